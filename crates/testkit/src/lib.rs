@@ -1,0 +1,9 @@
+//! Golden files, the one tolerance table, and small helpers for numeric tests.
+//!
+//! Depends on `types` and candle only, so that a crate under test never meets a second copy of its own types.
+
+mod golden;
+mod tolerance;
+
+pub use golden::{Golden, golden_dir};
+pub use tolerance::{Difference, Tolerance, assert_close, compare};

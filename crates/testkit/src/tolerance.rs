@@ -1,0 +1,122 @@
+//! The one table of tolerances between our tensors and diffusers', and the comparison that uses it.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// How far a full tensor may be from the reference: `max` anywhere, `mean` on average, both absolute,
+/// relative to the reference's own largest magnitude where that exceeds 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance {
+    /// Largest difference of any element.
+    pub max: f64,
+    /// Mean absolute difference.
+    pub mean: f64,
+}
+
+impl Tolerance {
+    /// Noise must be PyTorch's, bit for bit.
+    pub const EXACT: Self = Self { max: 0.0, mean: 0.0 };
+    /// Scheduler arithmetic on given predictions: f64 schedule, f32 tensors.
+    pub const SCHEDULER: Self = Self {
+        max: 2e-5,
+        mean: 1e-6,
+    };
+    /// CLIP hidden states.
+    pub const CLIP: Self = Self {
+        max: 1e-4,
+        mean: 1e-5,
+    };
+    /// One UNet forward.
+    pub const UNET: Self = Self {
+        max: 2e-4,
+        mean: 2e-5,
+    };
+    /// VAE moments and decoded pictures in -1..1.
+    pub const VAE: Self = Self {
+        max: 2e-4,
+        mean: 2e-5,
+    };
+    /// Latents along a whole run, where small differences of each evaluation add up.
+    pub const TRAJECTORY: Self = Self {
+        max: 5e-3,
+        mean: 2e-4,
+    };
+    /// Final pictures in 0..255.
+    pub const PICTURE: Self = Self { max: 2.0, mean: 0.1 };
+}
+
+/// What a comparison found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// Largest absolute difference over the scale.
+    pub max: f64,
+    /// Mean absolute difference over the scale.
+    pub mean: f64,
+}
+
+/// Compares two tensors of equal shape element by element. A NaN on either side counts as an infinite difference.
+///
+/// # Errors
+/// When the shapes differ or candle fails.
+pub fn compare(found: &Tensor, expected: &Tensor) -> Result<Difference> {
+    if found.dims() != expected.dims() {
+        candle_core::bail!("shape: found {:?}, expected {:?}", found.dims(), expected.dims());
+    }
+    let flat = |t: &Tensor| -> Result<Vec<f64>> {
+        t.to_device(&Device::Cpu)?
+            .to_dtype(DType::F64)?
+            .flatten_all()?
+            .to_vec1::<f64>()
+    };
+    let (found, expected) = (flat(found)?, flat(expected)?);
+    let scale = expected.iter().fold(1.0_f64, |m, x| m.max(x.abs()));
+    // Pictures are compared in their own unit of 1/255 and are never rescaled.
+    let scale = if scale > 64.0 { 1.0 } else { scale };
+    let mut max = 0.0_f64;
+    let mut sum = 0.0;
+    for (a, b) in found.iter().zip(&expected) {
+        let d = (a - b).abs();
+        let d = if d.is_nan() { f64::INFINITY } else { d };
+        max = max.max(d);
+        sum += d;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a count of elements is far below 2^52")]
+    let mean = sum / expected.len().max(1) as f64;
+    Ok(Difference {
+        max: max / scale,
+        mean: mean / scale,
+    })
+}
+
+/// Panics with both numbers when `found` is not within `tolerance` of `expected`.
+///
+/// # Panics
+/// When it is not, or when the shapes differ.
+#[track_caller]
+#[expect(clippy::panic, reason = "an assertion for tests")]
+pub fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: Tolerance) {
+    let difference = match compare(found, expected) {
+        Ok(difference) => difference,
+        Err(error) => panic!("{what}: {error}"),
+    };
+    assert!(
+        difference.max <= tolerance.max && difference.mean <= tolerance.mean,
+        "{what}: largest difference {:e} (allowed {:e}), mean {:e} (allowed {:e})",
+        difference.max,
+        tolerance.max,
+        difference.mean,
+        tolerance.mean,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nan_is_never_close() {
+        let a = Tensor::new(&[f32::NAN, 0.0], &Device::Cpu).unwrap();
+        let b = Tensor::new(&[0.0_f32, 0.0], &Device::Cpu).unwrap();
+        assert_eq!(compare(&a, &b).unwrap().max, f64::INFINITY);
+        assert!(compare(&a, &b.reshape((2, 1)).unwrap()).is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! Typed identifiers, so that a job id can never be passed where a model name is meant.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// One job. Printed as `job_` and 32 hexadecimal digits; ids sort by the time of their making.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(Uuid);
+
+impl JobId {
+    /// A fresh id: 48 bits of milliseconds, then random bits (UUID version 7).
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// An id with a chosen value, for tests.
+    #[must_use]
+    pub const fn from_u128(value: u128) -> Self {
+        Self(Uuid::from_u128(value))
+    }
+
+    /// The id without its printed prefix.
+    #[must_use]
+    pub const fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+}
+
+impl Default for JobId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job_{}", self.0.simple())
+    }
+}
+
+impl FromStr for JobId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(Uuid::parse_str(text.strip_prefix("job_").unwrap_or(text))?))
+    }
+}
+
+/// The name under which a caller asks for a model; resolved by the catalogue, never a path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ModelId(String);
+
+impl ModelId {
+    /// Takes the name as it came; only the catalogue decides whether it means anything.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which configured key a caller used; a short label, never the secret itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ApiKeyId(String);
+
+impl ApiKeyId {
+    /// Takes the label of a configured key.
+    pub fn new(label: impl Into<String>) -> Self {
+        Self(label.into())
+    }
+
+    /// The caller of a server that has no keys configured.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self("anonymous".to_owned())
+    }
+
+    /// The label as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The object name of a stored picture or input, made by us from a job id; never from a caller's text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ImageKey(String);
+
+impl ImageKey {
+    /// The finished picture number `index` of a job, `generations/lcm_img2img_<uuid>_0.png` for example.
+    ///
+    /// `stem` is a dialect's file-name prefix; only its ASCII letters, digits, `_` and `-` are kept.
+    #[must_use]
+    pub fn output(stem: &str, job: JobId, index: usize, extension: &str) -> Self {
+        let stem: String = stem
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+            .collect();
+        Self(format!(
+            "generations/{stem}_{}_{index}.{extension}",
+            job.as_uuid()
+        ))
+    }
+
+    /// An input picture of a job, kept until the job ends.
+    #[must_use]
+    pub fn input(job: JobId, role: &str) -> Self {
+        let role: String = role
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect();
+        Self(format!("inputs/{}/{role}", job.as_uuid()))
+    }
+
+    /// A key read back from a link that we signed ourselves. Refuses anything that could climb out of the store.
+    #[must_use]
+    pub fn from_link(path: &str) -> Option<Self> {
+        let safe = |part: &str| {
+            !part.is_empty()
+                && part != "."
+                && part != ".."
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        };
+        path.split('/').all(safe).then(|| Self(path.to_owned()))
+    }
+
+    /// The key as a path inside the object store.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ImageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_id_prints_and_parses_back() {
+        let id = JobId::new();
+        assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
+        assert!("job_nonsense".parse::<JobId>().is_err());
+    }
+
+    #[test]
+    fn a_key_from_a_link_never_climbs() {
+        let key = ImageKey::output("lcm_img2img", JobId::from_u128(7), 0, "png");
+        assert_eq!(ImageKey::from_link(key.as_str()), Some(key));
+        for bad in [
+            "../x",
+            "a//b",
+            "a/../b",
+            "/a",
+            "a/",
+            "a\\b",
+            "a/%2e%2e/b",
+            "",
+            "a/\0",
+        ] {
+            assert_eq!(ImageKey::from_link(bad), None, "{bad}");
+        }
+    }
+}

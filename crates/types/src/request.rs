@@ -1,0 +1,68 @@
+//! One valid wish of a caller. A dialect builds it and checks every range; nothing inside checks it again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ImageFormat, ImageSource, ModelId, SchedulerChoice};
+
+/// What is to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// The whole picture is changed.
+    Img2Img,
+}
+
+/// A LoRA by name, with its weight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoraRef {
+    /// Name in the catalogue.
+    pub model: ModelId,
+    /// 1.0 applies it as trained.
+    pub strength: f64,
+}
+
+/// A textual inversion by name; its token is written in the prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmbeddingRef {
+    /// Name in the catalogue.
+    pub model: ModelId,
+}
+
+/// One request after conversion from a dialect. Valid by construction; the numbers are those that will be used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerationRequest {
+    /// What is to be made.
+    pub task: Task,
+    /// The checkpoint, as the caller named it.
+    pub model: ModelId,
+    /// Another VAE than the checkpoint's own.
+    pub vae: Option<ModelId>,
+    /// LoRAs in the caller's order.
+    pub loras: Vec<LoraRef>,
+    /// Textual inversions in the caller's order.
+    pub embeddings: Vec<EmbeddingRef>,
+    /// The picture to start from.
+    pub init_image: ImageSource,
+    /// What the picture should show.
+    pub prompt: String,
+    /// What it should not show; empty means none.
+    pub negative_prompt: String,
+    /// How many pictures, at least 1. Picture k uses `seed + k`.
+    pub image_count: u32,
+    /// Steps of the whole schedule, at least 1; strength decides how many of them run.
+    pub steps: u32,
+    /// 0 gives the input back, 1 ignores it.
+    pub strength: f64,
+    /// The w in uncond + w (cond - uncond); guidance is on above 1.
+    pub guidance_scale: f64,
+    /// Seed of the first picture; a random one has already been drawn when the caller gave none.
+    pub seed: u64,
+    /// 1 uses the text encoder's last layer, 2 the one before it, and so on.
+    pub clip_skip: u32,
+    /// Which scheduler runs.
+    pub scheduler: SchedulerChoice,
+    /// How the finished pictures are encoded.
+    pub output_format: ImageFormat,
+    /// Prefix of the finished files' names; a dialect's own convention.
+    pub file_stem: String,
+}

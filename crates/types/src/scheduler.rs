@@ -1,0 +1,121 @@
+//! The names of the diffusion schedulers, as diffusers and both vendors write them.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! scheduler_kinds {
+    ($($variant:ident),+ $(,)?) => {
+        /// The 18 update rules a caller may ask for. The wire name is the variant's name and `Scheduler`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum SchedulerKind {
+            $(#[doc = concat!("diffusers' `", stringify!($variant), "Scheduler`.")] $variant),+
+        }
+
+        impl SchedulerKind {
+            /// All kinds, in the vendor's order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The diffusers class name, `DDIMScheduler` for example.
+            #[must_use]
+            pub const fn class_name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!(stringify!($variant), "Scheduler")),+
+                }
+            }
+        }
+    };
+}
+
+scheduler_kinds!(
+    DDPM,
+    DDIM,
+    PNDM,
+    LMSDiscrete,
+    EulerDiscrete,
+    EulerAncestralDiscrete,
+    DPMSolverMultistep,
+    HeunDiscrete,
+    KDPM2Discrete,
+    DPMSolverSinglestep,
+    KDPM2AncestralDiscrete,
+    UniPCMultistep,
+    DDIMInverse,
+    DEISMultistep,
+    IPNDM,
+    KarrasVe,
+    ScoreSdeVe,
+    LCM,
+);
+
+impl SchedulerKind {
+    /// Reads a diffusers class name, in any case, with or without the word `Scheduler`.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let wanted = name.trim().to_ascii_lowercase();
+        let wanted = wanted.strip_suffix("scheduler").unwrap_or(&wanted);
+        Self::ALL.iter().copied().find(|kind| {
+            let class = kind.class_name().to_ascii_lowercase();
+            class.strip_suffix("scheduler") == Some(wanted)
+        })
+    }
+}
+
+impl std::fmt::Display for SchedulerKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.class_name())
+    }
+}
+
+/// How the noise levels of a run are spaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoiseSpacing {
+    /// As the checkpoint's own scheduler configuration says.
+    #[default]
+    Checkpoint,
+    /// Karras et al. 2022, equation 5, with rho 7.
+    Karras,
+}
+
+/// The variants of the DPM-Solver family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AlgorithmType {
+    /// `dpmsolver`
+    DpmSolver,
+    /// `dpmsolver++`
+    DpmSolverPlusPlus,
+    /// `sde-dpmsolver`
+    SdeDpmSolver,
+    /// `sde-dpmsolver++`
+    SdeDpmSolverPlusPlus,
+}
+
+/// Which scheduler a request runs, on top of the checkpoint's own configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct SchedulerChoice {
+    /// None means the one that the checkpoint names.
+    pub kind: Option<SchedulerKind>,
+    /// Spacing of the noise levels.
+    pub spacing: NoiseSpacing,
+    /// Only for the DPM-Solver family.
+    pub algorithm: Option<AlgorithmType>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_back_from_its_class_name() {
+        assert_eq!(SchedulerKind::ALL.len(), 18);
+        for kind in SchedulerKind::ALL {
+            assert_eq!(SchedulerKind::parse(kind.class_name()), Some(*kind));
+            assert_eq!(
+                SchedulerKind::parse(&kind.class_name().to_lowercase()),
+                Some(*kind)
+            );
+        }
+        assert_eq!(SchedulerKind::parse("DDIM"), Some(SchedulerKind::DDIM));
+        assert_eq!(SchedulerKind::parse("Nonsense"), None);
+        assert_eq!(SchedulerKind::parse(""), None);
+    }
+}
