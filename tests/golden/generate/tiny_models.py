@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""Builds the tiny seeded models of the true Stable Diffusion 1.5 architecture that the golden tests run on.
+
+Each is a diffusers folder as on a model hub: four UNet levels with SD 1.5's block types, a four-level VAE (so one
+latent pixel stands for 8x8 picture pixels), a five-layer CLIP text encoder and a tokenizer with the first thousand
+entries of CLIP's real vocabulary. Weights are drawn with unit gain (variance 1 / fan-in), so that activations neither
+vanish nor overflow and attention is not near-uniform. They are stored as fp16; the reference computes in f32.
+
+    pip download --no-deps clip-anytorch==2.6.0   # its wheel carries CLIP's bpe_simple_vocab_16e6.txt.gz (MIT licence)
+    python tiny_models.py --vocab clip_anytorch-2.6.0-py3-none-any.whl
+
+The same seed gives the same bytes with the same torch version.
+"""
+import argparse
+import gzip
+import json
+import pathlib
+import zipfile
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from golden_file import MODELS, quiet_and_repeatable
+
+VOCABULARY = 1000
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": (32, 32, 48, 64),
+    "norm_num_groups": 8,
+    "layers_per_block": 1,
+    "cross_attention_dim": 32,
+    "attention_head_dim": 4,  # As in SD 1.5 this is the number of heads, whatever its name.
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}
+VAE = {
+    "sample_size": 64,
+    "block_out_channels": (16, 16, 32, 32),
+    "norm_num_groups": 8,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+TEXT = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "projection_dim": 32,
+    "hidden_act": "quick_gelu",
+    "max_position_embeddings": 77,
+    "bos_token_id": VOCABULARY - 2,
+    "eos_token_id": VOCABULARY - 1,
+    "pad_token_id": 1,
+}
+SCHEDULER = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+LCM_SCHEDULER = {
+    "_class_name": "LCMScheduler",
+    "_diffusers_version": "0.22.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "dynamic_thresholding_ratio": 0.995,
+    "num_train_timesteps": 1000,
+    "original_inference_steps": 50,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": True,
+    "steps_offset": 1,
+    "thresholding": False,
+    "timestep_scaling": 10.0,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+}
+# Name of the folder: what its UNet has beyond UNET, its scheduler, its class in diffusers, the UNet's seed.
+MODEL_KINDS = {
+    "tiny": ({}, SCHEDULER, "StableDiffusionPipeline", 10),
+    "tiny-lcm": ({"time_cond_proj_dim": 256}, LCM_SCHEDULER, "LatentConsistencyModelPipeline", 20),
+}
+
+
+def byte_characters():
+    """CLIP's reversible map from each byte to a printable character, in the order of its vocabulary."""
+    keep = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    characters = [chr(b) for b in keep]
+    return characters + [chr(256 + i) for i in range(256 - len(keep))]
+
+
+def read_merges(path):
+    """The merge lines of CLIP's BPE file: the .txt.gz itself, or a wheel that carries it."""
+    raw = path.read_bytes()
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path) as wheel:
+            raw = wheel.read(next(n for n in wheel.namelist() if n.endswith("bpe_simple_vocab_16e6.txt.gz")))
+    return gzip.decompress(raw).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
+
+
+def dump(path, data, indent=2):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
+
+
+def write_tokenizer(folder, merges):
+    characters = byte_characters()
+    merges = merges[: VOCABULARY - 2 * len(characters) - 2]
+    vocabulary = characters + [c + "</w>" for c in characters] + ["".join(m.split()) for m in merges]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    assert len(vocabulary) == len(set(vocabulary)) == VOCABULARY
+    dump(folder / "vocab.json", {token: i for i, token in enumerate(vocabulary)}, indent=None)
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+
+    def token(content):
+        return {"content": content, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+
+    special = {
+        "bos_token": token("<|startoftext|>"),
+        "eos_token": token("<|endoftext|>"),
+        "pad_token": "<|endoftext|>",
+        "unk_token": token("<|endoftext|>"),
+    }
+    dump(folder / "special_tokens_map.json", special)
+    dump(
+        folder / "tokenizer_config.json",
+        {
+            "add_prefix_space": False,
+            **{k: {"__type": "AddedToken", **v} if isinstance(v, dict) else v for k, v in special.items()},
+            "do_lower_case": True,
+            "errors": "replace",
+            "model_max_length": 77,
+            "tokenizer_class": "CLIPTokenizer",
+        },
+    )
+
+
+def randomise(model, seed):
+    """Unit-gain weights: what goes in with unit variance comes out with about unit variance."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        norm = isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm))
+        for name, p in module.named_parameters(recurse=False):
+            noise = torch.randn(p.shape, generator=generator)
+            if norm and name == "weight":
+                p.copy_(1 + 0.1 * noise)
+            elif isinstance(module, torch.nn.Embedding):
+                p.copy_(0.5 * noise)
+            elif p.ndim >= 2:
+                p.copy_(noise / p[0].numel() ** 0.5)
+            else:
+                p.copy_(0.1 * noise)
+    return model.eval()
+
+
+def save_weights(model, path, prefix=""):
+    """fp16, under the names that published checkpoints use."""
+    state = {prefix + k: v.half().contiguous() for k, v in model.state_dict().items() if v.is_floating_point()}
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def build(name, merges):
+    extra, scheduler, pipeline, seed = MODEL_KINDS[name]
+    folder = MODELS / name
+    for part, model in (
+        ("unet", randomise(UNet2DConditionModel(**UNET, **extra), seed)),
+        ("vae", randomise(AutoencoderKL(**VAE), 11)),
+    ):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        model.save_config(folder / part)
+        save_weights(model, folder / part / "diffusion_pytorch_model.safetensors")
+    text = randomise(CLIPTextModel(CLIPTextConfig(**TEXT)), 12)
+    (folder / "text_encoder").mkdir(parents=True, exist_ok=True)
+    # Without an explicit dtype transformers 5 would compute in the fp16 of the file, beside an f32 UNet.
+    config = {**text.config.to_diff_dict(), "architectures": ["CLIPTextModel"], "torch_dtype": "float32"}
+    dump(folder / "text_encoder" / "config.json", config)
+    # transformers 5 drops the prefix that every CLIP text encoder published so far has: put it back.
+    bare = not next(iter(text.state_dict())).startswith("text_model.")
+    save_weights(text, folder / "text_encoder" / "model.safetensors", "text_model." if bare else "")
+    write_tokenizer(folder / "tokenizer", merges)
+    dump(folder / "scheduler" / "scheduler_config.json", scheduler)
+    dump(
+        folder / "model_index.json",
+        {
+            "_class_name": pipeline,
+            "_diffusers_version": "0.22.0",
+            "feature_extractor": [None, None],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", scheduler["_class_name"]],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        },
+    )
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--vocab", required=True, type=pathlib.Path, help="bpe_simple_vocab_16e6.txt.gz, or a wheel that carries it"
+    )
+    args = parser.parse_args()
+    quiet_and_repeatable()
+    merges = read_merges(args.vocab)
+    for name in MODEL_KINDS:
+        print(f"models/{name}: {build(name, merges)} bytes")
+
+
+if __name__ == "__main__":
+    main()
