@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The three acts of Stable Diffusion: prepare, denoise, finish.
+//!
+//! [`StableDiffusion`] holds one loaded checkpoint and no state of any request.
+//! [`DenoiseState`] holds everything one picture carries between two evaluations.
+//! A forward may mix pictures of different schedulers, steps, strengths, guidance and seeds, and no picture
+//! depends on the others: every layer computes each row with the same arithmetic whatever else is in the batch.
+
+mod conditioning;
+mod denoise;
+mod error;
+mod finish;
+mod guidance;
+mod img2img;
+mod loader;
+mod prepare;
+pub mod seeded;
+mod stable_diffusion;
+mod state;
+mod unet_rows;
+
+pub use conditioning::Conditioning;
+pub use error::PipelineError;
+pub use stable_diffusion::StableDiffusion;
+pub use state::DenoiseState;

@@ -1,0 +1,64 @@
+//! What can go wrong between a request and its picture.
+
+use pentimento_models::ModelError;
+use pentimento_schedulers::SchedulerError;
+use pentimento_types::{ErrorKind, HasKind};
+use pentimento_weights::WeightsError;
+
+/// An error of loading a checkpoint or of running it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// A file of the checkpoint is missing or wrong.
+    #[error("checkpoint `{name}` cannot be loaded")]
+    Weights {
+        /// The checkpoint's name in the catalogue.
+        name: String,
+        /// What is wrong with which file or tensor.
+        #[source]
+        source: WeightsError,
+    },
+    /// A configuration names an architecture we do not have, or a forward failed.
+    #[error("the model failed")]
+    Model(#[from] ModelError),
+    /// A scheduler refused its configuration or the run.
+    #[error("the scheduler failed")]
+    Scheduler(#[from] SchedulerError),
+    /// A tensor operation failed.
+    #[error("a tensor operation failed")]
+    Tensor(#[from] candle_core::Error),
+    /// The source of a catalogue entry cannot be read by this version.
+    #[error("checkpoint `{name}` has a source that cannot be loaded: {reason}")]
+    UnsupportedSource {
+        /// The checkpoint's name in the catalogue.
+        name: String,
+        /// What would work.
+        reason: String,
+    },
+    /// The network produced NaN or infinity.
+    #[error("{scheduler}: evaluation {evaluation} produced NaN or infinity")]
+    NotFinite {
+        /// The scheduler's diffusers name, or the part that failed.
+        scheduler: String,
+        /// Which evaluation, counted from 0.
+        evaluation: u32,
+    },
+    /// The parts of a checkpoint do not fit each other.
+    #[error("checkpoint `{name}`: {detail}")]
+    Mismatch {
+        /// The checkpoint's name in the catalogue.
+        name: String,
+        /// Which two parts, expected and found.
+        detail: String,
+    },
+}
+
+impl HasKind for PipelineError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Scheduler(error) => error.kind(),
+            Self::UnsupportedSource { .. } | Self::Weights { .. } | Self::Mismatch { .. } => ErrorKind::Unavailable,
+            Self::Model(_) | Self::Tensor(_) | Self::NotFinite { .. } => ErrorKind::Internal,
+        }
+    }
+}

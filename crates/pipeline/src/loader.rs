@@ -1,0 +1,109 @@
+//! Catalogue entry → loaded checkpoint: a diffusers folder on disk, or the one inside the binary.
+
+use candle_core::{DType, Device};
+use pentimento_catalog::{ModelEntry, Source};
+use pentimento_models::clip::{ClipText, ClipTextConfig, ClipTokenizer};
+use pentimento_models::unet::{UNet, UNetConfig};
+use pentimento_models::vae::{Vae, VaeConfig};
+use pentimento_schedulers::SchedulerConfig;
+use pentimento_weights::{Checkpoint, WeightsError};
+
+use crate::{PipelineError, StableDiffusion};
+
+impl StableDiffusion {
+    /// Reads every component of the entry's source; computes in f32.
+    ///
+    /// # Errors
+    /// When a file, tensor or configuration is missing or wrong; the error names it.
+    pub fn load(entry: &ModelEntry, device: &Device) -> Result<Self, PipelineError> {
+        let checkpoint = open(entry)?;
+        Self::from_checkpoint(&entry.name, &checkpoint, device)
+    }
+
+    /// Builds the components from an opened checkpoint folder.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::load`].
+    pub fn from_checkpoint(name: &str, checkpoint: &Checkpoint, device: &Device) -> Result<Self, PipelineError> {
+        let dtype = DType::F32;
+        let wrap = |source: WeightsError| PipelineError::Weights { name: name.to_owned(), source };
+
+        let scheduler_config =
+            SchedulerConfig::from_json(&checkpoint.read("scheduler/scheduler_config.json").map_err(wrap)?)?;
+        let tokenizer = ClipTokenizer::from_files(
+            &checkpoint.read("tokenizer/vocab.json").map_err(wrap)?,
+            &checkpoint.read("tokenizer/merges.txt").map_err(wrap)?,
+            &checkpoint.read("tokenizer/tokenizer_config.json").map_err(wrap)?,
+        )?;
+
+        let text_config: ClipTextConfig = checkpoint.json("text_encoder/config.json").map_err(wrap)?;
+        let component = checkpoint.component("text_encoder", dtype, device).map_err(wrap)?;
+        let text = ClipText::new(&text_config, component.var_builder())?;
+        component.finish().map_err(wrap)?;
+
+        let unet_config: UNetConfig = checkpoint.json("unet/config.json").map_err(wrap)?;
+        let component = checkpoint.component("unet", dtype, device).map_err(wrap)?;
+        let unet = UNet::new(&unet_config, component.var_builder())?;
+        component.finish().map_err(wrap)?;
+
+        let vae_config: VaeConfig = checkpoint.json("vae/config.json").map_err(wrap)?;
+        let component = checkpoint.component("vae", dtype, device).map_err(wrap)?;
+        let vae = Vae::new(&vae_config, component.var_builder())?;
+        component.finish().map_err(wrap)?;
+
+        let loaded = Self {
+            name: name.to_owned(),
+            tokenizer,
+            text,
+            pixels_per_latent: vae.config().pixels_per_latent(),
+            unet,
+            vae,
+            scheduler_config,
+            device: device.clone(),
+            dtype,
+        };
+        loaded.check_fit()?;
+        Ok(loaded)
+    }
+
+    /// The parts of one folder must fit each other; a mixed-up folder is found here and not in a forward.
+    fn check_fit(&self) -> Result<(), PipelineError> {
+        let mismatch = |detail: String| PipelineError::Mismatch { name: self.name.clone(), detail };
+        let (text, cross) = (self.text.width(), self.unet.config().cross_attention_dim);
+        if text != cross {
+            return Err(mismatch(format!(
+                "the text encoder is {text} wide, but the UNet's cross_attention_dim is {cross}"
+            )));
+        }
+        let (unet, vae) = (self.unet.config().in_channels, self.vae.config().latent_channels);
+        if unet != vae {
+            return Err(mismatch(format!(
+                "the UNet takes {unet} channels, but the VAE has {vae} latent channels; \
+                 inpainting checkpoints are not supported in this version"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn open(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
+    let unsupported =
+        |reason: String| PipelineError::UnsupportedSource { name: entry.name.clone(), reason };
+    match &entry.source {
+        Source::Path(path) if path.is_dir() => Checkpoint::open(path)
+            .map_err(|source| PipelineError::Weights { name: entry.name.clone(), source }),
+        Source::Path(path) => {
+            let found = if path.exists() { "is a single file" } else { "does not exist" };
+            Err(unsupported(format!("the path {found}; a diffusers folder is needed")))
+        }
+        Source::Embedded(name) if name == "demo" => Ok(Checkpoint::in_memory("embedded:demo", |path| {
+            pentimento_demo_model::read(path).and_then(Result::ok)
+        })),
+        Source::Embedded(name) => {
+            Err(unsupported(format!("there is no embedded model `{name}`; the only one is `demo`")))
+        }
+        Source::Hub { .. } | Source::Https { .. } => {
+            Err(unsupported("downloads are not supported in this version; use a local folder".to_owned()))
+        }
+    }
+}

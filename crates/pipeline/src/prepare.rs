@@ -1,0 +1,119 @@
+//! The first act, once per job: text states, encoded picture, start level and start noise of every picture.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use pentimento_schedulers::{NoiseSource, Run, build};
+use pentimento_types::{GenerationRequest, RgbPicture};
+
+use crate::conditioning::{self, Conditioning, Prompts};
+use crate::guidance::Guidance;
+use crate::state::DenoiseState;
+use crate::{PipelineError, StableDiffusion, img2img};
+
+/// What all pictures of a request share.
+#[derive(Debug)]
+struct Encoded {
+    conditioning: Conditioning,
+    /// `(1, 8, h, w)`
+    moments: Tensor,
+    init: Arc<RgbPicture>,
+}
+
+impl StableDiffusion {
+    /// Makes one state per picture of the request; picture k draws its noise from seed + k.
+    ///
+    /// Noise is drawn in diffusers' order: the sample of the encoded picture, the start noise, then whatever the
+    /// scheduler draws in its steps.
+    ///
+    /// # Errors
+    /// When the scheduler refuses the run, or a forward fails.
+    pub fn prepare(
+        &self,
+        request: &GenerationRequest,
+        init: &RgbPicture,
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        let encoded = Encoded {
+            conditioning: self.encode_prompts(request)?,
+            moments: self.encode_picture(init)?,
+            init: Arc::new(init.clone()),
+        };
+        (0..u64::from(request.image_count))
+            .map(|index| self.start(request, &encoded, NoiseSource::new(request.seed.wrapping_add(index))))
+            .collect()
+    }
+
+    /// The text states of a request: the negative prompt is encoded only when guidance needs it.
+    ///
+    /// # Errors
+    /// When a forward fails.
+    pub fn encode_prompts(&self, request: &GenerationRequest) -> Result<Conditioning, PipelineError> {
+        let prompts = Prompts {
+            positive: &request.prompt,
+            negative: self.is_guided(request).then_some(request.negative_prompt.as_str()),
+            clip_skip: self.clamp_clip_skip(request.clip_skip),
+        };
+        conditioning::encode(&self.tokenizer, &self.text, prompts, &self.device)
+    }
+
+    /// The VAE's mean and log-variance of a picture, `(1, 8, h, w)`.
+    ///
+    /// # Errors
+    /// When the forward fails.
+    pub fn encode_picture(&self, picture: &RgbPicture) -> Result<Tensor, PipelineError> {
+        let x = img2img::to_tensor(picture, self.pixels_per_latent, &self.device)?.to_dtype(self.dtype)?;
+        Ok(self.vae.encode_moments(&x)?)
+    }
+
+    fn start(
+        &self,
+        request: &GenerationRequest,
+        encoded: &Encoded,
+        mut noise: NoiseSource,
+    ) -> Result<DenoiseState, PipelineError> {
+        let run = Run { steps: request.steps, strength: request.strength };
+        let plan = build(&request.scheduler, &self.scheduler_config, run)?;
+        let (kind, evaluations) = (plan.kind(), plan.evaluations());
+        let clean = (sample_posterior(&encoded.moments, &mut noise)? * self.vae.config().scaling_factor)?;
+        Ok(DenoiseState {
+            scheduler: plan.begin(&clean, noise)?,
+            kind,
+            evaluations,
+            done: 0,
+            guidance: self.guidance(request)?,
+            cond: encoded.conditioning.cond.clone(),
+            uncond: encoded.conditioning.uncond.clone(),
+            init: Arc::clone(&encoded.init),
+            broken: false,
+        })
+    }
+
+    /// As diffusers' `do_classifier_free_guidance`: a scale of 1 or less turns it off,
+    /// and a UNet with a guidance embedding takes the scale as an input instead.
+    fn is_guided(&self, request: &GenerationRequest) -> bool {
+        request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none()
+    }
+
+    fn guidance(&self, request: &GenerationRequest) -> Result<Guidance, PipelineError> {
+        if let Some(dim) = self.unet.config().time_cond_proj_dim {
+            let embedding =
+                pentimento_models::unet::guidance_embedding(request.guidance_scale - 1.0, dim, &self.device)?;
+            return Ok(Guidance::Embedded { embedding });
+        }
+        if self.is_guided(request) {
+            return Ok(Guidance::ClassifierFree { scale: request.guidance_scale });
+        }
+        Ok(Guidance::Off)
+    }
+}
+
+/// A sample of the VAE's diagonal Gaussian (diffusers `vae.py`, `DiagonalGaussianDistribution.sample`):
+/// mean + exp(logvar / 2) * noise, with logvar kept in -30..20.
+fn sample_posterior(moments: &Tensor, noise: &mut NoiseSource) -> Result<Tensor, PipelineError> {
+    let moments = moments.to_dtype(candle_core::DType::F32)?;
+    let mean = moments.narrow(1, 0, moments.dim(1)? / 2)?;
+    let log_variance = moments.narrow(1, moments.dim(1)? / 2, moments.dim(1)? / 2)?.clamp(-30.0, 20.0)?;
+    let std = (log_variance * 0.5)?.exp()?;
+    let noise = noise.normal(mean.dims())?.to_device(mean.device())?;
+    Ok((mean + (std * noise)?)?)
+}

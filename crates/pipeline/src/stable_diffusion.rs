@@ -1,0 +1,36 @@
+//! The loaded components of one checkpoint. Shared by all its pictures and never changed by them.
+
+use candle_core::{DType, Device};
+use pentimento_models::clip::{ClipText, ClipTokenizer};
+use pentimento_models::unet::UNet;
+use pentimento_models::vae::Vae;
+use pentimento_schedulers::SchedulerConfig;
+
+/// Text encoder, UNet, VAE, tokenizer and scheduler configuration of one checkpoint on one device.
+#[derive(Debug)]
+pub struct StableDiffusion {
+    pub(crate) name: String,
+    pub(crate) tokenizer: ClipTokenizer,
+    pub(crate) text: ClipText,
+    pub(crate) unet: UNet,
+    pub(crate) vae: Vae,
+    pub(crate) scheduler_config: SchedulerConfig,
+    /// Image pixels per latent pixel along one side; 8 for every Stable Diffusion VAE.
+    pub(crate) pixels_per_latent: u32,
+    pub(crate) device: Device,
+    /// Computing type of the networks; the schedulers always work in f32.
+    pub(crate) dtype: DType,
+}
+
+impl StableDiffusion {
+    /// The checkpoint's name in the catalogue.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A clip skip beyond the text encoder's first layer stops at that layer.
+    pub(crate) fn clamp_clip_skip(&self, clip_skip: u32) -> usize {
+        (clip_skip as usize).clamp(1, self.text.layers())
+    }
+}

@@ -1,0 +1,60 @@
+//! Everything one picture carries between two evaluations. The checkpoint itself never holds any of it.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use pentimento_schedulers::Scheduler;
+use pentimento_types::{RgbPicture, SchedulerKind};
+
+use crate::guidance::Guidance;
+
+/// One picture on its way from noise to latents.
+#[derive(Debug)]
+pub struct DenoiseState {
+    pub(crate) scheduler: Box<dyn Scheduler>,
+    pub(crate) kind: SchedulerKind,
+    pub(crate) evaluations: u32,
+    pub(crate) done: u32,
+    pub(crate) guidance: Guidance,
+    /// `(1, T, D)`
+    pub(crate) cond: Tensor,
+    /// `(1, T, D)`; present only under classifier-free guidance.
+    pub(crate) uncond: Option<Tensor>,
+    /// The picture it started from: its size is the result's size, and strength 0 gives it back.
+    pub(crate) init: Arc<RgbPicture>,
+    /// Set when the latents stopped being finite; the next use of this state reports it.
+    pub(crate) broken: bool,
+}
+
+impl DenoiseState {
+    /// UNet forwards that are still to run.
+    #[must_use]
+    pub const fn evaluations_left(&self) -> u32 {
+        self.evaluations - self.done
+    }
+
+    /// Rows of one forward that this picture needs: 2 under classifier-free guidance, else 1.
+    #[must_use]
+    pub const fn rows(&self) -> u32 {
+        self.guidance.rows()
+    }
+
+    /// Height and width of the latents.
+    #[must_use]
+    pub fn latent_size(&self) -> (usize, usize) {
+        let dims = self.scheduler.latents().dims();
+        (dims[2], dims[3])
+    }
+
+    /// Tokens of the conditioning, a multiple of 77.
+    #[must_use]
+    pub fn context_tokens(&self) -> usize {
+        self.cond.dims()[1]
+    }
+
+    /// The latents after the last evaluation, `(1, 4, h, w)`, for tests and previews.
+    #[must_use]
+    pub fn latents(&self) -> &Tensor {
+        self.scheduler.latents()
+    }
+}

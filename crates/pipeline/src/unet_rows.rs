@@ -1,0 +1,81 @@
+//! Gathers the rows of many pictures into one UNet batch and scatters the predictions back.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use crate::guidance::Guidance;
+use crate::state::DenoiseState;
+
+/// The inputs of one UNet forward. A guided picture has two neighbouring rows, the unconditional one first.
+#[derive(Debug)]
+pub(crate) struct UNetRows {
+    samples: Vec<Tensor>,
+    timesteps: Vec<f32>,
+    contexts: Vec<Tensor>,
+    guidance_embeddings: Vec<Tensor>,
+    /// Rows of each picture, in order.
+    counts: Vec<usize>,
+}
+
+impl UNetRows {
+    /// An empty batch with room for `pictures`.
+    pub(crate) fn with_capacity(pictures: usize) -> Self {
+        Self {
+            samples: Vec::with_capacity(2 * pictures),
+            timesteps: Vec::with_capacity(2 * pictures),
+            contexts: Vec::with_capacity(2 * pictures),
+            guidance_embeddings: Vec::new(),
+            counts: Vec::with_capacity(pictures),
+        }
+    }
+
+    /// Adds the rows of one picture: `sample` is `(1, C, h, w)`, already scaled by its scheduler.
+    #[expect(clippy::cast_possible_truncation, reason = "diffusers gives the UNet f32 timesteps too")]
+    pub(crate) fn push(&mut self, state: &DenoiseState, sample: &Tensor, timestep: f64) {
+        let contexts = state.uncond.iter().chain(std::iter::once(&state.cond));
+        let mut count = 0;
+        for context in contexts {
+            self.samples.push(sample.clone());
+            self.timesteps.push(timestep as f32);
+            self.contexts.push(context.clone());
+            count += 1;
+        }
+        if let Guidance::Embedded { embedding } = &state.guidance {
+            self.guidance_embeddings.push(embedding.clone());
+        }
+        self.counts.push(count);
+    }
+
+    /// `(B, C, h, w)`
+    pub(crate) fn sample(&self, dtype: DType) -> Result<Tensor> {
+        Tensor::cat(&self.samples, 0)?.to_dtype(dtype)
+    }
+
+    /// `(B,)`, f32
+    pub(crate) fn timesteps(&self, device: &Device) -> Result<Tensor> {
+        Tensor::new(self.timesteps.as_slice(), device)
+    }
+
+    /// `(B, T, D)`
+    pub(crate) fn context(&self, dtype: DType) -> Result<Tensor> {
+        Tensor::cat(&self.contexts, 0)?.to_dtype(dtype)
+    }
+
+    /// `(B, time_cond_proj_dim)`; None for a UNet without guidance embedding.
+    pub(crate) fn guidance_embedding(&self, dtype: DType) -> Result<Option<Tensor>> {
+        if self.guidance_embeddings.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Tensor::cat(&self.guidance_embeddings, 0)?.to_dtype(dtype)?))
+    }
+
+    /// Cuts the UNet's output `(B, C, h, w)` into one tensor per picture, `(rows, C, h, w)` each.
+    pub(crate) fn scatter(&self, predictions: &Tensor) -> Result<Vec<Tensor>> {
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(self.counts.len());
+        for &count in &self.counts {
+            parts.push(predictions.narrow(0, start, count)?);
+            start += count;
+        }
+        Ok(parts)
+    }
+}

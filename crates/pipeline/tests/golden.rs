@@ -1,0 +1,92 @@
+//! Whole runs against diffusers' img2img pipeline: text states, VAE moments, every latent and the final picture.
+//!
+//! The files are made by `tests/golden/generate/pipeline.py` on the tiny models of `tests/golden/models`.
+
+mod support;
+
+use candle_core::{DType, Device, Tensor};
+use pentimento_testkit::{Golden, Tolerance, assert_close};
+use pentimento_types::{RgbPicture, Size};
+use support::{picture_of, request_of, tiny};
+
+fn check(case: &str) {
+    let golden = Golden::open(&format!("pipeline/{case}.safetensors"));
+    let request = request_of(golden.about());
+    let model = tiny(golden.about()["model"].as_str().unwrap());
+    let init = picture_of(golden.tensor("input.u8"));
+
+    let conditioning = model.encode_prompts(&request).unwrap();
+    assert_close(&format!("{case}: cond"), &conditioning.cond, golden.tensor("cond"), Tolerance::CLIP);
+    assert_eq!(conditioning.uncond.is_some(), golden.get("uncond").is_some(), "{case}: guidance on or off");
+    if let Some(uncond) = conditioning.uncond {
+        assert_close(&format!("{case}: uncond"), &uncond, golden.tensor("uncond"), Tolerance::CLIP);
+    }
+    let moments = model.encode_picture(&init).unwrap();
+    assert_close(&format!("{case}: moments"), &moments, golden.tensor("moments"), Tolerance::VAE);
+
+    let mut states = model.prepare(&request, &init).unwrap();
+    assert_eq!(states.len(), 1);
+    let mut state = states.remove(0);
+    assert_close(&format!("{case}: start"), state.latents(), golden.tensor("start"), Tolerance::TRAJECTORY);
+    let mut step = 0;
+    while state.evaluations_left() > 0 {
+        model.denoise(&mut [&mut state]).unwrap();
+        let name = format!("step.{step}");
+        assert_close(
+            &format!("{case}: {name}"),
+            state.latents(),
+            golden.tensor(&name),
+            Tolerance::TRAJECTORY,
+        );
+        step += 1;
+    }
+    assert!(golden.get(&format!("step.{step}")).is_none(), "{case}: diffusers runs more than {step} steps");
+
+    let found = tensor_of(&model.finish(state).unwrap());
+    assert_close(&format!("{case}: picture"), &found, golden.tensor("output.u8"), Tolerance::PICTURE);
+}
+
+fn tensor_of(picture: &RgbPicture) -> Tensor {
+    let Size { width, height } = picture.size();
+    Tensor::from_slice(picture.pixels(), (height as usize, width as usize, 3), &Device::Cpu)
+        .unwrap()
+        .to_dtype(DType::U8)
+        .unwrap()
+}
+
+macro_rules! golden_runs {
+    ($($test:ident => $case:literal),+ $(,)?) => {
+        $(#[test]
+        fn $test() {
+            check($case);
+        })+
+
+        #[test]
+        fn every_golden_file_has_a_test() {
+            let mut known = vec![$(concat!($case, ".safetensors").to_owned()),+];
+            known.sort();
+            let folder = pentimento_testkit::golden_dir().join("pipeline");
+            let mut found: Vec<_> = fs_err::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            found.sort();
+            assert_eq!(found, known);
+        }
+    };
+}
+
+golden_runs! {
+    lcm_plain => "lcm-plain",
+    lcm_full_strength => "lcm-full-strength",
+    lcm_guided_wide => "lcm-guided-wide",
+    lcm_distilled => "lcm-distilled",
+    lcm_distilled_guidance_0 => "lcm-distilled-guidance-0",
+    lcm_distilled_tall => "lcm-distilled-tall",
+    ddim_guided => "ddim-guided",
+    ddim_unguided => "ddim-unguided",
+    ddim_wide_skip => "ddim-wide-skip",
+    euler_guided => "euler-guided",
+    euler_unguided => "euler-unguided",
+    euler_tall_skip => "euler-tall-skip",
+}

@@ -1,0 +1,134 @@
+//! A picture depends on its request only: alone, twice, among others, and whatever the order, its bytes are the same.
+
+mod support;
+
+use pentimento_pipeline::{DenoiseState, StableDiffusion};
+use pentimento_testkit::Golden;
+use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind, Size};
+use support::{picture_of, request, request_of, tiny};
+
+fn input() -> RgbPicture {
+    picture_of(Golden::open("pipeline/lcm-plain.safetensors").tensor("input.u8"))
+}
+
+fn alone(model: &StableDiffusion, request: &GenerationRequest, init: &RgbPicture) -> Vec<RgbPicture> {
+    let states = model.prepare(request, init).unwrap();
+    states
+        .into_iter()
+        .map(|mut state| {
+            while state.evaluations_left() > 0 {
+                model.denoise(&mut [&mut state]).unwrap();
+            }
+            model.finish(state).unwrap()
+        })
+        .collect()
+}
+
+/// Sixteen jobs of different schedulers, steps, strengths, guidance, seeds and prompts in one batch, joining and
+/// leaving as they please.
+#[test]
+fn sixteen_mixed_jobs_give_what_each_gives_alone() {
+    let model = tiny("tiny");
+    let init = input();
+    let kinds = [SchedulerKind::LCM, SchedulerKind::DDIM, SchedulerKind::EulerDiscrete];
+    let requests: Vec<_> = (0..16_u32)
+        .map(|k| GenerationRequest {
+            prompt: format!("picture number {k}"),
+            negative_prompt: if k % 2 == 0 { "blurry".to_owned() } else { String::new() },
+            steps: 2 + k % 7,
+            strength: 0.3 + f64::from(k % 8) / 10.0,
+            guidance_scale: [1.0, 7.5, 0.0, 3.0][k as usize % 4],
+            seed: u64::from(k) * 1_000,
+            clip_skip: 1 + k % 2,
+            ..request(kinds[k as usize % 3])
+        })
+        .collect();
+    let mut states: Vec<DenoiseState> =
+        requests.iter().flat_map(|request| model.prepare(request, &init).unwrap()).collect();
+    while states.iter().any(|state| state.evaluations_left() > 0) {
+        let mut batch: Vec<_> = states.iter_mut().filter(|state| state.evaluations_left() > 0).collect();
+        model.denoise(&mut batch).unwrap();
+    }
+    for (k, (state, request)) in states.into_iter().zip(&requests).enumerate() {
+        let together = model.finish(state).unwrap();
+        assert_eq!(alone(&model, request, &init), [together], "job {k}");
+    }
+}
+
+#[test]
+fn picture_k_of_a_job_is_the_picture_of_seed_plus_k() {
+    let model = tiny("tiny");
+    let init = input();
+    let many = GenerationRequest { image_count: 3, seed: 40, ..request(SchedulerKind::LCM) };
+    let pictures = alone(&model, &many, &init);
+    for (k, picture) in pictures.iter().enumerate() {
+        let one = GenerationRequest { image_count: 1, seed: 40 + k as u64, ..many.clone() };
+        assert_eq!(alone(&model, &one, &init), [picture.clone()], "picture {k}");
+    }
+    assert_ne!(pictures[0], pictures[1]);
+}
+
+#[test]
+fn strength_0_gives_the_input_back() {
+    let model = tiny("tiny");
+    let init = input();
+    for kind in [SchedulerKind::LCM, SchedulerKind::DDIM, SchedulerKind::EulerDiscrete] {
+        let request = GenerationRequest { strength: 0.0, ..request(kind) };
+        assert_eq!(alone(&model, &request, &init), [init.clone()], "{kind}");
+    }
+}
+
+#[test]
+fn more_strength_moves_further_from_the_input() {
+    let golden = Golden::open("pipeline/ddim-guided.safetensors");
+    let model = tiny("tiny");
+    let init = input();
+    let distance = |strength: f64| {
+        let request = GenerationRequest { strength, steps: 10, ..request_of(golden.about()) };
+        let picture = alone(&model, &request, &init).remove(0);
+        picture.pixels().iter().zip(init.pixels()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+    };
+    assert!(distance(0.1) < distance(0.9));
+}
+
+#[test]
+fn odd_sizes_come_back_in_their_own_size() {
+    let model = tiny("tiny");
+    for (width, height) in [(1, 1), (7, 65), (67, 45)] {
+        let size = Size { width, height };
+        let init = RgbPicture::new(size, vec![90; size.pixels() as usize * 3]).unwrap();
+        let picture = alone(&model, &request(SchedulerKind::LCM), &init).remove(0);
+        assert_eq!(picture.size(), size);
+    }
+}
+
+#[test]
+fn a_prompt_beyond_77_tokens_is_not_cut() {
+    let model = tiny("tiny");
+    let init = input();
+    let long = "lighthouse ".repeat(80);
+    let with = |tail: &str| GenerationRequest {
+        prompt: format!("{long}{tail}"),
+        guidance_scale: 5.0,
+        ..request(SchedulerKind::DDIM)
+    };
+    let (a, b) = (with("at night"), with("in snow"));
+    assert_eq!(model.encode_prompts(&a).unwrap().cond.dims()[1] % 77, 0);
+    assert!(model.encode_prompts(&a).unwrap().cond.dims()[1] > 77);
+    assert_ne!(alone(&model, &a, &init), alone(&model, &b, &init));
+}
+
+/// A NaN anywhere fails the one picture and is never a picture; its neighbours go on alone.
+#[test]
+fn a_spent_state_is_refused_and_its_neighbours_do_not_move() {
+    let model = tiny("tiny");
+    let init = input();
+    let mut spent = model.prepare(&request(SchedulerKind::DDIM), &init).unwrap().remove(0);
+    while spent.evaluations_left() > 0 {
+        model.denoise(&mut [&mut spent]).unwrap();
+    }
+    let mut fresh = model.prepare(&request(SchedulerKind::DDIM), &init).unwrap().remove(0);
+    let before = fresh.evaluations_left();
+    assert!(model.denoise(&mut [&mut fresh, &mut spent]).is_err());
+    assert_eq!(fresh.evaluations_left(), before);
+}

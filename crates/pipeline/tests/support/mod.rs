@@ -1,0 +1,64 @@
+//! Tiny checkpoints of `tests/golden/models`, and requests for them.
+
+use bytes::Bytes;
+use candle_core::{Device, Tensor};
+use pentimento_pipeline::StableDiffusion;
+use pentimento_testkit::golden_dir;
+use pentimento_types::{
+    GenerationRequest, ImageFormat, ImageSource, ModelId, RgbPicture, SchedulerChoice, SchedulerKind, Size, Task,
+};
+use pentimento_weights::Checkpoint;
+
+/// Loads `tests/golden/models/<name>`.
+pub(crate) fn tiny(name: &str) -> StableDiffusion {
+    let checkpoint = Checkpoint::open(&golden_dir().join("models").join(name)).unwrap();
+    StableDiffusion::from_checkpoint(name, &checkpoint, &Device::Cpu).unwrap()
+}
+
+/// The request that a golden file's `about` describes.
+pub(crate) fn request_of(about: &serde_json::Value) -> GenerationRequest {
+    let number = |key: &str| about[key].as_f64().unwrap();
+    let integer = |key: &str| about[key].as_u64().unwrap();
+    let text = |key: &str| about[key].as_str().unwrap().to_owned();
+    GenerationRequest {
+        model: ModelId::new(text("model")),
+        prompt: text("prompt"),
+        negative_prompt: text("negative_prompt"),
+        steps: u32::try_from(integer("steps")).unwrap(),
+        strength: number("strength"),
+        guidance_scale: number("guidance_scale"),
+        seed: integer("seed"),
+        clip_skip: u32::try_from(integer("clip_skip")).unwrap(),
+        ..request(SchedulerKind::parse(&text("scheduler")).unwrap())
+    }
+}
+
+/// A small request for the tiny model.
+pub(crate) fn request(kind: SchedulerKind) -> GenerationRequest {
+    GenerationRequest {
+        task: Task::Img2Img,
+        model: ModelId::new("tiny"),
+        vae: None,
+        loras: Vec::new(),
+        embeddings: Vec::new(),
+        init_image: ImageSource::Inline(Bytes::new()),
+        prompt: "a lighthouse".to_owned(),
+        negative_prompt: String::new(),
+        image_count: 1,
+        steps: 4,
+        strength: 0.5,
+        guidance_scale: 1.0,
+        seed: 0,
+        clip_skip: 1,
+        scheduler: SchedulerChoice { kind: Some(kind), ..SchedulerChoice::default() },
+        output_format: ImageFormat::Png,
+        file_stem: "test".to_owned(),
+    }
+}
+
+/// `(H, W, 3)` u8 as a picture.
+pub(crate) fn picture_of(tensor: &Tensor) -> RgbPicture {
+    let (height, width, _) = tensor.dims3().unwrap();
+    let size = Size { width: u32::try_from(width).unwrap(), height: u32::try_from(height).unwrap() };
+    RgbPicture::new(size, tensor.flatten_all().unwrap().to_vec1().unwrap()).unwrap()
+}
