@@ -1,1 +1,59 @@
-fn main() {}
+//! `cargo xtask`: the repository's own commands, so that nobody has to remember a tool's options.
+//!
+//! It depends on no other crate of the workspace, so it works while they do not compile.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool for developers; its report is its output"
+)]
+
+mod check;
+mod clients;
+mod shell;
+mod test;
+mod tidy;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The repository's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Formatting, clippy with warnings as errors, the tidy rules, and the documentation.
+    Check,
+    /// All tests, with the real clients of the vendors where Python (and npm) can prepare them.
+    Test {
+        /// Does not prepare the clients: what is there is used, nothing is fetched.
+        #[arg(long)]
+        offline: bool,
+        /// Passed on to the test runner.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        runner_args: Vec<String>,
+    },
+    /// The repository's own rules: layers, names, documents, golden files.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Check => check::run(),
+        Command::Test { offline, runner_args } => test::run(offline, &runner_args),
+        Command::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

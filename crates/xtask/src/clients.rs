@@ -1,0 +1,121 @@
+//! The vendors' unmodified clients, each in an environment of its own below `target/test-clients`.
+//!
+//! An environment counts as ready once its marker file is written, so an interrupted installation is done again.
+//! A machine that cannot prepare one is told so in one line, and the tests go on without it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use crate::shell;
+
+const MARKER: &str = ".ready";
+
+/// How a client is installed.
+enum Installer {
+    /// A Python virtual environment with these requirements: `<folder>/bin/python` runs it.
+    Python(&'static [&'static str]),
+    /// An npm project with this package: `<folder>/node_modules`.
+    Npm(&'static str),
+}
+
+/// A client and the name of its folder, which the tests know.
+struct Client {
+    folder: &'static str,
+    installer: Installer,
+}
+
+// Each Python client has its own environment: they pin nothing and disagree about dataclass-wizard.
+const CLIENTS: &[Client] = &[
+    Client {
+        folder: "novita-client-0.5.7",
+        installer: Installer::Python(&["novita-client==0.5.7"]),
+    },
+    Client {
+        folder: "novita-client-0.4.12",
+        // This version forgets to declare pillow.
+        installer: Installer::Python(&["novita-client==0.4.12", "dataclass-wizard<0.23", "pillow"]),
+    },
+    Client {
+        folder: "novita-sdk-1.1.0",
+        installer: Installer::Npm("novita-sdk@1.1.0"),
+    },
+];
+
+/// Installs what is missing and gives the names of the clients that are ready.
+pub(crate) fn prepare(root: &Path) -> Vec<&'static str> {
+    for client in CLIENTS {
+        let folder = root.join(client.folder);
+        if folder.join(MARKER).is_file() {
+            continue;
+        }
+        println!("xtask test: preparing {} in target/test-clients", client.folder);
+        let installed = match &client.installer {
+            Installer::Python(requirements) => install_python(&folder, requirements),
+            Installer::Npm(package) => install_npm(&folder, package),
+        };
+        if let Err(error) = installed.and_then(|()| Ok(fs_err::write(folder.join(MARKER), "")?)) {
+            println!(
+                "xtask test: {} is not available, its tests are left out: {error:#}",
+                client.folder
+            );
+        }
+    }
+    ready(root)
+}
+
+/// The clients that an earlier run has prepared.
+pub(crate) fn ready(root: &Path) -> Vec<&'static str> {
+    CLIENTS
+        .iter()
+        .map(|client| client.folder)
+        .filter(|folder| root.join(folder).join(MARKER).is_file())
+        .collect()
+}
+
+fn install_python(folder: &Path, requirements: &[&str]) -> anyhow::Result<()> {
+    empty(folder)?;
+    let python = ["python3", "python"]
+        .into_iter()
+        .find(|name| shell::output_of(Command::new(name).arg("--version")).is_ok())
+        .context("there is no python3")?;
+    shell::output_of(Command::new(python).args(["-m", "venv"]).arg(folder))?;
+    let pip = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ];
+    shell::output_of(Command::new(python_of(folder)).args(pip).args(requirements))?;
+    Ok(())
+}
+
+fn python_of(folder: &Path) -> PathBuf {
+    folder.join("bin/python")
+}
+
+fn install_npm(folder: &Path, package: &str) -> anyhow::Result<()> {
+    shell::output_of(Command::new("npm").arg("--version")).context("there is no npm")?;
+    empty(folder)?;
+    fs_err::write(folder.join("package.json"), "{ \"private\": true }\n")?;
+    let options = [
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--loglevel=error",
+    ];
+    shell::output_of(Command::new("npm").args(options).arg(package).current_dir(folder))?;
+    Ok(())
+}
+
+fn empty(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        fs_err::remove_dir_all(folder)?;
+    }
+    fs_err::create_dir_all(folder)?;
+    Ok(())
+}

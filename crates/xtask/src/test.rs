@@ -1,0 +1,51 @@
+//! `cargo xtask test`: the one command that runs every test of the repository.
+//!
+//! The test runner comes last, so that its own summary is the last thing printed.
+
+use std::process::{Command, Stdio};
+
+use crate::{clients, shell, tree};
+
+/// Where the prepared clients are, for the tests that use them.
+const CLIENTS_VARIABLE: &str = "PENTIMENTO_TEST_CLIENTS";
+
+/// Prepares the clients unless `offline`, then runs all tests.
+pub(crate) fn run(offline: bool, runner_args: &[String]) -> anyhow::Result<()> {
+    let root = tree::root();
+    let folder = root.join("target/test-clients");
+    let ready = if offline {
+        clients::ready(&folder)
+    } else {
+        clients::prepare(&folder)
+    };
+    let runner = if has_nextest() {
+        ["nextest", "run"].as_slice()
+    } else {
+        ["test"].as_slice()
+    };
+    let mut tests = shell::cargo(&root);
+    tests
+        .args(runner)
+        .args(["--workspace", "--locked"])
+        .args(runner_args);
+    if ready.is_empty() {
+        println!(
+            "xtask test: no client of a vendor is prepared; the tests with real clients pass without running"
+        );
+        tests.env_remove(CLIENTS_VARIABLE);
+    } else {
+        println!("xtask test: tests with real clients use {}", ready.join(", "));
+        tests.env(CLIENTS_VARIABLE, &folder);
+    }
+    shell::run(&mut tests)
+}
+
+fn has_nextest() -> bool {
+    Command::new("cargo-nextest")
+        .args(["nextest", "--version"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
