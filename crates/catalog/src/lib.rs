@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The catalogue of models: reads and checks `models.toml`, and turns the name a caller sent into one entry.
+//!
+//! Invariant: a caller's name is only ever compared with names in the catalogue; it never becomes a path or an address.
+
+mod catalog;
+mod checksum;
+mod entry;
+mod error;
+mod nearest;
+mod parse;
+mod source;
+
+pub use catalog::Catalog;
+pub use checksum::verify_sha256;
+pub use entry::{BaseModel, ModelEntry, ModelKind};
+pub use error::{CatalogError, EntryFault};
+pub use source::{Availability, Source, Unavailable};

@@ -1,0 +1,1 @@
+//! Reading catalogues, right and wrong, and finding names in them.
