@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Diffusion schedulers and the noise of one picture, equal to diffusers on PyTorch's CPU.
+//!
+//! The unit is one UNet evaluation: [`build`] decides a run, [`SchedulerPlan::begin`] starts it from an encoded picture,
+//! and the step loop alternates [`Scheduler::next_evaluation`] and [`Scheduler::advance`].
+
+mod config;
+mod error;
+mod noise;
+mod registry;
+mod scheduler;
+
+pub use config::SchedulerConfig;
+pub use error::SchedulerError;
+pub use noise::NoiseSource;
+pub use registry::build;
+pub use scheduler::{Evaluation, Run, Scheduler, SchedulerPlan};

@@ -1,0 +1,211 @@
+//! The contract between a scheduler and the step loop, whose unit is one UNet evaluation.
+//!
+//! A [`SchedulerPlan`] knows how many evaluations a run takes before any tensor exists.
+//! A [`Scheduler`] offers one [`Evaluation`] at a time and takes its prediction; schedulers of second order offer two
+//! per step, multistep ones remember earlier predictions, and the loop sees no difference.
+
+use candle_core::Tensor;
+use pentimento_types::SchedulerKind;
+
+use crate::{NoiseSource, SchedulerError};
+
+/// How long a run is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Run {
+    /// Steps of the whole schedule, at least 1.
+    pub steps: u32,
+    /// How much of the schedule runs, 0 to 1: the last `min(int(steps * strength), steps)` steps.
+    pub strength: f64,
+}
+
+/// What the UNet is asked next.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The model input, already scaled, of the latents' shape (1, C, h, w).
+    pub sample: Tensor,
+    /// The timestep, 0 to the number of training steps; not always a whole number.
+    pub timestep: f64,
+}
+
+/// The denoising of one picture, one UNet evaluation at a time.
+pub trait Scheduler: Send + std::fmt::Debug {
+    /// The next evaluation, or `None` when the run is finished. Calling it twice gives the same answer.
+    ///
+    /// # Errors
+    /// When tensor arithmetic fails.
+    fn next_evaluation(&self) -> Result<Option<Evaluation>, SchedulerError>;
+
+    /// Takes the guided prediction for [`Self::next_evaluation`] and goes on to the next one.
+    /// The only place where the count of evaluations moves.
+    ///
+    /// # Errors
+    /// When no evaluation is left, when the shapes differ, or when tensor arithmetic fails.
+    fn advance(&mut self, prediction: &Tensor) -> Result<(), SchedulerError>;
+
+    /// The latents as they stand, (1, C, h, w); after the last evaluation, the result.
+    fn latents(&self) -> &Tensor;
+}
+
+/// The update rule of one scheduler, with its schedule inside.
+///
+/// Evaluations are counted over the whole schedule, so `index` is diffusers' `step_index` and the first one of a run
+/// with strength below 1 is not 0.
+pub(crate) trait UpdateRule: Send + std::fmt::Debug {
+    /// The clean picture brought to the noise level of evaluation `index`, diffusers' `add_noise`.
+    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError>;
+
+    /// The latents that a run starts from. Draws the start noise.
+    fn start(
+        &mut self,
+        index: usize,
+        clean: &Tensor,
+        noise: &mut NoiseSource,
+    ) -> Result<Tensor, SchedulerError> {
+        let drawn = noise.normal(clean.dims())?.to_device(clean.device())?;
+        self.add_noise(index, clean, &drawn)
+    }
+
+    /// The model input for the latents at evaluation `index`, diffusers' `scale_model_input`.
+    fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {
+        let _ = index;
+        Ok(latents.clone())
+    }
+
+    /// The latents after evaluation `index`, diffusers' `step`.
+    fn step(&mut self, index: usize, at: Given<'_>) -> Result<Tensor, SchedulerError>;
+}
+
+/// What an update rule is given at one evaluation.
+#[derive(Debug)]
+pub(crate) struct Given<'a> {
+    /// The UNet's (guided) prediction.
+    pub(crate) prediction: &'a Tensor,
+    /// The latents before the step, not scaled.
+    pub(crate) latents: &'a Tensor,
+    /// For stochastic rules.
+    pub(crate) noise: &'a mut NoiseSource,
+}
+
+impl Given<'_> {
+    /// Fresh noise of the latents' shape, on their device.
+    pub(crate) fn draw(&mut self) -> Result<Tensor, SchedulerError> {
+        Ok(self
+            .noise
+            .normal(self.latents.dims())?
+            .to_device(self.latents.device())?)
+    }
+}
+
+/// A run that is decided but has not touched a tensor yet.
+#[derive(Debug)]
+pub struct SchedulerPlan {
+    pub(crate) kind: SchedulerKind,
+    /// The timestep of every evaluation of the whole schedule.
+    pub(crate) timesteps: Vec<f64>,
+    /// The first evaluation that runs.
+    pub(crate) begin: usize,
+    pub(crate) rule: Box<dyn UpdateRule>,
+    pub(crate) karras_ignored: bool,
+}
+
+impl SchedulerPlan {
+    /// How many evaluations the run takes. 0 only for strength 0.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a schedule has a few thousand evaluations at most"
+    )]
+    pub fn evaluations(&self) -> u32 {
+        (self.timesteps.len() - self.begin) as u32
+    }
+
+    /// The timesteps of the evaluations, in order.
+    #[must_use]
+    pub fn timesteps(&self) -> &[f64] {
+        &self.timesteps[self.begin..]
+    }
+
+    /// Which scheduler runs.
+    #[must_use]
+    pub const fn kind(&self) -> SchedulerKind {
+        self.kind
+    }
+
+    /// Whether Karras spacing was asked for and this scheduler has no place for it.
+    #[must_use]
+    pub const fn karras_ignored(&self) -> bool {
+        self.karras_ignored
+    }
+
+    /// Starts from the encoded picture `clean` (1, C, h, w), already multiplied by the VAE's scaling factor.
+    /// Draws the start noise from `noise`, brings the picture to the start level and keeps `noise` for stochastic steps.
+    /// With strength 0 nothing is drawn and the latents are `clean`.
+    ///
+    /// # Errors
+    /// When tensor arithmetic fails.
+    pub fn begin(self, clean: &Tensor, noise: NoiseSource) -> Result<Box<dyn Scheduler>, SchedulerError> {
+        let Self {
+            timesteps,
+            begin,
+            mut rule,
+            ..
+        } = self;
+        let mut noise = noise;
+        let latents = if begin == timesteps.len() {
+            clean.clone()
+        } else {
+            rule.start(begin, clean, &mut noise)?
+        };
+        Ok(Box::new(Steps {
+            rule,
+            timesteps,
+            index: begin,
+            latents,
+            noise,
+        }))
+    }
+}
+
+/// The one implementation of [`Scheduler`]: it keeps the counter, the latents and the noise for any update rule.
+#[derive(Debug)]
+struct Steps {
+    rule: Box<dyn UpdateRule>,
+    timesteps: Vec<f64>,
+    index: usize,
+    latents: Tensor,
+    noise: NoiseSource,
+}
+
+impl Scheduler for Steps {
+    fn next_evaluation(&self) -> Result<Option<Evaluation>, SchedulerError> {
+        let Some(timestep) = self.timesteps.get(self.index).copied() else {
+            return Ok(None);
+        };
+        let sample = self.rule.input(self.index, &self.latents)?;
+        Ok(Some(Evaluation { sample, timestep }))
+    }
+
+    fn advance(&mut self, prediction: &Tensor) -> Result<(), SchedulerError> {
+        if self.index >= self.timesteps.len() {
+            return Err(SchedulerError::Finished);
+        }
+        if prediction.dims() != self.latents.dims() {
+            return Err(SchedulerError::PredictionShape {
+                expected: self.latents.dims().to_vec(),
+                found: prediction.dims().to_vec(),
+            });
+        }
+        let given = Given {
+            prediction,
+            latents: &self.latents,
+            noise: &mut self.noise,
+        };
+        self.latents = self.rule.step(self.index, given)?;
+        self.index += 1;
+        Ok(())
+    }
+
+    fn latents(&self) -> &Tensor {
+        &self.latents
+    }
+}
