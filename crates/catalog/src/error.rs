@@ -58,7 +58,9 @@ pub enum CatalogError {
         nearest: Vec<String>,
     },
     /// A weights file is not the one that `sha256` promises.
-    #[error("{path} has the sha256 {found}, but the catalogue expects {expected}; fetch it again or correct the entry")]
+    #[error(
+        "{path} has the sha256 {found}, but the catalogue expects {expected}; fetch it again or correct the entry"
+    )]
     ChecksumMismatch {
         /// The file.
         path: PathBuf,

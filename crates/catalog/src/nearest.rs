@@ -7,7 +7,11 @@ const LONGEST: usize = 200;
 ///
 /// Near means: an edit distance of at most a third of the longer name, or one contains the other; case is ignored.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let wanted: String = wanted.chars().take(LONGEST + 1).collect::<String>().to_lowercase();
+    let wanted: String = wanted
+        .chars()
+        .take(LONGEST + 1)
+        .collect::<String>()
+        .to_lowercase();
     let length = wanted.chars().count();
     if length == 0 || length > LONGEST {
         return Vec::new();
@@ -17,9 +21,8 @@ pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
             let lower = name.to_lowercase();
             let longer = length.max(lower.chars().count());
             let distance = strsim::osa_distance(&wanted, &lower);
-            let contains = length >= 3
-                && lower.len() >= 3
-                && (lower.contains(&wanted) || wanted.contains(&lower));
+            let contains =
+                length >= 3 && lower.len() >= 3 && (lower.contains(&wanted) || wanted.contains(&lower));
             (contains || distance * 3 <= longer).then_some((distance, name))
         })
         .collect();

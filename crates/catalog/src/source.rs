@@ -53,7 +53,9 @@ pub enum Unavailable {
         path: PathBuf,
     },
     /// `hf:` and `https:` sources.
-    #[error("this version does not download models; put its files in a folder and use that path as the source")]
+    #[error(
+        "this version does not download models; put its files in a folder and use that path as the source"
+    )]
     NotDownloaded,
     /// `embedded:` with a name that this binary does not hold.
     #[error("this binary does not contain it")]
@@ -107,9 +109,7 @@ impl Source {
     pub(crate) fn availability(&self) -> Availability {
         match self {
             Self::Path(path) => look_at(path),
-            Self::Embedded(name) if Self::EMBEDDED.contains(&name.as_str()) => {
-                Availability::Available
-            }
+            Self::Embedded(name) if Self::EMBEDDED.contains(&name.as_str()) => Availability::Available,
             Self::Embedded(_) => Availability::Unavailable(Unavailable::NotEmbedded),
             Self::HuggingFace { .. } | Self::Https(_) => {
                 Availability::Unavailable(Unavailable::NotDownloaded)
@@ -123,11 +123,7 @@ impl std::fmt::Display for Source {
         match self {
             Self::Path(path) => write!(f, "{}", path.display()),
             Self::Embedded(name) => write!(f, "embedded:{name}"),
-            Self::HuggingFace {
-                repo,
-                revision,
-                file,
-            } => {
+            Self::HuggingFace { repo, revision, file } => {
                 write!(f, "hf:{repo}")?;
                 if let Some(revision) = revision {
                     write!(f, "@{revision}")?;

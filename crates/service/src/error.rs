@@ -1,0 +1,173 @@
+//! What a use case can answer instead of its result. A dialect maps the variants to its own words.
+
+use std::error::Error;
+
+use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size};
+
+/// The part that a named model plays in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ModelRole {
+    /// The checkpoint.
+    Checkpoint,
+    /// A VAE beside the checkpoint's own.
+    Vae,
+    /// A LoRA.
+    Lora,
+    /// A textual inversion.
+    Embedding,
+}
+
+impl std::fmt::Display for ModelRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Vae => "VAE",
+            Self::Lora => "LoRA",
+            Self::Embedding => "embedding",
+        })
+    }
+}
+
+/// Why a use case failed. `Display` is short and safe to show to a caller: no paths and no panic texts; the sources,
+/// printed by [`pentimento_types::describe_chain`], are for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The catalogue has no such model.
+    #[error("there is no {role} named `{name}`{}", suggestion(nearest))]
+    ModelNotFound {
+        /// What it was wanted for.
+        role: ModelRole,
+        /// The caller's name, shortened and without control characters.
+        name: String,
+        /// Names that look like it, best first; at most three.
+        nearest: Vec<String>,
+    },
+    /// The catalogue has the model, and its files cannot be used now.
+    #[error("the {role} `{name}` cannot be used now: {reason}")]
+    ModelUnavailable {
+        /// What it was wanted for.
+        role: ModelRole,
+        /// Its name in the catalogue.
+        name: String,
+        /// Safe to show.
+        reason: String,
+    },
+    /// The catalogue has the model, and this version cannot apply its kind.
+    #[error("this version cannot apply the {role} `{name}` yet; leave it out of the request")]
+    NotSupportedYet {
+        /// What it was wanted for.
+        role: ModelRole,
+        /// Its name in the catalogue.
+        name: String,
+    },
+    /// No bytes at all.
+    #[error("the picture is empty")]
+    ImageEmpty,
+    /// More bytes than the dialect's limit.
+    #[error("the picture has {bytes} bytes; at most {limit} are allowed")]
+    ImageTooLarge {
+        /// Bytes of the file.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A side is longer than the dialect's limit. Found in the header, before any pixel was decoded.
+    #[error("the picture is {size} pixels; no side may be longer than {max_side}")]
+    ImageTooManyPixels {
+        /// Width and height that the file's header declares.
+        size: Size,
+        /// The limit.
+        max_side: u32,
+    },
+    /// Not a whole PNG, JPEG or WebP file.
+    #[error("the picture cannot be read: {detail}")]
+    ImageUndecodable {
+        /// Safe to show.
+        detail: String,
+    },
+    /// As many jobs wait or run as are allowed.
+    #[error("the server is busy; try again later")]
+    Overloaded,
+    /// The server is stopping and takes nothing new.
+    #[error("the server is shutting down; try again later")]
+    ShuttingDown,
+    /// There is no such job (any more).
+    #[error("there is no job {id}")]
+    JobNotFound {
+        /// The id asked for.
+        id: JobId,
+    },
+    /// The job has ended, so it cannot be cancelled.
+    #[error("the job has already ended")]
+    JobEnded {
+        /// The job.
+        id: JobId,
+        /// How it ended: succeeded or failed.
+        state: JobState,
+    },
+    /// The job was cancelled, so it has no pictures.
+    #[error("the job was cancelled")]
+    JobCancelled,
+    /// The job has not ended, so it has no pictures yet.
+    #[error("the job has not ended yet")]
+    JobUnfinished,
+    /// The job failed; kind and text are those of the failure.
+    #[error("{}", .0.message)]
+    Failed(JobFailure),
+    /// The link was right once.
+    #[error("the link has expired")]
+    LinkExpired,
+    /// The link was not made by this server, or was changed.
+    #[error("the link is not valid")]
+    LinkInvalid,
+    /// The link is right, and its picture has been deleted.
+    #[error("the picture is no longer kept")]
+    ImageGone,
+    /// Storing or reading pictures or jobs failed.
+    #[error("the server could not {what}")]
+    Store {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+        /// The kind that the source answered.
+        kind: ErrorKind,
+    },
+    /// A fault of ours.
+    #[error("the server has a fault; it was logged")]
+    Internal {
+        /// For the log: never part of `Display`.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl HasKind for ServiceError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ModelNotFound { .. }
+            | Self::NotSupportedYet { .. }
+            | Self::ImageEmpty
+            | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
+            Self::ImageTooLarge { .. } | Self::ImageTooManyPixels { .. } => ErrorKind::TooLarge,
+            Self::Overloaded => ErrorKind::Overloaded,
+            Self::ShuttingDown | Self::ModelUnavailable { .. } => ErrorKind::Unavailable,
+            Self::JobNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,
+            Self::JobEnded { .. } | Self::JobUnfinished => ErrorKind::Conflict,
+            Self::JobCancelled => ErrorKind::Cancelled,
+            Self::Failed(failure) => failure.kind,
+            Self::LinkExpired | Self::LinkInvalid => ErrorKind::Forbidden,
+            Self::Store { kind, .. } => *kind,
+            Self::Internal { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+fn suggestion(nearest: &[String]) -> String {
+    if nearest.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = nearest.iter().map(|name| format!("`{name}`")).collect();
+    format!("; did you mean {}?", names.join(" or "))
+}
