@@ -1,0 +1,100 @@
+//! What must be equal for two pictures to share one forward.
+//!
+//! Guidance, timestep, noise level, seed, step count, strength and scheduler are deliberately not here: they are
+//! numbers of a row or state of a picture, so requests that differ only in them run together.
+
+use std::fmt;
+use std::sync::Arc;
+
+use pentimento_types::Size;
+
+/// The weights a job runs on: the checkpoint and everything that changes its weights. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelKey(Arc<str>);
+
+impl ModelKey {
+    /// A checkpoint by its name in the catalogue (not by the alias the caller used), without adapters.
+    #[must_use]
+    pub fn checkpoint(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ModelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Height and width of a latent, in latent pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LatentSize {
+    /// Lines.
+    pub height: u32,
+    /// Latent pixels per line.
+    pub width: u32,
+}
+
+impl LatentSize {
+    /// Picture pixels per latent pixel and side, in every VAE of Stable Diffusion 1, 2 and XL.
+    pub const PICTURE_PIXELS: u32 = 8;
+
+    /// The latent of a picture whose sides are padded to the next multiple of 8.
+    #[must_use]
+    pub const fn of_picture(size: Size) -> Self {
+        let padded = size.padded_to(Self::PICTURE_PIXELS);
+        Self {
+            height: padded.height / Self::PICTURE_PIXELS,
+            width: padded.width / Self::PICTURE_PIXELS,
+        }
+    }
+
+    /// Height times width.
+    #[must_use]
+    pub const fn pixels(self) -> u64 {
+        self.height as u64 * self.width as u64
+    }
+}
+
+/// Inputs of the UNet beside latent, timestep and text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ExtraInputs {
+    /// Mask and masked picture are concatenated to the latent (nine channels instead of four).
+    pub masked_picture: bool,
+    /// Image tokens go to the cross-attention beside the text (IP-Adapter).
+    pub image_prompt: bool,
+}
+
+/// Two pictures may share a forward when, and only when, their keys are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BatchKey {
+    /// One forward runs through one set of weights.
+    pub model: ModelKey,
+    /// Rows are stacked into one tensor (B, C, h, w), and padding a latent would change its picture.
+    pub latent: LatentSize,
+    /// Text states are stacked into (B, T, D), and filling up T would change the attention of the shorter prompt.
+    pub context_tokens: u32,
+    /// An input is there for all rows or for none.
+    pub extra_inputs: ExtraInputs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latent_covers_the_padded_picture() {
+        let latent = LatentSize::of_picture(Size {
+            width: 513,
+            height: 8,
+        });
+        assert_eq!(latent, LatentSize { height: 1, width: 65 });
+        assert_eq!(latent.pixels(), 65);
+    }
+}

@@ -1,0 +1,154 @@
+//! Which batch key runs next: deficit round robin in which a key that was idle goes first for one turn.
+//!
+//! The rule is that of FQ-CoDel (RFC 8290, section 4.2): two lists of lanes, new before old; the lane in front is served
+//! while its deficit is positive, pays the cost of each forward, and then goes to the end of the old list with a fresh
+//! quantum. Costs may make a deficit negative, so a forward dearer than a quantum is paid back over several rounds.
+//! Two bounds are ours: forwards per turn, and an age beyond which the job that has waited longest goes first.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use pentimento_types::JobId;
+
+use crate::{BatchKey, BatchPolicy};
+
+/// A debt deeper than this many quanta is forgiven, so that choosing takes bounded time under any policy.
+const DEEPEST_DEBT: i64 = 64;
+
+/// A job's place in its lane.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    job: JobId,
+    /// When it was last evaluated, or became ready.
+    since: Instant,
+}
+
+/// The jobs of one batch key that have a picture ready, the longest waiting first.
+#[derive(Debug)]
+pub(super) struct Lane {
+    key: BatchKey,
+    places: VecDeque<Place>,
+    deficit: i64,
+    ticks: u32,
+}
+
+impl Lane {
+    pub(super) const fn key(&self) -> &BatchKey {
+        &self.key
+    }
+
+    /// The jobs in the order of their turn.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.places.iter().map(|place| place.job)
+    }
+
+    /// Puts down what a forward costs.
+    pub(super) fn charge(&mut self, cost: u64, policy: &BatchPolicy) {
+        let cost = i64::try_from(cost).unwrap_or(i64::MAX);
+        let deepest = -DEEPEST_DEBT.saturating_mul(quantum(policy));
+        self.deficit = self.deficit.saturating_sub(cost).max(deepest);
+        self.ticks += 1;
+    }
+
+    fn turn_is_over(&self, policy: &BatchPolicy) -> bool {
+        self.deficit <= 0 || self.ticks >= policy.max_ticks_per_turn.max(1)
+    }
+
+    fn start_turn(&mut self, policy: &BatchPolicy) {
+        // A turn cut short by the tick bound must not save up credit.
+        self.deficit = self.deficit.saturating_add(quantum(policy)).min(quantum(policy));
+        self.ticks = 0;
+    }
+}
+
+fn quantum(policy: &BatchPolicy) -> i64 {
+    i64::try_from(policy.compute_budget)
+        .unwrap_or(i64::MAX / DEEPEST_DEBT)
+        .clamp(1, i64::MAX / DEEPEST_DEBT)
+}
+
+/// All batch keys that have, or lately had, a picture ready.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    new: VecDeque<Lane>,
+    old: VecDeque<Lane>,
+}
+
+impl Lanes {
+    /// A job has a picture ready; it goes to the end of its lane.
+    pub(super) fn push(&mut self, key: &BatchKey, job: JobId, policy: &BatchPolicy, now: Instant) {
+        let place = Place { job, since: now };
+        if let Some(lane) = self.all_mut().find(|lane| lane.key == *key) {
+            lane.places.push_back(place);
+            return;
+        }
+        let places = VecDeque::from([place]);
+        self.new.push_back(Lane {
+            key: key.clone(),
+            places,
+            deficit: quantum(policy),
+            ticks: 0,
+        });
+    }
+
+    /// Takes a job out of its lane.
+    pub(super) fn remove(&mut self, job: JobId) {
+        for lane in self.all_mut() {
+            lane.places.retain(|place| place.job != job);
+        }
+    }
+
+    /// The lane whose turn it is. None when no job has a picture ready.
+    pub(super) fn choose(&mut self, policy: &BatchPolicy, now: Instant) -> Option<&mut Lane> {
+        if self.is_empty() {
+            // Nobody is waiting, so nobody is owed anything.
+            self.new.clear();
+            self.old.clear();
+            return None;
+        }
+        if let Some(at) = self.overdue(policy, now) {
+            return if at < self.new.len() {
+                self.new.get_mut(at)
+            } else {
+                self.old.get_mut(at - self.new.len())
+            };
+        }
+        loop {
+            let is_new = !self.new.is_empty();
+            let list = if is_new { &mut self.new } else { &mut self.old };
+            let front = list.front()?;
+            if !front.places.is_empty() && !front.turn_is_over(policy) {
+                break;
+            }
+            let mut lane = list.pop_front()?;
+            // An empty new lane goes through the old list once, or its key could always come back as new.
+            if is_new || !lane.places.is_empty() {
+                lane.start_turn(policy);
+                self.old.push_back(lane);
+            }
+        }
+        self.new.front_mut().or(self.old.front_mut())
+    }
+
+    /// Position, new lanes first, of the lane with the job that has waited longest, if that is too long.
+    fn overdue(&self, policy: &BatchPolicy, now: Instant) -> Option<usize> {
+        let fronts = self
+            .all()
+            .enumerate()
+            .filter_map(|(at, lane)| Some((lane.places.front()?.since, at)));
+        let (since, at) = fronts.min()?;
+        (now.saturating_duration_since(since) > policy.age_bound).then_some(at)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all().all(|lane| lane.places.is_empty())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Lane> {
+        self.new.iter().chain(&self.old)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.new.iter_mut().chain(&mut self.old)
+    }
+}

@@ -1,0 +1,204 @@
+//! The one thread that owns the device: takes commands, asks the batcher, calls the executor, reports.
+//!
+//! Every act of the executor is guarded against panics, so that strangers' jobs never take the process down together.
+//! Invariant: a job is in `running` exactly while the batcher knows it, and gets exactly one end event.
+
+mod acts;
+mod running;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+
+use pentimento_types::{Clock, JobId};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+
+use self::running::Running;
+use crate::batcher::{AdmitError, Batcher, JobSpec, Plan};
+use crate::{BatchPolicy, EngineError, EngineStatus, Executor, GenerationInput, JobEvent};
+
+/// A job on its way in.
+pub(crate) struct Admission {
+    pub(crate) id: JobId,
+    pub(crate) input: GenerationInput,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) events: mpsc::UnboundedSender<JobEvent>,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// What a handle tells the thread.
+pub(crate) enum Command {
+    Admit(Box<Admission>),
+    Cancel(JobId),
+    Shutdown { deadline: Instant },
+}
+
+/// Everything the thread owns.
+pub(crate) struct DeviceThread<E: Executor> {
+    executor: E,
+    batcher: Batcher,
+    running: HashMap<JobId, Running<E::State>>,
+    clock: Arc<dyn Clock>,
+    inbox: Receiver<Command>,
+    status: watch::Sender<EngineStatus>,
+    /// Set by a shutdown: when the jobs inside are to be ended.
+    stop_at: Option<Instant>,
+    /// Set when the device is lost.
+    lost: bool,
+}
+
+impl<E: Executor> DeviceThread<E> {
+    pub(crate) fn new(
+        executor: E,
+        policy: BatchPolicy,
+        clock: Arc<dyn Clock>,
+        inbox: Receiver<Command>,
+        status: watch::Sender<EngineStatus>,
+    ) -> Self {
+        let batcher = Batcher::new(policy);
+        Self {
+            executor,
+            batcher,
+            running: HashMap::new(),
+            clock,
+            inbox,
+            status,
+            stop_at: None,
+            lost: false,
+        }
+    }
+
+    /// The loop. Returns after a shutdown, when the device is lost, or when no handle and no job is left.
+    pub(crate) fn run(mut self) {
+        loop {
+            self.take_commands();
+            self.drop_unwanted();
+            if self.lost || self.time_to_stop() {
+                break;
+            }
+            match self.batcher.plan(self.clock.now()) {
+                Plan::Idle => {
+                    self.publish_status();
+                    // Without a job only a command can change anything.
+                    match self.inbox.recv() {
+                        Ok(command) => self.obey(command),
+                        Err(_) => break,
+                    }
+                }
+                Plan::Prepare(job) => self.prepare(job),
+                Plan::Denoise { key, pictures } => self.denoise(&key, pictures),
+                Plan::Finish(picture) => self.finish(picture),
+            }
+            self.publish_status();
+        }
+        self.end_all(&EngineError::ShuttingDown);
+    }
+
+    fn take_commands(&mut self) {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Admit(admission) => self.admit(*admission),
+            Command::Cancel(job) => {
+                self.batcher.cancel(job);
+                self.end(job, JobEvent::Cancelled);
+            }
+            Command::Shutdown { deadline } => {
+                self.stop_at = Some(self.stop_at.map_or(deadline, |earlier| earlier.min(deadline)));
+            }
+        }
+    }
+
+    fn admit(&mut self, admission: Admission) {
+        let Admission {
+            id,
+            input,
+            deadline,
+            events,
+            permit,
+        } = admission;
+        let spec = JobSpec {
+            id,
+            model: input.model_key(),
+            latent: input.latent_size(),
+            deadline,
+        };
+        let refusal = match self.batcher.admit(spec, self.clock.now()) {
+            Ok(()) => {
+                self.running.insert(id, Running::new(input, events, permit));
+                return;
+            }
+            Err(AdmitError::Duplicate) => EngineError::Duplicate,
+            Err(AdmitError::Full) => EngineError::Overloaded {
+                limit: self.status.borrow().max_jobs,
+            },
+        };
+        drop(permit);
+        // A caller that has gone needs no answer.
+        let _ = events.send(JobEvent::Failed(refusal));
+    }
+
+    /// Ends the jobs whose deadline has come and those whose caller has gone.
+    fn drop_unwanted(&mut self) {
+        for job in self.batcher.expire(self.clock.now()) {
+            self.end(job, JobEvent::Failed(EngineError::DeadlineExceeded));
+        }
+        let gone = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.caller_is_gone());
+        let gone: Vec<JobId> = gone.map(|(job, _)| *job).collect();
+        for job in gone {
+            self.batcher.cancel(job);
+            self.end(job, JobEvent::Cancelled);
+        }
+    }
+
+    fn time_to_stop(&self) -> bool {
+        self.stop_at
+            .is_some_and(|deadline| self.running.is_empty() || deadline <= self.clock.now())
+    }
+
+    /// Frees all that the job holds, its place at the door too, and only then tells its caller.
+    fn end(&mut self, job: JobId, event: JobEvent) {
+        if let Some(running) = self.running.remove(&job) {
+            running.end(event);
+        }
+    }
+
+    fn end_all(&mut self, error: &EngineError) {
+        let jobs: Vec<JobId> = self.running.keys().copied().collect();
+        for job in jobs {
+            self.batcher.cancel(job);
+            self.end(job, JobEvent::Failed(error.clone()));
+        }
+    }
+
+    fn publish_status(&self) {
+        let status = EngineStatus {
+            resident_models: self.executor.resident_models(),
+            jobs: self.batcher.len(),
+            jobs_waiting: self.batcher.jobs_waiting(),
+            rows: self.batcher.rows_to_denoise(),
+            max_jobs: self.status.borrow().max_jobs,
+            healthy: !self.lost,
+        };
+        self.status.send_if_modified(|current| {
+            let changed = *current != status;
+            *current = status;
+            changed
+        });
+    }
+}

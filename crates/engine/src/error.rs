@@ -1,0 +1,62 @@
+//! Why the engine did not make a picture.
+
+use pentimento_types::{ErrorKind, HasKind};
+
+use crate::ExecutorError;
+
+/// Clones share their cause.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// As many jobs as the policy allows are inside.
+    #[error("the engine has {limit} jobs already")]
+    Overloaded {
+        /// The policy's `max_jobs`.
+        limit: usize,
+    },
+    /// A job with this id is already inside.
+    #[error("the job is already running")]
+    Duplicate,
+    /// The engine is stopping; the job may be started again elsewhere or later.
+    #[error("the engine is shutting down")]
+    ShuttingDown,
+    /// The device thread is gone, which is a fault of ours.
+    #[error("the device thread has ended")]
+    Stopped,
+    /// The job was not finished at its deadline.
+    #[error("the job was not finished at its deadline")]
+    DeadlineExceeded,
+    /// An act panicked while the job was alone in it. The panic's text is in the log only.
+    #[error("a fault in the engine ended the job")]
+    Panicked {
+        /// What was tried: `prepare`, `denoise` or `finish`.
+        act: &'static str,
+    },
+    /// The executor answered for a wrong number of pictures, which is a fault of ours.
+    #[error("{found} pictures were prepared instead of {expected}")]
+    PictureCount {
+        /// The request's `image_count`.
+        expected: u32,
+        /// Pictures prepared.
+        found: usize,
+    },
+    /// The device thread could not be started.
+    #[error("the device thread could not be started")]
+    Spawn(#[source] std::sync::Arc<std::io::Error>),
+    /// The executor failed.
+    #[error("the executor failed")]
+    Executor(#[from] ExecutorError),
+}
+
+impl HasKind for EngineError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Overloaded { .. } => ErrorKind::Overloaded,
+            Self::Duplicate => ErrorKind::Conflict,
+            Self::ShuttingDown | Self::Stopped | Self::Spawn(_) => ErrorKind::Unavailable,
+            Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
+            Self::Panicked { .. } | Self::PictureCount { .. } => ErrorKind::Internal,
+            Self::Executor(error) => error.kind(),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What a job tells its caller while it runs. The last event is always one of the three ends.
+
+use pentimento_types::{JobId, Progress, RgbPicture};
+use tokio::sync::mpsc;
+
+use crate::EngineError;
+
+/// One piece of news of a job.
+#[derive(Clone, Debug)]
+pub enum JobEvent {
+    /// Evaluations done; never falls, and comes once with `done: 0` when the job has been prepared.
+    Progress(Progress),
+    /// One picture is finished. Pictures may finish in any order.
+    Picture {
+        /// Which of the job's pictures, from 0.
+        index: u32,
+        /// The picture.
+        picture: RgbPicture,
+    },
+    /// All pictures have been sent.
+    Finished,
+    /// The job ended without all of its pictures.
+    Failed(EngineError),
+    /// The job was cancelled through the handle.
+    Cancelled,
+}
+
+impl JobEvent {
+    /// Whether nothing comes after it.
+    #[must_use]
+    pub const fn is_end(&self) -> bool {
+        match self {
+            Self::Progress(_) | Self::Picture { .. } => false,
+            Self::Finished | Self::Failed(_) | Self::Cancelled => true,
+        }
+    }
+}
+
+/// The news of one job, in order. Dropping it before the end cancels the job.
+///
+/// At most one event per evaluation and picture waits here, so a slow reader is bounded by its own request.
+#[derive(Debug)]
+pub struct JobEvents {
+    id: JobId,
+    receiver: mpsc::UnboundedReceiver<JobEvent>,
+    ended: bool,
+}
+
+impl JobEvents {
+    pub(crate) const fn new(id: JobId, receiver: mpsc::UnboundedReceiver<JobEvent>) -> Self {
+        Self {
+            id,
+            receiver,
+            ended: false,
+        }
+    }
+
+    /// The job these are the news of.
+    #[must_use]
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// The next event; None after the end. A dead device thread is an end too: `Failed(Stopped)`.
+    ///
+    /// Cancel safe: an event is never lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<JobEvent> {
+        if self.ended {
+            return None;
+        }
+        let event = self.receiver.recv().await;
+        Some(self.note(event))
+    }
+
+    /// As [`JobEvents::next`] for a thread without async code.
+    pub fn blocking_next(&mut self) -> Option<JobEvent> {
+        if self.ended {
+            return None;
+        }
+        let event = self.receiver.blocking_recv();
+        Some(self.note(event))
+    }
+
+    fn note(&mut self, event: Option<JobEvent>) -> JobEvent {
+        let event = event.unwrap_or(JobEvent::Failed(EngineError::Stopped));
+        self.ended = event.is_end();
+        event
+    }
+}

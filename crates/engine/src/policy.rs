@@ -1,0 +1,72 @@
+//! How much may run at once and how long anything may wait. Who goes next is `Batcher`'s decision.
+
+use std::time::Duration;
+
+use crate::LatentSize;
+
+/// Limits of the engine. Costs are counted in latent pixels times rows: one row of a 512x512 picture is 4096.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchPolicy {
+    /// Rows of one forward. A single picture runs even when it has more.
+    pub max_rows: u32,
+    /// Cost of one forward, which bounds how long a new picture waits for the one that is running.
+    /// A single picture runs even when it costs more. Also what a batch key may use up in one turn.
+    pub compute_budget: u64,
+    /// Forwards of one batch key in one turn, however cheap they are; bounds the wait of the others in ticks.
+    pub max_ticks_per_turn: u32,
+    /// What has waited longer than this goes first, oldest first, whatever its turn.
+    pub age_bound: Duration,
+    /// Jobs between admission and their end; one more is refused at the door.
+    pub max_jobs: usize,
+    /// Prepared rows of one model and size beyond which no further job of them is prepared, to bound the memory of
+    /// states. A job that has waited for the age bound is prepared regardless, so it never waits for a long job's end.
+    pub prepare_ahead_rows: u32,
+    /// Models with a prepared picture at the same time. At most the number that the model pool can hold.
+    pub max_models: usize,
+    /// How long a batch key keeps the smaller forward that it got when the device ran out of memory.
+    pub memory_cap_lifetime: Duration,
+}
+
+impl BatchPolicy {
+    /// For a GPU: eight 512x512 rows fill it, more only lengthen the wait of others.
+    #[must_use]
+    pub const fn gpu() -> Self {
+        Self {
+            max_rows: 32,
+            compute_budget: 8 * 64 * 64,
+            max_ticks_per_turn: 8,
+            age_bound: Duration::from_secs(10),
+            max_jobs: 128,
+            prepare_ahead_rows: 256,
+            max_models: 2,
+            memory_cap_lifetime: Duration::from_secs(600),
+        }
+    }
+
+    /// For a CPU, whose time grows with the rows: company of full-size pictures is kept small, so that it costs a short
+    /// job little; small pictures still fill a forward.
+    #[must_use]
+    pub const fn cpu() -> Self {
+        Self {
+            compute_budget: 4 * 64 * 64,
+            age_bound: Duration::from_secs(60),
+            max_models: 1,
+            ..Self::gpu()
+        }
+    }
+
+    /// Rows of one size that fit into one forward, at least one.
+    pub(crate) fn rows_per_forward(&self, latent: LatentSize) -> u32 {
+        let by_budget = self.compute_budget / latent.pixels().max(1);
+        u32::try_from(by_budget)
+            .unwrap_or(u32::MAX)
+            .min(self.max_rows)
+            .max(1)
+    }
+}
+
+impl Default for BatchPolicy {
+    fn default() -> Self {
+        Self::gpu()
+    }
+}
