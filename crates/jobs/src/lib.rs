@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Job records and the queue of who runs next, behind two traits.
+//!
+//! Invariant: a job's state changes only through [`Transition`], and every implementation passes [`conformance`].
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod error;
+mod memory;
+mod queue;
+mod state_machine;
+mod store;
+
+pub use error::JobsError;
+pub use memory::{MemoryJobs, MemoryLimits};
+pub use queue::{Claim, JobQueue};
+pub use state_machine::{Refusal, Transition, TransitionRefused};
+pub use store::{JobCounts, JobFilter, JobStore};

@@ -1,0 +1,490 @@
+//! What every job store and queue must do, as test functions that any implementation can run.
+//!
+//! Each function takes a fresh [`Fixture`]; a broken promise is a panic that says which one.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pentimento_types::{
+    ApiKeyId, Clock as _, ErrorKind, GenerationRequest, ImageFormat, ImageKey, ImageSource, Job, JobFailure,
+    JobId, JobOutcome, JobState, ManualClock, ModelId, Progress, SchedulerChoice, Size, StoredImage, Task,
+};
+
+use crate::{Claim, JobCounts, JobFilter, JobQueue, JobStore, JobsError, Refusal, Transition};
+
+/// An implementation under test, empty, with the clock it uses.
+#[derive(Clone, Debug)]
+pub struct Fixture {
+    /// Records.
+    pub store: Arc<dyn JobStore>,
+    /// Queue.
+    pub queue: Arc<dyn JobQueue>,
+    /// The clock of both.
+    pub clock: ManualClock,
+}
+
+const LEASE: Duration = Duration::from_secs(30);
+/// Long enough for a woken task to run, short enough for a suite; only the absence of an event is waited for.
+const A_MOMENT: Duration = Duration::from_millis(30);
+
+/// Runs every check, each on a fresh fixture. `make` takes the bound on unfinished jobs.
+pub async fn run_all(make: impl Fn(usize) -> Fixture) {
+    a_stored_job_is_read_back_whole(&*make(10).store).await;
+    an_id_is_taken_once(&*make(10).store).await;
+    unknown_jobs_are_not_found(&*make(10).store).await;
+    jobs_beyond_the_bound_are_refused(&*make(2).store).await;
+    a_life_goes_through_its_states(&make(10)).await;
+    a_final_state_stays(&*make(10).store).await;
+    one_of_two_racing_changes_wins(&make(10)).await;
+    a_waiter_is_told_of_the_end(&make(10)).await;
+    lists_are_filtered_and_paged(&*make(10).store).await;
+    old_ends_expire(&make(10)).await;
+    claims_come_in_order_and_once(&*make(10).queue).await;
+    a_waiting_worker_gets_a_pushed_job(&make(10)).await;
+    an_entry_is_there_once(&*make(10).queue).await;
+    a_released_job_comes_first(&*make(10).queue).await;
+    a_forgotten_job_is_not_claimed(&*make(10).queue).await;
+    a_silent_worker_loses_its_job(&make(10)).await;
+    a_heartbeat_keeps_the_job(&make(10)).await;
+    a_lost_lease_wakes_a_worker_that_waited_before(&make(10)).await;
+}
+
+/// A job as a dialect would make it, queued.
+#[must_use]
+pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
+    Job {
+        id,
+        owner: ApiKeyId::anonymous(),
+        request: GenerationRequest {
+            task: Task::Img2Img,
+            model: ModelId::new("demo"),
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+            init_image: ImageSource::Stored(ImageKey::input(id, "init_image")),
+            prompt: "a red house".to_owned(),
+            negative_prompt: String::new(),
+            image_count: 1,
+            steps: 4,
+            strength: 0.6,
+            guidance_scale: 7.5,
+            seed: 7,
+            clip_skip: 1,
+            scheduler: SchedulerChoice::default(),
+            output_format: ImageFormat::Png,
+            file_stem: "lcm_img2img".to_owned(),
+        },
+        state: JobState::Queued,
+        attempt: 0,
+        progress: Progress::default(),
+        outcome: None,
+        created_at,
+        finished_at: None,
+    }
+}
+
+fn sample_image(id: JobId) -> StoredImage {
+    StoredImage {
+        key: ImageKey::output("lcm_img2img", id, 0, "png"),
+        format: ImageFormat::Png,
+        size: Size { width: 8, height: 8 },
+        seed: 7,
+    }
+}
+
+async fn inserted(store: &dyn JobStore) -> JobId {
+    let id = JobId::new();
+    let job = sample_job(id, SystemTime::UNIX_EPOCH);
+    store.insert(job).await.expect("a new job is taken");
+    id
+}
+
+fn expect_refusal<T: std::fmt::Debug>(result: Result<T, JobsError>, reason: Refusal) {
+    assert!(
+        matches!(&result, Err(JobsError::Refused(refused)) if refused.reason == reason),
+        "expected a refusal ({reason:?}), found {result:?}"
+    );
+}
+
+fn expect_lost<T: std::fmt::Debug>(result: Result<T, JobsError>) {
+    assert!(
+        matches!(result, Err(JobsError::ClaimLost { .. })),
+        "expected a lost claim, found {result:?}"
+    );
+}
+
+/// What went in comes out.
+pub async fn a_stored_job_is_read_back_whole(store: &dyn JobStore) {
+    let job = sample_job(JobId::new(), SystemTime::UNIX_EPOCH + Duration::from_secs(77));
+    store.insert(job.clone()).await.expect("a new job is taken");
+    assert_eq!(store.get(job.id).await.expect("readable"), Some(job));
+}
+
+/// A second insert of the same id changes nothing.
+pub async fn an_id_is_taken_once(store: &dyn JobStore) {
+    let id = inserted(store).await;
+    let mut twin = sample_job(id, SystemTime::UNIX_EPOCH);
+    twin.request.seed = 8;
+    let second = store.insert(twin).await;
+    assert!(matches!(second, Err(JobsError::Duplicate { .. })), "{second:?}");
+    let kept = store.get(id).await.expect("readable").expect("still there");
+    assert_eq!(kept.request.seed, 7);
+}
+
+/// Every verb on an unknown id says so.
+pub async fn unknown_jobs_are_not_found(store: &dyn JobStore) {
+    let id = JobId::new();
+    assert_eq!(store.get(id).await.expect("readable"), None);
+    let not_found = |result: Result<(), JobsError>| {
+        assert!(matches!(result, Err(JobsError::NotFound { .. })), "{result:?}");
+    };
+    not_found(store.transition(id, Transition::Cancel).await.map(drop));
+    not_found(store.report_progress(id, 0, Progress::default()).await);
+    not_found(store.wait_until_ended(id).await.map(drop));
+}
+
+/// With a bound of two: the third unfinished job is refused at once, and an end makes room.
+pub async fn jobs_beyond_the_bound_are_refused(store: &dyn JobStore) {
+    let first = inserted(store).await;
+    inserted(store).await;
+    let counts = store.counts().await.expect("readable");
+    assert_eq!(
+        counts,
+        JobCounts {
+            queued: 2,
+            running: 0,
+            limit: 2
+        }
+    );
+    assert!(!counts.has_room());
+    let refused = store
+        .insert(sample_job(JobId::new(), SystemTime::UNIX_EPOCH))
+        .await;
+    assert!(
+        matches!(refused, Err(JobsError::Full { limit: 2 })),
+        "{refused:?}"
+    );
+    store.transition(first, Transition::Cancel).await.expect("queued");
+    inserted(store).await;
+}
+
+/// Start, progress, requeue, start, succeed, with the counts at each stage.
+pub async fn a_life_goes_through_its_states(fixture: &Fixture) {
+    let store = &*fixture.store;
+    let id = inserted(store).await;
+    let job = store
+        .transition(id, Transition::Start { attempt: 0 })
+        .await
+        .expect("queued");
+    assert_eq!((job.state, job.attempt), (JobState::Running, 1));
+    let half = Progress { done: 2, total: 4 };
+    store.report_progress(id, 1, half).await.expect("running");
+    assert_eq!(
+        store.get(id).await.expect("readable").expect("there").progress,
+        half
+    );
+    assert_eq!(store.counts().await.expect("readable").running, 1);
+
+    let job = store
+        .transition(id, Transition::Requeue { attempt: 1 })
+        .await
+        .expect("running");
+    assert_eq!((job.state, job.attempt), (JobState::Queued, 1));
+    expect_refusal(store.report_progress(id, 1, half).await, Refusal::WrongState);
+    store
+        .transition(id, Transition::Start { attempt: 1 })
+        .await
+        .expect("queued");
+
+    fixture.clock.advance(Duration::from_secs(5));
+    let images = vec![sample_image(id)];
+    let job = store
+        .transition(
+            id,
+            Transition::Succeed {
+                attempt: 2,
+                images: images.clone(),
+            },
+        )
+        .await
+        .expect("running");
+    assert_eq!(job.outcome, Some(JobOutcome::Succeeded(images)));
+    assert_eq!(job.finished_at, Some(fixture.clock.wall()));
+    let counts = store.counts().await.expect("readable");
+    assert_eq!((counts.queued, counts.running), (0, 0));
+    assert_eq!(store.get(id).await.expect("readable"), Some(job));
+}
+
+/// Nothing changes an ended job.
+pub async fn a_final_state_stays(store: &dyn JobStore) {
+    let id = inserted(store).await;
+    let failure = JobFailure {
+        kind: ErrorKind::Internal,
+        message: "a fault".to_owned(),
+    };
+    let ended = store
+        .transition(
+            id,
+            Transition::Fail {
+                attempt: 0,
+                failure: failure.clone(),
+            },
+        )
+        .await
+        .expect("queued");
+    for wish in [
+        Transition::Start { attempt: 0 },
+        Transition::Requeue { attempt: 0 },
+        Transition::Succeed {
+            attempt: 0,
+            images: Vec::new(),
+        },
+        Transition::Fail { attempt: 0, failure },
+        Transition::Cancel,
+    ] {
+        expect_refusal(store.transition(id, wish).await, Refusal::Ended);
+    }
+    let late = store.report_progress(id, 0, Progress { done: 1, total: 1 }).await;
+    expect_refusal(late, Refusal::Ended);
+    assert_eq!(store.get(id).await.expect("readable"), Some(ended));
+}
+
+/// Sixteen workers that saw the same job start it once.
+pub async fn one_of_two_racing_changes_wins(fixture: &Fixture) {
+    let id = inserted(&*fixture.store).await;
+    let racers: Vec<_> = (0..16)
+        .map(|_| {
+            let store = Arc::clone(&fixture.store);
+            tokio::spawn(async move { store.transition(id, Transition::Start { attempt: 0 }).await })
+        })
+        .collect();
+    let mut winners = 0;
+    for racer in racers {
+        match racer.await.expect("no panic") {
+            Ok(_) => winners += 1,
+            lost => expect_refusal(lost, Refusal::StaleAttempt),
+        }
+    }
+    assert_eq!(winners, 1);
+    let job = fixture.store.get(id).await.expect("readable").expect("there");
+    assert_eq!(job.attempt, 1);
+}
+
+/// Two waiters from before the end and one from after it all get the ended job.
+pub async fn a_waiter_is_told_of_the_end(fixture: &Fixture) {
+    let id = inserted(&*fixture.store).await;
+    let wait = || {
+        let store = Arc::clone(&fixture.store);
+        tokio::spawn(async move { store.wait_until_ended(id).await })
+    };
+    let early = [wait(), wait()];
+    tokio::time::sleep(A_MOMENT).await;
+    assert!(early.iter().all(|waiter| !waiter.is_finished()));
+    fixture
+        .store
+        .transition(id, Transition::Start { attempt: 0 })
+        .await
+        .expect("queued");
+    tokio::time::sleep(A_MOMENT).await;
+    assert!(
+        early.iter().all(|waiter| !waiter.is_finished()),
+        "a start is not an end"
+    );
+    let ended = fixture
+        .store
+        .transition(id, Transition::Cancel)
+        .await
+        .expect("running");
+    for waiter in early.into_iter().chain([wait()]) {
+        let job = waiter.await.expect("no panic").expect("known");
+        assert_eq!(job, ended);
+    }
+}
+
+/// State, owner, page.
+pub async fn lists_are_filtered_and_paged(store: &dyn JobStore) {
+    let mut ids = vec![
+        inserted(store).await,
+        inserted(store).await,
+        inserted(store).await,
+    ];
+    let mut of_alice = sample_job(JobId::new(), SystemTime::UNIX_EPOCH);
+    of_alice.owner = ApiKeyId::new("alice");
+    ids.push(of_alice.id);
+    store.insert(of_alice).await.expect("a new job is taken");
+    ids.sort_unstable();
+    store
+        .transition(ids[1], Transition::Cancel)
+        .await
+        .expect("queued");
+
+    let list = async |filter: JobFilter| -> Vec<JobId> {
+        let jobs = store.list(&filter).await.expect("readable");
+        jobs.into_iter().map(|job| job.id).collect()
+    };
+    assert_eq!(list(JobFilter::default()).await, ids);
+    let queued = JobFilter {
+        states: vec![JobState::Queued],
+        ..JobFilter::default()
+    };
+    assert_eq!(list(queued).await, [ids[0], ids[2], ids[3]]);
+    let alice = JobFilter {
+        owner: Some(ApiKeyId::new("alice")),
+        ..JobFilter::default()
+    };
+    assert_eq!(list(alice).await.len(), 1);
+    let page = JobFilter {
+        after: Some(ids[0]),
+        limit: 2,
+        ..JobFilter::default()
+    };
+    assert_eq!(list(page).await, [ids[1], ids[2]]);
+}
+
+/// Only ended jobs expire, and only those that ended before the given time.
+pub async fn old_ends_expire(fixture: &Fixture) {
+    let store = &*fixture.store;
+    let (old, open) = (inserted(store).await, inserted(store).await);
+    store.transition(old, Transition::Cancel).await.expect("queued");
+    fixture.clock.advance(Duration::from_secs(60));
+    let recent = inserted(store).await;
+    store
+        .transition(recent, Transition::Cancel)
+        .await
+        .expect("queued");
+    let expired = store.expire(fixture.clock.wall()).await.expect("readable");
+    assert_eq!(expired, [old]);
+    assert_eq!(store.get(old).await.expect("readable"), None);
+    for id in [open, recent] {
+        assert!(store.get(id).await.expect("readable").is_some());
+    }
+}
+
+async fn nothing_to_claim(queue: &dyn JobQueue) {
+    let claim = tokio::time::timeout(A_MOMENT, queue.claim(LEASE)).await;
+    assert!(claim.is_err(), "expected an empty queue, found {claim:?}");
+}
+
+async fn claimed(queue: &dyn JobQueue) -> Claim {
+    tokio::time::timeout(Duration::from_secs(10), queue.claim(LEASE))
+        .await
+        .expect("a job is ready")
+        .expect("claimable")
+}
+
+/// First in, first out, each to one worker.
+pub async fn claims_come_in_order_and_once(queue: &dyn JobQueue) {
+    let ids = [JobId::new(), JobId::new(), JobId::new()];
+    for id in ids {
+        queue.push(id).await.expect("pushed");
+    }
+    for id in ids {
+        let claim = claimed(queue).await;
+        assert_eq!(claim.job(), id);
+        if id != ids[2] {
+            queue.complete(claim).await.expect("held");
+        }
+    }
+    nothing_to_claim(queue).await;
+}
+
+/// A worker that was there first is woken.
+pub async fn a_waiting_worker_gets_a_pushed_job(fixture: &Fixture) {
+    let queue = Arc::clone(&fixture.queue);
+    let worker = tokio::spawn(async move { claimed(&*queue).await });
+    tokio::time::sleep(A_MOMENT).await;
+    let id = JobId::new();
+    fixture.queue.push(id).await.expect("pushed");
+    assert_eq!(worker.await.expect("no panic").job(), id);
+}
+
+/// Pushing twice, also while claimed, makes no second entry.
+pub async fn an_entry_is_there_once(queue: &dyn JobQueue) {
+    let id = JobId::new();
+    queue.push(id).await.expect("pushed");
+    queue.push(id).await.expect("pushed");
+    let claim = claimed(queue).await;
+    queue.push(id).await.expect("pushed");
+    nothing_to_claim(queue).await;
+    queue.complete(claim).await.expect("held");
+    nothing_to_claim(queue).await;
+    queue.push(id).await.expect("pushed");
+    assert_eq!(claimed(queue).await.job(), id);
+}
+
+/// A given back job does not go to the end of the queue, and the old claim is worth nothing.
+pub async fn a_released_job_comes_first(queue: &dyn JobQueue) {
+    let (first, second) = (JobId::new(), JobId::new());
+    queue.push(first).await.expect("pushed");
+    queue.push(second).await.expect("pushed");
+    let claim = claimed(queue).await;
+    let old = Claim::new(claim.job(), claim.token());
+    queue.release(claim).await.expect("held");
+    expect_lost(queue.heartbeat(&old, LEASE).await);
+    let again = claimed(queue).await;
+    assert_eq!(again.job(), first);
+    assert_ne!(again.token(), old.token());
+    expect_lost(queue.complete(old).await);
+    queue.complete(again).await.expect("held");
+    assert_eq!(claimed(queue).await.job(), second);
+}
+
+/// A cancelled job need not be claimed; a claimed one is not touched by `forget`.
+pub async fn a_forgotten_job_is_not_claimed(queue: &dyn JobQueue) {
+    let (gone, kept) = (JobId::new(), JobId::new());
+    queue.push(kept).await.expect("pushed");
+    let claim = claimed(queue).await;
+    queue.push(gone).await.expect("pushed");
+    queue.forget(gone).await.expect("known or not");
+    queue.forget(kept).await.expect("known or not");
+    queue.forget(JobId::new()).await.expect("known or not");
+    nothing_to_claim(queue).await;
+    queue.complete(claim).await.expect("still held");
+}
+
+/// After the lease the job goes to another worker, before the others, and the first worker can do nothing with it.
+pub async fn a_silent_worker_loses_its_job(fixture: &Fixture) {
+    let queue = &*fixture.queue;
+    let (lost, other) = (JobId::new(), JobId::new());
+    queue.push(lost).await.expect("pushed");
+    let silent = claimed(queue).await;
+    queue.push(other).await.expect("pushed");
+    fixture.clock.advance(LEASE);
+    expect_lost(queue.heartbeat(&silent, LEASE).await);
+    let successor = claimed(queue).await;
+    assert_eq!(successor.job(), lost);
+    expect_lost(queue.complete(silent).await);
+    queue.complete(successor).await.expect("held");
+    assert_eq!(claimed(queue).await.job(), other);
+}
+
+/// A lease is extended as often as its worker asks in time.
+pub async fn a_heartbeat_keeps_the_job(fixture: &Fixture) {
+    let queue = &*fixture.queue;
+    queue.push(JobId::new()).await.expect("pushed");
+    let claim = claimed(queue).await;
+    for _ in 0..5 {
+        fixture.clock.advance(LEASE / 2);
+        queue.heartbeat(&claim, LEASE).await.expect("held");
+    }
+    nothing_to_claim(queue).await;
+    queue.complete(claim).await.expect("held");
+}
+
+/// A worker that began to wait before the lease was given out is woken when it runs out.
+pub async fn a_lost_lease_wakes_a_worker_that_waited_before(fixture: &Fixture) {
+    let id = JobId::new();
+    let wait = || {
+        let queue = Arc::clone(&fixture.queue);
+        tokio::spawn(async move { claimed(&*queue).await })
+    };
+    let (one, two) = (wait(), wait());
+    tokio::time::sleep(A_MOMENT).await;
+    fixture.queue.push(id).await.expect("pushed");
+    tokio::time::sleep(A_MOMENT).await;
+    assert_eq!(usize::from(one.is_finished()) + usize::from(two.is_finished()), 1);
+    fixture.clock.advance(LEASE);
+    let (one, two) = (one.await.expect("no panic"), two.await.expect("no panic"));
+    assert_eq!((one.job(), two.job()), (id, id));
+    assert_ne!(one.token(), two.token());
+}

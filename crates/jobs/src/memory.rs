@@ -1,0 +1,365 @@
+//! Job records and queue in memory: for a server that keeps nothing over a restart, and for tests.
+//!
+//! One lock, never held across an await. Waiting is by notification: an ending job wakes those who wait for it, a push or
+//! a lease that runs out wakes one worker.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use pentimento_types::{Clock, Job, JobId, JobState, Progress};
+use tokio::sync::{Notify, watch};
+
+use crate::state_machine::report_progress;
+use crate::{Claim, JobCounts, JobFilter, JobQueue, JobStore, JobsError, Transition};
+
+/// Bounds of [`MemoryJobs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLimits {
+    /// Jobs that wait or run; one more is refused.
+    pub unfinished: usize,
+    /// Ended jobs that are remembered; the one that ended first is forgotten for another.
+    pub finished: usize,
+}
+
+/// Both traits over one table in memory. Clones share it.
+#[derive(Clone, Debug)]
+pub struct MemoryJobs {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clock: Arc<dyn Clock>,
+    limits: MemoryLimits,
+    state: Mutex<State>,
+    /// Wakes workers that wait in `claim`.
+    work: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Ids sort by the time of their making.
+    jobs: BTreeMap<JobId, Record>,
+    unfinished: usize,
+    running: usize,
+    /// Ended jobs in the order of their ends.
+    finished: VecDeque<JobId>,
+    ready: VecDeque<JobId>,
+    leases: HashMap<JobId, Lease>,
+    last_token: u64,
+}
+
+#[derive(Debug)]
+struct Record {
+    job: Job,
+    /// Holds the ended job, so that who waits gets it even if it is forgotten at once.
+    ended: watch::Sender<Option<Arc<Job>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    token: u64,
+    until: Instant,
+}
+
+impl MemoryJobs {
+    /// An empty table.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, limits: MemoryLimits) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                clock,
+                limits,
+                state: Mutex::default(),
+                work: Notify::new(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can leave the table half changed, so a panic elsewhere does not spoil it.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn record(&mut self, id: JobId) -> Result<&mut Record, JobsError> {
+        self.jobs.get_mut(&id).ok_or(JobsError::NotFound { id })
+    }
+
+    /// Leases that have run out go back to the front of the queue, the longest overdue first.
+    fn take_back_leases(&mut self, now: Instant) {
+        let mut overdue: Vec<(Instant, JobId)> = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.until <= now)
+            .map(|(id, lease)| (lease.until, *id))
+            .collect();
+        overdue.sort_unstable();
+        for (_, id) in overdue.into_iter().rev() {
+            self.leases.remove(&id);
+            self.ready.push_front(id);
+        }
+    }
+
+    fn check(&self, claim: &Claim, now: Instant) -> Result<(), JobsError> {
+        let held = self
+            .leases
+            .get(&claim.job())
+            .is_some_and(|lease| lease.token == claim.token() && lease.until > now);
+        if held {
+            Ok(())
+        } else {
+            Err(JobsError::ClaimLost { id: claim.job() })
+        }
+    }
+}
+
+#[async_trait]
+impl JobStore for MemoryJobs {
+    async fn insert(&self, job: Job) -> Result<(), JobsError> {
+        let limits = self.shared.limits;
+        let mut state = self.lock();
+        if state.jobs.contains_key(&job.id) {
+            return Err(JobsError::Duplicate { id: job.id });
+        }
+        if state.unfinished >= limits.unfinished {
+            return Err(JobsError::Full {
+                limit: limits.unfinished,
+            });
+        }
+        state.unfinished += 1;
+        let (ended, _) = watch::channel(None);
+        state.jobs.insert(job.id, Record { job, ended });
+        Ok(())
+    }
+
+    async fn get(&self, id: JobId) -> Result<Option<Job>, JobsError> {
+        Ok(self.lock().jobs.get(&id).map(|record| record.job.clone()))
+    }
+
+    async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
+        let now = self.shared.clock.wall();
+        let kept = self.shared.limits.finished;
+        let mut state = self.lock();
+        let record = state.record(id)?;
+        let was_running = record.job.state == JobState::Running;
+        transition.apply(&mut record.job, now)?;
+        let job = record.job.clone();
+        if job.state.is_final() {
+            record.ended.send_replace(Some(Arc::new(job.clone())));
+        }
+        state.running -= usize::from(was_running);
+        state.running += usize::from(job.state == JobState::Running);
+        if job.state.is_final() {
+            state.unfinished -= 1;
+            state.finished.push_back(id);
+            while state.finished.len() > kept {
+                let oldest = state.finished.pop_front();
+                oldest.and_then(|oldest| state.jobs.remove(&oldest));
+            }
+        }
+        Ok(job)
+    }
+
+    async fn report_progress(&self, id: JobId, attempt: u32, progress: Progress) -> Result<(), JobsError> {
+        let mut state = self.lock();
+        report_progress(&mut state.record(id)?.job, attempt, progress)?;
+        Ok(())
+    }
+
+    async fn wait_until_ended(&self, id: JobId) -> Result<Job, JobsError> {
+        let mut ended = self.lock().record(id)?.ended.subscribe();
+        // An error means that the record is gone without an end, which only a dropped table can bring about.
+        let job = ended
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| JobsError::NotFound { id })?;
+        job.as_deref().cloned().ok_or(JobsError::NotFound { id })
+    }
+
+    async fn list(&self, filter: &JobFilter) -> Result<Vec<Job>, JobsError> {
+        let limit = if filter.limit == 0 {
+            usize::MAX
+        } else {
+            filter.limit
+        };
+        let state = self.lock();
+        let jobs = state
+            .jobs
+            .values()
+            .map(|record| &record.job)
+            .filter(|job| filter.after.is_none_or(|after| job.id > after))
+            .filter(|job| filter.states.is_empty() || filter.states.contains(&job.state))
+            .filter(|job| filter.owner.as_ref().is_none_or(|owner| *owner == job.owner));
+        Ok(jobs.take(limit).cloned().collect())
+    }
+
+    async fn counts(&self) -> Result<JobCounts, JobsError> {
+        let state = self.lock();
+        Ok(JobCounts {
+            queued: state.unfinished - state.running,
+            running: state.running,
+            limit: self.shared.limits.unfinished,
+        })
+    }
+
+    async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {
+        let mut state = self.lock();
+        let old: Vec<JobId> = state
+            .jobs
+            .values()
+            .filter(|record| record.job.finished_at.is_some_and(|at| at < finished_before))
+            .map(|record| record.job.id)
+            .collect();
+        for id in &old {
+            state.jobs.remove(id);
+        }
+        let State { finished, jobs, .. } = &mut *state;
+        finished.retain(|id| jobs.contains_key(id));
+        Ok(old)
+    }
+}
+
+#[async_trait]
+impl JobQueue for MemoryJobs {
+    async fn push(&self, id: JobId) -> Result<(), JobsError> {
+        let mut state = self.lock();
+        if !state.leases.contains_key(&id) && !state.ready.contains(&id) {
+            state.ready.push_back(id);
+            self.shared.work.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn claim(&self, lease: Duration) -> Result<Claim, JobsError> {
+        loop {
+            let mut work = std::pin::pin!(self.shared.work.notified());
+            // Enlisted before the look, so that a push between look and wait is not missed.
+            work.as_mut().enable();
+            let next_lease_end = {
+                let now = self.shared.clock.now();
+                let mut state = self.lock();
+                state.take_back_leases(now);
+                if let Some(job) = state.ready.pop_front() {
+                    state.last_token += 1;
+                    let token = state.last_token;
+                    state.leases.insert(
+                        job,
+                        Lease {
+                            token,
+                            until: now + lease,
+                        },
+                    );
+                    // The other waiting workers must know when this lease ends.
+                    self.shared.work.notify_waiters();
+                    return Ok(Claim::new(job, token));
+                }
+                state.leases.values().map(|lease| lease.until).min()
+            };
+            match next_lease_end {
+                None => work.await,
+                Some(until) => tokio::select! {
+                    () = work => {}
+                    () = self.shared.clock.sleep_until(until) => {}
+                },
+            }
+        }
+    }
+
+    async fn heartbeat(&self, claim: &Claim, lease: Duration) -> Result<(), JobsError> {
+        let now = self.shared.clock.now();
+        let mut state = self.lock();
+        state.check(claim, now)?;
+        let token = claim.token();
+        state.leases.insert(
+            claim.job(),
+            Lease {
+                token,
+                until: now + lease,
+            },
+        );
+        Ok(())
+    }
+
+    async fn release(&self, claim: Claim) -> Result<(), JobsError> {
+        let mut state = self.lock();
+        state.check(&claim, self.shared.clock.now())?;
+        state.leases.remove(&claim.job());
+        state.ready.push_front(claim.job());
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    async fn complete(&self, claim: Claim) -> Result<(), JobsError> {
+        let mut state = self.lock();
+        state.check(&claim, self.shared.clock.now())?;
+        state.leases.remove(&claim.job());
+        Ok(())
+    }
+
+    async fn forget(&self, id: JobId) -> Result<(), JobsError> {
+        self.lock().ready.retain(|ready| *ready != id);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::ManualClock;
+
+    use super::*;
+    use crate::conformance::{self, Fixture, sample_job};
+
+    fn memory(clock: &ManualClock, limits: MemoryLimits) -> MemoryJobs {
+        MemoryJobs::new(Arc::new(clock.clone()), limits)
+    }
+
+    #[tokio::test]
+    async fn passes_the_conformance_suite() {
+        conformance::run_all(|unfinished| {
+            let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+            let jobs = memory(
+                &clock,
+                MemoryLimits {
+                    unfinished,
+                    finished: 1000,
+                },
+            );
+            Fixture {
+                store: Arc::new(jobs.clone()),
+                queue: Arc::new(jobs),
+                clock,
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_oldest_ended_job_is_forgotten_and_its_waiter_still_gets_it() {
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+        let jobs = memory(
+            &clock,
+            MemoryLimits {
+                unfinished: 9,
+                finished: 2,
+            },
+        );
+        let ids: Vec<JobId> = (1..=3).map(JobId::from_u128).collect();
+        for id in &ids {
+            jobs.insert(sample_job(*id, clock.wall())).await.unwrap();
+        }
+        let first = ids[0];
+        let other = jobs.clone();
+        let waiting = tokio::spawn(async move { other.wait_until_ended(first).await });
+        tokio::task::yield_now().await;
+        for id in &ids {
+            jobs.transition(*id, Transition::Cancel).await.unwrap();
+        }
+        assert!(jobs.get(first).await.unwrap().is_none());
+        assert_eq!(waiting.await.unwrap().unwrap().state, JobState::Cancelled);
+        assert_eq!(jobs.list(&JobFilter::default()).await.unwrap().len(), 2);
+    }
+}

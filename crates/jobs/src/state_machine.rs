@@ -1,0 +1,278 @@
+//! The only place where a job's state changes: pure functions from a job and a wish to the changed job or a refusal.
+//!
+//! ```text
+//!            Start                Succeed
+//!  Queued ──────────▶ Running ──────────────▶ Succeeded
+//!    ▲                 │ │  ▲
+//!    │     Requeue     │ │  │ Start (its lease ran out)
+//!    └─────────────────┘ └──┘
+//!  Queued, Running ── Fail ──▶ Failed        Queued, Running ── Cancel ──▶ Cancelled
+//! ```
+//!
+//! A final state stays. `attempt` counts the starts, and whoever speaks for an older attempt is refused (fencing), so a
+//! worker that was given up for dead cannot overwrite the work of its successor.
+
+use std::time::SystemTime;
+
+use pentimento_types::{Job, JobFailure, JobOutcome, JobState, Progress, StoredImage};
+
+/// A wish to change a job. `attempt` is the attempt that the wisher saw.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transition {
+    /// A worker begins: queued (or running, after a lost lease) to running; `attempt` grows by one.
+    Start {
+        /// As seen in the job before.
+        attempt: u32,
+    },
+    /// The attempt failed in a way that another may not: running to queued.
+    Requeue {
+        /// The running one.
+        attempt: u32,
+    },
+    /// All pictures are stored: running to succeeded.
+    Succeed {
+        /// The running one.
+        attempt: u32,
+        /// The pictures, in order.
+        images: Vec<StoredImage>,
+    },
+    /// There will be no pictures: queued or running to failed.
+    Fail {
+        /// As seen in the job.
+        attempt: u32,
+        /// Why.
+        failure: JobFailure,
+    },
+    /// The caller does not want it any more: queued or running to cancelled.
+    Cancel,
+}
+
+/// Why a transition was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The job has ended.
+    Ended,
+    /// The job is in a state that the transition does not start from.
+    WrongState,
+    /// A later attempt has begun.
+    StaleAttempt,
+}
+
+/// A refused transition. The job is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {transition} a job that is {state:?} in attempt {attempt}")]
+pub struct TransitionRefused {
+    /// The verb.
+    pub transition: &'static str,
+    /// Where the job is.
+    pub state: JobState,
+    /// Its attempt.
+    pub attempt: u32,
+    /// Why.
+    pub reason: Refusal,
+}
+
+impl Transition {
+    /// The verb, for logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Requeue { .. } => "requeue",
+            Self::Succeed { .. } => "succeed",
+            Self::Fail { .. } => "fail",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// The attempt that the wisher speaks for; a caller's cancel speaks for all.
+    const fn attempt(&self) -> Option<u32> {
+        match self {
+            Self::Start { attempt }
+            | Self::Requeue { attempt }
+            | Self::Succeed { attempt, .. }
+            | Self::Fail { attempt, .. } => Some(*attempt),
+            Self::Cancel => None,
+        }
+    }
+
+    const fn starts_from(&self, state: JobState) -> bool {
+        match self {
+            Self::Start { .. } | Self::Fail { .. } | Self::Cancel => !state.is_final(),
+            Self::Requeue { .. } | Self::Succeed { .. } => matches!(state, JobState::Running),
+        }
+    }
+
+    /// Changes the job, or leaves it as it is and says why.
+    ///
+    /// # Errors
+    /// [`TransitionRefused`].
+    pub fn apply(self, job: &mut Job, now: SystemTime) -> Result<(), TransitionRefused> {
+        let reason = if job.state.is_final() {
+            Some(Refusal::Ended)
+        } else if self.attempt().is_some_and(|attempt| attempt != job.attempt) {
+            Some(Refusal::StaleAttempt)
+        } else if !self.starts_from(job.state) {
+            Some(Refusal::WrongState)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return Err(TransitionRefused {
+                transition: self.name(),
+                state: job.state,
+                attempt: job.attempt,
+                reason,
+            });
+        }
+        match self {
+            Self::Start { .. } => {
+                job.state = JobState::Running;
+                job.attempt += 1;
+                job.progress = Progress::default();
+            }
+            Self::Requeue { .. } => {
+                job.state = JobState::Queued;
+                job.progress = Progress::default();
+            }
+            Self::Succeed { images, .. } => {
+                job.progress.done = job.progress.total;
+                end(job, JobState::Succeeded, JobOutcome::Succeeded(images), now);
+            }
+            Self::Fail { failure, .. } => end(job, JobState::Failed, JobOutcome::Failed(failure), now),
+            Self::Cancel => end(job, JobState::Cancelled, JobOutcome::Cancelled, now),
+        }
+        Ok(())
+    }
+}
+
+/// Takes over what a worker reports about its attempt. Progress never falls, and says nothing once the job has ended.
+///
+/// # Errors
+/// [`TransitionRefused`] when the job is not running in this attempt: the worker should stop.
+pub(crate) fn report_progress(
+    job: &mut Job,
+    attempt: u32,
+    progress: Progress,
+) -> Result<(), TransitionRefused> {
+    let reason = if job.state.is_final() {
+        Refusal::Ended
+    } else if attempt != job.attempt {
+        Refusal::StaleAttempt
+    } else if job.state != JobState::Running {
+        Refusal::WrongState
+    } else {
+        if progress.done >= job.progress.done {
+            job.progress = progress;
+        }
+        return Ok(());
+    };
+    Err(TransitionRefused {
+        transition: "report progress of",
+        state: job.state,
+        attempt: job.attempt,
+        reason,
+    })
+}
+
+fn end(job: &mut Job, state: JobState, outcome: JobOutcome, now: SystemTime) {
+    job.state = state;
+    job.outcome = Some(outcome);
+    job.finished_at = Some(now);
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::{ErrorKind, JobId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::conformance::sample_job;
+
+    fn failure() -> JobFailure {
+        JobFailure {
+            kind: ErrorKind::Internal,
+            message: "a fault".to_owned(),
+        }
+    }
+
+    fn any_transition() -> impl Strategy<Value = Transition> {
+        prop_oneof![
+            (0..4_u32).prop_map(|attempt| Transition::Start { attempt }),
+            (0..4_u32).prop_map(|attempt| Transition::Requeue { attempt }),
+            (0..4_u32).prop_map(|attempt| Transition::Succeed {
+                attempt,
+                images: Vec::new()
+            }),
+            (0..4_u32).prop_map(|attempt| Transition::Fail {
+                attempt,
+                failure: failure()
+            }),
+            Just(Transition::Cancel),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is wished in whatever order: a refusal changes nothing, a final state stays, an outcome is there
+        /// exactly in the final states, and attempts only grow, by one, with a start.
+        #[test]
+        fn every_ledger_is_a_path_of_the_machine(wishes in prop::collection::vec(any_transition(), 0..40)) {
+            let now = SystemTime::UNIX_EPOCH;
+            let mut job = sample_job(JobId::from_u128(1), now);
+            for wish in wishes {
+                let before = job.clone();
+                let starts = matches!(wish, Transition::Start { .. });
+                match wish.apply(&mut job, now) {
+                    Ok(()) => {
+                        prop_assert!(!before.state.is_final());
+                        prop_assert_eq!(job.attempt, before.attempt + u32::from(starts));
+                    }
+                    Err(_) => prop_assert_eq!(&job, &before),
+                }
+                prop_assert_eq!(job.outcome.is_some(), job.state.is_final());
+                prop_assert_eq!(job.finished_at.is_some(), job.state.is_final());
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_attempt_cannot_end_its_successor() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut job = sample_job(JobId::from_u128(1), now);
+        Transition::Start { attempt: 0 }.apply(&mut job, now).unwrap();
+        // The lease of attempt 1 runs out and another worker starts.
+        Transition::Start { attempt: 1 }.apply(&mut job, now).unwrap();
+        let refused = Transition::Succeed {
+            attempt: 1,
+            images: Vec::new(),
+        }
+        .apply(&mut job, now)
+        .unwrap_err();
+        assert_eq!(refused.reason, Refusal::StaleAttempt);
+        assert_eq!((job.state, job.attempt), (JobState::Running, 2));
+        // Two workers that saw the same attempt cannot both start.
+        let refused = Transition::Start { attempt: 1 }.apply(&mut job, now).unwrap_err();
+        assert_eq!(refused.reason, Refusal::StaleAttempt);
+    }
+
+    #[test]
+    fn progress_never_falls_and_belongs_to_its_attempt() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut job = sample_job(JobId::from_u128(1), now);
+        let at = |done| Progress { done, total: 4 };
+        assert!(report_progress(&mut job, 0, at(1)).is_err());
+        Transition::Start { attempt: 0 }.apply(&mut job, now).unwrap();
+        report_progress(&mut job, 1, at(2)).unwrap();
+        report_progress(&mut job, 1, at(1)).unwrap();
+        assert_eq!(job.progress, at(2));
+        assert!(report_progress(&mut job, 0, at(3)).is_err());
+        Transition::Succeed {
+            attempt: 1,
+            images: Vec::new(),
+        }
+        .apply(&mut job, now)
+        .unwrap();
+        assert_eq!(job.progress, at(4));
+        assert!(report_progress(&mut job, 1, at(4)).is_err());
+    }
+}
