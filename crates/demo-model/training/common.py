@@ -1,0 +1,184 @@
+"""What every stage shares: the CLIP tokenizer, the noise schedule, budgets, checkpoints, averages and contact sheets."""
+import argparse
+import gzip
+import html
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+SCALING = 0.18215
+CONTEXT = 77
+START, END, VOCABULARY = 49406, 49407, 49408
+
+
+def arguments(description, **more):
+    """The command line of a stage: every stage has a run folder, a budget in minutes and a thread count."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--run", type=Path, default=Path(__file__).parent / "run", help="folder of checkpoints and logs")
+    p.add_argument("--minutes", type=float, default=10., help="wall-clock budget of this call")
+    p.add_argument("--threads", type=int, default=1)
+    for name, (kind, default, text) in more.items():
+        p.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=text)
+    a = p.parse_args()
+    a.run.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(a.threads)
+    return a
+
+
+class Clip:
+    """OpenAI's CLIP byte-pair encoding; the ids are those of the real SD 1.x tokenizer."""
+    PATTERN = re.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[a-zA-Z]+|[0-9]|[^\sa-zA-Z0-9]+", re.I)
+
+    def __init__(self, bpe):
+        codes = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
+        chars, n = codes[:], 0
+        for b in range(256):
+            if b not in codes:
+                codes.append(b)
+                chars.append(256 + n)
+                n += 1
+        self.letters = {b: chr(c) for b, c in zip(codes, chars)}
+        text = (gzip.open(bpe).read() if str(bpe).endswith(".gz") else Path(bpe).read_bytes()).decode()
+        self.merges = [tuple(m.split()) for m in text.split("\n")[1:49152 - 256 - 2 + 1]]
+        vocab = list(self.letters.values())
+        vocab += [v + "</w>" for v in vocab] + ["".join(m) for m in self.merges] + ["<|startoftext|>", "<|endoftext|>"]
+        self.ids = {v: i for i, v in enumerate(vocab)}
+        self.rank = {m: i for i, m in enumerate(self.merges)}
+        self.cache = {}
+
+    def word(self, w):
+        """The ids of one word."""
+        if w not in self.cache:
+            t = [self.letters[b] for b in w.encode()]
+            t[-1] += "</w>"
+            while len(t) > 1:
+                k = min(range(len(t) - 1), key=lambda i: self.rank.get((t[i], t[i + 1]), 1 << 30))
+                if (t[k], t[k + 1]) not in self.rank:
+                    break
+                t[k:k + 2] = [t[k] + t[k + 1]]
+            self.cache[w] = [self.ids[x] for x in t]
+        return self.cache[w]
+
+    def __call__(self, text):
+        words = self.PATTERN.findall(" ".join(html.unescape(text).lower().split()))
+        ids = [START] + [i for w in words for i in self.word(w)][:CONTEXT - 2] + [END]
+        return ids + [END] * (CONTEXT - len(ids))
+
+
+class Compact:
+    """Only the ids that captions use get a trained row; row 0 stands for every other word, so unknown words are
+    neutral and the exported table, nearly all of it equal rows, compresses well."""
+
+    def __init__(self, clip, ids):
+        self.clip, self.used = clip, sorted(set(ids) - {START, END}) + [START, END]
+        self.rows = {i: k + 1 for k, i in enumerate(self.used)}
+        self.size = len(self.used) + 1
+
+    def __call__(self, texts):
+        return torch.tensor([[self.rows.get(i, 0) for i in self.clip(t)] for t in texts])
+
+
+def alphas():
+    """Cumulative alphas of SD 1.5's 'scaled_linear' schedule."""
+    return torch.cumprod(1 - torch.linspace(0.00085 ** .5, 0.012 ** .5, 1000) ** 2, 0)
+
+
+ALPHAS = alphas()
+
+
+def signal_noise(t):
+    """(signal, noise) factors of the steps `t`, shaped to multiply a batch of latents."""
+    a = ALPHAS[t].view(-1, 1, 1, 1)
+    return a.sqrt(), (1 - a).sqrt()
+
+
+class Budget:
+    """Stops a stage after its minutes, or at SIGTERM, so that it can always save a checkpoint."""
+
+    def __init__(self, minutes):
+        self.start, self.limit, self.saved = time.time(), minutes * 60, time.time()
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "limit", 0.))
+        signal.signal(signal.SIGINT, lambda *_: setattr(self, "limit", 0.))
+
+    @property
+    def spent(self):
+        return time.time() - self.start
+
+    def over(self):
+        return self.spent >= self.limit
+
+    def fraction(self):
+        return min(1., self.spent / max(self.limit, 1e-6))
+
+    def save_due(self, every=120):
+        """True once per `every` seconds."""
+        if time.time() - self.saved < every:
+            return False
+        self.saved = time.time()
+        return True
+
+
+class Average:
+    """Exponential moving average of a module's floating-point state."""
+
+    def __init__(self, module, decay):
+        self.decay, self.count = decay, 0
+        self.state = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module):
+        self.count += 1
+        d = min(self.decay, (1 + self.count) / (10 + self.count))
+        for k, v in module.state_dict().items():
+            self.state[k].lerp_(v, 1 - d)
+
+
+def save(thing, path):
+    """Saves a checkpoint so that a kill in the middle leaves the old one."""
+    part = Path(str(path) + ".part")
+    torch.save(thing, part)
+    os.replace(part, path)
+
+
+def log(run, stage, **values):
+    """One JSON line on stdout and in the run's log."""
+    short = {k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()}
+    line = json.dumps({"time": time.strftime("%H:%M:%S"), "stage": stage, **short})
+    print(line, flush=True)
+    with open(run / "log.jsonl", "a") as f:
+        f.write(line + "\n")
+
+
+def to_tensor(pictures):
+    """uint8 HxWx3 pictures to a -1..1 batch."""
+    x = torch.from_numpy(np.stack(pictures).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def to_pictures(x):
+    """A -1..1 batch to uint8 NxHxWx3."""
+    return ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def sheet(rows, path, scale=1):
+    """Saves rows of uint8 pictures (each row of one height) as one contact sheet."""
+    width = max(sum(p.shape[1] + 2 for p in r) for r in rows)
+    lines = []
+    for r in rows:
+        line = np.full((r[0].shape[0] + 2, width, 3), 255, np.uint8)
+        x = 0
+        for p in r:
+            line[:p.shape[0], x:x + p.shape[1]] = p
+            x += p.shape[1] + 2
+        lines.append(line)
+    im = Image.fromarray(np.concatenate(lines))
+    if scale != 1:
+        im = im.resize((int(im.width * scale), int(im.height * scale)), Image.LANCZOS)
+    im.save(path)

@@ -1,0 +1,109 @@
+"""Stage 5: writes the model folder in diffusers layout with fp16 weights, and the compressed blobs that the crate embeds.
+
+transformers 5 saves CLIPTextModel without the `text_model.` prefix that every published SD checkpoint has, so the text
+encoder's names are put back here.
+"""
+import json
+from pathlib import Path
+
+import torch
+import zstandard
+from safetensors.torch import save_file
+
+from common import CONTEXT, END, START, VOCABULARY, Clip, arguments, log
+from models import HIDDEN, make_text, make_unet, make_vae
+
+SCHEDULER = {"_class_name": "PNDMScheduler", "_diffusers_version": "0.42.1", "beta_end": 0.012,
+             "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": False, "num_train_timesteps": 1000,
+             "prediction_type": "epsilon", "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
+             "timestep_spacing": "leading", "trained_betas": None}
+INDEX = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1", "feature_extractor": [None, None],
+         "image_encoder": [None, None], "requires_safety_checker": False, "safety_checker": [None, None],
+         "scheduler": ["diffusers", "PNDMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
+         "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+         "vae": ["diffusers", "AutoencoderKL"]}
+
+
+def special(content):
+    """A special token as the tokenizer's files describe it."""
+    return {"__type": "AddedToken", "content": content, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+
+
+def write_json(path, thing):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(thing, indent=2) + "\n")
+
+
+def write_weights(path, state):
+    """fp16, contiguous in the usual order, without buffers that are no weights."""
+    save_file({k: v.half().contiguous(memory_format=torch.contiguous_format) for k, v in state.items()
+               if "position_ids" not in k}, path, metadata={"format": "pt"})
+
+
+def write_tokenizer(folder, clip):
+    write_json(folder / "vocab.json", clip.ids)
+    (folder / "vocab.json").write_text(json.dumps(clip.ids, ensure_ascii=False, separators=(",", ":")))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in clip.merges))
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    write_json(folder / "tokenizer_config.json", {
+        "add_prefix_space": False, "bos_token": special(start), "do_lower_case": True, "eos_token": special(end),
+        "errors": "replace", "model_max_length": CONTEXT, "pad_token": end, "tokenizer_class": "CLIPTokenizer",
+        "unk_token": special(end)})
+    plain = {k: {n: v for n, v in special(t).items() if n != "__type"}
+             for k, t in (("bos_token", start), ("eos_token", end), ("unk_token", end))}
+    write_json(folder / "special_tokens_map.json", {**plain, "pad_token": end})
+
+
+def write_text_encoder(folder, run):
+    """The full CLIP table: trained rows where captions had the word, the row of unknown words everywhere else."""
+    text = torch.load(run / "text.pt")
+    state = {k if k.startswith("text_model.") else "text_model." + k: v for k, v in text["model"].items()}
+    key = "text_model.embeddings.token_embedding.weight"
+    rows = state[key]
+    table = rows[0].expand(VOCABULARY, HIDDEN).clone()
+    table[torch.tensor(text["used"])] = rows[1:]
+    state[key] = table
+    config = make_text(VOCABULARY).config.to_dict()
+    keep = ("attention_dropout", "hidden_act", "hidden_size", "initializer_factor", "initializer_range", "intermediate_size",
+            "layer_norm_eps", "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "projection_dim",
+            "vocab_size")
+    write_json(folder / "config.json", {
+        "architectures": ["CLIPTextModel"], **{k: config[k] for k in keep}, "bos_token_id": START, "eos_token_id": END,
+        "pad_token_id": END, "model_type": "clip_text_model", "torch_dtype": "float16"})
+    write_weights(folder / "model.safetensors", state)
+
+
+def main():
+    a = arguments(__doc__, bpe=(str, None, "CLIP's bpe_simple_vocab_16e6.txt.gz"), out=(Path, None, "model folder to write"),
+                  blobs=(Path, Path(__file__).parent.parent / "weights", "where the crate's blobs go"),
+                  level=(int, 19, "zstd level"), write_blobs=(int, 0, "1 also writes the blobs"))
+    out = a.out or a.run / "model"
+    clip = Clip(a.bpe)
+    write_json(out / "model_index.json", INDEX)
+    write_json(out / "scheduler" / "scheduler_config.json", SCHEDULER)
+    write_tokenizer(out / "tokenizer", clip)
+    write_text_encoder(out / "text_encoder", a.run)
+    vae, unet = make_vae(), make_unet()
+    better = a.run / "vae_decoder.pt"
+    vae.load_state_dict(torch.load(better)["average"] if better.exists() else torch.load(a.run / "vae_white.pt"))
+    if (a.run / "unet.pt").exists():
+        unet.load_state_dict(torch.load(a.run / "unet.pt")["average"])
+    for name, module in (("vae", vae), ("unet", unet)):
+        module.save_config(out / name)
+        write_weights(out / name / "diffusion_pytorch_model.safetensors", module.state_dict())
+    if a.write_blobs:
+        for p in sorted(out.rglob("*")):
+            rel = p.relative_to(out)
+            if p.is_dir() or rel.name == "vocab.json":  # the crate derives the vocabulary from the merges
+                continue
+            (a.blobs / rel).parent.mkdir(parents=True, exist_ok=True)
+            if p.suffix == ".json":
+                (a.blobs / rel).write_bytes(p.read_bytes())
+            else:
+                (a.blobs / f"{rel}.zst").write_bytes(zstandard.ZstdCompressor(level=a.level).compress(p.read_bytes()))
+    log(a.run, "export", bytes=sum(p.stat().st_size for p in out.rglob("*.safetensors")),
+        blobs=sum(p.stat().st_size for p in a.blobs.rglob("*") if p.is_file()) if a.blobs.exists() else 0)
+
+
+if __name__ == "__main__":
+    main()
