@@ -1,1 +1,15 @@
-//! Placeholder.
+//! Files become named tensors: diffusers folders of safetensors, on disk or in memory, or seeded random weights.
+//!
+//! Weights are data: nothing in a file is ever executed, and no size that a file claims is believed before it is
+//! checked against the bytes that are there. Every error names the file and the tensor.
+
+mod checkpoint;
+mod component;
+mod container;
+mod error;
+mod naming;
+mod seeded;
+
+pub use checkpoint::Checkpoint;
+pub use component::Component;
+pub use error::WeightsError;

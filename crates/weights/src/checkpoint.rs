@@ -1,0 +1,243 @@
+//! A checkpoint in the diffusers folder layout, on disk or in memory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component as PathPart, Path, PathBuf};
+
+use candle_core::{DType, Device};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::container::TensorFile;
+use crate::{Component, WeightsError};
+
+/// The names a weights file has in diffusers and in transformers, the full-precision one first.
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+const WHOLE: [&str; 2] = [".safetensors", ".fp16.safetensors"];
+const SHARDED: [&str; 3] = [
+    ".safetensors.index.json",
+    ".safetensors.index.fp16.json",
+    ".fp16.safetensors.index.json",
+];
+/// Pickled weights, named in the error when they are all there is.
+const PICKLED: [&str; 2] = ["diffusion_pytorch_model.bin", "pytorch_model.bin"];
+
+type ReadFile = Box<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
+
+/// One model: a folder of configurations, tokenizer files and weights.
+pub struct Checkpoint {
+    name: String,
+    files: Files,
+}
+
+enum Files {
+    Folder(PathBuf),
+    Memory(ReadFile),
+    /// Configurations and tokenizer in memory, weights drawn from the seed.
+    Seeded(BTreeMap<String, Vec<u8>>, u64),
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Checkpoint {
+    /// A model folder on disk. Nothing in it is read yet.
+    ///
+    /// # Errors
+    /// When `folder` is not a folder.
+    pub fn open(folder: &Path) -> Result<Self, WeightsError> {
+        let name = folder.display().to_string();
+        if !folder.is_dir() {
+            return Err(WeightsError::NotAFolder { folder: name });
+        }
+        Ok(Self {
+            name,
+            files: Files::Folder(folder.to_owned()),
+        })
+    }
+
+    /// A model whose files come from `read`: path inside the folder, with `/` between parts, to bytes.
+    pub fn in_memory(
+        name: impl Into<String>,
+        read: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            files: Files::Memory(Box::new(read)),
+        }
+    }
+
+    /// A model with the given configurations and tokenizer files whose weights are drawn from `seed`, as
+    /// [`Component::seeded`] does: for tests and benches.
+    pub fn seeded_random(
+        name: impl Into<String>,
+        files: impl IntoIterator<Item = (String, Vec<u8>)>,
+        seed: u64,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            files: Files::Seeded(files.into_iter().collect(), seed),
+        }
+    }
+
+    /// The folder or the given name, for messages and logs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the file is there.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        is_inside(path)
+            && match &self.files {
+                Files::Folder(folder) => folder.join(path).is_file(),
+                Files::Memory(read) => read(path).is_some(),
+                Files::Seeded(files, _) => files.contains_key(path),
+            }
+    }
+
+    /// All bytes of a small file.
+    ///
+    /// # Errors
+    /// When it is missing, unreadable, or `path` would leave the folder.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, WeightsError> {
+        if !is_inside(path) {
+            return Err(WeightsError::ForeignPath {
+                model: self.name.clone(),
+                path: path.to_owned(),
+            });
+        }
+        let found = match &self.files {
+            Files::Folder(folder) => match fs_err::read(folder.join(path)) {
+                Ok(bytes) => Some(bytes),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(source) => {
+                    return Err(WeightsError::Unreadable {
+                        file: self.file_name(path),
+                        source,
+                    });
+                }
+            },
+            Files::Memory(read) => read(path),
+            Files::Seeded(files, _) => files.get(path).cloned(),
+        };
+        found.ok_or_else(|| self.missing(format!("`{path}`"), String::new()))
+    }
+
+    /// A JSON file as `T`.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; when the content is not JSON or `T` refuses it.
+    pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, WeightsError> {
+        let bytes = self.read(path)?;
+        serde_json::from_slice(&bytes).map_err(|source| WeightsError::Json {
+            file: self.file_name(path),
+            source,
+        })
+    }
+
+    /// The weights of the component in folder `name` (`unet`, `vae`, `text_encoder`), whole or sharded, converted to
+    /// `dtype` on `device` as they are asked for.
+    ///
+    /// # Errors
+    /// When there are none, or when a file is not safetensors.
+    pub fn component(&self, name: &str, dtype: DType, device: &Device) -> Result<Component, WeightsError> {
+        if let Files::Seeded(_, seed) = &self.files {
+            return Ok(Component::seeded(*seed, dtype, device));
+        }
+        for file in candidates(name, &WHOLE) {
+            if let Some(file) = self.tensor_file(&file)? {
+                return Component::from_files(vec![file], dtype, device);
+            }
+        }
+        for index in candidates(name, &SHARDED) {
+            if self.has(&index) {
+                return Component::from_files(self.shards(name, &index)?, dtype, device);
+            }
+        }
+        let pickled = PICKLED.iter().find(|file| self.has(&format!("{name}/{file}")));
+        let hint = pickled.map_or_else(String::new, |file| {
+            format!("; `{name}/{file}` is a pickle, which this version does not read")
+        });
+        Err(self.missing(format!("safetensors weights under `{name}/`"), hint))
+    }
+
+    fn shards(&self, name: &str, index: &str) -> Result<Vec<TensorFile>, WeightsError> {
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let Index { weight_map } = self.json(index)?;
+        let mut shards: BTreeMap<&String, TensorFile> = BTreeMap::new();
+        for (tensor, file) in &weight_map {
+            if !shards.contains_key(file) {
+                let path = format!("{name}/{file}");
+                let shard = self
+                    .tensor_file(&path)?
+                    .ok_or_else(|| self.missing(format!("`{path}`"), format!(", which `{index}` names")))?;
+                shards.insert(file, shard);
+            }
+            if !shards[file].tensors().contains_key(tensor) {
+                return Err(WeightsError::Index {
+                    file: self.file_name(index),
+                    detail: format!("tensor `{tensor}` is not in `{file}`"),
+                });
+            }
+        }
+        Ok(shards.into_values().collect())
+    }
+
+    fn tensor_file(&self, path: &str) -> Result<Option<TensorFile>, WeightsError> {
+        match &self.files {
+            Files::Folder(folder) if is_inside(path) => {
+                let path = folder.join(path);
+                if path.try_exists().unwrap_or(true) {
+                    TensorFile::open(&path).map(Some)
+                } else {
+                    Ok(None)
+                }
+            }
+            Files::Folder(_) | Files::Memory(_) | Files::Seeded(..) => match self.read(path) {
+                Ok(bytes) => TensorFile::from_bytes(self.file_name(path), bytes).map(Some),
+                Err(WeightsError::Missing { .. }) => Ok(None),
+                Err(other) => Err(other),
+            },
+        }
+    }
+
+    fn file_name(&self, path: &str) -> String {
+        format!("{}/{path}", self.name)
+    }
+
+    fn missing(&self, wanted: String, hint: String) -> WeightsError {
+        WeightsError::Missing {
+            model: self.name.clone(),
+            wanted,
+            hint,
+        }
+    }
+}
+
+fn candidates<'a>(name: &'a str, endings: &'a [&str]) -> impl Iterator<Item = String> + 'a {
+    endings
+        .iter()
+        .flat_map(move |ending| STEMS.iter().map(move |stem| format!("{name}/{stem}{ending}")))
+}
+
+/// A shard index is data from outside, so the files it names are checked like any path that is not ours.
+fn is_inside(path: &str) -> bool {
+    !path.is_empty()
+        && !path.contains(['\\', '\0'])
+        && Path::new(path)
+            .components()
+            .all(|part| matches!(part, PathPart::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests;

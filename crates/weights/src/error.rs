@@ -1,0 +1,140 @@
+//! What can be wrong with a model's files. Texts name file, tensor, expected and found.
+
+use pentimento_types::{ErrorKind, HasKind};
+
+/// An error of this crate. Paths are shown as the caller gave the folder; the boundary decides what a client may see.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The folder is not there or is not a folder.
+    #[error("{folder}: not a model folder")]
+    NotAFolder {
+        /// The folder.
+        folder: String,
+    },
+    /// A file of the folder could not be read.
+    #[error("{file}: cannot be read")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that must be there is not.
+    #[error("{model}: has no {wanted}{hint}")]
+    Missing {
+        /// The model's folder or name.
+        model: String,
+        /// What was looked for.
+        wanted: String,
+        /// Empty, or what is there instead.
+        hint: String,
+    },
+    /// A path that would leave the model's folder.
+    #[error("{model}: `{path}` is not a path inside a model")]
+    ForeignPath {
+        /// The model's folder or name.
+        model: String,
+        /// The path.
+        path: String,
+    },
+    /// A JSON file that does not say what we need.
+    #[error("{file}: not a valid configuration")]
+    Json {
+        /// The file.
+        file: String,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A weights file that is not safetensors, or a damaged one.
+    #[error("{file}: not a model: {detail}")]
+    NotAModel {
+        /// The file.
+        file: String,
+        /// What it is instead, or where the damage is.
+        detail: String,
+    },
+    /// A file that became shorter while it was being read.
+    #[error("{file}: changed while it was being read")]
+    Changed {
+        /// The file.
+        file: String,
+    },
+    /// The network needs a tensor that no file has.
+    #[error("{file}: tensor `{tensor}` is missing, expected shape {expected:?}")]
+    MissingTensor {
+        /// The file or files looked in.
+        file: String,
+        /// The tensor's name.
+        tensor: String,
+        /// Its shape in the network.
+        expected: Vec<usize>,
+    },
+    /// A tensor has another shape than the network.
+    #[error("{file}: tensor `{tensor}` has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The file.
+        file: String,
+        /// The tensor's name.
+        tensor: String,
+        /// Its shape in the network.
+        expected: Vec<usize>,
+        /// Its shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor of a kind that no weight has.
+    #[error("{file}: tensor `{tensor}` has dtype {found}, expected F32, F16, BF16 or F64")]
+    Dtype {
+        /// The file.
+        file: String,
+        /// The tensor's name.
+        tensor: String,
+        /// Its dtype in the file.
+        found: String,
+    },
+    /// Tensors that the network did not ask for: the file belongs to another architecture.
+    #[error("{file}: {count} tensors are not part of the expected network, first `{}`", first.join("`, `"))]
+    ExtraTensors {
+        /// The file or files.
+        file: String,
+        /// How many.
+        count: usize,
+        /// The first few names in alphabetical order.
+        first: Vec<String>,
+    },
+    /// Two shards claim the same tensor, or the index names a tensor that its shard lacks.
+    #[error("{file}: {detail}")]
+    Index {
+        /// The index file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl HasKind for WeightsError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotAFolder { .. } | Self::Missing { .. } => ErrorKind::NotFound,
+            // A broken checkpoint is the operator's, not the caller's; the same call works once it is repaired.
+            Self::Unreadable { .. }
+            | Self::ForeignPath { .. }
+            | Self::Json { .. }
+            | Self::NotAModel { .. }
+            | Self::Changed { .. }
+            | Self::MissingTensor { .. }
+            | Self::Shape { .. }
+            | Self::Dtype { .. }
+            | Self::ExtraTensors { .. }
+            | Self::Index { .. } => ErrorKind::Unavailable,
+        }
+    }
+}
+
+impl From<WeightsError> for candle_core::Error {
+    /// The form in which a `VarBuilder` can answer; its text is exactly this error's, without a backtrace.
+    fn from(error: WeightsError) -> Self {
+        Self::Wrapped(Box::new(error))
+    }
+}
