@@ -2,7 +2,9 @@
 
 use pentimento_types::{NoiseSpacing, SchedulerChoice, SchedulerKind};
 
+use crate::scheduler::{Planned, Setup};
 use crate::{Run, SchedulerConfig, SchedulerError, SchedulerPlan};
+use crate::{ddim, euler_discrete, lcm};
 
 /// Decides a whole run before any tensor exists.
 ///
@@ -20,42 +22,74 @@ pub fn build(
         (None, None, None) => SchedulerKind::PNDM,
         (None, None, Some(other)) => return Err(crate::config::unknown("_class_name", other)),
     };
-    run.check()?;
-    let _ = NoiseSpacing::Karras;
-    Err(SchedulerError::NotSupported(kind))
+    check(run)?;
+    let karras = choice.spacing == NoiseSpacing::Karras;
+    let setup = Setup {
+        config,
+        run,
+        karras,
+        algorithm: choice.algorithm,
+    };
+    let (plan, knows_karras) = maker(kind)?;
+    let Planned {
+        timesteps,
+        skipped,
+        rule,
+    } = plan(&setup)?;
+    // A schedule may be shorter than the steps asked for; a caller who wants some change still gets an evaluation.
+    let begin = match run.last_steps() {
+        0 => timesteps.len(),
+        _ => skipped.min(timesteps.len().saturating_sub(1)),
+    };
+    Ok(SchedulerPlan {
+        kind,
+        timesteps,
+        begin,
+        rule,
+        karras_ignored: karras && !knows_karras,
+    })
 }
 
-impl Run {
-    fn check(self) -> Result<(), SchedulerError> {
-        let wrong = |name, problem: String| Err(SchedulerError::Run { name, problem });
-        if !(0.0..=1.0).contains(&self.strength) {
-            return wrong("strength", format!("{} is not between 0 and 1", self.strength));
-        }
-        if self.steps == 0 {
-            return wrong("steps", "there must be at least one".to_owned());
-        }
-        Ok(())
-    }
+/// Makes the schedule and the rule of one scheduler.
+type Maker = fn(&Setup<'_>) -> Result<Planned, SchedulerError>;
 
-    /// How many steps at the end of the schedule run.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "Python's int() on a product between 0 and the number of steps"
-    )]
-    pub(crate) fn last_steps(self) -> usize {
-        let wanted = ((f64::from(self.steps) * self.strength) as u32).min(self.steps);
-        // diffusers fails when the product is below 1; a caller who asked for some change gets one step of it.
-        let wanted = if wanted == 0 && self.strength > 0.0 {
-            1
-        } else {
-            wanted
-        };
-        wanted as usize
-    }
+/// The maker of each scheduler, and whether Karras spacing means something to it.
+fn maker(kind: SchedulerKind) -> Result<(Maker, bool), SchedulerError> {
+    Ok(match kind {
+        SchedulerKind::DDIM => (ddim::plan, false),
+        SchedulerKind::EulerDiscrete => (euler_discrete::plan, true),
+        SchedulerKind::LCM => (lcm::plan, false),
+        SchedulerKind::DDPM
+        | SchedulerKind::PNDM
+        | SchedulerKind::LMSDiscrete
+        | SchedulerKind::EulerAncestralDiscrete
+        | SchedulerKind::DPMSolverMultistep
+        | SchedulerKind::HeunDiscrete
+        | SchedulerKind::KDPM2Discrete
+        | SchedulerKind::DPMSolverSinglestep
+        | SchedulerKind::KDPM2AncestralDiscrete
+        | SchedulerKind::UniPCMultistep
+        | SchedulerKind::DDIMInverse
+        | SchedulerKind::DEISMultistep
+        | SchedulerKind::IPNDM
+        | SchedulerKind::KarrasVe
+        | SchedulerKind::ScoreSdeVe => return Err(SchedulerError::NotSupported(kind)),
+    })
+}
 
-    /// The first step that runs.
-    pub(crate) fn first_step(self) -> usize {
-        self.steps as usize - self.last_steps()
+/// The most steps of one run. More than the training timesteps have no meaning for any scheduler.
+const MOST_STEPS: u32 = 1000;
+
+fn check(run: Run) -> Result<(), SchedulerError> {
+    let wrong = |name, problem: String| Err(SchedulerError::Run { name, problem });
+    if !(0.0..=1.0).contains(&run.strength) {
+        return wrong("strength", format!("{} is not between 0 and 1", run.strength));
     }
+    if !(1..=MOST_STEPS).contains(&run.steps) {
+        return wrong(
+            "steps",
+            format!("{} is not between 1 and {MOST_STEPS}", run.steps),
+        );
+    }
+    Ok(())
 }

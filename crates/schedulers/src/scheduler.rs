@@ -5,9 +5,10 @@
 //! per step, multistep ones remember earlier predictions, and the loop sees no difference.
 
 use candle_core::Tensor;
-use pentimento_types::SchedulerKind;
+use pentimento_types::{AlgorithmType, SchedulerKind};
 
-use crate::{NoiseSource, SchedulerError};
+use crate::schedule::{Level, NoiseSchedule};
+use crate::{NoiseSource, SchedulerConfig, SchedulerError};
 
 /// How long a run is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +17,56 @@ pub struct Run {
     pub steps: u32,
     /// How much of the schedule runs, 0 to 1: the last `min(int(steps * strength), steps)` steps.
     pub strength: f64,
+}
+
+impl Run {
+    /// How many steps at the end of the schedule run.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "Python's int() on a product between 0 and the number of steps"
+    )]
+    pub(crate) fn last_steps(self) -> usize {
+        let wanted = ((f64::from(self.steps) * self.strength) as u32).min(self.steps);
+        // diffusers fails when the product is below 1; a caller who asked for some change gets one step of it.
+        let wanted = if wanted == 0 && self.strength > 0.0 {
+            1
+        } else {
+            wanted
+        };
+        wanted as usize
+    }
+}
+
+/// Everything that a scheduler's plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    pub(crate) config: &'a SchedulerConfig,
+    pub(crate) run: Run,
+    /// The request asks for Karras spacing; the configuration may ask for it too.
+    pub(crate) karras: bool,
+    pub(crate) algorithm: Option<AlgorithmType>,
+}
+
+impl Setup<'_> {
+    /// Steps of the whole schedule.
+    pub(crate) const fn steps(&self) -> usize {
+        self.run.steps as usize
+    }
+
+    /// The first step that runs, diffusers' `t_start`.
+    pub(crate) fn first_step(&self) -> usize {
+        self.steps() - self.run.last_steps()
+    }
+}
+
+/// A scheduler's schedule and rule, before the registry makes a plan of it.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) timesteps: Vec<f64>,
+    /// Evaluations before the first step that runs.
+    pub(crate) skipped: usize,
+    pub(crate) rule: Box<dyn UpdateRule>,
 }
 
 /// What the UNet is asked next.
@@ -94,6 +145,20 @@ impl Given<'_> {
             .normal(self.latents.dims())?
             .to_device(self.latents.device())?)
     }
+}
+
+/// `add_noise` of the classes that look the level up by timestep.
+pub(crate) fn add_noise_at(
+    schedule: &NoiseSchedule,
+    timestep: f64,
+    clean: &Tensor,
+    noise: &Tensor,
+) -> Result<Tensor, SchedulerError> {
+    let level = Level::of_alpha_bar(schedule.alpha_bar(timestep)?);
+    Ok(crate::prediction::weighted_sum(&[
+        (level.alpha, clean),
+        (level.std, noise),
+    ])?)
 }
 
 /// A run that is decided but has not touched a tensor yet.

@@ -1,0 +1,109 @@
+//! Latent consistency models: Luo et al. 2023, arXiv 2310.04378, algorithm 1 (multistep consistency sampling) with the
+//! boundary condition of section 4.1.
+//!
+//! Upstream: `schedulers/scheduling_lcm.py` of diffusers 0.42, as the img2img pipeline runs it: `set_timesteps` with the
+//! steps alone, then the end of the list by strength.
+
+use candle_core::Tensor;
+
+use crate::prediction::{PredictionType, Threshold, weighted_sum};
+use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
+use crate::scheduler::{Given, Planned, Setup, UpdateRule, add_noise_at};
+use crate::timesteps::{count, linspace};
+use crate::{SchedulerConfig, SchedulerError};
+
+/// The standard deviation of the data that the boundary condition assumes.
+const SIGMA_DATA: f64 = 0.5;
+
+const BETAS: BetaDefaults = BetaDefaults {
+    start: 0.00085,
+    end: 0.012,
+    schedule: "scaled_linear",
+    zero_snr: ZeroSnr::Exact,
+};
+
+#[derive(Debug)]
+struct Lcm {
+    schedule: NoiseSchedule,
+    timesteps: Vec<f64>,
+    timestep_scaling: f64,
+    prediction: PredictionType,
+    threshold: Option<Threshold>,
+}
+
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+    let config = setup.config;
+    let schedule = NoiseSchedule::new(config, BETAS)?;
+    let timesteps = timesteps(config, schedule.len(), setup.steps())?;
+    let prediction = PredictionType::of(config)?;
+    let skipped = setup.first_step();
+    for timestep in timesteps.iter().skip(skipped) {
+        schedule.check_finite(*timestep, prediction)?;
+    }
+    let rule = Lcm {
+        schedule,
+        timesteps: timesteps.clone(),
+        timestep_scaling: config.timestep_scaling.unwrap_or(10.0),
+        prediction,
+        threshold: Threshold::of(config)?,
+    };
+    Ok(Planned {
+        timesteps,
+        skipped,
+        rule: Box::new(rule),
+    })
+}
+
+/// Evenly spaced members of the distillation's own schedule of (by default) 50 timesteps.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an index into the distillation's schedule"
+)]
+fn timesteps(config: &SchedulerConfig, train: usize, steps: usize) -> Result<Vec<f64>, SchedulerError> {
+    let original = config.original_inference_steps.unwrap_or(50);
+    if !(1..=train).contains(&original) {
+        return Err(SchedulerError::Setting {
+            key: "original_inference_steps",
+            problem: format!("{original} is not between 1 and {train}"),
+        });
+    }
+    if steps > original {
+        return Err(SchedulerError::Run {
+            name: "steps",
+            problem: format!(
+                "{steps} is more than the {original} steps that latent consistency models are distilled on"
+            ),
+        });
+    }
+    let skip = train / original;
+    let even = linspace(0.0, count(original), steps + 1);
+    let member = |x: &f64| count((original - x.floor() as usize) * skip - 1);
+    Ok(even[..steps].iter().map(member).collect())
+}
+
+impl UpdateRule for Lcm {
+    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
+        add_noise_at(&self.schedule, self.timesteps[index], clean, noise)
+    }
+
+    fn step(&mut self, index: usize, mut given: Given<'_>) -> Result<Tensor, SchedulerError> {
+        let timestep = self.timesteps[index];
+        let here = Level::of_alpha_bar(self.schedule.alpha_bar(timestep)?);
+        let clean = self.prediction.clean(given.prediction, given.latents, here)?;
+        let clean = Threshold::apply(self.threshold, clean)?;
+
+        let scaled = timestep * self.timestep_scaling;
+        let square = scaled.mul_add(scaled, SIGMA_DATA * SIGMA_DATA);
+        let (skip, out) = (SIGMA_DATA * SIGMA_DATA / square, scaled / square.sqrt());
+        let denoised = weighted_sum(&[(out, &clean), (skip, given.latents)])?;
+        let Some(next) = self.timesteps.get(index + 1) else {
+            return Ok(denoised);
+        };
+        let there = Level::of_alpha_bar(self.schedule.alpha_bar(*next)?);
+        Ok(weighted_sum(&[
+            (there.alpha, &denoised),
+            (there.std, &given.draw()?),
+        ])?)
+    }
+}

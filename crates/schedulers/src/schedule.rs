@@ -1,0 +1,330 @@
+//! The checkpoint's noise schedule: betas, their cumulative product, and the noise levels that follow from it.
+//!
+//! diffusers computes these in f32, and their rounding shows in the pictures, so every value here is an f32 computed in
+//! the same order; everything after that is f64. Upstream: `schedulers/scheduling_ddpm.py` of diffusers 0.42.
+
+use std::f64::consts::FRAC_PI_2;
+
+use crate::config::unknown;
+use crate::prediction::PredictionType;
+use crate::{SchedulerConfig, SchedulerError};
+
+/// The largest schedule that is taken from a file; published ones have 1000 steps.
+const MOST_TRAINING_STEPS: usize = 100_000;
+
+/// What a scheduler class of diffusers assumes where the file is silent, and which keys it knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BetaDefaults {
+    pub(crate) start: f64,
+    pub(crate) end: f64,
+    pub(crate) schedule: &'static str,
+    pub(crate) zero_snr: ZeroSnr,
+}
+
+/// What a class does with `rescale_betas_zero_snr` (Lin et al. 2023, arXiv 2305.08891, algorithm 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ZeroSnr {
+    /// The class does not know the key.
+    Ignored,
+    /// The last level is pure noise.
+    Exact,
+    /// The last level is 2^-24 short of pure noise, so that its sigma is finite.
+    Finite,
+}
+
+impl BetaDefaults {
+    /// The defaults of most classes.
+    pub(crate) const fn linear(zero_snr: ZeroSnr) -> Self {
+        Self {
+            start: 0.0001,
+            end: 0.02,
+            schedule: "linear",
+            zero_snr,
+        }
+    }
+
+    /// Heun and both KDPM2 classes.
+    pub(crate) const K_DIFFUSION: Self = Self {
+        start: 0.00085,
+        end: 0.012,
+        schedule: "linear",
+        zero_snr: ZeroSnr::Ignored,
+    };
+}
+
+/// How much of the clean picture is left at each training timestep.
+#[derive(Clone, Debug)]
+pub(crate) struct NoiseSchedule {
+    /// ᾱ of each timestep, falling from nearly 1 to nearly 0.
+    alphas_cumprod: Vec<f32>,
+}
+
+/// A noise level in both parametrisations: latents are `alpha * clean + noise * std` (variance preserving).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Level {
+    pub(crate) alpha: f64,
+    pub(crate) std: f64,
+}
+
+impl Level {
+    /// The level whose cumulative product is `alpha_bar`.
+    pub(crate) fn of_alpha_bar(alpha_bar: f64) -> Self {
+        Self {
+            alpha: alpha_bar.sqrt(),
+            std: (1.0 - alpha_bar).sqrt(),
+        }
+    }
+
+    /// The level whose noise is `sigma` times the clean picture's scale.
+    pub(crate) fn of_sigma(sigma: f64) -> Self {
+        let alpha = 1.0 / sigma.mul_add(sigma, 1.0).sqrt();
+        Self {
+            alpha,
+            std: sigma * alpha,
+        }
+    }
+
+    /// Half the logarithm of the signal-to-noise ratio, λ of DPM-Solver. Infinite without noise.
+    pub(crate) fn lambda(self) -> f64 {
+        self.alpha.ln() - self.std.ln()
+    }
+}
+
+impl NoiseSchedule {
+    /// The schedule that a class with these defaults reads from the checkpoint's configuration.
+    pub(crate) fn new(config: &SchedulerConfig, defaults: BetaDefaults) -> Result<Self, SchedulerError> {
+        let mut betas = betas(config, defaults)?;
+        let rescale = config.rescale_betas_zero_snr.unwrap_or(false) && defaults.zero_snr != ZeroSnr::Ignored;
+        if rescale {
+            rescale_zero_terminal_snr(&mut betas);
+        }
+        let mut alphas_cumprod = cumulative_product(&betas);
+        if rescale && defaults.zero_snr == ZeroSnr::Finite {
+            let last = alphas_cumprod.len() - 1;
+            alphas_cumprod[last] = 2.0_f32.powi(-24);
+        }
+        if alphas_cumprod.iter().any(|a| !(0.0..=1.0).contains(a)) || alphas_cumprod[0] == 0.0 {
+            return Err(SchedulerError::Setting {
+                key: "beta_start",
+                problem: "the betas must lie between 0 and 1".to_owned(),
+            });
+        }
+        Ok(Self { alphas_cumprod })
+    }
+
+    /// How many training timesteps there are.
+    pub(crate) fn len(&self) -> usize {
+        self.alphas_cumprod.len()
+    }
+
+    /// ᾱ of a whole timestep.
+    pub(crate) fn alpha_bar(&self, timestep: f64) -> Result<f64, SchedulerError> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to be a whole number in range"
+        )]
+        let index = (timestep >= 0.0 && timestep.fract() == 0.0).then_some(timestep as usize);
+        index
+            .and_then(|i| self.alphas_cumprod.get(i))
+            .map(|a| f64::from(*a))
+            .ok_or_else(|| SchedulerError::Run {
+                name: "steps",
+                problem: format!("the schedule would need timestep {timestep} of {}", self.len()),
+            })
+    }
+
+    /// Refuses to predict noise from pure noise, where the clean picture would be 0 / 0.
+    pub(crate) fn check_finite(
+        &self,
+        timestep: f64,
+        prediction: PredictionType,
+    ) -> Result<(), SchedulerError> {
+        if self.alpha_bar(timestep)? > 0.0 || prediction != PredictionType::Epsilon {
+            return Ok(());
+        }
+        Err(SchedulerError::Setting {
+            key: "rescale_betas_zero_snr",
+            problem: "a model that predicts noise cannot start from pure noise".to_owned(),
+        })
+    }
+
+    /// ᾱ of the first timestep, the smallest noise that the model was trained on.
+    pub(crate) fn first_alpha_bar(&self) -> f64 {
+        f64::from(self.alphas_cumprod[0])
+    }
+
+    /// sqrt((1 - ᾱ) / ᾱ) of every timestep, rising.
+    pub(crate) fn sigmas(&self) -> Vec<f64> {
+        let sigma = |a: &f32| f64::from(((1.0 - a) / a).sqrt());
+        self.alphas_cumprod.iter().map(sigma).collect()
+    }
+
+    /// λ of every timestep in f32, falling.
+    pub(crate) fn lambdas(&self) -> Vec<f64> {
+        let lambda = |a: &f32| f64::from(a.sqrt().ln() - (1.0 - a).sqrt().ln());
+        self.alphas_cumprod.iter().map(lambda).collect()
+    }
+}
+
+fn betas(config: &SchedulerConfig, defaults: BetaDefaults) -> Result<Vec<f32>, SchedulerError> {
+    #[expect(clippy::cast_possible_truncation, reason = "diffusers stores betas as f32")]
+    if let Some(trained) = &config.trained_betas {
+        check_length("trained_betas", trained.len())?;
+        return Ok(trained.iter().map(|b| *b as f32).collect());
+    }
+    let count = config.num_train_timesteps.unwrap_or(1000);
+    check_length("num_train_timesteps", count)?;
+    let start = config.beta_start.unwrap_or(defaults.start);
+    let end = config.beta_end.unwrap_or(defaults.end);
+    match config.beta_schedule.as_deref().unwrap_or(defaults.schedule) {
+        "linear" => Ok(linspace_f32(start, end, count)),
+        "scaled_linear" => {
+            let roots = linspace_f32(start.sqrt(), end.sqrt(), count);
+            Ok(roots.iter().map(|r| r * r).collect())
+        }
+        "squaredcos_cap_v2" => Ok(from_alpha_bar(count, |t| {
+            ((t + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2)
+        })),
+        "exp" => Ok(from_alpha_bar(count, |t| (-12.0 * t).exp())),
+        "laplace" => Ok(from_alpha_bar(count, laplace_alpha_bar)),
+        "sigmoid" => Ok(sigmoid(start, end, count)),
+        other => Err(unknown("beta_schedule", other)),
+    }
+}
+
+fn check_length(key: &'static str, count: usize) -> Result<(), SchedulerError> {
+    if (2..=MOST_TRAINING_STEPS).contains(&count) {
+        return Ok(());
+    }
+    Err(SchedulerError::Setting {
+        key,
+        problem: format!("{count} training timesteps are not between 2 and {MOST_TRAINING_STEPS}"),
+    })
+}
+
+/// `torch.linspace` in f32: the step is rounded first, and the second half counts back from the end.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "f32 is what PyTorch computes in"
+)]
+fn linspace_f32(start: f64, end: f64, count: usize) -> Vec<f32> {
+    let (start, end) = (start as f32, end as f32);
+    let step = (end - start) / (count - 1) as f32;
+    (0..count)
+        .map(|i| {
+            if i < count / 2 {
+                step.mul_add(i as f32, start)
+            } else {
+                (-step).mul_add((count - 1 - i) as f32, end)
+            }
+        })
+        .collect()
+}
+
+/// `betas_for_alpha_bar`: the betas whose cumulative product follows a given function of time (Nichol & Dhariwal 2021,
+/// arXiv 2102.09672, section 3.2), none above 0.999.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "diffusers computes each beta in f64 and stores an f32"
+)]
+fn from_alpha_bar(count: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
+    let at = |i: usize| alpha_bar(i as f64 / count as f64);
+    (0..count)
+        .map(|i| (1.0 - at(i + 1) / at(i)).min(0.999) as f32)
+        .collect()
+}
+
+fn laplace_alpha_bar(t: f64) -> f64 {
+    let lambda = -0.5 * 1.0_f64.copysign(0.5 - t) * (1.0 - 2.0 * (0.5 - t).abs() + 1e-6).ln();
+    let snr = lambda.exp();
+    (snr / (1.0 + snr)).sqrt()
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "PyTorch computes this schedule in f32"
+)]
+fn sigmoid(start: f64, end: f64, count: usize) -> Vec<f32> {
+    let squash = |x: &f32| (1.0 / (1.0 + (-x).exp())) * (end - start) as f32 + start as f32;
+    linspace_f32(-6.0, 6.0, count).iter().map(squash).collect()
+}
+
+/// `torch.cumprod(1 - betas)`, which accumulates in f64 and stores f32.
+#[expect(clippy::cast_possible_truncation, reason = "the stored product is an f32")]
+fn cumulative_product(betas: &[f32]) -> Vec<f32> {
+    let mut product = 1.0_f64;
+    let multiply = |beta: &f32| {
+        product *= f64::from(1.0 - beta);
+        product as f32
+    };
+    betas.iter().map(multiply).collect()
+}
+
+/// Shifts and scales the square roots of ᾱ so that the last one is 0 and the first one stays.
+fn rescale_zero_terminal_snr(betas: &mut [f32]) {
+    let mut roots: Vec<f32> = cumulative_product(betas).iter().map(|a| a.sqrt()).collect();
+    let (first, last) = (roots[0], roots[roots.len() - 1]);
+    let scale = first / (first - last);
+    for root in &mut roots {
+        *root = (*root - last) * scale;
+    }
+    let alpha_bars: Vec<f32> = roots.iter().map(|r| r * r).collect();
+    betas[0] = 1.0 - alpha_bars[0];
+    for (beta, pair) in betas[1..].iter_mut().zip(alpha_bars.windows(2)) {
+        *beta = 1.0 - pair[1] / pair[0];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_testkit::Golden;
+
+    use super::*;
+
+    /// `<case>` is `alphas_cumprod` of diffusers' DDPMScheduler with the configuration in `about.cases`.
+    #[test]
+    fn alphas_cumprod_has_diffusers_rounding() {
+        let golden = Golden::open("schedulers/alphas_cumprod.safetensors");
+        let cases = golden.about()["cases"].as_object().unwrap().clone();
+        assert!(cases.len() >= 7);
+        for (name, config) in cases {
+            let config: SchedulerConfig = serde_json::from_value(config).unwrap();
+            let found = NoiseSchedule::new(&config, BetaDefaults::linear(ZeroSnr::Exact)).unwrap();
+            let expected = golden.tensor(&name).to_vec1::<f32>().unwrap();
+            assert_eq!(found.len(), expected.len(), "{name}");
+            let worst = found
+                .alphas_cumprod
+                .iter()
+                .zip(&expected)
+                .map(|(a, b)| ((a - b) / b.max(1e-12)).abs())
+                .fold(0.0, f32::max);
+            // The usual schedules are equal in every bit. The others pass through functions that PyTorch takes from
+            // Intel's library, whose last bit differs, and the zero-SNR rescaling magnifies it in the last levels.
+            let allowed = match name.as_str() {
+                "linear" | "scaled_linear" | "trained" => 0.0,
+                "zero_snr" => 1e-5,
+                _ => 4e-7,
+            };
+            assert!(worst <= allowed, "{name}: {worst:e}");
+        }
+    }
+
+    #[test]
+    fn impossible_betas_are_refused() {
+        for text in [
+            r#"{"beta_schedule": "nonsense"}"#,
+            r#"{"num_train_timesteps": 0}"#,
+            r#"{"num_train_timesteps": 99999999}"#,
+            r#"{"trained_betas": []}"#,
+            r#"{"beta_start": 2.0, "beta_end": 3.0}"#,
+            r#"{"beta_start": -2.0}"#,
+        ] {
+            let config = SchedulerConfig::from_json(text.as_bytes()).unwrap();
+            let result = NoiseSchedule::new(&config, BetaDefaults::linear(ZeroSnr::Exact));
+            assert!(matches!(result, Err(SchedulerError::Setting { .. })), "{text}");
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! What holds for every scheduler and every configuration: counts, order, and clear errors.
+
+use candle_core::{Device, Tensor};
+use pentimento_schedulers::{NoiseSource, Run, SchedulerConfig, SchedulerError, build};
+use pentimento_types::{AlgorithmType, ErrorKind, HasKind, NoiseSpacing, SchedulerChoice, SchedulerKind};
+use proptest::prelude::*;
+
+fn any_kind() -> impl Strategy<Value = SchedulerKind> {
+    proptest::sample::select(SchedulerKind::ALL)
+}
+
+fn any_choice() -> impl Strategy<Value = SchedulerChoice> {
+    let spacing = prop_oneof![Just(NoiseSpacing::Checkpoint), Just(NoiseSpacing::Karras)];
+    let algorithm = proptest::option::of(prop_oneof![
+        Just(AlgorithmType::DpmSolver),
+        Just(AlgorithmType::DpmSolverPlusPlus),
+        Just(AlgorithmType::SdeDpmSolver),
+        Just(AlgorithmType::SdeDpmSolverPlusPlus),
+    ]);
+    (any_kind(), spacing, algorithm).prop_map(|(kind, spacing, algorithm)| SchedulerChoice {
+        kind: Some(kind),
+        spacing,
+        algorithm,
+    })
+}
+
+/// A JSON value for a key: a sensible one, an odd one, or none.
+fn some_of(values: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
+    proptest::option::of(proptest::sample::select(values).prop_map(str::to_owned))
+}
+
+fn any_config() -> impl Strategy<Value = String> {
+    (
+        some_of(&[
+            "\"linear\"",
+            "\"scaled_linear\"",
+            "\"squaredcos_cap_v2\"",
+            "\"nonsense\"",
+        ]),
+        some_of(&["\"epsilon\"", "\"v_prediction\"", "\"sample\"", "\"\""]),
+        some_of(&["\"linspace\"", "\"leading\"", "\"trailing\"", "\"other\""]),
+        some_of(&["2", "10", "1000", "0", "1"]),
+        some_of(&["true", "false", "null"]),
+        some_of(&["true", "false"]),
+        some_of(&["1", "2", "3", "4", "0"]),
+        some_of(&["\"zero\"", "\"sigma_min\"", "\"x\""]),
+        some_of(&["true", "false"]),
+        some_of(&[
+            "\"midpoint\"",
+            "\"heun\"",
+            "\"bh1\"",
+            "\"bh2\"",
+            "\"logrho\"",
+            "\"z\"",
+        ]),
+    )
+        .prop_map(|values| {
+            let (beta, prediction, spacing, train, snr, prk, order, last, lower, solver) = values;
+            let keys = [
+                ("beta_schedule", beta),
+                ("prediction_type", prediction),
+                ("timestep_spacing", spacing),
+                ("num_train_timesteps", train),
+                ("rescale_betas_zero_snr", snr),
+                ("skip_prk_steps", prk),
+                ("solver_order", order),
+                ("final_sigmas_type", last),
+                ("lower_order_final", lower),
+                ("solver_type", solver),
+            ];
+            let stated = keys
+                .into_iter()
+                .filter_map(|(key, value)| value.map(|v| format!("\"{key}\": {v}")));
+            format!("{{{}}}", stated.collect::<Vec<_>>().join(", "))
+        })
+}
+
+fn sd15() -> SchedulerConfig {
+    SchedulerConfig::from_json(
+        br#"{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+             "skip_prk_steps": true, "set_alpha_to_one": false, "steps_offset": 1, "clip_sample": false}"#,
+    )
+    .unwrap()
+}
+
+/// Runs to the end with a prediction that is half the input, and returns the latents and the number of evaluations.
+fn run(choice: &SchedulerChoice, config: &SchedulerConfig, run: Run, seed: u64) -> (Tensor, u32) {
+    let clean = NoiseSource::new(seed + 1).normal(&[1, 4, 2, 3]).unwrap();
+    let plan = build(choice, config, run).unwrap();
+    let promised = plan.evaluations();
+    let mut scheduler = plan.begin(&clean, NoiseSource::new(seed)).unwrap();
+    let mut evaluations = 0;
+    while let Some(evaluation) = scheduler.next_evaluation().unwrap() {
+        assert_eq!(evaluation.sample.dims(), clean.dims());
+        assert!(evaluation.timestep.is_finite());
+        scheduler
+            .advance(&evaluation.sample.affine(0.5, 0.0).unwrap())
+            .unwrap();
+        evaluations += 1;
+    }
+    assert_eq!(evaluations, promised);
+    let refused = scheduler.advance(&clean).unwrap_err();
+    assert!(matches!(refused, SchedulerError::Finished));
+    (scheduler.latents().clone(), evaluations)
+}
+
+fn is_finite(tensor: &Tensor) -> bool {
+    let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values.iter().all(|v| v.is_finite())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_configuration_runs_or_is_refused_clearly(
+        choice in any_choice(), text in any_config(), steps in 1_u32..30, strength in 0.0_f64..=1.0,
+    ) {
+        let config = SchedulerConfig::from_json(text.as_bytes()).unwrap();
+        match build(&choice, &config, Run { steps, strength }) {
+            Err(error) => prop_assert_eq!(error.kind(), ErrorKind::InvalidInput, "{}", error),
+            Ok(plan) => {
+                prop_assert!(plan.evaluations() > 0 || strength == 0.0, "{}", text);
+                let (latents, _) = run(&choice, &config, Run { steps, strength }, 3);
+                prop_assert!(is_finite(&latents), "{:?} {} {} {}", choice, text, steps, strength);
+            }
+        }
+    }
+
+    #[test]
+    fn more_strength_never_means_fewer_evaluations(
+        kind in any_kind(), steps in 1_u32..60, a in 0.0_f64..=1.0, b in 0.0_f64..=1.0,
+    ) {
+        let choice = SchedulerChoice { kind: Some(kind), ..SchedulerChoice::default() };
+        let config = sd15();
+        let count = |strength| build(&choice, &config, Run { steps, strength }).map(|p| p.evaluations());
+        if let (Ok(low), Ok(high)) = (count(a.min(b)), count(a.max(b))) {
+            prop_assert!(low <= high);
+        }
+        prop_assert_eq!(count(0.0).unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn the_same_request_gives_the_same_bits(choice in any_choice(), steps in 1_u32..20, seed in any::<u32>()) {
+        let config = sd15();
+        let length = Run { steps, strength: 0.8 };
+        if build(&choice, &config, length).is_ok() {
+            let bits = || {
+                let (latents, _) = run(&choice, &config, length, u64::from(seed));
+                let values = latents.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                values.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(bits(), bits());
+        }
+    }
+}
+
+/// Schedulers whose timesteps do not fall all the way, with the reason.
+fn may_rise(kind: SchedulerKind) -> bool {
+    match kind {
+        // Inverts the picture first, from low noise to high.
+        SchedulerKind::DDIMInverse => true,
+        // Churn raises the noise before each step.
+        SchedulerKind::KarrasVe => true,
+        _ => false,
+    }
+}
+
+#[test]
+fn timesteps_fall_from_noise_to_picture() {
+    for kind in SchedulerKind::ALL.iter().copied().filter(|k| !may_rise(*k)) {
+        for spacing in [NoiseSpacing::Checkpoint, NoiseSpacing::Karras] {
+            for steps in [1, 2, 3, 7, 20, 50] {
+                let choice = SchedulerChoice {
+                    kind: Some(kind),
+                    spacing,
+                    algorithm: None,
+                };
+                let Ok(plan) = build(&choice, &sd15(), Run { steps, strength: 1.0 }) else {
+                    continue;
+                };
+                let falls = plan.timesteps().windows(2).all(|pair| pair[0] >= pair[1]);
+                assert!(falls, "{kind} {spacing:?} {steps}: {:?}", plan.timesteps());
+                assert!(
+                    plan.timesteps().iter().all(|t| (0.0..1000.0).contains(t)),
+                    "{kind} {:?}",
+                    plan.timesteps()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn steps_and_strength_count_as_in_diffusers() {
+    let choice = SchedulerChoice {
+        kind: Some(SchedulerKind::DDIM),
+        ..SchedulerChoice::default()
+    };
+    let count = |steps, strength| {
+        build(&choice, &sd15(), Run { steps, strength })
+            .unwrap()
+            .evaluations()
+    };
+    assert_eq!(count(4, 1.0), 4);
+    assert_eq!(count(4, 0.7), 2);
+    assert_eq!(count(20, 0.3), 6);
+    assert_eq!(count(10, 0.7), 7);
+    assert_eq!(
+        count(1, 0.3),
+        1,
+        "a strength that rounds to no step still changes the picture"
+    );
+    assert_eq!(count(30, 0.0), 0);
+}
+
+#[test]
+fn strength_zero_gives_the_picture_back_and_draws_nothing() {
+    let choice = SchedulerChoice {
+        kind: Some(SchedulerKind::LCM),
+        ..SchedulerChoice::default()
+    };
+    let clean = Tensor::new(&[[[[0.25_f32, -1.5]]]], &Device::Cpu).unwrap();
+    let plan = build(
+        &choice,
+        &sd15(),
+        Run {
+            steps: 4,
+            strength: 0.0,
+        },
+    )
+    .unwrap();
+    let scheduler = plan.begin(&clean, NoiseSource::new(1)).unwrap();
+    assert!(scheduler.next_evaluation().unwrap().is_none());
+    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(values(scheduler.latents()), values(&clean));
+}
+
+#[test]
+fn runs_out_of_range_are_refused() {
+    let choice = SchedulerChoice {
+        kind: Some(SchedulerKind::LCM),
+        ..SchedulerChoice::default()
+    };
+    for (steps, strength) in [
+        (0, 0.5),
+        (4, -0.1),
+        (4, 1.1),
+        (4, f64::NAN),
+        (51, 0.5),
+        (100_000, 0.5),
+    ] {
+        let error = build(&choice, &sd15(), Run { steps, strength }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(matches!(error, SchedulerError::Run { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_prediction_of_another_shape_is_refused() {
+    let choice = SchedulerChoice {
+        kind: Some(SchedulerKind::DDIM),
+        ..SchedulerChoice::default()
+    };
+    let clean = Tensor::zeros((1, 4, 2, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let plan = build(
+        &choice,
+        &sd15(),
+        Run {
+            steps: 2,
+            strength: 1.0,
+        },
+    )
+    .unwrap();
+    let mut scheduler = plan.begin(&clean, NoiseSource::new(1)).unwrap();
+    let error = scheduler.advance(&clean.narrow(1, 0, 2).unwrap()).unwrap_err();
+    assert!(matches!(error, SchedulerError::PredictionShape { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Internal);
+}
+
+#[test]
+fn without_a_choice_the_checkpoint_decides() {
+    let none = SchedulerChoice::default();
+    let run = Run {
+        steps: 4,
+        strength: 1.0,
+    };
+    let own = SchedulerConfig::from_json(br#"{"_class_name": "LCMScheduler"}"#).unwrap();
+    assert_eq!(build(&none, &own, run).unwrap().kind(), SchedulerKind::LCM);
+    let odd = SchedulerConfig::from_json(br#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#).unwrap();
+    let error = build(&none, &odd, run).unwrap_err();
+    assert!(
+        error.to_string().contains("FlowMatchEulerDiscreteScheduler"),
+        "{error}"
+    );
+}
+
+#[test]
+fn karras_is_reported_where_it_means_nothing() {
+    let run = Run {
+        steps: 4,
+        strength: 1.0,
+    };
+    for (kind, ignored) in [
+        (SchedulerKind::DDIM, true),
+        (SchedulerKind::LCM, true),
+        (SchedulerKind::EulerDiscrete, false),
+    ] {
+        let mut choice = SchedulerChoice {
+            kind: Some(kind),
+            spacing: NoiseSpacing::Karras,
+            algorithm: None,
+        };
+        assert_eq!(
+            build(&choice, &sd15(), run).unwrap().karras_ignored(),
+            ignored,
+            "{kind}"
+        );
+        choice.spacing = NoiseSpacing::Checkpoint;
+        assert!(!build(&choice, &sd15(), run).unwrap().karras_ignored(), "{kind}");
+    }
+}
