@@ -1,1 +1,20 @@
-//! Placeholder.
+//! HTTP: the dialects, authentication, links and health. Nothing below this crate knows HTTP or a vendor's field names.
+//!
+//! [`build_router`] makes the whole application, [`serve`] runs it on a socket.
+//! The dialects live in folders of their own and do not know each other.
+
+mod admin;
+mod base_url;
+mod body;
+mod dialects;
+mod failure;
+mod links;
+mod middleware;
+mod range;
+mod router;
+mod server;
+mod state;
+
+pub use router::build_router;
+pub use server::{ServerLimits, serve};
+pub use state::{ApiConfig, AppState, CorsOrigins};

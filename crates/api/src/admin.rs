@@ -1,0 +1,125 @@
+//! Our own calls: the index, health, readiness and the list of models; and the error shape of everything that is no
+//! dialect's.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use pentimento_service::{Availability, ModelEntry, ServiceError};
+use pentimento_types::{ErrorKind, HasKind, describe_chain};
+use serde_json::{Value, json};
+
+use crate::AppState;
+use crate::failure::Failure;
+
+/// Paths at the root and under `/v1`.
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/v1/models", get(models))
+}
+
+async fn index() -> Json<Value> {
+    Json(json!({
+        "name": "pentimento",
+        "version": env!("CARGO_PKG_VERSION"),
+        "paths": {
+            "POST /v3/lcm-img2img": "image to image with a latent consistency model (Novita's call)",
+            "GET /v3/model": "models by their sd_name_in_api (also /v3/models, /v2/models)",
+            "GET /v3/user": "always a million credits",
+            "GET /v1/models": "models with their kinds, sources and whether they can be used now",
+            "GET /healthz": "200 as long as the process answers",
+            "GET /readyz": "200 when a request sent now would be taken, else 503",
+        },
+    }))
+}
+
+/// Answers as long as the process can answer; says nothing about the engine.
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(app): State<AppState>) -> Response {
+    let status = app.service.status().await;
+    let code = if status.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = json!({
+        "ready": status.ready,
+        "stopping": status.stopping,
+        "jobs": {"queued": status.jobs.queued, "running": status.jobs.running, "limit": status.jobs.limit},
+        "engine": {"healthy": status.engine.healthy, "jobs": status.engine.jobs, "rows": status.engine.rows},
+    });
+    (code, Json(body)).into_response()
+}
+
+async fn models(State(app): State<AppState>) -> Json<Value> {
+    let models: Vec<Value> = app
+        .service
+        .catalog()
+        .entries()
+        .iter()
+        .map(|entry| describe(entry))
+        .collect();
+    Json(json!({"models": models}))
+}
+
+fn describe(entry: &ModelEntry) -> Value {
+    let unavailable = match entry.availability() {
+        Availability::Available => None,
+        Availability::Unavailable(why) => Some(why.to_string()),
+    };
+    json!({
+        "name": entry.name,
+        "aliases": entry.aliases,
+        "kind": entry.kind.as_str(),
+        "base": entry.base.map(|base| base.as_str()),
+        "available": unavailable.is_none(),
+        "unavailable_because": unavailable,
+    })
+}
+
+/// A failed call that belongs to no dialect.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct OwnError(#[from] ServiceError);
+
+/// The one table from our kinds to our own statuses.
+const fn status_for(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::InvalidInput | ErrorKind::RejectedContent => StatusCode::BAD_REQUEST,
+        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Conflict | ErrorKind::Cancelled => StatusCode::CONFLICT,
+        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::QuotaExceeded | ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::OutOfDeviceMemory | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for OwnError {
+    fn into_response(self) -> Response {
+        let kind = self.0.kind();
+        let mut failure = own_failure((kind, status_for(kind)), self.0.to_string());
+        failure.cause = Some(describe_chain(&self.0));
+        failure.into_response()
+    }
+}
+
+/// A failure in our own shape: `{"error": {"kind", "message", "request_id"}}`.
+pub(crate) fn own_failure(answer: (ErrorKind, StatusCode), message: impl Into<String>) -> Failure {
+    Failure::new(
+        answer,
+        answer.0.as_str(),
+        message,
+        |failure, request_id| json!({"error": {"kind": failure.code, "message": failure.message, "request_id": request_id}}),
+    )
+}

@@ -1,0 +1,331 @@
+//! Every field of the call: what is taken, what it becomes, and what is refused how.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::dialects::lenient::RefusedFor;
+
+const RANDOM: u64 = 77;
+
+fn good() -> Value {
+    json!({"model_name": "demo", "input_image": "AAAA", "prompt": "a house"})
+}
+
+fn convert(body: &Value) -> Result<(GenerationRequest, Vec<String>), Refusal> {
+    let body = LcmImg2ImgBody::parse(body.to_string().as_bytes()).expect("the tests write valid JSON");
+    to_request(body, RANDOM)
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let mut body = good();
+    body[field] = value;
+    body
+}
+
+fn accepted(field: &str, value: Value) -> GenerationRequest {
+    convert(&with(field, value.clone()))
+        .unwrap_or_else(|e| panic!("{field} = {value}: {e}"))
+        .0
+}
+
+fn refused(field: &str, value: Value) -> Refusal {
+    match convert(&with(field, value.clone())) {
+        Ok(_) => panic!("{field} = {value} was accepted"),
+        Err(refusal) => refusal,
+    }
+}
+
+#[test]
+fn a_minimal_body_gets_the_defaults() {
+    let (request, ignored) = convert(&good()).unwrap();
+    assert_eq!(request.task, Task::Img2Img);
+    assert_eq!(
+        (request.model.as_str(), request.prompt.as_str()),
+        ("demo", "a house")
+    );
+    assert_eq!(request.negative_prompt, "");
+    assert_eq!((request.image_count, request.steps, request.clip_skip), (1, 8, 1));
+    assert_eq!(
+        (request.guidance_scale, request.strength, request.seed),
+        (0.0, 0.5, RANDOM)
+    );
+    assert_eq!(request.scheduler.kind, Some(SchedulerKind::LCM));
+    assert_eq!(request.output_format, ImageFormat::Png);
+    assert_eq!(
+        request.init_image,
+        ImageSource::Inline(bytes::Bytes::from_static(&[0, 0, 0]))
+    );
+    assert_eq!(
+        (request.vae, request.loras.len(), request.embeddings.len()),
+        (None, 0, 0)
+    );
+    assert!(ignored.is_empty());
+}
+
+#[test]
+fn null_means_the_default_for_all_but_the_three() {
+    let mut body = good();
+    for field in super::super::wire::FIELDS {
+        if !["model_name", "input_image", "prompt"].contains(field) {
+            body[*field] = Value::Null;
+        }
+    }
+    assert_eq!(convert(&body).unwrap(), convert(&good()).unwrap());
+    for field in ["model_name", "input_image", "prompt"] {
+        let mut absent = good();
+        absent.as_object_mut().unwrap().remove(field);
+        for refusal in [refused(field, Value::Null), convert(&absent).unwrap_err()] {
+            assert_eq!(refusal.field, field);
+            assert!(refusal.message.contains("is required"), "{refusal}");
+        }
+    }
+}
+
+#[test]
+fn the_seeds_own_example_is_accepted() {
+    let body = json!({
+        "model_name": "dreamshaper_8_93211.safetensors", "input_image": "AAAA",
+        "prompt": "beautilful sunflower, sun", "negative_prompt": "",
+        "sd_vae": "vae-ft-mse-840000-ema-pruned.safetensors",
+        "loras": [{"model_name": "more_details_59655", "strenth": 0.5}, {"model_name": "Gothpunk_30978", "strenth": 0.5}],
+        "embeddings": [{"model_name": "AS-YoungV2"}, {"model_name": "MidAged"}],
+        "image_num": 1, "steps": 3, "seed": 123, "clip_skip": 1, "guidance_scale": 0
+    });
+    let (request, ignored) = convert(&body).unwrap();
+    assert_eq!(
+        (request.steps, request.seed, request.guidance_scale),
+        (3, 123, 0.0)
+    );
+    assert_eq!(
+        request.vae,
+        Some(ModelId::new("vae-ft-mse-840000-ema-pruned.safetensors"))
+    );
+    assert_eq!(
+        request.loras[1],
+        LoraRef {
+            model: ModelId::new("Gothpunk_30978"),
+            strength: 0.5
+        }
+    );
+    assert_eq!(
+        request.embeddings[0],
+        EmbeddingRef {
+            model: ModelId::new("AS-YoungV2")
+        }
+    );
+    assert!(ignored.is_empty());
+}
+
+#[test]
+fn whole_numbers_keep_their_ranges() {
+    for (field, low, high) in [("image_num", 1, 16), ("steps", 1, 8), ("clip_skip", 1, 12)] {
+        for good in [
+            json!(low),
+            json!(high),
+            json!(high.to_string()),
+            json!(f64::from(low)),
+            json!(""),
+        ] {
+            accepted(field, good);
+        }
+        for bad in [
+            json!(low - 1),
+            json!(high + 1),
+            json!(-1),
+            json!(1.5),
+            json!("x"),
+            json!(true),
+            json!([1]),
+            json!({}),
+        ] {
+            let refusal = refused(field, bad);
+            assert_eq!(
+                (refusal.field.as_str(), refusal.reason),
+                (field, RefusedFor::Value)
+            );
+            assert!(refusal.message.contains(&format!("[{low}, {high}]")), "{refusal}");
+        }
+    }
+    assert_eq!(accepted("steps", json!("3")).steps, 3);
+    assert_eq!(accepted("image_num", json!("16")).image_count, 16);
+}
+
+#[test]
+fn numbers_keep_their_ranges() {
+    for good in [json!(0), json!(1), json!(0.25), json!("0.25"), json!(-0.0)] {
+        accepted("strength", good);
+    }
+    for bad in [
+        json!(1.0001),
+        json!(-0.01),
+        json!(1e300),
+        json!("NaN"),
+        json!("Infinity"),
+        json!("1e400"),
+        json!(false),
+    ] {
+        assert_eq!(refused("strength", bad).field, "strength");
+    }
+    for good in [json!(0), json!(3), json!(14), json!("1.5")] {
+        accepted("guidance_scale", good);
+    }
+    for bad in [json!(-1), json!(14.5)] {
+        assert_eq!(refused("guidance_scale", bad).field, "guidance_scale");
+    }
+}
+
+#[test]
+fn seeds_are_exact_or_random_or_refused() {
+    for (value, seed) in [
+        (json!(0), 0),
+        (json!(4_294_967_296_u64), 4_294_967_296),
+        (json!(9_007_199_254_740_992_u64), 9_007_199_254_740_992),
+        (json!("123"), 123),
+        (json!(-1), RANDOM),
+        (json!("-1"), RANDOM),
+        (json!(""), RANDOM),
+        (Value::Null, RANDOM),
+    ] {
+        assert_eq!(accepted("seed", value).seed, seed);
+    }
+    let beyond = [
+        json!(-2),
+        json!(9_007_199_254_740_993_u64),
+        json!(9_223_372_036_854_775_808_u64),
+        json!(u64::MAX),
+    ];
+    for bad in beyond.into_iter().chain([
+        json!(1e19),
+        json!(1.5),
+        json!("abc"),
+        json!("18446744073709551616"),
+    ]) {
+        assert_eq!(refused("seed", bad).field, "seed");
+    }
+}
+
+#[test]
+fn prompts_count_characters() {
+    for good in [
+        "x".repeat(1024),
+        "é".repeat(1024),
+        "👩‍👩‍👧".to_owned(),
+        "((((".to_owned(),
+        "\u{0}".to_owned(),
+        " ".to_owned(),
+    ] {
+        assert_eq!(accepted("prompt", json!(good)).prompt, good);
+    }
+    for bad in [
+        json!("é".repeat(1025)),
+        json!("x".repeat(100_000)),
+        json!(""),
+        json!(1),
+        json!(["a"]),
+    ] {
+        assert_eq!(refused("prompt", bad).field, "prompt");
+    }
+    assert_eq!(accepted("negative_prompt", json!("")).negative_prompt, "");
+    assert_eq!(
+        refused("negative_prompt", json!("x".repeat(1025))).field,
+        "negative_prompt"
+    );
+}
+
+#[test]
+fn loras_in_both_spellings_and_as_strings() {
+    let strength = |lora: Value| accepted("loras", json!([lora])).loras[0].strength;
+    assert_eq!(strength(json!({"model_name": "a"})), 1.0);
+    assert_eq!(strength(json!({"model_name": "a", "strenth": 0.5})), 0.5);
+    assert_eq!(strength(json!({"model_name": "a", "strength": "0.25"})), 0.25);
+    assert_eq!(
+        strength(json!({"model_name": "a", "strength": 0.25, "strenth": 0.5})),
+        0.25
+    );
+    assert_eq!(
+        strength(json!({"model_name": "a", "strength": null, "strenth": -1})),
+        -1.0
+    );
+    let six: Vec<Value> = (0..6).map(|i| json!({"model_name": i.to_string()})).collect();
+    assert_eq!(accepted("loras", json!(six[..5])).loras.len(), 5);
+    for (bad, field) in [
+        (json!(six), "loras"),
+        (json!({"model_name": "a"}), "loras"),
+        (json!([null]), "loras[0]"),
+        (json!(["a"]), "loras[0]"),
+        (json!([{"strength": 1}]), "loras[0].model_name"),
+        (json!([{"model_name": ""}]), "loras[0].model_name"),
+        (
+            json!([{"model_name": "a"}, {"model_name": "a"}]),
+            "loras[1].model_name",
+        ),
+        (json!([{"model_name": "a", "strenth": "NaN"}]), "loras[0].strenth"),
+        (json!([{"model_name": "a", "strength": 1e9}]), "loras[0].strength"),
+    ] {
+        assert_eq!(refused("loras", bad).field, field);
+    }
+    assert_eq!(refused("embeddings", json!(six)).field, "embeddings");
+    assert_eq!(
+        refused("embeddings", json!([{}])).field,
+        "embeddings[0].model_name"
+    );
+}
+
+#[test]
+fn the_models_own_vae_has_many_names() {
+    for own in [
+        json!(""),
+        json!(" "),
+        json!("Automatic"),
+        json!("none"),
+        json!("None"),
+        Value::Null,
+    ] {
+        assert_eq!(accepted("sd_vae", own).vae, None);
+    }
+}
+
+#[test]
+fn the_format_is_chosen_in_extra() {
+    let format = |extra: Value| accepted("extra", extra).output_format;
+    assert_eq!(format(json!({"response_image_type": "webp"})), ImageFormat::Webp);
+    assert_eq!(format(json!({"response_image_type": "JPG"})), ImageFormat::Jpeg);
+    assert_eq!(format(json!({"responseImageType": "jpeg"})), ImageFormat::Jpeg);
+    assert_eq!(format(json!({"response_image_type": ""})), ImageFormat::Png);
+    assert_eq!(
+        format(json!({"enterprise_plan": {"enabled": false}})),
+        ImageFormat::Png
+    );
+    assert_eq!(
+        refused("extra", json!({"response_image_type": "gif"})).field,
+        "extra.response_image_type"
+    );
+    assert_eq!(refused("extra", json!("png")).field, "extra");
+}
+
+#[test]
+fn unknown_fields_are_ignored_and_named() {
+    let mut body = good();
+    body["width"] = json!(512);
+    body["extra"] = json!({"webhook": {}, "response_image_type": "png"});
+    body["loras"] = json!([{"model_name": "a", "weight": 1}]);
+    body["embeddings"] = json!([{"model_name": "b", "x": 1}]);
+    let mut ignored = convert(&body).unwrap().1;
+    ignored.sort();
+    assert_eq!(
+        ignored,
+        ["embeddings[0].x", "extra.webhook", "loras[0].weight", "width"]
+    );
+}
+
+#[test]
+fn a_picture_of_too_many_bytes_has_its_own_reason() {
+    let refusal = refused("input_image", json!("A".repeat(MAX_IMAGE_BYTES * 4 / 3 + 8)));
+    assert_eq!(
+        (refusal.field.as_str(), refusal.reason),
+        ("input_image", RefusedFor::PictureBytes)
+    );
+    assert_eq!(refused("input_image", json!("%%%")).reason, RefusedFor::Picture);
+    assert_eq!(refused("input_image", json!("")).reason, RefusedFor::Picture);
+    assert_eq!(refused("input_image", json!(1)).reason, RefusedFor::Value);
+}

@@ -1,0 +1,131 @@
+//! The paths of this dialect. Handlers only put the steps in a row; metrics and logs are in the middleware.
+
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use pentimento_service::{InputLimits, finished_images};
+use serde_json::{Value, json};
+
+use super::NovitaError;
+use super::auth::Caller;
+use super::convert::{self, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE};
+use super::models::ModelPage;
+use super::models_v2::OldModelPage;
+use super::query::ModelQuery;
+use super::wire::LcmImg2ImgBody;
+use crate::AppState;
+use crate::base_url::BaseUrl;
+use crate::body;
+use crate::dialects::lenient::shorten;
+
+const LIMITS: InputLimits = InputLimits {
+    max_side: MAX_IMAGE_SIDE,
+    max_bytes: MAX_IMAGE_BYTES as u64,
+};
+/// Names the fields of the body that had no effect.
+const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-pentimento-ignored-fields");
+
+/// All paths of this dialect.
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/v3/lcm-img2img", post(lcm_img2img))
+        .route("/v3/model", get(models))
+        .route("/v3/models", get(models))
+        .route("/v3/user", get(user))
+        .route("/v2/models", get(models_v2))
+}
+
+async fn lcm_img2img(
+    State(app): State<AppState>,
+    caller: Caller,
+    base: BaseUrl,
+    request: Request,
+) -> Result<Response, NovitaError> {
+    let (parts, body) = request.into_parts();
+    let bytes = body::read(&parts.headers, body, &app.config).await?;
+    let (request, ignored) = body::off_thread(move || read_request(&bytes)).await?;
+    let id = app.service.submit(caller.0, request, LIMITS).await?;
+    let job = app.service.wait_or_cancel(id).await?;
+    let link = |picture: &_| {
+        let link = app.service.link(&job, picture);
+        (link.path, link.ttl)
+    };
+    let reply = convert::to_reply(id.to_string(), finished_images(&job)?, &base, link);
+    Ok((ignored_header(&ignored), Json(reply)).into_response())
+}
+
+fn read_request(bytes: &[u8]) -> Result<(pentimento_types::GenerationRequest, Vec<String>), NovitaError> {
+    Ok(convert::to_request(LcmImg2ImgBody::parse(bytes)?, random_seed())?)
+}
+
+/// 32 random bits: `seed + k` stays far below 2^53, and every client can send it back.
+fn random_seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1 & 0xffff_ffff
+}
+
+fn ignored_header(names: &[String]) -> HeaderMap {
+    let shown: Vec<String> = names
+        .iter()
+        .take(16)
+        .map(|name| shorten(name).escape_default().to_string())
+        .collect();
+    let value = HeaderValue::from_str(&shown.join(", "))
+        .ok()
+        .filter(|_| !names.is_empty());
+    value.map(|value| (IGNORED_FIELDS, value)).into_iter().collect()
+}
+
+async fn models(
+    State(app): State<AppState>,
+    _caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ModelPage>, NovitaError> {
+    let query = ModelQuery::parse(query.as_deref().unwrap_or_default())?;
+    // Looks at the file system for the status of each model.
+    let page = body::off_thread(move || Ok(ModelPage::of(app.service.catalog().entries(), &query)));
+    page.await.map(Json)
+}
+
+async fn models_v2(
+    State(app): State<AppState>,
+    _caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Json<OldModelPage>, NovitaError> {
+    let query = query.unwrap_or_default();
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    let kind = pairs
+        .find(|(name, value)| name == "type" && !value.is_empty())
+        .map(|(_, value)| value);
+    Ok(Json(OldModelPage::of(
+        app.service.catalog().entries(),
+        kind.as_deref(),
+    )))
+}
+
+/// Nobody pays here, so the credit never ends. Python parses these three keys.
+async fn user(_caller: Caller) -> Json<Value> {
+    Json(json!({"allow_features": [], "credit_balance": 1_000_000, "free_trial": {}}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_of_ignored_fields_is_always_a_legal_header() {
+        assert!(ignored_header(&[]).is_empty());
+        let header = ignored_header(&["width".to_owned(), "a\r\nb: c é".to_owned(), "x".repeat(500)]);
+        let value = header[&IGNORED_FIELDS].to_str().unwrap();
+        assert!(value.starts_with("width, a\\r\\nb: c \\u{e9}, xxx"), "{value}");
+        assert!(value.len() < 200);
+    }
+
+    #[test]
+    fn random_seeds_fit_every_client() {
+        let seeds: Vec<u64> = (0..8).map(|_| random_seed()).collect();
+        assert!(seeds.iter().all(|seed| *seed < 1 << 32));
+        assert_ne!(seeds[0], seeds[1]);
+    }
+}

@@ -1,0 +1,73 @@
+//! `GET` and `HEAD /files/…`: a finished picture by its signed link. No key is needed; the signature is the right.
+
+use axum::Router;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use pentimento_service::LinkedFile;
+
+use crate::AppState;
+use crate::admin::OwnError;
+use crate::range::{Wanted, wanted};
+
+/// The path of the links.
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new().route("/files/{*key}", get(file))
+}
+
+async fn file(
+    State(app): State<AppState>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, OwnError> {
+    let path = request.uri().path();
+    let file = app
+        .service
+        .open_link(path, query.as_deref().unwrap_or_default())
+        .await?;
+    let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
+    Ok((file_headers(&file), slice(&file, range)).into_response())
+}
+
+fn file_headers(file: &LinkedFile) -> HeaderMap {
+    let name = file.key.as_str().rsplit('/').next().unwrap_or_default();
+    let disposition = HeaderValue::from_str(&format!("inline; filename=\"{name}\""));
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(file.content_type)),
+        (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        // A key is never written twice, but a link dies; so a cache may keep it for itself only.
+        (
+            CACHE_CONTROL,
+            HeaderValue::from_static("private, max-age=3600, immutable"),
+        ),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    let disposition = disposition.ok().map(|value| (CONTENT_DISPOSITION, value));
+    headers.into_iter().chain(disposition).collect()
+}
+
+fn slice(file: &LinkedFile, range: Option<&str>) -> Response {
+    let length = file.bytes.len();
+    match wanted(range, length) {
+        Wanted::Whole => file.bytes.clone().into_response(),
+        Wanted::Part(first, end) => {
+            let place = format!("bytes {first}-{}/{length}", end - 1);
+            (
+                StatusCode::PARTIAL_CONTENT,
+                [(CONTENT_RANGE, place)],
+                file.bytes.slice(first..end),
+            )
+                .into_response()
+        }
+        Wanted::Beyond => {
+            let place = format!("bytes */{length}");
+            (StatusCode::RANGE_NOT_SATISFIABLE, [(CONTENT_RANGE, place)]).into_response()
+        }
+    }
+}

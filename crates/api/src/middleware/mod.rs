@@ -1,0 +1,75 @@
+//! Everything that happens to every call, in one order, with the reason for each place.
+
+mod declared_length;
+mod failures;
+mod panics;
+mod path;
+mod request_id;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::{CONTENT_RANGE, RETRY_AFTER};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{from_fn, from_fn_with_state};
+use tower::ServiceBuilder;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+use tower_http::trace::TraceLayer;
+
+use crate::{ApiConfig, CorsOrigins};
+use request_id::RequestId;
+
+/// Wraps the routes. The list runs from the outside to the inside: a request meets the first layer first.
+pub(crate) fn apply(routes: Router, config: &Arc<ApiConfig>) -> Router {
+    let layers = ServiceBuilder::new()
+        // Before all others, because every line that they log, and every error body, carries the id.
+        .layer(from_fn(request_id::attach))
+        // Around everything that can take time or fail, so that the span covers it.
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
+        // Outside the error bodies, because they are compressed as well. Only where the caller offered it.
+        .layer(CompressionLayer::new())
+        // Outside the errors, because a web page may read an error only with these headers; and outside the routes,
+        // because OPTIONS is answered for every path and needs no key.
+        .layer(cors(&config.cors_origins))
+        // Turns a failure into its body, and logs it, once.
+        .layer(from_fn(failures::render))
+        // Inside the error bodies, because a panic becomes one.
+        .layer(from_fn(panics::catch))
+        // Innermost: refuses by the declared length before a byte of the body is read.
+        .layer(from_fn_with_state(config.max_body_bytes, declared_length::check));
+    // Routing itself comes after the path is tidied, so the tidying must stand outside a router of its own.
+    Router::new().fallback_service(path::Tidied::new(routes.layer(layers)))
+}
+
+/// One span for each call. The query is left out: links carry their signature in it.
+fn span(request: &Request) -> tracing::Span {
+    let id = request
+        .extensions()
+        .get::<RequestId>()
+        .map(RequestId::as_str)
+        .unwrap_or_default();
+    tracing::info_span!("http", request_id = id, method = %request.method(), path = request.uri().path())
+}
+
+/// The wildcard does not cover `Authorization`, so what the page asks for is echoed.
+fn cors(origins: &CorsOrigins) -> CorsLayer {
+    let origin = match origins {
+        CorsOrigins::Any => AllowOrigin::any(),
+        CorsOrigins::Only(list) => AllowOrigin::list(list.iter().cloned()),
+        CorsOrigins::None => AllowOrigin::list(std::iter::empty::<HeaderValue>()),
+    };
+    let readable = [
+        request_id::HEADER,
+        HeaderName::from_static("x-pentimento-ignored-fields"),
+        RETRY_AFTER,
+        CONTENT_RANGE,
+    ];
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods(AllowMethods::mirror_request())
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(readable)
+        .max_age(std::time::Duration::from_secs(86_400))
+}
