@@ -1,0 +1,240 @@
+//! The guarded client: resolve, check every answer, connect to what was checked, at every redirect again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::{HeaderMap, StatusCode, header};
+use rustls::RootCertStore;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::connection::{self, Answer, within};
+use crate::destination::{Destination, DestinationHost};
+use crate::resolver::{Resolver, SystemResolver};
+use crate::{AddressGuard, OutboundError, UnreachableCause};
+
+/// Redirects that are followed.
+const MAX_REDIRECTS: u32 = 3;
+/// Exchanges under way at a time; more wait within their own time.
+const MAX_EXCHANGES: usize = 32;
+
+/// What one exchange may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchLimits {
+    /// Bytes of the body.
+    pub max_bytes: u64,
+    /// For each of: the name server's answer, a connection, the TLS handshake.
+    pub patience: Duration,
+    /// Between two parts of the body.
+    pub idle: Duration,
+    /// For everything together, redirects included.
+    pub total: Duration,
+}
+
+impl FetchLimits {
+    /// 5 seconds to connect, 10 between two parts, 30 in all.
+    #[must_use]
+    pub const fn with_max_bytes(max_bytes: u64) -> Self {
+        Self {
+            max_bytes,
+            patience: Duration::from_secs(5),
+            idle: Duration::from_secs(10),
+            total: Duration::from_secs(30),
+        }
+    }
+}
+
+/// An answer that is no redirect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body of a success (2xx), at most the allowed bytes; of anything else it is not read.
+    pub body: Bytes,
+}
+
+/// Reaches addresses that callers gave, and no others. Cheap to share behind an `Arc`.
+#[derive(Debug)]
+pub struct GuardedClient {
+    guard: AddressGuard,
+    resolver: Arc<dyn Resolver>,
+    tls: TlsConnectorDebug,
+    exchanges: Semaphore,
+}
+
+impl GuardedClient {
+    /// A client that asks the operating system for addresses and trusts Mozilla's root certificates.
+    #[must_use]
+    pub fn new(guard: AddressGuard) -> Self {
+        Self::with(guard, Arc::new(SystemResolver::new()), connection::public_roots())
+    }
+
+    /// A client with a resolver of its own.
+    #[must_use]
+    pub fn with_resolver(guard: AddressGuard, resolver: Arc<dyn Resolver>) -> Self {
+        Self::with(guard, resolver, connection::public_roots())
+    }
+
+    pub(crate) fn with(guard: AddressGuard, resolver: Arc<dyn Resolver>, roots: RootCertStore) -> Self {
+        Self {
+            guard,
+            resolver,
+            tls: TlsConnectorDebug(connection::tls_connector(roots)),
+            exchanges: Semaphore::new(MAX_EXCHANGES),
+        }
+    }
+
+    /// Which addresses this client may reach, for checking a URL before it is accepted.
+    #[must_use]
+    pub const fn guard(&self) -> &AddressGuard {
+        &self.guard
+    }
+
+    /// Gets what is at `url`, after at most three redirects.
+    ///
+    /// # Errors
+    /// When the address is refused or cannot be reached, or when the answer is beyond `limits`.
+    pub async fn get(&self, url: &str, limits: &FetchLimits) -> Result<Reply, OutboundError> {
+        let destination =
+            Destination::parse(url, &self.guard).map_err(|problem| OutboundError::Url { problem })?;
+        let permit = timeout(limits.total, self.exchanges.acquire()).await;
+        let Ok(Ok(_permit)) = permit else {
+            return Err(OutboundError::Busy);
+        };
+        timeout(limits.total, self.follow(destination, limits))
+            .await
+            .map_err(|_| OutboundError::TimedOut)?
+    }
+
+    async fn follow(
+        &self,
+        mut destination: Destination,
+        limits: &FetchLimits,
+    ) -> Result<Reply, OutboundError> {
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self
+                .answer(&destination, limits)
+                .await
+                .map_err(OutboundError::Unreachable)?;
+            let status = answer.response.status();
+            let Some(location) = redirect_target(status, answer.response.headers()) else {
+                let body = if status.is_success() {
+                    read_body(answer, limits).await?
+                } else {
+                    Bytes::new()
+                };
+                return Ok(Reply {
+                    status: status.as_u16(),
+                    body,
+                });
+            };
+            destination = destination
+                .redirected(&location, &self.guard)
+                .map_err(|problem| OutboundError::Redirect { problem })?;
+        }
+        Err(OutboundError::TooManyRedirects { limit: MAX_REDIRECTS })
+    }
+
+    async fn answer(
+        &self,
+        destination: &Destination,
+        limits: &FetchLimits,
+    ) -> Result<Answer, UnreachableCause> {
+        let addresses = self.addresses(destination, limits).await?;
+        connection::get(destination, &addresses, &self.tls.0, limits.patience).await
+    }
+
+    /// Every address of the destination, all of them checked: one that is refused refuses the whole name, since a
+    /// name that points inside as well as outside is an attack or a mistake.
+    async fn addresses(
+        &self,
+        destination: &Destination,
+        limits: &FetchLimits,
+    ) -> Result<Vec<SocketAddr>, UnreachableCause> {
+        let found = match destination.host() {
+            DestinationHost::Address(address) => vec![*address],
+            DestinationHost::Name(name) => {
+                self.guard.check_name(name)?;
+                within(limits.patience, "the name server", self.resolver.resolve(name))
+                    .await?
+                    .map_err(UnreachableCause::Resolve)?
+            }
+        };
+        let addresses: Vec<_> = found
+            .into_iter()
+            .map(|address| SocketAddr::new(address, destination.port()))
+            .collect();
+        for address in &addresses {
+            self.guard.check_address(*address)?;
+        }
+        Ok(addresses)
+    }
+}
+
+/// Where a redirect leads; None for any other status, and for a redirect that names no place.
+fn redirect_target(status: StatusCode, headers: &HeaderMap) -> Option<String> {
+    let redirects = matches!(
+        status,
+        StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT
+    );
+    let location = headers.get(header::LOCATION).filter(|_| redirects)?;
+    // Bytes beyond ASCII are read as UTF-8, as browsers do; the URL parser escapes them.
+    Some(String::from_utf8_lossy(location.as_bytes()).into_owned())
+}
+
+async fn read_body(mut answer: Answer, limits: &FetchLimits) -> Result<Bytes, OutboundError> {
+    let headers = answer.response.headers();
+    let coded = |name| {
+        headers
+            .get_all(name)
+            .iter()
+            .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    };
+    if coded(header::CONTENT_ENCODING) {
+        return Err(OutboundError::Compressed);
+    }
+    let too_large = OutboundError::TooLarge {
+        limit_bytes: limits.max_bytes,
+    };
+    let announced = hyper::body::Body::size_hint(answer.response.body()).lower();
+    if announced > limits.max_bytes {
+        return Err(too_large);
+    }
+    // Grows with what really comes, never by what a header claims.
+    let mut body = BytesMut::new();
+    loop {
+        let frame = timeout(limits.idle, answer.response.body_mut().frame())
+            .await
+            .map_err(|_| OutboundError::TimedOut)?;
+        let Some(frame) = frame else {
+            return Ok(body.freeze());
+        };
+        let Ok(data) = frame.map_err(OutboundError::BrokenOff)?.into_data() else {
+            continue; // Trailers.
+        };
+        if (body.len() + data.len()) as u64 > limits.max_bytes {
+            return Err(too_large);
+        }
+        body.extend_from_slice(&data);
+    }
+}
+
+/// `TlsConnector` has no `Debug` of its own.
+struct TlsConnectorDebug(TlsConnector);
+
+impl std::fmt::Debug for TlsConnectorDebug {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsConnector")
+    }
+}
+
+#[cfg(test)]
+mod tests;
