@@ -97,6 +97,11 @@ MODEL_KINDS = {
     "tiny": ({}, SCHEDULER, "StableDiffusionPipeline", 10),
     "tiny-lcm": ({"time_cond_proj_dim": 256}, LCM_SCHEDULER, "LatentConsistencyModelPipeline", 20),
 }
+# UNets that stand alone, to be put into `tiny` in place of its own: what they have beyond UNET, and their seed.
+LONE_UNETS = {
+    # 4 channels of latents, 1 of the mask, 4 of the masked picture, as in the published inpainting checkpoints.
+    "tiny-inpaint": ({"in_channels": 9}, 30),
+}
 
 
 def byte_characters():
@@ -176,16 +181,17 @@ def save_weights(model, path, prefix=""):
     save_file(state, path, metadata={"format": "pt"})
 
 
+def write_part(folder, model):
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_config(folder)
+    save_weights(model, folder / "diffusion_pytorch_model.safetensors")
+
+
 def build(name, merges):
     extra, scheduler, pipeline, seed = MODEL_KINDS[name]
     folder = MODELS / name
-    for part, model in (
-        ("unet", randomise(UNet2DConditionModel(**UNET, **extra), seed)),
-        ("vae", randomise(AutoencoderKL(**VAE), 11)),
-    ):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        model.save_config(folder / part)
-        save_weights(model, folder / part / "diffusion_pytorch_model.safetensors")
+    write_part(folder / "unet", randomise(UNet2DConditionModel(**UNET, **extra), seed))
+    write_part(folder / "vae", randomise(AutoencoderKL(**VAE), 11))
     text = randomise(CLIPTextModel(CLIPTextConfig(**TEXT)), 12)
     (folder / "text_encoder").mkdir(parents=True, exist_ok=True)
     # Without an explicit dtype transformers 5 would compute in the fp16 of the file, beside an f32 UNet.
@@ -224,6 +230,9 @@ def main():
     merges = read_merges(args.vocab)
     for name in MODEL_KINDS:
         print(f"models/{name}: {build(name, merges)} bytes")
+    for name, (extra, seed) in LONE_UNETS.items():
+        write_part(MODELS / name / "unet", randomise(UNet2DConditionModel(**UNET, **extra), seed))
+        print(f"models/{name}: a UNet only")
 
 
 if __name__ == "__main__":
