@@ -3,6 +3,7 @@
 //! Nothing here knows HTTP or a vendor's field names, and no tensor comes up this far.
 
 mod error;
+pub mod image_codec;
 mod key_ring;
 mod service;
 

@@ -1,0 +1,176 @@
+//! RGB to a file that says how it was made. The same picture and metadata give the same bytes.
+
+use std::error::Error;
+
+use bytes::Bytes;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use pentimento_types::{ImageFormat, RgbPicture};
+
+use super::exif;
+use super::metadata::{ImageMetadata, PNG_JSON, PNG_PARAMETERS};
+use crate::ServiceError;
+
+/// Without chroma subsampling; the differences from the pixels cannot be seen.
+const JPEG_QUALITY: u8 = 95;
+
+type EncodeResult = Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
+
+/// Writes a whole file. Takes CPU time: call it on a blocking thread.
+///
+/// # Errors
+/// [`ServiceError::Internal`]: every picture can be encoded.
+pub fn encode(
+    picture: &RgbPicture,
+    format: ImageFormat,
+    metadata: &ImageMetadata,
+) -> Result<Bytes, ServiceError> {
+    let file = match format {
+        ImageFormat::Png => encode_png(picture, metadata),
+        ImageFormat::Jpeg => {
+            let mut file = Vec::new();
+            let encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
+            encode_with(encoder, picture, metadata).map(|()| file)
+        }
+        ImageFormat::Webp => {
+            let mut file = Vec::new();
+            let encoder = WebPEncoder::new_lossless(&mut file);
+            encode_with(encoder, picture, metadata).map(|()| file)
+        }
+    };
+    file.map(Bytes::from)
+        .map_err(|source| ServiceError::Internal { source })
+}
+
+fn encode_png(picture: &RgbPicture, metadata: &ImageMetadata) -> EncodeResult {
+    let mut file = Vec::new();
+    let size = picture.size();
+    let mut encoder = png::Encoder::new(&mut file, size.width, size.height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.add_itxt_chunk(PNG_PARAMETERS.to_owned(), metadata.parameters_text())?;
+    encoder.add_itxt_chunk(PNG_JSON.to_owned(), metadata.json()?)?;
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(picture.pixels())?;
+    writer.finish()?;
+    Ok(file)
+}
+
+fn encode_with(
+    mut encoder: impl ImageEncoder,
+    picture: &RgbPicture,
+    metadata: &ImageMetadata,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    if let Some(block) = exif::write(&metadata.parameters_text(), &metadata.json()?) {
+        encoder.set_exif_metadata(block)?;
+    }
+    let size = picture.size();
+    encoder.write_image(picture.pixels(), size.width, size.height, ExtendedColorType::Rgb8)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::{LoraRef, ModelId, NoiseSpacing, SchedulerKind, Size};
+
+    use super::*;
+    use crate::InputLimits;
+    use crate::image_codec::{decode, read_metadata};
+    use pentimento_jobs::conformance::sample_job;
+    use pentimento_types::JobId;
+
+    const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Webp];
+    const LIMITS: InputLimits = InputLimits {
+        max_side: 2048,
+        max_bytes: 1 << 20,
+    };
+
+    fn picture(width: u32, height: u32) -> RgbPicture {
+        let pixels = (0..height).flat_map(|y| {
+            (0..width).flat_map(move |x| [x * 255 / width, y * 255 / height, 128].map(|v| v as u8))
+        });
+        RgbPicture::new(Size { width, height }, pixels.collect()).unwrap()
+    }
+
+    fn metadata(size: Size) -> ImageMetadata {
+        let mut request = sample_job(JobId::from_u128(1), std::time::SystemTime::UNIX_EPOCH).request;
+        request.prompt = "ein rotes Häuschen 🏠, \"quoted\"\nsecond line \0 zero".to_owned();
+        request.negative_prompt = "blurry".to_owned();
+        request.seed = u64::MAX - 1;
+        request.strength = 0.6;
+        request.guidance_scale = 7.25;
+        request.vae = Some(ModelId::new("a vae"));
+        request.loras = vec![LoraRef {
+            model: ModelId::new("style"),
+            strength: -0.3,
+        }];
+        request.scheduler.kind = Some(SchedulerKind::DPMSolverMultistep);
+        request.scheduler.spacing = NoiseSpacing::Karras;
+        ImageMetadata::new(&request, 1, size)
+    }
+
+    #[test]
+    fn every_format_gives_pixels_and_parameters_back() {
+        for (width, height) in [(1, 1), (7, 5), (64, 48)] {
+            let picture = picture(width, height);
+            let metadata = metadata(picture.size());
+            assert_eq!(metadata.seed, u64::MAX);
+            for format in FORMATS {
+                let file = encode(&picture, format, &metadata).unwrap();
+                let again = encode(&picture, format, &metadata).unwrap();
+                assert_eq!(file, again, "{format:?} is not deterministic");
+                assert_eq!(read_metadata(&file).as_ref(), Some(&metadata), "{format:?}");
+                let found = decode(&file, LIMITS).unwrap();
+                assert_eq!(found.size(), picture.size());
+                if format == ImageFormat::Jpeg {
+                    let off = found
+                        .pixels()
+                        .iter()
+                        .zip(picture.pixels())
+                        .map(|(a, b)| a.abs_diff(*b));
+                    assert!(off.max().unwrap() <= 8, "JPEG is too far off");
+                } else {
+                    assert_eq!(found, picture, "{format:?} is lossless");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_text_for_other_tools_is_in_the_png() {
+        let picture = picture(7, 5);
+        let file = encode(&picture, ImageFormat::Png, &metadata(picture.size())).unwrap();
+        let reader = png::Decoder::new(std::io::Cursor::new(&file[..]))
+            .read_info()
+            .unwrap();
+        let texts = &reader.info().utf8_text;
+        let text = texts.iter().find(|text| text.keyword == "parameters").unwrap();
+        let text = text.get_text().unwrap();
+        assert!(
+            text.contains("\nNegative prompt: blurry\nSteps: 4, Sampler: DPMSolverMultistepScheduler Karras")
+        );
+        assert!(text.contains("Seed: 18446744073709551615, Size: 7x5, Model: demo, Denoising strength: 0.6"));
+    }
+
+    #[test]
+    fn a_prompt_too_long_for_exif_does_not_stop_the_picture() {
+        let picture = picture(8, 8);
+        let mut metadata = metadata(picture.size());
+        metadata.prompt = "x".repeat(100_000);
+        for format in FORMATS {
+            let file = encode(&picture, format, &metadata).unwrap();
+            assert_eq!(decode(&file, LIMITS).unwrap().size(), picture.size());
+            let kept = read_metadata(&file);
+            assert_eq!(kept.is_some(), format == ImageFormat::Png, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn strangers_files_have_no_metadata() {
+        assert!(read_metadata(include_bytes!("../../testdata/rgba.png")).is_none());
+        assert!(read_metadata(include_bytes!("../../testdata/cmyk.jpeg")).is_none());
+        assert!(read_metadata(include_bytes!("../../testdata/lossy.webp")).is_none());
+        assert!(read_metadata(b"nothing").is_none());
+    }
+}

@@ -1,0 +1,175 @@
+//! What a finished picture says about how it was made, and how to read that again.
+//!
+//! It holds nothing of when, where and for whom, so that the same request gives the same bytes.
+
+use std::fmt::Write as _;
+use std::io::Cursor;
+
+use image::ImageDecoder;
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::webp::WebPDecoder;
+use pentimento_types::{GenerationRequest, NoiseSpacing, Size};
+use serde::{Deserialize, Serialize};
+
+use super::decode::Container;
+use super::exif;
+
+/// The keyword of the text chunk for people's tools, as A1111 writes it.
+pub(super) const PNG_PARAMETERS: &str = "parameters";
+/// The keyword of the text chunk with our own JSON.
+pub(super) const PNG_JSON: &str = "pentimento";
+/// What a decoder of a stranger's file may allocate while its texts are read.
+const WORKING_BYTES: usize = 64 << 20;
+
+/// A LoRA as it was applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterRecord {
+    /// The name in the request.
+    pub model: String,
+    /// Its weight.
+    pub strength: f64,
+}
+
+/// Everything that decides a picture, beside the input picture and the weights themselves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageMetadata {
+    /// Program and version.
+    pub software: String,
+    /// The checkpoint as the request named it.
+    pub model: String,
+    /// Another VAE than the checkpoint's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<String>,
+    /// LoRAs in the order of the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<AdapterRecord>,
+    /// Textual inversions in the order of the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub embeddings: Vec<String>,
+    /// What the picture should show.
+    pub prompt: String,
+    /// What it should not show.
+    pub negative_prompt: String,
+    /// Steps of the whole schedule.
+    pub steps: u32,
+    /// Share of it that was run.
+    pub strength: f64,
+    /// Guidance scale.
+    pub guidance_scale: f64,
+    /// The seed of this very picture.
+    pub seed: u64,
+    /// 1 is the text encoder's last layer.
+    pub clip_skip: u32,
+    /// The scheduler's class name; None means the one that the checkpoint names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    /// Whether the noise levels were spaced after Karras.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub karras: bool,
+    /// Pixels per line.
+    pub width: u32,
+    /// Lines.
+    pub height: u32,
+}
+
+impl ImageMetadata {
+    /// Of picture number `index` of a request.
+    #[must_use]
+    pub fn new(request: &GenerationRequest, index: u32, size: Size) -> Self {
+        Self {
+            software: concat!("pentimento ", env!("CARGO_PKG_VERSION")).to_owned(),
+            model: request.model.as_str().to_owned(),
+            vae: request.vae.as_ref().map(|vae| vae.as_str().to_owned()),
+            loras: request
+                .loras
+                .iter()
+                .map(|lora| AdapterRecord {
+                    model: lora.model.as_str().to_owned(),
+                    strength: lora.strength,
+                })
+                .collect(),
+            embeddings: request
+                .embeddings
+                .iter()
+                .map(|embedding| embedding.model.as_str().to_owned())
+                .collect(),
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone(),
+            steps: request.steps,
+            strength: request.strength,
+            guidance_scale: request.guidance_scale,
+            seed: request.seed.wrapping_add(u64::from(index)),
+            clip_skip: request.clip_skip,
+            scheduler: request.scheduler.kind.map(|kind| kind.class_name().to_owned()),
+            karras: request.scheduler.spacing == NoiseSpacing::Karras,
+            width: size.width,
+            height: size.height,
+        }
+    }
+
+    /// The text that A1111 and the tools around it read and write.
+    #[must_use]
+    pub fn parameters_text(&self) -> String {
+        // A text chunk must not hold the zero character.
+        let mut text = self.prompt.replace('\0', " ");
+        if !self.negative_prompt.is_empty() {
+            let _ = write!(
+                text,
+                "\nNegative prompt: {}",
+                self.negative_prompt.replace('\0', " ")
+            );
+        }
+        let _ = write!(text, "\nSteps: {}", self.steps);
+        if let Some(scheduler) = &self.scheduler {
+            let karras = if self.karras { " Karras" } else { "" };
+            let _ = write!(text, ", Sampler: {scheduler}{karras}");
+        }
+        let _ = write!(
+            text,
+            ", CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}, Denoising strength: {}, Clip skip: {}, Version: {}",
+            self.guidance_scale,
+            self.seed,
+            self.width,
+            self.height,
+            self.model,
+            self.strength,
+            self.clip_skip,
+            self.software
+        );
+        text
+    }
+
+    pub(super) fn json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+}
+
+/// What one of our own files says; None for any other file.
+#[must_use]
+pub fn read_metadata(bytes: &[u8]) -> Option<ImageMetadata> {
+    let json = match Container::of(bytes) {
+        Container::Png => png_text(bytes)?,
+        Container::Jpeg => exif_json(JpegDecoder::new(Cursor::new(bytes)).ok()?)?,
+        Container::Webp => exif_json(WebPDecoder::new(Cursor::new(bytes)).ok()?)?,
+        Container::Other(_) => return None,
+    };
+    serde_json::from_str(&json).ok()
+}
+
+fn png_text(bytes: &[u8]) -> Option<String> {
+    let limits = png::Limits { bytes: WORKING_BYTES };
+    let reader = png::Decoder::new_with_limits(Cursor::new(bytes), limits)
+        .read_info()
+        .ok()?;
+    let chunk = reader
+        .info()
+        .utf8_text
+        .iter()
+        .find(|chunk| chunk.keyword == PNG_JSON)?;
+    chunk.get_text().ok()
+}
+
+fn exif_json(mut decoder: impl ImageDecoder) -> Option<String> {
+    let block = decoder.exif_metadata().ok()??;
+    exif::read(&block).map(str::to_owned)
+}
