@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The networks of Stable Diffusion: CLIP's tokenizer and text encoder, the UNet, the autoencoder.
+//!
+//! Sizes come from each checkpoint's `config.json`. Every forward is batch invariant: row i of the result is the same,
+//! bit for bit, whatever else is in the batch; the layers keep that promise by never giving a matrix product a shape
+//! that depends on the number of rows. Attention never holds more than a bounded buffer of scores.
+
+mod clip;
+mod config;
+mod error;
+mod layers;
+mod unet;
+mod vae;
+
+pub use clip::{ClipText, ClipTextConfig, ClipTokenizer};
+pub use error::ModelError;
+pub use unet::{UNet, UNetConfig, guidance_embedding};
+pub use vae::{Vae, VaeConfig};

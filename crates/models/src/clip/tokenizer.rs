@@ -1,0 +1,188 @@
+//! CLIP's byte-level BPE tokenizer, built from `vocab.json` and `merges.txt` to give the ids of transformers'
+//! `CLIPTokenizer`: NFC, white space collapsed, lower case, the same split into words, `</w>` after the last piece.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::replace::{Replace, ReplacePattern};
+use tokenizers::normalizers::{Lowercase, NFC, NormalizerWrapper, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
+
+use crate::ModelError;
+
+/// The words of a text, as `CLIPTokenizer` finds them.
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const VOCABULARY: &str = "tokenizer/vocab.json";
+const MERGES: &str = "tokenizer/merges.txt";
+const SETTINGS: &str = "tokenizer/tokenizer_config.json";
+
+/// Text to token ids.
+#[derive(Debug)]
+pub struct ClipTokenizer {
+    tokenizer: Tokenizer,
+    begin: u32,
+    end: u32,
+    pad: u32,
+    length: usize,
+}
+
+impl ClipTokenizer {
+    /// Builds the tokenizer from the content of a checkpoint's files. Without `tokenizer_config.json` the special
+    /// tokens are those of Stable Diffusion 1.x, padding is by the end token, and the length is 77.
+    ///
+    /// # Errors
+    /// When a file is not what its name says, or a special token is not in the vocabulary.
+    pub fn from_files(
+        vocab_json: &[u8],
+        merges_txt: &[u8],
+        tokenizer_config_json: Option<&[u8]>,
+    ) -> Result<Self, ModelError> {
+        let vocabulary: HashMap<String, u32> =
+            serde_json::from_slice(vocab_json).map_err(|e| bad(VOCABULARY, &e))?;
+        let settings: Value = match tokenizer_config_json {
+            Some(bytes) => serde_json::from_slice(bytes).map_err(|e| bad(SETTINGS, &e))?,
+            None => Value::Null,
+        };
+        let id = |key: &str, default: &str| -> Result<(String, u32), ModelError> {
+            let token = special_token(&settings, key).unwrap_or(default);
+            let id = vocabulary.get(token).copied();
+            let id = id.ok_or_else(|| bad(VOCABULARY, &format!("has no `{token}`, which is the {key}")))?;
+            Ok((token.to_owned(), id))
+        };
+        let (begin_text, begin) = id("bos_token", "<|startoftext|>")?;
+        let (end_text, end) = id("eos_token", "<|endoftext|>")?;
+        let (_, pad) = id("pad_token", "<|endoftext|>")?;
+        let (unknown, _) = id("unk_token", "<|endoftext|>")?;
+        let merges = parse_merges(merges_txt)?;
+        let mut tokenizer = build(vocabulary, merges, unknown).map_err(|e| bad(MERGES, &e))?;
+        // As transformers adds them: the end token is found in the raw text, the begin token in the normalised one.
+        tokenizer
+            .add_special_tokens([
+                AddedToken::from(begin_text, true).normalized(true),
+                AddedToken::from(end_text, true).normalized(false),
+            ])
+            .map_err(|e| bad(VOCABULARY, &e))?;
+        Ok(Self {
+            tokenizer,
+            begin,
+            end,
+            pad,
+            length: length(&settings),
+        })
+    }
+
+    /// Number of ids in the result of [`Self::encode`]: 77.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The ids of `text`: begin, as many tokens as fit, end, padding; always [`Self::length`] of them.
+    ///
+    /// # Errors
+    /// None is known; the tokenizer's interface allows one.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let mut tokens = self.tokens(text)?;
+        tokens.truncate(self.length - 2);
+        let mut ids = Vec::with_capacity(self.length);
+        ids.push(self.begin);
+        ids.append(&mut tokens);
+        ids.push(self.end);
+        ids.resize(self.length, self.pad);
+        Ok(ids)
+    }
+
+    /// The ids of `text` itself, of any number, without begin, end and padding.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|e| ModelError::Tokenize {
+                detail: e.to_string(),
+            })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+}
+
+fn build(
+    vocabulary: HashMap<String, u32>,
+    merges: Vec<(String, String)>,
+    unknown: String,
+) -> tokenizers::Result<Tokenizer> {
+    let bpe = BPE::builder()
+        .vocab_and_merges(
+            vocabulary.into_iter().collect::<tokenizers::models::bpe::Vocab>(),
+            merges,
+        )
+        .unk_token(unknown)
+        .continuing_subword_prefix(String::new())
+        .end_of_word_suffix("</w>".to_owned())
+        .build()?;
+    let mut tokenizer = Tokenizer::new(bpe);
+    tokenizer.with_normalizer(Some(Normalizers::new(vec![
+        NormalizerWrapper::NFC(NFC),
+        NormalizerWrapper::Replace(Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ")?),
+        NormalizerWrapper::Lowercase(Lowercase),
+    ])))?;
+    let words = Split::new(
+        SplitPattern::Regex(WORDS.to_owned()),
+        SplitDelimiterBehavior::Removed,
+        true,
+    )?;
+    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![
+        PreTokenizerWrapper::Split(words),
+        PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
+    ])));
+    Ok(tokenizer)
+}
+
+/// `#version` line, then one pair of pieces a line.
+fn parse_merges(bytes: &[u8]) -> Result<Vec<(String, String)>, ModelError> {
+    let text = std::str::from_utf8(bytes).map_err(|e| bad(MERGES, &e))?;
+    text.lines()
+        .filter(|line| !line.starts_with("#version") && !line.is_empty())
+        .map(|line| match line.split_once(' ') {
+            Some((left, right)) if !left.is_empty() && !right.is_empty() => {
+                Ok((left.to_owned(), right.to_owned()))
+            }
+            _ => Err(bad(
+                MERGES,
+                &format!(
+                    "`{}` is not a pair",
+                    line.escape_debug().take(60).collect::<String>()
+                ),
+            )),
+        })
+        .collect()
+}
+
+/// A special token is written as text or as an object with the text under `content`.
+fn special_token<'a>(settings: &'a Value, key: &str) -> Option<&'a str> {
+    let value = settings.get(key)?;
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+/// `model_max_length`, where it is a sensible number; some files have 1e30 for "no limit".
+fn length(settings: &Value) -> usize {
+    let found = settings.get("model_max_length").and_then(Value::as_u64);
+    match found.map(usize::try_from) {
+        Some(Ok(length)) if (3..=4096).contains(&length) => length,
+        _ => 77,
+    }
+}
+
+fn bad(file: &'static str, detail: &dyn std::fmt::Display) -> ModelError {
+    ModelError::TokenizerFile {
+        file,
+        detail: detail.to_string(),
+    }
+}

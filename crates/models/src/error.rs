@@ -1,0 +1,70 @@
+//! What can go wrong in a network: a tensor operation, an input of the wrong shape, a tokenizer's files.
+
+use pentimento_types::{ErrorKind, HasKind};
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A tensor could not be loaded or computed. While loading, the source names file, tensor, expected and found.
+    #[error("{during}")]
+    Tensor {
+        /// What was being done, such as "loading the unet".
+        during: &'static str,
+        /// candle's error.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// An input does not fit the network.
+    #[error("{tensor} has shape {found:?}, expected {expected}")]
+    Shape {
+        /// Which input.
+        tensor: &'static str,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What the network takes, with this crate's letters for free sizes.
+        expected: String,
+    },
+    /// More layers are to be skipped than the text encoder has.
+    #[error("clip_skip is {found}, expected 1 to {most}")]
+    ClipSkip {
+        /// The value.
+        found: usize,
+        /// The largest this network allows.
+        most: usize,
+    },
+    /// The tokenizer's files do not describe CLIP's tokenizer.
+    #[error("{file}: {detail}")]
+    TokenizerFile {
+        /// Which file.
+        file: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A text could not be cut into tokens.
+    #[error("the text cannot be tokenized: {detail}")]
+    Tokenize {
+        /// The tokenizer's own text.
+        detail: String,
+    },
+}
+
+impl HasKind for ModelError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Tensor { .. } | Self::Shape { .. } => ErrorKind::Internal,
+            Self::ClipSkip { .. } | Self::Tokenize { .. } => ErrorKind::InvalidInput,
+            Self::TokenizerFile { .. } => ErrorKind::Unavailable,
+        }
+    }
+}
+
+/// Says what was being done when a tensor operation failed.
+pub(crate) trait During<T> {
+    fn during(self, what: &'static str) -> Result<T, ModelError>;
+}
+
+impl<T> During<T> for candle_core::Result<T> {
+    fn during(self, during: &'static str) -> Result<T, ModelError> {
+        self.map_err(|source| ModelError::Tensor { during, source })
+    }
+}

@@ -1,0 +1,155 @@
+//! The UNet of Stable Diffusion 1.x and 2.x (Rombach et al., 2022; diffusers `unet_2d_condition.py`).
+//!
+//! Every row of a batch has its own timestep, so pictures at different steps share a forward.
+
+mod attention;
+mod blocks;
+mod config;
+mod time_embedding;
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+pub use self::config::UNetConfig;
+pub use self::time_embedding::guidance_embedding;
+
+use self::blocks::{DownBlock, MidBlock, UpBlock};
+use self::time_embedding::{TimeEmbedding, timestep_embedding};
+use crate::ModelError;
+use crate::error::During;
+use crate::layers::{Conv, GroupNorm};
+
+/// The network that predicts the noise in a latent.
+#[derive(Debug)]
+pub struct UNet {
+    conv_in: Conv,
+    time: TimeEmbedding,
+    down: Vec<DownBlock>,
+    mid: MidBlock,
+    up: Vec<UpBlock>,
+    norm_out: GroupNorm,
+    conv_out: Conv,
+    config: UNetConfig,
+}
+
+impl UNet {
+    /// Loads the network from `vb`, at the root of its component.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape than `config` says.
+    pub fn new(config: &UNetConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
+        Self::load(config, &vb).during("loading the unet")
+    }
+
+    fn load(config: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let levels = config.levels();
+        let first = config.block_out_channels[0];
+        let last = config.block_out_channels[levels - 1];
+        let down = |i: usize| DownBlock::new(config, i, &vb.pp("down_blocks").pp(i));
+        let up = |i: usize| UpBlock::new(config, i, &vb.pp("up_blocks").pp(i));
+        Ok(Self {
+            conv_in: Conv::same(config.in_channels, first, &vb.pp("conv_in"))?,
+            time: TimeEmbedding::new(config, &vb.pp("time_embedding"))?,
+            down: (0..levels).map(down).collect::<Result<_>>()?,
+            mid: MidBlock::new(config, last, &vb.pp("mid_block"))?,
+            up: (0..levels).map(up).collect::<Result<_>>()?,
+            norm_out: GroupNorm::new(
+                config.norm_num_groups,
+                first,
+                config.norm_eps,
+                &vb.pp("conv_norm_out"),
+            )?,
+            conv_out: Conv::same(first, config.out_channels, &vb.pp("conv_out"))?,
+            config: config.clone(),
+        })
+    }
+
+    /// Sizes of this network.
+    #[must_use]
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// One prediction for every row.
+    ///
+    /// `sample`: (B, C, h, w), any h and w; `timesteps`: (B,) f32; `context`: (B, T, D) hidden states of the text;
+    /// `guidance_embedding`: (B, E) from [`guidance_embedding`], for a network whose configuration has
+    /// `time_cond_proj_dim` E, and without which such a network sees no guidance. Result: (B, out, h, w).
+    ///
+    /// # Errors
+    /// When an input's shape does not fit the configuration, or a guidance embedding comes to a network without one.
+    pub fn forward(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        guidance_embedding: Option<&Tensor>,
+    ) -> std::result::Result<Tensor, ModelError> {
+        self.check(sample, timesteps, context, guidance_embedding)?;
+        self.predict(sample, timesteps, context, guidance_embedding)
+            .during("predicting noise")
+    }
+
+    fn check(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        guidance: Option<&Tensor>,
+    ) -> std::result::Result<(), ModelError> {
+        let b = sample.dims().first().copied().unwrap_or(0);
+        let check = |tensor, found: &Tensor, fits: bool, expected: String| match fits {
+            true => Ok(()),
+            false => Err(ModelError::Shape {
+                tensor,
+                found: found.dims().to_vec(),
+                expected,
+            }),
+        };
+        let (c, d) = (self.config.in_channels, self.config.cross_attention_dim);
+        let fits = matches!(*sample.dims(), [b, found, h, w] if b * h * w > 0 && found == c);
+        check("latent", sample, fits, format!("(B, {c}, h, w)"))?;
+        check("timesteps", timesteps, *timesteps.dims() == [b], format!("({b})"))?;
+        let fits = matches!(*context.dims(), [rows, t, width] if rows == b && t > 0 && width == d);
+        check("conditioning", context, fits, format!("({b}, T, {d})"))?;
+        match (guidance, self.config.time_cond_proj_dim) {
+            (None, _) => Ok(()),
+            (Some(found), Some(e)) => check(
+                "guidance embedding",
+                found,
+                *found.dims() == [b, e],
+                format!("({b}, {e})"),
+            ),
+            (Some(found), None) => check(
+                "guidance embedding",
+                found,
+                false,
+                "none for this unet".to_owned(),
+            ),
+        }
+    }
+
+    fn predict(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        guidance: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        // The time embedding's length is the first width, whatever the other sizes are.
+        let time = timestep_embedding(timesteps, &self.config)?.to_dtype(sample.dtype())?;
+        // (B, 1, width), already through the activation that every block applies first.
+        let time = self.time.forward(&time, guidance)?.silu()?;
+        let mut x = self.conv_in.forward(sample)?;
+        let mut skips = vec![x.clone()];
+        for block in &self.down {
+            x = block.forward(x, &time, context, &mut skips)?;
+        }
+        x = self.mid.forward(&x, &time, context)?;
+        for block in &self.up {
+            x = block.forward(x, &time, context, &mut skips)?;
+        }
+        let x = self.norm_out.forward(&x)?.silu()?;
+        self.conv_out.forward(&x)
+    }
+}

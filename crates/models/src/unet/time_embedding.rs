@@ -1,0 +1,116 @@
+//! Timesteps and guidance scales as vectors (Vaswani et al., 2017, section 3.5; diffusers `embeddings.py`).
+//!
+//! The arguments of sine and cosine reach a thousand radians, so a last-bit difference of a frequency is visible;
+//! each operation here is rounded to f32 exactly where PyTorch rounds it.
+
+use candle_core::{Device, Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::UNetConfig;
+use crate::ModelError;
+use crate::error::During;
+use crate::layers::Linear;
+
+/// Two linear layers on the sinusoidal embedding, to which a projected guidance embedding is added first.
+#[derive(Debug)]
+pub(super) struct TimeEmbedding {
+    linear1: Linear,
+    linear2: Linear,
+    guidance: Option<Linear>,
+}
+
+impl TimeEmbedding {
+    pub(super) fn new(config: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let (input, width) = (config.block_out_channels[0], config.time_embed_dim);
+        let guidance = |e| Linear::without_bias(e, input, &vb.pp("cond_proj"));
+        Ok(Self {
+            linear1: Linear::new(input, width, &vb.pp("linear_1"))?,
+            linear2: Linear::new(width, width, &vb.pp("linear_2"))?,
+            guidance: config.time_cond_proj_dim.map(guidance).transpose()?,
+        })
+    }
+
+    /// `time`: (B, input); `guidance`: (B, E). Result: (B, 1, width).
+    pub(super) fn forward(&self, time: &Tensor, guidance: Option<&Tensor>) -> Result<Tensor> {
+        let mut x = time.unsqueeze(1)?;
+        if let (Some(projection), Some(guidance)) = (&self.guidance, guidance) {
+            let guidance = guidance.to_dtype(x.dtype())?.unsqueeze(1)?;
+            x = (x + projection.forward(&guidance)?)?;
+        }
+        self.linear2.forward(&self.linear1.forward(&x)?.silu()?)
+    }
+}
+
+/// Sinusoidal embedding of `timesteps` (B,) with the first width as its length: (B, width), f32.
+pub(super) fn timestep_embedding(timesteps: &Tensor, config: &UNetConfig) -> Result<Tensor> {
+    let width = config.block_out_channels[0];
+    let half = width / 2;
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "as PyTorch rounds it"
+    )]
+    let frequencies: Vec<f32> = {
+        let spread = (half as f64 - config.freq_shift) as f32;
+        let log_period = -(10_000_f64.ln()) as f32;
+        (0..half).map(|i| exp(log_period * i as f32 / spread)).collect()
+    };
+    let steps: Vec<f32> = timesteps.to_device(&Device::Cpu)?.to_vec1()?;
+    sinusoids(
+        &steps,
+        &frequencies,
+        (width, config.flip_sin_to_cos),
+        timesteps.device(),
+    )
+}
+
+/// The embedding of a guidance scale that distilled latent consistency models take (Luo et al., 2023, section 4.2;
+/// diffusers `get_guidance_scale_embedding`): `w` is the guidance scale minus 1, `dim` the UNet's
+/// `time_cond_proj_dim`. Result: (1, dim), f32.
+///
+/// # Errors
+/// When the tensor cannot be made on `device`.
+pub fn guidance_embedding(w: f64, dim: usize, device: &Device) -> std::result::Result<Tensor, ModelError> {
+    let half = dim / 2;
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "as PyTorch rounds it"
+    )]
+    let (w, frequencies) = {
+        let step = (10_000_f64.ln() as f32) / (half as f32 - 1.0);
+        let frequencies: Vec<f32> = (0..half).map(|i| exp(i as f32 * -step)).collect();
+        (w as f32 * 1000.0, frequencies)
+    };
+    sinusoids(&[w], &frequencies, (dim, false), device).during("embedding the guidance scale")
+}
+
+/// Sines and cosines of every value times every frequency, side by side and padded by a zero to an odd width.
+fn sinusoids(
+    values: &[f32],
+    frequencies: &[f32],
+    (width, cosine_first): (usize, bool),
+    device: &Device,
+) -> Result<Tensor> {
+    let mut out = Vec::with_capacity(values.len() * width);
+    for value in values {
+        let start = out.len();
+        let angles = frequencies.iter().map(|f| f64::from(value * f));
+        #[expect(clippy::cast_possible_truncation, reason = "correctly rounded to f32")]
+        if cosine_first {
+            out.extend(angles.clone().map(|a| a.cos() as f32));
+            out.extend(angles.map(|a| a.sin() as f32));
+        } else {
+            out.extend(angles.clone().map(|a| a.sin() as f32));
+            out.extend(angles.map(|a| a.cos() as f32));
+        }
+        out.resize(start + width, 0.0);
+    }
+    Tensor::from_vec(out, (values.len(), width), device)
+}
+
+/// e^x, correctly rounded, which is what a vector library of PyTorch gives for nearly every argument.
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
+fn exp(x: f32) -> f32 {
+    f64::from(x).exp() as f32
+}

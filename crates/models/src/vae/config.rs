@@ -1,0 +1,134 @@
+//! The autoencoder's `config.json`. What we do not build is refused here, by the field's name.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::config::{divides, only};
+
+/// Sizes of an autoencoder. Absent keys have diffusers' defaults where Stable Diffusion 1.x agrees with them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "RawConfig")]
+#[non_exhaustive]
+pub struct VaeConfig {
+    /// Channels of a picture: 3.
+    pub in_channels: usize,
+    /// Channels of a decoded picture: 3.
+    pub out_channels: usize,
+    /// Channels of a latent: 4.
+    pub latent_channels: usize,
+    /// Width of each level, outermost first.
+    pub block_out_channels: Vec<usize>,
+    /// What a latent is multiplied by for the UNet: 0.18215.
+    pub scaling_factor: f64,
+    pub(crate) layers_per_block: usize,
+    pub(crate) norm_num_groups: usize,
+    pub(crate) mid_block_add_attention: bool,
+    pub(crate) use_quant_conv: bool,
+    pub(crate) use_post_quant_conv: bool,
+}
+
+impl VaeConfig {
+    /// Picture pixels per latent pixel along a side: 8 for four levels.
+    #[must_use]
+    pub fn downscale(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+}
+
+#[derive(Deserialize)]
+struct RawConfig {
+    #[serde(default = "three")]
+    in_channels: usize,
+    #[serde(default = "three")]
+    out_channels: usize,
+    #[serde(default = "latent_channels")]
+    latent_channels: usize,
+    block_out_channels: Vec<usize>,
+    down_block_types: Vec<String>,
+    up_block_types: Vec<String>,
+    #[serde(default = "scaling_factor")]
+    scaling_factor: f64,
+    #[serde(default = "layers_per_block")]
+    layers_per_block: usize,
+    #[serde(default = "norm_num_groups")]
+    norm_num_groups: usize,
+    #[serde(default = "yes")]
+    mid_block_add_attention: bool,
+    #[serde(default = "yes")]
+    use_quant_conv: bool,
+    #[serde(default = "yes")]
+    use_post_quant_conv: bool,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+// diffusers' AutoencoderKL.
+fn three() -> usize {
+    3
+}
+fn latent_channels() -> usize {
+    4
+}
+fn scaling_factor() -> f64 {
+    0.18215
+}
+fn layers_per_block() -> usize {
+    1
+}
+fn norm_num_groups() -> usize {
+    32
+}
+fn yes() -> bool {
+    true
+}
+
+impl TryFrom<RawConfig> for VaeConfig {
+    type Error = String;
+
+    fn try_from(raw: RawConfig) -> Result<Self, String> {
+        only("act_fn", raw.rest.get("act_fn"), &json!("silu"))?;
+        only("shift_factor", raw.rest.get("shift_factor"), &json!(0))?;
+        for field in ["latents_mean", "latents_std"] {
+            only(field, raw.rest.get(field), &Value::Null)?;
+        }
+        divides(raw.norm_num_groups, "norm_num_groups", &raw.block_out_channels)?;
+        let levels = raw.block_out_channels.len();
+        for (field, found, supported) in [
+            ("down_block_types", &raw.down_block_types, "DownEncoderBlock2D"),
+            ("up_block_types", &raw.up_block_types, "UpDecoderBlock2D"),
+        ] {
+            if let Some(other) = found.iter().find(|kind| *kind != supported) {
+                return Err(format!(
+                    "`{field}` has \"{other}\", only \"{supported}\" is supported"
+                ));
+            }
+            if found.len() != levels {
+                return Err(format!(
+                    "`{field}` has {} entries, expected {levels}",
+                    found.len()
+                ));
+            }
+        }
+        let sizes = [
+            raw.in_channels,
+            raw.out_channels,
+            raw.latent_channels,
+            raw.layers_per_block,
+        ];
+        if sizes.contains(&0) || levels > 8 || !(raw.scaling_factor.is_finite() && raw.scaling_factor > 0.0) {
+            return Err("a size or `scaling_factor` is zero or out of range".to_owned());
+        }
+        Ok(Self {
+            in_channels: raw.in_channels,
+            out_channels: raw.out_channels,
+            latent_channels: raw.latent_channels,
+            block_out_channels: raw.block_out_channels,
+            scaling_factor: raw.scaling_factor,
+            layers_per_block: raw.layers_per_block,
+            norm_num_groups: raw.norm_num_groups,
+            mid_block_add_attention: raw.mid_block_add_attention,
+            use_quant_conv: raw.use_quant_conv,
+            use_post_quant_conv: raw.use_post_quant_conv,
+        })
+    }
+}

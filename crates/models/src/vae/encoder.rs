@@ -1,0 +1,58 @@
+//! Picture to moments.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::VaeConfig;
+use super::blocks::{MidBlock, ResBlock, norm};
+use crate::layers::{Conv, GroupNorm};
+
+/// (1, 3, H, W) to (1, 2·latent channels, h, w), before the quantisation convolution.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    conv_in: Conv,
+    levels: Vec<(Vec<ResBlock>, Option<Conv>)>,
+    mid: MidBlock,
+    norm_out: GroupNorm,
+    conv_out: Conv,
+}
+
+impl Encoder {
+    pub(super) fn new(config: &VaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let widths = &config.block_out_channels;
+        let last = widths.len() - 1;
+        let level = |i: usize| -> Result<_> {
+            let vb = vb.pp("down_blocks").pp(i);
+            let (input, output) = (widths[i.saturating_sub(1)], widths[i]);
+            let block = |j: usize| {
+                let input = if j == 0 { input } else { output };
+                ResBlock::new(config, input, output, &vb.pp("resnets").pp(j))
+            };
+            let blocks = (0..config.layers_per_block).map(block).collect::<Result<_>>()?;
+            let halve =
+                || Conv::halving_after_right_bottom_pad(output, &vb.pp("downsamplers").pp(0).pp("conv"));
+            Ok((blocks, (i < last).then(halve).transpose()?))
+        };
+        Ok(Self {
+            conv_in: Conv::same(config.in_channels, widths[0], &vb.pp("conv_in"))?,
+            levels: (0..widths.len()).map(level).collect::<Result<_>>()?,
+            mid: MidBlock::new(config, widths[last], &vb.pp("mid_block"))?,
+            norm_out: norm(config, widths[last], &vb.pp("conv_norm_out"))?,
+            conv_out: Conv::same(widths[last], 2 * config.latent_channels, &vb.pp("conv_out"))?,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = self.conv_in.forward(x)?;
+        for (blocks, halve) in &self.levels {
+            for block in blocks {
+                x = block.forward(&x)?;
+            }
+            if let Some(halve) = halve {
+                x = halve.forward(&x)?;
+            }
+        }
+        let x = self.mid.forward(&x)?;
+        self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?)
+    }
+}
