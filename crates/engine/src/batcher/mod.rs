@@ -14,6 +14,8 @@ mod properties;
 #[cfg(test)]
 mod tests;
 mod waiting;
+#[cfg(test)]
+mod world;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

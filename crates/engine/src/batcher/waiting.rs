@@ -1,7 +1,8 @@
 //! Who is prepared next: round robin over models and sizes, first come first served within one.
 //!
-//! Two limits hold a job back: rows prepared ahead of the denoising, which the age bound overrides, and the number of
-//! models in use, which it does not: instead nothing admitted after the overdue job is prepared until a model is free.
+//! Two limits hold a job back. Rows prepared ahead of the denoising: the age bound overrides that. The number of models
+//! in use: it cannot be overridden, so once a job is overdue, models that have been in use for the age bound get no job
+//! that was admitted after it, and fall free. A model so stays for a stretch, however many jobs wait, and none thrashes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -22,6 +23,8 @@ struct Flow {
 #[derive(Debug, Default)]
 pub(super) struct WaitingLine {
     flows: VecDeque<Flow>,
+    /// Since when each model is in use.
+    stretches: BTreeMap<ModelKey, Instant>,
 }
 
 impl WaitingLine {
@@ -66,34 +69,52 @@ impl WaitingLine {
         policy: &BatchPolicy,
         now: Instant,
     ) -> Option<JobId> {
-        let gate = ModelGate::new(jobs, policy);
+        let gate = self.model_gate(jobs, policy, now);
         let mut fronts: Vec<&JobEntry> = self.fronts().filter_map(|id| jobs.get(&id)).collect();
         fronts.sort_by_key(|entry| entry.order);
         let overdue = |entry: &&JobEntry| now.saturating_duration_since(entry.admitted_at) > policy.age_bound;
-        // Once a job has waited too long for its model, only those before it may go, so that a model falls free.
         let blocked = fronts
             .iter()
             .copied()
             .filter(overdue)
-            .find(|entry| !gate.admits(&entry.spec.model));
-        let last_order = blocked.map_or(u64::MAX, |entry| entry.order);
-        let may_go = |entry: &&JobEntry| entry.order < last_order && gate.admits(&entry.spec.model);
+            .find(|entry| !gate.has_place(&entry.spec.model));
+        let may_go = |entry: &&JobEntry| {
+            let model = &entry.spec.model;
+            let gives_way =
+                blocked.is_some_and(|blocked| blocked.order < entry.order) && gate.stretch_is_over(model);
+            gate.has_place(model) && !gives_way
+        };
 
-        let oldest = fronts
-            .iter()
-            .copied()
-            .filter(overdue)
-            .find(may_go)
-            .map(|entry| entry.spec.id);
-        let chosen = oldest.or_else(|| {
-            let in_turn = self.fronts().filter_map(|id| jobs.get(&id)).filter(may_go);
-            in_turn
-                .into_iter()
-                .find(|entry| has_room(entry, jobs, policy))
-                .map(|entry| entry.spec.id)
-        })?;
-        self.take_front(chosen);
-        Some(chosen)
+        let oldest = fronts.iter().copied().filter(overdue).find(may_go);
+        let in_turn = || self.fronts().filter_map(|id| jobs.get(&id)).filter(may_go);
+        let chosen = oldest.or_else(|| in_turn().find(|entry| has_room(entry, jobs, policy)))?;
+        let (id, model) = (chosen.spec.id, chosen.spec.model.clone());
+        self.stretches.entry(model).or_insert(now);
+        self.take_front(id);
+        Some(id)
+    }
+
+    fn model_gate(
+        &mut self,
+        jobs: &BTreeMap<JobId, JobEntry>,
+        policy: &BatchPolicy,
+        now: Instant,
+    ) -> ModelGate {
+        let in_use: BTreeSet<&ModelKey> = jobs
+            .values()
+            .filter(|entry| entry.holds_model())
+            .map(|entry| &entry.spec.model)
+            .collect();
+        self.stretches.retain(|model, _| in_use.contains(model));
+        let over = |since: Instant| now.saturating_duration_since(since) > policy.age_bound;
+        ModelGate {
+            in_use: self
+                .stretches
+                .iter()
+                .map(|(model, since)| (model.clone(), over(*since)))
+                .collect(),
+            limit: policy.max_models.max(1),
+        }
     }
 
     fn fronts(&self) -> impl Iterator<Item = JobId> {
@@ -115,22 +136,19 @@ impl WaitingLine {
 }
 
 /// Which models a job may be prepared on now.
-struct ModelGate<'a> {
-    in_use: BTreeSet<&'a ModelKey>,
+struct ModelGate {
+    /// Whether each model's stretch is over.
+    in_use: BTreeMap<ModelKey, bool>,
     limit: usize,
 }
 
-impl<'a> ModelGate<'a> {
-    fn new(jobs: &'a BTreeMap<JobId, JobEntry>, policy: &BatchPolicy) -> Self {
-        let holders = jobs.values().filter(|entry| entry.holds_model());
-        Self {
-            in_use: holders.map(|entry| &entry.spec.model).collect(),
-            limit: policy.max_models.max(1),
-        }
+impl ModelGate {
+    fn has_place(&self, model: &ModelKey) -> bool {
+        self.in_use.contains_key(model) || self.in_use.len() < self.limit
     }
 
-    fn admits(&self, model: &ModelKey) -> bool {
-        self.in_use.contains(model) || self.in_use.len() < self.limit
+    fn stretch_is_over(&self, model: &ModelKey) -> bool {
+        self.in_use.get(model).is_some_and(|over| *over)
     }
 }
 

@@ -1,1 +1,436 @@
-//! Placeholder.
+//! Single rules of the device thread over a fake device, one scene each.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
+
+use pentimento_catalog::{ModelEntry, ModelKind, Source};
+use pentimento_types::{
+    Clock, ErrorKind, GenerationRequest, HasKind, ImageFormat, ImageSource, JobId, ManualClock, ModelId,
+    Progress, RgbPicture, SchedulerChoice, Size, SystemClock, Task,
+};
+
+use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
+use crate::{
+    BatchPolicy, Engine, EngineError, EngineHandle, EngineThread, GenerationInput, JobEvent, JobEvents,
+};
+
+/// A job of four evaluations whose prompt is its name.
+pub(super) fn input(prompt: &str, image_count: u32) -> GenerationInput {
+    let size = Size { width: 17, height: 9 };
+    let pixels = (0..17 * 9 * 3)
+        .map(|at| u8::try_from(at % 251).expect("below 251"))
+        .collect();
+    let request = GenerationRequest {
+        task: Task::Img2Img,
+        model: ModelId::new("fake"),
+        vae: None,
+        loras: Vec::new(),
+        embeddings: Vec::new(),
+        init_image: ImageSource::Inline(Vec::new().into()),
+        prompt: prompt.to_owned(),
+        negative_prompt: String::new(),
+        image_count,
+        steps: 8,
+        strength: 0.5,
+        guidance_scale: 1.0,
+        seed: 7,
+        clip_skip: 1,
+        scheduler: SchedulerChoice::default(),
+        output_format: ImageFormat::Png,
+        file_stem: "test".to_owned(),
+    };
+    let checkpoint = ModelEntry {
+        name: "fake".to_owned(),
+        aliases: Vec::new(),
+        kind: ModelKind::Checkpoint,
+        source: Source::Embedded("fake".to_owned()),
+        sha256: None,
+        base: None,
+        role: None,
+    };
+    GenerationInput {
+        request: Arc::new(request),
+        checkpoint: Arc::new(checkpoint),
+        init_image: RgbPicture::new(size, pixels).expect("the length fits"),
+    }
+}
+
+pub(super) fn start(executor: FakeExecutor, policy: BatchPolicy) -> (EngineHandle, EngineThread) {
+    Engine::start(executor, policy, Arc::new(SystemClock)).expect("a thread starts")
+}
+
+/// Reads a job's news to the end.
+pub(super) fn news(mut events: JobEvents) -> Vec<JobEvent> {
+    std::iter::from_fn(|| events.blocking_next()).collect()
+}
+
+/// The job's pictures in order, when it finished.
+pub(super) fn pictures(events: JobEvents) -> Vec<RgbPicture> {
+    let news = news(events);
+    assert!(matches!(news.last(), Some(JobEvent::Finished)), "{news:?}");
+    let mut pictures: Vec<(u32, RgbPicture)> = news
+        .into_iter()
+        .filter_map(|event| match event {
+            JobEvent::Picture { index, picture } => Some((index, picture)),
+            JobEvent::Progress(_) | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
+        })
+        .collect();
+    pictures.sort_by_key(|(index, _)| *index);
+    pictures.into_iter().map(|(_, picture)| picture).collect()
+}
+
+pub(super) fn error(events: JobEvents) -> EngineError {
+    match news(events).pop() {
+        Some(JobEvent::Failed(error)) => error,
+        other => panic!("the job did not fail: {other:?}"),
+    }
+}
+
+/// A device that waits before each act until the sender says go or is dropped.
+fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
+    let (go, gate) = mpsc::channel();
+    let executor = executor.with_hook(move |_| {
+        let _ = gate.recv();
+    });
+    (executor, go)
+}
+
+fn expected(input: &GenerationInput) -> Vec<RgbPicture> {
+    (0..input.request.image_count)
+        .map(|index| FakeExecutor::picture_of(input, index))
+        .collect()
+}
+
+#[test]
+fn a_job_tells_its_progress_its_pictures_and_its_end() {
+    let (handle, _thread) = start(FakeExecutor::new(), BatchPolicy::default());
+    let input = input("a fox", 2);
+    let events = handle
+        .generate(JobId::from_u128(1), input.clone())
+        .expect("there is room");
+    let news = news(events);
+    let progress: Vec<Progress> = news
+        .iter()
+        .filter_map(|event| match event {
+            JobEvent::Progress(progress) => Some(*progress),
+            JobEvent::Picture { .. } | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
+        })
+        .collect();
+    let due: Vec<Progress> = [0, 2, 4, 6, 8]
+        .into_iter()
+        .map(|done| Progress { done, total: 8 })
+        .collect();
+    assert_eq!(progress, due);
+    assert!(matches!(news.last(), Some(JobEvent::Finished)));
+    assert_eq!(news.len(), 5 + 2 + 1);
+    assert_eq!(handle.status().resident_models, ["fake"]);
+}
+
+#[test]
+fn strength_zero_gives_the_input_back_without_an_evaluation() {
+    let executor = FakeExecutor::new();
+    let recording = executor.recording();
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let mut input = input("a fox", 1);
+    Arc::make_mut(&mut input.request).strength = 0.0;
+    let events = handle
+        .generate(JobId::from_u128(1), input.clone())
+        .expect("there is room");
+    assert_eq!(pictures(events), [input.init_image]);
+    assert!(recording.forwards().is_empty());
+}
+
+#[test]
+fn the_door_refuses_at_once_when_the_engine_is_full() {
+    let (executor, go) = held(FakeExecutor::new());
+    let (handle, _thread) = start(
+        executor,
+        BatchPolicy {
+            max_jobs: 2,
+            ..BatchPolicy::default()
+        },
+    );
+    let first = handle
+        .generate(JobId::from_u128(1), input("one", 1))
+        .expect("there is room");
+    let second = handle
+        .generate(JobId::from_u128(2), input("two", 1))
+        .expect("there is room");
+    let refused = handle
+        .generate(JobId::from_u128(3), input("three", 1))
+        .expect_err("it is full");
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    drop(go);
+    pictures(first);
+    // The place is free before the end is told.
+    let third = handle
+        .generate(JobId::from_u128(3), input("three", 1))
+        .expect("one place is free again");
+    pictures(second);
+    pictures(third);
+}
+
+#[test]
+fn the_same_id_twice_is_refused_and_harms_nobody() {
+    let (executor, go) = held(FakeExecutor::new());
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let first = handle
+        .generate(JobId::from_u128(1), input("one", 1))
+        .expect("there is room");
+    let twin = handle
+        .generate(JobId::from_u128(1), input("one", 1))
+        .expect("the thread decides");
+    drop(go);
+    assert_eq!(error(twin).kind(), ErrorKind::Conflict);
+    pictures(first);
+}
+
+#[test]
+fn a_cancelled_job_and_one_whose_caller_has_gone_end_before_the_next_act() {
+    let (executor, go) = held(FakeExecutor::new());
+    let recording = executor.recording();
+    let (handle, thread) = start(executor, BatchPolicy::default());
+    let mate = handle
+        .generate(JobId::from_u128(1), input("mate", 1))
+        .expect("there is room");
+    let cancelled = handle
+        .generate(JobId::from_u128(2), input("cancelled", 1))
+        .expect("there is room");
+    let dropped = handle
+        .generate(JobId::from_u128(3), input("dropped", 1))
+        .expect("there is room");
+    // Each act waits for one go: three jobs are prepared between two evaluations.
+    for _ in 0..6 {
+        go.send(()).expect("the device waits");
+    }
+    let acts = || recording.acts().len();
+    while acts() < 7 {
+        std::thread::yield_now();
+    }
+    handle.cancel(JobId::from_u128(2));
+    handle.cancel(JobId::from_u128(2));
+    handle.cancel(JobId::from_u128(99));
+    drop(dropped);
+    let before = acts();
+    drop(go);
+    assert!(matches!(news(cancelled).last(), Some(JobEvent::Cancelled)));
+    assert_eq!(pictures(mate), expected(&input("mate", 1)));
+    for act in &recording.acts()[before..] {
+        let prompts: Vec<&str> = match act {
+            SeenAct::Prepare { prompt } => vec![prompt],
+            SeenAct::Denoise { key: _, pictures } => {
+                pictures.iter().map(|seen| seen.prompt.as_str()).collect()
+            }
+            SeenAct::Finish(seen) => vec![&seen.prompt],
+        };
+        assert_eq!(
+            prompts,
+            ["mate"],
+            "only the act that was running knows the others"
+        );
+    }
+    assert_eq!(handle.status().jobs, 0);
+    drop(handle);
+    thread.join().expect("the thread ends with its last handle");
+}
+
+#[test]
+fn only_the_guilty_job_fails_and_with_its_own_error() {
+    for kind in [FaultKind::Error(ErrorKind::Internal), FaultKind::Panic] {
+        for at in [
+            FaultAt::Prepare,
+            FaultAt::Evaluation(0),
+            FaultAt::Evaluation(3),
+            FaultAt::Finish,
+        ] {
+            let executor = FakeExecutor::new().with_fault(Fault::always("guilty", at, kind));
+            let (handle, _thread) = start(executor, BatchPolicy::default());
+            let names = ["one", "two", "guilty", "four"];
+            let jobs: Vec<JobEvents> = (1..)
+                .zip(names)
+                .map(|(id, name)| {
+                    handle
+                        .generate(JobId::from_u128(id), input(name, 2))
+                        .expect("there is room")
+                })
+                .collect();
+            for (name, events) in names.into_iter().zip(jobs) {
+                if name == "guilty" {
+                    let error = error(events);
+                    let panicked = matches!(error, EngineError::Panicked { .. });
+                    assert_eq!(panicked, kind == FaultKind::Panic, "{error:?}");
+                    assert_eq!(error.kind(), ErrorKind::Internal);
+                } else {
+                    assert_eq!(
+                        pictures(events),
+                        expected(&input(name, 2)),
+                        "{name} with {kind:?} {at:?}"
+                    );
+                }
+            }
+            assert!(handle.status().healthy);
+        }
+    }
+}
+
+#[test]
+fn a_panic_in_company_that_does_not_come_back_costs_nobody_the_picture() {
+    let executor =
+        FakeExecutor::new().with_fault(Fault::once("two", FaultAt::Evaluation(2), FaultKind::Panic));
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let jobs: Vec<(GenerationInput, JobEvents)> = (1..)
+        .zip(["one", "two", "three"])
+        .map(|(id, name)| {
+            let input = input(name, 3);
+            (
+                input.clone(),
+                handle
+                    .generate(JobId::from_u128(id), input)
+                    .expect("there is room"),
+            )
+        })
+        .collect();
+    for (input, events) in jobs {
+        assert_eq!(pictures(events), expected(&input));
+    }
+}
+
+#[test]
+fn out_of_memory_makes_forwards_smaller_and_fails_only_what_never_fits() {
+    let executor = FakeExecutor::new().with_memory_for(3);
+    let recording = executor.recording();
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let events = handle
+        .generate(JobId::from_u128(1), input("many", 8))
+        .expect("there is room");
+    assert_eq!(pictures(events), expected(&input("many", 8)));
+    let sizes: Vec<usize> = recording.forwards().iter().map(Vec::len).collect();
+    assert_eq!(sizes[..3], [8, 4, 2]);
+    assert!(
+        sizes[2..].iter().all(|size| *size <= 2),
+        "the smaller size is kept: {sizes:?}"
+    );
+
+    let (handle, _thread) = start(FakeExecutor::new().with_memory_for(1), BatchPolicy::default());
+    let small = handle
+        .generate(JobId::from_u128(1), input("small", 2))
+        .expect("there is room");
+    let mut guided = input("guided", 1);
+    Arc::make_mut(&mut guided.request).guidance_scale = 7.5;
+    let guided = handle
+        .generate(JobId::from_u128(2), guided)
+        .expect("there is room");
+    assert_eq!(error(guided).kind(), ErrorKind::OutOfDeviceMemory);
+    pictures(small);
+}
+
+#[test]
+fn a_lost_device_ends_all_jobs_as_unavailable_and_closes_the_door() {
+    let executor = FakeExecutor::new().with_fault(Fault::always(
+        "last",
+        FaultAt::Evaluation(1),
+        FaultKind::DeviceLost,
+    ));
+    let (executor, go) = held(executor);
+    let (handle, thread) = start(executor, BatchPolicy::default());
+    let one = handle
+        .generate(JobId::from_u128(1), input("one", 1))
+        .expect("there is room");
+    let last = handle
+        .generate(JobId::from_u128(2), input("last", 1))
+        .expect("there is room");
+    drop(go);
+    assert_eq!(error(one).kind(), ErrorKind::Unavailable);
+    assert_eq!(error(last).kind(), ErrorKind::Unavailable);
+    thread.join().expect("the thread ends in order");
+    assert!(!handle.status().healthy);
+    let refused = handle
+        .generate(JobId::from_u128(3), input("three", 1))
+        .expect_err("nobody is there");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn a_deadline_is_kept_while_waiting_and_while_running() {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let hand = clock.clone();
+    let executor = FakeExecutor::new().with_hook(move |_| hand.advance(Duration::from_secs(1)));
+    let now = clock.now();
+    let (handle, _thread) =
+        Engine::start(executor, BatchPolicy::default(), Arc::new(clock)).expect("a thread starts");
+    let until = |seconds| Some(now + Duration::from_secs(seconds));
+    let late = handle
+        .generate_until(JobId::from_u128(1), input("late", 1), until(3))
+        .expect("there is room");
+    let expired = handle
+        .generate_until(JobId::from_u128(2), input("expired", 1), until(0))
+        .expect("there is room");
+    assert_eq!(error(late).kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(error(expired).kind(), ErrorKind::DeadlineExceeded);
+    let plain = handle
+        .generate(JobId::from_u128(3), input("plain", 1))
+        .expect("there is room");
+    pictures(plain);
+}
+
+#[tokio::test]
+async fn shutdown_lets_jobs_finish_within_the_grace() {
+    let (executor, go) = held(FakeExecutor::new());
+    let (handle, thread) = start(executor, BatchPolicy::default());
+    let mut events = handle
+        .generate(JobId::from_u128(1), input("one", 1))
+        .expect("there is room");
+    let stopping = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.shutdown(Duration::from_secs(600)).await }
+    });
+    while handle.generate(JobId::from_u128(2), input("two", 1)).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let refused = handle
+        .generate(JobId::from_u128(3), input("three", 1))
+        .expect_err("the door is closed");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    drop(go);
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        last = Some(event);
+    }
+    assert!(matches!(last, Some(JobEvent::Finished)));
+    stopping.await.expect("shutdown returns");
+    thread.join().expect("the thread has ended");
+}
+
+#[tokio::test]
+async fn shutdown_without_grace_ends_jobs_at_the_next_step_boundary() {
+    let (executor, go) = held(FakeExecutor::new());
+    let recording = executor.recording();
+    let (handle, thread) = start(executor, BatchPolicy::default());
+    let mut events = handle
+        .generate(JobId::from_u128(1), input("one", 1))
+        .expect("there is room");
+    go.send(()).expect("the device waits");
+    while recording.acts().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let stopping = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.shutdown(Duration::ZERO).await }
+    });
+    while handle.generate(JobId::from_u128(2), input("two", 1)).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    drop(go);
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        last = Some(event);
+    }
+    assert!(
+        matches!(last, Some(JobEvent::Failed(EngineError::ShuttingDown))),
+        "{last:?}"
+    );
+    stopping.await.expect("shutdown returns");
+    thread.join().expect("the thread has ended");
+    assert_eq!(recording.acts().len(), 2, "no act began after the shutdown");
+}
