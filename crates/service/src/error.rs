@@ -164,6 +164,17 @@ impl HasKind for ServiceError {
     }
 }
 
+impl ServiceError {
+    /// Wraps an error of a store: `what` completes "the server could not …".
+    pub(crate) fn store<E: HasKind + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> Self {
+        move |source| Self::Store {
+            what,
+            kind: source.kind(),
+            source: Box::new(source),
+        }
+    }
+}
+
 fn suggestion(nearest: &[String]) -> String {
     if nearest.is_empty() {
         return String::new();

@@ -1,13 +1,19 @@
-//! The door of the use cases. Cheap to clone; every clone is the same service.
+//! The door of the use cases. Cheap to clone; every clone is the same service. Each use case has a file of its own.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use pentimento_catalog::Catalog;
-use pentimento_types::{ApiKeyId, GenerationRequest, ImageKey, Job, JobId, JobOutcome, StoredImage};
+use pentimento_engine::EngineHandle;
+use pentimento_jobs::{JobCounts, JobQueue, JobStore};
+use pentimento_storage::{ImageStore, LinkSigner};
+use pentimento_types::{Clock, Job, JobId, JobOutcome, StoredImage};
+use tokio::runtime::Handle;
+use tokio::sync::{RwLock, Semaphore, watch};
+use tokio::task::JoinHandle;
 
-use crate::ServiceError;
+use crate::{ServiceError, maintenance, worker};
 
 /// How much of a picture a dialect takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,45 +27,39 @@ pub struct InputLimits {
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// Life of a link, counted from the end of its job.
+    /// Life of a link, counted from the end of its job. Pictures are deleted ten minutes after it.
     pub link_ttl: Duration,
-    /// Jobs that may be in the engine at once; the engine's own admission limit or less.
+    /// How long an ended job can be fetched.
+    pub keep_jobs: Duration,
+    /// Jobs that may be in the engine at once, so that they can share forwards; never more than the engine admits.
     pub running_jobs: usize,
-    /// How often a job is started before it fails for good.
+    /// Pictures of new requests that are decoded at once.
+    pub decoding_pictures: usize,
+    /// How often a job is started before it fails for good, at least 1.
     pub max_attempts: u32,
     /// How long a worker may be silent before its job is given to another.
     pub lease: Duration,
+    /// Time between two looks for what can be deleted.
+    pub sweep_interval: Duration,
 }
 
-/// A signed address of a picture on this server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageLink {
-    /// `/files/<key>?expires=…&signature=…`, to be put behind the server's public address.
-    pub path: String,
-    /// What is left of the link's life.
-    pub ttl: Duration,
-}
-
-/// What a valid link leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkedFile {
-    /// The whole file.
-    pub bytes: Bytes,
-    /// Its media type.
-    pub content_type: &'static str,
-    /// Its object name.
-    pub key: ImageKey,
-}
-
-/// Jobs by where they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JobCounts {
-    /// Waiting for a worker.
-    pub queued: usize,
-    /// In a worker's hands.
-    pub running: usize,
-    /// How many of both together are accepted.
-    pub limit: usize,
+/// What the service is put together from.
+#[derive(Clone, Debug)]
+pub struct ServiceParts {
+    /// The models that a request can name.
+    pub catalog: Arc<Catalog>,
+    /// The door to the device.
+    pub engine: EngineHandle,
+    /// Job records.
+    pub store: Arc<dyn JobStore>,
+    /// Who runs next.
+    pub queue: Arc<dyn JobQueue>,
+    /// Pictures.
+    pub images: ImageStore,
+    /// Signs links.
+    pub links: LinkSigner,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The engine at one moment.
@@ -70,7 +70,7 @@ pub struct EngineSummary {
     /// Jobs inside.
     pub jobs: usize,
     /// Rows of the UNet batch that these jobs bring.
-    pub rows: usize,
+    pub rows: u32,
     /// Names of the models in memory.
     pub resident_models: Vec<String>,
 }
@@ -78,7 +78,7 @@ pub struct EngineSummary {
 /// The service at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceStatus {
-    /// Whether a request sent now would be taken: not stopping, engine healthy.
+    /// Whether a request sent now can be expected to run: not stopping, engine healthy, job store readable.
     pub ready: bool,
     /// Whether the server is stopping.
     pub stopping: bool,
@@ -91,97 +91,119 @@ pub struct ServiceStatus {
 /// The use cases. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Service {
-    catalog: Arc<Catalog>,
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// How far the service is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Takes and runs jobs.
+    Open,
+    /// Takes nothing new, runs what it has.
+    Draining,
+    /// Runs nothing any more.
+    Stopped,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) engine: EngineHandle,
+    pub(crate) store: Arc<dyn JobStore>,
+    pub(crate) queue: Arc<dyn JobQueue>,
+    pub(crate) images: ImageStore,
+    pub(crate) links: LinkSigner,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: ServiceConfig,
+    pub(crate) runtime: Handle,
+    pub(crate) stage: watch::Sender<Stage>,
+    /// Held for reading while a job is being stored, so that a shutdown sees every job that was accepted.
+    pub(crate) admission: RwLock<()>,
+    pub(crate) decoding: Semaphore,
+    /// How many callers wait for a job.
+    pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Service {
-    /// Checks everything that can be checked now, stores the job, and gives its id out.
-    ///
-    /// Every named model is resolved and the picture is decoded within `limits` before anything is stored.
-    ///
-    /// # Errors
-    /// The `Model…`, `Image…`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
-    #[expect(clippy::unused_async, reason = "body follows")]
-    pub async fn submit(
-        &self,
-        _owner: ApiKeyId,
-        _request: GenerationRequest,
-        _limits: InputLimits,
-    ) -> Result<JobId, ServiceError> {
-        Err(ServiceError::ShuttingDown)
-    }
-
-    /// Returns the job once it has ended, however it ended; see [`finished_images`].
-    ///
-    /// # Errors
-    /// [`ServiceError::JobNotFound`].
-    #[expect(clippy::unused_async, reason = "body follows")]
-    pub async fn wait(&self, id: JobId) -> Result<Job, ServiceError> {
-        Err(ServiceError::JobNotFound { id })
-    }
-
-    /// The same for a synchronous dialect: when this future is dropped before the job has ended and nobody else is
-    /// waiting for the job, the job is cancelled.
-    ///
-    /// # Errors
-    /// [`ServiceError::JobNotFound`].
-    #[expect(clippy::unused_async, reason = "body follows")]
-    pub async fn wait_or_cancel(&self, id: JobId) -> Result<Job, ServiceError> {
-        Err(ServiceError::JobNotFound { id })
-    }
-
-    /// The job as it is now.
-    ///
-    /// # Errors
-    /// [`ServiceError::JobNotFound`].
-    #[expect(clippy::unused_async, reason = "body follows")]
-    pub async fn fetch(&self, id: JobId) -> Result<Job, ServiceError> {
-        Err(ServiceError::JobNotFound { id })
-    }
-
-    /// Cancels a job that has not ended; cancelling twice is fine.
-    ///
-    /// # Errors
-    /// [`ServiceError::JobNotFound`], [`ServiceError::JobEnded`].
-    #[expect(clippy::unused_async, reason = "body follows")]
-    pub async fn cancel(&self, id: JobId) -> Result<Job, ServiceError> {
-        Err(ServiceError::JobNotFound { id })
-    }
-
-    /// A signed link to a finished picture of `job`; its life is counted from the end of the job.
+    /// Starts the workers and the sweeper. Must be called inside a tokio runtime, which must live as long as the service.
     #[must_use]
-    pub fn link(&self, _job: &Job, image: &StoredImage) -> ImageLink {
-        ImageLink {
-            path: format!("/files/{}", image.key),
-            ttl: Duration::ZERO,
-        }
-    }
-
-    /// The picture behind a link. `path` is what follows `/files/` (that prefix may also be there), `query` what
-    /// follows the question mark, both as they came.
-    ///
-    /// # Errors
-    /// [`ServiceError::LinkInvalid`], [`ServiceError::LinkExpired`], [`ServiceError::ImageGone`].
-    #[expect(clippy::unused_async, reason = "body follows")]
-    pub async fn open_link(&self, _path: &str, _query: &str) -> Result<LinkedFile, ServiceError> {
-        Err(ServiceError::LinkInvalid)
+    pub fn start(parts: ServiceParts, config: ServiceConfig) -> Self {
+        let ServiceParts {
+            catalog,
+            engine,
+            store,
+            queue,
+            images,
+            links,
+            clock,
+        } = parts;
+        let inner = Arc::new(Inner {
+            catalog,
+            engine,
+            store,
+            queue,
+            images,
+            links,
+            clock,
+            runtime: Handle::current(),
+            stage: watch::Sender::new(Stage::Open),
+            admission: RwLock::default(),
+            decoding: Semaphore::new(config.decoding_pictures.max(1)),
+            waiters: Mutex::default(),
+            tasks: Mutex::default(),
+            config,
+        });
+        let tasks = vec![
+            tokio::spawn(worker::run(Arc::clone(&inner))),
+            tokio::spawn(maintenance::run(Arc::clone(&inner))),
+        ];
+        *inner.tasks() = tasks;
+        Self { inner }
     }
 
     /// The models that a request can name.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
-        &self.catalog
+        &self.inner.catalog
     }
 
     /// What health and readiness checks need to know.
-    #[expect(clippy::unused_async, reason = "body follows")]
     pub async fn status(&self) -> ServiceStatus {
-        ServiceStatus::default()
+        let engine = self.inner.engine.status();
+        let stopping = self.inner.stage() != Stage::Open;
+        let jobs = self.inner.store.counts().await;
+        ServiceStatus {
+            ready: !stopping && engine.healthy && jobs.is_ok(),
+            stopping,
+            jobs: jobs.unwrap_or_default(),
+            engine: EngineSummary {
+                healthy: engine.healthy,
+                jobs: engine.jobs,
+                rows: engine.rows,
+                resident_models: engine.resident_models,
+            },
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn stage(&self) -> Stage {
+        *self.stage.borrow()
     }
 
-    /// Takes nothing new, lets accepted jobs end for at most `grace`, then fails the rest with a reason.
-    #[expect(clippy::unused_async, reason = "body follows")]
-    pub async fn shutdown(&self, _grace: Duration) {}
+    pub(crate) fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.tasks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Returns when nothing may run any more.
+    pub(crate) async fn stopped(&self) {
+        let mut stage = self.stage.subscribe();
+        // The sender lives in `self`, so the channel cannot close here.
+        let _ = stage.wait_for(|stage| *stage == Stage::Stopped).await;
+    }
 }
 
 /// The pictures of a job that [`Service::wait`] returned.

@@ -168,7 +168,9 @@ fn decode_webp(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceE
     let declared = bytes.get(4..8).and_then(|length| length.try_into().ok());
     let declared = u64::from(declared.map_or(0, u32::from_le_bytes));
     if (bytes.len() as u64) < declared + 8 {
-        return Err(undecodable("the WebP file is not whole: it ends in the middle".to_owned()));
+        return Err(undecodable(
+            "the WebP file is not whole: it ends in the middle".to_owned(),
+        ));
     }
     let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| damaged("WebP", &error))?;
     decode_with(decoder, "WebP", limits)

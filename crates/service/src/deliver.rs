@@ -1,0 +1,40 @@
+//! A finished picture on its way out: encoded off the device thread, then stored under a name made of job and index.
+//!
+//! A second attempt writes the same bytes under the same name, so running twice is harmless.
+
+use std::sync::Arc;
+
+use pentimento_types::{ImageKey, Job, RgbPicture, StoredImage};
+
+use crate::ServiceError;
+use crate::image_codec::{ImageMetadata, encode};
+use crate::service::Inner;
+
+/// Encodes and stores picture number `index` of a job.
+pub(crate) async fn deliver(
+    inner: Arc<Inner>,
+    job: Job,
+    index: u32,
+    picture: RgbPicture,
+) -> Result<(u32, StoredImage), ServiceError> {
+    let format = job.request.output_format;
+    let size = picture.size();
+    let metadata = ImageMetadata::new(&job.request, index, size);
+    let seed = metadata.seed;
+    let encoded = tokio::task::spawn_blocking(move || encode(&picture, format, &metadata)).await;
+    let bytes = encoded.map_err(|source| ServiceError::Internal {
+        source: Box::new(source),
+    })??;
+    let key = ImageKey::output(&job.request.file_stem, job.id, index as usize, format.extension());
+    let stored = inner.images.put(&key, bytes).await;
+    stored.map_err(ServiceError::store("store the picture"))?;
+    Ok((
+        index,
+        StoredImage {
+            key,
+            format,
+            size,
+            seed,
+        },
+    ))
+}

@@ -1,0 +1,92 @@
+//! What is done from time to time: deleting what nobody can ask for any more, and queueing what a crash left unqueued.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pentimento_jobs::{JobFilter, JobsError};
+use pentimento_storage::StorageError;
+use pentimento_types::{ImageKey, JobId, JobState, describe_chain};
+
+use crate::service::Inner;
+
+/// How long a picture outlives its links, so that a download that began in time can end.
+const MARGIN: Duration = Duration::from_secs(600);
+/// Inputs younger than this may belong to a job that is just being stored.
+const INPUT_AGE: Duration = Duration::from_secs(3600);
+
+/// Sweeps until the service has stopped.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    loop {
+        sweep(&inner).await;
+        let next = inner.clock.now() + inner.config.sweep_interval;
+        tokio::select! {
+            () = inner.clock.sleep_until(next) => {}
+            () = inner.stopped() => return,
+        }
+    }
+}
+
+/// One round. A part that fails is logged and tried again in the next round.
+pub(crate) async fn sweep(inner: &Inner) {
+    if let Err(error) = tend_jobs(inner).await {
+        tracing::warn!(error = describe_chain(&error), "the jobs could not be swept");
+    }
+    if let Err(error) = delete_pictures(inner).await {
+        tracing::warn!(error = describe_chain(&error), "the pictures could not be swept");
+    }
+}
+
+/// Jobs that are stored and not in the queue get into it; those that are already there are not touched.
+async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
+    for id in unfinished(inner).await? {
+        inner.queue.push(id).await?;
+    }
+    let now = inner.clock.wall();
+    if let Some(before) = now.checked_sub(inner.config.keep_jobs) {
+        inner.store.expire(before).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn unfinished(inner: &Inner) -> Result<Vec<JobId>, JobsError> {
+    let states = vec![JobState::Queued, JobState::Running];
+    let jobs = inner
+        .store
+        .list(&JobFilter {
+            states,
+            ..JobFilter::default()
+        })
+        .await?;
+    Ok(jobs.into_iter().map(|job| job.id).collect())
+}
+
+async fn delete_pictures(inner: &Inner) -> Result<(), StorageError> {
+    let now = inner.clock.wall();
+    let mut old = match now.checked_sub(inner.config.link_ttl + MARGIN) {
+        Some(before) => inner.images.outputs_before(before).await?,
+        None => Vec::new(),
+    };
+    if let Some(before) = now.checked_sub(INPUT_AGE) {
+        let inputs = inner.images.inputs_before(before).await?;
+        if !inputs.is_empty()
+            && let Ok(unfinished) = unfinished(inner).await
+        {
+            let wanted: HashSet<JobId> = unfinished.into_iter().collect();
+            let orphan = |key: &ImageKey| job_of_input(key).is_none_or(|id| !wanted.contains(&id));
+            old.extend(inputs.into_iter().filter(orphan));
+        }
+    }
+    if !old.is_empty() {
+        tracing::info!(pictures = old.len(), "deleting old pictures");
+    }
+    for key in old {
+        inner.images.delete(&key).await?;
+    }
+    Ok(())
+}
+
+/// The job in `inputs/<uuid>/<role>`.
+fn job_of_input(key: &ImageKey) -> Option<JobId> {
+    key.as_str().split('/').nth(1)?.parse().ok()
+}

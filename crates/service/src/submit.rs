@@ -1,0 +1,200 @@
+//! Submit: everything that can be refused is refused before anything is stored, and a job's id is given out after it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
+use pentimento_jobs::JobsError;
+use pentimento_types::{
+    ApiKeyId, GenerationRequest, ImageKey, ImageSource, Job, JobId, JobState, ModelId, Progress,
+    describe_chain,
+};
+
+use crate::service::{Inner, Stage};
+use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
+
+impl Service {
+    /// Checks everything that can be checked now, stores the job, and gives its id out.
+    ///
+    /// Every named model is resolved and the picture is decoded within `limits` before anything is stored.
+    /// When the future is dropped before it returns, no job is left behind.
+    ///
+    /// # Errors
+    /// The `Model…`, `Image…`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
+    pub async fn submit(
+        &self,
+        owner: ApiKeyId,
+        request: GenerationRequest,
+        limits: InputLimits,
+    ) -> Result<JobId, ServiceError> {
+        let inner = &self.inner;
+        inner.check_open()?;
+        inner.check_models(&request)?;
+        let counts = inner.store.counts().await;
+        let counts = counts.map_err(ServiceError::store("look at the job queue"))?;
+        if !counts.has_room() {
+            return Err(ServiceError::Overloaded);
+        }
+        let bytes = inner.check_picture(&request.init_image, limits).await?;
+        inner.accept(owner, request, bytes).await
+    }
+}
+
+impl Inner {
+    fn check_open(&self) -> Result<(), ServiceError> {
+        if self.stage() == Stage::Open {
+            Ok(())
+        } else {
+            Err(ServiceError::ShuttingDown)
+        }
+    }
+
+    fn check_models(&self, request: &GenerationRequest) -> Result<(), ServiceError> {
+        self.find_checkpoint(&request.model)?;
+        let others = request
+            .vae
+            .iter()
+            .map(|vae| (ModelRole::Vae, vae))
+            .chain(request.loras.iter().map(|lora| (ModelRole::Lora, &lora.model)))
+            .chain(
+                request
+                    .embeddings
+                    .iter()
+                    .map(|embedding| (ModelRole::Embedding, &embedding.model)),
+            );
+        for (role, name) in others {
+            let entry = self.find(role, name)?;
+            // Ignoring it silently would give another picture than the one asked for.
+            return Err(ServiceError::NotSupportedYet {
+                role,
+                name: entry.name.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The entry of a checkpoint whose files can be used now.
+    pub(crate) fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
+        let entry = self.find(ModelRole::Checkpoint, name)?;
+        match entry.availability() {
+            Availability::Available => Ok(entry),
+            Availability::Unavailable(reason) => {
+                tracing::warn!(model = %entry.name, source = %entry.source, ?reason, "a model cannot be used");
+                Err(ServiceError::ModelUnavailable {
+                    role: ModelRole::Checkpoint,
+                    name: entry.name.clone(),
+                    reason: reason.to_string(),
+                })
+            }
+        }
+    }
+
+    fn find(&self, role: ModelRole, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
+        let kind = match role {
+            ModelRole::Checkpoint => ModelKind::Checkpoint,
+            ModelRole::Vae => ModelKind::Vae,
+            ModelRole::Lora => ModelKind::Lora,
+            ModelRole::Embedding => ModelKind::Embedding,
+        };
+        self.catalog.resolve(name, kind).map_err(|error| match error {
+            CatalogError::NotFound {
+                kind: _,
+                name,
+                nearest,
+            } => ServiceError::ModelNotFound { role, name, nearest },
+            other => ServiceError::Internal {
+                source: Box::new(other),
+            },
+        })
+    }
+
+    /// The bytes of the picture, once they have been decoded for a try.
+    async fn check_picture(&self, source: &ImageSource, limits: InputLimits) -> Result<Bytes, ServiceError> {
+        let bytes = match source {
+            ImageSource::Inline(bytes) => bytes.clone(),
+            ImageSource::Stored(key) => {
+                let read = self.images.get(key).await;
+                read.map_err(ServiceError::store("read the input picture"))?
+            }
+        };
+        // Bounds the memory of decoded pictures, whatever the number of connections.
+        let permit = self.decoding.acquire().await;
+        let permit = permit.map_err(|source| ServiceError::Internal {
+            source: Box::new(source),
+        })?;
+        let copy = bytes.clone();
+        let decoded = tokio::task::spawn_blocking(move || image_codec::decode(&copy, limits).map(drop)).await;
+        drop(permit);
+        decoded.map_err(|source| ServiceError::Internal {
+            source: Box::new(source),
+        })??;
+        Ok(bytes)
+    }
+
+    /// Stores input and job, then queues the job.
+    async fn accept(
+        self: &Arc<Self>,
+        owner: ApiKeyId,
+        mut request: GenerationRequest,
+        bytes: Bytes,
+    ) -> Result<JobId, ServiceError> {
+        let _admission = self.admission.read().await;
+        self.check_open()?;
+        let id = JobId::new();
+        let unfinished = Unfinished {
+            inner: Some(Arc::clone(self)),
+            id,
+        };
+        let key = ImageKey::input(id, "init_image");
+        let stored = self.images.put(&key, bytes).await;
+        stored.map_err(ServiceError::store("store the input picture"))?;
+        request.init_image = ImageSource::Stored(key);
+        let job = Job {
+            id,
+            owner,
+            request,
+            state: JobState::Queued,
+            attempt: 0,
+            progress: Progress::default(),
+            outcome: None,
+            created_at: self.clock.wall(),
+            finished_at: None,
+        };
+        match self.store.insert(job).await {
+            Ok(()) => {}
+            Err(JobsError::Full { .. }) => return Err(ServiceError::Overloaded),
+            Err(error) => return Err(ServiceError::store("store the job")(error)),
+        }
+        // The job is safe now. If it cannot be queued, the sweeper will do it.
+        if let Err(error) = self.queue.push(id).await {
+            tracing::warn!(job = %id, error = describe_chain(&error), "a stored job could not be queued yet");
+        }
+        unfinished.done();
+        Ok(id)
+    }
+}
+
+/// Takes back what a submit has stored when it fails or its caller goes away before it has the id.
+struct Unfinished {
+    inner: Option<Arc<Inner>>,
+    id: JobId,
+}
+
+impl Unfinished {
+    fn done(mut self) {
+        self.inner = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        let id = self.id;
+        let runtime = inner.runtime.clone();
+        runtime.spawn(async move {
+            // The job may or may not have been stored; its input is ours in both cases.
+            let _ = inner.cancel(id).await;
+            inner.delete_input(id).await;
+        });
+    }
+}

@@ -1,0 +1,103 @@
+//! The whole service over a fake device, in memory: for tests of what is built on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pentimento_catalog::Catalog;
+use pentimento_engine::testing::FakeExecutor;
+use pentimento_engine::{BatchPolicy, Engine, EngineThread, Executor};
+use pentimento_jobs::{MemoryJobs, MemoryLimits};
+use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
+use pentimento_types::{Clock, SystemClock};
+
+use crate::{Service, ServiceConfig, ServiceParts};
+
+/// How a [`TestService`] is made.
+#[derive(Clone, Debug)]
+pub struct TestConfig {
+    /// Models that can be named.
+    pub catalog: Catalog,
+    /// The time for everything.
+    pub clock: Arc<dyn Clock>,
+    /// Jobs that may wait or run.
+    pub unfinished_jobs: usize,
+    /// Settings of the service.
+    pub service: ServiceConfig,
+}
+
+impl Default for TestConfig {
+    fn default() -> Self {
+        Self {
+            catalog: Catalog::embedded_only(),
+            clock: Arc::new(SystemClock),
+            unfinished_jobs: 64,
+            service: ServiceConfig {
+                link_ttl: Duration::from_secs(3600),
+                keep_jobs: Duration::from_secs(86_400),
+                running_jobs: 32,
+                decoding_pictures: 4,
+                max_attempts: 2,
+                lease: Duration::from_secs(30),
+                sweep_interval: Duration::from_secs(60),
+            },
+        }
+    }
+}
+
+/// A running service with the parts that a test may look at.
+#[derive(Debug)]
+pub struct TestService {
+    /// The service.
+    pub service: Service,
+    /// Its parts; the store and the queue are one table.
+    pub parts: ServiceParts,
+    /// The device thread.
+    pub engine: EngineThread,
+}
+
+impl TestService {
+    /// Starts over a fake device with default settings. Call it inside a tokio runtime.
+    ///
+    /// # Panics
+    /// When the operating system refuses a thread.
+    #[must_use]
+    pub fn start(executor: FakeExecutor) -> Self {
+        Self::start_with(executor, TestConfig::default())
+    }
+
+    /// The same with any device and settings.
+    ///
+    /// # Panics
+    /// When the operating system refuses a thread.
+    #[must_use]
+    pub fn start_with(executor: impl Executor, config: TestConfig) -> Self {
+        let TestConfig {
+            catalog,
+            clock,
+            unfinished_jobs,
+            service,
+        } = config;
+        let (handle, engine) = Engine::start(executor, BatchPolicy::default(), Arc::clone(&clock))
+            .expect("the operating system gives a thread");
+        let limits = MemoryLimits {
+            unfinished: unfinished_jobs,
+            finished: 1000,
+        };
+        let jobs = Arc::new(MemoryJobs::new(Arc::clone(&clock), limits));
+        let parts = ServiceParts {
+            catalog: Arc::new(catalog),
+            engine: handle,
+            store: Arc::clone(&jobs) as Arc<_>,
+            queue: jobs,
+            images: ImageStore::open(&StorageConfig::Memory).expect("memory needs no folder"),
+            links: LinkSigner::new([7; 32]),
+            clock,
+        };
+        let service = Service::start(parts.clone(), service);
+        Self {
+            service,
+            parts,
+            engine,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The worker: claims jobs, keeps their leases while they run, and takes them out of the queue when they have ended.
+//!
+//! Many jobs are in its hands at once, as many as the engine admits, because jobs in the engine can share forwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pentimento_jobs::{Claim, JobsError};
+use pentimento_types::{ErrorKind, JobId, describe_chain};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::attempt::{self, Verdict};
+use crate::service::Inner;
+
+/// The lease is renewed so often in its life, so that two lost heartbeats do not lose the job.
+const HEARTBEATS_PER_LEASE: u32 = 3;
+/// After a queue that cannot be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs until the service has stopped and everything it ran has ended.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let admitted = inner.engine.status().max_jobs;
+    let slots = Arc::new(Semaphore::new(
+        inner.config.running_jobs.clamp(1, admitted.max(1)),
+    ));
+    let mut running = JoinSet::new();
+    loop {
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (inner.queue.claim(inner.config.lease).await, slot)
+        };
+        let (claim, slot) = tokio::select! {
+            next = next => next,
+            () = inner.stopped() => break,
+        };
+        match claim {
+            Ok(claim) => {
+                let inner = Arc::clone(&inner);
+                running.spawn(async move {
+                    keep(&inner, claim).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::error!(error = describe_chain(&error), "the job queue cannot be read");
+                inner.clock.sleep_until(inner.clock.now() + PAUSE).await;
+            }
+        }
+        while running.try_join_next().is_some() {}
+    }
+    while running.join_next().await.is_some() {}
+}
+
+/// Runs one attempt in a task of its own, with heartbeats beside it.
+async fn keep(inner: &Arc<Inner>, claim: Claim) {
+    let id = claim.job();
+    let mut attempt = Aborting(tokio::spawn(attempt::run(Arc::clone(inner), id)));
+    let lease = inner.config.lease;
+    let verdict = loop {
+        let next_beat = inner.clock.now() + lease / HEARTBEATS_PER_LEASE;
+        tokio::select! {
+            verdict = &mut attempt.0 => break verdict,
+            () = inner.clock.sleep_until(next_beat) => match inner.queue.heartbeat(&claim, lease).await {
+                Ok(()) => {}
+                Err(JobsError::ClaimLost { .. }) => {
+                    // Somebody else has the job now. Dropping the attempt takes it out of the engine.
+                    tracing::warn!(job = %id, "the lease is lost");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(job = %id, error = describe_chain(&error), "a heartbeat failed");
+                }
+            },
+        }
+    };
+    let verdict = match verdict {
+        Ok(verdict) => verdict,
+        Err(panic) => {
+            // The panic's own text is printed by the panic hook; a caller never sees it.
+            tracing::error!(job = %id, %panic, "a worker panicked");
+            attempt::after_panic(inner, id).await
+        }
+    };
+    settle(inner, claim, verdict, id).await;
+}
+
+async fn settle(inner: &Inner, claim: Claim, verdict: Verdict, id: JobId) {
+    let settled = match verdict {
+        Verdict::Ended => inner.queue.complete(claim).await,
+        Verdict::Again => inner.queue.release(claim).await,
+    };
+    if let Err(error) = settled {
+        // Whoever claims it next sees the job's state and does the right thing.
+        tracing::warn!(job = %id, error = describe_chain(&error), "the queue entry stays");
+    }
+}
+
+/// Ends its task when it is dropped.
+struct Aborting(JoinHandle<Verdict>);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A reason why an attempt failed: a kind for programs, a text for the caller. The causes are logged where it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) kind: ErrorKind,
+    pub(crate) message: String,
+}
