@@ -29,11 +29,11 @@ struct Client {
 // Each Python client has its own environment: they pin nothing and disagree about dataclass-wizard.
 const CLIENTS: &[Client] = &[
     Client {
-        folder: "novita-client-0.5.7",
+        folder: "novita-0.5.7",
         installer: Installer::Python(&["novita-client==0.5.7"]),
     },
     Client {
-        folder: "novita-client-0.4.12",
+        folder: "novita-0.4.12",
         // This version forgets to declare pillow.
         installer: Installer::Python(&["novita-client==0.4.12", "dataclass-wizard<0.23", "pillow"]),
     },
@@ -72,6 +72,13 @@ pub(crate) fn ready(root: &Path) -> Vec<&'static str> {
         .map(|client| client.folder)
         .filter(|folder| root.join(folder).join(MARKER).is_file())
         .collect()
+}
+
+/// Whether a client of that name is one for Python.
+pub(crate) fn is_python(name: &str) -> bool {
+    CLIENTS
+        .iter()
+        .any(|client| client.folder == name && matches!(client.installer, Installer::Python(_)))
 }
 
 fn install_python(folder: &Path, requirements: &[&str]) -> anyhow::Result<()> {
