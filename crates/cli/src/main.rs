@@ -1,1 +1,50 @@
-fn main() {}
+//! The binary `pentimento`: reads arguments and settings, runs one command, and prints an error with all its causes.
+//!
+//! Exit codes: 0 done, 1 it failed, 2 the arguments or settings are wrong.
+
+mod args;
+mod assemble;
+mod commands;
+mod config;
+mod data_folder;
+mod machine;
+mod output;
+mod pictures;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command};
+use crate::config::{Config, ConfigError, Environment};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Settings first, because they say how to log; then the command.
+fn run(args: Args) -> anyhow::Result<()> {
+    let config = Config::load(
+        args.settings(),
+        args.config.as_deref(),
+        &Environment::of_process(),
+    )?;
+    telemetry::start(&config.telemetry)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match args.command {
+        Command::Serve(_) => runtime.block_on(commands::serve::run(config)),
+        Command::Demo(demo) => runtime.block_on(commands::demo::run(demo, config)),
+        Command::Generate(generate) => runtime.block_on(commands::generate::run(*generate, config)),
+        Command::Models(models) => commands::models::run(&models, &config),
+        Command::Doctor(doctor) => commands::doctor::run(&doctor, &config),
+        Command::Bench(bench) => commands::bench::run(&bench),
+    }
+}

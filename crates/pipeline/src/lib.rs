@@ -12,6 +12,7 @@ mod finish;
 mod guidance;
 mod img2img;
 mod loader;
+mod on_cpu;
 mod prepare;
 pub mod seeded;
 mod stable_diffusion;

@@ -37,9 +37,9 @@ pub(crate) fn output_of(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The same cargo that runs us, started in the repository root.
+/// Cargo, started in the repository root.
 pub(crate) fn cargo(root: &Path) -> Command {
-    let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    let mut command = Command::new("cargo");
     command.current_dir(root);
     command
 }

@@ -1,0 +1,330 @@
+//! The command line. A flag that is also a setting stays optional here: `config` decides what it means when it is absent.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use pentimento_types::{ImageFormat, SchedulerKind};
+use url::Url;
+
+use crate::config::{DeviceChoice, KeySetting, LogFormat, Settings};
+
+/// A self-hosted server for Stable Diffusion image-to-image that speaks the interfaces of hosted services.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pentimento",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Settings are taken from flags, then PENTIMENTO_* variables, then pentimento.toml, then defaults.\n\
+                  Try it without any model: pentimento demo"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// The settings file [default: pentimento.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// What to log: a level, or a filter like `pentimento=debug` [default: info for `serve`, warn for others]
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+
+    /// How to log [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Starts the server
+    Serve(Box<ServeArgs>),
+    /// Shows the server at work: no model, no settings, no network needed
+    Demo(DemoArgs),
+    /// Makes pictures without a server
+    Generate(Box<GenerateArgs>),
+    /// Looks at the model catalogue
+    Models(ModelsArgs),
+    /// Says what this machine offers and what would go wrong
+    Doctor(DoctorArgs),
+    /// Measures the parts of one picture
+    Bench(BenchArgs),
+}
+
+/// Where the models and the data are.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct PlaceArgs {
+    /// The model catalogue [default: models.toml, where there is one, else the built-in demo model only]
+    #[arg(long, value_name = "FILE")]
+    models: Option<PathBuf>,
+
+    /// What computes [default: auto]
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+}
+
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct ServeArgs {
+    /// Address and port; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    place: PlaceArgs,
+
+    /// The folder for pictures and the secret of their links [default: pentimento-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// The address under which callers reach the server; links begin with it [default: the Host header of each request]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<Url>,
+
+    /// A key that callers must send; may be repeated. Other users of this machine can read flags: PENTIMENTO_KEYS and
+    /// the settings file keep keys to yourself
+    #[arg(long = "key", alias = "keys", value_name = "LABEL=SECRET")]
+    keys: Vec<KeySetting>,
+
+    /// Seconds that running jobs get when the server is told to stop [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    grace_seconds: Option<u64>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct DemoArgs {
+    /// Ends after the pictures are saved, instead of serving on
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// The folder for the pictures and the server's data
+    #[arg(long, value_name = "DIR", default_value = "demo-output")]
+    pub(crate) out: PathBuf,
+
+    /// Another picture than the photograph that is built in
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<PathBuf>,
+
+    /// What the picture should become
+    #[arg(long, default_value = crate::commands::demo::PROMPT)]
+    pub(crate) prompt: String,
+
+    /// 0 gives the picture back, 1 ignores it
+    #[arg(long, default_value_t = crate::commands::demo::STRENGTH)]
+    pub(crate) strength: f64,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct GenerateArgs {
+    /// The picture to start from: PNG, JPEG or WebP; `-` reads it from the standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: PathBuf,
+
+    /// What the picture should show
+    #[arg(long)]
+    pub(crate) prompt: String,
+
+    /// What it should not show; counts when guidance is above 1
+    #[arg(long, default_value = "")]
+    pub(crate) negative: String,
+
+    /// A checkpoint of the catalogue
+    #[arg(long, default_value = "demo")]
+    pub(crate) model: String,
+
+    /// Steps of the whole schedule; strength decides how many of them run
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) steps: u32,
+
+    /// 0 gives the picture back, 1 ignores it
+    #[arg(long, default_value_t = 0.6, value_parser = unit_interval)]
+    pub(crate) strength: f64,
+
+    /// How closely to follow the prompt; up to 1 there is no guidance
+    #[arg(long, default_value_t = 1.0, value_parser = guidance_scale)]
+    pub(crate) guidance: f64,
+
+    /// The same seed gives the same picture [default: a random one, which is printed]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+
+    /// The diffusion scheduler, by its diffusers name: LCMScheduler, DDIM, EulerDiscrete [default: the checkpoint's]
+    #[arg(long, value_name = "NAME", value_parser = scheduler)]
+    pub(crate) scheduler: Option<SchedulerKind>,
+
+    /// 1 uses the text encoder's last layer, 2 the one before it
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=12))]
+    pub(crate) clip_skip: u32,
+
+    /// How many pictures; picture k uses seed + k
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub(crate) count: u32,
+
+    /// Where to; further pictures get `-1`, `-2` before the ending. `-` writes to the standard output
+    #[arg(long, value_name = "FILE", default_value = "out.png")]
+    pub(crate) out: PathBuf,
+
+    /// png, jpeg or webp [default: what the ending of --out says, else png]
+    #[arg(long, value_parser = image_format)]
+    pub(crate) format: Option<ImageFormat>,
+
+    /// Shows no picture in the terminal
+    #[arg(long)]
+    pub(crate) no_preview: bool,
+
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ModelsArgs {
+    #[command(subcommand)]
+    pub(crate) action: ModelsAction,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ModelsAction {
+    /// Lists every model that a request can name, and whether its files are there
+    List(ModelsListArgs),
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ModelsListArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+
+    /// One JSON document instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// `demo` is the built-in model; `sd15` has the shapes of Stable Diffusion 1.5 with random weights (4 GB of memory)
+    #[arg(long, default_value = "demo")]
+    pub(crate) model: BenchModel,
+
+    /// Side of the square picture, a multiple of 8 [default: 512 for sd15, 128 for demo]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=2048))]
+    pub(crate) size: Option<u32>,
+
+    /// UNet evaluations
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) steps: u32,
+
+    /// One JSON document instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `bench` runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchModel {
+    Demo,
+    Sd15,
+}
+
+impl Args {
+    /// The settings that were given as flags.
+    pub(crate) fn settings(&self) -> Settings {
+        let (serve, default_log) = match &self.command {
+            Command::Serve(serve) => (ServeArgs::clone(serve), "info"),
+            Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
+            Command::Generate(generate) => (ServeArgs::at(&generate.place), "warn"),
+            Command::Models(ModelsArgs {
+                action: ModelsAction::List(list),
+            }) => (ServeArgs::at(&list.place), "warn"),
+            Command::Demo(_) | Command::Bench(_) => (ServeArgs::default(), "warn"),
+        };
+        Settings {
+            listen: serve.listen,
+            models: serve.place.models,
+            data: serve.data,
+            device: serve.place.device,
+            public_url: serve.public_url,
+            keys: (!serve.keys.is_empty()).then_some(serve.keys),
+            grace_seconds: serve.grace_seconds,
+            log: self.log.clone(),
+            log_format: self.log_format,
+            ..Settings::with_default_log(default_log)
+        }
+    }
+}
+
+impl ServeArgs {
+    fn at(place: &PlaceArgs) -> Self {
+        Self {
+            place: place.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+fn unit_interval(text: &str) -> Result<f64, String> {
+    number_within(text, 0.0, 1.0)
+}
+
+fn guidance_scale(text: &str) -> Result<f64, String> {
+    number_within(text, 0.0, 100.0)
+}
+
+fn number_within(text: &str, low: f64, high: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    // NaN is in no range.
+    if (low..=high).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("not in {low}..={high}"))
+    }
+}
+
+fn scheduler(name: &str) -> Result<SchedulerKind, String> {
+    SchedulerKind::parse(name).ok_or_else(|| {
+        let names: Vec<&str> = SchedulerKind::ALL.iter().map(|kind| kind.class_name()).collect();
+        format!("there is no such scheduler; the names are {}", names.join(", "))
+    })
+}
+
+fn image_format(name: &str) -> Result<ImageFormat, String> {
+    ImageFormat::parse(name).ok_or_else(|| "the formats are png, jpeg and webp".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_refused() {
+        for bad in ["-0.1", "1.01", "NaN", "inf", "x", ""] {
+            assert!(unit_interval(bad).is_err(), "{bad}");
+        }
+        assert_eq!(unit_interval("0.3"), Ok(0.3));
+        assert!(scheduler("Nonsense").unwrap_err().contains("LCMScheduler"));
+        assert_eq!(scheduler("ddim"), Ok(SchedulerKind::DDIM));
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let args =
+            Args::try_parse_from(["pentimento", "serve", "--listen", "127.0.0.1:0", "--key", "a=b"]).unwrap();
+        let settings = args.settings();
+        assert_eq!(settings.listen, Some("127.0.0.1:0".parse().unwrap()));
+        assert_eq!(settings.keys.map(|keys| keys.len()), Some(1));
+        assert_eq!(settings.data, None);
+    }
+}

@@ -1,0 +1,165 @@
+//! The one place where everything is put together: catalogue, engine, jobs, storage, service, HTTP.
+//!
+//! Another store, queue or device is another line here and nowhere else.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::http::HeaderValue;
+use pentimento_api::{ApiConfig, AppState, CorsOrigins, build_router};
+use pentimento_catalog::Catalog;
+use pentimento_engine::{BatchPolicy, EngineHandle, EngineThread, PipelineExecutor};
+use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
+use pentimento_service::{KeyRing, Service, ServiceConfig, ServiceParts};
+use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
+use pentimento_types::{Clock, SystemClock};
+use tokio::net::TcpListener;
+
+use crate::config::{Config, ConfigError, DeviceChoice, HttpConfig};
+use crate::data_folder::DataFolder;
+
+/// Jobs that wait or run at once; one more is told to come back later.
+const UNFINISHED_JOBS: usize = 256;
+/// Ended jobs that can still be asked for.
+const REMEMBERED_JOBS: usize = 10_000;
+/// How long a worker may be silent before its job is given to another.
+const LEASE: Duration = Duration::from_secs(60);
+/// How long an ended job can be asked for.
+const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
+/// Time between two looks for pictures and jobs that can be deleted.
+const SWEEP: Duration = Duration::from_secs(60);
+/// A job that ended the process twice will do it a third time.
+const ATTEMPTS: u32 = 2;
+
+/// The models that can be named.
+pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
+    match &config.models {
+        Some(path) => Ok(Catalog::load(path)?),
+        None => Ok(Catalog::embedded_only()),
+    }
+}
+
+/// The device thread and the door to it.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) handle: EngineHandle,
+    thread: EngineThread,
+}
+
+impl Engine {
+    /// Starts it on the chosen device.
+    pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
+        let (executor, policy) = match config.device {
+            DeviceChoice::Auto | DeviceChoice::Cpu => (PipelineExecutor::cpu(), BatchPolicy::cpu()),
+            DeviceChoice::Cuda => {
+                return Err(ConfigError::Device {
+                    device: "cuda".to_owned(),
+                }
+                .into());
+            }
+        };
+        let (handle, thread) = pentimento_engine::Engine::start(executor, policy, clock())?;
+        Ok(Self { handle, thread })
+    }
+
+    /// Ends what is still running between two steps, and waits for the thread.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.handle.shutdown(Duration::ZERO).await;
+        tokio::task::spawn_blocking(move || self.thread.join()).await??;
+        Ok(())
+    }
+}
+
+/// A server without its socket.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) service: Service,
+    pub(crate) engine: Engine,
+    pub(crate) router: axum::Router,
+    pub(crate) api: ApiConfig,
+}
+
+/// Builds the whole server on a data folder.
+pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<Parts> {
+    let catalog = Arc::new(catalog(config)?);
+    let engine = Engine::start(config)?;
+    let images = ImageStore::open(&StorageConfig::Folder(data.path().join("images")))?;
+    let links = LinkSigner::open(&data.path().join("link-secret"))?;
+    let limits = MemoryLimits {
+        unfinished: UNFINISHED_JOBS,
+        finished: REMEMBERED_JOBS,
+    };
+    let jobs = Arc::new(MemoryJobs::new(clock(), limits));
+    let parts = ServiceParts {
+        catalog,
+        engine: engine.handle.clone(),
+        store: Arc::clone(&jobs) as Arc<dyn JobStore>,
+        queue: jobs,
+        images,
+        links,
+        clock: clock(),
+    };
+    let service = Service::start(parts, service_config(config, &engine.handle));
+    let keys = config
+        .http
+        .keys
+        .iter()
+        .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
+    let api = api_config(&config.http)?;
+    let router = build_router(AppState::new(service.clone(), KeyRing::new(keys), api.clone()));
+    Ok(Parts {
+        service,
+        engine,
+        router,
+        api,
+    })
+}
+
+fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
+    ServiceConfig {
+        link_ttl: config.link_ttl,
+        keep_jobs: KEEP_JOBS.max(config.link_ttl),
+        running_jobs: engine.status().max_jobs,
+        decoding_pictures: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        max_attempts: ATTEMPTS,
+        lease: LEASE,
+        sweep_interval: SWEEP,
+    }
+}
+
+/// Answers on the socket until `closed` is ready.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    api: ApiConfig,
+    closed: impl Future<Output = ()> + Send,
+) -> std::io::Result<()> {
+    pentimento_api::serve(listener, router, (&api).into(), closed).await
+}
+
+fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
+    let cors_origins = match http.cors_origins.as_deref() {
+        None => CorsOrigins::Any,
+        Some([]) => CorsOrigins::None,
+        Some(origins) => CorsOrigins::Only(
+            origins
+                .iter()
+                .map(|origin| {
+                    HeaderValue::from_str(origin).with_context(|| format!("{origin} is not an origin"))
+                })
+                .collect::<anyhow::Result<_>>()?,
+        ),
+    };
+    Ok(ApiConfig {
+        public_url: http.public_url.clone(),
+        trust_forwarded: http.trust_forwarded,
+        cors_origins,
+        ..ApiConfig::new()
+    })
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}

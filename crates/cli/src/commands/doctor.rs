@@ -1,0 +1,173 @@
+//! `pentimento doctor`: what this machine offers, what the settings mean, and what would go wrong with them.
+//!
+//! It starts nothing and leaves nothing behind; a finding that would stop the server makes the exit code 1.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use pentimento_catalog::{Availability, Catalog, ModelKind};
+
+use crate::args::DoctorArgs;
+use crate::commands::models::state_of;
+use crate::config::Config;
+use crate::data_folder::DataFolder;
+use crate::machine::{Machine, gibibytes};
+use crate::{assemble, output};
+
+/// Memory that a Stable Diffusion 1.5 checkpoint in float32 takes while it makes a 512x512 picture, about.
+const SD15_BYTES: u64 = 6 << 30;
+
+/// What was found, in the order in which it was looked for.
+#[derive(Debug, Default)]
+struct Findings {
+    /// The server would not start, or could make no picture.
+    faults: Vec<String>,
+    /// It would start, and somebody may be surprised.
+    hints: Vec<String>,
+}
+
+/// Prints the report; fails when something would go wrong.
+pub(crate) fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<()> {
+    let mut findings = Findings::default();
+    let machine = Machine::look();
+    show("version", env!("CARGO_PKG_VERSION"));
+    show("device", "cpu (this build has no GPU support)");
+    show(
+        "processor",
+        format_args!("{}, {} threads", machine.isa, machine.cores),
+    );
+    show("memory", memory(&machine));
+    show(
+        "settings",
+        config
+            .file
+            .as_deref()
+            .map_or("none; defaults".into(), Path::to_string_lossy),
+    );
+    look_at_machine(&machine, &mut findings);
+    look_at_models(config, &mut findings);
+    look_at_data(config, &mut findings);
+    look_at_network(config, &mut findings);
+    for hint in &findings.hints {
+        show("note", hint);
+    }
+    for fault in &findings.faults {
+        show("WRONG", fault);
+    }
+    anyhow::ensure!(
+        findings.faults.is_empty(),
+        "{} things would go wrong",
+        findings.faults.len()
+    );
+    show("verdict", "nothing found that would go wrong");
+    Ok(())
+}
+
+fn show(what: &str, text: impl std::fmt::Display) {
+    output::line(format_args!("{what:<10} {text}"));
+}
+
+fn memory(machine: &Machine) -> String {
+    let text = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), gibibytes);
+    format!(
+        "{} free of {}",
+        text(machine.memory_available),
+        text(machine.memory_total)
+    )
+}
+
+fn look_at_machine(machine: &Machine, findings: &mut Findings) {
+    if cfg!(target_arch = "x86_64") && !machine.isa.contains("avx2") {
+        findings
+            .hints
+            .push("this processor has no AVX2; pictures will take several times longer".to_owned());
+    }
+    if machine.memory_available.is_some_and(|bytes| bytes < SD15_BYTES) {
+        findings.hints.push(format!(
+            "a Stable Diffusion 1.5 checkpoint takes about {} for a 512x512 picture, which is more than is free",
+            gibibytes(SD15_BYTES)
+        ));
+    }
+}
+
+fn look_at_models(config: &Config, findings: &mut Findings) {
+    let catalog: Catalog = match assemble::catalog(config) {
+        Ok(catalog) => catalog,
+        Err(error) => {
+            findings.faults.push(format!("{error:#}"));
+            return;
+        }
+    };
+    let from = config
+        .models
+        .as_deref()
+        .map_or("built in".into(), Path::to_string_lossy);
+    let ready = catalog
+        .entries()
+        .iter()
+        .filter(|entry| entry.availability() == Availability::Available);
+    show(
+        "models",
+        format_args!("{} of {} ready ({from})", ready.count(), catalog.entries().len()),
+    );
+    for entry in catalog.entries() {
+        show(
+            "",
+            format_args!("{} `{}`: {}", entry.kind, entry.name, state_of(entry)),
+        );
+    }
+    let usable = |entry: &pentimento_catalog::ModelEntry| {
+        entry.kind == ModelKind::Checkpoint && entry.availability() == Availability::Available
+    };
+    if !catalog.entries().iter().any(|entry| usable(entry)) {
+        findings
+            .faults
+            .push("the catalogue has no checkpoint that can be used; every request would fail".to_owned());
+    }
+}
+
+fn look_at_data(config: &Config, findings: &mut Findings) {
+    if !config.data.exists() {
+        // Looking must not leave anything behind, so the folder is not made.
+        show("data", format_args!("{} (will be made)", config.data.display()));
+        let existing = config.data.ancestors().find(|path| path.exists());
+        let locked = existing
+            .and_then(|path| path.metadata().ok())
+            .is_some_and(|data| data.permissions().readonly());
+        if locked {
+            findings.faults.push(format!(
+                "the data folder {} cannot be made",
+                config.data.display()
+            ));
+        }
+        return;
+    }
+    match DataFolder::open(&config.data) {
+        Ok(folder) => show("data", format_args!("{} (writable)", folder.path().display())),
+        Err(error) => {
+            show("data", config.data.display());
+            findings.faults.push(format!("{error:#}"));
+        }
+    }
+}
+
+fn look_at_network(config: &Config, findings: &mut Findings) {
+    let keys = config.http.keys.len();
+    show(
+        "listen",
+        format_args!("http://{} ({keys} keys)", config.http.listen),
+    );
+    if let Err(error) = config.check_exposure() {
+        findings.faults.push(error.to_string());
+    }
+    if let Err(error) = TcpListener::bind(config.http.listen) {
+        findings
+            .faults
+            .push(format!("cannot listen on {}: {error}", config.http.listen));
+    }
+    if keys > 0 && config.http.public_url.is_none() && !config.http.listen.ip().is_loopback() {
+        findings
+            .hints
+            .push("without --public-url, links begin with the Host header of each request".to_owned());
+    }
+}

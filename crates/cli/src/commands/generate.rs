@@ -1,0 +1,288 @@
+//! `pentimento generate`: pictures without a server, through the same engine, with the same bytes as a server gives.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
+use pentimento_engine::{GenerationInput, JobEvent, JobEvents};
+use pentimento_service::{InputLimits, image_codec};
+use pentimento_types::{
+    GenerationRequest, ImageFormat, ImageSource, JobId, ModelId, Progress, RgbPicture, SchedulerChoice, Task,
+};
+
+use crate::args::GenerateArgs;
+use crate::config::{Config, ConfigError};
+use crate::{assemble, output, pictures};
+
+/// The standard input or output, where a file name is asked for.
+const PIPE: &str = "-";
+/// What this command reads at most; nobody but the user is harmed by a large picture.
+const LIMITS: InputLimits = InputLimits {
+    max_side: 8192,
+    max_bytes: 512 << 20,
+};
+
+/// Makes the pictures and writes them.
+pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()> {
+    let target = Target::of(&args)?;
+    let catalog = assemble::catalog(&config)?;
+    let checkpoint = resolve(&catalog, &args.model)?;
+    let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
+        .with_context(|| format!("cannot use {}", args.image.display()))?;
+    let request = Arc::new(request(&args, target.format));
+    if args.seed.is_none() {
+        output::note(format_args!("seed {}", request.seed));
+    }
+
+    let engine = assemble::Engine::start(&config)?;
+    let input = GenerationInput {
+        request: Arc::clone(&request),
+        checkpoint,
+        init_image,
+    };
+    let id = JobId::new();
+    let events = engine.handle.generate(id, input)?;
+    let finished = tokio::select! {
+        pictures = collect(events, &request) => pictures?,
+        _ = tokio::signal::ctrl_c() => {
+            engine.handle.cancel(id);
+            bail!("stopped by the user");
+        }
+    };
+    engine.stop().await?;
+
+    for (index, picture) in (0..).zip(&finished) {
+        let bytes = encode(picture, &request, index)?;
+        target.write(index, &bytes)?;
+        if !target.is_pipe() && !args.no_preview {
+            pictures::preview(&pictures::to_image(picture)?);
+        }
+    }
+    Ok(())
+}
+
+fn resolve(catalog: &pentimento_catalog::Catalog, name: &str) -> anyhow::Result<Arc<ModelEntry>> {
+    catalog
+        .resolve(&ModelId::new(name), ModelKind::Checkpoint)
+        .map_err(|error| {
+            let way_out = match &error {
+                CatalogError::NotFound { nearest, .. } if !nearest.is_empty() => {
+                    format!("did you mean {}?", nearest.join(" or "))
+                }
+                CatalogError::NotFound { .. }
+                | CatalogError::Unreadable { .. }
+                | CatalogError::Invalid { .. }
+                | CatalogError::ChecksumMismatch { .. }
+                | CatalogError::ChecksumOfFolder { .. } => {
+                    "`pentimento models list` shows what there is".to_owned()
+                }
+            };
+            anyhow::anyhow!("{error}; {way_out}")
+        })
+}
+
+fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path != Path::new(PIPE) {
+        return Ok(fs_err::read(path)?);
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(LIMITS.max_bytes + 1)
+        .read_to_end(&mut bytes)
+        .context("cannot read the standard input")?;
+    Ok(bytes)
+}
+
+fn request(args: &GenerateArgs, format: ImageFormat) -> GenerationRequest {
+    GenerationRequest {
+        task: Task::Img2Img,
+        model: ModelId::new(&args.model),
+        vae: None,
+        loras: Vec::new(),
+        embeddings: Vec::new(),
+        // The engine gets the decoded picture beside the request.
+        init_image: ImageSource::Inline(bytes::Bytes::new()),
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative.clone(),
+        image_count: args.count,
+        steps: args.steps,
+        strength: args.strength,
+        guidance_scale: args.guidance,
+        // 32 bits are short enough to type again.
+        seed: args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
+        clip_skip: args.clip_skip,
+        scheduler: SchedulerChoice {
+            kind: args.scheduler,
+            ..SchedulerChoice::default()
+        },
+        output_format: format,
+        file_stem: "pentimento".to_owned(),
+    }
+}
+
+/// Shows the progress, and gives the pictures in the order of their seeds.
+async fn collect(mut events: JobEvents, request: &GenerationRequest) -> anyhow::Result<Vec<RgbPicture>> {
+    let bar = progress_bar(request)?;
+    let mut pictures: Vec<Option<RgbPicture>> = vec![None; request.image_count as usize];
+    while let Some(event) = events.next().await {
+        match event {
+            JobEvent::Progress(Progress { done, total }) => {
+                bar.set_message("denoising");
+                bar.set_length(u64::from(total));
+                bar.set_position(u64::from(done));
+                if done == total {
+                    bar.set_message("decoding");
+                }
+            }
+            JobEvent::Picture { index, picture } => {
+                if let Some(place) = pictures.get_mut(index as usize) {
+                    *place = Some(picture);
+                }
+            }
+            JobEvent::Finished => break,
+            JobEvent::Failed(error) => {
+                bar.finish_and_clear();
+                return Err(anyhow::Error::new(error).context("the picture could not be made"));
+            }
+            JobEvent::Cancelled => bail!("the job was cancelled"),
+        }
+    }
+    bar.finish_and_clear();
+    pictures
+        .into_iter()
+        .collect::<Option<Vec<_>>>()
+        .context("the engine finished without all pictures")
+}
+
+/// On the standard error; hidden by indicatif where that is no terminal.
+fn progress_bar(request: &GenerationRequest) -> anyhow::Result<ProgressBar> {
+    let style = "{msg:10} {bar:32} {pos}/{len} evaluations, {elapsed} gone, {eta} left";
+    let bar = ProgressBar::new(u64::from(request.steps) * u64::from(request.image_count))
+        .with_style(ProgressStyle::with_template(style)?)
+        .with_message("preparing");
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    Ok(bar)
+}
+
+fn encode(picture: &RgbPicture, request: &GenerationRequest, index: u32) -> anyhow::Result<bytes::Bytes> {
+    let metadata = image_codec::ImageMetadata::new(request, index, picture.size());
+    Ok(image_codec::encode(picture, request.output_format, &metadata)?)
+}
+
+/// Where the pictures go, and in which format.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    path: PathBuf,
+    format: ImageFormat,
+}
+
+impl Target {
+    /// Everything that can be wrong about it is found before a model is loaded.
+    fn of(args: &GenerateArgs) -> Result<Self, ConfigError> {
+        let wrong = |problem: &str| ConfigError::Arguments {
+            problem: problem.to_owned(),
+        };
+        let path = args.out.clone();
+        let is_pipe = path == Path::new(PIPE);
+        if is_pipe && args.count > 1 {
+            return Err(wrong(
+                "the standard output takes one picture; use --out FILE with --count",
+            ));
+        }
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        let format = match (args.format, ending) {
+            (Some(format), _) => format,
+            (None, None) => ImageFormat::default(),
+            (None, Some(ending)) => ImageFormat::parse(ending).ok_or_else(|| {
+                wrong("the ending of --out is no picture format; use .png, .jpeg or .webp, or --format")
+            })?,
+        };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if !is_pipe && folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(wrong("the folder of --out does not exist"));
+        }
+        Ok(Self { path, format })
+    }
+
+    fn is_pipe(&self) -> bool {
+        self.path == Path::new(PIPE)
+    }
+
+    /// The name of picture `index`: the first has the plain one.
+    fn path_of(&self, index: u32) -> PathBuf {
+        if index == 0 {
+            return self.path.clone();
+        }
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let ending = self
+            .path
+            .extension()
+            .map_or_else(String::new, |ending| format!(".{}", ending.to_string_lossy()));
+        self.path.with_file_name(format!("{stem}-{index}{ending}"))
+    }
+
+    fn write(&self, index: u32, bytes: &[u8]) -> anyhow::Result<()> {
+        if self.is_pipe() {
+            let mut out = std::io::stdout().lock();
+            out.write_all(bytes)
+                .and_then(|()| out.flush())
+                .context("cannot write to the standard output")?;
+            return Ok(());
+        }
+        let path = self.path_of(index);
+        fs_err::write(&path, bytes)?;
+        output::line(path.display());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn target(more: &[&str]) -> Result<Target, ConfigError> {
+        let all = ["pentimento", "generate", "--image", "x.png", "--prompt", "p"];
+        let args = Args::try_parse_from(all.iter().chain(more)).unwrap();
+        let Command::Generate(args) = args.command else {
+            panic!("another command")
+        };
+        Target::of(&args)
+    }
+
+    #[test]
+    fn the_format_is_what_was_asked_for_then_what_the_ending_says() {
+        assert_eq!(target(&["--out", "a.webp"]).unwrap().format, ImageFormat::Webp);
+        assert_eq!(
+            target(&["--out", "a.webp", "--format", "jpg"]).unwrap().format,
+            ImageFormat::Jpeg
+        );
+        assert_eq!(target(&["--out", "-"]).unwrap().format, ImageFormat::Png);
+        assert!(
+            target(&["--out", "a.tiff"])
+                .unwrap_err()
+                .to_string()
+                .contains("--format")
+        );
+        assert!(target(&["--out", "no/such/folder/a.png"]).is_err());
+        assert!(
+            target(&["--out", "-", "--count", "2"])
+                .unwrap_err()
+                .to_string()
+                .contains("--count")
+        );
+    }
+
+    #[test]
+    fn further_pictures_are_numbered() {
+        let target = target(&["--out", "a.b.png"]).unwrap();
+        assert_eq!(target.path_of(0), Path::new("a.b.png"));
+        assert_eq!(target.path_of(2), Path::new("a.b-2.png"));
+    }
+}

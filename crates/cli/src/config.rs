@@ -1,0 +1,151 @@
+//! The settings of one run, from flags, then `PENTIMENTO_*` variables, then the settings file, then defaults.
+//!
+//! The only place that reads the environment. Whatever is not understood is an error that says where it stands.
+
+mod error;
+mod settings;
+mod values;
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+pub(crate) use error::ConfigError;
+pub(crate) use settings::{Environment, Settings};
+pub(crate) use values::{DeviceChoice, KeySetting, LogFormat};
+
+const DEFAULT_FILE: &str = "pentimento.toml";
+const DEFAULT_CATALOGUE: &str = "models.toml";
+const DEFAULT_DATA: &str = "pentimento-data";
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+/// How to log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TelemetryConfig {
+    /// In the words of `tracing_subscriber::EnvFilter`.
+    pub(crate) filter: String,
+    pub(crate) format: LogFormat,
+}
+
+/// The HTTP side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HttpConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) public_url: Option<Url>,
+    /// Whether a proxy in front sets `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    pub(crate) trust_forwarded: bool,
+    /// Web pages that may call; None lets all of them.
+    pub(crate) cors_origins: Option<Vec<String>>,
+    /// Keys of callers; none means that everybody who reaches the server may call.
+    pub(crate) keys: Vec<KeySetting>,
+}
+
+/// Everything that one run was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) http: HttpConfig,
+    pub(crate) telemetry: TelemetryConfig,
+    /// The catalogue; None is the built-in model only.
+    pub(crate) models: Option<PathBuf>,
+    /// The folder that the server owns.
+    pub(crate) data: PathBuf,
+    pub(crate) device: DeviceChoice,
+    /// How long a link to a finished picture works.
+    pub(crate) link_ttl: Duration,
+    /// How long running jobs get when the server is told to stop.
+    pub(crate) grace: Duration,
+    /// The settings file that was read.
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Puts the layers together. `file` is what `--config` says; without it, and without `PENTIMENTO_CONFIG`, a
+    /// `pentimento.toml` in the working directory is read where there is one.
+    pub(crate) fn load(
+        flags: Settings,
+        file: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        let named = file.map(Path::to_owned).or_else(|| environment.config_file());
+        let file = match named {
+            Some(path) => Some(path),
+            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file()),
+        };
+        let from_file = match &file {
+            Some(path) => Settings::from_file(path)?,
+            None => Settings::default(),
+        };
+        let settings = flags.or(environment.settings()?).or(from_file);
+        let config = Self::from_settings(settings, file);
+        config.check_keys()?;
+        Ok(config)
+    }
+
+    fn from_settings(settings: Settings, file: Option<PathBuf>) -> Self {
+        let seconds = |value: Option<u64>, default: u64| Duration::from_secs(value.unwrap_or(default));
+        let catalogue = Some(PathBuf::from(DEFAULT_CATALOGUE)).filter(|path| path.is_file());
+        Self {
+            http: HttpConfig {
+                listen: settings.listen.unwrap_or(DEFAULT_LISTEN),
+                public_url: settings.public_url,
+                trust_forwarded: settings.trust_forwarded.unwrap_or(false),
+                cors_origins: settings.cors_origins,
+                keys: settings.keys.unwrap_or_default(),
+            },
+            telemetry: TelemetryConfig {
+                filter: settings
+                    .log
+                    .or(settings.default_log)
+                    .unwrap_or_else(|| "info".to_owned()),
+                format: settings.log_format.unwrap_or_default(),
+            },
+            models: settings.models.or(catalogue),
+            data: settings.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA)),
+            device: settings.device.unwrap_or_default(),
+            link_ttl: seconds(settings.link_ttl_seconds, 3600),
+            grace: seconds(settings.grace_seconds, 30),
+            file,
+        }
+    }
+
+    /// Two keys with one label could not be told apart in the jobs they own.
+    fn check_keys(&self) -> Result<(), ConfigError> {
+        for (index, key) in self.http.keys.iter().enumerate() {
+            if self.http.keys[..index]
+                .iter()
+                .any(|other| other.label == key.label)
+            {
+                return Err(ConfigError::KeyLabelTwice {
+                    label: key.label.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A server without keys answers everybody who reaches it, so only this machine may reach it.
+    pub(crate) fn check_exposure(&self) -> Result<(), ConfigError> {
+        if self.http.keys.is_empty() && !self.http.listen.ip().is_loopback() {
+            return Err(ConfigError::Exposed {
+                listen: self.http.listen,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Whether the standard output is a terminal in which colours make a picture.
+pub(crate) fn terminal_shows_pictures() -> bool {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place that reads the environment"
+    )]
+    let (term, no_color) = (std::env::var_os("TERM"), std::env::var_os("NO_COLOR"));
+    std::io::stdout().is_terminal() && no_color.is_none() && term.is_some_and(|name| name != "dumb")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! What can be wrong with the settings. Every text says where it stands and what to do; none repeats a secret.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Ends the program with exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read the settings file {}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("the settings file {} is not right, line {line}: {problem}", path.display())]
+    File {
+        path: PathBuf,
+        line: usize,
+        problem: String,
+    },
+    #[error("there is no setting {name}; the settings are {known}")]
+    UnknownVariable { name: String, known: String },
+    #[error("the variable {name} is not right: {problem}")]
+    Variable { name: String, problem: String },
+    #[error("two keys have the label `{label}`; give each key a label of its own")]
+    KeyLabelTwice { label: String },
+    #[error(
+        "the log filter `{filter}` is not right; write a level like `info` or a filter like `pentimento=debug`"
+    )]
+    LogFilter {
+        filter: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error(
+        "without keys the server listens on this machine only, and {listen} can be reached from others; \
+         set a key with PENTIMENTO_KEYS=label=secret, `keys = [\"label=secret\"]` in pentimento.toml or \
+         --key label=secret, or listen on 127.0.0.1:{}",
+        listen.port()
+    )]
+    Exposed { listen: SocketAddr },
+    #[error("this build has no support for {device}; use --device auto or --device cpu")]
+    Device { device: String },
+    #[error("{problem}")]
+    Arguments { problem: String },
+}

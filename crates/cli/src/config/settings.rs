@@ -1,0 +1,221 @@
+//! One layer of settings: all optional, and the same for flags, variables and the file.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use url::Url;
+
+use super::{ConfigError, DeviceChoice, KeySetting, LogFormat};
+
+const PREFIX: &str = "PENTIMENTO_";
+const CONFIG_VARIABLE: &str = "PENTIMENTO_CONFIG";
+/// Variables that steer the project's own tests; the server does not look at them.
+const TEST_PREFIX: &str = "PENTIMENTO_TEST_";
+
+/// What one layer says; None is nothing.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) models: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) device: Option<DeviceChoice>,
+    pub(crate) public_url: Option<Url>,
+    pub(crate) trust_forwarded: Option<bool>,
+    pub(crate) cors_origins: Option<Vec<String>>,
+    pub(crate) keys: Option<Vec<KeySetting>>,
+    pub(crate) link_ttl_seconds: Option<u64>,
+    pub(crate) grace_seconds: Option<u64>,
+    pub(crate) log: Option<String>,
+    pub(crate) log_format: Option<LogFormat>,
+    /// What the command logs when nobody says anything; below every layer.
+    #[serde(skip)]
+    pub(crate) default_log: Option<String>,
+}
+
+impl Settings {
+    /// Nothing but a command's own default for the log.
+    pub(crate) fn with_default_log(filter: &str) -> Self {
+        Self {
+            default_log: Some(filter.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// What this layer says, and where it says nothing, what the lower one says.
+    pub(crate) fn or(self, lower: Self) -> Self {
+        Self {
+            listen: self.listen.or(lower.listen),
+            models: self.models.or(lower.models),
+            data: self.data.or(lower.data),
+            device: self.device.or(lower.device),
+            public_url: self.public_url.or(lower.public_url),
+            trust_forwarded: self.trust_forwarded.or(lower.trust_forwarded),
+            cors_origins: self.cors_origins.or(lower.cors_origins),
+            keys: self.keys.or(lower.keys),
+            link_ttl_seconds: self.link_ttl_seconds.or(lower.link_ttl_seconds),
+            grace_seconds: self.grace_seconds.or(lower.grace_seconds),
+            log: self.log.or(lower.log),
+            log_format: self.log_format.or(lower.log_format),
+            default_log: self.default_log.or(lower.default_log),
+        }
+    }
+
+    /// Reads a settings file. Relative paths in it start at its own folder.
+    pub(super) fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs_err::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut settings = Self::from_text(&text, path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for place in [&mut settings.models, &mut settings.data].into_iter().flatten() {
+            *place = folder.join(&place);
+        }
+        Ok(settings)
+    }
+
+    fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+            // `message` quotes no line of the file, which may hold a secret.
+            ConfigError::File {
+                path: path.to_owned(),
+                line,
+                problem: error.message().to_owned(),
+            }
+        })
+    }
+}
+
+/// The `PENTIMENTO_*` variables of the process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Environment {
+    variables: Vec<(String, OsString)>,
+}
+
+impl Environment {
+    /// Those of this process.
+    pub(crate) fn of_process() -> Self {
+        let ours = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        Self {
+            variables: ours
+                .filter(|(name, _)| name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX))
+                .collect(),
+        }
+    }
+
+    /// Made-up ones.
+    #[cfg(test)]
+    pub(super) fn of(variables: &[(&str, &str)]) -> Self {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), OsString::from(value));
+        Self {
+            variables: variables.iter().map(own).collect(),
+        }
+    }
+
+    /// The settings file that a variable names.
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
+        self.variables
+            .iter()
+            .find(|(name, _)| name == CONFIG_VARIABLE)
+            .map(|(_, value)| PathBuf::from(value))
+    }
+
+    /// What the variables say. A variable with our prefix that is no setting is most likely a slip.
+    pub(super) fn settings(&self) -> Result<Settings, ConfigError> {
+        let mut settings = Settings::default();
+        for (name, value) in &self.variables {
+            if name == CONFIG_VARIABLE {
+                continue;
+            }
+            let value = value.to_str().ok_or_else(|| problem(name, "it is not UTF-8"))?;
+            settings.read_variable(name, value)?;
+        }
+        Ok(settings)
+    }
+}
+
+impl Settings {
+    const VARIABLES: &'static [&'static str] = &[
+        "LISTEN",
+        "MODELS",
+        "DATA",
+        "DEVICE",
+        "PUBLIC_URL",
+        "TRUST_FORWARDED",
+        "CORS_ORIGINS",
+        "KEYS",
+        "LINK_TTL_SECONDS",
+        "GRACE_SECONDS",
+        "LOG",
+        "LOG_FORMAT",
+    ];
+
+    fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        match name.strip_prefix(PREFIX).unwrap_or(name) {
+            "LISTEN" => self.listen = Some(parsed(name, value)?),
+            "MODELS" => self.models = Some(value.into()),
+            "DATA" => self.data = Some(value.into()),
+            "DEVICE" => self.device = Some(chosen(name, value)?),
+            "PUBLIC_URL" => self.public_url = Some(parsed(name, value)?),
+            "TRUST_FORWARDED" => self.trust_forwarded = Some(parsed(name, value)?),
+            "CORS_ORIGINS" => self.cors_origins = Some(listed(value).map(str::to_owned).collect()),
+            "KEYS" => {
+                self.keys = Some(
+                    listed(value)
+                        .map(|key| parsed(name, key))
+                        .collect::<Result<_, _>>()?,
+                )
+            }
+            "LINK_TTL_SECONDS" => self.link_ttl_seconds = Some(parsed(name, value)?),
+            "GRACE_SECONDS" => self.grace_seconds = Some(parsed(name, value)?),
+            "LOG" => self.log = Some(value.to_owned()),
+            "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
+            _ => {
+                let known: Vec<String> = Self::VARIABLES
+                    .iter()
+                    .map(|word| format!("{PREFIX}{word}"))
+                    .collect();
+                return Err(ConfigError::UnknownVariable {
+                    name: name.to_owned(),
+                    known: known.join(", "),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Several values in one variable, with commas between them.
+fn listed(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+fn parsed<T: FromStr<Err: std::fmt::Display>>(name: &str, value: &str) -> Result<T, ConfigError> {
+    value.trim().parse().map_err(|error| problem(name, error))
+}
+
+fn chosen<T: ValueEnum>(name: &str, value: &str) -> Result<T, ConfigError> {
+    T::from_str(value.trim(), true).map_err(|_| {
+        let choices: Vec<String> = T::value_variants()
+            .iter()
+            .filter_map(ValueEnum::to_possible_value)
+            .filter(|choice| !choice.is_hide_set())
+            .map(|choice| choice.get_name().to_owned())
+            .collect();
+        problem(name, format_args!("it must be one of {}", choices.join(", ")))
+    })
+}
+
+fn problem(name: &str, problem: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Variable {
+        name: name.to_owned(),
+        problem: problem.to_string(),
+    }
+}

@@ -1,0 +1,150 @@
+//! Precedence, and that every slip is an error which says where it stands and keeps secrets to itself.
+
+use super::*;
+
+fn flags(listen: Option<&str>) -> Settings {
+    Settings {
+        listen: listen.map(|text| text.parse().unwrap()),
+        ..Settings::default()
+    }
+}
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pentimento.toml");
+    fs_err::write(&path, text).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn flags_win_over_variables_over_the_file_over_defaults() {
+    let (folder, path) = file("listen = \"127.0.0.1:3\"\ndata = \"d\"\ngrace_seconds = 7\nlog = \"debug\"\n");
+    let variables = Environment::of(&[
+        ("PENTIMENTO_LISTEN", "127.0.0.1:2"),
+        ("PENTIMENTO_GRACE_SECONDS", "9"),
+    ]);
+
+    let all = Config::load(flags(Some("127.0.0.1:1")), Some(&path), &variables).unwrap();
+    assert_eq!(all.http.listen.port(), 1);
+    assert_eq!(all.grace, Duration::from_secs(9));
+    assert_eq!(all.telemetry.filter, "debug");
+    assert_eq!(all.data, folder.path().join("d"), "relative to the file");
+    assert_eq!(all.file, Some(path.clone()));
+
+    let no_flag = Config::load(flags(None), Some(&path), &variables).unwrap();
+    assert_eq!(no_flag.http.listen.port(), 2);
+    let only_file = Config::load(flags(None), Some(&path), &Environment::default()).unwrap();
+    assert_eq!(only_file.http.listen.port(), 3);
+    assert_eq!(only_file.link_ttl, Duration::from_secs(3600));
+
+    let named = Environment::of(&[("PENTIMENTO_CONFIG", path.to_str().unwrap())]);
+    assert_eq!(Config::load(flags(None), None, &named).unwrap(), only_file);
+}
+
+#[test]
+fn the_default_log_of_a_command_is_below_everything() {
+    let (_folder, path) = file("log = \"trace\"\n");
+    let quiet = Settings::with_default_log("warn");
+    let environment = Environment::default();
+    assert_eq!(
+        Config::load(quiet.clone(), Some(&path), &environment)
+            .unwrap()
+            .telemetry
+            .filter,
+        "trace"
+    );
+    let (_folder, empty) = file("");
+    assert_eq!(
+        Config::load(quiet, Some(&empty), &environment)
+            .unwrap()
+            .telemetry
+            .filter,
+        "warn"
+    );
+}
+
+#[test]
+fn an_unknown_key_names_its_line_and_a_secret_stays_one() {
+    let text = "# comment\nkeys = [\"a=hunter2\"]\n\nlisten_on = \"x\"\n";
+    let (_folder, path) = file(text);
+    let error = Config::load(flags(None), Some(&path), &Environment::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("line 4") && error.contains("listen_on"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+
+    let (_folder, path) = file("keys = [\"hunter2\"]\n");
+    let error = Config::load(flags(None), Some(&path), &Environment::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("line 1") && error.contains("label=secret"),
+        "{error}"
+    );
+    assert!(!error.contains("hunter2"), "{error}");
+
+    let (_folder, path) = file("keys = [\"a=hunter2\"]\n");
+    let config = Config::load(flags(None), Some(&path), &Environment::default()).unwrap();
+    assert_eq!(config.http.keys[0].secret.expose(), "hunter2");
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn variables_are_read_and_slips_are_errors() {
+    let variables = Environment::of(&[
+        ("PENTIMENTO_KEYS", "alice=s1, bob=s2,"),
+        ("PENTIMENTO_DEVICE", "CPU"),
+        ("PENTIMENTO_LOG_FORMAT", "json"),
+        ("PENTIMENTO_PUBLIC_URL", "https://pictures.example/base"),
+        ("PENTIMENTO_TRUST_FORWARDED", "true"),
+    ]);
+    let (_folder, empty) = file("");
+    let config = Config::load(flags(None), Some(&empty), &variables).unwrap();
+    assert_eq!(config.http.keys.len(), 2);
+    assert_eq!(config.device, DeviceChoice::Cpu);
+    assert!(config.http.trust_forwarded);
+
+    for (name, value, says) in [
+        ("PENTIMENTO_LISTNE", "x", "PENTIMENTO_LISTEN"),
+        ("PENTIMENTO_LISTEN", "here", "PENTIMENTO_LISTEN"),
+        ("PENTIMENTO_DEVICE", "tpu", "auto, cpu"),
+        ("PENTIMENTO_KEYS", "a=x,a=y", "label `a`"),
+        ("PENTIMENTO_KEYS", "a b=x", "label of a key"),
+        ("PENTIMENTO_GRACE_SECONDS", "-1", "PENTIMENTO_GRACE_SECONDS"),
+    ] {
+        let error = Config::load(flags(None), Some(&empty), &Environment::of(&[(name, value)])).unwrap_err();
+        assert!(error.to_string().contains(says), "{name}={value}: {error}");
+    }
+}
+
+#[test]
+fn without_keys_only_this_machine_may_be_listened_on() {
+    let (_folder, empty) = file("");
+    let load = |listen: &str, environment: &Environment| {
+        Config::load(flags(Some(listen)), Some(&empty), environment)
+            .unwrap()
+            .check_exposure()
+    };
+    let none = Environment::default();
+    assert!(load("127.0.0.1:80", &none).is_ok());
+    assert!(load("[::1]:80", &none).is_ok());
+    for open in ["0.0.0.0:80", "[::]:80", "192.0.2.1:80"] {
+        let error = load(open, &none).unwrap_err().to_string();
+        assert!(
+            error.contains("PENTIMENTO_KEYS") && error.contains("127.0.0.1:80"),
+            "{error}"
+        );
+    }
+    assert!(load("0.0.0.0:80", &Environment::of(&[("PENTIMENTO_KEYS", "a=b")])).is_ok());
+}
+
+#[test]
+fn a_missing_settings_file_that_was_named_is_an_error() {
+    let error = Config::load(
+        flags(None),
+        Some(Path::new("no/such.toml")),
+        &Environment::default(),
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("no/such.toml"), "{error}");
+}

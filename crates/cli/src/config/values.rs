@@ -1,0 +1,93 @@
+//! The values of single settings: each reads itself from text, and a secret never shows itself.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use serde::Deserialize;
+
+/// A text that is not printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the one who compares it.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// A key of a caller: `label=secret`. The label stands in logs and jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct KeySetting {
+    pub(crate) label: String,
+    pub(crate) secret: Secret,
+}
+
+impl FromStr for KeySetting {
+    type Err = String;
+
+    // The text is never part of a message: it may be a secret that was written without its label.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (label, secret) = text
+            .split_once('=')
+            .ok_or("write a key as label=secret: a name for it, and what callers send")?;
+        let (label, secret) = (label.trim(), secret.trim());
+        if label.is_empty()
+            || !label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        {
+            return Err("the label of a key has letters, digits, `-`, `_` and `.` only".to_owned());
+        }
+        if secret.is_empty() || secret.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(format!(
+                "the secret of the key `{label}` is empty or has white space in it"
+            ));
+        }
+        Ok(Self {
+            label: label.to_owned(),
+            secret: Secret(secret.to_owned()),
+        })
+    }
+}
+
+impl TryFrom<String> for KeySetting {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DeviceChoice {
+    /// The best this build and machine have
+    #[default]
+    Auto,
+    /// The processor
+    Cpu,
+    /// A CUDA device; this build has no support for it
+    #[value(hide = true)]
+    Cuda,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document a line
+    Json,
+}

@@ -1,0 +1,110 @@
+//! What the machine offers: instruction set, cores and memory. Linux tells all of it, other systems a part.
+
+use std::path::Path;
+
+/// Facts about this machine; None where the system does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// The instruction set, and the extensions that matter for this program.
+    pub(crate) isa: String,
+    /// Threads that may run at once.
+    pub(crate) cores: usize,
+    /// All memory, or what the container may use of it, in bytes.
+    pub(crate) memory_total: Option<u64>,
+    /// What could be taken now, in bytes.
+    pub(crate) memory_available: Option<u64>,
+}
+
+impl Machine {
+    /// Looks now.
+    pub(crate) fn look() -> Self {
+        let meminfo = fs_err::read_to_string("/proc/meminfo").unwrap_or_default();
+        let limit = cgroup_number("memory.max");
+        let used = cgroup_number("memory.current");
+        let free_in_container = limit.zip(used).map(|(limit, used)| limit.saturating_sub(used));
+        Self {
+            isa: isa(),
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory_total: least(field_bytes(&meminfo, "MemTotal"), limit),
+            memory_available: least(field_bytes(&meminfo, "MemAvailable"), free_in_container),
+        }
+    }
+}
+
+/// The most memory that this process has used so far, in bytes.
+pub(crate) fn peak_memory() -> Option<u64> {
+    field_bytes(&fs_err::read_to_string("/proc/self/status").ok()?, "VmHWM")
+}
+
+/// Bytes as people read them.
+pub(crate) fn gibibytes(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is printed")]
+    let gibibytes = bytes as f64 / f64::from(1 << 30);
+    format!("{gibibytes:.1} GiB")
+}
+
+fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// A line `Name:   123 kB`, as the files in /proc have it.
+fn field_bytes(text: &str, name: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// The limit of a container; `max` is none.
+fn cgroup_number(file: &str) -> Option<u64> {
+    fs_err::read_to_string(Path::new("/sys/fs/cgroup").join(file))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn isa() -> String {
+    let mut words = vec![std::env::consts::ARCH];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let extensions = [
+            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+            ("fma", std::arch::is_x86_feature_detected!("fma")),
+            ("f16c", std::arch::is_x86_feature_detected!("f16c")),
+            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+        ];
+        words.extend(
+            extensions
+                .into_iter()
+                .filter(|(_, there)| *there)
+                .map(|(name, _)| name),
+        );
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_proc_are_read() {
+        let text = "MemTotal:       16 kB\nMemAvailable:    8 kB\nHugePages_Total: 0\n";
+        assert_eq!(field_bytes(text, "MemAvailable"), Some(8192));
+        assert_eq!(field_bytes(text, "HugePages_Total"), None);
+        assert_eq!(field_bytes(text, "Mem"), None);
+        assert_eq!(gibibytes(3 << 29), "1.5 GiB");
+    }
+
+    #[test]
+    fn this_machine_has_a_core_and_an_instruction_set() {
+        let machine = Machine::look();
+        assert!(machine.cores >= 1);
+        assert!(machine.isa.starts_with(std::env::consts::ARCH));
+    }
+}

@@ -1,0 +1,24 @@
+//! Constructors for callers that name no tensor type, such as `pentimento bench`: everything on the CPU.
+
+use candle_core::Device;
+use pentimento_catalog::ModelEntry;
+
+use crate::{PipelineError, StableDiffusion, seeded};
+
+impl StableDiffusion {
+    /// As [`StableDiffusion::load`], on the CPU.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::load`].
+    pub fn load_on_cpu(entry: &ModelEntry) -> Result<Self, PipelineError> {
+        Self::load(entry, &Device::Cpu)
+    }
+
+    /// As [`seeded::stable_diffusion`], on the CPU.
+    ///
+    /// # Errors
+    /// As [`seeded::stable_diffusion`].
+    pub fn seeded_on_cpu(shape: seeded::Shape, seed: u64) -> Result<Self, PipelineError> {
+        seeded::stable_diffusion(shape, seed, &Device::Cpu)
+    }
+}
