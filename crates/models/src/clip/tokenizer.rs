@@ -90,12 +90,33 @@ impl ClipTokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let mut tokens = self.tokens(text)?;
         tokens.truncate(self.length - 2);
+        Ok(self.framed(&tokens))
+    }
+
+    /// The ids of the whole `text` in pieces as [`Self::encode`] gives them, 75 tokens each: at least one piece,
+    /// and nothing is cut off. A text that fits into one piece gives exactly [`Self::encode`]'s.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_chunks(&self, text: &str) -> Result<Vec<Vec<u32>>, ModelError> {
+        let tokens = self.tokens(text)?;
+        if tokens.is_empty() {
+            return Ok(vec![self.framed(&[])]);
+        }
+        Ok(tokens
+            .chunks(self.length - 2)
+            .map(|chunk| self.framed(chunk))
+            .collect())
+    }
+
+    /// Begin, the tokens, end, padding.
+    fn framed(&self, tokens: &[u32]) -> Vec<u32> {
         let mut ids = Vec::with_capacity(self.length);
         ids.push(self.begin);
-        ids.append(&mut tokens);
+        ids.extend_from_slice(tokens);
         ids.push(self.end);
         ids.resize(self.length, self.pad);
-        Ok(ids)
+        ids
     }
 
     /// The ids of `text` itself, of any number, without begin, end and padding.

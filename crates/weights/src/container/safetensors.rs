@@ -20,6 +20,14 @@ pub(crate) struct StoredTensor {
     end: usize,
 }
 
+/// The dtypes that weights have, on disk and in candle.
+const FLOATS: [(Dtype, DType); 4] = [
+    (Dtype::F32, DType::F32),
+    (Dtype::F16, DType::F16),
+    (Dtype::BF16, DType::BF16),
+    (Dtype::F64, DType::F64),
+];
+
 /// One safetensors file with its index.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
@@ -95,19 +103,13 @@ impl TensorFile {
         let bytes = content
             .get(stored.start..stored.end)
             .ok_or_else(|| candle_core::Error::from(changed()))?;
-        let from = match stored.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            Dtype::F64 => DType::F64,
-            other => {
-                return Err(candle_core::Error::from(WeightsError::Dtype {
-                    file: self.name.clone(),
-                    tensor: name.to_owned(),
-                    found: format!("{other:?}"),
-                }));
-            }
+        let unsupported = || WeightsError::Dtype {
+            file: self.name.clone(),
+            tensor: name.to_owned(),
+            found: format!("{:?}", stored.dtype),
         };
+        let from = FLOATS.iter().find(|(stored_as, _)| *stored_as == stored.dtype);
+        let (_, from) = *from.ok_or_else(|| candle_core::Error::from(unsupported()))?;
         match (from, dtype) {
             (DType::F16, DType::F32) => {
                 Tensor::from_vec(widen(bytes, half::f16::from_le_bytes), shape, device)

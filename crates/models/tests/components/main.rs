@@ -1,0 +1,17 @@
+//! Every network against full tensors from diffusers and transformers (`tests/golden/generate/components.py`), and
+//! against itself: alone and in a batch.
+
+#[cfg(test)]
+mod batch;
+#[cfg(test)]
+mod clip;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tokenizer;
+#[cfg(test)]
+mod unet;
+#[cfg(test)]
+mod vae;

@@ -1,0 +1,152 @@
+//! What does not fit is refused with names: tensors, shapes, architectures, inputs.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Tensor};
+use pentimento_models::{ClipTextConfig, UNet, UNetConfig, Vae, VaeConfig};
+use pentimento_types::describe_chain;
+use pentimento_weights::{Checkpoint, Component};
+use serde_json::{Value, json};
+
+use crate::support::{CPU, tiny, unet, vae, wave};
+
+/// Loads the tiny UNet after `change` has been at its tensors.
+fn load(change: impl Fn(&mut HashMap<String, Tensor>)) -> Result<(), String> {
+    const FILE: &str = "unet/diffusion_pytorch_model.safetensors";
+    let model = tiny("tiny");
+    let bytes = model.read(FILE).unwrap();
+    let mut tensors = candle_core::safetensors::load_buffer(&bytes, &CPU).unwrap();
+    change(&mut tensors);
+    let bytes = safetensors::serialize(tensors, None).unwrap();
+    let changed = Checkpoint::in_memory("m", move |path| (path == FILE).then(|| bytes.clone()));
+    let component = changed.component("unet", DType::F32, &CPU).unwrap();
+    let config: UNetConfig = model.json("unet/config.json").unwrap();
+    UNet::new(&config, component.var_builder()).map_err(|e| describe_chain(&e))?;
+    component.finish().map_err(|e| describe_chain(&e))
+}
+
+#[test]
+fn missing_extra_and_misshapen_tensors_are_named() {
+    let file = "m/unet/diffusion_pytorch_model.safetensors";
+    assert_eq!(load(|_| ()), Ok(()));
+    let missing = load(|t| drop(t.remove("mid_block.resnets.0.conv1.weight"))).unwrap_err();
+    assert_eq!(
+        missing,
+        format!(
+            "loading the unet: {file}: tensor `mid_block.resnets.0.conv1.weight` is missing, expected shape [64, 64, 3, 3]"
+        )
+    );
+    let misshapen = load(|t| drop(t.insert("conv_in.bias".to_owned(), wave(&[31], 0.0)))).unwrap_err();
+    assert_eq!(
+        misshapen,
+        format!("loading the unet: {file}: tensor `conv_in.bias` has shape [31], expected [32]")
+    );
+    let extra =
+        load(|t| drop(t.insert("add_embedding.linear_1.bias".to_owned(), wave(&[4], 0.0)))).unwrap_err();
+    assert_eq!(
+        extra,
+        format!(
+            "{file}: 1 tensors are not part of the expected network, first `add_embedding.linear_1.bias`"
+        )
+    );
+}
+
+#[test]
+fn architectures_we_do_not_build_are_named() {
+    let model = tiny("tiny");
+    let with = |file: &str, key: &str, value: Value| {
+        let mut config: Value = model.json(file).unwrap();
+        config[key] = value;
+        config
+    };
+    for (key, value) in [
+        (
+            "down_block_types",
+            json!(["AttnDownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D"]),
+        ),
+        ("mid_block_type", json!("UNetMidBlock2D")),
+        ("addition_embed_type", json!("text_time")),
+        ("class_embed_type", json!("timestep")),
+        ("act_fn", json!("gelu")),
+        ("num_attention_heads", json!(8)),
+        ("attention_head_dim", json!([4, 4, 5, 4])),
+        ("attention_head_dim", json!([4, 4])),
+        ("norm_num_groups", json!(7)),
+        ("block_out_channels", json!([])),
+        ("layers_per_block", json!(0)),
+        ("cross_attention_dim", json!([32, 32, 32, 48])),
+        ("time_embedding_type", json!("fourier")),
+        ("conv_in_kernel", json!(1)),
+    ] {
+        let error = serde_json::from_value::<UNetConfig>(with("unet/config.json", key, value)).unwrap_err();
+        assert!(
+            error.to_string().contains(key) || key == "block_out_channels",
+            "{key}: {error}"
+        );
+    }
+    for (key, value) in [
+        ("down_block_types", json!(["AttnDownEncoderBlock2D"])),
+        ("latents_mean", json!([0, 0, 0, 0])),
+        ("shift_factor", json!(0.1)),
+        ("scaling_factor", json!(0)),
+        ("norm_num_groups", json!(0)),
+    ] {
+        let error = serde_json::from_value::<VaeConfig>(with("vae/config.json", key, value)).unwrap_err();
+        assert!(error.to_string().contains(key), "{key}: {error}");
+    }
+    for (key, value) in [
+        ("hidden_act", json!("relu")),
+        ("num_attention_heads", json!(5)),
+        ("use_attention_mask", json!(true)),
+    ] {
+        let config = with("text_encoder/config.json", key, value);
+        assert!(serde_json::from_value::<ClipTextConfig>(config).is_err(), "{key}");
+    }
+}
+
+#[test]
+fn inputs_of_the_wrong_shape_are_named() {
+    let plain = unet("tiny");
+    let (sample, steps, context) = (wave(&[2, 4, 8, 8], 0.0), wave(&[2], 0.0), wave(&[2, 77, 32], 0.0));
+    let error = |sample: &Tensor, steps: &Tensor, context: &Tensor, guidance: Option<&Tensor>| {
+        plain
+            .forward(sample, steps, context, guidance)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        error(&wave(&[2, 9, 8, 8], 0.0), &steps, &context, None),
+        "latent has shape [2, 9, 8, 8], expected (B, 4, h, w)"
+    );
+    assert!(error(&sample, &wave(&[1], 0.0), &context, None).starts_with("timesteps has shape [1]"));
+    assert!(error(&sample, &steps, &wave(&[2, 77, 33], 0.0), None).starts_with("conditioning has shape"));
+    assert_eq!(
+        error(&sample, &steps, &context, Some(&wave(&[2, 256], 0.0))),
+        "guidance embedding has shape [2, 256], expected none for this unet"
+    );
+    assert!(vae().encode_moments(&wave(&[1, 3, 65, 64], 0.0)).is_err());
+    assert!(vae().decode(&wave(&[1, 3, 8, 8], 0.0)).is_err());
+}
+
+#[test]
+fn seeded_networks_load_and_stay_finite() {
+    let model = tiny("tiny-lcm");
+    let component = |seed| Component::seeded(seed, DType::F32, &CPU);
+    let config: UNetConfig = model.json("unet/config.json").unwrap();
+    let unet = UNet::new(&config, component(1).var_builder()).unwrap();
+    let out = unet
+        .forward(
+            &wave(&[1, 4, 8, 8], 0.0),
+            &wave(&[1], 500.0),
+            &wave(&[1, 77, 32], 0.1),
+            None,
+        )
+        .unwrap();
+    let config: VaeConfig = model.json("vae/config.json").unwrap();
+    let vae = Vae::new(&config, component(2).var_builder()).unwrap();
+    for tensor in [out, vae.decode(&wave(&[1, 4, 8, 8], 0.0)).unwrap()] {
+        let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        assert!(values.iter().all(|v| v.is_finite() && v.abs() < 100.0));
+        assert!(values.iter().any(|v| (v - values[0]).abs() > 0.1));
+    }
+}

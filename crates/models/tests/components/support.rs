@@ -1,0 +1,64 @@
+//! Opens the tiny models, and compares while saying how far apart things are.
+
+use candle_core::{DType, Device, Tensor};
+use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
+use pentimento_testkit::{Tolerance, assert_close, compare, golden_dir};
+use pentimento_weights::Checkpoint;
+
+pub(crate) const CPU: Device = Device::Cpu;
+
+pub(crate) fn tiny(name: &str) -> Checkpoint {
+    Checkpoint::open(&golden_dir().join("models").join(name)).unwrap()
+}
+
+pub(crate) fn unet(name: &str) -> UNet {
+    let model = tiny(name);
+    let component = model.component("unet", DType::F32, &CPU).unwrap();
+    let unet = UNet::new(&model.json("unet/config.json").unwrap(), component.var_builder()).unwrap();
+    component.finish().unwrap();
+    unet
+}
+
+pub(crate) fn vae() -> Vae {
+    let model = tiny("tiny");
+    let component = model.component("vae", DType::F32, &CPU).unwrap();
+    let vae = Vae::new(&model.json("vae/config.json").unwrap(), component.var_builder()).unwrap();
+    component.finish().unwrap();
+    vae
+}
+
+/// The text encoder with another activation than its file says.
+pub(crate) fn text_encoder(activation: &str) -> ClipText {
+    let model = tiny("tiny");
+    let mut config: serde_json::Value = model.json("text_encoder/config.json").unwrap();
+    config["hidden_act"] = activation.into();
+    let component = model.component("text_encoder", DType::F32, &CPU).unwrap();
+    let text = ClipText::new(&serde_json::from_value(config).unwrap(), component.var_builder()).unwrap();
+    component.finish().unwrap();
+    text
+}
+
+pub(crate) fn tokenizer() -> ClipTokenizer {
+    let model = tiny("tiny");
+    let read = |file: &str| model.read(&format!("tokenizer/{file}")).unwrap();
+    let config = read("tokenizer_config.json");
+    ClipTokenizer::from_files(&read("vocab.json"), &read("merges.txt"), Some(&config)).unwrap()
+}
+
+/// As `assert_close`, and prints the difference for whoever wants to tighten the table (`--nocapture`).
+#[track_caller]
+pub(crate) fn close(what: &str, found: &Tensor, expected: &Tensor, tolerance: Tolerance) {
+    let difference = compare(found, expected).unwrap();
+    println!("{what}: max {:.2e}, mean {:.2e}", difference.max, difference.mean);
+    assert_close(what, found, expected, tolerance);
+}
+
+/// A smooth, never repeating input, for tests that compare us with ourselves.
+pub(crate) fn wave(shape: &[usize], phase: f32) -> Tensor {
+    let count: usize = shape.iter().product();
+    #[expect(clippy::cast_precision_loss, reason = "small counts")]
+    let values: Vec<f32> = (0..count)
+        .map(|i| (i as f32 * 0.731 + phase).sin() * 1.4)
+        .collect();
+    Tensor::from_vec(values, shape, &CPU).unwrap()
+}
