@@ -35,10 +35,10 @@ impl ResBlock {
 
     /// `time`: (B, 1, width), activated.
     fn forward(&self, x: &Tensor, time: &Tensor) -> Result<Tensor> {
-        let y = self.conv1.forward(&self.norm1.forward(x)?.silu()?)?;
+        let y = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
         let (b, c, _, _) = y.dims4()?;
         let y = y.broadcast_add(&self.time.forward(time)?.reshape((b, c, 1, 1))?)?;
-        let y = self.conv2.forward(&self.norm2.forward(&y)?.silu()?)?;
+        let y = self.conv2.forward(&self.norm2.forward_silu(&y)?)?;
         match &self.shortcut {
             Some(shortcut) => shortcut.forward(x)? + y,
             None => x + y,

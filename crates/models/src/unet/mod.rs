@@ -149,7 +149,7 @@ impl UNet {
         for block in &self.up {
             x = block.forward(x, &time, context, &mut skips)?;
         }
-        let x = self.norm_out.forward(&x)?.silu()?;
+        let x = self.norm_out.forward_silu(&x)?;
         self.conv_out.forward(&x)
     }
 }

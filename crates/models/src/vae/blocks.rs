@@ -34,8 +34,8 @@ impl ResBlock {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.conv1.forward(&self.norm1.forward(x)?.silu()?)?;
-        let y = self.conv2.forward(&self.norm2.forward(&y)?.silu()?)?;
+        let y = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
+        let y = self.conv2.forward(&self.norm2.forward_silu(&y)?)?;
         match &self.shortcut {
             Some(shortcut) => shortcut.forward(x)? + y,
             None => x + y,

@@ -54,6 +54,6 @@ impl Decoder {
                 x = conv.forward(&upsample_to(&x, (2 * h, 2 * w))?)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?)
+        self.conv_out.forward(&self.norm_out.forward_silu(&x)?)
     }
 }
