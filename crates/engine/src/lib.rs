@@ -13,6 +13,7 @@ mod event;
 mod executor;
 mod handle;
 mod model_pool;
+mod pipeline_executor;
 mod policy;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -26,4 +27,5 @@ pub use event::{JobEvent, JobEvents};
 pub use executor::{Executor, ExecutorError, GenerationInput, Prepared, PreparedPicture, SharedSource};
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread};
 pub use model_pool::{ModelPool, PoolError};
+pub use pipeline_executor::{PipelineExecutor, PipelineState};
 pub use policy::BatchPolicy;

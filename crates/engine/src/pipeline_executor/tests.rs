@@ -1,0 +1,171 @@
+//! The real networks of the embedded demo model behind the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pentimento_catalog::{ModelEntry, ModelKind, Source};
+use pentimento_types::{
+    ErrorKind, GenerationRequest, HasKind, ImageFormat, ImageSource, JobId, ModelId, RgbPicture,
+    SchedulerChoice, SchedulerKind, Size, SystemClock, Task, describe_chain,
+};
+
+use super::{PipelineExecutor, PipelineState};
+use crate::{
+    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, GenerationInput, JobEvent, JobEvents,
+    Prepared,
+};
+
+/// Notes the pictures of the fullest forward.
+struct Counted(PipelineExecutor, Arc<AtomicUsize>);
+
+impl Executor for Counted {
+    type State = PipelineState;
+
+    fn prepare(&mut self, input: &GenerationInput) -> Result<Prepared<PipelineState>, ExecutorError> {
+        self.0.prepare(input)
+    }
+
+    fn denoise(&mut self, states: &mut [&mut PipelineState]) -> Result<(), ExecutorError> {
+        self.1.fetch_max(states.len(), Ordering::Relaxed);
+        self.0.denoise(states)
+    }
+
+    fn finish(&mut self, state: PipelineState) -> Result<RgbPicture, ExecutorError> {
+        self.0.finish(state)
+    }
+
+    fn resident_models(&self) -> Vec<String> {
+        self.0.resident_models()
+    }
+}
+
+fn start() -> (EngineHandle, Arc<AtomicUsize>) {
+    let fullest = Arc::new(AtomicUsize::new(0));
+    let executor = Counted(PipelineExecutor::cpu(), Arc::clone(&fullest));
+    let (handle, _thread) =
+        Engine::start(executor, BatchPolicy::cpu(), Arc::new(SystemClock)).expect("a thread starts");
+    (handle, fullest)
+}
+
+fn input(source: &str, prompt: &str, seed: u64) -> GenerationInput {
+    let size = Size {
+        width: 60,
+        height: 64,
+    };
+    let pixels = (0..60 * 64 * 3)
+        .map(|at: u32| u8::try_from(at * 7 % 251).expect("below 251"))
+        .collect();
+    let request = GenerationRequest {
+        task: Task::Img2Img,
+        model: ModelId::new(source),
+        vae: None,
+        loras: Vec::new(),
+        embeddings: Vec::new(),
+        init_image: ImageSource::Inline(Vec::new().into()),
+        prompt: prompt.to_owned(),
+        negative_prompt: String::new(),
+        image_count: 1,
+        steps: 4,
+        strength: 0.8,
+        guidance_scale: 1.0,
+        seed,
+        clip_skip: 1,
+        scheduler: SchedulerChoice {
+            kind: Some(SchedulerKind::LCM),
+            ..SchedulerChoice::default()
+        },
+        output_format: ImageFormat::Png,
+        file_stem: "test".to_owned(),
+    };
+    let checkpoint = ModelEntry {
+        name: source.to_owned(),
+        aliases: Vec::new(),
+        kind: ModelKind::Checkpoint,
+        source: Source::Embedded(source.to_owned()),
+        sha256: None,
+        base: None,
+        role: None,
+    };
+    GenerationInput {
+        request: Arc::new(request),
+        checkpoint: Arc::new(checkpoint),
+        init_image: RgbPicture::new(size, pixels).expect("the length fits"),
+    }
+}
+
+fn pictures(mut events: JobEvents) -> Vec<RgbPicture> {
+    let mut pictures = Vec::new();
+    while let Some(event) = events.blocking_next() {
+        match event {
+            JobEvent::Picture { index, picture } => pictures.push((index, picture)),
+            JobEvent::Progress(_) | JobEvent::Finished => {}
+            JobEvent::Failed(error) => panic!("{}", describe_chain(&error)),
+            JobEvent::Cancelled => panic!("nobody cancels"),
+        }
+    }
+    pictures.sort_by_key(|(index, _)| *index);
+    pictures.into_iter().map(|(_, picture)| picture).collect()
+}
+
+#[test]
+fn jobs_of_every_kind_get_the_same_bytes_alone_and_in_company() {
+    let inputs = [
+        input("demo", "a red house", 1),
+        {
+            let mut guided = input("demo", "a boat at night", 2);
+            let request = Arc::make_mut(&mut guided.request);
+            (request.guidance_scale, request.strength) = (5.0, 0.6);
+            request.scheduler.kind = Some(SchedulerKind::EulerDiscrete);
+            guided
+        },
+        {
+            let mut many = input("demo", "green hills", 3);
+            let request = Arc::make_mut(&mut many.request);
+            (request.image_count, request.steps) = (3, 7);
+            request.scheduler.kind = Some(SchedulerKind::DDIM);
+            many
+        },
+    ];
+    let (handle, fullest) = start();
+    let run = |(id, input): (u128, &GenerationInput)| {
+        handle
+            .generate(JobId::from_u128(id), input.clone())
+            .expect("there is room")
+    };
+    let alone: Vec<_> = (1..)
+        .zip(&inputs)
+        .map(|numbered| pictures(run(numbered)))
+        .collect();
+    assert!(
+        fullest.load(Ordering::Relaxed) <= 3,
+        "a job alone has its own pictures only"
+    );
+    let together: Vec<JobEvents> = (11..).zip(&inputs).map(run).collect();
+    let together: Vec<_> = together.into_iter().map(pictures).collect();
+    assert!(fullest.load(Ordering::Relaxed) > 3, "the jobs shared forwards");
+    assert!(alone == together, "company changed a picture");
+    assert_eq!(alone[2].len(), 3);
+    assert_ne!(alone[2][0], alone[2][1], "each picture has its own seed");
+    assert_eq!(alone[0][0].size(), inputs[0].init_image.size());
+    assert_eq!(handle.status().resident_models, ["demo"]);
+}
+
+#[test]
+fn every_waiter_of_a_model_that_cannot_be_loaded_learns_why() {
+    let (handle, _) = start();
+    let jobs: Vec<JobEvents> = (1..=3)
+        .map(|id| {
+            handle
+                .generate(JobId::from_u128(id), input("nonsense", "x", 1))
+                .expect("there is room")
+        })
+        .collect();
+    for mut events in jobs {
+        let Some(JobEvent::Failed(error)) = events.blocking_next() else {
+            panic!("it cannot be loaded")
+        };
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let chain = describe_chain(&error);
+        assert!(chain.contains("there is no embedded model `nonsense`"), "{chain}");
+    }
+}
