@@ -79,24 +79,4 @@ async fn wrong_method(request: Request) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_have_the_shape_of_their_owner() {
-        for path in ["/", "/v1", "/v1/models", "/files/a/b", "/healthz", "/readyz"] {
-            assert_eq!(Shape::of(path), Shape::Own, "{path}");
-        }
-        for path in [
-            "/v3/lcm-img2img",
-            "/v3",
-            "/v2/models",
-            "/x",
-            "/v10",
-            "/filesystem",
-            "/api/v3/model",
-        ] {
-            assert_eq!(Shape::of(path), Shape::Novita, "{path}");
-        }
-    }
-}
+mod tests;

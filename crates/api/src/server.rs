@@ -104,3 +104,82 @@ async fn accept(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const LIMITS: ServerLimits = ServerLimits {
+        header_timeout: Duration::from_millis(200),
+        max_connections: 2,
+        drain_timeout: Duration::from_secs(5),
+    };
+
+    async fn start() -> (
+        std::net::SocketAddr,
+        oneshot::Sender<()>,
+        JoinHandle<io::Result<()>>,
+    ) {
+        let slow = || async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            "slow but done"
+        };
+        let router = Router::new()
+            .route("/", get(|| async { "here" }))
+            .route("/slow", get(slow));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(serve(listener, router, LIMITS, async move {
+            let _ = stopped.await;
+        }));
+        (address, stop, task)
+    }
+
+    async fn ask(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        reply
+    }
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_loses_its_connection() {
+        let (address, _stop, _task) = start().await;
+        // As many as there are places: one silent, one that stops within its head.
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHost").await.unwrap();
+        // The third waits for a place and gets it.
+        let reply = tokio::time::timeout(Duration::from_secs(5), ask(address, "/"))
+            .await
+            .unwrap();
+        assert!(reply.ends_with("here"), "{reply}");
+        for stream in [&mut silent, &mut slow] {
+            let mut rest = Vec::new();
+            let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+            assert!(ended.is_ok(), "the connection is still open");
+        }
+    }
+
+    #[tokio::test]
+    async fn stopping_lets_a_running_call_end() {
+        let (address, stop, task) = start().await;
+        let call = tokio::spawn(ask(address, "/slow"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stop.send(()).unwrap();
+        assert!(call.await.unwrap().ends_with("slow but done"));
+        task.await.unwrap().unwrap();
+        assert!(
+            TcpStream::connect(address).await.is_err(),
+            "nothing listens any more"
+        );
+    }
+}

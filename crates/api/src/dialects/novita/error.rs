@@ -277,6 +277,31 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_has_its_page() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors");
+        for reason in [
+            API_NOT_ALLOWED,
+            API_NOT_FOUND,
+            CREATE_TASK_FAILED,
+            FEATURE_NOT_ALLOWED,
+            ILLEGAL_PROMPT,
+            IMAGE_EXCEEDS_MAX_RESOLUTION,
+            IMAGE_FILE_EXCEEDS_MAX_SIZE,
+            INVALID_API_KEY,
+            INVALID_IMAGE_FORMAT,
+            INVALID_REQUEST_BODY,
+            MISSING_API_KEY,
+            MODEL_NOT_FOUND,
+            RATE_LIMIT_EXCEEDED,
+            TASK_FAILED,
+            TASK_NOT_FOUND,
+        ] {
+            let page = fs_err::read_to_string(format!("{folder}/{reason}.md")).unwrap();
+            assert!(page.starts_with(&format!("# {reason}\n")), "{reason}");
+        }
+    }
+
+    #[test]
     fn a_fault_of_ours_shows_nothing_of_its_cause() {
         let source = std::io::Error::other("/secret/path is on fire");
         let error = NovitaError::from(ServiceError::Internal {

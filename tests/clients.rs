@@ -1,0 +1,88 @@
+//! The vendors' own clients, unmodified, against the real binary.
+//!
+//! They need their Python environments: `cargo xtask test` prepares them and names their folder in
+//! `PENTIMENTO_TEST_CLIENTS`; `tests/clients/README.md` says how to make them by hand.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::server::TestServer;
+use crate::support::tests_folder;
+
+/// The prepared folder; says so when there is none.
+fn clients_folder() -> Option<PathBuf> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's own switch, not a setting of the program"
+    )]
+    let folder = std::env::var_os("PENTIMENTO_TEST_CLIENTS").map(PathBuf::from);
+    if folder.is_none() {
+        println!(
+            "PENTIMENTO_TEST_CLIENTS is not set: the vendors' clients were NOT run (cargo xtask test runs them)"
+        );
+    }
+    folder
+}
+
+/// Runs a driver; it ends with 0 when the client got its pictures and parsed every reply.
+fn drive(program: &Path, driver: &str, folder: &Path, server: &TestServer) {
+    let output = Command::new(program)
+        .arg(tests_folder().join("clients").join(driver))
+        .env("B", server.base())
+        .env("IMG", tests_folder().join("images/photo.png"))
+        .current_dir(folder)
+        .output()
+        .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{}:\n{said}", program.display());
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{} failed:\n{said}\n{complaint}",
+        program.display()
+    );
+    assert!(said.contains("all calls were understood"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn novitas_python_client_gets_its_pictures() {
+    let Some(folder) = clients_folder() else { return };
+    let server = TestServer::start();
+    let mut ran = 0;
+    for version in ["novita-0.5.7", "novita-0.4.12"] {
+        let python = folder.join(version).join("bin/python");
+        if python.exists() {
+            drive(&python, "novita_python.py", &folder, &server);
+            ran += 1;
+        } else {
+            println!("{} is not there: not run", python.display());
+        }
+    }
+    assert!(ran > 0, "{} holds no Python client", folder.display());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn novitas_javascript_client_gets_its_pictures() {
+    let Some(folder) = clients_folder() else { return };
+    let modules = folder.join("novita-sdk-1.1.0");
+    if !modules.join("node_modules").exists() {
+        println!(
+            "{} is not there: the JavaScript client was NOT run",
+            modules.display()
+        );
+        return;
+    }
+    // Node looks for packages from the driver's own folder upwards, so the driver is put beside them.
+    fs_err::copy(
+        tests_folder().join("clients/novita_js.mjs"),
+        modules.join("novita_js.mjs"),
+    )
+    .unwrap();
+    let server = TestServer::start();
+    drive(
+        Path::new("node"),
+        &modules.join("novita_js.mjs").display().to_string(),
+        &modules,
+        &server,
+    );
+}

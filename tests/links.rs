@@ -1,0 +1,117 @@
+//! The links of finished pictures: who has one may read that picture, and nothing else.
+
+use std::time::Duration;
+
+use reqwest::Client;
+use serde_json::Value;
+
+use crate::support::client::{addresses, generate, get, good_body, send};
+use crate::support::server::TestServer;
+
+async fn one_address(server: &TestServer) -> (String, Value) {
+    let reply = generate(server, &good_body()).await;
+    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    let reply = reply.json();
+    (addresses(&reply).remove(0), reply)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_gives_its_picture_whole_or_in_part() {
+    let server = TestServer::start();
+    let (address, reply) = one_address(&server).await;
+    assert!(
+        address.starts_with(&format!("{}/files/", server.base())),
+        "{address}"
+    );
+    let ttl: u64 = reply["images"][0]["image_url_ttl"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((3590..=3600).contains(&ttl), "{ttl}");
+
+    let whole = get(&address).await;
+    assert_eq!(whole.headers["content-type"], "image/png");
+    assert_eq!(whole.headers["content-length"], whole.body.len().to_string());
+    assert_eq!(whole.headers["x-content-type-options"], "nosniff");
+    let head = send(Client::new().head(&address)).await;
+    assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
+    assert_eq!(head.headers["content-length"], whole.body.len().to_string());
+
+    let part = send(Client::new().get(&address).header("range", "bytes=1-3")).await;
+    assert_eq!(
+        (part.status.as_u16(), part.body.as_ref()),
+        (206, b"PNG".as_slice())
+    );
+    assert_eq!(
+        part.headers["content-range"],
+        format!("bytes 1-3/{}", whole.body.len())
+    );
+    let beyond = send(Client::new().get(&address).header("range", "bytes=99999999-")).await;
+    assert_eq!(beyond.status, 416);
+    assert_eq!(send(Client::new().post(&address)).await.status, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_link_gives_nothing() {
+    let server = TestServer::start();
+    let (first, _) = one_address(&server).await;
+    let (second, _) = one_address(&server).await;
+    let (path, query) = first.split_once('?').unwrap();
+    let (other_path, _) = second.split_once('?').unwrap();
+    let longer_life = query.replacen("expires=", "expires=9", 1);
+    assert_ne!(longer_life, query);
+    let last = query.chars().last().unwrap();
+    let other_signature = format!(
+        "{}{}",
+        &query[..query.len() - 1],
+        if last == 'A' { 'B' } else { 'A' }
+    );
+    let files = format!("{}/files", server.base());
+    for address in [
+        path.to_owned(),
+        format!("{path}?"),
+        format!("{path}?{longer_life}"),
+        format!("{path}?{other_signature}"),
+        format!("{other_path}?{query}"),
+        format!("{path}x?{query}"),
+        format!("{files}/../secret?{query}"),
+        format!("{files}/%2e%2e/%2e%2e/etc/passwd?{query}"),
+        format!("{files}/generations/..%2f..%2fsecret?{query}"),
+        format!("{files}/"),
+        files.clone(),
+    ] {
+        let reply = get(&address).await;
+        assert!(
+            matches!(reply.status.as_u16(), 403 | 404),
+            "{address}: {}",
+            reply.status
+        );
+        assert!(!reply.body.starts_with(b"\x89PNG"), "{address}");
+    }
+    assert_eq!(get(&first).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_ends_when_it_says() {
+    let server = TestServer::start_with(&[], &[("PENTIMENTO_LINK_TTL_SECONDS", "2")]);
+    let (address, reply) = one_address(&server).await;
+    assert!(
+        ["1", "2"]
+            .map(Value::from)
+            .contains(&reply["images"][0]["image_url_ttl"]),
+        "{reply}"
+    );
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let late = get(&address).await;
+    assert!(matches!(late.status.as_u16(), 403 | 404), "{}", late.status);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_begin_with_the_public_address() {
+    let server = TestServer::start_with(&["--public-url", "https://pictures.example/base/"], &[]);
+    let (address, _) = one_address(&server).await;
+    let rest = address.strip_prefix("https://pictures.example/base/files/");
+    let rest = rest.unwrap_or_else(|| panic!("{address}"));
+    assert_eq!(get(&format!("{}/files/{rest}", server.base())).await.status, 200);
+}

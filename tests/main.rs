@@ -1,0 +1,18 @@
+//! Black-box tests: the real binary in a process of its own, spoken to over HTTP as a client would.
+//!
+//! One program for all of them, because linking costs more than running.
+
+#[cfg(test)]
+mod auth;
+#[cfg(test)]
+mod batching;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod connections;
+#[cfg(test)]
+mod links;
+#[cfg(test)]
+mod novita;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,14 @@
+//! What the black-box tests share: a running server, requests, pictures and the scenario runner.
+
+pub(crate) mod client;
+pub(crate) mod expect;
+pub(crate) mod pictures;
+pub(crate) mod scenario;
+pub(crate) mod server;
+
+use std::path::PathBuf;
+
+/// The folder `tests` of the repository.
+pub(crate) fn tests_folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests")
+}

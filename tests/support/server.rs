@@ -1,0 +1,98 @@
+//! The real binary, on a free port, with a data folder of its own; killed when it goes out of scope.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// How long a start may take. The demo model is unpacked in this time, by a debug build, on a busy machine.
+const START: Duration = Duration::from_secs(120);
+
+/// A running `pentimento serve`.
+#[derive(Debug)]
+pub(crate) struct TestServer {
+    process: Child,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+impl TestServer {
+    /// Starts it with the embedded model, without keys.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[], &[])
+    }
+
+    /// Starts it with further flags and environment variables.
+    pub(crate) fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the server");
+        let log = fs_err::File::create(folder.path().join("server.log")).expect("a file for its log");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_pentimento"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(folder.path().join("data"))
+            .args(flags)
+            .envs(environment.iter().copied())
+            // No settings or catalogue of the machine may reach the test.
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log.into_parts().0)
+            .spawn()
+            .expect("the binary starts");
+        let output = process.stdout.take().expect("its output is piped");
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let mut server = Self {
+            process,
+            address: ([127, 0, 0, 1], 0).into(),
+            folder,
+        };
+        let line = lines.recv_timeout(START);
+        let address = line
+            .as_deref()
+            .ok()
+            .and_then(|line| line.strip_prefix("listening on http://"));
+        server.address = address
+            .and_then(|address| address.parse().ok())
+            .unwrap_or_else(|| panic!("the server said {line:?}; its log:\n{}", server.log()));
+        server
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub(crate) fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// For raw connections.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// The end of what it logged.
+    pub(crate) fn log(&self) -> String {
+        let log = fs_err::read_to_string(self.folder.path().join("server.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the server's log ends with:\n{}", self.log());
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
