@@ -25,7 +25,7 @@ struct Ddim {
 
 pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
     let config = setup.config;
-    let schedule = NoiseSchedule::new(config, BetaDefaults::linear(ZeroSnr::Exact))?;
+    let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Exact))?;
     let spacing = config.timestep_spacing(TimestepSpacing::Leading)?;
     let timesteps = spaced(spacing, schedule.len(), setup.steps(), Rounding::Whole);
     let prediction = PredictionType::of(config)?;

@@ -1,14 +1,11 @@
 //! What can go wrong between a request's scheduler choice and its last evaluation.
 
-use pentimento_types::{ErrorKind, HasKind, SchedulerKind};
+use pentimento_types::{ErrorKind, HasKind};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SchedulerError {
-    /// The scheduler exists in the vendors' list but this version cannot run it.
-    #[error("the scheduler {0} is not supported in this version")]
-    NotSupported(SchedulerKind),
     /// `scheduler_config.json` is not the JSON object that diffusers writes.
     #[error("scheduler_config.json cannot be read")]
     Json(#[source] serde_json::Error),
@@ -47,9 +44,7 @@ pub enum SchedulerError {
 impl HasKind for SchedulerError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotSupported(_) | Self::Json(_) | Self::Setting { .. } | Self::Run { .. } => {
-                ErrorKind::InvalidInput
-            }
+            Self::Json(_) | Self::Setting { .. } | Self::Run { .. } => ErrorKind::InvalidInput,
             Self::Finished | Self::PredictionShape { .. } | Self::Tensor(_) => ErrorKind::Internal,
         }
     }

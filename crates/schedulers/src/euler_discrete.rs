@@ -19,13 +19,13 @@ struct Euler {
 
 pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
     let config = setup.config;
-    let schedule = NoiseSchedule::new(config, BetaDefaults::linear(ZeroSnr::Finite))?;
+    let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Finite))?;
     let prediction = PredictionType::of(config)?;
     let SigmaSteps {
         mut timesteps,
         mut sigmas,
         ..
-    } = SigmaSteps::euler_family(setup, &schedule)?;
+    } = SigmaSteps::euler_family(setup, &schedule, Respacing::of(setup))?;
     let all = schedule.sigmas();
     let last = setup.steps();
     match config.interpolation_type.as_deref() {

@@ -33,7 +33,7 @@ struct Lcm {
 
 pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
     let config = setup.config;
-    let schedule = NoiseSchedule::new(config, BETAS)?;
+    let schedule = NoiseSchedule::for_run(setup, BETAS)?;
     let timesteps = timesteps(config, schedule.len(), setup.steps())?;
     let prediction = PredictionType::of(config)?;
     let skipped = setup.first_step();

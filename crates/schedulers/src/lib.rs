@@ -14,8 +14,27 @@ mod scheduler;
 mod timesteps;
 
 mod ddim;
+mod ddim_inverse;
+mod ddpm;
+mod deis_multistep;
+mod dpm_solver;
+mod dpm_solver_multistep;
+mod dpm_solver_singlestep;
+mod euler_ancestral_discrete;
 mod euler_discrete;
+mod heun_discrete;
+mod ipndm;
+mod karras_ve;
+mod kdpm2_ancestral_discrete;
+mod kdpm2_discrete;
 mod lcm;
+mod lms_discrete;
+mod pndm;
+mod score_sde_ve;
+mod unipc_multistep;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::SchedulerConfig;
 pub use error::SchedulerError;

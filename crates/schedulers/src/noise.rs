@@ -119,11 +119,11 @@ fn log(x: f32) -> f32 {
         -1.666_805_8e-1,
         2.000_071_5e-1,
         -2.499_999_4e-1,
-        3.333_333_1e-1,
+        3.333_333e-1,
     ];
     /// ln 2 in two parts, so that the sum keeps its low bits.
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 0.693_359_4;
 
     let bits = x.max(f32::MIN_POSITIVE).to_bits();
     // The exponent of a mantissa in [0.5, 1).

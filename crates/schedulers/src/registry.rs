@@ -4,13 +4,16 @@ use pentimento_types::{NoiseSpacing, SchedulerChoice, SchedulerKind};
 
 use crate::scheduler::{Planned, Setup};
 use crate::{Run, SchedulerConfig, SchedulerError, SchedulerPlan};
-use crate::{ddim, euler_discrete, lcm};
+use crate::{
+    ddim, ddim_inverse, ddpm, deis_multistep, dpm_solver_multistep, dpm_solver_singlestep,
+    euler_ancestral_discrete, euler_discrete, heun_discrete, ipndm, karras_ve, kdpm2_ancestral_discrete,
+    kdpm2_discrete, lcm, lms_discrete, pndm, score_sde_ve, unipc_multistep,
+};
 
 /// Decides a whole run before any tensor exists.
 ///
 /// # Errors
-/// When the run is out of range, when the configuration asks for something impossible, or when the scheduler is not
-/// supported.
+/// When the run is out of range, or when the configuration asks for something impossible.
 pub fn build(
     choice: &SchedulerChoice,
     config: &SchedulerConfig,
@@ -30,7 +33,7 @@ pub fn build(
         karras,
         algorithm: choice.algorithm,
     };
-    let (plan, knows_karras) = maker(kind)?;
+    let (plan, knows_karras) = maker(kind);
     let Planned {
         timesteps,
         skipped,
@@ -54,27 +57,27 @@ pub fn build(
 type Maker = fn(&Setup<'_>) -> Result<Planned, SchedulerError>;
 
 /// The maker of each scheduler, and whether Karras spacing means something to it.
-fn maker(kind: SchedulerKind) -> Result<(Maker, bool), SchedulerError> {
-    Ok(match kind {
+fn maker(kind: SchedulerKind) -> (Maker, bool) {
+    match kind {
+        SchedulerKind::DDPM => (ddpm::plan, false),
         SchedulerKind::DDIM => (ddim::plan, false),
+        SchedulerKind::PNDM => (pndm::plan, false),
+        SchedulerKind::LMSDiscrete => (lms_discrete::plan, true),
         SchedulerKind::EulerDiscrete => (euler_discrete::plan, true),
+        SchedulerKind::EulerAncestralDiscrete => (euler_ancestral_discrete::plan, false),
+        SchedulerKind::DPMSolverMultistep => (dpm_solver_multistep::plan, true),
+        SchedulerKind::HeunDiscrete => (heun_discrete::plan, true),
+        SchedulerKind::KDPM2Discrete => (kdpm2_discrete::plan, true),
+        SchedulerKind::DPMSolverSinglestep => (dpm_solver_singlestep::plan, true),
+        SchedulerKind::KDPM2AncestralDiscrete => (kdpm2_ancestral_discrete::plan, true),
+        SchedulerKind::UniPCMultistep => (unipc_multistep::plan, true),
+        SchedulerKind::DDIMInverse => (ddim_inverse::plan, false),
+        SchedulerKind::DEISMultistep => (deis_multistep::plan, true),
+        SchedulerKind::IPNDM => (ipndm::plan, false),
+        SchedulerKind::KarrasVe => (karras_ve::plan, true),
+        SchedulerKind::ScoreSdeVe => (score_sde_ve::plan, true),
         SchedulerKind::LCM => (lcm::plan, false),
-        SchedulerKind::DDPM
-        | SchedulerKind::PNDM
-        | SchedulerKind::LMSDiscrete
-        | SchedulerKind::EulerAncestralDiscrete
-        | SchedulerKind::DPMSolverMultistep
-        | SchedulerKind::HeunDiscrete
-        | SchedulerKind::KDPM2Discrete
-        | SchedulerKind::DPMSolverSinglestep
-        | SchedulerKind::KDPM2AncestralDiscrete
-        | SchedulerKind::UniPCMultistep
-        | SchedulerKind::DDIMInverse
-        | SchedulerKind::DEISMultistep
-        | SchedulerKind::IPNDM
-        | SchedulerKind::KarrasVe
-        | SchedulerKind::ScoreSdeVe => return Err(SchedulerError::NotSupported(kind)),
-    })
+    }
 }
 
 /// The most steps of one run. More than the training timesteps have no meaning for any scheduler.

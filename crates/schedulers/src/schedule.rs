@@ -7,10 +7,14 @@ use std::f64::consts::FRAC_PI_2;
 
 use crate::config::unknown;
 use crate::prediction::PredictionType;
+use crate::scheduler::Setup;
 use crate::{SchedulerConfig, SchedulerError};
 
 /// The largest schedule that is taken from a file; published ones have 1000 steps.
 const MOST_TRAINING_STEPS: usize = 100_000;
+
+/// Less than this of the picture cannot be calculated with in f32; published schedules end near 5e-3.
+const LEAST_ALPHA_BAR: f32 = 1e-20;
 
 /// What a scheduler class of diffusers assumes where the file is silent, and which keys it knows.
 #[derive(Clone, Copy, Debug)]
@@ -103,13 +107,24 @@ impl NoiseSchedule {
             let last = alphas_cumprod.len() - 1;
             alphas_cumprod[last] = 2.0_f32.powi(-24);
         }
-        if alphas_cumprod.iter().any(|a| !(0.0..=1.0).contains(a)) || alphas_cumprod[0] == 0.0 {
+        let end = alphas_cumprod.len() - usize::from(rescale);
+        let usable = |a: &f32| (LEAST_ALPHA_BAR..=1.0).contains(a);
+        if !alphas_cumprod[..end].iter().all(usable) {
             return Err(SchedulerError::Setting {
                 key: "beta_start",
-                problem: "the betas must lie between 0 and 1".to_owned(),
+                problem: "the betas must lie between 0 and 1 and leave something of the picture".to_owned(),
             });
         }
         Ok(Self { alphas_cumprod })
+    }
+
+    /// The schedule for a run, which cannot have more steps than there are training timesteps.
+    pub(crate) fn for_run(setup: &Setup<'_>, defaults: BetaDefaults) -> Result<Self, SchedulerError> {
+        let schedule = Self::new(setup.config, defaults)?;
+        if setup.steps() > schedule.len() {
+            return Err(too_many_steps(setup.steps(), schedule.len()));
+        }
+        Ok(schedule)
     }
 
     /// How many training timesteps there are.
@@ -164,6 +179,14 @@ impl NoiseSchedule {
     pub(crate) fn lambdas(&self) -> Vec<f64> {
         let lambda = |a: &f32| f64::from(a.sqrt().ln() - (1.0 - a).sqrt().ln());
         self.alphas_cumprod.iter().map(lambda).collect()
+    }
+}
+
+/// The error for a run that is finer than its schedule.
+pub(crate) fn too_many_steps(steps: usize, train: usize) -> SchedulerError {
+    SchedulerError::Run {
+        name: "steps",
+        problem: format!("{steps} is too many for a model with {train} training timesteps"),
     }
 }
 

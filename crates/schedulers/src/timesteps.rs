@@ -4,7 +4,7 @@
 //! All lists fall from noise to picture. The arithmetic is NumPy's, in f64, rounded to f32 where diffusers stores f32.
 
 use crate::config::{TimestepSpacing, unknown};
-use crate::schedule::NoiseSchedule;
+use crate::schedule::{NoiseSchedule, too_many_steps};
 use crate::scheduler::Setup;
 use crate::{SchedulerConfig, SchedulerError};
 
@@ -187,24 +187,85 @@ pub(crate) struct SigmaSteps {
 }
 
 impl SigmaSteps {
+    /// Checks that every step goes down; only the last may stay where it is.
+    fn checked(self, train: usize) -> Result<Self, SchedulerError> {
+        let steps = self.timesteps.len();
+        let falls = self.sigmas[..steps].windows(2).all(|pair| pair[0] > pair[1]);
+        let ends = steps > 0 && self.sigmas[steps - 1] >= self.sigmas[steps] && self.sigmas[steps - 1] > 0.0;
+        if falls && ends {
+            return Ok(self);
+        }
+        Err(too_many_steps(steps, train))
+    }
+
     /// As the Euler family lays them out (`EulerDiscreteScheduler.set_timesteps`).
-    pub(crate) fn euler_family(setup: &Setup<'_>, schedule: &NoiseSchedule) -> Result<Self, SchedulerError> {
+    pub(crate) fn euler_family(
+        setup: &Setup<'_>,
+        schedule: &NoiseSchedule,
+        respacing: Option<Respacing>,
+    ) -> Result<Self, SchedulerError> {
         let spacing = setup.config.timestep_spacing(TimestepSpacing::Linspace)?;
         let all = schedule.sigmas();
         let log_sigmas = log_sigmas(&all);
         let mut timesteps = spaced(spacing, schedule.len(), setup.steps(), Rounding::None);
         let mut sigmas: Vec<f64> = timesteps.iter().map(|t| sigma_at(*t, &all)).collect();
-        if let Some(respacing) = Respacing::of(setup) {
+        if let Some(respacing) = respacing {
             let bounds = (sigmas[0], sigmas[sigmas.len() - 1]);
             sigmas = respacing.levels(setup.config, bounds, setup.steps());
             timesteps = sigmas.iter().map(|s| timestep_of(*s, &log_sigmas)).collect();
         }
         sigmas.push(0.0);
-        Ok(Self {
+        let steps = Self {
             timesteps: timesteps.into_iter().map(to_f32).collect(),
             sigmas: sigmas.into_iter().map(to_f32).collect(),
             log_sigmas,
-        })
+        };
+        steps.checked(schedule.len())
+    }
+}
+
+impl SigmaSteps {
+    /// As the DPM-Solver family lays them out (`DPMSolverMultistepScheduler.set_timesteps`): respaced
+    /// levels run over the whole schedule. `end` is the level after the last step; `None` is the last
+    /// level again, or the schedule's smallest where nothing is respaced.
+    pub(crate) fn solver_family(
+        setup: &Setup<'_>,
+        schedule: &NoiseSchedule,
+        timesteps: Vec<f64>,
+        respacing: Option<Respacing>,
+        end: Option<f64>,
+    ) -> Result<Self, SchedulerError> {
+        let all = schedule.sigmas();
+        let log_sigmas = log_sigmas(&all);
+        let (mut timesteps, mut smallest) = (timesteps, all[0]);
+        let mut sigmas: Vec<f64> = timesteps.iter().map(|t| sigma_at(*t, &all)).collect();
+        if let Some(respacing) = respacing {
+            sigmas = respacing.levels(setup.config, (all[all.len() - 1], all[0]), setup.steps());
+            timesteps = sigmas.iter().map(|s| timestep_of(*s, &log_sigmas)).collect();
+            smallest = sigmas[sigmas.len() - 1];
+        }
+        sigmas.push(end.unwrap_or(smallest));
+        let steps = Self {
+            timesteps,
+            sigmas: sigmas.into_iter().map(to_f32).collect(),
+            log_sigmas,
+        };
+        steps.checked(schedule.len())
+    }
+}
+
+impl SigmaSteps {
+    /// Whole timesteps, as the DPM-Solver family stores them: rounded where the levels follow Karras or Lu, cut off
+    /// where they follow something else.
+    pub(crate) fn whole(mut self, respacing: Option<Respacing>) -> Self {
+        let round = match respacing {
+            Some(Respacing::Karras | Respacing::LuLambdas) => f64::round_ties_even,
+            None | Some(Respacing::Exponential | Respacing::Beta) => f64::trunc,
+        };
+        for timestep in &mut self.timesteps {
+            *timestep = round(*timestep);
+        }
+        self
     }
 }
 

@@ -1,7 +1,7 @@
 //! What holds for every scheduler and every configuration: counts, order, and clear errors.
 
+use crate::{NoiseSource, Run, SchedulerConfig, SchedulerError, build};
 use candle_core::{Device, Tensor};
-use pentimento_schedulers::{NoiseSource, Run, SchedulerConfig, SchedulerError, build};
 use pentimento_types::{AlgorithmType, ErrorKind, HasKind, NoiseSpacing, SchedulerChoice, SchedulerKind};
 use proptest::prelude::*;
 
@@ -24,55 +24,94 @@ fn any_choice() -> impl Strategy<Value = SchedulerChoice> {
     })
 }
 
-/// A JSON value for a key: a sensible one, an odd one, or none.
-fn some_of(values: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
-    proptest::option::of(proptest::sample::select(values).prop_map(str::to_owned))
-}
-
-fn any_config() -> impl Strategy<Value = String> {
+/// Values for the keys that any scheduler reads, some of them impossible.
+const KEYS: &[(&str, &[&str])] = &[
     (
-        some_of(&[
+        "beta_schedule",
+        &[
             "\"linear\"",
             "\"scaled_linear\"",
             "\"squaredcos_cap_v2\"",
+            "\"exp\"",
+            "\"laplace\"",
             "\"nonsense\"",
-        ]),
-        some_of(&["\"epsilon\"", "\"v_prediction\"", "\"sample\"", "\"\""]),
-        some_of(&["\"linspace\"", "\"leading\"", "\"trailing\"", "\"other\""]),
-        some_of(&["2", "10", "1000", "0", "1"]),
-        some_of(&["true", "false", "null"]),
-        some_of(&["true", "false"]),
-        some_of(&["1", "2", "3", "4", "0"]),
-        some_of(&["\"zero\"", "\"sigma_min\"", "\"x\""]),
-        some_of(&["true", "false"]),
-        some_of(&[
+        ],
+    ),
+    (
+        "prediction_type",
+        &["\"epsilon\"", "\"v_prediction\"", "\"sample\"", "\"\""],
+    ),
+    (
+        "timestep_spacing",
+        &["\"linspace\"", "\"leading\"", "\"trailing\"", "\"other\""],
+    ),
+    ("num_train_timesteps", &["2", "10", "30", "1000", "1"]),
+    ("rescale_betas_zero_snr", &["true", "false", "null"]),
+    ("skip_prk_steps", &["true", "false"]),
+    ("set_alpha_to_one", &["true", "false"]),
+    ("solver_order", &["1", "2", "3", "4", "0"]),
+    ("final_sigmas_type", &["\"zero\"", "\"sigma_min\"", "\"x\""]),
+    ("lower_order_final", &["true", "false"]),
+    ("euler_at_final", &["true", "false"]),
+    (
+        "solver_type",
+        &[
             "\"midpoint\"",
             "\"heun\"",
             "\"bh1\"",
             "\"bh2\"",
             "\"logrho\"",
             "\"z\"",
-        ]),
-    )
-        .prop_map(|values| {
-            let (beta, prediction, spacing, train, snr, prk, order, last, lower, solver) = values;
-            let keys = [
-                ("beta_schedule", beta),
-                ("prediction_type", prediction),
-                ("timestep_spacing", spacing),
-                ("num_train_timesteps", train),
-                ("rescale_betas_zero_snr", snr),
-                ("skip_prk_steps", prk),
-                ("solver_order", order),
-                ("final_sigmas_type", last),
-                ("lower_order_final", lower),
-                ("solver_type", solver),
-            ];
-            let stated = keys
-                .into_iter()
-                .filter_map(|(key, value)| value.map(|v| format!("\"{key}\": {v}")));
-            format!("{{{}}}", stated.collect::<Vec<_>>().join(", "))
-        })
+        ],
+    ),
+    (
+        "algorithm_type",
+        &[
+            "\"dpmsolver\"",
+            "\"dpmsolver++\"",
+            "\"sde-dpmsolver\"",
+            "\"sde-dpmsolver++\"",
+            "\"deis\"",
+            "\"?\"",
+        ],
+    ),
+    ("use_exponential_sigmas", &["true"]),
+    ("use_beta_sigmas", &["true"]),
+    ("use_lu_lambdas", &["true"]),
+    ("sigma_min", &["0.1", "0", "-1", "1e9"]),
+    ("sigma_max", &["10", "0.01", "1e9"]),
+    ("thresholding", &["true"]),
+    ("sample_max_value", &["2", "0.5"]),
+    (
+        "variance_type",
+        &[
+            "\"fixed_small\"",
+            "\"fixed_large\"",
+            "\"fixed_large_log\"",
+            "\"learned\"",
+        ],
+    ),
+    ("interpolation_type", &["\"linear\"", "\"log_linear\""]),
+    ("timestep_type", &["\"continuous\""]),
+    ("predict_x0", &["true", "false"]),
+    ("original_inference_steps", &["1", "10", "2000"]),
+    ("lambda_min_clipped", &["-5.1", "-Infinity", "3", "1e30"]),
+    ("beta_end", &["0.5", "0.9999"]),
+];
+
+/// Up to six keys with any of their values.
+fn any_config() -> impl Strategy<Value = String> {
+    let entry = proptest::sample::select(KEYS)
+        .prop_flat_map(|(key, values)| proptest::sample::select(values).prop_map(move |value| (key, value)));
+    proptest::collection::btree_map(any::<u8>(), entry, 0..6).prop_map(|entries| {
+        let mut stated = std::collections::BTreeMap::new();
+        stated.extend(entries.into_values());
+        let lines: Vec<_> = stated
+            .iter()
+            .map(|(key, value)| format!("\"{key}\": {value}"))
+            .collect();
+        format!("{{{}}}", lines.join(", "))
+    })
 }
 
 fn sd15() -> SchedulerConfig {
@@ -110,7 +149,11 @@ fn is_finite(tensor: &Tensor) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_configuration_runs_or_is_refused_clearly(
@@ -157,13 +200,8 @@ proptest! {
 
 /// Schedulers whose timesteps do not fall all the way, with the reason.
 fn may_rise(kind: SchedulerKind) -> bool {
-    match kind {
-        // Inverts the picture first, from low noise to high.
-        SchedulerKind::DDIMInverse => true,
-        // Churn raises the noise before each step.
-        SchedulerKind::KarrasVe => true,
-        _ => false,
-    }
+    // The first inverts the picture, from low noise to high; the churn of the second raises the noise before each step.
+    matches!(kind, SchedulerKind::DDIMInverse | SchedulerKind::KarrasVe)
 }
 
 #[test]
@@ -179,7 +217,8 @@ fn timesteps_fall_from_noise_to_picture() {
                 let Ok(plan) = build(&choice, &sd15(), Run { steps, strength: 1.0 }) else {
                     continue;
                 };
-                let falls = plan.timesteps().windows(2).all(|pair| pair[0] >= pair[1]);
+                // The KDPM2 schedulers round the timesteps of Karras levels, but not those of the midpoints between.
+                let falls = plan.timesteps().windows(2).all(|pair| pair[0] + 1.0 >= pair[1]);
                 assert!(falls, "{kind} {spacing:?} {steps}: {:?}", plan.timesteps());
                 assert!(
                     plan.timesteps().iter().all(|t| (0.0..1000.0).contains(t)),

@@ -1,0 +1,98 @@
+//! DPM-Solver-2 in sigma, two evaluations per step: Karras et al. 2022, arXiv 2206.00364, algorithm 2 without churn and
+//! with the midpoint in log sigma. Katherine Crowson's `sample_dpm_2` of k-diffusion.
+//!
+//! Upstream: `schedulers/scheduling_k_dpm_2_discrete.py` of diffusers 0.42. Evaluation 2k is at the beginning of step k,
+//! 2k + 1 at its midpoint; the last step is a plain Euler step to the picture.
+
+use candle_core::Tensor;
+
+use crate::SchedulerError;
+use crate::prediction::{PredictionType, scaled_input, weighted_sum};
+use crate::schedule::{BetaDefaults, NoiseSchedule};
+use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::timesteps::{Respacing, SigmaSteps, timestep_of, to_f32};
+
+#[derive(Debug)]
+struct Kdpm2 {
+    /// One per step and the end, not repeated.
+    sigmas: Vec<f64>,
+    /// The midpoint of each step.
+    midpoints: Vec<f64>,
+    prediction: PredictionType,
+    /// Latents at the beginning of the step, between its two stages.
+    began: Option<Tensor>,
+}
+
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+    let steps = rounded_steps(setup)?;
+    let midpoints: Vec<f64> = steps
+        .sigmas
+        .windows(2)
+        .map(|s| to_f32((s[0] * s[1]).sqrt()))
+        .collect();
+    let timesteps = interleaved(&steps, &midpoints);
+    let rule = Kdpm2 {
+        sigmas: steps.sigmas,
+        midpoints,
+        prediction: PredictionType::of(setup.config)?,
+        began: None,
+    };
+    Ok(Planned {
+        timesteps,
+        skipped: 2 * setup.first_step(),
+        rule: Box::new(rule),
+    })
+}
+
+/// The levels of both KDPM2 schedulers, which round the timesteps of Karras levels.
+pub(crate) fn rounded_steps(setup: &Setup<'_>) -> Result<SigmaSteps, SchedulerError> {
+    let schedule = NoiseSchedule::for_run(setup, BetaDefaults::K_DIFFUSION)?;
+    let respacing = Respacing::of(setup);
+    let mut steps = SigmaSteps::euler_family(setup, &schedule, respacing)?;
+    if respacing == Some(Respacing::Karras) {
+        for timestep in &mut steps.timesteps {
+            *timestep = timestep.round_ties_even();
+        }
+    }
+    Ok(steps)
+}
+
+/// The timesteps of the steps with those of the midpoints between them.
+pub(crate) fn interleaved(steps: &SigmaSteps, midpoints: &[f64]) -> Vec<f64> {
+    let mut timesteps = vec![steps.timesteps[0]];
+    for (timestep, midpoint) in steps.timesteps[1..].iter().zip(midpoints) {
+        timesteps.push(to_f32(timestep_of(*midpoint, &steps.log_sigmas)));
+        timesteps.push(*timestep);
+    }
+    timesteps
+}
+
+impl UpdateRule for Kdpm2 {
+    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
+        Ok(weighted_sum(&[(1.0, clean), (self.sigmas[index / 2], noise)])?)
+    }
+
+    fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {
+        let levels = if index.is_multiple_of(2) {
+            &self.sigmas
+        } else {
+            &self.midpoints
+        };
+        Ok(scaled_input(latents, levels[index / 2])?)
+    }
+
+    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
+        let Given {
+            prediction, latents, ..
+        } = given;
+        let step = index / 2;
+        let (sigma, next, midpoint) = (self.sigmas[step], self.sigmas[step + 1], self.midpoints[step]);
+        if let Some(start) = self.began.take() {
+            let derivative = self.prediction.derivative(prediction, latents, midpoint)?;
+            return Ok(weighted_sum(&[(1.0, &start), (next - sigma, &derivative)])?);
+        }
+        let derivative = self.prediction.derivative(prediction, latents, sigma)?;
+        self.began = Some(latents.clone());
+        Ok(weighted_sum(&[(1.0, latents), (midpoint - sigma, &derivative)])?)
+    }
+}
