@@ -1,7 +1,9 @@
 //! Prompts into text states, as diffusers' `encode_prompt`, with longer prompts cut into chunks of 75 tokens.
 
-use candle_core::{Device, Result, Tensor};
-use pentimento_models::clip::{ClipText, ClipTokenizer};
+use candle_core::{Device, Tensor};
+use pentimento_models::{ClipText, ClipTokenizer};
+
+use crate::PipelineError;
 
 /// The text states of one request.
 #[derive(Clone, Debug)]
@@ -17,7 +19,8 @@ pub struct Conditioning {
 pub(crate) struct Prompts<'a> {
     pub(crate) positive: &'a str,
     pub(crate) negative: Option<&'a str>,
-    /// 1 is the text encoder's last layer.
+    /// 1 is the text encoder's last layer. Only the prompt skips layers: diffusers' `encode_prompt` takes the
+    /// negative prompt from the last layer always, and so do we.
     pub(crate) clip_skip: usize,
 }
 
@@ -28,24 +31,30 @@ pub(crate) fn encode(
     text: &ClipText,
     prompts: Prompts<'_>,
     device: &Device,
-) -> std::result::Result<Conditioning, crate::PipelineError> {
+) -> Result<Conditioning, PipelineError> {
     let positive = tokenizer.encode_chunks(prompts.positive)?;
-    let negative = prompts.negative.map(|prompt| tokenizer.encode_chunks(prompt)).transpose()?;
+    let negative = prompts
+        .negative
+        .map(|prompt| tokenizer.encode_chunks(prompt))
+        .transpose()?;
     let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
     let empty = tokenizer.encode("")?;
-    let states = |mut ids: Vec<Vec<u32>>| -> std::result::Result<Tensor, crate::PipelineError> {
+    let states = |mut ids: Vec<Vec<u32>>, clip_skip: usize| -> Result<Tensor, PipelineError> {
         ids.resize(chunks, empty.clone());
         let mut states = Vec::with_capacity(chunks);
         // Chunk by chunk, so that a prompt's states do not depend on how many chunks stand beside it.
         for chunk in &ids {
-            states.push(text.forward(&row(chunk, device)?, prompts.clip_skip)?);
+            states.push(text.forward(&row(chunk, device)?, clip_skip)?);
         }
         Ok(Tensor::cat(&states, 1)?)
     };
-    Ok(Conditioning { cond: states(positive)?, uncond: negative.map(states).transpose()? })
+    Ok(Conditioning {
+        cond: states(positive, prompts.clip_skip)?,
+        uncond: negative.map(|ids| states(ids, 1)).transpose()?,
+    })
 }
 
 /// Token ids as `(1, 77)`.
-fn row(ids: &[u32], device: &Device) -> Result<Tensor> {
+fn row(ids: &[u32], device: &Device) -> candle_core::Result<Tensor> {
     Tensor::new(ids, device)?.unsqueeze(0)
 }

@@ -39,7 +39,10 @@ impl StableDiffusion {
             rows.guidance_embedding(self.dtype)?.as_ref(),
         )?;
         let mut predictions = Vec::with_capacity(states.len());
-        for (state, part) in states.iter().zip(rows.scatter(&prediction.to_dtype(DType::F32)?)?) {
+        for (state, part) in states
+            .iter()
+            .zip(rows.scatter(&prediction.to_dtype(DType::F32)?)?)
+        {
             let prediction = state.guidance.combine(&part)?;
             if !is_finite(&prediction)? {
                 return Err(not_finite(state.kind, state.done));
@@ -58,10 +61,17 @@ impl StableDiffusion {
 
 /// Whether every element is a number. A sum would miss +inf beside -inf only by turning into NaN, which is caught too.
 pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool, PipelineError> {
-    let sum = tensor.abs()?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+    let sum = tensor
+        .abs()?
+        .to_dtype(DType::F64)?
+        .sum_all()?
+        .to_scalar::<f64>()?;
     Ok(sum.is_finite())
 }
 
 pub(crate) fn not_finite(kind: SchedulerKind, evaluation: u32) -> PipelineError {
-    PipelineError::NotFinite { scheduler: kind.class_name().to_owned(), evaluation }
+    PipelineError::NotFinite {
+        scheduler: kind.class_name().to_owned(),
+        evaluation,
+    }
 }

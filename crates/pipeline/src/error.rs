@@ -57,7 +57,9 @@ impl HasKind for PipelineError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Scheduler(error) => error.kind(),
-            Self::UnsupportedSource { .. } | Self::Weights { .. } | Self::Mismatch { .. } => ErrorKind::Unavailable,
+            Self::UnsupportedSource { .. } | Self::Weights { .. } | Self::Mismatch { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Model(_) | Self::Tensor(_) | Self::NotFinite { .. } => ErrorKind::Internal,
         }
     }

@@ -22,7 +22,10 @@ impl StableDiffusion {
             return Ok(RgbPicture::clone(&state.init));
         }
         self.decode(state.scheduler.latents(), &state.init)?
-            .ok_or_else(|| PipelineError::NotFinite { scheduler: "VAE decoder".to_owned(), evaluation: state.done })
+            .ok_or_else(|| PipelineError::NotFinite {
+                scheduler: "VAE decoder".to_owned(),
+                evaluation: state.done,
+            })
     }
 
     /// Latents `(1, 4, h, w)` into a picture of `like`'s size; None when the decoder's output is not finite.

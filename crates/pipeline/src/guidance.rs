@@ -50,7 +50,10 @@ mod tests {
 
     #[test]
     fn guidance_moves_away_from_the_unconditional_row() {
-        let rows = Tensor::new(&[[1.0_f32], [3.0]], &Device::Cpu).unwrap().reshape((2, 1, 1, 1)).unwrap();
+        let rows = Tensor::new(&[[1.0_f32], [3.0]], &Device::Cpu)
+            .unwrap()
+            .reshape((2, 1, 1, 1))
+            .unwrap();
         let out = Guidance::ClassifierFree { scale: 7.5 }.combine(&rows).unwrap();
         assert_eq!(out.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [16.0]);
     }

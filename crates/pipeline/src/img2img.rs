@@ -31,7 +31,10 @@ pub(crate) fn to_tensor(picture: &RgbPicture, step: u32, device: &Device) -> Res
 /// Rounds to the nearest of 256 levels, ties to even, as `numpy.round` does in diffusers.
 /// Returns None when a value is NaN or infinite.
 pub(crate) fn to_picture(decoded: &Tensor, size: Size) -> Result<Option<RgbPicture>> {
-    let decoded = decoded.squeeze(0)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+    let decoded = decoded
+        .squeeze(0)?
+        .to_dtype(DType::F32)?
+        .to_device(&Device::Cpu)?;
     let (_, padded_h, padded_w) = decoded.dims3()?;
     let planes = decoded.flatten_all()?.to_vec1::<f32>()?;
     if planes.iter().any(|value| !value.is_finite()) {
@@ -50,7 +53,11 @@ pub(crate) fn to_picture(decoded: &Tensor, size: Size) -> Result<Option<RgbPictu
     Ok(RgbPicture::new(size, pixels))
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=255 before the cast")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 0..=255 before the cast"
+)]
 fn to_level(value: f32) -> u8 {
     ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
 }
@@ -63,11 +70,16 @@ mod tests {
     fn an_odd_size_comes_back_pixel_for_pixel() {
         for (width, height) in [(1, 1), (7, 9), (8, 8), (67, 45)] {
             let size = Size { width, height };
-            let pixels = (0..size.pixels() * 3).map(|i| u8::try_from(i * 37 % 256).unwrap()).collect();
+            let pixels = (0..size.pixels() * 3)
+                .map(|i| u8::try_from(i * 37 % 256).unwrap())
+                .collect();
             let picture = RgbPicture::new(size, pixels).unwrap();
             let tensor = to_tensor(&picture, 8, &Device::Cpu).unwrap();
             let padded = size.padded_to(8);
-            assert_eq!(tensor.dims(), [1, 3, padded.height as usize, padded.width as usize]);
+            assert_eq!(
+                tensor.dims(),
+                [1, 3, padded.height as usize, padded.width as usize]
+            );
             assert_eq!(to_picture(&tensor, size).unwrap(), Some(picture));
         }
     }

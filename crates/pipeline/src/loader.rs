@@ -2,9 +2,7 @@
 
 use candle_core::{DType, Device};
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_models::clip::{ClipText, ClipTextConfig, ClipTokenizer};
-use pentimento_models::unet::{UNet, UNetConfig};
-use pentimento_models::vae::{Vae, VaeConfig};
+use pentimento_models::{ClipText, ClipTextConfig, ClipTokenizer, UNet, UNetConfig, Vae, VaeConfig};
 use pentimento_schedulers::SchedulerConfig;
 use pentimento_weights::{Checkpoint, WeightsError};
 
@@ -24,20 +22,36 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// As [`StableDiffusion::load`].
-    pub fn from_checkpoint(name: &str, checkpoint: &Checkpoint, device: &Device) -> Result<Self, PipelineError> {
+    pub fn from_checkpoint(
+        name: &str,
+        checkpoint: &Checkpoint,
+        device: &Device,
+    ) -> Result<Self, PipelineError> {
         let dtype = DType::F32;
-        let wrap = |source: WeightsError| PipelineError::Weights { name: name.to_owned(), source };
+        let wrap = |source: WeightsError| PipelineError::Weights {
+            name: name.to_owned(),
+            source,
+        };
 
         let scheduler_config =
             SchedulerConfig::from_json(&checkpoint.read("scheduler/scheduler_config.json").map_err(wrap)?)?;
+        // The published SD 1.x folders have it; a folder without it gets SD 1.x's own special tokens.
+        let settings = "tokenizer/tokenizer_config.json";
+        let settings = checkpoint
+            .has(settings)
+            .then(|| checkpoint.read(settings))
+            .transpose()
+            .map_err(wrap)?;
         let tokenizer = ClipTokenizer::from_files(
             &checkpoint.read("tokenizer/vocab.json").map_err(wrap)?,
             &checkpoint.read("tokenizer/merges.txt").map_err(wrap)?,
-            &checkpoint.read("tokenizer/tokenizer_config.json").map_err(wrap)?,
+            settings.as_deref(),
         )?;
 
         let text_config: ClipTextConfig = checkpoint.json("text_encoder/config.json").map_err(wrap)?;
-        let component = checkpoint.component("text_encoder", dtype, device).map_err(wrap)?;
+        let component = checkpoint
+            .component("text_encoder", dtype, device)
+            .map_err(wrap)?;
         let text = ClipText::new(&text_config, component.var_builder())?;
         component.finish().map_err(wrap)?;
 
@@ -51,11 +65,16 @@ impl StableDiffusion {
         let vae = Vae::new(&vae_config, component.var_builder())?;
         component.finish().map_err(wrap)?;
 
+        let pixels_per_latent =
+            u32::try_from(vae.config().downscale()).map_err(|_| PipelineError::Mismatch {
+                name: name.to_owned(),
+                detail: "the VAE has too many levels".to_owned(),
+            })?;
         let loaded = Self {
             name: name.to_owned(),
             tokenizer,
             text,
-            pixels_per_latent: vae.config().pixels_per_latent(),
+            pixels_per_latent,
             unet,
             vae,
             scheduler_config,
@@ -68,8 +87,14 @@ impl StableDiffusion {
 
     /// The parts of one folder must fit each other; a mixed-up folder is found here and not in a forward.
     fn check_fit(&self) -> Result<(), PipelineError> {
-        let mismatch = |detail: String| PipelineError::Mismatch { name: self.name.clone(), detail };
-        let (text, cross) = (self.text.width(), self.unet.config().cross_attention_dim);
+        let mismatch = |detail: String| PipelineError::Mismatch {
+            name: self.name.clone(),
+            detail,
+        };
+        let (text, cross) = (
+            self.text.config().hidden_size,
+            self.unet.config().cross_attention_dim,
+        );
         if text != cross {
             return Err(mismatch(format!(
                 "the text encoder is {text} wide, but the UNet's cross_attention_dim is {cross}"
@@ -87,23 +112,35 @@ impl StableDiffusion {
 }
 
 fn open(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
-    let unsupported =
-        |reason: String| PipelineError::UnsupportedSource { name: entry.name.clone(), reason };
+    let unsupported = |reason: String| PipelineError::UnsupportedSource {
+        name: entry.name.clone(),
+        reason,
+    };
     match &entry.source {
-        Source::Path(path) if path.is_dir() => Checkpoint::open(path)
-            .map_err(|source| PipelineError::Weights { name: entry.name.clone(), source }),
+        Source::Path(path) if path.is_dir() => {
+            Checkpoint::open(path).map_err(|source| PipelineError::Weights {
+                name: entry.name.clone(),
+                source,
+            })
+        }
         Source::Path(path) => {
-            let found = if path.exists() { "is a single file" } else { "does not exist" };
-            Err(unsupported(format!("the path {found}; a diffusers folder is needed")))
+            let found = if path.exists() {
+                "is a single file"
+            } else {
+                "does not exist"
+            };
+            Err(unsupported(format!(
+                "the path {found}; a diffusers folder is needed"
+            )))
         }
         Source::Embedded(name) if name == "demo" => Ok(Checkpoint::in_memory("embedded:demo", |path| {
             pentimento_demo_model::read(path).and_then(Result::ok)
         })),
-        Source::Embedded(name) => {
-            Err(unsupported(format!("there is no embedded model `{name}`; the only one is `demo`")))
-        }
-        Source::Hub { .. } | Source::Https { .. } => {
-            Err(unsupported("downloads are not supported in this version; use a local folder".to_owned()))
-        }
+        Source::Embedded(name) => Err(unsupported(format!(
+            "there is no embedded model `{name}`; the only one is `demo`"
+        ))),
+        Source::HuggingFace { .. } | Source::Https(_) => Err(unsupported(
+            "downloads are not supported in this version; use a local folder".to_owned(),
+        )),
     }
 }

@@ -39,7 +39,13 @@ impl StableDiffusion {
             init: Arc::new(init.clone()),
         };
         (0..u64::from(request.image_count))
-            .map(|index| self.start(request, &encoded, NoiseSource::new(request.seed.wrapping_add(index))))
+            .map(|index| {
+                self.start(
+                    request,
+                    &encoded,
+                    NoiseSource::new(request.seed.wrapping_add(index)),
+                )
+            })
             .collect()
     }
 
@@ -50,7 +56,9 @@ impl StableDiffusion {
     pub fn encode_prompts(&self, request: &GenerationRequest) -> Result<Conditioning, PipelineError> {
         let prompts = Prompts {
             positive: &request.prompt,
-            negative: self.is_guided(request).then_some(request.negative_prompt.as_str()),
+            negative: self
+                .is_guided(request)
+                .then_some(request.negative_prompt.as_str()),
             clip_skip: self.clamp_clip_skip(request.clip_skip),
         };
         conditioning::encode(&self.tokenizer, &self.text, prompts, &self.device)
@@ -71,7 +79,10 @@ impl StableDiffusion {
         encoded: &Encoded,
         mut noise: NoiseSource,
     ) -> Result<DenoiseState, PipelineError> {
-        let run = Run { steps: request.steps, strength: request.strength };
+        let run = Run {
+            steps: request.steps,
+            strength: request.strength,
+        };
         let plan = build(&request.scheduler, &self.scheduler_config, run)?;
         let (kind, evaluations) = (plan.kind(), plan.evaluations());
         let clean = (sample_posterior(&encoded.moments, &mut noise)? * self.vae.config().scaling_factor)?;
@@ -97,11 +108,13 @@ impl StableDiffusion {
     fn guidance(&self, request: &GenerationRequest) -> Result<Guidance, PipelineError> {
         if let Some(dim) = self.unet.config().time_cond_proj_dim {
             let embedding =
-                pentimento_models::unet::guidance_embedding(request.guidance_scale - 1.0, dim, &self.device)?;
+                pentimento_models::guidance_embedding(request.guidance_scale - 1.0, dim, &self.device)?;
             return Ok(Guidance::Embedded { embedding });
         }
         if self.is_guided(request) {
-            return Ok(Guidance::ClassifierFree { scale: request.guidance_scale });
+            return Ok(Guidance::ClassifierFree {
+                scale: request.guidance_scale,
+            });
         }
         Ok(Guidance::Off)
     }
@@ -112,7 +125,9 @@ impl StableDiffusion {
 fn sample_posterior(moments: &Tensor, noise: &mut NoiseSource) -> Result<Tensor, PipelineError> {
     let moments = moments.to_dtype(candle_core::DType::F32)?;
     let mean = moments.narrow(1, 0, moments.dim(1)? / 2)?;
-    let log_variance = moments.narrow(1, moments.dim(1)? / 2, moments.dim(1)? / 2)?.clamp(-30.0, 20.0)?;
+    let log_variance = moments
+        .narrow(1, moments.dim(1)? / 2, moments.dim(1)? / 2)?
+        .clamp(-30.0, 20.0)?;
     let std = (log_variance * 0.5)?.exp()?;
     let noise = noise.normal(mean.dims())?.to_device(mean.device())?;
     Ok((mean + (std * noise)?)?)

@@ -1,9 +1,7 @@
 //! The loaded components of one checkpoint. Shared by all its pictures and never changed by them.
 
 use candle_core::{DType, Device};
-use pentimento_models::clip::{ClipText, ClipTokenizer};
-use pentimento_models::unet::UNet;
-use pentimento_models::vae::Vae;
+use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
 use pentimento_schedulers::SchedulerConfig;
 
 /// Text encoder, UNet, VAE, tokenizer and scheduler configuration of one checkpoint on one device.
@@ -31,6 +29,6 @@ impl StableDiffusion {
 
     /// A clip skip beyond the text encoder's first layer stops at that layer.
     pub(crate) fn clamp_clip_skip(&self, clip_skip: u32) -> usize {
-        (clip_skip as usize).clamp(1, self.text.layers())
+        (clip_skip as usize).clamp(1, self.text.config().num_hidden_layers)
     }
 }

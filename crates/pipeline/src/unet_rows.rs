@@ -29,7 +29,10 @@ impl UNetRows {
     }
 
     /// Adds the rows of one picture: `sample` is `(1, C, h, w)`, already scaled by its scheduler.
-    #[expect(clippy::cast_possible_truncation, reason = "diffusers gives the UNet f32 timesteps too")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "diffusers gives the UNet f32 timesteps too"
+    )]
     pub(crate) fn push(&mut self, state: &DenoiseState, sample: &Tensor, timestep: f64) {
         let contexts = state.uncond.iter().chain(std::iter::once(&state.cond));
         let mut count = 0;

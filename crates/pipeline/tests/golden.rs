@@ -16,18 +16,42 @@ fn check(case: &str) {
     let init = picture_of(golden.tensor("input.u8"));
 
     let conditioning = model.encode_prompts(&request).unwrap();
-    assert_close(&format!("{case}: cond"), &conditioning.cond, golden.tensor("cond"), Tolerance::CLIP);
-    assert_eq!(conditioning.uncond.is_some(), golden.get("uncond").is_some(), "{case}: guidance on or off");
+    assert_close(
+        &format!("{case}: cond"),
+        &conditioning.cond,
+        golden.tensor("cond"),
+        Tolerance::CLIP,
+    );
+    assert_eq!(
+        conditioning.uncond.is_some(),
+        golden.get("uncond").is_some(),
+        "{case}: guidance on or off"
+    );
     if let Some(uncond) = conditioning.uncond {
-        assert_close(&format!("{case}: uncond"), &uncond, golden.tensor("uncond"), Tolerance::CLIP);
+        assert_close(
+            &format!("{case}: uncond"),
+            &uncond,
+            golden.tensor("uncond"),
+            Tolerance::CLIP,
+        );
     }
     let moments = model.encode_picture(&init).unwrap();
-    assert_close(&format!("{case}: moments"), &moments, golden.tensor("moments"), Tolerance::VAE);
+    assert_close(
+        &format!("{case}: moments"),
+        &moments,
+        golden.tensor("moments"),
+        Tolerance::VAE,
+    );
 
     let mut states = model.prepare(&request, &init).unwrap();
     assert_eq!(states.len(), 1);
     let mut state = states.remove(0);
-    assert_close(&format!("{case}: start"), state.latents(), golden.tensor("start"), Tolerance::TRAJECTORY);
+    assert_close(
+        &format!("{case}: start"),
+        state.latents(),
+        golden.tensor("start"),
+        Tolerance::TRAJECTORY,
+    );
     let mut step = 0;
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();
@@ -40,18 +64,30 @@ fn check(case: &str) {
         );
         step += 1;
     }
-    assert!(golden.get(&format!("step.{step}")).is_none(), "{case}: diffusers runs more than {step} steps");
+    assert!(
+        golden.get(&format!("step.{step}")).is_none(),
+        "{case}: diffusers runs more than {step} steps"
+    );
 
     let found = tensor_of(&model.finish(state).unwrap());
-    assert_close(&format!("{case}: picture"), &found, golden.tensor("output.u8"), Tolerance::PICTURE);
+    assert_close(
+        &format!("{case}: picture"),
+        &found,
+        golden.tensor("output.u8"),
+        Tolerance::PICTURE,
+    );
 }
 
 fn tensor_of(picture: &RgbPicture) -> Tensor {
     let Size { width, height } = picture.size();
-    Tensor::from_slice(picture.pixels(), (height as usize, width as usize, 3), &Device::Cpu)
-        .unwrap()
-        .to_dtype(DType::U8)
-        .unwrap()
+    Tensor::from_slice(
+        picture.pixels(),
+        (height as usize, width as usize, 3),
+        &Device::Cpu,
+    )
+    .unwrap()
+    .to_dtype(DType::U8)
+    .unwrap()
 }
 
 macro_rules! golden_runs {

@@ -30,11 +30,19 @@ fn alone(model: &StableDiffusion, request: &GenerationRequest, init: &RgbPicture
 fn sixteen_mixed_jobs_give_what_each_gives_alone() {
     let model = tiny("tiny");
     let init = input();
-    let kinds = [SchedulerKind::LCM, SchedulerKind::DDIM, SchedulerKind::EulerDiscrete];
+    let kinds = [
+        SchedulerKind::LCM,
+        SchedulerKind::DDIM,
+        SchedulerKind::EulerDiscrete,
+    ];
     let requests: Vec<_> = (0..16_u32)
         .map(|k| GenerationRequest {
             prompt: format!("picture number {k}"),
-            negative_prompt: if k % 2 == 0 { "blurry".to_owned() } else { String::new() },
+            negative_prompt: if k % 2 == 0 {
+                "blurry".to_owned()
+            } else {
+                String::new()
+            },
             steps: 2 + k % 7,
             strength: 0.3 + f64::from(k % 8) / 10.0,
             guidance_scale: [1.0, 7.5, 0.0, 3.0][k as usize % 4],
@@ -43,10 +51,15 @@ fn sixteen_mixed_jobs_give_what_each_gives_alone() {
             ..request(kinds[k as usize % 3])
         })
         .collect();
-    let mut states: Vec<DenoiseState> =
-        requests.iter().flat_map(|request| model.prepare(request, &init).unwrap()).collect();
+    let mut states: Vec<DenoiseState> = requests
+        .iter()
+        .flat_map(|request| model.prepare(request, &init).unwrap())
+        .collect();
     while states.iter().any(|state| state.evaluations_left() > 0) {
-        let mut batch: Vec<_> = states.iter_mut().filter(|state| state.evaluations_left() > 0).collect();
+        let mut batch: Vec<_> = states
+            .iter_mut()
+            .filter(|state| state.evaluations_left() > 0)
+            .collect();
         model.denoise(&mut batch).unwrap();
     }
     for (k, (state, request)) in states.into_iter().zip(&requests).enumerate() {
@@ -59,10 +72,18 @@ fn sixteen_mixed_jobs_give_what_each_gives_alone() {
 fn picture_k_of_a_job_is_the_picture_of_seed_plus_k() {
     let model = tiny("tiny");
     let init = input();
-    let many = GenerationRequest { image_count: 3, seed: 40, ..request(SchedulerKind::LCM) };
+    let many = GenerationRequest {
+        image_count: 3,
+        seed: 40,
+        ..request(SchedulerKind::LCM)
+    };
     let pictures = alone(&model, &many, &init);
     for (k, picture) in pictures.iter().enumerate() {
-        let one = GenerationRequest { image_count: 1, seed: 40 + k as u64, ..many.clone() };
+        let one = GenerationRequest {
+            image_count: 1,
+            seed: 40 + k as u64,
+            ..many.clone()
+        };
         assert_eq!(alone(&model, &one, &init), [picture.clone()], "picture {k}");
     }
     assert_ne!(pictures[0], pictures[1]);
@@ -72,8 +93,15 @@ fn picture_k_of_a_job_is_the_picture_of_seed_plus_k() {
 fn strength_0_gives_the_input_back() {
     let model = tiny("tiny");
     let init = input();
-    for kind in [SchedulerKind::LCM, SchedulerKind::DDIM, SchedulerKind::EulerDiscrete] {
-        let request = GenerationRequest { strength: 0.0, ..request(kind) };
+    for kind in [
+        SchedulerKind::LCM,
+        SchedulerKind::DDIM,
+        SchedulerKind::EulerDiscrete,
+    ] {
+        let request = GenerationRequest {
+            strength: 0.0,
+            ..request(kind)
+        };
         assert_eq!(alone(&model, &request, &init), [init.clone()], "{kind}");
     }
 }
@@ -84,9 +112,18 @@ fn more_strength_moves_further_from_the_input() {
     let model = tiny("tiny");
     let init = input();
     let distance = |strength: f64| {
-        let request = GenerationRequest { strength, steps: 10, ..request_of(golden.about()) };
+        let request = GenerationRequest {
+            strength,
+            steps: 10,
+            ..request_of(golden.about())
+        };
         let picture = alone(&model, &request, &init).remove(0);
-        picture.pixels().iter().zip(init.pixels()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+        picture
+            .pixels()
+            .iter()
+            .zip(init.pixels())
+            .map(|(a, b)| u64::from(a.abs_diff(*b)))
+            .sum::<u64>()
     };
     assert!(distance(0.1) < distance(0.9));
 }
@@ -123,11 +160,17 @@ fn a_prompt_beyond_77_tokens_is_not_cut() {
 fn a_spent_state_is_refused_and_its_neighbours_do_not_move() {
     let model = tiny("tiny");
     let init = input();
-    let mut spent = model.prepare(&request(SchedulerKind::DDIM), &init).unwrap().remove(0);
+    let mut spent = model
+        .prepare(&request(SchedulerKind::DDIM), &init)
+        .unwrap()
+        .remove(0);
     while spent.evaluations_left() > 0 {
         model.denoise(&mut [&mut spent]).unwrap();
     }
-    let mut fresh = model.prepare(&request(SchedulerKind::DDIM), &init).unwrap().remove(0);
+    let mut fresh = model
+        .prepare(&request(SchedulerKind::DDIM), &init)
+        .unwrap()
+        .remove(0);
     let before = fresh.evaluations_left();
     assert!(model.denoise(&mut [&mut fresh, &mut spent]).is_err());
     assert_eq!(fresh.evaluations_left(), before);

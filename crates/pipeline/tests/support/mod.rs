@@ -5,7 +5,8 @@ use candle_core::{Device, Tensor};
 use pentimento_pipeline::StableDiffusion;
 use pentimento_testkit::golden_dir;
 use pentimento_types::{
-    GenerationRequest, ImageFormat, ImageSource, ModelId, RgbPicture, SchedulerChoice, SchedulerKind, Size, Task,
+    GenerationRequest, ImageFormat, ImageSource, ModelId, RgbPicture, SchedulerChoice, SchedulerKind, Size,
+    Task,
 };
 use pentimento_weights::Checkpoint;
 
@@ -50,7 +51,10 @@ pub(crate) fn request(kind: SchedulerKind) -> GenerationRequest {
         guidance_scale: 1.0,
         seed: 0,
         clip_skip: 1,
-        scheduler: SchedulerChoice { kind: Some(kind), ..SchedulerChoice::default() },
+        scheduler: SchedulerChoice {
+            kind: Some(kind),
+            ..SchedulerChoice::default()
+        },
         output_format: ImageFormat::Png,
         file_stem: "test".to_owned(),
     }
@@ -59,6 +63,9 @@ pub(crate) fn request(kind: SchedulerKind) -> GenerationRequest {
 /// `(H, W, 3)` u8 as a picture.
 pub(crate) fn picture_of(tensor: &Tensor) -> RgbPicture {
     let (height, width, _) = tensor.dims3().unwrap();
-    let size = Size { width: u32::try_from(width).unwrap(), height: u32::try_from(height).unwrap() };
+    let size = Size {
+        width: u32::try_from(width).unwrap(),
+        height: u32::try_from(height).unwrap(),
+    };
     RgbPicture::new(size, tensor.flatten_all().unwrap().to_vec1().unwrap()).unwrap()
 }
