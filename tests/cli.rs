@@ -27,7 +27,10 @@ fn run(folder: &Path, args: &[&str]) -> Output {
 
 fn run_with_input(folder: &Path, args: &[&str], input: &[u8]) -> Output {
     let mut command = pentimento(folder, args);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // A program that refuses its arguments may have closed the pipe already.
     let _ = child.stdin.take().unwrap().write_all(input);
@@ -53,16 +56,30 @@ struct Served {
 impl Served {
     fn start(folder: &Path) -> Self {
         let mut command = pentimento(folder, &["serve", "--listen", "127.0.0.1:0", "--data", "data"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("not ready: {line:?}"));
-        Self { address: address.to_owned(), child, _stdout: stdout }
+        let address = line
+            .trim()
+            .strip_prefix("listening on ")
+            .unwrap_or_else(|| panic!("not ready: {line:?}"));
+        Self {
+            address: address.to_owned(),
+            child,
+            _stdout: stdout,
+        }
     }
 
     fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        let status = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 
@@ -89,7 +106,10 @@ impl Served {
         });
         let url = format!("{}/v3/lcm-img2img", self.address);
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let client = reqwest::Client::builder().no_proxy().build().unwrap();
                 let response = client.post(url).json(&body).send().await.ok()?;
@@ -109,11 +129,27 @@ impl Drop for Served {
 #[test]
 fn help_is_what_the_documents_say() {
     let folder = folder();
-    for words in ["", "serve", "demo", "generate", "models", "models list", "doctor", "bench"] {
+    for words in [
+        "",
+        "serve",
+        "demo",
+        "generate",
+        "models",
+        "models list",
+        "doctor",
+        "bench",
+    ] {
         let args: Vec<&str> = words.split_whitespace().chain(["--help"]).collect();
         let output = run(folder.path(), &args);
         assert!(output.status.success(), "{words}");
-        let name = format!("help-{}", if words.is_empty() { "all".to_owned() } else { words.replace(' ', "-") });
+        let name = format!(
+            "help-{}",
+            if words.is_empty() {
+                "all".to_owned()
+            } else {
+                words.replace(' ', "-")
+            }
+        );
         insta::assert_snapshot!(name, text(&output.stdout));
     }
 }
@@ -126,13 +162,24 @@ fn the_demo_makes_its_pictures_over_http_and_ends() {
     assert!(output.status.success(), "{stdout}{}", text(&output.stderr));
     assert!(stdout.contains("curl -s http://127.0.0.1:"), "{stdout}");
 
-    let picture = |name: &str| image::open(folder.path().join("out").join(name)).unwrap().to_rgb8();
-    let (before, after, both) = (picture("before.png"), picture("after.png"), picture("side-by-side.png"));
+    let picture = |name: &str| {
+        image::open(folder.path().join("out").join(name))
+            .unwrap()
+            .to_rgb8()
+    };
+    let (before, after, both) = (
+        picture("before.png"),
+        picture("after.png"),
+        picture("side-by-side.png"),
+    );
     assert_eq!(before, image::load_from_memory(PHOTO).unwrap().to_rgb8());
     assert_eq!(before.dimensions(), after.dimensions());
     assert_ne!(before, after);
     assert_eq!(both.width(), before.width() + 8 + after.width());
-    assert!(folder.path().join("out/request.json").is_file(), "the curl line needs it");
+    assert!(
+        folder.path().join("out/request.json").is_file(),
+        "the curl line needs it"
+    );
 }
 
 #[test]
@@ -140,7 +187,11 @@ fn the_demo_with_strength_0_gives_the_photograph_back() {
     let folder = folder();
     let output = run(folder.path(), &["demo", "--once", "--strength", "0"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let picture = |name: &str| image::open(folder.path().join("demo-output").join(name)).unwrap().to_rgb8();
+    let picture = |name: &str| {
+        image::open(folder.path().join("demo-output").join(name))
+            .unwrap()
+            .to_rgb8()
+    };
     assert_eq!(picture("before.png"), picture("after.png"));
 }
 
@@ -149,33 +200,47 @@ fn a_demo_that_fails_says_why() {
     let folder = folder();
     let output = run(folder.path(), &["demo", "--once", "--image", "missing.png"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("missing.png"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("missing.png"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
 fn generate_reads_and_writes_pipes_and_repeats_itself() {
     let folder = folder();
-    let args = ["generate", "--image", "-", "--prompt", "a lake", "--steps", "2", "--seed", "7", "--out", "-"];
+    let args = [
+        "generate", "--image", "-", "--prompt", "a lake", "--steps", "2", "--seed", "7", "--out", "-",
+    ];
     let first = run_with_input(folder.path(), &args, PHOTO);
     assert!(first.status.success(), "{}", text(&first.stderr));
     let picture = image::load_from_memory(&first.stdout).unwrap();
     assert_eq!((picture.width(), picture.height()), (192, 128));
     let second = run_with_input(folder.path(), &args, PHOTO);
-    assert_eq!(first.stdout, second.stdout, "the same request gives the same bytes");
+    assert_eq!(
+        first.stdout, second.stdout,
+        "the same request gives the same bytes"
+    );
 
-    std::fs::write(folder.path().join("in.png"), PHOTO).unwrap();
-    let args = ["generate", "--image", "in.png", "--prompt", "a lake", "--steps", "2", "--seed", "7", "--count", "2"];
+    fs_err::write(folder.path().join("in.png"), PHOTO).unwrap();
+    let args = [
+        "generate", "--image", "in.png", "--prompt", "a lake", "--steps", "2", "--seed", "7", "--count", "2",
+    ];
     let files = run(folder.path(), &args);
     assert!(files.status.success(), "{}", text(&files.stderr));
     assert_eq!(text(&files.stdout), "out.png\nout-1.png\n");
-    assert_eq!(std::fs::read(folder.path().join("out.png")).unwrap(), first.stdout);
-    assert_ne!(std::fs::read(folder.path().join("out-1.png")).unwrap(), first.stdout);
+    assert_eq!(fs_err::read(folder.path().join("out.png")).unwrap(), first.stdout);
+    assert_ne!(
+        fs_err::read(folder.path().join("out-1.png")).unwrap(),
+        first.stdout
+    );
 }
 
 #[test]
 fn wrong_arguments_have_exit_code_2_and_a_way_out() {
     let folder = folder();
-    std::fs::write(folder.path().join("slip.toml"), "# settings\nlisten_on = \"x\"\n").unwrap();
+    fs_err::write(folder.path().join("slip.toml"), "# settings\nlisten_on = \"x\"\n").unwrap();
     let generate = ["generate", "--image", "x.png", "--prompt", "p"];
     let with = |more: &[&'static str]| [generate.as_slice(), more].concat();
     let cases: &[(Vec<&str>, &str)] = &[
@@ -204,11 +269,23 @@ fn what_cannot_be_done_has_exit_code_1_and_a_reason() {
     let unknown = ["generate", "--image", "-", "--prompt", "p", "--model", "dem"];
     let output = run_with_input(folder.path(), &unknown, PHOTO);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("did you mean demo"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("did you mean demo"),
+        "{}",
+        text(&output.stderr)
+    );
 
-    let output = run_with_input(folder.path(), &["generate", "--image", "-", "--prompt", "p"], b"not a picture");
+    let output = run_with_input(
+        folder.path(),
+        &["generate", "--image", "-", "--prompt", "p"],
+        b"not a picture",
+    );
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("cannot be read"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("cannot be read"),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(!folder.path().join("out.png").exists());
 }
 
@@ -216,28 +293,52 @@ fn what_cannot_be_done_has_exit_code_1_and_a_reason() {
 fn doctor_tells_what_would_go_wrong() {
     let folder = folder();
     let fine = run(folder.path(), &["doctor", "--listen", "127.0.0.1:0"]);
-    assert!(fine.status.success(), "{}{}", text(&fine.stdout), text(&fine.stderr));
+    assert!(
+        fine.status.success(),
+        "{}{}",
+        text(&fine.stdout),
+        text(&fine.stderr)
+    );
     assert!(text(&fine.stdout).contains("nothing found that would go wrong"));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing behind");
+    assert_eq!(
+        fs_err::read_dir(folder.path()).unwrap().count(),
+        0,
+        "it leaves nothing behind"
+    );
 
     let exposed = run(folder.path(), &["doctor", "--listen", "0.0.0.0:0"]);
     assert_eq!(exposed.status.code(), Some(1));
-    assert!(text(&exposed.stdout).contains("PENTIMENTO_KEYS"), "{}", text(&exposed.stdout));
+    assert!(
+        text(&exposed.stdout).contains("PENTIMENTO_KEYS"),
+        "{}",
+        text(&exposed.stdout)
+    );
 
     let model = "[[model]]\nname = \"mine\"\nkind = \"checkpoint\"\nsource = \"nowhere\"\n";
-    std::fs::write(folder.path().join("models.toml"), model).unwrap();
+    fs_err::write(folder.path().join("models.toml"), model).unwrap();
     let missing = run(folder.path(), &["doctor", "--listen", "127.0.0.1:0"]);
     assert_eq!(missing.status.code(), Some(1));
-    assert!(text(&missing.stdout).contains("`mine`"), "{}", text(&missing.stdout));
+    assert!(
+        text(&missing.stdout).contains("`mine`"),
+        "{}",
+        text(&missing.stdout)
+    );
 }
 
 #[test]
 fn a_data_folder_has_one_server() {
     let folder = folder();
     let mut first = Served::start(folder.path());
-    let second = run(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--data", "data"]);
+    let second = run(
+        folder.path(),
+        &["serve", "--listen", "127.0.0.1:0", "--data", "data"],
+    );
     assert_eq!(second.status.code(), Some(1));
-    assert!(text(&second.stderr).contains("another pentimento server"), "{}", text(&second.stderr));
+    assert!(
+        text(&second.stderr).contains("another pentimento server"),
+        "{}",
+        text(&second.stderr)
+    );
     first.child.kill().unwrap();
     first.child.wait().unwrap();
     // A killed server leaves no lock behind.

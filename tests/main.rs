@@ -7,6 +7,8 @@ mod auth;
 #[cfg(test)]
 mod batching;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod connections;
