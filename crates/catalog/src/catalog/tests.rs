@@ -1,1 +1,320 @@
 //! Reading catalogues, right and wrong, and finding names in them.
+
+use super::*;
+use crate::{Availability, Unavailable};
+
+const GOOD: &str = r#"
+# A comment.
+[[model]]
+name    = "realistic-vision-51"
+aliases = ["realisticVisionV51.safetensors", "rv51"]
+kind    = "checkpoint"
+source  = "weights/rv51"
+base    = "sd15"
+
+[[model]]
+name   = "demo"
+kind   = "checkpoint"
+source = "embedded:demo"
+
+[[model]]
+name   = "lcm-lora"
+kind   = "lora"
+source = "hf:latent-consistency/lcm-lora-sdv1-5@main:pytorch_lora_weights.safetensors"
+role   = "lcm"
+
+[[model]]
+name   = "demo.safetensors"
+kind   = "vae"
+source = "https://example.com/vae.safetensors"
+sha256 = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD"
+"#;
+
+fn read(text: &str) -> Result<Catalog, CatalogError> {
+    Catalog::from_text(text, Path::new("/data/models.toml"))
+}
+
+/// All faults as one text.
+fn faults(text: &str) -> String {
+    match read(text) {
+        Err(CatalogError::Invalid { path: _, faults }) => join_lines(&faults),
+        other => panic!("expected faults, found {other:?}"),
+    }
+}
+
+fn join_lines(faults: &[EntryFault]) -> String {
+    faults.iter().map(|fault| format!("{fault}\n")).collect()
+}
+
+/// A right entry with one line replaced or added.
+fn entry(line: &str) -> String {
+    let key = line.split('=').next().unwrap().trim();
+    let lines = ["name = \"a\"", "kind = \"checkpoint\"", "source = \"a\""];
+    let kept = lines.iter().filter(|kept| !kept.starts_with(&format!("{key} ")));
+    let kept: Vec<&str> = kept.copied().collect();
+    format!("[[model]]\n{}\n{line}\n", kept.join("\n"))
+}
+
+fn found(catalog: &Catalog, name: &str, kind: ModelKind) -> Option<String> {
+    let entry = catalog.resolve(&ModelId::new(name), kind);
+    entry.ok().map(|entry| entry.name.clone())
+}
+
+#[test]
+fn a_right_file_is_read_whole() {
+    let catalog = read(GOOD).unwrap();
+    let entries = catalog.entries();
+    let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["realistic-vision-51", "demo", "lcm-lora", "demo.safetensors"]
+    );
+    assert_eq!(entries[0].source, Source::Path("/data/weights/rv51".into()));
+    assert_eq!(entries[0].base, Some(BaseModel::Sd15));
+    assert_eq!(entries[1].source, Source::Embedded("demo".to_owned()));
+    let hub = Source::HuggingFace {
+        repo: "latent-consistency/lcm-lora-sdv1-5".to_owned(),
+        revision: Some("main".to_owned()),
+        file: Some("pytorch_lora_weights.safetensors".to_owned()),
+    };
+    assert_eq!(entries[2].source, hub);
+    assert_eq!(entries[2].role.as_deref(), Some(ModelEntry::ROLE_LCM));
+    let digits = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(entries[3].sha256.as_deref(), Some(digits));
+}
+
+#[test]
+fn the_file_at_the_top_of_the_repository_is_right_and_is_what_is_embedded() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models.toml");
+    let catalog = Catalog::load(&path).unwrap();
+    assert_eq!(catalog.entries(), Catalog::embedded_only().entries());
+    assert_eq!(catalog.entries()[0].availability(), Availability::Available);
+}
+
+#[test]
+fn names_are_found_exactly_without_ending_and_by_alias() {
+    let catalog = read(GOOD).unwrap();
+    let checkpoint = |name: &str| found(&catalog, name, ModelKind::Checkpoint);
+    for name in [
+        "realistic-vision-51",
+        "realistic-vision-51.safetensors",
+        "realistic-vision-51.CKPT",
+        "rv51",
+        "rv51.pt",
+        "realisticVisionV51.safetensors",
+        "realisticVisionV51",
+        "realisticVisionV51.ckpt",
+    ] {
+        assert_eq!(checkpoint(name).as_deref(), Some("realistic-vision-51"), "{name}");
+    }
+    assert_eq!(checkpoint("demo").as_deref(), Some("demo"));
+    assert_eq!(
+        found(&catalog, "demo", ModelKind::Vae).as_deref(),
+        Some("demo.safetensors")
+    );
+    assert_eq!(found(&catalog, "demo", ModelKind::Lora), None);
+    assert_eq!(
+        found(&Catalog::embedded_only(), "demo", ModelKind::Checkpoint).as_deref(),
+        Some("demo")
+    );
+}
+
+#[test]
+fn strange_names_find_nothing_and_are_repeated_safely() {
+    let catalog = read(GOOD).unwrap();
+    let long = "a".repeat(4096);
+    for name in [
+        "",
+        ".safetensors",
+        "../demo",
+        "./demo",
+        "/data/weights/rv51",
+        "weights/rv51",
+        "..\\demo",
+        "demo\0",
+        "demo\0.safetensors",
+        "%2e%2e/demo",
+        "demo%00",
+        " demo",
+        "demo ",
+        "DEMO",
+        "d\u{435}mo",
+        "\u{ff44}emo",
+        "demo\u{200b}",
+        "demo\u{1b}[31m",
+        "demo.safetensors.safetensors",
+        &long,
+    ] {
+        let error = catalog
+            .resolve(&ModelId::new(name), ModelKind::Checkpoint)
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, CatalogError::NotFound { .. }), "{name}");
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert!(text.chars().count() < 200, "{text}");
+    }
+}
+
+#[test]
+fn the_nearest_names_are_of_the_same_kind() {
+    let catalog = read(GOOD).unwrap();
+    let near = |name: &str, kind| match catalog.resolve(&ModelId::new(name), kind) {
+        Err(CatalogError::NotFound { nearest, .. }) => nearest,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(near("DEMO", ModelKind::Checkpoint), ["demo"]);
+    assert_eq!(
+        near("realistic-vision-v51.safetensors", ModelKind::Checkpoint),
+        ["realistic-vision-51"]
+    );
+    assert!(near("realistic-vision", ModelKind::Lora).is_empty());
+}
+
+#[test]
+fn every_fault_names_line_entry_and_way_out() {
+    for (line, expected) in [
+        (
+            "nmae = \"b\"",
+            "line 5, model `a`: unknown key `nmae`; did you mean `name`?",
+        ),
+        (
+            "zzzzzz = 1",
+            "line 5, model `a`: unknown key `zzzzzz`; the keys are name, aliases",
+        ),
+        (
+            "kind = \"model\"",
+            "line 4, model `a`: `model` is no kind; write one of checkpoint, vae",
+        ),
+        (
+            "kind = 7",
+            "line 4, model `a`: `kind` must be a text in quotation marks",
+        ),
+        ("base = \"sd3\"", "`sd3` is no base; write one of sd15, sd2, sdxl"),
+        ("role = \"hero\"", "`hero` is no role; write one of lcm"),
+        ("name = \"\"", "a name must not be empty"),
+        (
+            "name = \"a \"",
+            "a name must not be empty nor begin or end with a space",
+        ),
+        ("name = \"a\\u0000b\"", "must not contain control characters"),
+        ("aliases = \"b\"", "`aliases` must be a list of texts"),
+        ("aliases = [1]", "`aliases` must be a list of texts"),
+        ("aliases = [\"b\", \"b\"]", "the alias `b` is there already"),
+        ("aliases = [\"a\"]", "the alias `a` is there already"),
+        (
+            "source = \"embedded:other\"",
+            "this binary contains no model `other`; write one of `embedded:demo`",
+        ),
+        ("source = \"hf:owner\"", "not of the form hf:owner/repo"),
+        ("source = \"hf:owner/../etc\"", "not of the form hf:owner/repo"),
+        ("source = \"http://example.com/a\"", "`http://` is not supported"),
+        ("source = \"file:///etc/passwd\"", "`file://` is not supported"),
+        ("source = \"\"", "the source is empty"),
+        (
+            "source = \"https://example.com/a\"",
+            "an https source needs its sha256",
+        ),
+        ("sha256 = \"abc\"", "`sha256` must be 64 hexadecimal digits"),
+    ] {
+        let found = faults(&entry(line));
+        assert!(found.contains(expected), "{line}: {found}");
+    }
+    let long = format!("name = \"{}\"", "a".repeat(257));
+    assert!(faults(&entry(&long)).contains("longer than 256 bytes"));
+}
+
+#[test]
+fn missing_keys_and_other_tables_are_faults() {
+    let found = faults("[[model]]\nname = \"a\"\n");
+    assert!(
+        found.contains("line 1, model `a`: `kind` is missing; add kind = \"…\""),
+        "{found}"
+    );
+    assert!(found.contains("`source` is missing"), "{found}");
+    assert!(faults("[model]\nname = \"a\"\n").contains("write [[model]] with two brackets"));
+    assert!(faults("model = [1]\n").contains("write a [[model]] table here"));
+    assert!(faults("[server]\nport = 1\n").contains("line 1: `server` means nothing here"));
+    assert!(faults("[[model]\n").contains("line 1: this is not TOML"));
+    let twice = faults("[[model]]\nname = \"a\"\nname = \"b\"\n");
+    assert!(twice.contains("line 3: this is not TOML"), "{twice}");
+}
+
+#[test]
+fn all_faults_are_reported_at_once() {
+    let found = faults("[[model]]\nname = \"a\"\nkind = \"x\"\nsource = \"\"\n\n[[model]]\nnom = \"b\"\n");
+    assert!(found.lines().count() >= 5, "{found}");
+    assert!(
+        found.contains("line 3, model `a`") && found.contains("line 7: unknown key `nom`"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_name_is_taken_once_per_kind_whatever_its_ending() {
+    let two = |second: &str| format!("{}{}", entry("name = \"a\""), entry(second));
+    for second in ["name = \"a\"", "name = \"a.safetensors\"", "aliases = [\"c\"]"] {
+        let found = faults(&two(second));
+        assert!(found.contains("is already taken by `a` on line 1"), "{found}");
+        assert!(found.contains("line 5, model"), "{found}");
+    }
+    let alias = two("name = \"b\"").replace("name = \"b\"", "name = \"b\"\naliases = [\"a.pt\"]");
+    assert!(faults(&alias).contains("`a.pt` is already taken"));
+    assert!(read(&two("name = \"b\"")).is_ok());
+    let other_kind = two("name = \"a\"").replacen("checkpoint", "vae", 1);
+    assert!(read(&other_kind).is_ok());
+    let own_ending = entry("aliases = [\"a.safetensors\"]");
+    assert!(read(&own_ending).is_ok());
+}
+
+#[test]
+fn an_empty_catalogue_is_right() {
+    assert!(read("").unwrap().entries().is_empty());
+    assert!(read("# nothing yet\n").unwrap().entries().is_empty());
+}
+
+#[test]
+fn missing_and_empty_folders_are_reported_on_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("models.toml");
+    fs_err::write(&path, entry("source = \"weights\"")).unwrap();
+    let catalog = Catalog::load(&path).unwrap();
+    let look = || catalog.entries()[0].availability();
+    let reason = |availability: Availability| match availability {
+        Availability::Available => panic!("it should not be there"),
+        Availability::Unavailable(reason) => reason,
+    };
+    let weights = folder.path().join("weights");
+    let missing = reason(look());
+    assert_eq!(
+        missing,
+        Unavailable::Missing {
+            path: weights.clone()
+        }
+    );
+    assert!(
+        !missing.to_string().contains("weights"),
+        "safe to show: {missing}"
+    );
+    fs_err::create_dir(&weights).unwrap();
+    assert_eq!(
+        reason(look()),
+        Unavailable::Empty {
+            path: weights.clone()
+        }
+    );
+    fs_err::write(weights.join("model_index.json"), "{}").unwrap();
+    assert_eq!(look(), Availability::Available);
+
+    let hub = read(&entry("source = \"hf:owner/repo\"")).unwrap();
+    assert_eq!(
+        reason(hub.entries()[0].availability()),
+        Unavailable::NotDownloaded
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_says_so() {
+    let error = Catalog::load(Path::new("/nowhere/models.toml")).unwrap_err();
+    assert!(matches!(error, CatalogError::Unreadable { .. }));
+    assert!(error.to_string().contains("/nowhere/models.toml"));
+}
