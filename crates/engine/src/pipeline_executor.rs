@@ -19,7 +19,8 @@ use crate::{
 /// How long the cause of a failed load is the answer, before the files are looked at again.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
 
-type Pool = ModelPool<ModelKey, StableDiffusion, PipelineError>;
+/// The error is boxed since it is large and rare.
+type Pool = ModelPool<ModelKey, StableDiffusion, Box<PipelineError>>;
 
 /// Runs Stable Diffusion.
 pub struct PipelineExecutor {
@@ -70,7 +71,7 @@ impl PipelineExecutor {
 
     fn model(&mut self, input: &GenerationInput) -> Result<Arc<StableDiffusion>, ExecutorError> {
         let (device, checkpoint) = (&self.device, &input.checkpoint);
-        let load = || StableDiffusion::load(checkpoint, device);
+        let load = || StableDiffusion::load(checkpoint, device).map_err(Box::new);
         self.pool
             .get(&input.model_key(), self.clock.now(), load)
             .map_err(|error| {
@@ -96,15 +97,14 @@ impl Executor for PipelineExecutor {
 
     fn prepare(&mut self, input: &GenerationInput) -> Result<Prepared<PipelineState>, ExecutorError> {
         let model = self.model(input)?;
-        let states = model.prepare(&input.request, &input.init_image).or_else(|error| {
-            // Models that nobody uses may be what fills the device.
-            let may_help = error.kind() == ErrorKind::OutOfDeviceMemory && self.pool.evict_idle() > 0;
-            if may_help {
-                model.prepare(&input.request, &input.init_image)
-            } else {
-                Err(error)
-            }
-        });
+        let mut states = model.prepare(&input.request, &input.init_image);
+        let full = states
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::OutOfDeviceMemory);
+        // Models that nobody uses may be what fills the device.
+        if full && self.pool.evict_idle() > 0 {
+            states = model.prepare(&input.request, &input.init_image);
+        }
         let states = states.map_err(|error| explain("prepare", error))?;
         let key = batch_key(input, states.first());
         let pictures = states.into_iter().map(|state| PreparedPicture {
