@@ -160,6 +160,10 @@ async fn pictures(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Mis
         checkpoint,
         init_image,
     };
+    if job.attempt > 1 {
+        // An attempt that was given up may still be in the engine, which takes each id once.
+        inner.engine.cancel(job.id);
+    }
     let mut events = knock(inner, job.id, &input).await?;
     let mut deliveries = JoinSet::new();
     loop {

@@ -1,1 +1,139 @@
-//! The use cases over a fake device.
+//! The use cases over a fake device: right results, every refusal, and every way in which a job can end.
+
+mod failures;
+mod life;
+mod submitting;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use pentimento_engine::GenerationInput;
+use pentimento_engine::testing::{FakeExecutor, SeenAct};
+use pentimento_jobs::conformance::sample_job;
+use pentimento_types::{
+    ApiKeyId, Clock as _, GenerationRequest, ImageFormat, ImageSource, Job, JobId, ManualClock, RgbPicture,
+    Size,
+};
+use tokio::sync::mpsc;
+
+use crate::image_codec::{ImageMetadata, encode};
+use crate::testing::{TestConfig, TestService};
+use crate::{InputLimits, Service, ServiceError};
+
+const LIMITS: InputLimits = InputLimits {
+    max_side: 64,
+    max_bytes: 1 << 20,
+};
+const A_MOMENT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(10);
+
+fn photo() -> RgbPicture {
+    let size = Size { width: 13, height: 9 };
+    let pixels = (0..13 * 9 * 3).map(|at| (at * 5 % 251) as u8).collect();
+    RgbPicture::new(size, pixels).unwrap()
+}
+
+fn request(prompt: &str) -> GenerationRequest {
+    let mut request = sample_job(JobId::from_u128(1), SystemTime::UNIX_EPOCH).request;
+    let metadata = ImageMetadata::new(&request, 0, photo().size());
+    let file = encode(&photo(), ImageFormat::Png, &metadata).unwrap();
+    request.init_image = ImageSource::Inline(file);
+    request.prompt = prompt.to_owned();
+    request
+}
+
+fn expected(request: &GenerationRequest, index: u32) -> RgbPicture {
+    let input = GenerationInput {
+        request: Arc::new(request.clone()),
+        checkpoint: Arc::clone(&crate::Catalog::embedded_only().entries()[0]),
+        init_image: photo(),
+    };
+    FakeExecutor::picture_of(&input, index)
+}
+
+async fn submit(service: &Service, request: GenerationRequest) -> Result<JobId, ServiceError> {
+    service.submit(ApiKeyId::anonymous(), request, LIMITS).await
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, future)
+        .await
+        .expect("it takes too long")
+}
+
+/// Submits and waits.
+async fn run(service: &Service, request: GenerationRequest) -> Job {
+    let id = submit(service, request).await.unwrap();
+    in_time(service.wait(id)).await.unwrap()
+}
+
+/// A device that stops before each act of a job whose prompt contains "hold", until it is let go.
+struct Held {
+    acts: mpsc::UnboundedReceiver<SeenAct>,
+    let_go: std::sync::mpsc::Sender<()>,
+}
+
+impl Held {
+    fn new() -> (Self, FakeExecutor) {
+        let (seen, acts) = mpsc::unbounded_channel();
+        let (let_go, wait) = std::sync::mpsc::channel::<()>();
+        let executor = FakeExecutor::new().with_hook(move |act| {
+            let held = match act {
+                SeenAct::Prepare { prompt } => prompt.contains("hold"),
+                SeenAct::Denoise { pictures, .. } => {
+                    pictures.iter().any(|picture| picture.prompt.contains("hold"))
+                }
+                SeenAct::Finish(picture) => picture.prompt.contains("hold"),
+            };
+            if held {
+                let _ = seen.send(act.clone());
+                // Once the test has dropped its end, nothing is held any more.
+                let _ = wait.recv();
+            }
+        });
+        (Self { acts, let_go }, executor)
+    }
+
+    /// Returns when the device stands before the next act.
+    async fn arrives(&mut self) -> SeenAct {
+        in_time(self.acts.recv()).await.expect("the device is there")
+    }
+
+    fn step(&self) {
+        self.let_go.send(()).expect("the device is there");
+    }
+}
+
+fn manual() -> (ManualClock, TestConfig) {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+    let config = TestConfig {
+        clock: Arc::new(clock.clone()),
+        ..TestConfig::default()
+    };
+    (clock, config)
+}
+
+async fn stored_inputs(service: &TestService) -> usize {
+    let later = pentimento_types::SystemClock.wall() + Duration::from_secs(3600);
+    service.parts.images.inputs_before(later).await.unwrap().len()
+}
+
+async fn stored_outputs(service: &TestService) -> usize {
+    let later = pentimento_types::SystemClock.wall() + Duration::from_secs(3600);
+    service.parts.images.outputs_before(later).await.unwrap().len()
+}
+
+/// Waits until a condition holds that nothing announces.
+async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    in_time(async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+fn inline(bytes: &'static [u8]) -> ImageSource {
+    ImageSource::Inline(Bytes::from_static(bytes))
+}

@@ -1,0 +1,263 @@
+//! Engines that fail, panic and hang; workers that fall silent; and neighbours that must not notice.
+
+use pentimento_engine::testing::{Fault, FaultAt, FaultKind};
+use pentimento_types::{ErrorKind, HasKind as _, JobState};
+
+use super::*;
+use crate::finished_images;
+
+fn failing(at: FaultAt, kind: FaultKind) -> FakeExecutor {
+    FakeExecutor::new().with_fault(Fault::always("bad", at, kind))
+}
+
+#[tokio::test]
+async fn a_fault_that_may_pass_is_tried_once_more() {
+    let fault = Fault::once("bad", FaultAt::Prepare, FaultKind::Error(ErrorKind::Unavailable));
+    let test = TestService::start(FakeExecutor::new().with_fault(fault));
+    let wish = request("bad luck");
+    let job = run(&test.service, wish.clone()).await;
+    assert_eq!((job.state, job.attempt), (JobState::Succeeded, 2));
+    let image = &finished_images(&job).unwrap()[0];
+    let file = test.parts.images.get(&image.key).await.unwrap();
+    let picture = crate::image_codec::decode(&file, LIMITS).unwrap();
+    assert_eq!(
+        picture,
+        expected(&wish, 0),
+        "the second attempt starts from the same seed"
+    );
+}
+
+#[tokio::test]
+async fn a_fault_that_stays_fails_the_job_after_the_last_attempt() {
+    for at in [FaultAt::Prepare, FaultAt::Evaluation(1), FaultAt::Finish] {
+        let test = TestService::start(failing(at, FaultKind::Error(ErrorKind::Internal)));
+        let job = run(&test.service, request("bad")).await;
+        assert_eq!((job.state, job.attempt), (JobState::Failed, 2), "{at:?}");
+        assert_eq!(stored_inputs(&test).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_fault_that_cannot_pass_fails_the_job_at_once() {
+    let test = TestService::start(failing(
+        FaultAt::Prepare,
+        FaultKind::Error(ErrorKind::InvalidInput),
+    ));
+    let job = run(&test.service, request("bad")).await;
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
+    let failure = finished_images(&job).unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::InvalidInput);
+    assert_eq!(failure.to_string(), "could not prepare the picture");
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_own_job_only_and_is_never_shown() {
+    let test = TestService::start(failing(FaultAt::Evaluation(0), FaultKind::Panic));
+    let mut ids = Vec::new();
+    for prompt in ["good one", "bad", "good two"] {
+        ids.push(submit(&test.service, request(prompt)).await.unwrap());
+    }
+    let mut states = Vec::new();
+    for id in &ids {
+        states.push(in_time(test.service.wait(*id)).await.unwrap().state);
+    }
+    assert_eq!(
+        states,
+        [JobState::Succeeded, JobState::Failed, JobState::Succeeded]
+    );
+    let job = test.service.fetch(ids[1]).await.unwrap();
+    let failure = finished_images(&job).unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::Internal);
+    assert!(
+        !failure.to_string().contains("a panic that a test asked for"),
+        "{failure}"
+    );
+    assert_eq!(
+        run(&test.service, request("next")).await.state,
+        JobState::Succeeded
+    );
+}
+
+#[tokio::test]
+async fn too_little_memory_is_said_and_not_tried_again() {
+    let test = TestService::start(failing(FaultAt::Prepare, FaultKind::OutOfMemory));
+    let job = run(&test.service, request("bad")).await;
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
+    let failure = finished_images(&job).unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::OutOfDeviceMemory);
+    assert!(failure.to_string().contains("too little memory"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_lost_device_fails_jobs_and_readiness_but_not_the_service() {
+    let test = TestService::start(failing(FaultAt::Evaluation(0), FaultKind::DeviceLost));
+    let job = run(&test.service, request("bad")).await;
+    assert_eq!(job.state, JobState::Failed);
+    assert_eq!(finished_images(&job).unwrap_err().kind(), ErrorKind::Unavailable);
+    eventually(async || !test.service.status().await.ready).await;
+    let job = run(&test.service, request("good")).await;
+    assert_eq!(finished_images(&job).unwrap_err().kind(), ErrorKind::Unavailable);
+    in_time(test.service.shutdown(LONG)).await;
+}
+
+#[tokio::test]
+async fn pictures_that_cannot_be_stored_fail_the_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let test = TestService::start(FakeExecutor::new());
+    in_time(test.service.shutdown(LONG)).await;
+    let other = TestService::start(FakeExecutor::new());
+    let mut parts = other.parts.clone();
+    let config = pentimento_storage::StorageConfig::Folder(folder.path().to_owned());
+    parts.images = pentimento_storage::ImageStore::open(&config).unwrap();
+    parts.queue = test.parts.queue.clone();
+    parts.store = test.parts.store.clone();
+    let service = Service::start(parts, TestConfig::default().service);
+    fs_err::write(folder.path().join("generations"), "in the way").unwrap();
+    let job = run(&service, request("x")).await;
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 2));
+    let failure = finished_images(&job).unwrap_err();
+    assert_eq!(failure.to_string(), "the server could not store the picture");
+    assert_eq!(failure.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_lost_input_fails_the_job_without_naming_a_path() {
+    let (mut held, executor) = Held::new();
+    let mut config = TestConfig::default();
+    config.service.running_jobs = 1;
+    let test = TestService::start_with(executor, config);
+    submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let id = submit(&test.service, request("b")).await.unwrap();
+    test.parts
+        .images
+        .delete(&pentimento_types::ImageKey::input(id, "init_image"))
+        .await
+        .unwrap();
+    drop(held);
+    let job = in_time(test.service.wait(id)).await.unwrap();
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
+    let failure = finished_images(&job).unwrap_err();
+    assert_eq!(failure.to_string(), "the server could not read the input picture");
+}
+
+/// Lets manual time pass until the condition holds.
+async fn with_time(clock: &ManualClock, step: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    eventually(async || {
+        clock.advance(step);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        holds().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn heartbeats_keep_a_slow_job() {
+    let (clock, config) = manual();
+    let lease = config.service.lease;
+    let (mut held, executor) = Held::new();
+    let test = TestService::start_with(executor, config);
+    let id = submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let mut steps = 0;
+    with_time(&clock, lease / 4, async || {
+        steps += 1;
+        // Time for the heartbeat to be sent before the clock moves again.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        steps > 20
+    })
+    .await;
+    drop(held);
+    let job = in_time(test.service.wait(id)).await.unwrap();
+    assert_eq!((job.state, job.attempt), (JobState::Succeeded, 1));
+}
+
+#[tokio::test]
+async fn a_job_whose_lease_ran_out_is_run_again_and_ends_once() {
+    let (clock, config) = manual();
+    let lease = config.service.lease;
+    let (mut held, executor) = Held::new();
+    let test = TestService::start_with(executor, config);
+    let wish = request("hold");
+    let id = submit(&test.service, wish.clone()).await.unwrap();
+    held.arrives().await;
+    // The whole process slept (SIGSTOP): no heartbeat was sent in time.
+    clock.advance(lease);
+    eventually(async || test.service.fetch(id).await.unwrap().attempt == 2).await;
+    drop(held);
+    let job = in_time(test.service.wait(id)).await.unwrap();
+    assert_eq!((job.state, job.attempt), (JobState::Succeeded, 2));
+    let image = &finished_images(&job).unwrap()[0];
+    let file = test.parts.images.get(&image.key).await.unwrap();
+    assert_eq!(
+        crate::image_codec::decode(&file, LIMITS).unwrap(),
+        expected(&wish, 0)
+    );
+    assert_eq!(stored_outputs(&test).await, 1);
+}
+
+#[tokio::test]
+async fn a_job_that_never_ends_is_given_up() {
+    let (clock, config) = manual();
+    let lease = config.service.lease;
+    let (mut held, executor) = Held::new();
+    let test = TestService::start_with(executor, config);
+    let id = submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    clock.advance(lease);
+    eventually(async || test.service.fetch(id).await.unwrap().attempt == 2).await;
+    // The second attempt has taken its lease; it falls silent too.
+    tokio::time::sleep(A_MOMENT).await;
+    clock.advance(lease);
+    let job = in_time(test.service.wait(id)).await.unwrap();
+    assert_eq!((job.state, job.attempt), (JobState::Failed, 2));
+    assert!(
+        finished_images(&job)
+            .unwrap_err()
+            .to_string()
+            .contains("started 2 times")
+    );
+    drop(held);
+    assert_eq!(
+        run(&test.service, request("next")).await.state,
+        JobState::Succeeded
+    );
+}
+
+#[tokio::test]
+async fn waiting_jobs_run_together() {
+    let (mut held, executor) = Held::new();
+    let recording = executor.recording();
+    let test = TestService::start(executor);
+    let first = submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let mut ids = vec![first];
+    for index in 0..8 {
+        ids.push(
+            submit(
+                &test.service,
+                GenerationRequest {
+                    // Long enough for all of them to be prepared while the first still runs.
+                    steps: 40,
+                    strength: 1.0,
+                    ..request(&format!("number {index}"))
+                },
+            )
+            .await
+            .unwrap(),
+        );
+    }
+    eventually(async || test.service.status().await.engine.jobs == 9).await;
+    drop(held);
+    for id in ids {
+        assert_eq!(
+            in_time(test.service.wait(id)).await.unwrap().state,
+            JobState::Succeeded
+        );
+    }
+    let largest = recording.forwards().iter().map(Vec::len).max();
+    assert!(
+        largest >= Some(8),
+        "jobs in the engine share forwards, found {largest:?}"
+    );
+}

@@ -1,0 +1,303 @@
+//! Waiting, cancelling, links over time, sweeping, and the end of the service.
+
+use pentimento_types::{ErrorKind, HasKind as _, JobState};
+
+use super::*;
+use crate::{finished_images, maintenance};
+
+#[tokio::test]
+async fn two_waiters_get_the_same_job() {
+    let (mut held, executor) = Held::new();
+    let test = TestService::start(executor);
+    let id = submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let wait = |service: Service| tokio::spawn(async move { service.wait(id).await.unwrap() });
+    let (one, two) = (wait(test.service.clone()), wait(test.service.clone()));
+    tokio::time::sleep(A_MOMENT).await;
+    assert!(!one.is_finished() && !two.is_finished());
+    drop(held);
+    let (one, two) = (in_time(one).await.unwrap(), in_time(two).await.unwrap());
+    assert_eq!(one, two);
+    assert_eq!(one.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn progress_is_seen_while_a_job_runs() {
+    let (mut held, executor) = Held::new();
+    let test = TestService::start(executor);
+    let mut wish = request("hold");
+    wish.strength = 1.0;
+    let id = submit(&test.service, wish).await.unwrap();
+    // Before prepare and before each of the first two evaluations.
+    for _ in 0..2 {
+        held.arrives().await;
+        held.step();
+    }
+    held.arrives().await;
+    eventually(async || test.service.fetch(id).await.unwrap().progress.done == 1).await;
+    let job = test.service.fetch(id).await.unwrap();
+    assert_eq!((job.state, job.progress.total), (JobState::Running, 4));
+    let status = test.service.status().await;
+    assert!(status.ready && status.engine.healthy);
+    assert_eq!((status.jobs.running, status.engine.jobs), (1, 1));
+    drop(held);
+    assert_eq!(in_time(test.service.wait(id)).await.unwrap().progress.done, 4);
+}
+
+#[tokio::test]
+async fn cancelling_in_every_state() {
+    let (mut held, executor) = Held::new();
+    let mut config = TestConfig::default();
+    config.service.running_jobs = 1;
+    let test = TestService::start_with(executor, config);
+    let running = submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let queued = submit(&test.service, request("b")).await.unwrap();
+
+    for id in [queued, running] {
+        let waiting = tokio::spawn({
+            let service = test.service.clone();
+            async move { service.wait(id).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(test.service.cancel(id).await.unwrap().state, JobState::Cancelled);
+        let job = in_time(waiting).await.unwrap().unwrap();
+        assert!(matches!(finished_images(&job), Err(ServiceError::JobCancelled)));
+        assert_eq!(
+            test.service.cancel(id).await.unwrap().state,
+            JobState::Cancelled,
+            "twice is fine"
+        );
+    }
+    drop(held);
+    let done = run(&test.service, request("c")).await;
+    let refused = test.service.cancel(done.id).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            ServiceError::JobEnded {
+                state: JobState::Succeeded,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    let unknown = JobId::from_u128(99);
+    assert!(matches!(
+        test.service.cancel(unknown).await,
+        Err(ServiceError::JobNotFound { .. })
+    ));
+    assert!(matches!(
+        test.service.fetch(unknown).await,
+        Err(ServiceError::JobNotFound { .. })
+    ));
+    assert!(matches!(
+        test.service.wait(unknown).await,
+        Err(ServiceError::JobNotFound { .. })
+    ));
+    eventually(async || stored_inputs(&test).await == 0 && stored_outputs(&test).await == 1).await;
+}
+
+#[tokio::test]
+async fn a_synchronous_caller_who_leaves_takes_the_job_along_unless_another_waits() {
+    let (mut held, executor) = Held::new();
+    let test = TestService::start(executor);
+    let id = submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let other = tokio::spawn({
+        let service = test.service.clone();
+        async move { service.wait(id).await }
+    });
+    tokio::time::sleep(A_MOMENT).await;
+    assert!(
+        tokio::time::timeout(A_MOMENT, test.service.wait_or_cancel(id))
+            .await
+            .is_err()
+    );
+    tokio::time::sleep(A_MOMENT).await;
+    assert_eq!(
+        test.service.fetch(id).await.unwrap().state,
+        JobState::Running,
+        "another waits"
+    );
+    other.abort();
+    let _ = other.await;
+    tokio::time::sleep(A_MOMENT).await;
+    assert_eq!(
+        test.service.fetch(id).await.unwrap().state,
+        JobState::Running,
+        "it waited without a claim to it"
+    );
+    assert!(
+        tokio::time::timeout(A_MOMENT, test.service.wait_or_cancel(id))
+            .await
+            .is_err()
+    );
+    eventually(async || test.service.fetch(id).await.unwrap().state == JobState::Cancelled).await;
+    assert!(test.service.inner.waiters.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn waiting_to_the_end_does_not_cancel() {
+    let test = TestService::start(FakeExecutor::new());
+    let id = submit(&test.service, request("x")).await.unwrap();
+    let job = in_time(test.service.wait_or_cancel(id)).await.unwrap();
+    assert_eq!(job.state, JobState::Succeeded);
+    tokio::time::sleep(A_MOMENT).await;
+    assert_eq!(test.service.fetch(id).await.unwrap().state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn links_live_as_long_as_they_say() {
+    let (clock, config) = manual();
+    let test = TestService::start_with(FakeExecutor::new(), config);
+    let job = run(&test.service, request("x")).await;
+    let image = &finished_images(&job).unwrap()[0];
+    let link = test.service.link(&job, image);
+    assert_eq!(link.ttl, Duration::from_secs(3600));
+    let open = async |link: &str| {
+        let (path, query) = link.split_once('?').unwrap();
+        test.service.open_link(path, query).await
+    };
+    clock.advance(Duration::from_secs(3000));
+    let later = test.service.link(&job, image);
+    assert_eq!(
+        later.path, link.path,
+        "every link to a picture ends at the same time"
+    );
+    assert_eq!(later.ttl, Duration::from_secs(600));
+    assert!(open(&link.path).await.is_ok());
+    let forged = open(&link.path.replace("_0.png", "_1.png")).await.unwrap_err();
+    assert!(matches!(forged, ServiceError::LinkInvalid), "{forged:?}");
+    clock.advance(Duration::from_secs(600));
+    assert!(matches!(open(&link.path).await, Err(ServiceError::LinkExpired)));
+    assert_eq!(test.service.link(&job, image).ttl, Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_picture_that_was_deleted_early_is_gone() {
+    let test = TestService::start(FakeExecutor::new());
+    let job = run(&test.service, request("x")).await;
+    let image = &finished_images(&job).unwrap()[0];
+    let link = test.service.link(&job, image);
+    test.parts.images.delete(&image.key).await.unwrap();
+    let (path, query) = link.path.split_once('?').unwrap();
+    let gone = test.service.open_link(path, query).await.unwrap_err();
+    assert!(matches!(gone, ServiceError::ImageGone), "{gone:?}");
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn the_sweeper_deletes_what_nobody_can_ask_for() {
+    // Objects get the time of the operating system, so the service's clock starts there.
+    let clock = ManualClock::new(pentimento_types::SystemClock.wall());
+    let config = TestConfig {
+        clock: Arc::new(clock.clone()),
+        ..TestConfig::default()
+    };
+    let test = TestService::start_with(FakeExecutor::new(), config);
+    let job = run(&test.service, request("x")).await;
+    let orphan = pentimento_types::ImageKey::input(JobId::from_u128(5), "init_image");
+    test.parts
+        .images
+        .put(&orphan, Bytes::from_static(b"left by a crash"))
+        .await
+        .unwrap();
+    clock.advance(Duration::from_secs(3500));
+    maintenance::sweep(&test.service.inner).await;
+    assert_eq!((stored_inputs(&test).await, stored_outputs(&test).await), (1, 1));
+    clock.advance(Duration::from_secs(3600));
+    maintenance::sweep(&test.service.inner).await;
+    assert_eq!((stored_inputs(&test).await, stored_outputs(&test).await), (0, 0));
+    assert!(test.service.fetch(job.id).await.is_ok());
+    clock.advance(Duration::from_secs(86_400));
+    maintenance::sweep(&test.service.inner).await;
+    assert!(matches!(
+        test.service.fetch(job.id).await,
+        Err(ServiceError::JobNotFound { .. })
+    ));
+}
+
+#[tokio::test]
+async fn the_sweeper_keeps_inputs_of_waiting_jobs_and_queues_lost_ones() {
+    let clock = ManualClock::new(pentimento_types::SystemClock.wall());
+    let mut config = TestConfig {
+        clock: Arc::new(clock.clone()),
+        ..TestConfig::default()
+    };
+    config.service.running_jobs = 1;
+    // Longer than the time that this test lets pass.
+    config.service.lease = Duration::from_secs(86_400);
+    let (mut held, executor) = Held::new();
+    let test = TestService::start_with(executor, config);
+    submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let lost = submit(&test.service, request("b")).await.unwrap();
+    // As after a crash between storing and queueing.
+    test.parts.queue.forget(lost).await.unwrap();
+    clock.advance(Duration::from_secs(7200));
+    maintenance::sweep(&test.service.inner).await;
+    assert_eq!(stored_inputs(&test).await, 2);
+    drop(held);
+    assert_eq!(
+        in_time(test.service.wait(lost)).await.unwrap().state,
+        JobState::Succeeded
+    );
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_accepted_jobs_end() {
+    let (mut held, executor) = Held::new();
+    let mut config = TestConfig::default();
+    config.service.running_jobs = 1;
+    let test = TestService::start_with(executor, config);
+    let running = submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let queued = submit(&test.service, request("b")).await.unwrap();
+    let closing = tokio::spawn({
+        let service = test.service.clone();
+        async move { service.shutdown(LONG).await }
+    });
+    eventually(async || test.service.status().await.stopping).await;
+    let refused = submit(&test.service, request("c")).await.unwrap_err();
+    assert!(matches!(refused, ServiceError::ShuttingDown), "{refused:?}");
+    assert!(!test.service.status().await.ready);
+    assert!(!closing.is_finished());
+    drop(held);
+    in_time(closing).await.unwrap();
+    for id in [running, queued] {
+        assert_eq!(test.service.fetch(id).await.unwrap().state, JobState::Succeeded);
+    }
+    in_time(async { tokio::task::spawn_blocking(|| test.engine.join()).await })
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_without_time_tells_everybody_why() {
+    let (mut held, executor) = Held::new();
+    let mut config = TestConfig::default();
+    config.service.running_jobs = 1;
+    let test = TestService::start_with(executor, config);
+    let running = submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let queued = submit(&test.service, request("b")).await.unwrap();
+    let waiting = tokio::spawn({
+        let service = test.service.clone();
+        async move { service.wait(queued).await.unwrap() }
+    });
+    let closing = tokio::spawn({
+        let service = test.service.clone();
+        async move { service.shutdown(Duration::ZERO).await }
+    });
+    let job = in_time(waiting).await.unwrap();
+    let failure = finished_images(&job).unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::Unavailable);
+    assert!(failure.to_string().contains("send it again"), "{failure}");
+    drop(held);
+    in_time(closing).await.unwrap();
+    assert_eq!(test.service.fetch(running).await.unwrap().state, JobState::Failed);
+    assert_eq!(stored_inputs(&test).await, 0);
+    in_time(test.service.shutdown(LONG)).await;
+}

@@ -1,0 +1,302 @@
+//! What comes out of a good request, and what is refused before anything is stored.
+
+use std::path::Path;
+
+use pentimento_types::{EmbeddingRef, ErrorKind, HasKind as _, JobState, LoraRef, ModelId};
+
+use super::*;
+use crate::image_codec::{decode, read_metadata};
+use crate::{Catalog, ModelRole, finished_images};
+
+#[tokio::test]
+async fn a_request_becomes_stored_pictures_behind_links() {
+    let test = TestService::start(FakeExecutor::new());
+    for format in [ImageFormat::Png, ImageFormat::Webp] {
+        let mut wish = request("a red house");
+        wish.image_count = 3;
+        wish.output_format = format;
+        let job = run(&test.service, wish.clone()).await;
+        assert_eq!((job.state, job.attempt), (JobState::Succeeded, 1));
+        assert_eq!(job.progress.done, job.progress.total);
+        let images = finished_images(&job).unwrap();
+        assert_eq!(images.len(), 3);
+        for (index, image) in (0_u32..).zip(images) {
+            let link = test.service.link(&job, image);
+            assert!(
+                link.path.starts_with("/files/generations/lcm_img2img_"),
+                "{}",
+                link.path
+            );
+            assert!(link.ttl <= Duration::from_secs(3600) && link.ttl > Duration::from_secs(3590));
+            let (path, query) = link.path.split_once('?').unwrap();
+            let file = test.service.open_link(path, query).await.unwrap();
+            assert_eq!(file.content_type, format.content_type());
+            assert_eq!(file.key, image.key);
+            let metadata = read_metadata(&file.bytes).unwrap();
+            assert_eq!(
+                (metadata.seed, metadata.prompt.as_str()),
+                (7 + u64::from(index), "a red house")
+            );
+            assert_eq!((image.seed, image.size), (7 + u64::from(index), photo().size()));
+            assert_eq!(decode(&file.bytes, LIMITS).unwrap(), expected(&wish, index));
+        }
+    }
+    assert_eq!(
+        stored_inputs(&test).await,
+        0,
+        "inputs are kept until their job ends"
+    );
+    assert_eq!(stored_outputs(&test).await, 6);
+}
+
+#[tokio::test]
+async fn strength_zero_gives_the_input_back() {
+    let test = TestService::start(FakeExecutor::new());
+    let mut wish = request("anything");
+    wish.strength = 0.0;
+    let job = run(&test.service, wish).await;
+    let image = &finished_images(&job).unwrap()[0];
+    let file = test.parts.images.get(&image.key).await.unwrap();
+    assert_eq!(decode(&file, LIMITS).unwrap(), photo());
+}
+
+#[tokio::test]
+async fn the_same_request_gives_the_same_bytes() {
+    let test = TestService::start(FakeExecutor::new());
+    let mut files = Vec::new();
+    for _ in 0..2 {
+        let job = run(&test.service, request("a red house")).await;
+        let key = &finished_images(&job).unwrap()[0].key;
+        files.push(test.parts.images.get(key).await.unwrap());
+    }
+    assert_eq!(files[0], files[1]);
+}
+
+const MODELS: &str = r#"
+[[model]]
+name = "demo"
+kind = "checkpoint"
+source = "embedded:demo"
+
+[[model]]
+name = "not-there"
+kind = "checkpoint"
+source = "secret-folder/not-there"
+
+[[model]]
+name = "style"
+kind = "lora"
+source = "style.safetensors"
+
+[[model]]
+name = "far-away"
+kind = "checkpoint"
+source = "hf:owner/repo"
+"#;
+
+fn with_models() -> TestService {
+    let catalog = Catalog::from_text(MODELS, Path::new("/nowhere/models.toml")).unwrap();
+    TestService::start_with(
+        FakeExecutor::new(),
+        TestConfig {
+            catalog,
+            ..TestConfig::default()
+        },
+    )
+}
+
+async fn refusal(test: &TestService, wish: GenerationRequest) -> ServiceError {
+    let refused = submit(&test.service, wish).await.unwrap_err();
+    let counts = test.parts.store.counts().await.unwrap();
+    assert_eq!((counts.queued, counts.running), (0, 0), "nothing is queued");
+    assert_eq!(stored_inputs(test).await, 0, "nothing is stored");
+    refused
+}
+
+#[tokio::test]
+async fn unknown_models_are_refused_with_the_nearest_names() {
+    let test = with_models();
+    let mut wish = request("x");
+    wish.model = ModelId::new("dmeo.safetensors");
+    let refused = refusal(&test, wish).await;
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        refused.to_string(),
+        "there is no checkpoint named `dmeo.safetensors`; did you mean `demo`?"
+    );
+
+    let mut wish = request("x");
+    wish.vae = Some(ModelId::new("../../etc/passwd"));
+    assert!(matches!(
+        refusal(&test, wish).await,
+        ServiceError::ModelNotFound {
+            role: ModelRole::Vae,
+            ..
+        }
+    ));
+
+    let mut wish = request("x");
+    wish.embeddings = vec![EmbeddingRef {
+        model: ModelId::new("style"),
+    }];
+    let refused = refusal(&test, wish).await;
+    assert!(
+        matches!(
+            refused,
+            ServiceError::ModelNotFound {
+                role: ModelRole::Embedding,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+
+    let mut wish = request("x");
+    wish.loras = vec![LoraRef {
+        model: ModelId::new("stile"),
+        strength: 1.0,
+    }];
+    let refused = refusal(&test, wish).await;
+    assert!(refused.to_string().contains("did you mean `style`?"), "{refused}");
+}
+
+#[tokio::test]
+async fn known_adapters_are_refused_rather_than_ignored() {
+    let test = with_models();
+    let mut wish = request("x");
+    wish.loras = vec![LoraRef {
+        model: ModelId::new("style.safetensors"),
+        strength: 1.0,
+    }];
+    let refused = refusal(&test, wish).await;
+    assert!(
+        matches!(&refused, ServiceError::NotSupportedYet { role: ModelRole::Lora, name } if name == "style"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn models_without_files_are_refused_without_naming_a_path() {
+    let test = with_models();
+    for name in ["not-there", "far-away"] {
+        let mut wish = request("x");
+        wish.model = ModelId::new(name);
+        let refused = refusal(&test, wish).await;
+        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        let text = refused.to_string();
+        assert!(text.contains(name) && !text.contains("secret-folder"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn bad_pictures_are_refused() {
+    let test = TestService::start(FakeExecutor::new());
+    let with = |source| GenerationRequest {
+        init_image: source,
+        ..request("x")
+    };
+    assert!(matches!(
+        refusal(&test, with(inline(b""))).await,
+        ServiceError::ImageEmpty
+    ));
+    let refused = refusal(&test, with(inline(b"GIF89a"))).await;
+    assert!(matches!(refused, ServiceError::ImageUndecodable { .. }));
+    let ImageSource::Inline(good) = request("x").init_image else {
+        panic!("inline")
+    };
+    let half = ImageSource::Inline(good.slice(..good.len() / 2));
+    assert!(matches!(
+        refusal(&test, with(half)).await,
+        ServiceError::ImageUndecodable { .. }
+    ));
+
+    let narrow = InputLimits {
+        max_side: 12,
+        ..LIMITS
+    };
+    let refused = test
+        .service
+        .submit(ApiKeyId::anonymous(), request("x"), narrow)
+        .await;
+    assert!(
+        matches!(refused, Err(ServiceError::ImageTooManyPixels { .. })),
+        "{refused:?}"
+    );
+    let small = InputLimits {
+        max_bytes: 10,
+        ..LIMITS
+    };
+    let refused = test
+        .service
+        .submit(ApiKeyId::anonymous(), request("x"), small)
+        .await;
+    assert!(
+        matches!(refused, Err(ServiceError::ImageTooLarge { limit: 10, .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once_and_recovers() {
+    let (mut held, executor) = Held::new();
+    let config = TestConfig {
+        unfinished_jobs: 2,
+        ..TestConfig::default()
+    };
+    let test = TestService::start_with(executor, config);
+    let first = submit(&test.service, request("hold")).await.unwrap();
+    held.arrives().await;
+    let second = submit(&test.service, request("b")).await.unwrap();
+    let refused = submit(&test.service, request("c")).await.unwrap_err();
+    assert!(matches!(refused, ServiceError::Overloaded), "{refused:?}");
+    assert_eq!(stored_inputs(&test).await, 2);
+    drop(held);
+    for id in [first, second] {
+        assert_eq!(
+            in_time(test.service.wait(id)).await.unwrap().state,
+            JobState::Succeeded
+        );
+    }
+    assert_eq!(run(&test.service, request("d")).await.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_during_a_submit_leaves_nothing_behind() {
+    let test = TestService::start(FakeExecutor::new());
+    for polls in 1..6 {
+        let mut submitting = Box::pin(submit(&test.service, request("x")));
+        for _ in 0..polls {
+            let done = tokio::time::timeout(Duration::from_millis(1), &mut submitting)
+                .await
+                .is_ok();
+            if done {
+                submitting = Box::pin(submit(&test.service, request("x")));
+            }
+        }
+        drop(submitting);
+    }
+    eventually(async || {
+        let counts = test.parts.store.counts().await.unwrap();
+        counts.queued + counts.running == 0 && stored_inputs(&test).await == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_a_clear_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let test = TestService::start(FakeExecutor::new());
+    let config = pentimento_storage::StorageConfig::Folder(folder.path().to_owned());
+    let mut parts = test.parts.clone();
+    parts.images = pentimento_storage::ImageStore::open(&config).unwrap();
+    fs_err::write(folder.path().join("inputs"), "in the way").unwrap();
+    let service = Service::start(parts, TestConfig::default().service);
+    let refused = submit(&service, request("x")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        refused.to_string(),
+        "the server could not store the input picture"
+    );
+    let counts = test.parts.store.counts().await.unwrap();
+    assert_eq!(counts.queued + counts.running, 0, "nothing is half accepted");
+}
