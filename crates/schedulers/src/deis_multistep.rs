@@ -12,7 +12,8 @@ use crate::dpm_solver_multistep::SHORT_RUN;
 use crate::prediction::{PredictionType, Threshold, weighted_sum};
 use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::{Respacing, SigmaSteps, spaced_without_last};
+use crate::sigma_steps::{Respacing, SigmaSteps};
+use crate::timesteps::spaced_without_last;
 
 #[derive(Debug)]
 struct Deis {

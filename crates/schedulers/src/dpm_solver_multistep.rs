@@ -12,7 +12,8 @@ use crate::dpm_solver::{Differences, FirstUse, Solver, difference};
 use crate::prediction::weighted_sum;
 use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::{FinalSigma, Respacing, SigmaSteps, spaced_without_last};
+use crate::sigma_steps::{FinalSigma, Respacing, SigmaSteps};
+use crate::timesteps::spaced_without_last;
 
 /// Runs shorter than this end with lower orders when `lower_order_final` is set.
 pub(crate) const SHORT_RUN: usize = 15;

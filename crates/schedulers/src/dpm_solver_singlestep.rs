@@ -15,7 +15,8 @@ use crate::dpm_solver_multistep::{final_sigma, usable_timesteps};
 use crate::prediction::weighted_sum;
 use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::{FinalSigma, Respacing, SigmaSteps, spaced_without_last};
+use crate::sigma_steps::{FinalSigma, Respacing, SigmaSteps};
+use crate::timesteps::spaced_without_last;
 
 #[derive(Debug)]
 struct DpmSolverSinglestep {

@@ -10,7 +10,7 @@ use crate::SchedulerError;
 use crate::prediction::{PredictionType, scaled_input, weighted_sum};
 use crate::schedule::{BetaDefaults, NoiseSchedule, ZeroSnr};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::SigmaSteps;
+use crate::sigma_steps::SigmaSteps;
 
 #[derive(Debug)]
 struct EulerAncestral {

@@ -9,7 +9,8 @@ use crate::config::unknown;
 use crate::prediction::{PredictionType, weighted_sum};
 use crate::schedule::{BetaDefaults, NoiseSchedule, ZeroSnr};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::{FinalSigma, Respacing, SigmaSteps, linspace, to_f32};
+use crate::sigma_steps::{FinalSigma, Respacing, SigmaSteps};
+use crate::timesteps::{linspace, to_f32};
 
 #[derive(Debug)]
 struct Euler {

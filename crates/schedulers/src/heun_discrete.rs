@@ -10,7 +10,7 @@ use crate::SchedulerError;
 use crate::prediction::{PredictionType, scaled_input, weighted_sum};
 use crate::schedule::{BetaDefaults, NoiseSchedule};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::{Respacing, SigmaSteps};
+use crate::sigma_steps::{Respacing, SigmaSteps};
 
 #[derive(Debug)]
 struct Heun {

@@ -10,7 +10,8 @@ use candle_core::Tensor;
 use crate::prediction::{PredictionType, scaled_input, weighted_sum};
 use crate::schedule::{BetaDefaults, NoiseSchedule, ZeroSnr};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::{Respacing, SigmaSteps, count, timestep_of, to_f32};
+use crate::sigma_steps::{Respacing, SigmaSteps};
+use crate::timesteps::{count, timestep_of, to_f32};
 use crate::{NoiseSource, SchedulerError};
 
 /// `s_churn`: how much noise a whole run raises.
@@ -89,9 +90,8 @@ impl UpdateRule for KarrasVe {
         clean: &Tensor,
         noise: &mut NoiseSource,
     ) -> Result<Tensor, SchedulerError> {
-        let mut draw = || noise.normal(clean.dims())?.to_device(clean.device());
-        let latents = self.add_noise(index, clean, &draw()?)?;
-        self.churn(index / 2, &latents, &draw()?)
+        let latents = self.add_noise(index, clean, &noise.normal_like(clean)?)?;
+        self.churn(index / 2, &latents, &noise.normal_like(clean)?)
     }
 
     fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {

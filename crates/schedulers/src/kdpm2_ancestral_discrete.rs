@@ -43,7 +43,10 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
 
 impl UpdateRule for Kdpm2Ancestral {
     fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(weighted_sum(&[(1.0, clean), (self.sigmas[index / 2], noise)])?)
+        Ok(weighted_sum(&[
+            (1.0, clean),
+            (self.sigmas[index.div_ceil(2)], noise),
+        ])?)
     }
 
     fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {

@@ -10,7 +10,8 @@ use crate::SchedulerError;
 use crate::prediction::{PredictionType, scaled_input, weighted_sum};
 use crate::schedule::{BetaDefaults, NoiseSchedule};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::{Respacing, SigmaSteps, timestep_of, to_f32};
+use crate::sigma_steps::{Respacing, SigmaSteps};
+use crate::timesteps::{timestep_of, to_f32};
 
 #[derive(Debug)]
 struct Kdpm2 {
@@ -69,7 +70,10 @@ pub(crate) fn interleaved(steps: &SigmaSteps, midpoints: &[f64]) -> Vec<f64> {
 
 impl UpdateRule for Kdpm2 {
     fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(weighted_sum(&[(1.0, clean), (self.sigmas[index / 2], noise)])?)
+        Ok(weighted_sum(&[
+            (1.0, clean),
+            (self.sigmas[index.div_ceil(2)], noise),
+        ])?)
     }
 
     fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {

@@ -4,6 +4,7 @@
 //! and the step loop alternates [`Scheduler::next_evaluation`] and [`Scheduler::advance`].
 
 mod beta_quantile;
+mod betas;
 mod config;
 mod error;
 mod noise;
@@ -11,6 +12,7 @@ mod prediction;
 mod registry;
 mod schedule;
 mod scheduler;
+mod sigma_steps;
 mod timesteps;
 
 mod ddim;

@@ -11,7 +11,7 @@ use crate::SchedulerError;
 use crate::prediction::{PredictionType, scaled_input, weighted_sum};
 use crate::schedule::{BetaDefaults, NoiseSchedule, ZeroSnr};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::{Respacing, SigmaSteps};
+use crate::sigma_steps::{Respacing, SigmaSteps};
 
 const ORDER: usize = 4;
 

@@ -49,6 +49,12 @@ impl NoiseSource {
         Tensor::from_vec(values, shape, &Device::Cpu)
     }
 
+    /// Values as [`Self::normal`] makes them, of the tensor's shape, on its device and in its type.
+    pub(crate) fn normal_like(&mut self, tensor: &Tensor) -> Result<Tensor> {
+        let values = self.normal(tensor.dims())?;
+        values.to_device(tensor.device())?.to_dtype(tensor.dtype())
+    }
+
     /// `at::native::templates::cpu::normal_fill_AVX2`: uniforms first, then Box-Muller over blocks of 16.
     /// A tail that does not fill a block is drawn anew together with the values before it.
     fn normal_fill(&mut self, count: usize) -> Vec<f32> {

@@ -1,6 +1,6 @@
 //! What the UNet's output means, and the tensor arithmetic that every update rule shares.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use crate::config::unknown;
 use crate::schedule::Level;
@@ -136,7 +136,11 @@ impl Threshold {
         let Some(Self { quantile, largest }) = threshold else {
             return Ok(clean);
         };
-        let mut magnitudes = clean.abs()?.flatten_all()?.to_vec1::<f32>()?;
+        let mut magnitudes = clean
+            .abs()?
+            .flatten_all()?
+            .to_dtype(DType::F32)?
+            .to_vec1::<f32>()?;
         magnitudes.sort_unstable_by(f32::total_cmp);
         let bound = linear_quantile(&magnitudes, quantile).clamp(1.0, largest);
         clean.clamp(-bound, bound)? / bound

@@ -112,7 +112,7 @@ pub(crate) trait UpdateRule: Send + std::fmt::Debug {
         clean: &Tensor,
         noise: &mut NoiseSource,
     ) -> Result<Tensor, SchedulerError> {
-        let drawn = noise.normal(clean.dims())?.to_device(clean.device())?;
+        let drawn = noise.normal_like(clean)?;
         self.add_noise(index, clean, &drawn)
     }
 
@@ -138,12 +138,9 @@ pub(crate) struct Given<'a> {
 }
 
 impl Given<'_> {
-    /// Fresh noise of the latents' shape, on their device.
+    /// Fresh noise like the latents.
     pub(crate) fn draw(&mut self) -> Result<Tensor, SchedulerError> {
-        Ok(self
-            .noise
-            .normal(self.latents.dims())?
-            .to_device(self.latents.device())?)
+        Ok(self.noise.normal_like(self.latents)?)
     }
 }
 

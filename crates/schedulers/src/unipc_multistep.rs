@@ -12,7 +12,8 @@ use crate::dpm_solver::{difference, refuse_flow, solver_order};
 use crate::prediction::{PredictionType, Threshold, weighted_sum};
 use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
 use crate::scheduler::{Given, Planned, Setup, UpdateRule};
-use crate::timesteps::{FinalSigma, Respacing, SigmaSteps, count, spaced_without_last};
+use crate::sigma_steps::{FinalSigma, Respacing, SigmaSteps};
+use crate::timesteps::{count, spaced_without_last};
 
 #[derive(Debug)]
 struct UniPc {
