@@ -26,15 +26,15 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 
     /// The settings file [default: pentimento.toml, where there is one]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, display_order = 900, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     /// What to log: a level, or a filter like `pentimento=debug` [default: info for `serve`, warn for others]
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, display_order = 900, value_name = "FILTER")]
     log: Option<String>,
 
     /// How to log [default: text]
-    #[arg(long, global = true, value_name = "FORMAT")]
+    #[arg(long, global = true, display_order = 900, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) model: String,
 
     /// Steps of the whole schedule; strength decides how many of them run
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) steps: u32,
 
     /// 0 gives the picture back, 1 ignores it
@@ -143,7 +143,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) strength: f64,
 
     /// How closely to follow the prompt; up to 1 there is no guidance
-    #[arg(long, default_value_t = 1.0, value_parser = guidance_scale)]
+    #[arg(long, default_value_t = 2.0, value_parser = guidance_scale)]
     pub(crate) guidance: f64,
 
     /// The same seed gives the same picture [default: a random one, which is printed]

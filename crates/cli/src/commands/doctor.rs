@@ -56,8 +56,7 @@ pub(crate) fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<()> {
     }
     anyhow::ensure!(
         findings.faults.is_empty(),
-        "{} things would go wrong",
-        findings.faults.len()
+        "with these settings the server would not do its work"
     );
     show("verdict", "nothing found that would go wrong");
     Ok(())
