@@ -52,18 +52,14 @@ pub(crate) fn parse(text: &str, folder: &Path) -> Result<Vec<Located>, Vec<Entry
         };
         for model in models {
             let mut reader = EntryReader::new(&lines, model);
-            match model.get_ref() {
-                DeValue::Table(table) => {
-                    let entry = reader.read(table, folder);
-                    let line = reader.line;
-                    faults.append(&mut reader.faults);
-                    entries.extend(entry.map(|entry| Located { entry, line }));
-                }
-                _ => {
-                    reader.fault(&model.span(), "write a [[model]] table here".to_owned());
-                    faults.append(&mut reader.faults);
-                }
+            if let DeValue::Table(table) = model.get_ref() {
+                let entry = reader.read(table, folder);
+                let line = reader.line;
+                entries.extend(entry.map(|entry| Located { entry, line }));
+            } else {
+                reader.fault(&model.span(), "write a [[model]] table here".to_owned());
             }
+            faults.append(&mut reader.faults);
         }
     }
     if faults.is_empty() {
@@ -167,16 +163,14 @@ impl<'a> EntryReader<'a> {
     /// The text under `key`; a fault when it is of another type.
     fn text(&mut self, table: &DeTable<'_>, key: &str) -> Option<(String, Range<usize>)> {
         let value = table.get(key)?;
-        match value.get_ref() {
-            DeValue::String(text) => Some((text.clone().into_owned(), value.span())),
-            _ => {
-                self.fault(
-                    &value.span(),
-                    format!("`{key}` must be a text in quotation marks"),
-                );
-                None
-            }
+        if let DeValue::String(text) = value.get_ref() {
+            return Some((text.clone().into_owned(), value.span()));
         }
+        self.fault(
+            &value.span(),
+            format!("`{key}` must be a text in quotation marks"),
+        );
+        None
     }
 
     fn required_text(&mut self, table: &DeTable<'_>, key: &str) -> Option<(String, Range<usize>)> {

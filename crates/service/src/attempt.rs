@@ -225,9 +225,10 @@ async fn knock(inner: &Inner, id: JobId, input: &GenerationInput) -> Result<JobE
 /// Logs the whole chain and keeps what a caller may see. Texts of the engine's own errors name no path.
 fn engine_fault(id: JobId, error: &EngineError) -> Fault {
     tracing::error!(job = %id, kind = error.kind().as_str(), error = describe_chain(error), "the engine failed");
-    let message = match error {
-        EngineError::Executor(error) => error.to_string(),
-        other => other.to_string(),
+    let message = if let EngineError::Executor(cause) = error {
+        cause.to_string()
+    } else {
+        error.to_string()
     };
     Fault {
         kind: error.kind(),

@@ -62,15 +62,19 @@ impl Inner {
                     .iter()
                     .map(|embedding| (ModelRole::Embedding, &embedding.model)),
             );
+        // Unknown names first: they are wrong in every version.
+        let mut known = Vec::new();
         for (role, name) in others {
-            let entry = self.find(role, name)?;
+            known.push((role, self.find(role, name)?));
+        }
+        match known.into_iter().next() {
+            None => Ok(()),
             // Ignoring it silently would give another picture than the one asked for.
-            return Err(ServiceError::NotSupportedYet {
+            Some((role, entry)) => Err(ServiceError::NotSupportedYet {
                 role,
                 name: entry.name.clone(),
-            });
+            }),
         }
-        Ok(())
     }
 
     /// The entry of a checkpoint whose files can be used now.
@@ -96,16 +100,17 @@ impl Inner {
             ModelRole::Lora => ModelKind::Lora,
             ModelRole::Embedding => ModelKind::Embedding,
         };
-        self.catalog.resolve(name, kind).map_err(|error| match error {
-            CatalogError::NotFound {
+        match self.catalog.resolve(name, kind) {
+            Ok(entry) => Ok(entry),
+            Err(CatalogError::NotFound {
                 kind: _,
                 name,
                 nearest,
-            } => ServiceError::ModelNotFound { role, name, nearest },
-            other => ServiceError::Internal {
+            }) => Err(ServiceError::ModelNotFound { role, name, nearest }),
+            Err(other) => Err(ServiceError::Internal {
                 source: Box::new(other),
-            },
-        })
+            }),
+        }
     }
 
     /// The bytes of the picture, once they have been decoded for a try.

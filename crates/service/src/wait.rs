@@ -50,10 +50,11 @@ impl Inner {
         let waiting = Waiting::new(Arc::clone(self), id, cancel_if_last);
         let ended = self.store.wait_until_ended(id).await;
         waiting.done();
-        ended.map_err(|error| match error {
-            JobsError::NotFound { id } => ServiceError::JobNotFound { id },
-            other => ServiceError::store("wait for the job")(other),
-        })
+        match ended {
+            Ok(job) => Ok(job),
+            Err(JobsError::NotFound { id }) => Err(ServiceError::JobNotFound { id }),
+            Err(error) => Err(ServiceError::store("wait for the job")(error)),
+        }
     }
 
     pub(crate) async fn cancel(&self, id: JobId) -> Result<Job, ServiceError> {

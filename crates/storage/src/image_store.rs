@@ -80,14 +80,15 @@ impl ImageStore {
     /// [`StorageError::NotFound`] or [`StorageError::Object`].
     pub async fn get(&self, key: &ImageKey) -> Result<Bytes, StorageError> {
         let read = async { self.objects.get(&path(key)).await?.bytes().await };
-        read.await.map_err(|source| match source {
-            ObjectError::NotFound { .. } => StorageError::NotFound { key: key.clone() },
-            source => StorageError::Object {
+        match read.await {
+            Ok(bytes) => Ok(bytes),
+            Err(ObjectError::NotFound { .. }) => Err(StorageError::NotFound { key: key.clone() }),
+            Err(source) => Err(StorageError::Object {
                 act: "read",
                 key: key.clone(),
                 source,
-            },
-        })
+            }),
+        }
     }
 
     /// Deletes a picture; one that is not there is fine.

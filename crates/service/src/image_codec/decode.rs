@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, RgbImage};
+use image::{DynamicImage, ImageDecoder, RgbImage};
 use pentimento_types::{RgbPicture, Size};
 
 use super::jpeg_structure;
@@ -189,17 +189,13 @@ fn decode_with(
     decoder.set_limits(allocation).map_err(fail)?;
     // A broken EXIF block does not make the pixels worse.
     let orientation = decoder.orientation().ok();
-    let channels = match decoder.color_type() {
-        ColorType::L8 => 1,
-        ColorType::La8 => 2,
-        ColorType::Rgb8 => 3,
-        ColorType::Rgba8 => 4,
-        _ => {
-            return Err(undecodable(format!(
-                "the {format} file has more than 8 bits per channel"
-            )));
-        }
-    };
+    let colour = decoder.color_type();
+    if colour.bytes_per_pixel() != colour.channel_count() {
+        return Err(undecodable(format!(
+            "the {format} file has more than 8 bits per channel"
+        )));
+    }
+    let channels = usize::from(colour.channel_count());
     let length = usize::try_from(decoder.total_bytes()).map_err(|error| damaged(format, &error))?;
     let mut pixels = vec![0; length];
     decoder.read_image(&mut pixels).map_err(fail)?;

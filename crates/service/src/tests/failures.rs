@@ -109,8 +109,8 @@ async fn pictures_that_cannot_be_stored_fail_the_job() {
     let mut parts = other.parts.clone();
     let config = pentimento_storage::StorageConfig::Folder(folder.path().to_owned());
     parts.images = pentimento_storage::ImageStore::open(&config).unwrap();
-    parts.queue = test.parts.queue.clone();
-    parts.store = test.parts.store.clone();
+    parts.queue = Arc::clone(&test.parts.queue);
+    parts.store = Arc::clone(&test.parts.store);
     let service = Service::start(parts, TestConfig::default().service);
     fs_err::write(folder.path().join("generations"), "in the way").unwrap();
     let job = run(&service, request("x")).await;
