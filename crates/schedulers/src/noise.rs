@@ -115,21 +115,25 @@ fn box_muller(block: &mut [f32]) {
 }
 
 /// `log256_ps` for one lane, x > 0.
+#[expect(
+    clippy::excessive_precision,
+    reason = "the digits of Cephes; shortened ones once rounded to a neighbour, in two constants"
+)]
 fn log(x: f32) -> f32 {
     const COEFFICIENTS: [f32; 9] = [
-        7.037_683_6e-2,
-        -1.151_461e-1,
-        1.167_699_87e-1,
-        -1.242_014_1e-1,
-        1.424_932_3e-1,
-        -1.666_805_8e-1,
-        2.000_071_5e-1,
-        -2.499_999_4e-1,
-        3.333_333e-1,
+        7.037_683_629_2e-2,
+        -1.151_461_031_0e-1,
+        1.167_699_874_0e-1,
+        -1.242_014_084_6e-1,
+        1.424_932_278_7e-1,
+        -1.666_805_766_5e-1,
+        2.000_071_476_5e-1,
+        -2.499_999_399_3e-1,
+        3.333_333_117_4e-1,
     ];
     /// ln 2 in two parts, so that the sum keeps its low bits.
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_40e-4;
+    const LN_2_HIGH: f32 = 0.693_359_375;
 
     let bits = x.max(f32::MIN_POSITIVE).to_bits();
     // The exponent of a mantissa in [0.5, 1).
@@ -153,9 +157,14 @@ fn log(x: f32) -> f32 {
 }
 
 /// `sincos256_ps` for one lane, x >= 0.
+#[expect(clippy::excessive_precision, reason = "the digits of Cephes")]
 fn sin_cos(x: f32) -> (f32, f32) {
     /// π/4 in three parts: the remainder after whole octants keeps more bits than an f32 product would.
-    const QUARTER_PI: [f32; 3] = [-0.785_156_25, -2.418_756_5e-4, -3.774_895e-8];
+    const QUARTER_PI: [f32; 3] = [
+        -0.785_156_25,
+        -2.418_756_484_985_351_562_5e-4,
+        -3.774_894_977_445_941_08e-8,
+    ];
 
     #[expect(
         clippy::cast_possible_truncation,
@@ -168,11 +177,11 @@ fn sin_cos(x: f32) -> (f32, f32) {
     let r = QUARTER_PI.iter().fold(x, |r, part| whole.mul_add(*part, r));
 
     let z = r * r;
-    let c = 2.443_315_8e-5_f32.mul_add(z, -1.388_731_6e-3);
-    let c = c.mul_add(z, 4.166_664_6e-2) * z;
+    let c = 2.443_315_711_809_948e-5_f32.mul_add(z, -1.388_731_625_493_765e-3);
+    let c = c.mul_add(z, 4.166_664_568_298_827e-2) * z;
     let c = c.mul_add(z, -(z * 0.5)) + 1.0;
-    let s = (-1.951_529_6e-4_f32).mul_add(z, 8.332_161e-3);
-    let s = s.mul_add(z, -1.666_665_5e-1) * z;
+    let s = (-1.951_529_589_1e-4_f32).mul_add(z, 8.332_160_873_6e-3);
+    let s = s.mul_add(z, -1.666_665_461_1e-1) * z;
     let s = s.mul_add(r, r);
 
     let (sin, cos) = if octant & 2 == 0 { (s, c) } else { (c, s) };

@@ -25,9 +25,11 @@ def cases():
     yield 0, [[1, 4, 8, 8], [1, 4, 8, 8], [1, 4, 8, 8]]
     yield 1, [[3], [4], [1], [16], [1], [5]]
     yield 2**32 - 1, [[1], [40], [1], [17], [2], [], [1, 1, 1, 1], [15], [1, 4, 2, 2]]
-    # 4096 values per seed reach every octant and the tails of the logarithm.
+    # Many values reach every octant and the tails of the logarithm. A wrong last digit in one of the polynomials'
+    # constants shows in one value of six thousand, so thousands are not enough.
     for seed in (12345, 67890):
         yield seed, [[4096], [4099]]
+    yield 3, [[1, 4, 128, 128]]
 
 
 def main():
