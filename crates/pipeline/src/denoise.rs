@@ -27,7 +27,7 @@ impl StableDiffusion {
                     detail: format!("{} has no evaluation left", state.kind),
                 });
             };
-            rows.push(state, &evaluation.sample, evaluation.timestep);
+            rows.push(state, &state.input(evaluation.sample)?, evaluation.timestep);
         }
         if states.is_empty() {
             return Ok(());
@@ -51,8 +51,8 @@ impl StableDiffusion {
         }
         for (state, prediction) in states.iter_mut().zip(predictions) {
             // From here on a failure belongs to this picture alone; the others have already moved or still will.
-            let moved = state.scheduler.advance(&prediction).is_ok();
-            state.broken = !moved || !is_finite(state.scheduler.latents())?;
+            let moved = state.advance(&prediction).is_ok();
+            state.broken = !moved || !is_finite(state.scheduler.latents()).unwrap_or(false);
             state.done += 1;
         }
         Ok(())

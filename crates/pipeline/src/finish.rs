@@ -10,7 +10,8 @@ use crate::{PipelineError, StableDiffusion, img2img};
 impl StableDiffusion {
     /// Decodes one picture, of exactly the size of its input.
     ///
-    /// A picture without evaluations (strength 0) is its input, pixel for pixel.
+    /// A picture without evaluations (strength 0) is its input, pixel for pixel, and so is the kept part of an inpainted
+    /// one.
     ///
     /// # Errors
     /// When the forward fails or the result is not finite.
@@ -21,11 +22,16 @@ impl StableDiffusion {
         if state.evaluations == 0 {
             return Ok(RgbPicture::clone(&state.init));
         }
-        self.decode(state.scheduler.latents(), &state.init)?
+        let made = self
+            .decode(state.scheduler.latents(), &state.init)?
             .ok_or_else(|| PipelineError::NotFinite {
                 scheduler: "VAE decoder".to_owned(),
                 evaluation: state.done,
-            })
+            })?;
+        Ok(match &state.inpainting {
+            Some(inpainting) => inpainting.composite(&state.init, made),
+            None => made,
+        })
     }
 
     /// Latents `(1, 4, h, w)` into a picture of `like`'s size; None when the decoder's output is not finite.

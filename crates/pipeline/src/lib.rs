@@ -11,7 +11,9 @@ mod error;
 mod finish;
 mod guidance;
 mod img2img;
+mod inpaint;
 mod loader;
+mod mask;
 mod on_cpu;
 mod prepare;
 pub mod seeded;
@@ -21,5 +23,6 @@ mod unet_rows;
 
 pub use conditioning::Conditioning;
 pub use error::PipelineError;
+pub use inpaint::Mask;
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

@@ -101,10 +101,11 @@ impl StableDiffusion {
             )));
         }
         let (unet, vae) = (self.unet.config().in_channels, self.vae.config().latent_channels);
-        if unet != vae {
+        let inpainting = 2 * vae + 1;
+        if unet != vae && unet != inpainting {
             return Err(mismatch(format!(
                 "the UNet takes {unet} channels, but the VAE has {vae} latent channels; \
-                 inpainting checkpoints are not supported in this version"
+                 {vae}, or {inpainting} for inpainting, would fit"
             )));
         }
         Ok(())

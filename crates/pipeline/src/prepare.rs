@@ -3,28 +3,34 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use pentimento_schedulers::{NoiseSource, Run, build};
-use pentimento_types::{GenerationRequest, RgbPicture};
+use pentimento_schedulers::{NoiseSource, Run, Scheduler, SchedulerPlan, build};
+use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind};
 
 use crate::conditioning::{self, Conditioning, Prompts};
 use crate::guidance::Guidance;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion, img2img};
 
-/// What all pictures of a request share.
+/// What all pictures of a request share, with a mask or without.
 #[derive(Debug)]
-struct Encoded {
+pub(crate) struct Common {
     conditioning: Conditioning,
-    /// `(1, 8, h, w)`
-    moments: Tensor,
     init: Arc<RgbPicture>,
+}
+
+/// The scheduler of one picture at its start.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) scheduler: Box<dyn Scheduler>,
+    pub(crate) kind: SchedulerKind,
+    pub(crate) evaluations: u32,
 }
 
 impl StableDiffusion {
     /// Makes one state per picture of the request; picture k draws its noise from seed + k.
     ///
     /// Noise is drawn in diffusers' order: the sample of the encoded picture, the start noise, then whatever the
-    /// scheduler draws in its steps.
+    /// scheduler draws in its steps. An inpainting checkpoint is told that everything is to be repainted.
     ///
     /// # Errors
     /// When the scheduler refuses the run, or a forward fails.
@@ -33,20 +39,44 @@ impl StableDiffusion {
         request: &GenerationRequest,
         init: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
-        let encoded = Encoded {
-            conditioning: self.encode_prompts(request)?,
-            moments: self.encode_picture(init)?,
-            init: Arc::new(init.clone()),
-        };
-        (0..u64::from(request.image_count))
-            .map(|index| {
-                self.start(
-                    request,
-                    &encoded,
-                    NoiseSource::new(request.seed.wrapping_add(index)),
-                )
+        if self.takes_mask() {
+            return self.prepare_everything(request, init);
+        }
+        self.prepare_plain(request, init)
+    }
+
+    /// Image to image, whatever the UNet's inputs.
+    pub(crate) fn prepare_plain(
+        &self,
+        request: &GenerationRequest,
+        init: &RgbPicture,
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        let common = self.common(request, init)?;
+        let moments = self.encode_picture(init)?;
+        noise_sources(request)
+            .map(|mut noise| {
+                let plan = self.plan(request)?;
+                let (kind, evaluations) = (plan.kind(), plan.evaluations());
+                let clean = self.sample_clean(&moments, &mut noise)?;
+                let started = Started {
+                    scheduler: plan.begin(&clean, noise)?,
+                    kind,
+                    evaluations,
+                };
+                self.state(request, &common, started)
             })
             .collect()
+    }
+
+    pub(crate) fn common(
+        &self,
+        request: &GenerationRequest,
+        init: &RgbPicture,
+    ) -> Result<Common, PipelineError> {
+        Ok(Common {
+            conditioning: self.encode_prompts(request)?,
+            init: Arc::new(init.clone()),
+        })
     }
 
     /// The text states of a request: the negative prompt is encoded only when guidance needs it.
@@ -73,28 +103,40 @@ impl StableDiffusion {
         Ok(self.vae.encode_moments(&x)?)
     }
 
-    fn start(
-        &self,
-        request: &GenerationRequest,
-        encoded: &Encoded,
-        mut noise: NoiseSource,
-    ) -> Result<DenoiseState, PipelineError> {
+    pub(crate) fn plan(&self, request: &GenerationRequest) -> Result<SchedulerPlan, PipelineError> {
         let run = Run {
             steps: request.steps,
             strength: request.strength,
         };
-        let plan = build(&request.scheduler, &self.scheduler_config, run)?;
-        let (kind, evaluations) = (plan.kind(), plan.evaluations());
-        let clean = (sample_posterior(&encoded.moments, &mut noise)? * self.vae.config().scaling_factor)?;
+        Ok(build(&request.scheduler, &self.scheduler_config, run)?)
+    }
+
+    /// A sample of an encoded picture, scaled as the UNet knows it: `(1, 4, h, w)`.
+    pub(crate) fn sample_clean(
+        &self,
+        moments: &Tensor,
+        noise: &mut NoiseSource,
+    ) -> Result<Tensor, PipelineError> {
+        Ok((sample_posterior(moments, noise)? * self.vae.config().scaling_factor)?)
+    }
+
+    /// One picture before its first evaluation.
+    pub(crate) fn state(
+        &self,
+        request: &GenerationRequest,
+        common: &Common,
+        started: Started,
+    ) -> Result<DenoiseState, PipelineError> {
         Ok(DenoiseState {
-            scheduler: plan.begin(&clean, noise)?,
-            kind,
-            evaluations,
+            scheduler: started.scheduler,
+            kind: started.kind,
+            evaluations: started.evaluations,
             done: 0,
             guidance: self.guidance(request)?,
-            cond: encoded.conditioning.cond.clone(),
-            uncond: encoded.conditioning.uncond.clone(),
-            init: Arc::clone(&encoded.init),
+            cond: common.conditioning.cond.clone(),
+            uncond: common.conditioning.uncond.clone(),
+            init: Arc::clone(&common.init),
+            inpainting: None,
             broken: false,
         })
     }
@@ -118,6 +160,12 @@ impl StableDiffusion {
         }
         Ok(Guidance::Off)
     }
+}
+
+/// The noise of each picture of a request: picture k draws from seed + k.
+pub(crate) fn noise_sources(request: &GenerationRequest) -> impl Iterator<Item = NoiseSource> {
+    let seed = request.seed;
+    (0..u64::from(request.image_count)).map(move |index| NoiseSource::new(seed.wrapping_add(index)))
 }
 
 /// A sample of the VAE's diagonal Gaussian (diffusers `vae.py`, `DiagonalGaussianDistribution.sample`):

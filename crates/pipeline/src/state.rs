@@ -6,7 +6,9 @@ use candle_core::Tensor;
 use pentimento_schedulers::Scheduler;
 use pentimento_types::{RgbPicture, SchedulerKind};
 
+use crate::PipelineError;
 use crate::guidance::Guidance;
+use crate::inpaint::Inpainting;
 
 /// One picture on its way from noise to latents.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct DenoiseState {
     pub(crate) uncond: Option<Tensor>,
     /// The picture it started from: its size is the result's size, and strength 0 gives it back.
     pub(crate) init: Arc<RgbPicture>,
+    /// Present when only a part of the picture is made anew, or when the UNet wants to be told which.
+    pub(crate) inpainting: Option<Inpainting>,
     /// Set when the latents stopped being finite; the next use of this state reports it.
     pub(crate) broken: bool,
 }
@@ -50,6 +54,23 @@ impl DenoiseState {
     #[must_use]
     pub fn context_tokens(&self) -> usize {
         self.cond.dims()[1]
+    }
+
+    /// What the UNet takes for the scheduler's sample `(1, 4, h, w)`.
+    pub(crate) fn input(&self, sample: Tensor) -> Result<Tensor, PipelineError> {
+        match &self.inpainting {
+            Some(inpainting) => inpainting.input(sample),
+            None => Ok(sample),
+        }
+    }
+
+    /// Takes the guided prediction of one evaluation.
+    pub(crate) fn advance(&mut self, prediction: &Tensor) -> Result<(), PipelineError> {
+        self.scheduler.advance(prediction)?;
+        match &self.inpainting {
+            Some(inpainting) => inpainting.restore(self.scheduler.as_mut()),
+            None => Ok(()),
+        }
     }
 
     /// The latents after the last evaluation, `(1, 4, h, w)`, for tests and previews.

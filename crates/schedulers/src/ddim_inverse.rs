@@ -4,7 +4,7 @@
 //!
 //! Upstream, `schedulers/scheduling_ddim_inverse.py` of diffusers 0.42, only goes up, so the img2img pipeline cannot run
 //! it. Our definition is `docs/adr/0003-schedulers-that-diffusers-img2img-cannot-run.md`: its steps first, then those of
-//! `scheduling_ddim.py`, twice as many evaluations as steps, and no noise is drawn.
+//! `scheduling_ddim.py`, twice as many evaluations as steps, and no noise is used.
 
 use candle_core::Tensor;
 
@@ -79,9 +79,18 @@ impl UpdateRule for DdimInverse {
         &mut self,
         _index: usize,
         clean: &Tensor,
+        _drawn: &Tensor,
         _noise: &mut NoiseSource,
     ) -> Result<Tensor, SchedulerError> {
         Ok(clean.clone())
+    }
+
+    /// On the way up the picture carries itself; it is put back on the way down only.
+    fn known(&self, index: usize, clean: &Tensor, drawn: &Tensor) -> Result<Option<Tensor>, SchedulerError> {
+        if index < self.timesteps.len() / 2 {
+            return Ok(None);
+        }
+        self.add_noise(index, clean, drawn).map(Some)
     }
 
     fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {

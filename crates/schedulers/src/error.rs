@@ -36,6 +36,14 @@ pub enum SchedulerError {
         /// The prediction's shape.
         found: Vec<usize>,
     },
+    /// Latents of another shape were to take the place of those that stand.
+    #[error("the new latents have shape {found:?}, those that stand have {expected:?}")]
+    LatentsShape {
+        /// The shape of the latents that stand.
+        expected: Vec<usize>,
+        /// The shape of the new ones.
+        found: Vec<usize>,
+    },
     /// A tensor operation failed.
     #[error("tensor arithmetic failed")]
     Tensor(#[from] candle_core::Error),
@@ -45,7 +53,9 @@ impl HasKind for SchedulerError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Json(_) | Self::Setting { .. } | Self::Run { .. } => ErrorKind::InvalidInput,
-            Self::Finished | Self::PredictionShape { .. } | Self::Tensor(_) => ErrorKind::Internal,
+            Self::Finished | Self::PredictionShape { .. } | Self::LatentsShape { .. } | Self::Tensor(_) => {
+                ErrorKind::Internal
+            }
         }
     }
 }

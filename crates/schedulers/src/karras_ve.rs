@@ -88,10 +88,21 @@ impl UpdateRule for KarrasVe {
         &mut self,
         index: usize,
         clean: &Tensor,
+        drawn: &Tensor,
         noise: &mut NoiseSource,
     ) -> Result<Tensor, SchedulerError> {
-        let latents = self.add_noise(index, clean, &noise.normal_like(clean)?)?;
+        let latents = self.add_noise(index, clean, drawn)?;
         self.churn(index / 2, &latents, &noise.normal_like(clean)?)
+    }
+
+    /// Before the first stage of a step the latents stand at its raised level.
+    fn known(&self, index: usize, clean: &Tensor, drawn: &Tensor) -> Result<Option<Tensor>, SchedulerError> {
+        let level = if index.is_multiple_of(2) {
+            self.raised[index / 2]
+        } else {
+            self.sigmas[index.div_ceil(2)]
+        };
+        Ok(Some(weighted_sum(&[(1.0, clean), (level, drawn)])?))
     }
 
     fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {

@@ -13,6 +13,7 @@ mod registry;
 mod schedule;
 mod scheduler;
 mod sigma_steps;
+mod start;
 mod timesteps;
 
 mod ddim;
@@ -43,3 +44,4 @@ pub use error::SchedulerError;
 pub use noise::NoiseSource;
 pub use registry::build;
 pub use scheduler::{Evaluation, Run, Scheduler, SchedulerPlan};
+pub use start::Start;

@@ -3,6 +3,7 @@
 use pentimento_types::{NoiseSpacing, SchedulerChoice, SchedulerKind};
 
 use crate::scheduler::{Planned, Setup};
+use crate::start::NoiseAlone;
 use crate::{Run, SchedulerConfig, SchedulerError, SchedulerPlan};
 use crate::{
     ddim, ddim_inverse, ddpm, deis_multistep, dpm_solver_multistep, dpm_solver_singlestep,
@@ -49,6 +50,7 @@ pub fn build(
         timesteps,
         begin,
         rule,
+        noise_alone: NoiseAlone::of(kind, config)?,
         karras_ignored: karras && !knows_karras,
     })
 }

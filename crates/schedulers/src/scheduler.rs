@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use pentimento_types::{AlgorithmType, SchedulerKind};
 
 use crate::schedule::{Level, NoiseSchedule};
+use crate::start::{NoiseAlone, Start};
 use crate::{NoiseSource, SchedulerConfig, SchedulerError};
 
 /// How long a run is.
@@ -95,6 +96,20 @@ pub trait Scheduler: Send + std::fmt::Debug {
 
     /// The latents as they stand, (1, C, h, w); after the last evaluation, the result.
     fn latents(&self) -> &Tensor;
+
+    /// For runs that know a part of their picture: the encoded picture `clean` with the noise `drawn` at the level where
+    /// the latents stand, so that it can be put in their place. The picture itself after the last evaluation; None while
+    /// the latents are to be left alone, as DDIM inversion wants on its way up.
+    ///
+    /// # Errors
+    /// When tensor arithmetic fails.
+    fn known(&self, clean: &Tensor, drawn: &Tensor) -> Result<Option<Tensor>, SchedulerError>;
+
+    /// Puts other latents in the place of those that stand. The count of evaluations does not move.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    fn replace_latents(&mut self, latents: Tensor) -> Result<(), SchedulerError>;
 }
 
 /// The update rule of one scheduler, with its schedule inside.
@@ -105,15 +120,21 @@ pub(crate) trait UpdateRule: Send + std::fmt::Debug {
     /// The clean picture brought to the noise level of evaluation `index`, diffusers' `add_noise`.
     fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError>;
 
-    /// The latents that a run starts from. Draws the start noise.
+    /// The latents that a run starts from, with the start noise `drawn`; `noise` is for what a rule draws besides.
     fn start(
         &mut self,
         index: usize,
         clean: &Tensor,
+        drawn: &Tensor,
         noise: &mut NoiseSource,
     ) -> Result<Tensor, SchedulerError> {
-        let drawn = noise.normal_like(clean)?;
-        self.add_noise(index, clean, &drawn)
+        let _ = noise;
+        self.add_noise(index, clean, drawn)
+    }
+
+    /// As [`Scheduler::known`], before evaluation `index`.
+    fn known(&self, index: usize, clean: &Tensor, drawn: &Tensor) -> Result<Option<Tensor>, SchedulerError> {
+        self.add_noise(index, clean, drawn).map(Some)
     }
 
     /// The model input for the latents at evaluation `index`, diffusers' `scale_model_input`.
@@ -167,6 +188,7 @@ pub struct SchedulerPlan {
     /// The first evaluation that runs.
     pub(crate) begin: usize,
     pub(crate) rule: Box<dyn UpdateRule>,
+    pub(crate) noise_alone: NoiseAlone,
     pub(crate) karras_ignored: bool,
 }
 
@@ -201,41 +223,25 @@ impl SchedulerPlan {
 
     /// Starts from the encoded picture `clean` (1, C, h, w), already multiplied by the VAE's scaling factor.
     /// Draws the start noise from `noise`, brings the picture to the start level and keeps `noise` for stochastic steps.
-    /// With strength 0 nothing is drawn and the latents are `clean`.
+    /// With strength 0 the latents are `clean`.
     ///
     /// # Errors
     /// When tensor arithmetic fails.
     pub fn begin(self, clean: &Tensor, noise: NoiseSource) -> Result<Box<dyn Scheduler>, SchedulerError> {
-        let Self {
-            timesteps,
-            begin,
-            mut rule,
-            ..
-        } = self;
         let mut noise = noise;
-        let latents = if begin == timesteps.len() {
-            clean.clone()
-        } else {
-            rule.start(begin, clean, &mut noise)?
-        };
-        Ok(Box::new(Steps {
-            rule,
-            timesteps,
-            index: begin,
-            latents,
-            noise,
-        }))
+        let drawn = noise.normal_like(clean)?;
+        self.begin_from(Start::Picture { clean, drawn: &drawn }, noise)
     }
 }
 
 /// The one implementation of [`Scheduler`]: it keeps the counter, the latents and the noise for any update rule.
 #[derive(Debug)]
-struct Steps {
-    rule: Box<dyn UpdateRule>,
-    timesteps: Vec<f64>,
-    index: usize,
-    latents: Tensor,
-    noise: NoiseSource,
+pub(crate) struct Steps {
+    pub(crate) rule: Box<dyn UpdateRule>,
+    pub(crate) timesteps: Vec<f64>,
+    pub(crate) index: usize,
+    pub(crate) latents: Tensor,
+    pub(crate) noise: NoiseSource,
 }
 
 impl Scheduler for Steps {
@@ -269,5 +275,23 @@ impl Scheduler for Steps {
 
     fn latents(&self) -> &Tensor {
         &self.latents
+    }
+
+    fn known(&self, clean: &Tensor, drawn: &Tensor) -> Result<Option<Tensor>, SchedulerError> {
+        if self.index >= self.timesteps.len() {
+            return Ok(Some(clean.clone()));
+        }
+        self.rule.known(self.index, clean, drawn)
+    }
+
+    fn replace_latents(&mut self, latents: Tensor) -> Result<(), SchedulerError> {
+        if latents.dims() != self.latents.dims() {
+            return Err(SchedulerError::LatentsShape {
+                expected: self.latents.dims().to_vec(),
+                found: latents.dims().to_vec(),
+            });
+        }
+        self.latents = latents;
+        Ok(())
     }
 }
