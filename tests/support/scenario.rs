@@ -229,7 +229,7 @@ fn filled(value: Value) -> Value {
             map.into_iter().map(|(key, value)| (key, filled(value))).collect()
         }
         Value::Array(items) => items.into_iter().map(filled).collect(),
-        other => other,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
     }
 }
 

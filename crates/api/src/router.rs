@@ -1,5 +1,7 @@
 //! Puts routes and middleware together, and says which dialect answers for a path that nobody has.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::Request;
@@ -12,9 +14,8 @@ use crate::failure::Failure;
 use crate::{AppState, admin, links, middleware};
 
 /// The whole application.
-#[must_use]
 pub fn build_router(state: AppState) -> Router {
-    let config = state.config.clone();
+    let config = Arc::clone(&state.config);
     let routes = Router::new()
         .merge(novita::routes())
         .merge(links::routes())
@@ -44,7 +45,7 @@ impl Shape {
             path.strip_prefix(*root)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if path == "/" || own.iter().any(|root| under(&root)) {
+        if path == "/" || own.iter().any(under) {
             Self::Own
         } else {
             Self::Novita

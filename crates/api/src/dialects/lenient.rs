@@ -51,7 +51,9 @@ pub(crate) fn text(field: &str, value: Json) -> Result<Option<String>, Refusal> 
     match value {
         Json::Null => Ok(None),
         Json::Text(text) => Ok(Some(text)),
-        other => Err(mismatch(field, "a string", &other)),
+        Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::List(_) | Json::Object(_) => {
+            Err(mismatch(field, "a string", &value))
+        }
     }
 }
 
@@ -133,7 +135,9 @@ pub(crate) fn list(field: &str, value: Json, limit: usize) -> Result<Vec<Json>, 
             field,
             format_args!("may hold at most {limit} items, got {}; send fewer", items.len()),
         )),
-        other => Err(mismatch(field, "an array", &other)),
+        Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::Text(_) | Json::Object(_) => {
+            Err(mismatch(field, "an array", &value))
+        }
     }
 }
 
@@ -142,7 +146,9 @@ pub(crate) fn object(field: &str, value: Json) -> Result<Option<Vec<(String, Jso
     match value {
         Json::Null => Ok(None),
         Json::Object(members) => Ok(Some(members)),
-        other => Err(mismatch(field, "an object", &other)),
+        Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::Text(_) | Json::List(_) => {
+            Err(mismatch(field, "an object", &value))
+        }
     }
 }
 

@@ -143,27 +143,41 @@ impl NovitaError {
 
     /// The field of the body or query that is at fault.
     fn field(&self) -> Option<&str> {
-        match self {
-            Self::Json(JsonError::Invalid { field, .. }) => field.as_deref(),
-            Self::Refused(refusal) => Some(&refusal.field),
-            Self::Service(
-                ServiceError::ModelNotFound { role, .. }
-                | ServiceError::NotSupportedYet { role, .. }
-                | ServiceError::ModelUnavailable { role, .. },
-            ) => Some(match role {
+        if let Self::Json(JsonError::Invalid { field, .. }) = self {
+            return field.as_deref();
+        }
+        if let Self::Refused(refusal) = self {
+            return Some(&refusal.field);
+        }
+        let Self::Service(error) = self else { return None };
+        if let ServiceError::ModelNotFound { role, .. }
+        | ServiceError::NotSupportedYet { role, .. }
+        | ServiceError::ModelUnavailable { role, .. } = error
+        {
+            return Some(match role {
                 ModelRole::Checkpoint => "model_name",
                 ModelRole::Vae => "sd_vae",
                 ModelRole::Lora => "loras",
                 ModelRole::Embedding => "embeddings",
-            }),
-            Self::Service(
-                ServiceError::ImageEmpty
+            });
+        }
+        let of_picture = matches!(
+            error,
+            ServiceError::ImageEmpty
                 | ServiceError::ImageTooLarge { .. }
                 | ServiceError::ImageTooManyPixels { .. }
-                | ServiceError::ImageUndecodable { .. },
-            ) => Some("input_image"),
-            _ => None,
+                | ServiceError::ImageUndecodable { .. }
+        );
+        of_picture.then_some("input_image")
+    }
+
+    /// For the log only.
+    fn cause(&self) -> Option<String> {
+        if let Self::Panicked { text } = self {
+            return Some(text.clone());
         }
+        let Self::Service(error) = self else { return None };
+        Some(describe_chain(error))
     }
 }
 
@@ -177,11 +191,7 @@ impl From<NovitaError> for Failure {
         };
         let mut failure = Self::new((error.kind(), status), code, message, body);
         failure.field = field;
-        failure.cause = match &error {
-            NovitaError::Panicked { text } => Some(text.clone()),
-            NovitaError::Service(error) => Some(describe_chain(error)),
-            _ => None,
-        };
+        failure.cause = error.cause();
         failure
     }
 }
