@@ -30,7 +30,9 @@ pub(crate) fn run(offline: bool, runner_args: &[String]) -> anyhow::Result<()> {
         .args(runner_args);
     // The tests expect a Python client where the folder is named; the JavaScript one may be missing.
     if !ready.iter().any(|client| clients::is_python(client)) {
-        println!("xtask test: no Python client of a vendor is prepared; tests with real clients pass without running");
+        println!(
+            "xtask test: no Python client of a vendor is prepared; tests with real clients pass without running"
+        );
         tests.env_remove(CLIENTS_VARIABLE);
     } else {
         println!("xtask test: tests with real clients use {}", ready.join(", "));
