@@ -1,5 +1,7 @@
 //! Tiny checkpoints of `tests/golden/models`, and requests for them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use pentimento_pipeline::StableDiffusion;
