@@ -13,9 +13,10 @@ use crate::shell;
 const MARKER: &str = ".ready";
 
 /// How a client is installed.
+#[derive(Clone, Copy)]
 enum Installer {
-    /// A Python virtual environment with these requirements: `<folder>/bin/python` runs it.
-    Python(&'static [&'static str]),
+    /// A Python virtual environment, from `tests/clients/<folder>.txt`: `<folder>/bin/python` runs it.
+    Python,
     /// An npm project with this package: `<folder>/node_modules`.
     Npm(&'static str),
 }
@@ -30,12 +31,11 @@ struct Client {
 const CLIENTS: &[Client] = &[
     Client {
         folder: "novita-0.5.7",
-        installer: Installer::Python(&["novita-client==0.5.7"]),
+        installer: Installer::Python,
     },
     Client {
         folder: "novita-0.4.12",
-        // This version forgets to declare pillow.
-        installer: Installer::Python(&["novita-client==0.4.12", "dataclass-wizard<0.23", "pillow"]),
+        installer: Installer::Python,
     },
     Client {
         folder: "novita-sdk-1.1.0",
@@ -44,15 +44,20 @@ const CLIENTS: &[Client] = &[
 ];
 
 /// Installs what is missing and gives the names of the clients that are ready.
-pub(crate) fn prepare(root: &Path) -> Vec<&'static str> {
+///
+/// `requirements` is the folder of the Python clients' pinned lists.
+pub(crate) fn prepare(root: &Path, requirements: &Path) -> Vec<&'static str> {
     for client in CLIENTS {
         let folder = root.join(client.folder);
         if folder.join(MARKER).is_file() {
             continue;
         }
         println!("xtask test: preparing {} in target/test-clients", client.folder);
-        let installed = match &client.installer {
-            Installer::Python(requirements) => install_python(&folder, requirements),
+        let installed = match client.installer {
+            Installer::Python => install_python(
+                &folder,
+                &requirements.join(client.folder).with_added_extension("txt"),
+            ),
             Installer::Npm(package) => install_npm(&folder, package),
         };
         if let Err(error) = installed.and_then(|()| Ok(fs_err::write(folder.join(MARKER), "")?)) {
@@ -78,10 +83,10 @@ pub(crate) fn ready(root: &Path) -> Vec<&'static str> {
 pub(crate) fn is_python(name: &str) -> bool {
     CLIENTS
         .iter()
-        .any(|client| client.folder == name && matches!(client.installer, Installer::Python(_)))
+        .any(|client| client.folder == name && matches!(client.installer, Installer::Python))
 }
 
-fn install_python(folder: &Path, requirements: &[&str]) -> anyhow::Result<()> {
+fn install_python(folder: &Path, requirements: &Path) -> anyhow::Result<()> {
     empty(folder)?;
     let python = ["python3", "python"]
         .into_iter()
@@ -95,8 +100,9 @@ fn install_python(folder: &Path, requirements: &[&str]) -> anyhow::Result<()> {
         "--quiet",
         "--disable-pip-version-check",
         "--no-input",
+        "--requirement",
     ];
-    shell::output_of(Command::new(python_of(folder)).args(pip).args(requirements))?;
+    shell::output_of(Command::new(python_of(folder)).args(pip).arg(requirements))?;
     Ok(())
 }
 

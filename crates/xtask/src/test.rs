@@ -16,7 +16,7 @@ pub(crate) fn run(offline: bool, runner_args: &[String]) -> anyhow::Result<()> {
     let ready = if offline {
         clients::ready(&folder)
     } else {
-        clients::prepare(&folder)
+        clients::prepare(&folder, &root.join("tests/clients"))
     };
     let runner = if has_nextest() {
         ["nextest", "run"].as_slice()
