@@ -219,7 +219,7 @@ mod tests {
             MaskPixels::new(&picture, size(4, 4)),
             drawn(&["##..", "##..", "..##", "..##"])
         );
-        assert_eq!(MaskPixels::new(&picture, size(3, 1)), drawn(&["..#"]));
+        assert_eq!(MaskPixels::new(&picture, size(3, 1)), drawn(&[".##"]));
         assert_eq!(MaskPixels::new(&picture, size(1, 1)), drawn(&["#"]));
         let one = RgbPicture::new(size(1, 1), vec![200; 3]).unwrap();
         assert_eq!(

@@ -123,10 +123,10 @@ mod tests {
     use crate::{Run, build};
 
     /// `init_noise_sigma` after `set_timesteps(7)` with linspace, leading and trailing spacing, printed by diffusers
-    /// 0.42 for `beta_start` 0.00085, `beta_end` 0.012, `beta_schedule` scaled_linear.
+    /// 0.42 for `beta_start` 0.00085, `beta_end` 0.012, `beta_schedule` scaled_linear, `steps_offset` 1.
     const SIGMA: [f64; 3] = [
         14.614_646_911_621_094,
-        6.614_452_838_897_705,
+        6.646_311_759_948_730_5,
         14.614_646_911_621_094,
     ];
 
