@@ -65,6 +65,10 @@ impl Respacing {
     }
 }
 
+/// No schedule of a trained model goes higher: zero-terminal-SNR ones start at 4096 in diffusers. From far
+/// above it the f32 latents of the stochastic schedulers overflow.
+const LARGEST_SIGMA: f64 = 10_000.0;
+
 /// The noise levels of a run in sigma, and the timestep of each.
 #[derive(Clone, Debug)]
 pub(crate) struct SigmaSteps {
@@ -77,9 +81,16 @@ pub(crate) struct SigmaSteps {
 }
 
 impl SigmaSteps {
-    /// Checks that every step goes down; only the last may stay where it is.
+    /// Checks that every step goes down; only the last may stay where it is. The first is no higher than
+    /// [`LARGEST_SIGMA`].
     fn checked(self, train: usize) -> Result<Self, SchedulerError> {
         let steps = self.timesteps.len();
+        if self.sigmas.iter().any(|sigma| *sigma > LARGEST_SIGMA) {
+            return Err(SchedulerError::Setting {
+                key: "sigma_max",
+                problem: format!("leads to noise levels above {LARGEST_SIGMA}; leave it out or lower it"),
+            });
+        }
         let falls = self.sigmas[..steps].windows(2).all(|pair| pair[0] > pair[1]);
         let ends = steps > 0 && self.sigmas[steps - 1] >= self.sigmas[steps] && self.sigmas[steps - 1] > 0.0;
         if falls && ends {

@@ -359,3 +359,23 @@ fn karras_is_reported_where_it_means_nothing() {
         assert!(!build(&choice, &sd15(), run).unwrap().karras_ignored(), "{kind}");
     }
 }
+
+/// A run that a loop of the property above found to overflow.
+#[test]
+fn a_noise_level_beyond_any_schedule_is_refused_by_name() {
+    let choice = SchedulerChoice {
+        kind: Some(SchedulerKind::KDPM2AncestralDiscrete),
+        ..SchedulerChoice::default()
+    };
+    let config = SchedulerConfig::from_json(br#"{"sigma_max": 1e9, "use_beta_sigmas": true}"#).unwrap();
+    let error = build(
+        &choice,
+        &config,
+        Run {
+            steps: 6,
+            strength: 0.4346,
+        },
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("sigma_max"), "{error}");
+}
