@@ -76,6 +76,7 @@ def write_text_encoder(folder, run):
 def main():
     a = arguments(__doc__, bpe=(str, None, "CLIP's bpe_simple_vocab_16e6.txt.gz"), out=(Path, None, "model folder to write"),
                   blobs=(Path, Path(__file__).parent.parent / "weights", "where the crate's blobs go"),
+                  raw=(int, 0, "1 takes the UNet's last weights instead of their average"),
                   level=(int, 19, "zstd level"), write_blobs=(int, 0, "1 also writes the blobs"))
     out = a.out or a.run / "model"
     clip = Clip(a.bpe)
@@ -87,7 +88,7 @@ def main():
     better = a.run / "vae_decoder.pt"
     vae.load_state_dict(torch.load(better)["average"] if better.exists() else torch.load(a.run / "vae_white.pt"))
     if (a.run / "unet.pt").exists():
-        unet.load_state_dict(torch.load(a.run / "unet.pt")["average"])
+        unet.load_state_dict(torch.load(a.run / "unet.pt")["model" if a.raw else "average"])
     for name, module in (("vae", vae), ("unet", unet)):
         module.save_config(out / name)
         write_weights(out / name / "diffusion_pytorch_model.safetensors", module.state_dict())
