@@ -10,7 +10,7 @@ import torch
 from diffusers import LCMScheduler, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
-from common import arguments, sheet
+from stage import arguments, sheet
 
 PROMPTS = ["the same at night", "at sunset", "snowy mountains", "a desert on a sunny day", "the sea at sunset",
            "a green forest", "purple", "pencil sketch", "watercolor painting", "a city at night, neon"]

@@ -10,7 +10,8 @@ import torch
 import zstandard
 from safetensors.torch import save_file
 
-from common import CONTEXT, END, START, VOCABULARY, Clip, arguments, log
+from clip_tokens import CONTEXT, END, START, VOCABULARY, Clip
+from stage import arguments, log
 from models import HIDDEN, make_text, make_unet, make_vae
 
 SCHEDULER = {"_class_name": "PNDMScheduler", "_diffusers_version": "0.42.1", "beta_end": 0.012,

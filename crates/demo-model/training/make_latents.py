@@ -7,7 +7,7 @@ import torch
 
 import photos
 import scenes
-from common import SCALING, Budget, arguments, log, save, to_tensor
+from stage import SCALING, Budget, arguments, log, save, to_tensor
 from models import make_vae
 
 

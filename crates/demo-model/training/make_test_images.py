@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 import scenes
-from common import arguments
+from stage import arguments
 
 
 def land(**more):

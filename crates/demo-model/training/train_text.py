@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 import photos
 import scenes
-from common import CONTEXT, END, START, Budget, Clip, Compact, arguments, log, save
+from clip_tokens import CONTEXT, END, START, Clip, Compact
+from stage import Budget, arguments, log, save
 from models import HIDDEN, make_text
 
 

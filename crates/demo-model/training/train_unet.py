@@ -17,7 +17,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from common import ALPHAS, Average, Budget, Clip, Compact, arguments, log, save, signal_noise
+from clip_tokens import Clip, Compact
+from stage import ALPHAS, Average, Budget, arguments, log, save, signal_noise
 from models import make_text, make_unet
 
 

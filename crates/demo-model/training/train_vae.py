@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import photos
 import scenes
-from common import Average, Budget, arguments, log, save, sheet, to_pictures, to_tensor
+from stage import Average, Budget, arguments, log, save, sheet, to_pictures, to_tensor
 from models import make_vae
 from vae_init import linear_init
 

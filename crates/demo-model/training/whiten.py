@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 import photos
-from common import SCALING, arguments, log, save, to_tensor
+from stage import SCALING, arguments, log, save, to_tensor
 from models import make_vae
 from train_vae import picture
 
