@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
-use pentimento_api::{ApiConfig, AppState, CorsOrigins, build_router};
+use pentimento_api::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig, build_router};
 use pentimento_catalog::Catalog;
 use pentimento_engine::{BatchPolicy, EngineHandle, EngineThread, PipelineExecutor};
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
-use pentimento_service::{KeyRing, Service, ServiceConfig, ServiceParts};
+use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, SystemClock};
 use tokio::net::TcpListener;
@@ -30,6 +30,10 @@ const LEASE: Duration = Duration::from_secs(60);
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
 /// Time between two looks for pictures and jobs that can be deleted.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How long pictures are kept: ModelsLab's links live for a day.
+const KEEP_PICTURES: Duration = Duration::from_secs(24 * 3600);
+/// The largest picture that is fetched from a caller's address.
+const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
 /// A job that ended the process twice will do it a third time.
 const ATTEMPTS: u32 = 2;
 
@@ -99,6 +103,7 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
         queue: jobs,
         images,
         links,
+        fetcher: image_fetcher(address_guard(config), MAX_FETCHED_BYTES),
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));
@@ -117,9 +122,18 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
     })
 }
 
+fn address_guard(config: &Config) -> AddressGuard {
+    if config.allow_private_urls {
+        AddressGuard::allowing_private()
+    } else {
+        AddressGuard::public_only()
+    }
+}
+
 fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
     ServiceConfig {
         link_ttl: config.link_ttl,
+        keep_pictures: KEEP_PICTURES.max(config.link_ttl),
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
         running_jobs: engine.status().max_jobs,
         decoding_pictures: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -156,6 +170,12 @@ fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
         public_url: http.public_url.clone(),
         trust_forwarded: http.trust_forwarded,
         cors_origins,
+        modelslab: ModelsLabConfig {
+            strict_http_status: http.modelslab_strict_http_status,
+            inline_base64: http.modelslab_inline_base64,
+            hold: http.modelslab_hold,
+            ..ModelsLabConfig::new()
+        },
         ..ApiConfig::new()
     })
 }

@@ -39,6 +39,12 @@ pub(crate) struct HttpConfig {
     pub(crate) trust_forwarded: bool,
     /// Web pages that may call; None lets all of them.
     pub(crate) cors_origins: Option<Vec<String>>,
+    /// Whether ModelsLab's errors have real HTTP statuses.
+    pub(crate) modelslab_strict_http_status: bool,
+    /// Whether ModelsLab's base64 results stand in the reply itself.
+    pub(crate) modelslab_inline_base64: bool,
+    /// How long a ModelsLab call waits for its pictures.
+    pub(crate) modelslab_hold: Duration,
     /// Keys of callers; none means that everybody who reaches the server may call.
     pub(crate) keys: Vec<KeySetting>,
 }
@@ -55,6 +61,8 @@ pub(crate) struct Config {
     pub(crate) device: DeviceChoice,
     /// How long a link to a finished picture works.
     pub(crate) link_ttl: Duration,
+    /// Whether `init_image` may be an address inside this machine's networks.
+    pub(crate) allow_private_urls: bool,
     /// How long running jobs get when the server is told to stop.
     pub(crate) grace: Duration,
     /// The settings file that was read.
@@ -93,6 +101,9 @@ impl Config {
                 public_url: settings.public_url,
                 trust_forwarded: settings.trust_forwarded.unwrap_or(false),
                 cors_origins: settings.cors_origins,
+                modelslab_strict_http_status: settings.modelslab_strict_http_status.unwrap_or(false),
+                modelslab_inline_base64: settings.modelslab_inline_base64.unwrap_or(false),
+                modelslab_hold: seconds(settings.modelslab_hold_seconds, 25),
                 keys: settings.keys.unwrap_or_default(),
             },
             telemetry: TelemetryConfig {
@@ -106,6 +117,7 @@ impl Config {
             data: settings.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA)),
             device: settings.device.unwrap_or_default(),
             link_ttl: seconds(settings.link_ttl_seconds, 3600),
+            allow_private_urls: settings.allow_private_urls.unwrap_or(false),
             grace: seconds(settings.grace_seconds, 30),
             file,
         }

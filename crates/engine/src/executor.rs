@@ -18,6 +18,8 @@ pub struct GenerationInput {
     pub checkpoint: Arc<ModelEntry>,
     /// The decoded picture to start from.
     pub init_image: RgbPicture,
+    /// What is repainted, where the task is inpainting: white is made anew, black is kept.
+    pub mask: Option<RgbPicture>,
 }
 
 impl GenerationInput {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
-use pentimento_pipeline::{DenoiseState, PipelineError, StableDiffusion};
+use pentimento_pipeline::{DenoiseState, Mask, PipelineError, StableDiffusion};
 use pentimento_types::{Clock, ErrorKind, HasKind, RgbPicture, SystemClock};
 
 use crate::executor::PreparedPicture;
@@ -97,13 +97,13 @@ impl Executor for PipelineExecutor {
 
     fn prepare(&mut self, input: &GenerationInput) -> Result<Prepared<PipelineState>, ExecutorError> {
         let model = self.model(input)?;
-        let mut states = model.prepare(&input.request, &input.init_image);
+        let mut states = start(&model, input);
         let full = states
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::OutOfDeviceMemory);
         // Models that nobody uses may be what fills the device.
         if full && self.pool.evict_idle() > 0 {
-            states = model.prepare(&input.request, &input.init_image);
+            states = start(&model, input);
         }
         let states = states.map_err(|error| explain("prepare", error))?;
         let key = batch_key(input, states.first());
@@ -143,6 +143,20 @@ impl Executor for PipelineExecutor {
             .iter()
             .map(|key| key.as_str().to_owned())
             .collect()
+    }
+}
+
+/// The whole picture or the part that a mask shows.
+fn start(model: &StableDiffusion, input: &GenerationInput) -> Result<Vec<DenoiseState>, PipelineError> {
+    match &input.mask {
+        None => model.prepare(&input.request, &input.init_image),
+        Some(picture) => {
+            let mask = Mask {
+                picture,
+                soft_edge: 0,
+            };
+            model.prepare_inpaint(&input.request, &input.init_image, mask)
+        }
     }
 }
 

@@ -74,6 +74,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
             output_format: ImageFormat::Png,
             file_stem: "lcm_img2img".to_owned(),
         },
+        note: Some("{\"number\": 7}".to_owned()),
         state: JobState::Queued,
         attempt: 0,
         progress: Progress::default(),

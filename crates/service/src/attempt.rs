@@ -151,14 +151,15 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Verdict {
 async fn pictures(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Miss> {
     let checkpoint = inner.find_checkpoint(&job.request.model);
     let checkpoint = checkpoint.map_err(|error| service_fault(job.id, &error))?;
-    let init_image = inputs::load(inner, job)
+    let inputs = inputs::load(inner, job)
         .await
         .map_err(|error| service_fault(job.id, &error))?;
     let request = Arc::new(job.request.clone());
     let input = GenerationInput {
         request,
         checkpoint,
-        init_image,
+        init_image: inputs.init_image,
+        mask: inputs.mask,
     };
     if job.attempt > 1 {
         // An attempt that was given up may still be in the engine, which takes each id once.

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use pentimento_types::{ImageKey, Job, RgbPicture, StoredImage};
+use pentimento_types::{Job, RgbPicture, StoredImage};
 
 use crate::ServiceError;
 use crate::image_codec::{ImageMetadata, encode};
+use crate::links::picture_key;
 use crate::service::Inner;
 
 /// Encodes and stores picture number `index` of a job.
@@ -25,7 +26,7 @@ pub(crate) async fn deliver(
     let bytes = encoded.map_err(|source| ServiceError::Internal {
         source: Box::new(source),
     })??;
-    let key = ImageKey::output(&job.request.file_stem, job.id, index as usize, format.extension());
+    let key = picture_key(&job, index);
     let stored = inner.images.put(&key, bytes).await;
     stored.map_err(ServiceError::store("store the picture"))?;
     Ok((

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use pentimento_outbound::OutboundError;
 use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size};
 
 /// The part that a named model plays in a request.
@@ -85,6 +86,20 @@ pub enum ServiceError {
         /// Safe to show.
         detail: String,
     },
+    /// The picture is at an address, and nothing usable came from there.
+    #[error("the picture could not be fetched: {reason}")]
+    ImageNotFetched {
+        /// Safe to show, and the same whatever listens at a refused address.
+        reason: String,
+        /// The kind that the fetch answered.
+        kind: ErrorKind,
+        /// What lies behind the reason; for the log.
+        #[source]
+        cause: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// Something is wrong with the mask, not with the picture to start from.
+    #[error(transparent)]
+    Mask(Box<Self>),
     /// As many jobs wait or run as are allowed.
     #[error("the server is busy; try again later")]
     Overloaded,
@@ -157,6 +172,8 @@ impl HasKind for ServiceError {
             Self::JobEnded { .. } | Self::JobUnfinished => ErrorKind::Conflict,
             Self::JobCancelled => ErrorKind::Cancelled,
             Self::Failed(failure) => failure.kind,
+            Self::Mask(inner) => inner.kind(),
+            Self::ImageNotFetched { kind, .. } => *kind,
             Self::LinkExpired | Self::LinkInvalid => ErrorKind::Forbidden,
             Self::Store { kind, .. } => *kind,
             Self::Internal { .. } => ErrorKind::Internal,
@@ -165,6 +182,17 @@ impl HasKind for ServiceError {
 }
 
 impl ServiceError {
+    /// Says why a picture could not be fetched. The fetch's own text names neither the address nor what listens there.
+    pub(crate) fn not_fetched(error: OutboundError) -> Self {
+        let (reason, kind) = (error.to_string(), error.kind());
+        let cause: Option<Box<dyn Error + Send + Sync>> = match error {
+            OutboundError::Unreachable(cause) => Some(Box::new(cause)),
+            OutboundError::BrokenOff(cause) => Some(Box::new(cause)),
+            _ => None,
+        };
+        Self::ImageNotFetched { reason, kind, cause }
+    }
+
     /// Wraps an error of a store: `what` completes "the server could not …".
     pub(crate) fn store<E: HasKind + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> Self {
         move |source| Self::Store {

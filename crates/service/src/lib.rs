@@ -19,15 +19,18 @@ mod wait;
 mod worker;
 
 pub use error::{ModelRole, ServiceError};
+pub use inputs::image_fetcher;
 pub use key_ring::KeyRing;
 pub use links::{ImageLink, LinkedFile};
 pub use pentimento_catalog::{
     Availability, BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable,
 };
 pub use pentimento_jobs::JobCounts;
+pub use pentimento_outbound::{AddressGuard, ImageFetcher};
 pub use service::{
     EngineSummary, InputLimits, Service, ServiceConfig, ServiceParts, ServiceStatus, finished_images,
 };
+pub use submit::Submission;
 
 #[cfg(test)]
 mod tests;

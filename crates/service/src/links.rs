@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use pentimento_storage::{LinkError, StorageError, content_type};
 use pentimento_types::{ImageKey, Job, StoredImage};
@@ -44,6 +46,32 @@ impl Service {
         }
     }
 
+    /// A signed path to picture number `index` of `job`, known before the picture is there: until then it answers that
+    /// the picture is not kept. Its life is counted from the making of the job, so that it is always the same path.
+    /// `life` is at most `keep_pictures` of the configuration, or the picture goes first.
+    #[must_use]
+    pub fn lasting_link(&self, job: &Job, index: u32, life: Duration) -> String {
+        self.signed(job, &picture_key(job, index), life)
+    }
+
+    /// The same to the picture's bytes as text in base64.
+    #[must_use]
+    pub fn lasting_text_link(&self, job: &Job, index: u32, life: Duration) -> String {
+        self.signed(job, &picture_key(job, index).as_text(), life)
+    }
+
+    fn signed(&self, job: &Job, key: &ImageKey, life: Duration) -> String {
+        format!("/{}", self.inner.links.sign(key, job.created_at + life))
+    }
+
+    /// The bytes of a finished picture.
+    ///
+    /// # Errors
+    /// [`ServiceError::ImageGone`].
+    pub async fn picture(&self, image: &StoredImage) -> Result<Bytes, ServiceError> {
+        self.read_picture(&image.key).await
+    }
+
     /// The picture behind a link. `path` is what follows `/files/` (that prefix may also be there), `query` what
     /// follows the question mark, both as they came.
     ///
@@ -59,14 +87,33 @@ impl Service {
                 LinkError::Invalid => ServiceError::LinkInvalid,
                 LinkError::Expired => ServiceError::LinkExpired,
             })?;
-        match self.inner.images.get(&key).await {
-            Ok(bytes) => Ok(LinkedFile {
-                bytes,
-                content_type: content_type(&key),
+        if let Some(picture) = key.of_text() {
+            let text = STANDARD.encode(self.read_picture(&picture).await?);
+            return Ok(LinkedFile {
+                bytes: text.into(),
+                content_type: "text/plain; charset=utf-8",
                 key,
-            }),
+            });
+        }
+        Ok(LinkedFile {
+            bytes: self.read_picture(&key).await?,
+            content_type: content_type(&key),
+            key,
+        })
+    }
+
+    async fn read_picture(&self, key: &ImageKey) -> Result<Bytes, ServiceError> {
+        match self.inner.images.get(key).await {
+            Ok(bytes) => Ok(bytes),
             Err(StorageError::NotFound { .. }) => Err(ServiceError::ImageGone),
             Err(error) => Err(ServiceError::store("read the picture")(error)),
         }
     }
+}
+
+/// The name under which a picture of a job is or will be stored.
+pub(crate) fn picture_key(job: &Job, index: u32) -> ImageKey {
+    let request = &job.request;
+    let extension = request.output_format.extension();
+    ImageKey::output(&request.file_stem, job.id, index as usize, extension)
 }

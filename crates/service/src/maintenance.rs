@@ -63,7 +63,7 @@ pub(crate) async fn unfinished(inner: &Inner) -> Result<Vec<JobId>, JobsError> {
 
 async fn delete_pictures(inner: &Inner) -> Result<(), StorageError> {
     let now = inner.clock.wall();
-    let mut old = match now.checked_sub(inner.config.link_ttl + MARGIN) {
+    let mut old = match now.checked_sub(inner.config.keep_pictures.max(inner.config.link_ttl) + MARGIN) {
         Some(before) => inner.images.outputs_before(before).await?,
         None => Vec::new(),
     };

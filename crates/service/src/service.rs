@@ -7,6 +7,7 @@ use std::time::Duration;
 use pentimento_catalog::Catalog;
 use pentimento_engine::EngineHandle;
 use pentimento_jobs::{JobCounts, JobQueue, JobStore};
+use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, Job, JobId, JobOutcome, StoredImage};
 use tokio::runtime::Handle;
@@ -27,8 +28,11 @@ pub struct InputLimits {
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// Life of a link, counted from the end of its job. Pictures are deleted ten minutes after it.
+    /// Life of a link, counted from the end of its job.
     pub link_ttl: Duration,
+    /// How long pictures are kept at least, for dialects whose links live longer; never less than `link_ttl`.
+    /// Pictures are deleted ten minutes after it.
+    pub keep_pictures: Duration,
     /// How long an ended job can be fetched.
     pub keep_jobs: Duration,
     /// Jobs that may be in the engine at once, so that they can share forwards; never more than the engine admits.
@@ -58,6 +62,8 @@ pub struct ServiceParts {
     pub images: ImageStore,
     /// Signs links.
     pub links: LinkSigner,
+    /// Gets input pictures from callers' addresses.
+    pub fetcher: ImageFetcher,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -113,6 +119,7 @@ pub(crate) struct Inner {
     pub(crate) queue: Arc<dyn JobQueue>,
     pub(crate) images: ImageStore,
     pub(crate) links: LinkSigner,
+    pub(crate) fetcher: ImageFetcher,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: ServiceConfig,
     pub(crate) runtime: Handle,
@@ -136,6 +143,7 @@ impl Service {
             queue,
             images,
             links,
+            fetcher,
             clock,
         } = parts;
         let inner = Arc::new(Inner {
@@ -145,6 +153,7 @@ impl Service {
             queue,
             images,
             links,
+            fetcher,
             clock,
             runtime: Handle::current(),
             stage: watch::Sender::new(Stage::Open),

@@ -6,37 +6,84 @@ use bytes::Bytes;
 use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_jobs::JobsError;
 use pentimento_types::{
-    ApiKeyId, GenerationRequest, ImageKey, ImageSource, Job, JobId, JobState, ModelId, Progress,
+    ApiKeyId, GenerationRequest, ImageKey, ImageSource, Job, JobId, JobState, ModelId, Progress, Size, Task,
     describe_chain,
 };
 
+use crate::inputs::{INIT_IMAGE, MASK_IMAGE};
 use crate::service::{Inner, Stage};
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
+/// A request on its way to becoming a job.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Who asks.
+    pub owner: ApiKeyId,
+    /// What for.
+    pub request: GenerationRequest,
+    /// How much of a picture the dialect takes.
+    pub limits: InputLimits,
+    /// The size that the picture to start from is brought to; None leaves it as it is.
+    pub fit: Option<Size>,
+    /// Kept with the job for the dialect.
+    pub note: Option<String>,
+}
+
+/// The input files of a job, checked.
+struct Inputs {
+    init_image: Bytes,
+    mask: Option<Bytes>,
+}
+
 impl Service {
-    /// Checks everything that can be checked now, stores the job, and gives its id out.
-    ///
-    /// Every named model is resolved and the picture is decoded within `limits` before anything is stored.
-    /// When the future is dropped before it returns, no job is left behind.
+    /// [`Service::submit_with`] for a request that is complete in itself.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
+    /// As there.
     pub async fn submit(
         &self,
         owner: ApiKeyId,
         request: GenerationRequest,
         limits: InputLimits,
     ) -> Result<JobId, ServiceError> {
+        self.submit_with(Submission {
+            owner,
+            request,
+            limits,
+            fit: None,
+            note: None,
+        })
+        .await
+    }
+
+    /// Checks everything that can be checked now, stores the job, and gives its id out.
+    ///
+    /// Every named model is resolved, pictures at addresses are fetched, and all pictures are decoded within the limits
+    /// before anything is stored. When the future is dropped before it returns, no job is left behind.
+    ///
+    /// # Errors
+    /// The `Model…`, `Image…`, `Mask`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
+    pub async fn submit_with(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
-        inner.check_models(&request)?;
+        inner.check_models(&submission.request)?;
         let counts = inner.store.counts().await;
         let counts = counts.map_err(ServiceError::store("look at the job queue"))?;
         if !counts.has_room() {
             return Err(ServiceError::Overloaded);
         }
-        let bytes = inner.check_picture(&request.init_image, limits).await?;
-        inner.accept(owner, request, bytes).await
+        let (request, limits) = (&submission.request, submission.limits);
+        let mask = match &request.task {
+            Task::Img2Img => None,
+            Task::Inpaint { mask } => {
+                let checked = inner.check_picture(mask, limits, None).await;
+                Some(checked.map_err(|error| ServiceError::Mask(Box::new(error)))?)
+            }
+        };
+        let init_image = inner
+            .check_picture(&request.init_image, limits, submission.fit)
+            .await?;
+        inner.accept(submission, Inputs { init_image, mask }).await
     }
 }
 
@@ -113,10 +160,16 @@ impl Inner {
         }
     }
 
-    /// The bytes of the picture, once they have been decoded for a try.
-    async fn check_picture(&self, source: &ImageSource, limits: InputLimits) -> Result<Bytes, ServiceError> {
+    /// The bytes of the picture, once they have been decoded for a try and brought to the size `fit`.
+    async fn check_picture(
+        &self,
+        source: &ImageSource,
+        limits: InputLimits,
+        fit: Option<Size>,
+    ) -> Result<Bytes, ServiceError> {
         let bytes = match source {
             ImageSource::Inline(bytes) => bytes.clone(),
+            ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
             ImageSource::Stored(key) => {
                 let read = self.images.get(key).await;
                 read.map_err(ServiceError::store("read the input picture"))?
@@ -127,22 +180,15 @@ impl Inner {
         let permit = permit.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
         })?;
-        let copy = bytes.clone();
-        let decoded = tokio::task::spawn_blocking(move || image_codec::decode(&copy, limits).map(drop)).await;
+        let checked = tokio::task::spawn_blocking(move || checked_file(bytes, limits, fit)).await;
         drop(permit);
-        decoded.map_err(|source| ServiceError::Internal {
+        checked.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
-        })??;
-        Ok(bytes)
+        })?
     }
 
-    /// Stores input and job, then queues the job.
-    async fn accept(
-        self: &Arc<Self>,
-        owner: ApiKeyId,
-        mut request: GenerationRequest,
-        bytes: Bytes,
-    ) -> Result<JobId, ServiceError> {
+    /// Stores inputs and job, then queues the job.
+    async fn accept(self: &Arc<Self>, submission: Submission, inputs: Inputs) -> Result<JobId, ServiceError> {
         let _admission = self.admission.read().await;
         self.check_open()?;
         let id = JobId::new();
@@ -150,14 +196,18 @@ impl Inner {
             inner: Some(Arc::clone(self)),
             id,
         };
-        let key = ImageKey::input(id, "init_image");
-        let stored = self.images.put(&key, bytes).await;
-        stored.map_err(ServiceError::store("store the input picture"))?;
-        request.init_image = ImageSource::Stored(key);
+        let mut request = submission.request;
+        request.init_image = self.keep(id, INIT_IMAGE, inputs.init_image).await?;
+        if let Some(mask) = inputs.mask {
+            request.task = Task::Inpaint {
+                mask: self.keep(id, MASK_IMAGE, mask).await?,
+            };
+        }
         let job = Job {
             id,
-            owner,
+            owner: submission.owner,
             request,
+            note: submission.note,
             state: JobState::Queued,
             attempt: 0,
             progress: Progress::default(),
@@ -176,6 +226,23 @@ impl Inner {
         }
         unfinished.done();
         Ok(id)
+    }
+
+    /// Stores an input picture, and says where.
+    async fn keep(&self, id: JobId, role: &str, bytes: Bytes) -> Result<ImageSource, ServiceError> {
+        let key = ImageKey::input(id, role);
+        let stored = self.images.put(&key, bytes).await;
+        stored.map_err(ServiceError::store("store the input picture"))?;
+        Ok(ImageSource::Stored(key))
+    }
+}
+
+/// Decodes a file for a try. A picture of another size than `fit` is replaced by a resized one.
+fn checked_file(bytes: Bytes, limits: InputLimits, fit: Option<Size>) -> Result<Bytes, ServiceError> {
+    let picture = image_codec::decode(&bytes, limits)?;
+    match fit {
+        Some(size) if size != picture.size() => image_codec::resized_file(picture, size),
+        _ => Ok(bytes),
     }
 }
 

@@ -10,7 +10,7 @@ use pentimento_jobs::{MemoryJobs, MemoryLimits};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, SystemClock};
 
-use crate::{Service, ServiceConfig, ServiceParts};
+use crate::{AddressGuard, Service, ServiceConfig, ServiceParts, image_fetcher};
 
 /// How a [`TestService`] is made.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ impl Default for TestConfig {
             unfinished_jobs: 64,
             service: ServiceConfig {
                 link_ttl: Duration::from_secs(3600),
+                keep_pictures: Duration::from_secs(3600),
                 keep_jobs: Duration::from_secs(86_400),
                 running_jobs: 32,
                 decoding_pictures: 4,
@@ -91,6 +92,7 @@ impl TestService {
             queue: jobs,
             images: ImageStore::open(&StorageConfig::Memory).expect("memory needs no folder"),
             links: LinkSigner::new([7; 32]),
+            fetcher: image_fetcher(AddressGuard::allowing_private(), 1 << 20),
             clock,
         };
         let service = Service::start(parts.clone(), service);

@@ -48,6 +48,7 @@ fn expected(request: &GenerationRequest, index: u32) -> RgbPicture {
         request: Arc::new(request.clone()),
         checkpoint: Arc::clone(&crate::Catalog::embedded_only().entries()[0]),
         init_image: photo(),
+        mask: None,
     };
     FakeExecutor::picture_of(&input, index)
 }

@@ -6,7 +6,7 @@ use pentimento_jobs::{JobsError, Refusal, Transition};
 use pentimento_types::{ImageKey, Job, JobId, JobState, describe_chain};
 
 use crate::service::Inner;
-use crate::{Service, ServiceError};
+use crate::{Service, ServiceError, inputs};
 
 impl Service {
     /// The job as it is now.
@@ -89,9 +89,10 @@ impl Inner {
 
     /// Inputs are kept until their job ends. A failure here is cleared up by the sweeper.
     pub(crate) async fn delete_input(&self, id: JobId) {
-        let key = ImageKey::input(id, "init_image");
-        if let Err(error) = self.images.delete(&key).await {
-            tracing::warn!(job = %id, error = describe_chain(&error), "an input picture could not be deleted");
+        for role in [inputs::INIT_IMAGE, inputs::MASK_IMAGE] {
+            if let Err(error) = self.images.delete(&ImageKey::input(id, role)).await {
+                tracing::warn!(job = %id, role, error = describe_chain(&error), "an input picture could not be deleted");
+            }
         }
     }
 

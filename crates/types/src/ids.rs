@@ -99,6 +99,9 @@ impl ApiKeyId {
     }
 }
 
+/// What follows a picture's name when its bytes are shown as text.
+const TEXT_ENDING: &str = ".base64";
+
 /// The object name of a stored picture or input, made by us from a job id; never from a caller's text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -107,17 +110,33 @@ pub struct ImageKey(String);
 impl ImageKey {
     /// The finished picture number `index` of a job, `generations/lcm_img2img_<uuid>_0.png` for example.
     ///
-    /// `stem` is a dialect's file-name prefix; only its ASCII letters, digits, `_` and `-` are kept.
+    /// `stem` is a dialect's file-name prefix; only its ASCII letters, digits, `_` and `-` are kept. Without one the
+    /// name is `generations/<uuid>-0.png`, as the other vendor has it.
     #[must_use]
     pub fn output(stem: &str, job: JobId, index: usize, extension: &str) -> Self {
         let stem: String = stem
             .chars()
             .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
             .collect();
-        Self(format!(
-            "generations/{stem}_{}_{index}.{extension}",
-            job.as_uuid()
-        ))
+        let job = job.as_uuid();
+        Self(if stem.is_empty() {
+            format!("generations/{job}-{index}.{extension}")
+        } else {
+            format!("generations/{stem}_{job}_{index}.{extension}")
+        })
+    }
+
+    /// The name under which this picture is shown as text, in base64; nothing is stored under it.
+    #[must_use]
+    pub fn as_text(&self) -> Self {
+        Self(format!("{}{TEXT_ENDING}", self.0))
+    }
+
+    /// The picture behind a name of [`ImageKey::as_text`].
+    #[must_use]
+    pub fn of_text(&self) -> Option<Self> {
+        let picture = self.0.strip_suffix(TEXT_ENDING)?;
+        Some(Self(picture.to_owned()))
     }
 
     /// An input picture of a job, kept until the job ends.
@@ -166,6 +185,19 @@ mod tests {
         let id = JobId::new();
         assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
         assert!("job_nonsense".parse::<JobId>().is_err());
+    }
+
+    #[test]
+    fn a_key_has_the_dialects_form_and_a_name_as_text() {
+        let job = JobId::from_u128(7);
+        let key = ImageKey::output("", job, 1, "png");
+        assert_eq!(
+            key.as_str(),
+            "generations/00000000-0000-0000-0000-000000000007-1.png"
+        );
+        assert!(key.as_text().as_str().ends_with("-1.png.base64"));
+        assert_eq!(key.as_text().of_text(), Some(key.clone()));
+        assert_eq!(key.of_text(), None);
     }
 
     #[test]

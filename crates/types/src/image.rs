@@ -97,6 +97,8 @@ pub enum ImageSource {
     Inline(Bytes),
     /// An object in our own store; what an accepted job holds.
     Stored(ImageKey),
+    /// An address that the caller gave. Fetched before the job is accepted, so no stored job has one.
+    Url(String),
 }
 
 /// Decoded pixels: 8 bits per channel, red green blue, row by row from the top left.

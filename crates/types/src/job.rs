@@ -85,6 +85,9 @@ pub struct Job {
     pub owner: ApiKeyId,
     /// What was asked; its pictures are references into the object store.
     pub request: GenerationRequest,
+    /// What a dialect wants to find again when it answers for this job later; opaque to everybody else.
+    #[serde(default)]
+    pub note: Option<String>,
     /// Where it is in its life.
     pub state: JobState,
     /// How many times it has been started.

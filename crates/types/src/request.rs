@@ -10,6 +10,11 @@ use crate::{ImageFormat, ImageSource, ModelId, SchedulerChoice};
 pub enum Task {
     /// The whole picture is changed.
     Img2Img,
+    /// Only what the mask paints white is made anew; black stays pixel for pixel.
+    Inpaint {
+        /// Stretched to the size of the picture to start from.
+        mask: ImageSource,
+    },
 }
 
 /// A LoRA by name, with its weight.

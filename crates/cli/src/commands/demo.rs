@@ -99,6 +99,7 @@ fn server_config(args: &DemoArgs, config: Config) -> Config {
             trust_forwarded: false,
             cors_origins: None,
             keys: Vec::new(),
+            ..config.http
         },
         models: None,
         data: args.out.join("data"),

@@ -42,6 +42,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         request: Arc::clone(&request),
         checkpoint,
         init_image,
+        mask: None,
     };
     let id = JobId::new();
     let events = engine.handle.generate(id, input)?;

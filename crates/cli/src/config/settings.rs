@@ -29,6 +29,10 @@ pub(crate) struct Settings {
     pub(crate) cors_origins: Option<Vec<String>>,
     pub(crate) keys: Option<Vec<KeySetting>>,
     pub(crate) link_ttl_seconds: Option<u64>,
+    pub(crate) allow_private_urls: Option<bool>,
+    pub(crate) modelslab_strict_http_status: Option<bool>,
+    pub(crate) modelslab_inline_base64: Option<bool>,
+    pub(crate) modelslab_hold_seconds: Option<u64>,
     pub(crate) grace_seconds: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
@@ -58,6 +62,12 @@ impl Settings {
             cors_origins: self.cors_origins.or(lower.cors_origins),
             keys: self.keys.or(lower.keys),
             link_ttl_seconds: self.link_ttl_seconds.or(lower.link_ttl_seconds),
+            allow_private_urls: self.allow_private_urls.or(lower.allow_private_urls),
+            modelslab_strict_http_status: self
+                .modelslab_strict_http_status
+                .or(lower.modelslab_strict_http_status),
+            modelslab_inline_base64: self.modelslab_inline_base64.or(lower.modelslab_inline_base64),
+            modelslab_hold_seconds: self.modelslab_hold_seconds.or(lower.modelslab_hold_seconds),
             grace_seconds: self.grace_seconds.or(lower.grace_seconds),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
@@ -152,6 +162,10 @@ impl Settings {
         "CORS_ORIGINS",
         "KEYS",
         "LINK_TTL_SECONDS",
+        "ALLOW_PRIVATE_URLS",
+        "MODELSLAB_STRICT_HTTP_STATUS",
+        "MODELSLAB_INLINE_BASE64",
+        "MODELSLAB_HOLD_SECONDS",
         "GRACE_SECONDS",
         "LOG",
         "LOG_FORMAT",
@@ -174,6 +188,12 @@ impl Settings {
                 )
             }
             "LINK_TTL_SECONDS" => self.link_ttl_seconds = Some(parsed(name, value)?),
+            "ALLOW_PRIVATE_URLS" => self.allow_private_urls = Some(parsed(name, value)?),
+            "MODELSLAB_STRICT_HTTP_STATUS" => {
+                self.modelslab_strict_http_status = Some(parsed(name, value)?);
+            }
+            "MODELSLAB_INLINE_BASE64" => self.modelslab_inline_base64 = Some(parsed(name, value)?),
+            "MODELSLAB_HOLD_SECONDS" => self.modelslab_hold_seconds = Some(parsed(name, value)?),
             "GRACE_SECONDS" => self.grace_seconds = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),

@@ -53,6 +53,7 @@ pub(super) fn input(prompt: &str, image_count: u32) -> GenerationInput {
         request: Arc::new(request),
         checkpoint: Arc::new(checkpoint),
         init_image: RgbPicture::new(size, pixels).expect("the length fits"),
+        mask: None,
     }
 }
 

@@ -90,6 +90,7 @@ fn input(source: &str, prompt: &str, seed: u64) -> GenerationInput {
         request: Arc::new(request),
         checkpoint: Arc::new(checkpoint),
         init_image: RgbPicture::new(size, pixels).expect("the length fits"),
+        mask: None,
     }
 }
 

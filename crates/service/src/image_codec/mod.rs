@@ -8,7 +8,9 @@ mod encode;
 mod exif;
 mod jpeg_structure;
 mod metadata;
+mod resize;
 
 pub use decode::decode;
 pub use encode::encode;
 pub use metadata::{AdapterRecord, ImageMetadata, read_metadata};
+pub(crate) use resize::resized_file;

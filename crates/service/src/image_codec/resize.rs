@@ -1,0 +1,59 @@
+//! Pictures of another size, with Lanczos' filter of radius 3, widened when shrinking, as Pillow's `LANCZOS`.
+
+use bytes::Bytes;
+use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
+use image::imageops::{self, FilterType};
+use image::{ExtendedColorType, ImageEncoder as _, RgbImage};
+use pentimento_types::{RgbPicture, Size};
+
+use crate::ServiceError;
+
+/// A PNG file of the picture in the size that is asked for. Takes CPU time: call it on a blocking thread.
+pub(crate) fn resized_file(picture: RgbPicture, size: Size) -> Result<Bytes, ServiceError> {
+    let fault = |what: &str| ServiceError::Internal {
+        source: what.to_owned().into(),
+    };
+    let before = picture.size();
+    let pixels = RgbImage::from_raw(before.width, before.height, picture.into_pixels())
+        .ok_or_else(|| fault("a picture does not have the bytes of its size"))?;
+    let resized = imageops::resize(&pixels, size.width, size.height, FilterType::Lanczos3);
+    let mut file = Vec::new();
+    PngEncoder::new_with_quality(&mut file, CompressionType::Fast, PngFilter::Adaptive)
+        .write_image(resized.as_raw(), size.width, size.height, ExtendedColorType::Rgb8)
+        .map_err(|source| ServiceError::Internal {
+            source: Box::new(source),
+        })?;
+    Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InputLimits;
+    use crate::image_codec::decode;
+
+    const LIMITS: InputLimits = InputLimits {
+        max_side: 64,
+        max_bytes: 1 << 20,
+    };
+
+    #[test]
+    fn a_picture_is_brought_to_a_size_and_keeps_its_colours() {
+        let before = Size {
+            width: 40,
+            height: 20,
+        };
+        // Left half dark, right half bright.
+        let pixels = (0..20 * 40)
+            .flat_map(|at| [if at % 40 < 20 { 30 } else { 220 }; 3])
+            .collect();
+        let picture = RgbPicture::new(before, pixels).unwrap();
+        for (width, height) in [(16, 16), (64, 48), (8, 64)] {
+            let size = Size { width, height };
+            let found = decode(&resized_file(picture.clone(), size).unwrap(), LIMITS).unwrap();
+            assert_eq!(found.size(), size);
+            let line = &found.pixels()[..width as usize * 3];
+            assert_eq!((line[0], line[line.len() - 1]), (30, 220), "{size}");
+        }
+    }
+}
