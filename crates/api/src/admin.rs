@@ -28,6 +28,9 @@ async fn index() -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "paths": {
             "POST /v3/lcm-img2img": "image to image with a latent consistency model (Novita's call)",
+            "POST /api/v1/enterprise/img2img": "image to image with any scheduler (ModelsLab's call, under all its paths)",
+            "POST /api/v1/enterprise/inpaint": "the same within a mask",
+            "POST /api/v1/enterprise/fetch/{id}": "a ModelsLab job by its number",
             "GET /v3/model": "models by their sd_name_in_api (also /v3/models, /v2/models)",
             "GET /v3/user": "always a million credits",
             "GET /v1/models": "models with their kinds, sources and whether they can be used now",

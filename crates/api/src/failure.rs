@@ -23,6 +23,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The field of the request that is at fault.
     pub(crate) field: Option<String>,
+    /// What the dialect's body says beyond that, where the message alone cannot.
+    pub(crate) details: Option<Value>,
     /// The whole chain of causes, for the log only.
     pub(crate) cause: Option<String>,
     /// Seconds after which the same call may work.
@@ -45,6 +47,7 @@ impl Failure {
             code,
             message: message.into(),
             field: None,
+            details: None,
             cause: None,
             retry_after_s: kind.is_retryable().then_some(2),
             shape,

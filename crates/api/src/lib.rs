@@ -17,4 +17,4 @@ mod state;
 
 pub use router::build_router;
 pub use server::{ServerLimits, serve};
-pub use state::{ApiConfig, AppState, CorsOrigins};
+pub use state::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig};

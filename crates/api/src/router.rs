@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use pentimento_types::ErrorKind;
 
 use crate::admin::own_failure;
+use crate::dialects::modelslab;
 use crate::dialects::novita::{self, NovitaError};
 use crate::failure::Failure;
 use crate::{AppState, admin, links, middleware};
@@ -18,6 +19,7 @@ pub fn build_router(state: AppState) -> Router {
     let config = Arc::clone(&state.config);
     let routes = Router::new()
         .merge(novita::routes())
+        .merge(modelslab::routes())
         .merge(links::routes())
         .merge(admin::routes())
         .fallback(unknown_path)
@@ -33,6 +35,8 @@ pub fn build_router(state: AppState) -> Router {
 pub(crate) enum Shape {
     /// `/v1`, `/files` and the paths at the root.
     Own,
+    /// `/api`, and `/v1/enterprise` for base addresses without it.
+    ModelsLab,
     /// `/v2`, `/v3`, and whatever else a vendor's client may come up with.
     Novita,
 }
@@ -45,7 +49,9 @@ impl Shape {
             path.strip_prefix(*root)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if path == "/" || own.iter().any(under) {
+        if ["/api", "/v1/enterprise", "/v6"].iter().any(under) {
+            Self::ModelsLab
+        } else if path == "/" || own.iter().any(under) {
             Self::Own
         } else {
             Self::Novita
@@ -57,6 +63,8 @@ impl Shape {
         let failure = Failure::from(error);
         match self {
             Self::Novita => failure,
+            // These keep their real statuses whatever the setting says.
+            Self::ModelsLab => modelslab::plain_failure(failure),
             Self::Own => Failure {
                 cause: failure.cause,
                 ..own_failure((failure.kind, failure.status), failure.message)
@@ -67,7 +75,7 @@ impl Shape {
 
 async fn unknown_path(request: Request) -> Failure {
     match Shape::of(request.uri().path()) {
-        Shape::Novita => NovitaError::UnknownPath.into(),
+        shape @ (Shape::Novita | Shape::ModelsLab) => shape.failure(NovitaError::UnknownPath),
         Shape::Own => own_failure(
             (ErrorKind::NotFound, StatusCode::NOT_FOUND),
             "there is nothing at this path",

@@ -1,11 +1,14 @@
 //! What every handler can reach: the use cases, the keys and the settings of this crate. Cheap to clone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderValue;
 use pentimento_service::{KeyRing, Service};
+use pentimento_types::{Clock as _, SystemClock};
 use url::Url;
+
+use crate::dialects::modelslab::JobNumbers;
 
 /// Who may call from a web page of another origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +20,37 @@ pub enum CorsOrigins {
     Only(Vec<HeaderValue>),
     /// No page of another origin.
     None,
+}
+
+/// The settings of ModelsLab's dialect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelsLabConfig {
+    /// Whether errors have the statuses of the vendor's newest pages (400, 401, 429, 500, 503). Without it they are 200
+    /// with `"status": "error"`, which is what most clients look at.
+    pub strict_http_status: bool,
+    /// Whether `base64: "yes"` puts the text into the reply. Without it the reply has links to text files, as the vendor.
+    pub inline_base64: bool,
+    /// How long a call waits for its pictures before it answers `processing`. The Go and PHP clients give up after 30 s.
+    pub hold: Duration,
+    /// Life of a link; at most as long as the service keeps pictures.
+    pub link_life: Duration,
+}
+
+impl ModelsLabConfig {
+    /// The settings of a server that was told nothing.
+    #[must_use]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a component's configuration is passed explicitly"
+    )]
+    pub const fn new() -> Self {
+        Self {
+            strict_http_status: false,
+            inline_base64: false,
+            hold: Duration::from_secs(25),
+            link_life: Duration::from_secs(24 * 3600),
+        }
+    }
 }
 
 /// The settings of the HTTP side.
@@ -38,6 +72,8 @@ pub struct ApiConfig {
     pub max_connections: usize,
     /// Which web pages may call.
     pub cors_origins: CorsOrigins,
+    /// ModelsLab's dialect.
+    pub modelslab: ModelsLabConfig,
 }
 
 impl ApiConfig {
@@ -57,6 +93,7 @@ impl ApiConfig {
             header_timeout: Duration::from_secs(30),
             max_connections: 1024,
             cors_origins: CorsOrigins::Any,
+            modelslab: ModelsLabConfig::new(),
         }
     }
 }
@@ -67,6 +104,9 @@ pub struct AppState {
     pub(crate) service: Service,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) config: Arc<ApiConfig>,
+    pub(crate) numbers: Arc<JobNumbers>,
+    /// When this server was put together.
+    pub(crate) started: SystemTime,
 }
 
 impl AppState {
@@ -77,6 +117,8 @@ impl AppState {
             service,
             keys: Arc::new(keys),
             config: Arc::new(config),
+            numbers: Arc::default(),
+            started: SystemClock.wall(),
         }
     }
 }

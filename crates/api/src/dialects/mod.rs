@@ -2,7 +2,11 @@
 //!
 //! The dialects do not know each other; `json`, `lenient` and `inline_picture` know no dialect.
 
+mod ignored;
 pub(crate) mod inline_picture;
 pub(crate) mod json;
 pub(crate) mod lenient;
+pub(crate) mod modelslab;
 pub(crate) mod novita;
+
+pub(crate) use ignored::ignored_header;

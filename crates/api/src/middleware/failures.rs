@@ -8,6 +8,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::middleware::Next;
 use axum::response::Response;
+use pentimento_types::ErrorKind;
 
 use super::request_id::RequestId;
 use crate::failure::Failure;
@@ -37,7 +38,8 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
 fn log(failure: &Failure) {
     let (kind, code) = (failure.kind.as_str(), failure.code);
     let text = failure.cause.as_deref().unwrap_or(&failure.message);
-    if failure.status.is_server_error() {
+    // A dialect may answer a fault of ours with status 200.
+    if failure.status.is_server_error() || failure.kind == ErrorKind::Internal {
         tracing::error!(
             kind,
             code,

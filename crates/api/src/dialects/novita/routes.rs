@@ -1,7 +1,6 @@
 //! The paths of this dialect. Handlers only put the steps in a row; metrics and logs are in the middleware.
 
 use axum::extract::{RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,14 +17,12 @@ use super::wire::LcmImg2ImgBody;
 use crate::AppState;
 use crate::base_url::BaseUrl;
 use crate::body;
-use crate::dialects::lenient::shorten;
+use crate::dialects::ignored_header;
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
     max_bytes: MAX_IMAGE_BYTES as u64,
 };
-/// Names the fields of the body that had no effect.
-const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-pentimento-ignored-fields");
 
 /// All paths of this dialect.
 pub(crate) fn routes() -> Router<AppState> {
@@ -65,18 +62,6 @@ fn random_seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().1 & 0xffff_ffff
 }
 
-fn ignored_header(names: &[String]) -> HeaderMap {
-    let shown: Vec<String> = names
-        .iter()
-        .take(16)
-        .map(|name| shorten(name).escape_default().to_string())
-        .collect();
-    let value = HeaderValue::from_str(&shown.join(", "))
-        .ok()
-        .filter(|_| !names.is_empty());
-    value.map(|value| (IGNORED_FIELDS, value)).into_iter().collect()
-}
-
 async fn models(
     State(app): State<AppState>,
     _caller: Caller,
@@ -112,15 +97,6 @@ async fn user(_caller: Caller) -> Json<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_header_of_ignored_fields_is_always_a_legal_header() {
-        assert!(ignored_header(&[]).is_empty());
-        let header = ignored_header(&["width".to_owned(), "a\r\nb: c é".to_owned(), "x".repeat(500)]);
-        let value = header[&IGNORED_FIELDS].to_str().unwrap();
-        assert!(value.starts_with("width, a\\r\\nb: c \\u{e9}, xxx"), "{value}");
-        assert!(value.len() < 200);
-    }
 
     #[test]
     fn random_seeds_fit_every_client() {

@@ -1,0 +1,317 @@
+//! Every field of the calls: what is taken, what it becomes, and what is refused how.
+
+use serde_json::{Value, json};
+
+use super::super::wire::FIELDS;
+use super::*;
+use crate::dialects::json::parse_object;
+
+const RANDOM: u64 = 77;
+
+fn good() -> Value {
+    json!({"key": "k", "model_id": "demo", "prompt": "a house", "init_image": "AAAA", "mask_image": "AAAA"})
+}
+
+fn convert(body: &Value, call: Call) -> Result<Wish, Vec<Refusal>> {
+    let fields = parse_object(body.to_string().as_bytes(), FIELDS).expect("the tests write valid JSON");
+    let defaults = Defaults {
+        model: Some("first".to_owned()),
+        seed: RANDOM,
+    };
+    to_wish(fields, call, defaults)
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let mut body = good();
+    body[field] = value;
+    body
+}
+
+fn accepted(field: &str, value: Value) -> Wish {
+    convert(&with(field, value.clone()), Call::Inpaint).unwrap_or_else(|e| panic!("{field} = {value}: {e:?}"))
+}
+
+fn refused(field: &str, value: Value) -> Refusal {
+    match convert(&with(field, value.clone()), Call::Inpaint) {
+        Ok(_) => panic!("{field} = {value} was accepted"),
+        Err(mut refusals) => {
+            assert_eq!(refusals.len(), 1, "{refusals:?}");
+            refusals.remove(0)
+        }
+    }
+}
+
+#[test]
+fn a_minimal_body_gets_the_documented_defaults() {
+    let wish = convert(&good(), Call::Img2Img).unwrap();
+    let request = &wish.request;
+    assert_eq!(request.task, Task::Img2Img);
+    assert_eq!(
+        (request.model.as_str(), request.prompt.as_str()),
+        ("demo", "a house")
+    );
+    assert_eq!(
+        (request.image_count, request.steps, request.clip_skip),
+        (1, 21, 1)
+    );
+    assert_eq!(
+        (request.guidance_scale, request.strength, request.seed),
+        (7.5, 0.7, RANDOM)
+    );
+    assert_eq!(request.scheduler.kind, None);
+    assert_eq!(request.scheduler.spacing, NoiseSpacing::Karras);
+    assert_eq!(
+        wish.size,
+        Size {
+            width: 512,
+            height: 512
+        }
+    );
+    let warning = wish.note.warning.unwrap();
+    assert_eq!(
+        warning,
+        "No effect in this version: safety_checker, enhance_prompt, tomesd."
+    );
+    assert_eq!(wish.note.meta["seed"], RANDOM);
+}
+
+#[test]
+fn null_and_nothing_mean_the_default_for_all_but_three() {
+    let mut body = good();
+    for field in FIELDS {
+        if !["prompt", "init_image", "mask_image", "model_id"].contains(field) {
+            body[*field] = Value::Null;
+        }
+    }
+    let nulls = convert(&body, Call::Inpaint).unwrap();
+    let plain = convert(&good(), Call::Inpaint).unwrap();
+    assert_eq!((&nulls.request, &nulls.note), (&plain.request, &plain.note));
+    let no_model = convert(&with("model_id", Value::Null), Call::Img2Img).unwrap();
+    assert_eq!(no_model.request.model.as_str(), "first");
+}
+
+#[test]
+fn all_complaints_come_at_once() {
+    let refusals = convert(&json!({"samples": 5, "strength": "much"}), Call::Inpaint).unwrap_err();
+    let fields: Vec<&str> = refusals.iter().map(|refusal| refusal.field.as_str()).collect();
+    assert_eq!(
+        fields,
+        ["prompt", "samples", "strength", "init_image", "mask_image"]
+    );
+}
+
+#[test]
+fn numbers_come_as_numbers_or_texts() {
+    assert_eq!(accepted("samples", json!("4")).request.image_count, 4);
+    assert_eq!(accepted("num_inference_steps", json!("31")).request.steps, 31);
+    assert_eq!(accepted("steps", json!(20)).request.steps, 20);
+    assert_eq!(accepted("guidance_scale", json!("7")).request.guidance_scale, 7.0);
+    assert_eq!(accepted("strength", json!(1)).request.strength, 1.0);
+    assert_eq!(accepted("clip_skip", json!("2")).request.clip_skip, 2);
+    assert_eq!(
+        accepted("seed", json!(2_916_174_600_u32)).request.seed,
+        2_916_174_600
+    );
+    for random in [
+        json!(null),
+        json!(""),
+        json!("null"),
+        json!("None"),
+        json!(-1),
+        json!("-1"),
+    ] {
+        assert_eq!(accepted("seed", random).request.seed, RANDOM);
+    }
+    let size = accepted("width", json!("384")).size;
+    assert_eq!((size.width, size.height), (384, 512));
+    let odd = accepted("height", json!(509));
+    assert_eq!(odd.size.height, 512);
+    assert!(
+        odd.note
+            .warning
+            .unwrap()
+            .contains("height 509 was rounded to 512")
+    );
+}
+
+#[test]
+fn what_is_out_of_range_names_its_field() {
+    for (field, values) in [
+        ("samples", vec![json!(0), json!(5), json!("two"), json!(1.5)]),
+        (
+            "width",
+            vec![
+                json!(0),
+                json!(-8),
+                json!(1025),
+                json!(65536),
+                json!("wide"),
+                json!([512]),
+            ],
+        ),
+        ("height", vec![json!(63), json!(4096), json!(1e300)]),
+        ("num_inference_steps", vec![json!(0), json!(151), json!(true)]),
+        (
+            "guidance_scale",
+            vec![json!(-0.1), json!(20.5), json!("NaN"), json!("1e400")],
+        ),
+        ("strength", vec![json!(1.0001), json!(-0.5), json!("inf")]),
+        ("seed", vec![json!(-2), json!("x"), json!(1.0e19)]),
+        ("clip_skip", vec![json!(0), json!(9)]),
+        ("safety_checker", vec![json!("maybe"), json!(2), json!([])]),
+        ("safety_checker_type", vec![json!("pink")]),
+        ("algorithm_type", vec![json!("euler")]),
+        ("scheduler", vec![json!("Nonsense"), json!(3)]),
+        ("lora_strength", vec![json!("a"), json!(5), json!("0.5,0.6")]),
+        ("lora_model", vec![json!("a,b,c,d,e,f"), json!("a,a")]),
+        ("ip_adapter_id", vec![json!("other")]),
+        ("ip_adapter_scale", vec![json!(1.5)]),
+        ("webhook", vec![json!("ftp://x"), json!("hello"), json!(7)]),
+        ("track_id", vec![json!({}), json!("x".repeat(2000))]),
+        ("prompt", vec![json!(7), json!("x".repeat(10_001))]),
+        (
+            "init_image",
+            vec![
+                json!("file:///etc/passwd"),
+                json!("/home/me/a.png"),
+                json!("gopher://x"),
+                json!(3),
+            ],
+        ),
+        ("mask_image", vec![json!("ftp://x/y.png"), json!("not base64!")]),
+    ] {
+        for value in values {
+            assert_eq!(refused(field, value.clone()).field, field, "{value}");
+        }
+    }
+    let list = refused("scheduler", json!("Nonsense"));
+    assert!(
+        list.message.contains("KarrasVeScheduler") && list.message.contains("Nonsense"),
+        "{list}"
+    );
+}
+
+#[test]
+fn flags_come_in_all_spellings() {
+    for (value, expected) in [
+        (json!("yes"), "yes"),
+        (json!("NO"), "no"),
+        (json!(false), "no"),
+        (json!("true"), "yes"),
+        (json!(0), "no"),
+        (json!(""), "yes"),
+        (json!(null), "yes"),
+    ] {
+        assert_eq!(
+            accepted("safety_checker", value).note.meta["safety_checker"],
+            expected
+        );
+    }
+    let quiet = json!({"safety_checker": "no", "enhance_prompt": false, "tomesd": "no", "base64": true,
+        "prompt": "x", "init_image": "AAAA", "temp": "yes"});
+    let wish = convert(&quiet, Call::Img2Img).unwrap();
+    assert_eq!((wish.note.warning, wish.note.base64), (None, true));
+    assert_eq!(wish.note.meta["temp"], "yes");
+}
+
+#[test]
+fn schedulers_in_any_case_and_karras_where_it_means_something() {
+    let mut body = good();
+    body["scheduler"] = json!("unipcmultistepscheduler");
+    body["use_karras_sigmas"] = json!("yes");
+    let wish = convert(&body, Call::Img2Img).unwrap();
+    assert_eq!(wish.request.scheduler.kind, Some(SchedulerKind::UniPCMultistep));
+    assert_eq!(wish.request.scheduler.spacing, NoiseSpacing::Karras);
+    assert!(!wish.note.warning.unwrap().contains("karras"));
+
+    body["scheduler"] = json!("DDIMScheduler");
+    let wish = convert(&body, Call::Img2Img).unwrap();
+    assert_eq!(wish.request.scheduler.spacing, NoiseSpacing::Checkpoint);
+    assert!(
+        wish.note
+            .warning
+            .unwrap()
+            .contains("use_karras_sigmas has no meaning for DDIMScheduler")
+    );
+    assert_eq!(wish.note.meta["use_karras_sigmas"], "no");
+
+    for (name, expected) in [
+        ("dpmsolver+++", AlgorithmType::DpmSolverPlusPlus),
+        ("dpmsolver++", AlgorithmType::DpmSolverPlusPlus),
+        ("SDE-DPMSolver++", AlgorithmType::SdeDpmSolverPlusPlus),
+        ("dpmsolver", AlgorithmType::DpmSolver),
+    ] {
+        assert_eq!(
+            accepted("algorithm_type", json!(name))
+                .request
+                .scheduler
+                .algorithm,
+            Some(expected)
+        );
+    }
+    assert_eq!(
+        accepted("algorithm_type", json!("none"))
+            .request
+            .scheduler
+            .algorithm,
+        None
+    );
+}
+
+#[test]
+fn adapters_are_lists_with_commas() {
+    let mut body = good();
+    body["lora_model"] = json!("contrast-fix, yae-miko-genshin,none");
+    body["lora_strength"] = json!("0.5");
+    body["embeddings_model"] = json!("easy,bad");
+    body["vae"] = json!("None");
+    let request = convert(&body, Call::Img2Img).unwrap().request;
+    let loras: Vec<(&str, f64)> = request
+        .loras
+        .iter()
+        .map(|lora| (lora.model.as_str(), lora.strength))
+        .collect();
+    assert_eq!(loras, [("contrast-fix", 0.5), ("yae-miko-genshin", 0.5)]);
+    assert_eq!((request.embeddings.len(), request.vae), (2, None));
+    body["lora_strength"] = json!("0.5,0.25");
+    let request = convert(&body, Call::Img2Img).unwrap().request;
+    assert_eq!(request.loras[1].strength, 0.25);
+    body["lora_strength"] = json!(0.7);
+    assert_eq!(
+        convert(&body, Call::Img2Img).unwrap().request.loras[1].strength,
+        0.7
+    );
+}
+
+#[test]
+fn pictures_are_addresses_or_base64() {
+    let url = "https://example.com/a.jpg?x=1";
+    let wish = accepted("init_image", json!(format!(" {url} ")));
+    assert_eq!(wish.request.init_image, ImageSource::Url(url.to_owned()));
+    assert_eq!(wish.note.meta["init_image"], url);
+    let first = accepted("init_image", json!([url, "x"]));
+    assert_eq!(first.request.init_image, ImageSource::Url(url.to_owned()));
+    let inline = accepted("init_image", json!("data:image/png;base64,AAAA"));
+    assert!(matches!(inline.request.init_image, ImageSource::Inline(_)));
+    assert_eq!(inline.note.meta["init_image"], "base64");
+    assert!(matches!(
+        inline.request.task,
+        Task::Inpaint {
+            mask: ImageSource::Inline(_)
+        }
+    ));
+    for missing in [json!(""), json!(null), json!("  "), json!("null"), json!([])] {
+        assert!(refused("init_image", missing).message.contains("is required"));
+    }
+}
+
+#[test]
+fn the_note_comes_back_as_it_was() {
+    let mut body = good();
+    body["track_id"] = json!(12);
+    body["webhook"] = json!("https://example.com/hook");
+    let note = convert(&body, Call::Img2Img).unwrap().note;
+    assert_eq!(note.track_id, json!(12));
+    assert!(note.warning.as_deref().unwrap().contains("webhook"));
+    assert_eq!(serde_json::from_str::<Note>(&note.to_text()).unwrap(), note);
+}

@@ -1,0 +1,337 @@
+//! Every failure of this dialect in its own words: `{"status": "error", "message": …}` with HTTP status 200, unless
+//! `strict_http_status` asks for the statuses of the vendor's newest pages. The body is the same in both.
+
+use axum::http::StatusCode;
+use pentimento_service::{ModelRole, ServiceError};
+use pentimento_types::{ErrorKind, HasKind, describe_chain};
+use serde_json::{Map, Value, json};
+
+use crate::body::BodyError;
+use crate::dialects::json::JsonError;
+use crate::dialects::lenient::Refusal;
+use crate::failure::Failure;
+
+const INIT_IMAGE: &str = "init_image";
+const MASK_IMAGE: &str = "mask_image";
+
+/// Why a call of this dialect failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ModelsLabError {
+    /// Keys are configured and none was sent.
+    #[error("Invalid API key")]
+    MissingKey,
+    /// The key is none of ours.
+    #[error("Invalid API key")]
+    WrongKey,
+    /// The body did not arrive.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// The body is not a JSON object.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// The body is not the form that it says it is.
+    #[error("{0}")]
+    Form(&'static str),
+    /// Fields that cannot be accepted; at least one.
+    #[error("{}", .0.first().map_or("a field cannot be accepted", |first| first.message.as_str()))]
+    Refused(Vec<Refusal>),
+    /// A use case failed.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The job ended without pictures.
+    #[error("{}", .failure)]
+    JobFailed {
+        /// Its integer id.
+        number: u32,
+        /// Why.
+        failure: ServiceError,
+    },
+    /// No job has this number, or it is another caller's.
+    #[error("Request not found")]
+    UnknownJob,
+    /// A call that exists upstream and not here.
+    #[error("{call} is not offered by this server: {instead}")]
+    NotOffered {
+        /// Its name.
+        call: String,
+        /// What to do.
+        instead: &'static str,
+    },
+}
+
+impl ModelsLabError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::MissingKey => ErrorKind::Unauthenticated,
+            Self::WrongKey => ErrorKind::Forbidden,
+            Self::Body(BodyError::TooLarge { .. }) => ErrorKind::TooLarge,
+            Self::Body(BodyError::TooSlow) => ErrorKind::DeadlineExceeded,
+            Self::Body(_) | Self::Json(_) | Self::Form(_) | Self::Refused(_) | Self::NotOffered { .. } => {
+                ErrorKind::InvalidInput
+            }
+            Self::Service(error) | Self::JobFailed { failure: error, .. } => error.kind(),
+            Self::UnknownJob => ErrorKind::NotFound,
+        }
+    }
+
+    /// The status of the newest pages, and the two that are real in both modes.
+    fn status(&self, strict: bool) -> StatusCode {
+        match self {
+            Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::TooSlow) => StatusCode::REQUEST_TIMEOUT,
+            _ if strict => strict_status(self.kind()),
+            _ => StatusCode::OK,
+        }
+    }
+
+    /// The field at fault, and the sentence about it.
+    fn message(&self) -> Value {
+        match self {
+            Self::Refused(refusals) => {
+                let mut fields = Map::new();
+                for refusal in refusals {
+                    let sentences = fields.entry(refusal.field.clone()).or_insert_with(|| json!([]));
+                    if let Some(sentences) = sentences.as_array_mut() {
+                        sentences.push(sentence(&refusal.field, &refusal.message).into());
+                    }
+                }
+                Value::Object(fields)
+            }
+            Self::Json(JsonError::Invalid {
+                field: Some(field),
+                detail,
+            }) => json!({field: [sentence(field, &format!("is not valid JSON: {detail}"))]}),
+            Self::Json(_) | Self::Form(_) => "Invalid API Request".into(),
+            Self::Service(ServiceError::Mask(inner)) => service_message(inner, MASK_IMAGE),
+            Self::Service(error) => service_message(error, INIT_IMAGE),
+            _ => self.to_string().into(),
+        }
+    }
+
+    fn tip(&self) -> Option<String> {
+        Some(match self {
+            Self::MissingKey => "send your key as \"key\" in the body".to_owned(),
+            Self::WrongKey => "the key is not one of this server's".to_owned(),
+            Self::Json(_) | Self::Form(_) => self.to_string(),
+            Self::Service(error) => match error {
+                ServiceError::ModelNotFound { .. } => "get_all_models lists the names".to_owned(),
+                ServiceError::Overloaded => {
+                    "the server has as many jobs as it takes; try again later".to_owned()
+                }
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+
+    /// The failure on its way out.
+    pub(super) fn failure(self, strict: bool) -> Failure {
+        let (kind, status) = (self.kind(), self.status(strict));
+        let message = self.message();
+        let mut details = json!({"status": "error", "message": message});
+        if let Self::JobFailed { number, .. } = &self {
+            details["status"] = "failed".into();
+            details["id"] = json!(number);
+            details["output"] = json!([]);
+        }
+        if matches!(self, Self::UnknownJob) {
+            details["status"] = "failed".into();
+            details["id"] = "".into();
+            details["output"] = json!([]);
+        }
+        if message.is_string() {
+            details["messege"] = message;
+        }
+        if let Some(tip) = self.tip() {
+            // Both spellings stand in the vendor's pages.
+            details["tips"] = tip.clone().into();
+            details["tip"] = tip.into();
+        }
+        let mut failure = Failure::new((kind, status), kind.as_str(), self.to_string(), body);
+        if kind.is_retryable() {
+            details["retry_after"] = json!(failure.retry_after_s);
+        }
+        failure.details = Some(details);
+        failure.cause = match &self {
+            Self::Service(error) | Self::JobFailed { failure: error, .. } => Some(describe_chain(error)),
+            _ => None,
+        };
+        failure
+    }
+}
+
+const fn strict_status(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::InvalidInput
+        | ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::TooLarge
+        | ErrorKind::RejectedContent => StatusCode::BAD_REQUEST,
+        ErrorKind::Unauthenticated | ErrorKind::Forbidden => StatusCode::UNAUTHORIZED,
+        ErrorKind::QuotaExceeded | ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::DeadlineExceeded
+        | ErrorKind::Cancelled
+        | ErrorKind::OutOfDeviceMemory
+        | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// "init_image is required" is "The init image field is required."
+fn sentence(field: &str, message: &str) -> String {
+    let rest = message.strip_prefix(field).unwrap_or(message).trim();
+    let end = if rest.ends_with('.') { "" } else { "." };
+    format!("The {} field {rest}{end}", field.replace('_', " "))
+}
+
+fn service_message(error: &ServiceError, picture: &str) -> Value {
+    let about = |field: &str| {
+        let text = sentence(field, &format!("cannot be used: {error}"));
+        json!({field: [text]})
+    };
+    match error {
+        ServiceError::ModelNotFound { role, name, nearest } => {
+            let hint = match nearest.first() {
+                Some(near) => format!("; did you mean {near}?"),
+                None => String::new(),
+            };
+            format!("Model not found: {name} ({}){hint}", field_of(*role)).into()
+        }
+        ServiceError::NotSupportedYet { role, .. } | ServiceError::ModelUnavailable { role, .. } => {
+            about(field_of(*role))
+        }
+        ServiceError::ImageEmpty
+        | ServiceError::ImageTooLarge { .. }
+        | ServiceError::ImageTooManyPixels { .. }
+        | ServiceError::ImageUndecodable { .. } => about(picture),
+        ServiceError::ImageNotFetched { reason, .. } => {
+            format!("Unable to fetch image from provided URL ({picture}): {reason}").into()
+        }
+        ServiceError::Overloaded => "Rate limit exceeded".into(),
+        ServiceError::Internal { .. } | ServiceError::Store { .. } => {
+            "Internal server error. Please try again.".into()
+        }
+        other => other.to_string().into(),
+    }
+}
+
+const fn field_of(role: ModelRole) -> &'static str {
+    match role {
+        ModelRole::Checkpoint => "model_id",
+        ModelRole::Vae => "vae",
+        ModelRole::Lora => "lora_model",
+        ModelRole::Embedding => "embeddings_model",
+    }
+}
+
+fn body(failure: &Failure, request_id: &str) -> Value {
+    let mut body = failure.details.clone().unwrap_or_else(
+        || json!({"status": "error", "message": failure.message, "messege": failure.message}),
+    );
+    body["request_id"] = request_id.into();
+    body
+}
+
+/// A failure outside the calls, such as an unknown path, in this dialect's shape and with its real status.
+pub(crate) fn plain_failure(failure: Failure) -> Failure {
+    Failure {
+        shape: body,
+        details: None,
+        ..failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(error: impl Into<ModelsLabError>, strict: bool) -> (u16, Value) {
+        let failure = error.into().failure(strict);
+        (failure.status.as_u16(), (failure.shape)(&failure, "req-1"))
+    }
+
+    #[test]
+    fn validation_is_a_map_of_sentences() {
+        let refused = || {
+            ModelsLabError::Refused(vec![
+                Refusal::value("prompt", "is required"),
+                Refusal::value("init_image", "is required"),
+            ])
+        };
+        let (status, body) = written(refused(), false);
+        assert_eq!(status, 200);
+        assert_eq!(
+            body,
+            json!({
+                "status": "error",
+                "message": {
+                    "prompt": ["The prompt field is required."],
+                    "init_image": ["The init image field is required."],
+                },
+                "request_id": "req-1",
+            })
+        );
+        assert_eq!(written(refused(), true), (400, body));
+    }
+
+    #[test]
+    fn texts_are_given_in_both_spellings_and_statuses_only_when_asked() {
+        for (error, strict, message) in [
+            (ModelsLabError::MissingKey, 401, "Invalid API key"),
+            (ModelsLabError::WrongKey, 401, "Invalid API key"),
+            (JsonError::NotAnObject.into(), 400, "Invalid API Request"),
+            (ServiceError::Overloaded.into(), 429, "Rate limit exceeded"),
+            (
+                ServiceError::ShuttingDown.into(),
+                503,
+                "the server is shutting down; try again later",
+            ),
+            (
+                ServiceError::ModelNotFound {
+                    role: ModelRole::Lora,
+                    name: "x".to_owned(),
+                    nearest: vec!["y".to_owned()],
+                }
+                .into(),
+                400,
+                "Model not found: x (lora_model); did you mean y?",
+            ),
+        ] {
+            let failure: Failure = error.failure(true);
+            assert_eq!(failure.status.as_u16(), strict, "{message}");
+            let body = (failure.shape)(&failure, "r");
+            assert_eq!(
+                (&body["message"], &body["messege"]),
+                (&json!(message), &json!(message))
+            );
+            assert_eq!(body["status"], "error");
+        }
+    }
+
+    #[test]
+    fn the_picture_at_fault_is_named() {
+        let (_, body) = written(ServiceError::Mask(Box::new(ServiceError::ImageEmpty)), false);
+        assert_eq!(
+            body["message"]["mask_image"][0],
+            "The mask image field cannot be used: the picture is empty."
+        );
+        let (_, body) = written(ServiceError::ImageEmpty, false);
+        assert!(body["message"]["init_image"][0].is_string());
+    }
+
+    #[test]
+    fn a_fault_of_ours_shows_nothing_of_its_cause() {
+        let source = std::io::Error::other("/secret/path is on fire");
+        let (status, body) = written(
+            ServiceError::Internal {
+                source: Box::new(source),
+            },
+            false,
+        );
+        assert_eq!(
+            (status, &body["message"]),
+            (200, &json!("Internal server error. Please try again."))
+        );
+        assert!(!body.to_string().contains("secret"));
+    }
+}

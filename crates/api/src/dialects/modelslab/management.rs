@@ -1,0 +1,126 @@
+//! The calls beside the pictures: what the server is, what it knows, and clear answers for what it does not do.
+
+use std::time::SystemTime;
+
+use pentimento_service::{ModelEntry, ModelKind};
+use pentimento_types::{ModelId, SchedulerKind};
+use serde_json::{Value, json};
+
+use crate::AppState;
+
+/// Calls of the vendor that this server does not do, and what to do instead.
+pub(super) const NOT_OFFERED: &[(&str, &str)] = &[
+    ("text2img", TEXT),
+    ("txt2img", TEXT),
+    ("controlnet", "send the picture to img2img"),
+    ("load_model", MODELS),
+    ("load_model_v2", MODELS),
+    ("load_vae", MODELS),
+    ("delete_model", MODELS),
+    ("sync_models", MODELS),
+    ("restart_server", PROCESS),
+    ("update_server", PROCESS),
+    ("update", PROCESS),
+    ("clear_cache", "nothing is cached between requests"),
+    ("clear_queue", "jobs end by themselves"),
+    ("upload_image", "put the picture into init_image, in base64"),
+    ("nsfw_image_check", "it has no safety checker yet"),
+    ("super_resolution", "it has no upscaler"),
+    ("update_s3", "pictures are kept by the server itself"),
+    ("reset_s3", "pictures are kept by the server itself"),
+];
+const TEXT: &str = "it makes pictures from pictures only, see img2img";
+const MODELS: &str = "models are listed in its models.toml";
+const PROCESS: &str = "ask the one who runs it";
+
+pub(super) async fn system_details(app: &AppState) -> Value {
+    let status = app.service.status().await;
+    json!({
+        "model_count": app.service.catalog().entries().len(),
+        "queue_time": 0,
+        "status": "ok",
+        "queue_num": status.jobs.queued,
+        "running_num": status.jobs.running,
+        "resident_models": status.engine.resident_models,
+    })
+}
+
+pub(super) fn schedulers_list() -> Value {
+    let names: Vec<&str> = SchedulerKind::ALL.iter().map(|kind| kind.class_name()).collect();
+    json!({"schedulers": names})
+}
+
+pub(super) fn all_models(app: &AppState) -> Value {
+    let load_data = vendor_date(app.started);
+    let describe = |entry: &ModelEntry| {
+        json!({
+            "load_data": load_data,
+            "model_id": entry.name,
+            "model_category": entry.kind.as_str(),
+            "aliases": entry.aliases,
+        })
+    };
+    let entries = app.service.catalog().entries();
+    let models: Vec<Value> = entries.iter().map(|entry| describe(entry)).collect();
+    json!({"models": models, "status": "success"})
+}
+
+/// Whether any kind of model has this name.
+pub(super) fn verify_model(app: &AppState, name: &str) -> Value {
+    let catalog = app.service.catalog();
+    let kinds = [
+        ModelKind::Checkpoint,
+        ModelKind::Vae,
+        ModelKind::Lora,
+        ModelKind::Embedding,
+        ModelKind::IpAdapter,
+    ];
+    let name = ModelId::new(name);
+    if kinds.iter().any(|kind| catalog.resolve(&name, *kind).is_ok()) {
+        json!({"status": "success", "message": "Model exists on server"})
+    } else {
+        let message = "Model not exists on server";
+        json!({"status": "error", "message": message, "messege": message})
+    }
+}
+
+/// `01/25/2023 11:52:22`, in UTC.
+fn vendor_date(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let (days, clock) = (seconds / 86_400, seconds % 86_400);
+    // Days since 1 March of year 0, in eras of 400 years (Hinnant, "chrono-compatible low-level date algorithms").
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+    format!("{month:02}/{day:02}/{year} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn dates_are_written_as_the_vendor_does() {
+        let at = |seconds| vendor_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(1_674_647_542), "01/25/2023 11:52:22");
+        assert_eq!(at(0), "01/01/1970 00:00:00");
+        assert_eq!(at(951_782_399), "02/28/2000 23:59:59");
+        assert_eq!(at(951_782_400), "02/29/2000 00:00:00");
+        assert_eq!(at(4_102_444_799), "12/31/2099 23:59:59");
+    }
+}

@@ -1,0 +1,17 @@
+//! ModelsLab's enterprise dialect: img2img, inpaint, fetch and the management calls. Quirks with their sources:
+//! `README.md`.
+
+mod auth;
+mod convert;
+mod error;
+mod management;
+mod note;
+mod numbers;
+mod reader;
+mod reply;
+mod routes;
+mod wire;
+
+pub(crate) use error::plain_failure;
+pub(crate) use numbers::JobNumbers;
+pub(crate) use routes::routes;

@@ -1,0 +1,35 @@
+//! What this dialect keeps with a job, so that it can answer for it later as it would have at once.
+
+use pentimento_types::Job;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Kept as JSON in the job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Note {
+    /// The integer id.
+    pub(super) number: u32,
+    /// The reply's `meta`, but for what is known only with the job.
+    pub(super) meta: Map<String, Value>,
+    /// What had no effect.
+    pub(super) warning: Option<String>,
+    /// Whether the caller wants text instead of picture files.
+    pub(super) base64: bool,
+    /// As it came: text, number or null. Sent back with the webhook.
+    pub(super) track_id: Value,
+    /// Where the end of the job is to be told.
+    pub(super) webhook: Option<String>,
+}
+
+impl Note {
+    /// The note of a job; an empty one for jobs of other dialects.
+    pub(super) fn of(job: &Job) -> Self {
+        let text = job.note.as_deref().unwrap_or_default();
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("texts, numbers and maps with text keys can always be written")
+    }
+}

@@ -1,0 +1,209 @@
+//! The fields of a body, whatever its encoding: JSON with any content type, form fields, or parts of a multipart body.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::extract::{FromRequest as _, Multipart, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+use super::error::ModelsLabError;
+use crate::body::off_thread;
+use crate::dialects::json::{Fields, Json, JsonError, parse_object};
+
+/// All fields of all calls, with those that are only tolerated left out.
+pub(super) const FIELDS: &[&str] = &[
+    "key",
+    "model_id",
+    "prompt",
+    "negative_prompt",
+    "init_image",
+    "mask_image",
+    "width",
+    "height",
+    "samples",
+    "num_inference_steps",
+    // Instead of `num_inference_steps` in some clients.
+    "steps",
+    "safety_checker",
+    "safety_checker_type",
+    "enhance_prompt",
+    "guidance_scale",
+    "strength",
+    "tomesd",
+    "use_karras_sigmas",
+    "algorithm_type",
+    "vae",
+    "lora_strength",
+    "lora_model",
+    "embeddings_model",
+    "seed",
+    "scheduler",
+    "webhook",
+    "track_id",
+    "loadbalancer",
+    "clip_skip",
+    "ip_adapter_id",
+    "ip_adapter_scale",
+    "ip_adapter_image",
+    "base64",
+    "temp",
+    // Of fetch.
+    "request_id",
+    "id",
+];
+/// Fields that hold pictures.
+const PICTURES: &[&str] = &["init_image", "mask_image", "ip_adapter_image"];
+/// How many fields a form may have; the JSON reader has the same bound.
+const MAX_FIELDS: usize = 1024;
+
+/// Reads a body. An empty one has no fields, which is all that `fetch` needs.
+pub(super) async fn fields(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
+    let kind = parts.headers.get(CONTENT_TYPE);
+    let kind = kind
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let first = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+    match first {
+        None => Ok(Fields::default()),
+        Some(_) if kind.starts_with("multipart/form-data") => multipart(parts, bytes).await,
+        Some(b'{') => json(bytes).await,
+        Some(_) if kind.starts_with("application/x-www-form-urlencoded") => form(&bytes),
+        // Nothing says what it is, and it looks like one.
+        Some(byte) if kind.is_empty() && byte.is_ascii_alphabetic() && bytes.contains(&b'=') => form(&bytes),
+        Some(_) => json(bytes).await,
+    }
+}
+
+async fn json(bytes: Bytes) -> Result<Fields, ModelsLabError> {
+    Ok(off_thread(move || parse_object(&bytes, FIELDS)).await?)
+}
+
+fn form(bytes: &[u8]) -> Result<Fields, ModelsLabError> {
+    let pairs = url::form_urlencoded::parse(bytes).map(|(name, value)| {
+        // A plus sign of base64 that was not escaped has become a space.
+        let value = if PICTURES.contains(&&*name) && value.contains(' ') {
+            Cow::Owned(value.replace(' ', "+"))
+        } else {
+            value
+        };
+        (name.into_owned(), value.into_owned())
+    });
+    collected(pairs)
+}
+
+async fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
+    let broken = |_| ModelsLabError::Form("the multipart body is not well formed");
+    let request = Request::from_parts(parts, Body::from(bytes));
+    let mut body = Multipart::from_request(request, &())
+        .await
+        .map_err(|_| ModelsLabError::Form("the multipart body has no boundary"))?;
+    let mut pairs = Vec::new();
+    while let Some(part) = body.next_field().await.map_err(broken)? {
+        let name = part.name().unwrap_or_default().to_owned();
+        let is_file = part.file_name().is_some();
+        let value = part.bytes().await.map_err(broken)?;
+        let value = if is_file {
+            STANDARD.encode(&value)
+        } else {
+            String::from_utf8_lossy(&value).into_owned()
+        };
+        pairs.push((name, value));
+        if pairs.len() > MAX_FIELDS {
+            break;
+        }
+    }
+    collected(pairs.into_iter())
+}
+
+/// A field that comes twice has its last value, as in PHP.
+fn collected(pairs: impl Iterator<Item = (String, String)>) -> Result<Fields, ModelsLabError> {
+    let mut members: Vec<(String, Json)> = Vec::new();
+    for (name, value) in pairs {
+        let value = Json::Text(value);
+        if let Some((_, have)) = members.iter_mut().find(|(have, _)| *have == name) {
+            *have = value;
+        } else {
+            members.push((name, value));
+        }
+        if members.len() > MAX_FIELDS {
+            return Err(JsonError::Invalid {
+                field: None,
+                detail: format!("more than {MAX_FIELDS} fields"),
+            }
+            .into());
+        }
+    }
+    Ok(Fields::from_object(members, FIELDS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(kind: &str, body: &str) -> Result<Fields, ModelsLabError> {
+        let mut request = axum::http::Request::post("/");
+        if !kind.is_empty() {
+            request = request.header(CONTENT_TYPE, kind);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        fields(parts, Bytes::from(body.to_owned())).await
+    }
+
+    #[tokio::test]
+    async fn every_encoding_gives_the_same_fields() {
+        let form = "prompt=a+red+house&strength=0.5&samples=1&samples=2&init_image=ab+c";
+        let multipart = "--B\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\na red house\r\n\
+                         --B\r\ncontent-disposition: form-data; name=\"strength\"\r\n\r\n0.5\r\n\
+                         --B\r\ncontent-disposition: form-data; name=\"samples\"\r\n\r\n2\r\n--B--\r\n";
+        let json = r#" {"prompt":"a red house","strength":"0.5","samples":"2"}"#;
+        for (kind, body) in [
+            ("application/json", json),
+            ("", json),
+            ("application/x-www-form-urlencoded", json),
+            ("text/plain", json),
+            ("application/x-www-form-urlencoded; charset=utf-8", form),
+            ("", form),
+            ("multipart/form-data; boundary=B", multipart),
+        ] {
+            let mut fields = read(kind, body).await.unwrap();
+            assert_eq!(
+                fields.take("prompt"),
+                Json::Text("a red house".to_owned()),
+                "{kind}"
+            );
+            assert_eq!(fields.take("strength"), Json::Text("0.5".to_owned()), "{kind}");
+            assert_eq!(fields.take("samples"), Json::Text("2".to_owned()), "{kind}");
+            if body == form {
+                assert_eq!(fields.take("init_image"), Json::Text("ab+c".to_owned()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_part_becomes_base64() {
+        let body = "--B\r\ncontent-disposition: form-data; name=\"init_image\"; filename=\"a.png\"\r\n\r\nabc\r\n--B--\r\n";
+        let mut fields = read("multipart/form-data; boundary=B", body).await.unwrap();
+        assert_eq!(fields.take("init_image"), Json::Text("YWJj".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn an_empty_body_has_no_fields_and_nonsense_is_refused() {
+        assert_eq!(read("application/json", " \n").await.unwrap(), Fields::default());
+        for (kind, body) in [
+            ("application/json", "prompt=x"),
+            ("", "[1]"),
+            ("", "hello"),
+            ("application/json", "{"),
+            ("multipart/form-data", "--B"),
+        ] {
+            assert!(read(kind, body).await.is_err(), "{kind} {body}");
+        }
+        let many: String = (0..2000).map(|i| format!("k{i}=1&")).collect();
+        assert!(read("", &many).await.is_err());
+    }
+}
