@@ -26,10 +26,14 @@ fn clients_folder() -> Option<PathBuf> {
 
 /// Runs a driver; it ends with 0 when the client got its pictures and parsed every reply.
 fn drive(program: &Path, driver: &str, folder: &Path, server: &TestServer) {
+    drive_with(program, driver, folder, (server, "images/photo.png"));
+}
+
+fn drive_with(program: &Path, driver: &str, folder: &Path, (server, picture): (&TestServer, &str)) {
     let output = Command::new(program)
         .arg(tests_folder().join("clients").join(driver))
         .env("B", server.base())
-        .env("IMG", tests_folder().join("images/photo.png"))
+        .env("IMG", tests_folder().join(picture))
         .current_dir(folder)
         .output()
         .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
@@ -84,5 +88,25 @@ async fn novitas_javascript_client_gets_its_pictures() {
         &modules.join("novita_js.mjs").display().to_string(),
         &modules,
         &server,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modelslabs_python_client_gets_its_pictures() {
+    let Some(folder) = clients_folder() else { return };
+    let python = folder.join("modelslab-py-0.2.3/bin/python");
+    if !python.exists() {
+        println!(
+            "{} is not there: ModelsLab's client was NOT run",
+            python.display()
+        );
+        return;
+    }
+    let server = TestServer::start();
+    drive_with(
+        &python,
+        "modelslab_python.py",
+        &folder,
+        (&server, "images/scene.png"),
     );
 }

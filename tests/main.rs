@@ -15,6 +15,8 @@ mod connections;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod modelslab;
+#[cfg(test)]
 mod novita;
 #[cfg(test)]
 mod support;

@@ -34,6 +34,23 @@ pub(crate) fn good_body() -> Value {
     })
 }
 
+/// The same for ModelsLab's call.
+pub(crate) fn good_wish() -> Value {
+    json!({
+        "key": "any",
+        "model_id": "demo",
+        "init_image": pictures::base64("small.png"),
+        "prompt": "a red house under a blue sky",
+        "width": 64,
+        "height": 64,
+        "num_inference_steps": 1,
+        "seed": 7,
+        "safety_checker": "no",
+        "enhance_prompt": "no",
+        "tomesd": "no",
+    })
+}
+
 /// Sends any request.
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Reply {
     let response = request.send().await.expect("the server answers");

@@ -2,9 +2,11 @@
 
 pub(crate) mod client;
 pub(crate) mod expect;
+pub(crate) mod picture_server;
 pub(crate) mod pictures;
 pub(crate) mod scenario;
 pub(crate) mod server;
+pub(crate) mod suite;
 
 use std::path::PathBuf;
 

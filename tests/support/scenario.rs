@@ -1,16 +1,19 @@
 //! Scenarios: one YAML file each, with a request, what must come back, and where that is written.
 //!
-//! The request is the good one of `client::good_body` with changes, or a text, or bytes. In a body,
-//! `{$picture: NAME, as: SPELLING}` stands for a file in base64 and `{$repeat: TEXT, times: N}` for a long text.
+//! The request is the good one of `client::good_body` (of `client::good_wish` in the folder `modelslab`) with changes, or
+//! a text, or bytes. In a body, `{$picture: NAME, as: SPELLING}` stands for a file in base64, `{$served: PATH}` for the
+//! address of a file on a server of the test, and `{$repeat: TEXT, times: N}` for a long text.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::client::{Reply, addresses, generate, get, good_body, send};
+use super::client::{Reply, addresses, generate, get, good_body, good_wish, send};
 use super::expect::differences;
 use super::pictures;
 use super::server::TestServer;
@@ -26,6 +29,16 @@ pub(crate) struct Scenario {
     #[serde(default)]
     request: Call,
     expect: Expectation,
+    #[serde(skip)]
+    dialect: Dialect,
+}
+
+/// Whose good request is changed, and how pictures are found in a reply. The folder says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Dialect {
+    #[default]
+    Novita,
+    ModelsLab,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,7 +105,10 @@ impl Scenario {
         let read = |file: PathBuf| {
             let text = fs_err::read_to_string(&file).expect("the scenario can be read");
             let scenario = serde_yaml_ng::from_str(&text);
-            let scenario = scenario.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let mut scenario: Self = scenario.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            if folder.ends_with("modelslab") {
+                scenario.dialect = Dialect::ModelsLab;
+            }
             (file, scenario)
         };
         files.into_iter().map(read).collect()
@@ -106,7 +122,7 @@ impl Scenario {
         if health.status != 200 {
             faults.push(format!("afterwards /healthz answers {}", health.status));
         }
-        if self.expect.status >= 400 {
+        if self.expect.status >= 400 || self.expect.body["status"] == "error" {
             let next = generate(server, &good_body()).await;
             if next.status != 200 {
                 faults.push(format!(
@@ -127,10 +143,17 @@ impl Scenario {
             .unwrap_or("POST")
             .parse()
             .expect("a method");
-        let path = call.path.as_deref().unwrap_or("/v3/lcm-img2img");
+        let path = call.path.as_deref().unwrap_or(match self.dialect {
+            Dialect::Novita => "/v3/lcm-img2img",
+            Dialect::ModelsLab => "/api/v1/enterprise/img2img",
+        });
         let mut request = reqwest::Client::new().request(method.clone(), format!("{}{path}", server.base()));
         if method == Method::POST && !call.no_body {
-            request = request.body(call.body());
+            let good = match self.dialect {
+                Dialect::Novita => good_body(),
+                Dialect::ModelsLab => good_wish(),
+            };
+            request = request.body(call.body(good, server));
             if !call.headers.contains_key("content-type") {
                 request = request.header("content-type", "application/json");
             }
@@ -173,16 +196,20 @@ impl Scenario {
         if let Some(expected) = &self.expect.pictures
             && faults.is_empty()
         {
-            faults.extend(check_pictures(expected, &reply.json()).await);
+            let found = reply.json();
+            faults.extend(match self.dialect {
+                Dialect::Novita => check_pictures(expected, &found).await,
+                Dialect::ModelsLab => check_output(expected, &found).await,
+            });
         }
         faults
     }
 }
 
 impl Call {
-    fn body(&self) -> Vec<u8> {
+    fn body(&self, good: Value, server: &TestServer) -> Vec<u8> {
         if let Some(text) = &self.text {
-            return text.clone().into_bytes();
+            return text.replace("$served", server.served()).into_bytes();
         }
         if let Some((before, middle, times, after)) = &self.built {
             return format!("{before}{}{after}", middle.repeat(*times)).into_bytes();
@@ -196,9 +223,9 @@ impl Call {
                 .map(|pair| u8::from_str_radix(pair, 16).expect("pairs of digits"))
                 .collect();
         }
-        let mut body = good_body();
+        let mut body = good;
         for (name, value) in &self.change {
-            body[name] = filled(value.clone());
+            body[name] = filled(value.clone(), server);
         }
         for name in &self.remove {
             body.as_object_mut()
@@ -210,12 +237,15 @@ impl Call {
 }
 
 /// Puts pictures and long texts where the file has only their description.
-fn filled(value: Value) -> Value {
+fn filled(value: Value, server: &TestServer) -> Value {
     match value {
         Value::Object(map) => {
             let word = |key: &str| map.get(key).and_then(Value::as_str);
             if let Some(name) = word("$picture") {
                 return pictures::spelled(name, word("as").unwrap_or("plain")).into();
+            }
+            if let Some(path) = word("$served") {
+                return format!("{}/{path}", server.served()).into();
             }
             if let Some(text) = word("$repeat") {
                 let times = map
@@ -226,9 +256,11 @@ fn filled(value: Value) -> Value {
                     .repeat(usize::try_from(times).expect("not that often"))
                     .into();
             }
-            map.into_iter().map(|(key, value)| (key, filled(value))).collect()
+            map.into_iter()
+                .map(|(key, value)| (key, filled(value, server)))
+                .collect()
         }
-        Value::Array(items) => items.into_iter().map(filled).collect(),
+        Value::Array(items) => items.into_iter().map(|item| filled(item, server)).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
     }
 }
@@ -272,6 +304,54 @@ async fn check_pictures(expected: &PicturesExpectation, reply: &Value) -> Vec<St
             faults.push(format!("picture {at} is a {guessed} file"));
         }
         let picture = pictures::decode(&file.body);
+        if picture.dimensions() != (expected.width, expected.height) {
+            faults.push(format!("picture {at} is {:?}", picture.dimensions()));
+        } else if let Some((name, limit)) = &expected.like {
+            let off = pictures::mean_difference(&picture, &pictures::decode(&pictures::bytes(name)));
+            if off > *limit {
+                faults.push(format!(
+                    "picture {at} differs from {name} by {off:.2}/255 on average"
+                ));
+            }
+        }
+    }
+    faults
+}
+
+/// The same for a reply of ModelsLab's dialect.
+async fn check_output(expected: &PicturesExpectation, reply: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    let output: Vec<&str> = reply["output"]
+        .as_array()
+        .map(|output| output.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    if output.len() != expected.count {
+        faults.push(format!("{} pictures, expected {}", output.len(), expected.count));
+    }
+    for (at, address) in output.iter().enumerate() {
+        let path = address.split('?').next().unwrap_or_default();
+        let prefix = reply["meta"]["file_prefix"].as_str().unwrap_or("?");
+        if !path.ends_with(&format!("/{prefix}-{at}.{}", expected.format)) {
+            faults.push(format!(
+                "the address {path} does not end in {prefix}-{at}.{}",
+                expected.format
+            ));
+        }
+        let file = get(address).await;
+        if file.status != 200 {
+            faults.push(format!("picture {at}: status {}", file.status));
+            continue;
+        }
+        let bytes = if expected.format.ends_with(".base64") {
+            STANDARD.decode(&file.body).unwrap_or_default()
+        } else {
+            file.body.to_vec()
+        };
+        let Ok(picture) = image::load_from_memory(&bytes) else {
+            faults.push(format!("picture {at} cannot be read"));
+            continue;
+        };
+        let picture = picture.to_rgb8();
         if picture.dimensions() != (expected.width, expected.height) {
             faults.push(format!("picture {at} is {:?}", picture.dimensions()));
         } else if let Some((name, limit)) = &expected.like {

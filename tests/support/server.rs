@@ -17,6 +17,8 @@ pub(crate) struct TestServer {
     process: Child,
     address: SocketAddr,
     folder: TempDir,
+    /// Where pictures are served from, for calls that take addresses.
+    served: String,
 }
 
 impl TestServer {
@@ -52,6 +54,7 @@ impl TestServer {
             process,
             address: ([127, 0, 0, 1], 0).into(),
             folder,
+            served: String::new(),
         };
         let line = lines.recv_timeout(START);
         let address = line
@@ -67,6 +70,17 @@ impl TestServer {
     /// `http://127.0.0.1:PORT`
     pub(crate) fn base(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The server of pictures that scenarios mean by `$served`.
+    pub(crate) fn with_served(mut self, address: SocketAddr) -> Self {
+        self.served = format!("http://{address}");
+        self
+    }
+
+    /// Its root; empty when there is none.
+    pub(crate) fn served(&self) -> &str {
+        &self.served
     }
 
     /// For raw connections.

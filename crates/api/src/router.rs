@@ -35,7 +35,7 @@ pub fn build_router(state: AppState) -> Router {
 pub(crate) enum Shape {
     /// `/v1`, `/files` and the paths at the root.
     Own,
-    /// `/api`, and `/v1/enterprise` for base addresses without it.
+    /// `/api/v1` and `/api/v6`, and `/v1/enterprise` for base addresses without it.
     ModelsLab,
     /// `/v2`, `/v3`, and whatever else a vendor's client may come up with.
     Novita,
@@ -49,7 +49,8 @@ impl Shape {
             path.strip_prefix(*root)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if ["/api", "/v1/enterprise", "/v6"].iter().any(under) {
+        let modelslab = ["/api/v1", "/api/v6", "/v1/enterprise", "/v6"];
+        if modelslab.iter().any(under) {
             Self::ModelsLab
         } else if path == "/" || own.iter().any(under) {
             Self::Own

@@ -38,6 +38,11 @@ const CLIENTS: &[Client] = &[
         installer: Installer::Python,
     },
     Client {
+        folder: "modelslab-py-0.2.3",
+        // It forgets to declare requests and aiohttp; pillow is for the driver.
+        installer: Installer::Python(&["modelslab-py==0.2.3", "requests", "aiohttp", "pillow"]),
+    },
+    Client {
         folder: "novita-sdk-1.1.0",
         installer: Installer::Npm("novita-sdk@1.1.0"),
     },

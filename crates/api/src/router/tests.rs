@@ -407,7 +407,7 @@ async fn modelslabs_errors_have_status_200_unless_the_setting_is_strict() {
     let test = TestService::start(FakeExecutor::new().with_fault(Fault::always(
         "broken",
         FaultAt::Finish,
-        FaultKind::Error,
+        FaultKind::Error(ErrorKind::Internal),
     )));
     let key = [("label".to_owned(), "secret".to_owned())];
     let mut config = ApiConfig::new();

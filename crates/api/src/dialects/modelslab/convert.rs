@@ -107,7 +107,7 @@ pub(super) fn to_wish(fields: Fields, call: Call, defaults: Defaults) -> Result<
     let mut reader = Reader::new(fields);
     let mut warnings = Vec::new();
     let prompt = prompt(&mut reader, "prompt");
-    if prompt.is_empty() {
+    if prompt.is_empty() && reader.problems() == 0 {
         reader.complain("prompt", "is required");
     }
     let negative_prompt = self::prompt(&mut reader, "negative_prompt");
