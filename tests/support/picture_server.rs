@@ -38,7 +38,7 @@ pub(crate) async fn start() -> SocketAddr {
         )
         .route(
             "/to-file",
-            get(|| async { [("location", "file:///etc/passwd")].into_response() }),
+            get(|| async { (StatusCode::FOUND, [("location", "file:///etc/passwd")]) }),
         )
         .route("/loop", get(|| async { Redirect::to("/loop") }))
         .route("/broken", get(|| async { StatusCode::INTERNAL_SERVER_ERROR }))

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pentimento_types::{EmbeddingRef, ErrorKind, HasKind as _, JobState, LoraRef, ModelId};
+use pentimento_types::{EmbeddingRef, ErrorKind, HasKind as _, JobState, LoraRef, ModelId, Task};
 
 use super::*;
 use crate::image_codec::{decode, read_metadata};
@@ -299,4 +299,142 @@ async fn a_store_that_fails_is_a_clear_refusal() {
     );
     let counts = test.parts.store.counts().await.unwrap();
     assert_eq!(counts.queued + counts.running, 0, "nothing is half accepted");
+}
+
+/// A web server with one picture, and a page that is none.
+async fn picture_server() -> String {
+    let ImageSource::Inline(file) = request("x").init_image else {
+        panic!("inline")
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 4096];
+            let read = tokio::io::AsyncReadExt::read(&mut stream, &mut head)
+                .await
+                .unwrap();
+            let body: &[u8] = if head[..read].starts_with(b"GET /picture ") {
+                &file
+            } else {
+                b"<p>no picture"
+            };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
+            let whole = [answer.as_bytes(), body].concat();
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &whole).await;
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn pictures_at_addresses_are_fetched_before_the_job_is_stored() {
+    let test = TestService::start(FakeExecutor::new());
+    let server = picture_server().await;
+    let mut wish = request("x");
+    wish.init_image = ImageSource::Url(format!("{server}/picture"));
+    let job = run(&test.service, wish.clone()).await;
+    assert!(matches!(job.request.init_image, ImageSource::Stored(_)));
+    let made = test
+        .service
+        .picture(&finished_images(&job).unwrap()[0])
+        .await
+        .unwrap();
+    assert_eq!(decode(&made, LIMITS).unwrap(), expected(&request("x"), 0));
+
+    for (address, fetched) in [
+        (format!("{server}/page"), true),
+        ("http://169.254.169.254/x".to_owned(), false),
+        ("ftp://127.0.0.1/x".to_owned(), false),
+        (String::new(), false),
+    ] {
+        wish.init_image = ImageSource::Url(address.clone());
+        let refused = refusal(&test, wish.clone()).await;
+        assert_eq!(
+            matches!(refused, ServiceError::ImageUndecodable { .. }),
+            fetched,
+            "{address}: {refused}"
+        );
+        assert_eq!(matches!(refused, ServiceError::ImageNotFetched { .. }), !fetched);
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        assert!(!refused.to_string().contains("169.254"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
+    let test = TestService::start(FakeExecutor::new());
+    let mut wish = request("x");
+    wish.task = Task::Inpaint {
+        mask: wish.init_image.clone(),
+    };
+    let job = run(&test.service, wish.clone()).await;
+    let Task::Inpaint {
+        mask: ImageSource::Stored(key),
+    } = &job.request.task
+    else {
+        panic!("{:?}", job.request.task)
+    };
+    for _ in 0..200 {
+        if test.parts.images.get(key).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(
+        test.parts.images.get(key).await.is_err(),
+        "the mask is still there"
+    );
+
+    wish.task = Task::Inpaint {
+        mask: inline(b"GIF89a"),
+    };
+    let refused = refusal(&test, wish).await;
+    assert!(
+        matches!(&refused, ServiceError::Mask(inner) if matches!(**inner, ServiceError::ImageUndecodable { .. }))
+    );
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
+    let test = TestService::start(FakeExecutor::new());
+    let size = Size {
+        width: 24,
+        height: 16,
+    };
+    let submission = crate::Submission {
+        owner: ApiKeyId::anonymous(),
+        request: request("x"),
+        limits: LIMITS,
+        fit: Some(size),
+        note: Some("kept".to_owned()),
+    };
+    let id = test.service.submit_with(submission).await.unwrap();
+    let job = in_time(test.service.wait(id)).await.unwrap();
+    assert_eq!(finished_images(&job).unwrap()[0].size, size);
+    assert_eq!(job.note.as_deref(), Some("kept"));
+
+    let day = Duration::from_secs(86_400);
+    let (picture, text) = (
+        test.service.lasting_link(&job, 0, day),
+        test.service.lasting_text_link(&job, 0, day),
+    );
+    assert_eq!(picture, test.service.lasting_link(&job, 0, day));
+    let open = async |link: &str| {
+        let (path, query) = link.split_once('?').unwrap();
+        test.service.open_link(path, query).await
+    };
+    let (picture, text) = (open(&picture).await.unwrap(), open(&text).await.unwrap());
+    assert_eq!(
+        (picture.content_type, text.content_type),
+        ("image/png", "text/plain; charset=utf-8")
+    );
+    let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &text.bytes).unwrap();
+    assert_eq!(decoded, picture.bytes);
+    let later = test.service.lasting_link(&job, 7, day);
+    assert!(matches!(open(&later).await, Err(ServiceError::ImageGone)));
 }
