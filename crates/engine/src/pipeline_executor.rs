@@ -105,7 +105,7 @@ impl Executor for PipelineExecutor {
         if full && self.pool.evict_idle() > 0 {
             states = start(&model, input);
         }
-        let states = states.map_err(|error| explain("prepare", error))?;
+        let states = states.map_err(|error| explain("prepare", *error))?;
         let key = batch_key(input, states.first());
         let pictures = states.into_iter().map(|state| PreparedPicture {
             evaluations: state.evaluations_left(),
@@ -146,9 +146,9 @@ impl Executor for PipelineExecutor {
     }
 }
 
-/// The whole picture or the part that a mask shows.
-fn start(model: &StableDiffusion, input: &GenerationInput) -> Result<Vec<DenoiseState>, PipelineError> {
-    match &input.mask {
+/// The whole picture or the part that a mask shows. The error is boxed since it is large and rare.
+fn start(model: &StableDiffusion, input: &GenerationInput) -> Result<Vec<DenoiseState>, Box<PipelineError>> {
+    let states = match &input.mask {
         None => model.prepare(&input.request, &input.init_image),
         Some(picture) => {
             let mask = Mask {
@@ -157,7 +157,8 @@ fn start(model: &StableDiffusion, input: &GenerationInput) -> Result<Vec<Denoise
             };
             model.prepare_inpaint(&input.request, &input.init_image, mask)
         }
-    }
+    };
+    states.map_err(Box::new)
 }
 
 /// All pictures of a job have one size, one model and one prompt. A job without pictures is refused by the engine.

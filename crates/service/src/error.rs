@@ -185,10 +185,12 @@ impl ServiceError {
     /// Says why a picture could not be fetched. The fetch's own text names neither the address nor what listens there.
     pub(crate) fn not_fetched(error: OutboundError) -> Self {
         let (reason, kind) = (error.to_string(), error.kind());
-        let cause: Option<Box<dyn Error + Send + Sync>> = match error {
-            OutboundError::Unreachable(cause) => Some(Box::new(cause)),
-            OutboundError::BrokenOff(cause) => Some(Box::new(cause)),
-            _ => None,
+        let cause: Option<Box<dyn Error + Send + Sync>> = if let OutboundError::Unreachable(cause) = error {
+            Some(Box::new(cause))
+        } else if let OutboundError::BrokenOff(cause) = error {
+            Some(Box::new(cause))
+        } else {
+            None
         };
         Self::ImageNotFetched { reason, kind, cause }
     }

@@ -39,8 +39,7 @@ const CLIENTS: &[Client] = &[
     },
     Client {
         folder: "modelslab-py-0.2.3",
-        // It forgets to declare requests and aiohttp; pillow is for the driver.
-        installer: Installer::Python(&["modelslab-py==0.2.3", "requests", "aiohttp", "pillow"]),
+        installer: Installer::Python,
     },
     Client {
         folder: "novita-sdk-1.1.0",

@@ -29,7 +29,7 @@ fn secret(body_key: Json, headers: &HeaderMap, query: Option<&str>) -> Option<St
     let in_body = match body_key {
         Json::Text(key) => Some(key),
         Json::Integer(key) => Some(key.to_string()),
-        _ => None,
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::List(_) | Json::Object(_) => None,
     };
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let in_header = || {

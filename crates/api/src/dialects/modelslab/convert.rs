@@ -346,7 +346,9 @@ fn lora_strengths(reader: &mut Reader) -> Vec<f64> {
     let values: Vec<Json> = match reader.take(FIELD) {
         Json::Text(text) => text.split(',').map(|part| Json::Text(part.to_owned())).collect(),
         Json::List(items) => items,
-        other => vec![other],
+        value @ (Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::Object(_)) => {
+            vec![value]
+        }
     };
     let mut strengths = Vec::new();
     for value in values.into_iter().map(without_null_word) {
@@ -411,7 +413,9 @@ fn track_id(reader: &mut Reader) -> Json {
     match &value {
         Json::Null | Json::Integer(_) | Json::Number(_) => {}
         Json::Text(text) if text.len() <= 1024 => {}
-        _ => reader.complain("track_id", "must be a number or a text of at most 1024 bytes"),
+        Json::Text(_) | Json::Bool(_) | Json::List(_) | Json::Object(_) => {
+            reader.complain("track_id", "must be a number or a text of at most 1024 bytes")
+        }
     }
     value
 }

@@ -76,11 +76,14 @@ impl ModelsLabError {
 
     /// The status of the newest pages, and the two that are real in both modes.
     fn status(&self, strict: bool) -> StatusCode {
-        match self {
-            Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Body(BodyError::TooSlow) => StatusCode::REQUEST_TIMEOUT,
-            _ if strict => strict_status(self.kind()),
-            _ => StatusCode::OK,
+        if matches!(self, Self::Body(BodyError::TooLarge { .. })) {
+            StatusCode::PAYLOAD_TOO_LARGE
+        } else if matches!(self, Self::Body(BodyError::TooSlow)) {
+            StatusCode::REQUEST_TIMEOUT
+        } else if strict {
+            strict_status(self.kind())
+        } else {
+            StatusCode::OK
         }
     }
 
@@ -102,26 +105,34 @@ impl ModelsLabError {
                 detail,
             }) => json!({field: [sentence(field, &format!("is not valid JSON: {detail}"))]}),
             Self::Json(_) | Self::Form(_) => "Invalid API Request".into(),
-            Self::Service(ServiceError::Mask(inner)) => service_message(inner, MASK_IMAGE),
             Self::Service(error) => service_message(error, INIT_IMAGE),
-            _ => self.to_string().into(),
+            Self::MissingKey
+            | Self::WrongKey
+            | Self::Body(_)
+            | Self::JobFailed { .. }
+            | Self::UnknownJob
+            | Self::NotOffered { .. } => self.to_string().into(),
         }
     }
 
     fn tip(&self) -> Option<String> {
-        Some(match self {
-            Self::MissingKey => "send your key as \"key\" in the body".to_owned(),
-            Self::WrongKey => "the key is not one of this server's".to_owned(),
-            Self::Json(_) | Self::Form(_) => self.to_string(),
-            Self::Service(error) => match error {
-                ServiceError::ModelNotFound { .. } => "get_all_models lists the names".to_owned(),
-                ServiceError::Overloaded => {
-                    "the server has as many jobs as it takes; try again later".to_owned()
-                }
-                _ => return None,
-            },
-            _ => return None,
-        })
+        match self {
+            Self::MissingKey => Some("send your key as \"key\" in the body".to_owned()),
+            Self::WrongKey => Some("the key is not one of this server's".to_owned()),
+            Self::Json(_) | Self::Form(_) => Some(self.to_string()),
+            Self::Service(ServiceError::ModelNotFound { .. }) => {
+                Some("get_all_models lists the names".to_owned())
+            }
+            Self::Service(ServiceError::Overloaded) => {
+                Some("the server has as many jobs as it takes; try again later".to_owned())
+            }
+            Self::Service(_)
+            | Self::Body(_)
+            | Self::Refused(_)
+            | Self::JobFailed { .. }
+            | Self::UnknownJob
+            | Self::NotOffered { .. } => None,
+        }
     }
 
     /// The failure on its way out.
@@ -152,10 +163,9 @@ impl ModelsLabError {
             details["retry_after"] = json!(failure.retry_after_s);
         }
         failure.details = Some(details);
-        failure.cause = match &self {
-            Self::Service(error) | Self::JobFailed { failure: error, .. } => Some(describe_chain(error)),
-            _ => None,
-        };
+        if let Self::Service(error) | Self::JobFailed { failure: error, .. } = &self {
+            failure.cause = Some(describe_chain(error));
+        }
         failure
     }
 }
@@ -211,7 +221,16 @@ fn service_message(error: &ServiceError, picture: &str) -> Value {
         ServiceError::Internal { .. } | ServiceError::Store { .. } => {
             "Internal server error. Please try again.".into()
         }
-        other => other.to_string().into(),
+        ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE),
+        ServiceError::ShuttingDown
+        | ServiceError::JobNotFound { .. }
+        | ServiceError::JobEnded { .. }
+        | ServiceError::JobCancelled
+        | ServiceError::JobUnfinished
+        | ServiceError::Failed(_)
+        | ServiceError::LinkExpired
+        | ServiceError::LinkInvalid
+        | ServiceError::ImageGone => error.to_string().into(),
     }
 }
 

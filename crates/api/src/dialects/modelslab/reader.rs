@@ -111,7 +111,7 @@ impl Reader {
                 "no" | "false" | "0" | "off" => Some(false),
                 _ => None,
             },
-            _ => None,
+            Json::Integer(_) | Json::Number(_) | Json::List(_) | Json::Object(_) => None,
         };
         if found.is_none() {
             self.complain(field, "must be yes or no");
@@ -134,10 +134,10 @@ impl Reader {
 
     /// A picture: an address, or base64 with or without `data:` in front. Of an array the first text counts.
     pub(super) fn picture(&mut self, field: &str) -> Option<ImageSource> {
-        let value = match self.take(field) {
-            Json::List(items) => items.into_iter().next().unwrap_or_default(),
-            other => other,
-        };
+        let mut value = self.take(field);
+        if let Json::List(items) = value {
+            value = items.into_iter().next().unwrap_or_default();
+        }
         let text = self.keep(text(field, value)).flatten()?;
         let trimmed = text.trim();
         if trimmed.is_empty() || is_null_word(trimmed) {
@@ -171,8 +171,9 @@ pub(super) fn is_null_word(word: &str) -> bool {
 }
 
 pub(super) fn without_null_word(value: Json) -> Json {
-    match value {
-        Json::Text(word) if is_null_word(word.trim()) => Json::Null,
-        other => other,
+    if matches!(&value, Json::Text(word) if is_null_word(word.trim())) {
+        Json::Null
+    } else {
+        value
     }
 }

@@ -115,8 +115,9 @@ fn eta_seconds(job: &Job) -> u64 {
 
 /// What a caller may see of a job that failed in the meantime, or was never there.
 pub(super) fn unknown(error: ServiceError) -> ModelsLabError {
-    match error {
-        ServiceError::JobNotFound { .. } => ModelsLabError::UnknownJob,
-        other => other.into(),
+    if matches!(error, ServiceError::JobNotFound { .. }) {
+        ModelsLabError::UnknownJob
+    } else {
+        error.into()
     }
 }

@@ -187,7 +187,12 @@ fn number_in(fields: &mut Fields) -> Option<String> {
         .find_map(|field| match fields.take(field) {
             json::Json::Integer(number) => Some(number.to_string()),
             json::Json::Text(text) if !text.trim().is_empty() => Some(text),
-            _ => None,
+            json::Json::Null
+            | json::Json::Bool(_)
+            | json::Json::Number(_)
+            | json::Json::Text(_)
+            | json::Json::List(_)
+            | json::Json::Object(_) => None,
         })
 }
 

@@ -58,9 +58,10 @@ pub(super) fn of(request: &GenerationRequest, size: Size, extras: &Extras) -> Ma
     if let Task::Inpaint { mask } = &request.task {
         meta["mask_image"] = json!(shown(mask));
     }
-    match meta {
-        Value::Object(meta) => meta,
-        _ => Map::new(),
+    if let Value::Object(meta) = meta {
+        meta
+    } else {
+        Map::new()
     }
 }
 
