@@ -173,7 +173,7 @@ fn what_is_out_of_range_names_its_field() {
             "init_image",
             vec![
                 json!("file:///etc/passwd"),
-                json!("/home/me/a.png"),
+                json!("/srv/a.png"),
                 json!("gopher://x"),
                 json!(3),
             ],
