@@ -1,6 +1,6 @@
 //! Job records and the queue of who runs next, behind two traits.
 //!
-//! Invariant: a job's state changes only through [`Transition`], and every implementation passes [`conformance`].
+//! Invariant: a job's state changes only through [`Transition`], and every implementation passes the `conformance` suite.
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
