@@ -208,6 +208,44 @@ fn a_demo_that_fails_says_why() {
 }
 
 #[test]
+fn generate_with_a_mask_changes_nothing_else() {
+    let folder = folder();
+    let scene = include_bytes!("images/scene.png");
+    let mask = include_bytes!("images/mask.png");
+    fs_err::write(folder.path().join("in.png"), scene).unwrap();
+    fs_err::write(folder.path().join("mask.png"), mask).unwrap();
+    let args = [
+        "generate",
+        "--image",
+        "in.png",
+        "--mask",
+        "mask.png",
+        "--prompt",
+        "a lake",
+        "--steps",
+        "3",
+        "--strength",
+        "1",
+        "--soft-edge",
+        "4",
+    ];
+    let output = run(folder.path(), &args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let rgb = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().to_rgb8();
+    let (before, after) = (
+        rgb(scene),
+        rgb(&fs_err::read(folder.path().join("out.png")).unwrap()),
+    );
+    let changed: Vec<_> = before
+        .enumerate_pixels()
+        .filter(|(x, y, p)| after.get_pixel(*x, *y) != *p)
+        .collect();
+    assert!(changed.len() > 500, "{}", changed.len());
+    let mask = rgb(mask);
+    assert!(changed.iter().all(|(x, y, _)| mask.get_pixel(*x, *y).0[0] > 127));
+}
+
+#[test]
 fn generate_reads_and_writes_pipes_and_repeats_itself() {
     let folder = folder();
     let args = [

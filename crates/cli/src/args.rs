@@ -122,6 +122,14 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) image: PathBuf,
 
+    /// White is painted anew and black is kept; of any size
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mask: Option<PathBuf>,
+
+    /// Pixels over which the new part fades in at the mask's edge
+    #[arg(long, value_name = "PIXELS", default_value_t = 0, requires = "mask", value_parser = clap::value_parser!(u32).range(0..=256))]
+    pub(crate) soft_edge: u32,
+
     /// What the picture should show
     #[arg(long)]
     pub(crate) prompt: String,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use pentimento_pipeline::{DenoiseState, Mask, PipelineError, StableDiffusion};
-use pentimento_types::{Clock, ErrorKind, HasKind, RgbPicture, SystemClock};
+use pentimento_types::{Clock, ErrorKind, HasKind, RgbPicture, SystemClock, Task};
 
 use crate::executor::PreparedPicture;
 use crate::{
@@ -151,10 +151,11 @@ fn start(model: &StableDiffusion, input: &GenerationInput) -> Result<Vec<Denoise
     let states = match &input.mask {
         None => model.prepare(&input.request, &input.init_image),
         Some(picture) => {
-            let mask = Mask {
-                picture,
-                soft_edge: 0,
+            let soft_edge = match &input.request.task {
+                Task::Img2Img => 0,
+                Task::Inpaint { soft_edge, .. } => *soft_edge,
             };
+            let mask = Mask { picture, soft_edge };
             model.prepare_inpaint(&input.request, &input.init_image, mask)
         }
     };

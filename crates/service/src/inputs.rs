@@ -38,7 +38,7 @@ pub(crate) struct Inputs {
 pub(crate) async fn load(inner: &Inner, job: &Job) -> Result<Inputs, ServiceError> {
     let mask = match &job.request.task {
         Task::Img2Img => None,
-        Task::Inpaint { mask } => Some(load_source(inner, mask).await?),
+        Task::Inpaint { mask, .. } => Some(load_source(inner, mask).await?),
     };
     Ok(Inputs {
         init_image: load_source(inner, &job.request.init_image).await?,

@@ -75,7 +75,7 @@ impl Service {
         let (request, limits) = (&submission.request, submission.limits);
         let mask = match &request.task {
             Task::Img2Img => None,
-            Task::Inpaint { mask } => {
+            Task::Inpaint { mask, .. } => {
                 let checked = inner.check_picture(mask, limits, None).await;
                 Some(checked.map_err(|error| ServiceError::Mask(Box::new(error)))?)
             }
@@ -198,10 +198,8 @@ impl Inner {
         };
         let mut request = submission.request;
         request.init_image = self.keep(id, INIT_IMAGE, inputs.init_image).await?;
-        if let Some(mask) = inputs.mask {
-            request.task = Task::Inpaint {
-                mask: self.keep(id, MASK_IMAGE, mask).await?,
-            };
+        if let (Task::Inpaint { mask, .. }, Some(checked)) = (&mut request.task, inputs.mask) {
+            *mask = self.keep(id, MASK_IMAGE, checked).await?;
         }
         let job = Job {
             id,

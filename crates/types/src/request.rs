@@ -14,6 +14,8 @@ pub enum Task {
     Inpaint {
         /// Stretched to the size of the picture to start from.
         mask: ImageSource,
+        /// Pixels inside the repainted part over which the new picture fades in; 0 is a hard edge.
+        soft_edge: u32,
     },
 }
 

@@ -32,6 +32,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let checkpoint = resolve(&catalog, &args.model)?;
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
+    let mask = args.mask.as_deref().map(read_mask).transpose()?;
     let request = Arc::new(request(&args, target.format));
     if args.seed.is_none() {
         output::note(format_args!("seed {}", request.seed));
@@ -42,7 +43,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         request: Arc::clone(&request),
         checkpoint,
         init_image,
-        mask: None,
+        mask,
     };
     let id = JobId::new();
     let events = engine.handle.generate(id, input)?;
@@ -98,9 +99,21 @@ fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+fn read_mask(path: &Path) -> anyhow::Result<RgbPicture> {
+    image_codec::decode(&fs_err::read(path)?, LIMITS)
+        .with_context(|| format!("cannot use {}", path.display()))
+}
+
 fn request(args: &GenerateArgs, format: ImageFormat) -> GenerationRequest {
     GenerationRequest {
-        task: Task::Img2Img,
+        task: match args.mask {
+            None => Task::Img2Img,
+            // As with the picture to start from: the engine gets it beside the request.
+            Some(_) => Task::Inpaint {
+                mask: ImageSource::Inline(bytes::Bytes::new()),
+                soft_edge: args.soft_edge,
+            },
+        },
         model: ModelId::new(&args.model),
         vae: None,
         loras: Vec::new(),

@@ -370,10 +370,12 @@ async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
     let mut wish = request("x");
     wish.task = Task::Inpaint {
         mask: wish.init_image.clone(),
+        soft_edge: 3,
     };
     let job = run(&test.service, wish.clone()).await;
     let Task::Inpaint {
         mask: ImageSource::Stored(key),
+        soft_edge: 3,
     } = &job.request.task
     else {
         panic!("{:?}", job.request.task)
@@ -391,6 +393,7 @@ async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
 
     wish.task = Task::Inpaint {
         mask: inline(b"GIF89a"),
+        soft_edge: 0,
     };
     let refused = refusal(&test, wish).await;
     assert!(

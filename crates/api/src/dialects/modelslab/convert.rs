@@ -25,6 +25,8 @@ const STEPS: std::ops::RangeInclusive<i64> = 1..=150;
 const DEFAULT_STEPS: u32 = 21;
 /// "minimum: 1; maximum: 20"; below 1 makes sense for LCM models.
 const GUIDANCE: std::ops::RangeInclusive<f64> = 0.0..=20.0;
+/// Pixels; our own field. As in `pentimento generate --soft-edge`.
+const SOFT_EDGE: std::ops::RangeInclusive<i64> = 0..=256;
 const DEFAULT_GUIDANCE: f64 = 7.5;
 const DEFAULT_STRENGTH: f64 = 0.7;
 /// "from minimum 0.1 to maximum 1"; the wider range costs nothing.
@@ -126,6 +128,7 @@ pub(super) fn to_wish(fields: Fields, call: Call, defaults: Defaults) -> Result<
         Call::Img2Img => Task::Img2Img,
         Call::Inpaint => Task::Inpaint {
             mask: required_picture(&mut reader, "mask_image"),
+            soft_edge: reader.whole("soft_edge", SOFT_EDGE).unwrap_or(0),
         },
     };
     let ignored = reader.finish()?;

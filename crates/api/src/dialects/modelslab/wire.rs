@@ -51,6 +51,8 @@ pub(super) const FIELDS: &[&str] = &[
     "ip_adapter_image",
     "base64",
     "temp",
+    // Ours: pixels over which an inpainted part fades in.
+    "soft_edge",
     // Of fetch.
     "request_id",
     "id",

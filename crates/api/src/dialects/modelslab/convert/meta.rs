@@ -55,8 +55,9 @@ pub(super) fn of(request: &GenerationRequest, size: Size, extras: &Extras) -> Ma
         "webhook": extras.webhook,
         "track_id": plain(extras.track_id.clone()),
     });
-    if let Task::Inpaint { mask } = &request.task {
+    if let Task::Inpaint { mask, soft_edge } = &request.task {
         meta["mask_image"] = json!(shown(mask));
+        meta["soft_edge"] = json!(soft_edge);
     }
     if let Value::Object(meta) = meta {
         meta

@@ -297,9 +297,13 @@ fn pictures_are_addresses_or_base64() {
     assert!(matches!(
         inline.request.task,
         Task::Inpaint {
-            mask: ImageSource::Inline(_)
+            mask: ImageSource::Inline(_),
+            soft_edge: 0
         }
     ));
+    let soft = accepted("soft_edge", json!("12")).request.task;
+    assert!(matches!(soft, Task::Inpaint { soft_edge: 12, .. }));
+    assert!(refused("soft_edge", json!(257)).message.contains("256"));
     for missing in [json!(""), json!(null), json!("  "), json!("null"), json!([])] {
         assert!(refused("init_image", missing).message.contains("is required"));
     }
