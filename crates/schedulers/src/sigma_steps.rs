@@ -65,9 +65,9 @@ impl Respacing {
     }
 }
 
-/// No schedule of a trained model goes higher: zero-terminal-SNR ones start at 4096 in diffusers. From far
-/// above it the f32 latents of the stochastic schedulers overflow.
-const LARGEST_SIGMA: f64 = 10_000.0;
+/// No schedule of a trained model goes higher: zero-terminal-SNR ones start at 4096 in diffusers, those of squared
+/// cosine betas at some 20 000. From far above it the f32 latents of the stochastic schedulers overflow.
+const LARGEST_SIGMA: f64 = 100_000.0;
 
 /// The noise levels of a run in sigma, and the timestep of each.
 #[derive(Clone, Debug)]
