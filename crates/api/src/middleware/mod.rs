@@ -5,6 +5,7 @@ mod failures;
 mod panics;
 mod path;
 mod request_id;
+mod unread;
 
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub(crate) fn apply(routes: Router, config: &Arc<ApiConfig>) -> Router {
         .layer(from_fn(request_id::attach))
         // Around everything that can take time or fail, so that the span covers it.
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
+        // Outside everything that refuses a call, because a caller who is still sending must get to read the refusal.
+        .layer(from_fn_with_state(2 * config.max_body_bytes, unread::discard))
         // Outside the error bodies, because they are compressed as well. Only where the caller offered it.
         .layer(CompressionLayer::new())
         // Outside the errors, because a web page may read an error only with these headers; and outside the routes,
