@@ -220,13 +220,33 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value = "demo")]
     pub(crate) model: BenchModel,
 
-    /// Side of the square picture, a multiple of 8 [default: 512 for sd15, 128 for demo]
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=2048))]
+    /// A diffusers folder instead: model_index.json with text_encoder, unet, vae, tokenizer and scheduler beside it
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    pub(crate) folder: Option<PathBuf>,
+
+    /// Side of the square picture, a multiple of 8 [default: 128 for demo, else 512]
+    #[arg(long, value_name = "PIXELS", value_parser = bench_side)]
     pub(crate) size: Option<u32>,
 
-    /// UNet evaluations
+    /// Steps of the schedule, all of which run; some schedulers evaluate the UNet twice in a step
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) steps: u32,
+
+    /// The diffusion scheduler, by its diffusers name: LCMScheduler, DDIM, EulerDiscrete
+    #[arg(long, value_name = "NAME", default_value = "LCM", value_parser = scheduler)]
+    pub(crate) scheduler: SchedulerKind,
+
+    /// Above 1 the UNet computes every picture twice, with the prompt and without
+    #[arg(long, default_value_t = 1.0, value_parser = guidance_scale)]
+    pub(crate) guidance: f64,
+
+    /// Runs after the load, of which the median and the fastest are shown
+    #[arg(long, value_name = "RUNS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+
+    /// Pictures that share every forward of the UNet, as the server batches them
+    #[arg(long, value_name = "PICTURES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) rows: u32,
 
     /// One JSON document instead of a table
     #[arg(long)]
@@ -301,6 +321,15 @@ fn scheduler(name: &str) -> Result<SchedulerKind, String> {
     })
 }
 
+fn bench_side(text: &str) -> Result<u32, String> {
+    let side: u32 = text.parse().map_err(|_| "not a whole number".to_owned())?;
+    if (8..=2048).contains(&side) && side.is_multiple_of(8) {
+        Ok(side)
+    } else {
+        Err("not a multiple of 8 in 8..=2048".to_owned())
+    }
+}
+
 fn image_format(name: &str) -> Result<ImageFormat, String> {
     ImageFormat::parse(name).ok_or_else(|| "the formats are png, jpeg and webp".to_owned())
 }
@@ -324,6 +353,23 @@ mod tests {
         assert_eq!(unit_interval("0.3"), Ok(0.3));
         assert!(scheduler("Nonsense").unwrap_err().contains("LCMScheduler"));
         assert_eq!(scheduler("ddim"), Ok(SchedulerKind::DDIM));
+        for bad in ["7", "0", "12", "2056", "-8", "8.0", ""] {
+            assert!(bench_side(bad).is_err(), "{bad}");
+        }
+        assert_eq!(bench_side("768"), Ok(768));
+    }
+
+    #[test]
+    fn bench_takes_one_model_and_names_the_way_it_runs() {
+        let bench = |more: &[&str]| Args::try_parse_from(["pentimento", "bench"].iter().chain(more));
+        assert!(bench(&["--folder", "x", "--model", "sd15"]).is_err());
+        assert!(bench(&["--rows", "0"]).is_err());
+        assert!(bench(&["--repeat", "0"]).is_err());
+        let Command::Bench(args) = bench(&["--folder", "x"]).unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!(args.scheduler, SchedulerKind::LCM);
+        assert_eq!((args.guidance, args.repeat, args.rows), (1.0, 1, 1));
     }
 
     #[test]

@@ -2,86 +2,104 @@
 //!
 //! It runs the three acts of the pipeline on this thread, the same code as the server, without the engine around it.
 
+mod timings;
+
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use pentimento_catalog::{Catalog, ModelKind};
+use pentimento_catalog::{Catalog, ModelEntry, ModelKind, Source};
 use pentimento_pipeline::{StableDiffusion, seeded};
 use pentimento_types::{
-    Clock as _, GenerationRequest, ImageFormat, ImageSource, ModelId, RgbPicture, SchedulerChoice,
-    SchedulerKind, Size, SystemClock, Task,
+    Clock as _, GenerationRequest, ImageFormat, ImageSource, ModelId, RgbPicture, SchedulerChoice, Size,
+    SystemClock, Task,
 };
 use serde_json::json;
 
 use crate::args::{BenchArgs, BenchModel};
+use crate::config::ConfigError;
 use crate::machine::{Machine, gibibytes, peak_memory};
 use crate::output;
+
+use timings::{RunSeconds, Summary};
 
 /// Weights and picture are the same in every run.
 const SEED: u64 = 1;
 
-/// Seconds of each part.
-#[derive(Debug, Default)]
-struct Timings {
+/// Everything that was measured.
+#[derive(Debug)]
+struct Report {
+    /// Until the weights are ready.
     load: f64,
-    text_encode: f64,
-    /// Schedule and start noise are in here too; they take milliseconds.
-    vae_encode: f64,
-    evaluations: Vec<f64>,
-    vae_decode: f64,
-}
-
-impl Timings {
-    /// From the request to the picture, the model being there.
-    fn picture(&self) -> f64 {
-        self.text_encode + self.vae_encode + self.evaluations.iter().sum::<f64>() + self.vae_decode
-    }
+    runs: Vec<RunSeconds>,
 }
 
 /// Measures and prints.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let side = args.size.unwrap_or(match args.model {
-        BenchModel::Demo => 128,
-        BenchModel::Sd15 => 512,
+    let side = args.size.unwrap_or(match (&args.folder, args.model) {
+        (None, BenchModel::Demo) => 128,
+        (Some(_), _) | (None, BenchModel::Sd15) => 512,
     });
-    let timings = measure(args, side)?;
+    let report = measure(args, side)?;
     if args.json {
-        output::line(serde_json::to_string_pretty(&as_json(args, side, &timings))?);
+        output::line(serde_json::to_string_pretty(&as_json(args, side, &report))?);
     } else {
-        print(args, side, &timings);
+        print(args, side, &report);
     }
     Ok(())
 }
 
-fn measure(args: &BenchArgs, side: u32) -> anyhow::Result<Timings> {
-    let mut timings = Timings::default();
+fn measure(args: &BenchArgs, side: u32) -> anyhow::Result<Report> {
     let picture = gradient(side)?;
-    let request = request(args.steps);
+    let request = request(args);
 
     let start = SystemClock.now();
-    let model = load(args.model)?;
-    timings.load = seconds_since(start);
+    let model = match &args.folder {
+        Some(folder) => load_folder(folder)?,
+        None => load(args.model)?,
+    };
+    let load = seconds_since(start);
 
-    let start = SystemClock.now();
-    model.encode_prompts(&request)?;
-    timings.text_encode = seconds_since(start);
+    let runs = (0..args.repeat)
+        .map(|_| measure_run(&model, &request, &picture))
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Report { load, runs })
+}
 
-    // `prepare` encodes the text once more, which is taken off again: a second VAE pass would cost much more.
-    let start = SystemClock.now();
-    let state = model.prepare(&request, &picture)?.pop();
-    timings.vae_encode = (seconds_since(start) - timings.text_encode).max(0.0);
+fn measure_run(
+    model: &StableDiffusion,
+    request: &GenerationRequest,
+    picture: &RgbPicture,
+) -> anyhow::Result<RunSeconds> {
+    let mut run = RunSeconds::default();
 
-    let mut state = state.context("a request for one picture has one state")?;
-    while state.evaluations_left() > 0 {
+    let text_encode = || -> anyhow::Result<f64> {
         let start = SystemClock.now();
-        model.denoise(&mut [&mut state])?;
-        timings.evaluations.push(seconds_since(start));
+        model.encode_prompts(request)?;
+        Ok(seconds_since(start))
+    };
+    run.text_encode = text_encode()?;
+
+    // `prepare` encodes the text too, which is taken off again: a second VAE pass would cost much more.
+    // What is taken off is a second encoding, because the first one of a process takes longer.
+    let again = text_encode()?;
+    let start = SystemClock.now();
+    let mut states = model.prepare(request, picture)?;
+    run.vae_encode = (seconds_since(start) - again).max(0.0);
+
+    let mut rows: Vec<_> = states.iter_mut().collect();
+    while rows.iter().all(|row| row.evaluations_left() > 0) {
+        let start = SystemClock.now();
+        model.denoise(&mut rows)?;
+        run.evaluations.push(seconds_since(start));
     }
 
-    let start = SystemClock.now();
-    model.finish(state)?;
-    timings.vae_decode = seconds_since(start);
-    Ok(timings)
+    for state in states {
+        let start = SystemClock.now();
+        model.finish(state)?;
+        run.vae_decodes.push(seconds_since(start));
+    }
+    Ok(run)
 }
 
 fn load(model: BenchModel) -> anyhow::Result<StableDiffusion> {
@@ -94,7 +112,30 @@ fn load(model: BenchModel) -> anyhow::Result<StableDiffusion> {
     }
 }
 
-fn request(steps: u32) -> GenerationRequest {
+/// A folder needs no catalogue here: nobody names it but whoever started the command.
+fn load_folder(folder: &Path) -> anyhow::Result<StableDiffusion> {
+    if !folder.join("model_index.json").is_file() {
+        return Err(ConfigError::Arguments {
+            problem: format!(
+                "{} is no diffusers folder: there is no model_index.json in it",
+                folder.display()
+            ),
+        }
+        .into());
+    }
+    let entry = ModelEntry {
+        name: folder.display().to_string(),
+        aliases: Vec::new(),
+        kind: ModelKind::Checkpoint,
+        source: Source::Path(folder.to_owned()),
+        sha256: None,
+        base: None,
+        role: None,
+    };
+    Ok(StableDiffusion::load_on_cpu(&entry)?)
+}
+
+fn request(args: &BenchArgs) -> GenerationRequest {
     GenerationRequest {
         task: Task::Img2Img,
         model: ModelId::new("bench"),
@@ -104,15 +145,15 @@ fn request(steps: u32) -> GenerationRequest {
         init_image: ImageSource::Inline(bytes::Bytes::new()),
         prompt: "a photograph of a cup of coffee on a wooden table".to_owned(),
         negative_prompt: String::new(),
-        image_count: 1,
-        steps,
+        image_count: args.rows,
+        steps: args.steps,
         // All steps run.
         strength: 1.0,
-        guidance_scale: 1.0,
+        guidance_scale: args.guidance,
         seed: SEED,
         clip_skip: 1,
         scheduler: SchedulerChoice {
-            kind: Some(SchedulerKind::LCM),
+            kind: Some(args.scheduler),
             ..SchedulerChoice::default()
         },
         output_format: ImageFormat::Png,
@@ -139,49 +180,82 @@ fn seconds_since(start: Instant) -> f64 {
     (SystemClock.now() - start).as_secs_f64()
 }
 
-fn name_of(model: BenchModel) -> &'static str {
-    match model {
-        BenchModel::Demo => "demo",
-        BenchModel::Sd15 => "sd15",
+fn name_of(args: &BenchArgs) -> String {
+    match (&args.folder, args.model) {
+        (Some(folder), _) => folder.display().to_string(),
+        (None, BenchModel::Demo) => "demo".to_owned(),
+        (None, BenchModel::Sd15) => "sd15".to_owned(),
     }
 }
 
-fn print(args: &BenchArgs, side: u32, timings: &Timings) {
+fn print(args: &BenchArgs, side: u32, report: &Report) {
     let machine = Machine::look();
-    let show = |what: &str, seconds: f64| output::line(format_args!("{what:<14} {seconds:>9.3} s"));
     output::line(format_args!(
-        "{} at {side}x{side}, {} steps, on {} with {} threads",
-        name_of(args.model),
+        "{} at {side}x{side}, {} steps of {} with guidance {}, on {} with {} threads",
+        name_of(args),
         args.steps,
+        args.scheduler,
+        args.guidance,
         machine.isa,
         machine.cores
     ));
-    show("load", timings.load);
-    show("text encode", timings.text_encode);
-    show("VAE encode", timings.vae_encode);
-    for (index, seconds) in timings.evaluations.iter().enumerate() {
-        show(&format!("evaluation {}", index + 1), *seconds);
+    let show = |what: &str, seconds: f64| output::line(format_args!("{what:<18} {seconds:>9.3} s"));
+    show("load", report.load);
+    match report.runs.as_slice() {
+        // The first evaluation often differs from the others, which a median would hide.
+        [run] if args.rows == 1 => print_run(run),
+        runs => print_summary(args, runs),
     }
-    show("VAE decode", timings.vae_decode);
-    show("picture", timings.picture());
     let peak = peak_memory().map_or_else(|| "unknown".to_owned(), gibibytes);
-    output::line(format_args!("{:<14} {peak:>11}", "peak memory"));
+    output::line(format_args!("{:<18} {peak:>11}", "peak memory"));
 }
 
-fn as_json(args: &BenchArgs, side: u32, timings: &Timings) -> serde_json::Value {
+fn print_run(run: &RunSeconds) {
+    let show = |what: &str, seconds: f64| output::line(format_args!("{what:<18} {seconds:>9.3} s"));
+    show("text encode", run.text_encode);
+    show("VAE encode", run.vae_encode);
+    for (index, seconds) in run.evaluations.iter().enumerate() {
+        show(&format!("evaluation {}", index + 1), *seconds);
+    }
+    show("VAE decode", run.vae_decodes.iter().sum());
+    show("picture", run.whole());
+}
+
+fn print_summary(args: &BenchArgs, runs: &[RunSeconds]) {
+    let (median, fastest) = (
+        Summary::median(runs, args.rows),
+        Summary::fastest(runs, args.rows),
+    );
+    let show = |what: &str, part: fn(&Summary) -> f64| {
+        let (median, fastest) = (part(&median), part(&fastest));
+        output::line(format_args!("{what:<18} {median:>9.3} s {fastest:>11.3} s"));
+    };
+    output::line(format_args!(
+        "{:<18} {:>11} {:>13}   of {} runs of {} rows",
+        "", "median", "fastest", args.repeat, args.rows
+    ));
+    show("text encode", |of| of.text_encode);
+    show("VAE encode", |of| of.vae_encode);
+    show("evaluation", |of| of.evaluation);
+    show("evaluation per row", |of| of.evaluation_per_row);
+    show("VAE decode", |of| of.vae_decode);
+    show("picture", |of| of.picture);
+}
+
+fn as_json(args: &BenchArgs, side: u32, report: &Report) -> serde_json::Value {
     let machine = Machine::look();
     json!({
-        "model": name_of(args.model),
+        "model": name_of(args),
         "size": side,
         "steps": args.steps,
-        "seconds": {
-            "load": timings.load,
-            "text_encode": timings.text_encode,
-            "vae_encode": timings.vae_encode,
-            "evaluations": timings.evaluations,
-            "vae_decode": timings.vae_decode,
-            "picture": timings.picture(),
-        },
+        "scheduler": args.scheduler.class_name(),
+        "guidance": args.guidance,
+        "rows": args.rows,
+        "repeat": args.repeat,
+        "load_seconds": report.load,
+        "seconds": Summary::median(&report.runs, args.rows),
+        "fastest_seconds": Summary::fastest(&report.runs, args.rows),
+        "runs": report.runs,
         "peak_memory_bytes": peak_memory(),
         "isa": machine.isa,
         "threads": machine.cores,
@@ -191,7 +265,18 @@ fn as_json(args: &BenchArgs, side: u32, timings: &Timings) -> serde_json::Value 
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::{Args, Command};
+
+    fn bench(more: &[&str]) -> BenchArgs {
+        let args = Args::try_parse_from(["pentimento", "bench"].iter().chain(more)).unwrap();
+        let Command::Bench(args) = args.command else {
+            panic!("another command")
+        };
+        args
+    }
 
     #[test]
     fn the_picture_is_square_and_not_flat() {
@@ -207,14 +292,39 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_add_up_to_the_picture() {
-        let timings = Timings {
-            load: 9.0,
-            text_encode: 1.0,
-            vae_encode: 2.0,
-            evaluations: vec![3.0, 4.0],
-            vae_decode: 5.0,
-        };
-        assert!((timings.picture() - 15.0).abs() < 1e-9);
+    fn every_row_of_every_run_is_measured() {
+        let args = bench(&[
+            "--scheduler",
+            "DDIM",
+            "--guidance",
+            "3",
+            "--rows",
+            "2",
+            "--repeat",
+            "2",
+            "--steps",
+            "3",
+        ]);
+        let report = measure(&args, 64).unwrap();
+        let json = as_json(&args, 64, &report);
+        assert_eq!(json["scheduler"], "DDIMScheduler");
+        assert_eq!(json["runs"].as_array().map(Vec::len), Some(2));
+        assert_eq!(json["runs"][1]["evaluations"].as_array().map(Vec::len), Some(3));
+        assert_eq!(json["runs"][1]["vae_decodes"].as_array().map(Vec::len), Some(2));
+        let (forward, row) = (
+            &json["seconds"]["evaluation"],
+            &json["seconds"]["evaluation_per_row"],
+        );
+        assert_eq!(forward.as_f64().unwrap(), row.as_f64().unwrap() * 2.0);
+    }
+
+    #[test]
+    fn a_folder_without_a_model_is_a_wrong_argument() {
+        let empty = tempfile::tempdir().unwrap();
+        for folder in [empty.path(), &empty.path().join("none")] {
+            let error = load_folder(folder).unwrap_err();
+            assert!(error.is::<ConfigError>());
+            assert!(error.to_string().contains("model_index.json"), "{error}");
+        }
     }
 }
