@@ -107,8 +107,8 @@ def command(contestant, case, args):
 def measure(contestant, case, args):
     """One process: its JSON without the pictures to discard, or what went wrong."""
     threads = str(args.threads)
-    environment = {**os.environ, "RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads,
-                   "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    environment = {**os.environ, "RAYON_NUM_THREADS": threads, "CANDLE_NUM_THREADS": threads,
+                   "OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     entry = {"contestant": contestant, "case": str(case), "load_average": round(os.getloadavg()[0], 2)}
     start = time.monotonic()
     try:
