@@ -1,8 +1,8 @@
 //! The networks of Stable Diffusion: CLIP's tokenizer and text encoder, the UNet, the autoencoder.
 //!
 //! Sizes come from each checkpoint's `config.json`. Every forward is batch invariant: row i of the result is the same,
-//! bit for bit, whatever else is in the batch; the layers keep that promise by never giving a matrix product a shape
-//! that depends on the number of rows. Attention never holds more than a bounded buffer of scores.
+//! bit for bit, whatever else is in the batch, because every kernel under it is (`pentimento-kernels`). Outside, tensors
+//! have candle's order of axes, (B, C, h, w); inside, channels are innermost.
 
 mod clip;
 mod config;

@@ -6,7 +6,7 @@ use crate::config::{divides, only};
 
 /// The activation inside the text encoder's layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub(crate) enum Activation {
+pub(crate) enum HiddenAct {
     /// x · sigmoid(1.702 x): OpenAI's CLIP.
     #[serde(rename = "quick_gelu")]
     QuickGelu,
@@ -33,7 +33,7 @@ pub struct ClipTextConfig {
     /// Number of positions: the longest text in tokens, 77.
     pub max_position_embeddings: usize,
     pub(crate) layer_norm_eps: f32,
-    pub(crate) hidden_act: Activation,
+    pub(crate) hidden_act: HiddenAct,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +53,7 @@ struct RawConfig {
     #[serde(default = "layer_norm_eps")]
     layer_norm_eps: f32,
     #[serde(default = "hidden_act")]
-    hidden_act: Activation,
+    hidden_act: HiddenAct,
     use_attention_mask: Option<serde_json::Value>,
 }
 
@@ -79,8 +79,8 @@ fn max_position_embeddings() -> usize {
 fn layer_norm_eps() -> f32 {
     1e-5
 }
-fn hidden_act() -> Activation {
-    Activation::QuickGelu
+fn hidden_act() -> HiddenAct {
+    HiddenAct::QuickGelu
 }
 
 impl TryFrom<RawConfig> for ClipTextConfig {

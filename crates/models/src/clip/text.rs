@@ -1,12 +1,13 @@
 //! CLIP's text encoder (Radford et al., 2021; transformers `modeling_clip.py`): tokens to hidden states.
 
-use candle_core::{Device, IndexOp, Result, Tensor};
+use candle_core::{DType, IndexOp, Result, Tensor};
 use candle_nn::VarBuilder;
+use pentimento_kernels::{Activation, LayerNorm, Linear, Mask, attend};
 
-use super::config::{Activation, ClipTextConfig};
+use super::config::{ClipTextConfig, HiddenAct};
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{LayerNorm, Linear, attend};
+use crate::layers::{layer_norm, linear};
 
 /// The text encoder.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl ClipText {
             layers: (0..config.num_hidden_layers)
                 .map(|i| Layer::new(config, &layers.pp(i)))
                 .collect::<Result<_>>()?,
-            final_norm: LayerNorm::new(width, config.layer_norm_eps, &vb.pp("final_layer_norm"))?,
+            final_norm: layer_norm(width, config.layer_norm_eps, &vb.pp("final_layer_norm"))?,
             config: config.clone(),
         })
     }
@@ -80,25 +81,17 @@ impl ClipText {
 
     fn encode(&self, ids: &Tensor, layers: usize) -> Result<Tensor> {
         let (b, t) = ids.dims2()?;
-        let mask = causal_mask(t, ids.device())?.to_dtype(self.tokens.dtype())?;
         let mut x = self
             .tokens
             .index_select(&ids.flatten_all()?, 0)?
+            .to_dtype(DType::F32)?
             .reshape((b, t, ()))?
-            .broadcast_add(&self.positions.i(..t)?)?;
+            .broadcast_add(&self.positions.i(..t)?.to_dtype(DType::F32)?)?;
         for layer in &self.layers[..layers] {
-            x = layer.forward(&x, &mask)?;
+            x = layer.forward(&x)?;
         }
         self.final_norm.forward(&x)
     }
-}
-
-/// 0 where a token may look (itself and before), minus infinity elsewhere: (T, T).
-fn causal_mask(t: usize, device: &Device) -> Result<Tensor> {
-    let values: Vec<f32> = (0..t * t)
-        .map(|i| if i % t > i / t { f32::NEG_INFINITY } else { 0.0 })
-        .collect();
-    Tensor::from_vec(values, (t, t), device)
 }
 
 #[derive(Debug)]
@@ -125,32 +118,29 @@ impl Layer {
         let attention = vb.pp("self_attn");
         let mlp = vb.pp("mlp");
         Ok(Self {
-            norm1: LayerNorm::new(width, eps, &vb.pp("layer_norm1"))?,
-            q: Linear::new(width, width, &attention.pp("q_proj"))?,
-            k: Linear::new(width, width, &attention.pp("k_proj"))?,
-            v: Linear::new(width, width, &attention.pp("v_proj"))?,
-            out: Linear::new(width, width, &attention.pp("out_proj"))?,
-            norm2: LayerNorm::new(width, eps, &vb.pp("layer_norm2"))?,
-            fc1: Linear::new(width, inner, &mlp.pp("fc1"))?,
-            fc2: Linear::new(inner, width, &mlp.pp("fc2"))?,
+            norm1: layer_norm(width, eps, &vb.pp("layer_norm1"))?,
+            q: linear(width, width, &attention.pp("q_proj"))?,
+            k: linear(width, width, &attention.pp("k_proj"))?,
+            v: linear(width, width, &attention.pp("v_proj"))?,
+            out: linear(width, width, &attention.pp("out_proj"))?,
+            norm2: layer_norm(width, eps, &vb.pp("layer_norm2"))?,
+            fc1: linear(width, inner, &mlp.pp("fc1"))?,
+            fc2: linear(inner, width, &mlp.pp("fc2"))?,
             heads: config.num_attention_heads,
-            activation: config.hidden_act,
+            activation: match config.hidden_act {
+                HiddenAct::QuickGelu => Activation::QuickGelu,
+                HiddenAct::Gelu => Activation::Gelu,
+            },
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.norm1.forward(x)?;
-        let (q, k, v) = (
-            self.q.forward_transposed(&y)?,
-            self.k.forward_transposed(&y)?,
-            self.v.forward_transposed(&y)?,
-        );
-        let x = (x + self.out.forward(&attend(&q, &k, &v, self.heads, Some(mask))?)?)?;
-        let y = self.fc1.forward(&self.norm2.forward(&x)?)?;
-        let y = match self.activation {
-            Activation::QuickGelu => (&y * candle_nn::ops::sigmoid(&(&y * 1.702)?)?)?,
-            Activation::Gelu => y.gelu_erf()?,
-        };
-        x + self.fc2.forward(&y)?
+        let project = |layer: &Linear| layer.forward(&y, Activation::None, None);
+        let (q, k, v) = (project(&self.q)?, project(&self.k)?, project(&self.v)?);
+        let y = attend(&q, &k, &v, self.heads, Mask::Causal)?;
+        let x = self.out.forward(&y, Activation::None, Some(x))?;
+        let y = self.fc1.forward(&self.norm2.forward(&x)?, self.activation, None)?;
+        self.fc2.forward(&y, Activation::None, Some(&x))
     }
 }

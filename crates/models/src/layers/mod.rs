@@ -1,11 +1,10 @@
-//! The layers that all networks are built of, each batch invariant.
+//! The layers that all networks are built of: named weights on one side, the kernels on the other. Pictures are
+//! (B, h, w, C), tokens (B, T, D).
 
-mod attention;
 mod conv;
 mod linear;
 mod norm;
 
-pub(crate) use attention::attend;
-pub(crate) use conv::{Conv, upsample_to};
-pub(crate) use linear::{Linear, Pointwise};
-pub(crate) use norm::{GroupNorm, LayerNorm};
+pub(crate) use conv::{Step, conv};
+pub(crate) use linear::{geglu, linear, linear_without_bias, pointwise};
+pub(crate) use norm::{group_norm, layer_norm};

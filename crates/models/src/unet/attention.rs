@@ -3,17 +3,18 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use pentimento_kernels::{Activation, GroupNorm, LayerNorm, Linear, Mask, attend};
 
 use super::UNetConfig;
-use crate::layers::{GroupNorm, LayerNorm, Linear, Pointwise, attend};
+use crate::layers::{geglu, group_norm, layer_norm, linear, linear_without_bias, pointwise};
 
 /// Norm, projection to tokens, transformer blocks, projection back, residual.
 #[derive(Debug)]
 pub(super) struct Transformer {
     norm: GroupNorm,
-    proj_in: Pointwise,
+    proj_in: Linear,
     blocks: Vec<Block>,
-    proj_out: Pointwise,
+    proj_out: Linear,
 }
 
 impl Transformer {
@@ -22,15 +23,15 @@ impl Transformer {
         let width = config.block_out_channels[level];
         let projection = |name: &str| {
             if config.use_linear_projection {
-                Pointwise::matrix(width, width, &vb.pp(name))
+                linear(width, width, &vb.pp(name))
             } else {
-                Pointwise::kernel(width, width, &vb.pp(name))
+                pointwise(width, width, &vb.pp(name))
             }
         };
         let blocks = vb.pp("transformer_blocks");
         Ok(Self {
             // This norm's epsilon is fixed in the reference, unlike the other norms' of the UNet.
-            norm: GroupNorm::new(config.norm_num_groups, width, 1e-6, &vb.pp("norm"))?,
+            norm: group_norm(config.norm_num_groups, width, 1e-6, &vb.pp("norm"))?,
             proj_in: projection("proj_in")?,
             blocks: (0..config.transformer_layers[level])
                 .map(|i| {
@@ -46,14 +47,16 @@ impl Transformer {
         })
     }
 
-    /// `x`: (B, C, h, w); `context`: (B, T, D).
+    /// `x`: (B, h, w, C); `context`: (B, T, D).
     pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let (_, _, h, w) = x.dims4()?;
-        let mut tokens = self.proj_in.to_tokens(&self.norm.forward(x)?)?;
+        let (b, h, w, c) = x.dims4()?;
+        let y = self.norm.of(x, false)?.apply(x)?.reshape((b, h * w, c))?;
+        let mut tokens = self.proj_in.forward(&y, Activation::None, None)?;
         for block in &self.blocks {
-            tokens = block.forward(tokens, context)?;
+            tokens = block.forward(&tokens, context)?;
         }
-        self.proj_out.to_picture(&tokens, (h, w))? + x
+        let tokens = tokens.reshape((b, h, w, c))?;
+        self.proj_out.forward(&tokens, Activation::None, Some(x))
     }
 }
 
@@ -69,7 +72,7 @@ struct Block {
 
 impl Block {
     fn new(width: usize, context: usize, heads: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let norm = |name: &str| LayerNorm::new(width, 1e-5, &vb.pp(name));
+        let norm = |name: &str| layer_norm(width, 1e-5, &vb.pp(name));
         Ok(Self {
             norm1: norm("norm1")?,
             to_self: Attention::new(width, width, heads, &vb.pp("attn1"))?,
@@ -80,13 +83,13 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: Tensor, context: &Tensor) -> Result<Tensor> {
-        let y = self.norm1.forward(&x)?;
-        let x = (self.to_self.forward(&y, &y)? + x)?;
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let y = self.norm1.forward(x)?;
+        let x = self.to_self.forward(&y, &y, x)?;
         let y = self.norm2.forward(&x)?;
-        let x = (self.to_text.forward(&y, context)? + x)?;
+        let x = self.to_text.forward(&y, context, &x)?;
         let y = self.norm3.forward(&x)?;
-        self.feed_forward.forward(&y)? + x
+        self.feed_forward.forward(&y, &x)
     }
 }
 
@@ -102,43 +105,42 @@ struct Attention {
 impl Attention {
     fn new(width: usize, context: usize, heads: usize, vb: &VarBuilder<'_>) -> Result<Self> {
         Ok(Self {
-            q: Linear::without_bias(width, width, &vb.pp("to_q"))?,
-            k: Linear::without_bias(context, width, &vb.pp("to_k"))?,
-            v: Linear::without_bias(context, width, &vb.pp("to_v"))?,
-            out: Linear::new(width, width, &vb.pp("to_out").pp(0))?,
+            q: linear_without_bias(width, width, &vb.pp("to_q"))?,
+            k: linear_without_bias(context, width, &vb.pp("to_k"))?,
+            v: linear_without_bias(context, width, &vb.pp("to_v"))?,
+            out: linear(width, width, &vb.pp("to_out").pp(0))?,
             heads,
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let q = self.q.forward_transposed(x)?;
-        let k = self.k.forward_transposed(context)?;
-        let v = self.v.forward_transposed(context)?;
-        self.out.forward(&attend(&q, &k, &v, self.heads, None)?)
+    /// `x` attends to `context`; `residual` is added.
+    fn forward(&self, x: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let q = self.q.forward(x, Activation::None, None)?;
+        let k = self.k.forward(context, Activation::None, None)?;
+        let v = self.v.forward(context, Activation::None, None)?;
+        let y = attend(&q, &k, &v, self.heads, Mask::None)?;
+        self.out.forward(&y, Activation::None, Some(residual))
     }
 }
 
-/// GEGLU (Shazeer, 2020) with the error-function GELU, four times as wide inside.
+/// GEGLU, four times as wide inside.
 #[derive(Debug)]
 struct FeedForward {
-    hidden: Linear,
-    gate: Linear,
+    gated: Linear,
     out: Linear,
 }
 
 impl FeedForward {
     fn new(width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
         let net = vb.pp("net");
-        let (hidden, gate) = Linear::halves(width, 4 * width, &net.pp(0).pp("proj"))?;
         Ok(Self {
-            hidden,
-            gate,
-            out: Linear::new(4 * width, width, &net.pp(2))?,
+            gated: geglu(width, 4 * width, &net.pp(0).pp("proj"))?,
+            out: linear(4 * width, width, &net.pp(2))?,
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.gate.forward(x)?.gelu_erf()?;
-        self.out.forward(&(self.hidden.forward(x)? * gate)?)
+    fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let y = self.gated.forward(x, Activation::None, None)?;
+        self.out.forward(&y, Activation::None, Some(residual))
     }
 }

@@ -2,47 +2,58 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, join_channels};
 
 use super::UNetConfig;
 use super::attention::Transformer;
-use crate::layers::{Conv, GroupNorm, Linear, Pointwise, upsample_to};
+use crate::layers::{Step, conv, group_norm, linear, pointwise};
 
 /// Two convolutions with the time embedding added between them, and a residual.
 #[derive(Debug)]
 struct ResBlock {
     norm1: GroupNorm,
-    conv1: Conv,
+    conv1: Conv2d,
     time: Linear,
     norm2: GroupNorm,
-    conv2: Conv,
-    shortcut: Option<Pointwise>,
+    conv2: Conv2d,
+    shortcut: Option<Linear>,
 }
 
 impl ResBlock {
     fn new(config: &UNetConfig, input: usize, output: usize, vb: &VarBuilder<'_>) -> Result<Self> {
         let norm =
-            |width, name: &str| GroupNorm::new(config.norm_num_groups, width, config.norm_eps, &vb.pp(name));
-        let shortcut = || Pointwise::kernel(input, output, &vb.pp("conv_shortcut"));
+            |width, name: &str| group_norm(config.norm_num_groups, width, config.norm_eps, &vb.pp(name));
+        let shortcut = || pointwise(input, output, &vb.pp("conv_shortcut"));
         Ok(Self {
             norm1: norm(input, "norm1")?,
-            conv1: Conv::same(input, output, &vb.pp("conv1"))?,
-            time: Linear::new(config.time_embed_dim, output, &vb.pp("time_emb_proj"))?,
+            conv1: conv(input, output, Step::Same, &vb.pp("conv1"))?,
+            time: linear(config.time_embed_dim, output, &vb.pp("time_emb_proj"))?,
             norm2: norm(output, "norm2")?,
-            conv2: Conv::same(output, output, &vb.pp("conv2"))?,
+            conv2: conv(output, output, Step::Same, &vb.pp("conv2"))?,
             shortcut: (input != output).then(shortcut).transpose()?,
         })
     }
 
     /// `time`: (B, 1, width), activated.
     fn forward(&self, x: &Tensor, time: &Tensor) -> Result<Tensor> {
-        let y = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
-        let (b, c, _, _) = y.dims4()?;
-        let y = y.broadcast_add(&self.time.forward(time)?.reshape((b, c, 1, 1))?)?;
-        let y = self.conv2.forward(&self.norm2.forward_silu(&y)?)?;
-        match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x)? + y,
-            None => x + y,
-        }
+        let time = self.time.forward(time, Activation::None, None)?;
+        let norm = self.norm1.of(x, true)?;
+        let around = Around {
+            norm: Some(&norm),
+            row_bias: Some(&time),
+            ..Around::default()
+        };
+        let y = self.conv1.forward(x, around)?;
+        let shortcut = self.shortcut.as_ref();
+        let shortcut = shortcut.map(|layer| layer.forward(x, Activation::None, None));
+        let shortcut = shortcut.transpose()?;
+        let norm = self.norm2.of(&y, true)?;
+        let around = Around {
+            norm: Some(&norm),
+            residual: Some(shortcut.as_ref().unwrap_or(x)),
+            ..Around::default()
+        };
+        self.conv2.forward(&y, around)
     }
 }
 
@@ -50,7 +61,7 @@ impl ResBlock {
 #[derive(Debug)]
 pub(super) struct DownBlock {
     layers: Vec<(ResBlock, Option<Transformer>)>,
-    downsample: Option<Conv>,
+    downsample: Option<Conv2d>,
 }
 
 impl DownBlock {
@@ -65,11 +76,11 @@ impl DownBlock {
                 config.down_attention[level].then(transformer).transpose()?,
             ))
         };
-        let downsample = vb.pp("downsamplers").pp(0).pp("conv");
+        let halving = |step| conv(output, output, step, &vb.pp("downsamplers").pp(0).pp("conv"));
         let downsample = match (level + 1 == config.levels(), config.downsample_padding) {
             (true, _) => None,
-            (false, 0) => Some(Conv::halving_after_right_bottom_pad(output, &downsample)?),
-            (false, _) => Some(Conv::halving(output, &downsample)?),
+            (false, 0) => Some(halving(Step::HalvingAfterRightBottomPad)?),
+            (false, _) => Some(halving(Step::Halving)?),
         };
         Ok(Self {
             layers: (0..config.layers_per_block[level])
@@ -94,7 +105,7 @@ impl DownBlock {
             skips.push(x.clone());
         }
         if let Some(downsample) = &self.downsample {
-            x = downsample.forward(&x)?;
+            x = downsample.forward(&x, Around::default())?;
             skips.push(x.clone());
         }
         Ok(x)
@@ -130,7 +141,7 @@ impl MidBlock {
 #[derive(Debug)]
 pub(super) struct UpBlock {
     layers: Vec<(ResBlock, Option<Transformer>)>,
-    upsample: Option<Conv>,
+    upsample: Option<Conv2d>,
 }
 
 impl UpBlock {
@@ -152,7 +163,7 @@ impl UpBlock {
                 config.up_attention[index].then(transformer).transpose()?,
             ))
         };
-        let upsample = || Conv::same(output, output, &vb.pp("upsamplers").pp(0).pp("conv"));
+        let upsample = || conv(output, output, Step::Same, &vb.pp("upsamplers").pp(0).pp("conv"));
         Ok(Self {
             layers: (0..count).map(layer).collect::<Result<_>>()?,
             upsample: (level > 0).then(upsample).transpose()?,
@@ -170,15 +181,19 @@ impl UpBlock {
             let Some(skip) = skips.pop() else {
                 candle_core::bail!("the way up has more layers than the way down has left results");
             };
-            x = resnet.forward(&Tensor::cat(&[&x, &skip], 1)?, time)?;
+            x = resnet.forward(&join_channels(&x, &skip)?, time)?;
             if let Some(transformer) = transformer {
                 x = transformer.forward(&x, context)?;
             }
         }
         // The next level's size is that of its kept results: twice this one's, or one less where halving rounded up.
         if let (Some(conv), Some(next)) = (&self.upsample, skips.last()) {
-            let (_, _, h, w) = next.dims4()?;
-            x = conv.forward(&upsample_to(&x, (h, w))?)?;
+            let (_, h, w, _) = next.dims4()?;
+            let around = Around {
+                upsample: Some((h, w)),
+                ..Around::default()
+            };
+            x = conv.forward(&x, around)?;
         }
         Ok(x)
     }

@@ -9,6 +9,7 @@ mod time_embedding;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use pentimento_kernels::{Around, Conv2d, GroupNorm, channels_first, channels_last};
 
 pub use self::config::UNetConfig;
 pub use self::time_embedding::guidance_embedding;
@@ -17,18 +18,18 @@ use self::blocks::{DownBlock, MidBlock, UpBlock};
 use self::time_embedding::{TimeEmbedding, timestep_embedding};
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{Conv, GroupNorm};
+use crate::layers::{Step, conv, group_norm};
 
 /// The network that predicts the noise in a latent.
 #[derive(Debug)]
 pub struct UNet {
-    conv_in: Conv,
+    conv_in: Conv2d,
     time: TimeEmbedding,
     down: Vec<DownBlock>,
     mid: MidBlock,
     up: Vec<UpBlock>,
     norm_out: GroupNorm,
-    conv_out: Conv,
+    conv_out: Conv2d,
     config: UNetConfig,
 }
 
@@ -48,18 +49,18 @@ impl UNet {
         let down = |i: usize| DownBlock::new(config, i, &vb.pp("down_blocks").pp(i));
         let up = |i: usize| UpBlock::new(config, i, &vb.pp("up_blocks").pp(i));
         Ok(Self {
-            conv_in: Conv::same(config.in_channels, first, &vb.pp("conv_in"))?,
+            conv_in: conv(config.in_channels, first, Step::Same, &vb.pp("conv_in"))?,
             time: TimeEmbedding::new(config, &vb.pp("time_embedding"))?,
             down: (0..levels).map(down).collect::<Result<_>>()?,
             mid: MidBlock::new(config, last, &vb.pp("mid_block"))?,
             up: (0..levels).map(up).collect::<Result<_>>()?,
-            norm_out: GroupNorm::new(
+            norm_out: group_norm(
                 config.norm_num_groups,
                 first,
                 config.norm_eps,
                 &vb.pp("conv_norm_out"),
             )?,
-            conv_out: Conv::same(first, config.out_channels, &vb.pp("conv_out"))?,
+            conv_out: conv(first, config.out_channels, Step::Same, &vb.pp("conv_out"))?,
             config: config.clone(),
         })
     }
@@ -139,8 +140,8 @@ impl UNet {
         // The time embedding's length is the first width, whatever the other sizes are.
         let time = timestep_embedding(timesteps, &self.config)?.to_dtype(sample.dtype())?;
         // (B, 1, width), already through the activation that every block applies first.
-        let time = self.time.forward(&time, guidance)?.silu()?;
-        let mut x = self.conv_in.forward(sample)?;
+        let time = self.time.forward_activated(&time, guidance)?;
+        let mut x = self.conv_in.forward(&channels_last(sample)?, Around::default())?;
         let mut skips = vec![x.clone()];
         for block in &self.down {
             x = block.forward(x, &time, context, &mut skips)?;
@@ -149,7 +150,11 @@ impl UNet {
         for block in &self.up {
             x = block.forward(x, &time, context, &mut skips)?;
         }
-        let x = self.norm_out.forward_silu(&x)?;
-        self.conv_out.forward(&x)
+        let norm = self.norm_out.of(&x, true)?;
+        let around = Around {
+            norm: Some(&norm),
+            ..Around::default()
+        };
+        channels_first(&self.conv_out.forward(&x, around)?)
     }
 }

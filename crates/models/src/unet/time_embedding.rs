@@ -5,11 +5,12 @@
 
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
+use pentimento_kernels::{Activation, Linear};
 
 use super::UNetConfig;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::Linear;
+use crate::layers::{linear, linear_without_bias};
 
 /// Two linear layers on the sinusoidal embedding, to which a projected guidance embedding is added first.
 #[derive(Debug)]
@@ -22,22 +23,23 @@ pub(super) struct TimeEmbedding {
 impl TimeEmbedding {
     pub(super) fn new(config: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let (input, width) = (config.block_out_channels[0], config.time_embed_dim);
-        let guidance = |e| Linear::without_bias(e, input, &vb.pp("cond_proj"));
+        let guidance = |e| linear_without_bias(e, input, &vb.pp("cond_proj"));
         Ok(Self {
-            linear1: Linear::new(input, width, &vb.pp("linear_1"))?,
-            linear2: Linear::new(width, width, &vb.pp("linear_2"))?,
+            linear1: linear(input, width, &vb.pp("linear_1"))?,
+            linear2: linear(width, width, &vb.pp("linear_2"))?,
             guidance: config.time_cond_proj_dim.map(guidance).transpose()?,
         })
     }
 
-    /// `time`: (B, input); `guidance`: (B, E). Result: (B, 1, width).
-    pub(super) fn forward(&self, time: &Tensor, guidance: Option<&Tensor>) -> Result<Tensor> {
+    /// `time`: (B, input); `guidance`: (B, E). Result: (B, 1, width), through the SiLU that every block applies first.
+    pub(super) fn forward_activated(&self, time: &Tensor, guidance: Option<&Tensor>) -> Result<Tensor> {
         let mut x = time.unsqueeze(1)?;
         if let (Some(projection), Some(guidance)) = (&self.guidance, guidance) {
             let guidance = guidance.to_dtype(x.dtype())?.unsqueeze(1)?;
-            x = (x + projection.forward(&guidance)?)?;
+            x = projection.forward(&guidance, Activation::None, Some(&x))?;
         }
-        self.linear2.forward(&self.linear1.forward(&x)?.silu()?)
+        let x = self.linear1.forward(&x, Activation::Silu, None)?;
+        self.linear2.forward(&x, Activation::Silu, None)
     }
 }
 

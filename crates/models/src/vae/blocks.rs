@@ -2,44 +2,60 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, Mask, attend};
 
 use super::VaeConfig;
-use crate::layers::{Conv, GroupNorm, Linear, Pointwise, attend};
+use crate::layers::{Step, conv, group_norm, linear, pointwise};
 
 /// A group norm of the autoencoder, whose epsilon is fixed in the reference.
 pub(super) fn norm(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<GroupNorm> {
-    GroupNorm::new(config.norm_num_groups, width, 1e-6, vb)
+    group_norm(config.norm_num_groups, width, 1e-6, vb)
+}
+
+/// A convolution of the norm and SiLU of `x`, plus `residual`.
+pub(super) fn normalised(
+    norm: &GroupNorm,
+    conv: &Conv2d,
+    x: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let norm = norm.of(x, true)?;
+    let around = Around {
+        norm: Some(&norm),
+        residual,
+        ..Around::default()
+    };
+    conv.forward(x, around)
 }
 
 /// Two convolutions and a residual.
 #[derive(Debug)]
 pub(super) struct ResBlock {
     norm1: GroupNorm,
-    conv1: Conv,
+    conv1: Conv2d,
     norm2: GroupNorm,
-    conv2: Conv,
-    shortcut: Option<Pointwise>,
+    conv2: Conv2d,
+    shortcut: Option<Linear>,
 }
 
 impl ResBlock {
     pub(super) fn new(config: &VaeConfig, input: usize, output: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let shortcut = || Pointwise::kernel(input, output, &vb.pp("conv_shortcut"));
+        let shortcut = || pointwise(input, output, &vb.pp("conv_shortcut"));
         Ok(Self {
             norm1: norm(config, input, &vb.pp("norm1"))?,
-            conv1: Conv::same(input, output, &vb.pp("conv1"))?,
+            conv1: conv(input, output, Step::Same, &vb.pp("conv1"))?,
             norm2: norm(config, output, &vb.pp("norm2"))?,
-            conv2: Conv::same(output, output, &vb.pp("conv2"))?,
+            conv2: conv(output, output, Step::Same, &vb.pp("conv2"))?,
             shortcut: (input != output).then(shortcut).transpose()?,
         })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
-        let y = self.conv2.forward(&self.norm2.forward_silu(&y)?)?;
-        match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x)? + y,
-            None => x + y,
-        }
+        let y = normalised(&self.norm1, &self.conv1, x, None)?;
+        let shortcut = self.shortcut.as_ref();
+        let shortcut = shortcut.map(|layer| layer.forward(x, Activation::None, None));
+        let shortcut = shortcut.transpose()?;
+        normalised(&self.norm2, &self.conv2, &y, Some(shortcut.as_ref().unwrap_or(x)))
     }
 }
 
@@ -77,30 +93,32 @@ struct Attention {
     q: Linear,
     k: Linear,
     v: Linear,
-    out: Pointwise,
+    out: Linear,
 }
 
 impl Attention {
     fn new(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
         Ok(Self {
             norm: norm(config, width, &vb.pp("group_norm"))?,
-            q: Linear::new(width, width, &vb.pp("to_q"))?,
-            k: Linear::new(width, width, &vb.pp("to_k"))?,
-            v: Linear::new(width, width, &vb.pp("to_v"))?,
-            out: Pointwise::matrix(width, width, &vb.pp("to_out").pp(0))?,
+            q: linear(width, width, &vb.pp("to_q"))?,
+            k: linear(width, width, &vb.pp("to_k"))?,
+            v: linear(width, width, &vb.pp("to_v"))?,
+            out: linear(width, width, &vb.pp("to_out").pp(0))?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, _, h, w) = x.dims4()?;
-        // (B, T, C), as a view.
-        let tokens = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?;
-        let (q, k, v) = (
-            self.q.forward_transposed(&tokens)?,
-            self.k.forward_transposed(&tokens)?,
-            self.v.forward_transposed(&tokens)?,
-        );
-        let y = attend(&q, &k, &v, 1, None)?;
-        self.out.to_picture(&y, (h, w))? + x
+        let (b, h, w, c) = x.dims4()?;
+        let tokens = self.norm.of(x, false)?.apply(x)?.reshape((b, h * w, c))?;
+        let project = |layer: &Linear| layer.forward(&tokens, Activation::None, None);
+        let y = attend(
+            &project(&self.q)?,
+            &project(&self.k)?,
+            &project(&self.v)?,
+            1,
+            Mask::None,
+        )?;
+        self.out
+            .forward(&y.reshape((b, h, w, c))?, Activation::None, Some(x))
     }
 }

@@ -2,19 +2,20 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use pentimento_kernels::{Around, Conv2d, GroupNorm};
 
 use super::VaeConfig;
-use super::blocks::{MidBlock, ResBlock, norm};
-use crate::layers::{Conv, GroupNorm, upsample_to};
+use super::blocks::{MidBlock, ResBlock, norm, normalised};
+use crate::layers::{Step, conv};
 
-/// (1, latent channels, h, w) to (1, 3, H, W), after the post-quantisation convolution.
+/// (1, h, w, latent channels) to (1, H, W, 3), after the post-quantisation convolution.
 #[derive(Debug)]
 pub(super) struct Decoder {
-    conv_in: Conv,
+    conv_in: Conv2d,
     mid: MidBlock,
-    levels: Vec<(Vec<ResBlock>, Option<Conv>)>,
+    levels: Vec<(Vec<ResBlock>, Option<Conv2d>)>,
     norm_out: GroupNorm,
-    conv_out: Conv,
+    conv_out: Conv2d,
 }
 
 impl Decoder {
@@ -31,29 +32,33 @@ impl Decoder {
                 ResBlock::new(config, input, output, &vb.pp("resnets").pp(j))
             };
             let blocks = (0..=config.layers_per_block).map(block).collect::<Result<_>>()?;
-            let conv = || Conv::same(output, output, &vb.pp("upsamplers").pp(0).pp("conv"));
+            let conv = || conv(output, output, Step::Same, &vb.pp("upsamplers").pp(0).pp("conv"));
             Ok((blocks, (i < last).then(conv).transpose()?))
         };
         Ok(Self {
-            conv_in: Conv::same(config.latent_channels, widths[last], &vb.pp("conv_in"))?,
+            conv_in: conv(config.latent_channels, widths[last], Step::Same, &vb.pp("conv_in"))?,
             mid: MidBlock::new(config, widths[last], &vb.pp("mid_block"))?,
             levels: (0..widths.len()).map(level).collect::<Result<_>>()?,
             norm_out: norm(config, widths[0], &vb.pp("conv_norm_out"))?,
-            conv_out: Conv::same(widths[0], config.out_channels, &vb.pp("conv_out"))?,
+            conv_out: conv(widths[0], config.out_channels, Step::Same, &vb.pp("conv_out"))?,
         })
     }
 
     pub(super) fn forward(&self, z: &Tensor) -> Result<Tensor> {
-        let mut x = self.mid.forward(&self.conv_in.forward(z)?)?;
+        let mut x = self.mid.forward(&self.conv_in.forward(z, Around::default())?)?;
         for (blocks, upsample) in &self.levels {
             for block in blocks {
                 x = block.forward(&x)?;
             }
             if let Some(conv) = upsample {
-                let (_, _, h, w) = x.dims4()?;
-                x = conv.forward(&upsample_to(&x, (2 * h, 2 * w))?)?;
+                let (_, h, w, _) = x.dims4()?;
+                let around = Around {
+                    upsample: Some((2 * h, 2 * w)),
+                    ..Around::default()
+                };
+                x = conv.forward(&x, around)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward_silu(&x)?)
+        normalised(&self.norm_out, &self.conv_out, &x, None)
     }
 }

@@ -2,19 +2,20 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use pentimento_kernels::{Around, Conv2d, GroupNorm};
 
 use super::VaeConfig;
-use super::blocks::{MidBlock, ResBlock, norm};
-use crate::layers::{Conv, GroupNorm};
+use super::blocks::{MidBlock, ResBlock, norm, normalised};
+use crate::layers::{Step, conv};
 
-/// (1, 3, H, W) to (1, 2·latent channels, h, w), before the quantisation convolution.
+/// (1, H, W, 3) to (1, h, w, 2·latent channels), before the quantisation convolution.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    conv_in: Conv,
-    levels: Vec<(Vec<ResBlock>, Option<Conv>)>,
+    conv_in: Conv2d,
+    levels: Vec<(Vec<ResBlock>, Option<Conv2d>)>,
     mid: MidBlock,
     norm_out: GroupNorm,
-    conv_out: Conv,
+    conv_out: Conv2d,
 }
 
 impl Encoder {
@@ -30,29 +31,29 @@ impl Encoder {
             };
             let blocks = (0..config.layers_per_block).map(block).collect::<Result<_>>()?;
             let halve =
-                || Conv::halving_after_right_bottom_pad(output, &vb.pp("downsamplers").pp(0).pp("conv"));
+                || conv(output, output, Step::HalvingAfterRightBottomPad, &vb.pp("downsamplers").pp(0).pp("conv"));
             Ok((blocks, (i < last).then(halve).transpose()?))
         };
         Ok(Self {
-            conv_in: Conv::same(config.in_channels, widths[0], &vb.pp("conv_in"))?,
+            conv_in: conv(config.in_channels, widths[0], Step::Same, &vb.pp("conv_in"))?,
             levels: (0..widths.len()).map(level).collect::<Result<_>>()?,
             mid: MidBlock::new(config, widths[last], &vb.pp("mid_block"))?,
             norm_out: norm(config, widths[last], &vb.pp("conv_norm_out"))?,
-            conv_out: Conv::same(widths[last], 2 * config.latent_channels, &vb.pp("conv_out"))?,
+            conv_out: conv(widths[last], 2 * config.latent_channels, Step::Same, &vb.pp("conv_out"))?,
         })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = self.conv_in.forward(x)?;
+        let mut x = self.conv_in.forward(x, Around::default())?;
         for (blocks, halve) in &self.levels {
             for block in blocks {
                 x = block.forward(&x)?;
             }
             if let Some(halve) = halve {
-                x = halve.forward(&x)?;
+                x = halve.forward(&x, Around::default())?;
             }
         }
         let x = self.mid.forward(&x)?;
-        self.conv_out.forward(&self.norm_out.forward_silu(&x)?)
+        normalised(&self.norm_out, &self.conv_out, &x, None)
     }
 }

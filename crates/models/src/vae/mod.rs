@@ -9,6 +9,7 @@ mod encoder;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use pentimento_kernels::{Activation, Linear, channels_first, channels_last};
 
 pub use self::config::VaeConfig;
 
@@ -16,14 +17,14 @@ use self::decoder::Decoder;
 use self::encoder::Encoder;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::Pointwise;
+use crate::layers::pointwise;
 
 /// Encoder and decoder.
 #[derive(Debug)]
 pub struct Vae {
     encoder: Encoder,
-    quant: Option<Pointwise>,
-    post_quant: Option<Pointwise>,
+    quant: Option<Linear>,
+    post_quant: Option<Linear>,
     decoder: Decoder,
     config: VaeConfig,
 }
@@ -39,8 +40,8 @@ impl Vae {
 
     fn load(config: &VaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let latent = config.latent_channels;
-        let quant = || Pointwise::kernel(2 * latent, 2 * latent, &vb.pp("quant_conv"));
-        let post_quant = || Pointwise::kernel(latent, latent, &vb.pp("post_quant_conv"));
+        let quant = || pointwise(2 * latent, 2 * latent, &vb.pp("quant_conv"));
+        let post_quant = || pointwise(latent, latent, &vb.pp("post_quant_conv"));
         Ok(Self {
             encoder: Encoder::new(config, &vb.pp("encoder"))?,
             quant: config.use_quant_conv.then(quant).transpose()?,
@@ -75,11 +76,11 @@ impl Vae {
             });
         }
         let encode = |x: &Tensor| {
-            let moments = self.encoder.forward(x)?;
-            match &self.quant {
-                Some(quant) => quant.forward(&moments),
-                None => Ok(moments),
-            }
+            let moments = self.encoder.forward(&channels_last(x)?)?;
+            channels_first(&match &self.quant {
+                Some(quant) => quant.forward(&moments, Activation::None, None)?,
+                None => moments,
+            })
         };
         row_by_row(x, encode).during("encoding a picture")
     }
@@ -98,9 +99,13 @@ impl Vae {
                 expected: format!("(B, {c}, h, w)"),
             });
         }
-        let decode = |z: &Tensor| match &self.post_quant {
-            Some(post_quant) => self.decoder.forward(&post_quant.forward(z)?),
-            None => self.decoder.forward(z),
+        let decode = |z: &Tensor| {
+            let z = channels_last(z)?;
+            let z = match &self.post_quant {
+                Some(post_quant) => post_quant.forward(&z, Activation::None, None)?,
+                None => z,
+            };
+            channels_first(&self.decoder.forward(&z)?)
         };
         row_by_row(z, decode).during("decoding a picture")
     }

@@ -1,0 +1,128 @@
+//! Scaled dot-product attention without the matrix of scores: softmax is carried along from block to block of keys
+//! (Milakov and Gimelshein, 2018; Dao et al., 2022), so memory grows with the number of tokens and not with its square.
+
+mod block;
+mod operands;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use self::block::{KEYS, QUERIES, QueryBlock};
+use self::operands::{Heads, Keys, Values};
+use crate::buffer::{Shared, with_scratch, written};
+use crate::isa::Isa;
+use crate::values::slice;
+
+/// Which keys a query may look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// All of them.
+    None,
+    /// Its own and those before it.
+    Causal,
+}
+
+/// softmax(q · kᵀ / √d) · v for each of `heads` heads: `q` (B, T, heads·d), `k` and `v` (B, S, heads·d), contiguous
+/// f32. Result: (B, T, heads·d).
+///
+/// # Errors
+/// When the shapes do not fit each other, or a tensor is not contiguous f32 on the CPU.
+pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+    q.apply_op3_no_bwd(
+        k,
+        v,
+        &AttentionOp {
+            heads,
+            mask,
+            isa: Isa::detect(),
+        },
+    )
+}
+
+struct AttentionOp {
+    heads: usize,
+    mask: Mask,
+    isa: Isa,
+}
+
+impl CustomOp3 for AttentionOp {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (rows, queries, width) = q_layout.shape().dims3()?;
+        let (k_rows, keys, k_width) = k_layout.shape().dims3()?;
+        let fits = (k_rows, k_width) == (rows, width)
+            && v_layout.dims() == k_layout.dims()
+            && self.heads > 0
+            && width % self.heads == 0
+            && keys > 0
+            && (self.mask == Mask::None || keys == queries);
+        if !fits {
+            candle_core::bail!(
+                "attention with {} heads of {:?} over {:?} and {:?}",
+                self.heads,
+                q_layout.dims(),
+                k_layout.dims(),
+                v_layout.dims()
+            )
+        }
+        let heads = Heads {
+            rows,
+            heads: self.heads,
+            width: width / self.heads,
+        };
+        let (q, k, v) = (slice(q, q_layout)?, slice(k, k_layout)?, slice(v, v_layout)?);
+        let out = self.compute(heads, (q, queries), (k, v, keys));
+        Ok((CpuStorage::F32(out), q_layout.shape().clone()))
+    }
+}
+
+impl AttentionOp {
+    fn compute(
+        &self,
+        heads: Heads,
+        (q, queries): (&[f32], usize),
+        (k, v, count): (&[f32], &[f32], usize),
+    ) -> Vec<f32> {
+        let keys = Keys::pack(heads, k, count);
+        let values = Values::pack(heads, v, count);
+        let blocks = queries.div_ceil(QUERIES);
+        let fill = |out: *mut f32| {
+            let out = Shared::new(out);
+            (0..heads.rows * heads.heads * blocks)
+                .into_par_iter()
+                .for_each(|task| {
+                    let (head, first) = (task / blocks, task % blocks * QUERIES);
+                    let block = QueryBlock {
+                        heads,
+                        head,
+                        first,
+                        queries: QUERIES.min(queries - first),
+                        total: queries,
+                        q,
+                        keys: &keys,
+                        values: &values,
+                        mask: self.mask,
+                        scratch: std::ptr::null_mut(),
+                        out: out.get(),
+                    };
+                    let room = QUERIES * KEYS + QUERIES * values.width();
+                    with_scratch(room, |scratch| self.isa.run(QueryBlock { scratch, ..block }));
+                });
+        };
+        // SAFETY: every query of every head is written.
+        unsafe { written(q.len(), fill) }
+    }
+}

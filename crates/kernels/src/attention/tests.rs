@@ -1,0 +1,121 @@
+use candle_core::Tensor;
+
+use super::{AttentionOp, Mask, attend};
+use crate::isa::Isa;
+use crate::testing::{assert_near, assert_same, noise, row, wide};
+
+/// Attention in f64, query by query.
+fn reference(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Vec<f64> {
+    let (b, t, width) = q.dims3().unwrap();
+    let s = k.dim(1).unwrap();
+    let d = width / heads;
+    let (q, k, v) = (wide(q), wide(k), wide(v));
+    let mut out = vec![0.0; q.len()];
+    #[expect(clippy::cast_precision_loss, reason = "small")]
+    let scale = (d as f64).sqrt().recip();
+    for row in 0..b {
+        for head in 0..heads {
+            for i in 0..t {
+                let at = |token: usize, tokens: usize| (row * tokens + token) * width + head * d;
+                let seen = if mask == Mask::Causal { i + 1 } else { s };
+                let score = |j: usize| (0..d).map(|x| q[at(i, t) + x] * k[at(j, s) + x]).sum::<f64>() * scale;
+                let scores: Vec<f64> = (0..seen).map(score).collect();
+                let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let total: f64 = scores.iter().map(|x| (x - most).exp()).sum();
+                for (j, score) in scores.iter().enumerate() {
+                    let weight = (score - most).exp() / total;
+                    for x in 0..d {
+                        out[at(i, t) + x] += weight * v[at(j, s) + x];
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn every_variant_equals_the_reference_on_odd_shapes() {
+    let shapes = [
+        (1, 1, 1, 1, 1),
+        (2, 5, 7, 3, 4),
+        (1, 49, 77, 2, 40),
+        (1, 100, 530, 1, 8),
+        (1, 13, 1040, 2, 12),
+        (2, 64, 64, 2, 80),
+        (1, 20, 33, 1, 160),
+    ];
+    for isa in Isa::available() {
+        for (b, t, s, heads, d) in shapes {
+            let q = (noise(&[b, t, heads * d], 1) * 4.0).unwrap();
+            let (k, v) = (noise(&[b, s, heads * d], 2), noise(&[b, s, heads * d], 3));
+            let op = AttentionOp {
+                heads,
+                mask: Mask::None,
+                isa,
+            };
+            let found = q.apply_op3_no_bwd(&k, &v, &op).unwrap();
+            let expected = reference(&q, &k, &v, heads, Mask::None);
+            assert_near(
+                &format!("{isa} {t} over {s}, {heads} of {d}"),
+                &found,
+                &expected,
+                2e-6,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_causal_mask_hides_what_comes_later() {
+    for isa in Isa::available() {
+        for t in [1, 16, 77, 600] {
+            let (q, k, v) = (
+                noise(&[2, t, 24], 1),
+                noise(&[2, t, 24], 2),
+                noise(&[2, t, 24], 3),
+            );
+            let op = AttentionOp {
+                heads: 2,
+                mask: Mask::Causal,
+                isa,
+            };
+            let found = q.apply_op3_no_bwd(&k, &v, &op).unwrap();
+            let expected = reference(&q, &k, &v, 2, Mask::Causal);
+            assert_near(&format!("{isa} {t}"), &found, &expected, 2e-6);
+        }
+    }
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    let q = (noise(&[1, 3, 16], 1) * 1e4).unwrap();
+    let (k, v) = (noise(&[1, 700, 16], 2), noise(&[1, 700, 16], 3));
+    let found = attend(&q, &k, &v, 1, Mask::None).unwrap();
+    assert_near("large", &found, &reference(&q, &k, &v, 1, Mask::None), 1e-3);
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
+    let (q, k, v) = (
+        noise(&[3, 90, 80], 1),
+        noise(&[3, 600, 80], 2),
+        noise(&[3, 600, 80], 3),
+    );
+    let whole = attend(&q, &k, &v, 2, Mask::None).unwrap();
+    for i in 0..3 {
+        let alone = attend(&row(&q, i), &row(&k, i), &row(&v, i), 2, Mask::None).unwrap();
+        assert_same("row", &row(&whole, i), &alone);
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let again = pool.install(|| attend(&q, &k, &v, 2, Mask::None).unwrap());
+    assert_same("threads", &whole, &again);
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let x = noise(&[2, 4, 6], 1);
+    assert!(attend(&x, &x, &x, 4, Mask::None).is_err());
+    assert!(attend(&x, &noise(&[1, 4, 6], 1), &x, 2, Mask::None).is_err());
+    assert!(attend(&x, &noise(&[2, 5, 6], 1), &noise(&[2, 5, 6], 1), 2, Mask::Causal).is_err());
+}

@@ -1,0 +1,246 @@
+//! 3x3 convolutions of pictures (B, h, w, C), with what surrounds them in the networks: the norm and SiLU before,
+//! nearest-neighbour upsampling before, bias, time embedding and residual after.
+
+mod direct;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod winograd;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
+use self::plan::Plan;
+use crate::buffer::written;
+use crate::isa::Isa;
+use crate::matrix::pad_bias;
+use crate::norm::Normalisation;
+use crate::packed::Packed;
+use crate::simd::PANEL;
+use crate::values::{Values, slice, values};
+
+/// Rows and columns of zeros around a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Padding {
+    /// Above and to the left.
+    pub before: usize,
+    /// Below and to the right.
+    pub after: usize,
+}
+
+impl Padding {
+    /// One on every side, which keeps the size at stride 1.
+    pub const SAME: Self = Self { before: 1, after: 1 };
+}
+
+/// A 3x3 convolution with packed weights.
+#[derive(Debug)]
+pub struct Conv2d {
+    plan: Plan,
+    packed: Packed,
+    /// As long as the packed columns.
+    bias: Vec<f32>,
+    inputs: usize,
+    outputs: usize,
+    stride: usize,
+    padding: Padding,
+}
+
+/// What happens around a convolution.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around<'a> {
+    /// Applied to the input first.
+    pub norm: Option<&'a Normalisation>,
+    /// The input is enlarged to this size (h, w) first, each pixel from its nearest neighbour.
+    pub upsample: Option<(usize, usize)>,
+    /// (B, 1, out), added to all pixels of a row.
+    pub row_bias: Option<&'a Tensor>,
+    /// (B, h', w', out), added to the result.
+    pub residual: Option<&'a Tensor>,
+}
+
+impl Conv2d {
+    /// A convolution with `weight` (out, in, 3, 3) in f32, f16 or bf16 and `bias` (out,).
+    ///
+    /// # Errors
+    /// When the shapes do not fit each other, or a tensor is not on the CPU.
+    pub fn new(weight: &Tensor, bias: &Tensor, stride: usize, padding: Padding) -> Result<Self> {
+        let (outputs, inputs, 3, 3) = weight.dims4()? else {
+            candle_core::bail!("a kernel of 3x3 is expected, this is {:?}", weight.dims())
+        };
+        let plan = Plan::choose(inputs, stride, padding);
+        let columns: Vec<usize> = (0..outputs).collect();
+        Ok(Self {
+            plan,
+            packed: Packed::new(weight, 9 * inputs, plan.order(inputs), &columns)?,
+            bias: pad_bias(bias, outputs, &columns)?,
+            inputs,
+            outputs,
+            stride,
+            padding,
+        })
+    }
+
+    /// `x`: (B, h, w, in), contiguous f32. Result: (B, h', w', out).
+    ///
+    /// # Errors
+    /// When a shape does not fit, or a tensor is not contiguous f32 on the CPU.
+    pub fn forward(&self, x: &Tensor, around: Around<'_>) -> Result<Tensor> {
+        x.apply_op1_no_bwd(&Conv2dOp {
+            conv: self,
+            plan: self.plan,
+            around,
+            isa: Isa::detect(),
+        })
+    }
+}
+
+/// Sizes of one forward.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    rows: usize,
+    /// The stored picture.
+    source: (usize, usize),
+    /// The picture that is convolved: the stored one, or that one enlarged.
+    input: (usize, usize),
+    output: (usize, usize),
+}
+
+/// The operands of one forward, checked against the sizes.
+#[derive(Clone, Copy, Debug)]
+struct Operands<'a> {
+    x: &'a [f32],
+    /// Scale and shift, (B, in) each, and whether SiLU follows.
+    norm: Option<(&'a [f32], &'a [f32], bool)>,
+    /// (B, packed columns)
+    bias: &'a [f32],
+    residual: Option<&'a [f32]>,
+    /// The source line of each input line, and the source column of each input column.
+    lines: &'a [usize],
+    columns: &'a [usize],
+}
+
+struct Conv2dOp<'a> {
+    conv: &'a Conv2d,
+    plan: Plan,
+    around: Around<'a>,
+    isa: Isa,
+}
+
+impl CustomOp1 for Conv2dOp<'_> {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let sizes = self.sizes(layout)?;
+        let x = slice(x, layout)?;
+        let row_bias = self.around.row_bias.map(values).transpose()?;
+        let bias = self.biases(sizes.rows, row_bias.as_ref().map(Values::get))?;
+        let residual = self.around.residual.map(values).transpose()?;
+        let residual = residual.as_ref().map(Values::get);
+        let (h, w) = sizes.output;
+        let length = sizes.rows * h * w * self.conv.outputs;
+        if let Some(residual) = residual
+            && residual.len() != length
+        {
+            candle_core::bail!("a residual of {} numbers for {length}", residual.len())
+        }
+        let norm = self.around.norm.map(|norm| norm.coefficients());
+        if let Some((scale, _, _)) = norm
+            && scale.len() != sizes.rows * self.conv.inputs
+        {
+            candle_core::bail!("a norm of {} channels before {:?}", scale.len(), layout.dims())
+        }
+        let lines = nearest(sizes.source.0, sizes.input.0);
+        let columns = nearest(sizes.source.1, sizes.input.1);
+        let operands = Operands {
+            x,
+            norm,
+            bias: &bias,
+            residual,
+            lines: &lines,
+            columns: &columns,
+        };
+        let fill = |out: *mut f32| {
+            // SAFETY: all operands have been checked against the sizes.
+            unsafe {
+                match self.plan {
+                    Plan::Winograd(algorithm) => {
+                        winograd::run(self.isa, algorithm, self.conv, sizes, operands, out)
+                    }
+                    Plan::Direct => direct::run(self.isa, self.conv, sizes, operands, out),
+                }
+            }
+        };
+        // SAFETY: each plan writes every pixel of the result.
+        let out = unsafe { written(length, fill) };
+        Ok((
+            CpuStorage::F32(out),
+            Shape::from((sizes.rows, h, w, self.conv.outputs)),
+        ))
+    }
+}
+
+impl Conv2dOp<'_> {
+    fn sizes(&self, layout: &Layout) -> Result<Sizes> {
+        let conv = self.conv;
+        let (rows, h, w, inputs) = layout.shape().dims4()?;
+        if inputs != conv.inputs {
+            candle_core::bail!(
+                "a convolution of {} channels got {:?}",
+                conv.inputs,
+                layout.dims()
+            )
+        }
+        let input = self.around.upsample.unwrap_or((h, w));
+        if h * w == 0 || input.0 < h || input.1 < w {
+            candle_core::bail!("cannot enlarge {:?} to {input:?}", (h, w))
+        }
+        let around = conv.padding.before + conv.padding.after;
+        let side = |n: usize| (n + around).checked_sub(3).map(|room| room / conv.stride + 1);
+        let (Some(oh), Some(ow)) = (side(input.0), side(input.1)) else {
+            candle_core::bail!("a picture of {input:?} is smaller than the kernel")
+        };
+        Ok(Sizes {
+            rows,
+            source: (h, w),
+            input,
+            output: (oh, ow),
+        })
+    }
+
+    /// Bias and row bias together, for each row.
+    fn biases(&self, rows: usize, row_bias: Option<&[f32]>) -> Result<Vec<f32>> {
+        let (outputs, bias) = (self.conv.outputs, &self.conv.bias);
+        let mut biases = bias.repeat(rows);
+        if let Some(extra) = row_bias {
+            if extra.len() != rows * outputs {
+                candle_core::bail!(
+                    "a row bias of {} numbers for {rows} rows of {outputs}",
+                    extra.len()
+                )
+            }
+            for (sum, extra) in biases.chunks_mut(bias.len()).zip(extra.chunks(outputs)) {
+                for (sum, extra) in sum.iter_mut().zip(extra) {
+                    *sum += extra;
+                }
+            }
+        }
+        debug_assert_eq!(biases.len() % PANEL, 0);
+        Ok(biases)
+    }
+}
+
+/// The nearest of `from` places for each of `to`, as PyTorch's `interpolate` rounds it.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sizes of pictures"
+)]
+fn nearest(from: usize, to: usize) -> Vec<usize> {
+    let scale = from as f64 / to as f64;
+    (0..to)
+        .map(|i| ((i as f64 * scale) as usize).min(from - 1))
+        .collect()
+}

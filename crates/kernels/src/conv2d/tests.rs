@@ -1,0 +1,242 @@
+use candle_core::{DType, Tensor};
+
+use super::plan::{Algorithm, Plan};
+use super::{Around, Conv2d, Conv2dOp, Padding};
+use crate::isa::Isa;
+use crate::norm::GroupNorm;
+use crate::packed::Packed;
+use crate::testing::{assert_near, assert_same, noise, row, wide};
+
+/// The convolution in f64, pixel by pixel.
+fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor, (stride, padding): (usize, Padding)) -> Vec<f64> {
+    let (b, h, w, ci) = x.dims4().unwrap();
+    let (co, ..) = weight.dims4().unwrap();
+    let side = |n: usize| (n + padding.before + padding.after - 3) / stride + 1;
+    let (x, weight, bias) = (wide(x), wide(weight), wide(bias));
+    let mut out = Vec::new();
+    for row in 0..b {
+        for y in 0..side(h) {
+            for xx in 0..side(w) {
+                for o in 0..co {
+                    let mut sum = bias[o];
+                    for tap in 0..9 {
+                        let at = |p: usize, d: usize, n: usize| {
+                            (p * stride + d).checked_sub(padding.before).filter(|&p| p < n)
+                        };
+                        if let (Some(sy), Some(sx)) = (at(y, tap / 3, h), at(xx, tap % 3, w)) {
+                            let pixel = &x[((row * h + sy) * w + sx) * ci..][..ci];
+                            let kernel = weight[o * ci * 9..].iter().skip(tap).step_by(9);
+                            sum += pixel.iter().zip(kernel).map(|(a, b)| a * b).sum::<f64>();
+                        }
+                    }
+                    out.push(sum);
+                }
+            }
+        }
+    }
+    out
+}
+
+fn forward(conv: &Conv2d, isa: Isa, x: &Tensor, around: Around<'_>) -> Tensor {
+    x.apply_op1_no_bwd(&Conv2dOp {
+        conv,
+        plan: conv.plan,
+        around,
+        isa,
+    })
+    .unwrap()
+}
+
+/// A layer that takes `plan` instead of the one that would be chosen.
+fn planned(plan: Plan, weight: &Tensor, bias: &Tensor) -> Conv2d {
+    let mut conv = Conv2d::new(weight, bias, 1, Padding::SAME).unwrap();
+    let columns: Vec<usize> = (0..conv.outputs).collect();
+    conv.packed = Packed::new(weight, 9 * conv.inputs, plan.order(conv.inputs), &columns).unwrap();
+    conv.plan = plan;
+    conv
+}
+
+const SAME: (usize, Padding) = (1, Padding::SAME);
+
+const PLANS: [(Plan, f64); 3] = [
+    (Plan::Direct, 2e-6),
+    (Plan::Winograd(Algorithm::F2), 3e-6),
+    (Plan::Winograd(Algorithm::F4), 2e-5),
+];
+
+#[test]
+fn every_variant_equals_the_reference_on_odd_shapes() {
+    let shapes = [
+        (1, 1, 1, 1, 1),
+        (1, 2, 3, 4, 5),
+        (2, 4, 4, 16, 16),
+        (1, 5, 9, 20, 3),
+        (3, 7, 6, 33, 40),
+        (1, 13, 70, 64, 17),
+        (1, 9, 11, 150, 31),
+    ];
+    for isa in Isa::available() {
+        for (b, h, w, ci, co) in shapes {
+            let (x, weight, bias) = (
+                noise(&[b, h, w, ci], 1),
+                noise(&[co, ci, 3, 3], 2),
+                noise(&[co], 3),
+            );
+            let expected = reference(&x, &weight, &bias, SAME);
+            for (plan, tolerance) in PLANS {
+                let conv = planned(plan, &weight, &bias);
+                let found = forward(&conv, isa, &x, Around::default());
+                assert_eq!(found.dims(), [b, h, w, co]);
+                assert_near(
+                    &format!("{isa} {plan:?} {:?}", x.dims()),
+                    &found,
+                    &expected,
+                    tolerance,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn strides_and_one_sided_padding_equal_the_reference() {
+    let after = Padding { before: 0, after: 1 };
+    for isa in Isa::available() {
+        for (h, w, ci, co) in [(2, 2, 3, 5), (7, 8, 20, 33), (16, 6, 40, 16)] {
+            let (x, weight, bias) = (
+                noise(&[2, h, w, ci], 1),
+                noise(&[co, ci, 3, 3], 2),
+                noise(&[co], 3),
+            );
+            for how in [(2, Padding::SAME), (2, after)] {
+                let conv = Conv2d::new(&weight, &bias, how.0, how.1).unwrap();
+                let found = forward(&conv, isa, &x, Around::default());
+                let expected = reference(&x, &weight, &bias, how);
+                assert_near(&format!("{isa} {how:?}"), &found, &expected, 2e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_surrounds_a_convolution_equals_the_same_steps_one_by_one() {
+    let (b, h, w, ci, co) = (2, 6, 7, 24, 20);
+    let (x, weight, bias) = (
+        noise(&[b, h, w, ci], 1),
+        noise(&[co, ci, 3, 3], 2),
+        noise(&[co], 3),
+    );
+    let row_bias = noise(&[b, 1, co], 4);
+    let norm = GroupNorm::new(&noise(&[ci], 5), &noise(&[ci], 6), 4, 1e-5).unwrap();
+    for isa in Isa::available() {
+        let norm = norm.of_with(isa, &x, true).unwrap();
+        let normalised = norm.apply(&x).unwrap();
+        for (plan, tolerance) in PLANS {
+            let conv = planned(plan, &weight, &bias);
+            for upsample in [None, Some((12, 14)), Some((11, 13)), Some((13, 15))] {
+                let enlarged = match upsample {
+                    None => normalised.clone(),
+                    Some((h, w)) => nearest(&normalised, h, w),
+                };
+                let (_, oh, ow, _) = enlarged.dims4().unwrap();
+                let residual = noise(&[b, oh, ow, co], 7);
+                let around = Around {
+                    norm: Some(&norm),
+                    upsample,
+                    row_bias: Some(&row_bias),
+                    residual: Some(&residual),
+                };
+                let found = forward(&conv, isa, &x, around);
+                let plain = reference(&enlarged, &weight, &bias, SAME);
+                let (residual, row_bias) = (wide(&residual), wide(&row_bias));
+                let expected: Vec<f64> = (0..plain.len())
+                    .map(|i| plain[i] + row_bias[i / (oh * ow * co) * co + i % co] + residual[i])
+                    .collect();
+                assert_near(
+                    &format!("{isa} {plan:?} {upsample:?}"),
+                    &found,
+                    &expected,
+                    tolerance,
+                );
+            }
+        }
+    }
+}
+
+fn nearest(x: &Tensor, h: usize, w: usize) -> Tensor {
+    let turned = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+    let enlarged = turned.upsample_nearest2d(h, w).unwrap();
+    enlarged.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
+    let (weight, bias) = (noise(&[40, 70, 3, 3], 1), noise(&[40], 2));
+    let x = noise(&[5, 9, 30, 70], 3);
+    for (plan, _) in PLANS {
+        let conv = planned(plan, &weight, &bias);
+        let run = |x: &Tensor| conv.forward(x, Around::default()).unwrap();
+        let whole = run(&x);
+        for i in 0..5 {
+            assert_same("row", &row(&whole, i), &run(&row(&x, i)));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert_same("threads", &whole, &pool.install(|| run(&x)));
+    }
+}
+
+#[test]
+fn half_precision_weights_are_used_exactly() {
+    let (x, weight, bias) = (
+        noise(&[1, 8, 8, 70], 1),
+        noise(&[40, 70, 3, 3], 2),
+        noise(&[40], 3),
+    );
+    for isa in Isa::available() {
+        for (plan, _) in PLANS {
+            for dtype in [DType::F16, DType::BF16] {
+                let stored = weight.to_dtype(dtype).unwrap();
+                let widened = stored.to_dtype(DType::F32).unwrap();
+                let run = |w: &Tensor| forward(&planned(plan, w, &bias), isa, &x, Around::default());
+                assert_same(
+                    &format!("{isa} {plan:?} {dtype:?}"),
+                    &run(&stored),
+                    &run(&widened),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_plan_depends_on_the_layer_only() {
+    assert_eq!(Plan::choose(320, 1, Padding::SAME), Plan::Winograd(Algorithm::F4));
+    assert_eq!(Plan::choose(320, 2, Padding::SAME), Plan::Direct);
+    assert_eq!(Plan::choose(4, 1, Padding::SAME), Plan::Direct);
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let conv = Conv2d::new(&noise(&[3, 4, 3, 3], 1), &noise(&[3], 2), 1, Padding::SAME).unwrap();
+    let x = noise(&[1, 5, 5, 4], 3);
+    let refused = |x: &Tensor, around: Around<'_>| conv.forward(x, around).unwrap_err().to_string();
+    assert!(refused(&noise(&[1, 5, 5, 3], 1), Around::default()).contains("4 channels"));
+    let around = Around {
+        upsample: Some((7, 4)),
+        ..Around::default()
+    };
+    assert!(refused(&x, around).contains("cannot enlarge"));
+    let residual = noise(&[1, 5, 5, 4], 1);
+    let around = Around {
+        residual: Some(&residual),
+        ..Around::default()
+    };
+    assert!(refused(&x, around).contains("residual"));
+    let row_bias = noise(&[2, 1, 3], 1);
+    let around = Around {
+        row_bias: Some(&row_bias),
+        ..Around::default()
+    };
+    assert!(refused(&x, around).contains("row bias"));
+    assert!(Conv2d::new(&noise(&[3, 4, 1, 1], 1), &noise(&[3], 2), 1, Padding::SAME).is_err());
+}

@@ -1,0 +1,272 @@
+//! Winograd's minimal filtering (Lavin and Gray, 2016, "Fast Algorithms for Convolutional Neural Networks").
+//!
+//! Three steps for a chunk of tiles. Each tile of input pixels, with the norm and SiLU of the layer before applied on
+//! the way, becomes A x A numbers per channel (A = m + 2). Each of the A² positions is then a matrix product of tiles by
+//! channels, from which the last step makes m x m output pixels.
+//!
+//! The transformed weights would take A²/9 times the memory of the weights, more than many machines have, and reading
+//! them would take longer than making them: so a task transforms the few weights that it is about to use, into its
+//! second cache. With a hundred tiles at hand this is about a fiftieth of the work.
+
+mod input;
+mod output;
+mod transform;
+mod weights;
+
+use rayon::prelude::*;
+
+use self::output::OutputTask;
+use self::transform::{F2, F4, Transform};
+use super::plan::Algorithm;
+use super::{Conv2d, Operands, Sizes};
+use crate::buffer::{Shared, with_scratch, written};
+use crate::isa::Isa;
+use crate::simd::{Kernel, PANEL, Simd};
+
+/// Input channels whose transformed weights are held at a time.
+pub(super) const CHANNELS: usize = 64;
+
+/// Tiles that a task multiplies.
+const TILES: usize = 96;
+
+/// Output panels of a task.
+const PANELS: usize = 2;
+
+/// Numbers of transformed input held at a time: 48 MiB.
+const CHUNK: usize = 12 << 20;
+
+/// # Safety
+/// The operands have the sizes that `sizes` states, and `out` has room for the result.
+pub(super) unsafe fn run(
+    isa: Isa,
+    algorithm: Algorithm,
+    conv: &Conv2d,
+    sizes: Sizes,
+    operands: Operands<'_>,
+    out: *mut f32,
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match algorithm {
+            Algorithm::F2 => convolve::<F2, 4, 2>(isa, conv, sizes, operands, out),
+            Algorithm::F4 => convolve::<F4, 6, 4>(isa, conv, sizes, operands, out),
+        }
+    }
+}
+
+/// Tiles of all rows of a batch, numbered row by row, line by line.
+#[derive(Clone, Copy, Debug)]
+struct Tiling {
+    sizes: Sizes,
+    down: usize,
+    across: usize,
+}
+
+impl Tiling {
+    fn new(sizes: Sizes, m: usize) -> Self {
+        Self {
+            sizes,
+            down: sizes.output.0.div_ceil(m),
+            across: sizes.output.1.div_ceil(m),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.sizes.rows * self.down * self.across
+    }
+
+    /// Row of the batch, line and column of tile `number`.
+    fn place(&self, number: usize) -> (usize, usize, usize) {
+        let line = number / self.across;
+        (line / self.down, line % self.down, number % self.across)
+    }
+}
+
+unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
+    isa: Isa,
+    conv: &Conv2d,
+    sizes: Sizes,
+    operands: Operands<'_>,
+    out: *mut f32,
+) {
+    let tiling = Tiling::new(sizes, M);
+    let blocks = conv.inputs.div_ceil(CHANNELS);
+    let per_tile = A * A * blocks * CHANNELS;
+    let most = (CHUNK / per_tile).next_multiple_of(TILES);
+    let mut first = 0;
+    while first < tiling.count() {
+        let count = most.min(tiling.count() - first);
+        let chunk = Chunk { tiling, first, count };
+        let fill = |v: *mut f32| {
+            input::run::<T, A, M>(isa, conv.inputs, chunk, operands, v);
+        };
+        // SAFETY: what the products read of it has been written: the channels that exist, of every tile.
+        let transformed = unsafe { written(count * per_tile, fill) };
+        multiply::<T, A, M>(isa, conv, chunk, operands, (&transformed, out));
+        first += count;
+    }
+}
+
+/// The tiles that are in flight.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    tiling: Tiling,
+    first: usize,
+    count: usize,
+}
+
+fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
+    isa: Isa,
+    conv: &Conv2d,
+    chunk: Chunk,
+    operands: Operands<'_>,
+    (transformed, out): (&[f32], *mut f32),
+) {
+    let panels = conv.outputs.div_ceil(PANEL);
+    let groups = panels.div_ceil(PANELS);
+    let out = Shared::new(out);
+    (0..chunk.count.div_ceil(TILES) * groups)
+        .into_par_iter()
+        .for_each(|task| {
+            let (tile, panel) = (task / groups * TILES, task % groups * PANELS);
+            let tiles = TILES.min(chunk.count - tile);
+            let panels = PANELS.min(panels - panel);
+            let sizes = [
+                A * A * panels * tiles * PANEL,
+                weights::room(A, PANELS),
+                weights::RAW,
+            ];
+            with_scratch(sizes.iter().sum(), |scratch| {
+                // SAFETY: the buffer has the size of its parts.
+                let (u, raw) = unsafe { (scratch.add(sizes[0]), scratch.add(sizes[0] + sizes[1])) };
+                isa.run(Products::<T, A, M> {
+                    conv,
+                    transformed,
+                    chunk_tiles: chunk.count,
+                    tiles: (tile, tiles),
+                    panels: (panel, panels),
+                    sums: scratch,
+                    u,
+                    raw,
+                    transform: std::marker::PhantomData,
+                });
+                isa.run(OutputTask::<T, A, M> {
+                    conv,
+                    operands,
+                    tiling: chunk.tiling,
+                    tiles: (chunk.first + tile, tiles),
+                    panels: (panel, panels),
+                    sums: scratch,
+                    out: out.get(),
+                    transform: std::marker::PhantomData,
+                });
+            });
+        });
+}
+
+/// The A² matrix products of some tiles and some output panels.
+struct Products<'a, T, const A: usize, const M: usize> {
+    conv: &'a Conv2d,
+    /// \[block of channels\]\[position\]\[tile\]\[CHANNELS\]
+    transformed: &'a [f32],
+    chunk_tiles: usize,
+    tiles: (usize, usize),
+    panels: (usize, usize),
+    /// \[position\]\[panel\]\[tile\]\[16\]
+    sums: *mut f32,
+    u: *mut f32,
+    raw: *mut f32,
+    transform: std::marker::PhantomData<T>,
+}
+
+impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_, T, A, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let inputs = self.conv.inputs;
+        let (first_tile, tiles) = self.tiles;
+        let (first_panel, panels) = self.panels;
+        for (block, start) in (0..inputs).step_by(CHANNELS).enumerate() {
+            let channels = CHANNELS.min(inputs - start);
+            // SAFETY: tiles, panels and channels are within the tensors, and the buffers were made for them.
+            unsafe {
+                for panel in 0..panels {
+                    let taps = self.conv.packed.panels(
+                        s,
+                        (first_panel + panel, 1),
+                        (9 * start, 9 * channels),
+                        self.raw,
+                    );
+                    let u = self.u.add(panel * A * A * CHANNELS * PANEL);
+                    weights::transform::<S, T, A, M>(s, taps.0, channels, u);
+                }
+                for position in 0..A * A {
+                    let v = (block * A * A + position) * self.chunk_tiles + first_tile;
+                    let v = self.transformed.as_ptr().add(v * CHANNELS);
+                    let c = self.sums.add(position * panels * tiles * PANEL);
+                    let product = Product {
+                        v,
+                        tiles,
+                        channels,
+                        panels,
+                        accumulate: block > 0,
+                    };
+                    product.run(
+                        s,
+                        self.u.add(position * CHANNELS * PANEL),
+                        A * A * CHANNELS * PANEL,
+                        c,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// One of the products: tiles x channels times channels x panels.
+struct Product {
+    v: *const f32,
+    tiles: usize,
+    channels: usize,
+    panels: usize,
+    accumulate: bool,
+}
+
+impl Product {
+    /// # Safety
+    /// The pointers are valid for the sizes.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&self, s: S, w: *const f32, next_w: usize, c: *mut f32) {
+        let next_c = self.tiles * PANEL;
+        let mut panel = 0;
+        while panel < self.panels {
+            let wide = S::PANELS.min(self.panels - panel);
+            let mut tile = 0;
+            while tile < self.tiles {
+                let rows = S::ROWS.min(self.tiles - tile);
+                let mut a = [self.v; crate::simd::MAX_ROWS];
+                // SAFETY: vouched for by the caller.
+                unsafe {
+                    for (i, a) in a.iter_mut().enumerate().take(rows) {
+                        *a = self.v.add((tile + i) * CHANNELS);
+                    }
+                    s.tile(crate::simd::Tile {
+                        a: &a,
+                        rows,
+                        k: self.channels,
+                        panels: wide,
+                        w: w.add(panel * next_w),
+                        next_w,
+                        c: c.add(panel * next_c + tile * PANEL),
+                        stride: PANEL,
+                        next_c,
+                        accumulate: self.accumulate,
+                    });
+                }
+                tile += rows;
+            }
+            panel += wide;
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Bᵀ d B: tiles of the input, normalised and activated on the way, into \[block\]\[position\]\[tile\]\[channel\].
+
+use rayon::prelude::*;
+
+use super::transform::Transform;
+use super::{CHANNELS, Chunk, Tiling};
+use crate::buffer::{Shared, with_scratch};
+use crate::conv2d::Operands;
+use crate::isa::Isa;
+use crate::norm;
+use crate::simd::{Kernel, Simd};
+
+/// Neighbouring tiles of a task: pixels that they share are normalised once.
+const RUN: usize = 16;
+
+/// Transforms all tiles of `chunk` to `v`.
+pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
+    isa: Isa,
+    inputs: usize,
+    chunk: Chunk,
+    operands: Operands<'_>,
+    v: *mut f32,
+) {
+    let Chunk { tiling, first, count } = chunk;
+    let blocks = inputs.div_ceil(CHANNELS);
+    // Runs of tiles within a line of tiles.
+    let mut runs = Vec::new();
+    let mut tile = first;
+    while tile < first + count {
+        let left_in_line = tiling.across - tile % tiling.across;
+        let tiles = RUN.min(left_in_line).min(first + count - tile);
+        runs.push((tile, tiles));
+        tile += tiles;
+    }
+    let v = Shared::new(v);
+    (0..runs.len() * blocks).into_par_iter().for_each(|task| {
+        let (run, block) = (runs[task / blocks], task % blocks);
+        with_scratch(A * (RUN * M + 2) * CHANNELS, |strip| {
+            isa.run(InputTask::<T, A, M> {
+                tiling,
+                operands,
+                inputs,
+                run,
+                block,
+                strip,
+                to: v
+                    .get()
+                    .wrapping_add((block * A * A * count + run.0 - first) * CHANNELS),
+                tiles: count,
+                transform: std::marker::PhantomData,
+            });
+        });
+    });
+}
+
+/// A run of tiles of one block of channels.
+pub(super) struct InputTask<'a, T, const A: usize, const M: usize> {
+    tiling: Tiling,
+    operands: Operands<'a>,
+    inputs: usize,
+    /// First tile and number of tiles.
+    run: (usize, usize),
+    block: usize,
+    /// \[A lines\]\[tiles · M + 2 columns\]\[CHANNELS\]
+    strip: *mut f32,
+    /// The run's first tile at position 0.
+    to: *mut f32,
+    /// Tiles from one position to the next.
+    tiles: usize,
+    transform: std::marker::PhantomData<T>,
+}
+
+impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_, T, A, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let start = self.block * CHANNELS;
+        let channels = CHANNELS.min(self.inputs - start);
+        // Lanes beyond the channels are filled with zeros.
+        let padded = channels.next_multiple_of(S::LANES);
+        let columns = self.run.1 * M + 2;
+        self.fill_strip(s, (start, channels, padded), columns);
+        for tile in 0..self.run.1 {
+            for lane in (0..padded).step_by(S::LANES) {
+                // SAFETY: strip and target have room for the run's tiles and CHANNELS channels.
+                unsafe {
+                    let from = self.strip.add(tile * M * CHANNELS + lane);
+                    let to = self.to.add(tile * CHANNELS + lane);
+                    let mut down = [[s.splat(0.0); A]; A];
+                    for column in 0..A {
+                        let mut d = [s.splat(0.0); A];
+                        for (row, d) in d.iter_mut().enumerate() {
+                            *d = s.load(from.add((row * columns + column) * CHANNELS));
+                        }
+                        for (row, v) in down.iter_mut().zip(T::input(s, d)) {
+                            row[column] = v;
+                        }
+                    }
+                    for (i, row) in down.into_iter().enumerate() {
+                        for (j, v) in T::input(s, row).into_iter().enumerate() {
+                            s.store(to.add((i * A + j) * self.tiles * CHANNELS), v);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T, const A: usize, const M: usize> InputTask<'_, T, A, M> {
+    /// The pixels under the run's tiles, normalised; zeros beyond the picture's edges.
+    #[inline(always)]
+    fn fill_strip<S: Simd>(&self, s: S, (start, channels, padded): (usize, usize, usize), columns: usize) {
+        let sizes = self.tiling.sizes;
+        let (row, line, across) = self.tiling.place(self.run.0);
+        let (source_h, source_w) = sizes.source;
+        let norm = self.operands.norm.map(|(scale, shift, silu)| {
+            let from = row * self.inputs + start;
+            (&scale[from..from + channels], &shift[from..from + channels], silu)
+        });
+        for i in 0..A {
+            let y = (line * M + i).checked_sub(1).filter(|&y| y < sizes.input.0);
+            for j in 0..columns {
+                let x = (across * M + j).checked_sub(1).filter(|&x| x < sizes.input.1);
+                // SAFETY: the strip has A lines of `columns` pixels.
+                let pixel = unsafe {
+                    std::slice::from_raw_parts_mut(self.strip.add((i * columns + j) * CHANNELS), padded)
+                };
+                let (Some(y), Some(x)) = (y, x) else {
+                    pixel.fill(0.0);
+                    continue;
+                };
+                let at = (row * source_h + self.operands.lines[y]) * source_w + self.operands.columns[x];
+                let source = &self.operands.x[at * self.inputs + start..][..channels];
+                match norm {
+                    Some(norm) => norm::apply_with(s, source, norm, pixel),
+                    None => pixel[..channels].copy_from_slice(source),
+                }
+                pixel[channels..].fill(0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Aᵀ m A: sums into output pixels, with bias and residual.
+
+use super::Tiling;
+use super::transform::Transform;
+use crate::conv2d::{Conv2d, Operands};
+use crate::simd::{Kernel, PANEL, Simd};
+
+/// Some tiles and some output panels.
+pub(super) struct OutputTask<'a, T, const A: usize, const M: usize> {
+    pub(super) conv: &'a Conv2d,
+    pub(super) operands: Operands<'a>,
+    pub(super) tiling: Tiling,
+    pub(super) tiles: (usize, usize),
+    pub(super) panels: (usize, usize),
+    /// \[position\]\[panel\]\[tile\]\[16\]
+    pub(super) sums: *const f32,
+    pub(super) out: *mut f32,
+    pub(super) transform: std::marker::PhantomData<T>,
+}
+
+impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'_, T, A, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (first_tile, tiles) = self.tiles;
+        let (first_panel, panels) = self.panels;
+        let next = panels * tiles * PANEL;
+        for panel in 0..panels {
+            let column = (first_panel + panel) * PANEL;
+            for tile in 0..tiles {
+                for lane in (0..PANEL).step_by(S::LANES) {
+                    // SAFETY: the sums hold these tiles and panels at every position.
+                    unsafe {
+                        let from = self.sums.add((panel * tiles + tile) * PANEL + lane);
+                        let mut down = [[s.splat(0.0); A]; M];
+                        for j in 0..A {
+                            let mut m = [s.splat(0.0); A];
+                            for (i, m) in m.iter_mut().enumerate() {
+                                *m = s.load(from.add((i * A + j) * next));
+                            }
+                            for (row, v) in down.iter_mut().zip(T::output(s, m)) {
+                                row[j] = v;
+                            }
+                        }
+                        self.write(
+                            s,
+                            first_tile + tile,
+                            column + lane,
+                            down.map(|row| T::output(s, row)),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T, const A: usize, const M: usize> OutputTask<'_, T, A, M> {
+    /// The pixels of a tile that exist, one vector of channels.
+    ///
+    /// # Safety
+    /// The tile exists, and `column` is a packed column.
+    #[inline(always)]
+    unsafe fn write<S: Simd>(&self, s: S, tile: usize, column: usize, pixels: [[S::V; M]; M]) {
+        let outputs = self.conv.outputs;
+        if column >= outputs {
+            return;
+        }
+        let width = S::LANES.min(outputs - column);
+        let (row, line, across) = self.tiling.place(tile);
+        let (h, w) = self.tiling.sizes.output;
+        let packed = self.operands.bias.len() / self.tiling.sizes.rows;
+        // SAFETY: the bias has as many columns as are packed.
+        let bias = unsafe { s.load(self.operands.bias.as_ptr().add(row * packed + column)) };
+        for (i, pixels) in pixels.into_iter().enumerate().take(h - line * M) {
+            for (j, pixel) in pixels.into_iter().enumerate().take(w - across * M) {
+                let at = ((row * h + line * M + i) * w + across * M + j) * outputs + column;
+                let mut y = s.add(pixel, bias);
+                let residual = self.operands.residual.map(|residual| &residual[at..at + width]);
+                // SAFETY: the pixel is in the picture, so `width` numbers at `at` are in the result.
+                unsafe {
+                    let out = self.out.add(at);
+                    if width == S::LANES {
+                        if let Some(residual) = residual {
+                            y = s.add(y, s.load(residual.as_ptr()));
+                        }
+                        s.store(out, y);
+                    } else {
+                        let mut values = [0.0_f32; PANEL];
+                        if let Some(residual) = residual {
+                            values[..width].copy_from_slice(residual);
+                        }
+                        y = s.add(y, s.load(values.as_ptr()));
+                        s.store(values.as_mut_ptr(), y);
+                        std::ptr::copy_nonoverlapping(values.as_ptr(), out, width);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Which instruction set the kernels use: found once per process, never inside a kernel.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use crate::simd::Kernel;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+use crate::simd::neon::Neon;
+use crate::simd::portable::Portable;
+
+/// An instruction set that this machine has.
+#[derive(Clone, Copy, Debug)]
+pub struct Isa(Set);
+
+#[derive(Clone, Copy, Debug)]
+enum Set {
+    Portable(Portable),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+}
+
+impl Isa {
+    /// The best one that this machine has.
+    #[must_use]
+    pub fn detect() -> Self {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Self::available().pop().unwrap_or(Self(Set::Portable(Portable))))
+    }
+
+    /// All that this machine has, the best one last.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        let mut found = vec![Self(Set::Portable(Portable))];
+        #[cfg(target_arch = "x86_64")]
+        {
+            found.extend(Avx2::detect().map(|token| Self(Set::Avx2(token))));
+            found.extend(Avx512::detect().map(|token| Self(Set::Avx512(token))));
+        }
+        #[cfg(target_arch = "aarch64")]
+        found.extend(Neon::detect().map(|token| Self(Set::Neon(token))));
+        found
+    }
+
+    /// Runs `kernel` compiled for this set.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            Set::Portable(token) => kernel.run(token),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2(token) => token.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(token) => token.vectorize(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon(token) => token.vectorize(kernel),
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Set::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2(_) => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(_) => "AVX-512",
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon(_) => "NEON",
+        })
+    }
+}

@@ -1,0 +1,150 @@
+use candle_core::{DType, Tensor};
+
+use super::{Activation, Linear};
+use crate::isa::Isa;
+use crate::testing::{assert_near, assert_same, noise, row, wide};
+
+/// x · weightᵀ + bias in f64, element by element.
+fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Vec<Vec<f64>> {
+    let (_, inputs) = weight.dims2().unwrap();
+    let (x, weight, bias) = (wide(x), wide(weight), wide(bias));
+    let line = |x: &[f64]| -> Vec<f64> {
+        let dot = |w: &[f64]| x.iter().zip(w).map(|(a, b)| a * b).sum::<f64>();
+        weight
+            .chunks(inputs)
+            .zip(&bias)
+            .map(|(w, b)| dot(w) + b)
+            .collect()
+    };
+    x.chunks(inputs).map(line).collect()
+}
+
+fn erf(x: f64) -> f64 {
+    // Taylor's series, and 1 where the rest is below 1e-6.
+    if x.abs() > 3.5 {
+        return x.signum();
+    }
+    let mut term = x;
+    let mut sum = x;
+    for n in 1..60 {
+        let n = f64::from(n);
+        term *= -x * x / n;
+        sum += term / (2.0 * n + 1.0);
+    }
+    sum * std::f64::consts::FRAC_2_SQRT_PI
+}
+
+fn activated(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::None => x,
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+        Activation::Gelu => x * 0.5 * (1.0 + erf(x / 2.0_f64.sqrt())),
+    }
+}
+
+const ACTIVATIONS: [Activation; 4] = [
+    Activation::None,
+    Activation::Silu,
+    Activation::QuickGelu,
+    Activation::Gelu,
+];
+
+#[test]
+fn every_variant_equals_the_reference_on_odd_shapes() {
+    let shapes = [
+        (1, 1, 1),
+        (3, 5, 2),
+        (7, 31, 33),
+        (63, 64, 65),
+        (193, 700, 17),
+        (12, 16, 129),
+    ];
+    for isa in Isa::available() {
+        for (rows, inputs, outputs) in shapes {
+            let (x, w, b) = (
+                noise(&[rows, inputs], 1),
+                noise(&[outputs, inputs], 2),
+                noise(&[outputs], 3),
+            );
+            let residual = noise(&[rows, outputs], 4);
+            let expected = reference(&x, &w, &b).concat();
+            let layer = Linear::new(&w, Some(&b)).unwrap();
+            for activation in ACTIVATIONS {
+                let what = format!("{isa} {rows}x{inputs} to {outputs} {activation:?}");
+                let found = layer.forward_with(isa, &x, activation, Some(&residual)).unwrap();
+                let added = expected.iter().zip(wide(&residual));
+                let expected: Vec<f64> = added.map(|(y, r)| activated(activation, *y) + r).collect();
+                assert_near(&what, &found, &expected, 2e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn geglu_multiplies_the_halves_whatever_their_width() {
+    for isa in Isa::available() {
+        for half in [1, 15, 16, 17, 40, 150] {
+            let (x, w, b) = (
+                noise(&[9, 37], 1),
+                noise(&[2 * half, 37], 2),
+                noise(&[2 * half], 3),
+            );
+            let expected: Vec<f64> = reference(&x, &w, &b)
+                .into_iter()
+                .flat_map(|y| {
+                    let gated = |j: usize| y[j] * activated(Activation::Gelu, y[half + j]);
+                    (0..half).map(gated).collect::<Vec<_>>()
+                })
+                .collect();
+            let layer = Linear::geglu(&w, Some(&b)).unwrap();
+            let found = layer.forward_with(isa, &x, Activation::None, None).unwrap();
+            assert_eq!(found.dims(), [9, half]);
+            assert_near(&format!("{isa} half {half}"), &found, &expected, 2e-6);
+        }
+    }
+}
+
+#[test]
+fn half_precision_weights_are_used_exactly() {
+    let (x, w, b) = (noise(&[20, 400], 1), noise(&[50, 400], 2), noise(&[50], 3));
+    for isa in Isa::available() {
+        for dtype in [DType::F16, DType::BF16] {
+            let stored = w.to_dtype(dtype).unwrap();
+            let widened = stored.to_dtype(DType::F32).unwrap();
+            let run = |w: &Tensor| {
+                let layer = Linear::new(w, Some(&b)).unwrap();
+                layer.forward_with(isa, &x, Activation::None, None).unwrap()
+            };
+            assert_same(&format!("{isa} {dtype:?}"), &run(&stored), &run(&widened));
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
+    let layer = Linear::new(&noise(&[300, 500], 1), Some(&noise(&[300], 2))).unwrap();
+    let x = noise(&[5, 77, 500], 3);
+    let whole = layer.forward(&x, Activation::Gelu, None).unwrap();
+    for i in 0..5 {
+        let alone = layer.forward(&row(&x, i), Activation::Gelu, None).unwrap();
+        assert_same("row", &row(&whole, i), &alone);
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let single = pool.install(|| layer.forward(&x, Activation::Gelu, None).unwrap());
+    assert_same("threads", &whole, &single);
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let layer = Linear::new(&noise(&[3, 4], 1), None).unwrap();
+    let refused =
+        |x: &Tensor, r: Option<&Tensor>| layer.forward(x, Activation::None, r).unwrap_err().to_string();
+    assert!(refused(&noise(&[2, 5], 1), None).contains("4 inputs"));
+    assert!(refused(&noise(&[2, 4], 1), Some(&noise(&[2, 4], 1))).contains("residual"));
+    assert!(refused(&noise(&[4, 2], 1).t().unwrap(), None).contains("not contiguous"));
+    assert!(Linear::geglu(&noise(&[3, 4], 1), None).is_err());
+    assert!(Linear::new(&noise(&[3, 4], 1), Some(&noise(&[4], 1))).is_err());
+    let empty = layer.forward(&noise(&[0, 4], 1), Activation::None, None).unwrap();
+    assert_eq!(empty.dims(), [0, 3]);
+}

@@ -1,0 +1,320 @@
+//! Group normalisation (Wu and He, 2018) of pictures (B, h, w, C), in two halves: the statistics become a scale and a
+//! shift for every channel, and whoever reads the picture next applies them.
+
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::buffer::{Shared, written};
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd, math};
+use crate::values::{slice, values};
+
+/// Numbers of a task, small enough to be read twice from the second cache. A picture is always cut in the same places,
+/// so the sums do not depend on the number of threads.
+const PIECE: usize = 1 << 15;
+
+/// A group norm.
+#[derive(Debug)]
+pub struct GroupNorm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    groups: usize,
+    eps: f64,
+}
+
+/// A norm whose statistics are known: y = x · scale + shift for each channel, and then perhaps SiLU.
+#[derive(Debug)]
+pub struct Normalisation {
+    /// (B, C)
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    silu: bool,
+    isa: Isa,
+}
+
+impl GroupNorm {
+    /// A norm of C = `weight`'s length channels in `groups` equal groups.
+    ///
+    /// # Errors
+    /// When weight and bias differ in length or the groups do not divide it.
+    pub fn new(weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Result<Self> {
+        let read = |t: &Tensor| t.to_dtype(DType::F32)?.to_vec1::<f32>();
+        let (weight, bias) = (read(weight)?, read(bias)?);
+        if weight.len() != bias.len() || groups == 0 || weight.len() % groups != 0 {
+            candle_core::bail!(
+                "{groups} groups of {} channels, {} biases",
+                weight.len(),
+                bias.len()
+            )
+        }
+        Ok(Self {
+            weight,
+            bias,
+            groups,
+            eps,
+        })
+    }
+
+    /// The norm of `x` (B, …, C), contiguous f32, for whoever reads `x` next; with SiLU after it or without.
+    ///
+    /// # Errors
+    /// When the shape does not fit, or `x` is not contiguous f32 on the CPU.
+    pub fn of(&self, x: &Tensor, silu: bool) -> Result<Normalisation> {
+        self.of_with(Isa::detect(), x, silu)
+    }
+
+    pub(crate) fn of_with(&self, isa: Isa, x: &Tensor, silu: bool) -> Result<Normalisation> {
+        let dims = x.dims();
+        let channels = self.weight.len();
+        let (Some(&rows), Some(&last)) = (dims.first(), dims.last()) else {
+            candle_core::bail!("a norm of a single number")
+        };
+        if last != channels || dims.len() < 3 {
+            candle_core::bail!("a norm of {channels} channels got {dims:?}")
+        }
+        let guard = values(x)?;
+        let x = guard.get();
+        let pixels = x.len() / (rows * channels).max(1);
+        let piece = (PIECE / channels).max(1);
+        let pieces = pixels.div_ceil(piece);
+        let moments: Vec<Vec<Moments>> = (0..rows * pieces)
+            .into_par_iter()
+            .map(|task| {
+                let (row, start) = (task / pieces, task % pieces * piece);
+                let count = piece.min(pixels - start);
+                let from = (row * pixels + start) * channels;
+                self.moments(isa, &x[from..from + count * channels])
+            })
+            .collect();
+        let mut scale = vec![0.0; rows * channels];
+        let mut shift = vec![0.0; rows * channels];
+        for row in 0..rows {
+            let pieces = &moments[row * pieces..(row + 1) * pieces];
+            let part = row * channels..(row + 1) * channels;
+            self.coefficients(pieces, &mut scale[part.clone()], &mut shift[part]);
+        }
+        Ok(Normalisation {
+            scale,
+            shift,
+            silu,
+            isa,
+        })
+    }
+
+    /// Count, mean and squared deviations of each group in some pixels.
+    fn moments(&self, isa: Isa, x: &[f32]) -> Vec<Moments> {
+        let channels = self.weight.len();
+        let width = channels / self.groups;
+        let mut sums = vec![0.0; channels];
+        isa.run(Sums {
+            x,
+            channels,
+            means: None,
+            out: &mut sums,
+        });
+        #[expect(clippy::cast_precision_loss, reason = "a count of numbers in one piece")]
+        let count = (x.len() / channels * width) as f64;
+        let total = |sums: &[f32]| sums.iter().map(|v| f64::from(*v)).sum::<f64>();
+        let means: Vec<f64> = sums.chunks(width).map(|sums| total(sums) / count).collect();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "deviations are taken from about the mean"
+        )]
+        let about: Vec<f32> = (0..channels).map(|c| means[c / width] as f32).collect();
+        isa.run(Sums {
+            x,
+            channels,
+            means: Some(&about),
+            out: &mut sums,
+        });
+        let groups = sums.chunks(width).zip(means).zip(about.chunks(width));
+        groups
+            .map(|((squares, mean), about)| {
+                // The deviations are from the rounded mean; the exact mean's are smaller by the difference.
+                let off = mean - f64::from(about[0]);
+                Moments {
+                    count,
+                    mean,
+                    squares: total(squares) - count * off * off,
+                }
+            })
+            .collect()
+    }
+
+    /// Joins the pieces of a row (Chan, Golub and LeVeque, 1979).
+    fn coefficients(&self, pieces: &[Vec<Moments>], scale: &mut [f32], shift: &mut [f32]) {
+        let width = self.weight.len() / self.groups;
+        for group in 0..self.groups {
+            let parts = || pieces.iter().map(|piece| piece[group]);
+            let count: f64 = parts().map(|m| m.count).sum();
+            let mean = parts().map(|m| m.count * m.mean).sum::<f64>() / count;
+            let squares: f64 = parts()
+                .map(|m| m.squares + m.count * (m.mean - mean).powi(2))
+                .sum();
+            let inverse = (squares / count + self.eps).sqrt().recip();
+            for channel in group * width..(group + 1) * width {
+                let a = f64::from(self.weight[channel]) * inverse;
+                #[expect(clippy::cast_possible_truncation, reason = "the tensor is f32")]
+                {
+                    scale[channel] = a as f32;
+                    shift[channel] = (f64::from(self.bias[channel]) - mean * a) as f32;
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+/// Sums of every channel over some pixels, or of its squared distance from a mean.
+struct Sums<'a> {
+    x: &'a [f32],
+    channels: usize,
+    means: Option<&'a [f32]>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let whole = self.channels / S::LANES * S::LANES;
+        for lane in (0..whole).step_by(S::LANES) {
+            let mut sum = s.splat(0.0);
+            for pixel in self.x.chunks_exact(self.channels) {
+                // SAFETY: `lane` and the lanes after it are channels.
+                let v = unsafe { s.load(pixel.as_ptr().add(lane)) };
+                sum = match self.means {
+                    None => s.add(sum, v),
+                    Some(means) => {
+                        // SAFETY: as above.
+                        let d = s.sub(v, unsafe { s.load(means.as_ptr().add(lane)) });
+                        s.fma(d, d, sum)
+                    }
+                };
+            }
+            // SAFETY: as above.
+            unsafe { s.store(self.out.as_mut_ptr().add(lane), sum) };
+        }
+        for channel in whole..self.channels {
+            let values = self.x.iter().skip(channel).step_by(self.channels);
+            self.out[channel] = match self.means {
+                None => values.sum(),
+                Some(means) => values.map(|v| (v - means[channel]).powi(2)).sum(),
+            };
+        }
+    }
+}
+
+impl Normalisation {
+    /// Scale and shift, (B, C) each, and whether SiLU follows.
+    pub(crate) fn coefficients(&self) -> (&[f32], &[f32], bool) {
+        (&self.scale, &self.shift, self.silu)
+    }
+
+    /// Applies it to `x`, the tensor that it was made from.
+    ///
+    /// # Errors
+    /// When `x` has another shape.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        x.apply_op1_no_bwd(&ApplyOp(self))
+    }
+}
+
+struct ApplyOp<'a>(&'a Normalisation);
+
+impl CustomOp1 for ApplyOp<'_> {
+    fn name(&self) -> &'static str {
+        "group-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let norm = self.0;
+        let dims = layout.dims();
+        let channels = dims.last().copied().unwrap_or(0);
+        if dims.first().copied().unwrap_or(0) * channels != norm.scale.len() || channels == 0 {
+            candle_core::bail!("a norm of {} numbers applied to {dims:?}", norm.scale.len())
+        }
+        let x = slice(x, layout)?;
+        let per_row = x.len() / dims[0].max(1);
+        let piece = (PIECE / channels).max(1) * channels;
+        let fill = |out: *mut f32| {
+            let out = Shared::new(out);
+            let pieces = per_row.div_ceil(piece);
+            (0..dims[0] * pieces).into_par_iter().for_each(|task| {
+                let (row, start) = (task / pieces, task % pieces * piece);
+                let (from, length) = (row * per_row + start, piece.min(per_row - start));
+                // SAFETY: pieces do not overlap and lie within the result.
+                let out = unsafe { std::slice::from_raw_parts_mut(out.get().add(from), length) };
+                let part = row * channels..(row + 1) * channels;
+                let coefficients = (&norm.scale[part.clone()], &norm.shift[part], norm.silu);
+                let pixels = x[from..from + length].chunks(channels);
+                for (x, out) in pixels.zip(out.chunks_mut(channels)) {
+                    apply(norm.isa, x, coefficients, out);
+                }
+            });
+        };
+        // SAFETY: the pieces cover the result.
+        let out = unsafe { written(x.len(), fill) };
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+}
+
+/// A pixel's channels: scale, shift and perhaps SiLU.
+type Coefficients<'a> = (&'a [f32], &'a [f32], bool);
+
+/// Normalises some channels of one pixel.
+pub(crate) fn apply(isa: Isa, x: &[f32], coefficients: Coefficients<'_>, out: &mut [f32]) {
+    isa.run(Apply { x, coefficients, out });
+}
+
+struct Apply<'a> {
+    x: &'a [f32],
+    coefficients: Coefficients<'a>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        apply_with(s, self.x, self.coefficients, self.out);
+    }
+}
+
+/// [`apply`] inside a kernel. `out` may be longer than `x`.
+#[inline(always)]
+pub(crate) fn apply_with<S: Simd>(s: S, x: &[f32], (scale, shift, silu): Coefficients<'_>, out: &mut [f32]) {
+    let length = x.len();
+    assert!(scale.len() == length && shift.len() == length && out.len() >= length);
+    let step = |x: S::V, scale: S::V, shift: S::V| {
+        let y = s.fma(x, scale, shift);
+        if silu { math::swish(s, y, 1.0) } else { y }
+    };
+    let whole = length / S::LANES * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        // SAFETY: `i` and the lanes after it are within all four.
+        unsafe {
+            let y = step(
+                s.load(x.as_ptr().add(i)),
+                s.load(scale.as_ptr().add(i)),
+                s.load(shift.as_ptr().add(i)),
+            );
+            s.store(out.as_mut_ptr().add(i), y);
+        }
+    }
+    for i in whole..length {
+        let y = step(s.splat(x[i]), s.splat(scale[i]), s.splat(shift[i]));
+        let mut lanes = [0.0; crate::simd::PANEL];
+        // SAFETY: a vector has at most 16 lanes.
+        unsafe { s.store(lanes.as_mut_ptr(), y) };
+        out[i] = lanes[0];
+    }
+}

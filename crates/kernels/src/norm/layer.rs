@@ -1,0 +1,128 @@
+//! Layer normalisation (Ba, Kiros and Hinton, 2016) over the last axis.
+
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::buffer::{Shared, written};
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd};
+use crate::values::slice;
+
+/// Rows of a task.
+const ROWS: usize = 32;
+
+/// A layer norm.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// A norm over D = `weight`'s length numbers.
+    ///
+    /// # Errors
+    /// When weight and bias differ in length.
+    pub fn new(weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Self> {
+        let read = |t: &Tensor| t.to_dtype(DType::F32)?.to_vec1::<f32>();
+        let (weight, bias) = (read(weight)?, read(bias)?);
+        if weight.len() != bias.len() || weight.is_empty() {
+            candle_core::bail!("a norm of {} weights and {} biases", weight.len(), bias.len())
+        }
+        Ok(Self { weight, bias, eps })
+    }
+
+    /// `x`: (…, D), contiguous f32.
+    ///
+    /// # Errors
+    /// When the shape does not fit, or `x` is not contiguous f32 on the CPU.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_with(Isa::detect(), x)
+    }
+
+    pub(super) fn forward_with(&self, isa: Isa, x: &Tensor) -> Result<Tensor> {
+        x.apply_op1_no_bwd(&LayerNormOp { norm: self, isa })
+    }
+}
+
+struct LayerNormOp<'a> {
+    norm: &'a LayerNorm,
+    isa: Isa,
+}
+
+impl CustomOp1 for LayerNormOp<'_> {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let width = self.norm.weight.len();
+        if layout.dims().last() != Some(&width) {
+            candle_core::bail!("a layer norm of {width} numbers got {:?}", layout.dims())
+        }
+        let x = slice(x, layout)?;
+        let fill = |out: *mut f32| {
+            let out = Shared::new(out);
+            x.par_chunks(ROWS * width).enumerate().for_each(|(task, x)| {
+                let out = out.get().wrapping_add(task * ROWS * width);
+                self.isa.run(Normalise {
+                    norm: self.norm,
+                    x,
+                    out,
+                });
+            });
+        };
+        // SAFETY: every row is written.
+        let out = unsafe { written(x.len(), fill) };
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+}
+
+struct Normalise<'a> {
+    norm: &'a LayerNorm,
+    x: &'a [f32],
+    out: *mut f32,
+}
+
+impl Kernel for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let LayerNorm { weight, bias, eps } = self.norm;
+        let width = weight.len();
+        #[expect(clippy::cast_precision_loss, reason = "a width is small")]
+        let count = width as f32;
+        let whole = width / S::LANES * S::LANES;
+        for (row, x) in self.x.chunks_exact(width).enumerate() {
+            let fold = |mean: f32| {
+                let (about, mut sum, mut squares) = (s.splat(mean), s.splat(0.0), s.splat(0.0));
+                for i in (0..whole).step_by(S::LANES) {
+                    // SAFETY: `i` and the lanes after it are within the row.
+                    let d = s.sub(unsafe { s.load(x.as_ptr().add(i)) }, about);
+                    sum = s.add(sum, d);
+                    squares = s.fma(d, d, squares);
+                }
+                let tail = x[whole..].iter().map(|v| v - mean);
+                let (a, b) = tail.fold((0.0, 0.0), |(a, b), d| (a + d, b + d * d));
+                (s.sum(sum) + a, s.sum(squares) + b)
+            };
+            let mean = fold(0.0).0 / count;
+            let inverse = (fold(mean).1 / count + eps).sqrt().recip();
+            // SAFETY: the row is part of the result, and all four have `width` numbers.
+            unsafe {
+                let out = self.out.add(row * width);
+                for i in (0..whole).step_by(S::LANES) {
+                    let d = s.sub(s.load(x.as_ptr().add(i)), s.splat(mean));
+                    let y = s.mul(d, s.splat(inverse));
+                    let y = s.fma(y, s.load(weight.as_ptr().add(i)), s.load(bias.as_ptr().add(i)));
+                    s.store(out.add(i), y);
+                }
+                for i in whole..width {
+                    *out.add(i) = (x[i] - mean) * inverse * weight[i] + bias[i];
+                }
+            }
+        }
+    }
+}

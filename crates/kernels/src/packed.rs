@@ -1,0 +1,130 @@
+//! Weights in the order in which the kernels read them: panels of 16 output columns.
+//!
+//! Half-precision weights stay as they are in memory; a panel's part is widened to f32 right before use, once for many
+//! rows, which costs about a hundredth of the multiplication.
+
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor};
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::simd::{PANEL, Simd};
+
+/// Numbers of one of the three storage types.
+#[derive(Debug)]
+enum Numbers {
+    F32(Vec<f32>),
+    F16(Vec<u16>),
+    Bf16(Vec<u16>),
+}
+
+/// A matrix (columns, depth), such as a linear layer's weight, as panels: \[columns / 16\]\[depth\]\[16\], the last
+/// panel filled up with zeros.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    numbers: Numbers,
+    depth: usize,
+}
+
+impl Packed {
+    /// Packs `weight`, whose element for column c and depth k is number `c * depth + at(k)`; f32, f16 or bf16.
+    /// `column(p)` is the source of packed column p, so that columns can be put into another order.
+    pub(crate) fn new(
+        weight: &Tensor,
+        depth: usize,
+        at: impl Fn(usize) -> usize + Sync,
+        columns: &[usize],
+    ) -> Result<Self> {
+        if !matches!(weight.device(), Device::Cpu) {
+            candle_core::bail!("these kernels run on the CPU, the weight is elsewhere")
+        }
+        let weight = match weight.dtype() {
+            DType::F32 | DType::F16 | DType::BF16 => weight.contiguous()?,
+            _ => weight.to_dtype(DType::F32)?.contiguous()?,
+        };
+        let (storage, layout) = weight.storage_and_layout();
+        let start = layout.start_offset();
+        let end = start + layout.shape().elem_count();
+        let Storage::Cpu(storage) = &*storage else {
+            candle_core::bail!("these kernels run on the CPU, the weight is elsewhere")
+        };
+        let numbers = if let CpuStorage::F16(v) = storage {
+            Numbers::F16(pack(&v[start..end], depth, at, columns, |v: f16| v.to_bits()))
+        } else if let CpuStorage::BF16(v) = storage {
+            Numbers::Bf16(pack(&v[start..end], depth, at, columns, |v: bf16| v.to_bits()))
+        } else {
+            Numbers::F32(pack(
+                &storage.as_slice::<f32>()?[start..end],
+                depth,
+                at,
+                columns,
+                |v| v,
+            ))
+        };
+        Ok(Self { numbers, depth })
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Rows `start..start + length` of `count` panels from `panel` on, as f32, and the distance from one panel's to the
+    /// next: in place, or widened into `scratch`.
+    ///
+    /// # Safety
+    /// The panels and their rows exist; `scratch` has room for 16 · `length` numbers for each panel.
+    #[inline(always)]
+    pub(crate) unsafe fn panels<S: Simd>(
+        &self,
+        s: S,
+        (panel, count): (usize, usize),
+        (start, length): (usize, usize),
+        scratch: *mut f32,
+    ) -> (*const f32, usize) {
+        let (size, next) = (length * PANEL, self.depth * PANEL);
+        let first = panel * next + start * PANEL;
+        // SAFETY: the caller vouches for the ranges and for the scratch.
+        unsafe {
+            match &self.numbers {
+                Numbers::F32(v) => return (v.as_ptr().add(first), next),
+                Numbers::F16(v) => {
+                    for panel in 0..count {
+                        let (from, to) = (v.as_ptr().add(first + panel * next), scratch.add(panel * size));
+                        for i in (0..size).step_by(S::LANES) {
+                            s.store(to.add(i), s.widen_f16(from.add(i)));
+                        }
+                    }
+                }
+                Numbers::Bf16(v) => {
+                    for panel in 0..count {
+                        let (from, to) = (v.as_ptr().add(first + panel * next), scratch.add(panel * size));
+                        for i in (0..size).step_by(S::LANES) {
+                            s.store(to.add(i), s.widen_bf16(from.add(i)));
+                        }
+                    }
+                }
+            }
+        }
+        (scratch, size)
+    }
+}
+
+fn pack<T: Copy + Sync, U: Copy + Default + Send>(
+    weight: &[T],
+    depth: usize,
+    at: impl Fn(usize) -> usize + Sync,
+    columns: &[usize],
+    convert: impl Fn(T) -> U + Sync,
+) -> Vec<U> {
+    let mut out = vec![U::default(); columns.len().div_ceil(PANEL) * depth * PANEL];
+    out.par_chunks_mut((depth * PANEL).max(1))
+        .zip(columns.par_chunks(PANEL))
+        .for_each(|(panel, columns)| {
+            for (j, column) in columns.iter().enumerate() {
+                let source = &weight[column * depth..][..depth];
+                for k in 0..depth {
+                    panel[k * PANEL + j] = convert(source[at(k)]);
+                }
+            }
+        });
+    out
+}

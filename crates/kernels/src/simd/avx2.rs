@@ -1,0 +1,135 @@
+//! AVX2 with FMA and F16C: x86-64 processors since about 2013. Eight lanes, sixteen registers.
+
+use std::arch::x86_64::*;
+
+use super::tile::matrix_kernels;
+use super::{Kernel, Mix, Simd, Tile};
+
+/// Proof that the machine has AVX2, FMA and F16C.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    pub(crate) fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+
+    pub(crate) fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enabled<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: the token proves the instructions.
+        unsafe { enabled(self, kernel) }
+    }
+}
+
+matrix_kernels!(#[target_feature(enable = "avx2,fma,f16c")] Avx2, 2, [1: 1, 1: 2, 1: 3, 1: 4, 1: 5, 1: 6]);
+
+/// An intrinsic without memory operands, or the one named load or store.
+macro_rules! op {
+    ($e:expr) => {
+        // SAFETY: the token proves the instructions; pointers are vouched for by the caller.
+        unsafe { $e }
+    };
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    const ROWS: usize = 6;
+    const PANELS: usize = 1;
+    type V = __m256;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        op!(_mm256_set1_ps(x))
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m256 {
+        op!(_mm256_loadu_ps(p))
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m256) {
+        op!(_mm256_storeu_ps(p, v));
+    }
+    #[inline(always)]
+    unsafe fn widen_f16(self, p: *const u16) -> __m256 {
+        op!(_mm256_cvtph_ps(_mm_loadu_si128(p.cast())))
+    }
+    #[inline(always)]
+    unsafe fn widen_bf16(self, p: *const u16) -> __m256 {
+        op!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(
+            _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))
+        )))
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        op!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn fnma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        op!(_mm256_fnmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn round(self, v: __m256) -> __m256 {
+        op!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
+    }
+    #[inline(always)]
+    fn exp2_integer(self, n: __m256) -> __m256 {
+        op!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
+            _mm256_cvtps_epi32(n),
+            _mm256_set1_epi32(127)
+        ))))
+    }
+    #[inline(always)]
+    fn sum(self, v: __m256) -> f32 {
+        op!({
+            let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
+        })
+    }
+    #[inline(always)]
+    fn largest(self, v: __m256) -> f32 {
+        op!({
+            let half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_max_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn tile(self, tile: Tile<'_>) {
+        op!(tile_of(self, tile));
+    }
+    #[inline(always)]
+    unsafe fn mix(self, mix: Mix) {
+        op!(mix_of(self, mix));
+    }
+}

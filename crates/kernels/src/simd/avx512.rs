@@ -1,0 +1,132 @@
+//! AVX-512 Foundation: x86-64 servers since about 2017, AMD since Zen 4. Sixteen lanes, thirty-two registers.
+//!
+//! Its numbers have not been timed: the machines that this project was measured on do not have it. It is proved under
+//! emulation (`crates/kernels/README.md`).
+
+use std::arch::x86_64::*;
+
+use super::tile::matrix_kernels;
+use super::{Kernel, Mix, Simd, Tile};
+
+/// Proof that the machine has AVX-512 F.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    pub(crate) fn detect() -> Option<Self> {
+        is_x86_feature_detected!("avx512f").then_some(Self(()))
+    }
+
+    pub(crate) fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f")]
+        fn enabled<K: Kernel>(s: Avx512, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: the token proves the instructions.
+        unsafe { enabled(self, kernel) }
+    }
+}
+
+matrix_kernels!(#[target_feature(enable = "avx512f")] Avx512, 1, [
+    1: 1, 1: 2, 1: 3, 1: 4, 1: 5, 1: 6, 1: 7, 1: 8, 1: 9, 1: 10, 1: 11, 1: 12,
+    2: 1, 2: 2, 2: 3, 2: 4, 2: 5, 2: 6, 2: 7, 2: 8, 2: 9, 2: 10, 2: 11, 2: 12
+]);
+
+/// An intrinsic without memory operands, or the one named load or store.
+macro_rules! op {
+    ($e:expr) => {
+        // SAFETY: the token proves the instructions; pointers are vouched for by the caller.
+        unsafe { $e }
+    };
+}
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    const ROWS: usize = 12;
+    const PANELS: usize = 2;
+    type V = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        op!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        op!(_mm512_loadu_ps(p))
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        op!(_mm512_storeu_ps(p, v));
+    }
+    #[inline(always)]
+    unsafe fn widen_f16(self, p: *const u16) -> __m512 {
+        op!(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast())))
+    }
+    #[inline(always)]
+    unsafe fn widen_bf16(self, p: *const u16) -> __m512 {
+        op!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(
+            _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))
+        )))
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        op!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        op!(_mm512_fnmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn round(self, v: __m512) -> __m512 {
+        op!(_mm512_roundscale_ps::<
+            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
+        >(v))
+    }
+    #[inline(always)]
+    fn exp2_integer(self, n: __m512) -> __m512 {
+        op!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
+            _mm512_cvtps_epi32(n),
+            _mm512_set1_epi32(127)
+        ))))
+    }
+    #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        op!(_mm512_reduce_add_ps(v))
+    }
+    #[inline(always)]
+    fn largest(self, v: __m512) -> f32 {
+        op!(_mm512_reduce_max_ps(v))
+    }
+    #[inline(always)]
+    unsafe fn tile(self, tile: Tile<'_>) {
+        op!(tile_of(self, tile));
+    }
+    #[inline(always)]
+    unsafe fn mix(self, mix: Mix) {
+        op!(mix_of(self, mix));
+    }
+}

@@ -1,0 +1,134 @@
+//! Vectors of f32 for the instruction sets that the kernels know, behind one trait.
+//!
+//! A kernel is written once over [`Simd`] and compiled for each set. A value of a [`Simd`] type is a token: it exists
+//! only where the running machine has been seen to have the instructions, which is what makes its methods safe.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod portable;
+mod tile;
+
+/// Columns of a packed panel of weights, the same for every instruction set, so that packing does not depend on it.
+pub(crate) const PANEL: usize = 16;
+
+/// The most rows that any instruction set multiplies with a panel at once.
+pub(crate) const MAX_ROWS: usize = 12;
+
+/// Row pointers of one tile; those beyond the tile's rows are not read.
+pub(crate) type Rows = [*const f32; MAX_ROWS];
+
+/// The operands of one tile: `rows` rows of C (+)= A · W, with W one packed panel or two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile<'a> {
+    /// Rows of A, each `k` numbers long.
+    pub(crate) a: &'a Rows,
+    /// How many of them: 1 to [`Simd::ROWS`].
+    pub(crate) rows: usize,
+    /// Length of the inner dimension.
+    pub(crate) k: usize,
+    /// How many panels: 1 to [`Simd::PANELS`].
+    pub(crate) panels: usize,
+    /// k x 16 numbers for each panel, `next_w` from one panel to the next.
+    pub(crate) w: *const f32,
+    pub(crate) next_w: usize,
+    /// `rows` x 16 numbers, `stride` apart, for each panel, `next_c` from one panel to the next.
+    pub(crate) c: *mut f32,
+    pub(crate) stride: usize,
+    pub(crate) next_c: usize,
+    /// Whether the product is added to what C holds.
+    pub(crate) accumulate: bool,
+}
+
+/// One instruction set.
+pub(crate) trait Simd: Copy + Send + Sync {
+    /// Numbers in a vector; divides [`PANEL`].
+    const LANES: usize;
+    /// Rows of a full tile.
+    const ROWS: usize;
+    /// Panels of a full tile.
+    const PANELS: usize;
+    type V: Copy;
+
+    fn splat(self, x: f32) -> Self::V;
+    /// # Safety
+    /// `LANES` numbers can be read at `p`.
+    unsafe fn load(self, p: *const f32) -> Self::V;
+    /// # Safety
+    /// `LANES` numbers can be written at `p`.
+    unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// # Safety
+    /// `LANES` half-precision numbers can be read at `p`.
+    unsafe fn widen_f16(self, p: *const u16) -> Self::V;
+    /// # Safety
+    /// `LANES` bfloat16 numbers can be read at `p`.
+    unsafe fn widen_bf16(self, p: *const u16) -> Self::V;
+
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a · b + c
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// c - a · b
+    fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// To the nearest integer.
+    fn round(self, v: Self::V) -> Self::V;
+    /// 2^n for integral n in -126..=127.
+    fn exp2_integer(self, n: Self::V) -> Self::V;
+    /// Sum of the lanes.
+    fn sum(self, v: Self::V) -> f32;
+    /// Largest of the lanes.
+    fn largest(self, v: Self::V) -> f32;
+
+    /// One tile of a matrix product. Every element is one chain of multiply-adds in the order of k, whatever the
+    /// number of rows, so a row's result does not depend on its neighbours.
+    ///
+    /// # Safety
+    /// The pointers of `tile` are valid for the sizes that it states.
+    unsafe fn tile(self, tile: Tile<'_>);
+
+    /// `rows` x (vectors · LANES) of O += P · V for attention; `rows` and `vectors` from [`mixing_shape`].
+    ///
+    /// # Safety
+    /// The pointers of `mix` are valid for the sizes that it states.
+    unsafe fn mix(self, mix: Mix);
+}
+
+/// O (+)= P · V: rows of weights P times rows of values V.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mix {
+    pub(crate) rows: usize,
+    pub(crate) vectors: usize,
+    pub(crate) k: usize,
+    pub(crate) p: *const f32,
+    pub(crate) p_stride: usize,
+    pub(crate) v: *const f32,
+    pub(crate) v_stride: usize,
+    pub(crate) o: *mut f32,
+    pub(crate) o_stride: usize,
+}
+
+/// How many of `left` vectors the next [`Simd::mix`] takes, and of how many rows at once: about twelve accumulators.
+pub(crate) const fn mixing_shape(left: usize) -> (usize, usize) {
+    match left {
+        0 | 1 => (1, 6),
+        2 => (2, 6),
+        3 => (3, 4),
+        _ if left % 5 == 0 => (5, 2),
+        _ => (4, 3),
+    }
+}
+
+/// Work that is compiled once for every instruction set.
+pub(crate) trait Kernel {
+    type Output;
+    /// Implementations are `#[inline(always)]`, so that they take on the instruction set of their caller.
+    fn run<S: Simd>(self, s: S) -> Self::Output;
+}
