@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 it failed, 2 the arguments or settings are wrong.
 
+mod allocator;
 mod args;
 mod assemble;
 mod commands;

@@ -108,6 +108,9 @@ impl Packed {
     }
 }
 
+/// Depth that is packed at a time.
+const PIECE: usize = 128;
+
 fn pack<T: Copy + Sync, U: Copy + Default + Send>(
     weight: &[T],
     depth: usize,
@@ -119,10 +122,14 @@ fn pack<T: Copy + Sync, U: Copy + Default + Send>(
     out.par_chunks_mut((depth * PANEL).max(1))
         .zip(columns.par_chunks(PANEL))
         .for_each(|(panel, columns)| {
-            for (j, column) in columns.iter().enumerate() {
-                let source = &weight[column * depth..][..depth];
-                for k in 0..depth {
-                    panel[k * PANEL + j] = convert(source[at(k)]);
+            // In pieces that stay in the first cache while their sixteen columns are interleaved.
+            for (piece, panel) in panel.chunks_mut(PIECE * PANEL).enumerate() {
+                let first = piece * PIECE;
+                for (j, column) in columns.iter().enumerate() {
+                    let source = &weight[column * depth..][..depth];
+                    for (k, to) in panel.iter_mut().skip(j).step_by(PANEL).enumerate() {
+                        *to = convert(source[at(first + k)]);
+                    }
                 }
             }
         });

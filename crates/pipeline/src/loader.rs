@@ -4,12 +4,12 @@ use candle_core::{DType, Device};
 use pentimento_catalog::{ModelEntry, Source};
 use pentimento_models::{ClipText, ClipTextConfig, ClipTokenizer, UNet, UNetConfig, Vae, VaeConfig};
 use pentimento_schedulers::SchedulerConfig;
-use pentimento_weights::{Checkpoint, WeightsError};
+use pentimento_weights::{Checkpoint, Dtypes, WeightsError};
 
 use crate::{PipelineError, StableDiffusion};
 
 impl StableDiffusion {
-    /// Reads every component of the entry's source; computes in f32.
+    /// Reads every component of the entry's source. Weights stay as the files have them; the arithmetic is f32.
     ///
     /// # Errors
     /// When a file, tensor or configuration is missing or wrong; the error names it.
@@ -27,7 +27,6 @@ impl StableDiffusion {
         checkpoint: &Checkpoint,
         device: &Device,
     ) -> Result<Self, PipelineError> {
-        let dtype = DType::F32;
         let wrap = |source: WeightsError| PipelineError::Weights {
             name: name.to_owned(),
             source,
@@ -50,18 +49,18 @@ impl StableDiffusion {
 
         let text_config: ClipTextConfig = checkpoint.json("text_encoder/config.json").map_err(wrap)?;
         let component = checkpoint
-            .component("text_encoder", dtype, device)
+            .component("text_encoder", Dtypes::Stored, device)
             .map_err(wrap)?;
         let text = ClipText::new(&text_config, component.var_builder())?;
         component.finish().map_err(wrap)?;
 
         let unet_config: UNetConfig = checkpoint.json("unet/config.json").map_err(wrap)?;
-        let component = checkpoint.component("unet", dtype, device).map_err(wrap)?;
+        let component = checkpoint.component("unet", Dtypes::Stored, device).map_err(wrap)?;
         let unet = UNet::new(&unet_config, component.var_builder())?;
         component.finish().map_err(wrap)?;
 
         let vae_config: VaeConfig = checkpoint.json("vae/config.json").map_err(wrap)?;
-        let component = checkpoint.component("vae", dtype, device).map_err(wrap)?;
+        let component = checkpoint.component("vae", Dtypes::Stored, device).map_err(wrap)?;
         let vae = Vae::new(&vae_config, component.var_builder())?;
         component.finish().map_err(wrap)?;
 
@@ -79,7 +78,7 @@ impl StableDiffusion {
             vae,
             scheduler_config,
             device: device.clone(),
-            dtype,
+            dtype: DType::F32,
         };
         loaded.check_fit()?;
         Ok(loaded)

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component as PathPart, Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::container::TensorFile;
-use crate::{Component, WeightsError};
+use crate::{Component, Dtypes, WeightsError};
 
 /// The names a weights file has in diffusers and in transformers, the full-precision one first.
 const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
@@ -142,23 +142,23 @@ impl Checkpoint {
         })
     }
 
-    /// The weights of the component in folder `name` (`unet`, `vae`, `text_encoder`), whole or sharded, converted to
-    /// `dtype` on `device` as they are asked for.
+    /// The weights of the component in folder `name` (`unet`, `vae`, `text_encoder`), whole or sharded, in the given
+    /// dtypes on `device`.
     ///
     /// # Errors
     /// When there are none, or when a file is not safetensors.
-    pub fn component(&self, name: &str, dtype: DType, device: &Device) -> Result<Component, WeightsError> {
+    pub fn component(&self, name: &str, dtypes: Dtypes, device: &Device) -> Result<Component, WeightsError> {
         if let Files::Seeded(_, seed) = &self.files {
-            return Ok(Component::seeded(*seed, dtype, device));
+            return Ok(Component::seeded(*seed, dtypes, device));
         }
         for file in candidates(name, &WHOLE) {
             if let Some(file) = self.tensor_file(&file)? {
-                return Component::from_files(vec![file], dtype, device);
+                return Component::from_files(vec![file], dtypes, device);
             }
         }
         for index in candidates(name, &SHARDED) {
             if self.has(&index) {
-                return Component::from_files(self.shards(name, &index)?, dtype, device);
+                return Component::from_files(self.shards(name, &index)?, dtypes, device);
             }
         }
         let pickled = PICKLED.iter().find(|file| self.has(&format!("{name}/{file}")));

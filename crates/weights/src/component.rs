@@ -11,15 +11,15 @@ use candle_nn::{Init, VarBuilder};
 
 use crate::container::TensorFile;
 use crate::seeded::SeededWeights;
-use crate::{WeightsError, naming};
+use crate::{Dtypes, WeightsError, naming};
 
-/// Named tensors for one network, converted on the way out to one dtype on one device.
+/// Named tensors for one network, on one device.
 ///
 /// Build the network from [`Component::var_builder`], then call [`Component::finish`].
 #[derive(Debug)]
 pub struct Component {
     source: Source,
-    dtype: DType,
+    dtypes: Dtypes,
     device: Device,
 }
 
@@ -32,24 +32,25 @@ enum Source {
 impl Component {
     pub(crate) fn from_files(
         files: Vec<TensorFile>,
-        dtype: DType,
+        dtypes: Dtypes,
         device: &Device,
     ) -> Result<Self, WeightsError> {
         let files = ComponentFiles::index(files)?;
         Ok(Self {
             source: Source::Files(Arc::new(files)),
-            dtype,
+            dtypes,
             device: device.clone(),
         })
     }
 
     /// A component that answers every question with seeded random weights of unit gain: variance 1 / fan-in for
-    /// matrices and kernels, about 1 for norms, small for biases. The same seed, name and shape give the same values.
+    /// matrices and kernels, about 1 for norms, small for biases; f32, unless `dtypes` says otherwise. The same seed, name
+    /// and shape give the same values.
     #[must_use]
-    pub fn seeded(seed: u64, dtype: DType, device: &Device) -> Self {
+    pub fn seeded(seed: u64, dtypes: Dtypes, device: &Device) -> Self {
         Self {
             source: Source::Seeded(SeededWeights::new(seed)),
-            dtype,
+            dtypes,
             device: device.clone(),
         }
     }
@@ -58,10 +59,15 @@ impl Component {
     #[must_use]
     pub fn var_builder(&self) -> VarBuilder<'static> {
         let backend: Box<dyn SimpleBackend> = match &self.source {
-            Source::Files(files) => Box::new(FileBackend(Arc::clone(files))),
+            Source::Files(files) => Box::new(FileBackend(Arc::clone(files), self.dtypes)),
             Source::Seeded(seeded) => Box::new(*seeded),
         };
-        VarBuilder::from_backend(backend, self.dtype, self.device.clone())
+        // Only the seeded weights go by the builder's dtype.
+        let dtype = match self.dtypes {
+            Dtypes::Stored => DType::F32,
+            Dtypes::All(dtype) => dtype,
+        };
+        VarBuilder::from_backend(backend, dtype, self.device.clone())
     }
 
     /// Checks that the network asked for every tensor that its files have.
@@ -136,7 +142,7 @@ impl ComponentFiles {
         &self,
         wanted: &str,
         shape: Option<&Shape>,
-        target: (DType, &Device),
+        target: (Dtypes, &Device),
     ) -> candle_core::Result<Tensor> {
         let name = self.resolve(wanted).ok_or_else(|| {
             candle_core::Error::from(WeightsError::MissingTensor {
@@ -189,15 +195,15 @@ fn same_shape(name: &str, expected: &[usize], found: &[usize]) -> bool {
 }
 
 /// candle's view of the files.
-struct FileBackend(Arc<ComponentFiles>);
+struct FileBackend(Arc<ComponentFiles>, Dtypes);
 
 impl SimpleBackend for FileBackend {
-    fn get(&self, s: Shape, name: &str, _: Init, dtype: DType, dev: &Device) -> candle_core::Result<Tensor> {
-        self.0.get(name, Some(&s), (dtype, dev))
+    fn get(&self, s: Shape, name: &str, _: Init, _: DType, dev: &Device) -> candle_core::Result<Tensor> {
+        self.0.get(name, Some(&s), (self.1, dev))
     }
 
-    fn get_unchecked(&self, name: &str, dtype: DType, dev: &Device) -> candle_core::Result<Tensor> {
-        self.0.get(name, None, (dtype, dev))
+    fn get_unchecked(&self, name: &str, _: DType, dev: &Device) -> candle_core::Result<Tensor> {
+        self.0.get(name, None, (self.1, dev))
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

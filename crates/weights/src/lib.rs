@@ -12,4 +12,5 @@ mod seeded;
 
 pub use checkpoint::Checkpoint;
 pub use component::Component;
+pub use container::Dtypes;
 pub use error::WeightsError;

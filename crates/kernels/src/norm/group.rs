@@ -294,27 +294,30 @@ impl Kernel for Apply<'_> {
 pub(crate) fn apply_with<S: Simd>(s: S, x: &[f32], (scale, shift, silu): Coefficients<'_>, out: &mut [f32]) {
     let length = x.len();
     assert!(scale.len() == length && shift.len() == length && out.len() >= length);
-    let step = |x: S::V, scale: S::V, shift: S::V| {
-        let y = s.fma(x, scale, shift);
-        if silu { math::swish(s, y, 1.0) } else { y }
-    };
     let whole = length / S::LANES * S::LANES;
     for i in (0..whole).step_by(S::LANES) {
         // SAFETY: `i` and the lanes after it are within all four.
         unsafe {
             let y = step(
+                s,
                 s.load(x.as_ptr().add(i)),
-                s.load(scale.as_ptr().add(i)),
-                s.load(shift.as_ptr().add(i)),
+                (s.load(scale.as_ptr().add(i)), s.load(shift.as_ptr().add(i))),
+                silu,
             );
             s.store(out.as_mut_ptr().add(i), y);
         }
     }
     for i in whole..length {
-        let y = step(s.splat(x[i]), s.splat(scale[i]), s.splat(shift[i]));
+        let y = step(s, s.splat(x[i]), (s.splat(scale[i]), s.splat(shift[i])), silu);
         let mut lanes = [0.0; crate::simd::PANEL];
         // SAFETY: a vector has at most 16 lanes.
         unsafe { s.store(lanes.as_mut_ptr(), y) };
         out[i] = lanes[0];
     }
+}
+
+#[inline(always)]
+fn step<S: Simd>(s: S, x: S::V, (scale, shift): (S::V, S::V), silu: bool) -> S::V {
+    let y = s.fma(x, scale, shift);
+    if silu { math::swish(s, y, 1.0) } else { y }
 }

@@ -96,20 +96,8 @@ impl Kernel for Normalise<'_> {
         let count = width as f32;
         let whole = width / S::LANES * S::LANES;
         for (row, x) in self.x.chunks_exact(width).enumerate() {
-            let fold = |mean: f32| {
-                let (about, mut sum, mut squares) = (s.splat(mean), s.splat(0.0), s.splat(0.0));
-                for i in (0..whole).step_by(S::LANES) {
-                    // SAFETY: `i` and the lanes after it are within the row.
-                    let d = s.sub(unsafe { s.load(x.as_ptr().add(i)) }, about);
-                    sum = s.add(sum, d);
-                    squares = s.fma(d, d, squares);
-                }
-                let tail = x[whole..].iter().map(|v| v - mean);
-                let (a, b) = tail.fold((0.0, 0.0), |(a, b), d| (a + d, b + d * d));
-                (s.sum(sum) + a, s.sum(squares) + b)
-            };
-            let mean = fold(0.0).0 / count;
-            let inverse = (fold(mean).1 / count + eps).sqrt().recip();
+            let mean = about(s, x, 0.0).0 / count;
+            let inverse = (about(s, x, mean).1 / count + eps).sqrt().recip();
             // SAFETY: the row is part of the result, and all four have `width` numbers.
             unsafe {
                 let out = self.out.add(row * width);
@@ -125,4 +113,23 @@ impl Kernel for Normalise<'_> {
             }
         }
     }
+}
+
+/// Sums of the differences from `mean` and of their squares.
+#[inline(always)]
+fn about<S: Simd>(s: S, x: &[f32], mean: f32) -> (f32, f32) {
+    let (middle, mut sum, mut squares) = (s.splat(mean), s.splat(0.0), s.splat(0.0));
+    let whole = x.len() / S::LANES * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        // SAFETY: `i` and the lanes after it are within the row.
+        let d = s.sub(unsafe { s.load(x.as_ptr().add(i)) }, middle);
+        sum = s.add(sum, d);
+        squares = s.fma(d, d, squares);
+    }
+    let (mut sum, mut squares) = (s.sum(sum), s.sum(squares));
+    for v in &x[whole..] {
+        sum += v - mean;
+        squares += (v - mean) * (v - mean);
+    }
+    (sum, squares)
 }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use pentimento_models::{UNet, guidance_embedding};
 use pentimento_testkit::{Tolerance, assert_close};
-use pentimento_weights::Component;
+use pentimento_weights::{Component, Dtypes};
 
 use crate::support::{CPU, text_encoder, unet, vae, wave};
 
@@ -63,7 +63,7 @@ fn wide_unet_rows_do_not_meet() {
         "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
     });
-    let component = Component::seeded(3, DType::F32, &Device::Cpu);
+    let component = Component::seeded(3, Dtypes::All(DType::F32), &Device::Cpu);
     let unet = UNet::new(&serde_json::from_value(config).unwrap(), component.var_builder()).unwrap();
     rows_do_not_meet(&unet, (16, 12), false);
 }

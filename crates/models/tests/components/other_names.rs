@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Tensor};
 use pentimento_models::{ClipText, Vae};
 use pentimento_testkit::{Tolerance, assert_close};
-use pentimento_weights::{Checkpoint, Component};
+use pentimento_weights::{Checkpoint, Component, Dtypes};
 
 use crate::support::{CPU, text_encoder, tiny, vae, wave};
 
@@ -20,7 +20,7 @@ fn changed(file: &'static str, change: impl Fn(String, Tensor) -> (String, Tenso
     let bytes = safetensors::serialize(tensors, None).unwrap();
     let (folder, _) = file.split_once('/').unwrap();
     Checkpoint::in_memory("old", move |path| (path == file).then(|| bytes.clone()))
-        .component(folder, DType::F32, &CPU)
+        .component(folder, Dtypes::All(DType::F32), &CPU)
         .unwrap()
 }
 

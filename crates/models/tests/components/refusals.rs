@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Tensor};
 use pentimento_models::{ClipTextConfig, UNet, UNetConfig, Vae, VaeConfig};
 use pentimento_types::describe_chain;
-use pentimento_weights::{Checkpoint, Component};
+use pentimento_weights::{Checkpoint, Component, Dtypes};
 use serde_json::{Value, json};
 
 use crate::support::{CPU, tiny, unet, vae, wave};
@@ -19,7 +19,7 @@ fn load(change: impl Fn(&mut HashMap<String, Tensor>)) -> Result<(), String> {
     change(&mut tensors);
     let bytes = safetensors::serialize(tensors, None).unwrap();
     let changed = Checkpoint::in_memory("m", move |path| (path == FILE).then(|| bytes.clone()));
-    let component = changed.component("unet", DType::F32, &CPU).unwrap();
+    let component = changed.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
     let config: UNetConfig = model.json("unet/config.json").unwrap();
     UNet::new(&config, component.var_builder()).map_err(|e| describe_chain(&e))?;
     component.finish().map_err(|e| describe_chain(&e))
@@ -131,7 +131,7 @@ fn inputs_of_the_wrong_shape_are_named() {
 #[test]
 fn seeded_networks_load_and_stay_finite() {
     let model = tiny("tiny-lcm");
-    let component = |seed| Component::seeded(seed, DType::F32, &CPU);
+    let component = |seed| Component::seeded(seed, Dtypes::All(DType::F32), &CPU);
     let config: UNetConfig = model.json("unet/config.json").unwrap();
     let unet = UNet::new(&config, component(1).var_builder()).unwrap();
     let out = unet

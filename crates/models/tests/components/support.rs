@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
 use pentimento_testkit::{Tolerance, assert_close, compare, golden_dir};
-use pentimento_weights::Checkpoint;
+use pentimento_weights::{Checkpoint, Dtypes};
 
 pub(crate) const CPU: Device = Device::Cpu;
 
@@ -13,7 +13,7 @@ pub(crate) fn tiny(name: &str) -> Checkpoint {
 
 pub(crate) fn unet(name: &str) -> UNet {
     let model = tiny(name);
-    let component = model.component("unet", DType::F32, &CPU).unwrap();
+    let component = model.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
     let unet = UNet::new(&model.json("unet/config.json").unwrap(), component.var_builder()).unwrap();
     component.finish().unwrap();
     unet
@@ -21,7 +21,7 @@ pub(crate) fn unet(name: &str) -> UNet {
 
 pub(crate) fn vae() -> Vae {
     let model = tiny("tiny");
-    let component = model.component("vae", DType::F32, &CPU).unwrap();
+    let component = model.component("vae", Dtypes::All(DType::F32), &CPU).unwrap();
     let vae = Vae::new(&model.json("vae/config.json").unwrap(), component.var_builder()).unwrap();
     component.finish().unwrap();
     vae
@@ -32,7 +32,7 @@ pub(crate) fn text_encoder(activation: &str) -> ClipText {
     let model = tiny("tiny");
     let mut config: serde_json::Value = model.json("text_encoder/config.json").unwrap();
     config["hidden_act"] = activation.into();
-    let component = model.component("text_encoder", DType::F32, &CPU).unwrap();
+    let component = model.component("text_encoder", Dtypes::All(DType::F32), &CPU).unwrap();
     let text = ClipText::new(&serde_json::from_value(config).unwrap(), component.var_builder()).unwrap();
     component.finish().unwrap();
     text

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use pentimento_models::{UNet, guidance_embedding};
 use pentimento_testkit::{Golden, Tolerance};
-use pentimento_weights::Checkpoint;
+use pentimento_weights::{Checkpoint, Dtypes};
 
 use crate::support::{CPU, close, unet};
 
@@ -78,7 +78,7 @@ fn the_variants_of_later_models_equal_diffusers() {
     let model = Checkpoint::in_memory("sd2", move |path| {
         (path == "unet/diffusion_pytorch_model.safetensors").then(|| file.clone())
     });
-    let component = model.component("unet", DType::F32, &CPU).unwrap();
+    let component = model.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
     let config = serde_json::from_value(golden.about()["config"].clone()).unwrap();
     let unet = UNet::new(&config, component.var_builder()).unwrap();
     component.finish().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn one(tensors: &[(&str, &[usize], DType)]) -> Component {
         "unet/diffusion_pytorch_model.safetensors",
         weights(tensors),
     )])
-    .component("unet", DType::F32, &CPU)
+    .component("unet", Dtypes::All(DType::F32), &CPU)
     .unwrap()
 }
 
@@ -54,12 +54,19 @@ fn every_float_dtype_is_converted() {
 }
 
 #[test]
-fn a_half_precision_target_keeps_halves() {
-    let files = weights(&[("a", &[2], DType::F16)]);
+fn halves_are_given_out_as_they_are_stored() {
+    let stored = [
+        ("a", DType::F16, DType::F16),
+        ("b", DType::BF16, DType::BF16),
+        ("c", DType::F64, DType::F32),
+    ];
+    let files = weights(&stored.map(|(name, stored, _)| (name, [2].as_slice(), stored)));
     let component = model(vec![("vae/diffusion_pytorch_model.fp16.safetensors", files)])
-        .component("vae", DType::F16, &CPU)
+        .component("vae", Dtypes::Stored, &CPU)
         .unwrap();
-    assert_eq!(component.var_builder().get(2, "a").unwrap().dtype(), DType::F16);
+    for (name, _, given) in stored {
+        assert_eq!(component.var_builder().get(2, name).unwrap().dtype(), given);
+    }
 }
 
 #[test]
@@ -108,7 +115,7 @@ fn shards_are_joined_and_their_index_is_checked() {
             ("unet/1.safetensors", weights(&[("a", &[1], DType::F32)])),
             ("unet/2.safetensors", weights(&[("b", &[2], DType::F32)])),
         ])
-        .component("unet", DType::F32, &CPU)
+        .component("unet", Dtypes::All(DType::F32), &CPU)
     };
     let component = shards(r#"{"a":"1.safetensors","b":"2.safetensors"}"#).unwrap();
     component.var_builder().get(1, "a").unwrap();
@@ -129,7 +136,7 @@ fn a_folder_on_disk_is_mapped() {
     fs_err::write(&path, weights(&[("text_model.a", &[2], DType::BF16)])).unwrap();
     fs_err::write(folder.path().join("text_encoder/config.json"), b"{\"x\": 3}").unwrap();
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
-    let component = checkpoint.component("text_encoder", DType::F32, &CPU).unwrap();
+    let component = checkpoint.component("text_encoder", Dtypes::All(DType::F32), &CPU).unwrap();
     component.var_builder().get(2, "text_model.a").unwrap();
     component.finish().unwrap();
     let config: HashMap<String, u32> = checkpoint.json("text_encoder/config.json").unwrap();
@@ -143,7 +150,7 @@ fn a_folder_on_disk_is_mapped() {
     }
     fs_err::write(&path, b"<html>404</html>").unwrap();
     let error = checkpoint
-        .component("text_encoder", DType::F32, &CPU)
+        .component("text_encoder", Dtypes::All(DType::F32), &CPU)
         .unwrap_err();
     assert!(error.to_string().contains("not a model: an HTML"), "{error}");
     assert!(Checkpoint::open(&path).is_err());
@@ -152,7 +159,7 @@ fn a_folder_on_disk_is_mapped() {
 #[test]
 fn missing_weights_say_what_is_there_instead() {
     let error = model(vec![("unet/diffusion_pytorch_model.bin", vec![1])])
-        .component("unet", DType::F32, &CPU)
+        .component("unet", Dtypes::All(DType::F32), &CPU)
         .unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -163,7 +170,7 @@ fn missing_weights_say_what_is_there_instead() {
 #[test]
 fn seeded_weights_answer_every_question() {
     let checkpoint = Checkpoint::seeded_random("s", [("unet/config.json".to_owned(), b"{}".to_vec())], 7);
-    let component = checkpoint.component("unet", DType::F32, &CPU).unwrap();
+    let component = checkpoint.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
     assert_eq!(
         component.var_builder().get((8, 4), "any.weight").unwrap().dims(),
         [8, 4]

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::WeightsError;
 
@@ -46,5 +46,15 @@ impl MappedFile {
     pub(super) fn bytes(&self) -> Option<&[u8]> {
         let length = self.file.metadata().ok()?.len();
         (length >= self.map.len() as u64).then_some(&self.map[..])
+    }
+
+    /// Tells the system that bytes `start..end` have been read: they stay in its cache, but no longer count as this
+    /// process's memory, which would otherwise hold every weight twice at the end of a load.
+    pub(super) fn forget(&self, start: usize, end: usize) {
+        let length = end.saturating_sub(start);
+        // SAFETY: the map is shared with the file and never written, so what is dropped would be read again from there.
+        let told = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) };
+        // Only memory is at stake, and not every system has the call.
+        drop(told);
     }
 }

@@ -6,6 +6,7 @@ mod safetensors;
 use std::path::Path;
 
 use self::mmap::MappedFile;
+pub use self::safetensors::Dtypes;
 pub(crate) use self::safetensors::TensorFile;
 use crate::WeightsError;
 
@@ -25,6 +26,14 @@ impl Bytes {
         match self {
             Self::Mapped(file) => file.bytes(),
             Self::Owned(bytes) => Some(bytes),
+        }
+    }
+
+    /// Bytes `start..end` will not be read again soon.
+    fn forget(&self, start: usize, end: usize) {
+        match self {
+            Self::Mapped(file) => file.forget(start, end),
+            Self::Owned(_) => {}
         }
     }
 }

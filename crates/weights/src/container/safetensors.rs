@@ -28,6 +28,25 @@ const FLOATS: [(Dtype, DType); 4] = [
     (Dtype::F64, DType::F64),
 ];
 
+/// In which dtypes weights are given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtypes {
+    /// As the file has them, f16, bf16 or f32; f64 becomes f32.
+    Stored,
+    /// All in this one.
+    All(DType),
+}
+
+impl Dtypes {
+    fn of(self, stored: DType) -> DType {
+        match self {
+            Self::All(dtype) => dtype,
+            Self::Stored if stored == DType::F64 => DType::F32,
+            Self::Stored => stored,
+        }
+    }
+}
+
 /// One safetensors file with its index.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
@@ -84,15 +103,14 @@ impl TensorFile {
         &self.tensors
     }
 
-    /// Copies one tensor out of the file, converted to `dtype`, with the given shape of the same number of elements.
+    /// Copies one tensor out of the file, with the given shape of the same number of elements, as [`Dtypes`] has it.
     pub(crate) fn read(
         &self,
         name: &str,
         stored: &StoredTensor,
         shape: &[usize],
-        target: (DType, &Device),
+        (dtypes, device): (Dtypes, &Device),
     ) -> Result<Tensor, candle_core::Error> {
-        let (dtype, device) = target;
         let changed = || WeightsError::Changed {
             file: self.name.clone(),
         };
@@ -110,7 +128,8 @@ impl TensorFile {
         };
         let from = FLOATS.iter().find(|(stored_as, _)| *stored_as == stored.dtype);
         let (_, from) = *from.ok_or_else(|| candle_core::Error::from(unsupported()))?;
-        match (from, dtype) {
+        let dtype = dtypes.of(from);
+        let tensor = match (from, dtype) {
             (DType::F16, DType::F32) => {
                 Tensor::from_vec(widen(bytes, half::f16::from_le_bytes), shape, device)
             }
@@ -118,7 +137,9 @@ impl TensorFile {
                 Tensor::from_vec(widen(bytes, half::bf16::from_le_bytes), shape, device)
             }
             (_, _) => Tensor::from_raw_buffer(bytes, from, shape, device)?.to_dtype(dtype),
-        }
+        };
+        self.bytes.forget(stored.start, stored.end);
+        tensor
     }
 }
 
@@ -236,7 +257,7 @@ mod tests {
         fs_err::write(&path, b"").unwrap();
         let stored = open.tensors()["a"].clone();
         let error = open
-            .read("a", &stored, &[2], (DType::F32, &Device::Cpu))
+            .read("a", &stored, &[2], (Dtypes::Stored, &Device::Cpu))
             .unwrap_err();
         assert!(
             error.to_string().contains("changed while it was being read"),

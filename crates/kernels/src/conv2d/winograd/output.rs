@@ -43,12 +43,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'
                                 row[j] = v;
                             }
                         }
-                        self.write(
-                            s,
-                            first_tile + tile,
-                            column + lane,
-                            down.map(|row| T::output(s, row)),
-                        );
+                        self.write(s, first_tile + tile, column + lane, down);
                     }
                 }
             }
@@ -56,13 +51,13 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'
     }
 }
 
-impl<T, const A: usize, const M: usize> OutputTask<'_, T, A, M> {
-    /// The pixels of a tile that exist, one vector of channels.
+impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M> {
+    /// The second half of the transform, and the pixels of the tile that exist, one vector of channels.
     ///
     /// # Safety
     /// The tile exists, and `column` is a packed column.
     #[inline(always)]
-    unsafe fn write<S: Simd>(&self, s: S, tile: usize, column: usize, pixels: [[S::V; M]; M]) {
+    unsafe fn write<S: Simd>(&self, s: S, tile: usize, column: usize, down: [[S::V; A]; M]) {
         let outputs = self.conv.outputs;
         if column >= outputs {
             return;
@@ -73,8 +68,8 @@ impl<T, const A: usize, const M: usize> OutputTask<'_, T, A, M> {
         let packed = self.operands.bias.len() / self.tiling.sizes.rows;
         // SAFETY: the bias has as many columns as are packed.
         let bias = unsafe { s.load(self.operands.bias.as_ptr().add(row * packed + column)) };
-        for (i, pixels) in pixels.into_iter().enumerate().take(h - line * M) {
-            for (j, pixel) in pixels.into_iter().enumerate().take(w - across * M) {
+        for (i, half) in down.into_iter().enumerate().take(h - line * M) {
+            for (j, pixel) in T::output(s, half).into_iter().enumerate().take(w - across * M) {
                 let at = ((row * h + line * M + i) * w + across * M + j) * outputs + column;
                 let mut y = s.add(pixel, bias);
                 let residual = self.operands.residual.map(|residual| &residual[at..at + width]);

@@ -31,7 +31,11 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
                 let u = u.add(channel * PANEL + lane);
                 let mut down = [[s.splat(0.0); 3]; A];
                 for column in 0..3 {
-                    let g = [0, 1, 2].map(|row| s.load(taps.add((row * 3 + column) * PANEL)));
+                    let g = [
+                        s.load(taps.add(column * PANEL)),
+                        s.load(taps.add((3 + column) * PANEL)),
+                        s.load(taps.add((6 + column) * PANEL)),
+                    ];
                     for (row, v) in down.iter_mut().zip(T::weights(s, g)) {
                         row[column] = v;
                     }
