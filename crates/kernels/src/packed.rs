@@ -63,6 +63,28 @@ impl Packed {
         Ok(Self { numbers, depth })
     }
 
+    /// Asks for part `part` of `parts` of rows `start..start + length` of panel `panel`, if there are such, so that they
+    /// come from memory while something else is computed.
+    #[inline(always)]
+    pub(crate) fn prefetch<S: Simd>(
+        &self,
+        s: S,
+        panel: usize,
+        (start, length): (usize, usize),
+        (part, parts): (usize, usize),
+    ) {
+        const LINE: usize = 64;
+        let (base, size) = match &self.numbers {
+            Numbers::F32(v) => (v.as_ptr().cast::<u8>(), 4),
+            Numbers::F16(v) | Numbers::Bf16(v) => (v.as_ptr().cast::<u8>(), 2),
+        };
+        let first = (panel * self.depth + start) * PANEL * size;
+        let bytes = (length.min(self.depth.saturating_sub(start)) * PANEL * size).div_ceil(parts);
+        for line in (part * bytes..(part + 1) * bytes).step_by(LINE) {
+            s.prefetch(base.wrapping_add(first + line));
+        }
+    }
+
     pub(crate) fn depth(&self) -> usize {
         self.depth
     }

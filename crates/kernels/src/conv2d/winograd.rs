@@ -32,8 +32,12 @@ const TILES: usize = 96;
 /// Output panels of a task.
 const PANELS: usize = 2;
 
-/// Numbers of transformed input held at a time: 48 MiB.
-const CHUNK: usize = 12 << 20;
+/// Numbers between the positions of a buffer. Without them positions would lie a multiple of 4 KiB apart, in the same
+/// few lines of the first cache, and the transforms, which go from position to position, would evict their own work.
+const SKEW: usize = PANEL;
+
+/// Numbers of transformed input held at a time: 8 MiB, to stay in the last cache.
+const CHUNK: usize = 2 << 20;
 
 /// # Safety
 /// The operands have the sizes that `sizes` states, and `out` has room for the result.
@@ -92,6 +96,7 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     let tiling = Tiling::new(sizes, M);
     let blocks = conv.inputs.div_ceil(CHANNELS);
     let per_tile = A * A * blocks * CHANNELS;
+    let skew = A * A * blocks * SKEW;
     let most = (CHUNK / per_tile).next_multiple_of(TILES);
     let mut first = 0;
     while first < tiling.count() {
@@ -101,7 +106,7 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
             input::run::<T, A, M>(isa, conv.inputs, chunk, operands, v);
         };
         // SAFETY: what the products read of it has been written: the channels that exist, of every tile.
-        let transformed = unsafe { written(count * per_tile, fill) };
+        let transformed = unsafe { written(count * per_tile + skew, fill) };
         multiply::<T, A, M>(isa, conv, chunk, operands, (&transformed, out));
         first += count;
     }
@@ -132,7 +137,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
             let tiles = TILES.min(chunk.count - tile);
             let panels = PANELS.min(panels - panel);
             let sizes = [
-                A * A * panels * tiles * PANEL,
+                A * A * (panels * tiles * PANEL + SKEW),
                 weights::room(A, PANELS),
                 weights::RAW,
             ];
@@ -198,13 +203,15 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_,
                         (9 * start, 9 * channels),
                         self.raw,
                     );
-                    let u = self.u.add(panel * A * A * CHANNELS * PANEL);
+                    let u = self.u.add(panel * A * A * weights::POSITION);
                     weights::transform::<S, T, A, M>(s, taps.0, channels, u);
                 }
                 for position in 0..A * A {
-                    let v = (block * A * A + position) * self.chunk_tiles + first_tile;
-                    let v = self.transformed.as_ptr().add(v * CHANNELS);
-                    let c = self.sums.add(position * panels * tiles * PANEL);
+                    self.prefetch(s, start + CHANNELS, (position, A * A));
+                    let next = self.chunk_tiles * CHANNELS + SKEW;
+                    let v = (block * A * A + position) * next + first_tile * CHANNELS;
+                    let v = self.transformed.as_ptr().add(v);
+                    let c = self.sums.add(position * (panels * tiles * PANEL + SKEW));
                     let product = Product {
                         v,
                         tiles,
@@ -214,12 +221,31 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_,
                     };
                     product.run(
                         s,
-                        self.u.add(position * CHANNELS * PANEL),
-                        A * A * CHANNELS * PANEL,
+                        self.u.add(position * weights::POSITION),
+                        A * A * weights::POSITION,
                         c,
                     );
                 }
             }
+        }
+    }
+}
+
+impl<T, const A: usize, const M: usize> Products<'_, T, A, M> {
+    /// Asks for the weights that are transformed next: those of channel `start` and on, or where there are no more
+    /// channels, those that the next task begins with.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, start: usize, part: (usize, usize)) {
+        let (first, panels) = self.panels;
+        let (first, start) = if start < self.conv.inputs {
+            (first, start)
+        } else {
+            (first + panels, 0)
+        };
+        for panel in first..first + panels {
+            self.conv
+                .packed
+                .prefetch(s, panel, (9 * start, 9 * CHANNELS), part);
         }
     }
 }

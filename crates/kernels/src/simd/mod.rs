@@ -68,6 +68,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// `LANES` bfloat16 numbers can be read at `p`.
     unsafe fn widen_bf16(self, p: *const u16) -> Self::V;
 
+    /// Asks for the cache line at `p`, which need not exist, where the instruction set can.
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        let _ = p;
+    }
+
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::transform::Transform;
-use super::{CHANNELS, Chunk, Tiling};
+use super::{CHANNELS, Chunk, SKEW, Tiling};
 use crate::buffer::{Shared, with_scratch};
 use crate::conv2d::Operands;
 use crate::isa::Isa;
@@ -45,8 +45,8 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
                 strip,
                 to: v
                     .get()
-                    .wrapping_add((block * A * A * count + run.0 - first) * CHANNELS),
-                tiles: count,
+                    .wrapping_add(block * A * A * (count * CHANNELS + SKEW) + (run.0 - first) * CHANNELS),
+                next: count * CHANNELS + SKEW,
                 transform: std::marker::PhantomData,
             });
         });
@@ -65,8 +65,8 @@ pub(super) struct InputTask<'a, T, const A: usize, const M: usize> {
     strip: *mut f32,
     /// The run's first tile at position 0.
     to: *mut f32,
-    /// Tiles from one position to the next.
-    tiles: usize,
+    /// From one position to the next.
+    next: usize,
     transform: std::marker::PhantomData<T>,
 }
 
@@ -99,7 +99,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
                     }
                     for (i, row) in down.into_iter().enumerate() {
                         for (j, v) in T::input(s, row).into_iter().enumerate() {
-                            s.store(to.add((i * A + j) * self.tiles * CHANNELS), v);
+                            s.store(to.add((i * A + j) * self.next), v);
                         }
                     }
                 }

@@ -1,7 +1,7 @@
 //! Aᵀ m A: sums into output pixels, with bias and residual.
 
-use super::Tiling;
 use super::transform::Transform;
+use super::{SKEW, Tiling};
 use crate::conv2d::{Conv2d, Operands};
 use crate::simd::{Kernel, PANEL, Simd};
 
@@ -25,7 +25,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'
     fn run<S: Simd>(self, s: S) {
         let (first_tile, tiles) = self.tiles;
         let (first_panel, panels) = self.panels;
-        let next = panels * tiles * PANEL;
+        let next = panels * tiles * PANEL + SKEW;
         for panel in 0..panels {
             let column = (first_panel + panel) * PANEL;
             for tile in 0..tiles {

@@ -1,7 +1,7 @@
 //! G g Gᵀ: the weights of one output panel and a block of input channels, as the products read them.
 
-use super::CHANNELS;
 use super::transform::Transform;
+use super::{CHANNELS, SKEW};
 use crate::simd::{PANEL, Simd};
 
 /// Room for one panel's weights as f32 before the transform.
@@ -9,10 +9,14 @@ pub(super) const RAW: usize = 9 * CHANNELS * PANEL;
 
 /// Room for the transformed weights of `panels` panels.
 pub(super) const fn room(a: usize, panels: usize) -> usize {
-    panels * a * a * CHANNELS * PANEL
+    panels * a * a * POSITION
 }
 
-/// `taps`: \[channel\]\[9\]\[16\]; `u`: \[position\]\[CHANNELS\]\[16\].
+/// From one position to the next.
+pub(super) const POSITION: usize = CHANNELS * PANEL + SKEW;
+
+/// `taps`: \[channel\]\[9\]\[16\]; `u`: \[position\]\[CHANNELS\]\[16\], positions
+/// [`POSITION`] apart.
 ///
 /// # Safety
 /// Both are there for `channels` channels.
@@ -42,7 +46,7 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
                 }
                 for (i, row) in down.into_iter().enumerate() {
                     for (j, v) in T::weights(s, row).into_iter().enumerate() {
-                        s.store(u.add((i * A + j) * CHANNELS * PANEL), v);
+                        s.store(u.add((i * A + j) * POSITION), v);
                     }
                 }
             }
