@@ -9,7 +9,7 @@ mod winograd;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use self::plan::Plan;
+use self::plan::{Algorithm, Plan};
 use crate::buffer::written;
 use crate::isa::Isa;
 use crate::matrix::pad_bias;
@@ -87,7 +87,7 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor, around: Around<'_>) -> Result<Tensor> {
         x.apply_op1_no_bwd(&Conv2dOp {
             conv: self,
-            plan: self.plan,
+            algorithm: None,
             around,
             isa: Isa::detect(),
         })
@@ -121,7 +121,8 @@ struct Operands<'a> {
 
 struct Conv2dOp<'a> {
     conv: &'a Conv2d,
-    plan: Plan,
+    /// The algorithm, where it is not to be chosen by the size.
+    algorithm: Option<Algorithm>,
     around: Around<'a>,
     isa: Isa,
 }
@@ -164,9 +165,9 @@ impl CustomOp1 for Conv2dOp<'_> {
         let fill = |out: *mut f32| {
             // SAFETY: all operands have been checked against the sizes.
             unsafe {
-                match self.plan {
-                    Plan::Winograd(algorithm) => {
-                        winograd::run(self.isa, algorithm, self.conv, sizes, operands, out)
+                match self.conv.plan {
+                    Plan::Winograd => {
+                        winograd::run(self.isa, self.algorithm(sizes), self.conv, sizes, operands, out)
                     }
                     Plan::Direct => direct::run(self.isa, self.conv, sizes, operands, out),
                 }
@@ -207,6 +208,11 @@ impl Conv2dOp<'_> {
             input,
             output: (oh, ow),
         })
+    }
+
+    fn algorithm(&self, sizes: Sizes) -> Algorithm {
+        let by_size = || Algorithm::choose(sizes.output);
+        self.algorithm.unwrap_or_else(by_size)
     }
 
     /// Bias and row bias together, for each row.
