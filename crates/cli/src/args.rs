@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use pentimento_types::{ImageFormat, SchedulerKind};
 use url::Url;
 
-use crate::config::{DeviceChoice, KeySetting, LogFormat, Settings};
+use crate::config::{DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings};
 
 /// A self-hosted server for Stable Diffusion image-to-image that speaks the interfaces of hosted services.
 #[derive(Debug, Parser)]
@@ -36,6 +36,10 @@ pub(crate) struct Args {
     /// How to log [default: text]
     #[arg(long, global = true, display_order = 900, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+
+    /// The instruction set of the processor to use, for the same numbers on different machines [default: auto]
+    #[arg(long, global = true, display_order = 900, value_name = "SET")]
+    isa: Option<IsaChoice>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -282,6 +286,7 @@ impl Args {
             grace_seconds: serve.grace_seconds,
             log: self.log.clone(),
             log_format: self.log_format,
+            isa: self.isa,
             ..Settings::with_default_log(default_log)
         }
     }

@@ -11,11 +11,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pentimento_kernels::Isa;
 use url::Url;
 
 pub(crate) use error::ConfigError;
 pub(crate) use settings::{Environment, Settings};
-pub(crate) use values::{DeviceChoice, KeySetting, LogFormat};
+pub(crate) use values::{DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 const DEFAULT_FILE: &str = "pentimento.toml";
 const DEFAULT_CATALOGUE: &str = "models.toml";
@@ -59,6 +60,8 @@ pub(crate) struct Config {
     /// The folder that the server owns.
     pub(crate) data: PathBuf,
     pub(crate) device: DeviceChoice,
+    /// The instruction set of the kernels on a processor.
+    pub(crate) isa: IsaChoice,
     /// How long a link to a finished picture works.
     pub(crate) link_ttl: Duration,
     /// Whether `init_image` may be an address inside this machine's networks.
@@ -116,6 +119,7 @@ impl Config {
             models: settings.models.or(catalogue),
             data: settings.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA)),
             device: settings.device.unwrap_or_default(),
+            isa: settings.isa.unwrap_or_default(),
             link_ttl: seconds(settings.link_ttl_seconds, 3600),
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
             grace: seconds(settings.grace_seconds, 30),
@@ -136,6 +140,20 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Makes the kernels use the chosen instruction set. To be called before anything computes.
+    pub(crate) fn apply_isa(&self) -> Result<(), ConfigError> {
+        match self.isa.name() {
+            Some(isa) if !Isa::choose(isa) => Err(ConfigError::Isa {
+                isa,
+                available: Isa::available()
+                    .iter()
+                    .map(|isa| isa.to_string().to_lowercase())
+                    .collect(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// A server without keys answers everybody who reaches it, so only this machine may reach it.

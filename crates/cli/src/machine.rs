@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use pentimento_kernels::Isa;
+
 /// Facts about this machine; None where the system does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Machine {
-    /// The instruction set, and the extensions that matter for this program.
+    /// The architecture, and the instruction set that the kernels use.
     pub(crate) isa: String,
     /// Threads that may run at once.
     pub(crate) cores: usize,
@@ -68,24 +70,9 @@ fn cgroup_number(file: &str) -> Option<u64> {
         .ok()
 }
 
+/// The architecture and the set that the kernels use of it.
 fn isa() -> String {
-    let mut words = vec![std::env::consts::ARCH];
-    #[cfg(target_arch = "x86_64")]
-    {
-        let extensions = [
-            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-            ("fma", std::arch::is_x86_feature_detected!("fma")),
-            ("f16c", std::arch::is_x86_feature_detected!("f16c")),
-            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-        ];
-        words.extend(
-            extensions
-                .into_iter()
-                .filter(|(_, there)| *there)
-                .map(|(name, _)| name),
-        );
-    }
-    words.join(" ")
+    format!("{} {}", std::env::consts::ARCH, Isa::detect()).to_lowercase()
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         &Environment::of_process(),
     )?;
     telemetry::start(&config.telemetry)?;
+    config.apply_isa()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match args.command {
         Command::Serve(_) => runtime.block_on(commands::serve::run(config)),

@@ -27,12 +27,26 @@ enum Set {
     Neon(Neon),
 }
 
+/// The one that this process uses.
+static CHOSEN: OnceLock<Isa> = OnceLock::new();
+
 impl Isa {
-    /// The best one that this machine has.
+    /// The one that this process uses: the chosen one, or the best that the machine has.
     #[must_use]
     pub fn detect() -> Self {
-        static BEST: OnceLock<Isa> = OnceLock::new();
-        *BEST.get_or_init(|| Self::available().pop().unwrap_or(Self(Set::Portable(Portable))))
+        *CHOSEN.get_or_init(|| Self::available().pop().unwrap_or(Self(Set::Portable(Portable))))
+    }
+
+    /// Makes the set of this name the one that the process uses, so that machines of different age give the same
+    /// numbers, bit for bit. To be called before any kernel has run; false when that is too late, or the machine does
+    /// not have the set.
+    #[must_use]
+    pub fn choose(name: &str) -> bool {
+        let named = |isa: &Self| isa.to_string().eq_ignore_ascii_case(name);
+        let Some(isa) = Self::available().into_iter().find(named) else {
+            return false;
+        };
+        CHOSEN.set(isa).is_ok() || named(&Self::detect())
     }
 
     /// All that this machine has, the best one last.
@@ -71,7 +85,7 @@ impl fmt::Display for Isa {
             #[cfg(target_arch = "x86_64")]
             Set::Avx2(_) => "AVX2",
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512(_) => "AVX-512",
+            Set::Avx512(_) => "AVX512",
             #[cfg(target_arch = "aarch64")]
             Set::Neon(_) => "NEON",
         })

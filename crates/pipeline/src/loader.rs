@@ -55,12 +55,16 @@ impl StableDiffusion {
         component.finish().map_err(wrap)?;
 
         let unet_config: UNetConfig = checkpoint.json("unet/config.json").map_err(wrap)?;
-        let component = checkpoint.component("unet", Dtypes::Stored, device).map_err(wrap)?;
+        let component = checkpoint
+            .component("unet", Dtypes::Stored, device)
+            .map_err(wrap)?;
         let unet = UNet::new(&unet_config, component.var_builder())?;
         component.finish().map_err(wrap)?;
 
         let vae_config: VaeConfig = checkpoint.json("vae/config.json").map_err(wrap)?;
-        let component = checkpoint.component("vae", Dtypes::Stored, device).map_err(wrap)?;
+        let component = checkpoint
+            .component("vae", Dtypes::Stored, device)
+            .map_err(wrap)?;
         let vae = Vae::new(&vae_config, component.var_builder())?;
         component.finish().map_err(wrap)?;
 

@@ -76,10 +76,11 @@ fn memory(machine: &Machine) -> String {
 }
 
 fn look_at_machine(machine: &Machine, findings: &mut Findings) {
-    if cfg!(target_arch = "x86_64") && !machine.isa.contains("avx2") {
-        findings
-            .hints
-            .push("this processor has no AVX2; pictures will take several times longer".to_owned());
+    if machine.isa.contains("portable") {
+        findings.hints.push(
+            "the kernels use no extension of this processor; pictures will take several times longer"
+                .to_owned(),
+        );
     }
     if machine.memory_available.is_some_and(|bytes| bytes < SD15_BYTES) {
         findings.hints.push(format!(

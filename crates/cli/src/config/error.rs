@@ -36,6 +36,11 @@ pub(crate) enum ConfigError {
     Exposed { listen: SocketAddr },
     #[error("this build has no support for {device}; use --device auto or --device cpu")]
     Device { device: String },
+    #[error("this machine does not have the instruction set {isa}; it has {}", available.join(", "))]
+    Isa {
+        isa: &'static str,
+        available: Vec<String>,
+    },
     #[error("{problem}")]
     Arguments { problem: String },
 }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use url::Url;
 
-use super::{ConfigError, DeviceChoice, KeySetting, LogFormat};
+use super::{ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 const PREFIX: &str = "PENTIMENTO_";
 const CONFIG_VARIABLE: &str = "PENTIMENTO_CONFIG";
@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) models: Option<PathBuf>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) device: Option<DeviceChoice>,
+    pub(crate) isa: Option<IsaChoice>,
     pub(crate) public_url: Option<Url>,
     pub(crate) trust_forwarded: Option<bool>,
     pub(crate) cors_origins: Option<Vec<String>>,
@@ -57,6 +58,7 @@ impl Settings {
             models: self.models.or(lower.models),
             data: self.data.or(lower.data),
             device: self.device.or(lower.device),
+            isa: self.isa.or(lower.isa),
             public_url: self.public_url.or(lower.public_url),
             trust_forwarded: self.trust_forwarded.or(lower.trust_forwarded),
             cors_origins: self.cors_origins.or(lower.cors_origins),
@@ -157,6 +159,7 @@ impl Settings {
         "MODELS",
         "DATA",
         "DEVICE",
+        "ISA",
         "PUBLIC_URL",
         "TRUST_FORWARDED",
         "CORS_ORIGINS",
@@ -177,6 +180,7 @@ impl Settings {
             "MODELS" => self.models = Some(value.into()),
             "DATA" => self.data = Some(value.into()),
             "DEVICE" => self.device = Some(chosen(name, value)?),
+            "ISA" => self.isa = Some(chosen(name, value)?),
             "PUBLIC_URL" => self.public_url = Some(parsed(name, value)?),
             "TRUST_FORWARDED" => self.trust_forwarded = Some(parsed(name, value)?),
             "CORS_ORIGINS" => self.cors_origins = Some(listed(value).map(str::to_owned).collect()),

@@ -81,6 +81,36 @@ pub(crate) enum DeviceChoice {
     Cuda,
 }
 
+/// The instruction set of the kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum IsaChoice {
+    /// The best that the machine has
+    #[default]
+    Auto,
+    /// No extension of the processor's basic set
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C
+    Avx2,
+    /// x86-64 with AVX-512
+    Avx512,
+    /// 64-bit ARM
+    Neon,
+}
+
+impl IsaChoice {
+    /// The kernels' name of it; None is their own choice.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Auto => None,
+            Self::Portable => Some("portable"),
+            Self::Avx2 => Some("avx2"),
+            Self::Avx512 => Some("avx512"),
+            Self::Neon => Some("neon"),
+        }
+    }
+}
+
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]

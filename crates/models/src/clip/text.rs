@@ -140,7 +140,9 @@ impl Layer {
         let (q, k, v) = (project(&self.q)?, project(&self.k)?, project(&self.v)?);
         let y = attend(&q, &k, &v, self.heads, Mask::Causal)?;
         let x = self.out.forward(&y, Activation::None, Some(x))?;
-        let y = self.fc1.forward(&self.norm2.forward(&x)?, self.activation, None)?;
+        let y = self
+            .fc1
+            .forward(&self.norm2.forward(&x)?, self.activation, None)?;
         self.fc2.forward(&y, Activation::None, Some(&x))
     }
 }

@@ -6,7 +6,10 @@ use pentimento_kernels::Linear;
 
 /// `input` to `output` numbers, stored as a matrix.
 pub(crate) fn linear(input: usize, output: usize, vb: &VarBuilder<'_>) -> Result<Linear> {
-    Linear::new(&vb.get((output, input), "weight")?, Some(&vb.get(output, "bias")?))
+    Linear::new(
+        &vb.get((output, input), "weight")?,
+        Some(&vb.get(output, "bias")?),
+    )
 }
 
 /// As [`linear`], without a bias.

@@ -36,7 +36,12 @@ impl Decoder {
             Ok((blocks, (i < last).then(conv).transpose()?))
         };
         Ok(Self {
-            conv_in: conv(config.latent_channels, widths[last], Step::Same, &vb.pp("conv_in"))?,
+            conv_in: conv(
+                config.latent_channels,
+                widths[last],
+                Step::Same,
+                &vb.pp("conv_in"),
+            )?,
             mid: MidBlock::new(config, widths[last], &vb.pp("mid_block"))?,
             levels: (0..widths.len()).map(level).collect::<Result<_>>()?,
             norm_out: norm(config, widths[0], &vb.pp("conv_norm_out"))?,

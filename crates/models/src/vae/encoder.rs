@@ -30,8 +30,14 @@ impl Encoder {
                 ResBlock::new(config, input, output, &vb.pp("resnets").pp(j))
             };
             let blocks = (0..config.layers_per_block).map(block).collect::<Result<_>>()?;
-            let halve =
-                || conv(output, output, Step::HalvingAfterRightBottomPad, &vb.pp("downsamplers").pp(0).pp("conv"));
+            let halve = || {
+                conv(
+                    output,
+                    output,
+                    Step::HalvingAfterRightBottomPad,
+                    &vb.pp("downsamplers").pp(0).pp("conv"),
+                )
+            };
             Ok((blocks, (i < last).then(halve).transpose()?))
         };
         Ok(Self {
@@ -39,7 +45,12 @@ impl Encoder {
             levels: (0..widths.len()).map(level).collect::<Result<_>>()?,
             mid: MidBlock::new(config, widths[last], &vb.pp("mid_block"))?,
             norm_out: norm(config, widths[last], &vb.pp("conv_norm_out"))?,
-            conv_out: conv(widths[last], 2 * config.latent_channels, Step::Same, &vb.pp("conv_out"))?,
+            conv_out: conv(
+                widths[last],
+                2 * config.latent_channels,
+                Step::Same,
+                &vb.pp("conv_out"),
+            )?,
         })
     }
 

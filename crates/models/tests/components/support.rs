@@ -32,7 +32,9 @@ pub(crate) fn text_encoder(activation: &str) -> ClipText {
     let model = tiny("tiny");
     let mut config: serde_json::Value = model.json("text_encoder/config.json").unwrap();
     config["hidden_act"] = activation.into();
-    let component = model.component("text_encoder", Dtypes::All(DType::F32), &CPU).unwrap();
+    let component = model
+        .component("text_encoder", Dtypes::All(DType::F32), &CPU)
+        .unwrap();
     let text = ClipText::new(&serde_json::from_value(config).unwrap(), component.var_builder()).unwrap();
     component.finish().unwrap();
     text

@@ -136,7 +136,9 @@ fn a_folder_on_disk_is_mapped() {
     fs_err::write(&path, weights(&[("text_model.a", &[2], DType::BF16)])).unwrap();
     fs_err::write(folder.path().join("text_encoder/config.json"), b"{\"x\": 3}").unwrap();
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
-    let component = checkpoint.component("text_encoder", Dtypes::All(DType::F32), &CPU).unwrap();
+    let component = checkpoint
+        .component("text_encoder", Dtypes::All(DType::F32), &CPU)
+        .unwrap();
     component.var_builder().get(2, "text_model.a").unwrap();
     component.finish().unwrap();
     let config: HashMap<String, u32> = checkpoint.json("text_encoder/config.json").unwrap();
@@ -170,7 +172,9 @@ fn missing_weights_say_what_is_there_instead() {
 #[test]
 fn seeded_weights_answer_every_question() {
     let checkpoint = Checkpoint::seeded_random("s", [("unet/config.json".to_owned(), b"{}".to_vec())], 7);
-    let component = checkpoint.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
+    let component = checkpoint
+        .component("unet", Dtypes::All(DType::F32), &CPU)
+        .unwrap();
     assert_eq!(
         component.var_builder().get((8, 4), "any.weight").unwrap().dims(),
         [8, 4]

@@ -53,7 +53,10 @@ impl MappedFile {
     pub(super) fn forget(&self, start: usize, end: usize) {
         let length = end.saturating_sub(start);
         // SAFETY: the map is shared with the file and never written, so what is dropped would be read again from there.
-        let told = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) };
+        let told = unsafe {
+            self.map
+                .unchecked_advise_range(UncheckedAdvice::DontNeed, start, length)
+        };
         // Only memory is at stake, and not every system has the call.
         drop(told);
     }
