@@ -2,13 +2,19 @@
 
 use super::Mask;
 use super::operands::{Heads, Keys, Values};
-use crate::simd::{Kernel, MAX_ROWS, Mix, PANEL, Simd, Tile, math, mixing_shape};
+use crate::simd::{Kernel, MAX_ROWS, MAX_VECTORS, Mix, PANEL, Simd, Tile, math, mixing_shape};
 
 /// Queries of a block.
 pub(super) const QUERIES: usize = 48;
 
-/// Keys that are scored at a time: a block of scores, 96 KiB, stays in the second cache.
+/// The most keys that are scored at a time: a block of scores, 96 KiB, stays in the second cache.
 pub(super) const KEYS: usize = 512;
+
+/// Keys of a block for heads of `width`: with their values they take half a megabyte of the second cache at most. A
+/// multiple of two panels.
+fn keys_of_block(width: usize) -> usize {
+    (65_536 / width.max(1) / (2 * PANEL) * 2 * PANEL).clamp(2 * PANEL, KEYS)
+}
 
 /// One task.
 #[derive(Clone, Copy)]
@@ -55,8 +61,9 @@ impl Kernel for QueryBlock<'_> {
                 Mask::None => self.keys.count,
                 Mask::Causal => self.first + self.queries,
             };
-            for start in (0..visible).step_by(KEYS) {
-                let count = KEYS.min(visible - start);
+            let keys = keys_of_block(self.heads.width);
+            for start in (0..visible).step_by(keys) {
+                let count = keys.min(visible - start);
                 self.score(s, start, count);
                 for (query, running) in running.iter_mut().enumerate().take(self.queries) {
                     let seen = match self.mask {
@@ -91,7 +98,7 @@ impl Kernel for QueryBlock<'_> {
 }
 
 impl QueryBlock<'_> {
-    /// q · kᵀ / √d for `count` keys from `start` on, a multiple of [`KEYS`].
+    /// q · kᵀ · log₂ e / √d for `count` keys from `start` on, a multiple of 16.
     #[inline(always)]
     unsafe fn score<S: Simd>(&self, s: S, start: usize, count: usize) {
         let panels = count.div_ceil(PANEL);
@@ -135,6 +142,10 @@ impl QueryBlock<'_> {
         let mut vector = 0;
         while vector < vectors {
             let (wide, most) = mixing_shape(vectors - vector);
+            let mut v = [self.values.at(self.head, start, 0); MAX_VECTORS];
+            for (j, v) in v.iter_mut().enumerate().take(wide) {
+                *v = self.values.at(self.head, start, (vector + j) * S::LANES);
+            }
             let mut query = 0;
             while query < self.queries {
                 let rows = most.min(self.queries - query);
@@ -146,8 +157,7 @@ impl QueryBlock<'_> {
                         k: count,
                         p: self.scratch.add(query * KEYS),
                         p_stride: KEYS,
-                        v: self.values.at(self.head, start).add(vector * S::LANES),
-                        v_stride: width,
+                        v,
                         o: sums.add(query * width + vector * S::LANES),
                         o_stride: width,
                     });
@@ -179,16 +189,16 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32], seen: usize, running: &mut Running
     for part in scores.chunks_exact_mut(S::LANES) {
         // SAFETY: a part has as many numbers as a vector.
         unsafe {
-            let weight = math::exp(s, s.sub(s.load(part.as_ptr()), s.splat(largest)));
+            let weight = math::exp2_of_negative(s, s.sub(s.load(part.as_ptr()), s.splat(largest)));
             sum = s.add(sum, weight);
             s.store(part.as_mut_ptr(), weight);
         }
     }
     let mut total = s.sum(sum);
-    // e^-87 for each one that does not count: too small to be seen in the sum, but not quite nothing.
+    // 2^-126 for each one that does not count: too small to be seen in the sum, but not quite nothing.
     scores[seen..].fill(0.0);
     if running.largest != largest {
-        let factor = (running.largest - largest).exp();
+        let factor = (running.largest - largest).exp2();
         total += running.sum * factor;
         for part in sums.chunks_exact_mut(S::LANES) {
             // SAFETY: a part has as many numbers as a vector.

@@ -21,7 +21,7 @@ impl Heads {
     }
 }
 
-/// Keys as panels of 16, scaled by 1 / √d: \[head\]\[keys / 16\]\[d\]\[16\].
+/// Keys as panels of 16, scaled by log₂ e / √d, so that weights are powers of two: \[head\]\[keys / 16\]\[d\]\[16\].
 #[derive(Debug)]
 pub(super) struct Keys {
     packed: Vec<f32>,
@@ -33,7 +33,7 @@ impl Keys {
     pub(super) fn pack(heads: Heads, k: &[f32], count: usize) -> Self {
         let Heads { width, .. } = heads;
         #[expect(clippy::cast_precision_loss, reason = "a head's width is small")]
-        let scale = (width as f32).sqrt().recip();
+        let scale = std::f32::consts::LOG2_E / (width as f32).sqrt();
         let panels = count.div_ceil(PANEL);
         let mut packed = vec![0.0; heads.rows * heads.heads * panels * width * PANEL];
         packed
@@ -63,36 +63,44 @@ impl Keys {
     }
 }
 
-/// Values head by head, each filled up with zeros to whole vectors of any instruction set: \[head\]\[key\]\[width\].
+/// Values as panels of 16 of their numbers, the last one filled up with zeros: \[head\]\[width / 16\]\[key\]\[16\].
+/// A walk over the keys then reads line after line, however wide a head is.
 #[derive(Debug)]
 pub(super) struct Values {
     packed: Vec<f32>,
-    width: usize,
+    panels: usize,
     count: usize,
 }
 
 impl Values {
     pub(super) fn pack(heads: Heads, v: &[f32], count: usize) -> Self {
-        let width = heads.width.next_multiple_of(PANEL);
-        let mut packed = vec![0.0; heads.rows * heads.heads * count * width];
+        let panels = heads.width.div_ceil(PANEL);
+        let mut packed = vec![0.0; heads.rows * heads.heads * panels * count * PANEL];
         packed
-            .par_chunks_mut(count * width)
+            .par_chunks_mut(count * PANEL)
             .enumerate()
-            .for_each(|(head, to)| {
-                for (key, to) in to.chunks_mut(width).enumerate() {
-                    to[..heads.width].copy_from_slice(&v[heads.at(head, key, count)..][..heads.width]);
+            .for_each(|(panel, to)| {
+                let (head, first) = (panel / panels, panel % panels * PANEL);
+                let width = PANEL.min(heads.width - first);
+                for (key, to) in to.chunks_mut(PANEL).enumerate() {
+                    to[..width].copy_from_slice(&v[heads.at(head, key, count) + first..][..width]);
                 }
             });
-        Self { packed, width, count }
+        Self {
+            packed,
+            panels,
+            count,
+        }
     }
 
-    /// Value `key` of head `head`.
-    pub(super) fn at(&self, head: usize, key: usize) -> *const f32 {
-        self.packed[(head * self.count + key) * self.width..].as_ptr()
+    /// Numbers from `column` on of value `key` of head `head`; the next key's lie 16 further.
+    pub(super) fn at(&self, head: usize, key: usize, column: usize) -> *const f32 {
+        let panel = head * self.panels + column / PANEL;
+        self.packed[(panel * self.count + key) * PANEL + column % PANEL..].as_ptr()
     }
 
     /// Numbers of a value with its filling.
     pub(super) fn width(&self) -> usize {
-        self.width
+        self.panels * PANEL
     }
 }

@@ -106,11 +106,11 @@ impl Simd for Avx2 {
         op!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
     }
     #[inline(always)]
-    fn exp2_integer(self, n: __m256) -> __m256 {
-        op!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-            _mm256_cvtps_epi32(n),
-            _mm256_set1_epi32(127)
-        ))))
+    fn scale_exp2(self, x: __m256, n: __m256) -> __m256 {
+        op!({
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+        })
     }
     #[inline(always)]
     fn sum(self, v: __m256) -> f32 {

@@ -111,11 +111,8 @@ impl Simd for Avx512 {
         >(v))
     }
     #[inline(always)]
-    fn exp2_integer(self, n: __m512) -> __m512 {
-        op!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
-            _mm512_cvtps_epi32(n),
-            _mm512_set1_epi32(127)
-        ))))
+    fn scale_exp2(self, x: __m512, n: __m512) -> __m512 {
+        op!(_mm512_scalef_ps(x, n))
     }
     #[inline(always)]
     fn sum(self, v: __m512) -> f32 {

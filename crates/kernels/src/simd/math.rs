@@ -18,7 +18,24 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let p = s.fma(p, r, s.splat(1.666_666_6e-1));
     let p = s.fma(p, r, s.splat(0.5));
     let p = s.fma(p, s.mul(r, r), s.add(r, s.splat(1.0)));
-    s.mul(p, s.exp2_integer(n))
+    s.scale_exp2(p, n)
+}
+
+/// 2^x for x up to 0, to about one unit in the last place; below 2^-126, 2^-126. The polynomial is Taylor's of degree 6,
+/// whose rest on -1/2..1/2 is 1e-8.
+#[inline(always)]
+pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
+    let x = s.max(x, s.splat(-126.0));
+    let n = s.round(x);
+    let r = s.sub(x, n);
+    let p = s.splat(1.540_353e-4);
+    let p = s.fma(p, r, s.splat(1.333_355_8e-3));
+    let p = s.fma(p, r, s.splat(9.618_129e-3));
+    let p = s.fma(p, r, s.splat(5.550_410_9e-2));
+    let p = s.fma(p, r, s.splat(2.402_265e-1));
+    let p = s.fma(p, r, s.splat(std::f32::consts::LN_2));
+    let p = s.fma(p, r, s.splat(1.0));
+    s.scale_exp2(p, n)
 }
 
 /// The error function as a ratio of polynomials on -4..4 (Eigen's single-precision coefficients), to 5e-7.
@@ -68,6 +85,7 @@ mod tests {
         #[derive(Clone, Copy)]
         pub(super) enum Which {
             Exp,
+            Exp2,
             Erf,
         }
     }
@@ -84,6 +102,7 @@ mod tests {
                     let x = s.load(self.0.as_ptr().add(i));
                     let y = match self.1 {
                         fn_of::Which::Exp => exp(s, x),
+                        fn_of::Which::Exp2 => exp2_of_negative(s, x),
                         fn_of::Which::Erf => erf(s, x),
                     };
                     s.store(out.as_mut_ptr().add(i), y);
@@ -105,6 +124,23 @@ mod tests {
                     "{isa}: e^{x} is {found}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn powers_of_two_are_good_to_two_units_in_the_last_place() {
+        for isa in Isa::available() {
+            for step in -12600_i16..=0 {
+                let x = f32::from(step) * 0.01;
+                let found = f64::from(isa.run(At(&[x; PANEL], fn_of::Which::Exp2))[0]);
+                let expected = f64::from(x).exp2();
+                assert!(
+                    ((found - expected) / expected).abs() < 2.4e-7,
+                    "{isa}: 2^{x} is {found}"
+                );
+            }
+            let least = isa.run(At(&[f32::NEG_INFINITY; PANEL], fn_of::Which::Exp2))[0];
+            assert!(least < 1.2e-38, "{isa}: {least}");
         }
     }
 

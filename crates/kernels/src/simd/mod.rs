@@ -86,8 +86,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// To the nearest integer.
     fn round(self, v: Self::V) -> Self::V;
-    /// 2^n for integral n in -126..=127.
-    fn exp2_integer(self, n: Self::V) -> Self::V;
+    /// x · 2^n for integral n in -126..=127.
+    fn scale_exp2(self, x: Self::V, n: Self::V) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
     /// Largest of the lanes.
@@ -107,7 +107,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
     unsafe fn mix(self, mix: Mix);
 }
 
-/// O (+)= P · V: rows of weights P times rows of values V.
+/// The most vectors that [`Simd::mix`] takes at once.
+pub(crate) const MAX_VECTORS: usize = 5;
+
+/// O += P · V: rows of weights P times values V.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mix {
     pub(crate) rows: usize,
@@ -115,8 +118,8 @@ pub(crate) struct Mix {
     pub(crate) k: usize,
     pub(crate) p: *const f32,
     pub(crate) p_stride: usize,
-    pub(crate) v: *const f32,
-    pub(crate) v_stride: usize,
+    /// For each vector its part of the first value; the next value's lies 16 numbers further.
+    pub(crate) v: [*const f32; MAX_VECTORS],
     pub(crate) o: *mut f32,
     pub(crate) o_stride: usize,
 }

@@ -112,13 +112,14 @@ impl Simd for Neon {
         op!([vrndnq_f32(v[0]), vrndnq_f32(v[1])])
     }
     #[inline(always)]
-    fn exp2_integer(self, n: V) -> V {
-        n.map(|n| {
-            op!(vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(
-                vcvtnq_s32_f32(n),
-                vdupq_n_s32(127)
-            ))))
-        })
+    fn scale_exp2(self, x: V, n: V) -> V {
+        let scale = |x: float32x4_t, n: float32x4_t| {
+            op!({
+                let exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
+                vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent)))
+            })
+        };
+        [scale(x[0], n[0]), scale(x[1], n[1])]
     }
     #[inline(always)]
     fn sum(self, v: V) -> f32 {

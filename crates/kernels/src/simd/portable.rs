@@ -86,13 +86,13 @@ impl Simd for Portable {
         v.map(f32::round_ties_even)
     }
     #[inline(always)]
-    fn exp2_integer(self, n: V) -> V {
+    fn scale_exp2(self, x: V, n: V) -> V {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "n is integral in -126..=127"
         )]
-        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+        each(x, n, |x, n| x * f32::from_bits(((n as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
     fn sum(self, v: V) -> f32 {

@@ -69,7 +69,6 @@ pub(super) unsafe fn mix<S: Simd, const R: usize, const P: usize>(s: S, mix: Mix
         p,
         p_stride,
         v,
-        v_stride,
         o,
         o_stride,
         ..
@@ -83,13 +82,12 @@ pub(super) unsafe fn mix<S: Simd, const R: usize, const P: usize>(s: S, mix: Mix
             }
         }
         for kk in 0..k {
-            let values = v.add(kk * v_stride);
             let mut weights = [s.splat(0.0); R];
             for (i, x) in weights.iter_mut().enumerate() {
                 *x = s.splat(*p.add(i * p_stride + kk));
             }
             for j in 0..P {
-                let value = s.load(values.add(j * S::LANES));
+                let value = s.load(v[j].add(kk * PANEL));
                 for (row, weight) in acc.iter_mut().zip(weights) {
                     row[j] = s.fma(weight, value, row[j]);
                 }
