@@ -37,10 +37,13 @@ impl Packed {
         if !matches!(weight.device(), Device::Cpu) {
             candle_core::bail!("these kernels run on the CPU, the weight is elsewhere")
         }
-        let weight = match weight.dtype() {
-            DType::F32 | DType::F16 | DType::BF16 => weight.contiguous()?,
-            _ => weight.to_dtype(DType::F32)?.contiguous()?,
+        let as_is = matches!(weight.dtype(), DType::F32 | DType::F16 | DType::BF16);
+        let weight = if as_is {
+            weight.clone()
+        } else {
+            weight.to_dtype(DType::F32)?
         };
+        let weight = weight.contiguous()?;
         let (storage, layout) = weight.storage_and_layout();
         let start = layout.start_offset();
         let end = start + layout.shape().elem_count();

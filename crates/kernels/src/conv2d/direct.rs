@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::{Conv2d, Operands, Sizes};
+use super::{Conv2d, Operands};
 use crate::buffer::{Shared, written};
 use crate::isa::Isa;
 use crate::matrix::{Activation, Finish, Multiply, Rows, Target};
@@ -14,15 +14,16 @@ use crate::norm;
 const GATHERED: usize = 4 << 20;
 
 /// # Safety
-/// The operands have the sizes that `sizes` states, and `out` has room for the result.
-pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, sizes: Sizes, operands: Operands<'_>, out: *mut f32) {
+/// The operands have the sizes that they state, and `out` has room for the result.
+pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, operands: Operands<'_>, out: *mut f32) {
+    let sizes = operands.sizes;
     let (pixels, depth) = (sizes.output.0 * sizes.output.1, 9 * conv.inputs);
     let piece = (GATHERED / depth).clamp(1, pixels);
     let columns = operands.bias.len() / sizes.rows;
     for row in 0..sizes.rows {
         for start in (0..pixels).step_by(piece) {
             let count = piece.min(pixels - start);
-            let fill = |to: *mut f32| gather(isa, conv, (sizes, operands), (row, start, count), to);
+            let fill = |to: *mut f32| gather(isa, conv, operands, (row, start, count), to);
             // SAFETY: `gather` writes every number of its rows.
             let gathered = unsafe { written(count * depth, fill) };
             let offset = (row * pixels + start) * conv.outputs;
@@ -59,11 +60,12 @@ pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, sizes: Sizes, operands: Operan
 fn gather(
     isa: Isa,
     conv: &Conv2d,
-    (sizes, operands): (Sizes, Operands<'_>),
+    operands: Operands<'_>,
     (row, start, count): (usize, usize, usize),
     to: *mut f32,
 ) {
     let inputs = conv.inputs;
+    let sizes = operands.sizes;
     let (source_h, source_w) = sizes.source;
     let picture = &operands.x[row * source_h * source_w * inputs..][..source_h * source_w * inputs];
     let norm = operands.norm.map(|(scale, shift, silu)| {

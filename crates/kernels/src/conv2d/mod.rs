@@ -108,6 +108,7 @@ struct Sizes {
 /// The operands of one forward, checked against the sizes.
 #[derive(Clone, Copy, Debug)]
 struct Operands<'a> {
+    sizes: Sizes,
     x: &'a [f32],
     /// Scale and shift, (B, in) each, and whether SiLU follows.
     norm: Option<(&'a [f32], &'a [f32], bool)>,
@@ -155,6 +156,7 @@ impl CustomOp1 for Conv2dOp<'_> {
         let lines = nearest(sizes.source.0, sizes.input.0);
         let columns = nearest(sizes.source.1, sizes.input.1);
         let operands = Operands {
+            sizes,
             x,
             norm,
             bias: &bias,
@@ -167,9 +169,9 @@ impl CustomOp1 for Conv2dOp<'_> {
             unsafe {
                 match self.conv.plan {
                     Plan::Winograd => {
-                        winograd::run(self.isa, self.algorithm(sizes), self.conv, sizes, operands, out)
+                        winograd::run(self.isa, self.algorithm(sizes), self.conv, operands, out)
                     }
-                    Plan::Direct => direct::run(self.isa, self.conv, sizes, operands, out),
+                    Plan::Direct => direct::run(self.isa, self.conv, operands, out),
                 }
             }
         };

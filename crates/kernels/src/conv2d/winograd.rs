@@ -40,20 +40,19 @@ const SKEW: usize = PANEL;
 const CHUNK: usize = 2 << 20;
 
 /// # Safety
-/// The operands have the sizes that `sizes` states, and `out` has room for the result.
+/// The operands have the sizes that they state, and `out` has room for the result.
 pub(super) unsafe fn run(
     isa: Isa,
     algorithm: Algorithm,
     conv: &Conv2d,
-    sizes: Sizes,
     operands: Operands<'_>,
     out: *mut f32,
 ) {
     // SAFETY: passed on from the caller.
     unsafe {
         match algorithm {
-            Algorithm::F2 => convolve::<F2, 4, 2>(isa, conv, sizes, operands, out),
-            Algorithm::F4 => convolve::<F4, 6, 4>(isa, conv, sizes, operands, out),
+            Algorithm::F2 => convolve::<F2, 4, 2>(isa, conv, operands, out),
+            Algorithm::F4 => convolve::<F4, 6, 4>(isa, conv, operands, out),
         }
     }
 }
@@ -89,11 +88,10 @@ impl Tiling {
 unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     isa: Isa,
     conv: &Conv2d,
-    sizes: Sizes,
     operands: Operands<'_>,
     out: *mut f32,
 ) {
-    let tiling = Tiling::new(sizes, M);
+    let tiling = Tiling::new(operands.sizes, M);
     let blocks = conv.inputs.div_ceil(CHANNELS);
     let per_tile = A * A * blocks * CHANNELS;
     let skew = A * A * blocks * SKEW;

@@ -31,7 +31,7 @@ pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
     let p = s.splat(1.540_353e-4);
     let p = s.fma(p, r, s.splat(1.333_355_8e-3));
     let p = s.fma(p, r, s.splat(9.618_129e-3));
-    let p = s.fma(p, r, s.splat(5.550_410_9e-2));
+    let p = s.fma(p, r, s.splat(5.550_411e-2));
     let p = s.fma(p, r, s.splat(2.402_265e-1));
     let p = s.fma(p, r, s.splat(std::f32::consts::LN_2));
     let p = s.fma(p, r, s.splat(1.0));
@@ -48,7 +48,7 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
     let p = s.fma(p, x2, s.splat(-2.101_024e-6));
     let p = s.fma(p, x2, s.splat(-5.692_506_2e-5));
     let p = s.fma(p, x2, s.splat(-7.349_906_4e-4));
-    let p = s.fma(p, x2, s.splat(-2.954_599_8e-3));
+    let p = s.fma(p, x2, s.splat(-2.954_6e-3));
     let p = s.mul(x, s.fma(p, x2, s.splat(-1.609_603_3e-2)));
     let q = s.splat(-1.456_607_2e-5);
     let q = s.fma(q, x2, s.splat(-2.133_740_5e-4));

@@ -130,7 +130,7 @@ pub(crate) const fn mixing_shape(left: usize) -> (usize, usize) {
         0 | 1 => (1, 6),
         2 => (2, 6),
         3 => (3, 4),
-        _ if left % 5 == 0 => (5, 2),
+        _ if left.is_multiple_of(5) => (5, 2),
         _ => (4, 3),
     }
 }
