@@ -1,3 +1,5 @@
+//! Attention against an f64 reference, query by query, on odd shapes and every instruction set of the machine.
+
 use candle_core::Tensor;
 
 use super::{AttentionOp, Mask, attend};

@@ -1,3 +1,5 @@
+//! Convolutions against an f64 reference, pixel by pixel, on odd shapes and every instruction set of the machine.
+
 use candle_core::{DType, Tensor};
 
 use super::plan::{Algorithm, Plan};

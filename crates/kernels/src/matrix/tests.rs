@@ -1,3 +1,5 @@
+//! Linear layers against an f64 reference, element by element, on odd shapes and every instruction set of the machine.
+
 use candle_core::{DType, Tensor};
 
 use super::{Activation, Linear};

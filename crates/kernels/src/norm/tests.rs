@@ -1,3 +1,5 @@
+//! Norms against an f64 reference on odd shapes and every instruction set of the machine.
+
 use candle_core::Tensor;
 
 use super::{GroupNorm, LayerNorm};
