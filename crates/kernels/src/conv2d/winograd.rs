@@ -36,8 +36,9 @@ const PANELS: usize = 2;
 /// few lines of the first cache, and the transforms, which go from position to position, would evict their own work.
 const SKEW: usize = PANEL;
 
-/// Numbers of transformed input held at a time: 8 MiB, to stay in the last cache.
-const CHUNK: usize = 2 << 20;
+/// Numbers of transformed input held at a time for each thread: 4 MiB, to stay in the last cache until all outputs have
+/// been multiplied. How tiles are cut into chunks does not change a result.
+const CHUNK: usize = 1 << 20;
 
 /// # Safety
 /// The operands have the sizes that they state, and `out` has room for the result.
@@ -95,7 +96,7 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     let blocks = conv.inputs.div_ceil(CHANNELS);
     let per_tile = A * A * blocks * CHANNELS;
     let skew = A * A * blocks * SKEW;
-    let most = (CHUNK / per_tile).next_multiple_of(TILES);
+    let most = (CHUNK * rayon::current_num_threads() / per_tile).next_multiple_of(TILES);
     let mut first = 0;
     while first < tiling.count() {
         let count = most.min(tiling.count() - first);
