@@ -91,3 +91,20 @@ impl fmt::Display for Isa {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says which they are, because a run under an emulator proves nothing about a set that it lacks.
+    #[test]
+    fn the_last_of_the_available_sets_is_used() {
+        let names: Vec<String> = Isa::available().iter().map(ToString::to_string).collect();
+        println!("instruction sets: {}", names.join(", "));
+        assert_eq!(names.first().unwrap(), "portable");
+        assert_eq!(names.last(), Some(&Isa::detect().to_string()));
+        if cfg!(target_arch = "aarch64") {
+            assert_eq!(names, ["portable", "NEON"]);
+        }
+    }
+}
