@@ -22,6 +22,7 @@ mod layout;
 mod matrix;
 mod norm;
 mod packed;
+mod peak;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -33,3 +34,5 @@ pub use isa::Isa;
 pub use layout::{channels_first, channels_last, join_channels};
 pub use matrix::{Activation, Linear};
 pub use norm::{GroupNorm, LayerNorm, Normalisation};
+#[doc(hidden)]
+pub use peak::multiply_adds;

@@ -1,7 +1,4 @@
 //! AVX-512 Foundation: x86-64 servers since about 2017, AMD since Zen 4. Sixteen lanes, thirty-two registers.
-//!
-//! Its numbers have not been timed: the machines that this project was measured on do not have it. It is proved under
-//! emulation (`crates/kernels/README.md`).
 
 use std::arch::x86_64::*;
 
