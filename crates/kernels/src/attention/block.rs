@@ -2,7 +2,7 @@
 
 use super::Mask;
 use super::operands::{Heads, Keys, Values};
-use crate::simd::{Kernel, MAX_ROWS, MAX_VECTORS, Mix, PANEL, Simd, Tile, math, mixing_shape};
+use crate::simd::{Kernel, MAX_VECTORS, Mix, PANEL, Product, Rows, Simd, math, mixing_shape};
 
 /// Queries of a block.
 pub(super) const QUERIES: usize = 48;
@@ -101,37 +101,24 @@ impl QueryBlock<'_> {
     /// q · kᵀ · log₂ e / √d for `count` keys from `start` on, a multiple of 16.
     #[inline(always)]
     unsafe fn score<S: Simd>(&self, s: S, start: usize, count: usize) {
-        let panels = count.div_ceil(PANEL);
-        let mut panel = 0;
-        while panel < panels {
-            let wide = S::PANELS.min(panels - panel);
-            let w = self.keys.panel(self.head, start / PANEL + panel);
-            let mut query = 0;
-            while query < self.queries {
-                let rows = S::ROWS.min(self.queries - query);
-                let mut a = [self.q.as_ptr(); MAX_ROWS];
-                // SAFETY: these queries and keys exist, and the scratch has room for their scores.
-                unsafe {
-                    for (i, a) in a.iter_mut().enumerate().take(rows) {
-                        *a = a.add(self.heads.at(self.head, self.first + query + i, self.total));
-                    }
-                    s.tile(Tile {
-                        a: &a,
-                        rows,
-                        k: self.heads.width,
-                        panels: wide,
-                        w,
-                        next_w: self.keys.next(),
-                        c: self.scratch.add(query * KEYS + panel * PANEL),
-                        stride: KEYS,
-                        next_c: PANEL,
-                        accumulate: false,
-                    });
-                }
-                query += rows;
-            }
-            panel += wide;
-        }
+        let first = self.heads.at(self.head, self.first, self.total);
+        let product = Product {
+            a: Rows {
+                first: self.q[first..].as_ptr(),
+                stride: self.heads.heads * self.heads.width,
+                count: self.queries,
+            },
+            k: self.heads.width,
+            panels: count.div_ceil(PANEL),
+            w: self.keys.panel(self.head, start / PANEL),
+            next_w: self.keys.next(),
+            c: self.scratch,
+            stride: KEYS,
+            next_c: PANEL,
+            accumulate: false,
+        };
+        // SAFETY: these queries and keys exist, and the scratch has room for their scores.
+        unsafe { product.run(s) }
     }
 
     /// Adds the values of `count` keys from `start` on, weighted by the scores.

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 use super::{Conv2d, Operands};
 use crate::buffer::{Shared, written};
 use crate::isa::Isa;
-use crate::matrix::{Activation, Finish, Multiply, Rows, Target};
+use crate::matrix::{Activation, Finish, Multiply, Target};
 use crate::norm;
+use crate::simd::Rows;
 
 /// Numbers gathered at a time: 16 MiB, within reach of the last cache.
 const GATHERED: usize = 4 << 20;

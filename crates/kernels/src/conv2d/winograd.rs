@@ -19,9 +19,9 @@ use self::output::OutputTask;
 use self::transform::{F2, F4, Transform};
 use super::plan::Algorithm;
 use super::{Conv2d, Operands, Sizes};
-use crate::buffer::{Shared, with_scratch, written};
+use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
-use crate::simd::{Kernel, PANEL, Simd};
+use crate::simd::{Kernel, PANEL, Product, Rows, Simd};
 
 /// Input channels whose transformed weights are held at a time.
 pub(super) const CHANNELS: usize = 64;
@@ -97,17 +97,15 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     let per_tile = A * A * blocks * CHANNELS;
     let skew = A * A * blocks * SKEW;
     let most = (CHUNK * rayon::current_num_threads() / per_tile).next_multiple_of(TILES);
-    let mut first = 0;
-    while first < tiling.count() {
+    let most = most.min(tiling.count());
+    // Never read as a slice: beyond the channels that exist nothing is written.
+    let mut transformed = Vec::<f32>::with_capacity(most * per_tile + skew);
+    let transformed = transformed.as_mut_ptr();
+    for first in (0..tiling.count()).step_by(most.max(1)) {
         let count = most.min(tiling.count() - first);
         let chunk = Chunk { tiling, first, count };
-        let fill = |v: *mut f32| {
-            input::run::<T, A, M>(isa, conv.inputs, chunk, operands, v);
-        };
-        // SAFETY: what the products read of it has been written: the channels that exist, of every tile.
-        let transformed = unsafe { written(count * per_tile + skew, fill) };
-        multiply::<T, A, M>(isa, conv, chunk, operands, (&transformed, out));
-        first += count;
+        input::run::<T, A, M>(isa, conv.inputs, chunk, operands, transformed);
+        multiply::<T, A, M>(isa, conv, chunk, operands, (transformed, out));
     }
 }
 
@@ -124,11 +122,11 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
     conv: &Conv2d,
     chunk: Chunk,
     operands: Operands<'_>,
-    (transformed, out): (&[f32], *mut f32),
+    (transformed, out): (*const f32, *mut f32),
 ) {
     let panels = conv.outputs.div_ceil(PANEL);
     let groups = panels.div_ceil(PANELS);
-    let out = Shared::new(out);
+    let (transformed, out) = (Shared::new(transformed), Shared::new(out));
     (0..chunk.count.div_ceil(TILES) * groups)
         .into_par_iter()
         .for_each(|task| {
@@ -145,7 +143,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
                 let (u, raw) = unsafe { (scratch.add(sizes[0]), scratch.add(sizes[0] + sizes[1])) };
                 isa.run(Products::<T, A, M> {
                     conv,
-                    transformed,
+                    transformed: transformed.get(),
                     chunk_tiles: chunk.count,
                     tiles: (tile, tiles),
                     panels: (panel, panels),
@@ -172,7 +170,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
 struct Products<'a, T, const A: usize, const M: usize> {
     conv: &'a Conv2d,
     /// \[block of channels\]\[position\]\[tile\]\[CHANNELS\]
-    transformed: &'a [f32],
+    transformed: *const f32,
     chunk_tiles: usize,
     tiles: (usize, usize),
     panels: (usize, usize),
@@ -209,21 +207,24 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_,
                     self.prefetch(s, start + CHANNELS, (position, A * A));
                     let next = self.chunk_tiles * CHANNELS + SKEW;
                     let v = (block * A * A + position) * next + first_tile * CHANNELS;
-                    let v = self.transformed.as_ptr().add(v);
+                    let v = self.transformed.add(v);
                     let c = self.sums.add(position * (panels * tiles * PANEL + SKEW));
                     let product = Product {
-                        v,
-                        tiles,
-                        channels,
+                        a: Rows {
+                            first: v,
+                            stride: CHANNELS,
+                            count: tiles,
+                        },
+                        k: channels,
                         panels,
+                        w: self.u.add(position * weights::POSITION),
+                        next_w: A * A * weights::POSITION,
+                        c,
+                        stride: PANEL,
+                        next_c: tiles * PANEL,
                         accumulate: block > 0,
                     };
-                    product.run(
-                        s,
-                        self.u.add(position * weights::POSITION),
-                        A * A * weights::POSITION,
-                        c,
-                    );
+                    product.run(s);
                 }
             }
         }
@@ -245,53 +246,6 @@ impl<T, const A: usize, const M: usize> Products<'_, T, A, M> {
             self.conv
                 .packed
                 .prefetch(s, panel, (9 * start, 9 * CHANNELS), part);
-        }
-    }
-}
-
-/// One of the products: tiles x channels times channels x panels.
-struct Product {
-    v: *const f32,
-    tiles: usize,
-    channels: usize,
-    panels: usize,
-    accumulate: bool,
-}
-
-impl Product {
-    /// # Safety
-    /// The pointers are valid for the sizes.
-    #[inline(always)]
-    unsafe fn run<S: Simd>(&self, s: S, w: *const f32, next_w: usize, c: *mut f32) {
-        let next_c = self.tiles * PANEL;
-        let mut panel = 0;
-        while panel < self.panels {
-            let wide = S::PANELS.min(self.panels - panel);
-            let mut tile = 0;
-            while tile < self.tiles {
-                let rows = S::ROWS.min(self.tiles - tile);
-                let mut a = [self.v; crate::simd::MAX_ROWS];
-                // SAFETY: vouched for by the caller.
-                unsafe {
-                    for (i, a) in a.iter_mut().enumerate().take(rows) {
-                        *a = self.v.add((tile + i) * CHANNELS);
-                    }
-                    s.tile(crate::simd::Tile {
-                        a: &a,
-                        rows,
-                        k: self.channels,
-                        panels: wide,
-                        w: w.add(panel * next_w),
-                        next_w,
-                        c: c.add(panel * next_c + tile * PANEL),
-                        stride: PANEL,
-                        next_c,
-                        accumulate: self.accumulate,
-                    });
-                }
-                tile += rows;
-            }
-            panel += wide;
         }
     }
 }

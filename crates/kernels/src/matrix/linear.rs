@@ -1,10 +1,10 @@
 //! Linear layers.
 
-use super::{Finish, Multiply, Rows, Target};
+use super::{Finish, Multiply, Target};
 use crate::buffer::written;
 use crate::isa::Isa;
 use crate::packed::Packed;
-use crate::simd::PANEL;
+use crate::simd::{PANEL, Rows};
 use crate::values::{Values, slice, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 

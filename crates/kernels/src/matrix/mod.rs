@@ -12,4 +12,3 @@ pub(crate) use finish::{Finish, Target};
 pub(crate) use linear::pad_bias;
 pub use linear::{Activation, Linear};
 pub(crate) use multiply::Multiply;
-pub(crate) use product::Rows;

@@ -3,11 +3,11 @@
 use rayon::prelude::*;
 
 use super::product::{WIDENED, product};
-use super::{Finish, Rows, Target};
+use super::{Finish, Target};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
 use crate::packed::Packed;
-use crate::simd::{Kernel, PANEL, Simd};
+use crate::simd::{Kernel, PANEL, Rows, Simd};
 
 /// Rows of a task. With 320 of their columns, 240 KiB, they stay in the second cache while panel after panel
 /// passes.

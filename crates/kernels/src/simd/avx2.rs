@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::matrix_kernels;
-use super::{Kernel, Mix, Simd, Tile};
+use super::tile::compiled;
+use super::{Mix, Simd, Tile};
 
 /// Proof that the machine has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -16,26 +16,9 @@ impl Avx2 {
             && is_x86_feature_detected!("f16c");
         found.then_some(Self(()))
     }
-
-    pub(crate) fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn enabled<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
-            kernel.run(s)
-        }
-        // SAFETY: the token proves the instructions.
-        unsafe { enabled(self, kernel) }
-    }
 }
 
-matrix_kernels!(#[target_feature(enable = "avx2,fma,f16c")] Avx2, 2, [1: 1, 1: 2, 1: 3, 1: 4, 1: 5, 1: 6]);
-
-/// An intrinsic without memory operands, or the one named load or store.
-macro_rules! op {
-    ($e:expr) => {
-        // SAFETY: the token proves the instructions; pointers are vouched for by the caller.
-        unsafe { $e }
-    };
-}
+compiled!(#[target_feature(enable = "avx2,fma,f16c")] Avx2, 2, [1: 1, 1: 2, 1: 3, 1: 4, 1: 5, 1: 6]);
 
 impl Simd for Avx2 {
     const LANES: usize = 8;
@@ -65,41 +48,15 @@ impl Simd for Avx2 {
             _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))
         )))
     }
-    #[inline(always)]
-    fn prefetch(self, p: *const u8) {
-        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()));
-    }
-    #[inline(always)]
-    fn add(self, a: __m256, b: __m256) -> __m256 {
-        op!(_mm256_add_ps(a, b))
-    }
-    #[inline(always)]
-    fn sub(self, a: __m256, b: __m256) -> __m256 {
-        op!(_mm256_sub_ps(a, b))
-    }
-    #[inline(always)]
-    fn mul(self, a: __m256, b: __m256) -> __m256 {
-        op!(_mm256_mul_ps(a, b))
-    }
-    #[inline(always)]
-    fn div(self, a: __m256, b: __m256) -> __m256 {
-        op!(_mm256_div_ps(a, b))
-    }
-    #[inline(always)]
-    fn max(self, a: __m256, b: __m256) -> __m256 {
-        op!(_mm256_max_ps(a, b))
-    }
-    #[inline(always)]
-    fn min(self, a: __m256, b: __m256) -> __m256 {
-        op!(_mm256_min_ps(a, b))
-    }
-    #[inline(always)]
-    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        op!(_mm256_fmadd_ps(a, b, c))
-    }
-    #[inline(always)]
-    fn fnma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        op!(_mm256_fnmadd_ps(a, b, c))
+    one_intrinsic_each! { __m256:
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        max(a, b) = _mm256_max_ps;
+        min(a, b) = _mm256_min_ps;
+        fma(a, b, c) = _mm256_fmadd_ps;
+        fnma(a, b, c) = _mm256_fnmadd_ps;
     }
     #[inline(always)]
     fn round(self, v: __m256) -> __m256 {

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::matrix_kernels;
-use super::{Kernel, Mix, Simd, Tile};
+use super::tile::compiled;
+use super::{Mix, Simd, Tile};
 
 /// Proof that the machine has AVX-512 F.
 #[derive(Clone, Copy, Debug)]
@@ -13,29 +13,12 @@ impl Avx512 {
     pub(crate) fn detect() -> Option<Self> {
         is_x86_feature_detected!("avx512f").then_some(Self(()))
     }
-
-    pub(crate) fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f")]
-        fn enabled<K: Kernel>(s: Avx512, kernel: K) -> K::Output {
-            kernel.run(s)
-        }
-        // SAFETY: the token proves the instructions.
-        unsafe { enabled(self, kernel) }
-    }
 }
 
-matrix_kernels!(#[target_feature(enable = "avx512f")] Avx512, 1, [
+compiled!(#[target_feature(enable = "avx512f")] Avx512, 1, [
     1: 1, 1: 2, 1: 3, 1: 4, 1: 5, 1: 6, 1: 7, 1: 8, 1: 9, 1: 10, 1: 11, 1: 12,
     2: 1, 2: 2, 2: 3, 2: 4, 2: 5, 2: 6, 2: 7, 2: 8, 2: 9, 2: 10, 2: 11, 2: 12
 ]);
-
-/// An intrinsic without memory operands, or the one named load or store.
-macro_rules! op {
-    ($e:expr) => {
-        // SAFETY: the token proves the instructions; pointers are vouched for by the caller.
-        unsafe { $e }
-    };
-}
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
@@ -65,41 +48,15 @@ impl Simd for Avx512 {
             _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))
         )))
     }
-    #[inline(always)]
-    fn prefetch(self, p: *const u8) {
-        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()));
-    }
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        op!(_mm512_add_ps(a, b))
-    }
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        op!(_mm512_sub_ps(a, b))
-    }
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        op!(_mm512_mul_ps(a, b))
-    }
-    #[inline(always)]
-    fn div(self, a: __m512, b: __m512) -> __m512 {
-        op!(_mm512_div_ps(a, b))
-    }
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        op!(_mm512_max_ps(a, b))
-    }
-    #[inline(always)]
-    fn min(self, a: __m512, b: __m512) -> __m512 {
-        op!(_mm512_min_ps(a, b))
-    }
-    #[inline(always)]
-    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        op!(_mm512_fmadd_ps(a, b, c))
-    }
-    #[inline(always)]
-    fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        op!(_mm512_fnmadd_ps(a, b, c))
+    one_intrinsic_each! { __m512:
+        add(a, b) = _mm512_add_ps;
+        sub(a, b) = _mm512_sub_ps;
+        mul(a, b) = _mm512_mul_ps;
+        div(a, b) = _mm512_div_ps;
+        max(a, b) = _mm512_max_ps;
+        min(a, b) = _mm512_min_ps;
+        fma(a, b, c) = _mm512_fmadd_ps;
+        fnma(a, b, c) = _mm512_fnmadd_ps;
     }
     #[inline(always)]
     fn round(self, v: __m512) -> __m512 {

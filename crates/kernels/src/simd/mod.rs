@@ -3,6 +3,24 @@
 //! A kernel is written once over [`Simd`] and compiled for each set. A value of a [`Simd`] type is a token: it exists
 //! only where the running machine has been seen to have the instructions, which is what makes its methods safe.
 
+/// Intrinsics inside of a [`Simd`] implementation.
+macro_rules! op {
+    ($e:expr) => {
+        // SAFETY: the token proves the instructions; pointers are vouched for by the caller.
+        unsafe { $e }
+    };
+}
+
+/// Methods of [`Simd`] that are one intrinsic each.
+macro_rules! one_intrinsic_each {
+    ($v:ty: $($method:ident($($arg:ident),+) = $intrinsic:ident;)+) => {$(
+        #[inline(always)]
+        fn $method(self, $($arg: $v),+) -> $v {
+            op!($intrinsic($($arg),+))
+        }
+    )+};
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -11,7 +29,10 @@ pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 pub(crate) mod portable;
+mod product;
 mod tile;
+
+pub(crate) use self::product::{Product, Rows};
 
 /// Columns of a packed panel of weights, the same for every instruction set, so that packing does not depend on it.
 pub(crate) const PANEL: usize = 16;
@@ -19,14 +40,11 @@ pub(crate) const PANEL: usize = 16;
 /// The most rows that any instruction set multiplies with a panel at once.
 pub(crate) const MAX_ROWS: usize = 12;
 
-/// Row pointers of one tile; those beyond the tile's rows are not read.
-pub(crate) type Rows = [*const f32; MAX_ROWS];
-
 /// The operands of one tile: `rows` rows of C (+)= A · W, with W one packed panel or two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile<'a> {
-    /// Rows of A, each `k` numbers long.
-    pub(crate) a: &'a Rows,
+    /// Rows of A, each `k` numbers long; those beyond the tile's rows are not read.
+    pub(crate) a: &'a [*const f32; MAX_ROWS],
     /// How many of them: 1 to [`Simd::ROWS`].
     pub(crate) rows: usize,
     /// Length of the inner dimension.
@@ -68,9 +86,16 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// `LANES` bfloat16 numbers can be read at `p`.
     unsafe fn widen_bf16(self, p: *const u16) -> Self::V;
 
-    /// Asks for the cache line at `p`, which need not exist, where the instruction set can.
+    /// Asks for the cache line at `p`, which need not exist, where stable Rust has an instruction for it.
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which no address can make fail, from the basic set of every such processor.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(p.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
         let _ = p;
     }
 

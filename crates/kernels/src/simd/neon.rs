@@ -3,8 +3,8 @@
 
 use std::arch::aarch64::*;
 
-use super::tile::matrix_kernels;
-use super::{Kernel, Mix, Simd, Tile};
+use super::tile::compiled;
+use super::{Mix, Simd, Tile};
 
 /// Proof that the machine has NEON.
 #[derive(Clone, Copy, Debug)]
@@ -16,25 +16,18 @@ impl Neon {
     pub(crate) fn detect() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
     }
-
-    pub(crate) fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "neon")]
-        fn enabled<K: Kernel>(s: Neon, kernel: K) -> K::Output {
-            kernel.run(s)
-        }
-        // SAFETY: the token proves the instructions.
-        unsafe { enabled(self, kernel) }
-    }
 }
 
-matrix_kernels!(#[target_feature(enable = "neon")] Neon, 2, [1: 1, 1: 2, 1: 3, 1: 4, 1: 5, 1: 6]);
+compiled!(#[target_feature(enable = "neon")] Neon, 2, [1: 1, 1: 2, 1: 3, 1: 4, 1: 5, 1: 6]);
 
-/// An intrinsic without memory operands, or the named loads and stores.
-macro_rules! op {
-    ($e:expr) => {
-        // SAFETY: the token proves the instructions; pointers are vouched for by the caller.
-        unsafe { $e }
-    };
+/// Methods of [`Simd`] that are one intrinsic for each half of a vector.
+macro_rules! one_intrinsic_for_each_half {
+    ($($method:ident($($arg:ident),+) = $intrinsic:ident($($operand:ident),+);)+) => {$(
+        #[inline(always)]
+        fn $method(self, $($arg: V),+) -> V {
+            op!([$intrinsic($($operand[0]),+), $intrinsic($($operand[1]),+)])
+        }
+    )+};
 }
 
 impl Simd for Neon {
@@ -75,41 +68,16 @@ impl Simd for Neon {
             ]
         })
     }
-    #[inline(always)]
-    fn add(self, a: V, b: V) -> V {
-        op!([vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])])
-    }
-    #[inline(always)]
-    fn sub(self, a: V, b: V) -> V {
-        op!([vsubq_f32(a[0], b[0]), vsubq_f32(a[1], b[1])])
-    }
-    #[inline(always)]
-    fn mul(self, a: V, b: V) -> V {
-        op!([vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1])])
-    }
-    #[inline(always)]
-    fn div(self, a: V, b: V) -> V {
-        op!([vdivq_f32(a[0], b[0]), vdivq_f32(a[1], b[1])])
-    }
-    #[inline(always)]
-    fn max(self, a: V, b: V) -> V {
-        op!([vmaxq_f32(a[0], b[0]), vmaxq_f32(a[1], b[1])])
-    }
-    #[inline(always)]
-    fn min(self, a: V, b: V) -> V {
-        op!([vminq_f32(a[0], b[0]), vminq_f32(a[1], b[1])])
-    }
-    #[inline(always)]
-    fn fma(self, a: V, b: V, c: V) -> V {
-        op!([vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])])
-    }
-    #[inline(always)]
-    fn fnma(self, a: V, b: V, c: V) -> V {
-        op!([vfmsq_f32(c[0], a[0], b[0]), vfmsq_f32(c[1], a[1], b[1])])
-    }
-    #[inline(always)]
-    fn round(self, v: V) -> V {
-        op!([vrndnq_f32(v[0]), vrndnq_f32(v[1])])
+    one_intrinsic_for_each_half! {
+        add(a, b) = vaddq_f32(a, b);
+        sub(a, b) = vsubq_f32(a, b);
+        mul(a, b) = vmulq_f32(a, b);
+        div(a, b) = vdivq_f32(a, b);
+        max(a, b) = vmaxq_f32(a, b);
+        min(a, b) = vminq_f32(a, b);
+        fma(a, b, c) = vfmaq_f32(c, a, b);
+        fnma(a, b, c) = vfmsq_f32(c, a, b);
+        round(v) = vrndnq_f32(v);
     }
     #[inline(always)]
     fn scale_exp2(self, x: V, n: V) -> V {

@@ -1,6 +1,6 @@
 //! No instruction set in particular: arrays of eight, which the compiler turns into what the target has.
 
-use super::tile::matrix_kernels;
+use super::tile::compiled;
 use super::{Mix, Simd, Tile};
 
 /// Always there.
@@ -9,7 +9,7 @@ pub(crate) struct Portable;
 
 type V = [f32; 8];
 
-matrix_kernels!(Portable, 2, [1: 1, 1: 2, 1: 3, 1: 4]);
+compiled!(Portable, 2, [1: 1, 1: 2, 1: 3, 1: 4]);
 
 #[inline(always)]
 fn each(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {

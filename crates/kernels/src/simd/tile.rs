@@ -101,12 +101,27 @@ pub(super) unsafe fn mix<S: Simd, const R: usize, const P: usize>(s: S, mix: Mix
     }
 }
 
-/// Writes the two dispatchers of [`Simd::tile`] and [`Simd::mix`] for an instruction set: the attributes that enable
-/// it, its token, vectors in a panel, and the shapes (panels: rows) of the tiles that it compiles.
-macro_rules! matrix_kernels {
-    ($(#[$enable:meta])? $token:ty, $panel:literal, $tiles:tt) => {
-        matrix_kernels!(@tile $(#[$enable])? $token, $panel, $tiles);
-        matrix_kernels!(@mix $(#[$enable])? $token);
+/// Writes what has to be compiled for an instruction set: the two dispatchers of [`Simd::tile`] and [`Simd::mix`] and,
+/// where an attribute enables the set, `vectorize`, which runs a kernel under it. Given are that attribute, the token,
+/// vectors in a panel, and the shapes (panels: rows) of the tiles that are compiled.
+macro_rules! compiled {
+    (#[$enable:meta] $token:ty, $panel:literal, $tiles:tt) => {
+        impl $token {
+            pub(crate) fn vectorize<K: crate::simd::Kernel>(self, kernel: K) -> K::Output {
+                #[$enable]
+                fn enabled<K: crate::simd::Kernel>(s: $token, kernel: K) -> K::Output {
+                    kernel.run(s)
+                }
+                // SAFETY: the token proves the instructions.
+                unsafe { enabled(self, kernel) }
+            }
+        }
+        compiled!(@tile #[$enable] $token, $panel, $tiles);
+        compiled!(@mix #[$enable] $token);
+    };
+    ($token:ty, $panel:literal, $tiles:tt) => {
+        compiled!(@tile $token, $panel, $tiles);
+        compiled!(@mix $token);
     };
     (@tile $(#[$enable:meta])? $token:ty, $panel:literal, [$($panels:literal: $rows:literal),*]) => {
         #[inline(always)]
@@ -126,7 +141,6 @@ macro_rules! matrix_kernels {
         }
     };
     (@mix $(#[$enable:meta])? $token:ty) => {
-
         #[inline(always)]
         unsafe fn mix_of(s: $token, mix: crate::simd::Mix) {
             $(#[$enable])?
@@ -164,4 +178,4 @@ macro_rules! matrix_kernels {
         }
     };
 }
-pub(super) use matrix_kernels;
+pub(super) use compiled;
