@@ -53,3 +53,9 @@ pub(crate) fn assert_same(what: &str, a: &Tensor, b: &Tensor) {
     };
     assert!(bits(a) == bits(b), "{what}: not the same bits");
 }
+
+/// What `f` gives with another number of threads than the machine's.
+pub(crate) fn on_threads<R: Send>(count: usize, f: impl FnOnce() -> R + Send) -> R {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(count);
+    pool.build().unwrap().install(f)
+}

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 
 /// The numbers of a contiguous f32 tensor in main memory, kept readable while this lives.
 pub(crate) struct Values<G> {
@@ -34,6 +34,11 @@ impl<G: Deref<Target = Storage>> Values<G> {
             Storage::Cpu(_) | Storage::Cuda(_) | Storage::Metal(_) => &[],
         }
     }
+}
+
+/// The numbers of a vector of any floating type, such as a bias.
+pub(crate) fn to_f32s(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.to_dtype(DType::F32)?.to_vec1()
 }
 
 /// The slice of a contiguous f32 tensor inside a custom op.

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{AttentionOp, Mask, attend};
 use crate::isa::Isa;
-use crate::testing::{assert_near, assert_same, noise, row, wide};
+use crate::testing::{assert_near, assert_same, noise, on_threads, row, wide};
 
 /// Attention in f64, query by query.
 fn reference(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Vec<f64> {
@@ -109,8 +109,7 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
         let alone = attend(&row(&q, i), &row(&k, i), &row(&v, i), 2, Mask::None).unwrap();
         assert_same("row", &row(&whole, i), &alone);
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    let again = pool.install(|| attend(&q, &k, &v, 2, Mask::None).unwrap());
+    let again = on_threads(3, || attend(&q, &k, &v, 2, Mask::None).unwrap());
     assert_same("threads", &whole, &again);
 }
 

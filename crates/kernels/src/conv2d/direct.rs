@@ -20,7 +20,6 @@ pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, operands: Operands<'_>, out: *
     let sizes = operands.sizes;
     let (pixels, depth) = (sizes.output.0 * sizes.output.1, 9 * conv.inputs);
     let piece = (GATHERED / depth).clamp(1, pixels);
-    let columns = operands.bias.len() / sizes.rows;
     for row in 0..sizes.rows {
         for start in (0..pixels).step_by(piece) {
             let count = piece.min(pixels - start);
@@ -37,7 +36,7 @@ pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, operands: Operands<'_>, out: *
                     count,
                 },
                 finish: Finish {
-                    bias: operands.bias[row * columns..].as_ptr(),
+                    bias: operands.biases_of(row).as_ptr(),
                     activation: Activation::None,
                     columns: conv.outputs,
                 },
@@ -69,10 +68,7 @@ fn gather(
     let sizes = operands.sizes;
     let (source_h, source_w) = sizes.source;
     let picture = &operands.x[row * source_h * source_w * inputs..][..source_h * source_w * inputs];
-    let norm = operands.norm.map(|(scale, shift, silu)| {
-        let part = row * inputs..(row + 1) * inputs;
-        (&scale[part.clone()], &shift[part], silu)
-    });
+    let norm = operands.norm.map(|norm| norm.part(row * inputs, inputs));
     let to = Shared::new(to);
     (0..count).into_par_iter().with_min_len(16).for_each(|index| {
         let (y, x) = ((start + index) / sizes.output.1, (start + index) % sizes.output.1);

@@ -13,7 +13,7 @@ use self::plan::{Algorithm, Plan};
 use crate::buffer::written;
 use crate::isa::Isa;
 use crate::matrix::pad_bias;
-use crate::norm::Normalisation;
+use crate::norm::{Coefficients, Normalisation};
 use crate::packed::Packed;
 use crate::simd::PANEL;
 use crate::values::{Values, slice, values};
@@ -110,14 +110,22 @@ struct Sizes {
 struct Operands<'a> {
     sizes: Sizes,
     x: &'a [f32],
-    /// Scale and shift, (B, in) each, and whether SiLU follows.
-    norm: Option<(&'a [f32], &'a [f32], bool)>,
+    /// (B, in)
+    norm: Option<Coefficients<'a>>,
     /// (B, packed columns)
     bias: &'a [f32],
     residual: Option<&'a [f32]>,
     /// The source line of each input line, and the source column of each input column.
     lines: &'a [usize],
     columns: &'a [usize],
+}
+
+impl<'a> Operands<'a> {
+    /// The biases of row `row`, one for each packed column.
+    fn biases_of(&self, row: usize) -> &'a [f32] {
+        let packed = self.bias.len() / self.sizes.rows;
+        &self.bias[row * packed..][..packed]
+    }
 }
 
 struct Conv2dOp<'a> {
@@ -148,10 +156,10 @@ impl CustomOp1 for Conv2dOp<'_> {
             candle_core::bail!("a residual of {} numbers for {length}", residual.len())
         }
         let norm = self.around.norm.map(|norm| norm.coefficients());
-        if let Some((scale, _, _)) = norm
-            && scale.len() != sizes.rows * self.conv.inputs
+        if let Some(norm) = norm
+            && norm.count() != sizes.rows * self.conv.inputs
         {
-            candle_core::bail!("a norm of {} channels before {:?}", scale.len(), layout.dims())
+            candle_core::bail!("a norm of {} channels before {:?}", norm.count(), layout.dims())
         }
         let lines = nearest(sizes.source.0, sizes.input.0);
         let columns = nearest(sizes.source.1, sizes.input.1);

@@ -7,7 +7,7 @@ use super::{Around, Conv2d, Conv2dOp, Padding};
 use crate::isa::Isa;
 use crate::norm::GroupNorm;
 use crate::packed::Packed;
-use crate::testing::{assert_near, assert_same, noise, row, wide};
+use crate::testing::{assert_near, assert_same, noise, on_threads, row, wide};
 
 /// The convolution in f64, pixel by pixel.
 fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor, (stride, padding): (usize, Padding)) -> Vec<f64> {
@@ -185,8 +185,7 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
         for i in 0..5 {
             assert_same("row", &row(&whole, i), &run(&row(&x, i)));
         }
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        assert_same("threads", &whole, &pool.install(|| run(&x)));
+        assert_same("threads", &whole, &on_threads(3, || run(&x)));
     }
 }
 

@@ -5,7 +5,7 @@ use crate::buffer::written;
 use crate::isa::Isa;
 use crate::packed::Packed;
 use crate::simd::{PANEL, Rows};
-use crate::values::{Values, slice, values};
+use crate::values::{Values, slice, to_f32s, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// What a linear layer applies to its sums.
@@ -75,12 +75,6 @@ impl Linear {
         })
     }
 
-    /// Columns of the result.
-    #[must_use]
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
     /// `x`: (…, inputs), contiguous f32; `residual`: (…, outputs), added after the activation. Result: (…, outputs).
     ///
     /// # Errors
@@ -113,7 +107,7 @@ impl Linear {
 
 /// `bias` in the order of `columns`, filled up to whole panels with zeros.
 pub(crate) fn pad_bias(bias: &Tensor, length: usize, columns: &[usize]) -> Result<Vec<f32>> {
-    let bias: Vec<f32> = bias.to_dtype(candle_core::DType::F32)?.to_vec1()?;
+    let bias = to_f32s(bias)?;
     if bias.len() != length {
         candle_core::bail!("a bias of {} numbers beside {length} columns", bias.len())
     }

@@ -1,13 +1,13 @@
 //! Group normalisation (Wu and He, 2018) of pictures (B, h, w, C), in two halves: the statistics become a scale and a
 //! shift for every channel, and whoever reads the picture next applies them.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::buffer::{Shared, written};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, math};
-use crate::values::{slice, values};
+use crate::values::{slice, to_f32s, values};
 
 /// Numbers of a task, small enough to be read twice from the second cache. A picture is always cut in the same places,
 /// so the sums do not depend on the number of threads.
@@ -38,8 +38,7 @@ impl GroupNorm {
     /// # Errors
     /// When weight and bias differ in length or the groups do not divide it.
     pub fn new(weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Result<Self> {
-        let read = |t: &Tensor| t.to_dtype(DType::F32)?.to_vec1::<f32>();
-        let (weight, bias) = (read(weight)?, read(bias)?);
+        let (weight, bias) = (to_f32s(weight)?, to_f32s(bias)?);
         if weight.len() != bias.len() || groups == 0 || weight.len() % groups != 0 {
             candle_core::bail!(
                 "{groups} groups of {} channels, {} biases",
@@ -213,9 +212,13 @@ impl Kernel for Sums<'_> {
 }
 
 impl Normalisation {
-    /// Scale and shift, (B, C) each, and whether SiLU follows.
-    pub(crate) fn coefficients(&self) -> (&[f32], &[f32], bool) {
-        (&self.scale, &self.shift, self.silu)
+    /// Those of all rows, (B, C).
+    pub(crate) fn coefficients(&self) -> Coefficients<'_> {
+        Coefficients {
+            scale: &self.scale,
+            shift: &self.shift,
+            silu: self.silu,
+        }
     }
 
     /// Applies it to `x`, the tensor that it was made from.
@@ -252,8 +255,7 @@ impl CustomOp1 for ApplyOp<'_> {
                 let (from, length) = (row * per_row + start, piece.min(per_row - start));
                 // SAFETY: pieces do not overlap and lie within the result.
                 let out = unsafe { std::slice::from_raw_parts_mut(out.get().add(from), length) };
-                let part = row * channels..(row + 1) * channels;
-                let coefficients = (&norm.scale[part.clone()], &norm.shift[part], norm.silu);
+                let coefficients = norm.coefficients().part(row * channels, channels);
                 let pixels = x[from..from + length].chunks(channels);
                 for (x, out) in pixels.zip(out.chunks_mut(channels)) {
                     apply(norm.isa, x, coefficients, out);
@@ -266,8 +268,29 @@ impl CustomOp1 for ApplyOp<'_> {
     }
 }
 
-/// A pixel's channels: scale, shift and perhaps SiLU.
-type Coefficients<'a> = (&'a [f32], &'a [f32], bool);
+/// What is done to some channels: scale, shift and perhaps SiLU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coefficients<'a> {
+    scale: &'a [f32],
+    shift: &'a [f32],
+    silu: bool,
+}
+
+impl Coefficients<'_> {
+    /// How many channels.
+    pub(crate) fn count(&self) -> usize {
+        self.scale.len()
+    }
+
+    /// Those of `count` channels from `start` on.
+    pub(crate) fn part(self, start: usize, count: usize) -> Self {
+        Self {
+            scale: &self.scale[start..start + count],
+            shift: &self.shift[start..start + count],
+            ..self
+        }
+    }
+}
 
 /// Normalises some channels of one pixel.
 pub(crate) fn apply(isa: Isa, x: &[f32], coefficients: Coefficients<'_>, out: &mut [f32]) {
@@ -291,7 +314,8 @@ impl Kernel for Apply<'_> {
 
 /// [`apply`] inside a kernel. `out` may be longer than `x`.
 #[inline(always)]
-pub(crate) fn apply_with<S: Simd>(s: S, x: &[f32], (scale, shift, silu): Coefficients<'_>, out: &mut [f32]) {
+pub(crate) fn apply_with<S: Simd>(s: S, x: &[f32], coefficients: Coefficients<'_>, out: &mut [f32]) {
+    let Coefficients { scale, shift, silu } = coefficients;
     let length = x.len();
     assert!(scale.len() == length && shift.len() == length && out.len() >= length);
     let whole = length / S::LANES * S::LANES;

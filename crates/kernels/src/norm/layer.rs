@@ -1,12 +1,12 @@
 //! Layer normalisation (Ba, Kiros and Hinton, 2016) over the last axis.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::buffer::{Shared, written};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd};
-use crate::values::slice;
+use crate::values::{slice, to_f32s};
 
 /// Rows of a task.
 const ROWS: usize = 32;
@@ -25,8 +25,7 @@ impl LayerNorm {
     /// # Errors
     /// When weight and bias differ in length.
     pub fn new(weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Self> {
-        let read = |t: &Tensor| t.to_dtype(DType::F32)?.to_vec1::<f32>();
-        let (weight, bias) = (read(weight)?, read(bias)?);
+        let (weight, bias) = (to_f32s(weight)?, to_f32s(bias)?);
         if weight.len() != bias.len() || weight.is_empty() {
             candle_core::bail!("a norm of {} weights and {} biases", weight.len(), bias.len())
         }

@@ -5,6 +5,6 @@ mod layer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use group::{Coefficients, apply, apply_with};
 pub use group::{GroupNorm, Normalisation};
-pub(crate) use group::{apply, apply_with};
 pub use layer::LayerNorm;

@@ -78,17 +78,14 @@ mod tests {
     use crate::isa::Isa;
     use crate::simd::{Kernel, PANEL};
 
-    /// A function of a vector at 16 places.
-    struct At<'a>(&'a [f32; PANEL], fn_of::Which);
-
-    mod fn_of {
-        #[derive(Clone, Copy)]
-        pub(super) enum Which {
-            Exp,
-            Exp2,
-            Erf,
-        }
+    enum Function {
+        Exp,
+        Exp2,
+        Erf,
     }
+
+    /// A function of a vector at 16 places.
+    struct At<'a>(&'a [f32; PANEL], Function);
 
     impl Kernel for At<'_> {
         type Output = [f32; PANEL];
@@ -101,9 +98,9 @@ mod tests {
                 unsafe {
                     let x = s.load(self.0.as_ptr().add(i));
                     let y = match self.1 {
-                        fn_of::Which::Exp => exp(s, x),
-                        fn_of::Which::Exp2 => exp2_of_negative(s, x),
-                        fn_of::Which::Erf => erf(s, x),
+                        Function::Exp => exp(s, x),
+                        Function::Exp2 => exp2_of_negative(s, x),
+                        Function::Erf => erf(s, x),
                     };
                     s.store(out.as_mut_ptr().add(i), y);
                 }
@@ -117,7 +114,7 @@ mod tests {
         for isa in Isa::available() {
             for step in -8700_i16..8800 {
                 let x = f32::from(step) * 0.01;
-                let found = f64::from(isa.run(At(&[x; PANEL], fn_of::Which::Exp))[PANEL - 1]);
+                let found = f64::from(isa.run(At(&[x; PANEL], Function::Exp))[PANEL - 1]);
                 let expected = f64::from(x).exp();
                 assert!(
                     ((found - expected) / expected).abs() < 2.4e-7,
@@ -132,14 +129,14 @@ mod tests {
         for isa in Isa::available() {
             for step in -12600_i16..=0 {
                 let x = f32::from(step) * 0.01;
-                let found = f64::from(isa.run(At(&[x; PANEL], fn_of::Which::Exp2))[0]);
+                let found = f64::from(isa.run(At(&[x; PANEL], Function::Exp2))[0]);
                 let expected = f64::from(x).exp2();
                 assert!(
                     ((found - expected) / expected).abs() < 2.4e-7,
                     "{isa}: 2^{x} is {found}"
                 );
             }
-            let least = isa.run(At(&[f32::NEG_INFINITY; PANEL], fn_of::Which::Exp2))[0];
+            let least = isa.run(At(&[f32::NEG_INFINITY; PANEL], Function::Exp2))[0];
             assert!(least < 1.2e-38, "{isa}: {least}");
         }
     }
@@ -159,7 +156,7 @@ mod tests {
         for isa in Isa::available() {
             for (x, expected) in known {
                 for sign in [1.0, -1.0] {
-                    let found = isa.run(At(&[sign * x; PANEL], fn_of::Which::Erf))[0];
+                    let found = isa.run(At(&[sign * x; PANEL], Function::Erf))[0];
                     assert!(
                         (f64::from(found * sign) - expected).abs() < 5e-7,
                         "{isa}: erf {x} is {found}"

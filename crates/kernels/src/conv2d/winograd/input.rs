@@ -115,10 +115,8 @@ impl<T, const A: usize, const M: usize> InputTask<'_, T, A, M> {
         let sizes = self.tiling.sizes;
         let (row, line, across) = self.tiling.place(self.run.0);
         let (source_h, source_w) = sizes.source;
-        let norm = self.operands.norm.map(|(scale, shift, silu)| {
-            let from = row * self.inputs + start;
-            (&scale[from..from + channels], &shift[from..from + channels], silu)
-        });
+        let norm = self.operands.norm;
+        let norm = norm.map(|norm| norm.part(row * self.inputs + start, channels));
         for i in 0..A {
             let y = (line * M + i).checked_sub(1).filter(|&y| y < sizes.input.0);
             for j in 0..columns {

@@ -65,9 +65,8 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
         let width = S::LANES.min(outputs - column);
         let (row, line, across) = self.tiling.place(tile);
         let (h, w) = self.tiling.sizes.output;
-        let packed = self.operands.bias.len() / self.tiling.sizes.rows;
         // SAFETY: the bias has as many columns as are packed.
-        let bias = unsafe { s.load(self.operands.bias.as_ptr().add(row * packed + column)) };
+        let bias = unsafe { s.load(self.operands.biases_of(row).as_ptr().add(column)) };
         for (i, half) in down.into_iter().enumerate().take(h - line * M) {
             for (j, pixel) in T::output(s, half).into_iter().enumerate().take(w - across * M) {
                 let at = ((row * h + line * M + i) * w + across * M + j) * outputs + column;
