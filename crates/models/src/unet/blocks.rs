@@ -6,7 +6,7 @@ use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, join_cha
 
 use super::UNetConfig;
 use super::attention::Transformer;
-use crate::layers::{Step, conv, group_norm, linear, pointwise};
+use crate::layers::{Step, conv, group_norm, linear, normalised, pointwise, shortcut};
 
 /// Two convolutions with the time embedding added between them, and a residual.
 #[derive(Debug)]
@@ -37,23 +37,17 @@ impl ResBlock {
     /// `time`: (B, 1, width), activated.
     fn forward(&self, x: &Tensor, time: &Tensor) -> Result<Tensor> {
         let time = self.time.forward(time, Activation::None, None)?;
-        let norm = self.norm1.of(x, true)?;
         let around = Around {
-            norm: Some(&norm),
             row_bias: Some(&time),
             ..Around::default()
         };
-        let y = self.conv1.forward(x, around)?;
-        let shortcut = self.shortcut.as_ref();
-        let shortcut = shortcut.map(|layer| layer.forward(x, Activation::None, None));
-        let shortcut = shortcut.transpose()?;
-        let norm = self.norm2.of(&y, true)?;
+        let y = normalised(&self.norm1, &self.conv1, x, around)?;
+        let residual = shortcut(self.shortcut.as_ref(), x)?;
         let around = Around {
-            norm: Some(&norm),
-            residual: Some(shortcut.as_ref().unwrap_or(x)),
+            residual: Some(&residual),
             ..Around::default()
         };
-        self.conv2.forward(&y, around)
+        normalised(&self.norm2, &self.conv2, &y, around)
     }
 }
 

@@ -18,7 +18,7 @@ use self::blocks::{DownBlock, MidBlock, UpBlock};
 use self::time_embedding::{TimeEmbedding, timestep_embedding};
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{Step, conv, group_norm};
+use crate::layers::{Step, conv, group_norm, normalised};
 
 /// The network that predicts the noise in a latent.
 #[derive(Debug)]
@@ -150,11 +150,7 @@ impl UNet {
         for block in &self.up {
             x = block.forward(x, &time, context, &mut skips)?;
         }
-        let norm = self.norm_out.of(&x, true)?;
-        let around = Around {
-            norm: Some(&norm),
-            ..Around::default()
-        };
-        channels_first(&self.conv_out.forward(&x, around)?)
+        let y = normalised(&self.norm_out, &self.conv_out, &x, Around::default())?;
+        channels_first(&y)
     }
 }

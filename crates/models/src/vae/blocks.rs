@@ -5,27 +5,11 @@ use candle_nn::VarBuilder;
 use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, Mask, attend};
 
 use super::VaeConfig;
-use crate::layers::{Step, conv, group_norm, linear, pointwise};
+use crate::layers::{Step, conv, group_norm, linear, normalised, pointwise, shortcut};
 
 /// A group norm of the autoencoder, whose epsilon is fixed in the reference.
 pub(super) fn norm(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<GroupNorm> {
     group_norm(config.norm_num_groups, width, 1e-6, vb)
-}
-
-/// A convolution of the norm and SiLU of `x`, plus `residual`.
-pub(super) fn normalised(
-    norm: &GroupNorm,
-    conv: &Conv2d,
-    x: &Tensor,
-    residual: Option<&Tensor>,
-) -> Result<Tensor> {
-    let norm = norm.of(x, true)?;
-    let around = Around {
-        norm: Some(&norm),
-        residual,
-        ..Around::default()
-    };
-    conv.forward(x, around)
 }
 
 /// Two convolutions and a residual.
@@ -51,11 +35,13 @@ impl ResBlock {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = normalised(&self.norm1, &self.conv1, x, None)?;
-        let shortcut = self.shortcut.as_ref();
-        let shortcut = shortcut.map(|layer| layer.forward(x, Activation::None, None));
-        let shortcut = shortcut.transpose()?;
-        normalised(&self.norm2, &self.conv2, &y, Some(shortcut.as_ref().unwrap_or(x)))
+        let y = normalised(&self.norm1, &self.conv1, x, Around::default())?;
+        let residual = shortcut(self.shortcut.as_ref(), x)?;
+        let around = Around {
+            residual: Some(&residual),
+            ..Around::default()
+        };
+        normalised(&self.norm2, &self.conv2, &y, around)
     }
 }
 

@@ -5,8 +5,8 @@ use candle_nn::VarBuilder;
 use pentimento_kernels::{Around, Conv2d, GroupNorm};
 
 use super::VaeConfig;
-use super::blocks::{MidBlock, ResBlock, norm, normalised};
-use crate::layers::{Step, conv};
+use super::blocks::{MidBlock, ResBlock, norm};
+use crate::layers::{Step, conv, normalised};
 
 /// (1, h, w, latent channels) to (1, H, W, 3), after the post-quantisation convolution.
 #[derive(Debug)]
@@ -64,6 +64,6 @@ impl Decoder {
                 x = conv.forward(&x, around)?;
             }
         }
-        normalised(&self.norm_out, &self.conv_out, &x, None)
+        normalised(&self.norm_out, &self.conv_out, &x, Around::default())
     }
 }

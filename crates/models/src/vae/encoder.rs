@@ -5,8 +5,8 @@ use candle_nn::VarBuilder;
 use pentimento_kernels::{Around, Conv2d, GroupNorm};
 
 use super::VaeConfig;
-use super::blocks::{MidBlock, ResBlock, norm, normalised};
-use crate::layers::{Step, conv};
+use super::blocks::{MidBlock, ResBlock, norm};
+use crate::layers::{Step, conv, normalised};
 
 /// (1, H, W, 3) to (1, h, w, 2·latent channels), before the quantisation convolution.
 #[derive(Debug)]
@@ -65,6 +65,6 @@ impl Encoder {
             }
         }
         let x = self.mid.forward(&x)?;
-        normalised(&self.norm_out, &self.conv_out, &x, None)
+        normalised(&self.norm_out, &self.conv_out, &x, Around::default())
     }
 }
