@@ -12,6 +12,7 @@ macro_rules! op {
 }
 
 /// Methods of [`Simd`] that are one intrinsic each.
+#[cfg(target_arch = "x86_64")]
 macro_rules! one_intrinsic_each {
     ($v:ty: $($method:ident($($arg:ident),+) = $intrinsic:ident;)+) => {$(
         #[inline(always)]

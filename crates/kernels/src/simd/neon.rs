@@ -51,12 +51,15 @@ impl Simd for Neon {
             vst1q_f32(p.add(4), v[1]);
         });
     }
-    // The conversion instruction works on a type that stable Rust does not have yet.
     #[inline(always)]
     unsafe fn widen_f16(self, p: *const u16) -> V {
-        let bits = op!(p.cast::<[u16; 8]>().read_unaligned());
-        let wide = bits.map(|bits| half::f16::from_bits(bits).to_f32());
-        op!(self.load(wide.as_ptr()))
+        op!({
+            let bits = vld1q_u16(p);
+            [
+                vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(bits))),
+                vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(bits))),
+            ]
+        })
     }
     #[inline(always)]
     unsafe fn widen_bf16(self, p: *const u16) -> V {
