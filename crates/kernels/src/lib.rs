@@ -26,6 +26,7 @@ mod peak;
 mod simd;
 #[cfg(test)]
 mod testing;
+mod tome;
 mod values;
 
 pub use attention::{Mask, attend};
@@ -36,3 +37,4 @@ pub use matrix::{Activation, Linear};
 pub use norm::{GroupNorm, LayerNorm, Normalisation};
 #[doc(hidden)]
 pub use peak::multiply_adds;
+pub use tome::Merge;

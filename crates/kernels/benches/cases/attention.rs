@@ -15,8 +15,10 @@ struct Layer {
 }
 
 /// Queries, keys, heads, width of a head.
-const LAYERS: [(usize, usize, usize, usize); 6] = [
+const LAYERS: [(usize, usize, usize, usize); 7] = [
     (4096, 4096, 8, 40),
+    // After half of the tokens have been merged.
+    (2048, 2048, 8, 40),
     (1024, 1024, 8, 80),
     (256, 256, 8, 160),
     (4096, 77, 8, 40),

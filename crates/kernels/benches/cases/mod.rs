@@ -11,6 +11,7 @@ mod attention;
 mod convolution;
 mod layouts;
 mod linear;
+mod merging;
 mod norms;
 
 use std::hint::black_box;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Case> {
         linear::all(),
         convolution::all(),
         attention::all(),
+        merging::all(),
         norms::all(),
         layouts::all(),
     ]
