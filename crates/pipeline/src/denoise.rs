@@ -1,6 +1,7 @@
 //! The second act: one evaluation of every picture in the batch, in one UNet forward.
 
 use candle_core::{DType, Tensor};
+use pentimento_models::UNetInput;
 use pentimento_types::SchedulerKind;
 
 use crate::state::DenoiseState;
@@ -32,12 +33,13 @@ impl StableDiffusion {
         if states.is_empty() {
             return Ok(());
         }
-        let prediction = self.unet.forward(
-            &rows.sample(self.dtype)?,
-            &rows.timesteps(&self.device)?,
-            &rows.context(self.dtype)?,
-            rows.guidance_embedding(self.dtype)?.as_ref(),
-        )?;
+        let prediction = self.unet.forward(UNetInput {
+            sample: &rows.sample(self.dtype)?,
+            timesteps: &rows.timesteps(&self.device)?,
+            context: &rows.context(self.dtype)?,
+            guidance_embedding: rows.guidance_embedding(self.dtype)?.as_ref(),
+            merging: &[],
+        })?;
         let mut predictions = Vec::with_capacity(states.len());
         for (state, part) in states
             .iter()

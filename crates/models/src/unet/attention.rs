@@ -3,9 +3,10 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Activation, GroupNorm, LayerNorm, Linear, Mask, attend};
+use pentimento_kernels::{Activation, GroupNorm, LayerNorm, Linear, Mask, Merge, attend};
 
 use super::UNetConfig;
+use super::blocks::Given;
 use crate::layers::{geglu, group_norm, layer_norm, linear, linear_without_bias, pointwise};
 
 /// Norm, projection to tokens, transformer blocks, projection back, residual.
@@ -15,6 +16,8 @@ pub(super) struct Transformer {
     proj_in: Linear,
     blocks: Vec<Block>,
     proj_out: Linear,
+    /// Whether tokens are merged here in rows that want it: only where they are most, as `max_downsample` 1 of `tomesd`.
+    merges: bool,
 }
 
 impl Transformer {
@@ -44,16 +47,22 @@ impl Transformer {
                 })
                 .collect::<Result<_>>()?,
             proj_out: projection("proj_out")?,
+            merges: level == 0,
         })
     }
 
-    /// `x`: (B, h, w, C); `context`: (B, T, D).
-    pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// `x`: (B, h, w, C).
+    pub(super) fn forward(&self, x: &Tensor, given: Given<'_>) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let y = self.norm.of(x, false)?.apply(x)?.reshape((b, h * w, c))?;
         let mut tokens = self.proj_in.forward(&y, Activation::None, None)?;
         for block in &self.blocks {
-            tokens = block.forward(&tokens, context)?;
+            tokens = if self.merges {
+                block.attend_to_self_by_runs(&tokens, (h, w), given.merging)?
+            } else {
+                block.attend_to_self(&tokens)?
+            };
+            tokens = block.forward_rest(&tokens, given.context)?;
         }
         let tokens = tokens.reshape((b, h, w, c))?;
         self.proj_out.forward(&tokens, Activation::None, Some(x))
@@ -83,11 +92,41 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// Every pixel looks at all others.
+    fn attend_to_self(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.norm1.forward(x)?;
-        let x = self.to_self.forward(&y, &y, x)?;
-        let y = self.norm2.forward(&x)?;
-        let x = self.to_text.forward(&y, context, &x)?;
+        self.to_self.forward(&y, &y, Some(x))
+    }
+
+    /// The same, run by run of rows that merge tokens or do not.
+    fn attend_to_self_by_runs(&self, x: &Tensor, size: (usize, usize), merging: &[bool]) -> Result<Tensor> {
+        let (mut parts, mut start) = (Vec::new(), 0);
+        for run in merging.chunk_by(|a, b| a == b) {
+            let rows = x.narrow(0, start, run.len())?;
+            start += run.len();
+            parts.push(if run[0] {
+                self.attend_to_self_merging(&rows, size)?
+            } else {
+                self.attend_to_self(&rows)?
+            });
+        }
+        Tensor::cat(&parts, 0)
+    }
+
+    /// Half of the pixels look at each other on behalf of all (`tomesd` 0.1.3 with `use_rand=False`, else its defaults:
+    /// neither the text's attention nor the feed-forward layer merges).
+    fn attend_to_self_merging(&self, x: &Tensor, (h, w): (usize, usize)) -> Result<Tensor> {
+        let Some(merge) = Merge::of(x, (h, w), h * w / 2)? else {
+            return self.attend_to_self(x);
+        };
+        let y = merge.merge(&self.norm1.forward(x)?)?;
+        merge.unmerge(&self.to_self.forward(&y, &y, None)?, x)
+    }
+
+    /// What follows the attention of the pixels to each other.
+    fn forward_rest(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let y = self.norm2.forward(x)?;
+        let x = self.to_text.forward(&y, context, Some(x))?;
         let y = self.norm3.forward(&x)?;
         self.feed_forward.forward(&y, &x)
     }
@@ -113,13 +152,13 @@ impl Attention {
         })
     }
 
-    /// `x` attends to `context`; `residual` is added.
-    fn forward(&self, x: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    /// `x` attends to `context`; `residual` is added, if there is one.
+    fn forward(&self, x: &Tensor, context: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let q = self.q.forward(x, Activation::None, None)?;
         let k = self.k.forward(context, Activation::None, None)?;
         let v = self.v.forward(context, Activation::None, None)?;
         let y = attend(&q, &k, &v, self.heads, Mask::None)?;
-        self.out.forward(&y, Activation::None, Some(residual))
+        self.out.forward(&y, Activation::None, residual)
     }
 }
 

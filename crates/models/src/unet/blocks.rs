@@ -8,6 +8,17 @@ use super::UNetConfig;
 use super::attention::Transformer;
 use crate::layers::{Step, conv, group_norm, linear, normalised, pointwise, shortcut};
 
+/// What every level of a forward is given beside its input.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given<'a> {
+    /// (B, 1, width), activated.
+    pub(super) time: &'a Tensor,
+    /// (B, T, D)
+    pub(super) context: &'a Tensor,
+    /// Which rows merge tokens, one flag a row.
+    pub(super) merging: &'a [bool],
+}
+
 /// Two convolutions with the time embedding added between them, and a residual.
 #[derive(Debug)]
 struct ResBlock {
@@ -84,17 +95,11 @@ impl DownBlock {
         })
     }
 
-    pub(super) fn forward(
-        &self,
-        mut x: Tensor,
-        time: &Tensor,
-        context: &Tensor,
-        skips: &mut Vec<Tensor>,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, mut x: Tensor, given: Given<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
         for (resnet, transformer) in &self.layers {
-            x = resnet.forward(&x, time)?;
+            x = resnet.forward(&x, given.time)?;
             if let Some(transformer) = transformer {
-                x = transformer.forward(&x, context)?;
+                x = transformer.forward(&x, given)?;
             }
             skips.push(x.clone());
         }
@@ -124,10 +129,10 @@ impl MidBlock {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor, time: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let x = self.first.forward(x, time)?;
-        let x = self.transformer.forward(&x, context)?;
-        self.second.forward(&x, time)
+    pub(super) fn forward(&self, x: &Tensor, given: Given<'_>) -> Result<Tensor> {
+        let x = self.first.forward(x, given.time)?;
+        let x = self.transformer.forward(&x, given)?;
+        self.second.forward(&x, given.time)
     }
 }
 
@@ -164,20 +169,14 @@ impl UpBlock {
         })
     }
 
-    pub(super) fn forward(
-        &self,
-        mut x: Tensor,
-        time: &Tensor,
-        context: &Tensor,
-        skips: &mut Vec<Tensor>,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, mut x: Tensor, given: Given<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
         for (resnet, transformer) in &self.layers {
             let Some(skip) = skips.pop() else {
                 candle_core::bail!("the way up has more layers than the way down has left results");
             };
-            x = resnet.forward(&join_channels(&x, &skip)?, time)?;
+            x = resnet.forward(&join_channels(&x, &skip)?, given.time)?;
             if let Some(transformer) = transformer {
-                x = transformer.forward(&x, context)?;
+                x = transformer.forward(&x, given)?;
             }
         }
         // The next level's size is that of its kept results: twice this one's, or one less where halving rounded up.

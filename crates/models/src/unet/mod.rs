@@ -14,7 +14,7 @@ use pentimento_kernels::{Around, Conv2d, GroupNorm, channels_first, channels_las
 pub use self::config::UNetConfig;
 pub use self::time_embedding::guidance_embedding;
 
-use self::blocks::{DownBlock, MidBlock, UpBlock};
+use self::blocks::{DownBlock, Given, MidBlock, UpBlock};
 use self::time_embedding::{TimeEmbedding, timestep_embedding};
 use crate::ModelError;
 use crate::error::During;
@@ -31,6 +31,23 @@ pub struct UNet {
     norm_out: GroupNorm,
     conv_out: Conv2d,
     config: UNetConfig,
+}
+
+/// The rows of one forward. They may differ in everything but their shapes.
+#[derive(Clone, Copy, Debug)]
+pub struct UNetInput<'a> {
+    /// (B, C, h, w), any h and w.
+    pub sample: &'a Tensor,
+    /// (B,), f32
+    pub timesteps: &'a Tensor,
+    /// (B, T, D), hidden states of the text.
+    pub context: &'a Tensor,
+    /// (B, E) from [`guidance_embedding`], for a network whose configuration has `time_cond_proj_dim` E; without it such
+    /// a network sees no guidance.
+    pub guidance_embedding: Option<&'a Tensor>,
+    /// Whether each row merges half of its tokens before self-attention on the outermost level, which is faster for large
+    /// pictures and changes them a little; empty stands for no row.
+    pub merging: &'a [bool],
 }
 
 impl UNet {
@@ -71,33 +88,23 @@ impl UNet {
         &self.config
     }
 
-    /// One prediction for every row.
-    ///
-    /// `sample`: (B, C, h, w), any h and w; `timesteps`: (B,) f32; `context`: (B, T, D) hidden states of the text;
-    /// `guidance_embedding`: (B, E) from [`guidance_embedding`], for a network whose configuration has
-    /// `time_cond_proj_dim` E, and without which such a network sees no guidance. Result: (B, out, h, w).
+    /// One prediction for every row: (B, out, h, w).
     ///
     /// # Errors
     /// When an input's shape does not fit the configuration, or a guidance embedding comes to a network without one.
-    pub fn forward(
-        &self,
-        sample: &Tensor,
-        timesteps: &Tensor,
-        context: &Tensor,
-        guidance_embedding: Option<&Tensor>,
-    ) -> std::result::Result<Tensor, ModelError> {
-        self.check(sample, timesteps, context, guidance_embedding)?;
-        self.predict(sample, timesteps, context, guidance_embedding)
-            .during("predicting noise")
+    pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<Tensor, ModelError> {
+        self.check(input)?;
+        self.predict(input).during("predicting noise")
     }
 
-    fn check(
-        &self,
-        sample: &Tensor,
-        timesteps: &Tensor,
-        context: &Tensor,
-        guidance: Option<&Tensor>,
-    ) -> std::result::Result<(), ModelError> {
+    fn check(&self, input: UNetInput<'_>) -> std::result::Result<(), ModelError> {
+        let UNetInput {
+            sample,
+            timesteps,
+            context,
+            guidance_embedding: guidance,
+            merging,
+        } = input;
         let b = sample.dims().first().copied().unwrap_or(0);
         let check = |tensor, found: &Tensor, fits: bool, expected: String| match fits {
             true => Ok(()),
@@ -113,6 +120,13 @@ impl UNet {
         check("timesteps", timesteps, *timesteps.dims() == [b], format!("({b})"))?;
         let fits = matches!(*context.dims(), [rows, t, width] if rows == b && t > 0 && width == d);
         check("conditioning", context, fits, format!("({b}, T, {d})"))?;
+        if !merging.is_empty() && merging.len() != b {
+            return Err(ModelError::Shape {
+                tensor: "merging flags",
+                found: vec![merging.len()],
+                expected: format!("({b})"),
+            });
+        }
         match (guidance, self.config.time_cond_proj_dim) {
             (None, _) => Ok(()),
             (Some(found), Some(e)) => check(
@@ -130,25 +144,30 @@ impl UNet {
         }
     }
 
-    fn predict(
-        &self,
-        sample: &Tensor,
-        timesteps: &Tensor,
-        context: &Tensor,
-        guidance: Option<&Tensor>,
-    ) -> Result<Tensor> {
+    fn predict(&self, input: UNetInput<'_>) -> Result<Tensor> {
+        let UNetInput { sample, .. } = input;
         // The time embedding's length is the first width, whatever the other sizes are.
-        let time = timestep_embedding(timesteps, &self.config)?.to_dtype(sample.dtype())?;
+        let time = timestep_embedding(input.timesteps, &self.config)?.to_dtype(sample.dtype())?;
         // (B, 1, width), already through the activation that every block applies first.
-        let time = self.time.forward_activated(&time, guidance)?;
+        let time = self.time.forward_activated(&time, input.guidance_embedding)?;
+        let nobody = vec![false; sample.dim(0)?];
+        let given = Given {
+            time: &time,
+            context: input.context,
+            merging: if input.merging.is_empty() {
+                &nobody
+            } else {
+                input.merging
+            },
+        };
         let mut x = self.conv_in.forward(&channels_last(sample)?, Around::default())?;
         let mut skips = vec![x.clone()];
         for block in &self.down {
-            x = block.forward(x, &time, context, &mut skips)?;
+            x = block.forward(x, given, &mut skips)?;
         }
-        x = self.mid.forward(&x, &time, context)?;
+        x = self.mid.forward(&x, given)?;
         for block in &self.up {
-            x = block.forward(x, &time, context, &mut skips)?;
+            x = block.forward(x, given, &mut skips)?;
         }
         let y = normalised(&self.norm_out, &self.conv_out, &x, Around::default())?;
         channels_first(&y)

@@ -1,13 +1,13 @@
 //! A row's result is the same, bit for bit, alone and in any company.
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_models::{UNet, guidance_embedding};
+use pentimento_models::{UNet, UNetInput, guidance_embedding};
 use pentimento_testkit::{Tolerance, assert_close};
 use pentimento_weights::{Component, Dtypes};
 
 use crate::support::{CPU, text_encoder, unet, vae, wave};
 
-/// Each row of a batch of 16 with mixed timesteps, then the same rows alone and in batches of other sizes.
+/// Each row of a batch of 16 with mixed timesteps and token merging, then the same rows alone and in batches of other sizes.
 fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
     const ROWS: usize = 16;
     let (channels, width) = (unet.config().in_channels, unet.config().cross_attention_dim);
@@ -20,12 +20,19 @@ fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
         .map(|i| guidance_embedding(f64::from(i) * 0.5, 256, &CPU).unwrap())
         .collect();
     let embeddings = Tensor::cat(&embeddings, 0).unwrap();
-    let run = |rows: &[u32]| {
-        let rows = Tensor::new(rows, &CPU).unwrap();
+    // Some merge tokens and some do not.
+    let run = |rows_of: &[u32]| {
+        let rows = Tensor::new(rows_of, &CPU).unwrap();
         let pick = |x: &Tensor| x.index_select(&rows, 0).unwrap();
         let guidance = guided.then(|| pick(&embeddings));
-        unet.forward(&pick(&sample), &pick(&steps), &pick(&context), guidance.as_ref())
-            .unwrap()
+        unet.forward(UNetInput {
+            sample: &pick(&sample),
+            timesteps: &pick(&steps),
+            context: &pick(&context),
+            guidance_embedding: guidance.as_ref(),
+            merging: &rows_of.iter().map(|row| row % 3 == 1).collect::<Vec<_>>(),
+        })
+        .unwrap()
     };
     let all = run(&(0..16).collect::<Vec<_>>());
     for rows in [&[0][..], &[7], &[15], &[3, 9], &[15, 0], &[1, 2, 3], &[5, 5, 14]] {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
-use pentimento_models::{ClipTextConfig, UNet, UNetConfig, Vae, VaeConfig};
+use pentimento_models::{ClipTextConfig, UNet, UNetConfig, UNetInput, Vae, VaeConfig};
 use pentimento_types::describe_chain;
 use pentimento_weights::{Checkpoint, Component, Dtypes};
 use serde_json::{Value, json};
@@ -108,20 +108,41 @@ fn architectures_we_do_not_build_are_named() {
 fn inputs_of_the_wrong_shape_are_named() {
     let plain = unet("tiny");
     let (sample, steps, context) = (wave(&[2, 4, 8, 8], 0.0), wave(&[2], 0.0), wave(&[2, 77, 32], 0.0));
-    let error = |sample: &Tensor, steps: &Tensor, context: &Tensor, guidance: Option<&Tensor>| {
-        plain
-            .forward(sample, steps, context, guidance)
-            .unwrap_err()
-            .to_string()
+    let good = UNetInput {
+        sample: &sample,
+        timesteps: &steps,
+        context: &context,
+        guidance_embedding: None,
+        merging: &[],
     };
+    let error = |input: UNetInput<'_>| plain.forward(input).unwrap_err().to_string();
     assert_eq!(
-        error(&wave(&[2, 9, 8, 8], 0.0), &steps, &context, None),
+        error(UNetInput {
+            sample: &wave(&[2, 9, 8, 8], 0.0),
+            ..good
+        }),
         "latent has shape [2, 9, 8, 8], expected (B, 4, h, w)"
     );
-    assert!(error(&sample, &wave(&[1], 0.0), &context, None).starts_with("timesteps has shape [1]"));
-    assert!(error(&sample, &steps, &wave(&[2, 77, 33], 0.0), None).starts_with("conditioning has shape"));
+    let short = UNetInput {
+        timesteps: &wave(&[1], 0.0),
+        ..good
+    };
+    assert!(error(short).starts_with("timesteps has shape [1]"));
+    let wide = UNetInput {
+        context: &wave(&[2, 77, 33], 0.0),
+        ..good
+    };
+    assert!(error(wide).starts_with("conditioning has shape"));
+    let merging = UNetInput {
+        merging: &[true],
+        ..good
+    };
+    assert!(error(merging).starts_with("merging flags has shape [1]"));
     assert_eq!(
-        error(&sample, &steps, &context, Some(&wave(&[2, 256], 0.0))),
+        error(UNetInput {
+            guidance_embedding: Some(&wave(&[2, 256], 0.0)),
+            ..good
+        }),
         "guidance embedding has shape [2, 256], expected none for this unet"
     );
     assert!(vae().encode_moments(&wave(&[1, 3, 65, 64], 0.0)).is_err());
@@ -135,12 +156,13 @@ fn seeded_networks_load_and_stay_finite() {
     let config: UNetConfig = model.json("unet/config.json").unwrap();
     let unet = UNet::new(&config, component(1).var_builder()).unwrap();
     let out = unet
-        .forward(
-            &wave(&[1, 4, 8, 8], 0.0),
-            &wave(&[1], 500.0),
-            &wave(&[1, 77, 32], 0.1),
-            None,
-        )
+        .forward(UNetInput {
+            sample: &wave(&[1, 4, 8, 8], 0.0),
+            timesteps: &wave(&[1], 500.0),
+            context: &wave(&[1, 77, 32], 0.1),
+            guidance_embedding: None,
+            merging: &[],
+        })
         .unwrap();
     let config: VaeConfig = model.json("vae/config.json").unwrap();
     let vae = Vae::new(&config, component(2).var_builder()).unwrap();

@@ -1,8 +1,8 @@
 //! Opens the tiny models, and compares while saying how far apart things are.
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
-use pentimento_testkit::{Tolerance, assert_close, compare, golden_dir};
+use pentimento_models::{ClipText, ClipTokenizer, UNet, UNetInput, Vae};
+use pentimento_testkit::{Golden, Tolerance, assert_close, compare, golden_dir};
 use pentimento_weights::{Checkpoint, Dtypes};
 
 pub(crate) const CPU: Device = Device::Cpu;
@@ -17,6 +17,17 @@ pub(crate) fn unet(name: &str) -> UNet {
     let unet = UNet::new(&model.json("unet/config.json").unwrap(), component.var_builder()).unwrap();
     component.finish().unwrap();
     unet
+}
+
+/// A golden forward's input of size `size`, plain.
+pub(crate) fn input<'a>(golden: &'a Golden, size: &str) -> UNetInput<'a> {
+    UNetInput {
+        sample: golden.tensor(&format!("{size}.sample")),
+        timesteps: golden.tensor("steps"),
+        context: golden.tensor("context"),
+        guidance_embedding: None,
+        merging: &[],
+    }
 }
 
 pub(crate) fn vae() -> Vae {

@@ -1,11 +1,11 @@
 //! The UNet against diffusers: latents of every shape, a timestep per row, the guidance embedding, SD 2's variant.
 
 use candle_core::{DType, Tensor};
-use pentimento_models::{UNet, guidance_embedding};
+use pentimento_models::{UNet, UNetInput, guidance_embedding};
 use pentimento_testkit::{Golden, Tolerance};
 use pentimento_weights::{Checkpoint, Dtypes};
 
-use crate::support::{CPU, close, unet};
+use crate::support::{CPU, close, input, unet};
 
 const SIZES: [&str; 5] = ["8x8", "9x7", "12x5", "1x1", "16x24"];
 
@@ -14,12 +14,7 @@ fn predictions_equal_diffusers_with_a_timestep_per_row() {
     let golden = Golden::open("components/unet-tiny.safetensors");
     let unet = unet("tiny");
     for size in SIZES {
-        let found = unet.forward(
-            golden.tensor(&format!("{size}.sample")),
-            golden.tensor("steps"),
-            golden.tensor("context"),
-            None,
-        );
+        let found = unet.forward(input(&golden, size));
         close(
             size,
             &found.unwrap(),
@@ -38,12 +33,10 @@ fn a_distilled_unet_takes_a_guidance_embedding_or_none() {
     let guidance = Tensor::cat(&rows, 0).unwrap();
     for size in SIZES {
         for (name, guidance) in [("out", None), ("guided", Some(&guidance))] {
-            let found = unet.forward(
-                golden.tensor(&format!("{size}.sample")),
-                golden.tensor("steps"),
-                golden.tensor("context"),
-                guidance,
-            );
+            let found = unet.forward(UNetInput {
+                guidance_embedding: guidance,
+                ..input(&golden, size)
+            });
             let name = format!("{size}.{name}");
             close(&name, &found.unwrap(), golden.tensor(&name), Tolerance::UNET);
         }
@@ -83,12 +76,7 @@ fn the_variants_of_later_models_equal_diffusers() {
     let unet = UNet::new(&config, component.var_builder()).unwrap();
     component.finish().unwrap();
     for size in ["8x8", "7x10"] {
-        let found = unet.forward(
-            golden.tensor(&format!("{size}.sample")),
-            golden.tensor("steps"),
-            golden.tensor("context"),
-            None,
-        );
+        let found = unet.forward(input(&golden, size));
         close(
             size,
             &found.unwrap(),
