@@ -170,6 +170,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=12))]
     pub(crate) clip_skip: u32,
 
+    /// Faster for large pictures, by merging tokens that are nearly alike; changes the picture a little
+    #[arg(long)]
+    pub(crate) merge_tokens: bool,
+
     /// How many pictures; picture k uses seed + k
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) count: u32,
@@ -243,6 +247,10 @@ pub(crate) struct BenchArgs {
     /// Above 1 the UNet computes every picture twice, with the prompt and without
     #[arg(long, default_value_t = 1.0, value_parser = guidance_scale)]
     pub(crate) guidance: f64,
+
+    /// Merge tokens that are nearly alike, where the picture is large enough for it to be faster
+    #[arg(long)]
+    pub(crate) merge_tokens: bool,
 
     /// Runs after the load, of which the median and the fastest are shown
     #[arg(long, value_name = "RUNS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -70,6 +70,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
             guidance_scale: 7.5,
             seed: 7,
             clip_skip: 1,
+            token_merging: true,
             scheduler: SchedulerChoice::default(),
             output_format: ImageFormat::Png,
             file_stem: "lcm_img2img".to_owned(),

@@ -38,7 +38,7 @@ impl StableDiffusion {
             timesteps: &rows.timesteps(&self.device)?,
             context: &rows.context(self.dtype)?,
             guidance_embedding: rows.guidance_embedding(self.dtype)?.as_ref(),
-            merging: &[],
+            merging: rows.merging(),
         })?;
         let mut predictions = Vec::with_capacity(states.len());
         for (state, part) in states

@@ -133,6 +133,7 @@ impl StableDiffusion {
             evaluations: started.evaluations,
             done: 0,
             guidance: self.guidance(request)?,
+            merges_tokens: request.merges_tokens(common.init.size()),
             cond: common.conditioning.cond.clone(),
             uncond: common.conditioning.uncond.clone(),
             init: Arc::clone(&common.init),

@@ -18,6 +18,8 @@ pub struct DenoiseState {
     pub(crate) evaluations: u32,
     pub(crate) done: u32,
     pub(crate) guidance: Guidance,
+    /// Whether the UNet merges tokens: asked for, and the picture large enough.
+    pub(crate) merges_tokens: bool,
     /// `(1, T, D)`
     pub(crate) cond: Tensor,
     /// `(1, T, D)`; present only under classifier-free guidance.

@@ -12,6 +12,8 @@ pub(crate) struct UNetRows {
     timesteps: Vec<f32>,
     contexts: Vec<Tensor>,
     guidance_embeddings: Vec<Tensor>,
+    /// Of each row.
+    merging: Vec<bool>,
     /// Rows of each picture, in order.
     counts: Vec<usize>,
 }
@@ -24,6 +26,7 @@ impl UNetRows {
             timesteps: Vec::with_capacity(2 * pictures),
             contexts: Vec::with_capacity(2 * pictures),
             guidance_embeddings: Vec::new(),
+            merging: Vec::with_capacity(2 * pictures),
             counts: Vec::with_capacity(pictures),
         }
     }
@@ -40,6 +43,7 @@ impl UNetRows {
             self.samples.push(sample.clone());
             self.timesteps.push(timestep as f32);
             self.contexts.push(context.clone());
+            self.merging.push(state.merges_tokens);
             count += 1;
         }
         if let Guidance::Embedded { embedding } = &state.guidance {
@@ -69,6 +73,11 @@ impl UNetRows {
             return Ok(None);
         }
         Ok(Some(Tensor::cat(&self.guidance_embeddings, 0)?.to_dtype(dtype)?))
+    }
+
+    /// Which rows merge tokens.
+    pub(crate) fn merging(&self) -> &[bool] {
+        &self.merging
     }
 
     /// Cuts the UNet's output `(B, C, h, w)` into one tensor per picture, `(rows, C, h, w)` each.

@@ -6,7 +6,7 @@ mod support;
 
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
 use pentimento_testkit::Golden;
-use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind, Size};
+use pentimento_types::{GenerationRequest, MERGED_FROM, RgbPicture, SchedulerKind, Size};
 use support::{picture_of, request, request_of, tiny};
 
 fn input() -> RgbPicture {
@@ -184,4 +184,62 @@ fn a_spent_state_is_refused_and_its_neighbours_do_not_move() {
     let before = fresh.evaluations_left();
     assert!(model.denoise(&mut [&mut fresh, &mut spent]).is_err());
     assert_eq!(fresh.evaluations_left(), before);
+}
+
+/// A square picture of smooth colours with some grain, so that tokens have near twins and no two are equal.
+fn grained(side: u32) -> RgbPicture {
+    let size = Size {
+        width: side,
+        height: side,
+    };
+    let pixels = (0..side).flat_map(|y| {
+        (0..side).flat_map(move |x| {
+            let grain = x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(2_246_822_519);
+            [x / 4, y / 4, (x + y) / 8].map(|v| (v % 224 + (grain >> 27)) as u8)
+        })
+    });
+    RgbPicture::new(size, pixels.collect()).unwrap()
+}
+
+#[test]
+fn a_picture_of_merged_tokens_does_not_see_its_neighbours_whether_they_merge_or_not() {
+    let model = tiny("tiny");
+    // The smallest one that merges.
+    let init = grained(8 * u32::try_from((MERGED_FROM - 1).isqrt() + 1).unwrap());
+    let lcm = |token_merging| GenerationRequest {
+        steps: 2,
+        token_merging,
+        ..request(SchedulerKind::LCM)
+    };
+    let guided = GenerationRequest {
+        guidance_scale: 5.0,
+        seed: 1,
+        ..lcm(true)
+    };
+    let requests = [guided, lcm(false), lcm(true)];
+    let mut states = requests.each_ref().map(|request| {
+        let mut states = model.prepare(request, &init).unwrap();
+        states.remove(0)
+    });
+    while states[0].evaluations_left() > 0 {
+        model.denoise(&mut states.each_mut()).unwrap();
+    }
+    let together = states.map(|state| model.finish(state).unwrap());
+    assert_eq!(alone(&model, &requests[0], &init), together[..1]);
+    assert_eq!(alone(&model, &requests[2], &init), together[2..]);
+    assert_ne!(together[1], together[2], "merging must show");
+}
+
+#[test]
+fn a_small_picture_does_not_merge_its_tokens() {
+    let model = tiny("tiny");
+    let with = |token_merging| GenerationRequest {
+        token_merging,
+        ..request(SchedulerKind::DDIM)
+    };
+    let init = grained(64);
+    assert_eq!(
+        alone(&model, &with(true), &init),
+        alone(&model, &with(false), &init)
+    );
 }

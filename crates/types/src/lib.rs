@@ -10,6 +10,7 @@ mod image;
 mod job;
 mod request;
 mod scheduler;
+mod token_merging;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{ErrorKind, HasKind, describe_chain};
@@ -18,3 +19,4 @@ pub use image::{ImageFormat, ImageSource, RgbPicture, Size};
 pub use job::{Job, JobFailure, JobOutcome, JobState, Progress, StoredImage};
 pub use request::{EmbeddingRef, GenerationRequest, LoraRef, Task};
 pub use scheduler::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind};
+pub use token_merging::MERGED_FROM;

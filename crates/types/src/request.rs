@@ -66,6 +66,9 @@ pub struct GenerationRequest {
     pub seed: u64,
     /// 1 uses the text encoder's last layer, 2 the one before it, and so on.
     pub clip_skip: u32,
+    /// Whether large pictures are made faster by merging tokens that are nearly alike, which changes them a little;
+    /// [`Self::merges_tokens`] says which ones are large.
+    pub token_merging: bool,
     /// Which scheduler runs.
     pub scheduler: SchedulerChoice,
     /// How the finished pictures are encoded.

@@ -152,6 +152,7 @@ fn request(args: &BenchArgs) -> GenerationRequest {
         guidance_scale: args.guidance,
         seed: SEED,
         clip_skip: 1,
+        token_merging: args.merge_tokens,
         scheduler: SchedulerChoice {
             kind: Some(args.scheduler),
             ..SchedulerChoice::default()

@@ -129,6 +129,7 @@ fn request(args: &GenerateArgs, format: ImageFormat) -> GenerationRequest {
         // 32 bits are short enough to type again.
         seed: args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
         clip_skip: args.clip_skip,
+        token_merging: args.merge_tokens,
         scheduler: SchedulerChoice {
             kind: args.scheduler,
             ..SchedulerChoice::default()

@@ -36,6 +36,7 @@ pub(super) fn input(prompt: &str, image_count: u32) -> GenerationInput {
         guidance_scale: 1.0,
         seed: 7,
         clip_skip: 1,
+        token_merging: false,
         scheduler: SchedulerChoice::default(),
         output_format: ImageFormat::Png,
         file_stem: "test".to_owned(),

@@ -70,6 +70,7 @@ fn input(source: &str, prompt: &str, seed: u64) -> GenerationInput {
         guidance_scale: 1.0,
         seed,
         clip_skip: 1,
+        token_merging: false,
         scheduler: SchedulerChoice {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()

@@ -53,6 +53,7 @@ pub(crate) fn request(kind: SchedulerKind) -> GenerationRequest {
         guidance_scale: 1.0,
         seed: 0,
         clip_skip: 1,
+        token_merging: false,
         scheduler: SchedulerChoice {
             kind: Some(kind),
             ..SchedulerChoice::default()

@@ -154,6 +154,13 @@ mod tests {
     }
 
     #[test]
+    fn the_text_for_other_tools_names_merging_only_where_tokens_were_merged() {
+        let of = |width, height| metadata(Size { width, height }).parameters_text();
+        assert!(!of(64, 64).contains("Token merging"));
+        assert!(of(2048, 2048).contains(", Clip skip: 1, Token merging ratio: 0.5, Version: pentimento "));
+    }
+
+    #[test]
     fn a_prompt_too_long_for_exif_does_not_stop_the_picture() {
         let picture = picture(8, 8);
         let mut metadata = metadata(picture.size());

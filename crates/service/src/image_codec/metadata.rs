@@ -66,6 +66,9 @@ pub struct ImageMetadata {
     /// Whether the noise levels were spaced after Karras.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub karras: bool,
+    /// Whether nearly equal tokens were merged: asked for, and the picture large enough.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub token_merging: bool,
     /// Pixels per line.
     pub width: u32,
     /// Lines.
@@ -102,6 +105,7 @@ impl ImageMetadata {
             clip_skip: request.clip_skip,
             scheduler: request.scheduler.kind.map(|kind| kind.class_name().to_owned()),
             karras: request.scheduler.spacing == NoiseSpacing::Karras,
+            token_merging: request.merges_tokens(size),
             width: size.width,
             height: size.height,
         }
@@ -126,16 +130,20 @@ impl ImageMetadata {
         }
         let _ = write!(
             text,
-            ", CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}, Denoising strength: {}, Clip skip: {}, Version: {}",
+            ", CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}, Denoising strength: {}, Clip skip: {}",
             self.guidance_scale,
             self.seed,
             self.width,
             self.height,
             self.model,
             self.strength,
-            self.clip_skip,
-            self.software
+            self.clip_skip
         );
+        if self.token_merging {
+            // The only ratio there is.
+            text.push_str(", Token merging ratio: 0.5");
+        }
+        let _ = write!(text, ", Version: {}", self.software);
         text
     }
 

@@ -79,6 +79,7 @@ struct Sampling {
     strength: f64,
     clip_skip: u32,
     seed: u64,
+    token_merging: bool,
     scheduler: SchedulerChoice,
 }
 
@@ -96,7 +97,6 @@ struct Extras {
     safety_checker: bool,
     safety_checker_type: &'static str,
     enhance_prompt: bool,
-    tomesd: bool,
     ip_adapter: Option<&'static str>,
     base64: bool,
     temp: bool,
@@ -147,6 +147,7 @@ pub(super) fn to_wish(fields: Fields, call: Call, defaults: Defaults) -> Result<
         guidance_scale: sampling.guidance,
         seed: sampling.seed,
         clip_skip: sampling.clip_skip,
+        token_merging: sampling.token_merging,
         scheduler: sampling.scheduler,
         output_format: ImageFormat::Png,
         file_stem: String::new(),
@@ -233,6 +234,8 @@ fn sampling(reader: &mut Reader, random_seed: u64, warnings: &mut Vec<String>) -
         seed: seed
             .and_then(|seed| u64::try_from(seed).ok())
             .unwrap_or(random_seed),
+        // The vendor's default: whoever wants the picture without the approximation says no.
+        token_merging: reader.flag("tomesd").unwrap_or(true),
         scheduler: scheduler(reader, warnings),
     }
 }
@@ -373,7 +376,6 @@ fn extras(reader: &mut Reader, warnings: &mut Vec<String>) -> Extras {
             .choice("safety_checker_type", SAFETY_CHECKER_TYPES)
             .unwrap_or(SAFETY_CHECKER_TYPES[0]),
         enhance_prompt: reader.flag("enhance_prompt").unwrap_or(true),
-        tomesd: reader.flag("tomesd").unwrap_or(true),
         ip_adapter,
         base64: reader.flag("base64").unwrap_or(false),
         temp: reader.flag("temp").unwrap_or(false),
@@ -383,7 +385,6 @@ fn extras(reader: &mut Reader, warnings: &mut Vec<String>) -> Extras {
     let idle: Vec<&str> = [
         ("safety_checker", extras.safety_checker),
         ("enhance_prompt", extras.enhance_prompt),
-        ("tomesd", extras.tomesd),
         ("ip_adapter", ip_adapter.is_some() || ip_image.is_some()),
         ("webhook", extras.webhook.is_some()),
     ]

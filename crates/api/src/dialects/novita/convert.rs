@@ -64,6 +64,7 @@ pub(super) fn to_request(
         strength: number_in("strength", body.strength, 0.0..=1.0)?.unwrap_or(DEFAULT_STRENGTH),
         seed,
         clip_skip: small(integer_in("clip_skip", body.clip_skip, 1..=12)?.unwrap_or(1)),
+        token_merging: false,
         scheduler: SchedulerChoice {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()

@@ -40,7 +40,7 @@ pub(super) fn of(request: &GenerationRequest, size: Size, extras: &Extras) -> Ma
         "multi_lingual": "no",
         "seed": request.seed,
         "outdir": "out",
-        "tomesd": yes_no(extras.tomesd),
+        "tomesd": yes_no(request.token_merging),
         "use_karras_sigmas": yes_no(scheduler.spacing == NoiseSpacing::Karras),
         "algorithm_type": scheduler.algorithm.map_or("none", algorithm_name),
         "vae": request.vae.as_ref().map(pentimento_types::ModelId::as_str),

@@ -70,7 +70,7 @@ fn a_minimal_body_gets_the_documented_defaults() {
     let warning = wish.note.warning.unwrap();
     assert_eq!(
         warning,
-        "No effect in this version: safety_checker, enhance_prompt, tomesd."
+        "No effect in this version: safety_checker, enhance_prompt."
     );
     assert_eq!(wish.note.meta["seed"], RANDOM);
 }
@@ -159,6 +159,7 @@ fn what_is_out_of_range_names_its_field() {
         ("seed", vec![json!(-2), json!("x"), json!(1.0e19)]),
         ("clip_skip", vec![json!(0), json!(9)]),
         ("safety_checker", vec![json!("maybe"), json!(2), json!([])]),
+        ("tomesd", vec![json!("half"), json!(0.5), json!({})]),
         ("safety_checker_type", vec![json!("pink")]),
         ("algorithm_type", vec![json!("euler")]),
         ("scheduler", vec![json!("Nonsense"), json!(3)]),
@@ -212,6 +213,29 @@ fn flags_come_in_all_spellings() {
     let wish = convert(&quiet, Call::Img2Img).unwrap();
     assert_eq!((wish.note.warning, wish.note.base64), (None, true));
     assert_eq!(wish.note.meta["temp"], "yes");
+}
+
+#[test]
+fn token_merging_is_on_unless_a_client_says_no() {
+    let absent = convert(&good(), Call::Inpaint).unwrap();
+    let answers = [
+        (absent, true),
+        (accepted("tomesd", json!(null)), true),
+        (accepted("tomesd", json!("yes")), true),
+        (accepted("tomesd", json!(true)), true),
+        (accepted("tomesd", json!("no")), false),
+        (accepted("tomesd", json!(0)), false),
+    ];
+    for (wish, expected) in answers {
+        assert_eq!(wish.request.token_merging, expected);
+        assert_eq!(wish.note.meta["tomesd"], if expected { "yes" } else { "no" });
+        assert!(!wish.note.warning.unwrap().contains("tomesd"));
+    }
+    let refusal = refused("tomesd", json!("half"));
+    assert_eq!(
+        (refusal.field.as_str(), refusal.message.as_str()),
+        ("tomesd", "tomesd must be yes or no")
+    );
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! Where token merging is used (Bolya and Hoffman, "Token Merging for Fast Stable Diffusion", 2023): in which pictures of
+//! the requests that ask for it.
+
+use crate::{GenerationRequest, Size};
+
+/// From how many tokens of the UNet's outermost level on tokens are merged: for smaller pictures it does not pay, as
+/// measured in `docs/adr/0005-token-merging.md`.
+///
+/// It is a number and nothing that a machine finds out for itself, because merging changes the picture, and a picture
+/// depends on its request only.
+pub const MERGED_FROM: u64 = 64 * 64;
+
+/// Pixels on a side of a token, in every checkpoint of Stable Diffusion.
+const TOKEN: u32 = 8;
+
+impl GenerationRequest {
+    /// Whether the tokens of a picture of this size are merged: asked for, and the picture is large enough.
+    #[must_use]
+    pub const fn merges_tokens(&self, size: Size) -> bool {
+        let tokens = size.padded_to(TOKEN).pixels() / (TOKEN as u64 * TOKEN as u64);
+        self.token_merging && tokens >= MERGED_FROM
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{ImageFormat, ImageSource, ModelId, SchedulerChoice, Task};
+
+    fn request(token_merging: bool) -> GenerationRequest {
+        GenerationRequest {
+            task: Task::Img2Img,
+            model: ModelId::new("demo"),
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+            init_image: ImageSource::Inline(Bytes::new()),
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            image_count: 1,
+            steps: 1,
+            strength: 1.0,
+            guidance_scale: 1.0,
+            seed: 0,
+            clip_skip: 1,
+            token_merging,
+            scheduler: SchedulerChoice::default(),
+            output_format: ImageFormat::Png,
+            file_stem: String::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_was_asked_for_and_is_large_enough_is_merged() {
+        // A line of so many tokens, each begun with its first pixel.
+        let line = |tokens: u64| Size {
+            width: u32::try_from(tokens).unwrap() * TOKEN - (TOKEN - 1),
+            height: 1,
+        };
+        assert!(request(true).merges_tokens(line(MERGED_FROM)));
+        assert!(!request(true).merges_tokens(line(MERGED_FROM - 1)));
+        assert!(!request(false).merges_tokens(line(MERGED_FROM)));
+    }
+}
