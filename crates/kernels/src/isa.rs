@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use crate::simd::Kernel;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -11,6 +10,7 @@ use crate::simd::avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
 use crate::simd::neon::Neon;
 use crate::simd::portable::Portable;
+use crate::simd::{Kernel, Simd};
 
 /// An instruction set that this machine has.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +61,20 @@ impl Isa {
         #[cfg(target_arch = "aarch64")]
         found.extend(Neon::detect().map(|token| Self(Set::Neon(token))));
         found
+    }
+
+    /// Rows that are multiplied at once.
+    pub(crate) fn rows(self) -> usize {
+        struct Asked;
+        impl Kernel for Asked {
+            type Output = usize;
+
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> usize {
+                S::ROWS
+            }
+        }
+        self.run(Asked)
     }
 
     /// Runs `kernel` compiled for this set.

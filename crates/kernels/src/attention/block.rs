@@ -1,19 +1,38 @@
 //! One block of queries of one head over all keys.
+//!
+//! Scores are computed with a key a row and a query a column, so that sixteen queries share each vector: their softmax
+//! needs no sums across lanes, and no head is too narrow to fill a vector.
 
 use super::Mask;
-use super::operands::{Heads, Keys, Values};
-use crate::simd::{Kernel, MAX_VECTORS, Mix, PANEL, Product, Rows, Simd, math, mixing_shape};
+use super::operands::{Heads, Strips};
+use crate::simd::{Kernel, PANEL, Product, Rows, Simd, math};
+
+/// Panels of queries that a task takes over the keys together.
+const PANELS: usize = 6;
 
 /// Queries of a block.
-pub(super) const QUERIES: usize = 48;
+pub(super) const QUERIES: usize = PANELS * PANEL;
 
-/// The most keys that are scored at a time: a block of scores, 96 KiB, stays in the second cache.
-pub(super) const KEYS: usize = 512;
+/// The most keys that are scored at a time: two panels of scores, 32 KiB, stay in the first cache.
+pub(super) const KEYS: usize = 256;
 
-/// Keys of a block for heads of `width`: with their values they take half a megabyte of the second cache at most. A
-/// multiple of two panels.
+/// How much of a head is multiplied at a time, so that two panels of queries stay in the first cache beside the keys.
+const DEPTH: usize = 256;
+
+/// Keys of a block for heads of `width`: with their values they take a quarter of a megabyte of the second cache at most.
 fn keys_of_block(width: usize) -> usize {
-    (65_536 / width.max(1) / (2 * PANEL) * 2 * PANEL).clamp(2 * PANEL, KEYS)
+    (65_536 / width.max(1)).clamp(PANEL, KEYS)
+}
+
+/// Numbers of scratch memory of a task.
+pub(super) fn room(width: usize) -> usize {
+    2 * KEYS * PANEL + 2 * PANELS * width * PANEL
+}
+
+/// How many numbers of a head of `width` lie side by side in the values' strips: as many as a tile has rows, and about as
+/// many in each strip.
+pub(super) fn strip(width: usize, rows: usize) -> usize {
+    width.div_ceil(width.div_ceil(rows).max(1))
 }
 
 /// One task.
@@ -26,19 +45,22 @@ pub(super) struct QueryBlock<'a> {
     /// Queries of a row.
     pub(super) total: usize,
     pub(super) q: &'a [f32],
-    pub(super) keys: &'a Keys,
-    pub(super) values: &'a Values,
+    /// Keys of a row.
+    pub(super) count: usize,
+    /// In one strip.
+    pub(super) keys: &'a Strips,
+    pub(super) values: &'a Strips,
     pub(super) mask: Mask,
-    /// Scores \[QUERIES\]\[KEYS\], then sums of values \[QUERIES\]\[width\].
+    /// [`room`] numbers: scores \[2\]\[KEYS\]\[16\], queries and sums of values, each \[PANELS\]\[d\]\[16\].
     pub(super) scratch: *mut f32,
     pub(super) out: *mut f32,
 }
 
-/// A query's softmax so far.
+/// The softmax of sixteen queries so far.
 #[derive(Clone, Copy)]
 struct Running {
-    largest: f32,
-    sum: f32,
+    largest: [f32; PANEL],
+    sum: [f32; PANEL],
 }
 
 impl Kernel for QueryBlock<'_> {
@@ -46,156 +68,231 @@ impl Kernel for QueryBlock<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let width = self.values.width();
+        let width = self.heads.width;
+        let panels = self.queries.div_ceil(PANEL);
         let mut running = [Running {
-            largest: f32::NEG_INFINITY,
-            sum: 0.0,
-        }; QUERIES];
-        // SAFETY: the scratch has room for both parts, and every address below is within the operands' sizes, which
-        // have been checked against each other.
+            largest: [f32::NEG_INFINITY; PANEL],
+            sum: [0.0; PANEL],
+        }; PANELS];
+        // SAFETY: the scratch has room for the three parts, and every address below is within the operands' sizes,
+        // which have been checked against each other.
         unsafe {
-            let sums = self.scratch.add(QUERIES * KEYS);
-            sums.write_bytes(0, QUERIES * width);
+            let scores = self.scratch;
+            let queries = scores.add(2 * KEYS * PANEL);
+            let sums = queries.add(PANELS * width * PANEL);
+            self.gather_queries(queries);
+            sums.write_bytes(0, panels * width * PANEL);
             // Under a causal mask the last query of the block is the one that sees furthest.
             let visible = match self.mask {
-                Mask::None => self.keys.count,
+                Mask::None => self.count,
                 Mask::Causal => self.first + self.queries,
             };
-            let keys = keys_of_block(self.heads.width);
+            let keys = keys_of_block(width);
             for start in (0..visible).step_by(keys) {
                 let count = keys.min(visible - start);
-                self.score(s, start, count);
-                for (query, running) in running.iter_mut().enumerate().take(self.queries) {
-                    let seen = match self.mask {
-                        Mask::None => count,
-                        Mask::Causal => count.min((self.first + query + 1).saturating_sub(start)),
-                    };
-                    let scores = std::slice::from_raw_parts_mut(
-                        self.scratch.add(query * KEYS),
-                        count.next_multiple_of(PANEL),
-                    );
-                    let sums = std::slice::from_raw_parts_mut(sums.add(query * width), width);
-                    softmax(s, scores, seen, running, sums);
+                for panel in (0..panels).step_by(2) {
+                    let wide = 2.min(panels - panel);
+                    let at = panel * width * PANEL;
+                    self.score(s, (start, count), (queries.add(at), wide), scores);
+                    for i in 0..wide {
+                        let scores = scores.add(i * KEYS * PANEL);
+                        self.hide(panel + i, (start, count), scores);
+                        let sums = sums.add(at + i * width * PANEL);
+                        softmax(s, (scores, count), &mut running[panel + i], (sums, width));
+                    }
+                    self.mix(s, (start, count), (scores, wide), sums.add(at));
                 }
-                self.mix(s, start, count, sums);
             }
-            for (query, running) in running.iter().enumerate().take(self.queries) {
-                let from = sums.add(query * width);
-                let out = self
-                    .out
-                    .add(self.heads.at(self.head, self.first + query, self.total));
-                let inverse = running.sum.recip();
-                let whole = self.heads.width / S::LANES * S::LANES;
-                for i in (0..whole).step_by(S::LANES) {
-                    s.store(out.add(i), s.mul(s.load(from.add(i)), s.splat(inverse)));
-                }
-                for i in whole..self.heads.width {
-                    *out.add(i) = *from.add(i) * inverse;
-                }
+            for (panel, running) in running.iter().enumerate().take(panels) {
+                self.finish(panel, running, sums.add(panel * width * PANEL));
             }
         }
     }
 }
 
 impl QueryBlock<'_> {
-    /// q · kᵀ · log₂ e / √d for `count` keys from `start` on, a multiple of 16.
+    /// Queries as panels of 16, scaled by log₂ e / √d, so that weights are powers of two. Queries that do not exist are
+    /// zeros.
     #[inline(always)]
-    unsafe fn score<S: Simd>(&self, s: S, start: usize, count: usize) {
-        let first = self.heads.at(self.head, self.first, self.total);
-        let product = Product {
-            a: Rows {
-                first: self.q[first..].as_ptr(),
-                stride: self.heads.heads * self.heads.width,
-                count: self.queries,
-            },
-            k: self.heads.width,
-            panels: count.div_ceil(PANEL),
-            w: self.keys.panel(self.head, start / PANEL),
-            next_w: self.keys.next(),
-            c: self.scratch,
-            stride: KEYS,
-            next_c: PANEL,
-            accumulate: false,
-        };
-        // SAFETY: these queries and keys exist, and the scratch has room for their scores.
-        unsafe { product.run(s) }
+    unsafe fn gather_queries(&self, to: *mut f32) {
+        let width = self.heads.width;
+        #[expect(clippy::cast_precision_loss, reason = "a head's width is small")]
+        let scale = std::f32::consts::LOG2_E / (width as f32).sqrt();
+        for query in 0..self.queries.next_multiple_of(PANEL) {
+            // SAFETY: the caller made room for all panels.
+            let to = unsafe { to.add(query / PANEL * width * PANEL + query % PANEL) };
+            if query < self.queries {
+                let from = &self.q[self.heads.at(self.head, self.first + query, self.total)..][..width];
+                for (i, x) in from.iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { *to.add(i * PANEL) = x * scale }
+                }
+            } else {
+                for i in 0..width {
+                    // SAFETY: as above.
+                    unsafe { *to.add(i * PANEL) = 0.0 }
+                }
+            }
+        }
+    }
+
+    /// k · q for `count` keys from `start` on and one panel of queries or two.
+    #[inline(always)]
+    unsafe fn score<S: Simd>(
+        &self,
+        s: S,
+        (start, count): (usize, usize),
+        (queries, panels): (*const f32, usize),
+        scores: *mut f32,
+    ) {
+        let width = self.heads.width;
+        let keys = self.keys.at(self.head, 0, start);
+        for first in (0..width).step_by(DEPTH) {
+            // SAFETY: these queries and keys exist, and there is room for their scores.
+            unsafe {
+                let product = Product {
+                    a: Rows {
+                        first: keys.add(first),
+                        stride: width,
+                        step: 1,
+                        count,
+                    },
+                    k: DEPTH.min(width - first),
+                    panels,
+                    w: queries.add(first * PANEL),
+                    next_w: width * PANEL,
+                    c: scores,
+                    stride: PANEL,
+                    next_c: KEYS * PANEL,
+                    accumulate: first > 0,
+                };
+                product.run(s);
+            }
+        }
+    }
+
+    /// Takes the scores of keys that a query may not look at out of the softmax.
+    #[inline(always)]
+    unsafe fn hide(&self, panel: usize, (start, count): (usize, usize), scores: *mut f32) {
+        if self.mask == Mask::None {
+            return;
+        }
+        for lane in 0..PANEL {
+            let seen = self.first + panel * PANEL + lane + 1;
+            for key in seen.saturating_sub(start)..count {
+                // SAFETY: the panel has `count` scores for each lane.
+                unsafe { *scores.add(key * PANEL + lane) = f32::NEG_INFINITY }
+            }
+        }
     }
 
     /// Adds the values of `count` keys from `start` on, weighted by the scores.
     #[inline(always)]
-    unsafe fn mix<S: Simd>(&self, s: S, start: usize, count: usize, sums: *mut f32) {
-        let width = self.values.width();
-        let vectors = self.heads.width.div_ceil(S::LANES);
-        let mut vector = 0;
-        while vector < vectors {
-            let (wide, most) = mixing_shape(vectors - vector);
-            let mut v = [self.values.at(self.head, start, 0); MAX_VECTORS];
-            for (j, v) in v.iter_mut().enumerate().take(wide) {
-                *v = self.values.at(self.head, start, (vector + j) * S::LANES);
+    unsafe fn mix<S: Simd>(
+        &self,
+        s: S,
+        (start, count): (usize, usize),
+        (scores, panels): (*const f32, usize),
+        sums: *mut f32,
+    ) {
+        let (width, strip) = (self.heads.width, self.values.strip);
+        for first in (0..width).step_by(strip) {
+            // SAFETY: these keys' values and these queries' sums exist.
+            unsafe {
+                let product = Product {
+                    a: Rows {
+                        first: self.values.at(self.head, first / strip, start),
+                        stride: 1,
+                        step: strip,
+                        count: strip.min(width - first),
+                    },
+                    k: count,
+                    panels,
+                    w: scores,
+                    next_w: KEYS * PANEL,
+                    c: sums.add(first * PANEL),
+                    stride: PANEL,
+                    next_c: width * PANEL,
+                    accumulate: true,
+                };
+                product.run(s);
             }
-            let mut query = 0;
-            while query < self.queries {
-                let rows = most.min(self.queries - query);
-                // SAFETY: these keys' values and these queries' sums exist.
-                unsafe {
-                    s.mix(Mix {
-                        rows,
-                        vectors: wide,
-                        k: count,
-                        p: self.scratch.add(query * KEYS),
-                        p_stride: KEYS,
-                        v,
-                        o: sums.add(query * width + vector * S::LANES),
-                        o_stride: width,
-                    });
+        }
+    }
+
+    /// Divides a panel's sums of values by its sums of weights, into the result.
+    #[inline(always)]
+    unsafe fn finish(&self, panel: usize, running: &Running, sums: *const f32) {
+        let width = self.heads.width;
+        for lane in 0..PANEL.min(self.queries - panel * PANEL) {
+            let query = self.first + panel * PANEL + lane;
+            let inverse = running.sum[lane].recip();
+            // SAFETY: the query is in the result, and its sums are in the panel.
+            unsafe {
+                let out = self.out.add(self.heads.at(self.head, query, self.total));
+                for i in 0..width {
+                    *out.add(i) = *sums.add(i * PANEL + lane) * inverse;
                 }
-                query += rows;
             }
-            vector += wide;
         }
     }
 }
 
-/// Turns a query's scores for some more keys into weights, relative to the largest score so far, and rescales what it
-/// has summed before. Scores from `seen` on do not count.
+/// Sums that run side by side, so that one does not wait for the other.
+const CHAINS: usize = 4;
+
+/// Turns the scores of sixteen queries for some more keys into weights, relative to each query's largest score so far,
+/// and rescales what has been summed before.
+///
+/// # Safety
+/// `scores` holds `count` times 16 numbers and `sums` `width` times 16.
 #[inline(always)]
-fn softmax<S: Simd>(s: S, scores: &mut [f32], seen: usize, running: &mut Running, sums: &mut [f32]) {
-    scores[seen..].fill(f32::NEG_INFINITY);
-    let mut largest = s.splat(running.largest);
-    for part in scores.chunks_exact(S::LANES) {
-        // SAFETY: a part has as many numbers as a vector.
-        largest = s.max(unsafe { s.load(part.as_ptr()) }, largest);
-    }
-    let largest = s.largest(largest);
-    if largest == f32::NEG_INFINITY {
-        // Nothing to see yet: under a mask, or after an overflow.
-        scores.fill(0.0);
-        return;
-    }
-    let mut sum = s.splat(0.0);
-    for part in scores.chunks_exact_mut(S::LANES) {
-        // SAFETY: a part has as many numbers as a vector.
+unsafe fn softmax<S: Simd>(
+    s: S,
+    (scores, count): (*mut f32, usize),
+    running: &mut Running,
+    (sums, width): (*mut f32, usize),
+) {
+    let whole = count / CHAINS * CHAINS;
+    for lane in (0..PANEL).step_by(S::LANES) {
+        // SAFETY: lanes of the panel, vouched for by the caller.
         unsafe {
-            let weight = math::exp2_of_negative(s, s.sub(s.load(part.as_ptr()), s.splat(largest)));
-            sum = s.add(sum, weight);
-            s.store(part.as_mut_ptr(), weight);
-        }
-    }
-    let mut total = s.sum(sum);
-    // 2^-126 for each one that does not count: too small to be seen in the sum, but not quite nothing.
-    scores[seen..].fill(0.0);
-    if running.largest != largest {
-        let factor = (running.largest - largest).exp2();
-        total += running.sum * factor;
-        for part in sums.chunks_exact_mut(S::LANES) {
-            // SAFETY: a part has as many numbers as a vector.
-            unsafe {
-                let v = s.mul(s.load(part.as_ptr()), s.splat(factor));
-                s.store(part.as_mut_ptr(), v);
+            let scores = scores.add(lane);
+            let before = s.load(running.largest.as_ptr().add(lane));
+            let mut largest = [before; CHAINS];
+            for key in (0..whole).step_by(CHAINS) {
+                for (i, largest) in largest.iter_mut().enumerate() {
+                    *largest = s.max(s.load(scores.add((key + i) * PANEL)), *largest);
+                }
+            }
+            for key in whole..count {
+                largest[0] = s.max(s.load(scores.add(key * PANEL)), largest[0]);
+            }
+            let largest = s.max(s.max(largest[0], largest[1]), s.max(largest[2], largest[3]));
+            let mut sum = [s.splat(0.0); CHAINS];
+            for key in (0..whole).step_by(CHAINS) {
+                for (i, sum) in sum.iter_mut().enumerate() {
+                    let score = scores.add((key + i) * PANEL);
+                    let weight = math::exp2_of_negative(s, s.sub(s.load(score), largest));
+                    *sum = s.add(*sum, weight);
+                    s.store(score, weight);
+                }
+            }
+            for key in whole..count {
+                let score = scores.add(key * PANEL);
+                let weight = math::exp2_of_negative(s, s.sub(s.load(score), largest));
+                sum[0] = s.add(sum[0], weight);
+                s.store(score, weight);
+            }
+            let sum = s.add(s.add(sum[0], sum[1]), s.add(sum[2], sum[3]));
+            let factor = math::exp2_of_negative(s, s.sub(before, largest));
+            let total = running.sum.as_mut_ptr().add(lane);
+            s.store(total, s.fma(s.load(total), factor, sum));
+            s.store(running.largest.as_mut_ptr().add(lane), largest);
+            for i in 0..width {
+                let value = sums.add(i * PANEL + lane);
+                s.store(value, s.mul(s.load(value), factor));
             }
         }
-    } else {
-        total += running.sum;
     }
-    *running = Running { largest, sum: total };
 }

@@ -9,8 +9,8 @@ mod tests;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use self::block::{KEYS, QUERIES, QueryBlock};
-use self::operands::{Heads, Keys, Values};
+use self::block::{QUERIES, QueryBlock, room, strip};
+use self::operands::{Heads, Strips};
 use crate::buffer::{Shared, with_scratch, written};
 use crate::isa::Isa;
 use crate::values::slice;
@@ -96,31 +96,31 @@ impl AttentionOp {
         (q, queries): (&[f32], usize),
         (k, v, count): (&[f32], &[f32], usize),
     ) -> Vec<f32> {
-        let keys = Keys::pack(heads, k, count);
-        let values = Values::pack(heads, v, count);
+        let keys = Strips::pack(heads, k, count, heads.width);
+        let values = Strips::pack(heads, v, count, strip(heads.width, self.isa.rows()));
         let blocks = queries.div_ceil(QUERIES);
         let fill = |out: *mut f32| {
             let out = Shared::new(out);
-            (0..heads.rows * heads.heads * blocks)
-                .into_par_iter()
-                .for_each(|task| {
-                    let (head, first) = (task / blocks, task % blocks * QUERIES);
-                    let block = QueryBlock {
-                        heads,
-                        head,
-                        first,
-                        queries: QUERIES.min(queries - first),
-                        total: queries,
-                        q,
-                        keys: &keys,
-                        values: &values,
-                        mask: self.mask,
-                        scratch: std::ptr::null_mut(),
-                        out: out.get(),
-                    };
-                    let room = QUERIES * KEYS + QUERIES * values.width();
-                    with_scratch(room, |scratch| self.isa.run(QueryBlock { scratch, ..block }));
+            (0..heads.count() * blocks).into_par_iter().for_each(|task| {
+                let (head, first) = (task / blocks, task % blocks * QUERIES);
+                let block = QueryBlock {
+                    heads,
+                    head,
+                    first,
+                    queries: QUERIES.min(queries - first),
+                    total: queries,
+                    q,
+                    count,
+                    keys: &keys,
+                    values: &values,
+                    mask: self.mask,
+                    scratch: std::ptr::null_mut(),
+                    out: out.get(),
+                };
+                with_scratch(room(heads.width), |scratch| {
+                    self.isa.run(QueryBlock { scratch, ..block });
                 });
+            });
         };
         // SAFETY: every query of every head is written.
         unsafe { written(q.len(), fill) }

@@ -33,6 +33,7 @@ pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, operands: Operands<'_>, out: *
                 rows: Rows {
                     first: gathered.as_ptr(),
                     stride: depth,
+                    step: 1,
                     count,
                 },
                 finish: Finish {

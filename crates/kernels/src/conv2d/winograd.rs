@@ -5,8 +5,8 @@
 //! channels, from which the last step makes m x m output pixels.
 //!
 //! The transformed weights would take A²/9 times the memory of the weights, more than many machines have, and reading
-//! them would take longer than making them: so a task transforms the few weights that it is about to use, into its
-//! second cache. With a hundred tiles at hand this is about a fiftieth of the work.
+//! them would take longer than making them: so a task transforms the few weights that it is about to use, two lines of
+//! positions at a time, into its second cache. With a hundred tiles at hand this is about a twentieth of the work.
 
 mod input;
 mod output;
@@ -24,10 +24,11 @@ use crate::isa::Isa;
 use crate::simd::{Kernel, PANEL, Product, Rows, Simd};
 
 /// Input channels whose transformed weights are held at a time.
-pub(super) const CHANNELS: usize = 64;
+pub(super) const CHANNELS: usize = 128;
 
-/// Tiles that a task multiplies.
-const TILES: usize = 96;
+/// The most tiles that a task multiplies: their sums, 864 KiB, take most of the second cache, and the more tiles there
+/// are, the more rarely weights are transformed.
+const TILES: usize = 192;
 
 /// Output panels of a task.
 const PANELS: usize = 2;
@@ -126,17 +127,20 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
 ) {
     let panels = conv.outputs.div_ceil(PANEL);
     let groups = panels.div_ceil(PANELS);
+    // Tasks of about the same size, of whole blocks of rows.
+    let tasks = chunk.count.div_ceil(TILES);
+    let most = chunk.count.div_ceil(tasks).next_multiple_of(isa.rows());
     let (transformed, out) = (Shared::new(transformed), Shared::new(out));
-    (0..chunk.count.div_ceil(TILES) * groups)
+    (0..chunk.count.div_ceil(most) * groups)
         .into_par_iter()
         .for_each(|task| {
-            let (tile, panel) = (task / groups * TILES, task % groups * PANELS);
-            let tiles = TILES.min(chunk.count - tile);
+            let (tile, panel) = (task / groups * most, task % groups * PANELS);
+            let tiles = most.min(chunk.count - tile);
             let panels = PANELS.min(panels - panel);
             let sizes = [
                 A * A * (panels * tiles * PANEL + SKEW),
-                weights::room(A, PANELS),
-                weights::RAW,
+                PANELS * weights::LINES * A * weights::POSITION,
+                PANELS * weights::RAW,
             ];
             with_scratch(sizes.iter().sum(), |scratch| {
                 // SAFETY: the buffer has the size of its parts.
@@ -193,38 +197,37 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_,
             let channels = CHANNELS.min(inputs - start);
             // SAFETY: tiles, panels and channels are within the tensors, and the buffers were made for them.
             unsafe {
-                for panel in 0..panels {
-                    let taps = self.conv.packed.panels(
-                        s,
-                        (first_panel + panel, 1),
-                        (9 * start, 9 * channels),
-                        self.raw,
-                    );
-                    let u = self.u.add(panel * A * A * weights::POSITION);
-                    weights::transform::<S, T, A, M>(s, taps.0, channels, u);
-                }
-                for position in 0..A * A {
-                    self.prefetch(s, start + CHANNELS, (position, A * A));
-                    let next = self.chunk_tiles * CHANNELS + SKEW;
-                    let v = (block * A * A + position) * next + first_tile * CHANNELS;
-                    let v = self.transformed.add(v);
-                    let c = self.sums.add(position * (panels * tiles * PANEL + SKEW));
-                    let product = Product {
-                        a: Rows {
-                            first: v,
-                            stride: CHANNELS,
-                            count: tiles,
-                        },
-                        k: channels,
-                        panels,
-                        w: self.u.add(position * weights::POSITION),
-                        next_w: A * A * weights::POSITION,
-                        c,
-                        stride: PANEL,
-                        next_c: tiles * PANEL,
-                        accumulate: block > 0,
-                    };
-                    product.run(s);
+                let (taps, next_taps) =
+                    self.conv
+                        .packed
+                        .panels(s, (first_panel, panels), (9 * start, 9 * channels), self.raw);
+                for line in (0..A).step_by(weights::LINES) {
+                    for panel in 0..panels {
+                        let u = self.u.add(panel * weights::LINES * A * weights::POSITION);
+                        weights::transform::<S, T, A, M>(s, taps.add(panel * next_taps), (line, channels), u);
+                    }
+                    for position in line * A..(line + weights::LINES) * A {
+                        self.prefetch(s, start + CHANNELS, (position, A * A));
+                        let next = self.chunk_tiles * CHANNELS + SKEW;
+                        let v = (block * A * A + position) * next + first_tile * CHANNELS;
+                        let product = Product {
+                            a: Rows {
+                                first: self.transformed.add(v),
+                                stride: CHANNELS,
+                                step: 1,
+                                count: tiles,
+                            },
+                            k: channels,
+                            panels,
+                            w: self.u.add((position - line * A) * weights::POSITION),
+                            next_w: weights::LINES * A * weights::POSITION,
+                            c: self.sums.add(position * (panels * tiles * PANEL + SKEW)),
+                            stride: PANEL,
+                            next_c: tiles * PANEL,
+                            accumulate: block > 0,
+                        };
+                        product.run(s);
+                    }
                 }
             }
         }

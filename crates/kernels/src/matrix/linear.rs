@@ -165,6 +165,7 @@ impl LinearOp<'_> {
                 rows: Rows {
                     first: x.as_ptr(),
                     stride: layer.inputs,
+                    step: 1,
                     count: rows,
                 },
                 finish: Finish {

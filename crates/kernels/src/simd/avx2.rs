@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::tile::compiled;
-use super::{Mix, Simd, Tile};
+use super::{Simd, Tile};
 
 /// Proof that the machine has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -88,9 +88,5 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn tile(self, tile: Tile<'_>) {
         op!(tile_of(self, tile));
-    }
-    #[inline(always)]
-    unsafe fn mix(self, mix: Mix) {
-        op!(mix_of(self, mix));
     }
 }

@@ -44,8 +44,9 @@ pub(crate) const MAX_ROWS: usize = 12;
 /// The operands of one tile: `rows` rows of C (+)= A · W, with W one packed panel or two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile<'a> {
-    /// Rows of A, each `k` numbers long; those beyond the tile's rows are not read.
+    /// Rows of A, each of `k` numbers that lie `step` apart; those beyond the tile's rows are not read.
     pub(crate) a: &'a [*const f32; MAX_ROWS],
+    pub(crate) step: usize,
     /// How many of them: 1 to [`Simd::ROWS`].
     pub(crate) rows: usize,
     /// Length of the inner dimension.
@@ -125,40 +126,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// The pointers of `tile` are valid for the sizes that it states.
     unsafe fn tile(self, tile: Tile<'_>);
-
-    /// `rows` x (vectors · LANES) of O += P · V for attention; `rows` and `vectors` from [`mixing_shape`].
-    ///
-    /// # Safety
-    /// The pointers of `mix` are valid for the sizes that it states.
-    unsafe fn mix(self, mix: Mix);
-}
-
-/// The most vectors that [`Simd::mix`] takes at once.
-pub(crate) const MAX_VECTORS: usize = 5;
-
-/// O += P · V: rows of weights P times values V.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mix {
-    pub(crate) rows: usize,
-    pub(crate) vectors: usize,
-    pub(crate) k: usize,
-    pub(crate) p: *const f32,
-    pub(crate) p_stride: usize,
-    /// For each vector its part of the first value; the next value's lies 16 numbers further.
-    pub(crate) v: [*const f32; MAX_VECTORS],
-    pub(crate) o: *mut f32,
-    pub(crate) o_stride: usize,
-}
-
-/// How many of `left` vectors the next [`Simd::mix`] takes, and of how many rows at once: about twelve accumulators.
-pub(crate) const fn mixing_shape(left: usize) -> (usize, usize) {
-    match left {
-        0 | 1 => (1, 6),
-        2 => (2, 6),
-        3 => (3, 4),
-        _ if left.is_multiple_of(5) => (5, 2),
-        _ => (4, 3),
-    }
 }
 
 /// Work that is compiled once for every instruction set.

@@ -4,7 +4,7 @@
 use std::arch::aarch64::*;
 
 use super::tile::compiled;
-use super::{Mix, Simd, Tile};
+use super::{Simd, Tile};
 
 /// Proof that the machine has NEON.
 #[derive(Clone, Copy, Debug)]
@@ -103,9 +103,5 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn tile(self, tile: Tile<'_>) {
         op!(tile_of(self, tile));
-    }
-    #[inline(always)]
-    unsafe fn mix(self, mix: Mix) {
-        op!(mix_of(self, mix));
     }
 }

@@ -1,7 +1,7 @@
 //! No instruction set in particular: arrays of eight, which the compiler turns into what the target has.
 
 use super::tile::compiled;
-use super::{Mix, Simd, Tile};
+use super::{Simd, Tile};
 
 /// Always there.
 #[derive(Clone, Copy, Debug)]
@@ -106,10 +106,5 @@ impl Simd for Portable {
     unsafe fn tile(self, tile: Tile<'_>) {
         // SAFETY: vouched for by the caller.
         unsafe { tile_of(self, tile) }
-    }
-    #[inline(always)]
-    unsafe fn mix(self, mix: Mix) {
-        // SAFETY: vouched for by the caller.
-        unsafe { mix_of(self, mix) }
     }
 }

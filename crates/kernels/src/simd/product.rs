@@ -2,11 +2,12 @@
 
 use super::{MAX_ROWS, Simd, Tile};
 
-/// Rows of the left operand, `stride` numbers apart.
+/// Rows of the left operand, `stride` numbers apart, each of numbers that lie `step` apart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows {
     pub(crate) first: *const f32,
     pub(crate) stride: usize,
+    pub(crate) step: usize,
     pub(crate) count: usize,
 }
 
@@ -59,6 +60,7 @@ impl Product {
                     }
                     s.tile(Tile {
                         a: &a,
+                        step: self.a.step,
                         rows,
                         k: self.k,
                         panels,

@@ -121,6 +121,7 @@ impl Kernel for Search<'_> {
                 a: Rows {
                     first: sources.as_ptr(),
                     stride: width,
+                    step: 1,
                     count: self.sources.len(),
                 },
                 k: width,

@@ -6,10 +6,20 @@ use crate::simd::Simd;
 pub(super) trait Transform<const A: usize, const M: usize>: Send + Sync {
     /// Bᵀ d
     fn input<S: Simd>(s: S, d: [S::V; A]) -> [S::V; A];
+    /// G
+    const WEIGHTS: [[f32; 3]; A];
     /// G g
     fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; A];
     /// Aᵀ m
     fn output<S: Simd>(s: S, m: [S::V; A]) -> [S::V; M];
+}
+
+/// g at a point, by its line of G, and at the opposite point.
+#[inline(always)]
+fn opposite<S: Simd>(s: S, line: [f32; 3], g: [S::V; 3]) -> [S::V; 2] {
+    let even = s.fma(g[2], s.splat(line[2]), s.mul(g[0], s.splat(line[0])));
+    let odd = s.mul(g[1], s.splat(line[1]));
+    [s.add(even, odd), s.sub(even, odd)]
 }
 
 /// Interpolation points 0, 1, -1, ∞.
@@ -17,6 +27,13 @@ pub(super) trait Transform<const A: usize, const M: usize>: Send + Sync {
 pub(super) struct F2;
 
 impl Transform<4, 2> for F2 {
+    const WEIGHTS: [[f32; 3]; 4] = [
+        [1.0, 0.0, 0.0],
+        [0.5, 0.5, 0.5],
+        [0.5, -0.5, 0.5],
+        [0.0, 0.0, 1.0],
+    ];
+
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 4]) -> [S::V; 4] {
         [
@@ -29,10 +46,8 @@ impl Transform<4, 2> for F2 {
 
     #[inline(always)]
     fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 4] {
-        let half = s.splat(0.5);
-        let even = s.mul(s.add(g[0], g[2]), half);
-        let odd = s.mul(g[1], half);
-        [g[0], s.add(even, odd), s.sub(even, odd), g[2]]
+        let [plus, minus] = opposite(s, Self::WEIGHTS[1], g);
+        [g[0], plus, minus, g[2]]
     }
 
     #[inline(always)]
@@ -64,6 +79,15 @@ const NA: f32 = 2.0 * A2 * (A2 - B2);
 const NB: f32 = 2.0 * B2 * (B2 - A2);
 
 impl Transform<6, 4> for F4 {
+    const WEIGHTS: [[f32; 3]; 6] = [
+        [1.0 / N0, 0.0, 0.0],
+        [1.0 / NA, A1 / NA, A2 / NA],
+        [1.0 / NA, -A1 / NA, A2 / NA],
+        [1.0 / NB, B1 / NB, B2 / NB],
+        [1.0 / NB, -B1 / NB, B2 / NB],
+        [0.0, 0.0, 1.0],
+    ];
+
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
         let (product, sum) = (s.splat(A2 * B2), s.splat(A2 + B2));
@@ -84,18 +108,10 @@ impl Transform<6, 4> for F4 {
 
     #[inline(always)]
     fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 6] {
-        let even_a = s.fma(g[2], s.splat(A2 / NA), s.mul(g[0], s.splat(1.0 / NA)));
-        let even_b = s.fma(g[2], s.splat(B2 / NB), s.mul(g[0], s.splat(1.0 / NB)));
-        let odd_a = s.mul(g[1], s.splat(A1 / NA));
-        let odd_b = s.mul(g[1], s.splat(B1 / NB));
-        [
-            s.mul(g[0], s.splat(1.0 / N0)),
-            s.add(even_a, odd_a),
-            s.sub(even_a, odd_a),
-            s.add(even_b, odd_b),
-            s.sub(even_b, odd_b),
-            g[2],
-        ]
+        let [plus_a, minus_a] = opposite(s, Self::WEIGHTS[1], g);
+        let [plus_b, minus_b] = opposite(s, Self::WEIGHTS[3], g);
+        let first = s.mul(g[0], s.splat(Self::WEIGHTS[0][0]));
+        [first, plus_a, minus_a, plus_b, minus_b, g[2]]
     }
 
     #[inline(always)]

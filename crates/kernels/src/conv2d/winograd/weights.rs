@@ -7,16 +7,14 @@ use crate::simd::{PANEL, Simd};
 /// Room for one panel's weights as f32 before the transform.
 pub(super) const RAW: usize = 9 * CHANNELS * PANEL;
 
-/// Room for the transformed weights of `panels` panels.
-pub(super) const fn room(a: usize, panels: usize) -> usize {
-    panels * a * a * POSITION
-}
-
 /// From one position to the next.
 pub(super) const POSITION: usize = CHANNELS * PANEL + SKEW;
 
-/// `taps`: \[channel\]\[9\]\[16\]; `u`: \[position\]\[CHANNELS\]\[16\], positions
-/// [`POSITION`] apart.
+/// Lines of positions that are transformed together, so that weights are read half as often.
+pub(super) const LINES: usize = 2;
+
+/// The positions of lines `line` and `line + 1` of one panel. `taps`: \[channel\]\[9\]\[16\]; `u`:
+/// \[position\]\[CHANNELS\]\[16\], positions [`POSITION`] apart.
 ///
 /// # Safety
 /// Both are there for `channels` channels.
@@ -24,24 +22,23 @@ pub(super) const POSITION: usize = CHANNELS * PANEL + SKEW;
 pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, const M: usize>(
     s: S,
     taps: *const f32,
-    channels: usize,
+    (line, channels): (usize, usize),
     u: *mut f32,
 ) {
+    let lines: [_; LINES] = std::array::from_fn(|i| T::WEIGHTS[line + i].map(|g| s.splat(g)));
     for channel in 0..channels {
         for lane in (0..PANEL).step_by(S::LANES) {
             // SAFETY: vouched for by the caller.
             unsafe {
                 let taps = taps.add(channel * 9 * PANEL + lane);
                 let u = u.add(channel * PANEL + lane);
-                let mut down = [[s.splat(0.0); 3]; A];
+                let mut down = [[s.splat(0.0); 3]; LINES];
                 for column in 0..3 {
-                    let g = [
-                        s.load(taps.add(column * PANEL)),
-                        s.load(taps.add((3 + column) * PANEL)),
-                        s.load(taps.add((6 + column) * PANEL)),
-                    ];
-                    for (row, v) in down.iter_mut().zip(T::weights(s, g)) {
-                        row[column] = v;
+                    let g0 = s.load(taps.add(column * PANEL));
+                    let g1 = s.load(taps.add((3 + column) * PANEL));
+                    let g2 = s.load(taps.add((6 + column) * PANEL));
+                    for (row, by) in down.iter_mut().zip(lines) {
+                        row[column] = s.fma(by[2], g2, s.fma(by[1], g1, s.mul(by[0], g0)));
                     }
                 }
                 for (i, row) in down.into_iter().enumerate() {
