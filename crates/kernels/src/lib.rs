@@ -23,6 +23,7 @@ mod matrix;
 mod norm;
 mod packed;
 mod peak;
+mod pieces;
 mod simd;
 #[cfg(test)]
 mod testing;

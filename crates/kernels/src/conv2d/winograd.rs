@@ -21,6 +21,7 @@ use super::plan::Algorithm;
 use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
+use crate::pieces;
 use crate::simd::{Kernel, PANEL, Product, Rows, Simd};
 
 /// Input channels whose transformed weights are held at a time.
@@ -127,9 +128,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
 ) {
     let panels = conv.outputs.div_ceil(PANEL);
     let groups = panels.div_ceil(PANELS);
-    // Tasks of about the same size, of whole blocks of rows.
-    let tasks = chunk.count.div_ceil(TILES);
-    let most = chunk.count.div_ceil(tasks).next_multiple_of(isa.rows());
+    let most = pieces::even(chunk.count, TILES, isa.rows());
     let (transformed, out) = (Shared::new(transformed), Shared::new(out));
     (0..chunk.count.div_ceil(most) * groups)
         .into_par_iter()

@@ -7,9 +7,10 @@ use super::{Finish, Target};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
 use crate::packed::Packed;
+use crate::pieces;
 use crate::simd::{Kernel, PANEL, Rows, Simd};
 
-/// Rows of a task. With 320 of their columns, 240 KiB, they stay in the second cache while panel after panel
+/// The most rows of a task, or a few more. With 320 of their columns, 240 KiB, they stay in the second cache while panel after panel
 /// passes.
 const ROWS: usize = 192;
 
@@ -36,11 +37,12 @@ impl Multiply<'_> {
         let whole = Shared::new(self);
         let panels = self.finish.columns.div_ceil(PANEL);
         let groups = panels.div_ceil(PANELS);
-        let blocks = self.rows.count.div_ceil(ROWS);
+        let most = pieces::even(self.rows.count, ROWS, isa.rows());
+        let blocks = self.rows.count.div_ceil(most);
         (0..blocks * groups).into_par_iter().for_each(|task| {
             let whole = whole.get();
-            let (row, panel) = (task / groups * ROWS, task % groups * PANELS);
-            let count = ROWS.min(whole.rows.count - row);
+            let (row, panel) = (task / groups * most, task % groups * PANELS);
+            let count = most.min(whole.rows.count - row);
             // SAFETY: the rows exist, as the caller vouches.
             let (rows, target) = unsafe { (whole.rows.part(row, count), whole.target.part(row, count)) };
             let mut block = Block {
