@@ -24,6 +24,7 @@ mod norm;
 mod packed;
 mod peak;
 mod pieces;
+mod pool;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -38,4 +39,5 @@ pub use matrix::{Activation, Linear};
 pub use norm::{GroupNorm, LayerNorm, Normalisation};
 #[doc(hidden)]
 pub use peak::multiply_adds;
+pub use pool::on_pool;
 pub use tome::Merge;

@@ -8,7 +8,7 @@ use crate::{GenerationRequest, Size};
 ///
 /// It is a number and nothing that a machine finds out for itself, because merging changes the picture, and a picture
 /// depends on its request only.
-pub const MERGED_FROM: u64 = 64 * 64;
+pub const MERGED_FROM: u64 = 48 * 48;
 
 /// Pixels on a side of a token, in every checkpoint of Stable Diffusion.
 const TOKEN: u32 = 8;

@@ -100,7 +100,7 @@ struct Sizes {
     rows: usize,
     /// The stored picture.
     source: (usize, usize),
-    /// The picture that is convolved: the stored one, or that one enlarged.
+    /// The picture that is convolved: the stored one, or that one enlarged unless the algorithm does that.
     input: (usize, usize),
     output: (usize, usize),
 }
@@ -161,6 +161,13 @@ impl CustomOp1 for Conv2dOp<'_> {
         {
             candle_core::bail!("a norm of {} channels before {:?}", norm.count(), layout.dims())
         }
+        let algorithm = self.algorithm(sizes);
+        // That algorithm enlarges the picture itself.
+        let input = match algorithm == Some(Algorithm::Doubled) {
+            true => sizes.source,
+            false => sizes.input,
+        };
+        let sizes = Sizes { input, ..sizes };
         let lines = nearest(sizes.source.0, sizes.input.0);
         let columns = nearest(sizes.source.1, sizes.input.1);
         let operands = Operands {
@@ -175,11 +182,9 @@ impl CustomOp1 for Conv2dOp<'_> {
         let fill = |out: *mut f32| {
             // SAFETY: all operands have been checked against the sizes.
             unsafe {
-                match self.conv.plan {
-                    Plan::Winograd => {
-                        winograd::run(self.isa, self.algorithm(sizes), self.conv, operands, out)
-                    }
-                    Plan::Direct => direct::run(self.isa, self.conv, operands, out),
+                match algorithm {
+                    Some(algorithm) => winograd::run(self.isa, algorithm, self.conv, operands, out),
+                    None => direct::run(self.isa, self.conv, operands, out),
                 }
             }
         };
@@ -220,9 +225,10 @@ impl Conv2dOp<'_> {
         })
     }
 
-    fn algorithm(&self, sizes: Sizes) -> Algorithm {
-        let by_size = || Algorithm::choose(sizes.output);
-        self.algorithm.unwrap_or_else(by_size)
+    /// The algorithm of a layer that is planned for Winograd's method.
+    fn algorithm(&self, sizes: Sizes) -> Option<Algorithm> {
+        let by_size = || Algorithm::choose(sizes.source, sizes.input);
+        (self.conv.plan == Plan::Winograd).then(|| self.algorithm.unwrap_or_else(by_size))
     }
 
     /// Bias and row bias together, for each row.

@@ -12,18 +12,31 @@ pub(super) enum Plan {
     Direct,
 }
 
-/// F(m x m, 3x3): m x m results from tiles of m + 2.
+/// How Winograd's method cuts a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
+    /// F(2x2, 3x3): 2x2 results from tiles of 4x4.
     F2,
+    /// F(4x4, 3x3)
     F4,
+    /// F(5x5, 2x2) on a picture that is doubled on the way, for each of the four results beside a pixel.
+    Doubled,
 }
 
 impl Algorithm {
-    /// For pictures of `size` (h, w): F(4x4) needs 2.25 multiplications a pixel instead of 4, unless its tiles are
-    /// mostly outside of the picture.
-    pub(super) fn choose((h, w): (usize, usize)) -> Self {
-        if h <= 2 && w <= 2 { Self::F2 } else { Self::F4 }
+    /// For pictures of `input` (h, w), enlarged from `source`: F(4x4) needs 2.25 multiplications a pixel instead of 4,
+    /// unless its tiles are mostly outside of the picture; doubled pictures need 1.44, but transform four times as many
+    /// weights, which takes some tiles to pay.
+    pub(super) fn choose(source: (usize, usize), input: (usize, usize)) -> Self {
+        let tiles = |m: usize, (h, w): (usize, usize)| h.div_ceil(m) * w.div_ceil(m);
+        let doubled = input == (2 * source.0, 2 * source.1);
+        if input.0 <= 2 && input.1 <= 2 {
+            Self::F2
+        } else if doubled && 10 * 4 * tiles(5, (source.0 + 1, source.1 + 1)) <= 9 * tiles(4, input) {
+            Self::Doubled
+        } else {
+            Self::F4
+        }
     }
 }
 

@@ -168,6 +168,58 @@ fn what_surrounds_a_convolution_equals_the_same_steps_one_by_one() {
     }
 }
 
+#[test]
+fn a_doubled_picture_equals_one_that_is_enlarged_first() {
+    let way = (Plan::Winograd, Some(Algorithm::Doubled));
+    for isa in Isa::available() {
+        for (b, h, w, ci, co) in [
+            (1, 1, 1, 1, 1),
+            (2, 4, 5, 20, 33),
+            (1, 6, 11, 130, 16),
+            (3, 14, 10, 17, 40),
+        ] {
+            let (x, weight, bias) = (
+                noise(&[b, h, w, ci], 1),
+                noise(&[co, ci, 3, 3], 2),
+                noise(&[co], 3),
+            );
+            let residual = noise(&[b, 2 * h, 2 * w, co], 4);
+            let around = Around {
+                upsample: Some((2 * h, 2 * w)),
+                residual: Some(&residual),
+                ..Around::default()
+            };
+            let found = forward((&planned(way, &weight, &bias), way), isa, &x, around);
+            let plain = reference(&nearest(&x, 2 * h, 2 * w), &weight, &bias, SAME);
+            let expected: Vec<f64> = plain.iter().zip(wide(&residual)).map(|(a, b)| a + b).collect();
+            assert_near(&format!("{isa} {:?}", x.dims()), &found, &expected, 6e-6);
+        }
+    }
+}
+
+#[test]
+fn a_row_of_doubled_pictures_does_not_depend_on_its_neighbours_or_on_threads() {
+    let conv = Conv2d::new(&noise(&[40, 70, 3, 3], 1), &noise(&[40], 2), 1, Padding::SAME).unwrap();
+    let x = noise(&[3, 34, 30, 70], 3);
+    let around = Around {
+        upsample: Some((68, 60)),
+        ..Around::default()
+    };
+    let whole = conv.forward(&x, around).unwrap();
+    for i in 0..3 {
+        assert_same(
+            "row",
+            &row(&whole, i),
+            &conv.forward(&row(&x, i), around).unwrap(),
+        );
+    }
+    assert_same(
+        "threads",
+        &whole,
+        &on_threads(3, || conv.forward(&x, around).unwrap()),
+    );
+}
+
 fn nearest(x: &Tensor, h: usize, w: usize) -> Tensor {
     let turned = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
     let enlarged = turned.upsample_nearest2d(h, w).unwrap();
@@ -213,8 +265,12 @@ fn the_plan_depends_on_the_layer_and_the_picture_only() {
     assert_eq!(Plan::choose(320, 1, Padding::SAME), Plan::Winograd);
     assert_eq!(Plan::choose(320, 2, Padding::SAME), Plan::Direct);
     assert_eq!(Plan::choose(4, 1, Padding::SAME), Plan::Direct);
-    assert_eq!(Algorithm::choose((2, 2)), Algorithm::F2);
-    assert_eq!(Algorithm::choose((1, 3)), Algorithm::F4);
+    assert_eq!(Algorithm::choose((2, 2), (2, 2)), Algorithm::F2);
+    assert_eq!(Algorithm::choose((1, 1), (2, 2)), Algorithm::F2);
+    assert_eq!(Algorithm::choose((1, 3), (1, 3)), Algorithm::F4);
+    assert_eq!(Algorithm::choose((8, 8), (16, 16)), Algorithm::F4);
+    assert_eq!(Algorithm::choose((32, 32), (64, 64)), Algorithm::Doubled);
+    assert_eq!(Algorithm::choose((32, 32), (64, 63)), Algorithm::F4);
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod weights;
 use rayon::prelude::*;
 
 use self::output::OutputTask;
-use self::transform::{F2, F4, Transform};
+use self::transform::{Doubled, F2, F4, Transform};
 use super::plan::Algorithm;
 use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{Shared, with_scratch};
@@ -56,6 +56,7 @@ pub(super) unsafe fn run(
         match algorithm {
             Algorithm::F2 => convolve::<F2, 4, 2>(isa, conv, operands, out),
             Algorithm::F4 => convolve::<F4, 6, 4>(isa, conv, operands, out),
+            Algorithm::Doubled => convolve::<Doubled, 6, 5>(isa, conv, operands, out),
         }
     }
 }
@@ -69,11 +70,13 @@ struct Tiling {
 }
 
 impl Tiling {
-    fn new(sizes: Sizes, m: usize) -> Self {
+    /// Tiles of m x m results in each of `phases` x `phases` phases. A tile's results of a later phase begin one pixel
+    /// before those of the first, so there is one more to cover.
+    fn new(sizes: Sizes, m: usize, phases: usize) -> Self {
         Self {
             sizes,
-            down: sizes.output.0.div_ceil(m),
-            across: sizes.output.1.div_ceil(m),
+            down: (sizes.input.0 + phases - 1).div_ceil(m),
+            across: (sizes.input.1 + phases - 1).div_ceil(m),
         }
     }
 
@@ -94,7 +97,7 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     operands: Operands<'_>,
     out: *mut f32,
 ) {
-    let tiling = Tiling::new(operands.sizes, M);
+    let tiling = Tiling::new(operands.sizes, M, T::WEIGHTS.len());
     let blocks = conv.inputs.div_ceil(CHANNELS);
     let per_tile = A * A * blocks * CHANNELS;
     let skew = A * A * blocks * SKEW;
@@ -130,9 +133,11 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
     let groups = panels.div_ceil(PANELS);
     let most = pieces::even(chunk.count, TILES, isa.rows());
     let (transformed, out) = (Shared::new(transformed), Shared::new(out));
-    (0..chunk.count.div_ceil(most) * groups)
+    let phases = T::WEIGHTS.len();
+    (0..chunk.count.div_ceil(most) * groups * phases * phases)
         .into_par_iter()
         .for_each(|task| {
+            let (task, phase) = (task / phases / phases, (task / phases % phases, task % phases));
             let (tile, panel) = (task / groups * most, task % groups * PANELS);
             let tiles = most.min(chunk.count - tile);
             let panels = PANELS.min(panels - panel);
@@ -150,6 +155,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
                     chunk_tiles: chunk.count,
                     tiles: (tile, tiles),
                     panels: (panel, panels),
+                    phase,
                     sums: scratch,
                     u,
                     raw,
@@ -161,6 +167,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
                     tiling: chunk.tiling,
                     tiles: (chunk.first + tile, tiles),
                     panels: (panel, panels),
+                    phase,
                     sums: scratch,
                     out: out.get(),
                     transform: std::marker::PhantomData,
@@ -177,6 +184,8 @@ struct Products<'a, T, const A: usize, const M: usize> {
     chunk_tiles: usize,
     tiles: (usize, usize),
     panels: (usize, usize),
+    /// Down and across.
+    phase: (usize, usize),
     /// \[position\]\[panel\]\[tile\]\[16\]
     sums: *mut f32,
     u: *mut f32,
@@ -203,7 +212,8 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_,
                 for line in (0..A).step_by(weights::LINES) {
                     for panel in 0..panels {
                         let u = self.u.add(panel * weights::LINES * A * weights::POSITION);
-                        weights::transform::<S, T, A, M>(s, taps.add(panel * next_taps), (line, channels), u);
+                        let taps = taps.add(panel * next_taps);
+                        weights::transform::<S, T, A, M>(s, taps, channels, (line, self.phase), u);
                     }
                     for position in line * A..(line + weights::LINES) * A {
                         self.prefetch(s, start + CHANNELS, (position, A * A));

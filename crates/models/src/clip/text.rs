@@ -2,7 +2,7 @@
 
 use candle_core::{DType, IndexOp, Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Activation, LayerNorm, Linear, Mask, attend};
+use pentimento_kernels::{Activation, LayerNorm, Linear, Mask, attend, on_pool};
 
 use super::config::{ClipTextConfig, HiddenAct};
 use crate::ModelError;
@@ -76,7 +76,7 @@ impl ClipText {
                 expected: format!("(B, 1 to {})", self.config.max_position_embeddings),
             });
         }
-        self.encode(ids, most - clip_skip).during("encoding a prompt")
+        on_pool(|| self.encode(ids, most - clip_skip)).during("encoding a prompt")
     }
 
     fn encode(&self, ids: &Tensor, layers: usize) -> Result<Tensor> {

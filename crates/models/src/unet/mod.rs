@@ -9,7 +9,7 @@ mod time_embedding;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Around, Conv2d, GroupNorm, channels_first, channels_last};
+use pentimento_kernels::{Around, Conv2d, GroupNorm, channels_first, channels_last, on_pool};
 
 pub use self::config::UNetConfig;
 pub use self::time_embedding::guidance_embedding;
@@ -94,7 +94,7 @@ impl UNet {
     /// When an input's shape does not fit the configuration, or a guidance embedding comes to a network without one.
     pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<Tensor, ModelError> {
         self.check(input)?;
-        self.predict(input).during("predicting noise")
+        on_pool(|| self.predict(input)).during("predicting noise")
     }
 
     fn check(&self, input: UNetInput<'_>) -> std::result::Result<(), ModelError> {

@@ -9,7 +9,7 @@ mod encoder;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Activation, Linear, channels_first, channels_last};
+use pentimento_kernels::{Activation, Linear, channels_first, channels_last, on_pool};
 
 pub use self::config::VaeConfig;
 
@@ -82,7 +82,7 @@ impl Vae {
                 None => moments,
             })
         };
-        row_by_row(x, encode).during("encoding a picture")
+        on_pool(|| row_by_row(x, encode)).during("encoding a picture")
     }
 
     /// Pictures (B, 3, H, W), about -1..1, of latents `z` (B, latent channels, h, w) that the caller has divided by
@@ -107,7 +107,7 @@ impl Vae {
             };
             channels_first(&self.decoder.forward(&z)?)
         };
-        row_by_row(z, decode).during("decoding a picture")
+        on_pool(|| row_by_row(z, decode)).during("decoding a picture")
     }
 }
 

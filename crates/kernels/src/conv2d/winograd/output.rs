@@ -12,6 +12,8 @@ pub(super) struct OutputTask<'a, T, const A: usize, const M: usize> {
     pub(super) tiling: Tiling,
     pub(super) tiles: (usize, usize),
     pub(super) panels: (usize, usize),
+    /// Down and across.
+    pub(super) phase: (usize, usize),
     /// \[position\]\[panel\]\[tile\]\[16\]
     pub(super) sums: *const f32,
     pub(super) out: *mut f32,
@@ -64,12 +66,20 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
         }
         let width = S::LANES.min(outputs - column);
         let (row, line, across) = self.tiling.place(tile);
-        let (h, w) = self.tiling.sizes.output;
+        let (h, w) = self.tiling.sizes.input;
+        let phases = T::WEIGHTS.len();
         // SAFETY: the bias has as many columns as are packed.
         let bias = unsafe { s.load(self.operands.biases_of(row).as_ptr().add(column)) };
-        for (i, half) in down.into_iter().enumerate().take(h - line * M) {
-            for (j, pixel) in T::output(s, half).into_iter().enumerate().take(w - across * M) {
-                let at = ((row * h + line * M + i) * w + across * M + j) * outputs + column;
+        for (i, half) in down.into_iter().enumerate() {
+            let Some(line) = inside(line * M + i, self.phase.0, h) else {
+                continue;
+            };
+            for (j, pixel) in T::output(s, half).into_iter().enumerate() {
+                let Some(across) = inside(across * M + j, self.phase.1, w) else {
+                    continue;
+                };
+                let (y, x) = (phases * line + self.phase.0, phases * across + self.phase.1);
+                let at = ((row * phases * h + y) * phases * w + x) * outputs + column;
                 let mut y = s.add(pixel, bias);
                 let residual = self.operands.residual.map(|residual| &residual[at..at + width]);
                 // SAFETY: the pixel is in the picture, so `width` numbers at `at` are in the result.
@@ -93,4 +103,11 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
             }
         }
     }
+}
+
+/// The input pixel beside which result `number` of phase `phase` lies, if there is one.
+#[inline(always)]
+fn inside(number: usize, phase: usize, size: usize) -> Option<usize> {
+    let pixel = number.wrapping_sub(phase);
+    if pixel < size { Some(pixel) } else { None }
 }

@@ -1,15 +1,16 @@
-//! The constants of F(2x2, 3x3) and F(4x4, 3x3) (Lavin and Gray, 2016, section 4), one dimension at a time.
+//! The constants of F(2x2, 3x3), F(4x4, 3x3) and F(5x5, 2x2) (Lavin and Gray, 2016, section 4), one dimension at a time.
 
 use crate::simd::Simd;
 
-/// M results of a 3-tap filter from A = M + 2 inputs by A multiplications.
+/// M results of a short filter from A inputs by A multiplications.
 pub(super) trait Transform<const A: usize, const M: usize>: Send + Sync {
+    /// G for three taps, once for each phase: the results between two pixels of the input, of which there are two where
+    /// the picture is doubled on the way.
+    const WEIGHTS: &'static [[[f32; 3]; A]];
     /// Bᵀ d
     fn input<S: Simd>(s: S, d: [S::V; A]) -> [S::V; A];
-    /// G
-    const WEIGHTS: [[f32; 3]; A];
     /// G g
-    fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; A];
+    fn weights<S: Simd>(s: S, phase: usize, g: [S::V; 3]) -> [S::V; A];
     /// Aᵀ m
     fn output<S: Simd>(s: S, m: [S::V; A]) -> [S::V; M];
 }
@@ -27,12 +28,12 @@ fn opposite<S: Simd>(s: S, line: [f32; 3], g: [S::V; 3]) -> [S::V; 2] {
 pub(super) struct F2;
 
 impl Transform<4, 2> for F2 {
-    const WEIGHTS: [[f32; 3]; 4] = [
+    const WEIGHTS: &'static [[[f32; 3]; 4]] = &[[
         [1.0, 0.0, 0.0],
         [0.5, 0.5, 0.5],
         [0.5, -0.5, 0.5],
         [0.0, 0.0, 1.0],
-    ];
+    ]];
 
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 4]) -> [S::V; 4] {
@@ -45,8 +46,8 @@ impl Transform<4, 2> for F2 {
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 4] {
-        let [plus, minus] = opposite(s, Self::WEIGHTS[1], g);
+    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 4] {
+        let [plus, minus] = opposite(s, Self::WEIGHTS[0][1], g);
         [g[0], plus, minus, g[2]]
     }
 
@@ -79,14 +80,14 @@ const NA: f32 = 2.0 * A2 * (A2 - B2);
 const NB: f32 = 2.0 * B2 * (B2 - A2);
 
 impl Transform<6, 4> for F4 {
-    const WEIGHTS: [[f32; 3]; 6] = [
+    const WEIGHTS: &'static [[[f32; 3]; 6]] = &[[
         [1.0 / N0, 0.0, 0.0],
         [1.0 / NA, A1 / NA, A2 / NA],
         [1.0 / NA, -A1 / NA, A2 / NA],
         [1.0 / NB, B1 / NB, B2 / NB],
         [1.0 / NB, -B1 / NB, B2 / NB],
         [0.0, 0.0, 1.0],
-    ];
+    ]];
 
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
@@ -107,10 +108,10 @@ impl Transform<6, 4> for F4 {
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 6] {
-        let [plus_a, minus_a] = opposite(s, Self::WEIGHTS[1], g);
-        let [plus_b, minus_b] = opposite(s, Self::WEIGHTS[3], g);
-        let first = s.mul(g[0], s.splat(Self::WEIGHTS[0][0]));
+    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 6] {
+        let [plus_a, minus_a] = opposite(s, Self::WEIGHTS[0][1], g);
+        let [plus_b, minus_b] = opposite(s, Self::WEIGHTS[0][3], g);
+        let first = s.mul(g[0], s.splat(Self::WEIGHTS[0][0][0]));
         [first, plus_a, minus_a, plus_b, minus_b, g[2]]
     }
 
@@ -123,6 +124,76 @@ impl Transform<6, 4> for F4 {
             s.fma(s.splat(A1), odd_a, s.mul(s.splat(B1), odd_b)),
             s.fma(s.splat(A2), even_a, s.mul(s.splat(B2), even_b)),
             s.fma(s.splat(A3), odd_a, s.fma(s.splat(B3), odd_b, m[5])),
+        ]
+    }
+}
+
+const A4: f32 = A2 * A2;
+const B4: f32 = B2 * B2;
+
+/// A picture that is doubled by its nearest neighbours and then convolved: of the three taps two lie on the same pixel of
+/// the small picture, so each result is one of two taps there, and five of them come from the six multiplications that
+/// make four of three taps. 1.44 multiplications for each pixel of the result instead of 2.25.
+///
+/// The phases are the even results, of the pixel before and the pixel itself, and the odd ones, of the pixel itself and
+/// the one after. Points and Bᵀ are those of [`F4`].
+#[derive(Debug)]
+pub(super) struct Doubled;
+
+impl Transform<6, 5> for Doubled {
+    const WEIGHTS: &'static [[[f32; 3]; 6]] = &[
+        [
+            [1.0 / N0, 0.0, 0.0],
+            [1.0 / NA, A1 / NA, A1 / NA],
+            [1.0 / NA, -A1 / NA, -A1 / NA],
+            [1.0 / NB, B1 / NB, B1 / NB],
+            [1.0 / NB, -B1 / NB, -B1 / NB],
+            [0.0, 1.0, 1.0],
+        ],
+        [
+            [1.0 / N0, 1.0 / N0, 0.0],
+            [1.0 / NA, 1.0 / NA, A1 / NA],
+            [1.0 / NA, 1.0 / NA, -A1 / NA],
+            [1.0 / NB, 1.0 / NB, B1 / NB],
+            [1.0 / NB, 1.0 / NB, -B1 / NB],
+            [0.0, 0.0, 1.0],
+        ],
+    ];
+
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
+        F4::input(s, d)
+    }
+
+    #[inline(always)]
+    fn weights<S: Simd>(s: S, phase: usize, g: [S::V; 3]) -> [S::V; 6] {
+        let (before, after) = if phase == 0 {
+            (g[0], s.add(g[1], g[2]))
+        } else {
+            (s.add(g[0], g[1]), g[2])
+        };
+        let (even_a, odd_a) = (s.mul(before, s.splat(1.0 / NA)), s.mul(after, s.splat(A1 / NA)));
+        let (even_b, odd_b) = (s.mul(before, s.splat(1.0 / NB)), s.mul(after, s.splat(B1 / NB)));
+        [
+            s.mul(before, s.splat(1.0 / N0)),
+            s.add(even_a, odd_a),
+            s.sub(even_a, odd_a),
+            s.add(even_b, odd_b),
+            s.sub(even_b, odd_b),
+            after,
+        ]
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::V; 6]) -> [S::V; 5] {
+        let (even_a, odd_a) = (s.add(m[1], m[2]), s.sub(m[1], m[2]));
+        let (even_b, odd_b) = (s.add(m[3], m[4]), s.sub(m[3], m[4]));
+        [
+            s.add(m[0], s.add(even_a, even_b)),
+            s.fma(s.splat(A1), odd_a, s.mul(s.splat(B1), odd_b)),
+            s.fma(s.splat(A2), even_a, s.mul(s.splat(B2), even_b)),
+            s.fma(s.splat(A3), odd_a, s.mul(s.splat(B3), odd_b)),
+            s.fma(s.splat(A4), even_a, s.fma(s.splat(B4), even_b, m[5])),
         ]
     }
 }

@@ -13,7 +13,7 @@ pub(super) const POSITION: usize = CHANNELS * PANEL + SKEW;
 /// Lines of positions that are transformed together, so that weights are read half as often.
 pub(super) const LINES: usize = 2;
 
-/// The positions of lines `line` and `line + 1` of one panel. `taps`: \[channel\]\[9\]\[16\]; `u`:
+/// The positions of lines `line` and `line + 1` of one panel, for the phases (down, across) of the result. `taps`: \[channel\]\[9\]\[16\]; `u`:
 /// \[position\]\[CHANNELS\]\[16\], positions [`POSITION`] apart.
 ///
 /// # Safety
@@ -22,10 +22,16 @@ pub(super) const LINES: usize = 2;
 pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, const M: usize>(
     s: S,
     taps: *const f32,
-    (line, channels): (usize, usize),
+    channels: usize,
+    (line, phase): (usize, (usize, usize)),
     u: *mut f32,
 ) {
-    let lines: [_; LINES] = std::array::from_fn(|i| T::WEIGHTS[line + i].map(|g| s.splat(g)));
+    let mut lines = [[s.splat(0.0); 3]; LINES];
+    for (by, line) in lines.iter_mut().zip(&T::WEIGHTS[phase.0][line..line + LINES]) {
+        for (by, g) in by.iter_mut().zip(line) {
+            *by = s.splat(*g);
+        }
+    }
     for channel in 0..channels {
         for lane in (0..PANEL).step_by(S::LANES) {
             // SAFETY: vouched for by the caller.
@@ -42,7 +48,7 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
                     }
                 }
                 for (i, row) in down.into_iter().enumerate() {
-                    for (j, v) in T::weights(s, row).into_iter().enumerate() {
+                    for (j, v) in T::weights(s, phase.1, row).into_iter().enumerate() {
                         s.store(u.add((i * A + j) * POSITION), v);
                     }
                 }
