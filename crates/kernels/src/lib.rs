@@ -32,6 +32,8 @@ mod tome;
 mod values;
 
 pub use attention::{Mask, attend};
+#[doc(hidden)]
+pub use conv2d::multiplications;
 pub use conv2d::{Around, Conv2d, Padding};
 pub use isa::Isa;
 pub use layout::{channels_first, channels_last, join_channels};

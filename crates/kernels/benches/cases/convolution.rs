@@ -1,7 +1,7 @@
 //! 3x3 convolutions of the UNet and of the VAE.
 
 use candle_core::{DType, Tensor};
-use pentimento_kernels::{Around, Conv2d, Padding};
+use pentimento_kernels::{Around, Conv2d, Padding, multiplications};
 
 use super::{Case, Make, Work, f32s, noise, run};
 
@@ -85,11 +85,7 @@ impl Layer {
             shape: self.to_string(),
             work: Work {
                 direct,
-                done: if self.is_transformed() {
-                    self.products()
-                } else {
-                    direct
-                },
+                done: 2 * self.batch * self.multiplications(),
                 bytes: f32s(picture + pixels * self.outputs + self.outputs) + weights,
             },
             ours: self.ours(),
@@ -106,15 +102,11 @@ impl Layer {
         }
     }
 
-    /// As `conv2d/plan.rs` decides.
-    const fn is_transformed(self) -> bool {
-        self.stride == 1 && self.inputs >= 16
-    }
-
-    /// Winograd's F(4x4): 36 products a tile of 16 pixels.
-    const fn products(self) -> usize {
-        let across = self.output().div_ceil(4);
-        2 * 36 * self.batch * across * across * self.inputs * self.outputs
+    /// Of one picture.
+    fn multiplications(self) -> usize {
+        let side = if self.upsample { 2 * self.side } else { self.side };
+        let channels = (self.inputs, self.outputs);
+        multiplications(channels, self.stride, (self.side, self.side), (side, side))
     }
 
     fn ours(self) -> Make {

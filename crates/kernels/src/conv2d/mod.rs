@@ -9,6 +9,8 @@ mod winograd;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
+#[doc(hidden)]
+pub use self::plan::multiplications;
 use self::plan::{Algorithm, Plan};
 use crate::buffer::written;
 use crate::isa::Isa;

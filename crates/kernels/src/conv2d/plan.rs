@@ -28,16 +28,42 @@ impl Algorithm {
     /// unless its tiles are mostly outside of the picture; doubled pictures need 1.44, but transform four times as many
     /// weights, which takes some tiles to pay.
     pub(super) fn choose(source: (usize, usize), input: (usize, usize)) -> Self {
-        let tiles = |m: usize, (h, w): (usize, usize)| h.div_ceil(m) * w.div_ceil(m);
         let doubled = input == (2 * source.0, 2 * source.1);
+        let products = |algorithm: Self| algorithm.products(source, input);
         if input.0 <= 2 && input.1 <= 2 {
             Self::F2
-        } else if doubled && 10 * 4 * tiles(5, (source.0 + 1, source.1 + 1)) <= 9 * tiles(4, input) {
+        } else if doubled && 10 * products(Self::Doubled) <= 9 * products(Self::F4) {
             Self::Doubled
         } else {
             Self::F4
         }
     }
+
+    /// Multiplications for each pair of an input and an output channel.
+    fn products(self, source: (usize, usize), input: (usize, usize)) -> usize {
+        let tiles = |m: usize, (h, w): (usize, usize)| h.div_ceil(m) * w.div_ceil(m);
+        match self {
+            Self::F2 => 16 * tiles(2, input),
+            Self::F4 => 36 * tiles(4, input),
+            Self::Doubled => 4 * 36 * tiles(5, (source.0 + 1, source.1 + 1)),
+        }
+    }
+}
+
+/// Multiplications of a convolution of a picture (h, w) as they are done here, fewer than by definition where Winograd's
+/// method is used; for benchmarks. `enlarged` is the picture's size after upsampling, the same without.
+#[must_use]
+pub fn multiplications(
+    (inputs, outputs): (usize, usize),
+    stride: usize,
+    source: (usize, usize),
+    enlarged: (usize, usize),
+) -> usize {
+    let per_pair = match Plan::choose(inputs, stride, Padding::SAME) {
+        Plan::Winograd => Algorithm::choose(source, enlarged).products(source, enlarged),
+        Plan::Direct => 9 * enlarged.0.div_ceil(stride) * enlarged.1.div_ceil(stride),
+    };
+    per_pair * inputs * outputs
 }
 
 /// Fewer input channels than this leave the transforms without enough multiplications to save.

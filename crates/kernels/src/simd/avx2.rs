@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::tile::compiled;
-use super::{Simd, Tile};
+use super::{Product, Simd};
 
 /// Proof that the machine has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +86,7 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    unsafe fn tile(self, tile: Tile<'_>) {
-        op!(tile_of(self, tile));
+    unsafe fn tiles(self, product: Product, rows: usize) {
+        op!(tiles_of(self, product, rows));
     }
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::tile::compiled;
-use super::{Simd, Tile};
+use super::{Product, Simd};
 
 /// Proof that the machine has AVX-512 F.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +77,7 @@ impl Simd for Avx512 {
         op!(_mm512_reduce_max_ps(v))
     }
     #[inline(always)]
-    unsafe fn tile(self, tile: Tile<'_>) {
-        op!(tile_of(self, tile));
+    unsafe fn tiles(self, product: Product, rows: usize) {
+        op!(tiles_of(self, product, rows));
     }
 }

@@ -38,32 +38,6 @@ pub(crate) use self::product::{Product, Rows};
 /// Columns of a packed panel of weights, the same for every instruction set, so that packing does not depend on it.
 pub(crate) const PANEL: usize = 16;
 
-/// The most rows that any instruction set multiplies with a panel at once.
-pub(crate) const MAX_ROWS: usize = 12;
-
-/// The operands of one tile: `rows` rows of C (+)= A · W, with W one packed panel or two.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tile<'a> {
-    /// Rows of A, each of `k` numbers that lie `step` apart; those beyond the tile's rows are not read.
-    pub(crate) a: &'a [*const f32; MAX_ROWS],
-    pub(crate) step: usize,
-    /// How many of them: 1 to [`Simd::ROWS`].
-    pub(crate) rows: usize,
-    /// Length of the inner dimension.
-    pub(crate) k: usize,
-    /// How many panels: 1 to [`Simd::PANELS`].
-    pub(crate) panels: usize,
-    /// k x 16 numbers for each panel, `next_w` from one panel to the next.
-    pub(crate) w: *const f32,
-    pub(crate) next_w: usize,
-    /// `rows` x 16 numbers, `stride` apart, for each panel, `next_c` from one panel to the next.
-    pub(crate) c: *mut f32,
-    pub(crate) stride: usize,
-    pub(crate) next_c: usize,
-    /// Whether the product is added to what C holds.
-    pub(crate) accumulate: bool,
-}
-
 /// One instruction set.
 pub(crate) trait Simd: Copy + Send + Sync {
     /// Numbers in a vector; divides [`PANEL`].
@@ -120,12 +94,13 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Largest of the lanes.
     fn largest(self, v: Self::V) -> f32;
 
-    /// One tile of a matrix product. Every element is one chain of multiply-adds in the order of k, whatever the
-    /// number of rows, so a row's result does not depend on its neighbours.
+    /// A product of at most [`Simd::PANELS`] panels, tile by tile of `rows` rows, 1 to [`Simd::ROWS`], which divides the
+    /// number of rows. Every element is one chain of multiply-adds in the order of k, whatever the number of rows, so a
+    /// row's result does not depend on its neighbours.
     ///
     /// # Safety
-    /// The pointers of `tile` are valid for the sizes that it states.
-    unsafe fn tile(self, tile: Tile<'_>);
+    /// The pointers of `product` are valid for the sizes that it states.
+    unsafe fn tiles(self, product: Product, rows: usize);
 }
 
 /// Work that is compiled once for every instruction set.

@@ -4,7 +4,7 @@
 use std::arch::aarch64::*;
 
 use super::tile::compiled;
-use super::{Simd, Tile};
+use super::{Product, Simd};
 
 /// Proof that the machine has NEON.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,7 @@ impl Simd for Neon {
         op!(vmaxvq_f32(vmaxq_f32(v[0], v[1])))
     }
     #[inline(always)]
-    unsafe fn tile(self, tile: Tile<'_>) {
-        op!(tile_of(self, tile));
+    unsafe fn tiles(self, product: Product, rows: usize) {
+        op!(tiles_of(self, product, rows));
     }
 }

@@ -1,7 +1,7 @@
 //! No instruction set in particular: arrays of eight, which the compiler turns into what the target has.
 
 use super::tile::compiled;
-use super::{Simd, Tile};
+use super::{Product, Simd};
 
 /// Always there.
 #[derive(Clone, Copy, Debug)]
@@ -103,8 +103,8 @@ impl Simd for Portable {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
     #[inline(always)]
-    unsafe fn tile(self, tile: Tile<'_>) {
+    unsafe fn tiles(self, product: Product, rows: usize) {
         // SAFETY: vouched for by the caller.
-        unsafe { tile_of(self, tile) }
+        unsafe { tiles_of(self, product, rows) }
     }
 }

@@ -1,6 +1,6 @@
 //! A matrix product of any size, cut into the tiles that an instruction set multiplies at once.
 
-use super::{MAX_ROWS, Simd, Tile};
+use super::Simd;
 
 /// Rows of the left operand, `stride` numbers apart, each of numbers that lie `step` apart.
 #[derive(Clone, Copy, Debug)]
@@ -46,33 +46,27 @@ impl Product {
     /// The pointers are valid for the sizes that are stated.
     #[inline(always)]
     pub(crate) unsafe fn run<S: Simd>(self, s: S) {
+        let whole = self.a.count / S::ROWS * S::ROWS;
+        let rest = self.a.count - whole;
         let mut panel = 0;
         while panel < self.panels {
             let panels = S::PANELS.min(self.panels - panel);
-            let mut row = 0;
-            while row < self.a.count {
-                let rows = S::ROWS.min(self.a.count - row);
-                let mut a = [self.a.first; MAX_ROWS];
+            // Whole tiles, then one of the rows that are left.
+            for (start, count, rows) in [(0, whole, S::ROWS), (whole, rest, rest)] {
+                if count == 0 {
+                    continue;
+                }
                 // SAFETY: these rows and panels are among those that the caller vouches for.
                 unsafe {
-                    for (i, a) in a.iter_mut().enumerate().take(rows) {
-                        *a = self.a.first.add((row + i) * self.a.stride);
-                    }
-                    s.tile(Tile {
-                        a: &a,
-                        step: self.a.step,
-                        rows,
-                        k: self.k,
+                    let part = Self {
+                        a: self.a.part(start, count),
                         panels,
                         w: self.w.add(panel * self.next_w),
-                        next_w: self.next_w,
-                        c: self.c.add(panel * self.next_c + row * self.stride),
-                        stride: self.stride,
-                        next_c: self.next_c,
-                        accumulate: self.accumulate,
-                    });
+                        c: self.c.add(panel * self.next_c + start * self.stride),
+                        ..self
+                    };
+                    s.tiles(part, rows);
                 }
-                row += rows;
             }
             panel += panels;
         }

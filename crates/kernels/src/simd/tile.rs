@@ -1,67 +1,83 @@
 //! The body of the matrix kernel, for any instruction set; each set wraps it in functions that enable it.
 
-use super::{PANEL, Simd, Tile};
+use super::{PANEL, Product, Rows, Simd};
 
-/// `R` rows times `N` panels of `P` vectors each (`P` · LANES = 16), all accumulators in registers.
+/// A product whose rows are taken `R` at a time and whose panels are `N`, of `P` vectors each (`P` · LANES = 16): the
+/// sums of `R` rows and all panels in registers.
 ///
 /// # Safety
-/// As [`Simd::tile`], with `R` = `tile.rows` and `N` = `tile.panels`.
+/// As [`Simd::tiles`], with `R` = `rows` and `N` = `product.panels`.
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd, const R: usize, const N: usize, const P: usize>(s: S, tile: Tile<'_>) {
+pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usize>(s: S, product: Product) {
     debug_assert_eq!(P * S::LANES, PANEL);
-    let Tile {
-        a,
-        step,
+    debug_assert!(product.panels == N && product.a.count % R == 0);
+    let Product {
+        a:
+            Rows {
+                mut first,
+                stride: next_a,
+                step,
+                count,
+            },
         k,
         w,
         next_w,
-        c,
+        mut c,
         stride,
         next_c,
         accumulate,
         ..
-    } = tile;
-    let mut acc = [[[s.splat(0.0); P]; N]; R];
-    // SAFETY: the caller vouches for `R` rows of C and A, and k rows of each panel of W, of the sizes read here.
-    unsafe {
-        if accumulate {
-            for (i, row) in acc.iter_mut().enumerate() {
-                for (n, panel) in row.iter_mut().enumerate() {
+    } = product;
+    for _ in 0..count / R {
+        let mut acc = [[[s.splat(0.0); P]; N]; R];
+        // SAFETY: the caller vouches for the rows of C and A, and k rows of each panel of W, of the sizes read here.
+        unsafe {
+            let mut a = [first; R];
+            for (i, a) in a.iter_mut().enumerate() {
+                *a = first.add(i * next_a);
+            }
+            if accumulate {
+                for (i, row) in acc.iter_mut().enumerate() {
+                    for (n, panel) in row.iter_mut().enumerate() {
+                        for (j, v) in panel.iter_mut().enumerate() {
+                            *v = s.load(c.add(i * stride + n * next_c + j * S::LANES));
+                        }
+                    }
+                }
+            }
+            let mut at = 0;
+            for kk in 0..k {
+                let mut weights = [[s.splat(0.0); P]; N];
+                for (n, panel) in weights.iter_mut().enumerate() {
                     for (j, v) in panel.iter_mut().enumerate() {
-                        *v = s.load(c.add(i * stride + n * next_c + j * S::LANES));
+                        *v = s.load(w.add(n * next_w + kk * PANEL + j * S::LANES));
+                    }
+                }
+                for (a, row) in a.iter().zip(&mut acc) {
+                    let x = s.splat(*a.add(at));
+                    for (panel, weights) in row.iter_mut().zip(weights) {
+                        for (v, weight) in panel.iter_mut().zip(weights) {
+                            *v = s.fma(x, weight, *v);
+                        }
+                    }
+                }
+                at += step;
+            }
+            for (i, row) in acc.iter().enumerate() {
+                for (n, panel) in row.iter().enumerate() {
+                    for (j, v) in panel.iter().enumerate() {
+                        s.store(c.add(i * stride + n * next_c + j * S::LANES), *v);
                     }
                 }
             }
-        }
-        let mut at = 0;
-        for kk in 0..k {
-            let mut weights = [[s.splat(0.0); P]; N];
-            for (n, panel) in weights.iter_mut().enumerate() {
-                for (j, v) in panel.iter_mut().enumerate() {
-                    *v = s.load(w.add(n * next_w + kk * PANEL + j * S::LANES));
-                }
-            }
-            for (i, row) in acc.iter_mut().enumerate() {
-                let x = s.splat(*a.get_unchecked(i).add(at));
-                for (panel, weights) in row.iter_mut().zip(weights) {
-                    for (v, weight) in panel.iter_mut().zip(weights) {
-                        *v = s.fma(x, weight, *v);
-                    }
-                }
-            }
-            at += step;
-        }
-        for (i, row) in acc.iter().enumerate() {
-            for (n, panel) in row.iter().enumerate() {
-                for (j, v) in panel.iter().enumerate() {
-                    s.store(c.add(i * stride + n * next_c + j * S::LANES), *v);
-                }
-            }
+            // Beyond the last tile these may point outside of the operands, where nothing is read.
+            first = first.wrapping_add(R * next_a);
+            c = c.wrapping_add(R * stride);
         }
     }
 }
 
-/// Writes what has to be compiled for an instruction set: the dispatcher of [`Simd::tile`] and, where an
+/// Writes what has to be compiled for an instruction set: the dispatcher of [`Simd::tiles`] and, where an
 /// attribute enables the set, `vectorize`, which runs a kernel under it. Given are that attribute, the token, vectors in
 /// a panel, and the shapes (panels: rows) of the tiles that are compiled.
 macro_rules! compiled {
@@ -83,17 +99,17 @@ macro_rules! compiled {
     };
     (@tile $(#[$enable:meta])? $token:ty, $panel:literal, [$($panels:literal: $rows:literal),*]) => {
         #[inline(always)]
-        unsafe fn tile_of(s: $token, tile: crate::simd::Tile<'_>) {
+        unsafe fn tiles_of(s: $token, product: crate::simd::Product, rows: usize) {
             $(#[$enable])?
-            unsafe fn shape<const R: usize, const N: usize>(s: $token, tile: crate::simd::Tile<'_>) {
+            unsafe fn shape<const R: usize, const N: usize>(s: $token, product: crate::simd::Product) {
                 // SAFETY: passed on from the caller.
-                unsafe { crate::simd::tile::tile::<$token, R, N, $panel>(s, tile) }
+                unsafe { crate::simd::tile::tiles::<$token, R, N, $panel>(s, product) }
             }
             // SAFETY: the token proves the instructions; the rest is passed on from the caller.
             unsafe {
-                match (tile.panels, tile.rows) {
-                    $(($panels, $rows) => shape::<$rows, $panels>(s, tile),)*
-                    _ => debug_assert!(false, "a tile of {} by {}", tile.rows, tile.panels),
+                match (product.panels, rows) {
+                    $(($panels, $rows) => shape::<$rows, $panels>(s, product),)*
+                    _ => debug_assert!(false, "a tile of {rows} by {}", product.panels),
                 }
             }
         }
