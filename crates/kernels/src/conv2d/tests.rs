@@ -242,6 +242,32 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
 }
 
 #[test]
+fn a_result_too_large_for_the_caches_has_the_bits_of_a_small_one() {
+    // 64 MiB, from where on results are written past the caches, and a corner of the same picture.
+    let (side, corner) = (1024, 64);
+    let (x, residual) = (noise(&[1, side, side, 16], 1), noise(&[1, side, side, 16], 2));
+    let cut = |x: &Tensor, side: usize| {
+        let part = x.narrow(1, 0, side).unwrap().narrow(2, 0, side).unwrap();
+        part.contiguous().unwrap()
+    };
+    let conv = Conv2d::new(&noise(&[16, 16, 3, 3], 3), &noise(&[16], 4), 1, Padding::SAME).unwrap();
+    let run = |side: usize| {
+        let residual = cut(&residual, side);
+        let around = Around {
+            residual: Some(&residual),
+            ..Around::default()
+        };
+        conv.forward(&cut(&x, side), around).unwrap()
+    };
+    // The corner's last line of pixels has other neighbours.
+    assert_same(
+        "corner",
+        &cut(&run(side), corner - 1),
+        &cut(&run(corner), corner - 1),
+    );
+}
+
+#[test]
 fn half_precision_weights_are_used_exactly() {
     let (x, weight, bias) = (
         noise(&[1, 8, 8, 70], 1),

@@ -39,6 +39,14 @@ impl Simd for Avx512 {
         op!(_mm512_storeu_ps(p, v));
     }
     #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: __m512) {
+        op!(_mm512_stream_ps(p, v));
+    }
+    #[inline(always)]
+    fn fence(self) {
+        op!(_mm_sfence());
+    }
+    #[inline(always)]
     unsafe fn widen_f16(self, p: *const u16) -> __m512 {
         op!(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast())))
     }

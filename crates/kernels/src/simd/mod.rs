@@ -55,6 +55,19 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// `LANES` numbers can be written at `p`.
     unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// As [`Simd::store`], past the caches where the set can do that for whole lines of 64 bytes; for results that are too
+    /// large to be found there later. Followed by [`Simd::fence`].
+    ///
+    /// # Safety
+    /// `LANES` numbers can be written at `p`, which is a multiple of 64.
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: Self::V) {
+        // SAFETY: passed on from the caller.
+        unsafe { self.store(p, v) }
+    }
+    /// Makes what has been streamed visible to other threads.
+    #[inline(always)]
+    fn fence(self) {}
     /// # Safety
     /// `LANES` half-precision numbers can be read at `p`.
     unsafe fn widen_f16(self, p: *const u16) -> Self::V;

@@ -10,7 +10,7 @@ use super::{PANEL, Product, Rows, Simd};
 #[inline(always)]
 pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usize>(s: S, product: Product) {
     debug_assert_eq!(P * S::LANES, PANEL);
-    debug_assert!(product.panels == N && product.a.count % R == 0);
+    debug_assert!(product.panels == N && product.a.count.is_multiple_of(R));
     let Product {
         a:
             Rows {

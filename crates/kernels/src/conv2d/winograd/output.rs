@@ -2,8 +2,17 @@
 
 use super::transform::Transform;
 use super::{SKEW, Tiling};
-use crate::conv2d::{Conv2d, Operands};
+use crate::conv2d::{Conv2d, Operands, Sizes};
 use crate::simd::{Kernel, PANEL, Simd};
+
+/// Numbers of a result that is written past the caches: 64 MiB.
+const STREAMED: usize = 16 << 20;
+
+/// Bytes of a line of a cache.
+const LINE: usize = 64;
+
+/// How many tiles before its turn a tile's residual is asked for.
+const AHEAD: usize = 4;
 
 /// Some tiles and some output panels.
 pub(super) struct OutputTask<'a, T, const A: usize, const M: usize> {
@@ -25,12 +34,16 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let stream = self.exceeds_caches();
         let (first_tile, tiles) = self.tiles;
         let (first_panel, panels) = self.panels;
         let next = panels * tiles * PANEL + SKEW;
-        for panel in 0..panels {
-            let column = (first_panel + panel) * PANEL;
-            for tile in 0..tiles {
+        for tile in 0..tiles {
+            if tile + AHEAD < tiles {
+                self.prefetch_residual(s, first_tile + tile + AHEAD);
+            }
+            for panel in 0..panels {
+                let column = (first_panel + panel) * PANEL;
                 for lane in (0..PANEL).step_by(S::LANES) {
                     // SAFETY: the sums hold these tiles and panels at every position.
                     unsafe {
@@ -45,41 +58,84 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'
                                 row[j] = v;
                             }
                         }
-                        self.write(s, first_tile + tile, column + lane, down);
+                        self.write(s, (first_tile + tile, column + lane), down, stream);
                     }
                 }
             }
+        }
+        if stream {
+            s.fence();
         }
     }
 }
 
 impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M> {
+    /// Whether the result is too large for any cache and made of whole lines, so that it is better written past them:
+    /// a line that is written through the caches is read first.
+    fn exceeds_caches(&self) -> bool {
+        let Sizes { rows, output, .. } = self.tiling.sizes;
+        let outputs = self.conv.outputs;
+        rows * output.0 * output.1 * outputs >= STREAMED
+            && outputs.is_multiple_of(PANEL)
+            && self.out.addr().is_multiple_of(LINE)
+    }
+
+    /// The number of the output pixel at (i, j) of a tile, if it is in the picture.
+    #[inline(always)]
+    fn pixel(&self, tile: usize, i: usize, j: usize) -> Option<usize> {
+        let (row, line, across) = self.tiling.place(tile);
+        let (h, w) = self.tiling.sizes.input;
+        let phases = T::WEIGHTS.len();
+        let line = inside(line * M + i, self.phase.0, h)?;
+        let across = inside(across * M + j, self.phase.1, w)?;
+        let (y, x) = (phases * line + self.phase.0, phases * across + self.phase.1);
+        Some((row * phases * h + y) * phases * w + x)
+    }
+
+    /// Asks for the residual of a tile that follows.
+    #[inline(always)]
+    fn prefetch_residual<S: Simd>(&self, s: S, tile: usize) {
+        let Some(residual) = self.operands.residual else {
+            return;
+        };
+        for i in 0..M {
+            for j in 0..M {
+                if let Some(pixel) = self.pixel(tile, i, j) {
+                    let first = pixel * self.conv.outputs + self.panels.0 * PANEL;
+                    for panel in 0..self.panels.1 {
+                        s.prefetch(residual.as_ptr().wrapping_add(first + panel * PANEL).cast());
+                    }
+                }
+            }
+        }
+    }
+
     /// The second half of the transform, and the pixels of the tile that exist, one vector of channels.
     ///
     /// # Safety
     /// The tile exists, and `column` is a packed column.
     #[inline(always)]
-    unsafe fn write<S: Simd>(&self, s: S, tile: usize, column: usize, down: [[S::V; A]; M]) {
+    unsafe fn write<S: Simd>(
+        &self,
+        s: S,
+        (tile, column): (usize, usize),
+        down: [[S::V; A]; M],
+        stream: bool,
+    ) {
         let outputs = self.conv.outputs;
         if column >= outputs {
             return;
         }
         let width = S::LANES.min(outputs - column);
-        let (row, line, across) = self.tiling.place(tile);
-        let (h, w) = self.tiling.sizes.input;
-        let phases = T::WEIGHTS.len();
+        let (row, ..) = self.tiling.place(tile);
         // SAFETY: the bias has as many columns as are packed.
         let bias = unsafe { s.load(self.operands.biases_of(row).as_ptr().add(column)) };
         for (i, half) in down.into_iter().enumerate() {
-            let Some(line) = inside(line * M + i, self.phase.0, h) else {
-                continue;
-            };
             for (j, pixel) in T::output(s, half).into_iter().enumerate() {
-                let Some(across) = inside(across * M + j, self.phase.1, w) else {
+                let Some(number) = self.pixel(tile, i, j) else {
                     continue;
                 };
-                let (y, x) = (phases * line + self.phase.0, phases * across + self.phase.1);
-                let at = ((row * phases * h + y) * phases * w + x) * outputs + column;
+                let at = number * outputs + column;
                 let mut y = s.add(pixel, bias);
                 let residual = self.operands.residual.map(|residual| &residual[at..at + width]);
                 // SAFETY: the pixel is in the picture, so `width` numbers at `at` are in the result.
@@ -89,7 +145,11 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
                         if let Some(residual) = residual {
                             y = s.add(y, s.load(residual.as_ptr()));
                         }
-                        s.store(out, y);
+                        if stream {
+                            s.stream(out, y);
+                        } else {
+                            s.store(out, y);
+                        }
                     } else {
                         let mut values = [0.0_f32; PANEL];
                         if let Some(residual) = residual {
