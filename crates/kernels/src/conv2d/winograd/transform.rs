@@ -186,12 +186,13 @@ impl Transform<6, 5> for Doubled {
 
     #[inline(always)]
     fn output<S: Simd>(s: S, m: [S::V; 6]) -> [S::V; 5] {
-        let (even_a, odd_a) = (s.add(m[1], m[2]), s.sub(m[1], m[2]));
-        let (even_b, odd_b) = (s.add(m[3], m[4]), s.sub(m[3], m[4]));
+        let [first, second, third, _] = F4::output(s, m);
+        let (odd_a, odd_b) = (s.sub(m[1], m[2]), s.sub(m[3], m[4]));
+        let (even_a, even_b) = (s.add(m[1], m[2]), s.add(m[3], m[4]));
         [
-            s.add(m[0], s.add(even_a, even_b)),
-            s.fma(s.splat(A1), odd_a, s.mul(s.splat(B1), odd_b)),
-            s.fma(s.splat(A2), even_a, s.mul(s.splat(B2), even_b)),
+            first,
+            second,
+            third,
             s.fma(s.splat(A3), odd_a, s.mul(s.splat(B3), odd_b)),
             s.fma(s.splat(A4), even_a, s.fma(s.splat(B4), even_b, m[5])),
         ]
