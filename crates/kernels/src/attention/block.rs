@@ -272,17 +272,11 @@ unsafe fn softmax<S: Simd>(
             let mut sum = [s.splat(0.0); CHAINS];
             for key in (0..whole).step_by(CHAINS) {
                 for (i, sum) in sum.iter_mut().enumerate() {
-                    let score = scores.add((key + i) * PANEL);
-                    let weight = math::exp2_of_negative(s, s.sub(s.load(score), largest));
-                    *sum = s.add(*sum, weight);
-                    s.store(score, weight);
+                    *sum = s.add(*sum, weigh(s, scores.add((key + i) * PANEL), largest));
                 }
             }
             for key in whole..count {
-                let score = scores.add(key * PANEL);
-                let weight = math::exp2_of_negative(s, s.sub(s.load(score), largest));
-                sum[0] = s.add(sum[0], weight);
-                s.store(score, weight);
+                sum[0] = s.add(sum[0], weigh(s, scores.add(key * PANEL), largest));
             }
             let sum = s.add(s.add(sum[0], sum[1]), s.add(sum[2], sum[3]));
             let factor = math::exp2_of_negative(s, s.sub(before, largest));
@@ -294,5 +288,19 @@ unsafe fn softmax<S: Simd>(
                 s.store(value, s.mul(s.load(value), factor));
             }
         }
+    }
+}
+
+/// Turns a vector of scores into weights in its place, and returns them.
+///
+/// # Safety
+/// A vector can be read and written at `score`.
+#[inline(always)]
+unsafe fn weigh<S: Simd>(s: S, score: *mut f32, largest: S::V) -> S::V {
+    // SAFETY: vouched for by the caller.
+    unsafe {
+        let weight = math::exp2_of_negative(s, s.sub(s.load(score), largest));
+        s.store(score, weight);
+        weight
     }
 }

@@ -61,6 +61,9 @@ pub(super) unsafe fn run(
     }
 }
 
+/// Row of the batch, line and column of a tile.
+type Place = (usize, usize, usize);
+
 /// Tiles of all rows of a batch, numbered row by row, line by line.
 #[derive(Clone, Copy, Debug)]
 struct Tiling {
@@ -84,8 +87,7 @@ impl Tiling {
         self.sizes.rows * self.down * self.across
     }
 
-    /// Row of the batch, line and column of tile `number`.
-    fn place(&self, number: usize) -> (usize, usize, usize) {
+    fn place(&self, number: usize) -> Place {
         let line = number / self.across;
         (line / self.down, line % self.down, number % self.across)
     }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::Merge;
 use crate::isa::Isa;
-use crate::testing::{assert_near, assert_same, noise, row, wide};
+use crate::testing::{assert_near, assert_same, noise, on_threads, row, wide};
 
 /// For each token of a row the one that it becomes part of, in f64 and by sorting.
 fn reference(x: &[f64], (h, w): (usize, usize), merged: usize) -> Vec<usize> {
@@ -65,10 +65,8 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
             let x = noise(&[b, h * w, width], 7);
             let what = format!("{isa} {:?} as {h}x{w}", x.dims());
             let merge = Merge::of_with(isa, &x, (h, w), merged).unwrap().unwrap();
-            let (found, back) = (merge.merge(&x).unwrap(), {
-                let averages = merge.merge(&x).unwrap();
-                merge.unmerge(&averages, &(&x * 10.0).unwrap()).unwrap()
-            });
+            let found = merge.merge(&x).unwrap();
+            let back = merge.unmerge(&found, &(&x * 10.0).unwrap()).unwrap();
             let (mut expected, mut expected_back) = (Vec::new(), Vec::new());
             let all = wide(&x);
             for (places, x) in merge.places().zip(all.chunks(h * w * width)) {
@@ -130,8 +128,7 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
         assert_same("unmerged", &row(&whole.0, i), &alone.0);
         assert_same("merged", &row(&whole.1, i), &alone.1);
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    assert_same("threads", &whole.0, &pool.install(|| all(&x)).0);
+    assert_same("threads", &whole.0, &on_threads(3, || all(&x)).0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Aᵀ m A: sums into output pixels, with bias and residual.
 
 use super::transform::Transform;
-use super::{SKEW, Tiling};
+use super::{Place, SKEW, Tiling};
 use crate::conv2d::{Conv2d, Operands, Sizes};
 use crate::simd::{Kernel, PANEL, Simd};
 
@@ -40,8 +40,9 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'
         let next = panels * tiles * PANEL + SKEW;
         for tile in 0..tiles {
             if tile + AHEAD < tiles {
-                self.prefetch_residual(s, first_tile + tile + AHEAD);
+                self.prefetch_residual(s, self.tiling.place(first_tile + tile + AHEAD));
             }
+            let place = self.tiling.place(first_tile + tile);
             for panel in 0..panels {
                 let column = (first_panel + panel) * PANEL;
                 for lane in (0..PANEL).step_by(S::LANES) {
@@ -58,7 +59,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'
                                 row[j] = v;
                             }
                         }
-                        self.write(s, (first_tile + tile, column + lane), down, stream);
+                        self.write(s, (place, column + lane), down, stream);
                     }
                 }
             }
@@ -82,8 +83,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
 
     /// The number of the output pixel at (i, j) of a tile, if it is in the picture.
     #[inline(always)]
-    fn pixel(&self, tile: usize, i: usize, j: usize) -> Option<usize> {
-        let (row, line, across) = self.tiling.place(tile);
+    fn pixel(&self, (row, line, across): Place, i: usize, j: usize) -> Option<usize> {
         let (h, w) = self.tiling.sizes.input;
         let phases = T::WEIGHTS.len();
         let line = inside(line * M + i, self.phase.0, h)?;
@@ -94,13 +94,13 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
 
     /// Asks for the residual of a tile that follows.
     #[inline(always)]
-    fn prefetch_residual<S: Simd>(&self, s: S, tile: usize) {
+    fn prefetch_residual<S: Simd>(&self, s: S, place: Place) {
         let Some(residual) = self.operands.residual else {
             return;
         };
         for i in 0..M {
             for j in 0..M {
-                if let Some(pixel) = self.pixel(tile, i, j) {
+                if let Some(pixel) = self.pixel(place, i, j) {
                     let first = pixel * self.conv.outputs + self.panels.0 * PANEL;
                     for panel in 0..self.panels.1 {
                         s.prefetch(residual.as_ptr().wrapping_add(first + panel * PANEL).cast());
@@ -118,7 +118,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
     unsafe fn write<S: Simd>(
         &self,
         s: S,
-        (tile, column): (usize, usize),
+        (place, column): (Place, usize),
         down: [[S::V; A]; M],
         stream: bool,
     ) {
@@ -127,12 +127,12 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
             return;
         }
         let width = S::LANES.min(outputs - column);
-        let (row, ..) = self.tiling.place(tile);
+        let (row, ..) = place;
         // SAFETY: the bias has as many columns as are packed.
         let bias = unsafe { s.load(self.operands.biases_of(row).as_ptr().add(column)) };
         for (i, half) in down.into_iter().enumerate() {
             for (j, pixel) in T::output(s, half).into_iter().enumerate() {
-                let Some(number) = self.pixel(tile, i, j) else {
+                let Some(number) = self.pixel(place, i, j) else {
                     continue;
                 };
                 let at = number * outputs + column;
