@@ -2,7 +2,8 @@
 //!
 //! Every layer takes a buffer of up to hundreds of megabytes and gives one back. The system's allocator returns such
 //! buffers to the kernel at once, which then clears their pages again at the next layer: a third of the time of a
-//! picture. jemalloc keeps them for a minute, in huge pages, and gives them back when the server idles.
+//! picture. jemalloc keeps them in huge pages and, when the server idles, gives them back over ten minutes. Over one
+//! minute it would already take the autoencoder's largest buffers away during the seconds for which only the UNet runs.
 
 use tikv_jemallocator::Jemalloc;
 
@@ -12,4 +13,4 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 /// Read by jemalloc before `main`, as a pointer to a C string; a variable `_RJEM_MALLOC_CONF` in the environment overrides it.
 #[expect(unsafe_code, reason = "the name under which jemalloc looks for its options")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-static OPTIONS: &[u8; 72] = b"thp:always,background_thread:true,dirty_decay_ms:60000,muzzy_decay_ms:0\0";
+static OPTIONS: &[u8; 73] = b"thp:always,background_thread:true,dirty_decay_ms:600000,muzzy_decay_ms:0\0";

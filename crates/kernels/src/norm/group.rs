@@ -178,29 +178,52 @@ struct Sums<'a> {
     out: &'a mut [f32],
 }
 
+impl Sums<'_> {
+    /// The channels from `first` on, as many whole blocks of `N` vectors as there are; returns where they end. A channel's
+    /// numbers are summed in the order of the pixels whatever `N` is.
+    #[inline(always)]
+    fn blocks<S: Simd, const N: usize>(&mut self, s: S, mut first: usize) -> usize {
+        while first + N * S::LANES <= self.channels {
+            let mut sums = [s.splat(0.0); N];
+            let mut means = [s.splat(0.0); N];
+            if let Some(from) = self.means {
+                for (i, mean) in means.iter_mut().enumerate() {
+                    // SAFETY: these lanes are channels, each of which has a mean.
+                    *mean = unsafe { s.load(from.as_ptr().add(first + i * S::LANES)) };
+                }
+            }
+            for pixel in self.x.chunks_exact(self.channels) {
+                for (i, (sum, mean)) in sums.iter_mut().zip(means).enumerate() {
+                    // SAFETY: these lanes are channels of the pixel.
+                    let v = unsafe { s.load(pixel.as_ptr().add(first + i * S::LANES)) };
+                    *sum = match self.means {
+                        None => s.add(*sum, v),
+                        Some(_) => {
+                            let d = s.sub(v, mean);
+                            s.fma(d, d, *sum)
+                        }
+                    };
+                }
+            }
+            for (i, sum) in sums.into_iter().enumerate() {
+                // SAFETY: these lanes are channels.
+                unsafe { s.store(self.out.as_mut_ptr().add(first + i * S::LANES), sum) };
+            }
+            first += N * S::LANES;
+        }
+        first
+    }
+}
+
 impl Kernel for Sums<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let whole = self.channels / S::LANES * S::LANES;
-        for lane in (0..whole).step_by(S::LANES) {
-            let mut sum = s.splat(0.0);
-            for pixel in self.x.chunks_exact(self.channels) {
-                // SAFETY: `lane` and the lanes after it are channels.
-                let v = unsafe { s.load(pixel.as_ptr().add(lane)) };
-                sum = match self.means {
-                    None => s.add(sum, v),
-                    Some(means) => {
-                        // SAFETY: as above.
-                        let d = s.sub(v, unsafe { s.load(means.as_ptr().add(lane)) });
-                        s.fma(d, d, sum)
-                    }
-                };
-            }
-            // SAFETY: as above.
-            unsafe { s.store(self.out.as_mut_ptr().add(lane), sum) };
-        }
+    fn run<S: Simd>(mut self, s: S) {
+        // Eight vectors of a pixel at a time, so that memory is read line after line; then four, then one.
+        let mut whole = self.blocks::<S, 8>(s, 0);
+        whole = self.blocks::<S, 4>(s, whole);
+        whole = self.blocks::<S, 1>(s, whole);
         for channel in whole..self.channels {
             let values = self.x.iter().skip(channel).step_by(self.channels);
             self.out[channel] = match self.means {
