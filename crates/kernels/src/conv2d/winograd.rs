@@ -24,8 +24,13 @@ use crate::isa::Isa;
 use crate::pieces;
 use crate::simd::{Kernel, PANEL, Product, Rows, Simd};
 
-/// Input channels whose transformed weights are held at a time.
-pub(super) const CHANNELS: usize = 128;
+/// Input channels whose transformed weights are held at a time where there are many tiles: as many as the second cache
+/// has room for, so that sums are rarely fetched and put back. The number does not change a result.
+const CHANNELS: usize = 128;
+
+/// The same with up to [`FEW_TILES`] tiles, where the transform itself is the work: as many as stay in the first cache.
+const FEW_CHANNELS: usize = 32;
+const FEW_TILES: usize = 16;
 
 /// The most tiles that a task multiplies: their sums, 864 KiB, take most of the second cache, and the more tiles there
 /// are, the more rarely weights are transformed.
@@ -100,8 +105,10 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     out: *mut f32,
 ) {
     let tiling = Tiling::new(operands.sizes, M, T::WEIGHTS.len());
-    let blocks = conv.inputs.div_ceil(CHANNELS);
-    let per_tile = A * A * blocks * CHANNELS;
+    let few = tiling.count() <= FEW_TILES;
+    let block_channels = if few { FEW_CHANNELS } else { CHANNELS };
+    let blocks = conv.inputs.div_ceil(block_channels);
+    let per_tile = A * A * blocks * block_channels;
     let skew = A * A * blocks * SKEW;
     let most = (CHUNK * rayon::current_num_threads() / per_tile).next_multiple_of(TILES);
     let most = most.min(tiling.count());
@@ -110,7 +117,12 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     let transformed = transformed.as_mut_ptr();
     for first in (0..tiling.count()).step_by(most.max(1)) {
         let count = most.min(tiling.count() - first);
-        let chunk = Chunk { tiling, first, count };
+        let chunk = Chunk {
+            tiling,
+            first,
+            count,
+            block_channels,
+        };
         input::run::<T, A, M>(isa, conv.inputs, chunk, operands, transformed);
         multiply::<T, A, M>(isa, conv, chunk, operands, (transformed, out));
     }
@@ -122,6 +134,8 @@ struct Chunk {
     tiling: Tiling,
     first: usize,
     count: usize,
+    /// Input channels that lie side by side in the transformed tiles.
+    block_channels: usize,
 }
 
 fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
@@ -145,8 +159,8 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
             let panels = PANELS.min(panels - panel);
             let sizes = [
                 A * A * (panels * tiles * PANEL + SKEW),
-                PANELS * weights::LINES * A * weights::POSITION,
-                PANELS * weights::RAW,
+                PANELS * weights::LINES * A * weights::position(chunk.block_channels),
+                PANELS * weights::raw(chunk.block_channels),
             ];
             with_scratch(sizes.iter().sum(), |scratch| {
                 // SAFETY: the buffer has the size of its parts.
@@ -154,7 +168,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
                 isa.run(Products::<T, A, M> {
                     conv,
                     transformed: transformed.get(),
-                    chunk_tiles: chunk.count,
+                    chunk,
                     tiles: (tile, tiles),
                     panels: (panel, panels),
                     phase,
@@ -181,9 +195,9 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
 /// The A² matrix products of some tiles and some output panels.
 struct Products<'a, T, const A: usize, const M: usize> {
     conv: &'a Conv2d,
-    /// \[block of channels\]\[position\]\[tile\]\[CHANNELS\]
+    /// \[block of channels\]\[position\]\[tile\]\[channel\]
     transformed: *const f32,
-    chunk_tiles: usize,
+    chunk: Chunk,
     tiles: (usize, usize),
     panels: (usize, usize),
     /// Down and across.
@@ -201,56 +215,160 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_,
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let inputs = self.conv.inputs;
-        let (first_tile, tiles) = self.tiles;
-        let (first_panel, panels) = self.panels;
-        for (block, start) in (0..inputs).step_by(CHANNELS).enumerate() {
-            let channels = CHANNELS.min(inputs - start);
+        let ((_, tiles), (first_panel, panels)) = (self.tiles, self.panels);
+        let block_channels = self.chunk.block_channels;
+        for (block, start) in (0..inputs).step_by(block_channels).enumerate() {
+            let channels = block_channels.min(inputs - start);
             // SAFETY: tiles, panels and channels are within the tensors, and the buffers were made for them.
             unsafe {
                 let (taps, next_taps) =
                     self.conv
                         .packed
                         .panels(s, (first_panel, panels), (9 * start, 9 * channels), self.raw);
-                for line in (0..A).step_by(weights::LINES) {
-                    for panel in 0..panels {
-                        let u = self.u.add(panel * weights::LINES * A * weights::POSITION);
-                        let taps = taps.add(panel * next_taps);
-                        weights::transform::<S, T, A, M>(s, taps, channels, (line, self.phase), u);
-                    }
-                    for position in line * A..(line + weights::LINES) * A {
-                        self.prefetch(s, start + CHANNELS, (position, A * A));
-                        let next = self.chunk_tiles * CHANNELS + SKEW;
-                        let v = (block * A * A + position) * next + first_tile * CHANNELS;
-                        let product = Product {
-                            a: Rows {
-                                first: self.transformed.add(v),
-                                stride: CHANNELS,
-                                step: 1,
-                                count: tiles,
-                            },
-                            k: channels,
-                            panels,
-                            w: self.u.add((position - line * A) * weights::POSITION),
-                            next_w: weights::LINES * A * weights::POSITION,
-                            c: self.sums.add(position * (panels * tiles * PANEL + SKEW)),
-                            stride: PANEL,
-                            next_c: tiles * PANEL,
-                            accumulate: block > 0,
-                        };
-                        product.run(s);
-                    }
+                let weights = (taps, next_taps);
+                match tiles {
+                    _ if block_channels != FEW_CHANNELS => self.in_memory(s, weights, (block, channels)),
+                    1 if fits::<S>(A) => self.in_registers::<S, 1>(s, weights, (block, channels)),
+                    2 if fits::<S>(2 * A) => self.in_registers::<S, 2>(s, weights, (block, channels)),
+                    3 if fits::<S>(3 * A) => self.in_registers::<S, 3>(s, weights, (block, channels)),
+                    4 if fits::<S>(4 * A) => self.in_registers::<S, 4>(s, weights, (block, channels)),
+                    _ => self.in_memory(s, weights, (block, channels)),
                 }
             }
         }
     }
 }
 
-impl<T, const A: usize, const M: usize> Products<'_, T, A, M> {
-    /// Asks for the weights that are transformed next: those of channel `start` and on, or where there are no more
-    /// channels, those that the next task begins with.
+/// Whether a full tile of the matrix kernel has as many sums as this.
+#[inline(always)]
+fn fits<S: Simd>(sums: usize) -> bool {
+    sums <= S::ROWS * S::PANELS * PANEL / S::LANES
+}
+
+impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
+    /// The products of a block of channels, with weights that are transformed into memory first.
+    ///
+    /// # Safety
+    /// `taps`, with the distance from panel to panel, are those of the block's channels, and the buffers have the sizes
+    /// that they need.
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, s: S, start: usize, part: (usize, usize)) {
+    unsafe fn in_memory<S: Simd>(
+        &self,
+        s: S,
+        (taps, next_taps): (*const f32, usize),
+        (block, channels): (usize, usize),
+    ) {
+        let ((_, tiles), (_, panels)) = (self.tiles, self.panels);
+        let next_u = weights::position(self.chunk.block_channels);
+        for line in (0..A).step_by(weights::LINES) {
+            // SAFETY: vouched for by the caller.
+            unsafe {
+                for panel in 0..panels {
+                    let u = self.u.add(panel * weights::LINES * A * next_u);
+                    let taps = taps.add(panel * next_taps);
+                    weights::transform::<S, T, A, M>(s, taps, channels, (line, self.phase), (u, next_u));
+                }
+                for position in line * A..(line + weights::LINES) * A {
+                    self.prefetch(s, block, (position, A * A));
+                    let product = Product {
+                        a: Rows {
+                            first: self.transformed(block, position),
+                            stride: self.chunk.block_channels,
+                            step: 1,
+                            count: tiles,
+                        },
+                        k: channels,
+                        panels,
+                        w: self.u.add((position - line * A) * next_u),
+                        next_w: weights::LINES * A * next_u,
+                        c: self.sums(position, 0),
+                        stride: PANEL,
+                        next_c: tiles * PANEL,
+                        accumulate: block > 0,
+                    };
+                    product.run(s);
+                }
+            }
+        }
+    }
+
+    /// The same for `R` tiles, so few that transformed weights are used only that often: they are used in the registers
+    /// in which they arise, a line of positions at a time.
+    ///
+    /// # Safety
+    /// As above, and there are `R` tiles, in blocks of [`FEW_CHANNELS`].
+    #[inline(always)]
+    unsafe fn in_registers<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        (taps, next_taps): (*const f32, usize),
+        (block, channels): (usize, usize),
+    ) {
+        for number in 0..self.panels.1 * A {
+            let (panel, line) = (number / A, number % A);
+            for position in line * A..(line + 1) * A {
+                self.prefetch(s, block, (panel * A * A + position, self.panels.1 * A * A));
+            }
+            for lane in (0..PANEL).step_by(S::LANES) {
+                // SAFETY: vouched for by the caller.
+                unsafe {
+                    let taps = taps.add(panel * next_taps + lane);
+                    let mut sums = [[s.splat(0.0); R]; A];
+                    if block > 0 {
+                        for (j, sums) in sums.iter_mut().enumerate() {
+                            for (tile, sum) in sums.iter_mut().enumerate() {
+                                *sum = s.load(self.sums(line * A + j, panel * R + tile).add(lane));
+                            }
+                        }
+                    }
+                    let mut tiles = [std::ptr::null(); A];
+                    for (j, tile) in tiles.iter_mut().enumerate() {
+                        *tile = self.transformed(block, line * A + j);
+                    }
+                    for channel in 0..channels {
+                        let u = weights::line::<S, T, A, M>(
+                            s,
+                            taps.add(channel * 9 * PANEL),
+                            (line, self.phase),
+                        );
+                        for ((sums, u), tiles) in sums.iter_mut().zip(u).zip(tiles) {
+                            for (tile, sum) in sums.iter_mut().enumerate() {
+                                *sum = s.fma(s.splat(*tiles.add(tile * FEW_CHANNELS + channel)), u, *sum);
+                            }
+                        }
+                    }
+                    for (j, sums) in sums.into_iter().enumerate() {
+                        for (tile, sum) in sums.into_iter().enumerate() {
+                            s.store(self.sums(line * A + j, panel * R + tile).add(lane), sum);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first of the task's tiles at a position.
+    #[inline(always)]
+    fn transformed(&self, block: usize, position: usize) -> *const f32 {
+        let row = self.chunk.block_channels;
+        let next = self.chunk.count * row + SKEW;
+        self.transformed
+            .wrapping_add((block * A * A + position) * next + self.tiles.0 * row)
+    }
+
+    /// Sum `number`, of all tiles of all panels, at a position.
+    #[inline(always)]
+    fn sums(&self, position: usize, number: usize) -> *mut f32 {
+        let next = self.panels.1 * self.tiles.1 * PANEL + SKEW;
+        self.sums.wrapping_add(position * next + number * PANEL)
+    }
+
+    /// Asks for the weights that are transformed after those of `block`: those of the next one, or where there are no
+    /// more channels, those that the next task begins with.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, block: usize, part: (usize, usize)) {
         let (first, panels) = self.panels;
+        let start = (block + 1) * self.chunk.block_channels;
         let (first, start) = if start < self.conv.inputs {
             (first, start)
         } else {
@@ -259,7 +377,7 @@ impl<T, const A: usize, const M: usize> Products<'_, T, A, M> {
         for panel in first..first + panels {
             self.conv
                 .packed
-                .prefetch(s, panel, (9 * start, 9 * CHANNELS), part);
+                .prefetch(s, panel, (9 * start, 9 * self.chunk.block_channels), part);
         }
     }
 }

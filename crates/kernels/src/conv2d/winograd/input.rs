@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::transform::Transform;
-use super::{CHANNELS, Chunk, SKEW, Tiling};
+use super::{Chunk, SKEW, Tiling};
 use crate::buffer::{Shared, with_scratch};
 use crate::conv2d::Operands;
 use crate::isa::Isa;
@@ -21,8 +21,13 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
     operands: Operands<'_>,
     v: *mut f32,
 ) {
-    let Chunk { tiling, first, count } = chunk;
-    let blocks = inputs.div_ceil(CHANNELS);
+    let Chunk {
+        tiling,
+        first,
+        count,
+        block_channels,
+    } = chunk;
+    let blocks = inputs.div_ceil(block_channels);
     // Runs of tiles within a line of tiles.
     let mut runs = Vec::new();
     let mut tile = first;
@@ -35,18 +40,18 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
     let v = Shared::new(v);
     (0..runs.len() * blocks).into_par_iter().for_each(|task| {
         let (run, block) = (runs[task / blocks], task % blocks);
-        with_scratch(A * (RUN * M + 2) * CHANNELS, |strip| {
+        with_scratch(A * (RUN * M + 2) * block_channels, |strip| {
             isa.run(InputTask::<T, A, M> {
                 tiling,
                 operands,
                 inputs,
                 run,
-                block,
+                channels: (block * block_channels, block_channels),
                 strip,
-                to: v
-                    .get()
-                    .wrapping_add(block * A * A * (count * CHANNELS + SKEW) + (run.0 - first) * CHANNELS),
-                next: count * CHANNELS + SKEW,
+                to: v.get().wrapping_add(
+                    block * A * A * (count * block_channels + SKEW) + (run.0 - first) * block_channels,
+                ),
+                next: count * block_channels + SKEW,
                 transform: std::marker::PhantomData,
             });
         });
@@ -60,8 +65,9 @@ pub(super) struct InputTask<'a, T, const A: usize, const M: usize> {
     inputs: usize,
     /// First tile and number of tiles.
     run: (usize, usize),
-    block: usize,
-    /// \[A lines\]\[tiles · M + 2 columns\]\[CHANNELS\]
+    /// The block's first channel, and how many it has room for.
+    channels: (usize, usize),
+    /// \[A lines\]\[tiles · M + 2 columns\]\[channel\]
     strip: *mut f32,
     /// The run's first tile at position 0.
     to: *mut f32,
@@ -75,23 +81,23 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let start = self.block * CHANNELS;
-        let channels = CHANNELS.min(self.inputs - start);
+        let (start, room) = self.channels;
+        let channels = room.min(self.inputs - start);
         // Lanes beyond the channels are filled with zeros.
         let padded = channels.next_multiple_of(S::LANES);
         let columns = self.run.1 * M + 2;
         self.fill_strip(s, (start, channels, padded), columns);
         for tile in 0..self.run.1 {
             for lane in (0..padded).step_by(S::LANES) {
-                // SAFETY: strip and target have room for the run's tiles and CHANNELS channels.
+                // SAFETY: strip and target have room for the run's tiles and channels.
                 unsafe {
-                    let from = self.strip.add(tile * M * CHANNELS + lane);
-                    let to = self.to.add(tile * CHANNELS + lane);
+                    let from = self.strip.add(tile * M * room + lane);
+                    let to = self.to.add(tile * room + lane);
                     let mut down = [[s.splat(0.0); A]; A];
                     for column in 0..A {
                         let mut d = [s.splat(0.0); A];
                         for (row, d) in d.iter_mut().enumerate() {
-                            *d = s.load(from.add((row * columns + column) * CHANNELS));
+                            *d = s.load(from.add((row * columns + column) * room));
                         }
                         for (row, v) in down.iter_mut().zip(T::input(s, d)) {
                             row[column] = v;
@@ -123,7 +129,7 @@ impl<T, const A: usize, const M: usize> InputTask<'_, T, A, M> {
                 let x = (across * M + j).checked_sub(1).filter(|&x| x < sizes.input.1);
                 // SAFETY: the strip has A lines of `columns` pixels.
                 let pixel = unsafe {
-                    std::slice::from_raw_parts_mut(self.strip.add((i * columns + j) * CHANNELS), padded)
+                    std::slice::from_raw_parts_mut(self.strip.add((i * columns + j) * self.channels.1), padded)
                 };
                 let (Some(y), Some(x)) = (y, x) else {
                     pixel.fill(0.0);

@@ -1,20 +1,24 @@
 //! G g Gᵀ: the weights of one output panel and a block of input channels, as the products read them.
 
 use super::transform::Transform;
-use super::{CHANNELS, SKEW};
+use super::SKEW;
 use crate::simd::{PANEL, Simd};
 
-/// Room for one panel's weights as f32 before the transform.
-pub(super) const RAW: usize = 9 * CHANNELS * PANEL;
+/// Room for one panel's weights of some channels as f32 before the transform.
+pub(super) fn raw(channels: usize) -> usize {
+    9 * channels * PANEL
+}
 
 /// From one position to the next.
-pub(super) const POSITION: usize = CHANNELS * PANEL + SKEW;
+pub(super) fn position(channels: usize) -> usize {
+    channels * PANEL + SKEW
+}
 
 /// Lines of positions that are transformed together, so that weights are read half as often.
 pub(super) const LINES: usize = 2;
 
 /// The positions of lines `line` and `line + 1` of one panel, for the phases (down, across) of the result. `taps`: \[channel\]\[9\]\[16\]; `u`:
-/// \[position\]\[CHANNELS\]\[16\], positions [`POSITION`] apart.
+/// \[position\]\[channel\]\[16\], positions `next` apart.
 ///
 /// # Safety
 /// Both are there for `channels` channels.
@@ -24,7 +28,7 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
     taps: *const f32,
     channels: usize,
     (line, phase): (usize, (usize, usize)),
-    u: *mut f32,
+    (u, next): (*mut f32, usize),
 ) {
     let mut lines = [[s.splat(0.0); 3]; LINES];
     for (by, line) in lines.iter_mut().zip(&T::WEIGHTS[phase.0][line..line + LINES]) {
@@ -49,10 +53,35 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
                 }
                 for (i, row) in down.into_iter().enumerate() {
                     for (j, v) in T::weights(s, phase.1, row).into_iter().enumerate() {
-                        s.store(u.add((i * A + j) * POSITION), v);
+                        s.store(u.add((i * A + j) * next), v);
                     }
                 }
             }
         }
     }
+}
+
+/// One line of positions of one channel: [`transform`] for a single line, with the same operations.
+///
+/// # Safety
+/// The nine taps are there.
+#[inline(always)]
+pub(super) unsafe fn line<S: Simd, T: Transform<A, M>, const A: usize, const M: usize>(
+    s: S,
+    taps: *const f32,
+    (line, phase): (usize, (usize, usize)),
+) -> [S::V; A] {
+    let by = T::WEIGHTS[phase.0][line];
+    let by = [s.splat(by[0]), s.splat(by[1]), s.splat(by[2])];
+    let mut row = [s.splat(0.0); 3];
+    for (column, v) in row.iter_mut().enumerate() {
+        // SAFETY: vouched for by the caller.
+        unsafe {
+            let g0 = s.load(taps.add(column * PANEL));
+            let g1 = s.load(taps.add((3 + column) * PANEL));
+            let g2 = s.load(taps.add((6 + column) * PANEL));
+            *v = s.fma(by[2], g2, s.fma(by[1], g1, s.mul(by[0], g0)));
+        }
+    }
+    T::weights(s, phase.1, row)
 }
