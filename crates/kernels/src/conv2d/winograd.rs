@@ -43,9 +43,12 @@ const PANELS: usize = 2;
 /// few lines of the first cache, and the transforms, which go from position to position, would evict their own work.
 const SKEW: usize = PANEL;
 
-/// Numbers of transformed input held at a time for each thread: 4 MiB, to stay in the last cache until all outputs have
-/// been multiplied. How tiles are cut into chunks does not change a result.
-const CHUNK: usize = 1 << 20;
+/// Numbers of transformed input that are held at a time for each thread: 4.5 MiB, to stay in the last cache until all
+/// outputs have been multiplied. How tiles are cut into chunks does not change a result.
+const CHUNK: usize = 9 << 17;
+
+/// Tiles of a chunk even where they need more than that: with fewer the weights would be transformed too often.
+const FEWEST_TILES: usize = 128;
 
 /// # Safety
 /// The operands have the sizes that they state, and `out` has room for the result.
@@ -110,21 +113,31 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     let blocks = conv.inputs.div_ceil(block_channels);
     let per_tile = A * A * blocks * block_channels;
     let skew = A * A * blocks * SKEW;
-    let most = (CHUNK * rayon::current_num_threads() / per_tile).next_multiple_of(TILES);
-    let most = most.min(tiling.count());
-    // Never read as a slice: beyond the channels that exist nothing is written.
-    let mut transformed = Vec::<f32>::with_capacity(most * per_tile + skew);
-    let transformed = transformed.as_mut_ptr();
-    for first in (0..tiling.count()).step_by(most.max(1)) {
-        let count = most.min(tiling.count() - first);
+    let own = CHUNK / per_tile;
+    let limit = if own < FEWEST_TILES { own * rayon::current_num_threads() } else { own };
+    let most = pieces::even(tiling.count(), limit.clamp(FEWEST_TILES, TILES), isa.rows());
+    let out = Shared::new(out);
+    let work = |chunk: usize| {
+        let first = chunk * most;
         let chunk = Chunk {
             tiling,
             first,
-            count,
+            count: most.min(tiling.count() - first),
             block_channels,
         };
+        // Never read as a slice: beyond the channels that exist nothing is written.
+        let mut transformed = Vec::<f32>::with_capacity(chunk.count * per_tile + skew);
+        let transformed = transformed.as_mut_ptr();
         input::run::<T, A, M>(isa, conv.inputs, chunk, operands, transformed);
-        multiply::<T, A, M>(isa, conv, chunk, operands, (transformed, out));
+        multiply::<T, A, M>(isa, conv, chunk, operands, (transformed, out.get()));
+    };
+    let chunks = 0..tiling.count().div_ceil(most);
+    if own < FEWEST_TILES {
+        // One for all threads, as the last cache has no room for one for each.
+        chunks.for_each(work);
+    } else {
+        // Each thread works on one of its own from end to end and waits for nobody between the steps.
+        chunks.into_par_iter().for_each(work);
     }
 }
 
