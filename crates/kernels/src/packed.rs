@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::simd::{PANEL, Simd};
+use crate::simd::{Ahead, PANEL, Simd};
 
 /// Numbers of one of the three storage types.
 #[derive(Debug)]
@@ -77,14 +77,43 @@ impl Packed {
         (part, parts): (usize, usize),
     ) {
         const LINE: usize = 64;
-        let (base, size) = match &self.numbers {
-            Numbers::F32(v) => (v.as_ptr().cast::<u8>(), 4),
-            Numbers::F16(v) | Numbers::Bf16(v) => (v.as_ptr().cast::<u8>(), 2),
-        };
+        let (base, size) = self.bytes();
         let first = (panel * self.depth + start) * PANEL * size;
         let bytes = (length.min(self.depth.saturating_sub(start)) * PANEL * size).div_ceil(parts);
         for line in (part * bytes..(part + 1) * bytes).step_by(LINE) {
             s.prefetch(base.wrapping_add(first + line));
+        }
+    }
+
+    /// From row `start` of panel `panel` on, as what is multiplied next; nothing where there is no such panel.
+    #[inline(always)]
+    pub(crate) fn ahead(&self, (panel, start): (usize, usize)) -> Ahead {
+        let (base, size) = self.bytes();
+        let first = (panel * self.depth + start) * PANEL;
+        if first >= self.len() {
+            return Ahead::NOTHING;
+        }
+        Ahead {
+            first: base.wrapping_add(first * size),
+            next: self.depth * PANEL * size,
+            row: PANEL * size,
+        }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        match &self.numbers {
+            Numbers::F32(v) => v.len(),
+            Numbers::F16(v) | Numbers::Bf16(v) => v.len(),
+        }
+    }
+
+    /// Where the numbers begin, and the bytes of each.
+    #[inline(always)]
+    fn bytes(&self) -> (*const u8, usize) {
+        match &self.numbers {
+            Numbers::F32(v) => (v.as_ptr().cast(), 4),
+            Numbers::F16(v) | Numbers::Bf16(v) => (v.as_ptr().cast(), 2),
         }
     }
 

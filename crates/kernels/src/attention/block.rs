@@ -5,7 +5,7 @@
 
 use super::Mask;
 use super::operands::{Heads, Strips};
-use crate::simd::{Kernel, PANEL, Product, Rows, Simd, math};
+use crate::simd::{Ahead, Kernel, PANEL, Product, Rows, Simd, math};
 
 /// Panels of queries that a task takes over the keys together.
 const PANELS: usize = 6;
@@ -165,6 +165,7 @@ impl QueryBlock<'_> {
                     stride: PANEL,
                     next_c: KEYS * PANEL,
                     accumulate: first > 0,
+                    ahead: Ahead::NOTHING,
                 };
                 product.run(s);
             }
@@ -214,6 +215,7 @@ impl QueryBlock<'_> {
                     stride: PANEL,
                     next_c: width * PANEL,
                     accumulate: true,
+                    ahead: Ahead::NOTHING,
                 };
                 product.run(s);
             }

@@ -22,7 +22,7 @@ use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
 use crate::pieces;
-use crate::simd::{Kernel, PANEL, Product, Rows, Simd};
+use crate::simd::{Ahead, Kernel, PANEL, Product, Rows, Simd};
 
 /// Input channels whose transformed weights are held at a time where there are many tiles: as many as the second cache
 /// has room for, so that sums are rarely fetched and put back. The number does not change a result.
@@ -298,6 +298,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                         stride: PANEL,
                         next_c: tiles * PANEL,
                         accumulate: block > 0,
+                        ahead: Ahead::NOTHING,
                     };
                     product.run(s);
                 }

@@ -34,6 +34,13 @@ pub(crate) unsafe fn product<S: Simd>(
             unsafe {
                 let (w, next_w) = packed.panels(s, (first_panel + panel, wide), (k0, k), widened);
                 let c = c.add(panel * rows.count * PANEL);
+                // The panels that follow, at the end of the group in the next part of the depth, at its end in the next
+                // group.
+                let following = match (panel + wide < panels, k0 + k < depth) {
+                    (true, _) => (first_panel + panel + wide, k0),
+                    (false, true) => (first_panel, k0 + k),
+                    (false, false) => (first_panel + panels, 0),
+                };
                 let product = Product {
                     a: Rows {
                         first: rows.first.add(k0),
@@ -47,6 +54,7 @@ pub(crate) unsafe fn product<S: Simd>(
                     stride: PANEL,
                     next_c: rows.count * PANEL,
                     accumulate: k0 > 0,
+                    ahead: packed.ahead(following),
                 };
                 product.run(s);
             }

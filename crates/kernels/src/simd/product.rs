@@ -23,6 +23,25 @@ impl Rows {
     }
 }
 
+/// Weights that are asked for while others are multiplied, so that they come from memory in the meantime: as many rows of
+/// as many panels as those have. Any address will do, as nothing is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    pub(crate) first: *const u8,
+    /// Bytes from one panel to the next.
+    pub(crate) next: usize,
+    /// Bytes from one row of a panel to the next; 0 asks for nothing new.
+    pub(crate) row: usize,
+}
+
+impl Ahead {
+    pub(crate) const NOTHING: Self = Self {
+        first: std::ptr::null(),
+        next: 0,
+        row: 0,
+    };
+}
+
 /// C (+)= A · W for rows of A and packed panels of W.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product {
@@ -39,6 +58,7 @@ pub(crate) struct Product {
     pub(crate) next_c: usize,
     /// Whether the product is added to what C holds.
     pub(crate) accumulate: bool,
+    pub(crate) ahead: Ahead,
 }
 
 impl Product {

@@ -1,6 +1,6 @@
 //! The body of the matrix kernel, for any instruction set; each set wraps it in functions that enable it.
 
-use super::{PANEL, Product, Rows, Simd};
+use super::{Ahead, PANEL, Product, Rows, Simd};
 
 /// A product whose rows are taken `R` at a time and whose panels are `N`, of `P` vectors each (`P` · LANES = 16): the
 /// sums of `R` rows and all panels in registers.
@@ -26,9 +26,10 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
         stride,
         next_c,
         accumulate,
+        mut ahead,
         ..
     } = product;
-    for _ in 0..count / R {
+    for tile in 0..count / R {
         let mut acc = [[[s.splat(0.0); P]; N]; R];
         // SAFETY: the caller vouches for the rows of C and A, and k rows of each panel of W, of the sizes read here.
         unsafe {
@@ -46,7 +47,15 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
                 }
             }
             let mut at = 0;
+            // The first tile asks for the first panel of what follows, the second for the second, the others for what is
+            // at hand anyway: an instruction costs nothing here, a branch would.
+            if tile == N || ahead.row == 0 {
+                ahead = Ahead { first: w.cast(), ..Ahead::NOTHING };
+            }
+            let mut line = ahead.first;
             for kk in 0..k {
+                s.prefetch(line);
+                line = line.wrapping_add(ahead.row);
                 let mut weights = [[s.splat(0.0); P]; N];
                 for (n, panel) in weights.iter_mut().enumerate() {
                     for (j, v) in panel.iter_mut().enumerate() {
@@ -72,6 +81,7 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
             }
             // Beyond the last tile these may point outside of the operands, where nothing is read.
             first = first.wrapping_add(R * next_a);
+            ahead.first = ahead.first.wrapping_add(ahead.next);
             c = c.wrapping_add(R * stride);
         }
     }
