@@ -6,23 +6,26 @@
 //!
 //! The transformed weights would take A²/9 times the memory of the weights, more than many machines have, and reading
 //! them would take longer than making them: so a task transforms the few weights that it is about to use, two lines of
-//! positions at a time, into its second cache. With a hundred tiles at hand this is about a twentieth of the work.
+//! positions at a time, into its second cache. With a hundred tiles at hand this is about a twentieth of the work; with
+//! a few it is most of it, and is done in the registers or in the first cache.
 
 mod input;
 mod output;
+mod products;
 mod transform;
 mod weights;
 
 use rayon::prelude::*;
 
 use self::output::OutputTask;
+use self::products::Products;
 use self::transform::{Doubled, F2, F4, Transform};
 use super::plan::Algorithm;
 use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
 use crate::pieces;
-use crate::simd::{Ahead, Kernel, PANEL, Product, Rows, Simd};
+use crate::simd::PANEL;
 
 /// Input channels whose transformed weights are held at a time where there are many tiles: as many as the second cache
 /// has room for, so that sums are rarely fetched and put back. The number does not change a result.
@@ -114,7 +117,11 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     let per_tile = A * A * blocks * block_channels;
     let skew = A * A * blocks * SKEW;
     let own = CHUNK / per_tile;
-    let limit = if own < FEWEST_TILES { own * rayon::current_num_threads() } else { own };
+    let limit = if own < FEWEST_TILES {
+        own * rayon::current_num_threads()
+    } else {
+        own
+    };
     let most = pieces::even(tiling.count(), limit.clamp(FEWEST_TILES, TILES), isa.rows());
     let out = Shared::new(out);
     let work = |chunk: usize| {
@@ -203,195 +210,4 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
                 });
             });
         });
-}
-
-/// The A² matrix products of some tiles and some output panels.
-struct Products<'a, T, const A: usize, const M: usize> {
-    conv: &'a Conv2d,
-    /// \[block of channels\]\[position\]\[tile\]\[channel\]
-    transformed: *const f32,
-    chunk: Chunk,
-    tiles: (usize, usize),
-    panels: (usize, usize),
-    /// Down and across.
-    phase: (usize, usize),
-    /// \[position\]\[panel\]\[tile\]\[16\]
-    sums: *mut f32,
-    u: *mut f32,
-    raw: *mut f32,
-    transform: std::marker::PhantomData<T>,
-}
-
-impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_, T, A, M> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let inputs = self.conv.inputs;
-        let ((_, tiles), (first_panel, panels)) = (self.tiles, self.panels);
-        let block_channels = self.chunk.block_channels;
-        for (block, start) in (0..inputs).step_by(block_channels).enumerate() {
-            let channels = block_channels.min(inputs - start);
-            // SAFETY: tiles, panels and channels are within the tensors, and the buffers were made for them.
-            unsafe {
-                let (taps, next_taps) =
-                    self.conv
-                        .packed
-                        .panels(s, (first_panel, panels), (9 * start, 9 * channels), self.raw);
-                let weights = (taps, next_taps);
-                match tiles {
-                    _ if block_channels != FEW_CHANNELS => self.in_memory(s, weights, (block, channels)),
-                    1 if fits::<S>(A) => self.in_registers::<S, 1>(s, weights, (block, channels)),
-                    2 if fits::<S>(2 * A) => self.in_registers::<S, 2>(s, weights, (block, channels)),
-                    3 if fits::<S>(3 * A) => self.in_registers::<S, 3>(s, weights, (block, channels)),
-                    4 if fits::<S>(4 * A) => self.in_registers::<S, 4>(s, weights, (block, channels)),
-                    _ => self.in_memory(s, weights, (block, channels)),
-                }
-            }
-        }
-    }
-}
-
-/// Whether a full tile of the matrix kernel has as many sums as this.
-#[inline(always)]
-fn fits<S: Simd>(sums: usize) -> bool {
-    sums <= S::ROWS * S::PANELS * PANEL / S::LANES
-}
-
-impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
-    /// The products of a block of channels, with weights that are transformed into memory first.
-    ///
-    /// # Safety
-    /// `taps`, with the distance from panel to panel, are those of the block's channels, and the buffers have the sizes
-    /// that they need.
-    #[inline(always)]
-    unsafe fn in_memory<S: Simd>(
-        &self,
-        s: S,
-        (taps, next_taps): (*const f32, usize),
-        (block, channels): (usize, usize),
-    ) {
-        let ((_, tiles), (_, panels)) = (self.tiles, self.panels);
-        let next_u = weights::position(self.chunk.block_channels);
-        for line in (0..A).step_by(weights::LINES) {
-            // SAFETY: vouched for by the caller.
-            unsafe {
-                for panel in 0..panels {
-                    let u = self.u.add(panel * weights::LINES * A * next_u);
-                    let taps = taps.add(panel * next_taps);
-                    weights::transform::<S, T, A, M>(s, taps, channels, (line, self.phase), (u, next_u));
-                }
-                for position in line * A..(line + weights::LINES) * A {
-                    self.prefetch(s, block, (position, A * A));
-                    let product = Product {
-                        a: Rows {
-                            first: self.transformed(block, position),
-                            stride: self.chunk.block_channels,
-                            step: 1,
-                            count: tiles,
-                        },
-                        k: channels,
-                        panels,
-                        w: self.u.add((position - line * A) * next_u),
-                        next_w: weights::LINES * A * next_u,
-                        c: self.sums(position, 0),
-                        stride: PANEL,
-                        next_c: tiles * PANEL,
-                        accumulate: block > 0,
-                        ahead: Ahead::NOTHING,
-                    };
-                    product.run(s);
-                }
-            }
-        }
-    }
-
-    /// The same for `R` tiles, so few that transformed weights are used only that often: they are used in the registers
-    /// in which they arise, a line of positions at a time.
-    ///
-    /// # Safety
-    /// As above, and there are `R` tiles, in blocks of [`FEW_CHANNELS`].
-    #[inline(always)]
-    unsafe fn in_registers<S: Simd, const R: usize>(
-        &self,
-        s: S,
-        (taps, next_taps): (*const f32, usize),
-        (block, channels): (usize, usize),
-    ) {
-        for number in 0..self.panels.1 * A {
-            let (panel, line) = (number / A, number % A);
-            for position in line * A..(line + 1) * A {
-                self.prefetch(s, block, (panel * A * A + position, self.panels.1 * A * A));
-            }
-            for lane in (0..PANEL).step_by(S::LANES) {
-                // SAFETY: vouched for by the caller.
-                unsafe {
-                    let taps = taps.add(panel * next_taps + lane);
-                    let mut sums = [[s.splat(0.0); R]; A];
-                    if block > 0 {
-                        for (j, sums) in sums.iter_mut().enumerate() {
-                            for (tile, sum) in sums.iter_mut().enumerate() {
-                                *sum = s.load(self.sums(line * A + j, panel * R + tile).add(lane));
-                            }
-                        }
-                    }
-                    let mut tiles = [std::ptr::null(); A];
-                    for (j, tile) in tiles.iter_mut().enumerate() {
-                        *tile = self.transformed(block, line * A + j);
-                    }
-                    for channel in 0..channels {
-                        let u = weights::line::<S, T, A, M>(
-                            s,
-                            taps.add(channel * 9 * PANEL),
-                            (line, self.phase),
-                        );
-                        for ((sums, u), tiles) in sums.iter_mut().zip(u).zip(tiles) {
-                            for (tile, sum) in sums.iter_mut().enumerate() {
-                                *sum = s.fma(s.splat(*tiles.add(tile * FEW_CHANNELS + channel)), u, *sum);
-                            }
-                        }
-                    }
-                    for (j, sums) in sums.into_iter().enumerate() {
-                        for (tile, sum) in sums.into_iter().enumerate() {
-                            s.store(self.sums(line * A + j, panel * R + tile).add(lane), sum);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The first of the task's tiles at a position.
-    #[inline(always)]
-    fn transformed(&self, block: usize, position: usize) -> *const f32 {
-        let row = self.chunk.block_channels;
-        let next = self.chunk.count * row + SKEW;
-        self.transformed
-            .wrapping_add((block * A * A + position) * next + self.tiles.0 * row)
-    }
-
-    /// Sum `number`, of all tiles of all panels, at a position.
-    #[inline(always)]
-    fn sums(&self, position: usize, number: usize) -> *mut f32 {
-        let next = self.panels.1 * self.tiles.1 * PANEL + SKEW;
-        self.sums.wrapping_add(position * next + number * PANEL)
-    }
-
-    /// Asks for the weights that are transformed after those of `block`: those of the next one, or where there are no
-    /// more channels, those that the next task begins with.
-    #[inline(always)]
-    fn prefetch<S: Simd>(&self, s: S, block: usize, part: (usize, usize)) {
-        let (first, panels) = self.panels;
-        let start = (block + 1) * self.chunk.block_channels;
-        let (first, start) = if start < self.conv.inputs {
-            (first, start)
-        } else {
-            (first + panels, 0)
-        };
-        for panel in first..first + panels {
-            self.conv
-                .packed
-                .prefetch(s, panel, (9 * start, 9 * self.chunk.block_channels), part);
-        }
-    }
 }

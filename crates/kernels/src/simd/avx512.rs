@@ -67,6 +67,12 @@ impl Simd for Avx512 {
         fnma(a, b, c) = _mm512_fnmadd_ps;
     }
     #[inline(always)]
+    fn reciprocal(self, v: __m512) -> __m512 {
+        // Fourteen bits, doubled by a step of Newton's: a third of the time of a division.
+        let r = op!(_mm512_rcp14_ps(v));
+        self.mul(r, self.fnma(v, r, self.splat(2.0)))
+    }
+    #[inline(always)]
     fn round(self, v: __m512) -> __m512 {
         op!(_mm512_roundscale_ps::<
             { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },

@@ -98,6 +98,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// c - a · b
     fn fnma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// 1 / v for normal v up to 2^126, to two units in the last place.
+    #[inline(always)]
+    fn reciprocal(self, v: Self::V) -> Self::V {
+        self.div(self.splat(1.0), v)
+    }
     /// To the nearest integer.
     fn round(self, v: Self::V) -> Self::V;
     /// x · 2^n for integral n in -126..=127.

@@ -50,7 +50,10 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
             // The first tile asks for the first panel of what follows, the second for the second, the others for what is
             // at hand anyway: an instruction costs nothing here, a branch would.
             if tile == N || ahead.row == 0 {
-                ahead = Ahead { first: w.cast(), ..Ahead::NOTHING };
+                ahead = Ahead {
+                    first: w.cast(),
+                    ..Ahead::NOTHING
+                };
             }
             let mut line = ahead.first;
             for kk in 0..k {

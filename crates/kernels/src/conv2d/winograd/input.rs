@@ -129,7 +129,10 @@ impl<T, const A: usize, const M: usize> InputTask<'_, T, A, M> {
                 let x = (across * M + j).checked_sub(1).filter(|&x| x < sizes.input.1);
                 // SAFETY: the strip has A lines of `columns` pixels.
                 let pixel = unsafe {
-                    std::slice::from_raw_parts_mut(self.strip.add((i * columns + j) * self.channels.1), padded)
+                    std::slice::from_raw_parts_mut(
+                        self.strip.add((i * columns + j) * self.channels.1),
+                        padded,
+                    )
                 };
                 let (Some(y), Some(x)) = (y, x) else {
                     pixel.fill(0.0);

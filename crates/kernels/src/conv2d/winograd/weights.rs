@@ -1,7 +1,7 @@
 //! G g Gᵀ: the weights of one output panel and a block of input channels, as the products read them.
 
-use super::transform::Transform;
 use super::SKEW;
+use super::transform::Transform;
 use crate::simd::{PANEL, Simd};
 
 /// Room for one panel's weights of some channels as f32 before the transform.
