@@ -242,6 +242,35 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
 }
 
 #[test]
+fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
+    // Pictures of one to four tiles, whose weights are transformed in registers; several of them together are too many
+    // for that, and then for small blocks of channels. The last do not fit into one chunk together.
+    let pictures = [
+        (4, 4, 70),
+        (8, 3, 70),
+        (4, 12, 70),
+        (8, 8, 33),
+        (8, 8, 70),
+        (24, 24, 300),
+    ];
+    for isa in Isa::available() {
+        for (h, w, channels) in pictures {
+            let (weight, bias) = (noise(&[20, channels, 3, 3], 1), noise(&[20], 2));
+            let conv = Conv2d::new(&weight, &bias, 1, Padding::SAME).unwrap();
+            let way = (Plan::Winograd, None);
+            let x = noise(&[18, h, w, channels], 3);
+            let whole = forward((&conv, way), isa, &x, Around::default());
+            for count in [1, 2, 5] {
+                let part = x.narrow(0, 3, count).unwrap();
+                let found = forward((&conv, way), isa, &part, Around::default());
+                let expected = whole.narrow(0, 3, count).unwrap().contiguous().unwrap();
+                assert_same(&format!("{isa} {count} of {h}x{w}"), &expected, &found);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_result_too_large_for_the_caches_has_the_bits_of_a_small_one() {
     // 64 MiB, from where on results are written past the caches, and a corner of the same picture.
     let (side, corner) = (1024, 64);
