@@ -44,11 +44,9 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
                 let u = u.add(channel * PANEL + lane);
                 let mut down = [[s.splat(0.0); 3]; LINES];
                 for column in 0..3 {
-                    let g0 = s.load(taps.add(column * PANEL));
-                    let g1 = s.load(taps.add((3 + column) * PANEL));
-                    let g2 = s.load(taps.add((6 + column) * PANEL));
+                    let taps = load_column(s, taps.add(column * PANEL));
                     for (row, by) in down.iter_mut().zip(lines) {
-                        row[column] = s.fma(by[2], g2, s.fma(by[1], g1, s.mul(by[0], g0)));
+                        row[column] = weighted(s, taps, by);
                     }
                 }
                 for (i, row) in down.into_iter().enumerate() {
@@ -76,12 +74,31 @@ pub(super) unsafe fn line<S: Simd, T: Transform<A, M>, const A: usize, const M: 
     let mut row = [s.splat(0.0); 3];
     for (column, v) in row.iter_mut().enumerate() {
         // SAFETY: vouched for by the caller.
-        unsafe {
-            let g0 = s.load(taps.add(column * PANEL));
-            let g1 = s.load(taps.add((3 + column) * PANEL));
-            let g2 = s.load(taps.add((6 + column) * PANEL));
-            *v = s.fma(by[2], g2, s.fma(by[1], g1, s.mul(by[0], g0)));
-        }
+        let taps = unsafe { load_column(s, taps.add(column * PANEL)) };
+        *v = weighted(s, taps, by);
     }
     T::weights(s, phase.1, row)
+}
+
+/// The three taps of a column, of which `first` is the uppermost.
+///
+/// # Safety
+/// They are there.
+#[inline(always)]
+unsafe fn load_column<S: Simd>(s: S, first: *const f32) -> [S::V; 3] {
+    // SAFETY: vouched for by the caller.
+    unsafe {
+        [
+            s.load(first),
+            s.load(first.add(3 * PANEL)),
+            s.load(first.add(6 * PANEL)),
+        ]
+    }
+}
+
+/// A column of taps by a line of G: the one place that says in which order, so that both ways of transforming weights
+/// give the same bits.
+#[inline(always)]
+fn weighted<S: Simd>(s: S, taps: [S::V; 3], by: [S::V; 3]) -> S::V {
+    s.fma(by[2], taps[2], s.fma(by[1], taps[1], s.mul(by[0], taps[0])))
 }
