@@ -96,7 +96,6 @@ impl Kernel for Block<'_> {
             target,
         } = self.whole;
         let each = self.each();
-        let block = rows.count * PANEL;
         // SAFETY: the buffer has the size that it was asked for; rows, panels and target are those of a checked product.
         unsafe {
             let widened = self.sums.add(self.sums_size());
@@ -107,11 +106,7 @@ impl Kernel for Block<'_> {
                 self.sums,
                 widened,
             );
-            for panel in 0..self.panels {
-                let c = self.sums.add(panel * each * block);
-                let gate = if gated { c.add(block) } else { std::ptr::null_mut() };
-                finish.panel(s, self.first + panel, (c, gate), target);
-            }
+            finish.block(s, (self.first, self.panels, gated), self.sums, target);
         }
     }
 }
