@@ -5,7 +5,7 @@
 
 use super::Mask;
 use super::operands::{Heads, Strips};
-use crate::simd::{Ahead, Kernel, PANEL, Product, Rows, Simd, math};
+use crate::simd::{Ahead, Before, Kernel, PANEL, Product, Rows, Simd, math};
 
 /// Panels of queries that a task takes over the keys together.
 const PANELS: usize = 6;
@@ -164,7 +164,7 @@ impl QueryBlock<'_> {
                     c: scores,
                     stride: PANEL,
                     next_c: KEYS * PANEL,
-                    accumulate: first > 0,
+                    before: Before::part(first),
                     ahead: Ahead::NOTHING,
                 };
                 product.run(s);
@@ -214,7 +214,7 @@ impl QueryBlock<'_> {
                     c: sums.add(first * PANEL),
                     stride: PANEL,
                     next_c: width * PANEL,
-                    accumulate: true,
+                    before: Before::Continued,
                     ahead: Ahead::NOTHING,
                 };
                 product.run(s);

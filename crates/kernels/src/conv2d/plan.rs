@@ -17,35 +17,55 @@ pub(super) enum Plan {
 pub(super) enum Algorithm {
     /// F(2x2, 3x3): 2x2 results from tiles of 4x4.
     F2,
-    /// F(4x4, 3x3)
+    /// F(4x4, 3x3): 2.25 multiplications a pixel instead of 9.
     F4,
-    /// F(5x5, 2x2) on a picture that is doubled on the way, for each of the four results beside a pixel.
+    /// F(6x6, 3x3): 1.78, with larger rounding errors.
+    F6,
+    /// F(5x5, 2x2) on a picture that is doubled on the way, for each of the four results beside a pixel: 1.44.
     Doubled,
 }
 
+/// What it costs to transform the weights of a position, in tiles multiplied by them.
+const TRANSFORM: usize = 8;
+
 impl Algorithm {
-    /// For pictures of `input` (h, w), enlarged from `source`: F(4x4) needs 2.25 multiplications a pixel instead of 4,
-    /// unless its tiles are mostly outside of the picture; doubled pictures need 1.44, but transform four times as many
-    /// weights, which takes some tiles to pay.
+    /// For pictures of `input` (h, w), enlarged from `source`: F(2x2) where larger tiles would be mostly outside of the
+    /// picture, else F(4x4), unless another saves at least a tenth of its work.
     pub(super) fn choose(source: (usize, usize), input: (usize, usize)) -> Self {
-        let doubled = input == (2 * source.0, 2 * source.1);
-        let products = |algorithm: Self| algorithm.products(source, input);
         if input.0 <= 2 && input.1 <= 2 {
-            Self::F2
-        } else if doubled && 10 * products(Self::Doubled) <= 9 * products(Self::F4) {
-            Self::Doubled
+            return Self::F2;
+        }
+        let doubled = input == (2 * source.0, 2 * source.1);
+        let other = if doubled { Self::Doubled } else { Self::F6 };
+        if 10 * other.work(source, input) <= 9 * Self::F4.work(source, input) {
+            other
         } else {
             Self::F4
         }
     }
 
-    /// Multiplications for each pair of an input and an output channel.
-    fn products(self, source: (usize, usize), input: (usize, usize)) -> usize {
+    /// Multiplications for each pair of an input and an output channel, and the transform of its weights.
+    fn work(self, source: (usize, usize), input: (usize, usize)) -> usize {
+        self.positions() * (self.tiles(source, input) + TRANSFORM)
+    }
+
+    /// Products of an input and an output channel: the positions of a tile, in each phase of the result.
+    fn positions(self) -> usize {
+        match self {
+            Self::F2 => 16,
+            Self::F4 => 36,
+            Self::F6 => 64,
+            Self::Doubled => 4 * 36,
+        }
+    }
+
+    fn tiles(self, source: (usize, usize), input: (usize, usize)) -> usize {
         let tiles = |m: usize, (h, w): (usize, usize)| h.div_ceil(m) * w.div_ceil(m);
         match self {
-            Self::F2 => 16 * tiles(2, input),
-            Self::F4 => 36 * tiles(4, input),
-            Self::Doubled => 4 * 36 * tiles(5, (source.0 + 1, source.1 + 1)),
+            Self::F2 => tiles(2, input),
+            Self::F4 => tiles(4, input),
+            Self::F6 => tiles(6, input),
+            Self::Doubled => tiles(5, (source.0 + 1, source.1 + 1)),
         }
     }
 }
@@ -60,7 +80,10 @@ pub fn multiplications(
     enlarged: (usize, usize),
 ) -> usize {
     let per_pair = match Plan::choose(inputs, stride, Padding::SAME) {
-        Plan::Winograd => Algorithm::choose(source, enlarged).products(source, enlarged),
+        Plan::Winograd => {
+            let algorithm = Algorithm::choose(source, enlarged);
+            algorithm.positions() * algorithm.tiles(source, enlarged)
+        }
         Plan::Direct => 9 * enlarged.0.div_ceil(stride) * enlarged.1.div_ceil(stride),
     };
     per_pair * inputs * outputs

@@ -63,10 +63,11 @@ fn planned((plan, _): Way, weight: &Tensor, bias: &Tensor) -> Conv2d {
 
 const SAME: (usize, Padding) = (1, Padding::SAME);
 
-const WAYS: [(Way, f64); 3] = [
+const WAYS: [(Way, f64); 4] = [
     ((Plan::Direct, None), 2e-6),
     ((Plan::Winograd, Some(Algorithm::F2)), 3e-6),
     ((Plan::Winograd, Some(Algorithm::F4)), 6e-6),
+    ((Plan::Winograd, Some(Algorithm::F6)), 2e-5),
 ];
 
 #[test]
@@ -272,8 +273,8 @@ fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
 
 #[test]
 fn a_result_too_large_for_the_caches_has_the_bits_of_a_small_one() {
-    // 64 MiB, from where on results are written past the caches, and a corner of the same picture.
-    let (side, corner) = (1024, 64);
+    // 64 MiB, from where on results are written past the caches, and a corner of the same picture, of whole tiles.
+    let (side, corner) = (1024, 66);
     let (x, residual) = (noise(&[1, side, side, 16], 1), noise(&[1, side, side, 16], 2));
     let cut = |x: &Tensor, side: usize| {
         let part = x.narrow(1, 0, side).unwrap().narrow(2, 0, side).unwrap();
@@ -325,7 +326,13 @@ fn the_plan_depends_on_the_layer_and_the_picture_only() {
     assert_eq!(Algorithm::choose((1, 3), (1, 3)), Algorithm::F4);
     assert_eq!(Algorithm::choose((8, 8), (16, 16)), Algorithm::F4);
     assert_eq!(Algorithm::choose((32, 32), (64, 64)), Algorithm::Doubled);
-    assert_eq!(Algorithm::choose((32, 32), (64, 63)), Algorithm::F4);
+    assert_eq!(Algorithm::choose((32, 32), (33, 32)), Algorithm::F4);
+    assert_eq!(Algorithm::choose((32, 32), (64, 63)), Algorithm::F6);
+    assert_eq!(Algorithm::choose((24, 24), (24, 24)), Algorithm::F4);
+    assert_eq!(Algorithm::choose((32, 32), (32, 32)), Algorithm::F4);
+    assert_eq!(Algorithm::choose((48, 48), (48, 48)), Algorithm::F6);
+    assert_eq!(Algorithm::choose((64, 64), (64, 64)), Algorithm::F6);
+    assert_eq!(Algorithm::choose((256, 256), (512, 512)), Algorithm::Doubled);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use self::output::OutputTask;
 use self::products::Products;
-use self::transform::{Doubled, F2, F4, Transform};
+use self::transform::{Doubled, F2, F4, F6, Transform};
 use super::plan::Algorithm;
 use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{Shared, with_scratch};
@@ -35,9 +35,9 @@ const CHANNELS: usize = 128;
 const FEW_CHANNELS: usize = 32;
 const FEW_TILES: usize = 16;
 
-/// The most tiles that a task multiplies: their sums, 864 KiB, take most of the second cache, and the more tiles there
-/// are, the more rarely weights are transformed.
-const TILES: usize = 192;
+/// Numbers of each channel in the most tiles that a task multiplies: 192 of 6x6. Their sums, 864 KiB, take most of the
+/// second cache, and the more tiles there are, the more rarely weights are transformed.
+const TASK: usize = 192 * 36;
 
 /// Output panels of a task.
 const PANELS: usize = 2;
@@ -46,12 +46,16 @@ const PANELS: usize = 2;
 /// few lines of the first cache, and the transforms, which go from position to position, would evict their own work.
 const SKEW: usize = PANEL;
 
+/// Bytes of a line of a cache.
+const LINE: usize = 64;
+
 /// Numbers of transformed input that are held at a time for each thread: 4.5 MiB, to stay in the last cache until all
 /// outputs have been multiplied. How tiles are cut into chunks does not change a result.
 const CHUNK: usize = 9 << 17;
 
-/// Tiles of a chunk even where they need more than that: with fewer the weights would be transformed too often.
-const FEWEST_TILES: usize = 128;
+/// Numbers of each channel in a chunk even where they need more than that, 128 tiles of 6x6: with fewer the weights would
+/// be transformed too often.
+const FEWEST: usize = 128 * 36;
 
 /// # Safety
 /// The operands have the sizes that they state, and `out` has room for the result.
@@ -67,6 +71,7 @@ pub(super) unsafe fn run(
         match algorithm {
             Algorithm::F2 => convolve::<F2, 4, 2>(isa, conv, operands, out),
             Algorithm::F4 => convolve::<F4, 6, 4>(isa, conv, operands, out),
+            Algorithm::F6 => convolve::<F6, 8, 6>(isa, conv, operands, out),
             Algorithm::Doubled => convolve::<Doubled, 6, 5>(isa, conv, operands, out),
         }
     }
@@ -111,18 +116,19 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     out: *mut f32,
 ) {
     let tiling = Tiling::new(operands.sizes, M, T::WEIGHTS.len());
-    let few = tiling.count() <= FEW_TILES;
+    let few = tiling.count() <= FEW_TILES && !T::IN_PARTS;
     let block_channels = if few { FEW_CHANNELS } else { CHANNELS };
     let blocks = conv.inputs.div_ceil(block_channels);
     let per_tile = A * A * blocks * block_channels;
     let skew = A * A * blocks * SKEW;
     let own = CHUNK / per_tile;
-    let limit = if own < FEWEST_TILES {
+    let fewest = FEWEST / (A * A);
+    let limit = if own < fewest {
         own * rayon::current_num_threads()
     } else {
         own
     };
-    let most = pieces::even(tiling.count(), limit.clamp(FEWEST_TILES, TILES), isa.rows());
+    let most = pieces::even(tiling.count(), limit.clamp(fewest, TASK / (A * A)), isa.rows());
     let out = Shared::new(out);
     let work = |chunk: usize| {
         let first = chunk * most;
@@ -139,7 +145,7 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
         multiply::<T, A, M>(isa, conv, chunk, operands, (transformed, out.get()));
     };
     let chunks = 0..tiling.count().div_ceil(most);
-    if own < FEWEST_TILES {
+    if own < fewest {
         // One for all threads, as the last cache has no room for one for each.
         chunks.for_each(work);
     } else {
@@ -167,7 +173,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
 ) {
     let panels = conv.outputs.div_ceil(PANEL);
     let groups = panels.div_ceil(PANELS);
-    let most = pieces::even(chunk.count, TILES, isa.rows());
+    let most = pieces::even(chunk.count, TASK / (A * A), isa.rows());
     let (transformed, out) = (Shared::new(transformed), Shared::new(out));
     let phases = T::WEIGHTS.len();
     (0..chunk.count.div_ceil(most) * groups * phases * phases)

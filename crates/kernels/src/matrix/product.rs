@@ -1,7 +1,7 @@
 //! A block of rows times a group of packed panels, into a buffer that stays in the caches.
 
 use crate::packed::Packed;
-use crate::simd::{PANEL, Product, Rows, Simd};
+use crate::simd::{Before, PANEL, Product, Rows, Simd};
 
 /// How much of the inner dimension is taken at a time: a panel of it, 20 KiB, stays in the first cache beside the rows.
 /// The sums run on from block to block, so the value does not change a result.
@@ -53,7 +53,7 @@ pub(crate) unsafe fn product<S: Simd>(
                     c,
                     stride: PANEL,
                     next_c: rows.count * PANEL,
-                    accumulate: k0 > 0,
+                    before: Before::part(k0),
                     ahead: packed.ahead(following),
                 };
                 product.run(s);

@@ -33,7 +33,7 @@ pub(crate) mod portable;
 mod product;
 mod tile;
 
-pub(crate) use self::product::{Ahead, Product, Rows};
+pub(crate) use self::product::{Ahead, Before, Product, Rows};
 
 /// Columns of a packed panel of weights, the same for every instruction set, so that packing does not depend on it.
 pub(crate) const PANEL: usize = 16;

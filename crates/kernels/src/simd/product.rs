@@ -42,6 +42,29 @@ impl Ahead {
     };
 }
 
+/// What becomes of the sums that C holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// They are overwritten.
+    Overwritten,
+    /// The new terms are added to them one after the other, as if there had been one product.
+    Continued,
+    /// The new sum is added to them as a whole. Rounding errors grow with the length of a sum, so long sums lose less in
+    /// parts.
+    Added,
+}
+
+impl Before {
+    /// For a part of a product that begins at `start` of the inner dimension.
+    pub(crate) fn part(start: usize) -> Self {
+        if start == 0 {
+            Self::Overwritten
+        } else {
+            Self::Continued
+        }
+    }
+}
+
 /// C (+)= A · W for rows of A and packed panels of W.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product {
@@ -56,8 +79,7 @@ pub(crate) struct Product {
     pub(crate) c: *mut f32,
     pub(crate) stride: usize,
     pub(crate) next_c: usize,
-    /// Whether the product is added to what C holds.
-    pub(crate) accumulate: bool,
+    pub(crate) before: Before,
     pub(crate) ahead: Ahead,
 }
 

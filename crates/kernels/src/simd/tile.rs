@@ -1,6 +1,6 @@
 //! The body of the matrix kernel, for any instruction set; each set wraps it in functions that enable it.
 
-use super::{Ahead, PANEL, Product, Rows, Simd};
+use super::{Ahead, Before, PANEL, Product, Rows, Simd};
 
 /// A product whose rows are taken `R` at a time and whose panels are `N`, of `P` vectors each (`P` · LANES = 16): the
 /// sums of `R` rows and all panels in registers.
@@ -25,7 +25,7 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
         mut c,
         stride,
         next_c,
-        accumulate,
+        before,
         mut ahead,
         ..
     } = product;
@@ -37,7 +37,7 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
             for (i, a) in a.iter_mut().enumerate() {
                 *a = first.add(i * next_a);
             }
-            if accumulate {
+            if before == Before::Continued {
                 for (i, row) in acc.iter_mut().enumerate() {
                     for (n, panel) in row.iter_mut().enumerate() {
                         for (j, v) in panel.iter_mut().enumerate() {
@@ -75,10 +75,12 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
                 }
                 at += step;
             }
-            for (i, row) in acc.iter().enumerate() {
-                for (n, panel) in row.iter().enumerate() {
-                    for (j, v) in panel.iter().enumerate() {
-                        s.store(c.add(i * stride + n * next_c + j * S::LANES), *v);
+            for (i, row) in acc.into_iter().enumerate() {
+                for (n, panel) in row.into_iter().enumerate() {
+                    for (j, v) in panel.into_iter().enumerate() {
+                        let c = c.add(i * stride + n * next_c + j * S::LANES);
+                        let added = before == Before::Added;
+                        s.store(c, if added { s.add(s.load(c), v) } else { v });
                     }
                 }
             }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::groups::Split;
 use crate::buffer::with_scratch;
 use crate::isa::Isa;
-use crate::simd::{Ahead, Kernel, PANEL, Product, Rows, Simd};
+use crate::simd::{Ahead, Before, Kernel, PANEL, Product, Rows, Simd};
 
 /// Sources of a task. With 320 numbers each, 120 KiB, they stay in the second cache while panel after panel passes.
 const SOURCES: usize = 96;
@@ -131,7 +131,7 @@ impl Kernel for Search<'_> {
                 c: self.scratch,
                 stride: DESTINATIONS,
                 next_c: PANEL,
-                accumulate: false,
+                before: Before::Overwritten,
                 ahead: Ahead::NOTHING,
             };
             // SAFETY: these sources and panels are `width` long, and there is room for a line of products of each source.

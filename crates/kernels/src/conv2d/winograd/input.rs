@@ -1,9 +1,11 @@
 //! Bᵀ d B: tiles of the input, normalised and activated on the way, into \[block\]\[position\]\[tile\]\[channel\].
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::transform::Transform;
-use super::{Chunk, SKEW, Tiling};
+use super::{Chunk, LINE, SKEW, Tiling};
 use crate::buffer::{Shared, with_scratch};
 use crate::conv2d::Operands;
 use crate::isa::Isa;
@@ -58,6 +60,10 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
     });
 }
 
+/// How many numbers before its turn a pixel is asked for: 16 KiB. The processor does not keep up by itself, as every line
+/// of a strip begins elsewhere.
+const AHEAD: usize = 4096;
+
 /// A run of tiles of one block of channels.
 pub(super) struct InputTask<'a, T, const A: usize, const M: usize> {
     tiling: Tiling,
@@ -93,18 +99,22 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
                 unsafe {
                     let from = self.strip.add(tile * M * room + lane);
                     let to = self.to.add(tile * room + lane);
-                    let mut down = [[s.splat(0.0); A]; A];
+                    let mut down = [[MaybeUninit::<S::V>::uninit(); A]; A];
                     for column in 0..A {
                         let mut d = [s.splat(0.0); A];
                         for (row, d) in d.iter_mut().enumerate() {
                             *d = s.load(from.add((row * columns + column) * room));
                         }
                         for (row, v) in down.iter_mut().zip(T::input(s, d)) {
-                            row[column] = v;
+                            row[column].write(v);
                         }
                     }
-                    for (i, row) in down.into_iter().enumerate() {
-                        for (j, v) in T::input(s, row).into_iter().enumerate() {
+                    for (i, row) in down.iter().enumerate() {
+                        let mut d = [s.splat(0.0); A];
+                        for (d, row) in d.iter_mut().zip(row) {
+                            *d = row.assume_init();
+                        }
+                        for (j, v) in T::input(s, d).into_iter().enumerate() {
                             s.store(to.add((i * A + j) * self.next), v);
                         }
                     }
@@ -123,6 +133,7 @@ impl<T, const A: usize, const M: usize> InputTask<'_, T, A, M> {
         let (source_h, source_w) = sizes.source;
         let norm = self.operands.norm;
         let norm = norm.map(|norm| norm.part(row * self.inputs + start, channels));
+        let ahead = AHEAD.next_multiple_of(self.inputs);
         for i in 0..A {
             let y = (line * M + i).checked_sub(1).filter(|&y| y < sizes.input.0);
             for j in 0..columns {
@@ -140,6 +151,9 @@ impl<T, const A: usize, const M: usize> InputTask<'_, T, A, M> {
                 };
                 let at = (row * source_h + self.operands.lines[y]) * source_w + self.operands.columns[x];
                 let source = &self.operands.x[at * self.inputs + start..][..channels];
+                for line in (0..channels).step_by(LINE / size_of::<f32>()) {
+                    s.prefetch(source.as_ptr().wrapping_add(ahead + line).cast());
+                }
                 match norm {
                     Some(norm) => norm::apply_with(s, source, norm, pixel),
                     None => pixel[..channels].copy_from_slice(source),

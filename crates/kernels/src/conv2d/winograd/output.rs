@@ -1,15 +1,14 @@
 //! Aᵀ m A: sums into output pixels, with bias and residual.
 
+use std::mem::MaybeUninit;
+
 use super::transform::Transform;
-use super::{Place, SKEW, Tiling};
+use super::{LINE, Place, SKEW, Tiling};
 use crate::conv2d::{Conv2d, Operands, Sizes};
 use crate::simd::{Kernel, PANEL, Simd};
 
 /// Numbers of a result that is written past the caches: 64 MiB.
 const STREAMED: usize = 16 << 20;
-
-/// Bytes of a line of a cache.
-const LINE: usize = 64;
 
 /// How many tiles before its turn a tile's residual is asked for.
 const AHEAD: usize = 4;
@@ -49,17 +48,17 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'
                     // SAFETY: the sums hold these tiles and panels at every position.
                     unsafe {
                         let from = self.sums.add((panel * tiles + tile) * PANEL + lane);
-                        let mut down = [[s.splat(0.0); A]; M];
+                        let mut down = [[MaybeUninit::uninit(); A]; M];
                         for j in 0..A {
                             let mut m = [s.splat(0.0); A];
                             for (i, m) in m.iter_mut().enumerate() {
                                 *m = s.load(from.add((i * A + j) * next));
                             }
                             for (row, v) in down.iter_mut().zip(T::output(s, m)) {
-                                row[j] = v;
+                                row[j].write(v);
                             }
                         }
-                        self.write(s, (place, column + lane), down, stream);
+                        self.write(s, (place, column + lane), &down, stream);
                     }
                 }
             }
@@ -113,13 +112,13 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
     /// The second half of the transform, and the pixels of the tile that exist, one vector of channels.
     ///
     /// # Safety
-    /// The tile exists, and `column` is a packed column.
+    /// The tile exists, `column` is a packed column, and all of `down` has been written.
     #[inline(always)]
     unsafe fn write<S: Simd>(
         &self,
         s: S,
         (place, column): (Place, usize),
-        down: [[S::V; A]; M],
+        down: &[[MaybeUninit<S::V>; A]; M],
         stream: bool,
     ) {
         let outputs = self.conv.outputs;
@@ -130,8 +129,13 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
         let (row, ..) = place;
         // SAFETY: the bias has as many columns as are packed.
         let bias = unsafe { s.load(self.operands.biases_of(row).as_ptr().add(column)) };
-        for (i, half) in down.into_iter().enumerate() {
-            for (j, pixel) in T::output(s, half).into_iter().enumerate() {
+        for (i, half) in down.iter().enumerate() {
+            let mut m = [s.splat(0.0); A];
+            for (m, half) in m.iter_mut().zip(half) {
+                // SAFETY: vouched for by the caller.
+                *m = unsafe { half.assume_init() };
+            }
+            for (j, pixel) in T::output(s, m).into_iter().enumerate() {
                 let Some(number) = self.pixel(place, i, j) else {
                     continue;
                 };

@@ -3,7 +3,7 @@
 use super::transform::Transform;
 use super::{Chunk, FEW_CHANNELS, SKEW, weights};
 use crate::conv2d::Conv2d;
-use crate::simd::{Ahead, Kernel, PANEL, Product, Rows, Simd};
+use crate::simd::{Ahead, Before, Kernel, PANEL, Product, Rows, Simd};
 
 /// The A² matrix products of some tiles and some output panels.
 pub(super) struct Products<'a, T, const A: usize, const M: usize> {
@@ -97,7 +97,11 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                         c: self.sums(position, 0),
                         stride: PANEL,
                         next_c: tiles * PANEL,
-                        accumulate: block > 0,
+                        before: match block {
+                            0 => Before::Overwritten,
+                            _ if T::IN_PARTS => Before::Added,
+                            _ => Before::Continued,
+                        },
                         ahead: Ahead::NOTHING,
                     };
                     product.run(s);

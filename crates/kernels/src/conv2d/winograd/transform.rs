@@ -1,4 +1,4 @@
-//! The constants of F(2x2, 3x3), F(4x4, 3x3) and F(5x5, 2x2) (Lavin and Gray, 2016, section 4), one dimension at a time.
+//! The constants of F(2x2, 3x3), F(4x4, 3x3), F(6x6, 3x3) and F(5x5, 2x2) (Lavin and Gray, 2016, section 4), one dimension at a time.
 
 use crate::simd::Simd;
 
@@ -7,6 +7,8 @@ pub(super) trait Transform<const A: usize, const M: usize>: Send + Sync {
     /// G for three taps, once for each phase: the results between two pixels of the input, of which there are two where
     /// the picture is doubled on the way.
     const WEIGHTS: &'static [[[f32; 3]; A]];
+    /// Whether each block of channels is summed for itself: what its rounding errors are multiplied by makes that worth it.
+    const IN_PARTS: bool = false;
     /// Bᵀ d
     fn input<S: Simd>(s: S, d: [S::V; A]) -> [S::V; A];
     /// G g
@@ -124,6 +126,98 @@ impl Transform<6, 4> for F4 {
             s.fma(s.splat(A1), odd_a, s.mul(s.splat(B1), odd_b)),
             s.fma(s.splat(A2), even_a, s.mul(s.splat(B2), even_b)),
             s.fma(s.splat(A3), odd_a, s.fma(s.splat(B3), odd_b, m[5])),
+        ]
+    }
+}
+
+/// Interpolation points 0, ±1/2, ±1, ±2, ∞: of all that were tried those with the smallest error, and their powers are
+/// exact.
+///
+/// 1.78 multiplications for each pixel instead of 2.25, for four times the error of [`F4`], half of it where there are
+/// many channels, as sums are taken in parts.
+#[derive(Debug)]
+pub(super) struct F6;
+
+const POINTS: [f32; 3] = [0.5, 1.0, 2.0];
+
+/// The coefficients of (x² - a²)(x² - b²)(x² - c²) without their signs.
+const S1: f32 = square(0) + square(1) + square(2);
+const S2: f32 = square(0) * square(1) + square(0) * square(2) + square(1) * square(2);
+const S3: f32 = square(0) * square(1) * square(2);
+
+const fn square(i: usize) -> f32 {
+    POINTS[i % 3] * POINTS[i % 3]
+}
+
+/// A line of G: 1, p, p² for the point p = ±`POINTS[i]`, divided as its basis polynomial is.
+const fn powers(i: usize, sign: f32) -> [f32; 3] {
+    let n = 2.0 * square(i) * (square(i) - square(i + 1)) * (square(i) - square(i + 2));
+    [1.0 / n, sign * POINTS[i] / n, square(i) / n]
+}
+
+/// d times the polynomial of all finite points but 0.
+#[inline(always)]
+fn without_zero<S: Simd>(s: S, d: [S::V; 4]) -> S::V {
+    let outer = s.fnma(s.splat(S1), d[2], d[3]);
+    s.fnma(s.splat(S3), d[0], s.fma(s.splat(S2), d[1], outer))
+}
+
+/// The sum of three pairs of opposite points, of which the first and last, 1/2 and 2, are raised to some power.
+#[inline(always)]
+fn raised<S: Simd>(s: S, pairs: [S::V; 3], [first, last]: [f32; 2]) -> S::V {
+    s.fma(s.splat(last), pairs[2], s.fma(s.splat(first), pairs[0], pairs[1]))
+}
+
+impl Transform<8, 6> for F6 {
+    const WEIGHTS: &'static [[[f32; 3]; 8]] = &[[
+        [-1.0 / S3, 0.0, 0.0],
+        powers(0, 1.0),
+        powers(0, -1.0),
+        powers(1, 1.0),
+        powers(1, -1.0),
+        powers(2, 1.0),
+        powers(2, -1.0),
+        [0.0, 0.0, 1.0],
+    ]];
+    const IN_PARTS: bool = true;
+
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::V; 8]) -> [S::V; 8] {
+        let mut v = [d[0]; 8];
+        v[0] = without_zero(s, [d[0], d[2], d[4], d[6]]);
+        for (i, point) in POINTS.into_iter().enumerate() {
+            let (b, c) = (square(i + 1), square(i + 2));
+            let (sum, product) = (s.splat(b + c), s.splat(b * c));
+            let even = s.fma(product, d[2], s.fnma(sum, d[4], d[6]));
+            let odd = s.fma(product, d[1], s.fnma(sum, d[3], d[5]));
+            let odd = s.mul(s.splat(point), odd);
+            v[2 * i + 1] = s.add(even, odd);
+            v[2 * i + 2] = s.sub(even, odd);
+        }
+        v[7] = without_zero(s, [d[1], d[3], d[5], d[7]]);
+        v
+    }
+
+    #[inline(always)]
+    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 8] {
+        let [plus_a, minus_a] = opposite(s, Self::WEIGHTS[0][1], g);
+        let [plus_b, minus_b] = opposite(s, Self::WEIGHTS[0][3], g);
+        let [plus_c, minus_c] = opposite(s, Self::WEIGHTS[0][5], g);
+        let first = s.mul(g[0], s.splat(Self::WEIGHTS[0][0][0]));
+        [first, plus_a, minus_a, plus_b, minus_b, plus_c, minus_c, g[2]]
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::V; 8]) -> [S::V; 6] {
+        let even = [s.add(m[1], m[2]), s.add(m[3], m[4]), s.add(m[5], m[6])];
+        let odd = [s.sub(m[1], m[2]), s.sub(m[3], m[4]), s.sub(m[5], m[6])];
+        [
+            s.add(m[0], raised(s, even, [1.0, 1.0])),
+            raised(s, odd, [0.5, 2.0]),
+            raised(s, even, [0.25, 4.0]),
+            raised(s, odd, [0.125, 8.0]),
+            raised(s, even, [0.0625, 16.0]),
+            s.add(m[7], raised(s, odd, [0.03125, 32.0])),
         ]
     }
 }
