@@ -330,7 +330,10 @@ fn the_plan_depends_on_the_layer_and_the_picture_only() {
     assert_eq!(Algorithm::choose((32, 32), (64, 63)), Algorithm::F6);
     assert_eq!(Algorithm::choose((24, 24), (24, 24)), Algorithm::F4);
     assert_eq!(Algorithm::choose((32, 32), (32, 32)), Algorithm::F4);
+    assert_eq!(Algorithm::choose((30, 30), (30, 30)), Algorithm::F6);
     assert_eq!(Algorithm::choose((48, 48), (48, 48)), Algorithm::F6);
+    assert_eq!(Algorithm::choose((56, 56), (56, 56)), Algorithm::F4);
+    assert_eq!(Algorithm::choose((57, 57), (57, 57)), Algorithm::F6);
     assert_eq!(Algorithm::choose((64, 64), (64, 64)), Algorithm::F6);
     assert_eq!(Algorithm::choose((256, 256), (512, 512)), Algorithm::Doubled);
 }
