@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::simd::{Ahead, PANEL, Simd};
+use crate::simd::{Ahead, LINE, PANEL, Simd};
 
 /// Numbers of one of the three storage types.
 #[derive(Debug)]
@@ -76,7 +76,6 @@ impl Packed {
         (start, length): (usize, usize),
         (part, parts): (usize, usize),
     ) {
-        const LINE: usize = 64;
         let (base, size) = self.bytes();
         let first = (panel * self.depth + start) * PANEL * size;
         let bytes = (length.min(self.depth.saturating_sub(start)) * PANEL * size).div_ceil(parts);

@@ -28,10 +28,11 @@ use crate::pieces;
 use crate::simd::PANEL;
 
 /// Input channels whose transformed weights are held at a time where there are many tiles: as many as the second cache
-/// has room for, so that sums are rarely fetched and put back. The number does not change a result.
+/// has room for, so that sums are rarely fetched and put back. The number changes a result only where a transform sums in parts.
 const CHANNELS: usize = 128;
 
 /// The same with up to [`FEW_TILES`] tiles, where the transform itself is the work: as many as stay in the first cache.
+/// Not where a transform sums in parts, whose length a batch must not change.
 const FEW_CHANNELS: usize = 32;
 const FEW_TILES: usize = 16;
 
@@ -45,9 +46,6 @@ const PANELS: usize = 2;
 /// Numbers between the positions of a buffer. Without them positions would lie a multiple of 4 KiB apart, in the same
 /// few lines of the first cache, and the transforms, which go from position to position, would evict their own work.
 const SKEW: usize = PANEL;
-
-/// Bytes of a line of a cache.
-const LINE: usize = 64;
 
 /// Numbers of transformed input that are held at a time for each thread: 4.5 MiB, to stay in the last cache until all
 /// outputs have been multiplied. How tiles are cut into chunks does not change a result.

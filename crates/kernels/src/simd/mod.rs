@@ -38,6 +38,9 @@ pub(crate) use self::product::{Ahead, Before, Product, Rows};
 /// Columns of a packed panel of weights, the same for every instruction set, so that packing does not depend on it.
 pub(crate) const PANEL: usize = 16;
 
+/// Bytes of a line of a cache.
+pub(crate) const LINE: usize = 64;
+
 /// One instruction set.
 pub(crate) trait Simd: Copy + Send + Sync {
     /// Numbers in a vector; divides [`PANEL`].

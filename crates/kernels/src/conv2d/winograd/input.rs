@@ -5,12 +5,12 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::transform::Transform;
-use super::{Chunk, LINE, SKEW, Tiling};
+use super::{Chunk, SKEW, Tiling};
 use crate::buffer::{Shared, with_scratch};
 use crate::conv2d::Operands;
 use crate::isa::Isa;
 use crate::norm;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, LINE, Simd};
 
 /// Neighbouring tiles of a task: pixels that they share are normalised once.
 const RUN: usize = 16;

@@ -3,9 +3,9 @@
 use std::mem::MaybeUninit;
 
 use super::transform::Transform;
-use super::{LINE, Place, SKEW, Tiling};
+use super::{Place, SKEW, Tiling};
 use crate::conv2d::{Conv2d, Operands, Sizes};
-use crate::simd::{Kernel, PANEL, Simd};
+use crate::simd::{Kernel, LINE, PANEL, Simd};
 
 /// Numbers of a result that is written past the caches: 64 MiB.
 const STREAMED: usize = 16 << 20;
