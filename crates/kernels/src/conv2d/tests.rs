@@ -245,7 +245,8 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
 #[test]
 fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
     // Pictures of one to four tiles, whose weights are transformed in registers; several of them together are too many
-    // for that, and then for small blocks of channels. The last do not fit into one chunk together.
+    // for that, and then for small blocks of channels. The last two do not fit into one chunk together;
+    // the very last is summed in parts.
     let pictures = [
         (4, 4, 70),
         (8, 3, 70),
@@ -253,6 +254,7 @@ fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
         (8, 8, 33),
         (8, 8, 70),
         (24, 24, 300),
+        (30, 30, 300),
     ];
     for isa in Isa::available() {
         for (h, w, channels) in pictures {

@@ -1,4 +1,5 @@
-//! The constants of F(2x2, 3x3), F(4x4, 3x3), F(6x6, 3x3) and F(5x5, 2x2) (Lavin and Gray, 2016, section 4), one dimension at a time.
+//! The constants of F(2x2, 3x3), F(4x4, 3x3), F(6x6, 3x3) and F(5x5, 2x2) (Lavin and Gray, 2016, section 4), one
+//! dimension at a time.
 
 use crate::simd::Simd;
 
