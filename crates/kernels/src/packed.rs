@@ -84,9 +84,10 @@ impl Packed {
         }
     }
 
-    /// From row `start` of panel `panel` on, as what is multiplied next; nothing where there is no such panel.
+    /// From row `start` of panel `panel` on, as what is multiplied next, `panels` at a time; nothing where there is no such
+    /// panel. The first tile asks for the first of them, the second for the second.
     #[inline(always)]
-    pub(crate) fn ahead(&self, (panel, start): (usize, usize)) -> Ahead {
+    pub(crate) fn ahead(&self, (panel, panels): (usize, usize), start: usize) -> Ahead {
         let (base, size) = self.bytes();
         let first = (panel * self.depth + start) * PANEL;
         if first >= self.len() {
@@ -94,8 +95,9 @@ impl Packed {
         }
         Ahead {
             first: base.wrapping_add(first * size),
+            step: PANEL * size,
             next: self.depth * PANEL * size,
-            row: PANEL * size,
+            tiles: panels,
         }
     }
 

@@ -16,8 +16,9 @@ pub(super) const QUERIES: usize = PANELS * PANEL;
 /// The most keys that are scored at a time: two panels of scores, 32 KiB, stay in the first cache.
 pub(super) const KEYS: usize = 256;
 
-/// How much of a head is multiplied at a time, so that two panels of queries stay in the first cache beside the keys.
-const DEPTH: usize = 256;
+/// How many numbers of a head lie side by side in the keys' strips and are multiplied at a time, so that two panels of
+/// queries stay in the first cache beside the keys.
+pub(super) const DEPTH: usize = 256;
 
 /// Keys of a block for heads of `width`: with their values they take a quarter of a megabyte of the second cache at most.
 fn keys_of_block(width: usize) -> usize {
@@ -47,7 +48,6 @@ pub(super) struct QueryBlock<'a> {
     pub(super) q: &'a [f32],
     /// Keys of a row.
     pub(super) count: usize,
-    /// In one strip.
     pub(super) keys: &'a Strips,
     pub(super) values: &'a Strips,
     pub(super) mask: Mask,
@@ -146,18 +146,20 @@ impl QueryBlock<'_> {
         scores: *mut f32,
     ) {
         let width = self.heads.width;
-        let keys = self.keys.at(self.head, 0, start);
-        for first in (0..width).step_by(DEPTH) {
+        let strip = self.keys.strip;
+        for first in (0..width).step_by(strip) {
+            let keys = self.keys.at(self.head, first / strip, start);
+            let tile = S::ROWS * strip;
             // SAFETY: these queries and keys exist, and there is room for their scores.
             unsafe {
                 let product = Product {
                     a: Rows {
-                        first: keys.add(first),
-                        stride: width,
+                        first: keys,
+                        stride: strip,
                         step: 1,
                         count,
                     },
-                    k: DEPTH.min(width - first),
+                    k: strip.min(width - first),
                     panels,
                     w: queries.add(first * PANEL),
                     next_w: width * PANEL,
@@ -165,7 +167,7 @@ impl QueryBlock<'_> {
                     stride: PANEL,
                     next_c: KEYS * PANEL,
                     before: Before::part(first),
-                    ahead: Ahead::NOTHING,
+                    ahead: Ahead::left(keys.wrapping_add(tile), S::ROWS, tile),
                 };
                 product.run(s);
             }
@@ -198,11 +200,13 @@ impl QueryBlock<'_> {
     ) {
         let (width, strip) = (self.heads.width, self.values.strip);
         for first in (0..width).step_by(strip) {
+            let values = self.values.at(self.head, first / strip, start);
+            let following = values.wrapping_add(self.values.next());
             // SAFETY: these keys' values and these queries' sums exist.
             unsafe {
                 let product = Product {
                     a: Rows {
-                        first: self.values.at(self.head, first / strip, start),
+                        first: values,
                         stride: 1,
                         step: strip,
                         count: strip.min(width - first),
@@ -215,7 +219,7 @@ impl QueryBlock<'_> {
                     stride: PANEL,
                     next_c: width * PANEL,
                     before: Before::Continued,
-                    ahead: Ahead::NOTHING,
+                    ahead: Ahead::left(following, strip, 0),
                 };
                 product.run(s);
             }

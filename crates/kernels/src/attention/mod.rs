@@ -9,7 +9,7 @@ mod tests;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use self::block::{QUERIES, QueryBlock, room, strip};
+use self::block::{DEPTH, QUERIES, QueryBlock, room, strip};
 use self::operands::{Heads, Strips};
 use crate::buffer::{Shared, with_scratch, written};
 use crate::isa::Isa;
@@ -96,7 +96,7 @@ impl AttentionOp {
         (q, queries): (&[f32], usize),
         (k, v, count): (&[f32], &[f32], usize),
     ) -> Vec<f32> {
-        let keys = Strips::pack(heads, k, count, heads.width);
+        let keys = Strips::pack(heads, k, count, DEPTH.min(heads.width));
         let values = Strips::pack(heads, v, count, strip(heads.width, self.isa.rows()));
         let blocks = queries.div_ceil(QUERIES);
         let fill = |out: *mut f32| {

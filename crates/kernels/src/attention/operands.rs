@@ -58,6 +58,11 @@ impl Strips {
         }
     }
 
+    /// Numbers from one strip of a head to the next.
+    pub(super) fn next(&self) -> usize {
+        self.tokens * self.strip
+    }
+
     /// Strip `strip` of head `head`, from token `token` on.
     pub(super) fn at(&self, head: usize, strip: usize, token: usize) -> *const f32 {
         self.numbers[((head * self.strips + strip) * self.tokens + token) * self.strip..].as_ptr()

@@ -36,7 +36,7 @@ pub(crate) unsafe fn product<S: Simd>(
                 let c = c.add(panel * rows.count * PANEL);
                 // The panels that follow, at the end of the group in the next part of the depth, at its end in the next
                 // group.
-                let following = match (panel + wide < panels, k0 + k < depth) {
+                let (following, start) = match (panel + wide < panels, k0 + k < depth) {
                     (true, _) => (first_panel + panel + wide, k0),
                     (false, true) => (first_panel, k0 + k),
                     (false, false) => (first_panel + panels, 0),
@@ -54,7 +54,7 @@ pub(crate) unsafe fn product<S: Simd>(
                     stride: PANEL,
                     next_c: rows.count * PANEL,
                     before: Before::part(k0),
-                    ahead: packed.ahead(following),
+                    ahead: packed.ahead((following, wide), start),
                 };
                 product.run(s);
             }

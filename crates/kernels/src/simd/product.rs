@@ -23,23 +23,40 @@ impl Rows {
     }
 }
 
-/// Weights that are asked for while others are multiplied, so that they come from memory in the meantime: as many rows of
-/// as many panels as those have. Any address will do, as nothing is read.
+/// Memory that is asked for while something else is multiplied, so that it is at hand when its turn comes: a place for
+/// each step of the inner dimension. Any address will do, as nothing is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ahead {
     pub(crate) first: *const u8,
-    /// Bytes from one panel to the next.
+    /// Bytes from one step to the next; 0 asks for nothing new.
+    pub(crate) step: usize,
+    /// Bytes from where one tile asks to where the next one does.
     pub(crate) next: usize,
-    /// Bytes from one row of a panel to the next; 0 asks for nothing new.
-    pub(crate) row: usize,
+    /// How many tiles ask.
+    pub(crate) tiles: usize,
 }
 
 impl Ahead {
     pub(crate) const NOTHING: Self = Self {
         first: std::ptr::null(),
+        step: 0,
         next: 0,
-        row: 0,
+        tiles: 0,
     };
+
+    /// Part of a left operand: `step` numbers for each step from `first` on, for the tile after it `next` numbers further.
+    ///
+    /// Where such rows come from the second cache or from further away, the processor does not ask for them early enough by
+    /// itself.
+    #[inline(always)]
+    pub(crate) fn left(first: *const f32, step: usize, next: usize) -> Self {
+        Self {
+            first: first.cast(),
+            step: step * size_of::<f32>(),
+            next: next * size_of::<f32>(),
+            tiles: usize::MAX,
+        }
+    }
 }
 
 /// What becomes of the sums that C holds.

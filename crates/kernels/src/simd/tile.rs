@@ -47,9 +47,8 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
                 }
             }
             let mut at = 0;
-            // The first tile asks for the first panel of what follows, the second for the second, the others for what is
-            // at hand anyway: an instruction costs nothing here, a branch would.
-            if tile == N || ahead.row == 0 {
+            // Where nothing is left to ask for, for what is at hand anyway: an instruction costs nothing here, a branch would.
+            if tile == ahead.tiles {
                 ahead = Ahead {
                     first: w.cast(),
                     ..Ahead::NOTHING
@@ -58,7 +57,7 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
             let mut line = ahead.first;
             for kk in 0..k {
                 s.prefetch(line);
-                line = line.wrapping_add(ahead.row);
+                line = line.wrapping_add(ahead.step);
                 let mut weights = [[s.splat(0.0); P]; N];
                 for (n, panel) in weights.iter_mut().enumerate() {
                     for (j, v) in panel.iter_mut().enumerate() {

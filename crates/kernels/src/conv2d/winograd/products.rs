@@ -83,9 +83,11 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                 }
                 for position in line * A..(line + weights::LINES) * A {
                     self.prefetch(s, block, (position, A * A));
+                    let first = self.transformed(block, position);
+                    let tile = S::ROWS * self.chunk.block_channels;
                     let product = Product {
                         a: Rows {
-                            first: self.transformed(block, position),
+                            first,
                             stride: self.chunk.block_channels,
                             step: 1,
                             count: tiles,
@@ -102,7 +104,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                             _ if T::IN_PARTS => Before::Added,
                             _ => Before::Continued,
                         },
-                        ahead: Ahead::NOTHING,
+                        ahead: Ahead::left(first.wrapping_add(tile), tile / channels, tile),
                     };
                     product.run(s);
                 }
