@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::product::{WIDENED, product};
+use super::product::{product, room};
 use super::{Finish, Target};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
@@ -55,7 +55,7 @@ impl Multiply<'_> {
                 panels: PANELS.min(panels - panel),
                 sums: std::ptr::null_mut(),
             };
-            with_scratch(block.sums_size() + WIDENED, |sums| {
+            with_scratch(block.sums_size() + room(count), |sums| {
                 block.sums = sums;
                 isa.run(block);
             });
@@ -68,7 +68,7 @@ struct Block<'a> {
     whole: Multiply<'a>,
     first: usize,
     panels: usize,
-    /// Room for the sums and then for widened panels.
+    /// Room for the sums and then for the product's scratch memory.
     sums: *mut f32,
 }
 
@@ -98,13 +98,13 @@ impl Kernel for Block<'_> {
         let each = self.each();
         // SAFETY: the buffer has the size that it was asked for; rows, panels and target are those of a checked product.
         unsafe {
-            let widened = self.sums.add(self.sums_size());
+            let scratch = self.sums.add(self.sums_size());
             product(
                 s,
                 rows,
                 (packed, self.first * each, self.panels * each),
                 self.sums,
-                widened,
+                scratch,
             );
             finish.block(s, (self.first, self.panels, gated), self.sums, target);
         }
