@@ -14,8 +14,8 @@ use crate::simd::{Kernel, PANEL, Rows, Simd};
 /// passes.
 const ROWS: usize = 192;
 
-/// Output panels of a task.
-const PANELS: usize = 8;
+/// The most output panels of a task: 320 and 640 columns, the narrowest and commonest layers, divide into equal groups.
+const PANELS: usize = 10;
 
 /// Rows times packed weights, finished into a target.
 #[derive(Clone, Copy, Debug)]
@@ -36,12 +36,13 @@ impl Multiply<'_> {
     pub(crate) unsafe fn run(self, isa: Isa) {
         let whole = Shared::new(self);
         let panels = self.finish.columns.div_ceil(PANEL);
-        let groups = panels.div_ceil(PANELS);
+        let wide = pieces::even(panels, PANELS, 2);
+        let groups = panels.div_ceil(wide);
         let most = pieces::even(self.rows.count, ROWS, isa.rows());
         let blocks = self.rows.count.div_ceil(most);
         (0..blocks * groups).into_par_iter().for_each(|task| {
             let whole = whole.get();
-            let (row, panel) = (task / groups * most, task % groups * PANELS);
+            let (row, panel) = (task / groups * most, task % groups * wide);
             let count = most.min(whole.rows.count - row);
             // SAFETY: the rows exist, as the caller vouches.
             let (rows, target) = unsafe { (whole.rows.part(row, count), whole.target.part(row, count)) };
@@ -52,7 +53,7 @@ impl Multiply<'_> {
                     ..whole
                 },
                 first: panel,
-                panels: PANELS.min(panels - panel),
+                panels: wide.min(panels - panel),
                 sums: std::ptr::null_mut(),
             };
             with_scratch(block.sums_size() + room(count), |sums| {
