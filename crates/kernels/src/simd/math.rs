@@ -8,7 +8,7 @@ pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
     exp2(s, s.max(x, s.splat(-126.0)))
 }
 
-/// 2^x for x in -126..=126. The polynomial is Taylor's of degree 6, whose rest on -1/2..1/2 is 1e-8.
+/// 2^x for x in -126..=126. The polynomial is Taylor's of degree 6, whose rest on -1/2..1/2 is 1.2e-7.
 #[inline(always)]
 fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
     let n = s.round(x);
