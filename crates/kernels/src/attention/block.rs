@@ -80,7 +80,7 @@ impl Kernel for QueryBlock<'_> {
             let scores = self.scratch;
             let queries = scores.add(2 * KEYS * PANEL);
             let sums = queries.add(PANELS * width * PANEL);
-            self.gather_queries(queries);
+            self.gather_queries(s, queries);
             sums.write_bytes(0, panels * width * PANEL);
             // Under a causal mask the last query of the block is the one that sees furthest.
             let visible = match self.mask {
@@ -104,7 +104,7 @@ impl Kernel for QueryBlock<'_> {
                 }
             }
             for (panel, running) in running.iter().enumerate().take(panels) {
-                self.finish(panel, running, sums.add(panel * width * PANEL));
+                self.finish(s, panel, running, sums.add(panel * width * PANEL));
             }
         }
     }
@@ -114,23 +114,22 @@ impl QueryBlock<'_> {
     /// Queries as panels of 16, scaled by log₂ e / √d, so that weights are powers of two. Queries that do not exist are
     /// zeros.
     #[inline(always)]
-    unsafe fn gather_queries(&self, to: *mut f32) {
+    unsafe fn gather_queries<S: Simd>(&self, s: S, to: *mut f32) {
         let width = self.heads.width;
         #[expect(clippy::cast_precision_loss, reason = "a head's width is small")]
-        let scale = std::f32::consts::LOG2_E / (width as f32).sqrt();
-        for query in 0..self.queries.next_multiple_of(PANEL) {
-            // SAFETY: the caller made room for all panels.
-            let to = unsafe { to.add(query / PANEL * width * PANEL + query % PANEL) };
-            if query < self.queries {
-                let from = &self.q[self.heads.at(self.head, self.first + query, self.total)..][..width];
-                for (i, x) in from.iter().enumerate() {
-                    // SAFETY: as above.
-                    unsafe { *to.add(i * PANEL) = x * scale }
+        let scale = s.splat(std::f32::consts::LOG2_E / (width as f32).sqrt());
+        for (panel, first) in (0..self.queries).step_by(PANEL).enumerate() {
+            let count = PANEL.min(self.queries - first);
+            let from = self.q[self.heads.at(self.head, self.first + first, self.total)..].as_ptr();
+            // SAFETY: the caller made room for all panels, and these queries exist.
+            unsafe {
+                let to = to.add(panel * width * PANEL);
+                if count < PANEL {
+                    to.write_bytes(0, width * PANEL);
                 }
-            } else {
-                for i in 0..width {
-                    // SAFETY: as above.
-                    unsafe { *to.add(i * PANEL) = 0.0 }
+                turn(s, (from, self.heads.next(), count), (to, PANEL, width));
+                for i in (0..width * PANEL).step_by(S::LANES) {
+                    s.store(to.add(i), s.mul(s.load(to.add(i)), scale));
                 }
             }
         }
@@ -228,17 +227,54 @@ impl QueryBlock<'_> {
 
     /// Divides a panel's sums of values by its sums of weights, into the result.
     #[inline(always)]
-    unsafe fn finish(&self, panel: usize, running: &Running, sums: *const f32) {
+    unsafe fn finish<S: Simd>(&self, s: S, panel: usize, running: &Running, sums: *mut f32) {
         let width = self.heads.width;
-        for lane in 0..PANEL.min(self.queries - panel * PANEL) {
-            let query = self.first + panel * PANEL + lane;
-            let inverse = running.sum[lane].recip();
-            // SAFETY: the query is in the result, and its sums are in the panel.
-            unsafe {
-                let out = self.out.add(self.heads.at(self.head, query, self.total));
+        let first = panel * PANEL;
+        // SAFETY: the queries are in the result, and their sums are in the panel.
+        unsafe {
+            for lane in (0..PANEL).step_by(S::LANES) {
+                let inverse = s.div(s.splat(1.0), s.load(running.sum.as_ptr().add(lane)));
                 for i in 0..width {
-                    *out.add(i) = *sums.add(i * PANEL + lane) * inverse;
+                    let sum = sums.add(i * PANEL + lane);
+                    s.store(sum, s.mul(s.load(sum), inverse));
                 }
+            }
+            let out = self
+                .out
+                .add(self.heads.at(self.head, self.first + first, self.total));
+            let count = PANEL.min(self.queries - first);
+            turn(s, (sums, PANEL, width), (out, self.heads.next(), count));
+        }
+    }
+}
+
+/// `rows` rows, `next_from` apart, of `columns` numbers as columns: row j of the result, `next_to` after the one before,
+/// has number j of each. Sixteen by sixteen, the last of them once more from further back where they do not come out even.
+///
+/// # Safety
+/// They can be read at `from` and written at `to`.
+#[inline(always)]
+unsafe fn turn<S: Simd>(
+    s: S,
+    (from, next_from, rows): (*const f32, usize, usize),
+    (to, next_to, columns): (*mut f32, usize, usize),
+) {
+    // SAFETY: vouched for by the caller.
+    unsafe {
+        if rows < PANEL || columns < PANEL {
+            for i in 0..rows {
+                for j in 0..columns {
+                    *to.add(j * next_to + i) = *from.add(i * next_from + j);
+                }
+            }
+            return;
+        }
+        for i in (0..rows).step_by(PANEL) {
+            let i = i.min(rows - PANEL);
+            for j in (0..columns).step_by(PANEL) {
+                let j = j.min(columns - PANEL);
+                let from = from.add(i * next_from + j);
+                s.transpose((from, next_from), (to.add(j * next_to + i), next_to));
             }
         }
     }

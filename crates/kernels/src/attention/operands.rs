@@ -18,6 +18,11 @@ impl Heads {
         (row * tokens + token) * self.heads * self.width + head * self.width
     }
 
+    /// Numbers from one token to the next.
+    pub(super) fn next(&self) -> usize {
+        self.heads * self.width
+    }
+
     /// Of all rows.
     pub(super) fn count(&self) -> usize {
         self.rows * self.heads

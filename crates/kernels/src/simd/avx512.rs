@@ -91,6 +91,46 @@ impl Simd for Avx512 {
         op!(_mm512_reduce_max_ps(v))
     }
     #[inline(always)]
+    unsafe fn transpose(self, (from, next_from): (*const f32, usize), (to, next_to): (*mut f32, usize)) {
+        let mut rows = [self.splat(0.0); 16];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = op!(_mm512_loadu_ps(from.add(i * next_from)));
+        }
+        // Within each quarter of a vector, four rows at a time.
+        let mut quarters = rows;
+        for i in (0..16).step_by(4) {
+            let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+            let (low, high) = op!((_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+            let (low2, high2) = op!((_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+            quarters[i] = op!(_mm512_shuffle_ps::<0x44>(low, low2));
+            quarters[i + 1] = op!(_mm512_shuffle_ps::<0xee>(low, low2));
+            quarters[i + 2] = op!(_mm512_shuffle_ps::<0x44>(high, high2));
+            quarters[i + 3] = op!(_mm512_shuffle_ps::<0xee>(high, high2));
+        }
+        // Then quarters, as a square of four by four.
+        for i in 0..4 {
+            let [a, b, c, d] = [quarters[i], quarters[i + 4], quarters[i + 8], quarters[i + 12]];
+            let (even, odd) = op!((
+                _mm512_shuffle_f32x4::<0x88>(a, b),
+                _mm512_shuffle_f32x4::<0xdd>(a, b)
+            ));
+            let (even2, odd2) = op!((
+                _mm512_shuffle_f32x4::<0x88>(c, d),
+                _mm512_shuffle_f32x4::<0xdd>(c, d)
+            ));
+            let columns = op!([
+                _mm512_shuffle_f32x4::<0x88>(even, even2),
+                _mm512_shuffle_f32x4::<0x88>(odd, odd2),
+                _mm512_shuffle_f32x4::<0xdd>(even, even2),
+                _mm512_shuffle_f32x4::<0xdd>(odd, odd2),
+            ]);
+            for (quarter, column) in columns.into_iter().enumerate() {
+                op!(_mm512_storeu_ps(to.add((quarter * 4 + i) * next_to), column));
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn tiles(self, product: Product, rows: usize) {
         op!(tiles_of(self, product, rows));
     }

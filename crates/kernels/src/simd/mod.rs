@@ -115,6 +115,20 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Largest of the lanes.
     fn largest(self, v: Self::V) -> f32;
 
+    /// Sixteen rows of sixteen numbers, `next_from` apart, as columns: number j of row i becomes number i of row j.
+    ///
+    /// # Safety
+    /// They can be read at `from` and written at `to`, where rows lie `next_to` apart.
+    #[inline(always)]
+    unsafe fn transpose(self, (from, next_from): (*const f32, usize), (to, next_to): (*mut f32, usize)) {
+        for i in 0..PANEL {
+            for j in 0..PANEL {
+                // SAFETY: vouched for by the caller.
+                unsafe { *to.add(j * next_to + i) = *from.add(i * next_from + j) }
+            }
+        }
+    }
+
     /// A product of at most [`Simd::PANELS`] panels, tile by tile of `rows` rows, 1 to [`Simd::ROWS`], which divides the
     /// number of rows. Every element is one chain of multiply-adds in the order of k, whatever the number of rows, so a
     /// row's result does not depend on its neighbours.
