@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::buffer::{Shared, written};
+
 /// How a tensor (B, T, heads · width) divides into heads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heads {
@@ -30,8 +32,7 @@ impl Heads {
 }
 
 /// A tensor (B, T, heads · width) as \[head\]\[strip\]\[token\]\[numbers of a strip\]: each head cut into strips of a
-/// few of its numbers, so that a walk over the tokens reads line after line. A last narrower strip ends in numbers that
-/// mean nothing.
+/// few of its numbers, so that a walk over the tokens reads line after line. A last narrower strip ends in zeros.
 #[derive(Debug)]
 pub(super) struct Strips {
     numbers: Vec<f32>,
@@ -44,17 +45,22 @@ pub(super) struct Strips {
 impl Strips {
     pub(super) fn pack(heads: Heads, x: &[f32], tokens: usize, strip: usize) -> Self {
         let strips = heads.width.div_ceil(strip);
-        let mut numbers = vec![0.0; heads.count() * strips * tokens * strip];
-        numbers
-            .par_chunks_mut(tokens * strip)
-            .enumerate()
-            .for_each(|(number, to)| {
+        let size = tokens * strip;
+        let fill = |to: *mut f32| {
+            let to = Shared::new(to);
+            (0..heads.count() * strips).into_par_iter().for_each(|number| {
                 let (head, first) = (number / strips, number % strips * strip);
                 let width = strip.min(heads.width - first);
+                // SAFETY: strips do not overlap and lie within the numbers.
+                let to = unsafe { std::slice::from_raw_parts_mut(to.get().add(number * size), size) };
                 for (token, to) in to.chunks_exact_mut(strip).enumerate() {
                     to[..width].copy_from_slice(&x[heads.at(head, token, tokens) + first..][..width]);
+                    to[width..].fill(0.0);
                 }
             });
+        };
+        // SAFETY: every strip is written.
+        let numbers = unsafe { written(heads.count() * strips * size, fill) };
         Self {
             numbers,
             strip,
