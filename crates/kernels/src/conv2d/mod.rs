@@ -105,6 +105,8 @@ struct Sizes {
     /// The picture that is convolved: the stored one, or that one enlarged unless the algorithm does that.
     input: (usize, usize),
     output: (usize, usize),
+    /// Lines and columns of zeros above and to the left of the input.
+    before: usize,
 }
 
 /// The operands of one forward, checked against the sizes.
@@ -224,12 +226,13 @@ impl Conv2dOp<'_> {
             source: (h, w),
             input,
             output: (oh, ow),
+            before: conv.padding.before,
         })
     }
 
     /// The algorithm of a layer that is planned for Winograd's method.
     fn algorithm(&self, sizes: Sizes) -> Option<Algorithm> {
-        let by_size = || Algorithm::choose(sizes.source, sizes.input);
+        let by_size = || Algorithm::choose(self.conv.stride, sizes.source, sizes.input);
         (self.conv.plan == Plan::Winograd).then(|| self.algorithm.unwrap_or_else(by_size))
     }
 

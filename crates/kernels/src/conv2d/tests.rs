@@ -10,10 +10,11 @@ use crate::packed::Packed;
 use crate::testing::{assert_near, assert_same, noise, on_threads, row, wide};
 
 /// The convolution in f64, pixel by pixel.
-fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor, (stride, padding): (usize, Padding)) -> Vec<f64> {
+fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor, how: How) -> Vec<f64> {
     let (b, h, w, ci) = x.dims4().unwrap();
     let (co, ..) = weight.dims4().unwrap();
-    let side = |n: usize| (n + padding.before + padding.after - 3) / stride + 1;
+    let (stride, padding) = how;
+    let side = |n: usize| side(n, how);
     let (x, weight, bias) = (wide(x), wide(weight), wide(bias));
     let mut out = Vec::new();
     for row in 0..b {
@@ -39,6 +40,11 @@ fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor, (stride, padding): (usi
     out
 }
 
+/// Height or width of the result.
+fn side(n: usize, (stride, padding): How) -> usize {
+    (n + padding.before + padding.after - 3) / stride + 1
+}
+
 fn forward((conv, way): (&Conv2d, Way), isa: Isa, x: &Tensor, around: Around<'_>) -> Tensor {
     x.apply_op1_no_bwd(&Conv2dOp {
         conv,
@@ -53,33 +59,46 @@ fn forward((conv, way): (&Conv2d, Way), isa: Isa, x: &Tensor, around: Around<'_>
 type Way = (Plan, Option<Algorithm>);
 
 /// A layer that is computed this way, instead of the one that would be chosen.
-fn planned((plan, _): Way, weight: &Tensor, bias: &Tensor) -> Conv2d {
-    let mut conv = Conv2d::new(weight, bias, 1, Padding::SAME).unwrap();
+fn planned((plan, _): Way, how: How, weight: &Tensor, bias: &Tensor) -> Conv2d {
+    let mut conv = Conv2d::new(weight, bias, how.0, how.1).unwrap();
     let columns: Vec<usize> = (0..conv.outputs).collect();
     conv.packed = Packed::new(weight, 9 * conv.inputs, plan.order(conv.inputs), &columns).unwrap();
     conv.plan = plan;
     conv
 }
 
-const SAME: (usize, Padding) = (1, Padding::SAME);
+/// Stride and padding.
+type How = (usize, Padding);
 
-const WAYS: [(Way, f64); 4] = [
-    ((Plan::Direct, None), 2e-6),
-    ((Plan::Winograd, Some(Algorithm::F2)), 3e-6),
-    ((Plan::Winograd, Some(Algorithm::F4)), 6e-6),
-    ((Plan::Winograd, Some(Algorithm::F6)), 2e-5),
+const SAME: How = (1, Padding::SAME);
+/// As in the UNet, and as in the autoencoder.
+const HALVED: How = (2, Padding::SAME);
+const HALVED_AFTER: How = (2, Padding { before: 0, after: 1 });
+
+/// Every way to compute a layer, and how far it may be from the reference.
+const WAYS: [(Way, How, f64); 8] = [
+    ((Plan::Direct, None), SAME, 2e-6),
+    ((Plan::Winograd, Some(Algorithm::F2)), SAME, 3e-6),
+    ((Plan::Winograd, Some(Algorithm::F4)), SAME, 6e-6),
+    ((Plan::Winograd, Some(Algorithm::F6)), SAME, 2e-5),
+    ((Plan::Direct, None), HALVED, 2e-6),
+    ((Plan::Direct, None), HALVED_AFTER, 2e-6),
+    ((Plan::Winograd, Some(Algorithm::Strided)), HALVED, 3e-6),
+    ((Plan::Winograd, Some(Algorithm::Strided)), HALVED_AFTER, 3e-6),
 ];
 
 #[test]
 fn every_variant_equals_the_reference_on_odd_shapes() {
     let shapes = [
-        (1, 1, 1, 1, 1),
+        (1, 2, 2, 1, 1),
         (1, 2, 3, 4, 5),
         (2, 4, 4, 16, 16),
         (1, 5, 9, 20, 3),
         (3, 7, 6, 33, 40),
         (1, 13, 70, 64, 17),
         (1, 9, 11, 150, 31),
+        (2, 16, 8, 40, 33),
+        (1, 34, 67, 33, 20),
     ];
     for isa in Isa::available() {
         for (b, h, w, ci, co) in shapes {
@@ -88,38 +107,37 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
                 noise(&[co, ci, 3, 3], 2),
                 noise(&[co], 3),
             );
-            let expected = reference(&x, &weight, &bias, SAME);
-            for (way, tolerance) in WAYS {
-                let conv = planned(way, &weight, &bias);
-                let found = forward((&conv, way), isa, &x, Around::default());
-                assert_eq!(found.dims(), [b, h, w, co]);
-                assert_near(
-                    &format!("{isa} {way:?} {:?}", x.dims()),
-                    &found,
-                    &expected,
-                    tolerance,
-                );
+            for how in [SAME, HALVED, HALVED_AFTER] {
+                let expected = reference(&x, &weight, &bias, how);
+                for (way, _, tolerance) in WAYS.into_iter().filter(|way| way.1 == how) {
+                    let conv = planned(way, how, &weight, &bias);
+                    let found = forward((&conv, way), isa, &x, Around::default());
+                    assert_eq!(found.dims(), [b, side(h, how), side(w, how), co]);
+                    assert_near(
+                        &format!("{isa} {way:?} {how:?} {:?}", x.dims()),
+                        &found,
+                        &expected,
+                        tolerance,
+                    );
+                }
             }
         }
     }
 }
 
 #[test]
-fn strides_and_one_sided_padding_equal_the_reference() {
-    let after = Padding { before: 0, after: 1 };
+fn a_single_pixel_and_a_stride_above_two_equal_the_reference() {
     for isa in Isa::available() {
-        for (h, w, ci, co) in [(2, 2, 3, 5), (7, 8, 20, 33), (16, 6, 40, 16)] {
+        for (how, h, w) in [(SAME, 1, 1), (HALVED, 1, 1), ((3, Padding::SAME), 7, 8)] {
             let (x, weight, bias) = (
-                noise(&[2, h, w, ci], 1),
-                noise(&[co, ci, 3, 3], 2),
-                noise(&[co], 3),
+                noise(&[2, h, w, 20], 1),
+                noise(&[33, 20, 3, 3], 2),
+                noise(&[33], 3),
             );
-            for how in [(2, Padding::SAME), (2, after)] {
-                let conv = Conv2d::new(&weight, &bias, how.0, how.1).unwrap();
-                let found = forward((&conv, (conv.plan, None)), isa, &x, Around::default());
-                let expected = reference(&x, &weight, &bias, how);
-                assert_near(&format!("{isa} {how:?}"), &found, &expected, 2e-6);
-            }
+            let conv = Conv2d::new(&weight, &bias, how.0, how.1).unwrap();
+            let found = forward((&conv, (conv.plan, None)), isa, &x, Around::default());
+            let expected = reference(&x, &weight, &bias, how);
+            assert_near(&format!("{isa} {how:?}"), &found, &expected, 6e-6);
         }
     }
 }
@@ -137,14 +155,15 @@ fn what_surrounds_a_convolution_equals_the_same_steps_one_by_one() {
     for isa in Isa::available() {
         let norm = norm.of_with(isa, &x, true).unwrap();
         let normalised = norm.apply(&x).unwrap();
-        for (way, tolerance) in WAYS {
-            let conv = planned(way, &weight, &bias);
+        for (way, how, tolerance) in WAYS {
+            let conv = planned(way, how, &weight, &bias);
             for upsample in [None, Some((12, 14)), Some((11, 13)), Some((13, 15))] {
                 let enlarged = match upsample {
                     None => normalised.clone(),
                     Some((h, w)) => nearest(&normalised, h, w),
                 };
-                let (_, oh, ow, _) = enlarged.dims4().unwrap();
+                let (_, h, w, _) = enlarged.dims4().unwrap();
+                let (oh, ow) = (side(h, how), side(w, how));
                 let residual = noise(&[b, oh, ow, co], 7);
                 let around = Around {
                     norm: Some(&norm),
@@ -153,13 +172,13 @@ fn what_surrounds_a_convolution_equals_the_same_steps_one_by_one() {
                     residual: Some(&residual),
                 };
                 let found = forward((&conv, way), isa, &x, around);
-                let plain = reference(&enlarged, &weight, &bias, SAME);
+                let plain = reference(&enlarged, &weight, &bias, how);
                 let (residual, row_bias) = (wide(&residual), wide(&row_bias));
                 let expected: Vec<f64> = (0..plain.len())
                     .map(|i| plain[i] + row_bias[i / (oh * ow * co) * co + i % co] + residual[i])
                     .collect();
                 assert_near(
-                    &format!("{isa} {way:?} {upsample:?}"),
+                    &format!("{isa} {way:?} {how:?} {upsample:?}"),
                     &found,
                     &expected,
                     tolerance,
@@ -190,7 +209,7 @@ fn a_doubled_picture_equals_one_that_is_enlarged_first() {
                 residual: Some(&residual),
                 ..Around::default()
             };
-            let found = forward((&planned(way, &weight, &bias), way), isa, &x, around);
+            let found = forward((&planned(way, SAME, &weight, &bias), way), isa, &x, around);
             let plain = reference(&nearest(&x, 2 * h, 2 * w), &weight, &bias, SAME);
             let expected: Vec<f64> = plain.iter().zip(wide(&residual)).map(|(a, b)| a + b).collect();
             assert_near(&format!("{isa} {:?}", x.dims()), &found, &expected, 6e-6);
@@ -231,8 +250,8 @@ fn nearest(x: &Tensor, h: usize, w: usize) -> Tensor {
 fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
     let (weight, bias) = (noise(&[40, 70, 3, 3], 1), noise(&[40], 2));
     let x = noise(&[5, 9, 30, 70], 3);
-    for (way, _) in WAYS {
-        let conv = planned(way, &weight, &bias);
+    for (way, how, _) in WAYS {
+        let conv = planned(way, how, &weight, &bias);
         let run = |x: &Tensor| forward((&conv, way), Isa::detect(), x, Around::default());
         let whole = run(&x);
         for i in 0..5 {
@@ -245,21 +264,26 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
 #[test]
 fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
     // Pictures of one to four tiles, whose weights are transformed in registers; several of them together are too many
-    // for that, and then for small blocks of channels. The last two do not fit into one chunk together;
-    // the very last is summed in parts.
+    // for that, and then for small blocks of channels. The last two of stride 1 do not fit into one chunk
+    // together, of which the very last is summed in parts; with stride 2, one does not fit and one is cut by itself.
     let pictures = [
-        (4, 4, 70),
-        (8, 3, 70),
-        (4, 12, 70),
-        (8, 8, 33),
-        (8, 8, 70),
-        (24, 24, 300),
-        (30, 30, 300),
+        (SAME, 4, 4, 70),
+        (SAME, 8, 3, 70),
+        (SAME, 4, 12, 70),
+        (SAME, 8, 8, 33),
+        (SAME, 8, 8, 70),
+        (SAME, 24, 24, 300),
+        (SAME, 30, 30, 300),
+        (HALVED_AFTER, 8, 8, 70),
+        (HALVED, 15, 8, 70),
+        (HALVED, 8, 20, 33),
+        (HALVED_AFTER, 33, 30, 300),
+        (HALVED, 80, 66, 70),
     ];
     for isa in Isa::available() {
-        for (h, w, channels) in pictures {
+        for (how, h, w, channels) in pictures {
             let (weight, bias) = (noise(&[20, channels, 3, 3], 1), noise(&[20], 2));
-            let conv = Conv2d::new(&weight, &bias, 1, Padding::SAME).unwrap();
+            let conv = Conv2d::new(&weight, &bias, how.0, how.1).unwrap();
             let way = (Plan::Winograd, None);
             let x = noise(&[18, h, w, channels], 3);
             let whole = forward((&conv, way), isa, &x, Around::default());
@@ -267,7 +291,7 @@ fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
                 let part = x.narrow(0, 3, count).unwrap();
                 let found = forward((&conv, way), isa, &part, Around::default());
                 let expected = whole.narrow(0, 3, count).unwrap().contiguous().unwrap();
-                assert_same(&format!("{isa} {count} of {h}x{w}"), &expected, &found);
+                assert_same(&format!("{isa} {how:?} {count} of {h}x{w}"), &expected, &found);
             }
         }
     }
@@ -307,12 +331,19 @@ fn half_precision_weights_are_used_exactly() {
         noise(&[40], 3),
     );
     for isa in Isa::available() {
-        for (way, _) in WAYS {
+        for (way, how, _) in WAYS {
             for dtype in [DType::F16, DType::BF16] {
                 let stored = weight.to_dtype(dtype).unwrap();
                 let widened = stored.to_dtype(DType::F32).unwrap();
-                let run = |w: &Tensor| forward((&planned(way, w, &bias), way), isa, &x, Around::default());
-                assert_same(&format!("{isa} {way:?} {dtype:?}"), &run(&stored), &run(&widened));
+                let run = |w: &Tensor| {
+                    let conv = planned(way, how, w, &bias);
+                    forward((&conv, way), isa, &x, Around::default())
+                };
+                assert_same(
+                    &format!("{isa} {way:?} {how:?} {dtype:?}"),
+                    &run(&stored),
+                    &run(&widened),
+                );
             }
         }
     }
@@ -321,23 +352,30 @@ fn half_precision_weights_are_used_exactly() {
 #[test]
 fn the_plan_depends_on_the_layer_and_the_picture_only() {
     assert_eq!(Plan::choose(320, 1, Padding::SAME), Plan::Winograd);
-    assert_eq!(Plan::choose(320, 2, Padding::SAME), Plan::Direct);
+    assert_eq!(Plan::choose(640, 2, Padding::SAME), Plan::Winograd);
+    assert_eq!(Plan::choose(512, 2, HALVED_AFTER.1), Plan::Winograd);
+    assert_eq!(Plan::choose(320, 1, HALVED_AFTER.1), Plan::Direct);
+    assert_eq!(Plan::choose(1280, 2, Padding::SAME), Plan::Direct);
+    assert_eq!(Plan::choose(4, 2, Padding::SAME), Plan::Direct);
+    assert_eq!(Plan::choose(320, 3, Padding::SAME), Plan::Direct);
     assert_eq!(Plan::choose(4, 1, Padding::SAME), Plan::Direct);
-    assert_eq!(Algorithm::choose((2, 2), (2, 2)), Algorithm::F2);
-    assert_eq!(Algorithm::choose((1, 1), (2, 2)), Algorithm::F2);
-    assert_eq!(Algorithm::choose((1, 3), (1, 3)), Algorithm::F4);
-    assert_eq!(Algorithm::choose((8, 8), (16, 16)), Algorithm::F4);
-    assert_eq!(Algorithm::choose((32, 32), (64, 64)), Algorithm::Doubled);
-    assert_eq!(Algorithm::choose((32, 32), (33, 32)), Algorithm::F4);
-    assert_eq!(Algorithm::choose((32, 32), (64, 63)), Algorithm::F6);
-    assert_eq!(Algorithm::choose((24, 24), (24, 24)), Algorithm::F4);
-    assert_eq!(Algorithm::choose((32, 32), (32, 32)), Algorithm::F4);
-    assert_eq!(Algorithm::choose((30, 30), (30, 30)), Algorithm::F6);
-    assert_eq!(Algorithm::choose((48, 48), (48, 48)), Algorithm::F6);
-    assert_eq!(Algorithm::choose((56, 56), (56, 56)), Algorithm::F4);
-    assert_eq!(Algorithm::choose((57, 57), (57, 57)), Algorithm::F6);
-    assert_eq!(Algorithm::choose((64, 64), (64, 64)), Algorithm::F6);
-    assert_eq!(Algorithm::choose((256, 256), (512, 512)), Algorithm::Doubled);
+    assert_eq!(Algorithm::choose(1, (2, 2), (2, 2)), Algorithm::F2);
+    assert_eq!(Algorithm::choose(1, (1, 1), (2, 2)), Algorithm::F2);
+    assert_eq!(Algorithm::choose(1, (1, 3), (1, 3)), Algorithm::F4);
+    assert_eq!(Algorithm::choose(1, (8, 8), (16, 16)), Algorithm::F4);
+    assert_eq!(Algorithm::choose(1, (32, 32), (64, 64)), Algorithm::Doubled);
+    assert_eq!(Algorithm::choose(1, (32, 32), (33, 32)), Algorithm::F4);
+    assert_eq!(Algorithm::choose(1, (32, 32), (64, 63)), Algorithm::F6);
+    assert_eq!(Algorithm::choose(1, (24, 24), (24, 24)), Algorithm::F4);
+    assert_eq!(Algorithm::choose(1, (32, 32), (32, 32)), Algorithm::F4);
+    assert_eq!(Algorithm::choose(1, (30, 30), (30, 30)), Algorithm::F6);
+    assert_eq!(Algorithm::choose(1, (48, 48), (48, 48)), Algorithm::F6);
+    assert_eq!(Algorithm::choose(1, (56, 56), (56, 56)), Algorithm::F4);
+    assert_eq!(Algorithm::choose(1, (57, 57), (57, 57)), Algorithm::F6);
+    assert_eq!(Algorithm::choose(1, (64, 64), (64, 64)), Algorithm::F6);
+    assert_eq!(Algorithm::choose(1, (256, 256), (512, 512)), Algorithm::Doubled);
+    assert_eq!(Algorithm::choose(2, (8, 8), (8, 8)), Algorithm::Strided);
+    assert_eq!(Algorithm::choose(2, (32, 32), (64, 64)), Algorithm::Strided);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Winograd's minimal filtering (Lavin and Gray, 2016, "Fast Algorithms for Convolutional Neural Networks").
 //!
 //! Three steps for a chunk of tiles. Each tile of input pixels, with the norm and SiLU of the layer before applied on
-//! the way, becomes A x A numbers per channel (A = m + 2). Each of the A² positions is then a matrix product of tiles by
-//! channels, from which the last step makes m x m output pixels.
+//! the way, becomes A x A numbers per channel (A = m + 2, with stride 2 A = 2 m + 1). Each of the A² positions is then a
+//! matrix product of tiles by channels, from which the last step makes m x m output pixels.
 //!
 //! The transformed weights would take A²/9 times the memory of the weights, more than many machines have, and reading
 //! them would take longer than making them: so a task transforms the few weights that it is about to use, two lines of
@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use self::output::OutputTask;
 use self::products::Products;
-use self::transform::{Doubled, F2, F4, F6, Transform};
+use self::transform::{Doubled, F2, F4, F6, Strided, Transform};
 use super::plan::Algorithm;
 use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{Shared, with_scratch};
@@ -71,6 +71,7 @@ pub(super) unsafe fn run(
             Algorithm::F4 => convolve::<F4, 6, 4>(isa, conv, operands, out),
             Algorithm::F6 => convolve::<F6, 8, 6>(isa, conv, operands, out),
             Algorithm::Doubled => convolve::<Doubled, 6, 5>(isa, conv, operands, out),
+            Algorithm::Strided => convolve::<Strided, 9, 4>(isa, conv, operands, out),
         }
     }
 }
@@ -82,6 +83,8 @@ type Place = (usize, usize, usize);
 #[derive(Clone, Copy, Debug)]
 struct Tiling {
     sizes: Sizes,
+    /// The results of a phase, down and across.
+    results: (usize, usize),
     down: usize,
     across: usize,
 }
@@ -90,10 +93,12 @@ impl Tiling {
     /// Tiles of m x m results in each of `phases` x `phases` phases. A tile's results of a later phase begin one pixel
     /// before those of the first, so there is one more to cover.
     fn new(sizes: Sizes, m: usize, phases: usize) -> Self {
+        let results = (sizes.output.0 / phases, sizes.output.1 / phases);
         Self {
             sizes,
-            down: (sizes.input.0 + phases - 1).div_ceil(m),
-            across: (sizes.input.1 + phases - 1).div_ceil(m),
+            results,
+            down: (results.0 + phases - 1).div_ceil(m),
+            across: (results.1 + phases - 1).div_ceil(m),
         }
     }
 
@@ -183,7 +188,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
             let panels = PANELS.min(panels - panel);
             let sizes = [
                 A * A * (panels * tiles * PANEL + SKEW),
-                PANELS * weights::LINES * A * weights::position(chunk.block_channels),
+                PANELS * weights::LINES * T::DISTINCT * weights::position(chunk.block_channels),
                 PANELS * weights::raw(chunk.block_channels),
             ];
             with_scratch(sizes.iter().sum(), |scratch| {

@@ -12,7 +12,7 @@ use crate::isa::Isa;
 use crate::norm;
 use crate::simd::{Kernel, LINE, Simd};
 
-/// Neighbouring tiles of a task: pixels that they share are normalised once.
+/// Neighbouring tiles of a task, with stride 2 half as many: pixels that they share are normalised once.
 const RUN: usize = 16;
 
 /// Transforms all tiles of `chunk` to `v`.
@@ -31,18 +31,19 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
     } = chunk;
     let blocks = inputs.div_ceil(block_channels);
     // Runs of tiles within a line of tiles.
+    let most = RUN / T::STRIDE;
     let mut runs = Vec::new();
     let mut tile = first;
     while tile < first + count {
         let left_in_line = tiling.across - tile % tiling.across;
-        let tiles = RUN.min(left_in_line).min(first + count - tile);
+        let tiles = most.min(left_in_line).min(first + count - tile);
         runs.push((tile, tiles));
         tile += tiles;
     }
     let v = Shared::new(v);
     (0..runs.len() * blocks).into_par_iter().for_each(|task| {
         let (run, block) = (runs[task / blocks], task % blocks);
-        with_scratch(A * (RUN * M + 2) * block_channels, |strip| {
+        with_scratch(A * columns::<T, A, M>(most) * block_channels, |strip| {
             isa.run(InputTask::<T, A, M> {
                 tiling,
                 operands,
@@ -60,6 +61,12 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
     });
 }
 
+/// Columns of pixels under `tiles` neighbouring tiles.
+#[inline(always)]
+fn columns<T: Transform<A, M>, const A: usize, const M: usize>(tiles: usize) -> usize {
+    (tiles - 1) * M * T::STRIDE + A
+}
+
 /// How many numbers before its turn a pixel is asked for: 16 KiB. The processor does not keep up by itself, as every line
 /// of a strip begins elsewhere.
 const AHEAD: usize = 4096;
@@ -73,7 +80,7 @@ pub(super) struct InputTask<'a, T, const A: usize, const M: usize> {
     run: (usize, usize),
     /// The block's first channel, and how many it has room for.
     channels: (usize, usize),
-    /// \[A lines\]\[tiles · M + 2 columns\]\[channel\]
+    /// \[A lines\]\[columns\]\[channel\]
     strip: *mut f32,
     /// The run's first tile at position 0.
     to: *mut f32,
@@ -91,13 +98,13 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
         let channels = room.min(self.inputs - start);
         // Lanes beyond the channels are filled with zeros.
         let padded = channels.next_multiple_of(S::LANES);
-        let columns = self.run.1 * M + 2;
+        let columns = columns::<T, A, M>(self.run.1);
         self.fill_strip(s, (start, channels, padded), columns);
         for tile in 0..self.run.1 {
             for lane in (0..padded).step_by(S::LANES) {
                 // SAFETY: strip and target have room for the run's tiles and channels.
                 unsafe {
-                    let from = self.strip.add(tile * M * room + lane);
+                    let from = self.strip.add(tile * M * T::STRIDE * room + lane);
                     let to = self.to.add(tile * room + lane);
                     let mut down = [[MaybeUninit::<S::V>::uninit(); A]; A];
                     for column in 0..A {
@@ -124,7 +131,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
     }
 }
 
-impl<T, const A: usize, const M: usize> InputTask<'_, T, A, M> {
+impl<T: Transform<A, M>, const A: usize, const M: usize> InputTask<'_, T, A, M> {
     /// The pixels under the run's tiles, normalised; zeros beyond the picture's edges.
     #[inline(always)]
     fn fill_strip<S: Simd>(&self, s: S, (start, channels, padded): (usize, usize, usize), columns: usize) {
@@ -133,11 +140,16 @@ impl<T, const A: usize, const M: usize> InputTask<'_, T, A, M> {
         let (source_h, source_w) = sizes.source;
         let norm = self.operands.norm;
         let norm = norm.map(|norm| norm.part(row * self.inputs + start, channels));
+        let step = M * T::STRIDE;
         let ahead = AHEAD.next_multiple_of(self.inputs);
         for i in 0..A {
-            let y = (line * M + i).checked_sub(1).filter(|&y| y < sizes.input.0);
+            let y = (line * step + i)
+                .checked_sub(sizes.before)
+                .filter(|&y| y < sizes.input.0);
             for j in 0..columns {
-                let x = (across * M + j).checked_sub(1).filter(|&x| x < sizes.input.1);
+                let x = (across * step + j)
+                    .checked_sub(sizes.before)
+                    .filter(|&x| x < sizes.input.1);
                 // SAFETY: the strip has A lines of `columns` pixels.
                 let pixel = unsafe {
                     std::slice::from_raw_parts_mut(

@@ -83,7 +83,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
     /// The number of the output pixel at (i, j) of a tile, if it is in the picture.
     #[inline(always)]
     fn pixel(&self, (row, line, across): Place, i: usize, j: usize) -> Option<usize> {
-        let (h, w) = self.tiling.sizes.input;
+        let (h, w) = self.tiling.results;
         let phases = T::WEIGHTS.len();
         let line = inside(line * M + i, self.phase.0, h)?;
         let across = inside(across * M + j, self.phase.1, w)?;
@@ -169,9 +169,9 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
     }
 }
 
-/// The input pixel beside which result `number` of phase `phase` lies, if there is one.
+/// Which result of phase `phase` the one at place `number` of its tiles is, if there is one.
 #[inline(always)]
 fn inside(number: usize, phase: usize, size: usize) -> Option<usize> {
-    let pixel = number.wrapping_sub(phase);
-    if pixel < size { Some(pixel) } else { None }
+    let result = number.wrapping_sub(phase);
+    if result < size { Some(result) } else { None }
 }

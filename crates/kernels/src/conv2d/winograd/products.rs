@@ -73,17 +73,20 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
     ) {
         let ((_, tiles), (_, panels)) = (self.tiles, self.panels);
         let next_u = weights::position(self.chunk.block_channels);
-        for line in (0..A).step_by(weights::LINES) {
+        for line in (0..T::DISTINCT).step_by(weights::LINES) {
+            let last = line + weights::LINES == T::DISTINCT;
+            let end = if last { A } else { line + weights::LINES };
             // SAFETY: vouched for by the caller.
             unsafe {
                 for panel in 0..panels {
-                    let u = self.u.add(panel * weights::LINES * A * next_u);
+                    let u = self.u.add(panel * weights::LINES * T::DISTINCT * next_u);
                     let taps = taps.add(panel * next_taps);
                     weights::transform::<S, T, A, M>(s, taps, channels, (line, self.phase), (u, next_u));
                 }
-                for position in line * A..(line + weights::LINES) * A {
+                for position in line * A..end * A {
                     self.prefetch(s, block, (position, A * A));
                     let first = self.transformed(block, position);
+                    let number = weights::number::<T, A, M>(position, line);
                     let tile = S::ROWS * self.chunk.block_channels;
                     let product = Product {
                         a: Rows {
@@ -94,8 +97,8 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                         },
                         k: channels,
                         panels,
-                        w: self.u.add((position - line * A) * next_u),
-                        next_w: weights::LINES * A * next_u,
+                        w: self.u.add(number * next_u),
+                        next_w: weights::LINES * T::DISTINCT * next_u,
                         c: self.sums(position, 0),
                         stride: PANEL,
                         next_c: tiles * PANEL,

@@ -10,6 +10,10 @@ pub(super) trait Transform<const A: usize, const M: usize>: Send + Sync {
     const WEIGHTS: &'static [[[f32; 3]; A]];
     /// Whether each block of channels is summed for itself: what its rounding errors are multiplied by makes that worth it.
     const IN_PARTS: bool = false;
+    /// Pixels of the input from one result to the next.
+    const STRIDE: usize = 1;
+    /// How many lines of G differ, an even number: the last of them serves all that follow.
+    const DISTINCT: usize = A;
     /// Bᵀ d
     fn input<S: Simd>(s: S, d: [S::V; A]) -> [S::V; A];
     /// G g
@@ -290,6 +294,88 @@ impl Transform<6, 5> for Doubled {
             third,
             s.fma(s.splat(A3), odd_a, s.mul(s.splat(B3), odd_b)),
             s.fma(s.splat(A4), even_a, s.fma(s.splat(B4), even_b, m[5])),
+        ]
+    }
+}
+
+/// Stride 2: even pixels of the input meet the first and the last tap, odd ones the middle tap. So four results are those
+/// of two taps, F(4, 2) in five multiplications, and those of a single tap, in four: in two dimensions 5.06 for each
+/// result instead of 9. Odd positions share their weights.
+///
+/// Interpolation points ±3/8, ±5/4, ∞: of all pairs of multiples of an eighth up to two those with the smallest error.
+/// It is half of that with 0, ±1, 2, ∞, and pairs need fewer operations.
+#[derive(Debug)]
+pub(super) struct Strided;
+
+/// The two positive points, their squares, and what their basis polynomials are divided by.
+const P1: f32 = 0.375;
+const Q1: f32 = 1.25;
+const P2: f32 = P1 * P1;
+const Q2: f32 = Q1 * Q1;
+const NP: f32 = 2.0 * P1 * (P2 - Q2);
+const NQ: f32 = 2.0 * Q1 * (Q2 - P2);
+
+impl Transform<9, 4> for Strided {
+    const WEIGHTS: &'static [[[f32; 3]; 9]] = &[[
+        [1.0 / NP, 0.0, P1 / NP],
+        [-1.0 / NP, 0.0, P1 / NP],
+        [1.0 / NQ, 0.0, Q1 / NQ],
+        [-1.0 / NQ, 0.0, Q1 / NQ],
+        [0.0, 0.0, 1.0],
+        [0.0, 1.0, 0.0],
+        [0.0, 1.0, 0.0],
+        [0.0, 1.0, 0.0],
+        [0.0, 1.0, 0.0],
+    ]];
+    const STRIDE: usize = 2;
+    const DISTINCT: usize = 6;
+
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::V; 9]) -> [S::V; 9] {
+        let (p, p_squared) = (s.splat(P1), s.splat(P2));
+        let (q, q_squared) = (s.splat(Q1), s.splat(Q2));
+        let (even_p, odd_p) = (s.fnma(q_squared, d[2], d[6]), s.fnma(q_squared, d[0], d[4]));
+        let (even_q, odd_q) = (s.fnma(p_squared, d[2], d[6]), s.fnma(p_squared, d[0], d[4]));
+        [
+            s.fma(p, odd_p, even_p),
+            s.fnma(p, odd_p, even_p),
+            s.fma(q, odd_q, even_q),
+            s.fnma(q, odd_q, even_q),
+            s.fma(s.splat(P2 * Q2), d[0], s.fnma(s.splat(P2 + Q2), d[4], d[8])),
+            d[1],
+            d[3],
+            d[5],
+            d[7],
+        ]
+    }
+
+    #[inline(always)]
+    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 9] {
+        let (even_p, odd_p) = (s.mul(g[2], s.splat(P1 / NP)), s.mul(g[0], s.splat(1.0 / NP)));
+        let (even_q, odd_q) = (s.mul(g[2], s.splat(Q1 / NQ)), s.mul(g[0], s.splat(1.0 / NQ)));
+        [
+            s.add(even_p, odd_p),
+            s.sub(even_p, odd_p),
+            s.add(even_q, odd_q),
+            s.sub(even_q, odd_q),
+            g[2],
+            g[1],
+            g[1],
+            g[1],
+            g[1],
+        ]
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::V; 9]) -> [S::V; 4] {
+        let (even_p, odd_p) = (s.add(m[0], m[1]), s.sub(m[0], m[1]));
+        let (even_q, odd_q) = (s.add(m[2], m[3]), s.sub(m[2], m[3]));
+        let last = s.add(m[4], m[8]);
+        [
+            s.add(m[5], s.add(even_p, even_q)),
+            s.fma(s.splat(P1), odd_p, s.fma(s.splat(Q1), odd_q, m[6])),
+            s.fma(s.splat(P2), even_p, s.fma(s.splat(Q2), even_q, m[7])),
+            s.fma(s.splat(P2 * P1), odd_p, s.fma(s.splat(Q2 * Q1), odd_q, last)),
         ]
     }
 }

@@ -17,8 +17,18 @@ pub(super) fn position(channels: usize) -> usize {
 /// Lines of positions that are transformed together, so that weights are read half as often.
 pub(super) const LINES: usize = 2;
 
-/// The positions of lines `line` and `line + 1` of one panel, for the phases (down, across) of the result. `taps`: \[channel\]\[9\]\[16\]; `u`:
-/// \[position\]\[channel\]\[16\], positions `next` apart.
+/// Which of the weights that are transformed from line `line` on a position has.
+#[inline(always)]
+pub(super) fn number<T: Transform<A, M>, const A: usize, const M: usize>(
+    position: usize,
+    line: usize,
+) -> usize {
+    let last = T::DISTINCT - 1;
+    ((position / A).min(last) - line) * T::DISTINCT + (position % A).min(last)
+}
+
+/// The positions of lines `line` and `line + 1` of one panel that differ, for the phases (down, across) of the result.
+/// `taps`: \[channel\]\[9\]\[16\]; `u`: \[position\]\[channel\]\[16\], positions `next` apart.
 ///
 /// # Safety
 /// Both are there for `channels` channels.
@@ -30,6 +40,7 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
     (line, phase): (usize, (usize, usize)),
     (u, next): (*mut f32, usize),
 ) {
+    const { assert!(T::DISTINCT % LINES == 0) };
     let mut lines = [[s.splat(0.0); 3]; LINES];
     for (by, line) in lines.iter_mut().zip(&T::WEIGHTS[phase.0][line..line + LINES]) {
         for (by, g) in by.iter_mut().zip(line) {
@@ -50,8 +61,12 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
                     }
                 }
                 for (i, row) in down.into_iter().enumerate() {
-                    for (j, v) in T::weights(s, phase.1, row).into_iter().enumerate() {
-                        s.store(u.add((i * A + j) * next), v);
+                    for (j, v) in T::weights(s, phase.1, row)
+                        .into_iter()
+                        .take(T::DISTINCT)
+                        .enumerate()
+                    {
+                        s.store(u.add((i * T::DISTINCT + j) * next), v);
                     }
                 }
             }
