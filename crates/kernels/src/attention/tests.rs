@@ -46,6 +46,9 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
         (1, 13, 1040, 2, 12),
         (2, 64, 64, 2, 80),
         (1, 20, 33, 1, 160),
+        // Keys in two strips, the second of them narrower, and in two alike.
+        (1, 18, 150, 2, 300),
+        (1, 33, 140, 1, 512),
     ];
     for isa in Isa::available() {
         for (b, t, s, heads, d) in shapes {

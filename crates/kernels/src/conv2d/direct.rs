@@ -1,6 +1,7 @@
 //! Convolution as a matrix product: the nine pixels under the kernel are gathered into one row.
 //!
-//! For very few channels, for strides above 2, and for stride 2 where the weights are many and the pixels few. The gathered rows are made in pieces of bounded size.
+//! For very few channels, for strides above 2, and for stride 2 where the weights are many and the pixels few. The
+//! gathered rows are made in pieces of bounded size.
 
 use rayon::prelude::*;
 
