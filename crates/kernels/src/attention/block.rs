@@ -5,7 +5,7 @@
 
 use super::Mask;
 use super::operands::{Heads, Strips};
-use crate::simd::{Ahead, Before, Kernel, PANEL, Product, Rows, Simd, math};
+use crate::simd::{Ahead, Before, Kernel, PANEL, Product, Rows, Simd, math, transpose_each};
 
 /// Panels of queries that a task takes over the keys together.
 const PANELS: usize = 6;
@@ -148,17 +148,20 @@ impl QueryBlock<'_> {
         let strip = self.keys.strip;
         for first in (0..width).step_by(strip) {
             let keys = self.keys.at(self.head, first / strip, start);
-            let tile = S::ROWS * strip;
+            let (a, k) = (
+                Rows {
+                    first: keys,
+                    stride: strip,
+                    step: 1,
+                    count,
+                },
+                strip.min(width - first),
+            );
             // SAFETY: these queries and keys exist, and there is room for their scores.
             unsafe {
                 let product = Product {
-                    a: Rows {
-                        first: keys,
-                        stride: strip,
-                        step: 1,
-                        count,
-                    },
-                    k: strip.min(width - first),
+                    a,
+                    k,
                     panels,
                     w: queries.add(first * PANEL),
                     next_w: width * PANEL,
@@ -166,7 +169,7 @@ impl QueryBlock<'_> {
                     stride: PANEL,
                     next_c: KEYS * PANEL,
                     before: Before::part(first),
-                    ahead: Ahead::left(keys.wrapping_add(tile), S::ROWS, tile),
+                    ahead: Ahead::rows::<S>(a, k),
                 };
                 product.run(s);
             }
@@ -262,12 +265,7 @@ unsafe fn turn<S: Simd>(
     // SAFETY: vouched for by the caller.
     unsafe {
         if rows < PANEL || columns < PANEL {
-            for i in 0..rows {
-                for j in 0..columns {
-                    *to.add(j * next_to + i) = *from.add(i * next_from + j);
-                }
-            }
-            return;
+            return transpose_each((from, next_from, rows), (to, next_to, columns));
         }
         for i in (0..rows).step_by(PANEL) {
             let i = i.min(rows - PANEL);

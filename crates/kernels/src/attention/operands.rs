@@ -17,7 +17,7 @@ impl Heads {
     /// Where token `token` of head number `head` of all rows begins, in a tensor of `tokens` tokens a row.
     pub(super) fn at(&self, head: usize, token: usize, tokens: usize) -> usize {
         let (row, head) = (head / self.heads, head % self.heads);
-        (row * tokens + token) * self.heads * self.width + head * self.width
+        (row * tokens + token) * self.next() + head * self.width
     }
 
     /// Numbers from one token to the next.
@@ -76,6 +76,6 @@ impl Strips {
 
     /// Strip `strip` of head `head`, from token `token` on.
     pub(super) fn at(&self, head: usize, strip: usize, token: usize) -> *const f32 {
-        self.numbers[((head * self.strips + strip) * self.tokens + token) * self.strip..].as_ptr()
+        self.numbers[(head * self.strips + strip) * self.next() + token * self.strip..].as_ptr()
     }
 }

@@ -43,7 +43,7 @@ pub(crate) unsafe fn product<S: Simd>(
                 ..rows
             };
             if rows.stride.is_multiple_of(MEETING) {
-                side_by_side(s, part, k, scratch.add(WIDENED))
+                side_by_side(part, k, scratch.add(WIDENED))
             } else {
                 part
             }
@@ -87,19 +87,10 @@ pub(crate) unsafe fn product<S: Simd>(
 /// # Safety
 /// They exist one beside the other, and there is room for them.
 #[inline(always)]
-unsafe fn side_by_side<S: Simd>(s: S, rows: Rows, k: usize, to: *mut f32) -> Rows {
-    let whole = k / S::LANES * S::LANES;
+unsafe fn side_by_side(rows: Rows, k: usize, to: *mut f32) -> Rows {
     for row in 0..rows.count {
         // SAFETY: vouched for by the caller.
-        unsafe {
-            let (from, to) = (rows.first.add(row * rows.stride), to.add(row * k));
-            for i in (0..whole).step_by(S::LANES) {
-                s.store(to.add(i), s.load(from.add(i)));
-            }
-            for i in whole..k {
-                *to.add(i) = *from.add(i);
-            }
-        }
+        unsafe { std::ptr::copy_nonoverlapping(rows.first.add(row * rows.stride), to.add(row * k), k) }
     }
     Rows {
         first: to,

@@ -121,12 +121,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// They can be read at `from` and written at `to`, where rows lie `next_to` apart.
     #[inline(always)]
     unsafe fn transpose(self, (from, next_from): (*const f32, usize), (to, next_to): (*mut f32, usize)) {
-        for i in 0..PANEL {
-            for j in 0..PANEL {
-                // SAFETY: vouched for by the caller.
-                unsafe { *to.add(j * next_to + i) = *from.add(i * next_from + j) }
-            }
-        }
+        // SAFETY: passed on from the caller.
+        unsafe { transpose_each((from, next_from, PANEL), (to, next_to, PANEL)) }
     }
 
     /// A product of at most [`Simd::PANELS`] panels, tile by tile of `rows` rows, 1 to [`Simd::ROWS`], which divides the
@@ -136,6 +132,23 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// The pointers of `product` are valid for the sizes that it states.
     unsafe fn tiles(self, product: Product, rows: usize);
+}
+
+/// [`Simd::transpose`] number by number, for any count of rows and columns.
+///
+/// # Safety
+/// They can be read at `from` and written at `to`.
+#[inline(always)]
+pub(crate) unsafe fn transpose_each(
+    (from, next_from, rows): (*const f32, usize, usize),
+    (to, next_to, columns): (*mut f32, usize, usize),
+) {
+    for i in 0..rows {
+        for j in 0..columns {
+            // SAFETY: vouched for by the caller.
+            unsafe { *to.add(j * next_to + i) = *from.add(i * next_from + j) }
+        }
+    }
 }
 
 /// Work that is compiled once for every instruction set.

@@ -44,6 +44,13 @@ impl Ahead {
         tiles: 0,
     };
 
+    /// For each tile of the first `k` numbers of `rows` the rows of the tile after it.
+    #[inline(always)]
+    pub(crate) fn rows<S: Simd>(rows: Rows, k: usize) -> Self {
+        let tile = S::ROWS * rows.stride;
+        Self::left(rows.first.wrapping_add(tile), tile / k, tile)
+    }
+
     /// Part of a left operand: `step` numbers for each step from `first` on, for the tile after it `next` numbers further.
     ///
     /// Where such rows come from the second cache or from further away, the processor does not ask for them early enough by

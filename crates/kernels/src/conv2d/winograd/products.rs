@@ -85,16 +85,15 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                 }
                 for position in line * A..end * A {
                     self.prefetch(s, block, (position, A * A));
-                    let first = self.transformed(block, position);
                     let number = weights::number::<T, A, M>(position, line);
-                    let tile = S::ROWS * self.chunk.block_channels;
+                    let a = Rows {
+                        first: self.transformed(block, position),
+                        stride: self.chunk.block_channels,
+                        step: 1,
+                        count: tiles,
+                    };
                     let product = Product {
-                        a: Rows {
-                            first,
-                            stride: self.chunk.block_channels,
-                            step: 1,
-                            count: tiles,
-                        },
+                        a,
                         k: channels,
                         panels,
                         w: self.u.add(number * next_u),
@@ -107,7 +106,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                             _ if T::IN_PARTS => Before::Added,
                             _ => Before::Continued,
                         },
-                        ahead: Ahead::left(first.wrapping_add(tile), tile / channels, tile),
+                        ahead: Ahead::rows::<S>(a, channels),
                     };
                     product.run(s);
                 }
