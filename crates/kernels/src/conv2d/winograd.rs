@@ -118,7 +118,7 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     operands: Operands<'_>,
     out: *mut f32,
 ) {
-    let tiling = Tiling::new(operands.sizes, M, T::WEIGHTS.len());
+    let tiling = Tiling::new(operands.sizes, M, T::PHASES);
     let few = tiling.count() <= FEW_TILES && !T::IN_PARTS;
     let block_channels = if few { FEW_CHANNELS } else { CHANNELS };
     let blocks = conv.inputs.div_ceil(block_channels);
@@ -178,7 +178,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
     let groups = panels.div_ceil(PANELS);
     let most = pieces::even(chunk.count, TASK / (A * A), isa.rows());
     let (transformed, out) = (Shared::new(transformed), Shared::new(out));
-    let phases = T::WEIGHTS.len();
+    let phases = T::PHASES;
     (0..chunk.count.div_ceil(most) * groups * phases * phases)
         .into_par_iter()
         .for_each(|task| {

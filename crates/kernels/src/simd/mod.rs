@@ -78,7 +78,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// `LANES` bfloat16 numbers can be read at `p`.
     unsafe fn widen_bf16(self, p: *const u16) -> Self::V;
 
-    /// Asks for the cache line at `p`, which need not exist, where stable Rust has an instruction for it.
+    /// Asks for the cache line at `p`, which need not exist, to be brought into the second cache, where stable Rust has an
+    /// instruction for it.
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
         #[cfg(target_arch = "x86_64")]
@@ -86,6 +87,19 @@ pub(crate) trait Simd: Copy + Send + Sync {
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             _mm_prefetch::<_MM_HINT_T1>(p.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
+
+    /// As [`Simd::prefetch`], into the first cache, for what is used within some hundred steps.
+    #[inline(always)]
+    fn prefetch_near(self, p: *const u8) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(p.cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = p;

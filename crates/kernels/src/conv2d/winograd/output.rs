@@ -84,7 +84,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
     #[inline(always)]
     fn pixel(&self, (row, line, across): Place, i: usize, j: usize) -> Option<usize> {
         let (h, w) = self.tiling.results;
-        let phases = T::WEIGHTS.len();
+        let phases = T::PHASES;
         let line = inside(line * M + i, self.phase.0, h)?;
         let across = inside(across * M + j, self.phase.1, w)?;
         let (y, x) = (phases * line + self.phase.0, phases * across + self.phase.1);
@@ -129,6 +129,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
         let (row, ..) = place;
         // SAFETY: the bias has as many columns as are packed.
         let bias = unsafe { s.load(self.operands.biases_of(row).as_ptr().add(column)) };
+        let scale = s.splat(T::SCALE * T::SCALE);
         for (i, half) in down.iter().enumerate() {
             let mut m = [s.splat(0.0); A];
             for (m, half) in m.iter_mut().zip(half) {
@@ -140,7 +141,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
                     continue;
                 };
                 let at = number * outputs + column;
-                let mut y = s.add(pixel, bias);
+                let mut y = s.fma(pixel, scale, bias);
                 let residual = self.operands.residual.map(|residual| &residual[at..at + width]);
                 // SAFETY: the pixel is in the picture, so `width` numbers at `at` are in the result.
                 unsafe {

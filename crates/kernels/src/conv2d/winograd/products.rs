@@ -81,7 +81,14 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                 for panel in 0..panels {
                     let u = self.u.add(panel * weights::LINES * T::DISTINCT * next_u);
                     let taps = taps.add(panel * next_taps);
-                    weights::transform::<S, T, A, M>(s, taps, channels, (line, self.phase), (u, next_u));
+                    let to = (u, next_u);
+                    // Written out, so that each has the operations of its points only.
+                    match line / 2 {
+                        0 => weights::transform::<S, T, A, M>(s, taps, channels, (0, self.phase), to),
+                        1 => weights::transform::<S, T, A, M>(s, taps, channels, (1, self.phase), to),
+                        2 => weights::transform::<S, T, A, M>(s, taps, channels, (2, self.phase), to),
+                        _ => weights::transform::<S, T, A, M>(s, taps, channels, (3, self.phase), to),
+                    }
                 }
                 for position in line * A..end * A {
                     self.prefetch(s, block, (position, A * A));
@@ -131,35 +138,63 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
             for position in line * A..(line + 1) * A {
                 self.prefetch(s, block, (panel * A * A + position, self.panels.1 * A * A));
             }
-            for lane in (0..PANEL).step_by(S::LANES) {
-                // SAFETY: vouched for by the caller.
-                unsafe {
-                    let taps = taps.add(panel * next_taps + lane);
-                    let mut sums = [[s.splat(0.0); R]; A];
-                    if block > 0 {
-                        for (j, sums) in sums.iter_mut().enumerate() {
-                            for (tile, sum) in sums.iter_mut().enumerate() {
-                                *sum = s.load(self.sums(line * A + j, panel * R + tile).add(lane));
-                            }
+            let place = (block, channels, panel, line);
+            // SAFETY: vouched for by the caller. Written out, so that each line has the operations of its points only.
+            unsafe {
+                let taps = taps.add(panel * next_taps);
+                const { assert!(T::DISTINCT <= 6 || T::IN_PARTS) };
+                match line.min(T::DISTINCT - 1) {
+                    0 => self.line_in_registers::<S, R>(s, taps, place, 0),
+                    1 => self.line_in_registers::<S, R>(s, taps, place, 1),
+                    2 => self.line_in_registers::<S, R>(s, taps, place, 2),
+                    3 => self.line_in_registers::<S, R>(s, taps, place, 3),
+                    4 => self.line_in_registers::<S, R>(s, taps, place, 4),
+                    _ => self.line_in_registers::<S, R>(s, taps, place, 5),
+                }
+            }
+        }
+    }
+
+    /// One line of positions of one panel, by line `weights` of the transformed weights.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn line_in_registers<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        taps: *const f32,
+        (block, channels, panel, line): (usize, usize, usize, usize),
+        weights: usize,
+    ) {
+        for lane in (0..PANEL).step_by(S::LANES) {
+            // SAFETY: vouched for by the caller.
+            unsafe {
+                let taps = taps.add(lane);
+                let mut sums = [[s.splat(0.0); R]; A];
+                if block > 0 {
+                    for (j, sums) in sums.iter_mut().enumerate() {
+                        for (tile, sum) in sums.iter_mut().enumerate() {
+                            *sum = s.load(self.sums(line * A + j, panel * R + tile).add(lane));
                         }
                     }
-                    let mut tiles = [std::ptr::null(); A];
-                    for (j, tile) in tiles.iter_mut().enumerate() {
-                        *tile = self.transformed(block, line * A + j);
-                    }
-                    for channel in 0..channels {
-                        let u =
-                            weights::line::<S, T, A, M>(s, taps.add(channel * 9 * PANEL), (line, self.phase));
-                        for ((sums, u), tiles) in sums.iter_mut().zip(u).zip(tiles) {
-                            for (tile, sum) in sums.iter_mut().enumerate() {
-                                *sum = s.fma(s.splat(*tiles.add(tile * FEW_CHANNELS + channel)), u, *sum);
-                            }
+                }
+                let mut tiles = [std::ptr::null(); A];
+                for (j, tile) in tiles.iter_mut().enumerate() {
+                    *tile = self.transformed(block, line * A + j);
+                }
+                for channel in 0..channels {
+                    let taps = taps.add(channel * 9 * PANEL);
+                    let u = weights::line::<S, T, A, M>(s, taps, (weights, self.phase));
+                    for ((sums, u), tiles) in sums.iter_mut().zip(u).zip(tiles) {
+                        for (tile, sum) in sums.iter_mut().enumerate() {
+                            *sum = s.fma(s.splat(*tiles.add(tile * FEW_CHANNELS + channel)), u, *sum);
                         }
                     }
-                    for (j, sums) in sums.into_iter().enumerate() {
-                        for (tile, sum) in sums.into_iter().enumerate() {
-                            s.store(self.sums(line * A + j, panel * R + tile).add(lane), sum);
-                        }
+                }
+                for (j, sums) in sums.into_iter().enumerate() {
+                    for (tile, sum) in sums.into_iter().enumerate() {
+                        s.store(self.sums(line * A + j, panel * R + tile).add(lane), sum);
                     }
                 }
             }

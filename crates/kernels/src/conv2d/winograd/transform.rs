@@ -4,67 +4,73 @@
 use crate::simd::Simd;
 
 /// M results of a short filter from A inputs by A multiplications.
+///
+/// Positions come in pairs, of opposite points where there are such, whose sums share their even and odd halves. What each
+/// point's basis polynomial is divided by is left to Aᵀ, which has constants anyway: so weights, which with few tiles are
+/// most of the work, take three operations a pair.
 pub(super) trait Transform<const A: usize, const M: usize>: Send + Sync {
-    /// G for three taps, once for each phase: the results between two pixels of the input, of which there are two where
-    /// the picture is doubled on the way.
-    const WEIGHTS: &'static [[[f32; 3]; A]];
+    /// Results between two pixels of the input: two where the picture is doubled on the way.
+    const PHASES: usize = 1;
     /// Whether each block of channels is summed for itself: what its rounding errors are multiplied by makes that worth it.
     const IN_PARTS: bool = false;
     /// Pixels of the input from one result to the next.
     const STRIDE: usize = 1;
     /// How many lines of G differ, an even number: the last of them serves all that follow.
     const DISTINCT: usize = A;
+    /// What is left to multiply results by, once for each dimension.
+    const SCALE: f32 = 1.0;
     /// Bᵀ d
     fn input<S: Simd>(s: S, d: [S::V; A]) -> [S::V; A];
-    /// G g
-    fn weights<S: Simd>(s: S, phase: usize, g: [S::V; 3]) -> [S::V; A];
+    /// Lines 2 `pair` and 2 `pair` + 1 of G g, in a phase of the result.
+    fn weights<S: Simd>(s: S, phase: usize, pair: usize, g: [S::V; 3]) -> [S::V; 2];
     /// Aᵀ m
     fn output<S: Simd>(s: S, m: [S::V; A]) -> [S::V; M];
 }
 
-/// g at a point, by its line of G, and at the opposite point.
+/// The polynomial with the coefficients g at `point` and at the opposite one.
 #[inline(always)]
-fn opposite<S: Simd>(s: S, line: [f32; 3], g: [S::V; 3]) -> [S::V; 2] {
-    let even = s.fma(g[2], s.splat(line[2]), s.mul(g[0], s.splat(line[0])));
-    let odd = s.mul(g[1], s.splat(line[1]));
-    [s.add(even, odd), s.sub(even, odd)]
+fn opposite<S: Simd>(s: S, point: f32, g: [S::V; 3]) -> [S::V; 2] {
+    let even = s.fma(s.splat(point * point), g[2], g[0]);
+    [
+        s.fma(s.splat(point), g[1], even),
+        s.fnma(s.splat(point), g[1], even),
+    ]
 }
 
-/// Interpolation points 0, 1, -1, ∞.
+/// Interpolation points 0, ∞, ±1.
 #[derive(Debug)]
 pub(super) struct F2;
 
 impl Transform<4, 2> for F2 {
-    const WEIGHTS: &'static [[[f32; 3]; 4]] = &[[
-        [1.0, 0.0, 0.0],
-        [0.5, 0.5, 0.5],
-        [0.5, -0.5, 0.5],
-        [0.0, 0.0, 1.0],
-    ]];
-
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 4]) -> [S::V; 4] {
         [
             s.sub(d[0], d[2]),
+            s.sub(d[3], d[1]),
             s.add(d[1], d[2]),
             s.sub(d[2], d[1]),
-            s.sub(d[1], d[3]),
         ]
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 4] {
-        let [plus, minus] = opposite(s, Self::WEIGHTS[0][1], g);
-        [g[0], plus, minus, g[2]]
+    fn weights<S: Simd>(s: S, _: usize, pair: usize, g: [S::V; 3]) -> [S::V; 2] {
+        match pair {
+            0 => [g[0], g[2]],
+            _ => opposite(s, 1.0, g),
+        }
     }
 
     #[inline(always)]
     fn output<S: Simd>(s: S, m: [S::V; 4]) -> [S::V; 2] {
-        [s.add(m[0], s.add(m[1], m[2])), s.sub(m[1], s.add(m[2], m[3]))]
+        let half = s.splat(0.5);
+        [
+            s.fma(half, s.add(m[2], m[3]), m[0]),
+            s.fma(half, s.sub(m[2], m[3]), m[1]),
+        ]
     }
 }
 
-/// Interpolation points 0, ±5/8, ±3/2, ∞.
+/// Interpolation points 0, ∞, ±5/8, ±3/2.
 ///
 /// Lavin and Gray take 0, ±1, ±2, ∞, whose matrices are integers. Which points are taken decides how much the rounding
 /// errors grow (Barabasz, Anderson, Soodhalter and Gregg, 2020, "Error Analysis and Improving the Accuracy of Winograd
@@ -87,15 +93,6 @@ const NA: f32 = 2.0 * A2 * (A2 - B2);
 const NB: f32 = 2.0 * B2 * (B2 - A2);
 
 impl Transform<6, 4> for F4 {
-    const WEIGHTS: &'static [[[f32; 3]; 6]] = &[[
-        [1.0 / N0, 0.0, 0.0],
-        [1.0 / NA, A1 / NA, A2 / NA],
-        [1.0 / NA, -A1 / NA, A2 / NA],
-        [1.0 / NB, B1 / NB, B2 / NB],
-        [1.0 / NB, -B1 / NB, B2 / NB],
-        [0.0, 0.0, 1.0],
-    ]];
-
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
         let (product, sum) = (s.splat(A2 * B2), s.splat(A2 + B2));
@@ -106,36 +103,38 @@ impl Transform<6, 4> for F4 {
         );
         [
             s.fma(product, d[0], s.fnma(sum, d[2], d[4])),
+            s.fma(product, d[1], s.fnma(sum, d[3], d[5])),
             s.add(even_a, odd_a),
             s.sub(even_a, odd_a),
             s.add(even_b, odd_b),
             s.sub(even_b, odd_b),
-            s.fma(product, d[1], s.fnma(sum, d[3], d[5])),
         ]
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 6] {
-        let [plus_a, minus_a] = opposite(s, Self::WEIGHTS[0][1], g);
-        let [plus_b, minus_b] = opposite(s, Self::WEIGHTS[0][3], g);
-        let first = s.mul(g[0], s.splat(Self::WEIGHTS[0][0][0]));
-        [first, plus_a, minus_a, plus_b, minus_b, g[2]]
+    fn weights<S: Simd>(s: S, _: usize, pair: usize, g: [S::V; 3]) -> [S::V; 2] {
+        match pair {
+            0 => [g[0], g[2]],
+            1 => opposite(s, A1, g),
+            _ => opposite(s, B1, g),
+        }
     }
 
     #[inline(always)]
     fn output<S: Simd>(s: S, m: [S::V; 6]) -> [S::V; 4] {
-        let (even_a, odd_a) = (s.add(m[1], m[2]), s.sub(m[1], m[2]));
-        let (even_b, odd_b) = (s.add(m[3], m[4]), s.sub(m[3], m[4]));
+        let (even_a, odd_a) = (s.add(m[2], m[3]), s.sub(m[2], m[3]));
+        let (even_b, odd_b) = (s.add(m[4], m[5]), s.sub(m[4], m[5]));
+        let zero = s.mul(s.splat(1.0 / N0), m[0]);
         [
-            s.add(m[0], s.add(even_a, even_b)),
-            s.fma(s.splat(A1), odd_a, s.mul(s.splat(B1), odd_b)),
-            s.fma(s.splat(A2), even_a, s.mul(s.splat(B2), even_b)),
-            s.fma(s.splat(A3), odd_a, s.fma(s.splat(B3), odd_b, m[5])),
+            s.fma(s.splat(1.0 / NA), even_a, s.fma(s.splat(1.0 / NB), even_b, zero)),
+            s.fma(s.splat(A1 / NA), odd_a, s.mul(s.splat(B1 / NB), odd_b)),
+            s.fma(s.splat(A2 / NA), even_a, s.mul(s.splat(B2 / NB), even_b)),
+            s.fma(s.splat(A3 / NA), odd_a, s.fma(s.splat(B3 / NB), odd_b, m[1])),
         ]
     }
 }
 
-/// Interpolation points 0, ±1/2, ±1, ±2, ∞: of all that were tried those with the smallest error, and their powers are
+/// Interpolation points 0, ∞, ±1/2, ±1, ±2: of all that were tried those with the smallest error, and their powers are
 /// exact.
 ///
 /// 1.78 multiplications for each pixel instead of 2.25, for four times the error of [`F4`], half of it where there are
@@ -154,11 +153,15 @@ const fn square(i: usize) -> f32 {
     POINTS[i % 3] * POINTS[i % 3]
 }
 
-/// A line of G: 1, p, p² for the point p = ±`POINTS[i]`, divided as its basis polynomial is.
-const fn powers(i: usize, sign: f32) -> [f32; 3] {
-    let n = 2.0 * square(i) * (square(i) - square(i + 1)) * (square(i) - square(i + 2));
-    [1.0 / n, sign * POINTS[i] / n, square(i) / n]
+/// What the basis polynomial of the point ±`POINTS[i]` is divided by.
+const fn divisor(i: usize) -> f32 {
+    2.0 * square(i) * (square(i) - square(i + 1)) * (square(i) - square(i + 2))
 }
+
+/// The same of the pairs ±1/2 and ±2 and of 0, relative to that of ±1.
+const HALF: f32 = divisor(1) / divisor(0);
+const TWO: f32 = divisor(1) / divisor(2);
+const ZERO: f32 = divisor(1) / -S3;
 
 /// d times the polynomial of all finite points but 0.
 #[inline(always)]
@@ -170,59 +173,50 @@ fn without_zero<S: Simd>(s: S, d: [S::V; 4]) -> S::V {
 /// The sum of three pairs of opposite points, of which the first and last, 1/2 and 2, are raised to some power.
 #[inline(always)]
 fn raised<S: Simd>(s: S, pairs: [S::V; 3], [first, last]: [f32; 2]) -> S::V {
-    s.fma(s.splat(last), pairs[2], s.fma(s.splat(first), pairs[0], pairs[1]))
+    let halves = s.fma(s.splat(first * HALF), pairs[0], pairs[1]);
+    s.fma(s.splat(last * TWO), pairs[2], halves)
 }
 
 impl Transform<8, 6> for F6 {
-    const WEIGHTS: &'static [[[f32; 3]; 8]] = &[[
-        [-1.0 / S3, 0.0, 0.0],
-        powers(0, 1.0),
-        powers(0, -1.0),
-        powers(1, 1.0),
-        powers(1, -1.0),
-        powers(2, 1.0),
-        powers(2, -1.0),
-        [0.0, 0.0, 1.0],
-    ]];
     const IN_PARTS: bool = true;
+    const SCALE: f32 = 1.0 / divisor(1);
 
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 8]) -> [S::V; 8] {
         let mut v = [d[0]; 8];
         v[0] = without_zero(s, [d[0], d[2], d[4], d[6]]);
+        v[1] = without_zero(s, [d[1], d[3], d[5], d[7]]);
         for (i, point) in POINTS.into_iter().enumerate() {
             let (b, c) = (square(i + 1), square(i + 2));
             let (sum, product) = (s.splat(b + c), s.splat(b * c));
             let even = s.fma(product, d[2], s.fnma(sum, d[4], d[6]));
             let odd = s.fma(product, d[1], s.fnma(sum, d[3], d[5]));
             let odd = s.mul(s.splat(point), odd);
-            v[2 * i + 1] = s.add(even, odd);
-            v[2 * i + 2] = s.sub(even, odd);
+            v[2 * i + 2] = s.add(even, odd);
+            v[2 * i + 3] = s.sub(even, odd);
         }
-        v[7] = without_zero(s, [d[1], d[3], d[5], d[7]]);
         v
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 8] {
-        let [plus_a, minus_a] = opposite(s, Self::WEIGHTS[0][1], g);
-        let [plus_b, minus_b] = opposite(s, Self::WEIGHTS[0][3], g);
-        let [plus_c, minus_c] = opposite(s, Self::WEIGHTS[0][5], g);
-        let first = s.mul(g[0], s.splat(Self::WEIGHTS[0][0][0]));
-        [first, plus_a, minus_a, plus_b, minus_b, plus_c, minus_c, g[2]]
+    fn weights<S: Simd>(s: S, _: usize, pair: usize, g: [S::V; 3]) -> [S::V; 2] {
+        match pair {
+            0 => [g[0], g[2]],
+            _ => opposite(s, POINTS[pair - 1], g),
+        }
     }
 
     #[inline(always)]
     fn output<S: Simd>(s: S, m: [S::V; 8]) -> [S::V; 6] {
-        let even = [s.add(m[1], m[2]), s.add(m[3], m[4]), s.add(m[5], m[6])];
-        let odd = [s.sub(m[1], m[2]), s.sub(m[3], m[4]), s.sub(m[5], m[6])];
+        let even = [s.add(m[2], m[3]), s.add(m[4], m[5]), s.add(m[6], m[7])];
+        let odd = [s.sub(m[2], m[3]), s.sub(m[4], m[5]), s.sub(m[6], m[7])];
         [
-            s.add(m[0], raised(s, even, [1.0, 1.0])),
+            s.fma(s.splat(ZERO), m[0], raised(s, even, [1.0, 1.0])),
             raised(s, odd, [0.5, 2.0]),
             raised(s, even, [0.25, 4.0]),
             raised(s, odd, [0.125, 8.0]),
             raised(s, even, [0.0625, 16.0]),
-            s.add(m[7], raised(s, odd, [0.03125, 32.0])),
+            s.fma(s.splat(divisor(1)), m[1], raised(s, odd, [0.03125, 32.0])),
         ]
     }
 }
@@ -240,24 +234,7 @@ const B4: f32 = B2 * B2;
 pub(super) struct Doubled;
 
 impl Transform<6, 5> for Doubled {
-    const WEIGHTS: &'static [[[f32; 3]; 6]] = &[
-        [
-            [1.0 / N0, 0.0, 0.0],
-            [1.0 / NA, A1 / NA, A1 / NA],
-            [1.0 / NA, -A1 / NA, -A1 / NA],
-            [1.0 / NB, B1 / NB, B1 / NB],
-            [1.0 / NB, -B1 / NB, -B1 / NB],
-            [0.0, 1.0, 1.0],
-        ],
-        [
-            [1.0 / N0, 1.0 / N0, 0.0],
-            [1.0 / NA, 1.0 / NA, A1 / NA],
-            [1.0 / NA, 1.0 / NA, -A1 / NA],
-            [1.0 / NB, 1.0 / NB, B1 / NB],
-            [1.0 / NB, 1.0 / NB, -B1 / NB],
-            [0.0, 0.0, 1.0],
-        ],
-    ];
+    const PHASES: usize = 2;
 
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
@@ -265,37 +242,39 @@ impl Transform<6, 5> for Doubled {
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, phase: usize, g: [S::V; 3]) -> [S::V; 6] {
+    fn weights<S: Simd>(s: S, phase: usize, pair: usize, g: [S::V; 3]) -> [S::V; 2] {
         let (before, after) = if phase == 0 {
             (g[0], s.add(g[1], g[2]))
         } else {
             (s.add(g[0], g[1]), g[2])
         };
-        let (even_a, odd_a) = (s.mul(before, s.splat(1.0 / NA)), s.mul(after, s.splat(A1 / NA)));
-        let (even_b, odd_b) = (s.mul(before, s.splat(1.0 / NB)), s.mul(after, s.splat(B1 / NB)));
-        [
-            s.mul(before, s.splat(1.0 / N0)),
-            s.add(even_a, odd_a),
-            s.sub(even_a, odd_a),
-            s.add(even_b, odd_b),
-            s.sub(even_b, odd_b),
-            after,
-        ]
+        match pair {
+            0 => [before, after],
+            1 => beside(s, A1, before, after),
+            _ => beside(s, B1, before, after),
+        }
     }
 
     #[inline(always)]
     fn output<S: Simd>(s: S, m: [S::V; 6]) -> [S::V; 5] {
         let [first, second, third, _] = F4::output(s, m);
-        let (odd_a, odd_b) = (s.sub(m[1], m[2]), s.sub(m[3], m[4]));
-        let (even_a, even_b) = (s.add(m[1], m[2]), s.add(m[3], m[4]));
+        let (odd_a, odd_b) = (s.sub(m[2], m[3]), s.sub(m[4], m[5]));
+        let (even_a, even_b) = (s.add(m[2], m[3]), s.add(m[4], m[5]));
         [
             first,
             second,
             third,
-            s.fma(s.splat(A3), odd_a, s.mul(s.splat(B3), odd_b)),
-            s.fma(s.splat(A4), even_a, s.fma(s.splat(B4), even_b, m[5])),
+            s.fma(s.splat(A3 / NA), odd_a, s.mul(s.splat(B3 / NB), odd_b)),
+            s.fma(s.splat(A4 / NA), even_a, s.fma(s.splat(B4 / NB), even_b, m[1])),
         ]
     }
+}
+
+/// Two taps at `point` and at the opposite one.
+#[inline(always)]
+fn beside<S: Simd>(s: S, point: f32, before: S::V, after: S::V) -> [S::V; 2] {
+    let point = s.splat(point);
+    [s.fma(point, after, before), s.fnma(point, after, before)]
 }
 
 /// Stride 2: even pixels of the input meet the first and the last tap, odd ones the middle tap. So four results are those
@@ -316,17 +295,6 @@ const NP: f32 = 2.0 * P1 * (P2 - Q2);
 const NQ: f32 = 2.0 * Q1 * (Q2 - P2);
 
 impl Transform<9, 4> for Strided {
-    const WEIGHTS: &'static [[[f32; 3]; 9]] = &[[
-        [1.0 / NP, 0.0, P1 / NP],
-        [-1.0 / NP, 0.0, P1 / NP],
-        [1.0 / NQ, 0.0, Q1 / NQ],
-        [-1.0 / NQ, 0.0, Q1 / NQ],
-        [0.0, 0.0, 1.0],
-        [0.0, 1.0, 0.0],
-        [0.0, 1.0, 0.0],
-        [0.0, 1.0, 0.0],
-        [0.0, 1.0, 0.0],
-    ]];
     const STRIDE: usize = 2;
     const DISTINCT: usize = 6;
 
@@ -350,32 +318,29 @@ impl Transform<9, 4> for Strided {
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 9] {
-        let (even_p, odd_p) = (s.mul(g[2], s.splat(P1 / NP)), s.mul(g[0], s.splat(1.0 / NP)));
-        let (even_q, odd_q) = (s.mul(g[2], s.splat(Q1 / NQ)), s.mul(g[0], s.splat(1.0 / NQ)));
-        [
-            s.add(even_p, odd_p),
-            s.sub(even_p, odd_p),
-            s.add(even_q, odd_q),
-            s.sub(even_q, odd_q),
-            g[2],
-            g[1],
-            g[1],
-            g[1],
-            g[1],
-        ]
+    fn weights<S: Simd>(s: S, _: usize, pair: usize, g: [S::V; 3]) -> [S::V; 2] {
+        match pair {
+            0 => beside(s, P1, g[0], g[2]),
+            1 => beside(s, Q1, g[0], g[2]),
+            _ => [g[2], g[1]],
+        }
     }
 
     #[inline(always)]
     fn output<S: Simd>(s: S, m: [S::V; 9]) -> [S::V; 4] {
-        let (even_p, odd_p) = (s.add(m[0], m[1]), s.sub(m[0], m[1]));
-        let (even_q, odd_q) = (s.add(m[2], m[3]), s.sub(m[2], m[3]));
+        // The divisors of opposite points have opposite signs.
+        let (even_p, odd_p) = (s.sub(m[0], m[1]), s.add(m[0], m[1]));
+        let (even_q, odd_q) = (s.sub(m[2], m[3]), s.add(m[2], m[3]));
         let last = s.add(m[4], m[8]);
         [
-            s.add(m[5], s.add(even_p, even_q)),
-            s.fma(s.splat(P1), odd_p, s.fma(s.splat(Q1), odd_q, m[6])),
-            s.fma(s.splat(P2), even_p, s.fma(s.splat(Q2), even_q, m[7])),
-            s.fma(s.splat(P2 * P1), odd_p, s.fma(s.splat(Q2 * Q1), odd_q, last)),
+            s.fma(s.splat(1.0 / NP), even_p, s.fma(s.splat(1.0 / NQ), even_q, m[5])),
+            s.fma(s.splat(P1 / NP), odd_p, s.fma(s.splat(Q1 / NQ), odd_q, m[6])),
+            s.fma(s.splat(P2 / NP), even_p, s.fma(s.splat(Q2 / NQ), even_q, m[7])),
+            s.fma(
+                s.splat(P2 * P1 / NP),
+                odd_p,
+                s.fma(s.splat(Q2 * Q1 / NQ), odd_q, last),
+            ),
         ]
     }
 }

@@ -17,6 +17,9 @@ pub(super) fn position(channels: usize) -> usize {
 /// Lines of positions that are transformed together, so that weights are read half as often.
 pub(super) const LINES: usize = 2;
 
+/// How many channels before their turn taps are asked for: what is written here pushes them out of the second cache.
+const AHEAD: usize = 8;
+
 /// Which of the weights that are transformed from line `line` on a position has.
 #[inline(always)]
 pub(super) fn number<T: Transform<A, M>, const A: usize, const M: usize>(
@@ -27,7 +30,7 @@ pub(super) fn number<T: Transform<A, M>, const A: usize, const M: usize>(
     ((position / A).min(last) - line) * T::DISTINCT + (position % A).min(last)
 }
 
-/// The positions of lines `line` and `line + 1` of one panel that differ, for the phases (down, across) of the result.
+/// The positions of a pair of lines of one panel that differ, for the phases (down, across) of the result.
 /// `taps`: \[channel\]\[9\]\[16\]; `u`: \[position\]\[channel\]\[16\], positions `next` apart.
 ///
 /// # Safety
@@ -37,17 +40,14 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
     s: S,
     taps: *const f32,
     channels: usize,
-    (line, phase): (usize, (usize, usize)),
+    (pair, phase): (usize, (usize, usize)),
     (u, next): (*mut f32, usize),
 ) {
-    const { assert!(T::DISTINCT % LINES == 0) };
-    let mut lines = [[s.splat(0.0); 3]; LINES];
-    for (by, line) in lines.iter_mut().zip(&T::WEIGHTS[phase.0][line..line + LINES]) {
-        for (by, g) in by.iter_mut().zip(line) {
-            *by = s.splat(*g);
-        }
-    }
     for channel in 0..channels {
+        for tap in 0..9 {
+            let following = (channel + AHEAD) * 9 + tap;
+            s.prefetch_near(taps.wrapping_add(following * PANEL).cast());
+        }
         for lane in (0..PANEL).step_by(S::LANES) {
             // SAFETY: vouched for by the caller.
             unsafe {
@@ -56,17 +56,15 @@ pub(super) unsafe fn transform<S: Simd, T: Transform<A, M>, const A: usize, cons
                 let mut down = [[s.splat(0.0); 3]; LINES];
                 for column in 0..3 {
                     let taps = load_column(s, taps.add(column * PANEL));
-                    for (row, by) in down.iter_mut().zip(lines) {
-                        row[column] = weighted(s, taps, by);
+                    for (row, v) in down.iter_mut().zip(T::weights(s, phase.0, pair, taps)) {
+                        row[column] = v;
                     }
                 }
                 for (i, row) in down.into_iter().enumerate() {
-                    for (j, v) in T::weights(s, phase.1, row)
-                        .into_iter()
-                        .take(T::DISTINCT)
-                        .enumerate()
-                    {
-                        s.store(u.add((i * T::DISTINCT + j) * next), v);
+                    for across in 0..T::DISTINCT / 2 {
+                        for (j, v) in T::weights(s, phase.1, across, row).into_iter().enumerate() {
+                            s.store(u.add((i * T::DISTINCT + 2 * across + j) * next), v);
+                        }
                     }
                 }
             }
@@ -84,15 +82,18 @@ pub(super) unsafe fn line<S: Simd, T: Transform<A, M>, const A: usize, const M: 
     taps: *const f32,
     (line, phase): (usize, (usize, usize)),
 ) -> [S::V; A] {
-    let by = T::WEIGHTS[phase.0][line];
-    let by = [s.splat(by[0]), s.splat(by[1]), s.splat(by[2])];
     let mut row = [s.splat(0.0); 3];
     for (column, v) in row.iter_mut().enumerate() {
         // SAFETY: vouched for by the caller.
         let taps = unsafe { load_column(s, taps.add(column * PANEL)) };
-        *v = weighted(s, taps, by);
+        *v = T::weights(s, phase.0, line / 2, taps)[line % 2];
     }
-    T::weights(s, phase.1, row)
+    let mut positions = [row[0]; A];
+    for (j, v) in positions.iter_mut().enumerate() {
+        let j = j.min(T::DISTINCT - 1);
+        *v = T::weights(s, phase.1, j / 2, row)[j % 2];
+    }
+    positions
 }
 
 /// The three taps of a column, of which `first` is the uppermost.
@@ -109,11 +110,4 @@ unsafe fn load_column<S: Simd>(s: S, first: *const f32) -> [S::V; 3] {
             s.load(first.add(6 * PANEL)),
         ]
     }
-}
-
-/// A column of taps by a line of G: the one place that says in which order, so that both ways of transforming weights
-/// give the same bits.
-#[inline(always)]
-fn weighted<S: Simd>(s: S, taps: [S::V; 3], by: [S::V; 3]) -> S::V {
-    s.fma(by[2], taps[2], s.fma(by[1], taps[1], s.mul(by[0], taps[0])))
 }
