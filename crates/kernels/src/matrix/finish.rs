@@ -3,9 +3,6 @@
 use super::Activation;
 use crate::simd::{PANEL, Simd, math};
 
-/// How many rows before its turn a row's residual is asked for.
-const AHEAD: usize = 4;
-
 /// Where a block of rows goes and what is added to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
@@ -52,10 +49,59 @@ pub(crate) struct Finish {
     pub(crate) columns: usize,
 }
 
+/// What becomes of a sum and, under GEGLU, of its gate. A type for each, so that no vector has to ask which it is.
+trait Function {
+    /// Panels of sums for one of the result.
+    const EACH: usize = 1;
+    fn apply<S: Simd>(s: S, sum: S::V, gate: S::V) -> S::V;
+}
+
+struct Identity;
+struct Silu;
+struct QuickGelu;
+struct Gelu;
+struct Geglu;
+
+impl Function for Identity {
+    #[inline(always)]
+    fn apply<S: Simd>(_: S, sum: S::V, _: S::V) -> S::V {
+        sum
+    }
+}
+
+impl Function for Silu {
+    #[inline(always)]
+    fn apply<S: Simd>(s: S, sum: S::V, _: S::V) -> S::V {
+        math::swish(s, sum, 1.0)
+    }
+}
+
+impl Function for QuickGelu {
+    #[inline(always)]
+    fn apply<S: Simd>(s: S, sum: S::V, _: S::V) -> S::V {
+        math::swish(s, sum, 1.702)
+    }
+}
+
+impl Function for Gelu {
+    #[inline(always)]
+    fn apply<S: Simd>(s: S, sum: S::V, _: S::V) -> S::V {
+        math::gelu(s, sum)
+    }
+}
+
+impl Function for Geglu {
+    const EACH: usize = 2;
+
+    #[inline(always)]
+    fn apply<S: Simd>(s: S, sum: S::V, gate: S::V) -> S::V {
+        s.mul(sum, math::gelu(s, gate))
+    }
+}
+
 impl Finish {
-    /// Finishes `panels` output panels from panel `first` on, whose sums are in `c` as \[panel\]\[row\]\[16\]; under GEGLU,
-    /// `gated`, hidden and gate panels take turns there. Row after row, so that result and residual are walked over as
-    /// they lie in memory.
+    /// Finishes `panels` output panels from panel `first` on, each made of `each` panels of sums: two under GEGLU, hidden
+    /// and gate in turn. Sums begin at `c` as \[panel\]\[row\]\[16\], `next` numbers from panel to panel.
     ///
     /// # Safety
     /// `c` holds `target.rows` rows of these panels, and the target's rows exist.
@@ -63,83 +109,107 @@ impl Finish {
     pub(crate) unsafe fn block<S: Simd>(
         &self,
         s: S,
-        (first, panels, gated): (usize, usize, bool),
-        c: *const f32,
+        (first, panels, each): (usize, usize, usize),
+        sums: (*const f32, usize),
         target: Target,
     ) {
-        let each = if gated { 2 } else { 1 };
-        let block = target.rows * PANEL;
+        let panels = (first, panels);
+        // SAFETY: passed on from the caller.
+        unsafe {
+            match (self.activation, each) {
+                (_, 2) => self.rows::<S, Geglu>(s, panels, sums, target),
+                (Activation::None, _) => self.rows::<S, Identity>(s, panels, sums, target),
+                (Activation::Silu, _) => self.rows::<S, Silu>(s, panels, sums, target),
+                (Activation::QuickGelu, _) => self.rows::<S, QuickGelu>(s, panels, sums, target),
+                (Activation::Gelu, _) => self.rows::<S, Gelu>(s, panels, sums, target),
+            }
+        }
+    }
+
+    /// [`Finish::block`] with a function that is known.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn rows<S: Simd, F: Function>(
+        &self,
+        s: S,
+        (first, panels): (usize, usize),
+        (c, next): (*const f32, usize),
+        target: Target,
+    ) {
+        let whole = (self.columns / PANEL).saturating_sub(first).min(panels);
         for row in 0..target.rows {
-            for panel in 0..panels {
-                // SAFETY: among the rows and panels that the caller vouches for.
-                unsafe {
-                    let at = row * target.stride + (first + panel) * PANEL;
-                    let residual = if target.residual.is_null() {
-                        target.residual
-                    } else {
-                        let residual = target.residual.add(at);
-                        s.prefetch(residual.wrapping_add(AHEAD * target.stride).cast());
-                        residual
-                    };
-                    let c = c.add(panel * each * block + row * PANEL);
-                    let gate = if gated { c.add(block) } else { std::ptr::null() };
-                    self.line(s, first + panel, (c, gate), (target.out.add(at), residual));
+            // SAFETY: among the rows and panels that the caller vouches for.
+            unsafe {
+                let at = row * target.stride + first * PANEL;
+                let (c, out) = (c.add(row * PANEL), target.out.add(at));
+                let residual = (!target.residual.is_null()).then(|| target.residual.add(at));
+                if let Some(residual) = residual {
+                    for panel in 0..panels {
+                        // The next tile's rows.
+                        let ahead = S::ROWS * target.stride + panel * PANEL;
+                        s.prefetch(residual.wrapping_add(ahead).cast());
+                    }
+                    for panel in 0..whole {
+                        for lane in (panel * PANEL..(panel + 1) * PANEL).step_by(S::LANES) {
+                            let y = self.vector::<S, F>(s, first, lane, (c, next));
+                            s.store(out.add(lane), s.add(y, s.load(residual.add(lane))));
+                        }
+                    }
+                } else {
+                    for panel in 0..whole {
+                        for lane in (panel * PANEL..(panel + 1) * PANEL).step_by(S::LANES) {
+                            let y = self.vector::<S, F>(s, first, lane, (c, next));
+                            s.store(out.add(lane), y);
+                        }
+                    }
+                }
+                // A last panel that the result does not fill.
+                for panel in whole..panels {
+                    let width = self.columns - (first + panel) * PANEL;
+                    let mut values = [0.0_f32; PANEL];
+                    for lane in (0..PANEL).step_by(S::LANES) {
+                        let y = self.vector::<S, F>(s, first, panel * PANEL + lane, (c, next));
+                        s.store(values.as_mut_ptr().add(lane), y);
+                    }
+                    for (i, value) in values.into_iter().take(width).enumerate() {
+                        let i = panel * PANEL + i;
+                        *out.add(i) = value + residual.map_or(0.0, |residual| *residual.add(i));
+                    }
                 }
             }
         }
     }
 
-    /// Finishes one row of output panel `panel`.
+    /// A vector of results before the residual: `at` columns after output panel `first`, whose row of sums begins at `c`.
     ///
     /// # Safety
-    /// Sums, and where they are not null gates and residual, have 16 numbers; `out` those that the result has there.
+    /// As above.
     #[inline(always)]
-    unsafe fn line<S: Simd>(
+    unsafe fn vector<S: Simd, F: Function>(
         &self,
         s: S,
-        panel: usize,
-        (c, gate): (*const f32, *const f32),
-        (out, mut residual): (*mut f32, *const f32),
-    ) {
-        let column = panel * PANEL;
-        let width = PANEL.min(self.columns - column);
-        // Under GEGLU hidden and gate panels take turns.
-        let packed = if gate.is_null() { column } else { 2 * column };
-        let mut edge = [0.0_f32; PANEL];
-        // SAFETY: within the block, the bias and the target, for which the caller vouches.
+        first: usize,
+        at: usize,
+        (c, next): (*const f32, usize),
+    ) -> S::V {
+        let (panel, lane) = (at / PANEL, at % PANEL);
+        // SAFETY: vouched for by the caller; the bias has a number for each packed column.
         unsafe {
-            if width < PANEL && !residual.is_null() {
-                std::ptr::copy_nonoverlapping(residual, edge.as_mut_ptr(), width);
-                residual = edge.as_ptr();
+            let c = c.add(F::EACH * panel * next + lane);
+            let bias = self.bias.wrapping_add(F::EACH * (first + panel) * PANEL + lane);
+            let (mut sum, mut gate) = (s.load(c), s.splat(0.0));
+            if F::EACH > 1 {
+                gate = s.load(c.add(next));
             }
-            let mut values = [0.0_f32; PANEL];
-            let to = if width < PANEL { values.as_mut_ptr() } else { out };
-            for lane in (0..PANEL).step_by(S::LANES) {
-                let mut y = s.load(c.add(lane));
-                if !self.bias.is_null() {
-                    y = s.add(y, s.load(self.bias.add(packed + lane)));
+            if !self.bias.is_null() {
+                sum = s.add(sum, s.load(bias));
+                if F::EACH > 1 {
+                    gate = s.add(gate, s.load(bias.add(PANEL)));
                 }
-                y = match self.activation {
-                    Activation::None => y,
-                    Activation::Silu => math::swish(s, y, 1.0),
-                    Activation::QuickGelu => math::swish(s, y, 1.702),
-                    Activation::Gelu => math::gelu(s, y),
-                };
-                if !gate.is_null() {
-                    let mut g = s.load(gate.add(lane));
-                    if !self.bias.is_null() {
-                        g = s.add(g, s.load(self.bias.add(packed + PANEL + lane)));
-                    }
-                    y = s.mul(y, math::gelu(s, g));
-                }
-                if !residual.is_null() {
-                    y = s.add(y, s.load(residual.add(lane)));
-                }
-                s.store(to.add(lane), y);
             }
-            if width < PANEL {
-                std::ptr::copy_nonoverlapping(values.as_ptr(), out, width);
-            }
+            F::apply(s, sum, gate)
         }
     }
 }

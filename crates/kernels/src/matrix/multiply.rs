@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::product::{product, room};
+use super::product::{Panels, product, room};
 use super::{Finish, Target};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
@@ -36,52 +36,44 @@ impl Multiply<'_> {
     pub(crate) unsafe fn run(self, isa: Isa) {
         let whole = Shared::new(self);
         let panels = self.finish.columns.div_ceil(PANEL);
-        let wide = pieces::even(panels, PANELS, 2);
-        let groups = panels.div_ceil(wide);
         let most = pieces::even(self.rows.count, ROWS, isa.rows());
         let blocks = self.rows.count.div_ceil(most);
+        let wide = pieces::shared(panels, (PANELS, 2), blocks);
+        let groups = panels.div_ceil(wide);
         (0..blocks * groups).into_par_iter().for_each(|task| {
             let whole = whole.get();
             let (row, panel) = (task / groups * most, task % groups * wide);
             let count = most.min(whole.rows.count - row);
             // SAFETY: the rows exist, as the caller vouches.
             let (rows, target) = unsafe { (whole.rows.part(row, count), whole.target.part(row, count)) };
-            let mut block = Block {
-                whole: Multiply {
-                    rows,
-                    target,
-                    ..whole
+            let each = if whole.gated { 2 } else { 1 };
+            let block = Block {
+                rows,
+                panels: Panels {
+                    packed: whole.packed,
+                    first: panel * each,
+                    count: wide.min(panels - panel) * each,
+                    each,
                 },
-                first: panel,
-                panels: wide.min(panels - panel),
-                sums: std::ptr::null_mut(),
+                finish: whole.finish,
+                target,
+                scratch: std::ptr::null_mut(),
             };
-            with_scratch(block.sums_size() + room(count), |sums| {
-                block.sums = sums;
-                isa.run(block);
+            with_scratch(room(count, block.panels.count), |scratch| {
+                isa.run(Block { scratch, ..block });
             });
         });
     }
 }
 
 /// One task: a block of rows times a group of output panels.
+#[derive(Clone, Copy)]
 struct Block<'a> {
-    whole: Multiply<'a>,
-    first: usize,
-    panels: usize,
-    /// Room for the sums and then for the product's scratch memory.
-    sums: *mut f32,
-}
-
-impl Block<'_> {
-    /// Packed panels for one of the result.
-    fn each(&self) -> usize {
-        if self.whole.gated { 2 } else { 1 }
-    }
-
-    fn sums_size(&self) -> usize {
-        self.panels * self.each() * self.whole.rows.count * PANEL
-    }
+    rows: Rows,
+    panels: Panels<'a>,
+    finish: Finish,
+    target: Target,
+    scratch: *mut f32,
 }
 
 impl Kernel for Block<'_> {
@@ -89,25 +81,14 @@ impl Kernel for Block<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Multiply {
-            packed,
-            gated,
+        let Self {
             rows,
+            panels,
             finish,
             target,
-        } = self.whole;
-        let each = self.each();
+            scratch,
+        } = self;
         // SAFETY: the buffer has the size that it was asked for; rows, panels and target are those of a checked product.
-        unsafe {
-            let scratch = self.sums.add(self.sums_size());
-            product(
-                s,
-                rows,
-                (packed, self.first * each, self.panels * each),
-                self.sums,
-                scratch,
-            );
-            finish.block(s, (self.first, self.panels, gated), self.sums, target);
-        }
+        unsafe { product(s, rows, panels, (finish, target), scratch) }
     }
 }

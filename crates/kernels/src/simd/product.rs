@@ -44,6 +44,16 @@ impl Ahead {
         tiles: 0,
     };
 
+    /// What is left after the first `tiles` tiles.
+    #[inline(always)]
+    pub(crate) fn after(self, tiles: usize) -> Self {
+        Self {
+            first: self.first.wrapping_add(tiles * self.next),
+            tiles: self.tiles.saturating_sub(tiles),
+            ..self
+        }
+    }
+
     /// For each tile of the first `k` numbers of `rows` the rows of the tile after it.
     #[inline(always)]
     pub(crate) fn rows<S: Simd>(rows: Rows, k: usize) -> Self {
