@@ -145,12 +145,15 @@ impl Finish {
                 let at = row * target.stride + first * PANEL;
                 let (c, out) = (c.add(row * PANEL), target.out.add(at));
                 let residual = (!target.residual.is_null()).then(|| target.residual.add(at));
-                if let Some(residual) = residual {
-                    for panel in 0..panels {
-                        // The next tile's rows.
-                        let ahead = S::ROWS * target.stride + panel * PANEL;
-                        s.prefetch(residual.wrapping_add(ahead).cast());
+                // The same row of the next tile: lines that are written are read first.
+                for panel in 0..panels {
+                    let ahead = S::ROWS * target.stride + panel * PANEL;
+                    s.prefetch_near(out.wrapping_add(ahead).cast_const().cast());
+                    if let Some(residual) = residual {
+                        s.prefetch_near(residual.wrapping_add(ahead).cast());
                     }
+                }
+                if let Some(residual) = residual {
                     for panel in 0..whole {
                         for lane in (panel * PANEL..(panel + 1) * PANEL).step_by(S::LANES) {
                             let y = self.vector::<S, F>(s, first, lane, (c, next));

@@ -59,13 +59,13 @@ impl Simd for Avx2 {
         fnma(a, b, c) = _mm256_fnmadd_ps;
     }
     #[inline(always)]
-    fn round(self, v: __m256) -> __m256 {
-        op!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
+    fn fraction(self, v: __m256) -> __m256 {
+        self.sub(v, op!(_mm256_floor_ps(v)))
     }
     #[inline(always)]
     fn scale_exp2(self, x: __m256, n: __m256) -> __m256 {
         op!({
-            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_floor_ps(n)), _mm256_set1_epi32(127));
             _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
         })
     }

@@ -1,21 +1,21 @@
-//! AVX-512 Foundation: x86-64 servers since about 2017, AMD since Zen 4. Sixteen lanes, thirty-two registers.
+//! AVX-512 with its Foundation and DQ: x86-64 servers since about 2017, AMD since Zen 4. Sixteen lanes, thirty-two registers.
 
 use std::arch::x86_64::*;
 
 use super::tile::compiled;
 use super::{Product, Simd};
 
-/// Proof that the machine has AVX-512 F.
+/// Proof that the machine has AVX-512 F and DQ.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
 
 impl Avx512 {
     pub(crate) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
+        (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq")).then_some(Self(()))
     }
 }
 
-compiled!(#[target_feature(enable = "avx512f")] Avx512, 1, [
+compiled!(#[target_feature(enable = "avx512f,avx512dq")] Avx512, 1, [
     1: 1, 1: 2, 1: 3, 1: 4, 1: 5, 1: 6, 1: 7, 1: 8, 1: 9, 1: 10, 1: 11, 1: 12,
     2: 1, 2: 2, 2: 3, 2: 4, 2: 5, 2: 6, 2: 7, 2: 8, 2: 9, 2: 10, 2: 11, 2: 12
 ]);
@@ -24,6 +24,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const ROWS: usize = 12;
     const PANELS: usize = 2;
+    const SCALES_TO_ZERO: bool = true;
     type V = __m512;
 
     #[inline(always)]
@@ -73,9 +74,9 @@ impl Simd for Avx512 {
         self.mul(r, self.fnma(v, r, self.splat(2.0)))
     }
     #[inline(always)]
-    fn round(self, v: __m512) -> __m512 {
-        op!(_mm512_roundscale_ps::<
-            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
+    fn fraction(self, v: __m512) -> __m512 {
+        op!(_mm512_reduce_ps::<
+            { _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC },
         >(v))
     }
     #[inline(always)]

@@ -2,25 +2,28 @@
 
 use super::Simd;
 
-/// 2^x for x up to 0, to about one unit in the last place; below 2^-126, 2^-126.
+/// 2^x for x up to 0, to about one unit in the last place; below 2^-126, 2^-126 or less.
 #[inline(always)]
 pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
-    exp2(s, s.max(x, s.splat(-126.0)))
+    if S::SCALES_TO_ZERO {
+        exp2(s, x)
+    } else {
+        exp2(s, s.max(x, s.splat(-126.0)))
+    }
 }
 
-/// 2^x for x in -126..=126. The polynomial is Taylor's of degree 6, whose rest on -1/2..1/2 is 1.2e-7.
+/// 2^x for x in -126..=126. The polynomial, 1 at 0, has the smallest largest error on 0..1, 1.3e-8 of the result.
 #[inline(always)]
 fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
-    let n = s.round(x);
-    let r = s.sub(x, n);
-    let p = s.splat(1.540_353e-4);
-    let p = s.fma(p, r, s.splat(1.333_355_8e-3));
-    let p = s.fma(p, r, s.splat(9.618_129e-3));
-    let p = s.fma(p, r, s.splat(5.550_411e-2));
-    let p = s.fma(p, r, s.splat(2.402_265e-1));
-    let p = s.fma(p, r, s.splat(std::f32::consts::LN_2));
+    let r = s.fraction(x);
+    let p = s.splat(2.161_292e-4);
+    let p = s.fma(p, r, s.splat(1.246_784_5e-3));
+    let p = s.fma(p, r, s.splat(9.675_452e-3));
+    let p = s.fma(p, r, s.splat(5.548_528_2e-2));
+    let p = s.fma(p, r, s.splat(2.402_293_1e-1));
+    let p = s.fma(p, r, s.splat(6.931_470_6e-1));
     let p = s.fma(p, r, s.splat(1.0));
-    s.scale_exp2(p, n)
+    s.scale_exp2(p, x)
 }
 
 /// The error function as a ratio of polynomials on -4..4 (Eigen's single-precision coefficients), to 5e-7.

@@ -47,6 +47,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     const LANES: usize;
     /// Rows of a full tile.
     const ROWS: usize;
+    /// Whether [`Simd::scale_exp2`] takes any small n.
+    const SCALES_TO_ZERO: bool = false;
     /// Panels of a full tile.
     const PANELS: usize;
     type V: Copy;
@@ -120,9 +122,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn reciprocal(self, v: Self::V) -> Self::V {
         self.div(self.splat(1.0), v)
     }
-    /// To the nearest integer.
-    fn round(self, v: Self::V) -> Self::V;
-    /// x · 2^n for integral n in -126..=127.
+    /// v - ⌊v⌋
+    fn fraction(self, v: Self::V) -> Self::V;
+    /// x · 2^⌊n⌋ for n below 128, and not below -126 unless [`Simd::SCALES_TO_ZERO`].
     fn scale_exp2(self, x: Self::V, n: Self::V) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, v: Self::V) -> f32;

@@ -80,13 +80,17 @@ impl Simd for Neon {
         min(a, b) = vminq_f32(a, b);
         fma(a, b, c) = vfmaq_f32(c, a, b);
         fnma(a, b, c) = vfmsq_f32(c, a, b);
-        round(v) = vrndnq_f32(v);
+    }
+    #[inline(always)]
+    fn fraction(self, v: V) -> V {
+        let floor = |v: float32x4_t| op!(vrndmq_f32(v));
+        self.sub(v, [floor(v[0]), floor(v[1])])
     }
     #[inline(always)]
     fn scale_exp2(self, x: V, n: V) -> V {
         let scale = |x: float32x4_t, n: float32x4_t| {
             op!({
-                let exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
+                let exponent = vaddq_s32(vcvtmq_s32_f32(n), vdupq_n_s32(127));
                 vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent)))
             })
         };

@@ -82,17 +82,17 @@ impl Simd for Portable {
         std::array::from_fn(|i| c[i] - a[i] * b[i])
     }
     #[inline(always)]
-    fn round(self, v: V) -> V {
-        v.map(f32::round_ties_even)
+    fn fraction(self, v: V) -> V {
+        v.map(|v| v - v.floor())
     }
     #[inline(always)]
     fn scale_exp2(self, x: V, n: V) -> V {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "n is integral in -126..=127"
+            reason = "n is in -126..128"
         )]
-        each(x, n, |x, n| x * f32::from_bits(((n as i32 + 127) as u32) << 23))
+        each(x, n, |x, n| x * f32::from_bits(((n.floor() as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
     fn sum(self, v: V) -> f32 {
