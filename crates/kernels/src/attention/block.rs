@@ -49,6 +49,8 @@ pub(super) struct QueryBlock<'a> {
     /// Keys of a row.
     pub(super) count: usize,
     pub(super) keys: &'a Strips,
+    /// At least the norm of each of them.
+    pub(super) largest_key: f32,
     pub(super) values: &'a Strips,
     pub(super) mask: Mask,
     /// [`room`] numbers: scores \[2\]\[KEYS\]\[16\], queries and sums of values, each \[PANELS\]\[d\]\[16\].
@@ -56,9 +58,16 @@ pub(super) struct QueryBlock<'a> {
     pub(super) out: *mut f32,
 }
 
+/// Scores, as exponents of two, up to which weights need not be relative to the largest: neither they nor their sums
+/// leave the range of f32, and those that matter keep all their bits.
+const BOUND: f32 = 64.0;
+
 /// The softmax of sixteen queries so far.
 #[derive(Clone, Copy)]
 struct Running {
+    /// Whether no score can exceed [`BOUND`]: none is larger than the norms of its query and its key together (Cauchy and
+    /// Schwarz). Then nobody looks for the largest.
+    bounded: bool,
     largest: [f32; PANEL],
     sum: [f32; PANEL],
 }
@@ -71,6 +80,7 @@ impl Kernel for QueryBlock<'_> {
         let width = self.heads.width;
         let panels = self.queries.div_ceil(PANEL);
         let mut running = [Running {
+            bounded: false,
             largest: [f32::NEG_INFINITY; PANEL],
             sum: [0.0; PANEL],
         }; PANELS];
@@ -81,6 +91,10 @@ impl Kernel for QueryBlock<'_> {
             let queries = scores.add(2 * KEYS * PANEL);
             let sums = queries.add(PANELS * width * PANEL);
             self.gather_queries(s, queries);
+            for (panel, running) in running.iter_mut().enumerate().take(panels) {
+                let norm = largest_norm(s, queries.add(panel * width * PANEL), width);
+                running.bounded = norm * self.largest_key <= BOUND;
+            }
             sums.write_bytes(0, panels * width * PANEL);
             // Under a causal mask the last query of the block is the one that sees furthest.
             let visible = match self.mask {
@@ -298,6 +312,12 @@ unsafe fn softmax<S: Simd>(
         // SAFETY: lanes of the panel, vouched for by the caller.
         unsafe {
             let scores = scores.add(lane);
+            let total = running.sum.as_mut_ptr().add(lane);
+            if running.bounded {
+                let sum = weigh_all::<S, false>(s, (scores, count), s.splat(0.0));
+                s.store(total, s.add(s.load(total), sum));
+                continue;
+            }
             let before = s.load(running.largest.as_ptr().add(lane));
             let mut largest = [before; CHAINS];
             for key in (0..whole).step_by(CHAINS) {
@@ -309,18 +329,8 @@ unsafe fn softmax<S: Simd>(
                 largest[0] = s.max(s.load(scores.add(key * PANEL)), largest[0]);
             }
             let largest = s.max(s.max(largest[0], largest[1]), s.max(largest[2], largest[3]));
-            let mut sum = [s.splat(0.0); CHAINS];
-            for key in (0..whole).step_by(CHAINS) {
-                for (i, sum) in sum.iter_mut().enumerate() {
-                    *sum = s.add(*sum, weigh(s, scores.add((key + i) * PANEL), largest));
-                }
-            }
-            for key in whole..count {
-                sum[0] = s.add(sum[0], weigh(s, scores.add(key * PANEL), largest));
-            }
-            let sum = s.add(s.add(sum[0], sum[1]), s.add(sum[2], sum[3]));
-            let factor = math::exp2_of_negative(s, s.sub(before, largest));
-            let total = running.sum.as_mut_ptr().add(lane);
+            let sum = weigh_all::<S, true>(s, (scores, count), largest);
+            let factor = math::exp2(s, s.sub(before, largest));
             s.store(total, s.fma(s.load(total), factor, sum));
             s.store(running.largest.as_mut_ptr().add(lane), largest);
             for i in 0..width {
@@ -331,16 +341,68 @@ unsafe fn softmax<S: Simd>(
     }
 }
 
+/// Turns the scores of `count` keys, a vector of queries each, into weights in their place, and sums them; relative to
+/// `largest` if they are `RELATIVE`.
+///
+/// # Safety
+/// Vectors can be read and written there, 16 numbers apart.
+#[inline(always)]
+unsafe fn weigh_all<S: Simd, const RELATIVE: bool>(
+    s: S,
+    (scores, count): (*mut f32, usize),
+    largest: S::V,
+) -> S::V {
+    let whole = count / CHAINS * CHAINS;
+    let mut sum = [s.splat(0.0); CHAINS];
+    // SAFETY: vouched for by the caller.
+    unsafe {
+        for key in (0..whole).step_by(CHAINS) {
+            for (i, sum) in sum.iter_mut().enumerate() {
+                let weight = weigh::<S, RELATIVE>(s, scores.add((key + i) * PANEL), largest);
+                *sum = s.add(*sum, weight);
+            }
+        }
+        for key in whole..count {
+            let weight = weigh::<S, RELATIVE>(s, scores.add(key * PANEL), largest);
+            sum[0] = s.add(sum[0], weight);
+        }
+    }
+    s.add(s.add(sum[0], sum[1]), s.add(sum[2], sum[3]))
+}
+
 /// Turns a vector of scores into weights in its place, and returns them.
 ///
 /// # Safety
 /// A vector can be read and written at `score`.
 #[inline(always)]
-unsafe fn weigh<S: Simd>(s: S, score: *mut f32, largest: S::V) -> S::V {
+unsafe fn weigh<S: Simd, const RELATIVE: bool>(s: S, score: *mut f32, largest: S::V) -> S::V {
     // SAFETY: vouched for by the caller.
     unsafe {
-        let weight = math::exp2_of_negative(s, s.sub(s.load(score), largest));
+        let mut x = s.load(score);
+        if RELATIVE {
+            x = s.sub(x, largest);
+        }
+        let weight = math::exp2(s, x);
         s.store(score, weight);
         weight
     }
+}
+
+/// The largest norm of sixteen queries, a column of `width` numbers each.
+///
+/// # Safety
+/// They are there.
+#[inline(always)]
+unsafe fn largest_norm<S: Simd>(s: S, queries: *const f32, width: usize) -> f32 {
+    let mut largest = 0.0_f32;
+    for lane in (0..PANEL).step_by(S::LANES) {
+        let mut squares = s.splat(0.0);
+        for i in 0..width {
+            // SAFETY: vouched for by the caller.
+            let v = unsafe { s.load(queries.add(i * PANEL + lane)) };
+            squares = s.fma(v, v, squares);
+        }
+        largest = largest.max(s.largest(squares));
+    }
+    largest.sqrt()
 }

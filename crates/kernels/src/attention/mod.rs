@@ -98,6 +98,12 @@ impl AttentionOp {
     ) -> Vec<f32> {
         let keys = Strips::pack(heads, k, count, DEPTH.min(heads.width));
         let values = Strips::pack(heads, v, count, strip(heads.width, self.isa.rows()));
+        let norms: Vec<f32> = (0..heads.count())
+            .into_par_iter()
+            // A few keys are not worth another thread's waking.
+            .with_min_len((4096 / count).max(1))
+            .map(|head| keys.largest_norm(self.isa, head))
+            .collect();
         let blocks = queries.div_ceil(QUERIES);
         let fill = |out: *mut f32| {
             let out = Shared::new(out);
@@ -112,6 +118,7 @@ impl AttentionOp {
                     q,
                     count,
                     keys: &keys,
+                    largest_key: norms[head],
                     values: &values,
                     mask: self.mask,
                     scratch: std::ptr::null_mut(),

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 
 use crate::buffer::{Shared, written};
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd};
 
 /// How a tensor (B, T, heads · width) divides into heads.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +71,18 @@ impl Strips {
         }
     }
 
+    /// At least the largest norm of the rows of head `head`: that of strips which may be of different rows.
+    pub(super) fn largest_norm(&self, isa: Isa, head: usize) -> f32 {
+        let strips = (0..self.strips).map(|strip| {
+            let first = (head * self.strips + strip) * self.next();
+            isa.run(LargestSquare {
+                rows: &self.numbers[first..first + self.next()],
+                width: self.strip,
+            })
+        });
+        strips.sum::<f32>().sqrt()
+    }
+
     /// Numbers from one strip of a head to the next.
     pub(super) fn next(&self) -> usize {
         self.tokens * self.strip
@@ -77,5 +91,35 @@ impl Strips {
     /// Strip `strip` of head `head`, from token `token` on.
     pub(super) fn at(&self, head: usize, strip: usize, token: usize) -> *const f32 {
         self.numbers[(head * self.strips + strip) * self.next() + token * self.strip..].as_ptr()
+    }
+}
+
+/// The largest sum of squares of a row.
+struct LargestSquare<'a> {
+    rows: &'a [f32],
+    width: usize,
+}
+
+impl Kernel for LargestSquare<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let whole = self.width / S::LANES * S::LANES;
+        let mut largest = 0.0_f32;
+        for row in self.rows.chunks_exact(self.width) {
+            let mut sums = s.splat(0.0);
+            for i in (0..whole).step_by(S::LANES) {
+                // SAFETY: within the row.
+                let v = unsafe { s.load(row.as_ptr().add(i)) };
+                sums = s.fma(v, v, sums);
+            }
+            let mut sum = s.sum(sums);
+            for v in &row[whole..] {
+                sum += v * v;
+            }
+            largest = largest.max(sum);
+        }
+        largest
     }
 }

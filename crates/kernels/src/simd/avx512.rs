@@ -75,9 +75,9 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn fraction(self, v: __m512) -> __m512 {
-        op!(_mm512_reduce_ps::<
-            { _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC },
-        >(v))
+        op!(_mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(
+            v
+        ))
     }
     #[inline(always)]
     fn scale_exp2(self, x: __m512, n: __m512) -> __m512 {

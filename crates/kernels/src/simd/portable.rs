@@ -92,7 +92,9 @@ impl Simd for Portable {
             clippy::cast_sign_loss,
             reason = "n is in -126..128"
         )]
-        each(x, n, |x, n| x * f32::from_bits(((n.floor() as i32 + 127) as u32) << 23))
+        each(x, n, |x, n| {
+            x * f32::from_bits(((n.floor() as i32 + 127) as u32) << 23)
+        })
     }
     #[inline(always)]
     fn sum(self, v: V) -> f32 {
