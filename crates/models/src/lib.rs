@@ -13,5 +13,5 @@ mod vae;
 
 pub use clip::{ClipText, ClipTextConfig, ClipTokenizer};
 pub use error::ModelError;
-pub use unet::{UNet, UNetConfig, UNetInput, guidance_embedding};
+pub use unet::{UNet, UNetConfig, UNetContext, UNetInput, guidance_embedding};
 pub use vae::{Vae, VaeConfig};

@@ -36,7 +36,7 @@ impl StableDiffusion {
         let prediction = self.unet.forward(UNetInput {
             sample: &rows.sample(self.dtype)?,
             timesteps: &rows.timesteps(&self.device)?,
-            context: &rows.context(self.dtype)?,
+            context: &rows.context()?,
             guidance_embedding: rows.guidance_embedding(self.dtype)?.as_ref(),
             merging: rows.merging(),
         })?;

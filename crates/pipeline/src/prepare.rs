@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use pentimento_models::UNetContext;
 use pentimento_schedulers::{NoiseSource, Run, Scheduler, SchedulerPlan, build};
 use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind};
 
@@ -14,7 +15,8 @@ use crate::{PipelineError, StableDiffusion, img2img};
 /// What all pictures of a request share, with a mask or without.
 #[derive(Debug)]
 pub(crate) struct Common {
-    conditioning: Conditioning,
+    cond: UNetContext,
+    uncond: Option<UNetContext>,
     init: Arc<RgbPicture>,
 }
 
@@ -73,8 +75,13 @@ impl StableDiffusion {
         request: &GenerationRequest,
         init: &RgbPicture,
     ) -> Result<Common, PipelineError> {
+        let Conditioning { cond, uncond } = self.encode_prompts(request)?;
+        let context = |states: Tensor| -> Result<UNetContext, PipelineError> {
+            Ok(self.unet.context(&states.to_dtype(self.dtype)?)?)
+        };
         Ok(Common {
-            conditioning: self.encode_prompts(request)?,
+            cond: context(cond)?,
+            uncond: uncond.map(context).transpose()?,
             init: Arc::new(init.clone()),
         })
     }
@@ -134,8 +141,8 @@ impl StableDiffusion {
             done: 0,
             guidance: self.guidance(request)?,
             merges_tokens: request.merges_tokens(common.init.size()),
-            cond: common.conditioning.cond.clone(),
-            uncond: common.conditioning.uncond.clone(),
+            cond: common.cond.clone(),
+            uncond: common.uncond.clone(),
             init: Arc::clone(&common.init),
             inpainting: None,
             broken: false,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use pentimento_models::UNetContext;
 use pentimento_schedulers::Scheduler;
 use pentimento_types::{RgbPicture, SchedulerKind};
 
@@ -20,10 +21,10 @@ pub struct DenoiseState {
     pub(crate) guidance: Guidance,
     /// Whether the UNet merges tokens: asked for, and the picture large enough.
     pub(crate) merges_tokens: bool,
-    /// `(1, T, D)`
-    pub(crate) cond: Tensor,
-    /// `(1, T, D)`; present only under classifier-free guidance.
-    pub(crate) uncond: Option<Tensor>,
+    /// One row.
+    pub(crate) cond: UNetContext,
+    /// One row of as many tokens; present only under classifier-free guidance.
+    pub(crate) uncond: Option<UNetContext>,
     /// The picture it started from: its size is the result's size, and strength 0 gives it back.
     pub(crate) init: Arc<RgbPicture>,
     /// Present when only a part of the picture is made anew, or when the UNet wants to be told which.
@@ -55,7 +56,7 @@ impl DenoiseState {
     /// Tokens of the conditioning, a multiple of 77.
     #[must_use]
     pub fn context_tokens(&self) -> usize {
-        self.cond.dims()[1]
+        self.cond.tokens()
     }
 
     /// What the UNet takes for the scheduler's sample `(1, 4, h, w)`.

@@ -1,6 +1,7 @@
 //! Gathers the rows of many pictures into one UNet batch and scatters the predictions back.
 
 use candle_core::{DType, Device, Result, Tensor};
+use pentimento_models::UNetContext;
 
 use crate::guidance::Guidance;
 use crate::state::DenoiseState;
@@ -10,7 +11,7 @@ use crate::state::DenoiseState;
 pub(crate) struct UNetRows {
     samples: Vec<Tensor>,
     timesteps: Vec<f32>,
-    contexts: Vec<Tensor>,
+    contexts: Vec<UNetContext>,
     guidance_embeddings: Vec<Tensor>,
     /// Of each row.
     merging: Vec<bool>,
@@ -62,9 +63,9 @@ impl UNetRows {
         Tensor::new(self.timesteps.as_slice(), device)
     }
 
-    /// `(B, T, D)`
-    pub(crate) fn context(&self, dtype: DType) -> Result<Tensor> {
-        Tensor::cat(&self.contexts, 0)?.to_dtype(dtype)
+    /// Of B rows.
+    pub(crate) fn context(&self) -> Result<UNetContext> {
+        UNetContext::join(&self.contexts.iter().collect::<Vec<_>>())
     }
 
     /// `(B, time_cond_proj_dim)`; None for a UNet without guidance embedding.

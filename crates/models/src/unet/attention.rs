@@ -7,6 +7,7 @@ use pentimento_kernels::{Activation, GroupNorm, LayerNorm, Linear, Mask, Merge, 
 
 use super::UNetConfig;
 use super::blocks::Given;
+use super::context::UNetContext;
 use crate::layers::{geglu, group_norm, layer_norm, linear, linear_without_bias, pointwise};
 
 /// Norm, projection to tokens, transformer blocks, projection back, residual.
@@ -15,15 +16,24 @@ pub(super) struct Transformer {
     norm: GroupNorm,
     proj_in: Linear,
     blocks: Vec<Block>,
+    /// Which of the context's layers is the first block's.
+    first: usize,
     proj_out: Linear,
     /// Whether tokens are merged here in rows that want it: only where they are most, as `max_downsample` 1 of `tomesd`.
     merges: bool,
 }
 
 impl Transformer {
-    /// The transformer of level `level`.
-    pub(super) fn new(config: &UNetConfig, level: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    /// The transformer of level `level`, which takes the context's layers from `next` on.
+    pub(super) fn new(
+        config: &UNetConfig,
+        level: usize,
+        next: &mut usize,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
         let width = config.block_out_channels[level];
+        let first = *next;
+        *next += config.transformer_layers[level];
         let projection = |name: &str| {
             if config.use_linear_projection {
                 linear(width, width, &vb.pp(name))
@@ -46,9 +56,18 @@ impl Transformer {
                     )
                 })
                 .collect::<Result<_>>()?,
+            first,
             proj_out: projection("proj_out")?,
             merges: level == 0,
         })
+    }
+
+    /// Adds the keys and values of its blocks to `layers`, for `text` (B, T, D).
+    pub(super) fn attend_to(&self, text: &Tensor, layers: &mut Vec<[Tensor; 2]>) -> Result<()> {
+        for block in &self.blocks {
+            layers.push(block.to_text.keys_and_values(text)?);
+        }
+        Ok(())
     }
 
     /// `x`: (B, h, w, C).
@@ -56,13 +75,13 @@ impl Transformer {
         let (b, h, w, c) = x.dims4()?;
         let y = self.norm.of(x, false)?.apply(x)?.reshape((b, h * w, c))?;
         let mut tokens = self.proj_in.forward(&y, Activation::None, None)?;
-        for block in &self.blocks {
+        for (number, block) in self.blocks.iter().enumerate() {
             tokens = if self.merges {
                 block.attend_to_self_by_runs(&tokens, (h, w), given.merging)?
             } else {
                 block.attend_to_self(&tokens)?
             };
-            tokens = block.forward_rest(&tokens, given.context)?;
+            tokens = block.forward_rest(&tokens, given.context, self.first + number)?;
         }
         let tokens = tokens.reshape((b, h, w, c))?;
         self.proj_out.forward(&tokens, Activation::None, Some(x))
@@ -95,7 +114,8 @@ impl Block {
     /// Every pixel looks at all others.
     fn attend_to_self(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.norm1.forward(x)?;
-        self.to_self.forward(&y, &y, Some(x))
+        self.to_self
+            .forward(&y, &self.to_self.keys_and_values(&y)?, Some(x))
     }
 
     /// The same, run by run of rows that merge tokens or do not.
@@ -120,13 +140,14 @@ impl Block {
             return self.attend_to_self(x);
         };
         let y = merge.merge(&self.norm1.forward(x)?)?;
-        merge.unmerge(&self.to_self.forward(&y, &y, None)?, x)
+        let keys_and_values = self.to_self.keys_and_values(&y)?;
+        merge.unmerge(&self.to_self.forward(&y, &keys_and_values, None)?, x)
     }
 
-    /// What follows the attention of the pixels to each other.
-    fn forward_rest(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// What follows the attention of the pixels to each other; `layer` is the block's of the context.
+    fn forward_rest(&self, x: &Tensor, context: &UNetContext, layer: usize) -> Result<Tensor> {
         let y = self.norm2.forward(x)?;
-        let x = self.to_text.forward(&y, context, Some(x))?;
+        let x = self.to_text.forward(&y, context.layer(layer)?, Some(x))?;
         let y = self.norm3.forward(&x)?;
         self.feed_forward.forward(&y, &x)
     }
@@ -152,12 +173,18 @@ impl Attention {
         })
     }
 
-    /// `x` attends to `context`; `residual` is added, if there is one.
-    fn forward(&self, x: &Tensor, context: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    /// Of what is attended to.
+    fn keys_and_values(&self, x: &Tensor) -> Result<[Tensor; 2]> {
+        Ok([
+            self.k.forward(x, Activation::None, None)?,
+            self.v.forward(x, Activation::None, None)?,
+        ])
+    }
+
+    /// `x` attends to these; `residual` is added, if there is one.
+    fn forward(&self, x: &Tensor, [k, v]: &[Tensor; 2], residual: Option<&Tensor>) -> Result<Tensor> {
         let q = self.q.forward(x, Activation::None, None)?;
-        let k = self.k.forward(context, Activation::None, None)?;
-        let v = self.v.forward(context, Activation::None, None)?;
-        let y = attend(&q, &k, &v, self.heads, Mask::None)?;
+        let y = attend(&q, k, v, self.heads, Mask::None)?;
         self.out.forward(&y, Activation::None, residual)
     }
 }

@@ -6,6 +6,7 @@ use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, join_cha
 
 use super::UNetConfig;
 use super::attention::Transformer;
+use super::context::UNetContext;
 use crate::layers::{Step, conv, group_norm, linear, normalised, pointwise, shortcut};
 
 /// What every level of a forward is given beside its input.
@@ -13,8 +14,8 @@ use crate::layers::{Step, conv, group_norm, linear, normalised, pointwise, short
 pub(super) struct Given<'a> {
     /// (B, 1, width), activated.
     pub(super) time: &'a Tensor,
-    /// (B, T, D)
-    pub(super) context: &'a Tensor,
+    /// Of B rows.
+    pub(super) context: &'a UNetContext,
     /// Which rows merge tokens, one flag a row.
     pub(super) merging: &'a [bool],
 }
@@ -70,12 +71,18 @@ pub(super) struct DownBlock {
 }
 
 impl DownBlock {
-    pub(super) fn new(config: &UNetConfig, level: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    /// `next`: the first layer of the context that is still to be given to a transformer.
+    pub(super) fn new(
+        config: &UNetConfig,
+        level: usize,
+        next: &mut usize,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
         let output = config.block_out_channels[level];
         let input = config.block_out_channels[level.saturating_sub(1)];
         let layer = |i: usize| -> Result<_> {
             let input = if i == 0 { input } else { output };
-            let transformer = || Transformer::new(config, level, &vb.pp("attentions").pp(i));
+            let transformer = || Transformer::new(config, level, next, &vb.pp("attentions").pp(i));
             Ok((
                 ResBlock::new(config, input, output, &vb.pp("resnets").pp(i))?,
                 config.down_attention[level].then(transformer).transpose()?,
@@ -93,6 +100,12 @@ impl DownBlock {
                 .collect::<Result<_>>()?,
             downsample,
         })
+    }
+
+    pub(super) fn transformers(&self) -> impl Iterator<Item = &Transformer> {
+        self.layers
+            .iter()
+            .filter_map(|(_, transformer)| transformer.as_ref())
     }
 
     pub(super) fn forward(&self, mut x: Tensor, given: Given<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
@@ -120,13 +133,22 @@ pub(super) struct MidBlock {
 }
 
 impl MidBlock {
-    pub(super) fn new(config: &UNetConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn new(
+        config: &UNetConfig,
+        width: usize,
+        next: &mut usize,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
         let last = config.levels() - 1;
         Ok(Self {
             first: ResBlock::new(config, width, width, &vb.pp("resnets").pp(0))?,
-            transformer: Transformer::new(config, last, &vb.pp("attentions").pp(0))?,
+            transformer: Transformer::new(config, last, next, &vb.pp("attentions").pp(0))?,
             second: ResBlock::new(config, width, width, &vb.pp("resnets").pp(1))?,
         })
+    }
+
+    pub(super) fn transformer(&self) -> &Transformer {
+        &self.transformer
     }
 
     pub(super) fn forward(&self, x: &Tensor, given: Given<'_>) -> Result<Tensor> {
@@ -144,8 +166,13 @@ pub(super) struct UpBlock {
 }
 
 impl UpBlock {
-    /// `index` counts from the innermost level.
-    pub(super) fn new(config: &UNetConfig, index: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    /// `index` counts from the innermost level; `next` as for [`DownBlock::new`].
+    pub(super) fn new(
+        config: &UNetConfig,
+        index: usize,
+        next: &mut usize,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
         let widths = &config.block_out_channels;
         let level = config.levels() - 1 - index;
         let output = widths[level];
@@ -156,7 +183,7 @@ impl UpBlock {
         let layer = |i: usize| -> Result<_> {
             let input = if i == 0 { from_below } else { output };
             let skip = if i + 1 == count { outer } else { output };
-            let transformer = || Transformer::new(config, level, &vb.pp("attentions").pp(i));
+            let transformer = || Transformer::new(config, level, next, &vb.pp("attentions").pp(i));
             Ok((
                 ResBlock::new(config, input + skip, output, &vb.pp("resnets").pp(i))?,
                 config.up_attention[index].then(transformer).transpose()?,
@@ -167,6 +194,12 @@ impl UpBlock {
             layers: (0..count).map(layer).collect::<Result<_>>()?,
             upsample: (level > 0).then(upsample).transpose()?,
         })
+    }
+
+    pub(super) fn transformers(&self) -> impl Iterator<Item = &Transformer> {
+        self.layers
+            .iter()
+            .filter_map(|(_, transformer)| transformer.as_ref())
     }
 
     pub(super) fn forward(&self, mut x: Tensor, given: Given<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {

@@ -5,6 +5,7 @@
 mod attention;
 mod blocks;
 mod config;
+mod context;
 mod time_embedding;
 
 use candle_core::{Result, Tensor};
@@ -12,6 +13,7 @@ use candle_nn::VarBuilder;
 use pentimento_kernels::{Around, Conv2d, GroupNorm, channels_first, channels_last, on_pool};
 
 pub use self::config::UNetConfig;
+pub use self::context::UNetContext;
 pub use self::time_embedding::guidance_embedding;
 
 use self::blocks::{DownBlock, Given, MidBlock, UpBlock};
@@ -30,6 +32,8 @@ pub struct UNet {
     up: Vec<UpBlock>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    /// How many layers attend to the text.
+    layers: usize,
     config: UNetConfig,
 }
 
@@ -40,8 +44,8 @@ pub struct UNetInput<'a> {
     pub sample: &'a Tensor,
     /// (B,), f32
     pub timesteps: &'a Tensor,
-    /// (B, T, D), hidden states of the text.
-    pub context: &'a Tensor,
+    /// The text of B rows, from [`UNet::context`].
+    pub context: &'a UNetContext,
     /// (B, E) from [`guidance_embedding`], for a network whose configuration has `time_cond_proj_dim` E; without it such
     /// a network sees no guidance.
     pub guidance_embedding: Option<&'a Tensor>,
@@ -63,14 +67,21 @@ impl UNet {
         let levels = config.levels();
         let first = config.block_out_channels[0];
         let last = config.block_out_channels[levels - 1];
-        let down = |i: usize| DownBlock::new(config, i, &vb.pp("down_blocks").pp(i));
-        let up = |i: usize| UpBlock::new(config, i, &vb.pp("up_blocks").pp(i));
+        let (down_blocks, up_blocks) = (vb.pp("down_blocks"), vb.pp("up_blocks"));
+        // Layers that attend to the text are counted in the order in which they run.
+        let mut next = 0;
+        let down = (0..levels).map(|i| DownBlock::new(config, i, &mut next, &down_blocks.pp(i)));
+        let down = down.collect::<Result<_>>()?;
+        let mid = MidBlock::new(config, last, &mut next, &vb.pp("mid_block"))?;
+        let up = (0..levels).map(|i| UpBlock::new(config, i, &mut next, &up_blocks.pp(i)));
+        let up = up.collect::<Result<_>>()?;
         Ok(Self {
             conv_in: conv(config.in_channels, first, Step::Same, &vb.pp("conv_in"))?,
             time: TimeEmbedding::new(config, &vb.pp("time_embedding"))?,
-            down: (0..levels).map(down).collect::<Result<_>>()?,
-            mid: MidBlock::new(config, last, &vb.pp("mid_block"))?,
-            up: (0..levels).map(up).collect::<Result<_>>()?,
+            down,
+            mid,
+            up,
+            layers: next,
             norm_out: group_norm(
                 config.norm_num_groups,
                 first,
@@ -86,6 +97,28 @@ impl UNet {
     #[must_use]
     pub fn config(&self) -> &UNetConfig {
         &self.config
+    }
+
+    /// What the layers take from a text, for every evaluation: `states` (B, T, D) are its hidden states.
+    ///
+    /// # Errors
+    /// When the shape does not fit the configuration.
+    pub fn context(&self, states: &Tensor) -> std::result::Result<UNetContext, ModelError> {
+        let d = self.config.cross_attention_dim;
+        let (rows, tokens) = match *states.dims() {
+            [rows, tokens, width] if rows * tokens > 0 && width == d => (rows, tokens),
+            _ => return Err(shape("conditioning", states, format!("(B, T, {d})"))),
+        };
+        let attend = || {
+            let mut layers = Vec::with_capacity(self.layers);
+            let down = self.down.iter().flat_map(DownBlock::transformers);
+            let up = self.up.iter().flat_map(UpBlock::transformers);
+            for transformer in down.chain([self.mid.transformer()]).chain(up) {
+                transformer.attend_to(states, &mut layers)?;
+            }
+            Ok(UNetContext::new(layers, (rows, tokens)))
+        };
+        on_pool(attend).during("attending to the text")
     }
 
     /// One prediction for every row: (B, out, h, w).
@@ -108,18 +141,19 @@ impl UNet {
         let b = sample.dims().first().copied().unwrap_or(0);
         let check = |tensor, found: &Tensor, fits: bool, expected: String| match fits {
             true => Ok(()),
-            false => Err(ModelError::Shape {
-                tensor,
-                found: found.dims().to_vec(),
-                expected,
-            }),
+            false => Err(shape(tensor, found, expected)),
         };
-        let (c, d) = (self.config.in_channels, self.config.cross_attention_dim);
+        let c = self.config.in_channels;
         let fits = matches!(*sample.dims(), [b, found, h, w] if b * h * w > 0 && found == c);
         check("latent", sample, fits, format!("(B, {c}, h, w)"))?;
         check("timesteps", timesteps, *timesteps.dims() == [b], format!("({b})"))?;
-        let fits = matches!(*context.dims(), [rows, t, width] if rows == b && t > 0 && width == d);
-        check("conditioning", context, fits, format!("({b}, T, {d})"))?;
+        if (context.rows(), context.layers()) != (b, self.layers) {
+            return Err(ModelError::Shape {
+                tensor: "conditioning",
+                found: vec![context.rows(), context.layers()],
+                expected: format!("{b} rows for {} layers", self.layers),
+            });
+        }
         if !merging.is_empty() && merging.len() != b {
             return Err(ModelError::Shape {
                 tensor: "merging flags",
@@ -171,5 +205,13 @@ impl UNet {
         }
         let y = normalised(&self.norm_out, &self.conv_out, &x, Around::default())?;
         channels_first(&y)
+    }
+}
+
+fn shape(tensor: &'static str, found: &Tensor, expected: String) -> ModelError {
+    ModelError::Shape {
+        tensor,
+        found: found.dims().to_vec(),
+        expected,
     }
 }

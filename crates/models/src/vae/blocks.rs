@@ -1,11 +1,11 @@
 //! What encoder and decoder share: residual blocks, the attention in the middle, and the norms' epsilon.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, Mask, attend};
 
 use super::VaeConfig;
-use crate::layers::{Step, conv, group_norm, linear, normalised, pointwise, shortcut};
+use crate::layers::{Step, conv, group_norm, normalised, pointwise, shortcut};
 
 /// A group norm of the autoencoder, whose epsilon is fixed in the reference.
 pub(super) fn norm(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<GroupNorm> {
@@ -73,37 +73,45 @@ impl MidBlock {
     }
 }
 
+/// Two matrices instead of four: with a single head as wide as the pixels, scores are x Wqᵀ Wk xᵀ and results
+/// P x Wvᵀ Woᵀ, so that pixels are their own keys and values. What the keys' bias adds is the same for all scores of a
+/// query, and softmax takes it out.
 #[derive(Debug)]
 struct Attention {
     norm: GroupNorm,
     q: Linear,
-    k: Linear,
-    v: Linear,
     out: Linear,
 }
 
 impl Attention {
     fn new(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+        let part = |name: &str| -> Result<_> {
+            let weight = vb.pp(name).get((width, width), "weight")?;
+            let bias = vb.pp(name).get(width, "bias")?;
+            Ok((weight.to_dtype(DType::F64)?, bias.to_dtype(DType::F64)?))
+        };
+        let ((wq, bq), (wk, _)) = (part("to_q")?, part("to_k")?);
+        let ((wv, bv), (wo, bo)) = (part("to_v")?, part("to_out.0")?);
+        let layer = |weight: Tensor, bias: Tensor| {
+            let bias = bias.to_dtype(DType::F32)?;
+            Linear::new(&weight.to_dtype(DType::F32)?, Some(&bias))
+        };
+        let of_keys = wk.t()?;
         Ok(Self {
             norm: norm(config, width, &vb.pp("group_norm"))?,
-            q: linear(width, width, &vb.pp("to_q"))?,
-            k: linear(width, width, &vb.pp("to_k"))?,
-            v: linear(width, width, &vb.pp("to_v"))?,
-            out: linear(width, width, &vb.pp("to_out").pp(0))?,
+            q: layer(
+                of_keys.matmul(&wq)?,
+                of_keys.matmul(&bq.unsqueeze(1)?)?.squeeze(1)?,
+            )?,
+            out: layer(wo.matmul(&wv)?, (wo.matmul(&bv.unsqueeze(1)?)?.squeeze(1)? + bo)?)?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let tokens = self.norm.of(x, false)?.apply(x)?.reshape((b, h * w, c))?;
-        let project = |layer: &Linear| layer.forward(&tokens, Activation::None, None);
-        let y = attend(
-            &project(&self.q)?,
-            &project(&self.k)?,
-            &project(&self.v)?,
-            1,
-            Mask::None,
-        )?;
+        let q = self.q.forward(&tokens, Activation::None, None)?;
+        let y = attend(&q, &tokens, &tokens, 1, Mask::None)?;
         self.out
             .forward(&y.reshape((b, h, w, c))?, Activation::None, Some(x))
     }

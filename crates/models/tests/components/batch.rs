@@ -1,7 +1,7 @@
 //! A row's result is the same, bit for bit, alone and in any company.
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_models::{UNet, UNetInput, guidance_embedding};
+use pentimento_models::{UNet, UNetContext, UNetInput, guidance_embedding};
 use pentimento_testkit::{Tolerance, assert_close};
 use pentimento_weights::{Component, Dtypes};
 
@@ -12,7 +12,9 @@ fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
     const ROWS: usize = 16;
     let (channels, width) = (unet.config().in_channels, unet.config().cross_attention_dim);
     let sample = wave(&[ROWS, channels, h, w], 0.3);
-    let context = wave(&[ROWS, 77, width], 0.7);
+    let text = wave(&[ROWS, 77, width], 0.7);
+    let context = |row: usize| unet.context(&text.narrow(0, row, 1).unwrap()).unwrap();
+    let contexts: Vec<UNetContext> = (0..ROWS).map(context).collect();
     #[expect(clippy::cast_precision_loss, reason = "small")]
     let steps: Vec<f32> = (0..ROWS).map(|i| 999.0 - 61.5 * i as f32).collect();
     let steps = Tensor::new(steps, &CPU).unwrap();
@@ -25,10 +27,11 @@ fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
         let rows = Tensor::new(rows_of, &CPU).unwrap();
         let pick = |x: &Tensor| x.index_select(&rows, 0).unwrap();
         let guidance = guided.then(|| pick(&embeddings));
+        let contexts: Vec<&UNetContext> = rows_of.iter().map(|row| &contexts[*row as usize]).collect();
         unet.forward(UNetInput {
             sample: &pick(&sample),
             timesteps: &pick(&steps),
-            context: &pick(&context),
+            context: &UNetContext::join(&contexts).unwrap(),
             guidance_embedding: guidance.as_ref(),
             merging: &rows_of.iter().map(|row| row % 3 == 1).collect::<Vec<_>>(),
         })

@@ -5,7 +5,7 @@ use pentimento_kernels::Merge;
 use pentimento_models::UNetInput;
 use pentimento_testkit::{Golden, Tolerance};
 
-use crate::support::{close, input, unet};
+use crate::support::{close, context, input, unet};
 
 #[test]
 fn the_same_tokens_are_merged_to_the_same_means() {
@@ -36,11 +36,12 @@ fn the_same_tokens_are_merged_to_the_same_means() {
 fn predictions_equal_the_package_and_differ_from_those_without_it() {
     let golden = Golden::open("merging/unet-tiny.safetensors");
     let unet = unet("tiny");
+    let context = context(&golden, &unet);
     for size in ["8x8", "9x7", "12x5", "16x24"] {
         let run = |merging: &[bool]| {
             unet.forward(UNetInput {
                 merging,
-                ..input(&golden, size)
+                ..input(&golden, &context, size)
             })
             .unwrap()
         };

@@ -107,7 +107,8 @@ fn architectures_we_do_not_build_are_named() {
 #[test]
 fn inputs_of_the_wrong_shape_are_named() {
     let plain = unet("tiny");
-    let (sample, steps, context) = (wave(&[2, 4, 8, 8], 0.0), wave(&[2], 0.0), wave(&[2, 77, 32], 0.0));
+    let (sample, steps) = (wave(&[2, 4, 8, 8], 0.0), wave(&[2], 0.0));
+    let context = plain.context(&wave(&[2, 77, 32], 0.0)).unwrap();
     let good = UNetInput {
         sample: &sample,
         timesteps: &steps,
@@ -128,11 +129,13 @@ fn inputs_of_the_wrong_shape_are_named() {
         ..good
     };
     assert!(error(short).starts_with("timesteps has shape [1]"));
-    let wide = UNetInput {
-        context: &wave(&[2, 77, 33], 0.0),
+    let wide = plain.context(&wave(&[2, 77, 33], 0.0)).unwrap_err().to_string();
+    assert_eq!(wide, "conditioning has shape [2, 77, 33], expected (B, T, 32)");
+    let single = UNetInput {
+        context: &plain.context(&wave(&[1, 77, 32], 0.0)).unwrap(),
         ..good
     };
-    assert!(error(wide).starts_with("conditioning has shape"));
+    assert!(error(single).starts_with("conditioning has shape [1, "));
     let merging = UNetInput {
         merging: &[true],
         ..good
@@ -159,7 +162,7 @@ fn seeded_networks_load_and_stay_finite() {
         .forward(UNetInput {
             sample: &wave(&[1, 4, 8, 8], 0.0),
             timesteps: &wave(&[1], 500.0),
-            context: &wave(&[1, 77, 32], 0.1),
+            context: &unet.context(&wave(&[1, 77, 32], 0.1)).unwrap(),
             guidance_embedding: None,
             merging: &[],
         })

@@ -1,7 +1,7 @@
 //! Opens the tiny models, and compares while saying how far apart things are.
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer, UNet, UNetInput, Vae};
+use pentimento_models::{ClipText, ClipTokenizer, UNet, UNetContext, UNetInput, Vae};
 use pentimento_testkit::{Golden, Tolerance, assert_close, compare, golden_dir};
 use pentimento_weights::{Checkpoint, Dtypes};
 
@@ -19,12 +19,17 @@ pub(crate) fn unet(name: &str) -> UNet {
     unet
 }
 
+/// A golden forward's text.
+pub(crate) fn context(golden: &Golden, unet: &UNet) -> UNetContext {
+    unet.context(golden.tensor("context")).unwrap()
+}
+
 /// A golden forward's input of size `size`, plain.
-pub(crate) fn input<'a>(golden: &'a Golden, size: &str) -> UNetInput<'a> {
+pub(crate) fn input<'a>(golden: &'a Golden, context: &'a UNetContext, size: &str) -> UNetInput<'a> {
     UNetInput {
         sample: golden.tensor(&format!("{size}.sample")),
         timesteps: golden.tensor("steps"),
-        context: golden.tensor("context"),
+        context,
         guidance_embedding: None,
         merging: &[],
     }
