@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use crate::buffer::{Shared, written};
+use crate::pool::for_each;
 use crate::values::slice;
 
 /// Pixels that are turned at a time.
@@ -63,7 +64,7 @@ impl CustomOp1 for Turn {
         let pieces = inner.div_ceil(PIXELS);
         let fill = |out: *mut f32| {
             let out = Shared::new(out);
-            (0..rows * pieces).into_par_iter().for_each(|task| {
+            for_each(rows * pieces, |task| {
                 let (row, first) = (task / pieces, task % pieces * PIXELS);
                 let x = &x[row * outer * inner..][..outer * inner];
                 for i in first..inner.min(first + PIXELS) {

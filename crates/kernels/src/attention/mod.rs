@@ -13,6 +13,7 @@ use self::block::{DEPTH, QUERIES, QueryBlock, room, strip};
 use self::operands::{Heads, Strips};
 use crate::buffer::{Shared, with_scratch, written};
 use crate::isa::Isa;
+use crate::pool::for_each;
 use crate::values::slice;
 
 /// Which keys a query may look at.
@@ -107,7 +108,7 @@ impl AttentionOp {
         let blocks = queries.div_ceil(QUERIES);
         let fill = |out: *mut f32| {
             let out = Shared::new(out);
-            (0..heads.count() * blocks).into_par_iter().for_each(|task| {
+            for_each(heads.count() * blocks, |task| {
                 let (head, first) = (task / blocks, task % blocks * QUERIES);
                 let block = QueryBlock {
                     heads,

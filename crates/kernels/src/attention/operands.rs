@@ -1,9 +1,8 @@
 //! Keys and values, each head's side by side.
 
-use rayon::prelude::*;
-
 use crate::buffer::{Shared, written};
 use crate::isa::Isa;
+use crate::pool::for_each;
 use crate::simd::{Kernel, Simd};
 
 /// How a tensor (B, T, heads · width) divides into heads.
@@ -50,7 +49,7 @@ impl Strips {
         let size = tokens * strip;
         let fill = |to: *mut f32| {
             let to = Shared::new(to);
-            (0..heads.count() * strips).into_par_iter().for_each(|number| {
+            for_each(heads.count() * strips, |number| {
                 let (head, first) = (number / strips, number % strips * strip);
                 let width = strip.min(heads.width - first);
                 // SAFETY: strips do not overlap and lie within the numbers.

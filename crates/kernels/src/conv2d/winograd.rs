@@ -15,8 +15,6 @@ mod products;
 mod transform;
 mod weights;
 
-use rayon::prelude::*;
-
 use self::output::OutputTask;
 use self::products::Products;
 use self::transform::{Doubled, F2, F4, F6, Strided, Transform};
@@ -25,6 +23,7 @@ use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
 use crate::pieces;
+use crate::pool::for_each;
 use crate::simd::PANEL;
 
 /// Input channels whose transformed weights are held at a time where there are many tiles: as many as the second cache
@@ -153,7 +152,7 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
         chunks.for_each(work);
     } else {
         // Each thread works on one of its own from end to end and waits for nobody between the steps.
-        chunks.into_par_iter().for_each(work);
+        for_each(chunks.len(), work);
     }
 }
 
@@ -179,44 +178,42 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
     let most = pieces::even(chunk.count, TASK / (A * A), isa.rows());
     let (transformed, out) = (Shared::new(transformed), Shared::new(out));
     let phases = T::PHASES;
-    (0..chunk.count.div_ceil(most) * groups * phases * phases)
-        .into_par_iter()
-        .for_each(|task| {
-            let (task, phase) = (task / phases / phases, (task / phases % phases, task % phases));
-            let (tile, panel) = (task / groups * most, task % groups * PANELS);
-            let tiles = most.min(chunk.count - tile);
-            let panels = PANELS.min(panels - panel);
-            let sizes = [
-                A * A * (panels * tiles * PANEL + SKEW),
-                PANELS * weights::LINES * T::DISTINCT * weights::position(chunk.block_channels),
-                PANELS * weights::raw(chunk.block_channels),
-            ];
-            with_scratch(sizes.iter().sum(), |scratch| {
-                // SAFETY: the buffer has the size of its parts.
-                let (u, raw) = unsafe { (scratch.add(sizes[0]), scratch.add(sizes[0] + sizes[1])) };
-                isa.run(Products::<T, A, M> {
-                    conv,
-                    transformed: transformed.get(),
-                    chunk,
-                    tiles: (tile, tiles),
-                    panels: (panel, panels),
-                    phase,
-                    sums: scratch,
-                    u,
-                    raw,
-                    transform: std::marker::PhantomData,
-                });
-                isa.run(OutputTask::<T, A, M> {
-                    conv,
-                    operands,
-                    tiling: chunk.tiling,
-                    tiles: (chunk.first + tile, tiles),
-                    panels: (panel, panels),
-                    phase,
-                    sums: scratch,
-                    out: out.get(),
-                    transform: std::marker::PhantomData,
-                });
+    for_each(chunk.count.div_ceil(most) * groups * phases * phases, |task| {
+        let (task, phase) = (task / phases / phases, (task / phases % phases, task % phases));
+        let (tile, panel) = (task / groups * most, task % groups * PANELS);
+        let tiles = most.min(chunk.count - tile);
+        let panels = PANELS.min(panels - panel);
+        let sizes = [
+            A * A * (panels * tiles * PANEL + SKEW),
+            PANELS * weights::LINES * T::DISTINCT * weights::position(chunk.block_channels),
+            PANELS * weights::raw(chunk.block_channels),
+        ];
+        with_scratch(sizes.iter().sum(), |scratch| {
+            // SAFETY: the buffer has the size of its parts.
+            let (u, raw) = unsafe { (scratch.add(sizes[0]), scratch.add(sizes[0] + sizes[1])) };
+            isa.run(Products::<T, A, M> {
+                conv,
+                transformed: transformed.get(),
+                chunk,
+                tiles: (tile, tiles),
+                panels: (panel, panels),
+                phase,
+                sums: scratch,
+                u,
+                raw,
+                transform: std::marker::PhantomData,
+            });
+            isa.run(OutputTask::<T, A, M> {
+                conv,
+                operands,
+                tiling: chunk.tiling,
+                tiles: (chunk.first + tile, tiles),
+                panels: (panel, panels),
+                phase,
+                sums: scratch,
+                out: out.get(),
+                transform: std::marker::PhantomData,
             });
         });
+    });
 }

@@ -1,13 +1,12 @@
 //! A whole matrix product, cut into tasks for all threads.
 
-use rayon::prelude::*;
-
 use super::product::{Panels, product, room};
 use super::{Finish, Target};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
 use crate::packed::Packed;
 use crate::pieces;
+use crate::pool::for_each;
 use crate::simd::{Kernel, PANEL, Rows, Simd};
 
 /// The most rows of a task, or a few more. With 320 of their columns, 240 KiB, they stay in the second cache while panel after panel
@@ -40,7 +39,7 @@ impl Multiply<'_> {
         let blocks = self.rows.count.div_ceil(most);
         let wide = pieces::shared(panels, (PANELS, 2), blocks);
         let groups = panels.div_ceil(wide);
-        (0..blocks * groups).into_par_iter().for_each(|task| {
+        for_each(blocks * groups, |task| {
             let whole = whole.get();
             let (row, panel) = (task / groups * most, task % groups * wide);
             let count = most.min(whole.rows.count - row);

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::buffer::{Shared, written};
 use crate::isa::Isa;
+use crate::pool::for_each;
 use crate::simd::{Kernel, Simd, math};
 use crate::values::{slice, to_f32s, values};
 
@@ -78,6 +79,7 @@ impl GroupNorm {
         let pieces = pixels.div_ceil(piece);
         let moments: Vec<Vec<Moments>> = (0..rows * pieces)
             .into_par_iter()
+            .with_max_len(1)
             .map(|task| {
                 let (row, start) = (task / pieces, task % pieces * piece);
                 let count = piece.min(pixels - start);
@@ -273,7 +275,7 @@ impl CustomOp1 for ApplyOp<'_> {
         let fill = |out: *mut f32| {
             let out = Shared::new(out);
             let pieces = per_row.div_ceil(piece);
-            (0..dims[0] * pieces).into_par_iter().for_each(|task| {
+            for_each(dims[0] * pieces, |task| {
                 let (row, start) = (task / pieces, task % pieces * piece);
                 let (from, length) = (row * per_row + start, piece.min(per_row - start));
                 // SAFETY: pieces do not overlap and lie within the result.

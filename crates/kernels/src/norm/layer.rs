@@ -1,10 +1,10 @@
 //! Layer normalisation (Ba, Kiros and Hinton, 2016) over the last axis.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
 use crate::buffer::{Shared, written};
 use crate::isa::Isa;
+use crate::pool::for_each;
 use crate::simd::{Kernel, Simd};
 use crate::values::{slice, to_f32s};
 
@@ -63,12 +63,13 @@ impl CustomOp1 for LayerNormOp<'_> {
         let x = slice(x, layout)?;
         let fill = |out: *mut f32| {
             let out = Shared::new(out);
-            x.par_chunks(ROWS * width).enumerate().for_each(|(task, x)| {
-                let out = out.get().wrapping_add(task * ROWS * width);
+            let piece = ROWS * width;
+            for_each(x.len().div_ceil(piece.max(1)), |task| {
+                let start = task * piece;
                 self.isa.run(Normalise {
                     norm: self.norm,
-                    x,
-                    out,
+                    x: &x[start..x.len().min(start + piece)],
+                    out: out.get().wrapping_add(start),
                 });
             });
         };

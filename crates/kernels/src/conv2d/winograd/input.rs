@@ -2,14 +2,13 @@
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
 use super::transform::Transform;
 use super::{Chunk, SKEW, Tiling};
 use crate::buffer::{Shared, with_scratch};
 use crate::conv2d::Operands;
 use crate::isa::Isa;
 use crate::norm;
+use crate::pool::for_each;
 use crate::simd::{Kernel, LINE, Simd};
 
 /// Neighbouring tiles of a task, with stride 2 half as many: pixels that they share are normalised once.
@@ -41,7 +40,7 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
         tile += tiles;
     }
     let v = Shared::new(v);
-    (0..runs.len() * blocks).into_par_iter().for_each(|task| {
+    for_each(runs.len() * blocks, |task| {
         let (run, block) = (runs[task / blocks], task % blocks);
         with_scratch(A * columns::<T, A, M>(most) * block_channels, |strip| {
             isa.run(InputTask::<T, A, M> {
