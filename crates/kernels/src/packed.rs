@@ -37,6 +37,9 @@ impl Packed {
         if !matches!(weight.device(), Device::Cpu) {
             candle_core::bail!("these kernels run on the CPU, the weight is elsewhere")
         }
+        if depth == 0 {
+            candle_core::bail!("a layer without inputs")
+        }
         let as_is = matches!(weight.dtype(), DType::F32 | DType::F16 | DType::BF16);
         let weight = if as_is {
             weight.clone()

@@ -147,6 +147,7 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(refused(&noise(&[2, 4], 1), Some(&noise(&[2, 4], 1))).contains("residual"));
     assert!(refused(&noise(&[4, 2], 1).t().unwrap(), None).contains("not contiguous"));
     assert!(Linear::geglu(&noise(&[3, 4], 1), None).is_err());
+    assert!(Linear::new(&noise(&[3, 0], 1), None).is_err());
     assert!(Linear::new(&noise(&[3, 4], 1), Some(&noise(&[4], 1))).is_err());
     let empty = layer.forward(&noise(&[0, 4], 1), Activation::None, None).unwrap();
     assert_eq!(empty.dims(), [0, 3]);
