@@ -7,17 +7,27 @@ pub(crate) fn even(count: usize, most: usize, unit: usize) -> usize {
     count.div_ceil(pieces).next_multiple_of(unit).max(unit)
 }
 
-/// The same where each piece is a task for each of `others` things, so that all threads are done at about the same time:
-/// smaller pieces where the last round of tasks would leave a twentieth of the threads' time unused.
-pub(crate) fn shared(count: usize, (most, unit): (usize, usize), others: usize) -> usize {
-    shared_by(rayon::current_num_threads(), count, (most, unit), others)
+/// How work may be cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    /// The most of a piece.
+    pub(crate) most: usize,
+    /// What a piece's size is a multiple of.
+    pub(crate) unit: usize,
+    /// What a piece costs beside its own work, as so much more of it.
+    pub(crate) overhead: usize,
 }
 
-fn shared_by(threads: usize, count: usize, (most, unit): (usize, usize), others: usize) -> usize {
-    let time = |size: usize| (others * count.div_ceil(size)).div_ceil(threads) * size;
-    let mut best = even(count, most, unit);
-    for size in (unit..best).step_by(unit).rev() {
-        if 20 * time(size) < 19 * time(best) {
+/// The same where each piece is a task for each of `others` things, so that `threads` threads are done at about the same
+/// time: smaller pieces where the last round of tasks would leave a tenth of the threads' time unused.
+pub(crate) fn shared(threads: usize, count: usize, cut: Cut, others: usize) -> usize {
+    let time = |size: usize| {
+        let rounds = (others * count.div_ceil(size)).div_ceil(threads);
+        rounds * (size.min(count) + cut.overhead)
+    };
+    let mut best = even(count, cut.most, cut.unit);
+    for size in (cut.unit..best).step_by(cut.unit).rev() {
+        if 10 * time(size) < 9 * time(best) {
             best = size;
         }
     }
@@ -26,17 +36,37 @@ fn shared_by(threads: usize, count: usize, (most, unit): (usize, usize), others:
 
 #[cfg(test)]
 mod tests {
-    use super::{even, shared_by};
+    use super::{Cut, even, shared};
 
     #[test]
     fn tasks_are_shared_out_evenly() {
+        let cut = |most, unit| Cut {
+            most,
+            unit,
+            overhead: 0,
+        };
         // Five groups of ten would leave one of two threads idle for a fifth of the time.
-        assert_eq!(shared_by(2, 48, (10, 2), 1), 8);
-        assert_eq!(shared_by(16, 48, (10, 2), 1), 4);
-        assert_eq!(shared_by(2, 20, (10, 2), 22), 10);
-        assert_eq!(shared_by(2, 20, (3, 1), 1), 2);
-        assert_eq!(shared_by(1, 48, (10, 2), 1), 10);
-        assert_eq!(shared_by(2, 1, (10, 2), 1), 2);
+        assert_eq!(shared(2, 48, cut(10, 2), 1), 8);
+        assert_eq!(shared(16, 48, cut(10, 2), 1), 4);
+        assert_eq!(shared(2, 20, cut(10, 2), 22), 10);
+        assert_eq!(shared(2, 20, cut(3, 1), 1), 2);
+        assert_eq!(shared(1, 48, cut(10, 2), 1), 10);
+        assert_eq!(shared(2, 1, cut(10, 2), 1), 2);
+    }
+
+    #[test]
+    fn small_pieces_are_worth_it_only_beyond_what_each_costs() {
+        let cut = |overhead| Cut {
+            most: 108,
+            unit: 12,
+            overhead,
+        };
+        // Two pieces for each of ten things are twenty tasks, and sixteen threads take two rounds; three pieces too.
+        assert_eq!(shared(2, 121, cut(12), 10), 72);
+        assert_eq!(shared(16, 121, cut(12), 10), 48);
+        // One piece for each of twenty things takes two rounds as well, but smaller ones would gain too little.
+        assert_eq!(shared(16, 64, cut(0), 20), 24);
+        assert_eq!(shared(16, 64, cut(12), 20), 72);
     }
 
     #[test]

@@ -10,6 +10,11 @@ pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
 
+/// How many threads there are.
+pub(crate) fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
 /// Runs `task` for every number below `count`, each on whichever thread is free.
 ///
 /// Left to itself, rayon cuts the numbers into four pieces for two threads, and a piece that has been begun is not shared

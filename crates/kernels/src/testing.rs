@@ -54,8 +54,14 @@ pub(crate) fn assert_same(what: &str, a: &Tensor, b: &Tensor) {
     assert!(bits(a) == bits(b), "{what}: not the same bits");
 }
 
-/// What `f` gives with another number of threads than the machine's.
-pub(crate) fn on_threads<R: Send>(count: usize, f: impl FnOnce() -> R + Send) -> R {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(count);
-    pool.build().unwrap().install(f)
+/// That `f` gives these bits on one thread, on three and on sixteen, which cut the work into other pieces.
+#[track_caller]
+pub(crate) fn assert_same_on_threads(whole: &Tensor, f: impl Fn() -> Tensor + Sync) {
+    for count in [1, 3, 16] {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .build()
+            .unwrap();
+        assert_same(&format!("{count} threads"), whole, &pool.install(&f));
+    }
 }

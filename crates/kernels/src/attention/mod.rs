@@ -13,7 +13,9 @@ use self::block::{DEPTH, QUERIES, QueryBlock, room, strip};
 use self::operands::{Heads, Strips};
 use crate::buffer::{Shared, with_scratch, written};
 use crate::isa::Isa;
-use crate::pool::for_each;
+use crate::pieces::{self, Cut};
+use crate::pool::{for_each, threads};
+use crate::simd::PANEL;
 use crate::values::slice;
 
 /// Which keys a query may look at.
@@ -105,16 +107,22 @@ impl AttentionOp {
             .with_min_len((4096 / count).max(1))
             .map(|head| keys.largest_norm(self.isa, head))
             .collect();
-        let blocks = queries.div_ceil(QUERIES);
+        let cut = Cut {
+            most: QUERIES,
+            unit: PANEL,
+            overhead: QUERIES / 4,
+        };
+        let most = pieces::shared(threads(), queries, cut, heads.count());
+        let blocks = queries.div_ceil(most);
         let fill = |out: *mut f32| {
             let out = Shared::new(out);
             for_each(heads.count() * blocks, |task| {
-                let (head, first) = (task / blocks, task % blocks * QUERIES);
+                let (head, first) = (task / blocks, task % blocks * most);
                 let block = QueryBlock {
                     heads,
                     head,
                     first,
-                    queries: QUERIES.min(queries - first),
+                    queries: most.min(queries - first),
                     total: queries,
                     q,
                     count,

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{AttentionOp, Mask, attend};
 use crate::isa::Isa;
-use crate::testing::{assert_near, assert_same, noise, on_threads, row, wide};
+use crate::testing::{assert_near, assert_same, assert_same_on_threads, noise, row, wide};
 
 /// Attention in f64, query by query.
 fn reference(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Vec<f64> {
@@ -123,8 +123,7 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
         let alone = attend(&row(&q, i), &row(&k, i), &row(&v, i), 2, Mask::None).unwrap();
         assert_same("row", &row(&whole, i), &alone);
     }
-    let again = on_threads(3, || attend(&q, &k, &v, 2, Mask::None).unwrap());
-    assert_same("threads", &whole, &again);
+    assert_same_on_threads(&whole, || attend(&q, &k, &v, 2, Mask::None).unwrap());
 }
 
 #[test]

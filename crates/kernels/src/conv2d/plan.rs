@@ -28,7 +28,7 @@ pub(super) enum Algorithm {
 }
 
 /// What it costs to transform the weights of a position, in tiles multiplied by them.
-const TRANSFORM: usize = 8;
+pub(super) const TRANSFORM: usize = 8;
 
 impl Algorithm {
     /// For pictures of `input` (h, w), enlarged from `source`. With stride 2 there is one; with stride 1 F(2x2) where

@@ -7,7 +7,7 @@ use super::{Around, Conv2d, Conv2dOp, Padding};
 use crate::isa::Isa;
 use crate::norm::GroupNorm;
 use crate::packed::Packed;
-use crate::testing::{assert_near, assert_same, noise, on_threads, row, wide};
+use crate::testing::{assert_near, assert_same, assert_same_on_threads, noise, row, wide};
 
 /// The convolution in f64, pixel by pixel.
 fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor, how: How) -> Vec<f64> {
@@ -233,11 +233,7 @@ fn a_row_of_doubled_pictures_does_not_depend_on_its_neighbours_or_on_threads() {
             &conv.forward(&row(&x, i), around).unwrap(),
         );
     }
-    assert_same(
-        "threads",
-        &whole,
-        &on_threads(3, || conv.forward(&x, around).unwrap()),
-    );
+    assert_same_on_threads(&whole, || conv.forward(&x, around).unwrap());
 }
 
 fn nearest(x: &Tensor, h: usize, w: usize) -> Tensor {
@@ -257,7 +253,7 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
         for i in 0..5 {
             assert_same("row", &row(&whole, i), &run(&row(&x, i)));
         }
-        assert_same("threads", &whole, &on_threads(3, || run(&x)));
+        assert_same_on_threads(&whole, || run(&x));
     }
 }
 
@@ -287,6 +283,7 @@ fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
             let way = (Plan::Winograd, None);
             let x = noise(&[18, h, w, channels], 3);
             let whole = forward((&conv, way), isa, &x, Around::default());
+            assert_same_on_threads(&whole, || forward((&conv, way), isa, &x, Around::default()));
             for count in [1, 2, 5] {
                 let part = x.narrow(0, 3, count).unwrap();
                 let found = forward((&conv, way), isa, &part, Around::default());

@@ -9,21 +9,23 @@
 //! positions at a time, into its second cache. With a hundred tiles at hand this is about a twentieth of the work; with
 //! a few it is most of it, and is done in the registers or in the first cache.
 
+mod chunks;
 mod input;
 mod output;
 mod products;
 mod transform;
 mod weights;
 
+use self::chunks::Chunks;
 use self::output::OutputTask;
 use self::products::Products;
 use self::transform::{Doubled, F2, F4, F6, Strided, Transform};
-use super::plan::Algorithm;
+use super::plan::{Algorithm, TRANSFORM};
 use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
-use crate::pieces;
-use crate::pool::for_each;
+use crate::pieces::{self, Cut};
+use crate::pool::{for_each, threads};
 use crate::simd::PANEL;
 
 /// Input channels whose transformed weights are held at a time where there are many tiles: as many as the second cache
@@ -45,14 +47,6 @@ const PANELS: usize = 2;
 /// Numbers between the positions of a buffer. Without them positions would lie a multiple of 4 KiB apart, in the same
 /// few lines of the first cache, and the transforms, which go from position to position, would evict their own work.
 const SKEW: usize = PANEL;
-
-/// Numbers of transformed input that are held at a time for each thread: 4.5 MiB, to stay in the last cache until all
-/// outputs have been multiplied. How tiles are cut into chunks does not change a result.
-const CHUNK: usize = 9 << 17;
-
-/// Numbers of each channel in a chunk even where they need more than that, 128 tiles of 6x6: with fewer the weights would
-/// be transformed too often.
-const FEWEST: usize = 128 * 36;
 
 /// # Safety
 /// The operands have the sizes that they state, and `out` has room for the result.
@@ -123,22 +117,16 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     let blocks = conv.inputs.div_ceil(block_channels);
     let per_tile = A * A * blocks * block_channels;
     let skew = A * A * blocks * SKEW;
-    let own = CHUNK / per_tile;
-    let fewest = FEWEST / (A * A);
-    let limit = if own < fewest {
-        own * rayon::current_num_threads()
-    } else {
-        own
-    };
-    let most = pieces::even(tiling.count(), limit.clamp(fewest, TASK / (A * A)), isa.rows());
+    let chunks = Chunks::of(tiling.count(), (A * A, per_tile), isa.rows(), threads());
     let out = Shared::new(out);
     let work = |chunk: usize| {
-        let first = chunk * most;
+        let first = chunk * chunks.most;
         let chunk = Chunk {
             tiling,
             first,
-            count: most.min(tiling.count() - first),
+            count: chunks.most.min(tiling.count() - first),
             block_channels,
+            threads: chunks.threads,
         };
         // Never read as a slice: beyond the channels that exist nothing is written.
         let mut transformed = Vec::<f32>::with_capacity(chunk.count * per_tile + skew);
@@ -146,13 +134,11 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
         input::run::<T, A, M>(isa, conv.inputs, chunk, operands, transformed);
         multiply::<T, A, M>(isa, conv, chunk, operands, (transformed, out.get()));
     };
-    let chunks = 0..tiling.count().div_ceil(most);
-    if own < fewest {
-        // One for all threads, as the last cache has no room for one for each.
-        chunks.for_each(work);
+    // How tiles are cut into chunks does not change a result.
+    if chunks.in_turn {
+        (0..chunks.count).for_each(work);
     } else {
-        // Each thread works on one of its own from end to end and waits for nobody between the steps.
-        for_each(chunks.len(), work);
+        for_each(chunks.count, work);
     }
 }
 
@@ -164,6 +150,8 @@ struct Chunk {
     count: usize,
     /// Input channels that lie side by side in the transformed tiles.
     block_channels: usize,
+    /// How many threads work on it.
+    threads: usize,
 }
 
 fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
@@ -175,9 +163,15 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
 ) {
     let panels = conv.outputs.div_ceil(PANEL);
     let groups = panels.div_ceil(PANELS);
-    let most = pieces::even(chunk.count, TASK / (A * A), isa.rows());
-    let (transformed, out) = (Shared::new(transformed), Shared::new(out));
     let phases = T::PHASES;
+    let cut = Cut {
+        most: TASK / (A * A),
+        unit: isa.rows(),
+        // The weights are transformed, and fetched, for every piece.
+        overhead: TRANSFORM + TRANSFORM / 2,
+    };
+    let most = pieces::shared(chunk.threads, chunk.count, cut, groups * phases * phases);
+    let (transformed, out) = (Shared::new(transformed), Shared::new(out));
     for_each(chunk.count.div_ceil(most) * groups * phases * phases, |task| {
         let (task, phase) = (task / phases / phases, (task / phases % phases, task % phases));
         let (tile, panel) = (task / groups * most, task % groups * PANELS);

@@ -5,8 +5,8 @@ use super::{Finish, Target};
 use crate::buffer::{Shared, with_scratch};
 use crate::isa::Isa;
 use crate::packed::Packed;
-use crate::pieces;
-use crate::pool::for_each;
+use crate::pieces::{self, Cut};
+use crate::pool::{for_each, threads};
 use crate::simd::{Kernel, PANEL, Rows, Simd};
 
 /// The most rows of a task, or a few more. With 320 of their columns, 240 KiB, they stay in the second cache while panel after panel
@@ -37,7 +37,12 @@ impl Multiply<'_> {
         let panels = self.finish.columns.div_ceil(PANEL);
         let most = pieces::even(self.rows.count, ROWS, isa.rows());
         let blocks = self.rows.count.div_ceil(most);
-        let wide = pieces::shared(panels, (PANELS, 2), blocks);
+        let cut = Cut {
+            most: PANELS,
+            unit: 2,
+            overhead: 1,
+        };
+        let wide = pieces::shared(threads(), panels, cut, blocks);
         let groups = panels.div_ceil(wide);
         for_each(blocks * groups, |task| {
             let whole = whole.get();

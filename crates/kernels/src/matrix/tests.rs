@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::{Activation, Linear};
 use crate::isa::Isa;
-use crate::testing::{assert_near, assert_same, noise, on_threads, row, wide};
+use crate::testing::{assert_near, assert_same, assert_same_on_threads, noise, row, wide};
 
 /// x · weightᵀ + bias in f64, element by element.
 fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Vec<Vec<f64>> {
@@ -134,8 +134,7 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
         let alone = layer.forward(&row(&x, i), Activation::Gelu, None).unwrap();
         assert_same("row", &row(&whole, i), &alone);
     }
-    let single = on_threads(1, || layer.forward(&x, Activation::Gelu, None).unwrap());
-    assert_same("threads", &whole, &single);
+    assert_same_on_threads(&whole, || layer.forward(&x, Activation::Gelu, None).unwrap());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{GroupNorm, LayerNorm};
 use crate::isa::Isa;
-use crate::testing::{assert_near, assert_same, noise, on_threads, row, wide};
+use crate::testing::{assert_near, assert_same, assert_same_on_threads, noise, row, wide};
 
 fn mean_and_variance(x: &[f64]) -> (f64, f64) {
     #[expect(clippy::cast_precision_loss, reason = "small")]
@@ -94,7 +94,7 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
     for i in 0..3 {
         assert_same("row", &row(&whole, i), &run(&row(&x, i)));
     }
-    assert_same("threads", &whole, &on_threads(1, || run(&x)));
+    assert_same_on_threads(&whole, || run(&x));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::Merge;
 use crate::isa::Isa;
-use crate::testing::{assert_near, assert_same, noise, on_threads, row, wide};
+use crate::testing::{assert_near, assert_same, assert_same_on_threads, noise, row, wide};
 
 /// For each token of a row the one that it becomes part of, in f64 and by sorting.
 fn reference(x: &[f64], (h, w): (usize, usize), merged: usize) -> Vec<usize> {
@@ -128,7 +128,7 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
         assert_same("unmerged", &row(&whole.0, i), &alone.0);
         assert_same("merged", &row(&whole.1, i), &alone.1);
     }
-    assert_same("threads", &whole.0, &on_threads(3, || all(&x)).0);
+    assert_same_on_threads(&whole.0, || all(&x).0);
 }
 
 #[test]

@@ -8,10 +8,11 @@ use crate::buffer::{Shared, with_scratch};
 use crate::conv2d::Operands;
 use crate::isa::Isa;
 use crate::norm;
+use crate::pieces::{self, Cut};
 use crate::pool::for_each;
 use crate::simd::{Kernel, LINE, Simd};
 
-/// Neighbouring tiles of a task, with stride 2 half as many: pixels that they share are normalised once.
+/// The most neighbouring tiles of a task, with stride 2 half as many: pixels that they share are normalised once.
 const RUN: usize = 16;
 
 /// Transforms all tiles of `chunk` to `v`.
@@ -27,10 +28,17 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
         first,
         count,
         block_channels,
+        threads,
     } = chunk;
     let blocks = inputs.div_ceil(block_channels);
     // Runs of tiles within a line of tiles.
-    let most = RUN / T::STRIDE;
+    let cut = Cut {
+        most: RUN / T::STRIDE,
+        unit: 1,
+        overhead: 1,
+    };
+    let others = count.div_ceil(tiling.across) * blocks;
+    let most = pieces::shared(threads, tiling.across, cut, others);
     let mut runs = Vec::new();
     let mut tile = first;
     while tile < first + count {
