@@ -37,6 +37,7 @@ impl StableDiffusion {
             sample: &rows.sample(self.dtype)?,
             timesteps: &rows.timesteps(&self.device)?,
             context: &rows.context()?,
+            rows: rows.counts(),
             guidance_embedding: rows.guidance_embedding(self.dtype)?.as_ref(),
             merging: rows.merging(),
         })?;

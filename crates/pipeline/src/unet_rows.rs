@@ -6,14 +6,15 @@ use pentimento_models::UNetContext;
 use crate::guidance::Guidance;
 use crate::state::DenoiseState;
 
-/// The inputs of one UNet forward. A guided picture has two neighbouring rows, the unconditional one first.
+/// The inputs of one UNet forward. A guided picture has two neighbouring rows of text, the unconditional one first.
 #[derive(Debug)]
 pub(crate) struct UNetRows {
     samples: Vec<Tensor>,
     timesteps: Vec<f32>,
+    /// Of each row.
     contexts: Vec<UNetContext>,
     guidance_embeddings: Vec<Tensor>,
-    /// Of each row.
+    /// Of each picture.
     merging: Vec<bool>,
     /// Rows of each picture, in order.
     counts: Vec<usize>,
@@ -23,42 +24,39 @@ impl UNetRows {
     /// An empty batch with room for `pictures`.
     pub(crate) fn with_capacity(pictures: usize) -> Self {
         Self {
-            samples: Vec::with_capacity(2 * pictures),
-            timesteps: Vec::with_capacity(2 * pictures),
+            samples: Vec::with_capacity(pictures),
+            timesteps: Vec::with_capacity(pictures),
             contexts: Vec::with_capacity(2 * pictures),
             guidance_embeddings: Vec::new(),
-            merging: Vec::with_capacity(2 * pictures),
+            merging: Vec::with_capacity(pictures),
             counts: Vec::with_capacity(pictures),
         }
     }
 
-    /// Adds the rows of one picture: `sample` is `(1, C, h, w)`, already scaled by its scheduler.
+    /// Adds one picture and its rows: `sample` is `(1, C, h, w)`, already scaled by its scheduler.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "diffusers gives the UNet f32 timesteps too"
     )]
     pub(crate) fn push(&mut self, state: &DenoiseState, sample: &Tensor, timestep: f64) {
-        let contexts = state.uncond.iter().chain(std::iter::once(&state.cond));
-        let mut count = 0;
-        for context in contexts {
-            self.samples.push(sample.clone());
-            self.timesteps.push(timestep as f32);
-            self.contexts.push(context.clone());
-            self.merging.push(state.merges_tokens);
-            count += 1;
-        }
+        let before = self.contexts.len();
+        self.contexts.extend(state.uncond.clone());
+        self.contexts.push(state.cond.clone());
+        self.counts.push(self.contexts.len() - before);
+        self.samples.push(sample.clone());
+        self.timesteps.push(timestep as f32);
+        self.merging.push(state.merges_tokens);
         if let Guidance::Embedded { embedding } = &state.guidance {
             self.guidance_embeddings.push(embedding.clone());
         }
-        self.counts.push(count);
     }
 
-    /// `(B, C, h, w)`
+    /// `(P, C, h, w)`
     pub(crate) fn sample(&self, dtype: DType) -> Result<Tensor> {
         Tensor::cat(&self.samples, 0)?.to_dtype(dtype)
     }
 
-    /// `(B,)`, f32
+    /// `(P,)`, f32
     pub(crate) fn timesteps(&self, device: &Device) -> Result<Tensor> {
         Tensor::new(self.timesteps.as_slice(), device)
     }
@@ -68,7 +66,7 @@ impl UNetRows {
         UNetContext::join(&self.contexts.iter().collect::<Vec<_>>())
     }
 
-    /// `(B, time_cond_proj_dim)`; None for a UNet without guidance embedding.
+    /// `(P, time_cond_proj_dim)`; None for a UNet without guidance embedding.
     pub(crate) fn guidance_embedding(&self, dtype: DType) -> Result<Option<Tensor>> {
         if self.guidance_embeddings.is_empty() {
             return Ok(None);
@@ -76,7 +74,12 @@ impl UNetRows {
         Ok(Some(Tensor::cat(&self.guidance_embeddings, 0)?.to_dtype(dtype)?))
     }
 
-    /// Which rows merge tokens.
+    /// How many rows each picture has, B in all.
+    pub(crate) fn counts(&self) -> &[usize] {
+        &self.counts
+    }
+
+    /// Which pictures merge tokens.
     pub(crate) fn merging(&self) -> &[bool] {
         &self.merging
     }

@@ -70,21 +70,24 @@ impl Transformer {
         Ok(())
     }
 
-    /// `x`: (B, h, w, C).
+    /// `x`: (P, h, w, C) or (B, h, w, C). Result: (B, h, w, C).
     pub(super) fn forward(&self, x: &Tensor, given: Given<'_>) -> Result<Tensor> {
-        let (b, h, w, c) = x.dims4()?;
-        let y = self.norm.of(x, false)?.apply(x)?.reshape((b, h * w, c))?;
+        let (count, h, w, c) = x.dims4()?;
+        let y = self.norm.of(x, false)?.apply(x)?.reshape((count, h * w, c))?;
         let mut tokens = self.proj_in.forward(&y, Activation::None, None)?;
         for (number, block) in self.blocks.iter().enumerate() {
             tokens = if self.merges {
-                block.attend_to_self_by_runs(&tokens, (h, w), given.merging)?
+                block.attend_to_self_by_runs(&tokens, (h, w), &given.rows.merging(&tokens)?)?
             } else {
                 block.attend_to_self(&tokens)?
             };
+            // From here on rows differ that have a picture in common.
+            tokens = given.rows.spread(&tokens)?;
             tokens = block.forward_rest(&tokens, given.context, self.first + number)?;
         }
-        let tokens = tokens.reshape((b, h, w, c))?;
-        self.proj_out.forward(&tokens, Activation::None, Some(x))
+        let x = given.rows.spread(x)?;
+        let tokens = tokens.reshape(x.shape())?;
+        self.proj_out.forward(&tokens, Activation::None, Some(&x))
     }
 }
 

@@ -7,17 +7,18 @@ use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, join_cha
 use super::UNetConfig;
 use super::attention::Transformer;
 use super::context::UNetContext;
+use super::rows::Rows;
 use crate::layers::{Step, conv, group_norm, linear, normalised, pointwise, shortcut};
 
 /// What every level of a forward is given beside its input.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Given<'a> {
-    /// (B, 1, width), activated.
+    /// (P, 1, width), activated.
     pub(super) time: &'a Tensor,
     /// Of B rows.
     pub(super) context: &'a UNetContext,
-    /// Which rows merge tokens, one flag a row.
-    pub(super) merging: &'a [bool],
+    /// Whose they are.
+    pub(super) rows: &'a Rows,
 }
 
 /// Two convolutions with the time embedding added between them, and a residual.
@@ -46,9 +47,12 @@ impl ResBlock {
         })
     }
 
-    /// `time`: (B, 1, width), activated.
-    fn forward(&self, x: &Tensor, time: &Tensor) -> Result<Tensor> {
-        let time = self.time.forward(time, Activation::None, None)?;
+    /// `x`: of P pictures or, once the text has parted them, of B rows.
+    fn forward(&self, x: &Tensor, given: Given<'_>) -> Result<Tensor> {
+        let mut time = self.time.forward(given.time, Activation::None, None)?;
+        if x.dim(0)? != time.dim(0)? {
+            time = given.rows.spread(&time)?;
+        }
         let around = Around {
             row_bias: Some(&time),
             ..Around::default()
@@ -61,6 +65,13 @@ impl ResBlock {
         };
         normalised(&self.norm2, &self.conv2, &y, around)
     }
+}
+
+/// The layers of a level on the way down or up.
+type Layers = [(ResBlock, Option<Transformer>)];
+
+fn transformers(layers: &Layers) -> impl Iterator<Item = &Transformer> {
+    layers.iter().filter_map(|(_, transformer)| transformer.as_ref())
 }
 
 /// A level on the way down; every intermediate result is kept for the way up.
@@ -103,14 +114,12 @@ impl DownBlock {
     }
 
     pub(super) fn transformers(&self) -> impl Iterator<Item = &Transformer> {
-        self.layers
-            .iter()
-            .filter_map(|(_, transformer)| transformer.as_ref())
+        transformers(&self.layers)
     }
 
     pub(super) fn forward(&self, mut x: Tensor, given: Given<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
         for (resnet, transformer) in &self.layers {
-            x = resnet.forward(&x, given.time)?;
+            x = resnet.forward(&x, given)?;
             if let Some(transformer) = transformer {
                 x = transformer.forward(&x, given)?;
             }
@@ -152,9 +161,9 @@ impl MidBlock {
     }
 
     pub(super) fn forward(&self, x: &Tensor, given: Given<'_>) -> Result<Tensor> {
-        let x = self.first.forward(x, given.time)?;
+        let x = self.first.forward(x, given)?;
         let x = self.transformer.forward(&x, given)?;
-        self.second.forward(&x, given.time)
+        self.second.forward(&x, given)
     }
 }
 
@@ -197,9 +206,7 @@ impl UpBlock {
     }
 
     pub(super) fn transformers(&self) -> impl Iterator<Item = &Transformer> {
-        self.layers
-            .iter()
-            .filter_map(|(_, transformer)| transformer.as_ref())
+        transformers(&self.layers)
     }
 
     pub(super) fn forward(&self, mut x: Tensor, given: Given<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
@@ -207,7 +214,7 @@ impl UpBlock {
             let Some(skip) = skips.pop() else {
                 candle_core::bail!("the way up has more layers than the way down has left results");
             };
-            x = resnet.forward(&join_channels(&x, &skip)?, given.time)?;
+            x = resnet.forward(&join_channels(&x, &skip)?, given)?;
             if let Some(transformer) = transformer {
                 x = transformer.forward(&x, given)?;
             }

@@ -6,6 +6,7 @@ mod attention;
 mod blocks;
 mod config;
 mod context;
+mod rows;
 mod time_embedding;
 
 use candle_core::{Result, Tensor};
@@ -17,6 +18,7 @@ pub use self::context::UNetContext;
 pub use self::time_embedding::guidance_embedding;
 
 use self::blocks::{DownBlock, Given, MidBlock, UpBlock};
+use self::rows::Rows;
 use self::time_embedding::{TimeEmbedding, timestep_embedding};
 use crate::ModelError;
 use crate::error::During;
@@ -37,20 +39,23 @@ pub struct UNet {
     config: UNetConfig,
 }
 
-/// The rows of one forward. They may differ in everything but their shapes.
+/// P pictures of one forward, which may differ in everything but their shapes, and their B rows.
 #[derive(Clone, Copy, Debug)]
 pub struct UNetInput<'a> {
-    /// (B, C, h, w), any h and w.
+    /// (P, C, h, w), any h and w.
     pub sample: &'a Tensor,
-    /// (B,), f32
+    /// (P,), f32
     pub timesteps: &'a Tensor,
     /// The text of B rows, from [`UNet::context`].
     pub context: &'a UNetContext,
-    /// (B, E) from [`guidance_embedding`], for a network whose configuration has `time_cond_proj_dim` E; without it such
+    /// How many of these rows each picture has, B in all, picture by picture; empty stands for one each. What comes
+    /// before the first attention to the text is computed once for all rows of a picture.
+    pub rows: &'a [usize],
+    /// (P, E) from [`guidance_embedding`], for a network whose configuration has `time_cond_proj_dim` E; without it such
     /// a network sees no guidance.
     pub guidance_embedding: Option<&'a Tensor>,
-    /// Whether each row merges half of its tokens before self-attention on the outermost level, which is faster for large
-    /// pictures and changes them a little; empty stands for no row.
+    /// Whether each picture merges half of its tokens before self-attention on the outermost level, which is faster for
+    /// large pictures and changes them a little; empty stands for no picture.
     pub merging: &'a [bool],
 }
 
@@ -135,18 +140,27 @@ impl UNet {
             sample,
             timesteps,
             context,
+            rows,
             guidance_embedding: guidance,
             merging,
         } = input;
-        let b = sample.dims().first().copied().unwrap_or(0);
+        let p = sample.dims().first().copied().unwrap_or(0);
         let check = |tensor, found: &Tensor, fits: bool, expected: String| match fits {
             true => Ok(()),
             false => Err(shape(tensor, found, expected)),
         };
         let c = self.config.in_channels;
-        let fits = matches!(*sample.dims(), [b, found, h, w] if b * h * w > 0 && found == c);
-        check("latent", sample, fits, format!("(B, {c}, h, w)"))?;
-        check("timesteps", timesteps, *timesteps.dims() == [b], format!("({b})"))?;
+        let fits = matches!(*sample.dims(), [p, found, h, w] if p * h * w > 0 && found == c);
+        check("latent", sample, fits, format!("(P, {c}, h, w)"))?;
+        check("timesteps", timesteps, *timesteps.dims() == [p], format!("({p})"))?;
+        if !rows.is_empty() && (rows.len() != p || rows.contains(&0)) {
+            return Err(ModelError::Shape {
+                tensor: "rows of each picture",
+                found: rows.to_vec(),
+                expected: format!("{p} numbers from 1 on"),
+            });
+        }
+        let b = if rows.is_empty() { p } else { rows.iter().sum() };
         if (context.rows(), context.layers()) != (b, self.layers) {
             return Err(ModelError::Shape {
                 tensor: "conditioning",
@@ -154,11 +168,11 @@ impl UNet {
                 expected: format!("{b} rows for {} layers", self.layers),
             });
         }
-        if !merging.is_empty() && merging.len() != b {
+        if !merging.is_empty() && merging.len() != p {
             return Err(ModelError::Shape {
                 tensor: "merging flags",
                 found: vec![merging.len()],
-                expected: format!("({b})"),
+                expected: format!("({p})"),
             });
         }
         match (guidance, self.config.time_cond_proj_dim) {
@@ -166,8 +180,8 @@ impl UNet {
             (Some(found), Some(e)) => check(
                 "guidance embedding",
                 found,
-                *found.dims() == [b, e],
-                format!("({b}, {e})"),
+                *found.dims() == [p, e],
+                format!("({p}, {e})"),
             ),
             (Some(found), None) => check(
                 "guidance embedding",
@@ -182,17 +196,12 @@ impl UNet {
         let UNetInput { sample, .. } = input;
         // The time embedding's length is the first width, whatever the other sizes are.
         let time = timestep_embedding(input.timesteps, &self.config)?.to_dtype(sample.dtype())?;
-        // (B, 1, width), already through the activation that every block applies first.
+        // (P, 1, width), already through the activation that every block applies first.
         let time = self.time.forward_activated(&time, input.guidance_embedding)?;
-        let nobody = vec![false; sample.dim(0)?];
         let given = Given {
             time: &time,
             context: input.context,
-            merging: if input.merging.is_empty() {
-                &nobody
-            } else {
-                input.merging
-            },
+            rows: &Rows::new(sample, input.rows, input.merging)?,
         };
         let mut x = self.conv_in.forward(&channels_last(sample)?, Around::default())?;
         let mut skips = vec![x.clone()];
@@ -200,6 +209,10 @@ impl UNet {
             x = block.forward(x, given, &mut skips)?;
         }
         x = self.mid.forward(&x, given)?;
+        // Some were kept before the rows of a picture parted.
+        for skip in &mut skips {
+            *skip = given.rows.spread(skip)?;
+        }
         for block in &self.up {
             x = block.forward(x, given, &mut skips)?;
         }

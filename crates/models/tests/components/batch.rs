@@ -22,20 +22,32 @@ fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
         .map(|i| guidance_embedding(f64::from(i) * 0.5, 256, &CPU).unwrap())
         .collect();
     let embeddings = Tensor::cat(&embeddings, 0).unwrap();
-    // Some merge tokens and some do not.
-    let run = |rows_of: &[u32]| {
-        let rows = Tensor::new(rows_of, &CPU).unwrap();
-        let pick = |x: &Tensor| x.index_select(&rows, 0).unwrap();
+    // Some merge tokens and some do not. Each picture has the texts that are named with it.
+    let run_texts = |pictures: &[(u32, &[u32])]| {
+        let numbers: Vec<u32> = pictures.iter().map(|(picture, _)| *picture).collect();
+        let merging: Vec<bool> = numbers.iter().map(|number| number % 3 == 1).collect();
+        let numbers = Tensor::new(numbers, &CPU).unwrap();
+        let pick = |x: &Tensor| x.index_select(&numbers, 0).unwrap();
         let guidance = guided.then(|| pick(&embeddings));
-        let contexts: Vec<&UNetContext> = rows_of.iter().map(|row| &contexts[*row as usize]).collect();
+        let texts = pictures.iter().flat_map(|(_, texts)| *texts);
+        let texts: Vec<&UNetContext> = texts.map(|text| &contexts[*text as usize]).collect();
         unet.forward(UNetInput {
             sample: &pick(&sample),
             timesteps: &pick(&steps),
-            context: &UNetContext::join(&contexts).unwrap(),
+            context: &UNetContext::join(&texts).unwrap(),
+            rows: &pictures.iter().map(|(_, texts)| texts.len()).collect::<Vec<_>>(),
             guidance_embedding: guidance.as_ref(),
-            merging: &rows_of.iter().map(|row| row % 3 == 1).collect::<Vec<_>>(),
+            merging: &merging,
         })
         .unwrap()
+    };
+    let run = |rows: &[u32]| {
+        let pictures: Vec<(u32, &[u32])> = rows
+            .iter()
+            .zip(rows.chunks(1))
+            .map(|(row, text)| (*row, text))
+            .collect();
+        run_texts(&pictures)
     };
     let all = run(&(0..16).collect::<Vec<_>>());
     for rows in [&[0][..], &[7], &[15], &[3, 9], &[15, 0], &[1, 2, 3], &[5, 5, 14]] {
@@ -45,6 +57,19 @@ fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
             &format!("{h}x{w} rows {rows:?}"),
             &found,
             &expected,
+            Tolerance::EXACT,
+        );
+    }
+    // Rows of one picture beside others, which are computed together up to the text, and each by itself.
+    let together = run_texts(&[(3, &[9, 3]), (5, &[5]), (4, &[0, 1, 2])]);
+    for (row, (picture, text)) in [(3, 9), (3, 3), (5, 5), (4, 0), (4, 1), (4, 2)]
+        .into_iter()
+        .enumerate()
+    {
+        assert_close(
+            &format!("{h}x{w} picture {picture} with text {text}"),
+            &run_texts(&[(picture, &[text])]),
+            &together.narrow(0, row, 1).unwrap(),
             Tolerance::EXACT,
         );
     }

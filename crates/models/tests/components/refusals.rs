@@ -113,6 +113,7 @@ fn inputs_of_the_wrong_shape_are_named() {
         sample: &sample,
         timesteps: &steps,
         context: &context,
+        rows: &[],
         guidance_embedding: None,
         merging: &[],
     };
@@ -122,7 +123,7 @@ fn inputs_of_the_wrong_shape_are_named() {
             sample: &wave(&[2, 9, 8, 8], 0.0),
             ..good
         }),
-        "latent has shape [2, 9, 8, 8], expected (B, 4, h, w)"
+        "latent has shape [2, 9, 8, 8], expected (P, 4, h, w)"
     );
     let short = UNetInput {
         timesteps: &wave(&[1], 0.0),
@@ -136,6 +137,13 @@ fn inputs_of_the_wrong_shape_are_named() {
         ..good
     };
     assert!(error(single).starts_with("conditioning has shape [1, "));
+    let rows = |rows: &'static [usize]| error(UNetInput { rows, ..good });
+    assert_eq!(
+        rows(&[2, 0]),
+        "rows of each picture has shape [2, 0], expected 2 numbers from 1 on"
+    );
+    assert!(rows(&[2]).starts_with("rows of each picture has shape [2]"));
+    assert!(rows(&[2, 1]).starts_with("conditioning has shape [2, "));
     let merging = UNetInput {
         merging: &[true],
         ..good
@@ -163,6 +171,7 @@ fn seeded_networks_load_and_stay_finite() {
             sample: &wave(&[1, 4, 8, 8], 0.0),
             timesteps: &wave(&[1], 500.0),
             context: &unet.context(&wave(&[1, 77, 32], 0.1)).unwrap(),
+            rows: &[],
             guidance_embedding: None,
             merging: &[],
         })

@@ -30,6 +30,7 @@ pub(crate) fn input<'a>(golden: &'a Golden, context: &'a UNetContext, size: &str
         sample: golden.tensor(&format!("{size}.sample")),
         timesteps: golden.tensor("steps"),
         context,
+        rows: &[],
         guidance_embedding: None,
         merging: &[],
     }
