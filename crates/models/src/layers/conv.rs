@@ -36,10 +36,10 @@ pub(crate) fn normalised(norm: &GroupNorm, conv: &Conv2d, x: &Tensor, around: Ar
     conv.forward(x, around)
 }
 
-/// What a residual block adds to its result: `x`, projected where the number of channels changes.
-pub(crate) fn shortcut(projection: Option<&Linear>, x: &Tensor) -> Result<Tensor> {
+/// What a residual block adds to its result: `x`, projected where the number of channels changes, and then freed.
+pub(crate) fn shortcut(projection: Option<&Linear>, x: Tensor) -> Result<Tensor> {
     match projection {
-        Some(projection) => projection.forward(x, Activation::None, None),
-        None => Ok(x.clone()),
+        Some(projection) => projection.forward(&x, Activation::None, None),
+        None => Ok(x),
     }
 }

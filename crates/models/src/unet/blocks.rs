@@ -48,7 +48,7 @@ impl ResBlock {
     }
 
     /// `x`: of P pictures or, once the text has parted them, of B rows.
-    fn forward(&self, x: &Tensor, given: Given<'_>) -> Result<Tensor> {
+    fn forward(&self, x: Tensor, given: Given<'_>) -> Result<Tensor> {
         let mut time = self.time.forward(given.time, Activation::None, None)?;
         if x.dim(0)? != time.dim(0)? {
             time = given.rows.spread(&time)?;
@@ -57,7 +57,7 @@ impl ResBlock {
             row_bias: Some(&time),
             ..Around::default()
         };
-        let y = normalised(&self.norm1, &self.conv1, x, around)?;
+        let y = normalised(&self.norm1, &self.conv1, &x, around)?;
         let residual = shortcut(self.shortcut.as_ref(), x)?;
         let around = Around {
             residual: Some(&residual),
@@ -119,7 +119,7 @@ impl DownBlock {
 
     pub(super) fn forward(&self, mut x: Tensor, given: Given<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
         for (resnet, transformer) in &self.layers {
-            x = resnet.forward(&x, given)?;
+            x = resnet.forward(x, given)?;
             if let Some(transformer) = transformer {
                 x = transformer.forward(&x, given)?;
             }
@@ -160,10 +160,10 @@ impl MidBlock {
         &self.transformer
     }
 
-    pub(super) fn forward(&self, x: &Tensor, given: Given<'_>) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: Tensor, given: Given<'_>) -> Result<Tensor> {
         let x = self.first.forward(x, given)?;
         let x = self.transformer.forward(&x, given)?;
-        self.second.forward(&x, given)
+        self.second.forward(x, given)
     }
 }
 
@@ -214,7 +214,7 @@ impl UpBlock {
             let Some(skip) = skips.pop() else {
                 candle_core::bail!("the way up has more layers than the way down has left results");
             };
-            x = resnet.forward(&join_channels(&x, &skip)?, given)?;
+            x = resnet.forward(join_channels(&x, &skip)?, given)?;
             if let Some(transformer) = transformer {
                 x = transformer.forward(&x, given)?;
             }

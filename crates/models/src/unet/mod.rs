@@ -208,7 +208,7 @@ impl UNet {
         for block in &self.down {
             x = block.forward(x, given, &mut skips)?;
         }
-        x = self.mid.forward(&x, given)?;
+        x = self.mid.forward(x, given)?;
         // Some were kept before the rows of a picture parted.
         for skip in &mut skips {
             *skip = given.rows.spread(skip)?;

@@ -34,8 +34,9 @@ impl ResBlock {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = normalised(&self.norm1, &self.conv1, x, Around::default())?;
+    /// `x` is freed as soon as it is not needed: on a large picture it is the largest of four.
+    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let y = normalised(&self.norm1, &self.conv1, &x, Around::default())?;
         let residual = shortcut(self.shortcut.as_ref(), x)?;
         let around = Around {
             residual: Some(&residual),
@@ -63,13 +64,13 @@ impl MidBlock {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
         let x = self.first.forward(x)?;
         let x = match &self.attention {
             Some(attention) => attention.forward(&x)?,
             None => x,
         };
-        self.second.forward(&x)
+        self.second.forward(x)
     }
 }
 

@@ -50,10 +50,10 @@ impl Decoder {
     }
 
     pub(super) fn forward(&self, z: &Tensor) -> Result<Tensor> {
-        let mut x = self.mid.forward(&self.conv_in.forward(z, Around::default())?)?;
+        let mut x = self.mid.forward(self.conv_in.forward(z, Around::default())?)?;
         for (blocks, upsample) in &self.levels {
             for block in blocks {
-                x = block.forward(&x)?;
+                x = block.forward(x)?;
             }
             if let Some(conv) = upsample {
                 let (_, h, w, _) = x.dims4()?;

@@ -58,13 +58,13 @@ impl Encoder {
         let mut x = self.conv_in.forward(x, Around::default())?;
         for (blocks, halve) in &self.levels {
             for block in blocks {
-                x = block.forward(&x)?;
+                x = block.forward(x)?;
             }
             if let Some(halve) = halve {
                 x = halve.forward(&x, Around::default())?;
             }
         }
-        let x = self.mid.forward(&x)?;
+        let x = self.mid.forward(x)?;
         normalised(&self.norm_out, &self.conv_out, &x, Around::default())
     }
 }
