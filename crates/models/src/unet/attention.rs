@@ -77,7 +77,7 @@ impl Transformer {
         let mut tokens = self.proj_in.forward(&y, Activation::None, None)?;
         for (number, block) in self.blocks.iter().enumerate() {
             tokens = if self.merges {
-                block.attend_to_self_by_runs(&tokens, (h, w), &given.rows.merging(&tokens)?)?
+                block.attend_to_self_by_runs(&tokens, (h, w), given.rows.merging(tokens.dim(0)?))?
             } else {
                 block.attend_to_self(&tokens)?
             };

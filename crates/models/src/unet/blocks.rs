@@ -17,7 +17,7 @@ pub(super) struct Given<'a> {
     pub(super) time: &'a Tensor,
     /// Of B rows.
     pub(super) context: &'a UNetContext,
-    /// Whose they are.
+    /// Which of them are whose.
     pub(super) rows: &'a Rows,
 }
 
