@@ -15,10 +15,15 @@ pub(crate) fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// Runs `task` for every number below `count`, each on whichever thread is free.
+/// The numbers below `count`, each a task for whichever thread is free.
 ///
 /// Left to itself, rayon cuts the numbers into four pieces for two threads, and a piece that has been begun is not shared
 /// any more: a thread that the machine has slowed down then lets the others wait for up to a quarter of the work.
+pub(crate) fn tasks(count: usize) -> impl IndexedParallelIterator<Item = usize> {
+    (0..count).into_par_iter().with_max_len(1)
+}
+
+/// Runs `task` for every number below `count`, as [`tasks`] has them.
 pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Send + Sync) {
-    (0..count).into_par_iter().with_max_len(1).for_each(task);
+    tasks(count).for_each(task);
 }

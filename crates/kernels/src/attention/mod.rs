@@ -110,6 +110,7 @@ impl AttentionOp {
         let cut = Cut {
             most: QUERIES,
             unit: PANEL,
+            // Keys and values are read for every piece.
             overhead: QUERIES / 4,
         };
         let most = pieces::shared(threads(), queries, cut, heads.count());

@@ -40,6 +40,7 @@ impl Multiply<'_> {
         let cut = Cut {
             most: PANELS,
             unit: 2,
+            // The rows are read for every group.
             overhead: 1,
         };
         let wide = pieces::shared(threads(), panels, cut, blocks);

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::buffer::{Shared, written};
 use crate::isa::Isa;
-use crate::pool::for_each;
+use crate::pool::{for_each, tasks};
 use crate::simd::{Kernel, Simd, math};
 use crate::values::{slice, to_f32s, values};
 
@@ -77,9 +77,7 @@ impl GroupNorm {
         let pixels = x.len() / (rows * channels).max(1);
         let piece = (PIECE / channels).max(1);
         let pieces = pixels.div_ceil(piece);
-        let moments: Vec<Vec<Moments>> = (0..rows * pieces)
-            .into_par_iter()
-            .with_max_len(1)
+        let moments: Vec<Vec<Moments>> = tasks(rows * pieces)
             .map(|task| {
                 let (row, start) = (task / pieces, task % pieces * piece);
                 let count = piece.min(pixels - start);
