@@ -2,49 +2,51 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, ResolvedJob, ResolvedModels};
+use pentimento_engine::{EngineError, JobEvent, JobEvents, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, StoredImage, describe_chain};
 use tokio::task::JoinSet;
 
 use crate::service::Inner;
 use crate::worker::Fault;
-use crate::{ServiceError, deliver, inputs};
+use crate::admitted::Admitted;
+use crate::inputs::PendingInputs;
+use crate::{ServiceError, deliver};
 
-/// Between two tries to get into an engine whose last job has ended and not yet left.
-const KNOCK: Duration = Duration::from_millis(20);
+/// Between two tries to get into an engine that has no room.
+const ADMIT_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is to become of the queue entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Disposition {
     /// The job has ended, or is not ours any more.
     Ended,
     /// The job waits for another attempt.
     Again,
 }
 
-/// Why there are no pictures.
-enum Miss {
+/// Why there are no images.
+enum AttemptError {
     Fault(Fault),
     /// The job was cancelled, or another worker runs it.
     NotOurs,
 }
 
-impl From<Fault> for Miss {
+impl From<Fault> for AttemptError {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
 }
 
-pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Verdict {
+pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
     let job = match inner.store.get(id).await {
         Ok(Some(job)) if !job.state.is_final() => job,
-        Ok(_) => return Verdict::Ended,
+        Ok(_) => return Disposition::Ended,
         Err(error) => {
             tracing::error!(job = %id, error = describe_chain(&error), "a job cannot be read");
-            return Verdict::Again;
+            return Disposition::Again;
         }
     };
     if job.attempt >= inner.config.max_attempts {
@@ -63,49 +65,49 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Verdict {
     let job = match inner.store.transition(id, start).await {
         Ok(job) => job,
         // Cancelled a moment ago, or started by another worker.
-        Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => return Verdict::Ended,
+        Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => return Disposition::Ended,
         Err(error) => {
             tracing::error!(job = %id, error = describe_chain(&error), "a job cannot be started");
-            return Verdict::Again;
+            return Disposition::Again;
         }
     };
-    match pictures(&inner, &job).await {
+    match images(&inner, &job).await {
         Ok(images) => succeed(&inner, &job, images).await,
-        Err(Miss::NotOurs) => Verdict::Ended,
-        Err(Miss::Fault(fault)) => again_or_end(&inner, &job, fault).await,
+        Err(AttemptError::NotOurs) => Disposition::Ended,
+        Err(AttemptError::Fault(fault)) => again_or_end(&inner, &job, fault).await,
     }
 }
 
 /// What to do with a job whose attempt panicked.
-pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Verdict {
+pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Disposition {
     let fault = Fault {
         kind: ErrorKind::Internal,
         message: "a fault in the server ended the job; it was logged".to_owned(),
     };
     match inner.store.get(id).await {
         Ok(Some(job)) if !job.state.is_final() => again_or_end(inner, &job, fault).await,
-        _ => Verdict::Ended,
+        _ => Disposition::Ended,
     }
 }
 
-async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Verdict {
+async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
     if fault.kind.is_retryable() && job.attempt < inner.config.max_attempts {
         let requeue = Transition::Requeue {
             attempt: job.attempt,
             not_before: None,
         };
         return match inner.store.transition(job.id, requeue).await {
-            Ok(_) => Verdict::Again,
+            Ok(_) => Disposition::Again,
             Err(error) => {
                 tracing::info!(job = %job.id, error = describe_chain(&error), "not tried again");
-                Verdict::Ended
+                Disposition::Ended
             }
         };
     }
     end_with(inner, job, fault).await
 }
 
-async fn end_with(inner: &Inner, job: &Job, fault: Fault) -> Verdict {
+async fn end_with(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
     tracing::warn!(job = %job.id, kind = fault.kind.as_str(), reason = fault.message, "failed");
     let failure = JobFailure {
         kind: fault.kind,
@@ -122,7 +124,7 @@ async fn end_with(inner: &Inner, job: &Job, fault: Fault) -> Verdict {
     .await
 }
 
-async fn succeed(inner: &Inner, job: &Job, images: Vec<StoredImage>) -> Verdict {
+async fn succeed(inner: &Inner, job: &Job, images: Vec<StoredImage>) -> Disposition {
     tracing::info!(job = %job.id, attempt = job.attempt, pictures = images.len(), "succeeded");
     end(
         inner,
@@ -135,39 +137,25 @@ async fn succeed(inner: &Inner, job: &Job, images: Vec<StoredImage>) -> Verdict 
     .await
 }
 
-async fn end(inner: &Inner, job: &Job, transition: Transition) -> Verdict {
+async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
     match inner.store.transition(job.id, transition).await {
         Ok(_) => {
             inner.delete_input(job.id).await;
-            Verdict::Ended
+            Disposition::Ended
         }
-        Err(JobsError::Backend { .. }) => Verdict::Again,
+        Err(JobsError::Backend { .. }) => Disposition::Again,
         // Cancelled in the last moment, or taken over. The sweeper deletes pictures that nobody names.
         Err(error) => {
             tracing::info!(job = %job.id, error = describe_chain(&error), "the end came too late");
-            Verdict::Ended
+            Disposition::Ended
         }
     }
 }
 
-/// Runs the job in the engine and stores its pictures while later ones are still being made.
-async fn pictures(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Miss> {
-    let checkpoint = inner.find_checkpoint(&job.recipe.model);
-    let checkpoint = checkpoint.map_err(|error| service_fault(job.id, &error))?;
-    let images = inputs::load(inner, job)
-        .await
-        .map_err(|error| service_fault(job.id, &error))?;
-    let resolved = ResolvedJob {
-        recipe: Arc::new(job.recipe.clone()),
-        models: ResolvedModels::checkpoint(checkpoint),
-        images,
-    };
+/// Runs the job in the engine and stores its images while later ones are still being made.
+async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, AttemptError> {
     let reporter = inner.progress.begin(job.id);
-    if job.attempt > 1 {
-        // An attempt that was given up may still be in the engine, which takes each id once.
-        inner.engine.cancel(job.id);
-    }
-    let mut events = knock(inner, job.id, &resolved).await?;
+    let mut events = admit(inner, job).await?;
     let mut deliveries = JoinSet::new();
     loop {
         match events.next().await {
@@ -177,7 +165,7 @@ async fn pictures(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Mis
             }
             Some(JobEvent::Finished) => break,
             Some(JobEvent::Failed(error)) => return Err(engine_fault(job.id, &error).into()),
-            Some(JobEvent::Cancelled) => return Err(Miss::NotOurs),
+            Some(JobEvent::Cancelled) => return Err(AttemptError::NotOurs),
             None => return Err(engine_fault(job.id, &EngineError::Stopped).into()),
         }
     }
@@ -206,17 +194,54 @@ async fn pictures(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Mis
     Ok(images.into_values().collect())
 }
 
-/// Gets the job into the engine. There is a slot for it, so a full engine is one whose last job is just leaving.
-async fn knock(inner: &Inner, id: JobId, job: &ResolvedJob) -> Result<JobEvents, Fault> {
+/// Gets the job into the engine. There is a slot for it, so a full engine is one whose last job is just leaving, or one
+/// whose jobs hold as many bytes of images as it takes.
+async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
+    let fault = |error: ServiceError| service_fault(job.id, &error);
+    let (models, mut decoded) = match inner.admitted.take(job.id) {
+        Some(Admitted { models, images }) => (models, images),
+        None => (inner.resolve_models(&job.recipe).map_err(fault)?, None),
+    };
+    if job.attempt > 1 {
+        // An attempt that was given up may still be in the engine, which takes each id once.
+        inner.engine.cancel(job.id);
+    }
     loop {
-        match inner.engine.generate(id, job.clone()) {
-            Ok(events) => return Ok(events),
-            Err(EngineError::Overloaded { .. }) => {
-                inner.clock.sleep_until(inner.clock.now() + KNOCK).await;
+        let inputs = match decoded.take() {
+            Some(decoded) => {
+                // From here on the engine accounts for them.
+                let (images, _) = decoded.into_parts();
+                PendingInputs::Decoded(images)
             }
-            Err(error) => return Err(engine_fault(id, &error)),
+            None => PendingInputs::read(inner, job).await.map_err(fault)?,
+        };
+        let image_bytes = inputs.image_bytes();
+        let made = u64::from(job.recipe.image_count) * image_bytes.first().copied().unwrap_or_default();
+        match inner.engine.reserve(image_bytes.iter().sum::<u64>() + made) {
+            Ok(place) => {
+                let resolved = ResolvedJob {
+                    recipe: Arc::new(job.recipe.clone()),
+                    models,
+                    images: inputs.decode().await.map_err(fault)?,
+                };
+                let deadline = deadline(inner, job);
+                let events = inner.engine.generate_in(place, job.id, resolved, deadline);
+                return events.map_err(|error| engine_fault(job.id, &error).into());
+            }
+            Err(error) if error.kind() == ErrorKind::Overloaded => {
+                // Whoever waits holds no decoded image.
+                drop(inputs);
+                inner.clock.sleep_until(inner.clock.now() + ADMIT_AGAIN).await;
+            }
+            Err(error) => return Err(engine_fault(job.id, &error).into()),
         }
     }
+}
+
+/// The job's deadline on the clock that does not jump.
+fn deadline(inner: &Inner, job: &Job) -> Option<Instant> {
+    let left = job.deadline?.duration_since(inner.clock.wall()).unwrap_or_default();
+    Some(inner.clock.now() + left)
 }
 
 /// Logs the whole chain and keeps what a caller may see. Texts of the engine's own errors name no path.

@@ -61,6 +61,16 @@ pub enum ServiceError {
         /// Its name in the catalogue.
         name: String,
     },
+    /// A prompt of more tokens than the server takes.
+    #[error("{field} has {found} tokens; at most {limit} are taken, so shorten it")]
+    PromptTooLong {
+        /// `prompt` or `negative_prompt`.
+        field: &'static str,
+        /// Its tokens.
+        found: usize,
+        /// The setting.
+        limit: usize,
+    },
     /// No bytes at all.
     #[error("the picture is empty")]
     ImageEmpty,
@@ -163,6 +173,7 @@ impl HasKind for ServiceError {
         match self {
             Self::ModelNotFound { .. }
             | Self::NotSupportedYet { .. }
+            | Self::PromptTooLong { .. }
             | Self::ImageEmpty
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
             Self::ImageTooLarge { .. } | Self::ImageTooManyPixels { .. } => ErrorKind::TooLarge,

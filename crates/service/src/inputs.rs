@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
-use pentimento_types::{ImageKey, Inputs, Job, RgbPicture};
+use pentimento_types::{InputRole, Inputs, Job, RgbPicture};
 
 use crate::service::Inner;
 use crate::{InputLimits, ServiceError, image_codec};
@@ -21,20 +22,56 @@ pub fn image_fetcher(guard: AddressGuard, max_bytes: u64) -> ImageFetcher {
     ImageFetcher::new(client, FetchLimits::with_max_bytes(max_bytes))
 }
 
-/// Reads and decodes the input images of a job.
-pub(crate) async fn load(inner: &Inner, job: &Job) -> Result<Inputs<RgbPicture>, ServiceError> {
-    let mut images = Inputs::new(load_stored(inner, job.inputs.init()).await?);
-    for (role, key) in job.inputs.iter().skip(1) {
-        images = images.with(role, load_stored(inner, key).await?);
-    }
-    Ok(images)
+/// The input images of a job that has no place in the engine yet.
+#[derive(Debug)]
+pub(crate) enum PendingInputs {
+    /// As submit has decoded them.
+    Decoded(Vec<(InputRole, RgbPicture)>),
+    /// Stored files, with the bytes that each takes when it is decoded.
+    Files(Vec<(InputRole, Bytes, u64)>),
 }
 
-async fn load_stored(inner: &Inner, key: &ImageKey) -> Result<RgbPicture, ServiceError> {
-    let read = inner.images.get(key).await;
-    let bytes = read.map_err(ServiceError::store("read the input image"))?;
-    let decoded = tokio::task::spawn_blocking(move || image_codec::decode(&bytes, LIMITS)).await;
-    decoded.map_err(|source| ServiceError::Internal {
-        source: Box::new(source),
-    })?
+impl PendingInputs {
+    /// Reads the stored files of a job, without decoding them.
+    pub(crate) async fn read(inner: &Inner, job: &Job) -> Result<Self, ServiceError> {
+        let mut files = Vec::new();
+        for (role, key) in job.inputs.iter() {
+            let read = inner.images.get(key).await;
+            let file = read.map_err(ServiceError::store("read the input image"))?;
+            let decoded_bytes = image_codec::decoded_bytes(&file, LIMITS)?;
+            files.push((role, file, decoded_bytes));
+        }
+        Ok(Self::Files(files))
+    }
+
+    /// What each image takes when it is decoded, in bytes; the one to start from is the first.
+    pub(crate) fn image_bytes(&self) -> Vec<u64> {
+        match self {
+            Self::Decoded(images) => images.iter().map(|(_, image)| image.size_bytes()).collect(),
+            Self::Files(files) => files.iter().map(|(_, _, bytes)| *bytes).collect(),
+        }
+    }
+
+    /// Decodes what is not decoded yet.
+    pub(crate) async fn decode(self) -> Result<Inputs<RgbPicture>, ServiceError> {
+        let images = match self {
+            Self::Decoded(images) => images,
+            Self::Files(files) => {
+                let decoded = tokio::task::spawn_blocking(move || {
+                    let decode = |(role, file, _): (InputRole, Bytes, u64)| {
+                        Ok::<_, ServiceError>((role, image_codec::decode(&file, LIMITS)?))
+                    };
+                    files.into_iter().map(decode).collect::<Result<Vec<_>, _>>()
+                });
+                decoded.await.map_err(|source| ServiceError::Internal {
+                    source: Box::new(source),
+                })??
+            }
+        };
+        let mut images = images.into_iter();
+        let (_, init) = images.next().ok_or_else(|| ServiceError::Internal {
+            source: "a job has no image to start from".into(),
+        })?;
+        Ok(images.fold(Inputs::new(init), |inputs, (role, image)| inputs.with(role, image)))
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows HTTP or a vendor's field names, and no tensor comes up this far.
 
+mod admitted;
 mod attempt;
 mod deliver;
 mod error;

@@ -39,9 +39,11 @@ pub(crate) async fn sweep(inner: &Inner) {
 
 /// Jobs that are stored and not in the queue get into it; those that are already there are not touched.
 async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
-    for id in unfinished(inner).await? {
-        inner.queue.push(id).await?;
+    let unfinished = unfinished(inner).await?;
+    for id in &unfinished {
+        inner.queue.push(*id).await?;
     }
+    inner.admitted.retain(|id| unfinished.binary_search(&id).is_ok());
     let now = inner.clock.wall();
     if let Some(before) = now.checked_sub(inner.config.keep_jobs) {
         inner.store.expire(before).await?;

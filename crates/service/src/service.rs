@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pentimento_catalog::Catalog;
-use pentimento_engine::EngineHandle;
+use pentimento_engine::{EngineHandle, TokenCounter};
 use pentimento_jobs::{JobCounts, JobQueue, JobStore};
 use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
-use pentimento_types::{Clock, Job, JobId, JobOutcome, StoredImage};
+use pentimento_types::{Clock, Job, JobId, JobOutcome, MemoryLedger, StoredImage};
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::admitted::AdmittedJobs;
 use crate::progress::ProgressHub;
 use crate::{ServiceError, maintenance, worker};
 
@@ -38,8 +39,10 @@ pub struct ServiceConfig {
     pub keep_jobs: Duration,
     /// Jobs that may be in the engine at once, so that they can share forwards; never more than the engine admits.
     pub running_jobs: usize,
-    /// Pictures of new requests that are decoded at once.
-    pub decoding_pictures: usize,
+    /// Images of new requests that are decoded at once.
+    pub decoding_images: usize,
+    /// Tokens of a prompt; what it takes in memory grows with them.
+    pub max_prompt_tokens: usize,
     /// How often a job is started before it fails for good, at least 1.
     pub max_attempts: u32,
     /// How long a worker may be silent before its job is given to another.
@@ -65,6 +68,10 @@ pub struct ServiceParts {
     pub links: LinkSigner,
     /// Gets input pictures from callers' addresses.
     pub fetcher: ImageFetcher,
+    /// Counts the tokens of prompts.
+    pub tokens: TokenCounter,
+    /// What large things hold in memory.
+    pub memory: Arc<MemoryLedger>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -103,7 +110,7 @@ pub struct Service {
 
 /// How far the service is from its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
+pub(crate) enum Lifecycle {
     /// Takes and runs jobs.
     Open,
     /// Takes nothing new, runs what it has.
@@ -121,10 +128,12 @@ pub(crate) struct Inner {
     pub(crate) images: ImageStore,
     pub(crate) links: LinkSigner,
     pub(crate) fetcher: ImageFetcher,
+    pub(crate) tokens: TokenCounter,
+    pub(crate) admitted: AdmittedJobs,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: ServiceConfig,
     pub(crate) runtime: Handle,
-    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) lifecycle: watch::Sender<Lifecycle>,
     /// Held for reading while a job is being stored, so that a shutdown sees every job that was accepted.
     pub(crate) admission: RwLock<()>,
     pub(crate) decoding: Semaphore,
@@ -146,6 +155,8 @@ impl Service {
             images,
             links,
             fetcher,
+            tokens,
+            memory,
             clock,
         } = parts;
         let inner = Arc::new(Inner {
@@ -156,11 +167,13 @@ impl Service {
             images,
             links,
             fetcher,
+            tokens,
+            admitted: AdmittedJobs::new(memory),
             clock,
             runtime: Handle::current(),
-            stage: watch::Sender::new(Stage::Open),
+            lifecycle: watch::Sender::new(Lifecycle::Open),
             admission: RwLock::default(),
-            decoding: Semaphore::new(config.decoding_pictures.max(1)),
+            decoding: Semaphore::new(config.decoding_images.max(1)),
             progress: ProgressHub::default(),
             waiters: Mutex::default(),
             tasks: Mutex::default(),
@@ -183,7 +196,7 @@ impl Service {
     /// What health and readiness checks need to know.
     pub async fn status(&self) -> ServiceStatus {
         let engine = self.inner.engine.status();
-        let stopping = self.inner.stage() != Stage::Open;
+        let stopping = self.inner.lifecycle() != Lifecycle::Open;
         let jobs = self.inner.store.counts().await;
         ServiceStatus {
             ready: !stopping && engine.healthy && jobs.is_ok(),
@@ -200,8 +213,8 @@ impl Service {
 }
 
 impl Inner {
-    pub(crate) fn stage(&self) -> Stage {
-        *self.stage.borrow()
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        *self.lifecycle.borrow()
     }
 
     pub(crate) fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -212,9 +225,9 @@ impl Inner {
 
     /// Returns when nothing may run any more.
     pub(crate) async fn stopped(&self) {
-        let mut stage = self.stage.subscribe();
+        let mut lifecycle = self.lifecycle.subscribe();
         // The sender lives in `self`, so the channel cannot close here.
-        let _ = stage.wait_for(|stage| *stage == Stage::Stopped).await;
+        let _ = lifecycle.wait_for(|lifecycle| *lifecycle == Lifecycle::Stopped).await;
     }
 }
 

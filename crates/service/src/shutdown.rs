@@ -8,25 +8,25 @@ use tokio::task::JoinSet;
 
 use crate::Service;
 use crate::maintenance::unfinished;
-use crate::service::{Inner, Stage};
+use crate::service::{Inner, Lifecycle};
 
 impl Service {
     /// Takes nothing new, lets accepted jobs end for at most `grace`, fails the rest with a reason, then stops the
     /// workers and the engine. Returns when all of that is done; a second call waits for the same end.
     pub async fn shutdown(&self, grace: Duration) {
         let inner = &self.inner;
-        inner.stage.send_if_modified(|stage| {
-            let first = *stage == Stage::Open;
+        inner.lifecycle.send_if_modified(|lifecycle| {
+            let first = *lifecycle == Lifecycle::Open;
             if first {
-                *stage = Stage::Draining;
+                *lifecycle = Lifecycle::Draining;
             }
             first
         });
-        // Whoever was storing a job has stored it after this; whoever comes later sees the stage.
+        // Whoever was storing a job has stored it after this; whoever comes later sees that.
         drop(inner.admission.write().await);
         inner.drain(grace).await;
         inner.fail_the_rest().await;
-        inner.stage.send_replace(Stage::Stopped);
+        inner.lifecycle.send_replace(Lifecycle::Stopped);
         inner.engine.shutdown(Duration::ZERO).await;
         let tasks = std::mem::take(&mut *inner.tasks());
         for task in tasks {

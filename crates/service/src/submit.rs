@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
+use pentimento_engine::ResolvedModels;
 use pentimento_jobs::JobsError;
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, ModelId, Recipe,
     Size, describe_chain,
 };
 
-use crate::service::{Inner, Stage};
+use crate::admitted::{Admitted, DecodedImages};
+use crate::service::{Inner, Lifecycle};
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
@@ -39,25 +41,35 @@ impl Service {
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
+    /// The `Model…`, `Image…`, `Mask`, `PromptTooLong`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
-        inner.check_models(&submission.recipe)?;
+        let models = inner.resolve_models(&submission.recipe)?;
         let counts = inner.store.counts().await;
         let counts = counts.map_err(ServiceError::store("look at the job queue"))?;
         if !counts.has_room() {
             return Err(ServiceError::Overloaded);
         }
+        inner.check_prompts(&submission.recipe).await?;
         let mut checked = Vec::new();
         // The mask first: it is the smaller one, and the one that is more often wrong.
         for (role, source) in submission.inputs.iter().collect::<Vec<_>>().into_iter().rev() {
             let fit = submission.fit.filter(|_| role == InputRole::Init);
-            let file = inner.check_image(source, submission.limits, fit).await;
-            checked.push((role, file.map_err(|error| in_role(role, error))?));
+            let image = inner.check_image(source, submission.limits, fit).await;
+            checked.push((role, image.map_err(|error| in_role(role, error))?));
         }
-        inner.accept(submission, checked).await
+        inner.accept(submission, models, checked).await
     }
+}
+
+/// An input file that has been decoded.
+struct Checked {
+    /// As it is stored.
+    file: Bytes,
+    image: RgbPicture,
+    /// The room that the image takes.
+    room: Reservation,
 }
 
 /// Says which image an error is about.
@@ -70,15 +82,16 @@ fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
 
 impl Inner {
     fn check_open(&self) -> Result<(), ServiceError> {
-        if self.stage() == Stage::Open {
+        if self.lifecycle() == Lifecycle::Open {
             Ok(())
         } else {
             Err(ServiceError::ShuttingDown)
         }
     }
 
-    fn check_models(&self, recipe: &Recipe) -> Result<(), ServiceError> {
-        self.find_checkpoint(&recipe.model)?;
+    /// What the names of a recipe stand for.
+    pub(crate) fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
+        let checkpoint = self.find_checkpoint(&recipe.model)?;
         let others = recipe
             .vae
             .iter()
@@ -96,13 +109,36 @@ impl Inner {
             known.push((role, self.find(role, name)?));
         }
         match known.into_iter().next() {
-            None => Ok(()),
+            None => Ok(ResolvedModels::checkpoint(checkpoint)),
             // Ignoring it silently would give another picture than the one asked for.
             Some((role, entry)) => Err(ServiceError::NotSupportedYet {
                 role,
                 name: entry.name.clone(),
             }),
         }
+    }
+
+    /// A prompt's keys and values grow with its tokens, in every layer that attends to it.
+    async fn check_prompts(&self, recipe: &Recipe) -> Result<(), ServiceError> {
+        let (counter, limit) = (self.tokens.clone(), self.config.max_prompt_tokens);
+        let prompts = [
+            ("prompt", recipe.prompt.clone()),
+            ("negative_prompt", recipe.negative_prompt.clone()),
+        ];
+        let counted = tokio::task::spawn_blocking(move || {
+            for (field, text) in prompts {
+                let excess = counter.excess(&text, limit).map_err(|source| ServiceError::Internal {
+                    source: Box::new(source),
+                })?;
+                if let Some(found) = excess {
+                    return Err(ServiceError::PromptTooLong { field, found, limit });
+                }
+            }
+            Ok(())
+        });
+        counted.await.map_err(|source| ServiceError::Internal {
+            source: Box::new(source),
+        })?
     }
 
     /// The entry of a checkpoint whose files can be used now.
@@ -141,23 +177,32 @@ impl Inner {
         }
     }
 
-    /// The bytes of the image, once they have been decoded for a try and brought to the size `fit`.
+    /// The image of a source, decoded once and brought to the size `fit`.
     async fn check_image(
         &self,
         source: &ImageSource,
         limits: InputLimits,
         fit: Option<Size>,
-    ) -> Result<Bytes, ServiceError> {
+    ) -> Result<Checked, ServiceError> {
         let bytes = match source {
             ImageSource::Inline(bytes) => bytes.clone(),
             ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
         };
-        // Bounds the memory of decoded pictures, whatever the number of connections.
+        // Bounds what decoders hold beside the pixels, whatever the number of connections.
         let permit = self.decoding.acquire().await;
         let permit = permit.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
         })?;
-        let checked = tokio::task::spawn_blocking(move || checked_file(bytes, limits, fit)).await;
+        let decoded = image_codec::decoded_bytes(&bytes, limits)?;
+        let needed = decoded.max(fit.map_or(0, |size| size.pixels() * 3));
+        let room = self.admitted.reserve(needed).ok_or(ServiceError::Overloaded)?;
+        let checked = tokio::task::spawn_blocking(move || {
+            let (file, image) = decoded_file(bytes, limits, fit)?;
+            let mut room = room;
+            room.shrink_to(image.size_bytes());
+            Ok(Checked { file, image, room })
+        })
+        .await;
         drop(permit);
         checked.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
@@ -168,7 +213,8 @@ impl Inner {
     async fn accept(
         self: &Arc<Self>,
         submission: Submission,
-        files: Vec<(InputRole, Bytes)>,
+        models: ResolvedModels,
+        checked: Vec<(InputRole, Checked)>,
     ) -> Result<JobId, ServiceError> {
         let _admission = self.admission.read().await;
         self.check_open()?;
@@ -178,11 +224,13 @@ impl Inner {
             id,
         };
         let mut inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
-        for (role, file) in files {
+        let mut decoded = DecodedImages::default();
+        for (role, Checked { file, image, room }) in checked {
             let key = ImageKey::input(id, role);
             let stored = self.images.put(&key, file).await;
             stored.map_err(ServiceError::store("store the input image"))?;
             inputs = inputs.with(role, key);
+            decoded.add(role, image, room);
         }
         let job = Job {
             owner: submission.owner,
@@ -195,6 +243,7 @@ impl Inner {
             Err(JobsError::Full { .. }) => return Err(ServiceError::Overloaded),
             Err(error) => return Err(ServiceError::store("store the job")(error)),
         }
+        self.admitted.keep(id, Admitted { models, images: Some(decoded) });
         // The job is safe now. If it cannot be queued, the sweeper will do it.
         if let Err(error) = self.queue.push(id).await {
             tracing::warn!(job = %id, error = describe_chain(&error), "a stored job could not be queued yet");
@@ -204,12 +253,19 @@ impl Inner {
     }
 }
 
-/// Decodes a file for a try. A picture of another size than `fit` is replaced by a resized one.
-fn checked_file(bytes: Bytes, limits: InputLimits, fit: Option<Size>) -> Result<Bytes, ServiceError> {
-    let picture = image_codec::decode(&bytes, limits)?;
+/// Decodes a file. One whose image has another size than `fit` is replaced by one of the resized image.
+fn decoded_file(
+    file: Bytes,
+    limits: InputLimits,
+    fit: Option<Size>,
+) -> Result<(Bytes, RgbPicture), ServiceError> {
+    let image = image_codec::decode(&file, limits)?;
     match fit {
-        Some(size) if size != picture.size() => image_codec::resized_file(picture, size),
-        _ => Ok(bytes),
+        Some(size) if size != image.size() => {
+            let image = image_codec::resized(image, size)?;
+            Ok((image_codec::to_file(&image)?, image))
+        }
+        _ => Ok((file, image)),
     }
 }
 

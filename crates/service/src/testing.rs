@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use pentimento_catalog::Catalog;
 use pentimento_engine::testing::FakeExecutor;
-use pentimento_engine::{BatchPolicy, Engine, EngineThread, Executor};
+use pentimento_engine::{BatchPolicy, Engine, EngineThread, Executor, TokenCounter};
 use pentimento_jobs::{MemoryJobs, MemoryLimits};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
-use pentimento_types::{Clock, SystemClock};
+use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 
 use crate::{AddressGuard, Service, ServiceConfig, ServiceParts, image_fetcher};
 
@@ -36,7 +36,8 @@ impl Default for TestConfig {
                 keep_pictures: Duration::from_secs(3600),
                 keep_jobs: Duration::from_secs(86_400),
                 running_jobs: 32,
-                decoding_pictures: 4,
+                decoding_images: 4,
+                max_prompt_tokens: 300,
                 max_attempts: 2,
                 lease: Duration::from_secs(30),
                 sweep_interval: Duration::from_secs(60),
@@ -93,6 +94,8 @@ impl TestService {
             images: ImageStore::open(&StorageConfig::Memory).expect("memory needs no folder"),
             links: LinkSigner::new([7; 32]),
             fetcher: image_fetcher(AddressGuard::allowing_private(), 1 << 20),
+            tokens: TokenCounter::default(),
+            memory: MemoryLedger::new(MemoryBudget::UNBOUNDED),
             clock,
         };
         let service = Service::start(parts.clone(), service);

@@ -10,7 +10,7 @@ use pentimento_types::{ErrorKind, JobId, describe_chain};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::attempt::{self, Verdict};
+use crate::attempt::{self, Disposition};
 use crate::service::Inner;
 
 /// The lease is renewed so often in its life, so that two lost heartbeats do not lose the job.
@@ -57,10 +57,10 @@ async fn keep(inner: &Arc<Inner>, claim: Claim) {
     let id = claim.job();
     let mut attempt = Aborting(tokio::spawn(attempt::run(Arc::clone(inner), id)));
     let lease = inner.config.lease;
-    let verdict = loop {
+    let disposition = loop {
         let next_beat = inner.clock.now() + lease / HEARTBEATS_PER_LEASE;
         tokio::select! {
-            verdict = &mut attempt.0 => break verdict,
+            disposition = &mut attempt.0 => break disposition,
             () = inner.clock.sleep_until(next_beat) => match inner.queue.heartbeat(&claim, lease).await {
                 Ok(()) => {}
                 Err(JobsError::ClaimLost { .. }) => {
@@ -74,21 +74,21 @@ async fn keep(inner: &Arc<Inner>, claim: Claim) {
             },
         }
     };
-    let verdict = match verdict {
-        Ok(verdict) => verdict,
+    let disposition = match disposition {
+        Ok(disposition) => disposition,
         Err(panic) => {
             // The panic's own text is printed by the panic hook; a caller never sees it.
             tracing::error!(job = %id, %panic, "a worker panicked");
             attempt::after_panic(inner, id).await
         }
     };
-    settle(inner, claim, verdict, id).await;
+    settle(inner, claim, disposition, id).await;
 }
 
-async fn settle(inner: &Inner, claim: Claim, verdict: Verdict, id: JobId) {
-    let settled = match verdict {
-        Verdict::Ended => inner.queue.complete(claim).await,
-        Verdict::Again => inner.queue.release(claim, Duration::ZERO).await,
+async fn settle(inner: &Inner, claim: Claim, disposition: Disposition, id: JobId) {
+    let settled = match disposition {
+        Disposition::Ended => inner.queue.complete(claim).await,
+        Disposition::Again => inner.queue.release(claim, Duration::ZERO).await,
     };
     if let Err(error) = settled {
         // Whoever claims it next sees the job's state and does the right thing.
@@ -97,7 +97,7 @@ async fn settle(inner: &Inner, claim: Claim, verdict: Verdict, id: JobId) {
 }
 
 /// Ends its task when it is dropped.
-struct Aborting(JoinHandle<Verdict>);
+struct Aborting(JoinHandle<Disposition>);
 
 impl Drop for Aborting {
     fn drop(&mut self) {

@@ -27,6 +27,33 @@ const LONGEST_DETAIL: usize = 160;
 /// # Errors
 /// The `Image…` variants of [`ServiceError`], whose texts are safe to show.
 pub fn decode(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+    let decoder = match container(bytes, limits)? {
+        Container::Png => decode_png,
+        Container::Jpeg => decode_jpeg,
+        Container::Webp => decode_webp,
+        Container::Other(what) => return Err(unknown_format(what)),
+    };
+    contain_panic(|| decoder(bytes, limits))
+}
+
+/// What an image of this file will take when it is decoded, in bytes; read from the header, with nothing allocated. The
+/// pixels of the file may be wider than ours: 16 bits, or with alpha.
+///
+/// # Errors
+/// As [`decode`], for all that the header shows.
+pub fn decoded_bytes(bytes: &[u8], limits: InputLimits) -> Result<u64, ServiceError> {
+    let header = match container(bytes, limits)? {
+        Container::Png => png_header,
+        Container::Jpeg => jpeg_header,
+        Container::Webp => webp_header,
+        Container::Other(what) => return Err(unknown_format(what)),
+    };
+    let size = contain_panic(|| header(bytes, limits))?;
+    Ok(size.pixels() * 3)
+}
+
+/// The file's format, when it is not larger than the limit.
+fn container(bytes: &[u8], limits: InputLimits) -> Result<Container, ServiceError> {
     let size_bytes = bytes.len() as u64;
     if bytes.is_empty() {
         return Err(ServiceError::ImageEmpty);
@@ -37,21 +64,15 @@ pub fn decode(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceEr
             limit: limits.max_bytes,
         });
     }
-    let decoder = match Container::of(bytes) {
-        Container::Png => decode_png,
-        Container::Jpeg => decode_jpeg,
-        Container::Webp => decode_webp,
-        Container::Other(what) => {
-            return Err(undecodable(format!("this is {what}; send a PNG, JPEG or WebP")));
-        }
-    };
-    contain_panic(|| decoder(bytes, limits))
+    Ok(Container::of(bytes))
+}
+
+fn unknown_format(what: &str) -> ServiceError {
+    undecodable(format!("this is {what}; send a PNG, JPEG or WebP"))
 }
 
 /// A decoder that panics has met a file it cannot read; its text is in the log only.
-fn contain_panic(
-    decoder: impl FnOnce() -> Result<RgbPicture, ServiceError>,
-) -> Result<RgbPicture, ServiceError> {
+fn contain_panic<T>(decoder: impl FnOnce() -> Result<T, ServiceError>) -> Result<T, ServiceError> {
     // The closure holds nothing but shared bytes, so nothing can be left half changed.
     catch_unwind(AssertUnwindSafe(decoder)).unwrap_or_else(|_| {
         tracing::error!("an image decoder panicked");
@@ -130,12 +151,23 @@ fn check_size((width, height): (u32, u32), limits: InputLimits) -> Result<Size, 
     Ok(size)
 }
 
-fn decode_png(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
-    let fail = |error: png::DecodingError| damaged("PNG", &error);
+fn png_decoder(bytes: &[u8]) -> png::Decoder<Cursor<&[u8]>> {
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: WORKING_BYTES });
     // Texts and profiles are where decompression bombs hide, and nothing here reads them.
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
+    decoder
+}
+
+fn png_header(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> {
+    let mut decoder = png_decoder(bytes);
+    let header = decoder.read_header_info().map_err(|error| damaged("PNG", &error))?;
+    check_size((header.width, header.height), limits)
+}
+
+fn decode_png(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+    let fail = |error: png::DecodingError| damaged("PNG", &error);
+    let mut decoder = png_decoder(bytes);
     let header = decoder.read_header_info().map_err(fail)?;
     let size = check_size((header.width, header.height), limits)?;
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
@@ -157,13 +189,20 @@ fn decode_png(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceEr
     to_picture(pixels, channels, size, orientation)
 }
 
-fn decode_jpeg(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+fn jpeg_decoder(bytes: &[u8]) -> Result<JpegDecoder<Cursor<&[u8]>>, ServiceError> {
     jpeg_structure::check(bytes).map_err(|problem| undecodable(problem.to_owned()))?;
-    let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|error| damaged("JPEG", &error))?;
-    decode_with(decoder, "JPEG", limits)
+    JpegDecoder::new(Cursor::new(bytes)).map_err(|error| damaged("JPEG", &error))
 }
 
-fn decode_webp(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+fn jpeg_header(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> {
+    check_size(jpeg_decoder(bytes)?.dimensions(), limits)
+}
+
+fn decode_jpeg(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+    decode_with(jpeg_decoder(bytes)?, "JPEG", limits)
+}
+
+fn webp_decoder(bytes: &[u8]) -> Result<WebPDecoder<Cursor<&[u8]>>, ServiceError> {
     // The decoder makes up what is missing at the end of a lossy file. The RIFF header says how much should be there.
     let declared = bytes.get(4..8).and_then(|length| length.try_into().ok());
     let declared = u64::from(declared.map_or(0, u32::from_le_bytes));
@@ -172,8 +211,15 @@ fn decode_webp(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceE
             "the WebP file is not whole: it ends in the middle".to_owned(),
         ));
     }
-    let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| damaged("WebP", &error))?;
-    decode_with(decoder, "WebP", limits)
+    WebPDecoder::new(Cursor::new(bytes)).map_err(|error| damaged("WebP", &error))
+}
+
+fn webp_header(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> {
+    check_size(webp_decoder(bytes)?.dimensions(), limits)
+}
+
+fn decode_webp(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+    decode_with(webp_decoder(bytes)?, "WebP", limits)
 }
 
 /// For the decoders that have read the header when they are made, and allocate pixels when they are told to.

@@ -10,7 +10,7 @@ mod jpeg_structure;
 mod metadata;
 mod resize;
 
-pub use decode::decode;
+pub use decode::{decode, decoded_bytes};
 pub use encode::encode;
 pub use metadata::{AdapterRecord, ImageMetadata, read_metadata};
-pub(crate) use resize::resized_file;
+pub(crate) use resize::{resized, to_file};

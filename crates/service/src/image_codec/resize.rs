@@ -8,18 +8,23 @@ use pentimento_types::{RgbPicture, Size};
 
 use crate::ServiceError;
 
-/// A PNG file of the picture in the size that is asked for. Takes CPU time: call it on a blocking thread.
-pub(crate) fn resized_file(picture: RgbPicture, size: Size) -> Result<Bytes, ServiceError> {
-    let fault = |what: &str| ServiceError::Internal {
-        source: what.to_owned().into(),
+/// The image in another size. Takes CPU time: call it on a blocking thread.
+pub(crate) fn resized(image: RgbPicture, size: Size) -> Result<RgbPicture, ServiceError> {
+    let fault = || ServiceError::Internal {
+        source: "an image does not have the bytes of its size".into(),
     };
-    let before = picture.size();
-    let pixels = RgbImage::from_raw(before.width, before.height, picture.into_pixels())
-        .ok_or_else(|| fault("a picture does not have the bytes of its size"))?;
+    let before = image.size();
+    let pixels = RgbImage::from_raw(before.width, before.height, image.into_pixels()).ok_or_else(fault)?;
     let resized = imageops::resize(&pixels, size.width, size.height, FilterType::Lanczos3);
+    RgbPicture::new(size, resized.into_raw()).ok_or_else(fault)
+}
+
+/// A PNG file of an image that no caller has sent in this form, made quickly.
+pub(crate) fn to_file(image: &RgbPicture) -> Result<Bytes, ServiceError> {
+    let size = image.size();
     let mut file = Vec::new();
     PngEncoder::new_with_quality(&mut file, CompressionType::Fast, PngFilter::Adaptive)
-        .write_image(resized.as_raw(), size.width, size.height, ExtendedColorType::Rgb8)
+        .write_image(image.pixels(), size.width, size.height, ExtendedColorType::Rgb8)
         .map_err(|source| ServiceError::Internal {
             source: Box::new(source),
         })?;
@@ -50,7 +55,9 @@ mod tests {
         let picture = RgbPicture::new(before, pixels).unwrap();
         for (width, height) in [(16, 16), (64, 48), (8, 64)] {
             let size = Size { width, height };
-            let found = decode(&resized_file(picture.clone(), size).unwrap(), LIMITS).unwrap();
+            let resized = resized(picture.clone(), size).unwrap();
+            let found = decode(&to_file(&resized).unwrap(), LIMITS).unwrap();
+            assert_eq!(found, resized);
             assert_eq!(found.size(), size);
             let line = &found.pixels()[..width as usize * 3];
             assert_eq!((line[0], line[line.len() - 1]), (30, 220), "{size}");

@@ -1,0 +1,162 @@
+//! What submit has found out about a job, kept for its first attempt: what its names stand for, and its decoded images.
+//!
+//! A job that starts soon is resolved and decoded once. What waits longer may lose its images again, which are then
+//! decoded anew from the stored files: the decoded images of waiting jobs stay within the ledger's room for images.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pentimento_engine::ResolvedModels;
+use pentimento_types::{InputRole, JobId, MemoryLedger, MemoryUse, Reservation, RgbPicture};
+
+/// What is known of one admitted job.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) models: ResolvedModels,
+    pub(crate) images: Option<DecodedImages>,
+}
+
+/// Decoded images with the room that they take.
+#[derive(Debug, Default)]
+pub(crate) struct DecodedImages {
+    images: BTreeMap<InputRole, (RgbPicture, Reservation)>,
+}
+
+impl DecodedImages {
+    /// Takes over the room that was reserved before the image was decoded.
+    pub(crate) fn add(&mut self, role: InputRole, image: RgbPicture, room: Reservation) {
+        self.images.insert(role, (image, room));
+    }
+
+    /// The images by role, and the room that they took, to be dropped once somebody else accounts for them.
+    pub(crate) fn into_parts(self) -> (Vec<(InputRole, RgbPicture)>, Vec<Reservation>) {
+        let parts = self.images.into_iter();
+        parts.map(|(role, (image, room))| ((role, image), room)).unzip()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.images.values().map(|(_, room)| room.bytes()).sum()
+    }
+}
+
+/// The admitted jobs of this process that no attempt has taken yet.
+#[derive(Debug)]
+pub(crate) struct AdmittedJobs {
+    ledger: Arc<MemoryLedger>,
+    /// Ids sort by the time of their making.
+    waiting: Mutex<BTreeMap<JobId, Admitted>>,
+}
+
+impl AdmittedJobs {
+    pub(crate) const fn new(ledger: Arc<MemoryLedger>) -> Self {
+        Self {
+            ledger,
+            waiting: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Room for decoded images, for which waiting jobs give theirs up where it is needed. None when it is taken by what
+    /// cannot be given up: images that are being decoded, and images in the engine.
+    pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        loop {
+            match self.ledger.reserve(MemoryUse::Images, bytes) {
+                Ok(reservation) => return Some(reservation),
+                Err(_) if self.give_up_one() => {}
+                // What never fits is let in alone, as the engine does, since it would never fit better.
+                Err(full) if full.is_hopeless() && full.held == 0 => {
+                    return self.ledger.reserve(MemoryUse::Images, full.limit).ok();
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    pub(crate) fn keep(&self, id: JobId, admitted: Admitted) {
+        self.waiting().insert(id, admitted);
+    }
+
+    /// What is known of a job, for the attempt that begins now; None for a job of another process or a second attempt.
+    pub(crate) fn take(&self, id: JobId) -> Option<Admitted> {
+        self.waiting().remove(&id)
+    }
+
+    /// Forgets the jobs that do not wait any more.
+    pub(crate) fn retain(&self, waits: impl Fn(JobId) -> bool) {
+        self.waiting().retain(|id, _| waits(*id));
+    }
+
+    /// Drops the images of the job that will wait longest. False when no waiting job has any.
+    pub(crate) fn give_up_one(&self) -> bool {
+        let mut waiting = self.waiting();
+        let newest_first = waiting.values_mut().rev();
+        let given_up = newest_first.filter_map(|admitted| admitted.images.take()).next();
+        if let Some(given_up) = &given_up {
+            tracing::debug!(bytes = given_up.bytes(), "the images of a waiting job are given up");
+        }
+        given_up.is_some()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<JobId, Admitted>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::{MemoryBudget, Size};
+
+    use super::*;
+    use crate::Catalog;
+
+    const IMAGE_BYTES: u64 = 4 * 4 * 3;
+
+    fn admitted(jobs: &AdmittedJobs) -> Admitted {
+        let size = Size { width: 4, height: 4 };
+        let image = RgbPicture::new(size, vec![0; 48]).unwrap();
+        let images = jobs.reserve(IMAGE_BYTES).map(|room| {
+            let mut images = DecodedImages::default();
+            images.add(InputRole::Init, image, room);
+            images
+        });
+        Admitted {
+            models: ResolvedModels::checkpoint(Arc::clone(&Catalog::embedded_only().entries()[0])),
+            images,
+        }
+    }
+
+    #[test]
+    fn the_newest_waiting_job_gives_its_images_up_and_the_oldest_keeps_them() {
+        let ledger = MemoryLedger::new(MemoryBudget {
+            images: 2 * IMAGE_BYTES,
+            ..MemoryBudget::UNBOUNDED
+        });
+        let jobs = AdmittedJobs::new(Arc::clone(&ledger));
+        let id = JobId::from_u128;
+        for job in 1..=3 {
+            let admitted = admitted(&jobs);
+            assert!(admitted.images.is_some(), "the room of a waiting job is taken");
+            jobs.keep(id(job), admitted);
+        }
+        assert_eq!(ledger.held(MemoryUse::Images), 2 * IMAGE_BYTES);
+        let has_images = |job| jobs.take(id(job)).unwrap().images.is_some();
+        assert!(has_images(1) && !has_images(2) && has_images(3));
+        assert!(jobs.take(id(1)).is_none(), "each is taken once");
+        assert_eq!(ledger.held(MemoryUse::Images), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_given_up_is_no_room() {
+        let ledger = MemoryLedger::new(MemoryBudget {
+            images: IMAGE_BYTES,
+            ..MemoryBudget::UNBOUNDED
+        });
+        let jobs = AdmittedJobs::new(Arc::clone(&ledger));
+        let giant = jobs.reserve(10 * IMAGE_BYTES).expect("alone");
+        assert!(jobs.reserve(1).is_none());
+        drop(giant);
+        assert!(jobs.reserve(1).is_some());
+        jobs.keep(JobId::from_u128(1), admitted(&jobs));
+        jobs.retain(|_| false);
+        assert_eq!(ledger.held(MemoryUse::Images), 0);
+    }
+}
