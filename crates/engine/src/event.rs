@@ -10,16 +10,16 @@ use crate::EngineError;
 pub enum JobEvent {
     /// Evaluations done; never falls, and comes once with `done: 0` when the job has been prepared.
     Progress(Progress),
-    /// One picture is finished. Pictures may finish in any order.
-    Picture {
-        /// Which of the job's pictures, from 0.
+    /// One image is finished. Images may finish in any order.
+    Image {
+        /// Which of the job's images, from 0.
         index: u32,
-        /// The picture.
-        picture: RgbPicture,
+        /// The image.
+        image: RgbPicture,
     },
-    /// All pictures have been sent.
+    /// All images have been sent.
     Finished,
-    /// The job ended without all of its pictures.
+    /// The job ended without all of its images.
     Failed(EngineError),
     /// The job was cancelled through the handle.
     Cancelled,
@@ -30,7 +30,7 @@ impl JobEvent {
     #[must_use]
     pub const fn is_end(&self) -> bool {
         match self {
-            Self::Progress(_) | Self::Picture { .. } => false,
+            Self::Progress(_) | Self::Image { .. } => false,
             Self::Finished | Self::Failed(_) | Self::Cancelled => true,
         }
     }
@@ -38,7 +38,7 @@ impl JobEvent {
 
 /// The news of one job, in order. Dropping it before the end cancels the job.
 ///
-/// At most one event per evaluation and picture waits here, so a slow reader is bounded by its own request.
+/// At most one event per evaluation and image waits here, so a slow reader is bounded by its own request.
 #[derive(Debug)]
 pub struct JobEvents {
     id: JobId,

@@ -121,10 +121,10 @@ fn check(wish: &Wish, input: &GenerationInput, news: &[JobEvent]) {
                 assert!(progress.done <= progress.total, "no more than all");
                 done = Some(progress.done);
             }
-            JobEvent::Picture { index, picture } => {
+            JobEvent::Image { index, image } => {
                 assert!(!delivered.contains(index), "each picture once");
                 delivered.push(*index);
-                assert_eq!(*picture, FakeExecutor::picture_of(input, *index));
+                assert_eq!(*image, FakeExecutor::image_of(input, *index));
             }
             JobEvent::Finished => {
                 assert_eq!(wish.word, "fine");

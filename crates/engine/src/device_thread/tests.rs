@@ -17,13 +17,18 @@ use crate::{
 
 /// A job of four evaluations whose prompt is its name.
 pub(super) fn input(prompt: &str, image_count: u32) -> GenerationInput {
+    input_on("fake", prompt, image_count)
+}
+
+/// The same on another model.
+pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> GenerationInput {
     let size = Size { width: 17, height: 9 };
     let pixels = (0..17 * 9 * 3)
         .map(|at| u8::try_from(at % 251).expect("below 251"))
         .collect();
     let request = GenerationRequest {
         task: Task::Img2Img,
-        model: ModelId::new("fake"),
+        model: ModelId::new(model),
         vae: None,
         loras: Vec::new(),
         embeddings: Vec::new(),
@@ -42,10 +47,10 @@ pub(super) fn input(prompt: &str, image_count: u32) -> GenerationInput {
         file_stem: "test".to_owned(),
     };
     let checkpoint = ModelEntry {
-        name: "fake".to_owned(),
+        name: model.to_owned(),
         aliases: Vec::new(),
         kind: ModelKind::Checkpoint,
-        source: Source::Embedded("fake".to_owned()),
+        source: Source::Embedded(model.to_owned()),
         sha256: None,
         base: None,
         role: None,
@@ -74,7 +79,7 @@ pub(super) fn pictures(events: JobEvents) -> Vec<RgbPicture> {
     let mut pictures: Vec<(u32, RgbPicture)> = news
         .into_iter()
         .filter_map(|event| match event {
-            JobEvent::Picture { index, picture } => Some((index, picture)),
+            JobEvent::Image { index, image } => Some((index, image)),
             JobEvent::Progress(_) | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
         })
         .collect();
@@ -90,7 +95,7 @@ pub(super) fn error(events: JobEvents) -> EngineError {
 }
 
 /// A device that waits before each act until the sender says go or is dropped.
-fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
+pub(super) fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
     let (go, gate) = mpsc::channel();
     let executor = executor.with_hook(move |_| {
         let _ = gate.recv();
@@ -98,9 +103,9 @@ fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
     (executor, go)
 }
 
-fn expected(input: &GenerationInput) -> Vec<RgbPicture> {
+pub(super) fn expected(input: &GenerationInput) -> Vec<RgbPicture> {
     (0..input.request.image_count)
-        .map(|index| FakeExecutor::picture_of(input, index))
+        .map(|index| FakeExecutor::image_of(input, index))
         .collect()
 }
 
@@ -116,7 +121,7 @@ fn a_job_tells_its_progress_its_pictures_and_its_end() {
         .iter()
         .filter_map(|event| match event {
             JobEvent::Progress(progress) => Some(*progress),
-            JobEvent::Picture { .. } | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
+            JobEvent::Image { .. } | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
         })
         .collect();
     let due: Vec<Progress> = [0, 2, 4, 6, 8]
@@ -221,8 +226,8 @@ fn a_cancelled_job_and_one_whose_caller_has_gone_end_before_the_next_act() {
     for act in &recording.acts()[before..] {
         let prompts: Vec<&str> = match act {
             SeenAct::Prepare { prompt } => vec![prompt],
-            SeenAct::Denoise { key: _, pictures } => {
-                pictures.iter().map(|seen| seen.prompt.as_str()).collect()
+            SeenAct::Denoise { key: _, images } => {
+                images.iter().map(|seen| seen.prompt.as_str()).collect()
             }
             SeenAct::Finish(seen) => vec![&seen.prompt],
         };
@@ -296,6 +301,31 @@ fn a_panic_in_company_that_does_not_come_back_costs_nobody_the_picture() {
     for (input, events) in jobs {
         assert_eq!(pictures(events), expected(&input));
     }
+}
+
+#[test]
+fn after_an_error_that_does_not_come_back_the_jobs_share_forwards_again() {
+    let fault = Fault::once("two", FaultAt::Evaluation(1), FaultKind::Error(ErrorKind::Internal));
+    let executor = FakeExecutor::new().with_fault(fault);
+    let recording = executor.recording();
+    let (executor, go) = held(executor);
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let jobs: Vec<JobEvents> = (1..)
+        .zip(["one", "two", "three"])
+        .map(|(id, name)| {
+            let mut input = input(name, 1);
+            Arc::make_mut(&mut input.request).steps = 40;
+            handle.generate(JobId::from_u128(id), input).expect("there is room")
+        })
+        .collect();
+    drop(go);
+    for events in jobs {
+        pictures(events);
+    }
+    let sizes: Vec<usize> = recording.forwards().iter().map(Vec::len).collect();
+    let alone = sizes.iter().filter(|size| **size == 1).count();
+    assert!(alone <= 8, "each runs alone once, and while the others come and go: {sizes:?}");
+    assert!(sizes.iter().filter(|size| **size == 3).count() >= 15, "{sizes:?}");
 }
 
 #[test]

@@ -9,20 +9,37 @@ use pentimento_types::{
     SchedulerChoice, SchedulerKind, Size, SystemClock, Task, describe_chain,
 };
 
-use super::{PipelineExecutor, PipelineState};
+use super::{PipelineExecutor, PipelinePreparation, PipelineState};
 use crate::{
-    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, GenerationInput, JobEvent, JobEvents,
-    Prepared,
+    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, GenerationInput, JobEvent, JobEvents, ModelOf,
+    PipelineLoader, PrepareStep,
 };
 
 /// Notes the pictures of the fullest forward.
 struct Counted(PipelineExecutor, Arc<AtomicUsize>);
 
 impl Executor for Counted {
+    type Loader = PipelineLoader;
+    type Preparation = PipelinePreparation;
     type State = PipelineState;
 
-    fn prepare(&mut self, input: &GenerationInput) -> Result<Prepared<PipelineState>, ExecutorError> {
-        self.0.prepare(input)
+    fn loader(&self) -> PipelineLoader {
+        self.0.loader()
+    }
+
+    fn begin(
+        &mut self,
+        input: &GenerationInput,
+        model: &ModelOf<Self>,
+    ) -> Result<PipelinePreparation, ExecutorError> {
+        self.0.begin(input, model)
+    }
+
+    fn advance(
+        &mut self,
+        preparation: &mut PipelinePreparation,
+    ) -> Result<PrepareStep<PipelineState>, ExecutorError> {
+        self.0.advance(preparation)
     }
 
     fn denoise(&mut self, states: &mut [&mut PipelineState]) -> Result<(), ExecutorError> {
@@ -32,10 +49,6 @@ impl Executor for Counted {
 
     fn finish(&mut self, state: PipelineState) -> Result<RgbPicture, ExecutorError> {
         self.0.finish(state)
-    }
-
-    fn resident_models(&self) -> Vec<String> {
-        self.0.resident_models()
     }
 }
 
@@ -99,7 +112,7 @@ fn pictures(mut events: JobEvents) -> Vec<RgbPicture> {
     let mut pictures = Vec::new();
     while let Some(event) = events.blocking_next() {
         match event {
-            JobEvent::Picture { index, picture } => pictures.push((index, picture)),
+            JobEvent::Image { index, image } => pictures.push((index, image)),
             JobEvent::Progress(_) | JobEvent::Finished => {}
             JobEvent::Failed(error) => panic!("{}", describe_chain(&error)),
             JobEvent::Cancelled => panic!("nobody cancels"),
