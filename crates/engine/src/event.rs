@@ -1,9 +1,9 @@
 //! What a job tells its caller while it runs. The last event is always one of the three ends.
 
-use pentimento_types::{JobId, Progress, RgbPicture};
+use pentimento_types::{JobId, Progress};
 use tokio::sync::mpsc;
 
-use crate::EngineError;
+use crate::{EngineError, FinishedImage};
 
 /// One piece of news of a job.
 #[derive(Clone, Debug)]
@@ -14,8 +14,8 @@ pub enum JobEvent {
     Image {
         /// Which of the job's images, from 0.
         index: u32,
-        /// The image.
-        image: RgbPicture,
+        /// The image, with what was found in it.
+        finished: FinishedImage,
     },
     /// All images have been sent.
     Finished,
@@ -38,7 +38,7 @@ impl JobEvent {
 
 /// The news of one job, in order. Dropping it before the end cancels the job.
 ///
-/// At most one event per evaluation and image waits here, so a slow reader is bounded by its own request.
+/// At most one event per evaluation and picture waits here, so a slow reader is bounded by its own request.
 #[derive(Debug)]
 pub struct JobEvents {
     id: JobId,

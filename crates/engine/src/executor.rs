@@ -5,59 +5,81 @@ use std::fmt;
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_types::{ErrorKind, GenerationRequest, HasKind, RgbPicture};
+use pentimento_types::{ErrorKind, Findings, HasKind, Inputs, Recipe, RgbPicture};
 
-use crate::{BatchKey, LatentSize, ModelKey, ModelLoader, ModelSpec};
+use crate::{BatchKey, LatentSize, ModelKey, ModelLoader};
 
-/// Everything that the pictures of a job are made from.
+/// Everything that the images of a job are made from, with every name resolved and every input decoded.
 #[derive(Clone)]
-pub struct GenerationInput {
+pub struct ResolvedJob {
     /// What is asked.
-    pub request: Arc<GenerationRequest>,
-    /// The checkpoint that the request names, already resolved.
-    pub checkpoint: Arc<ModelEntry>,
-    /// The decoded picture to start from.
-    pub init_image: RgbPicture,
-    /// What is repainted, where the task is inpainting: white is made anew, black is kept.
-    pub mask: Option<RgbPicture>,
+    pub recipe: Arc<Recipe>,
+    /// What the names in the recipe stand for.
+    pub models: ResolvedModels,
+    /// The decoded input images. A mask makes it an inpainting job.
+    pub images: Inputs<RgbPicture>,
 }
 
-impl GenerationInput {
-    /// What its model is put together from.
+/// The catalogue entries of the models that a recipe names.
+#[derive(Clone, Debug)]
+pub struct ResolvedModels {
+    /// The checkpoint.
+    pub checkpoint: Arc<ModelEntry>,
+    /// Another VAE than the checkpoint's own.
+    pub vae: Option<Arc<ModelEntry>>,
+    /// LoRAs with their strengths, in the recipe's order.
+    pub loras: Vec<(Arc<ModelEntry>, f64)>,
+    /// Textual inversions, in the recipe's order.
+    pub embeddings: Vec<Arc<ModelEntry>>,
+}
+
+impl ResolvedModels {
+    /// A checkpoint with nothing beside it.
     #[must_use]
-    pub fn model(&self) -> ModelSpec {
-        ModelSpec {
-            checkpoint: Arc::clone(&self.checkpoint),
+    pub const fn checkpoint(checkpoint: Arc<ModelEntry>) -> Self {
+        Self {
+            checkpoint,
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
         }
     }
 
+    /// Equal keys stand for equal models.
+    #[must_use]
+    pub fn key(&self) -> ModelKey {
+        ModelKey::checkpoint(&self.checkpoint.name)
+    }
+}
+
+impl ResolvedJob {
     /// The weights this job runs on.
     #[must_use]
     pub fn model_key(&self) -> ModelKey {
-        self.model().key()
+        self.models.key()
     }
 
     /// What its decoded images take: those it brings, and those it will be given. In bytes.
     #[must_use]
     pub fn image_bytes(&self) -> u64 {
-        let bytes = |image: &RgbPicture| image.pixels().len() as u64;
-        let made = u64::from(self.request.image_count).saturating_mul(bytes(&self.init_image));
-        bytes(&self.init_image) + self.mask.as_ref().map_or(0, bytes) + made
+        let brought: u64 = self.images.iter().map(|(_, image)| image.size_bytes()).sum();
+        let made = u64::from(self.recipe.image_count).saturating_mul(self.images.init().size_bytes());
+        brought.saturating_add(made)
     }
 
     /// The latent size, known before the model is loaded.
     #[must_use]
     pub fn latent_size(&self) -> LatentSize {
-        LatentSize::of_image(self.init_image.size())
+        LatentSize::of_image(self.images.init().size())
     }
 }
 
-// By hand, because a request is long and a picture has no useful text.
-impl fmt::Debug for GenerationInput {
+// By hand, because a recipe is long and pixels have no useful text.
+impl fmt::Debug for ResolvedJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GenerationInput")
+        f.debug_struct("ResolvedJob")
             .field("model", &self.model_key())
-            .field("init_image", &self.init_image)
+            .field("images", &self.images)
             .finish_non_exhaustive()
     }
 }
@@ -91,6 +113,15 @@ pub enum PrepareStep<S> {
     Done(Prepared<S>),
 }
 
+/// What `finish` gives back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishedImage {
+    /// The pixels, of the size of the image to start from.
+    pub image: RgbPicture,
+    /// What was found in them.
+    pub findings: Findings,
+}
+
 /// What an executor's loader loads.
 pub type ModelOf<E> = <<E as Executor>::Loader as ModelLoader>::Model;
 
@@ -122,7 +153,7 @@ pub trait Executor: Send + 'static {
     /// When the request does not suit the model.
     fn begin(
         &mut self,
-        input: &GenerationInput,
+        input: &ResolvedJob,
         model: &ModelOf<Self>,
     ) -> Result<Self::Preparation, ExecutorError>;
 
@@ -139,11 +170,11 @@ pub trait Executor: Send + 'static {
     /// When the forward fails or a result is not finite; then no state has changed.
     fn denoise(&mut self, states: &mut [&mut Self::State]) -> Result<(), ExecutorError>;
 
-    /// Decodes an image that has no evaluation left.
+    /// Decodes an image that has no evaluation left, and says what was found in it.
     ///
     /// # Errors
     /// When decoding fails or a result is not finite.
-    fn finish(&mut self, state: Self::State) -> Result<RgbPicture, ExecutorError>;
+    fn finish(&mut self, state: Self::State) -> Result<FinishedImage, ExecutorError>;
 }
 
 /// A cause that several jobs can share.

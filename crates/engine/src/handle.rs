@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 use crate::admission::{ImageBytes, Place};
 use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
-use crate::{BatchPolicy, EngineError, Executor, GenerationInput, ModelLoader as _};
+use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ModelLoader as _};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +163,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// As [`EngineHandle::reserve`], and [`EngineError::Stopped`]. Everything later comes as an event.
-    pub fn generate(&self, id: JobId, input: GenerationInput) -> Result<JobEvents, EngineError> {
+    pub fn generate(&self, id: JobId, input: ResolvedJob) -> Result<JobEvents, EngineError> {
         self.generate_until(id, input, None)
     }
 
@@ -175,7 +175,7 @@ impl EngineHandle {
     pub fn generate_until(
         &self,
         id: JobId,
-        input: GenerationInput,
+        input: ResolvedJob,
         deadline: Option<Instant>,
     ) -> Result<JobEvents, EngineError> {
         let place = self.reserve(input.image_bytes())?;
@@ -190,7 +190,7 @@ impl EngineHandle {
         &self,
         place: Place,
         id: JobId,
-        input: GenerationInput,
+        input: ResolvedJob,
         deadline: Option<Instant>,
     ) -> Result<JobEvents, EngineError> {
         let (events, receiver) = mpsc::unbounded_channel();

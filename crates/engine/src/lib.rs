@@ -29,10 +29,11 @@ pub use batcher::{
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};
 pub use executor::{
-    Executor, ExecutorError, GenerationInput, ModelOf, PrepareStep, Prepared, PreparedImage, SharedCause,
+    Executor, ExecutorError, FinishedImage, ModelOf, PrepareStep, Prepared, PreparedImage, ResolvedJob,
+    ResolvedModels, SharedCause,
 };
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread};
-pub use loader::{LoadError, ModelLoader, ModelSpec};
+pub use loader::{LoadError, ModelLoader};
 pub use pentimento_pipeline::TokenCounter;
 pub use pipeline_executor::{PipelineExecutor, PipelinePreparation, PipelineState};
 pub use pipeline_loader::PipelineLoader;

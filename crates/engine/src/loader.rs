@@ -1,26 +1,6 @@
 //! The seam between deciding that a model is needed and bringing it into memory, which must not hold the device up.
 
-use std::fmt;
-use std::sync::Arc;
-
-use pentimento_catalog::ModelEntry;
-
-use crate::{ExecutorError, ModelKey};
-
-/// What a model is put together from. Another VAE and adapters have their place here.
-#[derive(Clone, Debug)]
-pub struct ModelSpec {
-    /// The checkpoint, resolved in the catalogue.
-    pub checkpoint: Arc<ModelEntry>,
-}
-
-impl ModelSpec {
-    /// Equal keys stand for equal models.
-    #[must_use]
-    pub fn key(&self) -> ModelKey {
-        ModelKey::checkpoint(&self.checkpoint.name)
-    }
-}
+use crate::{ExecutorError, ResolvedModels};
 
 /// Why there is no model.
 #[derive(Clone, Debug)]
@@ -45,14 +25,8 @@ pub trait ModelLoader: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`LoadError`] says.
-    fn load(&self, spec: &ModelSpec) -> Result<Self::Model, LoadError>;
+    fn load(&self, models: &ResolvedModels) -> Result<Self::Model, LoadError>;
 
     /// Names of the models whose weights are in memory, in use or not, for status pages.
     fn resident_models(&self) -> Vec<String>;
-}
-
-impl fmt::Display for ModelSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.key(), f)
-    }
 }

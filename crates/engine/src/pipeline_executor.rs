@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use pentimento_pipeline::{
-    DenoiseState, Mask, PipelineError, PrepareInput, Preparation, StableDiffusion,
+    DenoiseState, PipelineError, PrepareInput, Preparation, StableDiffusion,
 };
-use pentimento_types::{Clock, ErrorKind, HasKind, RgbPicture, SystemClock, Task};
+use pentimento_types::{Clock, ErrorKind, Findings, HasKind, SystemClock};
 
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, ExtraInputs, GenerationInput, LatentSize, PipelineLoader, PrepareStep,
-    Prepared, SharedCause,
+    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, LatentSize, PipelineLoader, PrepareStep,
+    Prepared, ResolvedJob, SharedCause,
 };
 
 /// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.
@@ -40,7 +40,7 @@ impl fmt::Debug for PipelineExecutor {
 
 /// A job whose prompt and image are being encoded, with the model that does it.
 pub struct PipelinePreparation {
-    input: GenerationInput,
+    input: ResolvedJob,
     preparation: Preparation,
     model: Arc<StableDiffusion>,
 }
@@ -98,17 +98,12 @@ impl PipelineExecutor {
     fn start(
         &self,
         model: &StableDiffusion,
-        input: &GenerationInput,
+        input: &ResolvedJob,
     ) -> Result<Preparation, ExecutorError> {
-        let soft_edge = match &input.request.task {
-            Task::Img2Img => 0,
-            Task::Inpaint { soft_edge, .. } => *soft_edge,
-        };
-        let mask = input.mask.as_ref().map(|picture| Mask { picture, soft_edge });
         let begun = model.begin(PrepareInput {
-            request: Arc::clone(&input.request),
-            init: Arc::new(input.init_image.clone()),
-            mask,
+            recipe: Arc::clone(&input.recipe),
+            init: input.images.init().clone(),
+            mask: input.images.mask().cloned(),
             max_prompt_tokens: self.max_prompt_tokens,
         });
         begun.map_err(|error| explain("prepare", error))
@@ -126,7 +121,7 @@ impl Executor for PipelineExecutor {
 
     fn begin(
         &mut self,
-        input: &GenerationInput,
+        input: &ResolvedJob,
         model: &Arc<StableDiffusion>,
     ) -> Result<PipelinePreparation, ExecutorError> {
         Ok(PipelinePreparation {
@@ -175,14 +170,18 @@ impl Executor for PipelineExecutor {
             .map_err(|error| explain("denoise", error))
     }
 
-    fn finish(&mut self, state: PipelineState) -> Result<RgbPicture, ExecutorError> {
+    fn finish(&mut self, state: PipelineState) -> Result<FinishedImage, ExecutorError> {
         let PipelineState { state, model } = state;
-        model.finish(state).map_err(|error| explain("finish", error))
+        let image = model.finish(state).map_err(|error| explain("finish", error))?;
+        Ok(FinishedImage {
+            image,
+            findings: Findings::default(),
+        })
     }
 }
 
 /// All images of a job have one size, one model and one prompt. A job without images is refused by the engine.
-fn batch_key(input: &GenerationInput, state: Option<&DenoiseState>) -> BatchKey {
+fn batch_key(input: &ResolvedJob, state: Option<&DenoiseState>) -> BatchKey {
     let (height, width) = state.map_or((0, 0), DenoiseState::latent_size);
     let narrow = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     BatchKey {

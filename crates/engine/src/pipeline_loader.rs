@@ -15,7 +15,7 @@ use pentimento_pipeline::{
 use pentimento_types::{Clock, ErrorKind, HasKind};
 
 use crate::component_pool::{ComponentPool, NoRoom, Shared};
-use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ModelSpec, SharedCause};
+use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
 
 /// How long the cause of a failed load is the answer, before the files are looked at again.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
@@ -116,15 +116,15 @@ impl PipelineLoader {
         self.memory().failures.insert(model, Failure { error, until });
     }
 
-    fn find_or_read(&self, spec: &ModelSpec) -> Result<StableDiffusion, Fault> {
-        let source = CheckpointSource::open(&spec.checkpoint, &self.0.device)?;
+    fn find_or_read(&self, models: &ResolvedModels) -> Result<StableDiffusion, Fault> {
+        let source = CheckpointSource::open(&models.checkpoint, &self.0.device)?;
         let keys = source.keys()?;
         let components = match self.resident(&keys) {
             Some(components) => components,
             None => self.read_missing(&source, &keys)?,
         };
         let model = source.assemble(components)?;
-        self.memory().models.insert(spec.key(), keys);
+        self.memory().models.insert(models.key(), keys);
         Ok(model)
     }
 
@@ -175,8 +175,8 @@ impl PipelineLoader {
 impl ModelLoader for PipelineLoader {
     type Model = Arc<StableDiffusion>;
 
-    fn load(&self, spec: &ModelSpec) -> Result<Arc<StableDiffusion>, LoadError> {
-        let key = spec.key();
+    fn load(&self, models: &ResolvedModels) -> Result<Arc<StableDiffusion>, LoadError> {
+        let key = models.key();
         if let Some(error) = self.recent_failure(&key) {
             return Err(LoadError::Failed(error));
         }
@@ -186,7 +186,7 @@ impl ModelLoader for PipelineLoader {
             permanent,
             source,
         };
-        match alone_on_this_thread(|| self.find_or_read(spec)) {
+        match alone_on_this_thread(|| self.find_or_read(models)) {
             Ok(model) => Ok(Arc::new(model)),
             Err(Fault::NoRoom { needed, held }) => {
                 let held = held.held_bytes;

@@ -11,11 +11,13 @@ use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pentimento_types::{ErrorKind, RgbPicture};
+use pentimento_types::{ErrorKind, Findings, RgbPicture};
 
 pub use self::loader::{FakeLoader, FakeModel};
 use crate::executor::PreparedImage;
-use crate::{BatchKey, Executor, ExecutorError, ExtraInputs, GenerationInput, PrepareStep, Prepared};
+use crate::{
+    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, PrepareStep, Prepared, ResolvedJob,
+};
 
 /// How an act goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +151,7 @@ impl fmt::Debug for FakeExecutor {
 /// A job between two slices in the fake.
 #[derive(Debug)]
 pub struct FakePreparation {
-    input: GenerationInput,
+    input: ResolvedJob,
     model: FakeModel,
     slices_left: u32,
 }
@@ -159,7 +161,7 @@ pub struct FakePreparation {
 pub struct FakeState {
     /// Held as a real state holds its model.
     _model: FakeModel,
-    input: GenerationInput,
+    input: ResolvedJob,
     key: BatchKey,
     seen: SeenImage,
     torn: bool,
@@ -271,8 +273,8 @@ impl FakeExecutor {
     /// # Panics
     /// Never: the image has the size of the input.
     #[must_use]
-    pub fn image_of(input: &GenerationInput, index: u32) -> RgbPicture {
-        let request = &input.request;
+    pub fn image_of(input: &ResolvedJob, index: u32) -> RgbPicture {
+        let request = &input.recipe;
         let mut hasher = DefaultHasher::new();
         (request.seed.wrapping_add(u64::from(index)), &request.prompt).hash(&mut hasher);
         let tint = if evaluations(input) == 0 {
@@ -280,9 +282,9 @@ impl FakeExecutor {
         } else {
             hasher.finish().to_le_bytes()
         };
-        let pixels = input.init_image.pixels().iter().enumerate();
+        let pixels = input.images.init().pixels().iter().enumerate();
         let pixels = pixels.map(|(at, value)| value ^ tint[at % 3]).collect();
-        RgbPicture::new(input.init_image.size(), pixels).expect("as many bytes as the input has")
+        RgbPicture::new(input.images.init().size(), pixels).expect("as many bytes as the input has")
     }
 }
 
@@ -291,8 +293,8 @@ impl FakeExecutor {
     clippy::cast_sign_loss,
     reason = "steps times strength fits u32"
 )]
-fn evaluations(input: &GenerationInput) -> u32 {
-    let request = &input.request;
+fn evaluations(input: &ResolvedJob) -> u32 {
+    let request = &input.recipe;
     let run = (f64::from(request.steps) * request.strength) as u32;
     if request.strength > 0.0 {
         run.clamp(1, request.steps)
@@ -326,10 +328,10 @@ impl Executor for FakeExecutor {
 
     fn begin(
         &mut self,
-        input: &GenerationInput,
+        input: &ResolvedJob,
         model: &FakeModel,
     ) -> Result<FakePreparation, ExecutorError> {
-        assert_eq!(*model.0, input.checkpoint.name, "the job's own model");
+        assert_eq!(*model.0, input.models.checkpoint.name, "the job's own model");
         Ok(FakePreparation {
             input: input.clone(),
             model: model.clone(),
@@ -346,7 +348,7 @@ impl Executor for FakeExecutor {
             model,
             slices_left,
         } = preparation;
-        let request = &input.request;
+        let request = &input.recipe;
         self.note(SeenAct::Prepare {
             prompt: request.prompt.clone(),
         });
@@ -427,7 +429,7 @@ impl Executor for FakeExecutor {
         Ok(())
     }
 
-    fn finish(&mut self, state: FakeState) -> Result<RgbPicture, ExecutorError> {
+    fn finish(&mut self, state: FakeState) -> Result<FinishedImage, ExecutorError> {
         assert!(!state.torn, "a torn state came back");
         assert_eq!(
             state.seen.evaluation,
@@ -438,8 +440,11 @@ impl Executor for FakeExecutor {
         if let Some(kind) = self.faults.strike(&state.seen.prompt, FaultAt::Finish) {
             return Err(fail(kind, "finish"));
         }
-        let index = state.seen.seed.wrapping_sub(state.input.request.seed);
+        let index = state.seen.seed.wrapping_sub(state.input.recipe.seed);
         let index = u32::try_from(index).expect("seeds count up from the request's");
-        Ok(Self::image_of(&state.input, index))
+        Ok(FinishedImage {
+            image: Self::image_of(&state.input, index),
+            findings: Findings::default(),
+        })
     }
 }

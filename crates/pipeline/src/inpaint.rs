@@ -9,21 +9,12 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use pentimento_schedulers::{NoiseSource, Scheduler, Start};
-use pentimento_types::{GenerationRequest, RgbPicture};
+use pentimento_types::{Recipe, RgbPicture};
 
 use crate::mask::MaskPixels;
 use crate::prepare::{Common, Started, noise_sources};
 use crate::state::DenoiseState;
 use crate::{PipelineError, PrepareInput, StableDiffusion, img2img};
-
-/// What is repainted, and how its edge meets the rest.
-#[derive(Clone, Copy, Debug)]
-pub struct Mask<'a> {
-    /// White is repainted, black is kept, with the threshold at half grey. Stretched to the size of the picture.
-    pub picture: &'a RgbPicture,
-    /// Pixels inside the repainted part over which the new picture fades in; 0 is a hard edge.
-    pub soft_edge: u32,
-}
 
 /// What one picture carries because it is inpainted. One of `channels` and `blend` is there.
 #[derive(Clone, Debug)]
@@ -76,7 +67,8 @@ struct Shared {
 }
 
 impl StableDiffusion {
-    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew.
+    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
+    /// with the threshold at half grey, stretched to the size of the image. `Recipe::soft_edge` says how the edge fades.
     ///
     /// With nothing to repaint no evaluation runs, and the result is the input.
     ///
@@ -84,14 +76,14 @@ impl StableDiffusion {
     /// As [`StableDiffusion::prepare`].
     pub fn prepare_inpaint(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
-        mask: Mask<'_>,
+        mask: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         self.prepare_all(PrepareInput {
-            request: Arc::new(request.clone()),
-            init: Arc::new(init.clone()),
-            mask: Some(mask),
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
+            mask: Some(mask.clone()),
             max_prompt_tokens: usize::MAX,
         })
     }
@@ -105,16 +97,16 @@ impl StableDiffusion {
     /// the request becomes one of strength 0.
     pub(crate) fn repainting(
         &self,
-        request: Arc<GenerationRequest>,
+        request: Arc<Recipe>,
         init: &RgbPicture,
-        mask: Option<Mask<'_>>,
-    ) -> Result<(Arc<GenerationRequest>, Option<Repainting>), PipelineError> {
+        mask: Option<&RgbPicture>,
+    ) -> Result<(Arc<Recipe>, Option<Repainting>), PipelineError> {
         let (pixels, coverage) = match mask {
             None if !self.takes_mask() => return Ok((request, None)),
             None => (MaskPixels::everything(init.size()), None),
             Some(mask) => {
-                let pixels = MaskPixels::new(mask.picture, init.size());
-                let coverage = pixels.coverage(mask.soft_edge);
+                let pixels = MaskPixels::new(mask, init.size());
+                let coverage = pixels.coverage(request.soft_edge);
                 (pixels, Some(coverage.into()))
             }
         };
@@ -138,7 +130,7 @@ impl StableDiffusion {
     /// The states of an inpainting request, from the moments of the image and of the image with its masked part hidden.
     pub(crate) fn masked_states(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         common: Common,
         repainting: Repainting,
         (moments, hidden_moments): (Option<Tensor>, Option<Tensor>),
@@ -176,7 +168,7 @@ impl StableDiffusion {
     /// Draws in diffusers' order: the picture's sample, the start noise, the hidden picture's sample, then the steps.
     fn start_masked(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         shared: &Shared,
         mut noise: NoiseSource,
     ) -> Result<DenoiseState, PipelineError> {

@@ -27,7 +27,6 @@ mod unet_rows;
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
 pub use conditioning::Conditioning;
 pub use error::PipelineError;
-pub use inpaint::Mask;
 pub use loader::CheckpointSource;
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use stable_diffusion::StableDiffusion;

@@ -7,23 +7,23 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use pentimento_models::UNetContext;
-use pentimento_types::{GenerationRequest, RgbPicture};
+use pentimento_types::{Recipe, RgbPicture};
 
 use crate::conditioning::PromptEncoding;
 use crate::inpaint::Repainting;
 use crate::prepare::Common;
 use crate::state::DenoiseState;
-use crate::{Mask, PipelineError, StableDiffusion};
+use crate::{PipelineError, StableDiffusion};
 
 /// What a preparation begins with.
 #[derive(Clone, Debug)]
-pub struct PrepareInput<'a> {
+pub struct PrepareInput {
     /// What is asked.
-    pub request: Arc<GenerationRequest>,
+    pub recipe: Arc<Recipe>,
     /// The image to start from.
-    pub init: Arc<RgbPicture>,
+    pub init: RgbPicture,
     /// Only what it paints white is made anew; None is the whole image.
-    pub mask: Option<Mask<'a>>,
+    pub mask: Option<RgbPicture>,
     /// A prompt of more tokens is refused, whatever it would take.
     pub max_prompt_tokens: usize,
 }
@@ -40,7 +40,7 @@ pub enum PrepareStep {
 /// The work on the states of one request, begun by [`StableDiffusion::begin`].
 #[derive(Debug)]
 pub struct Preparation {
-    request: Arc<GenerationRequest>,
+    request: Arc<Recipe>,
     init: Arc<RgbPicture>,
     /// None where every pixel is changed alike.
     repainting: Option<Repainting>,
@@ -67,19 +67,19 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// [`PipelineError::PromptTooLong`]; or when a configuration does not fit.
-    pub fn begin(&self, input: PrepareInput<'_>) -> Result<Preparation, PipelineError> {
+    pub fn begin(&self, input: PrepareInput) -> Result<Preparation, PipelineError> {
         let PrepareInput {
-            request,
+            recipe: request,
             init,
             mask,
             max_prompt_tokens,
         } = input;
         self.check_prompts(&request, max_prompt_tokens)?;
-        let (request, repainting) = self.repainting(request, &init, mask)?;
+        let (request, repainting) = self.repainting(request, &init, mask.as_ref())?;
         let text = PromptEncoding::new(&self.tokenizer, self.prompts(&request))?;
         Ok(Preparation {
             request,
-            init,
+            init: Arc::new(init),
             repainting,
             text: Text::Encoding(text),
             moments: None,
@@ -166,7 +166,7 @@ impl StableDiffusion {
     }
 
     /// Does all slices.
-    pub(crate) fn prepare_all(&self, input: PrepareInput<'_>) -> Result<Vec<DenoiseState>, PipelineError> {
+    pub(crate) fn prepare_all(&self, input: PrepareInput) -> Result<Vec<DenoiseState>, PipelineError> {
         let mut preparation = self.begin(input)?;
         loop {
             match self.advance(&mut preparation)? {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use pentimento_models::UNetContext;
 use pentimento_schedulers::{NoiseSource, Run, Scheduler, SchedulerPlan, build};
-use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind};
+use pentimento_types::{Recipe, RgbPicture, SchedulerKind};
 
 use crate::conditioning::{Conditioning, PromptEncoding, Prompts};
 use crate::guidance::Guidance;
@@ -39,12 +39,12 @@ impl StableDiffusion {
     /// When the scheduler refuses the run, or a forward fails.
     pub fn prepare(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         self.prepare_all(PrepareInput {
-            request: Arc::new(request.clone()),
-            init: Arc::new(init.clone()),
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
             mask: None,
             max_prompt_tokens: usize::MAX,
         })
@@ -53,7 +53,7 @@ impl StableDiffusion {
     /// The states of image to image, whatever the UNet's inputs.
     pub(crate) fn plain_states(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         common: &Common,
         moments: &Tensor,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
@@ -76,13 +76,13 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When a forward fails.
-    pub fn encode_prompts(&self, request: &GenerationRequest) -> Result<Conditioning, PipelineError> {
+    pub fn encode_prompts(&self, request: &Recipe) -> Result<Conditioning, PipelineError> {
         let mut encoding = PromptEncoding::new(&self.tokenizer, self.prompts(request))?;
         while encoding.advance(&self.text, &self.device)? {}
         encoding.into_conditioning()
     }
 
-    pub(crate) fn prompts<'a>(&self, request: &'a GenerationRequest) -> Prompts<'a> {
+    pub(crate) fn prompts<'a>(&self, request: &'a Recipe) -> Prompts<'a> {
         Prompts {
             positive: &request.prompt,
             negative: self
@@ -93,7 +93,7 @@ impl StableDiffusion {
     }
 
     /// Refuses a prompt of too many tokens, before any of them is encoded.
-    pub(crate) fn check_prompts(&self, request: &GenerationRequest, limit: usize) -> Result<(), PipelineError> {
+    pub(crate) fn check_prompts(&self, request: &Recipe, limit: usize) -> Result<(), PipelineError> {
         let prompts = [("prompt", &request.prompt), ("negative_prompt", &request.negative_prompt)];
         for (field, prompt) in prompts {
             let found = self.tokenizer.tokens(prompt)?.len();
@@ -113,7 +113,7 @@ impl StableDiffusion {
         Ok(self.vae.encode_moments(&x)?)
     }
 
-    pub(crate) fn plan(&self, request: &GenerationRequest) -> Result<SchedulerPlan, PipelineError> {
+    pub(crate) fn plan(&self, request: &Recipe) -> Result<SchedulerPlan, PipelineError> {
         let run = Run {
             steps: request.steps,
             strength: request.strength,
@@ -133,7 +133,7 @@ impl StableDiffusion {
     /// One picture before its first evaluation.
     pub(crate) fn state(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         common: &Common,
         started: Started,
     ) -> Result<DenoiseState, PipelineError> {
@@ -154,11 +154,11 @@ impl StableDiffusion {
 
     /// As diffusers' `do_classifier_free_guidance`: a scale of 1 or less turns it off,
     /// and a UNet with a guidance embedding takes the scale as an input instead.
-    fn is_guided(&self, request: &GenerationRequest) -> bool {
+    fn is_guided(&self, request: &Recipe) -> bool {
         request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none()
     }
 
-    fn guidance(&self, request: &GenerationRequest) -> Result<Guidance, PipelineError> {
+    fn guidance(&self, request: &Recipe) -> Result<Guidance, PipelineError> {
         if let Some(dim) = self.unet.config().time_cond_proj_dim {
             let embedding =
                 pentimento_models::guidance_embedding(request.guidance_scale - 1.0, dim, &self.device)?;
@@ -174,7 +174,7 @@ impl StableDiffusion {
 }
 
 /// The noise of each picture of a request: picture k draws from seed + k.
-pub(crate) fn noise_sources(request: &GenerationRequest) -> impl Iterator<Item = NoiseSource> {
+pub(crate) fn noise_sources(request: &Recipe) -> impl Iterator<Item = NoiseSource> {
     let seed = request.seed;
     (0..u64::from(request.image_count)).map(move |index| NoiseSource::new(seed.wrapping_add(index)))
 }

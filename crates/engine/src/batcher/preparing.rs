@@ -21,8 +21,8 @@ pub(super) struct Preparing {
     slices: u32,
     /// Jobs whose turn has ended before they were ready, in the order of their next.
     others: VecDeque<JobId>,
-    /// Whether the last turn went to a job that had had one before.
-    resumed: bool,
+    /// Whether the last turn went to a job that was, or is now, half-prepared, so that the next is for a new one.
+    prefers_new: bool,
 }
 
 impl Preparing {
@@ -31,6 +31,7 @@ impl Preparing {
         let job = self.current.take()?;
         if self.slices >= policy.slices_per_turn.max(1) {
             self.others.push_back(job);
+            self.prefers_new = true;
             return None;
         }
         self.slices += 1;
@@ -43,12 +44,12 @@ impl Preparing {
         let begin = || Some((if may_begin { begin() } else { None }?, false));
         let others = &mut self.others;
         let mut resume = || Some((others.pop_front()?, true));
-        let (job, resumed) = if self.resumed {
+        let (job, resumed) = if self.prefers_new {
             begin().or_else(resume)?
         } else {
             resume().or_else(begin)?
         };
-        self.resumed = resumed;
+        self.prefers_new = resumed;
         self.slices = 1;
         Some(job)
     }

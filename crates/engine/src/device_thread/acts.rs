@@ -13,7 +13,7 @@ impl<E: Executor> DeviceThread<E> {
         let Some(running) = self.running.get_mut(&job) else {
             return;
         };
-        let expected = running.input.request.image_count;
+        let expected = running.input.recipe.image_count;
         let mut preparation = running.preparation.take();
         let executor = &mut self.executor;
         let result = guarded("prepare", || {
@@ -98,9 +98,9 @@ impl<E: Executor> DeviceThread<E> {
             return;
         };
         let (outcome, error) = match guarded("finish", || self.executor.finish(state)) {
-            Ok(image) => {
+            Ok(finished) => {
                 if let Some(running) = self.running.get_mut(&id.job) {
-                    running.deliver(id.index, image);
+                    running.deliver(id.index, finished);
                 }
                 (Outcome::Finished(id), None)
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Command, DeviceThread};
 use crate::batcher::Outcome;
-use crate::{EngineError, Executor, LoadError, ModelKey, ModelLoader, ModelSpec};
+use crate::{EngineError, Executor, LoadError, ModelKey, ModelLoader, ResolvedModels};
 
 /// How long the end of the engine waits for loads, in looks and the time between them. Who reads from a disk that does
 /// not answer is left behind, and ends with the process.
@@ -52,7 +52,7 @@ impl<L: ModelLoader> Loads<L> {
     }
 
     /// Returns at once.
-    fn start(&mut self, spec: ModelSpec) -> Result<(), EngineError> {
+    fn start(&mut self, models: ResolvedModels) -> Result<(), EngineError> {
         self.threads.retain(|thread| !thread.is_finished());
         let (loader, sender, commands) = (
             Arc::clone(&self.loader),
@@ -60,8 +60,8 @@ impl<L: ModelLoader> Loads<L> {
             self.commands.clone(),
         );
         let run = move || {
-            let model = spec.key();
-            let result = load(loader.as_ref(), &spec);
+            let model = models.key();
+            let result = load(loader.as_ref(), &models);
             drop(loader);
             // A device thread that has ended needs no model.
             let _ = sender.send(Ended { model, result });
@@ -86,13 +86,13 @@ impl<L: ModelLoader> Loads<L> {
 }
 
 /// A panic is the model's fault and nobody else's.
-fn load<L: ModelLoader>(loader: &L, spec: &ModelSpec) -> Result<L::Model, LoadFault> {
-    match panic::catch_unwind(AssertUnwindSafe(|| loader.load(spec))) {
+fn load<L: ModelLoader>(loader: &L, models: &ResolvedModels) -> Result<L::Model, LoadFault> {
+    match panic::catch_unwind(AssertUnwindSafe(|| loader.load(models))) {
         Ok(Ok(model)) => Ok(model),
         Ok(Err(LoadError::Failed(error))) => Err(LoadFault::Failed(error.into())),
         Ok(Err(LoadError::NoRoom(error))) => Err(LoadFault::NoRoom(error.into())),
         Err(_) => {
-            tracing::error!(model = %spec, "loading a model panicked");
+            tracing::error!(model = %models.key(), "loading a model panicked");
             Err(LoadFault::Failed(EngineError::Panicked { act: "load" }))
         }
     }
@@ -101,13 +101,13 @@ fn load<L: ModelLoader>(loader: &L, spec: &ModelSpec) -> Result<L::Model, LoadFa
 impl<E: Executor> DeviceThread<E> {
     pub(super) fn load(&mut self, model: ModelKey) {
         let mut inputs = self.running.values().map(|running| &running.input);
-        let Some(spec) = inputs.find(|input| input.model_key() == model).map(|input| input.model()) else {
+        let Some(models) = inputs.find(|input| input.model_key() == model).map(|input| input.models.clone()) else {
             debug_assert!(false, "the batcher loads models that a job waits for");
             self.report(Outcome::LoadFailed(model), Some(EngineError::Stopped));
             return;
         };
         tracing::debug!(%model, "a model is loaded");
-        if let Err(error) = self.loads.start(spec) {
+        if let Err(error) = self.loads.start(models) {
             self.report(Outcome::LoadFailed(model), Some(error));
         }
     }

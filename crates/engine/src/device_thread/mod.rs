@@ -26,12 +26,12 @@ pub(crate) use self::loads::Loads;
 use self::running::Running;
 use crate::admission::Place;
 use crate::batcher::{AdmitError, Batcher, JobSpec, Plan};
-use crate::{BatchPolicy, EngineError, EngineStatus, Executor, GenerationInput, JobEvent, ModelKey, ModelOf};
+use crate::{BatchPolicy, EngineError, EngineStatus, Executor, ResolvedJob, JobEvent, ModelKey, ModelOf};
 
 /// A job on its way in.
 pub(crate) struct Admission {
     pub(crate) id: JobId,
-    pub(crate) input: GenerationInput,
+    pub(crate) input: ResolvedJob,
     pub(crate) deadline: Option<Instant>,
     pub(crate) events: mpsc::UnboundedSender<JobEvent>,
     pub(crate) place: Place,

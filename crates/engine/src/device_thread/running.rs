@@ -1,12 +1,12 @@
 //! What the device thread keeps of one job: its input, its states and the way to its caller.
 
-use pentimento_types::{JobId, Progress, RgbPicture};
+use pentimento_types::{JobId, Progress};
 use tokio::sync::mpsc;
 
 use crate::admission::Place;
 use crate::batcher::{ImageWork, Outcome};
 use crate::executor::PreparedImage;
-use crate::{GenerationInput, JobEvent, Prepared};
+use crate::{FinishedImage, JobEvent, Prepared, ResolvedJob};
 
 struct Slot<S> {
     /// None before preparation, during a forward, and once finished.
@@ -17,7 +17,7 @@ struct Slot<S> {
 }
 
 pub(super) struct Running<P, S> {
-    pub(super) input: GenerationInput,
+    pub(super) input: ResolvedJob,
     /// Between two slices.
     pub(super) preparation: Option<P>,
     events: mpsc::UnboundedSender<JobEvent>,
@@ -29,7 +29,7 @@ pub(super) struct Running<P, S> {
 
 impl<P, S> Running<P, S> {
     pub(super) const fn new(
-        input: GenerationInput,
+        input: ResolvedJob,
         events: mpsc::UnboundedSender<JobEvent>,
         place: Place,
     ) -> Self {
@@ -116,11 +116,11 @@ impl<P, S> Running<P, S> {
         }
     }
 
-    pub(super) fn deliver(&mut self, index: u32, image: RgbPicture) {
+    pub(super) fn deliver(&mut self, index: u32, finished: FinishedImage) {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.delivered = true;
         }
-        self.send(JobEvent::Image { index, image });
+        self.send(JobEvent::Image { index, finished });
     }
 
     pub(super) fn end(self, event: JobEvent) {

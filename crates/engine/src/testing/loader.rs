@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use pentimento_types::ErrorKind;
 
 use super::{FaultAt, FaultKind, Faults, lock};
-use crate::{ExecutorError, LoadError, ModelLoader, ModelSpec, SharedCause};
+use crate::{ExecutorError, LoadError, ModelLoader, ResolvedModels, SharedCause};
 
 type LoadHook = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -37,8 +37,8 @@ impl fmt::Debug for FakeLoader {
 impl ModelLoader for FakeLoader {
     type Model = FakeModel;
 
-    fn load(&self, spec: &ModelSpec) -> Result<FakeModel, LoadError> {
-        let name = &spec.checkpoint.name;
+    fn load(&self, models: &ResolvedModels) -> Result<FakeModel, LoadError> {
+        let name = &models.checkpoint.name;
         lock(&self.loads).push(name.clone());
         if let Some(hook) = &self.hook {
             hook(name);
