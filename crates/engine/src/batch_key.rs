@@ -1,7 +1,7 @@
-//! What must be equal for two pictures to share one forward.
+//! What must be equal for two images to share one forward.
 //!
 //! Guidance, timestep, noise level, seed, step count, strength and scheduler are deliberately not here: they are
-//! numbers of a row or state of a picture, so requests that differ only in them run together.
+//! numbers of a row or state of an image, so requests that differ only in them run together.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,16 +42,16 @@ pub struct LatentSize {
 }
 
 impl LatentSize {
-    /// Picture pixels per latent pixel and side, in every VAE of Stable Diffusion 1, 2 and XL.
-    pub const PICTURE_PIXELS: u32 = 8;
+    /// Image pixels per latent pixel and side, in every VAE of Stable Diffusion 1, 2 and XL.
+    pub const IMAGE_PIXELS: u32 = 8;
 
-    /// The latent of a picture whose sides are padded to the next multiple of 8.
+    /// The latent of an image whose sides are padded to the next multiple of 8.
     #[must_use]
-    pub const fn of_picture(size: Size) -> Self {
-        let padded = size.padded_to(Self::PICTURE_PIXELS);
+    pub const fn of_image(size: Size) -> Self {
+        let padded = size.padded_to(Self::IMAGE_PIXELS);
         Self {
-            height: padded.height / Self::PICTURE_PIXELS,
-            width: padded.width / Self::PICTURE_PIXELS,
+            height: padded.height / Self::IMAGE_PIXELS,
+            width: padded.width / Self::IMAGE_PIXELS,
         }
     }
 
@@ -65,18 +65,18 @@ impl LatentSize {
 /// Inputs of the UNet beside latent, timestep and text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ExtraInputs {
-    /// Mask and masked picture are concatenated to the latent (nine channels instead of four).
-    pub masked_picture: bool,
+    /// Mask and masked image are concatenated to the latent (nine channels instead of four).
+    pub masked_image: bool,
     /// Image tokens go to the cross-attention beside the text (IP-Adapter).
     pub image_prompt: bool,
 }
 
-/// Two pictures may share a forward when, and only when, their keys are equal.
+/// Two images may share a forward when, and only when, their keys are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BatchKey {
     /// One forward runs through one set of weights.
     pub model: ModelKey,
-    /// Rows are stacked into one tensor (B, C, h, w), and padding a latent would change its picture.
+    /// Rows are stacked into one tensor (B, C, h, w), and padding a latent would change its image.
     pub latent: LatentSize,
     /// Text states are stacked into (B, T, D), and filling up T would change the attention of the shorter prompt.
     pub context_tokens: u32,
@@ -89,8 +89,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_latent_covers_the_padded_picture() {
-        let latent = LatentSize::of_picture(Size {
+    fn a_latent_covers_the_padded_image() {
+        let latent = LatentSize::of_image(Size {
             width: 513,
             height: 8,
         });

@@ -14,6 +14,16 @@ pub enum EngineError {
         /// The policy's `max_jobs`.
         limit: usize,
     },
+    /// The decoded images of the jobs inside leave too little room for this job's.
+    #[error("the images of the jobs inside take {used} bytes of {limit}, and {needed} more are needed")]
+    ImagesFull {
+        /// What this job needs.
+        needed: u64,
+        /// What the others take.
+        used: u64,
+        /// The policy's `max_image_bytes`.
+        limit: u64,
+    },
     /// A job with this id is already inside.
     #[error("the job is already running")]
     Duplicate,
@@ -29,33 +39,44 @@ pub enum EngineError {
     /// An act panicked while the job was alone in it. The panic's text is in the log only.
     #[error("a fault in the engine ended the job")]
     Panicked {
-        /// What was tried: `prepare`, `denoise` or `finish`.
+        /// What was tried: `load`, `prepare`, `denoise` or `finish`.
         act: &'static str,
     },
-    /// The executor answered for a wrong number of pictures, which is a fault of ours.
-    #[error("{found} pictures were prepared instead of {expected}")]
-    PictureCount {
+    /// The executor answered for a wrong number of images, which is a fault of ours.
+    #[error("{found} images were prepared instead of {expected}")]
+    ImageCount {
         /// The request's `image_count`.
         expected: u32,
-        /// Pictures prepared.
+        /// Images prepared.
         found: usize,
     },
-    /// The device thread could not be started.
-    #[error("the device thread could not be started")]
+    /// The operating system gave no thread.
+    #[error("a thread could not be started")]
     Spawn(#[source] std::sync::Arc<std::io::Error>),
     /// The executor failed.
     #[error("the executor failed")]
     Executor(#[from] ExecutorError),
 }
 
+impl EngineError {
+    /// Whether the same job fails in the same way however often it is tried, whatever the kind says.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        match self {
+            Self::Executor(error) => error.is_permanent(),
+            _ => false,
+        }
+    }
+}
+
 impl HasKind for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Overloaded { .. } => ErrorKind::Overloaded,
+            Self::Overloaded { .. } | Self::ImagesFull { .. } => ErrorKind::Overloaded,
             Self::Duplicate => ErrorKind::Conflict,
             Self::ShuttingDown | Self::Stopped | Self::Spawn(_) => ErrorKind::Unavailable,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
-            Self::Panicked { .. } | Self::PictureCount { .. } => ErrorKind::Internal,
+            Self::Panicked { .. } | Self::ImageCount { .. } => ErrorKind::Internal,
             Self::Executor(error) => error.kind(),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pentimento_catalog::ModelEntry;
 use pentimento_types::{ErrorKind, Findings, HasKind, Inputs, Recipe, RgbPicture};
 
-use crate::{BatchKey, LatentSize, ModelKey};
+use crate::{BatchKey, LatentSize, ModelKey, ModelLoader};
 
 /// Everything that the images of a job are made from, with every name resolved and every input decoded.
 #[derive(Clone)]
@@ -44,19 +44,33 @@ impl ResolvedModels {
             embeddings: Vec::new(),
         }
     }
+
+    /// Equal keys stand for equal models.
+    #[must_use]
+    pub fn key(&self) -> ModelKey {
+        ModelKey::checkpoint(&self.checkpoint.name)
+    }
 }
 
 impl ResolvedJob {
     /// The weights this job runs on.
     #[must_use]
     pub fn model_key(&self) -> ModelKey {
-        ModelKey::checkpoint(&self.models.checkpoint.name)
+        self.models.key()
+    }
+
+    /// What its decoded images take: those it brings, and those it will be given. In bytes.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        let brought: u64 = self.images.iter().map(|(_, image)| image.size_bytes()).sum();
+        let made = u64::from(self.recipe.image_count).saturating_mul(self.images.init().size_bytes());
+        brought.saturating_add(made)
     }
 
     /// The latent size, known before the model is loaded.
     #[must_use]
     pub fn latent_size(&self) -> LatentSize {
-        LatentSize::of_picture(self.images.init().size())
+        LatentSize::of_image(self.images.init().size())
     }
 }
 
@@ -70,24 +84,33 @@ impl fmt::Debug for ResolvedJob {
     }
 }
 
-/// What `prepare` gives back: one state per picture, in the order of their index.
+/// What a preparation gives: one state per image, in the order of their index.
 #[derive(Clone, Debug)]
 pub struct Prepared<S> {
-    /// What all these pictures have in common with those they may run with.
+    /// What all these images have in common with those they may run with.
     pub key: BatchKey,
-    /// `image_count` pictures.
-    pub pictures: Vec<PreparedPicture<S>>,
+    /// `image_count` images.
+    pub images: Vec<PreparedImage<S>>,
 }
 
-/// One picture, ready for its first evaluation.
+/// One image, ready for its first evaluation.
 #[derive(Clone, Debug)]
-pub struct PreparedPicture<S> {
+pub struct PreparedImage<S> {
     /// The executor's own state.
     pub state: S,
     /// Evaluations until it is finished; 0 for strength 0.
     pub evaluations: u32,
     /// Rows it brings to a forward: 2 when guided, else 1.
     pub rows: u32,
+}
+
+/// How far a preparation is after a slice.
+#[derive(Clone, Debug)]
+pub enum PrepareStep<S> {
+    /// There are more slices.
+    Continue,
+    /// That was the last one.
+    Done(Prepared<S>),
 }
 
 /// What `finish` gives back.
@@ -99,26 +122,47 @@ pub struct FinishedImage {
     pub findings: Findings,
 }
 
-/// Runs the three acts of a job on the device. Owned and called by one thread.
+/// What an executor's loader loads.
+pub type ModelOf<E> = <<E as Executor>::Loader as ModelLoader>::Model;
+
+/// Runs the three acts of a job on the device. Owned and called by one thread; only its loader works beside it.
 ///
 /// # Contract
-/// * A picture depends on its input only, never on what shares its forwards.
+/// * An image depends on its input only, never on what shares its forwards.
+/// * A slice of a preparation takes no longer than an evaluation of the same size, whatever the prompt is.
 /// * `denoise` is all or nothing: it runs exactly one evaluation of every state, or returns an error and leaves every
-///   state as it was, so that the batcher may try again with fewer pictures.
-/// * A panic may leave the states of that call torn; the engine throws them away and prepares their jobs anew. It must
-///   not leave the executor itself torn.
-/// * A result that is not finite is an error, never a picture.
-/// * Dropping a state frees all that it holds.
+///   state as it was, so that the batcher may try again with fewer images.
+/// * A panic may leave the preparation or the states of that call torn; the engine throws them away and prepares their
+///   jobs anew. It must not leave the executor itself torn.
+/// * A result that is not finite is an error, never an image.
+/// * Preparations and states hold their model; dropping them frees all that they hold.
 pub trait Executor: Send + 'static {
-    /// What one picture carries from evaluation to evaluation.
+    /// Brings models into memory beside the acts.
+    type Loader: ModelLoader;
+    /// A job whose preparation is under way.
+    type Preparation: Send;
+    /// What one image carries from evaluation to evaluation.
     type State: Send;
 
-    /// Encodes prompt and picture, chooses the start of the schedule and draws the noise, for all pictures of a job.
-    /// Loads the model when it is not resident.
+    /// The loader. Asked for once.
+    fn loader(&self) -> Self::Loader;
+
+    /// Begins to prepare all images of a job on its model, which is quick: prompt and image are encoded in the slices.
     ///
     /// # Errors
-    /// When the model cannot be loaded, the request does not suit it, or the device fails.
-    fn prepare(&mut self, input: &ResolvedJob) -> Result<Prepared<Self::State>, ExecutorError>;
+    /// When the request does not suit the model.
+    fn begin(
+        &mut self,
+        input: &ResolvedJob,
+        model: &ModelOf<Self>,
+    ) -> Result<Self::Preparation, ExecutorError>;
+
+    /// Does the next slice: a part of the prompt, the image, or the start of the schedule with its noise.
+    ///
+    /// # Errors
+    /// When the request does not suit the model, or the device fails; the preparation is then of no use any more.
+    fn advance(&mut self, preparation: &mut Self::Preparation)
+    -> Result<PrepareStep<Self::State>, ExecutorError>;
 
     /// Runs exactly one evaluation of every state. There is at least one, and all have one [`BatchKey`].
     ///
@@ -131,15 +175,10 @@ pub trait Executor: Send + 'static {
     /// # Errors
     /// When decoding fails or a result is not finite.
     fn finish(&mut self, state: Self::State) -> Result<FinishedImage, ExecutorError>;
-
-    /// Names of the models whose weights are in memory, for status pages.
-    fn resident_models(&self) -> Vec<String> {
-        Vec::new()
-    }
 }
 
 /// A cause that several jobs can share.
-pub type SharedSource = Arc<dyn Error + Send + Sync>;
+pub type SharedCause = Arc<dyn Error + Send + Sync>;
 
 /// Why an executor could not do what it was told. Clones share their cause, since one fault can end many jobs.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -151,9 +190,11 @@ pub enum ExecutorError {
         model: String,
         /// What the cause says of itself.
         kind: ErrorKind,
+        /// Whether it can never be loaded until somebody changes its files, so that trying again is of no use.
+        permanent: bool,
         /// The cause.
         #[source]
-        source: SharedSource,
+        source: SharedCause,
     },
     /// The device has too little memory. The same states may fit when fewer run together.
     #[error("the device has too little memory to {act}")]
@@ -162,14 +203,14 @@ pub enum ExecutorError {
         act: &'static str,
         /// The cause.
         #[source]
-        source: SharedSource,
+        source: SharedCause,
     },
     /// Nothing will run on the device any more; the process must be started anew.
     #[error("the device is lost")]
     DeviceLost {
         /// The cause.
         #[source]
-        source: SharedSource,
+        source: SharedCause,
     },
     /// Everything else.
     #[error("could not {act} the picture")]
@@ -180,8 +221,16 @@ pub enum ExecutorError {
         kind: ErrorKind,
         /// The cause.
         #[source]
-        source: SharedSource,
+        source: SharedCause,
     },
+}
+
+impl ExecutorError {
+    /// Whether the same job fails in the same way however often it is tried, whatever the kind says.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        matches!(self, Self::ModelLoad { permanent: true, .. })
+    }
 }
 
 impl HasKind for ExecutorError {

@@ -8,19 +8,24 @@ use std::time::{Duration, Instant};
 use pentimento_types::{Clock, JobId};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 
-use crate::device_thread::{Admission, Command, DeviceThread};
+use crate::admission::{ImageBytes, Place};
+use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
-use crate::{BatchPolicy, EngineError, Executor, ResolvedJob};
+use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ModelLoader as _};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineStatus {
-    /// Models whose weights are in memory.
+    /// Models whose weights are in memory, in use or not.
     pub resident_models: Vec<String>,
     /// Jobs inside, prepared or not.
     pub jobs: usize,
-    /// Jobs that are not prepared yet.
+    /// Jobs whose preparation has not begun.
     pub jobs_waiting: usize,
+    /// Those of them whose model is being loaded.
+    pub jobs_loading: usize,
+    /// What the decoded images of the jobs inside take, in bytes.
+    pub image_bytes: u64,
     /// Rows that have evaluations before them.
     pub rows: u32,
     /// The policy's `max_jobs`.
@@ -44,24 +49,29 @@ impl Engine {
         clock: Arc<dyn Clock>,
     ) -> Result<(EngineHandle, EngineThread), EngineError> {
         let (commands, inbox) = std_mpsc::channel();
+        let loader = executor.loader();
         let status = EngineStatus {
-            resident_models: executor.resident_models(),
+            resident_models: loader.resident_models(),
             jobs: 0,
             jobs_waiting: 0,
+            jobs_loading: 0,
+            image_bytes: 0,
             rows: 0,
             max_jobs: policy.max_jobs,
             healthy: true,
         };
         let (status_writer, status) = watch::channel(status);
-        let thread = DeviceThread::new(executor, policy, Arc::clone(&clock), inbox, status_writer);
+        let loads = Loads::new(loader, commands.clone());
+        let thread = DeviceThread::new((executor, loads), policy, Arc::clone(&clock), inbox, status_writer);
         let join = thread::Builder::new()
             .name("pentimento-device".to_owned())
             .spawn(move || thread.run())
             .map_err(|error| EngineError::Spawn(Arc::new(error)))?;
         let door = Arc::new(Semaphore::new(policy.max_jobs));
         let handle = EngineHandle {
-            commands,
+            commands: Arc::new(Commands(commands)),
             door,
+            images: ImageBytes::new(policy.max_image_bytes),
             max_jobs: policy.max_jobs,
             status,
             clock,
@@ -92,11 +102,30 @@ impl EngineThread {
     }
 }
 
+/// What all handles share. The device thread is told when the last one goes; it cannot see that on its channel, on which
+/// its own loads report, too.
+struct Commands(std_mpsc::Sender<Command>);
+
+impl Commands {
+    /// Err when the thread has ended.
+    fn send(&self, command: Command) -> Result<(), EngineError> {
+        self.0.send(command).map_err(|_| EngineError::Stopped)
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        // A thread that has ended needs no word.
+        let _ = self.send(Command::HandlesGone);
+    }
+}
+
 /// The door to the device thread. Cheap to clone.
 #[derive(Clone)]
 pub struct EngineHandle {
-    commands: std_mpsc::Sender<Command>,
+    commands: Arc<Commands>,
     door: Arc<Semaphore>,
+    images: ImageBytes,
     max_jobs: usize,
     status: watch::Receiver<EngineStatus>,
     clock: Arc<dyn Clock>,
@@ -111,11 +140,29 @@ impl fmt::Debug for EngineHandle {
 }
 
 impl EngineHandle {
-    /// Hands a job to the device thread.
+    /// Takes a place for a job whose decoded images will take this many bytes, before they are decoded.
     ///
     /// # Errors
-    /// [`EngineError::Overloaded`] when the engine is full, [`EngineError::ShuttingDown`] and [`EngineError::Stopped`]
-    /// when it takes nothing any more. Everything later comes as an event.
+    /// [`EngineError::Overloaded`] and [`EngineError::ImagesFull`] when there is no room now,
+    /// [`EngineError::ShuttingDown`] when there will not be any more.
+    pub fn reserve(&self, image_bytes: u64) -> Result<Place, EngineError> {
+        let permit = Arc::clone(&self.door)
+            .try_acquire_owned()
+            .map_err(|error| match error {
+                TryAcquireError::NoPermits => EngineError::Overloaded { limit: self.max_jobs },
+                TryAcquireError::Closed => EngineError::ShuttingDown,
+            })?;
+        let images = self.images.take(image_bytes)?;
+        Ok(Place {
+            _permit: permit,
+            _images: images,
+        })
+    }
+
+    /// Hands a job to the device thread, in a place that it gets now.
+    ///
+    /// # Errors
+    /// As [`EngineHandle::reserve`], and [`EngineError::Stopped`]. Everything later comes as an event.
     pub fn generate(&self, id: JobId, input: ResolvedJob) -> Result<JobEvents, EngineError> {
         self.generate_until(id, input, None)
     }
@@ -131,23 +178,30 @@ impl EngineHandle {
         input: ResolvedJob,
         deadline: Option<Instant>,
     ) -> Result<JobEvents, EngineError> {
-        let permit = Arc::clone(&self.door)
-            .try_acquire_owned()
-            .map_err(|error| match error {
-                TryAcquireError::NoPermits => EngineError::Overloaded { limit: self.max_jobs },
-                TryAcquireError::Closed => EngineError::ShuttingDown,
-            })?;
+        let place = self.reserve(input.image_bytes())?;
+        self.generate_in(place, id, input, deadline)
+    }
+
+    /// As [`EngineHandle::generate_until`], in a place that was taken before.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] when the engine takes nothing any more.
+    pub fn generate_in(
+        &self,
+        place: Place,
+        id: JobId,
+        input: ResolvedJob,
+        deadline: Option<Instant>,
+    ) -> Result<JobEvents, EngineError> {
         let (events, receiver) = mpsc::unbounded_channel();
         let admission = Admission {
             id,
             input,
             deadline,
             events,
-            permit,
+            place,
         };
-        self.commands
-            .send(Command::Admit(Box::new(admission)))
-            .map_err(|_| EngineError::Stopped)?;
+        self.commands.send(Command::Admit(Box::new(admission)))?;
         Ok(JobEvents::new(id, receiver))
     }
 
@@ -164,6 +218,7 @@ impl EngineHandle {
         let mut status = self.status.borrow().clone();
         // The door knows better than the last tick.
         status.jobs = self.max_jobs.saturating_sub(self.door.available_permits());
+        status.image_bytes = self.images.used();
         status.healthy &= self.status.has_changed().is_ok();
         status
     }

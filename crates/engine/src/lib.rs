@@ -1,34 +1,40 @@
 //! Admission, step-level batching and the one thread that owns the device.
 //!
-//! The unit of work is one UNet evaluation of one picture.
+//! The unit of work is one UNet evaluation of one image.
 //! [`Batcher`] decides what runs next and is a function of its inputs; [`Executor`] does it; [`EngineHandle`] is the
 //! door for async code.
 //! No tensor type appears in a public item of this crate.
 
+mod admission;
 mod batch_key;
 mod batcher;
+mod component_pool;
 mod device_thread;
 mod error;
 mod event;
 mod executor;
 mod handle;
-mod model_pool;
+mod loader;
 mod pipeline_executor;
+mod pipeline_loader;
 mod policy;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use admission::Place;
 pub use batch_key::{BatchKey, ExtraInputs, LatentSize, ModelKey};
 pub use batcher::{
-    AdmitError, Batcher, DenoiseFault, JobSpec, Outcome, PictureId, PictureWork, Plan, Verdict,
+    AdmitError, Batcher, DenoiseFault, ImageId, ImageWork, JobSpec, Outcome, Plan, Verdict,
 };
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};
 pub use executor::{
-    Executor, ExecutorError, FinishedImage, Prepared, PreparedPicture, ResolvedJob, ResolvedModels,
-    SharedSource,
+    Executor, ExecutorError, FinishedImage, ModelOf, PrepareStep, Prepared, PreparedImage, ResolvedJob,
+    ResolvedModels, SharedCause,
 };
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread};
-pub use model_pool::{ModelPool, PoolError};
-pub use pipeline_executor::{PipelineExecutor, PipelineState};
+pub use loader::{LoadError, ModelLoader};
+pub use pentimento_pipeline::TokenCounter;
+pub use pipeline_executor::{PipelineExecutor, PipelinePreparation, PipelineState};
+pub use pipeline_loader::PipelineLoader;
 pub use policy::BatchPolicy;

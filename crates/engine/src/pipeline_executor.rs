@@ -1,43 +1,59 @@
-//! The real device: [`pentimento_pipeline`]'s three acts behind the [`Executor`] seam, with the models they run on.
+//! The real device: [`pentimento_pipeline`]'s three acts behind the [`Executor`] seam.
 //!
-//! A state holds its model, so a model leaves memory only when none of its pictures is left.
+//! Preparations and states hold their model, so a model leaves memory only when none of its images is left.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use candle_core::Device;
-use pentimento_pipeline::{DenoiseState, PipelineError, StableDiffusion};
+use pentimento_pipeline::{
+    DenoiseState, PipelineError, PrepareInput, Preparation, StableDiffusion,
+};
 use pentimento_types::{Clock, ErrorKind, Findings, HasKind, SystemClock};
 
-use crate::executor::PreparedPicture;
+use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, LatentSize, ModelKey, ModelPool,
-    PoolError, Prepared, ResolvedJob, SharedSource,
+    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, LatentSize, PipelineLoader, PrepareStep,
+    Prepared, ResolvedJob, SharedCause,
 };
 
-/// How long the cause of a failed load is the answer, before the files are looked at again.
-const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
-
-/// The error is boxed since it is large and rare.
-type Pool = ModelPool<ModelKey, StableDiffusion, Box<PipelineError>>;
+/// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.
+const MODEL_MEMORY: u64 = 8 << 30;
+/// Tokens of a prompt where nothing else is said: 32 chunks of what the text encoder takes at once.
+const MAX_PROMPT_TOKENS: usize = 75 * 32;
 
 /// Runs Stable Diffusion.
 pub struct PipelineExecutor {
     device: Device,
-    pool: Pool,
+    loader: PipelineLoader,
     clock: Arc<dyn Clock>,
+    max_prompt_tokens: usize,
 }
 
 impl fmt::Debug for PipelineExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipelineExecutor")
-            .field("pool", &self.pool)
+            .field("loader", &self.loader)
             .finish_non_exhaustive()
     }
 }
 
-/// One picture between two evaluations, with the model it runs on.
+/// A job whose prompt and image are being encoded, with the model that does it.
+pub struct PipelinePreparation {
+    input: ResolvedJob,
+    preparation: Preparation,
+    model: Arc<StableDiffusion>,
+}
+
+impl fmt::Debug for PipelinePreparation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelinePreparation")
+            .field("input", &self.input)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One image between two evaluations, with the model it runs on.
 pub struct PipelineState {
     state: DenoiseState,
     model: Arc<StableDiffusion>,
@@ -52,62 +68,86 @@ impl fmt::Debug for PipelineState {
 }
 
 impl PipelineExecutor {
-    /// Computes on the CPU, with one model in memory at a time.
+    /// Computes on the CPU.
     #[must_use]
     pub fn cpu() -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         Self {
             device: Device::Cpu,
-            pool: Pool::new(1, FAILURE_LIFETIME),
-            clock: Arc::new(SystemClock),
+            loader: PipelineLoader::new(Device::Cpu, MODEL_MEMORY, Arc::clone(&clock)),
+            clock,
+            max_prompt_tokens: MAX_PROMPT_TOKENS,
         }
     }
 
-    /// Keeps up to this many models in memory; at least the policy's `max_models` are needed.
+    /// Keeps up to this many bytes of weights in memory. What jobs use stays beyond it, and a model that is larger is
+    /// loaded once no other is in use.
     #[must_use]
-    pub fn with_resident_models(mut self, count: usize) -> Self {
-        self.pool = Pool::new(count, FAILURE_LIFETIME);
+    pub fn with_model_memory(mut self, bytes: u64) -> Self {
+        self.loader = PipelineLoader::new(self.device.clone(), bytes, Arc::clone(&self.clock));
         self
     }
 
-    fn model(&mut self, input: &ResolvedJob) -> Result<Arc<StableDiffusion>, ExecutorError> {
-        let (device, checkpoint) = (&self.device, &input.models.checkpoint);
-        let load = || StableDiffusion::load(checkpoint, device).map_err(Box::new);
-        self.pool
-            .get(&input.model_key(), self.clock.now(), load)
-            .map_err(|error| {
-                let kind = match &error {
-                    PoolError::Load(cause) => cause.kind(),
-                    PoolError::Full(_) => ErrorKind::Overloaded,
-                };
-                let source: SharedSource = match error {
-                    PoolError::Load(cause) => cause,
-                    PoolError::Full(_) => Arc::new(error),
-                };
-                ExecutorError::ModelLoad {
-                    model: checkpoint.name.clone(),
-                    kind,
-                    source,
-                }
-            })
+    /// Refuses prompts of more tokens than this.
+    #[must_use]
+    pub const fn with_max_prompt_tokens(mut self, tokens: usize) -> Self {
+        self.max_prompt_tokens = tokens;
+        self
+    }
+
+    fn start(
+        &self,
+        model: &StableDiffusion,
+        input: &ResolvedJob,
+    ) -> Result<Preparation, ExecutorError> {
+        let begun = model.begin(PrepareInput {
+            recipe: Arc::clone(&input.recipe),
+            init: input.images.init().clone(),
+            mask: input.images.mask().cloned(),
+            max_prompt_tokens: self.max_prompt_tokens,
+        });
+        begun.map_err(|error| explain("prepare", error))
     }
 }
 
 impl Executor for PipelineExecutor {
+    type Loader = PipelineLoader;
+    type Preparation = PipelinePreparation;
     type State = PipelineState;
 
-    fn prepare(&mut self, input: &ResolvedJob) -> Result<Prepared<PipelineState>, ExecutorError> {
-        let model = self.model(input)?;
-        let mut states = start(&model, input);
-        let full = states
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::OutOfDeviceMemory);
-        // Models that nobody uses may be what fills the device.
-        if full && self.pool.evict_idle() > 0 {
-            states = start(&model, input);
-        }
-        let states = states.map_err(|error| explain("prepare", *error))?;
-        let key = batch_key(input, states.first());
-        let pictures = states.into_iter().map(|state| PreparedPicture {
+    fn loader(&self) -> PipelineLoader {
+        self.loader.clone()
+    }
+
+    fn begin(
+        &mut self,
+        input: &ResolvedJob,
+        model: &Arc<StableDiffusion>,
+    ) -> Result<PipelinePreparation, ExecutorError> {
+        Ok(PipelinePreparation {
+            input: input.clone(),
+            preparation: self.start(model, input)?,
+            model: Arc::clone(model),
+        })
+    }
+
+    fn advance(
+        &mut self,
+        preparation: &mut PipelinePreparation,
+    ) -> Result<PrepareStep<PipelineState>, ExecutorError> {
+        let model = Arc::clone(&preparation.model);
+        let states = match model.advance(&mut preparation.preparation) {
+            Ok(pentimento_pipeline::PrepareStep::Continue) => return Ok(PrepareStep::Continue),
+            Ok(pentimento_pipeline::PrepareStep::Done(states)) => states,
+            // Models that nobody uses may be what fills the device.
+            Err(error) if error.kind() == ErrorKind::OutOfDeviceMemory && self.loader.evict_idle() > 0 => {
+                preparation.preparation = self.start(&model, &preparation.input)?;
+                return Ok(PrepareStep::Continue);
+            }
+            Err(error) => return Err(explain("prepare", error)),
+        };
+        let key = batch_key(&preparation.input, states.first());
+        let images = states.into_iter().map(|state| PreparedImage {
             evaluations: state.evaluations_left(),
             rows: state.rows(),
             state: PipelineState {
@@ -115,10 +155,8 @@ impl Executor for PipelineExecutor {
                 model: Arc::clone(&model),
             },
         });
-        Ok(Prepared {
-            pictures: pictures.collect(),
-            key,
-        })
+        let images = images.collect();
+        Ok(PrepareStep::Done(Prepared { key, images }))
     }
 
     fn denoise(&mut self, states: &mut [&mut PipelineState]) -> Result<(), ExecutorError> {
@@ -126,7 +164,7 @@ impl Executor for PipelineExecutor {
             return Ok(());
         };
         let model = Arc::clone(&first.model);
-        let mut rows: Vec<&mut DenoiseState> = states.iter_mut().map(|picture| &mut picture.state).collect();
+        let mut rows: Vec<&mut DenoiseState> = states.iter_mut().map(|image| &mut image.state).collect();
         model
             .denoise(&mut rows)
             .map_err(|error| explain("denoise", error))
@@ -140,27 +178,9 @@ impl Executor for PipelineExecutor {
             findings: Findings::default(),
         })
     }
-
-    fn resident_models(&self) -> Vec<String> {
-        self.pool
-            .resident()
-            .iter()
-            .map(|key| key.as_str().to_owned())
-            .collect()
-    }
 }
 
-/// The whole picture or the part that a mask shows. The error is boxed since it is large and rare.
-fn start(model: &StableDiffusion, input: &ResolvedJob) -> Result<Vec<DenoiseState>, Box<PipelineError>> {
-    let (recipe, init) = (&input.recipe, input.images.init());
-    let states = match input.images.mask() {
-        None => model.prepare(recipe, init),
-        Some(mask) => model.prepare_inpaint(recipe, init, mask),
-    };
-    states.map_err(Box::new)
-}
-
-/// All pictures of a job have one size, one model and one prompt. A job without pictures is refused by the engine.
+/// All images of a job have one size, one model and one prompt. A job without images is refused by the engine.
 fn batch_key(input: &ResolvedJob, state: Option<&DenoiseState>) -> BatchKey {
     let (height, width) = state.map_or((0, 0), DenoiseState::latent_size);
     let narrow = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
@@ -177,7 +197,7 @@ fn batch_key(input: &ResolvedJob, state: Option<&DenoiseState>) -> BatchKey {
 
 fn explain(act: &'static str, error: PipelineError) -> ExecutorError {
     let kind = error.kind();
-    let source: SharedSource = Arc::new(error);
+    let source: SharedCause = Arc::new(error);
     if kind == ErrorKind::OutOfDeviceMemory {
         ExecutorError::OutOfDeviceMemory { act, source }
     } else {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::LatentSize;
 
-/// Limits of the engine. Costs are counted in latent pixels times rows: one row of a 512x512 picture is 4096.
+/// Limits of the engine. Costs are counted in latent pixels times rows: one row of a 512x512 image is 4096.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchPolicy {
-    /// Rows of one forward. A single picture runs even when it has more.
+    /// Rows of one forward. A single image runs even when it has more.
     pub max_rows: u32,
-    /// Cost of one forward, which bounds how long a new picture waits for the one that is running.
-    /// A single picture runs even when it costs more. Also what a batch key may use up in one turn.
+    /// Cost of one forward, which bounds how long a new image waits for the one that is running.
+    /// A single image runs even when it costs more. Also what a batch key may use up in one turn.
     pub compute_budget: u64,
     /// Forwards of one batch key in one turn, however cheap they are; bounds the wait of the others in ticks.
     pub max_ticks_per_turn: u32,
@@ -18,11 +18,16 @@ pub struct BatchPolicy {
     pub age_bound: Duration,
     /// Jobs between admission and their end; one more is refused at the door.
     pub max_jobs: usize,
+    /// What the decoded images of all jobs inside may take, in bytes: those that they bring and those that are made. A job
+    /// that needs more is taken when no other is inside.
+    pub max_image_bytes: u64,
     /// Prepared rows of one model and size beyond which no further job of them is prepared, to bound the memory of
     /// states. A job that has waited for the age bound is prepared regardless, so it never waits for a long job's end.
     pub prepare_ahead_rows: u32,
-    /// Models with a prepared picture at the same time. At most the number that the model pool can hold.
+    /// Models in use at the same time, those that are being loaded included. The memory for them is another bound.
     pub max_models: usize,
+    /// Slices of a job's preparation that are done in one turn. An ordinary job needs about six.
+    pub slices_per_turn: u32,
     /// How long a batch key keeps the smaller forward that it got when the device ran out of memory.
     pub memory_cap_lifetime: Duration,
 }
@@ -37,20 +42,21 @@ impl BatchPolicy {
             max_ticks_per_turn: 8,
             age_bound: Duration::from_secs(10),
             max_jobs: 128,
+            max_image_bytes: 1 << 30,
             prepare_ahead_rows: 256,
-            max_models: 2,
+            max_models: 4,
+            slices_per_turn: 8,
             memory_cap_lifetime: Duration::from_secs(600),
         }
     }
 
-    /// For a CPU, whose time grows with the rows: company of full-size pictures is kept small, so that it costs a short
-    /// job little; small pictures still fill a forward.
+    /// For a CPU, whose time grows with the rows: forwards of full-size images are kept small, so that sharing costs a short
+    /// job little; small images still fill a forward.
     #[must_use]
     pub const fn cpu() -> Self {
         Self {
             compute_budget: 4 * 64 * 64,
             age_bound: Duration::from_secs(60),
-            max_models: 1,
             ..Self::gpu()
         }
     }

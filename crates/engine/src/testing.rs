@@ -1,17 +1,23 @@
 //! A device without networks, for tests of everything above the executor.
 //!
-//! A picture is made from its request alone (the input, tinted by seed and prompt), evaluations follow steps and
-//! strength as in the real pipeline, and acts can be told to fail. Nothing here waits.
+//! An image is made from its request alone (the input, tinted by seed and prompt), evaluations follow steps and
+//! strength as in the real pipeline, and acts and loads can be told to fail. Nothing here waits by itself.
+
+mod loader;
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pentimento_types::{ErrorKind, Findings, RgbPicture};
 
-use crate::executor::PreparedPicture;
-use crate::{BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, Prepared, ResolvedJob};
+pub use self::loader::{FakeLoader, FakeModel};
+use crate::executor::PreparedImage;
+use crate::{
+    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, PrepareStep, Prepared, ResolvedJob,
+};
 
 /// How an act goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +35,11 @@ pub enum FaultKind {
 /// In which act a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultAt {
-    /// In `prepare`.
+    /// In loading the model whose name has the fault's word in it.
+    Load,
+    /// In the first slice of the preparation.
     Prepare,
-    /// In the evaluation with this number, from 0, of any of the job's pictures.
+    /// In the evaluation with this number, from 0, of any of the job's images.
     Evaluation(u32),
     /// In `finish`.
     Finish,
@@ -72,12 +80,12 @@ impl Fault {
     }
 }
 
-/// One picture in one act, as the fake saw it.
+/// One image in one act, as the fake saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeenPicture {
+pub struct SeenImage {
     /// The request's prompt.
     pub prompt: String,
-    /// The picture's own seed.
+    /// The image's own seed.
     pub seed: u64,
     /// Evaluations it had behind it.
     pub evaluation: u32,
@@ -88,20 +96,20 @@ pub struct SeenPicture {
 /// One call of the executor, recorded before it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeenAct {
-    /// `prepare` of the job with this prompt.
+    /// A slice of the preparation of the job with this prompt.
     Prepare {
         /// The request's prompt.
         prompt: String,
     },
     /// `denoise`.
     Denoise {
-        /// The key of all pictures.
+        /// The key of all images.
         key: BatchKey,
-        /// The pictures.
-        pictures: Vec<SeenPicture>,
+        /// The images.
+        images: Vec<SeenImage>,
     },
     /// `finish`.
-    Finish(SeenPicture),
+    Finish(SeenImage),
 }
 
 type Hook = Box<dyn FnMut(&SeenAct) + Send>;
@@ -109,11 +117,27 @@ type Hook = Box<dyn FnMut(&SeenAct) + Send>;
 /// The fake device.
 #[derive(Default)]
 pub struct FakeExecutor {
-    faults: Vec<Fault>,
+    faults: Faults,
     memory_rows: Option<u32>,
+    slices: Option<NonZeroU32>,
     acts: Arc<Mutex<Vec<SeenAct>>>,
     hook: Option<Hook>,
-    models: Vec<String>,
+    loader: FakeLoader,
+}
+
+/// The faults that are left, which the device and the loader share.
+#[derive(Clone, Debug, Default)]
+struct Faults(Arc<Mutex<Vec<Fault>>>);
+
+impl Faults {
+    /// The fault that strikes now, if any.
+    fn strike(&self, word: &str, at: FaultAt) -> Option<FaultKind> {
+        let strikes = |fault: &&mut Fault| fault.at == at && fault.times > 0 && word.contains(&fault.prompt);
+        let mut faults = lock(&self.0);
+        let fault = faults.iter_mut().find(strikes)?;
+        fault.times = fault.times.saturating_sub(1);
+        Some(fault.kind)
+    }
 }
 
 impl fmt::Debug for FakeExecutor {
@@ -124,32 +148,51 @@ impl fmt::Debug for FakeExecutor {
     }
 }
 
-/// What a picture carries in the fake.
+/// A job between two slices in the fake.
+#[derive(Debug)]
+pub struct FakePreparation {
+    input: ResolvedJob,
+    model: FakeModel,
+    slices_left: u32,
+}
+
+/// What an image carries in the fake.
 #[derive(Debug)]
 pub struct FakeState {
+    /// Held as a real state holds its model.
+    _model: FakeModel,
     input: ResolvedJob,
     key: BatchKey,
-    seen: SeenPicture,
+    seen: SeenImage,
     torn: bool,
 }
 
 /// Reads what a [`FakeExecutor`] was told, while it runs on its own thread.
 #[derive(Clone, Debug)]
-pub struct Recording(Arc<Mutex<Vec<SeenAct>>>);
+pub struct Recording {
+    acts: Arc<Mutex<Vec<SeenAct>>>,
+    loader: FakeLoader,
+}
 
 impl Recording {
     /// All acts so far, in order.
     #[must_use]
     pub fn acts(&self) -> Vec<SeenAct> {
-        lock(&self.0).clone()
+        lock(&self.acts).clone()
     }
 
-    /// The pictures of each forward so far.
+    /// The names of the models that were loaded so far, in order; failed loads count, too.
     #[must_use]
-    pub fn forwards(&self) -> Vec<Vec<SeenPicture>> {
+    pub fn loads(&self) -> Vec<String> {
+        lock(&self.loader.loads).clone()
+    }
+
+    /// The images of each forward so far.
+    #[must_use]
+    pub fn forwards(&self) -> Vec<Vec<SeenImage>> {
         let acts = self.acts().into_iter();
         acts.filter_map(|act| match act {
-            SeenAct::Denoise { key: _, pictures } => Some(pictures),
+            SeenAct::Denoise { key: _, images } => Some(images),
             SeenAct::Prepare { .. } | SeenAct::Finish(_) => None,
         })
         .collect()
@@ -169,8 +212,8 @@ impl FakeExecutor {
 
     /// Adds a fault.
     #[must_use]
-    pub fn with_fault(mut self, fault: Fault) -> Self {
-        self.faults.push(fault);
+    pub fn with_fault(self, fault: Fault) -> Self {
+        lock(&self.faults.0).push(fault);
         self
     }
 
@@ -178,6 +221,27 @@ impl FakeExecutor {
     #[must_use]
     pub fn with_memory_for(mut self, rows: u32) -> Self {
         self.memory_rows = Some(rows);
+        self
+    }
+
+    /// A device on which every preparation has this many slices; one where nothing is said.
+    #[must_use]
+    pub fn with_slices(mut self, slices: u32) -> Self {
+        self.slices = NonZeroU32::new(slices);
+        self
+    }
+
+    /// A machine with memory for this many models, that are in use or not.
+    #[must_use]
+    pub fn with_room_for_models(mut self, models: usize) -> Self {
+        self.loader.room = Some(models.max(1));
+        self
+    }
+
+    /// Calls this with the model's name before each load, on the loader's thread: to hold the load.
+    #[must_use]
+    pub fn with_load_hook(mut self, hook: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.loader.hook = Some(Arc::new(hook));
         self
     }
 
@@ -191,7 +255,10 @@ impl FakeExecutor {
     /// What the device has been told, readable from other threads.
     #[must_use]
     pub fn recording(&self) -> Recording {
-        Recording(Arc::clone(&self.acts))
+        Recording {
+            acts: Arc::clone(&self.acts),
+            loader: self.loader.clone(),
+        }
     }
 
     fn note(&mut self, act: SeenAct) {
@@ -201,21 +268,12 @@ impl FakeExecutor {
         }
     }
 
-    /// The fault that strikes now, if any.
-    fn strike(&mut self, prompt: &str, at: FaultAt) -> Option<FaultKind> {
-        let strikes =
-            |fault: &&mut Fault| fault.at == at && fault.times > 0 && prompt.contains(&fault.prompt);
-        let fault = self.faults.iter_mut().find(strikes)?;
-        fault.times = fault.times.saturating_sub(1);
-        Some(fault.kind)
-    }
-
-    /// The picture that a request gets from any fake device, alone or in company.
+    /// The image that a request gets from any fake device, alone or in company.
     ///
     /// # Panics
-    /// Never: the picture has the size of the input.
+    /// Never: the image has the size of the input.
     #[must_use]
-    pub fn picture_of(input: &ResolvedJob, index: u32) -> RgbPicture {
+    pub fn image_of(input: &ResolvedJob, index: u32) -> RgbPicture {
         let request = &input.recipe;
         let mut hasher = DefaultHasher::new();
         (request.seed.wrapping_add(u64::from(index)), &request.prompt).hash(&mut hasher);
@@ -246,7 +304,7 @@ fn evaluations(input: &ResolvedJob) -> u32 {
 }
 
 fn fail(kind: FaultKind, act: &'static str) -> ExecutorError {
-    let source: crate::SharedSource = Arc::new(std::io::Error::other("a fault that a test asked for"));
+    let source: crate::SharedCause = Arc::new(std::io::Error::other("a fault that a test asked for"));
     match kind {
         FaultKind::Error(kind) => ExecutorError::Failed { act, kind, source },
         FaultKind::OutOfMemory => ExecutorError::OutOfDeviceMemory { act, source },
@@ -257,19 +315,49 @@ fn fail(kind: FaultKind, act: &'static str) -> ExecutorError {
 }
 
 impl Executor for FakeExecutor {
+    type Loader = FakeLoader;
+    type Preparation = FakePreparation;
     type State = FakeState;
 
-    fn prepare(&mut self, input: &ResolvedJob) -> Result<Prepared<FakeState>, ExecutorError> {
+    fn loader(&self) -> FakeLoader {
+        FakeLoader {
+            faults: self.faults.clone(),
+            ..self.loader.clone()
+        }
+    }
+
+    fn begin(
+        &mut self,
+        input: &ResolvedJob,
+        model: &FakeModel,
+    ) -> Result<FakePreparation, ExecutorError> {
+        assert_eq!(*model.0, input.models.checkpoint.name, "the job's own model");
+        Ok(FakePreparation {
+            input: input.clone(),
+            model: model.clone(),
+            slices_left: self.slices.map_or(1, NonZeroU32::get),
+        })
+    }
+
+    fn advance(
+        &mut self,
+        preparation: &mut FakePreparation,
+    ) -> Result<PrepareStep<FakeState>, ExecutorError> {
+        let FakePreparation {
+            input,
+            model,
+            slices_left,
+        } = preparation;
         let request = &input.recipe;
         self.note(SeenAct::Prepare {
             prompt: request.prompt.clone(),
         });
-        if let Some(kind) = self.strike(&request.prompt, FaultAt::Prepare) {
+        if let Some(kind) = self.faults.strike(&request.prompt, FaultAt::Prepare) {
             return Err(fail(kind, "prepare"));
         }
-        let name = &input.models.checkpoint.name;
-        if !self.models.contains(name) {
-            self.models.push(name.clone());
+        *slices_left = slices_left.checked_sub(1).expect("a slice too many");
+        if *slices_left > 0 {
+            return Ok(PrepareStep::Continue);
         }
         let key = BatchKey {
             model: input.model_key(),
@@ -278,29 +366,30 @@ impl Executor for FakeExecutor {
             extra_inputs: ExtraInputs::default(),
         };
         let rows = if request.guidance_scale > 1.0 { 2 } else { 1 };
-        let pictures = (0..request.image_count).map(|index| {
-            let seen = SeenPicture {
+        let images = (0..request.image_count).map(|index| {
+            let seen = SeenImage {
                 prompt: request.prompt.clone(),
                 seed: request.seed.wrapping_add(u64::from(index)),
                 evaluation: 0,
                 rows,
             };
             let state = FakeState {
+                _model: model.clone(),
                 input: input.clone(),
                 key: key.clone(),
                 seen,
                 torn: false,
             };
-            PreparedPicture {
+            PreparedImage {
                 state,
                 evaluations: evaluations(input),
                 rows,
             }
         });
-        Ok(Prepared {
-            pictures: pictures.collect(),
+        Ok(PrepareStep::Done(Prepared {
+            images: images.collect(),
             key: key.clone(),
-        })
+        }))
     }
 
     fn denoise(&mut self, states: &mut [&mut FakeState]) -> Result<(), ExecutorError> {
@@ -310,24 +399,24 @@ impl Executor for FakeExecutor {
             .key
             .clone();
         for state in states.iter() {
-            assert_eq!(state.key, key, "pictures of two batch keys in one forward");
+            assert_eq!(state.key, key, "images of two batch keys in one forward");
             assert!(!state.torn, "a torn state came back");
             assert!(
                 state.seen.evaluation < evaluations(&state.input),
                 "an evaluation too many"
             );
         }
-        let pictures: Vec<SeenPicture> = states.iter().map(|state| state.seen.clone()).collect();
-        let rows: u32 = pictures.iter().map(|picture| picture.rows).sum();
+        let images: Vec<SeenImage> = states.iter().map(|state| state.seen.clone()).collect();
+        let rows: u32 = images.iter().map(|image| image.rows).sum();
         self.note(SeenAct::Denoise {
             key,
-            pictures: pictures.clone(),
+            images: images.clone(),
         });
         if self.memory_rows.is_some_and(|room| rows > room) {
             return Err(fail(FaultKind::OutOfMemory, "denoise"));
         }
-        for picture in &pictures {
-            if let Some(kind) = self.strike(&picture.prompt, FaultAt::Evaluation(picture.evaluation)) {
+        for image in &images {
+            if let Some(kind) = self.faults.strike(&image.prompt, FaultAt::Evaluation(image.evaluation)) {
                 if kind == FaultKind::Panic {
                     states.iter_mut().for_each(|state| state.torn = true);
                 }
@@ -348,18 +437,14 @@ impl Executor for FakeExecutor {
             "an evaluation is missing"
         );
         self.note(SeenAct::Finish(state.seen.clone()));
-        if let Some(kind) = self.strike(&state.seen.prompt, FaultAt::Finish) {
+        if let Some(kind) = self.faults.strike(&state.seen.prompt, FaultAt::Finish) {
             return Err(fail(kind, "finish"));
         }
         let index = state.seen.seed.wrapping_sub(state.input.recipe.seed);
         let index = u32::try_from(index).expect("seeds count up from the request's");
         Ok(FinishedImage {
-            image: Self::picture_of(&state.input, index),
+            image: Self::image_of(&state.input, index),
             findings: Findings::default(),
         })
-    }
-
-    fn resident_models(&self) -> Vec<String> {
-        self.models.clone()
     }
 }

@@ -24,37 +24,77 @@ pub(crate) struct Prompts<'a> {
     pub(crate) clip_skip: usize,
 }
 
-/// Encodes both prompts to the same number of tokens: the shorter one is filled up with empty chunks,
-/// since the two are rows of one forward.
-pub(crate) fn encode(
-    tokenizer: &ClipTokenizer,
-    text: &ClipText,
-    prompts: Prompts<'_>,
-    device: &Device,
-) -> Result<Conditioning, PipelineError> {
-    let positive = tokenizer.encode_chunks(prompts.positive)?;
-    let negative = prompts
-        .negative
-        .map(|prompt| tokenizer.encode_chunks(prompt))
-        .transpose()?;
-    let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
-    let empty = tokenizer.encode("")?;
-    let states = |mut ids: Vec<Vec<u32>>, clip_skip: usize| -> Result<Tensor, PipelineError> {
-        ids.resize(chunks, empty.clone());
-        let mut states = Vec::with_capacity(chunks);
-        // Chunk by chunk, so that a prompt's states do not depend on how many chunks stand beside it.
-        for chunk in &ids {
-            states.push(text.forward(&row(chunk, device)?, clip_skip)?);
-        }
-        Ok(Tensor::cat(&states, 1)?)
-    };
-    Ok(Conditioning {
-        cond: states(positive, prompts.clip_skip)?,
-        uncond: negative.map(|ids| states(ids, 1)).transpose()?,
-    })
+/// The prompts of one request on their way to text states, chunk by chunk.
+#[derive(Debug)]
+pub(crate) struct PromptEncoding {
+    positive: Chunks,
+    negative: Option<Chunks>,
 }
 
-/// Token ids as `(1, 77)`.
-fn row(ids: &[u32], device: &Device) -> candle_core::Result<Tensor> {
-    Tensor::new(ids, device)?.unsqueeze(0)
+/// One prompt: every chunk by itself, so that its states do not depend on how many chunks stand beside it.
+#[derive(Debug)]
+struct Chunks {
+    ids: Vec<Vec<u32>>,
+    /// One for each chunk that is encoded, `(1, 77, D)`.
+    states: Vec<Tensor>,
+    clip_skip: usize,
+}
+
+impl PromptEncoding {
+    /// Cuts both prompts into the same number of chunks: the shorter one is filled up with empty ones,
+    /// since the two are rows of one forward.
+    pub(crate) fn new(tokenizer: &ClipTokenizer, prompts: Prompts<'_>) -> Result<Self, PipelineError> {
+        let positive = tokenizer.encode_chunks(prompts.positive)?;
+        let negative = prompts
+            .negative
+            .map(|prompt| tokenizer.encode_chunks(prompt))
+            .transpose()?;
+        let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
+        let empty = tokenizer.encode("")?;
+        let filled_up = |mut ids: Vec<Vec<u32>>, clip_skip| {
+            ids.resize(chunks, empty.clone());
+            let states = Vec::with_capacity(chunks);
+            Chunks {
+                ids,
+                states,
+                clip_skip,
+            }
+        };
+        Ok(Self {
+            positive: filled_up(positive, prompts.clip_skip),
+            negative: negative.map(|ids| filled_up(ids, 1)),
+        })
+    }
+
+    /// Tokens of each row, a multiple of 77.
+    pub(crate) fn tokens(&self) -> usize {
+        self.positive.ids.iter().map(Vec::len).sum()
+    }
+
+    /// Rows: 2 with a negative prompt, else 1.
+    pub(crate) const fn rows(&self) -> usize {
+        if self.negative.is_some() { 2 } else { 1 }
+    }
+
+    /// Encodes the next chunk. False when there was none left.
+    pub(crate) fn advance(&mut self, text: &ClipText, device: &Device) -> Result<bool, PipelineError> {
+        let mut prompts = [Some(&mut self.positive), self.negative.as_mut()].into_iter().flatten();
+        let Some(prompt) = prompts.find(|prompt| prompt.states.len() < prompt.ids.len()) else {
+            return Ok(false);
+        };
+        let chunk = &prompt.ids[prompt.states.len()];
+        // (1, 77)
+        let ids = Tensor::new(chunk.as_slice(), device)?.unsqueeze(0)?;
+        prompt.states.push(text.forward(&ids, prompt.clip_skip)?);
+        Ok(true)
+    }
+
+    /// The states of all chunks, once all are encoded.
+    pub(crate) fn into_conditioning(self) -> Result<Conditioning, PipelineError> {
+        let joined = |prompt: Chunks| Tensor::cat(&prompt.states, 1);
+        Ok(Conditioning {
+            cond: joined(self.positive)?,
+            uncond: self.negative.map(joined).transpose()?,
+        })
+    }
 }

@@ -35,6 +35,19 @@ pub enum PipelineError {
         /// What would work.
         reason: String,
     },
+    /// A prompt of more tokens than the server takes.
+    #[error("{field} has {found} tokens, and at most {limit} are taken")]
+    PromptTooLong {
+        /// `prompt` or `negative_prompt`.
+        field: &'static str,
+        /// Its tokens.
+        found: usize,
+        /// The setting.
+        limit: usize,
+    },
+    /// A preparation was gone on with after one of its slices had failed.
+    #[error("the preparation has ended before")]
+    Spent,
     /// The network produced NaN or infinity.
     #[error("{scheduler}: evaluation {evaluation} produced NaN or infinity")]
     NotFinite {
@@ -53,6 +66,23 @@ pub enum PipelineError {
     },
 }
 
+impl PipelineError {
+    /// Whether the same checkpoint fails again in the same way until somebody changes its files or the catalogue. A file
+    /// that could not be read, or that changed meanwhile, may be read at the next try.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        match self {
+            Self::Weights { source, .. } => source.is_permanent(),
+            Self::UnsupportedSource { .. } | Self::Mismatch { .. } | Self::PromptTooLong { .. } => true,
+            Self::Model(_)
+            | Self::Scheduler(_)
+            | Self::Tensor(_)
+            | Self::NotFinite { .. }
+            | Self::Spent => false,
+        }
+    }
+}
+
 impl HasKind for PipelineError {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -60,7 +90,8 @@ impl HasKind for PipelineError {
             Self::UnsupportedSource { .. } | Self::Weights { .. } | Self::Mismatch { .. } => {
                 ErrorKind::Unavailable
             }
-            Self::Model(_) | Self::Tensor(_) | Self::NotFinite { .. } => ErrorKind::Internal,
+            Self::PromptTooLong { .. } => ErrorKind::InvalidInput,
+            Self::Spent | Self::Model(_) | Self::Tensor(_) | Self::NotFinite { .. } => ErrorKind::Internal,
         }
     }
 }

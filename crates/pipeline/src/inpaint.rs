@@ -14,7 +14,7 @@ use pentimento_types::{Recipe, RgbPicture};
 use crate::mask::MaskPixels;
 use crate::prepare::{Common, Started, noise_sources};
 use crate::state::DenoiseState;
-use crate::{PipelineError, StableDiffusion, img2img};
+use crate::{PipelineError, PrepareInput, StableDiffusion, img2img};
 
 /// What one picture carries because it is inpainted. One of `channels` and `blend` is there.
 #[derive(Clone, Debug)]
@@ -36,6 +36,19 @@ struct Blend {
     clean: Tensor,
     /// The start noise, `(1, 4, h, w)`.
     drawn: Tensor,
+}
+
+/// What is to be repainted, and what of the image is needed for that.
+#[derive(Debug)]
+pub(crate) struct Repainting {
+    pub(crate) pixels: MaskPixels,
+    coverage: Option<Arc<[u8]>>,
+    /// Strength 1: the start is noise alone, unlike image to image, where the image still shines through.
+    from_noise: bool,
+    /// Whether anything of the image is in the start or kept as latents.
+    pub(crate) needs_image: bool,
+    /// Whether the UNet takes the image with its masked part hidden.
+    pub(crate) needs_hidden: bool,
 }
 
 /// What all pictures of an inpainting request share.
@@ -67,18 +80,12 @@ impl StableDiffusion {
         init: &RgbPicture,
         mask: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
-        let pixels = MaskPixels::new(mask, init.size());
-        let coverage = pixels.coverage(request.soft_edge);
-        self.prepare_masked(request, init, &pixels, Some(coverage.into()))
-    }
-
-    /// The whole picture is repainted, by a UNet that wants to be told so.
-    pub(crate) fn prepare_everything(
-        &self,
-        request: &Recipe,
-        init: &RgbPicture,
-    ) -> Result<Vec<DenoiseState>, PipelineError> {
-        self.prepare_masked(request, init, &MaskPixels::everything(init.size()), None)
+        self.prepare_all(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
+            mask: Some(mask.clone()),
+            max_prompt_tokens: usize::MAX,
+        })
     }
 
     /// Whether the UNet has input channels for the mask and the masked picture.
@@ -86,35 +93,58 @@ impl StableDiffusion {
         self.unet.config().in_channels > self.vae.config().latent_channels
     }
 
-    fn prepare_masked(
+    /// What a mask means for this UNet, which may want to be told that everything is repainted. With nothing to repaint
+    /// the request becomes one of strength 0.
+    pub(crate) fn repainting(
         &self,
-        request: &Recipe,
+        request: Arc<Recipe>,
         init: &RgbPicture,
-        pixels: &MaskPixels,
-        coverage: Option<Arc<[u8]>>,
-    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        mask: Option<&RgbPicture>,
+    ) -> Result<(Arc<Recipe>, Option<Repainting>), PipelineError> {
+        let (pixels, coverage) = match mask {
+            None if !self.takes_mask() => return Ok((request, None)),
+            None => (MaskPixels::everything(init.size()), None),
+            Some(mask) => {
+                let pixels = MaskPixels::new(mask, init.size());
+                let coverage = pixels.coverage(request.soft_edge);
+                (pixels, Some(coverage.into()))
+            }
+        };
         if pixels.is_empty() || request.strength <= 0.0 {
-            let still = Recipe {
-                strength: 0.0,
-                ..request.clone()
-            };
-            return self.prepare_plain(&still, init);
+            let mut still = request;
+            Arc::make_mut(&mut still).strength = 0.0;
+            return Ok((still, None));
         }
         // With its own channels a UNet sees what is kept of the picture, so a start from noise needs no more of it.
-        let from_noise = request.strength >= 1.0 && !self.plan(request)?.inverts_picture();
-        let needs_picture = !(from_noise && self.takes_mask());
-        let padded = init.size().padded_to(self.pixels_per_latent);
-        let [h, w] = [padded.height, padded.width].map(|side| (side / self.pixels_per_latent) as usize);
-        let shared = Shared {
-            from_noise,
-            common: self.common(request, init)?,
-            moments: needs_picture.then(|| self.encode_picture(init)).transpose()?,
-            hidden_moments: self
-                .takes_mask()
-                .then(|| self.encode_hidden(init, pixels))
-                .transpose()?,
-            mask: Tensor::from_vec(pixels.latents(self.pixels_per_latent), (1, 1, h, w), &self.device)?,
+        let from_noise = request.strength >= 1.0 && !self.plan(&request)?.inverts_picture();
+        let repainting = Repainting {
+            needs_image: !(from_noise && self.takes_mask()),
+            needs_hidden: self.takes_mask(),
+            pixels,
             coverage,
+            from_noise,
+        };
+        Ok((request, Some(repainting)))
+    }
+
+    /// The states of an inpainting request, from the moments of the image and of the image with its masked part hidden.
+    pub(crate) fn masked_states(
+        &self,
+        request: &Recipe,
+        common: Common,
+        repainting: Repainting,
+        (moments, hidden_moments): (Option<Tensor>, Option<Tensor>),
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        let padded = common.init.size().padded_to(self.pixels_per_latent);
+        let [h, w] = [padded.height, padded.width].map(|side| (side / self.pixels_per_latent) as usize);
+        let mask = repainting.pixels.latents(self.pixels_per_latent);
+        let shared = Shared {
+            from_noise: repainting.from_noise,
+            common,
+            moments,
+            hidden_moments,
+            mask: Tensor::from_vec(mask, (1, 1, h, w), &self.device)?,
+            coverage: repainting.coverage,
         };
         noise_sources(request)
             .map(|noise| self.start_masked(request, &shared, noise))
@@ -122,7 +152,7 @@ impl StableDiffusion {
     }
 
     /// The moments of the picture whose masked part is middle grey, 0 in the VAE's range.
-    fn encode_hidden(&self, init: &RgbPicture, pixels: &MaskPixels) -> Result<Tensor, PipelineError> {
+    pub(crate) fn encode_hidden(&self, init: &RgbPicture, pixels: &MaskPixels) -> Result<Tensor, PipelineError> {
         let x = img2img::to_tensor(init, self.pixels_per_latent, &self.device)?;
         let (_, _, height, width) = x.dims4()?;
         let kept = Tensor::from_vec(

@@ -5,6 +5,7 @@
 //! A forward may mix pictures of different schedulers, steps, strengths, guidance and seeds, and no picture
 //! depends on the others: every layer computes each row with the same arithmetic whatever else is in the batch.
 
+mod component;
 mod conditioning;
 mod denoise;
 mod error;
@@ -15,13 +16,19 @@ mod inpaint;
 mod loader;
 mod mask;
 mod on_cpu;
+mod preparation;
 mod prepare;
 pub mod seeded;
 mod stable_diffusion;
 mod state;
+mod tokens;
 mod unet_rows;
 
+pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
 pub use conditioning::Conditioning;
 pub use error::PipelineError;
+pub use loader::CheckpointSource;
+pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;
+pub use tokens::TokenCounter;

@@ -1,21 +1,197 @@
-//! Catalogue entry → loaded checkpoint: a diffusers folder on disk, or the one inside the binary.
+//! Catalogue entry → its components → an assembled checkpoint: a diffusers folder on disk, or the one inside the binary.
+
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
 use pentimento_catalog::{ModelEntry, Source};
 use pentimento_models::{ClipText, ClipTextConfig, ClipTokenizer, UNet, UNetConfig, Vae, VaeConfig};
 use pentimento_schedulers::SchedulerConfig;
-use pentimento_weights::{Checkpoint, Dtypes, WeightsError};
+use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, WeightsError};
 
+use crate::component::{Component, ComponentKey, ComponentRole, PatchSet};
 use crate::{PipelineError, StableDiffusion};
 
+/// Weights stay as the files have them; the arithmetic is f32.
+const DTYPES: Dtypes = Dtypes::Stored;
+const VOCABULARY: &str = "tokenizer/vocab.json";
+const MERGES: &str = "tokenizer/merges.txt";
+/// The published SD 1.x folders have it; a folder without it gets SD 1.x's own special tokens.
+const TOKENIZER_SETTINGS: &str = "tokenizer/tokenizer_config.json";
+
+/// A checkpoint whose components can be told apart, read one by one, and put together.
+#[derive(Debug)]
+pub struct CheckpointSource {
+    name: String,
+    checkpoint: Checkpoint,
+    device: Device,
+}
+
+impl CheckpointSource {
+    /// Finds the entry's files. No weights are read yet.
+    ///
+    /// # Errors
+    /// When the source is of a kind that this version cannot read, or not there.
+    pub fn open(entry: &ModelEntry, device: &Device) -> Result<Self, PipelineError> {
+        Ok(Self::new(&entry.name, open(entry)?, device))
+    }
+
+    /// A checkpoint that is open already, under the name it is known by.
+    #[must_use]
+    pub fn new(name: &str, checkpoint: Checkpoint, device: &Device) -> Self {
+        Self {
+            name: name.to_owned(),
+            checkpoint,
+            device: device.clone(),
+        }
+    }
+
+    /// The key of each component, as the files are now, in the order of [`ComponentRole::ALL`].
+    ///
+    /// # Errors
+    /// When files of a component are missing or cannot be looked at.
+    pub fn keys(&self) -> Result<[ComponentKey; 4], PipelineError> {
+        let [tokenizer, text_encoder, vae, unet] = ComponentRole::ALL.map(|role| self.key(role));
+        Ok([tokenizer?, text_encoder?, vae?, unet?])
+    }
+
+    fn key(&self, role: ComponentRole) -> Result<ComponentKey, PipelineError> {
+        Ok(ComponentKey {
+            role,
+            files: self.identity(role).map_err(|error| self.weights_error(error))?,
+            patches: PatchSet::default(),
+            dtypes: DTYPES,
+            device: self.device.location(),
+        })
+    }
+
+    fn identity(&self, role: ComponentRole) -> Result<FileIdentity, WeightsError> {
+        let folder = role.folder();
+        if role == ComponentRole::Tokenizer {
+            let large = [VOCABULARY, MERGES];
+            return self.checkpoint.identity(folder, &[TOKENIZER_SETTINGS], &large);
+        }
+        let config = format!("{folder}/config.json");
+        self.checkpoint.component_identity(folder, &[&config])
+    }
+
+    /// Reads one component. The number is what it takes in memory, in bytes, about.
+    ///
+    /// # Errors
+    /// When a file, tensor or configuration is missing or wrong; the error names it.
+    pub fn read(&self, role: ComponentRole) -> Result<(Component, u64), PipelineError> {
+        match role {
+            ComponentRole::Tokenizer => {
+                let (tokenizer, bytes) = self.tokenizer()?;
+                Ok((Component::Tokenizer(Arc::new(tokenizer)), bytes))
+            }
+            ComponentRole::TextEncoder => {
+                let config: ClipTextConfig = self.config(role)?;
+                let (text, bytes) = self.network(role, |weights| Ok(ClipText::new(&config, weights)?))?;
+                Ok((Component::TextEncoder(Arc::new(text)), bytes))
+            }
+            ComponentRole::UNet => {
+                let config: UNetConfig = self.config(role)?;
+                let (unet, bytes) = self.network(role, |weights| Ok(UNet::new(&config, weights)?))?;
+                Ok((Component::UNet(Arc::new(unet)), bytes))
+            }
+            ComponentRole::Vae => {
+                let config: VaeConfig = self.config(role)?;
+                let (vae, bytes) = self.network(role, |weights| Ok(Vae::new(&config, weights)?))?;
+                Ok((Component::Vae(Arc::new(vae)), bytes))
+            }
+        }
+    }
+
+    pub(crate) fn tokenizer(&self) -> Result<(ClipTokenizer, u64), PipelineError> {
+        let read = |path| self.checkpoint.read(path).map_err(|error| self.weights_error(error));
+        let settings = self.checkpoint.has(TOKENIZER_SETTINGS);
+        let settings = settings.then(|| read(TOKENIZER_SETTINGS)).transpose()?;
+        let (vocabulary, merges) = (read(VOCABULARY)?, read(MERGES)?);
+        let tokenizer = ClipTokenizer::from_files(&vocabulary, &merges, settings.as_deref())?;
+        let bytes = vocabulary.len() + merges.len();
+        Ok((tokenizer, bytes as u64))
+    }
+
+    fn config<T: serde::de::DeserializeOwned>(&self, role: ComponentRole) -> Result<T, PipelineError> {
+        let path = format!("{}/config.json", role.folder());
+        self.checkpoint.json(&path).map_err(|error| self.weights_error(error))
+    }
+
+    fn network<T>(
+        &self,
+        role: ComponentRole,
+        build: impl FnOnce(VarBuilder<'static>) -> Result<T, PipelineError>,
+    ) -> Result<(T, u64), PipelineError> {
+        let wrap = |error| self.weights_error(error);
+        let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
+        let weights = weights.map_err(wrap)?;
+        let network = build(weights.var_builder())?;
+        let bytes = weights.bytes_read();
+        weights.finish().map_err(wrap)?;
+        Ok((network, bytes))
+    }
+
+    /// Puts one component of each role together.
+    ///
+    /// # Errors
+    /// When the scheduler's configuration is wrong, a role is missing, or the parts do not fit each other.
+    pub fn assemble(
+        &self,
+        components: impl IntoIterator<Item = Component>,
+    ) -> Result<StableDiffusion, PipelineError> {
+        let config = self.checkpoint.read("scheduler/scheduler_config.json");
+        let scheduler_config = SchedulerConfig::from_json(&config.map_err(|error| self.weights_error(error))?)?;
+        let (mut tokenizer, mut text, mut unet, mut vae) = (None, None, None, None);
+        for component in components {
+            match component {
+                Component::Tokenizer(part) => tokenizer = Some(part),
+                Component::TextEncoder(part) => text = Some(part),
+                Component::UNet(part) => unet = Some(part),
+                Component::Vae(part) => vae = Some(part),
+            }
+        }
+        let (Some(tokenizer), Some(text), Some(unet), Some(vae)) = (tokenizer, text, unet, vae) else {
+            return Err(self.mismatch("a component was not loaded"));
+        };
+        let pixels_per_latent = u32::try_from(vae.config().downscale());
+        let model = StableDiffusion {
+            name: self.name.clone(),
+            tokenizer,
+            text,
+            pixels_per_latent: pixels_per_latent.map_err(|_| self.mismatch("the VAE has too many levels"))?,
+            unet,
+            vae,
+            scheduler_config,
+            device: self.device.clone(),
+            dtype: DType::F32,
+        };
+        model.check_fit()?;
+        Ok(model)
+    }
+
+    fn weights_error(&self, source: WeightsError) -> PipelineError {
+        PipelineError::Weights {
+            name: self.name.clone(),
+            source,
+        }
+    }
+
+    fn mismatch(&self, detail: &str) -> PipelineError {
+        PipelineError::Mismatch {
+            name: self.name.clone(),
+            detail: detail.to_owned(),
+        }
+    }
+}
+
 impl StableDiffusion {
-    /// Reads every component of the entry's source. Weights stay as the files have them; the arithmetic is f32.
+    /// Reads every component of the entry's source.
     ///
     /// # Errors
     /// When a file, tensor or configuration is missing or wrong; the error names it.
     pub fn load(entry: &ModelEntry, device: &Device) -> Result<Self, PipelineError> {
-        let checkpoint = open(entry)?;
-        Self::from_checkpoint(&entry.name, &checkpoint, device)
+        Self::read_all(&CheckpointSource::open(entry, device)?)
     }
 
     /// Builds the components from an opened checkpoint folder.
@@ -24,68 +200,15 @@ impl StableDiffusion {
     /// As [`StableDiffusion::load`].
     pub fn from_checkpoint(
         name: &str,
-        checkpoint: &Checkpoint,
+        checkpoint: Checkpoint,
         device: &Device,
     ) -> Result<Self, PipelineError> {
-        let wrap = |source: WeightsError| PipelineError::Weights {
-            name: name.to_owned(),
-            source,
-        };
+        Self::read_all(&CheckpointSource::new(name, checkpoint, device))
+    }
 
-        let scheduler_config =
-            SchedulerConfig::from_json(&checkpoint.read("scheduler/scheduler_config.json").map_err(wrap)?)?;
-        // The published SD 1.x folders have it; a folder without it gets SD 1.x's own special tokens.
-        let settings = "tokenizer/tokenizer_config.json";
-        let settings = checkpoint
-            .has(settings)
-            .then(|| checkpoint.read(settings))
-            .transpose()
-            .map_err(wrap)?;
-        let tokenizer = ClipTokenizer::from_files(
-            &checkpoint.read("tokenizer/vocab.json").map_err(wrap)?,
-            &checkpoint.read("tokenizer/merges.txt").map_err(wrap)?,
-            settings.as_deref(),
-        )?;
-
-        let text_config: ClipTextConfig = checkpoint.json("text_encoder/config.json").map_err(wrap)?;
-        let component = checkpoint
-            .component("text_encoder", Dtypes::Stored, device)
-            .map_err(wrap)?;
-        let text = ClipText::new(&text_config, component.var_builder())?;
-        component.finish().map_err(wrap)?;
-
-        let unet_config: UNetConfig = checkpoint.json("unet/config.json").map_err(wrap)?;
-        let component = checkpoint
-            .component("unet", Dtypes::Stored, device)
-            .map_err(wrap)?;
-        let unet = UNet::new(&unet_config, component.var_builder())?;
-        component.finish().map_err(wrap)?;
-
-        let vae_config: VaeConfig = checkpoint.json("vae/config.json").map_err(wrap)?;
-        let component = checkpoint
-            .component("vae", Dtypes::Stored, device)
-            .map_err(wrap)?;
-        let vae = Vae::new(&vae_config, component.var_builder())?;
-        component.finish().map_err(wrap)?;
-
-        let pixels_per_latent =
-            u32::try_from(vae.config().downscale()).map_err(|_| PipelineError::Mismatch {
-                name: name.to_owned(),
-                detail: "the VAE has too many levels".to_owned(),
-            })?;
-        let loaded = Self {
-            name: name.to_owned(),
-            tokenizer,
-            text,
-            pixels_per_latent,
-            unet,
-            vae,
-            scheduler_config,
-            device: device.clone(),
-            dtype: DType::F32,
-        };
-        loaded.check_fit()?;
-        Ok(loaded)
+    fn read_all(source: &CheckpointSource) -> Result<Self, PipelineError> {
+        let parts = ComponentRole::ALL.map(|role| Ok(source.read(role)?.0));
+        source.assemble(parts.into_iter().collect::<Result<Vec<_>, PipelineError>>()?)
     }
 
     /// The parts of one folder must fit each other; a mixed-up folder is found here and not in a forward.
@@ -115,6 +238,13 @@ impl StableDiffusion {
     }
 }
 
+/// The model inside the binary.
+pub(crate) fn embedded_demo() -> Checkpoint {
+    Checkpoint::in_memory("embedded:demo", |path| {
+        pentimento_demo_model::read(path).and_then(Result::ok)
+    })
+}
+
 fn open(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
     let unsupported = |reason: String| PipelineError::UnsupportedSource {
         name: entry.name.clone(),
@@ -137,9 +267,7 @@ fn open(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
                 "the path {found}; a diffusers folder is needed"
             )))
         }
-        Source::Embedded(name) if name == "demo" => Ok(Checkpoint::in_memory("embedded:demo", |path| {
-            pentimento_demo_model::read(path).and_then(Result::ok)
-        })),
+        Source::Embedded(name) if name == "demo" => Ok(embedded_demo()),
         Source::Embedded(name) => Err(unsupported(format!(
             "there is no embedded model `{name}`; the only one is `demo`"
         ))),

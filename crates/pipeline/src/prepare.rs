@@ -1,4 +1,5 @@
-//! The first act, once per job: text states, encoded picture, start level and start noise of every picture.
+//! The parts of the first act, once per job: text states, encoded image, start level and start noise of every image.
+//! `preparation.rs` says in which order they run.
 
 use std::sync::Arc;
 
@@ -7,17 +8,17 @@ use pentimento_models::UNetContext;
 use pentimento_schedulers::{NoiseSource, Run, Scheduler, SchedulerPlan, build};
 use pentimento_types::{Recipe, RgbPicture, SchedulerKind};
 
-use crate::conditioning::{self, Conditioning, Prompts};
+use crate::conditioning::{Conditioning, PromptEncoding, Prompts};
 use crate::guidance::Guidance;
 use crate::state::DenoiseState;
-use crate::{PipelineError, StableDiffusion, img2img};
+use crate::{PipelineError, PrepareInput, StableDiffusion, img2img};
 
 /// What all pictures of a request share, with a mask or without.
 #[derive(Debug)]
 pub(crate) struct Common {
-    cond: UNetContext,
-    uncond: Option<UNetContext>,
-    init: Arc<RgbPicture>,
+    pub(crate) cond: UNetContext,
+    pub(crate) uncond: Option<UNetContext>,
+    pub(crate) init: Arc<RgbPicture>,
 }
 
 /// The scheduler of one picture at its start.
@@ -36,46 +37,39 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When the scheduler refuses the run, or a forward fails.
-    pub fn prepare(&self, request: &Recipe, init: &RgbPicture) -> Result<Vec<DenoiseState>, PipelineError> {
-        if self.takes_mask() {
-            return self.prepare_everything(request, init);
-        }
-        self.prepare_plain(request, init)
-    }
-
-    /// Image to image, whatever the UNet's inputs.
-    pub(crate) fn prepare_plain(
+    pub fn prepare(
         &self,
         request: &Recipe,
         init: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
-        let common = self.common(request, init)?;
-        let moments = self.encode_picture(init)?;
+        self.prepare_all(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
+            mask: None,
+            max_prompt_tokens: usize::MAX,
+        })
+    }
+
+    /// The states of image to image, whatever the UNet's inputs.
+    pub(crate) fn plain_states(
+        &self,
+        request: &Recipe,
+        common: &Common,
+        moments: &Tensor,
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
         noise_sources(request)
             .map(|mut noise| {
                 let plan = self.plan(request)?;
                 let (kind, evaluations) = (plan.kind(), plan.evaluations());
-                let clean = self.sample_clean(&moments, &mut noise)?;
+                let clean = self.sample_clean(moments, &mut noise)?;
                 let started = Started {
                     scheduler: plan.begin(&clean, noise)?,
                     kind,
                     evaluations,
                 };
-                self.state(request, &common, started)
+                self.state(request, common, started)
             })
             .collect()
-    }
-
-    pub(crate) fn common(&self, request: &Recipe, init: &RgbPicture) -> Result<Common, PipelineError> {
-        let Conditioning { cond, uncond } = self.encode_prompts(request)?;
-        let context = |states: Tensor| -> Result<UNetContext, PipelineError> {
-            Ok(self.unet.context(&states.to_dtype(self.dtype)?)?)
-        };
-        Ok(Common {
-            cond: context(cond)?,
-            uncond: uncond.map(context).transpose()?,
-            init: Arc::new(init.clone()),
-        })
     }
 
     /// The text states of a request: the negative prompt is encoded only when guidance needs it.
@@ -83,14 +77,31 @@ impl StableDiffusion {
     /// # Errors
     /// When a forward fails.
     pub fn encode_prompts(&self, request: &Recipe) -> Result<Conditioning, PipelineError> {
-        let prompts = Prompts {
+        let mut encoding = PromptEncoding::new(&self.tokenizer, self.prompts(request))?;
+        while encoding.advance(&self.text, &self.device)? {}
+        encoding.into_conditioning()
+    }
+
+    pub(crate) fn prompts<'a>(&self, request: &'a Recipe) -> Prompts<'a> {
+        Prompts {
             positive: &request.prompt,
             negative: self
                 .is_guided(request)
                 .then_some(request.negative_prompt.as_str()),
             clip_skip: self.clamp_clip_skip(request.clip_skip),
-        };
-        conditioning::encode(&self.tokenizer, &self.text, prompts, &self.device)
+        }
+    }
+
+    /// Refuses a prompt of too many tokens, before any of them is encoded.
+    pub(crate) fn check_prompts(&self, request: &Recipe, limit: usize) -> Result<(), PipelineError> {
+        let prompts = [("prompt", &request.prompt), ("negative_prompt", &request.negative_prompt)];
+        for (field, prompt) in prompts {
+            let found = self.tokenizer.tokens(prompt)?.len();
+            if found > limit {
+                return Err(PipelineError::PromptTooLong { field, found, limit });
+            }
+        }
+        Ok(())
     }
 
     /// The VAE's mean and log-variance of a picture, `(1, 8, h, w)`.

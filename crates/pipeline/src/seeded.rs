@@ -44,7 +44,7 @@ pub fn stable_diffusion(shape: Shape, seed: u64, device: &Device) -> Result<Stab
         }
     }
     let checkpoint = Checkpoint::seeded_random(format!("seeded:{name}"), files, seed);
-    StableDiffusion::from_checkpoint(name, &checkpoint, device)
+    StableDiffusion::from_checkpoint(name, checkpoint, device)
 }
 
 fn file(path: &str, value: &Value) -> (String, Vec<u8>) {

@@ -1,17 +1,20 @@
-//! The loaded components of one checkpoint. Shared by all its pictures and never changed by them.
+//! The components of one checkpoint, put together. Shared by all its images and never changed by them.
+
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
 use pentimento_schedulers::SchedulerConfig;
 
-/// Text encoder, UNet, VAE, tokenizer and scheduler configuration of one checkpoint on one device.
-#[derive(Debug)]
+/// Text encoder, UNet, VAE, tokenizer and scheduler configuration of one checkpoint on one device. Cheap to make and to
+/// clone: the components are shared.
+#[derive(Clone, Debug)]
 pub struct StableDiffusion {
     pub(crate) name: String,
-    pub(crate) tokenizer: ClipTokenizer,
-    pub(crate) text: ClipText,
-    pub(crate) unet: UNet,
-    pub(crate) vae: Vae,
+    pub(crate) tokenizer: Arc<ClipTokenizer>,
+    pub(crate) text: Arc<ClipText>,
+    pub(crate) unet: Arc<UNet>,
+    pub(crate) vae: Arc<Vae>,
     pub(crate) scheduler_config: SchedulerConfig,
     /// Image pixels per latent pixel along one side; 8 for every Stable Diffusion VAE.
     pub(crate) pixels_per_latent: u32,

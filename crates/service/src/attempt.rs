@@ -184,7 +184,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Attem
         let found = images.len();
         return Err(engine_fault(
             job.id,
-            &EngineError::PictureCount {
+            &EngineError::ImageCount {
                 expected: job.recipe.image_count,
                 found,
             },

@@ -72,7 +72,7 @@ fn expected(request: &Request, index: u32) -> RgbPicture {
         models: ResolvedModels::checkpoint(Arc::clone(&crate::Catalog::embedded_only().entries()[0])),
         images: Inputs::new(photo()),
     };
-    FakeExecutor::picture_of(&job, index)
+    FakeExecutor::image_of(&job, index)
 }
 
 fn submission(request: Request, limits: InputLimits) -> Submission {
@@ -116,7 +116,7 @@ impl Held {
         let executor = FakeExecutor::new().with_hook(move |act| {
             let held = match act {
                 SeenAct::Prepare { prompt } => prompt.contains("hold"),
-                SeenAct::Denoise { pictures, .. } => {
+                SeenAct::Denoise { images: pictures, .. } => {
                     pictures.iter().any(|picture| picture.prompt.contains("hold"))
                 }
                 SeenAct::Finish(picture) => picture.prompt.contains("hold"),

@@ -1,6 +1,6 @@
 //! A checkpoint in the diffusers folder layout, on disk or in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component as PathPart, Path, PathBuf};
 
@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::container::TensorFile;
-use crate::{Component, Dtypes, WeightsError};
+use crate::identity::FileStamp;
+use crate::{Component, Dtypes, FileIdentity, WeightsError};
 
 /// The names a weights file has in diffusers and in transformers, the full-precision one first.
 const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
@@ -161,19 +162,70 @@ impl Checkpoint {
                 return Component::from_files(self.shards(name, &index)?, dtypes, device);
             }
         }
+        Err(self.no_weights(name))
+    }
+
+    fn no_weights(&self, name: &str) -> WeightsError {
         let pickled = PICKLED.iter().find(|file| self.has(&format!("{name}/{file}")));
         let hint = pickled.map_or_else(String::new, |file| {
             format!("; `{name}/{file}` is a pickle, which this version does not read")
         });
-        Err(self.missing(format!("safetensors weights under `{name}/`"), hint))
+        self.missing(format!("safetensors weights under `{name}/`"), hint)
+    }
+
+    /// Which bytes the component `name` is made of: its small files at `small`, and its weights.
+    ///
+    /// # Errors
+    /// When a file cannot be looked at, or there are no weights.
+    pub fn component_identity(&self, name: &str, small: &[&str]) -> Result<FileIdentity, WeightsError> {
+        let weights = match &self.files {
+            Files::Folder(_) => self.weights_files(name)?,
+            Files::Memory(_) | Files::Seeded(..) => Vec::new(),
+        };
+        let weights: Vec<&str> = weights.iter().map(String::as_str).collect();
+        self.identity(name, small, &weights)
+    }
+
+    /// Which bytes the part `name` is made of: small files are compared by what is in them, large ones by where they are,
+    /// how long, and when they were changed. A file that is not there is no part of it.
+    ///
+    /// # Errors
+    /// When a file cannot be looked at.
+    pub fn identity(&self, name: &str, small: &[&str], large: &[&str]) -> Result<FileIdentity, WeightsError> {
+        let (model, part) = (self.name.clone(), name.to_owned());
+        let folder = match &self.files {
+            Files::Folder(folder) => folder,
+            Files::Memory(_) => return Ok(FileIdentity::fixed(FileStamp::InMemory { model, part })),
+            Files::Seeded(_, seed) => {
+                let seed = *seed;
+                return Ok(FileIdentity::fixed(FileStamp::Seeded { model, part, seed }));
+            }
+        };
+        let contents = small.iter().filter(|path| self.has(path));
+        let contents = contents.map(|path| Ok(((*path).to_owned(), self.read(path)?)));
+        let stamps = large.iter().filter(|path| self.has(path));
+        let stamps = stamps.map(|path| FileStamp::of(&folder.join(path)));
+        Ok(FileIdentity {
+            contents: contents.collect::<Result<_, WeightsError>>()?,
+            large: stamps.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The files of a folder that [`Self::component`] would read.
+    fn weights_files(&self, name: &str) -> Result<Vec<String>, WeightsError> {
+        if let Some(file) = candidates(name, &WHOLE).find(|file| self.has(file)) {
+            return Ok(vec![file]);
+        }
+        if let Some(index) = candidates(name, &SHARDED).find(|index| self.has(index)) {
+            let shards: BTreeSet<String> = self.shard_index(&index)?.into_values().collect();
+            let shards = shards.iter().map(|file| format!("{name}/{file}"));
+            return Ok(shards.chain([index]).collect());
+        }
+        Err(self.no_weights(name))
     }
 
     fn shards(&self, name: &str, index: &str) -> Result<Vec<TensorFile>, WeightsError> {
-        #[derive(Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
-        let Index { weight_map } = self.json(index)?;
+        let weight_map = self.shard_index(index)?;
         let mut shards: BTreeMap<&String, TensorFile> = BTreeMap::new();
         for (tensor, file) in &weight_map {
             if !shards.contains_key(file) {
@@ -191,6 +243,16 @@ impl Checkpoint {
             }
         }
         Ok(shards.into_values().collect())
+    }
+
+    /// Tensor to file.
+    fn shard_index(&self, index: &str) -> Result<BTreeMap<String, String>, WeightsError> {
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let Index { weight_map } = self.json(index)?;
+        Ok(weight_map)
     }
 
     fn tensor_file(&self, path: &str) -> Result<Option<TensorFile>, WeightsError> {

@@ -113,6 +113,26 @@ pub enum WeightsError {
     },
 }
 
+impl WeightsError {
+    /// Whether reading the same files again gives the same error.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        match self {
+            Self::Unreadable { .. } | Self::Changed { .. } => false,
+            Self::NotAFolder { .. }
+            | Self::Missing { .. }
+            | Self::ForeignPath { .. }
+            | Self::Json { .. }
+            | Self::NotAModel { .. }
+            | Self::MissingTensor { .. }
+            | Self::Shape { .. }
+            | Self::Dtype { .. }
+            | Self::ExtraTensors { .. }
+            | Self::Index { .. } => true,
+        }
+    }
+}
+
 impl HasKind for WeightsError {
     fn kind(&self) -> ErrorKind {
         match self {

@@ -7,6 +7,7 @@ mod checkpoint;
 mod component;
 mod container;
 mod error;
+mod identity;
 mod naming;
 mod seeded;
 
@@ -14,3 +15,4 @@ pub use checkpoint::Checkpoint;
 pub use component::Component;
 pub use container::Dtypes;
 pub use error::WeightsError;
+pub use identity::FileIdentity;

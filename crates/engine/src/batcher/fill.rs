@@ -1,14 +1,14 @@
-//! Which pictures of one batch key go into one forward.
+//! Which images of one batch key go into one forward.
 //!
-//! Jobs take turns, one picture each, so a job of sixteen pictures does not push out a job of one.
+//! Jobs take turns, one image each, so a job of sixteen images does not push out a job of one.
 
 use std::collections::BTreeMap;
 
 use pentimento_types::JobId;
 
-use super::job::{Company, JobEntry, Phase, PictureId};
+use super::job::{Sharing, JobEntry, Phase, ImageId};
 
-/// What one forward can hold. The first picture goes in whatever it needs.
+/// What one forward can hold. The first image goes in whatever it needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     pub(super) rows: u32,
@@ -17,20 +17,20 @@ pub(super) struct Room {
     pub(super) cost_per_row: u64,
 }
 
-/// The pictures of one forward.
+/// The images of one forward.
 #[derive(Debug, Default)]
 pub(super) struct Load {
-    pub(super) pictures: Vec<PictureId>,
+    pub(super) images: Vec<ImageId>,
     pub(super) rows: u32,
     pub(super) cost: u64,
 }
 
 impl Load {
-    fn add(&mut self, id: PictureId, rows: u32, room: Room) {
+    fn add(&mut self, id: ImageId, rows: u32, room: Room) {
         let rows_then = self.rows.saturating_add(rows);
         let cost_then = u64::from(rows_then).saturating_mul(room.cost_per_row);
-        if self.pictures.is_empty() || (rows_then <= room.rows && cost_then <= room.cost) {
-            self.pictures.push(id);
+        if self.images.is_empty() || (rows_then <= room.rows && cost_then <= room.cost) {
+            self.images.push(id);
             self.rows = rows_then;
             self.cost = cost_then;
         }
@@ -38,30 +38,30 @@ impl Load {
 }
 
 /// Fills one forward from jobs in the order of their turn. A job that must run alone gets the forward for itself when it
-/// is the first, and stays out otherwise; a picture that does not fit keeps its turn.
+/// is the first, and stays out otherwise; an image that does not fit keeps its turn.
 pub(super) fn fill(turn: &[JobId], jobs: &BTreeMap<JobId, JobEntry>, room: Room) -> Load {
     let mut entries: Vec<&JobEntry> = turn.iter().filter_map(|id| jobs.get(id)).collect();
     if entries
         .first()
-        .is_some_and(|first| first.company != Company::Welcome)
+        .is_some_and(|first| first.sharing != Sharing::Shared)
     {
         entries.truncate(1);
     } else {
-        entries.retain(|entry| entry.company == Company::Welcome);
+        entries.retain(|entry| entry.sharing == Sharing::Shared);
     }
-    let ready: Vec<Vec<(PictureId, u32)>> = entries
+    let ready: Vec<Vec<(ImageId, u32)>> = entries
         .iter()
         .map(|entry| {
             entry
                 .in_phase(Phase::Ready)
-                .map(|(id, picture)| (id, picture.rows))
+                .map(|(id, image)| (id, image.rows))
                 .collect()
         })
         .collect();
     let rounds = ready.iter().map(Vec::len).max().unwrap_or(0);
     let mut load = Load::default();
     for round in 0..rounds {
-        for (id, rows) in ready.iter().filter_map(|pictures| pictures.get(round)) {
+        for (id, rows) in ready.iter().filter_map(|images| images.get(round)) {
             load.add(*id, *rows, room);
         }
     }

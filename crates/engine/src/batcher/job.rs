@@ -1,4 +1,4 @@
-//! What the batcher knows of one job: where each of its pictures is, never what they look like.
+//! What the batcher knows of one job: where each of its images is, never what they look like.
 
 use std::time::Instant;
 
@@ -6,12 +6,12 @@ use pentimento_types::JobId;
 
 use crate::{BatchKey, LatentSize, ModelKey};
 
-/// One picture of one job.
+/// One image of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PictureId {
+pub struct ImageId {
     /// The job.
     pub job: JobId,
-    /// Which of its pictures, from 0.
+    /// Which of its images, from 0.
     pub index: u32,
 }
 
@@ -28,9 +28,9 @@ pub struct JobSpec {
     pub deadline: Option<Instant>,
 }
 
-/// What is known of a picture once it is prepared.
+/// What is known of an image once it is prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PictureWork {
+pub struct ImageWork {
     /// Evaluations until it can be finished; may be 0.
     pub evaluations: u32,
     /// Rows it brings to a forward, 1 or 2.
@@ -47,14 +47,14 @@ pub(super) enum Phase {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Picture {
+pub(super) struct Image {
     pub(super) phase: Phase,
     pub(super) evaluations_left: u32,
     pub(super) rows: u32,
 }
 
-impl Picture {
-    const fn new(work: PictureWork) -> Self {
+impl Image {
+    const fn new(work: ImageWork) -> Self {
         let phase = if work.evaluations == 0 {
             Phase::ToFinish
         } else {
@@ -70,19 +70,23 @@ impl Picture {
 
 /// With whom a job may share a forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Company {
-    Welcome,
+pub(super) enum Sharing {
+    Shared,
     /// Its last forward failed in company: the next one runs without others, to find out whose fault it was.
-    AloneOnce,
+    SoloOnce,
     /// A forward panicked with it in company: it never runs with others again, so it is started anew once at most.
-    Alone,
+    Solo,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Stage {
+    /// In the line, and its model is ready or has no place yet.
     Waiting,
+    /// In the line, and its model is being loaded.
+    Loading,
+    /// Some slices of its preparation may be done.
     Preparing,
-    Running { key: BatchKey, pictures: Vec<Picture> },
+    Running { key: BatchKey, images: Vec<Image> },
 }
 
 #[derive(Clone, Debug)]
@@ -92,8 +96,8 @@ pub(super) struct JobEntry {
     pub(super) order: u64,
     pub(super) admitted_at: Instant,
     pub(super) stage: Stage,
-    pub(super) company: Company,
-    /// Pictures that were finished before the job was started anew; they are not made twice.
+    pub(super) sharing: Sharing,
+    /// Images that were finished before the job was started anew; they are not made twice.
     kept: Vec<u32>,
 }
 
@@ -104,43 +108,43 @@ impl JobEntry {
             order,
             admitted_at: now,
             stage: Stage::Waiting,
-            company: Company::Welcome,
+            sharing: Sharing::Shared,
             kept: Vec::new(),
         }
     }
 
-    pub(super) fn pictures(&self) -> &[Picture] {
+    pub(super) fn images(&self) -> &[Image] {
         match &self.stage {
-            Stage::Waiting | Stage::Preparing => &[],
-            Stage::Running { key: _, pictures } => pictures,
+            Stage::Waiting | Stage::Loading | Stage::Preparing => &[],
+            Stage::Running { key: _, images } => images,
         }
     }
 
-    pub(super) fn picture_mut(&mut self, index: u32) -> Option<&mut Picture> {
+    pub(super) fn image_mut(&mut self, index: u32) -> Option<&mut Image> {
         match &mut self.stage {
-            Stage::Waiting | Stage::Preparing => None,
-            Stage::Running { key: _, pictures } => pictures.get_mut(index as usize),
+            Stage::Waiting | Stage::Loading | Stage::Preparing => None,
+            Stage::Running { key: _, images } => images.get_mut(index as usize),
         }
     }
 
     pub(super) const fn key(&self) -> Option<&BatchKey> {
         match &self.stage {
-            Stage::Waiting | Stage::Preparing => None,
-            Stage::Running { key, pictures: _ } => Some(key),
+            Stage::Waiting | Stage::Loading | Stage::Preparing => None,
+            Stage::Running { key, images: _ } => Some(key),
         }
     }
 
-    /// Whether its model is needed now.
+    /// Whether something that it holds was made with its model.
     pub(super) const fn holds_model(&self) -> bool {
-        !matches!(self.stage, Stage::Waiting)
+        matches!(self.stage, Stage::Preparing | Stage::Running { .. })
     }
 
-    pub(super) fn in_phase(&self, phase: Phase) -> impl Iterator<Item = (PictureId, &Picture)> {
+    pub(super) fn in_phase(&self, phase: Phase) -> impl Iterator<Item = (ImageId, &Image)> {
         let job = self.spec.id;
-        let numbered = (0..).zip(self.pictures());
+        let numbered = (0..).zip(self.images());
         numbered
-            .filter(move |(_, picture)| picture.phase == phase)
-            .map(move |(index, picture)| (PictureId { job, index }, picture))
+            .filter(move |(_, image)| image.phase == phase)
+            .map(move |(index, image)| (ImageId { job, index }, image))
     }
 
     pub(super) fn has(&self, phase: Phase) -> bool {
@@ -149,9 +153,9 @@ impl JobEntry {
 
     pub(super) fn is_done(&self) -> bool {
         match &self.stage {
-            Stage::Waiting | Stage::Preparing => false,
-            Stage::Running { key: _, pictures } => {
-                pictures.iter().all(|picture| picture.phase == Phase::Done)
+            Stage::Waiting | Stage::Loading | Stage::Preparing => false,
+            Stage::Running { key: _, images } => {
+                images.iter().all(|image| image.phase == Phase::Done)
             }
         }
     }
@@ -159,30 +163,30 @@ impl JobEntry {
     /// Rows that still have evaluations before them.
     pub(super) fn rows_to_denoise(&self) -> u32 {
         let open = self
-            .pictures()
+            .images()
             .iter()
-            .filter(|picture| picture.evaluations_left > 0);
-        open.map(|picture| picture.rows).sum()
+            .filter(|image| image.evaluations_left > 0);
+        open.map(|image| image.rows).sum()
     }
 
-    pub(super) fn start_running(&mut self, key: BatchKey, work: &[PictureWork]) {
-        let mut pictures: Vec<Picture> = work.iter().copied().map(Picture::new).collect();
+    pub(super) fn start_running(&mut self, key: BatchKey, work: &[ImageWork]) {
+        let mut images: Vec<Image> = work.iter().copied().map(Image::new).collect();
         for index in &self.kept {
-            if let Some(picture) = pictures.get_mut(*index as usize) {
-                *picture = Picture {
+            if let Some(image) = images.get_mut(*index as usize) {
+                *image = Image {
                     phase: Phase::Done,
                     evaluations_left: 0,
-                    rows: picture.rows,
+                    rows: image.rows,
                 };
             }
         }
-        self.stage = Stage::Running { key, pictures };
+        self.stage = Stage::Running { key, images };
     }
 
     /// Forgets all states; what is finished stays finished.
     pub(super) fn start_anew(&mut self) {
         self.kept = self.in_phase(Phase::Done).map(|(id, _)| id.index).collect();
         self.stage = Stage::Waiting;
-        self.company = Company::Alone;
+        self.sharing = Sharing::Solo;
     }
 }

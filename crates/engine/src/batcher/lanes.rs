@@ -23,7 +23,7 @@ struct Place {
     since: Instant,
 }
 
-/// The jobs of one batch key that have a picture ready, the longest waiting first.
+/// The jobs of one batch key that have an image ready, the longest waiting first.
 #[derive(Debug)]
 pub(super) struct Lane {
     key: BatchKey,
@@ -67,7 +67,7 @@ fn quantum(policy: &BatchPolicy) -> i64 {
         .clamp(1, i64::MAX / DEEPEST_DEBT)
 }
 
-/// All batch keys that have, or lately had, a picture ready.
+/// All batch keys that have, or lately had, an image ready.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     new: VecDeque<Lane>,
@@ -75,7 +75,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// A job has a picture ready; it goes to the end of its lane.
+    /// A job has an image ready; it goes to the end of its lane.
     pub(super) fn push(&mut self, key: &BatchKey, job: JobId, policy: &BatchPolicy, now: Instant) {
         let place = Place { job, since: now };
         if let Some(lane) = self.all_mut().find(|lane| lane.key == *key) {
@@ -98,7 +98,7 @@ impl Lanes {
         }
     }
 
-    /// The lane whose turn it is. None when no job has a picture ready.
+    /// The lane whose turn it is. None when no job has an image ready.
     pub(super) fn choose(&mut self, policy: &BatchPolicy, now: Instant) -> Option<&mut Lane> {
         if self.is_empty() {
             // Nobody is waiting, so nobody is owed anything.
@@ -150,5 +150,55 @@ impl Lanes {
 
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
         self.new.iter_mut().chain(&mut self.old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::{Clock, SystemClock};
+
+    use super::*;
+    use crate::{ExtraInputs, LatentSize, ModelKey};
+
+    fn key(side: u32) -> BatchKey {
+        BatchKey {
+            model: ModelKey::checkpoint("m"),
+            latent: LatentSize {
+                height: side,
+                width: side,
+            },
+            context_tokens: 77,
+            extra_inputs: ExtraInputs::default(),
+        }
+    }
+
+    #[test]
+    fn cheap_turns_save_up_no_credit() {
+        let now = SystemClock.now();
+        let short_turns = BatchPolicy {
+            compute_budget: 100,
+            max_ticks_per_turn: 1,
+            ..BatchPolicy::gpu()
+        };
+        let mut lanes = Lanes::default();
+        lanes.push(&key(1), JobId::from_u128(1), &short_turns, now);
+        lanes.push(&key(2), JobId::from_u128(2), &short_turns, now);
+        for _ in 0..1000 {
+            lanes.choose(&short_turns, now).unwrap().charge(1, &short_turns);
+        }
+        // From here on forwards are as dear as a turn, and only the credit ends it.
+        let policy = BatchPolicy {
+            max_ticks_per_turn: u32::MAX,
+            ..short_turns
+        };
+        let mut in_a_row = 0;
+        let mut last = None;
+        for _ in 0..20 {
+            let lane = lanes.choose(&policy, now).unwrap();
+            in_a_row = if last.as_ref() == Some(lane.key()) { in_a_row + 1 } else { 1 };
+            last = Some(lane.key().clone());
+            lane.charge(100, &policy);
+            assert!(in_a_row <= 2, "a lane lived on what it had saved");
+        }
     }
 }

@@ -2,13 +2,18 @@
 //! argument, and the same calls always give the same plans.
 //!
 //! The three acts take turns: after a denoise comes a finish or a prepare when there is one, and the other way round, so
-//! neither VAE work nor denoising waits for more than two ticks of the others.
-//! Invariant: while a job is inside, `plan` never answers `Idle` unless the plan before it is still to be reported.
+//! neither VAE work nor denoising waits for more than two turns of the others. A turn of preparation is a few slices of
+//! one job. Loading a model takes no turn, since it runs elsewhere.
+//! Invariant: while a job is inside, `plan` answers `Idle` only when the plan before it is still to be reported or a
+//! model is being loaded.
 
 mod fill;
 mod job;
 mod lanes;
 mod memory;
+mod models;
+mod outcomes;
+mod preparing;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -22,56 +27,71 @@ use std::time::Instant;
 
 use pentimento_types::JobId;
 
-use crate::{BatchKey, BatchPolicy};
+use crate::{BatchKey, BatchPolicy, ModelKey};
 
 use self::fill::{Room, fill};
-use self::job::{Company, JobEntry, Phase, Stage};
-pub use self::job::{JobSpec, PictureId, PictureWork};
+use self::job::{JobEntry, Phase, Stage};
+pub use self::job::{ImageId, ImageWork, JobSpec};
 use self::lanes::Lanes;
 use self::memory::MemoryCaps;
-use self::waiting::WaitingLine;
+use self::models::Models;
+use self::preparing::Preparing;
+use self::waiting::{View, WaitingLine};
 
-/// What the device does next. Its outcome must be reported before the next plan.
+/// What happens next. `Load` and `Unload` are begun and need no report before the next plan; the others take the device,
+/// and their outcome must be reported first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// Nothing to do.
     Idle,
-    /// Make the states of a job's pictures.
+    /// Begin to load a model, away from the device. `Loaded` or one of the load's failures is reported once it is over.
+    Load(ModelKey),
+    /// Let go of a model that no job inside needs.
+    Unload(ModelKey),
+    /// Do the next slice of a job's preparation.
     Prepare(JobId),
-    /// Run one evaluation of each of these pictures in one forward.
+    /// Run one evaluation of each of these images in one forward.
     Denoise {
         /// What they have in common.
         key: BatchKey,
         /// At least one.
-        pictures: Vec<PictureId>,
+        images: Vec<ImageId>,
     },
-    /// Decode one picture.
-    Finish(PictureId),
+    /// Decode one image.
+    Finish(ImageId),
 }
 
 /// What became of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The job's pictures are ready, in the order of their index.
+    /// The model is in memory.
+    Loaded(ModelKey),
+    /// The model cannot be loaded.
+    LoadFailed(ModelKey),
+    /// There is no memory for the model while the others are in use.
+    LoadRefused(ModelKey),
+    /// A slice of the job's preparation is done, and not the last one.
+    PrepareContinues(JobId),
+    /// The job's images are ready, in the order of their index.
     Prepared {
         /// The job.
         job: JobId,
         /// What they may run with.
         key: BatchKey,
-        /// One entry per picture.
-        pictures: Vec<PictureWork>,
+        /// One entry per image.
+        images: Vec<ImageWork>,
     },
     /// Each of these has one evaluation less before it.
-    Denoised(Vec<PictureId>),
+    Denoised(Vec<ImageId>),
     /// None of these has moved.
     DenoiseFailed {
-        /// The pictures of the plan.
-        pictures: Vec<PictureId>,
+        /// The images of the plan.
+        images: Vec<ImageId>,
         /// How it failed.
         fault: DenoiseFault,
     },
-    /// The picture is decoded and delivered.
-    Finished(PictureId),
+    /// The image is decoded and delivered.
+    Finished(ImageId),
     /// Preparing or finishing failed, which is the job's own fault since it was alone.
     JobFailed(JobId),
 }
@@ -90,11 +110,11 @@ pub enum DenoiseFault {
 /// What a report means for a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All its pictures are done; the batcher has forgotten it.
+    /// All its images are done; the batcher has forgotten it.
     Finished(JobId),
     /// It cannot go on; the batcher has forgotten it.
     Failed(JobId),
-    /// Its states are to be dropped; it will be prepared anew. Pictures already finished stay finished.
+    /// Its states are to be dropped; it will be prepared anew. Images already finished stay finished.
     Restart(JobId),
 }
 
@@ -132,8 +152,10 @@ pub struct Batcher {
     jobs: BTreeMap<JobId, JobEntry>,
     admitted: u64,
     waiting: WaitingLine,
+    models: Models,
+    preparing: Preparing,
     lanes: Lanes,
-    /// Jobs with a picture to decode, one picture per turn.
+    /// Jobs with an image to decode, one image per turn.
     finishing: VecDeque<JobId>,
     memory: MemoryCaps,
     last: Act,
@@ -148,6 +170,8 @@ impl Batcher {
             jobs: BTreeMap::new(),
             admitted: 0,
             waiting: WaitingLine::default(),
+            models: Models::new(policy.max_models),
+            preparing: Preparing::default(),
             lanes: Lanes::default(),
             finishing: VecDeque::new(),
             memory: MemoryCaps::default(),
@@ -166,7 +190,10 @@ impl Batcher {
         if self.jobs.len() >= self.policy.max_jobs {
             return Err(AdmitError::Full);
         }
-        let entry = JobEntry::new(spec, self.admitted, now);
+        let mut entry = JobEntry::new(spec, self.admitted, now);
+        if self.models.is_loading(&entry.spec.model) {
+            entry.stage = Stage::Loading;
+        }
         self.admitted += 1;
         self.waiting.push(&entry);
         self.jobs.insert(entry.spec.id, entry);
@@ -178,6 +205,7 @@ impl Batcher {
     /// The outcome of a plan it was part of may still be reported; what it says of this job is ignored.
     pub fn cancel(&mut self, id: JobId) -> bool {
         self.waiting.remove(id);
+        self.preparing.remove(id);
         self.lanes.remove(id);
         self.finishing.retain(|job| *job != id);
         self.jobs.remove(&id).is_some()
@@ -207,17 +235,29 @@ impl Batcher {
     /// Whether no job is inside and no line holds one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let lines = self.waiting.is_empty() && self.lanes.is_empty() && self.finishing.is_empty();
-        self.jobs.is_empty() && lines
+        let in_line = self.waiting.is_empty() && self.preparing.is_empty();
+        let prepared = self.lanes.is_empty() && self.finishing.is_empty();
+        self.jobs.is_empty() && in_line && prepared
     }
 
-    /// Jobs that are not prepared yet.
+    /// Jobs whose preparation has not begun.
     #[must_use]
     pub fn jobs_waiting(&self) -> usize {
-        self.jobs.values().filter(|entry| !entry.holds_model()).count()
+        self.count_in(&Stage::Waiting) + self.jobs_loading()
     }
 
-    /// Rows of all pictures that have evaluations before them.
+    /// Those of them whose model is being loaded.
+    #[must_use]
+    pub fn jobs_loading(&self) -> usize {
+        self.count_in(&Stage::Loading)
+    }
+
+    fn count_in(&self, stage: &Stage) -> usize {
+        let same = |entry: &&JobEntry| std::mem::discriminant(&entry.stage) == std::mem::discriminant(stage);
+        self.jobs.values().filter(same).count()
+    }
+
+    /// Rows of all images that have evaluations before them.
     #[must_use]
     pub fn rows_to_denoise(&self) -> u32 {
         self.jobs.values().map(JobEntry::rows_to_denoise).sum()
@@ -225,6 +265,14 @@ impl Batcher {
 
     /// The next thing to do.
     pub fn plan(&mut self, now: Instant) -> Plan {
+        if let Some(plan) = self.plan_models(now) {
+            return plan;
+        }
+        if self.last == Act::Prepare
+            && let Some(job) = self.preparing.go_on(&self.policy)
+        {
+            return Plan::Prepare(job);
+        }
         for act in self.last.then() {
             let plan = match act {
                 Act::Prepare => self.plan_prepare(now),
@@ -239,8 +287,44 @@ impl Batcher {
         Plan::Idle
     }
 
+    /// What takes no time of the device.
+    fn plan_models(&mut self, now: Instant) -> Option<Plan> {
+        if let Some(model) = self.waiting.next_to_unload(self.view(now)) {
+            self.models.give_back(&model);
+            return Some(Plan::Unload(model));
+        }
+        let model = self.waiting.next_to_load(self.view(now))?;
+        self.models.start_loading(model.clone());
+        self.set_stage_of_waiting(&model, &Stage::Loading);
+        Some(Plan::Load(model))
+    }
+
+    fn set_stage_of_waiting(&mut self, model: &ModelKey, stage: &Stage) {
+        for job in self.waiting.jobs_of(model) {
+            if let Some(entry) = self.jobs.get_mut(&job) {
+                entry.stage = stage.clone();
+            }
+        }
+    }
+
+    const fn view(&self, now: Instant) -> View<'_> {
+        View {
+            jobs: &self.jobs,
+            models: &self.models,
+            policy: &self.policy,
+            now,
+        }
+    }
+
     fn plan_prepare(&mut self, now: Instant) -> Option<Plan> {
-        let id = self.waiting.take(&self.jobs, &self.policy, now)?;
+        let view = View {
+            jobs: &self.jobs,
+            models: &self.models,
+            policy: &self.policy,
+            now,
+        };
+        let waiting = &mut self.waiting;
+        let id = self.preparing.start_turn(|| waiting.take(view))?;
         self.jobs.get_mut(&id)?.stage = Stage::Preparing;
         Some(Plan::Prepare(id))
     }
@@ -260,12 +344,12 @@ impl Batcher {
         let turn: Vec<JobId> = lane.jobs().collect();
         let load = fill(&turn, &self.jobs, room);
         lane.charge(load.cost, &self.policy);
-        for id in &load.pictures {
+        for id in &load.images {
             self.set_phase(*id, Phase::Denoising);
         }
         Some(Plan::Denoise {
             key,
-            pictures: load.pictures,
+            images: load.images,
         })
     }
 
@@ -279,160 +363,13 @@ impl Batcher {
         Some(Plan::Finish(id))
     }
 
-    fn set_phase(&mut self, id: PictureId, phase: Phase) {
-        if let Some(picture) = self
+    fn set_phase(&mut self, id: ImageId, phase: Phase) {
+        if let Some(image) = self
             .jobs
             .get_mut(&id.job)
-            .and_then(|entry| entry.picture_mut(id.index))
+            .and_then(|entry| entry.image_mut(id.index))
         {
-            picture.phase = phase;
+            image.phase = phase;
         }
     }
-
-    /// Takes in what became of the last plan, and says which jobs that ends or starts anew.
-    pub fn report(&mut self, outcome: Outcome, now: Instant) -> Vec<Verdict> {
-        match outcome {
-            Outcome::Prepared { job, key, pictures } => self.prepared(job, key, &pictures, now),
-            Outcome::Denoised(pictures) => self.denoised(&pictures, now),
-            Outcome::DenoiseFailed { pictures, fault } => self.denoise_failed(&pictures, fault, now),
-            Outcome::Finished(id) => self.finished(id),
-            Outcome::JobFailed(job) => self.fail(job).into_iter().collect(),
-        }
-    }
-
-    fn prepared(&mut self, job: JobId, key: BatchKey, work: &[PictureWork], now: Instant) -> Vec<Verdict> {
-        let Some(entry) = self
-            .jobs
-            .get_mut(&job)
-            .filter(|entry| matches!(entry.stage, Stage::Preparing))
-        else {
-            return Vec::new();
-        };
-        entry.start_running(key.clone(), work);
-        if entry.has(Phase::Ready) {
-            self.lanes.push(&key, job, &self.policy, now);
-        }
-        if entry.has(Phase::ToFinish) {
-            self.finishing.push_back(job);
-        }
-        self.end_when_done(job)
-    }
-
-    fn denoised(&mut self, pictures: &[PictureId], now: Instant) -> Vec<Verdict> {
-        for id in pictures {
-            let Some(entry) = self.jobs.get_mut(&id.job) else {
-                continue;
-            };
-            let Some(picture) = entry.picture_mut(id.index) else {
-                continue;
-            };
-            if picture.phase != Phase::Denoising {
-                continue;
-            }
-            picture.evaluations_left = picture.evaluations_left.saturating_sub(1);
-            let left = picture.evaluations_left;
-            picture.phase = if left == 0 { Phase::ToFinish } else { Phase::Ready };
-            if entry.company == Company::AloneOnce {
-                entry.company = Company::Welcome;
-            }
-            if left == 0 && !self.finishing.contains(&id.job) {
-                self.finishing.push_back(id.job);
-            }
-        }
-        for job in jobs_of(pictures) {
-            let Some(entry) = self.jobs.get(&job) else {
-                continue;
-            };
-            let Some(key) = entry.key().filter(|_| entry.has(Phase::Ready)).cloned() else {
-                self.lanes.remove(job);
-                continue;
-            };
-            // Behind those who have waited longer.
-            self.lanes.remove(job);
-            self.lanes.push(&key, job, &self.policy, now);
-        }
-        Vec::new()
-    }
-
-    fn denoise_failed(&mut self, pictures: &[PictureId], fault: DenoiseFault, now: Instant) -> Vec<Verdict> {
-        for id in pictures {
-            self.set_phase(*id, Phase::Ready);
-        }
-        let jobs = jobs_of(pictures);
-        let in_company = jobs.len() > 1;
-        match fault {
-            DenoiseFault::OutOfMemory if pictures.len() > 1 => {
-                self.halve_forwards(pictures, now);
-                Vec::new()
-            }
-            DenoiseFault::Error if in_company => {
-                for job in jobs {
-                    if let Some(entry) = self.jobs.get_mut(&job)
-                        && entry.company == Company::Welcome
-                    {
-                        entry.company = Company::AloneOnce;
-                    }
-                }
-                Vec::new()
-            }
-            DenoiseFault::Panic if in_company => {
-                jobs.into_iter().filter_map(|job| self.restart(job)).collect()
-            }
-            DenoiseFault::Error | DenoiseFault::OutOfMemory | DenoiseFault::Panic => {
-                jobs.into_iter().filter_map(|job| self.fail(job)).collect()
-            }
-        }
-    }
-
-    fn halve_forwards(&mut self, pictures: &[PictureId], now: Instant) {
-        let entry_of = |id: &PictureId| self.jobs.get(&id.job);
-        let Some(key) = pictures.iter().find_map(|id| entry_of(id)?.key()).cloned() else {
-            return;
-        };
-        let rows_of = |id: &PictureId| Some(entry_of(id)?.pictures().get(id.index as usize)?.rows);
-        let rows: u32 = pictures.iter().filter_map(rows_of).sum();
-        self.memory
-            .put(key, rows / 2, now + self.policy.memory_cap_lifetime);
-    }
-
-    fn finished(&mut self, id: PictureId) -> Vec<Verdict> {
-        let picture = self
-            .jobs
-            .get_mut(&id.job)
-            .and_then(|entry| entry.picture_mut(id.index));
-        if let Some(picture) = picture.filter(|picture| picture.phase == Phase::Finishing) {
-            picture.phase = Phase::Done;
-        }
-        self.end_when_done(id.job)
-    }
-
-    fn end_when_done(&mut self, job: JobId) -> Vec<Verdict> {
-        let done = self.jobs.get(&job).is_some_and(JobEntry::is_done);
-        let ended = done && self.cancel(job);
-        ended.then_some(Verdict::Finished(job)).into_iter().collect()
-    }
-
-    fn fail(&mut self, job: JobId) -> Option<Verdict> {
-        self.cancel(job).then_some(Verdict::Failed(job))
-    }
-
-    fn restart(&mut self, job: JobId) -> Option<Verdict> {
-        self.lanes.remove(job);
-        self.finishing.retain(|other| *other != job);
-        let entry = self.jobs.get_mut(&job)?;
-        entry.start_anew();
-        self.waiting.push_first(entry);
-        Some(Verdict::Restart(job))
-    }
-}
-
-/// The jobs of a forward, each once, in the order of its pictures.
-fn jobs_of(pictures: &[PictureId]) -> Vec<JobId> {
-    let mut jobs: Vec<JobId> = Vec::with_capacity(pictures.len());
-    for id in pictures {
-        if !jobs.contains(&id.job) {
-            jobs.push(id.job);
-        }
-    }
-    jobs
 }

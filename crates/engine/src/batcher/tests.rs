@@ -5,14 +5,14 @@ use std::time::Duration;
 use pentimento_types::{Clock, JobId, SystemClock};
 
 use super::world::{End, Script, Trouble, World};
-use crate::{AdmitError, BatchPolicy, Batcher, JobSpec, PictureWork, Plan};
+use crate::{AdmitError, BatchPolicy, Batcher, JobSpec, ImageWork, Plan};
 
 fn long_job() -> Script {
-    // Fault 72: 1024x1024, 41 steps, four guided pictures.
+    // Fault 72: 1024x1024, 41 steps, four guided images.
     Script {
         side: 128,
-        pictures: 4,
-        work: PictureWork {
+        images: 4,
+        work: ImageWork {
             evaluations: 41,
             rows: 2,
         },
@@ -22,8 +22,8 @@ fn long_job() -> Script {
 
 fn forwards(world: &World) -> Vec<usize> {
     let sizes = world.plans.iter().filter_map(|plan| match plan {
-        Plan::Denoise { key: _, pictures } => Some(pictures.len()),
-        Plan::Idle | Plan::Prepare(_) | Plan::Finish(_) => None,
+        Plan::Denoise { key: _, images } => Some(images.len()),
+        Plan::Idle | Plan::Load(_) | Plan::Unload(_) | Plan::Prepare(_) | Plan::Finish(_) => None,
     });
     sizes.collect()
 }
@@ -35,7 +35,7 @@ fn one_job_runs_prepare_evaluations_finish() {
     world.run();
     assert_eq!(world.ticks, 6);
     assert!(matches!(world.plans.first(), Some(Plan::Prepare(job)) if *job == id));
-    assert!(matches!(world.plans.last(), Some(Plan::Finish(picture)) if picture.job == id));
+    assert!(matches!(world.plans.last(), Some(Plan::Finish(image)) if image.job == id));
     assert_eq!(forwards(&world), [1, 1, 1, 1]);
 }
 
@@ -56,11 +56,11 @@ fn without_a_single_evaluation_a_job_goes_straight_to_its_finish() {
     world.admit(
         1,
         Script {
-            work: PictureWork {
+            work: ImageWork {
                 evaluations: 0,
                 rows: 1,
             },
-            pictures: 3,
+            images: 3,
             ..Script::lcm()
         },
     );
@@ -79,8 +79,8 @@ fn a_picture_too_big_for_the_budget_runs_alone() {
     world.admit(
         1,
         Script {
-            pictures: 2,
-            work: PictureWork {
+            images: 2,
+            work: ImageWork {
                 evaluations: 2,
                 rows: 2,
             },
@@ -101,7 +101,7 @@ fn a_job_of_sixteen_pictures_leaves_room_for_a_job_of_one() {
     world.admit(
         1,
         Script {
-            pictures: 16,
+            images: 16,
             ..Script::lcm()
         },
     );
@@ -112,7 +112,7 @@ fn a_job_of_sixteen_pictures_leaves_room_for_a_job_of_one() {
     let forwards = forwards(&world);
     assert!(
         forwards.len() <= 6,
-        "four with the single picture, one or two before it came: {forwards:?}"
+        "four with the single image, one or two before it came: {forwards:?}"
     );
     world.run();
 }
@@ -212,7 +212,7 @@ fn a_flood_of_new_keys_cannot_starve_an_old_one() {
             number,
             Script {
                 side,
-                work: PictureWork {
+                work: ImageWork {
                     evaluations: 1,
                     rows: 1,
                 },
@@ -277,7 +277,7 @@ fn a_job_that_waits_for_its_preparation_never_waits_for_the_end_of_long_ones() {
         ..BatchPolicy::gpu()
     };
     let mut world = World::new(policy);
-    let endless = PictureWork {
+    let endless = ImageWork {
         evaluations: 1000,
         rows: 2,
     };
@@ -318,7 +318,7 @@ fn only_the_guilty_job_fails_after_an_error() {
                 number,
                 Script {
                     trouble,
-                    pictures: 1 + u32::try_from(number % 2).expect("small"),
+                    images: 1 + u32::try_from(number % 2).expect("small"),
                     ..Script::lcm()
                 },
             )
@@ -370,8 +370,8 @@ fn out_of_memory_halves_the_forwards_of_that_key_for_a_while() {
     let id = world.admit(
         1,
         Script {
-            pictures: 8,
-            work: PictureWork {
+            images: 8,
+            work: ImageWork {
                 evaluations: 400,
                 rows: 1,
             },
@@ -441,4 +441,139 @@ fn a_late_job_is_forgotten() {
     assert_eq!(batcher.expire(now + Duration::from_secs(5)), [id]);
     assert!(batcher.is_empty());
     assert_eq!(batcher.plan(now), Plan::Idle);
+}
+
+/// A job of model 1 comes while model 0 is in use, and new jobs of model 0 keep coming.
+fn cold_model_under_a_flood(mut world: World) -> Duration {
+    world.admit(1, Script::lcm());
+    world.tick();
+    let cold = world.admit(
+        2,
+        Script {
+            model: 1,
+            ..Script::lcm()
+        },
+    );
+    let mut number = 3;
+    while world.ledgers[&cold].ended.is_none() {
+        while world.batcher.len() < 6 {
+            world.admit(number, Script::lcm());
+            number += 1;
+        }
+        assert!(world.tick());
+        assert!(number < 1000, "the cold model starves");
+    }
+    world.latency(cold)
+}
+
+#[test]
+fn a_cold_model_gets_its_turn_under_a_flood_of_jobs_of_another() {
+    let policy = BatchPolicy {
+        max_models: 1,
+        age_bound: Duration::from_millis(100),
+        ..BatchPolicy::gpu()
+    };
+    let by_places = cold_model_under_a_flood(World::new(policy));
+    let mut small = World::new(BatchPolicy {
+        max_models: 4,
+        ..policy
+    });
+    small.model_room = 1;
+    let by_memory = cold_model_under_a_flood(small);
+    for latency in [by_places, by_memory] {
+        assert!(latency < Duration::from_millis(500), "{latency:?}");
+    }
+}
+
+#[test]
+fn a_model_that_is_loading_holds_nobody_up() {
+    let mut world = World::new(BatchPolicy::cpu());
+    let long = world.admit(
+        1,
+        Script {
+            work: ImageWork {
+                evaluations: 200,
+                rows: 1,
+            },
+            ..Script::lcm()
+        },
+    );
+    world.tick();
+    world.load_time = Duration::from_millis(100);
+    let cold: Vec<JobId> = (2..102)
+        .map(|number| {
+            let script = Script {
+                model: 1,
+                ..Script::lcm()
+            };
+            world.admit(number, script)
+        })
+        .collect();
+    let evaluation = Duration::from_micros(1001);
+    while world.elapsed < Duration::from_millis(100) {
+        let (before, done) = (world.elapsed, world.ledgers[&long].evaluations[0]);
+        assert!(world.tick());
+        assert_eq!(world.ledgers[&long].evaluations[0], done + 1, "each tick is one of its evaluations");
+        assert!(world.elapsed - before <= evaluation, "and none takes longer than it is");
+        assert_eq!(world.batcher.jobs_loading(), 100);
+    }
+    world.run();
+    assert_eq!(world.loads.len(), 2, "a hundred jobs caused one load");
+    let finished = |job: &JobId| matches!(world.ledgers[job].ended, Some((End::Finished, _)));
+    assert!(cold.iter().all(finished));
+}
+
+#[test]
+fn a_load_without_room_is_tried_again_when_a_model_is_let_go() {
+    let mut world = World::new(BatchPolicy::gpu());
+    world.model_room = 1;
+    world.load_time = Duration::from_millis(1);
+    let first = world.admit(1, Script::lcm());
+    world.tick();
+    let second = world.admit(
+        2,
+        Script {
+            model: 1,
+            ..Script::lcm()
+        },
+    );
+    world.run();
+    assert_eq!(world.loads.len(), 3, "refused once, and not asked for at every tick: {:?}", world.loads);
+    assert!(world.latency(first) < world.latency(second));
+}
+
+#[test]
+fn a_long_prompt_lets_the_others_go_on_between_its_slices() {
+    let policy = BatchPolicy {
+        slices_per_turn: 4,
+        ..BatchPolicy::gpu()
+    };
+    let mut world = World::new(policy);
+    let endless = Script {
+        slices: 64,
+        ..Script::lcm()
+    };
+    let long = world.admit(1, endless);
+    let running = world.admit(
+        2,
+        Script {
+            work: ImageWork {
+                evaluations: 100,
+                rows: 1,
+            },
+            ..Script::lcm()
+        },
+    );
+    while world.ledgers[&long].slices < 64 {
+        assert!(world.tick());
+    }
+    let done = world.ledgers[&running].evaluations[0];
+    assert!((10..=16).contains(&done), "one for every four slices, once it was prepared itself: {done}");
+    let mut in_a_row = 0;
+    for plan in &world.plans {
+        let slice = matches!(plan, Plan::Prepare(job) if *job == long);
+        in_a_row = if slice { in_a_row + 1 } else { 0 };
+        assert!(in_a_row <= 4);
+    }
+    assert!(world.batcher.cancel(long), "it can be cancelled at any of them");
 }

@@ -1,15 +1,17 @@
-//! Who is prepared next: round robin over models and sizes, first come first served within one.
+//! Who is prepared next: round robin over models and sizes, first come first served within one. And whose model is
+//! loaded for that.
 //!
-//! Two limits hold a job back. Rows prepared ahead of the denoising: the age bound overrides that. The number of models
-//! in use: it cannot be overridden, so once a job is overdue, models that have been in use for the age bound get no job
+//! Two limits hold a job back. Images prepared ahead of the denoising: the age bound overrides that. A place for its
+//! model: it cannot be overridden, so once a job is overdue, models that have been ready for the age bound get no job
 //! that was admitted after it, and fall free. A model so stays for a stretch, however many jobs wait, and none thrashes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use pentimento_types::JobId;
 
 use super::job::JobEntry;
+use super::models::Models;
 use crate::{BatchPolicy, LatentSize, ModelKey};
 
 #[derive(Debug)]
@@ -23,8 +25,15 @@ struct Flow {
 #[derive(Debug, Default)]
 pub(super) struct WaitingLine {
     flows: VecDeque<Flow>,
-    /// Since when each model is in use.
-    stretches: BTreeMap<ModelKey, Instant>,
+}
+
+/// What a choice among the waiting jobs looks at.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) jobs: &'a BTreeMap<JobId, JobEntry>,
+    pub(super) models: &'a Models,
+    pub(super) policy: &'a BatchPolicy,
+    pub(super) now: Instant,
 }
 
 impl WaitingLine {
@@ -62,63 +71,63 @@ impl WaitingLine {
         self.flows.is_empty()
     }
 
-    /// Takes the next job to prepare out of the line.
-    pub(super) fn take(
-        &mut self,
-        jobs: &BTreeMap<JobId, JobEntry>,
-        policy: &BatchPolicy,
-        now: Instant,
-    ) -> Option<JobId> {
-        let gate = self.model_gate(jobs, policy, now);
-        let mut fronts: Vec<&JobEntry> = self.fronts().filter_map(|id| jobs.get(&id)).collect();
-        fronts.sort_by_key(|entry| entry.order);
-        let overdue = |entry: &&JobEntry| now.saturating_duration_since(entry.admitted_at) > policy.age_bound;
-        let blocked = fronts
-            .iter()
-            .copied()
-            .filter(overdue)
-            .find(|entry| !gate.has_place(&entry.spec.model));
-        let may_go = |entry: &&JobEntry| {
-            let model = &entry.spec.model;
-            let gives_way =
-                blocked.is_some_and(|blocked| blocked.order < entry.order) && gate.stretch_is_over(model);
-            gate.has_place(model) && !gives_way
-        };
+    /// The jobs that wait for this model, in no particular order.
+    pub(super) fn jobs_of(&self, model: &ModelKey) -> Vec<JobId> {
+        let flows = self.flows.iter().filter(|flow| flow.model == *model);
+        flows.flat_map(|flow| flow.jobs.iter().copied()).collect()
+    }
 
-        let oldest = fronts.iter().copied().filter(overdue).find(may_go);
-        let in_turn = || self.fronts().filter_map(|id| jobs.get(&id)).filter(may_go);
-        let chosen = oldest.or_else(|| in_turn().find(|entry| has_room(entry, jobs, policy)))?;
-        let (id, model) = (chosen.spec.id, chosen.spec.model.clone());
-        self.stretches.entry(model).or_insert(now);
+    /// Takes the next job to prepare out of the line; its model is ready.
+    pub(super) fn take(&mut self, view: View<'_>) -> Option<JobId> {
+        let fronts = self.fronts(view);
+        let may_go = |entry: &&&JobEntry| view.models.is_ready(&entry.spec.model) && !fronts.gives_way(entry);
+        let oldest = fronts.overdue().find(may_go);
+        let in_turn = || fronts.in_turn.iter().filter(may_go);
+        let chosen = oldest.or_else(|| in_turn().find(|entry| view.has_room(entry)))?;
+        let id = chosen.spec.id;
         self.take_front(id);
         Some(id)
     }
 
-    fn model_gate(
-        &mut self,
-        jobs: &BTreeMap<JobId, JobEntry>,
-        policy: &BatchPolicy,
-        now: Instant,
-    ) -> ModelGate {
-        let in_use: BTreeSet<&ModelKey> = jobs
-            .values()
-            .filter(|entry| entry.holds_model())
-            .map(|entry| &entry.spec.model)
-            .collect();
-        self.stretches.retain(|model, _| in_use.contains(model));
-        let over = |since: Instant| now.saturating_duration_since(since) > policy.age_bound;
-        ModelGate {
-            in_use: self
-                .stretches
-                .iter()
-                .map(|(model, since)| (model.clone(), over(*since)))
-                .collect(),
-            limit: policy.max_models.max(1),
-        }
+    /// The next model to load: one that can take a place, and that a job waits for.
+    pub(super) fn next_to_load(&self, view: View<'_>) -> Option<ModelKey> {
+        let fronts = self.fronts(view);
+        let is_cold = |entry: &&&JobEntry| {
+            let model = &entry.spec.model;
+            let has_none = !view.models.is_ready(model) && !view.models.is_loading(model);
+            // A younger job's model would take the memory that an overdue one waits for.
+            has_none && view.models.has_place(model) && fronts.blocked_before(entry).is_none()
+        };
+        let chosen = fronts.overdue().find(is_cold);
+        let chosen = chosen.or_else(|| fronts.in_turn.iter().find(is_cold))?;
+        Some(chosen.spec.model.clone())
     }
 
-    fn fronts(&self) -> impl Iterator<Item = JobId> {
-        self.flows.iter().filter_map(|flow| flow.jobs.front().copied())
+    /// A model that is ready and that nobody needs: no job runs on it, and those that wait for it give way.
+    pub(super) fn next_to_unload(&self, view: View<'_>) -> Option<ModelKey> {
+        let fronts = self.fronts(view);
+        let is_needed = |model: &ModelKey| {
+            let mut running = view.jobs.values().filter(|entry| entry.holds_model());
+            let mut waiting = fronts.in_turn.iter().filter(|entry| !fronts.gives_way(entry));
+            running.any(|entry| entry.spec.model == *model) || waiting.any(|entry| entry.spec.model == *model)
+        };
+        view.models.ready().find(|model| !is_needed(model)).cloned()
+    }
+
+    fn fronts<'a>(&self, view: View<'a>) -> Fronts<'a> {
+        let ids = self.flows.iter().filter_map(|flow| flow.jobs.front());
+        let in_turn: Vec<&JobEntry> = ids.filter_map(|id| view.jobs.get(id)).collect();
+        let mut by_age = in_turn.clone();
+        by_age.sort_by_key(|entry| entry.order);
+        by_age.retain(|entry| view.is_overdue(entry));
+        let no_place = |entry: &&&JobEntry| !view.models.has_place(&entry.spec.model);
+        let blocked = by_age.iter().find(no_place).copied();
+        Fronts {
+            view,
+            in_turn,
+            by_age,
+            blocked,
+        }
     }
 
     /// The flow that was served goes to the end of the round.
@@ -135,32 +144,46 @@ impl WaitingLine {
     }
 }
 
-/// Which models a job may be prepared on now.
-struct ModelGate {
-    /// Whether each model's stretch is over.
-    in_use: BTreeMap<ModelKey, bool>,
-    limit: usize,
+/// The first job of every flow.
+struct Fronts<'a> {
+    view: View<'a>,
+    in_turn: Vec<&'a JobEntry>,
+    /// Those that have waited longer than the age bound, the oldest first.
+    by_age: Vec<&'a JobEntry>,
+    /// The oldest of them whose model has no place.
+    blocked: Option<&'a JobEntry>,
 }
 
-impl ModelGate {
-    fn has_place(&self, model: &ModelKey) -> bool {
-        self.in_use.contains_key(model) || self.in_use.len() < self.limit
+impl<'a> Fronts<'a> {
+    fn overdue(&self) -> std::slice::Iter<'_, &'a JobEntry> {
+        self.by_age.iter()
     }
 
-    fn stretch_is_over(&self, model: &ModelKey) -> bool {
-        self.in_use.get(model).is_some_and(|over| *over)
+    /// The overdue job without a place that was admitted before this one, if there is one.
+    fn blocked_before(&self, entry: &JobEntry) -> Option<&'a JobEntry> {
+        self.blocked.filter(|blocked| blocked.order < entry.order)
+    }
+
+    /// Whether a job lets its model fall free for an older one that has no place.
+    fn gives_way(&self, entry: &JobEntry) -> bool {
+        let View { models, policy, now, .. } = self.view;
+        self.blocked_before(entry).is_some()
+            && models.stretch_is_over(&entry.spec.model, policy.age_bound, now)
     }
 }
 
-/// Whether a job's like has few enough prepared rows. What would fit into the next forward always has room.
-fn has_room(entry: &JobEntry, jobs: &BTreeMap<JobId, JobEntry>, policy: &BatchPolicy) -> bool {
-    let spec = &entry.spec;
-    let alike = jobs
-        .values()
-        .filter(|other| other.spec.model == spec.model && other.spec.latent == spec.latent);
-    let prepared: u32 = alike.map(JobEntry::rows_to_denoise).sum();
-    prepared
-        < policy
-            .rows_per_forward(spec.latent)
-            .max(policy.prepare_ahead_rows)
+impl View<'_> {
+    fn is_overdue(&self, entry: &JobEntry) -> bool {
+        self.now.saturating_duration_since(entry.admitted_at) > self.policy.age_bound
+    }
+
+    /// Whether a job's like has few enough prepared rows. What would fit into the next forward always has room.
+    fn has_room(&self, entry: &JobEntry) -> bool {
+        let spec = &entry.spec;
+        let jobs = self.jobs.values();
+        let alike = jobs.filter(|other| other.spec.model == spec.model && other.spec.latent == spec.latent);
+        let prepared: u32 = alike.map(JobEntry::rows_to_denoise).sum();
+        let ahead = self.policy.prepare_ahead_rows;
+        prepared < self.policy.rows_per_forward(spec.latent).max(ahead)
+    }
 }

@@ -1,19 +1,20 @@
 //! A device of numbers for the batcher's tests: carries out plans, keeps its own books, and compares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use pentimento_types::{Clock, JobId, SystemClock};
 
 use crate::{
     BatchKey, BatchPolicy, Batcher, DenoiseFault, ExtraInputs, JobSpec, LatentSize, ModelKey, Outcome,
-    PictureId, PictureWork, Plan, Verdict,
+    ImageId, ImageWork, Plan, Verdict,
 };
 
 /// What goes wrong with a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     None,
+    /// In the last slice.
     PrepareFails,
     ErrorAt(u32),
     PanicAt(u32),
@@ -26,20 +27,23 @@ pub(super) struct Script {
     pub(super) model: u8,
     pub(super) side: u32,
     pub(super) context_tokens: u32,
-    pub(super) pictures: u32,
-    pub(super) work: PictureWork,
+    pub(super) images: u32,
+    /// Slices of its preparation, at least 1.
+    pub(super) slices: u32,
+    pub(super) work: ImageWork,
     pub(super) trouble: Trouble,
 }
 
 impl Script {
-    /// A 512x512 LCM job: one picture, four evaluations, no guidance.
+    /// A 512x512 LCM job: one image, four evaluations, no guidance.
     pub(super) const fn lcm() -> Self {
         Self {
             model: 0,
             side: 64,
             context_tokens: 77,
-            pictures: 1,
-            work: PictureWork {
+            images: 1,
+            slices: 1,
+            work: ImageWork {
                 evaluations: 4,
                 rows: 1,
             },
@@ -49,7 +53,7 @@ impl Script {
 
     pub(super) fn key(&self) -> BatchKey {
         BatchKey {
-            model: ModelKey::checkpoint(&format!("model {}", self.model)),
+            model: model_key(self.model),
             latent: LatentSize {
                 height: self.side,
                 width: self.side,
@@ -58,6 +62,10 @@ impl Script {
             extra_inputs: ExtraInputs::default(),
         }
     }
+}
+
+pub(super) fn model_key(number: u8) -> ModelKey {
+    ModelKey::checkpoint(&format!("model {number}"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +82,16 @@ pub(super) struct Ledger {
     pub(super) admitted: Duration,
     pub(super) ended: Option<(End, Duration)>,
     pub(super) prepares: u32,
+    /// Slices done since the last start.
+    pub(super) slices: u32,
     pub(super) restarts: u32,
-    /// Evaluations of each picture since the last preparation.
+    /// Evaluations of each image since the last preparation.
     pub(super) evaluations: Vec<u32>,
     pub(super) finishes: Vec<u32>,
     last_served: (u64, Duration),
 }
 
-/// Cost of one row of a 512x512 picture; one millisecond of the world's time.
+/// Cost of one row of a 512x512 image; one millisecond of the world's time.
 const UNIT: u64 = 64 * 64;
 
 pub(super) struct World {
@@ -90,6 +100,18 @@ pub(super) struct World {
     pub(super) ledgers: BTreeMap<JobId, Ledger>,
     /// Rows of a forward beyond which the device is out of memory.
     pub(super) memory_rows: u32,
+    /// How long a load takes.
+    pub(super) load_time: Duration,
+    /// Models that fit into memory.
+    pub(super) model_room: usize,
+    /// Models that cannot be loaded.
+    pub(super) broken_models: BTreeSet<ModelKey>,
+    /// Loads begun, in order.
+    pub(super) loads: Vec<ModelKey>,
+    /// Loads under way, and when they end.
+    loading: Vec<(Duration, ModelKey)>,
+    /// Models that are loaded and not let go.
+    held: BTreeSet<ModelKey>,
     pub(super) ticks: u64,
     pub(super) elapsed: Duration,
     pub(super) longest_wait: (u64, Duration),
@@ -107,6 +129,12 @@ impl World {
             policy,
             ledgers: BTreeMap::new(),
             memory_rows: u32::MAX,
+            load_time: Duration::ZERO,
+            model_room: usize::MAX,
+            broken_models: BTreeSet::new(),
+            loads: Vec::new(),
+            loading: Vec::new(),
+            held: BTreeSet::new(),
             ticks: 0,
             elapsed: Duration::ZERO,
             longest_wait: (0, Duration::ZERO),
@@ -134,15 +162,16 @@ impl World {
         self.batcher
             .admit(spec, self.now())
             .expect("the test admits few jobs, each once");
-        let pictures = script.pictures as usize;
+        let images = script.images as usize;
         let ledger = Ledger {
             script,
             admitted: self.elapsed,
             ended: None,
             prepares: 0,
+            slices: 0,
             restarts: 0,
-            evaluations: vec![0; pictures],
-            finishes: vec![0; pictures],
+            evaluations: vec![0; images],
+            finishes: vec![0; images],
             last_served: (self.ticks, self.elapsed),
         };
         self.ledgers.insert(id, ledger);
@@ -163,9 +192,20 @@ impl World {
         assert!(ledger.ended.replace((end, at)).is_none(), "a job ends once");
     }
 
-    /// Plans, checks the plan and carries it out. False when the batcher is idle.
+    /// Plans, checks the plan and carries it out, the loads that take no time with it. False when the batcher is idle.
     pub(super) fn tick(&mut self) -> bool {
-        let plan = self.batcher.plan(self.now());
+        let plan = loop {
+            self.end_loads();
+            match self.batcher.plan(self.now()) {
+                Plan::Load(model) => self.load(model),
+                Plan::Unload(model) => self.unload(&model),
+                Plan::Idle if !self.loading.is_empty() => {
+                    let next = self.loading.iter().map(|(due, _)| *due).min();
+                    self.elapsed = self.elapsed.max(next.expect("it is not empty"));
+                }
+                plan => break plan,
+            }
+        };
         let outcome = match &plan {
             Plan::Idle => {
                 let open = self
@@ -176,12 +216,18 @@ impl World {
                 assert_eq!(open, 0, "idle while jobs are inside");
                 return false;
             }
+            Plan::Load(_) | Plan::Unload(_) => unreachable!("carried out above"),
             Plan::Prepare(job) => self.prepare(*job),
-            Plan::Denoise { key, pictures } => self.denoise(key, pictures),
+            Plan::Denoise { key, images } => self.denoise(key, images),
             Plan::Finish(id) => self.finish(*id),
         };
         self.plans.push(plan);
         self.ticks += 1;
+        self.report(outcome);
+        true
+    }
+
+    fn report(&mut self, outcome: Outcome) {
         for verdict in self.batcher.report(outcome, self.now()) {
             match verdict {
                 Verdict::Finished(job) => self.end(job, End::Finished),
@@ -189,7 +235,43 @@ impl World {
                 Verdict::Restart(job) => self.restart(job),
             }
         }
-        true
+    }
+
+    fn load(&mut self, model: ModelKey) {
+        assert!(!self.held.contains(&model), "loaded twice");
+        assert!(
+            self.loading.iter().all(|(_, other)| *other != model),
+            "a hundred jobs cause one load"
+        );
+        let places = self.held.len() + self.loading.len();
+        assert!(places < self.policy.max_models, "too many models in use");
+        self.loads.push(model.clone());
+        self.loading.push((self.elapsed + self.load_time, model));
+    }
+
+    fn unload(&mut self, model: &ModelKey) {
+        assert!(self.held.remove(model), "only what is loaded is let go");
+        let runs = |ledger: &Ledger| ledger.ended.is_none() && ledger.slices > 0;
+        let mut running = self.ledgers.values().filter(|ledger| runs(ledger));
+        assert!(
+            running.all(|ledger| model_key(ledger.script.model) != *model),
+            "a model is let go under a job"
+        );
+    }
+
+    fn end_loads(&mut self) {
+        while let Some(at) = self.loading.iter().position(|(due, _)| *due <= self.elapsed) {
+            let (_, model) = self.loading.remove(at);
+            let outcome = if self.broken_models.contains(&model) {
+                Outcome::LoadFailed(model)
+            } else if !self.held.is_empty() && self.held.len() >= self.model_room {
+                Outcome::LoadRefused(model)
+            } else {
+                self.held.insert(model.clone());
+                Outcome::Loaded(model)
+            };
+            self.report(outcome);
+        }
     }
 
     pub(super) fn run(&mut self) {
@@ -197,6 +279,7 @@ impl World {
             assert!(self.ticks < 1_000_000, "the jobs never end");
         }
         assert!(self.batcher.is_empty());
+        assert!(self.held.is_empty(), "models are let go with their last job");
     }
 
     fn spend(&mut self, units: u64) {
@@ -220,36 +303,38 @@ impl World {
 
     fn prepare(&mut self, job: JobId) -> Outcome {
         self.serve(job);
-        let open = self
-            .ledgers
-            .values()
-            .filter(|ledger| ledger.ended.is_none() && ledger.prepares > ledger.restarts);
-        let mut models: Vec<u8> = open.map(|ledger| ledger.script.model).collect();
         let ledger = self.ledgers.get_mut(&job).expect("every job has a ledger");
-        models.push(ledger.script.model);
-        models.sort_unstable();
-        models.dedup();
-        assert!(models.len() <= self.policy.max_models, "too many models in use");
-        ledger.prepares += 1;
-        assert_eq!(ledger.prepares, 1 + ledger.restarts, "prepared once per start");
         let script = ledger.script.clone();
-        self.spend(2 * script.key().latent.pixels());
+        assert!(
+            self.held.contains(&model_key(script.model)),
+            "prepared before its model is loaded"
+        );
+        if ledger.slices == 0 {
+            ledger.prepares += 1;
+            assert_eq!(ledger.prepares, 1 + ledger.restarts, "prepared once per start");
+        }
+        ledger.slices += 1;
+        let left = script.slices.checked_sub(ledger.slices).expect("a slice too many");
+        self.spend(2 * script.key().latent.pixels() / u64::from(script.slices));
+        if left > 0 {
+            return Outcome::PrepareContinues(job);
+        }
         if script.trouble == Trouble::PrepareFails {
             return Outcome::JobFailed(job);
         }
         Outcome::Prepared {
             job,
             key: script.key(),
-            pictures: vec![script.work; script.pictures as usize],
+            images: vec![script.work; script.images as usize],
         }
     }
 
-    fn denoise(&mut self, key: &BatchKey, pictures: &[PictureId]) -> Outcome {
-        assert!(!pictures.is_empty());
+    fn denoise(&mut self, key: &BatchKey, images: &[ImageId]) -> Outcome {
+        assert!(!images.is_empty());
         let mut rows = 0;
         let mut fault = None;
-        for (at, id) in pictures.iter().enumerate() {
-            assert!(!pictures[..at].contains(id), "a picture is twice in a forward");
+        for (at, id) in images.iter().enumerate() {
+            assert!(!images[..at].contains(id), "an image is twice in a forward");
             let ledger = &self.ledgers[&id.job];
             let script = &ledger.script;
             assert_eq!(script.key(), *key, "batch keys are mixed");
@@ -267,7 +352,7 @@ impl World {
             }
         }
         let cost = u64::from(rows) * key.latent.pixels();
-        if pictures.len() > 1 {
+        if images.len() > 1 {
             assert!(rows <= self.policy.max_rows, "more rows than a forward may have");
             assert!(cost <= self.policy.compute_budget, "dearer than a forward may be");
         }
@@ -275,21 +360,21 @@ impl World {
         if rows > self.memory_rows {
             fault = Some(DenoiseFault::OutOfMemory);
         }
-        for id in pictures {
+        for id in images {
             self.serve(id.job);
             if fault.is_none() {
                 let ledger = self.ledgers.get_mut(&id.job).expect("every job has a ledger");
                 ledger.evaluations[id.index as usize] += 1;
             }
         }
-        let pictures = pictures.to_vec();
+        let images = images.to_vec();
         match fault {
-            None => Outcome::Denoised(pictures),
-            Some(fault) => Outcome::DenoiseFailed { pictures, fault },
+            None => Outcome::Denoised(images),
+            Some(fault) => Outcome::DenoiseFailed { images, fault },
         }
     }
 
-    fn finish(&mut self, id: PictureId) -> Outcome {
+    fn finish(&mut self, id: ImageId) -> Outcome {
         self.serve(id.job);
         let ledger = self.ledgers.get_mut(&id.job).expect("every job has a ledger");
         let at = id.index as usize;
@@ -302,7 +387,7 @@ impl World {
             return Outcome::JobFailed(id.job);
         }
         ledger.finishes[at] += 1;
-        assert_eq!(ledger.finishes[at], 1, "a picture is finished once");
+        assert_eq!(ledger.finishes[at], 1, "an image is finished once");
         self.spend(3 * script.key().latent.pixels());
         Outcome::Finished(id)
     }
@@ -310,6 +395,7 @@ impl World {
     fn restart(&mut self, job: JobId) {
         let ledger = self.ledgers.get_mut(&job).expect("every job has a ledger");
         ledger.restarts += 1;
+        ledger.slices = 0;
         assert_eq!(ledger.restarts, 1, "a job is started anew once at most");
         for (evaluations, finishes) in ledger.evaluations.iter_mut().zip(&ledger.finishes) {
             if *finishes == 0 {

@@ -5,48 +5,52 @@ use std::panic::{self, AssertUnwindSafe};
 use pentimento_types::JobId;
 
 use super::DeviceThread;
-use crate::batcher::{DenoiseFault, Outcome, PictureId, PictureWork, Verdict};
-use crate::{BatchKey, EngineError, Executor, ExecutorError, JobEvent};
+use crate::batcher::{DenoiseFault, Outcome, ImageId, Verdict};
+use crate::{BatchKey, EngineError, Executor, ExecutorError, JobEvent, PrepareStep};
 
 impl<E: Executor> DeviceThread<E> {
     pub(super) fn prepare(&mut self, job: JobId) {
         let Some(running) = self.running.get_mut(&job) else {
             return;
         };
-        let input = running.input.clone();
-        let expected = input.recipe.image_count;
-        let result = guarded("prepare", || self.executor.prepare(&input)).and_then(|prepared| {
-            let found = prepared.pictures.len();
-            let as_asked = u32::try_from(found) == Ok(expected);
-            as_asked
-                .then_some(prepared)
-                .ok_or(EngineError::PictureCount { expected, found })
+        let expected = running.input.recipe.image_count;
+        let mut preparation = running.preparation.take();
+        let executor = &mut self.executor;
+        let result = guarded("prepare", || {
+            if preparation.is_none() {
+                let model = self.models.get(&running.input.model_key());
+                let model = model.expect("the batcher prepares jobs whose model is ready");
+                preparation = Some(executor.begin(&running.input, model)?);
+            }
+            let preparation = preparation.as_mut().expect("it was begun above");
+            executor.advance(preparation)
         });
         let (outcome, error) = match result {
-            Ok(prepared) => {
-                let work = prepared.pictures.iter().map(|picture| PictureWork {
-                    evaluations: picture.evaluations,
-                    rows: picture.rows,
-                });
-                let pictures = work.collect();
-                running.fill(prepared.pictures);
-                (
-                    Outcome::Prepared {
-                        job,
-                        key: prepared.key,
-                        pictures,
-                    },
-                    None,
-                )
+            Ok(PrepareStep::Continue) => {
+                running.preparation = preparation;
+                (Outcome::PrepareContinues(job), None)
             }
-            Err(error) => (Outcome::JobFailed(job), Some(error)),
+            Ok(PrepareStep::Done(prepared)) => {
+                drop(preparation);
+                let found = prepared.images.len();
+                if u32::try_from(found) == Ok(expected) {
+                    (running.fill(job, prepared), None)
+                } else {
+                    let error = EngineError::ImageCount { expected, found };
+                    (Outcome::JobFailed(job), Some(error))
+                }
+            }
+            Err(error) => {
+                drop_torn(preparation);
+                (Outcome::JobFailed(job), Some(error))
+            }
         };
         self.report(outcome, error);
     }
 
-    pub(super) fn denoise(&mut self, key: &BatchKey, pictures: Vec<PictureId>) {
-        let mut states = Vec::with_capacity(pictures.len());
-        for id in &pictures {
+    pub(super) fn denoise(&mut self, key: &BatchKey, images: Vec<ImageId>) {
+        let mut states = Vec::with_capacity(images.len());
+        for id in &images {
             states.extend(
                 self.running
                     .get_mut(&id.job)
@@ -55,37 +59,37 @@ impl<E: Executor> DeviceThread<E> {
         }
         debug_assert_eq!(
             states.len(),
-            pictures.len(),
-            "the batcher plans pictures that have a state"
+            images.len(),
+            "the batcher plans images that have a state"
         );
         let mut rows: Vec<&mut E::State> = states.iter_mut().collect();
         let result = guarded("denoise", || self.executor.denoise(&mut rows));
         let (outcome, error) = match result {
             Ok(()) => {
-                self.put_back(&pictures, states);
-                self.note_evaluations(&pictures);
-                (Outcome::Denoised(pictures), None)
+                self.put_back(&images, states);
+                self.note_evaluations(&images);
+                (Outcome::Denoised(images), None)
             }
             Err(error) => {
                 let fault = fault_of(&error);
                 if fault == DenoiseFault::Panic {
                     drop_torn(states);
                 } else {
-                    self.put_back(&pictures, states);
+                    self.put_back(&images, states);
                 }
-                tracing::warn!(?key, pictures = pictures.len(), ?fault, "a forward failed");
-                (Outcome::DenoiseFailed { pictures, fault }, Some(error))
+                tracing::warn!(?key, images = images.len(), ?fault, "a forward failed");
+                (Outcome::DenoiseFailed { images, fault }, Some(error))
             }
         };
         self.report(outcome, error);
     }
 
-    pub(super) fn finish(&mut self, id: PictureId) {
+    pub(super) fn finish(&mut self, id: ImageId) {
         let state = self
             .running
             .get_mut(&id.job)
             .and_then(|running| running.take(id.index));
-        debug_assert!(state.is_some(), "the batcher finishes pictures that have a state");
+        debug_assert!(state.is_some(), "the batcher finishes images that have a state");
         let Some(state) = state else {
             self.report(
                 Outcome::JobFailed(id.job),
@@ -105,21 +109,21 @@ impl<E: Executor> DeviceThread<E> {
         self.report(outcome, error);
     }
 
-    fn put_back(&mut self, pictures: &[PictureId], states: Vec<E::State>) {
-        for (id, state) in pictures.iter().zip(states) {
+    fn put_back(&mut self, images: &[ImageId], states: Vec<E::State>) {
+        for (id, state) in images.iter().zip(states) {
             if let Some(running) = self.running.get_mut(&id.job) {
                 running.put_back(id.index, state);
             }
         }
     }
 
-    fn note_evaluations(&mut self, pictures: &[PictureId]) {
-        for id in pictures {
+    fn note_evaluations(&mut self, images: &[ImageId]) {
+        for id in images {
             if let Some(running) = self.running.get_mut(&id.job) {
                 running.note_evaluation(id.index);
             }
         }
-        for id in pictures {
+        for id in images {
             if let Some(running) = self.running.get_mut(&id.job) {
                 running.send_progress();
             }
@@ -127,7 +131,7 @@ impl<E: Executor> DeviceThread<E> {
     }
 
     /// Tells the batcher, and carries out what it says. `error` is the reason of every failure it decides.
-    fn report(&mut self, outcome: Outcome, error: Option<EngineError>) {
+    pub(super) fn report(&mut self, outcome: Outcome, error: Option<EngineError>) {
         if let Some(EngineError::Executor(ExecutorError::DeviceLost { .. })) = &error {
             self.lost = true;
         }
@@ -179,8 +183,8 @@ fn guarded<T>(act: &'static str, run: impl FnOnce() -> Result<T, ExecutorError>)
     }
 }
 
-/// Torn states may panic when they are dropped, too.
-fn drop_torn<S>(states: Vec<S>) {
+/// What is torn may panic when it is dropped, too.
+fn drop_torn<S>(states: impl IntoIterator<Item = S>) {
     for state in states {
         let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(state)));
     }

@@ -1,10 +1,14 @@
-//! The one thread that owns the device: takes commands, asks the batcher, calls the executor, reports.
+//! The one thread that owns the device: takes commands, asks the batcher, calls the executor, reports. Models are loaded
+//! on threads beside it.
 //!
 //! Every act of the executor is guarded against panics, so that strangers' jobs never take the process down together.
 //! Invariant: a job is in `running` exactly while the batcher knows it, and gets exactly one end event.
 
 mod acts;
+mod loads;
 mod running;
+#[cfg(test)]
+mod loading_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -16,11 +20,13 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
 use pentimento_types::{Clock, JobId};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::loads::Loads;
 use self::running::Running;
+use crate::admission::Place;
 use crate::batcher::{AdmitError, Batcher, JobSpec, Plan};
-use crate::{BatchPolicy, EngineError, EngineStatus, Executor, JobEvent, ResolvedJob};
+use crate::{BatchPolicy, EngineError, EngineStatus, Executor, ResolvedJob, JobEvent, ModelKey, ModelOf};
 
 /// A job on its way in.
 pub(crate) struct Admission {
@@ -28,33 +34,43 @@ pub(crate) struct Admission {
     pub(crate) input: ResolvedJob,
     pub(crate) deadline: Option<Instant>,
     pub(crate) events: mpsc::UnboundedSender<JobEvent>,
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) place: Place,
 }
 
-/// What a handle tells the thread.
+/// What the thread is told.
 pub(crate) enum Command {
     Admit(Box<Admission>),
     Cancel(JobId),
-    Shutdown { deadline: Instant },
+    Shutdown {
+        deadline: Instant,
+    },
+    /// No handle is left, so no job comes any more.
+    HandlesGone,
+    /// A load has ended; its result is with the loads.
+    LoadEnded,
 }
 
 /// Everything the thread owns.
 pub(crate) struct DeviceThread<E: Executor> {
     executor: E,
+    loads: Loads<E::Loader>,
+    /// The models that the batcher has in use.
+    models: HashMap<ModelKey, ModelOf<E>>,
     batcher: Batcher,
-    running: HashMap<JobId, Running<E::State>>,
+    running: HashMap<JobId, Running<E::Preparation, E::State>>,
     clock: Arc<dyn Clock>,
     inbox: Receiver<Command>,
     status: watch::Sender<EngineStatus>,
     /// Set by a shutdown: when the jobs inside are to be ended.
     stop_at: Option<Instant>,
+    handles_gone: bool,
     /// Set when the device is lost.
     lost: bool,
 }
 
 impl<E: Executor> DeviceThread<E> {
     pub(crate) fn new(
-        executor: E,
+        (executor, loads): (E, Loads<E::Loader>),
         policy: BatchPolicy,
         clock: Arc<dyn Clock>,
         inbox: Receiver<Command>,
@@ -63,12 +79,15 @@ impl<E: Executor> DeviceThread<E> {
         let batcher = Batcher::new(policy);
         Self {
             executor,
+            loads,
+            models: HashMap::new(),
             batcher,
             running: HashMap::new(),
             clock,
             inbox,
             status,
             stop_at: None,
+            handles_gone: false,
             lost: false,
         }
     }
@@ -83,20 +102,27 @@ impl<E: Executor> DeviceThread<E> {
             }
             match self.batcher.plan(self.clock.now()) {
                 Plan::Idle => {
+                    if self.handles_gone && self.running.is_empty() {
+                        break;
+                    }
                     self.publish_status();
-                    // Without a job only a command can change anything.
+                    // Only a command, or the end of a load, can change anything.
                     match self.inbox.recv() {
                         Ok(command) => self.obey(command),
                         Err(_) => break,
                     }
                 }
+                Plan::Load(model) => self.load(model),
+                Plan::Unload(model) => drop(self.models.remove(&model)),
                 Plan::Prepare(job) => self.prepare(job),
-                Plan::Denoise { key, pictures } => self.denoise(&key, pictures),
-                Plan::Finish(picture) => self.finish(picture),
+                Plan::Denoise { key, images } => self.denoise(&key, images),
+                Plan::Finish(image) => self.finish(image),
             }
             self.publish_status();
         }
         self.end_all(&EngineError::ShuttingDown);
+        self.models.clear();
+        self.loads.end();
     }
 
     fn take_commands(&mut self) {
@@ -118,6 +144,8 @@ impl<E: Executor> DeviceThread<E> {
             Command::Shutdown { deadline } => {
                 self.stop_at = Some(self.stop_at.map_or(deadline, |earlier| earlier.min(deadline)));
             }
+            Command::HandlesGone => self.handles_gone = true,
+            Command::LoadEnded => self.take_loads(),
         }
     }
 
@@ -127,7 +155,7 @@ impl<E: Executor> DeviceThread<E> {
             input,
             deadline,
             events,
-            permit,
+            place,
         } = admission;
         let spec = JobSpec {
             id,
@@ -137,7 +165,7 @@ impl<E: Executor> DeviceThread<E> {
         };
         let refusal = match self.batcher.admit(spec, self.clock.now()) {
             Ok(()) => {
-                self.running.insert(id, Running::new(input, events, permit));
+                self.running.insert(id, Running::new(input, events, place));
                 return;
             }
             Err(AdmitError::Duplicate) => EngineError::Duplicate,
@@ -145,7 +173,7 @@ impl<E: Executor> DeviceThread<E> {
                 limit: self.status.borrow().max_jobs,
             },
         };
-        drop(permit);
+        drop(place);
         // A caller that has gone needs no answer.
         let _ = events.send(JobEvent::Failed(refusal));
     }
@@ -188,9 +216,11 @@ impl<E: Executor> DeviceThread<E> {
 
     fn publish_status(&self) {
         let status = EngineStatus {
-            resident_models: self.executor.resident_models(),
+            resident_models: self.loads.resident_models(),
             jobs: self.batcher.len(),
             jobs_waiting: self.batcher.jobs_waiting(),
+            jobs_loading: self.batcher.jobs_loading(),
+            image_bytes: 0,
             rows: self.batcher.rows_to_denoise(),
             max_jobs: self.status.borrow().max_jobs,
             healthy: !self.lost,

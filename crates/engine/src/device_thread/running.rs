@@ -1,10 +1,12 @@
 //! What the device thread keeps of one job: its input, its states and the way to its caller.
 
-use pentimento_types::Progress;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use pentimento_types::{JobId, Progress};
+use tokio::sync::mpsc;
 
-use crate::executor::PreparedPicture;
-use crate::{FinishedImage, JobEvent, ResolvedJob};
+use crate::admission::Place;
+use crate::batcher::{ImageWork, Outcome};
+use crate::executor::PreparedImage;
+use crate::{FinishedImage, JobEvent, Prepared, ResolvedJob};
 
 struct Slot<S> {
     /// None before preparation, during a forward, and once finished.
@@ -14,25 +16,28 @@ struct Slot<S> {
     delivered: bool,
 }
 
-pub(super) struct Running<S> {
+pub(super) struct Running<P, S> {
     pub(super) input: ResolvedJob,
+    /// Between two slices.
+    pub(super) preparation: Option<P>,
     events: mpsc::UnboundedSender<JobEvent>,
-    /// The job's place at the door; given back when it ends.
-    permit: OwnedSemaphorePermit,
+    /// Given back when the job ends.
+    place: Place,
     slots: Vec<Slot<S>>,
     last_progress: Option<Progress>,
 }
 
-impl<S> Running<S> {
+impl<P, S> Running<P, S> {
     pub(super) const fn new(
         input: ResolvedJob,
         events: mpsc::UnboundedSender<JobEvent>,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         Self {
             input,
+            preparation: None,
             events,
-            permit,
+            place,
             slots: Vec::new(),
             last_progress: None,
         }
@@ -42,16 +47,23 @@ impl<S> Running<S> {
         self.events.is_closed()
     }
 
-    /// Takes the states in. Those of pictures that were delivered before the job was started anew are dropped.
-    pub(super) fn fill(&mut self, pictures: Vec<PreparedPicture<S>>) {
+    /// Takes the states in, and says what work they are. Those of images that were delivered before the job was started
+    /// anew are dropped.
+    pub(super) fn fill(&mut self, job: JobId, prepared: Prepared<S>) -> Outcome {
+        let Prepared { key, images } = prepared;
+        let work = |image: &PreparedImage<S>| ImageWork {
+            evaluations: image.evaluations,
+            rows: image.rows,
+        };
+        let work = images.iter().map(work).collect();
         let delivered: Vec<bool> = self.slots.iter().map(|slot| slot.delivered).collect();
-        let slots = pictures.into_iter().enumerate().map(|(index, picture)| {
+        let slots = images.into_iter().enumerate().map(|(index, image)| {
             let delivered = delivered.get(index).copied().unwrap_or(false);
-            let PreparedPicture {
+            let PreparedImage {
                 state,
                 evaluations,
                 rows: _,
-            } = picture;
+            } = image;
             Slot {
                 state: (!delivered).then_some(state),
                 evaluations,
@@ -61,10 +73,16 @@ impl<S> Running<S> {
         });
         self.slots = slots.collect();
         self.send_progress();
+        Outcome::Prepared {
+            job,
+            key,
+            images: work,
+        }
     }
 
     /// Drops all states, to be prepared anew.
     pub(super) fn clear(&mut self) {
+        self.preparation = None;
         for slot in &mut self.slots {
             slot.state = None;
         }
@@ -108,12 +126,13 @@ impl<S> Running<S> {
     pub(super) fn end(self, event: JobEvent) {
         let Self {
             input,
+            preparation,
             events,
-            permit,
+            place,
             slots,
             last_progress: _,
         } = self;
-        drop((slots, input, permit));
+        drop((preparation, slots, input, place));
         // A caller that has gone needs no answer.
         let _ = events.send(event);
     }

@@ -124,7 +124,7 @@ fn check(wish: &Wish, input: &ResolvedJob, news: &[JobEvent]) {
             JobEvent::Image { index, finished } => {
                 assert!(!delivered.contains(index), "each picture once");
                 delivered.push(*index);
-                assert_eq!(finished.image, FakeExecutor::picture_of(input, *index));
+                assert_eq!(finished.image, FakeExecutor::image_of(input, *index));
             }
             JobEvent::Finished => {
                 assert_eq!(wish.word, "fine");

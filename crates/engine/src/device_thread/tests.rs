@@ -18,12 +18,17 @@ use crate::{
 
 /// A job of four evaluations whose prompt is its name.
 pub(super) fn input(prompt: &str, image_count: u32) -> ResolvedJob {
+    input_on("fake", prompt, image_count)
+}
+
+/// The same on another model.
+pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJob {
     let size = Size { width: 17, height: 9 };
     let pixels = (0..17 * 9 * 3)
         .map(|at| u8::try_from(at % 251).expect("below 251"))
         .collect();
     let recipe = Recipe {
-        model: ModelId::new("fake"),
+        model: ModelId::new(model),
         vae: None,
         loras: Vec::new(),
         embeddings: Vec::new(),
@@ -40,10 +45,10 @@ pub(super) fn input(prompt: &str, image_count: u32) -> ResolvedJob {
         soft_edge: 0,
     };
     let checkpoint = ModelEntry {
-        name: "fake".to_owned(),
+        name: model.to_owned(),
         aliases: Vec::new(),
         kind: ModelKind::Checkpoint,
-        source: Source::Embedded("fake".to_owned()),
+        source: Source::Embedded(model.to_owned()),
         sha256: None,
         base: None,
         role: None,
@@ -87,7 +92,7 @@ pub(super) fn error(events: JobEvents) -> EngineError {
 }
 
 /// A device that waits before each act until the sender says go or is dropped.
-fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
+pub(super) fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
     let (go, gate) = mpsc::channel();
     let executor = executor.with_hook(move |_| {
         let _ = gate.recv();
@@ -95,9 +100,9 @@ fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
     (executor, go)
 }
 
-fn expected(input: &ResolvedJob) -> Vec<RgbPicture> {
+pub(super) fn expected(input: &ResolvedJob) -> Vec<RgbPicture> {
     (0..input.recipe.image_count)
-        .map(|index| FakeExecutor::picture_of(input, index))
+        .map(|index| FakeExecutor::image_of(input, index))
         .collect()
 }
 
@@ -218,8 +223,8 @@ fn a_cancelled_job_and_one_whose_caller_has_gone_end_before_the_next_act() {
     for act in &recording.acts()[before..] {
         let prompts: Vec<&str> = match act {
             SeenAct::Prepare { prompt } => vec![prompt],
-            SeenAct::Denoise { key: _, pictures } => {
-                pictures.iter().map(|seen| seen.prompt.as_str()).collect()
+            SeenAct::Denoise { key: _, images } => {
+                images.iter().map(|seen| seen.prompt.as_str()).collect()
             }
             SeenAct::Finish(seen) => vec![&seen.prompt],
         };
@@ -293,6 +298,31 @@ fn a_panic_in_company_that_does_not_come_back_costs_nobody_the_picture() {
     for (input, events) in jobs {
         assert_eq!(pictures(events), expected(&input));
     }
+}
+
+#[test]
+fn after_an_error_that_does_not_come_back_the_jobs_share_forwards_again() {
+    let fault = Fault::once("two", FaultAt::Evaluation(1), FaultKind::Error(ErrorKind::Internal));
+    let executor = FakeExecutor::new().with_fault(fault);
+    let recording = executor.recording();
+    let (executor, go) = held(executor);
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let jobs: Vec<JobEvents> = (1..)
+        .zip(["one", "two", "three"])
+        .map(|(id, name)| {
+            let mut input = input(name, 1);
+            Arc::make_mut(&mut input.recipe).steps = 40;
+            handle.generate(JobId::from_u128(id), input).expect("there is room")
+        })
+        .collect();
+    drop(go);
+    for events in jobs {
+        pictures(events);
+    }
+    let sizes: Vec<usize> = recording.forwards().iter().map(Vec::len).collect();
+    let alone = sizes.iter().filter(|size| **size == 1).count();
+    assert!(alone <= 8, "each runs alone once, and while the others come and go: {sizes:?}");
+    assert!(sizes.iter().filter(|size| **size == 3).count() >= 15, "{sizes:?}");
 }
 
 #[test]

@@ -9,20 +9,37 @@ use pentimento_types::{
     SystemClock, describe_chain,
 };
 
-use super::{PipelineExecutor, PipelineState};
+use super::{PipelineExecutor, PipelinePreparation, PipelineState};
 use crate::{
-    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents, Prepared,
-    ResolvedJob, ResolvedModels,
+    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents, ModelOf,
+    PipelineLoader, PrepareStep, ResolvedJob, ResolvedModels,
 };
 
 /// Notes the pictures of the fullest forward.
 struct Counted(PipelineExecutor, Arc<AtomicUsize>);
 
 impl Executor for Counted {
+    type Loader = PipelineLoader;
+    type Preparation = PipelinePreparation;
     type State = PipelineState;
 
-    fn prepare(&mut self, input: &ResolvedJob) -> Result<Prepared<PipelineState>, ExecutorError> {
-        self.0.prepare(input)
+    fn loader(&self) -> PipelineLoader {
+        self.0.loader()
+    }
+
+    fn begin(
+        &mut self,
+        input: &ResolvedJob,
+        model: &ModelOf<Self>,
+    ) -> Result<PipelinePreparation, ExecutorError> {
+        self.0.begin(input, model)
+    }
+
+    fn advance(
+        &mut self,
+        preparation: &mut PipelinePreparation,
+    ) -> Result<PrepareStep<PipelineState>, ExecutorError> {
+        self.0.advance(preparation)
     }
 
     fn denoise(&mut self, states: &mut [&mut PipelineState]) -> Result<(), ExecutorError> {
@@ -32,10 +49,6 @@ impl Executor for Counted {
 
     fn finish(&mut self, state: PipelineState) -> Result<FinishedImage, ExecutorError> {
         self.0.finish(state)
-    }
-
-    fn resident_models(&self) -> Vec<String> {
-        self.0.resident_models()
     }
 }
 

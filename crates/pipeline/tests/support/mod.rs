@@ -11,7 +11,7 @@ use pentimento_weights::Checkpoint;
 /// Loads `tests/golden/models/<name>`.
 pub(crate) fn tiny(name: &str) -> StableDiffusion {
     let checkpoint = Checkpoint::open(&golden_dir().join("models").join(name)).unwrap();
-    StableDiffusion::from_checkpoint(name, &checkpoint, &Device::Cpu).unwrap()
+    StableDiffusion::from_checkpoint(name, checkpoint, &Device::Cpu).unwrap()
 }
 
 /// The request that a golden file's `about` describes.

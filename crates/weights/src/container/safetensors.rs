@@ -20,6 +20,13 @@ pub(crate) struct StoredTensor {
     end: usize,
 }
 
+impl StoredTensor {
+    /// Bytes in the file.
+    pub(crate) const fn size_bytes(&self) -> u64 {
+        (self.end - self.start) as u64
+    }
+}
+
 /// The dtypes that weights have, on disk and in candle.
 const FLOATS: [(Dtype, DType); 4] = [
     (Dtype::F32, DType::F32),
@@ -29,7 +36,7 @@ const FLOATS: [(Dtype, DType); 4] = [
 ];
 
 /// In which dtypes weights are given out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtypes {
     /// As the file has them, f16, bf16 or f32; f64 becomes f32.
     Stored,

@@ -1,0 +1,172 @@
+//! Components in memory: thrown out, the least recently used first, when the budget in bytes is needed for others, and
+//! never while somebody holds one.
+//!
+//! Knows nothing of what a component is, nor how it is loaded.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// Something in the pool. Clones share it.
+pub(crate) trait Shared: Clone {
+    /// How many clones there are, this one included.
+    fn holders(&self) -> usize;
+}
+
+struct Resident<C> {
+    component: C,
+    size_bytes: u64,
+    last_used: u64,
+}
+
+/// Everything else is held by somebody, so there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoRoom {
+    /// Bytes that the others take which are in use.
+    pub(crate) held_bytes: u64,
+}
+
+/// The components in memory.
+pub(crate) struct ComponentPool<K, C> {
+    budget: u64,
+    residents: HashMap<K, Resident<C>>,
+    uses: u64,
+}
+
+impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
+    /// An empty pool that keeps at most `budget` bytes of what nobody uses.
+    pub(crate) fn new(budget: u64) -> Self {
+        Self {
+            budget,
+            residents: HashMap::new(),
+            uses: 0,
+        }
+    }
+
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        self.residents.contains_key(key)
+    }
+
+    /// A clone of a resident component, which is now the last used one.
+    pub(crate) fn get(&mut self, key: &K) -> Option<C> {
+        self.uses += 1;
+        let resident = self.residents.get_mut(key)?;
+        resident.last_used = self.uses;
+        Some(resident.component.clone())
+    }
+
+    /// Takes a component in, whatever the budget says: it is in memory already.
+    pub(crate) fn insert(&mut self, key: K, component: C, size_bytes: u64) {
+        self.uses += 1;
+        let resident = Resident {
+            component,
+            size_bytes,
+            last_used: self.uses,
+        };
+        self.residents.insert(key, resident);
+    }
+
+    /// Throws out what nobody uses until `needed` more bytes fit into the budget. `keep` is wanted beside them.
+    ///
+    /// What is larger than the whole budget is let in once nothing else is in use, since waiting longer would not help.
+    /// Freeing gigabytes takes a while, so what is thrown out goes into `evicted`, to be dropped where nobody waits.
+    ///
+    /// # Errors
+    /// When components that others hold are in the way; what was thrown out stays out.
+    pub(crate) fn make_room(&mut self, needed: u64, keep: &[K], evicted: &mut Vec<C>) -> Result<(), NoRoom> {
+        while self.bytes().saturating_add(needed) > self.budget {
+            let others = || self.residents.iter().filter(|(key, _)| !keep.contains(key));
+            let idle = others().filter(|(_, resident)| resident.component.holders() == 1);
+            let oldest = idle.min_by_key(|(_, resident)| resident.last_used);
+            if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+                evicted.extend(self.residents.remove(&key).map(|resident| resident.component));
+                continue;
+            }
+            let held_bytes = others().map(|(_, resident)| resident.size_bytes).sum();
+            return if others().next().is_some() {
+                Err(NoRoom { held_bytes })
+            } else {
+                Ok(())
+            };
+        }
+        Ok(())
+    }
+
+    /// Throws out everything that nobody uses, and says how many bytes that was.
+    pub(crate) fn evict_idle(&mut self) -> u64 {
+        let before = self.bytes();
+        self.residents.retain(|_, resident| resident.component.holders() > 1);
+        before - self.bytes()
+    }
+
+    /// What all residents take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.residents.values().map(|resident| resident.size_bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    impl Shared for Arc<str> {
+        fn holders(&self) -> usize {
+            Arc::strong_count(self)
+        }
+    }
+
+    fn pool(budget: u64, components: &[(&'static str, u64)]) -> ComponentPool<&'static str, Arc<str>> {
+        let mut pool = ComponentPool::new(budget);
+        for (name, size) in components {
+            pool.insert(*name, Arc::from(*name), *size);
+        }
+        pool
+    }
+
+    fn resident(pool: &ComponentPool<&'static str, Arc<str>>) -> Vec<&'static str> {
+        let mut names: Vec<_> = pool.residents.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn the_least_recently_used_leave_until_the_bytes_fit() {
+        let mut pool = pool(100, &[("a", 40), ("b", 30), ("c", 30)]);
+        assert!(pool.get(&"a").is_some());
+        pool.make_room(50, &[], &mut Vec::new()).unwrap();
+        assert_eq!(resident(&pool), ["a"], "b and c were used before a, and b alone is too little");
+        assert_eq!(pool.bytes(), 40);
+    }
+
+    #[test]
+    fn the_oldest_leaves_and_not_the_newest() {
+        let mut pool = pool(100, &[("a", 30), ("b", 30), ("c", 30)]);
+        pool.make_room(20, &[], &mut Vec::new()).unwrap();
+        assert_eq!(resident(&pool), ["b", "c"]);
+        assert!(pool.get(&"b").is_some());
+        pool.make_room(60, &[], &mut Vec::new()).unwrap();
+        assert_eq!(resident(&pool), ["b"]);
+    }
+
+    #[test]
+    fn what_is_held_or_wanted_never_leaves() {
+        let mut pool = pool(100, &[("held", 40), ("wanted", 40), ("idle", 20)]);
+        let held = pool.get(&"held").unwrap();
+        assert_eq!(pool.make_room(50, &["wanted"], &mut Vec::new()), Err(NoRoom { held_bytes: 40 }));
+        assert_eq!(resident(&pool), ["held", "wanted"]);
+        assert_eq!(pool.evict_idle(), 40);
+        drop(held);
+        pool.make_room(100, &[], &mut Vec::new()).unwrap();
+        assert!(resident(&pool).is_empty());
+    }
+
+    #[test]
+    fn what_is_larger_than_the_budget_is_let_in_alone() {
+        let mut pool = pool(100, &[("a", 60), ("shared", 30)]);
+        let shared = pool.get(&"shared").unwrap();
+        assert_eq!(pool.make_room(500, &[], &mut Vec::new()), Err(NoRoom { held_bytes: 30 }));
+        assert_eq!(pool.make_room(500, &["shared"], &mut Vec::new()), Ok(()));
+        drop(shared);
+    }
+}

@@ -1,0 +1,176 @@
+//! Loads beside the device, and preparations in slices, over a fake device.
+
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
+
+use pentimento_types::{ErrorKind, HasKind, JobId, describe_chain};
+
+use super::tests::{error, expected, held, input, input_on, news, pictures, start};
+use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
+use crate::{BatchPolicy, EngineError, EngineHandle, JobEvent, JobEvents};
+
+/// A machine on which the model `slow` is loaded when the sender says so or is dropped.
+fn slow_disk(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
+    let (go, gate) = mpsc::channel();
+    let gate = Mutex::new(gate);
+    let executor = executor.with_load_hook(move |model| {
+        if model == "slow" {
+            let _ = gate.lock().expect("no test panics here").recv();
+        }
+    });
+    (executor, go)
+}
+
+fn generate(handle: &EngineHandle, id: u128, model: &str) -> JobEvents {
+    let input = input_on(model, "a fox", 2);
+    handle.generate(JobId::from_u128(id), input).expect("there is room")
+}
+
+#[test]
+fn other_jobs_run_to_their_end_while_a_model_is_loading() {
+    let executor = FakeExecutor::new();
+    let recording = executor.recording();
+    let (executor, go) = slow_disk(executor);
+    let (handle, _thread) = start(executor, BatchPolicy::cpu());
+    let cold = generate(&handle, 1, "slow");
+    for id in 2..10 {
+        // A model that is in memory, and one that has to be loaded beside the slow one.
+        let model = if id == 5 { "other" } else { "fake" };
+        assert_eq!(pictures(generate(&handle, id, model)), expected(&input("a fox", 2)));
+    }
+    assert_eq!(handle.status().jobs_loading, 1);
+    assert_eq!(handle.status().resident_models, ["fake", "other"]);
+    let seen = recording.acts().len();
+    drop(go);
+    pictures(cold);
+    assert!(recording.acts().len() > seen);
+}
+
+#[test]
+fn a_hundred_jobs_cause_one_load_and_all_learn_the_cause() {
+    let fault = Fault::always("slow", FaultAt::Load, FaultKind::Error(ErrorKind::NotFound));
+    let executor = FakeExecutor::new().with_fault(fault);
+    let recording = executor.recording();
+    let (executor, go) = slow_disk(executor);
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let jobs: Vec<JobEvents> = (1..=100).map(|id| generate(&handle, id, "slow")).collect();
+    while handle.status().jobs_loading < 100 {
+        std::thread::yield_now();
+    }
+    drop(go);
+    for events in jobs {
+        let error = error(events);
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.is_permanent());
+        let chain = describe_chain(&error);
+        assert!(chain.ends_with("a fault that a test asked for"), "{chain}");
+    }
+    assert_eq!(recording.loads(), ["slow"]);
+    assert_eq!(handle.status().jobs, 0);
+}
+
+#[test]
+fn a_load_that_panics_fails_its_jobs_and_nobody_else() {
+    let fault = Fault::once("bad", FaultAt::Load, FaultKind::Panic);
+    let (handle, _thread) = start(FakeExecutor::new().with_fault(fault), BatchPolicy::default());
+    let (bad, good) = (generate(&handle, 1, "bad"), generate(&handle, 2, "good"));
+    assert!(matches!(error(bad), EngineError::Panicked { act: "load" }));
+    pictures(good);
+    pictures(generate(&handle, 3, "bad"));
+    assert!(handle.status().healthy);
+}
+
+#[test]
+fn without_memory_for_two_models_the_second_waits_for_the_first() {
+    let executor = FakeExecutor::new().with_room_for_models(1);
+    let recording = executor.recording();
+    let (executor, go) = held(executor);
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let first = generate(&handle, 1, "first");
+    // Its first act begins once it is loaded.
+    while recording.acts().is_empty() {
+        std::thread::yield_now();
+    }
+    let second = generate(&handle, 2, "second");
+    drop(go);
+    pictures(first);
+    pictures(second);
+    let loads = recording.loads();
+    assert_eq!(loads.first().map(String::as_str), Some("first"));
+    assert!(loads[1..].iter().all(|name| name == "second"), "{loads:?}");
+    assert!(loads.len() <= 3, "refused once at most: {loads:?}");
+    assert_eq!(handle.status().resident_models, ["second"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_holds_no_shutdown_up() {
+    let (executor, go) = slow_disk(FakeExecutor::new());
+    let (handle, thread) = start(executor, BatchPolicy::default());
+    let events = generate(&handle, 1, "slow");
+    while handle.status().jobs_loading == 0 {
+        tokio::task::yield_now().await;
+    }
+    handle.shutdown(Duration::ZERO).await;
+    let last = tokio::task::spawn_blocking(move || news(events).pop()).await.expect("no panic");
+    assert!(matches!(last, Some(JobEvent::Failed(EngineError::ShuttingDown))), "{last:?}");
+    thread.join().expect("the thread leaves the load behind");
+    drop(go);
+}
+
+#[test]
+fn a_job_is_cancelled_between_two_slices_of_its_preparation() {
+    let executor = FakeExecutor::new().with_slices(50);
+    let recording = executor.recording();
+    let (executor, go) = held(executor);
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let events = generate(&handle, 1, "fake");
+    for _ in 0..10 {
+        go.send(()).expect("the device waits");
+    }
+    // The eleventh slice has begun and waits.
+    while recording.acts().len() < 11 {
+        std::thread::yield_now();
+    }
+    handle.cancel(JobId::from_u128(1));
+    drop(go);
+    assert!(matches!(news(events).last(), Some(JobEvent::Cancelled)));
+    assert_eq!(recording.acts().len(), 11, "no slice after the one that was running");
+    assert_eq!(handle.status().jobs, 0);
+}
+
+#[test]
+fn two_jobs_of_many_slices_are_prepared_by_turns() {
+    let executor = FakeExecutor::new().with_slices(40);
+    let recording = executor.recording();
+    let (executor, go) = held(executor);
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let jobs = [generate(&handle, 1, "fake"), generate(&handle, 2, "fake")];
+    drop(go);
+    for events in jobs {
+        assert_eq!(pictures(events), expected(&input("a fox", 2)));
+    }
+    let slices = recording.acts().iter().filter(|act| matches!(act, SeenAct::Prepare { .. })).count();
+    assert_eq!(slices, 80, "each slice once");
+}
+
+#[test]
+fn images_beyond_the_budget_in_bytes_are_refused_at_the_door() {
+    let (executor, go) = held(FakeExecutor::new());
+    let first = input("first", 1);
+    let policy = BatchPolicy {
+        max_image_bytes: first.image_bytes() + 1,
+        ..BatchPolicy::default()
+    };
+    let (handle, _thread) = start(executor, policy);
+    let events = handle.generate(JobId::from_u128(1), first.clone()).expect("there is room");
+    assert_eq!(handle.status().image_bytes, first.image_bytes());
+    let refused = handle.generate(JobId::from_u128(2), input("second", 1)).expect_err("it is full");
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    assert!(matches!(refused, EngineError::ImagesFull { .. }), "{refused:?}");
+    drop(go);
+    pictures(events);
+    let place = handle.reserve(first.image_bytes()).expect("the place is free again");
+    let events = handle.generate_in(place, JobId::from_u128(3), first, None).expect("it runs");
+    pictures(events);
+    assert_eq!(handle.status().image_bytes, 0);
+}

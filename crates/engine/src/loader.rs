@@ -1,0 +1,32 @@
+//! The seam between deciding that a model is needed and bringing it into memory, which must not hold the device up.
+
+use crate::{ExecutorError, ResolvedModels};
+
+/// Why there is no model.
+#[derive(Clone, Debug)]
+pub enum LoadError {
+    /// It cannot be loaded, now or ever; everybody who waits for it is told so.
+    Failed(ExecutorError),
+    /// There is no memory for it until a model that is in use is let go.
+    NoRoom(ExecutorError),
+}
+
+/// Brings models into memory, each call on a thread of its own.
+///
+/// # Contract
+/// * It holds no lock that an act of the executor needs for longer than a look-up, and computes on its own thread alone.
+/// * It never throws out what a job holds, and answers [`LoadError::NoRoom`] only while somebody holds another model.
+/// * Two calls at the same time are allowed.
+pub trait ModelLoader: Send + Sync + 'static {
+    /// What an executor computes with. Cheap to clone; a model stays in memory while there is a clone.
+    type Model: Clone + Send + 'static;
+
+    /// The model, from memory or from its files.
+    ///
+    /// # Errors
+    /// As [`LoadError`] says.
+    fn load(&self, models: &ResolvedModels) -> Result<Self::Model, LoadError>;
+
+    /// Names of the models whose weights are in memory, in use or not, for status pages.
+    fn resident_models(&self) -> Vec<String>;
+}

@@ -1,0 +1,72 @@
+//! Which bytes a component is made of, told without reading its weights: a file that is replaced has another identity.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::WeightsError;
+
+/// The files of one component as they are now. Equal identities stand for equal bytes, wherever they were asked for: two
+/// folders that link to one weights file have one identity for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileIdentity {
+    /// Small files, such as a configuration, are compared by what is in them.
+    pub(crate) contents: Vec<(String, Vec<u8>)>,
+    pub(crate) large: Vec<FileStamp>,
+}
+
+/// One large file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum FileStamp {
+    /// The path with all links followed.
+    OnDisk {
+        path: PathBuf,
+        size_bytes: u64,
+        modified: Option<SystemTime>,
+    },
+    /// A part of a model in memory, which never changes.
+    InMemory { model: String, part: String },
+    /// Weights drawn from a seed.
+    Seeded { model: String, part: String, seed: u64 },
+}
+
+impl FileStamp {
+    /// Looks at a file on disk.
+    pub(crate) fn of(path: &Path) -> Result<Self, WeightsError> {
+        let unreadable = |source| WeightsError::Unreadable {
+            file: path.display().to_string(),
+            source,
+        };
+        let path = fs_err::canonicalize(path).map_err(unreadable)?;
+        let about = fs_err::metadata(&path).map_err(unreadable)?;
+        Ok(Self::OnDisk {
+            size_bytes: about.len(),
+            // Not every file system has it.
+            modified: about.modified().ok(),
+            path,
+        })
+    }
+
+    const fn size_bytes(&self) -> u64 {
+        match self {
+            Self::OnDisk { size_bytes, .. } => *size_bytes,
+            Self::InMemory { .. } | Self::Seeded { .. } => 0,
+        }
+    }
+}
+
+impl FileIdentity {
+    /// The identity of what cannot change while the process runs.
+    pub(crate) fn fixed(stamp: FileStamp) -> Self {
+        Self {
+            contents: Vec::new(),
+            large: vec![stamp],
+        }
+    }
+
+    /// The size of the large files on disk, which is about what their tensors take in memory; 0 for what is in memory
+    /// already.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.large.iter().map(FileStamp::size_bytes).sum()
+    }
+}
