@@ -7,12 +7,14 @@ mod admin;
 mod base_url;
 mod body;
 mod dialects;
+mod edge_fault;
 mod failure;
 mod links;
 mod middleware;
 mod range;
 mod router;
 mod server;
+mod shape;
 mod state;
 
 pub use router::build_router;

@@ -8,6 +8,8 @@ use pentimento_service::{KeyRing, Service};
 use pentimento_types::{Clock as _, SystemClock};
 use url::Url;
 
+use crate::body::BodyBudget;
+use crate::dialects::json::MAX_COPIES;
 use crate::dialects::modelslab::JobNumbers;
 
 /// Who may call from a web page of another origin.
@@ -53,6 +55,9 @@ impl ModelsLabConfig {
     }
 }
 
+/// The body itself, and what the costliest parser makes of it.
+const BODY_PLACES: usize = 1 + MAX_COPIES;
+
 /// The settings of the HTTP side.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -62,6 +67,8 @@ pub struct ApiConfig {
     pub trust_forwarded: bool,
     /// The largest body that is read, in bytes. A 30 MB picture is 40 MB in base64.
     pub max_body_bytes: usize,
+    /// What the bodies of all callers may take together, in bytes of memory: while they arrive, and while they are parsed.
+    pub body_budget_bytes: usize,
     /// How long one body may take altogether.
     pub body_timeout: Duration,
     /// How long a body may stand still.
@@ -88,6 +95,7 @@ impl ApiConfig {
             public_url: None,
             trust_forwarded: false,
             max_body_bytes: 64 * 1024 * 1024,
+            body_budget_bytes: 1024 * 1024 * 1024,
             body_timeout: Duration::from_secs(300),
             body_idle_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(30),
@@ -95,6 +103,11 @@ impl ApiConfig {
             cors_origins: CorsOrigins::Any,
             modelslab: ModelsLabConfig::new(),
         }
+    }
+
+    /// The largest body that is read, in bytes: one that could never be parsed within the budget is too large, not early.
+    pub(crate) fn body_limit(&self) -> usize {
+        self.max_body_bytes.min(self.body_budget_bytes / BODY_PLACES)
     }
 }
 
@@ -105,6 +118,7 @@ pub struct AppState {
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) numbers: Arc<JobNumbers>,
+    pub(crate) bodies: Arc<BodyBudget>,
     /// When this server was put together.
     pub(crate) started: SystemTime,
 }
@@ -116,6 +130,10 @@ impl AppState {
         Self {
             service,
             keys: Arc::new(keys),
+            bodies: Arc::new(BodyBudget::new(
+                config.body_budget_bytes,
+                config.body_limit() * BODY_PLACES,
+            )),
             config: Arc::new(config),
             numbers: Arc::default(),
             started: SystemClock.wall(),

@@ -43,11 +43,7 @@ pub(crate) fn decode(field: &str, text: String, limit_bytes: usize) -> Result<By
     if digits.is_empty() {
         return Err(unreadable("is empty; send the file's bytes in base64"));
     }
-    if digits.len() * 3 / 4 > limit_bytes {
-        let (found, limit) = (digits.len() * 3 / 4, limit_bytes / (1024 * 1024));
-        let message = format!("is a file of {found} bytes, the limit is {limit} MiB; send a smaller one");
-        return Err(refuse(RefusedFor::PictureBytes, message));
-    }
+    within_limit(field, digits.len() * 3 / 4, limit_bytes)?;
     match ENGINE.decode(&digits) {
         Ok(bytes) => Ok(bytes.into()),
         Err(error) => {
@@ -55,6 +51,19 @@ pub(crate) fn decode(field: &str, text: String, limit_bytes: usize) -> Result<By
             Err(refuse(RefusedFor::Picture, format!("is not base64: {detail}")))
         }
     }
+}
+
+/// Refuses a file of more bytes than the limit.
+pub(crate) fn within_limit(field: &str, found: usize, limit_bytes: usize) -> Result<(), Refusal> {
+    if found <= limit_bytes {
+        return Ok(());
+    }
+    let limit = limit_bytes / (1024 * 1024);
+    Err(Refusal {
+        field: field.to_owned(),
+        message: format!("{field} is a file of {found} bytes, the limit is {limit} MiB; send a smaller one"),
+        reason: RefusedFor::PictureBytes,
+    })
 }
 
 /// Where the base64 digits begin.

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
@@ -15,6 +16,15 @@ const MAX_VALUES: u32 = 4096;
 const MAX_FIELDS: u32 = 1024;
 /// How many unknown fields are remembered by name.
 const MAX_IGNORED: usize = 16;
+
+/// The most that [`copies`] says.
+pub(crate) const MAX_COPIES: usize = 3;
+
+/// How many times its own size the fields that are read out of a body may take: all texts are copied, and those with
+/// escapes are put together in a place that grows by doubling.
+pub(crate) fn copies(body: &[u8]) -> usize {
+    if body.contains(&b'\\') { MAX_COPIES } else { 1 }
+}
 
 /// A JSON value, with integers kept exactly.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -30,6 +40,8 @@ pub(crate) enum Json {
     Number(f64),
     /// A string.
     Text(String),
+    /// A file in a form; no JSON body has one.
+    File(Bytes),
     /// An array.
     List(Vec<Json>),
     /// An object in its own order, without doubled names.

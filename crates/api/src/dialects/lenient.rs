@@ -51,9 +51,12 @@ pub(crate) fn text(field: &str, value: Json) -> Result<Option<String>, Refusal> 
     match value {
         Json::Null => Ok(None),
         Json::Text(text) => Ok(Some(text)),
-        Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::List(_) | Json::Object(_) => {
-            Err(mismatch(field, "a string", &value))
-        }
+        Json::Bool(_)
+        | Json::Integer(_)
+        | Json::Number(_)
+        | Json::File(_)
+        | Json::List(_)
+        | Json::Object(_) => Err(mismatch(field, "a string", &value)),
     }
 }
 
@@ -90,7 +93,7 @@ pub(crate) fn integer_in(
             .parse()
             .ok()
             .or_else(|| text.trim().parse().ok().and_then(whole)),
-        Json::Bool(_) | Json::List(_) | Json::Object(_) => None,
+        Json::Bool(_) | Json::File(_) | Json::List(_) | Json::Object(_) => None,
     };
     let found = found.filter(|found| range.contains(found)).ok_or_else(|| {
         let wanted = format!("a whole number in [{}, {}]", range.start(), range.end());
@@ -115,7 +118,7 @@ pub(crate) fn number_in(
         Json::Integer(integer) => Some(*integer as f64),
         Json::Number(number) => Some(*number),
         Json::Text(text) => text.trim().parse().ok(),
-        Json::Bool(_) | Json::List(_) | Json::Object(_) => None,
+        Json::Bool(_) | Json::File(_) | Json::List(_) | Json::Object(_) => None,
     };
     // NaN is in no range. Minus zero is zero.
     let found = found.filter(|found| range.contains(found)).ok_or_else(|| {
@@ -135,9 +138,12 @@ pub(crate) fn list(field: &str, value: Json, limit: usize) -> Result<Vec<Json>, 
             field,
             format_args!("may hold at most {limit} items, got {}; send fewer", items.len()),
         )),
-        Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::Text(_) | Json::Object(_) => {
-            Err(mismatch(field, "an array", &value))
-        }
+        Json::Bool(_)
+        | Json::Integer(_)
+        | Json::Number(_)
+        | Json::Text(_)
+        | Json::File(_)
+        | Json::Object(_) => Err(mismatch(field, "an array", &value)),
     }
 }
 
@@ -146,9 +152,12 @@ pub(crate) fn object(field: &str, value: Json) -> Result<Option<Vec<(String, Jso
     match value {
         Json::Null => Ok(None),
         Json::Object(members) => Ok(Some(members)),
-        Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::Text(_) | Json::List(_) => {
-            Err(mismatch(field, "an object", &value))
-        }
+        Json::Bool(_)
+        | Json::Integer(_)
+        | Json::Number(_)
+        | Json::Text(_)
+        | Json::File(_)
+        | Json::List(_) => Err(mismatch(field, "an object", &value)),
     }
 }
 
@@ -168,6 +177,7 @@ fn describe(value: &Json) -> String {
         Json::Integer(integer) => integer.to_string(),
         Json::Number(number) => format!("{number:?}"),
         Json::Text(text) => format!("{:?}", shorten(text)),
+        Json::File(_) => "a file".to_owned(),
         Json::List(_) => "an array".to_owned(),
         Json::Object(_) => "an object".to_owned(),
     }

@@ -8,12 +8,14 @@ use base64::Engine as _;
 use pentimento_engine::testing::{FakeExecutor, Fault, FaultAt, FaultKind};
 use pentimento_service::KeyRing;
 use pentimento_service::testing::{TestConfig, TestService};
-use pentimento_types::JobState;
+use pentimento_types::{ErrorKind, JobState};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::ApiConfig;
+
+mod bodies;
 
 struct Reply {
     status: u16,
@@ -277,24 +279,6 @@ async fn errors_have_the_shape_of_their_path() {
         preflight.headers["access-control-allow-headers"],
         "authorization,x-novita-source"
     );
-}
-
-#[test]
-fn paths_have_the_shape_of_their_owner() {
-    for path in ["/", "/v1", "/v1/models", "/files/a/b", "/healthz", "/readyz"] {
-        assert_eq!(Shape::of(path), Shape::Own, "{path}");
-    }
-    for path in [
-        "/v3/lcm-img2img",
-        "/v3",
-        "/v2/models",
-        "/x",
-        "/v10",
-        "/filesystem",
-        "/api/v3/model",
-    ] {
-        assert_eq!(Shape::of(path), Shape::Novita, "{path}");
-    }
 }
 
 fn modelslab(path: &str, body: impl Into<Body>) -> Request<Body> {

@@ -352,7 +352,12 @@ fn lora_strengths(reader: &mut Reader) -> Vec<f64> {
     let values: Vec<Json> = match reader.take(FIELD) {
         Json::Text(text) => text.split(',').map(|part| Json::Text(part.to_owned())).collect(),
         Json::List(items) => items,
-        value @ (Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::Object(_)) => {
+        value @ (Json::Null
+        | Json::Bool(_)
+        | Json::Integer(_)
+        | Json::Number(_)
+        | Json::File(_)
+        | Json::Object(_)) => {
             vec![value]
         }
     };
@@ -417,7 +422,7 @@ fn track_id(reader: &mut Reader) -> Json {
     match &value {
         Json::Null | Json::Integer(_) | Json::Number(_) => {}
         Json::Text(text) if text.len() <= 1024 => {}
-        Json::Text(_) | Json::Bool(_) | Json::List(_) | Json::Object(_) => {
+        Json::Text(_) | Json::Bool(_) | Json::File(_) | Json::List(_) | Json::Object(_) => {
             reader.complain("track_id", "must be a number or a text of at most 1024 bytes")
         }
     }

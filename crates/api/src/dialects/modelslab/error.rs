@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
 use crate::dialects::lenient::Refusal;
+use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 
 const INIT_IMAGE: &str = "init_image";
@@ -23,9 +24,9 @@ pub(super) enum ModelsLabError {
     /// The key is none of ours.
     #[error("Invalid API key")]
     WrongKey,
-    /// The body did not arrive.
+    /// The call failed before it came here.
     #[error(transparent)]
-    Body(#[from] BodyError),
+    Edge(#[from] EdgeFault),
     /// The body is not a JSON object.
     #[error(transparent)]
     Json(#[from] JsonError),
@@ -59,14 +60,19 @@ pub(super) enum ModelsLabError {
     },
 }
 
+impl From<BodyError> for ModelsLabError {
+    fn from(error: BodyError) -> Self {
+        Self::Edge(error.into())
+    }
+}
+
 impl ModelsLabError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::MissingKey => ErrorKind::Unauthenticated,
             Self::WrongKey => ErrorKind::Forbidden,
-            Self::Body(BodyError::TooLarge { .. }) => ErrorKind::TooLarge,
-            Self::Body(BodyError::TooSlow) => ErrorKind::DeadlineExceeded,
-            Self::Body(_) | Self::Json(_) | Self::Form(_) | Self::Refused(_) | Self::NotOffered { .. } => {
+            Self::Edge(fault) => fault.kind(),
+            Self::Json(_) | Self::Form(_) | Self::Refused(_) | Self::NotOffered { .. } => {
                 ErrorKind::InvalidInput
             }
             Self::Service(error) | Self::JobFailed { failure: error, .. } => error.kind(),
@@ -74,16 +80,16 @@ impl ModelsLabError {
         }
     }
 
-    /// The status of the newest pages, and the two that are real in both modes.
+    /// The status of the newest pages; most faults at the edge have their real one in both modes.
     fn status(&self, strict: bool) -> StatusCode {
-        if matches!(self, Self::Body(BodyError::TooLarge { .. })) {
-            StatusCode::PAYLOAD_TOO_LARGE
-        } else if matches!(self, Self::Body(BodyError::TooSlow)) {
-            StatusCode::REQUEST_TIMEOUT
-        } else if strict {
-            strict_status(self.kind())
-        } else {
-            StatusCode::OK
+        match self {
+            // What the caller can put right is told in the body, as everything else is.
+            Self::Edge(EdgeFault::Body(BodyError::Broken | BodyError::Compressed { .. })) if !strict => {
+                StatusCode::OK
+            }
+            Self::Edge(fault) => fault.status(),
+            _ if strict => strict_status(self.kind()),
+            _ => StatusCode::OK,
         }
     }
 
@@ -108,7 +114,7 @@ impl ModelsLabError {
             Self::Service(error) => service_message(error, INIT_IMAGE),
             Self::MissingKey
             | Self::WrongKey
-            | Self::Body(_)
+            | Self::Edge(_)
             | Self::JobFailed { .. }
             | Self::UnknownJob
             | Self::NotOffered { .. } => self.to_string().into(),
@@ -127,7 +133,7 @@ impl ModelsLabError {
                 Some("the server has as many jobs as it takes; try again later".to_owned())
             }
             Self::Service(_)
-            | Self::Body(_)
+            | Self::Edge(_)
             | Self::Refused(_)
             | Self::JobFailed { .. }
             | Self::UnknownJob
@@ -251,13 +257,12 @@ fn body(failure: &Failure, request_id: &str) -> Value {
     body
 }
 
-/// A failure outside the calls, such as an unknown path, in this dialect's shape and with its real status.
-pub(crate) fn plain_failure(failure: Failure) -> Failure {
-    Failure {
-        shape: body,
-        details: None,
-        ..failure
-    }
+/// A fault outside the calls, such as an unknown path, in this dialect's shape and with its real status.
+pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
+    let kind = fault.kind();
+    let mut failure = Failure::new((kind, fault.status()), kind.as_str(), fault.to_string(), body);
+    failure.cause = fault.cause();
+    failure
 }
 
 #[cfg(test)]

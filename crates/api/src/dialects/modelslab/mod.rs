@@ -4,6 +4,7 @@
 mod auth;
 mod convert;
 mod error;
+mod key_scan;
 mod management;
 mod note;
 mod numbers;
@@ -12,6 +13,6 @@ mod reply;
 mod routes;
 mod wire;
 
-pub(crate) use error::plain_failure;
+pub(crate) use error::edge_failure;
 pub(crate) use numbers::JobNumbers;
 pub(crate) use routes::routes;

@@ -111,7 +111,7 @@ impl Reader {
                 "no" | "false" | "0" | "off" => Some(false),
                 _ => None,
             },
-            Json::Integer(_) | Json::Number(_) | Json::List(_) | Json::Object(_) => None,
+            Json::Integer(_) | Json::Number(_) | Json::File(_) | Json::List(_) | Json::Object(_) => None,
         };
         if found.is_none() {
             self.complain(field, "must be yes or no");
@@ -132,11 +132,19 @@ impl Reader {
         found
     }
 
-    /// A picture: an address, or base64 with or without `data:` in front. Of an array the first text counts.
+    /// A picture: an address, base64 with or without `data:` in front, or the file of a form. Of an array the first text
+    /// counts.
     pub(super) fn picture(&mut self, field: &str) -> Option<ImageSource> {
         let mut value = self.take(field);
         if let Json::List(items) = value {
             value = items.into_iter().next().unwrap_or_default();
+        }
+        if let Json::File(file) = value {
+            if file.is_empty() {
+                return None;
+            }
+            let within = inline_picture::within_limit(field, file.len(), MAX_IMAGE_BYTES);
+            return self.keep(within).map(|()| ImageSource::Inline(file));
         }
         let text = self.keep(text(field, value)).flatten()?;
         let trimmed = text.trim();

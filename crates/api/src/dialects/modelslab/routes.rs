@@ -1,5 +1,7 @@
 //! The paths of this dialect, under every prefix that a client is known to use.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -11,11 +13,12 @@ use serde_json::Value;
 
 use super::convert::{self, Call, Defaults};
 use super::error::ModelsLabError;
+use super::key_scan::KeyScan;
 use super::reader::MAX_IMAGE_BYTES;
 use super::{auth, management, reply, wire};
 use crate::AppState;
 use crate::base_url::BaseUrl;
-use crate::body;
+use crate::body::{self, BodyMemory, Sender};
 use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{Refusal, name};
@@ -89,13 +92,37 @@ fn answer(app: &AppState, result: Result<Response, ModelsLabError>) -> Response 
     result.unwrap_or_else(|error| error.failure(strict).into_response())
 }
 
-/// Reads the body and asks for the key: every call begins here.
-async fn open(app: &AppState, request: Request) -> Result<(ApiKeyId, Fields, Parts), ModelsLabError> {
+/// A call whose caller is known and whose body has been read.
+struct OpenedCall {
+    caller: ApiKeyId,
+    fields: Fields,
+    parts: Parts,
+    /// What the fields take.
+    memory: BodyMemory,
+}
+
+/// Reads the body and asks for the key, as early as it can be known: every call begins here.
+async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabError> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, &app.config).await?;
-    let mut fields = wire::fields(parts.clone(), bytes).await?;
-    let caller = auth::caller(app, fields.take("key"), &parts.headers, parts.uri.query())?;
-    Ok((caller, fields, parts))
+    let sender = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
+    let mut scan = (sender == Sender::Stranger).then(KeyScan::new);
+    let watch = |piece: &[u8], memory: &mut BodyMemory| {
+        if let Some(key) = scan.as_mut().and_then(|scan| scan.feed(piece)) {
+            app.keys.check(&key).ok_or(ModelsLabError::WrongKey)?;
+            memory.sender_is_known();
+        }
+        Ok::<_, ModelsLabError>(())
+    };
+    let memory = BodyMemory::new(Arc::clone(&app.bodies), sender);
+    let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
+    let (mut fields, memory) = wire::fields(parts.clone(), body).await?;
+    let caller = auth::caller(&app.keys, fields.take("key"), &parts.headers, parts.uri.query())?;
+    Ok(OpenedCall {
+        caller,
+        fields,
+        parts,
+        memory,
+    })
 }
 
 async fn generate(
@@ -104,13 +131,19 @@ async fn generate(
     request: Request,
     call: Call,
 ) -> Result<Response, ModelsLabError> {
-    let (owner, fields, _) = open(app, request).await?;
+    let OpenedCall {
+        caller: owner,
+        fields,
+        mut memory,
+        ..
+    } = open(app, request).await?;
     let defaults = Defaults {
         model: default_model(app),
         seed: random_seed(),
     };
     let wish = body::off_thread(move || convert::to_wish(fields, call, defaults)).await;
     let mut wish = wish.map_err(ModelsLabError::Refused)?;
+    memory.shrink_to(body::inline_bytes(&wish.request));
     let number = app.numbers.draw();
     wish.note.number = number;
     let submission = Submission {
@@ -121,6 +154,8 @@ async fn generate(
         note: Some(wish.note.to_text()),
     };
     let id = app.service.submit_with(submission).await?;
+    // The service has its own copies of the pictures by now.
+    drop(memory);
     app.numbers.remember(number, id);
     // The job goes on when the caller hangs up, or does not want to wait any longer.
     let ended = tokio::time::timeout(app.config.modelslab.hold, app.service.wait(id)).await;
@@ -165,7 +200,12 @@ async fn fetch_job(
     request: Request,
     in_path: Option<String>,
 ) -> Result<Response, ModelsLabError> {
-    let (caller, mut fields, parts) = open(app, request).await?;
+    let OpenedCall {
+        caller,
+        mut fields,
+        parts,
+        ..
+    } = open(app, request).await?;
     let number = in_path
         .or_else(|| number_in(&mut fields))
         .or_else(|| in_query(&parts, "request_id"))
@@ -191,6 +231,7 @@ fn number_in(fields: &mut Fields) -> Option<String> {
             | json::Json::Bool(_)
             | json::Json::Number(_)
             | json::Json::Text(_)
+            | json::Json::File(_)
             | json::Json::List(_)
             | json::Json::Object(_) => None,
         })
@@ -226,8 +267,8 @@ async fn get_all_models(State(app): State<AppState>, request: Request) -> Respon
 }
 
 async fn verify_model(State(app): State<AppState>, request: Request) -> Response {
-    let found = open(&app, request).await.and_then(|(_, mut fields, _)| {
-        let wanted = name("model_id", fields.take("model_id"));
+    let found = open(&app, request).await.and_then(|mut call| {
+        let wanted = name("model_id", call.fields.take("model_id"));
         let wanted = wanted.map_err(|problem| ModelsLabError::Refused(vec![problem]))?;
         let wanted = wanted.ok_or_else(|| required("model_id"))?;
         Ok(written(management::verify_model(&app, &wanted)))

@@ -9,5 +9,5 @@ mod query;
 mod routes;
 mod wire;
 
-pub(crate) use error::NovitaError;
+pub(crate) use error::edge_failure;
 pub(crate) use routes::routes;

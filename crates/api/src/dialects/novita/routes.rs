@@ -1,23 +1,26 @@
 //! The paths of this dialect. Handlers only put the steps in a row; metrics and logs are in the middleware.
 
+use std::sync::Arc;
+
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, finished_images};
-use serde_json::{Value, json};
+use pentimento_types::GenerationRequest;
+use serde_json::Value;
 
-use super::NovitaError;
 use super::auth::Caller;
 use super::convert::{self, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE};
+use super::error::NovitaError;
 use super::models::ModelPage;
 use super::models_v2::OldModelPage;
 use super::query::ModelQuery;
 use super::wire::LcmImg2ImgBody;
 use crate::AppState;
 use crate::base_url::BaseUrl;
-use crate::body;
-use crate::dialects::ignored_header;
+use crate::body::{self, BodyError, BodyMemory, ReadBody, Sender};
+use crate::dialects::{ignored_header, json};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
@@ -41,9 +44,16 @@ async fn lcm_img2img(
     request: Request,
 ) -> Result<Response, NovitaError> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, &app.config).await?;
-    let (request, ignored) = body::off_thread(move || read_request(&bytes)).await?;
+    // Who asks is in a header, so nothing of the body has been read for anybody who may not.
+    let memory = BodyMemory::new(Arc::clone(&app.bodies), Sender::Known);
+    let body = body::read(&parts.headers, body, &app.config, memory, |_, _| {
+        Ok::<(), BodyError>(())
+    });
+    let body = body.await?;
+    let (request, ignored, memory) = body::off_thread(move || read_request(body)).await?;
     let id = app.service.submit(caller.0, request, LIMITS).await?;
+    // The service has its own copy of the picture by now.
+    drop(memory);
     let job = app.service.wait_or_cancel(id).await?;
     let link = |picture: &_| {
         let link = app.service.link(&job, picture);
@@ -53,8 +63,16 @@ async fn lcm_img2img(
     Ok((ignored_header(&ignored), Json(reply)).into_response())
 }
 
-fn read_request(bytes: &[u8]) -> Result<(pentimento_types::GenerationRequest, Vec<String>), NovitaError> {
-    Ok(convert::to_request(LcmImg2ImgBody::parse(bytes)?, random_seed())?)
+/// The request, the names of the ignored fields, and the memory that holds the picture of it.
+fn read_request(body: ReadBody) -> Result<(GenerationRequest, Vec<String>, BodyMemory), NovitaError> {
+    let copies = json::copies(body.bytes());
+    let (bytes, mut memory) = body.with_room(copies)?;
+    let fields = LcmImg2ImgBody::parse(&bytes)?;
+    // Before the picture is decoded, which needs a place of its own.
+    drop(bytes);
+    let (request, ignored) = convert::to_request(fields, random_seed())?;
+    memory.shrink_to(body::inline_bytes(&request));
+    Ok((request, ignored, memory))
 }
 
 /// 32 random bits: `seed + k` stays far below 2^53, and every client can send it back.
@@ -91,7 +109,7 @@ async fn models_v2(
 
 /// Nobody pays here, so the credit never ends. Python parses these three keys.
 async fn user(_caller: Caller) -> Json<Value> {
-    Json(json!({"allow_features": [], "credit_balance": 1_000_000, "free_trial": {}}))
+    Json(serde_json::json!({"allow_features": [], "credit_balance": 1_000_000, "free_trial": {}}))
 }
 
 #[cfg(test)]
