@@ -17,6 +17,7 @@ mod server;
 mod shape;
 mod state;
 
+pub use dialects::{Effect, EndpointFields, FieldDescription, endpoint_fields};
 pub use router::build_router;
 pub use server::{ServerLimits, serve};
 pub use state::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig};

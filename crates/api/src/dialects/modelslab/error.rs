@@ -6,14 +6,12 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Map, Value, json};
 
+use super::fields::{EMBEDDINGS_MODEL, INIT_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, VAE};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
-use crate::dialects::lenient::Refusal;
+use crate::dialects::lenient::FieldError;
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
-
-const INIT_IMAGE: &str = "init_image";
-const MASK_IMAGE: &str = "mask_image";
 
 /// Why a call of this dialect failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +33,7 @@ pub(super) enum ModelsLabError {
     Form(&'static str),
     /// Fields that cannot be accepted; at least one.
     #[error("{}", .0.first().map_or("a field cannot be accepted", |first| first.message.as_str()))]
-    Refused(Vec<Refusal>),
+    InvalidFields(Vec<FieldError>),
     /// A use case failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -72,7 +70,7 @@ impl ModelsLabError {
             Self::MissingKey => ErrorKind::Unauthenticated,
             Self::WrongKey => ErrorKind::Forbidden,
             Self::Edge(fault) => fault.kind(),
-            Self::Json(_) | Self::Form(_) | Self::Refused(_) | Self::NotOffered { .. } => {
+            Self::Json(_) | Self::Form(_) | Self::InvalidFields(_) | Self::NotOffered { .. } => {
                 ErrorKind::InvalidInput
             }
             Self::Service(error) | Self::JobFailed { failure: error, .. } => error.kind(),
@@ -96,7 +94,7 @@ impl ModelsLabError {
     /// The field at fault, and the sentence about it.
     fn message(&self) -> Value {
         match self {
-            Self::Refused(refusals) => {
+            Self::InvalidFields(refusals) => {
                 let mut fields = Map::new();
                 for refusal in refusals {
                     let sentences = fields.entry(refusal.field.clone()).or_insert_with(|| json!([]));
@@ -111,7 +109,7 @@ impl ModelsLabError {
                 detail,
             }) => json!({field: [sentence(field, &format!("is not valid JSON: {detail}"))]}),
             Self::Json(_) | Self::Form(_) => "Invalid API Request".into(),
-            Self::Service(error) => service_message(error, INIT_IMAGE),
+            Self::Service(error) => service_message(error, INIT_IMAGE.name),
             Self::MissingKey
             | Self::WrongKey
             | Self::Edge(_)
@@ -134,7 +132,7 @@ impl ModelsLabError {
             }
             Self::Service(_)
             | Self::Edge(_)
-            | Self::Refused(_)
+            | Self::InvalidFields(_)
             | Self::JobFailed { .. }
             | Self::UnknownJob
             | Self::NotOffered { .. } => None,
@@ -200,7 +198,7 @@ fn sentence(field: &str, message: &str) -> String {
     format!("The {} field {rest}{end}", field.replace('_', " "))
 }
 
-fn service_message(error: &ServiceError, picture: &str) -> Value {
+fn service_message(error: &ServiceError, image: &str) -> Value {
     let about = |field: &str| {
         let text = sentence(field, &format!("cannot be used: {error}"));
         json!({field: [text]})
@@ -219,15 +217,15 @@ fn service_message(error: &ServiceError, picture: &str) -> Value {
         ServiceError::ImageEmpty
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }
-        | ServiceError::ImageUndecodable { .. } => about(picture),
+        | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::ImageNotFetched { reason, .. } => {
-            format!("Unable to fetch image from provided URL ({picture}): {reason}").into()
+            format!("Unable to fetch image from provided URL ({image}): {reason}").into()
         }
         ServiceError::Overloaded => "Rate limit exceeded".into(),
         ServiceError::Internal { .. } | ServiceError::Store { .. } => {
             "Internal server error. Please try again.".into()
         }
-        ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE),
+        ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE.name),
         ServiceError::ShuttingDown
         | ServiceError::JobNotFound { .. }
         | ServiceError::JobEnded { .. }
@@ -242,10 +240,10 @@ fn service_message(error: &ServiceError, picture: &str) -> Value {
 
 const fn field_of(role: ModelRole) -> &'static str {
     match role {
-        ModelRole::Checkpoint => "model_id",
-        ModelRole::Vae => "vae",
-        ModelRole::Lora => "lora_model",
-        ModelRole::Embedding => "embeddings_model",
+        ModelRole::Checkpoint => MODEL_ID.name,
+        ModelRole::Vae => VAE.name,
+        ModelRole::Lora => LORA_MODEL.name,
+        ModelRole::Embedding => EMBEDDINGS_MODEL.name,
     }
 }
 
@@ -277,9 +275,9 @@ mod tests {
     #[test]
     fn validation_is_a_map_of_sentences() {
         let refused = || {
-            ModelsLabError::Refused(vec![
-                Refusal::value("prompt", "is required"),
-                Refusal::value("init_image", "is required"),
+            ModelsLabError::InvalidFields(vec![
+                FieldError::value("prompt", "is required"),
+                FieldError::value("init_image", "is required"),
             ])
         };
         let (status, body) = written(refused(), false);

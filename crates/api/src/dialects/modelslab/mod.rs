@@ -4,6 +4,7 @@
 mod auth;
 mod convert;
 mod error;
+mod fields;
 mod key_scan;
 mod management;
 mod note;
@@ -14,5 +15,6 @@ mod routes;
 mod wire;
 
 pub(crate) use error::edge_failure;
+pub(crate) use fields::ENDPOINTS;
 pub(crate) use numbers::JobNumbers;
 pub(crate) use routes::routes;

@@ -13,15 +13,15 @@ use serde_json::Value;
 
 use super::convert::{self, Call, Defaults};
 use super::error::ModelsLabError;
+use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID};
 use super::key_scan::KeyScan;
-use super::reader::MAX_IMAGE_BYTES;
 use super::{auth, management, reply, wire};
 use crate::AppState;
 use crate::base_url::BaseUrl;
 use crate::body::{self, BodyMemory, Sender};
 use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
-use crate::dialects::lenient::{Refusal, name};
+use crate::dialects::lenient::{FieldError, name};
 
 /// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`), an old package (`txt2img`), the
 /// non-enterprise mode, and base addresses without `/api`.
@@ -116,7 +116,12 @@ async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabE
     let memory = BodyMemory::new(Arc::clone(&app.bodies), sender);
     let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
     let (mut fields, memory) = wire::fields(parts.clone(), body).await?;
-    let caller = auth::caller(&app.keys, fields.take("key"), &parts.headers, parts.uri.query())?;
+    let caller = auth::caller(
+        &app.keys,
+        fields.take(KEY.name),
+        &parts.headers,
+        parts.uri.query(),
+    )?;
     Ok(OpenedCall {
         caller,
         fields,
@@ -141,17 +146,17 @@ async fn generate(
         model: default_model(app),
         seed: random_seed(),
     };
-    let wish = body::off_thread(move || convert::to_wish(fields, call, defaults)).await;
-    let mut wish = wish.map_err(ModelsLabError::Refused)?;
-    memory.shrink_to(body::inline_bytes(&wish.request));
+    let parsed = body::off_thread(move || convert::to_call(fields, call, defaults)).await;
+    let mut parsed = parsed.map_err(ModelsLabError::InvalidFields)?;
+    memory.shrink_to(body::inline_bytes(&parsed.request));
     let number = app.numbers.draw();
-    wish.note.number = number;
+    parsed.note.number = number;
     let submission = Submission {
         owner,
-        request: wish.request,
+        request: parsed.request,
         limits: LIMITS,
-        fit: Some(wish.size),
-        note: Some(wish.note.to_text()),
+        fit: Some(parsed.size),
+        note: Some(parsed.note.to_text()),
     };
     let id = app.service.submit_with(submission).await?;
     // The service has its own copies of the pictures by now.
@@ -164,7 +169,7 @@ async fn generate(
         Err(_) => app.service.fetch(id).await?,
     };
     let reply = reply::of(app, base, &job).await?;
-    Ok((ignored_header(&wish.ignored), Json(reply)).into_response())
+    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
 }
 
 /// The first checkpoint of the catalogue, for clients that name none.
@@ -208,8 +213,8 @@ async fn fetch_job(
     } = open(app, request).await?;
     let number = in_path
         .or_else(|| number_in(&mut fields))
-        .or_else(|| in_query(&parts, "request_id"))
-        .ok_or_else(|| required("request_id"))?;
+        .or_else(|| in_query(&parts, REQUEST_ID.name))
+        .ok_or_else(|| required(REQUEST_ID.name))?;
     let number = number.trim().parse().map_err(|_| ModelsLabError::UnknownJob)?;
     let id = app.numbers.find(number).ok_or(ModelsLabError::UnknownJob)?;
     let job = app.service.fetch(id).await.map_err(reply::unknown)?;
@@ -222,19 +227,17 @@ async fn fetch_job(
 
 /// `request_id` or `id`, as a number or a text.
 fn number_in(fields: &mut Fields) -> Option<String> {
-    ["request_id", "id"]
-        .iter()
-        .find_map(|field| match fields.take(field) {
-            json::Json::Integer(number) => Some(number.to_string()),
-            json::Json::Text(text) if !text.trim().is_empty() => Some(text),
-            json::Json::Null
-            | json::Json::Bool(_)
-            | json::Json::Number(_)
-            | json::Json::Text(_)
-            | json::Json::File(_)
-            | json::Json::List(_)
-            | json::Json::Object(_) => None,
-        })
+    REQUEST_ID.names().find_map(|field| match fields.take(field) {
+        json::Json::Integer(number) => Some(number.to_string()),
+        json::Json::Text(text) if !text.trim().is_empty() => Some(text),
+        json::Json::Null
+        | json::Json::Bool(_)
+        | json::Json::Number(_)
+        | json::Json::Text(_)
+        | json::Json::File(_)
+        | json::Json::List(_)
+        | json::Json::Object(_) => None,
+    })
 }
 
 fn in_query(parts: &Parts, field: &str) -> Option<String> {
@@ -245,7 +248,7 @@ fn in_query(parts: &Parts, field: &str) -> Option<String> {
 }
 
 fn required(field: &str) -> ModelsLabError {
-    ModelsLabError::Refused(vec![Refusal::value(field, "is required")])
+    ModelsLabError::InvalidFields(vec![FieldError::value(field, "is required")])
 }
 
 async fn system_details(State(app): State<AppState>, request: Request) -> Response {
@@ -268,9 +271,9 @@ async fn get_all_models(State(app): State<AppState>, request: Request) -> Respon
 
 async fn verify_model(State(app): State<AppState>, request: Request) -> Response {
     let found = open(&app, request).await.and_then(|mut call| {
-        let wanted = name("model_id", call.fields.take("model_id"));
-        let wanted = wanted.map_err(|problem| ModelsLabError::Refused(vec![problem]))?;
-        let wanted = wanted.ok_or_else(|| required("model_id"))?;
+        let wanted = name(MODEL_ID.name, call.fields.take(MODEL_ID.name));
+        let wanted = wanted.map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
+        let wanted = wanted.ok_or_else(|| required(MODEL_ID.name))?;
         Ok(written(management::verify_model(&app, &wanted)))
     });
     answer(&app, found)

@@ -7,54 +7,11 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 
 use super::error::ModelsLabError;
+use super::fields::{ALL, INIT_IMAGE, IP_ADAPTER_IMAGE, MASK_IMAGE};
 use crate::body::{BodyMemory, ReadBody, off_thread};
+use crate::dialects::field::names;
 use crate::dialects::json::{self, Fields, Json, JsonError, parse_object};
 
-/// All fields of all calls, with those that are only tolerated left out.
-pub(super) const FIELDS: &[&str] = &[
-    "key",
-    "model_id",
-    "prompt",
-    "negative_prompt",
-    "init_image",
-    "mask_image",
-    "width",
-    "height",
-    "samples",
-    "num_inference_steps",
-    // Instead of `num_inference_steps` in some clients.
-    "steps",
-    "safety_checker",
-    "safety_checker_type",
-    "enhance_prompt",
-    "guidance_scale",
-    "strength",
-    "tomesd",
-    "use_karras_sigmas",
-    "algorithm_type",
-    "vae",
-    "lora_strength",
-    "lora_model",
-    "embeddings_model",
-    "seed",
-    "scheduler",
-    "webhook",
-    "track_id",
-    "loadbalancer",
-    "clip_skip",
-    "ip_adapter_id",
-    "ip_adapter_scale",
-    "ip_adapter_image",
-    "base64",
-    "temp",
-    // Ours: pixels over which an inpainted part fades in.
-    "soft_edge",
-    // Of fetch.
-    "request_id",
-    "id",
-];
-/// Fields that hold images.
-const IMAGES: &[&str] = &["init_image", "mask_image", "ip_adapter_image"];
 /// How many fields a form may have; the JSON reader has the same bound.
 const MAX_FIELDS: usize = 1024;
 
@@ -93,14 +50,14 @@ fn first_byte(bytes: &[u8]) -> Option<u8> {
 }
 
 async fn object(bytes: Bytes) -> Result<Fields, ModelsLabError> {
-    Ok(off_thread(move || parse_object(&bytes, FIELDS)).await?)
+    Ok(off_thread(move || parse_object(&bytes, &names(ALL))).await?)
 }
 
 fn form(bytes: &[u8]) -> Result<Fields, ModelsLabError> {
     let pairs = url::form_urlencoded::parse(bytes).map(|(name, value)| {
         let mut value = value.into_owned();
         // A plus sign of base64 that was not escaped has become a space.
-        if IMAGES.contains(&&*name) && value.contains(' ') {
+        if image_names().any(|image| image == name) && value.contains(' ') {
             value = value.replace(' ', "+");
         }
         (name.into_owned(), Json::Text(value))
@@ -138,6 +95,10 @@ async fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError>
     collected(pairs.into_iter())
 }
 
+fn image_names() -> impl Iterator<Item = &'static str> {
+    [INIT_IMAGE.name, MASK_IMAGE.name, IP_ADAPTER_IMAGE.name].into_iter()
+}
+
 /// A field that comes twice has its last value, as in PHP.
 fn collected(pairs: impl Iterator<Item = (String, Json)>) -> Result<Fields, ModelsLabError> {
     let mut members: Vec<(String, Json)> = Vec::new();
@@ -155,7 +116,7 @@ fn collected(pairs: impl Iterator<Item = (String, Json)>) -> Result<Fields, Mode
             .into());
         }
     }
-    Ok(Fields::from_object(members, FIELDS))
+    Ok(Fields::from_object(members, &names(ALL)))
 }
 
 #[cfg(test)]

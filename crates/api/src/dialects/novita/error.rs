@@ -9,9 +9,10 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
+use super::fields::{EMBEDDINGS, INPUT_IMAGE, LORAS, MODEL_NAME, SD_VAE};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
-use crate::dialects::lenient::{Refusal, RefusedFor};
+use crate::dialects::lenient::{FieldError, FieldErrorReason};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 
@@ -56,7 +57,7 @@ pub(crate) enum NovitaError {
     Json(#[from] JsonError),
     /// A field cannot be accepted.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    InvalidField(#[from] FieldError),
     /// A use case failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -74,7 +75,7 @@ impl HasKind for NovitaError {
             Self::MissingKey => ErrorKind::Unauthenticated,
             Self::WrongKey => ErrorKind::Forbidden,
             Self::Edge(fault) => fault.kind(),
-            Self::Json(_) | Self::Refused(_) => ErrorKind::InvalidInput,
+            Self::Json(_) | Self::InvalidField(_) => ErrorKind::InvalidInput,
             Self::Service(error) => error.kind(),
         }
     }
@@ -121,10 +122,10 @@ impl NovitaError {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         match self {
             Self::Edge(fault) => (fault.status(), reason_for(fault)),
-            Self::Refused(refusal) => match refusal.reason {
-                RefusedFor::Value => (BAD, INVALID_REQUEST_BODY),
-                RefusedFor::Picture => (BAD, INVALID_IMAGE_FORMAT),
-                RefusedFor::PictureBytes => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
+            Self::InvalidField(refusal) => match refusal.reason {
+                FieldErrorReason::Value => (BAD, INVALID_REQUEST_BODY),
+                FieldErrorReason::Image => (BAD, INVALID_IMAGE_FORMAT),
+                FieldErrorReason::ImageBytes => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
             },
             Self::Service(ServiceError::ModelNotFound { .. }) => (BAD, MODEL_NOT_FOUND),
             Self::Service(ServiceError::NotSupportedYet { .. }) => (BAD, FEATURE_NOT_ALLOWED),
@@ -143,7 +144,7 @@ impl NovitaError {
         if let Self::Json(JsonError::Invalid { field, .. }) = self {
             return field.as_deref();
         }
-        if let Self::Refused(refusal) = self {
+        if let Self::InvalidField(refusal) = self {
             return Some(&refusal.field);
         }
         let Self::Service(error) = self else { return None };
@@ -152,20 +153,20 @@ impl NovitaError {
         | ServiceError::ModelUnavailable { role, .. } = error
         {
             return Some(match role {
-                ModelRole::Checkpoint => "model_name",
-                ModelRole::Vae => "sd_vae",
-                ModelRole::Lora => "loras",
-                ModelRole::Embedding => "embeddings",
+                ModelRole::Checkpoint => MODEL_NAME.name,
+                ModelRole::Vae => SD_VAE.name,
+                ModelRole::Lora => LORAS.name,
+                ModelRole::Embedding => EMBEDDINGS.name,
             });
         }
-        let of_picture = matches!(
+        let of_image = matches!(
             error,
             ServiceError::ImageEmpty
                 | ServiceError::ImageTooLarge { .. }
                 | ServiceError::ImageTooManyPixels { .. }
                 | ServiceError::ImageUndecodable { .. }
         );
-        of_picture.then_some("input_image")
+        of_image.then_some(INPUT_IMAGE.name)
     }
 
     /// For the log only.
@@ -173,7 +174,7 @@ impl NovitaError {
         match self {
             Self::Edge(fault) => fault.cause(),
             Self::Service(error) => Some(describe_chain(error)),
-            Self::MissingKey | Self::WrongKey | Self::Json(_) | Self::Refused(_) => None,
+            Self::MissingKey | Self::WrongKey | Self::Json(_) | Self::InvalidField(_) => None,
         }
     }
 }
@@ -229,7 +230,7 @@ mod tests {
     #[test]
     fn the_body_has_the_vendors_shape() {
         let (status, body) =
-            written(Refusal::value("steps", "must be a whole number in [1, 8], got 9").into());
+            written(FieldError::value("steps", "must be a whole number in [1, 8], got 9").into());
         assert_eq!(status, 400);
         assert_eq!(
             body,

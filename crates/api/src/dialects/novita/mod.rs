@@ -3,6 +3,7 @@
 mod auth;
 mod convert;
 mod error;
+mod fields;
 mod models;
 mod models_v2;
 mod query;
@@ -10,4 +11,5 @@ mod routes;
 mod wire;
 
 pub(crate) use error::edge_failure;
+pub(crate) use fields::ENDPOINTS;
 pub(crate) use routes::routes;

@@ -11,8 +11,9 @@ use pentimento_types::GenerationRequest;
 use serde_json::Value;
 
 use super::auth::Caller;
-use super::convert::{self, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE};
+use super::convert;
 use super::error::NovitaError;
+use super::fields::{INPUT_IMAGE, MAX_IMAGE_SIDE};
 use super::models::ModelPage;
 use super::models_v2::OldModelPage;
 use super::query::ModelQuery;
@@ -24,7 +25,7 @@ use crate::dialects::{ignored_header, json};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
-    max_bytes: MAX_IMAGE_BYTES as u64,
+    max_bytes: INPUT_IMAGE.kind.max_bytes as u64,
 };
 
 /// All paths of this dialect.
