@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use pentimento_types::{GenerationRequest, ImageSource, Task};
+use pentimento_types::{ImageSource, Inputs};
 
 use crate::ApiConfig;
 
@@ -88,19 +88,13 @@ pub(crate) async fn read<E: From<BodyError>>(
         .map_err(|_| BodyError::TooSlow)?
 }
 
-/// The bytes of the files that a request has inside.
-pub(crate) fn inline_bytes(request: &GenerationRequest) -> usize {
-    let mask = match &request.task {
-        Task::Img2Img => None,
-        Task::Inpaint { mask, .. } => Some(mask),
+/// The bytes of the files that a call has inside.
+pub(crate) fn inline_bytes(inputs: &Inputs<ImageSource>) -> usize {
+    let file = |(_, image): (_, &ImageSource)| match image {
+        ImageSource::Inline(bytes) => bytes.len(),
+        ImageSource::Url(_) => 0,
     };
-    let files = std::iter::once(&request.init_image).chain(mask);
-    files
-        .map(|file| match file {
-            ImageSource::Inline(bytes) => bytes.len(),
-            ImageSource::Stored(_) | ImageSource::Url(_) => 0,
-        })
-        .sum()
+    inputs.iter().map(file).sum()
 }
 
 /// Runs work that may take milliseconds (base64 of 40 MB, a look at many files) away from the async threads.
@@ -126,7 +120,7 @@ async fn collect<E: From<BodyError>>(
     mut memory: BodyMemory,
     mut watch: impl FnMut(&[u8], &mut BodyMemory) -> Result<(), E>,
 ) -> Result<ReadBody, E> {
-    let limit = config.body_limit();
+    let limit = memory.budget().largest_body();
     let mut pieces = body.into_data_stream();
     let mut whole = Vec::new();
     while let Some(piece) = tokio::time::timeout(config.body_idle_timeout, pieces.next())
@@ -172,32 +166,38 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use pentimento_types::{MemoryBudget, MemoryLedger, MemoryUse};
+
     use super::*;
 
     fn config() -> ApiConfig {
         ApiConfig {
-            max_body_bytes: 10,
             body_idle_timeout: Duration::from_millis(40),
             ..ApiConfig::new()
         }
     }
 
-    fn budget(bytes: usize) -> Arc<BodyBudget> {
-        Arc::new(BodyBudget::new(bytes, 10))
+    /// Room for `room` bytes, and bodies of at most `largest`.
+    fn budget(room: u64, largest: usize) -> (Arc<MemoryLedger>, Arc<BodyBudget>) {
+        let ledger = MemoryLedger::new(MemoryBudget {
+            bodies: room,
+            ..MemoryBudget::UNBOUNDED
+        });
+        let budget = BodyBudget::new(Arc::clone(&ledger), largest, 1);
+        (ledger, Arc::new(budget))
     }
 
     async fn read_within(
         budget: &Arc<BodyBudget>,
         headers: &HeaderMap,
         body: Body,
-        config: &ApiConfig,
     ) -> Result<ReadBody, BodyError> {
-        let memory = BodyMemory::new(Arc::clone(budget), Sender::Known);
-        read(headers, body, config, memory, |_, _| Ok(())).await
+        let memory = BodyMemory::new(budget, Sender::Known)?;
+        read(headers, body, &config(), memory, |_, _| Ok(())).await
     }
 
     async fn read_plainly(body: Body) -> Result<Bytes, BodyError> {
-        let read = read_within(&budget(1 << 20), &HeaderMap::new(), body, &config()).await;
+        let read = read_within(&budget(1 << 20, 10).1, &HeaderMap::new(), body).await;
         read.map(|body| body.bytes)
     }
 
@@ -230,44 +230,40 @@ mod tests {
         let headers = [(CONTENT_ENCODING, "gzip".parse().unwrap())]
             .into_iter()
             .collect();
-        let refused = read_within(&budget(1 << 20), &headers, Body::from("x"), &config()).await;
+        let refused = read_within(&budget(1 << 20, 10).1, &headers, Body::from("x")).await;
         assert!(matches!(refused, Err(BodyError::Compressed { .. })));
     }
 
     #[tokio::test]
     async fn bytes_are_reserved_as_they_arrive_and_come_back() {
-        let budget = budget(300_000);
-        let config = ApiConfig::new();
+        let (ledger, budget) = budget(300_000, 300_000);
+        let used = || ledger.held(MemoryUse::Bodies);
         let claims_much = [(CONTENT_LENGTH, "60000000".parse().unwrap())]
             .into_iter()
             .collect();
-        let small = read_within(&budget, &claims_much, pieces(1), &config)
-            .await
-            .unwrap();
-        assert_eq!((small.bytes.len(), budget.used()), (1000, 16 * 1024));
+        let small = read_within(&budget, &claims_much, pieces(1)).await.unwrap();
+        assert_eq!((small.bytes.len(), used()), (1000, 16 * 1024));
         // A right claim spares the last doubling.
         let claims_right = [(CONTENT_LENGTH, "100000".parse().unwrap())]
             .into_iter()
             .collect();
-        let right = read_within(&budget, &claims_right, pieces(100), &config)
-            .await
-            .unwrap();
-        assert_eq!(budget.used(), 16 * 1024 + 100_000);
-        let refused = read_within(&budget, &claims_right, pieces(100), &config).await;
+        let right = read_within(&budget, &claims_right, pieces(100)).await.unwrap();
+        assert_eq!(used(), 16 * 1024 + 100_000);
+        let refused = read_within(&budget, &claims_right, pieces(100)).await;
         assert_eq!(refused.unwrap_err(), BodyError::NoRoom);
-        assert_eq!(budget.used(), 16 * 1024 + 100_000);
+        assert_eq!(used(), 16 * 1024 + 100_000);
         drop(small);
         let (bytes, memory) = right.with_room(2).unwrap();
-        assert_eq!(budget.used(), 300_000);
+        assert_eq!(used(), 300_000);
         assert_eq!(bytes.len(), 100_000);
         drop(memory);
-        assert_eq!(budget.used(), 0);
+        assert_eq!(used(), 0);
     }
 
     #[tokio::test]
     async fn a_watcher_ends_the_reading() {
-        let budget = budget(1 << 20);
-        let memory = BodyMemory::new(Arc::clone(&budget), Sender::Stranger);
+        let (ledger, budget) = budget(1 << 20, 1 << 20);
+        let memory = BodyMemory::new(&budget, Sender::Stranger).unwrap();
         let mut seen = 0;
         let watch = |piece: &[u8], _: &mut BodyMemory| {
             seen += piece.len();
@@ -279,6 +275,6 @@ mod tests {
         };
         let ended = read(&HeaderMap::new(), pieces(50), &ApiConfig::new(), memory, watch).await;
         assert_eq!(ended.unwrap_err(), BodyError::Broken);
-        assert_eq!((seen, budget.used()), (4000, 0));
+        assert_eq!((seen, ledger.held(MemoryUse::Bodies)), (4000, 0));
     }
 }

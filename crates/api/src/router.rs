@@ -14,6 +14,7 @@ use crate::{AppState, admin, links, middleware};
 /// The whole application.
 pub fn build_router(state: AppState) -> Router {
     let config = Arc::clone(&state.config);
+    let largest_body = state.bodies.largest_body();
     let routes = Router::new()
         .merge(novita::routes())
         .merge(modelslab::routes())
@@ -24,7 +25,7 @@ pub fn build_router(state: AppState) -> Router {
         // Bodies are read by `body::read`, which has limits of its own.
         .layer(DefaultBodyLimit::disable())
         .with_state(state);
-    middleware::apply(routes, &config)
+    middleware::apply(routes, &config, largest_body)
 }
 
 async fn unknown_path(request: Request) -> Failure {

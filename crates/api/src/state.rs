@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderValue;
 use pentimento_service::{KeyRing, Service};
-use pentimento_types::{Clock as _, SystemClock};
+use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
 use url::Url;
 
 use crate::body::BodyBudget;
@@ -65,10 +65,8 @@ pub struct ApiConfig {
     pub public_url: Option<Url>,
     /// Whether `X-Forwarded-Proto` and `X-Forwarded-Host` are believed. Only behind a proxy that sets them.
     pub trust_forwarded: bool,
-    /// The largest body that is read, in bytes. A 30 MB picture is 40 MB in base64.
+    /// The largest body that is read, in bytes; less where memory is short. A 30 MB image is 40 MB in base64.
     pub max_body_bytes: usize,
-    /// What the bodies of all callers may take together, in bytes of memory: while they arrive, and while they are parsed.
-    pub body_budget_bytes: usize,
     /// How long one body may take altogether.
     pub body_timeout: Duration,
     /// How long a body may stand still.
@@ -95,7 +93,6 @@ impl ApiConfig {
             public_url: None,
             trust_forwarded: false,
             max_body_bytes: 64 * 1024 * 1024,
-            body_budget_bytes: 1024 * 1024 * 1024,
             body_timeout: Duration::from_secs(300),
             body_idle_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(30),
@@ -103,11 +100,6 @@ impl ApiConfig {
             cors_origins: CorsOrigins::Any,
             modelslab: ModelsLabConfig::new(),
         }
-    }
-
-    /// The largest body that is read, in bytes: one that could never be parsed within the budget is too large, not early.
-    pub(crate) fn body_limit(&self) -> usize {
-        self.max_body_bytes.min(self.body_budget_bytes / BODY_PLACES)
     }
 }
 
@@ -124,16 +116,14 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// Puts the parts together.
+    /// Puts the parts together. The ledger says how much room the bodies of all callers have together, while they arrive
+    /// and while they are parsed.
     #[must_use]
-    pub fn new(service: Service, keys: KeyRing, config: ApiConfig) -> Self {
+    pub fn new(service: Service, keys: KeyRing, config: ApiConfig, ledger: Arc<MemoryLedger>) -> Self {
         Self {
             service,
             keys: Arc::new(keys),
-            bodies: Arc::new(BodyBudget::new(
-                config.body_budget_bytes,
-                config.body_limit() * BODY_PLACES,
-            )),
+            bodies: Arc::new(BodyBudget::new(ledger, config.max_body_bytes, BODY_PLACES)),
             config: Arc::new(config),
             numbers: Arc::default(),
             started: SystemClock.wall(),

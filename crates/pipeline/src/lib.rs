@@ -23,6 +23,5 @@ mod unet_rows;
 
 pub use conditioning::Conditioning;
 pub use error::PipelineError;
-pub use inpaint::Mask;
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

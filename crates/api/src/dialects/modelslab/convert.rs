@@ -1,8 +1,8 @@
 //! From the fields to a valid request. Ranges and defaults are in `fields.rs`.
 
 use pentimento_types::{
-    AlgorithmType, EmbeddingRef, GenerationRequest, ImageFormat, ImageSource, LoraRef, ModelId, NoiseSpacing,
-    SchedulerChoice, SchedulerKind, Size, Task,
+    AlgorithmType, Delivery, EmbeddingRef, ImageSource, InputRole, Inputs, LoraRef, ModelId, NoiseSpacing,
+    Recipe, SchedulerChoice, SchedulerKind, Size,
 };
 
 use super::fields::{
@@ -38,7 +38,9 @@ pub(super) struct Defaults {
 /// A call whose fields have been read and checked.
 #[derive(Clone, Debug)]
 pub(super) struct ParsedCall {
-    pub(super) request: GenerationRequest,
+    pub(super) recipe: Recipe,
+    pub(super) inputs: Inputs<ImageSource>,
+    pub(super) delivery: Delivery,
     /// The size of the result.
     pub(super) size: Size,
     pub(super) note: Note,
@@ -99,23 +101,19 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     let extras = extras(&mut reader);
     warnings.extend(reader.no_effect_warning(GENERATION));
     // Last, because they are the only costly ones.
-    let init_image = reader.required_image(&INIT_IMAGE);
-    let task = match call {
-        // A mask is left unread, as upstream.
-        Call::Img2Img => Task::Img2Img,
-        Call::Inpaint => Task::Inpaint {
-            mask: reader.required_image(&MASK_IMAGE),
-            soft_edge: reader.whole(&SOFT_EDGE),
-        },
-    };
+    let mut inputs = Inputs::new(reader.required_image(&INIT_IMAGE));
+    let mut soft_edge = 0;
+    // A mask is left unread by img2img, as upstream.
+    if call == Call::Inpaint {
+        inputs = inputs.with(InputRole::Mask, reader.required_image(&MASK_IMAGE));
+        soft_edge = reader.whole(&SOFT_EDGE);
+    }
     let ignored = reader.into_ignored()?;
-    let request = GenerationRequest {
-        task,
+    let recipe = Recipe {
         model: ModelId::new(model.unwrap_or_default()),
         vae: adapters.vae.map(ModelId::new),
         loras: adapters.loras.into_iter().map(lora).collect(),
         embeddings: adapters.embeddings.into_iter().map(embedding).collect(),
-        init_image,
         prompt,
         negative_prompt,
         image_count: sampling.samples,
@@ -126,19 +124,23 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         clip_skip: sampling.clip_skip,
         token_merging: sampling.token_merging,
         scheduler: sampling.scheduler,
-        output_format: ImageFormat::Png,
-        file_stem: String::new(),
+        soft_edge,
+    };
+    let delivery = Delivery {
+        base64: extras.base64,
+        webhook: extras.webhook.clone(),
+        ..Delivery::default()
     };
     let note = Note {
         number: 0,
-        meta: meta::of(&request, size, &extras),
+        meta: meta::of(&recipe, &inputs, size, &extras),
         warning: (!warnings.is_empty()).then(|| warnings.join(" ")),
-        base64: extras.base64,
         track_id: meta::plain(extras.track_id),
-        webhook: extras.webhook,
     };
     Ok(ParsedCall {
-        request,
+        recipe,
+        inputs,
+        delivery,
         size,
         note,
         ignored,

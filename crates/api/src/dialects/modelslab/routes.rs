@@ -1,14 +1,12 @@
 //! The paths of this dialect, under every prefix that a client is known to use.
 
-use std::sync::Arc;
-
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, ModelKind, Submission};
-use pentimento_types::ApiKeyId;
+use pentimento_types::{ApiKeyId, Delivery, DialectTag};
 use serde_json::Value;
 
 use super::convert::{self, Call, Defaults};
@@ -113,7 +111,7 @@ async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabE
         }
         Ok::<_, ModelsLabError>(())
     };
-    let memory = BodyMemory::new(Arc::clone(&app.bodies), sender);
+    let memory = BodyMemory::new(&app.bodies, sender)?;
     let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
     let (mut fields, memory) = wire::fields(parts.clone(), body).await?;
     let caller = auth::caller(
@@ -148,18 +146,26 @@ async fn generate(
     };
     let parsed = body::off_thread(move || convert::to_call(fields, call, defaults)).await;
     let mut parsed = parsed.map_err(ModelsLabError::InvalidFields)?;
-    memory.shrink_to(body::inline_bytes(&parsed.request));
+    memory.shrink_to(body::inline_bytes(&parsed.inputs));
     let number = app.numbers.draw();
     parsed.note.number = number;
     let submission = Submission {
         owner,
-        request: parsed.request,
+        dialect: DialectTag {
+            name: "modelslab".to_owned(),
+            note: Some(parsed.note.to_text()),
+        },
+        recipe: parsed.recipe,
+        inputs: parsed.inputs,
+        delivery: Delivery {
+            link_life: Some(app.config.modelslab.link_life),
+            ..parsed.delivery
+        },
         limits: LIMITS,
         fit: Some(parsed.size),
-        note: Some(parsed.note.to_text()),
     };
-    let id = app.service.submit_with(submission).await?;
-    // The service has its own copies of the pictures by now.
+    let id = app.service.submit(submission).await?;
+    // The service has its own copies of the images by now.
     drop(memory);
     app.numbers.remember(number, id);
     // The job goes on when the caller hangs up, or does not want to wait any longer.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pentimento_types::{
-    EmbeddingRef, GenerationRequest, ImageFormat, ImageSource, LoraRef, ModelId, SchedulerChoice,
-    SchedulerKind, StoredImage, Task,
+    Delivery, EmbeddingRef, ImageFormat, ImageSource, Inputs, LoraRef, ModelId, Recipe, SchedulerChoice,
+    SchedulerKind, StoredImage,
 };
 
 use super::fields::{
@@ -18,14 +18,20 @@ use crate::dialects::inline_image;
 use crate::dialects::json::{Fields, Json};
 use crate::dialects::lenient::{FieldError, list, name, object, shorten, text};
 
-/// The valid request that `body` describes, and the names of the fields that were ignored.
-/// `random_seed` is used where the caller gave none.
-pub(super) fn to_request(
-    body: LcmImg2ImgBody,
-    random_seed: u64,
-) -> Result<(GenerationRequest, Vec<String>), FieldError> {
+/// A body whose fields have been read and checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ParsedCall {
+    pub(super) recipe: Recipe,
+    pub(super) inputs: Inputs<ImageSource>,
+    pub(super) delivery: Delivery,
+    /// Names of the fields that were ignored.
+    pub(super) ignored: Vec<String>,
+}
+
+/// The valid call that `body` describes. `random_seed` is used where the caller gave none.
+pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCall, FieldError> {
     let mut fields = body.0;
-    let mut ignored = Vec::new();
+    let mut of_members = Vec::new();
     let prompt = prompt(&PROMPT, &mut fields)?.unwrap_or_default();
     if prompt.is_empty() {
         let limit = PROMPT.kind.max_chars;
@@ -36,12 +42,11 @@ pub(super) fn to_request(
         None | Some(-1) => random_seed,
         Some(given) => unsigned(given),
     };
-    let request = GenerationRequest {
-        task: Task::Img2Img,
+    let recipe = Recipe {
         model: required_name(MODEL_NAME.name, fields.take(MODEL_NAME.name))?,
         vae: vae(&mut fields)?,
-        loras: loras(&mut fields, &mut ignored)?,
-        embeddings: embeddings(&mut fields, &mut ignored)?,
+        loras: loras(&mut fields, &mut of_members)?,
+        embeddings: embeddings(&mut fields, &mut of_members)?,
         prompt,
         negative_prompt: self::prompt(&NEGATIVE_PROMPT, &mut fields)?
             .unwrap_or_else(|| NEGATIVE_PROMPT.kind.default.to_owned()),
@@ -56,14 +61,23 @@ pub(super) fn to_request(
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
-        output_format: output_format(&mut fields, &mut ignored)?,
-        // Last, because it is the only costly one.
-        init_image: input_image(&mut fields)?,
-        file_stem: "lcm_img2img".to_owned(),
+        soft_edge: 0,
     };
-    let mut all_ignored = fields.into_ignored();
-    all_ignored.append(&mut ignored);
-    Ok((request, all_ignored))
+    let delivery = Delivery {
+        format: output_format(&mut fields, &mut of_members)?,
+        file_stem: "lcm_img2img".to_owned(),
+        ..Delivery::default()
+    };
+    // Last, because it is the only costly one.
+    let inputs = Inputs::new(input_image(&mut fields)?);
+    let mut ignored = fields.into_ignored();
+    ignored.append(&mut of_members);
+    Ok(ParsedCall {
+        recipe,
+        inputs,
+        delivery,
+        ignored,
+    })
 }
 
 /// The reply for the pictures of a finished job; `link` signs one and says how long the link lives.

@@ -1,17 +1,15 @@
 //! The paths of this dialect. Handlers only put the steps in a row; metrics and logs are in the middleware.
 
-use std::sync::Arc;
-
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pentimento_service::{InputLimits, finished_images};
-use pentimento_types::GenerationRequest;
+use pentimento_service::{InputLimits, Submission, finished_images};
+use pentimento_types::DialectTag;
 use serde_json::Value;
 
 use super::auth::Caller;
-use super::convert;
+use super::convert::{self, ParsedCall};
 use super::error::NovitaError;
 use super::fields::{INPUT_IMAGE, MAX_IMAGE_SIDE};
 use super::models::ModelPage;
@@ -46,14 +44,26 @@ async fn lcm_img2img(
 ) -> Result<Response, NovitaError> {
     let (parts, body) = request.into_parts();
     // Who asks is in a header, so nothing of the body has been read for anybody who may not.
-    let memory = BodyMemory::new(Arc::clone(&app.bodies), Sender::Known);
+    let memory = BodyMemory::new(&app.bodies, Sender::Known)?;
     let body = body::read(&parts.headers, body, &app.config, memory, |_, _| {
         Ok::<(), BodyError>(())
     });
     let body = body.await?;
-    let (request, ignored, memory) = body::off_thread(move || read_request(body)).await?;
-    let id = app.service.submit(caller.0, request, LIMITS).await?;
-    // The service has its own copy of the picture by now.
+    let (parsed, memory) = body::off_thread(move || read_call(body)).await?;
+    let submission = Submission {
+        owner: caller.0,
+        dialect: DialectTag {
+            name: "novita".to_owned(),
+            note: None,
+        },
+        recipe: parsed.recipe,
+        inputs: parsed.inputs,
+        delivery: parsed.delivery,
+        limits: LIMITS,
+        fit: None,
+    };
+    let id = app.service.submit(submission).await?;
+    // The service has its own copy of the image by now.
     drop(memory);
     let job = app.service.wait_or_cancel(id).await?;
     let link = |picture: &_| {
@@ -61,19 +71,19 @@ async fn lcm_img2img(
         (link.path, link.ttl)
     };
     let reply = convert::to_reply(id.to_string(), finished_images(&job)?, &base, link);
-    Ok((ignored_header(&ignored), Json(reply)).into_response())
+    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
 }
 
-/// The request, the names of the ignored fields, and the memory that holds the picture of it.
-fn read_request(body: ReadBody) -> Result<(GenerationRequest, Vec<String>, BodyMemory), NovitaError> {
+/// The call, and the memory that its image takes.
+fn read_call(body: ReadBody) -> Result<(ParsedCall, BodyMemory), NovitaError> {
     let copies = json::copies(body.bytes());
     let (bytes, mut memory) = body.with_room(copies)?;
     let fields = LcmImg2ImgBody::parse(&bytes)?;
-    // Before the picture is decoded, which needs a place of its own.
+    // Before the image is decoded, which needs a place of its own.
     drop(bytes);
-    let (request, ignored) = convert::to_request(fields, random_seed())?;
-    memory.shrink_to(body::inline_bytes(&request));
-    Ok((request, ignored, memory))
+    let parsed = convert::to_call(fields, random_seed())?;
+    memory.shrink_to(body::inline_bytes(&parsed.inputs));
+    Ok((parsed, memory))
 }
 
 /// 32 random bits: `seed + k` stays far below 2^53, and every client can send it back.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::StreamExt as _;
+use pentimento_types::MemoryUse;
 
 use super::*;
 use crate::body::{BodyMemory, Sender};
@@ -23,11 +24,21 @@ fn watched() -> (Body, Arc<AtomicBool>) {
     (Body::from_stream(pieces), read)
 }
 
-fn state(test: &TestService, keys: &[(&str, &str)], config: ApiConfig) -> AppState {
+fn state(
+    test: &TestService,
+    keys: &[(&str, &str)],
+    config: ApiConfig,
+    ledger: &Arc<MemoryLedger>,
+) -> AppState {
     let keys = keys
         .iter()
         .map(|(label, secret)| ((*label).to_owned(), (*secret).to_owned()));
-    AppState::new(test.service.clone(), KeyRing::new(keys), config)
+    AppState::new(
+        test.service.clone(),
+        KeyRing::new(keys),
+        config,
+        Arc::clone(ledger),
+    )
 }
 
 #[tokio::test]
@@ -64,10 +75,11 @@ async fn a_caller_whom_a_header_names_wrongly_is_refused_with_the_body_unread() 
 #[tokio::test]
 async fn beyond_the_budget_both_dialects_say_when_to_come_back() {
     let test = TestService::start(FakeExecutor::new());
-    let state = state(&test, &[], ApiConfig::new());
+    let ledger = room(GIBIBYTE);
+    let state = state(&test, &[], ApiConfig::new(), &ledger);
     let router = build_router(state.clone());
-    let mut held = BodyMemory::new(Arc::clone(&state.bodies), Sender::Known);
-    held.grow(state.config.body_budget_bytes).unwrap();
+    let mut held = BodyMemory::new(&state.bodies, Sender::Known).unwrap();
+    held.grow(1 << 30).unwrap();
     for call in [post(&good("a house")), modelslab(IMG2IMG, wish().to_string())] {
         let refused = send(&router, call).await;
         assert_eq!(refused.status, 503, "{}", refused.json());
@@ -82,7 +94,7 @@ async fn beyond_the_budget_both_dialects_say_when_to_come_back() {
     for again in [post(&good("a house")), modelslab(IMG2IMG, wish().to_string())] {
         assert_eq!(send(&router, again).await.status, 200);
     }
-    assert_eq!(state.bodies.used(), 0, "all bytes came back");
+    assert_eq!(ledger.held(MemoryUse::Bodies), 0, "all bytes came back");
 }
 
 /// A body of a text in pieces of a mebibyte, `mebibytes` long, that counts what of it was taken.
@@ -102,12 +114,12 @@ async fn strangers_share_a_part_and_a_key_in_front_ends_the_share() {
     let test = TestService::start(FakeExecutor::new());
     let config = ApiConfig {
         max_body_bytes: 8 * MEBIBYTE,
-        body_budget_bytes: 128 * MEBIBYTE,
         ..ApiConfig::new()
     };
-    let state = state(&test, &[("tests", "sk_1")], config);
+    let ledger = room(128 << 20);
+    let state = state(&test, &[("tests", "sk_1")], config, &ledger);
     let router = build_router(state.clone());
-    let mut others = BodyMemory::new(Arc::clone(&state.bodies), Sender::Stranger);
+    let mut others = BodyMemory::new(&state.bodies, Sender::Stranger).unwrap();
     others.grow(32 * MEBIBYTE).unwrap();
     let taken = Arc::new(AtomicUsize::new(0));
     let call = |head: &str| send(&router, modelslab(IMG2IMG, large(head, 4, &taken)));
@@ -121,14 +133,14 @@ async fn strangers_share_a_part_and_a_key_in_front_ends_the_share() {
     let wrong = call(r#"{"key":"sk_2","prompt":""#).await;
     assert_eq!(wrong.json()["message"], "Invalid API key");
     drop(others);
-    assert_eq!(state.bodies.used(), 0);
+    assert_eq!(ledger.held(MemoryUse::Bodies), 0);
     let missing = call(r#"{"prompt":""#).await;
     assert!(
         missing.json()["message"]["prompt"].is_array(),
         "{}",
         missing.json()
     );
-    assert_eq!(state.bodies.used(), 0, "all bytes came back");
+    assert_eq!(ledger.held(MemoryUse::Bodies), 0, "all bytes came back");
 }
 
 #[tokio::test]
@@ -136,11 +148,11 @@ async fn many_strangers_at_once_take_no_more_than_their_share() {
     let test = TestService::start(FakeExecutor::new());
     let config = ApiConfig {
         max_body_bytes: 8 * MEBIBYTE,
-        body_budget_bytes: 128 * MEBIBYTE,
         body_idle_timeout: Duration::from_millis(300),
         ..ApiConfig::new()
     };
-    let state = state(&test, &[("tests", "sk_1")], config);
+    let ledger = room(128 << 20);
+    let state = state(&test, &[("tests", "sk_1")], config, &ledger);
     let router = build_router(state.clone());
     // Each sends 7 MiB and then nothing more, so that all of them are there at the same time.
     let calls = (0..24).map(|_| {
@@ -155,14 +167,14 @@ async fn many_strangers_at_once_take_no_more_than_their_share() {
     let mut statuses = Vec::new();
     for call in calls {
         while !call.is_finished() {
-            most = most.max(state.bodies.used());
+            most = most.max(ledger.held(MemoryUse::Bodies));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         statuses.push(call.await.unwrap());
     }
-    assert!(most > 0 && most <= 32 * MEBIBYTE, "{most}");
+    assert!(most > 0 && most <= 32 << 20, "{most}");
     let count = |status: u16| statuses.iter().filter(|found| **found == status).count();
     assert!(count(503) > 0 && count(408) > 0, "{statuses:?}");
     assert_eq!(count(503) + count(408), 24, "{statuses:?}");
-    assert_eq!(state.bodies.used(), 0);
+    assert_eq!(ledger.held(MemoryUse::Bodies), 0);
 }
