@@ -11,6 +11,7 @@ use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
 use crate::AppState;
+use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 
 /// Paths at the root and under `/v1`.
@@ -117,8 +118,19 @@ impl IntoResponse for OwnError {
     }
 }
 
+/// A fault at the edge in our own shape.
+pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
+    let message = match fault {
+        EdgeFault::UnknownPath => "there is nothing at this path".to_owned(),
+        EdgeFault::WrongMethod | EdgeFault::Body(_) | EdgeFault::Panicked { .. } => fault.to_string(),
+    };
+    let mut failure = own_failure((fault.kind(), fault.status()), message);
+    failure.cause = fault.cause();
+    failure
+}
+
 /// A failure in our own shape: `{"error": {"kind", "message", "request_id"}}`.
-pub(crate) fn own_failure(answer: (ErrorKind, StatusCode), message: impl Into<String>) -> Failure {
+fn own_failure(answer: (ErrorKind, StatusCode), message: impl Into<String>) -> Failure {
     Failure::new(
         answer,
         answer.0.as_str(),

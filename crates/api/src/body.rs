@@ -1,14 +1,18 @@
-//! Reads a request's body within bytes and seconds. Nothing is allocated by what a header claims.
-
-use std::time::Duration;
+//! Reads a request's body within bytes and seconds, and within the memory that all bodies share. Nothing is allocated by
+//! what a header claims.
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_ENCODING;
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use pentimento_types::{ImageSource, Inputs};
 
 use crate::ApiConfig;
+
+mod budget;
+
+pub(crate) use budget::{BodyBudget, BodyMemory, Sender};
 
 /// Why a body could not be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +26,9 @@ pub(crate) enum BodyError {
     /// It came too slowly.
     #[error("the body took too long to arrive")]
     TooSlow,
+    /// What all callers' bodies take together has reached its bound.
+    #[error("the server has no room for this body now; try again later")]
+    NoRoom,
     /// The connection broke or the framing was wrong.
     #[error("the body could not be read to its end")]
     Broken,
@@ -33,8 +40,37 @@ pub(crate) enum BodyError {
     },
 }
 
+/// A body that has arrived, and the room that it takes.
+#[derive(Debug)]
+pub(crate) struct ReadBody {
+    bytes: Bytes,
+    memory: BodyMemory,
+}
+
+impl ReadBody {
+    /// The bytes.
+    pub(crate) const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The bytes, with room for `copies` times as many beside them, which is what a parser makes of them. Whoever parses
+    /// drops the bytes as soon as it can, and shrinks the memory to what is left.
+    pub(crate) fn with_room(mut self, copies: usize) -> Result<(Bytes, BodyMemory), BodyError> {
+        self.memory.grow(self.bytes.len().saturating_mul(copies))?;
+        Ok((self.bytes, self.memory))
+    }
+}
+
 /// The whole body, or why not.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, config: &ApiConfig) -> Result<Bytes, BodyError> {
+///
+/// `watch` sees every piece as it arrives; it may tell the memory that the sender is known by now, or end the reading.
+pub(crate) async fn read<E: From<BodyError>>(
+    headers: &HeaderMap,
+    body: Body,
+    config: &ApiConfig,
+    memory: BodyMemory,
+    watch: impl FnMut(&[u8], &mut BodyMemory) -> Result<(), E>,
+) -> Result<ReadBody, E> {
     if let Some(encoding) = headers.get(CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
@@ -42,12 +78,23 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, config: &ApiConfig) ->
             .chars()
             .take(40)
             .collect();
-        return Err(BodyError::Compressed { encoding });
+        return Err(BodyError::Compressed { encoding }.into());
     }
-    let whole = collect(body, config.max_body_bytes, config.body_idle_timeout);
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let declared = declared.and_then(|value| value.parse().ok());
+    let whole = collect(body, declared, config, memory, watch);
     tokio::time::timeout(config.body_timeout, whole)
         .await
         .map_err(|_| BodyError::TooSlow)?
+}
+
+/// The bytes of the files that a call has inside.
+pub(crate) fn inline_bytes(inputs: &Inputs<ImageSource>) -> usize {
+    let file = |(_, image): (_, &ImageSource)| match image {
+        ImageSource::Inline(bytes) => bytes.len(),
+        ImageSource::Url(_) => 0,
+    };
+    inputs.iter().map(file).sum()
 }
 
 /// Runs work that may take milliseconds (base64 of 40 MB, a look at many files) away from the async threads.
@@ -66,48 +113,114 @@ where
     }
 }
 
-async fn collect(body: Body, limit: usize, idle: Duration) -> Result<Bytes, BodyError> {
-    let mut chunks = body.into_data_stream();
-    let mut whole = BytesMut::new();
-    while let Some(chunk) = tokio::time::timeout(idle, chunks.next())
+async fn collect<E: From<BodyError>>(
+    body: Body,
+    declared: Option<usize>,
+    config: &ApiConfig,
+    mut memory: BodyMemory,
+    mut watch: impl FnMut(&[u8], &mut BodyMemory) -> Result<(), E>,
+) -> Result<ReadBody, E> {
+    let limit = memory.budget().largest_body();
+    let mut pieces = body.into_data_stream();
+    let mut whole = Vec::new();
+    while let Some(piece) = tokio::time::timeout(config.body_idle_timeout, pieces.next())
         .await
         .map_err(|_| BodyError::TooSlow)?
     {
-        let chunk = chunk.map_err(|_| BodyError::Broken)?;
-        if whole.len() + chunk.len() > limit {
-            return Err(BodyError::TooLarge { limit });
+        let piece = piece.map_err(|_| BodyError::Broken)?;
+        if whole.len() + piece.len() > limit {
+            return Err(BodyError::TooLarge { limit }.into());
         }
-        whole.extend_from_slice(&chunk);
+        watch(&piece, &mut memory)?;
+        make_room(&mut whole, piece.len(), declared.unwrap_or(limit), &mut memory)?;
+        whole.extend_from_slice(&piece);
     }
-    Ok(whole.freeze())
+    let bytes = Bytes::from(whole);
+    Ok(ReadBody { bytes, memory })
+}
+
+/// Makes room for `more` bytes by doubling. What has arrived decides; the length that is `expected` only keeps the last
+/// doubling from taking more than will be used.
+fn make_room(
+    whole: &mut Vec<u8>,
+    more: usize,
+    expected: usize,
+    memory: &mut BodyMemory,
+) -> Result<(), BodyError> {
+    const FIRST: usize = 16 * 1024;
+    let needed = whole.len() + more;
+    if needed <= whole.capacity() {
+        return Ok(());
+    }
+    let doubled = (2 * whole.capacity()).max(FIRST);
+    let capacity = doubled.min(expected).max(needed);
+    // While the bytes move, the old place and the new one are both there.
+    memory.grow(capacity)?;
+    whole.reserve_exact(capacity - whole.len());
+    memory.shrink_to(whole.capacity());
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use pentimento_types::{MemoryBudget, MemoryLedger, MemoryUse};
+
     use super::*;
 
     fn config() -> ApiConfig {
         ApiConfig {
-            max_body_bytes: 10,
             body_idle_timeout: Duration::from_millis(40),
             ..ApiConfig::new()
         }
     }
 
+    /// Room for `room` bytes, and bodies of at most `largest`.
+    fn budget(room: u64, largest: usize) -> (Arc<MemoryLedger>, Arc<BodyBudget>) {
+        let ledger = MemoryLedger::new(MemoryBudget {
+            bodies: room,
+            ..MemoryBudget::UNBOUNDED
+        });
+        let budget = BodyBudget::new(Arc::clone(&ledger), largest, 1);
+        (ledger, Arc::new(budget))
+    }
+
+    async fn read_within(
+        budget: &Arc<BodyBudget>,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<ReadBody, BodyError> {
+        let memory = BodyMemory::new(budget, Sender::Known)?;
+        read(headers, body, &config(), memory, |_, _| Ok(())).await
+    }
+
+    async fn read_plainly(body: Body) -> Result<Bytes, BodyError> {
+        let read = read_within(&budget(1 << 20, 10).1, &HeaderMap::new(), body).await;
+        read.map(|body| body.bytes)
+    }
+
+    /// A body in pieces of 1000 bytes.
+    fn pieces(count: usize) -> Body {
+        let piece = Bytes::from(vec![b'x'; 1000]);
+        let all = std::iter::repeat_n(piece, count).map(Ok::<_, std::convert::Infallible>);
+        Body::from_stream(futures::stream::iter(all))
+    }
+
     #[tokio::test]
     async fn bytes_and_seconds_are_limited() {
-        let headers = HeaderMap::new();
         assert_eq!(
-            read(&headers, Body::from("0123456789"), &config()).await.unwrap(),
+            read_plainly(Body::from("0123456789")).await.unwrap(),
             "0123456789"
         );
         assert_eq!(
-            read(&headers, Body::from("0123456789a"), &config()).await,
+            read_plainly(Body::from("0123456789a")).await,
             Err(BodyError::TooLarge { limit: 10 })
         );
         let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
         assert_eq!(
-            read(&headers, Body::from_stream(never), &config()).await,
+            read_plainly(Body::from_stream(never)).await,
             Err(BodyError::TooSlow)
         );
     }
@@ -117,7 +230,51 @@ mod tests {
         let headers = [(CONTENT_ENCODING, "gzip".parse().unwrap())]
             .into_iter()
             .collect();
-        let refused = read(&headers, Body::from("x"), &config()).await;
+        let refused = read_within(&budget(1 << 20, 10).1, &headers, Body::from("x")).await;
         assert!(matches!(refused, Err(BodyError::Compressed { .. })));
+    }
+
+    #[tokio::test]
+    async fn bytes_are_reserved_as_they_arrive_and_come_back() {
+        let (ledger, budget) = budget(300_000, 300_000);
+        let used = || ledger.held(MemoryUse::Bodies);
+        let claims_much = [(CONTENT_LENGTH, "60000000".parse().unwrap())]
+            .into_iter()
+            .collect();
+        let small = read_within(&budget, &claims_much, pieces(1)).await.unwrap();
+        assert_eq!((small.bytes.len(), used()), (1000, 16 * 1024));
+        // A right claim spares the last doubling.
+        let claims_right = [(CONTENT_LENGTH, "100000".parse().unwrap())]
+            .into_iter()
+            .collect();
+        let right = read_within(&budget, &claims_right, pieces(100)).await.unwrap();
+        assert_eq!(used(), 16 * 1024 + 100_000);
+        let refused = read_within(&budget, &claims_right, pieces(100)).await;
+        assert_eq!(refused.unwrap_err(), BodyError::NoRoom);
+        assert_eq!(used(), 16 * 1024 + 100_000);
+        drop(small);
+        let (bytes, memory) = right.with_room(2).unwrap();
+        assert_eq!(used(), 300_000);
+        assert_eq!(bytes.len(), 100_000);
+        drop(memory);
+        assert_eq!(used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_watcher_ends_the_reading() {
+        let (ledger, budget) = budget(1 << 20, 1 << 20);
+        let memory = BodyMemory::new(&budget, Sender::Stranger).unwrap();
+        let mut seen = 0;
+        let watch = |piece: &[u8], _: &mut BodyMemory| {
+            seen += piece.len();
+            if seen > 3000 {
+                Err(BodyError::Broken)
+            } else {
+                Ok(())
+            }
+        };
+        let ended = read(&HeaderMap::new(), pieces(50), &ApiConfig::new(), memory, watch).await;
+        assert_eq!(ended.unwrap_err(), BodyError::Broken);
+        assert_eq!((seen, ledger.held(MemoryUse::Bodies)), (4000, 0));
     }
 }

@@ -7,14 +7,17 @@ mod admin;
 mod base_url;
 mod body;
 mod dialects;
+mod edge_fault;
 mod failure;
 mod links;
 mod middleware;
 mod range;
 mod router;
 mod server;
+mod shape;
 mod state;
 
+pub use dialects::{Effect, EndpointFields, FieldDescription, endpoint_fields};
 pub use router::build_router;
 pub use server::{ServerLimits, serve};
 pub use state::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig};

@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderValue;
 use pentimento_service::{KeyRing, Service};
-use pentimento_types::{Clock as _, SystemClock};
+use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
 use url::Url;
 
+use crate::body::BodyBudget;
+use crate::dialects::json::MAX_COPIES;
 use crate::dialects::modelslab::JobNumbers;
 
 /// Who may call from a web page of another origin.
@@ -53,6 +55,9 @@ impl ModelsLabConfig {
     }
 }
 
+/// The body itself, and what the costliest parser makes of it.
+const BODY_PLACES: usize = 1 + MAX_COPIES;
+
 /// The settings of the HTTP side.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -60,7 +65,7 @@ pub struct ApiConfig {
     pub public_url: Option<Url>,
     /// Whether `X-Forwarded-Proto` and `X-Forwarded-Host` are believed. Only behind a proxy that sets them.
     pub trust_forwarded: bool,
-    /// The largest body that is read, in bytes. A 30 MB picture is 40 MB in base64.
+    /// The largest body that is read, in bytes; less where memory is short. A 30 MB image is 40 MB in base64.
     pub max_body_bytes: usize,
     /// How long one body may take altogether.
     pub body_timeout: Duration,
@@ -105,17 +110,20 @@ pub struct AppState {
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) numbers: Arc<JobNumbers>,
+    pub(crate) bodies: Arc<BodyBudget>,
     /// When this server was put together.
     pub(crate) started: SystemTime,
 }
 
 impl AppState {
-    /// Puts the parts together.
+    /// Puts the parts together. The ledger says how much room the bodies of all callers have together, while they arrive
+    /// and while they are parsed.
     #[must_use]
-    pub fn new(service: Service, keys: KeyRing, config: ApiConfig) -> Self {
+    pub fn new(service: Service, keys: KeyRing, config: ApiConfig, ledger: Arc<MemoryLedger>) -> Self {
         Self {
             service,
             keys: Arc::new(keys),
+            bodies: Arc::new(BodyBudget::new(ledger, config.max_body_bytes, BODY_PLACES)),
             config: Arc::new(config),
             numbers: Arc::default(),
             started: SystemClock.wall(),

@@ -6,8 +6,12 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::field::{Field, Read};
+use super::lenient::FieldError;
 
 /// How many values the known fields of one body may hold together. Real requests hold about thirty.
 const MAX_VALUES: u32 = 4096;
@@ -15,6 +19,15 @@ const MAX_VALUES: u32 = 4096;
 const MAX_FIELDS: u32 = 1024;
 /// How many unknown fields are remembered by name.
 const MAX_IGNORED: usize = 16;
+
+/// The most that [`copies`] says.
+pub(crate) const MAX_COPIES: usize = 3;
+
+/// How many times its own size the fields that are read out of a body may take: all texts are copied, and those with
+/// escapes are put together in a place that grows by doubling.
+pub(crate) fn copies(body: &[u8]) -> usize {
+    if body.contains(&b'\\') { MAX_COPIES } else { 1 }
+}
 
 /// A JSON value, with integers kept exactly.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -30,6 +43,8 @@ pub(crate) enum Json {
     Number(f64),
     /// A string.
     Text(String),
+    /// A file in a form; no JSON body has one.
+    File(Bytes),
     /// An array.
     List(Vec<Json>),
     /// An object in its own order, without doubled names.
@@ -54,6 +69,28 @@ impl Fields {
             }
         }
         fields
+    }
+
+    /// Puts all names of a field to `read`, and gives the first value there is. Every name is read, so that a value that
+    /// cannot be accepted is refused under whichever name it came.
+    pub(crate) fn read<K: Read>(&mut self, field: &Field<K>) -> Result<Option<K::Value>, FieldError> {
+        self.read_at(None, field)
+    }
+
+    /// The same for a member of an object that stands at `place` in the body.
+    pub(crate) fn read_at<K: Read>(
+        &mut self,
+        place: Option<&str>,
+        field: &Field<K>,
+    ) -> Result<Option<K::Value>, FieldError> {
+        let mut found = None;
+        for name in field.names() {
+            let value = self.take(name);
+            let shown = place.map(|place| format!("{place}.{name}"));
+            let read = field.kind.read(shown.as_deref().unwrap_or(name), value)?;
+            found = found.or(read);
+        }
+        Ok(found)
     }
 
     /// Takes a field out; `Null` when it was not sent.

@@ -7,58 +7,61 @@ use std::ops::RangeInclusive;
 
 use super::json::Json;
 
-/// What a refused field was refused for. A dialect has its own word for each.
+/// Why a field was refused. A dialect has its own word for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RefusedFor {
+pub(crate) enum FieldErrorReason {
     /// Missing, of a wrong type or out of range.
     Value,
-    /// A picture that cannot be read.
-    Picture,
-    /// A picture of too many bytes.
-    PictureBytes,
+    /// An image that cannot be read.
+    Image,
+    /// An image of too many bytes.
+    ImageBytes,
 }
 
 /// One field that cannot be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct Refusal {
+pub(crate) struct FieldError {
     /// As the caller wrote it, `loras[1].strength` for example.
     pub(crate) field: String,
     /// Names the field, the limit and the way out.
     pub(crate) message: String,
-    /// What for.
-    pub(crate) reason: RefusedFor,
+    /// Why.
+    pub(crate) reason: FieldErrorReason,
 }
 
-impl Refusal {
+impl FieldError {
     /// A refused value; the message begins with the field's name.
     pub(crate) fn value(field: &str, message: impl std::fmt::Display) -> Self {
         Self {
             field: field.to_owned(),
             message: format!("{field} {message}"),
-            reason: RefusedFor::Value,
+            reason: FieldErrorReason::Value,
         }
     }
 }
 
 /// A value was not what the field takes.
-fn mismatch(field: &str, wanted: impl std::fmt::Display, found: &Json) -> Refusal {
-    Refusal::value(field, format_args!("must be {wanted}, got {}", describe(found)))
+fn mismatch(field: &str, wanted: impl std::fmt::Display, found: &Json) -> FieldError {
+    FieldError::value(field, format_args!("must be {wanted}, got {}", describe(found)))
 }
 
 /// A string; null is none. An empty string stays, because only the field knows what it means.
-pub(crate) fn text(field: &str, value: Json) -> Result<Option<String>, Refusal> {
+pub(crate) fn text(field: &str, value: Json) -> Result<Option<String>, FieldError> {
     match value {
         Json::Null => Ok(None),
         Json::Text(text) => Ok(Some(text)),
-        Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::List(_) | Json::Object(_) => {
-            Err(mismatch(field, "a string", &value))
-        }
+        Json::Bool(_)
+        | Json::Integer(_)
+        | Json::Number(_)
+        | Json::File(_)
+        | Json::List(_)
+        | Json::Object(_) => Err(mismatch(field, "a string", &value)),
     }
 }
 
 /// A string that names something: trimmed, and empty is none.
-pub(crate) fn name(field: &str, value: Json) -> Result<Option<String>, Refusal> {
+pub(crate) fn name(field: &str, value: Json) -> Result<Option<String>, FieldError> {
     /// Longer names are mistakes or attacks; no vendor's comes near.
     const MAX_NAME: usize = 512;
     let Some(text) = text(field, value)? else {
@@ -66,7 +69,7 @@ pub(crate) fn name(field: &str, value: Json) -> Result<Option<String>, Refusal> 
     };
     let text = text.trim();
     if text.len() > MAX_NAME {
-        return Err(Refusal::value(
+        return Err(FieldError::value(
             field,
             format_args!("must be a name of at most {MAX_NAME} bytes"),
         ));
@@ -79,7 +82,7 @@ pub(crate) fn integer_in(
     field: &str,
     value: Json,
     range: RangeInclusive<i64>,
-) -> Result<Option<i64>, Refusal> {
+) -> Result<Option<i64>, FieldError> {
     let found = match &value {
         Json::Null => return Ok(None),
         Json::Text(text) if text.trim().is_empty() => return Ok(None),
@@ -90,7 +93,7 @@ pub(crate) fn integer_in(
             .parse()
             .ok()
             .or_else(|| text.trim().parse().ok().and_then(whole)),
-        Json::Bool(_) | Json::List(_) | Json::Object(_) => None,
+        Json::Bool(_) | Json::File(_) | Json::List(_) | Json::Object(_) => None,
     };
     let found = found.filter(|found| range.contains(found)).ok_or_else(|| {
         let wanted = format!("a whole number in [{}, {}]", range.start(), range.end());
@@ -104,7 +107,7 @@ pub(crate) fn number_in(
     field: &str,
     value: Json,
     range: RangeInclusive<f64>,
-) -> Result<Option<f64>, Refusal> {
+) -> Result<Option<f64>, FieldError> {
     let found = match &value {
         Json::Null => return Ok(None),
         Json::Text(text) if text.trim().is_empty() => return Ok(None),
@@ -115,7 +118,7 @@ pub(crate) fn number_in(
         Json::Integer(integer) => Some(*integer as f64),
         Json::Number(number) => Some(*number),
         Json::Text(text) => text.trim().parse().ok(),
-        Json::Bool(_) | Json::List(_) | Json::Object(_) => None,
+        Json::Bool(_) | Json::File(_) | Json::List(_) | Json::Object(_) => None,
     };
     // NaN is in no range. Minus zero is zero.
     let found = found.filter(|found| range.contains(found)).ok_or_else(|| {
@@ -126,29 +129,35 @@ pub(crate) fn number_in(
 }
 
 /// An array of at most `limit` items; null and "" are none.
-pub(crate) fn list(field: &str, value: Json, limit: usize) -> Result<Vec<Json>, Refusal> {
+pub(crate) fn list(field: &str, value: Json, limit: usize) -> Result<Vec<Json>, FieldError> {
     match value {
         Json::Null => Ok(Vec::new()),
         Json::Text(text) if text.is_empty() => Ok(Vec::new()),
         Json::List(items) if items.len() <= limit => Ok(items),
-        Json::List(items) => Err(Refusal::value(
+        Json::List(items) => Err(FieldError::value(
             field,
             format_args!("may hold at most {limit} items, got {}; send fewer", items.len()),
         )),
-        Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::Text(_) | Json::Object(_) => {
-            Err(mismatch(field, "an array", &value))
-        }
+        Json::Bool(_)
+        | Json::Integer(_)
+        | Json::Number(_)
+        | Json::Text(_)
+        | Json::File(_)
+        | Json::Object(_) => Err(mismatch(field, "an array", &value)),
     }
 }
 
 /// The members of an object; null is none.
-pub(crate) fn object(field: &str, value: Json) -> Result<Option<Vec<(String, Json)>>, Refusal> {
+pub(crate) fn object(field: &str, value: Json) -> Result<Option<Vec<(String, Json)>>, FieldError> {
     match value {
         Json::Null => Ok(None),
         Json::Object(members) => Ok(Some(members)),
-        Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::Text(_) | Json::List(_) => {
-            Err(mismatch(field, "an object", &value))
-        }
+        Json::Bool(_)
+        | Json::Integer(_)
+        | Json::Number(_)
+        | Json::Text(_)
+        | Json::File(_)
+        | Json::List(_) => Err(mismatch(field, "an object", &value)),
     }
 }
 
@@ -168,6 +177,7 @@ fn describe(value: &Json) -> String {
         Json::Integer(integer) => integer.to_string(),
         Json::Number(number) => format!("{number:?}"),
         Json::Text(text) => format!("{:?}", shorten(text)),
+        Json::File(_) => "a file".to_owned(),
         Json::List(_) => "an array".to_owned(),
         Json::Object(_) => "an object".to_owned(),
     }

@@ -1,12 +1,16 @@
 //! The vendors' API shapes, one folder each, and the lenient reading of bodies that they share.
 //!
-//! The dialects do not know each other; `json`, `lenient` and `inline_picture` know no dialect.
+//! The dialects do not know each other; `field`, `json`, `lenient` and `inline_image` know no dialect.
 
+mod endpoints;
+mod field;
 mod ignored;
-pub(crate) mod inline_picture;
+pub(crate) mod inline_image;
 pub(crate) mod json;
 pub(crate) mod lenient;
 pub(crate) mod modelslab;
 pub(crate) mod novita;
 
+pub use endpoints::{EndpointFields, endpoint_fields};
+pub use field::{Effect, FieldDescription};
 pub(crate) use ignored::ignored_header;

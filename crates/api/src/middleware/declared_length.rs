@@ -6,7 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::body::BodyError;
-use crate::router::Shape;
+use crate::shape::Shape;
 
 /// `limit` in bytes. A length that is no number is refused by the HTTP library before it comes here.
 pub(super) async fn check(State(limit): State<usize>, request: Request, next: Next) -> Response {

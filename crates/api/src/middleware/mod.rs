@@ -23,14 +23,15 @@ use crate::{ApiConfig, CorsOrigins};
 use request_id::RequestId;
 
 /// Wraps the routes. The list runs from the outside to the inside: a request meets the first layer first.
-pub(crate) fn apply(routes: Router, config: &Arc<ApiConfig>) -> Router {
+/// `largest_body` in bytes.
+pub(crate) fn apply(routes: Router, config: &Arc<ApiConfig>, largest_body: usize) -> Router {
     let layers = ServiceBuilder::new()
         // Before all others, because every line that they log, and every error body, carries the id.
         .layer(from_fn(request_id::attach))
         // Around everything that can take time or fail, so that the span covers it.
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
         // Outside everything that refuses a call, because a caller who is still sending must get to read the refusal.
-        .layer(from_fn_with_state(2 * config.max_body_bytes, unread::discard))
+        .layer(from_fn_with_state(2 * largest_body, unread::discard))
         // Outside the error bodies, because they are compressed as well. Only where the caller offered it.
         .layer(CompressionLayer::new())
         // Outside the errors, because a web page may read an error only with these headers; and outside the routes,
@@ -41,7 +42,7 @@ pub(crate) fn apply(routes: Router, config: &Arc<ApiConfig>) -> Router {
         // Inside the error bodies, because a panic becomes one.
         .layer(from_fn(panics::catch))
         // Innermost: refuses by the declared length before a byte of the body is read.
-        .layer(from_fn_with_state(config.max_body_bytes, declared_length::check));
+        .layer(from_fn_with_state(largest_body, declared_length::check));
     // Routing itself comes after the path is tidied, so the tidying must stand outside a router of its own.
     Router::new().fallback_service(path::Tidied::new(routes.layer(layers)))
 }

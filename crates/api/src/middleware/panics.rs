@@ -8,8 +8,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 
-use crate::dialects::novita::NovitaError;
-use crate::router::Shape;
+use crate::edge_fault::EdgeFault;
+use crate::shape::Shape;
 
 /// Runs the rest of the call and catches what it throws.
 pub(super) async fn catch(request: Request, next: Next) -> Response {
@@ -18,7 +18,7 @@ pub(super) async fn catch(request: Request, next: Next) -> Response {
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => shape
-            .failure(NovitaError::Panicked {
+            .failure(EdgeFault::Panicked {
                 text: text_of(panic.as_ref()),
             })
             .into_response(),

@@ -4,32 +4,58 @@
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use pentimento_service::KeyRing;
 use pentimento_types::ApiKeyId;
 
 use super::error::ModelsLabError;
-use crate::AppState;
+use crate::body::Sender;
 use crate::dialects::json::Json;
+
+/// Who sends a body, as far as header and query tell. A key there that is wrong is refused before the body is read; no
+/// key there means that it may be inside the body.
+pub(super) fn before_body(
+    keys: &KeyRing,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Sender, ModelsLabError> {
+    if keys.is_open() {
+        return Ok(Sender::Known);
+    }
+    // Credentials of another scheme are a proxy's in front of us, and say nothing about the key.
+    let foreign = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.trim().split_once(char::is_whitespace))
+        .is_some_and(|(scheme, _)| !scheme.eq_ignore_ascii_case("bearer"));
+    match secret(Json::Null, headers, query) {
+        Some(secret) if keys.check(&secret).is_some() => Ok(Sender::Known),
+        Some(_) if !foreign => Err(ModelsLabError::WrongKey),
+        Some(_) | None => Ok(Sender::Stranger),
+    }
+}
 
 /// The owner of the key. The first place that has one counts: the body, `Authorization: Bearer` (modelslab-js),
 /// a header `key` (an old Python package), the query.
 pub(super) fn caller(
-    app: &AppState,
+    keys: &KeyRing,
     body_key: Json,
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<ApiKeyId, ModelsLabError> {
-    if app.keys.is_open() {
+    if keys.is_open() {
         return Ok(ApiKeyId::anonymous());
     }
     let secret = secret(body_key, headers, query).ok_or(ModelsLabError::MissingKey)?;
-    app.keys.check(&secret).ok_or(ModelsLabError::WrongKey)
+    keys.check(&secret).ok_or(ModelsLabError::WrongKey)
 }
 
 fn secret(body_key: Json, headers: &HeaderMap, query: Option<&str>) -> Option<String> {
     let in_body = match body_key {
         Json::Text(key) => Some(key),
         Json::Integer(key) => Some(key.to_string()),
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::List(_) | Json::Object(_) => None,
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::File(_) | Json::List(_) | Json::Object(_) => {
+            None
+        }
     };
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let in_header = || {
@@ -55,6 +81,47 @@ fn secret(body_key: Json, headers: &HeaderMap, query: Option<&str>) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn header_and_query_tell_before_the_body_is_read() {
+        let keys = KeyRing::new([("tests".to_owned(), "sk_1".to_owned())]);
+        let before = |headers: &[(&'static str, &'static str)], query: Option<&str>| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                .collect();
+            before_body(&keys, &headers, query).map_err(|error| error.to_string())
+        };
+        for (headers, query) in [
+            (&[("authorization", "Bearer sk_1")][..], None),
+            (&[("authorization", "sk_1")][..], None),
+            (&[("key", "sk_1")][..], None),
+            (&[][..], Some("key=sk_1")),
+        ] {
+            assert_eq!(before(headers, query), Ok(Sender::Known), "{headers:?}");
+        }
+        for (headers, query) in [
+            (&[("authorization", "Bearer sk_2")][..], Some("key=sk_1")),
+            (&[("key", "sk_2")][..], None),
+            (&[][..], Some("key=sk_2")),
+        ] {
+            assert_eq!(
+                before(headers, query),
+                Err("Invalid API key".to_owned()),
+                "{headers:?}"
+            );
+        }
+        for headers in [
+            &[][..],
+            &[("authorization", "Basic sk_2")][..],
+            &[("key", " ")][..],
+        ] {
+            assert_eq!(before(headers, None), Ok(Sender::Stranger), "{headers:?}");
+        }
+        let open = KeyRing::new([]);
+        let known = before_body(&open, &HeaderMap::new(), None);
+        assert!(matches!(known, Ok(Sender::Known)));
+    }
 
     #[test]
     fn every_place_is_looked_at_in_order() {

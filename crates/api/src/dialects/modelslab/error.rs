@@ -6,13 +6,12 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Map, Value, json};
 
+use super::fields::{EMBEDDINGS_MODEL, INIT_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, VAE};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
-use crate::dialects::lenient::Refusal;
+use crate::dialects::lenient::FieldError;
+use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
-
-const INIT_IMAGE: &str = "init_image";
-const MASK_IMAGE: &str = "mask_image";
 
 /// Why a call of this dialect failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +22,9 @@ pub(super) enum ModelsLabError {
     /// The key is none of ours.
     #[error("Invalid API key")]
     WrongKey,
-    /// The body did not arrive.
+    /// The call failed before it came here.
     #[error(transparent)]
-    Body(#[from] BodyError),
+    Edge(#[from] EdgeFault),
     /// The body is not a JSON object.
     #[error(transparent)]
     Json(#[from] JsonError),
@@ -34,7 +33,7 @@ pub(super) enum ModelsLabError {
     Form(&'static str),
     /// Fields that cannot be accepted; at least one.
     #[error("{}", .0.first().map_or("a field cannot be accepted", |first| first.message.as_str()))]
-    Refused(Vec<Refusal>),
+    InvalidFields(Vec<FieldError>),
     /// A use case failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -59,14 +58,19 @@ pub(super) enum ModelsLabError {
     },
 }
 
+impl From<BodyError> for ModelsLabError {
+    fn from(error: BodyError) -> Self {
+        Self::Edge(error.into())
+    }
+}
+
 impl ModelsLabError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::MissingKey => ErrorKind::Unauthenticated,
             Self::WrongKey => ErrorKind::Forbidden,
-            Self::Body(BodyError::TooLarge { .. }) => ErrorKind::TooLarge,
-            Self::Body(BodyError::TooSlow) => ErrorKind::DeadlineExceeded,
-            Self::Body(_) | Self::Json(_) | Self::Form(_) | Self::Refused(_) | Self::NotOffered { .. } => {
+            Self::Edge(fault) => fault.kind(),
+            Self::Json(_) | Self::Form(_) | Self::InvalidFields(_) | Self::NotOffered { .. } => {
                 ErrorKind::InvalidInput
             }
             Self::Service(error) | Self::JobFailed { failure: error, .. } => error.kind(),
@@ -74,23 +78,23 @@ impl ModelsLabError {
         }
     }
 
-    /// The status of the newest pages, and the two that are real in both modes.
+    /// The status of the newest pages; most faults at the edge have their real one in both modes.
     fn status(&self, strict: bool) -> StatusCode {
-        if matches!(self, Self::Body(BodyError::TooLarge { .. })) {
-            StatusCode::PAYLOAD_TOO_LARGE
-        } else if matches!(self, Self::Body(BodyError::TooSlow)) {
-            StatusCode::REQUEST_TIMEOUT
-        } else if strict {
-            strict_status(self.kind())
-        } else {
-            StatusCode::OK
+        match self {
+            // What the caller can put right is told in the body, as everything else is.
+            Self::Edge(EdgeFault::Body(BodyError::Broken | BodyError::Compressed { .. })) if !strict => {
+                StatusCode::OK
+            }
+            Self::Edge(fault) => fault.status(),
+            _ if strict => strict_status(self.kind()),
+            _ => StatusCode::OK,
         }
     }
 
     /// The field at fault, and the sentence about it.
     fn message(&self) -> Value {
         match self {
-            Self::Refused(refusals) => {
+            Self::InvalidFields(refusals) => {
                 let mut fields = Map::new();
                 for refusal in refusals {
                     let sentences = fields.entry(refusal.field.clone()).or_insert_with(|| json!([]));
@@ -105,10 +109,10 @@ impl ModelsLabError {
                 detail,
             }) => json!({field: [sentence(field, &format!("is not valid JSON: {detail}"))]}),
             Self::Json(_) | Self::Form(_) => "Invalid API Request".into(),
-            Self::Service(error) => service_message(error, INIT_IMAGE),
+            Self::Service(error) => service_message(error, INIT_IMAGE.name),
             Self::MissingKey
             | Self::WrongKey
-            | Self::Body(_)
+            | Self::Edge(_)
             | Self::JobFailed { .. }
             | Self::UnknownJob
             | Self::NotOffered { .. } => self.to_string().into(),
@@ -127,8 +131,8 @@ impl ModelsLabError {
                 Some("the server has as many jobs as it takes; try again later".to_owned())
             }
             Self::Service(_)
-            | Self::Body(_)
-            | Self::Refused(_)
+            | Self::Edge(_)
+            | Self::InvalidFields(_)
             | Self::JobFailed { .. }
             | Self::UnknownJob
             | Self::NotOffered { .. } => None,
@@ -194,7 +198,7 @@ fn sentence(field: &str, message: &str) -> String {
     format!("The {} field {rest}{end}", field.replace('_', " "))
 }
 
-fn service_message(error: &ServiceError, picture: &str) -> Value {
+fn service_message(error: &ServiceError, image: &str) -> Value {
     let about = |field: &str| {
         let text = sentence(field, &format!("cannot be used: {error}"));
         json!({field: [text]})
@@ -213,15 +217,15 @@ fn service_message(error: &ServiceError, picture: &str) -> Value {
         ServiceError::ImageEmpty
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }
-        | ServiceError::ImageUndecodable { .. } => about(picture),
+        | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::ImageNotFetched { reason, .. } => {
-            format!("Unable to fetch image from provided URL ({picture}): {reason}").into()
+            format!("Unable to fetch image from provided URL ({image}): {reason}").into()
         }
         ServiceError::Overloaded => "Rate limit exceeded".into(),
         ServiceError::Internal { .. } | ServiceError::Store { .. } => {
             "Internal server error. Please try again.".into()
         }
-        ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE),
+        ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE.name),
         ServiceError::ShuttingDown
         | ServiceError::JobNotFound { .. }
         | ServiceError::JobEnded { .. }
@@ -236,10 +240,10 @@ fn service_message(error: &ServiceError, picture: &str) -> Value {
 
 const fn field_of(role: ModelRole) -> &'static str {
     match role {
-        ModelRole::Checkpoint => "model_id",
-        ModelRole::Vae => "vae",
-        ModelRole::Lora => "lora_model",
-        ModelRole::Embedding => "embeddings_model",
+        ModelRole::Checkpoint => MODEL_ID.name,
+        ModelRole::Vae => VAE.name,
+        ModelRole::Lora => LORA_MODEL.name,
+        ModelRole::Embedding => EMBEDDINGS_MODEL.name,
     }
 }
 
@@ -251,13 +255,12 @@ fn body(failure: &Failure, request_id: &str) -> Value {
     body
 }
 
-/// A failure outside the calls, such as an unknown path, in this dialect's shape and with its real status.
-pub(crate) fn plain_failure(failure: Failure) -> Failure {
-    Failure {
-        shape: body,
-        details: None,
-        ..failure
-    }
+/// A fault outside the calls, such as an unknown path, in this dialect's shape and with its real status.
+pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
+    let kind = fault.kind();
+    let mut failure = Failure::new((kind, fault.status()), kind.as_str(), fault.to_string(), body);
+    failure.cause = fault.cause();
+    failure
 }
 
 #[cfg(test)]
@@ -272,9 +275,9 @@ mod tests {
     #[test]
     fn validation_is_a_map_of_sentences() {
         let refused = || {
-            ModelsLabError::Refused(vec![
-                Refusal::value("prompt", "is required"),
-                Refusal::value("init_image", "is required"),
+            ModelsLabError::InvalidFields(vec![
+                FieldError::value("prompt", "is required"),
+                FieldError::value("init_image", "is required"),
             ])
         };
         let (status, body) = written(refused(), false);

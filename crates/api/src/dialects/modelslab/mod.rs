@@ -4,6 +4,8 @@
 mod auth;
 mod convert;
 mod error;
+mod fields;
+mod key_scan;
 mod management;
 mod note;
 mod numbers;
@@ -12,6 +14,7 @@ mod reply;
 mod routes;
 mod wire;
 
-pub(crate) use error::plain_failure;
+pub(crate) use error::edge_failure;
+pub(crate) use fields::ENDPOINTS;
 pub(crate) use numbers::JobNumbers;
 pub(crate) use routes::routes;

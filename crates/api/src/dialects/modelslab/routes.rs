@@ -11,14 +11,15 @@ use serde_json::Value;
 
 use super::convert::{self, Call, Defaults};
 use super::error::ModelsLabError;
-use super::reader::MAX_IMAGE_BYTES;
+use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID};
+use super::key_scan::KeyScan;
 use super::{auth, management, reply, wire};
 use crate::AppState;
 use crate::base_url::BaseUrl;
-use crate::body;
+use crate::body::{self, BodyMemory, Sender};
 use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
-use crate::dialects::lenient::{Refusal, name};
+use crate::dialects::lenient::{FieldError, name};
 
 /// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`), an old package (`txt2img`), the
 /// non-enterprise mode, and base addresses without `/api`.
@@ -89,13 +90,42 @@ fn answer(app: &AppState, result: Result<Response, ModelsLabError>) -> Response 
     result.unwrap_or_else(|error| error.failure(strict).into_response())
 }
 
-/// Reads the body and asks for the key: every call begins here.
-async fn open(app: &AppState, request: Request) -> Result<(ApiKeyId, Fields, Parts), ModelsLabError> {
+/// A call whose caller is known and whose body has been read.
+struct OpenedCall {
+    caller: ApiKeyId,
+    fields: Fields,
+    parts: Parts,
+    /// What the fields take.
+    memory: BodyMemory,
+}
+
+/// Reads the body and asks for the key, as early as it can be known: every call begins here.
+async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabError> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, &app.config).await?;
-    let mut fields = wire::fields(parts.clone(), bytes).await?;
-    let caller = auth::caller(app, fields.take("key"), &parts.headers, parts.uri.query())?;
-    Ok((caller, fields, parts))
+    let sender = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
+    let mut scan = (sender == Sender::Stranger).then(KeyScan::new);
+    let watch = |piece: &[u8], memory: &mut BodyMemory| {
+        if let Some(key) = scan.as_mut().and_then(|scan| scan.feed(piece)) {
+            app.keys.check(&key).ok_or(ModelsLabError::WrongKey)?;
+            memory.sender_is_known();
+        }
+        Ok::<_, ModelsLabError>(())
+    };
+    let memory = BodyMemory::new(&app.bodies, sender)?;
+    let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
+    let (mut fields, memory) = wire::fields(parts.clone(), body).await?;
+    let caller = auth::caller(
+        &app.keys,
+        fields.take(KEY.name),
+        &parts.headers,
+        parts.uri.query(),
+    )?;
+    Ok(OpenedCall {
+        caller,
+        fields,
+        parts,
+        memory,
+    })
 }
 
 async fn generate(
@@ -104,31 +134,39 @@ async fn generate(
     request: Request,
     call: Call,
 ) -> Result<Response, ModelsLabError> {
-    let (owner, fields, _) = open(app, request).await?;
+    let OpenedCall {
+        caller: owner,
+        fields,
+        mut memory,
+        ..
+    } = open(app, request).await?;
     let defaults = Defaults {
         model: default_model(app),
         seed: random_seed(),
     };
-    let wish = body::off_thread(move || convert::to_wish(fields, call, defaults)).await;
-    let mut wish = wish.map_err(ModelsLabError::Refused)?;
+    let parsed = body::off_thread(move || convert::to_call(fields, call, defaults)).await;
+    let mut parsed = parsed.map_err(ModelsLabError::InvalidFields)?;
+    memory.shrink_to(body::inline_bytes(&parsed.inputs));
     let number = app.numbers.draw();
-    wish.note.number = number;
+    parsed.note.number = number;
     let submission = Submission {
         owner,
         dialect: DialectTag {
             name: "modelslab".to_owned(),
-            note: Some(wish.note.to_text()),
+            note: Some(parsed.note.to_text()),
         },
-        recipe: wish.recipe,
-        inputs: wish.inputs,
+        recipe: parsed.recipe,
+        inputs: parsed.inputs,
         delivery: Delivery {
             link_life: Some(app.config.modelslab.link_life),
-            ..wish.delivery
+            ..parsed.delivery
         },
         limits: LIMITS,
-        fit: Some(wish.size),
+        fit: Some(parsed.size),
     };
     let id = app.service.submit(submission).await?;
+    // The service has its own copies of the images by now.
+    drop(memory);
     app.numbers.remember(number, id);
     // The job goes on when the caller hangs up, or does not want to wait any longer.
     let ended = tokio::time::timeout(app.config.modelslab.hold, app.service.wait(id)).await;
@@ -137,7 +175,7 @@ async fn generate(
         Err(_) => app.service.fetch(id).await?,
     };
     let reply = reply::of(app, base, &job).await?;
-    Ok((ignored_header(&wish.ignored), Json(reply)).into_response())
+    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
 }
 
 /// The first checkpoint of the catalogue, for clients that name none.
@@ -173,11 +211,16 @@ async fn fetch_job(
     request: Request,
     in_path: Option<String>,
 ) -> Result<Response, ModelsLabError> {
-    let (caller, mut fields, parts) = open(app, request).await?;
+    let OpenedCall {
+        caller,
+        mut fields,
+        parts,
+        ..
+    } = open(app, request).await?;
     let number = in_path
         .or_else(|| number_in(&mut fields))
-        .or_else(|| in_query(&parts, "request_id"))
-        .ok_or_else(|| required("request_id"))?;
+        .or_else(|| in_query(&parts, REQUEST_ID.name))
+        .ok_or_else(|| required(REQUEST_ID.name))?;
     let number = number.trim().parse().map_err(|_| ModelsLabError::UnknownJob)?;
     let id = app.numbers.find(number).ok_or(ModelsLabError::UnknownJob)?;
     let job = app.service.fetch(id).await.map_err(reply::unknown)?;
@@ -190,18 +233,17 @@ async fn fetch_job(
 
 /// `request_id` or `id`, as a number or a text.
 fn number_in(fields: &mut Fields) -> Option<String> {
-    ["request_id", "id"]
-        .iter()
-        .find_map(|field| match fields.take(field) {
-            json::Json::Integer(number) => Some(number.to_string()),
-            json::Json::Text(text) if !text.trim().is_empty() => Some(text),
-            json::Json::Null
-            | json::Json::Bool(_)
-            | json::Json::Number(_)
-            | json::Json::Text(_)
-            | json::Json::List(_)
-            | json::Json::Object(_) => None,
-        })
+    REQUEST_ID.names().find_map(|field| match fields.take(field) {
+        json::Json::Integer(number) => Some(number.to_string()),
+        json::Json::Text(text) if !text.trim().is_empty() => Some(text),
+        json::Json::Null
+        | json::Json::Bool(_)
+        | json::Json::Number(_)
+        | json::Json::Text(_)
+        | json::Json::File(_)
+        | json::Json::List(_)
+        | json::Json::Object(_) => None,
+    })
 }
 
 fn in_query(parts: &Parts, field: &str) -> Option<String> {
@@ -212,7 +254,7 @@ fn in_query(parts: &Parts, field: &str) -> Option<String> {
 }
 
 fn required(field: &str) -> ModelsLabError {
-    ModelsLabError::Refused(vec![Refusal::value(field, "is required")])
+    ModelsLabError::InvalidFields(vec![FieldError::value(field, "is required")])
 }
 
 async fn system_details(State(app): State<AppState>, request: Request) -> Response {
@@ -234,10 +276,10 @@ async fn get_all_models(State(app): State<AppState>, request: Request) -> Respon
 }
 
 async fn verify_model(State(app): State<AppState>, request: Request) -> Response {
-    let found = open(&app, request).await.and_then(|(_, mut fields, _)| {
-        let wanted = name("model_id", fields.take("model_id"));
-        let wanted = wanted.map_err(|problem| ModelsLabError::Refused(vec![problem]))?;
-        let wanted = wanted.ok_or_else(|| required("model_id"))?;
+    let found = open(&app, request).await.and_then(|mut call| {
+        let wanted = name(MODEL_ID.name, call.fields.take(MODEL_ID.name));
+        let wanted = wanted.map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
+        let wanted = wanted.ok_or_else(|| required(MODEL_ID.name))?;
         Ok(written(management::verify_model(&app, &wanted)))
     });
     answer(&app, found)

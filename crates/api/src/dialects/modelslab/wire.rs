@@ -1,107 +1,80 @@
 //! The fields of a body, whatever its encoding: JSON with any content type, form fields, or parts of a multipart body.
 
-use std::borrow::Cow;
-
 use axum::body::Body;
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::error::ModelsLabError;
-use crate::body::off_thread;
-use crate::dialects::json::{Fields, Json, JsonError, parse_object};
+use super::fields::{ALL, INIT_IMAGE, IP_ADAPTER_IMAGE, MASK_IMAGE};
+use crate::body::{BodyMemory, ReadBody, off_thread};
+use crate::dialects::field::names;
+use crate::dialects::json::{self, Fields, Json, JsonError, parse_object};
 
-/// All fields of all calls, with those that are only tolerated left out.
-pub(super) const FIELDS: &[&str] = &[
-    "key",
-    "model_id",
-    "prompt",
-    "negative_prompt",
-    "init_image",
-    "mask_image",
-    "width",
-    "height",
-    "samples",
-    "num_inference_steps",
-    // Instead of `num_inference_steps` in some clients.
-    "steps",
-    "safety_checker",
-    "safety_checker_type",
-    "enhance_prompt",
-    "guidance_scale",
-    "strength",
-    "tomesd",
-    "use_karras_sigmas",
-    "algorithm_type",
-    "vae",
-    "lora_strength",
-    "lora_model",
-    "embeddings_model",
-    "seed",
-    "scheduler",
-    "webhook",
-    "track_id",
-    "loadbalancer",
-    "clip_skip",
-    "ip_adapter_id",
-    "ip_adapter_scale",
-    "ip_adapter_image",
-    "base64",
-    "temp",
-    // Ours: pixels over which an inpainted part fades in.
-    "soft_edge",
-    // Of fetch.
-    "request_id",
-    "id",
-];
-/// Fields that hold pictures.
-const PICTURES: &[&str] = &["init_image", "mask_image", "ip_adapter_image"];
 /// How many fields a form may have; the JSON reader has the same bound.
 const MAX_FIELDS: usize = 1024;
 
-/// Reads a body. An empty one has no fields, which is all that `fetch` needs.
-pub(super) async fn fields(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
+/// Reads a body, and lets it go; the memory is that of the fields. An empty one has no fields, which is all that `fetch`
+/// needs.
+pub(super) async fn fields(parts: Parts, body: ReadBody) -> Result<(Fields, BodyMemory), ModelsLabError> {
+    let copies = match first_byte(body.bytes()) {
+        None => 0,
+        Some(b'{') => json::copies(body.bytes()),
+        Some(_) => json::MAX_COPIES,
+    };
+    let (bytes, memory) = body.with_room(copies)?;
+    Ok((fields_of(parts, bytes).await?, memory))
+}
+
+async fn fields_of(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
     let kind = parts.headers.get(CONTENT_TYPE);
     let kind = kind
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default()
         .to_ascii_lowercase();
-    let first = bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace());
-    match first {
+    match first_byte(&bytes) {
         None => Ok(Fields::default()),
         Some(_) if kind.starts_with("multipart/form-data") => multipart(parts, bytes).await,
-        Some(b'{') => json(bytes).await,
+        Some(b'{') => object(bytes).await,
         Some(_) if kind.starts_with("application/x-www-form-urlencoded") => form(&bytes),
         // Nothing says what it is, and it looks like one.
         Some(byte) if kind.is_empty() && byte.is_ascii_alphabetic() && bytes.contains(&b'=') => form(&bytes),
-        Some(_) => json(bytes).await,
+        Some(_) => object(bytes).await,
     }
 }
 
-async fn json(bytes: Bytes) -> Result<Fields, ModelsLabError> {
-    Ok(off_thread(move || parse_object(&bytes, FIELDS)).await?)
+/// The first byte that is not white space.
+fn first_byte(bytes: &[u8]) -> Option<u8> {
+    bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace())
+}
+
+async fn object(bytes: Bytes) -> Result<Fields, ModelsLabError> {
+    Ok(off_thread(move || parse_object(&bytes, &names(ALL))).await?)
 }
 
 fn form(bytes: &[u8]) -> Result<Fields, ModelsLabError> {
     let pairs = url::form_urlencoded::parse(bytes).map(|(name, value)| {
+        let mut value = value.into_owned();
         // A plus sign of base64 that was not escaped has become a space.
-        let value = if PICTURES.contains(&&*name) && value.contains(' ') {
-            Cow::Owned(value.replace(' ', "+"))
-        } else {
-            value
-        };
-        (name.into_owned(), value.into_owned())
+        if image_names().any(|image| image == name) && value.contains(' ') {
+            value = value.replace(' ', "+");
+        }
+        (name.into_owned(), Json::Text(value))
     });
     collected(pairs)
 }
 
 async fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
+    /// The reader keeps a copy of the piece that it is looking at.
+    const PIECE: usize = 64 * 1024;
     let broken = |_| ModelsLabError::Form("the multipart body is not well formed");
-    let request = Request::from_parts(parts, Body::from(bytes));
-    let mut body = Multipart::from_request(request, &())
+    let pieces = (0..bytes.len()).step_by(PIECE).map(move |start| {
+        let end = bytes.len().min(start + PIECE);
+        Ok::<_, std::convert::Infallible>(bytes.slice(start..end))
+    });
+    let body = Body::from_stream(futures::stream::iter(pieces));
+    let mut body = Multipart::from_request(Request::from_parts(parts, body), &())
         .await
         .map_err(|_| ModelsLabError::Form("the multipart body has no boundary"))?;
     let mut pairs = Vec::new();
@@ -110,9 +83,9 @@ async fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError>
         let is_file = part.file_name().is_some();
         let value = part.bytes().await.map_err(broken)?;
         let value = if is_file {
-            STANDARD.encode(&value)
+            Json::File(value)
         } else {
-            String::from_utf8_lossy(&value).into_owned()
+            Json::Text(String::from_utf8_lossy(&value).into_owned())
         };
         pairs.push((name, value));
         if pairs.len() > MAX_FIELDS {
@@ -122,11 +95,14 @@ async fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError>
     collected(pairs.into_iter())
 }
 
+fn image_names() -> impl Iterator<Item = &'static str> {
+    [INIT_IMAGE.name, MASK_IMAGE.name, IP_ADAPTER_IMAGE.name].into_iter()
+}
+
 /// A field that comes twice has its last value, as in PHP.
-fn collected(pairs: impl Iterator<Item = (String, String)>) -> Result<Fields, ModelsLabError> {
+fn collected(pairs: impl Iterator<Item = (String, Json)>) -> Result<Fields, ModelsLabError> {
     let mut members: Vec<(String, Json)> = Vec::new();
     for (name, value) in pairs {
-        let value = Json::Text(value);
         if let Some((_, have)) = members.iter_mut().find(|(have, _)| *have == name) {
             *have = value;
         } else {
@@ -140,7 +116,7 @@ fn collected(pairs: impl Iterator<Item = (String, String)>) -> Result<Fields, Mo
             .into());
         }
     }
-    Ok(Fields::from_object(members, FIELDS))
+    Ok(Fields::from_object(members, &names(ALL)))
 }
 
 #[cfg(test)]
@@ -153,7 +129,7 @@ mod tests {
             request = request.header(CONTENT_TYPE, kind);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        fields(parts, Bytes::from(body.to_owned())).await
+        fields_of(parts, Bytes::from(body.to_owned())).await
     }
 
     #[tokio::test]
@@ -187,10 +163,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_part_becomes_base64() {
-        let body = "--B\r\ncontent-disposition: form-data; name=\"init_image\"; filename=\"a.png\"\r\n\r\nabc\r\n--B--\r\n";
+    async fn a_file_part_keeps_its_bytes() {
+        let body = "--B\r\ncontent-disposition: form-data; name=\"init_image\"; filename=\"a.png\"\r\n\r\na\0\r\n-c\r\n--B--\r\n";
         let mut fields = read("multipart/form-data; boundary=B", body).await.unwrap();
-        assert_eq!(fields.take("init_image"), Json::Text("YWJj".to_owned()));
+        assert_eq!(
+            fields.take("init_image"),
+            Json::File(Bytes::from_static(b"a\0\r\n-c"))
+        );
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use pentimento_types::ApiKeyId;
 
-use super::NovitaError;
+use super::error::NovitaError;
 use crate::AppState;
 
 /// The owner of the key that was sent; the anonymous one when no keys are configured.

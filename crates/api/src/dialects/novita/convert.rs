@@ -1,4 +1,4 @@
-//! From the wire to a valid request, and from a finished job to the reply. All defaults and ranges of this dialect.
+//! From the wire to a valid request, and from a finished job to the reply. Ranges and defaults are in `fields.rs`.
 
 use std::time::Duration;
 
@@ -7,34 +7,20 @@ use pentimento_types::{
     SchedulerKind, StoredImage,
 };
 
-use super::wire::{EMBEDDING_FIELDS, EXTRA_FIELDS, ImageItem, LORA_FIELDS, LcmImg2ImgBody, LcmImg2ImgReply};
+use super::fields::{
+    ADAPTER_NAME, CLIP_SKIP, EMBEDDINGS, EXTRA, GUIDANCE_SCALE, IMAGE_NUM, INPUT_IMAGE, LORA_STRENGTH, LORAS,
+    MODEL_NAME, NEGATIVE_PROMPT, PROMPT, RESPONSE_IMAGE_TYPE, SD_VAE, SEED, STEPS, STRENGTH,
+};
+use super::wire::{ImageItem, LcmImg2ImgBody, LcmImg2ImgReply};
 use crate::base_url::BaseUrl;
-use crate::dialects::inline_picture;
+use crate::dialects::field::{Field, ListOf, Number, Text, Whole, names};
+use crate::dialects::inline_image;
 use crate::dialects::json::{Fields, Json};
-use crate::dialects::lenient::{Refusal, integer_in, list, name, number_in, object, shorten, text};
+use crate::dialects::lenient::{FieldError, list, name, object, shorten, text};
 
-/// "max file size of 30 Mb"; read as MiB, the larger reading.
-pub(super) const MAX_IMAGE_BYTES: usize = 30 * 1024 * 1024;
-/// "maximum resolution of 2048 * 2048"
-pub(super) const MAX_IMAGE_SIDE: u32 = 2048;
-/// "Range [1, 1024]"; characters, not bytes.
-const MAX_PROMPT_CHARS: usize = 1024;
-/// "supports up to 5 LoRAs", "up to 5 embeddings"
-const MAX_ADAPTERS: usize = 5;
-/// 2^53: every seed survives a JSON reader that knows only floats.
-const MAX_SEED: i64 = 1 << 53;
-/// The Python client's dataclass has it as the default; it is also the documented maximum.
-const DEFAULT_STEPS: i64 = 8;
-/// The Python client's dataclass again.
-const DEFAULT_GUIDANCE: f64 = 0.0;
-/// Documented nowhere; the vendor's own test sends it.
-const DEFAULT_STRENGTH: f64 = 0.5;
-/// Documented nowhere; beyond it a LoRA only destroys the picture.
-const MAX_LORA_STRENGTH: f64 = 10.0;
-
-/// A body, understood.
+/// A body whose fields have been read and checked.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Converted {
+pub(super) struct ParsedCall {
     pub(super) recipe: Recipe,
     pub(super) inputs: Inputs<ImageSource>,
     pub(super) delivery: Delivery,
@@ -42,33 +28,34 @@ pub(super) struct Converted {
     pub(super) ignored: Vec<String>,
 }
 
-/// The valid request that `body` describes. `random_seed` is used where the caller gave none.
-pub(super) fn to_request(body: LcmImg2ImgBody, random_seed: u64) -> Result<Converted, Refusal> {
-    let mut ignored = body.ignored;
-    let prompt = prompt("prompt", body.prompt)?.unwrap_or_default();
+/// The valid call that `body` describes. `random_seed` is used where the caller gave none.
+pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCall, FieldError> {
+    let mut fields = body.0;
+    let mut of_members = Vec::new();
+    let prompt = prompt(&PROMPT, &mut fields)?.unwrap_or_default();
     if prompt.is_empty() {
-        let limit = format_args!("is required: 1 to {MAX_PROMPT_CHARS} characters that say what to paint");
-        return Err(Refusal::value("prompt", limit));
+        let limit = PROMPT.kind.max_chars;
+        let message = format_args!("is required: 1 to {limit} characters that say what to paint");
+        return Err(FieldError::value(PROMPT.name, message));
     }
-    let seed = match integer_in("seed", body.seed, -1..=MAX_SEED)? {
+    let seed = match fields.read(&SEED)? {
         None | Some(-1) => random_seed,
         Some(given) => unsigned(given),
     };
     let recipe = Recipe {
-        model: model_name("model_name", body.model_name)?,
-        vae: vae(body.sd_vae)?,
-        loras: loras(body.loras, &mut ignored)?,
-        embeddings: embeddings(body.embeddings, &mut ignored)?,
+        model: required_name(MODEL_NAME.name, fields.take(MODEL_NAME.name))?,
+        vae: vae(&mut fields)?,
+        loras: loras(&mut fields, &mut of_members)?,
+        embeddings: embeddings(&mut fields, &mut of_members)?,
         prompt,
-        negative_prompt: self::prompt("negative_prompt", body.negative_prompt)?.unwrap_or_default(),
-        image_count: small(integer_in("image_num", body.image_num, 1..=16)?.unwrap_or(1)),
-        steps: small(integer_in("steps", body.steps, 1..=8)?.unwrap_or(DEFAULT_STEPS)),
-        // The documentation says [0, 3], the JS client tells its users [2, 14]; the union costs nothing.
-        guidance_scale: number_in("guidance_scale", body.guidance_scale, 0.0..=14.0)?
-            .unwrap_or(DEFAULT_GUIDANCE),
-        strength: number_in("strength", body.strength, 0.0..=1.0)?.unwrap_or(DEFAULT_STRENGTH),
+        negative_prompt: self::prompt(&NEGATIVE_PROMPT, &mut fields)?
+            .unwrap_or_else(|| NEGATIVE_PROMPT.kind.default.to_owned()),
+        image_count: whole(&IMAGE_NUM, &mut fields)?,
+        steps: whole(&STEPS, &mut fields)?,
+        guidance_scale: number(&GUIDANCE_SCALE, &mut fields)?,
+        strength: number(&STRENGTH, &mut fields)?,
         seed,
-        clip_skip: small(integer_in("clip_skip", body.clip_skip, 1..=12)?.unwrap_or(1)),
+        clip_skip: whole(&CLIP_SKIP, &mut fields)?,
         token_merging: false,
         scheduler: SchedulerChoice {
             kind: Some(SchedulerKind::LCM),
@@ -77,15 +64,18 @@ pub(super) fn to_request(body: LcmImg2ImgBody, random_seed: u64) -> Result<Conve
         soft_edge: 0,
     };
     let delivery = Delivery {
-        format: output_format(body.extra, &mut ignored)?,
+        format: output_format(&mut fields, &mut of_members)?,
         file_stem: "lcm_img2img".to_owned(),
         ..Delivery::default()
     };
-    Ok(Converted {
+    // Last, because it is the only costly one.
+    let inputs = Inputs::new(input_image(&mut fields)?);
+    let mut ignored = fields.into_ignored();
+    ignored.append(&mut of_members);
+    Ok(ParsedCall {
         recipe,
+        inputs,
         delivery,
-        // Last, because it is the only costly one.
-        inputs: Inputs::new(input_image(body.input_image)?),
         ignored,
     })
 }
@@ -114,117 +104,139 @@ pub(super) fn to_reply(
     }
 }
 
-fn prompt(field: &str, value: Json) -> Result<Option<String>, Refusal> {
-    let Some(prompt) = text(field, value)? else {
+fn whole(field: &Field<Whole<i64>>, fields: &mut Fields) -> Result<u32, FieldError> {
+    let found = fields.read(field)?.unwrap_or(field.kind.default);
+    Ok(u32::try_from(found).expect("the ranges of all counts lie in 1..=16"))
+}
+
+fn number(field: &Field<Number<f64>>, fields: &mut Fields) -> Result<f64, FieldError> {
+    Ok(fields.read(field)?.unwrap_or(field.kind.default))
+}
+
+fn prompt<D>(field: &Field<Text<D>>, fields: &mut Fields) -> Result<Option<String>, FieldError> {
+    let Some(prompt) = text(field.name, fields.take(field.name))? else {
         return Ok(None);
     };
-    let chars = prompt.chars().count();
-    if chars > MAX_PROMPT_CHARS {
-        let found = format_args!("may have at most {MAX_PROMPT_CHARS} characters, got {chars}; shorten it");
-        return Err(Refusal::value(field, found));
+    let (chars, limit) = (prompt.chars().count(), field.kind.max_chars);
+    if chars > limit {
+        let found = format_args!("may have at most {limit} characters, got {chars}; shorten it");
+        return Err(FieldError::value(field.name, found));
     }
     Ok(Some(prompt))
 }
 
-fn model_name(field: &str, value: Json) -> Result<ModelId, Refusal> {
+fn required_name(place: &str, value: Json) -> Result<ModelId, FieldError> {
     let missing = || {
-        Refusal::value(
-            field,
+        FieldError::value(
+            place,
             "is required; GET /v3/model lists the names (sd_name_in_api)",
         )
     };
-    name(field, value)?.map(ModelId::new).ok_or_else(missing)
+    name(place, value)?.map(ModelId::new).ok_or_else(missing)
 }
 
-fn vae(value: Json) -> Result<Option<ModelId>, Refusal> {
-    let named = name("sd_vae", value)?;
+fn vae(fields: &mut Fields) -> Result<Option<ModelId>, FieldError> {
+    let named = name(SD_VAE.name, fields.take(SD_VAE.name))?;
     // A1111's words for "the checkpoint's own".
     let own = |name: &String| name.eq_ignore_ascii_case("automatic") || name.eq_ignore_ascii_case("none");
     Ok(named.filter(|name| !own(name)).map(ModelId::new))
 }
 
-fn loras(value: Json, ignored: &mut Vec<String>) -> Result<Vec<LoraRef>, Refusal> {
+fn loras(fields: &mut Fields, ignored: &mut Vec<String>) -> Result<Vec<LoraRef>, FieldError> {
     let mut found: Vec<LoraRef> = Vec::new();
-    for (at, item) in list("loras", value, MAX_ADAPTERS)?.into_iter().enumerate() {
-        let place = format!("loras[{at}]");
-        let mut fields = members(&place, item, LORA_FIELDS)?;
-        let model = model_name(&format!("{place}.model_name"), fields.take("model_name"))?;
+    for item in objects(&LORAS, fields)? {
+        let (place, mut item) = item?;
+        let model = adapter_name(&place, &mut item)?;
         if found.iter().any(|lora| lora.model == model) {
             let message = format_args!("names {} a second time; give it once", shorten(model.as_str()));
-            return Err(Refusal::value(&format!("{place}.model_name"), message));
+            return Err(FieldError::value(&at(&place, ADAPTER_NAME.name), message));
         }
-        let mut strength = |key: &str| {
-            let range = -MAX_LORA_STRENGTH..=MAX_LORA_STRENGTH;
-            number_in(&format!("{place}.{key}"), fields.take(key), range)
-        };
-        let (correct, misspelt) = (strength("strength")?, strength("strenth")?);
+        let strength = item.read_at(Some(&place), &LORA_STRENGTH)?;
         found.push(LoraRef {
             model,
-            strength: correct.or(misspelt).unwrap_or(1.0),
+            strength: strength.unwrap_or(LORA_STRENGTH.kind.default),
         });
-        note_ignored(&place, fields, ignored);
+        note_ignored(&place, item, ignored);
     }
     Ok(found)
 }
 
-fn embeddings(value: Json, ignored: &mut Vec<String>) -> Result<Vec<EmbeddingRef>, Refusal> {
+fn embeddings(fields: &mut Fields, ignored: &mut Vec<String>) -> Result<Vec<EmbeddingRef>, FieldError> {
     let mut found = Vec::new();
-    for (at, item) in list("embeddings", value, MAX_ADAPTERS)?.into_iter().enumerate() {
-        let place = format!("embeddings[{at}]");
-        let mut fields = members(&place, item, EMBEDDING_FIELDS)?;
-        let model = model_name(&format!("{place}.model_name"), fields.take("model_name"))?;
+    for item in objects(&EMBEDDINGS, fields)? {
+        let (place, mut item) = item?;
+        let model = adapter_name(&place, &mut item)?;
         found.push(EmbeddingRef { model });
-        note_ignored(&place, fields, ignored);
+        note_ignored(&place, item, ignored);
     }
     Ok(found)
 }
 
-fn output_format(value: Json, ignored: &mut Vec<String>) -> Result<ImageFormat, Refusal> {
-    const FIELD: &str = "extra.response_image_type";
-    let Some(members) = object("extra", value)? else {
+fn adapter_name(place: &str, item: &mut Fields) -> Result<ModelId, FieldError> {
+    required_name(&at(place, ADAPTER_NAME.name), item.take(ADAPTER_NAME.name))
+}
+
+/// The objects of a list, each with its place in the body.
+fn objects(
+    list_field: &Field<ListOf>,
+    fields: &mut Fields,
+) -> Result<impl Iterator<Item = Result<(String, Fields), FieldError>>, FieldError> {
+    let (field, kind) = (list_field.name, list_field.kind);
+    let names = names(&[kind.members]);
+    let items = list(field, fields.take(field), kind.max)?;
+    Ok(items.into_iter().enumerate().map(move |(at, item)| {
+        let place = format!("{field}[{at}]");
+        let missing = || FieldError::value(&place, "must be an object with a model_name, got null");
+        let members = object(&place, item)?.ok_or_else(missing)?;
+        let members = Fields::from_object(members, &names);
+        Ok((place, members))
+    }))
+}
+
+fn output_format(fields: &mut Fields, ignored: &mut Vec<String>) -> Result<ImageFormat, FieldError> {
+    let Some(members) = object(EXTRA.name, fields.take(EXTRA.name))? else {
         return Ok(ImageFormat::default());
     };
-    let mut fields = Fields::from_object(members, EXTRA_FIELDS);
-    let format = name(FIELD, fields.take("response_image_type"))?;
-    note_ignored("extra", fields, ignored);
+    let mut extra = Fields::from_object(members, &names(&[EXTRA.kind.members]));
+    let place = at(EXTRA.name, RESPONSE_IMAGE_TYPE.name);
+    let format = name(&place, extra.take(RESPONSE_IMAGE_TYPE.name))?;
+    note_ignored(EXTRA.name, extra, ignored);
     let Some(format) = format else {
         return Ok(ImageFormat::default());
     };
     let unknown = || {
-        let found = shorten(&format);
-        Refusal::value(FIELD, format_args!("must be png, jpeg or webp, got {found:?}"))
+        let (words, found) = (alternatives(RESPONSE_IMAGE_TYPE.kind.words), shorten(&format));
+        FieldError::value(&place, format_args!("must be {words}, got {found:?}"))
     };
     ImageFormat::parse(&format).ok_or_else(unknown)
 }
 
-fn input_image(value: Json) -> Result<ImageSource, Refusal> {
-    const FIELD: &str = "input_image";
-    let missing = || Refusal::value(FIELD, "is required: a PNG, JPEG or WebP file in base64");
-    let text = text(FIELD, value)?.ok_or_else(missing)?;
-    inline_picture::decode(FIELD, text, MAX_IMAGE_BYTES).map(ImageSource::Inline)
-}
-
-fn members(place: &str, item: Json, names: &[&str]) -> Result<Fields, Refusal> {
-    let missing = || Refusal::value(place, "must be an object with a model_name, got null");
-    let members = object(place, item)?.ok_or_else(missing)?;
-    Ok(Fields::from_object(members, names))
+fn input_image(fields: &mut Fields) -> Result<ImageSource, FieldError> {
+    let field = INPUT_IMAGE.name;
+    let missing = || FieldError::value(field, "is required: a PNG, JPEG or WebP file in base64");
+    let text = text(field, fields.take(field))?.ok_or_else(missing)?;
+    inline_image::decode(field, text, INPUT_IMAGE.kind.max_bytes).map(ImageSource::Inline)
 }
 
 fn note_ignored(place: &str, fields: Fields, ignored: &mut Vec<String>) {
-    ignored.extend(
-        fields
-            .into_ignored()
-            .into_iter()
-            .map(|name| format!("{place}.{name}")),
-    );
+    ignored.extend(fields.into_ignored().into_iter().map(|name| at(place, &name)));
+}
+
+fn at(place: &str, name: &str) -> String {
+    format!("{place}.{name}")
+}
+
+/// `a, b or c`
+fn alternatives(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [word] => (*word).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
 }
 
 fn unsigned(seed: i64) -> u64 {
     u64::try_from(seed).expect("the range begins at -1 and -1 was taken out before")
-}
-
-fn small(number: i64) -> u32 {
-    u32::try_from(number).expect("the ranges of all counts lie in 1..=16")
 }
 
 #[cfg(test)]

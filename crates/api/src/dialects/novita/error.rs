@@ -9,9 +9,11 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
+use super::fields::{EMBEDDINGS, INPUT_IMAGE, LORAS, MODEL_NAME, SD_VAE};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
-use crate::dialects::lenient::{Refusal, RefusedFor};
+use crate::dialects::lenient::{FieldError, FieldErrorReason};
+use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 
 /// The vendor's words, as in its table of common errors.
@@ -47,30 +49,24 @@ pub(crate) enum NovitaError {
     /// The key is none of ours. The text is the one that the original was seen to send.
     #[error("invalid api-key")]
     WrongKey,
-    /// The body did not arrive.
+    /// The call failed before it came here.
     #[error(transparent)]
-    Body(#[from] BodyError),
+    Edge(#[from] EdgeFault),
     /// The body is not a JSON object.
     #[error(transparent)]
     Json(#[from] JsonError),
     /// A field cannot be accepted.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    InvalidField(#[from] FieldError),
     /// A use case failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// No such path.
-    #[error("there is no API at this path; see GET / for the list")]
-    UnknownPath,
-    /// The path exists for other methods.
-    #[error("this path does not take that method; see the Allow header")]
-    WrongMethod,
-    /// A handler panicked; the text of the panic is for the log only.
-    #[error("the server has a fault; it was logged")]
-    Panicked {
-        /// What the panic said.
-        text: String,
-    },
+}
+
+impl From<BodyError> for NovitaError {
+    fn from(error: BodyError) -> Self {
+        Self::Edge(error.into())
+    }
 }
 
 impl HasKind for NovitaError {
@@ -78,14 +74,9 @@ impl HasKind for NovitaError {
         match self {
             Self::MissingKey => ErrorKind::Unauthenticated,
             Self::WrongKey => ErrorKind::Forbidden,
-            Self::Body(BodyError::TooLarge { .. }) => ErrorKind::TooLarge,
-            Self::Body(BodyError::TooSlow) => ErrorKind::DeadlineExceeded,
-            Self::Body(BodyError::Broken | BodyError::Compressed { .. })
-            | Self::Json(_)
-            | Self::Refused(_) => ErrorKind::InvalidInput,
+            Self::Edge(fault) => fault.kind(),
+            Self::Json(_) | Self::InvalidField(_) => ErrorKind::InvalidInput,
             Self::Service(error) => error.kind(),
-            Self::UnknownPath | Self::WrongMethod => ErrorKind::NotFound,
-            Self::Panicked { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -111,17 +102,30 @@ const fn answer_for(kind: ErrorKind) -> (StatusCode, &'static str) {
     }
 }
 
+/// The vendor's word for a fault at the edge.
+const fn reason_for(fault: &EdgeFault) -> &'static str {
+    match fault {
+        EdgeFault::UnknownPath => API_NOT_FOUND,
+        EdgeFault::WrongMethod => API_NOT_ALLOWED,
+        EdgeFault::Body(BodyError::TooLarge { .. }) => IMAGE_FILE_EXCEEDS_MAX_SIZE,
+        EdgeFault::Body(BodyError::NoRoom) => CREATE_TASK_FAILED,
+        EdgeFault::Body(BodyError::TooSlow | BodyError::Broken | BodyError::Compressed { .. }) => {
+            INVALID_REQUEST_BODY
+        }
+        EdgeFault::Panicked { .. } => TASK_FAILED,
+    }
+}
+
 impl NovitaError {
     /// Status and reason: the table's, unless the vendor has a more exact word.
     fn answer(&self) -> (StatusCode, &'static str) {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         match self {
-            Self::Body(BodyError::TooSlow) => (StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST_BODY),
-            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, API_NOT_ALLOWED),
-            Self::Refused(refusal) => match refusal.reason {
-                RefusedFor::Value => (BAD, INVALID_REQUEST_BODY),
-                RefusedFor::Picture => (BAD, INVALID_IMAGE_FORMAT),
-                RefusedFor::PictureBytes => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
+            Self::Edge(fault) => (fault.status(), reason_for(fault)),
+            Self::InvalidField(refusal) => match refusal.reason {
+                FieldErrorReason::Value => (BAD, INVALID_REQUEST_BODY),
+                FieldErrorReason::Image => (BAD, INVALID_IMAGE_FORMAT),
+                FieldErrorReason::ImageBytes => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
             },
             Self::Service(ServiceError::ModelNotFound { .. }) => (BAD, MODEL_NOT_FOUND),
             Self::Service(ServiceError::NotSupportedYet { .. }) => (BAD, FEATURE_NOT_ALLOWED),
@@ -131,13 +135,7 @@ impl NovitaError {
             Self::Service(ServiceError::ImageTooLarge { .. }) => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
             Self::Service(ServiceError::ImageTooManyPixels { .. }) => (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION),
             Self::Service(ServiceError::JobNotFound { .. }) => (StatusCode::NOT_FOUND, TASK_NOT_FOUND),
-            Self::MissingKey
-            | Self::WrongKey
-            | Self::Body(_)
-            | Self::Json(_)
-            | Self::Service(_)
-            | Self::UnknownPath
-            | Self::Panicked { .. } => answer_for(self.kind()),
+            Self::MissingKey | Self::WrongKey | Self::Json(_) | Self::Service(_) => answer_for(self.kind()),
         }
     }
 
@@ -146,7 +144,7 @@ impl NovitaError {
         if let Self::Json(JsonError::Invalid { field, .. }) = self {
             return field.as_deref();
         }
-        if let Self::Refused(refusal) = self {
+        if let Self::InvalidField(refusal) = self {
             return Some(&refusal.field);
         }
         let Self::Service(error) = self else { return None };
@@ -155,29 +153,29 @@ impl NovitaError {
         | ServiceError::ModelUnavailable { role, .. } = error
         {
             return Some(match role {
-                ModelRole::Checkpoint => "model_name",
-                ModelRole::Vae => "sd_vae",
-                ModelRole::Lora => "loras",
-                ModelRole::Embedding => "embeddings",
+                ModelRole::Checkpoint => MODEL_NAME.name,
+                ModelRole::Vae => SD_VAE.name,
+                ModelRole::Lora => LORAS.name,
+                ModelRole::Embedding => EMBEDDINGS.name,
             });
         }
-        let of_picture = matches!(
+        let of_image = matches!(
             error,
             ServiceError::ImageEmpty
                 | ServiceError::ImageTooLarge { .. }
                 | ServiceError::ImageTooManyPixels { .. }
                 | ServiceError::ImageUndecodable { .. }
         );
-        of_picture.then_some("input_image")
+        of_image.then_some(INPUT_IMAGE.name)
     }
 
     /// For the log only.
     fn cause(&self) -> Option<String> {
-        if let Self::Panicked { text } = self {
-            return Some(text.clone());
+        match self {
+            Self::Edge(fault) => fault.cause(),
+            Self::Service(error) => Some(describe_chain(error)),
+            Self::MissingKey | Self::WrongKey | Self::Json(_) | Self::InvalidField(_) => None,
         }
-        let Self::Service(error) = self else { return None };
-        Some(describe_chain(error))
     }
 }
 
@@ -194,6 +192,11 @@ impl From<NovitaError> for Failure {
         failure.cause = error.cause();
         failure
     }
+}
+
+/// A fault outside the calls, such as an unknown path, in this dialect's shape.
+pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
+    NovitaError::from(fault).into()
 }
 
 fn body(failure: &Failure, request_id: &str) -> Value {
@@ -227,7 +230,7 @@ mod tests {
     #[test]
     fn the_body_has_the_vendors_shape() {
         let (status, body) =
-            written(Refusal::value("steps", "must be a whole number in [1, 8], got 9").into());
+            written(FieldError::value("steps", "must be a whole number in [1, 8], got 9").into());
         assert_eq!(status, 400);
         assert_eq!(
             body,
@@ -263,8 +266,8 @@ mod tests {
         for (error, status, reason) in [
             (NovitaError::MissingKey, 400, "MISSING_API_KEY"),
             (NovitaError::WrongKey, 403, "INVALID_API_KEY"),
-            (NovitaError::UnknownPath, 404, "API_NOT_FOUND"),
-            (NovitaError::WrongMethod, 405, "API_NOT_ALLOWED"),
+            (EdgeFault::UnknownPath.into(), 404, "API_NOT_FOUND"),
+            (EdgeFault::WrongMethod.into(), 405, "API_NOT_ALLOWED"),
             (ServiceError::Overloaded.into(), 429, "RATE_LIMIT_EXCEEDED"),
             (ServiceError::ShuttingDown.into(), 503, "CREATE_TASK_FAILED"),
             (
@@ -273,6 +276,7 @@ mod tests {
                 "IMAGE_FILE_EXCEEDS_MAX_SIZE",
             ),
             (BodyError::TooSlow.into(), 408, "INVALID_REQUEST_BODY"),
+            (BodyError::NoRoom.into(), 503, "CREATE_TASK_FAILED"),
             (ServiceError::ImageEmpty.into(), 400, "INVALID_IMAGE_FORMAT"),
         ] {
             let text = error.to_string();

@@ -3,11 +3,13 @@
 mod auth;
 mod convert;
 mod error;
+mod fields;
 mod models;
 mod models_v2;
 mod query;
 mod routes;
 mod wire;
 
-pub(crate) use error::NovitaError;
+pub(crate) use error::edge_failure;
+pub(crate) use fields::ENDPOINTS;
 pub(crate) use routes::routes;

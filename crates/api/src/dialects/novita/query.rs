@@ -3,11 +3,10 @@
 //! `filter.types` (documentation), `filter.type` (Python), `filter[types]` (JS 3), `type` (the seed) are one filter;
 //! so it goes for the others. Unknown parameters are ignored.
 
+use super::fields::LIMIT;
+use crate::dialects::field::Read as _;
 use crate::dialects::json::Json;
-use crate::dialects::lenient::{Refusal, integer_in};
-
-/// The largest page, as documented; also the page when nothing is asked.
-const MAX_LIMIT: i64 = 100;
+use crate::dialects::lenient::FieldError;
 
 /// Which models, and which page of them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,9 +28,9 @@ pub(super) struct ModelQuery {
 
 impl ModelQuery {
     /// Reads the part of the address after `?`.
-    pub(super) fn parse(query: &str) -> Result<Self, Refusal> {
+    pub(super) fn parse(query: &str) -> Result<Self, FieldError> {
         let mut found = Self {
-            limit: usize::try_from(MAX_LIMIT).unwrap_or_default(),
+            limit: page(LIMIT.kind.default),
             ..Self::default()
         };
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -71,25 +70,29 @@ fn plain(name: &str) -> String {
 }
 
 /// Python sends `True`, the others `true` or `1`.
-fn flag(name: &str, value: &str) -> Result<bool, Refusal> {
+fn flag(name: &str, value: &str) -> Result<bool, FieldError> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" => Ok(true),
         "false" | "0" | "no" => Ok(false),
-        _ => Err(Refusal::value(name, "must be true or false")),
+        _ => Err(FieldError::value(name, "must be true or false")),
     }
 }
 
-fn limit(name: &str, value: &str) -> Result<usize, Refusal> {
-    let limit = integer_in(name, Json::Text(value.to_owned()), 1..=MAX_LIMIT)?;
-    Ok(limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1))
+fn limit(name: &str, value: &str) -> Result<usize, FieldError> {
+    let limit = LIMIT.kind.read(name, Json::Text(value.to_owned()))?;
+    Ok(page(limit.unwrap_or(LIMIT.kind.default)))
+}
+
+fn page(limit: i64) -> usize {
+    usize::try_from(limit).expect("the range of the table begins at 1")
 }
 
 /// `c_<offset>` with any number of `c_`, because Python puts one more in front; or bare digits.
-fn cursor(name: &str, value: &str) -> Result<usize, Refusal> {
+fn cursor(name: &str, value: &str) -> Result<usize, FieldError> {
     value
         .trim_start_matches("c_")
         .parse()
-        .map_err(|_| Refusal::value(name, "must be a next_cursor of this call, such as c_100"))
+        .map_err(|_| FieldError::value(name, "must be a next_cursor of this call, such as c_100"))
 }
 
 #[cfg(test)]

@@ -6,23 +6,24 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, Submission, finished_images};
 use pentimento_types::DialectTag;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::NovitaError;
 use super::auth::Caller;
-use super::convert::{self, Converted, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE};
+use super::convert::{self, ParsedCall};
+use super::error::NovitaError;
+use super::fields::{INPUT_IMAGE, MAX_IMAGE_SIDE};
 use super::models::ModelPage;
 use super::models_v2::OldModelPage;
 use super::query::ModelQuery;
 use super::wire::LcmImg2ImgBody;
 use crate::AppState;
 use crate::base_url::BaseUrl;
-use crate::body;
-use crate::dialects::ignored_header;
+use crate::body::{self, BodyError, BodyMemory, ReadBody, Sender};
+use crate::dialects::{ignored_header, json};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
-    max_bytes: MAX_IMAGE_BYTES as u64,
+    max_bytes: INPUT_IMAGE.kind.max_bytes as u64,
 };
 
 /// All paths of this dialect.
@@ -42,32 +43,47 @@ async fn lcm_img2img(
     request: Request,
 ) -> Result<Response, NovitaError> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, &app.config).await?;
-    let converted = body::off_thread(move || read_request(&bytes)).await?;
+    // Who asks is in a header, so nothing of the body has been read for anybody who may not.
+    let memory = BodyMemory::new(&app.bodies, Sender::Known)?;
+    let body = body::read(&parts.headers, body, &app.config, memory, |_, _| {
+        Ok::<(), BodyError>(())
+    });
+    let body = body.await?;
+    let (parsed, memory) = body::off_thread(move || read_call(body)).await?;
     let submission = Submission {
         owner: caller.0,
         dialect: DialectTag {
             name: "novita".to_owned(),
             note: None,
         },
-        recipe: converted.recipe,
-        inputs: converted.inputs,
-        delivery: converted.delivery,
+        recipe: parsed.recipe,
+        inputs: parsed.inputs,
+        delivery: parsed.delivery,
         limits: LIMITS,
         fit: None,
     };
     let id = app.service.submit(submission).await?;
+    // The service has its own copy of the image by now.
+    drop(memory);
     let job = app.service.wait_or_cancel(id).await?;
     let link = |picture: &_| {
         let link = app.service.link(&job, picture);
         (link.path, link.ttl)
     };
     let reply = convert::to_reply(id.to_string(), finished_images(&job)?, &base, link);
-    Ok((ignored_header(&converted.ignored), Json(reply)).into_response())
+    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
 }
 
-fn read_request(bytes: &[u8]) -> Result<Converted, NovitaError> {
-    Ok(convert::to_request(LcmImg2ImgBody::parse(bytes)?, random_seed())?)
+/// The call, and the memory that its image takes.
+fn read_call(body: ReadBody) -> Result<(ParsedCall, BodyMemory), NovitaError> {
+    let copies = json::copies(body.bytes());
+    let (bytes, mut memory) = body.with_room(copies)?;
+    let fields = LcmImg2ImgBody::parse(&bytes)?;
+    // Before the image is decoded, which needs a place of its own.
+    drop(bytes);
+    let parsed = convert::to_call(fields, random_seed())?;
+    memory.shrink_to(body::inline_bytes(&parsed.inputs));
+    Ok((parsed, memory))
 }
 
 /// 32 random bits: `seed + k` stays far below 2^53, and every client can send it back.
@@ -104,7 +120,7 @@ async fn models_v2(
 
 /// Nobody pays here, so the credit never ends. Python parses these three keys.
 async fn user(_caller: Caller) -> Json<Value> {
-    Json(json!({"allow_features": [], "credit_balance": 1_000_000, "free_trial": {}}))
+    Json(serde_json::json!({"allow_features": [], "credit_balance": 1_000_000, "free_trial": {}}))
 }
 
 #[cfg(test)]

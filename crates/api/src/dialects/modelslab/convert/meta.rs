@@ -102,6 +102,6 @@ pub(super) fn plain(value: Json) -> Value {
         ),
         Json::Number(number) => Number::from_f64(number).map_or(Value::Null, Value::Number),
         Json::Bool(flag) => Value::Bool(flag),
-        Json::Null | Json::List(_) | Json::Object(_) => Value::Null,
+        Json::Null | Json::File(_) | Json::List(_) | Json::Object(_) => Value::Null,
     }
 }

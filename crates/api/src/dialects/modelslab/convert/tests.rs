@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::super::wire::FIELDS;
+use super::super::fields::{ALL, MASK};
 use super::*;
+use crate::dialects::field::{describe, names};
 use crate::dialects::json::parse_object;
 
 const RANDOM: u64 = 77;
@@ -12,13 +13,13 @@ fn good() -> Value {
     json!({"key": "k", "model_id": "demo", "prompt": "a house", "init_image": "AAAA", "mask_image": "AAAA"})
 }
 
-fn convert(body: &Value, call: Call) -> Result<Wish, Vec<Refusal>> {
-    let fields = parse_object(body.to_string().as_bytes(), FIELDS).expect("the tests write valid JSON");
+fn convert(body: &Value, call: Call) -> Result<ParsedCall, Vec<FieldError>> {
+    let fields = parse_object(body.to_string().as_bytes(), &names(ALL)).expect("the tests write valid JSON");
     let defaults = Defaults {
         model: Some("first".to_owned()),
         seed: RANDOM,
     };
-    to_wish(fields, call, defaults)
+    to_call(fields, call, defaults)
 }
 
 fn with(field: &str, value: Value) -> Value {
@@ -27,11 +28,11 @@ fn with(field: &str, value: Value) -> Value {
     body
 }
 
-fn accepted(field: &str, value: Value) -> Wish {
+fn accepted(field: &str, value: Value) -> ParsedCall {
     convert(&with(field, value.clone()), Call::Inpaint).unwrap_or_else(|e| panic!("{field} = {value}: {e:?}"))
 }
 
-fn refused(field: &str, value: Value) -> Refusal {
+fn refused(field: &str, value: Value) -> FieldError {
     match convert(&with(field, value.clone()), Call::Inpaint) {
         Ok(_) => panic!("{field} = {value} was accepted"),
         Err(mut refusals) => {
@@ -78,9 +79,9 @@ fn a_minimal_body_gets_the_documented_defaults() {
 #[test]
 fn null_and_nothing_mean_the_default_for_all_but_three() {
     let mut body = good();
-    for field in FIELDS {
-        if !["prompt", "init_image", "mask_image", "model_id"].contains(field) {
-            body[*field] = Value::Null;
+    for field in names(ALL) {
+        if !["prompt", "init_image", "mask_image", "model_id"].contains(&field) {
+            body[field] = Value::Null;
         }
     }
     let nulls = convert(&body, Call::Inpaint).unwrap();
@@ -336,4 +337,22 @@ fn the_note_comes_back_as_it_was() {
     assert_eq!(note.track_id, json!(12));
     assert!(note.warning.as_deref().unwrap().contains("webhook"));
     assert_eq!(serde_json::from_str::<Note>(&note.to_text()).unwrap(), note);
+}
+
+#[test]
+fn the_ranges_of_the_table_are_those_that_are_kept() {
+    let numbers = describe(&[GENERATION, MASK])
+        .into_iter()
+        .filter(|field| field.minimum.is_some());
+    for field in numbers {
+        let (low, high) = (field.minimum.unwrap(), field.maximum.unwrap());
+        for name in std::iter::once(&field.name).chain(field.aliases) {
+            accepted(name, json!(low));
+            accepted(name, json!(high));
+            for beyond in [low - 1.0, high + 2.0] {
+                let message = refused(name, json!(beyond)).message;
+                assert!(message.contains(&format!("[{low}, {high}]")), "{message}");
+            }
+        }
+    }
 }

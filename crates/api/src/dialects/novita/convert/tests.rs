@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::super::fields::BODY;
 use super::*;
-use crate::dialects::lenient::RefusedFor;
+use crate::dialects::field::describe;
+use crate::dialects::lenient::FieldErrorReason;
 
 const RANDOM: u64 = 77;
 
@@ -11,9 +13,9 @@ fn good() -> Value {
     json!({"model_name": "demo", "input_image": "AAAA", "prompt": "a house"})
 }
 
-fn convert(body: &Value) -> Result<Converted, Refusal> {
+fn convert(body: &Value) -> Result<ParsedCall, FieldError> {
     let body = LcmImg2ImgBody::parse(body.to_string().as_bytes()).expect("the tests write valid JSON");
-    to_request(body, RANDOM)
+    to_call(body, RANDOM)
 }
 
 fn with(field: &str, value: Value) -> Value {
@@ -22,11 +24,11 @@ fn with(field: &str, value: Value) -> Value {
     body
 }
 
-fn accepted(field: &str, value: Value) -> Converted {
+fn accepted(field: &str, value: Value) -> ParsedCall {
     convert(&with(field, value.clone())).unwrap_or_else(|e| panic!("{field} = {value}: {e}"))
 }
 
-fn refused(field: &str, value: Value) -> Refusal {
+fn refused(field: &str, value: Value) -> FieldError {
     match convert(&with(field, value.clone())) {
         Ok(_) => panic!("{field} = {value} was accepted"),
         Err(refusal) => refusal,
@@ -64,9 +66,9 @@ fn a_minimal_body_gets_the_defaults() {
 #[test]
 fn null_means_the_default_for_all_but_the_three() {
     let mut body = good();
-    for field in super::super::wire::FIELDS {
-        if !["model_name", "input_image", "prompt"].contains(field) {
-            body[*field] = Value::Null;
+    for field in names(&[BODY]) {
+        if !["model_name", "input_image", "prompt"].contains(&field) {
+            body[field] = Value::Null;
         }
     }
     assert_eq!(convert(&body).unwrap(), convert(&good()).unwrap());
@@ -141,7 +143,7 @@ fn whole_numbers_keep_their_ranges() {
             let refusal = refused(field, bad);
             assert_eq!(
                 (refusal.field.as_str(), refusal.reason),
-                (field, RefusedFor::Value)
+                (field, FieldErrorReason::Value)
             );
             assert!(refusal.message.contains(&format!("[{low}, {high}]")), "{refusal}");
         }
@@ -320,12 +322,34 @@ fn unknown_fields_are_ignored_and_named() {
 
 #[test]
 fn a_picture_of_too_many_bytes_has_its_own_reason() {
-    let refusal = refused("input_image", json!("A".repeat(MAX_IMAGE_BYTES * 4 / 3 + 8)));
+    let refusal = refused(
+        "input_image",
+        json!("A".repeat(INPUT_IMAGE.kind.max_bytes * 4 / 3 + 8)),
+    );
     assert_eq!(
         (refusal.field.as_str(), refusal.reason),
-        ("input_image", RefusedFor::PictureBytes)
+        ("input_image", FieldErrorReason::ImageBytes)
     );
-    assert_eq!(refused("input_image", json!("%%%")).reason, RefusedFor::Picture);
-    assert_eq!(refused("input_image", json!("")).reason, RefusedFor::Picture);
-    assert_eq!(refused("input_image", json!(1)).reason, RefusedFor::Value);
+    assert_eq!(
+        refused("input_image", json!("%%%")).reason,
+        FieldErrorReason::Image
+    );
+    assert_eq!(refused("input_image", json!("")).reason, FieldErrorReason::Image);
+    assert_eq!(refused("input_image", json!(1)).reason, FieldErrorReason::Value);
+}
+
+#[test]
+fn the_ranges_of_the_table_are_those_that_are_kept() {
+    let numbers = describe(&[BODY])
+        .into_iter()
+        .filter(|field| field.minimum.is_some());
+    for field in numbers {
+        let (low, high) = (field.minimum.unwrap(), field.maximum.unwrap());
+        accepted(field.name, json!(low));
+        accepted(field.name, json!(high));
+        for beyond in [low - 1.0, high + 2.0] {
+            let message = refused(field.name, json!(beyond)).message;
+            assert!(message.contains(&format!("[{low}, {high}]")), "{message}");
+        }
+    }
 }

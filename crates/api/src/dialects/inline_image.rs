@@ -8,7 +8,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
-use super::lenient::{Refusal, RefusedFor};
+use super::lenient::{FieldError, FieldErrorReason};
 
 /// Padding is cut before decoding. Bits left over in the last character are ignored, as Python and Go do.
 const ENGINE: GeneralPurpose = GeneralPurpose::new(
@@ -19,13 +19,13 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The bytes of the file in `text`.
-pub(crate) fn decode(field: &str, text: String, limit_bytes: usize) -> Result<Bytes, Refusal> {
-    let refuse = |reason, message: String| Refusal {
+pub(crate) fn decode(field: &str, text: String, limit_bytes: usize) -> Result<Bytes, FieldError> {
+    let refuse = |reason, message: String| FieldError {
         field: field.to_owned(),
         message: format!("{field} {message}"),
         reason,
     };
-    let unreadable = |message: &str| refuse(RefusedFor::Picture, message.to_owned());
+    let unreadable = |message: &str| refuse(FieldErrorReason::Image, message.to_owned());
     let start = payload_start(&text).map_err(unreadable)?;
     let mut digits = text.into_bytes();
     digits.drain(..start);
@@ -43,18 +43,30 @@ pub(crate) fn decode(field: &str, text: String, limit_bytes: usize) -> Result<By
     if digits.is_empty() {
         return Err(unreadable("is empty; send the file's bytes in base64"));
     }
-    if digits.len() * 3 / 4 > limit_bytes {
-        let (found, limit) = (digits.len() * 3 / 4, limit_bytes / (1024 * 1024));
-        let message = format!("is a file of {found} bytes, the limit is {limit} MiB; send a smaller one");
-        return Err(refuse(RefusedFor::PictureBytes, message));
-    }
+    within_limit(field, digits.len() * 3 / 4, limit_bytes)?;
     match ENGINE.decode(&digits) {
         Ok(bytes) => Ok(bytes.into()),
         Err(error) => {
             let detail = base64_fault(&error);
-            Err(refuse(RefusedFor::Picture, format!("is not base64: {detail}")))
+            Err(refuse(
+                FieldErrorReason::Image,
+                format!("is not base64: {detail}"),
+            ))
         }
     }
+}
+
+/// Refuses a file of more bytes than the limit.
+pub(crate) fn within_limit(field: &str, found: usize, limit_bytes: usize) -> Result<(), FieldError> {
+    if found <= limit_bytes {
+        return Ok(());
+    }
+    let limit = limit_bytes / (1024 * 1024);
+    Err(FieldError {
+        field: field.to_owned(),
+        message: format!("{field} is a file of {found} bytes, the limit is {limit} MiB; send a smaller one"),
+        reason: FieldErrorReason::ImageBytes,
+    })
 }
 
 /// Where the base64 digits begin.
@@ -99,7 +111,7 @@ fn base64_fault(error: &base64::DecodeError) -> String {
 mod tests {
     use super::*;
 
-    fn decode_text(text: &str) -> Result<Bytes, Refusal> {
+    fn decode_text(text: &str) -> Result<Bytes, FieldError> {
         decode("input_image", text.to_owned(), 100)
     }
 
@@ -136,7 +148,7 @@ mod tests {
             ("AA=A", "is not base64"),
         ] {
             let refusal = decode_text(text).unwrap_err();
-            assert_eq!(refusal.reason, RefusedFor::Picture, "{text}");
+            assert_eq!(refusal.reason, FieldErrorReason::Image, "{text}");
             assert!(
                 refusal.message.starts_with("input_image ") && refusal.message.contains(part),
                 "{refusal}"
@@ -148,6 +160,6 @@ mod tests {
     fn the_limit_is_on_the_decoded_bytes() {
         assert_eq!(decode_text(&"A".repeat(132)).unwrap().len(), 99);
         let refusal = decode_text(&"A".repeat(136)).unwrap_err();
-        assert_eq!(refusal.reason, RefusedFor::PictureBytes);
+        assert_eq!(refusal.reason, FieldErrorReason::ImageBytes);
     }
 }

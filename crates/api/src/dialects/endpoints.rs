@@ -1,0 +1,150 @@
+//! The fields of every call, as data: what documentation and schemas are made of.
+
+use serde::Serialize;
+
+use super::field::{FieldDescription, describe};
+use super::{modelslab, novita};
+
+/// One call and everything that it takes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EndpointFields {
+    /// `novita` or `modelslab`.
+    pub dialect: &'static str,
+    /// The HTTP method.
+    pub method: &'static str,
+    /// The path that the vendor documents.
+    pub path: &'static str,
+    /// In the order of the vendor's documentation.
+    pub fields: Vec<FieldDescription>,
+}
+
+/// All calls that take fields. What is said here is what the calls read: both come from the same tables.
+#[must_use]
+pub fn endpoint_fields() -> Vec<EndpointFields> {
+    let novita = novita::ENDPOINTS.iter().map(|endpoint| ("novita", endpoint));
+    let modelslab = modelslab::ENDPOINTS
+        .iter()
+        .map(|endpoint| ("modelslab", endpoint));
+    novita
+        .chain(modelslab)
+        .map(|(dialect, (method, path, tables))| EndpointFields {
+            dialect,
+            method,
+            path,
+            fields: describe(tables),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialects::field::Effect;
+
+    fn fields(path: &str) -> Vec<FieldDescription> {
+        let found = endpoint_fields()
+            .into_iter()
+            .find(|endpoint| endpoint.path == path);
+        found.unwrap_or_else(|| panic!("{path} has no table")).fields
+    }
+
+    /// What the vendors' pages and clients have, and our own `soft_edge`.
+    const DOCUMENTED: &[(&str, &str)] = &[
+        (
+            "/v3/lcm-img2img",
+            "extra model_name input_image prompt negative_prompt image_num sd_vae loras embeddings steps \
+             guidance_scale seed clip_skip strength",
+        ),
+        (
+            "/v3/model",
+            "types visibility query is_sdxl is_inpainting is_nsfw source limit cursor",
+        ),
+        (
+            "/api/v1/enterprise/img2img",
+            "key model_id prompt negative_prompt init_image width height samples num_inference_steps \
+             safety_checker safety_checker_type enhance_prompt guidance_scale strength tomesd use_karras_sigmas \
+             algorithm_type vae lora_strength lora_model embeddings_model seed scheduler loadbalancer clip_skip \
+             ip_adapter_id ip_adapter_scale ip_adapter_image webhook track_id base64 temp",
+        ),
+        ("/api/v1/enterprise/fetch/{id}", "key request_id"),
+        ("/api/v1/enterprise/verify_model", "key model_id"),
+    ];
+
+    #[test]
+    fn every_documented_field_is_in_its_table_and_no_other() {
+        for (path, names) in DOCUMENTED {
+            let found: Vec<&str> = fields(path).iter().map(|field| field.name).collect();
+            assert_eq!(found, names.split(' ').collect::<Vec<_>>(), "{path}");
+        }
+        let inpaint: Vec<&str> = fields("/api/v1/enterprise/inpaint")
+            .iter()
+            .map(|field| field.name)
+            .collect();
+        assert_eq!(inpaint.len(), fields("/api/v1/enterprise/img2img").len() + 2);
+        assert_eq!(inpaint[inpaint.len() - 2..], ["mask_image", "soft_edge"]);
+        assert_eq!(endpoint_fields().len(), DOCUMENTED.len() + 1);
+    }
+
+    #[test]
+    fn every_field_says_what_happens_without_it_and_defaults_are_allowed_values() {
+        fn check(path: &str, field: &FieldDescription) {
+            let place = format!("{path} {}", field.name);
+            let answers = [field.required, field.default.is_some(), field.otherwise.is_some()];
+            assert_eq!(
+                answers.iter().filter(|answer| **answer).count(),
+                1,
+                "{place}: {answers:?}"
+            );
+            assert!(field.text.ends_with('.'), "{place}");
+            if let Some(number) = field.default.as_ref().and_then(serde_json::Value::as_f64) {
+                let (least, most) = (field.minimum.unwrap(), field.maximum.unwrap());
+                assert!(
+                    (least..=most).contains(&number),
+                    "{place}: {number} is not in {least}..={most}"
+                );
+            }
+            if let Some(word) = field.default.as_ref().and_then(serde_json::Value::as_str) {
+                assert!(
+                    field.choices.is_empty() || field.choices.contains(&word),
+                    "{place}: {word}"
+                );
+            }
+            for member in &field.members {
+                check(&place, member);
+            }
+        }
+        for endpoint in endpoint_fields() {
+            for field in &endpoint.fields {
+                check(endpoint.path, field);
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_is_written_as_data() {
+        let steps = fields("/v3/lcm-img2img")
+            .into_iter()
+            .find(|field| field.name == "steps");
+        assert_eq!(
+            serde_json::to_value(steps).unwrap(),
+            serde_json::json!({
+                "name": "steps",
+                "type": "integer",
+                "minimum": 1.0,
+                "maximum": 8.0,
+                "required": false,
+                "default": 8,
+                "effect": {"since": "0.1.0"},
+                "text": "Steps of the whole schedule; strength decides how many of them run.",
+            })
+        );
+        let lora = fields("/v3/lcm-img2img")
+            .into_iter()
+            .find(|field| field.name == "loras");
+        let lora = lora.unwrap();
+        assert_eq!(
+            (lora.effect, lora.members[1].aliases),
+            (Effect::RefusedYet, &["strenth"][..])
+        );
+    }
+}

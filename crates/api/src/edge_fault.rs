@@ -1,0 +1,63 @@
+//! What can go wrong with a call before a dialect has it, or around it: no such path, a body that does not arrive, a
+//! panic. It belongs to nobody's dialect; each dialect, and our own shape, writes it in its own words.
+
+use axum::http::StatusCode;
+use pentimento_types::{ErrorKind, HasKind};
+
+use crate::body::BodyError;
+
+/// Why a call failed at the edge.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EdgeFault {
+    /// No such path.
+    #[error("there is no API at this path; see GET / for the list")]
+    UnknownPath,
+    /// The path exists for other methods.
+    #[error("this path does not take that method; see the Allow header")]
+    WrongMethod,
+    /// The body did not arrive, or there is no room for it.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// A handler panicked; the text of the panic is for the log only.
+    #[error("the server has a fault; it was logged")]
+    Panicked {
+        /// What the panic said.
+        text: String,
+    },
+}
+
+impl EdgeFault {
+    /// The HTTP status that says the same. A dialect may have reasons for another one.
+    pub(crate) const fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::TooSlow) => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(BodyError::NoRoom) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Body(BodyError::Broken | BodyError::Compressed { .. }) => StatusCode::BAD_REQUEST,
+            Self::Panicked { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// For the log only.
+    pub(crate) fn cause(&self) -> Option<String> {
+        match self {
+            Self::Panicked { text } => Some(text.clone()),
+            Self::UnknownPath | Self::WrongMethod | Self::Body(_) => None,
+        }
+    }
+}
+
+impl HasKind for EdgeFault {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownPath | Self::WrongMethod => ErrorKind::NotFound,
+            Self::Body(BodyError::TooLarge { .. }) => ErrorKind::TooLarge,
+            Self::Body(BodyError::TooSlow) => ErrorKind::DeadlineExceeded,
+            Self::Body(BodyError::NoRoom) => ErrorKind::Overloaded,
+            Self::Body(BodyError::Broken | BodyError::Compressed { .. }) => ErrorKind::InvalidInput,
+            Self::Panicked { .. } => ErrorKind::Internal,
+        }
+    }
+}

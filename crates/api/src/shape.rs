@@ -1,0 +1,119 @@
+//! Which shape the errors of a path have, for everything that answers before or around the handlers.
+
+use crate::admin;
+use crate::dialects::{modelslab, novita};
+use crate::edge_fault::EdgeFault;
+use crate::failure::Failure;
+
+/// Whose words the errors of a path are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// `/v1`, `/files` and the paths at the root.
+    Own,
+    /// `/api/v1` and `/api/v6`, and `/v1/enterprise` for base addresses without it.
+    ModelsLab,
+    /// `/v2`, `/v3`, and whatever else a vendor's client may come up with.
+    Novita,
+}
+
+impl Shape {
+    /// The shape for a path; unknown paths are the dialect's, because mistaken base addresses come from its clients.
+    pub(crate) fn of(path: &str) -> Self {
+        let own = ["/v1", "/files", "/healthz", "/readyz", "/metrics"];
+        let under = |root: &&str| {
+            path.strip_prefix(*root)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let modelslab = ["/api/v1", "/api/v6", "/v1/enterprise", "/v6"];
+        if modelslab.iter().any(under) {
+            Self::ModelsLab
+        } else if path == "/" || own.iter().any(under) {
+            Self::Own
+        } else {
+            Self::Novita
+        }
+    }
+
+    /// The fault in this shape.
+    pub(crate) fn failure(self, fault: EdgeFault) -> Failure {
+        match self {
+            Self::Own => admin::edge_failure(fault),
+            Self::ModelsLab => modelslab::edge_failure(fault),
+            Self::Novita => novita::edge_failure(fault),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::HasKind as _;
+
+    use super::*;
+    use crate::body::BodyError;
+
+    #[test]
+    fn paths_have_the_shape_of_their_owner() {
+        for path in ["/", "/v1", "/v1/models", "/files/a/b", "/healthz", "/readyz"] {
+            assert_eq!(Shape::of(path), Shape::Own, "{path}");
+        }
+        for path in [
+            "/api/v1/enterprise/img2img",
+            "/api/v6",
+            "/v1/enterprise",
+            "/v6/images",
+        ] {
+            assert_eq!(Shape::of(path), Shape::ModelsLab, "{path}");
+        }
+        for path in [
+            "/v3/lcm-img2img",
+            "/v3",
+            "/v2/models",
+            "/x",
+            "/v10",
+            "/filesystem",
+            "/api/v3/model",
+        ] {
+            assert_eq!(Shape::of(path), Shape::Novita, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_shape_says_every_fault_with_its_real_status() {
+        let faults = || {
+            [
+                (EdgeFault::UnknownPath, 404),
+                (EdgeFault::WrongMethod, 405),
+                (BodyError::TooSlow.into(), 408),
+                (BodyError::TooLarge { limit: 1 << 20 }.into(), 413),
+                (BodyError::NoRoom.into(), 503),
+                (
+                    EdgeFault::Panicked {
+                        text: "the secret".to_owned(),
+                    },
+                    500,
+                ),
+            ]
+        };
+        for shape in [Shape::Own, Shape::ModelsLab, Shape::Novita] {
+            for (fault, status) in faults() {
+                let (kind, text) = (fault.kind(), fault.to_string());
+                let failure = shape.failure(fault);
+                assert_eq!(
+                    (failure.status.as_u16(), failure.kind),
+                    (status, kind),
+                    "{shape:?}: {text}"
+                );
+                assert_eq!(
+                    failure.retry_after_s.is_some(),
+                    kind.is_retryable(),
+                    "{shape:?}: {text}"
+                );
+                let body = (failure.shape)(&failure, "req-1").to_string();
+                assert!(
+                    body.contains("req-1") && !body.contains("secret"),
+                    "{shape:?}: {body}"
+                );
+            }
+        }
+    }
+}
