@@ -136,7 +136,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         keep_pictures: KEEP_PICTURES.max(config.link_ttl),
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
         running_jobs: engine.status().max_jobs,
-        decoding_pictures: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         max_attempts: ATTEMPTS,
         lease: LEASE,
         sweep_interval: SWEEP,

@@ -8,7 +8,7 @@ use pentimento_engine::ResolvedModels;
 use pentimento_jobs::JobsError;
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, ModelId, Recipe,
-    Size, describe_chain,
+    Reservation, RgbPicture, Size, describe_chain,
 };
 
 use crate::admitted::{Admitted, DecodedImages};

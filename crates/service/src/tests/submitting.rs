@@ -191,6 +191,28 @@ async fn models_without_files_are_refused_without_naming_a_path() {
 }
 
 #[tokio::test]
+async fn prompts_are_bounded_in_tokens() {
+    let test = TestService::start(FakeExecutor::new());
+    let limit = TestConfig::default().service.max_prompt_tokens;
+    let words = |count: usize| vec!["house"; count].join(" ");
+    let mut request = sample_request(&words(limit));
+    let job = run(&test.service, request.clone()).await;
+    assert_eq!(job.state, JobState::Succeeded);
+    request.recipe.negative_prompt = words(limit + 1);
+    let refused = submit(&test.service, request).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        refused.to_string(),
+        "negative_prompt has 301 tokens; at most 300 are taken, so shorten it"
+    );
+    let refused = refusal(&test, sample_request(&"\u{1F600}".repeat(10_000))).await;
+    assert!(
+        matches!(refused, ServiceError::PromptTooLong { field: "prompt", found, limit: 300 } if found >= 10_000),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn bad_pictures_are_refused() {
     let test = TestService::start(FakeExecutor::new());
     let with = |source| Request {

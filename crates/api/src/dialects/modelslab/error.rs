@@ -218,6 +218,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
+        ServiceError::PromptTooLong { field, .. } => json!({*field: [sentence(field, &error.to_string())]}),
         ServiceError::ImageNotFetched { reason, .. } => {
             format!("Unable to fetch image from provided URL ({image}): {reason}").into()
         }

@@ -159,6 +159,9 @@ impl NovitaError {
                 ModelRole::Embedding => EMBEDDINGS.name,
             });
         }
+        if let ServiceError::PromptTooLong { field, .. } = error {
+            return Some(field);
+        }
         let of_image = matches!(
             error,
             ServiceError::ImageEmpty
