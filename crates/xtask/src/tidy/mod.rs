@@ -4,6 +4,7 @@
 
 mod documents;
 mod layers;
+mod paths;
 mod sources;
 
 use crate::tree::Tree;
@@ -50,6 +51,10 @@ const RULES: &[Rule] = &[
     (
         "every golden file is in the manifest",
         documents::golden_files_are_listed,
+    ),
+    (
+        "documents name files that exist",
+        paths::documents_name_real_files,
     ),
     ("no file knows a machine", documents::no_machine_paths),
     ("no file names a package mirror", documents::no_registry_hosts),
