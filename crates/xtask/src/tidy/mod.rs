@@ -2,9 +2,12 @@
 //!
 //! A rule is a function from the tree to every violation in it; the tests at the end run all of them on the real one.
 
+mod circles;
 mod documents;
 mod layers;
+mod modules;
 mod paths;
+mod scan;
 mod sources;
 
 use crate::tree::Tree;
@@ -56,6 +59,10 @@ const RULES: &[Rule] = &[
         "documents name files that exist",
         paths::documents_name_real_files,
     ),
+    (
+        "files of a crate use each other one way only",
+        circles::files_use_each_other_one_way,
+    ),
     ("no file knows a machine", documents::no_machine_paths),
     ("no file names a package mirror", documents::no_registry_hosts),
 ];
@@ -73,6 +80,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
                 println!("  {line}");
             }
         }
+    }
+    for note in circles::untied(&tree) {
+        println!("tidy: note: {note}");
     }
     for (path, lines) in sources::long_files(&tree) {
         println!(
