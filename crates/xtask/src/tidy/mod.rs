@@ -9,6 +9,7 @@ mod modules;
 mod paths;
 mod scan;
 mod sources;
+mod words;
 
 use crate::tree::Tree;
 
@@ -63,6 +64,7 @@ const RULES: &[Rule] = &[
         "files of a crate use each other one way only",
         circles::files_use_each_other_one_way,
     ),
+    ("retired names stay away", words::retired_names_stay_away),
     ("no file knows a machine", documents::no_machine_paths),
     ("no file names a package mirror", documents::no_registry_hosts),
 ];
