@@ -93,7 +93,6 @@ pub(super) fn untied(tree: &Tree) -> Vec<String> {
         let circles = circles(tree, name);
         let needed: BTreeSet<&str> = circles
             .iter()
-            .filter(|circle| circle.is_within(files))
             .flat_map(|circle| circle.files.iter().map(String::as_str))
             .collect();
         let idle: Vec<&str> = files

@@ -109,10 +109,10 @@ impl<'a> Known<'a> {
             paths.insert(file.path.as_str());
             paths.extend(file.path.match_indices('/').map(|(at, _)| &file.path[..at]));
         }
+        // A vendor's folder says in its README what of the vendor's it speaks.
         let below = paths.iter().filter_map(|path| path.strip_prefix(VENDORS));
         let vendors = below
-            .filter_map(|below| below.split_once('/'))
-            .map(|(vendor, _)| vendor)
+            .filter_map(|below| below.strip_suffix("/README.md"))
             .collect();
         Self { paths, vendors }
     }
@@ -233,9 +233,12 @@ mod tests {
         let files = [
             (path, text),
             ("crates/api/src/server.rs", ""),
+            ("crates/api/src/dialects/one/README.md", ""),
             ("crates/api/src/dialects/one/wire.rs", ""),
+            ("crates/api/src/dialects/two/README.md", ""),
             ("crates/api/src/dialects/two/wire.rs", ""),
             ("crates/api/src/dialects/two/convert.rs", ""),
+            ("crates/api/src/dialects/shared/field.rs", ""),
             ("crates/kernels/README.md", ""),
             ("crates/kernels/src/conv2d/mod.rs", ""),
             ("crates/kernels/src/pool.rs", ""),
