@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::{get, good_wish, send};
+use crate::support::client::{get, good_modelslab_body, send};
 use crate::support::server::TestServer;
 use crate::support::{picture_server, pictures, suite};
 
@@ -70,7 +70,7 @@ async fn addresses_inside_are_not_reached_and_sound_alike() {
         "http:///a.png".to_owned(),
     ] {
         for field in ["init_image", "mask_image"] {
-            let mut body = good_wish();
+            let mut body = good_modelslab_body();
             body["mask_image"] = body["init_image"].clone();
             body[field] = json!(address);
             let reply = call(&server, "inpaint", &body).await;
@@ -90,14 +90,17 @@ async fn addresses_inside_are_not_reached_and_sound_alike() {
     assert_eq!(texts.len(), 1, "an open port sounds like a closed one: {texts:?}");
     let ready = get(&format!("{}/readyz", server.base())).await.json();
     assert_eq!(ready["jobs"]["queued"], 0, "{ready}");
-    assert_eq!(call(&server, "img2img", &good_wish()).await["status"], "success");
+    assert_eq!(
+        call(&server, "img2img", &good_modelslab_body()).await["status"],
+        "success"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_mask_keeps_comes_back_pixel_for_pixel() {
     let server = TestServer::start_with(&[], &[("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "600")]);
     let (scene, mask) = ("images/scene.png", "images/mask.png");
-    let mut body = good_wish();
+    let mut body = good_modelslab_body();
     for (field, value) in [
         ("init_image", json!(pictures::base64(scene))),
         ("mask_image", json!(pictures::base64(mask))),
@@ -138,7 +141,7 @@ async fn every_scheduler_makes_a_picture() {
     let names = list["schedulers"].as_array().unwrap().clone();
     assert_eq!(names.len(), 18);
     for name in names {
-        let mut body = good_wish();
+        let mut body = good_modelslab_body();
         body["scheduler"] = name.clone();
         body["num_inference_steps"] = json!(3);
         let reply = call(&server, "img2img", &body).await;

@@ -35,7 +35,7 @@ pub(crate) fn good_body() -> Value {
 }
 
 /// The same for ModelsLab's call.
-pub(crate) fn good_wish() -> Value {
+pub(crate) fn good_modelslab_body() -> Value {
     json!({
         "key": "any",
         "model_id": "demo",

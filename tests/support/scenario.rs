@@ -1,6 +1,6 @@
 //! Scenarios: one YAML file each, with a request, what must come back, and where that is written.
 //!
-//! The request is the good one of `client::good_body` (of `client::good_wish` in the folder `modelslab`) with changes, or
+//! The request is the good one of `client::good_body` (of `client::good_modelslab_body` in the folder `modelslab`) with changes, or
 //! a text, or bytes. In a body, `{$picture: NAME, as: SPELLING}` stands for a file in base64, `{$served: PATH}` for the
 //! address of a file on a server of the test, and `{$repeat: TEXT, times: N}` for a long text.
 
@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::client::{Reply, addresses, generate, get, good_body, good_wish, send};
+use super::client::{Reply, addresses, generate, get, good_body, good_modelslab_body, send};
 use super::expect::differences;
 use super::pictures;
 use super::server::TestServer;
@@ -151,7 +151,7 @@ impl Scenario {
         if method == Method::POST && !call.no_body {
             let good = match self.dialect {
                 Dialect::Novita => good_body(),
-                Dialect::ModelsLab => good_wish(),
+                Dialect::ModelsLab => good_modelslab_body(),
             };
             request = request.body(call.body(good, server));
             if !call.headers.contains_key("content-type") {

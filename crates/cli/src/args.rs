@@ -9,6 +9,11 @@ use url::Url;
 
 use crate::config::{DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings};
 
+/// What the demo model knows best: drawn scenes.
+const DEMO_PROMPT: &str = "the sea at sunset";
+/// Enough that the prompt shows, little enough that the photograph does too.
+const DEMO_STRENGTH: f64 = 0.6;
+
 /// A self-hosted server for Stable Diffusion image-to-image that speaks the interfaces of hosted services.
 #[derive(Debug, Parser)]
 #[command(
@@ -112,11 +117,11 @@ pub(crate) struct DemoArgs {
     pub(crate) image: Option<PathBuf>,
 
     /// What the picture should become
-    #[arg(long, default_value = crate::commands::demo::PROMPT)]
+    #[arg(long, default_value = DEMO_PROMPT)]
     pub(crate) prompt: String,
 
     /// 0 gives the picture back, 1 ignores it
-    #[arg(long, default_value_t = crate::commands::demo::STRENGTH)]
+    #[arg(long, default_value_t = DEMO_STRENGTH)]
     pub(crate) strength: f64,
 }
 

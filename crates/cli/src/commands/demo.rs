@@ -22,10 +22,6 @@ use crate::{output, pictures};
 
 /// A photograph of a red cup; see `tests/images/README.md` for its origin and licence.
 const PHOTO: &[u8] = include_bytes!("../../../../tests/images/photo.png");
-/// What the demo model knows best: drawn scenes.
-pub(crate) const PROMPT: &str = "the sea at sunset";
-/// Enough that the prompt shows, little enough that the photograph does too.
-pub(crate) const STRENGTH: f64 = 0.6;
 
 /// The request as the vendor's documentation has it, with the built-in model.
 const ROUTE: &str = "/v3/lcm-img2img";

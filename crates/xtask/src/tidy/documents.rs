@@ -121,33 +121,46 @@ pub(super) fn no_machine_paths(tree: &Tree) -> Vec<Violation> {
     ];
     let mut found = Vec::new();
     for file in &tree.files {
-        for folder in folders {
-            if let Some(at) = find_path(&file.bytes, folder) {
-                let line = file.bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
-                let folder = String::from_utf8_lossy(folder);
-                found.push(Violation::at(
-                    &format!("{}:{line}", file.path),
-                    format!("holds a path below {folder}"),
-                ));
-            }
+        for (at, folder) in find_paths(&file.bytes, &folders) {
+            let line = file.bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
+            let folder = String::from_utf8_lossy(folder);
+            found.push(Violation::at(
+                &format!("{}:{line}", file.path),
+                format!("holds a path below {folder}"),
+            ));
         }
     }
     found
 }
 
-/// Where an absolute path below `folder` begins: not in the middle of another path or of an address.
-fn find_path(bytes: &[u8], folder: &[u8]) -> Option<usize> {
+/// Where the first absolute path below each folder begins: not in the middle of another path or of an address.
+fn find_paths<'a>(bytes: &[u8], folders: &[&'a [u8]]) -> Vec<(usize, &'a [u8])> {
     let inside_a_path =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'}' | b'/');
-    (0..bytes.len()).find(|&at| {
-        bytes[at..].starts_with(folder)
-            && !at
-                .checked_sub(1)
-                .is_some_and(|before| inside_a_path(bytes[before]))
-            && bytes
-                .get(at + folder.len())
-                .is_some_and(|next| next.is_ascii_alphanumeric() || *next == b'.')
-    })
+    let mut found: Vec<(usize, &[u8])> = Vec::new();
+    // Nearly all bytes of the weights begin no path; looking at each once keeps this rule quick.
+    for (at, _) in bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| matches!(byte, b'/' | b'C'))
+    {
+        let begins = |folder: &&&[u8]| {
+            bytes[at..].starts_with(folder)
+                && bytes
+                    .get(at + folder.len())
+                    .is_some_and(|next| next.is_ascii_alphanumeric() || *next == b'.')
+        };
+        let Some(folder) = folders.iter().find(begins) else {
+            continue;
+        };
+        let inside = at
+            .checked_sub(1)
+            .is_some_and(|before| inside_a_path(bytes[before]));
+        if !inside && found.iter().all(|(_, known)| known != folder) {
+            found.push((at, folder));
+        }
+    }
+    found
 }
 
 /// A mirror that one network has must not be needed by the next one.

@@ -2,9 +2,14 @@
 //!
 //! A rule is a function from the tree to every violation in it; the tests at the end run all of them on the real one.
 
+mod circles;
 mod documents;
 mod layers;
+mod modules;
+mod paths;
+mod scan;
 mod sources;
+mod words;
 
 use crate::tree::Tree;
 
@@ -51,6 +56,15 @@ const RULES: &[Rule] = &[
         "every golden file is in the manifest",
         documents::golden_files_are_listed,
     ),
+    (
+        "documents name files that exist",
+        paths::documents_name_real_files,
+    ),
+    (
+        "files of a crate use each other one way only",
+        circles::files_use_each_other_one_way,
+    ),
+    ("retired names stay away", words::retired_names_stay_away),
     ("no file knows a machine", documents::no_machine_paths),
     ("no file names a package mirror", documents::no_registry_hosts),
 ];
@@ -68,6 +82,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
                 println!("  {line}");
             }
         }
+    }
+    for note in circles::untied(&tree) {
+        println!("tidy: note: {note}");
     }
     for (path, lines) in sources::long_files(&tree) {
         println!(
