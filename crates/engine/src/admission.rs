@@ -79,7 +79,14 @@ mod tests {
         let first = images.take(60).unwrap();
         let refused = images.take(41).unwrap_err();
         assert!(
-            matches!(refused, EngineError::ImagesFull { needed: 41, used: 60, limit: 100 }),
+            matches!(
+                refused,
+                EngineError::ImagesFull {
+                    needed: 41,
+                    used: 60,
+                    limit: 100
+                }
+            ),
             "{refused:?}"
         );
         let second = images.take(40).unwrap();

@@ -94,7 +94,8 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
     /// Throws out everything that nobody uses, and says how many bytes that was.
     pub(crate) fn evict_idle(&mut self) -> u64 {
         let before = self.bytes();
-        self.residents.retain(|_, resident| resident.component.holders() > 1);
+        self.residents
+            .retain(|_, resident| resident.component.holders() > 1);
         before - self.bytes()
     }
 
@@ -135,7 +136,11 @@ mod tests {
         let mut pool = pool(100, &[("a", 40), ("b", 30), ("c", 30)]);
         assert!(pool.get(&"a").is_some());
         pool.make_room(50, &[], &mut Vec::new()).unwrap();
-        assert_eq!(resident(&pool), ["a"], "b and c were used before a, and b alone is too little");
+        assert_eq!(
+            resident(&pool),
+            ["a"],
+            "b and c were used before a, and b alone is too little"
+        );
         assert_eq!(pool.bytes(), 40);
     }
 
@@ -153,7 +158,10 @@ mod tests {
     fn what_is_held_or_wanted_never_leaves() {
         let mut pool = pool(100, &[("held", 40), ("wanted", 40), ("idle", 20)]);
         let held = pool.get(&"held").unwrap();
-        assert_eq!(pool.make_room(50, &["wanted"], &mut Vec::new()), Err(NoRoom { held_bytes: 40 }));
+        assert_eq!(
+            pool.make_room(50, &["wanted"], &mut Vec::new()),
+            Err(NoRoom { held_bytes: 40 })
+        );
         assert_eq!(resident(&pool), ["held", "wanted"]);
         assert_eq!(pool.evict_idle(), 40);
         drop(held);
@@ -165,7 +173,10 @@ mod tests {
     fn what_is_larger_than_the_budget_is_let_in_alone() {
         let mut pool = pool(100, &[("a", 60), ("shared", 30)]);
         let shared = pool.get(&"shared").unwrap();
-        assert_eq!(pool.make_room(500, &[], &mut Vec::new()), Err(NoRoom { held_bytes: 30 }));
+        assert_eq!(
+            pool.make_room(500, &[], &mut Vec::new()),
+            Err(NoRoom { held_bytes: 30 })
+        );
         assert_eq!(pool.make_room(500, &["shared"], &mut Vec::new()), Ok(()));
         drop(shared);
     }

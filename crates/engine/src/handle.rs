@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 use crate::admission::{ImageBytes, Place};
 use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
-use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ModelLoader as _};
+use crate::{BatchPolicy, EngineError, Executor, ModelLoader as _, ResolvedJob};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,13 @@ impl Engine {
         };
         let (status_writer, status) = watch::channel(status);
         let loads = Loads::new(loader, commands.clone());
-        let thread = DeviceThread::new((executor, loads), policy, Arc::clone(&clock), inbox, status_writer);
+        let thread = DeviceThread::new(
+            (executor, loads),
+            policy,
+            Arc::clone(&clock),
+            inbox,
+            status_writer,
+        );
         let join = thread::Builder::new()
             .name("pentimento-device".to_owned())
             .spawn(move || thread.run())

@@ -6,9 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::Device;
-use pentimento_pipeline::{
-    DenoiseState, PipelineError, PrepareInput, Preparation, StableDiffusion,
-};
+use pentimento_pipeline::{DenoiseState, PipelineError, Preparation, PrepareInput, StableDiffusion};
 use pentimento_types::{Clock, ErrorKind, Findings, HasKind, SystemClock};
 
 use crate::executor::PreparedImage;
@@ -95,11 +93,7 @@ impl PipelineExecutor {
         self
     }
 
-    fn start(
-        &self,
-        model: &StableDiffusion,
-        input: &ResolvedJob,
-    ) -> Result<Preparation, ExecutorError> {
+    fn start(&self, model: &StableDiffusion, input: &ResolvedJob) -> Result<Preparation, ExecutorError> {
         let begun = model.begin(PrepareInput {
             recipe: Arc::clone(&input.recipe),
             init: input.images.init().clone(),

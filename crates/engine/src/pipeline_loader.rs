@@ -149,7 +149,9 @@ impl PipelineLoader {
                 None => {
                     let (component, size_bytes) = source.read(role)?;
                     let mut memory = self.memory();
-                    memory.components.insert(key.clone(), component.clone(), size_bytes);
+                    memory
+                        .components
+                        .insert(key.clone(), component.clone(), size_bytes);
                     component
                 }
             });
@@ -191,7 +193,11 @@ impl ModelLoader for PipelineLoader {
             Err(Fault::NoRoom { needed, held }) => {
                 let held = held.held_bytes;
                 let source: SharedCause = Arc::new(WeightsFull { needed, held });
-                Err(LoadError::NoRoom(load_error(ErrorKind::Overloaded, false, source)))
+                Err(LoadError::NoRoom(load_error(
+                    ErrorKind::Overloaded,
+                    false,
+                    source,
+                )))
             }
             Err(Fault::Failed(error)) => {
                 let error = load_error(error.kind(), error.is_permanent(), Arc::new(*error));

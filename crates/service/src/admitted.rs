@@ -91,7 +91,10 @@ impl AdmittedJobs {
         let newest_first = waiting.values_mut().rev();
         let given_up = newest_first.filter_map(|admitted| admitted.images.take()).next();
         if let Some(given_up) = &given_up {
-            tracing::debug!(bytes = given_up.bytes(), "the images of a waiting job are given up");
+            tracing::debug!(
+                bytes = given_up.bytes(),
+                "the images of a waiting job are given up"
+            );
         }
         given_up.is_some()
     }

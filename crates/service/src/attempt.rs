@@ -9,10 +9,10 @@ use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, StoredImage, describe_chain};
 use tokio::task::JoinSet;
 
-use crate::service::Inner;
-use crate::worker::Fault;
 use crate::admitted::Admitted;
+use crate::inner::Inner;
 use crate::inputs::PendingInputs;
+use crate::worker::Fault;
 use crate::{ServiceError, deliver};
 
 /// Between two tries to get into an engine that has no room.
@@ -240,7 +240,10 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
 
 /// The job's deadline on the clock that does not jump.
 fn deadline(inner: &Inner, job: &Job) -> Option<Instant> {
-    let left = job.deadline?.duration_since(inner.clock.wall()).unwrap_or_default();
+    let left = job
+        .deadline?
+        .duration_since(inner.clock.wall())
+        .unwrap_or_default();
     Some(inner.clock.now() + left)
 }
 

@@ -9,8 +9,7 @@ use pentimento_types::{Job, StoredImage};
 
 use crate::ServiceError;
 use crate::image_codec::{ImageMetadata, encode};
-use crate::links::picture_key;
-use crate::service::Inner;
+use crate::inner::{Inner, image_key};
 
 /// Encodes and stores picture number `index` of a job.
 pub(crate) async fn deliver(
@@ -28,7 +27,7 @@ pub(crate) async fn deliver(
     let bytes = encoded.map_err(|source| ServiceError::Internal {
         source: Box::new(source),
     })??;
-    let key = picture_key(&job, index);
+    let key = image_key(&job, index);
     let stored = inner.images.put(&key, bytes).await;
     stored.map_err(ServiceError::store("store the picture"))?;
     Ok((

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
 use pentimento_types::{InputRole, Inputs, Job, RgbPicture};
 
-use crate::service::Inner;
+use crate::inner::Inner;
 use crate::{InputLimits, ServiceError, image_codec};
 
 /// The dialect's limits held when the job was accepted; these only keep a changed file from taking the memory.
@@ -72,6 +72,8 @@ impl PendingInputs {
         let (_, init) = images.next().ok_or_else(|| ServiceError::Internal {
             source: "a job has no image to start from".into(),
         })?;
-        Ok(images.fold(Inputs::new(init), |inputs, (role, image)| inputs.with(role, image)))
+        Ok(images.fold(Inputs::new(init), |inputs, (role, image)| {
+            inputs.with(role, image)
+        }))
     }
 }

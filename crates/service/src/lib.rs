@@ -4,11 +4,14 @@
 
 mod admitted;
 mod attempt;
+mod config;
 mod deliver;
 mod error;
 pub mod image_codec;
+mod inner;
 mod inputs;
 mod key_ring;
+mod limits;
 mod links;
 mod maintenance;
 mod progress;
@@ -20,18 +23,18 @@ pub mod testing;
 mod wait;
 mod worker;
 
+pub use config::{ServiceConfig, ServiceParts};
 pub use error::{ModelRole, ServiceError};
 pub use inputs::image_fetcher;
 pub use key_ring::KeyRing;
+pub use limits::InputLimits;
 pub use links::{ImageLink, LinkedFile};
 pub use pentimento_catalog::{
     Availability, BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable,
 };
 pub use pentimento_jobs::JobCounts;
 pub use pentimento_outbound::{AddressGuard, ImageFetcher};
-pub use service::{
-    EngineSummary, InputLimits, Service, ServiceConfig, ServiceParts, ServiceStatus, finished_images,
-};
+pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
 
 #[cfg(test)]

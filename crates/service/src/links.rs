@@ -8,6 +8,7 @@ use bytes::Bytes;
 use pentimento_storage::{LinkError, StorageError, content_type};
 use pentimento_types::{ImageKey, Job, StoredImage};
 
+use crate::inner::image_key;
 use crate::{Service, ServiceError};
 
 /// A signed address of a picture on this server.
@@ -51,13 +52,13 @@ impl Service {
     /// `life` is at most `keep_pictures` of the configuration, or the picture goes first.
     #[must_use]
     pub fn lasting_link(&self, job: &Job, index: u32, life: Duration) -> String {
-        self.signed(job, &picture_key(job, index), life)
+        self.signed(job, &image_key(job, index), life)
     }
 
     /// The same to the picture's bytes as text in base64.
     #[must_use]
     pub fn lasting_text_link(&self, job: &Job, index: u32, life: Duration) -> String {
-        self.signed(job, &picture_key(job, index).as_text(), life)
+        self.signed(job, &image_key(job, index).as_text(), life)
     }
 
     fn signed(&self, job: &Job, key: &ImageKey, life: Duration) -> String {
@@ -109,10 +110,4 @@ impl Service {
             Err(error) => Err(ServiceError::store("read the picture")(error)),
         }
     }
-}
-
-/// The name under which a picture of a job is or will be stored.
-pub(crate) fn picture_key(job: &Job, index: u32) -> ImageKey {
-    let extension = job.delivery.format.extension();
-    ImageKey::output(&job.delivery.file_stem, job.id, index as usize, extension)
 }

@@ -8,7 +8,7 @@ use pentimento_jobs::{JobFilter, JobsError};
 use pentimento_storage::StorageError;
 use pentimento_types::{ImageKey, JobId, JobState, describe_chain};
 
-use crate::service::Inner;
+use crate::inner::Inner;
 
 /// How long a picture outlives its links, so that a download that began in time can end.
 const MARGIN: Duration = Duration::from_secs(600);

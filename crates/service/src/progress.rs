@@ -5,8 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pentimento_types::{JobId, Progress};
 
-use crate::Service;
-
 /// The latest word of every attempt that is running in this process.
 #[derive(Debug, Default)]
 pub(crate) struct ProgressHub {
@@ -20,7 +18,7 @@ impl ProgressHub {
         Reporter { hub: self, id }
     }
 
-    fn get(&self, id: JobId) -> Option<Progress> {
+    pub(crate) fn get(&self, id: JobId) -> Option<Progress> {
         self.running().get(&id).copied()
     }
 
@@ -45,14 +43,6 @@ impl Reporter<'_> {
 impl Drop for Reporter<'_> {
     fn drop(&mut self) {
         self.hub.running().remove(&self.id);
-    }
-}
-
-impl Service {
-    /// How far a job is that runs in this process; None for every other one.
-    #[must_use]
-    pub fn progress(&self, id: JobId) -> Option<Progress> {
-        self.inner.progress.get(id)
     }
 }
 

@@ -7,8 +7,8 @@ use pentimento_types::{ErrorKind, JobFailure, JobId, describe_chain};
 use tokio::task::JoinSet;
 
 use crate::Service;
+use crate::inner::{Inner, Lifecycle};
 use crate::maintenance::unfinished;
-use crate::service::{Inner, Lifecycle};
 
 impl Service {
     /// Takes nothing new, lets accepted jobs end for at most `grace`, fails the rest with a reason, then stops the

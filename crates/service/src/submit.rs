@@ -12,7 +12,7 @@ use pentimento_types::{
 };
 
 use crate::admitted::{Admitted, DecodedImages};
-use crate::service::{Inner, Lifecycle};
+use crate::inner::{Inner, Lifecycle};
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
@@ -127,9 +127,11 @@ impl Inner {
         ];
         let counted = tokio::task::spawn_blocking(move || {
             for (field, text) in prompts {
-                let excess = counter.excess(&text, limit).map_err(|source| ServiceError::Internal {
-                    source: Box::new(source),
-                })?;
+                let excess = counter
+                    .excess(&text, limit)
+                    .map_err(|source| ServiceError::Internal {
+                        source: Box::new(source),
+                    })?;
                 if let Some(found) = excess {
                     return Err(ServiceError::PromptTooLong { field, found, limit });
                 }
@@ -243,7 +245,13 @@ impl Inner {
             Err(JobsError::Full { .. }) => return Err(ServiceError::Overloaded),
             Err(error) => return Err(ServiceError::store("store the job")(error)),
         }
-        self.admitted.keep(id, Admitted { models, images: Some(decoded) });
+        self.admitted.keep(
+            id,
+            Admitted {
+                models,
+                images: Some(decoded),
+            },
+        );
         // The job is safe now. If it cannot be queued, the sweeper will do it.
         if let Err(error) = self.queue.push(id).await {
             tracing::warn!(job = %id, error = describe_chain(&error), "a stored job could not be queued yet");

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use pentimento_jobs::{JobsError, Refusal, Transition};
 use pentimento_types::{ImageKey, InputRole, Job, JobId, JobState, describe_chain};
 
-use crate::service::Inner;
+use crate::inner::Inner;
 use crate::{Service, ServiceError};
 
 impl Service {

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::attempt::{self, Disposition};
-use crate::service::Inner;
+use crate::inner::Inner;
 
 /// The lease is renewed so often in its life, so that two lost heartbeats do not lose the job.
 const HEARTBEATS_PER_LEASE: u32 = 3;

@@ -161,7 +161,9 @@ fn png_decoder(bytes: &[u8]) -> png::Decoder<Cursor<&[u8]>> {
 
 fn png_header(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> {
     let mut decoder = png_decoder(bytes);
-    let header = decoder.read_header_info().map_err(|error| damaged("PNG", &error))?;
+    let header = decoder
+        .read_header_info()
+        .map_err(|error| damaged("PNG", &error))?;
     check_size((header.width, header.height), limits)
 }
 

@@ -1,0 +1,116 @@
+//! What all use cases and workers share: the parts, the settings, and how far the service is from its end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use pentimento_catalog::Catalog;
+use pentimento_engine::{EngineHandle, TokenCounter};
+use pentimento_jobs::{JobQueue, JobStore};
+use pentimento_outbound::ImageFetcher;
+use pentimento_storage::{ImageStore, LinkSigner};
+use pentimento_types::{Clock, ImageKey, Job, JobId};
+use tokio::runtime::Handle;
+use tokio::sync::{RwLock, Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use crate::admitted::AdmittedJobs;
+use crate::config::{ServiceConfig, ServiceParts};
+use crate::progress::ProgressHub;
+
+/// How far the service is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lifecycle {
+    /// Takes and runs jobs.
+    Open,
+    /// Takes nothing new, runs what it has.
+    Draining,
+    /// Runs nothing any more.
+    Stopped,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) engine: EngineHandle,
+    pub(crate) store: Arc<dyn JobStore>,
+    pub(crate) queue: Arc<dyn JobQueue>,
+    pub(crate) images: ImageStore,
+    pub(crate) links: LinkSigner,
+    pub(crate) fetcher: ImageFetcher,
+    pub(crate) tokens: TokenCounter,
+    pub(crate) admitted: AdmittedJobs,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: ServiceConfig,
+    pub(crate) runtime: Handle,
+    pub(crate) lifecycle: watch::Sender<Lifecycle>,
+    /// Held for reading while a job is being stored, so that a shutdown sees every job that was accepted.
+    pub(crate) admission: RwLock<()>,
+    pub(crate) decoding: Semaphore,
+    pub(crate) progress: ProgressHub,
+    /// How many callers wait for a job.
+    pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Inner {
+    /// Must be called inside a tokio runtime.
+    pub(crate) fn new(parts: ServiceParts, config: ServiceConfig) -> Self {
+        let ServiceParts {
+            catalog,
+            engine,
+            store,
+            queue,
+            images,
+            links,
+            fetcher,
+            tokens,
+            memory,
+            clock,
+        } = parts;
+        Self {
+            catalog,
+            engine,
+            store,
+            queue,
+            images,
+            links,
+            fetcher,
+            tokens,
+            admitted: AdmittedJobs::new(memory),
+            clock,
+            runtime: Handle::current(),
+            lifecycle: watch::Sender::new(Lifecycle::Open),
+            admission: RwLock::default(),
+            decoding: Semaphore::new(config.decoding_images.max(1)),
+            progress: ProgressHub::default(),
+            waiters: Mutex::default(),
+            tasks: Mutex::default(),
+            config,
+        }
+    }
+
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        *self.lifecycle.borrow()
+    }
+
+    pub(crate) fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.tasks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Returns when nothing may run any more.
+    pub(crate) async fn stopped(&self) {
+        let mut lifecycle = self.lifecycle.subscribe();
+        // The sender lives in `self`, so the channel cannot close here.
+        let _ = lifecycle
+            .wait_for(|lifecycle| *lifecycle == Lifecycle::Stopped)
+            .await;
+    }
+}
+
+/// The name under which an image of a job is or will be stored.
+pub(crate) fn image_key(job: &Job, index: u32) -> ImageKey {
+    let extension = job.delivery.format.extension();
+    ImageKey::output(&job.delivery.file_stem, job.id, index as usize, extension)
+}

@@ -1,0 +1,10 @@
+//! How much of an image a dialect takes.
+
+/// How much of an image a dialect takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputLimits {
+    /// Longest side in pixels.
+    pub max_side: u32,
+    /// Size of the file in bytes.
+    pub max_bytes: u64,
+}
