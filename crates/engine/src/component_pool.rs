@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use pentimento_types::Reservation;
+
 /// Something in the pool. Clones share it.
 pub(crate) trait Shared: Clone {
     /// How many clones there are, this one included.
@@ -14,6 +16,8 @@ pub(crate) trait Shared: Clone {
 
 struct Resident<C> {
     component: C,
+    /// Its place in the account of the process.
+    _counted: Option<Reservation>,
     size_bytes: u64,
     last_used: u64,
 }
@@ -55,10 +59,11 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
     }
 
     /// Takes a component in, whatever the budget says: it is in memory already.
-    pub(crate) fn insert(&mut self, key: K, component: C, size_bytes: u64) {
+    pub(crate) fn insert(&mut self, key: K, component: C, (size_bytes, counted): (u64, Option<Reservation>)) {
         self.uses += 1;
         let resident = Resident {
             component,
+            _counted: counted,
             size_bytes,
             last_used: self.uses,
         };
@@ -94,7 +99,8 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
     /// Throws out everything that nobody uses, and says how many bytes that was.
     pub(crate) fn evict_idle(&mut self) -> u64 {
         let before = self.bytes();
-        self.residents.retain(|_, resident| resident.component.holders() > 1);
+        self.residents
+            .retain(|_, resident| resident.component.holders() > 1);
         before - self.bytes()
     }
 
@@ -119,7 +125,7 @@ mod tests {
     fn pool(budget: u64, components: &[(&'static str, u64)]) -> ComponentPool<&'static str, Arc<str>> {
         let mut pool = ComponentPool::new(budget);
         for (name, size) in components {
-            pool.insert(*name, Arc::from(*name), *size);
+            pool.insert(*name, Arc::from(*name), (*size, None));
         }
         pool
     }
@@ -135,7 +141,11 @@ mod tests {
         let mut pool = pool(100, &[("a", 40), ("b", 30), ("c", 30)]);
         assert!(pool.get(&"a").is_some());
         pool.make_room(50, &[], &mut Vec::new()).unwrap();
-        assert_eq!(resident(&pool), ["a"], "b and c were used before a, and b alone is too little");
+        assert_eq!(
+            resident(&pool),
+            ["a"],
+            "b and c were used before a, and b alone is too little"
+        );
         assert_eq!(pool.bytes(), 40);
     }
 
@@ -153,7 +163,10 @@ mod tests {
     fn what_is_held_or_wanted_never_leaves() {
         let mut pool = pool(100, &[("held", 40), ("wanted", 40), ("idle", 20)]);
         let held = pool.get(&"held").unwrap();
-        assert_eq!(pool.make_room(50, &["wanted"], &mut Vec::new()), Err(NoRoom { held_bytes: 40 }));
+        assert_eq!(
+            pool.make_room(50, &["wanted"], &mut Vec::new()),
+            Err(NoRoom { held_bytes: 40 })
+        );
         assert_eq!(resident(&pool), ["held", "wanted"]);
         assert_eq!(pool.evict_idle(), 40);
         drop(held);
@@ -165,7 +178,10 @@ mod tests {
     fn what_is_larger_than_the_budget_is_let_in_alone() {
         let mut pool = pool(100, &[("a", 60), ("shared", 30)]);
         let shared = pool.get(&"shared").unwrap();
-        assert_eq!(pool.make_room(500, &[], &mut Vec::new()), Err(NoRoom { held_bytes: 30 }));
+        assert_eq!(
+            pool.make_room(500, &[], &mut Vec::new()),
+            Err(NoRoom { held_bytes: 30 })
+        );
         assert_eq!(pool.make_room(500, &["shared"], &mut Vec::new()), Ok(()));
         drop(shared);
     }

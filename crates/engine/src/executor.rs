@@ -161,8 +161,10 @@ pub trait Executor: Send + 'static {
     ///
     /// # Errors
     /// When the request does not suit the model, or the device fails; the preparation is then of no use any more.
-    fn advance(&mut self, preparation: &mut Self::Preparation)
-    -> Result<PrepareStep<Self::State>, ExecutorError>;
+    fn advance(
+        &mut self,
+        preparation: &mut Self::Preparation,
+    ) -> Result<PrepareStep<Self::State>, ExecutorError>;
 
     /// Runs exactly one evaluation of every state. There is at least one, and all have one [`BatchKey`].
     ///

@@ -23,9 +23,7 @@ pub mod testing;
 
 pub use admission::Place;
 pub use batch_key::{BatchKey, ExtraInputs, LatentSize, ModelKey};
-pub use batcher::{
-    AdmitError, Batcher, DenoiseFault, ImageId, ImageWork, JobSpec, Outcome, Plan, Verdict,
-};
+pub use batcher::{AdmitError, Batcher, DenoiseFault, ImageId, ImageWork, JobSpec, Outcome, Plan, Verdict};
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};
 pub use executor::{

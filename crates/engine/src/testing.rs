@@ -326,11 +326,7 @@ impl Executor for FakeExecutor {
         }
     }
 
-    fn begin(
-        &mut self,
-        input: &ResolvedJob,
-        model: &FakeModel,
-    ) -> Result<FakePreparation, ExecutorError> {
+    fn begin(&mut self, input: &ResolvedJob, model: &FakeModel) -> Result<FakePreparation, ExecutorError> {
         assert_eq!(*model.0, input.models.checkpoint.name, "the job's own model");
         Ok(FakePreparation {
             input: input.clone(),
@@ -416,7 +412,10 @@ impl Executor for FakeExecutor {
             return Err(fail(FaultKind::OutOfMemory, "denoise"));
         }
         for image in &images {
-            if let Some(kind) = self.faults.strike(&image.prompt, FaultAt::Evaluation(image.evaluation)) {
+            if let Some(kind) = self
+                .faults
+                .strike(&image.prompt, FaultAt::Evaluation(image.evaluation))
+            {
                 if kind == FaultKind::Panic {
                     states.iter_mut().for_each(|state| state.torn = true);
                 }

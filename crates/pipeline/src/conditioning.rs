@@ -78,7 +78,9 @@ impl PromptEncoding {
 
     /// Encodes the next chunk. False when there was none left.
     pub(crate) fn advance(&mut self, text: &ClipText, device: &Device) -> Result<bool, PipelineError> {
-        let mut prompts = [Some(&mut self.positive), self.negative.as_mut()].into_iter().flatten();
+        let mut prompts = [Some(&mut self.positive), self.negative.as_mut()]
+            .into_iter()
+            .flatten();
         let Some(prompt) = prompts.find(|prompt| prompt.states.len() < prompt.ids.len()) else {
             return Ok(false);
         };

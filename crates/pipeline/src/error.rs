@@ -74,11 +74,9 @@ impl PipelineError {
         match self {
             Self::Weights { source, .. } => source.is_permanent(),
             Self::UnsupportedSource { .. } | Self::Mismatch { .. } | Self::PromptTooLong { .. } => true,
-            Self::Model(_)
-            | Self::Scheduler(_)
-            | Self::Tensor(_)
-            | Self::NotFinite { .. }
-            | Self::Spent => false,
+            Self::Model(_) | Self::Scheduler(_) | Self::Tensor(_) | Self::NotFinite { .. } | Self::Spent => {
+                false
+            }
         }
     }
 }

@@ -152,7 +152,11 @@ impl StableDiffusion {
     }
 
     /// The moments of the picture whose masked part is middle grey, 0 in the VAE's range.
-    pub(crate) fn encode_hidden(&self, init: &RgbPicture, pixels: &MaskPixels) -> Result<Tensor, PipelineError> {
+    pub(crate) fn encode_hidden(
+        &self,
+        init: &RgbPicture,
+        pixels: &MaskPixels,
+    ) -> Result<Tensor, PipelineError> {
         let x = img2img::to_tensor(init, self.pixels_per_latent, &self.device)?;
         let (_, _, height, width) = x.dims4()?;
         let kept = Tensor::from_vec(

@@ -104,7 +104,11 @@ impl CheckpointSource {
     }
 
     pub(crate) fn tokenizer(&self) -> Result<(ClipTokenizer, u64), PipelineError> {
-        let read = |path| self.checkpoint.read(path).map_err(|error| self.weights_error(error));
+        let read = |path| {
+            self.checkpoint
+                .read(path)
+                .map_err(|error| self.weights_error(error))
+        };
         let settings = self.checkpoint.has(TOKENIZER_SETTINGS);
         let settings = settings.then(|| read(TOKENIZER_SETTINGS)).transpose()?;
         let (vocabulary, merges) = (read(VOCABULARY)?, read(MERGES)?);
@@ -115,7 +119,9 @@ impl CheckpointSource {
 
     fn config<T: serde::de::DeserializeOwned>(&self, role: ComponentRole) -> Result<T, PipelineError> {
         let path = format!("{}/config.json", role.folder());
-        self.checkpoint.json(&path).map_err(|error| self.weights_error(error))
+        self.checkpoint
+            .json(&path)
+            .map_err(|error| self.weights_error(error))
     }
 
     fn network<T>(
@@ -141,7 +147,8 @@ impl CheckpointSource {
         components: impl IntoIterator<Item = Component>,
     ) -> Result<StableDiffusion, PipelineError> {
         let config = self.checkpoint.read("scheduler/scheduler_config.json");
-        let scheduler_config = SchedulerConfig::from_json(&config.map_err(|error| self.weights_error(error))?)?;
+        let scheduler_config =
+            SchedulerConfig::from_json(&config.map_err(|error| self.weights_error(error))?)?;
         let (mut tokenizer, mut text, mut unet, mut vae) = (None, None, None, None);
         for component in components {
             match component {

@@ -37,11 +37,7 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When the scheduler refuses the run, or a forward fails.
-    pub fn prepare(
-        &self,
-        request: &Recipe,
-        init: &RgbPicture,
-    ) -> Result<Vec<DenoiseState>, PipelineError> {
+    pub fn prepare(&self, request: &Recipe, init: &RgbPicture) -> Result<Vec<DenoiseState>, PipelineError> {
         self.prepare_all(PrepareInput {
             recipe: Arc::new(request.clone()),
             init: init.clone(),
@@ -94,7 +90,10 @@ impl StableDiffusion {
 
     /// Refuses a prompt of too many tokens, before any of them is encoded.
     pub(crate) fn check_prompts(&self, request: &Recipe, limit: usize) -> Result<(), PipelineError> {
-        let prompts = [("prompt", &request.prompt), ("negative_prompt", &request.negative_prompt)];
+        let prompts = [
+            ("prompt", &request.prompt),
+            ("negative_prompt", &request.negative_prompt),
+        ];
         for (field, prompt) in prompts {
             let found = self.tokenizer.tokens(prompt)?.len();
             if found > limit {

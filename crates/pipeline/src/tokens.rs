@@ -65,10 +65,22 @@ mod tests {
     fn no_text_has_more_tokens_than_the_bound_says() {
         let counter = TokenCounter::default();
         // Letters whose normal form is longer than they are, and bytes that are tokens of their own.
-        for text in ["\u{0958}", "\u{1D160}", "\u{0130}", "\u{FB2C}", "\u{10FFFF}", "'", "\u{0344}"] {
+        for text in [
+            "\u{0958}",
+            "\u{1D160}",
+            "\u{0130}",
+            "\u{FB2C}",
+            "\u{10FFFF}",
+            "'",
+            "\u{0344}",
+        ] {
             let text = text.repeat(50);
             let found = counter.count(&text).unwrap();
-            assert!(found <= MOST_GROWTH * text.len(), "{found} tokens of {} bytes", text.len());
+            assert!(
+                found <= MOST_GROWTH * text.len(),
+                "{found} tokens of {} bytes",
+                text.len()
+            );
         }
     }
 }

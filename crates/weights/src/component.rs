@@ -140,7 +140,9 @@ impl ComponentFiles {
 
     fn bytes_read(&self) -> u64 {
         let used = self.used();
-        let sizes = used.iter().map(|name| self.files[self.index[name]].tensors()[name].size_bytes());
+        let sizes = used
+            .iter()
+            .map(|name| self.files[self.index[name]].tensors()[name].size_bytes());
         sizes.sum()
     }
 

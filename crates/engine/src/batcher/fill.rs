@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use pentimento_types::JobId;
 
-use super::job::{Sharing, JobEntry, Phase, ImageId};
+use super::job::{ImageId, JobEntry, Phase, Sharing};
 
 /// What one forward can hold. The first image goes in whatever it needs.
 #[derive(Clone, Copy, Debug)]

@@ -86,7 +86,10 @@ pub(super) enum Stage {
     Loading,
     /// Some slices of its preparation may be done.
     Preparing,
-    Running { key: BatchKey, images: Vec<Image> },
+    Running {
+        key: BatchKey,
+        images: Vec<Image>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -154,18 +157,13 @@ impl JobEntry {
     pub(super) fn is_done(&self) -> bool {
         match &self.stage {
             Stage::Waiting | Stage::Loading | Stage::Preparing => false,
-            Stage::Running { key: _, images } => {
-                images.iter().all(|image| image.phase == Phase::Done)
-            }
+            Stage::Running { key: _, images } => images.iter().all(|image| image.phase == Phase::Done),
         }
     }
 
     /// Rows that still have evaluations before them.
     pub(super) fn rows_to_denoise(&self) -> u32 {
-        let open = self
-            .images()
-            .iter()
-            .filter(|image| image.evaluations_left > 0);
+        let open = self.images().iter().filter(|image| image.evaluations_left > 0);
         open.map(|image| image.rows).sum()
     }
 

@@ -195,7 +195,11 @@ mod tests {
         let mut last = None;
         for _ in 0..20 {
             let lane = lanes.choose(&policy, now).unwrap();
-            in_a_row = if last.as_ref() == Some(lane.key()) { in_a_row + 1 } else { 1 };
+            in_a_row = if last.as_ref() == Some(lane.key()) {
+                in_a_row + 1
+            } else {
+                1
+            };
             last = Some(lane.key().clone());
             lane.charge(100, &policy);
             assert!(in_a_row <= 2, "a lane lived on what it had saved");

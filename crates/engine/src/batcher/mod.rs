@@ -30,8 +30,8 @@ use pentimento_types::JobId;
 use crate::{BatchKey, BatchPolicy, ModelKey};
 
 use self::fill::{Room, fill};
-use self::job::{JobEntry, Phase, Stage};
 pub use self::job::{ImageId, ImageWork, JobSpec};
+use self::job::{JobEntry, Phase, Stage};
 use self::lanes::Lanes;
 use self::memory::MemoryCaps;
 use self::models::Models;

@@ -28,17 +28,25 @@ fn script(troubles: bool) -> impl Strategy<Value = Script> {
     let side = prop_oneof![Just(8u32), Just(64), Just(128)];
     let tokens = prop_oneof![4 => Just(77u32), 1 => Just(154)];
     let slices = prop_oneof![4 => 1..8u32, 1 => 8..80u32];
-    (0..3u8, side, tokens, (1..6u32, slices), (0..12u32, 1..=2u32), trouble).prop_map(
-        |(model, side, context_tokens, (images, slices), (evaluations, rows), trouble)| Script {
-            model,
-            side,
-            context_tokens,
-            images,
-            slices,
-            work: ImageWork { evaluations, rows },
-            trouble,
-        },
+    (
+        0..3u8,
+        side,
+        tokens,
+        (1..6u32, slices),
+        (0..12u32, 1..=2u32),
+        trouble,
     )
+        .prop_map(
+            |(model, side, context_tokens, (images, slices), (evaluations, rows), trouble)| Script {
+                model,
+                side,
+                context_tokens,
+                images,
+                slices,
+                work: ImageWork { evaluations, rows },
+                trouble,
+            },
+        )
 }
 
 fn arrivals(troubles: bool, cancels: bool) -> impl Strategy<Value = Vec<Arrival>> {
@@ -59,10 +67,15 @@ fn policy() -> impl Strategy<Value = BatchPolicy> {
         (1..40u32, 1..4usize, 1..12u32),
     )
         .prop_map(
-            |(max_rows, compute_budget, max_ticks_per_turn, age_ms, (prepare_ahead_rows, max_models, slices))| {
+            |(
+                max_rows,
+                compute_budget,
+                max_ticks_per_turn,
+                age_ms,
+                (prepare_ahead_rows, max_models, slices),
+            )| {
                 BatchPolicy {
                     slices_per_turn: slices,
-                    max_image_bytes: u64::MAX,
                     max_rows,
                     compute_budget,
                     max_ticks_per_turn,

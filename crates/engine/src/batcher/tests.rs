@@ -5,7 +5,7 @@ use std::time::Duration;
 use pentimento_types::{Clock, JobId, SystemClock};
 
 use super::world::{End, Script, Trouble, World};
-use crate::{AdmitError, BatchPolicy, Batcher, JobSpec, ImageWork, Plan};
+use crate::{AdmitError, BatchPolicy, Batcher, ImageWork, JobSpec, Plan};
 
 fn long_job() -> Script {
     // Fault 72: 1024x1024, 41 steps, four guided images.
@@ -513,8 +513,15 @@ fn a_model_that_is_loading_holds_nobody_up() {
     while world.elapsed < Duration::from_millis(100) {
         let (before, done) = (world.elapsed, world.ledgers[&long].evaluations[0]);
         assert!(world.tick());
-        assert_eq!(world.ledgers[&long].evaluations[0], done + 1, "each tick is one of its evaluations");
-        assert!(world.elapsed - before <= evaluation, "and none takes longer than it is");
+        assert_eq!(
+            world.ledgers[&long].evaluations[0],
+            done + 1,
+            "each tick is one of its evaluations"
+        );
+        assert!(
+            world.elapsed - before <= evaluation,
+            "and none takes longer than it is"
+        );
         assert_eq!(world.batcher.jobs_loading(), 100);
     }
     world.run();
@@ -538,7 +545,12 @@ fn a_load_without_room_is_tried_again_when_a_model_is_let_go() {
         },
     );
     world.run();
-    assert_eq!(world.loads.len(), 3, "refused once, and not asked for at every tick: {:?}", world.loads);
+    assert_eq!(
+        world.loads.len(),
+        3,
+        "refused once, and not asked for at every tick: {:?}",
+        world.loads
+    );
     assert!(world.latency(first) < world.latency(second));
 }
 
@@ -568,7 +580,10 @@ fn a_long_prompt_lets_the_others_go_on_between_its_slices() {
         assert!(world.tick());
     }
     let done = world.ledgers[&running].evaluations[0];
-    assert!((10..=16).contains(&done), "one for every four slices, once it was prepared itself: {done}");
+    assert!(
+        (10..=16).contains(&done),
+        "one for every four slices, once it was prepared itself: {done}"
+    );
     let mut in_a_row = 0;
     for plan in &world.plans {
         let slice = matches!(plan, Plan::Prepare(job) if *job == long);

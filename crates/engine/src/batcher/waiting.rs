@@ -166,7 +166,9 @@ impl<'a> Fronts<'a> {
 
     /// Whether a job lets its model fall free for an older one that has no place.
     fn gives_way(&self, entry: &JobEntry) -> bool {
-        let View { models, policy, now, .. } = self.view;
+        let View {
+            models, policy, now, ..
+        } = self.view;
         self.blocked_before(entry).is_some()
             && models.stretch_is_over(&entry.spec.model, policy.age_bound, now)
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use pentimento_types::{Clock, JobId, SystemClock};
 
 use crate::{
-    BatchKey, BatchPolicy, Batcher, DenoiseFault, ExtraInputs, JobSpec, LatentSize, ModelKey, Outcome,
-    ImageId, ImageWork, Plan, Verdict,
+    BatchKey, BatchPolicy, Batcher, DenoiseFault, ExtraInputs, ImageId, ImageWork, JobSpec, LatentSize,
+    ModelKey, Outcome, Plan, Verdict,
 };
 
 /// What goes wrong with a job.
@@ -314,7 +314,10 @@ impl World {
             assert_eq!(ledger.prepares, 1 + ledger.restarts, "prepared once per start");
         }
         ledger.slices += 1;
-        let left = script.slices.checked_sub(ledger.slices).expect("a slice too many");
+        let left = script
+            .slices
+            .checked_sub(ledger.slices)
+            .expect("a slice too many");
         self.spend(2 * script.key().latent.pixels() / u64::from(script.slices));
         if left > 0 {
             return Outcome::PrepareContinues(job);

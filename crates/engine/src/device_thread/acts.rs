@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use pentimento_types::JobId;
 
 use super::DeviceThread;
-use crate::batcher::{DenoiseFault, Outcome, ImageId, Verdict};
+use crate::batcher::{DenoiseFault, ImageId, Outcome, Verdict};
 use crate::{BatchKey, EngineError, Executor, ExecutorError, JobEvent, PrepareStep};
 
 impl<E: Executor> DeviceThread<E> {

@@ -1,13 +1,15 @@
 //! Loads beside the device, and preparations in slices, over a fake device.
 
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use pentimento_types::{ErrorKind, HasKind, JobId, describe_chain};
+use pentimento_types::{
+    ErrorKind, HasKind, JobId, MemoryBudget, MemoryLedger, MemoryUse, SystemClock, describe_chain,
+};
 
 use super::tests::{error, expected, held, input, input_on, news, pictures, start};
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
-use crate::{BatchPolicy, EngineError, EngineHandle, JobEvent, JobEvents};
+use crate::{BatchPolicy, Engine, EngineError, EngineHandle, JobEvent, JobEvents};
 
 /// A machine on which the model `slow` is loaded when the sender says so or is dropped.
 fn slow_disk(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
@@ -23,7 +25,9 @@ fn slow_disk(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
 
 fn generate(handle: &EngineHandle, id: u128, model: &str) -> JobEvents {
     let input = input_on(model, "a fox", 2);
-    handle.generate(JobId::from_u128(id), input).expect("there is room")
+    handle
+        .generate(JobId::from_u128(id), input)
+        .expect("there is room")
 }
 
 #[test]
@@ -36,7 +40,10 @@ fn other_jobs_run_to_their_end_while_a_model_is_loading() {
     for id in 2..10 {
         // A model that is in memory, and one that has to be loaded beside the slow one.
         let model = if id == 5 { "other" } else { "fake" };
-        assert_eq!(pictures(generate(&handle, id, model)), expected(&input("a fox", 2)));
+        assert_eq!(
+            pictures(generate(&handle, id, model)),
+            expected(&input("a fox", 2))
+        );
     }
     assert_eq!(handle.status().jobs_loading, 1);
     assert_eq!(handle.status().resident_models, ["fake", "other"]);
@@ -111,8 +118,13 @@ async fn a_disk_that_does_not_answer_holds_no_shutdown_up() {
         tokio::task::yield_now().await;
     }
     handle.shutdown(Duration::ZERO).await;
-    let last = tokio::task::spawn_blocking(move || news(events).pop()).await.expect("no panic");
-    assert!(matches!(last, Some(JobEvent::Failed(EngineError::ShuttingDown))), "{last:?}");
+    let last = tokio::task::spawn_blocking(move || news(events).pop())
+        .await
+        .expect("no panic");
+    assert!(
+        matches!(last, Some(JobEvent::Failed(EngineError::ShuttingDown))),
+        "{last:?}"
+    );
     thread.join().expect("the thread leaves the load behind");
     drop(go);
 }
@@ -134,7 +146,11 @@ fn a_job_is_cancelled_between_two_slices_of_its_preparation() {
     handle.cancel(JobId::from_u128(1));
     drop(go);
     assert!(matches!(news(events).last(), Some(JobEvent::Cancelled)));
-    assert_eq!(recording.acts().len(), 11, "no slice after the one that was running");
+    assert_eq!(
+        recording.acts().len(),
+        11,
+        "no slice after the one that was running"
+    );
     assert_eq!(handle.status().jobs, 0);
 }
 
@@ -149,28 +165,51 @@ fn two_jobs_of_many_slices_are_prepared_by_turns() {
     for events in jobs {
         assert_eq!(pictures(events), expected(&input("a fox", 2)));
     }
-    let slices = recording.acts().iter().filter(|act| matches!(act, SeenAct::Prepare { .. })).count();
+    let slices = recording
+        .acts()
+        .iter()
+        .filter(|act| matches!(act, SeenAct::Prepare { .. }))
+        .count();
     assert_eq!(slices, 80, "each slice once");
 }
 
 #[test]
 fn images_beyond_the_budget_in_bytes_are_refused_at_the_door() {
     let (executor, go) = held(FakeExecutor::new());
-    let first = input("first", 1);
-    let policy = BatchPolicy {
-        max_image_bytes: first.image_bytes() + 1,
-        ..BatchPolicy::default()
-    };
-    let (handle, _thread) = start(executor, policy);
-    let events = handle.generate(JobId::from_u128(1), first.clone()).expect("there is room");
-    assert_eq!(handle.status().image_bytes, first.image_bytes());
-    let refused = handle.generate(JobId::from_u128(2), input("second", 1)).expect_err("it is full");
+    let (first, second) = (input("first", 1), input("second", 1));
+    let memory = MemoryLedger::new(MemoryBudget {
+        images: first.image_bytes() + 1,
+        ..MemoryBudget::UNBOUNDED
+    });
+    let (policy, clock) = (BatchPolicy::default(), Arc::new(SystemClock));
+    let (handle, _thread) =
+        Engine::start_within(executor, policy, clock, Arc::clone(&memory)).expect("a thread starts");
+    let events = handle
+        .generate(JobId::from_u128(1), first.clone())
+        .expect("there is room");
+    assert_eq!(memory.held(MemoryUse::Images), first.image_bytes());
+    let refused = handle
+        .generate(JobId::from_u128(2), second)
+        .expect_err("it is full");
+    assert!(matches!(refused, EngineError::MemoryFull(_)), "{refused:?}");
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
-    assert!(matches!(refused, EngineError::ImagesFull { .. }), "{refused:?}");
+    let giant = handle
+        .reserve(first.image_bytes() + 2)
+        .expect_err("it would never fit");
+    assert_eq!(giant.kind(), ErrorKind::TooLarge);
+    assert_eq!(
+        handle.status().jobs,
+        1,
+        "the places of those that were refused are free"
+    );
     drop(go);
     pictures(events);
-    let place = handle.reserve(first.image_bytes()).expect("the place is free again");
-    let events = handle.generate_in(place, JobId::from_u128(3), first, None).expect("it runs");
+    let place = handle
+        .reserve(first.image_bytes())
+        .expect("the place is free again");
+    let events = handle
+        .generate_in(place, JobId::from_u128(3), first, None)
+        .expect("it runs");
     pictures(events);
-    assert_eq!(handle.status().image_bytes, 0);
+    assert_eq!(memory.held(MemoryUse::Images), 0);
 }

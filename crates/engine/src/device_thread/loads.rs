@@ -67,7 +67,9 @@ impl<L: ModelLoader> Loads<L> {
             let _ = sender.send(Ended { model, result });
             let _ = commands.send(Command::LoadEnded);
         };
-        let thread = thread::Builder::new().name("pentimento-loader".to_owned()).spawn(run);
+        let thread = thread::Builder::new()
+            .name("pentimento-loader".to_owned())
+            .spawn(run);
         let thread = thread.map_err(|error| EngineError::Spawn(Arc::new(error)))?;
         self.threads.push(thread);
         Ok(())
@@ -101,7 +103,10 @@ fn load<L: ModelLoader>(loader: &L, models: &ResolvedModels) -> Result<L::Model,
 impl<E: Executor> DeviceThread<E> {
     pub(super) fn load(&mut self, model: ModelKey) {
         let mut inputs = self.running.values().map(|running| &running.input);
-        let Some(models) = inputs.find(|input| input.model_key() == model).map(|input| input.models.clone()) else {
+        let Some(models) = inputs
+            .find(|input| input.model_key() == model)
+            .map(|input| input.models.clone())
+        else {
             debug_assert!(false, "the batcher loads models that a job waits for");
             self.report(Outcome::LoadFailed(model), Some(EngineError::Stopped));
             return;

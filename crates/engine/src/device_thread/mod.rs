@@ -5,10 +5,10 @@
 //! Invariant: a job is in `running` exactly while the batcher knows it, and gets exactly one end event.
 
 mod acts;
-mod loads;
-mod running;
 #[cfg(test)]
 mod loading_tests;
+mod loads;
+mod running;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -26,7 +26,7 @@ pub(crate) use self::loads::Loads;
 use self::running::Running;
 use crate::admission::Place;
 use crate::batcher::{AdmitError, Batcher, JobSpec, Plan};
-use crate::{BatchPolicy, EngineError, EngineStatus, Executor, ResolvedJob, JobEvent, ModelKey, ModelOf};
+use crate::{BatchPolicy, EngineError, EngineStatus, Executor, JobEvent, ModelKey, ModelOf, ResolvedJob};
 
 /// A job on its way in.
 pub(crate) struct Admission {
@@ -220,7 +220,6 @@ impl<E: Executor> DeviceThread<E> {
             jobs: self.batcher.len(),
             jobs_waiting: self.batcher.jobs_waiting(),
             jobs_loading: self.batcher.jobs_loading(),
-            image_bytes: 0,
             rows: self.batcher.rows_to_denoise(),
             max_jobs: self.status.borrow().max_jobs,
             healthy: !self.lost,

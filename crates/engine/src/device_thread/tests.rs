@@ -223,9 +223,7 @@ fn a_cancelled_job_and_one_whose_caller_has_gone_end_before_the_next_act() {
     for act in &recording.acts()[before..] {
         let prompts: Vec<&str> = match act {
             SeenAct::Prepare { prompt } => vec![prompt],
-            SeenAct::Denoise { key: _, images } => {
-                images.iter().map(|seen| seen.prompt.as_str()).collect()
-            }
+            SeenAct::Denoise { key: _, images } => images.iter().map(|seen| seen.prompt.as_str()).collect(),
             SeenAct::Finish(seen) => vec![&seen.prompt],
         };
         assert_eq!(
@@ -302,7 +300,11 @@ fn a_panic_in_company_that_does_not_come_back_costs_nobody_the_picture() {
 
 #[test]
 fn after_an_error_that_does_not_come_back_the_jobs_share_forwards_again() {
-    let fault = Fault::once("two", FaultAt::Evaluation(1), FaultKind::Error(ErrorKind::Internal));
+    let fault = Fault::once(
+        "two",
+        FaultAt::Evaluation(1),
+        FaultKind::Error(ErrorKind::Internal),
+    );
     let executor = FakeExecutor::new().with_fault(fault);
     let recording = executor.recording();
     let (executor, go) = held(executor);
@@ -312,7 +314,9 @@ fn after_an_error_that_does_not_come_back_the_jobs_share_forwards_again() {
         .map(|(id, name)| {
             let mut input = input(name, 1);
             Arc::make_mut(&mut input.recipe).steps = 40;
-            handle.generate(JobId::from_u128(id), input).expect("there is room")
+            handle
+                .generate(JobId::from_u128(id), input)
+                .expect("there is room")
         })
         .collect();
     drop(go);
@@ -321,7 +325,10 @@ fn after_an_error_that_does_not_come_back_the_jobs_share_forwards_again() {
     }
     let sizes: Vec<usize> = recording.forwards().iter().map(Vec::len).collect();
     let alone = sizes.iter().filter(|size| **size == 1).count();
-    assert!(alone <= 8, "each runs alone once, and while the others come and go: {sizes:?}");
+    assert!(
+        alone <= 8,
+        "each runs alone once, and while the others come and go: {sizes:?}"
+    );
     assert!(sizes.iter().filter(|size| **size == 3).count() >= 15, "{sizes:?}");
 }
 

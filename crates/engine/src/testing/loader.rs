@@ -69,7 +69,10 @@ impl FakeLoader {
             return Ok(model.clone());
         }
         while self.room.is_some_and(|room| residents.len() >= room) {
-            let Some(idle) = residents.iter().position(|model| Arc::strong_count(&model.0) == 1) else {
+            let Some(idle) = residents
+                .iter()
+                .position(|model| Arc::strong_count(&model.0) == 1)
+            else {
                 return Err(LoadError::NoRoom(failure(name, ErrorKind::Overloaded)));
             };
             residents.remove(idle);

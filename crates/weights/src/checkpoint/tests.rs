@@ -195,19 +195,34 @@ fn two_folders_that_link_to_one_file_have_one_identity_until_it_is_replaced() {
     write("shared", &weights(&[("a", &[2], DType::F16)]));
     for folder in ["one", "two"] {
         write(&format!("{folder}/unet/config.json"), b"{}");
-        fs_err::os::unix::fs::symlink(home.path().join("shared"), home.path().join(folder).join(file)).unwrap();
+        fs_err::os::unix::fs::symlink(home.path().join("shared"), home.path().join(folder).join(file))
+            .unwrap();
     }
     let identity = |folder: &str| {
         let checkpoint = Checkpoint::open(&home.path().join(folder)).unwrap();
-        checkpoint.component_identity("unet", &["unet/config.json"]).unwrap()
+        checkpoint
+            .component_identity("unet", &["unet/config.json"])
+            .unwrap()
     };
     let first = identity("one");
     assert_eq!(first, identity("two"), "paths are followed to the file");
-    assert_eq!(first.size_bytes(), fs_err::metadata(home.path().join("shared")).unwrap().len());
+    assert_eq!(
+        first.size_bytes(),
+        fs_err::metadata(home.path().join("shared")).unwrap().len()
+    );
     write("two/unet/config.json", b"{ }");
-    assert_ne!(first, identity("two"), "another configuration is another component");
+    assert_ne!(
+        first,
+        identity("two"),
+        "another configuration is another component"
+    );
     write("shared", &weights(&[("a", &[3], DType::F16)]));
     assert_ne!(first, identity("one"), "the file was replaced");
-    let missing = Checkpoint::open(&home.path().join("one")).unwrap().component_identity("vae", &[]);
-    assert!(matches!(missing, Err(WeightsError::Missing { .. })), "{missing:?}");
+    let missing = Checkpoint::open(&home.path().join("one"))
+        .unwrap()
+        .component_identity("vae", &[]);
+    assert!(
+        matches!(missing, Err(WeightsError::Missing { .. })),
+        "{missing:?}"
+    );
 }
