@@ -250,3 +250,6 @@ fn alone_on_this_thread<R: Send>(load: impl FnOnce() -> R + Send) -> R {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
