@@ -14,11 +14,12 @@ use pentimento_engine::{BatchPolicy, EngineHandle, EngineThread, PipelineExecuto
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
 use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
-use pentimento_types::{Clock, SystemClock};
+use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 use tokio::net::TcpListener;
 
-use crate::config::{Config, ConfigError, DeviceChoice, HttpConfig};
+use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig};
 use crate::data_folder::DataFolder;
+use crate::machine::memory_total;
 
 /// Jobs that wait or run at once; one more is told to come back later.
 const UNFINISHED_JOBS: usize = 256;
@@ -34,6 +35,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 const KEEP_PICTURES: Duration = Duration::from_secs(24 * 3600);
 /// The largest picture that is fetched from a caller's address.
 const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
+/// Memory for weights where the system does not say how much there is.
+const MODEL_MEMORY: u64 = 8 << 30;
 /// A job that ended the process twice will do it a third time.
 const ATTEMPTS: u32 = 2;
 
@@ -42,6 +45,23 @@ pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
     match &config.models {
         Some(path) => Ok(Catalog::load(path)?),
         None => Ok(Catalog::embedded_only()),
+    }
+}
+
+/// What each use of memory may take. On a system that does not say how much it has, only weights are bounded.
+pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
+    let total = memory_total();
+    let share = |part: u64| total.map_or(u64::MAX, |total| total / part);
+    let weights = match (config.model_memory, total) {
+        (Some(ByteSize(bytes)), _) => bytes,
+        (None, Some(total)) => total / 2,
+        (None, None) => MODEL_MEMORY,
+    };
+    MemoryBudget {
+        weights,
+        states: share(4),
+        images: share(8),
+        bodies: share(4),
     }
 }
 
@@ -55,8 +75,15 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts it on the chosen device.
     pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
+        let memory = MemoryLedger::new(memory_budget(config));
         let (executor, policy) = match config.device {
-            DeviceChoice::Auto | DeviceChoice::Cpu => (PipelineExecutor::cpu(), BatchPolicy::cpu()),
+            DeviceChoice::Auto | DeviceChoice::Cpu => {
+                let executor = PipelineExecutor::cpu_within(Arc::clone(&memory));
+                (
+                    executor.with_max_prompt_tokens(config.max_prompt_tokens),
+                    BatchPolicy::cpu(),
+                )
+            }
             DeviceChoice::Cuda => {
                 return Err(ConfigError::Device {
                     device: "cuda".to_owned(),
@@ -64,7 +91,7 @@ impl Engine {
                 .into());
             }
         };
-        let (handle, thread) = pentimento_engine::Engine::start(executor, policy, clock())?;
+        let (handle, thread) = pentimento_engine::Engine::start_within(executor, policy, clock(), memory)?;
         Ok(Self { handle, thread })
     }
 

@@ -87,6 +87,18 @@ impl StableDiffusion {
         })
     }
 
+    /// What the preparation will allocate for its prompts and the states will hold until the end, in bytes, about: the
+    /// keys and values, and the text states they are made from.
+    #[must_use]
+    pub fn prompt_bytes(&self, preparation: &Preparation) -> u64 {
+        let Text::Encoding(encoding) = &preparation.text else {
+            return 0;
+        };
+        let states = encoding.tokens() * self.text.config().hidden_size * size_of::<f32>();
+        let row = (states as u64).saturating_add(self.unet.config().kv_bytes(encoding.tokens()));
+        row.saturating_mul(encoding.rows() as u64)
+    }
+
     /// Does the next slice.
     ///
     /// # Errors

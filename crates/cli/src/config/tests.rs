@@ -148,3 +148,19 @@ fn a_missing_settings_file_that_was_named_is_an_error() {
     .unwrap_err();
     assert!(error.to_string().contains("no/such.toml"), "{error}");
 }
+
+#[test]
+fn sizes_have_units_and_bounds_of_a_prompt_are_numbers() {
+    let (_folder, path) = file("model_memory = \"6GiB\"\nmax_prompt_tokens = 150\n");
+    let config = Config::load(Settings::default(), Some(&path), &Environment::default()).unwrap();
+    assert_eq!(config.model_memory, Some(ByteSize(6 << 30)));
+    assert_eq!(config.max_prompt_tokens, 150);
+    assert_eq!("512 MiB".parse(), Ok(ByteSize(512 << 20)));
+    assert_eq!("77".parse(), Ok(ByteSize(77)));
+    for wrong in ["", "6GB", "-1", "1.5GiB", "99999999999TiB"] {
+        assert!(wrong.parse::<ByteSize>().unwrap_err().contains("such as 6GiB"), "{wrong}");
+    }
+    let variables = Environment::of(&[("PENTIMENTO_MODEL_MEMORY", "2GiB"), ("PENTIMENTO_MAX_PROMPT_TOKENS", "75")]);
+    let config = Config::load(Settings::default(), Some(&path), &variables).unwrap();
+    assert_eq!((config.model_memory, config.max_prompt_tokens), (Some(ByteSize(2 << 30)), 75));
+}

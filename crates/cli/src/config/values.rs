@@ -67,6 +67,34 @@ impl TryFrom<String> for KeySetting {
     }
 }
 
+/// A number of bytes: `512MiB`, `6GiB`, or plain bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct ByteSize(pub(crate) u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+        let wrong = || format!("`{text}` is no size; write a number and KiB, MiB or GiB, such as 6GiB");
+        let unit = UNITS
+            .iter()
+            .find_map(|(unit, bits)| Some((text.strip_suffix(unit)?, *bits)));
+        let (number, bits) = unit.unwrap_or((text, 0));
+        let number: u64 = number.trim_end().parse().map_err(|_| wrong())?;
+        number.checked_mul(1 << bits).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl TryFrom<String> for ByteSize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 /// What computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]

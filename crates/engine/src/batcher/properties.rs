@@ -76,7 +76,6 @@ fn policy() -> impl Strategy<Value = BatchPolicy> {
             )| {
                 BatchPolicy {
                     slices_per_turn: slices,
-                    max_image_bytes: u64::MAX,
                     max_rows,
                     compute_budget,
                     max_ticks_per_turn,

@@ -1,13 +1,15 @@
 //! Loads beside the device, and preparations in slices, over a fake device.
 
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use pentimento_types::{ErrorKind, HasKind, JobId, describe_chain};
+use pentimento_types::{
+    ErrorKind, HasKind, JobId, MemoryBudget, MemoryLedger, MemoryUse, SystemClock, describe_chain,
+};
 
 use super::tests::{error, expected, held, input, input_on, news, pictures, start};
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
-use crate::{BatchPolicy, EngineError, EngineHandle, JobEvent, JobEvents};
+use crate::{BatchPolicy, Engine, EngineError, EngineHandle, JobEvent, JobEvents};
 
 /// A machine on which the model `slow` is loaded when the sender says so or is dropped.
 fn slow_disk(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
@@ -174,21 +176,32 @@ fn two_jobs_of_many_slices_are_prepared_by_turns() {
 #[test]
 fn images_beyond_the_budget_in_bytes_are_refused_at_the_door() {
     let (executor, go) = held(FakeExecutor::new());
-    let first = input("first", 1);
-    let policy = BatchPolicy {
-        max_image_bytes: first.image_bytes() + 1,
-        ..BatchPolicy::default()
-    };
-    let (handle, _thread) = start(executor, policy);
+    let (first, second) = (input("first", 1), input("second", 1));
+    let memory = MemoryLedger::new(MemoryBudget {
+        images: first.image_bytes() + 1,
+        ..MemoryBudget::UNBOUNDED
+    });
+    let (policy, clock) = (BatchPolicy::default(), Arc::new(SystemClock));
+    let (handle, _thread) =
+        Engine::start_within(executor, policy, clock, Arc::clone(&memory)).expect("a thread starts");
     let events = handle
         .generate(JobId::from_u128(1), first.clone())
         .expect("there is room");
-    assert_eq!(handle.status().image_bytes, first.image_bytes());
+    assert_eq!(memory.held(MemoryUse::Images), first.image_bytes());
     let refused = handle
-        .generate(JobId::from_u128(2), input("second", 1))
+        .generate(JobId::from_u128(2), second)
         .expect_err("it is full");
+    assert!(matches!(refused, EngineError::MemoryFull(_)), "{refused:?}");
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
-    assert!(matches!(refused, EngineError::ImagesFull { .. }), "{refused:?}");
+    let giant = handle
+        .reserve(first.image_bytes() + 2)
+        .expect_err("it would never fit");
+    assert_eq!(giant.kind(), ErrorKind::TooLarge);
+    assert_eq!(
+        handle.status().jobs,
+        1,
+        "the places of those that were refused are free"
+    );
     drop(go);
     pictures(events);
     let place = handle
@@ -198,5 +211,5 @@ fn images_beyond_the_budget_in_bytes_are_refused_at_the_door() {
         .generate_in(place, JobId::from_u128(3), first, None)
         .expect("it runs");
     pictures(events);
-    assert_eq!(handle.status().image_bytes, 0);
+    assert_eq!(memory.held(MemoryUse::Images), 0);
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_types::{
-    ErrorKind, HasKind, Inputs, JobId, ModelId, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size,
+    ErrorKind, HasKind, Inputs, JobId, MemoryBudget, MemoryLedger, MemoryUse, ModelId, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size,
     SystemClock, describe_chain,
 };
 
 use super::{PipelineExecutor, PipelinePreparation, PipelineState};
 use crate::{
-    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents, ModelOf,
+    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents, ModelLoader as _, ModelOf,
     PipelineLoader, PrepareStep, ResolvedJob, ResolvedModels,
 };
 
@@ -179,4 +179,59 @@ fn every_waiter_of_a_model_that_cannot_be_loaded_learns_why() {
         let chain = describe_chain(&error);
         assert!(chain.contains("there is no embedded model `nonsense`"), "{chain}");
     }
+}
+
+#[test]
+fn a_prompt_of_too_many_tokens_is_refused_with_its_number() {
+    let executor = PipelineExecutor::cpu().with_max_prompt_tokens(80);
+    let (handle, _thread) =
+        Engine::start(executor, BatchPolicy::cpu(), Arc::new(SystemClock)).expect("a thread starts");
+    let refused = |input| {
+        let mut events = handle.generate(JobId::new(), input).expect("there is room");
+        match events.blocking_next() {
+            Some(JobEvent::Failed(error)) => error,
+            other => panic!("it is too long: {other:?}"),
+        }
+    };
+    let long = refused(input("demo", &"boat ".repeat(81), 1));
+    assert_eq!(long.kind(), ErrorKind::InvalidInput);
+    let text = describe_chain(&long);
+    assert!(text.ends_with("prompt has 81 tokens, and at most 80 are taken"), "{text}");
+    let mut negative = input("demo", "a boat", 1);
+    Arc::make_mut(&mut negative.recipe).negative_prompt = "blurred ".repeat(100);
+    let text = describe_chain(&refused(negative));
+    assert!(text.contains("negative_prompt has 100 tokens"), "{text}");
+    let events = handle.generate(JobId::new(), input("demo", &"boat ".repeat(80), 1));
+    assert_eq!(pictures(events.expect("there is room")).len(), 1);
+}
+
+#[test]
+fn what_a_prompt_takes_is_counted_and_given_back_with_the_last_image() {
+    let memory = MemoryLedger::new(MemoryBudget {
+        states: 2 << 20,
+        ..MemoryBudget::UNBOUNDED
+    });
+    let mut executor = PipelineExecutor::cpu_within(Arc::clone(&memory));
+    let models = input("demo", "a boat", 1).models;
+    let model = executor.loader().load(&models).expect("it is in the binary");
+    let held = || memory.held(MemoryUse::States);
+    let many = executor.begin(&input("demo", &"boat ".repeat(2000), 1), &model);
+    let error = many.expect_err("its keys and values do not fit");
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    let mut job = input("demo", "a boat", 1);
+    Arc::make_mut(&mut job.recipe).image_count = 2;
+    let mut preparation = executor.begin(&job, &model).expect("it fits");
+    let counted = held();
+    assert!(counted > 0);
+    let mut images = loop {
+        match executor.advance(&mut preparation).expect("it works") {
+            PrepareStep::Continue => {}
+            PrepareStep::Done(prepared) => break prepared.images,
+        }
+    };
+    drop(preparation);
+    images.pop();
+    assert_eq!(held(), counted);
+    images.pop();
+    assert_eq!(held(), 0);
 }
