@@ -1,17 +1,17 @@
 //! Prompts into text states, as diffusers' `encode_prompt`, with longer prompts cut into chunks of 75 tokens.
 
 use candle_core::{Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer};
+use pentimento_models::{ClipText, ClipTokenizer, Conditioning};
 
 use crate::PipelineError;
 
-/// The text states of one request.
+/// What steers the images of one request.
 #[derive(Clone, Debug)]
-pub struct Conditioning {
-    /// `(1, T, D)`, T a multiple of 77.
-    pub cond: Tensor,
-    /// The same shape; present only when classifier-free guidance needs it.
-    pub uncond: Option<Tensor>,
+pub struct RequestConditioning {
+    /// Of the prompt: T is a multiple of 77.
+    pub cond: Conditioning,
+    /// Of the negative prompt, of the same shape; present only when classifier-free guidance needs it.
+    pub uncond: Option<Conditioning>,
 }
 
 /// The prompt and, under guidance, the negative prompt.
@@ -31,7 +31,7 @@ pub(crate) fn encode(
     text: &ClipText,
     prompts: Prompts<'_>,
     device: &Device,
-) -> Result<Conditioning, PipelineError> {
+) -> Result<RequestConditioning, PipelineError> {
     let positive = tokenizer.encode_chunks(prompts.positive)?;
     let negative = prompts
         .negative
@@ -39,16 +39,16 @@ pub(crate) fn encode(
         .transpose()?;
     let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
     let empty = tokenizer.encode("")?;
-    let states = |mut ids: Vec<Vec<u32>>, clip_skip: usize| -> Result<Tensor, PipelineError> {
+    let states = |mut ids: Vec<Vec<u32>>, clip_skip: usize| -> Result<Conditioning, PipelineError> {
         ids.resize(chunks, empty.clone());
         let mut states = Vec::with_capacity(chunks);
         // Chunk by chunk, so that a prompt's states do not depend on how many chunks stand beside it.
         for chunk in &ids {
             states.push(text.forward(&row(chunk, device)?, clip_skip)?);
         }
-        Ok(Tensor::cat(&states, 1)?)
+        Ok(Conditioning::from_text(Tensor::cat(&states, 1)?))
     };
-    Ok(Conditioning {
+    Ok(RequestConditioning {
         cond: states(positive, prompts.clip_skip)?,
         uncond: negative.map(|ids| states(ids, 1)).transpose()?,
     })

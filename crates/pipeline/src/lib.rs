@@ -21,8 +21,9 @@ mod stable_diffusion;
 mod state;
 mod unet_rows;
 
-pub use conditioning::Conditioning;
+pub use conditioning::RequestConditioning;
 pub use error::PipelineError;
 pub use inpaint::Mask;
+pub use pentimento_models::ConditioningShape;
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use pentimento_models::UNetContext;
+use pentimento_models::PreparedConditioning;
 use pentimento_schedulers::{NoiseSource, Run, Scheduler, SchedulerPlan, build};
 use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind};
 
-use crate::conditioning::{self, Conditioning, Prompts};
+use crate::conditioning::{self, Prompts, RequestConditioning};
 use crate::guidance::Guidance;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion, img2img};
@@ -15,8 +15,8 @@ use crate::{PipelineError, StableDiffusion, img2img};
 /// What all pictures of a request share, with a mask or without.
 #[derive(Debug)]
 pub(crate) struct Common {
-    cond: UNetContext,
-    uncond: Option<UNetContext>,
+    cond: PreparedConditioning,
+    uncond: Option<PreparedConditioning>,
     init: Arc<RgbPicture>,
 }
 
@@ -75,22 +75,19 @@ impl StableDiffusion {
         request: &GenerationRequest,
         init: &RgbPicture,
     ) -> Result<Common, PipelineError> {
-        let Conditioning { cond, uncond } = self.encode_prompts(request)?;
-        let context = |states: Tensor| -> Result<UNetContext, PipelineError> {
-            Ok(self.unet.context(&states.to_dtype(self.dtype)?)?)
-        };
+        let RequestConditioning { cond, uncond } = self.encode_prompts(request)?;
         Ok(Common {
-            cond: context(cond)?,
-            uncond: uncond.map(context).transpose()?,
+            cond: self.unet.prepare(&cond)?,
+            uncond: uncond.map(|uncond| self.unet.prepare(&uncond)).transpose()?,
             init: Arc::new(init.clone()),
         })
     }
 
-    /// The text states of a request: the negative prompt is encoded only when guidance needs it.
+    /// The conditioning of a request: the negative prompt is encoded only when guidance needs it.
     ///
     /// # Errors
     /// When a forward fails.
-    pub fn encode_prompts(&self, request: &GenerationRequest) -> Result<Conditioning, PipelineError> {
+    pub fn encode_prompts(&self, request: &GenerationRequest) -> Result<RequestConditioning, PipelineError> {
         let prompts = Prompts {
             positive: &request.prompt,
             negative: self
