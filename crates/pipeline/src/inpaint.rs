@@ -9,21 +9,12 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use pentimento_schedulers::{NoiseSource, Scheduler, Start};
-use pentimento_types::{GenerationRequest, RgbPicture};
+use pentimento_types::{Recipe, RgbPicture};
 
 use crate::mask::MaskPixels;
 use crate::prepare::{Common, Started, noise_sources};
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion, img2img};
-
-/// What is repainted, and how its edge meets the rest.
-#[derive(Clone, Copy, Debug)]
-pub struct Mask<'a> {
-    /// White is repainted, black is kept, with the threshold at half grey. Stretched to the size of the picture.
-    pub picture: &'a RgbPicture,
-    /// Pixels inside the repainted part over which the new picture fades in; 0 is a hard edge.
-    pub soft_edge: u32,
-}
 
 /// What one picture carries because it is inpainted. One of `channels` and `blend` is there.
 #[derive(Clone, Debug)]
@@ -63,7 +54,8 @@ struct Shared {
 }
 
 impl StableDiffusion {
-    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew.
+    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
+    /// with the threshold at half grey, stretched to the size of the image. `Recipe::soft_edge` says how the edge fades.
     ///
     /// With nothing to repaint no evaluation runs, and the result is the input.
     ///
@@ -71,19 +63,19 @@ impl StableDiffusion {
     /// As [`StableDiffusion::prepare`].
     pub fn prepare_inpaint(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
-        mask: Mask<'_>,
+        mask: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
-        let pixels = MaskPixels::new(mask.picture, init.size());
-        let coverage = pixels.coverage(mask.soft_edge);
+        let pixels = MaskPixels::new(mask, init.size());
+        let coverage = pixels.coverage(request.soft_edge);
         self.prepare_masked(request, init, &pixels, Some(coverage.into()))
     }
 
     /// The whole picture is repainted, by a UNet that wants to be told so.
     pub(crate) fn prepare_everything(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         self.prepare_masked(request, init, &MaskPixels::everything(init.size()), None)
@@ -96,13 +88,13 @@ impl StableDiffusion {
 
     fn prepare_masked(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
         pixels: &MaskPixels,
         coverage: Option<Arc<[u8]>>,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         if pixels.is_empty() || request.strength <= 0.0 {
-            let still = GenerationRequest {
+            let still = Recipe {
                 strength: 0.0,
                 ..request.clone()
             };
@@ -146,7 +138,7 @@ impl StableDiffusion {
     /// Draws in diffusers' order: the picture's sample, the start noise, the hidden picture's sample, then the steps.
     fn start_masked(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         shared: &Shared,
         mut noise: NoiseSource,
     ) -> Result<DenoiseState, PipelineError> {

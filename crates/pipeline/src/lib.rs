@@ -23,7 +23,6 @@ mod unet_rows;
 
 pub use conditioning::RequestConditioning;
 pub use error::PipelineError;
-pub use inpaint::Mask;
 pub use pentimento_models::ConditioningShape;
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

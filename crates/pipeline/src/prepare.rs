@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use pentimento_models::PreparedConditioning;
 use pentimento_schedulers::{NoiseSource, Run, Scheduler, SchedulerPlan, build};
-use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind};
+use pentimento_types::{Recipe, RgbPicture, SchedulerKind};
 
 use crate::conditioning::{self, Prompts, RequestConditioning};
 use crate::guidance::Guidance;
@@ -36,11 +36,7 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When the scheduler refuses the run, or a forward fails.
-    pub fn prepare(
-        &self,
-        request: &GenerationRequest,
-        init: &RgbPicture,
-    ) -> Result<Vec<DenoiseState>, PipelineError> {
+    pub fn prepare(&self, request: &Recipe, init: &RgbPicture) -> Result<Vec<DenoiseState>, PipelineError> {
         if self.takes_mask() {
             return self.prepare_everything(request, init);
         }
@@ -50,7 +46,7 @@ impl StableDiffusion {
     /// Image to image, whatever the UNet's inputs.
     pub(crate) fn prepare_plain(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         let common = self.common(request, init)?;
@@ -70,11 +66,7 @@ impl StableDiffusion {
             .collect()
     }
 
-    pub(crate) fn common(
-        &self,
-        request: &GenerationRequest,
-        init: &RgbPicture,
-    ) -> Result<Common, PipelineError> {
+    pub(crate) fn common(&self, request: &Recipe, init: &RgbPicture) -> Result<Common, PipelineError> {
         let RequestConditioning { cond, uncond } = self.encode_prompts(request)?;
         Ok(Common {
             cond: self.unet.prepare(&cond)?,
@@ -87,7 +79,7 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When a forward fails.
-    pub fn encode_prompts(&self, request: &GenerationRequest) -> Result<RequestConditioning, PipelineError> {
+    pub fn encode_prompts(&self, request: &Recipe) -> Result<RequestConditioning, PipelineError> {
         let prompts = Prompts {
             positive: &request.prompt,
             negative: self
@@ -107,7 +99,7 @@ impl StableDiffusion {
         Ok(self.vae.encode_moments(&x)?)
     }
 
-    pub(crate) fn plan(&self, request: &GenerationRequest) -> Result<SchedulerPlan, PipelineError> {
+    pub(crate) fn plan(&self, request: &Recipe) -> Result<SchedulerPlan, PipelineError> {
         let run = Run {
             steps: request.steps,
             strength: request.strength,
@@ -127,7 +119,7 @@ impl StableDiffusion {
     /// One picture before its first evaluation.
     pub(crate) fn state(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         common: &Common,
         started: Started,
     ) -> Result<DenoiseState, PipelineError> {
@@ -148,11 +140,11 @@ impl StableDiffusion {
 
     /// As diffusers' `do_classifier_free_guidance`: a scale of 1 or less turns it off,
     /// and a UNet with a guidance embedding takes the scale as an input instead.
-    fn is_guided(&self, request: &GenerationRequest) -> bool {
+    fn is_guided(&self, request: &Recipe) -> bool {
         request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none()
     }
 
-    fn guidance(&self, request: &GenerationRequest) -> Result<Guidance, PipelineError> {
+    fn guidance(&self, request: &Recipe) -> Result<Guidance, PipelineError> {
         if let Some(dim) = self.unet.config().time_cond_proj_dim {
             let embedding =
                 pentimento_models::guidance_embedding(request.guidance_scale - 1.0, dim, &self.device)?;
@@ -168,7 +160,7 @@ impl StableDiffusion {
 }
 
 /// The noise of each picture of a request: picture k draws from seed + k.
-pub(crate) fn noise_sources(request: &GenerationRequest) -> impl Iterator<Item = NoiseSource> {
+pub(crate) fn noise_sources(request: &Recipe) -> impl Iterator<Item = NoiseSource> {
     let seed = request.seed;
     (0..u64::from(request.image_count)).map(move |index| NoiseSource::new(seed.wrapping_add(index)))
 }
