@@ -37,10 +37,10 @@ fn script(troubles: bool) -> impl Strategy<Value = Script> {
         trouble,
     )
         .prop_map(
-            |(model, side, context_tokens, (images, slices), (evaluations, rows), trouble)| Script {
+            |(model, side, tokens, (images, slices), (evaluations, rows), trouble)| Script {
                 model,
                 side,
-                context_tokens,
+                tokens,
                 images,
                 slices,
                 work: ImageWork { evaluations, rows },
@@ -176,7 +176,7 @@ proptest! {
         let arrivals: Vec<Arrival> = arrivals.iter().map(in_one_slice).collect();
         let mut world = World::new(policy);
         play(&mut world, &arrivals);
-        let keys = arrivals.iter().map(|(_, script, _)| (script.model, script.side, script.context_tokens));
+        let keys = arrivals.iter().map(|(_, script, _)| (script.model, script.side, script.tokens));
         let keys: BTreeSet<_> = keys.collect();
         let (jobs, keys) = (arrivals.len() as u64, keys.len() as u64);
         // The dearest image costs 2 x 128 x 128, at most four quanta.
