@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
-use pentimento_pipeline::{DenoiseState, Mask, PipelineError, StableDiffusion};
+use pentimento_pipeline::{DenoiseState, InpaintMask, PipelineError, StableDiffusion};
 use pentimento_types::{Clock, ErrorKind, HasKind, RgbPicture, SystemClock, Task};
 
 use crate::executor::PreparedPicture;
@@ -150,12 +150,12 @@ impl Executor for PipelineExecutor {
 fn start(model: &StableDiffusion, input: &GenerationInput) -> Result<Vec<DenoiseState>, Box<PipelineError>> {
     let states = match &input.mask {
         None => model.prepare(&input.request, &input.init_image),
-        Some(picture) => {
+        Some(image) => {
             let soft_edge = match &input.request.task {
                 Task::Img2Img => 0,
                 Task::Inpaint { soft_edge, .. } => *soft_edge,
             };
-            let mask = Mask { picture, soft_edge };
+            let mask = InpaintMask { image, soft_edge };
             model.prepare_inpaint(&input.request, &input.init_image, mask)
         }
     };

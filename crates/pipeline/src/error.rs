@@ -43,6 +43,14 @@ pub enum PipelineError {
         /// Which evaluation, counted from 0.
         evaluation: u32,
     },
+    /// Images of different sizes were put into one forward.
+    #[error("latents of shape {found:?} cannot share a forward with latents of shape {expected:?}")]
+    MixedShapes {
+        /// Channels, height and width of the first image's latents.
+        expected: [usize; 3],
+        /// Those of the one that differs.
+        found: [usize; 3],
+    },
     /// The parts of a checkpoint do not fit each other.
     #[error("checkpoint `{name}`: {detail}")]
     Mismatch {
@@ -60,7 +68,9 @@ impl HasKind for PipelineError {
             Self::UnsupportedSource { .. } | Self::Weights { .. } | Self::Mismatch { .. } => {
                 ErrorKind::Unavailable
             }
-            Self::Model(_) | Self::Tensor(_) | Self::NotFinite { .. } => ErrorKind::Internal,
+            Self::Model(_) | Self::Tensor(_) | Self::NotFinite { .. } | Self::MixedShapes { .. } => {
+                ErrorKind::Internal
+            }
         }
     }
 }

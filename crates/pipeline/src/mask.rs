@@ -1,4 +1,4 @@
-//! Which pixels of a picture are repainted, as plain pixels: white repaints, black keeps.
+//! Which pixels of an image are repainted, as plain pixels: white repaints, black keeps.
 //!
 //! The threshold and the reduction to latents are diffusers' (`image_processor.py`, `VaeImageProcessor`, and
 //! `pipeline_stable_diffusion_inpaint.py`, `prepare_mask_latents`). The soft edge is ours: diffusers leaves putting the
@@ -6,7 +6,7 @@
 
 use pentimento_types::{RgbPicture, Size};
 
-/// One bit for each pixel of the picture that it belongs to.
+/// One bit for each pixel of the image that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MaskPixels {
     size: Size,
@@ -14,7 +14,7 @@ pub(crate) struct MaskPixels {
 }
 
 impl MaskPixels {
-    /// Reads a mask for a picture of `size`: a pixel whose grey level is at least 128 is repainted.
+    /// Reads a mask for an image of `size`: a pixel whose grey level is at least 128 is repainted.
     ///
     /// A mask of another size is stretched to it, each pixel taking the level of the nearest one, so that its edges
     /// stay where they are drawn.
@@ -42,7 +42,7 @@ impl MaskPixels {
         !self.painted.contains(&true)
     }
 
-    /// 1 where a pixel is kept and 0 where it is repainted, for the picture padded to multiples of `step` by repeating
+    /// 1 where a pixel is kept and 0 where it is repainted, for the image padded to multiples of `step` by repeating
     /// its last column and line.
     pub(crate) fn kept(&self, step: u32) -> Vec<f32> {
         let padded = self.size.padded_to(step);
@@ -67,7 +67,7 @@ impl MaskPixels {
         })
     }
 
-    /// How much of the new picture each pixel shows, 0 to 255.
+    /// How much of the new image each pixel shows, 0 to 255.
     ///
     /// A kept pixel shows nothing of it, whatever the soft edge: that runs inside the repainted part, rising with the
     /// distance to the nearest kept pixel until `soft_edge` pixels are passed.
@@ -208,19 +208,19 @@ mod tests {
 
     #[test]
     fn level_128_repaints_and_127_keeps() {
-        let picture = RgbPicture::new(size(2, 1), vec![127, 127, 127, 128, 128, 128]).unwrap();
-        assert_eq!(MaskPixels::new(&picture, size(2, 1)), drawn(&[".#"]));
+        let image = RgbPicture::new(size(2, 1), vec![127, 127, 127, 128, 128, 128]).unwrap();
+        assert_eq!(MaskPixels::new(&image, size(2, 1)), drawn(&[".#"]));
     }
 
     #[test]
     fn a_mask_of_another_size_is_stretched() {
-        let picture = RgbPicture::new(size(2, 2), [[255; 3], [0; 3], [0; 3], [255; 3]].concat()).unwrap();
+        let image = RgbPicture::new(size(2, 2), [[255; 3], [0; 3], [0; 3], [255; 3]].concat()).unwrap();
         assert_eq!(
-            MaskPixels::new(&picture, size(4, 4)),
+            MaskPixels::new(&image, size(4, 4)),
             drawn(&["##..", "##..", "..##", "..##"])
         );
-        assert_eq!(MaskPixels::new(&picture, size(3, 1)), drawn(&[".##"]));
-        assert_eq!(MaskPixels::new(&picture, size(1, 1)), drawn(&["#"]));
+        assert_eq!(MaskPixels::new(&image, size(3, 1)), drawn(&[".##"]));
+        assert_eq!(MaskPixels::new(&image, size(1, 1)), drawn(&["#"]));
         let one = RgbPicture::new(size(1, 1), vec![200; 3]).unwrap();
         assert_eq!(
             MaskPixels::new(&one, size(5, 7)),

@@ -7,7 +7,7 @@
 mod support;
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_testkit::{Golden, Tolerance, assert_close};
+use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close};
 use pentimento_types::{RgbPicture, Size};
 use support::{picture_of, request_of, tiny};
 
@@ -37,7 +37,7 @@ fn check(case: &str) {
             Tolerance::CLIP,
         );
     }
-    let moments = model.encode_picture(&init).unwrap();
+    let moments = model.encode_image(&init).unwrap();
     assert_close(
         &format!("{case}: moments"),
         &moments,
@@ -48,20 +48,20 @@ fn check(case: &str) {
     let mut states = model.prepare(&request, &init).unwrap();
     assert_eq!(states.len(), 1);
     let mut state = states.remove(0);
-    assert_close(
+    assert_values_close(
         &format!("{case}: start"),
-        state.latents(),
-        golden.tensor("start"),
+        state.latents().values(),
+        &golden.values("start"),
         Tolerance::TRAJECTORY,
     );
     let mut step = 0;
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();
         let name = format!("step.{step}");
-        assert_close(
+        assert_values_close(
             &format!("{case}: {name}"),
-            state.latents(),
-            golden.tensor(&name),
+            state.latents().values(),
+            &golden.values(&name),
             Tolerance::TRAJECTORY,
         );
         step += 1;

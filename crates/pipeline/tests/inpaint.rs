@@ -8,8 +8,8 @@
 mod support;
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_pipeline::{DenoiseState, Mask, StableDiffusion};
-use pentimento_testkit::{Golden, Tolerance, assert_close, golden_dir};
+use pentimento_pipeline::{DenoiseState, InpaintMask, StableDiffusion};
+use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
 use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind, Size};
 use pentimento_weights::Checkpoint;
 use support::{picture_of, request, request_of, tiny};
@@ -55,28 +55,27 @@ fn check(case: &str) {
         .prepare_inpaint(
             &request,
             &init,
-            Mask {
-                picture: &mask,
+            InpaintMask {
+                image: &mask,
                 soft_edge: 0,
             },
         )
         .unwrap();
     let mut state = states.remove(0);
-    assert_close(
+    assert_values_close(
         &format!("{case}: start"),
-        state.latents(),
-        golden.tensor("start"),
+        state.latents().values(),
+        &golden.values("start"),
         Tolerance::TRAJECTORY,
     );
     let mut step = 0;
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();
         let name = format!("step.{step}");
-        let expected = golden.tensor(&name);
-        assert_close(
+        assert_values_close(
             &format!("{case}: {name}"),
-            state.latents(),
-            expected,
+            state.latents().values(),
+            &golden.values(&name),
             Tolerance::TRAJECTORY,
         );
         step += 1;
@@ -204,7 +203,7 @@ fn inpaint(
     model: &StableDiffusion,
     request: &GenerationRequest,
     init: &RgbPicture,
-    mask: Mask<'_>,
+    mask: InpaintMask<'_>,
 ) -> RgbPicture {
     run(
         model,
@@ -230,8 +229,8 @@ fn kept_pixels_come_back_exactly_in_every_size_and_with_a_soft_edge() {
                 &model,
                 &request,
                 &init,
-                Mask {
-                    picture: &mask,
+                InpaintMask {
+                    image: &mask,
                     soft_edge: 0,
                 },
             );
@@ -239,8 +238,8 @@ fn kept_pixels_come_back_exactly_in_every_size_and_with_a_soft_edge() {
                 &model,
                 &request,
                 &init,
-                Mask {
-                    picture: &mask,
+                InpaintMask {
+                    image: &mask,
                     soft_edge: 4,
                 },
             );
@@ -279,8 +278,8 @@ fn nothing_to_repaint_gives_the_input_back_without_an_evaluation() {
                 .prepare_inpaint(
                     &request,
                     &init,
-                    Mask {
-                        picture: mask,
+                    InpaintMask {
+                        image: mask,
                         soft_edge: 0,
                     },
                 )
@@ -306,8 +305,8 @@ fn a_white_mask_is_image_to_image() {
         &model,
         &request,
         &init,
-        Mask {
-            picture: &white,
+        InpaintMask {
+            image: &white,
             soft_edge: 7,
         },
     );
@@ -336,8 +335,8 @@ fn image_to_image_on_an_inpainting_checkpoint_has_a_white_mask() {
                 &model,
                 &request,
                 &init,
-                Mask {
-                    picture: &white,
+                InpaintMask {
+                    image: &white,
                     soft_edge: 0
                 }
             )
@@ -357,8 +356,8 @@ fn a_small_mask_is_stretched_over_the_picture() {
             &model,
             &request,
             &init,
-            Mask {
-                picture: &small,
+            InpaintMask {
+                image: &small,
                 soft_edge: 0
             }
         ),
@@ -366,8 +365,8 @@ fn a_small_mask_is_stretched_over_the_picture() {
             &model,
             &request,
             &init,
-            Mask {
-                picture: &large,
+            InpaintMask {
+                image: &large,
                 soft_edge: 0
             }
         ),
@@ -403,8 +402,8 @@ fn company_changes_nothing() {
                     .prepare_inpaint(
                         request,
                         &init,
-                        Mask {
-                            picture: &mask,
+                        InpaintMask {
+                            image: &mask,
                             soft_edge: 2,
                         },
                     )
