@@ -1,25 +1,25 @@
 //! What a job tells its caller while it runs. The last event is always one of the three ends.
 
-use pentimento_types::{JobId, Progress, RgbPicture};
+use pentimento_types::{JobId, Progress};
 use tokio::sync::mpsc;
 
-use crate::EngineError;
+use crate::{EngineError, FinishedImage};
 
 /// One piece of news of a job.
 #[derive(Clone, Debug)]
 pub enum JobEvent {
     /// Evaluations done; never falls, and comes once with `done: 0` when the job has been prepared.
     Progress(Progress),
-    /// One picture is finished. Pictures may finish in any order.
-    Picture {
-        /// Which of the job's pictures, from 0.
+    /// One image is finished. Images may finish in any order.
+    Image {
+        /// Which of the job's images, from 0.
         index: u32,
-        /// The picture.
-        picture: RgbPicture,
+        /// The image, with what was found in it.
+        finished: FinishedImage,
     },
-    /// All pictures have been sent.
+    /// All images have been sent.
     Finished,
-    /// The job ended without all of its pictures.
+    /// The job ended without all of its images.
     Failed(EngineError),
     /// The job was cancelled through the handle.
     Cancelled,
@@ -30,7 +30,7 @@ impl JobEvent {
     #[must_use]
     pub const fn is_end(&self) -> bool {
         match self {
-            Self::Progress(_) | Self::Picture { .. } => false,
+            Self::Progress(_) | Self::Image { .. } => false,
             Self::Finished | Self::Failed(_) | Self::Cancelled => true,
         }
     }

@@ -5,43 +5,67 @@ use std::fmt;
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_types::{ErrorKind, GenerationRequest, HasKind, RgbPicture};
+use pentimento_types::{ErrorKind, Findings, HasKind, Inputs, Recipe, RgbPicture};
 
 use crate::{BatchKey, LatentSize, ModelKey};
 
-/// Everything that the pictures of a job are made from.
+/// Everything that the images of a job are made from, with every name resolved and every input decoded.
 #[derive(Clone)]
-pub struct GenerationInput {
+pub struct ResolvedJob {
     /// What is asked.
-    pub request: Arc<GenerationRequest>,
-    /// The checkpoint that the request names, already resolved.
-    pub checkpoint: Arc<ModelEntry>,
-    /// The decoded picture to start from.
-    pub init_image: RgbPicture,
-    /// What is repainted, where the task is inpainting: white is made anew, black is kept.
-    pub mask: Option<RgbPicture>,
+    pub recipe: Arc<Recipe>,
+    /// What the names in the recipe stand for.
+    pub models: ResolvedModels,
+    /// The decoded input images. A mask makes it an inpainting job.
+    pub images: Inputs<RgbPicture>,
 }
 
-impl GenerationInput {
+/// The catalogue entries of the models that a recipe names.
+#[derive(Clone, Debug)]
+pub struct ResolvedModels {
+    /// The checkpoint.
+    pub checkpoint: Arc<ModelEntry>,
+    /// Another VAE than the checkpoint's own.
+    pub vae: Option<Arc<ModelEntry>>,
+    /// LoRAs with their strengths, in the recipe's order.
+    pub loras: Vec<(Arc<ModelEntry>, f64)>,
+    /// Textual inversions, in the recipe's order.
+    pub embeddings: Vec<Arc<ModelEntry>>,
+}
+
+impl ResolvedModels {
+    /// A checkpoint with nothing beside it.
+    #[must_use]
+    pub const fn checkpoint(checkpoint: Arc<ModelEntry>) -> Self {
+        Self {
+            checkpoint,
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+        }
+    }
+}
+
+impl ResolvedJob {
     /// The weights this job runs on.
     #[must_use]
     pub fn model_key(&self) -> ModelKey {
-        ModelKey::checkpoint(&self.checkpoint.name)
+        ModelKey::checkpoint(&self.models.checkpoint.name)
     }
 
     /// The latent size, known before the model is loaded.
     #[must_use]
     pub fn latent_size(&self) -> LatentSize {
-        LatentSize::of_picture(self.init_image.size())
+        LatentSize::of_picture(self.images.init().size())
     }
 }
 
-// By hand, because a request is long and a picture has no useful text.
-impl fmt::Debug for GenerationInput {
+// By hand, because a recipe is long and pixels have no useful text.
+impl fmt::Debug for ResolvedJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GenerationInput")
+        f.debug_struct("ResolvedJob")
             .field("model", &self.model_key())
-            .field("init_image", &self.init_image)
+            .field("images", &self.images)
             .finish_non_exhaustive()
     }
 }
@@ -66,6 +90,15 @@ pub struct PreparedPicture<S> {
     pub rows: u32,
 }
 
+/// What `finish` gives back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishedImage {
+    /// The pixels, of the size of the image to start from.
+    pub image: RgbPicture,
+    /// What was found in them.
+    pub findings: Findings,
+}
+
 /// Runs the three acts of a job on the device. Owned and called by one thread.
 ///
 /// # Contract
@@ -85,7 +118,7 @@ pub trait Executor: Send + 'static {
     ///
     /// # Errors
     /// When the model cannot be loaded, the request does not suit it, or the device fails.
-    fn prepare(&mut self, input: &GenerationInput) -> Result<Prepared<Self::State>, ExecutorError>;
+    fn prepare(&mut self, input: &ResolvedJob) -> Result<Prepared<Self::State>, ExecutorError>;
 
     /// Runs exactly one evaluation of every state. There is at least one, and all have one [`BatchKey`].
     ///
@@ -93,11 +126,11 @@ pub trait Executor: Send + 'static {
     /// When the forward fails or a result is not finite; then no state has changed.
     fn denoise(&mut self, states: &mut [&mut Self::State]) -> Result<(), ExecutorError>;
 
-    /// Decodes a picture that has no evaluation left.
+    /// Decodes an image that has no evaluation left, and says what was found in it.
     ///
     /// # Errors
     /// When decoding fails or a result is not finite.
-    fn finish(&mut self, state: Self::State) -> Result<RgbPicture, ExecutorError>;
+    fn finish(&mut self, state: Self::State) -> Result<FinishedImage, ExecutorError>;
 
     /// Names of the models whose weights are in memory, for status pages.
     fn resident_models(&self) -> Vec<String> {

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 
 use crate::device_thread::{Admission, Command, DeviceThread};
 use crate::event::JobEvents;
-use crate::{BatchPolicy, EngineError, Executor, GenerationInput};
+use crate::{BatchPolicy, EngineError, Executor, ResolvedJob};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl EngineHandle {
     /// # Errors
     /// [`EngineError::Overloaded`] when the engine is full, [`EngineError::ShuttingDown`] and [`EngineError::Stopped`]
     /// when it takes nothing any more. Everything later comes as an event.
-    pub fn generate(&self, id: JobId, input: GenerationInput) -> Result<JobEvents, EngineError> {
+    pub fn generate(&self, id: JobId, input: ResolvedJob) -> Result<JobEvents, EngineError> {
         self.generate_until(id, input, None)
     }
 
@@ -128,7 +128,7 @@ impl EngineHandle {
     pub fn generate_until(
         &self,
         id: JobId,
-        input: GenerationInput,
+        input: ResolvedJob,
         deadline: Option<Instant>,
     ) -> Result<JobEvents, EngineError> {
         let permit = Arc::clone(&self.door)

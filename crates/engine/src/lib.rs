@@ -24,7 +24,10 @@ pub use batcher::{
 };
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};
-pub use executor::{Executor, ExecutorError, GenerationInput, Prepared, PreparedPicture, SharedSource};
+pub use executor::{
+    Executor, ExecutorError, FinishedImage, Prepared, PreparedPicture, ResolvedJob, ResolvedModels,
+    SharedSource,
+};
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread};
 pub use model_pool::{ModelPool, PoolError};
 pub use pipeline_executor::{PipelineExecutor, PipelineState};

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
-use pentimento_pipeline::{DenoiseState, InpaintMask, PipelineError, StableDiffusion};
-use pentimento_types::{Clock, ErrorKind, HasKind, RgbPicture, SystemClock, Task};
+use pentimento_pipeline::{DenoiseState, PipelineError, StableDiffusion};
+use pentimento_types::{Clock, ErrorKind, Findings, HasKind, SystemClock};
 
 use crate::executor::PreparedPicture;
 use crate::{
-    BatchKey, Executor, ExecutorError, ExtraInputs, GenerationInput, LatentSize, ModelKey, ModelPool,
-    PoolError, Prepared, SharedSource,
+    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, LatentSize, ModelKey, ModelPool,
+    PoolError, Prepared, ResolvedJob, SharedSource,
 };
 
 /// How long the cause of a failed load is the answer, before the files are looked at again.
@@ -69,8 +69,8 @@ impl PipelineExecutor {
         self
     }
 
-    fn model(&mut self, input: &GenerationInput) -> Result<Arc<StableDiffusion>, ExecutorError> {
-        let (device, checkpoint) = (&self.device, &input.checkpoint);
+    fn model(&mut self, input: &ResolvedJob) -> Result<Arc<StableDiffusion>, ExecutorError> {
+        let (device, checkpoint) = (&self.device, &input.models.checkpoint);
         let load = || StableDiffusion::load(checkpoint, device).map_err(Box::new);
         self.pool
             .get(&input.model_key(), self.clock.now(), load)
@@ -95,7 +95,7 @@ impl PipelineExecutor {
 impl Executor for PipelineExecutor {
     type State = PipelineState;
 
-    fn prepare(&mut self, input: &GenerationInput) -> Result<Prepared<PipelineState>, ExecutorError> {
+    fn prepare(&mut self, input: &ResolvedJob) -> Result<Prepared<PipelineState>, ExecutorError> {
         let model = self.model(input)?;
         let mut states = start(&model, input);
         let full = states
@@ -132,9 +132,13 @@ impl Executor for PipelineExecutor {
             .map_err(|error| explain("denoise", error))
     }
 
-    fn finish(&mut self, state: PipelineState) -> Result<RgbPicture, ExecutorError> {
+    fn finish(&mut self, state: PipelineState) -> Result<FinishedImage, ExecutorError> {
         let PipelineState { state, model } = state;
-        model.finish(state).map_err(|error| explain("finish", error))
+        let image = model.finish(state).map_err(|error| explain("finish", error))?;
+        Ok(FinishedImage {
+            image,
+            findings: Findings::default(),
+        })
     }
 
     fn resident_models(&self) -> Vec<String> {
@@ -147,23 +151,17 @@ impl Executor for PipelineExecutor {
 }
 
 /// The whole picture or the part that a mask shows. The error is boxed since it is large and rare.
-fn start(model: &StableDiffusion, input: &GenerationInput) -> Result<Vec<DenoiseState>, Box<PipelineError>> {
-    let states = match &input.mask {
-        None => model.prepare(&input.request, &input.init_image),
-        Some(image) => {
-            let soft_edge = match &input.request.task {
-                Task::Img2Img => 0,
-                Task::Inpaint { soft_edge, .. } => *soft_edge,
-            };
-            let mask = InpaintMask { image, soft_edge };
-            model.prepare_inpaint(&input.request, &input.init_image, mask)
-        }
+fn start(model: &StableDiffusion, input: &ResolvedJob) -> Result<Vec<DenoiseState>, Box<PipelineError>> {
+    let (recipe, init) = (&input.recipe, input.images.init());
+    let states = match input.images.mask() {
+        None => model.prepare(recipe, init),
+        Some(mask) => model.prepare_inpaint(recipe, init, mask),
     };
     states.map_err(Box::new)
 }
 
 /// All pictures of a job have one size, one model and one prompt. A job without pictures is refused by the engine.
-fn batch_key(input: &GenerationInput, state: Option<&DenoiseState>) -> BatchKey {
+fn batch_key(input: &ResolvedJob, state: Option<&DenoiseState>) -> BatchKey {
     let (height, width) = state.map_or((0, 0), DenoiseState::latent_size);
     let narrow = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     BatchKey {

@@ -8,10 +8,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pentimento_types::{ErrorKind, RgbPicture};
+use pentimento_types::{ErrorKind, Findings, RgbPicture};
 
 use crate::executor::PreparedPicture;
-use crate::{BatchKey, Executor, ExecutorError, ExtraInputs, GenerationInput, Prepared};
+use crate::{BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, Prepared, ResolvedJob};
 
 /// How an act goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl fmt::Debug for FakeExecutor {
 /// What a picture carries in the fake.
 #[derive(Debug)]
 pub struct FakeState {
-    input: GenerationInput,
+    input: ResolvedJob,
     key: BatchKey,
     seen: SeenPicture,
     torn: bool,
@@ -215,8 +215,8 @@ impl FakeExecutor {
     /// # Panics
     /// Never: the picture has the size of the input.
     #[must_use]
-    pub fn picture_of(input: &GenerationInput, index: u32) -> RgbPicture {
-        let request = &input.request;
+    pub fn picture_of(input: &ResolvedJob, index: u32) -> RgbPicture {
+        let request = &input.recipe;
         let mut hasher = DefaultHasher::new();
         (request.seed.wrapping_add(u64::from(index)), &request.prompt).hash(&mut hasher);
         let tint = if evaluations(input) == 0 {
@@ -224,9 +224,9 @@ impl FakeExecutor {
         } else {
             hasher.finish().to_le_bytes()
         };
-        let pixels = input.init_image.pixels().iter().enumerate();
+        let pixels = input.images.init().pixels().iter().enumerate();
         let pixels = pixels.map(|(at, value)| value ^ tint[at % 3]).collect();
-        RgbPicture::new(input.init_image.size(), pixels).expect("as many bytes as the input has")
+        RgbPicture::new(input.images.init().size(), pixels).expect("as many bytes as the input has")
     }
 }
 
@@ -235,8 +235,8 @@ impl FakeExecutor {
     clippy::cast_sign_loss,
     reason = "steps times strength fits u32"
 )]
-fn evaluations(input: &GenerationInput) -> u32 {
-    let request = &input.request;
+fn evaluations(input: &ResolvedJob) -> u32 {
+    let request = &input.recipe;
     let run = (f64::from(request.steps) * request.strength) as u32;
     if request.strength > 0.0 {
         run.clamp(1, request.steps)
@@ -259,15 +259,15 @@ fn fail(kind: FaultKind, act: &'static str) -> ExecutorError {
 impl Executor for FakeExecutor {
     type State = FakeState;
 
-    fn prepare(&mut self, input: &GenerationInput) -> Result<Prepared<FakeState>, ExecutorError> {
-        let request = &input.request;
+    fn prepare(&mut self, input: &ResolvedJob) -> Result<Prepared<FakeState>, ExecutorError> {
+        let request = &input.recipe;
         self.note(SeenAct::Prepare {
             prompt: request.prompt.clone(),
         });
         if let Some(kind) = self.strike(&request.prompt, FaultAt::Prepare) {
             return Err(fail(kind, "prepare"));
         }
-        let name = &input.checkpoint.name;
+        let name = &input.models.checkpoint.name;
         if !self.models.contains(name) {
             self.models.push(name.clone());
         }
@@ -340,7 +340,7 @@ impl Executor for FakeExecutor {
         Ok(())
     }
 
-    fn finish(&mut self, state: FakeState) -> Result<RgbPicture, ExecutorError> {
+    fn finish(&mut self, state: FakeState) -> Result<FinishedImage, ExecutorError> {
         assert!(!state.torn, "a torn state came back");
         assert_eq!(
             state.seen.evaluation,
@@ -351,9 +351,12 @@ impl Executor for FakeExecutor {
         if let Some(kind) = self.strike(&state.seen.prompt, FaultAt::Finish) {
             return Err(fail(kind, "finish"));
         }
-        let index = state.seen.seed.wrapping_sub(state.input.request.seed);
+        let index = state.seen.seed.wrapping_sub(state.input.recipe.seed);
         let index = u32::try_from(index).expect("seeds count up from the request's");
-        Ok(Self::picture_of(&state.input, index))
+        Ok(FinishedImage {
+            image: Self::picture_of(&state.input, index),
+            findings: Findings::default(),
+        })
     }
 
     fn resident_models(&self) -> Vec<String> {

@@ -1,29 +1,50 @@
 //! What every job store and queue must do, as test functions that any implementation can run.
 //!
-//! Each function takes a fresh [`Fixture`]; a broken promise is a panic that says which one.
+//! Each function takes a fresh [`Fixture`]; a broken promise is a panic that says which one. Nothing is asked that a
+//! broker in another process cannot give: time passes as the implementation's own clock has it, and jobs whose leases
+//! ran out come back in no promised order.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pentimento_types::{
-    ApiKeyId, Clock as _, ErrorKind, GenerationRequest, ImageFormat, ImageKey, ImageSource, Job, JobFailure,
-    JobId, JobOutcome, JobState, ManualClock, ModelId, Progress, SchedulerChoice, Size, StoredImage, Task,
+    ApiKeyId, Delivery, DialectTag, ErrorKind, Findings, ImageFormat, ImageKey, InputRole, Inputs, Job,
+    JobFailure, JobId, JobOutcome, JobState, ModelId, Priority, Recipe, SchedulerChoice, Size, StoredImage,
 };
 
 use crate::{Claim, JobCounts, JobFilter, JobQueue, JobStore, JobsError, Refusal, Transition};
 
-/// An implementation under test, empty, with the clock it uses.
-#[derive(Clone, Debug)]
+/// Lets so much of an implementation's time pass: moves its clock, or sleeps.
+pub type LetPass = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// An implementation under test, empty.
+#[derive(Clone)]
 pub struct Fixture {
     /// Records.
     pub store: Arc<dyn JobStore>,
     /// Queue.
     pub queue: Arc<dyn JobQueue>,
-    /// The clock of both.
-    pub clock: ManualClock,
+    /// How time passes for both.
+    pub let_pass: LetPass,
 }
 
-const LEASE: Duration = Duration::from_secs(30);
+impl std::fmt::Debug for Fixture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fixture")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fixture {
+    async fn pass(&self, time: Duration) {
+        (self.let_pass)(time).await;
+    }
+}
+
+/// Short enough to be waited for with a real clock, long enough not to run out by itself.
+const LEASE: Duration = Duration::from_secs(2);
 /// Long enough for a woken task to run, short enough for a suite; only the absence of an event is waited for.
 const A_MOMENT: Duration = Duration::from_millis(30);
 
@@ -43,6 +64,7 @@ pub async fn run_all(make: impl Fn(usize) -> Fixture) {
     a_waiting_worker_gets_a_pushed_job(&make(10)).await;
     an_entry_is_there_once(&*make(10).queue).await;
     a_released_job_comes_first(&*make(10).queue).await;
+    a_job_released_for_later_rests_until_then(&make(10)).await;
     a_forgotten_job_is_not_claimed(&*make(10).queue).await;
     a_silent_worker_loses_its_job(&make(10)).await;
     a_heartbeat_keeps_the_job(&make(10)).await;
@@ -52,36 +74,40 @@ pub async fn run_all(make: impl Fn(usize) -> Fixture) {
 /// A job as a dialect would make it, queued.
 #[must_use]
 pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
+    let recipe = Recipe {
+        model: ModelId::new("demo"),
+        vae: None,
+        loras: Vec::new(),
+        embeddings: Vec::new(),
+        prompt: "a red house".to_owned(),
+        negative_prompt: String::new(),
+        image_count: 1,
+        steps: 4,
+        strength: 0.6,
+        guidance_scale: 7.5,
+        seed: 7,
+        clip_skip: 1,
+        token_merging: true,
+        scheduler: SchedulerChoice::default(),
+        soft_edge: 0,
+    };
+    let inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
     Job {
-        id,
         owner: ApiKeyId::anonymous(),
-        request: GenerationRequest {
-            task: Task::Img2Img,
-            model: ModelId::new("demo"),
-            vae: None,
-            loras: Vec::new(),
-            embeddings: Vec::new(),
-            init_image: ImageSource::Stored(ImageKey::input(id, "init_image")),
-            prompt: "a red house".to_owned(),
-            negative_prompt: String::new(),
-            image_count: 1,
-            steps: 4,
-            strength: 0.6,
-            guidance_scale: 7.5,
-            seed: 7,
-            clip_skip: 1,
-            token_merging: true,
-            scheduler: SchedulerChoice::default(),
-            output_format: ImageFormat::Png,
-            file_stem: "lcm_img2img".to_owned(),
+        dialect: DialectTag {
+            name: "novita".to_owned(),
+            note: Some("{\"number\": 7}".to_owned()),
         },
-        note: Some("{\"number\": 7}".to_owned()),
-        state: JobState::Queued,
-        attempt: 0,
-        progress: Progress::default(),
-        outcome: None,
-        created_at,
-        finished_at: None,
+        delivery: Delivery {
+            file_stem: "lcm_img2img".to_owned(),
+            link_life: Some(Duration::from_secs(3600)),
+            ..Delivery::default()
+        },
+        priority: Priority::High,
+        idempotency_key: Some("once".to_owned()),
+        deadline: Some(created_at + Duration::from_secs(600)),
+        not_before: Some(created_at + Duration::from_secs(1)),
+        ..Job::queued(id, created_at, recipe, inputs)
     }
 }
 
@@ -91,6 +117,7 @@ fn sample_image(id: JobId) -> StoredImage {
         format: ImageFormat::Png,
         size: Size { width: 8, height: 8 },
         seed: 7,
+        findings: Findings { nsfw: Some(false) },
     }
 }
 
@@ -126,11 +153,11 @@ pub async fn a_stored_job_is_read_back_whole(store: &dyn JobStore) {
 pub async fn an_id_is_taken_once(store: &dyn JobStore) {
     let id = inserted(store).await;
     let mut twin = sample_job(id, SystemTime::UNIX_EPOCH);
-    twin.request.seed = 8;
+    twin.recipe.seed = 8;
     let second = store.insert(twin).await;
     assert!(matches!(second, Err(JobsError::Duplicate { .. })), "{second:?}");
     let kept = store.get(id).await.expect("readable").expect("still there");
-    assert_eq!(kept.request.seed, 7);
+    assert_eq!(kept.recipe.seed, 7);
 }
 
 /// Every verb on an unknown id says so.
@@ -141,7 +168,6 @@ pub async fn unknown_jobs_are_not_found(store: &dyn JobStore) {
         assert!(matches!(result, Err(JobsError::NotFound { .. })), "{result:?}");
     };
     not_found(store.transition(id, Transition::Cancel).await.map(drop));
-    not_found(store.report_progress(id, 0, Progress::default()).await);
     not_found(store.wait_until_ended(id).await.map(drop));
 }
 
@@ -170,7 +196,7 @@ pub async fn jobs_beyond_the_bound_are_refused(store: &dyn JobStore) {
     inserted(store).await;
 }
 
-/// Start, progress, requeue, start, succeed, with the counts at each stage.
+/// Start, requeue, start, succeed, with the counts at each stage.
 pub async fn a_life_goes_through_its_states(fixture: &Fixture) {
     let store = &*fixture.store;
     let id = inserted(store).await;
@@ -179,26 +205,25 @@ pub async fn a_life_goes_through_its_states(fixture: &Fixture) {
         .await
         .expect("queued");
     assert_eq!((job.state, job.attempt), (JobState::Running, 1));
-    let half = Progress { done: 2, total: 4 };
-    store.report_progress(id, 1, half).await.expect("running");
-    assert_eq!(
-        store.get(id).await.expect("readable").expect("there").progress,
-        half
-    );
     assert_eq!(store.counts().await.expect("readable").running, 1);
 
     let job = store
-        .transition(id, Transition::Requeue { attempt: 1 })
+        .transition(
+            id,
+            Transition::Requeue {
+                attempt: 1,
+                not_before: None,
+            },
+        )
         .await
         .expect("running");
     assert_eq!((job.state, job.attempt), (JobState::Queued, 1));
-    expect_refusal(store.report_progress(id, 1, half).await, Refusal::WrongState);
     store
         .transition(id, Transition::Start { attempt: 1 })
         .await
         .expect("queued");
 
-    fixture.clock.advance(Duration::from_secs(5));
+    fixture.pass(Duration::from_millis(20)).await;
     let images = vec![sample_image(id)];
     let job = store
         .transition(
@@ -211,7 +236,10 @@ pub async fn a_life_goes_through_its_states(fixture: &Fixture) {
         .await
         .expect("running");
     assert_eq!(job.outcome, Some(JobOutcome::Succeeded(images)));
-    assert_eq!(job.finished_at, Some(fixture.clock.wall()));
+    assert!(
+        job.started_at.is_some() && job.started_at < job.finished_at,
+        "{job:?}"
+    );
     let counts = store.counts().await.expect("readable");
     assert_eq!((counts.queued, counts.running), (0, 0));
     assert_eq!(store.get(id).await.expect("readable"), Some(job));
@@ -234,9 +262,12 @@ pub async fn a_final_state_stays(store: &dyn JobStore) {
         )
         .await
         .expect("queued");
-    for wish in [
+    for transition in [
         Transition::Start { attempt: 0 },
-        Transition::Requeue { attempt: 0 },
+        Transition::Requeue {
+            attempt: 0,
+            not_before: None,
+        },
         Transition::Succeed {
             attempt: 0,
             images: Vec::new(),
@@ -244,10 +275,8 @@ pub async fn a_final_state_stays(store: &dyn JobStore) {
         Transition::Fail { attempt: 0, failure },
         Transition::Cancel,
     ] {
-        expect_refusal(store.transition(id, wish).await, Refusal::Ended);
+        expect_refusal(store.transition(id, transition).await, Refusal::Ended);
     }
-    let late = store.report_progress(id, 0, Progress { done: 1, total: 1 }).await;
-    expect_refusal(late, Refusal::Ended);
     assert_eq!(store.get(id).await.expect("readable"), Some(ended));
 }
 
@@ -348,13 +377,11 @@ pub async fn old_ends_expire(fixture: &Fixture) {
     let store = &*fixture.store;
     let (old, open) = (inserted(store).await, inserted(store).await);
     store.transition(old, Transition::Cancel).await.expect("queued");
-    fixture.clock.advance(Duration::from_secs(60));
+    fixture.pass(Duration::from_millis(20)).await;
     let recent = inserted(store).await;
-    store
-        .transition(recent, Transition::Cancel)
-        .await
-        .expect("queued");
-    let expired = store.expire(fixture.clock.wall()).await.expect("readable");
+    let ended = store.transition(recent, Transition::Cancel).await;
+    let between = ended.expect("queued").finished_at.expect("ended");
+    let expired = store.expire(between).await.expect("readable");
     assert_eq!(expired, [old]);
     assert_eq!(store.get(old).await.expect("readable"), None);
     for id in [open, recent] {
@@ -421,7 +448,7 @@ pub async fn a_released_job_comes_first(queue: &dyn JobQueue) {
     queue.push(second).await.expect("pushed");
     let claim = claimed(queue).await;
     let old = Claim::new(claim.job(), claim.token());
-    queue.release(claim).await.expect("held");
+    queue.release(claim, Duration::ZERO).await.expect("held");
     expect_lost(queue.heartbeat(&old, LEASE).await);
     let again = claimed(queue).await;
     assert_eq!(again.job(), first);
@@ -429,6 +456,22 @@ pub async fn a_released_job_comes_first(queue: &dyn JobQueue) {
     expect_lost(queue.complete(old).await);
     queue.complete(again).await.expect("held");
     assert_eq!(claimed(queue).await.job(), second);
+}
+
+/// A job that is given back with a delay is nobody's until the delay is over; then a worker that waits is woken.
+pub async fn a_job_released_for_later_rests_until_then(fixture: &Fixture) {
+    let queue = &*fixture.queue;
+    let id = JobId::new();
+    queue.push(id).await.expect("pushed");
+    let claim = claimed(queue).await;
+    queue.release(claim, LEASE).await.expect("held");
+    queue.push(id).await.expect("already there");
+    nothing_to_claim(queue).await;
+    let waiting = Arc::clone(&fixture.queue);
+    let worker = tokio::spawn(async move { claimed(&*waiting).await });
+    tokio::time::sleep(A_MOMENT).await;
+    fixture.pass(LEASE).await;
+    assert_eq!(worker.await.expect("no panic").job(), id);
 }
 
 /// A cancelled job need not be claimed; a claimed one is not touched by `forget`.
@@ -444,20 +487,24 @@ pub async fn a_forgotten_job_is_not_claimed(queue: &dyn JobQueue) {
     queue.complete(claim).await.expect("still held");
 }
 
-/// After the lease the job goes to another worker, before the others, and the first worker can do nothing with it.
+/// After the lease the job goes to another worker, and the first worker can do nothing with it.
 pub async fn a_silent_worker_loses_its_job(fixture: &Fixture) {
     let queue = &*fixture.queue;
     let (lost, other) = (JobId::new(), JobId::new());
     queue.push(lost).await.expect("pushed");
     let silent = claimed(queue).await;
     queue.push(other).await.expect("pushed");
-    fixture.clock.advance(LEASE);
+    fixture.pass(LEASE).await;
     expect_lost(queue.heartbeat(&silent, LEASE).await);
-    let successor = claimed(queue).await;
-    assert_eq!(successor.job(), lost);
+    let (one, two) = (claimed(queue).await, claimed(queue).await);
     expect_lost(queue.complete(silent).await);
-    queue.complete(successor).await.expect("held");
-    assert_eq!(claimed(queue).await.job(), other);
+    let mut jobs = [one.job(), two.job()];
+    jobs.sort_unstable();
+    assert_eq!(jobs, [lost, other], "ids sort by the time of their making");
+    for claim in [one, two] {
+        queue.complete(claim).await.expect("held");
+    }
+    nothing_to_claim(queue).await;
 }
 
 /// A lease is extended as often as its worker asks in time.
@@ -466,7 +513,7 @@ pub async fn a_heartbeat_keeps_the_job(fixture: &Fixture) {
     queue.push(JobId::new()).await.expect("pushed");
     let claim = claimed(queue).await;
     for _ in 0..5 {
-        fixture.clock.advance(LEASE / 2);
+        fixture.pass(LEASE / 2).await;
         queue.heartbeat(&claim, LEASE).await.expect("held");
     }
     nothing_to_claim(queue).await;
@@ -485,7 +532,7 @@ pub async fn a_lost_lease_wakes_a_worker_that_waited_before(fixture: &Fixture) {
     fixture.queue.push(id).await.expect("pushed");
     tokio::time::sleep(A_MOMENT).await;
     assert_eq!(usize::from(one.is_finished()) + usize::from(two.is_finished()), 1);
-    fixture.clock.advance(LEASE);
+    fixture.pass(LEASE).await;
     let (one, two) = (one.await.expect("no panic"), two.await.expect("no panic"));
     assert_eq!((one.job(), two.job()), (id, id));
     assert_ne!(one.token(), two.token());

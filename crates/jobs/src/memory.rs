@@ -1,17 +1,16 @@
 //! Job records and queue in memory: for a server that keeps nothing over a restart, and for tests.
 //!
-//! One lock, never held across an await. Waiting is by notification: an ending job wakes those who wait for it, a push or
-//! a lease that runs out wakes one worker.
+//! One lock, never held across an await. Waiting is by notification: an ending job wakes those who wait for it, a push, or
+//! a lease or a rest that is over, wakes one worker.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use pentimento_types::{Clock, Job, JobId, JobState, Progress};
+use pentimento_types::{Clock, Job, JobId, JobState};
 use tokio::sync::{Notify, watch};
 
-use crate::state_machine::report_progress;
 use crate::{Claim, JobCounts, JobFilter, JobQueue, JobStore, JobsError, Transition};
 
 /// Bounds of [`MemoryJobs`].
@@ -26,11 +25,11 @@ pub struct MemoryLimits {
 /// Both traits over one table in memory. Clones share it.
 #[derive(Clone, Debug)]
 pub struct MemoryJobs {
-    shared: Arc<Shared>,
+    table: Arc<Table>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Table {
     clock: Arc<dyn Clock>,
     limits: MemoryLimits,
     state: Mutex<State>,
@@ -47,6 +46,8 @@ struct State {
     /// Ended jobs in the order of their ends.
     finished: VecDeque<JobId>,
     ready: VecDeque<JobId>,
+    /// Jobs that rest before their next attempt, and when they are ready.
+    resting: BTreeMap<JobId, Instant>,
     leases: HashMap<JobId, Lease>,
     last_token: u64,
 }
@@ -69,7 +70,7 @@ impl MemoryJobs {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, limits: MemoryLimits) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            table: Arc::new(Table {
                 clock,
                 limits,
                 state: Mutex::default(),
@@ -80,7 +81,7 @@ impl MemoryJobs {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that holds the lock can leave the table half changed, so a panic elsewhere does not spoil it.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,19 +90,25 @@ impl State {
         self.jobs.get_mut(&id).ok_or(JobsError::NotFound { id })
     }
 
-    /// Leases that have run out go back to the front of the queue, the longest overdue first.
-    fn take_back_leases(&mut self, now: Instant) {
-        let mut overdue: Vec<(Instant, JobId)> = self
-            .leases
-            .iter()
-            .filter(|(_, lease)| lease.until <= now)
-            .map(|(id, lease)| (lease.until, *id))
+    /// Jobs whose lease or rest is over go to the front of the queue.
+    fn take_back(&mut self, now: Instant) {
+        let silent = self.leases.iter().filter(|(_, lease)| lease.until <= now);
+        let rested = self.resting.iter().filter(|(_, until)| **until <= now);
+        let back: Vec<JobId> = silent
+            .map(|(id, _)| *id)
+            .chain(rested.map(|(id, _)| *id))
             .collect();
-        overdue.sort_unstable();
-        for (_, id) in overdue.into_iter().rev() {
+        for id in back {
             self.leases.remove(&id);
+            self.resting.remove(&id);
             self.ready.push_front(id);
         }
+    }
+
+    /// When the next lease or rest ends.
+    fn next_change(&self) -> Option<Instant> {
+        let leases = self.leases.values().map(|lease| lease.until);
+        leases.chain(self.resting.values().copied()).min()
     }
 
     fn check(&self, claim: &Claim, now: Instant) -> Result<(), JobsError> {
@@ -120,7 +127,7 @@ impl State {
 #[async_trait]
 impl JobStore for MemoryJobs {
     async fn insert(&self, job: Job) -> Result<(), JobsError> {
-        let limits = self.shared.limits;
+        let limits = self.table.limits;
         let mut state = self.lock();
         if state.jobs.contains_key(&job.id) {
             return Err(JobsError::Duplicate { id: job.id });
@@ -141,8 +148,8 @@ impl JobStore for MemoryJobs {
     }
 
     async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
-        let now = self.shared.clock.wall();
-        let kept = self.shared.limits.finished;
+        let now = self.table.clock.wall();
+        let kept = self.table.limits.finished;
         let mut state = self.lock();
         let record = state.record(id)?;
         let was_running = record.job.state == JobState::Running;
@@ -162,12 +169,6 @@ impl JobStore for MemoryJobs {
             }
         }
         Ok(job)
-    }
-
-    async fn report_progress(&self, id: JobId, attempt: u32, progress: Progress) -> Result<(), JobsError> {
-        let mut state = self.lock();
-        report_progress(&mut state.record(id)?.job, attempt, progress)?;
-        Ok(())
     }
 
     async fn wait_until_ended(&self, id: JobId) -> Result<Job, JobsError> {
@@ -202,7 +203,7 @@ impl JobStore for MemoryJobs {
         Ok(JobCounts {
             queued: state.unfinished - state.running,
             running: state.running,
-            limit: self.shared.limits.unfinished,
+            limit: self.table.limits.unfinished,
         })
     }
 
@@ -227,22 +228,24 @@ impl JobStore for MemoryJobs {
 impl JobQueue for MemoryJobs {
     async fn push(&self, id: JobId) -> Result<(), JobsError> {
         let mut state = self.lock();
-        if !state.leases.contains_key(&id) && !state.ready.contains(&id) {
+        let known =
+            state.leases.contains_key(&id) || state.ready.contains(&id) || state.resting.contains_key(&id);
+        if !known {
             state.ready.push_back(id);
-            self.shared.work.notify_one();
+            self.table.work.notify_one();
         }
         Ok(())
     }
 
     async fn claim(&self, lease: Duration) -> Result<Claim, JobsError> {
         loop {
-            let mut work = std::pin::pin!(self.shared.work.notified());
+            let mut work = std::pin::pin!(self.table.work.notified());
             // Enlisted before the look, so that a push between look and wait is not missed.
             work.as_mut().enable();
-            let next_lease_end = {
-                let now = self.shared.clock.now();
+            let next_change = {
+                let now = self.table.clock.now();
                 let mut state = self.lock();
-                state.take_back_leases(now);
+                state.take_back(now);
                 if let Some(job) = state.ready.pop_front() {
                     state.last_token += 1;
                     let token = state.last_token;
@@ -254,23 +257,23 @@ impl JobQueue for MemoryJobs {
                         },
                     );
                     // The other waiting workers must know when this lease ends.
-                    self.shared.work.notify_waiters();
+                    self.table.work.notify_waiters();
                     return Ok(Claim::new(job, token));
                 }
-                state.leases.values().map(|lease| lease.until).min()
+                state.next_change()
             };
-            match next_lease_end {
+            match next_change {
                 None => work.await,
                 Some(until) => tokio::select! {
                     () = work => {}
-                    () = self.shared.clock.sleep_until(until) => {}
+                    () = self.table.clock.sleep_until(until) => {}
                 },
             }
         }
     }
 
     async fn heartbeat(&self, claim: &Claim, lease: Duration) -> Result<(), JobsError> {
-        let now = self.shared.clock.now();
+        let now = self.table.clock.now();
         let mut state = self.lock();
         state.check(claim, now)?;
         let token = claim.token();
@@ -284,24 +287,33 @@ impl JobQueue for MemoryJobs {
         Ok(())
     }
 
-    async fn release(&self, claim: Claim) -> Result<(), JobsError> {
+    async fn release(&self, claim: Claim, delay: Duration) -> Result<(), JobsError> {
+        let now = self.table.clock.now();
         let mut state = self.lock();
-        state.check(&claim, self.shared.clock.now())?;
+        state.check(&claim, now)?;
         state.leases.remove(&claim.job());
-        state.ready.push_front(claim.job());
-        self.shared.work.notify_one();
+        if delay.is_zero() {
+            state.ready.push_front(claim.job());
+            self.table.work.notify_one();
+        } else {
+            state.resting.insert(claim.job(), now + delay);
+            // Every worker that waits must know when this rest ends.
+            self.table.work.notify_waiters();
+        }
         Ok(())
     }
 
     async fn complete(&self, claim: Claim) -> Result<(), JobsError> {
         let mut state = self.lock();
-        state.check(&claim, self.shared.clock.now())?;
+        state.check(&claim, self.table.clock.now())?;
         state.leases.remove(&claim.job());
         Ok(())
     }
 
     async fn forget(&self, id: JobId) -> Result<(), JobsError> {
-        self.lock().ready.retain(|ready| *ready != id);
+        let mut state = self.lock();
+        state.ready.retain(|ready| *ready != id);
+        state.resting.remove(&id);
         Ok(())
     }
 }
@@ -331,7 +343,10 @@ mod tests {
             Fixture {
                 store: Arc::new(jobs.clone()),
                 queue: Arc::new(jobs),
-                clock,
+                let_pass: Arc::new(move |time| {
+                    clock.advance(time);
+                    Box::pin(std::future::ready(()))
+                }),
             }
         })
         .await;

@@ -44,7 +44,7 @@ pub trait JobQueue: Send + Sync + std::fmt::Debug {
     /// [`JobsError::Backend`].
     async fn push(&self, id: JobId) -> Result<(), JobsError>;
 
-    /// Waits for a job and claims it for `lease`. A job whose lease ran out comes before the others.
+    /// Waits for a job and claims it for `lease`. A job whose lease ran out is among those that can be claimed.
     ///
     /// Cancel safe: a claim is never made and lost when the future is dropped.
     ///
@@ -58,11 +58,11 @@ pub trait JobQueue: Send + Sync + std::fmt::Debug {
     /// [`JobsError::ClaimLost`]: another worker has the job or may get it; stop and write nothing.
     async fn heartbeat(&self, claim: &Claim, lease: Duration) -> Result<(), JobsError>;
 
-    /// Gives the job back to the front, for another attempt.
+    /// Gives the job back for another attempt: to the front at once, or after a `delay`.
     ///
     /// # Errors
     /// [`JobsError::ClaimLost`].
-    async fn release(&self, claim: Claim) -> Result<(), JobsError>;
+    async fn release(&self, claim: Claim, delay: Duration) -> Result<(), JobsError>;
 
     /// Takes the entry out: the job has ended.
     ///

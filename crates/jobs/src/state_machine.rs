@@ -1,4 +1,4 @@
-//! The only place where a job's state changes: pure functions from a job and a wish to the changed job or a refusal.
+//! The only place where a job's state changes: pure functions from a job and a transition to the changed job or a refusal.
 //!
 //! ```text
 //!            Start                Succeed
@@ -14,9 +14,9 @@
 
 use std::time::SystemTime;
 
-use pentimento_types::{Job, JobFailure, JobOutcome, JobState, Progress, StoredImage};
+use pentimento_types::{Job, JobFailure, JobOutcome, JobState, StoredImage};
 
-/// A wish to change a job. `attempt` is the attempt that the wisher saw.
+/// A change that is asked for. `attempt` is the attempt that the asker saw.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transition {
     /// A worker begins: queued (or running, after a lost lease) to running; `attempt` grows by one.
@@ -28,6 +28,8 @@ pub enum Transition {
     Requeue {
         /// The running one.
         attempt: u32,
+        /// The next attempt does not begin before this time; None is at once.
+        not_before: Option<SystemTime>,
     },
     /// All pictures are stored: running to succeeded.
     Succeed {
@@ -85,11 +87,11 @@ impl Transition {
         }
     }
 
-    /// The attempt that the wisher speaks for; a caller's cancel speaks for all.
+    /// The attempt that the asker speaks for; a caller's cancel speaks for all.
     const fn attempt(&self) -> Option<u32> {
         match self {
             Self::Start { attempt }
-            | Self::Requeue { attempt }
+            | Self::Requeue { attempt, .. }
             | Self::Succeed { attempt, .. }
             | Self::Fail { attempt, .. } => Some(*attempt),
             Self::Cancel => None,
@@ -129,50 +131,20 @@ impl Transition {
             Self::Start { .. } => {
                 job.state = JobState::Running;
                 job.attempt += 1;
-                job.progress = Progress::default();
+                job.started_at = Some(now);
+                job.not_before = None;
             }
-            Self::Requeue { .. } => {
+            Self::Requeue { not_before, .. } => {
                 job.state = JobState::Queued;
-                job.progress = Progress::default();
+                job.started_at = None;
+                job.not_before = not_before;
             }
-            Self::Succeed { images, .. } => {
-                job.progress.done = job.progress.total;
-                end(job, JobState::Succeeded, JobOutcome::Succeeded(images), now);
-            }
+            Self::Succeed { images, .. } => end(job, JobState::Succeeded, JobOutcome::Succeeded(images), now),
             Self::Fail { failure, .. } => end(job, JobState::Failed, JobOutcome::Failed(failure), now),
             Self::Cancel => end(job, JobState::Cancelled, JobOutcome::Cancelled, now),
         }
         Ok(())
     }
-}
-
-/// Takes over what a worker reports about its attempt. Progress never falls, and says nothing once the job has ended.
-///
-/// # Errors
-/// [`TransitionRefused`] when the job is not running in this attempt: the worker should stop.
-pub(crate) fn report_progress(
-    job: &mut Job,
-    attempt: u32,
-    progress: Progress,
-) -> Result<(), TransitionRefused> {
-    let reason = if job.state.is_final() {
-        Refusal::Ended
-    } else if attempt != job.attempt {
-        Refusal::StaleAttempt
-    } else if job.state != JobState::Running {
-        Refusal::WrongState
-    } else {
-        if progress.done >= job.progress.done {
-            job.progress = progress;
-        }
-        return Ok(());
-    };
-    Err(TransitionRefused {
-        transition: "report progress of",
-        state: job.state,
-        attempt: job.attempt,
-        reason,
-    })
 }
 
 fn end(job: &mut Job, state: JobState, outcome: JobOutcome, now: SystemTime) {
@@ -199,7 +171,10 @@ mod tests {
     fn any_transition() -> impl Strategy<Value = Transition> {
         prop_oneof![
             (0..4_u32).prop_map(|attempt| Transition::Start { attempt }),
-            (0..4_u32).prop_map(|attempt| Transition::Requeue { attempt }),
+            (0..4_u32).prop_map(|attempt| Transition::Requeue {
+                attempt,
+                not_before: None
+            }),
             (0..4_u32).prop_map(|attempt| Transition::Succeed {
                 attempt,
                 images: Vec::new()
@@ -213,16 +188,16 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is wished in whatever order: a refusal changes nothing, a final state stays, an outcome is there
+        /// Whatever is asked for in whatever order: a refusal changes nothing, a final state stays, an outcome is there
         /// exactly in the final states, and attempts only grow, by one, with a start.
         #[test]
-        fn every_ledger_is_a_path_of_the_machine(wishes in prop::collection::vec(any_transition(), 0..40)) {
+        fn every_history_is_a_path_of_the_machine(transitions in prop::collection::vec(any_transition(), 0..40)) {
             let now = SystemTime::UNIX_EPOCH;
             let mut job = sample_job(JobId::from_u128(1), now);
-            for wish in wishes {
+            for transition in transitions {
                 let before = job.clone();
-                let starts = matches!(wish, Transition::Start { .. });
-                match wish.apply(&mut job, now) {
+                let starts = matches!(transition, Transition::Start { .. });
+                match transition.apply(&mut job, now) {
                     Ok(()) => {
                         prop_assert!(!before.state.is_final());
                         prop_assert_eq!(job.attempt, before.attempt + u32::from(starts));
@@ -256,23 +231,21 @@ mod tests {
     }
 
     #[test]
-    fn progress_never_falls_and_belongs_to_its_attempt() {
-        let now = SystemTime::UNIX_EPOCH;
-        let mut job = sample_job(JobId::from_u128(1), now);
-        let at = |done| Progress { done, total: 4 };
-        assert!(report_progress(&mut job, 0, at(1)).is_err());
-        Transition::Start { attempt: 0 }.apply(&mut job, now).unwrap();
-        report_progress(&mut job, 1, at(2)).unwrap();
-        report_progress(&mut job, 1, at(1)).unwrap();
-        assert_eq!(job.progress, at(2));
-        assert!(report_progress(&mut job, 0, at(3)).is_err());
-        Transition::Succeed {
+    fn the_time_of_an_attempt_begins_with_it() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let mut job = sample_job(JobId::from_u128(1), at(0));
+        assert_eq!(job.started_at, None);
+        Transition::Start { attempt: 0 }.apply(&mut job, at(5)).unwrap();
+        assert_eq!(job.started_at, Some(at(5)));
+        let later = Transition::Requeue {
             attempt: 1,
-            images: Vec::new(),
-        }
-        .apply(&mut job, now)
-        .unwrap();
-        assert_eq!(job.progress, at(4));
-        assert!(report_progress(&mut job, 1, at(4)).is_err());
+            not_before: Some(at(9)),
+        };
+        later.apply(&mut job, at(6)).unwrap();
+        assert_eq!((job.started_at, job.not_before), (None, Some(at(9))));
+        Transition::Start { attempt: 1 }.apply(&mut job, at(9)).unwrap();
+        assert_eq!((job.started_at, job.not_before), (Some(at(9)), None));
+        Transition::Cancel.apply(&mut job, at(11)).unwrap();
+        assert_eq!((job.started_at, job.finished_at), (Some(at(9)), Some(at(11))));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use pentimento_types::{ApiKeyId, Job, JobId, JobState, Progress};
+use pentimento_types::{ApiKeyId, Job, JobId, JobState};
 
 use crate::{JobsError, Transition};
 
@@ -39,7 +39,8 @@ pub struct JobFilter {
     pub limit: usize,
 }
 
-/// Keeps job records. Every change is a compare-and-set through the state machine.
+/// Keeps job records. Every change is a compare-and-set through the state machine. How far a running job is, is not part
+/// of its record: that would be a durable write for every evaluation.
 #[async_trait]
 pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// Takes a new job. When this returns, the job survives what the implementation promises to survive.
@@ -59,12 +60,6 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`JobsError::NotFound`], [`JobsError::Refused`].
     async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError>;
-
-    /// Notes how far an attempt is.
-    ///
-    /// # Errors
-    /// [`JobsError::NotFound`], or [`JobsError::Refused`] when the job is not running in this attempt any more.
-    async fn report_progress(&self, id: JobId, attempt: u32, progress: Progress) -> Result<(), JobsError>;
 
     /// Returns the job as soon as it is in a final state. Is told of the change and never polls.
     ///

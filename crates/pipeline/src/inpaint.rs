@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use pentimento_schedulers::{Latents, NoiseSource, Start};
-use pentimento_types::{GenerationRequest, RgbPicture};
+use pentimento_types::{Recipe, RgbPicture};
 
 use crate::img2img::to_planes;
 use crate::inpainting::{Blend, Inpainting};
@@ -17,15 +17,6 @@ use crate::posterior::DiagonalGaussian;
 use crate::prepare::{Common, Started, noise_sources};
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion};
-
-/// What is repainted, and how its edge meets the rest.
-#[derive(Clone, Copy, Debug)]
-pub struct InpaintMask<'a> {
-    /// White is repainted, black is kept, with the threshold at half grey. Stretched to the size of the input.
-    pub image: &'a RgbPicture,
-    /// Pixels inside the repainted part over which the new image fades in; 0 is a hard edge.
-    pub soft_edge: u32,
-}
 
 /// What all images of an inpainting request share.
 #[derive(Debug)]
@@ -45,7 +36,8 @@ struct SharedInputs {
 }
 
 impl StableDiffusion {
-    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew.
+    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
+    /// with the threshold at half grey, stretched to the size of the image. `Recipe::soft_edge` says how the edge fades.
     ///
     /// With nothing to repaint no evaluation runs, and the result is the input.
     ///
@@ -53,19 +45,19 @@ impl StableDiffusion {
     /// As [`StableDiffusion::prepare`].
     pub fn prepare_inpaint(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
-        mask: InpaintMask<'_>,
+        mask: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
-        let pixels = MaskPixels::new(mask.image, init.size());
-        let coverage = pixels.coverage(mask.soft_edge);
+        let pixels = MaskPixels::new(mask, init.size());
+        let coverage = pixels.coverage(request.soft_edge);
         self.prepare_masked(request, init, &pixels, Some(coverage.into()))
     }
 
     /// The whole image is repainted, by a UNet that wants to be told so.
     pub(crate) fn prepare_everything(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         self.prepare_masked(request, init, &MaskPixels::everything(init.size()), None)
@@ -78,13 +70,13 @@ impl StableDiffusion {
 
     fn prepare_masked(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
         pixels: &MaskPixels,
         coverage: Option<Arc<[u8]>>,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         if pixels.is_empty() || request.strength <= 0.0 {
-            let still = GenerationRequest {
+            let still = Recipe {
                 strength: 0.0,
                 ..request.clone()
             };
@@ -131,7 +123,7 @@ impl StableDiffusion {
     /// Draws in diffusers' order: the image's sample, the start noise, the masked image's sample, then the steps.
     fn start_masked(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         shared: &SharedInputs,
         mut noise_source: NoiseSource,
     ) -> Result<DenoiseState, PipelineError> {

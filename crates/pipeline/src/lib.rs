@@ -25,6 +25,5 @@ mod unet_rows;
 
 pub use conditioning::Conditioning;
 pub use error::PipelineError;
-pub use inpaint::InpaintMask;
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

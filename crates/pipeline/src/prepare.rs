@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use pentimento_models::UNetContext;
 use pentimento_schedulers::{Latents, NoiseSource, Run, Scheduler, SchedulerPlan, build};
-use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind};
+use pentimento_types::{Recipe, RgbPicture, SchedulerKind};
 
 use crate::conditioning::{self, Conditioning, Prompts};
 use crate::guidance::Guidance;
@@ -38,11 +38,7 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When the scheduler refuses the run, or a forward fails.
-    pub fn prepare(
-        &self,
-        request: &GenerationRequest,
-        init: &RgbPicture,
-    ) -> Result<Vec<DenoiseState>, PipelineError> {
+    pub fn prepare(&self, request: &Recipe, init: &RgbPicture) -> Result<Vec<DenoiseState>, PipelineError> {
         if self.takes_mask() {
             return self.prepare_everything(request, init);
         }
@@ -52,7 +48,7 @@ impl StableDiffusion {
     /// Image to image, whatever the UNet's inputs.
     pub(crate) fn prepare_plain(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         init: &RgbPicture,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         let common = self.common(request, init)?;
@@ -72,11 +68,7 @@ impl StableDiffusion {
             .collect()
     }
 
-    pub(crate) fn common(
-        &self,
-        request: &GenerationRequest,
-        init: &RgbPicture,
-    ) -> Result<Common, PipelineError> {
+    pub(crate) fn common(&self, request: &Recipe, init: &RgbPicture) -> Result<Common, PipelineError> {
         let Conditioning { cond, uncond } = self.encode_prompts(request)?;
         let context = |states: Tensor| -> Result<UNetContext, PipelineError> {
             Ok(self.unet.context(&states.to_dtype(self.dtype)?)?)
@@ -92,7 +84,7 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When a forward fails.
-    pub fn encode_prompts(&self, request: &GenerationRequest) -> Result<Conditioning, PipelineError> {
+    pub fn encode_prompts(&self, request: &Recipe) -> Result<Conditioning, PipelineError> {
         let prompts = Prompts {
             positive: &request.prompt,
             negative: self
@@ -122,7 +114,7 @@ impl StableDiffusion {
         DiagonalGaussian::from_moments(&self.encode_image(image)?)
     }
 
-    pub(crate) fn plan(&self, request: &GenerationRequest) -> Result<SchedulerPlan, PipelineError> {
+    pub(crate) fn plan(&self, request: &Recipe) -> Result<SchedulerPlan, PipelineError> {
         let run = Run {
             num_inference_steps: request.steps,
             strength: request.strength,
@@ -144,7 +136,7 @@ impl StableDiffusion {
     /// One image before its first evaluation.
     pub(crate) fn state(
         &self,
-        request: &GenerationRequest,
+        request: &Recipe,
         common: &Common,
         started: Started,
     ) -> Result<DenoiseState, PipelineError> {
@@ -165,11 +157,11 @@ impl StableDiffusion {
 
     /// As diffusers' `do_classifier_free_guidance`: a scale of 1 or less turns it off,
     /// and a UNet with a guidance embedding takes the scale as an input instead.
-    fn is_guided(&self, request: &GenerationRequest) -> bool {
+    fn is_guided(&self, request: &Recipe) -> bool {
         request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none()
     }
 
-    fn guidance(&self, request: &GenerationRequest) -> Result<Guidance, PipelineError> {
+    fn guidance(&self, request: &Recipe) -> Result<Guidance, PipelineError> {
         if let Some(dim) = self.unet.config().time_cond_proj_dim {
             let embedding =
                 pentimento_models::guidance_embedding(request.guidance_scale - 1.0, dim, &self.device)?;
@@ -185,7 +177,7 @@ impl StableDiffusion {
 }
 
 /// The noise source of each image of a request: image k draws from seed + k.
-pub(crate) fn noise_sources(request: &GenerationRequest) -> impl Iterator<Item = NoiseSource> {
+pub(crate) fn noise_sources(request: &Recipe) -> impl Iterator<Item = NoiseSource> {
     let seed = request.seed;
     (0..u64::from(request.image_count)).map(move |index| NoiseSource::new(seed.wrapping_add(index)))
 }

@@ -6,14 +6,14 @@ mod support;
 
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
 use pentimento_testkit::Golden;
-use pentimento_types::{GenerationRequest, MERGED_FROM, RgbPicture, SchedulerKind, Size};
+use pentimento_types::{MERGED_FROM, Recipe, RgbPicture, SchedulerKind, Size};
 use support::{picture_of, request, request_of, tiny};
 
 fn input() -> RgbPicture {
     picture_of(Golden::open("pipeline/lcm-plain.safetensors").tensor("input.u8"))
 }
 
-fn alone(model: &StableDiffusion, request: &GenerationRequest, init: &RgbPicture) -> Vec<RgbPicture> {
+fn alone(model: &StableDiffusion, request: &Recipe, init: &RgbPicture) -> Vec<RgbPicture> {
     let states = model.prepare(request, init).unwrap();
     states
         .into_iter()
@@ -38,7 +38,7 @@ fn sixteen_mixed_jobs_give_what_each_gives_alone() {
         SchedulerKind::EulerDiscrete,
     ];
     let requests: Vec<_> = (0..16_u32)
-        .map(|k| GenerationRequest {
+        .map(|k| Recipe {
             prompt: format!("picture number {k}"),
             negative_prompt: if k % 2 == 0 {
                 "blurry".to_owned()
@@ -74,14 +74,14 @@ fn sixteen_mixed_jobs_give_what_each_gives_alone() {
 fn picture_k_of_a_job_is_the_picture_of_seed_plus_k() {
     let model = tiny("tiny");
     let init = input();
-    let many = GenerationRequest {
+    let many = Recipe {
         image_count: 3,
         seed: 40,
         ..request(SchedulerKind::LCM)
     };
     let pictures = alone(&model, &many, &init);
     for (k, picture) in pictures.iter().enumerate() {
-        let one = GenerationRequest {
+        let one = Recipe {
             image_count: 1,
             seed: 40 + k as u64,
             ..many.clone()
@@ -104,7 +104,7 @@ fn strength_0_gives_the_input_back() {
         SchedulerKind::DDIM,
         SchedulerKind::EulerDiscrete,
     ] {
-        let request = GenerationRequest {
+        let request = Recipe {
             strength: 0.0,
             ..request(kind)
         };
@@ -122,7 +122,7 @@ fn more_strength_moves_further_from_the_input() {
     let model = tiny("tiny");
     let init = input();
     let distance = |strength: f64| {
-        let request = GenerationRequest {
+        let request = Recipe {
             strength,
             steps: 10,
             ..request_of(golden.about())
@@ -154,7 +154,7 @@ fn a_prompt_beyond_77_tokens_is_not_cut() {
     let model = tiny("tiny");
     let init = input();
     let long = "lighthouse ".repeat(80);
-    let with = |tail: &str| GenerationRequest {
+    let with = |tail: &str| Recipe {
         prompt: format!("{long}{tail}"),
         guidance_scale: 5.0,
         ..request(SchedulerKind::DDIM)
@@ -206,12 +206,12 @@ fn a_picture_of_merged_tokens_does_not_see_its_neighbours_whether_they_merge_or_
     let model = tiny("tiny");
     // The smallest one that merges.
     let init = grained(8 * u32::try_from((MERGED_FROM - 1).isqrt() + 1).unwrap());
-    let lcm = |token_merging| GenerationRequest {
+    let lcm = |token_merging| Recipe {
         steps: 2,
         token_merging,
         ..request(SchedulerKind::LCM)
     };
-    let guided = GenerationRequest {
+    let guided = Recipe {
         guidance_scale: 5.0,
         seed: 1,
         ..lcm(true)
@@ -233,7 +233,7 @@ fn a_picture_of_merged_tokens_does_not_see_its_neighbours_whether_they_merge_or_
 #[test]
 fn a_small_picture_does_not_merge_its_tokens() {
     let model = tiny("tiny");
-    let with = |token_merging| GenerationRequest {
+    let with = |token_merging| Recipe {
         token_merging,
         ..request(SchedulerKind::DDIM)
     };

@@ -8,9 +8,9 @@
 mod support;
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_pipeline::{DenoiseState, InpaintMask, StableDiffusion};
+use pentimento_pipeline::{DenoiseState, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
-use pentimento_types::{GenerationRequest, RgbPicture, SchedulerKind, Size};
+use pentimento_types::{Recipe, RgbPicture, SchedulerKind, Size};
 use pentimento_weights::Checkpoint;
 use support::{picture_of, request, request_of, tiny};
 
@@ -51,16 +51,7 @@ fn check(case: &str) {
     let init = picture_of(golden.tensor("input.u8"));
     let mask = picture_of(golden.tensor("mask.u8"));
 
-    let mut states = model
-        .prepare_inpaint(
-            &request,
-            &init,
-            InpaintMask {
-                image: &mask,
-                soft_edge: 0,
-            },
-        )
-        .unwrap();
+    let mut states = model.prepare_inpaint(&request, &init, &mask).unwrap();
     let mut state = states.remove(0);
     assert_values_close(
         &format!("{case}: start"),
@@ -199,12 +190,7 @@ fn rectangle(size: Size, from: f64, to: f64) -> RgbPicture {
     RgbPicture::new(size, pixels).unwrap()
 }
 
-fn inpaint(
-    model: &StableDiffusion,
-    request: &GenerationRequest,
-    init: &RgbPicture,
-    mask: InpaintMask<'_>,
-) -> RgbPicture {
+fn inpaint(model: &StableDiffusion, request: &Recipe, init: &RgbPicture, mask: &RgbPicture) -> RgbPicture {
     run(
         model,
         model.prepare_inpaint(request, init, mask).unwrap().remove(0),
@@ -221,27 +207,19 @@ fn kept_pixels_come_back_exactly_in_every_size_and_with_a_soft_edge() {
         for (width, height) in [(64, 64), (67, 45), (9, 70)] {
             let init = picture(width, height);
             let mask = rectangle(init.size(), 0.2, 0.8);
-            let request = GenerationRequest {
+            let request = Recipe {
                 strength: 1.0,
                 ..request(kind)
             };
-            let hard = inpaint(
-                &model,
-                &request,
-                &init,
-                InpaintMask {
-                    image: &mask,
-                    soft_edge: 0,
-                },
-            );
+            let hard = inpaint(&model, &request, &init, &mask);
             let soft = inpaint(
                 &model,
-                &request,
-                &init,
-                InpaintMask {
-                    image: &mask,
+                &Recipe {
                     soft_edge: 4,
+                    ..request.clone()
                 },
+                &init,
+                &mask,
             );
             let mut changed = 0;
             for (at, inside) in painted(&mask).into_iter().enumerate() {
@@ -270,21 +248,11 @@ fn nothing_to_repaint_gives_the_input_back_without_an_evaluation() {
         let black = rectangle(init.size(), 2.0, 3.0);
         let white = rectangle(init.size(), 0.0, 1.0);
         for (mask, strength) in [(&black, 1.0), (&black, 0.5), (&white, 0.0)] {
-            let request = GenerationRequest {
+            let request = Recipe {
                 strength,
                 ..request(SchedulerKind::EulerDiscrete)
             };
-            let state = model
-                .prepare_inpaint(
-                    &request,
-                    &init,
-                    InpaintMask {
-                        image: mask,
-                        soft_edge: 0,
-                    },
-                )
-                .unwrap()
-                .remove(0);
+            let state = model.prepare_inpaint(&request, &init, mask).unwrap().remove(0);
             assert_eq!(state.evaluations_left(), 0, "{name} {strength}");
             assert_eq!(run(&model, state), init, "{name} {strength}");
         }
@@ -297,19 +265,11 @@ fn a_white_mask_is_image_to_image() {
     let model = tiny("tiny");
     let init = picture(64, 40);
     let white = rectangle(init.size(), 0.0, 1.0);
-    let request = GenerationRequest {
+    let request = Recipe {
         strength: 0.6,
         ..request(SchedulerKind::DDIM)
     };
-    let found = inpaint(
-        &model,
-        &request,
-        &init,
-        InpaintMask {
-            image: &white,
-            soft_edge: 7,
-        },
-    );
+    let found = inpaint(&model, &request, &init, &white);
     assert_eq!(
         found,
         run(&model, model.prepare(&request, &init).unwrap().remove(0))
@@ -323,24 +283,13 @@ fn image_to_image_on_an_inpainting_checkpoint_has_a_white_mask() {
     let init = picture(64, 40);
     let white = rectangle(init.size(), 0.0, 1.0);
     for strength in [0.6, 1.0] {
-        let request = GenerationRequest {
+        let request = Recipe {
             strength,
             guidance_scale: 4.0,
             ..request(SchedulerKind::LCM)
         };
         let found = run(&model, model.prepare(&request, &init).unwrap().remove(0));
-        assert_eq!(
-            found,
-            inpaint(
-                &model,
-                &request,
-                &init,
-                InpaintMask {
-                    image: &white,
-                    soft_edge: 0
-                }
-            )
-        );
+        assert_eq!(found, inpaint(&model, &request, &init, &white));
     }
 }
 
@@ -352,24 +301,8 @@ fn a_small_mask_is_stretched_over_the_picture() {
     let small = rectangle(Size { width: 8, height: 4 }, 0.25, 0.75);
     let request = request(SchedulerKind::DDIM);
     assert_eq!(
-        inpaint(
-            &model,
-            &request,
-            &init,
-            InpaintMask {
-                image: &small,
-                soft_edge: 0
-            }
-        ),
-        inpaint(
-            &model,
-            &request,
-            &init,
-            InpaintMask {
-                image: &large,
-                soft_edge: 0
-            }
-        ),
+        inpaint(&model, &request, &init, &small),
+        inpaint(&model, &request, &init, &large),
     );
 }
 
@@ -381,7 +314,7 @@ fn company_changes_nothing() {
         let init = picture(48, 40);
         let mask = rectangle(init.size(), 0.1, 0.7);
         let requests: Vec<_> = (0..6_u32)
-            .map(|k| GenerationRequest {
+            .map(|k| Recipe {
                 steps: 3 + k,
                 strength: [0.5, 1.0, 0.8][k as usize % 3],
                 guidance_scale: [1.0, 7.5][k as usize % 2],
@@ -396,18 +329,9 @@ fn company_changes_nothing() {
                 )
             })
             .collect();
-        let prepare = |k: usize, request: &GenerationRequest| {
+        let prepare = |k: usize, request: &Recipe| {
             if k < 4 {
-                model
-                    .prepare_inpaint(
-                        request,
-                        &init,
-                        InpaintMask {
-                            image: &mask,
-                            soft_edge: 2,
-                        },
-                    )
-                    .unwrap()
+                model.prepare_inpaint(request, &init, &mask).unwrap()
             } else {
                 model.prepare(request, &init).unwrap()
             }
@@ -428,7 +352,7 @@ fn company_changes_nothing() {
         for (k, request) in requests.iter().enumerate() {
             for index in 0..request.image_count {
                 let seed = request.seed + u64::from(index);
-                let one = GenerationRequest {
+                let one = Recipe {
                     seed,
                     image_count: 1,
                     ..request.clone()

@@ -11,7 +11,7 @@ use parity_runs::{DEFINED_BY_US, generate, run_all};
 use pentimento_catalog::Catalog;
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance};
-use pentimento_types::{GenerationRequest, NoiseSpacing, RgbPicture, SchedulerChoice, SchedulerKind, Size};
+use pentimento_types::{NoiseSpacing, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size};
 use support::{picture_of, request, tiny};
 
 #[test]
@@ -38,7 +38,7 @@ fn the_other_four_run_at_every_strength_and_are_not_another_scheduler() {
     let model = tiny("tiny");
     let init = picture_of(Golden::open("parity/DDIM.safetensors").tensor("input.u8"));
     let of = |kind: SchedulerKind, strength: f64, guidance_scale: f64| {
-        let request = GenerationRequest {
+        let request = Recipe {
             steps: 6,
             strength,
             guidance_scale,
@@ -70,7 +70,7 @@ fn eighteen_schedulers_share_a_batch_and_nobody_notices() {
     let requests: Vec<_> = SchedulerKind::ALL
         .iter()
         .zip(0_u32..)
-        .map(|(kind, k)| GenerationRequest {
+        .map(|(kind, k)| Recipe {
             steps: 2 + k % 5,
             strength: [0.5, 0.7, 1.0][k as usize % 3],
             guidance_scale: [1.0, 7.5, 3.0, 0.0][k as usize % 4],
@@ -113,7 +113,7 @@ fn ddim_inverse_gives_the_picture_back() {
     let entry = &catalog.entries()[0];
     let model = StableDiffusion::load(entry, &Device::Cpu).unwrap();
     let init = scene();
-    let request = GenerationRequest {
+    let request = Recipe {
         prompt: String::new(),
         strength: 1.0,
         steps: 50,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pentimento_engine::{EngineError, GenerationInput, JobEvent, JobEvents};
+use pentimento_engine::{EngineError, JobEvent, JobEvents, ResolvedJob, ResolvedModels};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, StoredImage, describe_chain};
 use tokio::task::JoinSet;
@@ -90,7 +90,10 @@ pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Verdict {
 
 async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Verdict {
     if fault.kind.is_retryable() && job.attempt < inner.config.max_attempts {
-        let requeue = Transition::Requeue { attempt: job.attempt };
+        let requeue = Transition::Requeue {
+            attempt: job.attempt,
+            not_before: None,
+        };
         return match inner.store.transition(job.id, requeue).await {
             Ok(_) => Verdict::Again,
             Err(error) => {
@@ -149,35 +152,28 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Verdict {
 
 /// Runs the job in the engine and stores its pictures while later ones are still being made.
 async fn pictures(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Miss> {
-    let checkpoint = inner.find_checkpoint(&job.request.model);
+    let checkpoint = inner.find_checkpoint(&job.recipe.model);
     let checkpoint = checkpoint.map_err(|error| service_fault(job.id, &error))?;
-    let inputs = inputs::load(inner, job)
+    let images = inputs::load(inner, job)
         .await
         .map_err(|error| service_fault(job.id, &error))?;
-    let request = Arc::new(job.request.clone());
-    let input = GenerationInput {
-        request,
-        checkpoint,
-        init_image: inputs.init_image,
-        mask: inputs.mask,
+    let resolved = ResolvedJob {
+        recipe: Arc::new(job.recipe.clone()),
+        models: ResolvedModels::checkpoint(checkpoint),
+        images,
     };
+    let reporter = inner.progress.begin(job.id);
     if job.attempt > 1 {
         // An attempt that was given up may still be in the engine, which takes each id once.
         inner.engine.cancel(job.id);
     }
-    let mut events = knock(inner, job.id, &input).await?;
+    let mut events = knock(inner, job.id, &resolved).await?;
     let mut deliveries = JoinSet::new();
     loop {
         match events.next().await {
-            Some(JobEvent::Progress(progress)) => {
-                let told = inner.store.report_progress(job.id, job.attempt, progress).await;
-                if let Err(JobsError::Refused(_) | JobsError::NotFound { .. }) = told {
-                    // Returning drops the events, which takes the job out of the engine.
-                    return Err(Miss::NotOurs);
-                }
-            }
-            Some(JobEvent::Picture { index, picture }) => {
-                deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, picture));
+            Some(JobEvent::Progress(progress)) => reporter.report(progress),
+            Some(JobEvent::Image { index, finished }) => {
+                deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
             }
             Some(JobEvent::Finished) => break,
             Some(JobEvent::Failed(error)) => return Err(engine_fault(job.id, &error).into()),
@@ -195,13 +191,13 @@ async fn pictures(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Mis
             .map_err(|error| service_fault(job.id, &error))?;
         images.insert(index, image);
     }
-    let expected = job.request.image_count as usize;
+    let expected = job.recipe.image_count as usize;
     if images.len() != expected {
         let found = images.len();
         return Err(engine_fault(
             job.id,
             &EngineError::PictureCount {
-                expected: job.request.image_count,
+                expected: job.recipe.image_count,
                 found,
             },
         )
@@ -211,9 +207,9 @@ async fn pictures(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Mis
 }
 
 /// Gets the job into the engine. There is a slot for it, so a full engine is one whose last job is just leaving.
-async fn knock(inner: &Inner, id: JobId, input: &GenerationInput) -> Result<JobEvents, Fault> {
+async fn knock(inner: &Inner, id: JobId, job: &ResolvedJob) -> Result<JobEvents, Fault> {
     loop {
-        match inner.engine.generate(id, input.clone()) {
+        match inner.engine.generate(id, job.clone()) {
             Ok(events) => return Ok(events),
             Err(EngineError::Overloaded { .. }) => {
                 inner.clock.sleep_until(inner.clock.now() + KNOCK).await;

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use pentimento_types::{Job, RgbPicture, StoredImage};
+use pentimento_engine::FinishedImage;
+use pentimento_types::{Job, StoredImage};
 
 use crate::ServiceError;
 use crate::image_codec::{ImageMetadata, encode};
@@ -16,13 +17,14 @@ pub(crate) async fn deliver(
     inner: Arc<Inner>,
     job: Job,
     index: u32,
-    picture: RgbPicture,
+    finished: FinishedImage,
 ) -> Result<(u32, StoredImage), ServiceError> {
-    let format = job.request.output_format;
-    let size = picture.size();
-    let metadata = ImageMetadata::new(&job.request, index, size);
+    let FinishedImage { image, findings } = finished;
+    let format = job.delivery.format;
+    let size = image.size();
+    let metadata = ImageMetadata::new(&job.recipe, index, size);
     let seed = metadata.seed;
-    let encoded = tokio::task::spawn_blocking(move || encode(&picture, format, &metadata)).await;
+    let encoded = tokio::task::spawn_blocking(move || encode(&image, format, &metadata)).await;
     let bytes = encoded.map_err(|source| ServiceError::Internal {
         source: Box::new(source),
     })??;
@@ -36,6 +38,7 @@ pub(crate) async fn deliver(
             format,
             size,
             seed,
+            findings,
         },
     ))
 }

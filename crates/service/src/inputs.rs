@@ -1,17 +1,12 @@
-//! The input pictures of a job, from the store to pixels.
+//! The input images of a job, from the store to pixels.
 
 use std::sync::Arc;
 
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
-use pentimento_types::{ImageSource, Job, RgbPicture, Task};
+use pentimento_types::{ImageKey, Inputs, Job, RgbPicture};
 
 use crate::service::Inner;
 use crate::{InputLimits, ServiceError, image_codec};
-
-/// The stored name of the picture to start from.
-pub(crate) const INIT_IMAGE: &str = "init_image";
-/// The stored name of the mask.
-pub(crate) const MASK_IMAGE: &str = "mask_image";
 
 /// The dialect's limits held when the job was accepted; these only keep a changed file from taking the memory.
 const LIMITS: InputLimits = InputLimits {
@@ -19,46 +14,25 @@ const LIMITS: InputLimits = InputLimits {
     max_bytes: 1 << 30,
 };
 
-/// Gets pictures of at most `max_bytes` from the addresses that `guard` allows.
+/// Gets images of at most `max_bytes` from the addresses that `guard` allows.
 #[must_use]
 pub fn image_fetcher(guard: AddressGuard, max_bytes: u64) -> ImageFetcher {
     let client = Arc::new(GuardedClient::new(guard));
     ImageFetcher::new(client, FetchLimits::with_max_bytes(max_bytes))
 }
 
-/// The decoded pictures of a job.
-pub(crate) struct Inputs {
-    /// To start from.
-    pub(crate) init_image: RgbPicture,
-    /// What is repainted.
-    pub(crate) mask: Option<RgbPicture>,
+/// Reads and decodes the input images of a job.
+pub(crate) async fn load(inner: &Inner, job: &Job) -> Result<Inputs<RgbPicture>, ServiceError> {
+    let mut images = Inputs::new(load_stored(inner, job.inputs.init()).await?);
+    for (role, key) in job.inputs.iter().skip(1) {
+        images = images.with(role, load_stored(inner, key).await?);
+    }
+    Ok(images)
 }
 
-/// Reads and decodes the input pictures of a job.
-pub(crate) async fn load(inner: &Inner, job: &Job) -> Result<Inputs, ServiceError> {
-    let mask = match &job.request.task {
-        Task::Img2Img => None,
-        Task::Inpaint { mask, .. } => Some(load_source(inner, mask).await?),
-    };
-    Ok(Inputs {
-        init_image: load_source(inner, &job.request.init_image).await?,
-        mask,
-    })
-}
-
-async fn load_source(inner: &Inner, source: &ImageSource) -> Result<RgbPicture, ServiceError> {
-    let bytes = match source {
-        ImageSource::Inline(bytes) => bytes.clone(),
-        ImageSource::Url(url) => inner
-            .fetcher
-            .fetch(url)
-            .await
-            .map_err(ServiceError::not_fetched)?,
-        ImageSource::Stored(key) => {
-            let read = inner.images.get(key).await;
-            read.map_err(ServiceError::store("read the input picture"))?
-        }
-    };
+async fn load_stored(inner: &Inner, key: &ImageKey) -> Result<RgbPicture, ServiceError> {
+    let read = inner.images.get(key).await;
+    let bytes = read.map_err(ServiceError::store("read the input image"))?;
     let decoded = tokio::task::spawn_blocking(move || image_codec::decode(&bytes, LIMITS)).await;
     decoded.map_err(|source| ServiceError::Internal {
         source: Box::new(source),

@@ -10,6 +10,7 @@ mod inputs;
 mod key_ring;
 mod links;
 mod maintenance;
+mod progress;
 mod service;
 mod shutdown;
 mod submit;

@@ -113,7 +113,6 @@ impl Service {
 
 /// The name under which a picture of a job is or will be stored.
 pub(crate) fn picture_key(job: &Job, index: u32) -> ImageKey {
-    let request = &job.request;
-    let extension = request.output_format.extension();
-    ImageKey::output(&request.file_stem, job.id, index as usize, extension)
+    let extension = job.delivery.format.extension();
+    ImageKey::output(&job.delivery.file_stem, job.id, index as usize, extension)
 }

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::progress::ProgressHub;
 use crate::{ServiceError, maintenance, worker};
 
 /// How much of a picture a dialect takes.
@@ -127,6 +128,7 @@ pub(crate) struct Inner {
     /// Held for reading while a job is being stored, so that a shutdown sees every job that was accepted.
     pub(crate) admission: RwLock<()>,
     pub(crate) decoding: Semaphore,
+    pub(crate) progress: ProgressHub,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -159,6 +161,7 @@ impl Service {
             stage: watch::Sender::new(Stage::Open),
             admission: RwLock::default(),
             decoding: Semaphore::new(config.decoding_pictures.max(1)),
+            progress: ProgressHub::default(),
             waiters: Mutex::default(),
             tasks: Mutex::default(),
             config,

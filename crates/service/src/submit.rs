@@ -6,11 +6,10 @@ use bytes::Bytes;
 use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_jobs::JobsError;
 use pentimento_types::{
-    ApiKeyId, GenerationRequest, ImageKey, ImageSource, Job, JobId, JobState, ModelId, Progress, Size, Task,
-    describe_chain,
+    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, ModelId, Recipe,
+    Size, describe_chain,
 };
 
-use crate::inputs::{INIT_IMAGE, MASK_IMAGE};
 use crate::service::{Inner, Stage};
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
@@ -19,71 +18,53 @@ use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 pub struct Submission {
     /// Who asks.
     pub owner: ApiKeyId,
-    /// What for.
-    pub request: GenerationRequest,
-    /// How much of a picture the dialect takes.
+    /// Through which dialect, with what it wants to find again.
+    pub dialect: DialectTag,
+    /// What decides the pixels.
+    pub recipe: Recipe,
+    /// The images to work on, as the caller sent them.
+    pub inputs: Inputs<ImageSource>,
+    /// How the results are handed over.
+    pub delivery: Delivery,
+    /// How much of an image the dialect takes.
     pub limits: InputLimits,
-    /// The size that the picture to start from is brought to; None leaves it as it is.
+    /// The size that the image to start from is brought to; None leaves it as it is.
     pub fit: Option<Size>,
-    /// Kept with the job for the dialect.
-    pub note: Option<String>,
-}
-
-/// The input files of a job, checked.
-struct Inputs {
-    init_image: Bytes,
-    mask: Option<Bytes>,
 }
 
 impl Service {
-    /// [`Service::submit_with`] for a request that is complete in itself.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn submit(
-        &self,
-        owner: ApiKeyId,
-        request: GenerationRequest,
-        limits: InputLimits,
-    ) -> Result<JobId, ServiceError> {
-        self.submit_with(Submission {
-            owner,
-            request,
-            limits,
-            fit: None,
-            note: None,
-        })
-        .await
-    }
-
     /// Checks everything that can be checked now, stores the job, and gives its id out.
     ///
-    /// Every named model is resolved, pictures at addresses are fetched, and all pictures are decoded within the limits
+    /// Every named model is resolved, images at addresses are fetched, and all images are decoded within the limits
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
     /// The `Model…`, `Image…`, `Mask`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
-    pub async fn submit_with(&self, submission: Submission) -> Result<JobId, ServiceError> {
+    pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
-        inner.check_models(&submission.request)?;
+        inner.check_models(&submission.recipe)?;
         let counts = inner.store.counts().await;
         let counts = counts.map_err(ServiceError::store("look at the job queue"))?;
         if !counts.has_room() {
             return Err(ServiceError::Overloaded);
         }
-        let (request, limits) = (&submission.request, submission.limits);
-        let mask = match &request.task {
-            Task::Img2Img => None,
-            Task::Inpaint { mask, .. } => {
-                let checked = inner.check_picture(mask, limits, None).await;
-                Some(checked.map_err(|error| ServiceError::Mask(Box::new(error)))?)
-            }
-        };
-        let init_image = inner
-            .check_picture(&request.init_image, limits, submission.fit)
-            .await?;
-        inner.accept(submission, Inputs { init_image, mask }).await
+        let mut checked = Vec::new();
+        // The mask first: it is the smaller one, and the one that is more often wrong.
+        for (role, source) in submission.inputs.iter().collect::<Vec<_>>().into_iter().rev() {
+            let fit = submission.fit.filter(|_| role == InputRole::Init);
+            let file = inner.check_image(source, submission.limits, fit).await;
+            checked.push((role, file.map_err(|error| in_role(role, error))?));
+        }
+        inner.accept(submission, checked).await
+    }
+}
+
+/// Says which image an error is about.
+fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
+    match role {
+        InputRole::Init => error,
+        InputRole::Mask => ServiceError::Mask(Box::new(error)),
     }
 }
 
@@ -96,15 +77,15 @@ impl Inner {
         }
     }
 
-    fn check_models(&self, request: &GenerationRequest) -> Result<(), ServiceError> {
-        self.find_checkpoint(&request.model)?;
-        let others = request
+    fn check_models(&self, recipe: &Recipe) -> Result<(), ServiceError> {
+        self.find_checkpoint(&recipe.model)?;
+        let others = recipe
             .vae
             .iter()
             .map(|vae| (ModelRole::Vae, vae))
-            .chain(request.loras.iter().map(|lora| (ModelRole::Lora, &lora.model)))
+            .chain(recipe.loras.iter().map(|lora| (ModelRole::Lora, &lora.model)))
             .chain(
-                request
+                recipe
                     .embeddings
                     .iter()
                     .map(|embedding| (ModelRole::Embedding, &embedding.model)),
@@ -160,8 +141,8 @@ impl Inner {
         }
     }
 
-    /// The bytes of the picture, once they have been decoded for a try and brought to the size `fit`.
-    async fn check_picture(
+    /// The bytes of the image, once they have been decoded for a try and brought to the size `fit`.
+    async fn check_image(
         &self,
         source: &ImageSource,
         limits: InputLimits,
@@ -170,10 +151,6 @@ impl Inner {
         let bytes = match source {
             ImageSource::Inline(bytes) => bytes.clone(),
             ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
-            ImageSource::Stored(key) => {
-                let read = self.images.get(key).await;
-                read.map_err(ServiceError::store("read the input picture"))?
-            }
         };
         // Bounds the memory of decoded pictures, whatever the number of connections.
         let permit = self.decoding.acquire().await;
@@ -188,7 +165,11 @@ impl Inner {
     }
 
     /// Stores inputs and job, then queues the job.
-    async fn accept(self: &Arc<Self>, submission: Submission, inputs: Inputs) -> Result<JobId, ServiceError> {
+    async fn accept(
+        self: &Arc<Self>,
+        submission: Submission,
+        files: Vec<(InputRole, Bytes)>,
+    ) -> Result<JobId, ServiceError> {
         let _admission = self.admission.read().await;
         self.check_open()?;
         let id = JobId::new();
@@ -196,22 +177,18 @@ impl Inner {
             inner: Some(Arc::clone(self)),
             id,
         };
-        let mut request = submission.request;
-        request.init_image = self.keep(id, INIT_IMAGE, inputs.init_image).await?;
-        if let (Task::Inpaint { mask, .. }, Some(checked)) = (&mut request.task, inputs.mask) {
-            *mask = self.keep(id, MASK_IMAGE, checked).await?;
+        let mut inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
+        for (role, file) in files {
+            let key = ImageKey::input(id, role);
+            let stored = self.images.put(&key, file).await;
+            stored.map_err(ServiceError::store("store the input image"))?;
+            inputs = inputs.with(role, key);
         }
         let job = Job {
-            id,
             owner: submission.owner,
-            request,
-            note: submission.note,
-            state: JobState::Queued,
-            attempt: 0,
-            progress: Progress::default(),
-            outcome: None,
-            created_at: self.clock.wall(),
-            finished_at: None,
+            dialect: submission.dialect,
+            delivery: submission.delivery,
+            ..Job::queued(id, self.clock.wall(), submission.recipe, inputs)
         };
         match self.store.insert(job).await {
             Ok(()) => {}
@@ -224,14 +201,6 @@ impl Inner {
         }
         unfinished.done();
         Ok(id)
-    }
-
-    /// Stores an input picture, and says where.
-    async fn keep(&self, id: JobId, role: &str, bytes: Bytes) -> Result<ImageSource, ServiceError> {
-        let key = ImageKey::input(id, role);
-        let stored = self.images.put(&key, bytes).await;
-        stored.map_err(ServiceError::store("store the input picture"))?;
-        Ok(ImageSource::Stored(key))
     }
 }
 

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use pentimento_engine::GenerationInput;
 use pentimento_engine::testing::{FakeExecutor, SeenAct};
+use pentimento_engine::{ResolvedJob, ResolvedModels};
 use pentimento_jobs::conformance::sample_job;
 use pentimento_types::{
-    ApiKeyId, Clock as _, GenerationRequest, ImageFormat, ImageSource, Job, JobId, ManualClock, RgbPicture,
-    Size,
+    ApiKeyId, Clock as _, Delivery, DialectTag, ImageFormat, ImageSource, Inputs, Job, JobId, ManualClock,
+    Recipe, RgbPicture, Size,
 };
 use tokio::sync::mpsc;
 
 use crate::image_codec::{ImageMetadata, encode};
 use crate::testing::{TestConfig, TestService};
-use crate::{InputLimits, Service, ServiceError};
+use crate::{InputLimits, Service, ServiceError, Submission};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: 64,
@@ -34,27 +34,61 @@ fn photo() -> RgbPicture {
     RgbPicture::new(size, pixels).unwrap()
 }
 
-fn request(prompt: &str) -> GenerationRequest {
-    let mut request = sample_job(JobId::from_u128(1), SystemTime::UNIX_EPOCH).request;
-    let metadata = ImageMetadata::new(&request, 0, photo().size());
+/// A recipe with the files and the delivery that go with it.
+#[derive(Clone)]
+struct Request {
+    recipe: Recipe,
+    inputs: Inputs<ImageSource>,
+    delivery: Delivery,
+}
+
+fn sample_request(prompt: &str) -> Request {
+    let job = sample_job(JobId::from_u128(1), SystemTime::UNIX_EPOCH);
+    let mut recipe = job.recipe;
+    let metadata = ImageMetadata::new(&recipe, 0, photo().size());
     let file = encode(&photo(), ImageFormat::Png, &metadata).unwrap();
-    request.init_image = ImageSource::Inline(file);
-    request.prompt = prompt.to_owned();
-    request
+    recipe.prompt = prompt.to_owned();
+    Request {
+        recipe,
+        inputs: Inputs::new(ImageSource::Inline(file)),
+        delivery: Delivery {
+            file_stem: job.delivery.file_stem,
+            ..Delivery::default()
+        },
+    }
 }
 
-fn expected(request: &GenerationRequest, index: u32) -> RgbPicture {
-    let input = GenerationInput {
-        request: Arc::new(request.clone()),
-        checkpoint: Arc::clone(&crate::Catalog::embedded_only().entries()[0]),
-        init_image: photo(),
-        mask: None,
+/// The file of the photo.
+fn photo_file() -> Bytes {
+    match sample_request("x").inputs.init() {
+        ImageSource::Inline(file) => file.clone(),
+        ImageSource::Url(_) => panic!("inline"),
+    }
+}
+
+fn expected(request: &Request, index: u32) -> RgbPicture {
+    let job = ResolvedJob {
+        recipe: Arc::new(request.recipe.clone()),
+        models: ResolvedModels::checkpoint(Arc::clone(&crate::Catalog::embedded_only().entries()[0])),
+        images: Inputs::new(photo()),
     };
-    FakeExecutor::picture_of(&input, index)
+    FakeExecutor::picture_of(&job, index)
 }
 
-async fn submit(service: &Service, request: GenerationRequest) -> Result<JobId, ServiceError> {
-    service.submit(ApiKeyId::anonymous(), request, LIMITS).await
+fn submission(request: Request, limits: InputLimits) -> Submission {
+    Submission {
+        owner: ApiKeyId::anonymous(),
+        dialect: DialectTag::default(),
+        recipe: request.recipe,
+        inputs: request.inputs,
+        delivery: request.delivery,
+        limits,
+        fit: None,
+    }
+}
+
+async fn submit(service: &Service, request: Request) -> Result<JobId, ServiceError> {
+    service.submit(submission(request, LIMITS)).await
 }
 
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
@@ -64,7 +98,7 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Submits and waits.
-async fn run(service: &Service, request: GenerationRequest) -> Job {
+async fn run(service: &Service, request: Request) -> Job {
     let id = submit(service, request).await.unwrap();
     in_time(service.wait(id)).await.unwrap()
 }

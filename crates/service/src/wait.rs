@@ -3,10 +3,10 @@
 use std::sync::{Arc, PoisonError};
 
 use pentimento_jobs::{JobsError, Refusal, Transition};
-use pentimento_types::{ImageKey, Job, JobId, JobState, describe_chain};
+use pentimento_types::{ImageKey, InputRole, Job, JobId, JobState, describe_chain};
 
 use crate::service::Inner;
-use crate::{Service, ServiceError, inputs};
+use crate::{Service, ServiceError};
 
 impl Service {
     /// The job as it is now.
@@ -89,9 +89,9 @@ impl Inner {
 
     /// Inputs are kept until their job ends. A failure here is cleared up by the sweeper.
     pub(crate) async fn delete_input(&self, id: JobId) {
-        for role in [inputs::INIT_IMAGE, inputs::MASK_IMAGE] {
+        for role in InputRole::ALL.iter().copied() {
             if let Err(error) = self.images.delete(&ImageKey::input(id, role)).await {
-                tracing::warn!(job = %id, role, error = describe_chain(&error), "an input picture could not be deleted");
+                tracing::warn!(job = %id, role = role.as_str(), error = describe_chain(&error), "an input picture could not be deleted");
             }
         }
     }

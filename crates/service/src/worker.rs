@@ -88,7 +88,7 @@ async fn keep(inner: &Arc<Inner>, claim: Claim) {
 async fn settle(inner: &Inner, claim: Claim, verdict: Verdict, id: JobId) {
     let settled = match verdict {
         Verdict::Ended => inner.queue.complete(claim).await,
-        Verdict::Again => inner.queue.release(claim).await,
+        Verdict::Again => inner.queue.release(claim, Duration::ZERO).await,
     };
     if let Err(error) = settled {
         // Whoever claims it next sees the job's state and does the right thing.

@@ -166,7 +166,7 @@ mod tests {
         let store = ImageStore::open(&StorageConfig::Folder(folder.path().to_owned())).unwrap();
         // A file where a folder is needed: fails for every user, also for root.
         fs_err::write(folder.path().join("inputs"), "in the way").unwrap();
-        let key = ImageKey::input(JobId::from_u128(7), "init_image");
+        let key = ImageKey::input(JobId::from_u128(7), pentimento_types::InputRole::Init);
         let error = store.put(&key, Bytes::from_static(b"one")).await.unwrap_err();
         assert!(matches!(error, StorageError::Object { .. }), "{error:?}");
         fs_err::write(folder.path().join("not-a-folder"), "").unwrap();
@@ -189,7 +189,7 @@ mod tests {
             assert_eq!(content_type(&ImageKey::output("x", job, 0, ending)), expected);
         }
         assert_eq!(
-            content_type(&ImageKey::input(job, "init_image")),
+            content_type(&ImageKey::input(job, pentimento_types::InputRole::Init)),
             "application/octet-stream"
         );
     }

@@ -61,7 +61,7 @@ mod tests {
         let job = JobId::from_u128(7);
         let (output, input) = (
             ImageKey::output("x", job, 0, "png"),
-            ImageKey::input(job, "init_image"),
+            ImageKey::input(job, pentimento_types::InputRole::Init),
         );
         store.put(&output, Bytes::from_static(b"one")).await.unwrap();
         store.put(&input, Bytes::from_static(b"two")).await.unwrap();

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::InputRole;
+
 /// One job. Printed as `job_` and 32 hexadecimal digits; ids sort by the time of their making.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -139,14 +141,10 @@ impl ImageKey {
         Some(Self(picture.to_owned()))
     }
 
-    /// An input picture of a job, kept until the job ends.
+    /// An input image of a job, kept until the job ends.
     #[must_use]
-    pub fn input(job: JobId, role: &str) -> Self {
-        let role: String = role
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .collect();
-        Self(format!("inputs/{}/{role}", job.as_uuid()))
+    pub fn input(job: JobId, role: InputRole) -> Self {
+        Self(format!("inputs/{}/{}", job.as_uuid(), role.as_str()))
     }
 
     /// A key read back from a link that we signed ourselves. Refuses anything that could climb out of the store.

@@ -1,9 +1,7 @@
-//! Pictures as the serving side sees them: bytes with a format, or plain RGB. Never tensors.
+//! Images as the serving side sees them: bytes with a format, or plain RGB. Never tensors.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-
-use crate::ImageKey;
 
 /// Width and height in pixels, both at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,23 +87,20 @@ impl ImageFormat {
     }
 }
 
-/// Where an input picture comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// An input image as a caller sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageSource {
-    /// The file's bytes, as the caller sent them.
+    /// The file's bytes.
     Inline(Bytes),
-    /// An object in our own store; what an accepted job holds.
-    Stored(ImageKey),
-    /// An address that the caller gave. Fetched before the job is accepted, so no stored job has one.
+    /// An address. Fetched before the job is accepted, so no stored job has one.
     Url(String),
 }
 
-/// Decoded pixels: 8 bits per channel, red green blue, row by row from the top left.
+/// Decoded pixels: 8 bits per channel, red green blue, row by row from the top left. Clones share the pixels.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RgbPicture {
     size: Size,
-    pixels: Vec<u8>,
+    pixels: Bytes,
 }
 
 impl RgbPicture {
@@ -113,7 +108,10 @@ impl RgbPicture {
     #[must_use]
     pub fn new(size: Size, pixels: Vec<u8>) -> Option<Self> {
         let fits = size.width > 0 && size.height > 0 && pixels.len() as u64 == size.pixels() * 3;
-        fits.then_some(Self { size, pixels })
+        fits.then(|| Self {
+            size,
+            pixels: pixels.into(),
+        })
     }
 
     /// Width and height.
@@ -128,10 +126,16 @@ impl RgbPicture {
         &self.pixels
     }
 
-    /// Gives the bytes away.
+    /// What the pixels hold in memory.
+    #[must_use]
+    pub const fn size_bytes(&self) -> u64 {
+        self.size.pixels() * 3
+    }
+
+    /// Gives the bytes away; copies them only where a clone has them too.
     #[must_use]
     pub fn into_pixels(self) -> Vec<u8> {
-        self.pixels
+        self.pixels.into()
     }
 }
 

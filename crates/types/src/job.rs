@@ -1,10 +1,10 @@
-//! A stored request with a life. Only `jobs::state_machine` changes a job's state.
+//! A stored request with a life: the record of a job, version 2. Only `jobs::state_machine` changes a job's state.
 
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ApiKeyId, ErrorKind, GenerationRequest, ImageFormat, ImageKey, JobId, Size};
+use crate::{ApiKeyId, Delivery, ErrorKind, ImageFormat, ImageKey, Inputs, JobId, Recipe, Size};
 
 /// Where a job is in its life. The last three are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,9 +14,9 @@ pub enum JobState {
     Queued,
     /// A worker holds a lease on it.
     Running,
-    /// Its pictures are stored.
+    /// Its images are stored.
     Succeeded,
-    /// It ended without pictures; the outcome says why.
+    /// It ended without images; the outcome says why.
     Failed,
     /// The caller did not want it any more.
     Cancelled,
@@ -33,7 +33,7 @@ impl JobState {
     }
 }
 
-/// Evaluations done and to do, over all pictures of a job.
+/// Evaluations done and to do, over all images of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// Evaluations that have run.
@@ -42,7 +42,15 @@ pub struct Progress {
     pub total: u32,
 }
 
-/// A finished picture in the object store.
+/// What was found in one finished image. None: nobody looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Findings {
+    /// Whether a safety checker found content that it was to look for.
+    pub nsfw: Option<bool>,
+}
+
+/// A finished image in the object store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredImage {
     /// Object name.
@@ -51,8 +59,11 @@ pub struct StoredImage {
     pub format: ImageFormat,
     /// Pixels.
     pub size: Size,
-    /// The seed of this very picture.
+    /// The seed of this very image.
     pub seed: u64,
+    /// What was found in it.
+    #[serde(default)]
+    pub findings: Findings,
 }
 
 /// Why a job failed: a kind for programs and a text that may be shown to the caller.
@@ -68,7 +79,7 @@ pub struct JobFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobOutcome {
-    /// All pictures, in order.
+    /// All images, in order.
     Succeeded(Vec<StoredImage>),
     /// The reason.
     Failed(JobFailure),
@@ -76,28 +87,93 @@ pub enum JobOutcome {
     Cancelled,
 }
 
+/// The version of [`Job`] that this program writes. A store that holds records migrates older ones.
+pub const JOB_SCHEMA_VERSION: u32 = 2;
+
+/// Which dialect a job came through, and what that dialect wants to find again when it answers for the job later.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DialectTag {
+    /// The dialect's name, `novita` for example.
+    pub name: String,
+    /// Opaque to everybody but the dialect.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+/// Who goes first among jobs that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// When nothing else waits.
+    Low,
+    /// What a dialect without priorities gives.
+    #[default]
+    Normal,
+    /// Before the others.
+    High,
+}
+
 /// One job as stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
+    /// [`JOB_SCHEMA_VERSION`] when it was written.
+    pub schema_version: u32,
     /// Its id, given out only after it is stored.
     pub id: JobId,
     /// Who asked.
     pub owner: ApiKeyId,
-    /// What was asked; its pictures are references into the object store.
-    pub request: GenerationRequest,
-    /// What a dialect wants to find again when it answers for this job later; opaque to everybody else.
-    #[serde(default)]
-    pub note: Option<String>,
+    /// Through which door.
+    pub dialect: DialectTag,
+    /// What decides the pixels.
+    pub recipe: Recipe,
+    /// The input images, as references into the object store.
+    pub inputs: Inputs<ImageKey>,
+    /// How the finished images are handed over.
+    pub delivery: Delivery,
+    /// Who goes first.
+    pub priority: Priority,
+    /// The caller's own name for this request: a second one with the same name is the same job.
+    pub idempotency_key: Option<String>,
+    /// When it is to be given up unfinished.
+    pub deadline: Option<SystemTime>,
+    /// Before this time it is not started (again).
+    pub not_before: Option<SystemTime>,
     /// Where it is in its life.
     pub state: JobState,
     /// How many times it has been started.
     pub attempt: u32,
-    /// Evaluations done.
-    pub progress: Progress,
     /// Set in the final states.
     pub outcome: Option<JobOutcome>,
     /// When it was stored.
     pub created_at: SystemTime,
+    /// When its latest attempt began.
+    pub started_at: Option<SystemTime>,
     /// When it reached a final state.
     pub finished_at: Option<SystemTime>,
+}
+
+impl Job {
+    /// A job that waits for its first attempt, with nothing special about it.
+    #[must_use]
+    pub fn queued(id: JobId, created_at: SystemTime, recipe: Recipe, inputs: Inputs<ImageKey>) -> Self {
+        Self {
+            schema_version: JOB_SCHEMA_VERSION,
+            id,
+            owner: ApiKeyId::anonymous(),
+            dialect: DialectTag::default(),
+            recipe,
+            inputs,
+            delivery: Delivery::default(),
+            priority: Priority::default(),
+            idempotency_key: None,
+            deadline: None,
+            not_before: None,
+            state: JobState::Queued,
+            attempt: 0,
+            outcome: None,
+            created_at,
+            started_at: None,
+            finished_at: None,
+        }
+    }
 }

@@ -1,22 +1,31 @@
-//! The words that all crates share: requests, jobs, identifiers, error kinds and the clock.
+//! The words that all crates share: recipes, jobs, identifiers, error kinds and the clock.
 //!
 //! Nothing here knows HTTP, tensors or any vendor's field names.
 //! Serde derives exist for our own job store only; a wire body is always a separate struct.
 
 mod clock;
+mod delivery;
 mod error;
 mod ids;
 mod image;
+mod inputs;
 mod job;
-mod request;
+mod memory;
+mod recipe;
 mod scheduler;
 mod token_merging;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use delivery::Delivery;
 pub use error::{ErrorKind, HasKind, describe_chain};
 pub use ids::{ApiKeyId, ImageKey, JobId, ModelId};
 pub use image::{ImageFormat, ImageSource, RgbPicture, Size};
-pub use job::{Job, JobFailure, JobOutcome, JobState, Progress, StoredImage};
-pub use request::{EmbeddingRef, GenerationRequest, LoraRef, Task};
+pub use inputs::{InputRole, Inputs};
+pub use job::{
+    DialectTag, Findings, JOB_SCHEMA_VERSION, Job, JobFailure, JobOutcome, JobState, Priority, Progress,
+    StoredImage,
+};
+pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};
+pub use recipe::{EmbeddingRef, LoraRef, Recipe};
 pub use scheduler::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind};
 pub use token_merging::MERGED_FROM;

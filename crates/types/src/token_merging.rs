@@ -1,7 +1,7 @@
-//! Where token merging is used (Bolya and Hoffman, "Token Merging for Fast Stable Diffusion", 2023): in which pictures of
-//! the requests that ask for it.
+//! Where token merging is used (Bolya and Hoffman, "Token Merging for Fast Stable Diffusion", 2023): in which images of
+//! the recipes that ask for it.
 
-use crate::{GenerationRequest, Size};
+use crate::{Recipe, Size};
 
 /// From how many tokens of the UNet's outermost level on tokens are merged: for smaller pictures it does not pay, as
 /// measured in `docs/adr/0005-token-merging.md`.
@@ -13,7 +13,7 @@ pub const MERGED_FROM: u64 = 48 * 48;
 /// Pixels on a side of a token, in every checkpoint of Stable Diffusion.
 const TOKEN: u32 = 8;
 
-impl GenerationRequest {
+impl Recipe {
     /// Whether the tokens of a picture of this size are merged: asked for, and the picture is large enough.
     #[must_use]
     pub const fn merges_tokens(&self, size: Size) -> bool {
@@ -24,19 +24,15 @@ impl GenerationRequest {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::{ImageFormat, ImageSource, ModelId, SchedulerChoice, Task};
+    use crate::{ModelId, SchedulerChoice};
 
-    fn request(token_merging: bool) -> GenerationRequest {
-        GenerationRequest {
-            task: Task::Img2Img,
+    fn recipe(token_merging: bool) -> Recipe {
+        Recipe {
             model: ModelId::new("demo"),
             vae: None,
             loras: Vec::new(),
             embeddings: Vec::new(),
-            init_image: ImageSource::Inline(Bytes::new()),
             prompt: String::new(),
             negative_prompt: String::new(),
             image_count: 1,
@@ -47,8 +43,7 @@ mod tests {
             clip_skip: 1,
             token_merging,
             scheduler: SchedulerChoice::default(),
-            output_format: ImageFormat::Png,
-            file_stem: String::new(),
+            soft_edge: 0,
         }
     }
 
@@ -59,8 +54,8 @@ mod tests {
             width: u32::try_from(tokens).unwrap() * TOKEN - (TOKEN - 1),
             height: 1,
         };
-        assert!(request(true).merges_tokens(line(MERGED_FROM)));
-        assert!(!request(true).merges_tokens(line(MERGED_FROM - 1)));
-        assert!(!request(false).merges_tokens(line(MERGED_FROM)));
+        assert!(recipe(true).merges_tokens(line(MERGED_FROM)));
+        assert!(!recipe(true).merges_tokens(line(MERGED_FROM - 1)));
+        assert!(!recipe(false).merges_tokens(line(MERGED_FROM)));
     }
 }

@@ -10,10 +10,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use pentimento_catalog::{Catalog, ModelEntry, ModelKind, Source};
 use pentimento_pipeline::{StableDiffusion, seeded};
-use pentimento_types::{
-    Clock as _, GenerationRequest, ImageFormat, ImageSource, ModelId, RgbPicture, SchedulerChoice, Size,
-    SystemClock, Task,
-};
+use pentimento_types::{Clock as _, ModelId, Recipe, RgbPicture, SchedulerChoice, Size, SystemClock};
 use serde_json::json;
 
 use crate::args::{BenchArgs, BenchModel};
@@ -51,7 +48,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
 fn measure(args: &BenchArgs, side: u32) -> anyhow::Result<Report> {
     let picture = gradient(side)?;
-    let request = request(args);
+    let request = recipe(args);
 
     let start = SystemClock.now();
     let model = match &args.folder {
@@ -68,7 +65,7 @@ fn measure(args: &BenchArgs, side: u32) -> anyhow::Result<Report> {
 
 fn measure_run(
     model: &StableDiffusion,
-    request: &GenerationRequest,
+    request: &Recipe,
     picture: &RgbPicture,
 ) -> anyhow::Result<RunSeconds> {
     let mut run = RunSeconds::default();
@@ -136,14 +133,12 @@ fn load_folder(folder: &Path) -> anyhow::Result<StableDiffusion> {
     Ok(StableDiffusion::load_on_cpu(&entry)?)
 }
 
-fn request(args: &BenchArgs) -> GenerationRequest {
-    GenerationRequest {
-        task: Task::Img2Img,
+fn recipe(args: &BenchArgs) -> Recipe {
+    Recipe {
         model: ModelId::new("bench"),
         vae: None,
         loras: Vec::new(),
         embeddings: Vec::new(),
-        init_image: ImageSource::Inline(bytes::Bytes::new()),
         prompt: "a photograph of a cup of coffee on a wooden table".to_owned(),
         negative_prompt: String::new(),
         image_count: args.rows,
@@ -158,8 +153,7 @@ fn request(args: &BenchArgs) -> GenerationRequest {
             kind: Some(args.scheduler),
             ..SchedulerChoice::default()
         },
-        output_format: ImageFormat::Png,
-        file_stem: "bench".to_owned(),
+        soft_edge: 0,
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
-use pentimento_engine::{GenerationInput, JobEvent, JobEvents};
+use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels};
 use pentimento_service::{InputLimits, image_codec};
 use pentimento_types::{
-    GenerationRequest, ImageFormat, ImageSource, JobId, ModelId, Progress, RgbPicture, SchedulerChoice, Task,
+    ImageFormat, InputRole, Inputs, JobId, ModelId, Progress, Recipe, RgbPicture, SchedulerChoice,
 };
 
 use crate::args::GenerateArgs;
@@ -33,22 +33,25 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
-    let request = Arc::new(request(&args, target.format));
+    let recipe = Arc::new(recipe(&args));
     if args.seed.is_none() {
-        output::note(format_args!("seed {}", request.seed));
+        output::note(format_args!("seed {}", recipe.seed));
+    }
+    let mut images = Inputs::new(init_image);
+    if let Some(mask) = mask {
+        images = images.with(InputRole::Mask, mask);
     }
 
     let engine = assemble::Engine::start(&config)?;
-    let input = GenerationInput {
-        request: Arc::clone(&request),
-        checkpoint,
-        init_image,
-        mask,
+    let job = ResolvedJob {
+        recipe: Arc::clone(&recipe),
+        models: ResolvedModels::checkpoint(checkpoint),
+        images,
     };
     let id = JobId::new();
-    let events = engine.handle.generate(id, input)?;
+    let events = engine.handle.generate(id, job)?;
     let finished = tokio::select! {
-        pictures = collect(events, &request) => pictures?,
+        pictures = collect(events, &recipe) => pictures?,
         _ = tokio::signal::ctrl_c() => {
             engine.handle.cancel(id);
             bail!("stopped by the user");
@@ -57,7 +60,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     engine.stop().await?;
 
     for (index, picture) in (0..).zip(&finished) {
-        let bytes = encode(picture, &request, index)?;
+        let bytes = encode(picture, &recipe, (index, target.format))?;
         target.write(index, &bytes)?;
         if !target.is_pipe() && !args.no_preview {
             pictures::preview(&pictures::to_image(picture)?);
@@ -104,22 +107,12 @@ fn read_mask(path: &Path) -> anyhow::Result<RgbPicture> {
         .with_context(|| format!("cannot use {}", path.display()))
 }
 
-fn request(args: &GenerateArgs, format: ImageFormat) -> GenerationRequest {
-    GenerationRequest {
-        task: match args.mask {
-            None => Task::Img2Img,
-            // As with the picture to start from: the engine gets it beside the request.
-            Some(_) => Task::Inpaint {
-                mask: ImageSource::Inline(bytes::Bytes::new()),
-                soft_edge: args.soft_edge,
-            },
-        },
+fn recipe(args: &GenerateArgs) -> Recipe {
+    Recipe {
         model: ModelId::new(&args.model),
         vae: None,
         loras: Vec::new(),
         embeddings: Vec::new(),
-        // The engine gets the decoded picture beside the request.
-        init_image: ImageSource::Inline(bytes::Bytes::new()),
         prompt: args.prompt.clone(),
         negative_prompt: args.negative.clone(),
         image_count: args.count,
@@ -134,15 +127,14 @@ fn request(args: &GenerateArgs, format: ImageFormat) -> GenerationRequest {
             kind: args.scheduler,
             ..SchedulerChoice::default()
         },
-        output_format: format,
-        file_stem: "pentimento".to_owned(),
+        soft_edge: args.soft_edge,
     }
 }
 
 /// Shows the progress, and gives the pictures in the order of their seeds.
-async fn collect(mut events: JobEvents, request: &GenerationRequest) -> anyhow::Result<Vec<RgbPicture>> {
-    let bar = progress_bar(request)?;
-    let mut pictures: Vec<Option<RgbPicture>> = vec![None; request.image_count as usize];
+async fn collect(mut events: JobEvents, recipe: &Recipe) -> anyhow::Result<Vec<RgbPicture>> {
+    let bar = progress_bar(recipe)?;
+    let mut pictures: Vec<Option<RgbPicture>> = vec![None; recipe.image_count as usize];
     while let Some(event) = events.next().await {
         match event {
             JobEvent::Progress(Progress { done, total }) => {
@@ -153,9 +145,9 @@ async fn collect(mut events: JobEvents, request: &GenerationRequest) -> anyhow::
                     bar.set_message("decoding");
                 }
             }
-            JobEvent::Picture { index, picture } => {
+            JobEvent::Image { index, finished } => {
                 if let Some(place) = pictures.get_mut(index as usize) {
-                    *place = Some(picture);
+                    *place = Some(finished.image);
                 }
             }
             JobEvent::Finished => break,
@@ -174,18 +166,22 @@ async fn collect(mut events: JobEvents, request: &GenerationRequest) -> anyhow::
 }
 
 /// On the standard error; hidden by indicatif where that is no terminal.
-fn progress_bar(request: &GenerationRequest) -> anyhow::Result<ProgressBar> {
+fn progress_bar(recipe: &Recipe) -> anyhow::Result<ProgressBar> {
     let style = "{msg:10} {bar:32} {pos}/{len} evaluations, {elapsed} gone, {eta} left";
-    let bar = ProgressBar::new(u64::from(request.steps) * u64::from(request.image_count))
+    let bar = ProgressBar::new(u64::from(recipe.steps) * u64::from(recipe.image_count))
         .with_style(ProgressStyle::with_template(style)?)
         .with_message("preparing");
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     Ok(bar)
 }
 
-fn encode(picture: &RgbPicture, request: &GenerationRequest, index: u32) -> anyhow::Result<bytes::Bytes> {
-    let metadata = image_codec::ImageMetadata::new(request, index, picture.size());
-    Ok(image_codec::encode(picture, request.output_format, &metadata)?)
+fn encode(
+    image: &RgbPicture,
+    recipe: &Recipe,
+    (index, format): (u32, ImageFormat),
+) -> anyhow::Result<bytes::Bytes> {
+    let metadata = image_codec::ImageMetadata::new(recipe, index, image.size());
+    Ok(image_codec::encode(image, format, &metadata)?)
 }
 
 /// Where the pictures go, and in which format.

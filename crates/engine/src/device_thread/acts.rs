@@ -14,7 +14,7 @@ impl<E: Executor> DeviceThread<E> {
             return;
         };
         let input = running.input.clone();
-        let expected = input.request.image_count;
+        let expected = input.recipe.image_count;
         let result = guarded("prepare", || self.executor.prepare(&input)).and_then(|prepared| {
             let found = prepared.pictures.len();
             let as_asked = u32::try_from(found) == Ok(expected);
@@ -94,9 +94,9 @@ impl<E: Executor> DeviceThread<E> {
             return;
         };
         let (outcome, error) = match guarded("finish", || self.executor.finish(state)) {
-            Ok(picture) => {
+            Ok(finished) => {
                 if let Some(running) = self.running.get_mut(&id.job) {
-                    running.deliver(id.index, picture);
+                    running.deliver(id.index, finished);
                 }
                 (Outcome::Finished(id), None)
             }

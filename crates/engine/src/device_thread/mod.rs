@@ -20,12 +20,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use self::running::Running;
 use crate::batcher::{AdmitError, Batcher, JobSpec, Plan};
-use crate::{BatchPolicy, EngineError, EngineStatus, Executor, GenerationInput, JobEvent};
+use crate::{BatchPolicy, EngineError, EngineStatus, Executor, JobEvent, ResolvedJob};
 
 /// A job on its way in.
 pub(crate) struct Admission {
     pub(crate) id: JobId,
-    pub(crate) input: GenerationInput,
+    pub(crate) input: ResolvedJob,
     pub(crate) deadline: Option<Instant>,
     pub(crate) events: mpsc::UnboundedSender<JobEvent>,
     pub(crate) permit: OwnedSemaphorePermit,

@@ -1,10 +1,10 @@
 //! What the device thread keeps of one job: its input, its states and the way to its caller.
 
-use pentimento_types::{Progress, RgbPicture};
+use pentimento_types::Progress;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::executor::PreparedPicture;
-use crate::{GenerationInput, JobEvent};
+use crate::{FinishedImage, JobEvent, ResolvedJob};
 
 struct Slot<S> {
     /// None before preparation, during a forward, and once finished.
@@ -15,7 +15,7 @@ struct Slot<S> {
 }
 
 pub(super) struct Running<S> {
-    pub(super) input: GenerationInput,
+    pub(super) input: ResolvedJob,
     events: mpsc::UnboundedSender<JobEvent>,
     /// The job's place at the door; given back when it ends.
     permit: OwnedSemaphorePermit,
@@ -25,7 +25,7 @@ pub(super) struct Running<S> {
 
 impl<S> Running<S> {
     pub(super) const fn new(
-        input: GenerationInput,
+        input: ResolvedJob,
         events: mpsc::UnboundedSender<JobEvent>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
@@ -98,11 +98,11 @@ impl<S> Running<S> {
         }
     }
 
-    pub(super) fn deliver(&mut self, index: u32, picture: RgbPicture) {
+    pub(super) fn deliver(&mut self, index: u32, finished: FinishedImage) {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.delivered = true;
         }
-        self.send(JobEvent::Picture { index, picture });
+        self.send(JobEvent::Image { index, finished });
     }
 
     pub(super) fn end(self, event: JobEvent) {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::tests::{input, news};
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind};
-use crate::{BatchPolicy, Engine, GenerationInput, JobEvent, JobEvents};
+use crate::{BatchPolicy, Engine, JobEvent, JobEvents, ResolvedJob};
 
 /// A device of limited memory on which words in a prompt bring trouble, and every act takes ten milliseconds.
 fn device(clock: ManualClock) -> FakeExecutor {
@@ -44,9 +44,9 @@ struct Wish {
 }
 
 impl Wish {
-    fn input(&self, number: u128) -> GenerationInput {
+    fn input(&self, number: u128) -> ResolvedJob {
         let mut input = input(&format!("{} {number}", self.word), self.pictures);
-        let request = Arc::make_mut(&mut input.request);
+        let request = Arc::make_mut(&mut input.recipe);
         request.steps = self.steps;
         request.guidance_scale = self.guidance;
         request.seed = u64::try_from(number).expect("small");
@@ -109,7 +109,7 @@ proptest! {
     }
 }
 
-fn check(wish: &Wish, input: &GenerationInput, news: &[JobEvent]) {
+fn check(wish: &Wish, input: &ResolvedJob, news: &[JobEvent]) {
     let ends = news.iter().filter(|event| event.is_end()).count();
     assert_eq!(ends, 1, "one end");
     let mut delivered = Vec::new();
@@ -121,10 +121,10 @@ fn check(wish: &Wish, input: &GenerationInput, news: &[JobEvent]) {
                 assert!(progress.done <= progress.total, "no more than all");
                 done = Some(progress.done);
             }
-            JobEvent::Picture { index, picture } => {
+            JobEvent::Image { index, finished } => {
                 assert!(!delivered.contains(index), "each picture once");
                 delivered.push(*index);
-                assert_eq!(*picture, FakeExecutor::picture_of(input, *index));
+                assert_eq!(finished.image, FakeExecutor::picture_of(input, *index));
             }
             JobEvent::Finished => {
                 assert_eq!(wish.word, "fine");

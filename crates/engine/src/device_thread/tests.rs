@@ -6,28 +6,27 @@ use std::time::{Duration, SystemTime};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_types::{
-    Clock, ErrorKind, GenerationRequest, HasKind, ImageFormat, ImageSource, JobId, ManualClock, ModelId,
-    Progress, RgbPicture, SchedulerChoice, Size, SystemClock, Task,
+    Clock, ErrorKind, HasKind, Inputs, JobId, ManualClock, ModelId, Progress, Recipe, RgbPicture,
+    SchedulerChoice, Size, SystemClock,
 };
 
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
 use crate::{
-    BatchPolicy, Engine, EngineError, EngineHandle, EngineThread, GenerationInput, JobEvent, JobEvents,
+    BatchPolicy, Engine, EngineError, EngineHandle, EngineThread, JobEvent, JobEvents, ResolvedJob,
+    ResolvedModels,
 };
 
 /// A job of four evaluations whose prompt is its name.
-pub(super) fn input(prompt: &str, image_count: u32) -> GenerationInput {
+pub(super) fn input(prompt: &str, image_count: u32) -> ResolvedJob {
     let size = Size { width: 17, height: 9 };
     let pixels = (0..17 * 9 * 3)
         .map(|at| u8::try_from(at % 251).expect("below 251"))
         .collect();
-    let request = GenerationRequest {
-        task: Task::Img2Img,
+    let recipe = Recipe {
         model: ModelId::new("fake"),
         vae: None,
         loras: Vec::new(),
         embeddings: Vec::new(),
-        init_image: ImageSource::Inline(Vec::new().into()),
         prompt: prompt.to_owned(),
         negative_prompt: String::new(),
         image_count,
@@ -38,8 +37,7 @@ pub(super) fn input(prompt: &str, image_count: u32) -> GenerationInput {
         clip_skip: 1,
         token_merging: false,
         scheduler: SchedulerChoice::default(),
-        output_format: ImageFormat::Png,
-        file_stem: "test".to_owned(),
+        soft_edge: 0,
     };
     let checkpoint = ModelEntry {
         name: "fake".to_owned(),
@@ -50,11 +48,10 @@ pub(super) fn input(prompt: &str, image_count: u32) -> GenerationInput {
         base: None,
         role: None,
     };
-    GenerationInput {
-        request: Arc::new(request),
-        checkpoint: Arc::new(checkpoint),
-        init_image: RgbPicture::new(size, pixels).expect("the length fits"),
-        mask: None,
+    ResolvedJob {
+        recipe: Arc::new(recipe),
+        models: ResolvedModels::checkpoint(Arc::new(checkpoint)),
+        images: Inputs::new(RgbPicture::new(size, pixels).expect("the length fits")),
     }
 }
 
@@ -74,7 +71,7 @@ pub(super) fn pictures(events: JobEvents) -> Vec<RgbPicture> {
     let mut pictures: Vec<(u32, RgbPicture)> = news
         .into_iter()
         .filter_map(|event| match event {
-            JobEvent::Picture { index, picture } => Some((index, picture)),
+            JobEvent::Image { index, finished } => Some((index, finished.image)),
             JobEvent::Progress(_) | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
         })
         .collect();
@@ -98,8 +95,8 @@ fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
     (executor, go)
 }
 
-fn expected(input: &GenerationInput) -> Vec<RgbPicture> {
-    (0..input.request.image_count)
+fn expected(input: &ResolvedJob) -> Vec<RgbPicture> {
+    (0..input.recipe.image_count)
         .map(|index| FakeExecutor::picture_of(input, index))
         .collect()
 }
@@ -116,7 +113,7 @@ fn a_job_tells_its_progress_its_pictures_and_its_end() {
         .iter()
         .filter_map(|event| match event {
             JobEvent::Progress(progress) => Some(*progress),
-            JobEvent::Picture { .. } | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
+            JobEvent::Image { .. } | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
         })
         .collect();
     let due: Vec<Progress> = [0, 2, 4, 6, 8]
@@ -135,11 +132,11 @@ fn strength_zero_gives_the_input_back_without_an_evaluation() {
     let recording = executor.recording();
     let (handle, _thread) = start(executor, BatchPolicy::default());
     let mut input = input("a fox", 1);
-    Arc::make_mut(&mut input.request).strength = 0.0;
+    Arc::make_mut(&mut input.recipe).strength = 0.0;
     let events = handle
         .generate(JobId::from_u128(1), input.clone())
         .expect("there is room");
-    assert_eq!(pictures(events), [input.init_image]);
+    assert_eq!(pictures(events), [input.images.init().clone()]);
     assert!(recording.forwards().is_empty());
 }
 
@@ -281,7 +278,7 @@ fn a_panic_in_company_that_does_not_come_back_costs_nobody_the_picture() {
     let executor =
         FakeExecutor::new().with_fault(Fault::once("two", FaultAt::Evaluation(2), FaultKind::Panic));
     let (handle, _thread) = start(executor, BatchPolicy::default());
-    let jobs: Vec<(GenerationInput, JobEvents)> = (1..)
+    let jobs: Vec<(ResolvedJob, JobEvents)> = (1..)
         .zip(["one", "two", "three"])
         .map(|(id, name)| {
             let input = input(name, 3);
@@ -319,7 +316,7 @@ fn out_of_memory_makes_forwards_smaller_and_fails_only_what_never_fits() {
         .generate(JobId::from_u128(1), input("small", 2))
         .expect("there is room");
     let mut guided = input("guided", 1);
-    Arc::make_mut(&mut guided.request).guidance_scale = 7.5;
+    Arc::make_mut(&mut guided.recipe).guidance_scale = 7.5;
     let guided = handle
         .generate(JobId::from_u128(2), guided)
         .expect("there is room");

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_types::{
-    ErrorKind, GenerationRequest, HasKind, ImageFormat, ImageSource, JobId, ModelId, RgbPicture,
-    SchedulerChoice, SchedulerKind, Size, SystemClock, Task, describe_chain,
+    ErrorKind, HasKind, Inputs, JobId, ModelId, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size,
+    SystemClock, describe_chain,
 };
 
 use super::{PipelineExecutor, PipelineState};
 use crate::{
-    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, GenerationInput, JobEvent, JobEvents,
-    Prepared,
+    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents, Prepared,
+    ResolvedJob, ResolvedModels,
 };
 
 /// Notes the pictures of the fullest forward.
@@ -21,7 +21,7 @@ struct Counted(PipelineExecutor, Arc<AtomicUsize>);
 impl Executor for Counted {
     type State = PipelineState;
 
-    fn prepare(&mut self, input: &GenerationInput) -> Result<Prepared<PipelineState>, ExecutorError> {
+    fn prepare(&mut self, input: &ResolvedJob) -> Result<Prepared<PipelineState>, ExecutorError> {
         self.0.prepare(input)
     }
 
@@ -30,7 +30,7 @@ impl Executor for Counted {
         self.0.denoise(states)
     }
 
-    fn finish(&mut self, state: PipelineState) -> Result<RgbPicture, ExecutorError> {
+    fn finish(&mut self, state: PipelineState) -> Result<FinishedImage, ExecutorError> {
         self.0.finish(state)
     }
 
@@ -47,7 +47,7 @@ fn start() -> (EngineHandle, Arc<AtomicUsize>) {
     (handle, fullest)
 }
 
-fn input(source: &str, prompt: &str, seed: u64) -> GenerationInput {
+fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
     let size = Size {
         width: 60,
         height: 64,
@@ -55,13 +55,11 @@ fn input(source: &str, prompt: &str, seed: u64) -> GenerationInput {
     let pixels = (0..60 * 64 * 3)
         .map(|at: u32| u8::try_from(at * 7 % 251).expect("below 251"))
         .collect();
-    let request = GenerationRequest {
-        task: Task::Img2Img,
+    let recipe = Recipe {
         model: ModelId::new(source),
         vae: None,
         loras: Vec::new(),
         embeddings: Vec::new(),
-        init_image: ImageSource::Inline(Vec::new().into()),
         prompt: prompt.to_owned(),
         negative_prompt: String::new(),
         image_count: 1,
@@ -75,8 +73,7 @@ fn input(source: &str, prompt: &str, seed: u64) -> GenerationInput {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
-        output_format: ImageFormat::Png,
-        file_stem: "test".to_owned(),
+        soft_edge: 0,
     };
     let checkpoint = ModelEntry {
         name: source.to_owned(),
@@ -87,11 +84,10 @@ fn input(source: &str, prompt: &str, seed: u64) -> GenerationInput {
         base: None,
         role: None,
     };
-    GenerationInput {
-        request: Arc::new(request),
-        checkpoint: Arc::new(checkpoint),
-        init_image: RgbPicture::new(size, pixels).expect("the length fits"),
-        mask: None,
+    ResolvedJob {
+        recipe: Arc::new(recipe),
+        models: ResolvedModels::checkpoint(Arc::new(checkpoint)),
+        images: Inputs::new(RgbPicture::new(size, pixels).expect("the length fits")),
     }
 }
 
@@ -99,7 +95,7 @@ fn pictures(mut events: JobEvents) -> Vec<RgbPicture> {
     let mut pictures = Vec::new();
     while let Some(event) = events.blocking_next() {
         match event {
-            JobEvent::Picture { index, picture } => pictures.push((index, picture)),
+            JobEvent::Image { index, finished } => pictures.push((index, finished.image)),
             JobEvent::Progress(_) | JobEvent::Finished => {}
             JobEvent::Failed(error) => panic!("{}", describe_chain(&error)),
             JobEvent::Cancelled => panic!("nobody cancels"),
@@ -115,21 +111,21 @@ fn jobs_of_every_kind_get_the_same_bytes_alone_and_in_company() {
         input("demo", "a red house", 1),
         {
             let mut guided = input("demo", "a boat at night", 2);
-            let request = Arc::make_mut(&mut guided.request);
+            let request = Arc::make_mut(&mut guided.recipe);
             (request.guidance_scale, request.strength) = (5.0, 0.6);
             request.scheduler.kind = Some(SchedulerKind::EulerDiscrete);
             guided
         },
         {
             let mut many = input("demo", "green hills", 3);
-            let request = Arc::make_mut(&mut many.request);
+            let request = Arc::make_mut(&mut many.recipe);
             (request.image_count, request.steps) = (3, 7);
             request.scheduler.kind = Some(SchedulerKind::DDIM);
             many
         },
     ];
     let (handle, fullest) = start();
-    let run = |(id, input): (u128, &GenerationInput)| {
+    let run = |(id, input): (u128, &ResolvedJob)| {
         handle
             .generate(JobId::from_u128(id), input.clone())
             .expect("there is room")
@@ -148,7 +144,7 @@ fn jobs_of_every_kind_get_the_same_bytes_alone_and_in_company() {
     assert!(alone == together, "company changed a picture");
     assert_eq!(alone[2].len(), 3);
     assert_ne!(alone[2][0], alone[2][1], "each picture has its own seed");
-    assert_eq!(alone[0][0].size(), inputs[0].init_image.size());
+    assert_eq!(alone[0][0].size(), inputs[0].images.init().size());
     assert_eq!(handle.status().resident_models, ["demo"]);
 }
 

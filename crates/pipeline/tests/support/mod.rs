@@ -2,14 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use pentimento_pipeline::StableDiffusion;
 use pentimento_testkit::golden_dir;
-use pentimento_types::{
-    GenerationRequest, ImageFormat, ImageSource, ModelId, RgbPicture, SchedulerChoice, SchedulerKind, Size,
-    Task,
-};
+use pentimento_types::{ModelId, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size};
 use pentimento_weights::Checkpoint;
 
 /// Loads `tests/golden/models/<name>`.
@@ -19,11 +15,11 @@ pub(crate) fn tiny(name: &str) -> StableDiffusion {
 }
 
 /// The request that a golden file's `about` describes.
-pub(crate) fn request_of(about: &serde_json::Value) -> GenerationRequest {
+pub(crate) fn request_of(about: &serde_json::Value) -> Recipe {
     let number = |key: &str| about[key].as_f64().unwrap();
     let integer = |key: &str| about[key].as_u64().unwrap();
     let text = |key: &str| about[key].as_str().unwrap().to_owned();
-    GenerationRequest {
+    Recipe {
         model: ModelId::new(text("model")),
         prompt: text("prompt"),
         negative_prompt: text("negative_prompt"),
@@ -37,14 +33,12 @@ pub(crate) fn request_of(about: &serde_json::Value) -> GenerationRequest {
 }
 
 /// A small request for the tiny model.
-pub(crate) fn request(kind: SchedulerKind) -> GenerationRequest {
-    GenerationRequest {
-        task: Task::Img2Img,
+pub(crate) fn request(kind: SchedulerKind) -> Recipe {
+    Recipe {
         model: ModelId::new("tiny"),
         vae: None,
         loras: Vec::new(),
         embeddings: Vec::new(),
-        init_image: ImageSource::Inline(Bytes::new()),
         prompt: "a lighthouse".to_owned(),
         negative_prompt: String::new(),
         image_count: 1,
@@ -58,8 +52,7 @@ pub(crate) fn request(kind: SchedulerKind) -> GenerationRequest {
             kind: Some(kind),
             ..SchedulerChoice::default()
         },
-        output_format: ImageFormat::Png,
-        file_stem: "test".to_owned(),
+        soft_edge: 0,
     }
 }
 

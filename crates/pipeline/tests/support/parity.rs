@@ -5,7 +5,7 @@
 use candle_core::{DType, Tensor};
 use pentimento_pipeline::StableDiffusion;
 use pentimento_testkit::{Difference, Golden, compare};
-use pentimento_types::{GenerationRequest, NoiseSpacing, RgbPicture, SchedulerChoice, SchedulerKind};
+use pentimento_types::{NoiseSpacing, Recipe, RgbPicture, SchedulerChoice, SchedulerKind};
 
 use crate::support::{picture_of, request_of};
 
@@ -50,7 +50,7 @@ fn run(model: &StableDiffusion, kind: SchedulerKind) -> Vec<Run> {
                 let Some(expected) = golden.get(&format!("{spacing}/{strength:?}/{guidance:?}")) else {
                     continue;
                 };
-                let request = GenerationRequest {
+                let request = Recipe {
                     strength,
                     guidance_scale: guidance,
                     scheduler: SchedulerChoice {
@@ -76,11 +76,7 @@ fn run(model: &StableDiffusion, kind: SchedulerKind) -> Vec<Run> {
 }
 
 /// One picture, alone.
-pub(crate) fn generate(
-    model: &StableDiffusion,
-    request: &GenerationRequest,
-    init: &RgbPicture,
-) -> RgbPicture {
+pub(crate) fn generate(model: &StableDiffusion, request: &Recipe, init: &RgbPicture) -> RgbPicture {
     let mut state = model.prepare(request, init).unwrap().remove(0);
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();

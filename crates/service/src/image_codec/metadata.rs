@@ -8,7 +8,7 @@ use std::io::Cursor;
 use image::ImageDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::webp::WebPDecoder;
-use pentimento_types::{GenerationRequest, NoiseSpacing, Size};
+use pentimento_types::{NoiseSpacing, Recipe, Size};
 use serde::{Deserialize, Serialize};
 
 use super::decode::Container;
@@ -78,12 +78,12 @@ pub struct ImageMetadata {
 impl ImageMetadata {
     /// Of picture number `index` of a request.
     #[must_use]
-    pub fn new(request: &GenerationRequest, index: u32, size: Size) -> Self {
+    pub fn new(recipe: &Recipe, index: u32, size: Size) -> Self {
         Self {
             software: concat!("pentimento ", env!("CARGO_PKG_VERSION")).to_owned(),
-            model: request.model.as_str().to_owned(),
-            vae: request.vae.as_ref().map(|vae| vae.as_str().to_owned()),
-            loras: request
+            model: recipe.model.as_str().to_owned(),
+            vae: recipe.vae.as_ref().map(|vae| vae.as_str().to_owned()),
+            loras: recipe
                 .loras
                 .iter()
                 .map(|lora| AdapterRecord {
@@ -91,21 +91,21 @@ impl ImageMetadata {
                     strength: lora.strength,
                 })
                 .collect(),
-            embeddings: request
+            embeddings: recipe
                 .embeddings
                 .iter()
                 .map(|embedding| embedding.model.as_str().to_owned())
                 .collect(),
-            prompt: request.prompt.clone(),
-            negative_prompt: request.negative_prompt.clone(),
-            steps: request.steps,
-            strength: request.strength,
-            guidance_scale: request.guidance_scale,
-            seed: request.seed.wrapping_add(u64::from(index)),
-            clip_skip: request.clip_skip,
-            scheduler: request.scheduler.kind.map(|kind| kind.class_name().to_owned()),
-            karras: request.scheduler.spacing == NoiseSpacing::Karras,
-            token_merging: request.merges_tokens(size),
+            prompt: recipe.prompt.clone(),
+            negative_prompt: recipe.negative_prompt.clone(),
+            steps: recipe.steps,
+            strength: recipe.strength,
+            guidance_scale: recipe.guidance_scale,
+            seed: recipe.seed.wrapping_add(u64::from(index)),
+            clip_skip: recipe.clip_skip,
+            scheduler: recipe.scheduler.kind.map(|kind| kind.class_name().to_owned()),
+            karras: recipe.scheduler.spacing == NoiseSpacing::Karras,
+            token_merging: recipe.merges_tokens(size),
             width: size.width,
             height: size.height,
         }

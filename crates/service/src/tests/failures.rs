@@ -14,15 +14,15 @@ fn failing(at: FaultAt, kind: FaultKind) -> FakeExecutor {
 async fn a_fault_that_may_pass_is_tried_once_more() {
     let fault = Fault::once("bad", FaultAt::Prepare, FaultKind::Error(ErrorKind::Unavailable));
     let test = TestService::start(FakeExecutor::new().with_fault(fault));
-    let wish = request("bad luck");
-    let job = run(&test.service, wish.clone()).await;
+    let request = sample_request("bad luck");
+    let job = run(&test.service, request.clone()).await;
     assert_eq!((job.state, job.attempt), (JobState::Succeeded, 2));
     let image = &finished_images(&job).unwrap()[0];
     let file = test.parts.images.get(&image.key).await.unwrap();
     let picture = crate::image_codec::decode(&file, LIMITS).unwrap();
     assert_eq!(
         picture,
-        expected(&wish, 0),
+        expected(&request, 0),
         "the second attempt starts from the same seed"
     );
 }
@@ -31,7 +31,7 @@ async fn a_fault_that_may_pass_is_tried_once_more() {
 async fn a_fault_that_stays_fails_the_job_after_the_last_attempt() {
     for at in [FaultAt::Prepare, FaultAt::Evaluation(1), FaultAt::Finish] {
         let test = TestService::start(failing(at, FaultKind::Error(ErrorKind::Internal)));
-        let job = run(&test.service, request("bad")).await;
+        let job = run(&test.service, sample_request("bad")).await;
         assert_eq!((job.state, job.attempt), (JobState::Failed, 2), "{at:?}");
         assert_eq!(stored_inputs(&test).await, 0);
     }
@@ -43,7 +43,7 @@ async fn a_fault_that_cannot_pass_fails_the_job_at_once() {
         FaultAt::Prepare,
         FaultKind::Error(ErrorKind::InvalidInput),
     ));
-    let job = run(&test.service, request("bad")).await;
+    let job = run(&test.service, sample_request("bad")).await;
     assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
     let failure = finished_images(&job).unwrap_err();
     assert_eq!(failure.kind(), ErrorKind::InvalidInput);
@@ -55,7 +55,7 @@ async fn a_panic_ends_its_own_job_only_and_is_never_shown() {
     let test = TestService::start(failing(FaultAt::Evaluation(0), FaultKind::Panic));
     let mut ids = Vec::new();
     for prompt in ["good one", "bad", "good two"] {
-        ids.push(submit(&test.service, request(prompt)).await.unwrap());
+        ids.push(submit(&test.service, sample_request(prompt)).await.unwrap());
     }
     let mut states = Vec::new();
     for id in &ids {
@@ -73,7 +73,7 @@ async fn a_panic_ends_its_own_job_only_and_is_never_shown() {
         "{failure}"
     );
     assert_eq!(
-        run(&test.service, request("next")).await.state,
+        run(&test.service, sample_request("next")).await.state,
         JobState::Succeeded
     );
 }
@@ -81,7 +81,7 @@ async fn a_panic_ends_its_own_job_only_and_is_never_shown() {
 #[tokio::test]
 async fn too_little_memory_is_said_and_not_tried_again() {
     let test = TestService::start(failing(FaultAt::Prepare, FaultKind::OutOfMemory));
-    let job = run(&test.service, request("bad")).await;
+    let job = run(&test.service, sample_request("bad")).await;
     assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
     let failure = finished_images(&job).unwrap_err();
     assert_eq!(failure.kind(), ErrorKind::OutOfDeviceMemory);
@@ -91,11 +91,11 @@ async fn too_little_memory_is_said_and_not_tried_again() {
 #[tokio::test]
 async fn a_lost_device_fails_jobs_and_readiness_but_not_the_service() {
     let test = TestService::start(failing(FaultAt::Evaluation(0), FaultKind::DeviceLost));
-    let job = run(&test.service, request("bad")).await;
+    let job = run(&test.service, sample_request("bad")).await;
     assert_eq!(job.state, JobState::Failed);
     assert_eq!(finished_images(&job).unwrap_err().kind(), ErrorKind::Unavailable);
     eventually(async || !test.service.status().await.ready).await;
-    let job = run(&test.service, request("good")).await;
+    let job = run(&test.service, sample_request("good")).await;
     assert_eq!(finished_images(&job).unwrap_err().kind(), ErrorKind::Unavailable);
     in_time(test.service.shutdown(LONG)).await;
 }
@@ -113,7 +113,7 @@ async fn pictures_that_cannot_be_stored_fail_the_job() {
     parts.store = Arc::clone(&test.parts.store);
     let service = Service::start(parts, TestConfig::default().service);
     fs_err::write(folder.path().join("generations"), "in the way").unwrap();
-    let job = run(&service, request("x")).await;
+    let job = run(&service, sample_request("x")).await;
     assert_eq!((job.state, job.attempt), (JobState::Failed, 2));
     let failure = finished_images(&job).unwrap_err();
     assert_eq!(failure.to_string(), "the server could not store the picture");
@@ -126,12 +126,15 @@ async fn a_lost_input_fails_the_job_without_naming_a_path() {
     let mut config = TestConfig::default();
     config.service.running_jobs = 1;
     let test = TestService::start_with(executor, config);
-    submit(&test.service, request("hold")).await.unwrap();
+    submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
-    let id = submit(&test.service, request("b")).await.unwrap();
+    let id = submit(&test.service, sample_request("b")).await.unwrap();
     test.parts
         .images
-        .delete(&pentimento_types::ImageKey::input(id, "init_image"))
+        .delete(&pentimento_types::ImageKey::input(
+            id,
+            pentimento_types::InputRole::Init,
+        ))
         .await
         .unwrap();
     drop(held);
@@ -157,7 +160,7 @@ async fn heartbeats_keep_a_slow_job() {
     let lease = config.service.lease;
     let (mut held, executor) = Held::new();
     let test = TestService::start_with(executor, config);
-    let id = submit(&test.service, request("hold")).await.unwrap();
+    let id = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
     let mut steps = 0;
     with_time(&clock, lease / 4, async || {
@@ -178,8 +181,8 @@ async fn a_job_whose_lease_ran_out_is_run_again_and_ends_once() {
     let lease = config.service.lease;
     let (mut held, executor) = Held::new();
     let test = TestService::start_with(executor, config);
-    let wish = request("hold");
-    let id = submit(&test.service, wish.clone()).await.unwrap();
+    let request = sample_request("hold");
+    let id = submit(&test.service, request.clone()).await.unwrap();
     held.arrives().await;
     // The whole process slept (SIGSTOP): no heartbeat was sent in time.
     clock.advance(lease);
@@ -191,7 +194,7 @@ async fn a_job_whose_lease_ran_out_is_run_again_and_ends_once() {
     let file = test.parts.images.get(&image.key).await.unwrap();
     assert_eq!(
         crate::image_codec::decode(&file, LIMITS).unwrap(),
-        expected(&wish, 0)
+        expected(&request, 0)
     );
     assert_eq!(stored_outputs(&test).await, 1);
 }
@@ -202,7 +205,7 @@ async fn a_job_that_never_ends_is_given_up() {
     let lease = config.service.lease;
     let (mut held, executor) = Held::new();
     let test = TestService::start_with(executor, config);
-    let id = submit(&test.service, request("hold")).await.unwrap();
+    let id = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
     clock.advance(lease);
     eventually(async || test.service.fetch(id).await.unwrap().attempt == 2).await;
@@ -219,7 +222,7 @@ async fn a_job_that_never_ends_is_given_up() {
     );
     drop(held);
     assert_eq!(
-        run(&test.service, request("next")).await.state,
+        run(&test.service, sample_request("next")).await.state,
         JobState::Succeeded
     );
 }
@@ -229,23 +232,14 @@ async fn waiting_jobs_run_together() {
     let (mut held, executor) = Held::new();
     let recording = executor.recording();
     let test = TestService::start(executor);
-    let first = submit(&test.service, request("hold")).await.unwrap();
+    let first = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
     let mut ids = vec![first];
     for index in 0..8 {
-        ids.push(
-            submit(
-                &test.service,
-                GenerationRequest {
-                    // Long enough for all of them to be prepared while the first still runs.
-                    steps: 40,
-                    strength: 1.0,
-                    ..request(&format!("number {index}"))
-                },
-            )
-            .await
-            .unwrap(),
-        );
+        let mut request = sample_request(&format!("number {index}"));
+        // Long enough for all of them to be prepared while the first still runs.
+        (request.recipe.steps, request.recipe.strength) = (40, 1.0);
+        ids.push(submit(&test.service, request).await.unwrap());
     }
     eventually(async || test.service.status().await.engine.jobs == 9).await;
     drop(held);

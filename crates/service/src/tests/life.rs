@@ -9,7 +9,7 @@ use crate::{finished_images, maintenance};
 async fn two_waiters_get_the_same_job() {
     let (mut held, executor) = Held::new();
     let test = TestService::start(executor);
-    let id = submit(&test.service, request("hold")).await.unwrap();
+    let id = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
     let wait = |service: Service| tokio::spawn(async move { service.wait(id).await.unwrap() });
     let (one, two) = (wait(test.service.clone()), wait(test.service.clone()));
@@ -25,23 +25,30 @@ async fn two_waiters_get_the_same_job() {
 async fn progress_is_seen_while_a_job_runs() {
     let (mut held, executor) = Held::new();
     let test = TestService::start(executor);
-    let mut wish = request("hold");
-    wish.strength = 1.0;
-    let id = submit(&test.service, wish).await.unwrap();
+    let mut request = sample_request("hold");
+    request.recipe.strength = 1.0;
+    let id = submit(&test.service, request).await.unwrap();
     // Before prepare and before each of the first two evaluations.
     for _ in 0..2 {
         held.arrives().await;
         held.step();
     }
     held.arrives().await;
-    eventually(async || test.service.fetch(id).await.unwrap().progress.done == 1).await;
+    eventually(async || {
+        test.service
+            .progress(id)
+            .is_some_and(|progress| progress.done == 1)
+    })
+    .await;
     let job = test.service.fetch(id).await.unwrap();
-    assert_eq!((job.state, job.progress.total), (JobState::Running, 4));
+    assert_eq!(job.state, JobState::Running);
+    assert_eq!(test.service.progress(id).unwrap().total, 4);
     let status = test.service.status().await;
     assert!(status.ready && status.engine.healthy);
     assert_eq!((status.jobs.running, status.engine.jobs), (1, 1));
     drop(held);
-    assert_eq!(in_time(test.service.wait(id)).await.unwrap().progress.done, 4);
+    in_time(test.service.wait(id)).await.unwrap();
+    assert_eq!(test.service.progress(id), None);
 }
 
 #[tokio::test]
@@ -50,9 +57,9 @@ async fn cancelling_in_every_state() {
     let mut config = TestConfig::default();
     config.service.running_jobs = 1;
     let test = TestService::start_with(executor, config);
-    let running = submit(&test.service, request("hold")).await.unwrap();
+    let running = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
-    let queued = submit(&test.service, request("b")).await.unwrap();
+    let queued = submit(&test.service, sample_request("b")).await.unwrap();
 
     for id in [queued, running] {
         let waiting = tokio::spawn({
@@ -70,7 +77,7 @@ async fn cancelling_in_every_state() {
         );
     }
     drop(held);
-    let done = run(&test.service, request("c")).await;
+    let done = run(&test.service, sample_request("c")).await;
     let refused = test.service.cancel(done.id).await.unwrap_err();
     assert!(
         matches!(
@@ -102,7 +109,7 @@ async fn cancelling_in_every_state() {
 async fn a_synchronous_caller_who_leaves_takes_the_job_along_unless_another_waits() {
     let (mut held, executor) = Held::new();
     let test = TestService::start(executor);
-    let id = submit(&test.service, request("hold")).await.unwrap();
+    let id = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
     let other = tokio::spawn({
         let service = test.service.clone();
@@ -140,7 +147,7 @@ async fn a_synchronous_caller_who_leaves_takes_the_job_along_unless_another_wait
 #[tokio::test]
 async fn waiting_to_the_end_does_not_cancel() {
     let test = TestService::start(FakeExecutor::new());
-    let id = submit(&test.service, request("x")).await.unwrap();
+    let id = submit(&test.service, sample_request("x")).await.unwrap();
     let job = in_time(test.service.wait_or_cancel(id)).await.unwrap();
     assert_eq!(job.state, JobState::Succeeded);
     tokio::time::sleep(A_MOMENT).await;
@@ -151,7 +158,7 @@ async fn waiting_to_the_end_does_not_cancel() {
 async fn links_live_as_long_as_they_say() {
     let (clock, config) = manual();
     let test = TestService::start_with(FakeExecutor::new(), config);
-    let job = run(&test.service, request("x")).await;
+    let job = run(&test.service, sample_request("x")).await;
     let image = &finished_images(&job).unwrap()[0];
     let link = test.service.link(&job, image);
     assert_eq!(link.ttl, Duration::from_secs(3600));
@@ -177,7 +184,7 @@ async fn links_live_as_long_as_they_say() {
 #[tokio::test]
 async fn a_picture_that_was_deleted_early_is_gone() {
     let test = TestService::start(FakeExecutor::new());
-    let job = run(&test.service, request("x")).await;
+    let job = run(&test.service, sample_request("x")).await;
     let image = &finished_images(&job).unwrap()[0];
     let link = test.service.link(&job, image);
     test.parts.images.delete(&image.key).await.unwrap();
@@ -196,8 +203,8 @@ async fn the_sweeper_deletes_what_nobody_can_ask_for() {
         ..TestConfig::default()
     };
     let test = TestService::start_with(FakeExecutor::new(), config);
-    let job = run(&test.service, request("x")).await;
-    let orphan = pentimento_types::ImageKey::input(JobId::from_u128(5), "init_image");
+    let job = run(&test.service, sample_request("x")).await;
+    let orphan = pentimento_types::ImageKey::input(JobId::from_u128(5), pentimento_types::InputRole::Init);
     test.parts
         .images
         .put(&orphan, Bytes::from_static(b"left by a crash"))
@@ -230,9 +237,9 @@ async fn the_sweeper_keeps_inputs_of_waiting_jobs_and_queues_lost_ones() {
     config.service.lease = Duration::from_secs(86_400);
     let (mut held, executor) = Held::new();
     let test = TestService::start_with(executor, config);
-    submit(&test.service, request("hold")).await.unwrap();
+    submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
-    let lost = submit(&test.service, request("b")).await.unwrap();
+    let lost = submit(&test.service, sample_request("b")).await.unwrap();
     // As after a crash between storing and queueing.
     test.parts.queue.forget(lost).await.unwrap();
     clock.advance(Duration::from_secs(7200));
@@ -251,15 +258,15 @@ async fn a_shutdown_lets_accepted_jobs_end() {
     let mut config = TestConfig::default();
     config.service.running_jobs = 1;
     let test = TestService::start_with(executor, config);
-    let running = submit(&test.service, request("hold")).await.unwrap();
+    let running = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
-    let queued = submit(&test.service, request("b")).await.unwrap();
+    let queued = submit(&test.service, sample_request("b")).await.unwrap();
     let closing = tokio::spawn({
         let service = test.service.clone();
         async move { service.shutdown(LONG).await }
     });
     eventually(async || test.service.status().await.stopping).await;
-    let refused = submit(&test.service, request("c")).await.unwrap_err();
+    let refused = submit(&test.service, sample_request("c")).await.unwrap_err();
     assert!(matches!(refused, ServiceError::ShuttingDown), "{refused:?}");
     assert!(!test.service.status().await.ready);
     assert!(!closing.is_finished());
@@ -280,9 +287,9 @@ async fn a_shutdown_without_time_tells_everybody_why() {
     let mut config = TestConfig::default();
     config.service.running_jobs = 1;
     let test = TestService::start_with(executor, config);
-    let running = submit(&test.service, request("hold")).await.unwrap();
+    let running = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
-    let queued = submit(&test.service, request("b")).await.unwrap();
+    let queued = submit(&test.service, sample_request("b")).await.unwrap();
     let waiting = tokio::spawn({
         let service = test.service.clone();
         async move { service.wait(queued).await.unwrap() }

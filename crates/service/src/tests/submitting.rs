@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use pentimento_types::{EmbeddingRef, ErrorKind, HasKind as _, JobState, LoraRef, ModelId, Task};
+use pentimento_types::{
+    EmbeddingRef, ErrorKind, HasKind as _, ImageKey, InputRole, JobState, LoraRef, ModelId,
+};
 
 use super::*;
 use crate::image_codec::{decode, read_metadata};
@@ -12,12 +14,12 @@ use crate::{Catalog, ModelRole, finished_images};
 async fn a_request_becomes_stored_pictures_behind_links() {
     let test = TestService::start(FakeExecutor::new());
     for format in [ImageFormat::Png, ImageFormat::Webp] {
-        let mut wish = request("a red house");
-        wish.image_count = 3;
-        wish.output_format = format;
-        let job = run(&test.service, wish.clone()).await;
+        let mut request = sample_request("a red house");
+        request.recipe.image_count = 3;
+        request.delivery.format = format;
+        let job = run(&test.service, request.clone()).await;
         assert_eq!((job.state, job.attempt), (JobState::Succeeded, 1));
-        assert_eq!(job.progress.done, job.progress.total);
+        assert!(job.started_at.is_some() && test.service.progress(job.id).is_none());
         let images = finished_images(&job).unwrap();
         assert_eq!(images.len(), 3);
         for (index, image) in (0_u32..).zip(images) {
@@ -38,7 +40,7 @@ async fn a_request_becomes_stored_pictures_behind_links() {
                 (7 + u64::from(index), "a red house")
             );
             assert_eq!((image.seed, image.size), (7 + u64::from(index), photo().size()));
-            assert_eq!(decode(&file.bytes, LIMITS).unwrap(), expected(&wish, index));
+            assert_eq!(decode(&file.bytes, LIMITS).unwrap(), expected(&request, index));
         }
     }
     assert_eq!(
@@ -52,9 +54,9 @@ async fn a_request_becomes_stored_pictures_behind_links() {
 #[tokio::test]
 async fn strength_zero_gives_the_input_back() {
     let test = TestService::start(FakeExecutor::new());
-    let mut wish = request("anything");
-    wish.strength = 0.0;
-    let job = run(&test.service, wish).await;
+    let mut request = sample_request("anything");
+    request.recipe.strength = 0.0;
+    let job = run(&test.service, request).await;
     let image = &finished_images(&job).unwrap()[0];
     let file = test.parts.images.get(&image.key).await.unwrap();
     assert_eq!(decode(&file, LIMITS).unwrap(), photo());
@@ -65,7 +67,7 @@ async fn the_same_request_gives_the_same_bytes() {
     let test = TestService::start(FakeExecutor::new());
     let mut files = Vec::new();
     for _ in 0..2 {
-        let job = run(&test.service, request("a red house")).await;
+        let job = run(&test.service, sample_request("a red house")).await;
         let key = &finished_images(&job).unwrap()[0].key;
         files.push(test.parts.images.get(key).await.unwrap());
     }
@@ -105,8 +107,8 @@ fn with_models() -> TestService {
     )
 }
 
-async fn refusal(test: &TestService, wish: GenerationRequest) -> ServiceError {
-    let refused = submit(&test.service, wish).await.unwrap_err();
+async fn refusal(test: &TestService, request: Request) -> ServiceError {
+    let refused = submit(&test.service, request).await.unwrap_err();
     let counts = test.parts.store.counts().await.unwrap();
     assert_eq!((counts.queued, counts.running), (0, 0), "nothing is queued");
     assert_eq!(stored_inputs(test).await, 0, "nothing is stored");
@@ -116,30 +118,30 @@ async fn refusal(test: &TestService, wish: GenerationRequest) -> ServiceError {
 #[tokio::test]
 async fn unknown_models_are_refused_with_the_nearest_names() {
     let test = with_models();
-    let mut wish = request("x");
-    wish.model = ModelId::new("dmeo.safetensors");
-    let refused = refusal(&test, wish).await;
+    let mut request = sample_request("x");
+    request.recipe.model = ModelId::new("dmeo.safetensors");
+    let refused = refusal(&test, request).await;
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert_eq!(
         refused.to_string(),
         "there is no checkpoint named `dmeo.safetensors`; did you mean `demo`?"
     );
 
-    let mut wish = request("x");
-    wish.vae = Some(ModelId::new("../../etc/passwd"));
+    let mut request = sample_request("x");
+    request.recipe.vae = Some(ModelId::new("../../etc/passwd"));
     assert!(matches!(
-        refusal(&test, wish).await,
+        refusal(&test, request).await,
         ServiceError::ModelNotFound {
             role: ModelRole::Vae,
             ..
         }
     ));
 
-    let mut wish = request("x");
-    wish.embeddings = vec![EmbeddingRef {
+    let mut request = sample_request("x");
+    request.recipe.embeddings = vec![EmbeddingRef {
         model: ModelId::new("style"),
     }];
-    let refused = refusal(&test, wish).await;
+    let refused = refusal(&test, request).await;
     assert!(
         matches!(
             refused,
@@ -151,24 +153,24 @@ async fn unknown_models_are_refused_with_the_nearest_names() {
         "{refused:?}"
     );
 
-    let mut wish = request("x");
-    wish.loras = vec![LoraRef {
+    let mut request = sample_request("x");
+    request.recipe.loras = vec![LoraRef {
         model: ModelId::new("stile"),
         strength: 1.0,
     }];
-    let refused = refusal(&test, wish).await;
+    let refused = refusal(&test, request).await;
     assert!(refused.to_string().contains("did you mean `style`?"), "{refused}");
 }
 
 #[tokio::test]
 async fn known_adapters_are_refused_rather_than_ignored() {
     let test = with_models();
-    let mut wish = request("x");
-    wish.loras = vec![LoraRef {
+    let mut request = sample_request("x");
+    request.recipe.loras = vec![LoraRef {
         model: ModelId::new("style.safetensors"),
         strength: 1.0,
     }];
-    let refused = refusal(&test, wish).await;
+    let refused = refusal(&test, request).await;
     assert!(
         matches!(&refused, ServiceError::NotSupportedYet { role: ModelRole::Lora, name } if name == "style"),
         "{refused:?}"
@@ -179,9 +181,9 @@ async fn known_adapters_are_refused_rather_than_ignored() {
 async fn models_without_files_are_refused_without_naming_a_path() {
     let test = with_models();
     for name in ["not-there", "far-away"] {
-        let mut wish = request("x");
-        wish.model = ModelId::new(name);
-        let refused = refusal(&test, wish).await;
+        let mut request = sample_request("x");
+        request.recipe.model = ModelId::new(name);
+        let refused = refusal(&test, request).await;
         assert_eq!(refused.kind(), ErrorKind::Unavailable);
         let text = refused.to_string();
         assert!(text.contains(name) && !text.contains("secret-folder"), "{text}");
@@ -191,9 +193,9 @@ async fn models_without_files_are_refused_without_naming_a_path() {
 #[tokio::test]
 async fn bad_pictures_are_refused() {
     let test = TestService::start(FakeExecutor::new());
-    let with = |source| GenerationRequest {
-        init_image: source,
-        ..request("x")
+    let with = |source| Request {
+        inputs: Inputs::new(source),
+        ..sample_request("x")
     };
     assert!(matches!(
         refusal(&test, with(inline(b""))).await,
@@ -201,9 +203,7 @@ async fn bad_pictures_are_refused() {
     ));
     let refused = refusal(&test, with(inline(b"GIF89a"))).await;
     assert!(matches!(refused, ServiceError::ImageUndecodable { .. }));
-    let ImageSource::Inline(good) = request("x").init_image else {
-        panic!("inline")
-    };
+    let good = photo_file();
     let half = ImageSource::Inline(good.slice(..good.len() / 2));
     assert!(matches!(
         refusal(&test, with(half)).await,
@@ -214,10 +214,7 @@ async fn bad_pictures_are_refused() {
         max_side: 12,
         ..LIMITS
     };
-    let refused = test
-        .service
-        .submit(ApiKeyId::anonymous(), request("x"), narrow)
-        .await;
+    let refused = test.service.submit(submission(sample_request("x"), narrow)).await;
     assert!(
         matches!(refused, Err(ServiceError::ImageTooManyPixels { .. })),
         "{refused:?}"
@@ -226,10 +223,7 @@ async fn bad_pictures_are_refused() {
         max_bytes: 10,
         ..LIMITS
     };
-    let refused = test
-        .service
-        .submit(ApiKeyId::anonymous(), request("x"), small)
-        .await;
+    let refused = test.service.submit(submission(sample_request("x"), small)).await;
     assert!(
         matches!(refused, Err(ServiceError::ImageTooLarge { limit: 10, .. })),
         "{refused:?}"
@@ -244,10 +238,10 @@ async fn a_full_queue_refuses_at_once_and_recovers() {
         ..TestConfig::default()
     };
     let test = TestService::start_with(executor, config);
-    let first = submit(&test.service, request("hold")).await.unwrap();
+    let first = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
-    let second = submit(&test.service, request("b")).await.unwrap();
-    let refused = submit(&test.service, request("c")).await.unwrap_err();
+    let second = submit(&test.service, sample_request("b")).await.unwrap();
+    let refused = submit(&test.service, sample_request("c")).await.unwrap_err();
     assert!(matches!(refused, ServiceError::Overloaded), "{refused:?}");
     assert_eq!(stored_inputs(&test).await, 2);
     drop(held);
@@ -257,20 +251,23 @@ async fn a_full_queue_refuses_at_once_and_recovers() {
             JobState::Succeeded
         );
     }
-    assert_eq!(run(&test.service, request("d")).await.state, JobState::Succeeded);
+    assert_eq!(
+        run(&test.service, sample_request("d")).await.state,
+        JobState::Succeeded
+    );
 }
 
 #[tokio::test]
 async fn a_caller_who_leaves_during_a_submit_leaves_nothing_behind() {
     let test = TestService::start(FakeExecutor::new());
     for polls in 1..6 {
-        let mut submitting = Box::pin(submit(&test.service, request("x")));
+        let mut submitting = Box::pin(submit(&test.service, sample_request("x")));
         for _ in 0..polls {
             let done = tokio::time::timeout(Duration::from_millis(1), &mut submitting)
                 .await
                 .is_ok();
             if done {
-                submitting = Box::pin(submit(&test.service, request("x")));
+                submitting = Box::pin(submit(&test.service, sample_request("x")));
             }
         }
         drop(submitting);
@@ -291,7 +288,7 @@ async fn a_store_that_fails_is_a_clear_refusal() {
     parts.images = pentimento_storage::ImageStore::open(&config).unwrap();
     fs_err::write(folder.path().join("inputs"), "in the way").unwrap();
     let service = Service::start(parts, TestConfig::default().service);
-    let refused = submit(&service, request("x")).await.unwrap_err();
+    let refused = submit(&service, sample_request("x")).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     assert_eq!(
         refused.to_string(),
@@ -303,9 +300,7 @@ async fn a_store_that_fails_is_a_clear_refusal() {
 
 /// A web server with one picture, and a page that is none.
 async fn picture_server() -> String {
-    let ImageSource::Inline(file) = request("x").init_image else {
-        panic!("inline")
-    };
+    let file = photo_file();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -334,16 +329,16 @@ async fn picture_server() -> String {
 async fn pictures_at_addresses_are_fetched_before_the_job_is_stored() {
     let test = TestService::start(FakeExecutor::new());
     let server = picture_server().await;
-    let mut wish = request("x");
-    wish.init_image = ImageSource::Url(format!("{server}/picture"));
-    let job = run(&test.service, wish.clone()).await;
-    assert!(matches!(job.request.init_image, ImageSource::Stored(_)));
+    let mut request = sample_request("x");
+    request.inputs = Inputs::new(ImageSource::Url(format!("{server}/picture")));
+    let job = run(&test.service, request.clone()).await;
+    assert_eq!(job.inputs, Inputs::new(ImageKey::input(job.id, InputRole::Init)));
     let made = test
         .service
         .picture(&finished_images(&job).unwrap()[0])
         .await
         .unwrap();
-    assert_eq!(decode(&made, LIMITS).unwrap(), expected(&request("x"), 0));
+    assert_eq!(decode(&made, LIMITS).unwrap(), expected(&sample_request("x"), 0));
 
     for (address, fetched) in [
         (format!("{server}/page"), true),
@@ -351,8 +346,8 @@ async fn pictures_at_addresses_are_fetched_before_the_job_is_stored() {
         ("ftp://127.0.0.1/x".to_owned(), false),
         (String::new(), false),
     ] {
-        wish.init_image = ImageSource::Url(address.clone());
-        let refused = refusal(&test, wish.clone()).await;
+        request.inputs = Inputs::new(ImageSource::Url(address.clone()));
+        let refused = refusal(&test, request.clone()).await;
         assert_eq!(
             matches!(refused, ServiceError::ImageUndecodable { .. }),
             fetched,
@@ -367,19 +362,14 @@ async fn pictures_at_addresses_are_fetched_before_the_job_is_stored() {
 #[tokio::test]
 async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
     let test = TestService::start(FakeExecutor::new());
-    let mut wish = request("x");
-    wish.task = Task::Inpaint {
-        mask: wish.init_image.clone(),
-        soft_edge: 3,
-    };
-    let job = run(&test.service, wish.clone()).await;
-    let Task::Inpaint {
-        mask: ImageSource::Stored(key),
-        soft_edge: 3,
-    } = &job.request.task
-    else {
-        panic!("{:?}", job.request.task)
-    };
+    let mut request = sample_request("x");
+    request.recipe.soft_edge = 3;
+    request.inputs = request
+        .inputs
+        .with(InputRole::Mask, ImageSource::Inline(photo_file()));
+    let job = run(&test.service, request.clone()).await;
+    assert_eq!(job.recipe.soft_edge, 3);
+    let key = job.inputs.mask().unwrap();
     for _ in 0..200 {
         if test.parts.images.get(key).await.is_err() {
             break;
@@ -391,11 +381,8 @@ async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
         "the mask is still there"
     );
 
-    wish.task = Task::Inpaint {
-        mask: inline(b"GIF89a"),
-        soft_edge: 0,
-    };
-    let refused = refusal(&test, wish).await;
+    request.inputs = request.inputs.with(InputRole::Mask, inline(b"GIF89a"));
+    let refused = refusal(&test, request).await;
     assert!(
         matches!(&refused, ServiceError::Mask(inner) if matches!(**inner, ServiceError::ImageUndecodable { .. }))
     );
@@ -409,17 +396,19 @@ async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
         width: 24,
         height: 16,
     };
-    let submission = crate::Submission {
-        owner: ApiKeyId::anonymous(),
-        request: request("x"),
-        limits: LIMITS,
-        fit: Some(size),
+    let dialect = DialectTag {
+        name: "test".to_owned(),
         note: Some("kept".to_owned()),
     };
-    let id = test.service.submit_with(submission).await.unwrap();
+    let submission = Submission {
+        dialect: dialect.clone(),
+        fit: Some(size),
+        ..submission(sample_request("x"), LIMITS)
+    };
+    let id = test.service.submit(submission).await.unwrap();
     let job = in_time(test.service.wait(id)).await.unwrap();
     assert_eq!(finished_images(&job).unwrap()[0].size, size);
-    assert_eq!(job.note.as_deref(), Some("kept"));
+    assert_eq!(job.dialect, dialect);
 
     let day = Duration::from_secs(86_400);
     let (picture, text) = (

@@ -1,8 +1,8 @@
 //! From the fields to a valid request. All defaults and ranges of this dialect.
 
 use pentimento_types::{
-    AlgorithmType, EmbeddingRef, GenerationRequest, ImageFormat, ImageSource, LoraRef, ModelId, NoiseSpacing,
-    SchedulerChoice, SchedulerKind, Size, Task,
+    AlgorithmType, Delivery, EmbeddingRef, ImageSource, InputRole, Inputs, LoraRef, ModelId, NoiseSpacing,
+    Recipe, SchedulerChoice, SchedulerKind, Size,
 };
 
 use super::note::Note;
@@ -62,7 +62,9 @@ pub(super) struct Defaults {
 /// A body, understood.
 #[derive(Clone, Debug)]
 pub(super) struct Wish {
-    pub(super) request: GenerationRequest,
+    pub(super) recipe: Recipe,
+    pub(super) inputs: Inputs<ImageSource>,
+    pub(super) delivery: Delivery,
     /// The size of the result.
     pub(super) size: Size,
     pub(super) note: Note,
@@ -122,23 +124,19 @@ pub(super) fn to_wish(fields: Fields, call: Call, defaults: Defaults) -> Result<
     let adapters = adapters(&mut reader);
     let extras = extras(&mut reader, &mut warnings);
     // Last, because they are the only costly ones.
-    let init_image = required_picture(&mut reader, "init_image");
-    let task = match call {
-        // A mask is left unread, as upstream.
-        Call::Img2Img => Task::Img2Img,
-        Call::Inpaint => Task::Inpaint {
-            mask: required_picture(&mut reader, "mask_image"),
-            soft_edge: reader.whole("soft_edge", SOFT_EDGE).unwrap_or(0),
-        },
-    };
+    let mut inputs = Inputs::new(required_picture(&mut reader, "init_image"));
+    let mut soft_edge = 0;
+    // A mask is left unread by img2img, as upstream.
+    if call == Call::Inpaint {
+        inputs = inputs.with(InputRole::Mask, required_picture(&mut reader, "mask_image"));
+        soft_edge = reader.whole("soft_edge", SOFT_EDGE).unwrap_or(0);
+    }
     let ignored = reader.finish()?;
-    let request = GenerationRequest {
-        task,
+    let recipe = Recipe {
         model: ModelId::new(model.unwrap_or_default()),
         vae: adapters.vae.map(ModelId::new),
         loras: adapters.loras.into_iter().map(lora).collect(),
         embeddings: adapters.embeddings.into_iter().map(embedding).collect(),
-        init_image,
         prompt,
         negative_prompt,
         image_count: sampling.samples,
@@ -149,19 +147,23 @@ pub(super) fn to_wish(fields: Fields, call: Call, defaults: Defaults) -> Result<
         clip_skip: sampling.clip_skip,
         token_merging: sampling.token_merging,
         scheduler: sampling.scheduler,
-        output_format: ImageFormat::Png,
-        file_stem: String::new(),
+        soft_edge,
+    };
+    let delivery = Delivery {
+        base64: extras.base64,
+        webhook: extras.webhook.clone(),
+        ..Delivery::default()
     };
     let note = Note {
         number: 0,
-        meta: meta::of(&request, size, &extras),
+        meta: meta::of(&recipe, &inputs, size, &extras),
         warning: (!warnings.is_empty()).then(|| warnings.join(" ")),
-        base64: extras.base64,
         track_id: meta::plain(extras.track_id),
-        webhook: extras.webhook,
     };
     Ok(Wish {
-        request,
+        recipe,
+        inputs,
+        delivery,
         size,
         note,
         ignored,

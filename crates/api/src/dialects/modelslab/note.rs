@@ -14,18 +14,14 @@ pub(super) struct Note {
     pub(super) meta: Map<String, Value>,
     /// What had no effect.
     pub(super) warning: Option<String>,
-    /// Whether the caller wants text instead of picture files.
-    pub(super) base64: bool,
     /// As it came: text, number or null. Sent back with the webhook.
     pub(super) track_id: Value,
-    /// Where the end of the job is to be told.
-    pub(super) webhook: Option<String>,
 }
 
 impl Note {
     /// The note of a job; an empty one for jobs of other dialects.
     pub(super) fn of(job: &Job) -> Self {
-        let text = job.note.as_deref().unwrap_or_default();
+        let text = job.dialect.note.as_deref().unwrap_or_default();
         serde_json::from_str(text).unwrap_or_default()
     }
 

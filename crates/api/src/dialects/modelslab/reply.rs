@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pentimento_service::{ServiceError, finished_images};
-use pentimento_types::{Clock as _, Job, JobState, SystemClock};
+use pentimento_types::{Clock as _, Job, Progress, SystemClock};
 use serde_json::{Value, json};
 
 use super::error::ModelsLabError;
@@ -16,16 +16,16 @@ use crate::base_url::BaseUrl;
 /// The reply for a job in whatever state it is.
 pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Value, ModelsLabError> {
     let note = Note::of(job);
-    let links = links(app, base, job, &note);
+    let links = links(app, base, job);
     if !job.state.is_final() {
-        return Ok(processing(base, job, note, links));
+        return Ok(processing(app, base, job, note, links));
     }
     let pictures = finished_images(job).map_err(|failure| ModelsLabError::JobFailed {
         number: note.number,
         failure,
     })?;
     let mut output = links.clone();
-    if note.base64 && app.config.modelslab.inline_base64 {
+    if job.delivery.base64 && app.config.modelslab.inline_base64 {
         output.clear();
         for picture in pictures {
             output.push(STANDARD.encode(app.service.picture(picture).await?));
@@ -33,7 +33,7 @@ pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Valu
     }
     let took = job
         .finished_at
-        .and_then(|end| end.duration_since(job.created_at).ok())
+        .and_then(|end| end.duration_since(job.started_at?).ok())
         .unwrap_or_default();
     let mut reply = json!({
         "status": "success",
@@ -54,12 +54,12 @@ pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Valu
     Ok(reply)
 }
 
-fn processing(base: &BaseUrl, job: &Job, note: Note, links: Vec<String>) -> Value {
+fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: Note, links: Vec<String>) -> Value {
     const MESSAGE: &str = "Try to fetch request after seconds estimated";
     let mut reply = json!({
         "status": "processing",
         "tip": "Your request is processing in background, you can get this image by calling the fetch_result address",
-        "eta": eta_seconds(job),
+        "eta": eta_seconds(job, app.service.progress(job.id)),
         "messege": MESSAGE,
         "message": MESSAGE,
         "webhook_status": "",
@@ -77,11 +77,11 @@ fn processing(base: &BaseUrl, job: &Job, note: Note, links: Vec<String>) -> Valu
 }
 
 /// One address for each picture, the same before and after it is made.
-fn links(app: &AppState, base: &BaseUrl, job: &Job, note: &Note) -> Vec<String> {
-    let life = app.config.modelslab.link_life;
-    (0..job.request.image_count)
+fn links(app: &AppState, base: &BaseUrl, job: &Job) -> Vec<String> {
+    let life = job.delivery.link_life.unwrap_or(app.config.modelslab.link_life);
+    (0..job.recipe.image_count)
         .map(|index| {
-            base.join(&if note.base64 {
+            base.join(&if job.delivery.base64 {
                 app.service.lasting_text_link(job, index, life)
             } else {
                 app.service.lasting_link(job, index, life)
@@ -98,14 +98,14 @@ fn meta(job: &Job, note: &Note) -> Value {
 }
 
 /// From what has been done so far; clients sleep exactly this long, so it is never zero.
-fn eta_seconds(job: &Job) -> u64 {
+fn eta_seconds(job: &Job, progress: Option<Progress>) -> u64 {
     const UNKNOWN: Duration = Duration::from_secs(10);
     let elapsed = SystemClock
         .wall()
-        .duration_since(job.created_at)
+        .duration_since(job.started_at.unwrap_or(job.created_at))
         .unwrap_or_default();
-    let (done, total) = (job.progress.done, job.progress.total);
-    let left = if done == 0 || job.state == JobState::Queued {
+    let Progress { done, total } = progress.unwrap_or_default();
+    let left = if done == 0 {
         UNKNOWN
     } else {
         elapsed / done * total.saturating_sub(done)

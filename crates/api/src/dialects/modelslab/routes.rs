@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, ModelKind, Submission};
-use pentimento_types::ApiKeyId;
+use pentimento_types::{ApiKeyId, Delivery, DialectTag};
 use serde_json::Value;
 
 use super::convert::{self, Call, Defaults};
@@ -115,12 +115,20 @@ async fn generate(
     wish.note.number = number;
     let submission = Submission {
         owner,
-        request: wish.request,
+        dialect: DialectTag {
+            name: "modelslab".to_owned(),
+            note: Some(wish.note.to_text()),
+        },
+        recipe: wish.recipe,
+        inputs: wish.inputs,
+        delivery: Delivery {
+            link_life: Some(app.config.modelslab.link_life),
+            ..wish.delivery
+        },
         limits: LIMITS,
         fit: Some(wish.size),
-        note: Some(wish.note.to_text()),
     };
-    let id = app.service.submit_with(submission).await?;
+    let id = app.service.submit(submission).await?;
     app.numbers.remember(number, id);
     // The job goes on when the caller hangs up, or does not want to wait any longer.
     let ended = tokio::time::timeout(app.config.modelslab.hold, app.service.wait(id)).await;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pentimento_types::{
-    EmbeddingRef, GenerationRequest, ImageFormat, ImageSource, LoraRef, ModelId, SchedulerChoice,
-    SchedulerKind, StoredImage, Task,
+    Delivery, EmbeddingRef, ImageFormat, ImageSource, Inputs, LoraRef, ModelId, Recipe, SchedulerChoice,
+    SchedulerKind, StoredImage,
 };
 
 use super::wire::{EMBEDDING_FIELDS, EXTRA_FIELDS, ImageItem, LORA_FIELDS, LcmImg2ImgBody, LcmImg2ImgReply};
@@ -32,12 +32,18 @@ const DEFAULT_STRENGTH: f64 = 0.5;
 /// Documented nowhere; beyond it a LoRA only destroys the picture.
 const MAX_LORA_STRENGTH: f64 = 10.0;
 
-/// The valid request that `body` describes, and the names of the fields that were ignored.
-/// `random_seed` is used where the caller gave none.
-pub(super) fn to_request(
-    body: LcmImg2ImgBody,
-    random_seed: u64,
-) -> Result<(GenerationRequest, Vec<String>), Refusal> {
+/// A body, understood.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Converted {
+    pub(super) recipe: Recipe,
+    pub(super) inputs: Inputs<ImageSource>,
+    pub(super) delivery: Delivery,
+    /// Names of the fields that were ignored.
+    pub(super) ignored: Vec<String>,
+}
+
+/// The valid request that `body` describes. `random_seed` is used where the caller gave none.
+pub(super) fn to_request(body: LcmImg2ImgBody, random_seed: u64) -> Result<Converted, Refusal> {
     let mut ignored = body.ignored;
     let prompt = prompt("prompt", body.prompt)?.unwrap_or_default();
     if prompt.is_empty() {
@@ -48,8 +54,7 @@ pub(super) fn to_request(
         None | Some(-1) => random_seed,
         Some(given) => unsigned(given),
     };
-    let request = GenerationRequest {
-        task: Task::Img2Img,
+    let recipe = Recipe {
         model: model_name("model_name", body.model_name)?,
         vae: vae(body.sd_vae)?,
         loras: loras(body.loras, &mut ignored)?,
@@ -69,12 +74,20 @@ pub(super) fn to_request(
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
-        output_format: output_format(body.extra, &mut ignored)?,
-        // Last, because it is the only costly one.
-        init_image: input_image(body.input_image)?,
-        file_stem: "lcm_img2img".to_owned(),
+        soft_edge: 0,
     };
-    Ok((request, ignored))
+    let delivery = Delivery {
+        format: output_format(body.extra, &mut ignored)?,
+        file_stem: "lcm_img2img".to_owned(),
+        ..Delivery::default()
+    };
+    Ok(Converted {
+        recipe,
+        delivery,
+        // Last, because it is the only costly one.
+        inputs: Inputs::new(input_image(body.input_image)?),
+        ignored,
+    })
 }
 
 /// The reply for the pictures of a finished job; `link` signs one and says how long the link lives.

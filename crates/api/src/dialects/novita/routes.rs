@@ -4,12 +4,13 @@ use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pentimento_service::{InputLimits, finished_images};
+use pentimento_service::{InputLimits, Submission, finished_images};
+use pentimento_types::DialectTag;
 use serde_json::{Value, json};
 
 use super::NovitaError;
 use super::auth::Caller;
-use super::convert::{self, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE};
+use super::convert::{self, Converted, MAX_IMAGE_BYTES, MAX_IMAGE_SIDE};
 use super::models::ModelPage;
 use super::models_v2::OldModelPage;
 use super::query::ModelQuery;
@@ -42,18 +43,30 @@ async fn lcm_img2img(
 ) -> Result<Response, NovitaError> {
     let (parts, body) = request.into_parts();
     let bytes = body::read(&parts.headers, body, &app.config).await?;
-    let (request, ignored) = body::off_thread(move || read_request(&bytes)).await?;
-    let id = app.service.submit(caller.0, request, LIMITS).await?;
+    let converted = body::off_thread(move || read_request(&bytes)).await?;
+    let submission = Submission {
+        owner: caller.0,
+        dialect: DialectTag {
+            name: "novita".to_owned(),
+            note: None,
+        },
+        recipe: converted.recipe,
+        inputs: converted.inputs,
+        delivery: converted.delivery,
+        limits: LIMITS,
+        fit: None,
+    };
+    let id = app.service.submit(submission).await?;
     let job = app.service.wait_or_cancel(id).await?;
     let link = |picture: &_| {
         let link = app.service.link(&job, picture);
         (link.path, link.ttl)
     };
     let reply = convert::to_reply(id.to_string(), finished_images(&job)?, &base, link);
-    Ok((ignored_header(&ignored), Json(reply)).into_response())
+    Ok((ignored_header(&converted.ignored), Json(reply)).into_response())
 }
 
-fn read_request(bytes: &[u8]) -> Result<(pentimento_types::GenerationRequest, Vec<String>), NovitaError> {
+fn read_request(bytes: &[u8]) -> Result<Converted, NovitaError> {
     Ok(convert::to_request(LcmImg2ImgBody::parse(bytes)?, random_seed())?)
 }
 

@@ -1,26 +1,31 @@
 //! The reply's `meta`: what was asked and what will be used, in the vendor's words.
 
-use pentimento_types::{AlgorithmType, GenerationRequest, ImageSource, NoiseSpacing, Size, Task};
+use pentimento_types::{AlgorithmType, ImageSource, Inputs, NoiseSpacing, Recipe, Size};
 use serde_json::{Map, Number, Value, json};
 
 use super::Extras;
 use crate::dialects::json::Json;
 
 /// All of it but `file_prefix`, which is known with the job.
-pub(super) fn of(request: &GenerationRequest, size: Size, extras: &Extras) -> Map<String, Value> {
-    let scheduler = &request.scheduler;
+pub(super) fn of(
+    recipe: &Recipe,
+    inputs: &Inputs<ImageSource>,
+    size: Size,
+    extras: &Extras,
+) -> Map<String, Value> {
+    let scheduler = &recipe.scheduler;
     let names = |names: Vec<&str>| (!names.is_empty()).then(|| names.join(","));
-    let loras: Vec<&str> = request.loras.iter().map(|lora| lora.model.as_str()).collect();
-    let strengths: Vec<String> = request
+    let loras: Vec<&str> = recipe.loras.iter().map(|lora| lora.model.as_str()).collect();
+    let strengths: Vec<String> = recipe
         .loras
         .iter()
         .map(|lora| lora.strength.to_string())
         .collect();
-    let embeddings = request.embeddings.iter().map(|item| item.model.as_str());
+    let embeddings = recipe.embeddings.iter().map(|item| item.model.as_str());
     let mut meta = json!({
-        "prompt": request.prompt,
-        "model_id": request.model.as_str(),
-        "negative_prompt": request.negative_prompt,
+        "prompt": recipe.prompt,
+        "model_id": recipe.model.as_str(),
+        "negative_prompt": recipe.negative_prompt,
         // null is the one that the checkpoint names.
         "scheduler": scheduler.kind.map(pentimento_types::SchedulerKind::class_name),
         "safetychecker": yes_no(extras.safety_checker),
@@ -30,34 +35,34 @@ pub(super) fn of(request: &GenerationRequest, size: Size, extras: &Extras) -> Ma
         "H": size.height,
         "width": size.width,
         "height": size.height,
-        "guidance_scale": request.guidance_scale,
-        "steps": request.steps,
-        "n_samples": request.image_count,
-        "strength": request.strength,
-        "init_image": shown(&request.init_image),
+        "guidance_scale": recipe.guidance_scale,
+        "steps": recipe.steps,
+        "n_samples": recipe.image_count,
+        "strength": recipe.strength,
+        "init_image": shown(inputs.init()),
         "full_url": "no",
         "upscale": "no",
         "multi_lingual": "no",
-        "seed": request.seed,
+        "seed": recipe.seed,
         "outdir": "out",
-        "tomesd": yes_no(request.token_merging),
+        "tomesd": yes_no(recipe.token_merging),
         "use_karras_sigmas": yes_no(scheduler.spacing == NoiseSpacing::Karras),
         "algorithm_type": scheduler.algorithm.map_or("none", algorithm_name),
-        "vae": request.vae.as_ref().map(pentimento_types::ModelId::as_str),
+        "vae": recipe.vae.as_ref().map(pentimento_types::ModelId::as_str),
         "lora": names(loras),
         "lora_strength": (!strengths.is_empty()).then(|| strengths.join(",")),
         "embeddings": names(embeddings.collect()),
         "ip_adapter_id": extras.ip_adapter,
-        "clip_skip": request.clip_skip,
+        "clip_skip": recipe.clip_skip,
         "enhance_prompt": yes_no(extras.enhance_prompt),
         "temp": yes_no(extras.temp),
         "base64": yes_no(extras.base64),
         "webhook": extras.webhook,
         "track_id": plain(extras.track_id.clone()),
     });
-    if let Task::Inpaint { mask, soft_edge } = &request.task {
+    if let Some(mask) = inputs.mask() {
         meta["mask_image"] = json!(shown(mask));
-        meta["soft_edge"] = json!(soft_edge);
+        meta["soft_edge"] = json!(recipe.soft_edge);
     }
     if let Value::Object(meta) = meta {
         meta
@@ -70,7 +75,7 @@ pub(super) fn of(request: &GenerationRequest, size: Size, extras: &Extras) -> Ma
 fn shown(picture: &ImageSource) -> &str {
     match picture {
         ImageSource::Url(url) => url,
-        ImageSource::Inline(_) | ImageSource::Stored(_) => "base64",
+        ImageSource::Inline(_) => "base64",
     }
 }
 

@@ -44,8 +44,8 @@ fn refused(field: &str, value: Value) -> Refusal {
 #[test]
 fn a_minimal_body_gets_the_documented_defaults() {
     let wish = convert(&good(), Call::Img2Img).unwrap();
-    let request = &wish.request;
-    assert_eq!(request.task, Task::Img2Img);
+    let request = &wish.recipe;
+    assert_eq!(wish.inputs.mask(), None);
     assert_eq!(
         (request.model.as_str(), request.prompt.as_str()),
         ("demo", "a house")
@@ -85,9 +85,10 @@ fn null_and_nothing_mean_the_default_for_all_but_three() {
     }
     let nulls = convert(&body, Call::Inpaint).unwrap();
     let plain = convert(&good(), Call::Inpaint).unwrap();
-    assert_eq!((&nulls.request, &nulls.note), (&plain.request, &plain.note));
+    assert_eq!((&nulls.recipe, &nulls.note), (&plain.recipe, &plain.note));
+    assert_eq!((&nulls.inputs, &nulls.delivery), (&plain.inputs, &plain.delivery));
     let no_model = convert(&with("model_id", Value::Null), Call::Img2Img).unwrap();
-    assert_eq!(no_model.request.model.as_str(), "first");
+    assert_eq!(no_model.recipe.model.as_str(), "first");
 }
 
 #[test]
@@ -102,14 +103,14 @@ fn all_complaints_come_at_once() {
 
 #[test]
 fn numbers_come_as_numbers_or_texts() {
-    assert_eq!(accepted("samples", json!("4")).request.image_count, 4);
-    assert_eq!(accepted("num_inference_steps", json!("31")).request.steps, 31);
-    assert_eq!(accepted("steps", json!(20)).request.steps, 20);
-    assert_eq!(accepted("guidance_scale", json!("7")).request.guidance_scale, 7.0);
-    assert_eq!(accepted("strength", json!(1)).request.strength, 1.0);
-    assert_eq!(accepted("clip_skip", json!("2")).request.clip_skip, 2);
+    assert_eq!(accepted("samples", json!("4")).recipe.image_count, 4);
+    assert_eq!(accepted("num_inference_steps", json!("31")).recipe.steps, 31);
+    assert_eq!(accepted("steps", json!(20)).recipe.steps, 20);
+    assert_eq!(accepted("guidance_scale", json!("7")).recipe.guidance_scale, 7.0);
+    assert_eq!(accepted("strength", json!(1)).recipe.strength, 1.0);
+    assert_eq!(accepted("clip_skip", json!("2")).recipe.clip_skip, 2);
     assert_eq!(
-        accepted("seed", json!(2_916_174_600_u32)).request.seed,
+        accepted("seed", json!(2_916_174_600_u32)).recipe.seed,
         2_916_174_600
     );
     for random in [
@@ -120,7 +121,7 @@ fn numbers_come_as_numbers_or_texts() {
         json!(-1),
         json!("-1"),
     ] {
-        assert_eq!(accepted("seed", random).request.seed, RANDOM);
+        assert_eq!(accepted("seed", random).recipe.seed, RANDOM);
     }
     let size = accepted("width", json!("384")).size;
     assert_eq!((size.width, size.height), (384, 512));
@@ -211,7 +212,7 @@ fn flags_come_in_all_spellings() {
     let quiet = json!({"safety_checker": "no", "enhance_prompt": false, "tomesd": "no", "base64": true,
         "prompt": "x", "init_image": "AAAA", "temp": "yes"});
     let wish = convert(&quiet, Call::Img2Img).unwrap();
-    assert_eq!((wish.note.warning, wish.note.base64), (None, true));
+    assert_eq!((wish.note.warning, wish.delivery.base64), (None, true));
     assert_eq!(wish.note.meta["temp"], "yes");
 }
 
@@ -227,7 +228,7 @@ fn token_merging_is_on_unless_a_client_says_no() {
         (accepted("tomesd", json!(0)), false),
     ];
     for (wish, expected) in answers {
-        assert_eq!(wish.request.token_merging, expected);
+        assert_eq!(wish.recipe.token_merging, expected);
         assert_eq!(wish.note.meta["tomesd"], if expected { "yes" } else { "no" });
         assert!(!wish.note.warning.unwrap().contains("tomesd"));
     }
@@ -244,13 +245,13 @@ fn schedulers_in_any_case_and_karras_where_it_means_something() {
     body["scheduler"] = json!("unipcmultistepscheduler");
     body["use_karras_sigmas"] = json!("yes");
     let wish = convert(&body, Call::Img2Img).unwrap();
-    assert_eq!(wish.request.scheduler.kind, Some(SchedulerKind::UniPCMultistep));
-    assert_eq!(wish.request.scheduler.spacing, NoiseSpacing::Karras);
+    assert_eq!(wish.recipe.scheduler.kind, Some(SchedulerKind::UniPCMultistep));
+    assert_eq!(wish.recipe.scheduler.spacing, NoiseSpacing::Karras);
     assert!(!wish.note.warning.unwrap().contains("karras"));
 
     body["scheduler"] = json!("DDIMScheduler");
     let wish = convert(&body, Call::Img2Img).unwrap();
-    assert_eq!(wish.request.scheduler.spacing, NoiseSpacing::Checkpoint);
+    assert_eq!(wish.recipe.scheduler.spacing, NoiseSpacing::Checkpoint);
     assert!(
         wish.note
             .warning
@@ -266,16 +267,13 @@ fn schedulers_in_any_case_and_karras_where_it_means_something() {
         ("dpmsolver", AlgorithmType::DpmSolver),
     ] {
         assert_eq!(
-            accepted("algorithm_type", json!(name))
-                .request
-                .scheduler
-                .algorithm,
+            accepted("algorithm_type", json!(name)).recipe.scheduler.algorithm,
             Some(expected)
         );
     }
     assert_eq!(
         accepted("algorithm_type", json!("none"))
-            .request
+            .recipe
             .scheduler
             .algorithm,
         None
@@ -289,7 +287,7 @@ fn adapters_are_lists_with_commas() {
     body["lora_strength"] = json!("0.5");
     body["embeddings_model"] = json!("easy,bad");
     body["vae"] = json!("None");
-    let request = convert(&body, Call::Img2Img).unwrap().request;
+    let request = convert(&body, Call::Img2Img).unwrap().recipe;
     let loras: Vec<(&str, f64)> = request
         .loras
         .iter()
@@ -298,11 +296,11 @@ fn adapters_are_lists_with_commas() {
     assert_eq!(loras, [("contrast-fix", 0.5), ("yae-miko-genshin", 0.5)]);
     assert_eq!((request.embeddings.len(), request.vae), (2, None));
     body["lora_strength"] = json!("0.5,0.25");
-    let request = convert(&body, Call::Img2Img).unwrap().request;
+    let request = convert(&body, Call::Img2Img).unwrap().recipe;
     assert_eq!(request.loras[1].strength, 0.25);
     body["lora_strength"] = json!(0.7);
     assert_eq!(
-        convert(&body, Call::Img2Img).unwrap().request.loras[1].strength,
+        convert(&body, Call::Img2Img).unwrap().recipe.loras[1].strength,
         0.7
     );
 }
@@ -311,22 +309,16 @@ fn adapters_are_lists_with_commas() {
 fn pictures_are_addresses_or_base64() {
     let url = "https://example.com/a.jpg?x=1";
     let wish = accepted("init_image", json!(format!(" {url} ")));
-    assert_eq!(wish.request.init_image, ImageSource::Url(url.to_owned()));
+    assert_eq!(wish.inputs.init(), &ImageSource::Url(url.to_owned()));
     assert_eq!(wish.note.meta["init_image"], url);
     let first = accepted("init_image", json!([url, "x"]));
-    assert_eq!(first.request.init_image, ImageSource::Url(url.to_owned()));
+    assert_eq!(first.inputs.init(), &ImageSource::Url(url.to_owned()));
     let inline = accepted("init_image", json!("data:image/png;base64,AAAA"));
-    assert!(matches!(inline.request.init_image, ImageSource::Inline(_)));
+    assert!(matches!(inline.inputs.init(), ImageSource::Inline(_)));
     assert_eq!(inline.note.meta["init_image"], "base64");
-    assert!(matches!(
-        inline.request.task,
-        Task::Inpaint {
-            mask: ImageSource::Inline(_),
-            soft_edge: 0
-        }
-    ));
-    let soft = accepted("soft_edge", json!("12")).request.task;
-    assert!(matches!(soft, Task::Inpaint { soft_edge: 12, .. }));
+    assert!(matches!(inline.inputs.mask(), Some(ImageSource::Inline(_))));
+    assert_eq!(inline.recipe.soft_edge, 0);
+    assert_eq!(accepted("soft_edge", json!("12")).recipe.soft_edge, 12);
     assert!(refused("soft_edge", json!(257)).message.contains("256"));
     for missing in [json!(""), json!(null), json!("  "), json!("null"), json!([])] {
         assert!(refused("init_image", missing).message.contains("is required"));
@@ -338,7 +330,9 @@ fn the_note_comes_back_as_it_was() {
     let mut body = good();
     body["track_id"] = json!(12);
     body["webhook"] = json!("https://example.com/hook");
-    let note = convert(&body, Call::Img2Img).unwrap().note;
+    let wish = convert(&body, Call::Img2Img).unwrap();
+    assert_eq!(wish.delivery.webhook.as_deref(), Some("https://example.com/hook"));
+    let note = wish.note;
     assert_eq!(note.track_id, json!(12));
     assert!(note.warning.as_deref().unwrap().contains("webhook"));
     assert_eq!(serde_json::from_str::<Note>(&note.to_text()).unwrap(), note);

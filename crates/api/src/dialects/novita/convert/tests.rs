@@ -11,7 +11,7 @@ fn good() -> Value {
     json!({"model_name": "demo", "input_image": "AAAA", "prompt": "a house"})
 }
 
-fn convert(body: &Value) -> Result<(GenerationRequest, Vec<String>), Refusal> {
+fn convert(body: &Value) -> Result<Converted, Refusal> {
     let body = LcmImg2ImgBody::parse(body.to_string().as_bytes()).expect("the tests write valid JSON");
     to_request(body, RANDOM)
 }
@@ -22,10 +22,8 @@ fn with(field: &str, value: Value) -> Value {
     body
 }
 
-fn accepted(field: &str, value: Value) -> GenerationRequest {
-    convert(&with(field, value.clone()))
-        .unwrap_or_else(|e| panic!("{field} = {value}: {e}"))
-        .0
+fn accepted(field: &str, value: Value) -> Converted {
+    convert(&with(field, value.clone())).unwrap_or_else(|e| panic!("{field} = {value}: {e}"))
 }
 
 fn refused(field: &str, value: Value) -> Refusal {
@@ -37,8 +35,9 @@ fn refused(field: &str, value: Value) -> Refusal {
 
 #[test]
 fn a_minimal_body_gets_the_defaults() {
-    let (request, ignored) = convert(&good()).unwrap();
-    assert_eq!(request.task, Task::Img2Img);
+    let converted = convert(&good()).unwrap();
+    let request = converted.recipe;
+    assert_eq!(converted.inputs.mask(), None);
     assert_eq!(
         (request.model.as_str(), request.prompt.as_str()),
         ("demo", "a house")
@@ -50,16 +49,16 @@ fn a_minimal_body_gets_the_defaults() {
         (0.0, 0.5, RANDOM)
     );
     assert_eq!(request.scheduler.kind, Some(SchedulerKind::LCM));
-    assert_eq!(request.output_format, ImageFormat::Png);
+    assert_eq!(converted.delivery.format, ImageFormat::Png);
     assert_eq!(
-        request.init_image,
-        ImageSource::Inline(bytes::Bytes::from_static(&[0, 0, 0]))
+        converted.inputs.init(),
+        &ImageSource::Inline(bytes::Bytes::from_static(&[0, 0, 0]))
     );
     assert_eq!(
         (request.vae, request.loras.len(), request.embeddings.len()),
         (None, 0, 0)
     );
-    assert!(ignored.is_empty());
+    assert!(converted.ignored.is_empty());
 }
 
 #[test]
@@ -91,7 +90,8 @@ fn the_seeds_own_example_is_accepted() {
         "embeddings": [{"model_name": "AS-YoungV2"}, {"model_name": "MidAged"}],
         "image_num": 1, "steps": 3, "seed": 123, "clip_skip": 1, "guidance_scale": 0
     });
-    let (request, ignored) = convert(&body).unwrap();
+    let converted = convert(&body).unwrap();
+    let request = converted.recipe;
     assert_eq!(
         (request.steps, request.seed, request.guidance_scale),
         (3, 123, 0.0)
@@ -113,7 +113,7 @@ fn the_seeds_own_example_is_accepted() {
             model: ModelId::new("AS-YoungV2")
         }
     );
-    assert!(ignored.is_empty());
+    assert!(converted.ignored.is_empty());
 }
 
 #[test]
@@ -146,8 +146,8 @@ fn whole_numbers_keep_their_ranges() {
             assert!(refusal.message.contains(&format!("[{low}, {high}]")), "{refusal}");
         }
     }
-    assert_eq!(accepted("steps", json!("3")).steps, 3);
-    assert_eq!(accepted("image_num", json!("16")).image_count, 16);
+    assert_eq!(accepted("steps", json!("3")).recipe.steps, 3);
+    assert_eq!(accepted("image_num", json!("16")).recipe.image_count, 16);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn seeds_are_exact_or_random_or_refused() {
         (json!(""), RANDOM),
         (Value::Null, RANDOM),
     ] {
-        assert_eq!(accepted("seed", value).seed, seed);
+        assert_eq!(accepted("seed", value).recipe.seed, seed);
     }
     let beyond = [
         json!(-2),
@@ -214,7 +214,7 @@ fn prompts_count_characters() {
         "\u{0}".to_owned(),
         " ".to_owned(),
     ] {
-        assert_eq!(accepted("prompt", json!(good)).prompt, good);
+        assert_eq!(accepted("prompt", json!(good)).recipe.prompt, good);
     }
     for bad in [
         json!("é".repeat(1025)),
@@ -225,7 +225,7 @@ fn prompts_count_characters() {
     ] {
         assert_eq!(refused("prompt", bad).field, "prompt");
     }
-    assert_eq!(accepted("negative_prompt", json!("")).negative_prompt, "");
+    assert_eq!(accepted("negative_prompt", json!("")).recipe.negative_prompt, "");
     assert_eq!(
         refused("negative_prompt", json!("x".repeat(1025))).field,
         "negative_prompt"
@@ -234,7 +234,7 @@ fn prompts_count_characters() {
 
 #[test]
 fn loras_in_both_spellings_and_as_strings() {
-    let strength = |lora: Value| accepted("loras", json!([lora])).loras[0].strength;
+    let strength = |lora: Value| accepted("loras", json!([lora])).recipe.loras[0].strength;
     assert_eq!(strength(json!({"model_name": "a"})), 1.0);
     assert_eq!(strength(json!({"model_name": "a", "strenth": 0.5})), 0.5);
     assert_eq!(strength(json!({"model_name": "a", "strength": "0.25"})), 0.25);
@@ -247,7 +247,7 @@ fn loras_in_both_spellings_and_as_strings() {
         -1.0
     );
     let six: Vec<Value> = (0..6).map(|i| json!({"model_name": i.to_string()})).collect();
-    assert_eq!(accepted("loras", json!(six[..5])).loras.len(), 5);
+    assert_eq!(accepted("loras", json!(six[..5])).recipe.loras.len(), 5);
     for (bad, field) in [
         (json!(six), "loras"),
         (json!({"model_name": "a"}), "loras"),
@@ -281,13 +281,13 @@ fn the_models_own_vae_has_many_names() {
         json!("None"),
         Value::Null,
     ] {
-        assert_eq!(accepted("sd_vae", own).vae, None);
+        assert_eq!(accepted("sd_vae", own).recipe.vae, None);
     }
 }
 
 #[test]
 fn the_format_is_chosen_in_extra() {
-    let format = |extra: Value| accepted("extra", extra).output_format;
+    let format = |extra: Value| accepted("extra", extra).delivery.format;
     assert_eq!(format(json!({"response_image_type": "webp"})), ImageFormat::Webp);
     assert_eq!(format(json!({"response_image_type": "JPG"})), ImageFormat::Jpeg);
     assert_eq!(format(json!({"responseImageType": "jpeg"})), ImageFormat::Jpeg);
@@ -310,7 +310,7 @@ fn unknown_fields_are_ignored_and_named() {
     body["extra"] = json!({"webhook": {}, "response_image_type": "png"});
     body["loras"] = json!([{"model_name": "a", "weight": 1}]);
     body["embeddings"] = json!([{"model_name": "b", "x": 1}]);
-    let mut ignored = convert(&body).unwrap().1;
+    let mut ignored = convert(&body).unwrap().ignored;
     ignored.sort();
     assert_eq!(
         ignored,

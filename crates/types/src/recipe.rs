@@ -1,23 +1,10 @@
-//! One valid wish of a caller. A dialect builds it and checks every range; nothing inside checks it again.
+//! What decides the pixels of a job's images, beside the input images and the weights themselves.
+//!
+//! A dialect builds it and checks every range; nothing inside checks it again.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageFormat, ImageSource, ModelId, SchedulerChoice};
-
-/// What is to be made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// The whole picture is changed.
-    Img2Img,
-    /// Only what the mask paints white is made anew; black stays pixel for pixel.
-    Inpaint {
-        /// Stretched to the size of the picture to start from.
-        mask: ImageSource,
-        /// Pixels inside the repainted part over which the new picture fades in; 0 is a hard edge.
-        soft_edge: u32,
-    },
-}
+use crate::{ModelId, SchedulerChoice};
 
 /// A LoRA by name, with its weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,11 +22,10 @@ pub struct EmbeddingRef {
     pub model: ModelId,
 }
 
-/// One request after conversion from a dialect. Valid by construction; the numbers are those that will be used.
+/// The values of one request after conversion from a dialect. Valid by construction; the numbers are those that will be
+/// used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GenerationRequest {
-    /// What is to be made.
-    pub task: Task,
+pub struct Recipe {
     /// The checkpoint, as the caller named it.
     pub model: ModelId,
     /// Another VAE than the checkpoint's own.
@@ -48,13 +34,11 @@ pub struct GenerationRequest {
     pub loras: Vec<LoraRef>,
     /// Textual inversions in the caller's order.
     pub embeddings: Vec<EmbeddingRef>,
-    /// The picture to start from.
-    pub init_image: ImageSource,
-    /// What the picture should show.
+    /// What the image should show.
     pub prompt: String,
     /// What it should not show; empty means none.
     pub negative_prompt: String,
-    /// How many pictures, at least 1. Picture k uses `seed + k`.
+    /// How many images, at least 1. Image k uses `seed + k`.
     pub image_count: u32,
     /// Steps of the whole schedule, at least 1; strength decides how many of them run.
     pub steps: u32,
@@ -62,17 +46,15 @@ pub struct GenerationRequest {
     pub strength: f64,
     /// The w in uncond + w (cond - uncond); guidance is on above 1.
     pub guidance_scale: f64,
-    /// Seed of the first picture; a random one has already been drawn when the caller gave none.
+    /// Seed of the first image; a random one has already been drawn when the caller gave none.
     pub seed: u64,
     /// 1 uses the text encoder's last layer, 2 the one before it, and so on.
     pub clip_skip: u32,
-    /// Whether large pictures are made faster by merging tokens that are nearly alike, which changes them a little;
+    /// Whether large images are made faster by merging tokens that are nearly alike, which changes them a little;
     /// [`Self::merges_tokens`] says which ones are large.
     pub token_merging: bool,
     /// Which scheduler runs.
     pub scheduler: SchedulerChoice,
-    /// How the finished pictures are encoded.
-    pub output_format: ImageFormat,
-    /// Prefix of the finished files' names; a dialect's own convention.
-    pub file_stem: String,
+    /// With a mask: pixels inside the repainted part over which the new image fades in; 0 is a hard edge.
+    pub soft_edge: u32,
 }

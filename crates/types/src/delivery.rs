@@ -1,0 +1,23 @@
+//! How the finished images of a job are handed over. Nothing here changes a pixel.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ImageFormat;
+
+/// The way of a job's images to its caller.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Delivery {
+    /// How they are encoded.
+    pub format: ImageFormat,
+    /// Prefix of the files' names; a dialect's own convention.
+    pub file_stem: String,
+    /// Life of the links to them; None is the server's own.
+    pub link_life: Option<Duration>,
+    /// Whether the caller wants text in base64 instead of image files.
+    pub base64: bool,
+    /// Where the end of the job is to be told.
+    pub webhook: Option<String>,
+}
