@@ -177,7 +177,7 @@ mod tests {
     }
 
     /// A mask from lines of `#` (repaint) and `.` (keep).
-    fn drawn(lines: &[&str]) -> MaskPixels {
+    fn from_lines(lines: &[&str]) -> MaskPixels {
         let width = u32::try_from(lines[0].len()).unwrap();
         let painted = lines
             .iter()
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn level_128_repaints_and_127_keeps() {
         let image = RgbPicture::new(size(2, 1), vec![127, 127, 127, 128, 128, 128]).unwrap();
-        assert_eq!(MaskPixels::new(&image, size(2, 1)), drawn(&[".#"]));
+        assert_eq!(MaskPixels::new(&image, size(2, 1)), from_lines(&[".#"]));
     }
 
     #[test]
@@ -217,10 +217,10 @@ mod tests {
         let image = RgbPicture::new(size(2, 2), [[255; 3], [0; 3], [0; 3], [255; 3]].concat()).unwrap();
         assert_eq!(
             MaskPixels::new(&image, size(4, 4)),
-            drawn(&["##..", "##..", "..##", "..##"])
+            from_lines(&["##..", "##..", "..##", "..##"])
         );
-        assert_eq!(MaskPixels::new(&image, size(3, 1)), drawn(&[".##"]));
-        assert_eq!(MaskPixels::new(&image, size(1, 1)), drawn(&["#"]));
+        assert_eq!(MaskPixels::new(&image, size(3, 1)), from_lines(&[".##"]));
+        assert_eq!(MaskPixels::new(&image, size(1, 1)), from_lines(&["#"]));
         let one = RgbPicture::new(size(1, 1), vec![200; 3]).unwrap();
         assert_eq!(
             MaskPixels::new(&one, size(5, 7)),
@@ -230,18 +230,18 @@ mod tests {
 
     #[test]
     fn latents_take_the_top_left_pixel_and_padding_repeats_the_edge() {
-        let mask = drawn(&["#....", ".....", "..#.#", "....."]);
+        let mask = from_lines(&["#....", ".....", "..#.#", "....."]);
         assert_eq!(mask.latents(2), [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
         let kept = mask.kept(2);
         assert_eq!(kept.len(), 6 * 4);
         assert_eq!(kept[12..18], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
         assert!(!mask.is_empty());
-        assert!(drawn(&["..", ".."]).is_empty());
+        assert!(from_lines(&["..", ".."]).is_empty());
     }
 
     #[test]
     fn distances_equal_those_of_a_search() {
-        let mask = drawn(&[
+        let mask = from_lines(&[
             "#####.##", "########", "###.####", "########", "#######.", "########",
         ]);
         let found = mask.squared_distances();
@@ -264,11 +264,11 @@ mod tests {
 
     #[test]
     fn a_soft_edge_lies_inside_and_leaves_kept_pixels_alone() {
-        let mask = drawn(&["..#####"]);
+        let mask = from_lines(&["..#####"]);
         assert_eq!(mask.coverage(0), [0, 0, 255, 255, 255, 255, 255]);
         assert_eq!(mask.coverage(1), [0, 0, 128, 255, 255, 255, 255]);
         assert_eq!(mask.coverage(3), [0, 0, 64, 128, 191, 255, 255]);
         assert_eq!(MaskPixels::everything(size(3, 3)).coverage(5), [255; 9]);
-        assert_eq!(drawn(&["..."]).coverage(5), [0; 3]);
+        assert_eq!(from_lines(&["..."]).coverage(5), [0; 3]);
     }
 }
