@@ -1,6 +1,6 @@
 //! What holds for every mix of jobs, policies, faults and cancellations.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use pentimento_types::JobId;
@@ -176,8 +176,7 @@ proptest! {
         let arrivals: Vec<Arrival> = arrivals.iter().map(in_one_slice).collect();
         let mut world = World::new(policy);
         play(&mut world, &arrivals);
-        let keys = arrivals.iter().map(|(_, script, _)| (script.model, script.side, script.tokens));
-        let keys: BTreeSet<_> = keys.collect();
+        let keys: HashSet<_> = arrivals.iter().map(|(_, script, _)| script.key()).collect();
         let (jobs, keys) = (arrivals.len() as u64, keys.len() as u64);
         // The dearest image costs 2 x 128 x 128, at most four quanta.
         let bound = 3 * jobs * (1 + 5 * keys * u64::from(policy.max_ticks_per_turn));

@@ -200,7 +200,7 @@ fn scheduler(reader: &mut Reader, warnings: &mut Vec<String>) -> SchedulerChoice
     let kind = scheduler_kind(reader);
     let asked = reader.flag_if_given(&USE_KARRAS_SIGMAS);
     let karras = match kind {
-        Some(kind) if !knows_karras(kind) => {
+        Some(kind) if !kind.supports_karras_sigmas() => {
             if asked == Some(true) {
                 warnings.push(format!(
                     "{} has no meaning for {kind} and was ignored.",
@@ -247,20 +247,6 @@ fn scheduler_kind(reader: &mut Reader) -> Option<SchedulerKind> {
         reader.refuse(SCHEDULER.name, message);
     }
     kind
-}
-
-/// Those that have `use_karras_sigmas` in diffusers, and the two that we define on such levels.
-const fn knows_karras(kind: SchedulerKind) -> bool {
-    !matches!(
-        kind,
-        SchedulerKind::DDPM
-            | SchedulerKind::DDIM
-            | SchedulerKind::PNDM
-            | SchedulerKind::EulerAncestralDiscrete
-            | SchedulerKind::DDIMInverse
-            | SchedulerKind::IPNDM
-            | SchedulerKind::LCM
-    )
 }
 
 fn algorithm(reader: &mut Reader) -> Option<AlgorithmType> {
