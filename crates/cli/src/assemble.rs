@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use axum::http::HeaderValue;
 use pentimento_api::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig, build_router};
 use pentimento_catalog::Catalog;
-use pentimento_engine::{BatchPolicy, EngineHandle, EngineThread, PipelineExecutor};
+use pentimento_engine::{BatchPolicy, EngineHandle, EngineThread, PipelineExecutor, TokenCounter};
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
 use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
@@ -51,7 +51,9 @@ pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
 /// What each use of memory may take. On a system that does not say how much it has, only weights are bounded.
 pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
     let total = memory_total();
-    let share = |part: u64| total.map_or(u64::MAX, |total| total / part);
+    let share = |set: Option<ByteSize>, part: u64| {
+        set.map_or_else(|| total.map_or(u64::MAX, |total| total / part), |ByteSize(bytes)| bytes)
+    };
     let weights = match (config.model_memory, total) {
         (Some(ByteSize(bytes)), _) => bytes,
         (None, Some(total)) => total / 2,
@@ -59,9 +61,9 @@ pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
     };
     MemoryBudget {
         weights,
-        states: share(4),
-        images: share(8),
-        bodies: share(4),
+        states: share(None, 4),
+        images: share(config.image_memory, 8),
+        bodies: share(config.body_memory, 4),
     }
 }
 
@@ -69,6 +71,8 @@ pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) handle: EngineHandle,
+    /// What large things hold, in the whole process.
+    memory: Arc<MemoryLedger>,
     thread: EngineThread,
 }
 
@@ -91,8 +95,12 @@ impl Engine {
                 .into());
             }
         };
-        let (handle, thread) = pentimento_engine::Engine::start_within(executor, policy, clock(), memory)?;
-        Ok(Self { handle, thread })
+        let (handle, thread) = pentimento_engine::Engine::start_within(executor, policy, clock(), Arc::clone(&memory))?;
+        Ok(Self {
+            handle,
+            memory,
+            thread,
+        })
     }
 
     /// Ends what is still running between two steps, and waits for the thread.
@@ -131,6 +139,8 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
         images,
         links,
         fetcher: image_fetcher(address_guard(config), MAX_FETCHED_BYTES),
+        tokens: TokenCounter::default(),
+        memory: Arc::clone(&engine.memory),
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));
@@ -140,7 +150,8 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
         .iter()
         .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
     let api = api_config(&config.http)?;
-    let router = build_router(AppState::new(service.clone(), KeyRing::new(keys), api.clone()));
+    let memory = Arc::clone(&engine.memory);
+    let router = build_router(AppState::new(service.clone(), KeyRing::new(keys), api.clone(), memory));
     Ok(Parts {
         service,
         engine,
@@ -164,6 +175,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
         running_jobs: engine.status().max_jobs,
         decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        max_prompt_tokens: config.max_prompt_tokens,
         max_attempts: ATTEMPTS,
         lease: LEASE,
         sweep_interval: SWEEP,

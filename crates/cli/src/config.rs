@@ -72,6 +72,10 @@ pub(crate) struct Config {
     pub(crate) grace: Duration,
     /// Memory for weights; None is half of what the machine has.
     pub(crate) model_memory: Option<ByteSize>,
+    /// Memory for decoded images; None is an eighth of what the machine has.
+    pub(crate) image_memory: Option<ByteSize>,
+    /// Memory for the bodies of all callers; None is a quarter of what the machine has.
+    pub(crate) body_memory: Option<ByteSize>,
     /// Tokens of a prompt, and of a negative prompt.
     pub(crate) max_prompt_tokens: usize,
     /// The settings file that was read.
@@ -130,6 +134,8 @@ impl Config {
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
             grace: seconds(settings.grace_seconds, 30),
             model_memory: settings.model_memory,
+            image_memory: settings.image_memory,
+            body_memory: settings.body_memory,
             max_prompt_tokens: settings.max_prompt_tokens.unwrap_or(DEFAULT_PROMPT_TOKENS),
             file,
         }

@@ -180,7 +180,8 @@ fn a_short_prompt_beside_a_long_one_is_filled_up_with_empty_chunks() {
             ..request(SchedulerKind::DDIM)
         };
         let states = model.encode_prompts(&recipe).unwrap();
-        [states.cond, states.uncond.unwrap()].map(|states| {
+        [states.cond, states.uncond.unwrap()].map(|conditioning| {
+            let states = &conditioning.token_states[0];
             let (_, tokens, width) = states.dims3().unwrap();
             let values = states.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(values.len(), tokens * width);

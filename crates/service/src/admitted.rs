@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pentimento_engine::ResolvedModels;
-use pentimento_types::{InputRole, JobId, MemoryLedger, MemoryUse, Reservation, RgbPicture};
+use pentimento_types::{InputRole, JobId, MemoryFull, MemoryLedger, MemoryUse, Reservation, RgbPicture};
 
 /// What is known of one admitted job.
 #[derive(Debug)]
@@ -55,18 +55,15 @@ impl AdmittedJobs {
         }
     }
 
-    /// Room for decoded images, for which waiting jobs give theirs up where it is needed. None when it is taken by what
-    /// cannot be given up: images that are being decoded, and images in the engine.
-    pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
+    /// Room for decoded images, for which waiting jobs give theirs up where it is needed.
+    ///
+    /// # Errors
+    /// When it is taken by what cannot be given up: images that are being decoded, and images in the engine.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation, MemoryFull> {
         loop {
             match self.ledger.reserve(MemoryUse::Images, bytes) {
-                Ok(reservation) => return Some(reservation),
-                Err(_) if self.give_up_one() => {}
-                // What never fits is let in alone, as the engine does, since it would never fit better.
-                Err(full) if full.is_hopeless() && full.held == 0 => {
-                    return self.ledger.reserve(MemoryUse::Images, full.limit).ok();
-                }
-                Err(_) => return None,
+                Err(full) if !full.is_hopeless() && self.give_up_one() => {}
+                done => return done,
             }
         }
     }
@@ -116,7 +113,7 @@ mod tests {
     fn admitted(jobs: &AdmittedJobs) -> Admitted {
         let size = Size { width: 4, height: 4 };
         let image = RgbPicture::new(size, vec![0; 48]).unwrap();
-        let images = jobs.reserve(IMAGE_BYTES).map(|room| {
+        let images = jobs.reserve(IMAGE_BYTES).ok().map(|room| {
             let mut images = DecodedImages::default();
             images.add(InputRole::Init, image, room);
             images
@@ -154,11 +151,14 @@ mod tests {
             ..MemoryBudget::UNBOUNDED
         });
         let jobs = AdmittedJobs::new(Arc::clone(&ledger));
-        let giant = jobs.reserve(10 * IMAGE_BYTES).expect("alone");
-        assert!(jobs.reserve(1).is_none());
-        drop(giant);
-        assert!(jobs.reserve(1).is_some());
+        assert!(jobs.reserve(IMAGE_BYTES + 1).unwrap_err().is_hopeless());
+        let in_use = jobs.reserve(IMAGE_BYTES).unwrap();
+        assert!(jobs.reserve(1).is_err());
+        drop(in_use);
         jobs.keep(JobId::from_u128(1), admitted(&jobs));
+        // What never fits takes nobody's place.
+        assert!(jobs.reserve(IMAGE_BYTES + 1).is_err());
+        assert_eq!(ledger.held(MemoryUse::Images), IMAGE_BYTES);
         jobs.retain(|_| false);
         assert_eq!(ledger.held(MemoryUse::Images), 0);
     }

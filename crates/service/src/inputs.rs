@@ -6,6 +6,7 @@ use bytes::Bytes;
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
 use pentimento_types::{InputRole, Inputs, Job, RgbPicture};
 
+use crate::admitted::DecodedImages;
 use crate::inner::Inner;
 use crate::{InputLimits, ServiceError, image_codec};
 
@@ -32,6 +33,12 @@ pub(crate) enum PendingInputs {
 }
 
 impl PendingInputs {
+    /// Gives up the room that submit had reserved.
+    pub(crate) fn decoded(images: DecodedImages) -> Self {
+        let (images, _) = images.into_parts();
+        Self::Decoded(images)
+    }
+
     /// Reads the stored files of a job, without decoding them.
     pub(crate) async fn read(inner: &Inner, job: &Job) -> Result<Self, ServiceError> {
         let mut files = Vec::new();

@@ -197,7 +197,16 @@ impl Inner {
         })?;
         let decoded = image_codec::decoded_bytes(&bytes, limits)?;
         let needed = decoded.max(fit.map_or(0, |size| size.pixels() * 3));
-        let room = self.admitted.reserve(needed).ok_or(ServiceError::Overloaded)?;
+        let room = self.admitted.reserve(needed).map_err(|full| {
+            if full.is_hopeless() {
+                ServiceError::ImageMemory {
+                    needed,
+                    limit: full.limit,
+                }
+            } else {
+                ServiceError::Overloaded
+            }
+        })?;
         let checked = tokio::task::spawn_blocking(move || {
             let (file, image) = decoded_file(bytes, limits, fit)?;
             let mut room = room;

@@ -217,6 +217,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::ImageEmpty
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }
+        | ServiceError::ImageMemory { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::PromptTooLong { field, .. } => json!({*field: [sentence(field, &error.to_string())]}),
         ServiceError::ImageNotFetched { reason, .. } => {

@@ -133,7 +133,9 @@ impl NovitaError {
                 (BAD, INVALID_IMAGE_FORMAT)
             }
             Self::Service(ServiceError::ImageTooLarge { .. }) => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
-            Self::Service(ServiceError::ImageTooManyPixels { .. }) => (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION),
+            Self::Service(ServiceError::ImageTooManyPixels { .. } | ServiceError::ImageMemory { .. }) => {
+                (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION)
+            }
             Self::Service(ServiceError::JobNotFound { .. }) => (StatusCode::NOT_FOUND, TASK_NOT_FOUND),
             Self::MissingKey | Self::WrongKey | Self::Json(_) | Self::Service(_) => answer_for(self.kind()),
         }
@@ -167,6 +169,7 @@ impl NovitaError {
             ServiceError::ImageEmpty
                 | ServiceError::ImageTooLarge { .. }
                 | ServiceError::ImageTooManyPixels { .. }
+                | ServiceError::ImageMemory { .. }
                 | ServiceError::ImageUndecodable { .. }
         );
         of_image.then_some(INPUT_IMAGE.name)
