@@ -22,7 +22,7 @@ mod policy;
 pub mod testing;
 
 pub use admission::Place;
-pub use batch_key::{BatchKey, ExtraInputs, LatentSize, ModelKey};
+pub use batch_key::{BatchKey, LatentSize, ModelKey};
 pub use batcher::{AdmitError, Batcher, DenoiseFault, ImageId, ImageWork, JobSpec, Outcome, Plan, Verdict};
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};
@@ -32,7 +32,7 @@ pub use executor::{
 };
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread};
 pub use loader::{LoadError, ModelLoader};
-pub use pentimento_pipeline::TokenCounter;
+pub use pentimento_pipeline::{ConditioningShape, TokenCounter};
 pub use pipeline_executor::{PipelineExecutor, PipelinePreparation, PipelineState};
 pub use pipeline_loader::PipelineLoader;
 pub use policy::BatchPolicy;

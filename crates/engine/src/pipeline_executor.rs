@@ -13,8 +13,8 @@ use pentimento_types::{
 
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, LatentSize, PipelineLoader, PrepareStep,
-    Prepared, ResolvedJob, SharedCause,
+    BatchKey, Executor, ExecutorError, FinishedImage, LatentSize, PipelineLoader, PrepareStep, Prepared,
+    ResolvedJob, SharedCause,
 };
 
 /// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.
@@ -207,8 +207,7 @@ fn batch_key(input: &ResolvedJob, state: Option<&DenoiseState>) -> BatchKey {
             height: narrow(height),
             width: narrow(width),
         },
-        context_tokens: narrow(state.map_or(0, DenoiseState::context_tokens)),
-        extra_inputs: ExtraInputs::default(),
+        conditioning: state.map(DenoiseState::conditioning_shape).unwrap_or_default(),
     }
 }
 

@@ -16,7 +16,7 @@ use pentimento_types::{ErrorKind, Findings, RgbPicture};
 pub use self::loader::{FakeLoader, FakeModel};
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, PrepareStep, Prepared, ResolvedJob,
+    BatchKey, ConditioningShape, Executor, ExecutorError, FinishedImage, PrepareStep, Prepared, ResolvedJob,
 };
 
 /// How an act goes wrong.
@@ -358,8 +358,7 @@ impl Executor for FakeExecutor {
         let key = BatchKey {
             model: input.model_key(),
             latent: input.latent_size(),
-            context_tokens: 77,
-            extra_inputs: ExtraInputs::default(),
+            conditioning: ConditioningShape::of_text(77),
         };
         let rows = if request.guidance_scale > 1.0 { 2 } else { 1 };
         let images = (0..request.image_count).map(|index| {

@@ -35,8 +35,8 @@ impl StableDiffusion {
         }
         let prediction = self.unet.forward(UNetInput {
             sample: &rows.sample(self.dtype)?,
-            timesteps: &rows.timesteps(&self.device)?,
-            context: &rows.context()?,
+            timesteps: rows.timesteps(),
+            conditioning: rows.conditioning(),
             rows: rows.counts(),
             guidance_embedding: rows.guidance_embedding(self.dtype)?.as_ref(),
             merging: rows.merging(),

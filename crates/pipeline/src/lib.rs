@@ -25,9 +25,10 @@ mod tokens;
 mod unet_rows;
 
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
-pub use conditioning::Conditioning;
+pub use conditioning::RequestConditioning;
 pub use error::PipelineError;
 pub use loader::CheckpointSource;
+pub use pentimento_models::ConditioningShape;
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use pentimento_models::UNetContext;
+use pentimento_models::{Conditioning, PreparedConditioning};
 use pentimento_types::{Recipe, RgbPicture};
 
 use crate::conditioning::PromptEncoding;
@@ -55,9 +55,9 @@ pub struct Preparation {
 #[derive(Debug)]
 enum Text {
     Encoding(PromptEncoding),
-    /// The prompt is projected, and the states `(1, T, D)` of the negative prompt are to be.
-    Projecting(UNetContext, Tensor),
-    Projected(UNetContext, Option<UNetContext>),
+    /// The prompt is projected, and the negative prompt is to be.
+    Projecting(PreparedConditioning, Conditioning),
+    Projected(PreparedConditioning, Option<PreparedConditioning>),
     /// A slice failed; there is nothing to go on from.
     Lost,
 }
@@ -94,8 +94,9 @@ impl StableDiffusion {
         let Text::Encoding(encoding) = &preparation.text else {
             return 0;
         };
-        let states = encoding.tokens() * self.text.config().hidden_size * size_of::<f32>();
-        let row = (states as u64).saturating_add(self.unet.config().kv_bytes(encoding.tokens()));
+        let shape = encoding.shape();
+        let states = shape.tokens * self.text.config().hidden_size * size_of::<f32>();
+        let row = self.unet.kv_bytes(shape).saturating_add(states as u64);
         row.saturating_mul(encoding.rows() as u64)
     }
 
@@ -159,22 +160,17 @@ impl StableDiffusion {
                     Text::Encoding(encoding)
                 } else {
                     let states = encoding.into_conditioning()?;
-                    let cond = self.project(&states.cond)?;
+                    let cond = self.unet.prepare(&states.cond)?;
                     match states.uncond {
                         Some(uncond) => Text::Projecting(cond, uncond),
                         None => Text::Projected(cond, None),
                     }
                 }
             }
-            Text::Projecting(cond, uncond) => Text::Projected(cond, Some(self.project(&uncond)?)),
+            Text::Projecting(cond, uncond) => Text::Projected(cond, Some(self.unet.prepare(&uncond)?)),
             other => other,
         };
         Ok(false)
-    }
-
-    /// The keys and values of text states `(1, T, D)`.
-    fn project(&self, states: &Tensor) -> Result<UNetContext, PipelineError> {
-        Ok(self.unet.context(&states.to_dtype(self.dtype)?)?)
     }
 
     /// Does all slices.

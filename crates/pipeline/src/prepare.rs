@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use pentimento_models::UNetContext;
+use pentimento_models::PreparedConditioning;
 use pentimento_schedulers::{NoiseSource, Run, Scheduler, SchedulerPlan, build};
 use pentimento_types::{Recipe, RgbPicture, SchedulerKind};
 
-use crate::conditioning::{Conditioning, PromptEncoding, Prompts};
+use crate::conditioning::{PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::Guidance;
 use crate::state::DenoiseState;
 use crate::{PipelineError, PrepareInput, StableDiffusion, img2img};
@@ -16,8 +16,8 @@ use crate::{PipelineError, PrepareInput, StableDiffusion, img2img};
 /// What all pictures of a request share, with a mask or without.
 #[derive(Debug)]
 pub(crate) struct Common {
-    pub(crate) cond: UNetContext,
-    pub(crate) uncond: Option<UNetContext>,
+    pub(crate) cond: PreparedConditioning,
+    pub(crate) uncond: Option<PreparedConditioning>,
     pub(crate) init: Arc<RgbPicture>,
 }
 
@@ -68,11 +68,11 @@ impl StableDiffusion {
             .collect()
     }
 
-    /// The text states of a request: the negative prompt is encoded only when guidance needs it.
+    /// The conditioning of a request: the negative prompt is encoded only when guidance needs it.
     ///
     /// # Errors
     /// When a forward fails.
-    pub fn encode_prompts(&self, request: &Recipe) -> Result<Conditioning, PipelineError> {
+    pub fn encode_prompts(&self, request: &Recipe) -> Result<RequestConditioning, PipelineError> {
         let mut encoding = PromptEncoding::new(&self.tokenizer, self.prompts(request))?;
         while encoding.advance(&self.text, &self.device)? {}
         encoding.into_conditioning()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use pentimento_models::UNetContext;
+use pentimento_models::{ConditioningShape, PreparedConditioning};
 use pentimento_schedulers::Scheduler;
 use pentimento_types::{RgbPicture, SchedulerKind};
 
@@ -22,9 +22,9 @@ pub struct DenoiseState {
     /// Whether the UNet merges tokens: asked for, and the picture large enough.
     pub(crate) merges_tokens: bool,
     /// One row.
-    pub(crate) cond: UNetContext,
-    /// One row of as many tokens; present only under classifier-free guidance.
-    pub(crate) uncond: Option<UNetContext>,
+    pub(crate) cond: PreparedConditioning,
+    /// One row of the same shape; present only under classifier-free guidance.
+    pub(crate) uncond: Option<PreparedConditioning>,
     /// The picture it started from: its size is the result's size, and strength 0 gives it back.
     pub(crate) init: Arc<RgbPicture>,
     /// Present when only a part of the picture is made anew, or when the UNet wants to be told which.
@@ -53,10 +53,16 @@ impl DenoiseState {
         (dims[2], dims[3])
     }
 
+    /// Shape of the conditioning, which images of one forward must share.
+    #[must_use]
+    pub const fn conditioning_shape(&self) -> ConditioningShape {
+        self.cond.shape()
+    }
+
     /// Tokens of the conditioning, a multiple of 77.
     #[must_use]
-    pub fn context_tokens(&self) -> usize {
-        self.cond.tokens()
+    pub const fn context_tokens(&self) -> usize {
+        self.conditioning_shape().tokens
     }
 
     /// What the UNet takes for the scheduler's sample `(1, 4, h, w)`.

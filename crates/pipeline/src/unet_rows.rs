@@ -1,7 +1,7 @@
 //! Gathers the rows of many pictures into one UNet batch and scatters the predictions back.
 
-use candle_core::{DType, Device, Result, Tensor};
-use pentimento_models::UNetContext;
+use candle_core::{DType, Result, Tensor};
+use pentimento_models::PreparedConditioning;
 
 use crate::guidance::Guidance;
 use crate::state::DenoiseState;
@@ -12,7 +12,7 @@ pub(crate) struct UNetRows {
     samples: Vec<Tensor>,
     timesteps: Vec<f32>,
     /// Of each row.
-    contexts: Vec<UNetContext>,
+    conditioning: Vec<PreparedConditioning>,
     guidance_embeddings: Vec<Tensor>,
     /// Of each picture.
     merging: Vec<bool>,
@@ -26,7 +26,7 @@ impl UNetRows {
         Self {
             samples: Vec::with_capacity(pictures),
             timesteps: Vec::with_capacity(pictures),
-            contexts: Vec::with_capacity(2 * pictures),
+            conditioning: Vec::with_capacity(2 * pictures),
             guidance_embeddings: Vec::new(),
             merging: Vec::with_capacity(pictures),
             counts: Vec::with_capacity(pictures),
@@ -39,10 +39,10 @@ impl UNetRows {
         reason = "diffusers gives the UNet f32 timesteps too"
     )]
     pub(crate) fn push(&mut self, state: &DenoiseState, sample: &Tensor, timestep: f64) {
-        let before = self.contexts.len();
-        self.contexts.extend(state.uncond.clone());
-        self.contexts.push(state.cond.clone());
-        self.counts.push(self.contexts.len() - before);
+        let before = self.conditioning.len();
+        self.conditioning.extend(state.uncond.clone());
+        self.conditioning.push(state.cond.clone());
+        self.counts.push(self.conditioning.len() - before);
         self.samples.push(sample.clone());
         self.timesteps.push(timestep as f32);
         self.merging.push(state.merges_tokens);
@@ -56,14 +56,14 @@ impl UNetRows {
         Tensor::cat(&self.samples, 0)?.to_dtype(dtype)
     }
 
-    /// `(P,)`, f32
-    pub(crate) fn timesteps(&self, device: &Device) -> Result<Tensor> {
-        Tensor::new(self.timesteps.as_slice(), device)
+    /// Of P pictures.
+    pub(crate) fn timesteps(&self) -> &[f32] {
+        &self.timesteps
     }
 
     /// Of B rows.
-    pub(crate) fn context(&self) -> Result<UNetContext> {
-        UNetContext::join(&self.contexts.iter().collect::<Vec<_>>())
+    pub(crate) fn conditioning(&self) -> &[PreparedConditioning] {
+        &self.conditioning
     }
 
     /// `(P, time_cond_proj_dim)`; None for a UNet without guidance embedding.

@@ -20,7 +20,7 @@ fn check(case: &str) {
     let conditioning = model.encode_prompts(&request).unwrap();
     assert_close(
         &format!("{case}: cond"),
-        &conditioning.cond,
+        &conditioning.cond.token_states[0],
         golden.tensor("cond"),
         Tolerance::CLIP,
     );
@@ -32,7 +32,7 @@ fn check(case: &str) {
     if let Some(uncond) = conditioning.uncond {
         assert_close(
             &format!("{case}: uncond"),
-            &uncond,
+            &uncond.token_states[0],
             golden.tensor("uncond"),
             Tolerance::CLIP,
         );

@@ -26,7 +26,7 @@ fn script(troubles: bool) -> impl Strategy<Value = Script> {
         Just(Trouble::None).boxed()
     };
     let side = prop_oneof![Just(8u32), Just(64), Just(128)];
-    let tokens = prop_oneof![4 => Just(77u32), 1 => Just(154)];
+    let tokens = prop_oneof![4 => Just(77usize), 1 => Just(154)];
     let slices = prop_oneof![4 => 1..8u32, 1 => 8..80u32];
     (
         0..3u8,

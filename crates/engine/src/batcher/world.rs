@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pentimento_types::{Clock, JobId, SystemClock};
 
 use crate::{
-    BatchKey, BatchPolicy, Batcher, DenoiseFault, ExtraInputs, ImageId, ImageWork, JobSpec, LatentSize,
+    BatchKey, BatchPolicy, Batcher, ConditioningShape, DenoiseFault, ImageId, ImageWork, JobSpec, LatentSize,
     ModelKey, Outcome, Plan, Verdict,
 };
 
@@ -26,7 +26,7 @@ pub(super) enum Trouble {
 pub(super) struct Script {
     pub(super) model: u8,
     pub(super) side: u32,
-    pub(super) context_tokens: u32,
+    pub(super) context_tokens: usize,
     pub(super) images: u32,
     /// Slices of its preparation, at least 1.
     pub(super) slices: u32,
@@ -58,8 +58,7 @@ impl Script {
                 height: self.side,
                 width: self.side,
             },
-            context_tokens: self.context_tokens,
-            extra_inputs: ExtraInputs::default(),
+            conditioning: ConditioningShape::of_text(self.context_tokens),
         }
     }
 }

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_types::{
-    ErrorKind, HasKind, Inputs, JobId, MemoryBudget, MemoryLedger, MemoryUse, ModelId, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size,
-    SystemClock, describe_chain,
+    ErrorKind, HasKind, Inputs, JobId, MemoryBudget, MemoryLedger, MemoryUse, ModelId, Recipe, RgbPicture,
+    SchedulerChoice, SchedulerKind, Size, SystemClock, describe_chain,
 };
 
 use super::{PipelineExecutor, PipelinePreparation, PipelineState};
 use crate::{
-    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents, ModelLoader as _, ModelOf,
-    PipelineLoader, PrepareStep, ResolvedJob, ResolvedModels,
+    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents,
+    ModelLoader as _, ModelOf, PipelineLoader, PrepareStep, ResolvedJob, ResolvedModels,
 };
 
 /// Notes the pictures of the fullest forward.
@@ -196,7 +196,10 @@ fn a_prompt_of_too_many_tokens_is_refused_with_its_number() {
     let long = refused(input("demo", &"boat ".repeat(81), 1));
     assert_eq!(long.kind(), ErrorKind::InvalidInput);
     let text = describe_chain(&long);
-    assert!(text.ends_with("prompt has 81 tokens, and at most 80 are taken"), "{text}");
+    assert!(
+        text.ends_with("prompt has 81 tokens, and at most 80 are taken"),
+        "{text}"
+    );
     let mut negative = input("demo", "a boat", 1);
     Arc::make_mut(&mut negative.recipe).negative_prompt = "blurred ".repeat(100);
     let text = describe_chain(&refused(negative));

@@ -42,28 +42,6 @@ impl UNetConfig {
     pub(crate) fn levels(&self) -> usize {
         self.block_out_channels.len()
     }
-
-    /// What the keys and values of a text of `tokens` tokens take in all layers that attend to it, in bytes.
-    #[must_use]
-    pub fn kv_bytes(&self, tokens: usize) -> u64 {
-        let levels = self
-            .block_out_channels
-            .iter()
-            .zip(&self.transformer_layers)
-            .enumerate();
-        let of_level = |(i, (width, layers)): (usize, (&usize, &usize))| {
-            let blocks = self.layers_per_block[i];
-            let down = if self.down_attention[i] { blocks } else { 0 };
-            let up = if self.up_attention[i] { blocks + 1 } else { 0 };
-            // The middle is as wide as the innermost level.
-            let middle = usize::from(i + 1 == self.levels());
-            width * layers * (down + up + middle)
-        };
-        let numbers = 2 * levels.map(of_level).sum::<usize>();
-        (numbers as u64)
-            .saturating_mul(tokens as u64)
-            .saturating_mul(size_of::<f32>() as u64)
-    }
 }
 
 #[derive(Deserialize)]
