@@ -5,12 +5,12 @@
 use std::mem;
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use pentimento_models::{Conditioning, PreparedConditioning};
 use pentimento_types::{Recipe, RgbPicture};
 
 use crate::conditioning::PromptEncoding;
 use crate::inpaint::Repainting;
+use crate::posterior::DiagonalGaussian;
 use crate::prepare::Common;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion};
@@ -45,10 +45,10 @@ pub struct Preparation {
     /// None where every pixel is changed alike.
     repainting: Option<Repainting>,
     text: Text,
-    /// Moments of the image, `(1, 8, h, w)`.
-    moments: Option<Tensor>,
-    /// Moments of the image with its masked part hidden, `(1, 8, h, w)`.
-    hidden_moments: Option<Tensor>,
+    /// The encoded image.
+    encoded: Option<DiagonalGaussian>,
+    /// The encoded image with its masked part hidden.
+    masked_image: Option<DiagonalGaussian>,
 }
 
 /// The prompts, from tokens to the keys and values of the UNet's layers.
@@ -82,8 +82,8 @@ impl StableDiffusion {
             init: Arc::new(init),
             repainting,
             text: Text::Encoding(text),
-            moments: None,
-            hidden_moments: None,
+            encoded: None,
+            masked_image: None,
         })
     }
 
@@ -110,24 +110,24 @@ impl StableDiffusion {
             init,
             repainting,
             text,
-            moments,
-            hidden_moments,
+            encoded,
+            masked_image,
         } = preparation;
-        let (needs_image, needs_hidden) = match repainting {
+        let (needs_init, needs_masked) = match repainting {
             None => (true, false),
-            Some(repainting) => (repainting.needs_image, repainting.needs_hidden),
+            Some(repainting) => (repainting.needs_init, repainting.needs_masked),
         };
         if !self.advance_text(text)? {
             return Ok(PrepareStep::Continue);
         }
-        if needs_image && moments.is_none() {
-            *moments = Some(self.encode_picture(init)?);
+        if needs_init && encoded.is_none() {
+            *encoded = Some(self.encode(init)?);
             return Ok(PrepareStep::Continue);
         }
-        if let Some(repainting) = repainting.as_ref().filter(|_| needs_hidden)
-            && hidden_moments.is_none()
+        if let Some(repainting) = repainting.as_ref().filter(|_| needs_masked)
+            && masked_image.is_none()
         {
-            *hidden_moments = Some(self.encode_hidden(init, &repainting.pixels)?);
+            *masked_image = Some(self.encode_masked(init, &repainting.pixels)?);
             return Ok(PrepareStep::Continue);
         }
         let Text::Projected(cond, uncond) = mem::replace(text, Text::Lost) else {
@@ -138,12 +138,12 @@ impl StableDiffusion {
             uncond,
             init: Arc::clone(init),
         };
-        let states = match (repainting.take(), moments.take()) {
-            (Some(repainting), moments) => {
-                let encoded = (moments, hidden_moments.take());
+        let states = match (repainting.take(), encoded.take()) {
+            (Some(repainting), encoded) => {
+                let encoded = (encoded, masked_image.take());
                 self.masked_states(request, common, repainting, encoded)?
             }
-            (None, Some(moments)) => self.plain_states(request, &common, &moments)?,
+            (None, Some(encoded)) => self.plain_states(request, &common, &encoded)?,
             (None, None) => return Err(PipelineError::Spent),
         };
         Ok(PrepareStep::Done(states))

@@ -56,8 +56,8 @@ pub(crate) fn request(kind: SchedulerKind) -> Recipe {
     }
 }
 
-/// `(H, W, 3)` u8 as a picture.
-pub(crate) fn picture_of(tensor: &Tensor) -> RgbPicture {
+/// `(H, W, 3)` u8 as an image.
+pub(crate) fn image_of(tensor: &Tensor) -> RgbPicture {
     let (height, width, _) = tensor.dims3().unwrap();
     let size = Size {
         width: u32::try_from(width).unwrap(),

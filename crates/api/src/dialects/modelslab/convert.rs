@@ -252,7 +252,7 @@ fn scheduler(reader: &mut Reader, warnings: &mut Vec<String>) -> SchedulerChoice
     }
     let asked = reader.flag("use_karras_sigmas");
     let karras = match kind {
-        Some(kind) if !knows_karras(kind) => {
+        Some(kind) if !kind.supports_karras_sigmas() => {
             if asked == Some(true) {
                 warnings.push(format!(
                     "use_karras_sigmas has no meaning for {kind} and was ignored."
@@ -292,20 +292,6 @@ fn scheduler(reader: &mut Reader, warnings: &mut Vec<String>) -> SchedulerChoice
         },
         algorithm: algorithm.filter(|_| kind.is_none_or(solver)),
     }
-}
-
-/// Those that have `use_karras_sigmas` in diffusers, and the two that we define on such levels.
-const fn knows_karras(kind: SchedulerKind) -> bool {
-    !matches!(
-        kind,
-        SchedulerKind::DDPM
-            | SchedulerKind::DDIM
-            | SchedulerKind::PNDM
-            | SchedulerKind::EulerAncestralDiscrete
-            | SchedulerKind::DDIMInverse
-            | SchedulerKind::IPNDM
-            | SchedulerKind::LCM
-    )
 }
 
 fn algorithm_type(name: &str) -> Option<AlgorithmType> {
