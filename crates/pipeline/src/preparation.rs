@@ -168,7 +168,7 @@ impl StableDiffusion {
                 }
             }
             Text::Projecting(cond, uncond) => Text::Projected(cond, Some(self.unet.prepare(&uncond)?)),
-            other => other,
+            spent @ (Text::Projected(..) | Text::Lost) => spent,
         };
         Ok(false)
     }

@@ -202,27 +202,26 @@ impl World {
                     let next = self.loading.iter().map(|(due, _)| *due).min();
                     self.elapsed = self.elapsed.max(next.expect("it is not empty"));
                 }
-                plan => break plan,
+                Plan::Idle => {
+                    let mut ledgers = self.ledgers.values();
+                    assert!(
+                        ledgers.all(|ledger| ledger.ended.is_some()),
+                        "idle while jobs are inside"
+                    );
+                    return false;
+                }
+                plan @ (Plan::Prepare(_) | Plan::Denoise { .. } | Plan::Finish(_)) => break plan,
             }
         };
         let outcome = match &plan {
-            Plan::Idle => {
-                let open = self
-                    .ledgers
-                    .values()
-                    .filter(|ledger| ledger.ended.is_none())
-                    .count();
-                assert_eq!(open, 0, "idle while jobs are inside");
-                return false;
-            }
-            Plan::Load(_) | Plan::Unload(_) => unreachable!("carried out above"),
-            Plan::Prepare(job) => self.prepare(*job),
-            Plan::Denoise { key, images } => self.denoise(key, images),
-            Plan::Finish(id) => self.finish(*id),
+            Plan::Prepare(job) => Some(self.prepare(*job)),
+            Plan::Denoise { key, images } => Some(self.denoise(key, images)),
+            Plan::Finish(id) => Some(self.finish(*id)),
+            Plan::Idle | Plan::Load(_) | Plan::Unload(_) => None,
         };
         self.plans.push(plan);
         self.ticks += 1;
-        self.report(outcome);
+        self.report(outcome.expect("the other plans are carried out above"));
         true
     }
 
