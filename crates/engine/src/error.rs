@@ -1,4 +1,4 @@
-//! Why the engine did not make a picture.
+//! Why the engine did not make an image.
 
 use pentimento_types::{ErrorKind, HasKind, MemoryFull};
 

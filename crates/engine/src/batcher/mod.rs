@@ -10,6 +10,8 @@
 mod fill;
 mod job;
 mod lanes;
+#[cfg(test)]
+mod loading_tests;
 mod memory;
 mod models;
 mod outcomes;
