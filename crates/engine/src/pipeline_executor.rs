@@ -125,16 +125,7 @@ impl Executor for PipelineExecutor {
     ) -> Result<PipelinePreparation, ExecutorError> {
         let preparation = self.start(model, input)?;
         let bytes = model.prompt_bytes(&preparation);
-        let memory = self.memory.reserve(MemoryUse::States, bytes);
-        let memory = memory.map_err(|full| ExecutorError::Failed {
-            act: "prepare",
-            kind: if full.is_hopeless() {
-                ErrorKind::TooLarge
-            } else {
-                ErrorKind::Overloaded
-            },
-            source: Arc::new(full),
-        })?;
+        let memory = self.memory.reserve(MemoryUse::States, bytes)?;
         Ok(PipelinePreparation {
             input: input.clone(),
             preparation,

@@ -156,3 +156,23 @@ fn a_long_prompt_lets_the_others_go_on_between_its_slices() {
     }
     assert!(world.batcher.cancel(long), "it can be cancelled at any of them");
 }
+
+#[test]
+fn a_job_without_memory_for_its_states_waits_for_another_to_end() {
+    let mut world = World::new(BatchPolicy::gpu());
+    world.state_room = 2;
+    let jobs: Vec<JobId> = (1..=6).map(|number| world.admit(number, Script::lcm())).collect();
+    world.run();
+    let finished = |job: &JobId| matches!(world.ledgers[job].ended, Some((End::Finished, _)));
+    assert!(jobs.iter().all(finished));
+    let refused = world
+        .plans
+        .iter()
+        .filter(|plan| matches!(plan, Plan::Prepare(_)))
+        .count()
+        - jobs.len();
+    assert!(
+        refused <= jobs.len(),
+        "each end is a reason for one more try: {refused} refusals"
+    );
+}

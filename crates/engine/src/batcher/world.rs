@@ -103,6 +103,8 @@ pub(super) struct World {
     pub(super) load_time: Duration,
     /// Models that fit into memory.
     pub(super) model_room: usize,
+    /// Jobs whose states fit into memory.
+    pub(super) state_room: usize,
     /// Models that cannot be loaded.
     pub(super) broken_models: BTreeSet<ModelKey>,
     /// Loads begun, in order.
@@ -130,6 +132,7 @@ impl World {
             memory_rows: u32::MAX,
             load_time: Duration::ZERO,
             model_room: usize::MAX,
+            state_room: usize::MAX,
             broken_models: BTreeSet::new(),
             loads: Vec::new(),
             loading: Vec::new(),
@@ -301,12 +304,17 @@ impl World {
 
     fn prepare(&mut self, job: JobId) -> Outcome {
         self.serve(job);
+        let holds = |ledger: &&Ledger| ledger.ended.is_none() && ledger.slices > 0;
+        let holders = self.ledgers.values().filter(holds).count();
         let ledger = self.ledgers.get_mut(&job).expect("every job has a ledger");
         let script = ledger.script.clone();
         assert!(
             self.held.contains(&model_key(script.model)),
             "prepared before its model is loaded"
         );
+        if ledger.slices == 0 && holders >= self.state_room {
+            return Outcome::PrepareRefused(job);
+        }
         if ledger.slices == 0 {
             ledger.prepares += 1;
             assert_eq!(ledger.prepares, 1 + ledger.restarts, "prepared once per start");

@@ -7,7 +7,7 @@ use pentimento_types::{
     ErrorKind, HasKind, JobId, MemoryBudget, MemoryLedger, MemoryUse, SystemClock, describe_chain,
 };
 
-use super::tests::{error, expected, held, input, input_on, news, images, start};
+use super::tests::{error, expected, held, images, input, input_on, news, start};
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
 use crate::{BatchPolicy, Engine, EngineError, EngineHandle, JobEvent, JobEvents};
 
@@ -40,10 +40,7 @@ fn other_jobs_run_to_their_end_while_a_model_is_loading() {
     for id in 2..10 {
         // A model that is in memory, and one that has to be loaded beside the slow one.
         let model = if id == 5 { "other" } else { "fake" };
-        assert_eq!(
-            images(generate(&handle, id, model)),
-            expected(&input("a fox", 2))
-        );
+        assert_eq!(images(generate(&handle, id, model)), expected(&input("a fox", 2)));
     }
     assert_eq!(handle.status().jobs_loading, 1);
     assert_eq!(handle.status().resident_models, ["fake", "other"]);

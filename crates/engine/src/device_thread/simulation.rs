@@ -71,14 +71,16 @@ fn script() -> impl Strategy<Value = JobScript> {
         rare(),
         rare(),
     )
-        .prop_map(|(word, images, steps, guidance, impatient, cancelled)| JobScript {
-            word,
-            images,
-            steps,
-            guidance,
-            impatient,
-            cancelled,
-        })
+        .prop_map(
+            |(word, images, steps, guidance, impatient, cancelled)| JobScript {
+                word,
+                images,
+                steps,
+                guidance,
+                impatient,
+                cancelled,
+            },
+        )
 }
 
 proptest! {

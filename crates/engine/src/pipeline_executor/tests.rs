@@ -143,10 +143,7 @@ fn jobs_of_every_kind_get_the_same_bytes_alone_and_in_company() {
             .generate(JobId::from_u128(id), input.clone())
             .expect("there is room")
     };
-    let alone: Vec<_> = (1..)
-        .zip(&inputs)
-        .map(|numbered| images(run(numbered)))
-        .collect();
+    let alone: Vec<_> = (1..).zip(&inputs).map(|numbered| images(run(numbered))).collect();
     assert!(
         fullest.load(Ordering::Relaxed) <= 3,
         "a job alone has its own images only"
