@@ -151,9 +151,7 @@ impl StableDiffusion {
 
     /// One chunk, or one projection. True when nothing was left to do.
     fn advance_text(&self, text: &mut Text) -> Result<bool, PipelineError> {
-        if matches!(text, Text::Projected(..)) {
-            return Ok(true);
-        }
+        let mut done = false;
         *text = match mem::replace(text, Text::Lost) {
             Text::Encoding(mut encoding) => {
                 if encoding.advance(&self.text, &self.device)? {
@@ -168,9 +166,13 @@ impl StableDiffusion {
                 }
             }
             Text::Projecting(cond, uncond) => Text::Projected(cond, Some(self.unet.prepare(&uncond)?)),
-            spent @ (Text::Projected(..) | Text::Lost) => spent,
+            Text::Projected(cond, uncond) => {
+                done = true;
+                Text::Projected(cond, uncond)
+            }
+            Text::Lost => return Err(PipelineError::Spent),
         };
-        Ok(false)
+        Ok(done)
     }
 
     /// Does all slices.
@@ -182,5 +184,80 @@ impl StableDiffusion {
                 PrepareStep::Done(states) => return Ok(states),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use pentimento_types::{ModelId, SchedulerChoice, Size};
+
+    use super::*;
+    use crate::seeded;
+
+    fn input(prompt: &str, guidance_scale: f64) -> PrepareInput {
+        let recipe = Recipe {
+            model: ModelId::new("tiny"),
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+            prompt: prompt.to_owned(),
+            negative_prompt: String::new(),
+            image_count: 2,
+            steps: 4,
+            strength: 0.5,
+            guidance_scale,
+            seed: 1,
+            clip_skip: 1,
+            token_merging: false,
+            soft_edge: 0,
+            scheduler: SchedulerChoice::default(),
+        };
+        let size = Size {
+            width: 64,
+            height: 64,
+        };
+        PrepareInput {
+            recipe: Arc::new(recipe),
+            init: RgbPicture::new(size, vec![90; 64 * 64 * 3]).unwrap(),
+            mask: None,
+            max_prompt_tokens: 300,
+        }
+    }
+
+    #[test]
+    fn an_ordinary_prompt_takes_six_slices_and_each_chunk_one_more() {
+        let model = seeded::stable_diffusion(seeded::Shape::Tiny, 1, &Device::Cpu).unwrap();
+        for (prompt, guidance_scale, slices) in [
+            ("a boat".to_owned(), 1.0, 4),
+            ("a boat".to_owned(), 5.0, 6),
+            // Four chunks, and as many empty ones beside them.
+            ("boat ".repeat(300), 5.0, 12),
+        ] {
+            let mut preparation = model.begin(input(&prompt, guidance_scale)).unwrap();
+            assert!(model.prompt_bytes(&preparation) > 0);
+            for slice in 1..slices {
+                let step = model.advance(&mut preparation).unwrap();
+                assert!(matches!(step, PrepareStep::Continue), "slice {slice} of {slices}");
+            }
+            let PrepareStep::Done(states) = model.advance(&mut preparation).unwrap() else {
+                panic!("slice {slices} is the last one")
+            };
+            assert_eq!(states.len(), 2);
+            let after = model.advance(&mut preparation);
+            assert!(matches!(after, Err(PipelineError::Spent)), "{after:?}");
+        }
+        let refused = model.begin(input(&"boat ".repeat(301), 1.0)).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                PipelineError::PromptTooLong {
+                    field: "prompt",
+                    found: 301,
+                    limit: 300
+                }
+            ),
+            "{refused:?}"
+        );
     }
 }
