@@ -2,7 +2,9 @@
 //!
 //! `cargo run --release -p pentimento-engine --example load_beside [FOLDER]` writes a checkpoint of Stable Diffusion 1.5's
 //! shapes in half precision, 2 GB of seeded noise, into FOLDER or a temporary one unless it is there. It fails when an
-//! evaluation is delayed by more than one evaluation's time.
+//! evaluation beside the load takes longer than the longest one alone by more than an evaluation's time.
+
+#![expect(clippy::print_stdout, reason = "a command of the workbench that prints")]
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -83,16 +85,13 @@ fn main() -> Result<()> {
     println!("load               {:>9.3} s", (ended - begun).as_secs_f64());
     report("evaluation alone", &alone);
     report("evaluation beside", &beside);
-    let worst = beside
-        .iter()
-        .map(|evaluation| evaluation.seconds)
-        .fold(0.0, f64::max);
+    // What else the machine does is in both.
+    let delay = (worst(&beside) - worst(&alone)).max(0.0);
     println!(
-        "worst delay        {:>9.3} s, {:.2} of an evaluation",
-        worst - usual,
-        worst / usual - 1.0
+        "delay by the load  {delay:>9.3} s at worst, {:.2} of an evaluation",
+        delay / usual
     );
-    if worst > 2.0 * usual {
+    if delay > usual {
         return Err("an evaluation was delayed by more than one evaluation's time".into());
     }
     Ok(())
@@ -130,15 +129,17 @@ fn run(handle: &EngineHandle) -> Result<Vec<Evaluation>> {
 }
 
 fn report(what: &str, evaluations: &[Evaluation]) {
-    let worst = evaluations
-        .iter()
-        .map(|evaluation| evaluation.seconds)
-        .fold(0.0, f64::max);
     let count = evaluations.len();
     println!(
-        "{what:<18} {:>9.3} s median, {worst:.3} s worst of {count}",
-        median(evaluations)
+        "{what:<18} {:>9.3} s median, {:.3} s worst of {count}",
+        median(evaluations),
+        worst(evaluations)
     );
+}
+
+fn worst(evaluations: &[Evaluation]) -> f64 {
+    let seconds = evaluations.iter().map(|evaluation| evaluation.seconds);
+    seconds.fold(0.0, f64::max)
 }
 
 fn median(evaluations: &[Evaluation]) -> f64 {

@@ -70,8 +70,8 @@ pub struct BatchKey {
     pub model: ModelKey,
     /// Rows are stacked into one tensor (B, C, h, w), and padding a latent would change its image.
     pub latent: LatentSize,
-    /// Text states are stacked into (B, T, D), and filling up T would change the attention of the shorter prompt. What
-    /// else a UNet takes is there for all rows or for none.
+    /// What steers the rows is stacked, too: filling up a text would change the attention of the shorter prompt, and an
+    /// input is there for all rows or for none.
     pub conditioning: ConditioningShape,
 }
 

@@ -1,4 +1,4 @@
-//! Why the engine did not make a picture.
+//! Why the engine did not make an image.
 
 use pentimento_types::{ErrorKind, HasKind, MemoryFull};
 
@@ -55,10 +55,7 @@ impl EngineError {
     /// Whether the same job fails in the same way however often it is tried, whatever the kind says.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
-        match self {
-            Self::Executor(error) => error.is_permanent(),
-            _ => false,
-        }
+        matches!(self, Self::Executor(error) if error.is_permanent())
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_types::{ErrorKind, Findings, HasKind, Inputs, Recipe, RgbPicture};
+use pentimento_types::{ErrorKind, Findings, HasKind, Inputs, MemoryFull, Recipe, RgbPicture};
 
 use crate::{BatchKey, LatentSize, ModelKey, ModelLoader};
 
@@ -150,7 +150,7 @@ pub trait Executor: Send + 'static {
     /// Begins to prepare all images of a job on its model, which is quick: prompt and image are encoded in the slices.
     ///
     /// # Errors
-    /// When the request does not suit the model.
+    /// When the request does not suit the model; [`ExecutorError::MemoryFull`] when it has to wait for others to end.
     fn begin(
         &mut self,
         input: &ResolvedJob,
@@ -207,6 +207,9 @@ pub enum ExecutorError {
         #[source]
         source: SharedCause,
     },
+    /// The memory set aside for a use is taken by other jobs. The job may be prepared when one of them has ended.
+    #[error("there is no memory for the job")]
+    MemoryFull(#[from] MemoryFull),
     /// Nothing will run on the device any more; the process must be started anew.
     #[error("the device is lost")]
     DeviceLost {
@@ -240,6 +243,8 @@ impl HasKind for ExecutorError {
         match self {
             Self::ModelLoad { kind, .. } | Self::Failed { kind, .. } => *kind,
             Self::OutOfDeviceMemory { .. } => ErrorKind::OutOfDeviceMemory,
+            Self::MemoryFull(full) if full.is_hopeless() => ErrorKind::TooLarge,
+            Self::MemoryFull(_) => ErrorKind::Overloaded,
             Self::DeviceLost { .. } => ErrorKind::Unavailable,
         }
     }

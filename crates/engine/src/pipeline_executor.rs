@@ -13,8 +13,8 @@ use pentimento_types::{
 
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, FinishedImage, LatentSize, PipelineLoader, PrepareStep,
-    Prepared, ResolvedJob, SharedCause,
+    BatchKey, Executor, ExecutorError, FinishedImage, LatentSize, PipelineLoader, PrepareStep, Prepared,
+    ResolvedJob, SharedCause,
 };
 
 /// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.
@@ -125,16 +125,7 @@ impl Executor for PipelineExecutor {
     ) -> Result<PipelinePreparation, ExecutorError> {
         let preparation = self.start(model, input)?;
         let bytes = model.prompt_bytes(&preparation);
-        let memory = self.memory.reserve(MemoryUse::States, bytes);
-        let memory = memory.map_err(|full| ExecutorError::Failed {
-            act: "prepare",
-            kind: if full.is_hopeless() {
-                ErrorKind::TooLarge
-            } else {
-                ErrorKind::Overloaded
-            },
-            source: Arc::new(full),
-        })?;
+        let memory = self.memory.reserve(MemoryUse::States, bytes)?;
         Ok(PipelinePreparation {
             input: input.clone(),
             preparation,

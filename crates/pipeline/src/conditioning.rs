@@ -1,7 +1,7 @@
 //! Prompts into text states, as diffusers' `encode_prompt`, with longer prompts cut into chunks of 75 tokens.
 
 use candle_core::{Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer, Conditioning};
+use pentimento_models::{ClipText, ClipTokenizer, Conditioning, ConditioningShape};
 
 use crate::PipelineError;
 
@@ -66,9 +66,9 @@ impl PromptEncoding {
         })
     }
 
-    /// Tokens of each row, a multiple of 77.
-    pub(crate) fn tokens(&self) -> usize {
-        self.positive.ids.iter().map(Vec::len).sum()
+    /// The shape of each row's conditioning: a multiple of 77 tokens.
+    pub(crate) fn shape(&self) -> ConditioningShape {
+        ConditioningShape::of_text(self.positive.ids.iter().map(Vec::len).sum())
     }
 
     /// Rows: 2 with a negative prompt, else 1.

@@ -35,6 +35,14 @@ pub enum PipelineError {
         /// What would work.
         reason: String,
     },
+    /// Images of different sizes were put into one forward.
+    #[error("latents of shape {found:?} cannot share a forward with latents of shape {expected:?}")]
+    MixedShapes {
+        /// Channels, height and width of the first image's latents.
+        expected: [usize; 3],
+        /// Those of the one that differs.
+        found: [usize; 3],
+    },
     /// A prompt of more tokens than the server takes.
     #[error("{field} has {found} tokens, and at most {limit} are taken")]
     PromptTooLong {
@@ -55,14 +63,6 @@ pub enum PipelineError {
         scheduler: String,
         /// Which evaluation, counted from 0.
         evaluation: u32,
-    },
-    /// Images of different sizes were put into one forward.
-    #[error("latents of shape {found:?} cannot share a forward with latents of shape {expected:?}")]
-    MixedShapes {
-        /// Channels, height and width of the first image's latents.
-        expected: [usize; 3],
-        /// Those of the one that differs.
-        found: [usize; 3],
     },
     /// The parts of a checkpoint do not fit each other.
     #[error("checkpoint `{name}`: {detail}")]

@@ -16,7 +16,7 @@ use crate::mask::MaskPixels;
 use crate::posterior::DiagonalGaussian;
 use crate::prepare::{Common, Started, noise_sources};
 use crate::state::DenoiseState;
-use crate::{PipelineError, StableDiffusion};
+use crate::{PipelineError, PrepareInput, StableDiffusion};
 
 /// What is to be repainted, and what of the image is needed for that.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Repainting {
     /// Whether anything of the image is in the start or kept as latents.
     pub(crate) needs_init: bool,
     /// Whether the UNet takes the image with its masked part hidden.
-    pub(crate) needs_masked_image: bool,
+    pub(crate) needs_masked: bool,
 }
 
 /// What all images of an inpainting request share.
@@ -49,6 +49,27 @@ struct SharedInputs {
 }
 
 impl StableDiffusion {
+    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
+    /// with the threshold at half grey, stretched to the size of the image. `Recipe::soft_edge` says how the edge fades.
+    ///
+    /// With nothing to repaint no evaluation runs, and the result is the input.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::prepare`].
+    pub fn prepare_inpaint(
+        &self,
+        request: &Recipe,
+        init: &RgbPicture,
+        mask: &RgbPicture,
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        self.prepare_all(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
+            mask: Some(mask.clone()),
+            max_prompt_tokens: usize::MAX,
+        })
+    }
+
     /// Whether the UNet has input channels for the mask and the masked image.
     pub(crate) fn takes_mask(&self) -> bool {
         self.unet.config().in_channels > self.vae.config().latent_channels
@@ -80,7 +101,7 @@ impl StableDiffusion {
         let from_noise = request.strength >= 1.0 && !self.plan(&request)?.inverts_image();
         let repainting = Repainting {
             needs_init: !(from_noise && self.takes_mask()),
-            needs_masked_image: self.takes_mask(),
+            needs_masked: self.takes_mask(),
             pixels,
             coverage,
             from_noise,
@@ -88,7 +109,7 @@ impl StableDiffusion {
         Ok((request, Some(repainting)))
     }
 
-    /// The states of an inpainting request, from the encoded image and the encoded masked image.
+    /// The states of an inpainting request, from the encoded image and the encoded image with its masked part hidden.
     pub(crate) fn masked_states(
         &self,
         request: &Recipe,
@@ -108,7 +129,7 @@ impl StableDiffusion {
             coverage: repainting.coverage,
         };
         noise_sources(request)
-            .map(|noise| self.start_masked(request, &shared, noise))
+            .map(|noise_source| self.start_masked(request, &shared, noise_source))
             .collect()
     }
 

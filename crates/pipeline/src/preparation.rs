@@ -5,7 +5,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use pentimento_models::{Conditioning, ConditioningShape, PreparedConditioning};
+use pentimento_models::{Conditioning, PreparedConditioning};
 use pentimento_types::{Recipe, RgbPicture};
 
 use crate::conditioning::PromptEncoding;
@@ -94,8 +94,9 @@ impl StableDiffusion {
         let Text::Encoding(encoding) = &preparation.text else {
             return 0;
         };
-        let states = encoding.tokens() * self.text.config().hidden_size * size_of::<f32>();
-        let row = (states as u64).saturating_add(self.unet.kv_bytes(ConditioningShape::of_text(encoding.tokens())));
+        let shape = encoding.shape();
+        let states = shape.tokens * self.text.config().hidden_size * size_of::<f32>();
+        let row = self.unet.kv_bytes(shape).saturating_add(states as u64);
         row.saturating_mul(encoding.rows() as u64)
     }
 
@@ -112,9 +113,9 @@ impl StableDiffusion {
             encoded,
             masked_image,
         } = preparation;
-        let (needs_init, needs_masked_image) = match repainting {
+        let (needs_init, needs_masked) = match repainting {
             None => (true, false),
-            Some(repainting) => (repainting.needs_init, repainting.needs_masked_image),
+            Some(repainting) => (repainting.needs_init, repainting.needs_masked),
         };
         if !self.advance_text(text)? {
             return Ok(PrepareStep::Continue);
@@ -123,7 +124,7 @@ impl StableDiffusion {
             *encoded = Some(self.encode(init)?);
             return Ok(PrepareStep::Continue);
         }
-        if let Some(repainting) = repainting.as_ref().filter(|_| needs_masked_image)
+        if let Some(repainting) = repainting.as_ref().filter(|_| needs_masked)
             && masked_image.is_none()
         {
             *masked_image = Some(self.encode_masked(init, &repainting.pixels)?);
@@ -150,9 +151,7 @@ impl StableDiffusion {
 
     /// One chunk, or one projection. True when nothing was left to do.
     fn advance_text(&self, text: &mut Text) -> Result<bool, PipelineError> {
-        if matches!(text, Text::Projected(..)) {
-            return Ok(true);
-        }
+        let mut done = false;
         *text = match mem::replace(text, Text::Lost) {
             Text::Encoding(mut encoding) => {
                 if encoding.advance(&self.text, &self.device)? {
@@ -167,55 +166,98 @@ impl StableDiffusion {
                 }
             }
             Text::Projecting(cond, uncond) => Text::Projected(cond, Some(self.unet.prepare(&uncond)?)),
-            other => other,
+            Text::Projected(cond, uncond) => {
+                done = true;
+                Text::Projected(cond, uncond)
+            }
+            Text::Lost => return Err(PipelineError::Spent),
         };
-        Ok(false)
+        Ok(done)
     }
 
-    /// Makes one state per image of the request, in all slices at once; image k draws its noise from seed + k.
-    ///
-    /// Noise is drawn in diffusers' order: the sample of the encoded image, the start noise, then whatever the
-    /// scheduler draws in its steps. An inpainting checkpoint is told that everything is to be repainted.
-    ///
-    /// # Errors
-    /// When the scheduler refuses the run, or a forward fails.
-    pub fn prepare(&self, request: &Recipe, init: &RgbPicture) -> Result<Vec<DenoiseState>, PipelineError> {
-        self.prepare_all(request, init, None)
-    }
-
-    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
-    /// with the threshold at half grey, stretched to the size of the image. `Recipe::soft_edge` says how the edge fades.
-    ///
-    /// With nothing to repaint no evaluation runs, and the result is the input.
-    ///
-    /// # Errors
-    /// As [`StableDiffusion::prepare`].
-    pub fn prepare_inpaint(
-        &self,
-        request: &Recipe,
-        init: &RgbPicture,
-        mask: &RgbPicture,
-    ) -> Result<Vec<DenoiseState>, PipelineError> {
-        self.prepare_all(request, init, Some(mask))
-    }
-
-    fn prepare_all(
-        &self,
-        request: &Recipe,
-        init: &RgbPicture,
-        mask: Option<&RgbPicture>,
-    ) -> Result<Vec<DenoiseState>, PipelineError> {
-        let mut preparation = self.begin(PrepareInput {
-            recipe: Arc::new(request.clone()),
-            init: init.clone(),
-            mask: mask.cloned(),
-            max_prompt_tokens: usize::MAX,
-        })?;
+    /// Does all slices.
+    pub(crate) fn prepare_all(&self, input: PrepareInput) -> Result<Vec<DenoiseState>, PipelineError> {
+        let mut preparation = self.begin(input)?;
         loop {
             match self.advance(&mut preparation)? {
                 PrepareStep::Continue => {}
                 PrepareStep::Done(states) => return Ok(states),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use pentimento_types::{ModelId, SchedulerChoice, Size};
+
+    use super::*;
+    use crate::seeded;
+
+    fn input(prompt: &str, guidance_scale: f64) -> PrepareInput {
+        let recipe = Recipe {
+            model: ModelId::new("tiny"),
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+            prompt: prompt.to_owned(),
+            negative_prompt: String::new(),
+            image_count: 2,
+            steps: 4,
+            strength: 0.5,
+            guidance_scale,
+            seed: 1,
+            clip_skip: 1,
+            token_merging: false,
+            soft_edge: 0,
+            scheduler: SchedulerChoice::default(),
+        };
+        let size = Size {
+            width: 64,
+            height: 64,
+        };
+        PrepareInput {
+            recipe: Arc::new(recipe),
+            init: RgbPicture::new(size, vec![90; 64 * 64 * 3]).unwrap(),
+            mask: None,
+            max_prompt_tokens: 300,
+        }
+    }
+
+    #[test]
+    fn an_ordinary_prompt_takes_six_slices_and_each_chunk_one_more() {
+        let model = seeded::stable_diffusion(seeded::Shape::Tiny, 1, &Device::Cpu).unwrap();
+        for (prompt, guidance_scale, slices) in [
+            ("a boat".to_owned(), 1.0, 4),
+            ("a boat".to_owned(), 5.0, 6),
+            // Four chunks, and as many empty ones beside them.
+            ("boat ".repeat(300), 5.0, 12),
+        ] {
+            let mut preparation = model.begin(input(&prompt, guidance_scale)).unwrap();
+            assert!(model.prompt_bytes(&preparation) > 0);
+            for slice in 1..slices {
+                let step = model.advance(&mut preparation).unwrap();
+                assert!(matches!(step, PrepareStep::Continue), "slice {slice} of {slices}");
+            }
+            let PrepareStep::Done(states) = model.advance(&mut preparation).unwrap() else {
+                panic!("slice {slices} is the last one")
+            };
+            assert_eq!(states.len(), 2);
+            let after = model.advance(&mut preparation);
+            assert!(matches!(after, Err(PipelineError::Spent)), "{after:?}");
+        }
+        let refused = model.begin(input(&"boat ".repeat(301), 1.0)).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                PipelineError::PromptTooLong {
+                    field: "prompt",
+                    found: 301,
+                    limit: 300
+                }
+            ),
+            "{refused:?}"
+        );
     }
 }

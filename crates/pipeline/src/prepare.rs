@@ -13,7 +13,7 @@ use crate::guidance::Guidance;
 use crate::img2img::{Planes, to_planes};
 use crate::posterior::DiagonalGaussian;
 use crate::state::DenoiseState;
-use crate::{PipelineError, StableDiffusion};
+use crate::{PipelineError, PrepareInput, StableDiffusion};
 
 /// What all images of a request share, with a mask or without.
 #[derive(Debug)]
@@ -32,6 +32,22 @@ pub(crate) struct Started {
 }
 
 impl StableDiffusion {
+    /// Makes one state per image of the request; image k draws its noise from seed + k.
+    ///
+    /// Noise is drawn in diffusers' order: the sample of the encoded image, the start noise, then whatever the
+    /// scheduler draws in its steps. An inpainting checkpoint is told that everything is to be repainted.
+    ///
+    /// # Errors
+    /// When the scheduler refuses the run, or a forward fails.
+    pub fn prepare(&self, request: &Recipe, init: &RgbPicture) -> Result<Vec<DenoiseState>, PipelineError> {
+        self.prepare_all(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
+            mask: None,
+            max_prompt_tokens: usize::MAX,
+        })
+    }
+
     /// The states of image to image, whatever the UNet's inputs.
     pub(crate) fn plain_states(
         &self,
@@ -54,7 +70,7 @@ impl StableDiffusion {
             .collect()
     }
 
-    /// The text states of a request: the negative prompt is encoded only when guidance needs it.
+    /// The conditioning of a request: the negative prompt is encoded only when guidance needs it.
     ///
     /// # Errors
     /// When a forward fails.

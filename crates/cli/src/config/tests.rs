@@ -158,9 +158,18 @@ fn sizes_have_units_and_bounds_of_a_prompt_are_numbers() {
     assert_eq!("512 MiB".parse(), Ok(ByteSize(512 << 20)));
     assert_eq!("77".parse(), Ok(ByteSize(77)));
     for wrong in ["", "6GB", "-1", "1.5GiB", "99999999999TiB"] {
-        assert!(wrong.parse::<ByteSize>().unwrap_err().contains("such as 6GiB"), "{wrong}");
+        assert!(
+            wrong.parse::<ByteSize>().unwrap_err().contains("such as 6GiB"),
+            "{wrong}"
+        );
     }
-    let variables = Environment::of(&[("PENTIMENTO_MODEL_MEMORY", "2GiB"), ("PENTIMENTO_MAX_PROMPT_TOKENS", "75")]);
+    let variables = Environment::of(&[
+        ("PENTIMENTO_MODEL_MEMORY", "2GiB"),
+        ("PENTIMENTO_MAX_PROMPT_TOKENS", "75"),
+    ]);
     let config = Config::load(Settings::default(), Some(&path), &variables).unwrap();
-    assert_eq!((config.model_memory, config.max_prompt_tokens), (Some(ByteSize(2 << 30)), 75));
+    assert_eq!(
+        (config.model_memory, config.max_prompt_tokens),
+        (Some(ByteSize(2 << 30)), 75)
+    );
 }

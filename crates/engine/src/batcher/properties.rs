@@ -1,6 +1,6 @@
 //! What holds for every mix of jobs, policies, faults and cancellations.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pentimento_types::JobId;
@@ -26,7 +26,7 @@ fn script(troubles: bool) -> impl Strategy<Value = Script> {
         Just(Trouble::None).boxed()
     };
     let side = prop_oneof![Just(8u32), Just(64), Just(128)];
-    let tokens = prop_oneof![4 => Just(77_usize), 1 => Just(154)];
+    let tokens = prop_oneof![4 => Just(77usize), 1 => Just(154)];
     let slices = prop_oneof![4 => 1..8u32, 1 => 8..80u32];
     (
         0..3u8,
@@ -37,10 +37,10 @@ fn script(troubles: bool) -> impl Strategy<Value = Script> {
         trouble,
     )
         .prop_map(
-            |(model, side, tokens, (images, slices), (evaluations, rows), trouble)| Script {
+            |(model, side, context_tokens, (images, slices), (evaluations, rows), trouble)| Script {
                 model,
                 side,
-                tokens,
+                context_tokens,
                 images,
                 slices,
                 work: ImageWork { evaluations, rows },
@@ -117,13 +117,14 @@ proptest! {
         policy in policy(),
         arrivals in arrivals(true, true),
         memory_rows in prop_oneof![Just(u32::MAX), 2..12u32],
-        (load_ms, model_room) in (0..40u64, 1..4usize),
+        (load_ms, model_room, state_room) in (0..40u64, 1..4usize, 1..6usize),
         broken_model in prop::option::weighted(0.2, 0..3u8),
     ) {
         let mut world = World::new(policy);
         world.memory_rows = memory_rows;
         world.load_time = Duration::from_millis(load_ms);
         world.model_room = model_room;
+        world.state_room = state_room;
         world.broken_models = broken_model.map(model_key).into_iter().collect();
         play(&mut world, &arrivals);
         for ledger in world.ledgers.values() {
@@ -176,7 +177,8 @@ proptest! {
         let arrivals: Vec<Arrival> = arrivals.iter().map(in_one_slice).collect();
         let mut world = World::new(policy);
         play(&mut world, &arrivals);
-        let keys: HashSet<_> = arrivals.iter().map(|(_, script, _)| script.key()).collect();
+        let keys = arrivals.iter().map(|(_, script, _)| (script.model, script.side, script.context_tokens));
+        let keys: BTreeSet<_> = keys.collect();
         let (jobs, keys) = (arrivals.len() as u64, keys.len() as u64);
         // The dearest image costs 2 x 128 x 128, at most four quanta.
         let bound = 3 * jobs * (1 + 5 * keys * u64::from(policy.max_ticks_per_turn));

@@ -7,7 +7,7 @@ use pentimento_types::{
     ErrorKind, HasKind, JobId, MemoryBudget, MemoryLedger, MemoryUse, SystemClock, describe_chain,
 };
 
-use super::tests::{error, expected, held, input, input_on, news, pictures, start};
+use super::tests::{error, expected, held, images, input, input_on, news, start};
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
 use crate::{BatchPolicy, Engine, EngineError, EngineHandle, JobEvent, JobEvents};
 
@@ -40,16 +40,13 @@ fn other_jobs_run_to_their_end_while_a_model_is_loading() {
     for id in 2..10 {
         // A model that is in memory, and one that has to be loaded beside the slow one.
         let model = if id == 5 { "other" } else { "fake" };
-        assert_eq!(
-            pictures(generate(&handle, id, model)),
-            expected(&input("a fox", 2))
-        );
+        assert_eq!(images(generate(&handle, id, model)), expected(&input("a fox", 2)));
     }
     assert_eq!(handle.status().jobs_loading, 1);
     assert_eq!(handle.status().resident_models, ["fake", "other"]);
     let seen = recording.acts().len();
     drop(go);
-    pictures(cold);
+    images(cold);
     assert!(recording.acts().len() > seen);
 }
 
@@ -82,8 +79,8 @@ fn a_load_that_panics_fails_its_jobs_and_nobody_else() {
     let (handle, _thread) = start(FakeExecutor::new().with_fault(fault), BatchPolicy::default());
     let (bad, good) = (generate(&handle, 1, "bad"), generate(&handle, 2, "good"));
     assert!(matches!(error(bad), EngineError::Panicked { act: "load" }));
-    pictures(good);
-    pictures(generate(&handle, 3, "bad"));
+    images(good);
+    images(generate(&handle, 3, "bad"));
     assert!(handle.status().healthy);
 }
 
@@ -100,8 +97,8 @@ fn without_memory_for_two_models_the_second_waits_for_the_first() {
     }
     let second = generate(&handle, 2, "second");
     drop(go);
-    pictures(first);
-    pictures(second);
+    images(first);
+    images(second);
     let loads = recording.loads();
     assert_eq!(loads.first().map(String::as_str), Some("first"));
     assert!(loads[1..].iter().all(|name| name == "second"), "{loads:?}");
@@ -163,7 +160,7 @@ fn two_jobs_of_many_slices_are_prepared_by_turns() {
     let jobs = [generate(&handle, 1, "fake"), generate(&handle, 2, "fake")];
     drop(go);
     for events in jobs {
-        assert_eq!(pictures(events), expected(&input("a fox", 2)));
+        assert_eq!(images(events), expected(&input("a fox", 2)));
     }
     let slices = recording
         .acts()
@@ -203,13 +200,13 @@ fn images_beyond_the_budget_in_bytes_are_refused_at_the_door() {
         "the places of those that were refused are free"
     );
     drop(go);
-    pictures(events);
+    images(events);
     let place = handle
         .reserve(first.image_bytes())
         .expect("the place is free again");
     let events = handle
         .generate_in(place, JobId::from_u128(3), first, None)
         .expect("it runs");
-    pictures(events);
+    images(events);
     assert_eq!(memory.held(MemoryUse::Images), 0);
 }

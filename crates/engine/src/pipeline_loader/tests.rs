@@ -60,7 +60,10 @@ fn two_entries_share_the_components_whose_files_they_share() {
     let b = loader.load(&models(&home.path().join("b"))).unwrap();
     let more = ledger.held(MemoryUse::Weights) - whole;
     // The file has a header beside the tensors.
-    assert!(more <= unet && more > unet * 9 / 10, "{more} for a UNet of {unet}");
+    assert!(
+        more <= unet && more > unet * 9 / 10,
+        "{more} for a UNet of {unet}"
+    );
     assert_eq!(loader.resident_models(), ["a", "b"]);
     drop((a, b));
     assert!(loader.evict_idle() > 0);
@@ -99,7 +102,10 @@ fn a_replaced_file_is_loaded_anew_and_an_unchanged_one_is_not() {
     fs_err::remove_file(folder.join(UNET)).unwrap();
     fs_err::write(folder.join("unet/model.safetensors"), bytes).unwrap();
     drop(loader.load(&models(&folder)).unwrap());
-    assert!(ledger.held(MemoryUse::Weights) > whole, "the old one is there until its room is needed");
+    assert!(
+        ledger.held(MemoryUse::Weights) > whole,
+        "the old one is there until its room is needed"
+    );
 }
 
 #[test]

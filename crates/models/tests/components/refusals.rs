@@ -144,7 +144,7 @@ fn inputs_of_the_wrong_shape_are_named() {
     };
     assert_eq!(
         error(uneven),
-        "conditioning has shape [2, 7, 154], expected 2 rows for 7 layers, all of 77 tokens"
+        "conditioning has shape [2, 10, 154], expected 2 rows for 10 layers, all of 77 tokens"
     );
     let rows = |rows: &'static [usize]| error(UNetInput { rows, ..good });
     assert_eq!(
