@@ -8,37 +8,13 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use pentimento_types::{ImageSource, Inputs};
 
-use crate::ApiConfig;
+use crate::config::ApiConfig;
 
 mod budget;
+mod error;
 
 pub(crate) use budget::{BodyBudget, BodyMemory, Sender};
-
-/// Why a body could not be read.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BodyError {
-    /// More bytes than the limit.
-    #[error("the body is larger than {} MiB; send a smaller picture", limit / (1024 * 1024))]
-    TooLarge {
-        /// In bytes.
-        limit: usize,
-    },
-    /// It came too slowly.
-    #[error("the body took too long to arrive")]
-    TooSlow,
-    /// What all callers' bodies take together has reached its bound.
-    #[error("the server has no room for this body now; try again later")]
-    NoRoom,
-    /// The connection broke or the framing was wrong.
-    #[error("the body could not be read to its end")]
-    Broken,
-    /// A compressed body; refused, so that 10 kB cannot become 10 GB.
-    #[error("the body has Content-Encoding {encoding:?}, which is not supported; send it uncompressed")]
-    Compressed {
-        /// What the header says.
-        encoding: String,
-    },
-}
+pub(crate) use error::BodyError;
 
 /// A body that has arrived, and the room that it takes.
 #[derive(Debug)]
@@ -63,7 +39,7 @@ impl ReadBody {
 
 /// The whole body, or why not.
 ///
-/// `watch` sees every piece as it arrives; it may tell the memory that the sender is known by now, or end the reading.
+/// `watch` sees every piece as it arrives; it may tell the memory that the sender is identified by now, or end the reading.
 pub(crate) async fn read<E: From<BodyError>>(
     headers: &HeaderMap,
     body: Body,
@@ -192,7 +168,7 @@ mod tests {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<ReadBody, BodyError> {
-        let memory = BodyMemory::new(budget, Sender::Known)?;
+        let memory = BodyMemory::new(budget, Sender::Identified)?;
         read(headers, body, &config(), memory, |_, _| Ok(())).await
     }
 
@@ -263,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_watcher_ends_the_reading() {
         let (ledger, budget) = budget(1 << 20, 1 << 20);
-        let memory = BodyMemory::new(&budget, Sender::Stranger).unwrap();
+        let memory = BodyMemory::new(&budget, Sender::Unidentified).unwrap();
         let mut seen = 0;
         let watch = |piece: &[u8], _: &mut BodyMemory| {
             seen += piece.len();

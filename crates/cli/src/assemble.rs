@@ -14,11 +14,12 @@ use pentimento_engine::{BatchPolicy, EngineHandle, EngineThread, PipelineExecuto
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
 use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
-use pentimento_types::{Clock, SystemClock};
+use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 use tokio::net::TcpListener;
 
 use crate::config::{Config, ConfigError, DeviceChoice, HttpConfig};
 use crate::data_folder::DataFolder;
+use crate::machine::Machine;
 
 /// Jobs that wait or run at once; one more is told to come back later.
 const UNFINISHED_JOBS: usize = 256;
@@ -34,6 +35,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 const KEEP_PICTURES: Duration = Duration::from_secs(24 * 3600);
 /// The largest picture that is fetched from a caller's address.
 const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
+/// Room for bodies where the machine does not tell its memory.
+const BODY_MEMORY: u64 = 1 << 30;
 /// A job that ended the process twice will do it a third time.
 const ATTEMPTS: u32 = 2;
 
@@ -113,13 +116,28 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
         .iter()
         .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
     let api = api_config(&config.http)?;
-    let router = build_router(AppState::new(service.clone(), KeyRing::new(keys), api.clone()));
+    let state = AppState::new(service.clone(), KeyRing::new(keys), api.clone(), ledger(config));
+    let router = build_router(state);
     Ok(Parts {
         service,
         engine,
         router,
         api,
     })
+}
+
+/// The account of what large things hold in memory.
+fn ledger(config: &Config) -> Arc<MemoryLedger> {
+    MemoryLedger::new(MemoryBudget {
+        bodies: body_memory(config),
+        ..MemoryBudget::UNBOUNDED
+    })
+}
+
+/// Bytes of memory that the bodies of all callers may take together.
+pub(crate) fn body_memory(config: &Config) -> u64 {
+    let quarter = || Machine::look().memory_total.map(|total| total / 4);
+    config.body_memory.or_else(quarter).unwrap_or(BODY_MEMORY)
 }
 
 fn address_guard(config: &Config) -> AddressGuard {

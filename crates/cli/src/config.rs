@@ -16,7 +16,7 @@ use url::Url;
 
 pub(crate) use error::ConfigError;
 pub(crate) use settings::{Environment, Settings};
-pub(crate) use values::{DeviceChoice, IsaChoice, KeySetting, LogFormat};
+pub(crate) use values::{ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 const DEFAULT_FILE: &str = "pentimento.toml";
 const DEFAULT_CATALOGUE: &str = "models.toml";
@@ -66,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) link_ttl: Duration,
     /// Whether `init_image` may be an address inside this machine's networks.
     pub(crate) allow_private_urls: bool,
+    /// Bytes of memory that the bodies of all callers may take together; None is a quarter of the machine's.
+    pub(crate) body_memory: Option<u64>,
     /// How long running jobs get when the server is told to stop.
     pub(crate) grace: Duration,
     /// The settings file that was read.
@@ -122,6 +124,7 @@ impl Config {
             isa: settings.isa.unwrap_or_default(),
             link_ttl: seconds(settings.link_ttl_seconds, 3600),
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
+            body_memory: settings.body_memory.map(|size| size.0),
             grace: seconds(settings.grace_seconds, 30),
             file,
         }

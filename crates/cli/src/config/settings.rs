@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use url::Url;
 
-use super::{ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
+use super::{ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 const PREFIX: &str = "PENTIMENTO_";
 const CONFIG_VARIABLE: &str = "PENTIMENTO_CONFIG";
@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) modelslab_strict_http_status: Option<bool>,
     pub(crate) modelslab_inline_base64: Option<bool>,
     pub(crate) modelslab_hold_seconds: Option<u64>,
+    pub(crate) body_memory: Option<ByteSize>,
     pub(crate) grace_seconds: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
@@ -70,6 +71,7 @@ impl Settings {
                 .or(lower.modelslab_strict_http_status),
             modelslab_inline_base64: self.modelslab_inline_base64.or(lower.modelslab_inline_base64),
             modelslab_hold_seconds: self.modelslab_hold_seconds.or(lower.modelslab_hold_seconds),
+            body_memory: self.body_memory.or(lower.body_memory),
             grace_seconds: self.grace_seconds.or(lower.grace_seconds),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
@@ -169,6 +171,7 @@ impl Settings {
         "MODELSLAB_STRICT_HTTP_STATUS",
         "MODELSLAB_INLINE_BASE64",
         "MODELSLAB_HOLD_SECONDS",
+        "BODY_MEMORY",
         "GRACE_SECONDS",
         "LOG",
         "LOG_FORMAT",
@@ -198,6 +201,7 @@ impl Settings {
             }
             "MODELSLAB_INLINE_BASE64" => self.modelslab_inline_base64 = Some(parsed(name, value)?),
             "MODELSLAB_HOLD_SECONDS" => self.modelslab_hold_seconds = Some(parsed(name, value)?),
+            "BODY_MEMORY" => self.body_memory = Some(parsed(name, value)?),
             "GRACE_SECONDS" => self.grace_seconds = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),

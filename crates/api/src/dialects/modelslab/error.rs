@@ -37,7 +37,7 @@ pub(super) enum ModelsLabError {
     /// A use case failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The job ended without pictures.
+    /// The job ended without images.
     #[error("{}", .failure)]
     JobFailed {
         /// Its integer id.
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_at_fault_is_named() {
+    fn the_image_at_fault_is_named() {
         let (_, body) = written(ServiceError::Mask(Box::new(ServiceError::ImageEmpty)), false);
         assert_eq!(
             body["message"]["mask_image"][0],
