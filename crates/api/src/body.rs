@@ -121,8 +121,10 @@ async fn collect<E: From<BodyError>>(
     Ok(ReadBody { bytes, memory })
 }
 
-/// Makes room for `more` bytes by doubling. What has arrived decides; the length that is `expected` only keeps the last
-/// doubling from taking more than will be used.
+/// Makes room for `more` bytes. What has arrived decides how much: the length that is `expected` only bounds it.
+///
+/// Counted are the bytes that arrived. The room beyond them has never been touched, so it takes addresses and no memory;
+/// and it grows in few large steps, because each step leaves a hole of the old size with the allocator.
 fn make_room(
     whole: &mut Vec<u8>,
     more: usize,
@@ -130,17 +132,19 @@ fn make_room(
     memory: &mut BodyMemory,
 ) -> Result<(), BodyError> {
     const FIRST: usize = 16 * 1024;
+    const GROWTH: usize = 16;
+    memory.grow(more)?;
     let needed = whole.len() + more;
     if needed <= whole.capacity() {
         return Ok(());
     }
-    let doubled = (2 * whole.capacity()).max(FIRST);
-    let capacity = doubled.min(expected).max(needed);
-    // While the bytes move, the old place and the new one are both there.
-    memory.grow(capacity)?;
-    whole.reserve_exact(capacity - whole.len());
-    memory.shrink_to(whole.capacity());
-    Ok(())
+    let capacity = whole.capacity().saturating_mul(GROWTH).max(FIRST);
+    let capacity = capacity.min(expected).max(needed);
+    // While the bytes move, they are in the old place and in the new one.
+    memory.grow(whole.len())?;
+    let made = whole.try_reserve_exact(capacity - whole.len());
+    memory.shrink_to(needed);
+    made.map_err(|_| BodyError::NoRoom)
 }
 
 #[cfg(test)]
@@ -218,28 +222,41 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_are_reserved_as_they_arrive_and_come_back() {
-        let (ledger, budget) = budget(300_000, 300_000);
+        let (ledger, budget) = budget(200_000, 200_000);
         let used = || ledger.held(MemoryUse::Bodies);
         let claims_much = [(CONTENT_LENGTH, "60000000".parse().unwrap())]
             .into_iter()
             .collect();
         let small = read_within(&budget, &claims_much, pieces(40)).await.unwrap();
-        assert_eq!((small.bytes.len(), used()), (40_000, 64 * 1024));
-        // A right claim spares the last doubling.
+        assert_eq!((small.bytes.len(), used()), (40_000, 40_000));
         let claims_right = [(CONTENT_LENGTH, "100000".parse().unwrap())]
             .into_iter()
             .collect();
         let right = read_within(&budget, &claims_right, pieces(100)).await.unwrap();
-        assert_eq!(used(), 64 * 1024 + 100_000);
+        assert_eq!(used(), 140_000);
         let refused = read_within(&budget, &claims_right, pieces(100)).await;
         assert_eq!(refused.unwrap_err(), BodyError::NoRoom);
-        assert_eq!(used(), 64 * 1024 + 100_000);
+        assert_eq!(used(), 140_000);
         drop(small);
-        let (bytes, memory) = right.with_room(2).unwrap();
-        assert_eq!(used(), 300_000);
-        assert_eq!(bytes.len(), 100_000);
+        let (bytes, memory) = right.with_room(1).unwrap();
+        assert_eq!((bytes.len(), used()), (100_000, 200_000));
         drop(memory);
         assert_eq!(used(), 0);
+    }
+
+    #[test]
+    fn room_grows_in_few_steps_and_never_by_a_claim_alone() {
+        let (_ledger, budget) = budget(1 << 30, 1 << 30);
+        let mut memory = BodyMemory::new(&budget, Sender::Identified).unwrap();
+        let mut whole = Vec::new();
+        let mut capacities = Vec::new();
+        for _ in 0..1000 {
+            make_room(&mut whole, 1000, 50_000_000, &mut memory).unwrap();
+            whole.extend_from_slice(&[0; 1000]);
+            capacities.push(whole.capacity());
+        }
+        capacities.dedup();
+        assert_eq!(capacities, [16 << 10, 256 << 10, 4 << 20]);
     }
 
     #[tokio::test]
