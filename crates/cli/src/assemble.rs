@@ -52,7 +52,10 @@ pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
 pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
     let total = memory_total();
     let share = |set: Option<ByteSize>, part: u64| {
-        set.map_or_else(|| total.map_or(u64::MAX, |total| total / part), |ByteSize(bytes)| bytes)
+        set.map_or_else(
+            || total.map_or(u64::MAX, |total| total / part),
+            |ByteSize(bytes)| bytes,
+        )
     };
     let weights = match (config.model_memory, total) {
         (Some(ByteSize(bytes)), _) => bytes,
@@ -95,7 +98,8 @@ impl Engine {
                 .into());
             }
         };
-        let (handle, thread) = pentimento_engine::Engine::start_within(executor, policy, clock(), Arc::clone(&memory))?;
+        let (handle, thread) =
+            pentimento_engine::Engine::start_within(executor, policy, clock(), Arc::clone(&memory))?;
         Ok(Self {
             handle,
             memory,
@@ -151,7 +155,12 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
         .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
     let api = api_config(&config.http)?;
     let memory = Arc::clone(&engine.memory);
-    let router = build_router(AppState::new(service.clone(), KeyRing::new(keys), api.clone(), memory));
+    let router = build_router(AppState::new(
+        service.clone(),
+        KeyRing::new(keys),
+        api.clone(),
+        memory,
+    ));
     Ok(Parts {
         service,
         engine,

@@ -53,6 +53,7 @@ pub(crate) fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<()> {
             gibibytes(weights)
         ));
     }
+    look_at_memory(assemble::memory_budget(config).bodies, &mut findings);
     look_at_models(config, &mut findings);
     look_at_data(config, &mut findings);
     look_at_network(config, &mut findings);
@@ -94,6 +95,17 @@ fn look_at_machine(machine: &Machine, findings: &mut Findings) {
         findings.hints.push(format!(
             "a Stable Diffusion 1.5 checkpoint takes about {} for a 512x512 picture, which is more than is free",
             gibibytes(SD15_BYTES)
+        ));
+    }
+}
+
+fn look_at_memory(bodies: u64, findings: &mut Findings) {
+    let largest = pentimento_api::ApiConfig::new().largest_body_memory();
+    if bodies < largest {
+        findings.hints.push(format!(
+            "{} of memory for the bodies of all callers is less than the largest one may take ({}); large images are refused",
+            gibibytes(bodies),
+            gibibytes(largest)
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! What is answered for a job: its pictures, that it is still running, or why it failed.
+//! What is answered for a job: its images, that it is still running, or why it failed.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Valu
     if !job.state.is_final() {
         return Ok(processing(app, base, job, note, links));
     }
-    let pictures = finished_images(job).map_err(|failure| ModelsLabError::JobFailed {
+    let images = finished_images(job).map_err(|failure| ModelsLabError::JobFailed {
         number: note.number,
         failure,
     })?;
     let mut output = links.clone();
     if job.delivery.base64 && app.config.modelslab.inline_base64 {
         output.clear();
-        for picture in pictures {
-            output.push(STANDARD.encode(app.service.picture(picture).await?));
+        for image in images {
+            output.push(STANDARD.encode(app.service.picture(image).await?));
         }
     }
     let took = job
@@ -76,7 +76,7 @@ fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: Note, links: Vec<
     reply
 }
 
-/// One address for each picture, the same before and after it is made.
+/// One address for each image, the same before and after it is made.
 fn links(app: &AppState, base: &BaseUrl, job: &Job) -> Vec<String> {
     let life = job.delivery.link_life.unwrap_or(app.config.modelslab.link_life);
     (0..job.recipe.image_count)

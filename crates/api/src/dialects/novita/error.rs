@@ -122,7 +122,7 @@ impl NovitaError {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         match self {
             Self::Edge(fault) => (fault.status(), reason_for(fault)),
-            Self::InvalidField(refusal) => match refusal.reason {
+            Self::InvalidField(error) => match error.reason {
                 FieldErrorReason::Value => (BAD, INVALID_REQUEST_BODY),
                 FieldErrorReason::Image => (BAD, INVALID_IMAGE_FORMAT),
                 FieldErrorReason::ImageBytes => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
@@ -146,8 +146,8 @@ impl NovitaError {
         if let Self::Json(JsonError::Invalid { field, .. }) = self {
             return field.as_deref();
         }
-        if let Self::InvalidField(refusal) = self {
-            return Some(&refusal.field);
+        if let Self::InvalidField(error) = self {
+            return Some(&error.field);
         }
         let Self::Service(error) = self else { return None };
         if let ServiceError::ModelNotFound { role, .. }
