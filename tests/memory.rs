@@ -3,14 +3,24 @@
 //! The bounds are far above what the server needs and far below what it took. `VmHWM` is the most that a process ever
 //! held, so no moment between two looks is missed. Linux only, because only there a process can be asked for it.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
 use reqwest::Client;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 use crate::support::client::{generate, good_body, good_modelslab_body, send};
 use crate::support::server::TestServer;
 
 const MIB: u64 = 1024 * 1024;
 const MODELSLAB: &str = "/api/v1/enterprise/img2img";
+const NOVITA: &str = "/v3/lcm-img2img";
+/// The setting of how many bytes of bodies may be in memory at once.
+const BODY_MEMORY: &str = "PENTIMENTO_BODY_MEMORY";
 
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes / MIB)
@@ -67,4 +77,132 @@ async fn a_prompt_of_ten_thousand_emoji_is_refused_by_its_tokens_and_takes_no_me
         "what was found is not in {message:?}"
     );
     assert_eq!(generate(&server, &good_body()).await.status, 200);
+}
+
+/// Waits until the peak has not moved for some time: what had to be allocated is.
+async fn until_calm(server: &TestServer, rest: Duration) {
+    let (mut peak, mut since) = (server.peak_memory(), Instant::now());
+    while since.elapsed() < rest {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = server.peak_memory();
+        if now != peak {
+            (peak, since) = (now, Instant::now());
+        }
+    }
+}
+
+/// A caller's request that is held back just before its last byte.
+struct HeldBack {
+    stream: TcpStream,
+}
+
+impl HeldBack {
+    /// Sends all but the end. A server that does not want the rest may stop reading or close; that is its answer.
+    async fn begin(server: &TestServer, path: &str, body: &Bytes) -> Self {
+        let mut stream = TcpStream::connect(server.address())
+            .await
+            .expect("the server takes connections");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let sent = async {
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(&body[..body.len() - 1]).await
+        };
+        let _ = timeout(Duration::from_secs(30), sent).await;
+        Self { stream }
+    }
+
+    /// Sends the end, and reads the status line and the headers, in small letters, and the body.
+    async fn end(mut self, body: &Bytes) -> (u16, String) {
+        let _ = self.stream.write_all(&body[body.len() - 1..]).await;
+        let mut reply = Vec::new();
+        let _ = timeout(Duration::from_secs(60), self.stream.read_to_end(&mut reply)).await;
+        let text = String::from_utf8_lossy(&reply).to_ascii_lowercase();
+        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_default(), text)
+    }
+}
+
+/// Sends the body to each path, many callers at once and without a key, so that all bodies have arrived or been refused
+/// before the first one ends.
+async fn flood(
+    server: &TestServer,
+    paths: &[&'static str],
+    callers: usize,
+    size: usize,
+) -> Vec<(u16, String)> {
+    let bodies: Vec<Bytes> = paths.iter().map(|path| body_of_size(path, size)).collect();
+    let begun = (0..callers)
+        .map(|caller| HeldBack::begin(server, paths[caller % paths.len()], &bodies[caller % paths.len()]));
+    let begun = join_all(begun).await;
+    until_calm(server, Duration::from_millis(500)).await;
+    let ended = begun
+        .into_iter()
+        .enumerate()
+        .map(|(caller, call)| call.end(&bodies[caller % paths.len()]));
+    join_all(ended).await
+}
+
+/// A body of so many bytes, nearly all of them base64.
+fn body_of_size(path: &str, size: usize) -> Bytes {
+    let before = if path == MODELSLAB {
+        "{\"model_id\":\"demo\",\"prompt\":\"x\",\"init_image\":\""
+    } else {
+        "{\"model_name\":\"demo\",\"prompt\":\"x\",\"input_image\":\""
+    };
+    let mut body = before.as_bytes().to_vec();
+    body.resize(size - 2, b'A');
+    body.extend_from_slice(b"\"}");
+    body.into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_without_a_key_cannot_fill_the_memory_with_bodies() {
+    const KEY: &str = "sk_test_0123456789";
+    const CALLERS: usize = 24;
+    const SIZE: usize = 59 * 1024 * 1024;
+    /// Room for one or two bodies of this size and what is parsed out of them, and not for all.
+    const BUDGET: u64 = 256 * MIB;
+    /// The allocator keeps what is freed for ten minutes, and a body that grows leaves smaller buffers behind.
+    const KEPT: u64 = BUDGET * 2;
+    let (budget, keys) = (BUDGET.to_string(), format!("tests={KEY}"));
+    let environment = [
+        ("PENTIMENTO_KEYS", keys.as_str()),
+        ("PENTIMENTO_MODELSLAB_STRICT_HTTP_STATUS", "true"),
+        (BODY_MEMORY, budget.as_str()),
+    ];
+    for (paths, what) in [
+        (&[MODELSLAB][..], "bodies whose key is inside"),
+        (&[NOVITA][..], "bodies whose key is in a header"),
+        (&[MODELSLAB, NOVITA][..], "bodies of both dialects"),
+    ] {
+        let server = TestServer::start_with(&[], &environment);
+        let before = server.peak_memory();
+        let replies = flood(&server, paths, CALLERS, SIZE).await;
+        assert_growth(&server, before, BUDGET + KEPT, what);
+        for (status, text) in &replies {
+            assert!(matches!(status, 400 | 401 | 403 | 503), "{what}: {status} {text}");
+            let when = text.contains("\r\nretry-after: ");
+            assert_eq!(*status == 503, when, "{what}: {status} {text}");
+        }
+        // Novita's callers are refused by a header before their bodies count; of the others' bodies not all fit at once.
+        let busy = replies.iter().filter(|(status, _)| *status == 503).count();
+        assert_eq!(
+            busy > 0,
+            paths.contains(&MODELSLAB),
+            "{what}: {busy} were told to come back"
+        );
+        // What the bodies held has been given back.
+        let request = Client::new().post(format!("{}{NOVITA}", server.base()));
+        let reply = send(request.bearer_auth(KEY).json(&good_body())).await;
+        assert_eq!(
+            reply.status,
+            200,
+            "{what}: {}",
+            String::from_utf8_lossy(&reply.body)
+        );
+    }
 }
