@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::support::client::{generate, good_body, good_modelslab_body, send};
+use crate::support::client::{generate, get, good_body, good_modelslab_body, send};
 use crate::support::server::TestServer;
 
 const MIB: u64 = 1024 * 1024;
@@ -21,6 +21,8 @@ const MODELSLAB: &str = "/api/v1/enterprise/img2img";
 const NOVITA: &str = "/v3/lcm-img2img";
 /// The setting of how many bytes of bodies may be in memory at once.
 const BODY_MEMORY: &str = "PENTIMENTO_BODY_MEMORY";
+/// The setting of how many bytes of decoded images may be in memory at once.
+const IMAGE_MEMORY: &str = "PENTIMENTO_IMAGE_MEMORY";
 
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes / MIB)
@@ -204,5 +206,68 @@ async fn callers_without_a_key_cannot_fill_the_memory_with_bodies() {
             "{what}: {}",
             String::from_utf8_lossy(&reply.body)
         );
+    }
+}
+
+/// Asks `/readyz` until the numbers of the jobs are right.
+async fn until_jobs(server: &TestServer, right: impl Fn(u64) -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        let status = get(&format!("{}/readyz", server.base())).await.json();
+        let count = |name: &str| status["jobs"][name].as_u64().unwrap_or_default();
+        if right(count("queued") + count("running")) {
+            return;
+        }
+        assert!(Instant::now() < give_up, "the jobs never came to that: {status}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A flat PNG of 2048x2048: about 22 kB in base64, 12 MiB once decoded.
+fn large_flat_picture() -> String {
+    let picture = image::RgbImage::from_pixel(2048, 2048, image::Rgb([64, 128, 192]));
+    let mut file = std::io::Cursor::new(Vec::new());
+    picture
+        .write_to(&mut file, image::ImageFormat::Png)
+        .expect("a PNG can be written");
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, file.into_inner())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_requests_hold_no_decoded_pictures() {
+    const WAITING: u64 = 59;
+    /// Five of these images; all together are 720 MiB.
+    const BUDGET: u64 = 64 * MIB;
+    /// What else a waiting job takes, and what decoding leaves with the allocator.
+    const BESIDE: u64 = 160 * MIB;
+    let server = TestServer::start_with(&[], &[(IMAGE_MEMORY, &BUDGET.to_string())]);
+    let mut body = good_body();
+    body["input_image"] = json!(large_flat_picture());
+    let body = Bytes::from(body.to_string());
+    let call = || {
+        let request = Client::new().post(format!("{}{NOVITA}", server.base()));
+        tokio::spawn(send(
+            request
+                .header("content-type", "application/json")
+                .body(body.clone()),
+        ))
+    };
+    // The first is in the engine, and its only evaluation takes longer than all the rest of this test.
+    let running = call();
+    until_jobs(&server, |jobs| jobs == 1).await;
+    until_calm(&server, Duration::from_secs(4)).await;
+    let before = server.peak_memory();
+    let waiting: Vec<_> = (0..WAITING).map(|_| call()).collect();
+    until_jobs(&server, |jobs| jobs > WAITING).await;
+    until_calm(&server, Duration::from_secs(3)).await;
+    assert_growth(
+        &server,
+        before,
+        BUDGET + BESIDE,
+        "59 requests that wait behind one",
+    );
+    assert!(!running.is_finished(), "the first ended, so that nobody waited");
+    for call in waiting.iter().chain([&running]) {
+        call.abort();
     }
 }
