@@ -18,7 +18,7 @@ use pentimento_engine::{
 };
 use pentimento_pipeline::seeded;
 use pentimento_types::{
-    Clock as _, Inputs, JobId, ModelId, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size, SystemClock,
+    Clock as _, Inputs, JobId, ModelId, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size, SystemClock,
 };
 
 const SIDE: u32 = 256;
@@ -188,6 +188,6 @@ fn job(name: &str, source: Source, steps: u32) -> Result<ResolvedJob> {
     Ok(ResolvedJob {
         recipe: Arc::new(recipe),
         models: ResolvedModels::checkpoint(Arc::new(entry)),
-        images: Inputs::new(RgbPicture::new(size, pixels).ok_or("the length fits the size")?),
+        images: Inputs::new(RgbImage::new(size, pixels).ok_or("the length fits the size")?),
     })
 }

@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pentimento_types::{ErrorKind, Findings, RgbPicture};
+use pentimento_types::{ErrorKind, Findings, RgbImage};
 
 pub use self::loader::{FakeLoader, FakeModel};
 use crate::executor::PreparedImage;
@@ -273,7 +273,7 @@ impl FakeExecutor {
     /// # Panics
     /// Never: the image has the size of the input.
     #[must_use]
-    pub fn image_of(input: &ResolvedJob, index: u32) -> RgbPicture {
+    pub fn image_of(input: &ResolvedJob, index: u32) -> RgbImage {
         let request = &input.recipe;
         let mut hasher = DefaultHasher::new();
         (request.seed.wrapping_add(u64::from(index)), &request.prompt).hash(&mut hasher);
@@ -284,7 +284,7 @@ impl FakeExecutor {
         };
         let pixels = input.images.init().pixels().iter().enumerate();
         let pixels = pixels.map(|(at, value)| value ^ tint[at % 3]).collect();
-        RgbPicture::new(input.images.init().size(), pixels).expect("as many bytes as the input has")
+        RgbImage::new(input.images.init().size(), pixels).expect("as many bytes as the input has")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use pentimento_schedulers::Latents;
-use pentimento_types::RgbPicture;
+use pentimento_types::RgbImage;
 
 use crate::denoise::not_finite;
 use crate::state::DenoiseState;
@@ -16,12 +16,12 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When the forward fails or the result is not finite.
-    pub fn finish(&self, state: DenoiseState) -> Result<RgbPicture, PipelineError> {
+    pub fn finish(&self, state: DenoiseState) -> Result<RgbImage, PipelineError> {
         if state.broken {
             return Err(not_finite(state.kind, state.done));
         }
         if state.evaluations == 0 {
-            return Ok(RgbPicture::clone(&state.init));
+            return Ok(RgbImage::clone(&state.init));
         }
         let made = self
             .decode(state.latents(), &state.init)?
@@ -36,7 +36,7 @@ impl StableDiffusion {
     }
 
     /// Latents `[4, h, w]` into an image of `like`'s size; None when the decoder's output is not finite.
-    fn decode(&self, latents: &Latents, like: &RgbPicture) -> Result<Option<RgbPicture>, PipelineError> {
+    fn decode(&self, latents: &Latents, like: &RgbImage) -> Result<Option<RgbImage>, PipelineError> {
         let [channels, h, w] = latents.shape();
         let latents = latents.clone().scaled(1.0 / self.vae.config().scaling_factor);
         let z = Tensor::from_vec(latents.into_values(), (1, channels, h, w), &self.device)?;

@@ -5,7 +5,7 @@
 //! For multiples of 8 the two are the same.
 
 use candle_core::{DType, Device, Result, Tensor};
-use pentimento_types::{RgbPicture, Size};
+use pentimento_types::{RgbImage, Size};
 
 /// An image as the VAE takes it: three planes in -1..1, on the host.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Planes {
 }
 
 /// The image in the VAE's range, its sides rounded up to multiples of `step`.
-pub(crate) fn to_planes(image: &RgbPicture, step: u32) -> Planes {
+pub(crate) fn to_planes(image: &RgbImage, step: u32) -> Planes {
     let size = image.size();
     let padded = size.padded_to(step);
     let (w, h) = (size.width as usize, size.height as usize);
@@ -50,7 +50,7 @@ pub(crate) fn to_planes(image: &RgbPicture, step: u32) -> Planes {
 ///
 /// Rounds to the nearest of 256 levels, ties to even, as `numpy.round` does in diffusers.
 /// Returns None when a value is NaN or infinite.
-pub(crate) fn to_image(decoded: &Tensor, size: Size) -> Result<Option<RgbPicture>> {
+pub(crate) fn to_image(decoded: &Tensor, size: Size) -> Result<Option<RgbImage>> {
     let decoded = decoded
         .squeeze(0)?
         .to_dtype(DType::F32)?
@@ -70,7 +70,7 @@ pub(crate) fn to_image(decoded: &Tensor, size: Size) -> Result<Option<RgbPicture
             }
         }
     }
-    Ok(RgbPicture::new(size, pixels))
+    Ok(RgbImage::new(size, pixels))
 }
 
 #[expect(
@@ -93,7 +93,7 @@ mod tests {
             let pixels = (0..size.pixels() * 3)
                 .map(|i| u8::try_from(i * 37 % 256).unwrap())
                 .collect();
-            let image = RgbPicture::new(size, pixels).unwrap();
+            let image = RgbImage::new(size, pixels).unwrap();
             let planes = to_planes(&image, 8);
             let padded = size.padded_to(8);
             assert_eq!(

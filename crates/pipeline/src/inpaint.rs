@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use pentimento_schedulers::{Latents, NoiseSource, Start};
-use pentimento_types::{Recipe, RgbPicture};
+use pentimento_types::{Recipe, RgbImage};
 
 use crate::img2img::to_planes;
 use crate::inpainting::{Blend, Inpainting};
@@ -16,7 +16,7 @@ use crate::mask::MaskPixels;
 use crate::posterior::DiagonalGaussian;
 use crate::prepare::{Common, Started, noise_sources};
 use crate::state::DenoiseState;
-use crate::{PipelineError, PrepareInput, StableDiffusion};
+use crate::{PipelineError, StableDiffusion};
 
 /// What is to be repainted, and what of the image is needed for that.
 #[derive(Debug)]
@@ -49,27 +49,6 @@ struct SharedInputs {
 }
 
 impl StableDiffusion {
-    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
-    /// with the threshold at half grey, stretched to the size of the image. `Recipe::soft_edge` says how the edge fades.
-    ///
-    /// With nothing to repaint no evaluation runs, and the result is the input.
-    ///
-    /// # Errors
-    /// As [`StableDiffusion::prepare`].
-    pub fn prepare_inpaint(
-        &self,
-        request: &Recipe,
-        init: &RgbPicture,
-        mask: &RgbPicture,
-    ) -> Result<Vec<DenoiseState>, PipelineError> {
-        self.prepare_all(PrepareInput {
-            recipe: Arc::new(request.clone()),
-            init: init.clone(),
-            mask: Some(mask.clone()),
-            max_prompt_tokens: usize::MAX,
-        })
-    }
-
     /// Whether the UNet has input channels for the mask and the masked image.
     pub(crate) fn takes_mask(&self) -> bool {
         self.unet.config().in_channels > self.vae.config().latent_channels
@@ -80,8 +59,8 @@ impl StableDiffusion {
     pub(crate) fn repainting(
         &self,
         request: Arc<Recipe>,
-        init: &RgbPicture,
-        mask: Option<&RgbPicture>,
+        init: &RgbImage,
+        mask: Option<&RgbImage>,
     ) -> Result<(Arc<Recipe>, Option<Repainting>), PipelineError> {
         let (pixels, coverage) = match mask {
             None if !self.takes_mask() => return Ok((request, None)),
@@ -136,7 +115,7 @@ impl StableDiffusion {
     /// The image whose masked part is middle grey, 0 in the VAE's range.
     pub(crate) fn encode_masked(
         &self,
-        init: &RgbPicture,
+        init: &RgbImage,
         pixels: &MaskPixels,
     ) -> Result<DiagonalGaussian, PipelineError> {
         let mut planes = to_planes(init, self.pixels_per_latent);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pentimento_schedulers::{Latents, Scheduler};
-use pentimento_types::RgbPicture;
+use pentimento_types::RgbImage;
 
 use crate::PipelineError;
 
@@ -44,7 +44,7 @@ impl Inpainting {
     }
 
     /// The new image inside the mask, the input's own pixels outside.
-    pub(crate) fn composite(&self, init: &RgbPicture, made: RgbPicture) -> RgbPicture {
+    pub(crate) fn composite(&self, init: &RgbImage, made: RgbImage) -> RgbImage {
         let Some(coverage) = &self.coverage else {
             return made;
         };
@@ -56,7 +56,7 @@ impl Inpainting {
                 *made = mixed(*kept, *made, *share);
             }
         }
-        RgbPicture::new(size, pixels).expect("the image has kept its number of pixels")
+        RgbImage::new(size, pixels).expect("the image has kept its number of pixels")
     }
 }
 

@@ -4,7 +4,7 @@
 //! `pipeline_stable_diffusion_inpaint.py`, `prepare_mask_latents`). The soft edge is ours: diffusers leaves putting the
 //! kept pixels back to its user.
 
-use pentimento_types::{RgbPicture, Size};
+use pentimento_types::{RgbImage, Size};
 
 /// One bit for each pixel of the image that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl MaskPixels {
     ///
     /// A mask of another size is stretched to it, each pixel taking the level of the nearest one, so that its edges
     /// stay where they are drawn.
-    pub(crate) fn new(mask: &RgbPicture, size: Size) -> Self {
+    pub(crate) fn new(mask: &RgbImage, size: Size) -> Self {
         let columns = nearest(mask.size().width, size.width);
         let mut painted = Vec::with_capacity(columns.len() * size.height as usize);
         for y in nearest(mask.size().height, size.height) {
@@ -208,20 +208,20 @@ mod tests {
 
     #[test]
     fn level_128_repaints_and_127_keeps() {
-        let image = RgbPicture::new(size(2, 1), vec![127, 127, 127, 128, 128, 128]).unwrap();
+        let image = RgbImage::new(size(2, 1), vec![127, 127, 127, 128, 128, 128]).unwrap();
         assert_eq!(MaskPixels::new(&image, size(2, 1)), from_lines(&[".#"]));
     }
 
     #[test]
     fn a_mask_of_another_size_is_stretched() {
-        let image = RgbPicture::new(size(2, 2), [[255; 3], [0; 3], [0; 3], [255; 3]].concat()).unwrap();
+        let image = RgbImage::new(size(2, 2), [[255; 3], [0; 3], [0; 3], [255; 3]].concat()).unwrap();
         assert_eq!(
             MaskPixels::new(&image, size(4, 4)),
             from_lines(&["##..", "##..", "..##", "..##"])
         );
         assert_eq!(MaskPixels::new(&image, size(3, 1)), from_lines(&[".##"]));
         assert_eq!(MaskPixels::new(&image, size(1, 1)), from_lines(&["#"]));
-        let one = RgbPicture::new(size(1, 1), vec![200; 3]).unwrap();
+        let one = RgbImage::new(size(1, 1), vec![200; 3]).unwrap();
         assert_eq!(
             MaskPixels::new(&one, size(5, 7)),
             MaskPixels::everything(size(5, 7))

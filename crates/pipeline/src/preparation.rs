@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use pentimento_models::{Conditioning, PreparedConditioning};
-use pentimento_types::{Recipe, RgbPicture};
+use pentimento_types::{Recipe, RgbImage};
 
 use crate::conditioning::PromptEncoding;
 use crate::inpaint::Repainting;
@@ -21,9 +21,9 @@ pub struct PrepareInput {
     /// What is asked.
     pub recipe: Arc<Recipe>,
     /// The image to start from.
-    pub init: RgbPicture,
+    pub init: RgbImage,
     /// Only what it paints white is made anew; None is the whole image.
-    pub mask: Option<RgbPicture>,
+    pub mask: Option<RgbImage>,
     /// A prompt of more tokens is refused, whatever it would take.
     pub max_prompt_tokens: usize,
 }
@@ -41,7 +41,7 @@ pub enum PrepareStep {
 #[derive(Debug)]
 pub struct Preparation {
     request: Arc<Recipe>,
-    init: Arc<RgbPicture>,
+    init: Arc<RgbImage>,
     /// None where every pixel is changed alike.
     repainting: Option<Repainting>,
     text: Text,
@@ -175,8 +175,45 @@ impl StableDiffusion {
         Ok(done)
     }
 
+    /// Makes one state per image of the request; image k draws its noise from seed + k.
+    ///
+    /// Noise is drawn in diffusers' order: the sample of the encoded image, the start noise, then whatever the
+    /// scheduler draws in its steps. An inpainting checkpoint is told that everything is to be repainted.
+    ///
+    /// # Errors
+    /// When the scheduler refuses the run, or a forward fails.
+    pub fn prepare(&self, request: &Recipe, init: &RgbImage) -> Result<Vec<DenoiseState>, PipelineError> {
+        self.prepare_all(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
+            mask: None,
+            max_prompt_tokens: usize::MAX,
+        })
+    }
+
+    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
+    /// with the threshold at half grey, stretched to the size of the image. `Recipe::soft_edge` says how the edge fades.
+    ///
+    /// With nothing to repaint no evaluation runs, and the result is the input.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::prepare`].
+    pub fn prepare_inpaint(
+        &self,
+        request: &Recipe,
+        init: &RgbImage,
+        mask: &RgbImage,
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        self.prepare_all(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
+            mask: Some(mask.clone()),
+            max_prompt_tokens: usize::MAX,
+        })
+    }
+
     /// Does all slices.
-    pub(crate) fn prepare_all(&self, input: PrepareInput) -> Result<Vec<DenoiseState>, PipelineError> {
+    fn prepare_all(&self, input: PrepareInput) -> Result<Vec<DenoiseState>, PipelineError> {
         let mut preparation = self.begin(input)?;
         loop {
             match self.advance(&mut preparation)? {
@@ -219,7 +256,7 @@ mod tests {
         };
         PrepareInput {
             recipe: Arc::new(recipe),
-            init: RgbPicture::new(size, vec![90; 64 * 64 * 3]).unwrap(),
+            init: RgbImage::new(size, vec![90; 64 * 64 * 3]).unwrap(),
             mask: None,
             max_prompt_tokens: 300,
         }

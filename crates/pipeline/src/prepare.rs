@@ -6,21 +6,21 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use pentimento_models::PreparedConditioning;
 use pentimento_schedulers::{Latents, NoiseSource, Run, Scheduler, SchedulerPlan, build};
-use pentimento_types::{Recipe, RgbPicture, SchedulerKind};
+use pentimento_types::{Recipe, RgbImage, SchedulerKind};
 
 use crate::conditioning::{PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::Guidance;
 use crate::img2img::{Planes, to_planes};
 use crate::posterior::DiagonalGaussian;
 use crate::state::DenoiseState;
-use crate::{PipelineError, PrepareInput, StableDiffusion};
+use crate::{PipelineError, StableDiffusion};
 
 /// What all images of a request share, with a mask or without.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) cond: PreparedConditioning,
     pub(crate) uncond: Option<PreparedConditioning>,
-    pub(crate) init: Arc<RgbPicture>,
+    pub(crate) init: Arc<RgbImage>,
 }
 
 /// The scheduler of one image at its start.
@@ -32,22 +32,6 @@ pub(crate) struct Started {
 }
 
 impl StableDiffusion {
-    /// Makes one state per image of the request; image k draws its noise from seed + k.
-    ///
-    /// Noise is drawn in diffusers' order: the sample of the encoded image, the start noise, then whatever the
-    /// scheduler draws in its steps. An inpainting checkpoint is told that everything is to be repainted.
-    ///
-    /// # Errors
-    /// When the scheduler refuses the run, or a forward fails.
-    pub fn prepare(&self, request: &Recipe, init: &RgbPicture) -> Result<Vec<DenoiseState>, PipelineError> {
-        self.prepare_all(PrepareInput {
-            recipe: Arc::new(request.clone()),
-            init: init.clone(),
-            mask: None,
-            max_prompt_tokens: usize::MAX,
-        })
-    }
-
     /// The states of image to image, whatever the UNet's inputs.
     pub(crate) fn plain_states(
         &self,
@@ -109,7 +93,7 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When the forward fails.
-    pub fn encode_image(&self, image: &RgbPicture) -> Result<Tensor, PipelineError> {
+    pub fn encode_image(&self, image: &RgbImage) -> Result<Tensor, PipelineError> {
         self.encode_planes(to_planes(image, self.pixels_per_latent))
     }
 
@@ -120,7 +104,7 @@ impl StableDiffusion {
     }
 
     /// The encoded image on the host.
-    pub(crate) fn encode(&self, image: &RgbPicture) -> Result<DiagonalGaussian, PipelineError> {
+    pub(crate) fn encode(&self, image: &RgbImage) -> Result<DiagonalGaussian, PipelineError> {
         DiagonalGaussian::from_moments(&self.encode_image(image)?)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pentimento_models::{ConditioningShape, PreparedConditioning};
 use pentimento_schedulers::{Latents, Scheduler};
-use pentimento_types::{RgbPicture, SchedulerKind};
+use pentimento_types::{RgbImage, SchedulerKind};
 
 use crate::PipelineError;
 use crate::guidance::Guidance;
@@ -25,7 +25,7 @@ pub struct DenoiseState {
     /// One row of the same shape; present only under classifier-free guidance.
     pub(crate) uncond: Option<PreparedConditioning>,
     /// The image it started from: its size is the result's size, and strength 0 gives it back.
-    pub(crate) init: Arc<RgbPicture>,
+    pub(crate) init: Arc<RgbImage>,
     /// Present when only a part of the image is made anew, or when the UNet wants to be told which.
     pub(crate) inpainting: Option<Inpainting>,
     /// Set when the latents stopped being finite; the next use of this state reports it.

@@ -8,7 +8,7 @@ mod support;
 
 use candle_core::{DType, Device, Tensor};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close};
-use pentimento_types::{RgbPicture, Size};
+use pentimento_types::{RgbImage, Size};
 use support::{image_of, request_of, tiny};
 
 fn check(case: &str) {
@@ -80,7 +80,7 @@ fn check(case: &str) {
     );
 }
 
-fn tensor_of(image: &RgbPicture) -> Tensor {
+fn tensor_of(image: &RgbImage) -> Tensor {
     let Size { width, height } = image.size();
     Tensor::from_slice(image.pixels(), (height as usize, width as usize, 3), &Device::Cpu)
         .unwrap()

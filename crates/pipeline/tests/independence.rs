@@ -6,14 +6,14 @@ mod support;
 
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
 use pentimento_testkit::Golden;
-use pentimento_types::{MERGED_FROM, Recipe, RgbPicture, SchedulerKind, Size};
+use pentimento_types::{MERGED_FROM, Recipe, RgbImage, SchedulerKind, Size};
 use support::{image_of, request, request_of, tiny};
 
-fn input() -> RgbPicture {
+fn input() -> RgbImage {
     image_of(Golden::open("pipeline/lcm-plain.safetensors").tensor("input.u8"))
 }
 
-fn alone(model: &StableDiffusion, request: &Recipe, init: &RgbPicture) -> Vec<RgbPicture> {
+fn alone(model: &StableDiffusion, request: &Recipe, init: &RgbImage) -> Vec<RgbImage> {
     let states = model.prepare(request, init).unwrap();
     states
         .into_iter()
@@ -143,7 +143,7 @@ fn odd_sizes_come_back_in_their_own_size() {
     let model = tiny("tiny");
     for (width, height) in [(1, 1), (7, 65), (67, 45)] {
         let size = Size { width, height };
-        let init = RgbPicture::new(size, vec![90; size.pixels() as usize * 3]).unwrap();
+        let init = RgbImage::new(size, vec![90; size.pixels() as usize * 3]).unwrap();
         let image = alone(&model, &request(SchedulerKind::LCM), &init).remove(0);
         assert_eq!(image.size(), size);
     }
@@ -223,7 +223,7 @@ fn a_spent_state_is_refused_and_its_neighbours_do_not_move() {
 }
 
 /// A square image of smooth colours with some grain, so that tokens have near twins and no two are equal.
-fn grained(side: u32) -> RgbPicture {
+fn grained(side: u32) -> RgbImage {
     let size = Size {
         width: side,
         height: side,
@@ -234,7 +234,7 @@ fn grained(side: u32) -> RgbPicture {
             [x / 4, y / 4, (x + y) / 8].map(|v| (v % 224 + (grain >> 27)) as u8)
         })
     });
-    RgbPicture::new(size, pixels.collect()).unwrap()
+    RgbImage::new(size, pixels.collect()).unwrap()
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod support;
 use candle_core::{DType, Device, Tensor};
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
-use pentimento_types::{Recipe, RgbPicture, SchedulerKind, Size};
+use pentimento_types::{Recipe, RgbImage, SchedulerKind, Size};
 use pentimento_weights::Checkpoint;
 use support::{image_of, request, request_of, tiny};
 
@@ -32,7 +32,7 @@ fn tiny_with_unet(name: &str) -> StableDiffusion {
     StableDiffusion::from_checkpoint(name, checkpoint, &Device::Cpu).unwrap()
 }
 
-fn run(model: &StableDiffusion, mut state: DenoiseState) -> RgbPicture {
+fn run(model: &StableDiffusion, mut state: DenoiseState) -> RgbImage {
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();
     }
@@ -40,7 +40,7 @@ fn run(model: &StableDiffusion, mut state: DenoiseState) -> RgbPicture {
 }
 
 /// Whether each pixel is repainted, read from a mask that is black and white already.
-fn painted(mask: &RgbPicture) -> Vec<bool> {
+fn painted(mask: &RgbImage) -> Vec<bool> {
     mask.pixels().chunks_exact(3).map(|pixel| pixel[0] > 0).collect()
 }
 
@@ -166,16 +166,16 @@ golden_runs! {
 }
 
 /// An image of changing levels.
-fn image(width: u32, height: u32) -> RgbPicture {
+fn image(width: u32, height: u32) -> RgbImage {
     let size = Size { width, height };
     let pixels = (0..size.pixels() * 3)
         .map(|i| u8::try_from(i * 31 % 251).unwrap())
         .collect();
-    RgbPicture::new(size, pixels).unwrap()
+    RgbImage::new(size, pixels).unwrap()
 }
 
 /// White in a rectangle whose corners are given as shares of the sides, black elsewhere.
-fn rectangle(size: Size, from: f64, to: f64) -> RgbPicture {
+fn rectangle(size: Size, from: f64, to: f64) -> RgbImage {
     let inside = |at: u32, side: u32| (from..to).contains(&(f64::from(at) / f64::from(side)));
     let pixels = (0..size.height)
         .flat_map(|y| (0..size.width).map(move |x| (x, y)))
@@ -187,10 +187,10 @@ fn rectangle(size: Size, from: f64, to: f64) -> RgbPicture {
             }; 3]
         })
         .collect();
-    RgbPicture::new(size, pixels).unwrap()
+    RgbImage::new(size, pixels).unwrap()
 }
 
-fn inpaint(model: &StableDiffusion, request: &Recipe, init: &RgbPicture, mask: &RgbPicture) -> RgbPicture {
+fn inpaint(model: &StableDiffusion, request: &Recipe, init: &RgbImage, mask: &RgbImage) -> RgbImage {
     run(
         model,
         model.prepare_inpaint(request, init, mask).unwrap().remove(0),
@@ -223,7 +223,7 @@ fn kept_pixels_come_back_exactly_in_every_size_and_with_a_soft_edge() {
             );
             let mut changed = 0;
             for (at, inside) in painted(&mask).into_iter().enumerate() {
-                let pixel = |image: &RgbPicture| image.pixels()[3 * at..3 * at + 3].to_vec();
+                let pixel = |image: &RgbImage| image.pixels()[3 * at..3 * at + 3].to_vec();
                 if inside {
                     changed += usize::from(pixel(&hard) != pixel(&init));
                 } else {

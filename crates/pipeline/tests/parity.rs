@@ -11,7 +11,7 @@ use parity_runs::{DEFINED_BY_US, generate, run_all};
 use pentimento_catalog::Catalog;
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance};
-use pentimento_types::{NoiseSpacing, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size};
+use pentimento_types::{NoiseSpacing, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size};
 use support::{image_of, request, tiny};
 
 #[test]
@@ -125,7 +125,7 @@ fn ddim_inverse_gives_the_image_back() {
 }
 
 /// A smooth image of two colours and a disc, the kind that the demo model was trained on.
-fn scene() -> RgbPicture {
+fn scene() -> RgbImage {
     let size = Size {
         width: 64,
         height: 64,
@@ -144,11 +144,11 @@ fn scene() -> RgbPicture {
     let pixels = (0..64)
         .flat_map(|y| (0..64).flat_map(move |x| pixel(x, y)))
         .collect();
-    RgbPicture::new(size, pixels).unwrap()
+    RgbImage::new(size, pixels).unwrap()
 }
 
 /// Peak signal to noise ratio in decibels, over all channels.
-fn psnr(a: &RgbPicture, b: &RgbPicture) -> f64 {
+fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
     let squares = a
         .pixels()
         .iter()

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pentimento_engine::ResolvedModels;
-use pentimento_types::{InputRole, JobId, MemoryFull, MemoryLedger, MemoryUse, Reservation, RgbPicture};
+use pentimento_types::{InputRole, JobId, MemoryFull, MemoryLedger, MemoryUse, Reservation, RgbImage};
 
 /// What is known of one admitted job.
 #[derive(Debug)]
@@ -19,17 +19,17 @@ pub(crate) struct Admitted {
 /// Decoded images with the room that they take.
 #[derive(Debug, Default)]
 pub(crate) struct DecodedImages {
-    images: BTreeMap<InputRole, (RgbPicture, Reservation)>,
+    images: BTreeMap<InputRole, (RgbImage, Reservation)>,
 }
 
 impl DecodedImages {
     /// Takes over the room that was reserved before the image was decoded.
-    pub(crate) fn add(&mut self, role: InputRole, image: RgbPicture, room: Reservation) {
+    pub(crate) fn add(&mut self, role: InputRole, image: RgbImage, room: Reservation) {
         self.images.insert(role, (image, room));
     }
 
     /// The images by role, and the room that they took, to be dropped once somebody else accounts for them.
-    pub(crate) fn into_parts(self) -> (Vec<(InputRole, RgbPicture)>, Vec<Reservation>) {
+    pub(crate) fn into_parts(self) -> (Vec<(InputRole, RgbImage)>, Vec<Reservation>) {
         let parts = self.images.into_iter();
         parts.map(|(role, (image, room))| ((role, image), room)).unzip()
     }
@@ -112,7 +112,7 @@ mod tests {
 
     fn admitted(jobs: &AdmittedJobs) -> Admitted {
         let size = Size { width: 4, height: 4 };
-        let image = RgbPicture::new(size, vec![0; 48]).unwrap();
+        let image = RgbImage::new(size, vec![0; 48]).unwrap();
         let images = jobs.reserve(IMAGE_BYTES).ok().map(|room| {
             let mut images = DecodedImages::default();
             images.add(InputRole::Init, image, room);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
-use pentimento_types::{InputRole, Inputs, Job, RgbPicture};
+use pentimento_types::{InputRole, Inputs, Job, RgbImage};
 
 use crate::admitted::DecodedImages;
 use crate::inner::Inner;
@@ -27,7 +27,7 @@ pub fn image_fetcher(guard: AddressGuard, max_bytes: u64) -> ImageFetcher {
 #[derive(Debug)]
 pub(crate) enum PendingInputs {
     /// As submit has decoded them.
-    Decoded(Vec<(InputRole, RgbPicture)>),
+    Decoded(Vec<(InputRole, RgbImage)>),
     /// Stored files, with the bytes that each takes when it is decoded.
     Files(Vec<(InputRole, Bytes, u64)>),
 }
@@ -60,7 +60,7 @@ impl PendingInputs {
     }
 
     /// Decodes what is not decoded yet.
-    pub(crate) async fn decode(self) -> Result<Inputs<RgbPicture>, ServiceError> {
+    pub(crate) async fn decode(self) -> Result<Inputs<RgbImage>, ServiceError> {
         let images = match self {
             Self::Decoded(images) => images,
             Self::Files(files) => {

@@ -8,7 +8,7 @@ use pentimento_engine::ResolvedModels;
 use pentimento_jobs::JobsError;
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, ModelId, Recipe,
-    Reservation, RgbPicture, Size, describe_chain,
+    Reservation, RgbImage, Size, describe_chain,
 };
 
 use crate::admitted::{Admitted, DecodedImages};
@@ -67,7 +67,7 @@ impl Service {
 struct Checked {
     /// As it is stored.
     file: Bytes,
-    image: RgbPicture,
+    image: RgbImage,
     /// The room that the image takes.
     room: Reservation,
 }
@@ -275,7 +275,7 @@ fn decoded_file(
     file: Bytes,
     limits: InputLimits,
     fit: Option<Size>,
-) -> Result<(Bytes, RgbPicture), ServiceError> {
+) -> Result<(Bytes, RgbImage), ServiceError> {
     let image = image_codec::decode(&file, limits)?;
     match fit {
         Some(size) if size != image.size() => {

@@ -19,7 +19,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use delivery::Delivery;
 pub use error::{ErrorKind, HasKind, describe_chain};
 pub use ids::{ApiKeyId, ImageKey, JobId, ModelId};
-pub use image::{ImageFormat, ImageSource, RgbPicture, Size};
+pub use image::{ImageFormat, ImageSource, RgbImage, Size};
 pub use inputs::{InputRole, Inputs};
 pub use job::{
     DialectTag, Findings, JOB_SCHEMA_VERSION, Job, JobFailure, JobOutcome, JobState, Priority, Progress,

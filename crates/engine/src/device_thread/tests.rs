@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_types::{
-    Clock, ErrorKind, HasKind, Inputs, JobId, ManualClock, ModelId, Progress, Recipe, RgbPicture,
+    Clock, ErrorKind, HasKind, Inputs, JobId, ManualClock, ModelId, Progress, Recipe, RgbImage,
     SchedulerChoice, Size, SystemClock,
 };
 
@@ -56,7 +56,7 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
     ResolvedJob {
         recipe: Arc::new(recipe),
         models: ResolvedModels::checkpoint(Arc::new(checkpoint)),
-        images: Inputs::new(RgbPicture::new(size, pixels).expect("the length fits")),
+        images: Inputs::new(RgbImage::new(size, pixels).expect("the length fits")),
     }
 }
 
@@ -70,10 +70,10 @@ pub(super) fn news(mut events: JobEvents) -> Vec<JobEvent> {
 }
 
 /// The job's images in order, when it finished.
-pub(super) fn images(events: JobEvents) -> Vec<RgbPicture> {
+pub(super) fn images(events: JobEvents) -> Vec<RgbImage> {
     let news = news(events);
     assert!(matches!(news.last(), Some(JobEvent::Finished)), "{news:?}");
-    let mut images: Vec<(u32, RgbPicture)> = news
+    let mut images: Vec<(u32, RgbImage)> = news
         .into_iter()
         .filter_map(|event| match event {
             JobEvent::Image { index, finished } => Some((index, finished.image)),
@@ -100,7 +100,7 @@ pub(super) fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
     (executor, go)
 }
 
-pub(super) fn expected(input: &ResolvedJob) -> Vec<RgbPicture> {
+pub(super) fn expected(input: &ResolvedJob) -> Vec<RgbImage> {
     (0..input.recipe.image_count)
         .map(|index| FakeExecutor::image_of(input, index))
         .collect()

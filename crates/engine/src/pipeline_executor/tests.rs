@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_types::{
-    ErrorKind, HasKind, Inputs, JobId, MemoryBudget, MemoryLedger, MemoryUse, ModelId, Recipe, RgbPicture,
+    ErrorKind, HasKind, Inputs, JobId, MemoryBudget, MemoryLedger, MemoryUse, ModelId, Recipe, RgbImage,
     SchedulerChoice, SchedulerKind, Size, SystemClock, describe_chain,
 };
 
@@ -100,11 +100,11 @@ fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
     ResolvedJob {
         recipe: Arc::new(recipe),
         models: ResolvedModels::checkpoint(Arc::new(checkpoint)),
-        images: Inputs::new(RgbPicture::new(size, pixels).expect("the length fits")),
+        images: Inputs::new(RgbImage::new(size, pixels).expect("the length fits")),
     }
 }
 
-fn images(mut events: JobEvents) -> Vec<RgbPicture> {
+fn images(mut events: JobEvents) -> Vec<RgbImage> {
     let mut images = Vec::new();
     while let Some(event) = events.blocking_next() {
         match event {

@@ -5,7 +5,7 @@
 use candle_core::{DType, Tensor};
 use pentimento_pipeline::StableDiffusion;
 use pentimento_testkit::{Difference, Golden, compare};
-use pentimento_types::{NoiseSpacing, Recipe, RgbPicture, SchedulerChoice, SchedulerKind};
+use pentimento_types::{NoiseSpacing, Recipe, RgbImage, SchedulerChoice, SchedulerKind};
 
 use crate::support::{image_of, request_of};
 
@@ -76,7 +76,7 @@ fn run(model: &StableDiffusion, kind: SchedulerKind) -> Vec<Run> {
 }
 
 /// One image, alone.
-pub(crate) fn generate(model: &StableDiffusion, request: &Recipe, init: &RgbPicture) -> RgbPicture {
+pub(crate) fn generate(model: &StableDiffusion, request: &Recipe, init: &RgbImage) -> RgbImage {
     let mut state = model.prepare(request, init).unwrap().remove(0);
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();
@@ -84,7 +84,7 @@ pub(crate) fn generate(model: &StableDiffusion, request: &Recipe, init: &RgbPict
     model.finish(state).unwrap()
 }
 
-fn levels(image: &RgbPicture) -> Tensor {
+fn levels(image: &RgbImage) -> Tensor {
     let size = image.size();
     let shape = (size.height as usize, size.width as usize, 3);
     Tensor::from_slice(image.pixels(), shape, &candle_core::Device::Cpu)

@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, RgbImage};
-use pentimento_types::{RgbPicture, Size};
+use image::{DynamicImage, ImageDecoder};
+use pentimento_types::{RgbImage, Size};
 
 use super::jpeg_structure;
 use crate::{InputLimits, ServiceError};
@@ -26,7 +26,7 @@ const LONGEST_DETAIL: usize = 160;
 ///
 /// # Errors
 /// The `Image…` variants of [`ServiceError`], whose texts are safe to show.
-pub fn decode(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+pub fn decode(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
     let decoder = match container(bytes, limits)? {
         Container::Png => decode_png,
         Container::Jpeg => decode_jpeg,
@@ -167,7 +167,7 @@ fn png_header(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> {
     check_size((header.width, header.height), limits)
 }
 
-fn decode_png(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+fn decode_png(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
     let fail = |error: png::DecodingError| damaged("PNG", &error);
     let mut decoder = png_decoder(bytes);
     let header = decoder.read_header_info().map_err(fail)?;
@@ -200,7 +200,7 @@ fn jpeg_header(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> 
     check_size(jpeg_decoder(bytes)?.dimensions(), limits)
 }
 
-fn decode_jpeg(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+fn decode_jpeg(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
     decode_with(jpeg_decoder(bytes)?, "JPEG", limits)
 }
 
@@ -220,7 +220,7 @@ fn webp_header(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> 
     check_size(webp_decoder(bytes)?.dimensions(), limits)
 }
 
-fn decode_webp(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+fn decode_webp(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
     decode_with(webp_decoder(bytes)?, "WebP", limits)
 }
 
@@ -229,7 +229,7 @@ fn decode_with(
     mut decoder: impl ImageDecoder,
     format: &str,
     limits: InputLimits,
-) -> Result<RgbPicture, ServiceError> {
+) -> Result<RgbImage, ServiceError> {
     let fail = |error: image::ImageError| damaged(format, &error);
     let size = check_size(decoder.dimensions(), limits)?;
     let mut allocation = image::Limits::no_limits();
@@ -256,7 +256,7 @@ fn to_picture(
     channels: usize,
     size: Size,
     orientation: Option<Orientation>,
-) -> Result<RgbPicture, ServiceError> {
+) -> Result<RgbImage, ServiceError> {
     let rgb: Vec<u8> = match channels {
         1 | 2 => pixels
             .chunks_exact(channels)
@@ -269,7 +269,7 @@ fn to_picture(
         _ => pixels,
     };
     let damaged = || undecodable("the file does not hold as many pixels as it says".to_owned());
-    let rgb = RgbImage::from_raw(size.width, size.height, rgb).ok_or_else(damaged)?;
+    let rgb = image::RgbImage::from_raw(size.width, size.height, rgb).ok_or_else(damaged)?;
     let mut picture = DynamicImage::ImageRgb8(rgb);
     picture.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
     let rgb = picture.into_rgb8();
@@ -277,7 +277,7 @@ fn to_picture(
         width: rgb.width(),
         height: rgb.height(),
     };
-    RgbPicture::new(size, rgb.into_raw()).ok_or_else(damaged)
+    RgbImage::new(size, rgb.into_raw()).ok_or_else(damaged)
 }
 
 #[cfg(test)]

@@ -3,24 +3,25 @@
 use bytes::Bytes;
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::imageops::{self, FilterType};
-use image::{ExtendedColorType, ImageEncoder as _, RgbImage};
-use pentimento_types::{RgbPicture, Size};
+use image::{ExtendedColorType, ImageEncoder as _};
+use pentimento_types::{RgbImage, Size};
 
 use crate::ServiceError;
 
 /// The image in another size. Takes CPU time: call it on a blocking thread.
-pub(crate) fn resized(image: RgbPicture, size: Size) -> Result<RgbPicture, ServiceError> {
+pub(crate) fn resized(image: RgbImage, size: Size) -> Result<RgbImage, ServiceError> {
     let fault = || ServiceError::Internal {
         source: "an image does not have the bytes of its size".into(),
     };
     let before = image.size();
-    let pixels = RgbImage::from_raw(before.width, before.height, image.into_pixels()).ok_or_else(fault)?;
+    let pixels =
+        image::RgbImage::from_raw(before.width, before.height, image.into_pixels()).ok_or_else(fault)?;
     let resized = imageops::resize(&pixels, size.width, size.height, FilterType::Lanczos3);
-    RgbPicture::new(size, resized.into_raw()).ok_or_else(fault)
+    RgbImage::new(size, resized.into_raw()).ok_or_else(fault)
 }
 
 /// A PNG file of an image that no caller has sent in this form, made quickly.
-pub(crate) fn to_file(image: &RgbPicture) -> Result<Bytes, ServiceError> {
+pub(crate) fn to_file(image: &RgbImage) -> Result<Bytes, ServiceError> {
     let size = image.size();
     let mut file = Vec::new();
     PngEncoder::new_with_quality(&mut file, CompressionType::Fast, PngFilter::Adaptive)
@@ -52,7 +53,7 @@ mod tests {
         let pixels = (0..20 * 40)
             .flat_map(|at| [if at % 40 < 20 { 30 } else { 220 }; 3])
             .collect();
-        let picture = RgbPicture::new(before, pixels).unwrap();
+        let picture = RgbImage::new(before, pixels).unwrap();
         for (width, height) in [(16, 16), (64, 48), (8, 64)] {
             let size = Size { width, height };
             let resized = resized(picture.clone(), size).unwrap();

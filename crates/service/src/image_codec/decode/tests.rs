@@ -83,7 +83,7 @@ fn every_kind_of_picture_is_read_as_pillow_reads_it() {
     }
 }
 
-fn text(result: Result<RgbPicture, ServiceError>) -> String {
+fn text(result: Result<RgbImage, ServiceError>) -> String {
     result.unwrap_err().to_string()
 }
 
