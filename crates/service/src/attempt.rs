@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use crate::admitted::Admitted;
 use crate::inner::Inner;
 use crate::inputs::PendingInputs;
-use crate::worker::Fault;
 use crate::{ServiceError, deliver};
 
 /// Between two tries to get into an engine that has no room.
@@ -25,6 +24,13 @@ pub(crate) enum Disposition {
     Ended,
     /// The job waits for another attempt.
     Again,
+}
+
+/// A reason why an attempt failed: a kind for programs, a text for the caller. The causes are logged where it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fault {
+    kind: ErrorKind,
+    message: String,
 }
 
 /// Why there are no images.
