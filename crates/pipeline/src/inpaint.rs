@@ -100,7 +100,7 @@ impl StableDiffusion {
             coverage,
         };
         noise_sources(request)
-            .map(|noise| self.start_masked(request, &shared, noise))
+            .map(|noise_source| self.start_masked(request, &shared, noise_source))
             .collect()
     }
 
@@ -140,7 +140,7 @@ impl StableDiffusion {
             }
             None => {
                 // diffusers samples the masked image for 4 channels, too, and then has no use for it.
-                let _unused = noise_source.normal(shared.latent_shape);
+                noise_source.normal(shared.latent_shape);
                 None
             }
         };
