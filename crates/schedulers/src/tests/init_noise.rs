@@ -199,11 +199,13 @@ fn only_ddim_inversion_inverts_its_image() {
             strength: 1.0,
         };
         let plan = build(&choice, &SchedulerConfig::default(), run).unwrap();
-        assert_eq!(
-            plan.inverts_image(),
-            *kind == SchedulerKind::DDIMInverse,
-            "{kind}"
-        );
+        let inverts = *kind == SchedulerKind::DDIMInverse;
+        assert_eq!(plan.inverts_image(), inverts, "{kind}");
+        // On its way up the latents are left alone.
+        let image = NoiseSource::new(1).normal([4, 2, 3]);
+        let scheduler = plan.begin(&image, NoiseSource::new(3)).unwrap();
+        let noised = scheduler.noised_init(&image, &image).unwrap();
+        assert_eq!(noised.is_none(), inverts, "{kind}");
     }
 }
 
