@@ -153,7 +153,7 @@ fn odd_sizes_come_back_in_their_own_size() {
 fn a_prompt_beyond_77_tokens_is_not_cut() {
     let model = tiny("tiny");
     let init = input();
-    let long = "lighthouse ".repeat(80);
+    let long = "lighthouse ".repeat(20);
     let with = |tail: &str| Recipe {
         prompt: format!("{long}{tail}"),
         guidance_scale: 5.0,
@@ -171,7 +171,7 @@ fn a_prompt_beyond_77_tokens_is_not_cut() {
 #[test]
 fn a_short_prompt_beside_a_long_one_is_filled_up_with_empty_chunks() {
     let model = tiny("tiny");
-    let long = "lighthouse ".repeat(80);
+    let long = "lighthouse ".repeat(20);
     let encode = |prompt: &str, negative_prompt: &str| {
         let recipe = Recipe {
             prompt: prompt.to_owned(),
