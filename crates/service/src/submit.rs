@@ -59,6 +59,9 @@ impl Service {
             let image = inner.check_image(source, submission.limits, fit).await;
             checked.push((role, image.map_err(|error| in_role(role, error))?));
         }
+        inner
+            .admitted
+            .check(image_bytes(&checked, submission.recipe.image_count))?;
         inner.accept(submission, models, checked).await
     }
 }
@@ -67,9 +70,18 @@ impl Service {
 struct Checked {
     /// As it is stored.
     file: Bytes,
-    image: RgbImage,
-    /// The room that the image takes.
-    room: Reservation,
+    /// What the pixels take, in bytes.
+    image_bytes: u64,
+    /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
+    image: Option<(RgbImage, Reservation)>,
+}
+
+/// What the images of a job will take in the engine: those it brings, and those it will be given.
+fn image_bytes(checked: &[(InputRole, Checked)], image_count: u32) -> u64 {
+    let of = |checked: &&(InputRole, Checked)| checked.1.image_bytes;
+    let brought: u64 = checked.iter().map(|checked| of(&checked)).sum();
+    let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
+    brought + u64::from(image_count) * init.as_ref().map_or(0, of)
 }
 
 /// Says which image an error is about.
@@ -181,7 +193,7 @@ impl Inner {
 
     /// The image of a source, decoded once and brought to the size `fit`.
     async fn check_image(
-        &self,
+        self: &Arc<Self>,
         source: &ImageSource,
         limits: InputLimits,
         fit: Option<Size>,
@@ -190,28 +202,22 @@ impl Inner {
             ImageSource::Inline(bytes) => bytes.clone(),
             ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
         };
-        // Bounds what decoders hold beside the pixels, whatever the number of connections.
+        // Bounds what decoding takes, whatever the number of connections; what stays afterwards is in the account.
         let permit = self.decoding.acquire().await;
         let permit = permit.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
         })?;
-        let decoded = image_codec::decoded_bytes(&bytes, limits)?;
-        let needed = decoded.max(fit.map_or(0, |size| size.pixels() * 3));
-        let room = self.admitted.reserve(needed).map_err(|full| {
-            if full.is_hopeless() {
-                ServiceError::ImageMemory {
-                    needed,
-                    limit: full.limit,
-                }
-            } else {
-                ServiceError::Overloaded
-            }
-        })?;
+        let needed = image_codec::decoded_bytes(&bytes, limits)?.max(fit.map_or(0, |size| size.pixels() * 3));
+        self.admitted.check(needed)?;
+        let inner = Arc::clone(self);
         let checked = tokio::task::spawn_blocking(move || {
             let (file, image) = decoded_file(bytes, limits, fit)?;
-            let mut room = room;
-            room.shrink_to(image.size_bytes());
-            Ok(Checked { file, image, room })
+            let room = inner.admitted.reserve(image.size_bytes());
+            Ok(Checked {
+                file,
+                image_bytes: image.size_bytes(),
+                image: room.map(|room| (image, room)),
+            })
         })
         .await;
         drop(permit);
@@ -235,13 +241,16 @@ impl Inner {
             id,
         };
         let mut inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
-        let mut decoded = DecodedImages::default();
-        for (role, Checked { file, image, room }) in checked {
+        let mut decoded = Some(DecodedImages::default());
+        for (role, Checked { file, image, .. }) in checked {
             let key = ImageKey::input(id, role);
             let stored = self.images.put(&key, file).await;
             stored.map_err(ServiceError::store("store the input image"))?;
             inputs = inputs.with(role, key);
-            decoded.add(role, image, room);
+            decoded = decoded.zip(image).map(|(mut decoded, (image, room))| {
+                decoded.add(role, image, room);
+                decoded
+            });
         }
         let job = Job {
             owner: submission.owner,
@@ -258,7 +267,7 @@ impl Inner {
             id,
             Admitted {
                 models,
-                images: Some(decoded),
+                images: decoded,
             },
         );
         // The job is safe now. If it cannot be queued, the sweeper will do it.
