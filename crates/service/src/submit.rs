@@ -245,7 +245,7 @@ impl Inner {
         for (role, Checked { file, image, .. }) in checked {
             let key = ImageKey::input(id, role);
             let stored = self.images.put(&key, file).await;
-            stored.map_err(ServiceError::store("store the input image"))?;
+            stored.map_err(ServiceError::store("store the input picture"))?;
             inputs = inputs.with(role, key);
             decoded = decoded.zip(image).map(|(mut decoded, (image, room))| {
                 decoded.add(role, image, room);
