@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pentimento_types::{Clock, JobId, SystemClock};
 
-use super::world::{End, Script, World, model_key};
+use super::world::{End, Ledger, Script, World, model_key};
 use crate::{BatchPolicy, Batcher, ImageWork, JobSpec, Outcome, Plan};
 
 /// A job of model 1 comes while model 0 is in use, and new jobs of model 0 keep coming.
@@ -47,6 +47,49 @@ fn a_cold_model_gets_its_turn_under_a_flood_of_jobs_of_another() {
     for latency in [by_places, by_memory] {
         assert!(latency < Duration::from_millis(500), "{latency:?}");
     }
+}
+
+#[test]
+fn a_large_model_gets_its_turn_while_two_small_ones_are_in_use() {
+    let mut world = World::new(BatchPolicy {
+        age_bound: Duration::from_millis(100),
+        ..BatchPolicy::gpu()
+    });
+    world.model_room = 2;
+    world.model_sizes.insert(model_key(2), 2);
+    world.load_time = Duration::from_millis(1);
+    let mut number = 1;
+    let mut large = None;
+    while large.is_none_or(|job| world.ledgers[&job].ended.is_none()) {
+        // The jobs of model 1 are longer, so that the two are never without a job at the same time.
+        for (model, evaluations) in [(0, 4), (1, 7)] {
+            let of_model = |ledger: &&Ledger| ledger.ended.is_none() && ledger.script.model == model;
+            while world.ledgers.values().filter(of_model).count() < 3 {
+                let script = Script {
+                    model,
+                    work: ImageWork { evaluations, rows: 1 },
+                    ..Script::lcm()
+                };
+                world.admit(number, script);
+                number += 1;
+            }
+        }
+        assert!(world.tick());
+        if number > 20 && large.is_none() {
+            let script = Script {
+                model: 2,
+                ..Script::lcm()
+            };
+            large = Some(world.admit(1_000_000, script));
+        }
+        assert!(
+            number < 2000,
+            "the large model starves, after {} loads",
+            world.loads.len()
+        );
+    }
+    let latency = world.latency(large.expect("it was admitted"));
+    assert!(latency < Duration::from_millis(500), "{latency:?}");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(super) struct Models {
     held: BTreeMap<ModelKey, Residency>,
     /// Models that the loader found no memory for.
     refused: BTreeSet<ModelKey>,
+    /// Those of them that have not been ready since, whatever was given back: they may need more than one place.
+    short_of_memory: BTreeSet<ModelKey>,
     given_back: u64,
 }
 
@@ -33,6 +35,7 @@ impl Models {
             limit: limit.max(1),
             held: BTreeMap::new(),
             refused: BTreeSet::new(),
+            short_of_memory: BTreeSet::new(),
             given_back: 0,
         }
     }
@@ -43,6 +46,11 @@ impl Models {
 
     pub(super) fn is_loading(&self, model: &ModelKey) -> bool {
         matches!(self.held.get(model), Some(Residency::Loading { .. }))
+    }
+
+    /// Whether the loader has found no memory for the model, and it has not been ready since.
+    pub(super) fn is_short_of_memory(&self, model: &ModelKey) -> bool {
+        self.short_of_memory.contains(model)
     }
 
     pub(super) fn ready(&self) -> impl Iterator<Item = &ModelKey> {
@@ -72,6 +80,7 @@ impl Models {
         match self.held.get_mut(model) {
             Some(residency @ Residency::Loading { .. }) => {
                 *residency = Residency::Ready { since: now };
+                self.short_of_memory.remove(model);
                 true
             }
             Some(Residency::Ready { .. }) | None => false,
@@ -83,6 +92,7 @@ impl Models {
         if self.held.remove(model).is_some() {
             self.given_back += 1;
             self.refused.clear();
+            self.short_of_memory.remove(model);
         }
     }
 
@@ -91,11 +101,13 @@ impl Models {
         let Some(Residency::Loading { given_back }) = self.held.remove(model) else {
             return true;
         };
+        self.short_of_memory.insert(model.clone());
         if given_back != self.given_back {
             // What was given back in the meantime may be what was missing, so it is tried again.
             return true;
         }
         if self.held.is_empty() {
+            self.short_of_memory.remove(model);
             return false;
         }
         self.refused.insert(model.clone());

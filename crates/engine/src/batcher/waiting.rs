@@ -96,7 +96,9 @@ impl WaitingLine {
             let model = &entry.spec.model;
             let has_none = !view.models.is_ready(model) && !view.models.is_loading(model);
             // A younger job's model would take the memory that an overdue one waits for.
-            has_none && view.models.has_place(model) && fronts.blocked_before(entry).is_none()
+            let waits_for_older =
+                fronts.blocked_before(entry).is_some() || fronts.gathers_memory_before(entry);
+            has_none && view.models.has_place(model) && !waits_for_older
         };
         let chosen = fronts.overdue().find(is_cold);
         let chosen = chosen.or_else(|| fronts.in_turn.iter().find(is_cold))?;
@@ -162,6 +164,15 @@ impl<'a> Fronts<'a> {
     /// The overdue job without a place that was admitted before this one, if there is one.
     fn blocked_before(&self, entry: &JobEntry) -> Option<&'a JobEntry> {
         self.blocked.filter(|blocked| blocked.order < entry.order)
+    }
+
+    /// Whether an overdue job that was admitted before this one has its model loaded once more, after there was no memory
+    /// for it: what one place gave back is kept for it until another does.
+    fn gathers_memory_before(&self, entry: &JobEntry) -> bool {
+        let models = self.view.models;
+        let gathers = |model: &ModelKey| models.is_loading(model) && models.is_short_of_memory(model);
+        let mut older = self.by_age.iter().filter(|other| other.order < entry.order);
+        older.any(|other| gathers(&other.spec.model))
     }
 
     /// Whether a job lets its model fall free for an older one that has no place.

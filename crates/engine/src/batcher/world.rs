@@ -101,8 +101,10 @@ pub(super) struct World {
     pub(super) memory_rows: u32,
     /// How long a load takes.
     pub(super) load_time: Duration,
-    /// Models that fit into memory.
+    /// Models that fit into memory; one counts as its size says.
     pub(super) model_room: usize,
+    /// Models that are larger than one.
+    pub(super) model_sizes: BTreeMap<ModelKey, usize>,
     /// Jobs whose states fit into memory.
     pub(super) state_room: usize,
     /// Models that cannot be loaded.
@@ -132,6 +134,7 @@ impl World {
             memory_rows: u32::MAX,
             load_time: Duration::ZERO,
             model_room: usize::MAX,
+            model_sizes: BTreeMap::new(),
             state_room: usize::MAX,
             broken_models: BTreeSet::new(),
             loads: Vec::new(),
@@ -260,12 +263,20 @@ impl World {
         );
     }
 
+    fn size_of(&self, model: &ModelKey) -> usize {
+        self.model_sizes.get(model).copied().unwrap_or(1)
+    }
+
+    fn size_of_held(&self) -> usize {
+        self.held.iter().map(|model| self.size_of(model)).sum()
+    }
+
     fn end_loads(&mut self) {
         while let Some(at) = self.loading.iter().position(|(due, _)| *due <= self.elapsed) {
             let (_, model) = self.loading.remove(at);
             let outcome = if self.broken_models.contains(&model) {
                 Outcome::LoadFailed(model)
-            } else if !self.held.is_empty() && self.held.len() >= self.model_room {
+            } else if !self.held.is_empty() && self.size_of_held() + self.size_of(&model) > self.model_room {
                 Outcome::LoadRefused(model)
             } else {
                 self.held.insert(model.clone());

@@ -1,4 +1,5 @@
-//! Loads under way, each on a thread of its own, so that neither the device nor another load waits for a slow disk.
+//! Loads under way, each on a thread of its own, so that the device does not wait for a slow disk. Whether one load waits
+//! for another is the loader's decision.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
