@@ -25,7 +25,7 @@ pub(crate) struct DecodedImages {
 }
 
 impl DecodedImages {
-    /// Takes over the room that was reserved before the image was decoded.
+    /// Takes over an image with the room that it takes.
     pub(crate) fn add(&mut self, role: InputRole, image: RgbImage, room: Reservation) {
         self.images.insert(role, (image, room));
     }

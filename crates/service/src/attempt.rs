@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, ResolvedJob};
+use pentimento_engine::{EngineError, JobEvent, JobEvents, Place, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
-use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, StoredImage, describe_chain};
+use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
 
 use crate::admitted::Admitted;
@@ -202,11 +202,10 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Attem
     Ok(images.into_values().collect())
 }
 
-/// Gets the job into the engine. There is a slot for it, so a full engine is one whose last job is just leaving, or one
-/// whose jobs hold as many bytes of images as it takes.
+/// Gets the job into the engine.
 async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     let fault = |error: ServiceError| service_fault(job.id, &error);
-    let (models, mut pending) = match inner.admitted.take(job.id) {
+    let (models, decoded) = match inner.admitted.take(job.id) {
         // From here on the engine accounts for the images.
         Some(Admitted { models, images }) => (models, images.map(PendingInputs::decoded)),
         None => (inner.resolve_models(&job.recipe).map_err(fault)?, None),
@@ -215,33 +214,74 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
         // An attempt that was given up may still be in the engine, which takes each id once.
         inner.engine.cancel(job.id);
     }
+    let pending = match decoded {
+        Some(inputs) => inputs,
+        None => PendingInputs::read(inner, job).await.map_err(fault)?,
+    };
+    let (place, pending) = place(inner, job, pending).await?;
+    let pending = match pending {
+        Some(inputs) => inputs,
+        None => PendingInputs::read(inner, job).await.map_err(fault)?,
+    };
+    let resolved = ResolvedJob {
+        recipe: Arc::new(job.recipe.clone()),
+        models,
+        images: pending.decode().await.map_err(fault)?,
+    };
+    let deadline = deadline(inner, job);
+    let events = inner.engine.generate_in(place, job.id, resolved, deadline);
+    let events = events.map_err(|error| engine_fault(job.id, &error))?;
+    // A cancel in the meantime has not met the job in the engine. A later one does, and dropped events end it there.
+    check_ours(inner, job).await?;
+    Ok(events)
+}
+
+/// A place in the engine. There is a slot for the job, so a full engine is one whose last job is just leaving, or one whose
+/// jobs hold as many bytes of images as it takes. The inputs come back unless the job had to wait: whoever waits holds no
+/// image, decoded or not.
+///
+/// Those who wait stand in a line, so that small images do not pass large ones for ever.
+async fn place(
+    inner: &Inner,
+    job: &Job,
+    pending: PendingInputs,
+) -> Result<(Place, Option<PendingInputs>), AttemptError> {
+    let image_bytes = pending.image_bytes();
+    let made = u64::from(job.recipe.image_count) * image_bytes.first().copied().unwrap_or_default();
+    let needed = image_bytes.iter().sum::<u64>() + made;
+    let mut pending = Some(pending);
+    let _turn = match inner.door.try_lock() {
+        Ok(turn) => turn,
+        Err(_) => {
+            pending = None;
+            let turn = inner.door.lock().await;
+            check_ours(inner, job).await?;
+            turn
+        }
+    };
     loop {
-        let inputs = match pending.take() {
-            Some(inputs) => inputs,
-            None => PendingInputs::read(inner, job).await.map_err(fault)?,
-        };
-        let image_bytes = inputs.image_bytes();
-        let made = u64::from(job.recipe.image_count) * image_bytes.first().copied().unwrap_or_default();
-        match inner.engine.reserve(image_bytes.iter().sum::<u64>() + made) {
-            Ok(place) => {
-                let resolved = ResolvedJob {
-                    recipe: Arc::new(job.recipe.clone()),
-                    models,
-                    images: inputs.decode().await.map_err(fault)?,
-                };
-                let deadline = deadline(inner, job);
-                let events = inner.engine.generate_in(place, job.id, resolved, deadline);
-                return events.map_err(|error| engine_fault(job.id, &error).into());
-            }
-            Err(EngineError::MemoryFull(full)) if !full.is_hopeless() && inner.admitted.give_up_one() => {
-                pending = Some(inputs);
-            }
+        match inner.engine.reserve(needed) {
+            Ok(place) => return Ok((place, pending)),
+            Err(EngineError::MemoryFull(full)) if !full.is_hopeless() && inner.admitted.give_up_one() => {}
             Err(error) if error.kind() == ErrorKind::Overloaded => {
-                // Whoever waits for room holds no decoded image.
-                drop(inputs);
+                pending = None;
                 inner.clock.sleep_until(inner.clock.now() + ADMIT_AGAIN).await;
+                check_ours(inner, job).await?;
             }
             Err(error) => return Err(engine_fault(job.id, &error).into()),
+        }
+    }
+}
+
+/// Whether the job still runs in this attempt: nobody tells an attempt that is not in the engine of a cancel.
+async fn check_ours(inner: &Inner, job: &Job) -> Result<(), AttemptError> {
+    match inner.store.get(job.id).await {
+        Ok(Some(now)) if now.state == JobState::Running && now.attempt == job.attempt => Ok(()),
+        Ok(_) => Err(AttemptError::NotOurs),
+        Err(error) => {
+            // The end of the attempt finds it out.
+            tracing::warn!(job = %job.id, error = describe_chain(&error), "a job cannot be read");
+            Ok(())
         }
     }
 }

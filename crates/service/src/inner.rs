@@ -45,7 +45,9 @@ pub(crate) struct Inner {
     pub(crate) lifecycle: watch::Sender<Lifecycle>,
     /// Held for reading while a job is being stored, so that a shutdown sees every job that was accepted.
     pub(crate) admission: RwLock<()>,
-    pub(crate) decoding: Semaphore,
+    pub(crate) decoding: Arc<Semaphore>,
+    /// Held by the attempt whose turn it is to get into the engine; the others stand in line for it.
+    pub(crate) door: tokio::sync::Mutex<()>,
     pub(crate) progress: ProgressHub,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
@@ -81,7 +83,8 @@ impl Inner {
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),
             admission: RwLock::default(),
-            decoding: Semaphore::new(config.decoding_images.max(1)),
+            decoding: Arc::new(Semaphore::new(config.decoding_images.max(1))),
+            door: tokio::sync::Mutex::default(),
             progress: ProgressHub::default(),
             waiters: Mutex::default(),
             tasks: Mutex::default(),

@@ -203,7 +203,7 @@ impl Inner {
             ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
         };
         // Bounds what decoding takes, whatever the number of connections; what stays afterwards is in the account.
-        let permit = self.decoding.acquire().await;
+        let permit = Arc::clone(&self.decoding).acquire_owned().await;
         let permit = permit.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
         })?;
@@ -211,6 +211,8 @@ impl Inner {
         self.admitted.check(needed)?;
         let inner = Arc::clone(self);
         let checked = tokio::task::spawn_blocking(move || {
+            // It goes along, because this runs on when the caller hangs up.
+            let _permit = permit;
             let (file, image) = decoded_file(bytes, limits, fit)?;
             let room = inner.admitted.reserve(image.size_bytes());
             Ok(Checked {
@@ -220,7 +222,6 @@ impl Inner {
             })
         })
         .await;
-        drop(permit);
         checked.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
         })?

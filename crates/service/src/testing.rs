@@ -21,6 +21,8 @@ pub struct TestConfig {
     pub clock: Arc<dyn Clock>,
     /// Jobs that may wait or run.
     pub unfinished_jobs: usize,
+    /// What each use of memory may take.
+    pub memory: MemoryBudget,
     /// Settings of the service.
     pub service: ServiceConfig,
 }
@@ -31,6 +33,7 @@ impl Default for TestConfig {
             catalog: Catalog::embedded_only(),
             clock: Arc::new(SystemClock),
             unfinished_jobs: 64,
+            memory: MemoryBudget::UNBOUNDED,
             service: ServiceConfig {
                 link_ttl: Duration::from_secs(3600),
                 keep_pictures: Duration::from_secs(3600),
@@ -77,9 +80,12 @@ impl TestService {
             catalog,
             clock,
             unfinished_jobs,
+            memory,
             service,
         } = config;
-        let (handle, engine) = Engine::start(executor, BatchPolicy::default(), Arc::clone(&clock))
+        let memory = MemoryLedger::new(memory);
+        let (policy, account) = (BatchPolicy::default(), Arc::clone(&memory));
+        let (handle, engine) = Engine::start_within(executor, policy, Arc::clone(&clock), account)
             .expect("the operating system gives a thread");
         let limits = MemoryLimits {
             unfinished: unfinished_jobs,
@@ -95,7 +101,7 @@ impl TestService {
             links: LinkSigner::new([7; 32]),
             fetcher: image_fetcher(AddressGuard::allowing_private(), 1 << 20),
             tokens: TokenCounter::default(),
-            memory: MemoryLedger::new(MemoryBudget::UNBOUNDED),
+            memory,
             clock,
         };
         let service = Service::start(parts.clone(), service);

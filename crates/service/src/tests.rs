@@ -2,6 +2,7 @@
 
 mod failures;
 mod life;
+mod memory;
 mod submitting;
 
 use std::sync::Arc;
