@@ -270,7 +270,7 @@ fn decoded_file(
     let image = image_codec::decode(&file, limits)?;
     match fit {
         Some(size) if size != image.size() => {
-            let image = image_codec::resized(image, size)?;
+            let image = image_codec::resized(&image, size)?;
             Ok((image_codec::to_file(&image)?, image))
         }
         _ => Ok((file, image)),

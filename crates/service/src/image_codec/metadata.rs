@@ -5,14 +5,12 @@
 use std::fmt::Write as _;
 use std::io::Cursor;
 
-use image::ImageDecoder;
-use image::codecs::jpeg::JpegDecoder;
-use image::codecs::webp::WebPDecoder;
 use pentimento_types::{NoiseSpacing, Recipe, Size};
 use serde::{Deserialize, Serialize};
 
-use super::decode::Container;
-use super::exif;
+use super::container::Container;
+use super::orientation::Blocks;
+use super::{exif, jpeg_structure, webp_file};
 
 /// The keyword of the text chunk for people's tools, as A1111 writes it.
 pub(super) const PNG_PARAMETERS: &str = "parameters";
@@ -157,8 +155,8 @@ impl ImageMetadata {
 pub fn read_metadata(bytes: &[u8]) -> Option<ImageMetadata> {
     let json = match Container::of(bytes) {
         Container::Png => png_text(bytes)?,
-        Container::Jpeg => exif_json(JpegDecoder::new(Cursor::new(bytes)).ok()?)?,
-        Container::Webp => exif_json(WebPDecoder::new(Cursor::new(bytes)).ok()?)?,
+        Container::Jpeg => exif_json(jpeg_structure::read(bytes).ok()?.blocks)?,
+        Container::Webp => exif_json(webp_file::blocks(bytes))?,
         Container::Other(_) => return None,
     };
     serde_json::from_str(&json).ok()
@@ -177,7 +175,6 @@ fn png_text(bytes: &[u8]) -> Option<String> {
     chunk.get_text().ok()
 }
 
-fn exif_json(mut decoder: impl ImageDecoder) -> Option<String> {
-    let block = decoder.exif_metadata().ok()??;
-    exif::read(&block).map(str::to_owned)
+fn exif_json(blocks: Blocks) -> Option<String> {
+    exif::read(&blocks.exif?).map(str::to_owned)
 }

@@ -5,6 +5,8 @@ use image::ImageEncoder as _;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
 
+use pentimento_types::RgbPicture;
+
 use super::*;
 
 const LIMITS: InputLimits = InputLimits {
@@ -337,12 +339,4 @@ fn other_formats_are_named_in_the_refusal() {
 fn a_panicking_decoder_is_a_refusal_without_its_text() {
     let found = text(contain_panic(|| panic!("index 7 out of range in /secret/path")));
     assert_eq!(found, "the picture cannot be read: the file is damaged");
-}
-
-#[test]
-fn a_size_of_zero_is_refused() {
-    assert!(matches!(
-        check_size((0, 5), LIMITS),
-        Err(ServiceError::ImageUndecodable { .. })
-    ));
 }

@@ -1,0 +1,100 @@
+//! Decoded pixels as a file holds them, and the two readings of them: as an image and as a mask.
+
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage};
+use pentimento_types::{RgbPicture, Size};
+
+use super::refusal::undecodable;
+use crate::ServiceError;
+
+/// From this level on a mask repaints, as in diffusers.
+const REPAINTED_FROM: u8 = 128;
+
+/// The pixels of a file, 8 bits per sample, lying as they are stored.
+pub(super) struct Pixels {
+    pub(super) size: Size,
+    /// 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) bytes per pixel.
+    pub(super) channels: usize,
+    pub(super) samples: Vec<u8>,
+    /// How they are turned upright.
+    pub(super) orientation: Orientation,
+}
+
+/// A mask as it is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodedMask {
+    /// White is repainted.
+    pub image: RgbPicture,
+    /// Whether it is the file's alpha channel, since its colours have no shape.
+    pub is_alpha: bool,
+}
+
+impl Pixels {
+    /// Upright, without the alpha channel.
+    pub(super) fn into_image(self) -> Result<RgbPicture, ServiceError> {
+        let rgb: Vec<u8> = match self.channels {
+            1 | 2 => self
+                .samples
+                .chunks_exact(self.channels)
+                .flat_map(|pixel| [pixel[0]; 3])
+                .collect(),
+            4 => {
+                let (whole, _) = self.samples.as_chunks::<4>();
+                whole.iter().flat_map(|[r, g, b, _]| [*r, *g, *b]).collect()
+            }
+            _ => self.samples,
+        };
+        upright(rgb, self.size, self.orientation)
+    }
+
+    /// The mask that is in the colours, or where these do not part the picture and the alpha channel does, in that:
+    /// opaque is repainted then.
+    pub(super) fn into_mask(self) -> Result<DecodedMask, ServiceError> {
+        let is_alpha = self.alpha().is_some_and(parts) && !parts(self.greys());
+        let image = if is_alpha {
+            let alpha = self.alpha().into_iter().flatten();
+            upright(alpha.flat_map(|level| [level; 3]).collect(), self.size, self.orientation)?
+        } else {
+            self.into_image()?
+        };
+        Ok(DecodedMask { image, is_alpha })
+    }
+
+    fn alpha(&self) -> Option<impl Iterator<Item = u8>> {
+        let has_alpha = self.channels == 2 || self.channels == 4;
+        has_alpha.then(|| self.samples.chunks_exact(self.channels).map(|pixel| pixel[self.channels - 1]))
+    }
+
+    fn greys(&self) -> impl Iterator<Item = u8> {
+        self.samples.chunks_exact(self.channels).map(|pixel| match pixel {
+            [r, g, b, ..] => grey([*r, *g, *b]),
+            _ => pixel[0],
+        })
+    }
+}
+
+/// Whether a mask of these levels repaints something and keeps something.
+fn parts(levels: impl Iterator<Item = u8>) -> bool {
+    let mut repainted = levels.map(|level| level >= REPAINTED_FROM);
+    let first = repainted.next();
+    first.is_some_and(|first| repainted.any(|other| other != first))
+}
+
+/// Pillow's `convert("L")`: ITU-R 601 in 16-bit fixed point.
+fn grey(rgb: [u8; 3]) -> u8 {
+    let [r, g, b] = rgb.map(u32::from);
+    u8::try_from((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16).unwrap_or(u8::MAX)
+}
+
+fn upright(rgb: Vec<u8>, size: Size, orientation: Orientation) -> Result<RgbPicture, ServiceError> {
+    let damaged = || undecodable("the file does not hold as many pixels as it says");
+    let rgb = RgbImage::from_raw(size.width, size.height, rgb).ok_or_else(damaged)?;
+    let mut image = DynamicImage::ImageRgb8(rgb);
+    image.apply_orientation(orientation);
+    let rgb = image.into_rgb8();
+    let size = Size {
+        width: rgb.width(),
+        height: rgb.height(),
+    };
+    RgbPicture::new(size, rgb.into_raw()).ok_or_else(damaged)
+}
