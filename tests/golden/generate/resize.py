@@ -32,6 +32,11 @@ SIZES = [
     ((5, 97), (9, 9)),
     ((120, 80), (11, 7)),
     ((16, 16), (16, 16)),
+    # On both sides of the rule by which Pillow changes the height first.
+    ((30, 30), (28, 26)),
+    ((30, 30), (28, 25)),
+    ((30, 30), (32, 30)),
+    ((30, 30), (32, 29)),
     # 256 lines become 65, so that windows are wide and their sums long.
     ((3, 256), (3, 65)),
 ]

@@ -1,7 +1,8 @@
 //! Images of another size, byte for byte as Pillow's `Image.resize(size, LANCZOS)`.
 //!
-//! Ported from Pillow 13, `src/libImaging/Resample.c`: Lanczos' filter of radius 3, widened when shrinking; columns first,
-//! rounded to 8 bits, then lines; weights in fixed point of 22 bits. A direction whose length stays is left alone.
+//! The arithmetic is that of Pillow 13, `src/libImaging/Resample.c`: Lanczos' filter of radius 3, widened when shrinking;
+//! weights in fixed point of 22 bits; two passes with rounding to 8 bits between them. The width changes first, unless the
+//! image loses more than twice as many lines as columns. A direction whose length stays is left alone.
 
 use std::borrow::Cow;
 use std::f64::consts::PI;
@@ -45,21 +46,44 @@ pub(crate) fn to_file(image: &RgbPicture) -> Result<Bytes, ServiceError> {
 
 /// RGB pixels from size `before` to size `after`.
 fn resample(pixels: &[u8], before: Size, after: Size) -> Vec<u8> {
-    let mut pixels = Cow::Borrowed(pixels);
-    if before.width != after.width {
-        let windows = windows(before.width, after.width);
-        let lines = pixels.chunks_exact(before.width as usize * 3);
-        pixels = lines.flat_map(|line| across(line, &windows)).collect();
+    // Signed, so that an image that gets wider and lower goes down first.
+    let lost = |before: u32, after: u32| i64::from(before) - i64::from(after);
+    let lost_lines = lost(before.height, after.height);
+    if lost_lines > 0 && lost_lines > 2 * lost(before.width, after.width) {
+        let lower = with_height(Cow::Borrowed(pixels), before, after.height);
+        let size = Size {
+            height: after.height,
+            ..before
+        };
+        return with_width(lower, size, after.width).into_owned();
     }
-    if before.height != after.height {
-        let line_bytes = after.width as usize * 3;
-        let mut sums = vec![0; line_bytes];
-        let windows = windows(before.height, after.height).into_iter();
-        pixels = windows
-            .flat_map(|window| down(&pixels, &window, line_bytes, &mut sums))
-            .collect();
+    let other_width = with_width(Cow::Borrowed(pixels), before, after.width);
+    let size = Size {
+        width: after.width,
+        ..before
+    };
+    with_height(other_width, size, after.height).into_owned()
+}
+
+fn with_width(pixels: Cow<'_, [u8]>, size: Size, width: u32) -> Cow<'_, [u8]> {
+    if size.width == width {
+        return pixels;
     }
-    pixels.into_owned()
+    let windows = windows(size.width, width);
+    let lines = pixels.chunks_exact(size.width as usize * 3);
+    lines.flat_map(|line| across(line, &windows)).collect()
+}
+
+fn with_height(pixels: Cow<'_, [u8]>, size: Size, height: u32) -> Cow<'_, [u8]> {
+    if size.height == height {
+        return pixels;
+    }
+    let line_bytes = size.width as usize * 3;
+    let mut sums = vec![0; line_bytes];
+    let windows = windows(size.height, height).into_iter();
+    windows
+        .flat_map(|window| down(&pixels, &window, line_bytes, &mut sums))
+        .collect()
 }
 
 /// The samples that one sample of the result is made of.
