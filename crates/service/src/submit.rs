@@ -7,7 +7,7 @@ use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::JobsError;
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, ModelId, Recipe,
+    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId, Recipe,
     Reservation, RgbPicture, Size, describe_chain,
 };
 
@@ -55,12 +55,25 @@ impl Service {
         let mut checked = Vec::new();
         // The mask first: it is the smaller one, and the one that is more often wrong.
         for (role, source) in submission.inputs.iter().collect::<Vec<_>>().into_iter().rev() {
-            let fit = submission.fit.filter(|_| role == InputRole::Init);
-            let image = inner.check_image(source, submission.limits, fit).await;
+            let wanted = Wanted {
+                role,
+                limits: submission.limits,
+                fit: submission.fit.filter(|_| role == InputRole::Init),
+            };
+            let image = inner.check_image(source, wanted).await;
             checked.push((role, image.map_err(|error| in_role(role, error))?));
         }
         inner.accept(submission, models, checked).await
     }
+}
+
+/// What an input file is read as.
+#[derive(Clone, Copy)]
+struct Wanted {
+    role: InputRole,
+    limits: InputLimits,
+    /// The size that it is brought to.
+    fit: Option<Size>,
 }
 
 /// An input file that has been decoded.
@@ -70,6 +83,7 @@ struct Checked {
     image: RgbPicture,
     /// The room that the image takes.
     room: Reservation,
+    note: Option<JobNote>,
 }
 
 /// Says which image an error is about.
@@ -179,13 +193,8 @@ impl Inner {
         }
     }
 
-    /// The image of a source, decoded once and brought to the size `fit`.
-    async fn check_image(
-        &self,
-        source: &ImageSource,
-        limits: InputLimits,
-        fit: Option<Size>,
-    ) -> Result<Checked, ServiceError> {
+    /// The image of a source, decoded once and brought to the size that is wanted.
+    async fn check_image(&self, source: &ImageSource, wanted: Wanted) -> Result<Checked, ServiceError> {
         let bytes = match source {
             ImageSource::Inline(bytes) => bytes.clone(),
             ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
@@ -195,14 +204,19 @@ impl Inner {
         let permit = permit.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
         })?;
-        let decoded = image_codec::decoded_bytes(&bytes, limits)?;
-        let needed = decoded.max(fit.map_or(0, |size| size.pixels() * 3));
+        let decoded = image_codec::decoded_bytes(&bytes, wanted.limits)?;
+        let needed = decoded.max(wanted.fit.map_or(0, |size| size.pixels() * 3));
         let room = self.admitted.reserve(needed).ok_or(ServiceError::Overloaded)?;
         let checked = tokio::task::spawn_blocking(move || {
-            let (file, image) = decoded_file(bytes, limits, fit)?;
+            let (file, image, note) = decoded_file(bytes, wanted)?;
             let mut room = room;
             room.shrink_to(image.size_bytes());
-            Ok(Checked { file, image, room })
+            Ok(Checked {
+                file,
+                image,
+                room,
+                note,
+            })
         })
         .await;
         drop(permit);
@@ -227,7 +241,15 @@ impl Inner {
         };
         let mut inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
         let mut decoded = DecodedImages::default();
-        for (role, Checked { file, image, room }) in checked {
+        let mut notes = Vec::new();
+        for (role, checked) in checked {
+            let Checked {
+                file,
+                image,
+                room,
+                note,
+            } = checked;
+            notes.extend(note);
             let key = ImageKey::input(id, role);
             let stored = self.images.put(&key, file).await;
             stored.map_err(ServiceError::store("store the input image"))?;
@@ -238,6 +260,7 @@ impl Inner {
             owner: submission.owner,
             dialect: submission.dialect,
             delivery: submission.delivery,
+            notes,
             ..Job::queued(id, self.clock.wall(), submission.recipe, inputs)
         };
         match self.store.insert(job).await {
@@ -261,19 +284,26 @@ impl Inner {
     }
 }
 
-/// Decodes a file. One whose image has another size than `fit` is replaced by one of the resized image.
+/// Decodes a file. One that is not what the image is taken from is replaced by a file of the image: of another size, or a
+/// mask in an alpha channel.
 fn decoded_file(
     file: Bytes,
-    limits: InputLimits,
-    fit: Option<Size>,
-) -> Result<(Bytes, RgbPicture), ServiceError> {
-    let image = image_codec::decode(&file, limits)?;
-    match fit {
+    wanted: Wanted,
+) -> Result<(Bytes, RgbPicture, Option<JobNote>), ServiceError> {
+    let (image, note) = match wanted.role {
+        InputRole::Init => (image_codec::decode(&file, wanted.limits)?, None),
+        InputRole::Mask => {
+            let mask = image_codec::decode_mask(&file, wanted.limits)?;
+            (mask.image, mask.is_alpha.then_some(JobNote::MaskIsAlpha))
+        }
+    };
+    match wanted.fit {
         Some(size) if size != image.size() => {
             let image = image_codec::resized(&image, size)?;
-            Ok((image_codec::to_file(&image)?, image))
+            Ok((image_codec::to_file(&image)?, image, note))
         }
-        _ => Ok((file, image)),
+        _ if note.is_some() => Ok((image_codec::to_file(&image)?, image, note)),
+        _ => Ok((file, image, note)),
     }
 }
 

@@ -98,3 +98,79 @@ fn upright(rgb: Vec<u8>, size: Size, orientation: Orientation) -> Result<RgbPict
     };
     RgbPicture::new(size, rgb.into_raw()).ok_or_else(damaged)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line of RGBA pixels.
+    fn line(pixels: &[[u8; 4]]) -> Pixels {
+        Pixels {
+            size: Size {
+                width: u32::try_from(pixels.len()).unwrap(),
+                height: 1,
+            },
+            channels: 4,
+            samples: pixels.concat(),
+            orientation: Orientation::NoTransforms,
+        }
+    }
+
+    fn levels(mask: &DecodedMask) -> Vec<u8> {
+        let (pixels, _) = mask.image.pixels().as_chunks::<3>();
+        pixels.iter().map(|pixel| grey(*pixel)).collect()
+    }
+
+    #[test]
+    fn alpha_is_the_mask_where_only_it_has_a_shape() {
+        // Black, white, and red strokes on an empty canvas; a white sheet with a hole.
+        let cases: [[[u8; 4]; 3]; 4] = [
+            [[0, 0, 0, 0], [0, 0, 0, 255], [0, 0, 0, 77]],
+            [[255, 255, 255, 0], [255, 255, 255, 255], [255, 255, 255, 77]],
+            [[0, 0, 0, 0], [255, 0, 0, 255], [77, 0, 0, 77]],
+            [[250, 255, 255, 0], [255, 255, 255, 255], [255, 250, 255, 77]],
+        ];
+        for pixels in cases {
+            let mask = line(&pixels).into_mask().unwrap();
+            assert!(mask.is_alpha, "{pixels:?}");
+            assert_eq!(levels(&mask), [0, 255, 77], "{pixels:?}");
+        }
+    }
+
+    #[test]
+    fn colours_are_the_mask_where_they_have_a_shape_or_alpha_has_none() {
+        let cases: [([[u8; 4]; 2], [u8; 2]); 4] = [
+            ([[0, 0, 0, 0], [255, 255, 255, 255]], [0, 255]),
+            ([[0, 0, 0, 255], [255, 255, 255, 0]], [0, 255]),
+            ([[255, 255, 255, 255], [255, 255, 255, 128]], [255, 255]),
+            ([[9, 9, 9, 127], [9, 9, 9, 0]], [9, 9]),
+        ];
+        for (pixels, expected) in cases {
+            let mask = line(&pixels).into_mask().unwrap();
+            assert!(!mask.is_alpha, "{pixels:?}");
+            assert_eq!(levels(&mask), expected, "{pixels:?}");
+        }
+    }
+
+    #[test]
+    fn alpha_parts_at_every_level_as_a_mask_does() {
+        for level in 0..=u8::MAX {
+            let mask = line(&[[0, 0, 0, 0], [0, 0, 0, level]]).into_mask().unwrap();
+            assert_eq!(mask.is_alpha, level >= 128, "{level}");
+        }
+    }
+
+    #[test]
+    fn grey_with_alpha_is_read_and_turned_like_colours() {
+        let pixels = Pixels {
+            size: Size { width: 2, height: 1 },
+            channels: 2,
+            samples: vec![7, 200, 7, 0],
+            orientation: Orientation::Rotate90,
+        };
+        let mask = pixels.into_mask().unwrap();
+        assert!(mask.is_alpha);
+        assert_eq!(mask.image.size(), Size { width: 1, height: 2 });
+        assert_eq!(levels(&mask), [200, 0]);
+    }
+}

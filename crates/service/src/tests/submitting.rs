@@ -411,6 +411,35 @@ async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
 }
 
+/// Strokes that only their alpha channel shows: every colour is black.
+fn strokes_file() -> Bytes {
+    let mut file = Vec::new();
+    let pixels: Vec<u8> = (0..16 * 16).flat_map(|at| [0, 0, 0, if at % 16 < 8 { 255 } else { 0 }]).collect();
+    image::codecs::png::PngEncoder::new(&mut file)
+        .write_image(&pixels, 16, 16, image::ExtendedColorType::Rgba8)
+        .unwrap();
+    file.into()
+}
+
+#[tokio::test]
+async fn a_mask_in_its_alpha_channel_is_stored_as_what_it_means_and_noted() {
+    let test = TestService::start(FakeExecutor::new());
+    let mut request = sample_request("x");
+    request.inputs = request
+        .inputs
+        .with(InputRole::Mask, ImageSource::Inline(strokes_file()));
+    let id = test.service.submit(submission(request, LIMITS)).await.unwrap();
+    let job = test.parts.store.get(id).await.unwrap().unwrap();
+    assert_eq!(job.notes, [JobNote::MaskIsAlpha]);
+    let stored = test.parts.images.get(job.inputs.mask().unwrap()).await;
+    // The job may have ended already, and its inputs with it.
+    if let Ok(stored) = stored {
+        let mask = decode(&stored, LIMITS).unwrap();
+        assert_eq!(mask.pixels()[..3], [255; 3]);
+        assert_eq!(mask.pixels()[8 * 3..9 * 3], [0; 3]);
+    }
+}
+
 #[tokio::test]
 async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
     let test = TestService::start(FakeExecutor::new());

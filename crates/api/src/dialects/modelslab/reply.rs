@@ -48,7 +48,7 @@ pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Valu
         "webhook_status": "",
         "meta": meta(job, &note),
     });
-    if let Some(warning) = note.warning {
+    if let Some(warning) = warning(job, note) {
         reply["warning"] = warning.into();
     }
     Ok(reply)
@@ -70,10 +70,17 @@ fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: Note, links: Vec<
         "future_links": links,
         "meta": meta(job, &note),
     });
-    if let Some(warning) = note.warning {
+    if let Some(warning) = warning(job, note) {
         reply["warning"] = warning.into();
     }
     reply
+}
+
+/// What had no effect, and how the images were read where that is not plain.
+fn warning(job: &Job, note: Note) -> Option<String> {
+    let notes = job.notes.iter().map(ToString::to_string);
+    let sentences: Vec<String> = note.warning.into_iter().chain(notes).collect();
+    (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 
 /// One address for each picture, the same before and after it is made.
