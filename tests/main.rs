@@ -15,6 +15,9 @@ mod connections;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod memory;
+#[cfg(test)]
 mod modelslab;
 #[cfg(test)]
 mod novita;

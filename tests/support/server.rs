@@ -93,6 +93,18 @@ impl TestServer {
         matches!(self.process.try_wait(), Ok(None))
     }
 
+    /// The most bytes of memory that the process ever held at once.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = fs_err::read_to_string(path).expect("the process runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|line| line.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse::<u64>().ok())
+            .expect("the system tells the peak in kB")
+            * 1024
+    }
+
     /// The end of what it logged.
     pub(crate) fn log(&self) -> String {
         let log = fs_err::read_to_string(self.folder.path().join("server.log")).unwrap_or_default();

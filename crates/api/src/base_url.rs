@@ -10,7 +10,8 @@ use axum::http::header::HOST;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 
-use crate::{ApiConfig, AppState};
+use crate::AppState;
+use crate::config::ApiConfig;
 
 /// The address under which this caller reaches us.
 #[derive(Clone, Debug, PartialEq, Eq)]

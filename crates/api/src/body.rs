@@ -8,43 +8,25 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use pentimento_types::{ImageSource, Inputs};
 
-use crate::ApiConfig;
+use crate::config::ApiConfig;
 
 mod budget;
+mod error;
 
 pub(crate) use budget::{BodyBudget, BodyMemory, Sender};
-
-/// Why a body could not be read.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BodyError {
-    /// More bytes than the limit.
-    #[error("the body is larger than {} MiB; send a smaller picture", limit / (1024 * 1024))]
-    TooLarge {
-        /// In bytes.
-        limit: usize,
-    },
-    /// It came too slowly.
-    #[error("the body took too long to arrive")]
-    TooSlow,
-    /// What all callers' bodies take together has reached its bound.
-    #[error("the server has no room for this body now; try again later")]
-    NoRoom,
-    /// The connection broke or the framing was wrong.
-    #[error("the body could not be read to its end")]
-    Broken,
-    /// A compressed body; refused, so that 10 kB cannot become 10 GB.
-    #[error("the body has Content-Encoding {encoding:?}, which is not supported; send it uncompressed")]
-    Compressed {
-        /// What the header says.
-        encoding: String,
-    },
-}
+pub(crate) use error::BodyError;
 
 /// A body that has arrived, and the room that it takes.
-#[derive(Debug)]
 pub(crate) struct ReadBody {
     bytes: Bytes,
     memory: BodyMemory,
+}
+
+impl std::fmt::Debug for ReadBody {
+    // Bodies hold keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ReadBody({} bytes)", self.bytes.len())
+    }
 }
 
 impl ReadBody {
@@ -63,7 +45,7 @@ impl ReadBody {
 
 /// The whole body, or why not.
 ///
-/// `watch` sees every piece as it arrives; it may tell the memory that the sender is known by now, or end the reading.
+/// `watch` sees every piece as it arrives; it may tell the memory that the sender is identified by now, or end the reading.
 pub(crate) async fn read<E: From<BodyError>>(
     headers: &HeaderMap,
     body: Body,
@@ -139,8 +121,10 @@ async fn collect<E: From<BodyError>>(
     Ok(ReadBody { bytes, memory })
 }
 
-/// Makes room for `more` bytes by doubling. What has arrived decides; the length that is `expected` only keeps the last
-/// doubling from taking more than will be used.
+/// Makes room for `more` bytes. What has arrived decides how much: the length that is `expected` only bounds it.
+///
+/// Counted are the bytes that arrived. The room beyond them has never been touched, so it takes addresses and no memory;
+/// and it grows in few large steps, because each step leaves a hole of the old size with the allocator.
 fn make_room(
     whole: &mut Vec<u8>,
     more: usize,
@@ -148,17 +132,19 @@ fn make_room(
     memory: &mut BodyMemory,
 ) -> Result<(), BodyError> {
     const FIRST: usize = 16 * 1024;
+    const GROWTH: usize = 16;
+    memory.grow(more)?;
     let needed = whole.len() + more;
     if needed <= whole.capacity() {
         return Ok(());
     }
-    let doubled = (2 * whole.capacity()).max(FIRST);
-    let capacity = doubled.min(expected).max(needed);
-    // While the bytes move, the old place and the new one are both there.
-    memory.grow(capacity)?;
-    whole.reserve_exact(capacity - whole.len());
-    memory.shrink_to(whole.capacity());
-    Ok(())
+    let capacity = whole.capacity().saturating_mul(GROWTH).max(FIRST);
+    let capacity = capacity.min(expected).max(needed);
+    // While the bytes move, they are in the old place and in the new one.
+    memory.grow(whole.len())?;
+    let made = whole.try_reserve_exact(capacity - whole.len());
+    memory.shrink_to(needed);
+    made.map_err(|_| BodyError::NoRoom)
 }
 
 #[cfg(test)]
@@ -192,7 +178,7 @@ mod tests {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<ReadBody, BodyError> {
-        let memory = BodyMemory::new(budget, Sender::Known)?;
+        let memory = BodyMemory::new(budget, Sender::Identified)?;
         read(headers, body, &config(), memory, |_, _| Ok(())).await
     }
 
@@ -236,34 +222,47 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_are_reserved_as_they_arrive_and_come_back() {
-        let (ledger, budget) = budget(300_000, 300_000);
+        let (ledger, budget) = budget(200_000, 200_000);
         let used = || ledger.held(MemoryUse::Bodies);
         let claims_much = [(CONTENT_LENGTH, "60000000".parse().unwrap())]
             .into_iter()
             .collect();
-        let small = read_within(&budget, &claims_much, pieces(1)).await.unwrap();
-        assert_eq!((small.bytes.len(), used()), (1000, 16 * 1024));
-        // A right claim spares the last doubling.
+        let small = read_within(&budget, &claims_much, pieces(40)).await.unwrap();
+        assert_eq!((small.bytes.len(), used()), (40_000, 40_000));
         let claims_right = [(CONTENT_LENGTH, "100000".parse().unwrap())]
             .into_iter()
             .collect();
         let right = read_within(&budget, &claims_right, pieces(100)).await.unwrap();
-        assert_eq!(used(), 16 * 1024 + 100_000);
+        assert_eq!(used(), 140_000);
         let refused = read_within(&budget, &claims_right, pieces(100)).await;
         assert_eq!(refused.unwrap_err(), BodyError::NoRoom);
-        assert_eq!(used(), 16 * 1024 + 100_000);
+        assert_eq!(used(), 140_000);
         drop(small);
-        let (bytes, memory) = right.with_room(2).unwrap();
-        assert_eq!(used(), 300_000);
-        assert_eq!(bytes.len(), 100_000);
+        let (bytes, memory) = right.with_room(1).unwrap();
+        assert_eq!((bytes.len(), used()), (100_000, 200_000));
         drop(memory);
         assert_eq!(used(), 0);
+    }
+
+    #[test]
+    fn room_grows_in_few_steps_and_never_by_a_claim_alone() {
+        let (_ledger, budget) = budget(1 << 30, 1 << 30);
+        let mut memory = BodyMemory::new(&budget, Sender::Identified).unwrap();
+        let mut whole = Vec::new();
+        let mut capacities = Vec::new();
+        for _ in 0..1000 {
+            make_room(&mut whole, 1000, 50_000_000, &mut memory).unwrap();
+            whole.extend_from_slice(&[0; 1000]);
+            capacities.push(whole.capacity());
+        }
+        capacities.dedup();
+        assert_eq!(capacities, [16 << 10, 256 << 10, 4 << 20]);
     }
 
     #[tokio::test]
     async fn a_watcher_ends_the_reading() {
         let (ledger, budget) = budget(1 << 20, 1 << 20);
-        let memory = BodyMemory::new(&budget, Sender::Stranger).unwrap();
+        let memory = BodyMemory::new(&budget, Sender::Unidentified).unwrap();
         let mut seen = 0;
         let watch = |piece: &[u8], _: &mut BodyMemory| {
             seen += piece.len();

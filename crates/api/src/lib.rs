@@ -6,6 +6,7 @@
 mod admin;
 mod base_url;
 mod body;
+mod config;
 mod dialects;
 mod edge_fault;
 mod failure;
@@ -17,7 +18,8 @@ mod server;
 mod shape;
 mod state;
 
+pub use config::{ApiConfig, CorsOrigins, ModelsLabConfig};
 pub use dialects::{Effect, EndpointFields, FieldDescription, endpoint_fields};
 pub use router::build_router;
 pub use server::{ServerLimits, serve};
-pub use state::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig};
+pub use state::AppState;

@@ -1,4 +1,4 @@
-//! `GET` and `HEAD /files/…`: a finished picture by its signed link. No key is needed; the signature is the right.
+//! `GET` and `HEAD /files/…`: a finished image by its signed link. No key is needed; the signature is the right.
 
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};

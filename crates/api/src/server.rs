@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::ApiConfig;
+use crate::config::ApiConfig;
 
 /// How much of the machine the callers may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

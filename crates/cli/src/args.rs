@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use pentimento_types::{ImageFormat, SchedulerKind};
 use url::Url;
 
-use crate::config::{DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings};
+use crate::config::{ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings};
 
 /// What the demo model knows best: drawn scenes.
 const DEMO_PROMPT: &str = "the sea at sunset";
@@ -100,6 +100,11 @@ pub(crate) struct ServeArgs {
     /// Seconds that running jobs get when the server is told to stop [default: 30]
     #[arg(long, value_name = "SECONDS")]
     grace_seconds: Option<u64>,
+
+    /// Memory for the weights of models, such as 6GiB; those that no job uses leave when it is full [default: half of the
+    /// machine's memory]
+    #[arg(long, value_name = "SIZE")]
+    model_memory: Option<ByteSize>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -297,6 +302,7 @@ impl Args {
             public_url: serve.public_url,
             keys: (!serve.keys.is_empty()).then_some(serve.keys),
             grace_seconds: serve.grace_seconds,
+            model_memory: serve.model_memory,
             log: self.log.clone(),
             log_format: self.log_format,
             isa: self.isa,

@@ -10,15 +10,16 @@ use anyhow::Context as _;
 use axum::http::HeaderValue;
 use pentimento_api::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig, build_router};
 use pentimento_catalog::Catalog;
-use pentimento_engine::{BatchPolicy, EngineHandle, EngineThread, PipelineExecutor};
+use pentimento_engine::{BatchPolicy, EngineHandle, EngineThread, PipelineExecutor, TokenCounter};
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
 use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
-use pentimento_types::{Clock, SystemClock};
+use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 use tokio::net::TcpListener;
 
-use crate::config::{Config, ConfigError, DeviceChoice, HttpConfig};
+use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig};
 use crate::data_folder::DataFolder;
+use crate::machine::memory_total;
 
 /// Jobs that wait or run at once; one more is told to come back later.
 const UNFINISHED_JOBS: usize = 256;
@@ -34,6 +35,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 const KEEP_PICTURES: Duration = Duration::from_secs(24 * 3600);
 /// The largest picture that is fetched from a caller's address.
 const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
+/// Memory for weights where the system does not say how much there is.
+const MODEL_MEMORY: u64 = 8 << 30;
 /// A job that ended the process twice will do it a third time.
 const ATTEMPTS: u32 = 2;
 
@@ -45,18 +48,49 @@ pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
     }
 }
 
+/// What each use of memory may take. On a system that does not say how much it has, only weights are bounded.
+pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
+    let total = memory_total();
+    let share = |set: Option<ByteSize>, part: u64| {
+        set.map_or_else(
+            || total.map_or(u64::MAX, |total| total / part),
+            |ByteSize(bytes)| bytes,
+        )
+    };
+    let weights = match (config.model_memory, total) {
+        (Some(ByteSize(bytes)), _) => bytes,
+        (None, Some(total)) => total / 2,
+        (None, None) => MODEL_MEMORY,
+    };
+    MemoryBudget {
+        weights,
+        states: share(None, 4),
+        images: share(config.image_memory, 8),
+        bodies: share(config.body_memory, 4),
+    }
+}
+
 /// The device thread and the door to it.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) handle: EngineHandle,
+    /// What large things hold, in the whole process.
+    memory: Arc<MemoryLedger>,
     thread: EngineThread,
 }
 
 impl Engine {
     /// Starts it on the chosen device.
     pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
+        let memory = MemoryLedger::new(memory_budget(config));
         let (executor, policy) = match config.device {
-            DeviceChoice::Auto | DeviceChoice::Cpu => (PipelineExecutor::cpu(), BatchPolicy::cpu()),
+            DeviceChoice::Auto | DeviceChoice::Cpu => {
+                let executor = PipelineExecutor::cpu_within(Arc::clone(&memory));
+                (
+                    executor.with_max_prompt_tokens(config.max_prompt_tokens),
+                    BatchPolicy::cpu(),
+                )
+            }
             DeviceChoice::Cuda => {
                 return Err(ConfigError::Device {
                     device: "cuda".to_owned(),
@@ -64,8 +98,13 @@ impl Engine {
                 .into());
             }
         };
-        let (handle, thread) = pentimento_engine::Engine::start(executor, policy, clock())?;
-        Ok(Self { handle, thread })
+        let (handle, thread) =
+            pentimento_engine::Engine::start_within(executor, policy, clock(), Arc::clone(&memory))?;
+        Ok(Self {
+            handle,
+            memory,
+            thread,
+        })
     }
 
     /// Ends what is still running between two steps, and waits for the thread.
@@ -104,6 +143,8 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
         images,
         links,
         fetcher: image_fetcher(address_guard(config), MAX_FETCHED_BYTES),
+        tokens: TokenCounter::default(),
+        memory: Arc::clone(&engine.memory),
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));
@@ -113,7 +154,13 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
         .iter()
         .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
     let api = api_config(&config.http)?;
-    let router = build_router(AppState::new(service.clone(), KeyRing::new(keys), api.clone()));
+    let memory = Arc::clone(&engine.memory);
+    let router = build_router(AppState::new(
+        service.clone(),
+        KeyRing::new(keys),
+        api.clone(),
+        memory,
+    ));
     Ok(Parts {
         service,
         engine,
@@ -137,6 +184,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
         running_jobs: engine.status().max_jobs,
         decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        max_prompt_tokens: config.max_prompt_tokens,
         max_attempts: ATTEMPTS,
         lease: LEASE,
         sweep_interval: SWEEP,

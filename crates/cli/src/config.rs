@@ -16,11 +16,13 @@ use url::Url;
 
 pub(crate) use error::ConfigError;
 pub(crate) use settings::{Environment, Settings};
-pub(crate) use values::{DeviceChoice, IsaChoice, KeySetting, LogFormat};
+pub(crate) use values::{ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 const DEFAULT_FILE: &str = "pentimento.toml";
 const DEFAULT_CATALOGUE: &str = "models.toml";
 const DEFAULT_DATA: &str = "pentimento-data";
+/// 32 chunks of what a text encoder takes at once.
+const DEFAULT_PROMPT_TOKENS: usize = 75 * 32;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
 /// How to log.
@@ -68,6 +70,14 @@ pub(crate) struct Config {
     pub(crate) allow_private_urls: bool,
     /// How long running jobs get when the server is told to stop.
     pub(crate) grace: Duration,
+    /// Memory for weights; None is half of what the machine has.
+    pub(crate) model_memory: Option<ByteSize>,
+    /// Memory for decoded images; None is an eighth of what the machine has.
+    pub(crate) image_memory: Option<ByteSize>,
+    /// Memory for the bodies of all callers; None is a quarter of what the machine has.
+    pub(crate) body_memory: Option<ByteSize>,
+    /// Tokens of a prompt, and of a negative prompt.
+    pub(crate) max_prompt_tokens: usize,
     /// The settings file that was read.
     pub(crate) file: Option<PathBuf>,
 }
@@ -123,6 +133,10 @@ impl Config {
             link_ttl: seconds(settings.link_ttl_seconds, 3600),
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
             grace: seconds(settings.grace_seconds, 30),
+            model_memory: settings.model_memory,
+            image_memory: settings.image_memory,
+            body_memory: settings.body_memory,
+            max_prompt_tokens: settings.max_prompt_tokens.unwrap_or(DEFAULT_PROMPT_TOKENS),
             file,
         }
     }

@@ -20,17 +20,26 @@ pub(crate) struct Machine {
 impl Machine {
     /// Looks now.
     pub(crate) fn look() -> Self {
-        let meminfo = fs_err::read_to_string("/proc/meminfo").unwrap_or_default();
+        let meminfo = meminfo();
         let limit = cgroup_number("memory.max");
         let used = cgroup_number("memory.current");
         let free_in_container = limit.zip(used).map(|(limit, used)| limit.saturating_sub(used));
         Self {
             isa: isa(),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            memory_total: least(field_bytes(&meminfo, "MemTotal"), limit),
+            memory_total: memory_total(),
             memory_available: least(field_bytes(&meminfo, "MemAvailable"), free_in_container),
         }
     }
+}
+
+/// All memory, or what the container may use of it, in bytes.
+pub(crate) fn memory_total() -> Option<u64> {
+    least(field_bytes(&meminfo(), "MemTotal"), cgroup_number("memory.max"))
+}
+
+fn meminfo() -> String {
+    fs_err::read_to_string("/proc/meminfo").unwrap_or_default()
 }
 
 /// The most memory that this process has used so far, in bytes.

@@ -5,18 +5,17 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use image::{DynamicImage, ImageFormat, RgbImage, imageops};
-use pentimento_types::RgbPicture;
 
 /// White pixels between two pictures.
 const GAP: u32 = 8;
 /// Columns that a preview takes at most.
 const PREVIEW_COLUMNS: u32 = 64;
 
-/// The picture as the `image` crate has it.
-pub(crate) fn to_image(picture: &RgbPicture) -> anyhow::Result<RgbImage> {
-    let size = picture.size();
-    RgbImage::from_raw(size.width, size.height, picture.pixels().to_vec())
-        .context("a picture has three bytes for each pixel")
+/// The image as the `image` crate has it, to be shown.
+pub(crate) fn to_picture(image: &pentimento_types::RgbImage) -> anyhow::Result<RgbImage> {
+    let size = image.size();
+    RgbImage::from_raw(size.width, size.height, image.pixels().to_vec())
+        .context("an image has three bytes for each pixel")
 }
 
 /// Reads a file's bytes; only for files that this program made or that the user named.

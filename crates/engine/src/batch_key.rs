@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use pentimento_pipeline::ConditioningShape;
 use pentimento_types::Size;
 
 /// The weights a job runs on: the checkpoint and everything that changes its weights. Cheap to clone.
@@ -62,15 +63,6 @@ impl LatentSize {
     }
 }
 
-/// Inputs of the UNet beside latent, timestep and text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ExtraInputs {
-    /// Mask and masked image are concatenated to the latent (nine channels instead of four).
-    pub masked_image: bool,
-    /// Image tokens go to the cross-attention beside the text (IP-Adapter).
-    pub image_prompt: bool,
-}
-
 /// Two images may share a forward when, and only when, their keys are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BatchKey {
@@ -78,10 +70,9 @@ pub struct BatchKey {
     pub model: ModelKey,
     /// Rows are stacked into one tensor (B, C, h, w), and padding a latent would change its image.
     pub latent: LatentSize,
-    /// Text states are stacked into (B, T, D), and filling up T would change the attention of the shorter prompt.
-    pub context_tokens: u32,
-    /// An input is there for all rows or for none.
-    pub extra_inputs: ExtraInputs,
+    /// What steers the rows is stacked, too: filling up a text would change the attention of the shorter prompt, and an
+    /// input is there for all rows or for none.
+    pub conditioning: ConditioningShape,
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use pentimento_types::Reservation;
+
 /// Something in the pool. Clones share it.
 pub(crate) trait Shared: Clone {
     /// How many clones there are, this one included.
@@ -14,6 +16,8 @@ pub(crate) trait Shared: Clone {
 
 struct Resident<C> {
     component: C,
+    /// Its place in the account of the process.
+    _counted: Option<Reservation>,
     size_bytes: u64,
     last_used: u64,
 }
@@ -55,10 +59,11 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
     }
 
     /// Takes a component in, whatever the budget says: it is in memory already.
-    pub(crate) fn insert(&mut self, key: K, component: C, size_bytes: u64) {
+    pub(crate) fn insert(&mut self, key: K, component: C, (size_bytes, counted): (u64, Option<Reservation>)) {
         self.uses += 1;
         let resident = Resident {
             component,
+            _counted: counted,
             size_bytes,
             last_used: self.uses,
         };
@@ -120,7 +125,7 @@ mod tests {
     fn pool(budget: u64, components: &[(&'static str, u64)]) -> ComponentPool<&'static str, Arc<str>> {
         let mut pool = ComponentPool::new(budget);
         for (name, size) in components {
-            pool.insert(*name, Arc::from(*name), *size);
+            pool.insert(*name, Arc::from(*name), (*size, None));
         }
         pool
     }

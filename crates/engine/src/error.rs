@@ -1,6 +1,6 @@
-//! Why the engine did not make a picture.
+//! Why the engine did not make an image.
 
-use pentimento_types::{ErrorKind, HasKind};
+use pentimento_types::{ErrorKind, HasKind, MemoryFull};
 
 use crate::ExecutorError;
 
@@ -14,16 +14,9 @@ pub enum EngineError {
         /// The policy's `max_jobs`.
         limit: usize,
     },
-    /// The decoded images of the jobs inside leave too little room for this job's.
-    #[error("the images of the jobs inside take {used} bytes of {limit}, and {needed} more are needed")]
-    ImagesFull {
-        /// What this job needs.
-        needed: u64,
-        /// What the others take.
-        used: u64,
-        /// The policy's `max_image_bytes`.
-        limit: u64,
-    },
+    /// The memory set aside for a use is taken by the jobs inside.
+    #[error("the engine has no memory for the job")]
+    MemoryFull(#[from] MemoryFull),
     /// A job with this id is already inside.
     #[error("the job is already running")]
     Duplicate,
@@ -62,17 +55,15 @@ impl EngineError {
     /// Whether the same job fails in the same way however often it is tried, whatever the kind says.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
-        match self {
-            Self::Executor(error) => error.is_permanent(),
-            _ => false,
-        }
+        matches!(self, Self::Executor(error) if error.is_permanent())
     }
 }
 
 impl HasKind for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Overloaded { .. } | Self::ImagesFull { .. } => ErrorKind::Overloaded,
+            Self::MemoryFull(full) if full.is_hopeless() => ErrorKind::TooLarge,
+            Self::Overloaded { .. } | Self::MemoryFull(_) => ErrorKind::Overloaded,
             Self::Duplicate => ErrorKind::Conflict,
             Self::ShuttingDown | Self::Stopped | Self::Spawn(_) => ErrorKind::Unavailable,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,

@@ -38,7 +38,7 @@ impl JobEvent {
 
 /// The news of one job, in order. Dropping it before the end cancels the job.
 ///
-/// At most one event per evaluation and picture waits here, so a slow reader is bounded by its own request.
+/// At most one event per evaluation and image waits here, so a slow reader is bounded by its own request.
 #[derive(Debug)]
 pub struct JobEvents {
     id: JobId,

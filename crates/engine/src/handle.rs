@@ -5,10 +5,10 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pentimento_types::{Clock, JobId};
+use pentimento_types::{Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 
-use crate::admission::{ImageBytes, Place};
+use crate::admission::Place;
 use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
 use crate::{BatchPolicy, EngineError, Executor, ModelLoader as _, ResolvedJob};
@@ -24,8 +24,6 @@ pub struct EngineStatus {
     pub jobs_waiting: usize,
     /// Those of them whose model is being loaded.
     pub jobs_loading: usize,
-    /// What the decoded images of the jobs inside take, in bytes.
-    pub image_bytes: u64,
     /// Rows that have evaluations before them.
     pub rows: u32,
     /// The policy's `max_jobs`.
@@ -39,14 +37,29 @@ pub struct EngineStatus {
 pub struct Engine;
 
 impl Engine {
-    /// Moves the executor to a thread of its own and gives back the door to it.
+    /// As [`Engine::start_within`], without a bound on memory.
     ///
     /// # Errors
-    /// When the operating system refuses a thread.
+    /// As there.
     pub fn start<E: Executor>(
         executor: E,
         policy: BatchPolicy,
         clock: Arc<dyn Clock>,
+    ) -> Result<(EngineHandle, EngineThread), EngineError> {
+        let memory = MemoryLedger::new(MemoryBudget::UNBOUNDED);
+        Self::start_within(executor, policy, clock, memory)
+    }
+
+    /// Moves the executor to a thread of its own and gives back the door to it. Jobs are let in while `memory` has room
+    /// for their decoded images.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start_within<E: Executor>(
+        executor: E,
+        policy: BatchPolicy,
+        clock: Arc<dyn Clock>,
+        memory: Arc<MemoryLedger>,
     ) -> Result<(EngineHandle, EngineThread), EngineError> {
         let (commands, inbox) = std_mpsc::channel();
         let loader = executor.loader();
@@ -55,7 +68,6 @@ impl Engine {
             jobs: 0,
             jobs_waiting: 0,
             jobs_loading: 0,
-            image_bytes: 0,
             rows: 0,
             max_jobs: policy.max_jobs,
             healthy: true,
@@ -77,7 +89,7 @@ impl Engine {
         let handle = EngineHandle {
             commands: Arc::new(Commands(commands)),
             door,
-            images: ImageBytes::new(policy.max_image_bytes),
+            memory,
             max_jobs: policy.max_jobs,
             status,
             clock,
@@ -131,7 +143,7 @@ impl Drop for Commands {
 pub struct EngineHandle {
     commands: Arc<Commands>,
     door: Arc<Semaphore>,
-    images: ImageBytes,
+    memory: Arc<MemoryLedger>,
     max_jobs: usize,
     status: watch::Receiver<EngineStatus>,
     clock: Arc<dyn Clock>,
@@ -149,7 +161,7 @@ impl EngineHandle {
     /// Takes a place for a job whose decoded images will take this many bytes, before they are decoded.
     ///
     /// # Errors
-    /// [`EngineError::Overloaded`] and [`EngineError::ImagesFull`] when there is no room now,
+    /// [`EngineError::Overloaded`] and [`EngineError::MemoryFull`] when there is no room now,
     /// [`EngineError::ShuttingDown`] when there will not be any more.
     pub fn reserve(&self, image_bytes: u64) -> Result<Place, EngineError> {
         let permit = Arc::clone(&self.door)
@@ -158,7 +170,7 @@ impl EngineHandle {
                 TryAcquireError::NoPermits => EngineError::Overloaded { limit: self.max_jobs },
                 TryAcquireError::Closed => EngineError::ShuttingDown,
             })?;
-        let images = self.images.take(image_bytes)?;
+        let images = self.memory.reserve(MemoryUse::Images, image_bytes)?;
         Ok(Place {
             _permit: permit,
             _images: images,
@@ -224,7 +236,6 @@ impl EngineHandle {
         let mut status = self.status.borrow().clone();
         // The door knows better than the last tick.
         status.jobs = self.max_jobs.saturating_sub(self.door.available_permits());
-        status.image_bytes = self.images.used();
         status.healthy &= self.status.has_changed().is_ok();
         status
     }

@@ -13,26 +13,27 @@ mod device_thread;
 mod error;
 mod event;
 mod executor;
+mod executor_error;
 mod handle;
 mod loader;
 mod pipeline_executor;
 mod pipeline_loader;
 mod policy;
+mod resolved_job;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use admission::Place;
-pub use batch_key::{BatchKey, ExtraInputs, LatentSize, ModelKey};
+pub use batch_key::{BatchKey, LatentSize, ModelKey};
 pub use batcher::{AdmitError, Batcher, DenoiseFault, ImageId, ImageWork, JobSpec, Outcome, Plan, Verdict};
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};
-pub use executor::{
-    Executor, ExecutorError, FinishedImage, ModelOf, PrepareStep, Prepared, PreparedImage, ResolvedJob,
-    ResolvedModels, SharedCause,
-};
+pub use executor::{Executor, FinishedImage, ModelOf, PrepareStep, Prepared, PreparedImage};
+pub use executor_error::{ExecutorError, SharedCause};
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread};
 pub use loader::{LoadError, ModelLoader};
-pub use pentimento_pipeline::TokenCounter;
+pub use pentimento_pipeline::{ConditioningShape, TokenCounter};
 pub use pipeline_executor::{PipelineExecutor, PipelinePreparation, PipelineState};
 pub use pipeline_loader::PipelineLoader;
 pub use policy::BatchPolicy;
+pub use resolved_job::{ResolvedJob, ResolvedModels};

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use pentimento_pipeline::{DenoiseState, PipelineError, Preparation, PrepareInput, StableDiffusion};
-use pentimento_types::{Clock, ErrorKind, Findings, HasKind, SystemClock};
+use pentimento_types::{
+    ErrorKind, Findings, HasKind, MemoryBudget, MemoryLedger, MemoryUse, Reservation, SystemClock,
+};
 
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, LatentSize, PipelineLoader, PrepareStep,
-    Prepared, ResolvedJob, SharedCause,
+    BatchKey, Executor, ExecutorError, FinishedImage, LatentSize, PipelineLoader, PrepareStep, Prepared,
+    ResolvedJob, SharedCause,
 };
 
 /// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.
@@ -22,9 +24,8 @@ const MAX_PROMPT_TOKENS: usize = 75 * 32;
 
 /// Runs Stable Diffusion.
 pub struct PipelineExecutor {
-    device: Device,
     loader: PipelineLoader,
-    clock: Arc<dyn Clock>,
+    memory: Arc<MemoryLedger>,
     max_prompt_tokens: usize,
 }
 
@@ -41,6 +42,8 @@ pub struct PipelinePreparation {
     input: ResolvedJob,
     preparation: Preparation,
     model: Arc<StableDiffusion>,
+    /// What the prompts take, for all images together.
+    memory: Arc<Reservation>,
 }
 
 impl fmt::Debug for PipelinePreparation {
@@ -55,6 +58,8 @@ impl fmt::Debug for PipelinePreparation {
 pub struct PipelineState {
     state: DenoiseState,
     model: Arc<StableDiffusion>,
+    /// Given back with the last image of the job.
+    _memory: Arc<Reservation>,
 }
 
 impl fmt::Debug for PipelineState {
@@ -69,21 +74,21 @@ impl PipelineExecutor {
     /// Computes on the CPU.
     #[must_use]
     pub fn cpu() -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Self {
-            device: Device::Cpu,
-            loader: PipelineLoader::new(Device::Cpu, MODEL_MEMORY, Arc::clone(&clock)),
-            clock,
-            max_prompt_tokens: MAX_PROMPT_TOKENS,
-        }
+        Self::cpu_within(MemoryLedger::new(MemoryBudget {
+            weights: MODEL_MEMORY,
+            ..MemoryBudget::UNBOUNDED
+        }))
     }
 
-    /// Keeps up to this many bytes of weights in memory. What jobs use stays beyond it, and a model that is larger is
-    /// loaded once no other is in use.
+    /// Computes on the CPU, within the budgets for weights and states. Weights that jobs use stay beyond it, and a model
+    /// that is larger is loaded once no other is in use.
     #[must_use]
-    pub fn with_model_memory(mut self, bytes: u64) -> Self {
-        self.loader = PipelineLoader::new(self.device.clone(), bytes, Arc::clone(&self.clock));
-        self
+    pub fn cpu_within(memory: Arc<MemoryLedger>) -> Self {
+        Self {
+            loader: PipelineLoader::new(Device::Cpu, Arc::clone(&memory), Arc::new(SystemClock)),
+            memory,
+            max_prompt_tokens: MAX_PROMPT_TOKENS,
+        }
     }
 
     /// Refuses prompts of more tokens than this.
@@ -118,10 +123,14 @@ impl Executor for PipelineExecutor {
         input: &ResolvedJob,
         model: &Arc<StableDiffusion>,
     ) -> Result<PipelinePreparation, ExecutorError> {
+        let preparation = self.start(model, input)?;
+        let bytes = model.prompt_bytes(&preparation);
+        let memory = self.memory.reserve(MemoryUse::States, bytes)?;
         Ok(PipelinePreparation {
             input: input.clone(),
-            preparation: self.start(model, input)?,
+            preparation,
             model: Arc::clone(model),
+            memory: Arc::new(memory),
         })
     }
 
@@ -147,6 +156,7 @@ impl Executor for PipelineExecutor {
             state: PipelineState {
                 state,
                 model: Arc::clone(&model),
+                _memory: Arc::clone(&preparation.memory),
             },
         });
         let images = images.collect();
@@ -165,7 +175,11 @@ impl Executor for PipelineExecutor {
     }
 
     fn finish(&mut self, state: PipelineState) -> Result<FinishedImage, ExecutorError> {
-        let PipelineState { state, model } = state;
+        let PipelineState {
+            state,
+            model,
+            _memory,
+        } = state;
         let image = model.finish(state).map_err(|error| explain("finish", error))?;
         Ok(FinishedImage {
             image,
@@ -184,8 +198,7 @@ fn batch_key(input: &ResolvedJob, state: Option<&DenoiseState>) -> BatchKey {
             height: narrow(height),
             width: narrow(width),
         },
-        context_tokens: narrow(state.map_or(0, DenoiseState::context_tokens)),
-        extra_inputs: ExtraInputs::default(),
+        conditioning: state.map(DenoiseState::conditioning_shape).unwrap_or_default(),
     }
 }
 

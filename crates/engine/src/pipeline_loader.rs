@@ -12,7 +12,7 @@ use candle_core::Device;
 use pentimento_pipeline::{
     CheckpointSource, Component, ComponentKey, ComponentRole, PipelineError, StableDiffusion,
 };
-use pentimento_types::{Clock, ErrorKind, HasKind};
+use pentimento_types::{Clock, ErrorKind, HasKind, MemoryLedger, MemoryUse, Reservation};
 
 use crate::component_pool::{ComponentPool, NoRoom, Shared};
 use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
@@ -27,6 +27,7 @@ pub struct PipelineLoader(Arc<Inner>);
 struct Inner {
     device: Device,
     clock: Arc<dyn Clock>,
+    ledger: Arc<MemoryLedger>,
     /// Held for a look or a change, never while a file is read.
     memory: Mutex<Memory>,
     /// Held while weights are read: two loads at once would only take the processor from the evaluations twice.
@@ -80,15 +81,16 @@ impl fmt::Debug for PipelineLoader {
 }
 
 impl PipelineLoader {
-    pub(crate) fn new(device: Device, memory_budget: u64, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(device: Device, ledger: Arc<MemoryLedger>, clock: Arc<dyn Clock>) -> Self {
         let memory = Memory {
-            components: ComponentPool::new(memory_budget),
+            components: ComponentPool::new(ledger.limit(MemoryUse::Weights)),
             models: HashMap::new(),
             failures: HashMap::new(),
         };
         Self(Arc::new(Inner {
             device,
             clock,
+            ledger,
             memory: Mutex::new(memory),
             reading: Mutex::new(()),
         }))
@@ -148,10 +150,12 @@ impl PipelineLoader {
                 Some(component) => component,
                 None => {
                     let (component, size_bytes) = source.read(role)?;
+                    let counted = self.count(size_bytes, keys);
                     let mut memory = self.memory();
+                    let clone = component.clone();
                     memory
                         .components
-                        .insert(key.clone(), component.clone(), size_bytes);
+                        .insert(key.clone(), clone, (size_bytes, counted));
                     component
                 }
             });
@@ -160,6 +164,20 @@ impl PipelineLoader {
         let mut evicted = Vec::new();
         let _ = self.memory().components.make_room(0, keys, &mut evicted);
         Ok(components)
+    }
+
+    /// Puts a component into the account, for which others are thrown out where they must be. A model that is larger than
+    /// all that is set aside for weights is let in alone, and is then missing in the account.
+    fn count(&self, bytes: u64, keys: &[ComponentKey; 4]) -> Option<Reservation> {
+        let mut evicted = Vec::new();
+        let _ = self.memory().components.make_room(bytes, keys, &mut evicted);
+        drop(evicted);
+        let counted = self.0.ledger.reserve(MemoryUse::Weights, bytes);
+        counted
+            .inspect_err(
+                |full| tracing::warn!(%full, "a model is larger than the memory set aside for weights"),
+            )
+            .ok()
     }
 
     /// Room for those that are not in memory, before the first of them is read.
@@ -232,3 +250,6 @@ fn alone_on_this_thread<R: Send>(load: impl FnOnce() -> R + Send) -> R {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,9 +18,6 @@ pub struct BatchPolicy {
     pub age_bound: Duration,
     /// Jobs between admission and their end; one more is refused at the door.
     pub max_jobs: usize,
-    /// What the decoded images of all jobs inside may take, in bytes: those that they bring and those that are made. A job
-    /// that needs more is taken when no other is inside.
-    pub max_image_bytes: u64,
     /// Prepared rows of one model and size beyond which no further job of them is prepared, to bound the memory of
     /// states. A job that has waited for the age bound is prepared regardless, so it never waits for a long job's end.
     pub prepare_ahead_rows: u32,
@@ -42,7 +39,6 @@ impl BatchPolicy {
             max_ticks_per_turn: 8,
             age_bound: Duration::from_secs(10),
             max_jobs: 128,
-            max_image_bytes: 1 << 30,
             prepare_ahead_rows: 256,
             max_models: 4,
             slices_per_turn: 8,

@@ -11,12 +11,12 @@ use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pentimento_types::{ErrorKind, Findings, RgbPicture};
+use pentimento_types::{ErrorKind, Findings, RgbImage};
 
 pub use self::loader::{FakeLoader, FakeModel};
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, ExtraInputs, FinishedImage, PrepareStep, Prepared, ResolvedJob,
+    BatchKey, ConditioningShape, Executor, ExecutorError, FinishedImage, PrepareStep, Prepared, ResolvedJob,
 };
 
 /// How an act goes wrong.
@@ -273,7 +273,7 @@ impl FakeExecutor {
     /// # Panics
     /// Never: the image has the size of the input.
     #[must_use]
-    pub fn image_of(input: &ResolvedJob, index: u32) -> RgbPicture {
+    pub fn image_of(input: &ResolvedJob, index: u32) -> RgbImage {
         let request = &input.recipe;
         let mut hasher = DefaultHasher::new();
         (request.seed.wrapping_add(u64::from(index)), &request.prompt).hash(&mut hasher);
@@ -284,7 +284,7 @@ impl FakeExecutor {
         };
         let pixels = input.images.init().pixels().iter().enumerate();
         let pixels = pixels.map(|(at, value)| value ^ tint[at % 3]).collect();
-        RgbPicture::new(input.images.init().size(), pixels).expect("as many bytes as the input has")
+        RgbImage::new(input.images.init().size(), pixels).expect("as many bytes as the input has")
     }
 }
 
@@ -358,8 +358,7 @@ impl Executor for FakeExecutor {
         let key = BatchKey {
             model: input.model_key(),
             latent: input.latent_size(),
-            context_tokens: 77,
-            extra_inputs: ExtraInputs::default(),
+            conditioning: ConditioningShape::of_text(77),
         };
         let rows = if request.guidance_scale > 1.0 { 2 } else { 1 };
         let images = (0..request.image_count).map(|index| {

@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ErrorKind, Findings, ImageFormat, ImageKey, InputRole, Inputs, Job,
-    JobFailure, JobId, JobNote, JobOutcome, JobState, ModelId, Priority, Recipe, SchedulerChoice, Size, StoredImage,
+    JobFailure, JobId, JobNote, JobOutcome, JobState, ModelId, Priority, Recipe, SchedulerChoice, Size,
+    StoredImage,
 };
 
 use crate::{Claim, JobCounts, JobFilter, JobQueue, JobStore, JobsError, Refusal, Transition};

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 
 /// A pointer that may cross into the tasks of one kernel. Each task touches its own part.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shared<T>(T);
+pub(crate) struct SharedPtr<T>(T);
 
 // SAFETY: the kernels give every task a part of the memory that no other task writes.
-unsafe impl<T> Send for Shared<T> {}
+unsafe impl<T> Send for SharedPtr<T> {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl<T> Sync for SharedPtr<T> {}
 
-impl<T: Copy> Shared<T> {
+impl<T: Copy> SharedPtr<T> {
     pub(crate) fn new(pointer: T) -> Self {
         Self(pointer)
     }

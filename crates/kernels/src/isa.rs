@@ -37,9 +37,8 @@ impl Isa {
         *CHOSEN.get_or_init(|| Self::available().pop().unwrap_or(Self(Set::Portable(Portable))))
     }
 
-    /// Makes the set of this name the one that the process uses, so that machines of different age give the same
-    /// numbers, bit for bit. To be called before any kernel has run; false when that is too late, or the machine does
-    /// not have the set.
+    /// Makes the process use the set of this name, so that machines of different age give the same numbers, bit for bit.
+    /// Must be called before any kernel has run; returns false when it is too late or the machine does not have the set.
     #[must_use]
     pub fn choose(name: &str) -> bool {
         let named = |isa: &Self| isa.to_string().eq_ignore_ascii_case(name);

@@ -1,13 +1,13 @@
-//! From candle's order of axes, channels before pixels, to ours, channels innermost, and back; and joining channels.
+//! Changes of layout between candle's (B, C, h, w) and ours, (B, h, w, C), and the concatenation of channels.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::buffer::{Shared, written};
+use crate::buffer::{SharedPtr, written};
 use crate::pool::for_each;
 use crate::values::slice;
 
-/// Pixels that are turned at a time.
+/// Pixels that are transposed at a time.
 const PIXELS: usize = 64;
 
 /// (B, C, h, w) to (B, h, w, C).
@@ -16,13 +16,13 @@ const PIXELS: usize = 64;
 /// When `x` has another rank or is not f32 on the CPU.
 pub fn channels_last(x: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
-    let turn = Turn {
+    let transpose = Transpose {
         rows: b,
         outer: c,
         inner: h * w,
         shape: (b, h, w, c),
     };
-    x.contiguous()?.apply_op1_no_bwd(&turn)
+    x.contiguous()?.apply_op1_no_bwd(&transpose)
 }
 
 /// (B, h, w, C) to (B, C, h, w).
@@ -31,26 +31,26 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
 /// When `x` has another rank or is not f32 on the CPU.
 pub fn channels_first(x: &Tensor) -> Result<Tensor> {
     let (b, h, w, c) = x.dims4()?;
-    let turn = Turn {
+    let transpose = Transpose {
         rows: b,
         outer: h * w,
         inner: c,
         shape: (b, c, h, w),
     };
-    x.contiguous()?.apply_op1_no_bwd(&turn)
+    x.contiguous()?.apply_op1_no_bwd(&transpose)
 }
 
 /// (rows, outer, inner) to (rows, inner, outer).
-struct Turn {
+struct Transpose {
     rows: usize,
     outer: usize,
     inner: usize,
     shape: (usize, usize, usize, usize),
 }
 
-impl CustomOp1 for Turn {
+impl CustomOp1 for Transpose {
     fn name(&self) -> &'static str {
-        "turn-layout"
+        "transpose-layout"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -63,7 +63,7 @@ impl CustomOp1 for Turn {
         } = *self;
         let pieces = inner.div_ceil(PIXELS);
         let fill = |out: *mut f32| {
-            let out = Shared::new(out);
+            let out = SharedPtr::new(out);
             for_each(rows * pieces, |task| {
                 let (row, first) = (task / pieces, task % pieces * PIXELS);
                 let x = &x[row * outer * inner..][..outer * inner];
@@ -116,7 +116,7 @@ impl CustomOp2 for Join {
         }
         let (a, b) = (slice(a, a_layout)?, slice(b, b_layout)?);
         let fill = |out: *mut f32| {
-            let out = Shared::new(out);
+            let out = SharedPtr::new(out);
             a.par_chunks(ca)
                 .zip(b.par_chunks(cb))
                 .with_min_len(PIXELS)

@@ -1,6 +1,6 @@
 //! The arithmetic of the networks on a CPU, as custom operations of candle.
 //!
-//! Pictures are (B, h, w, C), channels innermost, from end to end; weights are packed once, when a network is loaded.
+//! Images are (B, h, w, C), channels innermost, from end to end; weights are packed once, when a network is loaded.
 //! Each kernel is written once and compiled for every instruction set that [`Isa`] knows; the best one that the machine
 //! has is used. A result depends on the numbers and the shape of its own row only: not on the other rows of a batch,
 //! not on the number of threads. `README.md` beside this crate tells how each kernel works and how fast it is.
@@ -31,10 +31,10 @@ mod testing;
 mod tome;
 mod values;
 
-pub use attention::{Mask, attend};
+pub use attention::{AttnMask, attend};
 #[doc(hidden)]
 pub use conv2d::multiplications;
-pub use conv2d::{Around, Conv2d, Padding};
+pub use conv2d::{Conv2d, ConvFusion, Padding};
 pub use isa::Isa;
 pub use layout::{channels_first, channels_last, join_channels};
 pub use matrix::{Activation, Linear};
@@ -42,4 +42,4 @@ pub use norm::{GroupNorm, LayerNorm, Normalisation};
 #[doc(hidden)]
 pub use peak::multiply_adds;
 pub use pool::on_pool;
-pub use tome::Merge;
+pub use tome::TokenMerge;

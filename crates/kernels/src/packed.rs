@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::simd::{Ahead, LINE, PANEL, Simd};
+use crate::simd::{LINE, PANEL, Prefetch, Simd};
 
 /// Numbers of one of the three storage types.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Packed {
 
 impl Packed {
     /// Packs `weight`, whose element for column c and depth k is number `c * depth + at(k)`; f32, f16 or bf16.
-    /// `column(p)` is the source of packed column p, so that columns can be put into another order.
+    /// `columns[p]` is the source of packed column p, so that columns can be put into another order.
     pub(crate) fn new(
         weight: &Tensor,
         depth: usize,
@@ -69,7 +69,7 @@ impl Packed {
         Ok(Self { numbers, depth })
     }
 
-    /// Asks for part `part` of `parts` of rows `start..start + length` of panel `panel`, if there are such, so that they
+    /// Prefetches part `part` of `parts` of rows `start..start + length` of panel `panel`, if they exist, so that they
     /// come from memory while something else is computed.
     #[inline(always)]
     pub(crate) fn prefetch<S: Simd>(
@@ -87,16 +87,16 @@ impl Packed {
         }
     }
 
-    /// From row `start` of panel `panel` on, as what is multiplied next, `panels` at a time; nothing where there is no such
-    /// panel. The first tile asks for the first of them, the second for the second.
+    /// The prefetch of the weights that are multiplied next, from row `start` of panel `panel` on, while `panels` tiles are
+    /// multiplied: each tile prefetches one panel. None where the panel does not exist.
     #[inline(always)]
-    pub(crate) fn ahead(&self, (panel, panels): (usize, usize), start: usize) -> Ahead {
+    pub(crate) fn prefetch_of(&self, (panel, panels): (usize, usize), start: usize) -> Prefetch {
         let (base, size) = self.bytes();
         let first = (panel * self.depth + start) * PANEL;
         if first >= self.len() {
-            return Ahead::NOTHING;
+            return Prefetch::NONE;
         }
-        Ahead {
+        Prefetch {
             first: base.wrapping_add(first * size),
             step: PANEL * size,
             next: self.depth * PANEL * size,
@@ -112,12 +112,20 @@ impl Packed {
         }
     }
 
-    /// Where the numbers begin, and the bytes of each.
+    /// The address of the first number, and the size of one in bytes.
     #[inline(always)]
     fn bytes(&self) -> (*const u8, usize) {
         match &self.numbers {
             Numbers::F32(v) => (v.as_ptr().cast(), 4),
             Numbers::F16(v) | Numbers::Bf16(v) => (v.as_ptr().cast(), 2),
+        }
+    }
+
+    /// Bytes that the numbers take.
+    pub(crate) fn size_bytes(&self) -> usize {
+        match &self.numbers {
+            Numbers::F32(v) => v.capacity() * size_of::<f32>(),
+            Numbers::F16(v) | Numbers::Bf16(v) => v.capacity() * size_of::<u16>(),
         }
     }
 
@@ -166,7 +174,7 @@ impl Packed {
     }
 }
 
-/// Depth that is packed at a time.
+/// How much of the depth is packed at a time.
 const PIECE: usize = 128;
 
 fn pack<T: Copy + Sync, U: Copy + Default + Send>(
@@ -180,7 +188,7 @@ fn pack<T: Copy + Sync, U: Copy + Default + Send>(
     out.par_chunks_mut((depth * PANEL).max(1))
         .zip(columns.par_chunks(PANEL))
         .for_each(|(panel, columns)| {
-            // In pieces that stay in the first cache while their sixteen columns are interleaved.
+            // In pieces that stay in the L1 cache while their sixteen columns are interleaved.
             for (piece, panel) in panel.chunks_mut(PIECE * PANEL).enumerate() {
                 let first = piece * PIECE;
                 for (j, column) in columns.iter().enumerate() {

@@ -6,9 +6,9 @@ use std::hint::black_box;
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd};
 
-/// `rounds` multiply-adds in each of `chains` chains of vectors: 6, 12 or 24. A processor needs latency times units of
-/// them to be busy, and they have to fit into its registers. Answers the operations done, a multiply-add being two, and
-/// a number that depends on all of them.
+/// Computes `rounds` multiply-adds in each of `chains` independent chains of vectors: 6, 12 or 24. To be busy, a processor
+/// needs as many chains as its latency times its units, and they have to fit into its registers. Returns the number of
+/// operations, a multiply-add being two, and a number that depends on all of them.
 #[must_use]
 pub fn multiply_adds(isa: Isa, chains: usize, rounds: usize) -> (usize, f32) {
     match chains {
@@ -25,7 +25,7 @@ impl<const N: usize> Kernel for Chains<N> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> (usize, f32) {
-        // Hidden from the compiler, which would otherwise compute the chains itself, or one for all.
+        // Hidden from the compiler, which would otherwise compute the chains at compile time, or one instead of all.
         let (factor, term) = (s.splat(black_box(0.5)), s.splat(black_box(1.0)));
         let mut sums = [(); N].map(|()| s.splat(black_box(0.0)));
         for _ in 0..self.0 {

@@ -1,7 +1,7 @@
 //! Cutting work into tasks of about the same size, so that no thread waits for another's last long task.
 
-/// The size of the pieces, a multiple of `unit`, into which `count` is cut when a piece is to be about `most` at most:
-/// as many pieces as that takes, and the last one hardly smaller than the others.
+/// The size of the pieces into which `count` is cut, a multiple of `unit` and about `most` at most. There are as few
+/// pieces as that allows, and the last one is hardly smaller than the others.
 pub(crate) fn even(count: usize, most: usize, unit: usize) -> usize {
     let pieces = count.div_ceil(most).max(1);
     count.div_ceil(pieces).next_multiple_of(unit).max(unit)
@@ -10,16 +10,16 @@ pub(crate) fn even(count: usize, most: usize, unit: usize) -> usize {
 /// How work may be cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
-    /// The most of a piece.
+    /// The largest size of a piece.
     pub(crate) most: usize,
     /// What a piece's size is a multiple of.
     pub(crate) unit: usize,
-    /// What a piece costs beside its own work, as so much more of it.
+    /// What each piece costs in addition, in the unit of its size.
     pub(crate) overhead: usize,
 }
 
-/// The same where each piece is a task for each of `others` things, so that `threads` threads are done at about the same
-/// time: smaller pieces where the last round of tasks would leave a tenth of the threads' time unused.
+/// As [`even`], where every piece makes `others` tasks for `threads` threads: pieces are smaller where that saves at least
+/// a tenth of the time, because fewer threads are idle in the last round of tasks.
 pub(crate) fn shared(threads: usize, count: usize, cut: Cut, others: usize) -> usize {
     let time = |size: usize| {
         let rounds = (others * count.div_ceil(size)).div_ceil(threads);

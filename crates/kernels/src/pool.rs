@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 /// Runs `f`, which calls kernels one after the other, on a thread of the pool.
 ///
-/// A kernel that is called from another thread hands all its tasks over and is woken when they are done, two changes of
-/// threads for each of a network's hundreds of kernels; one that is called from the pool begins at once and only shares.
+/// A kernel that is called from a thread outside of the pool hands its tasks over and waits until it is woken: two context
+/// switches for each of a network's hundreds of kernels. One that is called from inside begins at once.
 pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
@@ -17,8 +17,8 @@ pub(crate) fn threads() -> usize {
 
 /// The numbers below `count`, each a task for whichever thread is free.
 ///
-/// Left to itself, rayon cuts the numbers into four pieces for two threads, and a piece that has been begun is not shared
-/// any more: a thread that the machine has slowed down then lets the others wait for up to a quarter of the work.
+/// By itself, rayon would cut the numbers into four pieces for two threads and not share a piece once it has begun, so
+/// that a thread which the machine has slowed down could hold up the others for a quarter of the work.
 pub(crate) fn tasks(count: usize) -> impl IndexedParallelIterator<Item = usize> {
     (0..count).into_par_iter().with_max_len(1)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-/// Numbers of -1..1 without a period that a kernel's blocks could hide in.
+/// Pseudo-random numbers in -1..1, without a period that could coincide with the size of a kernel's blocks.
 pub(crate) fn noise(shape: &[usize], seed: u64) -> Tensor {
     let count: usize = shape.iter().product();
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -54,7 +54,7 @@ pub(crate) fn assert_same(what: &str, a: &Tensor, b: &Tensor) {
     assert!(bits(a) == bits(b), "{what}: not the same bits");
 }
 
-/// That `f` gives these bits on one thread, on three and on sixteen, which cut the work into other pieces.
+/// Asserts that `f` gives these bits on one thread, three and sixteen, for which work is cut into different pieces.
 #[track_caller]
 pub(crate) fn assert_same_on_threads(whole: &Tensor, f: impl Fn() -> Tensor + Sync) {
     for count in [1, 3, 16] {

@@ -24,6 +24,14 @@ pub enum ModelError {
         /// What the network takes, with this crate's letters for free sizes.
         expected: String,
     },
+    /// An input is there that the architecture of this network has no use for.
+    #[error("this {network} takes no {input}")]
+    NotTaken {
+        /// Which network.
+        network: &'static str,
+        /// Which input.
+        input: &'static str,
+    },
     /// More layers are to be skipped than the text encoder has.
     #[error("clip_skip is {found}, expected 1 to {most}")]
     ClipSkip {
@@ -52,7 +60,7 @@ impl HasKind for ModelError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Tensor { .. } | Self::Shape { .. } => ErrorKind::Internal,
-            Self::ClipSkip { .. } | Self::Tokenize { .. } => ErrorKind::InvalidInput,
+            Self::NotTaken { .. } | Self::ClipSkip { .. } | Self::Tokenize { .. } => ErrorKind::InvalidInput,
             Self::TokenizerFile { .. } => ErrorKind::Unavailable,
         }
     }

@@ -5,6 +5,7 @@
 //! have candle's order of axes, (B, C, h, w); inside, channels are innermost.
 
 mod clip;
+mod conditioning;
 mod config;
 mod error;
 mod layers;
@@ -12,6 +13,8 @@ mod unet;
 mod vae;
 
 pub use clip::{ClipText, ClipTextConfig, ClipTokenizer};
+pub use conditioning::{Conditioning, ConditioningShape};
 pub use error::ModelError;
-pub use unet::{UNet, UNetConfig, UNetContext, UNetInput, guidance_embedding};
+pub use layers::{LayerKind, LayerName, LayerShape};
+pub use unet::{PreparedConditioning, UNet, UNetConfig, UNetInput, guidance_embedding};
 pub use vae::{Vae, VaeConfig};

@@ -1,17 +1,17 @@
 //! Prompts into text states, as diffusers' `encode_prompt`, with longer prompts cut into chunks of 75 tokens.
 
 use candle_core::{Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer};
+use pentimento_models::{ClipText, ClipTokenizer, Conditioning, ConditioningShape};
 
 use crate::PipelineError;
 
-/// The text states of one request.
+/// What steers the images of one request.
 #[derive(Clone, Debug)]
-pub struct Conditioning {
-    /// `(1, T, D)`, T a multiple of 77.
-    pub cond: Tensor,
-    /// The same shape; present only when classifier-free guidance needs it.
-    pub uncond: Option<Tensor>,
+pub struct RequestConditioning {
+    /// Of the prompt: T is a multiple of 77.
+    pub cond: Conditioning,
+    /// Of the negative prompt, of the same shape; present only when classifier-free guidance needs it.
+    pub uncond: Option<Conditioning>,
 }
 
 /// The prompt and, under guidance, the negative prompt.
@@ -66,9 +66,9 @@ impl PromptEncoding {
         })
     }
 
-    /// Tokens of each row, a multiple of 77.
-    pub(crate) fn tokens(&self) -> usize {
-        self.positive.ids.iter().map(Vec::len).sum()
+    /// The shape of each row's conditioning: a multiple of 77 tokens.
+    pub(crate) fn shape(&self) -> ConditioningShape {
+        ConditioningShape::of_text(self.positive.ids.iter().map(Vec::len).sum())
     }
 
     /// Rows: 2 with a negative prompt, else 1.
@@ -92,9 +92,9 @@ impl PromptEncoding {
     }
 
     /// The states of all chunks, once all are encoded.
-    pub(crate) fn into_conditioning(self) -> Result<Conditioning, PipelineError> {
-        let joined = |prompt: Chunks| Tensor::cat(&prompt.states, 1);
-        Ok(Conditioning {
+    pub(crate) fn into_conditioning(self) -> Result<RequestConditioning, PipelineError> {
+        let joined = |prompt: Chunks| Tensor::cat(&prompt.states, 1).map(Conditioning::from_text);
+        Ok(RequestConditioning {
             cond: joined(self.positive)?,
             uncond: self.negative.map(joined).transpose()?,
         })

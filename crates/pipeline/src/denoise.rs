@@ -1,6 +1,5 @@
-//! The second act: one evaluation of every picture in the batch, in one UNet forward.
+//! The second act: one evaluation of every image in the batch, in one UNet forward.
 
-use candle_core::{DType, Tensor};
 use pentimento_models::UNetInput;
 use pentimento_types::SchedulerKind;
 
@@ -9,67 +8,52 @@ use crate::unet_rows::UNetRows;
 use crate::{PipelineError, StableDiffusion};
 
 impl StableDiffusion {
-    /// Runs exactly one evaluation of each picture.
+    /// Runs exactly one evaluation of each image.
     ///
-    /// All pictures must have latents and conditioning of one shape. They may differ in everything else.
-    /// All or nothing: on an error no state has moved, so the caller may try the pictures one by one.
+    /// All images must have latents and conditioning of one shape. They may differ in everything else.
+    /// All or nothing: on an error no state has moved, so the caller may try the images one by one.
     ///
     /// # Errors
-    /// When a picture has no evaluation left, the forward fails, or a prediction is not finite.
+    /// When an image has no evaluation left, the forward fails, or a prediction is not finite.
     pub fn denoise(&self, states: &mut [&mut DenoiseState]) -> Result<(), PipelineError> {
         let mut rows = UNetRows::with_capacity(states.len());
         for state in states.iter() {
             if state.broken {
                 return Err(not_finite(state.kind, state.done));
             }
-            let Some(evaluation) = state.scheduler.next_evaluation()? else {
+            let Some(evaluation) = state.scheduler.next_evaluation() else {
                 return Err(PipelineError::Mismatch {
                     name: self.name.clone(),
                     detail: format!("{} has no evaluation left", state.kind),
                 });
             };
-            rows.push(state, &state.input(evaluation.sample)?, evaluation.timestep);
+            rows.push(state, &evaluation)?;
         }
         if states.is_empty() {
             return Ok(());
         }
-        let prediction = self.unet.forward(UNetInput {
-            sample: &rows.sample(self.dtype)?,
-            timesteps: &rows.timesteps(&self.device)?,
-            context: &rows.context()?,
+        let output = self.unet.forward(UNetInput {
+            sample: &rows.take_sample(&self.device, self.dtype)?,
+            timesteps: rows.timesteps(),
+            conditioning: rows.conditioning(),
             rows: rows.counts(),
             guidance_embedding: rows.guidance_embedding(self.dtype)?.as_ref(),
             merging: rows.merging(),
         })?;
-        let mut predictions = Vec::with_capacity(states.len());
-        for (state, part) in states
-            .iter()
-            .zip(rows.scatter(&prediction.to_dtype(DType::F32)?)?)
-        {
-            let prediction = state.guidance.combine(&part)?;
-            if !is_finite(&prediction)? {
+        let model_outputs = rows.model_outputs(&output, states.iter().map(|state| &state.guidance))?;
+        for (state, model_output) in states.iter().zip(&model_outputs) {
+            if !model_output.is_finite() {
                 return Err(not_finite(state.kind, state.done));
             }
-            predictions.push(prediction);
         }
-        for (state, prediction) in states.iter_mut().zip(predictions) {
-            // From here on a failure belongs to this picture alone; the others have already moved or still will.
-            let moved = state.advance(&prediction).is_ok();
-            state.broken = !moved || !is_finite(state.scheduler.latents()).unwrap_or(false);
+        for (state, model_output) in states.iter_mut().zip(&model_outputs) {
+            // From here on a failure belongs to this image alone; the others have already moved or still will.
+            let moved = state.advance(model_output).is_ok();
+            state.broken = !moved || !state.latents().is_finite();
             state.done += 1;
         }
         Ok(())
     }
-}
-
-/// Whether every element is a number. A sum would miss +inf beside -inf only by turning into NaN, which is caught too.
-pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool, PipelineError> {
-    let sum = tensor
-        .abs()?
-        .to_dtype(DType::F64)?
-        .sum_all()?
-        .to_scalar::<f64>()?;
-    Ok(sum.is_finite())
 }
 
 pub(crate) fn not_finite(kind: SchedulerKind, evaluation: u32) -> PipelineError {

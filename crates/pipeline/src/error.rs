@@ -35,6 +35,14 @@ pub enum PipelineError {
         /// What would work.
         reason: String,
     },
+    /// Images of different sizes were put into one forward.
+    #[error("latents of shape {found:?} cannot share a forward with latents of shape {expected:?}")]
+    MixedShapes {
+        /// Channels, height and width of the first image's latents.
+        expected: [usize; 3],
+        /// Those of the one that differs.
+        found: [usize; 3],
+    },
     /// A prompt of more tokens than the server takes.
     #[error("{field} has {found} tokens, and at most {limit} are taken")]
     PromptTooLong {
@@ -74,9 +82,12 @@ impl PipelineError {
         match self {
             Self::Weights { source, .. } => source.is_permanent(),
             Self::UnsupportedSource { .. } | Self::Mismatch { .. } | Self::PromptTooLong { .. } => true,
-            Self::Model(_) | Self::Scheduler(_) | Self::Tensor(_) | Self::NotFinite { .. } | Self::Spent => {
-                false
-            }
+            Self::Model(_)
+            | Self::Scheduler(_)
+            | Self::Tensor(_)
+            | Self::NotFinite { .. }
+            | Self::MixedShapes { .. }
+            | Self::Spent => false,
         }
     }
 }
@@ -89,7 +100,11 @@ impl HasKind for PipelineError {
                 ErrorKind::Unavailable
             }
             Self::PromptTooLong { .. } => ErrorKind::InvalidInput,
-            Self::Spent | Self::Model(_) | Self::Tensor(_) | Self::NotFinite { .. } => ErrorKind::Internal,
+            Self::Spent
+            | Self::Model(_)
+            | Self::Tensor(_)
+            | Self::NotFinite { .. }
+            | Self::MixedShapes { .. } => ErrorKind::Internal,
         }
     }
 }

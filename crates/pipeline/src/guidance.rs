@@ -1,8 +1,8 @@
 //! Classifier-free guidance: Ho and Salimans 2022, equation 6, in the form that diffusers uses.
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 
-/// How one picture is steered towards its prompt.
+/// How one image is steered towards its prompt.
 #[derive(Clone, Debug)]
 pub(crate) enum Guidance {
     /// One row: the prompt alone.
@@ -29,14 +29,18 @@ impl Guidance {
         }
     }
 
-    /// Joins a picture's rows `(rows, C, h, w)`, unconditional first, into one prediction `(1, C, h, w)`.
-    pub(crate) fn combine(&self, rows: &Tensor) -> Result<Tensor> {
+    /// Joins an image's rows, unconditional first, into one prediction. Difference, product and sum are rounded one by
+    /// one, in f32.
+    pub(crate) fn combine(&self, rows: &[f32]) -> Vec<f32> {
         match self {
-            Self::Off | Self::Embedded { .. } => Ok(rows.clone()),
+            Self::Off | Self::Embedded { .. } => rows.to_vec(),
             Self::ClassifierFree { scale } => {
-                let uncond = rows.narrow(0, 0, 1)?;
-                let cond = rows.narrow(0, 1, 1)?;
-                &uncond + ((cond - &uncond)? * *scale)?
+                #[expect(clippy::cast_possible_truncation, reason = "the predictions are f32")]
+                let scale = *scale as f32;
+                let (uncond, cond) = rows.split_at(rows.len() / 2);
+                // A product's zero is never negative, as in `weighted_sum` of the schedulers.
+                let guided = |(uncond, cond): (&f32, &f32)| uncond + ((cond - uncond) * scale + 0.0);
+                uncond.iter().zip(cond).map(guided).collect()
             }
         }
     }
@@ -44,17 +48,12 @@ impl Guidance {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     #[test]
     fn guidance_moves_away_from_the_unconditional_row() {
-        let rows = Tensor::new(&[[1.0_f32], [3.0]], &Device::Cpu)
-            .unwrap()
-            .reshape((2, 1, 1, 1))
-            .unwrap();
-        let out = Guidance::ClassifierFree { scale: 7.5 }.combine(&rows).unwrap();
-        assert_eq!(out.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [16.0]);
+        let found = Guidance::ClassifierFree { scale: 7.5 }.combine(&[1.0, -1.0, 3.0, -2.0]);
+        assert_eq!(found, [16.0, -8.5]);
+        assert_eq!(Guidance::Off.combine(&[1.0, 3.0]), [1.0, 3.0]);
     }
 }

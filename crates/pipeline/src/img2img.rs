@@ -1,19 +1,35 @@
 //! Between pixels and the VAE's input: padding to whole latents, cropping back, and the range -1..1.
 //!
-//! diffusers (`image_processor.py`, `VaeImageProcessor`) shrinks a picture whose sides are no multiple of 8;
+//! diffusers (`image_processor.py`, `VaeImageProcessor`) shrinks an image whose sides are no multiple of 8;
 //! we repeat its last column and line instead and crop them off again, so the result keeps the input's size.
 //! For multiples of 8 the two are the same.
 
 use candle_core::{DType, Device, Result, Tensor};
-use pentimento_types::{RgbPicture, Size};
+use pentimento_types::{RgbImage, Size};
 
-/// The picture as the VAE takes it: `(1, 3, H, W)`, f32 in -1..1, sides rounded up to multiples of `step`.
-pub(crate) fn to_tensor(picture: &RgbPicture, step: u32, device: &Device) -> Result<Tensor> {
-    let size = picture.size();
+/// An image as the VAE takes it: three planes in -1..1, on the host.
+#[derive(Debug)]
+pub(crate) struct Planes {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    /// Plane by plane, line by line.
+    pub(crate) values: Vec<f32>,
+}
+
+impl Planes {
+    /// `(1, 3, H, W)`
+    pub(crate) fn upload(self, device: &Device) -> Result<Tensor> {
+        Tensor::from_vec(self.values, (1, 3, self.height, self.width), device)
+    }
+}
+
+/// The image in the VAE's range, its sides rounded up to multiples of `step`.
+pub(crate) fn to_planes(image: &RgbImage, step: u32) -> Planes {
+    let size = image.size();
     let padded = size.padded_to(step);
     let (w, h) = (size.width as usize, size.height as usize);
     let (padded_w, padded_h) = (padded.width as usize, padded.height as usize);
-    let pixels = picture.pixels();
+    let pixels = image.pixels();
     let mut planes = vec![0_f32; 3 * padded_w * padded_h];
     for (channel, plane) in planes.chunks_exact_mut(padded_w * padded_h).enumerate() {
         for (y, line) in plane.chunks_exact_mut(padded_w).enumerate() {
@@ -23,14 +39,18 @@ pub(crate) fn to_tensor(picture: &RgbPicture, step: u32, device: &Device) -> Res
             }
         }
     }
-    Tensor::from_vec(planes, (1, 3, padded_h, padded_w), device)
+    Planes {
+        width: padded_w,
+        height: padded_h,
+        values: planes,
+    }
 }
 
-/// The decoded `(1, 3, H, W)` tensor as a picture of `size`, which cuts off what `to_tensor` had added.
+/// The decoded `(1, 3, H, W)` tensor as an image of `size`, which cuts off what `to_planes` had added.
 ///
 /// Rounds to the nearest of 256 levels, ties to even, as `numpy.round` does in diffusers.
 /// Returns None when a value is NaN or infinite.
-pub(crate) fn to_picture(decoded: &Tensor, size: Size) -> Result<Option<RgbPicture>> {
+pub(crate) fn to_image(decoded: &Tensor, size: Size) -> Result<Option<RgbImage>> {
     let decoded = decoded
         .squeeze(0)?
         .to_dtype(DType::F32)?
@@ -50,7 +70,7 @@ pub(crate) fn to_picture(decoded: &Tensor, size: Size) -> Result<Option<RgbPictu
             }
         }
     }
-    Ok(RgbPicture::new(size, pixels))
+    Ok(RgbImage::new(size, pixels))
 }
 
 #[expect(
@@ -73,20 +93,21 @@ mod tests {
             let pixels = (0..size.pixels() * 3)
                 .map(|i| u8::try_from(i * 37 % 256).unwrap())
                 .collect();
-            let picture = RgbPicture::new(size, pixels).unwrap();
-            let tensor = to_tensor(&picture, 8, &Device::Cpu).unwrap();
+            let image = RgbImage::new(size, pixels).unwrap();
+            let planes = to_planes(&image, 8);
             let padded = size.padded_to(8);
             assert_eq!(
-                tensor.dims(),
-                [1, 3, padded.height as usize, padded.width as usize]
+                [planes.width, planes.height],
+                [padded.width as usize, padded.height as usize]
             );
-            assert_eq!(to_picture(&tensor, size).unwrap(), Some(picture));
+            let tensor = planes.upload(&Device::Cpu).unwrap();
+            assert_eq!(to_image(&tensor, size).unwrap(), Some(image));
         }
     }
 
     #[test]
-    fn a_nan_is_no_picture() {
+    fn a_nan_is_no_image() {
         let tensor = Tensor::full(f32::NAN, (1, 3, 8, 8), &Device::Cpu).unwrap();
-        assert_eq!(to_picture(&tensor, Size { width: 8, height: 8 }).unwrap(), None);
+        assert_eq!(to_image(&tensor, Size { width: 8, height: 8 }).unwrap(), None);
     }
 }

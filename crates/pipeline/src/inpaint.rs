@@ -1,42 +1,22 @@
-//! Inpainting: a part of the picture is repainted, and the rest of it comes back pixel for pixel.
+//! The first act of inpainting: a part of the image is repainted, and the rest of it comes back pixel for pixel.
 //!
 //! As diffusers' `StableDiffusionInpaintPipeline`, for both kinds of checkpoint. An ordinary UNet of 4 channels repaints
-//! everything, and after each evaluation the latents outside the mask are replaced by the encoded picture at the new
-//! noise level. A UNet of 9 channels sees the mask and the encoded picture with its masked part hidden.
+//! everything, and after each evaluation the latents outside the mask are replaced by the encoded image at the new
+//! noise level. A UNet of 9 channels sees the mask and the encoded image with its masked part hidden.
 //! The order in which noise is drawn is described in `tests/golden/generate/inpaint.py`.
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
-use pentimento_schedulers::{NoiseSource, Scheduler, Start};
-use pentimento_types::{Recipe, RgbPicture};
+use pentimento_schedulers::{Latents, NoiseSource, Start};
+use pentimento_types::{Recipe, RgbImage};
 
+use crate::img2img::to_planes;
+use crate::inpainting::{Blend, Inpainting};
 use crate::mask::MaskPixels;
+use crate::posterior::DiagonalGaussian;
 use crate::prepare::{Common, Started, noise_sources};
 use crate::state::DenoiseState;
-use crate::{PipelineError, PrepareInput, StableDiffusion, img2img};
-
-/// What one picture carries because it is inpainted. One of `channels` and `blend` is there.
-#[derive(Clone, Debug)]
-pub(crate) struct Inpainting {
-    /// What a UNet of 9 channels sees beside the latents: mask and hidden picture, `(1, 5, h, w)`.
-    channels: Option<Tensor>,
-    /// What replaces the latents that are kept, for a UNet of 4 channels.
-    blend: Option<Blend>,
-    /// How much of the new picture each pixel shows, 0 to 255; None when everything is repainted.
-    coverage: Option<Arc<[u8]>>,
-}
-
-/// The kept part of a picture at every noise level.
-#[derive(Clone, Debug)]
-struct Blend {
-    /// `(1, 1, h, w)`: 1 is repainted, 0 is kept.
-    mask: Tensor,
-    /// The encoded picture, `(1, 4, h, w)`.
-    clean: Tensor,
-    /// The start noise, `(1, 4, h, w)`.
-    drawn: Tensor,
-}
+use crate::{PipelineError, StableDiffusion};
 
 /// What is to be repainted, and what of the image is needed for that.
 #[derive(Debug)]
@@ -46,49 +26,30 @@ pub(crate) struct Repainting {
     /// Strength 1: the start is noise alone, unlike image to image, where the image still shines through.
     from_noise: bool,
     /// Whether anything of the image is in the start or kept as latents.
-    pub(crate) needs_image: bool,
+    pub(crate) needs_init: bool,
     /// Whether the UNet takes the image with its masked part hidden.
-    pub(crate) needs_hidden: bool,
+    pub(crate) needs_masked: bool,
 }
 
-/// What all pictures of an inpainting request share.
+/// What all images of an inpainting request share.
 #[derive(Debug)]
-struct Shared {
+struct SharedInputs {
     common: Common,
-    /// Strength 1: the start is noise alone, unlike image to image, where the picture still shines through.
+    /// Strength 1: the start is noise alone, unlike image to image, where the image still shines through.
     from_noise: bool,
-    /// Moments of the picture, `(1, 8, h, w)`; None where nothing of it is in the start or kept as latents.
-    moments: Option<Tensor>,
-    /// Moments of the picture with its masked part hidden, `(1, 8, h, w)`; only for UNets that take it.
-    hidden_moments: Option<Tensor>,
-    /// `(1, 1, h, w)`
-    mask: Tensor,
+    /// The encoded image; None where nothing of it is in the start or kept as latents.
+    init: Option<DiagonalGaussian>,
+    /// The encoded image with its masked part hidden; only for UNets that take it.
+    masked_image: Option<DiagonalGaussian>,
+    /// Channels, height and width of the latents.
+    latent_shape: [usize; 3],
+    /// h times w values, line by line: 1 is repainted, 0 is kept.
+    mask: Arc<[f32]>,
     coverage: Option<Arc<[u8]>>,
 }
 
 impl StableDiffusion {
-    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
-    /// with the threshold at half grey, stretched to the size of the image. `Recipe::soft_edge` says how the edge fades.
-    ///
-    /// With nothing to repaint no evaluation runs, and the result is the input.
-    ///
-    /// # Errors
-    /// As [`StableDiffusion::prepare`].
-    pub fn prepare_inpaint(
-        &self,
-        request: &Recipe,
-        init: &RgbPicture,
-        mask: &RgbPicture,
-    ) -> Result<Vec<DenoiseState>, PipelineError> {
-        self.prepare_all(PrepareInput {
-            recipe: Arc::new(request.clone()),
-            init: init.clone(),
-            mask: Some(mask.clone()),
-            max_prompt_tokens: usize::MAX,
-        })
-    }
-
-    /// Whether the UNet has input channels for the mask and the masked picture.
+    /// Whether the UNet has input channels for the mask and the masked image.
     pub(crate) fn takes_mask(&self) -> bool {
         self.unet.config().in_channels > self.vae.config().latent_channels
     }
@@ -98,8 +59,8 @@ impl StableDiffusion {
     pub(crate) fn repainting(
         &self,
         request: Arc<Recipe>,
-        init: &RgbPicture,
-        mask: Option<&RgbPicture>,
+        init: &RgbImage,
+        mask: Option<&RgbImage>,
     ) -> Result<(Arc<Recipe>, Option<Repainting>), PipelineError> {
         let (pixels, coverage) = match mask {
             None if !self.takes_mask() => return Ok((request, None)),
@@ -115,11 +76,11 @@ impl StableDiffusion {
             Arc::make_mut(&mut still).strength = 0.0;
             return Ok((still, None));
         }
-        // With its own channels a UNet sees what is kept of the picture, so a start from noise needs no more of it.
-        let from_noise = request.strength >= 1.0 && !self.plan(&request)?.inverts_picture();
+        // With its own channels a UNet sees what is kept of the image, so a start from noise needs no more of it.
+        let from_noise = request.strength >= 1.0 && !self.plan(&request)?.inverts_image();
         let repainting = Repainting {
-            needs_image: !(from_noise && self.takes_mask()),
-            needs_hidden: self.takes_mask(),
+            needs_init: !(from_noise && self.takes_mask()),
+            needs_masked: self.takes_mask(),
             pixels,
             coverage,
             from_noise,
@@ -127,89 +88,88 @@ impl StableDiffusion {
         Ok((request, Some(repainting)))
     }
 
-    /// The states of an inpainting request, from the moments of the image and of the image with its masked part hidden.
+    /// The states of an inpainting request, from the encoded image and the encoded image with its masked part hidden.
     pub(crate) fn masked_states(
         &self,
         request: &Recipe,
         common: Common,
         repainting: Repainting,
-        (moments, hidden_moments): (Option<Tensor>, Option<Tensor>),
+        (init, masked_image): (Option<DiagonalGaussian>, Option<DiagonalGaussian>),
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         let padded = common.init.size().padded_to(self.pixels_per_latent);
         let [h, w] = [padded.height, padded.width].map(|side| (side / self.pixels_per_latent) as usize);
-        let mask = repainting.pixels.latents(self.pixels_per_latent);
-        let shared = Shared {
+        let shared = SharedInputs {
             from_noise: repainting.from_noise,
             common,
-            moments,
-            hidden_moments,
-            mask: Tensor::from_vec(mask, (1, 1, h, w), &self.device)?,
+            init,
+            masked_image,
+            latent_shape: [self.vae.config().latent_channels, h, w],
+            mask: repainting.pixels.latents(self.pixels_per_latent).into(),
             coverage: repainting.coverage,
         };
         noise_sources(request)
-            .map(|noise| self.start_masked(request, &shared, noise))
+            .map(|noise_source| self.start_masked(request, &shared, noise_source))
             .collect()
     }
 
-    /// The moments of the picture whose masked part is middle grey, 0 in the VAE's range.
-    pub(crate) fn encode_hidden(
+    /// The image whose masked part is middle grey, 0 in the VAE's range.
+    pub(crate) fn encode_masked(
         &self,
-        init: &RgbPicture,
+        init: &RgbImage,
         pixels: &MaskPixels,
-    ) -> Result<Tensor, PipelineError> {
-        let x = img2img::to_tensor(init, self.pixels_per_latent, &self.device)?;
-        let (_, _, height, width) = x.dims4()?;
-        let kept = Tensor::from_vec(
-            pixels.kept(self.pixels_per_latent),
-            (1, 1, height, width),
-            &self.device,
-        )?;
-        Ok(self
-            .vae
-            .encode_moments(&x.broadcast_mul(&kept)?.to_dtype(self.dtype)?)?)
+    ) -> Result<DiagonalGaussian, PipelineError> {
+        let mut planes = to_planes(init, self.pixels_per_latent);
+        let kept = pixels.kept(self.pixels_per_latent);
+        for plane in planes.values.chunks_exact_mut(kept.len()) {
+            for (value, kept) in plane.iter_mut().zip(&kept) {
+                *value *= kept;
+            }
+        }
+        DiagonalGaussian::from_moments(&self.encode_planes(planes)?)
     }
 
-    /// Draws in diffusers' order: the picture's sample, the start noise, the hidden picture's sample, then the steps.
+    /// Draws in diffusers' order: the image's sample, the start noise, the masked image's sample, then the steps.
     fn start_masked(
         &self,
         request: &Recipe,
-        shared: &Shared,
-        mut noise: NoiseSource,
+        shared: &SharedInputs,
+        mut noise_source: NoiseSource,
     ) -> Result<DenoiseState, PipelineError> {
         let plan = self.plan(request)?;
-        let (_, _, h, w) = shared.mask.dims4()?;
-        let shape = [1, self.vae.config().latent_channels, h, w];
-        let clean = match &shared.moments {
-            Some(moments) => Some(self.sample_clean(moments, &mut noise)?),
-            None => None,
-        };
-        let drawn = noise.normal(&shape)?.to_device(&self.device)?;
-        let channels = match &shared.hidden_moments {
-            Some(moments) => {
-                let hidden = self.sample_clean(moments, &mut noise)?;
-                Some(Tensor::cat(&[&shared.mask, &hidden], 1)?)
+        let init_latents = shared
+            .init
+            .as_ref()
+            .map(|init| self.sample_latents(init, &mut noise_source));
+        let noise = noise_source.normal(shared.latent_shape);
+        let channels = match &shared.masked_image {
+            Some(masked_image) => {
+                let masked_latents = self.sample_latents(masked_image, &mut noise_source);
+                Some(with_mask(&shared.mask, &masked_latents))
             }
             None => {
-                // diffusers samples the hidden picture for 4 channels, too, and then has no use for it.
-                noise.normal(&shape)?;
+                // diffusers samples the masked image for 4 channels, too, and then has no use for it.
+                let _unused = noise_source.normal(shared.latent_shape);
                 None
             }
         };
-        let start = match &clean {
-            Some(clean) if !shared.from_noise => Start::Picture { clean, drawn: &drawn },
-            Some(_) | None => Start::Noise { drawn: &drawn },
+        let start = match &init_latents {
+            Some(init_latents) if !shared.from_noise => Start::Image {
+                init_latents,
+                noise: &noise,
+            },
+            Some(_) | None => Start::Noise { noise: &noise },
         };
         let (kind, evaluations) = (plan.kind(), plan.evaluations());
         let started = Started {
-            scheduler: plan.begin_from(start, noise)?,
+            scheduler: plan.begin_from(start, noise_source)?,
             kind,
             evaluations,
         };
-        let blend = match clean {
-            Some(clean) if channels.is_none() => Some(Blend {
-                mask: shared.mask.clone(),
-                clean,
-                drawn,
+        let blend = match init_latents {
+            Some(init_latents) if channels.is_none() => Some(Blend {
+                mask: Arc::clone(&shared.mask),
+                init_latents,
+                noise,
             }),
             Some(_) | None => None,
         };
@@ -225,64 +185,9 @@ impl StableDiffusion {
     }
 }
 
-impl Inpainting {
-    /// What the UNet takes for the scheduler's sample `(1, 4, h, w)`.
-    pub(crate) fn input(&self, sample: Tensor) -> Result<Tensor, PipelineError> {
-        match &self.channels {
-            Some(channels) => Ok(Tensor::cat(&[&sample, channels], 1)?),
-            None => Ok(sample),
-        }
-    }
-
-    /// Puts what is known in the place of the latents that are kept. After each evaluation, the last one included.
-    pub(crate) fn restore(&self, scheduler: &mut dyn Scheduler) -> Result<(), PipelineError> {
-        let Some(Blend { mask, clean, drawn }) = &self.blend else {
-            return Ok(());
-        };
-        let Some(known) = scheduler.known(clean, drawn)? else {
-            return Ok(());
-        };
-        let known = known.broadcast_mul(&(1.0 - mask)?)?;
-        let made = scheduler.latents().broadcast_mul(mask)?;
-        Ok(scheduler.replace_latents((known + made)?)?)
-    }
-
-    /// The new picture inside the mask, the input's own pixels outside.
-    pub(crate) fn composite(&self, init: &RgbPicture, made: RgbPicture) -> RgbPicture {
-        let Some(coverage) = &self.coverage else {
-            return made;
-        };
-        let size = made.size();
-        let mut pixels = made.into_pixels();
-        let kept = init.pixels().chunks_exact(3);
-        for ((made, kept), share) in pixels.chunks_exact_mut(3).zip(kept).zip(coverage.iter()) {
-            for (made, kept) in made.iter_mut().zip(kept) {
-                *made = mixed(*kept, *made, *share);
-            }
-        }
-        RgbPicture::new(size, pixels).expect("the picture has kept its number of pixels")
-    }
-}
-
-/// `share` 255ths of the new level and the rest of the old one, rounded to the nearest.
-fn mixed(kept: u8, made: u8, share: u8) -> u8 {
-    let share = u32::from(share);
-    let sum = u32::from(kept) * (255 - share) + u32::from(made) * share;
-    u8::try_from((sum + 127) / 255).unwrap_or(u8::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mix_is_exact_at_both_ends() {
-        for level in [0, 1, 127, 200, 255] {
-            assert_eq!(mixed(level, 90, 0), level);
-            assert_eq!(mixed(90, level, 255), level);
-            assert_eq!(mixed(level, level, 128), level);
-        }
-        assert_eq!(mixed(0, 255, 128), 128);
-        assert_eq!(mixed(100, 200, 64), 125);
-    }
+/// The mask as a channel before those of the masked image.
+fn with_mask(mask: &[f32], masked_latents: &Latents) -> Latents {
+    let [channels, h, w] = masked_latents.shape();
+    let values = [mask, masked_latents.values()].concat();
+    Latents::new([channels + 1, h, w], values).expect("the mask has as many values as a channel")
 }

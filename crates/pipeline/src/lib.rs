@@ -1,8 +1,8 @@
 //! The three acts of Stable Diffusion: prepare, denoise, finish.
 //!
 //! [`StableDiffusion`] holds one loaded checkpoint and no state of any request.
-//! [`DenoiseState`] holds everything one picture carries between two evaluations.
-//! A forward may mix pictures of different schedulers, steps, strengths, guidance and seeds, and no picture
+//! [`DenoiseState`] holds everything one image carries between two evaluations.
+//! A forward may mix images of different schedulers, steps, strengths, guidance and seeds, and no image
 //! depends on the others: every layer computes each row with the same arithmetic whatever else is in the batch.
 
 mod component;
@@ -13,9 +13,11 @@ mod finish;
 mod guidance;
 mod img2img;
 mod inpaint;
+mod inpainting;
 mod loader;
 mod mask;
 mod on_cpu;
+mod posterior;
 mod preparation;
 mod prepare;
 pub mod seeded;
@@ -25,9 +27,10 @@ mod tokens;
 mod unet_rows;
 
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
-pub use conditioning::Conditioning;
+pub use conditioning::RequestConditioning;
 pub use error::PipelineError;
 pub use loader::CheckpointSource;
+pub use pentimento_models::ConditioningShape;
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

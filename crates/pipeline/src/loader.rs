@@ -5,7 +5,9 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_models::{ClipText, ClipTextConfig, ClipTokenizer, UNet, UNetConfig, Vae, VaeConfig};
+use pentimento_models::{
+    ClipText, ClipTextConfig, ClipTokenizer, ModelError, UNet, UNetConfig, Vae, VaeConfig,
+};
 use pentimento_schedulers::SchedulerConfig;
 use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, WeightsError};
 
@@ -87,17 +89,20 @@ impl CheckpointSource {
             }
             ComponentRole::TextEncoder => {
                 let config: ClipTextConfig = self.config(role)?;
-                let (text, bytes) = self.network(role, |weights| Ok(ClipText::new(&config, weights)?))?;
+                let text = self.network(role, |weights| ClipText::new(&config, weights))?;
+                let bytes = text.size_bytes();
                 Ok((Component::TextEncoder(Arc::new(text)), bytes))
             }
             ComponentRole::UNet => {
                 let config: UNetConfig = self.config(role)?;
-                let (unet, bytes) = self.network(role, |weights| Ok(UNet::new(&config, weights)?))?;
+                let unet = self.network(role, |weights| UNet::new(&config, weights))?;
+                let bytes = unet.size_bytes();
                 Ok((Component::UNet(Arc::new(unet)), bytes))
             }
             ComponentRole::Vae => {
                 let config: VaeConfig = self.config(role)?;
-                let (vae, bytes) = self.network(role, |weights| Ok(Vae::new(&config, weights)?))?;
+                let vae = self.network(role, |weights| Vae::new(&config, weights))?;
+                let bytes = vae.size_bytes();
                 Ok((Component::Vae(Arc::new(vae)), bytes))
             }
         }
@@ -127,15 +132,14 @@ impl CheckpointSource {
     fn network<T>(
         &self,
         role: ComponentRole,
-        build: impl FnOnce(VarBuilder<'static>) -> Result<T, PipelineError>,
-    ) -> Result<(T, u64), PipelineError> {
+        build: impl FnOnce(VarBuilder<'static>) -> Result<T, ModelError>,
+    ) -> Result<T, PipelineError> {
         let wrap = |error| self.weights_error(error);
         let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
         let weights = weights.map_err(wrap)?;
         let network = build(weights.var_builder())?;
-        let bytes = weights.bytes_read();
         weights.finish().map_err(wrap)?;
-        Ok((network, bytes))
+        Ok(network)
     }
 
     /// Puts one component of each role together.

@@ -1,12 +1,12 @@
-//! Which pixels of a picture are repainted, as plain pixels: white repaints, black keeps.
+//! Which pixels of an image are repainted, as plain pixels: white repaints, black keeps.
 //!
 //! The threshold and the reduction to latents are diffusers' (`image_processor.py`, `VaeImageProcessor`, and
 //! `pipeline_stable_diffusion_inpaint.py`, `prepare_mask_latents`). The soft edge is ours: diffusers leaves putting the
 //! kept pixels back to its user.
 
-use pentimento_types::{RgbPicture, Size};
+use pentimento_types::{RgbImage, Size};
 
-/// One bit for each pixel of the picture that it belongs to.
+/// One bit for each pixel of the image that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MaskPixels {
     size: Size,
@@ -14,11 +14,11 @@ pub(crate) struct MaskPixels {
 }
 
 impl MaskPixels {
-    /// Reads a mask for a picture of `size`: a pixel whose grey level is at least 128 is repainted.
+    /// Reads a mask for an image of `size`: a pixel whose grey level is at least 128 is repainted.
     ///
     /// A mask of another size is stretched to it, each pixel taking the level of the nearest one, so that its edges
     /// stay where they are drawn.
-    pub(crate) fn new(mask: &RgbPicture, size: Size) -> Self {
+    pub(crate) fn new(mask: &RgbImage, size: Size) -> Self {
         let columns = nearest(mask.size().width, size.width);
         let mut painted = Vec::with_capacity(columns.len() * size.height as usize);
         for y in nearest(mask.size().height, size.height) {
@@ -42,7 +42,7 @@ impl MaskPixels {
         !self.painted.contains(&true)
     }
 
-    /// 1 where a pixel is kept and 0 where it is repainted, for the picture padded to multiples of `step` by repeating
+    /// 1 where a pixel is kept and 0 where it is repainted, for the image padded to multiples of `step` by repeating
     /// its last column and line.
     pub(crate) fn kept(&self, step: u32) -> Vec<f32> {
         let padded = self.size.padded_to(step);
@@ -67,7 +67,7 @@ impl MaskPixels {
         })
     }
 
-    /// How much of the new picture each pixel shows, 0 to 255.
+    /// How much of the new image each pixel shows, 0 to 255.
     ///
     /// A kept pixel shows nothing of it, whatever the soft edge: that runs inside the repainted part, rising with the
     /// distance to the nearest kept pixel until `soft_edge` pixels are passed.
@@ -177,7 +177,7 @@ mod tests {
     }
 
     /// A mask from lines of `#` (repaint) and `.` (keep).
-    fn drawn(lines: &[&str]) -> MaskPixels {
+    fn from_lines(lines: &[&str]) -> MaskPixels {
         let width = u32::try_from(lines[0].len()).unwrap();
         let painted = lines
             .iter()
@@ -208,20 +208,30 @@ mod tests {
 
     #[test]
     fn level_128_repaints_and_127_keeps() {
-        let picture = RgbPicture::new(size(2, 1), vec![127, 127, 127, 128, 128, 128]).unwrap();
-        assert_eq!(MaskPixels::new(&picture, size(2, 1)), drawn(&[".#"]));
+        // diffusers: `mask / 255 < 0.5` is kept.
+        for level in 0..=u8::MAX {
+            let image = RgbImage::new(size(1, 1), vec![level; 3]).unwrap();
+            let repaints = f32::from(level) / 255.0 >= 0.5;
+            assert_eq!(repaints, level >= 128);
+            let expected = if repaints { "#" } else { "." };
+            assert_eq!(
+                MaskPixels::new(&image, size(1, 1)),
+                from_lines(&[expected]),
+                "{level}"
+            );
+        }
     }
 
     #[test]
     fn a_mask_of_another_size_is_stretched() {
-        let picture = RgbPicture::new(size(2, 2), [[255; 3], [0; 3], [0; 3], [255; 3]].concat()).unwrap();
+        let image = RgbImage::new(size(2, 2), [[255; 3], [0; 3], [0; 3], [255; 3]].concat()).unwrap();
         assert_eq!(
-            MaskPixels::new(&picture, size(4, 4)),
-            drawn(&["##..", "##..", "..##", "..##"])
+            MaskPixels::new(&image, size(4, 4)),
+            from_lines(&["##..", "##..", "..##", "..##"])
         );
-        assert_eq!(MaskPixels::new(&picture, size(3, 1)), drawn(&[".##"]));
-        assert_eq!(MaskPixels::new(&picture, size(1, 1)), drawn(&["#"]));
-        let one = RgbPicture::new(size(1, 1), vec![200; 3]).unwrap();
+        assert_eq!(MaskPixels::new(&image, size(3, 1)), from_lines(&[".##"]));
+        assert_eq!(MaskPixels::new(&image, size(1, 1)), from_lines(&["#"]));
+        let one = RgbImage::new(size(1, 1), vec![200; 3]).unwrap();
         assert_eq!(
             MaskPixels::new(&one, size(5, 7)),
             MaskPixels::everything(size(5, 7))
@@ -230,18 +240,18 @@ mod tests {
 
     #[test]
     fn latents_take_the_top_left_pixel_and_padding_repeats_the_edge() {
-        let mask = drawn(&["#....", ".....", "..#.#", "....."]);
+        let mask = from_lines(&["#....", ".....", "..#.#", "....."]);
         assert_eq!(mask.latents(2), [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
         let kept = mask.kept(2);
         assert_eq!(kept.len(), 6 * 4);
         assert_eq!(kept[12..18], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
         assert!(!mask.is_empty());
-        assert!(drawn(&["..", ".."]).is_empty());
+        assert!(from_lines(&["..", ".."]).is_empty());
     }
 
     #[test]
     fn distances_equal_those_of_a_search() {
-        let mask = drawn(&[
+        let mask = from_lines(&[
             "#####.##", "########", "###.####", "########", "#######.", "########",
         ]);
         let found = mask.squared_distances();
@@ -264,11 +274,11 @@ mod tests {
 
     #[test]
     fn a_soft_edge_lies_inside_and_leaves_kept_pixels_alone() {
-        let mask = drawn(&["..#####"]);
+        let mask = from_lines(&["..#####"]);
         assert_eq!(mask.coverage(0), [0, 0, 255, 255, 255, 255, 255]);
         assert_eq!(mask.coverage(1), [0, 0, 128, 255, 255, 255, 255]);
         assert_eq!(mask.coverage(3), [0, 0, 64, 128, 191, 255, 255]);
         assert_eq!(MaskPixels::everything(size(3, 3)).coverage(5), [255; 9]);
-        assert_eq!(drawn(&["..."]).coverage(5), [0; 3]);
+        assert_eq!(from_lines(&["..."]).coverage(5), [0; 3]);
     }
 }

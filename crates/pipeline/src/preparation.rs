@@ -5,12 +5,12 @@
 use std::mem;
 use std::sync::Arc;
 
-use candle_core::Tensor;
-use pentimento_models::UNetContext;
-use pentimento_types::{Recipe, RgbPicture};
+use pentimento_models::{Conditioning, PreparedConditioning};
+use pentimento_types::{Recipe, RgbImage};
 
 use crate::conditioning::PromptEncoding;
 use crate::inpaint::Repainting;
+use crate::posterior::DiagonalGaussian;
 use crate::prepare::Common;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion};
@@ -21,9 +21,9 @@ pub struct PrepareInput {
     /// What is asked.
     pub recipe: Arc<Recipe>,
     /// The image to start from.
-    pub init: RgbPicture,
+    pub init: RgbImage,
     /// Only what it paints white is made anew; None is the whole image.
-    pub mask: Option<RgbPicture>,
+    pub mask: Option<RgbImage>,
     /// A prompt of more tokens is refused, whatever it would take.
     pub max_prompt_tokens: usize,
 }
@@ -41,23 +41,23 @@ pub enum PrepareStep {
 #[derive(Debug)]
 pub struct Preparation {
     request: Arc<Recipe>,
-    init: Arc<RgbPicture>,
+    init: Arc<RgbImage>,
     /// None where every pixel is changed alike.
     repainting: Option<Repainting>,
     text: Text,
-    /// Moments of the image, `(1, 8, h, w)`.
-    moments: Option<Tensor>,
-    /// Moments of the image with its masked part hidden, `(1, 8, h, w)`.
-    hidden_moments: Option<Tensor>,
+    /// The encoded image.
+    encoded: Option<DiagonalGaussian>,
+    /// The encoded image with its masked part hidden.
+    masked_image: Option<DiagonalGaussian>,
 }
 
 /// The prompts, from tokens to the keys and values of the UNet's layers.
 #[derive(Debug)]
 enum Text {
     Encoding(PromptEncoding),
-    /// The prompt is projected, and the states `(1, T, D)` of the negative prompt are to be.
-    Projecting(UNetContext, Tensor),
-    Projected(UNetContext, Option<UNetContext>),
+    /// The prompt is projected, and the negative prompt is to be.
+    Projecting(PreparedConditioning, Conditioning),
+    Projected(PreparedConditioning, Option<PreparedConditioning>),
     /// A slice failed; there is nothing to go on from.
     Lost,
 }
@@ -82,9 +82,22 @@ impl StableDiffusion {
             init: Arc::new(init),
             repainting,
             text: Text::Encoding(text),
-            moments: None,
-            hidden_moments: None,
+            encoded: None,
+            masked_image: None,
         })
+    }
+
+    /// What the preparation will allocate for its prompts and the states will hold until the end, in bytes, about: the
+    /// keys and values, and the text states they are made from.
+    #[must_use]
+    pub fn prompt_bytes(&self, preparation: &Preparation) -> u64 {
+        let Text::Encoding(encoding) = &preparation.text else {
+            return 0;
+        };
+        let shape = encoding.shape();
+        let states = shape.tokens * self.text.config().hidden_size * size_of::<f32>();
+        let row = self.unet.kv_bytes(shape).saturating_add(states as u64);
+        row.saturating_mul(encoding.rows() as u64)
     }
 
     /// Does the next slice.
@@ -97,24 +110,24 @@ impl StableDiffusion {
             init,
             repainting,
             text,
-            moments,
-            hidden_moments,
+            encoded,
+            masked_image,
         } = preparation;
-        let (needs_image, needs_hidden) = match repainting {
+        let (needs_init, needs_masked) = match repainting {
             None => (true, false),
-            Some(repainting) => (repainting.needs_image, repainting.needs_hidden),
+            Some(repainting) => (repainting.needs_init, repainting.needs_masked),
         };
         if !self.advance_text(text)? {
             return Ok(PrepareStep::Continue);
         }
-        if needs_image && moments.is_none() {
-            *moments = Some(self.encode_picture(init)?);
+        if needs_init && encoded.is_none() {
+            *encoded = Some(self.encode(init)?);
             return Ok(PrepareStep::Continue);
         }
-        if let Some(repainting) = repainting.as_ref().filter(|_| needs_hidden)
-            && hidden_moments.is_none()
+        if let Some(repainting) = repainting.as_ref().filter(|_| needs_masked)
+            && masked_image.is_none()
         {
-            *hidden_moments = Some(self.encode_hidden(init, &repainting.pixels)?);
+            *masked_image = Some(self.encode_masked(init, &repainting.pixels)?);
             return Ok(PrepareStep::Continue);
         }
         let Text::Projected(cond, uncond) = mem::replace(text, Text::Lost) else {
@@ -125,12 +138,12 @@ impl StableDiffusion {
             uncond,
             init: Arc::clone(init),
         };
-        let states = match (repainting.take(), moments.take()) {
-            (Some(repainting), moments) => {
-                let encoded = (moments, hidden_moments.take());
+        let states = match (repainting.take(), encoded.take()) {
+            (Some(repainting), encoded) => {
+                let encoded = (encoded, masked_image.take());
                 self.masked_states(request, common, repainting, encoded)?
             }
-            (None, Some(moments)) => self.plain_states(request, &common, &moments)?,
+            (None, Some(encoded)) => self.plain_states(request, &common, &encoded)?,
             (None, None) => return Err(PipelineError::Spent),
         };
         Ok(PrepareStep::Done(states))
@@ -138,35 +151,69 @@ impl StableDiffusion {
 
     /// One chunk, or one projection. True when nothing was left to do.
     fn advance_text(&self, text: &mut Text) -> Result<bool, PipelineError> {
-        if matches!(text, Text::Projected(..)) {
-            return Ok(true);
-        }
+        let mut done = false;
         *text = match mem::replace(text, Text::Lost) {
             Text::Encoding(mut encoding) => {
                 if encoding.advance(&self.text, &self.device)? {
                     Text::Encoding(encoding)
                 } else {
                     let states = encoding.into_conditioning()?;
-                    let cond = self.project(&states.cond)?;
+                    let cond = self.unet.prepare(&states.cond)?;
                     match states.uncond {
                         Some(uncond) => Text::Projecting(cond, uncond),
                         None => Text::Projected(cond, None),
                     }
                 }
             }
-            Text::Projecting(cond, uncond) => Text::Projected(cond, Some(self.project(&uncond)?)),
-            other => other,
+            Text::Projecting(cond, uncond) => Text::Projected(cond, Some(self.unet.prepare(&uncond)?)),
+            Text::Projected(cond, uncond) => {
+                done = true;
+                Text::Projected(cond, uncond)
+            }
+            Text::Lost => return Err(PipelineError::Spent),
         };
-        Ok(false)
+        Ok(done)
     }
 
-    /// The keys and values of text states `(1, T, D)`.
-    fn project(&self, states: &Tensor) -> Result<UNetContext, PipelineError> {
-        Ok(self.unet.context(&states.to_dtype(self.dtype)?)?)
+    /// Makes one state per image of the request; image k draws its noise from seed + k.
+    ///
+    /// Noise is drawn in diffusers' order: the sample of the encoded image, the start noise, then whatever the
+    /// scheduler draws in its steps. An inpainting checkpoint is told that everything is to be repainted.
+    ///
+    /// # Errors
+    /// When the scheduler refuses the run, or a forward fails.
+    pub fn prepare(&self, request: &Recipe, init: &RgbImage) -> Result<Vec<DenoiseState>, PipelineError> {
+        self.prepare_all(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
+            mask: None,
+            max_prompt_tokens: usize::MAX,
+        })
+    }
+
+    /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
+    /// with the threshold at half grey, stretched to the size of the image. `Recipe::soft_edge` says how the edge fades.
+    ///
+    /// With nothing to repaint no evaluation runs, and the result is the input.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::prepare`].
+    pub fn prepare_inpaint(
+        &self,
+        request: &Recipe,
+        init: &RgbImage,
+        mask: &RgbImage,
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        self.prepare_all(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            init: init.clone(),
+            mask: Some(mask.clone()),
+            max_prompt_tokens: usize::MAX,
+        })
     }
 
     /// Does all slices.
-    pub(crate) fn prepare_all(&self, input: PrepareInput) -> Result<Vec<DenoiseState>, PipelineError> {
+    fn prepare_all(&self, input: PrepareInput) -> Result<Vec<DenoiseState>, PipelineError> {
         let mut preparation = self.begin(input)?;
         loop {
             match self.advance(&mut preparation)? {
@@ -174,5 +221,80 @@ impl StableDiffusion {
                 PrepareStep::Done(states) => return Ok(states),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use pentimento_types::{ModelId, SchedulerChoice, Size};
+
+    use super::*;
+    use crate::seeded;
+
+    fn input(prompt: &str, guidance_scale: f64) -> PrepareInput {
+        let recipe = Recipe {
+            model: ModelId::new("tiny"),
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+            prompt: prompt.to_owned(),
+            negative_prompt: String::new(),
+            image_count: 2,
+            steps: 4,
+            strength: 0.5,
+            guidance_scale,
+            seed: 1,
+            clip_skip: 1,
+            token_merging: false,
+            soft_edge: 0,
+            scheduler: SchedulerChoice::default(),
+        };
+        let size = Size {
+            width: 64,
+            height: 64,
+        };
+        PrepareInput {
+            recipe: Arc::new(recipe),
+            init: RgbImage::new(size, vec![90; 64 * 64 * 3]).unwrap(),
+            mask: None,
+            max_prompt_tokens: 300,
+        }
+    }
+
+    #[test]
+    fn an_ordinary_prompt_takes_six_slices_and_each_chunk_one_more() {
+        let model = seeded::stable_diffusion(seeded::Shape::Tiny, 1, &Device::Cpu).unwrap();
+        for (prompt, guidance_scale, slices) in [
+            ("a boat".to_owned(), 1.0, 4),
+            ("a boat".to_owned(), 5.0, 6),
+            // Four chunks, and as many empty ones beside them.
+            ("boat ".repeat(300), 5.0, 12),
+        ] {
+            let mut preparation = model.begin(input(&prompt, guidance_scale)).unwrap();
+            assert!(model.prompt_bytes(&preparation) > 0);
+            for slice in 1..slices {
+                let step = model.advance(&mut preparation).unwrap();
+                assert!(matches!(step, PrepareStep::Continue), "slice {slice} of {slices}");
+            }
+            let PrepareStep::Done(states) = model.advance(&mut preparation).unwrap() else {
+                panic!("slice {slices} is the last one")
+            };
+            assert_eq!(states.len(), 2);
+            let after = model.advance(&mut preparation);
+            assert!(matches!(after, Err(PipelineError::Spent)), "{after:?}");
+        }
+        let refused = model.begin(input(&"boat ".repeat(301), 1.0)).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                PipelineError::PromptTooLong {
+                    field: "prompt",
+                    found: 301,
+                    limit: 300
+                }
+            ),
+            "{refused:?}"
+        );
     }
 }

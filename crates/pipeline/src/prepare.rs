@@ -4,62 +4,48 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use pentimento_models::UNetContext;
-use pentimento_schedulers::{NoiseSource, Run, Scheduler, SchedulerPlan, build};
-use pentimento_types::{Recipe, RgbPicture, SchedulerKind};
+use pentimento_models::PreparedConditioning;
+use pentimento_schedulers::{Latents, NoiseSource, Run, Scheduler, SchedulerPlan, build};
+use pentimento_types::{Recipe, RgbImage, SchedulerKind};
 
-use crate::conditioning::{Conditioning, PromptEncoding, Prompts};
+use crate::conditioning::{PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::Guidance;
+use crate::img2img::{Planes, to_planes};
+use crate::posterior::DiagonalGaussian;
 use crate::state::DenoiseState;
-use crate::{PipelineError, PrepareInput, StableDiffusion, img2img};
+use crate::{PipelineError, StableDiffusion};
 
-/// What all pictures of a request share, with a mask or without.
+/// What all images of a request share, with a mask or without.
 #[derive(Debug)]
 pub(crate) struct Common {
-    pub(crate) cond: UNetContext,
-    pub(crate) uncond: Option<UNetContext>,
-    pub(crate) init: Arc<RgbPicture>,
+    pub(crate) cond: PreparedConditioning,
+    pub(crate) uncond: Option<PreparedConditioning>,
+    pub(crate) init: Arc<RgbImage>,
 }
 
-/// The scheduler of one picture at its start.
+/// The scheduler of one image at its start.
 #[derive(Debug)]
 pub(crate) struct Started {
-    pub(crate) scheduler: Box<dyn Scheduler>,
+    pub(crate) scheduler: Scheduler,
     pub(crate) kind: SchedulerKind,
     pub(crate) evaluations: u32,
 }
 
 impl StableDiffusion {
-    /// Makes one state per picture of the request; picture k draws its noise from seed + k.
-    ///
-    /// Noise is drawn in diffusers' order: the sample of the encoded picture, the start noise, then whatever the
-    /// scheduler draws in its steps. An inpainting checkpoint is told that everything is to be repainted.
-    ///
-    /// # Errors
-    /// When the scheduler refuses the run, or a forward fails.
-    pub fn prepare(&self, request: &Recipe, init: &RgbPicture) -> Result<Vec<DenoiseState>, PipelineError> {
-        self.prepare_all(PrepareInput {
-            recipe: Arc::new(request.clone()),
-            init: init.clone(),
-            mask: None,
-            max_prompt_tokens: usize::MAX,
-        })
-    }
-
     /// The states of image to image, whatever the UNet's inputs.
     pub(crate) fn plain_states(
         &self,
         request: &Recipe,
         common: &Common,
-        moments: &Tensor,
+        encoded: &DiagonalGaussian,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         noise_sources(request)
-            .map(|mut noise| {
+            .map(|mut noise_source| {
                 let plan = self.plan(request)?;
                 let (kind, evaluations) = (plan.kind(), plan.evaluations());
-                let clean = self.sample_clean(moments, &mut noise)?;
+                let init_latents = self.sample_latents(encoded, &mut noise_source);
                 let started = Started {
-                    scheduler: plan.begin(&clean, noise)?,
+                    scheduler: plan.begin(&init_latents, noise_source)?,
                     kind,
                     evaluations,
                 };
@@ -68,11 +54,11 @@ impl StableDiffusion {
             .collect()
     }
 
-    /// The text states of a request: the negative prompt is encoded only when guidance needs it.
+    /// The conditioning of a request: the negative prompt is encoded only when guidance needs it.
     ///
     /// # Errors
     /// When a forward fails.
-    pub fn encode_prompts(&self, request: &Recipe) -> Result<Conditioning, PipelineError> {
+    pub fn encode_prompts(&self, request: &Recipe) -> Result<RequestConditioning, PipelineError> {
         let mut encoding = PromptEncoding::new(&self.tokenizer, self.prompts(request))?;
         while encoding.advance(&self.text, &self.device)? {}
         encoding.into_conditioning()
@@ -103,33 +89,45 @@ impl StableDiffusion {
         Ok(())
     }
 
-    /// The VAE's mean and log-variance of a picture, `(1, 8, h, w)`.
+    /// The VAE's mean and log-variance of an image, `(1, 8, h, w)`.
     ///
     /// # Errors
     /// When the forward fails.
-    pub fn encode_picture(&self, picture: &RgbPicture) -> Result<Tensor, PipelineError> {
-        let x = img2img::to_tensor(picture, self.pixels_per_latent, &self.device)?.to_dtype(self.dtype)?;
+    pub fn encode_image(&self, image: &RgbImage) -> Result<Tensor, PipelineError> {
+        self.encode_planes(to_planes(image, self.pixels_per_latent))
+    }
+
+    /// As [`Self::encode_image`], of an image that is in the VAE's range already.
+    pub(crate) fn encode_planes(&self, planes: Planes) -> Result<Tensor, PipelineError> {
+        let x = planes.upload(&self.device)?.to_dtype(self.dtype)?;
         Ok(self.vae.encode_moments(&x)?)
+    }
+
+    /// The encoded image on the host.
+    pub(crate) fn encode(&self, image: &RgbImage) -> Result<DiagonalGaussian, PipelineError> {
+        DiagonalGaussian::from_moments(&self.encode_image(image)?)
     }
 
     pub(crate) fn plan(&self, request: &Recipe) -> Result<SchedulerPlan, PipelineError> {
         let run = Run {
-            steps: request.steps,
+            num_inference_steps: request.steps,
             strength: request.strength,
         };
         Ok(build(&request.scheduler, &self.scheduler_config, run)?)
     }
 
-    /// A sample of an encoded picture, scaled as the UNet knows it: `(1, 4, h, w)`.
-    pub(crate) fn sample_clean(
+    /// A sample of an encoded image, scaled as the UNet knows it: `[4, h, w]`.
+    pub(crate) fn sample_latents(
         &self,
-        moments: &Tensor,
-        noise: &mut NoiseSource,
-    ) -> Result<Tensor, PipelineError> {
-        Ok((sample_posterior(moments, noise)? * self.vae.config().scaling_factor)?)
+        encoded: &DiagonalGaussian,
+        noise_source: &mut NoiseSource,
+    ) -> Latents {
+        encoded
+            .sample(noise_source)
+            .scaled(self.vae.config().scaling_factor)
     }
 
-    /// One picture before its first evaluation.
+    /// One image before its first evaluation.
     pub(crate) fn state(
         &self,
         request: &Recipe,
@@ -172,21 +170,8 @@ impl StableDiffusion {
     }
 }
 
-/// The noise of each picture of a request: picture k draws from seed + k.
+/// The noise source of each image of a request: image k draws from seed + k.
 pub(crate) fn noise_sources(request: &Recipe) -> impl Iterator<Item = NoiseSource> {
     let seed = request.seed;
     (0..u64::from(request.image_count)).map(move |index| NoiseSource::new(seed.wrapping_add(index)))
-}
-
-/// A sample of the VAE's diagonal Gaussian (diffusers `vae.py`, `DiagonalGaussianDistribution.sample`):
-/// mean + exp(logvar / 2) * noise, with logvar kept in -30..20.
-fn sample_posterior(moments: &Tensor, noise: &mut NoiseSource) -> Result<Tensor, PipelineError> {
-    let moments = moments.to_dtype(candle_core::DType::F32)?;
-    let mean = moments.narrow(1, 0, moments.dim(1)? / 2)?;
-    let log_variance = moments
-        .narrow(1, moments.dim(1)? / 2, moments.dim(1)? / 2)?
-        .clamp(-30.0, 20.0)?;
-    let std = (log_variance * 0.5)?.exp()?;
-    let noise = noise.normal(mean.dims())?.to_device(mean.device())?;
-    Ok((mean + (std * noise)?)?)
 }

@@ -3,8 +3,15 @@
 //! Every tensor is asked for by the real constructors and answered from a seed, so no shape is written twice.
 //! Used by `pentimento bench` and by tests that need a model and not a picture.
 
-use candle_core::Device;
-use pentimento_weights::Checkpoint;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use pentimento_models::{ClipText, ClipTextConfig, ModelError, UNet, UNetConfig, Vae, VaeConfig};
+use pentimento_weights::{Checkpoint, Component, Dtypes, WeightsError};
 use serde_json::{Value, json};
 
 use crate::{PipelineError, StableDiffusion};
@@ -23,14 +30,126 @@ pub enum Shape {
 /// # Errors
 /// When memory for a tensor cannot be had.
 pub fn stable_diffusion(shape: Shape, seed: u64, device: &Device) -> Result<StableDiffusion, PipelineError> {
-    let (name, unet, vae, text) = match shape {
-        Shape::Sd15 => (
-            "sd15",
-            sd15_unet(),
-            vae(&[128, 256, 512, 512], 32, 2),
-            sd15_text(),
-        ),
-        Shape::Tiny => ("tiny", tiny_unet(), vae(&[16, 16, 32, 32], 8, 1), tiny_text()),
+    let name = shape.name();
+    let checkpoint = Checkpoint::seeded_random(format!("seeded:{name}"), files(shape), seed);
+    StableDiffusion::from_checkpoint(name, checkpoint, device)
+}
+
+/// Writes such a checkpoint to `folder`, in half precision: for what has to be read from a disk.
+///
+/// # Errors
+/// When memory for a tensor cannot be had, or a file cannot be written.
+pub fn write_checkpoint(shape: Shape, seed: u64, folder: &Path) -> Result<(), PipelineError> {
+    let unwritable = |file: &Path, source| PipelineError::Weights {
+        name: shape.name().to_owned(),
+        source: WeightsError::Unreadable {
+            file: file.display().to_string(),
+            source,
+        },
+    };
+    let files = files(shape);
+    for (path, bytes) in &files {
+        let path = folder.join(path);
+        let parent = path.parent().unwrap_or(folder);
+        fs_err::create_dir_all(parent).map_err(|error| unwritable(parent, error))?;
+        fs_err::write(&path, bytes).map_err(|error| unwritable(&path, error))?;
+    }
+    let config = |path: &str| {
+        let file = files.iter().find(|(name, _)| name == path);
+        file.map(|(_, bytes)| bytes.as_slice()).unwrap_or_default()
+    };
+    let wrong = |source| PipelineError::Weights {
+        name: shape.name().to_owned(),
+        source: WeightsError::Json {
+            file: "config.json".to_owned(),
+            source,
+        },
+    };
+    let unet: UNetConfig = serde_json::from_slice(config("unet/config.json")).map_err(wrong)?;
+    recorded(
+        seed,
+        &folder.join("unet/diffusion_pytorch_model.safetensors"),
+        |weights| UNet::new(&unet, weights).map(drop),
+    )?;
+    let vae: VaeConfig = serde_json::from_slice(config("vae/config.json")).map_err(wrong)?;
+    recorded(
+        seed,
+        &folder.join("vae/diffusion_pytorch_model.safetensors"),
+        |weights| Vae::new(&vae, weights).map(drop),
+    )?;
+    let text: ClipTextConfig = serde_json::from_slice(config("text_encoder/config.json")).map_err(wrong)?;
+    recorded(seed, &folder.join("text_encoder/model.safetensors"), |weights| {
+        ClipText::new(&text, weights).map(drop)
+    })?;
+    let index = folder.join("model_index.json");
+    fs_err::write(&index, b"{\"_class_name\": \"StableDiffusionPipeline\"}")
+        .map_err(|error| unwritable(&index, error))
+}
+
+/// Builds a network and saves every tensor that it asked for.
+fn recorded(
+    seed: u64,
+    path: &Path,
+    build: impl FnOnce(VarBuilder<'static>) -> Result<(), ModelError>,
+) -> Result<(), PipelineError> {
+    let recorder = Recorder {
+        weights: Component::seeded(seed, Dtypes::All(DType::F16), &Device::Cpu).var_builder(),
+        asked: Arc::default(),
+    };
+    let asked = Arc::clone(&recorder.asked);
+    build(VarBuilder::from_backend(
+        Box::new(recorder),
+        DType::F16,
+        Device::Cpu,
+    ))?;
+    let tensors = asked.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(candle_core::safetensors::save(&tensors, path)?)
+}
+
+/// Passes questions on and keeps the answers.
+struct Recorder {
+    weights: VarBuilder<'static>,
+    asked: Arc<Mutex<HashMap<String, Tensor>>>,
+}
+
+impl SimpleBackend for Recorder {
+    fn get(
+        &self,
+        s: candle_core::Shape,
+        name: &str,
+        _: Init,
+        _: DType,
+        _: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let tensor = self.weights.get(s, name)?;
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.insert(name.to_owned(), tensor.clone());
+        Ok(tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("seeded weights have no shape of their own for `{name}`")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+impl Shape {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sd15 => "sd15",
+            Self::Tiny => "tiny",
+        }
+    }
+}
+
+/// Everything but the weights, by its path in the diffusers layout.
+fn files(shape: Shape) -> Vec<(String, Vec<u8>)> {
+    let (unet, vae, text) = match shape {
+        Shape::Sd15 => (sd15_unet(), vae(&[128, 256, 512, 512], 32, 2), sd15_text()),
+        Shape::Tiny => (tiny_unet(), vae(&[16, 16, 32, 32], 8, 1), tiny_text()),
     };
     let mut files = vec![
         file("unet/config.json", &unet),
@@ -43,8 +162,7 @@ pub fn stable_diffusion(shape: Shape, seed: u64, device: &Device) -> Result<Stab
             files.push((path.to_owned(), bytes));
         }
     }
-    let checkpoint = Checkpoint::seeded_random(format!("seeded:{name}"), files, seed);
-    StableDiffusion::from_checkpoint(name, checkpoint, device)
+    files
 }
 
 fn file(path: &str, value: &Value) -> (String, Vec<u8>) {
@@ -106,4 +224,30 @@ fn scheduler() -> Value {
         "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "set_alpha_to_one": false,
         "skip_prk_steps": true, "steps_offset": 1, "clip_sample": false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_catalog::{ModelEntry, ModelKind, Source};
+
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_was_written_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        write_checkpoint(Shape::Tiny, 1, folder.path()).unwrap();
+        let entry = ModelEntry {
+            name: "written".to_owned(),
+            aliases: Vec::new(),
+            kind: ModelKind::Checkpoint,
+            source: Source::Path(folder.path().to_owned()),
+            sha256: None,
+            base: None,
+            role: None,
+        };
+        assert_eq!(
+            StableDiffusion::load(&entry, &Device::Cpu).unwrap().name(),
+            "written"
+        );
+    }
 }

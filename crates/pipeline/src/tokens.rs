@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(counter.excess("a red house", 3).unwrap(), None);
         assert_eq!(counter.excess("a red house", 2).unwrap(), Some(3));
         let emoji = counter.count(&"\u{1F600}".repeat(100)).unwrap();
-        assert!(emoji >= 100, "{emoji}");
+        assert!(emoji >= 90, "hardly any two of them are one token: {emoji}");
     }
 
     #[test]

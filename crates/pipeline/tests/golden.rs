@@ -1,4 +1,4 @@
-//! Whole runs against diffusers' img2img pipeline: text states, VAE moments, every latent and the final picture.
+//! Whole runs against diffusers' img2img pipeline: text states, VAE moments, every latent and the final image.
 //!
 //! The files are made by `tests/golden/generate/pipeline.py` on the tiny models of `tests/golden/models`.
 
@@ -7,20 +7,20 @@
 mod support;
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_testkit::{Golden, Tolerance, assert_close};
-use pentimento_types::{RgbPicture, Size};
-use support::{picture_of, request_of, tiny};
+use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close};
+use pentimento_types::{RgbImage, Size};
+use support::{image_of, request_of, tiny};
 
 fn check(case: &str) {
     let golden = Golden::open(&format!("pipeline/{case}.safetensors"));
     let request = request_of(golden.about());
     let model = tiny(golden.about()["model"].as_str().unwrap());
-    let init = picture_of(golden.tensor("input.u8"));
+    let init = image_of(golden.tensor("input.u8"));
 
     let conditioning = model.encode_prompts(&request).unwrap();
     assert_close(
         &format!("{case}: cond"),
-        &conditioning.cond,
+        &conditioning.cond.token_states[0],
         golden.tensor("cond"),
         Tolerance::CLIP,
     );
@@ -32,12 +32,12 @@ fn check(case: &str) {
     if let Some(uncond) = conditioning.uncond {
         assert_close(
             &format!("{case}: uncond"),
-            &uncond,
+            &uncond.token_states[0],
             golden.tensor("uncond"),
             Tolerance::CLIP,
         );
     }
-    let moments = model.encode_picture(&init).unwrap();
+    let moments = model.encode_image(&init).unwrap();
     assert_close(
         &format!("{case}: moments"),
         &moments,
@@ -48,20 +48,20 @@ fn check(case: &str) {
     let mut states = model.prepare(&request, &init).unwrap();
     assert_eq!(states.len(), 1);
     let mut state = states.remove(0);
-    assert_close(
+    assert_values_close(
         &format!("{case}: start"),
-        state.latents(),
-        golden.tensor("start"),
+        state.latents().values(),
+        &golden.values("start"),
         Tolerance::TRAJECTORY,
     );
     let mut step = 0;
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();
         let name = format!("step.{step}");
-        assert_close(
+        assert_values_close(
             &format!("{case}: {name}"),
-            state.latents(),
-            golden.tensor(&name),
+            state.latents().values(),
+            &golden.values(&name),
             Tolerance::TRAJECTORY,
         );
         step += 1;
@@ -73,23 +73,19 @@ fn check(case: &str) {
 
     let found = tensor_of(&model.finish(state).unwrap());
     assert_close(
-        &format!("{case}: picture"),
+        &format!("{case}: image"),
         &found,
         golden.tensor("output.u8"),
         Tolerance::PICTURE,
     );
 }
 
-fn tensor_of(picture: &RgbPicture) -> Tensor {
-    let Size { width, height } = picture.size();
-    Tensor::from_slice(
-        picture.pixels(),
-        (height as usize, width as usize, 3),
-        &Device::Cpu,
-    )
-    .unwrap()
-    .to_dtype(DType::U8)
-    .unwrap()
+fn tensor_of(image: &RgbImage) -> Tensor {
+    let Size { width, height } = image.size();
+    Tensor::from_slice(image.pixels(), (height as usize, width as usize, 3), &Device::Cpu)
+        .unwrap()
+        .to_dtype(DType::U8)
+        .unwrap()
 }
 
 macro_rules! golden_runs {

@@ -1,4 +1,4 @@
-//! A picture depends on its request only: alone, twice, among others, and whatever the order, its bytes are the same.
+//! An image depends on its request only: alone, twice, among others, and whatever the order, its bytes are the same.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,14 +6,14 @@ mod support;
 
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
 use pentimento_testkit::Golden;
-use pentimento_types::{MERGED_FROM, Recipe, RgbPicture, SchedulerKind, Size};
-use support::{picture_of, request, request_of, tiny};
+use pentimento_types::{MERGED_FROM, Recipe, RgbImage, SchedulerKind, Size};
+use support::{image_of, request, request_of, tiny};
 
-fn input() -> RgbPicture {
-    picture_of(Golden::open("pipeline/lcm-plain.safetensors").tensor("input.u8"))
+fn input() -> RgbImage {
+    image_of(Golden::open("pipeline/lcm-plain.safetensors").tensor("input.u8"))
 }
 
-fn alone(model: &StableDiffusion, request: &Recipe, init: &RgbPicture) -> Vec<RgbPicture> {
+fn alone(model: &StableDiffusion, request: &Recipe, init: &RgbImage) -> Vec<RgbImage> {
     let states = model.prepare(request, init).unwrap();
     states
         .into_iter()
@@ -39,7 +39,7 @@ fn sixteen_mixed_jobs_give_what_each_gives_alone() {
     ];
     let requests: Vec<_> = (0..16_u32)
         .map(|k| Recipe {
-            prompt: format!("picture number {k}"),
+            prompt: format!("image number {k}"),
             negative_prompt: if k % 2 == 0 {
                 "blurry".to_owned()
             } else {
@@ -71,7 +71,7 @@ fn sixteen_mixed_jobs_give_what_each_gives_alone() {
 }
 
 #[test]
-fn picture_k_of_a_job_is_the_picture_of_seed_plus_k() {
+fn image_k_of_a_job_is_the_image_of_seed_plus_k() {
     let model = tiny("tiny");
     let init = input();
     let many = Recipe {
@@ -79,8 +79,8 @@ fn picture_k_of_a_job_is_the_picture_of_seed_plus_k() {
         seed: 40,
         ..request(SchedulerKind::LCM)
     };
-    let pictures = alone(&model, &many, &init);
-    for (k, picture) in pictures.iter().enumerate() {
+    let images = alone(&model, &many, &init);
+    for (k, image) in images.iter().enumerate() {
         let one = Recipe {
             image_count: 1,
             seed: 40 + k as u64,
@@ -88,11 +88,11 @@ fn picture_k_of_a_job_is_the_picture_of_seed_plus_k() {
         };
         assert_eq!(
             alone(&model, &one, &init),
-            std::slice::from_ref(picture),
-            "picture {k}"
+            std::slice::from_ref(image),
+            "image {k}"
         );
     }
-    assert_ne!(pictures[0], pictures[1]);
+    assert_ne!(images[0], images[1]);
 }
 
 #[test]
@@ -127,8 +127,8 @@ fn more_strength_moves_further_from_the_input() {
             steps: 10,
             ..request_of(golden.about())
         };
-        let picture = alone(&model, &request, &init).remove(0);
-        picture
+        let image = alone(&model, &request, &init).remove(0);
+        image
             .pixels()
             .iter()
             .zip(init.pixels())
@@ -143,9 +143,9 @@ fn odd_sizes_come_back_in_their_own_size() {
     let model = tiny("tiny");
     for (width, height) in [(1, 1), (7, 65), (67, 45)] {
         let size = Size { width, height };
-        let init = RgbPicture::new(size, vec![90; size.pixels() as usize * 3]).unwrap();
-        let picture = alone(&model, &request(SchedulerKind::LCM), &init).remove(0);
-        assert_eq!(picture.size(), size);
+        let init = RgbImage::new(size, vec![90; size.pixels() as usize * 3]).unwrap();
+        let image = alone(&model, &request(SchedulerKind::LCM), &init).remove(0);
+        assert_eq!(image.size(), size);
     }
 }
 
@@ -160,12 +160,48 @@ fn a_prompt_beyond_77_tokens_is_not_cut() {
         ..request(SchedulerKind::DDIM)
     };
     let (a, b) = (with("at night"), with("in snow"));
-    assert_eq!(model.encode_prompts(&a).unwrap().cond.dims()[1] % 77, 0);
-    assert!(model.encode_prompts(&a).unwrap().cond.dims()[1] > 77);
+    let tokens = model.encode_prompts(&a).unwrap().cond.shape().unwrap().tokens;
+    assert_eq!(tokens % 77, 0);
+    assert!(tokens > 77);
     assert_ne!(alone(&model, &a, &init), alone(&model, &b, &init));
 }
 
-/// A NaN anywhere fails the one picture and is never a picture; its neighbours go on alone.
+/// The two prompts are rows of one forward, so the shorter one has as many chunks of 77 tokens as the longer: chunks of
+/// nothing, not its own again.
+#[test]
+fn a_short_prompt_beside_a_long_one_is_filled_up_with_empty_chunks() {
+    let model = tiny("tiny");
+    let long = "lighthouse ".repeat(80);
+    let encode = |prompt: &str, negative_prompt: &str| {
+        let recipe = Recipe {
+            prompt: prompt.to_owned(),
+            negative_prompt: negative_prompt.to_owned(),
+            guidance_scale: 5.0,
+            ..request(SchedulerKind::DDIM)
+        };
+        let states = model.encode_prompts(&recipe).unwrap();
+        [states.cond, states.uncond.unwrap()].map(|conditioning| {
+            let states = &conditioning.token_states[0];
+            let (_, tokens, width) = states.dims3().unwrap();
+            let values = states.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(values.len(), tokens * width);
+            values.chunks(77 * width).map(<[f32]>::to_vec).collect::<Vec<_>>()
+        })
+    };
+    let [empty, _] = encode("", "");
+    let [short, blurry] = encode("a lighthouse", "blurry");
+    assert_eq!([empty.len(), short.len(), blurry.len()], [1, 1, 1]);
+
+    let [cond, uncond] = encode("a lighthouse", &long);
+    assert_eq!((cond.len(), uncond.len()), (2, 2));
+    assert_eq!(cond, [short[0].clone(), empty[0].clone()]);
+    let [cond, uncond] = encode(&long, "blurry");
+    assert_eq!((cond.len(), uncond.len()), (2, 2));
+    assert_eq!(uncond, [blurry[0].clone(), empty[0].clone()]);
+    assert_ne!(blurry, empty);
+}
+
+/// A NaN anywhere fails the one image and is never an image; its neighbours go on alone.
 #[test]
 fn a_spent_state_is_refused_and_its_neighbours_do_not_move() {
     let model = tiny("tiny");
@@ -186,8 +222,8 @@ fn a_spent_state_is_refused_and_its_neighbours_do_not_move() {
     assert_eq!(fresh.evaluations_left(), before);
 }
 
-/// A square picture of smooth colours with some grain, so that tokens have near twins and no two are equal.
-fn grained(side: u32) -> RgbPicture {
+/// A square image of smooth colours with some grain, so that tokens have near twins and no two are equal.
+fn grained(side: u32) -> RgbImage {
     let size = Size {
         width: side,
         height: side,
@@ -198,11 +234,11 @@ fn grained(side: u32) -> RgbPicture {
             [x / 4, y / 4, (x + y) / 8].map(|v| (v % 224 + (grain >> 27)) as u8)
         })
     });
-    RgbPicture::new(size, pixels.collect()).unwrap()
+    RgbImage::new(size, pixels.collect()).unwrap()
 }
 
 #[test]
-fn a_picture_of_merged_tokens_does_not_see_its_neighbours_whether_they_merge_or_not() {
+fn an_image_of_merged_tokens_does_not_see_its_neighbours_whether_they_merge_or_not() {
     let model = tiny("tiny");
     // The smallest one that merges.
     let init = grained(8 * u32::try_from((MERGED_FROM - 1).isqrt() + 1).unwrap());
@@ -231,7 +267,7 @@ fn a_picture_of_merged_tokens_does_not_see_its_neighbours_whether_they_merge_or_
 }
 
 #[test]
-fn a_small_picture_does_not_merge_its_tokens() {
+fn a_small_image_does_not_merge_its_tokens() {
     let model = tiny("tiny");
     let with = |token_merging| Recipe {
         token_merging,

@@ -1,5 +1,5 @@
 //! Inpainting against diffusers' pipeline with 4 and 9 input channels, and what we promise beyond it: kept pixels come
-//! back exactly, and a picture depends on its request only.
+//! back exactly, and an image depends on its request only.
 //!
 //! The files are made by `tests/golden/generate/inpaint.py` on the tiny models of `tests/golden/models`.
 
@@ -9,10 +9,10 @@ mod support;
 
 use candle_core::{DType, Device, Tensor};
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
-use pentimento_testkit::{Golden, Tolerance, assert_close, golden_dir};
-use pentimento_types::{Recipe, RgbPicture, SchedulerKind, Size};
+use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
+use pentimento_types::{Recipe, RgbImage, SchedulerKind, Size};
 use pentimento_weights::Checkpoint;
-use support::{picture_of, request, request_of, tiny};
+use support::{image_of, request, request_of, tiny};
 
 /// The tiny model, with the UNet of `tests/golden/models/<name>` in it.
 fn tiny_with_unet(name: &str) -> StableDiffusion {
@@ -32,7 +32,7 @@ fn tiny_with_unet(name: &str) -> StableDiffusion {
     StableDiffusion::from_checkpoint(name, checkpoint, &Device::Cpu).unwrap()
 }
 
-fn run(model: &StableDiffusion, mut state: DenoiseState) -> RgbPicture {
+fn run(model: &StableDiffusion, mut state: DenoiseState) -> RgbImage {
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();
     }
@@ -40,7 +40,7 @@ fn run(model: &StableDiffusion, mut state: DenoiseState) -> RgbPicture {
 }
 
 /// Whether each pixel is repainted, read from a mask that is black and white already.
-fn painted(mask: &RgbPicture) -> Vec<bool> {
+fn painted(mask: &RgbImage) -> Vec<bool> {
     mask.pixels().chunks_exact(3).map(|pixel| pixel[0] > 0).collect()
 }
 
@@ -48,26 +48,25 @@ fn check(case: &str) {
     let golden = Golden::open(&format!("inpaint/{case}.safetensors"));
     let request = request_of(golden.about());
     let model = tiny_with_unet(golden.about()["model"].as_str().unwrap());
-    let init = picture_of(golden.tensor("input.u8"));
-    let mask = picture_of(golden.tensor("mask.u8"));
+    let init = image_of(golden.tensor("input.u8"));
+    let mask = image_of(golden.tensor("mask.u8"));
 
     let mut states = model.prepare_inpaint(&request, &init, &mask).unwrap();
     let mut state = states.remove(0);
-    assert_close(
+    assert_values_close(
         &format!("{case}: start"),
-        state.latents(),
-        golden.tensor("start"),
+        state.latents().values(),
+        &golden.values("start"),
         Tolerance::TRAJECTORY,
     );
     let mut step = 0;
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();
         let name = format!("step.{step}");
-        let expected = golden.tensor(&name);
-        assert_close(
+        assert_values_close(
             &format!("{case}: {name}"),
-            state.latents(),
-            expected,
+            state.latents().values(),
+            &golden.values(&name),
             Tolerance::TRAJECTORY,
         );
         step += 1;
@@ -79,7 +78,7 @@ fn check(case: &str) {
 
     // diffusers leaves it to its user to put the kept pixels back.
     let found = model.finish(state).unwrap();
-    let expected = picture_of(golden.tensor("output.u8"));
+    let expected = image_of(golden.tensor("output.u8"));
     let (mut compared, mut kept) = ((Vec::new(), Vec::new()), 0);
     let triples = found
         .pixels()
@@ -108,7 +107,7 @@ fn check(case: &str) {
             .unwrap()
     };
     assert_close(
-        &format!("{case}: picture"),
+        &format!("{case}: image"),
         &tensor(compared.0),
         &tensor(compared.1),
         Tolerance::PICTURE,
@@ -166,17 +165,17 @@ golden_runs! {
     nine_unipc_full => "nine-unipc-full",
 }
 
-/// A picture of changing levels.
-fn picture(width: u32, height: u32) -> RgbPicture {
+/// An image of changing levels.
+fn image(width: u32, height: u32) -> RgbImage {
     let size = Size { width, height };
     let pixels = (0..size.pixels() * 3)
         .map(|i| u8::try_from(i * 31 % 251).unwrap())
         .collect();
-    RgbPicture::new(size, pixels).unwrap()
+    RgbImage::new(size, pixels).unwrap()
 }
 
 /// White in a rectangle whose corners are given as shares of the sides, black elsewhere.
-fn rectangle(size: Size, from: f64, to: f64) -> RgbPicture {
+fn rectangle(size: Size, from: f64, to: f64) -> RgbImage {
     let inside = |at: u32, side: u32| (from..to).contains(&(f64::from(at) / f64::from(side)));
     let pixels = (0..size.height)
         .flat_map(|y| (0..size.width).map(move |x| (x, y)))
@@ -188,10 +187,10 @@ fn rectangle(size: Size, from: f64, to: f64) -> RgbPicture {
             }; 3]
         })
         .collect();
-    RgbPicture::new(size, pixels).unwrap()
+    RgbImage::new(size, pixels).unwrap()
 }
 
-fn inpaint(model: &StableDiffusion, request: &Recipe, init: &RgbPicture, mask: &RgbPicture) -> RgbPicture {
+fn inpaint(model: &StableDiffusion, request: &Recipe, init: &RgbImage, mask: &RgbImage) -> RgbImage {
     run(
         model,
         model.prepare_inpaint(request, init, mask).unwrap().remove(0),
@@ -206,7 +205,7 @@ fn kept_pixels_come_back_exactly_in_every_size_and_with_a_soft_edge() {
     ] {
         let model = tiny_with_unet(name);
         for (width, height) in [(64, 64), (67, 45), (9, 70)] {
-            let init = picture(width, height);
+            let init = image(width, height);
             let mask = rectangle(init.size(), 0.2, 0.8);
             let request = Recipe {
                 strength: 1.0,
@@ -224,7 +223,7 @@ fn kept_pixels_come_back_exactly_in_every_size_and_with_a_soft_edge() {
             );
             let mut changed = 0;
             for (at, inside) in painted(&mask).into_iter().enumerate() {
-                let pixel = |picture: &RgbPicture| picture.pixels()[3 * at..3 * at + 3].to_vec();
+                let pixel = |image: &RgbImage| image.pixels()[3 * at..3 * at + 3].to_vec();
                 if inside {
                     changed += usize::from(pixel(&hard) != pixel(&init));
                 } else {
@@ -245,7 +244,7 @@ fn kept_pixels_come_back_exactly_in_every_size_and_with_a_soft_edge() {
 fn nothing_to_repaint_gives_the_input_back_without_an_evaluation() {
     for name in ["tiny", "tiny-inpaint"] {
         let model = tiny_with_unet(name);
-        let init = picture(40, 33);
+        let init = image(40, 33);
         let black = rectangle(init.size(), 2.0, 3.0);
         let white = rectangle(init.size(), 0.0, 1.0);
         for (mask, strength) in [(&black, 1.0), (&black, 0.5), (&white, 0.0)] {
@@ -264,7 +263,7 @@ fn nothing_to_repaint_gives_the_input_back_without_an_evaluation() {
 #[test]
 fn a_white_mask_is_image_to_image() {
     let model = tiny("tiny");
-    let init = picture(64, 40);
+    let init = image(64, 40);
     let white = rectangle(init.size(), 0.0, 1.0);
     let request = Recipe {
         strength: 0.6,
@@ -281,7 +280,7 @@ fn a_white_mask_is_image_to_image() {
 #[test]
 fn image_to_image_on_an_inpainting_checkpoint_has_a_white_mask() {
     let model = tiny_with_unet("tiny-inpaint");
-    let init = picture(64, 40);
+    let init = image(64, 40);
     let white = rectangle(init.size(), 0.0, 1.0);
     for strength in [0.6, 1.0] {
         let request = Recipe {
@@ -295,9 +294,9 @@ fn image_to_image_on_an_inpainting_checkpoint_has_a_white_mask() {
 }
 
 #[test]
-fn a_small_mask_is_stretched_over_the_picture() {
+fn a_small_mask_is_stretched_over_the_image() {
     let model = tiny("tiny");
-    let init = picture(64, 32);
+    let init = image(64, 32);
     let large = rectangle(init.size(), 0.25, 0.75);
     let small = rectangle(Size { width: 8, height: 4 }, 0.25, 0.75);
     let request = request(SchedulerKind::DDIM);
@@ -307,12 +306,12 @@ fn a_small_mask_is_stretched_over_the_picture() {
     );
 }
 
-/// Inpainted and plain pictures share a forward, and each is what it is alone; picture k is that of seed + k.
+/// Inpainted and plain images share a forward, and each is what it is alone; image k is that of seed + k.
 #[test]
 fn company_changes_nothing() {
     for name in ["tiny", "tiny-inpaint"] {
         let model = tiny_with_unet(name);
-        let init = picture(48, 40);
+        let init = image(48, 40);
         let mask = rectangle(init.size(), 0.1, 0.7);
         let requests: Vec<_> = (0..6_u32)
             .map(|k| Recipe {
@@ -359,11 +358,7 @@ fn company_changes_nothing() {
                     ..request.clone()
                 };
                 let alone = run(&model, prepare(k, &one).remove(0));
-                assert_eq!(
-                    together.next().unwrap(),
-                    alone,
-                    "{name}: job {k}, picture {index}"
-                );
+                assert_eq!(together.next().unwrap(), alone, "{name}: job {k}, image {index}");
             }
         }
     }

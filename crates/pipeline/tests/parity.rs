@@ -1,4 +1,4 @@
-//! All 18 schedulers: 14 equal to diffusers' pictures, four by our own definition, and all of them in one batch.
+//! All 18 schedulers: 14 equal to diffusers' images, four by our own definition, and all of them in one batch.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,8 +11,8 @@ use parity_runs::{DEFINED_BY_US, generate, run_all};
 use pentimento_catalog::Catalog;
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance};
-use pentimento_types::{NoiseSpacing, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size};
-use support::{picture_of, request, tiny};
+use pentimento_types::{NoiseSpacing, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size};
+use support::{image_of, request, tiny};
 
 #[test]
 fn fourteen_schedulers_give_the_pictures_of_diffusers() {
@@ -36,7 +36,7 @@ fn fourteen_schedulers_give_the_pictures_of_diffusers() {
 #[test]
 fn the_other_four_run_at_every_strength_and_are_not_another_scheduler() {
     let model = tiny("tiny");
-    let init = picture_of(Golden::open("parity/DDIM.safetensors").tensor("input.u8"));
+    let init = image_of(Golden::open("parity/DDIM.safetensors").tensor("input.u8"));
     let of = |kind: SchedulerKind, strength: f64, guidance_scale: f64| {
         let request = Recipe {
             steps: 6,
@@ -66,7 +66,7 @@ fn the_other_four_run_at_every_strength_and_are_not_another_scheduler() {
 #[test]
 fn eighteen_schedulers_share_a_batch_and_nobody_notices() {
     let model = tiny("tiny");
-    let init = picture_of(Golden::open("parity/DDIM.safetensors").tensor("input.u8"));
+    let init = image_of(Golden::open("parity/DDIM.safetensors").tensor("input.u8"));
     let requests: Vec<_> = SchedulerKind::ALL
         .iter()
         .zip(0_u32..)
@@ -106,9 +106,9 @@ fn eighteen_schedulers_share_a_batch_and_nobody_notices() {
 }
 
 /// `DDIMInverse` at full strength without a prompt: up to the start level and down again. What is lost is the VAE's
-/// share and the inversion's own error, so the picture is compared with the VAE's round trip too.
+/// share and the inversion's own error, so the image is compared with the VAE's round trip too.
 #[test]
-fn ddim_inverse_gives_the_picture_back() {
+fn ddim_inverse_gives_the_image_back() {
     let catalog = Catalog::embedded_only();
     let entry = &catalog.entries()[0];
     let model = StableDiffusion::load(entry, &Device::Cpu).unwrap();
@@ -124,8 +124,8 @@ fn ddim_inverse_gives_the_picture_back() {
     assert!(found >= 23.0, "{found:.1} dB");
 }
 
-/// A smooth picture of two colours and a disc, the kind that the demo model was trained on.
-fn scene() -> RgbPicture {
+/// A smooth image of two colours and a disc, the kind that the demo model was trained on.
+fn scene() -> RgbImage {
     let size = Size {
         width: 64,
         height: 64,
@@ -144,11 +144,11 @@ fn scene() -> RgbPicture {
     let pixels = (0..64)
         .flat_map(|y| (0..64).flat_map(move |x| pixel(x, y)))
         .collect();
-    RgbPicture::new(size, pixels).unwrap()
+    RgbImage::new(size, pixels).unwrap()
 }
 
 /// Peak signal to noise ratio in decibels, over all channels.
-fn psnr(a: &RgbPicture, b: &RgbPicture) -> f64 {
+fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
     let squares = a
         .pixels()
         .iter()

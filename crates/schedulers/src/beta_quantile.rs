@@ -10,14 +10,14 @@ pub(crate) fn beta_quantile(p: f64, a: f64) -> f64 {
         return 1.0 - beta_quantile(1.0 - p, a);
     }
     let (mut low, mut high) = (0.0_f64, 0.5_f64);
-    let half = below(0.5, a);
+    let half = incomplete_beta(0.5, a);
     while high - low > f64::EPSILON * high {
         let middle = f64::midpoint(low, high);
         if middle <= low || middle >= high {
             break;
         }
         // I_1/2(a, a) is exactly one half, so the ratio needs no gamma functions.
-        if 0.5 * below(middle, a) / half < p {
+        if 0.5 * incomplete_beta(middle, a) / half < p {
             low = middle;
         } else {
             high = middle;
@@ -28,7 +28,7 @@ pub(crate) fn beta_quantile(p: f64, a: f64) -> f64 {
 
 /// The incomplete beta function B_x(a, a) up to a constant factor: the continued fraction of DLMF 8.17.22,
 /// evaluated with the modified Lentz method.
-fn below(x: f64, a: f64) -> f64 {
+fn incomplete_beta(x: f64, a: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let away_from_zero = |v: f64| if v.abs() < TINY { TINY } else { v };
     let mut c = 1.0;

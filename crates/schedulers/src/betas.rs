@@ -4,12 +4,51 @@
 
 use std::f64::consts::FRAC_PI_2;
 
-use crate::config::unknown;
-use crate::schedule::BetaDefaults;
-use crate::{SchedulerConfig, SchedulerError};
+use crate::config::{SchedulerConfig, unknown};
+use crate::error::SchedulerError;
 
 /// The largest schedule that is taken from a file; published ones have 1000 steps.
 const MOST_TRAINING_STEPS: usize = 100_000;
+
+/// What a scheduler class of diffusers assumes where the file is silent, and which keys it knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BetaDefaults {
+    pub(crate) start: f64,
+    pub(crate) end: f64,
+    pub(crate) schedule: &'static str,
+    pub(crate) zero_snr: ZeroSnr,
+}
+
+/// What a class does with `rescale_betas_zero_snr` (Lin et al. 2023, arXiv 2305.08891, algorithm 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ZeroSnr {
+    /// The class does not know the key.
+    Ignored,
+    /// The last level is pure noise.
+    Exact,
+    /// The last level is 2^-24 short of pure noise, so that its sigma is finite.
+    Finite,
+}
+
+impl BetaDefaults {
+    /// The defaults of most classes.
+    pub(crate) const fn linear(zero_snr: ZeroSnr) -> Self {
+        Self {
+            start: 0.0001,
+            end: 0.02,
+            schedule: "linear",
+            zero_snr,
+        }
+    }
+
+    /// Heun and both KDPM2 classes.
+    pub(crate) const K_DIFFUSION: Self = Self {
+        start: 0.00085,
+        end: 0.012,
+        schedule: "linear",
+        zero_snr: ZeroSnr::Ignored,
+    };
+}
 
 /// The betas of the configuration, or of the class where it is silent.
 pub(crate) fn betas(config: &SchedulerConfig, defaults: BetaDefaults) -> Result<Vec<f32>, SchedulerError> {

@@ -6,7 +6,7 @@
 use pentimento_types::SchedulerKind;
 use serde::Deserialize;
 
-use crate::SchedulerError;
+use crate::error::SchedulerError;
 
 /// The keys of `scheduler_config.json` that any scheduler reads. Unknown keys are ignored, `null` is as good as absent.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

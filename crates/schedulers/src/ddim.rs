@@ -2,14 +2,16 @@
 //!
 //! Upstream: `schedulers/scheduling_ddim.py` of diffusers 0.42.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::TimestepSpacing;
-use crate::prediction::{PredictionType, Threshold, weighted_sum};
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule, add_noise_at};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, Threshold};
+use crate::run::Setup;
 use crate::timesteps::{Rounding, count, spaced};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_at};
 
 #[derive(Debug)]
 struct Ddim {
@@ -23,14 +25,14 @@ struct Ddim {
     threshold: Option<Threshold>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Exact))?;
     let spacing = config.timestep_spacing(TimestepSpacing::Leading)?;
     let timesteps = spaced(spacing, schedule.len(), setup.steps(), Rounding::Whole);
     let prediction = PredictionType::of(config)?;
-    let skipped = setup.first_step();
-    for timestep in timesteps.iter().skip(skipped) {
+    let begin_index = setup.first_step();
+    for timestep in timesteps.iter().skip(begin_index) {
         schedule.check_finite(*timestep, prediction)?;
     }
     let rule = Ddim {
@@ -45,22 +47,27 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         prediction,
         threshold: Threshold::of(config)?,
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped,
+        begin_index,
         rule: Box::new(rule),
     })
 }
 
 impl UpdateRule for Ddim {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        add_noise_at(&self.schedule, self.timesteps[index], clean, noise)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        noised_at(&self.schedule, self.timesteps[index], init_latents, noise)
     }
 
-    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
-        let Given {
-            prediction, latents, ..
-        } = given;
+    fn step(&mut self, index: usize, inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
+        let StepInputs {
+            model_output, sample, ..
+        } = inputs;
         let timestep = self.timesteps[index];
         let here = Level::of_alpha_bar(self.schedule.alpha_bar(timestep)?);
         // Upstream goes one stride back, which is not always the next timestep of the list.
@@ -70,10 +77,13 @@ impl UpdateRule for Ddim {
         } else {
             self.final_alpha_bar
         });
-        let clean = self.prediction.clean(prediction, latents, here)?;
-        let clean = Threshold::apply(self.threshold, clean)?;
-        // The noise is the prediction's own, not derived again from the thresholded picture.
-        let noise = self.prediction.noise(prediction, latents, here)?;
-        Ok(weighted_sum(&[(there.alpha, &clean), (there.std, &noise)])?)
+        let original_sample = self.prediction.original_sample(model_output, sample, here);
+        let original_sample = Threshold::apply(self.threshold, original_sample);
+        // The noise is the prediction's own, not derived again from the thresholded image.
+        let epsilon = self.prediction.epsilon(model_output, sample, here);
+        Ok(weighted_sum(&[
+            (there.alpha, &original_sample),
+            (there.std, &epsilon),
+        ]))
     }
 }

@@ -1,4 +1,4 @@
-//! DDIM inversion for img2img: the picture is carried deterministically up to the start level with the model's own
+//! DDIM inversion for img2img: the image is carried deterministically up to the start level with the model's own
 //! predictions, and DDIM brings it down again (Song, Meng & Ermon 2020, arXiv 2010.02502, section 4.3; Dhariwal &
 //! Nichol 2021, arXiv 2105.05233, appendix F).
 //!
@@ -6,14 +6,17 @@
 //! it. Our definition is `docs/adr/0003-schedulers-that-diffusers-img2img-cannot-run.md`: its steps first, then those of
 //! `scheduling_ddim.py`, twice as many evaluations as steps, and no noise is used.
 
-use candle_core::Tensor;
-
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::TimestepSpacing;
-use crate::prediction::{PredictionType, weighted_sum};
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule, add_noise_at};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise::NoiseSource;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::PredictionType;
+use crate::run::Setup;
 use crate::timesteps::{Rounding, count, spaced};
-use crate::{NoiseSource, SchedulerError};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_at};
 
 #[derive(Debug)]
 struct DdimInverse {
@@ -22,12 +25,12 @@ struct DdimInverse {
     timesteps: Vec<f64>,
     /// How far one step goes, in training timesteps.
     stride: f64,
-    /// ᾱ of the picture itself, before the first step and after the last.
-    picture_alpha_bar: f64,
+    /// ᾱ of the image itself, before the first step and after the last.
+    image_alpha_bar: f64,
     prediction: PredictionType,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Exact))?;
     let spacing = config.timestep_spacing(TimestepSpacing::Leading)?;
@@ -38,11 +41,11 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         schedule.check_finite(*timestep, prediction)?;
     }
     let timesteps: Vec<f64> = falling.iter().rev().chain(falling).copied().collect();
-    // Noise cannot be derived from a predicted picture at a level without noise.
-    let clean_end = config.set_alpha_to_one.unwrap_or(true) && prediction != PredictionType::Sample;
+    // Noise cannot be derived from a predicted image at a level without noise.
+    let noiseless_end = config.set_alpha_to_one.unwrap_or(true) && prediction != PredictionType::Sample;
     let rule = DdimInverse {
         stride: count(schedule.len() / setup.steps()),
-        picture_alpha_bar: if clean_end {
+        image_alpha_bar: if noiseless_end {
             1.0
         } else {
             schedule.first_alpha_bar()
@@ -51,9 +54,9 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         schedule,
         prediction,
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped: 0,
+        begin_index: 0,
         rule: Box::new(rule),
     })
 }
@@ -65,38 +68,48 @@ impl DdimInverse {
         Ok(Level::of_alpha_bar(if before >= 0.0 {
             self.schedule.alpha_bar(before)?
         } else {
-            self.picture_alpha_bar
+            self.image_alpha_bar
         }))
     }
 }
 
 impl UpdateRule for DdimInverse {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        add_noise_at(&self.schedule, self.timesteps[index], clean, noise)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        noised_at(&self.schedule, self.timesteps[index], init_latents, noise)
     }
 
-    fn start(
-        &mut self,
+    fn prepare_latents(
+        &self,
         _index: usize,
-        clean: &Tensor,
-        _drawn: &Tensor,
-        _noise: &mut NoiseSource,
-    ) -> Result<Tensor, SchedulerError> {
-        Ok(clean.clone())
+        init_latents: &Latents,
+        _noise: &Latents,
+        _noise_source: &mut NoiseSource,
+    ) -> Result<Latents, SchedulerError> {
+        Ok(init_latents.clone())
     }
 
-    /// On the way up the picture carries itself; it is put back on the way down only.
-    fn known(&self, index: usize, clean: &Tensor, drawn: &Tensor) -> Result<Option<Tensor>, SchedulerError> {
+    /// On the way up the latents follow the model alone; the image is put back on the way down only.
+    fn noised_init(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Option<Latents>, SchedulerError> {
         if index < self.timesteps.len() / 2 {
             return Ok(None);
         }
-        self.add_noise(index, clean, drawn).map(Some)
+        self.add_noise(index, init_latents, noise).map(Some)
     }
 
-    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
-        let Given {
-            prediction, latents, ..
-        } = given;
+    fn step(&mut self, index: usize, inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
+        let StepInputs {
+            model_output, sample, ..
+        } = inputs;
         let timestep = self.timesteps[index];
         let high = Level::of_alpha_bar(self.schedule.alpha_bar(timestep)?);
         let low = self.below(timestep)?;
@@ -105,8 +118,8 @@ impl UpdateRule for DdimInverse {
         } else {
             (high, low)
         };
-        let clean = self.prediction.clean(prediction, latents, from)?;
-        let noise = self.prediction.noise(prediction, latents, from)?;
-        Ok(weighted_sum(&[(to.alpha, &clean), (to.std, &noise)])?)
+        let original_sample = self.prediction.original_sample(model_output, sample, from);
+        let epsilon = self.prediction.epsilon(model_output, sample, from);
+        Ok(weighted_sum(&[(to.alpha, &original_sample), (to.std, &epsilon)]))
     }
 }

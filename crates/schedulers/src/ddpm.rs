@@ -2,14 +2,16 @@
 //!
 //! Upstream: `schedulers/scheduling_ddpm.py` of diffusers 0.42.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::{TimestepSpacing, unknown};
-use crate::prediction::{PredictionType, Threshold, weighted_sum};
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule, add_noise_at};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, Threshold};
+use crate::run::Setup;
 use crate::timesteps::{Rounding, spaced};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_at};
 
 /// How much noise a step puts back.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +31,7 @@ struct Ddpm {
     threshold: Option<Threshold>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let variance = match config.variance_type.as_deref() {
         None | Some("fixed_small" | "fixed_small_log") => Variance::Small,
@@ -41,8 +43,8 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
     let spacing = config.timestep_spacing(TimestepSpacing::Leading)?;
     let timesteps = spaced(spacing, schedule.len(), setup.steps(), Rounding::Whole);
     let prediction = PredictionType::of(config)?;
-    let skipped = setup.first_step();
-    for timestep in timesteps.iter().skip(skipped) {
+    let begin_index = setup.first_step();
+    for timestep in timesteps.iter().skip(begin_index) {
         schedule.check_finite(*timestep, prediction)?;
     }
     let rule = Ddpm {
@@ -52,19 +54,24 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         prediction,
         threshold: Threshold::of(config)?,
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped,
+        begin_index,
         rule: Box::new(rule),
     })
 }
 
 impl UpdateRule for Ddpm {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        add_noise_at(&self.schedule, self.timesteps[index], clean, noise)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        noised_at(&self.schedule, self.timesteps[index], init_latents, noise)
     }
 
-    fn step(&mut self, index: usize, mut given: Given<'_>) -> Result<Tensor, SchedulerError> {
+    fn step(&mut self, index: usize, mut inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
         let timestep = self.timesteps[index];
         let here = self.schedule.alpha_bar(timestep)?;
         let there = match self.timesteps.get(index + 1) {
@@ -73,13 +80,13 @@ impl UpdateRule for Ddpm {
         };
         let alpha = here / there;
         let beta = 1.0 - alpha;
-        let clean = self
-            .prediction
-            .clean(given.prediction, given.latents, Level::of_alpha_bar(here))?;
-        let clean = Threshold::apply(self.threshold, clean)?;
-        let of_clean = there.sqrt() * beta / (1.0 - here);
-        let of_latents = alpha.sqrt() * (1.0 - there) / (1.0 - here);
-        let mean = weighted_sum(&[(of_clean, &clean), (of_latents, given.latents)])?;
+        let original_sample =
+            self.prediction
+                .original_sample(inputs.model_output, inputs.sample, Level::of_alpha_bar(here));
+        let original_sample = Threshold::apply(self.threshold, original_sample);
+        let of_original = there.sqrt() * beta / (1.0 - here);
+        let of_sample = alpha.sqrt() * (1.0 - there) / (1.0 - here);
+        let mean = weighted_sum(&[(of_original, &original_sample), (of_sample, inputs.sample)]);
         if timestep <= 0.0 {
             return Ok(mean);
         }
@@ -87,6 +94,9 @@ impl UpdateRule for Ddpm {
             Variance::Small => ((1.0 - there) / (1.0 - here) * beta).max(1e-20),
             Variance::Large => beta,
         };
-        Ok(weighted_sum(&[(1.0, &mean), (variance.sqrt(), &given.draw()?)])?)
+        Ok(weighted_sum(&[
+            (1.0, &mean),
+            (variance.sqrt(), &inputs.draw_noise()),
+        ]))
     }
 }

@@ -1,19 +1,21 @@
 //! DEIS, log-ρ multistep: Zhang & Chen 2022, "Fast Sampling of Diffusion Models with Exponential Integrator",
-//! arXiv 2204.13902, section 3.4: the noise is a polynomial in log ρ, with ρ the noise-to-picture ratio.
+//! arXiv 2204.13902, section 3.4: the noise is a polynomial in log ρ, with ρ the noise-to-image ratio.
 //!
 //! Upstream: `schedulers/scheduling_deis_multistep.py` of diffusers 0.42.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::{TimestepSpacing, unknown};
 use crate::dpm_solver::{refuse_flow, solver_order};
 use crate::dpm_solver_multistep::SHORT_RUN;
-use crate::prediction::{PredictionType, Threshold, weighted_sum};
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, Threshold};
+use crate::run::Setup;
 use crate::sigma_steps::{Respacing, SigmaSteps};
 use crate::timesteps::spaced_without_last;
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised};
 
 #[derive(Debug)]
 struct Deis {
@@ -22,11 +24,11 @@ struct Deis {
     lower_order_final: bool,
     prediction: PredictionType,
     threshold: Option<Threshold>,
-    /// Earlier noise predictions, the latest last.
-    outputs: Vec<Tensor>,
+    /// Predicted noise of earlier evaluations, the latest last.
+    model_outputs: Vec<Latents>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     refuse_flow(config)?;
     match config.solver_type.as_deref() {
@@ -44,11 +46,11 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         lower_order_final: config.lower_order_final.unwrap_or(true),
         prediction: PredictionType::of(config)?,
         threshold: Threshold::of(config)?,
-        outputs: Vec::new(),
+        model_outputs: Vec::new(),
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps: steps.timesteps,
-        skipped: setup.first_step(),
+        begin_index: setup.first_step(),
         rule: Box::new(rule),
     })
 }
@@ -77,39 +79,44 @@ impl Deis {
             left @ (1 | 2) if self.lower_order_final && steps < SHORT_RUN => left,
             _ => 3,
         };
-        most.min(self.order).min(self.outputs.len())
+        most.min(self.order).min(self.model_outputs.len())
     }
 }
 
 impl UpdateRule for Deis {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
         let level = Level::of_sigma(self.sigmas[index]);
-        Ok(weighted_sum(&[(level.alpha, clean), (level.std, noise)])?)
+        Ok(noised(level, init_latents, noise))
     }
 
-    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
-        let Given {
-            prediction, latents, ..
-        } = given;
+    fn step(&mut self, index: usize, inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
+        let StepInputs {
+            model_output, sample, ..
+        } = inputs;
         let here = Level::of_sigma(self.sigmas[index]);
         let there = Level::of_sigma(self.sigmas[index + 1]);
-        let clean = self.prediction.clean(prediction, latents, here)?;
-        let clean = Threshold::apply(self.threshold, clean)?;
-        let noise = PredictionType::Sample.noise(&clean, latents, here)?;
-        if self.outputs.len() == self.order {
-            self.outputs.remove(0);
+        let original_sample = self.prediction.original_sample(model_output, sample, here);
+        let original_sample = Threshold::apply(self.threshold, original_sample);
+        let epsilon = PredictionType::Sample.epsilon(&original_sample, sample, here);
+        if self.model_outputs.len() == self.order {
+            self.model_outputs.remove(0);
         }
-        self.outputs.push(noise);
+        self.model_outputs.push(epsilon);
 
-        // ρ is sigma: the ratio of noise to picture.
+        // ρ is sigma: the ratio of noise to image.
         let order = self.order_at(index);
         let nodes: Vec<f64> = (0..order).map(|k| self.sigmas[index - k]).collect();
-        let mut terms = vec![(there.alpha / here.alpha, latents)];
-        for (k, output) in self.outputs.iter().rev().take(order).enumerate() {
+        let mut terms = vec![(there.alpha / here.alpha, sample)];
+        for (k, output) in self.model_outputs.iter().rev().take(order).enumerate() {
             let zeros: Vec<f64> = (1..order).map(|j| nodes[(k + j) % order]).collect();
             let integral = weight(self.sigmas[index], self.sigmas[index + 1], nodes[k], &zeros);
             terms.push((there.alpha * integral, output));
         }
-        Ok(weighted_sum(&terms)?)
+        Ok(weighted_sum(&terms))
     }
 }

@@ -5,14 +5,14 @@
 //! outputs, and noise, each with a coefficient that depends on the two levels alone. The schedulers differ in which
 //! outputs they take the differences of. Upstream: `schedulers/scheduling_dpmsolver_multistep.py` of diffusers 0.42.
 
-use candle_core::Tensor;
 use pentimento_types::AlgorithmType;
 
-use crate::config::unknown;
-use crate::prediction::{PredictionType, Threshold, weighted_sum};
-use crate::schedule::Level;
-use crate::scheduler::Setup;
-use crate::{SchedulerConfig, SchedulerError};
+use crate::config::{SchedulerConfig, unknown};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::prediction::{PredictionType, Threshold};
+use crate::run::Setup;
 
 /// What the configuration and the request say about the solver.
 #[derive(Clone, Copy, Debug)]
@@ -26,19 +26,21 @@ pub(crate) struct Solver {
     threshold: Option<Threshold>,
 }
 
-/// The model's outputs for one update, in the basis of the integrator.
+/// The model's outputs for one update, in the basis of the integrator: upstream's `D0`, `D1` and `D2`.
 #[derive(Debug)]
-pub(crate) struct Differences {
-    pub(crate) value: Tensor,
-    /// The first difference and whether it is used in the simple way of the midpoint solvers.
-    pub(crate) first: Option<(Tensor, FirstUse)>,
-    pub(crate) second: Option<Tensor>,
+pub(crate) struct Differences<'a> {
+    /// An output itself.
+    pub(crate) d0: &'a Latents,
+    /// The first divided difference, and how it is used.
+    pub(crate) d1: Option<(Latents, FirstUse)>,
+    /// The second one.
+    pub(crate) d2: Option<Latents>,
 }
 
 /// How a first difference enters the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FirstUse {
-    /// Half the weight of the value.
+    /// With half the weight of `d0`, as the midpoint solvers do.
     Midpoint,
     /// The exact integral of a linear output.
     Exact,
@@ -70,8 +72,8 @@ impl Solver {
         })
     }
 
-    /// Whether the solver works with the predicted clean picture, not with the predicted noise.
-    pub(crate) const fn predicts_clean(&self) -> bool {
+    /// Whether the solver works with the predicted image, not with the predicted noise.
+    pub(crate) const fn predicts_x0(&self) -> bool {
         match self.algorithm {
             AlgorithmType::DpmSolverPlusPlus | AlgorithmType::SdeDpmSolverPlusPlus => true,
             AlgorithmType::DpmSolver | AlgorithmType::SdeDpmSolver => false,
@@ -86,51 +88,46 @@ impl Solver {
         }
     }
 
-    /// The model's output as the solver wants it: the clean picture or the noise.
-    pub(crate) fn output(
-        &self,
-        prediction: &Tensor,
-        latents: &Tensor,
-        sigma: f64,
-    ) -> Result<Tensor, SchedulerError> {
+    /// The model's output as the solver wants it, the image or the noise; diffusers' `convert_model_output`.
+    pub(crate) fn convert(&self, model_output: &Latents, sample: &Latents, sigma: f64) -> Latents {
         let level = Level::of_sigma(sigma);
-        if self.predicts_clean() {
-            let clean = self.prediction.clean(prediction, latents, level)?;
-            return Ok(Threshold::apply(self.threshold, clean)?);
+        if self.predicts_x0() {
+            let original_sample = self.prediction.original_sample(model_output, sample, level);
+            return Threshold::apply(self.threshold, original_sample);
         }
-        let noise = self.prediction.noise(prediction, latents, level)?;
+        let epsilon = self.prediction.epsilon(model_output, sample, level);
         if self.threshold.is_none() {
-            return Ok(noise);
+            return epsilon;
         }
-        let clean = PredictionType::Epsilon.clean(&noise, latents, level)?;
-        let clean = Threshold::apply(self.threshold, clean)?;
-        Ok(PredictionType::Sample.noise(&clean, latents, level)?)
+        let original_sample = PredictionType::Epsilon.original_sample(&epsilon, sample, level);
+        let original_sample = Threshold::apply(self.threshold, original_sample);
+        PredictionType::Sample.epsilon(&original_sample, sample, level)
     }
 
     /// The step of the latents from level `from` to level `to`.
     pub(crate) fn update(
         &self,
         (from, to): (f64, f64),
-        latents: &Tensor,
-        outputs: &Differences,
-        noise: Option<&Tensor>,
-    ) -> Result<Tensor, SchedulerError> {
+        sample: &Latents,
+        differences: &Differences<'_>,
+        noise: Option<&Latents>,
+    ) -> Latents {
         let weights = self.weights(Level::of_sigma(from), Level::of_sigma(to));
-        let mut terms = vec![(weights.latents, latents), (weights.value, &outputs.value)];
-        if let Some((first, used)) = &outputs.first {
+        let mut terms = vec![(weights.sample, sample), (weights.d0, differences.d0)];
+        if let Some((d1, used)) = &differences.d1 {
             let weight = match used {
-                FirstUse::Midpoint => weights.value / 2.0,
-                FirstUse::Exact => weights.first,
+                FirstUse::Midpoint => weights.d0 / 2.0,
+                FirstUse::Exact => weights.d1,
             };
-            terms.push((weight, first));
+            terms.push((weight, d1));
         }
-        if let Some(second) = &outputs.second {
-            terms.push((weights.second, second));
+        if let Some(d2) = &differences.d2 {
+            terms.push((weights.d2, d2));
         }
         if let Some(noise) = noise {
             terms.push((weights.noise, noise));
         }
-        Ok(weighted_sum(&terms)?)
+        weighted_sum(&terms)
     }
 
     /// With h = λ(to) - λ(from), infinite when the step ends without noise.
@@ -140,41 +137,41 @@ impl Solver {
             AlgorithmType::DpmSolverPlusPlus => {
                 let e = (-h).exp_m1();
                 Weights {
-                    latents: to.std / from.std,
-                    value: -to.alpha * e,
-                    first: to.alpha * (e / h + 1.0),
-                    second: -to.alpha * ((e + h) / (h * h) - 0.5),
+                    sample: to.std / from.std,
+                    d0: -to.alpha * e,
+                    d1: to.alpha * (e / h + 1.0),
+                    d2: -to.alpha * ((e + h) / (h * h) - 0.5),
                     noise: 0.0,
                 }
             }
             AlgorithmType::DpmSolver => {
                 let e = h.exp_m1();
                 Weights {
-                    latents: to.alpha / from.alpha,
-                    value: -to.std * e,
-                    first: -to.std * (e / h - 1.0),
-                    second: -to.std * ((e - h) / (h * h) - 0.5),
+                    sample: to.alpha / from.alpha,
+                    d0: -to.std * e,
+                    d1: -to.std * (e / h - 1.0),
+                    d2: -to.std * ((e - h) / (h * h) - 0.5),
                     noise: 0.0,
                 }
             }
             AlgorithmType::SdeDpmSolverPlusPlus => {
                 let e = -(-2.0 * h).exp_m1();
                 Weights {
-                    latents: to.std / from.std * (-h).exp(),
-                    value: to.alpha * e,
-                    first: to.alpha * (e / (-2.0 * h) + 1.0),
-                    second: to.alpha * ((e - 2.0 * h) / (4.0 * h * h) - 0.5),
+                    sample: to.std / from.std * (-h).exp(),
+                    d0: to.alpha * e,
+                    d1: to.alpha * (e / (-2.0 * h) + 1.0),
+                    d2: to.alpha * ((e - 2.0 * h) / (4.0 * h * h) - 0.5),
                     noise: to.std * e.sqrt(),
                 }
             }
             AlgorithmType::SdeDpmSolver => {
                 let e = h.exp_m1();
                 Weights {
-                    latents: to.alpha / from.alpha,
-                    value: -2.0 * to.std * e,
-                    first: -2.0 * to.std * (e / h - 1.0),
+                    sample: to.alpha / from.alpha,
+                    d0: -2.0 * to.std * e,
+                    d1: -2.0 * to.std * (e / h - 1.0),
                     // Upstream has no third order for this algorithm, and the schedulers never ask for it.
-                    second: 0.0,
+                    d2: 0.0,
                     noise: to.std * (2.0 * h).exp_m1().sqrt(),
                 }
             }
@@ -185,10 +182,10 @@ impl Solver {
 /// The coefficients of one update.
 #[derive(Clone, Copy, Debug)]
 struct Weights {
-    latents: f64,
-    value: f64,
-    first: f64,
-    second: f64,
+    sample: f64,
+    d0: f64,
+    d1: f64,
+    d2: f64,
     noise: f64,
 }
 
@@ -215,6 +212,6 @@ pub(crate) fn refuse_flow(config: &SchedulerConfig) -> Result<(), SchedulerError
 }
 
 /// `(a - b) * weight`.
-pub(crate) fn difference(a: &Tensor, b: &Tensor, weight: f64) -> Result<Tensor, SchedulerError> {
-    Ok(((a - b)? * weight)?)
+pub(crate) fn difference(a: &Latents, b: &Latents, weight: f64) -> Latents {
+    a.clone().minus(b).scaled(weight)
 }

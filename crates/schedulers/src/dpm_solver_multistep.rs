@@ -3,17 +3,19 @@
 //!
 //! Upstream: `schedulers/scheduling_dpmsolver_multistep.py` of diffusers 0.42.
 
-use candle_core::Tensor;
 use pentimento_types::AlgorithmType;
 
-use crate::SchedulerError;
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::{LambdaMin, TimestepSpacing};
 use crate::dpm_solver::{Differences, FirstUse, Solver, difference};
-use crate::prediction::weighted_sum;
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise_schedule::NoiseSchedule;
+use crate::run::Setup;
 use crate::sigma_steps::{FinalSigma, Respacing, SigmaSteps};
 use crate::timesteps::spaced_without_last;
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised};
 
 /// Runs shorter than this end with lower orders when `lower_order_final` is set.
 pub(crate) const SHORT_RUN: usize = 15;
@@ -24,11 +26,11 @@ struct DpmSolverMultistep {
     solver: Solver,
     lower_order_final: bool,
     euler_at_final: bool,
-    /// Earlier outputs, the latest last.
-    outputs: Vec<Tensor>,
+    /// Converted outputs of earlier evaluations, the latest last.
+    model_outputs: Vec<Latents>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Finite))?;
     let solver = Solver::of(setup)?;
@@ -55,11 +57,11 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         solver,
         lower_order_final: config.lower_order_final.unwrap_or(true),
         euler_at_final: config.euler_at_final.unwrap_or(false),
-        outputs: Vec::new(),
+        model_outputs: Vec::new(),
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps: steps.timesteps,
-        skipped: setup.first_step(),
+        begin_index: setup.first_step(),
         rule: Box::new(rule),
     })
 }
@@ -67,7 +69,7 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
 /// The solvers of the noise cannot end without noise, where λ is infinite; upstream refuses and names this remedy.
 pub(crate) fn final_sigma(setup: &Setup<'_>, solver: &Solver) -> Result<FinalSigma, SchedulerError> {
     let stated = FinalSigma::of(setup.config)?;
-    Ok(if solver.predicts_clean() {
+    Ok(if solver.predicts_x0() {
         stated
     } else {
         FinalSigma::Smallest
@@ -86,45 +88,45 @@ pub(crate) fn usable_timesteps(setup: &Setup<'_>, schedule: &NoiseSchedule) -> u
 }
 
 impl DpmSolverMultistep {
-    fn differences(&self, index: usize, order: usize) -> Result<Differences, SchedulerError> {
+    fn differences(&self, index: usize, order: usize) -> Differences<'_> {
         let lambda = |i: usize| Level::of_sigma(self.sigmas[i]).lambda();
         let step = lambda(index + 1) - lambda(index);
         let ratio = |k: usize| (lambda(index - k) - lambda(index - k - 1)) / step;
-        let output = |k: usize| &self.outputs[self.outputs.len() - 1 - k];
-        let value = output(0).clone();
+        let output = |k: usize| &self.model_outputs[self.model_outputs.len() - 1 - k];
+        let d0 = output(0);
         if order == 1 {
-            return Ok(Differences {
-                value,
-                first: None,
-                second: None,
-            });
+            return Differences {
+                d0,
+                d1: None,
+                d2: None,
+            };
         }
         let r0 = ratio(0);
-        let recent = difference(output(0), output(1), 1.0 / r0)?;
+        let recent = difference(d0, output(1), 1.0 / r0);
         if order == 2 {
             let used = if self.solver.midpoint {
                 FirstUse::Midpoint
             } else {
                 FirstUse::Exact
             };
-            return Ok(Differences {
-                value,
-                first: Some((recent, used)),
-                second: None,
-            });
+            return Differences {
+                d0,
+                d1: Some((recent, used)),
+                d2: None,
+            };
         }
         let r1 = ratio(1);
-        let older = difference(output(1), output(2), 1.0 / r1)?;
-        let bend = (&recent - older)?;
-        let first = weighted_sum(&[(1.0, &recent), (r0 / (r0 + r1), &bend)])?;
-        Ok(Differences {
-            value,
-            first: Some((first, FirstUse::Exact)),
-            second: Some((bend / (r0 + r1))?),
-        })
+        let older = difference(output(1), output(2), 1.0 / r1);
+        let bend = recent.clone().minus(&older);
+        let d1 = weighted_sum(&[(1.0, &recent), (r0 / (r0 + r1), &bend)]);
+        Differences {
+            d0,
+            d1: Some((d1, FirstUse::Exact)),
+            d2: Some(bend.scaled(1.0 / (r0 + r1))),
+        }
     }
 
-    /// Orders rise at the beginning of the run and, in short runs and before the clean picture, fall at its end.
+    /// Orders rise at the beginning of the run and, in short runs and before the finished image, fall at its end.
     fn order_at(&self, index: usize) -> usize {
         let left = self.sigmas.len() - 1 - index;
         let short = self.lower_order_final && self.sigmas.len() - 1 < SHORT_RUN;
@@ -136,30 +138,36 @@ impl DpmSolverMultistep {
             _ if self.solver.algorithm == AlgorithmType::SdeDpmSolver => 2,
             _ => 3,
         };
-        most.min(self.solver.order).min(self.outputs.len())
+        most.min(self.solver.order).min(self.model_outputs.len())
     }
 }
 
 impl UpdateRule for DpmSolverMultistep {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
         let level = Level::of_sigma(self.sigmas[index]);
-        Ok(weighted_sum(&[(level.alpha, clean), (level.std, noise)])?)
+        Ok(noised(level, init_latents, noise))
     }
 
-    fn step(&mut self, index: usize, mut given: Given<'_>) -> Result<Tensor, SchedulerError> {
+    fn step(&mut self, index: usize, mut inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
         let levels = (self.sigmas[index], self.sigmas[index + 1]);
-        let output = self.solver.output(given.prediction, given.latents, levels.0)?;
-        if self.outputs.len() == self.solver.order {
-            self.outputs.remove(0);
+        let output = self.solver.convert(inputs.model_output, inputs.sample, levels.0);
+        if self.model_outputs.len() == self.solver.order {
+            self.model_outputs.remove(0);
         }
-        self.outputs.push(output);
+        self.model_outputs.push(output);
         let noise = if self.solver.is_stochastic() {
-            Some(given.draw()?)
+            Some(inputs.draw_noise())
         } else {
             None
         };
-        let outputs = self.differences(index, self.order_at(index))?;
-        self.solver
-            .update(levels, given.latents, &outputs, noise.as_ref())
+        let differences = self.differences(index, self.order_at(index));
+        Ok(self
+            .solver
+            .update(levels, inputs.sample, &differences, noise.as_ref()))
     }
 }

@@ -5,18 +5,20 @@
 //! Upstream: `schedulers/scheduling_dpmsolver_singlestep.py` of diffusers 0.42. Each evaluation is a step of its own
 //! there, so strength counts evaluations, and a run that starts inside a group of orders begins with a lower one.
 
-use candle_core::Tensor;
 use pentimento_types::AlgorithmType;
 
-use crate::SchedulerError;
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::TimestepSpacing;
 use crate::dpm_solver::{Differences, FirstUse, Solver, difference};
 use crate::dpm_solver_multistep::{final_sigma, usable_timesteps};
-use crate::prediction::weighted_sum;
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise_schedule::NoiseSchedule;
+use crate::run::Setup;
 use crate::sigma_steps::{FinalSigma, Respacing, SigmaSteps};
 use crate::timesteps::spaced_without_last;
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised};
 
 #[derive(Debug)]
 struct DpmSolverSinglestep {
@@ -24,13 +26,13 @@ struct DpmSolverSinglestep {
     solver: Solver,
     /// The order of each evaluation.
     orders: Vec<usize>,
-    /// Earlier outputs, the latest last.
-    outputs: Vec<Tensor>,
-    /// The latents at the beginning of the group of orders.
-    began: Option<Tensor>,
+    /// Converted outputs of earlier evaluations, the latest last.
+    model_outputs: Vec<Latents>,
+    /// The latents at the beginning of the group of orders; diffusers' `sample`.
+    first_sample: Option<Latents>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Ignored))?;
     let solver = Solver::of(setup)?;
@@ -58,12 +60,12 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         ),
         sigmas: steps.sigmas,
         solver,
-        outputs: Vec::new(),
-        began: None,
+        model_outputs: Vec::new(),
+        first_sample: None,
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps: steps.timesteps,
-        skipped: setup.first_step(),
+        begin_index: setup.first_step(),
         rule: Box::new(rule),
     })
 }
@@ -85,79 +87,84 @@ fn orders(steps: usize, order: usize, lower_final: bool, last: FinalSigma) -> Ve
 }
 
 impl DpmSolverSinglestep {
-    fn differences(&self, index: usize, order: usize) -> Result<Differences, SchedulerError> {
+    fn differences(&self, index: usize, order: usize) -> Differences<'_> {
         let lambda = |i: usize| Level::of_sigma(self.sigmas[i]).lambda();
-        let output = |k: usize| &self.outputs[self.outputs.len() - 1 - k];
+        let output = |k: usize| &self.model_outputs[self.model_outputs.len() - 1 - k];
         // Relative to the whole step, from the beginning of the group.
         let base = index + 1 - order;
         let ratio = |i: usize| (lambda(i) - lambda(base)) / (lambda(index + 1) - lambda(base));
-        let value = output(order - 1).clone();
+        let d0 = output(order - 1);
         if order == 1 {
-            return Ok(Differences {
-                value,
-                first: None,
-                second: None,
-            });
+            return Differences {
+                d0,
+                d1: None,
+                d2: None,
+            };
         }
         let r0 = ratio(index);
-        let widest = difference(output(0), &value, 1.0 / r0)?;
+        let widest = difference(output(0), d0, 1.0 / r0);
         if order == 2 {
             let used = if self.solver.midpoint {
                 FirstUse::Midpoint
             } else {
                 FirstUse::Exact
             };
-            return Ok(Differences {
-                value,
-                first: Some((widest, used)),
-                second: None,
-            });
+            return Differences {
+                d0,
+                d1: Some((widest, used)),
+                d2: None,
+            };
         }
         if self.solver.midpoint {
-            return Ok(Differences {
-                value,
-                first: Some((widest, FirstUse::Exact)),
-                second: None,
-            });
+            return Differences {
+                d0,
+                d1: Some((widest, FirstUse::Exact)),
+                d2: None,
+            };
         }
         let r1 = ratio(index - 1);
-        let nearest = difference(output(1), &value, 1.0 / r1)?;
-        let first = weighted_sum(&[(r0 / (r0 - r1), &nearest), (-r1 / (r0 - r1), &widest)])?;
-        let second = difference(&widest, &nearest, 2.0 / (r0 - r1))?;
-        Ok(Differences {
-            value,
-            first: Some((first, FirstUse::Exact)),
-            second: Some(second),
-        })
+        let nearest = difference(output(1), d0, 1.0 / r1);
+        let d1 = weighted_sum(&[(r0 / (r0 - r1), &nearest), (-r1 / (r0 - r1), &widest)]);
+        let d2 = difference(&widest, &nearest, 2.0 / (r0 - r1));
+        Differences {
+            d0,
+            d1: Some((d1, FirstUse::Exact)),
+            d2: Some(d2),
+        }
     }
 }
 
 impl UpdateRule for DpmSolverSinglestep {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
         let level = Level::of_sigma(self.sigmas[index]);
-        Ok(weighted_sum(&[(level.alpha, clean), (level.std, noise)])?)
+        Ok(noised(level, init_latents, noise))
     }
 
-    fn step(&mut self, index: usize, mut given: Given<'_>) -> Result<Tensor, SchedulerError> {
+    fn step(&mut self, index: usize, mut inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
         let output = self
             .solver
-            .output(given.prediction, given.latents, self.sigmas[index])?;
-        if self.outputs.len() == self.solver.order {
-            self.outputs.remove(0);
+            .convert(inputs.model_output, inputs.sample, self.sigmas[index]);
+        if self.model_outputs.len() == self.solver.order {
+            self.model_outputs.remove(0);
         }
-        self.outputs.push(output);
+        self.model_outputs.push(output);
         let noise = if self.solver.is_stochastic() {
-            Some(given.draw()?)
+            Some(inputs.draw_noise())
         } else {
             None
         };
-        let order = self.orders[index].min(self.outputs.len());
+        let order = self.orders[index].min(self.model_outputs.len());
         if order == 1 {
-            self.began = Some(given.latents.clone());
+            self.first_sample = Some(inputs.sample.clone());
         }
-        let start = self.began.as_ref().unwrap_or(given.latents);
+        let sample = self.first_sample.as_ref().unwrap_or(inputs.sample);
         let levels = (self.sigmas[index + 1 - order], self.sigmas[index + 1]);
-        let outputs = self.differences(index, order)?;
-        self.solver.update(levels, start, &outputs, noise.as_ref())
+        let differences = self.differences(index, order);
+        Ok(self.solver.update(levels, sample, &differences, noise.as_ref()))
     }
 }

@@ -2,6 +2,8 @@
 
 use pentimento_types::{ErrorKind, HasKind};
 
+use crate::latents::Latents;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -28,34 +30,37 @@ pub enum SchedulerError {
     /// `advance` was called although no evaluation is left.
     #[error("the run has no evaluation left")]
     Finished,
-    /// The prediction's shape is not the latents' shape.
-    #[error("the prediction has shape {found:?}, the latents have {expected:?}")]
-    PredictionShape {
-        /// The latents' shape.
-        expected: Vec<usize>,
-        /// The prediction's shape.
-        found: Vec<usize>,
+    /// An array has not the shape of the run's latents.
+    #[error("{what} has shape {found:?}, the latents have {expected:?}")]
+    Shape {
+        /// Which array.
+        what: &'static str,
+        /// Channels, height and width of the latents.
+        expected: [usize; 3],
+        /// Channels, height and width of the array.
+        found: [usize; 3],
     },
-    /// Latents of another shape were to take the place of those that stand.
-    #[error("the new latents have shape {found:?}, those that stand have {expected:?}")]
-    LatentsShape {
-        /// The shape of the latents that stand.
-        expected: Vec<usize>,
-        /// The shape of the new ones.
-        found: Vec<usize>,
-    },
-    /// A tensor operation failed.
-    #[error("tensor arithmetic failed")]
-    Tensor(#[from] candle_core::Error),
+}
+
+impl SchedulerError {
+    pub(crate) fn check_shape(what: &'static str, expected: [usize; 3], array: &Latents) -> Result<(), Self> {
+        let found = array.shape();
+        if found == expected {
+            return Ok(());
+        }
+        Err(Self::Shape {
+            what,
+            expected,
+            found,
+        })
+    }
 }
 
 impl HasKind for SchedulerError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Json(_) | Self::Setting { .. } | Self::Run { .. } => ErrorKind::InvalidInput,
-            Self::Finished | Self::PredictionShape { .. } | Self::LatentsShape { .. } | Self::Tensor(_) => {
-                ErrorKind::Internal
-            }
+            Self::Finished | Self::Shape { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -4,13 +4,14 @@
 //!
 //! Upstream: `schedulers/scheduling_euler_ancestral_discrete.py` of diffusers 0.42.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
-use crate::prediction::{PredictionType, scaled_input, weighted_sum};
-use crate::schedule::{BetaDefaults, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::betas::{BetaDefaults, ZeroSnr};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, scaled_by_sigma};
+use crate::run::Setup;
 use crate::sigma_steps::SigmaSteps;
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_by_sigma};
 
 #[derive(Debug)]
 struct EulerAncestral {
@@ -18,15 +19,15 @@ struct EulerAncestral {
     prediction: PredictionType,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Finite))?;
     let SigmaSteps {
         timesteps, sigmas, ..
     } = SigmaSteps::euler_family(setup, &schedule, None)?;
     let prediction = PredictionType::of(setup.config)?;
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped: setup.first_step(),
+        begin_index: setup.first_step(),
         rule: Box::new(EulerAncestral { sigmas, prediction }),
     })
 }
@@ -41,25 +42,30 @@ pub(crate) fn split(from: f64, to: f64) -> (f64, f64) {
 }
 
 impl UpdateRule for EulerAncestral {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(weighted_sum(&[(1.0, clean), (self.sigmas[index], noise)])?)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        Ok(noised_by_sigma(self.sigmas[index], init_latents, noise))
     }
 
-    fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(scaled_input(latents, self.sigmas[index])?)
+    fn scale_model_input(&self, index: usize, sample: &Latents) -> Latents {
+        scaled_by_sigma(sample, self.sigmas[index])
     }
 
-    fn step(&mut self, index: usize, mut given: Given<'_>) -> Result<Tensor, SchedulerError> {
+    fn step(&mut self, index: usize, mut inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
         let (sigma, next) = (self.sigmas[index], self.sigmas[index + 1]);
         let (up, down) = split(sigma, next);
         let derivative = self
             .prediction
-            .derivative(given.prediction, given.latents, sigma)?;
-        let noise = given.draw()?;
+            .derivative(inputs.model_output, inputs.sample, sigma);
+        let noise = inputs.draw_noise();
         Ok(weighted_sum(&[
-            (1.0, given.latents),
+            (1.0, inputs.sample),
             (down - sigma, &derivative),
             (up, &noise),
-        ])?)
+        ]))
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Upstream: `schedulers/scheduling_euler_discrete.py` of diffusers 0.42.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::unknown;
-use crate::prediction::{PredictionType, weighted_sum};
-use crate::schedule::{BetaDefaults, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, scaled_by_sigma};
+use crate::run::Setup;
 use crate::sigma_steps::{FinalSigma, Respacing, SigmaSteps};
 use crate::timesteps::{linspace, to_f32};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_by_sigma};
 
 #[derive(Debug)]
 struct Euler {
@@ -18,7 +19,7 @@ struct Euler {
     prediction: PredictionType,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Finite))?;
     let prediction = PredictionType::of(config)?;
@@ -48,30 +49,32 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         timesteps = sigmas[..last].iter().map(|s| to_f32(0.25 * s.ln())).collect();
     }
     let rule = Euler { sigmas, prediction };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped: setup.first_step(),
+        begin_index: setup.first_step(),
         rule: Box::new(rule),
     })
 }
 
 impl UpdateRule for Euler {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(weighted_sum(&[(1.0, clean), (self.sigmas[index], noise)])?)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        Ok(noised_by_sigma(self.sigmas[index], init_latents, noise))
     }
 
-    fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(crate::prediction::scaled_input(latents, self.sigmas[index])?)
+    fn scale_model_input(&self, index: usize, sample: &Latents) -> Latents {
+        scaled_by_sigma(sample, self.sigmas[index])
     }
 
-    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
+    fn step(&mut self, index: usize, inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
         let (sigma, next) = (self.sigmas[index], self.sigmas[index + 1]);
         let derivative = self
             .prediction
-            .derivative(given.prediction, given.latents, sigma)?;
-        Ok(weighted_sum(&[
-            (1.0, given.latents),
-            (next - sigma, &derivative),
-        ])?)
+            .derivative(inputs.model_output, inputs.sample, sigma);
+        Ok(weighted_sum(&[(1.0, inputs.sample), (next - sigma, &derivative)]))
     }
 }

@@ -5,27 +5,29 @@
 //! pipeline cannot run it. Our definition is `docs/adr/0003-schedulers-that-diffusers-img2img-cannot-run.md`: its step
 //! on the levels of the checkpoint, which its tests compare with.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::TimestepSpacing;
-use crate::prediction::{PredictionType, weighted_sum};
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::PredictionType;
+use crate::run::Setup;
 use crate::timesteps::{Rounding, spaced};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised};
 
 const ORDER: usize = 4;
 
 #[derive(Debug)]
 struct Ipndm {
-    /// One per step and the clean picture.
+    /// One per step and the finished image.
     levels: Vec<Level>,
     prediction: PredictionType,
-    /// Earlier noise predictions, the latest last.
-    history: Vec<Tensor>,
+    /// Predicted noise of earlier evaluations, the latest last; diffusers' `ets`.
+    history: Vec<Latents>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Ignored))?;
     let spacing = setup.config.timestep_spacing(TimestepSpacing::Leading)?;
     let timesteps = spaced(spacing, schedule.len(), setup.steps(), Rounding::Whole);
@@ -39,41 +41,45 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         prediction: PredictionType::of(setup.config)?,
         history: Vec::with_capacity(ORDER),
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped: setup.first_step(),
+        begin_index: setup.first_step(),
         rule: Box::new(rule),
     })
 }
 
 impl UpdateRule for Ipndm {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        let level = self.levels[index];
-        Ok(weighted_sum(&[(level.alpha, clean), (level.std, noise)])?)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        Ok(noised(self.levels[index], init_latents, noise))
     }
 
-    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
-        let Given {
-            prediction, latents, ..
-        } = given;
+    fn step(&mut self, index: usize, inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
+        let StepInputs {
+            model_output, sample, ..
+        } = inputs;
         let (here, there) = (self.levels[index], self.levels[index + 1]);
-        let noise = self.prediction.noise(prediction, latents, here)?;
+        let epsilon = self.prediction.epsilon(model_output, sample, here);
         if self.history.len() == ORDER {
             self.history.remove(0);
         }
-        self.history.push(noise);
-        let noise = adams_bashforth(&self.history)?;
-        // As DDIM: the clean picture from the blended noise, then back to the next level with the same noise.
+        self.history.push(epsilon);
+        let epsilon = adams_bashforth(&self.history);
+        // As DDIM: the image from the blended noise, then back to the next level with the same noise.
         let keep = there.alpha / here.alpha;
         Ok(weighted_sum(&[
-            (keep, latents),
-            (there.std - keep * here.std, &noise),
-        ])?)
+            (keep, sample),
+            (there.std - keep * here.std, &epsilon),
+        ]))
     }
 }
 
 /// The blend of the latest one to four values, the latest last.
-pub(crate) fn adams_bashforth(history: &[Tensor]) -> Result<Tensor, SchedulerError> {
+pub(crate) fn adams_bashforth(history: &[Latents]) -> Latents {
     let weights: &[f64] = match history.len() {
         0 | 1 => &[1.0],
         2 => &[1.5, -0.5],
@@ -81,5 +87,5 @@ pub(crate) fn adams_bashforth(history: &[Tensor]) -> Result<Tensor, SchedulerErr
         _ => &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
     };
     let terms: Vec<_> = weights.iter().copied().zip(history.iter().rev()).collect();
-    Ok(weighted_sum(&terms)?)
+    weighted_sum(&terms)
 }

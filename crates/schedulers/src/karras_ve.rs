@@ -5,14 +5,16 @@
 //! definition is `docs/adr/0003-schedulers-that-diffusers-img2img-cannot-run.md`: its constants on the checkpoint's own
 //! noise levels. Evaluation 2k is at the raised level of step k, 2k + 1 corrects it at the next level.
 
-use candle_core::Tensor;
-
-use crate::prediction::{PredictionType, scaled_input, weighted_sum};
-use crate::schedule::{BetaDefaults, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::betas::{BetaDefaults, ZeroSnr};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::noise::NoiseSource;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, scaled_by_sigma};
+use crate::run::Setup;
 use crate::sigma_steps::{Respacing, SigmaSteps};
 use crate::timesteps::{count, timestep_of, to_f32};
-use crate::{NoiseSource, SchedulerError};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_by_sigma};
 
 /// `s_churn`: how much noise a whole run raises.
 const CHURN: f64 = 80.0;
@@ -29,10 +31,10 @@ struct KarrasVe {
     raised: Vec<f64>,
     prediction: PredictionType,
     /// Latents and derivative at the raised level, between the two stages of a step.
-    began: Option<(Tensor, Tensor)>,
+    first_stage: Option<(Latents, Latents)>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Finite))?;
     let steps = SigmaSteps::euler_family(setup, &schedule, Respacing::of(setup))?;
     let gamma = (CHURN / count(setup.steps())).min(2.0_f64.sqrt() - 1.0);
@@ -58,79 +60,87 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         sigmas: steps.sigmas,
         raised,
         prediction: PredictionType::of(setup.config)?,
-        began: None,
+        first_stage: None,
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped: 2 * setup.first_step(),
+        begin_index: 2 * setup.first_step(),
         rule: Box::new(rule),
     })
 }
 
 impl KarrasVe {
     /// Raises the noise of the latents for a step. Draws even where nothing is raised, as upstream does.
-    fn churn(&self, step: usize, latents: &Tensor, drawn: &Tensor) -> Result<Tensor, SchedulerError> {
+    fn churn(&self, step: usize, sample: &Latents, noise: &Latents) -> Latents {
         let (sigma, raised) = (self.sigmas[step], self.raised[step]);
         let added = (raised * raised - sigma * sigma).max(0.0).sqrt();
-        Ok(weighted_sum(&[(1.0, latents), (NOISE * added, drawn)])?)
+        weighted_sum(&[(1.0, sample), (NOISE * added, noise)])
     }
 }
 
 impl UpdateRule for KarrasVe {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(weighted_sum(&[
-            (1.0, clean),
-            (self.sigmas[index.div_ceil(2)], noise),
-        ])?)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        let sigma = self.sigmas[index.div_ceil(2)];
+        Ok(noised_by_sigma(sigma, init_latents, noise))
     }
 
-    fn start(
-        &mut self,
+    fn prepare_latents(
+        &self,
         index: usize,
-        clean: &Tensor,
-        drawn: &Tensor,
-        noise: &mut NoiseSource,
-    ) -> Result<Tensor, SchedulerError> {
-        let latents = self.add_noise(index, clean, drawn)?;
-        self.churn(index / 2, &latents, &noise.normal_like(clean)?)
+        init_latents: &Latents,
+        noise: &Latents,
+        noise_source: &mut NoiseSource,
+    ) -> Result<Latents, SchedulerError> {
+        let latents = self.add_noise(index, init_latents, noise)?;
+        Ok(self.churn(index / 2, &latents, &noise_source.normal(latents.shape())))
     }
 
     /// Before the first stage of a step the latents stand at its raised level.
-    fn known(&self, index: usize, clean: &Tensor, drawn: &Tensor) -> Result<Option<Tensor>, SchedulerError> {
-        let level = if index.is_multiple_of(2) {
+    fn noised_init(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Option<Latents>, SchedulerError> {
+        let sigma = if index.is_multiple_of(2) {
             self.raised[index / 2]
         } else {
             self.sigmas[index.div_ceil(2)]
         };
-        Ok(Some(weighted_sum(&[(1.0, clean), (level, drawn)])?))
+        Ok(Some(noised_by_sigma(sigma, init_latents, noise)))
     }
 
-    fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {
+    fn scale_model_input(&self, index: usize, sample: &Latents) -> Latents {
         let sigma = if index.is_multiple_of(2) {
             self.raised[index / 2]
         } else {
             self.sigmas[index / 2 + 1]
         };
-        Ok(scaled_input(latents, sigma)?)
+        scaled_by_sigma(sample, sigma)
     }
 
-    fn step(&mut self, index: usize, mut given: Given<'_>) -> Result<Tensor, SchedulerError> {
+    fn step(&mut self, index: usize, mut inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
         let step = index / 2;
         let (raised, next) = (self.raised[step], self.sigmas[step + 1]);
         let dt = next - raised;
-        if let Some((start, first)) = self.began.take() {
+        if let Some((start, first)) = self.first_stage.take() {
             let second = self
                 .prediction
-                .derivative(given.prediction, given.latents, next)?;
-            let latents = weighted_sum(&[(1.0, &start), (dt / 2.0, &first), (dt / 2.0, &second)])?;
-            return self.churn(step + 1, &latents, &given.draw()?);
+                .derivative(inputs.model_output, inputs.sample, next);
+            let latents = weighted_sum(&[(1.0, &start), (dt / 2.0, &first), (dt / 2.0, &second)]);
+            return Ok(self.churn(step + 1, &latents, &inputs.draw_noise()));
         }
         let derivative = self
             .prediction
-            .derivative(given.prediction, given.latents, raised)?;
-        let predicted = weighted_sum(&[(1.0, given.latents), (dt, &derivative)])?;
+            .derivative(inputs.model_output, inputs.sample, raised);
+        let predicted = weighted_sum(&[(1.0, inputs.sample), (dt, &derivative)]);
         if next > 0.0 {
-            self.began = Some((given.latents.clone(), derivative));
+            self.first_stage = Some((inputs.sample.clone(), derivative));
         }
         Ok(predicted)
     }

@@ -2,16 +2,17 @@
 //! with the midpoint in log sigma. Katherine Crowson's `sample_dpm_2` of k-diffusion.
 //!
 //! Upstream: `schedulers/scheduling_k_dpm_2_discrete.py` of diffusers 0.42. Evaluation 2k is at the beginning of step k,
-//! 2k + 1 at its midpoint; the last step is a plain Euler step to the picture.
+//! 2k + 1 at its midpoint; the last step is a plain Euler step to the finished image.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
-use crate::prediction::{PredictionType, scaled_input, weighted_sum};
-use crate::schedule::{BetaDefaults, NoiseSchedule};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::betas::BetaDefaults;
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, scaled_by_sigma};
+use crate::run::Setup;
 use crate::sigma_steps::{Respacing, SigmaSteps};
 use crate::timesteps::{timestep_of, to_f32};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_by_sigma};
 
 #[derive(Debug)]
 struct Kdpm2 {
@@ -20,11 +21,11 @@ struct Kdpm2 {
     /// The midpoint of each step.
     midpoints: Vec<f64>,
     prediction: PredictionType,
-    /// Latents at the beginning of the step, between its two stages.
-    began: Option<Tensor>,
+    /// Latents at the beginning of the step, between its two stages; diffusers' `sample`.
+    first_sample: Option<Latents>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let steps = rounded_steps(setup)?;
     let midpoints: Vec<f64> = steps
         .sigmas
@@ -36,11 +37,11 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         sigmas: steps.sigmas,
         midpoints,
         prediction: PredictionType::of(setup.config)?,
-        began: None,
+        first_sample: None,
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped: 2 * setup.first_step(),
+        begin_index: 2 * setup.first_step(),
         rule: Box::new(rule),
     })
 }
@@ -69,34 +70,37 @@ pub(crate) fn interleaved(steps: &SigmaSteps, midpoints: &[f64]) -> Vec<f64> {
 }
 
 impl UpdateRule for Kdpm2 {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(weighted_sum(&[
-            (1.0, clean),
-            (self.sigmas[index.div_ceil(2)], noise),
-        ])?)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        let sigma = self.sigmas[index.div_ceil(2)];
+        Ok(noised_by_sigma(sigma, init_latents, noise))
     }
 
-    fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {
+    fn scale_model_input(&self, index: usize, sample: &Latents) -> Latents {
         let levels = if index.is_multiple_of(2) {
             &self.sigmas
         } else {
             &self.midpoints
         };
-        Ok(scaled_input(latents, levels[index / 2])?)
+        scaled_by_sigma(sample, levels[index / 2])
     }
 
-    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
-        let Given {
-            prediction, latents, ..
-        } = given;
+    fn step(&mut self, index: usize, inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
+        let StepInputs {
+            model_output, sample, ..
+        } = inputs;
         let step = index / 2;
         let (sigma, next, midpoint) = (self.sigmas[step], self.sigmas[step + 1], self.midpoints[step]);
-        if let Some(start) = self.began.take() {
-            let derivative = self.prediction.derivative(prediction, latents, midpoint)?;
-            return Ok(weighted_sum(&[(1.0, &start), (next - sigma, &derivative)])?);
+        if let Some(start) = self.first_sample.take() {
+            let derivative = self.prediction.derivative(model_output, sample, midpoint);
+            return Ok(weighted_sum(&[(1.0, &start), (next - sigma, &derivative)]));
         }
-        let derivative = self.prediction.derivative(prediction, latents, sigma)?;
-        self.began = Some(latents.clone());
-        Ok(weighted_sum(&[(1.0, latents), (midpoint - sigma, &derivative)])?)
+        let derivative = self.prediction.derivative(model_output, sample, sigma);
+        self.first_sample = Some(sample.clone());
+        Ok(weighted_sum(&[(1.0, sample), (midpoint - sigma, &derivative)]))
     }
 }

@@ -4,13 +4,16 @@
 //! Upstream: `schedulers/scheduling_lcm.py` of diffusers 0.42, as the img2img pipeline runs it: `set_timesteps` with the
 //! steps alone, then the end of the list by strength.
 
-use candle_core::Tensor;
-
-use crate::prediction::{PredictionType, Threshold, weighted_sum};
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule, add_noise_at};
+use crate::betas::{BetaDefaults, ZeroSnr};
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, Threshold};
+use crate::run::Setup;
 use crate::timesteps::{count, linspace};
-use crate::{SchedulerConfig, SchedulerError};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_at};
 
 /// The standard deviation of the data that the boundary condition assumes.
 const SIGMA_DATA: f64 = 0.5;
@@ -31,13 +34,13 @@ struct Lcm {
     threshold: Option<Threshold>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let schedule = NoiseSchedule::for_run(setup, BETAS)?;
     let timesteps = timesteps(config, schedule.len(), setup.steps())?;
     let prediction = PredictionType::of(config)?;
-    let skipped = setup.first_step();
-    for timestep in timesteps.iter().skip(skipped) {
+    let begin_index = setup.first_step();
+    for timestep in timesteps.iter().skip(begin_index) {
         schedule.check_finite(*timestep, prediction)?;
     }
     let rule = Lcm {
@@ -47,9 +50,9 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         prediction,
         threshold: Threshold::of(config)?,
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped,
+        begin_index,
         rule: Box::new(rule),
     })
 }
@@ -83,27 +86,34 @@ fn timesteps(config: &SchedulerConfig, train: usize, steps: usize) -> Result<Vec
 }
 
 impl UpdateRule for Lcm {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        add_noise_at(&self.schedule, self.timesteps[index], clean, noise)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        noised_at(&self.schedule, self.timesteps[index], init_latents, noise)
     }
 
-    fn step(&mut self, index: usize, mut given: Given<'_>) -> Result<Tensor, SchedulerError> {
+    fn step(&mut self, index: usize, mut inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
         let timestep = self.timesteps[index];
         let here = Level::of_alpha_bar(self.schedule.alpha_bar(timestep)?);
-        let clean = self.prediction.clean(given.prediction, given.latents, here)?;
-        let clean = Threshold::apply(self.threshold, clean)?;
+        let original_sample = self
+            .prediction
+            .original_sample(inputs.model_output, inputs.sample, here);
+        let original_sample = Threshold::apply(self.threshold, original_sample);
 
         let scaled = timestep * self.timestep_scaling;
         let square = scaled.mul_add(scaled, SIGMA_DATA * SIGMA_DATA);
         let (skip, out) = (SIGMA_DATA * SIGMA_DATA / square, scaled / square.sqrt());
-        let denoised = weighted_sum(&[(out, &clean), (skip, given.latents)])?;
+        let denoised = weighted_sum(&[(out, &original_sample), (skip, inputs.sample)]);
         let Some(next) = self.timesteps.get(index + 1) else {
             return Ok(denoised);
         };
         let there = Level::of_alpha_bar(self.schedule.alpha_bar(*next)?);
         Ok(weighted_sum(&[
             (there.alpha, &denoised),
-            (there.std, &given.draw()?),
-        ])?)
+            (there.std, &inputs.draw_noise()),
+        ]))
     }
 }

@@ -1,20 +1,25 @@
-//! Diffusion schedulers and the noise of one picture, equal to diffusers on PyTorch's CPU.
+//! Diffusion schedulers and the noise of one image, equal to diffusers on PyTorch's CPU.
 //!
-//! The unit is one UNet evaluation: [`build`] decides a run, [`SchedulerPlan::begin`] starts it from an encoded picture,
+//! The unit is one UNet evaluation: [`build`] decides a run, [`SchedulerPlan::begin`] starts it from an encoded image,
 //! and the step loop alternates [`Scheduler::next_evaluation`] and [`Scheduler::advance`].
 
 mod beta_quantile;
 mod betas;
 mod config;
 mod error;
+mod init_noise;
+mod latents;
+mod level;
 mod noise;
+mod noise_schedule;
+mod plan;
 mod prediction;
 mod registry;
-mod schedule;
+mod run;
 mod scheduler;
 mod sigma_steps;
-mod start;
 mod timesteps;
+mod update_rule;
 
 mod ddim;
 mod ddim_inverse;
@@ -41,7 +46,10 @@ mod tests;
 
 pub use config::SchedulerConfig;
 pub use error::SchedulerError;
+pub use init_noise::Start;
+pub use latents::Latents;
 pub use noise::NoiseSource;
+pub use plan::SchedulerPlan;
 pub use registry::build;
-pub use scheduler::{Evaluation, Run, Scheduler, SchedulerPlan};
-pub use start::Start;
+pub use run::Run;
+pub use scheduler::{Evaluation, Scheduler};

@@ -5,13 +5,14 @@
 //! follows the position in the whole schedule, so a run that starts late uses the weights of order 4 while it has fewer
 //! derivatives, and leaves the missing ones out.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
-use crate::prediction::{PredictionType, scaled_input, weighted_sum};
-use crate::schedule::{BetaDefaults, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::betas::{BetaDefaults, ZeroSnr};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, scaled_by_sigma};
+use crate::run::Setup;
 use crate::sigma_steps::{Respacing, SigmaSteps};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_by_sigma};
 
 const ORDER: usize = 4;
 
@@ -20,10 +21,10 @@ struct Lms {
     sigmas: Vec<f64>,
     prediction: PredictionType,
     /// The latest first.
-    derivatives: Vec<Tensor>,
+    derivatives: Vec<Latents>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Ignored))?;
     let steps = SigmaSteps::euler_family(setup, &schedule, Respacing::of(setup))?;
     let rule = Lms {
@@ -31,9 +32,9 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         prediction: PredictionType::of(setup.config)?,
         derivatives: Vec::with_capacity(ORDER),
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps: steps.timesteps,
-        skipped: setup.first_step(),
+        begin_index: setup.first_step(),
         rule: Box::new(rule),
     })
 }
@@ -58,26 +59,31 @@ impl Lms {
 }
 
 impl UpdateRule for Lms {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(weighted_sum(&[(1.0, clean), (self.sigmas[index], noise)])?)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        Ok(noised_by_sigma(self.sigmas[index], init_latents, noise))
     }
 
-    fn input(&self, index: usize, latents: &Tensor) -> Result<Tensor, SchedulerError> {
-        Ok(scaled_input(latents, self.sigmas[index])?)
+    fn scale_model_input(&self, index: usize, sample: &Latents) -> Latents {
+        scaled_by_sigma(sample, self.sigmas[index])
     }
 
-    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
+    fn step(&mut self, index: usize, inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
         let sigma = self.sigmas[index];
         let derivative = self
             .prediction
-            .derivative(given.prediction, given.latents, sigma)?;
+            .derivative(inputs.model_output, inputs.sample, sigma);
         self.derivatives.insert(0, derivative);
         self.derivatives.truncate(ORDER);
         let order = ORDER.min(index + 1);
-        let mut terms = vec![(1.0, given.latents)];
+        let mut terms = vec![(1.0, inputs.sample)];
         for (which, derivative) in self.derivatives.iter().take(order).enumerate() {
             terms.push((self.weight(index, order, which), derivative));
         }
-        Ok(weighted_sum(&terms)?)
+        Ok(weighted_sum(&terms))
     }
 }

@@ -1,19 +1,20 @@
 //! PyTorch's CPU random numbers, bit for bit: `torch.Generator("cpu").manual_seed(seed)` and `torch.randn`.
 //!
-//! One [`NoiseSource`] belongs to one picture, so no picture's noise depends on its neighbours.
+//! One [`NoiseSource`] belongs to one image, so no image's noise depends on its neighbours.
 //! PyTorch on any x86 machine with AVX2 does not use the C library for large tensors but the polynomials of
 //! `aten/src/ATen/native/cpu/avx_mathfun.h` (Cephes), compiled so that the multiplications and additions are fused.
-//! Those are repeated here, operation by operation, so that every machine gives the picture of that one.
+//! Those are repeated here, operation by operation, so that every machine gives the image of that one.
 
 use std::f64::consts::PI;
 
-use candle_core::{Device, Result, Tensor};
 use rand_mt::Mt;
+
+use crate::latents::Latents;
 
 /// How many values `normal_fill` makes at once: eight radii, eight angles.
 const BLOCK: usize = 16;
 
-/// The random numbers of one picture, in the order in which PyTorch would draw them.
+/// The random numbers of one image, in the order in which PyTorch would draw them.
 #[derive(Clone, Debug)]
 pub struct NoiseSource {
     engine: Mt,
@@ -35,24 +36,23 @@ impl NoiseSource {
         }
     }
 
-    /// `torch.randn(shape, generator=g)`: standard normal values, f32, on the CPU.
+    /// `torch.randn(shape, generator=g)`: standard normal values, f32, as PyTorch draws them on the CPU.
     ///
-    /// # Errors
-    /// Only when candle cannot make a tensor of that shape.
-    pub fn normal(&mut self, shape: &[usize]) -> Result<Tensor> {
-        let count = shape.iter().product();
-        let values = if count >= BLOCK {
+    /// # Panics
+    /// When memory for as many values cannot be had.
+    #[must_use = "drawing moves the generator on"]
+    pub fn normal(&mut self, shape: [usize; 3]) -> Latents {
+        let values = self.normal_values(shape.iter().product());
+        Latents::new(shape, values).expect("as many values as the shape has elements")
+    }
+
+    /// As [`Self::normal`], for any shape of `count` elements: PyTorch's values do not depend on how they are arranged.
+    fn normal_values(&mut self, count: usize) -> Vec<f32> {
+        if count >= BLOCK {
             self.normal_fill(count)
         } else {
             (0..count).map(|_| self.scalar_normal()).collect()
-        };
-        Tensor::from_vec(values, shape, &Device::Cpu)
-    }
-
-    /// Values as [`Self::normal`] makes them, of the tensor's shape, on its device and in its type.
-    pub(crate) fn normal_like(&mut self, tensor: &Tensor) -> Result<Tensor> {
-        let values = self.normal(tensor.dims())?;
-        values.to_device(tensor.device())?.to_dtype(tensor.dtype())
+        }
     }
 
     /// `at::native::templates::cpu::normal_fill_AVX2`: uniforms first, then Box-Muller over blocks of 16.
@@ -197,13 +197,12 @@ fn sin_cos(x: f32) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use pentimento_testkit::{Golden, Tolerance, compare};
+    use pentimento_testkit::{Golden, Tolerance, compare_values};
 
     use super::*;
 
-    fn bits(t: &Tensor) -> Vec<u32> {
-        let values = t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        values.into_iter().map(f32::to_bits).collect()
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|x| x.to_bits()).collect()
     }
 
     /// `about.cases` lists seeds and the shapes drawn one after the other; `<case>.<draw>` is what PyTorch gave.
@@ -216,12 +215,11 @@ mod tests {
             let mut source = NoiseSource::new(case["seed"].as_u64().unwrap());
             for (draw, shape) in case["shapes"].as_array().unwrap().iter().enumerate() {
                 let shape: Vec<usize> = serde_json::from_value(shape.clone()).unwrap();
-                let found = source.normal(&shape).unwrap();
-                let expected = golden.tensor(&format!("{number}.{draw}"));
-                assert_eq!(found.dims(), expected.dims());
-                let difference = compare(&found, expected).unwrap();
+                let found = source.normal_values(shape.iter().product());
+                let expected = golden.values::<f32>(&format!("{number}.{draw}"));
+                let difference = compare_values(&found, &expected).unwrap();
                 assert!(
-                    bits(&found) == bits(expected),
+                    bits(&found) == bits(&expected),
                     "case {number} {case}, draw {draw}: differs by up to {:e}",
                     difference.max
                 );
@@ -233,10 +231,8 @@ mod tests {
     #[test]
     fn an_empty_shape_draws_nothing() {
         let mut source = NoiseSource::new(7);
-        source.normal(&[4, 0]).unwrap();
-        assert_eq!(
-            bits(&source.normal(&[3]).unwrap()),
-            bits(&NoiseSource::new(7).normal(&[3]).unwrap())
-        );
+        let nothing = source.normal([4, 0, 2]);
+        assert_eq!(nothing.shape(), [4, 0, 2]);
+        assert_eq!(source.normal([1, 1, 3]), NoiseSource::new(7).normal([1, 1, 3]));
     }
 }

@@ -4,15 +4,17 @@
 //! Upstream: `schedulers/scheduling_pndm.py` of diffusers 0.42, its behaviour in img2img included: the counter of
 //! evaluations starts at 0 wherever in the schedule the run begins.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::TimestepSpacing;
+use crate::error::SchedulerError;
 use crate::ipndm::adams_bashforth;
-use crate::prediction::{PredictionType, weighted_sum};
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule, add_noise_at};
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::PredictionType;
+use crate::run::Setup;
 use crate::timesteps::{Rounding, count, spaced};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised_at};
 
 /// How many steps the Runge-Kutta warm-up covers, with four evaluations each but the first and last shared.
 const ORDER: usize = 4;
@@ -30,15 +32,15 @@ struct Pndm {
     prediction: PredictionType,
     /// Evaluations so far.
     counter: usize,
-    /// Earlier noise predictions, the latest last.
-    history: Vec<Tensor>,
+    /// Outputs of earlier evaluations, the latest last; diffusers' `ets`.
+    history: Vec<Latents>,
     /// Latents at the beginning of a step of several evaluations.
-    began: Option<Tensor>,
-    /// The weighted sum of a Runge-Kutta step's predictions so far.
-    sum: Option<Tensor>,
+    cur_sample: Option<Latents>,
+    /// The weighted sum of a Runge-Kutta step's outputs so far.
+    cur_model_output: Option<Latents>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Ignored))?;
     let spacing = config.timestep_spacing(TimestepSpacing::Leading)?;
@@ -70,12 +72,12 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         prediction: PredictionType::of(config)?,
         counter: 0,
         history: Vec::with_capacity(ORDER),
-        began: None,
-        sum: None,
+        cur_sample: None,
+        cur_model_output: None,
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps,
-        skipped: setup.first_step(),
+        begin_index: setup.first_step(),
         rule: Box::new(rule),
     })
 }
@@ -103,9 +105,9 @@ impl Pndm {
     fn runge_kutta(
         &mut self,
         timestep: f64,
-        prediction: &Tensor,
-        latents: &Tensor,
-    ) -> Result<Tensor, SchedulerError> {
+        model_output: &Latents,
+        sample: &Latents,
+    ) -> Result<Latents, SchedulerError> {
         let ahead = if self.counter.is_multiple_of(2) {
             self.half_stride
         } else {
@@ -119,33 +121,29 @@ impl Pndm {
         } else {
             1.0 / 3.0
         };
-        let mut sum = weighted_sum(&[(weight, prediction)])?;
-        if let Some(before) = self.sum.take() {
-            sum = weighted_sum(&[(1.0, &before), (1.0, &sum)])?;
-        }
-        if stage == 0 {
-            self.history.push(prediction.clone());
-            self.began = Some(latents.clone());
-        }
-        let noise = if stage == 3 {
-            sum.clone()
-        } else {
-            prediction.clone()
+        let sum = match self.cur_model_output.take() {
+            Some(before) => weighted_sum(&[(1.0, &before), (weight, model_output)]),
+            None => weighted_sum(&[(weight, model_output)]),
         };
-        if stage != 3 {
-            self.sum = Some(sum);
+        if stage == 0 {
+            self.history.push(model_output.clone());
+            self.cur_sample = Some(sample.clone());
         }
-        let start = self.began.as_ref().unwrap_or(latents);
-        self.transfer(start, from, to, &noise)
+        let start = self.cur_sample.as_ref().unwrap_or(sample);
+        if stage == 3 {
+            return self.prev_sample(start, from, to, &sum);
+        }
+        self.cur_model_output = Some(sum);
+        self.prev_sample(start, from, to, model_output)
     }
 
     /// One evaluation of the linear multistep method.
     fn multistep(
         &mut self,
         timestep: f64,
-        prediction: &Tensor,
-        latents: &Tensor,
-    ) -> Result<Tensor, SchedulerError> {
+        model_output: &Latents,
+        sample: &Latents,
+    ) -> Result<Latents, SchedulerError> {
         let (mut from, mut to) = (timestep, timestep - self.stride);
         if self.counter == 1 {
             // The first step again, now with the mean of both ends.
@@ -153,31 +151,30 @@ impl Pndm {
         } else {
             let keep = self.history.len().saturating_sub(3);
             self.history.drain(..keep);
-            self.history.push(prediction.clone());
+            self.history.push(model_output.clone());
         }
-        let mut start = latents.clone();
-        let noise = match self.history.as_slice() {
+        match self.history.as_slice() {
             [only] if self.counter == 1 => {
-                start = self.began.take().unwrap_or(start);
-                weighted_sum(&[(0.5, prediction), (0.5, only)])?
+                let mean = weighted_sum(&[(0.5, model_output), (0.5, only)]);
+                let start = self.cur_sample.take();
+                self.prev_sample(start.as_ref().unwrap_or(sample), from, to, &mean)
             }
             [] | [_] => {
-                self.began = Some(latents.clone());
-                prediction.clone()
+                self.cur_sample = Some(sample.clone());
+                self.prev_sample(sample, from, to, model_output)
             }
-            history => adams_bashforth(history)?,
-        };
-        self.transfer(&start, from, to, &noise)
+            history => self.prev_sample(sample, from, to, &adams_bashforth(history)),
+        }
     }
 
-    /// Equation 11: from one timestep to another with a given prediction.
-    fn transfer(
+    /// Equation 11, diffusers' `_get_prev_sample`: from one timestep to another with a given output.
+    fn prev_sample(
         &self,
-        latents: &Tensor,
+        sample: &Latents,
         from: f64,
         to: f64,
-        prediction: &Tensor,
-    ) -> Result<Tensor, SchedulerError> {
+        model_output: &Latents,
+    ) -> Result<Latents, SchedulerError> {
         let here = self
             .schedule
             .alpha_bar(from.min(count(self.schedule.len() - 1)))?;
@@ -186,34 +183,39 @@ impl Pndm {
         } else {
             self.final_alpha_bar
         };
-        let noise = self
+        let epsilon = self
             .prediction
-            .noise(prediction, latents, Level::of_alpha_bar(here))?;
+            .epsilon(model_output, sample, Level::of_alpha_bar(here));
         let denominator = here * (1.0 - there).sqrt() + (here * (1.0 - here) * there).sqrt();
-        let of_noise = -(there - here) / denominator;
+        let of_epsilon = -(there - here) / denominator;
         Ok(weighted_sum(&[
-            ((there / here).sqrt(), latents),
-            (of_noise, &noise),
-        ])?)
+            ((there / here).sqrt(), sample),
+            (of_epsilon, &epsilon),
+        ]))
     }
 }
 
 impl UpdateRule for Pndm {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
-        add_noise_at(&self.schedule, self.timesteps[index], clean, noise)
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
+        noised_at(&self.schedule, self.timesteps[index], init_latents, noise)
     }
 
-    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
-        let Given {
-            prediction, latents, ..
-        } = given;
+    fn step(&mut self, index: usize, inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
+        let StepInputs {
+            model_output, sample, ..
+        } = inputs;
         let timestep = self.timesteps[index];
-        let next = if self.counter < self.warm_up.len() {
-            self.runge_kutta(timestep, prediction, latents)?
+        let prev_sample = if self.counter < self.warm_up.len() {
+            self.runge_kutta(timestep, model_output, sample)?
         } else {
-            self.multistep(timestep, prediction, latents)?
+            self.multistep(timestep, model_output, sample)?
         };
         self.counter += 1;
-        Ok(next)
+        Ok(prev_sample)
     }
 }

@@ -1,60 +1,29 @@
-//! What the UNet's output means, and the tensor arithmetic that every update rule shares.
+//! What the UNet's output means: the noise, the image, or a mixture of both, and each of them from the others.
 
-use candle_core::{DType, Result, Tensor};
-
-use crate::config::unknown;
-use crate::schedule::Level;
-use crate::{SchedulerConfig, SchedulerError};
+use crate::config::{SchedulerConfig, unknown};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
 
 /// The quantity that the UNet predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PredictionType {
     /// The noise.
     Epsilon,
-    /// `alpha * noise - std * clean` (Salimans & Ho 2022, arXiv 2202.00512, section 4).
+    /// `alpha * noise - std * image` (Salimans & Ho 2022, arXiv 2202.00512, section 4).
     V,
-    /// The clean picture.
+    /// The image.
     Sample,
 }
 
-/// `sum of coefficient * tensor`. Terms whose coefficient is 0 are left out, so that an infinite tensor does no harm.
-pub(crate) fn weighted_sum(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
-    let mut sum: Option<Tensor> = None;
-    for (coefficient, tensor) in terms {
-        if *coefficient == 0.0 && terms.len() > 1 {
-            continue;
-        }
-        let term = if *coefficient == 1.0 {
-            (*tensor).clone()
-        } else {
-            (*tensor * *coefficient)?
-        };
-        sum = Some(match sum {
-            None => term,
-            Some(sum) => (sum + term)?,
-        });
-    }
-    match (sum, terms) {
-        (Some(sum), _) => Ok(sum),
-        (None, [(_, tensor), ..]) => tensor.zeros_like(),
-        (None, []) => candle_core::bail!("a sum of no terms"),
-    }
-}
-
-/// The model input for latents `clean + sigma * noise`: scaled to the variance that the model was trained on.
-pub(crate) fn scaled_input(latents: &Tensor, sigma: f64) -> Result<Tensor> {
-    divide(latents, sigma.mul_add(sigma, 1.0).sqrt())
-}
-
-/// A true division, as upstream's: multiplying by the reciprocal rounds differently.
-fn divide(tensor: &Tensor, divisor: f64) -> Result<Tensor> {
-    let divisor = Tensor::new(divisor, tensor.device())?.to_dtype(tensor.dtype())?;
-    tensor.broadcast_div(&divisor)
+/// The model input for latents `image + sigma * noise`: scaled to the variance that the model was trained on.
+pub(crate) fn scaled_by_sigma(sample: &Latents, sigma: f64) -> Latents {
+    sample.clone().divided(sigma.mul_add(sigma, 1.0).sqrt())
 }
 
 impl PredictionType {
     /// `prediction_type` of the configuration; every class defaults to epsilon.
-    pub(crate) fn of(config: &SchedulerConfig) -> std::result::Result<Self, SchedulerError> {
+    pub(crate) fn of(config: &SchedulerConfig) -> Result<Self, SchedulerError> {
         match config.prediction_type.as_deref() {
             None | Some("epsilon") => Ok(Self::Epsilon),
             Some("v_prediction") => Ok(Self::V),
@@ -63,45 +32,45 @@ impl PredictionType {
         }
     }
 
-    /// The clean picture, for latents `alpha * clean + std * noise`.
-    pub(crate) fn clean(self, prediction: &Tensor, latents: &Tensor, level: Level) -> Result<Tensor> {
+    /// The image, for latents `alpha * image + std * noise`; diffusers' `pred_original_sample`, also `x0_pred`.
+    pub(crate) fn original_sample(self, model_output: &Latents, sample: &Latents, level: Level) -> Latents {
         let Level { alpha, std } = level;
         match self {
-            Self::Epsilon => weighted_sum(&[(1.0 / alpha, latents), (-std / alpha, prediction)]),
-            Self::V => weighted_sum(&[(alpha, latents), (-std, prediction)]),
-            Self::Sample => Ok(prediction.clone()),
+            Self::Epsilon => weighted_sum(&[(1.0 / alpha, sample), (-std / alpha, model_output)]),
+            Self::V => weighted_sum(&[(alpha, sample), (-std, model_output)]),
+            Self::Sample => model_output.clone(),
         }
     }
 
-    /// The noise, for latents `alpha * clean + std * noise`.
-    pub(crate) fn noise(self, prediction: &Tensor, latents: &Tensor, level: Level) -> Result<Tensor> {
+    /// The noise, for latents `alpha * image + std * noise`; diffusers' `pred_epsilon`.
+    pub(crate) fn epsilon(self, model_output: &Latents, sample: &Latents, level: Level) -> Latents {
         let Level { alpha, std } = level;
         match self {
-            Self::Epsilon => Ok(prediction.clone()),
-            Self::V => weighted_sum(&[(alpha, prediction), (std, latents)]),
-            Self::Sample => weighted_sum(&[(1.0 / std, latents), (-alpha / std, prediction)]),
+            Self::Epsilon => model_output.clone(),
+            Self::V => weighted_sum(&[(alpha, model_output), (std, sample)]),
+            Self::Sample => weighted_sum(&[(1.0 / std, sample), (-alpha / std, model_output)]),
         }
     }
 
-    /// The noise, for latents `clean + sigma * noise`: the derivative of the probability flow ODE in sigma
+    /// The noise, for latents `image + sigma * noise`: the derivative of the probability flow ODE in sigma
     /// (Karras et al. 2022, arXiv 2206.00364, equation 3).
     ///
-    /// It goes through the clean picture even where the prediction is the noise already, in upstream's order and with a
-    /// true division: at the sigma of 4096 where zero-SNR runs begin, the rounding is visible in the latents.
-    pub(crate) fn derivative(self, prediction: &Tensor, latents: &Tensor, sigma: f64) -> Result<Tensor> {
-        let clean = match self {
-            Self::Epsilon => weighted_sum(&[(1.0, latents), (-sigma, prediction)])?,
+    /// It goes through the predicted image even where the prediction is the noise already, in upstream's order and with
+    /// a true division: at the sigma of 4096 where zero-SNR runs begin, the rounding is visible in the latents.
+    pub(crate) fn derivative(self, model_output: &Latents, sample: &Latents, sigma: f64) -> Latents {
+        let original_sample = match self {
+            Self::Epsilon => &weighted_sum(&[(1.0, sample), (-sigma, model_output)]),
             Self::V => {
                 let Level { alpha, std } = Level::of_sigma(sigma);
-                weighted_sum(&[(-std, prediction), (alpha * alpha, latents)])?
+                &weighted_sum(&[(-std, model_output), (alpha * alpha, sample)])
             }
-            Self::Sample => prediction.clone(),
+            Self::Sample => model_output,
         };
-        divide(&(latents - clean)?, sigma)
+        sample.clone().minus(original_sample).divided(sigma)
     }
 }
 
-/// Dynamic thresholding of the predicted clean picture (Saharia et al. 2022, arXiv 2205.11487, section 2.3).
+/// Dynamic thresholding of the predicted image (Saharia et al. 2022, arXiv 2205.11487, section 2.3).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Threshold {
     quantile: f64,
@@ -110,7 +79,7 @@ pub(crate) struct Threshold {
 
 impl Threshold {
     /// `None` unless the configuration asks for it.
-    pub(crate) fn of(config: &SchedulerConfig) -> std::result::Result<Option<Self>, SchedulerError> {
+    pub(crate) fn of(config: &SchedulerConfig) -> Result<Option<Self>, SchedulerError> {
         if !config.thresholding.unwrap_or(false) {
             return Ok(None);
         }
@@ -131,19 +100,16 @@ impl Threshold {
         Ok(Some(Self { quantile, largest }))
     }
 
-    /// The picture, clamped to the quantile of its own magnitudes and scaled back to -1..1.
-    pub(crate) fn apply(threshold: Option<Self>, clean: Tensor) -> Result<Tensor> {
+    /// The predicted image, clamped to the quantile of its own magnitudes and scaled back to -1..1; diffusers'
+    /// `_threshold_sample`. As it is without a threshold.
+    pub(crate) fn apply(threshold: Option<Self>, original_sample: Latents) -> Latents {
         let Some(Self { quantile, largest }) = threshold else {
-            return Ok(clean);
+            return original_sample;
         };
-        let mut magnitudes = clean
-            .abs()?
-            .flatten_all()?
-            .to_dtype(DType::F32)?
-            .to_vec1::<f32>()?;
+        let mut magnitudes: Vec<f32> = original_sample.values().iter().map(|x| x.abs()).collect();
         magnitudes.sort_unstable_by(f32::total_cmp);
         let bound = linear_quantile(&magnitudes, quantile).clamp(1.0, largest);
-        clean.clamp(-bound, bound)? / bound
+        original_sample.clamped(bound).scaled(1.0 / bound)
     }
 }
 
@@ -166,48 +132,49 @@ fn linear_quantile(sorted: &[f32], quantile: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use pentimento_testkit::{Tolerance, assert_values_close};
 
     use super::*;
 
+    fn line(values: &[f32]) -> Latents {
+        Latents::new([1, 1, values.len()], values.to_vec()).unwrap()
+    }
+
     #[test]
-    fn every_prediction_type_names_the_same_picture() {
-        let clean = Tensor::new(&[0.5_f32, -1.0, 2.0], &Device::Cpu).unwrap();
-        let noise = Tensor::new(&[1.0_f32, 0.25, -0.5], &Device::Cpu).unwrap();
+    fn every_prediction_type_names_the_same_image() {
+        let image = line(&[0.5, -1.0, 2.0]);
+        let noise = line(&[1.0, 0.25, -0.5]);
         let level = Level::of_sigma(1.7);
-        let latents = weighted_sum(&[(level.alpha, &clean), (level.std, &noise)]).unwrap();
-        let scaled = weighted_sum(&[(1.0, &clean), (1.7, &noise)]).unwrap();
-        let v = weighted_sum(&[(level.alpha, &noise), (-level.std, &clean)]).unwrap();
-        for (kind, prediction) in [
+        let sample = weighted_sum(&[(level.alpha, &image), (level.std, &noise)]);
+        let exploding = weighted_sum(&[(1.0, &image), (1.7, &noise)]);
+        let v = weighted_sum(&[(level.alpha, &noise), (-level.std, &image)]);
+        for (kind, model_output) in [
             (PredictionType::Epsilon, &noise),
             (PredictionType::V, &v),
-            (PredictionType::Sample, &clean),
+            (PredictionType::Sample, &image),
         ] {
-            let close = |a: &Tensor, b: &Tensor| {
-                pentimento_testkit::assert_close(
+            let close = |found: &Latents, expected: &Latents| {
+                assert_values_close(
                     &format!("{kind:?}"),
-                    a,
-                    b,
-                    pentimento_testkit::Tolerance::SCHEDULER,
+                    found.values(),
+                    expected.values(),
+                    Tolerance::SCHEDULER,
                 );
             };
-            close(&kind.clean(prediction, &latents, level).unwrap(), &clean);
-            close(&kind.noise(prediction, &latents, level).unwrap(), &noise);
-            close(&kind.derivative(prediction, &scaled, 1.7).unwrap(), &noise);
+            close(&kind.original_sample(model_output, &sample, level), &image);
+            close(&kind.epsilon(model_output, &sample, level), &noise);
+            close(&kind.derivative(model_output, &exploding, 1.7), &noise);
         }
     }
 
     #[test]
-    fn thresholding_brings_the_picture_into_range() {
+    fn thresholding_brings_the_image_into_range() {
         let config =
             SchedulerConfig::from_json(br#"{"thresholding": true, "sample_max_value": 4.0}"#).unwrap();
         let threshold = Threshold::of(&config).unwrap();
-        let wide = Tensor::new(&[0.0_f32, 3.0, -9.0, 2.0], &Device::Cpu).unwrap();
-        let found = Threshold::apply(threshold, wide)
-            .unwrap()
-            .to_vec1::<f32>()
-            .unwrap();
-        assert_eq!(found, [0.0, 0.75, -1.0, 0.5]);
+        let wide = line(&[0.0, 3.0, -9.0, 2.0]);
+        let found = Threshold::apply(threshold, wide);
+        assert_eq!(found.values(), [0.0, 0.75, -1.0, 0.5]);
         assert!(Threshold::of(&SchedulerConfig::default()).unwrap().is_none());
     }
 }

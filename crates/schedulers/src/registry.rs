@@ -2,16 +2,19 @@
 
 use pentimento_types::{NoiseSpacing, SchedulerChoice, SchedulerKind};
 
-use crate::scheduler::{Planned, Setup};
-use crate::start::NoiseAlone;
-use crate::{Run, SchedulerConfig, SchedulerError, SchedulerPlan};
+use crate::config::{SchedulerConfig, unknown};
+use crate::error::SchedulerError;
+use crate::init_noise::InitNoiseSigma;
+use crate::plan::SchedulerPlan;
+use crate::run::{Run, Setup};
+use crate::update_rule::Schedule;
 use crate::{
     ddim, ddim_inverse, ddpm, deis_multistep, dpm_solver_multistep, dpm_solver_singlestep,
     euler_ancestral_discrete, euler_discrete, heun_discrete, ipndm, karras_ve, kdpm2_ancestral_discrete,
     kdpm2_discrete, lcm, lms_discrete, pndm, score_sde_ve, unipc_multistep,
 };
 
-/// Decides a whole run before any tensor exists.
+/// Decides a whole run before any array exists.
 ///
 /// # Errors
 /// When the run is out of range, or when the configuration asks for something impossible.
@@ -24,7 +27,7 @@ pub fn build(
         (Some(kind), _, _) | (None, Some(kind), _) => kind,
         // diffusers refuses a folder without a scheduler; PNDM is what Stable Diffusion was published with.
         (None, None, None) => SchedulerKind::PNDM,
-        (None, None, Some(other)) => return Err(crate::config::unknown("_class_name", other)),
+        (None, None, Some(other)) => return Err(unknown("_class_name", other)),
     };
     check(run)?;
     let karras = choice.spacing == NoiseSpacing::Karras;
@@ -34,51 +37,49 @@ pub fn build(
         karras,
         algorithm: choice.algorithm,
     };
-    let (plan, knows_karras) = maker(kind);
-    let Planned {
+    let Schedule {
         timesteps,
-        skipped,
+        begin_index,
         rule,
-    } = plan(&setup)?;
+    } = maker(kind)(&setup)?;
     // A schedule may be shorter than the steps asked for; a caller who wants some change still gets an evaluation.
-    let begin = match run.last_steps() {
+    let begin_index = match run.last_steps() {
         0 => timesteps.len(),
-        _ => skipped.min(timesteps.len().saturating_sub(1)),
+        _ => begin_index.min(timesteps.len().saturating_sub(1)),
     };
     Ok(SchedulerPlan {
         kind,
         timesteps,
-        begin,
+        begin_index,
         rule,
-        noise_alone: NoiseAlone::of(kind, config)?,
-        karras_ignored: karras && !knows_karras,
+        init_noise_sigma: InitNoiseSigma::of(kind, config)?,
+        karras_ignored: karras && !kind.supports_karras_sigmas(),
     })
 }
 
 /// Makes the schedule and the rule of one scheduler.
-type Maker = fn(&Setup<'_>) -> Result<Planned, SchedulerError>;
+type Maker = fn(&Setup<'_>) -> Result<Schedule, SchedulerError>;
 
-/// The maker of each scheduler, and whether Karras spacing means something to it.
-fn maker(kind: SchedulerKind) -> (Maker, bool) {
+fn maker(kind: SchedulerKind) -> Maker {
     match kind {
-        SchedulerKind::DDPM => (ddpm::plan, false),
-        SchedulerKind::DDIM => (ddim::plan, false),
-        SchedulerKind::PNDM => (pndm::plan, false),
-        SchedulerKind::LMSDiscrete => (lms_discrete::plan, true),
-        SchedulerKind::EulerDiscrete => (euler_discrete::plan, true),
-        SchedulerKind::EulerAncestralDiscrete => (euler_ancestral_discrete::plan, false),
-        SchedulerKind::DPMSolverMultistep => (dpm_solver_multistep::plan, true),
-        SchedulerKind::HeunDiscrete => (heun_discrete::plan, true),
-        SchedulerKind::KDPM2Discrete => (kdpm2_discrete::plan, true),
-        SchedulerKind::DPMSolverSinglestep => (dpm_solver_singlestep::plan, true),
-        SchedulerKind::KDPM2AncestralDiscrete => (kdpm2_ancestral_discrete::plan, true),
-        SchedulerKind::UniPCMultistep => (unipc_multistep::plan, true),
-        SchedulerKind::DDIMInverse => (ddim_inverse::plan, false),
-        SchedulerKind::DEISMultistep => (deis_multistep::plan, true),
-        SchedulerKind::IPNDM => (ipndm::plan, false),
-        SchedulerKind::KarrasVe => (karras_ve::plan, true),
-        SchedulerKind::ScoreSdeVe => (score_sde_ve::plan, true),
-        SchedulerKind::LCM => (lcm::plan, false),
+        SchedulerKind::DDPM => ddpm::plan,
+        SchedulerKind::DDIM => ddim::plan,
+        SchedulerKind::PNDM => pndm::plan,
+        SchedulerKind::LMSDiscrete => lms_discrete::plan,
+        SchedulerKind::EulerDiscrete => euler_discrete::plan,
+        SchedulerKind::EulerAncestralDiscrete => euler_ancestral_discrete::plan,
+        SchedulerKind::DPMSolverMultistep => dpm_solver_multistep::plan,
+        SchedulerKind::HeunDiscrete => heun_discrete::plan,
+        SchedulerKind::KDPM2Discrete => kdpm2_discrete::plan,
+        SchedulerKind::DPMSolverSinglestep => dpm_solver_singlestep::plan,
+        SchedulerKind::KDPM2AncestralDiscrete => kdpm2_ancestral_discrete::plan,
+        SchedulerKind::UniPCMultistep => unipc_multistep::plan,
+        SchedulerKind::DDIMInverse => ddim_inverse::plan,
+        SchedulerKind::DEISMultistep => deis_multistep::plan,
+        SchedulerKind::IPNDM => ipndm::plan,
+        SchedulerKind::KarrasVe => karras_ve::plan,
+        SchedulerKind::ScoreSdeVe => score_sde_ve::plan,
+        SchedulerKind::LCM => lcm::plan,
     }
 }
 
@@ -90,10 +91,10 @@ fn check(run: Run) -> Result<(), SchedulerError> {
     if !(0.0..=1.0).contains(&run.strength) {
         return wrong("strength", format!("{} is not between 0 and 1", run.strength));
     }
-    if !(1..=MOST_STEPS).contains(&run.steps) {
+    if !(1..=MOST_STEPS).contains(&run.num_inference_steps) {
         return wrong(
             "steps",
-            format!("{} is not between 1 and {MOST_STEPS}", run.steps),
+            format!("{} is not between 1 and {MOST_STEPS}", run.num_inference_steps),
         );
     }
     Ok(())

@@ -1,13 +1,13 @@
 //! Which noise levels a run visits, in sigma: at the timesteps, or spaced by themselves as Karras and others do.
 //!
-//! All lists fall from noise to picture, and no step of a checked list goes up.
+//! All lists fall from noise to image, and no step of a checked list goes up.
 
 use crate::beta_quantile::beta_quantile;
-use crate::config::{TimestepSpacing, unknown};
-use crate::schedule::{NoiseSchedule, too_many_steps};
-use crate::scheduler::Setup;
+use crate::config::{SchedulerConfig, TimestepSpacing, unknown};
+use crate::error::SchedulerError;
+use crate::noise_schedule::{NoiseSchedule, too_many_steps};
+use crate::run::Setup;
 use crate::timesteps::{Rounding, linspace, log_sigmas, sigma_at, spaced, timestep_of, to_f32};
-use crate::{SchedulerConfig, SchedulerError};
 
 /// Ways of spacing the noise levels themselves instead of the timesteps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

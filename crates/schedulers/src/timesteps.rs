@@ -1,6 +1,6 @@
 //! Which timesteps a run visits: the three spacings of diffusers, and the way between timesteps and noise levels.
 //!
-//! All lists fall from noise to picture. The arithmetic is NumPy's, in f64, rounded to f32 where diffusers stores f32.
+//! All lists fall from noise to image. The arithmetic is NumPy's, in f64, rounded to f32 where diffusers stores f32.
 
 use crate::config::TimestepSpacing;
 

@@ -4,16 +4,18 @@
 //! Upstream: `schedulers/scheduling_unipc_multistep.py` of diffusers 0.42. The corrector of a step uses the evaluation
 //! of the next one, so every evaluation first corrects the latents that it was made from and then predicts onward.
 
-use candle_core::Tensor;
-
-use crate::SchedulerError;
+use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::{TimestepSpacing, unknown};
 use crate::dpm_solver::{difference, refuse_flow, solver_order};
-use crate::prediction::{PredictionType, Threshold, weighted_sum};
-use crate::schedule::{BetaDefaults, Level, NoiseSchedule, ZeroSnr};
-use crate::scheduler::{Given, Planned, Setup, UpdateRule};
+use crate::error::SchedulerError;
+use crate::latents::{Latents, weighted_sum};
+use crate::level::Level;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::{PredictionType, Threshold};
+use crate::run::Setup;
 use crate::sigma_steps::{FinalSigma, Respacing, SigmaSteps};
 use crate::timesteps::{count, spaced_without_last};
+use crate::update_rule::{Schedule, StepInputs, UpdateRule, noised};
 
 #[derive(Debug)]
 struct UniPc {
@@ -24,16 +26,16 @@ struct UniPc {
     uncorrected: Vec<usize>,
     /// B(h) = h, or B(h) = e^h - 1.
     b1: bool,
-    predict_clean: bool,
+    predict_x0: bool,
     prediction: PredictionType,
     threshold: Option<Threshold>,
-    /// Earlier outputs, the latest last.
-    outputs: Vec<Tensor>,
-    /// The latents that the last step began from, and its order.
-    last: Option<(Tensor, usize)>,
+    /// Converted outputs of earlier evaluations, the latest last.
+    model_outputs: Vec<Latents>,
+    /// The latents that the last step began from, and its order; diffusers' `last_sample`, `this_order`.
+    last: Option<(Latents, usize)>,
 }
 
-pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
+pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     refuse_flow(config)?;
     let b1 = match config.solver_type.as_deref() {
@@ -44,9 +46,9 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Finite))?;
     let spacing = config.timestep_spacing(TimestepSpacing::Linspace)?;
     let timesteps = spaced_without_last(spacing, schedule.len(), schedule.len(), setup.steps());
-    let predict_clean = config.predict_x0.unwrap_or(true);
+    let predict_x0 = config.predict_x0.unwrap_or(true);
     let end = match FinalSigma::of(config)? {
-        FinalSigma::Zero if predict_clean => Some(0.0),
+        FinalSigma::Zero if predict_x0 => Some(0.0),
         // The last respaced level again, or the schedule's smallest. With the noise as output a run cannot end without
         // noise: upstream multiplies 0 by infinity there.
         FinalSigma::Zero | FinalSigma::Smallest => None,
@@ -59,24 +61,24 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Planned, SchedulerError> {
         lower_order_final: config.lower_order_final.unwrap_or(true),
         uncorrected: config.disable_corrector.clone().unwrap_or_default(),
         b1,
-        predict_clean,
+        predict_x0,
         prediction: PredictionType::of(config)?,
         threshold: Threshold::of(config)?,
-        outputs: Vec::new(),
+        model_outputs: Vec::new(),
         last: None,
     };
-    Ok(Planned {
+    Ok(Schedule {
         timesteps: steps.timesteps,
-        skipped: setup.first_step(),
+        begin_index: setup.first_step(),
         rule: Box::new(rule),
     })
 }
 
 /// What predictor and corrector share for one step.
 #[derive(Debug)]
-struct Step {
+struct StepTerms {
     /// The latents and the latest output brought to the next level.
-    carried: Tensor,
+    carried: Latents,
     /// How much of the differences is added.
     scale: f64,
     /// Positions of the outputs relative to the step: earlier ones are negative, the next one is 1.
@@ -84,36 +86,37 @@ struct Step {
     /// The matching right-hand sides of the order conditions.
     conditions: Vec<f64>,
     /// Differences of earlier outputs from the latest, over their positions.
-    differences: Vec<Tensor>,
+    differences: Vec<Latents>,
 }
 
 impl UniPc {
-    fn output(&self, prediction: &Tensor, latents: &Tensor, index: usize) -> Result<Tensor, SchedulerError> {
+    /// The image or the noise, as the solver wants it; diffusers' `convert_model_output`.
+    fn convert(&self, model_output: &Latents, sample: &Latents, index: usize) -> Latents {
         let level = Level::of_sigma(self.sigmas[index]);
-        if self.predict_clean {
-            let clean = self.prediction.clean(prediction, latents, level)?;
-            return Ok(Threshold::apply(self.threshold, clean)?);
+        if self.predict_x0 {
+            let original_sample = self.prediction.original_sample(model_output, sample, level);
+            return Threshold::apply(self.threshold, original_sample);
         }
-        Ok(self.prediction.noise(prediction, latents, level)?)
+        self.prediction.epsilon(model_output, sample, level)
     }
 
     /// The step from level `index` with the outputs up to it.
-    fn prepare(&self, index: usize, latents: &Tensor, order: usize) -> Result<Step, SchedulerError> {
+    fn terms(&self, index: usize, sample: &Latents, order: usize) -> StepTerms {
         let level = |i: usize| Level::of_sigma(self.sigmas[i]);
         let (from, to) = (level(index), level(index + 1));
         let h = to.lambda() - from.lambda();
-        let latest = &self.outputs[self.outputs.len() - 1];
+        let latest = &self.model_outputs[self.model_outputs.len() - 1];
         let mut positions = Vec::with_capacity(order);
         let mut differences = Vec::with_capacity(order);
         for k in 1..order {
             let position = (level(index - k).lambda() - from.lambda()) / h;
-            let earlier = &self.outputs[self.outputs.len() - 1 - k];
-            differences.push(difference(earlier, latest, 1.0 / position)?);
+            let earlier = &self.model_outputs[self.model_outputs.len() - 1 - k];
+            differences.push(difference(earlier, latest, 1.0 / position));
             positions.push(position);
         }
         positions.push(1.0);
 
-        let signed = if self.predict_clean { -h } else { h };
+        let signed = if self.predict_x0 { -h } else { h };
         let phi = signed.exp_m1();
         let b = if self.b1 { signed } else { phi };
         // φ_{k+1}(h) h k! / B(h), equation 10 of the paper.
@@ -124,23 +127,23 @@ impl UniPc {
             factorial *= count(k + 1);
             phi_k = phi_k / signed - 1.0 / factorial;
         }
-        let (keep, weight) = if self.predict_clean {
+        let (keep, weight) = if self.predict_x0 {
             (to.std / from.std, to.alpha)
         } else {
             (to.alpha / from.alpha, to.std)
         };
-        Ok(Step {
-            carried: weighted_sum(&[(keep, latents), (-weight * phi, latest)])?,
+        StepTerms {
+            carried: weighted_sum(&[(keep, sample), (-weight * phi, latest)]),
             scale: -weight * b,
             positions,
             conditions,
             differences,
-        })
+        }
     }
 
     /// UniP: onward from evaluation `index`.
-    fn predict(&self, index: usize, latents: &Tensor, order: usize) -> Result<Tensor, SchedulerError> {
-        let step = self.prepare(index, latents, order)?;
+    fn predict(&self, index: usize, sample: &Latents, order: usize) -> Latents {
+        let step = self.terms(index, sample, order);
         let weights = match order {
             1 => Vec::new(),
             2 => vec![0.5],
@@ -153,24 +156,18 @@ impl UniPc {
                 .zip(&step.differences)
                 .map(|(w, d)| (w * step.scale, d)),
         );
-        Ok(weighted_sum(&terms)?)
+        weighted_sum(&terms)
     }
 
     /// UniC: the step that ended at evaluation `index` again, with that evaluation's `output`.
-    fn correct(
-        &self,
-        index: usize,
-        output: &Tensor,
-        start: &Tensor,
-        order: usize,
-    ) -> Result<Tensor, SchedulerError> {
-        let mut step = self.prepare(index - 1, start, order)?;
+    fn correct(&self, index: usize, output: &Latents, last_sample: &Latents, order: usize) -> Latents {
+        let mut step = self.terms(index - 1, last_sample, order);
         let weights = match order {
             1 => vec![0.5],
             _ => order_conditions(&step.positions, &step.conditions),
         };
-        let latest = &self.outputs[self.outputs.len() - 1];
-        step.differences.push(difference(output, latest, 1.0)?);
+        let latest = &self.model_outputs[self.model_outputs.len() - 1];
+        step.differences.push(difference(output, latest, 1.0));
         let mut terms = vec![(1.0, &step.carried)];
         terms.extend(
             weights
@@ -178,12 +175,12 @@ impl UniPc {
                 .zip(&step.differences)
                 .map(|(w, d)| (w * step.scale, d)),
         );
-        Ok(weighted_sum(&terms)?)
+        weighted_sum(&terms)
     }
 
     fn order_at(&self, index: usize) -> usize {
         let left = self.sigmas.len() - 1 - index;
-        // A last step to the clean picture is infinite in λ, one to the same level again is empty; upstream divides by
+        // A last step to the finished image is infinite in λ, one to the same level again is empty; upstream divides by
         // both where lower orders are turned off, only order 1 has finite weights.
         let (here, next) = (self.sigmas[index], self.sigmas[index + 1]);
         let most = if self.lower_order_final || next == 0.0 || next == here {
@@ -191,7 +188,7 @@ impl UniPc {
         } else {
             self.order
         };
-        most.min(self.order).min(self.outputs.len())
+        most.min(self.order).min(self.model_outputs.len())
     }
 }
 
@@ -219,33 +216,38 @@ fn order_conditions(positions: &[f64], conditions: &[f64]) -> Vec<f64> {
     }
     let mut weights = vec![0.0; n];
     for row in (0..n).rev() {
-        let known: f64 = (row + 1..n).map(|j| rows[row][j] * weights[j]).sum();
-        weights[row] = (rows[row][n] - known) / rows[row][row];
+        let solved: f64 = (row + 1..n).map(|j| rows[row][j] * weights[j]).sum();
+        weights[row] = (rows[row][n] - solved) / rows[row][row];
     }
     weights
 }
 
 impl UpdateRule for UniPc {
-    fn add_noise(&self, index: usize, clean: &Tensor, noise: &Tensor) -> Result<Tensor, SchedulerError> {
+    fn add_noise(
+        &self,
+        index: usize,
+        init_latents: &Latents,
+        noise: &Latents,
+    ) -> Result<Latents, SchedulerError> {
         let level = Level::of_sigma(self.sigmas[index]);
-        Ok(weighted_sum(&[(level.alpha, clean), (level.std, noise)])?)
+        Ok(noised(level, init_latents, noise))
     }
 
-    fn step(&mut self, index: usize, given: Given<'_>) -> Result<Tensor, SchedulerError> {
-        let output = self.output(given.prediction, given.latents, index)?;
-        let mut latents = given.latents.clone();
-        if let Some((start, order)) = self.last.take()
+    fn step(&mut self, index: usize, inputs: StepInputs<'_>) -> Result<Latents, SchedulerError> {
+        let output = self.convert(inputs.model_output, inputs.sample, index);
+        let mut sample = inputs.sample.clone();
+        if let Some((last_sample, order)) = self.last.take()
             && !self.uncorrected.contains(&(index - 1))
         {
-            latents = self.correct(index, &output, &start, order)?;
+            sample = self.correct(index, &output, &last_sample, order);
         }
-        if self.outputs.len() == self.order {
-            self.outputs.remove(0);
+        if self.model_outputs.len() == self.order {
+            self.model_outputs.remove(0);
         }
-        self.outputs.push(output);
+        self.model_outputs.push(output);
         let order = self.order_at(index);
-        let next = self.predict(index, &latents, order)?;
-        self.last = Some((latents, order));
-        Ok(next)
+        let prev_sample = self.predict(index, &sample, order);
+        self.last = Some((sample, order));
+        Ok(prev_sample)
     }
 }

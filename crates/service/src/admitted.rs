@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pentimento_engine::ResolvedModels;
-use pentimento_types::{InputRole, JobId, MemoryLedger, MemoryUse, Reservation, RgbPicture};
+use pentimento_types::{InputRole, JobId, MemoryFull, MemoryLedger, MemoryUse, Reservation, RgbImage};
 
 /// What is known of one admitted job.
 #[derive(Debug)]
@@ -19,17 +19,17 @@ pub(crate) struct Admitted {
 /// Decoded images with the room that they take.
 #[derive(Debug, Default)]
 pub(crate) struct DecodedImages {
-    images: BTreeMap<InputRole, (RgbPicture, Reservation)>,
+    images: BTreeMap<InputRole, (RgbImage, Reservation)>,
 }
 
 impl DecodedImages {
     /// Takes over the room that was reserved before the image was decoded.
-    pub(crate) fn add(&mut self, role: InputRole, image: RgbPicture, room: Reservation) {
+    pub(crate) fn add(&mut self, role: InputRole, image: RgbImage, room: Reservation) {
         self.images.insert(role, (image, room));
     }
 
     /// The images by role, and the room that they took, to be dropped once somebody else accounts for them.
-    pub(crate) fn into_parts(self) -> (Vec<(InputRole, RgbPicture)>, Vec<Reservation>) {
+    pub(crate) fn into_parts(self) -> (Vec<(InputRole, RgbImage)>, Vec<Reservation>) {
         let parts = self.images.into_iter();
         parts.map(|(role, (image, room))| ((role, image), room)).unzip()
     }
@@ -55,18 +55,15 @@ impl AdmittedJobs {
         }
     }
 
-    /// Room for decoded images, for which waiting jobs give theirs up where it is needed. None when it is taken by what
-    /// cannot be given up: images that are being decoded, and images in the engine.
-    pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
+    /// Room for decoded images, for which waiting jobs give theirs up where it is needed.
+    ///
+    /// # Errors
+    /// When it is taken by what cannot be given up: images that are being decoded, and images in the engine.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation, MemoryFull> {
         loop {
             match self.ledger.reserve(MemoryUse::Images, bytes) {
-                Ok(reservation) => return Some(reservation),
-                Err(_) if self.give_up_one() => {}
-                // What never fits is let in alone, as the engine does, since it would never fit better.
-                Err(full) if full.is_hopeless() && full.held == 0 => {
-                    return self.ledger.reserve(MemoryUse::Images, full.limit).ok();
-                }
-                Err(_) => return None,
+                Err(full) if !full.is_hopeless() && self.give_up_one() => {}
+                done => return done,
             }
         }
     }
@@ -115,8 +112,8 @@ mod tests {
 
     fn admitted(jobs: &AdmittedJobs) -> Admitted {
         let size = Size { width: 4, height: 4 };
-        let image = RgbPicture::new(size, vec![0; 48]).unwrap();
-        let images = jobs.reserve(IMAGE_BYTES).map(|room| {
+        let image = RgbImage::new(size, vec![0; 48]).unwrap();
+        let images = jobs.reserve(IMAGE_BYTES).ok().map(|room| {
             let mut images = DecodedImages::default();
             images.add(InputRole::Init, image, room);
             images
@@ -154,11 +151,14 @@ mod tests {
             ..MemoryBudget::UNBOUNDED
         });
         let jobs = AdmittedJobs::new(Arc::clone(&ledger));
-        let giant = jobs.reserve(10 * IMAGE_BYTES).expect("alone");
-        assert!(jobs.reserve(1).is_none());
-        drop(giant);
-        assert!(jobs.reserve(1).is_some());
+        assert!(jobs.reserve(IMAGE_BYTES + 1).unwrap_err().is_hopeless());
+        let in_use = jobs.reserve(IMAGE_BYTES).unwrap();
+        assert!(jobs.reserve(1).is_err());
+        drop(in_use);
         jobs.keep(JobId::from_u128(1), admitted(&jobs));
+        // What never fits takes nobody's place.
+        assert!(jobs.reserve(IMAGE_BYTES + 1).is_err());
+        assert_eq!(ledger.held(MemoryUse::Images), IMAGE_BYTES);
         jobs.retain(|_| false);
         assert_eq!(ledger.held(MemoryUse::Images), 0);
     }

@@ -198,8 +198,9 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Attem
 /// whose jobs hold as many bytes of images as it takes.
 async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     let fault = |error: ServiceError| service_fault(job.id, &error);
-    let (models, mut decoded) = match inner.admitted.take(job.id) {
-        Some(Admitted { models, images }) => (models, images),
+    let (models, mut pending) = match inner.admitted.take(job.id) {
+        // From here on the engine accounts for the images.
+        Some(Admitted { models, images }) => (models, images.map(PendingInputs::decoded)),
         None => (inner.resolve_models(&job.recipe).map_err(fault)?, None),
     };
     if job.attempt > 1 {
@@ -207,12 +208,8 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
         inner.engine.cancel(job.id);
     }
     loop {
-        let inputs = match decoded.take() {
-            Some(decoded) => {
-                // From here on the engine accounts for them.
-                let (images, _) = decoded.into_parts();
-                PendingInputs::Decoded(images)
-            }
+        let inputs = match pending.take() {
+            Some(inputs) => inputs,
             None => PendingInputs::read(inner, job).await.map_err(fault)?,
         };
         let image_bytes = inputs.image_bytes();
@@ -228,8 +225,11 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
                 let events = inner.engine.generate_in(place, job.id, resolved, deadline);
                 return events.map_err(|error| engine_fault(job.id, &error).into());
             }
+            Err(EngineError::MemoryFull(full)) if !full.is_hopeless() && inner.admitted.give_up_one() => {
+                pending = Some(inputs);
+            }
             Err(error) if error.kind() == ErrorKind::Overloaded => {
-                // Whoever waits holds no decoded image.
+                // Whoever waits for room holds no decoded image.
                 drop(inputs);
                 inner.clock.sleep_until(inner.clock.now() + ADMIT_AGAIN).await;
             }

@@ -90,6 +90,14 @@ pub enum ServiceError {
         /// The limit.
         max_side: u32,
     },
+    /// More bytes of pixels than the server has room for.
+    #[error("the picture takes {needed} bytes when it is decoded; this server has room for {limit}")]
+    ImageMemory {
+        /// Bytes of the pixels.
+        needed: u64,
+        /// The setting.
+        limit: u64,
+    },
     /// Not a whole PNG, JPEG or WebP file.
     #[error("the picture cannot be read: {detail}")]
     ImageUndecodable {
@@ -176,7 +184,9 @@ impl HasKind for ServiceError {
             | Self::PromptTooLong { .. }
             | Self::ImageEmpty
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
-            Self::ImageTooLarge { .. } | Self::ImageTooManyPixels { .. } => ErrorKind::TooLarge,
+            Self::ImageTooLarge { .. } | Self::ImageTooManyPixels { .. } | Self::ImageMemory { .. } => {
+                ErrorKind::TooLarge
+            }
             Self::Overloaded => ErrorKind::Overloaded,
             Self::ShuttingDown | Self::ModelUnavailable { .. } => ErrorKind::Unavailable,
             Self::JobNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,

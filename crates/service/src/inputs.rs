@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
-use pentimento_types::{InputRole, Inputs, Job, RgbPicture};
+use pentimento_types::{InputRole, Inputs, Job, RgbImage};
 
+use crate::admitted::DecodedImages;
 use crate::inner::Inner;
 use crate::{InputLimits, ServiceError, image_codec};
 
@@ -26,12 +27,18 @@ pub fn image_fetcher(guard: AddressGuard, max_bytes: u64) -> ImageFetcher {
 #[derive(Debug)]
 pub(crate) enum PendingInputs {
     /// As submit has decoded them.
-    Decoded(Vec<(InputRole, RgbPicture)>),
+    Decoded(Vec<(InputRole, RgbImage)>),
     /// Stored files, with the bytes that each takes when it is decoded.
     Files(Vec<(InputRole, Bytes, u64)>),
 }
 
 impl PendingInputs {
+    /// Gives up the room that submit had reserved.
+    pub(crate) fn decoded(images: DecodedImages) -> Self {
+        let (images, _) = images.into_parts();
+        Self::Decoded(images)
+    }
+
     /// Reads the stored files of a job, without decoding them.
     pub(crate) async fn read(inner: &Inner, job: &Job) -> Result<Self, ServiceError> {
         let mut files = Vec::new();
@@ -53,7 +60,7 @@ impl PendingInputs {
     }
 
     /// Decodes what is not decoded yet.
-    pub(crate) async fn decode(self) -> Result<Inputs<RgbPicture>, ServiceError> {
+    pub(crate) async fn decode(self) -> Result<Inputs<RgbImage>, ServiceError> {
         let images = match self {
             Self::Decoded(images) => images,
             Self::Files(files) => {

@@ -7,8 +7,8 @@ use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::JobsError;
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId, Recipe,
-    Reservation, RgbPicture, Size, describe_chain,
+    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
+    Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 
 use crate::admitted::{Admitted, DecodedImages};
@@ -80,7 +80,7 @@ struct Wanted {
 struct Checked {
     /// As it is stored.
     file: Bytes,
-    image: RgbPicture,
+    image: RgbImage,
     /// The room that the image takes.
     room: Reservation,
     note: Option<JobNote>,
@@ -206,7 +206,16 @@ impl Inner {
         })?;
         let decoded = image_codec::decoded_bytes(&bytes, wanted.limits)?;
         let needed = decoded.max(wanted.fit.map_or(0, |size| size.pixels() * 3));
-        let room = self.admitted.reserve(needed).ok_or(ServiceError::Overloaded)?;
+        let room = self.admitted.reserve(needed).map_err(|full| {
+            if full.is_hopeless() {
+                ServiceError::ImageMemory {
+                    needed,
+                    limit: full.limit,
+                }
+            } else {
+                ServiceError::Overloaded
+            }
+        })?;
         let checked = tokio::task::spawn_blocking(move || {
             let (file, image, note) = decoded_file(bytes, wanted)?;
             let mut room = room;
@@ -286,10 +295,7 @@ impl Inner {
 
 /// Decodes a file. One that is not what the image is taken from is replaced by a file of the image: of another size, or a
 /// mask in an alpha channel.
-fn decoded_file(
-    file: Bytes,
-    wanted: Wanted,
-) -> Result<(Bytes, RgbPicture, Option<JobNote>), ServiceError> {
+fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<JobNote>), ServiceError> {
     let (image, note) = match wanted.role {
         InputRole::Init => (image_codec::decode(&file, wanted.limits)?, None),
         InputRole::Mask => {

@@ -13,7 +13,7 @@ use pentimento_engine::{ResolvedJob, ResolvedModels};
 use pentimento_jobs::conformance::sample_job;
 use pentimento_types::{
     ApiKeyId, Clock as _, Delivery, DialectTag, ImageFormat, ImageSource, Inputs, Job, JobId, ManualClock,
-    Recipe, RgbPicture, Size,
+    Recipe, RgbImage, Size,
 };
 use tokio::sync::mpsc;
 
@@ -28,10 +28,10 @@ const LIMITS: InputLimits = InputLimits {
 const A_MOMENT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(10);
 
-fn photo() -> RgbPicture {
+fn photo() -> RgbImage {
     let size = Size { width: 13, height: 9 };
     let pixels = (0..13 * 9 * 3).map(|at| (at * 5 % 251) as u8).collect();
-    RgbPicture::new(size, pixels).unwrap()
+    RgbImage::new(size, pixels).unwrap()
 }
 
 /// A recipe with the files and the delivery that go with it.
@@ -66,7 +66,7 @@ fn photo_file() -> Bytes {
     }
 }
 
-fn expected(request: &Request, index: u32) -> RgbPicture {
+fn expected(request: &Request, index: u32) -> RgbImage {
     let job = ResolvedJob {
         recipe: Arc::new(request.recipe.clone()),
         models: ResolvedModels::checkpoint(Arc::clone(&crate::Catalog::embedded_only().entries()[0])),

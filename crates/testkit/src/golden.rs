@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor, safetensors};
+use candle_core::{Device, Tensor, WithDType, safetensors};
 
 /// The folder `tests/golden` of this repository.
 #[must_use]
@@ -60,6 +60,27 @@ impl Golden {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
+    }
+
+    /// Everything in the tensor of that name, in order, for crates that know no tensors.
+    ///
+    /// # Panics
+    /// When the file has none, or one of another type.
+    #[must_use]
+    #[expect(clippy::panic, reason = "a helper for tests")]
+    pub fn values<T: WithDType>(&self, name: &str) -> Vec<T> {
+        let flat = self.tensor(name).flatten_all();
+        flat.and_then(|tensor| tensor.to_vec1())
+            .unwrap_or_else(|e| panic!("{}: {name}: {e}", self.path.display()))
+    }
+
+    /// The shape of the tensor of that name.
+    ///
+    /// # Panics
+    /// When the file has none.
+    #[must_use]
+    pub fn shape(&self, name: &str) -> &[usize] {
+        self.tensor(name).dims()
     }
 
     /// All names, sorted.

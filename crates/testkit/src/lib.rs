@@ -6,4 +6,4 @@ mod golden;
 mod tolerance;
 
 pub use golden::{Golden, golden_dir};
-pub use tolerance::{Difference, Tolerance, assert_close, compare};
+pub use tolerance::{Difference, Tolerance, assert_close, assert_values_close, compare, compare_values};

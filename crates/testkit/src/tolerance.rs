@@ -85,13 +85,26 @@ pub fn compare(found: &Tensor, expected: &Tensor) -> Result<Difference> {
             .flatten_all()?
             .to_vec1::<f64>()
     };
-    let (found, expected) = (flat(found)?, flat(expected)?);
+    Ok(difference(&flat(found)?, &flat(expected)?))
+}
+
+/// Compares arrays of equal length, as [`compare`] does. `None` when the lengths differ.
+#[must_use]
+pub fn compare_values(found: &[f32], expected: &[f32]) -> Option<Difference> {
+    if found.len() != expected.len() {
+        return None;
+    }
+    let wide = |values: &[f32]| -> Vec<f64> { values.iter().copied().map(f64::from).collect() };
+    Some(difference(&wide(found), &wide(expected)))
+}
+
+fn difference(found: &[f64], expected: &[f64]) -> Difference {
     let scale = expected.iter().fold(1.0_f64, |m, x| m.max(x.abs()));
     // Pictures are compared in their own unit of 1/255 and are never rescaled.
     let scale = if scale > 64.0 { 1.0 } else { scale };
     let mut max = 0.0_f64;
     let mut sum = 0.0;
-    for (a, b) in found.iter().zip(&expected) {
+    for (a, b) in found.iter().zip(expected) {
         let d = (a - b).abs();
         let d = if d.is_nan() { f64::INFINITY } else { d };
         max = max.max(d);
@@ -99,10 +112,10 @@ pub fn compare(found: &Tensor, expected: &Tensor) -> Result<Difference> {
     }
     #[expect(clippy::cast_precision_loss, reason = "a count of elements is far below 2^52")]
     let mean = sum / expected.len().max(1) as f64;
-    Ok(Difference {
+    Difference {
         max: max / scale,
         mean: mean / scale,
-    })
+    }
 }
 
 /// Panics with both numbers when `found` is not within `tolerance` of `expected`.
@@ -112,10 +125,27 @@ pub fn compare(found: &Tensor, expected: &Tensor) -> Result<Difference> {
 #[track_caller]
 #[expect(clippy::panic, reason = "an assertion for tests")]
 pub fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: Tolerance) {
-    let difference = match compare(found, expected) {
-        Ok(difference) => difference,
+    match compare(found, expected) {
+        Ok(difference) => assert_within(what, difference, tolerance),
         Err(error) => panic!("{what}: {error}"),
-    };
+    }
+}
+
+/// As [`assert_close`], for arrays.
+///
+/// # Panics
+/// As [`assert_close`].
+#[track_caller]
+#[expect(clippy::panic, reason = "an assertion for tests")]
+pub fn assert_values_close(what: &str, found: &[f32], expected: &[f32], tolerance: Tolerance) {
+    match compare_values(found, expected) {
+        Some(difference) => assert_within(what, difference, tolerance),
+        None => panic!("{what}: {} values instead of {}", found.len(), expected.len()),
+    }
+}
+
+#[track_caller]
+fn assert_within(what: &str, difference: Difference, tolerance: Tolerance) {
     assert!(
         difference.max <= tolerance.max && difference.mean <= tolerance.mean,
         "{what}: largest difference {:e} (allowed {:e}), mean {:e} (allowed {:e})",
@@ -136,5 +166,10 @@ mod tests {
         let b = Tensor::new(&[0.0_f32, 0.0], &Device::Cpu).unwrap();
         assert_eq!(compare(&a, &b).unwrap().max, f64::INFINITY);
         assert!(compare(&a, &b.reshape((2, 1)).unwrap()).is_err());
+        assert_eq!(
+            compare_values(&[f32::NAN, 0.0], &[0.0, 0.0]).unwrap().max,
+            f64::INFINITY
+        );
+        assert!(compare_values(&[0.0], &[0.0, 0.0]).is_none());
     }
 }

@@ -98,12 +98,12 @@ pub enum ImageSource {
 
 /// Decoded pixels: 8 bits per channel, red green blue, row by row from the top left. Clones share the pixels.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RgbPicture {
+pub struct RgbImage {
     size: Size,
     pixels: Bytes,
 }
 
-impl RgbPicture {
+impl RgbImage {
     /// Takes `width * height * 3` bytes; None when the length does not fit the size.
     #[must_use]
     pub fn new(size: Size, pixels: Vec<u8>) -> Option<Self> {
@@ -139,9 +139,9 @@ impl RgbPicture {
     }
 }
 
-impl std::fmt::Debug for RgbPicture {
+impl std::fmt::Debug for RgbImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RgbPicture({})", self.size)
+        write!(f, "RgbImage({})", self.size)
     }
 }
 
@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn a_picture_has_the_bytes_its_size_says() {
         let size = Size { width: 2, height: 3 };
-        assert!(RgbPicture::new(size, vec![0; 18]).is_some());
-        assert!(RgbPicture::new(size, vec![0; 17]).is_none());
-        assert!(RgbPicture::new(Size { width: 0, height: 3 }, vec![]).is_none());
+        assert!(RgbImage::new(size, vec![0; 18]).is_some());
+        assert!(RgbImage::new(size, vec![0; 17]).is_none());
+        assert!(RgbImage::new(Size { width: 0, height: 3 }, vec![]).is_none());
         assert_eq!(
             Size { width: 67, height: 8 }.padded_to(8),
             Size { width: 72, height: 8 }

@@ -19,11 +19,11 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use delivery::Delivery;
 pub use error::{ErrorKind, HasKind, describe_chain};
 pub use ids::{ApiKeyId, ImageKey, JobId, ModelId};
-pub use image::{ImageFormat, ImageSource, RgbPicture, Size};
+pub use image::{ImageFormat, ImageSource, RgbImage, Size};
 pub use inputs::{InputRole, Inputs};
 pub use job::{
-    DialectTag, Findings, JOB_SCHEMA_VERSION, Job, JobFailure, JobNote, JobOutcome, JobState, Priority, Progress,
-    StoredImage,
+    DialectTag, Findings, JOB_SCHEMA_VERSION, Job, JobFailure, JobNote, JobOutcome, JobState, Priority,
+    Progress, StoredImage,
 };
 pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};
 pub use recipe::{EmbeddingRef, LoraRef, Recipe};

@@ -57,6 +57,32 @@ impl SchedulerKind {
             class.strip_suffix("scheduler") == Some(wanted)
         })
     }
+
+    /// Whether Karras spacing of the noise levels means something to it: those that know `use_karras_sigmas` in diffusers,
+    /// and the two that we define on such levels.
+    #[must_use]
+    pub const fn supports_karras_sigmas(self) -> bool {
+        match self {
+            Self::LMSDiscrete
+            | Self::EulerDiscrete
+            | Self::DPMSolverMultistep
+            | Self::HeunDiscrete
+            | Self::KDPM2Discrete
+            | Self::DPMSolverSinglestep
+            | Self::KDPM2AncestralDiscrete
+            | Self::UniPCMultistep
+            | Self::DEISMultistep
+            | Self::KarrasVe
+            | Self::ScoreSdeVe => true,
+            Self::DDPM
+            | Self::DDIM
+            | Self::PNDM
+            | Self::EulerAncestralDiscrete
+            | Self::DDIMInverse
+            | Self::IPNDM
+            | Self::LCM => false,
+        }
+    }
 }
 
 impl std::fmt::Display for SchedulerKind {

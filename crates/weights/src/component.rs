@@ -70,16 +70,6 @@ impl Component {
         VarBuilder::from_backend(backend, dtype, self.device.clone())
     }
 
-    /// Bytes that the tensors given out so far have in the files, which is about what they take in memory; 0 for seeded
-    /// weights.
-    #[must_use]
-    pub fn bytes_read(&self) -> u64 {
-        match &self.source {
-            Source::Files(files) => files.bytes_read(),
-            Source::Seeded(_) => 0,
-        }
-    }
-
     /// Checks that the network asked for every tensor that its files have.
     ///
     /// # Errors
@@ -136,14 +126,6 @@ impl ComponentFiles {
 
     fn used(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn bytes_read(&self) -> u64 {
-        let used = self.used();
-        let sizes = used
-            .iter()
-            .map(|name| self.files[self.index[name]].tensors()[name].size_bytes());
-        sizes.sum()
     }
 
     /// The name under which the files keep `wanted`.

@@ -1,6 +1,7 @@
-//! What the bodies of all callers may take together: the ledger's room for bodies, and within it a share for strangers.
+//! What the bodies of all callers may take together: the ledger's room for bodies, and within it a share for
+//! callers who are not identified yet.
 //!
-//! Invariant: callers who are not known yet never hold more than their share. A [`BodyMemory`] gives back what it holds
+//! Invariant: unidentified callers never hold more than their share. A [`BodyMemory`] gives back what it holds
 //! when it is dropped, whatever ended the call.
 
 use std::sync::Arc;
@@ -8,18 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pentimento_types::{MemoryLedger, MemoryUse, Reservation};
 
-use super::BodyError;
+use super::error::BodyError;
 
-/// The part of the room that callers without a known key share.
-const SHARE_OF_STRANGERS: u64 = 4;
+/// One part of so many is what unidentified callers share.
+const SHARE_OF_UNIDENTIFIED: u64 = 4;
 
 /// Whether the server knows who sends a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sender {
     /// A header or the query has said it, or nobody needs a key.
-    Known,
+    Identified,
     /// The key may be inside the body.
-    Stranger,
+    Unidentified,
 }
 
 /// Counts the bytes of all bodies that are being read or parsed, in bytes of memory and not of the wire.
@@ -27,7 +28,7 @@ pub(crate) enum Sender {
 pub(crate) struct BodyBudget {
     ledger: Arc<MemoryLedger>,
     largest_body: usize,
-    strangers: Share,
+    unidentified: Share,
 }
 
 #[derive(Debug)]
@@ -50,7 +51,8 @@ impl Share {
 }
 
 impl BodyBudget {
-    /// The ledger's room for bodies; a quarter of it for strangers, but enough for one of the largest body.
+    /// The ledger's room for bodies; a quarter of it for unidentified callers, but enough for the largest body
+    /// of one.
     ///
     /// The largest body has `largest_body` bytes, or fewer where `places` times as many, which it takes while it is parsed,
     /// would never fit: such a body is too large, and not early.
@@ -60,8 +62,8 @@ impl BodyBudget {
         let largest_body = largest_body.min(fits);
         let one_body = wide(largest_body) * wide(places);
         Self {
-            strangers: Share {
-                limit: (room / SHARE_OF_STRANGERS).max(one_body),
+            unidentified: Share {
+                limit: (room / SHARE_OF_UNIDENTIFIED).max(one_body),
                 held: AtomicU64::new(0),
             },
             ledger,
@@ -102,12 +104,12 @@ impl BodyMemory {
     /// Takes `bytes` more, or none of them.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), BodyError> {
         let bytes = wide(bytes);
-        let strangers = (self.sender == Sender::Stranger).then_some(&self.budget.strangers);
-        if let Some(share) = strangers {
+        let share = (self.sender == Sender::Unidentified).then_some(&self.budget.unidentified);
+        if let Some(share) = share {
             share.take(bytes)?;
         }
         self.held.grow(bytes).map_err(|_| {
-            if let Some(share) = strangers {
+            if let Some(share) = share {
                 share.give(bytes);
             }
             BodyError::NoRoom
@@ -118,16 +120,16 @@ impl BodyMemory {
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let before = self.held.bytes();
         self.held.shrink_to(wide(bytes));
-        if self.sender == Sender::Stranger {
-            self.budget.strangers.give(before - self.held.bytes());
+        if self.sender == Sender::Unidentified {
+            self.budget.unidentified.give(before - self.held.bytes());
         }
     }
 
     /// The sender has said who it is; from now on the body counts as everybody's.
-    pub(crate) fn sender_is_known(&mut self) {
-        if self.sender == Sender::Stranger {
-            self.budget.strangers.give(self.held.bytes());
-            self.sender = Sender::Known;
+    pub(crate) fn identify_sender(&mut self) {
+        if self.sender == Sender::Unidentified {
+            self.budget.unidentified.give(self.held.bytes());
+            self.sender = Sender::Identified;
         }
     }
 }
@@ -162,16 +164,16 @@ mod tests {
     }
 
     fn held(budget: &BodyBudget) -> (u64, u64) {
-        let strangers = budget.strangers.held.load(Ordering::Relaxed);
-        (budget.ledger.held(MemoryUse::Bodies), strangers)
+        let unidentified = budget.unidentified.held.load(Ordering::Relaxed);
+        (budget.ledger.held(MemoryUse::Bodies), unidentified)
     }
 
     #[test]
     fn what_is_taken_comes_back() {
         let budget = budget(100, 10);
-        let mut first = memory(&budget, Sender::Known);
+        let mut first = memory(&budget, Sender::Identified);
         first.grow(60).unwrap();
-        let mut second = memory(&budget, Sender::Known);
+        let mut second = memory(&budget, Sender::Identified);
         assert_eq!(second.grow(41), Err(BodyError::NoRoom));
         second.grow(40).unwrap();
         assert_eq!(held(&budget), (100, 0));
@@ -184,29 +186,32 @@ mod tests {
     }
 
     #[test]
-    fn strangers_have_a_share_until_they_are_known() {
+    fn unidentified_callers_have_a_share_until_they_are_identified() {
         let budget = budget(100, 10);
-        let mut stranger = memory(&budget, Sender::Stranger);
-        stranger.grow(25).unwrap();
-        let mut other = memory(&budget, Sender::Stranger);
+        let mut first = memory(&budget, Sender::Unidentified);
+        first.grow(25).unwrap();
+        let mut other = memory(&budget, Sender::Unidentified);
         assert_eq!(other.grow(1), Err(BodyError::NoRoom));
-        stranger.sender_is_known();
-        stranger.grow(70).unwrap();
+        first.identify_sender();
+        first.grow(70).unwrap();
         // Their share has room again, the whole has not.
         assert_eq!(other.grow(25), Err(BodyError::NoRoom));
         other.grow(5).unwrap();
         assert_eq!(held(&budget), (100, 5));
-        drop(stranger);
+        drop(first);
         other.grow(20).unwrap();
         drop(other);
         assert_eq!(held(&budget), (0, 0));
     }
 
     #[test]
-    fn one_stranger_may_always_send_the_largest_body() {
+    fn one_unidentified_caller_may_always_send_the_largest_body() {
         for (room, asked, largest, share) in [(1000, 10, 10, 250), (100, 30, 30, 60), (100, 80, 50, 100)] {
             let budget = budget(room, asked);
-            assert_eq!((budget.largest_body(), budget.strangers.limit), (largest, share));
+            assert_eq!(
+                (budget.largest_body(), budget.unidentified.limit),
+                (largest, share)
+            );
         }
         let unbounded = budget(u64::MAX, 80);
         assert_eq!(unbounded.largest_body(), 80);

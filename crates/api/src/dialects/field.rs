@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::json::Json;
+use super::json::{Fields, Json};
 use super::lenient::{FieldError, integer_in, number_in};
 
 /// One field. `K` is what it takes.
@@ -178,6 +178,30 @@ impl<D> Read for Number<D> {
 
     fn read(&self, name: &str, value: Json) -> Result<Option<f64>, FieldError> {
         number_in(name, value, self.range.clone())
+    }
+}
+
+impl<K: Read> Field<K> {
+    /// Takes the field out of a body under all its names, and gives the first value there is. Every name is read, so that a
+    /// value that cannot be accepted is refused under whichever name it came.
+    pub(crate) fn read(&self, fields: &mut Fields) -> Result<Option<K::Value>, FieldError> {
+        self.read_at(None, fields)
+    }
+
+    /// The same for a member of an object that stands at `place` in the body.
+    pub(crate) fn read_at(
+        &self,
+        place: Option<&str>,
+        fields: &mut Fields,
+    ) -> Result<Option<K::Value>, FieldError> {
+        let mut found = None;
+        for name in self.names() {
+            let value = fields.take(name);
+            let shown = place.map(|place| format!("{place}.{name}"));
+            let read = self.kind.read(shown.as_deref().unwrap_or(name), value)?;
+            found = found.or(read);
+        }
+        Ok(found)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A picture inside a JSON string: base64 in every spelling that real clients send.
+//! An image file inside a JSON string: base64 in every spelling that real clients send.
 //!
 //! Taken: a `data:…;base64,` prefix, white space and line breaks, the URL-safe alphabet, missing padding.
 //! Not taken: addresses. Only the size is checked here; the bytes are decoded further inside.

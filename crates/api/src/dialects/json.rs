@@ -10,9 +10,6 @@ use bytes::Bytes;
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::field::{Field, Read};
-use super::lenient::FieldError;
-
 /// How many values the known fields of one body may hold together. Real requests hold about thirty.
 const MAX_VALUES: u32 = 4096;
 /// How many fields a body may have at the top.
@@ -69,28 +66,6 @@ impl Fields {
             }
         }
         fields
-    }
-
-    /// Puts all names of a field to `read`, and gives the first value there is. Every name is read, so that a value that
-    /// cannot be accepted is refused under whichever name it came.
-    pub(crate) fn read<K: Read>(&mut self, field: &Field<K>) -> Result<Option<K::Value>, FieldError> {
-        self.read_at(None, field)
-    }
-
-    /// The same for a member of an object that stands at `place` in the body.
-    pub(crate) fn read_at<K: Read>(
-        &mut self,
-        place: Option<&str>,
-        field: &Field<K>,
-    ) -> Result<Option<K::Value>, FieldError> {
-        let mut found = None;
-        for name in field.names() {
-            let value = self.take(name);
-            let shown = place.map(|place| format!("{place}.{name}"));
-            let read = field.kind.read(shown.as_deref().unwrap_or(name), value)?;
-            found = found.or(read);
-        }
-        Ok(found)
     }
 
     /// Takes a field out; `Null` when it was not sent.

@@ -19,7 +19,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::trace::TraceLayer;
 
-use crate::{ApiConfig, CorsOrigins};
+use crate::config::{ApiConfig, CorsOrigins};
 use request_id::RequestId;
 
 /// Wraps the routes. The list runs from the outside to the inside: a request meets the first layer first.

@@ -24,12 +24,12 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// A body that stays within reach while the handler reads it.
 #[derive(Clone)]
-struct Shared {
+struct SharedBody {
     rest: Arc<Mutex<Option<BodyDataStream>>>,
     begun: Arc<AtomicBool>,
 }
 
-impl Shared {
+impl SharedBody {
     fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, axum::Error>>> {
         self.begun.store(true, Ordering::Relaxed);
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,7 +46,7 @@ impl Shared {
 pub(super) async fn discard(State(limit): State<usize>, request: Request, next: Next) -> Response {
     let waits = request.headers().contains_key(EXPECT);
     let (parts, body) = request.into_parts();
-    let shared = Shared {
+    let shared = SharedBody {
         rest: Arc::new(Mutex::new(Some(body.into_data_stream()))),
         begun: Arc::new(AtomicBool::new(false)),
     };

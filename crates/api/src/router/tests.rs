@@ -65,10 +65,10 @@ async fn get(router: &Router, path: &str) -> Reply {
     send(router, Request::get(path).body(Body::empty()).unwrap()).await
 }
 
-fn picture() -> String {
+fn image_file() -> String {
     let mut file = std::io::Cursor::new(Vec::new());
-    let picture = image::RgbImage::from_pixel(24, 16, image::Rgb([90, 150, 230]));
-    picture.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    let image = image::RgbImage::from_pixel(24, 16, image::Rgb([90, 150, 230]));
+    image.write_to(&mut file, image::ImageFormat::Png).unwrap();
     base64::engine::general_purpose::STANDARD.encode(file.into_inner())
 }
 
@@ -80,11 +80,11 @@ fn post(body: &Value) -> Request<Body> {
 }
 
 fn good(prompt: &str) -> Value {
-    json!({"model_name": "demo", "input_image": picture(), "prompt": prompt, "steps": 2, "seed": 5})
+    json!({"model_name": "demo", "input_image": image_file(), "prompt": prompt, "steps": 2, "seed": 5})
 }
 
 #[tokio::test]
-async fn a_request_becomes_pictures_behind_links() {
+async fn a_request_becomes_images_behind_links() {
     let test = TestService::start(FakeExecutor::new());
     let router = router(&test, &[]);
     let mut body = good("a house");
@@ -299,8 +299,8 @@ fn modelslab(path: &str, body: impl Into<Body>) -> Request<Body> {
         .unwrap()
 }
 
-fn wish() -> Value {
-    json!({"key": "k", "model_id": "demo", "prompt": "a house", "init_image": picture(), "width": "64",
+fn modelslab_body() -> Value {
+    json!({"key": "k", "model_id": "demo", "prompt": "a house", "init_image": image_file(), "width": "64",
         "height": 64, "samples": "2", "num_inference_steps": "3", "seed": 5, "track_id": 7})
 }
 
@@ -317,7 +317,7 @@ async fn modelslabs_call_answers_under_every_path_and_its_job_can_be_fetched() {
         "/api/v6/images/img2img",
         "/v1/enterprise/img2img",
     ] {
-        let reply = send(&router, modelslab(path, wish().to_string())).await;
+        let reply = send(&router, modelslab(path, modelslab_body().to_string())).await;
         let found = reply.json();
         assert_eq!(
             (reply.status, &found["status"]),
@@ -334,8 +334,8 @@ async fn modelslabs_call_answers_under_every_path_and_its_job_can_be_fetched() {
         let start = format!("http://pictures.test/files/generations/{prefix}-1.png?");
         assert!(address.starts_with(&start), "{address}");
         let file = get(&router, address.strip_prefix("http://pictures.test").unwrap()).await;
-        let picture = image::load_from_memory(&file.body).unwrap();
-        assert_eq!((file.status, picture.width(), picture.height()), (200, 64, 64));
+        let image = image::load_from_memory(&file.body).unwrap();
+        assert_eq!((file.status, image.width(), image.height()), (200, 64, 64));
 
         let number = found["id"].as_u64().unwrap();
         let folder = path.trim_end_matches('/').strip_suffix("/img2img").unwrap();
@@ -362,7 +362,7 @@ async fn modelslabs_call_answers_under_every_path_and_its_job_can_be_fetched() {
 #[tokio::test]
 async fn modelslabs_base64_is_the_address_of_a_text_or_the_text() {
     let test = TestService::start(FakeExecutor::new());
-    let mut body = wish();
+    let mut body = modelslab_body();
     body["base64"] = json!("yes");
     let plain = router(&test, &[]);
     let found = send(&plain, modelslab("/api/v1/enterprise/img2img", body.to_string()))
@@ -420,14 +420,14 @@ async fn modelslabs_errors_have_status_200_unless_the_setting_is_strict() {
             room(GIBIBYTE),
         ));
         let at = |path: &str, body: Value| modelslab(&format!("/api/v1/enterprise/{path}"), body.to_string());
-        let mut own = wish();
+        let mut own = modelslab_body();
         own["key"] = json!("secret");
         let mut unknown_model = own.clone();
         unknown_model["model_id"] = json!("demoo");
         let mut broken = own.clone();
         broken["prompt"] = json!("broken");
         for (request, status, message) in [
-            (at("img2img", wish()), 401, json!("Invalid API key")),
+            (at("img2img", modelslab_body()), 401, json!("Invalid API key")),
             (at("fetch/1", json!({})), 401, json!("Invalid API key")),
             (at("system_details", json!({})), 401, json!("Invalid API key")),
             (
@@ -500,7 +500,7 @@ async fn modelslabs_long_job_is_answered_as_processing_and_fetched_later() {
     ));
     let reply = send(
         &router,
-        modelslab("/api/v1/enterprise/img2img", wish().to_string()),
+        modelslab("/api/v1/enterprise/img2img", modelslab_body().to_string()),
     )
     .await
     .json();

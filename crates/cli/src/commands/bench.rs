@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use pentimento_catalog::{Catalog, ModelEntry, ModelKind, Source};
 use pentimento_pipeline::{StableDiffusion, seeded};
-use pentimento_types::{Clock as _, ModelId, Recipe, RgbPicture, SchedulerChoice, Size, SystemClock};
+use pentimento_types::{Clock as _, ModelId, Recipe, RgbImage, SchedulerChoice, Size, SystemClock};
 use serde_json::json;
 
 use crate::args::{BenchArgs, BenchModel};
@@ -63,11 +63,7 @@ fn measure(args: &BenchArgs, side: u32) -> anyhow::Result<Report> {
     Ok(Report { load, runs })
 }
 
-fn measure_run(
-    model: &StableDiffusion,
-    request: &Recipe,
-    picture: &RgbPicture,
-) -> anyhow::Result<RunSeconds> {
+fn measure_run(model: &StableDiffusion, request: &Recipe, picture: &RgbImage) -> anyhow::Result<RunSeconds> {
     let mut run = RunSeconds::default();
 
     let text_encode = || -> anyhow::Result<f64> {
@@ -158,11 +154,11 @@ fn recipe(args: &BenchArgs) -> Recipe {
 }
 
 /// Colours that change over both axes; what is in the picture does not change the time.
-fn gradient(side: u32) -> anyhow::Result<RgbPicture> {
+fn gradient(side: u32) -> anyhow::Result<RgbImage> {
     let byte = |value: u32| u8::try_from(value * 255 / side).unwrap_or(u8::MAX);
     let pixel = |at: u32| [byte(at % side), byte(at / side), 128];
     let pixels = (0..side * side).flat_map(pixel).collect();
-    RgbPicture::new(
+    RgbImage::new(
         Size {
             width: side,
             height: side,

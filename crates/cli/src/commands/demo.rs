@@ -113,7 +113,7 @@ async fn show(args: &DemoArgs, address: SocketAddr) -> anyhow::Result<()> {
     };
     // As the server reads it: a photograph of a camera may be stored turned.
     let decoded = image_codec::decode(&photo, LIMITS).context("the picture cannot be used")?;
-    let before = pictures::to_image(&decoded)?;
+    let before = pictures::to_picture(&decoded)?;
     pictures::save_png(&before, &files.before)?;
     let body = request_body(args, &photo);
     fs_err::write(&files.request, serde_json::to_vec_pretty(&body)?)?;

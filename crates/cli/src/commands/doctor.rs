@@ -37,6 +37,8 @@ pub(crate) fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<()> {
         format_args!("{}, {} threads", machine.isa, machine.cores),
     );
     show("memory", memory(&machine));
+    let weights = assemble::memory_budget(config).weights;
+    show("models in", format_args!("up to {} of it", gibibytes(weights)));
     show(
         "settings",
         config
@@ -45,6 +47,13 @@ pub(crate) fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<()> {
             .map_or("none; defaults".into(), Path::to_string_lossy),
     );
     look_at_machine(&machine, &mut findings);
+    if machine.memory_total.is_some_and(|total| weights > total) {
+        findings.hints.push(format!(
+            "--model-memory lets weights take {}, which is more than the machine has",
+            gibibytes(weights)
+        ));
+    }
+    look_at_memory(assemble::memory_budget(config).bodies, &mut findings);
     look_at_models(config, &mut findings);
     look_at_data(config, &mut findings);
     look_at_network(config, &mut findings);
@@ -86,6 +95,17 @@ fn look_at_machine(machine: &Machine, findings: &mut Findings) {
         findings.hints.push(format!(
             "a Stable Diffusion 1.5 checkpoint takes about {} for a 512x512 picture, which is more than is free",
             gibibytes(SD15_BYTES)
+        ));
+    }
+}
+
+fn look_at_memory(bodies: u64, findings: &mut Findings) {
+    let largest = pentimento_api::ApiConfig::new().largest_body_memory();
+    if bodies < largest {
+        findings.hints.push(format!(
+            "{} of memory for the bodies of all callers is less than the largest one may take ({}); large images are refused",
+            gibibytes(bodies),
+            gibibytes(largest)
         ));
     }
 }

@@ -10,7 +10,7 @@ use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels};
 use pentimento_service::{InputLimits, image_codec};
 use pentimento_types::{
-    ImageFormat, InputRole, Inputs, JobId, ModelId, Progress, Recipe, RgbPicture, SchedulerChoice,
+    ImageFormat, InputRole, Inputs, JobId, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
 };
 
 use crate::args::GenerateArgs;
@@ -63,7 +63,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         let bytes = encode(picture, &recipe, (index, target.format))?;
         target.write(index, &bytes)?;
         if !target.is_pipe() && !args.no_preview {
-            pictures::preview(&pictures::to_image(picture)?);
+            pictures::preview(&pictures::to_picture(picture)?);
         }
     }
     Ok(())
@@ -102,7 +102,7 @@ fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_mask(path: &Path) -> anyhow::Result<RgbPicture> {
+fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
     image_codec::decode(&fs_err::read(path)?, LIMITS)
         .with_context(|| format!("cannot use {}", path.display()))
 }
@@ -132,9 +132,9 @@ fn recipe(args: &GenerateArgs) -> Recipe {
 }
 
 /// Shows the progress, and gives the pictures in the order of their seeds.
-async fn collect(mut events: JobEvents, recipe: &Recipe) -> anyhow::Result<Vec<RgbPicture>> {
+async fn collect(mut events: JobEvents, recipe: &Recipe) -> anyhow::Result<Vec<RgbImage>> {
     let bar = progress_bar(recipe)?;
-    let mut pictures: Vec<Option<RgbPicture>> = vec![None; recipe.image_count as usize];
+    let mut pictures: Vec<Option<RgbImage>> = vec![None; recipe.image_count as usize];
     while let Some(event) = events.next().await {
         match event {
             JobEvent::Progress(Progress { done, total }) => {
@@ -176,7 +176,7 @@ fn progress_bar(recipe: &Recipe) -> anyhow::Result<ProgressBar> {
 }
 
 fn encode(
-    image: &RgbPicture,
+    image: &RgbImage,
     recipe: &Recipe,
     (index, format): (u32, ImageFormat),
 ) -> anyhow::Result<bytes::Bytes> {

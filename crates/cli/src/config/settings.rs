@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use url::Url;
 
-use super::{ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
+use super::{ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 const PREFIX: &str = "PENTIMENTO_";
 const CONFIG_VARIABLE: &str = "PENTIMENTO_CONFIG";
@@ -35,6 +35,10 @@ pub(crate) struct Settings {
     pub(crate) modelslab_inline_base64: Option<bool>,
     pub(crate) modelslab_hold_seconds: Option<u64>,
     pub(crate) grace_seconds: Option<u64>,
+    pub(crate) model_memory: Option<ByteSize>,
+    pub(crate) image_memory: Option<ByteSize>,
+    pub(crate) body_memory: Option<ByteSize>,
+    pub(crate) max_prompt_tokens: Option<usize>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
     /// What the command logs when nobody says anything; below every layer.
@@ -71,6 +75,10 @@ impl Settings {
             modelslab_inline_base64: self.modelslab_inline_base64.or(lower.modelslab_inline_base64),
             modelslab_hold_seconds: self.modelslab_hold_seconds.or(lower.modelslab_hold_seconds),
             grace_seconds: self.grace_seconds.or(lower.grace_seconds),
+            model_memory: self.model_memory.or(lower.model_memory),
+            image_memory: self.image_memory.or(lower.image_memory),
+            body_memory: self.body_memory.or(lower.body_memory),
+            max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
             default_log: self.default_log.or(lower.default_log),
@@ -170,6 +178,10 @@ impl Settings {
         "MODELSLAB_INLINE_BASE64",
         "MODELSLAB_HOLD_SECONDS",
         "GRACE_SECONDS",
+        "MODEL_MEMORY",
+        "IMAGE_MEMORY",
+        "BODY_MEMORY",
+        "MAX_PROMPT_TOKENS",
         "LOG",
         "LOG_FORMAT",
     ];
@@ -199,6 +211,10 @@ impl Settings {
             "MODELSLAB_INLINE_BASE64" => self.modelslab_inline_base64 = Some(parsed(name, value)?),
             "MODELSLAB_HOLD_SECONDS" => self.modelslab_hold_seconds = Some(parsed(name, value)?),
             "GRACE_SECONDS" => self.grace_seconds = Some(parsed(name, value)?),
+            "MODEL_MEMORY" => self.model_memory = Some(parsed(name, value)?),
+            "IMAGE_MEMORY" => self.image_memory = Some(parsed(name, value)?),
+            "BODY_MEMORY" => self.body_memory = Some(parsed(name, value)?),
+            "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
             _ => {

@@ -42,6 +42,28 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
 }
 
 #[test]
+fn memory_is_written_in_bytes_or_with_a_unit() {
+    let (_folder, path) = file("body_memory = \"256 MiB\"\n");
+    let load = |variables: &[(&str, &str)]| {
+        Config::load(Settings::default(), Some(&path), &Environment::of(variables))
+    };
+    assert_eq!(load(&[]).unwrap().body_memory, Some(ByteSize(256 << 20)));
+    for (text, bytes) in [("1000", 1000), ("3 kib", 3 << 10), ("2GiB", 2 << 30)] {
+        let config = load(&[("PENTIMENTO_BODY_MEMORY", text)]).unwrap();
+        assert_eq!(config.body_memory, Some(ByteSize(bytes)), "{text}");
+    }
+    for wrong in ["", "MiB", "-1", "1.5 GiB", "12 MB", "99999999999 GiB"] {
+        let error = load(&[("PENTIMENTO_BODY_MEMORY", wrong)])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("PENTIMENTO_BODY_MEMORY"), "{wrong}: {error}");
+    }
+    let (_folder, number) = file("body_memory = 4096\n");
+    let config = Config::load(Settings::default(), Some(&number), &Environment::default()).unwrap();
+    assert_eq!(config.body_memory, Some(ByteSize(4096)));
+}
+
+#[test]
 fn the_default_log_of_a_command_is_below_everything() {
     let (_folder, path) = file("log = \"trace\"\n");
     let quiet = Settings::with_default_log("warn");
@@ -147,4 +169,21 @@ fn a_missing_settings_file_that_was_named_is_an_error() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("no/such.toml"), "{error}");
+}
+
+#[test]
+fn the_bounds_of_models_and_prompts_are_settings() {
+    let (_folder, path) = file("model_memory = \"6GiB\"\nmax_prompt_tokens = 150\n");
+    let config = Config::load(Settings::default(), Some(&path), &Environment::default()).unwrap();
+    assert_eq!(config.model_memory, Some(ByteSize(6 << 30)));
+    assert_eq!(config.max_prompt_tokens, 150);
+    let variables = Environment::of(&[
+        ("PENTIMENTO_MODEL_MEMORY", "2GiB"),
+        ("PENTIMENTO_MAX_PROMPT_TOKENS", "75"),
+    ]);
+    let config = Config::load(Settings::default(), Some(&path), &variables).unwrap();
+    assert_eq!(
+        (config.model_memory, config.max_prompt_tokens),
+        (Some(ByteSize(2 << 30)), 75)
+    );
 }

@@ -67,6 +67,54 @@ impl TryFrom<String> for KeySetting {
     }
 }
 
+/// A number of bytes: `268435456`, `256 MiB`, `1GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "WrittenSize")]
+pub(crate) struct ByteSize(pub(crate) u64);
+
+/// As it may stand in a file: a number or a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenSize {
+    Bytes(u64),
+    Text(String),
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(end);
+        let unit = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => Some(1),
+            "kib" => Some(1 << 10),
+            "mib" => Some(1 << 20),
+            "gib" => Some(1 << 30),
+            _ => None,
+        };
+        let number: Option<u64> = number.parse().ok();
+        let bytes = number
+            .zip(unit)
+            .and_then(|(number, unit)| number.checked_mul(unit));
+        bytes
+            .map(Self)
+            .ok_or_else(|| "write a number of bytes, such as 268435456, 256 MiB or 1 GiB".to_owned())
+    }
+}
+
+impl TryFrom<WrittenSize> for ByteSize {
+    type Error = String;
+
+    fn try_from(written: WrittenSize) -> Result<Self, Self::Error> {
+        match written {
+            WrittenSize::Bytes(bytes) => Ok(Self(bytes)),
+            WrittenSize::Text(text) => text.parse(),
+        }
+    }
+}
+
 /// What computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]

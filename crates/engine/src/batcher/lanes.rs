@@ -158,7 +158,7 @@ mod tests {
     use pentimento_types::{Clock, SystemClock};
 
     use super::*;
-    use crate::{ExtraInputs, LatentSize, ModelKey};
+    use crate::{ConditioningShape, LatentSize, ModelKey};
 
     fn key(side: u32) -> BatchKey {
         BatchKey {
@@ -167,8 +167,7 @@ mod tests {
                 height: side,
                 width: side,
             },
-            context_tokens: 77,
-            extra_inputs: ExtraInputs::default(),
+            conditioning: ConditioningShape::of_text(77),
         }
     }
 

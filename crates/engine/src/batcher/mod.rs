@@ -10,6 +10,8 @@
 mod fill;
 mod job;
 mod lanes;
+#[cfg(test)]
+mod loading_tests;
 mod memory;
 mod models;
 mod outcomes;
@@ -72,6 +74,8 @@ pub enum Outcome {
     LoadRefused(ModelKey),
     /// A slice of the job's preparation is done, and not the last one.
     PrepareContinues(JobId),
+    /// There is no memory to begin the job's preparation while others hold it.
+    PrepareRefused(JobId),
     /// The job's images are ready, in the order of their index.
     Prepared {
         /// The job.
@@ -154,6 +158,8 @@ pub struct Batcher {
     waiting: WaitingLine,
     models: Models,
     preparing: Preparing,
+    /// Set when a preparation found no memory: none is begun until a job has left.
+    memory_full: bool,
     lanes: Lanes,
     /// Jobs with an image to decode, one image per turn.
     finishing: VecDeque<JobId>,
@@ -172,6 +178,7 @@ impl Batcher {
             waiting: WaitingLine::default(),
             models: Models::new(policy.max_models),
             preparing: Preparing::default(),
+            memory_full: false,
             lanes: Lanes::default(),
             finishing: VecDeque::new(),
             memory: MemoryCaps::default(),
@@ -208,6 +215,7 @@ impl Batcher {
         self.preparing.remove(id);
         self.lanes.remove(id);
         self.finishing.retain(|job| *job != id);
+        self.memory_full = false;
         self.jobs.remove(&id).is_some()
     }
 
@@ -324,7 +332,9 @@ impl Batcher {
             now,
         };
         let waiting = &mut self.waiting;
-        let id = self.preparing.start_turn(|| waiting.take(view))?;
+        let may_begin = !self.memory_full;
+        let begin = || if may_begin { waiting.take(view) } else { None };
+        let id = self.preparing.start_turn(begin)?;
         self.jobs.get_mut(&id)?.stage = Stage::Preparing;
         Some(Plan::Prepare(id))
     }

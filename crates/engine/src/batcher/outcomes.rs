@@ -16,6 +16,7 @@ impl Batcher {
             Outcome::LoadFailed(model) => self.load_failed(&model),
             Outcome::LoadRefused(model) => self.load_refused(&model),
             Outcome::PrepareContinues(job) => self.prepare_continues(job),
+            Outcome::PrepareRefused(job) => self.prepare_refused(job),
             Outcome::Prepared { job, key, images } => self.prepared(job, key, &images, now),
             Outcome::Denoised(images) => self.denoised(&images, now),
             Outcome::DenoiseFailed { images, fault } => self.denoise_failed(&images, fault, now),
@@ -56,6 +57,23 @@ impl Batcher {
     fn prepare_continues(&mut self, job: JobId) -> Vec<Verdict> {
         if self.is_preparing(job) {
             self.preparing.goes_on(job);
+        }
+        Vec::new()
+    }
+
+    /// Back into the line, unless nobody else could give memory back.
+    fn prepare_refused(&mut self, job: JobId) -> Vec<Verdict> {
+        if !self.is_preparing(job) {
+            return Vec::new();
+        }
+        let mut others = self.jobs.values().filter(|entry| entry.spec.id != job);
+        if !others.any(JobEntry::holds_model) {
+            return self.fail(job).into_iter().collect();
+        }
+        self.memory_full = true;
+        if let Some(entry) = self.jobs.get_mut(&job) {
+            entry.stage = Stage::Waiting;
+            self.waiting.push_first(entry);
         }
         Vec::new()
     }
@@ -184,6 +202,7 @@ impl Batcher {
     fn restart(&mut self, job: JobId) -> Option<Verdict> {
         self.lanes.remove(job);
         self.finishing.retain(|other| *other != job);
+        self.memory_full = false;
         let entry = self.jobs.get_mut(&job)?;
         entry.start_anew();
         self.waiting.push_first(entry);

@@ -26,7 +26,7 @@ fn script(troubles: bool) -> impl Strategy<Value = Script> {
         Just(Trouble::None).boxed()
     };
     let side = prop_oneof![Just(8u32), Just(64), Just(128)];
-    let tokens = prop_oneof![4 => Just(77u32), 1 => Just(154)];
+    let tokens = prop_oneof![4 => Just(77usize), 1 => Just(154)];
     let slices = prop_oneof![4 => 1..8u32, 1 => 8..80u32];
     (
         0..3u8,
@@ -76,7 +76,6 @@ fn policy() -> impl Strategy<Value = BatchPolicy> {
             )| {
                 BatchPolicy {
                     slices_per_turn: slices,
-                    max_image_bytes: u64::MAX,
                     max_rows,
                     compute_budget,
                     max_ticks_per_turn,
@@ -118,13 +117,14 @@ proptest! {
         policy in policy(),
         arrivals in arrivals(true, true),
         memory_rows in prop_oneof![Just(u32::MAX), 2..12u32],
-        (load_ms, model_room) in (0..40u64, 1..4usize),
+        (load_ms, model_room, state_room) in (0..40u64, 1..4usize, 1..6usize),
         broken_model in prop::option::weighted(0.2, 0..3u8),
     ) {
         let mut world = World::new(policy);
         world.memory_rows = memory_rows;
         world.load_time = Duration::from_millis(load_ms);
         world.model_room = model_room;
+        world.state_room = state_room;
         world.broken_models = broken_model.map(model_key).into_iter().collect();
         play(&mut world, &arrivals);
         for ledger in world.ledgers.values() {

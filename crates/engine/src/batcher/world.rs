@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pentimento_types::{Clock, JobId, SystemClock};
 
 use crate::{
-    BatchKey, BatchPolicy, Batcher, DenoiseFault, ExtraInputs, ImageId, ImageWork, JobSpec, LatentSize,
+    BatchKey, BatchPolicy, Batcher, ConditioningShape, DenoiseFault, ImageId, ImageWork, JobSpec, LatentSize,
     ModelKey, Outcome, Plan, Verdict,
 };
 
@@ -26,7 +26,7 @@ pub(super) enum Trouble {
 pub(super) struct Script {
     pub(super) model: u8,
     pub(super) side: u32,
-    pub(super) context_tokens: u32,
+    pub(super) context_tokens: usize,
     pub(super) images: u32,
     /// Slices of its preparation, at least 1.
     pub(super) slices: u32,
@@ -58,8 +58,7 @@ impl Script {
                 height: self.side,
                 width: self.side,
             },
-            context_tokens: self.context_tokens,
-            extra_inputs: ExtraInputs::default(),
+            conditioning: ConditioningShape::of_text(self.context_tokens),
         }
     }
 }
@@ -104,6 +103,8 @@ pub(super) struct World {
     pub(super) load_time: Duration,
     /// Models that fit into memory.
     pub(super) model_room: usize,
+    /// Jobs whose states fit into memory.
+    pub(super) state_room: usize,
     /// Models that cannot be loaded.
     pub(super) broken_models: BTreeSet<ModelKey>,
     /// Loads begun, in order.
@@ -131,6 +132,7 @@ impl World {
             memory_rows: u32::MAX,
             load_time: Duration::ZERO,
             model_room: usize::MAX,
+            state_room: usize::MAX,
             broken_models: BTreeSet::new(),
             loads: Vec::new(),
             loading: Vec::new(),
@@ -203,27 +205,26 @@ impl World {
                     let next = self.loading.iter().map(|(due, _)| *due).min();
                     self.elapsed = self.elapsed.max(next.expect("it is not empty"));
                 }
-                plan => break plan,
+                Plan::Idle => {
+                    let mut ledgers = self.ledgers.values();
+                    assert!(
+                        ledgers.all(|ledger| ledger.ended.is_some()),
+                        "idle while jobs are inside"
+                    );
+                    return false;
+                }
+                plan @ (Plan::Prepare(_) | Plan::Denoise { .. } | Plan::Finish(_)) => break plan,
             }
         };
         let outcome = match &plan {
-            Plan::Idle => {
-                let open = self
-                    .ledgers
-                    .values()
-                    .filter(|ledger| ledger.ended.is_none())
-                    .count();
-                assert_eq!(open, 0, "idle while jobs are inside");
-                return false;
-            }
-            Plan::Load(_) | Plan::Unload(_) => unreachable!("carried out above"),
-            Plan::Prepare(job) => self.prepare(*job),
-            Plan::Denoise { key, images } => self.denoise(key, images),
-            Plan::Finish(id) => self.finish(*id),
+            Plan::Prepare(job) => Some(self.prepare(*job)),
+            Plan::Denoise { key, images } => Some(self.denoise(key, images)),
+            Plan::Finish(id) => Some(self.finish(*id)),
+            Plan::Idle | Plan::Load(_) | Plan::Unload(_) => None,
         };
         self.plans.push(plan);
         self.ticks += 1;
-        self.report(outcome);
+        self.report(outcome.expect("the other plans are carried out above"));
         true
     }
 
@@ -303,12 +304,17 @@ impl World {
 
     fn prepare(&mut self, job: JobId) -> Outcome {
         self.serve(job);
+        let holds = |ledger: &&Ledger| ledger.ended.is_none() && ledger.slices > 0;
+        let holders = self.ledgers.values().filter(holds).count();
         let ledger = self.ledgers.get_mut(&job).expect("every job has a ledger");
         let script = ledger.script.clone();
         assert!(
             self.held.contains(&model_key(script.model)),
             "prepared before its model is loaded"
         );
+        if ledger.slices == 0 && holders >= self.state_room {
+            return Outcome::PrepareRefused(job);
+        }
         if ledger.slices == 0 {
             ledger.prepares += 1;
             assert_eq!(ledger.prepares, 1 + ledger.restarts, "prepared once per start");

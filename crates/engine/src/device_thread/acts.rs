@@ -42,7 +42,12 @@ impl<E: Executor> DeviceThread<E> {
             }
             Err(error) => {
                 drop_torn(preparation);
-                (Outcome::JobFailed(job), Some(error))
+                let outcome = if has_to_wait(&error) {
+                    Outcome::PrepareRefused(job)
+                } else {
+                    Outcome::JobFailed(job)
+                };
+                (outcome, Some(error))
             }
         };
         self.report(outcome, error);
@@ -151,6 +156,11 @@ impl<E: Executor> DeviceThread<E> {
             self.end_all(&reason);
         }
     }
+}
+
+/// Whether the job's preparation may begin once others have given memory back.
+fn has_to_wait(error: &EngineError) -> bool {
+    matches!(error, EngineError::Executor(ExecutorError::MemoryFull(full)) if !full.is_hopeless())
 }
 
 fn fault_of(error: &EngineError) -> DenoiseFault {

@@ -1,13 +1,15 @@
 //! Loads beside the device, and preparations in slices, over a fake device.
 
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use pentimento_types::{ErrorKind, HasKind, JobId, describe_chain};
+use pentimento_types::{
+    ErrorKind, HasKind, JobId, MemoryBudget, MemoryLedger, MemoryUse, SystemClock, describe_chain,
+};
 
-use super::tests::{error, expected, held, input, input_on, news, pictures, start};
+use super::tests::{error, expected, held, images, input, input_on, news, start};
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
-use crate::{BatchPolicy, EngineError, EngineHandle, JobEvent, JobEvents};
+use crate::{BatchPolicy, Engine, EngineError, EngineHandle, JobEvent, JobEvents};
 
 /// A machine on which the model `slow` is loaded when the sender says so or is dropped.
 fn slow_disk(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
@@ -38,16 +40,13 @@ fn other_jobs_run_to_their_end_while_a_model_is_loading() {
     for id in 2..10 {
         // A model that is in memory, and one that has to be loaded beside the slow one.
         let model = if id == 5 { "other" } else { "fake" };
-        assert_eq!(
-            pictures(generate(&handle, id, model)),
-            expected(&input("a fox", 2))
-        );
+        assert_eq!(images(generate(&handle, id, model)), expected(&input("a fox", 2)));
     }
     assert_eq!(handle.status().jobs_loading, 1);
     assert_eq!(handle.status().resident_models, ["fake", "other"]);
     let seen = recording.acts().len();
     drop(go);
-    pictures(cold);
+    images(cold);
     assert!(recording.acts().len() > seen);
 }
 
@@ -80,8 +79,8 @@ fn a_load_that_panics_fails_its_jobs_and_nobody_else() {
     let (handle, _thread) = start(FakeExecutor::new().with_fault(fault), BatchPolicy::default());
     let (bad, good) = (generate(&handle, 1, "bad"), generate(&handle, 2, "good"));
     assert!(matches!(error(bad), EngineError::Panicked { act: "load" }));
-    pictures(good);
-    pictures(generate(&handle, 3, "bad"));
+    images(good);
+    images(generate(&handle, 3, "bad"));
     assert!(handle.status().healthy);
 }
 
@@ -98,8 +97,8 @@ fn without_memory_for_two_models_the_second_waits_for_the_first() {
     }
     let second = generate(&handle, 2, "second");
     drop(go);
-    pictures(first);
-    pictures(second);
+    images(first);
+    images(second);
     let loads = recording.loads();
     assert_eq!(loads.first().map(String::as_str), Some("first"));
     assert!(loads[1..].iter().all(|name| name == "second"), "{loads:?}");
@@ -161,7 +160,7 @@ fn two_jobs_of_many_slices_are_prepared_by_turns() {
     let jobs = [generate(&handle, 1, "fake"), generate(&handle, 2, "fake")];
     drop(go);
     for events in jobs {
-        assert_eq!(pictures(events), expected(&input("a fox", 2)));
+        assert_eq!(images(events), expected(&input("a fox", 2)));
     }
     let slices = recording
         .acts()
@@ -174,29 +173,40 @@ fn two_jobs_of_many_slices_are_prepared_by_turns() {
 #[test]
 fn images_beyond_the_budget_in_bytes_are_refused_at_the_door() {
     let (executor, go) = held(FakeExecutor::new());
-    let first = input("first", 1);
-    let policy = BatchPolicy {
-        max_image_bytes: first.image_bytes() + 1,
-        ..BatchPolicy::default()
-    };
-    let (handle, _thread) = start(executor, policy);
+    let (first, second) = (input("first", 1), input("second", 1));
+    let memory = MemoryLedger::new(MemoryBudget {
+        images: first.image_bytes() + 1,
+        ..MemoryBudget::UNBOUNDED
+    });
+    let (policy, clock) = (BatchPolicy::default(), Arc::new(SystemClock));
+    let (handle, _thread) =
+        Engine::start_within(executor, policy, clock, Arc::clone(&memory)).expect("a thread starts");
     let events = handle
         .generate(JobId::from_u128(1), first.clone())
         .expect("there is room");
-    assert_eq!(handle.status().image_bytes, first.image_bytes());
+    assert_eq!(memory.held(MemoryUse::Images), first.image_bytes());
     let refused = handle
-        .generate(JobId::from_u128(2), input("second", 1))
+        .generate(JobId::from_u128(2), second)
         .expect_err("it is full");
+    assert!(matches!(refused, EngineError::MemoryFull(_)), "{refused:?}");
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
-    assert!(matches!(refused, EngineError::ImagesFull { .. }), "{refused:?}");
+    let giant = handle
+        .reserve(first.image_bytes() + 2)
+        .expect_err("it would never fit");
+    assert_eq!(giant.kind(), ErrorKind::TooLarge);
+    assert_eq!(
+        handle.status().jobs,
+        1,
+        "the places of those that were refused are free"
+    );
     drop(go);
-    pictures(events);
+    images(events);
     let place = handle
         .reserve(first.image_bytes())
         .expect("the place is free again");
     let events = handle
         .generate_in(place, JobId::from_u128(3), first, None)
         .expect("it runs");
-    pictures(events);
-    assert_eq!(handle.status().image_bytes, 0);
+    images(events);
+    assert_eq!(memory.held(MemoryUse::Images), 0);
 }

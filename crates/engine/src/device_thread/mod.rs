@@ -220,7 +220,6 @@ impl<E: Executor> DeviceThread<E> {
             jobs: self.batcher.len(),
             jobs_waiting: self.batcher.jobs_waiting(),
             jobs_loading: self.batcher.jobs_loading(),
-            image_bytes: 0,
             rows: self.batcher.rows_to_denoise(),
             max_jobs: self.status.borrow().max_jobs,
             healthy: !self.lost,

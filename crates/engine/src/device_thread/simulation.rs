@@ -34,18 +34,18 @@ fn device(clock: ManualClock) -> FakeExecutor {
 }
 
 #[derive(Clone, Debug)]
-struct Wish {
+struct JobScript {
     word: &'static str,
-    pictures: u32,
+    images: u32,
     steps: u32,
     guidance: f64,
     impatient: bool,
     cancelled: bool,
 }
 
-impl Wish {
+impl JobScript {
     fn input(&self, number: u128) -> ResolvedJob {
-        let mut input = input(&format!("{} {number}", self.word), self.pictures);
+        let mut input = input(&format!("{} {number}", self.word), self.images);
         let request = Arc::make_mut(&mut input.recipe);
         request.steps = self.steps;
         request.guidance_scale = self.guidance;
@@ -54,7 +54,7 @@ impl Wish {
     }
 }
 
-fn wish() -> impl Strategy<Value = Wish> {
+fn script() -> impl Strategy<Value = JobScript> {
     let word = prop_oneof![
         8 => Just("fine"),
         1 => Just("broken"),
@@ -71,45 +71,47 @@ fn wish() -> impl Strategy<Value = Wish> {
         rare(),
         rare(),
     )
-        .prop_map(|(word, pictures, steps, guidance, impatient, cancelled)| Wish {
-            word,
-            pictures,
-            steps,
-            guidance,
-            impatient,
-            cancelled,
-        })
+        .prop_map(
+            |(word, images, steps, guidance, impatient, cancelled)| JobScript {
+                word,
+                images,
+                steps,
+                guidance,
+                impatient,
+                cancelled,
+            },
+        )
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever shares the device: every job has exactly one end, the end it deserves, and a finished job has the
-    /// pictures that it would have alone, each once.
+    /// images that it would have alone, each once.
     #[test]
-    fn a_storm_leaves_every_job_with_the_end_it_deserves(wishes in prop::collection::vec(wish(), 1..30)) {
+    fn a_storm_leaves_every_job_with_the_end_it_deserves(scripts in prop::collection::vec(script(), 1..30)) {
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
         let policy = BatchPolicy { max_rows: 8, age_bound: Duration::from_millis(500), ..BatchPolicy::cpu() };
         let (handle, thread) =
             Engine::start(device(clock.clone()), policy, Arc::new(clock)).expect("a thread starts");
-        let admit = |(number, wish): (u128, &Wish)| {
-            let events = handle.generate(JobId::from_u128(number), wish.input(number)).expect("there is room");
-            if wish.cancelled {
+        let admit = |(number, script): (u128, &JobScript)| {
+            let events = handle.generate(JobId::from_u128(number), script.input(number)).expect("there is room");
+            if script.cancelled {
                 handle.cancel(JobId::from_u128(number));
             }
-            (!wish.impatient).then_some(events)
+            (!script.impatient).then_some(events)
         };
-        let jobs: Vec<Option<JobEvents>> = (1..).zip(&wishes).map(admit).collect();
-        for ((number, wish), events) in (1..).zip(&wishes).zip(jobs) {
+        let jobs: Vec<Option<JobEvents>> = (1..).zip(&scripts).map(admit).collect();
+        for ((number, script), events) in (1..).zip(&scripts).zip(jobs) {
             let Some(events) = events else { continue };
-            check(wish, &wish.input(number), &news(events));
+            check(script, &script.input(number), &news(events));
         }
         drop(handle);
         thread.join().expect("the thread ends, the impatient jobs too");
     }
 }
 
-fn check(wish: &Wish, input: &ResolvedJob, news: &[JobEvent]) {
+fn check(script: &JobScript, input: &ResolvedJob, news: &[JobEvent]) {
     let ends = news.iter().filter(|event| event.is_end()).count();
     assert_eq!(ends, 1, "one end");
     let mut delivered = Vec::new();
@@ -122,23 +124,23 @@ fn check(wish: &Wish, input: &ResolvedJob, news: &[JobEvent]) {
                 done = Some(progress.done);
             }
             JobEvent::Image { index, finished } => {
-                assert!(!delivered.contains(index), "each picture once");
+                assert!(!delivered.contains(index), "each image once");
                 delivered.push(*index);
                 assert_eq!(finished.image, FakeExecutor::image_of(input, *index));
             }
             JobEvent::Finished => {
-                assert_eq!(wish.word, "fine");
-                assert_eq!(u32::try_from(delivered.len()), Ok(wish.pictures));
+                assert_eq!(script.word, "fine");
+                assert_eq!(u32::try_from(delivered.len()), Ok(script.images));
             }
             JobEvent::Failed(error) => {
-                let expected = match wish.word {
+                let expected = match script.word {
                     "unreadable" => ErrorKind::InvalidInput,
                     "fine" => panic!("an innocent job failed: {error}"),
                     _ => ErrorKind::Internal,
                 };
                 assert_eq!(error.kind(), expected);
             }
-            JobEvent::Cancelled => assert!(wish.cancelled),
+            JobEvent::Cancelled => assert!(script.cancelled),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_types::{
-    Clock, ErrorKind, HasKind, Inputs, JobId, ManualClock, ModelId, Progress, Recipe, RgbPicture,
+    Clock, ErrorKind, HasKind, Inputs, JobId, ManualClock, ModelId, Progress, Recipe, RgbImage,
     SchedulerChoice, Size, SystemClock,
 };
 
@@ -56,7 +56,7 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
     ResolvedJob {
         recipe: Arc::new(recipe),
         models: ResolvedModels::checkpoint(Arc::new(checkpoint)),
-        images: Inputs::new(RgbPicture::new(size, pixels).expect("the length fits")),
+        images: Inputs::new(RgbImage::new(size, pixels).expect("the length fits")),
     }
 }
 
@@ -69,19 +69,19 @@ pub(super) fn news(mut events: JobEvents) -> Vec<JobEvent> {
     std::iter::from_fn(|| events.blocking_next()).collect()
 }
 
-/// The job's pictures in order, when it finished.
-pub(super) fn pictures(events: JobEvents) -> Vec<RgbPicture> {
+/// The job's images in order, when it finished.
+pub(super) fn images(events: JobEvents) -> Vec<RgbImage> {
     let news = news(events);
     assert!(matches!(news.last(), Some(JobEvent::Finished)), "{news:?}");
-    let mut pictures: Vec<(u32, RgbPicture)> = news
+    let mut images: Vec<(u32, RgbImage)> = news
         .into_iter()
         .filter_map(|event| match event {
             JobEvent::Image { index, finished } => Some((index, finished.image)),
             JobEvent::Progress(_) | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
         })
         .collect();
-    pictures.sort_by_key(|(index, _)| *index);
-    pictures.into_iter().map(|(_, picture)| picture).collect()
+    images.sort_by_key(|(index, _)| *index);
+    images.into_iter().map(|(_, image)| image).collect()
 }
 
 pub(super) fn error(events: JobEvents) -> EngineError {
@@ -100,7 +100,7 @@ pub(super) fn held(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
     (executor, go)
 }
 
-pub(super) fn expected(input: &ResolvedJob) -> Vec<RgbPicture> {
+pub(super) fn expected(input: &ResolvedJob) -> Vec<RgbImage> {
     (0..input.recipe.image_count)
         .map(|index| FakeExecutor::image_of(input, index))
         .collect()
@@ -141,7 +141,7 @@ fn strength_zero_gives_the_input_back_without_an_evaluation() {
     let events = handle
         .generate(JobId::from_u128(1), input.clone())
         .expect("there is room");
-    assert_eq!(pictures(events), [input.images.init().clone()]);
+    assert_eq!(images(events), [input.images.init().clone()]);
     assert!(recording.forwards().is_empty());
 }
 
@@ -166,13 +166,13 @@ fn the_door_refuses_at_once_when_the_engine_is_full() {
         .expect_err("it is full");
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
     drop(go);
-    pictures(first);
+    images(first);
     // The place is free before the end is told.
     let third = handle
         .generate(JobId::from_u128(3), input("three", 1))
         .expect("one place is free again");
-    pictures(second);
-    pictures(third);
+    images(second);
+    images(third);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn the_same_id_twice_is_refused_and_harms_nobody() {
         .expect("the thread decides");
     drop(go);
     assert_eq!(error(twin).kind(), ErrorKind::Conflict);
-    pictures(first);
+    images(first);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_cancelled_job_and_one_whose_caller_has_gone_end_before_the_next_act() {
     let before = acts();
     drop(go);
     assert!(matches!(news(cancelled).last(), Some(JobEvent::Cancelled)));
-    assert_eq!(pictures(mate), expected(&input("mate", 1)));
+    assert_eq!(images(mate), expected(&input("mate", 1)));
     for act in &recording.acts()[before..] {
         let prompts: Vec<&str> = match act {
             SeenAct::Prepare { prompt } => vec![prompt],
@@ -265,7 +265,7 @@ fn only_the_guilty_job_fails_and_with_its_own_error() {
                     assert_eq!(error.kind(), ErrorKind::Internal);
                 } else {
                     assert_eq!(
-                        pictures(events),
+                        images(events),
                         expected(&input(name, 2)),
                         "{name} with {kind:?} {at:?}"
                     );
@@ -294,7 +294,7 @@ fn a_panic_in_company_that_does_not_come_back_costs_nobody_the_picture() {
         })
         .collect();
     for (input, events) in jobs {
-        assert_eq!(pictures(events), expected(&input));
+        assert_eq!(images(events), expected(&input));
     }
 }
 
@@ -321,7 +321,7 @@ fn after_an_error_that_does_not_come_back_the_jobs_share_forwards_again() {
         .collect();
     drop(go);
     for events in jobs {
-        pictures(events);
+        images(events);
     }
     let sizes: Vec<usize> = recording.forwards().iter().map(Vec::len).collect();
     let alone = sizes.iter().filter(|size| **size == 1).count();
@@ -340,7 +340,7 @@ fn out_of_memory_makes_forwards_smaller_and_fails_only_what_never_fits() {
     let events = handle
         .generate(JobId::from_u128(1), input("many", 8))
         .expect("there is room");
-    assert_eq!(pictures(events), expected(&input("many", 8)));
+    assert_eq!(images(events), expected(&input("many", 8)));
     let sizes: Vec<usize> = recording.forwards().iter().map(Vec::len).collect();
     assert_eq!(sizes[..3], [8, 4, 2]);
     assert!(
@@ -358,7 +358,7 @@ fn out_of_memory_makes_forwards_smaller_and_fails_only_what_never_fits() {
         .generate(JobId::from_u128(2), guided)
         .expect("there is room");
     assert_eq!(error(guided).kind(), ErrorKind::OutOfDeviceMemory);
-    pictures(small);
+    images(small);
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn a_deadline_is_kept_while_waiting_and_while_running() {
     let plain = handle
         .generate(JobId::from_u128(3), input("plain", 1))
         .expect("there is room");
-    pictures(plain);
+    images(plain);
 }
 
 #[tokio::test]

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_types::{
-    ErrorKind, HasKind, Inputs, JobId, ModelId, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size,
-    SystemClock, describe_chain,
+    ErrorKind, HasKind, Inputs, JobId, MemoryBudget, MemoryLedger, MemoryUse, ModelId, Recipe, RgbImage,
+    SchedulerChoice, SchedulerKind, Size, SystemClock, describe_chain,
 };
 
 use super::{PipelineExecutor, PipelinePreparation, PipelineState};
 use crate::{
-    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents, ModelOf,
-    PipelineLoader, PrepareStep, ResolvedJob, ResolvedModels,
+    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents,
+    ModelLoader as _, ModelOf, PipelineLoader, PrepareStep, ResolvedJob, ResolvedModels,
 };
 
-/// Notes the pictures of the fullest forward.
+/// Notes the images of the fullest forward.
 struct Counted(PipelineExecutor, Arc<AtomicUsize>);
 
 impl Executor for Counted {
@@ -100,22 +100,22 @@ fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
     ResolvedJob {
         recipe: Arc::new(recipe),
         models: ResolvedModels::checkpoint(Arc::new(checkpoint)),
-        images: Inputs::new(RgbPicture::new(size, pixels).expect("the length fits")),
+        images: Inputs::new(RgbImage::new(size, pixels).expect("the length fits")),
     }
 }
 
-fn pictures(mut events: JobEvents) -> Vec<RgbPicture> {
-    let mut pictures = Vec::new();
+fn images(mut events: JobEvents) -> Vec<RgbImage> {
+    let mut images = Vec::new();
     while let Some(event) = events.blocking_next() {
         match event {
-            JobEvent::Image { index, finished } => pictures.push((index, finished.image)),
+            JobEvent::Image { index, finished } => images.push((index, finished.image)),
             JobEvent::Progress(_) | JobEvent::Finished => {}
             JobEvent::Failed(error) => panic!("{}", describe_chain(&error)),
             JobEvent::Cancelled => panic!("nobody cancels"),
         }
     }
-    pictures.sort_by_key(|(index, _)| *index);
-    pictures.into_iter().map(|(_, picture)| picture).collect()
+    images.sort_by_key(|(index, _)| *index);
+    images.into_iter().map(|(_, image)| image).collect()
 }
 
 #[test]
@@ -143,20 +143,17 @@ fn jobs_of_every_kind_get_the_same_bytes_alone_and_in_company() {
             .generate(JobId::from_u128(id), input.clone())
             .expect("there is room")
     };
-    let alone: Vec<_> = (1..)
-        .zip(&inputs)
-        .map(|numbered| pictures(run(numbered)))
-        .collect();
+    let alone: Vec<_> = (1..).zip(&inputs).map(|numbered| images(run(numbered))).collect();
     assert!(
         fullest.load(Ordering::Relaxed) <= 3,
-        "a job alone has its own pictures only"
+        "a job alone has its own images only"
     );
     let together: Vec<JobEvents> = (11..).zip(&inputs).map(run).collect();
-    let together: Vec<_> = together.into_iter().map(pictures).collect();
+    let together: Vec<_> = together.into_iter().map(images).collect();
     assert!(fullest.load(Ordering::Relaxed) > 3, "the jobs shared forwards");
-    assert!(alone == together, "company changed a picture");
+    assert!(alone == together, "company changed an image");
     assert_eq!(alone[2].len(), 3);
-    assert_ne!(alone[2][0], alone[2][1], "each picture has its own seed");
+    assert_ne!(alone[2][0], alone[2][1], "each image has its own seed");
     assert_eq!(alone[0][0].size(), inputs[0].images.init().size());
     assert_eq!(handle.status().resident_models, ["demo"]);
 }
@@ -179,4 +176,62 @@ fn every_waiter_of_a_model_that_cannot_be_loaded_learns_why() {
         let chain = describe_chain(&error);
         assert!(chain.contains("there is no embedded model `nonsense`"), "{chain}");
     }
+}
+
+#[test]
+fn a_prompt_of_too_many_tokens_is_refused_with_its_number() {
+    let executor = PipelineExecutor::cpu().with_max_prompt_tokens(80);
+    let (handle, _thread) =
+        Engine::start(executor, BatchPolicy::cpu(), Arc::new(SystemClock)).expect("a thread starts");
+    let refused = |input| {
+        let mut events = handle.generate(JobId::new(), input).expect("there is room");
+        match events.blocking_next() {
+            Some(JobEvent::Failed(error)) => error,
+            other => panic!("it is too long: {other:?}"),
+        }
+    };
+    let long = refused(input("demo", &"boat ".repeat(81), 1));
+    assert_eq!(long.kind(), ErrorKind::InvalidInput);
+    let text = describe_chain(&long);
+    assert!(
+        text.ends_with("prompt has 81 tokens, and at most 80 are taken"),
+        "{text}"
+    );
+    let mut negative = input("demo", "a boat", 1);
+    Arc::make_mut(&mut negative.recipe).negative_prompt = "blurred ".repeat(100);
+    let text = describe_chain(&refused(negative));
+    assert!(text.contains("negative_prompt has 100 tokens"), "{text}");
+    let events = handle.generate(JobId::new(), input("demo", &"boat ".repeat(80), 1));
+    assert_eq!(images(events.expect("there is room")).len(), 1);
+}
+
+#[test]
+fn what_a_prompt_takes_is_counted_and_given_back_with_the_last_image() {
+    let memory = MemoryLedger::new(MemoryBudget {
+        states: 2 << 20,
+        ..MemoryBudget::UNBOUNDED
+    });
+    let mut executor = PipelineExecutor::cpu_within(Arc::clone(&memory));
+    let models = input("demo", "a boat", 1).models;
+    let model = executor.loader().load(&models).expect("it is in the binary");
+    let held = || memory.held(MemoryUse::States);
+    let many = executor.begin(&input("demo", &"boat ".repeat(2000), 1), &model);
+    let error = many.expect_err("its keys and values do not fit");
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    let mut job = input("demo", "a boat", 1);
+    Arc::make_mut(&mut job.recipe).image_count = 2;
+    let mut preparation = executor.begin(&job, &model).expect("it fits");
+    let counted = held();
+    assert!(counted > 0);
+    let mut images = loop {
+        match executor.advance(&mut preparation).expect("it works") {
+            PrepareStep::Continue => {}
+            PrepareStep::Done(prepared) => break prepared.images,
+        }
+    };
+    drop(preparation);
+    images.pop();
+    assert_eq!(held(), counted);
+    images.pop();
+    assert_eq!(held(), 0);
 }

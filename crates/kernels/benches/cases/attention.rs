@@ -1,7 +1,7 @@
 //! Attention of the UNet over pixels and over the 77 tokens of a prompt, and of the VAE.
 
 use candle_core::Tensor;
-use pentimento_kernels::{Mask, attend};
+use pentimento_kernels::{AttnMask, attend};
 
 use super::{Case, Make, Work, f32s, noise, run};
 
@@ -62,7 +62,7 @@ impl Layer {
         Box::new(move || {
             let row = |tokens| noise(&[1, tokens, self.heads * self.width]);
             let (q, k, v) = (row(self.queries), row(self.keys), row(self.keys));
-            run(move || attend(&q, &k, &v, self.heads, Mask::None))
+            run(move || attend(&q, &k, &v, self.heads, AttnMask::None))
         })
     }
 

@@ -1,7 +1,7 @@
 //! 3x3 convolutions of the UNet and of the VAE.
 
 use candle_core::{DType, Tensor};
-use pentimento_kernels::{Around, Conv2d, Padding, multiplications};
+use pentimento_kernels::{Conv2d, ConvFusion, Padding, multiplications};
 
 use super::{Case, Make, Work, f32s, noise, run};
 
@@ -10,10 +10,10 @@ struct Layer {
     batch: usize,
     inputs: usize,
     outputs: usize,
-    /// Height and width of the picture that comes in.
+    /// Height and width of the image that comes in.
     side: usize,
     stride: usize,
-    /// Whether the picture is enlarged to twice its size first.
+    /// Whether the image is enlarged to twice its size first.
     upsample: bool,
     weights: DType,
 }
@@ -78,7 +78,7 @@ impl Layer {
     fn case(self) -> Case {
         let pixels = self.batch * self.output() * self.output();
         let direct = 2 * 9 * pixels * self.inputs * self.outputs;
-        let picture = self.batch * self.side * self.side * self.inputs;
+        let image = self.batch * self.side * self.side * self.inputs;
         let weights = 9 * self.inputs * self.outputs * self.weights.size_in_bytes();
         Case {
             kernel: "convolution",
@@ -86,7 +86,7 @@ impl Layer {
             work: Work {
                 direct,
                 done: 2 * self.batch * self.multiplications(),
-                bytes: f32s(picture + pixels * self.outputs + self.outputs) + weights,
+                bytes: f32s(image + pixels * self.outputs + self.outputs) + weights,
             },
             ours: self.ours(),
             candle: (self.weights == DType::F32).then(|| self.candle()),
@@ -102,7 +102,7 @@ impl Layer {
         }
     }
 
-    /// Of one picture.
+    /// Of one image.
     fn multiplications(self) -> usize {
         let side = if self.upsample { 2 * self.side } else { self.side };
         let channels = (self.inputs, self.outputs);
@@ -115,11 +115,11 @@ impl Layer {
             let weight = weight.to_dtype(self.weights).unwrap();
             let layer = Conv2d::new(&weight, &noise(&[self.outputs]), self.stride, Padding::SAME).unwrap();
             let x = noise(&[self.batch, self.side, self.side, self.inputs]);
-            let around = Around {
+            let fusion = ConvFusion {
                 upsample: self.upsample.then(|| (self.output(), self.output())),
-                ..Around::default()
+                ..ConvFusion::default()
             };
-            run(move || layer.forward(&x, around))
+            run(move || layer.forward(&x, fusion))
         })
     }
 

@@ -1,12 +1,12 @@
 //! Token merging on the UNet's outermost level: what it costs to find half of the tokens, and to go there and back.
 
-use pentimento_kernels::Merge;
+use pentimento_kernels::TokenMerge;
 
 use super::{Case, Make, Work, f32s, noise, run};
 
 const WIDTH: usize = 320;
 
-/// Sides of the latents: pictures of 512x512 and 1024x1024.
+/// Sides of the latents: images of 512x512 and 1024x1024.
 const SIDES: [usize; 2] = [64, 128];
 
 pub(super) fn all() -> Vec<Case> {
@@ -35,7 +35,8 @@ fn ours(side: usize) -> Make {
     Box::new(move || {
         let x = noise(&[1, side * side, WIDTH]);
         run(move || {
-            let merge = Merge::of(&x, (side, side), side * side / 2)?.expect("there is something to merge");
+            let merge =
+                TokenMerge::choose(&x, (side, side), side * side / 2)?.expect("there is something to merge");
             merge.unmerge(&merge.merge(&x)?, &x)
         })
     })

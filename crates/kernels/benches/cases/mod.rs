@@ -1,4 +1,4 @@
-//! What the kernels are measured on: the layers of Stable Diffusion 1.5 for a picture of 512x512.
+//! What the kernels are measured on: the layers of Stable Diffusion 1.5 for an image of 512x512.
 //!
 //! One list for `benches/kernels.rs` and `examples/roofline.rs`.
 

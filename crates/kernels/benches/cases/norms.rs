@@ -1,4 +1,4 @@
-//! Group norms of pictures, in their two halves and whole, and layer norms of tokens.
+//! Group norms of images, in their two halves and whole, and layer norms of tokens.
 
 use candle_core::Module;
 use pentimento_kernels::{GroupNorm, LayerNorm};
@@ -6,7 +6,7 @@ use pentimento_kernels::{GroupNorm, LayerNorm};
 use super::{Case, Work, f32s, noise, run};
 
 /// Channels, height and width.
-const PICTURES: [(usize, usize); 5] = [(320, 64), (640, 32), (1280, 16), (512, 128), (128, 512)];
+const IMAGES: [(usize, usize); 5] = [(320, 64), (640, 32), (1280, 16), (512, 128), (128, 512)];
 
 /// Tokens and their width.
 const TOKENS: [(usize, usize); 4] = [(4096, 320), (1024, 640), (256, 1280), (77, 768)];
@@ -14,9 +14,8 @@ const TOKENS: [(usize, usize); 4] = [(4096, 320), (1024, 640), (256, 1280), (77,
 const GROUPS: usize = 32;
 
 pub(super) fn all() -> Vec<Case> {
-    let pictures = PICTURES.into_iter();
-    let groups =
-        pictures.flat_map(|picture| [statistics(picture), application(picture), whole_group(picture)]);
+    let images = IMAGES.into_iter();
+    let groups = images.flat_map(|image| [statistics(image), application(image), whole_group(image)]);
     groups.chain(TOKENS.into_iter().map(layer)).collect()
 }
 
@@ -41,7 +40,7 @@ fn statistics((channels, side): (usize, usize)) -> Case {
         work: each(side * side * channels, 4, f32s(1)),
         ours: Box::new(move || {
             let (norm, x) = (group_norm(channels), noise(&[1, side, side, channels]));
-            run(move || norm.of(&x, true))
+            run(move || norm.normalisation(&x))
         }),
         candle: None,
     }
@@ -55,7 +54,7 @@ fn application((channels, side): (usize, usize)) -> Case {
         work: each(side * side * channels, 2, f32s(2)),
         ours: Box::new(move || {
             let x = noise(&[1, side, side, channels]);
-            let norm = group_norm(channels).of(&x, true).unwrap();
+            let norm = group_norm(channels).normalisation(&x).unwrap().with_silu();
             run(move || norm.apply(&x))
         }),
         candle: None,
@@ -69,7 +68,7 @@ fn whole_group((channels, side): (usize, usize)) -> Case {
         work: each(side * side * channels, 6, f32s(2)),
         ours: Box::new(move || {
             let (norm, x) = (group_norm(channels), noise(&[1, side, side, channels]));
-            run(move || norm.of(&x, true)?.apply(&x))
+            run(move || norm.normalisation(&x)?.with_silu().apply(&x))
         }),
         candle: Some(Box::new(move || {
             let (weight, bias) = (noise(&[channels]), noise(&[channels]));

@@ -3,24 +3,24 @@
 //! Scores are computed with a key a row and a query a column, so that sixteen queries share each vector: their softmax
 //! needs no sums across lanes, and no head is too narrow to fill a vector.
 
-use super::Mask;
+use super::AttnMask;
 use super::operands::{Heads, Strips};
-use crate::simd::{Ahead, Before, Kernel, PANEL, Product, Rows, Simd, math, transpose_each};
+use crate::simd::{Accumulate, Kernel, PANEL, Prefetch, Product, Rows, Simd, math, transpose_each};
 
-/// Panels of queries that a task takes over the keys together.
+/// Panels of queries of a task.
 const PANELS: usize = 6;
 
 /// Queries of a block.
 pub(super) const QUERIES: usize = PANELS * PANEL;
 
-/// The most keys that are scored at a time: two panels of scores, 32 KiB, stay in the first cache.
+/// The most keys that are scored at a time: two panels of scores, 32 KiB, stay in the L1 cache.
 pub(super) const KEYS: usize = 256;
 
-/// How many numbers of a head lie side by side in the keys' strips and are multiplied at a time, so that two panels of
-/// queries stay in the first cache beside the keys.
+/// The width of the keys' strips, and how much of a head is multiplied at a time: so much that two panels of queries stay
+/// in the L1 cache beside the keys.
 pub(super) const DEPTH: usize = 256;
 
-/// Keys of a block for heads of `width`: with their values they take a quarter of a megabyte of the second cache at most.
+/// Keys of a block for heads of `width`: with their values they take a quarter of a megabyte of the L2 cache at most.
 fn keys_of_block(width: usize) -> usize {
     (65_536 / width.max(1)).clamp(PANEL, KEYS)
 }
@@ -30,8 +30,7 @@ pub(super) fn room(width: usize) -> usize {
     2 * KEYS * PANEL + 2 * PANELS * width * PANEL
 }
 
-/// How many numbers of a head of `width` lie side by side in the values' strips: as many as a tile has rows, and about as
-/// many in each strip.
+/// The width of the values' strips for heads of `width`: at most the rows of a tile, and about the same for every strip.
 pub(super) fn strip(width: usize, rows: usize) -> usize {
     width.div_ceil(width.div_ceil(rows).max(1))
 }
@@ -49,16 +48,16 @@ pub(super) struct QueryBlock<'a> {
     /// Keys of a row.
     pub(super) count: usize,
     pub(super) keys: &'a Strips,
-    /// At least the norm of each of them.
+    /// An upper bound of their norms.
     pub(super) largest_key: f32,
     pub(super) values: &'a Strips,
-    pub(super) mask: Mask,
+    pub(super) mask: AttnMask,
     /// [`room`] numbers: scores \[2\]\[KEYS\]\[16\], queries and sums of values, each \[PANELS\]\[d\]\[16\].
     pub(super) scratch: *mut f32,
     pub(super) out: *mut f32,
 }
 
-/// Scores, as exponents of two, up to which weights need not be relative to the largest: neither they nor their sums
+/// Up to this score, an exponent of two, softmax need not subtract the largest one first: neither weights nor their sums
 /// leave the range of f32, and those that matter keep all their bits.
 const BOUND: f32 = 64.0;
 
@@ -66,7 +65,7 @@ const BOUND: f32 = 64.0;
 #[derive(Clone, Copy)]
 struct Running {
     /// Whether no score can exceed [`BOUND`]: none is larger than the norms of its query and its key together (Cauchy and
-    /// Schwarz). Then nobody looks for the largest.
+    /// Schwarz). Then the largest is not needed.
     bounded: bool,
     largest: [f32; PANEL],
     sum: [f32; PANEL],
@@ -98,8 +97,8 @@ impl Kernel for QueryBlock<'_> {
             sums.write_bytes(0, panels * width * PANEL);
             // Under a causal mask the last query of the block is the one that sees furthest.
             let visible = match self.mask {
-                Mask::None => self.count,
-                Mask::Causal => self.first + self.queries,
+                AttnMask::None => self.count,
+                AttnMask::Causal => self.first + self.queries,
             };
             let keys = keys_of_block(width);
             for start in (0..visible).step_by(keys) {
@@ -118,7 +117,7 @@ impl Kernel for QueryBlock<'_> {
                 }
             }
             for (panel, running) in running.iter().enumerate().take(panels) {
-                self.finish(s, panel, running, sums.add(panel * width * PANEL));
+                self.write_result(s, panel, running, sums.add(panel * width * PANEL));
             }
         }
     }
@@ -141,7 +140,7 @@ impl QueryBlock<'_> {
                 if count < PANEL {
                     to.write_bytes(0, width * PANEL);
                 }
-                turn(s, (from, self.heads.next(), count), (to, PANEL, width));
+                transpose(s, (from, self.heads.next(), count), (to, PANEL, width));
                 for i in (0..width * PANEL).step_by(S::LANES) {
                     s.store(to.add(i), s.mul(s.load(to.add(i)), scale));
                 }
@@ -182,18 +181,18 @@ impl QueryBlock<'_> {
                     c: scores,
                     stride: PANEL,
                     next_c: KEYS * PANEL,
-                    before: Before::part(first),
-                    ahead: Ahead::rows::<S>(a, k),
+                    accumulate: Accumulate::part(first),
+                    prefetch: Prefetch::rows::<S>(a, k),
                 };
                 product.run(s);
             }
         }
     }
 
-    /// Takes the scores of keys that a query may not look at out of the softmax.
+    /// Excludes the keys that a query must not see from its softmax.
     #[inline(always)]
     unsafe fn hide(&self, panel: usize, (start, count): (usize, usize), scores: *mut f32) {
-        if self.mask == Mask::None {
+        if self.mask == AttnMask::None {
             return;
         }
         for lane in 0..PANEL {
@@ -234,17 +233,17 @@ impl QueryBlock<'_> {
                     c: sums.add(first * PANEL),
                     stride: PANEL,
                     next_c: width * PANEL,
-                    before: Before::Continued,
-                    ahead: Ahead::left(following, strip, 0),
+                    accumulate: Accumulate::Continue,
+                    prefetch: Prefetch::left_operand(following, strip, 0),
                 };
                 product.run(s);
             }
         }
     }
 
-    /// Divides a panel's sums of values by its sums of weights, into the result.
+    /// Writes a panel's results: its sums of values, divided by its sums of weights.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, panel: usize, running: &Running, sums: *mut f32) {
+    unsafe fn write_result<S: Simd>(&self, s: S, panel: usize, running: &Running, sums: *mut f32) {
         let width = self.heads.width;
         let first = panel * PANEL;
         // SAFETY: the queries are in the result, and their sums are in the panel.
@@ -260,18 +259,18 @@ impl QueryBlock<'_> {
                 .out
                 .add(self.heads.at(self.head, self.first + first, self.total));
             let count = PANEL.min(self.queries - first);
-            turn(s, (sums, PANEL, width), (out, self.heads.next(), count));
+            transpose(s, (sums, PANEL, width), (out, self.heads.next(), count));
         }
     }
 }
 
-/// `rows` rows, `next_from` apart, of `columns` numbers as columns: row j of the result, `next_to` after the one before,
-/// has number j of each. Sixteen by sixteen, the last of them once more from further back where they do not come out even.
+/// Transposes `rows` rows of `columns` numbers, `next_from` apart, into `columns` rows, `next_to` apart. Sixteen by
+/// sixteen; where the sides are no multiples of that, the last squares overlap those before.
 ///
 /// # Safety
-/// They can be read at `from` and written at `to`.
+/// The rows can be read at `from` and written at `to`.
 #[inline(always)]
-unsafe fn turn<S: Simd>(
+unsafe fn transpose<S: Simd>(
     s: S,
     (from, next_from, rows): (*const f32, usize, usize),
     (to, next_to, columns): (*mut f32, usize, usize),
@@ -292,7 +291,7 @@ unsafe fn turn<S: Simd>(
     }
 }
 
-/// Sums that run side by side, so that one does not wait for the other.
+/// Independent sums, so that one addition does not wait for the other.
 const CHAINS: usize = 4;
 
 /// Turns the scores of sixteen queries for some more keys into weights, relative to each query's largest score so far,
@@ -341,8 +340,8 @@ unsafe fn softmax<S: Simd>(
     }
 }
 
-/// Turns the scores of `count` keys, a vector of queries each, into weights in their place, and sums them; relative to
-/// `largest` if they are `RELATIVE`.
+/// Replaces the scores of `count` keys, a vector of queries each, by weights and returns their sums. If `RELATIVE`,
+/// `largest` is subtracted from the scores first.
 ///
 /// # Safety
 /// Vectors can be read and written there, 16 numbers apart.
@@ -370,7 +369,7 @@ unsafe fn weigh_all<S: Simd, const RELATIVE: bool>(
     s.add(s.add(sum[0], sum[1]), s.add(sum[2], sum[3]))
 }
 
-/// Turns a vector of scores into weights in its place, and returns them.
+/// Replaces a vector of scores by weights and returns them.
 ///
 /// # Safety
 /// A vector can be read and written at `score`.
@@ -391,7 +390,7 @@ unsafe fn weigh<S: Simd, const RELATIVE: bool>(s: S, score: *mut f32, largest: S
 /// The largest norm of sixteen queries, a column of `width` numbers each.
 ///
 /// # Safety
-/// They are there.
+/// `width` times 16 numbers can be read.
 #[inline(always)]
 unsafe fn largest_norm<S: Simd>(s: S, queries: *const f32, width: usize) -> f32 {
     let mut largest = 0.0_f32;

@@ -11,16 +11,16 @@ use rayon::prelude::*;
 
 use self::block::{DEPTH, QUERIES, QueryBlock, room, strip};
 use self::operands::{Heads, Strips};
-use crate::buffer::{Shared, with_scratch, written};
+use crate::buffer::{SharedPtr, with_scratch, written};
 use crate::isa::Isa;
 use crate::pieces::{self, Cut};
 use crate::pool::{for_each, threads};
 use crate::simd::PANEL;
 use crate::values::slice;
 
-/// Which keys a query may look at.
+/// Which keys a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mask {
+pub enum AttnMask {
     /// All of them.
     None,
     /// Its own and those before it.
@@ -32,7 +32,7 @@ pub enum Mask {
 ///
 /// # Errors
 /// When the shapes do not fit each other, or a tensor is not contiguous f32 on the CPU.
-pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: AttnMask) -> Result<Tensor> {
     q.apply_op3_no_bwd(
         k,
         v,
@@ -46,7 +46,7 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> R
 
 struct AttentionOp {
     heads: usize,
-    mask: Mask,
+    mask: AttnMask,
     isa: Isa,
 }
 
@@ -71,7 +71,7 @@ impl CustomOp3 for AttentionOp {
             && self.heads > 0
             && width % self.heads == 0
             && keys > 0
-            && (self.mask == Mask::None || keys == queries);
+            && (self.mask == AttnMask::None || keys == queries);
         if !fits {
             candle_core::bail!(
                 "attention with {} heads of {:?} over {:?} and {:?}",
@@ -103,7 +103,7 @@ impl AttentionOp {
         let values = Strips::pack(heads, v, count, strip(heads.width, self.isa.rows()));
         let norms: Vec<f32> = (0..heads.count())
             .into_par_iter()
-            // A few keys are not worth another thread's waking.
+            // For a few keys it is not worth waking another thread.
             .with_min_len((4096 / count).max(1))
             .map(|head| keys.largest_norm(self.isa, head))
             .collect();
@@ -116,7 +116,7 @@ impl AttentionOp {
         let most = pieces::shared(threads(), queries, cut, heads.count());
         let blocks = queries.div_ceil(most);
         let fill = |out: *mut f32| {
-            let out = Shared::new(out);
+            let out = SharedPtr::new(out);
             for_each(heads.count() * blocks, |task| {
                 let (head, first) = (task / blocks, task % blocks * most);
                 let block = QueryBlock {

@@ -1,6 +1,6 @@
 //! Keys and values, each head's side by side.
 
-use crate::buffer::{Shared, written};
+use crate::buffer::{SharedPtr, written};
 use crate::isa::Isa;
 use crate::pool::for_each;
 use crate::simd::{Kernel, Simd};
@@ -33,7 +33,7 @@ impl Heads {
 }
 
 /// A tensor (B, T, heads · width) as \[head\]\[strip\]\[token\]\[numbers of a strip\]: each head cut into strips of a
-/// few of its numbers, so that a walk over the tokens reads line after line. A last narrower strip ends in zeros.
+/// few of its numbers, so that going over the tokens reads memory in order. A narrower last strip is padded with zeros.
 #[derive(Debug)]
 pub(super) struct Strips {
     numbers: Vec<f32>,
@@ -48,7 +48,7 @@ impl Strips {
         let strips = heads.width.div_ceil(strip);
         let size = tokens * strip;
         let fill = |to: *mut f32| {
-            let to = Shared::new(to);
+            let to = SharedPtr::new(to);
             for_each(heads.count() * strips, |number| {
                 let (head, first) = (number / strips, number % strips * strip);
                 let width = strip.min(heads.width - first);
@@ -70,7 +70,8 @@ impl Strips {
         }
     }
 
-    /// At least the largest norm of the rows of head `head`: that of strips which may be of different rows.
+    /// An upper bound of the norms of the tokens of head `head`: the largest norms of each strip, which may be those of
+    /// different tokens, taken together.
     pub(super) fn largest_norm(&self, isa: Isa, head: usize) -> f32 {
         let strips = (0..self.strips).map(|strip| {
             let first = (head * self.strips + strip) * self.next();

@@ -2,12 +2,12 @@
 
 use candle_core::Tensor;
 
-use super::{AttentionOp, Mask, attend};
+use super::{AttentionOp, AttnMask, attend};
 use crate::isa::Isa;
 use crate::testing::{assert_near, assert_same, assert_same_on_threads, noise, row, wide};
 
 /// Attention in f64, query by query.
-fn reference(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Vec<f64> {
+fn reference(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: AttnMask) -> Vec<f64> {
     let (b, t, width) = q.dims3().unwrap();
     let s = k.dim(1).unwrap();
     let d = width / heads;
@@ -19,7 +19,7 @@ fn reference(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Ve
         for head in 0..heads {
             for i in 0..t {
                 let at = |token: usize, tokens: usize| (row * tokens + token) * width + head * d;
-                let seen = if mask == Mask::Causal { i + 1 } else { s };
+                let seen = if mask == AttnMask::Causal { i + 1 } else { s };
                 let score = |j: usize| (0..d).map(|x| q[at(i, t) + x] * k[at(j, s) + x]).sum::<f64>() * scale;
                 let scores: Vec<f64> = (0..seen).map(score).collect();
                 let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -56,11 +56,11 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
             let (k, v) = (noise(&[b, s, heads * d], 2), noise(&[b, s, heads * d], 3));
             let op = AttentionOp {
                 heads,
-                mask: Mask::None,
+                mask: AttnMask::None,
                 isa,
             };
             let found = q.apply_op3_no_bwd(&k, &v, &op).unwrap();
-            let expected = reference(&q, &k, &v, heads, Mask::None);
+            let expected = reference(&q, &k, &v, heads, AttnMask::None);
             assert_near(
                 &format!("{isa} {t} over {s}, {heads} of {d}"),
                 &found,
@@ -82,11 +82,11 @@ fn a_causal_mask_hides_what_comes_later() {
             );
             let op = AttentionOp {
                 heads: 2,
-                mask: Mask::Causal,
+                mask: AttnMask::Causal,
                 isa,
             };
             let found = q.apply_op3_no_bwd(&k, &v, &op).unwrap();
-            let expected = reference(&q, &k, &v, 2, Mask::Causal);
+            let expected = reference(&q, &k, &v, 2, AttnMask::Causal);
             assert_near(&format!("{isa} {t}"), &found, &expected, 2e-6);
         }
     }
@@ -98,11 +98,11 @@ fn large_scores_do_not_overflow() {
     // Scores that are known to be in range, that may not be, some of each panel that are not, and none that is.
     for (scale, tolerance) in [(20.0, 2e-6), (40.0, 5e-6), (1e4, 1e-3), (1e9, 1e-3)] {
         let q = (noise(&[1, 35, 16], 1) * scale).unwrap();
-        let expected = reference(&q, &k, &v, 1, Mask::None);
+        let expected = reference(&q, &k, &v, 1, AttnMask::None);
         for isa in Isa::available() {
             let op = AttentionOp {
                 heads: 1,
-                mask: Mask::None,
+                mask: AttnMask::None,
                 isa,
             };
             let found = q.apply_op3_no_bwd(&k, &v, &op).unwrap();
@@ -118,18 +118,27 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
         noise(&[3, 600, 80], 2),
         noise(&[3, 600, 80], 3),
     );
-    let whole = attend(&q, &k, &v, 2, Mask::None).unwrap();
+    let whole = attend(&q, &k, &v, 2, AttnMask::None).unwrap();
     for i in 0..3 {
-        let alone = attend(&row(&q, i), &row(&k, i), &row(&v, i), 2, Mask::None).unwrap();
+        let alone = attend(&row(&q, i), &row(&k, i), &row(&v, i), 2, AttnMask::None).unwrap();
         assert_same("row", &row(&whole, i), &alone);
     }
-    assert_same_on_threads(&whole, || attend(&q, &k, &v, 2, Mask::None).unwrap());
+    assert_same_on_threads(&whole, || attend(&q, &k, &v, 2, AttnMask::None).unwrap());
 }
 
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let x = noise(&[2, 4, 6], 1);
-    assert!(attend(&x, &x, &x, 4, Mask::None).is_err());
-    assert!(attend(&x, &noise(&[1, 4, 6], 1), &x, 2, Mask::None).is_err());
-    assert!(attend(&x, &noise(&[2, 5, 6], 1), &noise(&[2, 5, 6], 1), 2, Mask::Causal).is_err());
+    assert!(attend(&x, &x, &x, 4, AttnMask::None).is_err());
+    assert!(attend(&x, &noise(&[1, 4, 6], 1), &x, 2, AttnMask::None).is_err());
+    assert!(
+        attend(
+            &x,
+            &noise(&[2, 5, 6], 1),
+            &noise(&[2, 5, 6], 1),
+            2,
+            AttnMask::Causal
+        )
+        .is_err()
+    );
 }

@@ -6,13 +6,13 @@
 use rayon::prelude::*;
 
 use super::{Conv2d, Operands};
-use crate::buffer::{Shared, written};
+use crate::buffer::{SharedPtr, written};
 use crate::isa::Isa;
-use crate::matrix::{Activation, Finish, Multiply, Target};
+use crate::matrix::{Activation, Epilogue, Multiply, Target};
 use crate::norm;
 use crate::simd::Rows;
 
-/// Numbers gathered at a time: 16 MiB, within reach of the last cache.
+/// Numbers gathered at a time: 16 MiB, within reach of the last-level cache.
 const GATHERED: usize = 4 << 20;
 
 /// # Safety
@@ -37,7 +37,7 @@ pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, operands: Operands<'_>, out: *
                     step: 1,
                     count,
                 },
-                finish: Finish {
+                epilogue: Epilogue {
                     bias: operands.biases_of(row).as_ptr(),
                     activation: Activation::None,
                     columns: conv.outputs,
@@ -58,7 +58,7 @@ pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, operands: Operands<'_>, out: *
     }
 }
 
-/// Rows `start..start + count` of the picture's pixels, each with its nine neighbours of all channels.
+/// Rows `start..start + count` of the image's pixels, each with its nine neighbours of all channels.
 fn gather(
     isa: Isa,
     conv: &Conv2d,
@@ -69,9 +69,9 @@ fn gather(
     let inputs = conv.inputs;
     let sizes = operands.sizes;
     let (source_h, source_w) = sizes.source;
-    let picture = &operands.x[row * source_h * source_w * inputs..][..source_h * source_w * inputs];
+    let image = &operands.x[row * source_h * source_w * inputs..][..source_h * source_w * inputs];
     let norm = operands.norm.map(|norm| norm.part(row * inputs, inputs));
-    let to = Shared::new(to);
+    let to = SharedPtr::new(to);
     (0..count).into_par_iter().with_min_len(16).for_each(|index| {
         let (y, x) = ((start + index) / sizes.output.1, (start + index) % sizes.output.1);
         for tap in 0..9 {
@@ -86,7 +86,7 @@ fn gather(
             match (at(y, tap / 3, sizes.input.0), at(x, tap % 3, sizes.input.1)) {
                 (Some(y), Some(x)) => {
                     let (y, x) = (operands.lines[y], operands.columns[x]);
-                    let source = &picture[(y * source_w + x) * inputs..][..inputs];
+                    let source = &image[(y * source_w + x) * inputs..][..inputs];
                     match norm {
                         Some(norm) => norm::apply(isa, source, norm, pixel),
                         None => pixel.copy_from_slice(source),

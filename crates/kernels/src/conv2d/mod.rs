@@ -1,8 +1,8 @@
-//! 3x3 convolutions of pictures (B, h, w, C), with what surrounds them in the networks: the norm and SiLU before,
+//! 3x3 convolutions of images (B, h, w, C), fused with what surrounds them in the networks: norm, SiLU and
 //! nearest-neighbour upsampling before, bias, time embedding and residual after.
 
+mod algorithm;
 mod direct;
-mod plan;
 #[cfg(test)]
 mod tests;
 mod winograd;
@@ -10,8 +10,8 @@ mod winograd;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 #[doc(hidden)]
-pub use self::plan::multiplications;
-use self::plan::{Algorithm, Plan};
+pub use self::algorithm::multiplications;
+use self::algorithm::{ConvAlgorithm, WinogradVariant};
 use crate::buffer::written;
 use crate::isa::Isa;
 use crate::matrix::pad_bias;
@@ -20,7 +20,7 @@ use crate::packed::Packed;
 use crate::simd::PANEL;
 use crate::values::{Values, slice, values};
 
-/// Rows and columns of zeros around a picture.
+/// Rows and columns of zeros around an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Padding {
     /// Above and to the left.
@@ -37,7 +37,7 @@ impl Padding {
 /// A 3x3 convolution with packed weights.
 #[derive(Debug)]
 pub struct Conv2d {
-    plan: Plan,
+    algorithm: ConvAlgorithm,
     packed: Packed,
     /// As long as the packed columns.
     bias: Vec<f32>,
@@ -47,9 +47,9 @@ pub struct Conv2d {
     padding: Padding,
 }
 
-/// What happens around a convolution.
+/// What is computed in one pass with a convolution, before it and after it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Around<'a> {
+pub struct ConvFusion<'a> {
     /// Applied to the input first.
     pub norm: Option<&'a Normalisation>,
     /// The input is enlarged to this size (h, w) first, each pixel from its nearest neighbour.
@@ -69,11 +69,11 @@ impl Conv2d {
         let (outputs, inputs, 3, 3) = weight.dims4()? else {
             candle_core::bail!("a kernel of 3x3 is expected, this is {:?}", weight.dims())
         };
-        let plan = Plan::choose(inputs, stride, padding);
+        let algorithm = ConvAlgorithm::choose(inputs, stride, padding);
         let columns: Vec<usize> = (0..outputs).collect();
         Ok(Self {
-            plan,
-            packed: Packed::new(weight, 9 * inputs, plan.order(inputs), &columns)?,
+            algorithm,
+            packed: Packed::new(weight, 9 * inputs, algorithm.order(inputs), &columns)?,
             bias: pad_bias(bias, outputs, &columns)?,
             inputs,
             outputs,
@@ -82,15 +82,21 @@ impl Conv2d {
         })
     }
 
+    /// Bytes that the packed weights and the bias hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.packed.size_bytes() + self.bias.capacity() * size_of::<f32>()
+    }
+
     /// `x`: (B, h, w, in), contiguous f32. Result: (B, h', w', out).
     ///
     /// # Errors
     /// When a shape does not fit, or a tensor is not contiguous f32 on the CPU.
-    pub fn forward(&self, x: &Tensor, around: Around<'_>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, fusion: ConvFusion<'_>) -> Result<Tensor> {
         x.apply_op1_no_bwd(&Conv2dOp {
             conv: self,
-            algorithm: None,
-            around,
+            variant: None,
+            fusion,
             isa: Isa::detect(),
         })
     }
@@ -100,9 +106,9 @@ impl Conv2d {
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     rows: usize,
-    /// The stored picture.
+    /// The stored image.
     source: (usize, usize),
-    /// The picture that is convolved: the stored one, or that one enlarged unless the algorithm does that.
+    /// The image that is convolved: the stored one, or that one enlarged unless the algorithm does that.
     input: (usize, usize),
     output: (usize, usize),
     /// Lines and columns of zeros above and to the left of the input.
@@ -125,7 +131,7 @@ struct Operands<'a> {
 }
 
 impl<'a> Operands<'a> {
-    /// The biases of row `row`, one for each packed column.
+    /// The biases of one row, one for each packed column.
     fn biases_of(&self, row: usize) -> &'a [f32] {
         let packed = self.bias.len() / self.sizes.rows;
         &self.bias[row * packed..][..packed]
@@ -134,9 +140,9 @@ impl<'a> Operands<'a> {
 
 struct Conv2dOp<'a> {
     conv: &'a Conv2d,
-    /// The algorithm, where it is not to be chosen by the size.
-    algorithm: Option<Algorithm>,
-    around: Around<'a>,
+    /// The variant of Winograd's method, where it is not to be chosen by the size.
+    variant: Option<WinogradVariant>,
+    fusion: ConvFusion<'a>,
     isa: Isa,
 }
 
@@ -148,9 +154,9 @@ impl CustomOp1 for Conv2dOp<'_> {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let sizes = self.sizes(layout)?;
         let x = slice(x, layout)?;
-        let row_bias = self.around.row_bias.map(values).transpose()?;
+        let row_bias = self.fusion.row_bias.map(values).transpose()?;
         let bias = self.biases(sizes.rows, row_bias.as_ref().map(Values::get))?;
-        let residual = self.around.residual.map(values).transpose()?;
+        let residual = self.fusion.residual.map(values).transpose()?;
         let residual = residual.as_ref().map(Values::get);
         let (h, w) = sizes.output;
         let length = sizes.rows * h * w * self.conv.outputs;
@@ -159,15 +165,15 @@ impl CustomOp1 for Conv2dOp<'_> {
         {
             candle_core::bail!("a residual of {} numbers for {length}", residual.len())
         }
-        let norm = self.around.norm.map(|norm| norm.coefficients());
+        let norm = self.fusion.norm.map(|norm| norm.coefficients());
         if let Some(norm) = norm
             && norm.count() != sizes.rows * self.conv.inputs
         {
             candle_core::bail!("a norm of {} channels before {:?}", norm.count(), layout.dims())
         }
-        let algorithm = self.algorithm(sizes);
-        // That algorithm enlarges the picture itself.
-        let input = match algorithm == Some(Algorithm::Doubled) {
+        let variant = self.variant(sizes);
+        // That variant enlarges the image itself.
+        let input = match variant == Some(WinogradVariant::Doubled) {
             true => sizes.source,
             false => sizes.input,
         };
@@ -186,13 +192,13 @@ impl CustomOp1 for Conv2dOp<'_> {
         let fill = |out: *mut f32| {
             // SAFETY: all operands have been checked against the sizes.
             unsafe {
-                match algorithm {
-                    Some(algorithm) => winograd::run(self.isa, algorithm, self.conv, operands, out),
+                match variant {
+                    Some(variant) => winograd::run(self.isa, variant, self.conv, operands, out),
                     None => direct::run(self.isa, self.conv, operands, out),
                 }
             }
         };
-        // SAFETY: each plan writes every pixel of the result.
+        // SAFETY: each algorithm writes every pixel of the result.
         let out = unsafe { written(length, fill) };
         Ok((
             CpuStorage::F32(out),
@@ -212,14 +218,14 @@ impl Conv2dOp<'_> {
                 layout.dims()
             )
         }
-        let input = self.around.upsample.unwrap_or((h, w));
+        let input = self.fusion.upsample.unwrap_or((h, w));
         if h * w == 0 || input.0 < h || input.1 < w {
             candle_core::bail!("cannot enlarge {:?} to {input:?}", (h, w))
         }
-        let around = conv.padding.before + conv.padding.after;
-        let side = |n: usize| (n + around).checked_sub(3).map(|room| room / conv.stride + 1);
+        let zeros = conv.padding.before + conv.padding.after;
+        let side = |n: usize| (n + zeros).checked_sub(3).map(|room| room / conv.stride + 1);
         let (Some(oh), Some(ow)) = (side(input.0), side(input.1)) else {
-            candle_core::bail!("a picture of {input:?} is smaller than the kernel")
+            candle_core::bail!("an image of {input:?} is smaller than the kernel")
         };
         Ok(Sizes {
             rows,
@@ -230,10 +236,10 @@ impl Conv2dOp<'_> {
         })
     }
 
-    /// The algorithm of a layer that is planned for Winograd's method.
-    fn algorithm(&self, sizes: Sizes) -> Option<Algorithm> {
-        let by_size = || Algorithm::choose(self.conv.stride, sizes.source, sizes.input);
-        (self.conv.plan == Plan::Winograd).then(|| self.algorithm.unwrap_or_else(by_size))
+    /// The variant for these sizes, in a layer that is packed for Winograd's method.
+    fn variant(&self, sizes: Sizes) -> Option<WinogradVariant> {
+        let by_size = || WinogradVariant::choose(self.conv.stride, sizes.source, sizes.input);
+        (self.conv.algorithm == ConvAlgorithm::Winograd).then(|| self.variant.unwrap_or_else(by_size))
     }
 
     /// Bias and row bias together, for each row.
@@ -263,7 +269,7 @@ impl Conv2dOp<'_> {
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "sizes of pictures"
+    reason = "sizes of images"
 )]
 fn nearest(from: usize, to: usize) -> Vec<usize> {
     let scale = from as f64 / to as f64;

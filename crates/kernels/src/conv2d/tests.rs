@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Tensor};
 
-use super::plan::{Algorithm, Plan};
-use super::{Around, Conv2d, Conv2dOp, Padding};
+use super::algorithm::{ConvAlgorithm, WinogradVariant};
+use super::{Conv2d, Conv2dOp, ConvFusion, Padding};
 use crate::isa::Isa;
 use crate::norm::GroupNorm;
 use crate::packed::Packed;
@@ -45,25 +45,25 @@ fn side(n: usize, (stride, padding): How) -> usize {
     (n + padding.before + padding.after - 3) / stride + 1
 }
 
-fn forward((conv, way): (&Conv2d, Way), isa: Isa, x: &Tensor, around: Around<'_>) -> Tensor {
+fn forward((conv, way): (&Conv2d, Way), isa: Isa, x: &Tensor, fusion: ConvFusion<'_>) -> Tensor {
     x.apply_op1_no_bwd(&Conv2dOp {
         conv,
-        algorithm: way.1,
-        around,
+        variant: way.1,
+        fusion,
         isa,
     })
     .unwrap()
 }
 
-/// How a layer is computed, and by which algorithm where that is not left to the size.
-type Way = (Plan, Option<Algorithm>);
+/// How a layer is computed, and by which variant of Winograd's method where that is not left to the size.
+type Way = (ConvAlgorithm, Option<WinogradVariant>);
 
 /// A layer that is computed this way, instead of the one that would be chosen.
-fn planned((plan, _): Way, how: How, weight: &Tensor, bias: &Tensor) -> Conv2d {
+fn conv_by((algorithm, _): Way, how: How, weight: &Tensor, bias: &Tensor) -> Conv2d {
     let mut conv = Conv2d::new(weight, bias, how.0, how.1).unwrap();
     let columns: Vec<usize> = (0..conv.outputs).collect();
-    conv.packed = Packed::new(weight, 9 * conv.inputs, plan.order(conv.inputs), &columns).unwrap();
-    conv.plan = plan;
+    conv.packed = Packed::new(weight, 9 * conv.inputs, algorithm.order(conv.inputs), &columns).unwrap();
+    conv.algorithm = algorithm;
     conv
 }
 
@@ -77,14 +77,22 @@ const HALVED_AFTER: How = (2, Padding { before: 0, after: 1 });
 
 /// Every way to compute a layer, and how far it may be from the reference.
 const WAYS: [(Way, How, f64); 8] = [
-    ((Plan::Direct, None), SAME, 2e-6),
-    ((Plan::Winograd, Some(Algorithm::F2)), SAME, 3e-6),
-    ((Plan::Winograd, Some(Algorithm::F4)), SAME, 6e-6),
-    ((Plan::Winograd, Some(Algorithm::F6)), SAME, 2e-5),
-    ((Plan::Direct, None), HALVED, 2e-6),
-    ((Plan::Direct, None), HALVED_AFTER, 2e-6),
-    ((Plan::Winograd, Some(Algorithm::Strided)), HALVED, 3e-6),
-    ((Plan::Winograd, Some(Algorithm::Strided)), HALVED_AFTER, 3e-6),
+    ((ConvAlgorithm::Direct, None), SAME, 2e-6),
+    ((ConvAlgorithm::Winograd, Some(WinogradVariant::F2)), SAME, 3e-6),
+    ((ConvAlgorithm::Winograd, Some(WinogradVariant::F4)), SAME, 6e-6),
+    ((ConvAlgorithm::Winograd, Some(WinogradVariant::F6)), SAME, 2e-5),
+    ((ConvAlgorithm::Direct, None), HALVED, 2e-6),
+    ((ConvAlgorithm::Direct, None), HALVED_AFTER, 2e-6),
+    (
+        (ConvAlgorithm::Winograd, Some(WinogradVariant::Strided)),
+        HALVED,
+        3e-6,
+    ),
+    (
+        (ConvAlgorithm::Winograd, Some(WinogradVariant::Strided)),
+        HALVED_AFTER,
+        3e-6,
+    ),
 ];
 
 #[test]
@@ -110,8 +118,8 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
             for how in [SAME, HALVED, HALVED_AFTER] {
                 let expected = reference(&x, &weight, &bias, how);
                 for (way, _, tolerance) in WAYS.into_iter().filter(|way| way.1 == how) {
-                    let conv = planned(way, how, &weight, &bias);
-                    let found = forward((&conv, way), isa, &x, Around::default());
+                    let conv = conv_by(way, how, &weight, &bias);
+                    let found = forward((&conv, way), isa, &x, ConvFusion::default());
                     assert_eq!(found.dims(), [b, side(h, how), side(w, how), co]);
                     assert_near(
                         &format!("{isa} {way:?} {how:?} {:?}", x.dims()),
@@ -135,7 +143,7 @@ fn a_single_pixel_and_a_stride_above_two_equal_the_reference() {
                 noise(&[33], 3),
             );
             let conv = Conv2d::new(&weight, &bias, how.0, how.1).unwrap();
-            let found = forward((&conv, (conv.plan, None)), isa, &x, Around::default());
+            let found = forward((&conv, (conv.algorithm, None)), isa, &x, ConvFusion::default());
             let expected = reference(&x, &weight, &bias, how);
             assert_near(&format!("{isa} {how:?}"), &found, &expected, 6e-6);
         }
@@ -153,10 +161,10 @@ fn what_surrounds_a_convolution_equals_the_same_steps_one_by_one() {
     let row_bias = noise(&[b, 1, co], 4);
     let norm = GroupNorm::new(&noise(&[ci], 5), &noise(&[ci], 6), 4, 1e-5).unwrap();
     for isa in Isa::available() {
-        let norm = norm.of_with(isa, &x, true).unwrap();
+        let norm = norm.normalisation_with(isa, &x).unwrap().with_silu();
         let normalised = norm.apply(&x).unwrap();
         for (way, how, tolerance) in WAYS {
-            let conv = planned(way, how, &weight, &bias);
+            let conv = conv_by(way, how, &weight, &bias);
             for upsample in [None, Some((12, 14)), Some((11, 13)), Some((13, 15))] {
                 let enlarged = match upsample {
                     None => normalised.clone(),
@@ -165,13 +173,13 @@ fn what_surrounds_a_convolution_equals_the_same_steps_one_by_one() {
                 let (_, h, w, _) = enlarged.dims4().unwrap();
                 let (oh, ow) = (side(h, how), side(w, how));
                 let residual = noise(&[b, oh, ow, co], 7);
-                let around = Around {
+                let fusion = ConvFusion {
                     norm: Some(&norm),
                     upsample,
                     row_bias: Some(&row_bias),
                     residual: Some(&residual),
                 };
-                let found = forward((&conv, way), isa, &x, around);
+                let found = forward((&conv, way), isa, &x, fusion);
                 let plain = reference(&enlarged, &weight, &bias, how);
                 let (residual, row_bias) = (wide(&residual), wide(&row_bias));
                 let expected: Vec<f64> = (0..plain.len())
@@ -189,8 +197,8 @@ fn what_surrounds_a_convolution_equals_the_same_steps_one_by_one() {
 }
 
 #[test]
-fn a_doubled_picture_equals_one_that_is_enlarged_first() {
-    let way = (Plan::Winograd, Some(Algorithm::Doubled));
+fn a_doubled_image_equals_one_that_is_enlarged_first() {
+    let way = (ConvAlgorithm::Winograd, Some(WinogradVariant::Doubled));
     for isa in Isa::available() {
         for (b, h, w, ci, co) in [
             (1, 1, 1, 1, 1),
@@ -204,12 +212,12 @@ fn a_doubled_picture_equals_one_that_is_enlarged_first() {
                 noise(&[co], 3),
             );
             let residual = noise(&[b, 2 * h, 2 * w, co], 4);
-            let around = Around {
+            let fusion = ConvFusion {
                 upsample: Some((2 * h, 2 * w)),
                 residual: Some(&residual),
-                ..Around::default()
+                ..ConvFusion::default()
             };
-            let found = forward((&planned(way, SAME, &weight, &bias), way), isa, &x, around);
+            let found = forward((&conv_by(way, SAME, &weight, &bias), way), isa, &x, fusion);
             let plain = reference(&nearest(&x, 2 * h, 2 * w), &weight, &bias, SAME);
             let expected: Vec<f64> = plain.iter().zip(wide(&residual)).map(|(a, b)| a + b).collect();
             assert_near(&format!("{isa} {:?}", x.dims()), &found, &expected, 6e-6);
@@ -218,22 +226,22 @@ fn a_doubled_picture_equals_one_that_is_enlarged_first() {
 }
 
 #[test]
-fn a_row_of_doubled_pictures_does_not_depend_on_its_neighbours_or_on_threads() {
+fn a_row_of_doubled_images_does_not_depend_on_its_neighbours_or_on_threads() {
     let conv = Conv2d::new(&noise(&[40, 70, 3, 3], 1), &noise(&[40], 2), 1, Padding::SAME).unwrap();
     let x = noise(&[3, 34, 30, 70], 3);
-    let around = Around {
+    let fusion = ConvFusion {
         upsample: Some((68, 60)),
-        ..Around::default()
+        ..ConvFusion::default()
     };
-    let whole = conv.forward(&x, around).unwrap();
+    let whole = conv.forward(&x, fusion).unwrap();
     for i in 0..3 {
         assert_same(
             "row",
             &row(&whole, i),
-            &conv.forward(&row(&x, i), around).unwrap(),
+            &conv.forward(&row(&x, i), fusion).unwrap(),
         );
     }
-    assert_same_on_threads(&whole, || conv.forward(&x, around).unwrap());
+    assert_same_on_threads(&whole, || conv.forward(&x, fusion).unwrap());
 }
 
 fn nearest(x: &Tensor, h: usize, w: usize) -> Tensor {
@@ -247,8 +255,8 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
     let (weight, bias) = (noise(&[40, 70, 3, 3], 1), noise(&[40], 2));
     let x = noise(&[5, 9, 30, 70], 3);
     for (way, how, _) in WAYS {
-        let conv = planned(way, how, &weight, &bias);
-        let run = |x: &Tensor| forward((&conv, way), Isa::detect(), x, Around::default());
+        let conv = conv_by(way, how, &weight, &bias);
+        let run = |x: &Tensor| forward((&conv, way), Isa::detect(), x, ConvFusion::default());
         let whole = run(&x);
         for i in 0..5 {
             assert_same("row", &row(&whole, i), &run(&row(&x, i)));
@@ -259,10 +267,10 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
 
 #[test]
 fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
-    // Pictures of one to four tiles, whose weights are transformed in registers; several of them together are too many
+    // Images of one to four tiles, whose weights are transformed in registers; several of them together are too many
     // for that, and then for small blocks of channels. The last two of stride 1 do not fit into one chunk
     // together, of which the very last is summed in parts; with stride 2, one does not fit and one is cut by itself.
-    let pictures = [
+    let images = [
         (SAME, 4, 4, 70),
         (SAME, 8, 3, 70),
         (SAME, 4, 12, 70),
@@ -277,16 +285,16 @@ fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
         (HALVED, 80, 66, 70),
     ];
     for isa in Isa::available() {
-        for (how, h, w, channels) in pictures {
+        for (how, h, w, channels) in images {
             let (weight, bias) = (noise(&[20, channels, 3, 3], 1), noise(&[20], 2));
             let conv = Conv2d::new(&weight, &bias, how.0, how.1).unwrap();
-            let way = (Plan::Winograd, None);
+            let way = (ConvAlgorithm::Winograd, None);
             let x = noise(&[18, h, w, channels], 3);
-            let whole = forward((&conv, way), isa, &x, Around::default());
-            assert_same_on_threads(&whole, || forward((&conv, way), isa, &x, Around::default()));
+            let whole = forward((&conv, way), isa, &x, ConvFusion::default());
+            assert_same_on_threads(&whole, || forward((&conv, way), isa, &x, ConvFusion::default()));
             for count in [1, 2, 5] {
                 let part = x.narrow(0, 3, count).unwrap();
-                let found = forward((&conv, way), isa, &part, Around::default());
+                let found = forward((&conv, way), isa, &part, ConvFusion::default());
                 let expected = whole.narrow(0, 3, count).unwrap().contiguous().unwrap();
                 assert_same(&format!("{isa} {how:?} {count} of {h}x{w}"), &expected, &found);
             }
@@ -296,7 +304,7 @@ fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
 
 #[test]
 fn a_result_too_large_for_the_caches_has_the_bits_of_a_small_one() {
-    // 64 MiB, from where on results are written past the caches, and a corner of the same picture, of whole tiles.
+    // 64 MiB, from where on results are written past the caches, and a corner of the same image, of whole tiles.
     let (side, corner) = (1024, 66);
     let (x, residual) = (noise(&[1, side, side, 16], 1), noise(&[1, side, side, 16], 2));
     let cut = |x: &Tensor, side: usize| {
@@ -306,11 +314,11 @@ fn a_result_too_large_for_the_caches_has_the_bits_of_a_small_one() {
     let conv = Conv2d::new(&noise(&[16, 16, 3, 3], 3), &noise(&[16], 4), 1, Padding::SAME).unwrap();
     let run = |side: usize| {
         let residual = cut(&residual, side);
-        let around = Around {
+        let fusion = ConvFusion {
             residual: Some(&residual),
-            ..Around::default()
+            ..ConvFusion::default()
         };
-        conv.forward(&cut(&x, side), around).unwrap()
+        conv.forward(&cut(&x, side), fusion).unwrap()
     };
     // The corner's last line of pixels has other neighbours.
     assert_same(
@@ -333,8 +341,8 @@ fn half_precision_weights_are_used_exactly() {
                 let stored = weight.to_dtype(dtype).unwrap();
                 let widened = stored.to_dtype(DType::F32).unwrap();
                 let run = |w: &Tensor| {
-                    let conv = planned(way, how, w, &bias);
-                    forward((&conv, way), isa, &x, Around::default())
+                    let conv = conv_by(way, how, w, &bias);
+                    forward((&conv, way), isa, &x, ConvFusion::default())
                 };
                 assert_same(
                     &format!("{isa} {way:?} {how:?} {dtype:?}"),
@@ -347,56 +355,113 @@ fn half_precision_weights_are_used_exactly() {
 }
 
 #[test]
-fn the_plan_depends_on_the_layer_and_the_picture_only() {
-    assert_eq!(Plan::choose(320, 1, Padding::SAME), Plan::Winograd);
-    assert_eq!(Plan::choose(640, 2, Padding::SAME), Plan::Winograd);
-    assert_eq!(Plan::choose(512, 2, HALVED_AFTER.1), Plan::Winograd);
-    assert_eq!(Plan::choose(320, 1, HALVED_AFTER.1), Plan::Direct);
-    assert_eq!(Plan::choose(1280, 2, Padding::SAME), Plan::Direct);
-    assert_eq!(Plan::choose(4, 2, Padding::SAME), Plan::Direct);
-    assert_eq!(Plan::choose(320, 3, Padding::SAME), Plan::Direct);
-    assert_eq!(Plan::choose(4, 1, Padding::SAME), Plan::Direct);
-    assert_eq!(Algorithm::choose(1, (2, 2), (2, 2)), Algorithm::F2);
-    assert_eq!(Algorithm::choose(1, (1, 1), (2, 2)), Algorithm::F2);
-    assert_eq!(Algorithm::choose(1, (1, 3), (1, 3)), Algorithm::F4);
-    assert_eq!(Algorithm::choose(1, (8, 8), (16, 16)), Algorithm::F4);
-    assert_eq!(Algorithm::choose(1, (32, 32), (64, 64)), Algorithm::Doubled);
-    assert_eq!(Algorithm::choose(1, (32, 32), (33, 32)), Algorithm::F4);
-    assert_eq!(Algorithm::choose(1, (32, 32), (64, 63)), Algorithm::F6);
-    assert_eq!(Algorithm::choose(1, (24, 24), (24, 24)), Algorithm::F4);
-    assert_eq!(Algorithm::choose(1, (32, 32), (32, 32)), Algorithm::F4);
-    assert_eq!(Algorithm::choose(1, (30, 30), (30, 30)), Algorithm::F6);
-    assert_eq!(Algorithm::choose(1, (48, 48), (48, 48)), Algorithm::F6);
-    assert_eq!(Algorithm::choose(1, (56, 56), (56, 56)), Algorithm::F4);
-    assert_eq!(Algorithm::choose(1, (57, 57), (57, 57)), Algorithm::F6);
-    assert_eq!(Algorithm::choose(1, (64, 64), (64, 64)), Algorithm::F6);
-    assert_eq!(Algorithm::choose(1, (256, 256), (512, 512)), Algorithm::Doubled);
-    assert_eq!(Algorithm::choose(2, (8, 8), (8, 8)), Algorithm::Strided);
-    assert_eq!(Algorithm::choose(2, (32, 32), (64, 64)), Algorithm::Strided);
+fn the_algorithm_depends_on_the_layer_and_the_image_only() {
+    assert_eq!(
+        ConvAlgorithm::choose(320, 1, Padding::SAME),
+        ConvAlgorithm::Winograd
+    );
+    assert_eq!(
+        ConvAlgorithm::choose(640, 2, Padding::SAME),
+        ConvAlgorithm::Winograd
+    );
+    assert_eq!(
+        ConvAlgorithm::choose(512, 2, HALVED_AFTER.1),
+        ConvAlgorithm::Winograd
+    );
+    assert_eq!(
+        ConvAlgorithm::choose(320, 1, HALVED_AFTER.1),
+        ConvAlgorithm::Direct
+    );
+    assert_eq!(
+        ConvAlgorithm::choose(1280, 2, Padding::SAME),
+        ConvAlgorithm::Direct
+    );
+    assert_eq!(ConvAlgorithm::choose(4, 2, Padding::SAME), ConvAlgorithm::Direct);
+    assert_eq!(
+        ConvAlgorithm::choose(320, 3, Padding::SAME),
+        ConvAlgorithm::Direct
+    );
+    assert_eq!(ConvAlgorithm::choose(4, 1, Padding::SAME), ConvAlgorithm::Direct);
+    assert_eq!(WinogradVariant::choose(1, (2, 2), (2, 2)), WinogradVariant::F2);
+    assert_eq!(WinogradVariant::choose(1, (1, 1), (2, 2)), WinogradVariant::F2);
+    assert_eq!(WinogradVariant::choose(1, (1, 3), (1, 3)), WinogradVariant::F4);
+    assert_eq!(WinogradVariant::choose(1, (8, 8), (16, 16)), WinogradVariant::F4);
+    assert_eq!(
+        WinogradVariant::choose(1, (32, 32), (64, 64)),
+        WinogradVariant::Doubled
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (32, 32), (33, 32)),
+        WinogradVariant::F4
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (32, 32), (64, 63)),
+        WinogradVariant::F6
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (24, 24), (24, 24)),
+        WinogradVariant::F4
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (32, 32), (32, 32)),
+        WinogradVariant::F4
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (30, 30), (30, 30)),
+        WinogradVariant::F6
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (48, 48), (48, 48)),
+        WinogradVariant::F6
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (56, 56), (56, 56)),
+        WinogradVariant::F4
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (57, 57), (57, 57)),
+        WinogradVariant::F6
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (64, 64), (64, 64)),
+        WinogradVariant::F6
+    );
+    assert_eq!(
+        WinogradVariant::choose(1, (256, 256), (512, 512)),
+        WinogradVariant::Doubled
+    );
+    assert_eq!(
+        WinogradVariant::choose(2, (8, 8), (8, 8)),
+        WinogradVariant::Strided
+    );
+    assert_eq!(
+        WinogradVariant::choose(2, (32, 32), (64, 64)),
+        WinogradVariant::Strided
+    );
 }
 
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let conv = Conv2d::new(&noise(&[3, 4, 3, 3], 1), &noise(&[3], 2), 1, Padding::SAME).unwrap();
     let x = noise(&[1, 5, 5, 4], 3);
-    let refused = |x: &Tensor, around: Around<'_>| conv.forward(x, around).unwrap_err().to_string();
-    assert!(refused(&noise(&[1, 5, 5, 3], 1), Around::default()).contains("4 channels"));
-    let around = Around {
+    let refused = |x: &Tensor, fusion: ConvFusion<'_>| conv.forward(x, fusion).unwrap_err().to_string();
+    assert!(refused(&noise(&[1, 5, 5, 3], 1), ConvFusion::default()).contains("4 channels"));
+    let fusion = ConvFusion {
         upsample: Some((7, 4)),
-        ..Around::default()
+        ..ConvFusion::default()
     };
-    assert!(refused(&x, around).contains("cannot enlarge"));
+    assert!(refused(&x, fusion).contains("cannot enlarge"));
     let residual = noise(&[1, 5, 5, 4], 1);
-    let around = Around {
+    let fusion = ConvFusion {
         residual: Some(&residual),
-        ..Around::default()
+        ..ConvFusion::default()
     };
-    assert!(refused(&x, around).contains("residual"));
+    assert!(refused(&x, fusion).contains("residual"));
     let row_bias = noise(&[2, 1, 3], 1);
-    let around = Around {
+    let fusion = ConvFusion {
         row_bias: Some(&row_bias),
-        ..Around::default()
+        ..ConvFusion::default()
     };
-    assert!(refused(&x, around).contains("row bias"));
+    assert!(refused(&x, fusion).contains("row bias"));
     assert!(Conv2d::new(&noise(&[3, 4, 1, 1], 1), &noise(&[3], 2), 1, Padding::SAME).is_err());
 }

@@ -4,10 +4,10 @@
 //! the way, becomes A x A numbers per channel (A = m + 2, with stride 2 A = 2 m + 1). Each of the A² positions is then a
 //! matrix product of tiles by channels, from which the last step makes m x m output pixels.
 //!
-//! The transformed weights would take A²/9 times the memory of the weights, more than many machines have, and reading
-//! them would take longer than making them: so a task transforms the few weights that it is about to use, two lines of
-//! positions at a time, into its second cache. With a hundred tiles at hand this is about a twentieth of the work; with
-//! a few it is most of it, and is done in the registers or in the first cache.
+//! All transformed weights would take A²/9 times the memory of the weights, more than many machines have, and reading
+//! them would take longer than computing them: so a task transforms the weights that it needs, two lines of positions at
+//! a time, into its L2 cache. With a hundred tiles at hand this is about a twentieth of the work; with
+//! a few it is most of it, and is done in the registers or in the L1 cache.
 
 mod chunks;
 mod input;
@@ -20,51 +20,52 @@ use self::chunks::Chunks;
 use self::output::OutputTask;
 use self::products::Products;
 use self::transform::{Doubled, F2, F4, F6, Strided, Transform};
-use super::plan::{Algorithm, TRANSFORM};
+use super::algorithm::{TRANSFORM, WinogradVariant};
 use super::{Conv2d, Operands, Sizes};
-use crate::buffer::{Shared, with_scratch};
+use crate::buffer::{SharedPtr, with_scratch};
 use crate::isa::Isa;
 use crate::pieces::{self, Cut};
 use crate::pool::{for_each, threads};
 use crate::simd::PANEL;
 
-/// Input channels whose transformed weights are held at a time where there are many tiles: as many as the second cache
-/// has room for, so that sums are rarely fetched and put back. The number changes a result only where a transform sums in parts.
+/// Input channels whose transformed weights are held at a time where there are many tiles: as many as the L2 cache
+/// has room for, so that sums are rarely loaded and stored. The number changes a result only where a transform sums in
+/// parts.
 const CHANNELS: usize = 128;
 
-/// The same with up to [`FEW_TILES`] tiles, where the transform itself is the work: as many as stay in the first cache.
+/// The same with up to [`FEW_TILES`] tiles, where the transform itself is the work: as many as stay in the L1 cache.
 /// Not where a transform sums in parts, whose length a batch must not change.
 const FEW_CHANNELS: usize = 32;
 const FEW_TILES: usize = 16;
 
 /// Numbers of each channel in the most tiles that a task multiplies: 192 of 6x6. Their sums, 864 KiB, take most of the
-/// second cache, and the more tiles there are, the more rarely weights are transformed.
+/// L2 cache, and the more tiles there are, the more rarely weights are transformed.
 const TASK: usize = 192 * 36;
 
 /// Output panels of a task.
 const PANELS: usize = 2;
 
 /// Numbers between the positions of a buffer. Without them positions would lie a multiple of 4 KiB apart, in the same
-/// few lines of the first cache, and the transforms, which go from position to position, would evict their own work.
+/// few lines of the L1 cache, and the transforms, which go from position to position, would evict their own work.
 const SKEW: usize = PANEL;
 
 /// # Safety
 /// The operands have the sizes that they state, and `out` has room for the result.
 pub(super) unsafe fn run(
     isa: Isa,
-    algorithm: Algorithm,
+    variant: WinogradVariant,
     conv: &Conv2d,
     operands: Operands<'_>,
     out: *mut f32,
 ) {
     // SAFETY: passed on from the caller.
     unsafe {
-        match algorithm {
-            Algorithm::F2 => convolve::<F2, 4, 2>(isa, conv, operands, out),
-            Algorithm::F4 => convolve::<F4, 6, 4>(isa, conv, operands, out),
-            Algorithm::F6 => convolve::<F6, 8, 6>(isa, conv, operands, out),
-            Algorithm::Doubled => convolve::<Doubled, 6, 5>(isa, conv, operands, out),
-            Algorithm::Strided => convolve::<Strided, 9, 4>(isa, conv, operands, out),
+        match variant {
+            WinogradVariant::F2 => convolve::<F2, 4, 2>(isa, conv, operands, out),
+            WinogradVariant::F4 => convolve::<F4, 6, 4>(isa, conv, operands, out),
+            WinogradVariant::F6 => convolve::<F6, 8, 6>(isa, conv, operands, out),
+            WinogradVariant::Doubled => convolve::<Doubled, 6, 5>(isa, conv, operands, out),
+            WinogradVariant::Strided => convolve::<Strided, 9, 4>(isa, conv, operands, out),
         }
     }
 }
@@ -117,8 +118,8 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     let blocks = conv.inputs.div_ceil(block_channels);
     let per_tile = A * A * blocks * block_channels;
     let skew = A * A * blocks * SKEW;
-    let chunks = Chunks::of(tiling.count(), (A * A, per_tile), isa.rows(), threads());
-    let out = Shared::new(out);
+    let chunks = Chunks::new(tiling.count(), (A * A, per_tile), isa.rows(), threads());
+    let out = SharedPtr::new(out);
     let work = |chunk: usize| {
         let first = chunk * chunks.most;
         let chunk = Chunk {
@@ -171,7 +172,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
         overhead: TRANSFORM + TRANSFORM / 2,
     };
     let most = pieces::shared(chunk.threads, chunk.count, cut, groups * phases * phases);
-    let (transformed, out) = (Shared::new(transformed), Shared::new(out));
+    let (transformed, out) = (SharedPtr::new(transformed), SharedPtr::new(out));
     for_each(chunk.count.div_ceil(most) * groups * phases * phases, |task| {
         let (task, phase) = (task / phases / phases, (task / phases % phases, task % phases));
         let (tile, panel) = (task / groups * most, task % groups * PANELS);

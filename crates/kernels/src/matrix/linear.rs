@@ -1,6 +1,6 @@
 //! Linear layers.
 
-use super::{Finish, Multiply, Target};
+use super::{Epilogue, Multiply, Target};
 use crate::buffer::written;
 use crate::isa::Isa;
 use crate::packed::Packed;
@@ -52,8 +52,8 @@ impl Linear {
             candle_core::bail!("the two halves of GEGLU have {rows} rows together")
         }
         let half = rows / 2;
-        // A panel of hidden columns, then the panel of their gates, so that one task has both at hand. A last short
-        // panel repeats its first column; what comes of the copies is not stored.
+        // A panel of hidden columns, then the panel of their gates, so that one task has both. A short last panel is
+        // filled with copies of its first column, whose results are not stored.
         let mut columns = Vec::with_capacity(2 * half.next_multiple_of(PANEL));
         for first in (0..half).step_by(PANEL) {
             let column = |j: usize| if first + j < half { first + j } else { first };
@@ -73,6 +73,13 @@ impl Linear {
             outputs: if gated { rows / 2 } else { rows },
             gated,
         })
+    }
+
+    /// Bytes that the packed weights and the bias hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let bias = self.bias.as_ref().map_or(0, Vec::capacity);
+        self.packed.size_bytes() + bias * size_of::<f32>()
     }
 
     /// `x`: (…, inputs), contiguous f32; `residual`: (…, outputs), added after the activation. Result: (…, outputs).
@@ -111,7 +118,8 @@ pub(crate) fn pad_bias(bias: &Tensor, length: usize, columns: &[usize]) -> Resul
     if bias.len() != length {
         candle_core::bail!("a bias of {} numbers beside {length} columns", bias.len())
     }
-    let mut padded: Vec<f32> = columns.iter().map(|&column| bias[column]).collect();
+    let mut padded = Vec::with_capacity(columns.len().next_multiple_of(PANEL));
+    padded.extend(columns.iter().map(|&column| bias[column]));
     padded.resize(columns.len().next_multiple_of(PANEL), 0.0);
     Ok(padded)
 }
@@ -168,7 +176,7 @@ impl LinearOp<'_> {
                     step: 1,
                     count: rows,
                 },
-                finish: Finish {
+                epilogue: Epilogue {
                     bias: layer.bias.as_ref().map_or(std::ptr::null(), |b| b.as_ptr()),
                     activation: self.activation,
                     columns: layer.outputs,

@@ -1,14 +1,14 @@
 //! Matrix layers: rows of numbers times packed weights, with bias, activation and residual applied while the result is
-//! still in the first cache.
+//! still in the L1 cache.
 
-mod finish;
+mod epilogue;
 mod linear;
 mod multiply;
 mod product;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use finish::{Finish, Target};
+pub(crate) use epilogue::{Epilogue, Target};
 pub(crate) use linear::pad_bias;
 pub use linear::{Activation, Linear};
 pub(crate) use multiply::Multiply;

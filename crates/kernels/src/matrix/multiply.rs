@@ -1,29 +1,29 @@
 //! A whole matrix product, cut into tasks for all threads.
 
 use super::product::{Panels, product, room};
-use super::{Finish, Target};
-use crate::buffer::{Shared, with_scratch};
+use super::{Epilogue, Target};
+use crate::buffer::{SharedPtr, with_scratch};
 use crate::isa::Isa;
 use crate::packed::Packed;
 use crate::pieces::{self, Cut};
 use crate::pool::{for_each, threads};
 use crate::simd::{Kernel, PANEL, Rows, Simd};
 
-/// The most rows of a task, or a few more. With 320 of their columns, 240 KiB, they stay in the second cache while panel after panel
-/// passes.
+/// About the most rows of a task. With 320 of their columns, 240 KiB, they stay in the L2 cache while one panel of
+/// weights after the other is multiplied.
 const ROWS: usize = 192;
 
 /// The most output panels of a task: 320 and 640 columns, the narrowest and commonest layers, divide into equal groups.
 const PANELS: usize = 10;
 
-/// Rows times packed weights, finished into a target.
+/// Rows times packed weights, with an epilogue, into a target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Multiply<'a> {
     pub(crate) packed: &'a Packed,
-    /// Whether packed panels are hidden and gate in turn, as GEGLU wants them.
+    /// Whether packed panels alternate between hidden columns and their gates, as GEGLU needs them.
     pub(crate) gated: bool,
     pub(crate) rows: Rows,
-    pub(crate) finish: Finish,
+    pub(crate) epilogue: Epilogue,
     pub(crate) target: Target,
 }
 
@@ -33,8 +33,8 @@ impl Multiply<'_> {
     /// # Safety
     /// Rows and target are as large as they say, the weights as deep as the rows, and no two rows of the target overlap.
     pub(crate) unsafe fn run(self, isa: Isa) {
-        let whole = Shared::new(self);
-        let panels = self.finish.columns.div_ceil(PANEL);
+        let whole = SharedPtr::new(self);
+        let panels = self.epilogue.columns.div_ceil(PANEL);
         let most = pieces::even(self.rows.count, ROWS, isa.rows());
         let blocks = self.rows.count.div_ceil(most);
         let cut = Cut {
@@ -60,7 +60,7 @@ impl Multiply<'_> {
                     count: wide.min(panels - panel) * each,
                     each,
                 },
-                finish: whole.finish,
+                epilogue: whole.epilogue,
                 target,
                 scratch: std::ptr::null_mut(),
             };
@@ -76,7 +76,7 @@ impl Multiply<'_> {
 struct Block<'a> {
     rows: Rows,
     panels: Panels<'a>,
-    finish: Finish,
+    epilogue: Epilogue,
     target: Target,
     scratch: *mut f32,
 }
@@ -89,11 +89,11 @@ impl Kernel for Block<'_> {
         let Self {
             rows,
             panels,
-            finish,
+            epilogue,
             target,
             scratch,
         } = self;
         // SAFETY: the buffer has the size that it was asked for; rows, panels and target are those of a checked product.
-        unsafe { product(s, rows, panels, (finish, target), scratch) }
+        unsafe { product(s, rows, panels, (epilogue, target), scratch) }
     }
 }

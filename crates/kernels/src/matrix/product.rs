@@ -1,16 +1,16 @@
-//! A block of rows times a group of packed panels, finished tile by tile.
+//! A block of rows times a group of packed panels, with the epilogue applied tile by tile.
 
-use super::{Finish, Target};
+use super::{Epilogue, Target};
 use crate::packed::Packed;
-use crate::simd::{Before, PANEL, Product, Rows, Simd};
+use crate::simd::{Accumulate, PANEL, Product, Rows, Simd};
 
-/// How much of the inner dimension is taken at a time: a panel of it, 20 KiB, stays in the first cache beside the rows.
+/// How much of the inner dimension is taken at a time: a panel of it, 20 KiB, stays in the L1 cache beside the rows.
 /// The sums run on from block to block, so the value does not change a result.
 pub(crate) const DEPTH: usize = 320;
 
-/// Rows that lie a multiple of this many numbers apart, 4 KiB, meet in the same few lines of the caches and evict each
+/// Rows that lie a multiple of this many numbers apart, 4 KiB, fall into the same few sets of the caches and evict each
 /// other before they have been used. They are copied first, which takes a twentieth of the time and saves up to a quarter.
-const MEETING: usize = 1024;
+const ALIASING: usize = 1024;
 
 /// Room for the widened panels of a step.
 const WIDENED: usize = 2 * DEPTH * PANEL;
@@ -36,19 +36,20 @@ pub(super) struct Panels<'a> {
     pub(super) each: usize,
 }
 
-/// `rows` · `panels`, finished into `target`. `scratch` has [`room`] for them.
+/// `rows` · `panels`, with `epilogue`, into `target`. `scratch` has [`room`] for them.
 ///
-/// A tile is finished when its sums are complete, while they are in the first cache: the few lines of the result that it
-/// has are on their way to memory while the next tile is multiplied. A whole block at once would wait for each of them.
+/// The epilogue of a tile runs as soon as its sums are complete, while they are in the L1 cache: its few lines of the
+/// result are on their way to memory while the next tile is multiplied. The epilogue of a whole block would wait for each
+/// of its lines.
 ///
 /// # Safety
-/// All rows can be read to the packed depth, the panels exist, and the target's rows are as many.
+/// All rows can be read to the packed depth, the panels exist, and the target has as many rows.
 #[inline(always)]
 pub(super) unsafe fn product<S: Simd>(
     s: S,
     rows: Rows,
     panels: Panels<'_>,
-    (finish, target): (Finish, Target),
+    (epilogue, target): (Epilogue, Target),
     scratch: *mut f32,
 ) {
     const { assert!(S::ROWS <= TILE_ROWS) };
@@ -63,7 +64,7 @@ pub(super) unsafe fn product<S: Simd>(
         let copies = scratch.add(TILE + WIDENED);
         (scratch.add(TILE), copies, copies.add(rows.count * DEPTH))
     };
-    // Whether hidden and gate come out of the same tile.
+    // Whether a tile holds both the hidden columns and their gates.
     let by_tiles = each <= S::PANELS;
     let depth = packed.depth();
     let mut k0 = 0;
@@ -76,7 +77,7 @@ pub(super) unsafe fn product<S: Simd>(
                 first: rows.first.add(k0),
                 ..rows
             };
-            if rows.stride.is_multiple_of(MEETING) {
+            if rows.stride.is_multiple_of(ALIASING) {
                 side_by_side(part, k, copies)
             } else {
                 part
@@ -88,8 +89,8 @@ pub(super) unsafe fn product<S: Simd>(
             // SAFETY: the caller vouches for panels, rows and target; every range stays within them.
             unsafe {
                 let (w, next_w) = packed.panels(s, (first + panel, wide), (k0, k), widened);
-                // The panels that follow, at the end of the group in the next part of the depth, at its end in the next
-                // group.
+                // The panels to prefetch: those that follow in this group, after its last those of the next part of the
+                // depth, and after the last part those of the next group.
                 let (following, start) = match (panel + wide < count, last) {
                     (true, _) => (first + panel + wide, k0),
                     (false, false) => (first, k0 + k),
@@ -104,12 +105,12 @@ pub(super) unsafe fn product<S: Simd>(
                     c: sums.add(panel * rows.count * PANEL),
                     stride: PANEL,
                     next_c: rows.count * PANEL,
-                    before: Before::part(k0),
-                    ahead: packed.ahead((following, wide), start),
+                    accumulate: Accumulate::part(k0),
+                    prefetch: packed.prefetch_of((following, wide), start),
                 };
                 if last && by_tiles {
                     let panels = ((first + panel) / each, wide / each);
-                    finished(s, product, (finish, each, panels, target), scratch);
+                    multiply_and_apply(s, product, (epilogue, each, panels, target), scratch);
                 } else {
                     product.run(s);
                 }
@@ -121,7 +122,7 @@ pub(super) unsafe fn product<S: Simd>(
     if !by_tiles {
         // SAFETY: all sums are there.
         unsafe {
-            finish.block(
+            epilogue.apply(
                 s,
                 (first / each, count / each, each),
                 (sums, rows.count * PANEL),
@@ -131,15 +132,16 @@ pub(super) unsafe fn product<S: Simd>(
     }
 }
 
-/// Runs the last part of a product tile by tile and finishes each. Sums that are not continued go to `tile`.
+/// Runs the last part of a product tile by tile, each followed by its epilogue. The sums of a product of one part go to
+/// `tile`.
 ///
 /// # Safety
 /// As [`product`], for these panels of the result.
 #[inline(always)]
-unsafe fn finished<S: Simd>(
+unsafe fn multiply_and_apply<S: Simd>(
     s: S,
     product: Product,
-    (finish, each, (first, panels), target): (Finish, usize, (usize, usize), Target),
+    (epilogue, each, (first, panels), target): (Epilogue, usize, (usize, usize), Target),
     tile: *mut f32,
 ) {
     let rows = product.a.count;
@@ -147,19 +149,19 @@ unsafe fn finished<S: Simd>(
         let count = S::ROWS.min(rows - start);
         // SAFETY: these rows are among those that the caller vouches for.
         unsafe {
-            let (c, next_c) = match product.before {
-                Before::Overwritten => (tile, count * PANEL),
-                Before::Continued | Before::Added => (product.c.add(start * PANEL), product.next_c),
+            let (c, next_c) = match product.accumulate {
+                Accumulate::Overwrite => (tile, count * PANEL),
+                Accumulate::Continue | Accumulate::Add => (product.c.add(start * PANEL), product.next_c),
             };
             let part = Product {
                 a: product.a.part(start, count),
                 c,
                 next_c,
-                ahead: product.ahead.after(number),
+                prefetch: product.prefetch.after(number),
                 ..product
             };
             part.run(s);
-            finish.block(s, (first, panels, each), (c, next_c), target.part(start, count));
+            epilogue.apply(s, (first, panels, each), (c, next_c), target.part(start, count));
         }
     }
 }
@@ -167,7 +169,7 @@ unsafe fn finished<S: Simd>(
 /// The first `k` numbers of each of `rows`, copied to `to`.
 ///
 /// # Safety
-/// They exist one beside the other, and there is room for them.
+/// The first `k` numbers of every row can be read, and there is room for all of them at `to`.
 #[inline(always)]
 unsafe fn side_by_side(rows: Rows, k: usize, to: *mut f32) -> Rows {
     for row in 0..rows.count {

@@ -1,16 +1,16 @@
-//! Group normalisation (Wu and He, 2018) of pictures (B, h, w, C), in two halves: the statistics become a scale and a
-//! shift for every channel, and whoever reads the picture next applies them.
+//! Group normalisation (Wu and He, 2018) of images (B, h, w, C), in two halves: the statistics become a scale and a
+//! shift for every channel, and the layer that reads the image next applies them.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::buffer::{Shared, written};
+use crate::buffer::{SharedPtr, written};
 use crate::isa::Isa;
 use crate::pool::{for_each, tasks};
 use crate::simd::{Kernel, Simd, math};
 use crate::values::{slice, to_f32s, values};
 
-/// Numbers of a task, small enough to be read twice from the second cache. A picture is always cut in the same places,
+/// Numbers of a task, few enough to be read twice from the L2 cache. An image is always cut in the same places,
 /// so the sums do not depend on the number of threads.
 const PIECE: usize = 1 << 15;
 
@@ -23,7 +23,7 @@ pub struct GroupNorm {
     eps: f64,
 }
 
-/// A norm whose statistics are known: y = x · scale + shift for each channel, and then perhaps SiLU.
+/// A norm of one tensor, whose statistics are known: y = x · scale + shift for each channel, followed by SiLU or not.
 #[derive(Debug)]
 pub struct Normalisation {
     /// (B, C)
@@ -55,15 +55,15 @@ impl GroupNorm {
         })
     }
 
-    /// The norm of `x` (B, …, C), contiguous f32, for whoever reads `x` next; with SiLU after it or without.
+    /// The norm of `x` (B, …, C), contiguous f32, to be applied by the layer that reads `x` next.
     ///
     /// # Errors
     /// When the shape does not fit, or `x` is not contiguous f32 on the CPU.
-    pub fn of(&self, x: &Tensor, silu: bool) -> Result<Normalisation> {
-        self.of_with(Isa::detect(), x, silu)
+    pub fn normalisation(&self, x: &Tensor) -> Result<Normalisation> {
+        self.normalisation_with(Isa::detect(), x)
     }
 
-    pub(crate) fn of_with(&self, isa: Isa, x: &Tensor, silu: bool) -> Result<Normalisation> {
+    pub(crate) fn normalisation_with(&self, isa: Isa, x: &Tensor) -> Result<Normalisation> {
         let dims = x.dims();
         let channels = self.weight.len();
         let (Some(&rows), Some(&last)) = (dims.first(), dims.last()) else {
@@ -95,9 +95,15 @@ impl GroupNorm {
         Ok(Normalisation {
             scale,
             shift,
-            silu,
+            silu: false,
             isa,
         })
+    }
+
+    /// Bytes that weight and bias hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        (self.weight.capacity() + self.bias.capacity()) * size_of::<f32>()
     }
 
     /// Count, mean and squared deviations of each group in some pixels.
@@ -129,7 +135,7 @@ impl GroupNorm {
         let groups = sums.chunks(width).zip(means).zip(about.chunks(width));
         groups
             .map(|((squares, mean), about)| {
-                // The deviations are from the rounded mean; the exact mean's are smaller by the difference.
+                // These are squared distances from the rounded mean; those from the exact mean are smaller by its error squared.
                 let off = mean - f64::from(about[0]);
                 Moments {
                     count,
@@ -179,7 +185,7 @@ struct Sums<'a> {
 }
 
 impl Sums<'_> {
-    /// The channels from `first` on, as many whole blocks of `N` vectors as there are; returns where they end. A channel's
+    /// Sums the channels from `first` on in whole blocks of `N` vectors; returns the first channel that is left. A channel's
     /// numbers are summed in the order of the pixels whatever `N` is.
     #[inline(always)]
     fn blocks<S: Simd, const N: usize>(&mut self, s: S, mut first: usize) -> usize {
@@ -235,6 +241,12 @@ impl Kernel for Sums<'_> {
 }
 
 impl Normalisation {
+    /// The same, followed by SiLU.
+    #[must_use]
+    pub fn with_silu(self) -> Self {
+        Self { silu: true, ..self }
+    }
+
     /// Those of all rows, (B, C).
     pub(crate) fn coefficients(&self) -> Coefficients<'_> {
         Coefficients {
@@ -271,7 +283,7 @@ impl CustomOp1 for ApplyOp<'_> {
         let per_row = x.len() / dims[0].max(1);
         let piece = (PIECE / channels).max(1) * channels;
         let fill = |out: *mut f32| {
-            let out = Shared::new(out);
+            let out = SharedPtr::new(out);
             let pieces = per_row.div_ceil(piece);
             for_each(dims[0] * pieces, |task| {
                 let (row, start) = (task / pieces, task % pieces * piece);
@@ -291,7 +303,7 @@ impl CustomOp1 for ApplyOp<'_> {
     }
 }
 
-/// What is done to some channels: scale, shift and perhaps SiLU.
+/// The part of a normalisation for some channels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Coefficients<'a> {
     scale: &'a [f32],
@@ -345,7 +357,7 @@ pub(crate) fn apply_with<S: Simd>(s: S, x: &[f32], coefficients: Coefficients<'_
     for i in (0..whole).step_by(S::LANES) {
         // SAFETY: `i` and the lanes after it are within all four.
         unsafe {
-            let y = step(
+            let y = affine(
                 s,
                 s.load(x.as_ptr().add(i)),
                 (s.load(scale.as_ptr().add(i)), s.load(shift.as_ptr().add(i))),
@@ -355,7 +367,7 @@ pub(crate) fn apply_with<S: Simd>(s: S, x: &[f32], coefficients: Coefficients<'_
         }
     }
     for i in whole..length {
-        let y = step(s, s.splat(x[i]), (s.splat(scale[i]), s.splat(shift[i])), silu);
+        let y = affine(s, s.splat(x[i]), (s.splat(scale[i]), s.splat(shift[i])), silu);
         let mut lanes = [0.0; crate::simd::PANEL];
         // SAFETY: a vector has at most 16 lanes.
         unsafe { s.store(lanes.as_mut_ptr(), y) };
@@ -364,7 +376,7 @@ pub(crate) fn apply_with<S: Simd>(s: S, x: &[f32], coefficients: Coefficients<'_
 }
 
 #[inline(always)]
-fn step<S: Simd>(s: S, x: S::V, (scale, shift): (S::V, S::V), silu: bool) -> S::V {
+fn affine<S: Simd>(s: S, x: S::V, (scale, shift): (S::V, S::V), silu: bool) -> S::V {
     let y = s.fma(x, scale, shift);
     if silu { math::swish(s, y, 1.0) } else { y }
 }

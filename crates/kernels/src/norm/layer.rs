@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use crate::buffer::{Shared, written};
+use crate::buffer::{SharedPtr, written};
 use crate::isa::Isa;
 use crate::pool::for_each;
 use crate::simd::{Kernel, Simd};
@@ -30,6 +30,12 @@ impl LayerNorm {
             candle_core::bail!("a norm of {} weights and {} biases", weight.len(), bias.len())
         }
         Ok(Self { weight, bias, eps })
+    }
+
+    /// Bytes that weight and bias hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        (self.weight.capacity() + self.bias.capacity()) * size_of::<f32>()
     }
 
     /// `x`: (…, D), contiguous f32.
@@ -62,7 +68,7 @@ impl CustomOp1 for LayerNormOp<'_> {
         }
         let x = slice(x, layout)?;
         let fill = |out: *mut f32| {
-            let out = Shared::new(out);
+            let out = SharedPtr::new(out);
             let piece = ROWS * width;
             for_each(x.len().div_ceil(piece.max(1)), |task| {
                 let start = task * piece;
@@ -115,7 +121,7 @@ impl Kernel for Normalise<'_> {
     }
 }
 
-/// Sums of the differences from `mean` and of their squares.
+/// The sum of the differences from `mean`, and the sum of their squares.
 #[inline(always)]
 fn about<S: Simd>(s: S, x: &[f32], mean: f32) -> (f32, f32) {
     let (middle, mut sum, mut squares) = (s.splat(mean), s.splat(0.0), s.splat(0.0));

@@ -50,7 +50,9 @@ fn group_norm_equals_the_reference_on_odd_shapes() {
             let (weight, bias) = (noise(&[c], 2), noise(&[c], 3));
             let norm = GroupNorm::new(&weight, &bias, groups, 1e-5).unwrap();
             for silu in [false, true] {
-                let found = norm.of_with(isa, &x, silu).unwrap().apply(&x).unwrap();
+                let found = norm.normalisation_with(isa, &x).unwrap();
+                let found = if silu { found.with_silu() } else { found };
+                let found = found.apply(&x).unwrap();
                 let expected = reference(&x, (&weight, &bias), groups, silu);
                 assert_near(&format!("{isa} {:?} {silu}", x.dims()), &found, &expected, 4e-6);
             }
@@ -89,7 +91,7 @@ fn layer_norm_equals_the_reference_on_odd_widths() {
 fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
     let norm = GroupNorm::new(&noise(&[64], 1), &noise(&[64], 2), 8, 1e-5).unwrap();
     let x = noise(&[3, 50, 60, 64], 3);
-    let run = |x: &Tensor| norm.of(x, true).unwrap().apply(x).unwrap();
+    let run = |x: &Tensor| norm.normalisation(x).unwrap().with_silu().apply(x).unwrap();
     let whole = run(&x);
     for i in 0..3 {
         assert_same("row", &row(&whole, i), &run(&row(&x, i)));
@@ -102,8 +104,8 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(GroupNorm::new(&noise(&[6], 1), &noise(&[6], 1), 4, 1e-5).is_err());
     assert!(GroupNorm::new(&noise(&[6], 1), &noise(&[5], 1), 3, 1e-5).is_err());
     let norm = GroupNorm::new(&noise(&[6], 1), &noise(&[6], 1), 3, 1e-5).unwrap();
-    assert!(norm.of(&noise(&[1, 2, 2, 5], 1), false).is_err());
-    let made = norm.of(&noise(&[1, 2, 2, 6], 1), false).unwrap();
+    assert!(norm.normalisation(&noise(&[1, 2, 2, 5], 1)).is_err());
+    let made = norm.normalisation(&noise(&[1, 2, 2, 6], 1)).unwrap();
     assert!(made.apply(&noise(&[2, 2, 2, 6], 1)).is_err());
     let norm = LayerNorm::new(&noise(&[6], 1), &noise(&[6], 1), 1e-5).unwrap();
     assert!(norm.forward(&noise(&[2, 5], 1)).is_err());

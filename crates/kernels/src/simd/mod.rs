@@ -33,7 +33,7 @@ pub(crate) mod portable;
 mod product;
 mod tile;
 
-pub(crate) use self::product::{Ahead, Before, Product, Rows};
+pub(crate) use self::product::{Accumulate, Prefetch, Product, Rows};
 
 /// Columns of a packed panel of weights, the same for every instruction set, so that packing does not depend on it.
 pub(crate) const PANEL: usize = 16;
@@ -80,7 +80,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// `LANES` bfloat16 numbers can be read at `p`.
     unsafe fn widen_bf16(self, p: *const u16) -> Self::V;
 
-    /// Asks for the cache line at `p`, which need not exist, to be brought into the second cache, where stable Rust has an
+    /// Asks for the cache line at `p`, which need not exist, to be brought into the L2 cache, where stable Rust has an
     /// instruction for it.
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
@@ -94,7 +94,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
         let _ = p;
     }
 
-    /// As [`Simd::prefetch`], into the first cache, for what is used within some hundred steps.
+    /// As [`Simd::prefetch`], into the L1 cache, for what is used within some hundred steps.
     #[inline(always)]
     fn prefetch_near(self, p: *const u8) {
         #[cfg(target_arch = "x86_64")]

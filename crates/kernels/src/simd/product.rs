@@ -23,28 +23,28 @@ impl Rows {
     }
 }
 
-/// Memory that is asked for while something else is multiplied, so that it is at hand when its turn comes: a place for
-/// each step of the inner dimension. Any address will do, as nothing is read.
+/// Memory that is prefetched while something else is multiplied: one address for each step of the inner dimension. Any
+/// address is allowed, since a prefetch reads nothing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ahead {
+pub(crate) struct Prefetch {
     pub(crate) first: *const u8,
-    /// Bytes from one step to the next; 0 asks for nothing new.
+    /// Bytes from one step to the next; 0 prefetches the same line again.
     pub(crate) step: usize,
-    /// Bytes from where one tile asks to where the next one does.
+    /// Bytes from the first address of one tile to that of the next.
     pub(crate) next: usize,
-    /// How many tiles ask.
+    /// How many tiles prefetch.
     pub(crate) tiles: usize,
 }
 
-impl Ahead {
-    pub(crate) const NOTHING: Self = Self {
+impl Prefetch {
+    pub(crate) const NONE: Self = Self {
         first: std::ptr::null(),
         step: 0,
         next: 0,
         tiles: 0,
     };
 
-    /// What is left after the first `tiles` tiles.
+    /// The prefetch of the tiles after the first `tiles`.
     #[inline(always)]
     pub(crate) fn after(self, tiles: usize) -> Self {
         Self {
@@ -54,19 +54,18 @@ impl Ahead {
         }
     }
 
-    /// For each tile of the first `k` numbers of `rows` the rows of the tile after it.
+    /// For each tile, the first `k` numbers of the rows of the tile after it.
     #[inline(always)]
     pub(crate) fn rows<S: Simd>(rows: Rows, k: usize) -> Self {
         let tile = S::ROWS * rows.stride;
-        Self::left(rows.first.wrapping_add(tile), tile / k, tile)
+        Self::left_operand(rows.first.wrapping_add(tile), tile / k, tile)
     }
 
-    /// Part of a left operand: `step` numbers for each step from `first` on, for the tile after it `next` numbers further.
+    /// Part of a left operand: `step` numbers for each step from `first` on, and `next` numbers further for the tile after.
     ///
-    /// Where such rows come from the second cache or from further away, the processor does not ask for them early enough by
-    /// itself.
+    /// The processor's own prefetching is too late for such rows where they are not in the L1 cache.
     #[inline(always)]
-    pub(crate) fn left(first: *const f32, step: usize, next: usize) -> Self {
+    pub(crate) fn left_operand(first: *const f32, step: usize, next: usize) -> Self {
         Self {
             first: first.cast(),
             step: step * size_of::<f32>(),
@@ -76,25 +75,25 @@ impl Ahead {
     }
 }
 
-/// What becomes of the sums that C holds.
+/// How new sums are stored where C holds sums already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Before {
+pub(crate) enum Accumulate {
     /// They are overwritten.
-    Overwritten,
+    Overwrite,
     /// The new terms are added to them one after the other, as if there had been one product.
-    Continued,
+    Continue,
     /// The new sum is added to them as a whole. Rounding errors grow with the length of a sum, so long sums lose less in
     /// parts.
-    Added,
+    Add,
 }
 
-impl Before {
-    /// For a part of a product that begins at `start` of the inner dimension.
+impl Accumulate {
+    /// The way for the part of a product that begins at `start` of the inner dimension.
     pub(crate) fn part(start: usize) -> Self {
         if start == 0 {
-            Self::Overwritten
+            Self::Overwrite
         } else {
-            Self::Continued
+            Self::Continue
         }
     }
 }
@@ -113,8 +112,8 @@ pub(crate) struct Product {
     pub(crate) c: *mut f32,
     pub(crate) stride: usize,
     pub(crate) next_c: usize,
-    pub(crate) before: Before,
-    pub(crate) ahead: Ahead,
+    pub(crate) accumulate: Accumulate,
+    pub(crate) prefetch: Prefetch,
 }
 
 impl Product {

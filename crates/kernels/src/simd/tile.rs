@@ -1,6 +1,6 @@
 //! The body of the matrix kernel, for any instruction set; each set wraps it in functions that enable it.
 
-use super::{Ahead, Before, PANEL, Product, Rows, Simd};
+use super::{Accumulate, PANEL, Prefetch, Product, Rows, Simd};
 
 /// A product whose rows are taken `R` at a time and whose panels are `N`, of `P` vectors each (`P` · LANES = 16): the
 /// sums of `R` rows and all panels in registers.
@@ -25,8 +25,8 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
         mut c,
         stride,
         next_c,
-        before,
-        mut ahead,
+        accumulate,
+        mut prefetch,
         ..
     } = product;
     for tile in 0..count / R {
@@ -37,7 +37,7 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
             for (i, a) in a.iter_mut().enumerate() {
                 *a = first.add(i * next_a);
             }
-            if before == Before::Continued {
+            if accumulate == Accumulate::Continue {
                 for (i, row) in acc.iter_mut().enumerate() {
                     for (n, panel) in row.iter_mut().enumerate() {
                         for (j, v) in panel.iter_mut().enumerate() {
@@ -47,17 +47,17 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
                 }
             }
             let mut at = 0;
-            // Where nothing is left to ask for, for what is at hand anyway: an instruction costs nothing here, a branch would.
-            if tile == ahead.tiles {
-                ahead = Ahead {
+            // Where nothing is left to prefetch, the weights at hand are: an instruction costs nothing here, a branch would.
+            if tile == prefetch.tiles {
+                prefetch = Prefetch {
                     first: w.cast(),
-                    ..Ahead::NOTHING
+                    ..Prefetch::NONE
                 };
             }
-            let mut line = ahead.first;
+            let mut line = prefetch.first;
             for kk in 0..k {
                 s.prefetch(line);
-                line = line.wrapping_add(ahead.step);
+                line = line.wrapping_add(prefetch.step);
                 let mut weights = [[s.splat(0.0); P]; N];
                 for (n, panel) in weights.iter_mut().enumerate() {
                     for (j, v) in panel.iter_mut().enumerate() {
@@ -78,14 +78,14 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
                 for (n, panel) in row.into_iter().enumerate() {
                     for (j, v) in panel.into_iter().enumerate() {
                         let c = c.add(i * stride + n * next_c + j * S::LANES);
-                        let added = before == Before::Added;
+                        let added = accumulate == Accumulate::Add;
                         s.store(c, if added { s.add(s.load(c), v) } else { v });
                     }
                 }
             }
-            // Beyond the last tile these may point outside of the operands, where nothing is read.
+            // After the last tile these may point outside of the operands; nothing is read there.
             first = first.wrapping_add(R * next_a);
-            ahead.first = ahead.first.wrapping_add(ahead.next);
+            prefetch.first = prefetch.first.wrapping_add(prefetch.next);
             c = c.wrapping_add(R * stride);
         }
     }

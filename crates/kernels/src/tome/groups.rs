@@ -1,39 +1,14 @@
-//! Which tokens may take others in, and which of the others are taken.
+//! Which tokens become one: the sources that are most like their destinations, each joined to its own.
 
 use super::similarity::Match;
-
-/// Side of the cells whose first token is a destination.
-const CELL: usize = 2;
-
-/// The tokens of a picture, in its order: those that stay and may take others in, and the others.
-#[derive(Debug)]
-pub(super) struct Split {
-    pub(super) destinations: Vec<usize>,
-    pub(super) sources: Vec<usize>,
-}
-
-impl Split {
-    /// A cell that the picture's edge cuts has no destination.
-    pub(super) fn new(h: usize, w: usize) -> Self {
-        let (lines, columns) = (h / CELL * CELL, w / CELL * CELL);
-        let first = |token: &usize| {
-            let (y, x) = (token / w, token % w);
-            y < lines && x < columns && y % CELL == 0 && x % CELL == 0
-        };
-        let (destinations, sources) = (0..h * w).partition(first);
-        Self {
-            destinations,
-            sources,
-        }
-    }
-}
+use super::split::Split;
 
 /// What becomes of the tokens of one row.
 #[derive(Debug)]
 pub(super) struct Groups {
     /// For each token its place among the kept ones.
     places: Vec<usize>,
-    /// The tokens of each place, the kept one first, then the others in the order of the picture.
+    /// The tokens of each place, the kept one first, then the others in the order of the image.
     members: Vec<usize>,
     /// Where a place's members begin, and where the last one's end.
     starts: Vec<usize>,
@@ -53,11 +28,11 @@ impl Groups {
         for &source in &order[..merged] {
             into[split.sources[source]] = split.destinations[found[source].destination];
         }
-        Self::of(&into)
+        Self::from_targets(&into)
     }
 
     /// Token t becomes part of token `into[t]`, which may be itself.
-    fn of(into: &[usize]) -> Self {
+    fn from_targets(into: &[usize]) -> Self {
         let kept: Vec<usize> = (0..into.len()).filter(|&token| into[token] == token).collect();
         let mut places = vec![0; into.len()];
         for (place, &token) in kept.iter().enumerate() {

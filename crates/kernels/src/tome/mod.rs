@@ -1,21 +1,23 @@
-//! Token merging (Bolya and Hoffman, "Token Merging for Fast Stable Diffusion", 2023): tokens that have a near twin are
-//! averaged with it before an expensive layer, and what the layer makes of the average is given to all of them.
+//! Token merging (Bolya and Hoffman, "Token Merging for Fast Stable Diffusion", 2023): tokens that are almost alike are
+//! averaged before an expensive layer, and the layer's result for the average is copied to all of them.
 //!
 //! As the package `tomesd` 0.1.3 with `use_rand=False`; `docs/adr/0005-token-merging.md` says why without chance. Two
-//! deviations: kept tokens stay in the order of the picture, which attention does not see, and a token of nothing but
-//! zeros is like any other to degree 0 where the package divides by zero.
+//! deviations: kept tokens stay in the order of the image, which attention does not see, and a token of zeros
+//! alone has similarity 0 to all others, where the package divides by zero.
 
 mod groups;
 mod similarity;
+mod split;
 #[cfg(test)]
 mod tests;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use self::groups::{Groups, Split};
+use self::groups::Groups;
 use self::similarity::most_similar;
-use crate::buffer::{Shared, written};
+use self::split::Split;
+use crate::buffer::{SharedPtr, written};
 use crate::isa::Isa;
 use crate::values::{slice, values};
 
@@ -24,23 +26,23 @@ const TOKENS: usize = 64;
 
 /// Which tokens of each row become one.
 #[derive(Debug)]
-pub struct Merge {
+pub struct TokenMerge {
     rows: Vec<Groups>,
     tokens: usize,
     kept: usize,
 }
 
-impl Merge {
-    /// Chooses `merged` tokens of each row of `x` (B, h·w, C), contiguous f32, that lose themselves in another one: those
-    /// whose angle to the nearest first token of a 2x2 cell is smallest. None where there is nothing to merge.
+impl TokenMerge {
+    /// Chooses `merged` tokens of each row of `x` (B, h·w, C), contiguous f32, to be merged into another: those with the
+    /// smallest angle to the first token of a 2x2 cell. None where there is nothing to merge.
     ///
     /// # Errors
     /// When the shape does not fit, or `x` is not contiguous f32 on the CPU.
-    pub fn of(x: &Tensor, (h, w): (usize, usize), merged: usize) -> Result<Option<Self>> {
-        Self::of_with(Isa::detect(), x, (h, w), merged)
+    pub fn choose(x: &Tensor, (h, w): (usize, usize), merged: usize) -> Result<Option<Self>> {
+        Self::choose_with(Isa::detect(), x, (h, w), merged)
     }
 
-    fn of_with(isa: Isa, x: &Tensor, (h, w): (usize, usize), merged: usize) -> Result<Option<Self>> {
+    fn choose_with(isa: Isa, x: &Tensor, (h, w): (usize, usize), merged: usize) -> Result<Option<Self>> {
         let (_, tokens, width) = x.dims3()?;
         if tokens != h * w || tokens * width == 0 {
             candle_core::bail!("merging the tokens of {:?} as {h} lines of {w}", x.dims())
@@ -62,25 +64,25 @@ impl Merge {
         }))
     }
 
-    /// For each token of each row the place of its average among the kept ones.
+    /// For each token of each row the position of its average in the result of [`TokenMerge::merge`].
     pub fn places(&self) -> impl Iterator<Item = &[usize]> {
         self.rows.iter().map(Groups::places)
     }
 
-    /// The means of the tokens of `x` (B, N, C) that become one: (B, kept, C), in the order of the picture.
+    /// The means of the tokens of `x` (B, N, C) that become one: (B, kept, C), in the order of the image.
     ///
     /// # Errors
     /// When the shape is not that which the tokens were chosen from, or `x` is not contiguous f32 on the CPU.
     pub fn merge(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op1_no_bwd(&Mean(self))
+        x.apply_op1_no_bwd(&MergeOp(self))
     }
 
-    /// Gives every token what came of its average, `x` (B, kept, C), and adds `residual` (B, N, C).
+    /// Copies the results for the averages, `x` (B, kept, C), to all their tokens and adds `residual` (B, N, C).
     ///
     /// # Errors
     /// When a shape does not fit, or a tensor is not contiguous f32 on the CPU.
     pub fn unmerge(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        x.apply_op2_no_bwd(residual, &Spread(self))
+        x.apply_op2_no_bwd(residual, &UnmergeOp(self))
     }
 
     /// The width of (B, `tokens`, C), if that is the shape.
@@ -96,15 +98,15 @@ impl Merge {
     }
 }
 
-struct Mean<'a>(&'a Merge);
+struct MergeOp<'a>(&'a TokenMerge);
 
-impl CustomOp1 for Mean<'_> {
+impl CustomOp1 for MergeOp<'_> {
     fn name(&self) -> &'static str {
         "merge-tokens"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Merge { rows, tokens, kept } = self.0;
+        let TokenMerge { rows, tokens, kept } = self.0;
         let width = self.0.width(layout, *tokens)?;
         let x = slice(x, layout)?;
         let out = each_token(rows.len() * kept, width, |i, out| {
@@ -132,16 +134,16 @@ fn mean(x: &[f32], members: &[usize], out: &mut [f32]) {
             *out += x;
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "a picture has fewer than 2^24 tokens")]
+    #[expect(clippy::cast_precision_loss, reason = "an image has fewer than 2^24 tokens")]
     let count = members.len() as f32;
     for out in out {
         *out /= count;
     }
 }
 
-struct Spread<'a>(&'a Merge);
+struct UnmergeOp<'a>(&'a TokenMerge);
 
-impl CustomOp2 for Spread<'_> {
+impl CustomOp2 for UnmergeOp<'_> {
     fn name(&self) -> &'static str {
         "unmerge-tokens"
     }
@@ -153,7 +155,7 @@ impl CustomOp2 for Spread<'_> {
         residual: &CpuStorage,
         residual_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let Merge { rows, tokens, kept } = self.0;
+        let TokenMerge { rows, tokens, kept } = self.0;
         let width = self.0.width(x_layout, *kept)?;
         if self.0.width(residual_layout, *tokens)? != width {
             candle_core::bail!(
@@ -177,7 +179,7 @@ impl CustomOp2 for Spread<'_> {
 /// `count` tokens of `width` numbers, each written by `fill`, which is given its number.
 fn each_token(count: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let all = |out: *mut f32| {
-        let out = Shared::new(out);
+        let out = SharedPtr::new(out);
         (0..count).into_par_iter().with_min_len(TOKENS).for_each(|i| {
             // SAFETY: token `i` of the result is this task's alone.
             fill(i, unsafe {

@@ -1,14 +1,14 @@
-//! The destination that each source token is most like, without the matrix of all similarities: block by block of
-//! destinations only the best so far is kept.
+//! The most similar destination of each source token, without the matrix of all similarities: destinations are compared
+//! block by block, and only the best so far is kept.
 
 use rayon::prelude::*;
 
-use super::groups::Split;
+use super::split::Split;
 use crate::buffer::with_scratch;
 use crate::isa::Isa;
-use crate::simd::{Ahead, Before, Kernel, PANEL, Product, Rows, Simd};
+use crate::simd::{Accumulate, Kernel, PANEL, Prefetch, Product, Rows, Simd};
 
-/// Sources of a task. With 320 numbers each, 120 KiB, they stay in the second cache while panel after panel passes.
+/// Sources of a task. With 320 numbers each, 120 KiB, they stay in the L2 cache while panel after panel passes.
 const SOURCES: usize = 96;
 
 /// Destinations that are compared at a time: a block of products, 96 KiB, stays there too.
@@ -131,8 +131,8 @@ impl Kernel for Search<'_> {
                 c: self.scratch,
                 stride: DESTINATIONS,
                 next_c: PANEL,
-                before: Before::Overwritten,
-                ahead: Ahead::NOTHING,
+                accumulate: Accumulate::Overwrite,
+                prefetch: Prefetch::NONE,
             };
             // SAFETY: these sources and panels are `width` long, and there is room for a line of products of each source.
             unsafe { product.run(s) };

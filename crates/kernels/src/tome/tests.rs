@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::Merge;
+use super::TokenMerge;
 use crate::isa::Isa;
 use crate::testing::{assert_near, assert_same, assert_same_on_threads, noise, row, wide};
 
@@ -64,7 +64,7 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
         for (b, h, w, width, merged) in shapes {
             let x = noise(&[b, h * w, width], 7);
             let what = format!("{isa} {:?} as {h}x{w}", x.dims());
-            let merge = Merge::of_with(isa, &x, (h, w), merged).unwrap().unwrap();
+            let merge = TokenMerge::choose_with(isa, &x, (h, w), merged).unwrap().unwrap();
             let found = merge.merge(&x).unwrap();
             let back = merge.unmerge(&found, &(&x * 10.0).unwrap()).unwrap();
             let (mut expected, mut expected_back) = (Vec::new(), Vec::new());
@@ -92,10 +92,10 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
 }
 
 #[test]
-fn equal_tokens_are_taken_in_the_order_of_the_picture() {
+fn equal_tokens_are_taken_in_the_order_of_the_image() {
     for isa in Isa::available() {
         let x = Tensor::ones((1, 4 * 40, 5), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-        let merge = Merge::of_with(isa, &x, (4, 40), 3).unwrap().unwrap();
+        let merge = TokenMerge::choose_with(isa, &x, (4, 40), 3).unwrap().unwrap();
         let places = merge.places().next().unwrap().to_vec();
         // Tokens 1, 3 and 5 are the first that are no destinations, and token 0 is the first destination.
         assert_eq!(places[..8], [0, 0, 1, 0, 2, 0, 3, 4], "{isa}");
@@ -106,7 +106,7 @@ fn equal_tokens_are_taken_in_the_order_of_the_picture() {
 #[test]
 fn tokens_of_zeros_merge_without_a_nan() {
     let x = Tensor::zeros((1, 16, 4), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-    let merge = Merge::of(&x, (4, 4), 8).unwrap().unwrap();
+    let merge = TokenMerge::choose(&x, (4, 4), 8).unwrap().unwrap();
     assert_same(
         "zeros",
         &merge.unmerge(&merge.merge(&x).unwrap(), &x).unwrap(),
@@ -118,7 +118,7 @@ fn tokens_of_zeros_merge_without_a_nan() {
 fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
     let x = noise(&[3, 24 * 22, 80], 1);
     let all = |x: &Tensor| {
-        let merge = Merge::of(x, (24, 22), 264).unwrap().unwrap();
+        let merge = TokenMerge::choose(x, (24, 22), 264).unwrap().unwrap();
         let averages = merge.merge(x).unwrap();
         (merge.unmerge(&averages, x).unwrap(), averages)
     };
@@ -134,10 +134,10 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_threads() {
 #[test]
 fn what_cannot_be_merged_is_left_or_refused() {
     let line = noise(&[1, 9, 4], 1);
-    assert!(Merge::of(&line, (1, 9), 4).unwrap().is_none());
-    assert!(Merge::of(&line, (3, 3), 0).unwrap().is_none());
-    assert!(Merge::of(&line, (3, 4), 4).is_err());
-    let merge = Merge::of(&line, (3, 3), 4).unwrap().unwrap();
+    assert!(TokenMerge::choose(&line, (1, 9), 4).unwrap().is_none());
+    assert!(TokenMerge::choose(&line, (3, 3), 0).unwrap().is_none());
+    assert!(TokenMerge::choose(&line, (3, 4), 4).is_err());
+    let merge = TokenMerge::choose(&line, (3, 3), 4).unwrap().unwrap();
     assert!(merge.merge(&noise(&[2, 9, 4], 1)).is_err());
     assert!(merge.merge(&noise(&[1, 5, 4], 1)).is_err());
     assert!(

@@ -1,22 +1,22 @@
 //! CLIP's text encoder (Radford et al., 2021; transformers `modeling_clip.py`): tokens to hidden states.
 
-use candle_core::{DType, IndexOp, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Activation, LayerNorm, Linear, Mask, attend, on_pool};
 
 use super::config::{ClipTextConfig, HiddenAct};
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{layer_norm, linear};
+use crate::layers::{
+    Activation, Attention, Embedding, Layer, LayerName, LayerNorm, LayerShape, Linear, Projections,
+    each_spec, on_pool, size_bytes,
+};
 
 /// The text encoder.
 #[derive(Debug)]
 pub struct ClipText {
-    /// (vocabulary, D)
-    tokens: Tensor,
-    /// (positions, D)
-    positions: Tensor,
-    layers: Vec<Layer>,
+    tokens: Embedding,
+    positions: Embedding,
+    layers: Vec<EncoderLayer>,
     final_norm: LayerNorm,
     config: ClipTextConfig,
 }
@@ -35,15 +35,16 @@ impl ClipText {
         let embeddings = vb.pp("embeddings");
         let layers = vb.pp("encoder").pp("layers");
         Ok(Self {
-            tokens: embeddings.get((config.vocab_size, width), "token_embedding.weight")?,
-            positions: embeddings.get(
-                (config.max_position_embeddings, width),
-                "position_embedding.weight",
+            tokens: Embedding::new(config.vocab_size, width, &embeddings.pp("token_embedding"))?,
+            positions: Embedding::new(
+                config.max_position_embeddings,
+                width,
+                &embeddings.pp("position_embedding"),
             )?,
             layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::new(config, &layers.pp(i)))
+                .map(|i| EncoderLayer::new(config, &layers.pp(i)))
                 .collect::<Result<_>>()?,
-            final_norm: layer_norm(width, config.layer_norm_eps, &vb.pp("final_layer_norm"))?,
+            final_norm: LayerNorm::new(width, config.layer_norm_eps, &vb.pp("final_layer_norm"))?,
             config: config.clone(),
         })
     }
@@ -52,6 +53,24 @@ impl ClipText {
     #[must_use]
     pub fn config(&self) -> &ClipTextConfig {
         &self.config
+    }
+
+    /// Calls `visit` with every layer of the checkpoint, in the order in which they run.
+    pub fn layers(&self, visit: &mut dyn FnMut(&LayerName, LayerShape)) {
+        each_spec(|visit| self.walk(visit), visit);
+    }
+
+    /// Bytes that the weights hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        size_bytes(|visit| self.walk(visit))
+    }
+
+    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        visit(&self.tokens);
+        visit(&self.positions);
+        self.layers.iter().for_each(|layer| layer.walk(visit));
+        visit(&self.final_norm);
     }
 
     /// Hidden states of `ids` (B, T), u32, T up to 77, to (B, T, D).
@@ -80,13 +99,11 @@ impl ClipText {
     }
 
     fn encode(&self, ids: &Tensor, layers: usize) -> Result<Tensor> {
-        let (b, t) = ids.dims2()?;
+        let (_, t) = ids.dims2()?;
         let mut x = self
             .tokens
-            .index_select(&ids.flatten_all()?, 0)?
-            .to_dtype(DType::F32)?
-            .reshape((b, t, ()))?
-            .broadcast_add(&self.positions.i(..t)?.to_dtype(DType::F32)?)?;
+            .forward(ids)?
+            .broadcast_add(&self.positions.first(t)?)?;
         for layer in &self.layers[..layers] {
             x = layer.forward(&x)?;
         }
@@ -94,55 +111,58 @@ impl ClipText {
     }
 }
 
+/// Causal self-attention and a feed-forward part, each with a norm before it and a residual.
 #[derive(Debug)]
-struct Layer {
+struct EncoderLayer {
     norm1: LayerNorm,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
+    self_attn: Attention,
     norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
-    heads: usize,
-    activation: Activation,
 }
 
-impl Layer {
+impl EncoderLayer {
     fn new(config: &ClipTextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let (width, inner, eps) = (
             config.hidden_size,
             config.intermediate_size,
             config.layer_norm_eps,
         );
-        let attention = vb.pp("self_attn");
+        let projection = |name: &str| Linear::new(width, width, &vb.pp("self_attn").pp(name));
+        let projections = Projections {
+            q: projection("q_proj")?,
+            k: projection("k_proj")?,
+            v: projection("v_proj")?,
+            out: projection("out_proj")?,
+        };
+        let activation = match config.hidden_act {
+            HiddenAct::QuickGelu => Activation::QuickGelu,
+            HiddenAct::Gelu => Activation::Gelu,
+        };
         let mlp = vb.pp("mlp");
         Ok(Self {
-            norm1: layer_norm(width, eps, &vb.pp("layer_norm1"))?,
-            q: linear(width, width, &attention.pp("q_proj"))?,
-            k: linear(width, width, &attention.pp("k_proj"))?,
-            v: linear(width, width, &attention.pp("v_proj"))?,
-            out: linear(width, width, &attention.pp("out_proj"))?,
-            norm2: layer_norm(width, eps, &vb.pp("layer_norm2"))?,
-            fc1: linear(width, inner, &mlp.pp("fc1"))?,
-            fc2: linear(inner, width, &mlp.pp("fc2"))?,
-            heads: config.num_attention_heads,
-            activation: match config.hidden_act {
-                HiddenAct::QuickGelu => Activation::QuickGelu,
-                HiddenAct::Gelu => Activation::Gelu,
-            },
+            norm1: LayerNorm::new(width, eps, &vb.pp("layer_norm1"))?,
+            self_attn: Attention::causal(projections, config.num_attention_heads),
+            norm2: LayerNorm::new(width, eps, &vb.pp("layer_norm2"))?,
+            fc1: Linear::new(width, inner, &mlp.pp("fc1"))?.with_activation(activation),
+            fc2: Linear::new(inner, width, &mlp.pp("fc2"))?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.norm1.forward(x)?;
-        let project = |layer: &Linear| layer.forward(&y, Activation::None, None);
-        let (q, k, v) = (project(&self.q)?, project(&self.k)?, project(&self.v)?);
-        let y = attend(&q, &k, &v, self.heads, Mask::Causal)?;
-        let x = self.out.forward(&y, Activation::None, Some(x))?;
-        let y = self
-            .fc1
-            .forward(&self.norm2.forward(&x)?, self.activation, None)?;
-        self.fc2.forward(&y, Activation::None, Some(&x))
+        let x = self
+            .self_attn
+            .forward_add(&y, &self.self_attn.project_kv(&y)?, x)?;
+        let y = self.fc1.forward(&self.norm2.forward(&x)?)?;
+        self.fc2.forward_add(&y, &x)
+    }
+
+    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        visit(&self.norm1);
+        self.self_attn.walk(visit);
+        visit(&self.norm2);
+        visit(&self.fc1);
+        visit(&self.fc2);
     }
 }

@@ -1,45 +1,81 @@
-//! 3x3 convolutions.
+//! 3x3 convolutions, in one pass with what the networks have before and after them.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, Padding};
+use pentimento_kernels as kernels;
 
-/// The ways in which the networks move a 3x3 kernel over a picture.
+use super::norm::GroupNorm;
+use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
+
+/// Stride and padding, of which the networks have three combinations.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Step {
-    /// Keeps the size.
-    Same,
-    /// Halves the size, rounding up, with one pixel of padding on every side, as the UNet does.
-    Halving,
-    /// Halves the size, rounding down, with one pixel of padding at the right and the bottom only, as the VAE does.
-    HalvingAfterRightBottomPad,
+pub(crate) enum Stride {
+    /// Stride 1, one pixel of padding on every side: keeps the size.
+    One,
+    /// Stride 2, one pixel of padding on every side, as in the UNet: halves the size, rounding up.
+    Two,
+    /// Stride 2, one pixel of padding at the right and the bottom only, as in the VAE: halves the size, rounding down.
+    TwoPaddedAfter,
 }
 
-/// The convolution of `input` to `output` channels at `vb`.
-pub(crate) fn conv(input: usize, output: usize, step: Step, vb: &VarBuilder<'_>) -> Result<Conv2d> {
-    let (stride, padding) = match step {
-        Step::Same => (1, Padding::SAME),
-        Step::Halving => (2, Padding::SAME),
-        Step::HalvingAfterRightBottomPad => (2, Padding { before: 0, after: 1 }),
-    };
-    let weight = vb.get((output, input, 3, 3), "weight")?;
-    Conv2d::new(&weight, &vb.get(output, "bias")?, stride, padding)
+/// A 3x3 convolution.
+#[derive(Debug)]
+pub(crate) struct Conv2d {
+    spec: LayerSpec,
+    kernel: kernels::Conv2d,
 }
 
-/// `conv` of the norm and SiLU of `x`, with what else is around it.
-pub(crate) fn normalised(norm: &GroupNorm, conv: &Conv2d, x: &Tensor, around: Around<'_>) -> Result<Tensor> {
-    let norm = norm.of(x, true)?;
-    let around = Around {
-        norm: Some(&norm),
-        ..around
-    };
-    conv.forward(x, around)
+/// What is computed in one pass with a convolution.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ConvFusion<'a> {
+    /// A norm of the input, followed by SiLU.
+    pub(crate) norm: Option<&'a GroupNorm>,
+    /// The size (h, w) to which the input is enlarged before the convolution, each pixel from its nearest neighbour.
+    pub(crate) upsample: Option<(usize, usize)>,
+    /// (B, 1, outputs), added to all pixels of a row.
+    pub(crate) row_bias: Option<&'a Tensor>,
+    /// (B, h', w', outputs), added to the result.
+    pub(crate) residual: Option<&'a Tensor>,
 }
 
-/// What a residual block adds to its result: `x`, projected where the number of channels changes, and then freed.
-pub(crate) fn shortcut(projection: Option<&Linear>, x: Tensor) -> Result<Tensor> {
-    match projection {
-        Some(projection) => projection.forward(&x, Activation::None, None),
-        None => Ok(x),
+impl Conv2d {
+    /// `inputs` to `outputs` channels.
+    pub(crate) fn new(inputs: usize, outputs: usize, stride: Stride, vb: &VarBuilder<'_>) -> Result<Self> {
+        let (stride, padding) = match stride {
+            Stride::One => (1, kernels::Padding::SAME),
+            Stride::Two => (2, kernels::Padding::SAME),
+            Stride::TwoPaddedAfter => (2, kernels::Padding { before: 0, after: 1 }),
+        };
+        let shape = LayerShape {
+            kind: LayerKind::Conv2d,
+            inputs,
+            outputs,
+            bias: true,
+        };
+        let spec = LayerSpec::at(vb, shape);
+        let kernel = kernels::Conv2d::new(&spec.weight(vb)?, &spec.bias(vb)?, stride, padding)?;
+        Ok(Self { spec, kernel })
+    }
+
+    /// `x`: (B, h, w, inputs). Result: (B, h', w', outputs).
+    pub(crate) fn forward(&self, x: &Tensor, fusion: ConvFusion<'_>) -> Result<Tensor> {
+        let norm = fusion.norm.map(|norm| norm.before_conv(x)).transpose()?;
+        let fusion = kernels::ConvFusion {
+            norm: norm.as_ref(),
+            upsample: fusion.upsample,
+            row_bias: fusion.row_bias,
+            residual: fusion.residual,
+        };
+        self.kernel.forward(x, fusion)
+    }
+}
+
+impl Layer for Conv2d {
+    fn specs(&self) -> &[LayerSpec] {
+        std::slice::from_ref(&self.spec)
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.kernel.size_bytes()
     }
 }

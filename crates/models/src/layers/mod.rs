@@ -1,10 +1,25 @@
-//! The layers that all networks are built of: named weights on one side, the kernels on the other. Pictures are
-//! (B, h, w, C), tokens (B, T, D).
+//! The layers that all networks are built of, and the only place that knows on what a layer computes.
+//!
+//! A layer has a name, its path in the checkpoint, and keeps its weights packed for the kernels that run it; outside of
+//! this folder nobody sees a kernel's type. Images are (B, h, w, C), tokens (B, T, D).
 
+mod attention;
 mod conv;
+mod embedding;
 mod linear;
 mod norm;
+mod single_head;
+mod spec;
+mod token_merge;
 
-pub(crate) use conv::{Step, conv, normalised, shortcut};
-pub(crate) use linear::{geglu, linear, linear_without_bias, pointwise};
-pub(crate) use norm::{group_norm, layer_norm};
+pub(crate) use pentimento_kernels::{channels_first, channels_last, join_channels, on_pool};
+
+pub(crate) use attention::{Attention, KeyValues, Projections};
+pub(crate) use conv::{Conv2d, ConvFusion, Stride};
+pub(crate) use embedding::Embedding;
+pub(crate) use linear::{Activation, Geglu, Linear, shortcut};
+pub(crate) use norm::{GroupNorm, LayerNorm};
+pub(crate) use single_head::SingleHeadAttention;
+pub(crate) use spec::{Layer, each_spec, size_bytes};
+pub use spec::{LayerKind, LayerName, LayerShape};
+pub(crate) use token_merge::TokenMerge;

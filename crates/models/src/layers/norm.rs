@@ -1,15 +1,84 @@
 //! Group and layer normalisation.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{GroupNorm, LayerNorm};
+use pentimento_kernels as kernels;
 
-/// The group norm of `width` channels at `vb`.
-pub(crate) fn group_norm(groups: usize, width: usize, eps: f64, vb: &VarBuilder<'_>) -> Result<GroupNorm> {
-    GroupNorm::new(&vb.get(width, "weight")?, &vb.get(width, "bias")?, groups, eps)
+use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
+
+/// A group norm over the channels of an image.
+#[derive(Debug)]
+pub(crate) struct GroupNorm {
+    spec: LayerSpec,
+    kernel: kernels::GroupNorm,
 }
 
-/// The layer norm of `width` numbers at `vb`.
-pub(crate) fn layer_norm(width: usize, eps: f32, vb: &VarBuilder<'_>) -> Result<LayerNorm> {
-    LayerNorm::new(&vb.get(width, "weight")?, &vb.get(width, "bias")?, eps)
+impl GroupNorm {
+    /// `width` channels in `groups` groups.
+    pub(crate) fn new(groups: usize, width: usize, eps: f64, vb: &VarBuilder<'_>) -> Result<Self> {
+        let spec = spec(width, vb);
+        let kernel = kernels::GroupNorm::new(&spec.weight(vb)?, &spec.bias(vb)?, groups, eps)?;
+        Ok(Self { spec, kernel })
+    }
+
+    /// `x`: (B, …, C). Result: the same shape.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.kernel.normalisation(x)?.apply(x)
+    }
+
+    /// The norm of `x` and SiLU, for the convolution that reads `x` next.
+    pub(super) fn before_conv(&self, x: &Tensor) -> Result<kernels::Normalisation> {
+        Ok(self.kernel.normalisation(x)?.with_silu())
+    }
+}
+
+impl Layer for GroupNorm {
+    fn specs(&self) -> &[LayerSpec] {
+        std::slice::from_ref(&self.spec)
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.kernel.size_bytes()
+    }
+}
+
+/// A layer norm over the numbers of a token.
+#[derive(Debug)]
+pub(crate) struct LayerNorm {
+    spec: LayerSpec,
+    kernel: kernels::LayerNorm,
+}
+
+impl LayerNorm {
+    /// `width` numbers.
+    pub(crate) fn new(width: usize, eps: f32, vb: &VarBuilder<'_>) -> Result<Self> {
+        let spec = spec(width, vb);
+        let kernel = kernels::LayerNorm::new(&spec.weight(vb)?, &spec.bias(vb)?, eps)?;
+        Ok(Self { spec, kernel })
+    }
+
+    /// `x`: (…, D). Result: the same shape.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.kernel.forward(x)
+    }
+}
+
+impl Layer for LayerNorm {
+    fn specs(&self) -> &[LayerSpec] {
+        std::slice::from_ref(&self.spec)
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.kernel.size_bytes()
+    }
+}
+
+fn spec(width: usize, vb: &VarBuilder<'_>) -> LayerSpec {
+    let shape = LayerShape {
+        kind: LayerKind::Norm,
+        inputs: width,
+        outputs: width,
+        bias: true,
+    };
+    LayerSpec::at(vb, shape)
 }

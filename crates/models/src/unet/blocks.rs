@@ -2,24 +2,11 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Activation, Around, Conv2d, GroupNorm, Linear, join_channels};
 
-use super::UNetConfig;
-use super::attention::Transformer;
-use super::context::UNetContext;
-use super::rows::Rows;
-use crate::layers::{Step, conv, group_norm, linear, normalised, pointwise, shortcut};
-
-/// What every level of a forward is given beside its input.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Given<'a> {
-    /// (P, 1, width), activated.
-    pub(super) time: &'a Tensor,
-    /// Of B rows.
-    pub(super) context: &'a UNetContext,
-    /// Which of them are whose.
-    pub(super) rows: &'a Rows,
-}
+use super::block_inputs::BlockInputs;
+use super::config::UNetConfig;
+use super::transformer::Transformer;
+use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Linear, Stride, join_channels, shortcut};
 
 /// Two convolutions with the time embedding added between them, and a residual.
 #[derive(Debug)]
@@ -35,35 +22,48 @@ struct ResBlock {
 impl ResBlock {
     fn new(config: &UNetConfig, input: usize, output: usize, vb: &VarBuilder<'_>) -> Result<Self> {
         let norm =
-            |width, name: &str| group_norm(config.norm_num_groups, width, config.norm_eps, &vb.pp(name));
-        let shortcut = || pointwise(input, output, &vb.pp("conv_shortcut"));
+            |width, name: &str| GroupNorm::new(config.norm_num_groups, width, config.norm_eps, &vb.pp(name));
+        let shortcut = || Linear::pointwise(input, output, &vb.pp("conv_shortcut"));
         Ok(Self {
             norm1: norm(input, "norm1")?,
-            conv1: conv(input, output, Step::Same, &vb.pp("conv1"))?,
-            time: linear(config.time_embed_dim, output, &vb.pp("time_emb_proj"))?,
+            conv1: Conv2d::new(input, output, Stride::One, &vb.pp("conv1"))?,
+            time: Linear::new(config.time_embed_dim, output, &vb.pp("time_emb_proj"))?,
             norm2: norm(output, "norm2")?,
-            conv2: conv(output, output, Step::Same, &vb.pp("conv2"))?,
+            conv2: Conv2d::new(output, output, Stride::One, &vb.pp("conv2"))?,
             shortcut: (input != output).then(shortcut).transpose()?,
         })
     }
 
-    /// `x`: of P pictures or, once the text has parted them, of B rows.
-    fn forward(&self, x: Tensor, given: Given<'_>) -> Result<Tensor> {
-        let mut time = self.time.forward(given.time, Activation::None, None)?;
+    /// `x`: of P images or, after the first cross-attention, of B rows.
+    fn forward(&self, x: Tensor, inputs: BlockInputs<'_>) -> Result<Tensor> {
+        let mut time = self.time.forward(inputs.time)?;
         if x.dim(0)? != time.dim(0)? {
-            time = given.rows.spread(&time)?;
+            time = inputs.rows.expand(&time)?;
         }
-        let around = Around {
+        let fusion = ConvFusion {
+            norm: Some(&self.norm1),
             row_bias: Some(&time),
-            ..Around::default()
+            ..ConvFusion::default()
         };
-        let y = normalised(&self.norm1, &self.conv1, &x, around)?;
+        let y = self.conv1.forward(&x, fusion)?;
         let residual = shortcut(self.shortcut.as_ref(), x)?;
-        let around = Around {
+        let fusion = ConvFusion {
+            norm: Some(&self.norm2),
             residual: Some(&residual),
-            ..Around::default()
+            ..ConvFusion::default()
         };
-        normalised(&self.norm2, &self.conv2, &y, around)
+        self.conv2.forward(&y, fusion)
+    }
+
+    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        visit(&self.norm1);
+        visit(&self.conv1);
+        visit(&self.time);
+        visit(&self.norm2);
+        visit(&self.conv2);
+        if let Some(shortcut) = &self.shortcut {
+            visit(shortcut);
+        }
     }
 }
 
@@ -74,6 +74,15 @@ fn transformers(layers: &Layers) -> impl Iterator<Item = &Transformer> {
     layers.iter().filter_map(|(_, transformer)| transformer.as_ref())
 }
 
+fn walk(layers: &Layers, visit: &mut dyn FnMut(&dyn Layer)) {
+    for (resnet, transformer) in layers {
+        resnet.walk(visit);
+        if let Some(transformer) = transformer {
+            transformer.walk(visit);
+        }
+    }
+}
+
 /// A level on the way down; every intermediate result is kept for the way up.
 #[derive(Debug)]
 pub(super) struct DownBlock {
@@ -82,7 +91,7 @@ pub(super) struct DownBlock {
 }
 
 impl DownBlock {
-    /// `next`: the first layer of the context that is still to be given to a transformer.
+    /// `next` is the number of the network's next cross-attention, and is advanced by those of this block.
     pub(super) fn new(
         config: &UNetConfig,
         level: usize,
@@ -99,11 +108,11 @@ impl DownBlock {
                 config.down_attention[level].then(transformer).transpose()?,
             ))
         };
-        let halving = |step| conv(output, output, step, &vb.pp("downsamplers").pp(0).pp("conv"));
+        let conv = |stride| Conv2d::new(output, output, stride, &vb.pp("downsamplers").pp(0).pp("conv"));
         let downsample = match (level + 1 == config.levels(), config.downsample_padding) {
             (true, _) => None,
-            (false, 0) => Some(halving(Step::HalvingAfterRightBottomPad)?),
-            (false, _) => Some(halving(Step::Halving)?),
+            (false, 0) => Some(conv(Stride::TwoPaddedAfter)?),
+            (false, _) => Some(conv(Stride::Two)?),
         };
         Ok(Self {
             layers: (0..config.layers_per_block[level])
@@ -117,19 +126,31 @@ impl DownBlock {
         transformers(&self.layers)
     }
 
-    pub(super) fn forward(&self, mut x: Tensor, given: Given<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        mut x: Tensor,
+        inputs: BlockInputs<'_>,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
         for (resnet, transformer) in &self.layers {
-            x = resnet.forward(x, given)?;
+            x = resnet.forward(x, inputs)?;
             if let Some(transformer) = transformer {
-                x = transformer.forward(&x, given)?;
+                x = transformer.forward(&x, inputs)?;
             }
             skips.push(x.clone());
         }
         if let Some(downsample) = &self.downsample {
-            x = downsample.forward(&x, Around::default())?;
+            x = downsample.forward(&x, ConvFusion::default())?;
             skips.push(x.clone());
         }
         Ok(x)
+    }
+
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        walk(&self.layers, visit);
+        if let Some(downsample) = &self.downsample {
+            visit(downsample);
+        }
     }
 }
 
@@ -160,10 +181,16 @@ impl MidBlock {
         &self.transformer
     }
 
-    pub(super) fn forward(&self, x: Tensor, given: Given<'_>) -> Result<Tensor> {
-        let x = self.first.forward(x, given)?;
-        let x = self.transformer.forward(&x, given)?;
-        self.second.forward(x, given)
+    pub(super) fn forward(&self, x: Tensor, inputs: BlockInputs<'_>) -> Result<Tensor> {
+        let x = self.first.forward(x, inputs)?;
+        let x = self.transformer.forward(&x, inputs)?;
+        self.second.forward(x, inputs)
+    }
+
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        self.first.walk(visit);
+        self.transformer.walk(visit);
+        self.second.walk(visit);
     }
 }
 
@@ -198,7 +225,7 @@ impl UpBlock {
                 config.up_attention[index].then(transformer).transpose()?,
             ))
         };
-        let upsample = || conv(output, output, Step::Same, &vb.pp("upsamplers").pp(0).pp("conv"));
+        let upsample = || Conv2d::new(output, output, Stride::One, &vb.pp("upsamplers").pp(0).pp("conv"));
         Ok(Self {
             layers: (0..count).map(layer).collect::<Result<_>>()?,
             upsample: (level > 0).then(upsample).transpose()?,
@@ -209,25 +236,37 @@ impl UpBlock {
         transformers(&self.layers)
     }
 
-    pub(super) fn forward(&self, mut x: Tensor, given: Given<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        mut x: Tensor,
+        inputs: BlockInputs<'_>,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
         for (resnet, transformer) in &self.layers {
             let Some(skip) = skips.pop() else {
-                candle_core::bail!("the way up has more layers than the way down has left results");
+                candle_core::bail!("the way up has more layers than the way down has kept results");
             };
-            x = resnet.forward(join_channels(&x, &skip)?, given)?;
+            x = resnet.forward(join_channels(&x, &skip)?, inputs)?;
             if let Some(transformer) = transformer {
-                x = transformer.forward(&x, given)?;
+                x = transformer.forward(&x, inputs)?;
             }
         }
         // The next level's size is that of its kept results: twice this one's, or one less where halving rounded up.
         if let (Some(conv), Some(next)) = (&self.upsample, skips.last()) {
             let (_, h, w, _) = next.dims4()?;
-            let around = Around {
+            let fusion = ConvFusion {
                 upsample: Some((h, w)),
-                ..Around::default()
+                ..ConvFusion::default()
             };
-            x = conv.forward(&x, around)?;
+            x = conv.forward(&x, fusion)?;
         }
         Ok(x)
+    }
+
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        walk(&self.layers, visit);
+        if let Some(upsample) = &self.upsample {
+            visit(upsample);
+        }
     }
 }

@@ -1,28 +1,35 @@
 //! The UNet of Stable Diffusion 1.x and 2.x (Rombach et al., 2022; diffusers `unet_2d_condition.py`).
 //!
-//! Every row of a batch has its own timestep, so pictures at different steps share a forward.
+//! Every image of a batch has its own timestep, so images at different steps share a forward.
 
-mod attention;
+mod block_inputs;
 mod blocks;
 mod config;
-mod context;
-mod rows;
+mod cross_attn_kv;
+mod input;
+mod row_map;
 mod time_embedding;
+mod transformer;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Around, Conv2d, GroupNorm, channels_first, channels_last, on_pool};
 
 pub use self::config::UNetConfig;
-pub use self::context::UNetContext;
+pub use self::cross_attn_kv::PreparedConditioning;
+pub use self::input::UNetInput;
 pub use self::time_embedding::guidance_embedding;
 
-use self::blocks::{DownBlock, Given, MidBlock, UpBlock};
-use self::rows::Rows;
+use self::block_inputs::BlockInputs;
+use self::blocks::{DownBlock, MidBlock, UpBlock};
+use self::cross_attn_kv::CrossAttnKv;
+use self::row_map::RowMap;
 use self::time_embedding::{TimeEmbedding, timestep_embedding};
-use crate::ModelError;
 use crate::error::During;
-use crate::layers::{Step, conv, group_norm, normalised};
+use crate::layers::{
+    Attention, Conv2d, ConvFusion, GroupNorm, Layer, LayerName, LayerShape, Stride, channels_first,
+    channels_last, each_spec, on_pool, size_bytes,
+};
+use crate::{Conditioning, ConditioningShape, ModelError};
 
 /// The network that predicts the noise in a latent.
 #[derive(Debug)]
@@ -34,29 +41,9 @@ pub struct UNet {
     up: Vec<UpBlock>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
-    /// How many layers attend to the text.
-    layers: usize,
+    /// How many cross-attentions there are.
+    cross_attns: usize,
     config: UNetConfig,
-}
-
-/// P pictures of one forward, which may differ in everything but their shapes, and their B rows.
-#[derive(Clone, Copy, Debug)]
-pub struct UNetInput<'a> {
-    /// (P, C, h, w), any h and w.
-    pub sample: &'a Tensor,
-    /// (P,), f32
-    pub timesteps: &'a Tensor,
-    /// The text of B rows, from [`UNet::context`].
-    pub context: &'a UNetContext,
-    /// How many of these rows each picture has, B in all, picture by picture; empty stands for one each. What comes
-    /// before the first attention to the text is computed once for all rows of a picture.
-    pub rows: &'a [usize],
-    /// (P, E) from [`guidance_embedding`], for a network whose configuration has `time_cond_proj_dim` E; without it such
-    /// a network sees no guidance.
-    pub guidance_embedding: Option<&'a Tensor>,
-    /// Whether each picture merges half of its tokens before self-attention on the outermost level, which is faster for
-    /// large pictures and changes them a little; empty stands for no picture.
-    pub merging: &'a [bool],
 }
 
 impl UNet {
@@ -73,7 +60,7 @@ impl UNet {
         let first = config.block_out_channels[0];
         let last = config.block_out_channels[levels - 1];
         let (down_blocks, up_blocks) = (vb.pp("down_blocks"), vb.pp("up_blocks"));
-        // Layers that attend to the text are counted in the order in which they run.
+        // Cross-attentions are numbered in the order in which they run.
         let mut next = 0;
         let down = (0..levels).map(|i| DownBlock::new(config, i, &mut next, &down_blocks.pp(i)));
         let down = down.collect::<Result<_>>()?;
@@ -81,19 +68,19 @@ impl UNet {
         let up = (0..levels).map(|i| UpBlock::new(config, i, &mut next, &up_blocks.pp(i)));
         let up = up.collect::<Result<_>>()?;
         Ok(Self {
-            conv_in: conv(config.in_channels, first, Step::Same, &vb.pp("conv_in"))?,
+            conv_in: Conv2d::new(config.in_channels, first, Stride::One, &vb.pp("conv_in"))?,
             time: TimeEmbedding::new(config, &vb.pp("time_embedding"))?,
             down,
             mid,
             up,
-            layers: next,
-            norm_out: group_norm(
+            cross_attns: next,
+            norm_out: GroupNorm::new(
                 config.norm_num_groups,
                 first,
                 config.norm_eps,
                 &vb.pp("conv_norm_out"),
             )?,
-            conv_out: conv(first, config.out_channels, Step::Same, &vb.pp("conv_out"))?,
+            conv_out: Conv2d::new(first, config.out_channels, Stride::One, &vb.pp("conv_out"))?,
             config: config.clone(),
         })
     }
@@ -104,26 +91,79 @@ impl UNet {
         &self.config
     }
 
-    /// What the layers take from a text, for every evaluation: `states` (B, T, D) are its hidden states.
+    /// Calls `visit` with every layer of the checkpoint, in the order in which they run.
+    pub fn layers(&self, visit: &mut dyn FnMut(&LayerName, LayerShape)) {
+        each_spec(|visit| self.walk(visit), visit);
+    }
+
+    /// Bytes that the weights hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        size_bytes(|visit| self.walk(visit))
+    }
+
+    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        visit(&self.conv_in);
+        self.time.walk(visit);
+        self.down.iter().for_each(|block| block.walk(visit));
+        self.mid.walk(visit);
+        self.up.iter().for_each(|block| block.walk(visit));
+        visit(&self.norm_out);
+        visit(&self.conv_out);
+    }
+
+    /// Turns a conditioning into what every evaluation needs of it, of [`UNet::kv_bytes`] bytes.
     ///
     /// # Errors
-    /// When the shape does not fit the configuration.
-    pub fn context(&self, states: &Tensor) -> std::result::Result<UNetContext, ModelError> {
-        let d = self.config.cross_attention_dim;
-        let (rows, tokens) = match *states.dims() {
-            [rows, tokens, width] if rows * tokens > 0 && width == d => (rows, tokens),
-            _ => return Err(shape("conditioning", states, format!("(B, T, {d})"))),
+    /// When a shape does not fit the configuration, or an input is there that this network does not take.
+    pub fn prepare(
+        &self,
+        conditioning: &Conditioning,
+    ) -> std::result::Result<PreparedConditioning, ModelError> {
+        let shape = conditioning.shape()?;
+        let refused = [
+            ("pooled state", shape.pooled.is_some()),
+            ("size conditions", shape.size_conditions),
+            ("image tokens", shape.image_tokens > 0),
+        ];
+        if let Some((input, _)) = refused.into_iter().find(|(_, there)| *there) {
+            return Err(ModelError::NotTaken {
+                network: "UNet",
+                input,
+            });
+        }
+        let states = &conditioning.token_states;
+        let width: usize = states.iter().map(|states| states.dims()[2]).sum();
+        if width != self.config.cross_attention_dim {
+            return Err(ModelError::Shape {
+                tensor: "token states",
+                found: vec![1, shape.tokens, width],
+                expected: format!("(1, T, {})", self.config.cross_attention_dim),
+            });
+        }
+        let project = || {
+            let kv = match states.as_slice() {
+                [states] => CrossAttnKv::project(self.cross_attns(), states)?,
+                several => CrossAttnKv::project(self.cross_attns(), &Tensor::cat(several, 2)?)?,
+            };
+            Ok(PreparedConditioning::new(kv, shape))
         };
-        let attend = || {
-            let mut layers = Vec::with_capacity(self.layers);
-            let down = self.down.iter().flat_map(DownBlock::transformers);
-            let up = self.up.iter().flat_map(UpBlock::transformers);
-            for transformer in down.chain([self.mid.transformer()]).chain(up) {
-                transformer.attend_to(states, &mut layers)?;
-            }
-            Ok(UNetContext::new(layers, (rows, tokens)))
-        };
-        on_pool(attend).during("attending to the text")
+        on_pool(project).during("projecting the conditioning's keys and values")
+    }
+
+    /// Bytes that [`UNet::prepare`] allocates for a conditioning of this shape.
+    #[must_use]
+    pub fn kv_bytes(&self, shape: ConditioningShape) -> u64 {
+        let tokens = shape.tokens.saturating_add(shape.image_tokens);
+        let bytes = self.cross_attns().map(|cross_attn| cross_attn.kv_bytes(tokens));
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    fn cross_attns(&self) -> impl Iterator<Item = &Attention> {
+        let down = self.down.iter().flat_map(DownBlock::transformers);
+        let up = self.up.iter().flat_map(UpBlock::transformers);
+        let transformers = down.chain([self.mid.transformer()]).chain(up);
+        transformers.flat_map(|transformer| transformer.cross_attns())
     }
 
     /// One prediction for every row: (B, out, h, w).
@@ -131,100 +171,41 @@ impl UNet {
     /// # Errors
     /// When an input's shape does not fit the configuration, or a guidance embedding comes to a network without one.
     pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<Tensor, ModelError> {
-        self.check(input)?;
+        input.check(&self.config, self.cross_attns)?;
         on_pool(|| self.predict(input)).during("predicting noise")
-    }
-
-    fn check(&self, input: UNetInput<'_>) -> std::result::Result<(), ModelError> {
-        let UNetInput {
-            sample,
-            timesteps,
-            context,
-            rows,
-            guidance_embedding: guidance,
-            merging,
-        } = input;
-        let p = sample.dims().first().copied().unwrap_or(0);
-        let check = |tensor, found: &Tensor, fits: bool, expected: String| match fits {
-            true => Ok(()),
-            false => Err(shape(tensor, found, expected)),
-        };
-        let c = self.config.in_channels;
-        let fits = matches!(*sample.dims(), [p, found, h, w] if p * h * w > 0 && found == c);
-        check("latent", sample, fits, format!("(P, {c}, h, w)"))?;
-        check("timesteps", timesteps, *timesteps.dims() == [p], format!("({p})"))?;
-        if !rows.is_empty() && (rows.len() != p || rows.contains(&0)) {
-            return Err(ModelError::Shape {
-                tensor: "rows of each picture",
-                found: rows.to_vec(),
-                expected: format!("{p} numbers from 1 on"),
-            });
-        }
-        let b = if rows.is_empty() { p } else { rows.iter().sum() };
-        if (context.rows(), context.layers()) != (b, self.layers) {
-            return Err(ModelError::Shape {
-                tensor: "conditioning",
-                found: vec![context.rows(), context.layers()],
-                expected: format!("{b} rows for {} layers", self.layers),
-            });
-        }
-        if !merging.is_empty() && merging.len() != p {
-            return Err(ModelError::Shape {
-                tensor: "merging flags",
-                found: vec![merging.len()],
-                expected: format!("({p})"),
-            });
-        }
-        match (guidance, self.config.time_cond_proj_dim) {
-            (None, _) => Ok(()),
-            (Some(found), Some(e)) => check(
-                "guidance embedding",
-                found,
-                *found.dims() == [p, e],
-                format!("({p}, {e})"),
-            ),
-            (Some(found), None) => check(
-                "guidance embedding",
-                found,
-                false,
-                "none for this unet".to_owned(),
-            ),
-        }
     }
 
     fn predict(&self, input: UNetInput<'_>) -> Result<Tensor> {
         let UNetInput { sample, .. } = input;
         // The time embedding's length is the first width, whatever the other sizes are.
-        let time = timestep_embedding(input.timesteps, &self.config)?.to_dtype(sample.dtype())?;
+        let time =
+            timestep_embedding(input.timesteps, &self.config, sample.device())?.to_dtype(sample.dtype())?;
         // (P, 1, width), already through the activation that every block applies first.
         let time = self.time.forward_activated(&time, input.guidance_embedding)?;
-        let given = Given {
+        let inputs = BlockInputs {
             time: &time,
-            context: input.context,
-            rows: &Rows::new(sample, input.rows, input.merging)?,
+            conditioning: input.conditioning,
+            rows: &RowMap::new(sample, input.rows, input.merging)?,
         };
-        let mut x = self.conv_in.forward(&channels_last(sample)?, Around::default())?;
+        let mut x = self
+            .conv_in
+            .forward(&channels_last(sample)?, ConvFusion::default())?;
         let mut skips = vec![x.clone()];
         for block in &self.down {
-            x = block.forward(x, given, &mut skips)?;
+            x = block.forward(x, inputs, &mut skips)?;
         }
-        x = self.mid.forward(x, given)?;
-        // Some were kept before the rows of a picture parted.
+        x = self.mid.forward(x, inputs)?;
+        // Some were kept before the first cross-attention, one for all rows of an image.
         for skip in &mut skips {
-            *skip = given.rows.spread(skip)?;
+            *skip = inputs.rows.expand(skip)?;
         }
         for block in &self.up {
-            x = block.forward(x, given, &mut skips)?;
+            x = block.forward(x, inputs, &mut skips)?;
         }
-        let y = normalised(&self.norm_out, &self.conv_out, &x, Around::default())?;
-        channels_first(&y)
-    }
-}
-
-fn shape(tensor: &'static str, found: &Tensor, expected: String) -> ModelError {
-    ModelError::Shape {
-        tensor,
-        found: found.dims().to_vec(),
-        expected,
+        let fusion = ConvFusion {
+            norm: Some(&self.norm_out),
+            ..ConvFusion::default()
+        };
+        channels_first(&self.conv_out.forward(&x, fusion)?)
     }
 }

@@ -5,12 +5,11 @@
 
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Activation, Linear};
 
-use super::UNetConfig;
+use super::config::UNetConfig;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{linear, linear_without_bias};
+use crate::layers::{Activation, Layer, Linear};
 
 /// Two linear layers on the sinusoidal embedding, to which a projected guidance embedding is added first.
 #[derive(Debug)]
@@ -23,10 +22,10 @@ pub(super) struct TimeEmbedding {
 impl TimeEmbedding {
     pub(super) fn new(config: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let (input, width) = (config.block_out_channels[0], config.time_embed_dim);
-        let guidance = |e| linear_without_bias(e, input, &vb.pp("cond_proj"));
+        let guidance = |e| Linear::without_bias(e, input, &vb.pp("cond_proj"));
         Ok(Self {
-            linear1: linear(input, width, &vb.pp("linear_1"))?,
-            linear2: linear(width, width, &vb.pp("linear_2"))?,
+            linear1: Linear::new(input, width, &vb.pp("linear_1"))?.with_activation(Activation::Silu),
+            linear2: Linear::new(width, width, &vb.pp("linear_2"))?.with_activation(Activation::Silu),
             guidance: config.time_cond_proj_dim.map(guidance).transpose()?,
         })
     }
@@ -36,15 +35,23 @@ impl TimeEmbedding {
         let mut x = time.unsqueeze(1)?;
         if let (Some(projection), Some(guidance)) = (&self.guidance, guidance) {
             let guidance = guidance.to_dtype(x.dtype())?.unsqueeze(1)?;
-            x = projection.forward(&guidance, Activation::None, Some(&x))?;
+            x = projection.forward_add(&guidance, &x)?;
         }
-        let x = self.linear1.forward(&x, Activation::Silu, None)?;
-        self.linear2.forward(&x, Activation::Silu, None)
+        self.linear2.forward(&self.linear1.forward(&x)?)
+    }
+
+    /// Its layers.
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        if let Some(guidance) = &self.guidance {
+            visit(guidance);
+        }
+        visit(&self.linear1);
+        visit(&self.linear2);
     }
 }
 
-/// Sinusoidal embedding of `timesteps` (B,) with the first width as its length: (B, width), f32.
-pub(super) fn timestep_embedding(timesteps: &Tensor, config: &UNetConfig) -> Result<Tensor> {
+/// Sinusoidal embedding of P `timesteps` with the first width as its length: (P, width), f32.
+pub(super) fn timestep_embedding(timesteps: &[f32], config: &UNetConfig, device: &Device) -> Result<Tensor> {
     let width = config.block_out_channels[0];
     let half = width / 2;
     #[expect(
@@ -57,13 +64,7 @@ pub(super) fn timestep_embedding(timesteps: &Tensor, config: &UNetConfig) -> Res
         let log_period = -(10_000_f64.ln()) as f32;
         (0..half).map(|i| exp(log_period * i as f32 / spread)).collect()
     };
-    let steps: Vec<f32> = timesteps.to_device(&Device::Cpu)?.to_vec1()?;
-    sinusoids(
-        &steps,
-        &frequencies,
-        (width, config.flip_sin_to_cos),
-        timesteps.device(),
-    )
+    sinusoids(timesteps, &frequencies, (width, config.flip_sin_to_cos), device)
 }
 
 /// The embedding of a guidance scale that distilled latent consistency models take (Luo et al., 2023, section 4.2;
@@ -133,7 +134,8 @@ mod tests {
         ] {
             let text = format!("{{\"block_out_channels\": [{width}, 32, 32, 32], {rest}}}");
             let config: UNetConfig = serde_json::from_str(&text).unwrap();
-            let found = timestep_embedding(golden.tensor("steps"), &config).unwrap();
+            let steps: Vec<f32> = golden.tensor("steps").to_vec1().unwrap();
+            let found = timestep_embedding(&steps, &config, &Device::Cpu).unwrap();
             assert_close(name, &found, golden.tensor(name), Tolerance::EMBEDDING);
         }
     }

@@ -10,9 +10,9 @@ use crate::config::{divides, only};
 #[serde(try_from = "RawConfig")]
 #[non_exhaustive]
 pub struct VaeConfig {
-    /// Channels of a picture: 3.
+    /// Channels of an image: 3.
     pub in_channels: usize,
-    /// Channels of a decoded picture: 3.
+    /// Channels of a decoded image: 3.
     pub out_channels: usize,
     /// Channels of a latent: 4.
     pub latent_channels: usize,
@@ -28,7 +28,7 @@ pub struct VaeConfig {
 }
 
 impl VaeConfig {
-    /// Picture pixels per latent pixel along a side: 8 for four levels.
+    /// Image pixels per latent pixel along a side: 8 for four levels.
     #[must_use]
     pub fn downscale(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)

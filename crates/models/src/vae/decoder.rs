@@ -1,12 +1,11 @@
-//! Latent to picture.
+//! Latent to image.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Around, Conv2d, GroupNorm};
 
-use super::VaeConfig;
 use super::blocks::{MidBlock, ResBlock, norm};
-use crate::layers::{Step, conv, normalised};
+use super::config::VaeConfig;
+use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Stride};
 
 /// (1, h, w, latent channels) to (1, H, W, 3), after the post-quantisation convolution.
 #[derive(Debug)]
@@ -32,38 +31,58 @@ impl Decoder {
                 ResBlock::new(config, input, output, &vb.pp("resnets").pp(j))
             };
             let blocks = (0..=config.layers_per_block).map(block).collect::<Result<_>>()?;
-            let conv = || conv(output, output, Step::Same, &vb.pp("upsamplers").pp(0).pp("conv"));
+            let conv = || Conv2d::new(output, output, Stride::One, &vb.pp("upsamplers").pp(0).pp("conv"));
             Ok((blocks, (i < last).then(conv).transpose()?))
         };
         Ok(Self {
-            conv_in: conv(
+            conv_in: Conv2d::new(
                 config.latent_channels,
                 widths[last],
-                Step::Same,
+                Stride::One,
                 &vb.pp("conv_in"),
             )?,
             mid: MidBlock::new(config, widths[last], &vb.pp("mid_block"))?,
             levels: (0..widths.len()).map(level).collect::<Result<_>>()?,
             norm_out: norm(config, widths[0], &vb.pp("conv_norm_out"))?,
-            conv_out: conv(widths[0], config.out_channels, Step::Same, &vb.pp("conv_out"))?,
+            conv_out: Conv2d::new(widths[0], config.out_channels, Stride::One, &vb.pp("conv_out"))?,
         })
     }
 
     pub(super) fn forward(&self, z: &Tensor) -> Result<Tensor> {
-        let mut x = self.mid.forward(self.conv_in.forward(z, Around::default())?)?;
+        let mut x = self
+            .mid
+            .forward(self.conv_in.forward(z, ConvFusion::default())?)?;
         for (blocks, upsample) in &self.levels {
             for block in blocks {
                 x = block.forward(x)?;
             }
             if let Some(conv) = upsample {
                 let (_, h, w, _) = x.dims4()?;
-                let around = Around {
+                let fusion = ConvFusion {
                     upsample: Some((2 * h, 2 * w)),
-                    ..Around::default()
+                    ..ConvFusion::default()
                 };
-                x = conv.forward(&x, around)?;
+                x = conv.forward(&x, fusion)?;
             }
         }
-        normalised(&self.norm_out, &self.conv_out, &x, Around::default())
+        let fusion = ConvFusion {
+            norm: Some(&self.norm_out),
+            ..ConvFusion::default()
+        };
+        self.conv_out.forward(&x, fusion)
+    }
+
+    /// Its layers.
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        visit(&self.conv_in);
+        self.mid.walk(visit);
+        for (blocks, upsample) in &self.levels {
+            blocks.iter().for_each(|block| block.walk(visit));
+            if let Some(upsample) = upsample {
+                visit(upsample);
+            }
+        }
+        visit(&self.norm_out);
+        visit(&self.conv_out);
     }
 }

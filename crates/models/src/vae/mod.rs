@@ -1,6 +1,6 @@
-//! The autoencoder between pictures and latents (Kingma and Welling, 2014; diffusers `autoencoder_kl.py`).
+//! The autoencoder between images and latents (Kingma and Welling, 2014; diffusers `autoencoder_kl.py`).
 //!
-//! Rows are taken one at a time, so that a batch needs no more memory than one picture.
+//! Rows are taken one at a time, so that a batch needs no more memory than one image.
 
 mod blocks;
 mod config;
@@ -9,7 +9,6 @@ mod encoder;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_kernels::{Activation, Linear, channels_first, channels_last, on_pool};
 
 pub use self::config::VaeConfig;
 
@@ -17,7 +16,9 @@ use self::decoder::Decoder;
 use self::encoder::Encoder;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::pointwise;
+use crate::layers::{
+    Layer, LayerName, LayerShape, Linear, channels_first, channels_last, each_spec, on_pool, size_bytes,
+};
 
 /// Encoder and decoder.
 #[derive(Debug)]
@@ -40,8 +41,8 @@ impl Vae {
 
     fn load(config: &VaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let latent = config.latent_channels;
-        let quant = || pointwise(2 * latent, 2 * latent, &vb.pp("quant_conv"));
-        let post_quant = || pointwise(latent, latent, &vb.pp("post_quant_conv"));
+        let quant = || Linear::pointwise(2 * latent, 2 * latent, &vb.pp("quant_conv"));
+        let post_quant = || Linear::pointwise(latent, latent, &vb.pp("post_quant_conv"));
         Ok(Self {
             encoder: Encoder::new(config, &vb.pp("encoder"))?,
             quant: config.use_quant_conv.then(quant).transpose()?,
@@ -57,7 +58,26 @@ impl Vae {
         &self.config
     }
 
-    /// The distribution of latents of pictures `x` (B, 3, H, W) in -1..1, H and W multiples of
+    /// Calls `visit` with every layer of the checkpoint, in the order in which they run.
+    pub fn layers(&self, visit: &mut dyn FnMut(&LayerName, LayerShape)) {
+        each_spec(|visit| self.walk(visit), visit);
+    }
+
+    /// Bytes that the weights hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        size_bytes(|visit| self.walk(visit))
+    }
+
+    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        self.encoder.walk(visit);
+        for layer in [&self.quant, &self.post_quant].into_iter().flatten() {
+            visit(layer);
+        }
+        self.decoder.walk(visit);
+    }
+
+    /// The distribution of latents of images `x` (B, 3, H, W) in -1..1, H and W multiples of
     /// [`VaeConfig::downscale`]: mean and then log variance, (B, 2·latent channels, h, w), unscaled.
     ///
     /// The reference clamps the log variance to -30..20 before it uses it; that is left to the caller.
@@ -70,7 +90,7 @@ impl Vae {
             if found == c && b * h * w > 0 && h % factor == 0 && w % factor == 0);
         if !fits {
             return Err(ModelError::Shape {
-                tensor: "picture",
+                tensor: "image",
                 found: x.dims().to_vec(),
                 expected: format!("(B, {c}, H, W), multiples of {factor}"),
             });
@@ -78,14 +98,14 @@ impl Vae {
         let encode = |x: &Tensor| {
             let moments = self.encoder.forward(&channels_last(x)?)?;
             channels_first(&match &self.quant {
-                Some(quant) => quant.forward(&moments, Activation::None, None)?,
+                Some(quant) => quant.forward(&moments)?,
                 None => moments,
             })
         };
-        on_pool(|| row_by_row(x, encode)).during("encoding a picture")
+        on_pool(|| row_by_row(x, encode)).during("encoding an image")
     }
 
-    /// Pictures (B, 3, H, W), about -1..1, of latents `z` (B, latent channels, h, w) that the caller has divided by
+    /// Images (B, 3, H, W), about -1..1, of latents `z` (B, latent channels, h, w) that the caller has divided by
     /// [`VaeConfig::scaling_factor`].
     ///
     /// # Errors
@@ -102,12 +122,12 @@ impl Vae {
         let decode = |z: &Tensor| {
             let z = channels_last(z)?;
             let z = match &self.post_quant {
-                Some(post_quant) => post_quant.forward(&z, Activation::None, None)?,
+                Some(post_quant) => post_quant.forward(&z)?,
                 None => z,
             };
             channels_first(&self.decoder.forward(&z)?)
         };
-        on_pool(|| row_by_row(z, decode)).during("decoding a picture")
+        on_pool(|| row_by_row(z, decode)).during("decoding an image")
     }
 }
 

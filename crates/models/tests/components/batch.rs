@@ -1,11 +1,11 @@
 //! A row's result is the same, bit for bit, alone and in any company.
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_models::{UNet, UNetContext, UNetInput, guidance_embedding};
+use pentimento_models::{PreparedConditioning, UNet, UNetInput, guidance_embedding};
 use pentimento_testkit::{Tolerance, assert_close};
 use pentimento_weights::{Component, Dtypes};
 
-use crate::support::{CPU, text_encoder, unet, vae, wave};
+use crate::support::{CPU, prepare, text_encoder, unet, vae, wave};
 
 /// Each row of a batch of 16 with mixed timesteps and token merging, then the same rows alone and in batches of other sizes.
 fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
@@ -13,41 +13,40 @@ fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
     let (channels, width) = (unet.config().in_channels, unet.config().cross_attention_dim);
     let sample = wave(&[ROWS, channels, h, w], 0.3);
     let text = wave(&[ROWS, 77, width], 0.7);
-    let context = |row: usize| unet.context(&text.narrow(0, row, 1).unwrap()).unwrap();
-    let contexts: Vec<UNetContext> = (0..ROWS).map(context).collect();
+    let prepared = prepare(unet, &text);
     #[expect(clippy::cast_precision_loss, reason = "small")]
     let steps: Vec<f32> = (0..ROWS).map(|i| 999.0 - 61.5 * i as f32).collect();
-    let steps = Tensor::new(steps, &CPU).unwrap();
     let embeddings: Vec<Tensor> = (0_u8..16)
         .map(|i| guidance_embedding(f64::from(i) * 0.5, 256, &CPU).unwrap())
         .collect();
     let embeddings = Tensor::cat(&embeddings, 0).unwrap();
-    // Some merge tokens and some do not. Each picture has the texts that are named with it.
-    let run_texts = |pictures: &[(u32, &[u32])]| {
-        let numbers: Vec<u32> = pictures.iter().map(|(picture, _)| *picture).collect();
+    // Some merge tokens and some do not. Each image has the texts that are named with it.
+    let run_texts = |images: &[(u32, &[u32])]| {
+        let numbers: Vec<u32> = images.iter().map(|(image, _)| *image).collect();
         let merging: Vec<bool> = numbers.iter().map(|number| number % 3 == 1).collect();
+        let timesteps: Vec<f32> = numbers.iter().map(|number| steps[*number as usize]).collect();
         let numbers = Tensor::new(numbers, &CPU).unwrap();
         let pick = |x: &Tensor| x.index_select(&numbers, 0).unwrap();
         let guidance = guided.then(|| pick(&embeddings));
-        let texts = pictures.iter().flat_map(|(_, texts)| *texts);
-        let texts: Vec<&UNetContext> = texts.map(|text| &contexts[*text as usize]).collect();
+        let texts = images.iter().flat_map(|(_, texts)| *texts);
+        let texts = texts.map(|text| prepared[*text as usize].clone());
         unet.forward(UNetInput {
             sample: &pick(&sample),
-            timesteps: &pick(&steps),
-            context: &UNetContext::join(&texts).unwrap(),
-            rows: &pictures.iter().map(|(_, texts)| texts.len()).collect::<Vec<_>>(),
+            timesteps: &timesteps,
+            conditioning: &texts.collect::<Vec<PreparedConditioning>>(),
+            rows: &images.iter().map(|(_, texts)| texts.len()).collect::<Vec<_>>(),
             guidance_embedding: guidance.as_ref(),
             merging: &merging,
         })
         .unwrap()
     };
     let run = |rows: &[u32]| {
-        let pictures: Vec<(u32, &[u32])> = rows
+        let images: Vec<(u32, &[u32])> = rows
             .iter()
             .zip(rows.chunks(1))
             .map(|(row, text)| (*row, text))
             .collect();
-        run_texts(&pictures)
+        run_texts(&images)
     };
     let all = run(&(0..16).collect::<Vec<_>>());
     for rows in [&[0][..], &[7], &[15], &[3, 9], &[15, 0], &[1, 2, 3], &[5, 5, 14]] {
@@ -60,15 +59,15 @@ fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
             Tolerance::EXACT,
         );
     }
-    // Rows of one picture beside others, which are computed together up to the text, and each by itself.
+    // Rows of one image beside others, which are computed together up to the text, and each by itself.
     let together = run_texts(&[(3, &[9, 3]), (5, &[5]), (4, &[0, 1, 2])]);
-    for (row, (picture, text)) in [(3, 9), (3, 3), (5, 5), (4, 0), (4, 1), (4, 2)]
+    for (row, (image, text)) in [(3, 9), (3, 3), (5, 5), (4, 0), (4, 1), (4, 2)]
         .into_iter()
         .enumerate()
     {
         assert_close(
-            &format!("{h}x{w} picture {picture} with text {text}"),
-            &run_texts(&[(picture, &[text])]),
+            &format!("{h}x{w} image {image} with text {text}"),
+            &run_texts(&[(image, &[text])]),
             &together.narrow(0, row, 1).unwrap(),
             Tolerance::EXACT,
         );
@@ -118,17 +117,17 @@ fn text_rows_do_not_meet() {
 #[test]
 fn vae_rows_do_not_meet() {
     let vae = vae();
-    let pictures = wave(&[3, 3, 40, 64], 0.2);
+    let images = wave(&[3, 3, 40, 64], 0.2);
     let latents = wave(&[3, 4, 5, 8], 0.4);
     let (moments, decoded) = (
-        vae.encode_moments(&pictures).unwrap(),
+        vae.encode_moments(&images).unwrap(),
         vae.decode(&latents).unwrap(),
     );
     for row in 0..3 {
         let one = |x: &Tensor| x.narrow(0, row, 1).unwrap();
         assert_close(
             "encode",
-            &vae.encode_moments(&one(&pictures)).unwrap(),
+            &vae.encode_moments(&one(&images)).unwrap(),
             &one(&moments),
             Tolerance::EXACT,
         );

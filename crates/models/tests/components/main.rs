@@ -6,6 +6,8 @@ mod batch;
 #[cfg(test)]
 mod clip;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod merging;
 #[cfg(test)]
 mod other_names;

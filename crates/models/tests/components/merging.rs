@@ -1,11 +1,11 @@
 //! Token merging against the package `tomesd` without its random choice (`tests/golden/generate/merging.py`).
 
 use candle_core::{DType, Tensor};
-use pentimento_kernels::Merge;
+use pentimento_kernels::TokenMerge;
 use pentimento_models::UNetInput;
 use pentimento_testkit::{Golden, Tolerance};
 
-use crate::support::{close, context, input, unet};
+use crate::support::{close, inputs, unet};
 
 #[test]
 fn the_same_tokens_are_merged_to_the_same_means() {
@@ -16,7 +16,7 @@ fn the_same_tokens_are_merged_to_the_same_means() {
     for ((h, w), merged) in sizes.into_iter().zip(merged) {
         let tensor = |name: &str| golden.tensor(&format!("{h}x{w}.{name}"));
         let x = tensor("x");
-        let merge = Merge::of(x, (h, w), merged).unwrap().unwrap();
+        let merge = TokenMerge::choose(x, (h, w), merged).unwrap().unwrap();
         let places: Vec<Vec<i64>> = tensor("places").to_vec2().unwrap();
         for (found, expected) in merge.places().zip(places) {
             let expected: Vec<usize> = expected
@@ -36,12 +36,12 @@ fn the_same_tokens_are_merged_to_the_same_means() {
 fn predictions_equal_the_package_and_differ_from_those_without_it() {
     let golden = Golden::open("merging/unet-tiny.safetensors");
     let unet = unet("tiny");
-    let context = context(&golden, &unet);
+    let inputs = inputs(&golden, &unet);
     for size in ["8x8", "9x7", "12x5", "16x24"] {
         let run = |merging: &[bool]| {
             unet.forward(UNetInput {
                 merging,
-                ..input(&golden, &context, size)
+                ..inputs.of(size)
             })
             .unwrap()
         };

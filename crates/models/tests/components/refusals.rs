@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
-use pentimento_models::{ClipTextConfig, UNet, UNetConfig, UNetInput, Vae, VaeConfig};
-use pentimento_types::describe_chain;
+use pentimento_models::{ClipTextConfig, Conditioning, UNet, UNetConfig, UNetInput, Vae, VaeConfig};
+use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use pentimento_weights::{Checkpoint, Component, Dtypes};
 use serde_json::{Value, json};
 
-use crate::support::{CPU, tiny, unet, vae, wave};
+use crate::support::{CPU, prepare, tiny, unet, vae, wave};
 
 /// Loads the tiny UNet after `change` has been at its tensors.
 fn load(change: impl Fn(&mut HashMap<String, Tensor>)) -> Result<(), String> {
@@ -107,12 +107,12 @@ fn architectures_we_do_not_build_are_named() {
 #[test]
 fn inputs_of_the_wrong_shape_are_named() {
     let plain = unet("tiny");
-    let (sample, steps) = (wave(&[2, 4, 8, 8], 0.0), wave(&[2], 0.0));
-    let context = plain.context(&wave(&[2, 77, 32], 0.0)).unwrap();
+    let sample = wave(&[2, 4, 8, 8], 0.0);
+    let conditioning = prepare(&plain, &wave(&[2, 77, 32], 0.0));
     let good = UNetInput {
         sample: &sample,
-        timesteps: &steps,
-        context: &context,
+        timesteps: &[500.0, 20.0],
+        conditioning: &conditioning,
         rows: &[],
         guidance_embedding: None,
         merging: &[],
@@ -126,23 +126,32 @@ fn inputs_of_the_wrong_shape_are_named() {
         "latent has shape [2, 9, 8, 8], expected (P, 4, h, w)"
     );
     let short = UNetInput {
-        timesteps: &wave(&[1], 0.0),
+        timesteps: &[500.0],
         ..good
     };
     assert!(error(short).starts_with("timesteps has shape [1]"));
-    let wide = plain.context(&wave(&[2, 77, 33], 0.0)).unwrap_err().to_string();
-    assert_eq!(wide, "conditioning has shape [2, 77, 33], expected (B, T, 32)");
     let single = UNetInput {
-        context: &plain.context(&wave(&[1, 77, 32], 0.0)).unwrap(),
+        conditioning: &conditioning[..1],
         ..good
     };
     assert!(error(single).starts_with("conditioning has shape [1, "));
+    let mut longer = conditioning.clone();
+    longer.truncate(1);
+    longer.extend(prepare(&plain, &wave(&[1, 154, 32], 0.0)));
+    let uneven = UNetInput {
+        conditioning: &longer,
+        ..good
+    };
+    assert_eq!(
+        error(uneven),
+        "conditioning has shape [2, 10, 154], expected 2 rows for 10 layers, all of 77 tokens"
+    );
     let rows = |rows: &'static [usize]| error(UNetInput { rows, ..good });
     assert_eq!(
         rows(&[2, 0]),
-        "rows of each picture has shape [2, 0], expected 2 numbers from 1 on"
+        "rows of each image has shape [2, 0], expected 2 numbers from 1 on"
     );
-    assert!(rows(&[2]).starts_with("rows of each picture has shape [2]"));
+    assert!(rows(&[2]).starts_with("rows of each image has shape [2]"));
     assert!(rows(&[2, 1]).starts_with("conditioning has shape [2, "));
     let merging = UNetInput {
         merging: &[true],
@@ -154,10 +163,54 @@ fn inputs_of_the_wrong_shape_are_named() {
             guidance_embedding: Some(&wave(&[2, 256], 0.0)),
             ..good
         }),
-        "guidance embedding has shape [2, 256], expected none for this unet"
+        "this UNet takes no guidance embedding"
     );
     assert!(vae().encode_moments(&wave(&[1, 3, 65, 64], 0.0)).is_err());
     assert!(vae().decode(&wave(&[1, 3, 8, 8], 0.0)).is_err());
+}
+
+#[test]
+fn conditioning_that_the_architecture_does_not_take_is_named() {
+    let unet = unet("tiny");
+    let error = |conditioning: &Conditioning| unet.prepare(conditioning).unwrap_err();
+    let text = |width: usize| Conditioning::from_text(wave(&[1, 77, width], 0.0));
+    assert_eq!(
+        error(&text(33)).to_string(),
+        "token states has shape [1, 77, 33], expected (1, T, 32)"
+    );
+    // Two text encoders, as SDXL has them, whose states are as wide as this network wants them together.
+    let two = Conditioning {
+        token_states: vec![wave(&[1, 77, 12], 0.0), wave(&[1, 77, 20], 0.1)],
+        ..Conditioning::default()
+    };
+    assert_eq!(unet.prepare(&two).unwrap().shape().tokens, 77);
+    for (named, conditioning) in [
+        (
+            "pooled state",
+            Conditioning {
+                pooled: Some(wave(&[1, 32], 0.0)),
+                ..text(32)
+            },
+        ),
+        (
+            "size conditions",
+            Conditioning {
+                size_conditions: Some([512.0, 512.0, 0.0, 0.0, 512.0, 512.0]),
+                ..text(32)
+            },
+        ),
+        (
+            "image tokens",
+            Conditioning {
+                image_tokens: Some(wave(&[1, 4, 32], 0.0)),
+                ..text(32)
+            },
+        ),
+    ] {
+        let error = error(&conditioning);
+        assert_eq!(error.to_string(), format!("this UNet takes no {named}"));
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
 }
 
 #[test]
@@ -169,8 +222,8 @@ fn seeded_networks_load_and_stay_finite() {
     let out = unet
         .forward(UNetInput {
             sample: &wave(&[1, 4, 8, 8], 0.0),
-            timesteps: &wave(&[1], 500.0),
-            context: &unet.context(&wave(&[1, 77, 32], 0.1)).unwrap(),
+            timesteps: &[500.0],
+            conditioning: &prepare(&unet, &wave(&[1, 77, 32], 0.1)),
             rows: &[],
             guidance_embedding: None,
             merging: &[],

@@ -1,7 +1,7 @@
 //! Opens the tiny models, and compares while saying how far apart things are.
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer, UNet, UNetContext, UNetInput, Vae};
+use pentimento_models::{ClipText, ClipTokenizer, Conditioning, PreparedConditioning, UNet, UNetInput, Vae};
 use pentimento_testkit::{Golden, Tolerance, assert_close, compare, golden_dir};
 use pentimento_weights::{Checkpoint, Dtypes};
 
@@ -19,20 +19,40 @@ pub(crate) fn unet(name: &str) -> UNet {
     unet
 }
 
-/// A golden forward's text.
-pub(crate) fn context(golden: &Golden, unet: &UNet) -> UNetContext {
-    unet.context(golden.tensor("context")).unwrap()
+/// Each row of the token states `states` (B, T, D), prepared for `unet`.
+pub(crate) fn prepare(unet: &UNet, states: &Tensor) -> Vec<PreparedConditioning> {
+    let rows = 0..states.dim(0).unwrap();
+    let row = |row: usize| Conditioning::from_text(states.narrow(0, row, 1).unwrap().contiguous().unwrap());
+    rows.map(|number| unet.prepare(&row(number)).unwrap()).collect()
 }
 
-/// A golden forward's input of size `size`, plain.
-pub(crate) fn input<'a>(golden: &'a Golden, context: &'a UNetContext, size: &str) -> UNetInput<'a> {
-    UNetInput {
-        sample: golden.tensor(&format!("{size}.sample")),
-        timesteps: golden.tensor("steps"),
-        context,
-        rows: &[],
-        guidance_embedding: None,
-        merging: &[],
+/// What all forwards of a golden file have in common.
+pub(crate) struct GoldenInputs<'a> {
+    golden: &'a Golden,
+    timesteps: Vec<f32>,
+    conditioning: Vec<PreparedConditioning>,
+}
+
+/// The golden file's timesteps and texts.
+pub(crate) fn inputs<'a>(golden: &'a Golden, unet: &UNet) -> GoldenInputs<'a> {
+    GoldenInputs {
+        golden,
+        timesteps: golden.tensor("steps").to_vec1().unwrap(),
+        conditioning: prepare(unet, golden.tensor("context")),
+    }
+}
+
+impl GoldenInputs<'_> {
+    /// The input of size `size`, plain.
+    pub(crate) fn of(&self, size: &str) -> UNetInput<'_> {
+        UNetInput {
+            sample: self.golden.tensor(&format!("{size}.sample")),
+            timesteps: &self.timesteps,
+            conditioning: &self.conditioning,
+            rows: &[],
+            guidance_embedding: None,
+            merging: &[],
+        }
     }
 }
 

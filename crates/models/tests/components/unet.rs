@@ -5,7 +5,7 @@ use pentimento_models::{UNet, UNetInput, guidance_embedding};
 use pentimento_testkit::{Golden, Tolerance};
 use pentimento_weights::{Checkpoint, Dtypes};
 
-use crate::support::{CPU, close, context, input, unet};
+use crate::support::{CPU, close, inputs, unet};
 
 const SIZES: [&str; 5] = ["8x8", "9x7", "12x5", "1x1", "16x24"];
 
@@ -13,9 +13,9 @@ const SIZES: [&str; 5] = ["8x8", "9x7", "12x5", "1x1", "16x24"];
 fn predictions_equal_diffusers_with_a_timestep_per_row() {
     let golden = Golden::open("components/unet-tiny.safetensors");
     let unet = unet("tiny");
-    let context = context(&golden, &unet);
+    let inputs = inputs(&golden, &unet);
     for size in SIZES {
-        let found = unet.forward(input(&golden, &context, size));
+        let found = unet.forward(inputs.of(size));
         close(
             size,
             &found.unwrap(),
@@ -29,7 +29,7 @@ fn predictions_equal_diffusers_with_a_timestep_per_row() {
 fn a_distilled_unet_takes_a_guidance_embedding_or_none() {
     let golden = Golden::open("components/unet-tiny-lcm.safetensors");
     let unet = unet("tiny-lcm");
-    let context = context(&golden, &unet);
+    let inputs = inputs(&golden, &unet);
     assert_eq!(unet.config().time_cond_proj_dim, Some(256));
     let rows = [0.0, 0.5, 7.0].map(|w| guidance_embedding(w, 256, &CPU).unwrap());
     let guidance = Tensor::cat(&rows, 0).unwrap();
@@ -37,7 +37,7 @@ fn a_distilled_unet_takes_a_guidance_embedding_or_none() {
         for (name, guidance) in [("out", None), ("guided", Some(&guidance))] {
             let found = unet.forward(UNetInput {
                 guidance_embedding: guidance,
-                ..input(&golden, &context, size)
+                ..inputs.of(size)
             });
             let name = format!("{size}.{name}");
             close(&name, &found.unwrap(), golden.tensor(&name), Tolerance::UNET);
@@ -77,9 +77,9 @@ fn the_variants_of_later_models_equal_diffusers() {
     let config = serde_json::from_value(golden.about()["config"].clone()).unwrap();
     let unet = UNet::new(&config, component.var_builder()).unwrap();
     component.finish().unwrap();
-    let context = context(&golden, &unet);
+    let inputs = inputs(&golden, &unet);
     for size in ["8x8", "7x10"] {
-        let found = unet.forward(input(&golden, &context, size));
+        let found = unet.forward(inputs.of(size));
         close(
             size,
             &found.unwrap(),

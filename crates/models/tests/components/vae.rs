@@ -5,7 +5,7 @@ use pentimento_testkit::{Golden, Tolerance};
 use crate::support::{close, vae};
 
 #[test]
-fn moments_and_pictures_equal_diffusers() {
+fn moments_and_images_equal_diffusers() {
     let golden = Golden::open("components/vae.safetensors");
     let vae = vae();
     assert_eq!(vae.config().downscale(), 8);
@@ -19,10 +19,10 @@ fn moments_and_pictures_equal_diffusers() {
             golden.tensor(&format!("{size}.moments")),
             Tolerance::VAE,
         );
-        let picture = vae.decode(golden.tensor(&format!("{size}.latent"))).unwrap();
+        let image = vae.decode(golden.tensor(&format!("{size}.latent"))).unwrap();
         close(
             &format!("{size} decode"),
-            &picture,
+            &image,
             golden.tensor(&format!("{size}.decoded")),
             Tolerance::VAE,
         );

@@ -5,7 +5,7 @@
 use candle_core::{Device, Tensor};
 use pentimento_pipeline::StableDiffusion;
 use pentimento_testkit::golden_dir;
-use pentimento_types::{ModelId, Recipe, RgbPicture, SchedulerChoice, SchedulerKind, Size};
+use pentimento_types::{ModelId, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size};
 use pentimento_weights::Checkpoint;
 
 /// Loads `tests/golden/models/<name>`.
@@ -56,12 +56,12 @@ pub(crate) fn request(kind: SchedulerKind) -> Recipe {
     }
 }
 
-/// `(H, W, 3)` u8 as a picture.
-pub(crate) fn picture_of(tensor: &Tensor) -> RgbPicture {
+/// `(H, W, 3)` u8 as an image.
+pub(crate) fn image_of(tensor: &Tensor) -> RgbImage {
     let (height, width, _) = tensor.dims3().unwrap();
     let size = Size {
         width: u32::try_from(width).unwrap(),
         height: u32::try_from(height).unwrap(),
     };
-    RgbPicture::new(size, tensor.flatten_all().unwrap().to_vec1().unwrap()).unwrap()
+    RgbImage::new(size, tensor.flatten_all().unwrap().to_vec1().unwrap()).unwrap()
 }

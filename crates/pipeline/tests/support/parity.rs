@@ -1,13 +1,13 @@
-//! Every scheduler's pictures beside diffusers': 18 schedulers, plain and Karras, three strengths, guidance off and on.
+//! Every scheduler's images beside diffusers': 18 schedulers, plain and Karras, three strengths, guidance off and on.
 //!
-//! `tests/golden/generate/parity.py` makes the pictures; the example `scheduler_parity` prints the table.
+//! `tests/golden/generate/parity.py` makes the images; the example `scheduler_parity` prints the table.
 
 use candle_core::{DType, Tensor};
 use pentimento_pipeline::StableDiffusion;
 use pentimento_testkit::{Difference, Golden, compare};
-use pentimento_types::{NoiseSpacing, Recipe, RgbPicture, SchedulerChoice, SchedulerKind};
+use pentimento_types::{NoiseSpacing, Recipe, RgbImage, SchedulerChoice, SchedulerKind};
 
-use crate::support::{picture_of, request_of};
+use crate::support::{image_of, request_of};
 
 /// The four that diffusers' img2img pipeline cannot run; docs/adr/0003 defines them.
 pub(crate) const DEFINED_BY_US: [SchedulerKind; 4] = [
@@ -39,7 +39,7 @@ pub(crate) fn run_all(model: &StableDiffusion) -> Vec<Run> {
 fn run(model: &StableDiffusion, kind: SchedulerKind) -> Vec<Run> {
     let name = kind.class_name().trim_end_matches("Scheduler");
     let golden = Golden::open(&format!("parity/{name}.safetensors"));
-    let init = picture_of(golden.tensor("input.u8"));
+    let init = image_of(golden.tensor("input.u8"));
     let mut runs = Vec::new();
     for (spacing, noise_spacing) in [
         ("plain", NoiseSpacing::Checkpoint),
@@ -75,8 +75,8 @@ fn run(model: &StableDiffusion, kind: SchedulerKind) -> Vec<Run> {
     runs
 }
 
-/// One picture, alone.
-pub(crate) fn generate(model: &StableDiffusion, request: &Recipe, init: &RgbPicture) -> RgbPicture {
+/// One image, alone.
+pub(crate) fn generate(model: &StableDiffusion, request: &Recipe, init: &RgbImage) -> RgbImage {
     let mut state = model.prepare(request, init).unwrap().remove(0);
     while state.evaluations_left() > 0 {
         model.denoise(&mut [&mut state]).unwrap();
@@ -84,10 +84,10 @@ pub(crate) fn generate(model: &StableDiffusion, request: &Recipe, init: &RgbPict
     model.finish(state).unwrap()
 }
 
-fn levels(picture: &RgbPicture) -> Tensor {
-    let size = picture.size();
+fn levels(image: &RgbImage) -> Tensor {
+    let size = image.size();
     let shape = (size.height as usize, size.width as usize, 3);
-    Tensor::from_slice(picture.pixels(), shape, &candle_core::Device::Cpu)
+    Tensor::from_slice(image.pixels(), shape, &candle_core::Device::Cpu)
         .unwrap()
         .to_dtype(DType::F64)
         .unwrap()

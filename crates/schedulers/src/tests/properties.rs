@@ -1,7 +1,6 @@
 //! What holds for every scheduler and every configuration: counts, order, and clear errors.
 
-use crate::{NoiseSource, Run, SchedulerConfig, SchedulerError, build};
-use candle_core::{Device, Tensor};
+use crate::{Latents, NoiseSource, Run, SchedulerConfig, SchedulerError, build};
 use pentimento_types::{AlgorithmType, ErrorKind, HasKind, NoiseSpacing, SchedulerChoice, SchedulerKind};
 use proptest::prelude::*;
 
@@ -122,30 +121,30 @@ fn sd15() -> SchedulerConfig {
     .unwrap()
 }
 
+fn length(num_inference_steps: u32, strength: f64) -> Run {
+    Run {
+        num_inference_steps,
+        strength,
+    }
+}
+
 /// Runs to the end with a prediction that is half the input, and returns the latents and the number of evaluations.
-fn run(choice: &SchedulerChoice, config: &SchedulerConfig, run: Run, seed: u64) -> (Tensor, u32) {
-    let clean = NoiseSource::new(seed + 1).normal(&[1, 4, 2, 3]).unwrap();
+fn run(choice: &SchedulerChoice, config: &SchedulerConfig, run: Run, seed: u64) -> (Latents, u32) {
+    let init_latents = NoiseSource::new(seed + 1).normal([4, 2, 3]);
     let plan = build(choice, config, run).unwrap();
     let promised = plan.evaluations();
-    let mut scheduler = plan.begin(&clean, NoiseSource::new(seed)).unwrap();
+    let mut scheduler = plan.begin(&init_latents, NoiseSource::new(seed)).unwrap();
     let mut evaluations = 0;
-    while let Some(evaluation) = scheduler.next_evaluation().unwrap() {
-        assert_eq!(evaluation.sample.dims(), clean.dims());
+    while let Some(evaluation) = scheduler.next_evaluation() {
+        assert_eq!(evaluation.sample.shape(), init_latents.shape());
         assert!(evaluation.timestep.is_finite());
-        scheduler
-            .advance(&evaluation.sample.affine(0.5, 0.0).unwrap())
-            .unwrap();
+        scheduler.advance(&evaluation.sample.scaled(0.5)).unwrap();
         evaluations += 1;
     }
     assert_eq!(evaluations, promised);
-    let refused = scheduler.advance(&clean).unwrap_err();
+    let refused = scheduler.advance(&init_latents).unwrap_err();
     assert!(matches!(refused, SchedulerError::Finished));
     (scheduler.latents().clone(), evaluations)
-}
-
-fn is_finite(tensor: &Tensor) -> bool {
-    let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    values.iter().all(|v| v.is_finite())
 }
 
 proptest! {
@@ -160,12 +159,12 @@ proptest! {
         choice in any_choice(), text in any_config(), steps in 1_u32..30, strength in 0.0_f64..=1.0,
     ) {
         let config = SchedulerConfig::from_json(text.as_bytes()).unwrap();
-        match build(&choice, &config, Run { steps, strength }) {
+        match build(&choice, &config, length(steps, strength)) {
             Err(error) => prop_assert_eq!(error.kind(), ErrorKind::InvalidInput, "{}", error),
             Ok(plan) => {
                 prop_assert!(plan.evaluations() > 0 || strength == 0.0, "{}", text);
-                let (latents, _) = run(&choice, &config, Run { steps, strength }, 3);
-                prop_assert!(is_finite(&latents), "{:?} {} {} {}", choice, text, steps, strength);
+                let (latents, _) = run(&choice, &config, length(steps, strength), 3);
+                prop_assert!(latents.is_finite(), "{:?} {} {} {}", choice, text, steps, strength);
             }
         }
     }
@@ -176,7 +175,7 @@ proptest! {
     ) {
         let choice = SchedulerChoice { kind: Some(kind), ..SchedulerChoice::default() };
         let config = sd15();
-        let count = |strength| build(&choice, &config, Run { steps, strength }).map(|p| p.evaluations());
+        let count = |strength| build(&choice, &config, length(steps, strength)).map(|p| p.evaluations());
         if let (Ok(low), Ok(high)) = (count(a.min(b)), count(a.max(b))) {
             prop_assert!(low <= high);
         }
@@ -186,12 +185,11 @@ proptest! {
     #[test]
     fn the_same_request_gives_the_same_bits(choice in any_choice(), steps in 1_u32..20, seed in any::<u32>()) {
         let config = sd15();
-        let length = Run { steps, strength: 0.8 };
-        if build(&choice, &config, length).is_ok() {
+        let run_length = length(steps, 0.8);
+        if build(&choice, &config, run_length).is_ok() {
             let bits = || {
-                let (latents, _) = run(&choice, &config, length, u64::from(seed));
-                let values = latents.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                values.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                let (latents, _) = run(&choice, &config, run_length, u64::from(seed));
+                latents.values().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
             };
             prop_assert_eq!(bits(), bits());
         }
@@ -200,12 +198,12 @@ proptest! {
 
 /// Schedulers whose timesteps do not fall all the way, with the reason.
 fn may_rise(kind: SchedulerKind) -> bool {
-    // The first inverts the picture, from low noise to high; the churn of the second raises the noise before each step.
+    // The first inverts the image, from low noise to high; the churn of the second raises the noise before each step.
     matches!(kind, SchedulerKind::DDIMInverse | SchedulerKind::KarrasVe)
 }
 
 #[test]
-fn timesteps_fall_from_noise_to_picture() {
+fn timesteps_fall_from_noise_to_image() {
     for kind in SchedulerKind::ALL.iter().copied().filter(|k| !may_rise(*k)) {
         for spacing in [NoiseSpacing::Checkpoint, NoiseSpacing::Karras] {
             for steps in [1, 2, 3, 7, 20, 50] {
@@ -214,7 +212,7 @@ fn timesteps_fall_from_noise_to_picture() {
                     spacing,
                     algorithm: None,
                 };
-                let Ok(plan) = build(&choice, &sd15(), Run { steps, strength: 1.0 }) else {
+                let Ok(plan) = build(&choice, &sd15(), length(steps, 1.0)) else {
                     continue;
                 };
                 // The KDPM2 schedulers round the timesteps of Karras levels, but not those of the midpoints between.
@@ -237,7 +235,7 @@ fn steps_and_strength_count_as_in_diffusers() {
         ..SchedulerChoice::default()
     };
     let count = |steps, strength| {
-        build(&choice, &sd15(), Run { steps, strength })
+        build(&choice, &sd15(), length(steps, strength))
             .unwrap()
             .evaluations()
     };
@@ -248,31 +246,22 @@ fn steps_and_strength_count_as_in_diffusers() {
     assert_eq!(
         count(1, 0.3),
         1,
-        "a strength that rounds to no step still changes the picture"
+        "a strength that rounds to no step still changes the image"
     );
     assert_eq!(count(30, 0.0), 0);
 }
 
 #[test]
-fn strength_zero_gives_the_picture_back_and_draws_nothing() {
+fn strength_zero_gives_the_image_back() {
     let choice = SchedulerChoice {
         kind: Some(SchedulerKind::LCM),
         ..SchedulerChoice::default()
     };
-    let clean = Tensor::new(&[[[[0.25_f32, -1.5]]]], &Device::Cpu).unwrap();
-    let plan = build(
-        &choice,
-        &sd15(),
-        Run {
-            steps: 4,
-            strength: 0.0,
-        },
-    )
-    .unwrap();
-    let scheduler = plan.begin(&clean, NoiseSource::new(1)).unwrap();
-    assert!(scheduler.next_evaluation().unwrap().is_none());
-    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    assert_eq!(values(scheduler.latents()), values(&clean));
+    let init_latents = Latents::new([1, 1, 2], vec![0.25, -1.5]).unwrap();
+    let plan = build(&choice, &sd15(), length(4, 0.0)).unwrap();
+    let scheduler = plan.begin(&init_latents, NoiseSource::new(1)).unwrap();
+    assert!(scheduler.next_evaluation().is_none());
+    assert_eq!(scheduler.latents(), &init_latents);
 }
 
 #[test]
@@ -289,41 +278,16 @@ fn runs_out_of_range_are_refused() {
         (51, 0.5),
         (100_000, 0.5),
     ] {
-        let error = build(&choice, &sd15(), Run { steps, strength }).unwrap_err();
+        let error = build(&choice, &sd15(), length(steps, strength)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
         assert!(matches!(error, SchedulerError::Run { .. }), "{error}");
     }
 }
 
 #[test]
-fn a_prediction_of_another_shape_is_refused() {
-    let choice = SchedulerChoice {
-        kind: Some(SchedulerKind::DDIM),
-        ..SchedulerChoice::default()
-    };
-    let clean = Tensor::zeros((1, 4, 2, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
-    let plan = build(
-        &choice,
-        &sd15(),
-        Run {
-            steps: 2,
-            strength: 1.0,
-        },
-    )
-    .unwrap();
-    let mut scheduler = plan.begin(&clean, NoiseSource::new(1)).unwrap();
-    let error = scheduler.advance(&clean.narrow(1, 0, 2).unwrap()).unwrap_err();
-    assert!(matches!(error, SchedulerError::PredictionShape { .. }), "{error}");
-    assert_eq!(error.kind(), ErrorKind::Internal);
-}
-
-#[test]
 fn without_a_choice_the_checkpoint_decides() {
     let none = SchedulerChoice::default();
-    let run = Run {
-        steps: 4,
-        strength: 1.0,
-    };
+    let run = length(4, 1.0);
     let own = SchedulerConfig::from_json(br#"{"_class_name": "LCMScheduler"}"#).unwrap();
     assert_eq!(build(&none, &own, run).unwrap().kind(), SchedulerKind::LCM);
     let odd = SchedulerConfig::from_json(br#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#).unwrap();
@@ -334,29 +298,26 @@ fn without_a_choice_the_checkpoint_decides() {
     );
 }
 
+/// Karras spacing moves the timesteps, or it is reported as ignored: never neither, never both.
 #[test]
-fn karras_is_reported_where_it_means_nothing() {
-    let run = Run {
-        steps: 4,
-        strength: 1.0,
-    };
-    for (kind, ignored) in [
-        (SchedulerKind::DDIM, true),
-        (SchedulerKind::LCM, true),
-        (SchedulerKind::EulerDiscrete, false),
-    ] {
-        let mut choice = SchedulerChoice {
-            kind: Some(kind),
-            spacing: NoiseSpacing::Karras,
-            algorithm: None,
+fn karras_moves_the_timesteps_of_those_that_know_it_and_is_reported_by_the_others() {
+    for kind in SchedulerKind::ALL {
+        let plan = |spacing| {
+            let choice = SchedulerChoice {
+                kind: Some(*kind),
+                spacing,
+                algorithm: None,
+            };
+            build(&choice, &sd15(), length(8, 1.0)).unwrap()
         };
+        let (plain, karras) = (plan(NoiseSpacing::Checkpoint), plan(NoiseSpacing::Karras));
+        assert!(!plain.karras_ignored(), "{kind}");
+        assert_eq!(karras.karras_ignored(), !kind.supports_karras_sigmas(), "{kind}");
         assert_eq!(
-            build(&choice, &sd15(), run).unwrap().karras_ignored(),
-            ignored,
+            karras.timesteps() != plain.timesteps(),
+            kind.supports_karras_sigmas(),
             "{kind}"
         );
-        choice.spacing = NoiseSpacing::Checkpoint;
-        assert!(!build(&choice, &sd15(), run).unwrap().karras_ignored(), "{kind}");
     }
 }
 
@@ -368,14 +329,6 @@ fn a_noise_level_beyond_any_schedule_is_refused_by_name() {
         ..SchedulerChoice::default()
     };
     let config = SchedulerConfig::from_json(br#"{"sigma_max": 1e9, "use_beta_sigmas": true}"#).unwrap();
-    let error = build(
-        &choice,
-        &config,
-        Run {
-            steps: 6,
-            strength: 0.4346,
-        },
-    )
-    .unwrap_err();
+    let error = build(&choice, &config, length(6, 0.4346)).unwrap_err();
     assert!(error.to_string().contains("sigma_max"), "{error}");
 }

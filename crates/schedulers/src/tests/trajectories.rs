@@ -1,18 +1,22 @@
 //! Whole img2img runs against diffusers' own schedulers: every timestep, every model input, all latents.
 
-use crate::{NoiseSource, Run, SchedulerConfig, SchedulerPlan, build};
-use candle_core::Tensor;
-use pentimento_testkit::{Difference, Golden, Tolerance, compare};
+use pentimento_testkit::{Difference, Golden, Tolerance, compare_values};
 use pentimento_types::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind};
 
+use super::shifted_right;
+use crate::{Latents, NoiseSource, Run, SchedulerConfig, SchedulerPlan, build};
+
 /// The stand-in for the UNet of `tests/golden/generate/schedulers.py`.
-fn model(sample: &Tensor, timestep: f64) -> Tensor {
+#[expect(clippy::cast_possible_truncation, reason = "the stand-in computes in f32")]
+fn model(sample: &Latents, timestep: f64) -> Latents {
     let wave = (timestep / 150.0).cos();
-    let squash = sample.sqr().unwrap().affine(0.25, 1.0).unwrap();
-    let pulled = (sample.affine(0.9, 0.0).unwrap() / squash).unwrap();
-    let rolled = sample.roll(1, 3).unwrap();
-    let sum = (pulled + rolled.affine(0.3 * wave, 0.0).unwrap()).unwrap();
-    sum.affine(1.0, 0.1 * wave).unwrap()
+    let (of_left, shift) = ((0.3 * wave) as f32, (0.1 * wave) as f32);
+    let values = sample.values().iter().zip(shifted_right(sample));
+    let mixed = values.map(|(x, left)| {
+        let pulled = x * 0.9 / (x * x * 0.25 + 1.0);
+        pulled + left * of_left + shift
+    });
+    Latents::new(sample.shape(), mixed.collect()).unwrap()
 }
 
 fn algorithm(name: &str) -> AlgorithmType {
@@ -26,9 +30,8 @@ fn algorithm(name: &str) -> AlgorithmType {
 }
 
 /// The largest magnitude.
-fn peak(tensor: &Tensor) -> f64 {
-    let flat = tensor.abs().unwrap().flatten_all().unwrap();
-    f64::from(flat.max(0).unwrap().to_scalar::<f32>().unwrap())
+fn peak(values: &[f32]) -> f64 {
+    values.iter().map(|x| f64::from(x.abs())).fold(0.0, f64::max)
 }
 
 /// The plan of one case of a golden file.
@@ -46,32 +49,28 @@ fn plan_of(kind: SchedulerKind, case: &serde_json::Value) -> SchedulerPlan {
         algorithm: case["algorithm"].as_str().map(algorithm),
     };
     let run = Run {
-        steps: u32::try_from(case["steps"].as_u64().unwrap()).unwrap(),
+        num_inference_steps: u32::try_from(case["steps"].as_u64().unwrap()).unwrap(),
         strength: case["strength"].as_f64().unwrap(),
     };
     build(&choice, &config, run).unwrap()
 }
 
-/// Compares one run with `tensor`, its recorded parts, and returns the worst difference.
-fn run_case<'a>(
-    what: &str,
-    plan: SchedulerPlan,
-    noise: NoiseSource,
-    clean: &Tensor,
-    tensor: impl Fn(&str) -> &'a Tensor,
-) -> Difference {
-    let timesteps = tensor("timesteps").to_vec1::<f64>().unwrap();
+/// Compares one run with its recorded parts in `golden`, and returns the worst difference.
+fn run_case(what: &str, plan: SchedulerPlan, noise_source: NoiseSource, golden: &Case<'_>) -> Difference {
+    let timesteps: Vec<f64> = golden.file.values(&golden.name("timesteps"));
     assert_eq!(plan.evaluations() as usize, timesteps.len(), "{what}");
     for (found, expected) in plan.timesteps().iter().zip(&timesteps) {
         assert!((found - expected).abs() < 1e-3, "{what}: {found} {expected}");
     }
-    let tolerance = tolerance(tensor("start"));
+    let [start, inputs, latents] = ["start", "inputs", "latents"].map(|part| golden.values(part));
+    let tolerance = tolerance(&start);
     let mut all = Difference { max: 0.0, mean: 0.0 };
-    let mut check = |part: &str, found: &Tensor, expected: &Tensor| {
-        // `compare` takes numbers of this size for pixels and would not rescale.
+    let mut check = |part: &str, found: &Latents, expected: &[f32]| {
+        // `compare_values` takes numbers of this size for pixels and would not rescale.
         let scale = 1.0 / peak(expected).max(1.0);
-        let scaled = |t: &Tensor| t.affine(scale, 0.0).unwrap();
-        let found = compare(&scaled(found), &scaled(expected)).unwrap();
+        let expected = Latents::new(found.shape(), expected.to_vec()).unwrap();
+        let (found, expected) = (found.clone().scaled(scale), expected.scaled(scale));
+        let found = compare_values(found.values(), expected.values()).unwrap();
         assert!(
             found.max <= tolerance.max && found.mean <= tolerance.mean,
             "{what}, {part}: {found:?}"
@@ -81,22 +80,54 @@ fn run_case<'a>(
             mean: all.mean.max(found.mean),
         };
     };
-    let mut scheduler = plan.begin(clean, noise).unwrap();
-    check("start", scheduler.latents(), tensor("start"));
+    let init_latents = golden.init_latents();
+    let size = init_latents.values().len();
+    let mut scheduler = plan.begin(&init_latents, noise_source).unwrap();
+    check("start", scheduler.latents(), &start);
     for (index, timestep) in timesteps.iter().enumerate() {
-        let evaluation = scheduler.next_evaluation().unwrap().unwrap();
-        let part = |of: &str| tensor(of).narrow(0, index, 1).unwrap();
-        check(&format!("input {index}"), &evaluation.sample, &part("inputs"));
-        // Our own input goes on, so differences add up as they do in a picture.
+        let evaluation = scheduler.next_evaluation().unwrap();
+        let recorded = index * size..(index + 1) * size;
+        check(
+            &format!("input {index}"),
+            &evaluation.sample,
+            &inputs[recorded.clone()],
+        );
+        // Our own input goes on, so differences add up as they do in an image.
         scheduler.advance(&model(&evaluation.sample, *timestep)).unwrap();
-        check(&format!("latents {index}"), scheduler.latents(), &part("latents"));
+        check(
+            &format!("latents {index}"),
+            scheduler.latents(),
+            &latents[recorded],
+        );
     }
-    assert!(scheduler.next_evaluation().unwrap().is_none(), "{what}");
+    assert!(scheduler.next_evaluation().is_none(), "{what}");
     all
 }
 
+/// One run of a golden file.
+struct Case<'a> {
+    file: &'a Golden,
+    number: usize,
+}
+
+impl Case<'_> {
+    fn name(&self, part: &str) -> String {
+        format!("{}.{part}", self.number)
+    }
+
+    fn values(&self, part: &str) -> Vec<f32> {
+        self.file.values(&self.name(part))
+    }
+
+    /// All runs of a file start from the same image.
+    fn init_latents(&self) -> Latents {
+        let shape = self.file.shape("clean")[1..].try_into().unwrap();
+        Latents::new(shape, self.file.values("clean")).unwrap()
+    }
+}
+
 /// Runs that start at a sigma of thousands cannot be closer than f32 is there.
-fn tolerance(start: &Tensor) -> Tolerance {
+fn tolerance(start: &[f32]) -> Tolerance {
     if peak(start) > 1000.0 {
         Tolerance::SCHEDULER_ZERO_SNR
     } else {
@@ -113,10 +144,13 @@ fn run_golden(kind: SchedulerKind) {
     let (mut usual, mut noisy) = ((0.0_f64, 0.0_f64), 0.0_f64);
     for (number, case) in cases.iter().enumerate() {
         let what = format!("{kind} case {number} {}", case["changes"]);
-        let tensor = |part: &str| golden.tensor(&format!("{number}.{part}"));
-        let noise = NoiseSource::new(case["seed"].as_u64().unwrap());
-        let found = run_case(&what, plan_of(kind, case), noise, golden.tensor("clean"), tensor);
-        if tolerance(tensor("start")) == Tolerance::SCHEDULER {
+        let recorded = Case {
+            file: &golden,
+            number,
+        };
+        let noise_source = NoiseSource::new(case["seed"].as_u64().unwrap());
+        let found = run_case(&what, plan_of(kind, case), noise_source, &recorded);
+        if tolerance(&recorded.values("start")) == Tolerance::SCHEDULER {
             usual = (usual.0.max(found.max), usual.1.max(found.mean));
         } else {
             noisy = noisy.max(found.max);

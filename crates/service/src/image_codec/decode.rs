@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pentimento_types::{RgbPicture, Size};
+use pentimento_types::{RgbImage, Size};
 
 use super::container::Container;
 use super::pixels::{DecodedMask, Pixels};
@@ -18,7 +18,7 @@ use crate::{InputLimits, ServiceError};
 ///
 /// # Errors
 /// The `Image…` variants of [`ServiceError`], whose texts are safe to show.
-pub fn decode(bytes: &[u8], limits: InputLimits) -> Result<RgbPicture, ServiceError> {
+pub fn decode(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
     decode_as(bytes, limits, Pixels::into_image)
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use pentimento_types::{ImageFormat, RgbPicture};
+use pentimento_types::{ImageFormat, RgbImage};
 
 use super::exif;
 use super::metadata::{ImageMetadata, PNG_JSON, PNG_PARAMETERS};
@@ -22,7 +22,7 @@ type EncodeResult = Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
 /// # Errors
 /// [`ServiceError::Internal`]: every picture can be encoded.
 pub fn encode(
-    picture: &RgbPicture,
+    picture: &RgbImage,
     format: ImageFormat,
     metadata: &ImageMetadata,
 ) -> Result<Bytes, ServiceError> {
@@ -43,7 +43,7 @@ pub fn encode(
         .map_err(|source| ServiceError::Internal { source })
 }
 
-fn encode_png(picture: &RgbPicture, metadata: &ImageMetadata) -> EncodeResult {
+fn encode_png(picture: &RgbImage, metadata: &ImageMetadata) -> EncodeResult {
     let mut file = Vec::new();
     let size = picture.size();
     let mut encoder = png::Encoder::new(&mut file, size.width, size.height);
@@ -59,7 +59,7 @@ fn encode_png(picture: &RgbPicture, metadata: &ImageMetadata) -> EncodeResult {
 
 fn encode_with(
     mut encoder: impl ImageEncoder,
-    picture: &RgbPicture,
+    picture: &RgbImage,
     metadata: &ImageMetadata,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     if let Some(block) = exif::write(&metadata.parameters_text(), &metadata.json()?) {
@@ -86,11 +86,11 @@ mod tests {
         max_bytes: 1 << 20,
     };
 
-    fn picture(width: u32, height: u32) -> RgbPicture {
+    fn picture(width: u32, height: u32) -> RgbImage {
         let pixels = (0..height).flat_map(|y| {
             (0..width).flat_map(move |x| [x * 255 / width, y * 255 / height, 128].map(|v| v as u8))
         });
-        RgbPicture::new(Size { width, height }, pixels.collect()).unwrap()
+        RgbImage::new(Size { width, height }, pixels.collect()).unwrap()
     }
 
     fn metadata(size: Size) -> ImageMetadata {

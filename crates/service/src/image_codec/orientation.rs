@@ -79,7 +79,10 @@ impl Tiff<'_> {
             5 | 10 | 12 | 16 => 8,
             _ => return None,
         };
-        let size_bytes = self.u32(count).checked_mul(unit_bytes).filter(|bytes| *bytes > 0)?;
+        let size_bytes = self
+            .u32(count)
+            .checked_mul(unit_bytes)
+            .filter(|bytes| *bytes > 0)?;
         let mut value = [a, b, c, d, 0, 0, 0, 0];
         if size_bytes > 4 {
             let at = usize::try_from(self.u32([a, b, c, d])).ok()?;

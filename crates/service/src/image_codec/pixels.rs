@@ -1,8 +1,8 @@
 //! Decoded pixels as a file holds them, and the two readings of them: as an image and as a mask.
 
+use image::DynamicImage;
 use image::metadata::Orientation;
-use image::{DynamicImage, RgbImage};
-use pentimento_types::{RgbPicture, Size};
+use pentimento_types::{RgbImage, Size};
 
 use super::refusal::undecodable;
 use crate::ServiceError;
@@ -24,14 +24,14 @@ pub(super) struct Pixels {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodedMask {
     /// White is repainted.
-    pub image: RgbPicture,
+    pub image: RgbImage,
     /// Whether it is the file's alpha channel, since its colours have no shape.
     pub is_alpha: bool,
 }
 
 impl Pixels {
     /// Upright, without the alpha channel.
-    pub(super) fn into_image(self) -> Result<RgbPicture, ServiceError> {
+    pub(super) fn into_image(self) -> Result<RgbImage, ServiceError> {
         let rgb: Vec<u8> = match self.channels {
             1 | 2 => self
                 .samples
@@ -53,7 +53,11 @@ impl Pixels {
         let is_alpha = self.alpha().is_some_and(parts) && !parts(self.greys());
         let image = if is_alpha {
             let alpha = self.alpha().into_iter().flatten();
-            upright(alpha.flat_map(|level| [level; 3]).collect(), self.size, self.orientation)?
+            upright(
+                alpha.flat_map(|level| [level; 3]).collect(),
+                self.size,
+                self.orientation,
+            )?
         } else {
             self.into_image()?
         };
@@ -62,7 +66,11 @@ impl Pixels {
 
     fn alpha(&self) -> Option<impl Iterator<Item = u8>> {
         let has_alpha = self.channels == 2 || self.channels == 4;
-        has_alpha.then(|| self.samples.chunks_exact(self.channels).map(|pixel| pixel[self.channels - 1]))
+        has_alpha.then(|| {
+            self.samples
+                .chunks_exact(self.channels)
+                .map(|pixel| pixel[self.channels - 1])
+        })
     }
 
     fn greys(&self) -> impl Iterator<Item = u8> {
@@ -86,9 +94,9 @@ fn grey(rgb: [u8; 3]) -> u8 {
     u8::try_from((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16).unwrap_or(u8::MAX)
 }
 
-fn upright(rgb: Vec<u8>, size: Size, orientation: Orientation) -> Result<RgbPicture, ServiceError> {
+fn upright(rgb: Vec<u8>, size: Size, orientation: Orientation) -> Result<RgbImage, ServiceError> {
     let damaged = || undecodable("the file does not hold as many pixels as it says");
-    let rgb = RgbImage::from_raw(size.width, size.height, rgb).ok_or_else(damaged)?;
+    let rgb = image::RgbImage::from_raw(size.width, size.height, rgb).ok_or_else(damaged)?;
     let mut image = DynamicImage::ImageRgb8(rgb);
     image.apply_orientation(orientation);
     let rgb = image.into_rgb8();
@@ -96,7 +104,7 @@ fn upright(rgb: Vec<u8>, size: Size, orientation: Orientation) -> Result<RgbPict
         width: rgb.width(),
         height: rgb.height(),
     };
-    RgbPicture::new(size, rgb.into_raw()).ok_or_else(damaged)
+    RgbImage::new(size, rgb.into_raw()).ok_or_else(damaged)
 }
 
 #[cfg(test)]

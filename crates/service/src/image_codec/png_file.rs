@@ -135,7 +135,11 @@ fn from_hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
     let mut lines = text.splitn(4, |byte| *byte == b'\n');
     let digits = lines.nth(3)?.iter().filter(|byte| !byte.is_ascii_whitespace());
     let digits: Vec<u8> = digits
-        .map(|byte| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .map(|byte| {
+            char::from(*byte)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        })
         .collect::<Option<_>>()?;
     let (pairs, odd) = digits.as_chunks::<2>();
     odd.is_empty()

@@ -10,7 +10,7 @@ use std::f64::consts::PI;
 use bytes::Bytes;
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder as _};
-use pentimento_types::{RgbPicture, Size};
+use pentimento_types::{RgbImage, Size};
 
 use crate::ServiceError;
 
@@ -25,15 +25,15 @@ const HALF: i32 = 1 << (PRECISION_BITS - 1);
 ///
 /// # Errors
 /// [`ServiceError::Internal`] only: every image can be resized.
-pub fn resized(image: &RgbPicture, size: Size) -> Result<RgbPicture, ServiceError> {
+pub fn resized(image: &RgbImage, size: Size) -> Result<RgbImage, ServiceError> {
     let pixels = resample(image.pixels(), image.size(), size);
-    RgbPicture::new(size, pixels).ok_or_else(|| ServiceError::Internal {
+    RgbImage::new(size, pixels).ok_or_else(|| ServiceError::Internal {
         source: "an image does not have the bytes of its size".into(),
     })
 }
 
 /// A PNG file of an image that no caller has sent in this form, made quickly.
-pub(crate) fn to_file(image: &RgbPicture) -> Result<Bytes, ServiceError> {
+pub(crate) fn to_file(image: &RgbImage) -> Result<Bytes, ServiceError> {
     let size = image.size();
     let mut file = Vec::new();
     PngEncoder::new_with_quality(&mut file, CompressionType::Fast, PngFilter::Adaptive)

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pentimento_service::InputLimits;
 use pentimento_service::image_codec::{decode, resized};
-use pentimento_types::{RgbPicture, Size};
+use pentimento_types::{RgbImage, Size};
 use safetensors::SafeTensors;
 
 /// One file or picture beside Pillow.
@@ -20,8 +20,8 @@ pub(crate) struct Case {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Difference {
     pub(crate) largest: u8,
-    pub(crate) sum: u64,
-    pub(crate) samples: u64,
+    sum: u64,
+    samples: u64,
 }
 
 const LIMITS: InputLimits = InputLimits {
@@ -64,7 +64,15 @@ fn decoded(file: &str) -> Vec<Case> {
 }
 
 impl Difference {
-    fn between(found: &RgbPicture, expected: &RgbPicture) -> Result<Self, String> {
+    /// Of all samples of several files.
+    #[expect(clippy::cast_precision_loss, reason = "a few million samples")]
+    pub(crate) fn mean(all: &[Self]) -> f64 {
+        let sum: u64 = all.iter().map(|difference| difference.sum).sum();
+        let samples: u64 = all.iter().map(|difference| difference.samples).sum();
+        sum as f64 / samples.max(1) as f64
+    }
+
+    fn between(found: &RgbImage, expected: &RgbImage) -> Result<Self, String> {
         if found.size() != expected.size() {
             return Err(format!("{} instead of {}", found.size(), expected.size()));
         }
@@ -85,7 +93,7 @@ struct Tensor {
 
 impl Tensor {
     /// From (H, W, 3), or from (H, W), which is grey.
-    fn to_rgb(&self) -> RgbPicture {
+    fn to_rgb(&self) -> RgbImage {
         let side = |axis: usize| u32::try_from(self.shape[axis]).unwrap();
         let size = Size {
             width: side(1),
@@ -96,7 +104,7 @@ impl Tensor {
         } else {
             self.bytes.clone()
         };
-        RgbPicture::new(size, pixels).unwrap()
+        RgbImage::new(size, pixels).unwrap()
     }
 }
 

@@ -20,13 +20,6 @@ pub(crate) struct StoredTensor {
     end: usize,
 }
 
-impl StoredTensor {
-    /// Bytes in the file.
-    pub(crate) const fn size_bytes(&self) -> u64 {
-        (self.end - self.start) as u64
-    }
-}
-
 /// The dtypes that weights have, on disk and in candle.
 const FLOATS: [(Dtype, DType); 4] = [
     (Dtype::F32, DType::F32),

@@ -73,15 +73,7 @@ const LAYERS: &[Row] = &[
     Row("xtask", Band::Workbench, &[]),
 ];
 
-const CANDLE_CRATES: &[&str] = &[
-    "kernels",
-    "schedulers",
-    "weights",
-    "models",
-    "pipeline",
-    "engine",
-    "testkit",
-];
+const CANDLE_CRATES: &[&str] = &["kernels", "weights", "models", "pipeline", "engine", "testkit"];
 
 const ASYNC_CRATES: &[&str] = &[
     "tokio",

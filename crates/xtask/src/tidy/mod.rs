@@ -45,7 +45,7 @@ const RULES: &[Rule] = &[
     ("an open end names its issue", sources::open_ends_name_an_issue),
     ("file names say what is inside", sources::telling_names),
     (
-        "device features and unsafe code stay in their crates",
+        "device features, unsafe code and kernels stay in their places",
         sources::fenced_words,
     ),
     (

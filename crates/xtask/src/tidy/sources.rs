@@ -20,6 +20,8 @@ const EMPTY_NAMES: &[&str] = &[
 /// A word, where it may stand, and why only there.
 struct Fence {
     word: &'static str,
+    /// The part of the repository that the fence is about; empty for all of it.
+    within: &'static str,
     allowed: &'static [&'static str],
     reason: &'static str,
 }
@@ -28,11 +30,13 @@ struct Fence {
 const FENCES: &[Fence] = &[
     Fence {
         word: concat!("feature = \"", "cuda\""),
+        within: "",
         allowed: &["crates/kernels/", "crates/engine/src/device.rs"],
         reason: "everything else must type-check and behave the same without a GPU",
     },
     Fence {
         word: concat!("(unsafe", "_code"),
+        within: "",
         allowed: &[
             "crates/kernels/",
             "crates/weights/src/container/mmap.rs",
@@ -40,6 +44,12 @@ const FENCES: &[Fence] = &[
             "crates/cli/src/allocator.rs",
         ],
         reason: "unsafe code lives in kernels and in the memory mapping of weights",
+    },
+    Fence {
+        word: "pentimento_kernels",
+        within: "crates/models/src/",
+        allowed: &["crates/models/src/layers/"],
+        reason: "a network is made of `models::layers`, where a layer can be patched by name or built for a device",
     },
 ];
 
@@ -115,8 +125,9 @@ pub(super) fn fenced_words(tree: &Tree) -> Vec<Violation> {
     let mut found = Vec::new();
     for file in tree.with_extension("rs") {
         for fence in FENCES {
-            let inside = fence.allowed.iter().any(|place| file.path.starts_with(place));
-            if !inside && file.text().is_some_and(|text| text.contains(fence.word)) {
+            let applies = file.path.starts_with(fence.within)
+                && !fence.allowed.iter().any(|place| file.path.starts_with(place));
+            if applies && file.text().is_some_and(|text| text.contains(fence.word)) {
                 found.push(Violation::at(
                     &file.path,
                     format!("`{}`: {}", fence.word, fence.reason),
@@ -204,6 +215,18 @@ mod tests {
         assert_eq!(fenced_words(&tree("crates/engine/src/device.rs", text)), []);
         let text = concat!("#![expect(unsafe", "_code, reason = \"\")]");
         assert_eq!(fenced_words(&tree("crates/weights/src/lib.rs", text)).len(), 1);
+        let text = "use pentimento_kernels::Linear;";
+        assert_eq!(
+            fenced_words(&tree("crates/models/src/unet/mod.rs", text)).len(),
+            1
+        );
+        for fine in [
+            "crates/models/src/layers/linear.rs",
+            "crates/models/tests/a.rs",
+            "crates/cli/src/config.rs",
+        ] {
+            assert_eq!(fenced_words(&tree(fine, text)), [], "{fine}");
+        }
     }
 
     #[test]

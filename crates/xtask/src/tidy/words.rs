@@ -25,12 +25,64 @@ const fn retired(name: &'static str, places: &'static [&'static str], instead: &
     }
 }
 
+const EVERYWHERE: &[&str] = &["crates/", "tests/", "benches/"];
+const KERNELS: &[&str] = &["crates/kernels/", "crates/models/"];
+const MODELS: &[&str] = &["crates/models/"];
+const PIPELINE: &[&str] = &["crates/pipeline/"];
+const ENGINE: &[&str] = &["crates/engine/"];
+const SERVICE: &[&str] = &["crates/service/"];
+const API: &[&str] = &["crates/api/"];
+
 /// The list.
-pub(super) const RETIRED: &[Retired] = &[retired(
-    "RequestManager",
-    &["crates/"],
-    "what it does: the batcher, the worker or the service",
-)];
+pub(super) const RETIRED: &[Retired] = &[
+    // Everywhere: one word, one sense.
+    retired(
+        "RgbPicture",
+        EVERYWHERE,
+        "RgbImage; a picture is what a person looks at",
+    ),
+    retired("GenerationRequest", EVERYWHERE, "Recipe, Inputs and Delivery"),
+    retired("GenerationInput", EVERYWHERE, "ResolvedJob"),
+    retired("~knock", EVERYWHERE, "admit"),
+    retired("~wish", EVERYWHERE, "call or request"),
+    retired("~Wish", EVERYWHERE, "call or request"),
+    // Kernels and models.
+    retired("Around", KERNELS, "ConvFusion: what is fused into a convolution"),
+    retired(
+        "Finish",
+        KERNELS,
+        "Epilogue: what is done to a product before it is stored",
+    ),
+    retired("Mask", KERNELS, "AttnMask"),
+    retired("Plan", KERNELS, "ConvAlgorithm"),
+    retired("Given", MODELS, "BlockInputs"),
+    retired("Rows", MODELS, "RowMap"),
+    retired(
+        "Step",
+        MODELS,
+        "Stride; a step is a transition between noise levels",
+    ),
+    retired("Merge", KERNELS, "TokenMerge"),
+    retired(
+        "UNetContext",
+        EVERYWHERE,
+        "CrossAttnKv: projected keys and values of the text",
+    ),
+    retired("attend_to", MODELS, "project_kv"),
+    // Pipeline.
+    retired("clean", PIPELINE, "init_latents"),
+    retired("drawn", PIPELINE, "noise, or what was drawn"),
+    retired("Mask", PIPELINE, "InpaintMask"),
+    // Engine and service.
+    retired("SharedSource", ENGINE, "SharedCause"),
+    retired("Company", ENGINE, "Sharing"),
+    retired("AloneOnce", ENGINE, "SoloOnce"),
+    retired("Verdict", SERVICE, "Disposition: what happens to the job next"),
+    retired("Stage", SERVICE, "Lifecycle"),
+    retired("Miss", SERVICE, "AttemptError"),
+    // Edge.
+    retired("Miss", API, "the error's own name"),
+];
 
 /// A name of the list is not in any identifier of the code; comments and texts are free.
 pub(super) fn retired_names_stay_away(tree: &Tree) -> Vec<Violation> {

@@ -19,7 +19,7 @@ pub(super) fn before_body(
     query: Option<&str>,
 ) -> Result<Sender, ModelsLabError> {
     if keys.is_open() {
-        return Ok(Sender::Known);
+        return Ok(Sender::Identified);
     }
     // Credentials of another scheme are a proxy's in front of us, and say nothing about the key.
     let foreign = headers
@@ -28,9 +28,9 @@ pub(super) fn before_body(
         .and_then(|value| value.trim().split_once(char::is_whitespace))
         .is_some_and(|(scheme, _)| !scheme.eq_ignore_ascii_case("bearer"));
     match secret(Json::Null, headers, query) {
-        Some(secret) if keys.check(&secret).is_some() => Ok(Sender::Known),
+        Some(secret) if keys.check(&secret).is_some() => Ok(Sender::Identified),
         Some(_) if !foreign => Err(ModelsLabError::WrongKey),
-        Some(_) | None => Ok(Sender::Stranger),
+        Some(_) | None => Ok(Sender::Unidentified),
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
             (&[("key", "sk_1")][..], None),
             (&[][..], Some("key=sk_1")),
         ] {
-            assert_eq!(before(headers, query), Ok(Sender::Known), "{headers:?}");
+            assert_eq!(before(headers, query), Ok(Sender::Identified), "{headers:?}");
         }
         for (headers, query) in [
             (&[("authorization", "Bearer sk_2")][..], Some("key=sk_1")),
@@ -116,11 +116,11 @@ mod tests {
             &[("authorization", "Basic sk_2")][..],
             &[("key", " ")][..],
         ] {
-            assert_eq!(before(headers, None), Ok(Sender::Stranger), "{headers:?}");
+            assert_eq!(before(headers, None), Ok(Sender::Unidentified), "{headers:?}");
         }
         let open = KeyRing::new([]);
         let known = before_body(&open, &HeaderMap::new(), None);
-        assert!(matches!(known, Ok(Sender::Known)));
+        assert!(matches!(known, Ok(Sender::Identified)));
     }
 
     #[test]

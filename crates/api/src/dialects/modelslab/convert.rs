@@ -6,19 +6,20 @@ use pentimento_types::{
 };
 
 use super::fields::{
-    ALGORITHM_TYPE, BASE64, CLIP_SKIP, EMBEDDINGS_MODEL, ENHANCE_PROMPT, GENERATION, GUIDANCE_SCALE, HEIGHT,
-    INIT_IMAGE, IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LOADBALANCER, LORA_MODEL, LORA_STRENGTH,
-    MASK_IMAGE, MODEL_ID, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, PROMPT, SAFETY_CHECKER, SAFETY_CHECKER_TYPE,
-    SAMPLES, SCHEDULER, SEED, SIDE_STEP, SOFT_EDGE, STRENGTH, TEMP, TOMESD, TRACK_ID, USE_KARRAS_SIGMAS, VAE,
-    WEBHOOK, WIDTH,
+    ALGORITHM_TYPE, CLIP_SKIP, EMBEDDINGS_MODEL, GENERATION, GUIDANCE_SCALE, HEIGHT, INIT_IMAGE, LORA_MODEL,
+    LORA_STRENGTH, MASK_IMAGE, MODEL_ID, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, PROMPT, SAMPLES, SCHEDULER,
+    SEED, SIDE_STEP, SOFT_EDGE, STRENGTH, TOMESD, USE_KARRAS_SIGMAS, VAE, WIDTH,
 };
 use super::note::Note;
-use super::reader::{Reader, is_null_word, without_null_word};
+use super::reader::{Reader, without_null_word};
 use crate::dialects::field::{Field, Whole};
 use crate::dialects::json::{Fields, Json};
 use crate::dialects::lenient::{FieldError, number_in, shorten};
 
+mod extras;
 mod meta;
+
+use extras::extras;
 
 /// Which call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(super) struct ParsedCall {
     pub(super) ignored: Vec<String>,
 }
 
-/// What changes the way to the picture.
+/// How the images are computed.
 #[derive(Clone, Debug)]
 struct Sampling {
     samples: u32,
@@ -67,19 +68,6 @@ struct Adapters {
     vae: Option<String>,
     loras: Vec<(String, f64)>,
     embeddings: Vec<String>,
-}
-
-/// What is understood and has no effect in this version, and how the result is handed over.
-#[derive(Clone, Debug)]
-struct Extras {
-    safety_checker: bool,
-    safety_checker_type: &'static str,
-    enhance_prompt: bool,
-    ip_adapter: Option<&'static str>,
-    base64: bool,
-    temp: bool,
-    webhook: Option<String>,
-    track_id: Json,
 }
 
 /// Reads all fields; either all are good, or every error is given.
@@ -200,7 +188,7 @@ fn scheduler(reader: &mut Reader, warnings: &mut Vec<String>) -> SchedulerChoice
     let kind = scheduler_kind(reader);
     let asked = reader.flag_if_given(&USE_KARRAS_SIGMAS);
     let karras = match kind {
-        Some(kind) if !knows_karras(kind) => {
+        Some(kind) if !kind.supports_karras_sigmas() => {
             if asked == Some(true) {
                 warnings.push(format!(
                     "{} has no meaning for {kind} and was ignored.",
@@ -247,20 +235,6 @@ fn scheduler_kind(reader: &mut Reader) -> Option<SchedulerKind> {
         reader.refuse(SCHEDULER.name, message);
     }
     kind
-}
-
-/// Those that have `use_karras_sigmas` in diffusers, and the two that we define on such levels.
-const fn knows_karras(kind: SchedulerKind) -> bool {
-    !matches!(
-        kind,
-        SchedulerKind::DDPM
-            | SchedulerKind::DDIM
-            | SchedulerKind::PNDM
-            | SchedulerKind::EulerAncestralDiscrete
-            | SchedulerKind::DDIMInverse
-            | SchedulerKind::IPNDM
-            | SchedulerKind::LCM
-    )
 }
 
 fn algorithm(reader: &mut Reader) -> Option<AlgorithmType> {
@@ -343,56 +317,6 @@ fn lora_strengths(reader: &mut Reader) -> Vec<f64> {
         strengths.extend(read.flatten());
     }
     strengths
-}
-
-fn extras(reader: &mut Reader) -> Extras {
-    let ip_adapter = reader.one_of(&IP_ADAPTER_ID);
-    reader.number_if_given(&IP_ADAPTER_SCALE);
-    // Looked at, and not fetched: it has no effect yet.
-    reader.image(&IP_ADAPTER_IMAGE);
-    reader.flag(&LOADBALANCER);
-    Extras {
-        safety_checker: reader.flag(&SAFETY_CHECKER),
-        safety_checker_type: reader
-            .one_of(&SAFETY_CHECKER_TYPE)
-            .unwrap_or(SAFETY_CHECKER_TYPE.kind.default),
-        enhance_prompt: reader.flag(&ENHANCE_PROMPT),
-        ip_adapter,
-        base64: reader.flag(&BASE64),
-        temp: reader.flag(&TEMP),
-        webhook: webhook(reader),
-        track_id: track_id(reader),
-    }
-}
-
-fn webhook(reader: &mut Reader) -> Option<String> {
-    let address = reader.text(WEBHOOK.name)?;
-    let address = address.trim();
-    if is_null_word(address) {
-        return None;
-    }
-    reader.note_effect(WEBHOOK.effect);
-    let good = address.len() <= WEBHOOK.kind.max_bytes
-        && url::Url::parse(address)
-            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if !good {
-        reader.refuse(WEBHOOK.name, "must be an http or https URL");
-    }
-    Some(address.to_owned())
-}
-
-fn track_id(reader: &mut Reader) -> Json {
-    let limit = TRACK_ID.kind.max_bytes;
-    let value = reader.take(TRACK_ID.name);
-    match &value {
-        Json::Null | Json::Integer(_) | Json::Number(_) => {}
-        Json::Text(text) if text.len() <= limit => {}
-        Json::Text(_) | Json::Bool(_) | Json::File(_) | Json::List(_) | Json::Object(_) => {
-            let message = format_args!("must be a number or a text of at most {limit} bytes");
-            reader.refuse(TRACK_ID.name, message);
-        }
-    }
-    value
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(super) enum ModelsLabError {
     /// A use case failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The job ended without pictures.
+    /// The job ended without images.
     #[error("{}", .failure)]
     JobFailed {
         /// Its integer id.
@@ -80,26 +80,34 @@ impl ModelsLabError {
 
     /// The status of the newest pages; most faults at the edge have their real one in both modes.
     fn status(&self, strict: bool) -> StatusCode {
-        match self {
+        if let Self::Edge(fault) = self {
             // What the caller can put right is told in the body, as everything else is.
-            Self::Edge(EdgeFault::Body(BodyError::Broken | BodyError::Compressed { .. })) if !strict => {
+            let told = matches!(
+                fault,
+                EdgeFault::Body(BodyError::Broken | BodyError::Compressed { .. })
+            );
+            return if told && !strict {
                 StatusCode::OK
-            }
-            Self::Edge(fault) => fault.status(),
-            _ if strict => strict_status(self.kind()),
-            _ => StatusCode::OK,
+            } else {
+                fault.status()
+            };
+        }
+        if strict {
+            strict_status(self.kind())
+        } else {
+            StatusCode::OK
         }
     }
 
     /// The field at fault, and the sentence about it.
     fn message(&self) -> Value {
         match self {
-            Self::InvalidFields(refusals) => {
+            Self::InvalidFields(errors) => {
                 let mut fields = Map::new();
-                for refusal in refusals {
-                    let sentences = fields.entry(refusal.field.clone()).or_insert_with(|| json!([]));
+                for error in errors {
+                    let sentences = fields.entry(error.field.clone()).or_insert_with(|| json!([]));
                     if let Some(sentences) = sentences.as_array_mut() {
-                        sentences.push(sentence(&refusal.field, &refusal.message).into());
+                        sentences.push(sentence(&error.field, &error.message).into());
                     }
                 }
                 Value::Object(fields)
@@ -217,6 +225,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::ImageEmpty
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }
+        | ServiceError::ImageMemory { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::PromptTooLong { field, .. } => json!({*field: [sentence(field, &error.to_string())]}),
         ServiceError::ImageNotFetched { reason, .. } => {
@@ -332,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_at_fault_is_named() {
+    fn the_image_at_fault_is_named() {
         let (_, body) = written(ServiceError::Mask(Box::new(ServiceError::ImageEmpty)), false);
         assert_eq!(
             body["message"]["mask_image"][0],

@@ -1,4 +1,4 @@
-//! The calls beside the pictures: what the server is, what it knows, and clear answers for what it does not do.
+//! The calls beside img2img and inpaint: what the server is, what it knows, and clear answers for what it does not do.
 
 use std::time::SystemTime;
 

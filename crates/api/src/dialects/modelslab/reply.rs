@@ -1,11 +1,11 @@
-//! What is answered for a job: its pictures, that it is still running, or why it failed.
+//! What is answered for a job: its images, that it is still running, or why it failed.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pentimento_service::{ServiceError, finished_images};
-use pentimento_types::{Clock as _, Job, Progress, SystemClock};
+use pentimento_types::{Clock as _, Job, JobNote, Progress, SystemClock};
 use serde_json::{Value, json};
 
 use super::error::ModelsLabError;
@@ -20,15 +20,15 @@ pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Valu
     if !job.state.is_final() {
         return Ok(processing(app, base, job, note, links));
     }
-    let pictures = finished_images(job).map_err(|failure| ModelsLabError::JobFailed {
+    let images = finished_images(job).map_err(|failure| ModelsLabError::JobFailed {
         number: note.number,
         failure,
     })?;
     let mut output = links.clone();
     if job.delivery.base64 && app.config.modelslab.inline_base64 {
         output.clear();
-        for picture in pictures {
-            output.push(STANDARD.encode(app.service.picture(picture).await?));
+        for image in images {
+            output.push(STANDARD.encode(app.service.picture(image).await?));
         }
     }
     let took = job
@@ -48,7 +48,7 @@ pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Valu
         "webhook_status": "",
         "meta": meta(job, &note),
     });
-    if let Some(warning) = warning(job, note) {
+    if let Some(warning) = warning(note, &job.notes) {
         reply["warning"] = warning.into();
     }
     Ok(reply)
@@ -70,20 +70,20 @@ fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: Note, links: Vec<
         "future_links": links,
         "meta": meta(job, &note),
     });
-    if let Some(warning) = warning(job, note) {
+    if let Some(warning) = warning(note, &job.notes) {
         reply["warning"] = warning.into();
     }
     reply
 }
 
 /// What had no effect, and how the images were read where that is not plain.
-fn warning(job: &Job, note: Note) -> Option<String> {
-    let notes = job.notes.iter().map(ToString::to_string);
-    let sentences: Vec<String> = note.warning.into_iter().chain(notes).collect();
+fn warning(note: Note, of_service: &[JobNote]) -> Option<String> {
+    let of_service = of_service.iter().map(ToString::to_string);
+    let sentences: Vec<String> = note.warning.into_iter().chain(of_service).collect();
     (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 
-/// One address for each picture, the same before and after it is made.
+/// One address for each image, the same before and after it is made.
 fn links(app: &AppState, base: &BaseUrl, job: &Job) -> Vec<String> {
     let life = job.delivery.link_life.unwrap_or(app.config.modelslab.link_life);
     (0..job.recipe.image_count)
@@ -126,5 +126,24 @@ pub(super) fn unknown(error: ServiceError) -> ModelsLabError {
         ModelsLabError::UnknownJob
     } else {
         error.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_holds_what_the_dialect_and_the_service_say() {
+        let note = |warning: Option<&str>| Note {
+            warning: warning.map(str::to_owned),
+            ..Note::default()
+        };
+        assert_eq!(warning(note(None), &[]), None);
+        assert_eq!(warning(note(Some("One.")), &[]).as_deref(), Some("One."));
+        let both = warning(note(Some("One.")), &[JobNote::MaskIsAlpha]).unwrap();
+        assert_eq!(both, format!("One. {}", JobNote::MaskIsAlpha));
+        let text = warning(note(None), &[JobNote::MaskIsAlpha]).unwrap();
+        assert!(text.contains("alpha channel") && text.ends_with('.'), "{text}");
     }
 }

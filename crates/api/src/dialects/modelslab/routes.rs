@@ -9,7 +9,7 @@ use pentimento_service::{InputLimits, ModelKind, Submission};
 use pentimento_types::{ApiKeyId, Delivery, DialectTag};
 use serde_json::Value;
 
-use super::convert::{self, Call, Defaults};
+use super::convert::{self, Call, Defaults, ParsedCall};
 use super::error::ModelsLabError;
 use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID};
 use super::key_scan::KeyScan;
@@ -103,11 +103,11 @@ struct OpenedCall {
 async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabError> {
     let (parts, body) = request.into_parts();
     let sender = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
-    let mut scan = (sender == Sender::Stranger).then(KeyScan::new);
+    let mut scan = (sender == Sender::Unidentified).then(KeyScan::new);
     let watch = |piece: &[u8], memory: &mut BodyMemory| {
         if let Some(key) = scan.as_mut().and_then(|scan| scan.feed(piece)) {
             app.keys.check(&key).ok_or(ModelsLabError::WrongKey)?;
-            memory.sender_is_known();
+            memory.identify_sender();
         }
         Ok::<_, ModelsLabError>(())
     };
@@ -137,16 +137,15 @@ async fn generate(
     let OpenedCall {
         caller: owner,
         fields,
-        mut memory,
+        memory,
         ..
     } = open(app, request).await?;
     let defaults = Defaults {
         model: default_model(app),
         seed: random_seed(),
     };
-    let parsed = body::off_thread(move || convert::to_call(fields, call, defaults)).await;
-    let mut parsed = parsed.map_err(ModelsLabError::InvalidFields)?;
-    memory.shrink_to(body::inline_bytes(&parsed.inputs));
+    let parsed = body::off_thread(move || parse_call(fields, memory, call, defaults)).await;
+    let (mut parsed, memory) = parsed.map_err(ModelsLabError::InvalidFields)?;
     let number = app.numbers.draw();
     parsed.note.number = number;
     let submission = Submission {
@@ -176,6 +175,18 @@ async fn generate(
     };
     let reply = reply::of(app, base, &job).await?;
     Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
+}
+
+/// The call, and the memory that its images take. It goes along, because this runs on when the caller hangs up.
+fn parse_call(
+    fields: Fields,
+    mut memory: BodyMemory,
+    call: Call,
+    defaults: Defaults,
+) -> Result<(ParsedCall, BodyMemory), Vec<FieldError>> {
+    let parsed = convert::to_call(fields, call, defaults)?;
+    memory.shrink_to(body::inline_bytes(&parsed.inputs));
+    Ok((parsed, memory))
 }
 
 /// The first checkpoint of the catalogue, for clients that name none.

@@ -24,23 +24,29 @@ pub(super) async fn fields(parts: Parts, body: ReadBody) -> Result<(Fields, Body
         Some(_) => json::MAX_COPIES,
     };
     let (bytes, memory) = body.with_room(copies)?;
-    Ok((fields_of(parts, bytes).await?, memory))
+    fields_of(parts, bytes, memory).await
 }
 
-async fn fields_of(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
+async fn fields_of(
+    parts: Parts,
+    bytes: Bytes,
+    memory: BodyMemory,
+) -> Result<(Fields, BodyMemory), ModelsLabError> {
     let kind = parts.headers.get(CONTENT_TYPE);
     let kind = kind
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default()
         .to_ascii_lowercase();
     match first_byte(&bytes) {
-        None => Ok(Fields::default()),
-        Some(_) if kind.starts_with("multipart/form-data") => multipart(parts, bytes).await,
-        Some(b'{') => object(bytes).await,
-        Some(_) if kind.starts_with("application/x-www-form-urlencoded") => form(&bytes),
+        None => Ok((Fields::default(), memory)),
+        Some(_) if kind.starts_with("multipart/form-data") => Ok((multipart(parts, bytes).await?, memory)),
+        Some(b'{') => object(bytes, memory).await,
+        Some(_) if kind.starts_with("application/x-www-form-urlencoded") => Ok((form(&bytes)?, memory)),
         // Nothing says what it is, and it looks like one.
-        Some(byte) if kind.is_empty() && byte.is_ascii_alphabetic() && bytes.contains(&b'=') => form(&bytes),
-        Some(_) => object(bytes).await,
+        Some(byte) if kind.is_empty() && byte.is_ascii_alphabetic() && bytes.contains(&b'=') => {
+            Ok((form(&bytes)?, memory))
+        }
+        Some(_) => object(bytes, memory).await,
     }
 }
 
@@ -49,8 +55,10 @@ fn first_byte(bytes: &[u8]) -> Option<u8> {
     bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
-async fn object(bytes: Bytes) -> Result<Fields, ModelsLabError> {
-    Ok(off_thread(move || parse_object(&bytes, &names(ALL))).await?)
+async fn object(bytes: Bytes, memory: BodyMemory) -> Result<(Fields, BodyMemory), ModelsLabError> {
+    // The memory goes along, because this runs on when the caller hangs up.
+    let parse = move || parse_object(&bytes, &names(ALL)).map(|fields| (fields, memory));
+    Ok(off_thread(parse).await?)
 }
 
 fn form(bytes: &[u8]) -> Result<Fields, ModelsLabError> {
@@ -121,7 +129,12 @@ fn collected(pairs: impl Iterator<Item = (String, Json)>) -> Result<Fields, Mode
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use pentimento_types::{MemoryBudget, MemoryLedger};
+
     use super::*;
+    use crate::body::{BodyBudget, Sender};
 
     async fn read(kind: &str, body: &str) -> Result<Fields, ModelsLabError> {
         let mut request = axum::http::Request::post("/");
@@ -129,7 +142,14 @@ mod tests {
             request = request.header(CONTENT_TYPE, kind);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        fields_of(parts, Bytes::from(body.to_owned())).await
+        let budget = Arc::new(BodyBudget::new(
+            MemoryLedger::new(MemoryBudget::UNBOUNDED),
+            1 << 20,
+            1,
+        ));
+        let memory = BodyMemory::new(&budget, Sender::Identified)?;
+        let read = fields_of(parts, Bytes::from(body.to_owned()), memory).await;
+        read.map(|(fields, _)| fields)
     }
 
     #[tokio::test]

@@ -38,7 +38,7 @@ pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCa
         let message = format_args!("is required: 1 to {limit} characters that say what to paint");
         return Err(FieldError::value(PROMPT.name, message));
     }
-    let seed = match fields.read(&SEED)? {
+    let seed = match SEED.read(&mut fields)? {
         None | Some(-1) => random_seed,
         Some(given) => unsigned(given),
     };
@@ -80,23 +80,23 @@ pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCa
     })
 }
 
-/// The reply for the pictures of a finished job; `link` signs one and says how long the link lives.
+/// The reply for the images of a finished job; `link` signs one and says how long the link lives.
 pub(super) fn to_reply(
     job_id: String,
-    pictures: &[StoredImage],
+    images: &[StoredImage],
     base: &BaseUrl,
     link: impl Fn(&StoredImage) -> (String, Duration),
 ) -> LcmImg2ImgReply {
-    let item = |picture: &StoredImage| {
-        let (path, ttl) = link(picture);
+    let item = |image: &StoredImage| {
+        let (path, ttl) = link(image);
         ImageItem {
             image_url: base.join(&path),
             image_url_ttl: ttl.as_secs().to_string(),
-            image_type: picture.format.as_str(),
-            seed: picture.seed,
+            image_type: image.format.as_str(),
+            seed: image.seed,
         }
     };
-    let images: Vec<ImageItem> = pictures.iter().map(item).collect();
+    let images: Vec<ImageItem> = images.iter().map(item).collect();
     LcmImg2ImgReply {
         image: images.clone(),
         images,
@@ -105,12 +105,12 @@ pub(super) fn to_reply(
 }
 
 fn whole(field: &Field<Whole<i64>>, fields: &mut Fields) -> Result<u32, FieldError> {
-    let found = fields.read(field)?.unwrap_or(field.kind.default);
+    let found = field.read(fields)?.unwrap_or(field.kind.default);
     Ok(u32::try_from(found).expect("the ranges of all counts lie in 1..=16"))
 }
 
 fn number(field: &Field<Number<f64>>, fields: &mut Fields) -> Result<f64, FieldError> {
-    Ok(fields.read(field)?.unwrap_or(field.kind.default))
+    Ok(field.read(fields)?.unwrap_or(field.kind.default))
 }
 
 fn prompt<D>(field: &Field<Text<D>>, fields: &mut Fields) -> Result<Option<String>, FieldError> {
@@ -151,7 +151,7 @@ fn loras(fields: &mut Fields, ignored: &mut Vec<String>) -> Result<Vec<LoraRef>,
             let message = format_args!("names {} a second time; give it once", shorten(model.as_str()));
             return Err(FieldError::value(&at(&place, ADAPTER_NAME.name), message));
         }
-        let strength = item.read_at(Some(&place), &LORA_STRENGTH)?;
+        let strength = LORA_STRENGTH.read_at(Some(&place), &mut item)?;
         found.push(LoraRef {
             model,
             strength: strength.unwrap_or(LORA_STRENGTH.kind.default),

@@ -122,7 +122,7 @@ impl NovitaError {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         match self {
             Self::Edge(fault) => (fault.status(), reason_for(fault)),
-            Self::InvalidField(refusal) => match refusal.reason {
+            Self::InvalidField(error) => match error.reason {
                 FieldErrorReason::Value => (BAD, INVALID_REQUEST_BODY),
                 FieldErrorReason::Image => (BAD, INVALID_IMAGE_FORMAT),
                 FieldErrorReason::ImageBytes => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
@@ -133,7 +133,9 @@ impl NovitaError {
                 (BAD, INVALID_IMAGE_FORMAT)
             }
             Self::Service(ServiceError::ImageTooLarge { .. }) => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
-            Self::Service(ServiceError::ImageTooManyPixels { .. }) => (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION),
+            Self::Service(ServiceError::ImageTooManyPixels { .. } | ServiceError::ImageMemory { .. }) => {
+                (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION)
+            }
             Self::Service(ServiceError::JobNotFound { .. }) => (StatusCode::NOT_FOUND, TASK_NOT_FOUND),
             Self::MissingKey | Self::WrongKey | Self::Json(_) | Self::Service(_) => answer_for(self.kind()),
         }
@@ -144,8 +146,8 @@ impl NovitaError {
         if let Self::Json(JsonError::Invalid { field, .. }) = self {
             return field.as_deref();
         }
-        if let Self::InvalidField(refusal) = self {
-            return Some(&refusal.field);
+        if let Self::InvalidField(error) = self {
+            return Some(&error.field);
         }
         let Self::Service(error) = self else { return None };
         if let ServiceError::ModelNotFound { role, .. }
@@ -167,6 +169,7 @@ impl NovitaError {
             ServiceError::ImageEmpty
                 | ServiceError::ImageTooLarge { .. }
                 | ServiceError::ImageTooManyPixels { .. }
+                | ServiceError::ImageMemory { .. }
                 | ServiceError::ImageUndecodable { .. }
         );
         of_image.then_some(INPUT_IMAGE.name)

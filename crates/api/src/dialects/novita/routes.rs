@@ -44,7 +44,7 @@ async fn lcm_img2img(
 ) -> Result<Response, NovitaError> {
     let (parts, body) = request.into_parts();
     // Who asks is in a header, so nothing of the body has been read for anybody who may not.
-    let memory = BodyMemory::new(&app.bodies, Sender::Known)?;
+    let memory = BodyMemory::new(&app.bodies, Sender::Identified)?;
     let body = body::read(&parts.headers, body, &app.config, memory, |_, _| {
         Ok::<(), BodyError>(())
     });
@@ -66,8 +66,8 @@ async fn lcm_img2img(
     // The service has its own copy of the image by now.
     drop(memory);
     let job = app.service.wait_or_cancel(id).await?;
-    let link = |picture: &_| {
-        let link = app.service.link(&job, picture);
+    let link = |image: &_| {
+        let link = app.service.link(&job, image);
         (link.path, link.ttl)
     };
     let reply = convert::to_reply(id.to_string(), finished_images(&job)?, &base, link);

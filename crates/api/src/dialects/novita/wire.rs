@@ -26,7 +26,7 @@ pub(super) struct ImageItem {
     pub(super) image_url_ttl: String,
     /// `png`, `jpeg` or `webp`; agrees with the link's ending and the file's bytes.
     pub(super) image_type: &'static str,
-    /// Not in the original: sending it with the same body gives this very picture again.
+    /// Not in the original: sending it with the same body gives this very image again.
     pub(super) seed: u64,
 }
 
@@ -35,6 +35,6 @@ pub(super) struct ImageItem {
 pub(super) struct LcmImg2ImgReply {
     pub(super) images: Vec<ImageItem>,
     pub(super) image: Vec<ImageItem>,
-    /// Not in the original: the job that made the pictures, for the log and for `/v1/jobs`.
+    /// Not in the original: the job that made the images, for the log and for `/v1/jobs`.
     pub(super) job_id: String,
 }

@@ -78,9 +78,12 @@ async fn beyond_the_budget_both_dialects_say_when_to_come_back() {
     let ledger = room(GIBIBYTE);
     let state = state(&test, &[], ApiConfig::new(), &ledger);
     let router = build_router(state.clone());
-    let mut held = BodyMemory::new(&state.bodies, Sender::Known).unwrap();
+    let mut held = BodyMemory::new(&state.bodies, Sender::Identified).unwrap();
     held.grow(1 << 30).unwrap();
-    for call in [post(&good("a house")), modelslab(IMG2IMG, wish().to_string())] {
+    for call in [
+        post(&good("a house")),
+        modelslab(IMG2IMG, modelslab_body().to_string()),
+    ] {
         let refused = send(&router, call).await;
         assert_eq!(refused.status, 503, "{}", refused.json());
         assert_eq!(refused.headers["retry-after"], "2");
@@ -91,7 +94,10 @@ async fn beyond_the_budget_both_dialects_say_when_to_come_back() {
         assert!(found["message"].as_str().unwrap().contains("no room"), "{found}");
     }
     drop(held);
-    for again in [post(&good("a house")), modelslab(IMG2IMG, wish().to_string())] {
+    for again in [
+        post(&good("a house")),
+        modelslab(IMG2IMG, modelslab_body().to_string()),
+    ] {
         assert_eq!(send(&router, again).await.status, 200);
     }
     assert_eq!(ledger.held(MemoryUse::Bodies), 0, "all bytes came back");
@@ -110,7 +116,7 @@ fn large(head: &str, mebibytes: usize, taken: &Arc<AtomicUsize>) -> Body {
 }
 
 #[tokio::test]
-async fn strangers_share_a_part_and_a_key_in_front_ends_the_share() {
+async fn unidentified_callers_share_a_part_and_a_key_in_front_ends_the_share() {
     let test = TestService::start(FakeExecutor::new());
     let config = ApiConfig {
         max_body_bytes: 8 * MEBIBYTE,
@@ -119,7 +125,7 @@ async fn strangers_share_a_part_and_a_key_in_front_ends_the_share() {
     let ledger = room(128 << 20);
     let state = state(&test, &[("tests", "sk_1")], config, &ledger);
     let router = build_router(state.clone());
-    let mut others = BodyMemory::new(&state.bodies, Sender::Stranger).unwrap();
+    let mut others = BodyMemory::new(&state.bodies, Sender::Unidentified).unwrap();
     others.grow(32 * MEBIBYTE).unwrap();
     let taken = Arc::new(AtomicUsize::new(0));
     let call = |head: &str| send(&router, modelslab(IMG2IMG, large(head, 4, &taken)));
@@ -144,7 +150,7 @@ async fn strangers_share_a_part_and_a_key_in_front_ends_the_share() {
 }
 
 #[tokio::test]
-async fn many_strangers_at_once_take_no_more_than_their_share() {
+async fn many_unidentified_callers_at_once_take_no_more_than_their_share() {
     let test = TestService::start(FakeExecutor::new());
     let config = ApiConfig {
         max_body_bytes: 8 * MEBIBYTE,

@@ -1,14 +1,14 @@
-//! How the tiles of a picture are cut into chunks, each of which goes through the three steps of a convolution.
+//! How the tiles of an image are cut into chunks, each of which goes through the three steps of a convolution.
 
 use super::TASK;
 use crate::pieces;
 
-/// Numbers of transformed input that are held at a time for each thread: 4.5 MiB, to stay in the last cache until all
-/// outputs have been multiplied.
+/// Numbers of transformed input that each thread holds at a time: 4.5 MiB, to stay in the last-level cache until all
+/// outputs have been computed from them.
 const CHUNK: usize = 9 << 17;
 
-/// Numbers of each channel in a chunk even where they need more than that, 128 tiles of 6x6: with fewer the weights would
-/// be transformed too often.
+/// The fewest numbers of each channel in a chunk, 128 tiles of 6x6, even where that is more than [`CHUNK`]: with fewer
+/// tiles the weights would be transformed too often.
 const FEWEST: usize = 128 * 36;
 
 /// How tiles are cut into chunks.
@@ -17,8 +17,8 @@ pub(super) struct Chunks {
     pub(super) count: usize,
     /// The most tiles of a chunk.
     pub(super) most: usize,
-    /// Whether all threads work on one chunk and then on the next, as the last cache has no room for one for each.
-    /// Otherwise each works on one of its own from end to end and waits for nobody between the steps.
+    /// Whether all threads work on one chunk and then on the next, because the last-level cache has no room for a chunk of
+    /// each. Otherwise every thread works on its own chunk from end to end, without waiting between the steps.
     pub(super) in_turn: bool,
     /// How many threads work on a chunk.
     pub(super) threads: usize,
@@ -26,7 +26,7 @@ pub(super) struct Chunks {
 
 impl Chunks {
     /// Of `tiles` tiles with as many positions and numbers each, where the matrix tile has `rows` rows.
-    pub(super) fn of(
+    pub(super) fn new(
         tiles: usize,
         (positions, per_tile): (usize, usize),
         rows: usize,
@@ -64,7 +64,7 @@ mod tests {
 
     fn f6(side: usize, channels: usize, threads: usize) -> (bool, usize, usize, usize) {
         let tiles = usize::pow(side.div_ceil(6), 2);
-        let chunks = Chunks::of(tiles, (64, 64 * channels), 12, threads);
+        let chunks = Chunks::new(tiles, (64, 64 * channels), 12, threads);
         (chunks.in_turn, chunks.count, chunks.most, chunks.threads)
     }
 

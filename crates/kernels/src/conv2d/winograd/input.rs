@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::transform::Transform;
 use super::{Chunk, SKEW, Tiling};
-use crate::buffer::{Shared, with_scratch};
+use crate::buffer::{SharedPtr, with_scratch};
 use crate::conv2d::Operands;
 use crate::isa::Isa;
 use crate::norm;
@@ -12,7 +12,7 @@ use crate::pieces::{self, Cut};
 use crate::pool::for_each;
 use crate::simd::{Kernel, LINE, Simd};
 
-/// The most neighbouring tiles of a task, with stride 2 half as many: pixels that they share are normalised once.
+/// The most neighbouring tiles of a task, whose shared pixels are normalised once; half as many with stride 2.
 const RUN: usize = 16;
 
 /// Transforms all tiles of `chunk` to `v`.
@@ -47,7 +47,7 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
         runs.push((tile, tiles));
         tile += tiles;
     }
-    let v = Shared::new(v);
+    let v = SharedPtr::new(v);
     for_each(runs.len() * blocks, |task| {
         let (run, block) = (runs[task / blocks], task % blocks);
         with_scratch(A * columns::<T, A, M>(most) * block_channels, |strip| {
@@ -74,8 +74,8 @@ fn columns<T: Transform<A, M>, const A: usize, const M: usize>(tiles: usize) -> 
     (tiles - 1) * M * T::STRIDE + A
 }
 
-/// How many numbers before its turn a pixel is asked for: 16 KiB. The processor does not keep up by itself, as every line
-/// of a strip begins elsewhere.
+/// How many numbers in advance a pixel is prefetched: 16 KiB. The processor's own prefetching does not keep up, because
+/// every line of a strip begins at another place.
 const AHEAD: usize = 4096;
 
 /// A run of tiles of one block of channels.
@@ -139,7 +139,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
 }
 
 impl<T: Transform<A, M>, const A: usize, const M: usize> InputTask<'_, T, A, M> {
-    /// The pixels under the run's tiles, normalised; zeros beyond the picture's edges.
+    /// The pixels under the run's tiles, normalised; zeros beyond the image's edges.
     #[inline(always)]
     fn fill_strip<S: Simd>(&self, s: S, (start, channels, padded): (usize, usize, usize), columns: usize) {
         let sizes = self.tiling.sizes;

@@ -10,7 +10,7 @@ use crate::simd::{Kernel, LINE, PANEL, Simd};
 /// Numbers of a result that is written past the caches: 64 MiB.
 const STREAMED: usize = 16 << 20;
 
-/// How many tiles before its turn a tile's residual is asked for.
+/// How many tiles in advance a tile's residual is prefetched.
 const AHEAD: usize = 4;
 
 /// Some tiles and some output panels.
@@ -70,8 +70,8 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for OutputTask<'
 }
 
 impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M> {
-    /// Whether the result is too large for any cache and made of whole lines, so that it is better written past them:
-    /// a line that is written through the caches is read first.
+    /// Whether the result is written past the caches, because it is too large for them and made of whole lines: a line
+    /// that is written through the caches is read first.
     fn exceeds_caches(&self) -> bool {
         let Sizes { rows, output, .. } = self.tiling.sizes;
         let outputs = self.conv.outputs;
@@ -80,7 +80,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
             && self.out.addr().is_multiple_of(LINE)
     }
 
-    /// The number of the output pixel at (i, j) of a tile, if it is in the picture.
+    /// The number of the output pixel at (i, j) of a tile, if it is in the image.
     #[inline(always)]
     fn pixel(&self, (row, line, across): Place, i: usize, j: usize) -> Option<usize> {
         let (h, w) = self.tiling.results;
@@ -91,7 +91,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
         Some((row * phases * h + y) * phases * w + x)
     }
 
-    /// Asks for the residual of a tile that follows.
+    /// Prefetches the residual of a later tile.
     #[inline(always)]
     fn prefetch_residual<S: Simd>(&self, s: S, place: Place) {
         let Some(residual) = self.operands.residual else {
@@ -143,7 +143,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
                 let at = number * outputs + column;
                 let mut y = s.fma(pixel, scale, bias);
                 let residual = self.operands.residual.map(|residual| &residual[at..at + width]);
-                // SAFETY: the pixel is in the picture, so `width` numbers at `at` are in the result.
+                // SAFETY: the pixel is in the image, so `width` numbers at `at` are in the result.
                 unsafe {
                     let out = self.out.add(at);
                     if width == S::LANES {
@@ -170,7 +170,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> OutputTask<'_, T, A, M>
     }
 }
 
-/// Which result of phase `phase` the one at place `number` of its tiles is, if there is one.
+/// The position among the results of phase `phase` of the one at place `number` of its tiles, if it exists.
 #[inline(always)]
 fn inside(number: usize, phase: usize, size: usize) -> Option<usize> {
     let result = number.wrapping_sub(phase);

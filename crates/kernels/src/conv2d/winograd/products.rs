@@ -3,7 +3,7 @@
 use super::transform::Transform;
 use super::{Chunk, FEW_CHANNELS, SKEW, weights};
 use crate::conv2d::Conv2d;
-use crate::simd::{Ahead, Before, Kernel, PANEL, Product, Rows, Simd};
+use crate::simd::{Accumulate, Kernel, PANEL, Prefetch, Product, Rows, Simd};
 
 /// The A² matrix products of some tiles and some output panels.
 pub(super) struct Products<'a, T, const A: usize, const M: usize> {
@@ -82,7 +82,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                     let u = self.u.add(panel * weights::LINES * T::DISTINCT * next_u);
                     let taps = taps.add(panel * next_taps);
                     let to = (u, next_u);
-                    // Written out, so that each has the operations of its points only.
+                    // One arm for each pair, so that each is compiled to the operations of its own points.
                     match line / 2 {
                         0 => weights::transform::<S, T, A, M>(s, taps, channels, (0, self.phase), to),
                         1 => weights::transform::<S, T, A, M>(s, taps, channels, (1, self.phase), to),
@@ -108,12 +108,12 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                         c: self.sums(position, 0),
                         stride: PANEL,
                         next_c: tiles * PANEL,
-                        before: match block {
-                            0 => Before::Overwritten,
-                            _ if T::IN_PARTS => Before::Added,
-                            _ => Before::Continued,
+                        accumulate: match block {
+                            0 => Accumulate::Overwrite,
+                            _ if T::IN_PARTS => Accumulate::Add,
+                            _ => Accumulate::Continue,
                         },
-                        ahead: Ahead::rows::<S>(a, channels),
+                        prefetch: Prefetch::rows::<S>(a, channels),
                     };
                     product.run(s);
                 }
@@ -121,8 +121,8 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
         }
     }
 
-    /// The same for `R` tiles, so few that transformed weights are used only that often: they are used in the registers
-    /// in which they arise, a line of positions at a time.
+    /// The same for `R` tiles, so few that transformed weights are not worth storing: they are used in the registers in
+    /// which they were computed, a line of positions at a time.
     ///
     /// # Safety
     /// As above, and there are `R` tiles, in blocks of [`FEW_CHANNELS`].
@@ -217,8 +217,8 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
         self.sums.wrapping_add(position * next + number * PANEL)
     }
 
-    /// Asks for the weights that are transformed after those of `block`: those of the next one, or where there are no
-    /// more channels, those that the next task begins with.
+    /// Prefetches the weights that are transformed after those of `block`: those of the next block, or after the last one
+    /// those of the next task's first.
     #[inline(always)]
     fn prefetch<S: Simd>(&self, s: S, block: usize, part: (usize, usize)) {
         let (first, panels) = self.panels;

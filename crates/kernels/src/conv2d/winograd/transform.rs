@@ -5,19 +5,19 @@ use crate::simd::Simd;
 
 /// M results of a short filter from A inputs by A multiplications.
 ///
-/// Positions come in pairs, of opposite points where there are such, whose sums share their even and odd halves. What each
-/// point's basis polynomial is divided by is left to Aᵀ, which has constants anyway: so weights, which with few tiles are
-/// most of the work, take three operations a pair.
+/// Positions come in pairs, of opposite points where possible, whose sums share their even and odd halves. The division by
+/// each point's basis polynomial is left to Aᵀ, which multiplies by constants anyway: so the transform of the weights,
+/// most of the work where there are few tiles, takes three operations a pair.
 pub(super) trait Transform<const A: usize, const M: usize>: Send + Sync {
-    /// Results between two pixels of the input: two where the picture is doubled on the way.
+    /// Results between two pixels of the input: two where the image is doubled on the way.
     const PHASES: usize = 1;
-    /// Whether each block of channels is summed for itself: what its rounding errors are multiplied by makes that worth it.
+    /// Whether each block of channels is summed separately, because this transform amplifies rounding errors so much.
     const IN_PARTS: bool = false;
     /// Pixels of the input from one result to the next.
     const STRIDE: usize = 1;
-    /// How many lines of G differ, an even number: the last of them serves all that follow.
+    /// How many lines of G differ, an even number: those that follow equal the last of them.
     const DISTINCT: usize = A;
-    /// What is left to multiply results by, once for each dimension.
+    /// A factor that results still need, once for each dimension.
     const SCALE: f32 = 1.0;
     /// Bᵀ d
     fn input<S: Simd>(s: S, d: [S::V; A]) -> [S::V; A];
@@ -224,8 +224,8 @@ impl Transform<8, 6> for F6 {
 const A4: f32 = A2 * A2;
 const B4: f32 = B2 * B2;
 
-/// A picture that is doubled by its nearest neighbours and then convolved: of the three taps two lie on the same pixel of
-/// the small picture, so each result is one of two taps there, and five of them come from the six multiplications that
+/// An image that is doubled by its nearest neighbours and then convolved: of the three taps two lie on the same pixel of
+/// the small image, so each result is one of two taps there, and five of them come from the six multiplications that
 /// make four of three taps. 1.44 multiplications for each pixel of the result instead of 2.25.
 ///
 /// The phases are the even results, of the pixel before and the pixel itself, and the odd ones, of the pixel itself and

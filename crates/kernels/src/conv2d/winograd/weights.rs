@@ -17,10 +17,10 @@ pub(super) fn position(channels: usize) -> usize {
 /// Lines of positions that are transformed together, so that weights are read half as often.
 pub(super) const LINES: usize = 2;
 
-/// How many channels before their turn taps are asked for: what is written here pushes them out of the second cache.
+/// How many channels in advance taps are prefetched: what is written here evicts them from the L2 cache.
 const AHEAD: usize = 8;
 
-/// Which of the weights that are transformed from line `line` on a position has.
+/// The number of a position's weights among those that are transformed from line `line` on.
 #[inline(always)]
 pub(super) fn number<T: Transform<A, M>, const A: usize, const M: usize>(
     position: usize,

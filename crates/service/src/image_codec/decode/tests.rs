@@ -5,7 +5,7 @@ use image::ImageEncoder as _;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
 
-use pentimento_types::RgbPicture;
+use pentimento_types::RgbImage;
 
 use super::*;
 
@@ -85,7 +85,7 @@ fn every_kind_of_picture_is_read_as_pillow_reads_it() {
     }
 }
 
-fn text(result: Result<RgbPicture, ServiceError>) -> String {
+fn text(result: Result<RgbImage, ServiceError>) -> String {
     result.unwrap_err().to_string()
 }
 

@@ -3,7 +3,7 @@
 use pentimento_types::{AlgorithmType, ImageSource, Inputs, NoiseSpacing, Recipe, Size};
 use serde_json::{Map, Number, Value, json};
 
-use super::Extras;
+use super::extras::Extras;
 use crate::dialects::json::Json;
 
 /// All of it but `file_prefix`, which is known with the job.
@@ -72,8 +72,8 @@ pub(super) fn of(
 }
 
 /// An address as it came; of a file only that it was one.
-fn shown(picture: &ImageSource) -> &str {
-    match picture {
+fn shown(image: &ImageSource) -> &str {
+    match image {
         ImageSource::Url(url) => url,
         ImageSource::Inline(_) => "base64",
     }

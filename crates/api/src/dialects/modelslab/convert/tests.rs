@@ -44,9 +44,9 @@ fn refused(field: &str, value: Value) -> FieldError {
 
 #[test]
 fn a_minimal_body_gets_the_documented_defaults() {
-    let wish = convert(&good(), Call::Img2Img).unwrap();
-    let request = &wish.recipe;
-    assert_eq!(wish.inputs.mask(), None);
+    let call = convert(&good(), Call::Img2Img).unwrap();
+    let request = &call.recipe;
+    assert_eq!(call.inputs.mask(), None);
     assert_eq!(
         (request.model.as_str(), request.prompt.as_str()),
         ("demo", "a house")
@@ -62,18 +62,18 @@ fn a_minimal_body_gets_the_documented_defaults() {
     assert_eq!(request.scheduler.kind, None);
     assert_eq!(request.scheduler.spacing, NoiseSpacing::Karras);
     assert_eq!(
-        wish.size,
+        call.size,
         Size {
             width: 512,
             height: 512
         }
     );
-    let warning = wish.note.warning.unwrap();
+    let warning = call.note.warning.unwrap();
     assert_eq!(
         warning,
         "No effect in this version: safety_checker, enhance_prompt."
     );
-    assert_eq!(wish.note.meta["seed"], RANDOM);
+    assert_eq!(call.note.meta["seed"], RANDOM);
 }
 
 #[test]
@@ -212,9 +212,9 @@ fn flags_come_in_all_spellings() {
     }
     let quiet = json!({"safety_checker": "no", "enhance_prompt": false, "tomesd": "no", "base64": true,
         "prompt": "x", "init_image": "AAAA", "temp": "yes"});
-    let wish = convert(&quiet, Call::Img2Img).unwrap();
-    assert_eq!((wish.note.warning, wish.delivery.base64), (None, true));
-    assert_eq!(wish.note.meta["temp"], "yes");
+    let call = convert(&quiet, Call::Img2Img).unwrap();
+    assert_eq!((call.note.warning, call.delivery.base64), (None, true));
+    assert_eq!(call.note.meta["temp"], "yes");
 }
 
 #[test]
@@ -228,10 +228,10 @@ fn token_merging_is_on_unless_a_client_says_no() {
         (accepted("tomesd", json!("no")), false),
         (accepted("tomesd", json!(0)), false),
     ];
-    for (wish, expected) in answers {
-        assert_eq!(wish.recipe.token_merging, expected);
-        assert_eq!(wish.note.meta["tomesd"], if expected { "yes" } else { "no" });
-        assert!(!wish.note.warning.unwrap().contains("tomesd"));
+    for (call, expected) in answers {
+        assert_eq!(call.recipe.token_merging, expected);
+        assert_eq!(call.note.meta["tomesd"], if expected { "yes" } else { "no" });
+        assert!(!call.note.warning.unwrap().contains("tomesd"));
     }
     let refusal = refused("tomesd", json!("half"));
     assert_eq!(
@@ -245,21 +245,21 @@ fn schedulers_in_any_case_and_karras_where_it_means_something() {
     let mut body = good();
     body["scheduler"] = json!("unipcmultistepscheduler");
     body["use_karras_sigmas"] = json!("yes");
-    let wish = convert(&body, Call::Img2Img).unwrap();
-    assert_eq!(wish.recipe.scheduler.kind, Some(SchedulerKind::UniPCMultistep));
-    assert_eq!(wish.recipe.scheduler.spacing, NoiseSpacing::Karras);
-    assert!(!wish.note.warning.unwrap().contains("karras"));
+    let call = convert(&body, Call::Img2Img).unwrap();
+    assert_eq!(call.recipe.scheduler.kind, Some(SchedulerKind::UniPCMultistep));
+    assert_eq!(call.recipe.scheduler.spacing, NoiseSpacing::Karras);
+    assert!(!call.note.warning.unwrap().contains("karras"));
 
     body["scheduler"] = json!("DDIMScheduler");
-    let wish = convert(&body, Call::Img2Img).unwrap();
-    assert_eq!(wish.recipe.scheduler.spacing, NoiseSpacing::Checkpoint);
+    let call = convert(&body, Call::Img2Img).unwrap();
+    assert_eq!(call.recipe.scheduler.spacing, NoiseSpacing::Checkpoint);
     assert!(
-        wish.note
+        call.note
             .warning
             .unwrap()
             .contains("use_karras_sigmas has no meaning for DDIMScheduler")
     );
-    assert_eq!(wish.note.meta["use_karras_sigmas"], "no");
+    assert_eq!(call.note.meta["use_karras_sigmas"], "no");
 
     for (name, expected) in [
         ("dpmsolver+++", AlgorithmType::DpmSolverPlusPlus),
@@ -307,11 +307,11 @@ fn adapters_are_lists_with_commas() {
 }
 
 #[test]
-fn pictures_are_addresses_or_base64() {
+fn images_are_addresses_or_base64() {
     let url = "https://example.com/a.jpg?x=1";
-    let wish = accepted("init_image", json!(format!(" {url} ")));
-    assert_eq!(wish.inputs.init(), &ImageSource::Url(url.to_owned()));
-    assert_eq!(wish.note.meta["init_image"], url);
+    let call = accepted("init_image", json!(format!(" {url} ")));
+    assert_eq!(call.inputs.init(), &ImageSource::Url(url.to_owned()));
+    assert_eq!(call.note.meta["init_image"], url);
     let first = accepted("init_image", json!([url, "x"]));
     assert_eq!(first.inputs.init(), &ImageSource::Url(url.to_owned()));
     let inline = accepted("init_image", json!("data:image/png;base64,AAAA"));
@@ -331,9 +331,9 @@ fn the_note_comes_back_as_it_was() {
     let mut body = good();
     body["track_id"] = json!(12);
     body["webhook"] = json!("https://example.com/hook");
-    let wish = convert(&body, Call::Img2Img).unwrap();
-    assert_eq!(wish.delivery.webhook.as_deref(), Some("https://example.com/hook"));
-    let note = wish.note;
+    let call = convert(&body, Call::Img2Img).unwrap();
+    assert_eq!(call.delivery.webhook.as_deref(), Some("https://example.com/hook"));
+    let note = call.note;
     assert_eq!(note.track_id, json!(12));
     assert!(note.warning.as_deref().unwrap().contains("webhook"));
     assert_eq!(serde_json::from_str::<Note>(&note.to_text()).unwrap(), note);

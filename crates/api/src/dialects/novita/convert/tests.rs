@@ -321,7 +321,7 @@ fn unknown_fields_are_ignored_and_named() {
 }
 
 #[test]
-fn a_picture_of_too_many_bytes_has_its_own_reason() {
+fn an_image_of_too_many_bytes_has_its_own_reason() {
     let refusal = refused(
         "input_image",
         json!("A".repeat(INPUT_IMAGE.kind.max_bytes * 4 / 3 + 8)),

@@ -1,92 +1,22 @@
 //! The checkpoint's noise schedule: betas, their cumulative product, and the noise levels that follow from it.
 //!
-//! diffusers computes these in f32, and their rounding shows in the pictures, so every value here is an f32 computed in
+//! diffusers computes these in f32, and their rounding shows in the images, so every value here is an f32 computed in
 //! the same order; everything after that is f64. Upstream: `schedulers/scheduling_ddpm.py` of diffusers 0.42.
 
-use crate::betas::betas;
+use crate::betas::{BetaDefaults, ZeroSnr, betas};
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::prediction::PredictionType;
-use crate::scheduler::Setup;
-use crate::{SchedulerConfig, SchedulerError};
+use crate::run::Setup;
 
-/// Less than this of the picture cannot be calculated with in f32; published schedules end near 5e-3.
+/// A smaller share of the image cannot be calculated with in f32; published schedules end near 5e-3.
 const LEAST_ALPHA_BAR: f32 = 1e-20;
 
-/// What a scheduler class of diffusers assumes where the file is silent, and which keys it knows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BetaDefaults {
-    pub(crate) start: f64,
-    pub(crate) end: f64,
-    pub(crate) schedule: &'static str,
-    pub(crate) zero_snr: ZeroSnr,
-}
-
-/// What a class does with `rescale_betas_zero_snr` (Lin et al. 2023, arXiv 2305.08891, algorithm 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ZeroSnr {
-    /// The class does not know the key.
-    Ignored,
-    /// The last level is pure noise.
-    Exact,
-    /// The last level is 2^-24 short of pure noise, so that its sigma is finite.
-    Finite,
-}
-
-impl BetaDefaults {
-    /// The defaults of most classes.
-    pub(crate) const fn linear(zero_snr: ZeroSnr) -> Self {
-        Self {
-            start: 0.0001,
-            end: 0.02,
-            schedule: "linear",
-            zero_snr,
-        }
-    }
-
-    /// Heun and both KDPM2 classes.
-    pub(crate) const K_DIFFUSION: Self = Self {
-        start: 0.00085,
-        end: 0.012,
-        schedule: "linear",
-        zero_snr: ZeroSnr::Ignored,
-    };
-}
-
-/// How much of the clean picture is left at each training timestep.
+/// How much of the image is left at each training timestep.
 #[derive(Clone, Debug)]
 pub(crate) struct NoiseSchedule {
     /// ᾱ of each timestep, falling from nearly 1 to nearly 0.
     alphas_cumprod: Vec<f32>,
-}
-
-/// A noise level in both parametrisations: latents are `alpha * clean + noise * std` (variance preserving).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Level {
-    pub(crate) alpha: f64,
-    pub(crate) std: f64,
-}
-
-impl Level {
-    /// The level whose cumulative product is `alpha_bar`.
-    pub(crate) fn of_alpha_bar(alpha_bar: f64) -> Self {
-        Self {
-            alpha: alpha_bar.sqrt(),
-            std: (1.0 - alpha_bar).sqrt(),
-        }
-    }
-
-    /// The level whose noise is `sigma` times the clean picture's scale.
-    pub(crate) fn of_sigma(sigma: f64) -> Self {
-        let alpha = 1.0 / sigma.mul_add(sigma, 1.0).sqrt();
-        Self {
-            alpha,
-            std: sigma * alpha,
-        }
-    }
-
-    /// Half the logarithm of the signal-to-noise ratio, λ of DPM-Solver. Infinite without noise.
-    pub(crate) fn lambda(self) -> f64 {
-        self.alpha.ln() - self.std.ln()
-    }
 }
 
 impl NoiseSchedule {
@@ -144,7 +74,7 @@ impl NoiseSchedule {
             })
     }
 
-    /// Refuses to predict noise from pure noise, where the clean picture would be 0 / 0.
+    /// Refuses to predict noise from pure noise, where the predicted image would be 0 / 0.
     pub(crate) fn check_finite(
         &self,
         timestep: f64,
@@ -226,7 +156,7 @@ mod tests {
         for (name, config) in cases {
             let config: SchedulerConfig = serde_json::from_value(config).unwrap();
             let found = NoiseSchedule::new(&config, BetaDefaults::linear(ZeroSnr::Exact)).unwrap();
-            let expected = golden.tensor(&name).to_vec1::<f32>().unwrap();
+            let expected = golden.values::<f32>(&name);
             assert_eq!(found.len(), expected.len(), "{name}");
             let worst = found
                 .alphas_cumprod

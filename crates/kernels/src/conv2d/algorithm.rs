@@ -1,38 +1,38 @@
-//! Which algorithm a convolution takes. It depends on the layer and on the size of its picture, never on the number of
-//! rows: a picture comes out the same alone and in a batch.
+//! Which algorithm computes a convolution. It depends on the layer and on the size of its image, never on the number of
+//! rows: an image comes out the same alone and in a batch.
 
 use super::Padding;
 
-/// How a layer is computed, and so the order of its packed weights.
+/// How a layer is computed, which decides the order of its packed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(super) enum ConvAlgorithm {
     /// Fewer multiplications by transforming tiles (Lavin and Gray, 2016): stride 1 with the size kept, and stride 2.
     Winograd,
     /// Gathered pixels times the weights as a matrix.
     Direct,
 }
 
-/// How Winograd's method cuts a picture.
+/// How Winograd's method cuts an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Algorithm {
+pub(super) enum WinogradVariant {
     /// F(2x2, 3x3): 2x2 results from tiles of 4x4.
     F2,
     /// F(4x4, 3x3): 2.25 multiplications a pixel instead of 9.
     F4,
     /// F(6x6, 3x3): 1.78, with larger rounding errors.
     F6,
-    /// F(5x5, 2x2) on a picture that is doubled on the way, for each of the four results beside a pixel: 1.44.
+    /// F(5x5, 2x2) on an image that is doubled on the way, for each of the four results beside a pixel: 1.44.
     Doubled,
     /// Stride 2, 4x4 results from tiles of 9x9: 5.06.
     Strided,
 }
 
-/// What it costs to transform the weights of a position, in tiles multiplied by them.
+/// The cost of transforming the weights of a position, in multiplied tiles.
 pub(super) const TRANSFORM: usize = 8;
 
-impl Algorithm {
-    /// For pictures of `input` (h, w), enlarged from `source`. With stride 2 there is one; with stride 1 F(2x2) where
-    /// larger tiles would be mostly outside of the picture, else F(4x4), unless another saves at least a tenth of its work.
+impl WinogradVariant {
+    /// For images of `input` (h, w), enlarged from `source`. With stride 2 there is one; with stride 1 F(2x2) where
+    /// larger tiles would be mostly outside of the image, else F(4x4), unless another saves at least a tenth of its work.
     pub(super) fn choose(stride: usize, source: (usize, usize), input: (usize, usize)) -> Self {
         if stride == 2 {
             return Self::Strided;
@@ -77,8 +77,8 @@ impl Algorithm {
     }
 }
 
-/// Multiplications of a convolution of a picture (h, w) as they are done here, fewer than by definition where Winograd's
-/// method is used; for benchmarks. `enlarged` is the picture's size after upsampling, the same without.
+/// The multiplications that a convolution of an image of size `source` (h, w) really takes, fewer than by definition where
+/// Winograd's method is used; for benchmarks. `enlarged` is the size after upsampling, or `source` without it.
 #[must_use]
 pub fn multiplications(
     (inputs, outputs): (usize, usize),
@@ -86,12 +86,12 @@ pub fn multiplications(
     source: (usize, usize),
     enlarged: (usize, usize),
 ) -> usize {
-    let per_pair = match Plan::choose(inputs, stride, Padding::SAME) {
-        Plan::Winograd => {
-            let algorithm = Algorithm::choose(stride, source, enlarged);
-            algorithm.positions() * algorithm.tiles(source, enlarged)
+    let per_pair = match ConvAlgorithm::choose(inputs, stride, Padding::SAME) {
+        ConvAlgorithm::Winograd => {
+            let variant = WinogradVariant::choose(stride, source, enlarged);
+            variant.positions() * variant.tiles(source, enlarged)
         }
-        Plan::Direct => 9 * enlarged.0.div_ceil(stride) * enlarged.1.div_ceil(stride),
+        ConvAlgorithm::Direct => 9 * enlarged.0.div_ceil(stride) * enlarged.1.div_ceil(stride),
     };
     per_pair * inputs * outputs
 }
@@ -99,12 +99,12 @@ pub fn multiplications(
 /// Fewer input channels than this leave the transforms without enough multiplications to save.
 const FEWEST_INPUTS: usize = 16;
 
-/// Input channels from which a stride of 2 is left to [`Plan::Direct`], as weights are packed before a picture is seen:
-/// only the UNet's last such layer has that many, and its pictures, 16x16 to 24x24, have so few tiles that to transform
-/// the weights takes longer than the multiplications that are saved.
+/// From so many input channels on, stride 2 is computed by [`ConvAlgorithm::Direct`]. Weights are packed before the size
+/// of an image is known, and only the UNet's last such layer has so many channels: its images, 16x16 to 24x24, have so
+/// few tiles that transforming the weights takes longer than the multiplications that it saves.
 const STRIDED_INPUTS: usize = 1024;
 
-impl Plan {
+impl ConvAlgorithm {
     pub(super) fn choose(inputs: usize, stride: usize, padding: Padding) -> Self {
         let suited = match stride {
             1 => padding == Padding::SAME,

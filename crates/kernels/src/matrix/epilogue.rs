@@ -1,4 +1,4 @@
-//! What happens to a block of sums on its way from the cache to the result.
+//! What follows the sums of a matrix product while they are in the cache: bias, activation, residual, store.
 
 use super::Activation;
 use crate::simd::{PANEL, Simd, math};
@@ -41,7 +41,7 @@ impl Target {
 
 /// The steps after the sums: bias, activation, residual.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Finish {
+pub(crate) struct Epilogue {
     /// One number for each packed column; null for none.
     pub(crate) bias: *const f32,
     pub(crate) activation: Activation,
@@ -49,9 +49,9 @@ pub(crate) struct Finish {
     pub(crate) columns: usize,
 }
 
-/// What becomes of a sum and, under GEGLU, of its gate. A type for each, so that no vector has to ask which it is.
+/// The activation of a sum and, with GEGLU, of its gate. A type for each, so that the choice is made outside of the loops.
 trait Function {
-    /// Panels of sums for one of the result.
+    /// Panels of sums that make one panel of the result.
     const EACH: usize = 1;
     fn apply<S: Simd>(s: S, sum: S::V, gate: S::V) -> S::V;
 }
@@ -99,14 +99,14 @@ impl Function for Geglu {
     }
 }
 
-impl Finish {
-    /// Finishes `panels` output panels from panel `first` on, each made of `each` panels of sums: two under GEGLU, hidden
-    /// and gate in turn. Sums begin at `c` as \[panel\]\[row\]\[16\], `next` numbers from panel to panel.
+impl Epilogue {
+    /// Writes `panels` output panels from panel `first` on, each made of `each` panels of sums: with GEGLU two, hidden and
+    /// gate. Sums begin at `c` as \[panel\]\[row\]\[16\], `next` numbers from panel to panel.
     ///
     /// # Safety
     /// `c` holds `target.rows` rows of these panels, and the target's rows exist.
     #[inline(always)]
-    pub(crate) unsafe fn block<S: Simd>(
+    pub(crate) unsafe fn apply<S: Simd>(
         &self,
         s: S,
         (first, panels, each): (usize, usize, usize),
@@ -126,7 +126,7 @@ impl Finish {
         }
     }
 
-    /// [`Finish::block`] with a function that is known.
+    /// [`Epilogue::apply`] for one function.
     ///
     /// # Safety
     /// As above.
@@ -145,7 +145,7 @@ impl Finish {
                 let at = row * target.stride + first * PANEL;
                 let (c, out) = (c.add(row * PANEL), target.out.add(at));
                 let residual = (!target.residual.is_null()).then(|| target.residual.add(at));
-                // The same row of the next tile: lines that are written are read first.
+                // The same row of the next tile: a line has to be read before a part of it is written.
                 for panel in 0..panels {
                     let ahead = S::ROWS * target.stride + panel * PANEL;
                     s.prefetch_near(out.wrapping_add(ahead).cast_const().cast());

@@ -1,0 +1,72 @@
+//! The fields beside the image itself: what has no effect in this version, and how the result is handed over.
+
+use super::super::fields::{
+    BASE64, ENHANCE_PROMPT, IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LOADBALANCER, SAFETY_CHECKER,
+    SAFETY_CHECKER_TYPE, TEMP, TRACK_ID, WEBHOOK,
+};
+use super::super::reader::{Reader, is_null_word};
+use crate::dialects::json::Json;
+
+/// What is understood and has no effect in this version, and how the result is handed over.
+#[derive(Clone, Debug)]
+pub(super) struct Extras {
+    pub(super) safety_checker: bool,
+    pub(super) safety_checker_type: &'static str,
+    pub(super) enhance_prompt: bool,
+    pub(super) ip_adapter: Option<&'static str>,
+    pub(super) base64: bool,
+    pub(super) temp: bool,
+    pub(super) webhook: Option<String>,
+    pub(super) track_id: Json,
+}
+
+/// Reads them.
+pub(super) fn extras(reader: &mut Reader) -> Extras {
+    let ip_adapter = reader.one_of(&IP_ADAPTER_ID);
+    reader.number_if_given(&IP_ADAPTER_SCALE);
+    // Looked at, and not fetched: it has no effect yet.
+    reader.image(&IP_ADAPTER_IMAGE);
+    reader.flag(&LOADBALANCER);
+    Extras {
+        safety_checker: reader.flag(&SAFETY_CHECKER),
+        safety_checker_type: reader
+            .one_of(&SAFETY_CHECKER_TYPE)
+            .unwrap_or(SAFETY_CHECKER_TYPE.kind.default),
+        enhance_prompt: reader.flag(&ENHANCE_PROMPT),
+        ip_adapter,
+        base64: reader.flag(&BASE64),
+        temp: reader.flag(&TEMP),
+        webhook: webhook(reader),
+        track_id: track_id(reader),
+    }
+}
+
+fn webhook(reader: &mut Reader) -> Option<String> {
+    let address = reader.text(WEBHOOK.name)?;
+    let address = address.trim();
+    if is_null_word(address) {
+        return None;
+    }
+    reader.note_effect(WEBHOOK.effect);
+    let good = address.len() <= WEBHOOK.kind.max_bytes
+        && url::Url::parse(address)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if !good {
+        reader.refuse(WEBHOOK.name, "must be an http or https URL");
+    }
+    Some(address.to_owned())
+}
+
+fn track_id(reader: &mut Reader) -> Json {
+    let limit = TRACK_ID.kind.max_bytes;
+    let value = reader.take(TRACK_ID.name);
+    match &value {
+        Json::Null | Json::Integer(_) | Json::Number(_) => {}
+        Json::Text(text) if text.len() <= limit => {}
+        Json::Text(_) | Json::Bool(_) | Json::File(_) | Json::List(_) | Json::Object(_) => {
+            let message = format_args!("must be a number or a text of at most {limit} bytes");
+            reader.refuse(TRACK_ID.name, message);
+        }
+    }
+    value
+}

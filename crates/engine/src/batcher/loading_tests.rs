@@ -1,0 +1,178 @@
+//! Rules of the batcher for models that come and go, and for preparations in slices, one scene each.
+
+use std::time::Duration;
+
+use pentimento_types::JobId;
+
+use super::world::{End, Script, World};
+use crate::{BatchPolicy, ImageWork, Plan};
+
+/// A job of model 1 comes while model 0 is in use, and new jobs of model 0 keep coming.
+fn cold_model_under_a_flood(mut world: World) -> Duration {
+    world.admit(1, Script::lcm());
+    world.tick();
+    let cold = world.admit(
+        2,
+        Script {
+            model: 1,
+            ..Script::lcm()
+        },
+    );
+    let mut number = 3;
+    while world.ledgers[&cold].ended.is_none() {
+        while world.batcher.len() < 6 {
+            world.admit(number, Script::lcm());
+            number += 1;
+        }
+        assert!(world.tick());
+        assert!(number < 1000, "the cold model starves");
+    }
+    world.latency(cold)
+}
+
+#[test]
+fn a_cold_model_gets_its_turn_under_a_flood_of_jobs_of_another() {
+    let policy = BatchPolicy {
+        max_models: 1,
+        age_bound: Duration::from_millis(100),
+        ..BatchPolicy::gpu()
+    };
+    let by_places = cold_model_under_a_flood(World::new(policy));
+    let mut small = World::new(BatchPolicy {
+        max_models: 4,
+        ..policy
+    });
+    small.model_room = 1;
+    let by_memory = cold_model_under_a_flood(small);
+    for latency in [by_places, by_memory] {
+        assert!(latency < Duration::from_millis(500), "{latency:?}");
+    }
+}
+
+#[test]
+fn a_model_that_is_loading_holds_nobody_up() {
+    let mut world = World::new(BatchPolicy::cpu());
+    let long = world.admit(
+        1,
+        Script {
+            work: ImageWork {
+                evaluations: 200,
+                rows: 1,
+            },
+            ..Script::lcm()
+        },
+    );
+    world.tick();
+    world.load_time = Duration::from_millis(100);
+    let cold: Vec<JobId> = (2..102)
+        .map(|number| {
+            let script = Script {
+                model: 1,
+                ..Script::lcm()
+            };
+            world.admit(number, script)
+        })
+        .collect();
+    let evaluation = Duration::from_micros(1001);
+    while world.elapsed < Duration::from_millis(100) {
+        let (before, done) = (world.elapsed, world.ledgers[&long].evaluations[0]);
+        assert!(world.tick());
+        assert_eq!(
+            world.ledgers[&long].evaluations[0],
+            done + 1,
+            "each tick is one of its evaluations"
+        );
+        assert!(
+            world.elapsed - before <= evaluation,
+            "and none takes longer than it is"
+        );
+        assert_eq!(world.batcher.jobs_loading(), 100);
+    }
+    world.run();
+    assert_eq!(world.loads.len(), 2, "a hundred jobs caused one load");
+    let finished = |job: &JobId| matches!(world.ledgers[job].ended, Some((End::Finished, _)));
+    assert!(cold.iter().all(finished));
+}
+
+#[test]
+fn a_load_without_room_is_tried_again_when_a_model_is_let_go() {
+    let mut world = World::new(BatchPolicy::gpu());
+    world.model_room = 1;
+    world.load_time = Duration::from_millis(1);
+    let first = world.admit(1, Script::lcm());
+    world.tick();
+    let second = world.admit(
+        2,
+        Script {
+            model: 1,
+            ..Script::lcm()
+        },
+    );
+    world.run();
+    assert_eq!(
+        world.loads.len(),
+        3,
+        "refused once, and not asked for at every tick: {:?}",
+        world.loads
+    );
+    assert!(world.latency(first) < world.latency(second));
+}
+
+#[test]
+fn a_long_prompt_lets_the_others_go_on_between_its_slices() {
+    let policy = BatchPolicy {
+        slices_per_turn: 4,
+        ..BatchPolicy::gpu()
+    };
+    let mut world = World::new(policy);
+    let endless = Script {
+        slices: 64,
+        ..Script::lcm()
+    };
+    let long = world.admit(1, endless);
+    let running = world.admit(
+        2,
+        Script {
+            work: ImageWork {
+                evaluations: 100,
+                rows: 1,
+            },
+            ..Script::lcm()
+        },
+    );
+    while world.ledgers[&long].slices < 64 {
+        assert!(world.tick());
+    }
+    let done = world.ledgers[&running].evaluations[0];
+    assert!(
+        (10..=16).contains(&done),
+        "one for every four slices, once it was prepared itself: {done}"
+    );
+    let mut in_a_row = 0;
+    for plan in &world.plans {
+        let slice = matches!(plan, Plan::Prepare(job) if *job == long);
+        in_a_row = if slice { in_a_row + 1 } else { 0 };
+        assert!(in_a_row <= 4);
+    }
+    assert!(world.batcher.cancel(long), "it can be cancelled at any of them");
+}
+
+#[test]
+fn a_job_without_memory_for_its_states_waits_for_another_to_end() {
+    let mut world = World::new(BatchPolicy::gpu());
+    world.state_room = 2;
+    let jobs: Vec<JobId> = (1..=6).map(|number| world.admit(number, Script::lcm())).collect();
+    world.run();
+    let finished = |job: &JobId| matches!(world.ledgers[job].ended, Some((End::Finished, _)));
+    assert!(jobs.iter().all(finished));
+    let refused = world
+        .plans
+        .iter()
+        .filter(|plan| matches!(plan, Plan::Prepare(_)))
+        .count()
+        - jobs.len();
+    assert!(
+        refused <= jobs.len(),
+        "each end is a reason for one more try: {refused} refusals"
+    );
+}

@@ -1,0 +1,84 @@
+//! What the engine is given: a recipe with every name resolved and every input decoded.
+
+use std::fmt;
+use std::sync::Arc;
+
+use pentimento_catalog::ModelEntry;
+use pentimento_types::{Inputs, Recipe, RgbImage};
+
+use crate::{LatentSize, ModelKey};
+
+/// Everything that the images of a job are made from, with every name resolved and every input decoded.
+#[derive(Clone)]
+pub struct ResolvedJob {
+    /// What is asked.
+    pub recipe: Arc<Recipe>,
+    /// What the names in the recipe stand for.
+    pub models: ResolvedModels,
+    /// The decoded input images. A mask makes it an inpainting job.
+    pub images: Inputs<RgbImage>,
+}
+
+/// The catalogue entries of the models that a recipe names.
+#[derive(Clone, Debug)]
+pub struct ResolvedModels {
+    /// The checkpoint.
+    pub checkpoint: Arc<ModelEntry>,
+    /// Another VAE than the checkpoint's own.
+    pub vae: Option<Arc<ModelEntry>>,
+    /// LoRAs with their strengths, in the recipe's order.
+    pub loras: Vec<(Arc<ModelEntry>, f64)>,
+    /// Textual inversions, in the recipe's order.
+    pub embeddings: Vec<Arc<ModelEntry>>,
+}
+
+impl ResolvedModels {
+    /// A checkpoint with nothing beside it.
+    #[must_use]
+    pub const fn checkpoint(checkpoint: Arc<ModelEntry>) -> Self {
+        Self {
+            checkpoint,
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+        }
+    }
+
+    /// Equal keys stand for equal models.
+    #[must_use]
+    pub fn key(&self) -> ModelKey {
+        ModelKey::checkpoint(&self.checkpoint.name)
+    }
+}
+
+impl ResolvedJob {
+    /// The weights this job runs on.
+    #[must_use]
+    pub fn model_key(&self) -> ModelKey {
+        self.models.key()
+    }
+
+    /// What its decoded images take: those it brings, and those it will be given. In bytes.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        let brought: u64 = self.images.iter().map(|(_, image)| image.size_bytes()).sum();
+        let made = u64::from(self.recipe.image_count).saturating_mul(self.images.init().size_bytes());
+        brought.saturating_add(made)
+    }
+
+    /// The latent size, known before the model is loaded.
+    #[must_use]
+    pub fn latent_size(&self) -> LatentSize {
+        LatentSize::of_image(self.images.init().size())
+    }
+}
+
+// By hand, because a recipe is long and pixels have no useful text.
+impl fmt::Debug for ResolvedJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResolvedJob")
+            .field("model", &self.model_key())
+            .field("images", &self.images)
+            .finish_non_exhaustive()
+    }
+}

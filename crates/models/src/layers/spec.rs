@@ -1,0 +1,123 @@
+//! What a layer is called in its checkpoint, which tensors it has there, and how they are read.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// A layer's path in its checkpoint, such as `mid_block.attentions.0.transformer_blocks.0.attn1.to_q`, whatever older
+/// name the file has for it. It does not depend on how the layer is computed. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayerName(Arc<str>);
+
+impl LayerName {
+    /// The path as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LayerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a layer computes, as far as its weight shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerKind {
+    /// A matrix, (outputs, inputs).
+    Linear,
+    /// A 1x1 convolution, (outputs, inputs, 1, 1).
+    Pointwise,
+    /// A 3x3 convolution, (outputs, inputs, 3, 3).
+    Conv2d,
+    /// A group or layer norm, a scale for each of as many outputs as inputs.
+    Norm,
+    /// A table of `inputs` entries, (inputs, outputs).
+    Embedding,
+}
+
+/// Sizes of a layer as the checkpoint has it: channels of a convolution, widths of tokens elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LayerShape {
+    /// What it computes.
+    pub kind: LayerKind,
+    /// What comes in.
+    pub inputs: usize,
+    /// What goes out.
+    pub outputs: usize,
+    /// Whether it adds a bias of as many numbers as outputs.
+    pub bias: bool,
+}
+
+impl LayerShape {
+    /// The shape of the tensor `weight`.
+    #[must_use]
+    pub fn weight_dims(&self) -> Vec<usize> {
+        match self.kind {
+            LayerKind::Linear => vec![self.outputs, self.inputs],
+            LayerKind::Pointwise => vec![self.outputs, self.inputs, 1, 1],
+            LayerKind::Conv2d => vec![self.outputs, self.inputs, 3, 3],
+            LayerKind::Norm => vec![self.outputs],
+            LayerKind::Embedding => vec![self.inputs, self.outputs],
+        }
+    }
+}
+
+/// A layer of the checkpoint: name and shape.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerSpec {
+    pub(crate) name: LayerName,
+    pub(crate) shape: LayerShape,
+}
+
+impl LayerSpec {
+    /// The layer at `vb`.
+    pub(super) fn at(vb: &VarBuilder<'_>, shape: LayerShape) -> Self {
+        Self {
+            name: LayerName(vb.prefix().into()),
+            shape,
+        }
+    }
+
+    /// Its weight as stored. Every weight of every network comes through here, with its name and not yet packed.
+    pub(super) fn weight(&self, vb: &VarBuilder<'_>) -> Result<Tensor> {
+        vb.get(self.shape.weight_dims(), "weight")
+    }
+
+    /// Its bias as stored.
+    pub(super) fn bias(&self, vb: &VarBuilder<'_>) -> Result<Tensor> {
+        vb.get(self.shape.outputs, "bias")
+    }
+}
+
+/// A layer with its weights packed.
+pub(crate) trait Layer {
+    /// The layers of the checkpoint that it computes: one, or all that are folded into it.
+    fn specs(&self) -> &[LayerSpec];
+
+    /// Bytes that its weights hold.
+    fn size_bytes(&self) -> usize;
+}
+
+/// Calls `visit` for every layer of the checkpoint among the packed layers that `walk` goes through.
+pub(crate) fn each_spec(
+    walk: impl FnOnce(&mut dyn FnMut(&dyn Layer)),
+    visit: &mut dyn FnMut(&LayerName, LayerShape),
+) {
+    walk(&mut |layer| {
+        for spec in layer.specs() {
+            visit(&spec.name, spec.shape);
+        }
+    });
+}
+
+/// Bytes of all packed layers that `walk` goes through.
+pub(crate) fn size_bytes(walk: impl FnOnce(&mut dyn FnMut(&dyn Layer))) -> u64 {
+    let mut sum = 0;
+    walk(&mut |layer| sum += layer.size_bytes() as u64);
+    sum
+}

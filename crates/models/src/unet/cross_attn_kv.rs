@@ -1,0 +1,74 @@
+//! A conditioning as the UNet attends to it: keys and values, which are the same at every evaluation.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use crate::ConditioningShape;
+use crate::layers::{Attention, KeyValues};
+
+/// A [`Conditioning`](crate::Conditioning) turned into what every evaluation of one network needs, by
+/// [`UNet::prepare`](super::UNet::prepare). Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PreparedConditioning {
+    kv: Arc<CrossAttnKv>,
+    shape: ConditioningShape,
+}
+
+impl PreparedConditioning {
+    pub(super) fn new(kv: CrossAttnKv, shape: ConditioningShape) -> Self {
+        Self {
+            kv: Arc::new(kv),
+            shape,
+        }
+    }
+
+    /// The shape of the conditioning.
+    #[must_use]
+    pub const fn shape(&self) -> ConditioningShape {
+        self.shape
+    }
+
+    /// Bytes that it holds, whatever number of clones there are.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.kv.layers.iter().map(KeyValues::size_bytes).sum()
+    }
+
+    /// How many cross-attentions the network has that it was made for.
+    pub(super) fn layers(&self) -> usize {
+        self.kv.layers.len()
+    }
+}
+
+/// The keys and values of one row for every cross-attention, in the order in which those run.
+#[derive(Debug)]
+pub(super) struct CrossAttnKv {
+    layers: Vec<KeyValues>,
+}
+
+impl CrossAttnKv {
+    /// Those of `tokens` (1, S, D).
+    pub(super) fn project<'a>(
+        cross_attns: impl Iterator<Item = &'a Attention>,
+        tokens: &Tensor,
+    ) -> Result<Self> {
+        Ok(Self {
+            layers: cross_attns
+                .map(|cross_attn| cross_attn.project_kv(tokens))
+                .collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// Keys and values of `rows` for cross-attention number `layer`, (B, S, width) each.
+pub(super) fn kv_of_rows(rows: &[PreparedConditioning], layer: usize) -> Result<KeyValues> {
+    let mut parts = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Some(kv) = row.kv.layers.get(layer) else {
+            candle_core::bail!("the conditioning is that of a network of {} layers", row.layers())
+        };
+        parts.push(kv);
+    }
+    KeyValues::cat(&parts)
+}

@@ -1,0 +1,203 @@
+//! The transformer inside a UNet level (diffusers `transformer_2d.py`, `attention.py`): pixels attend to each other
+//! and to the conditioning.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::block_inputs::BlockInputs;
+use super::config::UNetConfig;
+use crate::layers::{
+    Attention, Geglu, GroupNorm, KeyValues, Layer, LayerNorm, Linear, Projections, TokenMerge,
+};
+
+/// Norm, projection to tokens, transformer blocks, projection back, residual.
+#[derive(Debug)]
+pub(super) struct Transformer {
+    norm: GroupNorm,
+    proj_in: Linear,
+    blocks: Vec<TransformerBlock>,
+    /// The number of the first block's cross-attention among those of the network.
+    first_cross_attn: usize,
+    proj_out: Linear,
+    /// Whether tokens are merged here in rows that want it: only where they are most, as `max_downsample` 1 of `tomesd`.
+    merges: bool,
+}
+
+impl Transformer {
+    /// The transformer of level `level`, whose cross-attentions are numbered from `next` on.
+    pub(super) fn new(
+        config: &UNetConfig,
+        level: usize,
+        next: &mut usize,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
+        let width = config.block_out_channels[level];
+        let first_cross_attn = *next;
+        *next += config.transformer_layers[level];
+        let projection = |name: &str| {
+            if config.use_linear_projection {
+                Linear::new(width, width, &vb.pp(name))
+            } else {
+                Linear::pointwise(width, width, &vb.pp(name))
+            }
+        };
+        let blocks = vb.pp("transformer_blocks");
+        let block = |i: usize| {
+            let heads = config.heads[level];
+            TransformerBlock::new(width, config.cross_attention_dim, heads, &blocks.pp(i))
+        };
+        Ok(Self {
+            // This norm's epsilon is fixed in the reference, unlike the other norms' of the UNet.
+            norm: GroupNorm::new(config.norm_num_groups, width, 1e-6, &vb.pp("norm"))?,
+            proj_in: projection("proj_in")?,
+            blocks: (0..config.transformer_layers[level])
+                .map(block)
+                .collect::<Result<_>>()?,
+            first_cross_attn,
+            proj_out: projection("proj_out")?,
+            merges: level == 0,
+        })
+    }
+
+    /// The attentions to the conditioning, in the order in which they run.
+    pub(super) fn cross_attns(&self) -> impl Iterator<Item = &Attention> {
+        self.blocks.iter().map(|block| &block.cross_attn)
+    }
+
+    /// `x`: (P, h, w, C) or (B, h, w, C). Result: (B, h, w, C).
+    pub(super) fn forward(&self, x: &Tensor, inputs: BlockInputs<'_>) -> Result<Tensor> {
+        let (count, h, w, c) = x.dims4()?;
+        let y = self.norm.forward(x)?.reshape((count, h * w, c))?;
+        let mut tokens = self.proj_in.forward(&y)?;
+        for (number, block) in self.blocks.iter().enumerate() {
+            tokens = if self.merges {
+                block.self_attn_by_runs(&tokens, (h, w), inputs.rows.merging(tokens.dim(0)?))?
+            } else {
+                block.self_attn(&tokens)?
+            };
+            // From here on the rows of an image differ.
+            tokens = inputs.rows.expand(&tokens)?;
+            let kv = inputs.cross_attn_kv(self.first_cross_attn + number)?;
+            tokens = block.cross_attn_and_feed_forward(&tokens, &kv)?;
+        }
+        let x = inputs.rows.expand(x)?;
+        let tokens = tokens.reshape(x.shape())?;
+        self.proj_out.forward_add(&tokens, &x)
+    }
+
+    /// Its layers.
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        visit(&self.norm);
+        visit(&self.proj_in);
+        for block in &self.blocks {
+            block.walk(visit);
+        }
+        visit(&self.proj_out);
+    }
+}
+
+#[derive(Debug)]
+struct TransformerBlock {
+    norm1: LayerNorm,
+    self_attn: Attention,
+    norm2: LayerNorm,
+    cross_attn: Attention,
+    norm3: LayerNorm,
+    feed_forward: FeedForward,
+}
+
+impl TransformerBlock {
+    fn new(width: usize, cross_width: usize, heads: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+        let norm = |name: &str| LayerNorm::new(width, 1e-5, &vb.pp(name));
+        Ok(Self {
+            norm1: norm("norm1")?,
+            self_attn: attention(width, width, heads, &vb.pp("attn1"))?,
+            norm2: norm("norm2")?,
+            cross_attn: attention(width, cross_width, heads, &vb.pp("attn2"))?,
+            norm3: norm("norm3")?,
+            feed_forward: FeedForward::new(width, &vb.pp("ff"))?,
+        })
+    }
+
+    /// Every pixel attends to all others.
+    fn self_attn(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.norm1.forward(x)?;
+        self.self_attn.forward_add(&y, &self.self_attn.project_kv(&y)?, x)
+    }
+
+    /// The same, run by run of rows that merge tokens or do not.
+    fn self_attn_by_runs(&self, x: &Tensor, size: (usize, usize), merging: &[bool]) -> Result<Tensor> {
+        let (mut parts, mut start) = (Vec::new(), 0);
+        for run in merging.chunk_by(|a, b| a == b) {
+            let rows = x.narrow(0, start, run.len())?;
+            start += run.len();
+            parts.push(if run[0] {
+                self.merged_self_attn(&rows, size)?
+            } else {
+                self.self_attn(&rows)?
+            });
+        }
+        Tensor::cat(&parts, 0)
+    }
+
+    /// Half of the pixels attend to each other on behalf of all (`tomesd` 0.1.3 with `use_rand=False`, else its defaults:
+    /// neither cross-attention nor the feed-forward layer merges).
+    fn merged_self_attn(&self, x: &Tensor, (h, w): (usize, usize)) -> Result<Tensor> {
+        let Some(merge) = TokenMerge::choose(x, (h, w), h * w / 2)? else {
+            return self.self_attn(x);
+        };
+        let y = merge.merge(&self.norm1.forward(x)?)?;
+        let kv = self.self_attn.project_kv(&y)?;
+        merge.unmerge(&self.self_attn.forward(&y, &kv)?, x)
+    }
+
+    /// What follows self-attention.
+    fn cross_attn_and_feed_forward(&self, x: &Tensor, kv: &KeyValues) -> Result<Tensor> {
+        let y = self.norm2.forward(x)?;
+        let x = self.cross_attn.forward_add(&y, kv, x)?;
+        let y = self.norm3.forward(&x)?;
+        self.feed_forward.forward_add(&y, &x)
+    }
+
+    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        visit(&self.norm1);
+        self.self_attn.walk(visit);
+        visit(&self.norm2);
+        self.cross_attn.walk(visit);
+        visit(&self.norm3);
+        visit(&self.feed_forward.geglu);
+        visit(&self.feed_forward.out);
+    }
+}
+
+/// An attention of tokens of `width` numbers to tokens of `kv_width` numbers, with diffusers' names.
+fn attention(width: usize, kv_width: usize, heads: usize, vb: &VarBuilder<'_>) -> Result<Attention> {
+    let projections = Projections {
+        q: Linear::without_bias(width, width, &vb.pp("to_q"))?,
+        k: Linear::without_bias(kv_width, width, &vb.pp("to_k"))?,
+        v: Linear::without_bias(kv_width, width, &vb.pp("to_v"))?,
+        out: Linear::new(width, width, &vb.pp("to_out").pp(0))?,
+    };
+    Ok(Attention::new(projections, heads))
+}
+
+/// GEGLU, four times as wide inside.
+#[derive(Debug)]
+struct FeedForward {
+    geglu: Geglu,
+    out: Linear,
+}
+
+impl FeedForward {
+    fn new(width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+        let net = vb.pp("net");
+        Ok(Self {
+            geglu: Geglu::new(width, 4 * width, &net.pp(0).pp("proj"))?,
+            out: Linear::new(4 * width, width, &net.pp(2))?,
+        })
+    }
+
+    fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.out.forward_add(&self.geglu.forward(x)?, residual)
+    }
+}

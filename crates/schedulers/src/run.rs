@@ -1,0 +1,57 @@
+//! How long a run is, and everything else that its schedule is made from.
+
+use pentimento_types::AlgorithmType;
+
+use crate::config::SchedulerConfig;
+
+/// How long a run is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Run {
+    /// Steps of the whole schedule, at least 1.
+    pub num_inference_steps: u32,
+    /// How much of the schedule runs, 0 to 1: the last
+    /// `min(int(num_inference_steps * strength), num_inference_steps)` steps.
+    pub strength: f64,
+}
+
+impl Run {
+    /// How many steps at the end of the schedule run, diffusers' `init_timestep`.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "Python's int() on a product between 0 and the number of steps"
+    )]
+    pub(crate) fn last_steps(self) -> usize {
+        let all = self.num_inference_steps;
+        let wanted = ((f64::from(all) * self.strength) as u32).min(all);
+        // diffusers fails when the product is below 1; a caller who asked for some change gets one step of it.
+        let wanted = if wanted == 0 && self.strength > 0.0 {
+            1
+        } else {
+            wanted
+        };
+        wanted as usize
+    }
+}
+
+/// What a scheduler's schedule and update rule are made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    pub(crate) config: &'a SchedulerConfig,
+    pub(crate) run: Run,
+    /// The request asks for Karras spacing; the configuration may ask for it too.
+    pub(crate) karras: bool,
+    pub(crate) algorithm: Option<AlgorithmType>,
+}
+
+impl Setup<'_> {
+    /// Steps of the whole schedule.
+    pub(crate) const fn steps(&self) -> usize {
+        self.run.num_inference_steps as usize
+    }
+
+    /// The first step that runs, diffusers' `t_start`.
+    pub(crate) fn first_step(&self) -> usize {
+        self.steps() - self.run.last_steps()
+    }
+}
