@@ -161,11 +161,7 @@ fn down(pixels: &[u8], window: &Window, line_bytes: usize, sums: &mut [i32]) -> 
 }
 
 /// The half was added before.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to a byte"
-)]
+#[expect(clippy::cast_sign_loss, reason = "clamped to a byte")]
 fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
