@@ -1,4 +1,4 @@
-//! What a finished picture says about how it was made, and how to read that again.
+//! What a finished image says about how it was made, and how to read that again.
 //!
 //! It holds nothing of when, where and for whom, so that the same request gives the same bytes.
 
@@ -28,7 +28,7 @@ pub struct AdapterRecord {
     pub strength: f64,
 }
 
-/// Everything that decides a picture, beside the input picture and the weights themselves.
+/// Everything that decides an image, beside the input image and the weights themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageMetadata {
     /// Program and version.
@@ -44,7 +44,7 @@ pub struct ImageMetadata {
     /// Textual inversions in the order of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<String>,
-    /// What the picture should show.
+    /// What the image should show.
     pub prompt: String,
     /// What it should not show.
     pub negative_prompt: String,
@@ -54,7 +54,7 @@ pub struct ImageMetadata {
     pub strength: f64,
     /// Guidance scale.
     pub guidance_scale: f64,
-    /// The seed of this very picture.
+    /// The seed of this very image.
     pub seed: u64,
     /// 1 is the text encoder's last layer.
     pub clip_skip: u32,
@@ -64,7 +64,7 @@ pub struct ImageMetadata {
     /// Whether the noise levels were spaced after Karras.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub karras: bool,
-    /// Whether nearly equal tokens were merged: asked for, and the picture large enough.
+    /// Whether nearly equal tokens were merged: asked for, and the image large enough.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub token_merging: bool,
     /// Pixels per line.
@@ -74,7 +74,7 @@ pub struct ImageMetadata {
 }
 
 impl ImageMetadata {
-    /// Of picture number `index` of a request.
+    /// Of image number `index` of a request.
     #[must_use]
     pub fn new(recipe: &Recipe, index: u32, size: Size) -> Self {
         Self {

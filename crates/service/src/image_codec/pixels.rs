@@ -47,7 +47,7 @@ impl Pixels {
         upright(rgb, self.size, self.orientation)
     }
 
-    /// The mask that is in the colours, or where these do not part the picture and the alpha channel does, in that:
+    /// The mask that is in the colours, or where these do not part the image and the alpha channel does, in that:
     /// opaque is repainted then.
     pub(super) fn into_mask(self) -> Result<DecodedMask, ServiceError> {
         let is_alpha = self.alpha().is_some_and(parts) && !parts(self.greys());
