@@ -148,7 +148,7 @@ impl StableDiffusion {
             }
             None => {
                 // diffusers samples the masked image for 4 channels, too, and then has no use for it.
-                let _unused = noise_source.normal(shared.latent_shape);
+                noise_source.normal(shared.latent_shape);
                 None
             }
         };

@@ -306,6 +306,23 @@ fn a_small_mask_is_stretched_over_the_image() {
     );
 }
 
+/// At strength 1 the others start from noise alone.
+#[test]
+fn an_inversion_starts_from_its_image_at_full_strength_too() {
+    let model = tiny("tiny");
+    let init = image(40, 33);
+    let mask = rectangle(init.size(), 0.2, 0.8);
+    for (kind, from_image) in [(SchedulerKind::DDIMInverse, true), (SchedulerKind::DDIM, false)] {
+        let recipe = Recipe {
+            strength: 1.0,
+            ..request(kind)
+        };
+        let inpainted = model.prepare_inpaint(&recipe, &init, &mask).unwrap().remove(0);
+        let plain = model.prepare(&recipe, &init).unwrap().remove(0);
+        assert_eq!(inpainted.latents() == plain.latents(), from_image, "{kind}");
+    }
+}
+
 /// Inpainted and plain images share a forward, and each is what it is alone; image k is that of seed + k.
 #[test]
 fn company_changes_nothing() {

@@ -37,10 +37,6 @@ impl NoiseSource {
     }
 
     /// `torch.randn(shape, generator=g)`: standard normal values, f32, as PyTorch draws them on the CPU.
-    ///
-    /// # Panics
-    /// When memory for as many values cannot be had.
-    #[must_use = "drawing moves the generator on"]
     pub fn normal(&mut self, shape: [usize; 3]) -> Latents {
         let values = self.normal_values(shape.iter().product());
         Latents::new(shape, values).expect("as many values as the shape has elements")

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pentimento_engine::ResolvedModels;
-use pentimento_types::{InputRole, JobId, MemoryFull, MemoryLedger, MemoryUse, Reservation, RgbImage};
+use pentimento_types::{InputRole, JobId, MemoryLedger, MemoryUse, Reservation, RgbImage};
+
+use crate::ServiceError;
 
 /// What is known of one admitted job.
 #[derive(Debug)]
@@ -55,17 +57,22 @@ impl AdmittedJobs {
         }
     }
 
-    /// Room for decoded images, for which waiting jobs give theirs up where it is needed.
+    /// Refuses images of more bytes than would fit if nothing else were held.
     ///
     /// # Errors
-    /// When it is taken by what cannot be given up: images that are being decoded, and images in the engine.
-    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation, MemoryFull> {
-        loop {
-            match self.ledger.reserve(MemoryUse::Images, bytes) {
-                Err(full) if !full.is_hopeless() && self.give_up_one() => {}
-                done => return done,
-            }
+    /// [`ServiceError::ImageMemory`].
+    pub(crate) fn check(&self, needed: u64) -> Result<(), ServiceError> {
+        let limit = self.ledger.limit(MemoryUse::Images);
+        if needed > limit {
+            return Err(ServiceError::ImageMemory { needed, limit });
         }
+        Ok(())
+    }
+
+    /// Room for an image of a job that waits. None where it is taken: by jobs that wait longer already, and by images in the
+    /// engine.
+    pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        self.ledger.reserve(MemoryUse::Images, bytes).ok()
     }
 
     pub(crate) fn keep(&self, id: JobId, admitted: Admitted) {
@@ -113,7 +120,7 @@ mod tests {
     fn admitted(jobs: &AdmittedJobs) -> Admitted {
         let size = Size { width: 4, height: 4 };
         let image = RgbImage::new(size, vec![0; 48]).unwrap();
-        let images = jobs.reserve(IMAGE_BYTES).ok().map(|room| {
+        let images = jobs.reserve(IMAGE_BYTES).map(|room| {
             let mut images = DecodedImages::default();
             images.add(InputRole::Init, image, room);
             images
@@ -124,40 +131,48 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_newest_waiting_job_gives_its_images_up_and_the_oldest_keeps_them() {
+    fn jobs(images: u64) -> (Arc<MemoryLedger>, AdmittedJobs) {
         let ledger = MemoryLedger::new(MemoryBudget {
-            images: 2 * IMAGE_BYTES,
+            images,
             ..MemoryBudget::UNBOUNDED
         });
-        let jobs = AdmittedJobs::new(Arc::clone(&ledger));
+        (Arc::clone(&ledger), AdmittedJobs::new(ledger))
+    }
+
+    #[test]
+    fn the_newest_waiting_job_gives_its_images_up_first() {
+        let (ledger, jobs) = jobs(2 * IMAGE_BYTES);
         let id = JobId::from_u128;
         for job in 1..=3 {
             let admitted = admitted(&jobs);
-            assert!(admitted.images.is_some(), "the room of a waiting job is taken");
+            assert_eq!(admitted.images.is_some(), job < 3, "there is room for two");
             jobs.keep(id(job), admitted);
         }
         assert_eq!(ledger.held(MemoryUse::Images), 2 * IMAGE_BYTES);
+        assert!(jobs.give_up_one());
         let has_images = |job| jobs.take(id(job)).unwrap().images.is_some();
-        assert!(has_images(1) && !has_images(2) && has_images(3));
+        assert!(has_images(1) && !has_images(2) && !has_images(3));
         assert!(jobs.take(id(1)).is_none(), "each is taken once");
+        assert!(!jobs.give_up_one());
         assert_eq!(ledger.held(MemoryUse::Images), 0);
     }
 
     #[test]
-    fn what_cannot_be_given_up_is_no_room() {
-        let ledger = MemoryLedger::new(MemoryBudget {
-            images: IMAGE_BYTES,
-            ..MemoryBudget::UNBOUNDED
-        });
-        let jobs = AdmittedJobs::new(Arc::clone(&ledger));
-        assert!(jobs.reserve(IMAGE_BYTES + 1).unwrap_err().is_hopeless());
-        let in_use = jobs.reserve(IMAGE_BYTES).unwrap();
-        assert!(jobs.reserve(1).is_err());
-        drop(in_use);
+    fn what_never_fits_is_refused_and_what_does_not_wait_is_forgotten() {
+        let (ledger, jobs) = jobs(IMAGE_BYTES);
+        jobs.check(IMAGE_BYTES).unwrap();
+        let refused = jobs.check(IMAGE_BYTES + 1).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                ServiceError::ImageMemory {
+                    needed: 49,
+                    limit: 48
+                }
+            ),
+            "{refused}"
+        );
         jobs.keep(JobId::from_u128(1), admitted(&jobs));
-        // What never fits takes nobody's place.
-        assert!(jobs.reserve(IMAGE_BYTES + 1).is_err());
         assert_eq!(ledger.held(MemoryUse::Images), IMAGE_BYTES);
         jobs.retain(|_| false);
         assert_eq!(ledger.held(MemoryUse::Images), 0);

@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use crate::admitted::Admitted;
 use crate::inner::Inner;
 use crate::inputs::PendingInputs;
-use crate::worker::Fault;
 use crate::{ServiceError, deliver};
 
 /// Between two tries to get into an engine that has no room.
@@ -25,6 +24,25 @@ pub(crate) enum Disposition {
     Ended,
     /// The job waits for another attempt.
     Again,
+}
+
+/// A reason why an attempt failed: a kind for programs, a text for the caller. The causes are logged where it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fault {
+    kind: ErrorKind,
+    message: String,
+    /// Whether another attempt would fail in the same way, whatever the kind says.
+    permanent: bool,
+}
+
+impl Fault {
+    const fn of_kind(kind: ErrorKind, message: String) -> Self {
+        Self {
+            kind,
+            message,
+            permanent: !kind.is_retryable(),
+        }
+    }
 }
 
 /// Why there are no images.
@@ -51,15 +69,7 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
     };
     if job.attempt >= inner.config.max_attempts {
         let message = format!("the job was started {} times and never ended", job.attempt);
-        return end_with(
-            &inner,
-            &job,
-            Fault {
-                kind: ErrorKind::Internal,
-                message,
-            },
-        )
-        .await;
+        return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
     }
     let start = Transition::Start { attempt: job.attempt };
     let job = match inner.store.transition(id, start).await {
@@ -80,10 +90,8 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
 
 /// What to do with a job whose attempt panicked.
 pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Disposition {
-    let fault = Fault {
-        kind: ErrorKind::Internal,
-        message: "a fault in the server ended the job; it was logged".to_owned(),
-    };
+    let message = "a fault in the server ended the job; it was logged".to_owned();
+    let fault = Fault::of_kind(ErrorKind::Internal, message);
     match inner.store.get(id).await {
         Ok(Some(job)) if !job.state.is_final() => again_or_end(inner, &job, fault).await,
         _ => Disposition::Ended,
@@ -91,7 +99,7 @@ pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Disposition {
 }
 
 async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
-    if fault.kind.is_retryable() && job.attempt < inner.config.max_attempts {
+    if !fault.permanent && job.attempt < inner.config.max_attempts {
         let requeue = Transition::Requeue {
             attempt: job.attempt,
             not_before: None,
@@ -256,16 +264,13 @@ fn engine_fault(id: JobId, error: &EngineError) -> Fault {
         error.to_string()
     };
     Fault {
-        kind: error.kind(),
-        message,
+        permanent: error.is_permanent() || !error.kind().is_retryable(),
+        ..Fault::of_kind(error.kind(), message)
     }
 }
 
 /// The same for errors of the service, whose texts are made for callers.
 fn service_fault(id: JobId, error: &ServiceError) -> Fault {
     tracing::error!(job = %id, kind = error.kind().as_str(), error = describe_chain(error), "the job failed");
-    Fault {
-        kind: error.kind(),
-        message: error.to_string(),
-    }
+    Fault::of_kind(error.kind(), error.to_string())
 }

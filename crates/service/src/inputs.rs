@@ -44,7 +44,7 @@ impl PendingInputs {
         let mut files = Vec::new();
         for (role, key) in job.inputs.iter() {
             let read = inner.images.get(key).await;
-            let file = read.map_err(ServiceError::store("read the input image"))?;
+            let file = read.map_err(ServiceError::store("read the input picture"))?;
             let decoded_bytes = image_codec::decoded_bytes(&file, LIMITS)?;
             files.push((role, file, decoded_bytes));
         }

@@ -63,6 +63,9 @@ impl Service {
             let image = inner.check_image(source, wanted).await;
             checked.push((role, image.map_err(|error| in_role(role, error))?));
         }
+        inner
+            .admitted
+            .check(image_bytes(&checked, submission.recipe.image_count))?;
         inner.accept(submission, models, checked).await
     }
 }
@@ -80,10 +83,19 @@ struct Wanted {
 struct Checked {
     /// As it is stored.
     file: Bytes,
-    image: RgbImage,
-    /// The room that the image takes.
-    room: Reservation,
+    /// What the pixels take, in bytes.
+    image_bytes: u64,
+    /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
+    image: Option<(RgbImage, Reservation)>,
     note: Option<JobNote>,
+}
+
+/// What the images of a job will take in the engine: those it brings, and those it will be given.
+fn image_bytes(checked: &[(InputRole, Checked)], image_count: u32) -> u64 {
+    let of = |checked: &&(InputRole, Checked)| checked.1.image_bytes;
+    let brought: u64 = checked.iter().map(|checked| of(&checked)).sum();
+    let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
+    brought + u64::from(image_count) * init.as_ref().map_or(0, of)
 }
 
 /// Says which image an error is about.
@@ -194,36 +206,31 @@ impl Inner {
     }
 
     /// The image of a source, decoded once and brought to the size that is wanted.
-    async fn check_image(&self, source: &ImageSource, wanted: Wanted) -> Result<Checked, ServiceError> {
+    async fn check_image(
+        self: &Arc<Self>,
+        source: &ImageSource,
+        wanted: Wanted,
+    ) -> Result<Checked, ServiceError> {
         let bytes = match source {
             ImageSource::Inline(bytes) => bytes.clone(),
             ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
         };
-        // Bounds what decoders hold beside the pixels, whatever the number of connections.
+        // Bounds what decoding takes, whatever the number of connections; what stays afterwards is in the account.
         let permit = self.decoding.acquire().await;
         let permit = permit.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
         })?;
         let decoded = image_codec::decoded_bytes(&bytes, wanted.limits)?;
         let needed = decoded.max(wanted.fit.map_or(0, |size| size.pixels() * 3));
-        let room = self.admitted.reserve(needed).map_err(|full| {
-            if full.is_hopeless() {
-                ServiceError::ImageMemory {
-                    needed,
-                    limit: full.limit,
-                }
-            } else {
-                ServiceError::Overloaded
-            }
-        })?;
+        self.admitted.check(needed)?;
+        let inner = Arc::clone(self);
         let checked = tokio::task::spawn_blocking(move || {
             let (file, image, note) = decoded_file(bytes, wanted)?;
-            let mut room = room;
-            room.shrink_to(image.size_bytes());
+            let room = inner.admitted.reserve(image.size_bytes());
             Ok(Checked {
                 file,
-                image,
-                room,
+                image_bytes: image.size_bytes(),
+                image: room.map(|room| (image, room)),
                 note,
             })
         })
@@ -249,21 +256,21 @@ impl Inner {
             id,
         };
         let mut inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
-        let mut decoded = DecodedImages::default();
+        let mut decoded = Some(DecodedImages::default());
         let mut notes = Vec::new();
         for (role, checked) in checked {
             let Checked {
-                file,
-                image,
-                room,
-                note,
+                file, image, note, ..
             } = checked;
             notes.extend(note);
             let key = ImageKey::input(id, role);
             let stored = self.images.put(&key, file).await;
-            stored.map_err(ServiceError::store("store the input image"))?;
+            stored.map_err(ServiceError::store("store the input picture"))?;
             inputs = inputs.with(role, key);
-            decoded.add(role, image, room);
+            decoded = decoded.zip(image).map(|(mut decoded, (image, room))| {
+                decoded.add(role, image, room);
+                decoded
+            });
         }
         let job = Job {
             owner: submission.owner,
@@ -281,7 +288,7 @@ impl Inner {
             id,
             Admitted {
                 models,
-                images: Some(decoded),
+                images: decoded,
             },
         );
         // The job is safe now. If it cannot be queued, the sweeper will do it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pentimento_jobs::{Claim, JobsError};
-use pentimento_types::{ErrorKind, JobId, describe_chain};
+use pentimento_types::{JobId, describe_chain};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -103,11 +103,4 @@ impl Drop for Aborting {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// A reason why an attempt failed: a kind for programs, a text for the caller. The causes are logged where it is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) kind: ErrorKind,
-    pub(crate) message: String,
 }

@@ -125,6 +125,11 @@ impl BodyMemory {
         }
     }
 
+    /// Whether the sender has said who it is.
+    pub(super) fn is_identified(&self) -> bool {
+        self.sender == Sender::Identified
+    }
+
     /// The sender has said who it is; from now on the body counts as everybody's.
     pub(crate) fn identify_sender(&mut self) {
         if self.sender == Sender::Unidentified {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pentimento_types::JobId;
+use pentimento_types::{Clock, JobId, SystemClock};
 
-use super::world::{End, Script, World};
-use crate::{BatchPolicy, ImageWork, Plan};
+use super::world::{End, Script, World, model_key};
+use crate::{BatchPolicy, Batcher, ImageWork, JobSpec, Outcome, Plan};
 
 /// A job of model 1 comes while model 0 is in use, and new jobs of model 0 keep coming.
 fn cold_model_under_a_flood(mut world: World) -> Duration {
@@ -175,4 +175,37 @@ fn a_job_without_memory_for_its_states_waits_for_another_to_end() {
         refused <= jobs.len(),
         "each end is a reason for one more try: {refused} refusals"
     );
+}
+
+#[test]
+fn a_younger_model_does_not_take_the_memory_that_an_overdue_job_waits_for() {
+    let policy = BatchPolicy {
+        age_bound: Duration::from_secs(1),
+        ..BatchPolicy::gpu()
+    };
+    let mut now = SystemClock.now();
+    let mut batcher = Batcher::new(policy);
+    let latent = Script::lcm().key().latent;
+    let admit = |batcher: &mut Batcher, number: u8, now| {
+        let spec = JobSpec {
+            id: JobId::from_u128(u128::from(number) + 1),
+            model: model_key(number),
+            latent,
+            deadline: None,
+        };
+        batcher.admit(spec, now).expect("there is room");
+        batcher.plan(now)
+    };
+    assert_eq!(admit(&mut batcher, 0, now), Plan::Load(model_key(0)));
+    batcher.report(Outcome::Loaded(model_key(0)), now);
+    assert_eq!(batcher.plan(now), Plan::Prepare(JobId::from_u128(1)));
+    batcher.report(Outcome::PrepareContinues(JobId::from_u128(1)), now);
+    assert_eq!(admit(&mut batcher, 1, now), Plan::Load(model_key(1)));
+    batcher.report(Outcome::LoadRefused(model_key(1)), now);
+    now += Duration::from_secs(2);
+    let next = admit(&mut batcher, 2, now);
+    assert_ne!(next, Plan::Load(model_key(2)), "model 1 waits for that memory");
+    batcher.cancel(JobId::from_u128(1));
+    assert_eq!(batcher.plan(now), Plan::Unload(model_key(0)));
+    assert_eq!(batcher.plan(now), Plan::Load(model_key(1)));
 }

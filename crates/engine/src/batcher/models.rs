@@ -102,3 +102,35 @@ impl Models {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::{Clock, SystemClock};
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_is_older_than_a_place_given_back_counts_for_nothing() {
+        let now = SystemClock.now();
+        let [a, b, c] = ["a", "b", "c"].map(ModelKey::checkpoint);
+        let mut models = Models::new(4);
+        for model in [&a, &c] {
+            models.start_loading(model.clone());
+            assert!(models.loaded(model, now));
+        }
+        models.start_loading(b.clone());
+        models.give_back(&a);
+        assert!(models.refuse(&b));
+        assert!(
+            models.has_place(&b),
+            "what was given back may be what was missing"
+        );
+        models.start_loading(b.clone());
+        assert!(models.refuse(&b));
+        assert!(!models.has_place(&b));
+        models.give_back(&c);
+        assert!(models.has_place(&b));
+        models.start_loading(b.clone());
+        assert!(!models.refuse(&b), "nobody is left who could make room");
+    }
+}

@@ -1,10 +1,11 @@
 //! Loads beside the device, and preparations in slices, over a fake device.
 
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pentimento_types::{
-    ErrorKind, HasKind, JobId, MemoryBudget, MemoryLedger, MemoryUse, SystemClock, describe_chain,
+    Clock as _, ErrorKind, HasKind, JobId, ManualClock, MemoryBudget, MemoryLedger, MemoryUse, SystemClock,
+    describe_chain,
 };
 
 use super::tests::{error, expected, held, images, input, input_on, news, start};
@@ -123,6 +124,29 @@ async fn a_disk_that_does_not_answer_holds_no_shutdown_up() {
         "{last:?}"
     );
     thread.join().expect("the thread leaves the load behind");
+    drop(go);
+}
+
+#[test]
+fn a_deadline_is_kept_while_a_model_is_loading() {
+    let (executor, go) = slow_disk(FakeExecutor::new());
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let (handle, _thread) =
+        Engine::start(executor, BatchPolicy::cpu(), Arc::new(clock.clone())).expect("a thread starts");
+    let deadline = Some(clock.now() + Duration::from_secs(5));
+    let late = handle
+        .generate_until(JobId::from_u128(1), input_on("slow", "a fox", 1), deadline)
+        .expect("there is room");
+    let unwanted = generate(&handle, 2, "slow");
+    while handle.status().jobs_loading < 2 {
+        std::thread::yield_now();
+    }
+    drop(unwanted);
+    clock.advance(Duration::from_secs(6));
+    assert!(matches!(error(late), EngineError::DeadlineExceeded));
+    while handle.status().jobs > 0 {
+        std::thread::yield_now();
+    }
     drop(go);
 }
 

@@ -17,7 +17,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pentimento_types::{Clock, JobId};
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,9 @@ use self::running::Running;
 use crate::admission::Place;
 use crate::batcher::{AdmitError, Batcher, JobSpec, Plan};
 use crate::{BatchPolicy, EngineError, EngineStatus, Executor, JobEvent, ModelKey, ModelOf, ResolvedJob};
+
+/// How often deadlines are looked at while nothing else happens than loads.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// A job on its way in.
 pub(crate) struct Admission {
@@ -106,11 +109,7 @@ impl<E: Executor> DeviceThread<E> {
                         break;
                     }
                     self.publish_status();
-                    // Only a command, or the end of a load, can change anything.
-                    match self.inbox.recv() {
-                        Ok(command) => self.obey(command),
-                        Err(_) => break,
-                    }
+                    self.wait();
                 }
                 Plan::Load(model) => self.load(model),
                 Plan::Unload(model) => drop(self.models.remove(&model)),
@@ -123,6 +122,18 @@ impl<E: Executor> DeviceThread<E> {
         self.end_all(&EngineError::ShuttingDown);
         self.models.clear();
         self.loads.end();
+    }
+
+    /// Waits for a command or the end of a load. While a job waits for its model, its deadline may come, and its caller go.
+    fn wait(&mut self) {
+        let command = if self.running.is_empty() {
+            self.inbox.recv().ok()
+        } else {
+            self.inbox.recv_timeout(BETWEEN_LOOKS).ok()
+        };
+        if let Some(command) = command {
+            self.obey(command);
+        }
     }
 
     fn take_commands(&mut self) {

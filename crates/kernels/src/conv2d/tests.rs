@@ -356,88 +356,44 @@ fn half_precision_weights_are_used_exactly() {
 
 #[test]
 fn the_algorithm_depends_on_the_layer_and_the_image_only() {
-    assert_eq!(
-        ConvAlgorithm::choose(320, 1, Padding::SAME),
-        ConvAlgorithm::Winograd
-    );
-    assert_eq!(
-        ConvAlgorithm::choose(640, 2, Padding::SAME),
-        ConvAlgorithm::Winograd
-    );
-    assert_eq!(
-        ConvAlgorithm::choose(512, 2, HALVED_AFTER.1),
-        ConvAlgorithm::Winograd
-    );
-    assert_eq!(
-        ConvAlgorithm::choose(320, 1, HALVED_AFTER.1),
-        ConvAlgorithm::Direct
-    );
-    assert_eq!(
-        ConvAlgorithm::choose(1280, 2, Padding::SAME),
-        ConvAlgorithm::Direct
-    );
-    assert_eq!(ConvAlgorithm::choose(4, 2, Padding::SAME), ConvAlgorithm::Direct);
-    assert_eq!(
-        ConvAlgorithm::choose(320, 3, Padding::SAME),
-        ConvAlgorithm::Direct
-    );
-    assert_eq!(ConvAlgorithm::choose(4, 1, Padding::SAME), ConvAlgorithm::Direct);
-    assert_eq!(WinogradVariant::choose(1, (2, 2), (2, 2)), WinogradVariant::F2);
-    assert_eq!(WinogradVariant::choose(1, (1, 1), (2, 2)), WinogradVariant::F2);
-    assert_eq!(WinogradVariant::choose(1, (1, 3), (1, 3)), WinogradVariant::F4);
-    assert_eq!(WinogradVariant::choose(1, (8, 8), (16, 16)), WinogradVariant::F4);
-    assert_eq!(
-        WinogradVariant::choose(1, (32, 32), (64, 64)),
-        WinogradVariant::Doubled
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (32, 32), (33, 32)),
-        WinogradVariant::F4
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (32, 32), (64, 63)),
-        WinogradVariant::F6
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (24, 24), (24, 24)),
-        WinogradVariant::F4
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (32, 32), (32, 32)),
-        WinogradVariant::F4
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (30, 30), (30, 30)),
-        WinogradVariant::F6
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (48, 48), (48, 48)),
-        WinogradVariant::F6
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (56, 56), (56, 56)),
-        WinogradVariant::F4
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (57, 57), (57, 57)),
-        WinogradVariant::F6
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (64, 64), (64, 64)),
-        WinogradVariant::F6
-    );
-    assert_eq!(
-        WinogradVariant::choose(1, (256, 256), (512, 512)),
-        WinogradVariant::Doubled
-    );
-    assert_eq!(
-        WinogradVariant::choose(2, (8, 8), (8, 8)),
-        WinogradVariant::Strided
-    );
-    assert_eq!(
-        WinogradVariant::choose(2, (32, 32), (64, 64)),
-        WinogradVariant::Strided
-    );
+    let algorithms = [
+        (320, SAME, ConvAlgorithm::Winograd),
+        (640, HALVED, ConvAlgorithm::Winograd),
+        (512, HALVED_AFTER, ConvAlgorithm::Winograd),
+        (320, (1, HALVED_AFTER.1), ConvAlgorithm::Direct),
+        (1280, HALVED, ConvAlgorithm::Direct),
+        (4, HALVED, ConvAlgorithm::Direct),
+        (320, (3, Padding::SAME), ConvAlgorithm::Direct),
+        (4, SAME, ConvAlgorithm::Direct),
+    ];
+    for (inputs, how, expected) in algorithms {
+        let found = ConvAlgorithm::choose(inputs, how.0, how.1);
+        assert_eq!(found, expected, "{inputs} channels, {how:?}");
+    }
+    // Stride, the image, and the image after upsampling.
+    let variants = [
+        (1, (2, 2), (2, 2), WinogradVariant::F2),
+        (1, (1, 1), (2, 2), WinogradVariant::F2),
+        (1, (1, 3), (1, 3), WinogradVariant::F4),
+        (1, (8, 8), (16, 16), WinogradVariant::F4),
+        (1, (32, 32), (64, 64), WinogradVariant::Doubled),
+        (1, (32, 32), (33, 32), WinogradVariant::F4),
+        (1, (32, 32), (64, 63), WinogradVariant::F6),
+        (1, (24, 24), (24, 24), WinogradVariant::F4),
+        (1, (32, 32), (32, 32), WinogradVariant::F4),
+        (1, (30, 30), (30, 30), WinogradVariant::F6),
+        (1, (48, 48), (48, 48), WinogradVariant::F6),
+        (1, (56, 56), (56, 56), WinogradVariant::F4),
+        (1, (57, 57), (57, 57), WinogradVariant::F6),
+        (1, (64, 64), (64, 64), WinogradVariant::F6),
+        (1, (256, 256), (512, 512), WinogradVariant::Doubled),
+        (2, (8, 8), (8, 8), WinogradVariant::Strided),
+        (2, (32, 32), (64, 64), WinogradVariant::Strided),
+    ];
+    for (stride, source, input, expected) in variants {
+        let found = WinogradVariant::choose(stride, source, input);
+        assert_eq!(found, expected, "stride {stride}, {source:?} to {input:?}");
+    }
 }
 
 #[test]

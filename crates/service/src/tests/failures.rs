@@ -137,11 +137,40 @@ async fn a_lost_input_fails_the_job_without_naming_a_path() {
         ))
         .await
         .unwrap();
+    assert!(
+        test.service.inner.admitted.give_up_one(),
+        "it is read from the store again"
+    );
     drop(held);
     let job = in_time(test.service.wait(id)).await.unwrap();
     assert_eq!((job.state, job.attempt), (JobState::Failed, 1));
     let failure = finished_images(&job).unwrap_err();
     assert_eq!(failure.to_string(), "the server could not read the input picture");
+}
+
+#[tokio::test]
+async fn a_waiting_job_that_has_given_up_its_images_gets_them_back_from_the_store() {
+    let (mut held, executor) = Held::new();
+    let mut config = TestConfig::default();
+    config.service.running_jobs = 1;
+    let test = TestService::start_with(executor, config);
+    submit(&test.service, sample_request("hold")).await.unwrap();
+    held.arrives().await;
+    let request = sample_request("b");
+    let id = submit(&test.service, request.clone()).await.unwrap();
+    assert!(test.service.inner.admitted.give_up_one());
+    assert!(
+        !test.service.inner.admitted.give_up_one(),
+        "the first has taken its own"
+    );
+    drop(held);
+    let job = in_time(test.service.wait(id)).await.unwrap();
+    let image = &finished_images(&job).unwrap()[0];
+    let file = test.parts.images.get(&image.key).await.unwrap();
+    assert_eq!(
+        crate::image_codec::decode(&file, LIMITS).unwrap(),
+        expected(&request, 0)
+    );
 }
 
 /// Lets manual time pass until the condition holds.

@@ -113,6 +113,7 @@ async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabE
     };
     let memory = BodyMemory::new(&app.bodies, sender)?;
     let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
+    let body = wire::identified(body, &app.keys, &parts).await?;
     let (mut fields, memory) = wire::fields(parts.clone(), body).await?;
     let caller = auth::caller(
         &app.keys,

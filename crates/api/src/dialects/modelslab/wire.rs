@@ -1,19 +1,51 @@
 //! The fields of a body, whatever its encoding: JSON with any content type, form fields, or parts of a multipart body.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use bytes::Bytes;
+use pentimento_service::KeyRing;
 
+use super::auth;
 use super::error::ModelsLabError;
-use super::fields::{ALL, INIT_IMAGE, IP_ADAPTER_IMAGE, MASK_IMAGE};
+use super::fields::{ALL, INIT_IMAGE, IP_ADAPTER_IMAGE, KEY, MASK_IMAGE};
 use crate::body::{BodyMemory, ReadBody, off_thread};
 use crate::dialects::field::names;
 use crate::dialects::json::{self, Fields, Json, JsonError, parse_object};
 
 /// How many fields a form may have; the JSON reader has the same bound.
 const MAX_FIELDS: usize = 1024;
+
+/// Looks for the key in a body whose sender is not identified yet, before anything is copied out of it. Whether there is
+/// one can be told of JSON only; a body that is not even that is left to the parser, which says why.
+pub(super) async fn identified(
+    mut body: ReadBody,
+    keys: &Arc<KeyRing>,
+    parts: &Parts,
+) -> Result<ReadBody, ModelsLabError> {
+    if body.is_identified() || first_byte(body.bytes()) != Some(b'{') {
+        return Ok(body);
+    }
+    let (keys, headers, query) = (
+        Arc::clone(keys),
+        parts.headers.clone(),
+        parts.uri.query().map(str::to_owned),
+    );
+    off_thread(move || {
+        // Nothing but the key is copied, but texts with escapes are put together to be passed over.
+        let scratch = json::copies(body.bytes()) - 1;
+        let found = body.look(scratch, |bytes| parse_object(bytes, &[KEY.name]))?;
+        if let Ok(mut fields) = found {
+            auth::caller(&keys, fields.take(KEY.name), &headers, query.as_deref())?;
+            body.identify_sender();
+        }
+        Ok(body)
+    })
+    .await
+}
 
 /// Reads a body, and lets it go; the memory is that of the fields. An empty one has no fields, which is all that `fetch`
 /// needs.
@@ -129,8 +161,6 @@ fn collected(pairs: impl Iterator<Item = (String, Json)>) -> Result<Fields, Mode
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use pentimento_types::{MemoryBudget, MemoryLedger};
 
     use super::*;
