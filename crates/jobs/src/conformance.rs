@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ErrorKind, Findings, ImageFormat, ImageKey, InputRole, Inputs, Job,
-    JobFailure, JobId, JobOutcome, JobState, ModelId, Priority, Recipe, SchedulerChoice, Size, StoredImage,
+    JobFailure, JobId, JobNote, JobOutcome, JobState, ModelId, Priority, Recipe, SchedulerChoice, Size,
+    StoredImage,
 };
 
 use crate::{Claim, JobCounts, JobFilter, JobQueue, JobStore, JobsError, Refusal, Transition};
@@ -103,6 +104,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
             link_life: Some(Duration::from_secs(3600)),
             ..Delivery::default()
         },
+        notes: vec![JobNote::MaskIsAlpha],
         priority: Priority::High,
         idempotency_key: Some("once".to_owned()),
         deadline: Some(created_at + Duration::from_secs(600)),

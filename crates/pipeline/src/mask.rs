@@ -208,8 +208,18 @@ mod tests {
 
     #[test]
     fn level_128_repaints_and_127_keeps() {
-        let image = RgbImage::new(size(2, 1), vec![127, 127, 127, 128, 128, 128]).unwrap();
-        assert_eq!(MaskPixels::new(&image, size(2, 1)), from_lines(&[".#"]));
+        // diffusers: `mask / 255 < 0.5` is kept.
+        for level in 0..=u8::MAX {
+            let image = RgbImage::new(size(1, 1), vec![level; 3]).unwrap();
+            let repaints = f32::from(level) / 255.0 >= 0.5;
+            assert_eq!(repaints, level >= 128);
+            let expected = if repaints { "#" } else { "." };
+            assert_eq!(
+                MaskPixels::new(&image, size(1, 1)),
+                from_lines(&[expected]),
+                "{level}"
+            );
+        }
     }
 
     #[test]

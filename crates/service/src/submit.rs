@@ -7,8 +7,8 @@ use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::JobsError;
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, ModelId, Recipe,
-    Reservation, RgbImage, Size, describe_chain,
+    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
+    Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 
 use crate::admitted::{Admitted, DecodedImages};
@@ -55,8 +55,12 @@ impl Service {
         let mut checked = Vec::new();
         // The mask first: it is the smaller one, and the one that is more often wrong.
         for (role, source) in submission.inputs.iter().collect::<Vec<_>>().into_iter().rev() {
-            let fit = submission.fit.filter(|_| role == InputRole::Init);
-            let image = inner.check_image(source, submission.limits, fit).await;
+            let wanted = Wanted {
+                role,
+                limits: submission.limits,
+                fit: submission.fit.filter(|_| role == InputRole::Init),
+            };
+            let image = inner.check_image(source, wanted).await;
             checked.push((role, image.map_err(|error| in_role(role, error))?));
         }
         inner
@@ -64,6 +68,15 @@ impl Service {
             .check(image_bytes(&checked, submission.recipe.image_count))?;
         inner.accept(submission, models, checked).await
     }
+}
+
+/// What an input file is read as.
+#[derive(Clone, Copy)]
+struct Wanted {
+    role: InputRole,
+    limits: InputLimits,
+    /// The size that it is brought to.
+    fit: Option<Size>,
 }
 
 /// An input file that has been decoded.
@@ -74,6 +87,7 @@ struct Checked {
     image_bytes: u64,
     /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
     image: Option<(RgbImage, Reservation)>,
+    note: Option<JobNote>,
 }
 
 /// What the images of a job will take in the engine: those it brings, and those it will be given.
@@ -191,12 +205,11 @@ impl Inner {
         }
     }
 
-    /// The image of a source, decoded once and brought to the size `fit`.
+    /// The image of a source, decoded once and brought to the size that is wanted.
     async fn check_image(
         self: &Arc<Self>,
         source: &ImageSource,
-        limits: InputLimits,
-        fit: Option<Size>,
+        wanted: Wanted,
     ) -> Result<Checked, ServiceError> {
         let bytes = match source {
             ImageSource::Inline(bytes) => bytes.clone(),
@@ -207,18 +220,20 @@ impl Inner {
         let permit = permit.map_err(|source| ServiceError::Internal {
             source: Box::new(source),
         })?;
-        let needed = image_codec::decoded_bytes(&bytes, limits)?.max(fit.map_or(0, |size| size.pixels() * 3));
+        let decoded = image_codec::decoded_bytes(&bytes, wanted.limits)?;
+        let needed = decoded.max(wanted.fit.map_or(0, |size| size.pixels() * 3));
         self.admitted.check(needed)?;
         let inner = Arc::clone(self);
         let checked = tokio::task::spawn_blocking(move || {
             // It goes along, because this runs on when the caller hangs up.
             let _permit = permit;
-            let (file, image) = decoded_file(bytes, limits, fit)?;
+            let (file, image, note) = decoded_file(bytes, wanted)?;
             let room = inner.admitted.reserve(image.size_bytes());
             Ok(Checked {
                 file,
                 image_bytes: image.size_bytes(),
                 image: room.map(|room| (image, room)),
+                note,
             })
         })
         .await;
@@ -243,7 +258,12 @@ impl Inner {
         };
         let mut inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
         let mut decoded = Some(DecodedImages::default());
-        for (role, Checked { file, image, .. }) in checked {
+        let mut notes = Vec::new();
+        for (role, checked) in checked {
+            let Checked {
+                file, image, note, ..
+            } = checked;
+            notes.extend(note);
             let key = ImageKey::input(id, role);
             let stored = self.images.put(&key, file).await;
             stored.map_err(ServiceError::store("store the input picture"))?;
@@ -257,6 +277,7 @@ impl Inner {
             owner: submission.owner,
             dialect: submission.dialect,
             delivery: submission.delivery,
+            notes,
             ..Job::queued(id, self.clock.wall(), submission.recipe, inputs)
         };
         match self.store.insert(job).await {
@@ -280,19 +301,23 @@ impl Inner {
     }
 }
 
-/// Decodes a file. One whose image has another size than `fit` is replaced by one of the resized image.
-fn decoded_file(
-    file: Bytes,
-    limits: InputLimits,
-    fit: Option<Size>,
-) -> Result<(Bytes, RgbImage), ServiceError> {
-    let image = image_codec::decode(&file, limits)?;
-    match fit {
-        Some(size) if size != image.size() => {
-            let image = image_codec::resized(image, size)?;
-            Ok((image_codec::to_file(&image)?, image))
+/// Decodes a file. One that is not what the image is taken from is replaced by a file of the image: of another size, or a
+/// mask in an alpha channel.
+fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<JobNote>), ServiceError> {
+    let (image, note) = match wanted.role {
+        InputRole::Init => (image_codec::decode(&file, wanted.limits)?, None),
+        InputRole::Mask => {
+            let mask = image_codec::decode_mask(&file, wanted.limits)?;
+            (mask.image, mask.is_alpha.then_some(JobNote::MaskIsAlpha))
         }
-        _ => Ok((file, image)),
+    };
+    match wanted.fit {
+        Some(size) if size != image.size() => {
+            let image = image_codec::resized(&image, size)?;
+            Ok((image_codec::to_file(&image)?, image, note))
+        }
+        _ if note.is_some() => Ok((image_codec::to_file(&image)?, image, note)),
+        _ => Ok((file, image, note)),
     }
 }
 

@@ -100,6 +100,25 @@ pub struct DialectTag {
     pub note: Option<String>,
 }
 
+/// What a caller should be told about how a request was read, beside its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobNote {
+    /// The colours of the mask have no shape, so its alpha channel was taken.
+    MaskIsAlpha,
+}
+
+impl std::fmt::Display for JobNote {
+    /// A whole sentence.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::MaskIsAlpha => {
+                "The colours of the mask have no shape, so its alpha channel was used: opaque is repainted."
+            }
+        })
+    }
+}
+
 /// Who goes first among jobs that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -130,6 +149,9 @@ pub struct Job {
     pub inputs: Inputs<ImageKey>,
     /// How the finished images are handed over.
     pub delivery: Delivery,
+    /// What the caller should be told about how the request was read.
+    #[serde(default)]
+    pub notes: Vec<JobNote>,
     /// Who goes first.
     pub priority: Priority,
     /// The caller's own name for this request: a second one with the same name is the same job.
@@ -164,6 +186,7 @@ impl Job {
             recipe,
             inputs,
             delivery: Delivery::default(),
+            notes: Vec::new(),
             priority: Priority::default(),
             idempotency_key: None,
             deadline: None,

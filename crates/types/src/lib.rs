@@ -22,8 +22,8 @@ pub use ids::{ApiKeyId, ImageKey, JobId, ModelId};
 pub use image::{ImageFormat, ImageSource, RgbImage, Size};
 pub use inputs::{InputRole, Inputs};
 pub use job::{
-    DialectTag, Findings, JOB_SCHEMA_VERSION, Job, JobFailure, JobOutcome, JobState, Priority, Progress,
-    StoredImage,
+    DialectTag, Findings, JOB_SCHEMA_VERSION, Job, JobFailure, JobNote, JobOutcome, JobState, Priority,
+    Progress, StoredImage,
 };
 pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};
 pub use recipe::{EmbeddingRef, LoraRef, Recipe};

@@ -61,6 +61,10 @@ def main() -> None:
     transparent = small.convert("RGBA")
     transparent.putalpha(0)
     save("transparent.png", transparent)
+    # Strokes on an empty canvas: all is black, and only alpha has a shape.
+    strokes = Image.new("RGBA", (64, 64))
+    strokes.paste((0, 0, 0, 255), (16, 16, 48, 48))
+    save("strokes.png", strokes)
     save("one-bit.png", small.convert("1"))
     save("pixel.png", scene(1, 1))
     save("line.png", scene(200, 1))

@@ -10,7 +10,7 @@ use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels};
 use pentimento_service::{InputLimits, image_codec};
 use pentimento_types::{
-    ImageFormat, InputRole, Inputs, JobId, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
+    ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
 };
 
 use crate::args::GenerateArgs;
@@ -103,8 +103,12 @@ fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
-    image_codec::decode(&fs_err::read(path)?, LIMITS)
-        .with_context(|| format!("cannot use {}", path.display()))
+    let mask = image_codec::decode_mask(&fs_err::read(path)?, LIMITS)
+        .with_context(|| format!("cannot use {}", path.display()))?;
+    if mask.is_alpha {
+        output::note(format_args!("{}", JobNote::MaskIsAlpha));
+    }
+    Ok(mask.image)
 }
 
 fn recipe(args: &GenerateArgs) -> Recipe {

@@ -13,12 +13,12 @@ pub struct UNetInput<'a> {
     pub sample: &'a Tensor,
     /// One for each image.
     pub timesteps: &'a [f32],
-    /// One for each of B rows, all of one shape, from [`UNet::prepare`].
+    /// One for each of B rows, all of one shape, from [`super::UNet::prepare`].
     pub conditioning: &'a [PreparedConditioning],
     /// How many of these rows each image has, B in all, image by image; empty stands for one each. What comes before the
     /// first cross-attention is computed once for all rows of an image.
     pub rows: &'a [usize],
-    /// (P, E) from [`guidance_embedding`], for a network whose configuration has `time_cond_proj_dim` E; without it such
+    /// (P, E) from [`super::guidance_embedding`], for a network whose configuration has `time_cond_proj_dim` E; without it such
     /// a network sees no guidance.
     pub guidance_embedding: Option<&'a Tensor>,
     /// Whether each image merges half of its tokens before self-attention on the outermost level, which is faster for

@@ -1,4 +1,4 @@
-//! RGB to a file that says how it was made. The same picture and metadata give the same bytes.
+//! RGB to a file that says how it was made. The same image and metadata give the same bytes.
 
 use std::error::Error;
 
@@ -20,53 +20,53 @@ type EncodeResult = Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
 /// Writes a whole file. Takes CPU time: call it on a blocking thread.
 ///
 /// # Errors
-/// [`ServiceError::Internal`]: every picture can be encoded.
+/// [`ServiceError::Internal`]: every image can be encoded.
 pub fn encode(
-    picture: &RgbImage,
+    image: &RgbImage,
     format: ImageFormat,
     metadata: &ImageMetadata,
 ) -> Result<Bytes, ServiceError> {
     let file = match format {
-        ImageFormat::Png => encode_png(picture, metadata),
+        ImageFormat::Png => encode_png(image, metadata),
         ImageFormat::Jpeg => {
             let mut file = Vec::new();
             let encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
-            encode_with(encoder, picture, metadata).map(|()| file)
+            encode_with(encoder, image, metadata).map(|()| file)
         }
         ImageFormat::Webp => {
             let mut file = Vec::new();
             let encoder = WebPEncoder::new_lossless(&mut file);
-            encode_with(encoder, picture, metadata).map(|()| file)
+            encode_with(encoder, image, metadata).map(|()| file)
         }
     };
     file.map(Bytes::from)
         .map_err(|source| ServiceError::Internal { source })
 }
 
-fn encode_png(picture: &RgbImage, metadata: &ImageMetadata) -> EncodeResult {
+fn encode_png(image: &RgbImage, metadata: &ImageMetadata) -> EncodeResult {
     let mut file = Vec::new();
-    let size = picture.size();
+    let size = image.size();
     let mut encoder = png::Encoder::new(&mut file, size.width, size.height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.add_itxt_chunk(PNG_PARAMETERS.to_owned(), metadata.parameters_text())?;
     encoder.add_itxt_chunk(PNG_JSON.to_owned(), metadata.json()?)?;
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(picture.pixels())?;
+    writer.write_image_data(image.pixels())?;
     writer.finish()?;
     Ok(file)
 }
 
 fn encode_with(
     mut encoder: impl ImageEncoder,
-    picture: &RgbImage,
+    image: &RgbImage,
     metadata: &ImageMetadata,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     if let Some(block) = exif::write(&metadata.parameters_text(), &metadata.json()?) {
         encoder.set_exif_metadata(block)?;
     }
-    let size = picture.size();
-    encoder.write_image(picture.pixels(), size.width, size.height, ExtendedColorType::Rgb8)?;
+    let size = image.size();
+    encoder.write_image(image.pixels(), size.width, size.height, ExtendedColorType::Rgb8)?;
     Ok(())
 }
 
@@ -86,7 +86,7 @@ mod tests {
         max_bytes: 1 << 20,
     };
 
-    fn picture(width: u32, height: u32) -> RgbImage {
+    fn image(width: u32, height: u32) -> RgbImage {
         let pixels = (0..height).flat_map(|y| {
             (0..width).flat_map(move |x| [x * 255 / width, y * 255 / height, 128].map(|v| v as u8))
         });
@@ -113,25 +113,25 @@ mod tests {
     #[test]
     fn every_format_gives_pixels_and_parameters_back() {
         for (width, height) in [(1, 1), (7, 5), (64, 48)] {
-            let picture = picture(width, height);
-            let metadata = metadata(picture.size());
+            let image = image(width, height);
+            let metadata = metadata(image.size());
             assert_eq!(metadata.seed, u64::MAX);
             for format in FORMATS {
-                let file = encode(&picture, format, &metadata).unwrap();
-                let again = encode(&picture, format, &metadata).unwrap();
+                let file = encode(&image, format, &metadata).unwrap();
+                let again = encode(&image, format, &metadata).unwrap();
                 assert_eq!(file, again, "{format:?} is not deterministic");
                 assert_eq!(read_metadata(&file).as_ref(), Some(&metadata), "{format:?}");
                 let found = decode(&file, LIMITS).unwrap();
-                assert_eq!(found.size(), picture.size());
+                assert_eq!(found.size(), image.size());
                 if format == ImageFormat::Jpeg {
                     let off = found
                         .pixels()
                         .iter()
-                        .zip(picture.pixels())
+                        .zip(image.pixels())
                         .map(|(a, b)| a.abs_diff(*b));
                     assert!(off.max().unwrap() <= 8, "JPEG is too far off");
                 } else {
-                    assert_eq!(found, picture, "{format:?} is lossless");
+                    assert_eq!(found, image, "{format:?} is lossless");
                 }
             }
         }
@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn the_text_for_other_tools_is_in_the_png() {
-        let picture = picture(7, 5);
-        let file = encode(&picture, ImageFormat::Png, &metadata(picture.size())).unwrap();
+        let image = image(7, 5);
+        let file = encode(&image, ImageFormat::Png, &metadata(image.size())).unwrap();
         let reader = png::Decoder::new(std::io::Cursor::new(&file[..]))
             .read_info()
             .unwrap();
@@ -161,13 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_too_long_for_exif_does_not_stop_the_picture() {
-        let picture = picture(8, 8);
-        let mut metadata = metadata(picture.size());
+    fn a_prompt_too_long_for_exif_does_not_stop_the_image() {
+        let image = image(8, 8);
+        let mut metadata = metadata(image.size());
         metadata.prompt = "x".repeat(100_000);
         for format in FORMATS {
-            let file = encode(&picture, format, &metadata).unwrap();
-            assert_eq!(decode(&file, LIMITS).unwrap().size(), picture.size());
+            let file = encode(&image, format, &metadata).unwrap();
+            assert_eq!(decode(&file, LIMITS).unwrap().size(), image.size());
             let kept = read_metadata(&file);
             assert_eq!(kept.is_some(), format == ImageFormat::Png, "{format:?}");
         }

@@ -1,4 +1,4 @@
-//! The two EXIF fields that carry a picture's parameters: UserComment for people's tools (as A1111 writes it) and
+//! The two EXIF fields that carry an image's parameters: UserComment for people's tools (as A1111 writes it) and
 //! MakerNote for our own reading back.
 //!
 //! TIFF 6.0, big-endian, and EXIF 2.3: one directory that points to a second one with the two fields.

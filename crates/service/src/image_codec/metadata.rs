@@ -1,18 +1,16 @@
-//! What a finished picture says about how it was made, and how to read that again.
+//! What a finished image says about how it was made, and how to read that again.
 //!
 //! It holds nothing of when, where and for whom, so that the same request gives the same bytes.
 
 use std::fmt::Write as _;
 use std::io::Cursor;
 
-use image::ImageDecoder;
-use image::codecs::jpeg::JpegDecoder;
-use image::codecs::webp::WebPDecoder;
 use pentimento_types::{NoiseSpacing, Recipe, Size};
 use serde::{Deserialize, Serialize};
 
-use super::decode::Container;
-use super::exif;
+use super::container::Container;
+use super::orientation::Blocks;
+use super::{exif, jpeg_structure, webp_file};
 
 /// The keyword of the text chunk for people's tools, as A1111 writes it.
 pub(super) const PNG_PARAMETERS: &str = "parameters";
@@ -30,7 +28,7 @@ pub struct AdapterRecord {
     pub strength: f64,
 }
 
-/// Everything that decides a picture, beside the input picture and the weights themselves.
+/// Everything that decides an image, beside the input image and the weights themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageMetadata {
     /// Program and version.
@@ -46,7 +44,7 @@ pub struct ImageMetadata {
     /// Textual inversions in the order of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<String>,
-    /// What the picture should show.
+    /// What the image should show.
     pub prompt: String,
     /// What it should not show.
     pub negative_prompt: String,
@@ -56,7 +54,7 @@ pub struct ImageMetadata {
     pub strength: f64,
     /// Guidance scale.
     pub guidance_scale: f64,
-    /// The seed of this very picture.
+    /// The seed of this very image.
     pub seed: u64,
     /// 1 is the text encoder's last layer.
     pub clip_skip: u32,
@@ -66,7 +64,7 @@ pub struct ImageMetadata {
     /// Whether the noise levels were spaced after Karras.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub karras: bool,
-    /// Whether nearly equal tokens were merged: asked for, and the picture large enough.
+    /// Whether nearly equal tokens were merged: asked for, and the image large enough.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub token_merging: bool,
     /// Pixels per line.
@@ -76,7 +74,7 @@ pub struct ImageMetadata {
 }
 
 impl ImageMetadata {
-    /// Of picture number `index` of a request.
+    /// Of image number `index` of a request.
     #[must_use]
     pub fn new(recipe: &Recipe, index: u32, size: Size) -> Self {
         Self {
@@ -157,8 +155,8 @@ impl ImageMetadata {
 pub fn read_metadata(bytes: &[u8]) -> Option<ImageMetadata> {
     let json = match Container::of(bytes) {
         Container::Png => png_text(bytes)?,
-        Container::Jpeg => exif_json(JpegDecoder::new(Cursor::new(bytes)).ok()?)?,
-        Container::Webp => exif_json(WebPDecoder::new(Cursor::new(bytes)).ok()?)?,
+        Container::Jpeg => exif_json(jpeg_structure::read(bytes).ok()?.blocks)?,
+        Container::Webp => exif_json(webp_file::blocks(bytes))?,
         Container::Other(_) => return None,
     };
     serde_json::from_str(&json).ok()
@@ -177,7 +175,6 @@ fn png_text(bytes: &[u8]) -> Option<String> {
     chunk.get_text().ok()
 }
 
-fn exif_json(mut decoder: impl ImageDecoder) -> Option<String> {
-    let block = decoder.exif_metadata().ok()??;
-    exif::read(&block).map(str::to_owned)
+fn exif_json(blocks: Blocks) -> Option<String> {
+    exif::read(&blocks.exif?).map(str::to_owned)
 }

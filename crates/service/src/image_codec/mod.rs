@@ -1,16 +1,25 @@
-//! Picture files to pixels and back: PNG, JPEG and WebP, told apart by their first bytes and never by a name.
+//! Image files to pixels and back: PNG, JPEG and WebP, told apart by their first bytes and never by a name.
 //!
-//! Invariant: whatever the bytes are, [`decode`] answers with a picture within the limits or with an error; the size is
+//! Invariant: whatever the bytes are, [`decode`] answers with an image within the limits or with an error; the size is
 //! checked in the header before any pixel is allocated, and a panic of a decoder ends here.
 
+mod container;
 mod decode;
 mod encode;
 mod exif;
+mod jpeg_file;
 mod jpeg_structure;
 mod metadata;
+mod orientation;
+mod pixels;
+mod png_file;
+mod refusal;
 mod resize;
+mod webp_file;
 
-pub use decode::{decode, decoded_bytes};
+pub use decode::{decode, decode_mask, decoded_bytes};
 pub use encode::encode;
 pub use metadata::{AdapterRecord, ImageMetadata, read_metadata};
-pub(crate) use resize::{resized, to_file};
+pub use pixels::DecodedMask;
+pub use resize::resized;
+pub(crate) use resize::to_file;

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder as _};
 use pentimento_types::{
-    EmbeddingRef, ErrorKind, HasKind as _, ImageKey, InputRole, JobState, LoraRef, ModelId,
+    EmbeddingRef, ErrorKind, HasKind as _, ImageKey, InputRole, JobNote, JobState, LoraRef, ModelId,
 };
 
 use super::*;
@@ -409,6 +411,37 @@ async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
         matches!(&refused, ServiceError::Mask(inner) if matches!(**inner, ServiceError::ImageUndecodable { .. }))
     );
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+}
+
+/// Strokes on the left that only their alpha channel shows: every colour is black.
+fn strokes_file() -> Vec<u8> {
+    let mut file = Vec::new();
+    let pixels: Vec<u8> = (0..16 * 16)
+        .flat_map(|at| [0, 0, 0, if at % 16 < 8 { 255 } else { 0 }])
+        .collect();
+    PngEncoder::new(&mut file)
+        .write_image(&pixels, 16, 16, ExtendedColorType::Rgba8)
+        .unwrap();
+    file
+}
+
+#[tokio::test]
+async fn a_mask_in_its_alpha_channel_is_stored_as_what_it_means_and_noted() {
+    let (mut held, executor) = Held::new();
+    let test = TestService::start(executor);
+    let mut request = sample_request("hold");
+    request.inputs = request
+        .inputs
+        .with(InputRole::Mask, ImageSource::Inline(strokes_file().into()));
+    let id = test.service.submit(submission(request, LIMITS)).await.unwrap();
+    held.arrives().await;
+    let job = test.parts.store.get(id).await.unwrap().unwrap();
+    assert_eq!(job.notes, [JobNote::MaskIsAlpha]);
+    let stored = test.parts.images.get(job.inputs.mask().unwrap()).await.unwrap();
+    let mask = decode(&stored, LIMITS).unwrap();
+    assert_eq!(mask.pixels()[7 * 3..8 * 3], [255; 3]);
+    assert_eq!(mask.pixels()[8 * 3..9 * 3], [0; 3]);
+    drop(held);
 }
 
 #[tokio::test]

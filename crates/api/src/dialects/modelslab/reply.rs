@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pentimento_service::{ServiceError, finished_images};
-use pentimento_types::{Clock as _, Job, Progress, SystemClock};
+use pentimento_types::{Clock as _, Job, JobNote, Progress, SystemClock};
 use serde_json::{Value, json};
 
 use super::error::ModelsLabError;
@@ -48,7 +48,7 @@ pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Valu
         "webhook_status": "",
         "meta": meta(job, &note),
     });
-    if let Some(warning) = note.warning {
+    if let Some(warning) = warning(note, &job.notes) {
         reply["warning"] = warning.into();
     }
     Ok(reply)
@@ -70,10 +70,17 @@ fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: Note, links: Vec<
         "future_links": links,
         "meta": meta(job, &note),
     });
-    if let Some(warning) = note.warning {
+    if let Some(warning) = warning(note, &job.notes) {
         reply["warning"] = warning.into();
     }
     reply
+}
+
+/// What had no effect, and how the images were read where that is not plain.
+fn warning(note: Note, of_service: &[JobNote]) -> Option<String> {
+    let of_service = of_service.iter().map(ToString::to_string);
+    let sentences: Vec<String> = note.warning.into_iter().chain(of_service).collect();
+    (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 
 /// One address for each image, the same before and after it is made.
@@ -119,5 +126,24 @@ pub(super) fn unknown(error: ServiceError) -> ModelsLabError {
         ModelsLabError::UnknownJob
     } else {
         error.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_holds_what_the_dialect_and_the_service_say() {
+        let note = |warning: Option<&str>| Note {
+            warning: warning.map(str::to_owned),
+            ..Note::default()
+        };
+        assert_eq!(warning(note(None), &[]), None);
+        assert_eq!(warning(note(Some("One.")), &[]).as_deref(), Some("One."));
+        let both = warning(note(Some("One.")), &[JobNote::MaskIsAlpha]).unwrap();
+        assert_eq!(both, format!("One. {}", JobNote::MaskIsAlpha));
+        let text = warning(note(None), &[JobNote::MaskIsAlpha]).unwrap();
+        assert!(text.contains("alpha channel") && text.ends_with('.'), "{text}");
     }
 }
