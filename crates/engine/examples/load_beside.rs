@@ -123,7 +123,7 @@ fn run(handle: &EngineHandle) -> Result<Vec<Evaluation>> {
                 before = Some(now);
             }
             JobEvent::Failed(error) => return Err(error.into()),
-            JobEvent::Image { .. } | JobEvent::Finished | JobEvent::Cancelled => {}
+            JobEvent::Started | JobEvent::Image { .. } | JobEvent::Finished | JobEvent::Cancelled => {}
         }
     }
     Ok(evaluations)

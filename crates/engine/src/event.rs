@@ -8,6 +8,8 @@ use crate::{EngineError, FinishedImage};
 /// One piece of news of a job.
 #[derive(Clone, Debug)]
 pub enum JobEvent {
+    /// The device begins with the job: its model is in memory, and its turn has come. Once, before all others.
+    Started,
     /// Evaluations done; never falls, and comes once with `done: 0` when the job has been prepared.
     Progress(Progress),
     /// One image is finished. Images may finish in any order.
@@ -30,7 +32,7 @@ impl JobEvent {
     #[must_use]
     pub const fn is_end(&self) -> bool {
         match self {
-            Self::Progress(_) | Self::Image { .. } => false,
+            Self::Started | Self::Progress(_) | Self::Image { .. } => false,
             Self::Finished | Self::Failed(_) | Self::Cancelled => true,
         }
     }

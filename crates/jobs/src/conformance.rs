@@ -233,6 +233,7 @@ pub async fn a_life_goes_through_its_states(fixture: &Fixture) {
             Transition::Succeed {
                 attempt: 2,
                 images: images.clone(),
+                began_at: None,
             },
         )
         .await
@@ -273,6 +274,7 @@ pub async fn a_final_state_stays(store: &dyn JobStore) {
         Transition::Succeed {
             attempt: 0,
             images: Vec::new(),
+            began_at: None,
         },
         Transition::Fail { attempt: 0, failure },
         Transition::Cancel,

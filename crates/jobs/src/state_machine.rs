@@ -35,8 +35,10 @@ pub enum Transition {
     Succeed {
         /// The running one.
         attempt: u32,
-        /// The pictures, in order.
+        /// The images, in order.
         images: Vec<StoredImage>,
+        /// When the device began with them, which may be long after the attempt began; None keeps that time.
+        began_at: Option<SystemTime>,
     },
     /// There will be no pictures: queued or running to failed.
     Fail {
@@ -139,7 +141,10 @@ impl Transition {
                 job.started_at = None;
                 job.not_before = not_before;
             }
-            Self::Succeed { images, .. } => end(job, JobState::Succeeded, JobOutcome::Succeeded(images), now),
+            Self::Succeed { images, began_at, .. } => {
+                job.started_at = began_at.or(job.started_at);
+                end(job, JobState::Succeeded, JobOutcome::Succeeded(images), now);
+            }
             Self::Fail { failure, .. } => end(job, JobState::Failed, JobOutcome::Failed(failure), now),
             Self::Cancel => end(job, JobState::Cancelled, JobOutcome::Cancelled, now),
         }
@@ -177,7 +182,8 @@ mod tests {
             }),
             (0..4_u32).prop_map(|attempt| Transition::Succeed {
                 attempt,
-                images: Vec::new()
+                images: Vec::new(),
+                began_at: None
             }),
             (0..4_u32).prop_map(|attempt| Transition::Fail {
                 attempt,
@@ -220,6 +226,7 @@ mod tests {
         let refused = Transition::Succeed {
             attempt: 1,
             images: Vec::new(),
+            began_at: None,
         }
         .apply(&mut job, now)
         .unwrap_err();
@@ -245,7 +252,12 @@ mod tests {
         assert_eq!((job.started_at, job.not_before), (None, Some(at(9))));
         Transition::Start { attempt: 1 }.apply(&mut job, at(9)).unwrap();
         assert_eq!((job.started_at, job.not_before), (Some(at(9)), None));
-        Transition::Cancel.apply(&mut job, at(11)).unwrap();
-        assert_eq!((job.started_at, job.finished_at), (Some(at(9)), Some(at(11))));
+        let ended = Transition::Succeed {
+            attempt: 2,
+            images: Vec::new(),
+            began_at: Some(at(10)),
+        };
+        ended.apply(&mut job, at(11)).unwrap();
+        assert_eq!((job.started_at, job.finished_at), (Some(at(10)), Some(at(11))));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pentimento_engine::{EngineError, JobEvent, JobEvents, Place, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
@@ -45,6 +45,13 @@ impl Fault {
     }
 }
 
+/// What a successful attempt has made.
+struct Made {
+    images: Vec<StoredImage>,
+    /// When the device began.
+    began_at: Option<SystemTime>,
+}
+
 /// Why there are no images.
 enum AttemptError {
     Fault(Fault),
@@ -82,7 +89,7 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         }
     };
     match images(&inner, &job).await {
-        Ok(images) => succeed(&inner, &job, images).await,
+        Ok(made) => succeed(&inner, &job, made).await,
         Err(AttemptError::NotOurs) => Disposition::Ended,
         Err(AttemptError::Fault(fault)) => again_or_end(&inner, &job, fault).await,
     }
@@ -132,7 +139,8 @@ async fn end_with(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
     .await
 }
 
-async fn succeed(inner: &Inner, job: &Job, images: Vec<StoredImage>) -> Disposition {
+async fn succeed(inner: &Inner, job: &Job, made: Made) -> Disposition {
+    let Made { images, began_at } = made;
     tracing::info!(job = %job.id, attempt = job.attempt, pictures = images.len(), "succeeded");
     end(
         inner,
@@ -140,6 +148,7 @@ async fn succeed(inner: &Inner, job: &Job, images: Vec<StoredImage>) -> Disposit
         Transition::Succeed {
             attempt: job.attempt,
             images,
+            began_at,
         },
     )
     .await
@@ -161,12 +170,14 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
 }
 
 /// Runs the job in the engine and stores its images while later ones are still being made.
-async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, AttemptError> {
+async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     let reporter = inner.progress.begin(job.id);
     let mut events = admit(inner, job).await?;
     let mut deliveries = JoinSet::new();
+    let mut began_at = None;
     loop {
         match events.next().await {
+            Some(JobEvent::Started) => began_at = Some(inner.clock.wall()),
             Some(JobEvent::Progress(progress)) => reporter.report(progress),
             Some(JobEvent::Image { index, finished }) => {
                 deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
@@ -199,7 +210,10 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Vec<StoredImage>, Attem
         )
         .into());
     }
-    Ok(images.into_values().collect())
+    Ok(Made {
+        images: images.into_values().collect(),
+        began_at,
+    })
 }
 
 /// Gets the job into the engine.

@@ -90,10 +90,12 @@ pub enum ServiceError {
         /// The limit.
         max_side: u32,
     },
-    /// More bytes of pixels than the server has room for.
-    #[error("the picture takes {needed} bytes when it is decoded; this server has room for {limit}")]
+    /// More bytes of pixels, sent and made, than the server has room for.
+    #[error(
+        "the pictures of this request, sent and made, take {needed} bytes; this server has room for {limit}"
+    )]
     ImageMemory {
-        /// Bytes of the pixels.
+        /// Bytes of the pixels of all of them.
         needed: u64,
         /// The setting.
         limit: u64,

@@ -168,7 +168,7 @@ pub struct Job {
     pub outcome: Option<JobOutcome>,
     /// When it was stored.
     pub created_at: SystemTime,
-    /// When its latest attempt began.
+    /// When its latest attempt began; once it has succeeded, when the device began with it.
     pub started_at: Option<SystemTime>,
     /// When it reached a final state.
     pub finished_at: Option<SystemTime>,

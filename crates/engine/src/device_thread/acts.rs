@@ -13,6 +13,7 @@ impl<E: Executor> DeviceThread<E> {
         let Some(running) = self.running.get_mut(&job) else {
             return;
         };
+        running.note_start();
         let expected = running.input.recipe.image_count;
         let mut preparation = running.preparation.take();
         let executor = &mut self.executor;

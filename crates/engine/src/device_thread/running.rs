@@ -25,6 +25,7 @@ pub(super) struct Running<P, S> {
     place: Place,
     slots: Vec<Slot<S>>,
     last_progress: Option<Progress>,
+    started: bool,
 }
 
 impl<P, S> Running<P, S> {
@@ -40,6 +41,15 @@ impl<P, S> Running<P, S> {
             place,
             slots: Vec::new(),
             last_progress: None,
+            started: false,
+        }
+    }
+
+    /// Tells the caller that the device has begun, the first time.
+    pub(super) fn note_start(&mut self) {
+        if !self.started {
+            self.started = true;
+            self.send(JobEvent::Started);
         }
     }
 
@@ -131,6 +141,7 @@ impl<P, S> Running<P, S> {
             place,
             slots,
             last_progress: _,
+            started: _,
         } = self;
         drop((preparation, slots, input, place));
         // A caller that has gone needs no answer.

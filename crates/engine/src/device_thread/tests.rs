@@ -77,7 +77,11 @@ pub(super) fn images(events: JobEvents) -> Vec<RgbImage> {
         .into_iter()
         .filter_map(|event| match event {
             JobEvent::Image { index, finished } => Some((index, finished.image)),
-            JobEvent::Progress(_) | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
+            JobEvent::Started
+            | JobEvent::Progress(_)
+            | JobEvent::Finished
+            | JobEvent::Failed(_)
+            | JobEvent::Cancelled => None,
         })
         .collect();
     images.sort_by_key(|(index, _)| *index);
@@ -114,11 +118,18 @@ fn a_job_tells_its_progress_its_pictures_and_its_end() {
         .generate(JobId::from_u128(1), input.clone())
         .expect("there is room");
     let news = news(events);
+    let starts = news.iter().filter(|event| matches!(event, JobEvent::Started));
+    assert!(matches!(news.first(), Some(JobEvent::Started)));
+    assert_eq!(starts.count(), 1);
     let progress: Vec<Progress> = news
         .iter()
         .filter_map(|event| match event {
             JobEvent::Progress(progress) => Some(*progress),
-            JobEvent::Image { .. } | JobEvent::Finished | JobEvent::Failed(_) | JobEvent::Cancelled => None,
+            JobEvent::Started
+            | JobEvent::Image { .. }
+            | JobEvent::Finished
+            | JobEvent::Failed(_)
+            | JobEvent::Cancelled => None,
         })
         .collect();
     let due: Vec<Progress> = [0, 2, 4, 6, 8]
@@ -127,7 +138,7 @@ fn a_job_tells_its_progress_its_pictures_and_its_end() {
         .collect();
     assert_eq!(progress, due);
     assert!(matches!(news.last(), Some(JobEvent::Finished)));
-    assert_eq!(news.len(), 5 + 2 + 1);
+    assert_eq!(news.len(), 1 + 5 + 2 + 1);
     assert_eq!(handle.status().resident_models, ["fake"]);
 }
 

@@ -109,7 +109,7 @@ fn images(mut events: JobEvents) -> Vec<RgbImage> {
     while let Some(event) = events.blocking_next() {
         match event {
             JobEvent::Image { index, finished } => images.push((index, finished.image)),
-            JobEvent::Progress(_) | JobEvent::Finished => {}
+            JobEvent::Started | JobEvent::Progress(_) | JobEvent::Finished => {}
             JobEvent::Failed(error) => panic!("{}", describe_chain(&error)),
             JobEvent::Cancelled => panic!("nobody cancels"),
         }
@@ -185,8 +185,9 @@ fn a_prompt_of_too_many_tokens_is_refused_with_its_number() {
         Engine::start(executor, BatchPolicy::cpu(), Arc::new(SystemClock)).expect("a thread starts");
     let refused = |input| {
         let mut events = handle.generate(JobId::new(), input).expect("there is room");
-        match events.blocking_next() {
-            Some(JobEvent::Failed(error)) => error,
+        let news = [events.blocking_next(), events.blocking_next()];
+        match news {
+            [Some(JobEvent::Started), Some(JobEvent::Failed(error))] => error,
             other => panic!("it is too long: {other:?}"),
         }
     };

@@ -52,6 +52,24 @@ async fn progress_is_seen_while_a_job_runs() {
 }
 
 #[tokio::test]
+async fn the_time_of_a_job_begins_when_the_device_begins_with_it() {
+    let (mut held, executor) = Held::new();
+    let (clock, config) = manual();
+    let test = TestService::start_with(executor, config);
+    let first = submit(&test.service, sample_request("hold")).await.unwrap();
+    held.arrives().await;
+    // In a worker's hands and in the engine, and the device has not begun with it.
+    let second = submit(&test.service, sample_request("b")).await.unwrap();
+    eventually(async || test.service.status().await.engine.jobs == 2).await;
+    let claimed = test.service.fetch(second).await.unwrap().started_at.unwrap();
+    clock.advance(Duration::from_secs(7));
+    drop(held);
+    in_time(test.service.wait(first)).await.unwrap();
+    let job = in_time(test.service.wait(second)).await.unwrap();
+    assert_eq!(job.started_at, Some(claimed + Duration::from_secs(7)));
+}
+
+#[tokio::test]
 async fn cancelling_in_every_state() {
     let (mut held, executor) = Held::new();
     let mut config = TestConfig::default();
