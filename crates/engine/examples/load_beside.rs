@@ -1,13 +1,14 @@
-//! A second checkpoint is loaded while an LCM request of the embedded model runs: how long do its evaluations take?
+//! A second checkpoint is loaded while an LCM request of another model runs: how long do its evaluations take?
 //!
-//! `cargo run --release -p pentimento-engine --example load_beside [FOLDER]` writes a checkpoint of Stable Diffusion 1.5's
-//! shapes in half precision, 2 GB of seeded noise, into FOLDER or a temporary one unless it is there. It fails when an
-//! evaluation beside the load takes longer than the longest one alone by more than an evaluation's time.
+//! `cargo run --release -p pentimento-engine --example load_beside [FOLDER [RUNNING]]` writes a checkpoint of Stable
+//! Diffusion 1.5's shapes in half precision, 2 GB of seeded noise, into FOLDER or a temporary one unless it is there. The
+//! request beside it runs on the checkpoint in RUNNING, which is written in the same way, or on the embedded model. It
+//! fails when an evaluation beside the load takes longer than the longest one alone by more than an evaluation's time.
 
 #![expect(clippy::print_stdout, reason = "a command of the workbench that prints")]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,21 +22,32 @@ use pentimento_types::{
     Clock as _, Inputs, JobId, ModelId, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size, SystemClock,
 };
 
+/// Pixels on a side, for the embedded model and the one that is loaded.
 const SIDE: u32 = 256;
+/// For a full-size model.
+const FULL_SIDE: u32 = 512;
 /// The most that the scheduler takes.
 const STEPS: u32 = 50;
+/// Enough of them for a full-size model, whose evaluations take long.
+const FULL_SIZE_STEPS: u32 = 4;
 /// Pictures before and after the load.
 const ALONE: usize = 3;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    let folder = std::env::args_os().nth(1).map(PathBuf::from);
+    let mut folders = std::env::args_os().skip(1).map(PathBuf::from);
+    let folder = folders.next();
     let folder = folder.unwrap_or_else(|| std::env::temp_dir().join("pentimento-load-beside"));
-    if !folder.join("model_index.json").is_file() {
-        println!("writing a checkpoint to {}", folder.display());
-        seeded::write_checkpoint(seeded::Shape::Sd15, 2, &folder)?;
-    }
+    write_unless_there(&folder, 2)?;
+    let (source, shape) = match folders.next() {
+        None => (Source::Embedded("demo".to_owned()), (SIDE, STEPS)),
+        Some(running) => {
+            write_unless_there(&running, 1)?;
+            (Source::Path(running), (FULL_SIDE, FULL_SIZE_STEPS))
+        }
+    };
+    let run = |handle: &EngineHandle| run(handle, source.clone(), shape);
     let clock = Arc::new(SystemClock);
     let (handle, thread) = Engine::start(PipelineExecutor::cpu(), BatchPolicy::cpu(), clock)?;
 
@@ -48,7 +60,7 @@ fn main() -> Result<()> {
 
     let begun = SystemClock.now();
     let second = JobId::new();
-    let events = handle.generate(second, job("second", Source::Path(folder), 1)?)?;
+    let events = handle.generate(second, job("second", Source::Path(folder), (SIDE, 1))?)?;
     let watch = thread::spawn({
         let handle = handle.clone();
         move || {
@@ -104,12 +116,17 @@ struct Evaluation {
     seconds: f64,
 }
 
-/// Makes one picture of the embedded model, and tells when its evaluations ran.
-fn run(handle: &EngineHandle) -> Result<Vec<Evaluation>> {
-    let mut events = handle.generate(
-        JobId::new(),
-        job("demo", Source::Embedded("demo".to_owned()), STEPS)?,
-    )?;
+fn write_unless_there(folder: &Path, seed: u64) -> Result<()> {
+    if !folder.join("model_index.json").is_file() {
+        println!("writing a checkpoint to {}", folder.display());
+        seeded::write_checkpoint(seeded::Shape::Sd15, seed, folder)?;
+    }
+    Ok(())
+}
+
+/// Makes one picture, and tells when its evaluations ran.
+fn run(handle: &EngineHandle, source: Source, shape: (u32, u32)) -> Result<Vec<Evaluation>> {
+    let mut events = handle.generate(JobId::new(), job("running", source, shape)?)?;
     let mut evaluations = Vec::new();
     let mut before: Option<Instant> = None;
     while let Some(event) = events.blocking_next() {
@@ -149,12 +166,12 @@ fn median(evaluations: &[Evaluation]) -> f64 {
     seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn job(name: &str, source: Source, steps: u32) -> Result<ResolvedJob> {
+fn job(name: &str, source: Source, (side, steps): (u32, u32)) -> Result<ResolvedJob> {
     let size = Size {
-        width: SIDE,
-        height: SIDE,
+        width: side,
+        height: side,
     };
-    let pixels = (0..SIDE * SIDE * 3)
+    let pixels = (0..side * side * 3)
         .map(|at| u8::try_from(at * 7 % 251).unwrap_or(0))
         .collect();
     let recipe = Recipe {
