@@ -207,7 +207,9 @@ pub async fn a_life_goes_through_its_states(fixture: &Fixture) {
         .await
         .expect("queued");
     assert_eq!((job.state, job.attempt), (JobState::Running, 1));
-    assert_eq!(store.counts().await.expect("readable").running, 1);
+    let counts = store.counts().await.expect("readable");
+    assert_eq!((counts.queued, counts.running), (0, 1));
+    assert!(counts.has_room(), "one of ten");
 
     let job = store
         .transition(
@@ -484,7 +486,12 @@ pub async fn a_forgotten_job_is_not_claimed(queue: &dyn JobQueue) {
     queue.push(kept).await.expect("pushed");
     let claim = claimed(queue).await;
     queue.push(gone).await.expect("pushed");
+    let waiting = JobId::new();
+    queue.push(waiting).await.expect("pushed");
     queue.forget(gone).await.expect("known or not");
+    let other = claimed(queue).await;
+    assert_eq!(other.job(), waiting, "only one job is forgotten");
+    queue.complete(other).await.expect("held");
     queue.forget(kept).await.expect("known or not");
     queue.forget(JobId::new()).await.expect("known or not");
     nothing_to_claim(queue).await;

@@ -238,6 +238,29 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_does_not_run_cannot_be_requeued_or_succeed() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut job = sample_job(JobId::from_u128(1), now);
+        let requeue = Transition::Requeue {
+            attempt: 0,
+            not_before: None,
+        };
+        let succeed = Transition::Succeed {
+            attempt: 0,
+            images: Vec::new(),
+            began_at: None,
+        };
+        for (transition, verb) in [(requeue, "requeue"), (succeed, "succeed")] {
+            let refused = transition.apply(&mut job, now).unwrap_err();
+            assert_eq!(refused.reason, Refusal::WrongState);
+            assert_eq!(
+                refused.to_string(),
+                format!("cannot {verb} a job that is Queued in attempt 0")
+            );
+        }
+    }
+
+    #[test]
     fn the_time_of_an_attempt_begins_with_it() {
         let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
         let mut job = sample_job(JobId::from_u128(1), at(0));

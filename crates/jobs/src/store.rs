@@ -85,3 +85,22 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// [`JobsError::Backend`].
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_until_both_together_reach_the_limit() {
+        let room = |queued, running| {
+            JobCounts {
+                queued,
+                running,
+                limit: 5,
+            }
+            .has_room()
+        };
+        assert!(room(0, 0) && room(2, 2) && room(4, 0));
+        assert!(!room(3, 2) && !room(5, 0) && !room(2, 4));
+    }
+}
