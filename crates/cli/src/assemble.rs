@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use axum::http::HeaderValue;
 use pentimento_api::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig, build_router};
 use pentimento_catalog::Catalog;
-use pentimento_engine::{BatchPolicy, EngineHandle, EngineThread, PipelineExecutor, TokenCounter};
+use pentimento_engine::{
+    BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
+};
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
 use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
@@ -35,8 +37,6 @@ const SWEEP: Duration = Duration::from_secs(60);
 const KEEP_PICTURES: Duration = Duration::from_secs(24 * 3600);
 /// The largest picture that is fetched from a caller's address.
 const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
-/// Memory for weights where the system does not say how much there is.
-const MODEL_MEMORY: u64 = 8 << 30;
 /// A job that ended the process twice will do it a third time.
 const ATTEMPTS: u32 = 2;
 
@@ -51,22 +51,15 @@ pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
 /// What each use of memory may take. On a system that does not say how much it has, only weights are bounded.
 pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
     let total = memory_total();
-    let share = |set: Option<ByteSize>, part: u64| {
-        set.map_or_else(
-            || total.map_or(u64::MAX, |total| total / part),
-            |ByteSize(bytes)| bytes,
-        )
-    };
-    let weights = match (config.model_memory, total) {
-        (Some(ByteSize(bytes)), _) => bytes,
-        (None, Some(total)) => total / 2,
-        (None, None) => MODEL_MEMORY,
+    let budget = |set: Option<ByteSize>, part: u64, unknown: u64| {
+        let share = total.map_or(unknown, |total| total / part);
+        set.map_or(share, |ByteSize(bytes)| bytes)
     };
     MemoryBudget {
-        weights,
-        states: share(None, 4),
-        images: share(config.image_memory, 8),
-        bodies: share(config.body_memory, 4),
+        weights: budget(config.model_memory, 2, DEFAULT_MODEL_MEMORY),
+        states: budget(None, 4, u64::MAX),
+        images: budget(config.image_memory, 8, u64::MAX),
+        bodies: budget(config.body_memory, 4, u64::MAX),
     }
 }
 

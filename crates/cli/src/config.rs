@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pentimento_engine::DEFAULT_PROMPT_TOKENS;
 use pentimento_kernels::Isa;
 use url::Url;
 
@@ -21,8 +22,6 @@ pub(crate) use values::{ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat
 const DEFAULT_FILE: &str = "pentimento.toml";
 const DEFAULT_CATALOGUE: &str = "models.toml";
 const DEFAULT_DATA: &str = "pentimento-data";
-/// 32 chunks of what a text encoder takes at once.
-const DEFAULT_PROMPT_TOKENS: usize = 75 * 32;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
 /// How to log.

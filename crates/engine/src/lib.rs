@@ -33,7 +33,9 @@ pub use executor_error::{ExecutorError, SharedCause};
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread};
 pub use loader::{LoadError, ModelLoader};
 pub use pentimento_pipeline::{ConditioningShape, TokenCounter};
-pub use pipeline_executor::{PipelineExecutor, PipelinePreparation, PipelineState};
+pub use pipeline_executor::{
+    DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelinePreparation, PipelineState,
+};
 pub use pipeline_loader::PipelineLoader;
 pub use policy::BatchPolicy;
 pub use resolved_job::{ResolvedJob, ResolvedModels};

@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.
-const MODEL_MEMORY: u64 = 8 << 30;
+pub const DEFAULT_MODEL_MEMORY: u64 = 8 << 30;
 /// Tokens of a prompt where nothing else is said: 32 chunks of what the text encoder takes at once.
-const MAX_PROMPT_TOKENS: usize = 75 * 32;
+pub const DEFAULT_PROMPT_TOKENS: usize = 75 * 32;
 
 /// Runs Stable Diffusion.
 pub struct PipelineExecutor {
@@ -75,7 +75,7 @@ impl PipelineExecutor {
     #[must_use]
     pub fn cpu() -> Self {
         Self::cpu_within(MemoryLedger::new(MemoryBudget {
-            weights: MODEL_MEMORY,
+            weights: DEFAULT_MODEL_MEMORY,
             ..MemoryBudget::UNBOUNDED
         }))
     }
@@ -87,7 +87,7 @@ impl PipelineExecutor {
         Self {
             loader: PipelineLoader::new(Device::Cpu, Arc::clone(&memory), Arc::new(SystemClock)),
             memory,
-            max_prompt_tokens: MAX_PROMPT_TOKENS,
+            max_prompt_tokens: DEFAULT_PROMPT_TOKENS,
         }
     }
 

@@ -61,9 +61,8 @@ impl ResolvedJob {
     /// What its decoded images take: those it brings, and those it will be given. In bytes.
     #[must_use]
     pub fn image_bytes(&self) -> u64 {
-        let brought: u64 = self.images.iter().map(|(_, image)| image.size_bytes()).sum();
-        let made = u64::from(self.recipe.image_count).saturating_mul(self.images.init().size_bytes());
-        brought.saturating_add(made)
+        let brought = self.images.iter().map(|(role, image)| (role, image.size_bytes()));
+        self.recipe.image_bytes(brought)
     }
 
     /// The latent size, known before the model is loaded.

@@ -14,11 +14,11 @@ pub struct RequestConditioning {
     pub uncond: Option<Conditioning>,
 }
 
-/// The prompt and, under guidance, the negative prompt.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Prompts<'a> {
-    pub(crate) positive: &'a str,
-    pub(crate) negative: Option<&'a str>,
+/// The tokens of the prompt and, under guidance, of the negative prompt.
+#[derive(Clone, Debug)]
+pub(crate) struct Prompts {
+    pub(crate) positive: Vec<u32>,
+    pub(crate) negative: Option<Vec<u32>>,
     /// 1 is the text encoder's last layer. Only the prompt skips layers: diffusers' `encode_prompt` takes the
     /// negative prompt from the last layer always, and so do we.
     pub(crate) clip_skip: usize,
@@ -43,16 +43,12 @@ struct Chunks {
 impl PromptEncoding {
     /// Cuts both prompts into the same number of chunks: the shorter one is filled up with empty ones,
     /// since the two are rows of one forward.
-    pub(crate) fn new(tokenizer: &ClipTokenizer, prompts: Prompts<'_>) -> Result<Self, PipelineError> {
-        let positive = tokenizer.encode_chunks(prompts.positive)?;
-        let negative = prompts
-            .negative
-            .map(|prompt| tokenizer.encode_chunks(prompt))
-            .transpose()?;
+    pub(crate) fn new(tokenizer: &ClipTokenizer, prompts: &Prompts) -> Self {
+        let positive = tokenizer.chunks(&prompts.positive);
+        let negative = prompts.negative.as_ref().map(|tokens| tokenizer.chunks(tokens));
         let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
-        let empty = tokenizer.encode("")?;
         let filled_up = |mut ids: Vec<Vec<u32>>, clip_skip| {
-            ids.resize(chunks, empty.clone());
+            ids.resize(chunks, tokenizer.empty_chunk());
             let states = Vec::with_capacity(chunks);
             Chunks {
                 ids,
@@ -60,10 +56,10 @@ impl PromptEncoding {
                 clip_skip,
             }
         };
-        Ok(Self {
+        Self {
             positive: filled_up(positive, prompts.clip_skip),
             negative: negative.map(|ids| filled_up(ids, 1)),
-        })
+        }
     }
 
     /// The shape of each row's conditioning: a multiple of 77 tokens.

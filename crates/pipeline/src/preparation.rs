@@ -74,9 +74,9 @@ impl StableDiffusion {
             mask,
             max_prompt_tokens,
         } = input;
-        self.check_prompts(&request, max_prompt_tokens)?;
+        let prompts = self.prompts(&request, max_prompt_tokens)?;
         let (request, repainting) = self.repainting(request, &init, mask.as_ref())?;
-        let text = PromptEncoding::new(&self.tokenizer, self.prompts(&request))?;
+        let text = PromptEncoding::new(&self.tokenizer, &prompts);
         Ok(Preparation {
             request,
             init: Arc::new(init),

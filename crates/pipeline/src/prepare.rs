@@ -59,34 +59,29 @@ impl StableDiffusion {
     /// # Errors
     /// When a forward fails.
     pub fn encode_prompts(&self, request: &Recipe) -> Result<RequestConditioning, PipelineError> {
-        let mut encoding = PromptEncoding::new(&self.tokenizer, self.prompts(request))?;
+        let prompts = self.prompts(request, usize::MAX)?;
+        let mut encoding = PromptEncoding::new(&self.tokenizer, &prompts);
         while encoding.advance(&self.text, &self.device)? {}
         encoding.into_conditioning()
     }
 
-    pub(crate) fn prompts<'a>(&self, request: &'a Recipe) -> Prompts<'a> {
-        Prompts {
-            positive: &request.prompt,
-            negative: self
-                .is_guided(request)
-                .then_some(request.negative_prompt.as_str()),
-            clip_skip: self.clamp_clip_skip(request.clip_skip),
-        }
-    }
-
-    /// Refuses a prompt of too many tokens, before any of them is encoded.
-    pub(crate) fn check_prompts(&self, request: &Recipe, limit: usize) -> Result<(), PipelineError> {
-        let prompts = [
-            ("prompt", &request.prompt),
-            ("negative_prompt", &request.negative_prompt),
-        ];
-        for (field, prompt) in prompts {
-            let found = self.tokenizer.tokens(prompt)?.len();
-            if found > limit {
-                return Err(PipelineError::PromptTooLong { field, found, limit });
+    /// The tokens of both prompts. One of more than `limit` is refused before any is encoded, whether guidance needs it or
+    /// not.
+    pub(crate) fn prompts(&self, request: &Recipe, limit: usize) -> Result<Prompts, PipelineError> {
+        let tokens = |field: &'static str, prompt: &str| {
+            let tokens = self.tokenizer.tokens(prompt)?;
+            match tokens.len() {
+                found if found > limit => Err(PipelineError::PromptTooLong { field, found, limit }),
+                _ => Ok(tokens),
             }
-        }
-        Ok(())
+        };
+        let positive = tokens("prompt", &request.prompt)?;
+        let negative = tokens("negative_prompt", &request.negative_prompt)?;
+        Ok(Prompts {
+            positive,
+            negative: self.is_guided(request).then_some(negative),
+            clip_skip: self.clamp_clip_skip(request.clip_skip),
+        })
     }
 
     /// The VAE's mean and log-variance of an image, `(1, 8, h, w)`.

@@ -30,10 +30,10 @@ impl DecodedImages {
         self.images.insert(role, (image, room));
     }
 
-    /// The images by role, and the room that they took, to be dropped once somebody else accounts for them.
-    pub(crate) fn into_parts(self) -> (Vec<(InputRole, RgbImage)>, Vec<Reservation>) {
-        let parts = self.images.into_iter();
-        parts.map(|(role, (image, room))| ((role, image), room)).unzip()
+    /// The images by role, the one to start from first. Their room is given back: somebody else accounts for them now.
+    pub(crate) fn into_vec(self) -> Vec<(InputRole, RgbImage)> {
+        let images = self.images.into_iter();
+        images.map(|(role, (image, _))| (role, image)).collect()
     }
 
     fn bytes(&self) -> u64 {

@@ -191,9 +191,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     let mut images = BTreeMap::new();
     while let Some(delivered) = deliveries.join_next().await {
         let (index, image) = delivered
-            .map_err(|source| ServiceError::Internal {
-                source: Box::new(source),
-            })
+            .map_err(ServiceError::internal)
             .and_then(|delivered| delivered)
             .map_err(|error| service_fault(job.id, &error))?;
         images.insert(index, image);
@@ -260,9 +258,7 @@ async fn place(
     job: &Job,
     pending: PendingInputs,
 ) -> Result<(Place, Option<PendingInputs>), AttemptError> {
-    let image_bytes = pending.image_bytes();
-    let made = u64::from(job.recipe.image_count) * image_bytes.first().copied().unwrap_or_default();
-    let needed = image_bytes.iter().sum::<u64>() + made;
+    let needed = job.recipe.image_bytes(pending.image_bytes());
     let mut pending = Some(pending);
     let _turn = match inner.door.try_lock() {
         Ok(turn) => turn,

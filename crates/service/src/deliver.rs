@@ -10,6 +10,7 @@ use pentimento_types::{Job, StoredImage};
 use crate::ServiceError;
 use crate::image_codec::{ImageMetadata, encode};
 use crate::inner::{Inner, image_key};
+use crate::off_thread::off_thread;
 
 /// Encodes and stores picture number `index` of a job.
 pub(crate) async fn deliver(
@@ -23,10 +24,7 @@ pub(crate) async fn deliver(
     let size = image.size();
     let metadata = ImageMetadata::new(&job.recipe, index, size);
     let seed = metadata.seed;
-    let encoded = tokio::task::spawn_blocking(move || encode(&image, format, &metadata)).await;
-    let bytes = encoded.map_err(|source| ServiceError::Internal {
-        source: Box::new(source),
-    })??;
+    let bytes = off_thread(move || encode(&image, format, &metadata)).await?;
     let key = image_key(&job, index);
     let stored = inner.images.put(&key, bytes).await;
     stored.map_err(ServiceError::store("store the picture"))?;

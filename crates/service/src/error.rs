@@ -218,6 +218,13 @@ impl ServiceError {
         Self::ImageNotFetched { reason, kind, cause }
     }
 
+    /// A fault of ours, with its cause for the log.
+    pub(crate) fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Internal {
+            source: source.into(),
+        }
+    }
+
     /// Wraps an error of a store: `what` completes "the server could not …".
     pub(crate) fn store<E: HasKind + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> Self {
         move |source| Self::Store {

@@ -8,6 +8,7 @@ use pentimento_types::{InputRole, Inputs, Job, RgbImage};
 
 use crate::admitted::DecodedImages;
 use crate::inner::Inner;
+use crate::off_thread::off_thread;
 use crate::{InputLimits, ServiceError, image_codec};
 
 /// The dialect's limits held when the job was accepted; these only keep a changed file from taking the memory.
@@ -26,7 +27,7 @@ pub fn image_fetcher(guard: AddressGuard, max_bytes: u64) -> ImageFetcher {
 /// The input images of a job that has no place in the engine yet.
 #[derive(Debug)]
 pub(crate) enum PendingInputs {
-    /// As submit has decoded them.
+    /// As submit has decoded them; the one to start from is the first.
     Decoded(Vec<(InputRole, RgbImage)>),
     /// Stored files, with the bytes that each takes when it is decoded.
     Files(Vec<(InputRole, Bytes, u64)>),
@@ -35,8 +36,7 @@ pub(crate) enum PendingInputs {
 impl PendingInputs {
     /// Gives up the room that submit had reserved.
     pub(crate) fn decoded(images: DecodedImages) -> Self {
-        let (images, _) = images.into_parts();
-        Self::Decoded(images)
+        Self::Decoded(images.into_vec())
     }
 
     /// Reads the stored files of a job, without decoding them.
@@ -51,11 +51,14 @@ impl PendingInputs {
         Ok(Self::Files(files))
     }
 
-    /// What each image takes when it is decoded, in bytes; the one to start from is the first.
-    pub(crate) fn image_bytes(&self) -> Vec<u64> {
+    /// What each image takes when it is decoded, in bytes.
+    pub(crate) fn image_bytes(&self) -> Vec<(InputRole, u64)> {
         match self {
-            Self::Decoded(images) => images.iter().map(|(_, image)| image.size_bytes()).collect(),
-            Self::Files(files) => files.iter().map(|(_, _, bytes)| *bytes).collect(),
+            Self::Decoded(images) => images
+                .iter()
+                .map(|(role, image)| (*role, image.size_bytes()))
+                .collect(),
+            Self::Files(files) => files.iter().map(|(role, _, bytes)| (*role, *bytes)).collect(),
         }
     }
 
@@ -64,21 +67,15 @@ impl PendingInputs {
         let images = match self {
             Self::Decoded(images) => images,
             Self::Files(files) => {
-                let decoded = tokio::task::spawn_blocking(move || {
-                    let decode = |(role, file, _): (InputRole, Bytes, u64)| {
-                        Ok::<_, ServiceError>((role, image_codec::decode(&file, LIMITS)?))
-                    };
-                    files.into_iter().map(decode).collect::<Result<Vec<_>, _>>()
-                });
-                decoded.await.map_err(|source| ServiceError::Internal {
-                    source: Box::new(source),
-                })??
+                let decode = |(role, file, _): (InputRole, Bytes, u64)| {
+                    Ok((role, image_codec::decode(&file, LIMITS)?))
+                };
+                off_thread(move || files.into_iter().map(decode).collect()).await?
             }
         };
         let mut images = images.into_iter();
-        let (_, init) = images.next().ok_or_else(|| ServiceError::Internal {
-            source: "a job has no image to start from".into(),
-        })?;
+        let no_init = || ServiceError::internal("a job has no image to start from");
+        let (_, init) = images.next().ok_or_else(no_init)?;
         Ok(images.fold(Inputs::new(init), |inputs, (role, image)| {
             inputs.with(role, image)
         }))

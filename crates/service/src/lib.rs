@@ -14,6 +14,7 @@ mod key_ring;
 mod limits;
 mod links;
 mod maintenance;
+mod off_thread;
 mod progress;
 mod service;
 mod shutdown;

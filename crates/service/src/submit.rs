@@ -13,6 +13,7 @@ use pentimento_types::{
 
 use crate::admitted::{Admitted, DecodedImages};
 use crate::inner::{Inner, Lifecycle};
+use crate::off_thread::off_thread;
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
@@ -63,9 +64,8 @@ impl Service {
             let image = inner.check_image(source, wanted).await;
             checked.push((role, image.map_err(|error| in_role(role, error))?));
         }
-        inner
-            .admitted
-            .check(image_bytes(&checked, submission.recipe.image_count))?;
+        let brought = checked.iter().map(|(role, checked)| (*role, checked.image_bytes));
+        inner.admitted.check(submission.recipe.image_bytes(brought))?;
         inner.accept(submission, models, checked).await
     }
 }
@@ -88,14 +88,6 @@ struct Checked {
     /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
     image: Option<(RgbImage, Reservation)>,
     note: Option<JobNote>,
-}
-
-/// What the images of a job will take in the engine: those it brings, and those it will be given.
-fn image_bytes(checked: &[(InputRole, Checked)], image_count: u32) -> u64 {
-    let of = |checked: &&(InputRole, Checked)| checked.1.image_bytes;
-    let brought: u64 = checked.iter().map(|checked| of(&checked)).sum();
-    let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
-    brought + u64::from(image_count) * init.as_ref().map_or(0, of)
 }
 
 /// Says which image an error is about.
@@ -151,22 +143,16 @@ impl Inner {
             ("prompt", recipe.prompt.clone()),
             ("negative_prompt", recipe.negative_prompt.clone()),
         ];
-        let counted = tokio::task::spawn_blocking(move || {
+        off_thread(move || {
             for (field, text) in prompts {
-                let excess = counter
-                    .excess(&text, limit)
-                    .map_err(|source| ServiceError::Internal {
-                        source: Box::new(source),
-                    })?;
+                let excess = counter.excess(&text, limit).map_err(ServiceError::internal)?;
                 if let Some(found) = excess {
                     return Err(ServiceError::PromptTooLong { field, found, limit });
                 }
             }
             Ok(())
-        });
-        counted.await.map_err(|source| ServiceError::Internal {
-            source: Box::new(source),
-        })?
+        })
+        .await
     }
 
     /// The entry of a checkpoint whose files can be used now.
@@ -199,9 +185,7 @@ impl Inner {
                 name,
                 nearest,
             }) => Err(ServiceError::ModelNotFound { role, name, nearest }),
-            Err(other) => Err(ServiceError::Internal {
-                source: Box::new(other),
-            }),
+            Err(other) => Err(ServiceError::internal(other)),
         }
     }
 
@@ -217,14 +201,12 @@ impl Inner {
         };
         // Bounds what decoding takes, whatever the number of connections; what stays afterwards is in the account.
         let permit = Arc::clone(&self.decoding).acquire_owned().await;
-        let permit = permit.map_err(|source| ServiceError::Internal {
-            source: Box::new(source),
-        })?;
+        let permit = permit.map_err(ServiceError::internal)?;
         let decoded = image_codec::decoded_bytes(&bytes, wanted.limits)?;
-        let needed = decoded.max(wanted.fit.map_or(0, |size| size.pixels() * 3));
+        let needed = decoded.max(wanted.fit.map_or(0, Size::rgb_bytes));
         self.admitted.check(needed)?;
         let inner = Arc::clone(self);
-        let checked = tokio::task::spawn_blocking(move || {
+        off_thread(move || {
             // It goes along, because this runs on when the caller hangs up.
             let _permit = permit;
             let (file, image, note) = decoded_file(bytes, wanted)?;
@@ -236,10 +218,7 @@ impl Inner {
                 note,
             })
         })
-        .await;
-        checked.map_err(|source| ServiceError::Internal {
-            source: Box::new(source),
-        })?
+        .await
     }
 
     /// Stores inputs and job, then queues the job.

@@ -27,6 +27,12 @@ impl Size {
     pub const fn pixels(self) -> u64 {
         self.width as u64 * self.height as u64
     }
+
+    /// What an [`RgbImage`] of this size takes, in bytes.
+    #[must_use]
+    pub const fn rgb_bytes(self) -> u64 {
+        self.pixels() * 3
+    }
 }
 
 impl std::fmt::Display for Size {
@@ -107,7 +113,7 @@ impl RgbImage {
     /// Takes `width * height * 3` bytes; None when the length does not fit the size.
     #[must_use]
     pub fn new(size: Size, pixels: Vec<u8>) -> Option<Self> {
-        let fits = size.width > 0 && size.height > 0 && pixels.len() as u64 == size.pixels() * 3;
+        let fits = size.width > 0 && size.height > 0 && pixels.len() as u64 == size.rgb_bytes();
         fits.then(|| Self {
             size,
             pixels: pixels.into(),
@@ -129,7 +135,7 @@ impl RgbImage {
     /// What the pixels hold in memory.
     #[must_use]
     pub const fn size_bytes(&self) -> u64 {
-        self.size.pixels() * 3
+        self.size.rgb_bytes()
     }
 
     /// Gives the bytes away; copies them only where a clone has them too.

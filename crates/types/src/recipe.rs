@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelId, SchedulerChoice};
+use crate::{InputRole, ModelId, SchedulerChoice};
 
 /// A LoRA by name, with its weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,4 +57,17 @@ pub struct Recipe {
     pub scheduler: SchedulerChoice,
     /// With a mask: pixels inside the repainted part over which the new image fades in; 0 is a hard edge.
     pub soft_edge: u32,
+}
+
+impl Recipe {
+    /// What the decoded images of a job take, in bytes: those that it brings, each with its own bytes, and those that it will
+    /// be given, which have the size of the one to start from.
+    #[must_use]
+    pub fn image_bytes(&self, brought: impl IntoIterator<Item = (InputRole, u64)>) -> u64 {
+        let bytes_of = |(role, bytes): (InputRole, u64)| match role {
+            InputRole::Init => bytes.saturating_add(u64::from(self.image_count).saturating_mul(bytes)),
+            InputRole::Mask => bytes,
+        };
+        brought.into_iter().map(bytes_of).fold(0, u64::saturating_add)
+    }
 }

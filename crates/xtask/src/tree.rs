@@ -50,6 +50,19 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
+    /// Made-up files.
+    #[cfg(test)]
+    pub(crate) fn of_files(files: &[(&str, &str)]) -> Self {
+        let file = |(path, text): &(&str, &str)| SourceFile {
+            path: (*path).to_owned(),
+            bytes: text.as_bytes().to_vec(),
+        };
+        Self {
+            files: files.iter().map(file).collect(),
+            packages: Vec::new(),
+        }
+    }
+
     /// Reads the repository.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let root = root();

@@ -80,10 +80,8 @@ pub(super) enum Sharing {
 
 #[derive(Clone, Debug)]
 pub(super) enum Stage {
-    /// In the line, and its model is ready or has no place yet.
+    /// In the line. Whether its model is ready, or being loaded for it, is for `Models` to say.
     Waiting,
-    /// In the line, and its model is being loaded.
-    Loading,
     /// Some slices of its preparation may be done.
     Preparing,
     Running {
@@ -118,21 +116,21 @@ impl JobEntry {
 
     pub(super) fn images(&self) -> &[Image] {
         match &self.stage {
-            Stage::Waiting | Stage::Loading | Stage::Preparing => &[],
+            Stage::Waiting | Stage::Preparing => &[],
             Stage::Running { key: _, images } => images,
         }
     }
 
     pub(super) fn image_mut(&mut self, index: u32) -> Option<&mut Image> {
         match &mut self.stage {
-            Stage::Waiting | Stage::Loading | Stage::Preparing => None,
+            Stage::Waiting | Stage::Preparing => None,
             Stage::Running { key: _, images } => images.get_mut(index as usize),
         }
     }
 
     pub(super) const fn key(&self) -> Option<&BatchKey> {
         match &self.stage {
-            Stage::Waiting | Stage::Loading | Stage::Preparing => None,
+            Stage::Waiting | Stage::Preparing => None,
             Stage::Running { key, images: _ } => Some(key),
         }
     }
@@ -156,7 +154,7 @@ impl JobEntry {
 
     pub(super) fn is_done(&self) -> bool {
         match &self.stage {
-            Stage::Waiting | Stage::Loading | Stage::Preparing => false,
+            Stage::Waiting | Stage::Preparing => false,
             Stage::Running { key: _, images } => images.iter().all(|image| image.phase == Phase::Done),
         }
     }

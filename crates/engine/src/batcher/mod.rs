@@ -197,10 +197,7 @@ impl Batcher {
         if self.jobs.len() >= self.policy.max_jobs {
             return Err(AdmitError::Full);
         }
-        let mut entry = JobEntry::new(spec, self.admitted, now);
-        if self.models.is_loading(&entry.spec.model) {
-            entry.stage = Stage::Loading;
-        }
+        let entry = JobEntry::new(spec, self.admitted, now);
         self.admitted += 1;
         self.waiting.push(&entry);
         self.jobs.insert(entry.spec.id, entry);
@@ -251,18 +248,19 @@ impl Batcher {
     /// Jobs whose preparation has not begun.
     #[must_use]
     pub fn jobs_waiting(&self) -> usize {
-        self.count_in(&Stage::Waiting) + self.jobs_loading()
+        self.waiting_jobs().count()
     }
 
     /// Those of them whose model is being loaded.
     #[must_use]
     pub fn jobs_loading(&self) -> usize {
-        self.count_in(&Stage::Loading)
+        let is_loading = |entry: &&JobEntry| self.models.is_loading(&entry.spec.model);
+        self.waiting_jobs().filter(is_loading).count()
     }
 
-    fn count_in(&self, stage: &Stage) -> usize {
-        let same = |entry: &&JobEntry| std::mem::discriminant(&entry.stage) == std::mem::discriminant(stage);
-        self.jobs.values().filter(same).count()
+    fn waiting_jobs(&self) -> impl Iterator<Item = &JobEntry> {
+        let jobs = self.jobs.values();
+        jobs.filter(|entry| matches!(entry.stage, Stage::Waiting))
     }
 
     /// Rows of all images that have evaluations before them.
@@ -303,16 +301,7 @@ impl Batcher {
         }
         let model = self.waiting.next_to_load(self.view(now))?;
         self.models.start_loading(model.clone());
-        self.set_stage_of_waiting(&model, &Stage::Loading);
         Some(Plan::Load(model))
-    }
-
-    fn set_stage_of_waiting(&mut self, model: &ModelKey, stage: &Stage) {
-        for job in self.waiting.jobs_of(model) {
-            if let Some(entry) = self.jobs.get_mut(&job) {
-                entry.stage = stage.clone();
-            }
-        }
     }
 
     const fn view(&self, now: Instant) -> View<'_> {

@@ -26,9 +26,7 @@ impl Batcher {
     }
 
     fn loaded(&mut self, model: &ModelKey, now: Instant) -> Vec<Verdict> {
-        if self.models.loaded(model, now) {
-            self.set_stage_of_waiting(model, &Stage::Waiting);
-        }
+        self.models.loaded(model, now);
         Vec::new()
     }
 
@@ -47,7 +45,6 @@ impl Batcher {
             return Vec::new();
         }
         if self.models.refuse(model) {
-            self.set_stage_of_waiting(model, &Stage::Waiting);
             return Vec::new();
         }
         let jobs = self.waiting.jobs_of(model).into_iter();

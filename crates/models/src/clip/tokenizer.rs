@@ -93,20 +93,21 @@ impl ClipTokenizer {
         Ok(self.framed(&tokens))
     }
 
-    /// The ids of the whole `text` in pieces as [`Self::encode`] gives them, 75 tokens each: at least one piece,
-    /// and nothing is cut off. A text that fits into one piece gives exactly [`Self::encode`]'s.
-    ///
-    /// # Errors
-    /// As [`Self::encode`].
-    pub fn encode_chunks(&self, text: &str) -> Result<Vec<Vec<u32>>, ModelError> {
-        let tokens = self.tokens(text)?;
+    /// A text's [`Self::tokens`] in pieces as [`Self::encode`] gives them, 75 each: at least one piece, and nothing is cut
+    /// off. A text that fits into one piece gives exactly [`Self::encode`]'s.
+    #[must_use]
+    pub fn chunks(&self, tokens: &[u32]) -> Vec<Vec<u32>> {
         if tokens.is_empty() {
-            return Ok(vec![self.framed(&[])]);
+            return vec![self.empty_chunk()];
         }
-        Ok(tokens
-            .chunks(self.length - 2)
-            .map(|chunk| self.framed(chunk))
-            .collect())
+        let chunks = tokens.chunks(self.length - 2);
+        chunks.map(|chunk| self.framed(chunk)).collect()
+    }
+
+    /// The piece of an empty text.
+    #[must_use]
+    pub fn empty_chunk(&self) -> Vec<u32> {
+        self.framed(&[])
     }
 
     /// Begin, the tokens, end, padding.

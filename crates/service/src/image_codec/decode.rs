@@ -44,7 +44,7 @@ pub fn decoded_bytes(bytes: &[u8], limits: InputLimits) -> Result<u64, ServiceEr
         Container::Other(what) => return Err(unknown_format(what)),
     };
     let size: Size = contain_panic(|| size(bytes, limits))?;
-    Ok(size.pixels() * 3)
+    Ok(size.rgb_bytes())
 }
 
 fn decode_as<T>(

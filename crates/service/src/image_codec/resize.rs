@@ -27,9 +27,8 @@ const HALF: i32 = 1 << (PRECISION_BITS - 1);
 /// [`ServiceError::Internal`] only: every image can be resized.
 pub fn resized(image: &RgbImage, size: Size) -> Result<RgbImage, ServiceError> {
     let pixels = resample(image.pixels(), image.size(), size);
-    RgbImage::new(size, pixels).ok_or_else(|| ServiceError::Internal {
-        source: "an image does not have the bytes of its size".into(),
-    })
+    RgbImage::new(size, pixels)
+        .ok_or_else(|| ServiceError::internal("an image does not have the bytes of its size"))
 }
 
 /// A PNG file of an image that no caller has sent in this form, made quickly.
@@ -38,9 +37,7 @@ pub(crate) fn to_file(image: &RgbImage) -> Result<Bytes, ServiceError> {
     let mut file = Vec::new();
     PngEncoder::new_with_quality(&mut file, CompressionType::Fast, PngFilter::Adaptive)
         .write_image(image.pixels(), size.width, size.height, ExtendedColorType::Rgb8)
-        .map_err(|source| ServiceError::Internal {
-            source: Box::new(source),
-        })?;
+        .map_err(ServiceError::internal)?;
     Ok(file.into())
 }
 

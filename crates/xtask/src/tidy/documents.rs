@@ -199,20 +199,9 @@ mod tests {
     use super::*;
     use crate::tree::Package;
 
-    fn tree(files: &[(&str, &str)]) -> Tree {
-        let file = |(path, text): &(&str, &str)| SourceFile {
-            path: (*path).to_owned(),
-            bytes: (*text).into(),
-        };
-        Tree {
-            files: files.iter().map(file).collect(),
-            packages: Vec::new(),
-        }
-    }
-
     #[test]
     fn each_crate_is_listed_once() {
-        let mut tree = tree(&[(
+        let mut tree = Tree::of_files(&[(
             CRATE_LIST,
             "* `api`: HTTP.\n* `gone`: What was.\n* `jobs`: One.\n* `jobs`: Two.\n",
         )]);
@@ -235,7 +224,7 @@ mod tests {
     fn golden_data_needs_an_entry_and_an_entry_needs_data_and_script() {
         let manifest = "[[golden]]\npath = \"a\"\nscript = \"a.py\"\nabout = \"x\"\n\
                         [[golden]]\npath = \"b.safetensors\"\nscript = \"none.py\"\nabout = \"y\"\n";
-        let tree = tree(&[
+        let tree = Tree::of_files(&[
             (MANIFEST, manifest),
             ("tests/golden/a/x.safetensors", ""),
             ("tests/golden/ab.safetensors", ""),
@@ -253,7 +242,7 @@ mod tests {
     #[test]
     fn machine_paths_are_found_in_text_and_data() {
         let bad = concat!("x\nsee /wo", "rk/main/a.rs");
-        let found = no_machine_paths(&tree(&[("a.md", bad)]));
+        let found = no_machine_paths(&Tree::of_files(&[("a.md", bad)]));
         assert_eq!(
             found,
             [Violation::at("a.md:2", concat!("holds a path below /wo", "rk/"))]
@@ -264,16 +253,19 @@ mod tests {
             "me/page, /ho",
             "me/{name}"
         );
-        assert_eq!(no_machine_paths(&tree(&[("a.md", fine)])), []);
+        assert_eq!(no_machine_paths(&Tree::of_files(&[("a.md", fine)])), []);
     }
 
     #[test]
     fn a_mirror_is_found() {
         let lock = "source = \"registry+https://github.com/rust-lang/crates.io-index\"\n";
-        assert_eq!(no_registry_hosts(&tree(&[("Cargo.lock", lock)])), []);
+        assert_eq!(no_registry_hosts(&Tree::of_files(&[("Cargo.lock", lock)])), []);
         let mirror = "source = \"registry+https://mirror.example/index\"\n";
-        assert_eq!(no_registry_hosts(&tree(&[("Cargo.lock", mirror)])).len(), 1);
+        assert_eq!(
+            no_registry_hosts(&Tree::of_files(&[("Cargo.lock", mirror)])).len(),
+            1
+        );
         let pip = concat!("pip install --index-", "url x\n");
-        assert_eq!(no_registry_hosts(&tree(&[("a.sh", pip)])).len(), 1);
+        assert_eq!(no_registry_hosts(&Tree::of_files(&[("a.sh", pip)])).len(), 1);
     }
 }

@@ -159,14 +159,7 @@ mod tests {
     use super::*;
 
     fn tree(path: &str, text: &str) -> Tree {
-        let file = SourceFile {
-            path: path.to_owned(),
-            bytes: text.into(),
-        };
-        Tree {
-            files: vec![file],
-            packages: Vec::new(),
-        }
+        Tree::of_files(&[(path, text)])
     }
 
     #[test]

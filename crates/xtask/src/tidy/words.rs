@@ -139,17 +139,9 @@ fn parts(identifier: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::SourceFile;
 
     fn tree(path: &str, text: &str) -> Tree {
-        let file = SourceFile {
-            path: path.to_owned(),
-            bytes: text.into(),
-        };
-        Tree {
-            files: vec![file],
-            packages: Vec::new(),
-        }
+        Tree::of_files(&[(path, text)])
     }
 
     const LIST: &[Retired] = &[
