@@ -1,6 +1,8 @@
 //! Our own calls: the index, health, readiness and the list of models; and the error shape of everything that is no
 //! dialect's.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -53,11 +55,19 @@ async fn readyz(State(app): State<AppState>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
+    let reason = match () {
+        () if status.ready => None,
+        () if status.stopping => Some("the server is stopping"),
+        () if !status.engine.healthy => Some("the device thread has ended; start the server again"),
+        () => Some("the jobs cannot be read"),
+    };
     let body = json!({
         "ready": status.ready,
+        "reason": reason,
         "stopping": status.stopping,
         "jobs": {"queued": status.jobs.queued, "running": status.jobs.running, "limit": status.jobs.limit},
         "engine": {"healthy": status.engine.healthy, "jobs": status.engine.jobs, "rows": status.engine.rows},
+        "log": {"lost_lines": app.lost_log_lines.load(Ordering::Relaxed)},
     });
     (code, Json(body)).into_response()
 }

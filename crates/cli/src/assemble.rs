@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
+use crate::telemetry::Telemetry;
 
 /// Jobs that wait or run at once; one more is told to come back later.
 const UNFINISHED_JOBS: usize = 256;
@@ -118,7 +119,7 @@ pub(crate) struct Parts {
 }
 
 /// Builds the whole server on a data folder.
-pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<Parts> {
+pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemetry) -> anyhow::Result<Parts> {
     let catalog = Arc::new(catalog(config)?);
     let engine = Engine::start(config)?;
     let images = ImageStore::open(&StorageConfig::Folder(data.path().join("images")))?;
@@ -148,12 +149,8 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
         .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
     let api = api_config(&config.http)?;
     let memory = Arc::clone(&engine.memory);
-    let router = build_router(AppState::new(
-        service.clone(),
-        KeyRing::new(keys),
-        api.clone(),
-        memory,
-    ));
+    let state = AppState::new(service.clone(), KeyRing::new(keys), api.clone(), memory);
+    let router = build_router(state.with_lost_log_lines(telemetry.lost_lines()));
     Ok(Parts {
         service,
         engine,

@@ -19,31 +19,49 @@ use clap::Parser as _;
 
 use crate::args::{Args, Command};
 use crate::config::{Config, ConfigError, Environment};
+use crate::telemetry::Telemetry;
 
 fn main() -> ExitCode {
     let args = Args::parse();
     match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
-            output::error(&error);
-            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+            output::error_lines(&error).iter().for_each(output::note);
+            code_of(&error)
         }
     }
 }
 
-/// Settings first, because they say how to log; then the command.
-fn run(args: Args) -> anyhow::Result<()> {
+/// Settings first, because they say how to log; then the command, whose error goes the way of the log, because nobody may
+/// take what stands on the standard error.
+fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(
         args.settings(),
         args.config.as_deref(),
         &Environment::of_process(),
     )?;
-    telemetry::start(&config.telemetry)?;
+    let telemetry = Telemetry::start(&config.telemetry)?;
+    Ok(match command(args.command, config, &telemetry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error_lines(&error)
+                .iter()
+                .for_each(|line| telemetry.note(line));
+            code_of(&error)
+        }
+    })
+}
+
+fn code_of(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+}
+
+fn command(command: Command, config: Config, telemetry: &Telemetry) -> anyhow::Result<()> {
     config.apply_isa()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match args.command {
-        Command::Serve(_) => runtime.block_on(commands::serve::run(config)),
-        Command::Demo(demo) => runtime.block_on(commands::demo::run(demo, config)),
+    match command {
+        Command::Serve(_) => runtime.block_on(commands::serve::run(config, telemetry)),
+        Command::Demo(demo) => runtime.block_on(commands::demo::run(demo, config, telemetry)),
         Command::Generate(generate) => runtime.block_on(commands::generate::run(*generate, config)),
         Command::Models(models) => commands::models::run(&models, &config),
         Command::Doctor(doctor) => commands::doctor::run(&doctor, &config),

@@ -3,6 +3,7 @@
 mod failures;
 mod life;
 mod memory;
+mod panics;
 mod submitting;
 
 use std::sync::Arc;

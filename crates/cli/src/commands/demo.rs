@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::args::DemoArgs;
 use crate::commands::serve::{Server, StopSignals};
 use crate::config::{Config, DeviceChoice, HttpConfig};
+use crate::telemetry::Telemetry;
 use crate::{output, pictures};
 
 /// A photograph of a red cup; see `tests/images/README.md` for its origin and licence.
@@ -64,10 +65,10 @@ impl Files {
 }
 
 /// Makes the pictures, then serves on unless `--once`.
-pub(crate) async fn run(args: DemoArgs, config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DemoArgs, config: Config, telemetry: &Telemetry) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
     fs_err::create_dir_all(&args.out)?;
-    let server = Server::start(&server_config(&args, config)).await?;
+    let server = Server::start(&server_config(&args, config), telemetry).await?;
     let address = server.address();
     let shown = tokio::select! {
         shown = show(&args, address) => shown,

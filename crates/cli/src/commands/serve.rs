@@ -13,15 +13,16 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::data_folder::DataFolder;
+use crate::telemetry::Telemetry;
 use crate::{assemble, output};
 
 /// How long open connections get for their last reply after the jobs have ended.
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
-    let server = Server::start(&config).await?;
+    let server = Server::start(&config, telemetry).await?;
     output::line(format_args!("listening on http://{}", server.address()));
     server.serve_until(&mut stop).await
 }
@@ -41,7 +42,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Takes the data folder, starts everything, and listens.
-    pub(crate) async fn start(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn start(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Self> {
         config.check_exposure()?;
         let data = DataFolder::open(&config.data)?;
         let assemble::Parts {
@@ -49,7 +50,7 @@ impl Server {
             engine,
             router,
             api,
-        } = assemble::everything(config, &data)?;
+        } = assemble::everything(config, &data, telemetry)?;
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen)
             .await
