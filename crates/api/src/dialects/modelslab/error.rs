@@ -30,7 +30,7 @@ pub(super) enum ModelsLabError {
     Json(#[from] JsonError),
     /// The body is not the form that it says it is.
     #[error("{0}")]
-    Form(&'static str),
+    Form(String),
     /// Fields that cannot be accepted; at least one.
     #[error("{}", .0.first().map_or("a field cannot be accepted", |first| first.message.as_str()))]
     InvalidFields(Vec<FieldError>),

@@ -1,5 +1,7 @@
 //! The paths of this dialect, under every prefix that a client is known to use.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -113,8 +115,7 @@ async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabE
     };
     let memory = BodyMemory::new(&app.bodies, sender)?;
     let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
-    let body = wire::identified(body, &app.keys, &parts).await?;
-    let (mut fields, memory) = wire::fields(parts.clone(), body).await?;
+    let (mut fields, memory) = wire::fields(parts.clone(), body, Arc::clone(&app.keys)).await?;
     let caller = auth::caller(
         &app.keys,
         fields.take(KEY.name),
