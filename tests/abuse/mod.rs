@@ -1,3 +1,6 @@
 //! The real binary among the careless, the hostile and the unlucky. All of it together takes less than three minutes.
 
+mod floods;
 mod log;
+mod pages;
+mod settings;

@@ -16,6 +16,8 @@ const START: Duration = Duration::from_secs(120);
 pub(crate) struct TestServer {
     process: Child,
     address: SocketAddr,
+    /// What the server says after its address.
+    lines: mpsc::Receiver<String>,
     folder: TempDir,
     /// Where pictures are served from, for calls that take addresses.
     served: String,
@@ -53,10 +55,11 @@ impl TestServer {
         let mut server = Self {
             process,
             address: ([127, 0, 0, 1], 0).into(),
+            lines,
             folder,
             served: String::new(),
         };
-        let line = lines.recv_timeout(START);
+        let line = server.lines.recv_timeout(START);
         let address = line
             .as_deref()
             .ok()
@@ -70,6 +73,13 @@ impl TestServer {
     /// `http://127.0.0.1:PORT`
     pub(crate) fn base(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where health checks are answered alone. To be asked once.
+    pub(crate) fn admin_base(&self) -> String {
+        let line = self.lines.recv_timeout(START).expect("a second line");
+        let address = line.strip_prefix("health checks on ");
+        address.unwrap_or_else(|| panic!("no address: {line}")).to_owned()
     }
 
     /// The server of pictures that scenarios mean by `$served`.
@@ -91,6 +101,20 @@ impl TestServer {
     /// Whether the process still runs.
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// For signals.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Once it has ended by itself.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.process
+            .try_wait()
+            .ok()
+            .flatten()
+            .and_then(|status| status.code())
     }
 
     /// The most bytes of memory that the process ever held at once.

@@ -1,10 +1,12 @@
 //! Our own calls: the index, health, readiness and the list of models; and the error shape of everything that is no
 //! dialect's.
 
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -12,9 +14,10 @@ use pentimento_service::{Availability, ModelEntry, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
-use crate::AppState;
+use crate::body::off_thread;
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
+use crate::{AppState, bearer};
 
 /// Paths at the root and under `/v1`.
 pub(crate) fn routes() -> Router<AppState> {
@@ -55,11 +58,14 @@ async fn readyz(State(app): State<AppState>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let reason = match () {
-        () if status.ready => None,
-        () if status.stopping => Some("the server is stopping"),
-        () if !status.engine.healthy => Some("the device thread has ended; start the server again"),
-        () => Some("the jobs cannot be read"),
+    let reason = if status.ready {
+        None
+    } else if status.stopping {
+        Some("the server is stopping")
+    } else if !status.engine.healthy {
+        Some("the device thread has ended; start the server again")
+    } else {
+        Some("the jobs cannot be read")
     };
     let body = json!({
         "ready": status.ready,
@@ -72,14 +78,47 @@ async fn readyz(State(app): State<AppState>) -> Response {
     (code, Json(body)).into_response()
 }
 
-async fn models(State(app): State<AppState>) -> Json<Value> {
-    let models: Vec<Value> = app
-        .service
-        .catalog()
-        .entries()
-        .iter()
-        .map(|entry| describe(entry))
-        .collect();
+/// A caller with a right key, or anybody when no keys are configured.
+struct Caller;
+
+/// Why somebody is not one.
+#[derive(Debug, thiserror::Error)]
+enum KeyRefused {
+    #[error("no API key; send the header `Authorization: Bearer <key>`")]
+    Missing,
+    #[error("the key is not one of this server's")]
+    Wrong,
+}
+
+impl IntoResponse for KeyRefused {
+    fn into_response(self) -> Response {
+        let kind = match self {
+            Self::Missing => ErrorKind::Unauthenticated,
+            Self::Wrong => ErrorKind::Forbidden,
+        };
+        own_failure((kind, status_for(kind)), self.to_string()).into_response()
+    }
+}
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = KeyRefused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
+        if state.keys.is_open() {
+            return Ok(Self);
+        }
+        let secret = bearer::secret(&parts.headers).ok_or(KeyRefused::Missing)?;
+        state.keys.check(secret).map(|_| Self).ok_or(KeyRefused::Wrong)
+    }
+}
+
+async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
+    // Looks at the file system for the state of each model, which may be slow to answer.
+    let list = off_thread(move || {
+        let entries = app.service.catalog().entries().iter();
+        Ok::<Vec<Value>, Infallible>(entries.map(|entry| describe(entry)).collect())
+    });
+    let Ok(models) = list.await;
     Json(json!({"models": models}))
 }
 
@@ -132,7 +171,11 @@ impl IntoResponse for OwnError {
 pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
     let message = match fault {
         EdgeFault::UnknownPath => "there is nothing at this path".to_owned(),
-        EdgeFault::WrongMethod | EdgeFault::Body(_) | EdgeFault::Panicked { .. } => fault.to_string(),
+        EdgeFault::WrongMethod
+        | EdgeFault::Body(_)
+        | EdgeFault::ForeignHost { .. }
+        | EdgeFault::ForeignPage { .. }
+        | EdgeFault::Panicked { .. } => fault.to_string(),
     };
     let mut failure = own_failure((fault.kind(), fault.status()), message);
     failure.cause = fault.cause();

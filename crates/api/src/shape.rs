@@ -83,6 +83,13 @@ mod tests {
             [
                 (EdgeFault::UnknownPath, 404),
                 (EdgeFault::WrongMethod, 405),
+                (EdgeFault::ForeignHost { host: "x".to_owned() }, 403),
+                (
+                    EdgeFault::ForeignPage {
+                        origin: "x".to_owned(),
+                    },
+                    403,
+                ),
                 (BodyError::TooSlow.into(), 408),
                 (BodyError::TooLarge { limit: 1 << 20 }.into(), 413),
                 (BodyError::NoRoom.into(), 503),

@@ -3,12 +3,15 @@
 //! Another store, queue or device is another line here and nowhere else.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
-use pentimento_api::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig, build_router};
+use pentimento_api::{
+    ApiConfig, AppState, CorsOrigins, LeastSpeed, ModelsLabConfig, build_admin_router, build_router,
+};
 use pentimento_catalog::Catalog;
 use pentimento_engine::{
     BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
@@ -115,6 +118,8 @@ pub(crate) struct Parts {
     pub(crate) service: Service,
     pub(crate) engine: Engine,
     pub(crate) router: axum::Router,
+    /// Health checks alone.
+    pub(crate) admin_router: axum::Router,
     pub(crate) api: ApiConfig,
 }
 
@@ -150,11 +155,14 @@ pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemet
     let api = api_config(&config.http)?;
     let memory = Arc::clone(&engine.memory);
     let state = AppState::new(service.clone(), KeyRing::new(keys), api.clone(), memory);
-    let router = build_router(state.with_lost_log_lines(telemetry.lost_lines()));
+    let state = state.with_lost_log_lines(telemetry.lost_lines());
+    let admin_router = build_admin_router(state.clone());
+    let router = build_router(state);
     Ok(Parts {
         service,
         engine,
         router,
+        admin_router,
         api,
     })
 }
@@ -193,8 +201,9 @@ pub(crate) async fn serve(
 
 fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
     let cors_origins = match http.cors_origins.as_deref() {
-        None => CorsOrigins::Any,
+        None => CorsOrigins::ByKeys,
         Some([]) => CorsOrigins::None,
+        Some([every]) if every == "*" => CorsOrigins::Any,
         Some(origins) => CorsOrigins::Only(
             origins
                 .iter()
@@ -208,6 +217,20 @@ fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
         public_url: http.public_url.clone(),
         trust_forwarded: http.trust_forwarded,
         cors_origins,
+        body_timeout: http.body_timeout,
+        body_idle_timeout: http.stall,
+        header_timeout: http.header_timeout,
+        idle_timeout: http.idle_timeout,
+        least_speed: LeastSpeed {
+            bytes_per_second: http.least_bytes_per_second,
+            grace: http.stall,
+        },
+        max_connections: http.max_connections,
+        max_connections_per_address: http.max_connections_per_address,
+        // Who listens on an address of this machine is called by it.
+        allowed_hosts: std::iter::once(host_of(http.listen.ip()))
+            .chain(http.allowed_hosts.iter().cloned())
+            .collect(),
         modelslab: ModelsLabConfig {
             strict_http_status: http.modelslab_strict_http_status,
             inline_base64: http.modelslab_inline_base64,
@@ -216,6 +239,14 @@ fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
         },
         ..ApiConfig::new()
     })
+}
+
+/// An address as it stands in `Host`.
+fn host_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
 }
 
 fn clock() -> Arc<dyn Clock> {

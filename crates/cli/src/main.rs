@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 it failed, 2 the arguments or settings are wrong.
 
+mod admin_server;
 mod allocator;
 mod args;
 mod assemble;
@@ -9,6 +10,7 @@ mod commands;
 mod config;
 mod data_folder;
 mod machine;
+mod open_files;
 mod output;
 mod pictures;
 mod telemetry;

@@ -31,6 +31,14 @@ impl Reply {
 
 const GIBIBYTE: u64 = 1 << 30;
 
+/// The defaults of a server that is also called by the name that the tests use.
+fn config() -> ApiConfig {
+    ApiConfig {
+        allowed_hosts: vec!["pictures.test".to_owned()],
+        ..ApiConfig::new()
+    }
+}
+
 /// A ledger with room for so many bytes of bodies.
 fn room(bodies: u64) -> Arc<MemoryLedger> {
     MemoryLedger::new(MemoryBudget {
@@ -46,7 +54,7 @@ fn router(test: &TestService, keys: &[(&str, &str)]) -> Router {
     build_router(AppState::new(
         test.service.clone(),
         KeyRing::new(keys),
-        ApiConfig::new(),
+        config(),
         room(GIBIBYTE),
     ))
 }
@@ -279,7 +287,7 @@ async fn errors_have_the_shape_of_their_path() {
         (403, json!("forbidden"))
     );
     let preflight = Request::options("/v3/lcm-img2img")
-        .header("origin", "http://page.test")
+        .header("origin", "http://localhost:3000")
         .header("access-control-request-method", "POST")
         .header("access-control-request-headers", "authorization,x-novita-source")
         .body(Body::empty())
@@ -384,7 +392,7 @@ async fn modelslabs_base64_is_the_address_of_a_text_or_the_text() {
     let decode = |text: &[u8]| base64::engine::general_purpose::STANDARD.decode(text).unwrap();
     assert_eq!(image::load_from_memory(&decode(&text.body)).unwrap().width(), 64);
 
-    let mut config = ApiConfig::new();
+    let mut config = config();
     config.modelslab.inline_base64 = true;
     let inline = build_router(AppState::new(
         test.service.clone(),
@@ -410,7 +418,7 @@ async fn modelslabs_errors_have_status_200_unless_the_setting_is_strict() {
         FaultKind::Error(ErrorKind::Internal),
     )));
     let key = [("label".to_owned(), "secret".to_owned())];
-    let mut config = ApiConfig::new();
+    let mut config = config();
     for strict in [false, true] {
         config.modelslab.strict_http_status = strict;
         let router = build_router(AppState::new(
@@ -490,7 +498,7 @@ async fn modelslabs_long_job_is_answered_as_processing_and_fetched_later() {
         let _ = wait.recv();
     });
     let test = TestService::start(executor);
-    let mut config = ApiConfig::new();
+    let mut config = config();
     config.modelslab.hold = Duration::from_millis(50);
     let router = build_router(AppState::new(
         test.service.clone(),

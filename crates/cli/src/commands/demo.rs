@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::args::DemoArgs;
 use crate::commands::serve::{Server, StopSignals};
-use crate::config::{Config, DeviceChoice, HttpConfig};
+use crate::config::{AdminListen, Config, DeviceChoice, HttpConfig};
 use crate::telemetry::Telemetry;
 use crate::{output, pictures};
 
@@ -95,6 +95,8 @@ fn server_config(args: &DemoArgs, config: Config) -> Config {
             public_url: None,
             trust_forwarded: false,
             cors_origins: None,
+            allowed_hosts: Vec::new(),
+            admin_listen: Some(AdminListen::None),
             keys: Vec::new(),
             ..config.http
         },

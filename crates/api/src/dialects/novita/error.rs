@@ -107,6 +107,7 @@ const fn reason_for(fault: &EdgeFault) -> &'static str {
     match fault {
         EdgeFault::UnknownPath => API_NOT_FOUND,
         EdgeFault::WrongMethod => API_NOT_ALLOWED,
+        EdgeFault::ForeignHost { .. } | EdgeFault::ForeignPage { .. } => FEATURE_NOT_ALLOWED,
         EdgeFault::Body(BodyError::TooLarge { .. }) => IMAGE_FILE_EXCEEDS_MAX_SIZE,
         EdgeFault::Body(BodyError::NoRoom) => CREATE_TASK_FAILED,
         EdgeFault::Body(BodyError::TooSlow | BodyError::Broken | BodyError::Compressed { .. }) => {
