@@ -65,16 +65,16 @@ async fn readyz(State(app): State<AppState>) -> Response {
 async fn models(State(app): State<AppState>) -> Json<Value> {
     let models: Vec<Value> = app
         .service
-        .catalog()
-        .entries()
+        .availabilities()
+        .await
         .iter()
-        .map(|entry| describe(entry))
+        .map(|(entry, availability)| describe(entry, availability))
         .collect();
     Json(json!({"models": models}))
 }
 
-fn describe(entry: &ModelEntry) -> Value {
-    let unavailable = match entry.availability() {
+fn describe(entry: &ModelEntry, availability: &Availability) -> Value {
+    let unavailable = match availability {
         Availability::Available => None,
         Availability::Unavailable(why) => Some(why.to_string()),
     };
@@ -104,7 +104,7 @@ const fn status_for(kind: ErrorKind) -> StatusCode {
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::QuotaExceeded | ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::BadModel => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::OutOfDeviceMemory | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -14,11 +14,15 @@ mod pictures;
 mod telemetry;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
 use crate::args::{Args, Command};
 use crate::config::{Config, ConfigError, Environment};
+
+/// How long threads get that still read or write when the command is done.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -41,12 +45,15 @@ fn run(args: Args) -> anyhow::Result<()> {
     telemetry::start(&config.telemetry)?;
     config.apply_isa()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match args.command {
+    let done = match args.command {
         Command::Serve(_) => runtime.block_on(commands::serve::run(config)),
         Command::Demo(demo) => runtime.block_on(commands::demo::run(demo, config)),
         Command::Generate(generate) => runtime.block_on(commands::generate::run(*generate, config)),
         Command::Models(models) => commands::models::run(&models, &config),
         Command::Doctor(doctor) => commands::doctor::run(&doctor, &config),
         Command::Bench(bench) => commands::bench::run(&bench),
-    }
+    };
+    // A thread that reads from a disk which does not answer would be waited for without end.
+    runtime.shutdown_timeout(LAST_WAIT);
+    done
 }

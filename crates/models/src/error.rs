@@ -61,7 +61,7 @@ impl HasKind for ModelError {
         match self {
             Self::Tensor { .. } | Self::Shape { .. } => ErrorKind::Internal,
             Self::NotTaken { .. } | Self::ClipSkip { .. } | Self::Tokenize { .. } => ErrorKind::InvalidInput,
-            Self::TokenizerFile { .. } => ErrorKind::Unavailable,
+            Self::TokenizerFile { .. } => ErrorKind::BadModel,
         }
     }
 }

@@ -18,10 +18,28 @@ pub enum PipelineError {
         #[source]
         source: WeightsError,
     },
-    /// A configuration names an architecture we do not have, or a forward failed.
+    /// A part of the checkpoint describes a network or a tokenizer that cannot be built.
+    #[error("checkpoint `{name}` cannot be loaded")]
+    Part {
+        /// The checkpoint's name in the catalogue.
+        name: String,
+        /// What is wrong with which part.
+        #[source]
+        source: ModelError,
+    },
+    /// The checkpoint's scheduler configuration cannot be used.
+    #[error("checkpoint `{name}` cannot be loaded")]
+    SchedulerConfig {
+        /// The checkpoint's name in the catalogue.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: SchedulerError,
+    },
+    /// A network refused its inputs, or a forward failed.
     #[error("the model failed")]
     Model(#[from] ModelError),
-    /// A scheduler refused its configuration or the run.
+    /// A scheduler refused the run.
     #[error("the scheduler failed")]
     Scheduler(#[from] SchedulerError),
     /// A tensor operation failed.
@@ -81,7 +99,11 @@ impl PipelineError {
     pub const fn is_permanent(&self) -> bool {
         match self {
             Self::Weights { source, .. } => source.is_permanent(),
-            Self::UnsupportedSource { .. } | Self::Mismatch { .. } | Self::PromptTooLong { .. } => true,
+            Self::Part { .. }
+            | Self::SchedulerConfig { .. }
+            | Self::UnsupportedSource { .. }
+            | Self::Mismatch { .. }
+            | Self::PromptTooLong { .. } => true,
             Self::Model(_)
             | Self::Scheduler(_)
             | Self::Tensor(_)
@@ -93,18 +115,20 @@ impl PipelineError {
 }
 
 impl HasKind for PipelineError {
+    /// What has a cause says what its cause says.
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::Weights { source, .. } => source.kind(),
+            Self::Model(error) => error.kind(),
             Self::Scheduler(error) => error.kind(),
-            Self::UnsupportedSource { .. } | Self::Weights { .. } | Self::Mismatch { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::Part { .. }
+            | Self::SchedulerConfig { .. }
+            | Self::UnsupportedSource { .. }
+            | Self::Mismatch { .. } => ErrorKind::BadModel,
             Self::PromptTooLong { .. } => ErrorKind::InvalidInput,
-            Self::Spent
-            | Self::Model(_)
-            | Self::Tensor(_)
-            | Self::NotFinite { .. }
-            | Self::MixedShapes { .. } => ErrorKind::Internal,
+            Self::Spent | Self::Tensor(_) | Self::NotFinite { .. } | Self::MixedShapes { .. } => {
+                ErrorKind::Internal
+            }
         }
     }
 }

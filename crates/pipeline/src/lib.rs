@@ -31,6 +31,7 @@ pub use conditioning::RequestConditioning;
 pub use error::PipelineError;
 pub use loader::CheckpointSource;
 pub use pentimento_models::ConditioningShape;
+pub use pentimento_weights::{FolderStamp, ReadProgress};
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

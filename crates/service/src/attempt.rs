@@ -220,7 +220,7 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     let (models, decoded) = match inner.admitted.take(job.id) {
         // From here on the engine accounts for the images.
         Some(Admitted { models, images }) => (models, images.map(PendingInputs::decoded)),
-        None => (inner.resolve_models(&job.recipe).map_err(fault)?, None),
+        None => (inner.resolve_models(&job.recipe).await.map_err(fault)?, None),
     };
     if job.attempt > 1 {
         // An attempt that was given up may still be in the engine, which takes each id once.
@@ -307,9 +307,15 @@ fn deadline(inner: &Inner, job: &Job) -> Option<Instant> {
 
 /// Logs the whole chain and keeps what a caller may see. Texts of the engine's own errors name no path.
 fn engine_fault(id: JobId, error: &EngineError) -> Fault {
-    tracing::error!(job = %id, kind = error.kind().as_str(), error = describe_chain(error), "the engine failed");
+    let kind = error.kind().as_str();
+    if error.is_permanent() {
+        // The loader has said it once, and every job of such a model ends so.
+        tracing::debug!(job = %id, kind, error = describe_chain(error), "the model cannot be loaded");
+    } else {
+        tracing::error!(job = %id, kind, error = describe_chain(error), "the engine failed");
+    }
     let message = if let EngineError::Executor(cause) = error {
-        cause.to_string()
+        cause.message()
     } else {
         error.to_string()
     };

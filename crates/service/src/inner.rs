@@ -14,6 +14,7 @@ use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::admitted::AdmittedJobs;
+use crate::availability::Looks;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::progress::ProgressHub;
 
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) links: LinkSigner,
     pub(crate) fetcher: ImageFetcher,
     pub(crate) tokens: TokenCounter,
+    pub(crate) looks: Arc<Looks>,
     pub(crate) admitted: AdmittedJobs,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: ServiceConfig,
@@ -78,6 +80,7 @@ impl Inner {
             links,
             fetcher,
             tokens,
+            looks: Arc::default(),
             admitted: AdmittedJobs::new(memory),
             clock,
             runtime: Handle::current(),

@@ -4,6 +4,7 @@
 
 mod admitted;
 mod attempt;
+mod availability;
 mod config;
 mod deliver;
 mod error;

@@ -46,7 +46,7 @@ impl Service {
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
-        let models = inner.resolve_models(&submission.recipe)?;
+        let models = inner.resolve_models(&submission.recipe).await?;
         let counts = inner.store.counts().await;
         let counts = counts.map_err(ServiceError::store("look at the job queue"))?;
         if !counts.has_room() {
@@ -108,8 +108,8 @@ impl Inner {
     }
 
     /// What the names of a recipe stand for.
-    pub(crate) fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
-        let checkpoint = self.find_checkpoint(&recipe.model)?;
+    pub(crate) async fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
+        let checkpoint = self.find_checkpoint(&recipe.model).await?;
         let others = recipe
             .vae
             .iter()
@@ -156,9 +156,9 @@ impl Inner {
     }
 
     /// The entry of a checkpoint whose files can be used now.
-    pub(crate) fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
+    pub(crate) async fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
         let entry = self.find(ModelRole::Checkpoint, name)?;
-        match entry.availability() {
+        match self.looks.look(&entry).await {
             Availability::Available => Ok(entry),
             Availability::Unavailable(reason) => {
                 tracing::warn!(model = %entry.name, source = %entry.source, ?reason, "a model cannot be used");

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use pentimento_types::ImageKey;
+use pentimento_types::{ImageKey, read_regular};
 use rand::TryRngCore as _;
 use sha2::Sha256;
 
@@ -17,6 +17,8 @@ use crate::StorageError;
 
 /// Where links begin, below the root of the server.
 const PREFIX: &str = "files/";
+/// The most bytes of a file with a secret, which has 65.
+const LARGEST_SECRET: u64 = 1024;
 /// Part of what is signed, so that a signature can never be taken for one of another purpose or format.
 const PURPOSE: &str = "pentimento link 1";
 
@@ -55,15 +57,16 @@ impl LinkSigner {
             path: file.to_owned(),
             source,
         };
-        match fs_err::read_to_string(file) {
-            Ok(text) => Self::from_text(&text, file),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let read = || read_regular(file, LARGEST_SECRET);
+        let bytes = match read() {
+            Err(fault) if fault.is_missing() => {
                 write_new_secret(file).map_err(failed)?;
-                let text = fs_err::read_to_string(file).map_err(failed)?;
-                Self::from_text(&text, file)
+                read()
             }
-            Err(error) => Err(failed(error)),
-        }
+            other => other,
+        };
+        let bytes = bytes.map_err(|fault| failed(fault.into()))?;
+        Self::from_text(&String::from_utf8_lossy(&bytes), file)
     }
 
     fn from_text(text: &str, file: &Path) -> Result<Self, StorageError> {

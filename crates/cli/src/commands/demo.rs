@@ -12,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use image::RgbImage;
 use indicatif::ProgressBar;
 use pentimento_service::{InputLimits, image_codec};
+use pentimento_types::read_regular;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -108,7 +109,9 @@ fn server_config(args: &DemoArgs, config: Config) -> Config {
 async fn show(args: &DemoArgs, address: SocketAddr) -> anyhow::Result<()> {
     let files = Files::within(&args.out);
     let photo = match &args.image {
-        Some(path) => fs_err::read(path)?,
+        Some(path) => {
+            read_regular(path, LIMITS.max_bytes).with_context(|| format!("cannot use {}", path.display()))?
+        }
         None => PHOTO.to_vec(),
     };
     // As the server reads it: a photograph of a camera may be stored turned.

@@ -11,6 +11,7 @@ use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels};
 use pentimento_service::{InputLimits, image_codec};
 use pentimento_types::{
     ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
+    read_regular,
 };
 
 use crate::args::GenerateArgs;
@@ -91,7 +92,7 @@ fn resolve(catalog: &pentimento_catalog::Catalog, name: &str) -> anyhow::Result<
 
 fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
     if path != Path::new(PIPE) {
-        return Ok(fs_err::read(path)?);
+        return read_file(path);
     }
     let mut bytes = Vec::new();
     std::io::stdin()
@@ -102,8 +103,12 @@ fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    read_regular(path, LIMITS.max_bytes).with_context(|| format!("cannot use {}", path.display()))
+}
+
 fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
-    let mask = image_codec::decode_mask(&fs_err::read(path)?, LIMITS)
+    let mask = image_codec::decode_mask(&read_file(path)?, LIMITS)
         .with_context(|| format!("cannot use {}", path.display()))?;
     if mask.is_alpha {
         output::note(format_args!("{}", JobNote::MaskIsAlpha));

@@ -39,11 +39,10 @@ const FENCES: &[Fence] = &[
         within: "",
         allowed: &[
             "crates/kernels/",
-            "crates/weights/src/container/mmap.rs",
             // An attribute that names a symbol; no unsafe operation.
             "crates/cli/src/allocator.rs",
         ],
-        reason: "unsafe code lives in kernels and in the memory mapping of weights",
+        reason: "unsafe code lives in kernels",
     },
     Fence {
         word: "pentimento_kernels",

@@ -191,7 +191,7 @@ const fn strict_status(kind: ErrorKind) -> StatusCode {
         | ErrorKind::RejectedContent => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthenticated | ErrorKind::Forbidden => StatusCode::UNAUTHORIZED,
         ErrorKind::QuotaExceeded | ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::BadModel => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::DeadlineExceeded
         | ErrorKind::Cancelled
         | ErrorKind::OutOfDeviceMemory

@@ -95,7 +95,7 @@ const fn answer_for(kind: ErrorKind) -> (StatusCode, &'static str) {
             (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT_EXCEEDED)
         }
         ErrorKind::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, TASK_FAILED),
-        ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, CREATE_TASK_FAILED),
+        ErrorKind::Unavailable | ErrorKind::BadModel => (StatusCode::SERVICE_UNAVAILABLE, CREATE_TASK_FAILED),
         ErrorKind::Cancelled | ErrorKind::OutOfDeviceMemory | ErrorKind::Internal => {
             (StatusCode::INTERNAL_SERVER_ERROR, TASK_FAILED)
         }

@@ -52,16 +52,14 @@ struct ModelItem {
 
 impl ModelPage {
     /// The page that `query` asks for. `c_<offset>` is the cursor, because Python computes it so by itself.
-    pub(super) fn of(entries: &[Arc<ModelEntry>], query: &ModelQuery) -> Self {
-        let found: Vec<&ModelEntry> = entries
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|entry| wanted(entry, query))
-            .collect();
+    pub(super) fn of(models: &[(Arc<ModelEntry>, Availability)], query: &ModelQuery) -> Self {
+        let found: Vec<_> = models.iter().filter(|(entry, _)| wanted(entry, query)).collect();
         let page = found.iter().skip(query.offset).take(query.limit);
         let end = query.offset.saturating_add(query.limit);
         Self {
-            models: page.filter_map(|entry| ModelItem::of(entry)).collect(),
+            models: page
+                .filter_map(|(entry, now)| ModelItem::of(entry, now))
+                .collect(),
             pagination: Pagination {
                 next_cursor: if end < found.len() {
                     format!("c_{end}")
@@ -74,7 +72,7 @@ impl ModelPage {
 }
 
 impl ModelItem {
-    fn of(entry: &ModelEntry) -> Option<Self> {
+    fn of(entry: &ModelEntry, now: &Availability) -> Option<Self> {
         let name = shown_name(entry);
         Some(Self {
             id: stable_id(&entry.name),
@@ -83,7 +81,7 @@ impl ModelItem {
             sd_name: name.to_owned(),
             r#type: type_of(entry.kind)?,
             categories: [],
-            status: u8::from(entry.availability() == Availability::Available),
+            status: u8::from(*now == Availability::Available),
             download_url: "",
             tags: [],
             cover_url: "",
@@ -204,7 +202,10 @@ mod tests {
 
     fn page(query: &str) -> Value {
         let query = ModelQuery::parse(query).unwrap();
-        serde_json::to_value(ModelPage::of(&entries(), &query)).unwrap()
+        let models = entries()
+            .into_iter()
+            .map(|entry| (entry, Availability::Available));
+        serde_json::to_value(ModelPage::of(&models.collect::<Vec<_>>(), &query)).unwrap()
     }
 
     fn names(query: &str) -> Vec<String> {

@@ -97,9 +97,8 @@ async fn models(
     RawQuery(query): RawQuery,
 ) -> Result<Json<ModelPage>, NovitaError> {
     let query = ModelQuery::parse(query.as_deref().unwrap_or_default())?;
-    // Looks at the file system for the status of each model.
-    let page = body::off_thread(move || Ok(ModelPage::of(app.service.catalog().entries(), &query)));
-    page.await.map(Json)
+    let models = app.service.availabilities().await;
+    Ok(Json(ModelPage::of(&models, &query)))
 }
 
 async fn models_v2(
