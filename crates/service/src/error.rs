@@ -212,6 +212,8 @@ impl ServiceError {
             Some(Box::new(cause))
         } else if let OutboundError::BrokenOff(cause) = error {
             Some(Box::new(cause))
+        } else if let OutboundError::NotUnpacked { source, .. } = error {
+            Some(Box::new(source))
         } else {
             None
         };

@@ -249,7 +249,7 @@ impl Reader {
 }
 
 /// What stands before `://`, in lower case.
-fn scheme(text: &str) -> Option<String> {
+pub(super) fn scheme(text: &str) -> Option<String> {
     let (scheme, _) = text.get(..32).unwrap_or(text).split_once("://")?;
     let legal = scheme
         .bytes()

@@ -12,6 +12,7 @@ use pentimento_service::KeyRing;
 use super::auth;
 use super::error::ModelsLabError;
 use super::fields::{ALL, INIT_IMAGE, IP_ADAPTER_IMAGE, KEY, MASK_IMAGE};
+use super::reader::scheme;
 use crate::body::{BodyMemory, ReadBody, off_thread};
 use crate::dialects::field::names;
 use crate::dialects::json::{self, Fields, Json, JsonError, parse_object};
@@ -96,8 +97,9 @@ async fn object(bytes: Bytes, memory: BodyMemory) -> Result<(Fields, BodyMemory)
 fn form(bytes: &[u8]) -> Result<Fields, ModelsLabError> {
     let pairs = url::form_urlencoded::parse(bytes).map(|(name, value)| {
         let mut value = value.into_owned();
-        // A plus sign of base64 that was not escaped has become a space.
-        if image_names().any(|image| image == name) && value.contains(' ') {
+        // A plus sign of base64 that was not escaped has become a space. In an address a space is one.
+        let is_inline = || image_names().any(|image| image == name) && !is_address(&value);
+        if value.contains(' ') && is_inline() {
             value = value.replace(' ', "+");
         }
         (name.into_owned(), Json::Text(value))
@@ -133,6 +135,10 @@ async fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError>
         }
     }
     collected(pairs.into_iter())
+}
+
+fn is_address(text: &str) -> bool {
+    matches!(scheme(text.trim_start()).as_deref(), Some("http" | "https"))
 }
 
 fn image_names() -> impl Iterator<Item = &'static str> {
@@ -209,6 +215,22 @@ mod tests {
             if body == form {
                 assert_eq!(fields.take("init_image"), Json::Text("ab+c".to_owned()));
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_space_in_an_address_of_a_form_stays_one_and_in_base64_it_was_a_plus() {
+        for (form, expected) in [
+            ("init_image=https%3A%2F%2Fx%2Fa+b%20c.png", "https://x/a b c.png"),
+            ("init_image=+HTTP://x/a%2Bb+c.png", " HTTP://x/a+b c.png"),
+            ("init_image=ab+c%2B", "ab+c+"),
+        ] {
+            let mut fields = read("application/x-www-form-urlencoded", form).await.unwrap();
+            assert_eq!(
+                fields.take("init_image"),
+                Json::Text(expected.to_owned()),
+                "{form}"
+            );
         }
     }
 
