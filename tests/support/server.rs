@@ -96,12 +96,23 @@ impl TestServer {
     /// The most bytes of memory that the process ever held at once.
     #[cfg(target_os = "linux")]
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// The bytes of memory that the process holds now.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident_memory(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    #[cfg(target_os = "linux")]
+    fn memory(&self, figure: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process.id());
         let status = fs_err::read_to_string(path).expect("the process runs");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|line| line.trim().strip_suffix(" kB"));
+        let found = status.lines().find_map(|line| line.strip_prefix(figure));
+        let kib = found.and_then(|line| line.trim().strip_suffix(" kB"));
         kib.and_then(|kib| kib.parse::<u64>().ok())
-            .expect("the system tells the peak in kB")
+            .expect("the system tells it in kB")
             * 1024
     }
 

@@ -126,6 +126,7 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
     let limits = MemoryLimits {
         unfinished: UNFINISHED_JOBS,
         finished: REMEMBERED_JOBS,
+        finished_bytes: config.job_memory.0,
     };
     let jobs = Arc::new(MemoryJobs::new(clock(), limits));
     let parts = ServiceParts {
@@ -177,6 +178,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
         running_jobs: engine.status().max_jobs,
         decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        max_image_pixels: config.max_image_pixels,
         max_prompt_tokens: config.max_prompt_tokens,
         max_attempts: ATTEMPTS,
         lease: LEASE,

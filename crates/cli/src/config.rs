@@ -8,6 +8,7 @@ mod values;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(crate) use values::{ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat
 
 const DEFAULT_FILE: &str = "pentimento.toml";
 const DEFAULT_CATALOGUE: &str = "models.toml";
+const DEFAULT_JOB_MEMORY: ByteSize = ByteSize(256 << 20);
 const DEFAULT_DATA: &str = "pentimento-data";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
@@ -75,6 +77,10 @@ pub(crate) struct Config {
     pub(crate) image_memory: Option<ByteSize>,
     /// Memory for the bodies of all callers; None is a quarter of what the machine has.
     pub(crate) body_memory: Option<ByteSize>,
+    /// Memory for the records of ended jobs.
+    pub(crate) job_memory: ByteSize,
+    /// Pixels of an image that is decoded.
+    pub(crate) max_image_pixels: u64,
     /// Tokens of a prompt, and of a negative prompt.
     pub(crate) max_prompt_tokens: usize,
     /// The settings file that was read.
@@ -135,6 +141,9 @@ impl Config {
             model_memory: settings.model_memory,
             image_memory: settings.image_memory,
             body_memory: settings.body_memory,
+            job_memory: settings.job_memory.unwrap_or(DEFAULT_JOB_MEMORY),
+            max_image_pixels: 1_000_000
+                * u64::from(settings.max_image_megapixels.map_or(64, NonZeroU32::get)),
             max_prompt_tokens: settings.max_prompt_tokens.unwrap_or(DEFAULT_PROMPT_TOKENS),
             file,
         }

@@ -8,9 +8,11 @@ mod assemble;
 mod commands;
 mod config;
 mod data_folder;
+mod idle;
 mod machine;
 mod output;
 mod pictures;
+mod purge;
 mod telemetry;
 
 use std::process::ExitCode;

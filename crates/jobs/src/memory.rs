@@ -20,6 +20,8 @@ pub struct MemoryLimits {
     pub unfinished: usize,
     /// Ended jobs that are remembered; the one that ended first is forgotten for another.
     pub finished: usize,
+    /// The bytes of their records: a job with long prompts takes hundreds of times as many as one with short ones.
+    pub finished_bytes: u64,
 }
 
 /// Both traits over one table in memory. Clones share it.
@@ -43,8 +45,9 @@ struct State {
     jobs: BTreeMap<JobId, Record>,
     unfinished: usize,
     running: usize,
-    /// Ended jobs in the order of their ends.
-    finished: VecDeque<JobId>,
+    /// Ended jobs in the order of their ends, with the bytes of their records.
+    finished: VecDeque<(JobId, u64)>,
+    finished_bytes: u64,
     ready: VecDeque<JobId>,
     /// Jobs that rest before their next attempt, and when they are ready.
     resting: BTreeMap<JobId, Instant>,
@@ -54,8 +57,8 @@ struct State {
 
 #[derive(Debug)]
 struct Record {
-    job: Job,
-    /// Holds the ended job, so that who waits gets it even if it is forgotten at once.
+    job: Arc<Job>,
+    /// Shares the ended job, so that who waits gets it even if it is forgotten at once.
     ended: watch::Sender<Option<Arc<Job>>>,
 }
 
@@ -111,6 +114,20 @@ impl State {
         leases.chain(self.resting.values().copied()).min()
     }
 
+    /// Keeps an ended job, for which the oldest ones are forgotten where there are too many of them, or too large ones.
+    fn remember(&mut self, job: &Job, limits: MemoryLimits) {
+        let bytes = size_of_record(job);
+        self.finished.push_back((job.id, bytes));
+        self.finished_bytes += bytes;
+        while self.finished.len() > limits.finished || self.finished_bytes > limits.finished_bytes {
+            let Some((oldest, bytes)) = self.finished.pop_front() else {
+                break;
+            };
+            self.finished_bytes -= bytes;
+            self.jobs.remove(&oldest);
+        }
+    }
+
     fn check(&self, claim: &Claim, now: Instant) -> Result<(), JobsError> {
         let held = self
             .leases
@@ -122,6 +139,26 @@ impl State {
             Err(JobsError::ClaimLost { id: claim.job() })
         }
     }
+}
+
+/// About what a record takes: its texts, which are all that a caller can make large, and what is beside them.
+fn size_of_record(job: &Job) -> u64 {
+    /// Counts what is written.
+    struct Counter(u64);
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    const BESIDE: u64 = 1024;
+    let mut counter = Counter(BESIDE);
+    // A record can always be written; if not, it counts as far as it can.
+    let _ = serde_json::to_writer(&mut counter, job);
+    counter.0
 }
 
 #[async_trait]
@@ -139,36 +176,35 @@ impl JobStore for MemoryJobs {
         }
         state.unfinished += 1;
         let (ended, _) = watch::channel(None);
+        let job = Arc::new(job);
         state.jobs.insert(job.id, Record { job, ended });
         Ok(())
     }
 
     async fn get(&self, id: JobId) -> Result<Option<Job>, JobsError> {
-        Ok(self.lock().jobs.get(&id).map(|record| record.job.clone()))
+        let found = self.lock().jobs.get(&id).map(|record| Arc::clone(&record.job));
+        Ok(found.map(Arc::unwrap_or_clone))
     }
 
     async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
         let now = self.table.clock.wall();
-        let kept = self.table.limits.finished;
         let mut state = self.lock();
         let record = state.record(id)?;
         let was_running = record.job.state == JobState::Running;
-        transition.apply(&mut record.job, now)?;
-        let job = record.job.clone();
+        // Copied only while somebody else looks at it.
+        transition.apply(Arc::make_mut(&mut record.job), now)?;
+        let job = Arc::clone(&record.job);
         if job.state.is_final() {
-            record.ended.send_replace(Some(Arc::new(job.clone())));
+            record.ended.send_replace(Some(Arc::clone(&job)));
         }
         state.running -= usize::from(was_running);
         state.running += usize::from(job.state == JobState::Running);
         if job.state.is_final() {
             state.unfinished -= 1;
-            state.finished.push_back(id);
-            while state.finished.len() > kept {
-                let oldest = state.finished.pop_front();
-                oldest.and_then(|oldest| state.jobs.remove(&oldest));
-            }
+            state.remember(&job, self.table.limits);
         }
-        Ok(job)
+        drop(state);
+        Ok(Arc::unwrap_or_clone(job))
     }
 
     async fn wait_until_ended(&self, id: JobId) -> Result<Job, JobsError> {
@@ -191,7 +227,7 @@ impl JobStore for MemoryJobs {
         let jobs = state
             .jobs
             .values()
-            .map(|record| &record.job)
+            .map(|record| record.job.as_ref())
             .filter(|job| filter.after.is_none_or(|after| job.id > after))
             .filter(|job| filter.states.is_empty() || filter.states.contains(&job.state))
             .filter(|job| filter.owner.as_ref().is_none_or(|owner| *owner == job.owner));
@@ -218,8 +254,17 @@ impl JobStore for MemoryJobs {
         for id in &old {
             state.jobs.remove(id);
         }
-        let State { finished, jobs, .. } = &mut *state;
-        finished.retain(|id| jobs.contains_key(id));
+        let State {
+            finished,
+            finished_bytes,
+            jobs,
+            ..
+        } = &mut *state;
+        finished.retain(|(id, bytes)| {
+            let kept = jobs.contains_key(id);
+            *finished_bytes -= if kept { 0 } else { *bytes };
+            kept
+        });
         Ok(old)
     }
 }
@@ -338,6 +383,7 @@ mod tests {
                 MemoryLimits {
                     unfinished,
                     finished: 1000,
+                    finished_bytes: u64::MAX,
                 },
             );
             Fixture {
@@ -360,6 +406,7 @@ mod tests {
             MemoryLimits {
                 unfinished: 9,
                 finished: 2,
+                finished_bytes: u64::MAX,
             },
         );
         let ids: Vec<JobId> = (1..=3).map(JobId::from_u128).collect();
@@ -376,5 +423,43 @@ mod tests {
         assert!(jobs.get(first).await.unwrap().is_none());
         assert_eq!(waiting.await.unwrap().unwrap().state, JobState::Cancelled);
         assert_eq!(jobs.list(&JobFilter::default()).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn ended_jobs_are_bounded_in_bytes_and_give_them_back() {
+        const BYTES: u64 = 1 << 20;
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+        let jobs = memory(
+            &clock,
+            MemoryLimits {
+                unfinished: 9,
+                finished: usize::MAX,
+                finished_bytes: BYTES,
+            },
+        );
+        let end = async |id: u128, prompt: String| {
+            let mut job = sample_job(JobId::from_u128(id), clock.wall());
+            job.recipe.prompt = prompt;
+            jobs.insert(job).await.unwrap();
+            jobs.transition(JobId::from_u128(id), Transition::Cancel)
+                .await
+                .unwrap();
+        };
+        for id in 1..=100 {
+            end(id, "🎨".repeat(25_000)).await;
+        }
+        let kept = jobs.list(&JobFilter::default()).await.unwrap();
+        assert_eq!(kept.len(), 10, "each takes 100 kB and a little");
+        assert!(kept.iter().all(|job| job.id > JobId::from_u128(90)));
+        // One that is larger than all of it is forgotten at once, with all others.
+        end(101, "x".repeat(2 << 20)).await;
+        assert!(jobs.list(&JobFilter::default()).await.unwrap().is_empty());
+        assert_eq!(jobs.lock().finished_bytes, 0);
+        end(102, "small".to_owned()).await;
+        assert!(jobs.lock().finished_bytes > 0);
+        clock.advance(Duration::from_secs(100));
+        jobs.expire(clock.wall()).await.unwrap();
+        assert_eq!(jobs.lock().finished_bytes, 0);
+        assert!(jobs.lock().finished.is_empty());
     }
 }

@@ -238,7 +238,7 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     let resolved = ResolvedJob {
         recipe: Arc::new(job.recipe.clone()),
         models,
-        images: pending.decode().await.map_err(fault)?,
+        images: pending.decode(inner).await.map_err(fault)?,
     };
     let deadline = deadline(inner, job);
     let events = inner.engine.generate_in(place, job.id, resolved, deadline);

@@ -90,6 +90,32 @@ pub enum ServiceError {
         /// The limit.
         max_side: u32,
     },
+    /// More pixels than the server decodes. Found in the header, before any pixel was decoded.
+    #[error(
+        "the picture has {pixels} pixels ({size}); at most {limit} are read here \
+         (the server's setting PENTIMENTO_MAX_IMAGE_MEGAPIXELS), so send a smaller one"
+    )]
+    ImageMegapixels {
+        /// Width and height that the file's header declares.
+        size: Size,
+        /// Their product.
+        pixels: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Reading the image would take more memory than the server has set aside for images.
+    #[error(
+        "reading the picture of {size} pixels takes up to {needed} bytes; this server has room for {limit} \
+         (its setting PENTIMENTO_IMAGE_MEMORY), so send a smaller one"
+    )]
+    ImageWork {
+        /// Width and height that the file's header declares.
+        size: Size,
+        /// Bytes while it is decoded.
+        needed: u64,
+        /// The setting.
+        limit: u64,
+    },
     /// More bytes of pixels, sent and made, than the server has room for.
     #[error(
         "the pictures of this request, sent and made, take {needed} bytes; this server has room for {limit}"
@@ -186,9 +212,11 @@ impl HasKind for ServiceError {
             | Self::PromptTooLong { .. }
             | Self::ImageEmpty
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
-            Self::ImageTooLarge { .. } | Self::ImageTooManyPixels { .. } | Self::ImageMemory { .. } => {
-                ErrorKind::TooLarge
-            }
+            Self::ImageTooLarge { .. }
+            | Self::ImageTooManyPixels { .. }
+            | Self::ImageMegapixels { .. }
+            | Self::ImageWork { .. }
+            | Self::ImageMemory { .. } => ErrorKind::TooLarge,
             Self::Overloaded => ErrorKind::Overloaded,
             Self::ShuttingDown | Self::ModelUnavailable { .. } => ErrorKind::Unavailable,
             Self::JobNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,

@@ -14,6 +14,7 @@ mod inputs;
 mod key_ring;
 mod limits;
 mod links;
+mod looks;
 mod maintenance;
 mod off_thread;
 mod progress;

@@ -10,8 +10,10 @@ use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
     Recipe, Reservation, RgbImage, Size, describe_chain,
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::admitted::{Admitted, DecodedImages};
+use crate::image_codec::Decoding;
 use crate::inner::{Inner, Lifecycle};
 use crate::off_thread::off_thread;
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
@@ -58,7 +60,10 @@ impl Service {
         for (role, source) in submission.inputs.iter().collect::<Vec<_>>().into_iter().rev() {
             let wanted = Wanted {
                 role,
-                limits: submission.limits,
+                limits: InputLimits {
+                    max_pixels: submission.limits.max_pixels.min(inner.config.max_image_pixels),
+                    ..submission.limits
+                },
                 fit: submission.fit.filter(|_| role == InputRole::Init),
             };
             let image = inner.check_image(source, wanted).await;
@@ -77,6 +82,14 @@ struct Wanted {
     limits: InputLimits,
     /// The size that it is brought to.
     fit: Option<Size>,
+}
+
+/// What decoding takes, as it is bounded.
+enum Work {
+    /// In the account of images.
+    Counted(Reservation),
+    /// Beyond it, one at a time.
+    Beyond { _turn: OwnedSemaphorePermit },
 }
 
 /// An input file that has been decoded.
@@ -199,26 +212,62 @@ impl Inner {
             ImageSource::Inline(bytes) => bytes.clone(),
             ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
         };
-        // Bounds what decoding takes, whatever the number of connections; what stays afterwards is in the account.
+        let decoding = image_codec::look_at(&bytes, wanted.limits)?;
+        self.admitted
+            .check(decoding.image_bytes().max(wanted.fit.map_or(0, Size::rgb_bytes)))?;
+        // Bounds what decoding takes, whatever the number of connections.
         let permit = Arc::clone(&self.decoding).acquire_owned().await;
         let permit = permit.map_err(ServiceError::internal)?;
-        let decoded = image_codec::decoded_bytes(&bytes, wanted.limits)?;
-        let needed = decoded.max(wanted.fit.map_or(0, Size::rgb_bytes));
-        self.admitted.check(needed)?;
+        let work = self.room_for(decoding).await?;
         let inner = Arc::clone(self);
         off_thread(move || {
-            // It goes along, because this runs on when the caller hangs up.
+            // They go along, because this runs on when the caller hangs up.
             let _permit = permit;
             let (file, image, note) = decoded_file(bytes, wanted)?;
-            let room = inner.admitted.reserve(image.size_bytes());
+            let kept = image.size_bytes();
+            // What stays is the image, which is mostly smaller than what it took to make it.
+            let room = match work {
+                Work::Counted(mut room) if kept <= room.bytes() => {
+                    room.shrink_to(kept);
+                    Some(room)
+                }
+                other @ (Work::Counted(_) | Work::Beyond { .. }) => {
+                    drop(other);
+                    inner.admitted.reserve(kept)
+                }
+            };
+            let image = room.map(|room| (image, room));
             Ok(Checked {
                 file,
-                image_bytes: image.size_bytes(),
-                image: room.map(|room| (image, room)),
+                image_bytes: kept,
+                image,
                 note,
             })
         })
         .await
+    }
+
+    /// Room for decoding a file, for which images of jobs that wait are given up. Where jobs in the engine hold it all, one
+    /// file at a time is decoded beyond it: who is to wait must be read first.
+    async fn room_for(&self, decoding: Decoding) -> Result<Work, ServiceError> {
+        let needed = decoding.working_bytes;
+        loop {
+            match self.admitted.room(needed) {
+                Ok(room) => return Ok(Work::Counted(room)),
+                Err(full) if full.is_hopeless() => {
+                    return Err(ServiceError::ImageWork {
+                        size: decoding.size,
+                        needed,
+                        limit: full.limit,
+                    });
+                }
+                Err(_) if self.admitted.give_up_one() => {}
+                Err(_) => break,
+            }
+        }
+        let turn = Arc::clone(&self.decoding_beyond).acquire_owned().await;
+        turn.map(|_turn| Work::Beyond { _turn })
+            .map_err(ServiceError::internal)
     }
 
     /// Stores inputs and job, then queues the job.

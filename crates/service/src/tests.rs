@@ -24,6 +24,7 @@ use crate::{InputLimits, Service, ServiceError, Submission};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: 64,
+    max_pixels: u64::MAX,
     max_bytes: 1 << 20,
 };
 const A_MOMENT: Duration = Duration::from_millis(50);

@@ -29,6 +29,7 @@ const ROUTE: &str = "/v3/lcm-img2img";
 /// The vendor's.
 const LIMITS: InputLimits = InputLimits {
     max_side: 2048,
+    max_pixels: u64::MAX,
     max_bytes: 30_000_000,
 };
 const TIMEOUT: Duration = Duration::from_secs(300);

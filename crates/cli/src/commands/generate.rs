@@ -22,7 +22,8 @@ use crate::{assemble, output, pictures};
 const PIPE: &str = "-";
 /// What this command reads at most; nobody but the user is harmed by a large picture.
 const LIMITS: InputLimits = InputLimits {
-    max_side: 8192,
+    max_side: u32::MAX,
+    max_pixels: 256_000_000,
     max_bytes: 512 << 20,
 };
 

@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use pentimento_service::Service;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::Config;
 use crate::data_folder::DataFolder;
-use crate::{assemble, output};
+use crate::{assemble, idle, output};
 
 /// How long open connections get for their last reply after the jobs have ended.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -35,6 +35,8 @@ pub(crate) struct Server {
     grace: Duration,
     close: oneshot::Sender<()>,
     http: JoinHandle<std::io::Result<()>>,
+    /// Gives memory back when there is nothing to do; ends when this is dropped.
+    _idle: JoinSet<()>,
     // Given back last, when nothing writes into the folder any more.
     _data: DataFolder,
 }
@@ -60,6 +62,8 @@ impl Server {
             // A dropped sender means the same: stop.
             let _ = closed.await;
         }));
+        let mut idle = JoinSet::new();
+        idle.spawn(idle::give_memory_back(service.clone()));
         tracing::info!(%address, keys = config.http.keys.len(), data = %data.path().display(), "the server is ready");
         Ok(Self {
             address,
@@ -68,6 +72,7 @@ impl Server {
             grace: config.grace,
             close,
             http,
+            _idle: idle,
             _data: data,
         })
     }

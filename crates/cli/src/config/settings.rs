@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -38,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) model_memory: Option<ByteSize>,
     pub(crate) image_memory: Option<ByteSize>,
     pub(crate) body_memory: Option<ByteSize>,
+    pub(crate) job_memory: Option<ByteSize>,
+    pub(crate) max_image_megapixels: Option<NonZeroU32>,
     pub(crate) max_prompt_tokens: Option<usize>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
@@ -78,6 +81,8 @@ impl Settings {
             model_memory: self.model_memory.or(lower.model_memory),
             image_memory: self.image_memory.or(lower.image_memory),
             body_memory: self.body_memory.or(lower.body_memory),
+            job_memory: self.job_memory.or(lower.job_memory),
+            max_image_megapixels: self.max_image_megapixels.or(lower.max_image_megapixels),
             max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
@@ -181,6 +186,8 @@ impl Settings {
         "MODEL_MEMORY",
         "IMAGE_MEMORY",
         "BODY_MEMORY",
+        "JOB_MEMORY",
+        "MAX_IMAGE_MEGAPIXELS",
         "MAX_PROMPT_TOKENS",
         "LOG",
         "LOG_FORMAT",
@@ -214,6 +221,8 @@ impl Settings {
             "MODEL_MEMORY" => self.model_memory = Some(parsed(name, value)?),
             "IMAGE_MEMORY" => self.image_memory = Some(parsed(name, value)?),
             "BODY_MEMORY" => self.body_memory = Some(parsed(name, value)?),
+            "JOB_MEMORY" => self.job_memory = Some(parsed(name, value)?),
+            "MAX_IMAGE_MEGAPIXELS" => self.max_image_megapixels = Some(parsed(name, value)?),
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),

@@ -172,7 +172,7 @@ fn every_waiter_of_a_model_that_cannot_be_loaded_learns_why() {
         let Some(JobEvent::Failed(error)) = events.blocking_next() else {
             panic!("it cannot be loaded")
         };
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.kind(), ErrorKind::BadModel);
         let chain = describe_chain(&error);
         assert!(chain.contains("there is no embedded model `nonsense`"), "{chain}");
     }

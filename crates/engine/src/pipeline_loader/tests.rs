@@ -147,10 +147,6 @@ fn every_broken_part_is_a_bad_model_with_its_file_named() {
         ("vae/config.json", "{\"latent_channels\": -1}"),
         ("text_encoder/config.json", "{\"hidden_size\": 7}"),
         ("scheduler/scheduler_config.json", "7"),
-        (
-            "scheduler/scheduler_config.json",
-            "{\"prediction_type\": \"none\"}",
-        ),
         ("vae/diffusion_pytorch_model.safetensors", "PK\u{3}\u{4}"),
     ] {
         let home = two_checkpoints();

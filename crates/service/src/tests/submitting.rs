@@ -243,6 +243,22 @@ async fn bad_pictures_are_refused() {
         matches!(refused, Err(ServiceError::ImageTooManyPixels { .. })),
         "{refused:?}"
     );
+    let few = InputLimits {
+        max_pixels: 116,
+        ..LIMITS
+    };
+    let refused = test.service.submit(submission(sample_request("x"), few)).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ServiceError::ImageMegapixels {
+                pixels: 117,
+                limit: 116,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
     let small = InputLimits {
         max_bytes: 10,
         ..LIMITS

@@ -225,6 +225,8 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::ImageEmpty
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }
+        | ServiceError::ImageMegapixels { .. }
+        | ServiceError::ImageWork { .. }
         | ServiceError::ImageMemory { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::PromptTooLong { field, .. } => json!({*field: [sentence(field, &error.to_string())]}),

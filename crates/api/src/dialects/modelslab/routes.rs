@@ -36,9 +36,11 @@ const PREFIXES: &[&str] = &[
     "/v6/images",
 ];
 
-/// Nothing is documented; twice the side of the other vendor.
+/// Nothing is documented. An image is brought to the size of the result, so only what decoding takes is bounded, by the
+/// server's settings.
 const LIMITS: InputLimits = InputLimits {
-    max_side: 4096,
+    max_side: u32::MAX,
+    max_pixels: u64::MAX,
     max_bytes: MAX_IMAGE_BYTES as u64,
 };
 

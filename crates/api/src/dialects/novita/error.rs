@@ -133,9 +133,12 @@ impl NovitaError {
                 (BAD, INVALID_IMAGE_FORMAT)
             }
             Self::Service(ServiceError::ImageTooLarge { .. }) => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
-            Self::Service(ServiceError::ImageTooManyPixels { .. } | ServiceError::ImageMemory { .. }) => {
-                (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION)
-            }
+            Self::Service(
+                ServiceError::ImageTooManyPixels { .. }
+                | ServiceError::ImageMegapixels { .. }
+                | ServiceError::ImageWork { .. }
+                | ServiceError::ImageMemory { .. },
+            ) => (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION),
             Self::Service(ServiceError::JobNotFound { .. }) => (StatusCode::NOT_FOUND, TASK_NOT_FOUND),
             Self::MissingKey | Self::WrongKey | Self::Json(_) | Self::Service(_) => answer_for(self.kind()),
         }
@@ -169,6 +172,8 @@ impl NovitaError {
             ServiceError::ImageEmpty
                 | ServiceError::ImageTooLarge { .. }
                 | ServiceError::ImageTooManyPixels { .. }
+                | ServiceError::ImageMegapixels { .. }
+                | ServiceError::ImageWork { .. }
                 | ServiceError::ImageMemory { .. }
                 | ServiceError::ImageUndecodable { .. }
         );

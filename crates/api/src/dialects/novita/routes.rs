@@ -23,6 +23,7 @@ use crate::dialects::{ignored_header, json};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
+    max_pixels: u64::MAX,
     max_bytes: INPUT_IMAGE.kind.max_bytes as u64,
 };
 

@@ -245,7 +245,7 @@ async fn a_slow_host_does_not_use_up_the_places_of_the_others() {
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(slow.connections(), MAX_EXCHANGES_OF_AN_ADDRESS);
-    let other = tokio::time::timeout(
+    let other = timeout(
         Duration::from_secs(10),
         client
             .exchanges

@@ -1,0 +1,6 @@
+//! The real binary among the careless, the hostile and the unlucky. All of it together takes less than three minutes.
+
+#[cfg(unix)]
+mod files;
+#[cfg(target_os = "linux")]
+mod peaks;
