@@ -1,17 +1,20 @@
 //! Job records and queue in memory: for a server that keeps nothing over a restart, and for tests.
 //!
-//! One lock, never held across an await. Waiting is by notification: an ending job wakes those who wait for it, a push, or
-//! a lease or a rest that is over, wakes one worker.
+//! One lock, never held across an await. Waiting is by notification: an ending job wakes those who wait for it; a push, or
+//! a lease or a rest that is over, wakes the workers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use pentimento_types::{Clock, Job, JobId, JobState};
+use pentimento_types::{ApiKeyId, Clock, Job, JobId, JobState};
 use tokio::sync::{Notify, watch};
 
-use crate::{Claim, JobCounts, JobFilter, JobQueue, JobStore, JobsError, Transition};
+use crate::fair_line::FairLine;
+use crate::{
+    Claim, JobCounts, JobFilter, JobPlace, JobQueue, JobStore, JobsError, Places, QueueEntry, Transition,
+};
 
 /// Bounds of [`MemoryJobs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,9 @@ pub struct MemoryJobs {
 #[derive(Debug)]
 struct Table {
     clock: Arc<dyn Clock>,
-    limits: MemoryLimits,
+    /// Ended jobs that are remembered.
+    finished: usize,
+    places: Places,
     state: Mutex<State>,
     /// Wakes workers that wait in `claim`.
     work: Notify,
@@ -45,9 +50,9 @@ struct State {
     running: usize,
     /// Ended jobs in the order of their ends.
     finished: VecDeque<JobId>,
-    ready: VecDeque<JobId>,
+    ready: FairLine,
     /// Jobs that rest before their next attempt, and when they are ready.
-    resting: BTreeMap<JobId, Instant>,
+    resting: BTreeMap<JobId, (Instant, QueueEntry)>,
     leases: HashMap<JobId, Lease>,
     last_token: u64,
 }
@@ -55,14 +60,17 @@ struct State {
 #[derive(Debug)]
 struct Record {
     job: Job,
+    /// Held until the job has ended.
+    place: Option<JobPlace>,
     /// Holds the ended job, so that who waits gets it even if it is forgotten at once.
     ended: watch::Sender<Option<Arc<Job>>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Lease {
     token: u64,
     until: Instant,
+    entry: QueueEntry,
 }
 
 impl MemoryJobs {
@@ -72,7 +80,8 @@ impl MemoryJobs {
         Self {
             table: Arc::new(Table {
                 clock,
-                limits,
+                finished: limits.finished,
+                places: Places::new(limits.unfinished),
                 state: Mutex::default(),
                 work: Notify::new(),
             }),
@@ -90,56 +99,55 @@ impl State {
         self.jobs.get_mut(&id).ok_or(JobsError::NotFound { id })
     }
 
-    /// Jobs whose lease or rest is over go to the front of the queue.
+    /// Jobs whose lease or rest is over go ahead of their owner's others.
     fn take_back(&mut self, now: Instant) {
-        let silent = self.leases.iter().filter(|(_, lease)| lease.until <= now);
-        let rested = self.resting.iter().filter(|(_, until)| **until <= now);
-        let back: Vec<JobId> = silent
-            .map(|(id, _)| *id)
-            .chain(rested.map(|(id, _)| *id))
-            .collect();
-        for id in back {
-            self.leases.remove(&id);
-            self.resting.remove(&id);
-            self.ready.push_front(id);
+        let silent = self.leases.extract_if(|_, lease| lease.until <= now);
+        let mut back: Vec<QueueEntry> = silent.map(|(_, lease)| lease.entry).collect();
+        let rested = self.resting.extract_if(.., |_, (until, _)| *until <= now);
+        back.extend(rested.map(|(_, (_, entry))| entry));
+        for entry in back {
+            self.ready.put_back(entry);
         }
     }
 
     /// When the next lease or rest ends.
     fn next_change(&self) -> Option<Instant> {
         let leases = self.leases.values().map(|lease| lease.until);
-        leases.chain(self.resting.values().copied()).min()
+        leases.chain(self.resting.values().map(|(until, _)| *until)).min()
     }
 
-    fn check(&self, claim: &Claim, now: Instant) -> Result<(), JobsError> {
-        let held = self
-            .leases
-            .get(&claim.job())
-            .is_some_and(|lease| lease.token == claim.token() && lease.until > now);
-        if held {
-            Ok(())
-        } else {
-            Err(JobsError::ClaimLost { id: claim.job() })
-        }
+    /// The lease of a claim that still holds.
+    fn held(&mut self, claim: &Claim, now: Instant) -> Result<&mut Lease, JobsError> {
+        let id = claim.job();
+        let lease = self.leases.get_mut(&id);
+        lease
+            .filter(|lease| lease.token == claim.token() && lease.until > now)
+            .ok_or(JobsError::ClaimLost { id })
+    }
+
+    fn end_lease(&mut self, claim: &Claim, now: Instant) -> Result<QueueEntry, JobsError> {
+        self.held(claim, now)?;
+        let lease = self.leases.remove(&claim.job());
+        let lease = lease.ok_or(JobsError::ClaimLost { id: claim.job() })?;
+        Ok(lease.entry)
     }
 }
 
 #[async_trait]
 impl JobStore for MemoryJobs {
-    async fn insert(&self, job: Job) -> Result<(), JobsError> {
-        let limits = self.table.limits;
+    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
+        self.table.places.reserve(owner)
+    }
+
+    async fn insert(&self, job: Job, place: JobPlace) -> Result<(), JobsError> {
         let mut state = self.lock();
         if state.jobs.contains_key(&job.id) {
             return Err(JobsError::Duplicate { id: job.id });
         }
-        if state.unfinished >= limits.unfinished {
-            return Err(JobsError::Full {
-                limit: limits.unfinished,
-            });
-        }
         state.unfinished += 1;
         let (ended, _) = watch::channel(None);
-        state.jobs.insert(job.id, Record { job, ended });
+        let place = Some(place);
+        state.jobs.insert(job.id, Record { job, place, ended });
         Ok(())
     }
 
@@ -149,13 +157,14 @@ impl JobStore for MemoryJobs {
 
     async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
         let now = self.table.clock.wall();
-        let kept = self.table.limits.finished;
+        let kept = self.table.finished;
         let mut state = self.lock();
         let record = state.record(id)?;
         let was_running = record.job.state == JobState::Running;
         transition.apply(&mut record.job, now)?;
         let job = record.job.clone();
         if job.state.is_final() {
+            record.place = None;
             record.ended.send_replace(Some(Arc::new(job.clone())));
         }
         state.running -= usize::from(was_running);
@@ -203,7 +212,7 @@ impl JobStore for MemoryJobs {
         Ok(JobCounts {
             queued: state.unfinished - state.running,
             running: state.running,
-            limit: self.table.limits.unfinished,
+            limit: self.table.places.limit(),
         })
     }
 
@@ -226,18 +235,20 @@ impl JobStore for MemoryJobs {
 
 #[async_trait]
 impl JobQueue for MemoryJobs {
-    async fn push(&self, id: JobId) -> Result<(), JobsError> {
+    async fn push(&self, entry: QueueEntry) -> Result<(), JobsError> {
+        let id = entry.id;
         let mut state = self.lock();
         let known =
-            state.leases.contains_key(&id) || state.ready.contains(&id) || state.resting.contains_key(&id);
+            state.leases.contains_key(&id) || state.ready.contains(id) || state.resting.contains_key(&id);
         if !known {
-            state.ready.push_back(id);
-            self.table.work.notify_one();
+            state.ready.push(entry);
+            // Not one of them: it may be waiting for jobs of other owners.
+            self.table.work.notify_waiters();
         }
         Ok(())
     }
 
-    async fn claim(&self, lease: Duration) -> Result<Claim, JobsError> {
+    async fn claim(&self, lease: Duration, except: &[ApiKeyId]) -> Result<Claim, JobsError> {
         loop {
             let mut work = std::pin::pin!(self.table.work.notified());
             // Enlisted before the look, so that a push between look and wait is not missed.
@@ -246,19 +257,15 @@ impl JobQueue for MemoryJobs {
                 let now = self.table.clock.now();
                 let mut state = self.lock();
                 state.take_back(now);
-                if let Some(job) = state.ready.pop_front() {
+                if let Some(entry) = state.ready.pop(except) {
                     state.last_token += 1;
                     let token = state.last_token;
-                    state.leases.insert(
-                        job,
-                        Lease {
-                            token,
-                            until: now + lease,
-                        },
-                    );
+                    let claim = Claim::new(entry.id, entry.owner.clone(), token);
+                    let until = now + lease;
+                    state.leases.insert(entry.id, Lease { token, until, entry });
                     // The other waiting workers must know when this lease ends.
                     self.table.work.notify_waiters();
-                    return Ok(Claim::new(job, token));
+                    return Ok(claim);
                 }
                 state.next_change()
             };
@@ -274,45 +281,33 @@ impl JobQueue for MemoryJobs {
 
     async fn heartbeat(&self, claim: &Claim, lease: Duration) -> Result<(), JobsError> {
         let now = self.table.clock.now();
-        let mut state = self.lock();
-        state.check(claim, now)?;
-        let token = claim.token();
-        state.leases.insert(
-            claim.job(),
-            Lease {
-                token,
-                until: now + lease,
-            },
-        );
+        self.lock().held(claim, now)?.until = now + lease;
         Ok(())
     }
 
     async fn release(&self, claim: Claim, delay: Duration) -> Result<(), JobsError> {
         let now = self.table.clock.now();
         let mut state = self.lock();
-        state.check(&claim, now)?;
-        state.leases.remove(&claim.job());
+        let entry = state.end_lease(&claim, now)?;
         if delay.is_zero() {
-            state.ready.push_front(claim.job());
-            self.table.work.notify_one();
+            state.ready.put_back(entry);
         } else {
-            state.resting.insert(claim.job(), now + delay);
-            // Every worker that waits must know when this rest ends.
-            self.table.work.notify_waiters();
+            state.resting.insert(entry.id, (now + delay, entry));
         }
+        // Every worker that waits must know, also when this rest ends.
+        self.table.work.notify_waiters();
         Ok(())
     }
 
     async fn complete(&self, claim: Claim) -> Result<(), JobsError> {
-        let mut state = self.lock();
-        state.check(&claim, self.table.clock.now())?;
-        state.leases.remove(&claim.job());
+        let now = self.table.clock.now();
+        self.lock().end_lease(&claim, now)?;
         Ok(())
     }
 
     async fn forget(&self, id: JobId) -> Result<(), JobsError> {
         let mut state = self.lock();
-        state.ready.retain(|ready| *ready != id);
+        state.ready.remove(id);
         state.resting.remove(&id);
         Ok(())
     }
@@ -364,7 +359,8 @@ mod tests {
         );
         let ids: Vec<JobId> = (1..=3).map(JobId::from_u128).collect();
         for id in &ids {
-            jobs.insert(sample_job(*id, clock.wall())).await.unwrap();
+            let place = jobs.reserve(&ApiKeyId::anonymous()).unwrap();
+            jobs.insert(sample_job(*id, clock.wall()), place).await.unwrap();
         }
         let first = ids[0];
         let other = jobs.clone();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
-use pentimento_jobs::JobsError;
+use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
-    Recipe, Reservation, RgbImage, Size, describe_chain,
+    ApiKeyId, Delivery, DialectTag, ErrorKind, HasKind as _, ImageKey, ImageSource, InputRole, Inputs, Job,
+    JobId, JobNote, ModelId, Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 
 use crate::admitted::{Admitted, DecodedImages};
@@ -38,7 +38,8 @@ pub struct Submission {
 impl Service {
     /// Checks everything that can be checked now, stores the job, and gives its id out.
     ///
-    /// Every named model is resolved, images at addresses are fetched, and all images are decoded within the limits
+    /// A place for the job comes first, so that a refusal for want of one costs nothing and comes at once. Then
+    /// every named model is resolved, images at addresses are fetched, and all images are decoded within the limits
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
@@ -46,12 +47,8 @@ impl Service {
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
+        let place = inner.place(&submission.owner)?;
         let models = inner.resolve_models(&submission.recipe)?;
-        let counts = inner.store.counts().await;
-        let counts = counts.map_err(ServiceError::store("look at the job queue"))?;
-        if !counts.has_room() {
-            return Err(ServiceError::Overloaded);
-        }
         inner.check_prompts(&submission.recipe).await?;
         let mut checked = Vec::new();
         // The mask first: it is the smaller one, and the one that is more often wrong.
@@ -64,9 +61,17 @@ impl Service {
             let image = inner.check_image(source, wanted).await;
             checked.push((role, image.map_err(|error| in_role(role, error))?));
         }
-        let brought = checked.iter().map(|(role, checked)| (*role, checked.image_bytes));
+        let brought = checked
+            .iter()
+            .map(|(role, checked)| (*role, checked.size.rgb_bytes()));
         inner.admitted.check(submission.recipe.image_bytes(brought))?;
-        inner.accept(submission, models, checked).await
+        let accepted = Accepted {
+            submission,
+            models,
+            checked,
+            place,
+        };
+        inner.accept(accepted).await
     }
 }
 
@@ -83,11 +88,18 @@ struct Wanted {
 struct Checked {
     /// As it is stored.
     file: Bytes,
-    /// What the pixels take, in bytes.
-    image_bytes: u64,
+    size: Size,
     /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
     image: Option<(RgbImage, Reservation)>,
     note: Option<JobNote>,
+}
+
+/// A request that has become a job in all but name.
+struct Accepted {
+    submission: Submission,
+    models: ResolvedModels,
+    checked: Vec<(InputRole, Checked)>,
+    place: JobPlace,
 }
 
 /// Says which image an error is about.
@@ -105,6 +117,11 @@ impl Inner {
         } else {
             Err(ServiceError::ShuttingDown)
         }
+    }
+
+    /// A place for one more job of this caller.
+    fn place(&self, owner: &ApiKeyId) -> Result<JobPlace, ServiceError> {
+        self.store.reserve(owner).map_err(not_stored)
     }
 
     /// What the names of a recipe stand for.
@@ -213,7 +230,7 @@ impl Inner {
             let room = inner.admitted.reserve(image.size_bytes());
             Ok(Checked {
                 file,
-                image_bytes: image.size_bytes(),
+                size: image.size(),
                 image: room.map(|room| (image, room)),
                 note,
             })
@@ -222,12 +239,13 @@ impl Inner {
     }
 
     /// Stores inputs and job, then queues the job.
-    async fn accept(
-        self: &Arc<Self>,
-        submission: Submission,
-        models: ResolvedModels,
-        checked: Vec<(InputRole, Checked)>,
-    ) -> Result<JobId, ServiceError> {
+    async fn accept(self: &Arc<Self>, accepted: Accepted) -> Result<JobId, ServiceError> {
+        let Accepted {
+            submission,
+            models,
+            checked,
+            place,
+        } = accepted;
         let _admission = self.admission.read().await;
         self.check_open()?;
         let id = JobId::new();
@@ -238,11 +256,18 @@ impl Inner {
         let mut inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
         let mut decoded = Some(DecodedImages::default());
         let mut notes = Vec::new();
+        let mut work = 0;
         for (role, checked) in checked {
             let Checked {
-                file, image, note, ..
+                file,
+                size,
+                image,
+                note,
             } = checked;
             notes.extend(note);
+            if role == InputRole::Init {
+                work = submission.recipe.work(size);
+            }
             let key = ImageKey::input(id, role);
             let stored = self.images.put(&key, file).await;
             stored.map_err(ServiceError::store("store the input picture"))?;
@@ -257,13 +282,11 @@ impl Inner {
             dialect: submission.dialect,
             delivery: submission.delivery,
             notes,
+            work,
             ..Job::queued(id, self.clock.wall(), submission.recipe, inputs)
         };
-        match self.store.insert(job).await {
-            Ok(()) => {}
-            Err(JobsError::Full { .. }) => return Err(ServiceError::Overloaded),
-            Err(error) => return Err(ServiceError::store("store the job")(error)),
-        }
+        let entry = QueueEntry::of(&job);
+        self.store.insert(job, place).await.map_err(not_stored)?;
         self.admitted.keep(
             id,
             Admitted {
@@ -272,11 +295,18 @@ impl Inner {
             },
         );
         // The job is safe now. If it cannot be queued, the sweeper will do it.
-        if let Err(error) = self.queue.push(id).await {
+        if let Err(error) = self.queue.push(entry).await {
             tracing::warn!(job = %id, error = describe_chain(&error), "a stored job could not be queued yet");
         }
         unfinished.done();
         Ok(id)
+    }
+}
+
+fn not_stored(error: JobsError) -> ServiceError {
+    match error.kind() {
+        ErrorKind::Overloaded => ServiceError::Overloaded,
+        _ => ServiceError::store("store the job")(error),
     }
 }
 

@@ -3,6 +3,7 @@
 mod failures;
 mod life;
 mod memory;
+mod places;
 mod submitting;
 
 use std::sync::Arc;

@@ -154,6 +154,9 @@ pub struct Job {
     pub notes: Vec<JobNote>,
     /// Who goes first.
     pub priority: Priority,
+    /// About how much of the device's time it takes, as [`Recipe::work`] counts it; 0 where nobody knows.
+    #[serde(default)]
+    pub work: u64,
     /// The caller's own name for this request: a second one with the same name is the same job.
     pub idempotency_key: Option<String>,
     /// When it is to be given up unfinished.
@@ -188,6 +191,7 @@ impl Job {
             delivery: Delivery::default(),
             notes: Vec::new(),
             priority: Priority::default(),
+            work: 0,
             idempotency_key: None,
             deadline: None,
             not_before: None,
