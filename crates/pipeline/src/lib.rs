@@ -29,6 +29,7 @@ mod unet_rows;
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
 pub use conditioning::RequestConditioning;
 pub use error::PipelineError;
+pub use finish::{FinishStep, Finishing};
 pub use loader::CheckpointSource;
 pub use pentimento_models::ConditioningShape;
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
