@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, Place, ResolvedJob};
+use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
@@ -240,8 +240,11 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
         models,
         images: pending.decode().await.map_err(fault)?,
     };
-    let deadline = deadline(inner, job);
-    let events = inner.engine.generate_in(place, job.id, resolved, deadline);
+    let terms = JobTerms {
+        owner: job.owner.clone(),
+        deadline: deadline(inner, job),
+    };
+    let events = inner.engine.generate_in(place, job.id, resolved, terms);
     let events = events.map_err(|error| engine_fault(job.id, &error))?;
     // A cancel in the meantime has not met the job in the engine. A later one does, and dropped events end it there.
     check_ours(inner, job).await?;

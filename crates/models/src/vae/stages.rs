@@ -15,8 +15,8 @@ use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Stride};
 enum Stage {
     /// In at the beginning, and down.
     Conv(Conv2d),
-    Block(ResBlock),
-    Attention(AttentionBlock),
+    Block(Box<ResBlock>),
+    Attention(Box<AttentionBlock>),
     /// To twice the size.
     Up(Conv2d),
     /// Out at the end.
@@ -81,7 +81,8 @@ impl Stages {
                     output
                 };
                 let vb = vb.pp("resnets").pp(j);
-                stages.push(Stage::Block(ResBlock::new(config, input, output, &vb)?));
+                let block = ResBlock::new(config, input, output, &vb)?;
+                stages.push(Stage::Block(Box::new(block)));
             }
             if i < last {
                 let vb = vb.pp("downsamplers").pp(0).pp("conv");
@@ -121,7 +122,8 @@ impl Stages {
                     output
                 };
                 let vb = vb.pp("resnets").pp(j);
-                stages.push(Stage::Block(ResBlock::new(config, input, output, &vb)?));
+                let block = ResBlock::new(config, input, output, &vb)?;
+                stages.push(Stage::Block(Box::new(block)));
             }
             if i < last {
                 let vb = vb.pp("upsamplers").pp(0).pp("conv");
@@ -151,12 +153,12 @@ impl Stages {
 fn middle(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Vec<Stage>> {
     let block = |j: usize| {
         let block = ResBlock::new(config, width, width, &vb.pp("resnets").pp(j));
-        block.map(Stage::Block)
+        block.map(Box::new).map(Stage::Block)
     };
     let mut stages = vec![block(0)?];
     if config.mid_block_add_attention {
         let attention = AttentionBlock::new(config, width, &vb.pp("attentions").pp(0))?;
-        stages.push(Stage::Attention(attention));
+        stages.push(Stage::Attention(Box::new(attention)));
     }
     stages.push(block(1)?);
     Ok(stages)
