@@ -304,10 +304,10 @@ impl Inner {
 }
 
 fn not_stored(error: JobsError) -> ServiceError {
-    match error.kind() {
-        ErrorKind::Overloaded => ServiceError::Overloaded,
-        _ => ServiceError::store("store the job")(error),
+    if error.kind() == ErrorKind::Overloaded {
+        return ServiceError::Overloaded;
     }
+    ServiceError::store("store the job")(error)
 }
 
 /// Decodes a file. One that is not what the image is taken from is replaced by a file of the image: of another size, or a
