@@ -123,6 +123,14 @@ pub enum ServiceError {
     /// As many jobs wait or run as are allowed.
     #[error("the server is busy; try again later")]
     Overloaded,
+    /// One caller has its share of the jobs that are allowed.
+    #[error(
+        "{held} jobs of this key wait or run, which is its share; try again when some of them have ended"
+    )]
+    ShareTaken {
+        /// Unfinished jobs of the key.
+        held: usize,
+    },
     /// The server is stopping and takes nothing new.
     #[error("the server is shutting down; try again later")]
     ShuttingDown,
@@ -189,7 +197,7 @@ impl HasKind for ServiceError {
             Self::ImageTooLarge { .. } | Self::ImageTooManyPixels { .. } | Self::ImageMemory { .. } => {
                 ErrorKind::TooLarge
             }
-            Self::Overloaded => ErrorKind::Overloaded,
+            Self::Overloaded | Self::ShareTaken { .. } => ErrorKind::Overloaded,
             Self::ShuttingDown | Self::ModelUnavailable { .. } => ErrorKind::Unavailable,
             Self::JobNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,
             Self::JobEnded { .. } | Self::JobUnfinished => ErrorKind::Conflict,

@@ -7,8 +7,8 @@ use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ErrorKind, HasKind as _, ImageKey, ImageSource, InputRole, Inputs, Job,
-    JobId, JobNote, ModelId, Recipe, Reservation, RgbImage, Size, describe_chain,
+    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
+    Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 
 use crate::admitted::{Admitted, DecodedImages};
@@ -43,7 +43,7 @@ impl Service {
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `PromptTooLong`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
+    /// The `Model…`, `Image…`, `Mask`, `PromptTooLong`, `NotSupportedYet`, `Overloaded`, `ShareTaken` and `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
@@ -304,10 +304,15 @@ impl Inner {
 }
 
 fn not_stored(error: JobsError) -> ServiceError {
-    if error.kind() == ErrorKind::Overloaded {
-        return ServiceError::Overloaded;
+    match error {
+        JobsError::Full { .. } => ServiceError::Overloaded,
+        JobsError::ShareFull { held } => ServiceError::ShareTaken { held },
+        error @ (JobsError::NotFound { .. }
+        | JobsError::Duplicate { .. }
+        | JobsError::Refused(_)
+        | JobsError::ClaimLost { .. }
+        | JobsError::Backend { .. }) => ServiceError::store("store the job")(error),
     }
-    ServiceError::store("store the job")(error)
 }
 
 /// Decodes a file. One that is not what the image is taken from is replaced by a file of the image: of another size, or a

@@ -76,7 +76,10 @@ async fn one_key_takes_neither_all_places_nor_all_slots() {
             Err(refused) => break refused,
         }
     };
-    assert!(matches!(refused, ServiceError::Overloaded), "{refused:?}");
+    assert!(
+        matches!(refused, ServiceError::ShareTaken { held: 12 }),
+        "{refused:?}"
+    );
     assert_eq!(taken, 12, "three quarters");
     let one = submit_as(&test.service, "one", sample_request("hold")).await;
     let one = one.expect("there is a place for another key");

@@ -138,6 +138,7 @@ impl ModelsLabError {
             Self::Service(ServiceError::Overloaded) => {
                 Some("the server has as many jobs as it takes; try again later".to_owned())
             }
+            Self::Service(error @ ServiceError::ShareTaken { .. }) => Some(error.to_string()),
             Self::Service(_)
             | Self::Edge(_)
             | Self::InvalidFields(_)
@@ -231,7 +232,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::ImageNotFetched { reason, .. } => {
             format!("Unable to fetch image from provided URL ({image}): {reason}").into()
         }
-        ServiceError::Overloaded => "Rate limit exceeded".into(),
+        ServiceError::Overloaded | ServiceError::ShareTaken { .. } => "Rate limit exceeded".into(),
         ServiceError::Internal { .. } | ServiceError::Store { .. } => {
             "Internal server error. Please try again.".into()
         }
@@ -313,6 +314,11 @@ mod tests {
             (ModelsLabError::WrongKey, 401, "Invalid API key"),
             (JsonError::NotAnObject.into(), 400, "Invalid API Request"),
             (ServiceError::Overloaded.into(), 429, "Rate limit exceeded"),
+            (
+                ServiceError::ShareTaken { held: 9 }.into(),
+                429,
+                "Rate limit exceeded",
+            ),
             (
                 ServiceError::ShuttingDown.into(),
                 503,

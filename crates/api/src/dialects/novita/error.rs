@@ -275,6 +275,11 @@ mod tests {
             (EdgeFault::UnknownPath.into(), 404, "API_NOT_FOUND"),
             (EdgeFault::WrongMethod.into(), 405, "API_NOT_ALLOWED"),
             (ServiceError::Overloaded.into(), 429, "RATE_LIMIT_EXCEEDED"),
+            (
+                ServiceError::ShareTaken { held: 9 }.into(),
+                429,
+                "RATE_LIMIT_EXCEEDED",
+            ),
             (ServiceError::ShuttingDown.into(), 503, "CREATE_TASK_FAILED"),
             (
                 BodyError::TooLarge { limit: 1 << 26 }.into(),
