@@ -143,7 +143,8 @@ proptest! {
         let mut world = World::new(policy);
         play(&mut world, &arrivals);
         let jobs = u32::try_from(arrivals.len()).expect("few jobs");
-        // Half-prepared jobs hold back others of their owner until they are ready.
+        // A generous count: on each level of turns (owner, kind, job) three acts of every job; and half-prepared jobs hold back
+        // others of their owner until they are ready.
         let preparing: u32 = arrivals.iter().map(|(_, script, _)| script.slices.min(8)).sum();
         let bound = world.longest_act * (3 * jobs * 3 + preparing);
         prop_assert!(world.longest_wait.1 <= bound, "{:?} > {:?}", world.longest_wait.1, bound);
