@@ -1,10 +1,9 @@
 //! What the batcher knows of one job: where each of its images is, never what they look like.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pentimento_types::{ApiKeyId, JobId};
 
-use super::shares::Turn;
 use crate::{BatchKey, LatentSize, ModelKey};
 
 /// One image of one job.
@@ -94,6 +93,24 @@ pub(super) enum Stage {
         key: BatchKey,
         images: Vec<Image>,
     },
+}
+
+/// A job's place in the order of turns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    /// Its start in the virtual time of its like.
+    pub(super) start: Duration,
+    /// When it acted last, or came.
+    pub(super) since: Instant,
+}
+
+impl Turn {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            start: Duration::ZERO,
+            since: now,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -15,31 +15,13 @@ use std::time::{Duration, Instant};
 
 use pentimento_types::ApiKeyId;
 
-use super::job::{JobEntry, JobSpec};
+use super::job::{JobEntry, JobSpec, Turn};
 use crate::{LatentSize, ModelKey};
 
 /// What an act counts for when a clock sees no time pass.
 const LEAST: Duration = Duration::from_micros(1);
 /// How much dearer an act is for the line of the overdue than for an owner.
 const OVERDUE_WEIGHT: u32 = 8;
-
-/// A job's place in the order of turns.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
-    /// Its start in the virtual time of its like.
-    start: Duration,
-    /// When it acted last, or came.
-    since: Instant,
-}
-
-impl Turn {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self {
-            start: Duration::ZERO,
-            since: now,
-        }
-    }
-}
 
 /// An owner, or one model and size of an owner.
 #[derive(Clone, Copy, Debug, Default)]
