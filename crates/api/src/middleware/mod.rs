@@ -20,6 +20,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::trace::TraceLayer;
 
 use crate::config::{ApiConfig, CorsOrigins};
+use crate::links::without_signature;
 use request_id::RequestId;
 
 /// Wraps the routes. The list runs from the outside to the inside: a request meets the first layer first.
@@ -47,14 +48,15 @@ pub(crate) fn apply(routes: Router, config: &Arc<ApiConfig>, largest_body: usize
     Router::new().fallback_service(path::Tidied::new(routes.layer(layers)))
 }
 
-/// One span for each call. The query is left out: links carry their signature in it.
+/// One span for each call. The query is left out, since a key may stand in it, and so is the signature of a link.
 fn span(request: &Request) -> tracing::Span {
     let id = request
         .extensions()
         .get::<RequestId>()
         .map(RequestId::as_str)
         .unwrap_or_default();
-    tracing::info_span!("http", request_id = id, method = %request.method(), path = request.uri().path())
+    let path = without_signature(request.uri().path());
+    tracing::info_span!("http", request_id = id, method = %request.method(), path = &*path)
 }
 
 /// The wildcard does not cover `Authorization`, so what the page asks for is echoed.
