@@ -16,6 +16,7 @@ use super::*;
 use crate::ApiConfig;
 
 mod bodies;
+mod drop_in;
 
 struct Reply {
     status: u16,
@@ -317,7 +318,12 @@ async fn modelslabs_call_answers_under_every_path_and_its_job_can_be_fetched() {
         "//api//v1/enterprise/txt2img/img2img",
         "/api/v1/enterprise/realtime/img2img",
         "/api/v1/enterprise/community/img2img",
+        "/api/v1/enterprise/image_editing/img2img",
         "/api/v6/images/img2img",
+        "/api/v6/img2img",
+        "/api/v3/img2img",
+        "/api/v4/dreambooth/img2img",
+        "/api/v5/img2img",
         "/v1/enterprise/img2img",
     ] {
         let reply = send(&router, modelslab(path, modelslab_body().to_string())).await;

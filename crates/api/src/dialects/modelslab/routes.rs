@@ -21,20 +21,28 @@ use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{FieldError, name};
 
-/// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`), an old package (`txt2img`), the
-/// non-enterprise mode, and base addresses without `/api`.
+/// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`, `image_editing`), an old package
+/// (`txt2img`), the non-enterprise mode, the paths of the older brand, and base addresses without `/api`.
 const PREFIXES: &[&str] = &[
     "/api/v1/enterprise",
     "/api/v1/enterprise/images",
     "/api/v1/enterprise/txt2img",
     "/api/v1/enterprise/realtime",
     "/api/v1/enterprise/community",
+    "/api/v1/enterprise/image_editing",
+    "/api/v6",
     "/api/v6/images",
     "/api/v6/realtime",
+    "/api/v6/image_editing",
+    "/api/v3",
+    "/api/v4/dreambooth",
+    "/api/v5",
     "/v1/enterprise",
     "/v1/enterprise/images",
     "/v6/images",
 ];
+/// What the older brand called text to image with a model of one's own.
+const DREAMBOOTH: &[&str] = &["/api/v3/dreambooth", "/api/v4/dreambooth"];
 
 /// Nothing is documented; twice the side of the other vendor.
 const LIMITS: InputLimits = InputLimits {
@@ -47,6 +55,12 @@ pub(crate) fn routes() -> Router<AppState> {
     let mut router = Router::new();
     for prefix in PREFIXES {
         router = router.nest(prefix, calls());
+    }
+    for path in DREAMBOOTH {
+        router = router.route(
+            path,
+            any(|app, request| refuse(app, request, "dreambooth", management::TEXT)),
+        );
     }
     router
 }
@@ -62,16 +76,28 @@ fn calls() -> Router<AppState> {
         .route("/get_all_models", any(get_all_models))
         .route("/verify_model", any(verify_model));
     for (call, instead) in management::NOT_OFFERED {
-        let refuse = move |State(app): State<AppState>| async move {
-            let error = ModelsLabError::NotOffered {
-                call: (*call).to_owned(),
-                instead,
-            };
-            answer(&app, Err(error))
-        };
-        router = router.route(&format!("/{call}"), any(refuse));
+        router = router.route(
+            &format!("/{call}"),
+            any(|app, request| refuse(app, request, call, instead)),
+        );
     }
     router
+}
+
+/// A call that is not offered. Whoever has no key is told nothing else, as everywhere.
+async fn refuse(
+    State(app): State<AppState>,
+    request: Request,
+    call: &'static str,
+    instead: &'static str,
+) -> Response {
+    let refused = open(&app, request).await.and_then(|_| {
+        Err(ModelsLabError::NotOffered {
+            call: call.to_owned(),
+            instead,
+        })
+    });
+    answer(&app, refused)
 }
 
 async fn img2img(State(app): State<AppState>, base: BaseUrl, request: Request) -> Response {
@@ -283,18 +309,33 @@ async fn schedulers_list(State(app): State<AppState>, request: Request) -> Respo
 }
 
 async fn get_all_models(State(app): State<AppState>, request: Request) -> Response {
-    let opened = open(&app, request).await;
-    answer(&app, opened.map(|_| written(management::all_models(&app))))
+    let found = match open(&app, request).await {
+        Ok(_) => on_files(&app, management::all_models).await,
+        Err(error) => Err(error),
+    };
+    answer(&app, found)
 }
 
 async fn verify_model(State(app): State<AppState>, request: Request) -> Response {
-    let found = open(&app, request).await.and_then(|mut call| {
+    let wanted = open(&app, request).await.and_then(|mut call| {
         let wanted = name(MODEL_ID.name, call.fields.take(MODEL_ID.name));
         let wanted = wanted.map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
-        let wanted = wanted.ok_or_else(|| required(MODEL_ID.name))?;
-        Ok(written(management::verify_model(&app, &wanted)))
+        wanted.ok_or_else(|| required(MODEL_ID.name))
     });
+    let found = match wanted {
+        Ok(wanted) => on_files(&app, move |app| management::verify_model(app, &wanted)).await,
+        Err(error) => Err(error),
+    };
     answer(&app, found)
+}
+
+/// A reply for which the file system is looked at.
+async fn on_files(
+    app: &AppState,
+    reply: impl FnOnce(&AppState) -> Value + Send + 'static,
+) -> Result<Response, ModelsLabError> {
+    let app = app.clone();
+    body::off_thread(move || Ok(written(reply(&app)))).await
 }
 
 fn written(reply: Value) -> Response {

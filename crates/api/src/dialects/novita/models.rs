@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pentimento_service::{Availability, BaseModel, ModelEntry, ModelKind};
 use serde::Serialize;
 
+use super::fields::OWN_SOURCE;
 use super::query::ModelQuery;
 
 /// One page.
@@ -87,7 +88,7 @@ impl ModelItem {
             download_url: "",
             tags: [],
             cover_url: "",
-            source: "uploading",
+            source: OWN_SOURCE,
             base_model: match entry.base {
                 Some(BaseModel::Sd15) => "SD 1.5",
                 Some(BaseModel::Sd2) => "SD 2.1",
@@ -143,8 +144,10 @@ fn wanted(entry: &ModelEntry, query: &ModelQuery) -> bool {
     let visible = query.visibility.as_deref() != Some("private");
     let names = || std::iter::once(&entry.name).chain(&entry.aliases);
     let text = |text: &String| names().any(|name| name.to_lowercase().contains(text));
+    let from = query.sources.is_empty() || query.sources.iter().any(|wanted| wanted == OWN_SOURCE);
     of_type
         && visible
+        && from
         && query.text.as_ref().is_none_or(text)
         && query.is_sdxl.is_none_or(|wanted| wanted == is_sdxl(entry))
         // Nothing in the catalogue is marked as an inpainting model or as unsafe.
@@ -232,6 +235,10 @@ mod tests {
         assert_eq!(names("filter.query=DREAM"), ["dreamshaper_8_93211.safetensors"]);
         assert_eq!(names("filter.query=youngv2.pt-alias"), ["AS-YoungV2"]);
         assert_eq!(names("filter.visibility=private"), [""; 0]);
+        assert_eq!(names("filter.source=uploading").len(), 5);
+        assert_eq!(names("filter.source=civitai"), [""; 0]);
+        assert_eq!(names("filter%5Bsource%5D=training,Uploading").len(), 5);
+        assert_eq!(names("filter.source=").len(), 5);
         assert_eq!(names("filter.is_inpainting=False").len(), 5);
         assert_eq!(names("filter.is_inpainting=true").len(), 0);
     }

@@ -111,11 +111,12 @@ async fn models_v2(
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
     let kind = pairs
         .find(|(name, value)| name == "type" && !value.is_empty())
-        .map(|(_, value)| value);
-    Ok(Json(OldModelPage::of(
-        app.service.catalog().entries(),
-        kind.as_deref(),
-    )))
+        .map(|(_, value)| value.into_owned());
+    let page = body::off_thread(move || {
+        let entries = app.service.catalog().entries();
+        Ok(OldModelPage::of(entries, kind.as_deref()))
+    });
+    page.await.map(Json)
 }
 
 /// Nobody pays here, so the credit never ends. Python parses these three keys.
