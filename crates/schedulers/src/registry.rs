@@ -36,6 +36,7 @@ pub fn build(
         run,
         karras,
         algorithm: choice.algorithm,
+        strength_rule: choice.strength_rule,
     };
     let Schedule {
         timesteps,
