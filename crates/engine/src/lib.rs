@@ -32,7 +32,7 @@ pub use executor::{Executor, FinishedImage, ModelOf, PrepareStep, Prepared, Prep
 pub use executor_error::{ExecutorError, SharedCause};
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread};
 pub use loader::{LoadError, ModelLoader};
-pub use pentimento_pipeline::{ConditioningShape, TokenCounter};
+pub use pentimento_pipeline::{ConditioningShape, PipelineError, RunPlan, TokenCounter};
 pub use pipeline_executor::{
     DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelinePreparation, PipelineState,
 };

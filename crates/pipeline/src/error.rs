@@ -75,6 +75,19 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// What of a recipe no run can do, and why: `steps`, `strength` or `scheduler`, with a sentence that may be shown.
+    /// None for every other error.
+    #[must_use]
+    pub fn refused_setting(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Scheduler(SchedulerError::Run { name, problem }) => Some((name, problem.clone())),
+            Self::Scheduler(SchedulerError::Setting { key, problem }) => {
+                Some(("scheduler", format!("{key}: {problem}")))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the same checkpoint fails again in the same way until somebody changes its files or the catalogue. A file
     /// that could not be read, or that changed meanwhile, may be read at the next try.
     #[must_use]

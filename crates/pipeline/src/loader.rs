@@ -142,6 +142,14 @@ impl CheckpointSource {
         Ok(network)
     }
 
+    /// How the checkpoint wants to be run.
+    pub(crate) fn scheduler_config(&self) -> Result<SchedulerConfig, PipelineError> {
+        let file = self.checkpoint.read("scheduler/scheduler_config.json");
+        Ok(SchedulerConfig::from_json(
+            &file.map_err(|error| self.weights_error(error))?,
+        )?)
+    }
+
     /// Puts one component of each role together.
     ///
     /// # Errors
@@ -150,9 +158,7 @@ impl CheckpointSource {
         &self,
         components: impl IntoIterator<Item = Component>,
     ) -> Result<StableDiffusion, PipelineError> {
-        let config = self.checkpoint.read("scheduler/scheduler_config.json");
-        let scheduler_config =
-            SchedulerConfig::from_json(&config.map_err(|error| self.weights_error(error))?)?;
+        let scheduler_config = self.scheduler_config()?;
         let (mut tokenizer, mut text, mut unet, mut vae) = (None, None, None, None);
         for component in components {
             match component {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use pentimento_models::PreparedConditioning;
-use pentimento_schedulers::{Latents, NoiseSource, Run, Scheduler, SchedulerPlan, build};
+use pentimento_schedulers::{Latents, NoiseSource, Scheduler, SchedulerPlan};
 use pentimento_types::{Recipe, RgbImage, SchedulerKind};
 
 use crate::conditioning::{PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::Guidance;
 use crate::img2img::{Planes, to_planes};
 use crate::posterior::DiagonalGaussian;
+use crate::run_plan::scheduler_plan;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion};
 
@@ -104,11 +105,7 @@ impl StableDiffusion {
     }
 
     pub(crate) fn plan(&self, request: &Recipe) -> Result<SchedulerPlan, PipelineError> {
-        let run = Run {
-            num_inference_steps: request.steps,
-            strength: request.strength,
-        };
-        Ok(build(&request.scheduler, &self.scheduler_config, run)?)
+        scheduler_plan(request, &self.scheduler_config)
     }
 
     /// A sample of an encoded image, scaled as the UNet knows it: `[4, h, w]`.

@@ -1,8 +1,11 @@
 //! Latent consistency models: Luo et al. 2023, arXiv 2310.04378, algorithm 1 (multistep consistency sampling) with the
 //! boundary condition of section 4.1.
 //!
-//! Upstream: `schedulers/scheduling_lcm.py` of diffusers 0.42, as the img2img pipeline runs it: `set_timesteps` with the
-//! steps alone, then the end of the list by strength.
+//! Upstream: `schedulers/scheduling_lcm.py` of diffusers 0.42, as both of its img2img pipelines run it:
+//! `StableDiffusionImg2ImgPipeline` calls `set_timesteps` with the steps alone and takes the end of the list by strength,
+//! `LatentConsistencyModelImg2ImgPipeline` gives the strength to `set_timesteps` and runs the whole list.
+
+use pentimento_types::StrengthRule;
 
 use crate::betas::{BetaDefaults, ZeroSnr};
 use crate::config::SchedulerConfig;
@@ -37,9 +40,12 @@ struct Lcm {
 pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let schedule = NoiseSchedule::for_run(setup, BETAS)?;
-    let timesteps = timesteps(config, schedule.len(), setup.steps())?;
+    let (strength, begin_index) = match setup.strength_rule {
+        StrengthRule::FewerSteps => (1.0, setup.first_step()),
+        StrengthRule::LowerStart => (setup.run.strength, 0),
+    };
+    let timesteps = timesteps(config, schedule.len(), setup.steps(), strength)?;
     let prediction = PredictionType::of(config)?;
-    let begin_index = setup.first_step();
     for timestep in timesteps.iter().skip(begin_index) {
         schedule.check_finite(*timestep, prediction)?;
     }
@@ -57,13 +63,18 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     })
 }
 
-/// Evenly spaced members of the distillation's own schedule of (by default) 50 timesteps.
+/// Evenly spaced members of the lowest `strength` of the distillation's own schedule of (by default) 50 timesteps.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "an index into the distillation's schedule"
 )]
-fn timesteps(config: &SchedulerConfig, train: usize, steps: usize) -> Result<Vec<f64>, SchedulerError> {
+fn timesteps(
+    config: &SchedulerConfig,
+    train: usize,
+    steps: usize,
+    strength: f64,
+) -> Result<Vec<f64>, SchedulerError> {
     let original = config.original_inference_steps.unwrap_or(50);
     if !(1..=train).contains(&original) {
         return Err(SchedulerError::Setting {
@@ -80,8 +91,12 @@ fn timesteps(config: &SchedulerConfig, train: usize, steps: usize) -> Result<Vec
         });
     }
     let skip = train / original;
-    let even = linspace(0.0, count(original), steps + 1);
-    let member = |x: &f64| count((original - x.floor() as usize) * skip - 1);
+    // Where the product is below 1, a caller who asked for some change gets the lowest timestep.
+    let members = ((count(original) * strength) as usize).max(1);
+    // Upstream refuses more steps than there are members.
+    let steps = steps.min(members);
+    let even = linspace(0.0, count(members), steps + 1);
+    let member = |x: &f64| count((members - x.floor() as usize) * skip - 1);
     Ok(even[..steps].iter().map(member).collect())
 }
 

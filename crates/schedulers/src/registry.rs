@@ -36,6 +36,7 @@ pub fn build(
         run,
         karras,
         algorithm: choice.algorithm,
+        strength_rule: choice.strength_rule,
     };
     let Schedule {
         timesteps,
@@ -54,6 +55,11 @@ pub fn build(
         rule,
         init_noise_sigma: InitNoiseSigma::of(kind, config)?,
         karras_ignored: karras && !kind.supports_karras_sigmas(),
+        spacing: if kind.supports_karras_sigmas() && (karras || config.use_karras_sigmas == Some(true)) {
+            NoiseSpacing::Karras
+        } else {
+            NoiseSpacing::Checkpoint
+        },
     })
 }
 

@@ -1,6 +1,6 @@
 //! How long a run is, and everything else that its schedule is made from.
 
-use pentimento_types::AlgorithmType;
+use pentimento_types::{AlgorithmType, StrengthRule};
 
 use crate::config::SchedulerConfig;
 
@@ -9,8 +9,8 @@ use crate::config::SchedulerConfig;
 pub struct Run {
     /// Steps of the whole schedule, at least 1.
     pub num_inference_steps: u32,
-    /// How much of the schedule runs, 0 to 1: the last
-    /// `min(int(num_inference_steps * strength), num_inference_steps)` steps.
+    /// How far from the image the run starts, 0 to 1. By [`StrengthRule::FewerSteps`] the last
+    /// `min(int(num_inference_steps * strength), num_inference_steps)` steps run.
     pub strength: f64,
 }
 
@@ -42,6 +42,7 @@ pub(crate) struct Setup<'a> {
     /// The request asks for Karras spacing; the configuration may ask for it too.
     pub(crate) karras: bool,
     pub(crate) algorithm: Option<AlgorithmType>,
+    pub(crate) strength_rule: StrengthRule,
 }
 
 impl Setup<'_> {

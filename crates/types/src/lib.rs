@@ -27,5 +27,5 @@ pub use job::{
 };
 pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};
 pub use recipe::{EmbeddingRef, LoraRef, Recipe};
-pub use scheduler::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind};
+pub use scheduler::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind, StrengthRule};
 pub use token_merging::MERGED_FROM;

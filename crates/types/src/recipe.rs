@@ -40,7 +40,7 @@ pub struct Recipe {
     pub negative_prompt: String,
     /// How many images, at least 1. Image k uses `seed + k`.
     pub image_count: u32,
-    /// Steps of the whole schedule, at least 1; strength decides how many of them run.
+    /// Steps of the whole schedule, at least 1; by [`crate::StrengthRule::FewerSteps`] strength decides how many of them run.
     pub steps: u32,
     /// 0 gives the input back, 1 ignores it.
     pub strength: f64,

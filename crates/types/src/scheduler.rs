@@ -115,6 +115,19 @@ pub enum AlgorithmType {
     SdeDpmSolverPlusPlus,
 }
 
+/// What a strength below 1 takes away from a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StrengthRule {
+    /// Steps: the last `int(steps * strength)` of the schedule run, as in diffusers' `StableDiffusionImg2ImgPipeline`.
+    #[default]
+    FewerSteps,
+    /// Noise: all steps run, within the lowest `int(original_steps * strength)` timesteps of the distillation, as in
+    /// diffusers' `LatentConsistencyModelImg2ImgPipeline`. Where that many steps do not fit, as many as do.
+    /// Other schedulers than LCM know no such schedule and follow the other rule.
+    LowerStart,
+}
+
 /// Which scheduler a request runs, on top of the checkpoint's own configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct SchedulerChoice {
@@ -124,6 +137,9 @@ pub struct SchedulerChoice {
     pub spacing: NoiseSpacing,
     /// Only for the DPM-Solver family.
     pub algorithm: Option<AlgorithmType>,
+    /// What a strength below 1 means.
+    #[serde(default)]
+    pub strength_rule: StrengthRule,
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden image-to-image runs: diffusers' own pipeline on the tiny models, with every latent and the final picture.
+"""Golden image-to-image runs: diffusers' own pipelines on the tiny models, with every latent and the final picture.
 
     python pipeline.py --models ../models --out ../pipeline
 
@@ -29,6 +29,10 @@ CASES = {
     "lcm-distilled": ("tiny-lcm", "LCMScheduler", (64, 64), 4, 0.8, 1.5, 1, 1),
     "lcm-distilled-guidance-0": ("tiny-lcm", "LCMScheduler", (64, 48), 8, 0.5, 0.0, 2, 2**32 + 5),
     "lcm-distilled-tall": ("tiny-lcm", "LCMScheduler", (40, 72), 3, 1.0, 8.0, 1, 123),
+    # diffusers' pipeline for latent consistency models, whose strength lowers the start and takes no steps away.
+    "lcm-pipeline": ("tiny-lcm", "LCMScheduler", (64, 64), 4, 0.5, 1.5, 1, 21),
+    "lcm-pipeline-one-step": ("tiny-lcm", "LCMScheduler", (72, 40), 1, 0.3, 8.0, 2, 22),
+    "lcm-pipeline-low": ("tiny-lcm", "LCMScheduler", (64, 48), 8, 0.16, 1.0, 1, 23),
     "ddim-guided": ("tiny", "DDIMScheduler", (64, 64), 10, 0.6, 7.5, 1, 0),
     "ddim-unguided": ("tiny", "DDIMScheduler", (64, 64), 5, 1.0, 1.0, 1, 3),
     "ddim-wide-skip": ("tiny", "DDIMScheduler", (72, 40), 7, 0.3, 5.0, 2, 99),
@@ -47,7 +51,9 @@ def picture(size, seed):
 
 def run(models, name, case):
     model, scheduler, size, steps, strength, guidance, clip_skip, seed = case
-    pipe = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(
+    lower_start = name.startswith("lcm-pipeline")
+    pipeline = diffusers.LatentConsistencyModelImg2ImgPipeline if lower_start else diffusers.StableDiffusionImg2ImgPipeline
+    pipe = pipeline.from_pretrained(
         models / model, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
     )
     pipe.text_encoder.float(), pipe.unet.float(), pipe.vae.float()
@@ -99,7 +105,8 @@ def run(models, name, case):
     result = pipe(
         PROMPT,
         image=image,
-        negative_prompt=NEGATIVE,
+        # The LCM pipeline has no negative prompt.
+        **({} if lower_start else {"negative_prompt": NEGATIVE}),
         num_inference_steps=steps,
         strength=strength,
         guidance_scale=guidance,
@@ -120,6 +127,7 @@ def run(models, name, case):
         "seed": seed,
         "prompt": PROMPT,
         "negative_prompt": NEGATIVE,
+        **({"strength_rule": "lower_start"} if lower_start else {}),
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
     }
     return saved, about

@@ -3,7 +3,7 @@
 
     python schedulers.py [name ...]
 
-One file per scheduler, `schedulers/<name>.safetensors`. `about.cases` lists for every case the scheduler_config.json,
+One file per scheduler, `schedulers/<name>.safetensors`, and one more for the LCM pipeline's rule of strength. `about.cases` lists for every case the scheduler_config.json,
 what the request chose, steps, strength and seed; the tensors of a case are its timesteps, the model input and the
 latents of every evaluation, and the start latents. The stand-in is a smooth function that the tests compute too, so no
 prediction is stored. The run is the one of StableDiffusionImg2ImgPipeline: the configuration with the two keys that
@@ -107,6 +107,7 @@ SCHEDULERS = {
         ({"lower_order_final": False}, 6, 0.7),
     ],
     "LCM": PREDICTIONS + BETAS + ZERO_SNR + THRESHOLD + [({"original_inference_steps": 100}, 8, 0.7), ({}, 50, 0.2)],
+    "LCM-strength": [({"prediction_type": "v_prediction"}, 6, 0.7), ({"original_inference_steps": 100}, 8, 0.7)],
     # Those that the img2img pipeline cannot run; see `OURS`.
     "DDIMInverse": PREDICTIONS[:1] + SPACINGS[1:] + [({"set_alpha_to_one": True}, 6, 0.7)],
     "IPNDM": PREDICTIONS + SPACINGS + BETAS,
@@ -126,7 +127,16 @@ def img2img(scheduler, clean, steps, strength, generator):
     scheduler.set_timesteps(steps)
     # Where the product is below 1 the pipeline fails; one step is what we define.
     last = max(min(int(steps * strength), steps), 1)
-    begin = (steps - last) * scheduler.order
+    return denoise(scheduler, (steps - last) * scheduler.order, clean, generator)
+
+
+def lcm_img2img(scheduler, clean, steps, strength, generator):
+    """LatentConsistencyModelImg2ImgPipeline, which gives the strength to `set_timesteps` and runs all steps."""
+    scheduler.set_timesteps(steps, strength=strength)
+    return denoise(scheduler, 0, clean, generator)
+
+
+def denoise(scheduler, begin, clean, generator):
     timesteps = scheduler.timesteps[begin:]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin)
@@ -267,13 +277,19 @@ def score_sde_ve(config, clean, steps, strength, generator):
     return start, torch.stack(times), inputs, outputs
 
 
+# The LCM pipeline's own rule of strength.
+LCM_STRENGTH = [
+    (1, 1.0), (1, 0.5), (1, 0.05), (2, 0.04), (2, 0.3), (4, 0.08), (4, 0.3), (4, 0.5), (4, 0.58), (8, 0.16), (8, 0.5), (8, 0.99), (8, 1.0), (50, 1.0),
+]
 # What `docs/adr/0003-schedulers-that-diffusers-img2img-cannot-run.md` defines, out of upstream's own steps.
 OURS = {"DDIMInverse": ddim_inverse, "IPNDM": ipndm, "KarrasVe": karras_ve, "ScoreSdeVe": score_sde_ve}
 
 
 def record(name, clean):
     tensors, cases = {"clean": clean}, []
-    every = [({}, steps, strength) for steps, strength in RUNS] + SCHEDULERS[name]
+    lower_start = name == "LCM-strength"
+    runs = LCM_STRENGTH if lower_start else RUNS
+    every = [({}, steps, strength) for steps, strength in runs] + SCHEDULERS[name]
     # The class's own defaults, where the file is silent.
     every.append(({"_bare": True}, 6, 0.6))
     for number, (changes, steps, strength) in enumerate(every):
@@ -293,8 +309,8 @@ def record(name, clean):
         if name in OURS:
             run = OURS[name]({**config, **asked}, clean, steps, strength, generator)
         else:
-            scheduler = getattr(diffusers, name + "Scheduler").from_config({**config, **asked})
-            run = img2img(scheduler, clean, steps, strength, generator)
+            scheduler = getattr(diffusers, name.split("-")[0] + "Scheduler").from_config({**config, **asked})
+            run = (lcm_img2img if lower_start else img2img)(scheduler, clean, steps, strength, generator)
         start, timesteps, inputs, latents = run
         assert torch.isfinite(latents[-1]).all(), (name, described)
         tensors[f"{number}.timesteps"] = timesteps.to(torch.float64)
@@ -302,7 +318,8 @@ def record(name, clean):
         tensors[f"{number}.inputs"] = torch.cat(inputs)
         tensors[f"{number}.latents"] = torch.cat(latents)
         cases.append({"config": config, "changes": described, "karras": karras, "algorithm": algorithm,
-                      "steps": steps, "strength": strength, "seed": seed})
+                      "steps": steps, "strength": strength, "seed": seed,
+                      **({"strength_rule": "lower_start"} if lower_start else {})})
     save_golden(f"schedulers/{name}.safetensors", tensors, "schedulers.py", cases=cases, kind=name)
 
 

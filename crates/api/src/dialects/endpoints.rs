@@ -135,7 +135,7 @@ mod tests {
                 "required": false,
                 "default": 8,
                 "effect": {"since": "0.1.0"},
-                "text": "Steps of the whole schedule; strength decides how many of them run.",
+                "text": "How many steps run; all of them, whatever the strength.",
             })
         );
         let lora = fields("/v3/lcm-img2img")

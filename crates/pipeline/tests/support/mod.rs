@@ -5,7 +5,7 @@
 use candle_core::{Device, Tensor};
 use pentimento_pipeline::StableDiffusion;
 use pentimento_testkit::golden_dir;
-use pentimento_types::{ModelId, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size};
+use pentimento_types::{ModelId, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size, StrengthRule};
 use pentimento_weights::Checkpoint;
 
 /// Loads `tests/golden/models/<name>`.
@@ -28,7 +28,15 @@ pub(crate) fn request_of(about: &serde_json::Value) -> Recipe {
         guidance_scale: number("guidance_scale"),
         seed: integer("seed"),
         clip_skip: u32::try_from(integer("clip_skip")).unwrap(),
-        ..request(SchedulerKind::parse(&text("scheduler")).unwrap())
+        scheduler: SchedulerChoice {
+            kind: SchedulerKind::parse(&text("scheduler")),
+            strength_rule: match about["strength_rule"].as_str() {
+                None => StrengthRule::FewerSteps,
+                Some(_) => StrengthRule::LowerStart,
+            },
+            ..SchedulerChoice::default()
+        },
+        ..request(SchedulerKind::LCM)
     }
 }
 

@@ -1,7 +1,9 @@
 //! What holds for every scheduler and every configuration: counts, order, and clear errors.
 
 use crate::{Latents, NoiseSource, Run, SchedulerConfig, SchedulerError, build};
-use pentimento_types::{AlgorithmType, ErrorKind, HasKind, NoiseSpacing, SchedulerChoice, SchedulerKind};
+use pentimento_types::{
+    AlgorithmType, ErrorKind, HasKind, NoiseSpacing, SchedulerChoice, SchedulerKind, StrengthRule,
+};
 use proptest::prelude::*;
 
 fn any_kind() -> impl Strategy<Value = SchedulerKind> {
@@ -16,10 +18,14 @@ fn any_choice() -> impl Strategy<Value = SchedulerChoice> {
         Just(AlgorithmType::SdeDpmSolver),
         Just(AlgorithmType::SdeDpmSolverPlusPlus),
     ]);
-    (any_kind(), spacing, algorithm).prop_map(|(kind, spacing, algorithm)| SchedulerChoice {
-        kind: Some(kind),
-        spacing,
-        algorithm,
+    let rule = prop_oneof![Just(StrengthRule::FewerSteps), Just(StrengthRule::LowerStart)];
+    (any_kind(), spacing, algorithm, rule).prop_map(|(kind, spacing, algorithm, strength_rule)| {
+        SchedulerChoice {
+            kind: Some(kind),
+            spacing,
+            algorithm,
+            strength_rule,
+        }
     })
 }
 
@@ -210,7 +216,7 @@ fn timesteps_fall_from_noise_to_image() {
                 let choice = SchedulerChoice {
                     kind: Some(kind),
                     spacing,
-                    algorithm: None,
+                    ..SchedulerChoice::default()
                 };
                 let Ok(plan) = build(&choice, &sd15(), length(steps, 1.0)) else {
                     continue;
@@ -249,6 +255,35 @@ fn steps_and_strength_count_as_in_diffusers() {
         "a strength that rounds to no step still changes the image"
     );
     assert_eq!(count(30, 0.0), 0);
+}
+
+/// The rule of the LCM pipeline: at one step, too, a lower strength starts closer to the image.
+#[test]
+fn a_lower_start_runs_all_steps_that_fit_below_the_strength() {
+    let choice = SchedulerChoice {
+        kind: Some(SchedulerKind::LCM),
+        strength_rule: StrengthRule::LowerStart,
+        ..SchedulerChoice::default()
+    };
+    let timesteps = |steps, strength| {
+        build(&choice, &sd15(), length(steps, strength))
+            .unwrap()
+            .timesteps()
+            .to_vec()
+    };
+    assert_eq!(timesteps(1, 1.0), [999.0]);
+    assert_eq!(timesteps(1, 0.5), [499.0]);
+    assert_eq!(timesteps(1, 0.05), [39.0]);
+    assert_eq!(timesteps(4, 0.5), [499.0, 379.0, 259.0, 139.0]);
+    // 0.05 of the 50 timesteps of the distillation are 2; below 0.02 there is the lowest one.
+    assert_eq!(timesteps(4, 0.05), [39.0, 19.0]);
+    assert_eq!(timesteps(4, 0.001), [19.0]);
+    assert!(timesteps(4, 0.0).is_empty());
+    let start = |strength| timesteps(4, strength).first().copied().unwrap_or(0.0);
+    let starts: Vec<f64> = (0..=1000)
+        .map(|thousandth| start(f64::from(thousandth) / 1000.0))
+        .collect();
+    assert!(starts.is_sorted());
 }
 
 #[test]
@@ -306,7 +341,7 @@ fn karras_moves_the_timesteps_of_those_that_know_it_and_is_reported_by_the_other
             let choice = SchedulerChoice {
                 kind: Some(*kind),
                 spacing,
-                algorithm: None,
+                ..SchedulerChoice::default()
             };
             build(&choice, &sd15(), length(8, 1.0)).unwrap()
         };

@@ -1,7 +1,7 @@
 //! Whole img2img runs against diffusers' own schedulers: every timestep, every model input, all latents.
 
 use pentimento_testkit::{Difference, Golden, Tolerance, compare_values};
-use pentimento_types::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind};
+use pentimento_types::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind, StrengthRule};
 
 use super::shifted_right;
 use crate::{Latents, NoiseSource, Run, SchedulerConfig, SchedulerPlan, build};
@@ -47,6 +47,10 @@ fn plan_of(kind: SchedulerKind, case: &serde_json::Value) -> SchedulerPlan {
         kind: Some(kind),
         spacing,
         algorithm: case["algorithm"].as_str().map(algorithm),
+        strength_rule: match case["strength_rule"].as_str() {
+            None => StrengthRule::FewerSteps,
+            Some(_) => StrengthRule::LowerStart,
+        },
     };
     let run = Run {
         num_inference_steps: u32::try_from(case["steps"].as_u64().unwrap()).unwrap(),
@@ -136,11 +140,10 @@ fn tolerance(start: &[f32]) -> Tolerance {
 }
 
 /// Runs every case of a golden file and prints the worst differences.
-fn run_golden(kind: SchedulerKind) {
-    let name = kind.class_name().trim_end_matches("Scheduler");
+fn run_golden(name: &str, kind: SchedulerKind) {
     let golden = Golden::open(&format!("schedulers/{name}.safetensors"));
     let cases = golden.about()["cases"].as_array().unwrap();
-    assert!(cases.len() >= 11, "{kind}: {}", cases.len());
+    assert!(cases.len() >= 11, "{name}: {}", cases.len());
     let (mut usual, mut noisy) = ((0.0_f64, 0.0_f64), 0.0_f64);
     for (number, case) in cases.iter().enumerate() {
         let what = format!("{kind} case {number} {}", case["changes"]);
@@ -168,7 +171,7 @@ macro_rules! goldens {
     ($($test:ident: $kind:ident),+ $(,)?) => {
         $(#[test]
         fn $test() {
-            run_golden(SchedulerKind::$kind);
+            run_golden(stringify!($kind), SchedulerKind::$kind);
         })+
     };
 }
@@ -193,3 +196,8 @@ goldens!(
     score_sde_ve: ScoreSdeVe,
     lcm: LCM,
 );
+
+#[test]
+fn lcm_with_the_strength_in_its_timesteps() {
+    run_golden("LCM-strength", SchedulerKind::LCM);
+}

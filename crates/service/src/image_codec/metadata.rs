@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::io::Cursor;
 
-use pentimento_types::{NoiseSpacing, Recipe, Size};
+use pentimento_types::{NoiseSpacing, Recipe, Size, StrengthRule};
 use serde::{Deserialize, Serialize};
 
 use super::container::Container;
@@ -50,8 +50,11 @@ pub struct ImageMetadata {
     pub negative_prompt: String,
     /// Steps of the whole schedule.
     pub steps: u32,
-    /// Share of it that was run.
+    /// How far from the input image the run started, 0 to 1.
     pub strength: f64,
+    /// What the strength took away; left out where it took steps.
+    #[serde(default, skip_serializing_if = "takes_steps")]
+    pub strength_rule: StrengthRule,
     /// Guidance scale.
     pub guidance_scale: f64,
     /// The seed of this very image.
@@ -71,6 +74,10 @@ pub struct ImageMetadata {
     pub width: u32,
     /// Lines.
     pub height: u32,
+}
+
+fn takes_steps(rule: &StrengthRule) -> bool {
+    *rule == StrengthRule::FewerSteps
 }
 
 impl ImageMetadata {
@@ -98,6 +105,7 @@ impl ImageMetadata {
             negative_prompt: recipe.negative_prompt.clone(),
             steps: recipe.steps,
             strength: recipe.strength,
+            strength_rule: recipe.scheduler.strength_rule,
             guidance_scale: recipe.guidance_scale,
             seed: recipe.seed.wrapping_add(u64::from(index)),
             clip_skip: recipe.clip_skip,

@@ -2,7 +2,7 @@
 
 use pentimento_types::{
     AlgorithmType, Delivery, EmbeddingRef, ImageSource, InputRole, Inputs, LoraRef, ModelId, NoiseSpacing,
-    Recipe, SchedulerChoice, SchedulerKind, Size,
+    Recipe, SchedulerChoice, SchedulerKind, Size, StrengthRule,
 };
 
 use super::fields::{
@@ -220,6 +220,8 @@ fn scheduler(reader: &mut Reader, warnings: &mut Vec<String>) -> SchedulerChoice
             NoiseSpacing::Checkpoint
         },
         algorithm: algorithm.filter(|_| kind.is_none_or(solver)),
+        // Its fields are those of `StableDiffusionImg2ImgPipeline`.
+        strength_rule: StrengthRule::FewerSteps,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pentimento_types::{
     Delivery, EmbeddingRef, ImageFormat, ImageSource, Inputs, LoraRef, ModelId, Recipe, SchedulerChoice,
-    SchedulerKind, StoredImage,
+    SchedulerKind, StoredImage, StrengthRule,
 };
 
 use super::fields::{
@@ -59,6 +59,7 @@ pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCa
         token_merging: false,
         scheduler: SchedulerChoice {
             kind: Some(SchedulerKind::LCM),
+            strength_rule: StrengthRule::LowerStart,
             ..SchedulerChoice::default()
         },
         soft_edge: 0,

@@ -96,7 +96,7 @@ pub(super) const STEPS: Field<Whole<i64>> = Field::new(
         // The Python client's dataclass has it as the default; it is also the documented maximum.
         default: 8,
     },
-    "Steps of the whole schedule; strength decides how many of them run.",
+    "How many steps run; all of them, whatever the strength.",
 );
 pub(super) const GUIDANCE_SCALE: Field<Number<f64>> = Field::new(
     "guidance_scale",
@@ -131,7 +131,7 @@ pub(super) const STRENGTH: Field<Number<f64>> = Field::new(
         // Documented nowhere; the vendor's own test sends it.
         default: 0.5,
     },
-    "0 gives the input back, 1 ignores it.",
+    "How far from the input the run starts: 0 gives it back, 1 ignores it.",
 );
 pub(super) const EXTRA: Field<ObjectOf> = Field::new(
     "extra",

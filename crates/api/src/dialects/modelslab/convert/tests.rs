@@ -60,6 +60,7 @@ fn a_minimal_body_gets_the_documented_defaults() {
         (7.5, 0.7, RANDOM)
     );
     assert_eq!(request.scheduler.kind, None);
+    assert_eq!(request.scheduler.strength_rule, StrengthRule::FewerSteps);
     assert_eq!(request.scheduler.spacing, NoiseSpacing::Karras);
     assert_eq!(
         call.size,

@@ -51,6 +51,7 @@ fn a_minimal_body_gets_the_defaults() {
         (0.0, 0.5, RANDOM)
     );
     assert_eq!(request.scheduler.kind, Some(SchedulerKind::LCM));
+    assert_eq!(request.scheduler.strength_rule, StrengthRule::LowerStart);
     assert_eq!(converted.delivery.format, ImageFormat::Png);
     assert_eq!(
         converted.inputs.init(),
