@@ -56,6 +56,7 @@ pub async fn run_all(make: impl Fn(usize) -> Fixture) {
     unknown_jobs_are_not_found(&*make(10).store).await;
     jobs_beyond_the_bound_are_refused(&*make(2).store).await;
     a_life_goes_through_its_states(&make(10)).await;
+    a_job_whose_images_are_fetched_has_its_place(&*make(1).store).await;
     a_final_state_stays(&*make(10).store).await;
     one_of_two_racing_changes_wins(&make(10)).await;
     a_waiter_is_told_of_the_end(&make(10)).await;
@@ -248,6 +249,26 @@ pub async fn a_life_goes_through_its_states(fixture: &Fixture) {
     let counts = store.counts().await.expect("readable");
     assert_eq!((counts.queued, counts.running), (0, 0));
     assert_eq!(store.get(id).await.expect("readable"), Some(job));
+}
+
+/// It counts like one that waits, does not start, and waits once its images are there.
+pub async fn a_job_whose_images_are_fetched_has_its_place(store: &dyn JobStore) {
+    let id = JobId::new();
+    let job = Job {
+        state: JobState::Fetching,
+        ..sample_job(id, SystemTime::UNIX_EPOCH)
+    };
+    store.insert(job).await.expect("there is room");
+    assert!(!store.counts().await.expect("readable").has_room());
+    let start = Transition::Start { attempt: 0 };
+    let refused = store.transition(id, start.clone()).await.expect_err("no images");
+    assert!(matches!(refused, JobsError::Refused(_)), "{refused:?}");
+    let fetched = Transition::Fetched { notes: Vec::new() };
+    let job = store.transition(id, fetched).await.expect("fetching");
+    assert_eq!(job.state, JobState::Queued);
+    let counts = store.counts().await.expect("readable");
+    assert_eq!((counts.queued, counts.running), (1, 0));
+    store.transition(id, start).await.expect("queued");
 }
 
 /// Nothing changes an ended job.

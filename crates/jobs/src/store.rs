@@ -10,7 +10,7 @@ use crate::{JobsError, Transition};
 /// Jobs by where they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobCounts {
-    /// Waiting for a worker.
+    /// Waiting for a worker, or for their input images.
     pub queued: usize,
     /// In a worker's hands.
     pub running: usize,

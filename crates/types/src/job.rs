@@ -10,6 +10,8 @@ use crate::{ApiKeyId, Delivery, ErrorKind, ImageFormat, ImageKey, Inputs, JobId,
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
+    /// Stored, and its input images are still being fetched.
+    Fetching,
     /// Stored, and waiting for a worker.
     Queued,
     /// A worker holds a lease on it.
@@ -27,7 +29,7 @@ impl JobState {
     #[must_use]
     pub const fn is_final(self) -> bool {
         match self {
-            Self::Queued | Self::Running => false,
+            Self::Fetching | Self::Queued | Self::Running => false,
             Self::Succeeded | Self::Failed | Self::Cancelled => true,
         }
     }
@@ -106,6 +108,10 @@ pub struct DialectTag {
 pub enum JobNote {
     /// The colours of the mask have no shape, so its alpha channel was taken.
     MaskIsAlpha,
+    /// A prompt has weights as A1111 writes them.
+    PromptWeights,
+    /// A prompt has A1111's word for a new chunk.
+    PromptBreaks,
 }
 
 impl std::fmt::Display for JobNote {
@@ -114,6 +120,12 @@ impl std::fmt::Display for JobNote {
         f.write_str(match self {
             Self::MaskIsAlpha => {
                 "The colours of the mask have no shape, so its alpha channel was used: opaque is repainted."
+            }
+            Self::PromptWeights => {
+                "Weights in a prompt, such as (word:1.2), have no effect in this version: they are read as plain words."
+            }
+            Self::PromptBreaks => {
+                "BREAK in a prompt has no effect in this version: it is read as a plain word."
             }
         })
     }
