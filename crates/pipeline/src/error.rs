@@ -75,15 +75,13 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
-    /// What of a recipe no run can do, and why: `steps`, `strength` or `scheduler`, with a sentence that may be shown.
-    /// None for every other error.
+    /// What of a recipe, or of the checkpoint's configuration below it, no run can do, and why: `steps`, `strength` or a key
+    /// as diffusers writes it, with a sentence that may be shown. None for every other error.
     #[must_use]
     pub fn refused_setting(&self) -> Option<(&'static str, String)> {
         match self {
             Self::Scheduler(SchedulerError::Run { name, problem }) => Some((name, problem.clone())),
-            Self::Scheduler(SchedulerError::Setting { key, problem }) => {
-                Some(("scheduler", format!("{key}: {problem}")))
-            }
+            Self::Scheduler(SchedulerError::Setting { key, problem }) => Some((key, problem.clone())),
             _ => None,
         }
     }

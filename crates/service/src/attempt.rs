@@ -157,6 +157,7 @@ async fn succeed(inner: &Inner, job: &Job, made: Made) -> Disposition {
 async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
     match inner.store.transition(job.id, transition).await {
         Ok(_) => {
+            inner.progress.forget(job.id);
             inner.delete_input(job.id).await;
             Disposition::Ended
         }
@@ -177,9 +178,13 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     let mut began_at = None;
     loop {
         match events.next().await {
-            Some(JobEvent::Started) => began_at = Some(inner.clock.wall()),
+            Some(JobEvent::Started) => {
+                began_at = Some(inner.clock.wall());
+                reporter.started();
+            }
             Some(JobEvent::Progress(progress)) => reporter.report(progress),
             Some(JobEvent::Image { index, finished }) => {
+                reporter.finished_image();
                 deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
             }
             Some(JobEvent::Finished) => break,

@@ -71,6 +71,14 @@ pub enum ServiceError {
         /// The setting.
         limit: usize,
     },
+    /// No run can do what is asked for, whatever the picture is.
+    #[error("{setting}: {problem}")]
+    RunRefused {
+        /// What of it: `steps`, `strength`, or a key of the scheduler's configuration, `algorithm_type` for example.
+        setting: &'static str,
+        /// Safe to show.
+        problem: String,
+    },
     /// No bytes at all.
     #[error("the picture is empty")]
     ImageEmpty,
@@ -184,6 +192,7 @@ impl HasKind for ServiceError {
             Self::ModelNotFound { .. }
             | Self::NotSupportedYet { .. }
             | Self::PromptTooLong { .. }
+            | Self::RunRefused { .. }
             | Self::ImageEmpty
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
             Self::ImageTooLarge { .. } | Self::ImageTooManyPixels { .. } | Self::ImageMemory { .. } => {

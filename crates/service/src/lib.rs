@@ -7,6 +7,7 @@ mod attempt;
 mod config;
 mod deliver;
 mod error;
+mod forecast;
 pub mod image_codec;
 mod inner;
 mod inputs;
@@ -15,12 +16,14 @@ mod limits;
 mod links;
 mod maintenance;
 mod off_thread;
+mod plan;
 mod progress;
 mod service;
 mod shutdown;
 mod submit;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod unfetched;
 mod wait;
 mod worker;
 
@@ -35,8 +38,10 @@ pub use pentimento_catalog::{
 };
 pub use pentimento_jobs::JobCounts;
 pub use pentimento_outbound::{AddressGuard, ImageFetcher};
+pub use plan::prompt_notes;
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
+pub use unfetched::Held;
 
 #[cfg(test)]
 mod tests;

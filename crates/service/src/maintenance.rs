@@ -39,11 +39,12 @@ pub(crate) async fn sweep(inner: &Inner) {
 
 /// Jobs that are stored and not in the queue get into it; those that are already there are not touched.
 async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
-    let unfinished = unfinished(inner).await?;
-    for id in &unfinished {
-        inner.queue.push(*id).await?;
+    for id in in_states(inner, &[JobState::Queued, JobState::Running]).await? {
+        inner.queue.push(id).await?;
     }
+    let unfinished = unfinished(inner).await?;
     inner.admitted.retain(|id| unfinished.binary_search(&id).is_ok());
+    inner.progress.retain(|id| unfinished.binary_search(&id).is_ok());
     let now = inner.clock.wall();
     if let Some(before) = now.checked_sub(inner.config.keep_jobs) {
         inner.store.expire(before).await?;
@@ -52,11 +53,15 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
 }
 
 pub(crate) async fn unfinished(inner: &Inner) -> Result<Vec<JobId>, JobsError> {
-    let states = vec![JobState::Queued, JobState::Running];
+    let open = [JobState::Fetching, JobState::Queued, JobState::Running];
+    in_states(inner, &open).await
+}
+
+async fn in_states(inner: &Inner, states: &[JobState]) -> Result<Vec<JobId>, JobsError> {
     let jobs = inner
         .store
         .list(&JobFilter {
-            states,
+            states: states.to_vec(),
             ..JobFilter::default()
         })
         .await?;

@@ -1,6 +1,7 @@
 //! The door of the use cases. Cheap to clone; every clone is the same service. Each use case has a file of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pentimento_catalog::Catalog;
 use pentimento_jobs::JobCounts;
@@ -65,6 +66,19 @@ impl Service {
     #[must_use]
     pub fn progress(&self, id: JobId) -> Option<Progress> {
         self.inner.progress.get(id)
+    }
+
+    /// How long it will be until a job has ended, as far as can be told from what the device has needed so far. None for a
+    /// job that does not wait or run in this process.
+    #[must_use]
+    pub fn time_left(&self, id: JobId) -> Option<Duration> {
+        self.inner.progress.time_left(id)
+    }
+
+    /// How long a job that came now would wait.
+    #[must_use]
+    pub fn queue_time(&self) -> Duration {
+        self.inner.progress.queue_time()
     }
 
     /// What health and readiness checks need to know.

@@ -1,6 +1,7 @@
 //! Submit: everything that can be refused is refused before anything is stored, and a job's id is given out after it is.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
@@ -11,9 +12,14 @@ use pentimento_types::{
     Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
+
 use crate::admitted::{Admitted, DecodedImages};
+use crate::forecast::Work;
 use crate::inner::{Inner, Lifecycle};
 use crate::off_thread::off_thread;
+use crate::plan::prompt_notes;
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
@@ -42,31 +48,59 @@ impl Service {
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `PromptTooLong`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
+    /// The `Model…`, `Image…`, `Mask`, `PromptTooLong`, `RunRefused`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
-        inner.check_open()?;
-        let models = inner.resolve_models(&submission.recipe)?;
-        let counts = inner.store.counts().await;
-        let counts = counts.map_err(ServiceError::store("look at the job queue"))?;
-        if !counts.has_room() {
-            return Err(ServiceError::Overloaded);
+        let (submission, planned) = inner.check(submission).await?;
+        let checked = inner.check_images(&submission).await?;
+        inner.accept(submission, planned, checked).await
+    }
+}
+
+impl Submission {
+    /// Whether an image has to be fetched.
+    pub(crate) fn has_addresses(&self) -> bool {
+        let mut sources = self.inputs.iter();
+        sources.any(|(_, source)| matches!(source, ImageSource::Url(_)))
+    }
+
+    /// Of each image to be made, while the one to start from is not known.
+    pub(crate) fn expected_pixels(&self) -> u64 {
+        const USUAL: u64 = 512 * 512;
+        self.fit.map_or(USUAL, |size| size.rgb_bytes() / 3)
+    }
+
+    /// The record, queued.
+    pub(crate) fn into_job(self, id: JobId, now: SystemTime, inputs: Inputs<ImageKey>) -> Job {
+        let notes = prompt_notes(&self.recipe);
+        Job {
+            owner: self.owner,
+            dialect: self.dialect,
+            delivery: self.delivery,
+            notes,
+            ..Job::queued(id, now, self.recipe, inputs)
         }
-        inner.check_prompts(&submission.recipe).await?;
-        let mut checked = Vec::new();
-        // The mask first: it is the smaller one, and the one that is more often wrong.
-        for (role, source) in submission.inputs.iter().collect::<Vec<_>>().into_iter().rev() {
-            let wanted = Wanted {
-                role,
-                limits: submission.limits,
-                fit: submission.fit.filter(|_| role == InputRole::Init),
-            };
-            let image = inner.check_image(source, wanted).await;
-            checked.push((role, image.map_err(|error| in_role(role, error))?));
-        }
-        let brought = checked.iter().map(|(role, checked)| (*role, checked.image_bytes));
-        inner.admitted.check(submission.recipe.image_bytes(brought))?;
-        inner.accept(submission, models, checked).await
+    }
+}
+
+/// What is known of a request that was not refused, before its images are there.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) models: ResolvedModels,
+    /// Of each image; None where the checkpoint could not be asked.
+    evaluations: Option<u32>,
+}
+
+impl Planned {
+    /// What the device will have to do. Without a plan, all steps are expected to run.
+    pub(crate) fn work(&self, recipe: &Recipe, pixels: u64) -> Work {
+        let rows = if recipe.guidance_scale > 1.0 { 2 } else { 1 };
+        let evaluations = self.evaluations.unwrap_or(recipe.steps);
+        Work::new(
+            &self.models.checkpoint.name,
+            (pixels, rows),
+            (recipe.image_count, evaluations),
+        )
     }
 }
 
@@ -80,7 +114,8 @@ struct Wanted {
 }
 
 /// An input file that has been decoded.
-struct Checked {
+#[derive(Debug)]
+pub(crate) struct Checked {
     /// As it is stored.
     file: Bytes,
     /// What the pixels take, in bytes.
@@ -99,7 +134,56 @@ fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
 }
 
 impl Inner {
-    fn check_open(&self) -> Result<(), ServiceError> {
+    /// Everything that can be refused before an image is looked at.
+    pub(crate) async fn check(
+        &self,
+        mut submission: Submission,
+    ) -> Result<(Submission, Planned), ServiceError> {
+        self.check_open()?;
+        let models = self.resolve_models(&submission.recipe)?;
+        let counts = self.store.counts().await;
+        let counts = counts.map_err(ServiceError::store("look at the job queue"))?;
+        if !counts.has_room() {
+            return Err(ServiceError::Overloaded);
+        }
+        self.check_prompts(&submission.recipe).await?;
+        let evaluations = self.plan(&models, &mut submission.recipe).await?;
+        Ok((submission, Planned { models, evaluations }))
+    }
+
+    /// Fetches and decodes all images at the same time. The first that is wrong ends the others.
+    pub(crate) fn check_images(
+        self: &Arc<Self>,
+        submission: &Submission,
+    ) -> impl Future<Output = Result<Vec<(InputRole, Checked)>, ServiceError>> + Send + 'static {
+        let inner = Arc::clone(self);
+        let recipe = submission.recipe.clone();
+        let (limits, fit) = (submission.limits, submission.fit);
+        let sources = submission.inputs.clone().into_vec();
+        async move {
+            let mut checks = JoinSet::new();
+            for (role, source) in sources {
+                let inner = Arc::clone(&inner);
+                let wanted = Wanted {
+                    role,
+                    limits,
+                    fit: fit.filter(|_| role == InputRole::Init),
+                };
+                let check = async move { (role, inner.check_image(&source, wanted).await) };
+                checks.spawn(check.in_current_span());
+            }
+            let mut checked = Vec::new();
+            while let Some(done) = checks.join_next().await {
+                let (role, image) = done.map_err(ServiceError::internal)?;
+                checked.push((role, image.map_err(|error| in_role(role, error))?));
+            }
+            let brought = checked.iter().map(|(role, checked)| (*role, checked.image_bytes));
+            inner.admitted.check(recipe.image_bytes(brought))?;
+            Ok(checked)
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), ServiceError> {
         if self.lifecycle() == Lifecycle::Open {
             Ok(())
         } else {
@@ -222,62 +306,86 @@ impl Inner {
     }
 
     /// Stores inputs and job, then queues the job.
-    async fn accept(
+    pub(crate) async fn accept(
         self: &Arc<Self>,
         submission: Submission,
-        models: ResolvedModels,
+        planned: Planned,
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<JobId, ServiceError> {
         let _admission = self.admission.read().await;
         self.check_open()?;
         let id = JobId::new();
-        let unfinished = Unfinished {
-            inner: Some(Arc::clone(self)),
+        let unfinished = Unfinished::new(self, id);
+        let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
+        let pixels = init.map_or(0, |(_, checked)| checked.image_bytes / 3);
+        let work = planned.work(&submission.recipe, pixels);
+        let stored = self.store_inputs(id, checked).await?;
+        let mut job = submission.into_job(id, self.clock.wall(), stored.keys);
+        job.notes.extend(stored.notes);
+        self.insert(job).await?;
+        self.progress.expect(id, work);
+        self.admitted.keep(
             id,
+            Admitted {
+                models: planned.models,
+                images: stored.decoded,
+            },
+        );
+        self.push(id).await;
+        unfinished.done();
+        Ok(id)
+    }
+
+    pub(crate) async fn store_inputs(
+        &self,
+        id: JobId,
+        checked: Vec<(InputRole, Checked)>,
+    ) -> Result<StoredInputs, ServiceError> {
+        let mut stored = StoredInputs {
+            keys: Inputs::new(ImageKey::input(id, InputRole::Init)),
+            decoded: Some(DecodedImages::default()),
+            notes: Vec::new(),
         };
-        let mut inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
-        let mut decoded = Some(DecodedImages::default());
-        let mut notes = Vec::new();
         for (role, checked) in checked {
             let Checked {
                 file, image, note, ..
             } = checked;
-            notes.extend(note);
+            stored.notes.extend(note);
             let key = ImageKey::input(id, role);
-            let stored = self.images.put(&key, file).await;
-            stored.map_err(ServiceError::store("store the input picture"))?;
-            inputs = inputs.with(role, key);
-            decoded = decoded.zip(image).map(|(mut decoded, (image, room))| {
+            let put = self.images.put(&key, file).await;
+            put.map_err(ServiceError::store("store the input picture"))?;
+            stored.keys = stored.keys.with(role, key);
+            let decoded = stored.decoded.zip(image);
+            stored.decoded = decoded.map(|(mut decoded, (image, room))| {
                 decoded.add(role, image, room);
                 decoded
             });
         }
-        let job = Job {
-            owner: submission.owner,
-            dialect: submission.dialect,
-            delivery: submission.delivery,
-            notes,
-            ..Job::queued(id, self.clock.wall(), submission.recipe, inputs)
-        };
+        Ok(stored)
+    }
+
+    pub(crate) async fn insert(&self, job: Job) -> Result<(), ServiceError> {
         match self.store.insert(job).await {
-            Ok(()) => {}
-            Err(JobsError::Full { .. }) => return Err(ServiceError::Overloaded),
-            Err(error) => return Err(ServiceError::store("store the job")(error)),
+            Ok(()) => Ok(()),
+            Err(JobsError::Full { .. }) => Err(ServiceError::Overloaded),
+            Err(error) => Err(ServiceError::store("store the job")(error)),
         }
-        self.admitted.keep(
-            id,
-            Admitted {
-                models,
-                images: decoded,
-            },
-        );
-        // The job is safe now. If it cannot be queued, the sweeper will do it.
+    }
+
+    /// The job is safe. If it cannot be queued, the sweeper will do it.
+    pub(crate) async fn push(&self, id: JobId) {
         if let Err(error) = self.queue.push(id).await {
             tracing::warn!(job = %id, error = describe_chain(&error), "a stored job could not be queued yet");
         }
-        unfinished.done();
-        Ok(id)
     }
+}
+
+/// What has become of the images of a request.
+pub(crate) struct StoredInputs {
+    pub(crate) keys: Inputs<ImageKey>,
+    /// None where there was no room for one of them.
+    pub(crate) decoded: Option<DecodedImages>,
+    pub(crate) notes: Vec<JobNote>,
 }
 
 /// Decodes a file. One that is not what the image is taken from is replaced by a file of the image: of another size, or a
@@ -301,13 +409,20 @@ fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<
 }
 
 /// Takes back what a submit has stored when it fails or its caller goes away before it has the id.
-struct Unfinished {
+pub(crate) struct Unfinished {
     inner: Option<Arc<Inner>>,
     id: JobId,
 }
 
 impl Unfinished {
-    fn done(mut self) {
+    pub(crate) fn new(inner: &Arc<Inner>, id: JobId) -> Self {
+        Self {
+            inner: Some(Arc::clone(inner)),
+            id,
+        }
+    }
+
+    pub(crate) fn done(mut self) {
         self.inner = None;
     }
 }

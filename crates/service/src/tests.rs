@@ -3,7 +3,9 @@
 mod failures;
 mod life;
 mod memory;
+mod planning;
 mod submitting;
+mod unfetched;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

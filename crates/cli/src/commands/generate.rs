@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
-use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels};
-use pentimento_service::{InputLimits, image_codec};
+use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
+use pentimento_service::{InputLimits, image_codec, prompt_notes};
 use pentimento_types::{
     ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
 };
@@ -33,7 +33,10 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
-    let recipe = Arc::new(recipe(&args));
+    let recipe = Arc::new(planned(&checkpoint, recipe(&args))?);
+    for note in prompt_notes(&recipe) {
+        output::note(format_args!("{note}"));
+    }
     if args.seed.is_none() {
         output::note(format_args!("seed {}", recipe.seed));
     }
@@ -132,6 +135,22 @@ fn recipe(args: &GenerateArgs) -> Recipe {
             ..SchedulerChoice::default()
         },
         soft_edge: args.soft_edge,
+    }
+}
+
+/// The recipe with nothing left to the checkpoint, so that the picture says what ran. One that no run can do is refused
+/// before a model is loaded.
+fn planned(checkpoint: &ModelEntry, recipe: Recipe) -> anyhow::Result<Recipe> {
+    match RunPlan::of(checkpoint, &recipe) {
+        Ok(plan) => Ok(Recipe {
+            scheduler: plan.named(recipe.scheduler),
+            ..recipe
+        }),
+        Err(error) => match error.refused_setting() {
+            Some((setting, problem)) => bail!("{setting}: {problem}"),
+            // The load says what is wrong with the checkpoint.
+            None => Ok(recipe),
+        },
     }
 }
 

@@ -20,6 +20,7 @@ mod extras;
 mod meta;
 
 use extras::extras;
+pub(super) use meta::yes_no;
 
 /// Which call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,10 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Map, Value, json};
 
-use super::fields::{EMBEDDINGS_MODEL, INIT_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, VAE};
+use super::fields::{
+    ALGORITHM_TYPE, EMBEDDINGS_MODEL, INIT_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS,
+    SCHEDULER, STRENGTH, VAE,
+};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
 use crate::dialects::lenient::FieldError;
@@ -227,6 +230,16 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::ImageTooManyPixels { .. }
         | ServiceError::ImageMemory { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
+        ServiceError::RunRefused { setting, problem } => {
+            let (field, problem) = match *setting {
+                "steps" => (NUM_INFERENCE_STEPS.name, problem.clone()),
+                "strength" => (STRENGTH.name, problem.clone()),
+                "algorithm_type" => (ALGORITHM_TYPE.name, problem.clone()),
+                // Nothing that the caller has named, but for the scheduler on this checkpoint.
+                key => (SCHEDULER.name, format!("{key}: {problem}")),
+            };
+            json!({field: [sentence(field, &format!("cannot be used: {problem}"))]})
+        }
         ServiceError::PromptTooLong { field, .. } => json!({*field: [sentence(field, &error.to_string())]}),
         ServiceError::ImageNotFetched { reason, .. } => {
             format!("Unable to fetch image from provided URL ({image}): {reason}").into()

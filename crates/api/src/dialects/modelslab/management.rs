@@ -6,6 +6,7 @@ use pentimento_service::{Availability, ModelEntry, ModelKind};
 use pentimento_types::{ModelId, SchedulerKind};
 use serde_json::{Value, json};
 
+use super::reply::whole_seconds;
 use crate::AppState;
 
 /// Calls of the vendor that this server does not do, and what to do instead.
@@ -37,7 +38,7 @@ pub(super) async fn system_details(app: &AppState) -> Value {
     let status = app.service.status().await;
     json!({
         "model_count": app.service.catalog().entries().len(),
-        "queue_time": 0,
+        "queue_time": whole_seconds(app.service.queue_time()),
         "status": "ok",
         "queue_num": status.jobs.queued,
         "running_num": status.jobs.running,

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, ModelKind, Submission};
-use pentimento_types::{ApiKeyId, Delivery, DialectTag};
+use pentimento_types::{ApiKeyId, Clock as _, Delivery, DialectTag, SystemClock};
 use serde_json::Value;
 
 use super::convert::{self, Call, Defaults, ParsedCall};
@@ -161,6 +161,8 @@ async fn generate(
     request: Request,
     call: Call,
 ) -> Result<Response, ModelsLabError> {
+    // Clients count from the moment when they begin to send.
+    let until = SystemClock.now() + app.config.modelslab.hold;
     let OpenedCall {
         caller: owner,
         fields,
@@ -190,12 +192,14 @@ async fn generate(
         limits: LIMITS,
         fit: Some(parsed.size),
     };
-    let id = app.service.submit(submission).await?;
-    // The service has its own copies of the images by now.
-    drop(memory);
+    let id = app
+        .service
+        .submit_until(submission, until, Box::new(memory))
+        .await?;
     app.numbers.remember(number, id);
     // The job goes on when the caller hangs up, or does not want to wait any longer.
-    let ended = tokio::time::timeout(app.config.modelslab.hold, app.service.wait(id)).await;
+    let left = until.saturating_duration_since(SystemClock.now());
+    let ended = tokio::time::timeout(left, app.service.wait(id)).await;
     let job = match ended {
         Ok(job) => job?,
         Err(_) => app.service.fetch(id).await?,

@@ -9,7 +9,7 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
-use super::fields::{EMBEDDINGS, INPUT_IMAGE, LORAS, MODEL_NAME, SD_VAE};
+use super::fields::{EMBEDDINGS, INPUT_IMAGE, LORAS, MODEL_NAME, SD_VAE, STEPS, STRENGTH};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
 use crate::dialects::lenient::{FieldError, FieldErrorReason};
@@ -163,6 +163,12 @@ impl NovitaError {
         }
         if let ServiceError::PromptTooLong { field, .. } = error {
             return Some(field);
+        }
+        if let ServiceError::RunRefused { setting, .. } = error {
+            // Which scheduler runs is not the caller's to say here.
+            return [STEPS.name, STRENGTH.name]
+                .into_iter()
+                .find(|name| name == setting);
         }
         let of_image = matches!(
             error,

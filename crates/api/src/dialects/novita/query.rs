@@ -143,7 +143,10 @@ mod tests {
         }
         assert_eq!(parse("").limit, 100);
         assert_eq!(parse("x=1"), parse(""));
-        assert_eq!(parse("filter.source=Civitai,training").sources, ["civitai", "training"]);
+        assert_eq!(
+            parse("filter.source=Civitai,training").sources,
+            ["civitai", "training"]
+        );
     }
 
     #[test]

@@ -70,7 +70,7 @@ async fn lcm_img2img(
         let link = app.service.link(&job, image);
         (link.path, link.ttl)
     };
-    let reply = convert::to_reply(id.to_string(), finished_images(&job)?, &base, link);
+    let reply = convert::to_reply(&job, finished_images(&job)?, &base, link);
     Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
 }
 

@@ -117,3 +117,89 @@ async fn a_wrong_value_beside_a_model_that_is_not_asked_for_is_no_fault() {
     assert_eq!(made["status"], "success", "{made}");
     assert_eq!(made["meta"]["lora_strength"], Value::Null);
 }
+
+/// The names of an object's members, sorted.
+fn names(object: &Value) -> Vec<&String> {
+    object.as_object().unwrap().keys().collect()
+}
+
+#[tokio::test]
+async fn a_job_that_runs_is_described_as_one_that_has_ended() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let device = FakeExecutor::new().with_hook(move |_| {
+        let _ = held.recv();
+    });
+    let test = TestService::start(device);
+    let mut config = ApiConfig::new();
+    config.modelslab.hold = Duration::from_millis(10);
+    let router = build_router(AppState::new(
+        test.service.clone(),
+        KeyRing::new([]),
+        config,
+        room(GIBIBYTE),
+    ));
+    let mut body = modelslab_body();
+    body["use_karras_sigmas"] = Value::Null;
+    let first = call(&router, IMG2IMG, &body).await;
+    let second = call(&router, IMG2IMG, &body).await;
+    let details = async || call(&router, "/api/v1/enterprise/system_details", &json!({})).await;
+    let seconds = |value: &Value| value.as_u64().unwrap();
+    assert_eq!(first["status"], "processing", "{first}");
+    assert!(seconds(&first["eta"]) >= 1 && seconds(&second["eta"]) >= seconds(&first["eta"]));
+    assert!(seconds(&details().await["queue_time"]) >= 1);
+    drop(release);
+    let fetch = format!("/api/v1/enterprise/fetch/{}", first["id"]);
+    let ended = async {
+        loop {
+            let found = call(&router, &fetch, &json!({})).await;
+            if found["status"] != "processing" {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended)
+        .await
+        .unwrap();
+    assert_eq!(ended["status"], "success", "{ended}");
+    assert_eq!(names(&first["meta"]), names(&ended["meta"]));
+    assert_eq!(first["meta"], ended["meta"]);
+    assert_eq!(
+        (&ended["meta"]["scheduler"], &ended["meta"]["use_karras_sigmas"]),
+        (&json!("PNDMScheduler"), &json!("no"))
+    );
+    assert_eq!(ended["nsfw_content_detected"], false);
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_is_refused_with_its_field() {
+    let test = TestService::start(FakeExecutor::new());
+    let router = router(&test, &[]);
+    let mut body = modelslab_body();
+    body["scheduler"] = json!("LCMScheduler");
+    body["num_inference_steps"] = json!(60);
+    let refused = call(&router, IMG2IMG, &body).await;
+    let sentence = refused["message"]["num_inference_steps"][0].as_str().unwrap();
+    assert!(
+        sentence.starts_with("The num inference steps field cannot be used: 60 is more than the 50 steps"),
+        "{sentence}"
+    );
+    body["scheduler"] = json!("DPMSolverSinglestepScheduler");
+    body["algorithm_type"] = json!("sde-dpmsolver");
+    let refused = call(&router, IMG2IMG, &body).await;
+    assert!(refused["message"]["algorithm_type"][0].is_string(), "{refused}");
+}
+
+#[tokio::test]
+async fn both_dialects_tell_what_of_a_prompt_has_no_effect() {
+    let test = TestService::start(FakeExecutor::new());
+    let router = router(&test, &[]);
+    let mut body = modelslab_body();
+    body["prompt"] = json!("a (red:1.2) house");
+    let made = call(&router, IMG2IMG, &body).await;
+    assert!(made["warning"].as_str().unwrap().contains("(word:1.2)"), "{made}");
+    let made = send(&router, post(&good("a house BREAK a garden"))).await.json();
+    assert!(made["warning"].as_str().unwrap().contains("BREAK"), "{made}");
+    let made = send(&router, post(&good("a house"))).await.json();
+    assert!(made.get("warning").is_none(), "{made}");
+}
