@@ -32,7 +32,7 @@ pub(crate) fn without_signature(path: &str) -> Cow<'_, str> {
     if parts.next() != Some(FOLDER) {
         return path.into();
     }
-    let name = parts.last().unwrap_or_default();
+    let name = parts.next_back().unwrap_or_default();
     format!("/{FOLDER}/…/{name}").into()
 }
 

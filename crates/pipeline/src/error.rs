@@ -79,11 +79,13 @@ impl PipelineError {
     /// as diffusers writes it, with a sentence that may be shown. None for every other error.
     #[must_use]
     pub fn refused_setting(&self) -> Option<(&'static str, String)> {
-        match self {
-            Self::Scheduler(SchedulerError::Run { name, problem }) => Some((name, problem.clone())),
-            Self::Scheduler(SchedulerError::Setting { key, problem }) => Some((key, problem.clone())),
-            _ => None,
+        if let Self::Scheduler(SchedulerError::Run { name, problem }) = self {
+            return Some((name, problem.clone()));
         }
+        if let Self::Scheduler(SchedulerError::Setting { key, problem }) = self {
+            return Some((key, problem.clone()));
+        }
+        None
     }
 
     /// Whether the same checkpoint fails again in the same way until somebody changes its files or the catalogue. A file

@@ -244,6 +244,8 @@ impl Forecast {
 
 #[cfg(test)]
 mod tests {
+    use pentimento_types::{Clock as _, SystemClock};
+
     use super::*;
 
     const SIZE: u64 = 512 * 512;
@@ -280,7 +282,7 @@ mod tests {
     #[test]
     fn what_was_measured_is_expected_again() {
         let mut forecast = Forecast::default();
-        let start = Instant::now();
+        let start = SystemClock.now();
         // An hour of idleness is no work.
         let now = ran(&mut forecast, 1, 4, start) + Duration::from_secs(3600);
         ran(&mut forecast, 2, 10, now);
@@ -303,7 +305,7 @@ mod tests {
     #[test]
     fn what_is_done_is_not_waited_for() {
         let mut forecast = Forecast::default();
-        let now = ran(&mut forecast, 1, 4, Instant::now());
+        let now = ran(&mut forecast, 1, 4, SystemClock.now());
         forecast.expect(id(2), work(1, 10));
         forecast.started(id(2), now);
         forecast.evaluated(id(2), 0, now + Duration::from_secs(2));
@@ -322,7 +324,7 @@ mod tests {
     #[test]
     fn jobs_that_run_together_take_turns() {
         let mut forecast = Forecast::default();
-        let now = ran(&mut forecast, 1, 4, Instant::now());
+        let now = ran(&mut forecast, 1, 4, SystemClock.now());
         for (number, evaluations) in [(2, 100), (3, 2)] {
             forecast.expect(id(number), work(1, evaluations));
             forecast.started(id(number), now);
@@ -338,7 +340,7 @@ mod tests {
         forecast.expect(id(1), of("demo", SIZE, 1));
         let guessed = forecast.time_left(id(1)).map(seconds).unwrap();
         assert!((5.0..30.0).contains(&guessed), "{guessed}");
-        ran(&mut forecast, 2, 4, Instant::now());
+        ran(&mut forecast, 2, 4, SystemClock.now());
         for (work, expected) in [
             (of("demo", SIZE, 1), 2.0 + 5.0 + 1.0),
             (of("demo", SIZE, 2), 2.0 + 10.0 + 1.0),
@@ -354,7 +356,7 @@ mod tests {
     #[test]
     fn callers_cannot_make_it_remember_much() {
         let mut forecast = Forecast::default();
-        let now = Instant::now();
+        let now = SystemClock.now();
         for side in 1..3000_u64 {
             let number = id(u128::from(side));
             forecast.expect(number, Work::new("demo", (side * side, 1), (1, 1)));

@@ -162,11 +162,13 @@ impl Inner {
 
 /// Says which image a failure is about, since nothing else tells it once it is stored.
 fn with_role(error: &ServiceError) -> String {
-    match error {
-        ServiceError::Mask(inner) => format!("{}: {inner}", InputRole::Mask.as_str()),
-        ServiceError::Internal { .. } | ServiceError::Store { .. } => error.to_string(),
-        _ => format!("{}: {error}", InputRole::Init.as_str()),
+    if let ServiceError::Mask(inner) = error {
+        return format!("{}: {inner}", InputRole::Mask.as_str());
     }
+    if matches!(error, ServiceError::Internal { .. } | ServiceError::Store { .. }) {
+        return error.to_string();
+    }
+    format!("{}: {error}", InputRole::Init.as_str())
 }
 
 /// Ends its task when it is dropped.

@@ -270,10 +270,10 @@ pub(super) fn is_nothing(word: &str) -> bool {
 
 /// false and 0 where a text is expected mean that none was given.
 pub(super) fn without_false(value: Json) -> Json {
-    match value {
-        Json::Bool(false) | Json::Integer(0) => Json::Null,
-        Json::Number(number) if number == 0.0 => Json::Null,
-        other => other,
+    if matches!(value, Json::Bool(false) | Json::Integer(0) | Json::Number(0.0)) {
+        Json::Null
+    } else {
+        value
     }
 }
 

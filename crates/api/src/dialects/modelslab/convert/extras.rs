@@ -59,11 +59,11 @@ fn webhook(reader: &mut Reader) -> Option<String> {
 
 fn track_id(reader: &mut Reader) -> Json {
     let limit = TRACK_ID.kind.max_bytes;
-    let value = match reader.take(TRACK_ID.name) {
-        // 0 is a number that can be passed on.
-        Json::Bool(false) => Json::Null,
-        value => value,
-    };
+    let mut value = reader.take(TRACK_ID.name);
+    // 0 is a number that can be passed on.
+    if value == Json::Bool(false) {
+        value = Json::Null;
+    }
     match &value {
         Json::Null | Json::Integer(_) | Json::Number(_) => {}
         Json::Text(text) if text.len() <= limit => {}
