@@ -11,7 +11,6 @@ use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
     Recipe, Reservation, RgbImage, Size, describe_chain,
 };
-
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
