@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::support::client::{generate, get, good_body};
 use crate::support::server::TestServer;
 
-const HEAD: &str = "POST /v3/lcm-img2img HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+const HEAD: &str = "POST /v3/lcm-img2img HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
 
 /// Sends `request` and reads what comes until the connection rests for a second or ends.
 async fn raw(server: &TestServer, request: &[u8]) -> String {
@@ -49,12 +49,12 @@ async fn broken_requests_are_refused_and_others_are_served() {
         (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n"), "400"),
         ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
         (
-            format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(100_000)),
+            format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(100_000)),
             "414",
         ),
         (
             format!(
-                "GET /healthz HTTP/1.1\r\nHost: x\r\n{}\r\n",
+                "GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
                 "a: b\r\n".repeat(5_000)
             ),
             "431",

@@ -31,6 +31,7 @@ async fn every_scenario_is_answered_as_it_says() {
     let settings = [
         ("PENTIMENTO_ALLOW_PRIVATE_URLS", "true"),
         ("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "600"),
+        ("PENTIMENTO_CORS_ORIGINS", "*"),
     ];
     let flags = ["--models", catalogue.to_str().unwrap()];
     let mut server = TestServer::start_with(&flags, &settings).with_served(served);

@@ -5,6 +5,6 @@ use crate::support::suite;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_scenario_is_answered_as_it_says() {
-    let mut server = TestServer::start();
+    let mut server = TestServer::start_with(&["--cors-origins", "*"], &[]);
     suite::run(&mut server, "novita", 50).await;
 }

@@ -280,9 +280,8 @@ async fn check_pictures(expected: &PicturesExpectation, reply: &Value) -> Vec<St
     }
     for (at, address) in addresses.iter().enumerate() {
         let format = expected.format.as_str();
-        let path = address.split('?').next().unwrap_or_default();
-        if !path.ends_with(&format!("_{at}.{format}")) {
-            faults.push(format!("the address {path} does not end in _{at}.{format}"));
+        if !address.ends_with(&format!("_{at}.{format}")) {
+            faults.push(format!("the address {address} does not end in _{at}.{format}"));
         }
         let file = get(address).await;
         let kind = file
@@ -329,11 +328,10 @@ async fn check_output(expected: &PicturesExpectation, reply: &Value) -> Vec<Stri
         faults.push(format!("{} pictures, expected {}", output.len(), expected.count));
     }
     for (at, address) in output.iter().enumerate() {
-        let path = address.split('?').next().unwrap_or_default();
         let prefix = reply["meta"]["file_prefix"].as_str().unwrap_or("?");
-        if !path.ends_with(&format!("/{prefix}-{at}.{}", expected.format)) {
+        if !address.ends_with(&format!("/{prefix}-{at}.{}", expected.format)) {
             faults.push(format!(
-                "the address {path} does not end in {prefix}-{at}.{}",
+                "the address {address} does not end in {prefix}-{at}.{}",
                 expected.format
             ));
         }

@@ -16,6 +16,8 @@ const START: Duration = Duration::from_secs(120);
 pub(crate) struct TestServer {
     process: Child,
     address: SocketAddr,
+    /// What the server says after its address.
+    lines: mpsc::Receiver<String>,
     folder: TempDir,
     /// Where pictures are served from, for calls that take addresses.
     served: String,
@@ -53,10 +55,11 @@ impl TestServer {
         let mut server = Self {
             process,
             address: ([127, 0, 0, 1], 0).into(),
+            lines,
             folder,
             served: String::new(),
         };
-        let line = lines.recv_timeout(START);
+        let line = server.lines.recv_timeout(START);
         let address = line
             .as_deref()
             .ok()
@@ -70,6 +73,13 @@ impl TestServer {
     /// `http://127.0.0.1:PORT`
     pub(crate) fn base(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where health checks are answered alone. To be asked once.
+    pub(crate) fn admin_base(&self) -> String {
+        let line = self.lines.recv_timeout(START).expect("a second line");
+        let address = line.strip_prefix("health checks on ");
+        address.unwrap_or_else(|| panic!("no address: {line}")).to_owned()
     }
 
     /// The server of pictures that scenarios mean by `$served`.
@@ -93,15 +103,40 @@ impl TestServer {
         matches!(self.process.try_wait(), Ok(None))
     }
 
+    /// For signals.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Once it has ended by itself.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.process
+            .try_wait()
+            .ok()
+            .flatten()
+            .and_then(|status| status.code())
+    }
+
     /// The most bytes of memory that the process ever held at once.
     #[cfg(target_os = "linux")]
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// The bytes of memory that the process holds now.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident_memory(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    #[cfg(target_os = "linux")]
+    fn memory(&self, figure: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process.id());
         let status = fs_err::read_to_string(path).expect("the process runs");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|line| line.trim().strip_suffix(" kB"));
+        let found = status.lines().find_map(|line| line.strip_prefix(figure));
+        let kib = found.and_then(|line| line.trim().strip_suffix(" kB"));
         kib.and_then(|kib| kib.parse::<u64>().ok())
-            .expect("the system tells the peak in kB")
+            .expect("the system tells it in kB")
             * 1024
     }
 

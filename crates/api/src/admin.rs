@@ -1,8 +1,11 @@
 //! Our own calls: the index, health, readiness and the list of models; and the error shape of everything that is no
 //! dialect's.
 
-use axum::extract::State;
+use std::sync::atomic::Ordering;
+
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -10,9 +13,9 @@ use pentimento_service::{Availability, ModelEntry, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
-use crate::AppState;
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
+use crate::{AppState, bearer};
 
 /// Paths at the root and under `/v1`.
 pub(crate) fn routes() -> Router<AppState> {
@@ -53,28 +56,73 @@ async fn readyz(State(app): State<AppState>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
+    let reason = if status.ready {
+        None
+    } else if status.stopping {
+        Some("the server is stopping")
+    } else if !status.engine.healthy {
+        Some("the device thread has ended; start the server again")
+    } else {
+        Some("the jobs cannot be read")
+    };
     let body = json!({
         "ready": status.ready,
+        "reason": reason,
         "stopping": status.stopping,
         "jobs": {"queued": status.jobs.queued, "running": status.jobs.running, "limit": status.jobs.limit},
         "engine": {"healthy": status.engine.healthy, "jobs": status.engine.jobs, "rows": status.engine.rows},
+        "log": {"lost_lines": app.lost_log_lines.load(Ordering::Relaxed)},
     });
     (code, Json(body)).into_response()
 }
 
-async fn models(State(app): State<AppState>) -> Json<Value> {
+/// A caller with a right key, or anybody when no keys are configured.
+struct Caller;
+
+/// Why somebody is not one.
+#[derive(Debug, thiserror::Error)]
+enum KeyRefused {
+    #[error("no API key; send the header `Authorization: Bearer <key>`")]
+    Missing,
+    #[error("the key is not one of this server's")]
+    Wrong,
+}
+
+impl IntoResponse for KeyRefused {
+    fn into_response(self) -> Response {
+        let kind = match self {
+            Self::Missing => ErrorKind::Unauthenticated,
+            Self::Wrong => ErrorKind::Forbidden,
+        };
+        own_failure((kind, status_for(kind)), self.to_string()).into_response()
+    }
+}
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = KeyRefused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
+        if state.keys.is_open() {
+            return Ok(Self);
+        }
+        let secret = bearer::secret(&parts.headers).ok_or(KeyRefused::Missing)?;
+        state.keys.check(secret).map(|_| Self).ok_or(KeyRefused::Wrong)
+    }
+}
+
+async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
     let models: Vec<Value> = app
         .service
-        .catalog()
-        .entries()
+        .availabilities()
+        .await
         .iter()
-        .map(|entry| describe(entry))
+        .map(|(entry, availability)| describe(entry, availability))
         .collect();
     Json(json!({"models": models}))
 }
 
-fn describe(entry: &ModelEntry) -> Value {
-    let unavailable = match entry.availability() {
+fn describe(entry: &ModelEntry, availability: &Availability) -> Value {
+    let unavailable = match availability {
         Availability::Available => None,
         Availability::Unavailable(why) => Some(why.to_string()),
     };
@@ -104,7 +152,7 @@ const fn status_for(kind: ErrorKind) -> StatusCode {
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::QuotaExceeded | ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::BadModel => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::OutOfDeviceMemory | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -122,7 +170,11 @@ impl IntoResponse for OwnError {
 pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
     let message = match fault {
         EdgeFault::UnknownPath => "there is nothing at this path".to_owned(),
-        EdgeFault::WrongMethod | EdgeFault::Body(_) | EdgeFault::Panicked { .. } => fault.to_string(),
+        EdgeFault::WrongMethod
+        | EdgeFault::Body(_)
+        | EdgeFault::ForeignHost { .. }
+        | EdgeFault::ForeignPage { .. }
+        | EdgeFault::Panicked { .. } => fault.to_string(),
     };
     let mut failure = own_failure((fault.kind(), fault.status()), message);
     failure.cause = fault.cause();

@@ -7,6 +7,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use pentimento_types::{ImageSource, Inputs};
+use tokio::time::Instant;
 
 use crate::config::ApiConfig;
 
@@ -126,10 +127,14 @@ async fn collect<E: From<BodyError>>(
     let limit = memory.budget().largest_body();
     let mut pieces = body.into_data_stream();
     let mut whole = Buffer::new(declared.unwrap_or(limit).min(limit));
-    while let Some(piece) = tokio::time::timeout(config.body_idle_timeout, pieces.next())
-        .await
-        .map_err(|_| BodyError::TooSlow)?
-    {
+    let start = Instant::now();
+    loop {
+        let due = start + config.least_speed.time_for(whole.len());
+        let still = Instant::now() + config.body_idle_timeout;
+        let piece = tokio::time::timeout_at(due.min(still), pieces.next());
+        let Some(piece) = piece.await.map_err(|_| BodyError::TooSlow)? else {
+            break;
+        };
         let piece = piece.map_err(|_| BodyError::Broken)?;
         if whole.len() + piece.len() > limit {
             return Err(BodyError::TooLarge { limit }.into());
@@ -154,6 +159,7 @@ mod tests {
     use pentimento_types::{MemoryBudget, MemoryLedger, MemoryUse};
 
     use super::*;
+    use crate::config::LeastSpeed;
 
     fn config() -> ApiConfig {
         ApiConfig {
@@ -208,6 +214,37 @@ mod tests {
             read_plainly(Body::from_stream(never)).await,
             Err(BodyError::TooSlow)
         );
+    }
+
+    #[tokio::test]
+    async fn a_body_that_trickles_is_too_slow_long_before_its_whole_time() {
+        let trickle = |count: usize, pause: Duration| {
+            let pieces = futures::stream::unfold((), move |()| async move {
+                tokio::time::sleep(pause).await;
+                Some((Ok::<_, std::io::Error>(Bytes::from_static(b"xxxxxxxxxx")), ()))
+            });
+            Body::from_stream(pieces.take(count))
+        };
+        let config = ApiConfig {
+            least_speed: LeastSpeed {
+                bytes_per_second: 10,
+                grace: Duration::from_millis(500),
+            },
+            ..ApiConfig::new()
+        };
+        let budget = budget(1 << 20, 1 << 20).1;
+        let read = async |body| {
+            let memory = BodyMemory::new(&budget, Sender::Identified).unwrap();
+            let body = read(&HeaderMap::new(), body, &config, memory, |_, _| Ok(())).await;
+            body.map(|body| body.bytes.len())
+        };
+        // Longer than the grace, and fast enough.
+        let steady = trickle(100, Duration::from_millis(10));
+        assert_eq!(read(steady).await, Ok(1000));
+        // Its pieces earn a second each and take three; the whole would take ten minutes.
+        let slow = trickle(200, Duration::from_secs(3));
+        let ended = tokio::time::timeout(Duration::from_secs(60), read(slow)).await;
+        assert_eq!(ended.unwrap(), Err(BodyError::TooSlow));
     }
 
     #[tokio::test]

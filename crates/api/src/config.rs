@@ -10,8 +10,10 @@ use crate::dialects::json::MAX_COPIES;
 /// Who may call from a web page of another origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CorsOrigins {
-    /// Every page, as both vendors allow. The caller still needs a key where keys are configured.
+    /// Every page where callers need a key, as both vendors allow; without keys the pages of this machine's own names.
     #[default]
+    ByKeys,
+    /// Every page, also without keys.
     Any,
     /// These origins only, `https://example.com` for example.
     Only(Vec<HeaderValue>),
@@ -50,6 +52,30 @@ impl ModelsLabConfig {
     }
 }
 
+/// How slow a caller may be, sending a body or reading a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeastSpeed {
+    /// On average.
+    pub bytes_per_second: u32,
+    /// The time before the average counts.
+    pub grace: Duration,
+}
+
+impl LeastSpeed {
+    /// The most time that a body may have taken when so many bytes of it are there.
+    #[must_use]
+    pub(crate) fn time_for(&self, bytes: usize) -> Duration {
+        self.grace + self.time_earned(bytes)
+    }
+
+    /// The time that so many bytes take at this speed.
+    #[must_use]
+    pub(crate) fn time_earned(&self, bytes: usize) -> Duration {
+        let nanos = (bytes as u64).saturating_mul(1_000_000_000) / u64::from(self.bytes_per_second.max(1));
+        Duration::from_nanos(nanos)
+    }
+}
+
 /// The body itself, and what the costliest parser makes of it.
 pub(crate) const BODY_PLACES: usize = 1 + MAX_COPIES;
 
@@ -66,10 +92,20 @@ pub struct ApiConfig {
     pub body_timeout: Duration,
     /// How long a body may stand still.
     pub body_idle_timeout: Duration,
-    /// How long the head of a request may take, from the moment the connection is free.
+    /// How long the head of a request may take, from its first byte.
     pub header_timeout: Duration,
-    /// How many connections may be open at once; further ones wait in the kernel's queue.
+    /// How long a connection may rest between two requests. Longer than the minute of most load balancers, which would
+    /// send a request into a connection that is just being closed.
+    pub idle_timeout: Duration,
+    /// How slowly a body may arrive, and a reply be read.
+    pub least_speed: LeastSpeed,
+    /// How many connections may be open at once. Beyond it the idle one that has rested longest is closed, and when none
+    /// is idle the new one is refused.
     pub max_connections: usize,
+    /// How many of them may be from one address. Everybody behind a proxy has one address.
+    pub max_connections_per_address: usize,
+    /// Names in `Host` that are answered without keys, beside those of this machine and of `public_url`.
+    pub allowed_hosts: Vec<String>,
     /// Which web pages may call.
     pub cors_origins: CorsOrigins,
     /// ModelsLab's dialect.
@@ -91,8 +127,15 @@ impl ApiConfig {
             body_timeout: Duration::from_secs(300),
             body_idle_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            least_speed: LeastSpeed {
+                bytes_per_second: 1024,
+                grace: Duration::from_secs(30),
+            },
             max_connections: 1024,
-            cors_origins: CorsOrigins::Any,
+            max_connections_per_address: 512,
+            allowed_hosts: Vec::new(),
+            cors_origins: CorsOrigins::ByKeys,
             modelslab: ModelsLabConfig::new(),
         }
     }

@@ -18,6 +18,24 @@ pub(crate) enum EdgeFault {
     /// The body did not arrive, or there is no room for it.
     #[error(transparent)]
     Body(#[from] BodyError),
+    /// Without keys: a name of somebody else's, which a web page can make to lead here.
+    #[error(
+        "without keys this server answers to the names of this machine, and the Host header says {host:?}; list the \
+         name with --allowed-hosts, or set a key"
+    )]
+    ForeignHost {
+        /// What the header says.
+        host: String,
+    },
+    /// Without keys: a web page from elsewhere.
+    #[error(
+        "without keys this server takes no calls from web pages of other sites, and this one is from {origin}; list its \
+         origin with --cors-origins, or set a key"
+    )]
+    ForeignPage {
+        /// What the header says.
+        origin: String,
+    },
     /// A handler panicked; the text of the panic is for the log only.
     #[error("the server has a fault; it was logged")]
     Panicked {
@@ -32,6 +50,7 @@ impl EdgeFault {
         match self {
             Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ForeignHost { .. } | Self::ForeignPage { .. } => StatusCode::FORBIDDEN,
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::TooSlow) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::NoRoom) => StatusCode::SERVICE_UNAVAILABLE,
@@ -44,7 +63,11 @@ impl EdgeFault {
     pub(crate) fn cause(&self) -> Option<String> {
         match self {
             Self::Panicked { text } => Some(text.clone()),
-            Self::UnknownPath | Self::WrongMethod | Self::Body(_) => None,
+            Self::UnknownPath
+            | Self::WrongMethod
+            | Self::Body(_)
+            | Self::ForeignHost { .. }
+            | Self::ForeignPage { .. } => None,
         }
     }
 }
@@ -53,6 +76,7 @@ impl HasKind for EdgeFault {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownPath | Self::WrongMethod => ErrorKind::NotFound,
+            Self::ForeignHost { .. } | Self::ForeignPage { .. } => ErrorKind::Forbidden,
             Self::Body(BodyError::TooLarge { .. }) => ErrorKind::TooLarge,
             Self::Body(BodyError::TooSlow) => ErrorKind::DeadlineExceeded,
             Self::Body(BodyError::NoRoom) => ErrorKind::Overloaded,

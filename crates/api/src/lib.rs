@@ -5,6 +5,7 @@
 
 mod admin;
 mod base_url;
+mod bearer;
 mod body;
 mod config;
 mod dialects;
@@ -18,8 +19,8 @@ mod server;
 mod shape;
 mod state;
 
-pub use config::{ApiConfig, CorsOrigins, ModelsLabConfig};
+pub use config::{ApiConfig, CorsOrigins, LeastSpeed, ModelsLabConfig};
 pub use dialects::{Effect, EndpointFields, FieldDescription, endpoint_fields};
-pub use router::build_router;
+pub use router::{build_admin_router, build_router};
 pub use server::{ServerLimits, serve};
 pub use state::AppState;

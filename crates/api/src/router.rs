@@ -8,6 +8,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use crate::dialects::{modelslab, novita};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
+use crate::middleware::Visitors;
 use crate::shape::Shape;
 use crate::{AppState, admin, links, middleware};
 
@@ -15,6 +16,7 @@ use crate::{AppState, admin, links, middleware};
 pub fn build_router(state: AppState) -> Router {
     let config = Arc::clone(&state.config);
     let largest_body = state.bodies.largest_body();
+    let visitors = visitors(&state);
     let routes = Router::new()
         .merge(novita::routes())
         .merge(modelslab::routes())
@@ -25,7 +27,22 @@ pub fn build_router(state: AppState) -> Router {
         // Bodies are read by `body::read`, which has limits of its own.
         .layer(DefaultBodyLimit::disable())
         .with_state(state);
-    middleware::apply(routes, &config, largest_body)
+    middleware::apply(routes, &config, visitors, largest_body)
+}
+
+/// Our own calls alone, for a listener that callers cannot reach and so cannot fill.
+pub fn build_admin_router(state: AppState) -> Router {
+    let visitors = visitors(&state);
+    let routes = admin::routes()
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(state);
+    middleware::apply_for_admin(routes, visitors)
+}
+
+/// Whom a server without keys answers.
+fn visitors(state: &AppState) -> Option<Visitors> {
+    state.keys.is_open().then(|| Visitors::of(&state.config))
 }
 
 async fn unknown_path(request: Request) -> Failure {

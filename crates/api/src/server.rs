@@ -1,8 +1,12 @@
-//! Runs the router on a socket, with what `axum::serve` lacks: a time limit for the head of a request, a cap on open
-//! connections, and a drain that ends.
+//! Runs the router on a socket, with what `axum::serve` lacks: bounds on connections in all and from one address, time
+//! limits for heads, idle connections and slow readers, and a drain that ends.
+
+mod counted;
+mod paced;
+mod places;
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +14,34 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use crate::config::ApiConfig;
+use crate::config::{ApiConfig, LeastSpeed};
+use counted::Counted;
+use paced::Paced;
+use places::{Place, Places, Refused};
+
+/// The largest head of a call, in bytes, and what is read at once.
+const MAX_HEAD: usize = 128 * 1024;
+/// After an accept that failed, for want of file descriptors for example.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+/// Between two lines in the log about the same trouble.
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// How much of the machine the callers may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Time for the head of a request; an idle connection is closed after it too.
+    /// Time for the head of a call, from its first byte.
     pub header_timeout: Duration,
-    /// Connections open at once; further ones wait in the kernel's queue.
+    /// After so long without a call a connection is closed.
+    pub idle_timeout: Duration,
+    /// Connections open at once.
     pub max_connections: usize,
+    /// Of them from one address.
+    pub max_connections_per_address: usize,
+    /// How slowly a reply may be read.
+    pub least_speed: LeastSpeed,
     /// How long calls that are running when `shutdown` comes may take to end.
     pub drain_timeout: Duration,
 }
@@ -31,8 +50,24 @@ impl From<&ApiConfig> for ServerLimits {
     fn from(config: &ApiConfig) -> Self {
         Self {
             header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
             max_connections: config.max_connections,
+            max_connections_per_address: config.max_connections_per_address,
+            least_speed: config.least_speed,
             drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ServerLimits {
+    /// For the listener of health checks: few connections, any of which may be from one address.
+    #[must_use]
+    pub fn for_admin(config: &ApiConfig) -> Self {
+        Self {
+            max_connections: 64,
+            max_connections_per_address: 64,
+            drain_timeout: Duration::from_secs(1),
+            ..Self::from(config)
         }
     }
 }
@@ -49,27 +84,34 @@ pub async fn serve(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     tracing::debug!(%address, "serving");
-    // HTTP/1.1 only: no client of either vendor speaks HTTP/2 without TLS, and a proxy in front can.
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout);
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(limits.max_connections));
+    let places = Places::new(limits.max_connections, limits.max_connections_per_address);
+    let mut complaints = Complaints::default();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let (stream, place) = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                complaints.say(|| tracing::warn!(%error, "cannot accept a connection, trying again"));
+                places.make_room();
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
             }
-            drop(place);
-        });
+        };
+        match places.enter(peer.ip()) {
+            Ok(place) => {
+                let connection = converse(stream, place, router.clone(), limits, &graceful);
+                tokio::spawn(connection);
+            }
+            Err(refused) => {
+                complaints.say(|| tracing::warn!(%peer, ?refused, "too many connections"));
+                refuse(stream, refused);
+            }
+        }
     }
     drop(listener);
     if tokio::time::timeout(limits.drain_timeout, graceful.shutdown())
@@ -81,26 +123,79 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection and its place. Failing to accept (out of file descriptors, for example) waits and goes on.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> (TcpStream, tokio::sync::OwnedSemaphorePermit) {
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Replies are written in one piece; waiting to fill a packet only delays them.
-                let _ = stream.set_nodelay(true);
-                return (stream, place);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection, trying again");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
+/// One connection, from its first call to its end.
+fn converse(
+    stream: TcpStream,
+    place: Place,
+    router: Router,
+    limits: ServerLimits,
+    graceful: &GracefulShutdown,
+) -> impl Future<Output = ()> + use<> {
+    // Replies are written in one piece; waiting to fill a packet only delays them.
+    let _ = stream.set_nodelay(true);
+    let connection = Arc::clone(&place.connection);
+    let socket = Paced::new(
+        stream,
+        Arc::clone(&connection),
+        limits.header_timeout,
+        limits.least_speed,
+    );
+    let service = Counted {
+        router,
+        connection: Arc::clone(&connection),
+    };
+    // HTTP/1.1 only: no client of either vendor speaks HTTP/2 without TLS, and a proxy in front can.
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .max_buf_size(MAX_HEAD)
+        // The time until the head is there, rest included; the head's own time is `Paced`'s.
+        .header_read_timeout(limits.idle_timeout);
+    let calls = graceful.watch(builder.serve_connection(TokioIo::new(socket), service));
+    async move {
+        tokio::select! {
+            ended = calls => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            },
+            () = connection.closed() => tracing::debug!("a connection made room for another one"),
+        }
+        drop(place);
+    }
+}
+
+/// Says why, as well as one can without waiting, and closes.
+fn refuse(stream: TcpStream, refused: Refused) {
+    let whose = match refused {
+        Refused::Address => "your address has as many connections open as one may",
+        Refused::Total => "the server has as many connections open as it may",
+    };
+    let body = format!(
+        r#"{{"error":{{"kind":"overloaded","message":"{whose}; close some or come back later","request_id":""}}}}"#
+    );
+    let reply = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Retry-After: 2\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    if let Ok(mut stream) = stream.into_std() {
+        // The socket does not wait, so neither does this. What was sent before is read away: unread bytes would make the
+        // kernel take the reply back.
+        let _ = stream.write_all(reply.as_bytes());
+        let _ = stream.read(&mut [0; 16 * 1024]);
+    }
+}
+
+/// Lets a complaint through from time to time: whoever floods us must not flood the log.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<Instant>,
+}
+
+impl Complaints {
+    fn say(&mut self, log: impl FnOnce()) {
+        if self.last.is_none_or(|last| last.elapsed() >= BETWEEN_COMPLAINTS) {
+            self.last = Some(Instant::now());
+            log();
         }
     }
 }
@@ -116,9 +211,18 @@ mod tests {
 
     const LIMITS: ServerLimits = ServerLimits {
         header_timeout: Duration::from_millis(200),
+        idle_timeout: Duration::from_secs(60),
         max_connections: 2,
+        max_connections_per_address: 2,
+        least_speed: LeastSpeed {
+            bytes_per_second: 1000,
+            grace: Duration::from_millis(300),
+        },
         drain_timeout: Duration::from_secs(5),
     };
+
+    /// More than the kernel keeps for two programs of one machine.
+    const LARGE: usize = 32 << 20;
 
     async fn start() -> (
         std::net::SocketAddr,
@@ -131,7 +235,8 @@ mod tests {
         };
         let router = Router::new()
             .route("/", get(|| async { "here" }))
-            .route("/slow", get(slow));
+            .route("/slow", get(slow))
+            .route("/large", get(|| async { vec![b'x'; LARGE] }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -150,23 +255,88 @@ mod tests {
         reply
     }
 
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        let mut rest = Vec::new();
+        let ended = stream.read_to_end(&mut rest);
+        tokio::time::timeout(Duration::from_secs(10), ended).await.is_ok()
+    }
+
     #[tokio::test]
     async fn a_head_that_never_ends_loses_its_connection() {
         let (address, _stop, _task) = start().await;
-        // As many as there are places: one silent, one that stops within its head.
-        let mut silent = TcpStream::connect(address).await.unwrap();
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\nHost").await.unwrap();
-        // The third waits for a place and gets it.
-        let reply = tokio::time::timeout(Duration::from_secs(5), ask(address, "/"))
+        assert!(is_closed(&mut slow).await, "the connection is still open");
+        // The same in a later call of a connection.
+        let mut later = TcpStream::connect(address).await.unwrap();
+        later
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             .await
             .unwrap();
-        assert!(reply.ends_with("here"), "{reply}");
-        for stream in [&mut silent, &mut slow] {
-            let mut rest = Vec::new();
-            let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
-            assert!(ended.is_ok(), "the connection is still open");
+        tokio::time::sleep(LIMITS.header_timeout * 2).await;
+        // It has rested for longer than a head may take, and is still there.
+        later
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        tokio::time::sleep(LIMITS.header_timeout / 2).await;
+        later.write_all(b"GET").await.unwrap();
+        let mut replies = String::new();
+        tokio::time::timeout(Duration::from_secs(10), later.read_to_string(&mut replies))
+            .await
+            .expect("the connection is still open")
+            .unwrap();
+        assert_eq!(replies.matches("here").count(), 2, "{replies}");
+    }
+
+    #[tokio::test]
+    async fn who_rests_makes_room_and_who_has_no_room_is_told() {
+        let (address, _stop, _task) = start().await;
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut other = TcpStream::connect(address).await.unwrap();
+        // The one that came first goes first.
+        assert!(ask(address, "/").await.ends_with("here"));
+        assert!(is_closed(&mut silent).await);
+        other
+            .write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let busy = tokio::spawn(ask(address, "/slow"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let refused = ask(address, "/").await;
+        assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+        assert!(
+            refused.contains("your address") && refused.contains("Retry-After: 2"),
+            "{refused}"
+        );
+        assert!(busy.await.unwrap().ends_with("slow but done"));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_its_reply_loses_its_connection() {
+        let (address, _stop, _task) = start().await;
+        let request = b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        tokio::time::sleep(LIMITS.least_speed.grace * 5).await;
+        let mut cut = Vec::new();
+        // Cut off with a reset or an end, as the kernel likes.
+        let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut cut))
+            .await
+            .expect("the connection is still open");
+        assert!(cut.len() < LARGE, "{}", cut.len());
+        // Who reads with pauses shorter than the grace gets it all.
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut whole = Vec::new();
+        let mut piece = vec![0; 4 << 20];
+        while let Ok(count @ 1..) = stream.read(&mut piece).await {
+            whole.extend_from_slice(&piece[..count]);
+            if whole.len() < (4 << 20) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
+        assert!(whole.len() > LARGE, "{}", whole.len());
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 pub(crate) enum Shape {
     /// `/v1`, `/files` and the paths at the root.
     Own,
-    /// `/api/v1` and `/api/v6`, and `/v1/enterprise` for base addresses without it.
+    /// Whatever is below `/api`, and `/v1/enterprise` and `/v6` for base addresses without it.
     ModelsLab,
     /// `/v2`, `/v3`, and whatever else a vendor's client may come up with.
     Novita,
@@ -24,7 +24,7 @@ impl Shape {
             path.strip_prefix(*root)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let modelslab = ["/api/v1", "/api/v6", "/v1/enterprise", "/v6"];
+        let modelslab = ["/api", "/v1/enterprise", "/v6"];
         if modelslab.iter().any(under) {
             Self::ModelsLab
         } else if path == "/" || own.iter().any(under) {
@@ -59,6 +59,9 @@ mod tests {
         for path in [
             "/api/v1/enterprise/img2img",
             "/api/v6",
+            "/api/v3/img2img",
+            "/api/v4/dreambooth",
+            "/api/v5/nothing",
             "/v1/enterprise",
             "/v6/images",
         ] {
@@ -71,7 +74,7 @@ mod tests {
             "/x",
             "/v10",
             "/filesystem",
-            "/api/v3/model",
+            "/apis",
         ] {
             assert_eq!(Shape::of(path), Shape::Novita, "{path}");
         }
@@ -83,6 +86,13 @@ mod tests {
             [
                 (EdgeFault::UnknownPath, 404),
                 (EdgeFault::WrongMethod, 405),
+                (EdgeFault::ForeignHost { host: "x".to_owned() }, 403),
+                (
+                    EdgeFault::ForeignPage {
+                        origin: "x".to_owned(),
+                    },
+                    403,
+                ),
                 (BodyError::TooSlow.into(), 408),
                 (BodyError::TooLarge { limit: 1 << 20 }.into(), 413),
                 (BodyError::NoRoom.into(), 503),

@@ -1,6 +1,7 @@
 //! What every handler can reach: the use cases, the keys and the settings of this crate. Cheap to clone.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use pentimento_service::{KeyRing, Service};
@@ -18,6 +19,8 @@ pub struct AppState {
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) numbers: Arc<JobNumbers>,
     pub(crate) bodies: Arc<BodyBudget>,
+    /// How many lines of the log nobody took.
+    pub(crate) lost_log_lines: Arc<AtomicU64>,
     /// When this server was put together.
     pub(crate) started: SystemTime,
 }
@@ -33,7 +36,17 @@ impl AppState {
             bodies: Arc::new(BodyBudget::new(ledger, config.max_body_bytes, BODY_PLACES)),
             config: Arc::new(config),
             numbers: Arc::default(),
+            lost_log_lines: Arc::default(),
             started: SystemClock.wall(),
+        }
+    }
+
+    /// The same with the counter of whoever writes the log.
+    #[must_use]
+    pub fn with_lost_log_lines(self, lost_log_lines: Arc<AtomicU64>) -> Self {
+        Self {
+            lost_log_lines,
+            ..self
         }
     }
 }

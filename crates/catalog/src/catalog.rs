@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pentimento_types::ModelId;
+use pentimento_types::{ModelId, read_regular};
 
 use crate::nearest::nearest;
 use crate::parse::{Located, parse};
@@ -12,6 +12,8 @@ use crate::{BaseModel, CatalogError, EntryFault, ModelEntry, ModelKind, Source};
 
 /// The endings that callers write or leave out at will.
 const EXTENSIONS: &[&str] = &[".safetensors", ".ckpt", ".pt"];
+/// The most bytes of a `models.toml`, enough for tens of thousands of entries.
+const LARGEST_FILE: u64 = 16 << 20;
 /// How much of a caller's wrong name is repeated in an error.
 const LONGEST_SHOWN: usize = 80;
 
@@ -32,10 +34,12 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::Unreadable`], or [`CatalogError::Invalid`] with every fault found.
     pub fn load(path: &Path) -> Result<Self, CatalogError> {
-        let text = fs_err::read_to_string(path).map_err(|source| CatalogError::Unreadable {
+        let unreadable = |source| CatalogError::Unreadable {
             path: path.to_owned(),
             source,
-        })?;
+        };
+        let bytes = read_regular(path, LARGEST_FILE).map_err(|fault| unreadable(fault.into()))?;
+        let text = String::from_utf8(bytes).map_err(|error| unreadable(std::io::Error::other(error)))?;
         Self::from_text(&text, path)
     }
 

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use pentimento_types::open_regular;
 use sha2::{Digest as _, Sha256};
 
 use crate::CatalogError;
@@ -21,7 +22,7 @@ pub fn verify_sha256(path: &Path, expected: &str) -> Result<(), CatalogError> {
             path: path.to_owned(),
         });
     }
-    let mut file = fs_err::File::open(path).map_err(unreadable)?;
+    let mut file = open_regular(path).map_err(|fault| unreadable(fault.into()))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0_u8; 1 << 20];
     loop {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use pentimento_types::{FileFault, open_regular};
+
 /// The places that `source` in `models.toml` can name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -43,6 +45,18 @@ pub enum Unavailable {
     /// The path exists and cannot be read.
     #[error("its files cannot be read by the server")]
     Unreadable {
+        /// The path, for the log.
+        path: PathBuf,
+    },
+    /// The disk that should hold it says nothing.
+    #[error("its files on the server do not answer at this moment")]
+    NotAnswering {
+        /// The path, for the log.
+        path: PathBuf,
+    },
+    /// It is a pipe or a device.
+    #[error("its source on the server is no file and no folder")]
+    NotAFile {
         /// The path, for the log.
         path: PathBuf,
     },
@@ -155,9 +169,12 @@ fn look_at(path: &Path) -> Availability {
             },
             Err(_) => unreadable(),
         },
-        Ok(_) => match fs_err::File::open(path) {
+        Ok(_) => match open_regular(path) {
             Ok(_) => Availability::Available,
-            Err(_) => unreadable(),
+            Err(FileFault::NotRegular { .. }) => Availability::Unavailable(Unavailable::NotAFile {
+                path: path.to_owned(),
+            }),
+            Err(FileFault::Io(_) | FileFault::TooLarge { .. }) => unreadable(),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Availability::Unavailable(Unavailable::Missing {

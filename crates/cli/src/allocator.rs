@@ -2,8 +2,9 @@
 //!
 //! Every layer takes a buffer of up to hundreds of megabytes and gives one back. The system's allocator returns such
 //! buffers to the kernel at once, which then clears their pages again at the next layer: a third of the time of a
-//! picture. jemalloc keeps them in huge pages and, when the server idles, gives them back over ten minutes. Over one
-//! minute it would already take the autoencoder's largest buffers away during the seconds for which only the UNet runs.
+//! picture. jemalloc keeps them in huge pages for ten minutes: over one minute it would already take the autoencoder's
+//! largest buffers away during the seconds for which only the UNet runs. A server that has nothing to do gives them back
+//! at once, by `cli::purge`.
 //! Buffers from 256 KiB on come from one arena (`oversize_threshold`): each thread of the pool would keep those of the
 //! networks that happened to run on it, up to 300 MB more at 512x512 than in other runs.
 

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use pentimento_types::{ImageFormat, SchedulerKind};
 use url::Url;
 
-use crate::config::{ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings};
+use crate::config::{AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings};
 
 /// What the demo model knows best: drawn scenes.
 const DEMO_PROMPT: &str = "the sea at sunset";
@@ -58,7 +58,7 @@ pub(crate) enum Command {
     /// Looks at the model catalogue
     Models(ModelsArgs),
     /// Says what this machine offers and what would go wrong
-    Doctor(DoctorArgs),
+    Doctor(Box<DoctorArgs>),
     /// Measures the parts of one picture
     Bench(BenchArgs),
 }
@@ -81,6 +81,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 
+    /// Address and port where health checks are answered too, whatever callers do to the other one, or none [default:
+    /// 127.0.0.1 and the port after --listen's; when that is taken, the server goes on without]
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<AdminListen>,
+
     #[command(flatten)]
     place: PlaceArgs,
 
@@ -96,6 +101,24 @@ pub(crate) struct ServeArgs {
     /// the settings file keep keys to yourself
     #[arg(long = "key", alias = "keys", value_name = "LABEL=SECRET")]
     keys: Vec<KeySetting>,
+
+    /// Origins of web pages that may call, such as `https://example.com`, or `*` for all [default: all with keys; without keys
+    /// those of this machine]
+    #[arg(long, value_name = "ORIGIN,...", value_delimiter = ',')]
+    cors_origins: Option<Vec<String>>,
+
+    /// Further names by which a server without keys may be called [default: localhost, the loopback addresses and the host
+    /// of --public-url]
+    #[arg(long, value_name = "HOST,...", value_delimiter = ',')]
+    allowed_hosts: Option<Vec<String>>,
+
+    /// Seconds for the head of a request, from its first byte [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    header_timeout_seconds: Option<u64>,
+
+    /// Seconds that a connection may rest; longer than a load balancer in front keeps it [default: 75]
+    #[arg(long, value_name = "SECONDS")]
+    idle_timeout_seconds: Option<u64>,
 
     /// Seconds that running jobs get when the server is told to stop [default: 30]
     #[arg(long, value_name = "SECONDS")]
@@ -296,6 +319,11 @@ impl Args {
         };
         Settings {
             listen: serve.listen,
+            admin_listen: serve.admin_listen,
+            cors_origins: serve.cors_origins,
+            allowed_hosts: serve.allowed_hosts,
+            header_timeout_seconds: serve.header_timeout_seconds,
+            idle_timeout_seconds: serve.idle_timeout_seconds,
             models: serve.place.models,
             data: serve.data,
             device: serve.place.device,

@@ -3,12 +3,15 @@
 //! Another store, queue or device is another line here and nowhere else.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
-use pentimento_api::{ApiConfig, AppState, CorsOrigins, ModelsLabConfig, build_router};
+use pentimento_api::{
+    ApiConfig, AppState, CorsOrigins, LeastSpeed, ModelsLabConfig, build_admin_router, build_router,
+};
 use pentimento_catalog::Catalog;
 use pentimento_engine::{
     BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
@@ -22,6 +25,7 @@ use tokio::net::TcpListener;
 use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
+use crate::telemetry::Telemetry;
 
 /// Jobs that wait or run at once; one more is told to come back later.
 const UNFINISHED_JOBS: usize = 256;
@@ -114,11 +118,13 @@ pub(crate) struct Parts {
     pub(crate) service: Service,
     pub(crate) engine: Engine,
     pub(crate) router: axum::Router,
+    /// Health checks alone.
+    pub(crate) admin_router: axum::Router,
     pub(crate) api: ApiConfig,
 }
 
 /// Builds the whole server on a data folder.
-pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<Parts> {
+pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemetry) -> anyhow::Result<Parts> {
     let catalog = Arc::new(catalog(config)?);
     let engine = Engine::start(config)?;
     let images = ImageStore::open(&StorageConfig::Folder(data.path().join("images")))?;
@@ -126,6 +132,7 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
     let limits = MemoryLimits {
         unfinished: UNFINISHED_JOBS,
         finished: REMEMBERED_JOBS,
+        finished_bytes: config.job_memory.0,
     };
     let jobs = Arc::new(MemoryJobs::new(clock(), limits));
     let parts = ServiceParts {
@@ -148,16 +155,15 @@ pub(crate) fn everything(config: &Config, data: &DataFolder) -> anyhow::Result<P
         .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
     let api = api_config(&config.http)?;
     let memory = Arc::clone(&engine.memory);
-    let router = build_router(AppState::new(
-        service.clone(),
-        KeyRing::new(keys),
-        api.clone(),
-        memory,
-    ));
+    let state = AppState::new(service.clone(), KeyRing::new(keys), api.clone(), memory);
+    let state = state.with_lost_log_lines(telemetry.lost_lines());
+    let admin_router = build_admin_router(state.clone());
+    let router = build_router(state);
     Ok(Parts {
         service,
         engine,
         router,
+        admin_router,
         api,
     })
 }
@@ -177,6 +183,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
         running_jobs: engine.status().max_jobs,
         decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        max_image_pixels: config.max_image_pixels,
         max_prompt_tokens: config.max_prompt_tokens,
         max_attempts: ATTEMPTS,
         lease: LEASE,
@@ -196,8 +203,9 @@ pub(crate) async fn serve(
 
 fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
     let cors_origins = match http.cors_origins.as_deref() {
-        None => CorsOrigins::Any,
+        None => CorsOrigins::ByKeys,
         Some([]) => CorsOrigins::None,
+        Some([every]) if every == "*" => CorsOrigins::Any,
         Some(origins) => CorsOrigins::Only(
             origins
                 .iter()
@@ -211,6 +219,20 @@ fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
         public_url: http.public_url.clone(),
         trust_forwarded: http.trust_forwarded,
         cors_origins,
+        body_timeout: http.body_timeout,
+        body_idle_timeout: http.stall,
+        header_timeout: http.header_timeout,
+        idle_timeout: http.idle_timeout,
+        least_speed: LeastSpeed {
+            bytes_per_second: http.least_bytes_per_second,
+            grace: http.stall,
+        },
+        max_connections: http.max_connections,
+        max_connections_per_address: http.max_connections_per_address,
+        // Who listens on an address of this machine is called by it.
+        allowed_hosts: std::iter::once(host_of(http.listen.ip()))
+            .chain(http.allowed_hosts.iter().cloned())
+            .collect(),
         modelslab: ModelsLabConfig {
             strict_http_status: http.modelslab_strict_http_status,
             inline_base64: http.modelslab_inline_base64,
@@ -219,6 +241,14 @@ fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
         },
         ..ApiConfig::new()
     })
+}
+
+/// An address as it stands in `Host`.
+fn host_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
 }
 
 fn clock() -> Arc<dyn Clock> {

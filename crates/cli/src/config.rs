@@ -2,6 +2,7 @@
 //!
 //! The only place that reads the environment. Whatever is not understood is an error that says where it stands.
 
+mod checks;
 mod error;
 mod settings;
 mod values;
@@ -15,12 +16,15 @@ use pentimento_engine::DEFAULT_PROMPT_TOKENS;
 use pentimento_kernels::Isa;
 use url::Url;
 
+use checks::{count, seconds};
+
 pub(crate) use error::ConfigError;
 pub(crate) use settings::{Environment, Settings};
-pub(crate) use values::{ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat};
+pub(crate) use values::{AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 const DEFAULT_FILE: &str = "pentimento.toml";
 const DEFAULT_CATALOGUE: &str = "models.toml";
+const DEFAULT_JOB_MEMORY: ByteSize = ByteSize(256 << 20);
 const DEFAULT_DATA: &str = "pentimento-data";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
@@ -36,11 +40,24 @@ pub(crate) struct TelemetryConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HttpConfig {
     pub(crate) listen: SocketAddr,
+    /// Where health checks are answered as well; None is the loopback address with the port after `listen`'s.
+    pub(crate) admin_listen: Option<AdminListen>,
     pub(crate) public_url: Option<Url>,
     /// Whether a proxy in front sets `X-Forwarded-Proto` and `X-Forwarded-Host`.
     pub(crate) trust_forwarded: bool,
-    /// Web pages that may call; None lets all of them.
+    /// Web pages that may call; None lets all of them where keys are configured.
     pub(crate) cors_origins: Option<Vec<String>>,
+    /// Names in `Host` that are answered without keys, beside this machine's own.
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_address: usize,
+    pub(crate) header_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    /// How long a body or a reply may stand still.
+    pub(crate) stall: Duration,
+    /// How fast both must be on average.
+    pub(crate) least_bytes_per_second: u32,
     /// Whether ModelsLab's errors have real HTTP statuses.
     pub(crate) modelslab_strict_http_status: bool,
     /// Whether ModelsLab's base64 results stand in the reply itself.
@@ -49,6 +66,86 @@ pub(crate) struct HttpConfig {
     pub(crate) modelslab_hold: Duration,
     /// Keys of callers; none means that everybody who reaches the server may call.
     pub(crate) keys: Vec<KeySetting>,
+}
+
+impl HttpConfig {
+    fn from_settings(settings: Settings) -> Result<Self, ConfigError> {
+        if let Some(AdminListen::At(address)) = settings.admin_listen {
+            checks::listen("admin_listen", address)?;
+        }
+        let connections = count(
+            "max_connections",
+            settings.max_connections,
+            1024,
+            checks::CONNECTIONS,
+        )?;
+        let speed = checks::number(
+            "least_bytes_per_second",
+            settings.least_bytes_per_second,
+            1024,
+            checks::SPEED,
+        )?;
+        Ok(Self {
+            listen: checks::listen("listen", settings.listen.unwrap_or(DEFAULT_LISTEN))?,
+            admin_listen: settings.admin_listen,
+            public_url: checks::public_url(settings.public_url)?,
+            trust_forwarded: settings.trust_forwarded.unwrap_or(false),
+            cors_origins: checks::cors_origins(settings.cors_origins)?,
+            allowed_hosts: checks::allowed_hosts(settings.allowed_hosts)?,
+            max_connections: connections,
+            max_connections_per_address: count(
+                "max_connections_per_address",
+                settings.max_connections_per_address,
+                (connections as u64 / 2).max(1),
+                1..=connections as u64,
+            )?,
+            header_timeout: seconds(
+                "header_timeout_seconds",
+                settings.header_timeout_seconds,
+                30,
+                checks::SHORT,
+            )?,
+            idle_timeout: seconds(
+                "idle_timeout_seconds",
+                settings.idle_timeout_seconds,
+                75,
+                checks::LONG,
+            )?,
+            body_timeout: seconds(
+                "body_timeout_seconds",
+                settings.body_timeout_seconds,
+                300,
+                checks::LONG,
+            )?,
+            stall: seconds("stall_seconds", settings.stall_seconds, 30, checks::SHORT)?,
+            least_bytes_per_second: u32::try_from(speed).unwrap_or(u32::MAX),
+            modelslab_strict_http_status: settings.modelslab_strict_http_status.unwrap_or(false),
+            modelslab_inline_base64: settings.modelslab_inline_base64.unwrap_or(false),
+            modelslab_hold: seconds(
+                "modelslab_hold_seconds",
+                settings.modelslab_hold_seconds,
+                25,
+                checks::HOLD,
+            )?,
+            keys: settings.keys.unwrap_or_default(),
+        })
+    }
+
+    /// What somebody on the way can read along; None when nobody can, or a proxy in front encrypts.
+    pub(crate) fn plain_text_warning(&self) -> Option<String> {
+        let encrypted = self.trust_forwarded
+            || self
+                .public_url
+                .as_ref()
+                .is_some_and(|url| url.scheme() == "https");
+        (!self.listen.ip().is_loopback() && !encrypted).then(|| {
+            format!(
+                "keys and pictures travel to {} unencrypted, because this server speaks no TLS; put a proxy that does in \
+                 front and set --public-url https://..., or listen on 127.0.0.1 only",
+                self.listen
+            )
+        })
+    }
 }
 
 /// Everything that one run was told.
@@ -75,6 +172,10 @@ pub(crate) struct Config {
     pub(crate) image_memory: Option<ByteSize>,
     /// Memory for the bodies of all callers; None is a quarter of what the machine has.
     pub(crate) body_memory: Option<ByteSize>,
+    /// Memory for the records of ended jobs.
+    pub(crate) job_memory: ByteSize,
+    /// Pixels of an image that is decoded.
+    pub(crate) max_image_pixels: u64,
     /// Tokens of a prompt, and of a negative prompt.
     pub(crate) max_prompt_tokens: usize,
     /// The settings file that was read.
@@ -99,45 +200,58 @@ impl Config {
             None => Settings::default(),
         };
         let settings = flags.or(environment.settings()?).or(from_file);
-        let config = Self::from_settings(settings, file);
+        let config = Self::from_settings(settings, file)?;
         config.check_keys()?;
         Ok(config)
     }
 
-    fn from_settings(settings: Settings, file: Option<PathBuf>) -> Self {
-        let seconds = |value: Option<u64>, default: u64| Duration::from_secs(value.unwrap_or(default));
+    fn from_settings(settings: Settings, file: Option<PathBuf>) -> Result<Self, ConfigError> {
         let catalogue = Some(PathBuf::from(DEFAULT_CATALOGUE)).filter(|path| path.is_file());
-        Self {
-            http: HttpConfig {
-                listen: settings.listen.unwrap_or(DEFAULT_LISTEN),
-                public_url: settings.public_url,
-                trust_forwarded: settings.trust_forwarded.unwrap_or(false),
-                cors_origins: settings.cors_origins,
-                modelslab_strict_http_status: settings.modelslab_strict_http_status.unwrap_or(false),
-                modelslab_inline_base64: settings.modelslab_inline_base64.unwrap_or(false),
-                modelslab_hold: seconds(settings.modelslab_hold_seconds, 25),
-                keys: settings.keys.unwrap_or_default(),
-            },
-            telemetry: TelemetryConfig {
-                filter: settings
-                    .log
-                    .or(settings.default_log)
-                    .unwrap_or_else(|| "info".to_owned()),
-                format: settings.log_format.unwrap_or_default(),
-            },
-            models: settings.models.or(catalogue),
-            data: settings.data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA)),
+        let telemetry = TelemetryConfig {
+            filter: settings
+                .log
+                .clone()
+                .or_else(|| settings.default_log.clone())
+                .unwrap_or_else(|| "info".to_owned()),
+            format: settings.log_format.unwrap_or_default(),
+        };
+        Ok(Self {
+            telemetry,
+            models: settings.models.clone().or(catalogue),
+            data: settings
+                .data
+                .clone()
+                .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA)),
             device: settings.device.unwrap_or_default(),
             isa: settings.isa.unwrap_or_default(),
-            link_ttl: seconds(settings.link_ttl_seconds, 3600),
+            link_ttl: seconds(
+                "link_ttl_seconds",
+                settings.link_ttl_seconds,
+                3600,
+                checks::LINK_TTL,
+            )?,
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
-            grace: seconds(settings.grace_seconds, 30),
-            model_memory: settings.model_memory,
-            image_memory: settings.image_memory,
-            body_memory: settings.body_memory,
-            max_prompt_tokens: settings.max_prompt_tokens.unwrap_or(DEFAULT_PROMPT_TOKENS),
+            grace: seconds("grace_seconds", settings.grace_seconds, 30, checks::GRACE)?,
+            model_memory: checks::memory("model_memory", settings.model_memory)?,
+            image_memory: checks::memory("image_memory", settings.image_memory)?,
+            body_memory: checks::memory("body_memory", settings.body_memory)?,
+            job_memory: checks::memory("job_memory", settings.job_memory)?.unwrap_or(DEFAULT_JOB_MEMORY),
+            max_image_pixels: 1_000_000
+                * checks::number(
+                    "max_image_megapixels",
+                    settings.max_image_megapixels,
+                    64,
+                    checks::MEGAPIXELS,
+                )?,
+            max_prompt_tokens: count(
+                "max_prompt_tokens",
+                settings.max_prompt_tokens,
+                DEFAULT_PROMPT_TOKENS as u64,
+                checks::PROMPT_TOKENS,
+            )?,
+            http: HttpConfig::from_settings(settings)?,
             file,
-        }
+        })
     }
 
     /// Two keys with one label could not be told apart in the jobs they own.
@@ -175,6 +289,12 @@ impl Config {
             return Err(ConfigError::Exposed {
                 listen: self.http.listen,
             });
+        }
+        if let Some(AdminListen::At(listen)) = self.http.admin_listen
+            && self.http.keys.is_empty()
+            && !listen.ip().is_loopback()
+        {
+            return Err(ConfigError::AdminExposed { listen });
         }
         Ok(())
     }

@@ -15,14 +15,15 @@ pub(crate) fn note(text: impl std::fmt::Display) {
 }
 
 /// The error and below it each of its causes.
-pub(crate) fn error(error: &anyhow::Error) {
-    note(format_args!("error: {error}"));
+pub(crate) fn error_lines(error: &anyhow::Error) -> Vec<String> {
+    let mut lines = vec![format!("error: {error}")];
     let mut last = error.to_string();
     // Some libraries say the same thing on two levels.
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !last.contains(&cause) {
-            note(format_args!("  because: {cause}"));
+            lines.push(format!("  because: {cause}"));
         }
         last = cause;
     }
+    lines
 }

@@ -1,23 +1,73 @@
-//! Logs: to the standard error, as text or JSON, through one filter.
+//! Logs: to the standard error, as text or JSON, through one filter, and never in anybody's way.
+
+mod log_writer;
 
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, LogFormat, TelemetryConfig};
 
-/// Installs the log for the whole process; called once.
-pub(crate) fn start(config: &TelemetryConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.filter).map_err(|source| ConfigError::LogFilter {
-        filter: config.filter.clone(),
-        source: source.into(),
-    })?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match config.format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+use log_writer::LogWriter;
+
+/// The log of the process. What is still waiting is written when this goes out of scope.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    writer: LogWriter,
+}
+
+impl Telemetry {
+    /// Installs the log for the whole process; called once.
+    pub(crate) fn start(config: &TelemetryConfig) -> anyhow::Result<Self> {
+        let filter = EnvFilter::try_new(&config.filter).map_err(|source| ConfigError::LogFilter {
+            filter: config.filter.clone(),
+            source: source.into(),
+        })?;
+        let writer = LogWriter::start(std::io::stderr(), |lines| {
+            tracing::warn!(lines, "lines of the log were lost, because nobody took them");
+        })
+        .context("a thread for the log could not be started")?;
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            // Its own complaints go to the standard error directly, and panic where that is closed.
+            .log_internal_errors(false)
+            .with_writer(writer.clone());
+        match config.format {
+            LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+            LogFormat::Json => log.json().flatten_event(true).init(),
+        }
+        // The hook of the standard library writes to the standard error itself, and may wait there for ever.
+        std::panic::set_hook(Box::new(log_panic));
+        Ok(Self { writer })
     }
-    Ok(())
+
+    /// How many lines of the log are lost so far.
+    pub(crate) fn lost_lines(&self) -> Arc<AtomicU64> {
+        self.writer.lost()
+    }
+
+    /// A line that is no log, behind what was logged before.
+    pub(crate) fn note(&self, text: impl std::fmt::Display) {
+        self.writer.push(format!("{text}\n").as_bytes());
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        self.writer.flush();
+    }
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let text = panic.payload_as_str().unwrap_or("without a text");
+    tracing::error!(
+        thread = thread.name().unwrap_or("without a name"),
+        place = panic.location().map(tracing::field::display),
+        "panic: {text}"
+    );
 }

@@ -28,12 +28,24 @@ pub struct PreparedImage<S> {
 #[derive(Clone, Debug)]
 pub enum PrepareStep<S> {
     /// There are more slices.
-    Continue,
+    Continue {
+        /// Whether the next one belongs to a pass of the VAE, which holds a large tensor from slice to slice.
+        in_pass: bool,
+    },
     /// That was the last one.
     Done(Prepared<S>),
 }
 
-/// What `finish` gives back.
+/// How far a finish is after a slice.
+#[derive(Clone, Debug)]
+pub enum FinishStep {
+    /// There are more slices.
+    Continue,
+    /// That was the last one.
+    Done(FinishedImage),
+}
+
+/// A finished image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedImage {
     /// The pixels, of the size of the image to start from.
@@ -49,13 +61,13 @@ pub type ModelOf<E> = <<E as Executor>::Loader as ModelLoader>::Model;
 ///
 /// # Contract
 /// * An image depends on its input only, never on what shares its forwards.
-/// * A slice of a preparation takes no longer than an evaluation of the same size, whatever the prompt is.
+/// * A slice of a preparation or a finish takes no longer than an evaluation of the same size, whatever the prompt is.
 /// * `denoise` is all or nothing: it runs exactly one evaluation of every state, or returns an error and leaves every
 ///   state as it was, so that the batcher may try again with fewer images.
 /// * A panic may leave the preparation or the states of that call torn; the engine throws them away and prepares their
 ///   jobs anew. It must not leave the executor itself torn.
 /// * A result that is not finite is an error, never an image.
-/// * Preparations and states hold their model; dropping them frees all that they hold.
+/// * Preparations, states and finishes hold their model; dropping them frees all that they hold.
 pub trait Executor: Send + 'static {
     /// Brings models into memory beside the acts.
     type Loader: ModelLoader;
@@ -63,6 +75,8 @@ pub trait Executor: Send + 'static {
     type Preparation: Send;
     /// What one image carries from evaluation to evaluation.
     type State: Send;
+    /// An image whose decoding is under way.
+    type Finishing: Send;
 
     /// The loader. Asked for once.
     fn loader(&self) -> Self::Loader;
@@ -92,9 +106,15 @@ pub trait Executor: Send + 'static {
     /// When the forward fails or a result is not finite; then no state has changed.
     fn denoise(&mut self, states: &mut [&mut Self::State]) -> Result<(), ExecutorError>;
 
-    /// Decodes an image that has no evaluation left, and says what was found in it.
+    /// Begins to decode an image that has no evaluation left.
     ///
     /// # Errors
-    /// When decoding fails or a result is not finite.
-    fn finish(&mut self, state: Self::State) -> Result<FinishedImage, ExecutorError>;
+    /// When its latents are not finite.
+    fn begin_finish(&mut self, state: Self::State) -> Result<Self::Finishing, ExecutorError>;
+
+    /// Does the next slice; after the last one it says what was found in the image.
+    ///
+    /// # Errors
+    /// When decoding fails or a result is not finite; the finish is then of no use any more.
+    fn advance_finish(&mut self, finishing: &mut Self::Finishing) -> Result<FinishStep, ExecutorError>;
 }

@@ -20,6 +20,8 @@ pub enum ExecutorError {
         kind: ErrorKind,
         /// Whether it can never be loaded until somebody changes its files, so that trying again is of no use.
         permanent: bool,
+        /// What is wrong with the files, where it can be shown to a caller: it names no path of the server.
+        reason: Option<String>,
         /// The cause.
         #[source]
         source: SharedCause,
@@ -57,6 +59,21 @@ pub enum ExecutorError {
 }
 
 impl ExecutorError {
+    /// What a caller may read: what a model's files have wrong stands in the causes, which are for the log.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::ModelLoad {
+                reason: Some(reason), ..
+            } => format!("{self}: {reason}"),
+            Self::ModelLoad { .. }
+            | Self::OutOfDeviceMemory { .. }
+            | Self::MemoryFull(_)
+            | Self::DeviceLost { .. }
+            | Self::Failed { .. } => self.to_string(),
+        }
+    }
+
     /// Whether the same job fails in the same way however often it is tried, whatever the kind says.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pentimento_types::{Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse};
+use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 
 use crate::admission::Place;
@@ -95,6 +95,24 @@ impl Engine {
             clock,
         };
         Ok((handle, EngineThread { join }))
+    }
+}
+
+/// What holds for a job beside what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobTerms {
+    /// Whose share of the device's time it uses.
+    pub owner: ApiKeyId,
+    /// When it fails with [`EngineError::DeadlineExceeded`] unless it has ended, a time of the engine's clock.
+    pub deadline: Option<Instant>,
+}
+
+impl Default for JobTerms {
+    fn default() -> Self {
+        Self {
+            owner: ApiKeyId::anonymous(),
+            deadline: None,
+        }
     }
 }
 
@@ -197,10 +215,14 @@ impl EngineHandle {
         deadline: Option<Instant>,
     ) -> Result<JobEvents, EngineError> {
         let place = self.reserve(input.image_bytes())?;
-        self.generate_in(place, id, input, deadline)
+        let terms = JobTerms {
+            deadline,
+            ..JobTerms::default()
+        };
+        self.generate_in(place, id, input, terms)
     }
 
-    /// As [`EngineHandle::generate_until`], in a place that was taken before.
+    /// As [`EngineHandle::generate_until`], in a place that was taken before, and on any terms.
     ///
     /// # Errors
     /// [`EngineError::Stopped`] when the engine takes nothing any more.
@@ -209,13 +231,13 @@ impl EngineHandle {
         place: Place,
         id: JobId,
         input: ResolvedJob,
-        deadline: Option<Instant>,
+        terms: JobTerms,
     ) -> Result<JobEvents, EngineError> {
         let (events, receiver) = mpsc::unbounded_channel();
         let admission = Admission {
             id,
             input,
-            deadline,
+            terms,
             events,
             place,
         };

@@ -28,13 +28,14 @@ pub use batch_key::{BatchKey, LatentSize, ModelKey};
 pub use batcher::{AdmitError, Batcher, DenoiseFault, ImageId, ImageWork, JobSpec, Outcome, Plan, Verdict};
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};
-pub use executor::{Executor, FinishedImage, ModelOf, PrepareStep, Prepared, PreparedImage};
+pub use executor::{Executor, FinishStep, FinishedImage, ModelOf, PrepareStep, Prepared, PreparedImage};
 pub use executor_error::{ExecutorError, SharedCause};
-pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread};
+pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread, JobTerms};
 pub use loader::{LoadError, ModelLoader};
-pub use pentimento_pipeline::{ConditioningShape, TokenCounter};
+pub use pentimento_pipeline::{ConditioningShape, PipelineError, RunPlan, TokenCounter};
 pub use pipeline_executor::{
-    DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelinePreparation, PipelineState,
+    DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelineFinishing, PipelinePreparation,
+    PipelineState,
 };
 pub use pipeline_loader::PipelineLoader;
 pub use policy::BatchPolicy;

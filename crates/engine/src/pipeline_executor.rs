@@ -6,15 +6,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::Device;
-use pentimento_pipeline::{DenoiseState, PipelineError, Preparation, PrepareInput, StableDiffusion};
+use pentimento_pipeline::{
+    DenoiseState, Finishing, PipelineError, Preparation, PrepareInput, StableDiffusion,
+};
 use pentimento_types::{
     ErrorKind, Findings, HasKind, MemoryBudget, MemoryLedger, MemoryUse, Reservation, SystemClock,
 };
 
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, FinishedImage, LatentSize, PipelineLoader, PrepareStep, Prepared,
-    ResolvedJob, SharedCause,
+    BatchKey, Executor, ExecutorError, FinishStep, FinishedImage, LatentSize, PipelineLoader, PrepareStep,
+    Prepared, ResolvedJob, SharedCause,
 };
 
 /// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.
@@ -50,6 +52,20 @@ impl fmt::Debug for PipelinePreparation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipelinePreparation")
             .field("input", &self.input)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One image between two slices of its decoding, with the model it runs on.
+pub struct PipelineFinishing {
+    finishing: Finishing,
+    model: Arc<StableDiffusion>,
+}
+
+impl fmt::Debug for PipelineFinishing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineFinishing")
+            .field("model", &self.model.name())
             .finish_non_exhaustive()
     }
 }
@@ -113,6 +129,7 @@ impl Executor for PipelineExecutor {
     type Loader = PipelineLoader;
     type Preparation = PipelinePreparation;
     type State = PipelineState;
+    type Finishing = PipelineFinishing;
 
     fn loader(&self) -> PipelineLoader {
         self.loader.clone()
@@ -140,12 +157,15 @@ impl Executor for PipelineExecutor {
     ) -> Result<PrepareStep<PipelineState>, ExecutorError> {
         let model = Arc::clone(&preparation.model);
         let states = match model.advance(&mut preparation.preparation) {
-            Ok(pentimento_pipeline::PrepareStep::Continue) => return Ok(PrepareStep::Continue),
+            Ok(pentimento_pipeline::PrepareStep::Continue) => {
+                let in_pass = preparation.preparation.is_encoding();
+                return Ok(PrepareStep::Continue { in_pass });
+            }
             Ok(pentimento_pipeline::PrepareStep::Done(states)) => states,
             // Models that nobody uses may be what fills the device.
             Err(error) if error.kind() == ErrorKind::OutOfDeviceMemory && self.loader.evict_idle() > 0 => {
                 preparation.preparation = self.start(&model, &preparation.input)?;
-                return Ok(PrepareStep::Continue);
+                return Ok(PrepareStep::Continue { in_pass: false });
             }
             Err(error) => return Err(explain("prepare", error)),
         };
@@ -174,16 +194,26 @@ impl Executor for PipelineExecutor {
             .map_err(|error| explain("denoise", error))
     }
 
-    fn finish(&mut self, state: PipelineState) -> Result<FinishedImage, ExecutorError> {
+    fn begin_finish(&mut self, state: PipelineState) -> Result<PipelineFinishing, ExecutorError> {
         let PipelineState {
             state,
             model,
             _memory,
         } = state;
-        let image = model.finish(state).map_err(|error| explain("finish", error))?;
-        Ok(FinishedImage {
-            image,
-            findings: Findings::default(),
+        let begun = model.begin_finish(state);
+        let finishing = begun.map_err(|error| explain("finish", error))?;
+        Ok(PipelineFinishing { finishing, model })
+    }
+
+    fn advance_finish(&mut self, finishing: &mut PipelineFinishing) -> Result<FinishStep, ExecutorError> {
+        let PipelineFinishing { finishing, model } = finishing;
+        let step = model.advance_finish(finishing);
+        Ok(match step.map_err(|error| explain("finish", error))? {
+            pentimento_pipeline::FinishStep::Continue => FinishStep::Continue,
+            pentimento_pipeline::FinishStep::Done(image) => FinishStep::Done(FinishedImage {
+                image,
+                findings: Findings::default(),
+            }),
         })
     }
 }

@@ -1,24 +1,36 @@
 //! Loads Stable Diffusion from the catalogue's files, component by component, beside the device thread.
 //!
 //! A component that is in memory already is shared, whichever model it was loaded for. The files are looked at each time
-//! a model comes into use, so a file that was replaced is loaded anew.
+//! a model comes into use, so a file that was replaced is loaded anew. A model that cannot be loaded is not tried again
+//! until its files have changed.
+
+mod watch;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use pentimento_pipeline::{
-    CheckpointSource, Component, ComponentKey, ComponentRole, PipelineError, StableDiffusion,
+    CheckpointSource, Component, ComponentKey, ComponentRole, FolderStamp, PipelineError, StableDiffusion,
 };
-use pentimento_types::{Clock, ErrorKind, HasKind, MemoryLedger, MemoryUse, Reservation};
+use pentimento_types::{
+    Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
+};
 
+use self::watch::{Advice, Turn, Watched, Watcher};
 use crate::component_pool::{ComponentPool, NoRoom, Shared};
 use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
 
-/// How long the cause of a failed load is the answer, before the files are looked at again.
+/// How long the cause of a failed load is the answer, before it is tried again, when that may help.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
+/// Between two looks at a load.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+/// The longest reason that is shown, in characters.
+const LONGEST_REASON: usize = 400;
 
 /// Clones share everything.
 #[derive(Clone)]
@@ -30,8 +42,7 @@ struct Inner {
     ledger: Arc<MemoryLedger>,
     /// Held for a look or a change, never while a file is read.
     memory: Mutex<Memory>,
-    /// Held while weights are read: two loads at once would only take the processor from the evaluations twice.
-    reading: Mutex<()>,
+    reading: Turn,
 }
 
 struct Memory {
@@ -39,11 +50,20 @@ struct Memory {
     /// What each model was last put together from.
     models: HashMap<ModelKey, [ComponentKey; 4]>,
     failures: HashMap<ModelKey, Failure>,
+    /// Loads that were given up, some of which still wait for their disk.
+    given_up: HashMap<ModelKey, Watched>,
 }
 
 struct Failure {
     error: ExecutorError,
-    until: Instant,
+    end: FailureEnd,
+}
+
+/// Until when a failure is the answer.
+enum FailureEnd {
+    At(Instant),
+    /// When the files are others than these.
+    Change(FolderStamp),
 }
 
 /// Why a load ended without a model.
@@ -66,6 +86,11 @@ struct WeightsFull {
     held: u64,
 }
 
+/// The disk that holds a model does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing could be read from its disk for {} seconds", watch::GIVE_UP.as_secs())]
+struct NoAnswer;
+
 impl Shared for Component {
     fn holders(&self) -> usize {
         Self::holders(self)
@@ -86,13 +111,14 @@ impl PipelineLoader {
             components: ComponentPool::new(ledger.limit(MemoryUse::Weights)),
             models: HashMap::new(),
             failures: HashMap::new(),
+            given_up: HashMap::new(),
         };
         Self(Arc::new(Inner {
             device,
             clock,
             ledger,
             memory: Mutex::new(memory),
-            reading: Mutex::new(()),
+            reading: Turn::default(),
         }))
     }
 
@@ -105,29 +131,110 @@ impl PipelineLoader {
         self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A model whose load failed a moment ago.
-    fn recent_failure(&self, model: &ModelKey) -> Option<ExecutorError> {
+    /// The failure of a model that has failed, and would again.
+    fn known_failure(&self, model: &ModelKey, files: &FolderStamp) -> Option<ExecutorError> {
         let now = self.0.clock.now();
         let mut memory = self.memory();
-        memory.failures.retain(|_, failure| failure.until > now);
-        memory.failures.get(model).map(|failure| failure.error.clone())
+        let failure = memory.failures.get(model)?;
+        let counts = match &failure.end {
+            FailureEnd::At(time) => now < *time,
+            FailureEnd::Change(then) => then == files,
+        };
+        if counts {
+            return Some(failure.error.clone());
+        }
+        memory.failures.remove(model);
+        None
     }
 
-    fn remember_failure(&self, model: ModelKey, error: ExecutorError) {
+    /// Makes an error of a failure, logs it, and keeps it as the answer for the next ones.
+    fn failed(&self, models: &ResolvedModels, error: PipelineError, files: FolderStamp) -> ExecutorError {
+        let (key, permanent) = (models.key(), error.is_permanent());
         let until = self.0.clock.now() + FAILURE_LIFETIME;
-        self.memory().failures.insert(model, Failure { error, until });
+        let (reason, end) = if permanent {
+            let chain = describe_chain(&error);
+            tracing::error!(model = %key, error = chain, "a model cannot be loaded until its files are changed");
+            (Some(shown_reason(models, &error)), FailureEnd::Change(files))
+        } else {
+            (None, FailureEnd::At(until))
+        };
+        let error = ExecutorError::ModelLoad {
+            model: key.to_string(),
+            kind: error.kind(),
+            permanent,
+            reason,
+            source: Arc::new(error),
+        };
+        let failure = Failure {
+            error: error.clone(),
+            end,
+        };
+        self.memory().failures.insert(key, failure);
+        error
     }
 
-    fn find_or_read(&self, models: &ResolvedModels) -> Result<StableDiffusion, Fault> {
+    /// The whole load, on the thread that may wait for a disk.
+    fn load_now(
+        &self,
+        models: &ResolvedModels,
+        watched: &Watched,
+    ) -> Result<Arc<StableDiffusion>, LoadError> {
+        let files = CheckpointSource::stamp(&models.checkpoint);
+        if let Some(error) = self.known_failure(&models.key(), &files) {
+            return Err(LoadError::Failed(error));
+        }
+        match self.find_or_read(models, watched) {
+            Ok(model) => Ok(Arc::new(model)),
+            Err(Fault::NoRoom { needed, held }) => {
+                let held = held.held_bytes;
+                let source: SharedCause = Arc::new(WeightsFull { needed, held });
+                Err(LoadError::NoRoom(not_now(models, ErrorKind::Overloaded, source)))
+            }
+            Err(Fault::Failed(error)) => Err(LoadError::Failed(self.failed(models, *error, files))),
+        }
+    }
+
+    fn find_or_read(&self, models: &ResolvedModels, watched: &Watched) -> Result<StableDiffusion, Fault> {
         let source = CheckpointSource::open(&models.checkpoint, &self.0.device)?;
+        let source = source.counting(watched.progress());
         let keys = source.keys()?;
         let components = match self.resident(&keys) {
             Some(components) => components,
-            None => self.read_missing(&source, &keys)?,
+            None => {
+                let _alone = self.0.reading.take(watched);
+                self.read_missing(&source, &keys)?
+            }
         };
         let model = source.assemble(components)?;
         self.memory().models.insert(models.key(), keys);
         Ok(model)
+    }
+
+    /// Waits for a load on another thread, as long as it goes on.
+    fn attend<T>(&self, watched: &Watched, ended: &mpsc::Receiver<T>) -> Option<T> {
+        let mut watcher = Watcher::new(self.0.clock.now());
+        loop {
+            match ended.recv_timeout(BETWEEN_LOOKS) {
+                Ok(result) => return Some(result),
+                // It is always sent; if not, it never will be.
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => match watcher.look(watched, self.0.clock.now()) {
+                    Advice::Wait => {}
+                    Advice::LetOthersGo => self.0.reading.free(watched),
+                    Advice::GiveUp => {
+                        self.0.reading.free(watched);
+                        return None;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Whether a load of this model was given up and still waits for its disk.
+    fn still_waits(&self, model: &ModelKey) -> bool {
+        let mut memory = self.memory();
+        memory.given_up.retain(|_, load| !load.has_ended());
+        memory.given_up.contains_key(model)
     }
 
     /// The components, when all are in memory.
@@ -141,7 +248,6 @@ impl PipelineLoader {
         source: &CheckpointSource,
         keys: &[ComponentKey; 4],
     ) -> Result<Vec<Component>, Fault> {
-        let _alone = self.0.reading.lock().unwrap_or_else(PoisonError::into_inner);
         self.make_room(keys)?;
         let mut components = Vec::with_capacity(keys.len());
         for (key, role) in keys.iter().zip(ComponentRole::ALL) {
@@ -149,8 +255,9 @@ impl PipelineLoader {
             components.push(match resident {
                 Some(component) => component,
                 None => {
+                    let counted = self.count(key.expected_bytes(), keys);
                     let (component, size_bytes) = source.read(role)?;
-                    let counted = self.count(size_bytes, keys);
+                    let counted = self.recount(counted, size_bytes, keys);
                     let mut memory = self.memory();
                     let clone = component.clone();
                     memory
@@ -166,18 +273,34 @@ impl PipelineLoader {
         Ok(components)
     }
 
-    /// Puts a component into the account, for which others are thrown out where they must be. A model that is larger than
+    /// Puts a component that is about to be read into the account, for which others are thrown out where they must be. A model that is larger than
     /// all that is set aside for weights is let in alone, and is then missing in the account.
     fn count(&self, bytes: u64, keys: &[ComponentKey; 4]) -> Option<Reservation> {
         let mut evicted = Vec::new();
         let _ = self.memory().components.make_room(bytes, keys, &mut evicted);
         drop(evicted);
         let counted = self.0.ledger.reserve(MemoryUse::Weights, bytes);
-        counted
-            .inspect_err(
-                |full| tracing::warn!(%full, "a model is larger than the memory set aside for weights"),
-            )
-            .ok()
+        counted.inspect_err(too_large).ok()
+    }
+
+    /// Corrects the account once a component's real size is known.
+    fn recount(
+        &self,
+        counted: Option<Reservation>,
+        bytes: u64,
+        keys: &[ComponentKey; 4],
+    ) -> Option<Reservation> {
+        let mut counted = counted?;
+        let more = bytes.saturating_sub(counted.bytes());
+        if more == 0 {
+            counted.shrink_to(bytes);
+            return Some(counted);
+        }
+        let mut evicted = Vec::new();
+        let _ = self.memory().components.make_room(bytes, keys, &mut evicted);
+        drop(evicted);
+        counted.grow(more).inspect_err(too_large).ok()?;
+        Some(counted)
     }
 
     /// Room for those that are not in memory, before the first of them is read.
@@ -196,31 +319,30 @@ impl ModelLoader for PipelineLoader {
     type Model = Arc<StableDiffusion>;
 
     fn load(&self, models: &ResolvedModels) -> Result<Arc<StableDiffusion>, LoadError> {
-        let key = models.key();
-        if let Some(error) = self.recent_failure(&key) {
-            return Err(LoadError::Failed(error));
-        }
-        let load_error = |kind, permanent, source| ExecutorError::ModelLoad {
-            model: key.to_string(),
-            kind,
-            permanent,
-            source,
+        let no_answer = || {
+            let source: SharedCause = Arc::new(NoAnswer);
+            LoadError::Failed(not_now(models, ErrorKind::Unavailable, source))
         };
-        match alone_on_this_thread(|| self.find_or_read(models)) {
-            Ok(model) => Ok(Arc::new(model)),
-            Err(Fault::NoRoom { needed, held }) => {
-                let held = held.held_bytes;
-                let source: SharedCause = Arc::new(WeightsFull { needed, held });
-                Err(LoadError::NoRoom(load_error(
-                    ErrorKind::Overloaded,
-                    false,
-                    source,
-                )))
-            }
-            Err(Fault::Failed(error)) => {
-                let error = load_error(error.kind(), error.is_permanent(), Arc::new(*error));
-                self.remember_failure(key.clone(), error.clone());
-                Err(LoadError::Failed(error))
+        if self.still_waits(&models.key()) {
+            return Err(no_answer());
+        }
+        let watched = Watched::default();
+        let (sender, ended) = mpsc::channel();
+        let (loader, its_models, its_watch) = (self.clone(), models.clone(), watched.clone());
+        alone_on_a_thread(move || {
+            let run = || loader.load_now(&its_models, &its_watch);
+            let result = panic::catch_unwind(AssertUnwindSafe(run));
+            its_watch.end();
+            // Nobody waits for one that was given up.
+            let _ = sender.send(result);
+        });
+        match self.attend(&watched, &ended) {
+            Some(Ok(result)) => result,
+            Some(Err(payload)) => panic::resume_unwind(payload),
+            None => {
+                tracing::error!(model = %models.key(), "a model's disk does not answer; its load was given up");
+                self.memory().given_up.insert(models.key(), watched);
+                Err(no_answer())
             }
         }
     }
@@ -235,18 +357,46 @@ impl ModelLoader for PipelineLoader {
     }
 }
 
-/// Packing weights would share its work with the threads that evaluate, which then wait for one another; so it gets a
-/// pool of one thread. Where there is no thread to be had, it shares after all.
-fn alone_on_this_thread<R: Send>(load: impl FnOnce() -> R + Send) -> R {
+fn too_large(full: &MemoryFull) {
+    tracing::warn!(%full, "a model is larger than the memory set aside for weights");
+}
+
+/// A load that may succeed later.
+fn not_now(models: &ResolvedModels, kind: ErrorKind, source: SharedCause) -> ExecutorError {
+    ExecutorError::ModelLoad {
+        model: models.key().to_string(),
+        kind,
+        permanent: false,
+        reason: None,
+        source,
+    }
+}
+
+/// What is wrong with a model's files, without the folder in which they are: callers do not see paths of the server.
+fn shown_reason(models: &ResolvedModels, error: &PipelineError) -> String {
+    let text = std::error::Error::source(error).map_or_else(|| error.to_string(), describe_chain);
+    let folder = models.checkpoint.source.to_string();
+    let inside = text.replace(&format!("{folder}/"), "");
+    inside
+        .replace(&folder, "its folder")
+        .chars()
+        .take(LONGEST_REASON)
+        .collect()
+}
+
+/// Packing weights would share its work with the threads that evaluate, which then wait for one another; so a load gets
+/// a pool of one thread. Where there is no thread to be had, it runs on this one, and shares after all.
+fn alone_on_a_thread(load: impl FnOnce() + Send + 'static) {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .thread_name(|_| "pentimento-packing".to_owned())
         .build();
     match pool {
-        Ok(pool) => pool.install(load),
+        // Dropping the pool does not wait for what it runs.
+        Ok(pool) => pool.spawn(load),
         Err(error) => {
             tracing::warn!(%error, "no thread to load on by itself");
-            load()
+            load();
         }
     }
 }

@@ -10,21 +10,18 @@ pub struct BatchPolicy {
     /// Rows of one forward. A single image runs even when it has more.
     pub max_rows: u32,
     /// Cost of one forward, which bounds how long a new image waits for the one that is running.
-    /// A single image runs even when it costs more. Also what a batch key may use up in one turn.
+    /// A single image runs even when it costs more.
     pub compute_budget: u64,
-    /// Forwards of one batch key in one turn, however cheap they are; bounds the wait of the others in ticks.
-    pub max_ticks_per_turn: u32,
-    /// What has waited longer than this goes first, oldest first, whatever its turn.
+    /// What has waited longer than this for its next act shares an eighth of the device's time beside its turn, oldest
+    /// first. Models that have been in use for as long make room for older jobs.
     pub age_bound: Duration,
     /// Jobs between admission and their end; one more is refused at the door.
     pub max_jobs: usize,
-    /// Prepared rows of one model and size beyond which no further job of them is prepared, to bound the memory of
+    /// Prepared rows of one owner, model and size beyond which no further job of them is prepared, to bound the memory of
     /// states. A job that has waited for the age bound is prepared regardless, so it never waits for a long job's end.
     pub prepare_ahead_rows: u32,
     /// Models in use at the same time, those that are being loaded included. The memory for them is another bound.
     pub max_models: usize,
-    /// Slices of a job's preparation that are done in one turn. An ordinary job needs about six.
-    pub slices_per_turn: u32,
     /// How long a batch key keeps the smaller forward that it got when the device ran out of memory.
     pub memory_cap_lifetime: Duration,
 }
@@ -36,12 +33,10 @@ impl BatchPolicy {
         Self {
             max_rows: 32,
             compute_budget: 8 * 64 * 64,
-            max_ticks_per_turn: 8,
             age_bound: Duration::from_secs(10),
             max_jobs: 128,
             prepare_ahead_rows: 256,
             max_models: 4,
-            slices_per_turn: 8,
             memory_cap_lifetime: Duration::from_secs(600),
         }
     }

@@ -16,7 +16,8 @@ use pentimento_types::{ErrorKind, Findings, RgbImage};
 pub use self::loader::{FakeLoader, FakeModel};
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, ConditioningShape, Executor, ExecutorError, FinishedImage, PrepareStep, Prepared, ResolvedJob,
+    BatchKey, ConditioningShape, Executor, ExecutorError, FinishStep, FinishedImage, PrepareStep, Prepared,
+    ResolvedJob,
 };
 
 /// How an act goes wrong.
@@ -41,7 +42,7 @@ pub enum FaultAt {
     Prepare,
     /// In the evaluation with this number, from 0, of any of the job's images.
     Evaluation(u32),
-    /// In `finish`.
+    /// In a slice of the decoding.
     Finish,
 }
 
@@ -108,7 +109,7 @@ pub enum SeenAct {
         /// The images.
         images: Vec<SeenImage>,
     },
-    /// `finish`.
+    /// A slice of the decoding of an image.
     Finish(SeenImage),
 }
 
@@ -120,6 +121,7 @@ pub struct FakeExecutor {
     faults: Faults,
     memory_rows: Option<u32>,
     slices: Option<NonZeroU32>,
+    finish_slices: Option<NonZeroU32>,
     acts: Arc<Mutex<Vec<SeenAct>>>,
     hook: Option<Hook>,
     loader: FakeLoader,
@@ -165,6 +167,13 @@ pub struct FakeState {
     key: BatchKey,
     seen: SeenImage,
     torn: bool,
+}
+
+/// An image between two slices of its decoding in the fake.
+#[derive(Debug)]
+pub struct FakeFinishing {
+    state: FakeState,
+    slices_left: u32,
 }
 
 /// Reads what a [`FakeExecutor`] was told, while it runs on its own thread.
@@ -228,6 +237,13 @@ impl FakeExecutor {
     #[must_use]
     pub fn with_slices(mut self, slices: u32) -> Self {
         self.slices = NonZeroU32::new(slices);
+        self
+    }
+
+    /// A device on which every decoding has this many slices; one where nothing is said.
+    #[must_use]
+    pub fn with_finish_slices(mut self, slices: u32) -> Self {
+        self.finish_slices = NonZeroU32::new(slices);
         self
     }
 
@@ -318,6 +334,7 @@ impl Executor for FakeExecutor {
     type Loader = FakeLoader;
     type Preparation = FakePreparation;
     type State = FakeState;
+    type Finishing = FakeFinishing;
 
     fn loader(&self) -> FakeLoader {
         FakeLoader {
@@ -353,7 +370,7 @@ impl Executor for FakeExecutor {
         }
         *slices_left = slices_left.checked_sub(1).expect("a slice too many");
         if *slices_left > 0 {
-            return Ok(PrepareStep::Continue);
+            return Ok(PrepareStep::Continue { in_pass: false });
         }
         let key = BatchKey {
             model: input.model_key(),
@@ -427,22 +444,34 @@ impl Executor for FakeExecutor {
         Ok(())
     }
 
-    fn finish(&mut self, state: FakeState) -> Result<FinishedImage, ExecutorError> {
+    fn begin_finish(&mut self, state: FakeState) -> Result<FakeFinishing, ExecutorError> {
         assert!(!state.torn, "a torn state came back");
         assert_eq!(
             state.seen.evaluation,
             evaluations(&state.input),
             "an evaluation is missing"
         );
+        Ok(FakeFinishing {
+            state,
+            slices_left: self.finish_slices.map_or(1, NonZeroU32::get),
+        })
+    }
+
+    fn advance_finish(&mut self, finishing: &mut FakeFinishing) -> Result<FinishStep, ExecutorError> {
+        let FakeFinishing { state, slices_left } = finishing;
         self.note(SeenAct::Finish(state.seen.clone()));
         if let Some(kind) = self.faults.strike(&state.seen.prompt, FaultAt::Finish) {
             return Err(fail(kind, "finish"));
         }
+        *slices_left = slices_left.checked_sub(1).expect("a slice too many");
+        if *slices_left > 0 {
+            return Ok(FinishStep::Continue);
+        }
         let index = state.seen.seed.wrapping_sub(state.input.recipe.seed);
         let index = u32::try_from(index).expect("seeds count up from the request's");
-        Ok(FinishedImage {
+        Ok(FinishStep::Done(FinishedImage {
             image: Self::image_of(&state.input, index),
             findings: Findings::default(),
-        })
+        }))
     }
 }

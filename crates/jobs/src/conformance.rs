@@ -14,7 +14,7 @@ use pentimento_types::{
     StoredImage,
 };
 
-use crate::{Claim, JobCounts, JobFilter, JobQueue, JobStore, JobsError, Refusal, Transition};
+use crate::{Claim, JobCounts, JobFilter, JobQueue, JobStore, JobsError, QueueEntry, Refusal, Transition};
 
 /// Lets so much of an implementation's time pass: moves its clock, or sleeps.
 pub type LetPass = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -55,13 +55,18 @@ pub async fn run_all(make: impl Fn(usize) -> Fixture) {
     an_id_is_taken_once(&*make(10).store).await;
     unknown_jobs_are_not_found(&*make(10).store).await;
     jobs_beyond_the_bound_are_refused(&*make(2).store).await;
+    a_place_counts_from_its_reservation(&*make(1).store).await;
+    one_owner_leaves_places_for_others(&*make(8).store).await;
     a_life_goes_through_its_states(&make(10)).await;
+    a_job_whose_images_are_fetched_has_its_place(&*make(1).store).await;
     a_final_state_stays(&*make(10).store).await;
     one_of_two_racing_changes_wins(&make(10)).await;
     a_waiter_is_told_of_the_end(&make(10)).await;
     lists_are_filtered_and_paged(&*make(10).store).await;
     old_ends_expire(&make(10)).await;
     claims_come_in_order_and_once(&*make(10).queue).await;
+    owners_take_turns_by_their_work(&*make(10).queue).await;
+    the_jobs_of_some_owners_are_left(&make(10)).await;
     a_waiting_worker_gets_a_pushed_job(&make(10)).await;
     an_entry_is_there_once(&*make(10).queue).await;
     a_released_job_comes_first(&*make(10).queue).await;
@@ -125,9 +130,23 @@ fn sample_image(id: JobId) -> StoredImage {
 
 async fn inserted(store: &dyn JobStore) -> JobId {
     let id = JobId::new();
-    let job = sample_job(id, SystemTime::UNIX_EPOCH);
-    store.insert(job).await.expect("a new job is taken");
+    insert(store, sample_job(id, SystemTime::UNIX_EPOCH)).await;
     id
+}
+
+async fn insert(store: &dyn JobStore, job: Job) {
+    let place = store.reserve(&job.owner).expect("a free place");
+    store.insert(job, place).await.expect("a new job is taken");
+}
+
+/// An entry for one unit of work.
+fn entry(id: JobId) -> QueueEntry {
+    QueueEntry {
+        id,
+        owner: ApiKeyId::anonymous(),
+        priority: Priority::Normal,
+        work: 1,
+    }
 }
 
 fn expect_refusal<T: std::fmt::Debug>(result: Result<T, JobsError>, reason: Refusal) {
@@ -147,7 +166,7 @@ fn expect_lost<T: std::fmt::Debug>(result: Result<T, JobsError>) {
 /// What went in comes out.
 pub async fn a_stored_job_is_read_back_whole(store: &dyn JobStore) {
     let job = sample_job(JobId::new(), SystemTime::UNIX_EPOCH + Duration::from_secs(77));
-    store.insert(job.clone()).await.expect("a new job is taken");
+    insert(store, job.clone()).await;
     assert_eq!(store.get(job.id).await.expect("readable"), Some(job));
 }
 
@@ -156,7 +175,8 @@ pub async fn an_id_is_taken_once(store: &dyn JobStore) {
     let id = inserted(store).await;
     let mut twin = sample_job(id, SystemTime::UNIX_EPOCH);
     twin.recipe.seed = 8;
-    let second = store.insert(twin).await;
+    let place = store.reserve(&twin.owner).expect("a free place");
+    let second = store.insert(twin, place).await;
     assert!(matches!(second, Err(JobsError::Duplicate { .. })), "{second:?}");
     let kept = store.get(id).await.expect("readable").expect("still there");
     assert_eq!(kept.recipe.seed, 7);
@@ -186,16 +206,49 @@ pub async fn jobs_beyond_the_bound_are_refused(store: &dyn JobStore) {
             limit: 2
         }
     );
-    assert!(!counts.has_room());
-    let refused = store
-        .insert(sample_job(JobId::new(), SystemTime::UNIX_EPOCH))
-        .await;
+    let refused = store.reserve(&ApiKeyId::anonymous());
     assert!(
         matches!(refused, Err(JobsError::Full { limit: 2 })),
         "{refused:?}"
     );
     store.transition(first, Transition::Cancel).await.expect("queued");
     inserted(store).await;
+}
+
+/// With a bound of one: a request that is not a job yet has the only place, and gives it back.
+pub async fn a_place_counts_from_its_reservation(store: &dyn JobStore) {
+    let owner = ApiKeyId::anonymous();
+    let place = store.reserve(&owner).expect("a free place");
+    assert!(matches!(store.reserve(&owner), Err(JobsError::Full { limit: 1 })));
+    let counts = store.counts().await.expect("readable");
+    assert_eq!((counts.queued, counts.running), (0, 0), "it is no job yet");
+    drop(place);
+    let id = inserted(store).await;
+    let twin = sample_job(id, SystemTime::UNIX_EPOCH);
+    assert!(matches!(store.reserve(&owner), Err(JobsError::Full { limit: 1 })));
+    store.transition(id, Transition::Cancel).await.expect("queued");
+    let place = store.reserve(&owner).expect("the end gives it back");
+    let second = store.insert(twin, place).await;
+    assert!(matches!(second, Err(JobsError::Duplicate { .. })), "{second:?}");
+    assert!(store.reserve(&owner).is_ok(), "a refusal gives it back");
+}
+
+/// With a bound of eight: a caller that takes what it gets leaves two, and another one finds them.
+pub async fn one_owner_leaves_places_for_others(store: &dyn JobStore) {
+    let (many, one) = (ApiKeyId::new("many"), ApiKeyId::new("one"));
+    for _ in 0..6 {
+        let mut job = sample_job(JobId::new(), SystemTime::UNIX_EPOCH);
+        job.owner = many.clone();
+        insert(store, job).await;
+    }
+    let refused = store.reserve(&many);
+    assert!(
+        matches!(refused, Err(JobsError::ShareFull { held: 6 })),
+        "{refused:?}"
+    );
+    let places = [store.reserve(&one), store.reserve(&one)];
+    assert!(places.iter().all(Result::is_ok));
+    assert!(matches!(store.reserve(&one), Err(JobsError::Full { limit: 8 })));
 }
 
 /// Start, requeue, start, succeed, with the counts at each stage.
@@ -209,7 +262,6 @@ pub async fn a_life_goes_through_its_states(fixture: &Fixture) {
     assert_eq!((job.state, job.attempt), (JobState::Running, 1));
     let counts = store.counts().await.expect("readable");
     assert_eq!((counts.queued, counts.running), (0, 1));
-    assert!(counts.has_room(), "one of ten");
 
     let job = store
         .transition(
@@ -248,6 +300,28 @@ pub async fn a_life_goes_through_its_states(fixture: &Fixture) {
     let counts = store.counts().await.expect("readable");
     assert_eq!((counts.queued, counts.running), (0, 0));
     assert_eq!(store.get(id).await.expect("readable"), Some(job));
+}
+
+/// It counts like one that waits, does not start, and waits once its images are there.
+pub async fn a_job_whose_images_are_fetched_has_its_place(store: &dyn JobStore) {
+    let id = JobId::new();
+    let job = Job {
+        state: JobState::Fetching,
+        ..sample_job(id, SystemTime::UNIX_EPOCH)
+    };
+    let place = store.reserve(&job.owner).expect("a free place");
+    store.insert(job, place).await.expect("there is room");
+    let counts = store.counts().await.expect("readable");
+    assert_eq!((counts.queued, counts.running), (1, 0));
+    let start = Transition::Start { attempt: 0 };
+    let refused = store.transition(id, start.clone()).await.expect_err("no images");
+    assert!(matches!(refused, JobsError::Refused(_)), "{refused:?}");
+    let fetched = Transition::Fetched { notes: Vec::new() };
+    let job = store.transition(id, fetched).await.expect("fetching");
+    assert_eq!(job.state, JobState::Queued);
+    let counts = store.counts().await.expect("readable");
+    assert_eq!((counts.queued, counts.running), (1, 0));
+    store.transition(id, start).await.expect("queued");
 }
 
 /// Nothing changes an ended job.
@@ -348,7 +422,7 @@ pub async fn lists_are_filtered_and_paged(store: &dyn JobStore) {
     let mut of_alice = sample_job(JobId::new(), SystemTime::UNIX_EPOCH);
     of_alice.owner = ApiKeyId::new("alice");
     ids.push(of_alice.id);
-    store.insert(of_alice).await.expect("a new job is taken");
+    insert(store, of_alice).await;
     ids.sort_unstable();
     store
         .transition(ids[1], Transition::Cancel)
@@ -396,22 +470,22 @@ pub async fn old_ends_expire(fixture: &Fixture) {
 }
 
 async fn nothing_to_claim(queue: &dyn JobQueue) {
-    let claim = tokio::time::timeout(A_MOMENT, queue.claim(LEASE)).await;
+    let claim = tokio::time::timeout(A_MOMENT, queue.claim(LEASE, &[])).await;
     assert!(claim.is_err(), "expected an empty queue, found {claim:?}");
 }
 
 async fn claimed(queue: &dyn JobQueue) -> Claim {
-    tokio::time::timeout(Duration::from_secs(10), queue.claim(LEASE))
+    tokio::time::timeout(Duration::from_secs(10), queue.claim(LEASE, &[]))
         .await
         .expect("a job is ready")
         .expect("claimable")
 }
 
-/// First in, first out, each to one worker.
+/// Of one owner: first in, first out, each to one worker.
 pub async fn claims_come_in_order_and_once(queue: &dyn JobQueue) {
     let ids = [JobId::new(), JobId::new(), JobId::new()];
     for id in ids {
-        queue.push(id).await.expect("pushed");
+        queue.push(entry(id)).await.expect("pushed");
     }
     for id in ids {
         let claim = claimed(queue).await;
@@ -423,37 +497,83 @@ pub async fn claims_come_in_order_and_once(queue: &dyn JobQueue) {
     nothing_to_claim(queue).await;
 }
 
+/// One owner's three jobs of work 4, another's five of work 2: the first owner gets no more work done than the second.
+pub async fn owners_take_turns_by_their_work(queue: &dyn JobQueue) {
+    let owners = [("large", 3, 4), ("small", 5, 2)].map(|(owner, jobs, work)| {
+        let entry = |_| QueueEntry {
+            owner: ApiKeyId::new(owner),
+            work,
+            ..entry(JobId::new())
+        };
+        (0..jobs).map(entry).collect::<Vec<_>>()
+    });
+    for entry in owners.iter().flatten() {
+        queue.push(entry.clone()).await.expect("pushed");
+    }
+    let mut work = [0_u64; 2];
+    for _ in 0..6 {
+        let claim = claimed(queue).await;
+        let is_claimed = |entry: &&QueueEntry| entry.id == claim.job();
+        for (work, entries) in work.iter_mut().zip(&owners) {
+            *work += entries.iter().find(is_claimed).map_or(0, |entry| entry.work);
+        }
+        assert!(
+            work[0].abs_diff(work[1]) <= 4,
+            "more than one job apart: {work:?}"
+        );
+        queue.complete(claim).await.expect("held");
+    }
+}
+
+/// Who asks for other owners' jobs waits until there is one, and the others are not lost.
+pub async fn the_jobs_of_some_owners_are_left(fixture: &Fixture) {
+    let queue = Arc::clone(&fixture.queue);
+    let (left, wanted) = (JobId::new(), JobId::new());
+    queue.push(entry(left)).await.expect("pushed");
+    let claiming = tokio::spawn(async move { queue.claim(LEASE, &[ApiKeyId::anonymous()]).await });
+    tokio::time::sleep(A_MOMENT).await;
+    assert!(!claiming.is_finished());
+    let other = QueueEntry {
+        owner: ApiKeyId::new("other"),
+        ..entry(wanted)
+    };
+    fixture.queue.push(other).await.expect("pushed");
+    let claim = claiming.await.expect("no panic").expect("claimable");
+    assert_eq!(claim.job(), wanted);
+    assert_eq!(claimed(&*fixture.queue).await.job(), left);
+}
+
 /// A worker that was there first is woken.
 pub async fn a_waiting_worker_gets_a_pushed_job(fixture: &Fixture) {
     let queue = Arc::clone(&fixture.queue);
     let worker = tokio::spawn(async move { claimed(&*queue).await });
     tokio::time::sleep(A_MOMENT).await;
     let id = JobId::new();
-    fixture.queue.push(id).await.expect("pushed");
+    fixture.queue.push(entry(id)).await.expect("pushed");
     assert_eq!(worker.await.expect("no panic").job(), id);
 }
 
 /// Pushing twice, also while claimed, makes no second entry.
 pub async fn an_entry_is_there_once(queue: &dyn JobQueue) {
     let id = JobId::new();
-    queue.push(id).await.expect("pushed");
-    queue.push(id).await.expect("pushed");
+    queue.push(entry(id)).await.expect("pushed");
+    queue.push(entry(id)).await.expect("pushed");
     let claim = claimed(queue).await;
-    queue.push(id).await.expect("pushed");
+    queue.push(entry(id)).await.expect("pushed");
     nothing_to_claim(queue).await;
     queue.complete(claim).await.expect("held");
     nothing_to_claim(queue).await;
-    queue.push(id).await.expect("pushed");
+    queue.push(entry(id)).await.expect("pushed");
     assert_eq!(claimed(queue).await.job(), id);
 }
 
 /// A given back job does not go to the end of the queue, and the old claim is worth nothing.
 pub async fn a_released_job_comes_first(queue: &dyn JobQueue) {
     let (first, second) = (JobId::new(), JobId::new());
-    queue.push(first).await.expect("pushed");
-    queue.push(second).await.expect("pushed");
+    queue.push(entry(first)).await.expect("pushed");
+    queue.push(entry(second)).await.expect("pushed");
     let claim = claimed(queue).await;
-    let old = Claim::new(claim.job(), claim.token());
+    let old = Claim::new(claim.job(), claim.owner().clone(), claim.token());
     queue.release(claim, Duration::ZERO).await.expect("held");
     expect_lost(queue.heartbeat(&old, LEASE).await);
     let again = claimed(queue).await;
@@ -468,10 +588,10 @@ pub async fn a_released_job_comes_first(queue: &dyn JobQueue) {
 pub async fn a_job_released_for_later_rests_until_then(fixture: &Fixture) {
     let queue = &*fixture.queue;
     let id = JobId::new();
-    queue.push(id).await.expect("pushed");
+    queue.push(entry(id)).await.expect("pushed");
     let claim = claimed(queue).await;
     queue.release(claim, LEASE).await.expect("held");
-    queue.push(id).await.expect("already there");
+    queue.push(entry(id)).await.expect("already there");
     nothing_to_claim(queue).await;
     let waiting = Arc::clone(&fixture.queue);
     let worker = tokio::spawn(async move { claimed(&*waiting).await });
@@ -483,11 +603,11 @@ pub async fn a_job_released_for_later_rests_until_then(fixture: &Fixture) {
 /// A cancelled job need not be claimed; a claimed one is not touched by `forget`.
 pub async fn a_forgotten_job_is_not_claimed(queue: &dyn JobQueue) {
     let (gone, kept) = (JobId::new(), JobId::new());
-    queue.push(kept).await.expect("pushed");
+    queue.push(entry(kept)).await.expect("pushed");
     let claim = claimed(queue).await;
-    queue.push(gone).await.expect("pushed");
+    queue.push(entry(gone)).await.expect("pushed");
     let waiting = JobId::new();
-    queue.push(waiting).await.expect("pushed");
+    queue.push(entry(waiting)).await.expect("pushed");
     queue.forget(gone).await.expect("known or not");
     let other = claimed(queue).await;
     assert_eq!(other.job(), waiting, "only one job is forgotten");
@@ -502,9 +622,9 @@ pub async fn a_forgotten_job_is_not_claimed(queue: &dyn JobQueue) {
 pub async fn a_silent_worker_loses_its_job(fixture: &Fixture) {
     let queue = &*fixture.queue;
     let (lost, other) = (JobId::new(), JobId::new());
-    queue.push(lost).await.expect("pushed");
+    queue.push(entry(lost)).await.expect("pushed");
     let silent = claimed(queue).await;
-    queue.push(other).await.expect("pushed");
+    queue.push(entry(other)).await.expect("pushed");
     fixture.pass(LEASE).await;
     expect_lost(queue.heartbeat(&silent, LEASE).await);
     let (one, two) = (claimed(queue).await, claimed(queue).await);
@@ -521,7 +641,7 @@ pub async fn a_silent_worker_loses_its_job(fixture: &Fixture) {
 /// A lease is extended as often as its worker asks in time.
 pub async fn a_heartbeat_keeps_the_job(fixture: &Fixture) {
     let queue = &*fixture.queue;
-    queue.push(JobId::new()).await.expect("pushed");
+    queue.push(entry(JobId::new())).await.expect("pushed");
     let claim = claimed(queue).await;
     for _ in 0..5 {
         fixture.pass(LEASE / 2).await;
@@ -540,7 +660,7 @@ pub async fn a_lost_lease_wakes_a_worker_that_waited_before(fixture: &Fixture) {
     };
     let (one, two) = (wait(), wait());
     tokio::time::sleep(A_MOMENT).await;
-    fixture.queue.push(id).await.expect("pushed");
+    fixture.queue.push(entry(id)).await.expect("pushed");
     tokio::time::sleep(A_MOMENT).await;
     assert_eq!(usize::from(one.is_finished()) + usize::from(two.is_finished()), 1);
     fixture.pass(LEASE).await;

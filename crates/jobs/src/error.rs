@@ -27,6 +27,14 @@ pub enum JobsError {
         /// The bound.
         limit: usize,
     },
+    /// One caller has its share of the jobs that are allowed.
+    #[error(
+        "{held} jobs of this caller are waiting or running already, and the places that are left are for others"
+    )]
+    ShareFull {
+        /// Unfinished jobs of the caller.
+        held: usize,
+    },
     /// The job is not where the transition starts.
     #[error("the change of state was refused")]
     Refused(#[from] TransitionRefused),
@@ -51,7 +59,7 @@ impl HasKind for JobsError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Full { .. } => ErrorKind::Overloaded,
+            Self::Full { .. } | Self::ShareFull { .. } => ErrorKind::Overloaded,
             Self::Duplicate { .. } | Self::Refused(_) | Self::ClaimLost { .. } => ErrorKind::Conflict,
             Self::Backend { .. } => ErrorKind::Unavailable,
         }

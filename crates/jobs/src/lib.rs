@@ -5,13 +5,16 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod error;
+mod fair_line;
 mod memory;
+mod places;
 mod queue;
 mod state_machine;
 mod store;
 
 pub use error::JobsError;
 pub use memory::{MemoryJobs, MemoryLimits};
-pub use queue::{Claim, JobQueue};
+pub use places::{JobPlace, Places};
+pub use queue::{Claim, JobQueue, QueueEntry};
 pub use state_machine::{Refusal, Transition, TransitionRefused};
 pub use store::{JobCounts, JobFilter, JobStore};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pentimento_types::JobId;
+use pentimento_types::{ApiKeyId, Job, JobId, Priority};
 
 use crate::JobsError;
 
@@ -12,20 +12,27 @@ use crate::JobsError;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Claim {
     job: JobId,
+    owner: ApiKeyId,
     token: u64,
 }
 
 impl Claim {
     /// For implementations: `token` must differ between any two claims on the same job.
     #[must_use]
-    pub const fn new(job: JobId, token: u64) -> Self {
-        Self { job, token }
+    pub const fn new(job: JobId, owner: ApiKeyId, token: u64) -> Self {
+        Self { job, owner, token }
     }
 
     /// The claimed job.
     #[must_use]
     pub const fn job(&self) -> JobId {
         self.job
+    }
+
+    /// Whose job it is.
+    #[must_use]
+    pub const fn owner(&self) -> &ApiKeyId {
+        &self.owner
     }
 
     /// What tells this claim from others on the same job.
@@ -35,22 +42,52 @@ impl Claim {
     }
 }
 
-/// Hands jobs to workers, oldest first, each to one worker at a time.
+/// What the queue knows of a job: enough to say when its turn is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueEntry {
+    /// The job.
+    pub id: JobId,
+    /// Whose turn it uses.
+    pub owner: ApiKeyId,
+    /// Before or behind other jobs of its owner. It is no way to get ahead of other owners.
+    pub priority: Priority,
+    /// About how much of the device's time it takes, in the units of [`Job::work`].
+    pub work: u64,
+}
+
+impl QueueEntry {
+    /// The entry of a stored job.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        Self {
+            id: job.id,
+            owner: job.owner.clone(),
+            priority: job.priority,
+            work: job.work,
+        }
+    }
+}
+
+/// Hands jobs to workers, each to one worker at a time, and fairly: owners that have jobs waiting get the same amount of
+/// work done, whatever the number of their jobs. Among the jobs of one owner the more urgent go first, then the older.
+///
+/// What an owner was given while it was alone is not held against it later, and nobody saves up turns.
 #[async_trait]
 pub trait JobQueue: Send + Sync + std::fmt::Debug {
-    /// Puts a job at the end. Pushing one that is in the queue or claimed changes nothing.
+    /// Puts a job behind its like. Pushing one that is in the queue or claimed changes nothing.
     ///
     /// # Errors
     /// [`JobsError::Backend`].
-    async fn push(&self, id: JobId) -> Result<(), JobsError>;
+    async fn push(&self, entry: QueueEntry) -> Result<(), JobsError>;
 
-    /// Waits for a job and claims it for `lease`. A job whose lease ran out is among those that can be claimed.
+    /// Waits for a job and claims it for `lease`. A job whose lease ran out is among those that can be claimed. The jobs of
+    /// the owners in `except` are left for a later call.
     ///
     /// Cancel safe: a claim is never made and lost when the future is dropped.
     ///
     /// # Errors
     /// [`JobsError::Backend`].
-    async fn claim(&self, lease: Duration) -> Result<Claim, JobsError>;
+    async fn claim(&self, lease: Duration, except: &[ApiKeyId]) -> Result<Claim, JobsError>;
 
     /// Extends the lease to `lease` from now.
     ///
@@ -58,7 +95,7 @@ pub trait JobQueue: Send + Sync + std::fmt::Debug {
     /// [`JobsError::ClaimLost`]: another worker has the job or may get it; stop and write nothing.
     async fn heartbeat(&self, claim: &Claim, lease: Duration) -> Result<(), JobsError>;
 
-    /// Gives the job back for another attempt: to the front at once, or after a `delay`.
+    /// Gives the job back for another attempt: ahead of its owner's others at once, or after a `delay`.
     ///
     /// # Errors
     /// [`JobsError::ClaimLost`].

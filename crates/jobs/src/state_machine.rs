@@ -3,10 +3,11 @@
 //! ```text
 //!            Start                Succeed
 //!  Queued ──────────▶ Running ──────────────▶ Succeeded
-//!    ▲                 │ │  ▲
-//!    │     Requeue     │ │  │ Start (its lease ran out)
-//!    └─────────────────┘ └──┘
-//!  Queued, Running ── Fail ──▶ Failed        Queued, Running ── Cancel ──▶ Cancelled
+//!  ▲ ▲                 │ │  ▲
+//!  │ │     Requeue     │ │  │ Start (its lease ran out)
+//!  │ └─────────────────┘ └──┘
+//!  │ Fetched
+//!  Fetching      Fetching, Queued, Running ── Fail ──▶ Failed      the same three ── Cancel ──▶ Cancelled
 //! ```
 //!
 //! A final state stays. `attempt` counts the starts, and whoever speaks for an older attempt is refused (fencing), so a
@@ -14,11 +15,16 @@
 
 use std::time::SystemTime;
 
-use pentimento_types::{Job, JobFailure, JobOutcome, JobState, StoredImage};
+use pentimento_types::{Job, JobFailure, JobNote, JobOutcome, JobState, StoredImage};
 
 /// A change that is asked for. `attempt` is the attempt that the asker saw.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transition {
+    /// The input images are there: fetching to queued.
+    Fetched {
+        /// What was found out about them.
+        notes: Vec<JobNote>,
+    },
     /// A worker begins: queued (or running, after a lost lease) to running; `attempt` grows by one.
     Start {
         /// As seen in the job before.
@@ -40,14 +46,14 @@ pub enum Transition {
         /// When the device began with them, which may be long after the attempt began; None keeps that time.
         began_at: Option<SystemTime>,
     },
-    /// There will be no pictures: queued or running to failed.
+    /// There will be no pictures: from any state that is not final to failed.
     Fail {
         /// As seen in the job.
         attempt: u32,
         /// Why.
         failure: JobFailure,
     },
-    /// The caller does not want it any more: queued or running to cancelled.
+    /// The caller does not want it any more: from any state that is not final to cancelled.
     Cancel,
 }
 
@@ -81,6 +87,7 @@ impl Transition {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::Fetched { .. } => "queue",
             Self::Start { .. } => "start",
             Self::Requeue { .. } => "requeue",
             Self::Succeed { .. } => "succeed",
@@ -96,13 +103,16 @@ impl Transition {
             | Self::Requeue { attempt, .. }
             | Self::Succeed { attempt, .. }
             | Self::Fail { attempt, .. } => Some(*attempt),
-            Self::Cancel => None,
+            // No attempt has begun, and a cancel is the caller's.
+            Self::Fetched { .. } | Self::Cancel => None,
         }
     }
 
     const fn starts_from(&self, state: JobState) -> bool {
         match self {
-            Self::Start { .. } | Self::Fail { .. } | Self::Cancel => !state.is_final(),
+            Self::Fetched { .. } => matches!(state, JobState::Fetching),
+            Self::Start { .. } => matches!(state, JobState::Queued | JobState::Running),
+            Self::Fail { .. } | Self::Cancel => !state.is_final(),
             Self::Requeue { .. } | Self::Succeed { .. } => matches!(state, JobState::Running),
         }
     }
@@ -130,6 +140,10 @@ impl Transition {
             });
         }
         match self {
+            Self::Fetched { notes } => {
+                job.state = JobState::Queued;
+                job.notes.extend(notes);
+            }
             Self::Start { .. } => {
                 job.state = JobState::Running;
                 job.attempt += 1;
@@ -190,6 +204,7 @@ mod tests {
                 failure: failure()
             }),
             Just(Transition::Cancel),
+            Just(Transition::Fetched { notes: Vec::new() }),
         ]
     }
 
@@ -197,9 +212,15 @@ mod tests {
         /// Whatever is asked for in whatever order: a refusal changes nothing, a final state stays, an outcome is there
         /// exactly in the final states, and attempts only grow, by one, with a start.
         #[test]
-        fn every_history_is_a_path_of_the_machine(transitions in prop::collection::vec(any_transition(), 0..40)) {
+        fn every_history_is_a_path_of_the_machine(
+            fetching in any::<bool>(),
+            transitions in prop::collection::vec(any_transition(), 0..40),
+        ) {
             let now = SystemTime::UNIX_EPOCH;
             let mut job = sample_job(JobId::from_u128(1), now);
+            if fetching {
+                job.state = JobState::Fetching;
+            }
             for transition in transitions {
                 let before = job.clone();
                 let starts = matches!(transition, Transition::Start { .. });
@@ -258,6 +279,32 @@ mod tests {
                 format!("cannot {verb} a job that is Queued in attempt 0")
             );
         }
+    }
+
+    #[test]
+    fn a_job_without_its_images_does_not_start() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut job = Job {
+            state: JobState::Fetching,
+            notes: vec![JobNote::PromptBreaks],
+            ..sample_job(JobId::from_u128(1), now)
+        };
+        let start = Transition::Start { attempt: 0 };
+        assert_eq!(
+            start.clone().apply(&mut job, now).unwrap_err().reason,
+            Refusal::WrongState
+        );
+        let fetched = Transition::Fetched {
+            notes: vec![JobNote::MaskIsAlpha],
+        };
+        fetched.clone().apply(&mut job, now).unwrap();
+        assert_eq!(job.state, JobState::Queued);
+        assert_eq!(job.notes, [JobNote::PromptBreaks, JobNote::MaskIsAlpha]);
+        assert_eq!(
+            fetched.apply(&mut job, now).unwrap_err().reason,
+            Refusal::WrongState
+        );
+        start.apply(&mut job, now).unwrap();
     }
 
     #[test]

@@ -5,25 +5,17 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use pentimento_types::{ApiKeyId, Job, JobId, JobState};
 
-use crate::{JobsError, Transition};
+use crate::{JobPlace, JobsError, Transition};
 
 /// Jobs by where they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobCounts {
-    /// Waiting for a worker.
+    /// Waiting for a worker, or for their input images.
     pub queued: usize,
     /// In a worker's hands.
     pub running: usize,
     /// How many of both together are accepted.
     pub limit: usize,
-}
-
-impl JobCounts {
-    /// Whether one more job would be accepted.
-    #[must_use]
-    pub const fn has_room(&self) -> bool {
-        self.queued + self.running < self.limit
-    }
 }
 
 /// Which jobs [`JobStore::list`] returns.
@@ -43,11 +35,19 @@ pub struct JobFilter {
 /// of its record: that would be a durable write for every evaluation.
 #[async_trait]
 pub trait JobStore: Send + Sync + std::fmt::Debug {
-    /// Takes a new job. When this returns, the job survives what the implementation promises to survive.
+    /// A place for a job of `owner` that may be inserted later. Asked for before anything costly is done with a request, so
+    /// it answers at once; how many jobs of one owner are let in is for [`crate::Places`] to say.
     ///
     /// # Errors
-    /// [`JobsError::Duplicate`], or [`JobsError::Full`] at once when too many jobs are unfinished.
-    async fn insert(&self, job: Job) -> Result<(), JobsError>;
+    /// [`JobsError::Full`], [`JobsError::ShareFull`].
+    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError>;
+
+    /// Takes a new job, in a place of this store that it holds until it has ended. When this returns, the job survives what
+    /// the implementation promises to survive.
+    ///
+    /// # Errors
+    /// [`JobsError::Duplicate`]; [`JobsError::Full`] where several processes share the records and one of them was faster.
+    async fn insert(&self, job: Job, place: JobPlace) -> Result<(), JobsError>;
 
     /// The job as it is now, or None.
     ///
@@ -84,23 +84,4 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`JobsError::Backend`].
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_is_room_until_both_together_reach_the_limit() {
-        let room = |queued, running| {
-            JobCounts {
-                queued,
-                running,
-                limit: 5,
-            }
-            .has_room()
-        };
-        assert!(room(0, 0) && room(2, 2) && room(4, 0));
-        assert!(!room(3, 2) && !room(5, 0) && !room(2, 4));
-    }
 }

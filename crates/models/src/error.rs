@@ -32,6 +32,12 @@ pub enum ModelError {
         /// Which input.
         input: &'static str,
     },
+    /// A pass in slices was gone on with after its end, or after one of its slices had failed.
+    #[error("{what} has ended before")]
+    Spent {
+        /// What it was doing.
+        what: &'static str,
+    },
     /// More layers are to be skipped than the text encoder has.
     #[error("clip_skip is {found}, expected 1 to {most}")]
     ClipSkip {
@@ -59,9 +65,9 @@ pub enum ModelError {
 impl HasKind for ModelError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Tensor { .. } | Self::Shape { .. } => ErrorKind::Internal,
+            Self::Tensor { .. } | Self::Shape { .. } | Self::Spent { .. } => ErrorKind::Internal,
             Self::NotTaken { .. } | Self::ClipSkip { .. } | Self::Tokenize { .. } => ErrorKind::InvalidInput,
-            Self::TokenizerFile { .. } => ErrorKind::Unavailable,
+            Self::TokenizerFile { .. } => ErrorKind::BadModel,
         }
     }
 }

@@ -17,4 +17,4 @@ pub use conditioning::{Conditioning, ConditioningShape};
 pub use error::ModelError;
 pub use layers::{LayerKind, LayerName, LayerShape};
 pub use unet::{PreparedConditioning, UNet, UNetConfig, UNetInput, guidance_embedding};
-pub use vae::{Vae, VaeConfig};
+pub use vae::{Vae, VaeConfig, VaePass};

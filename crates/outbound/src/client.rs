@@ -12,15 +12,21 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::coding::{self, Coding};
 use crate::connection::{self, Answer, within};
 use crate::destination::{Destination, DestinationHost};
 use crate::resolver::{Resolver, SystemResolver};
+use crate::shares::Shares;
 use crate::{AddressGuard, OutboundError, UnreachableCause};
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: u32 = 3;
 /// Exchanges under way at a time; more wait within their own time.
 const MAX_EXCHANGES: usize = 32;
+/// Of them, those with one host, so that others have room beside a slow one.
+const MAX_EXCHANGES_OF_A_HOST: usize = 8;
+/// Those with one address, which may have many names.
+const MAX_EXCHANGES_OF_AN_ADDRESS: usize = 16;
 
 /// What one exchange may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +70,8 @@ pub struct GuardedClient {
     resolver: Arc<dyn Resolver>,
     tls: TlsConnectorDebug,
     exchanges: Semaphore,
+    hosts: Shares,
+    addresses: Shares,
 }
 
 impl GuardedClient {
@@ -85,6 +93,8 @@ impl GuardedClient {
             resolver,
             tls: TlsConnectorDebug(connection::tls_connector(roots)),
             exchanges: Semaphore::new(MAX_EXCHANGES),
+            hosts: Shares::new(MAX_EXCHANGES_OF_A_HOST),
+            addresses: Shares::new(MAX_EXCHANGES_OF_AN_ADDRESS),
         }
     }
 
@@ -101,36 +111,21 @@ impl GuardedClient {
     pub async fn get(&self, url: &str, limits: &FetchLimits) -> Result<Reply, OutboundError> {
         let destination =
             Destination::parse(url, &self.guard).map_err(|problem| OutboundError::Url { problem })?;
-        let permit = timeout(limits.total, self.exchanges.acquire()).await;
-        let Ok(Ok(_permit)) = permit else {
-            return Err(OutboundError::Busy);
-        };
-        timeout(limits.total, self.follow(destination, limits))
-            .await
-            .map_err(|_| OutboundError::TimedOut)?
+        let mut left = Left::new(limits.total);
+        self.follow(destination, limits, &mut left).await
     }
 
     async fn follow(
         &self,
         mut destination: Destination,
         limits: &FetchLimits,
+        left: &mut Left,
     ) -> Result<Reply, OutboundError> {
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self
-                .answer(&destination, limits)
-                .await
-                .map_err(OutboundError::Unreachable)?;
-            let status = answer.response.status();
-            let Some(location) = redirect_target(status, answer.response.headers()) else {
-                let body = if status.is_success() {
-                    read_body(answer, limits).await?
-                } else {
-                    Bytes::new()
-                };
-                return Ok(Reply {
-                    status: status.as_u16(),
-                    body,
-                });
+            let hop = self.hop(&destination, limits, left).await?;
+            let location = match hop {
+                Hop::End(reply) => return Ok(reply),
+                Hop::Redirect(location) => location,
             };
             destination = destination
                 .redirected(&location, &self.guard)
@@ -139,18 +134,50 @@ impl GuardedClient {
         Err(OutboundError::TooManyRedirects { limit: MAX_REDIRECTS })
     }
 
-    async fn answer(
+    /// One exchange, in a place of its host, then of its address, then of all: who waits for a slow host takes no place
+    /// from others.
+    async fn hop(
         &self,
         destination: &Destination,
         limits: &FetchLimits,
-    ) -> Result<Answer, UnreachableCause> {
-        let addresses = self.addresses(destination, limits).await?;
-        connection::get(destination, &addresses, &self.tls.0, limits.patience).await
+        left: &mut Left,
+    ) -> Result<Hop, OutboundError> {
+        let _host = in_time(limits, self.hosts.place(&destination.host().to_string())).await?;
+        let addresses = left.spend(self.lookup(destination, limits)).await?;
+        let addresses = addresses.map_err(OutboundError::Unreachable)?;
+        let first = addresses.first().map(|address| address.ip().to_string());
+        let _address = in_time(limits, self.addresses.place(&first.unwrap_or_default())).await?;
+        let _of_all = in_time(limits, self.exchanges.acquire()).await?;
+        left.spend(self.exchange(destination, &addresses, limits)).await?
+    }
+
+    async fn exchange(
+        &self,
+        destination: &Destination,
+        addresses: &[SocketAddr],
+        limits: &FetchLimits,
+    ) -> Result<Hop, OutboundError> {
+        let answer = connection::get(destination, addresses, &self.tls.0, limits.patience)
+            .await
+            .map_err(OutboundError::Unreachable)?;
+        let status = answer.response.status();
+        if let Some(location) = redirect_target(status, answer.response.headers()) {
+            return Ok(Hop::Redirect(location));
+        }
+        let body = if status.is_success() {
+            read_body(answer, limits).await?
+        } else {
+            Bytes::new()
+        };
+        Ok(Hop::End(Reply {
+            status: status.as_u16(),
+            body,
+        }))
     }
 
     /// Every address of the destination, all of them checked: one that is refused refuses the whole name, since a
     /// name that points inside as well as outside is an attack or a mistake.
-    async fn addresses(
+    async fn lookup(
         &self,
         destination: &Destination,
         limits: &FetchLimits,
@@ -191,16 +218,7 @@ fn redirect_target(status: StatusCode, headers: &HeaderMap) -> Option<String> {
 }
 
 async fn read_body(mut answer: Answer, limits: &FetchLimits) -> Result<Bytes, OutboundError> {
-    let headers = answer.response.headers();
-    let coded = |name| {
-        headers
-            .get_all(name)
-            .iter()
-            .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    };
-    if coded(header::CONTENT_ENCODING) {
-        return Err(OutboundError::Compressed);
-    }
+    let codings = coding::codings(answer.response.headers())?;
     let too_large = OutboundError::TooLarge {
         limit_bytes: limits.max_bytes,
     };
@@ -215,7 +233,7 @@ async fn read_body(mut answer: Answer, limits: &FetchLimits) -> Result<Bytes, Ou
             .await
             .map_err(|_| OutboundError::TimedOut)?;
         let Some(frame) = frame else {
-            return Ok(body.freeze());
+            return unpacked(body.freeze(), codings, limits.max_bytes).await;
         };
         let Ok(data) = frame.map_err(OutboundError::BrokenOff)?.into_data() else {
             continue; // Trailers.
@@ -224,6 +242,46 @@ async fn read_body(mut answer: Answer, limits: &FetchLimits) -> Result<Bytes, Ou
             return Err(too_large);
         }
         body.extend_from_slice(&data);
+    }
+}
+
+async fn unpacked(body: Bytes, codings: Vec<Coding>, limit_bytes: u64) -> Result<Bytes, OutboundError> {
+    if codings.is_empty() {
+        return Ok(body);
+    }
+    let unpack = move || coding::unpack(body, &codings, limit_bytes);
+    let unpacked = tokio::task::spawn_blocking(unpack).await;
+    // It does not panic; if it does, the file is the reason.
+    unpacked.unwrap_or(Err(OutboundError::Compressed { coding: "damaged" }))
+}
+
+/// What one exchange leads to.
+#[derive(Debug)]
+enum Hop {
+    End(Reply),
+    Redirect(String),
+}
+
+/// Waits for a place, for as long as an exchange may take.
+async fn in_time<T>(limits: &FetchLimits, place: impl Future<Output = T>) -> Result<T, OutboundError> {
+    timeout(limits.total, place)
+        .await
+        .map_err(|_| OutboundError::Busy)
+}
+
+/// The time that is left for the work of all exchanges of a call; waiting for places is not part of it.
+struct Left(Duration);
+
+impl Left {
+    const fn new(total: Duration) -> Self {
+        Self(total)
+    }
+
+    async fn spend<T>(&mut self, work: impl Future<Output = T>) -> Result<T, OutboundError> {
+        let begun = tokio::time::Instant::now();
+        let done = timeout(self.0, work).await;
+        self.0 = self.0.saturating_sub(begun.elapsed());
+        done.map_err(|_| OutboundError::TimedOut)
     }
 }
 

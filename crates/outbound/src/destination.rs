@@ -49,6 +49,15 @@ pub(crate) enum DestinationHost {
     Address(IpAddr),
 }
 
+impl std::fmt::Display for DestinationHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
 impl Destination {
     /// Reads a URL as browsers do (WHATWG), so that `http://127.1/`, `http://0x7f000001/`, `http://2130706433/` and
     /// Unicode dots have become addresses before anything is checked.

@@ -52,9 +52,21 @@ pub enum OutboundError {
     /// The connection ended before the body did.
     #[error("the server's answer broke off")]
     BrokenOff(#[source] hyper::Error),
-    /// A compressed body, which we never ask for and never unpack.
-    #[error("the server sent a compressed answer that was not asked for")]
-    Compressed,
+    /// A compression that was not asked for and is not unpacked here.
+    #[error("the server's answer is compressed ({coding}), which was not asked for and is not read here")]
+    Compressed {
+        /// Its name.
+        coding: &'static str,
+    },
+    /// A body that is not of the compression that the server names.
+    #[error("the server says that its answer is compressed ({coding}), and it cannot be unpacked")]
+    NotUnpacked {
+        /// Its name.
+        coding: &'static str,
+        /// What the unpacker says.
+        #[source]
+        source: io::Error,
+    },
     /// Too many fetches are under way here.
     #[error("too many files are being fetched at this moment")]
     Busy,
@@ -104,7 +116,8 @@ impl HasKind for OutboundError {
             | Self::TooManyRedirects { .. }
             | Self::TimedOut
             | Self::BrokenOff(_)
-            | Self::Compressed => ErrorKind::InvalidInput,
+            | Self::Compressed { .. }
+            | Self::NotUnpacked { .. } => ErrorKind::InvalidInput,
         }
     }
 }

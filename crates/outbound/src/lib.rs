@@ -2,19 +2,21 @@
 //!
 //! [`AddressGuard`] decides which addresses and ports may be reached, and is pure.
 //! [`GuardedClient`] resolves a name once, checks every answer, and connects to exactly what it has checked, at every
-//! redirect again; it bounds bytes and time, and follows no proxy, cookie or compression.
+//! redirect again; it bounds bytes and time, in all and for each host, and follows no proxy or cookie.
 //! [`ImageFetcher`] gets one picture's bytes through it.
 //!
 //! The texts of [`OutboundError`] may be shown to the caller: they are the same whether a refused address has an open
 //! port, a closed one, or does not exist. The causes behind them are for the log.
 
 mod client;
+mod coding;
 mod connection;
 mod destination;
 mod error;
 mod guard;
 mod image_fetch;
 mod resolver;
+mod shares;
 
 pub use client::{FetchLimits, GuardedClient, Reply};
 pub use destination::{Destination, UrlProblem};

@@ -18,10 +18,28 @@ pub enum PipelineError {
         #[source]
         source: WeightsError,
     },
-    /// A configuration names an architecture we do not have, or a forward failed.
+    /// A part of the checkpoint describes a network or a tokenizer that cannot be built.
+    #[error("checkpoint `{name}` cannot be loaded")]
+    Part {
+        /// The checkpoint's name in the catalogue.
+        name: String,
+        /// What is wrong with which part.
+        #[source]
+        source: ModelError,
+    },
+    /// The checkpoint's scheduler configuration cannot be used.
+    #[error("checkpoint `{name}` cannot be loaded")]
+    SchedulerConfig {
+        /// The checkpoint's name in the catalogue.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: SchedulerError,
+    },
+    /// A network refused its inputs, or a forward failed.
     #[error("the model failed")]
     Model(#[from] ModelError),
-    /// A scheduler refused its configuration or the run.
+    /// A scheduler refused the run.
     #[error("the scheduler failed")]
     Scheduler(#[from] SchedulerError),
     /// A tensor operation failed.
@@ -75,13 +93,30 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// What of a recipe, or of the checkpoint's configuration below it, no run can do, and why: `steps`, `strength` or a key
+    /// as diffusers writes it, with a sentence that may be shown. None for every other error.
+    #[must_use]
+    pub fn refused_setting(&self) -> Option<(&'static str, String)> {
+        if let Self::Scheduler(SchedulerError::Run { name, problem }) = self {
+            return Some((name, problem.clone()));
+        }
+        if let Self::Scheduler(SchedulerError::Setting { key, problem }) = self {
+            return Some((key, problem.clone()));
+        }
+        None
+    }
+
     /// Whether the same checkpoint fails again in the same way until somebody changes its files or the catalogue. A file
     /// that could not be read, or that changed meanwhile, may be read at the next try.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         match self {
             Self::Weights { source, .. } => source.is_permanent(),
-            Self::UnsupportedSource { .. } | Self::Mismatch { .. } | Self::PromptTooLong { .. } => true,
+            Self::Part { .. }
+            | Self::SchedulerConfig { .. }
+            | Self::UnsupportedSource { .. }
+            | Self::Mismatch { .. }
+            | Self::PromptTooLong { .. } => true,
             Self::Model(_)
             | Self::Scheduler(_)
             | Self::Tensor(_)
@@ -93,18 +128,20 @@ impl PipelineError {
 }
 
 impl HasKind for PipelineError {
+    /// What has a cause says what its cause says.
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::Weights { source, .. } => source.kind(),
+            Self::Model(error) => error.kind(),
             Self::Scheduler(error) => error.kind(),
-            Self::UnsupportedSource { .. } | Self::Weights { .. } | Self::Mismatch { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::Part { .. }
+            | Self::SchedulerConfig { .. }
+            | Self::UnsupportedSource { .. }
+            | Self::Mismatch { .. } => ErrorKind::BadModel,
             Self::PromptTooLong { .. } => ErrorKind::InvalidInput,
-            Self::Spent
-            | Self::Model(_)
-            | Self::Tensor(_)
-            | Self::NotFinite { .. }
-            | Self::MixedShapes { .. } => ErrorKind::Internal,
+            Self::Spent | Self::Tensor(_) | Self::NotFinite { .. } | Self::MixedShapes { .. } => {
+                ErrorKind::Internal
+            }
         }
     }
 }

@@ -1,46 +1,108 @@
-//! The third act: latents into an image.
+//! The third act: latents into an image, in slices as the first one.
+//!
+//! A slice is a stage of the VAE's decoder, and takes no longer than one evaluation of an image of the same size.
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
+use pentimento_models::VaePass;
 use pentimento_schedulers::Latents;
 use pentimento_types::RgbImage;
 
 use crate::denoise::not_finite;
+use crate::inpainting::Inpainting;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion, img2img};
 
+/// How far a finish is after a slice.
+#[derive(Debug)]
+pub enum FinishStep {
+    /// There are more slices.
+    Continue,
+    /// The image.
+    Done(RgbImage),
+}
+
+/// An image on its way from latents to pixels, begun by [`StableDiffusion::begin_finish`].
+#[derive(Debug)]
+pub struct Finishing {
+    /// None where the result is the input.
+    pass: Option<VaePass>,
+    init: Arc<RgbImage>,
+    inpainting: Option<Inpainting>,
+    evaluations: u32,
+}
+
 impl StableDiffusion {
-    /// Decodes one image, of exactly the size of its input.
+    /// Begins to decode one image.
+    ///
+    /// # Errors
+    /// When the latents are not finite.
+    pub fn begin_finish(&self, state: DenoiseState) -> Result<Finishing, PipelineError> {
+        if state.broken {
+            return Err(not_finite(state.kind, state.done));
+        }
+        let pass = match state.evaluations {
+            0 => None,
+            _ => Some(self.begin_decode(state.latents())?),
+        };
+        Ok(Finishing {
+            pass,
+            init: state.init,
+            inpainting: state.inpainting,
+            evaluations: state.done,
+        })
+    }
+
+    /// Does the next slice. The image has exactly the size of its input.
     ///
     /// An image without evaluations (strength 0) is its input, pixel for pixel, and so is the kept part of an inpainted
     /// one.
     ///
     /// # Errors
-    /// When the forward fails or the result is not finite.
-    pub fn finish(&self, state: DenoiseState) -> Result<RgbImage, PipelineError> {
-        if state.broken {
-            return Err(not_finite(state.kind, state.done));
-        }
-        if state.evaluations == 0 {
-            return Ok(RgbImage::clone(&state.init));
-        }
-        let made = self
-            .decode(state.latents(), &state.init)?
-            .ok_or_else(|| PipelineError::NotFinite {
-                scheduler: "VAE decoder".to_owned(),
-                evaluation: state.done,
-            })?;
-        Ok(match &state.inpainting {
-            Some(inpainting) => inpainting.composite(&state.init, made),
+    /// When a stage fails or the result is not finite; there is nothing to go on with then.
+    pub fn advance_finish(&self, finishing: &mut Finishing) -> Result<FinishStep, PipelineError> {
+        let Finishing {
+            pass,
+            init,
+            inpainting,
+            evaluations,
+        } = finishing;
+        let Some(pass) = pass else {
+            return Ok(FinishStep::Done(RgbImage::clone(init)));
+        };
+        let Some(decoded) = self.vae.advance(pass)? else {
+            return Ok(FinishStep::Continue);
+        };
+        let made = img2img::to_image(&decoded, init.size())?.ok_or_else(|| PipelineError::NotFinite {
+            scheduler: "VAE decoder".to_owned(),
+            evaluation: *evaluations,
+        })?;
+        Ok(FinishStep::Done(match inpainting {
+            Some(inpainting) => inpainting.composite(init, made),
             None => made,
-        })
+        }))
     }
 
-    /// Latents `[4, h, w]` into an image of `like`'s size; None when the decoder's output is not finite.
-    fn decode(&self, latents: &Latents, like: &RgbImage) -> Result<Option<RgbImage>, PipelineError> {
+    /// Does all slices.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::begin_finish`] and [`StableDiffusion::advance_finish`].
+    pub fn finish(&self, state: DenoiseState) -> Result<RgbImage, PipelineError> {
+        let mut finishing = self.begin_finish(state)?;
+        loop {
+            match self.advance_finish(&mut finishing)? {
+                FinishStep::Continue => {}
+                FinishStep::Done(image) => return Ok(image),
+            }
+        }
+    }
+
+    /// Latents `[4, h, w]` on their way into the VAE.
+    fn begin_decode(&self, latents: &Latents) -> Result<VaePass, PipelineError> {
         let [channels, h, w] = latents.shape();
         let latents = latents.clone().scaled(1.0 / self.vae.config().scaling_factor);
         let z = Tensor::from_vec(latents.into_values(), (1, channels, h, w), &self.device)?;
-        let decoded = self.vae.decode(&z.to_dtype(self.dtype)?)?;
-        Ok(img2img::to_image(&decoded, like.size())?)
+        Ok(self.vae.begin_decode(&z.to_dtype(self.dtype)?)?)
     }
 }

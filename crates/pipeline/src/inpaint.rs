@@ -10,7 +10,7 @@ use std::sync::Arc;
 use pentimento_schedulers::{Latents, NoiseSource, Start};
 use pentimento_types::{Recipe, RgbImage};
 
-use crate::img2img::to_planes;
+use crate::img2img::{Planes, to_planes};
 use crate::inpainting::{Blend, Inpainting};
 use crate::mask::MaskPixels;
 use crate::posterior::DiagonalGaussian;
@@ -113,11 +113,7 @@ impl StableDiffusion {
     }
 
     /// The image whose masked part is middle grey, 0 in the VAE's range.
-    pub(crate) fn encode_masked(
-        &self,
-        init: &RgbImage,
-        pixels: &MaskPixels,
-    ) -> Result<DiagonalGaussian, PipelineError> {
+    pub(crate) fn masked_planes(&self, init: &RgbImage, pixels: &MaskPixels) -> Planes {
         let mut planes = to_planes(init, self.pixels_per_latent);
         let kept = pixels.kept(self.pixels_per_latent);
         for plane in planes.values.chunks_exact_mut(kept.len()) {
@@ -125,7 +121,7 @@ impl StableDiffusion {
                 *value *= kept;
             }
         }
-        DiagonalGaussian::from_moments(&self.encode_planes(planes)?)
+        planes
     }
 
     /// Draws in diffusers' order: the image's sample, the start noise, the masked image's sample, then the steps.

@@ -9,7 +9,7 @@ use pentimento_models::{
     ClipText, ClipTextConfig, ClipTokenizer, ModelError, UNet, UNetConfig, Vae, VaeConfig,
 };
 use pentimento_schedulers::SchedulerConfig;
-use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, WeightsError};
+use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, FolderStamp, ReadProgress, WeightsError};
 
 use crate::component::{Component, ComponentKey, ComponentRole, PatchSet};
 use crate::{PipelineError, StableDiffusion};
@@ -36,6 +36,24 @@ impl CheckpointSource {
     /// When the source is of a kind that this version cannot read, or not there.
     pub fn open(entry: &ModelEntry, device: &Device) -> Result<Self, PipelineError> {
         Ok(Self::new(&entry.name, open(entry)?, device))
+    }
+
+    /// Counts what is read from disk in `progress`.
+    #[must_use]
+    pub fn counting(self, progress: &ReadProgress) -> Self {
+        Self {
+            checkpoint: self.checkpoint.counting(progress),
+            ..self
+        }
+    }
+
+    /// The files of an entry as they are now, so that one that cannot be loaded is not tried again before they change.
+    #[must_use]
+    pub fn stamp(entry: &ModelEntry) -> FolderStamp {
+        match &entry.source {
+            Source::Path(path) => FolderStamp::of(path),
+            Source::Embedded(_) | Source::HuggingFace { .. } | Source::Https(_) => FolderStamp::default(),
+        }
     }
 
     /// A checkpoint that is open already, under the name it is known by.
@@ -117,7 +135,8 @@ impl CheckpointSource {
         let settings = self.checkpoint.has(TOKENIZER_SETTINGS);
         let settings = settings.then(|| read(TOKENIZER_SETTINGS)).transpose()?;
         let (vocabulary, merges) = (read(VOCABULARY)?, read(MERGES)?);
-        let tokenizer = ClipTokenizer::from_files(&vocabulary, &merges, settings.as_deref())?;
+        let tokenizer = ClipTokenizer::from_files(&vocabulary, &merges, settings.as_deref());
+        let tokenizer = tokenizer.map_err(|error| self.part_error(error))?;
         let bytes = vocabulary.len() + merges.len();
         Ok((tokenizer, bytes as u64))
     }
@@ -137,9 +156,22 @@ impl CheckpointSource {
         let wrap = |error| self.weights_error(error);
         let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
         let weights = weights.map_err(wrap)?;
-        let network = build(weights.var_builder())?;
+        let network = build(weights.var_builder()).map_err(|error| match weights.take_fault() {
+            Some(fault) => self.weights_error(fault),
+            None => self.part_error(error),
+        })?;
         weights.finish().map_err(wrap)?;
         Ok(network)
+    }
+
+    /// How the checkpoint wants to be run.
+    pub(crate) fn scheduler_config(&self) -> Result<SchedulerConfig, PipelineError> {
+        let file = self.checkpoint.read("scheduler/scheduler_config.json");
+        let file = file.map_err(|error| self.weights_error(error))?;
+        SchedulerConfig::from_json(&file).map_err(|source| PipelineError::SchedulerConfig {
+            name: self.name.clone(),
+            source,
+        })
     }
 
     /// Puts one component of each role together.
@@ -150,9 +182,7 @@ impl CheckpointSource {
         &self,
         components: impl IntoIterator<Item = Component>,
     ) -> Result<StableDiffusion, PipelineError> {
-        let config = self.checkpoint.read("scheduler/scheduler_config.json");
-        let scheduler_config =
-            SchedulerConfig::from_json(&config.map_err(|error| self.weights_error(error))?)?;
+        let scheduler_config = self.scheduler_config()?;
         let (mut tokenizer, mut text, mut unet, mut vae) = (None, None, None, None);
         for component in components {
             match component {
@@ -183,6 +213,13 @@ impl CheckpointSource {
 
     fn weights_error(&self, source: WeightsError) -> PipelineError {
         PipelineError::Weights {
+            name: self.name.clone(),
+            source,
+        }
+    }
+
+    fn part_error(&self, source: ModelError) -> PipelineError {
+        PipelineError::Part {
             name: self.name.clone(),
             source,
         }

@@ -5,10 +5,11 @@
 use std::mem;
 use std::sync::Arc;
 
-use pentimento_models::{Conditioning, PreparedConditioning};
+use pentimento_models::{Conditioning, PreparedConditioning, VaePass};
 use pentimento_types::{Recipe, RgbImage};
 
 use crate::conditioning::PromptEncoding;
+use crate::img2img::to_planes;
 use crate::inpaint::Repainting;
 use crate::posterior::DiagonalGaussian;
 use crate::prepare::Common;
@@ -45,10 +46,41 @@ pub struct Preparation {
     /// None where every pixel is changed alike.
     repainting: Option<Repainting>,
     text: Text,
+    /// The image on its way through the VAE.
+    pass: Option<VaePass>,
     /// The encoded image.
     encoded: Option<DiagonalGaussian>,
     /// The encoded image with its masked part hidden.
     masked_image: Option<DiagonalGaussian>,
+}
+
+/// What is encoded next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encode {
+    Init,
+    Masked,
+}
+
+impl Preparation {
+    /// Whether the next slice is one of the VAE's, between which a large tensor is held.
+    #[must_use]
+    pub fn is_encoding(&self) -> bool {
+        matches!(self.text, Text::Projected(..)) && self.to_encode().is_some()
+    }
+
+    fn to_encode(&self) -> Option<Encode> {
+        let (needs_init, needs_masked) = match &self.repainting {
+            None => (true, false),
+            Some(repainting) => (repainting.needs_init, repainting.needs_masked),
+        };
+        if needs_init && self.encoded.is_none() {
+            Some(Encode::Init)
+        } else if needs_masked && self.masked_image.is_none() {
+            Some(Encode::Masked)
+        } else {
+            None
+        }
+    }
 }
 
 /// The prompts, from tokens to the keys and values of the UNet's layers.
@@ -82,6 +114,7 @@ impl StableDiffusion {
             init: Arc::new(init),
             repainting,
             text: Text::Encoding(text),
+            pass: None,
             encoded: None,
             masked_image: None,
         })
@@ -105,31 +138,22 @@ impl StableDiffusion {
     /// # Errors
     /// When the scheduler refuses the run, or a forward fails; the preparation is then of no use any more.
     pub fn advance(&self, preparation: &mut Preparation) -> Result<PrepareStep, PipelineError> {
+        if !self.advance_text(&mut preparation.text)? {
+            return Ok(PrepareStep::Continue);
+        }
+        if let Some(what) = preparation.to_encode() {
+            self.advance_image(preparation, what)?;
+            return Ok(PrepareStep::Continue);
+        }
         let Preparation {
             request,
             init,
             repainting,
             text,
+            pass: _,
             encoded,
             masked_image,
         } = preparation;
-        let (needs_init, needs_masked) = match repainting {
-            None => (true, false),
-            Some(repainting) => (repainting.needs_init, repainting.needs_masked),
-        };
-        if !self.advance_text(text)? {
-            return Ok(PrepareStep::Continue);
-        }
-        if needs_init && encoded.is_none() {
-            *encoded = Some(self.encode(init)?);
-            return Ok(PrepareStep::Continue);
-        }
-        if let Some(repainting) = repainting.as_ref().filter(|_| needs_masked)
-            && masked_image.is_none()
-        {
-            *masked_image = Some(self.encode_masked(init, &repainting.pixels)?);
-            return Ok(PrepareStep::Continue);
-        }
         let Text::Projected(cond, uncond) = mem::replace(text, Text::Lost) else {
             return Err(PipelineError::Spent);
         };
@@ -147,6 +171,33 @@ impl StableDiffusion {
             (None, None) => return Err(PipelineError::Spent),
         };
         Ok(PrepareStep::Done(states))
+    }
+
+    /// One stage of the VAE.
+    fn advance_image(&self, preparation: &mut Preparation, what: Encode) -> Result<(), PipelineError> {
+        let Preparation {
+            init,
+            repainting,
+            pass,
+            ..
+        } = preparation;
+        let mut under_way = match (pass.take(), what, repainting) {
+            (Some(pass), ..) => pass,
+            (None, Encode::Masked, Some(repainting)) => {
+                self.begin_encode(self.masked_planes(init, &repainting.pixels))?
+            }
+            (None, ..) => self.begin_encode(to_planes(init, self.pixels_per_latent))?,
+        };
+        let Some(moments) = self.vae.advance(&mut under_way)? else {
+            *pass = Some(under_way);
+            return Ok(());
+        };
+        let encoded = match what {
+            Encode::Init => &mut preparation.encoded,
+            Encode::Masked => &mut preparation.masked_image,
+        };
+        *encoded = Some(DiagonalGaussian::from_moments(&moments)?);
+        Ok(())
     }
 
     /// One chunk, or one projection. True when nothing was left to do.
@@ -263,19 +314,24 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_prompt_takes_six_slices_and_each_chunk_one_more() {
+    fn a_prompt_takes_a_slice_for_each_chunk_and_projection_and_the_image_one_for_each_stage() {
         let model = seeded::stable_diffusion(seeded::Shape::Tiny, 1, &Device::Cpu).unwrap();
+        let (stages, _) = model.vae.slices();
         for (prompt, guidance_scale, slices) in [
-            ("a boat".to_owned(), 1.0, 4),
-            ("a boat".to_owned(), 5.0, 6),
+            ("a boat".to_owned(), 1.0, 3),
+            ("a boat".to_owned(), 5.0, 5),
             // Four chunks, and as many empty ones beside them.
-            ("boat ".repeat(300), 5.0, 12),
+            ("boat ".repeat(300), 5.0, 11),
         ] {
+            let slices = slices + stages;
             let mut preparation = model.begin(input(&prompt, guidance_scale)).unwrap();
             assert!(model.prompt_bytes(&preparation) > 0);
             for slice in 1..slices {
                 let step = model.advance(&mut preparation).unwrap();
                 assert!(matches!(step, PrepareStep::Continue), "slice {slice} of {slices}");
+                // The image is encoded between the prompts and the last slice, which draws the noise.
+                let encodes = (slices - 1 - stages..slices - 1).contains(&slice);
+                assert_eq!(preparation.is_encoding(), encodes, "slice {slice} of {slices}");
             }
             let PrepareStep::Done(states) = model.advance(&mut preparation).unwrap() else {
                 panic!("slice {slices} is the last one")

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use pentimento_models::PreparedConditioning;
-use pentimento_schedulers::{Latents, NoiseSource, Run, Scheduler, SchedulerPlan, build};
+use pentimento_models::{PreparedConditioning, VaePass};
+use pentimento_schedulers::{Latents, NoiseSource, Scheduler, SchedulerPlan};
 use pentimento_types::{Recipe, RgbImage, SchedulerKind};
 
 use crate::conditioning::{PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::Guidance;
 use crate::img2img::{Planes, to_planes};
 use crate::posterior::DiagonalGaussian;
+use crate::run_plan::scheduler_plan;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion};
 
@@ -89,26 +90,18 @@ impl StableDiffusion {
     /// # Errors
     /// When the forward fails.
     pub fn encode_image(&self, image: &RgbImage) -> Result<Tensor, PipelineError> {
-        self.encode_planes(to_planes(image, self.pixels_per_latent))
+        let x = to_planes(image, self.pixels_per_latent).upload(&self.device)?;
+        Ok(self.vae.encode_moments(&x.to_dtype(self.dtype)?)?)
     }
 
-    /// As [`Self::encode_image`], of an image that is in the VAE's range already.
-    pub(crate) fn encode_planes(&self, planes: Planes) -> Result<Tensor, PipelineError> {
+    /// Begins to encode an image that is in the VAE's range already.
+    pub(crate) fn begin_encode(&self, planes: Planes) -> Result<VaePass, PipelineError> {
         let x = planes.upload(&self.device)?.to_dtype(self.dtype)?;
-        Ok(self.vae.encode_moments(&x)?)
-    }
-
-    /// The encoded image on the host.
-    pub(crate) fn encode(&self, image: &RgbImage) -> Result<DiagonalGaussian, PipelineError> {
-        DiagonalGaussian::from_moments(&self.encode_image(image)?)
+        Ok(self.vae.begin_encode(&x)?)
     }
 
     pub(crate) fn plan(&self, request: &Recipe) -> Result<SchedulerPlan, PipelineError> {
-        let run = Run {
-            num_inference_steps: request.steps,
-            strength: request.strength,
-        };
-        Ok(build(&request.scheduler, &self.scheduler_config, run)?)
+        scheduler_plan(request, &self.scheduler_config)
     }
 
     /// A sample of an encoded image, scaled as the UNet knows it: `[4, h, w]`.

@@ -4,7 +4,9 @@
 
 mod support;
 
-use pentimento_pipeline::{DenoiseState, StableDiffusion};
+use std::sync::Arc;
+
+use pentimento_pipeline::{DenoiseState, FinishStep, PrepareInput, PrepareStep, StableDiffusion};
 use pentimento_testkit::Golden;
 use pentimento_types::{MERGED_FROM, Recipe, RgbImage, SchedulerKind, Size};
 use support::{image_of, request, request_of, tiny};
@@ -281,4 +283,60 @@ fn a_small_image_does_not_merge_its_tokens() {
         alone(&model, &with(true), &init),
         alone(&model, &with(false), &init)
     );
+}
+
+/// Between two slices of one picture come slices and evaluations of others; its bytes are those of one go.
+#[test]
+fn pictures_of_odd_sizes_in_slices_by_turns_have_the_bytes_of_one_go() {
+    let model = tiny("tiny");
+    let request = Recipe {
+        guidance_scale: 4.0,
+        ..request(SchedulerKind::DDIM)
+    };
+    let sizes = [(67, 45), (8, 71), (33, 33)];
+    let inits = sizes.map(|(width, height)| {
+        let size = Size { width, height };
+        let pixels = (0..size.pixels() * 3).map(|at| u8::try_from(at * 37 % 251).unwrap());
+        RgbImage::new(size, pixels.collect()).unwrap()
+    });
+    let expected = inits.clone().map(|init| alone(&model, &request, &init));
+
+    let mut preparations = inits.map(|init| {
+        let begun = model.begin(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            init,
+            mask: None,
+            max_prompt_tokens: usize::MAX,
+        });
+        Some(begun.unwrap())
+    });
+    let mut states = Vec::new();
+    while preparations.iter().any(Option::is_some) {
+        for (number, preparation) in preparations.iter_mut().enumerate() {
+            let Some(under_way) = preparation else { continue };
+            if let PrepareStep::Done(made) = model.advance(under_way).unwrap() {
+                *preparation = None;
+                states.extend(made.into_iter().map(|state| (number, state)));
+            }
+        }
+    }
+    let mut finishing = Vec::new();
+    let mut found = vec![Vec::new(); sizes.len()];
+    while !states.is_empty() || !finishing.is_empty() {
+        if let Some((number, mut state)) = states.pop() {
+            model.denoise(&mut [&mut state]).unwrap();
+            if state.evaluations_left() > 0 {
+                states.insert(0, (number, state));
+            } else {
+                finishing.push((number, model.begin_finish(state).unwrap()));
+            }
+        }
+        for (number, mut under_way) in std::mem::take(&mut finishing) {
+            match model.advance_finish(&mut under_way).unwrap() {
+                FinishStep::Continue => finishing.push((number, under_way)),
+                FinishStep::Done(image) => found[number].push(image),
+            }
+        }
+    }
+    assert_eq!(found, expected);
 }

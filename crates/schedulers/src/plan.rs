@@ -1,6 +1,6 @@
 //! A run before it touches an array: how many evaluations it takes and at which timesteps.
 
-use pentimento_types::SchedulerKind;
+use pentimento_types::{NoiseSpacing, SchedulerKind};
 
 use crate::error::SchedulerError;
 use crate::init_noise::{InitNoiseSigma, Start, sigma_of};
@@ -20,6 +20,7 @@ pub struct SchedulerPlan {
     pub(crate) rule: Box<dyn UpdateRule>,
     pub(crate) init_noise_sigma: InitNoiseSigma,
     pub(crate) karras_ignored: bool,
+    pub(crate) spacing: NoiseSpacing,
 }
 
 impl SchedulerPlan {
@@ -43,6 +44,12 @@ impl SchedulerPlan {
     #[must_use]
     pub const fn kind(&self) -> SchedulerKind {
         self.kind
+    }
+
+    /// How the noise levels are spaced, whether the request or the checkpoint asked for it.
+    #[must_use]
+    pub const fn spacing(&self) -> NoiseSpacing {
+        self.spacing
     }
 
     /// Whether Karras spacing was asked for and this scheduler has no place for it.

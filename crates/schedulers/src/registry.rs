@@ -55,6 +55,11 @@ pub fn build(
         rule,
         init_noise_sigma: InitNoiseSigma::of(kind, config)?,
         karras_ignored: karras && !kind.supports_karras_sigmas(),
+        spacing: if kind.supports_karras_sigmas() && (karras || config.use_karras_sigmas == Some(true)) {
+            NoiseSpacing::Karras
+        } else {
+            NoiseSpacing::Checkpoint
+        },
     })
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pentimento_engine::ResolvedModels;
-use pentimento_types::{InputRole, JobId, MemoryLedger, MemoryUse, Reservation, RgbImage};
+use pentimento_types::{InputRole, JobId, MemoryFull, MemoryLedger, MemoryUse, Reservation, RgbImage};
 
 use crate::ServiceError;
 
@@ -73,6 +73,14 @@ impl AdmittedJobs {
     /// engine.
     pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
         self.ledger.reserve(MemoryUse::Images, bytes).ok()
+    }
+
+    /// Room for something that is needed whether there is room or not.
+    ///
+    /// # Errors
+    /// [`MemoryFull`].
+    pub(crate) fn room(&self, bytes: u64) -> Result<Reservation, MemoryFull> {
+        self.ledger.reserve(MemoryUse::Images, bytes)
     }
 
     pub(crate) fn keep(&self, id: JobId, admitted: Admitted) {

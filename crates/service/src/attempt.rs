@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, Place, ResolvedJob};
+use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
@@ -157,6 +157,7 @@ async fn succeed(inner: &Inner, job: &Job, made: Made) -> Disposition {
 async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
     match inner.store.transition(job.id, transition).await {
         Ok(_) => {
+            inner.progress.forget(job.id);
             inner.delete_input(job.id).await;
             Disposition::Ended
         }
@@ -177,9 +178,13 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     let mut began_at = None;
     loop {
         match events.next().await {
-            Some(JobEvent::Started) => began_at = Some(inner.clock.wall()),
+            Some(JobEvent::Started) => {
+                began_at = Some(inner.clock.wall());
+                reporter.started();
+            }
             Some(JobEvent::Progress(progress)) => reporter.report(progress),
             Some(JobEvent::Image { index, finished }) => {
+                reporter.finished_image();
                 deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
             }
             Some(JobEvent::Finished) => break,
@@ -220,7 +225,7 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     let (models, decoded) = match inner.admitted.take(job.id) {
         // From here on the engine accounts for the images.
         Some(Admitted { models, images }) => (models, images.map(PendingInputs::decoded)),
-        None => (inner.resolve_models(&job.recipe).map_err(fault)?, None),
+        None => (inner.resolve_models(&job.recipe).await.map_err(fault)?, None),
     };
     if job.attempt > 1 {
         // An attempt that was given up may still be in the engine, which takes each id once.
@@ -238,10 +243,13 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     let resolved = ResolvedJob {
         recipe: Arc::new(job.recipe.clone()),
         models,
-        images: pending.decode().await.map_err(fault)?,
+        images: pending.decode(inner).await.map_err(fault)?,
     };
-    let deadline = deadline(inner, job);
-    let events = inner.engine.generate_in(place, job.id, resolved, deadline);
+    let terms = JobTerms {
+        owner: job.owner.clone(),
+        deadline: deadline(inner, job),
+    };
+    let events = inner.engine.generate_in(place, job.id, resolved, terms);
     let events = events.map_err(|error| engine_fault(job.id, &error))?;
     // A cancel in the meantime has not met the job in the engine. A later one does, and dropped events end it there.
     check_ours(inner, job).await?;
@@ -307,9 +315,15 @@ fn deadline(inner: &Inner, job: &Job) -> Option<Instant> {
 
 /// Logs the whole chain and keeps what a caller may see. Texts of the engine's own errors name no path.
 fn engine_fault(id: JobId, error: &EngineError) -> Fault {
-    tracing::error!(job = %id, kind = error.kind().as_str(), error = describe_chain(error), "the engine failed");
+    let kind = error.kind().as_str();
+    if error.is_permanent() {
+        // The loader has said it once, and every job of such a model ends so.
+        tracing::debug!(job = %id, kind, error = describe_chain(error), "the model cannot be loaded");
+    } else {
+        tracing::error!(job = %id, kind, error = describe_chain(error), "the engine failed");
+    }
     let message = if let EngineError::Executor(cause) = error {
-        cause.to_string()
+        cause.message()
     } else {
         error.to_string()
     };

@@ -24,6 +24,8 @@ pub struct ServiceConfig {
     pub running_jobs: usize,
     /// Images of new requests that are decoded at once.
     pub decoding_images: usize,
+    /// Pixels of an image that is decoded; what that takes in memory grows with them.
+    pub max_image_pixels: u64,
     /// Tokens of a prompt; what it takes in memory grows with them.
     pub max_prompt_tokens: usize,
     /// How often a job is started before it fails for good, at least 1.

@@ -71,6 +71,14 @@ pub enum ServiceError {
         /// The setting.
         limit: usize,
     },
+    /// No run can do what is asked for, whatever the picture is.
+    #[error("{setting}: {problem}")]
+    RunRefused {
+        /// What of it: `steps`, `strength`, or a key of the scheduler's configuration, `algorithm_type` for example.
+        setting: &'static str,
+        /// Safe to show.
+        problem: String,
+    },
     /// No bytes at all.
     #[error("the picture is empty")]
     ImageEmpty,
@@ -89,6 +97,32 @@ pub enum ServiceError {
         size: Size,
         /// The limit.
         max_side: u32,
+    },
+    /// More pixels than the server decodes. Found in the header, before any pixel was decoded.
+    #[error(
+        "the picture has {pixels} pixels ({size}); at most {limit} are read here \
+         (the server's setting PENTIMENTO_MAX_IMAGE_MEGAPIXELS), so send a smaller one"
+    )]
+    ImageMegapixels {
+        /// Width and height that the file's header declares.
+        size: Size,
+        /// Their product.
+        pixels: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Reading the image would take more memory than the server has set aside for images.
+    #[error(
+        "reading the picture of {size} pixels takes up to {needed} bytes; this server has room for {limit} \
+         (its setting PENTIMENTO_IMAGE_MEMORY), so send a smaller one"
+    )]
+    ImageWork {
+        /// Width and height that the file's header declares.
+        size: Size,
+        /// Bytes while it is decoded.
+        needed: u64,
+        /// The setting.
+        limit: u64,
     },
     /// More bytes of pixels, sent and made, than the server has room for.
     #[error(
@@ -123,6 +157,14 @@ pub enum ServiceError {
     /// As many jobs wait or run as are allowed.
     #[error("the server is busy; try again later")]
     Overloaded,
+    /// One caller has its share of the jobs that are allowed.
+    #[error(
+        "{held} jobs of this key wait or run, which is its share; try again when some of them have ended"
+    )]
+    ShareTaken {
+        /// Unfinished jobs of the key.
+        held: usize,
+    },
     /// The server is stopping and takes nothing new.
     #[error("the server is shutting down; try again later")]
     ShuttingDown,
@@ -184,12 +226,15 @@ impl HasKind for ServiceError {
             Self::ModelNotFound { .. }
             | Self::NotSupportedYet { .. }
             | Self::PromptTooLong { .. }
+            | Self::RunRefused { .. }
             | Self::ImageEmpty
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
-            Self::ImageTooLarge { .. } | Self::ImageTooManyPixels { .. } | Self::ImageMemory { .. } => {
-                ErrorKind::TooLarge
-            }
-            Self::Overloaded => ErrorKind::Overloaded,
+            Self::ImageTooLarge { .. }
+            | Self::ImageTooManyPixels { .. }
+            | Self::ImageMegapixels { .. }
+            | Self::ImageWork { .. }
+            | Self::ImageMemory { .. } => ErrorKind::TooLarge,
+            Self::Overloaded | Self::ShareTaken { .. } => ErrorKind::Overloaded,
             Self::ShuttingDown | Self::ModelUnavailable { .. } => ErrorKind::Unavailable,
             Self::JobNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,
             Self::JobEnded { .. } | Self::JobUnfinished => ErrorKind::Conflict,
@@ -212,6 +257,8 @@ impl ServiceError {
             Some(Box::new(cause))
         } else if let OutboundError::BrokenOff(cause) = error {
             Some(Box::new(cause))
+        } else if let OutboundError::NotUnpacked { source, .. } = error {
+            Some(Box::new(source))
         } else {
             None
         };

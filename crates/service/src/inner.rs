@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
+use crate::looks::Looks;
 use crate::progress::ProgressHub;
 
 /// How far the service is from its end.
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) links: LinkSigner,
     pub(crate) fetcher: ImageFetcher,
     pub(crate) tokens: TokenCounter,
+    pub(crate) looks: Arc<Looks>,
     pub(crate) admitted: AdmittedJobs,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: ServiceConfig,
@@ -46,6 +48,8 @@ pub(crate) struct Inner {
     /// Held for reading while a job is being stored, so that a shutdown sees every job that was accepted.
     pub(crate) admission: RwLock<()>,
     pub(crate) decoding: Arc<Semaphore>,
+    /// Held while an image is decoded for which the account has no room.
+    pub(crate) decoding_beyond: Arc<Semaphore>,
     /// Held by the attempt whose turn it is to get into the engine; the others stand in line for it.
     pub(crate) door: tokio::sync::Mutex<()>,
     pub(crate) progress: ProgressHub,
@@ -78,14 +82,16 @@ impl Inner {
             links,
             fetcher,
             tokens,
+            looks: Arc::default(),
             admitted: AdmittedJobs::new(memory),
+            progress: ProgressHub::new(Arc::clone(&clock)),
             clock,
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),
             admission: RwLock::default(),
             decoding: Arc::new(Semaphore::new(config.decoding_images.max(1))),
+            decoding_beyond: Arc::new(Semaphore::new(1)),
             door: tokio::sync::Mutex::default(),
-            progress: ProgressHub::default(),
             waiters: Mutex::default(),
             tasks: Mutex::default(),
             config,

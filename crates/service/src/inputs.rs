@@ -13,7 +13,8 @@ use crate::{InputLimits, ServiceError, image_codec};
 
 /// The dialect's limits held when the job was accepted; these only keep a changed file from taking the memory.
 const LIMITS: InputLimits = InputLimits {
-    max_side: 16_384,
+    max_side: u32::MAX,
+    max_pixels: u64::MAX,
     max_bytes: 1 << 30,
 };
 
@@ -45,8 +46,8 @@ impl PendingInputs {
         for (role, key) in job.inputs.iter() {
             let read = inner.images.get(key).await;
             let file = read.map_err(ServiceError::store("read the input picture"))?;
-            let decoded_bytes = image_codec::decoded_bytes(&file, LIMITS)?;
-            files.push((role, file, decoded_bytes));
+            let decoding = image_codec::look_at(&file, LIMITS)?;
+            files.push((role, file, decoding.image_bytes()));
         }
         Ok(Self::Files(files))
     }
@@ -62,15 +63,21 @@ impl PendingInputs {
         }
     }
 
-    /// Decodes what is not decoded yet.
-    pub(crate) async fn decode(self) -> Result<Inputs<RgbImage>, ServiceError> {
+    /// Decodes what is not decoded yet. What that takes beside the images is bounded by how many do it at once.
+    pub(crate) async fn decode(self, inner: &Inner) -> Result<Inputs<RgbImage>, ServiceError> {
         let images = match self {
             Self::Decoded(images) => images,
             Self::Files(files) => {
                 let decode = |(role, file, _): (InputRole, Bytes, u64)| {
                     Ok((role, image_codec::decode(&file, LIMITS)?))
                 };
-                off_thread(move || files.into_iter().map(decode).collect()).await?
+                let permit = Arc::clone(&inner.decoding).acquire_owned().await;
+                let permit = permit.map_err(ServiceError::internal)?;
+                let work = move || {
+                    let _permit = permit;
+                    files.into_iter().map(decode).collect()
+                };
+                off_thread(work).await?
             }
         };
         let mut images = images.into_iter();

@@ -4,23 +4,28 @@
 
 mod admitted;
 mod attempt;
+mod availability;
 mod config;
 mod deliver;
 mod error;
+mod forecast;
 pub mod image_codec;
 mod inner;
 mod inputs;
 mod key_ring;
 mod limits;
 mod links;
+mod looks;
 mod maintenance;
 mod off_thread;
+mod plan;
 mod progress;
 mod service;
 mod shutdown;
 mod submit;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod unfetched;
 mod wait;
 mod worker;
 
@@ -35,8 +40,10 @@ pub use pentimento_catalog::{
 };
 pub use pentimento_jobs::JobCounts;
 pub use pentimento_outbound::{AddressGuard, ImageFetcher};
+pub use plan::prompt_notes;
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
+pub use unfetched::Held;
 
 #[cfg(test)]
 mod tests;

@@ -14,9 +14,9 @@ use crate::{Service, ServiceError};
 /// A signed address of a picture on this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageLink {
-    /// `/files/<key>?expires=…&signature=…`, to be put behind the server's public address.
+    /// `/files/<end>/<signature>/<key>`, to be put behind the server's public address.
     pub path: String,
-    /// What is left of the link's life.
+    /// What is left of the link's life, rounded up to a whole second as its end is.
     pub ttl: Duration,
 }
 
@@ -40,7 +40,9 @@ impl Service {
         let whole = self.inner.config.link_ttl;
         let expires_at = job.finished_at.unwrap_or(now) + whole;
         // A clock that was set back must not promise more than a whole life.
-        let ttl = expires_at.duration_since(now).unwrap_or_default().min(whole);
+        let ttl = expires_at.duration_since(now).unwrap_or_default();
+        let rounded_up = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let ttl = Duration::from_secs(rounded_up).min(whole);
         ImageLink {
             path: format!("/{}", self.inner.links.sign(&image.key, expires_at)),
             ttl,
@@ -73,21 +75,16 @@ impl Service {
         self.read_picture(&image.key).await
     }
 
-    /// The picture behind a link. `path` is what follows `/files/` (that prefix may also be there), `query` what
-    /// follows the question mark, both as they came.
+    /// The picture behind a link. `path` is what follows `/files/`, as it came; that prefix may also be there.
     ///
     /// # Errors
     /// [`ServiceError::LinkInvalid`], [`ServiceError::LinkExpired`], [`ServiceError::ImageGone`].
-    pub async fn open_link(&self, path: &str, query: &str) -> Result<LinkedFile, ServiceError> {
+    pub async fn open_link(&self, path: &str) -> Result<LinkedFile, ServiceError> {
         let now = self.inner.clock.wall();
-        let key = self
-            .inner
-            .links
-            .verify(path, query, now)
-            .map_err(|error| match error {
-                LinkError::Invalid => ServiceError::LinkInvalid,
-                LinkError::Expired => ServiceError::LinkExpired,
-            })?;
+        let key = self.inner.links.verify(path, now).map_err(|error| match error {
+            LinkError::Invalid => ServiceError::LinkInvalid,
+            LinkError::Expired => ServiceError::LinkExpired,
+        })?;
         if let Some(picture) = key.of_text() {
             let text = STANDARD.encode(self.read_picture(&picture).await?);
             return Ok(LinkedFile {

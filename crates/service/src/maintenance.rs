@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pentimento_jobs::{JobFilter, JobsError};
+use pentimento_jobs::{JobFilter, JobsError, QueueEntry};
 use pentimento_storage::StorageError;
-use pentimento_types::{ImageKey, JobId, JobState, describe_chain};
+use pentimento_types::{ImageKey, Job, JobId, JobState, describe_chain};
 
 use crate::inner::Inner;
 
@@ -39,11 +39,13 @@ pub(crate) async fn sweep(inner: &Inner) {
 
 /// Jobs that are stored and not in the queue get into it; those that are already there are not touched.
 async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
-    let unfinished = unfinished(inner).await?;
-    for id in &unfinished {
-        inner.queue.push(*id).await?;
+    for job in in_states(inner, &[JobState::Queued, JobState::Running]).await? {
+        inner.queue.push(QueueEntry::of(&job)).await?;
     }
-    inner.admitted.retain(|id| unfinished.binary_search(&id).is_ok());
+    let unfinished = unfinished(inner).await?;
+    let is_unfinished = |id| unfinished.binary_search_by_key(&id, |job: &Job| job.id).is_ok();
+    inner.admitted.retain(is_unfinished);
+    inner.progress.retain(is_unfinished);
     let now = inner.clock.wall();
     if let Some(before) = now.checked_sub(inner.config.keep_jobs) {
         inner.store.expire(before).await?;
@@ -51,16 +53,18 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     Ok(())
 }
 
-pub(crate) async fn unfinished(inner: &Inner) -> Result<Vec<JobId>, JobsError> {
-    let states = vec![JobState::Queued, JobState::Running];
-    let jobs = inner
-        .store
-        .list(&JobFilter {
-            states,
-            ..JobFilter::default()
-        })
-        .await?;
-    Ok(jobs.into_iter().map(|job| job.id).collect())
+/// By ascending id.
+pub(crate) async fn unfinished(inner: &Inner) -> Result<Vec<Job>, JobsError> {
+    let open = [JobState::Fetching, JobState::Queued, JobState::Running];
+    in_states(inner, &open).await
+}
+
+async fn in_states(inner: &Inner, states: &[JobState]) -> Result<Vec<Job>, JobsError> {
+    let filter = JobFilter {
+        states: states.to_vec(),
+        ..JobFilter::default()
+    };
+    inner.store.list(&filter).await
 }
 
 async fn delete_pictures(inner: &Inner) -> Result<(), StorageError> {
@@ -74,7 +78,7 @@ async fn delete_pictures(inner: &Inner) -> Result<(), StorageError> {
         if !inputs.is_empty()
             && let Ok(unfinished) = unfinished(inner).await
         {
-            let wanted: HashSet<JobId> = unfinished.into_iter().collect();
+            let wanted: HashSet<JobId> = unfinished.into_iter().map(|job| job.id).collect();
             let orphan = |key: &ImageKey| job_of_input(key).is_none_or(|id| !wanted.contains(&id));
             old.extend(inputs.into_iter().filter(orphan));
         }

@@ -1,29 +1,72 @@
-//! How far running jobs are: in memory only, since a durable write for every evaluation would cost more than it tells.
+//! How far running jobs are, and how long the others will wait: in memory only, since a durable write for every evaluation
+//! would cost more than it tells.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use pentimento_types::{JobId, Progress};
+use pentimento_types::{Clock, JobId, Progress};
 
-/// The latest word of every attempt that is running in this process.
-#[derive(Debug, Default)]
+use crate::forecast::{Forecast, Work};
+
+/// The latest word of every attempt that is running in this process, and the work that all jobs bring.
+#[derive(Debug)]
 pub(crate) struct ProgressHub {
-    running: Mutex<HashMap<JobId, Progress>>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: HashMap<JobId, Progress>,
+    forecast: Forecast,
 }
 
 impl ProgressHub {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            state: Mutex::default(),
+        }
+    }
+
+    /// A job with this work will run.
+    pub(crate) fn expect(&self, id: JobId, work: Work) {
+        self.state().forecast.expect(id, work);
+    }
+
+    /// The job has ended.
+    pub(crate) fn forget(&self, id: JobId) {
+        self.state().forecast.forget(id);
+    }
+
+    /// Forgets the jobs for which this does not hold.
+    pub(crate) fn retain(&self, open: impl Fn(JobId) -> bool) {
+        self.state().forecast.retain(open);
+    }
+
     /// An attempt at this job begins; when what is returned is dropped, nothing is known of it any more.
     pub(crate) fn begin(&self, id: JobId) -> Reporter<'_> {
-        self.running().insert(id, Progress::default());
+        self.state().running.insert(id, Progress::default());
         Reporter { hub: self, id }
     }
 
-    pub(crate) fn get(&self, id: JobId) -> Option<Progress> {
-        self.running().get(&id).copied()
+    /// As [`Forecast::time_left`].
+    pub(crate) fn time_left(&self, id: JobId) -> Option<Duration> {
+        self.state().forecast.time_left(id)
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<JobId, Progress>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    /// As [`Forecast::queue_time`].
+    pub(crate) fn queue_time(&self) -> Duration {
+        self.state().forecast.queue_time()
+    }
+
+    pub(crate) fn get(&self, id: JobId) -> Option<Progress> {
+        self.state().running.get(&id).copied()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -35,24 +78,41 @@ pub(crate) struct Reporter<'a> {
 }
 
 impl Reporter<'_> {
+    /// The device begins with the job.
+    pub(crate) fn started(&self) {
+        self.hub.state().forecast.started(self.id, self.hub.clock.now());
+    }
+
     pub(crate) fn report(&self, progress: Progress) {
-        self.hub.running().insert(self.id, progress);
+        let now = self.hub.clock.now();
+        let mut state = self.hub.state();
+        state.running.insert(self.id, progress);
+        state.forecast.evaluated(self.id, progress.done, now);
+    }
+
+    /// The device is done with one more image.
+    pub(crate) fn finished_image(&self) {
+        self.hub.state().forecast.finished(self.id, self.hub.clock.now());
     }
 }
 
 impl Drop for Reporter<'_> {
     fn drop(&mut self) {
-        self.hub.running().remove(&self.id);
+        let mut state = self.hub.state();
+        state.running.remove(&self.id);
+        state.forecast.stopped(self.id);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use pentimento_types::SystemClock;
+
     use super::*;
 
     #[test]
     fn an_attempt_is_known_while_it_runs() {
-        let (hub, id) = (ProgressHub::default(), JobId::from_u128(1));
+        let (hub, id) = (ProgressHub::new(Arc::new(SystemClock)), JobId::from_u128(1));
         assert_eq!(hub.get(id), None);
         let reporter = hub.begin(id);
         assert_eq!(hub.get(id), Some(Progress::default()));

@@ -1,6 +1,8 @@
 //! The door of the use cases. Cheap to clone; every clone is the same service. Each use case has a file of its own.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pentimento_catalog::Catalog;
 use pentimento_jobs::JobCounts;
@@ -9,6 +11,9 @@ use pentimento_types::{Job, JobId, JobOutcome, Progress, StoredImage};
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::inner::{Inner, Lifecycle};
 use crate::{ServiceError, maintenance, worker};
+
+/// Before a task that panicked is started anew.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The engine at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,8 +53,8 @@ impl Service {
     pub fn start(parts: ServiceParts, config: ServiceConfig) -> Self {
         let inner = Arc::new(Inner::new(parts, config));
         let tasks = vec![
-            tokio::spawn(worker::run(Arc::clone(&inner))),
-            tokio::spawn(maintenance::run(Arc::clone(&inner))),
+            tokio::spawn(supervised("worker", Arc::clone(&inner), worker::run)),
+            tokio::spawn(supervised("sweeper", Arc::clone(&inner), maintenance::run)),
         ];
         *inner.tasks() = tasks;
         Self { inner }
@@ -67,6 +72,19 @@ impl Service {
         self.inner.progress.get(id)
     }
 
+    /// How long it will be until a job has ended, as far as can be told from what the device has needed so far. None for a
+    /// job that does not wait or run in this process.
+    #[must_use]
+    pub fn time_left(&self, id: JobId) -> Option<Duration> {
+        self.inner.progress.time_left(id)
+    }
+
+    /// How long a job that came now would wait.
+    #[must_use]
+    pub fn queue_time(&self) -> Duration {
+        self.inner.progress.queue_time()
+    }
+
     /// What health and readiness checks need to know.
     pub async fn status(&self) -> ServiceStatus {
         let engine = self.inner.engine.status();
@@ -82,6 +100,22 @@ impl Service {
                 rows: engine.rows,
                 resident_models: engine.resident_models,
             },
+        }
+    }
+}
+
+/// Runs a task that must live as long as the service, and starts it anew when it panics: without it jobs would wait for
+/// ever while the server says that it is ready. What a worker held is claimed again when its lease is over.
+async fn supervised<F>(name: &'static str, inner: Arc<Inner>, task: fn(Arc<Inner>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Err(panic) = tokio::spawn(task(Arc::clone(&inner))).await {
+        tracing::error!(%panic, "the {name} panicked and is started anew");
+        let pause = inner.clock.now() + PAUSE;
+        tokio::select! {
+            () = inner.clock.sleep_until(pause) => {}
+            () = inner.stopped() => return,
         }
     }
 }

@@ -77,9 +77,10 @@ impl Inner {
     }
 
     async fn open_jobs(&self) -> Vec<JobId> {
-        unfinished(self).await.unwrap_or_else(|error| {
+        let unfinished = unfinished(self).await.unwrap_or_else(|error| {
             tracing::error!(error = describe_chain(&error), "the jobs cannot be read");
             Vec::new()
-        })
+        });
+        unfinished.into_iter().map(|job| job.id).collect()
     }
 }

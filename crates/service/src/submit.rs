@@ -1,19 +1,27 @@
 //! Submit: everything that can be refused is refused before anything is stored, and a job's id is given out after it is.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
-use pentimento_jobs::JobsError;
+use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
     Recipe, Reservation, RgbImage, Size, describe_chain,
 };
+use tokio::sync::OwnedSemaphorePermit;
+
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
+use crate::forecast::Work;
+use crate::image_codec::Decoding;
 use crate::inner::{Inner, Lifecycle};
 use crate::off_thread::off_thread;
+use crate::plan::prompt_notes;
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
@@ -38,35 +46,69 @@ pub struct Submission {
 impl Service {
     /// Checks everything that can be checked now, stores the job, and gives its id out.
     ///
-    /// Every named model is resolved, images at addresses are fetched, and all images are decoded within the limits
+    /// A place for the job comes first, so that a refusal for want of one costs nothing and comes at once. Then
+    /// every named model is resolved, images at addresses are fetched, and all images are decoded within the limits
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `PromptTooLong`, `NotSupportedYet`, `Overloaded` and `ShuttingDown` variants.
+    /// The `Model…`, `Image…`, `Mask`, `PromptTooLong`, `RunRefused`, `NotSupportedYet`, `Overloaded`, `ShareTaken` and
+    /// `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
-        inner.check_open()?;
-        let models = inner.resolve_models(&submission.recipe)?;
-        let counts = inner.store.counts().await;
-        let counts = counts.map_err(ServiceError::store("look at the job queue"))?;
-        if !counts.has_room() {
-            return Err(ServiceError::Overloaded);
+        let (submission, planned) = inner.check(submission).await?;
+        let checked = inner.check_images(&submission).await?;
+        inner.accept(submission, planned, checked).await
+    }
+}
+
+impl Submission {
+    /// Whether an image has to be fetched.
+    pub(crate) fn has_addresses(&self) -> bool {
+        let mut sources = self.inputs.iter();
+        sources.any(|(_, source)| matches!(source, ImageSource::Url(_)))
+    }
+
+    /// Of each image to be made, while the one to start from is not known.
+    pub(crate) fn expected_size(&self) -> Size {
+        const USUAL: Size = Size {
+            width: 512,
+            height: 512,
+        };
+        self.fit.unwrap_or(USUAL)
+    }
+
+    /// The record, queued.
+    pub(crate) fn into_job(self, id: JobId, now: SystemTime, inputs: Inputs<ImageKey>) -> Job {
+        let notes = prompt_notes(&self.recipe);
+        Job {
+            owner: self.owner,
+            dialect: self.dialect,
+            delivery: self.delivery,
+            notes,
+            ..Job::queued(id, now, self.recipe, inputs)
         }
-        inner.check_prompts(&submission.recipe).await?;
-        let mut checked = Vec::new();
-        // The mask first: it is the smaller one, and the one that is more often wrong.
-        for (role, source) in submission.inputs.iter().collect::<Vec<_>>().into_iter().rev() {
-            let wanted = Wanted {
-                role,
-                limits: submission.limits,
-                fit: submission.fit.filter(|_| role == InputRole::Init),
-            };
-            let image = inner.check_image(source, wanted).await;
-            checked.push((role, image.map_err(|error| in_role(role, error))?));
-        }
-        let brought = checked.iter().map(|(role, checked)| (*role, checked.image_bytes));
-        inner.admitted.check(submission.recipe.image_bytes(brought))?;
-        inner.accept(submission, models, checked).await
+    }
+}
+
+/// What is known of a request that was not refused, before its images are there.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) models: ResolvedModels,
+    /// Of each image; None where the checkpoint could not be asked.
+    evaluations: Option<u32>,
+    pub(crate) place: JobPlace,
+}
+
+impl Planned {
+    /// What the device will have to do. Without a plan, all steps are expected to run.
+    pub(crate) fn work(&self, recipe: &Recipe, size: Size) -> Work {
+        let rows = if recipe.guidance_scale > 1.0 { 2 } else { 1 };
+        let evaluations = self.evaluations.unwrap_or(recipe.steps);
+        Work::new(
+            &self.models.checkpoint.name,
+            (size.pixels(), rows),
+            (recipe.image_count, evaluations),
+        )
     }
 }
 
@@ -79,12 +121,20 @@ struct Wanted {
     fit: Option<Size>,
 }
 
+/// What decoding takes, as it is bounded.
+enum WorkingRoom {
+    /// In the account of images.
+    Counted(Reservation),
+    /// Beyond it, one at a time.
+    Beyond { _turn: OwnedSemaphorePermit },
+}
+
 /// An input file that has been decoded.
-struct Checked {
+#[derive(Debug)]
+pub(crate) struct Checked {
     /// As it is stored.
     file: Bytes,
-    /// What the pixels take, in bytes.
-    image_bytes: u64,
+    size: Size,
     /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
     image: Option<(RgbImage, Reservation)>,
     note: Option<JobNote>,
@@ -99,7 +149,63 @@ fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
 }
 
 impl Inner {
-    fn check_open(&self) -> Result<(), ServiceError> {
+    /// Everything that can be refused before an image is looked at.
+    pub(crate) async fn check(
+        &self,
+        mut submission: Submission,
+    ) -> Result<(Submission, Planned), ServiceError> {
+        self.check_open()?;
+        let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
+        let models = self.resolve_models(&submission.recipe).await?;
+        self.check_prompts(&submission.recipe).await?;
+        let evaluations = self.plan(&models, &mut submission.recipe).await?;
+        let planned = Planned {
+            models,
+            evaluations,
+            place,
+        };
+        Ok((submission, planned))
+    }
+
+    /// Fetches and decodes all images at the same time. The first that is wrong ends the others.
+    pub(crate) fn check_images(
+        self: &Arc<Self>,
+        submission: &Submission,
+    ) -> impl Future<Output = Result<Vec<(InputRole, Checked)>, ServiceError>> + Send + 'static {
+        let inner = Arc::clone(self);
+        let recipe = submission.recipe.clone();
+        let limits = InputLimits {
+            max_pixels: submission.limits.max_pixels.min(self.config.max_image_pixels),
+            ..submission.limits
+        };
+        let fit = submission.fit;
+        let sources = submission.inputs.clone().into_vec();
+        async move {
+            let mut checks = JoinSet::new();
+            for (role, source) in sources {
+                let inner = Arc::clone(&inner);
+                let wanted = Wanted {
+                    role,
+                    limits,
+                    fit: fit.filter(|_| role == InputRole::Init),
+                };
+                let check = async move { (role, inner.check_image(&source, wanted).await) };
+                checks.spawn(check.in_current_span());
+            }
+            let mut checked = Vec::new();
+            while let Some(done) = checks.join_next().await {
+                let (role, image) = done.map_err(ServiceError::internal)?;
+                checked.push((role, image.map_err(|error| in_role(role, error))?));
+            }
+            let brought = checked
+                .iter()
+                .map(|(role, checked)| (*role, checked.size.rgb_bytes()));
+            inner.admitted.check(recipe.image_bytes(brought))?;
+            Ok(checked)
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), ServiceError> {
         if self.lifecycle() == Lifecycle::Open {
             Ok(())
         } else {
@@ -108,8 +214,8 @@ impl Inner {
     }
 
     /// What the names of a recipe stand for.
-    pub(crate) fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
-        let checkpoint = self.find_checkpoint(&recipe.model)?;
+    pub(crate) async fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
+        let checkpoint = self.find_checkpoint(&recipe.model).await?;
         let others = recipe
             .vae
             .iter()
@@ -156,9 +262,9 @@ impl Inner {
     }
 
     /// The entry of a checkpoint whose files can be used now.
-    pub(crate) fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
+    pub(crate) async fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
         let entry = self.find(ModelRole::Checkpoint, name)?;
-        match entry.availability() {
+        match self.looks.look(&entry).await {
             Availability::Available => Ok(entry),
             Availability::Unavailable(reason) => {
                 tracing::warn!(model = %entry.name, source = %entry.source, ?reason, "a model cannot be used");
@@ -199,84 +305,155 @@ impl Inner {
             ImageSource::Inline(bytes) => bytes.clone(),
             ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
         };
-        // Bounds what decoding takes, whatever the number of connections; what stays afterwards is in the account.
+        let decoding = image_codec::look_at(&bytes, wanted.limits)?;
+        self.admitted
+            .check(decoding.image_bytes().max(wanted.fit.map_or(0, Size::rgb_bytes)))?;
+        // Bounds what decoding takes, whatever the number of connections.
         let permit = Arc::clone(&self.decoding).acquire_owned().await;
         let permit = permit.map_err(ServiceError::internal)?;
-        let decoded = image_codec::decoded_bytes(&bytes, wanted.limits)?;
-        let needed = decoded.max(wanted.fit.map_or(0, Size::rgb_bytes));
-        self.admitted.check(needed)?;
+        let work = self.room_for(decoding).await?;
         let inner = Arc::clone(self);
         off_thread(move || {
-            // It goes along, because this runs on when the caller hangs up.
+            // They go along, because this runs on when the caller hangs up.
             let _permit = permit;
             let (file, image, note) = decoded_file(bytes, wanted)?;
-            let room = inner.admitted.reserve(image.size_bytes());
+            let (kept, image_size) = (image.size_bytes(), image.size());
+            // What stays is the image, which is mostly smaller than what it took to make it.
+            let room = match work {
+                WorkingRoom::Counted(mut room) if kept <= room.bytes() => {
+                    room.shrink_to(kept);
+                    Some(room)
+                }
+                other @ (WorkingRoom::Counted(_) | WorkingRoom::Beyond { .. }) => {
+                    drop(other);
+                    inner.admitted.reserve(kept)
+                }
+            };
+            let image = room.map(|room| (image, room));
             Ok(Checked {
                 file,
-                image_bytes: image.size_bytes(),
-                image: room.map(|room| (image, room)),
+                size: image_size,
+                image,
                 note,
             })
         })
         .await
     }
 
+    /// Room for decoding a file, for which images of jobs that wait are given up. Where jobs in the engine hold it all, one
+    /// file at a time is decoded beyond it: who is to wait must be read first.
+    async fn room_for(&self, decoding: Decoding) -> Result<WorkingRoom, ServiceError> {
+        let needed = decoding.working_bytes;
+        loop {
+            match self.admitted.room(needed) {
+                Ok(room) => return Ok(WorkingRoom::Counted(room)),
+                Err(full) if full.is_hopeless() => {
+                    return Err(ServiceError::ImageWork {
+                        size: decoding.size,
+                        needed,
+                        limit: full.limit,
+                    });
+                }
+                Err(_) if self.admitted.give_up_one() => {}
+                Err(_) => break,
+            }
+        }
+        let turn = Arc::clone(&self.decoding_beyond).acquire_owned().await;
+        turn.map(|_turn| WorkingRoom::Beyond { _turn })
+            .map_err(ServiceError::internal)
+    }
+
     /// Stores inputs and job, then queues the job.
-    async fn accept(
+    pub(crate) async fn accept(
         self: &Arc<Self>,
         submission: Submission,
-        models: ResolvedModels,
+        planned: Planned,
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<JobId, ServiceError> {
         let _admission = self.admission.read().await;
         self.check_open()?;
         let id = JobId::new();
-        let unfinished = Unfinished {
-            inner: Some(Arc::clone(self)),
+        let unfinished = Unfinished::new(self, id);
+        let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
+        let size = init.map_or(submission.expected_size(), |(_, checked)| checked.size);
+        let work = planned.work(&submission.recipe, size);
+        let stored = self.store_inputs(id, checked).await?;
+        let mut job = submission.into_job(id, self.clock.wall(), stored.keys);
+        job.notes.extend(stored.notes);
+        job.work = job.recipe.work(size);
+        let entry = QueueEntry::of(&job);
+        self.insert(job, planned.place).await?;
+        self.progress.expect(id, work);
+        self.admitted.keep(
             id,
+            Admitted {
+                models: planned.models,
+                images: stored.decoded,
+            },
+        );
+        self.push(entry).await;
+        unfinished.done();
+        Ok(id)
+    }
+
+    pub(crate) async fn store_inputs(
+        &self,
+        id: JobId,
+        checked: Vec<(InputRole, Checked)>,
+    ) -> Result<StoredInputs, ServiceError> {
+        let mut stored = StoredInputs {
+            keys: Inputs::new(ImageKey::input(id, InputRole::Init)),
+            decoded: Some(DecodedImages::default()),
+            notes: Vec::new(),
         };
-        let mut inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
-        let mut decoded = Some(DecodedImages::default());
-        let mut notes = Vec::new();
         for (role, checked) in checked {
             let Checked {
                 file, image, note, ..
             } = checked;
-            notes.extend(note);
+            stored.notes.extend(note);
             let key = ImageKey::input(id, role);
-            let stored = self.images.put(&key, file).await;
-            stored.map_err(ServiceError::store("store the input picture"))?;
-            inputs = inputs.with(role, key);
-            decoded = decoded.zip(image).map(|(mut decoded, (image, room))| {
+            let put = self.images.put(&key, file).await;
+            put.map_err(ServiceError::store("store the input picture"))?;
+            stored.keys = stored.keys.with(role, key);
+            let decoded = stored.decoded.zip(image);
+            stored.decoded = decoded.map(|(mut decoded, (image, room))| {
                 decoded.add(role, image, room);
                 decoded
             });
         }
-        let job = Job {
-            owner: submission.owner,
-            dialect: submission.dialect,
-            delivery: submission.delivery,
-            notes,
-            ..Job::queued(id, self.clock.wall(), submission.recipe, inputs)
-        };
-        match self.store.insert(job).await {
-            Ok(()) => {}
-            Err(JobsError::Full { .. }) => return Err(ServiceError::Overloaded),
-            Err(error) => return Err(ServiceError::store("store the job")(error)),
-        }
-        self.admitted.keep(
-            id,
-            Admitted {
-                models,
-                images: decoded,
-            },
-        );
-        // The job is safe now. If it cannot be queued, the sweeper will do it.
-        if let Err(error) = self.queue.push(id).await {
+        Ok(stored)
+    }
+
+    pub(crate) async fn insert(&self, job: Job, place: JobPlace) -> Result<(), ServiceError> {
+        self.store.insert(job, place).await.map_err(not_stored)
+    }
+
+    /// The job is safe. If it cannot be queued, the sweeper will do it.
+    pub(crate) async fn push(&self, entry: QueueEntry) {
+        let id = entry.id;
+        if let Err(error) = self.queue.push(entry).await {
             tracing::warn!(job = %id, error = describe_chain(&error), "a stored job could not be queued yet");
         }
-        unfinished.done();
-        Ok(id)
+    }
+}
+
+/// What has become of the images of a request.
+pub(crate) struct StoredInputs {
+    pub(crate) keys: Inputs<ImageKey>,
+    /// None where there was no room for one of them.
+    pub(crate) decoded: Option<DecodedImages>,
+    pub(crate) notes: Vec<JobNote>,
+}
+
+fn not_stored(error: JobsError) -> ServiceError {
+    match error {
+        JobsError::Full { .. } => ServiceError::Overloaded,
+        JobsError::ShareFull { held } => ServiceError::ShareTaken { held },
+        error @ (JobsError::NotFound { .. }
+        | JobsError::Duplicate { .. }
+        | JobsError::Refused(_)
+        | JobsError::ClaimLost { .. }
+        | JobsError::Backend { .. }) => ServiceError::store("store the job")(error),
     }
 }
 
@@ -301,13 +478,20 @@ fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<
 }
 
 /// Takes back what a submit has stored when it fails or its caller goes away before it has the id.
-struct Unfinished {
+pub(crate) struct Unfinished {
     inner: Option<Arc<Inner>>,
     id: JobId,
 }
 
 impl Unfinished {
-    fn done(mut self) {
+    pub(crate) fn new(inner: &Arc<Inner>, id: JobId) -> Self {
+        Self {
+            inner: Some(Arc::clone(inner)),
+            id,
+        }
+    }
+
+    pub(crate) fn done(mut self) {
         self.inner = None;
     }
 }

@@ -41,6 +41,7 @@ impl Default for TestConfig {
                 running_jobs: 32,
                 decoding_images: 4,
                 max_prompt_tokens: 300,
+                max_image_pixels: 64_000_000,
                 max_attempts: 2,
                 lease: Duration::from_secs(30),
                 sweep_interval: Duration::from_secs(60),
@@ -90,6 +91,7 @@ impl TestService {
         let limits = MemoryLimits {
             unfinished: unfinished_jobs,
             finished: 1000,
+            finished_bytes: u64::MAX,
         };
         let jobs = Arc::new(MemoryJobs::new(Arc::clone(&clock), limits));
         let parts = ServiceParts {

@@ -3,7 +3,11 @@
 mod failures;
 mod life;
 mod memory;
+mod panics;
+mod places;
+mod planning;
 mod submitting;
+mod unfetched;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,6 +28,7 @@ use crate::{InputLimits, Service, ServiceError, Submission};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: 64,
+    max_pixels: u64::MAX,
     max_bytes: 1 << 20,
 };
 const A_MOMENT: Duration = Duration::from_millis(50);

@@ -62,6 +62,7 @@ impl Inner {
             Ok(job) => {
                 tracing::info!(job = %id, "cancelled");
                 self.engine.cancel(id);
+                self.progress.forget(id);
                 drop(self.admitted.take(id));
                 if let Err(error) = self.queue.forget(id).await {
                     // A worker will find that the job has ended.

@@ -5,9 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pentimento_jobs::{Claim, JobsError};
+use pentimento_jobs::{Claim, JobsError, Places};
 use pentimento_types::{JobId, describe_chain};
-use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::attempt::{self, Disposition};
@@ -21,22 +20,21 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Runs until the service has stopped and everything it ran has ended.
 pub(crate) async fn run(inner: Arc<Inner>) {
     let admitted = inner.engine.status().max_jobs;
-    let slots = Arc::new(Semaphore::new(
-        inner.config.running_jobs.clamp(1, admitted.max(1)),
-    ));
+    // One caller's jobs do not take all slots, or another's would meet the engine's fairness only after one of them ends.
+    let slots = Places::new(inner.config.running_jobs.clamp(1, admitted.max(1)));
     let mut running = JoinSet::new();
     loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (inner.queue.claim(inner.config.lease).await, slot)
-        };
-        let (claim, slot) = tokio::select! {
-            next = next => next,
+        let left_out = slots.shares_taken();
+        let claim = tokio::select! {
+            claim = inner.queue.claim(inner.config.lease, &left_out), if !slots.are_all_taken() => claim,
+            // A slot is free again, so that there may be another job to claim.
+            Some(_) = running.join_next() => continue,
             () = inner.stopped() => break,
         };
         match claim {
             Ok(claim) => {
                 let inner = Arc::clone(&inner);
+                let slot = slots.take(claim.owner());
                 running.spawn(async move {
                     keep(&inner, claim).await;
                     drop(slot);
@@ -47,7 +45,6 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                 inner.clock.sleep_until(inner.clock.now() + PAUSE).await;
             }
         }
-        while running.try_join_next().is_some() {}
     }
     while running.join_next().await.is_some() {}
 }

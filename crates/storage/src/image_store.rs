@@ -26,6 +26,8 @@ pub enum StorageConfig {
 #[derive(Clone, Debug)]
 pub struct ImageStore {
     pub(crate) objects: Arc<dyn ObjectStore>,
+    /// The folder below which they are, where it is one.
+    folder: Option<PathBuf>,
 }
 
 impl ImageStore {
@@ -52,7 +54,11 @@ impl ImageStore {
                 Arc::new(store)
             }
         };
-        Ok(Self { objects })
+        let folder = match config {
+            StorageConfig::Folder(folder) => Some(folder.clone()),
+            StorageConfig::Memory => None,
+        };
+        Ok(Self { objects, folder })
     }
 
     /// Stores a whole picture; readers see the old one or the new one, never a part.
@@ -79,7 +85,12 @@ impl ImageStore {
     /// # Errors
     /// [`StorageError::NotFound`] or [`StorageError::Object`].
     pub async fn get(&self, key: &ImageKey) -> Result<Bytes, StorageError> {
-        let read = async { self.objects.get(&path(key)).await?.bytes().await };
+        let read = async {
+            if let Some(folder) = &self.folder {
+                check_regular(folder.join(key.as_str())).await?;
+            }
+            self.objects.get(&path(key)).await?.bytes().await
+        };
         match read.await {
             Ok(bytes) => Ok(bytes),
             Err(ObjectError::NotFound { .. }) => Err(StorageError::NotFound { key: key.clone() }),
@@ -112,6 +123,18 @@ impl ImageStore {
 pub fn content_type(key: &ImageKey) -> &'static str {
     let ending = key.as_str().rsplit_once('.').map_or("", |(_, ending)| ending);
     ImageFormat::parse(ending).map_or("application/octet-stream", ImageFormat::content_type)
+}
+
+/// The store would wait for the other end of a pipe, and read a device to its end. What cannot be looked at is left to it.
+async fn check_regular(file: PathBuf) -> Result<(), ObjectError> {
+    let look = tokio::task::spawn_blocking(move || fs_err::metadata(file));
+    match look.await {
+        Ok(Ok(about)) if !about.is_file() => Err(ObjectError::Generic {
+            store: "folder",
+            source: "not a regular file".into(),
+        }),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 fn path(key: &ImageKey) -> Path {
@@ -175,6 +198,21 @@ mod tests {
             ImageStore::open(&config),
             Err(StorageError::Store { .. })
         ));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_pipe_instead_of_a_picture_is_an_error_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(&StorageConfig::Folder(folder.path().to_owned())).unwrap();
+        let key = ImageKey::output("lcm_img2img", JobId::from_u128(7), 0, "png");
+        store.put(&key, Bytes::from_static(b"one")).await.unwrap();
+        let file = folder.path().join(key.as_str());
+        fs_err::remove_file(&file).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&file).status();
+        assert!(made.unwrap().success());
+        let error = store.get(&key).await.unwrap_err();
+        assert!(matches!(error, StorageError::Object { .. }), "{error:?}");
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Links that say until when they hold and cannot be changed: HMAC-SHA256 over the object's name and the end of its life.
 //!
-//! Only somebody with the secret can make a link, so a valid one proves that this server gave it out.
+//! Only somebody with the secret can make a link, so a valid one proves that this server gave it out. Both stand in the
+//! path, before the object's name: clients tell a file's kind by how its address ends, and some fetch an address without
+//! its query.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use pentimento_types::ImageKey;
+use pentimento_types::{ImageKey, read_regular};
 use rand::TryRngCore as _;
 use sha2::Sha256;
 
@@ -17,8 +17,10 @@ use crate::StorageError;
 
 /// Where links begin, below the root of the server.
 const PREFIX: &str = "files/";
+/// The most bytes of a file with a secret, which has 65.
+const LARGEST_SECRET: u64 = 1024;
 /// Part of what is signed, so that a signature can never be taken for one of another purpose or format.
-const PURPOSE: &str = "pentimento link 1";
+const PURPOSE: &str = "pentimento link 2";
 
 /// Why a link does not open its picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,36 +57,26 @@ impl LinkSigner {
             path: file.to_owned(),
             source,
         };
-        match fs_err::read_to_string(file) {
-            Ok(text) => Self::from_text(&text, file),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let read = || read_regular(file, LARGEST_SECRET);
+        let bytes = match read() {
+            Err(fault) if fault.is_missing() => {
                 write_new_secret(file).map_err(failed)?;
-                let text = fs_err::read_to_string(file).map_err(failed)?;
-                Self::from_text(&text, file)
+                read()
             }
-            Err(error) => Err(failed(error)),
-        }
+            other => other,
+        };
+        let bytes = bytes.map_err(|fault| failed(fault.into()))?;
+        Self::from_text(&String::from_utf8_lossy(&bytes), file)
     }
 
     fn from_text(text: &str, file: &Path) -> Result<Self, StorageError> {
-        let digits = text.trim_end().as_bytes();
-        let mut secret = [0_u8; 32];
-        let good = digits.len() == 64
-            && digits.iter().all(u8::is_ascii_hexdigit)
-            && secret.iter_mut().zip(digits.chunks_exact(2)).all(|(byte, pair)| {
-                let pair = std::str::from_utf8(pair).unwrap_or_default();
-                u8::from_str_radix(pair, 16).map(|value| *byte = value).is_ok()
-            });
-        if good {
-            Ok(Self { secret })
-        } else {
-            Err(StorageError::BadSecret {
-                path: file.to_owned(),
-            })
-        }
+        let secret = from_hex(&text.trim_end().to_ascii_lowercase());
+        secret.map(Self::new).ok_or_else(|| StorageError::BadSecret {
+            path: file.to_owned(),
+        })
     }
 
-    /// `files/<key>?expires=<seconds since 1970>&signature=<…>`, without a leading slash.
+    /// `files/<seconds since 1970>/<signature>/<key>`, without a leading slash.
     ///
     /// The life ends at a whole second: `expires_at` rounded up.
     #[must_use]
@@ -95,36 +87,28 @@ impl LinkSigner {
         let expires = since_epoch.as_secs() + u64::from(since_epoch.subsec_nanos() > 0);
         let expires = expires.to_string();
         let signature = self.mac(key.as_str(), &expires).finalize().into_bytes();
-        format!(
-            "{PREFIX}{key}?expires={expires}&signature={}",
-            URL_SAFE_NO_PAD.encode(signature)
-        )
+        format!("{PREFIX}{expires}/{}/{key}", to_hex(&signature))
     }
 
-    /// The picture that a link opens at `now`.
-    ///
-    /// `path` may begin with `/files/`, `files/` or the key; `query` is the raw text behind the question mark, in which
-    /// unknown parameters are ignored and known ones may appear once.
+    /// The picture that a link opens at `now`. `path` may begin with `/files/`, `files/` or what follows it.
     ///
     /// # Errors
     /// [`LinkError::Invalid`] for everything that was not signed by us, [`LinkError::Expired`] for what was.
-    pub fn verify(&self, path: &str, query: &str, now: SystemTime) -> Result<ImageKey, LinkError> {
+    pub fn verify(&self, path: &str, now: SystemTime) -> Result<ImageKey, LinkError> {
         let path = path.strip_prefix('/').unwrap_or(path);
         let path = path.strip_prefix(PREFIX).unwrap_or(path);
-        let expires = parameter(query, "expires").ok_or(LinkError::Invalid)?;
-        let signature = parameter(query, "signature").ok_or(LinkError::Invalid)?;
-        let signature = URL_SAFE_NO_PAD
-            .decode(signature)
-            .map_err(|_| LinkError::Invalid)?;
+        let (expires, rest) = path.split_once('/').ok_or(LinkError::Invalid)?;
+        let (signature, key) = rest.split_once('/').ok_or(LinkError::Invalid)?;
+        let signature: [u8; 32] = from_hex(signature).ok_or(LinkError::Invalid)?;
         // Over the texts as they came and in constant time; only then is anything read from them.
-        self.mac(path, expires)
+        self.mac(key, expires)
             .verify_slice(&signature)
             .map_err(|_| LinkError::Invalid)?;
         let expires: u64 = expires.parse().map_err(|_| LinkError::Invalid)?;
         let expires_at = SystemTime::UNIX_EPOCH
             .checked_add(Duration::from_secs(expires))
             .ok_or(LinkError::Invalid)?;
-        let key = ImageKey::from_link(path).ok_or(LinkError::Invalid)?;
+        let key = ImageKey::from_link(key).ok_or(LinkError::Invalid)?;
         if now >= expires_at {
             Err(LinkError::Expired)
         } else {
@@ -132,10 +116,10 @@ impl LinkSigner {
         }
     }
 
-    fn mac(&self, path: &str, expires: &str) -> Hmac<Sha256> {
+    fn mac(&self, key: &str, expires: &str) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("HMAC takes a key of any length");
         // Each part on its own line; neither a key nor a number that we sign holds a line break.
-        for part in [PURPOSE, "\n", path, "\n", expires] {
+        for part in [PURPOSE, "\n", key, "\n", expires] {
             mac.update(part.as_bytes());
         }
         mac
@@ -148,15 +132,24 @@ impl std::fmt::Debug for LinkSigner {
     }
 }
 
-/// The value of a parameter that appears exactly once.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let mut values = query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .filter(|(key, _)| *key == name)
-        .map(|(_, value)| value);
-    let value = values.next()?;
-    values.next().is_none().then_some(value)
+/// In hexadecimal, so that no signature holds a word that a client looks for in an address (`temp` is one).
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Only the digits of [`to_hex`], so that a signature has one spelling.
+fn from_hex<const BYTES: usize>(digits: &str) -> Option<[u8; BYTES]> {
+    let legal = digits
+        .bytes()
+        .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    if digits.len() != 2 * BYTES || !legal {
+        return None;
+    }
+    let mut bytes = [0; BYTES];
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 /// Makes the file in one step, so that a reader never sees half a secret, and never replaces one.
@@ -165,7 +158,7 @@ fn write_new_secret(file: &Path) -> std::io::Result<()> {
     rand::rngs::OsRng
         .try_fill_bytes(&mut secret)
         .map_err(std::io::Error::other)?;
-    let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = to_hex(&secret);
     let folder = file.parent().unwrap_or(Path::new("."));
     fs_err::create_dir_all(folder)?;
     // Made with mode 0600 by the library.
@@ -202,15 +195,18 @@ mod tests {
     #[test]
     fn a_link_opens_its_picture_until_it_expires() {
         let link = signer().sign(&key(), at(1000));
-        let (path, query) = link.split_once('?').unwrap();
-        assert!(path.starts_with("files/generations/lcm_img2img_"), "{path}");
-        for path in [path.to_owned(), format!("/{path}"), key().as_str().to_owned()] {
-            assert_eq!(signer().verify(&path, query, at(999)), Ok(key()));
+        assert!(link.starts_with("files/1000/"), "{link}");
+        assert!(
+            link.ends_with(&format!("/{}", key())) && !link.contains('?'),
+            "{link}"
+        );
+        let rest = link.strip_prefix("files/").unwrap();
+        for path in [link.clone(), format!("/{link}"), rest.to_owned()] {
+            assert_eq!(signer().verify(&path, at(999)), Ok(key()));
         }
-        assert_eq!(signer().verify(path, query, at(1000)), Err(LinkError::Expired));
-        assert_eq!(signer().verify(path, &format!("{query}&v=2"), at(999)), Ok(key()));
+        assert_eq!(signer().verify(&link, at(1000)), Err(LinkError::Expired));
         assert_eq!(
-            LinkSigner::new([43; 32]).verify(path, query, at(999)),
+            LinkSigner::new([43; 32]).verify(&link, at(999)),
             Err(LinkError::Invalid)
         );
     }
@@ -218,31 +214,35 @@ mod tests {
     #[test]
     fn a_life_is_rounded_up_to_a_whole_second() {
         let link = signer().sign(&key(), at(1000) + Duration::from_millis(1));
-        let (path, query) = link.split_once('?').unwrap();
-        assert!(query.starts_with("expires=1001&"), "{query}");
-        assert_eq!(signer().verify(path, query, at(1000)), Ok(key()));
+        assert!(link.starts_with("files/1001/"), "{link}");
+        assert_eq!(signer().verify(&link, at(1000)), Ok(key()));
     }
 
     #[test]
-    fn known_parameters_may_appear_once() {
+    fn a_link_has_one_spelling() {
         let link = signer().sign(&key(), at(1000));
-        let (path, query) = link.split_once('?').unwrap();
+        let [_, expires, signature, key] = &*link.splitn(4, '/').collect::<Vec<_>>() else {
+            panic!("{link}")
+        };
         for bad in [
-            "".to_owned(),
-            "expires=1000".to_owned(),
-            query.replace("expires=1000&", ""),
-            format!("{query}&expires=9999"),
-            format!("expires=9999&{query}"),
-            format!("{query}&signature=AAAA"),
-            query.replace("expires=1000", "expires=+1000"),
-            query.replace("expires=1000", "expires=01000"),
-            format!("{query}="),
+            String::new(),
+            "files/".to_owned(),
+            format!("files/{key}"),
+            format!("files/{expires}/{key}"),
+            format!("files/{signature}/{key}"),
+            format!("files/{signature}/{expires}/{key}"),
+            format!("files/+{expires}/{signature}/{key}"),
+            format!("files/0{expires}/{signature}/{key}"),
+            format!("files/9{expires}/{signature}/{key}"),
+            format!("files/{expires}/{}/{key}", signature.to_uppercase()),
+            format!("files/{expires}/{}/{key}", &signature[1..]),
+            format!("files/{expires}/{signature}0/{key}"),
+            format!("files/{expires}/{signature}//{key}"),
+            format!("files/{expires}/{signature}/{key}/"),
+            format!("files/files/{expires}/{signature}/{key}"),
+            format!("files/{key}?expires={expires}&signature={signature}"),
         ] {
-            assert_eq!(
-                signer().verify(path, &bad, at(1)),
-                Err(LinkError::Invalid),
-                "{bad}"
-            );
+            assert_eq!(signer().verify(&bad, at(1)), Err(LinkError::Invalid), "{bad}");
         }
     }
 
@@ -257,21 +257,18 @@ mod tests {
             bytes[place] = (bytes[place] ^ change) & 0x7f;
             let changed = String::from_utf8(bytes).unwrap();
             prop_assume!(changed != link);
-            if let Some((path, query)) = changed.split_once('?') {
-                let answer = signer().verify(path, query, at(0));
-                prop_assert_eq!(answer, Err(LinkError::Invalid), "{}", changed);
-            }
+            prop_assert_eq!(signer().verify(&changed, at(0)), Err(LinkError::Invalid), "{}", changed);
         }
 
         /// Any other key, life or signature of any length is refused.
         #[test]
         fn a_forged_link_is_refused(
-            path in "[a-z0-9_./]{0,60}",
+            key in "[a-z0-9_./]{0,60}",
             expires in any::<u64>(),
-            signature in prop::collection::vec(any::<u8>(), 0..64),
+            signature in prop_oneof!["[0-9a-f]{64}", "[0-9a-f]{0,80}", "[!-~]{0,70}"],
         ) {
-            let query = format!("expires={expires}&signature={}", URL_SAFE_NO_PAD.encode(signature));
-            prop_assert_eq!(signer().verify(&path, &query, at(0)), Err(LinkError::Invalid));
+            let path = format!("files/{expires}/{signature}/{key}");
+            prop_assert_eq!(signer().verify(&path, at(0)), Err(LinkError::Invalid));
         }
 
         /// A signature holds for its own key and life only.
@@ -280,10 +277,10 @@ mod tests {
             let (mine, theirs) = (key(), ImageKey::output("lcm_img2img", JobId::from_u128(job), index, "png"));
             prop_assume!(mine != theirs);
             let link = signer().sign(&mine, at(1000));
-            let (path, query) = link.split_once('?').unwrap();
-            prop_assert_eq!(signer().verify(theirs.as_str(), query, at(1)), Err(LinkError::Invalid));
-            let longer = query.replace("=1000&", &format!("={}&", 1000 + longer));
-            prop_assert_eq!(signer().verify(path, &longer, at(1)), Err(LinkError::Invalid));
+            let moved = link.replace(mine.as_str(), theirs.as_str());
+            prop_assert_eq!(signer().verify(&moved, at(1)), Err(LinkError::Invalid));
+            let longer = link.replace("/1000/", &format!("/{}/", 1000 + longer));
+            prop_assert_eq!(signer().verify(&longer, at(1)), Err(LinkError::Invalid));
         }
     }
 

@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The server is starting, stopping, or a part of it is away.
     Unavailable,
+    /// A model of this server is damaged or of a kind that it does not read, until its operator changes the files.
+    BadModel,
     /// The device has too little memory for this job.
     OutOfDeviceMemory,
     /// A fault of ours.
@@ -54,6 +56,7 @@ impl ErrorKind {
             | Self::RejectedContent
             | Self::QuotaExceeded
             | Self::Cancelled
+            | Self::BadModel
             | Self::OutOfDeviceMemory => false,
         }
     }
@@ -74,6 +77,7 @@ impl ErrorKind {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Cancelled => "cancelled",
             Self::Unavailable => "unavailable",
+            Self::BadModel => "bad_model",
             Self::OutOfDeviceMemory => "out_of_device_memory",
             Self::Internal => "internal",
         }

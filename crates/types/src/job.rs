@@ -10,6 +10,8 @@ use crate::{ApiKeyId, Delivery, ErrorKind, ImageFormat, ImageKey, Inputs, JobId,
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
+    /// Stored, and its input images are still being fetched.
+    Fetching,
     /// Stored, and waiting for a worker.
     Queued,
     /// A worker holds a lease on it.
@@ -27,7 +29,7 @@ impl JobState {
     #[must_use]
     pub const fn is_final(self) -> bool {
         match self {
-            Self::Queued | Self::Running => false,
+            Self::Fetching | Self::Queued | Self::Running => false,
             Self::Succeeded | Self::Failed | Self::Cancelled => true,
         }
     }
@@ -106,6 +108,10 @@ pub struct DialectTag {
 pub enum JobNote {
     /// The colours of the mask have no shape, so its alpha channel was taken.
     MaskIsAlpha,
+    /// A prompt has weights as A1111 writes them.
+    PromptWeights,
+    /// A prompt has A1111's word for a new chunk.
+    PromptBreaks,
 }
 
 impl std::fmt::Display for JobNote {
@@ -114,6 +120,12 @@ impl std::fmt::Display for JobNote {
         f.write_str(match self {
             Self::MaskIsAlpha => {
                 "The colours of the mask have no shape, so its alpha channel was used: opaque is repainted."
+            }
+            Self::PromptWeights => {
+                "Weights in a prompt, such as (word:1.2), have no effect in this version: they are read as plain words."
+            }
+            Self::PromptBreaks => {
+                "BREAK in a prompt has no effect in this version: it is read as a plain word."
             }
         })
     }
@@ -154,6 +166,9 @@ pub struct Job {
     pub notes: Vec<JobNote>,
     /// Who goes first.
     pub priority: Priority,
+    /// About how much of the device's time it takes, as [`Recipe::work`] counts it; 0 where nobody knows.
+    #[serde(default)]
+    pub work: u64,
     /// The caller's own name for this request: a second one with the same name is the same job.
     pub idempotency_key: Option<String>,
     /// When it is to be given up unfinished.
@@ -188,6 +203,7 @@ impl Job {
             delivery: Delivery::default(),
             notes: Vec::new(),
             priority: Priority::default(),
+            work: 0,
             idempotency_key: None,
             deadline: None,
             not_before: None,

@@ -12,6 +12,7 @@ mod inputs;
 mod job;
 mod memory;
 mod recipe;
+mod regular_file;
 mod scheduler;
 mod token_merging;
 
@@ -27,5 +28,6 @@ pub use job::{
 };
 pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};
 pub use recipe::{EmbeddingRef, LoraRef, Recipe};
+pub use regular_file::{FileFault, open_regular, read_regular};
 pub use scheduler::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind, StrengthRule};
 pub use token_merging::MERGED_FROM;

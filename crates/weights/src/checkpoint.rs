@@ -5,12 +5,13 @@ use std::fmt;
 use std::path::{Component as PathPart, Path, PathBuf};
 
 use candle_core::Device;
+use pentimento_types::read_regular;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::container::TensorFile;
 use crate::identity::FileStamp;
-use crate::{Component, Dtypes, FileIdentity, WeightsError};
+use crate::{Component, Dtypes, FileIdentity, ReadProgress, WeightsError};
 
 /// The names a weights file has in diffusers and in transformers, the full-precision one first.
 const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
@@ -23,12 +24,16 @@ const SHARDED: [&str; 3] = [
 /// Pickled weights, named in the error when they are all there is.
 const PICKLED: [&str; 2] = ["diffusion_pytorch_model.bin", "pytorch_model.bin"];
 
+/// The most bytes of a file that is read whole. The largest that a checkpoint has is a vocabulary of about one MiB.
+const SMALL_FILE_BYTES: u64 = 16 << 20;
+
 type ReadFile = Box<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
 
 /// One model: a folder of configurations, tokenizer files and weights.
 pub struct Checkpoint {
     name: String,
     files: Files,
+    progress: ReadProgress,
 }
 
 enum Files {
@@ -59,6 +64,7 @@ impl Checkpoint {
         Ok(Self {
             name,
             files: Files::Folder(folder.to_owned()),
+            progress: ReadProgress::default(),
         })
     }
 
@@ -70,6 +76,7 @@ impl Checkpoint {
         Self {
             name: name.into(),
             files: Files::Memory(Box::new(read)),
+            progress: ReadProgress::default(),
         }
     }
 
@@ -83,6 +90,16 @@ impl Checkpoint {
         Self {
             name: name.into(),
             files: Files::Seeded(files.into_iter().collect(), seed),
+            progress: ReadProgress::default(),
+        }
+    }
+
+    /// Counts what is read from disk in `progress`, for somebody who watches from beside.
+    #[must_use]
+    pub fn counting(self, progress: &ReadProgress) -> Self {
+        Self {
+            progress: progress.clone(),
+            ..self
         }
     }
 
@@ -106,7 +123,7 @@ impl Checkpoint {
     /// All bytes of a small file.
     ///
     /// # Errors
-    /// When it is missing, unreadable, or `path` would leave the folder.
+    /// When it is missing, unreadable, not a regular file or larger than 16 MiB, or `path` would leave the folder.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, WeightsError> {
         if !is_inside(path) {
             return Err(WeightsError::ForeignPath {
@@ -115,15 +132,13 @@ impl Checkpoint {
             });
         }
         let found = match &self.files {
-            Files::Folder(folder) => match fs_err::read(folder.join(path)) {
-                Ok(bytes) => Some(bytes),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(source) => {
-                    return Err(WeightsError::Unreadable {
-                        file: self.file_name(path),
-                        source,
-                    });
+            Files::Folder(folder) => match read_regular(&folder.join(path), SMALL_FILE_BYTES) {
+                Ok(bytes) => {
+                    self.progress.add(bytes.len());
+                    Some(bytes)
                 }
+                Err(fault) if fault.is_missing() => None,
+                Err(fault) => return Err(WeightsError::file(&self.file_name(path), fault)),
             },
             Files::Memory(read) => read(path),
             Files::Seeded(files, _) => files.get(path).cloned(),
@@ -260,7 +275,7 @@ impl Checkpoint {
             Files::Folder(folder) if is_inside(path) => {
                 let path = folder.join(path);
                 if path.try_exists().unwrap_or(true) {
-                    TensorFile::open(&path).map(Some)
+                    TensorFile::open(&path, &self.progress).map(Some)
                 } else {
                     Ok(None)
                 }

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
-use crate::container::TensorFile;
+use crate::container::{ReadError, TensorFile};
 use crate::seeded::SeededWeights;
 use crate::{Dtypes, WeightsError, naming};
 
@@ -70,13 +70,27 @@ impl Component {
         VarBuilder::from_backend(backend, dtype, self.device.clone())
     }
 
-    /// Checks that the network asked for every tensor that its files have.
+    /// The last question that had no answer, which says what a network's constructor failed of: candle keeps only the
+    /// text of such an error.
+    #[must_use]
+    pub fn take_fault(&self) -> Option<WeightsError> {
+        match &self.source {
+            Source::Files(files) => files.fault().take(),
+            Source::Seeded(_) => None,
+        }
+    }
+
+    /// Checks that the network asked for every tensor that its files have, and that nobody wrote to them meanwhile.
     ///
     /// # Errors
     /// [`WeightsError::ExtraTensors`] with the first names; known harmless extras do not count.
+    /// [`WeightsError::Changed`].
     pub fn finish(self) -> Result<(), WeightsError> {
         match self.source {
-            Source::Files(files) => files.check_all_used(),
+            Source::Files(files) => {
+                files.files.iter().try_for_each(TensorFile::check_unchanged)?;
+                files.check_all_used()
+            }
             Source::Seeded(_) => Ok(()),
         }
     }
@@ -88,6 +102,7 @@ struct ComponentFiles {
     /// Name to the number of its file.
     index: BTreeMap<String, usize>,
     used: Mutex<BTreeSet<String>>,
+    fault: Mutex<Option<WeightsError>>,
 }
 
 impl fmt::Debug for ComponentFiles {
@@ -116,6 +131,7 @@ impl ComponentFiles {
             files,
             index,
             used: Mutex::default(),
+            fault: Mutex::default(),
         })
     }
 
@@ -128,6 +144,10 @@ impl ComponentFiles {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn fault(&self) -> MutexGuard<'_, Option<WeightsError>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The name under which the files keep `wanted`.
     fn resolve(&self, wanted: &str) -> Option<String> {
         if self.index.contains_key(wanted) {
@@ -138,24 +158,39 @@ impl ComponentFiles {
             .find(|alias| self.index.contains_key(alias))
     }
 
-    fn get(
+    /// As candle wants it. What is wrong is kept, too.
+    fn answer(
         &self,
         wanted: &str,
         shape: Option<&Shape>,
         target: (Dtypes, &Device),
     ) -> candle_core::Result<Tensor> {
-        let name = self.resolve(wanted).ok_or_else(|| {
-            candle_core::Error::from(WeightsError::MissingTensor {
-                file: self.names(),
-                tensor: wanted.to_owned(),
-                expected: shape.map(|s| s.dims().to_vec()).unwrap_or_default(),
-            })
+        self.get(wanted, shape, target).map_err(|error| match error {
+            ReadError::Device(error) => error,
+            ReadError::Weights(error) => {
+                let text = error.to_string();
+                *self.fault() = Some(error);
+                candle_core::Error::Wrapped(Box::new(text))
+            }
+        })
+    }
+
+    fn get(
+        &self,
+        wanted: &str,
+        shape: Option<&Shape>,
+        target: (Dtypes, &Device),
+    ) -> Result<Tensor, ReadError> {
+        let name = self.resolve(wanted).ok_or_else(|| WeightsError::MissingTensor {
+            file: self.names(),
+            tensor: wanted.to_owned(),
+            expected: shape.map(|s| s.dims().to_vec()).unwrap_or_default(),
         })?;
         let file = &self.files[self.index[&name]];
         let stored = &file.tensors()[&name];
         let expected = shape.map_or(stored.shape.as_slice(), Shape::dims);
         if !same_shape(&name, expected, &stored.shape) {
-            return Err(candle_core::Error::from(WeightsError::Shape {
+            return Err(ReadError::Weights(WeightsError::Shape {
                 file: file.name().to_owned(),
                 tensor: name,
                 expected: expected.to_vec(),
@@ -199,11 +234,11 @@ struct FileBackend(Arc<ComponentFiles>, Dtypes);
 
 impl SimpleBackend for FileBackend {
     fn get(&self, s: Shape, name: &str, _: Init, _: DType, dev: &Device) -> candle_core::Result<Tensor> {
-        self.0.get(name, Some(&s), (self.1, dev))
+        self.0.answer(name, Some(&s), (self.1, dev))
     }
 
     fn get_unchecked(&self, name: &str, _: DType, dev: &Device) -> candle_core::Result<Tensor> {
-        self.0.get(name, None, (self.1, dev))
+        self.0.answer(name, None, (self.1, dev))
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

@@ -1,6 +1,6 @@
 //! What can be wrong with a model's files. Texts name file, tensor, expected and found.
 
-use pentimento_types::{ErrorKind, HasKind};
+use pentimento_types::{ErrorKind, FileFault, HasKind};
 
 /// An error of this crate. Paths are shown as the caller gave the folder; the boundary decides what a client may see.
 #[derive(Debug, thiserror::Error)]
@@ -55,11 +55,19 @@ pub enum WeightsError {
         /// What it is instead, or where the damage is.
         detail: String,
     },
-    /// A file that became shorter while it was being read.
+    /// A file that was written to while it was being read.
     #[error("{file}: changed while it was being read")]
     Changed {
         /// The file.
         file: String,
+    },
+    /// The system has no memory for one tensor.
+    #[error("{file}: there is no memory for a tensor of {bytes} bytes")]
+    NoMemory {
+        /// The file.
+        file: String,
+        /// What the tensor takes.
+        bytes: u64,
     },
     /// The network needs a tensor that no file has.
     #[error("{file}: tensor `{tensor}` is missing, expected shape {expected:?}")]
@@ -114,11 +122,23 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
+    /// Why the file of this name is not read.
+    pub(crate) fn file(name: &str, fault: FileFault) -> Self {
+        let file = name.to_owned();
+        match fault {
+            FileFault::Io(source) => Self::Unreadable { file, source },
+            FileFault::NotRegular { .. } | FileFault::TooLarge { .. } => Self::NotAModel {
+                file,
+                detail: fault.to_string(),
+            },
+        }
+    }
+
     /// Whether reading the same files again gives the same error.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         match self {
-            Self::Unreadable { .. } | Self::Changed { .. } => false,
+            Self::Unreadable { .. } | Self::Changed { .. } | Self::NoMemory { .. } => false,
             Self::NotAFolder { .. }
             | Self::Missing { .. }
             | Self::ForeignPath { .. }
@@ -134,27 +154,12 @@ impl WeightsError {
 }
 
 impl HasKind for WeightsError {
+    /// A broken checkpoint is the operator's fault and not the caller's.
     fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NotAFolder { .. } | Self::Missing { .. } => ErrorKind::NotFound,
-            // A broken checkpoint is the operator's, not the caller's; the same call works once it is repaired.
-            Self::Unreadable { .. }
-            | Self::ForeignPath { .. }
-            | Self::Json { .. }
-            | Self::NotAModel { .. }
-            | Self::Changed { .. }
-            | Self::MissingTensor { .. }
-            | Self::Shape { .. }
-            | Self::Dtype { .. }
-            | Self::ExtraTensors { .. }
-            | Self::Index { .. } => ErrorKind::Unavailable,
+        if self.is_permanent() {
+            ErrorKind::BadModel
+        } else {
+            ErrorKind::Unavailable
         }
-    }
-}
-
-impl From<WeightsError> for candle_core::Error {
-    /// The form in which a `VarBuilder` can answer; its text is exactly this error's, without a backtrace.
-    fn from(error: WeightsError) -> Self {
-        Self::Wrapped(Box::new(error))
     }
 }

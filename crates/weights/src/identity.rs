@@ -29,6 +29,42 @@ pub(crate) enum FileStamp {
     Seeded { model: String, part: String, seed: u64 },
 }
 
+/// Everything in a model's folder as it is now, by name, length and time of change: equal stamps stand for a folder that
+/// nobody has touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FolderStamp(Vec<(PathBuf, u64, Option<SystemTime>)>);
+
+impl FolderStamp {
+    /// More files than a model has are not looked at.
+    const MOST_FILES: usize = 1000;
+
+    /// Looks at `path` and two levels of what is below it. What cannot be looked at is part of the stamp, too.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        let mut stamp = Self::default();
+        stamp.add(path.to_owned(), 2);
+        stamp.0.sort_unstable();
+        stamp
+    }
+
+    fn add(&mut self, path: PathBuf, depth: u32) {
+        if self.0.len() >= Self::MOST_FILES {
+            return;
+        }
+        let about = fs_err::metadata(&path).ok();
+        let (size, modified) = about
+            .as_ref()
+            .map_or((0, None), |about| (about.len(), about.modified().ok()));
+        let below = about.filter(|about| about.is_dir() && depth > 0);
+        if let Some(found) = below.and_then(|_| fs_err::read_dir(&path).ok()) {
+            for entry in found.flatten() {
+                self.add(entry.path(), depth - 1);
+            }
+        }
+        self.0.push((path, size, modified));
+    }
+}
+
 impl FileStamp {
     /// Looks at a file on disk.
     pub(crate) fn of(path: &Path) -> Result<Self, WeightsError> {

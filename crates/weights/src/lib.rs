@@ -9,10 +9,12 @@ mod container;
 mod error;
 mod identity;
 mod naming;
+mod progress;
 mod seeded;
 
 pub use checkpoint::Checkpoint;
 pub use component::Component;
 pub use container::Dtypes;
 pub use error::WeightsError;
-pub use identity::FileIdentity;
+pub use identity::{FileIdentity, FolderStamp};
+pub use progress::ReadProgress;

@@ -13,9 +13,46 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 /// How many values the known fields of one body may hold together. Real requests hold about thirty.
 const MAX_VALUES: u32 = 4096;
 /// How many fields a body may have at the top.
-const MAX_FIELDS: u32 = 1024;
+const MAX_FIELDS: usize = 1024;
+/// How many bytes their names may have together.
+const MAX_NAME_BYTES: usize = 64 * 1024;
 /// How many unknown fields are remembered by name.
 const MAX_IGNORED: usize = 16;
+
+/// A body has more names than anybody means.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TooManyNames {
+    /// Doubled ones are counted each time.
+    #[error("more than {MAX_FIELDS} fields; send only those that the call takes")]
+    Fields,
+    /// All names together.
+    #[error(
+        "names of fields with more than {MAX_NAME_BYTES} bytes together; send only those that the call takes"
+    )]
+    Bytes,
+}
+
+/// Counts the fields of one body, JSON or form, as they are read.
+#[derive(Debug, Default)]
+pub(crate) struct NameCount {
+    fields: usize,
+    bytes: usize,
+}
+
+impl NameCount {
+    /// One more.
+    pub(crate) fn add(&mut self, name: &str) -> Result<(), TooManyNames> {
+        self.fields += 1;
+        self.bytes = self.bytes.saturating_add(name.len());
+        if self.fields > MAX_FIELDS {
+            Err(TooManyNames::Fields)
+        } else if self.bytes > MAX_NAME_BYTES {
+            Err(TooManyNames::Bytes)
+        } else {
+            Ok(())
+        }
+    }
+}
 
 /// The most that [`copies`] says.
 pub(crate) const MAX_COPIES: usize = 3;
@@ -175,12 +212,9 @@ impl<'de> Visitor<'de> for &Reader<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields = Fields::default();
-        let mut count = 0;
+        let mut count = NameCount::default();
         while let Some(name) = map.next_key::<String>()? {
-            count += 1;
-            if count > MAX_FIELDS {
-                return Err(A::Error::custom(format_args!("more than {MAX_FIELDS} fields")));
-            }
+            count.add(&name).map_err(A::Error::custom)?;
             let Some(known) = canonical(&name, self.names) else {
                 map.next_value_seed(Skipped)?;
                 if fields.ignored.len() < MAX_IGNORED {
@@ -266,16 +300,23 @@ impl<'de> Visitor<'de> for Value<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
         let mut members: Vec<(String, Json)> = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
-            let value = map.next_value_seed(self)?;
-            // Linear, but the budget bounds it.
-            if members.iter().any(|(have, _)| *have == name) {
-                let short: String = name.chars().take(40).collect();
-                return Err(A::Error::custom(format_args!("field `{short}` is given twice")));
-            }
-            members.push((name, value));
+            members.push((name, map.next_value_seed(self)?));
+        }
+        if let Some(name) = doubled(&members) {
+            let short: String = name.chars().take(40).collect();
+            return Err(A::Error::custom(format_args!("field `{short}` is given twice")));
         }
         Ok(Json::Object(members))
     }
+}
+
+/// A name that comes twice. Sorted, because comparing each with each takes seconds for thousands of long names.
+fn doubled(members: &[(String, Json)]) -> Option<&str> {
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names
+        .windows(2)
+        .find_map(|pair| (pair[0] == pair[1]).then_some(pair[0]))
 }
 
 /// Walks over a value. Unlike serde's `IgnoredAny` it counts levels, because `serde_json` counts them in
@@ -425,6 +466,14 @@ mod tests {
             refused(format!("{{{many}\"z\":0}}"))
                 .to_string()
                 .contains("more than 1024 fields")
+        );
+        let long: String = (0..70)
+            .map(|i| format!("\"{i}{}\":0,", "x".repeat(1000)))
+            .collect();
+        assert!(
+            refused(format!("{{{long}\"z\":0}}"))
+                .to_string()
+                .contains("more than 65536 bytes")
         );
         let unknown = format!("{{\"unknown\":[{}1]}}", "1,".repeat(100_000));
         assert!(parse_object(unknown.as_bytes(), NAMES).is_ok());

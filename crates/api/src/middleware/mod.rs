@@ -6,6 +6,7 @@ mod panics;
 mod path;
 mod request_id;
 mod unread;
+mod visitors;
 
 use std::sync::Arc;
 
@@ -20,11 +21,20 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::trace::TraceLayer;
 
 use crate::config::{ApiConfig, CorsOrigins};
+use crate::links::without_signature;
 use request_id::RequestId;
 
+pub(crate) use visitors::Visitors;
+
 /// Wraps the routes. The list runs from the outside to the inside: a request meets the first layer first.
-/// `largest_body` in bytes.
-pub(crate) fn apply(routes: Router, config: &Arc<ApiConfig>, largest_body: usize) -> Router {
+/// `largest_body` in bytes; `visitors` where no keys are configured.
+pub(crate) fn apply(
+    routes: Router,
+    config: &Arc<ApiConfig>,
+    visitors: Option<Visitors>,
+    largest_body: usize,
+) -> Router {
+    let visitors = visitors.map(Arc::new);
     let layers = ServiceBuilder::new()
         // Before all others, because every line that they log, and every error body, carries the id.
         .layer(from_fn(request_id::attach))
@@ -36,33 +46,49 @@ pub(crate) fn apply(routes: Router, config: &Arc<ApiConfig>, largest_body: usize
         .layer(CompressionLayer::new())
         // Outside the errors, because a web page may read an error only with these headers; and outside the routes,
         // because OPTIONS is answered for every path and needs no key.
-        .layer(cors(&config.cors_origins))
+        .layer(cors(&config.cors_origins, visitors.clone()))
         // Turns a failure into its body, and logs it, once.
         .layer(from_fn(failures::render))
         // Inside the error bodies, because a panic becomes one.
         .layer(from_fn(panics::catch))
+        // Before anything of the call is looked at: a web page's call is made with all rights of the one who looks at it.
+        .layer(from_fn_with_state(visitors, visitors::check))
         // Innermost: refuses by the declared length before a byte of the body is read.
         .layer(from_fn_with_state(largest_body, declared_length::check));
     // Routing itself comes after the path is tidied, so the tidying must stand outside a router of its own.
     Router::new().fallback_service(path::Tidied::new(routes.layer(layers)))
 }
 
-/// One span for each call. The query is left out: links carry their signature in it.
+/// The same for the listener of health checks, which reads no bodies and which no page of elsewhere has business with.
+pub(crate) fn apply_for_admin(routes: Router, visitors: Option<Visitors>) -> Router {
+    let layers = ServiceBuilder::new()
+        .layer(from_fn(request_id::attach))
+        .layer(from_fn(failures::render))
+        .layer(from_fn(panics::catch))
+        .layer(from_fn_with_state(visitors.map(Arc::new), visitors::check));
+    Router::new().fallback_service(path::Tidied::new(routes.layer(layers)))
+}
+
+/// One span for each call. The query is left out, since a key may stand in it, and so is the signature of a link.
 fn span(request: &Request) -> tracing::Span {
     let id = request
         .extensions()
         .get::<RequestId>()
         .map(RequestId::as_str)
         .unwrap_or_default();
-    tracing::info_span!("http", request_id = id, method = %request.method(), path = request.uri().path())
+    let path = without_signature(request.uri().path());
+    tracing::info_span!("http", request_id = id, method = %request.method(), path = &*path)
 }
 
 /// The wildcard does not cover `Authorization`, so what the page asks for is echoed.
-fn cors(origins: &CorsOrigins) -> CorsLayer {
-    let origin = match origins {
-        CorsOrigins::Any => AllowOrigin::any(),
-        CorsOrigins::Only(list) => AllowOrigin::list(list.iter().cloned()),
-        CorsOrigins::None => AllowOrigin::list(std::iter::empty::<HeaderValue>()),
+fn cors(origins: &CorsOrigins, visitors: Option<Arc<Visitors>>) -> CorsLayer {
+    let origin = match (origins, visitors) {
+        (CorsOrigins::ByKeys, Some(visitors)) => {
+            AllowOrigin::predicate(move |origin, parts| visitors.allow_origin(origin, &parts.headers))
+        }
+        (CorsOrigins::ByKeys | CorsOrigins::Any, _) => AllowOrigin::any(),
+        (CorsOrigins::Only(list), _) => AllowOrigin::list(list.iter().cloned()),
+        (CorsOrigins::None, _) => AllowOrigin::list(std::iter::empty::<HeaderValue>()),
     };
     let readable = [
         request_id::HEADER,

@@ -12,12 +12,14 @@ use base64::prelude::BASE64_STANDARD;
 use image::RgbImage;
 use indicatif::ProgressBar;
 use pentimento_service::{InputLimits, image_codec};
+use pentimento_types::read_regular;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::args::DemoArgs;
 use crate::commands::serve::{Server, StopSignals};
-use crate::config::{Config, DeviceChoice, HttpConfig};
+use crate::config::{AdminListen, Config, DeviceChoice, HttpConfig};
+use crate::telemetry::Telemetry;
 use crate::{output, pictures};
 
 /// A photograph of a red cup; see `tests/images/README.md` for its origin and licence.
@@ -28,6 +30,7 @@ const ROUTE: &str = "/v3/lcm-img2img";
 /// The vendor's.
 const LIMITS: InputLimits = InputLimits {
     max_side: 2048,
+    max_pixels: u64::MAX,
     max_bytes: 30_000_000,
 };
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -64,10 +67,10 @@ impl Files {
 }
 
 /// Makes the pictures, then serves on unless `--once`.
-pub(crate) async fn run(args: DemoArgs, config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DemoArgs, config: Config, telemetry: &Telemetry) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
     fs_err::create_dir_all(&args.out)?;
-    let server = Server::start(&server_config(&args, config)).await?;
+    let server = Server::start(&server_config(&args, config), telemetry).await?;
     let address = server.address();
     let shown = tokio::select! {
         shown = show(&args, address) => shown,
@@ -94,6 +97,8 @@ fn server_config(args: &DemoArgs, config: Config) -> Config {
             public_url: None,
             trust_forwarded: false,
             cors_origins: None,
+            allowed_hosts: Vec::new(),
+            admin_listen: Some(AdminListen::None),
             keys: Vec::new(),
             ..config.http
         },
@@ -108,7 +113,9 @@ fn server_config(args: &DemoArgs, config: Config) -> Config {
 async fn show(args: &DemoArgs, address: SocketAddr) -> anyhow::Result<()> {
     let files = Files::within(&args.out);
     let photo = match &args.image {
-        Some(path) => fs_err::read(path)?,
+        Some(path) => {
+            read_regular(path, LIMITS.max_bytes).with_context(|| format!("cannot use {}", path.display()))?
+        }
         None => PHOTO.to_vec(),
     };
     // As the server reads it: a photograph of a camera may be stored turned.

@@ -12,7 +12,7 @@ use crate::commands::models::state_of;
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::machine::{Machine, gibibytes};
-use crate::{assemble, output};
+use crate::{admin_server, assemble, output};
 
 /// Memory that a Stable Diffusion 1.5 checkpoint in float32 takes while it makes a 512x512 picture, about.
 const SD15_BYTES: u64 = 6 << 30;
@@ -185,6 +185,19 @@ fn look_at_network(config: &Config, findings: &mut Findings) {
             .faults
             .push(format!("cannot listen on {}: {error}", config.http.listen));
     }
+    if let Some(address) = admin_server::address(&config.http) {
+        show("health", format_args!("http://{address}"));
+        if let Err(error) = TcpListener::bind(address) {
+            let text = format!("cannot listen on {address} for health checks: {error}");
+            // The default is left out when it is taken.
+            let list = match config.http.admin_listen {
+                Some(_) => &mut findings.faults,
+                None => &mut findings.hints,
+            };
+            list.push(text);
+        }
+    }
+    findings.hints.extend(config.http.plain_text_warning());
     if keys > 0 && config.http.public_url.is_none() && !config.http.listen.ip().is_loopback() {
         findings
             .hints

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
-use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels};
-use pentimento_service::{InputLimits, image_codec};
+use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
+use pentimento_service::{InputLimits, image_codec, prompt_notes};
 use pentimento_types::{
     ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
+    read_regular,
 };
 
 use crate::args::GenerateArgs;
@@ -21,7 +22,8 @@ use crate::{assemble, output, pictures};
 const PIPE: &str = "-";
 /// What this command reads at most; nobody but the user is harmed by a large picture.
 const LIMITS: InputLimits = InputLimits {
-    max_side: 8192,
+    max_side: u32::MAX,
+    max_pixels: 256_000_000,
     max_bytes: 512 << 20,
 };
 
@@ -33,7 +35,10 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
-    let recipe = Arc::new(recipe(&args));
+    let recipe = Arc::new(planned(&checkpoint, recipe(&args))?);
+    for note in prompt_notes(&recipe) {
+        output::note(format_args!("{note}"));
+    }
     if args.seed.is_none() {
         output::note(format_args!("seed {}", recipe.seed));
     }
@@ -91,7 +96,7 @@ fn resolve(catalog: &pentimento_catalog::Catalog, name: &str) -> anyhow::Result<
 
 fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
     if path != Path::new(PIPE) {
-        return Ok(fs_err::read(path)?);
+        return read_file(path);
     }
     let mut bytes = Vec::new();
     std::io::stdin()
@@ -102,8 +107,12 @@ fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    read_regular(path, LIMITS.max_bytes).with_context(|| format!("cannot use {}", path.display()))
+}
+
 fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
-    let mask = image_codec::decode_mask(&fs_err::read(path)?, LIMITS)
+    let mask = image_codec::decode_mask(&read_file(path)?, LIMITS)
         .with_context(|| format!("cannot use {}", path.display()))?;
     if mask.is_alpha {
         output::note(format_args!("{}", JobNote::MaskIsAlpha));
@@ -132,6 +141,22 @@ fn recipe(args: &GenerateArgs) -> Recipe {
             ..SchedulerChoice::default()
         },
         soft_edge: args.soft_edge,
+    }
+}
+
+/// The recipe with nothing left to the checkpoint, so that the picture says what ran. One that no run can do is refused
+/// before a model is loaded.
+fn planned(checkpoint: &ModelEntry, recipe: Recipe) -> anyhow::Result<Recipe> {
+    match RunPlan::of(checkpoint, &recipe) {
+        Ok(plan) => Ok(Recipe {
+            scheduler: plan.named(recipe.scheduler),
+            ..recipe
+        }),
+        Err(error) => match error.refused_setting() {
+            Some((setting, problem)) => bail!("{setting}: {problem}"),
+            // The load says what is wrong with the checkpoint.
+            None => Ok(recipe),
+        },
     }
 }
 

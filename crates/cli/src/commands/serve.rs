@@ -1,28 +1,34 @@
 //! `pentimento serve`: the server, from the lock on its data folder to the orderly end.
 //!
-//! The first SIGTERM or SIGINT lets accepted jobs finish within the grace, a second one ends them between two steps.
+//! The first SIGTERM, SIGINT or SIGHUP lets accepted jobs finish within the grace, a second one ends them between two steps.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use pentimento_api::ApiConfig;
 use pentimento_service::Service;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
+use crate::admin_server::AdminServer;
 use crate::config::Config;
 use crate::data_folder::DataFolder;
-use crate::{assemble, output};
+use crate::telemetry::Telemetry;
+use crate::{assemble, idle, open_files, output};
 
 /// How long open connections get for their last reply after the jobs have ended.
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
-    let server = Server::start(&config).await?;
+    let server = Server::start(&config, telemetry).await?;
     output::line(format_args!("listening on http://{}", server.address()));
+    if let Some(admin) = &server.admin {
+        output::line(format_args!("health checks on http://{}", admin.address()));
+    }
     server.serve_until(&mut stop).await
 }
 
@@ -35,31 +41,43 @@ pub(crate) struct Server {
     grace: Duration,
     close: oneshot::Sender<()>,
     http: JoinHandle<std::io::Result<()>>,
+    /// Answers until the end of everything above.
+    admin: Option<AdminServer>,
+    /// Gives memory back when there is nothing to do; ends when this is dropped.
+    _idle: JoinSet<()>,
     // Given back last, when nothing writes into the folder any more.
     _data: DataFolder,
 }
 
 impl Server {
     /// Takes the data folder, starts everything, and listens.
-    pub(crate) async fn start(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn start(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Self> {
         config.check_exposure()?;
         let data = DataFolder::open(&config.data)?;
         let assemble::Parts {
             service,
             engine,
             router,
-            api,
-        } = assemble::everything(config, &data)?;
+            admin_router,
+            mut api,
+        } = assemble::everything(config, &data, telemetry)?;
+        fit_connections(&mut api);
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
+        let admin = AdminServer::start(&config.http, admin_router, &api)?;
+        if let Some(warning) = config.http.plain_text_warning() {
+            tracing::warn!("{warning}");
+        }
         let (close, closed) = oneshot::channel::<()>();
         let http = tokio::spawn(assemble::serve(listener, router, api, async move {
             // A dropped sender means the same: stop.
             let _ = closed.await;
         }));
+        let mut idle = JoinSet::new();
+        idle.spawn(idle::give_memory_back(service.clone()));
         tracing::info!(%address, keys = config.http.keys.len(), data = %data.path().display(), "the server is ready");
         Ok(Self {
             address,
@@ -68,6 +86,8 @@ impl Server {
             grace: config.grace,
             close,
             http,
+            admin,
+            _idle: idle,
             _data: data,
         })
     }
@@ -114,13 +134,30 @@ impl Server {
     }
 }
 
-/// SIGTERM and SIGINT, one after the other.
+/// Fewer connections where the system does not let the process have so many files open.
+fn fit_connections(api: &mut ApiConfig) {
+    let room = open_files::room_for_connections().unwrap_or(usize::MAX);
+    if room < api.max_connections {
+        tracing::warn!(
+            max_connections = api.max_connections,
+            room,
+            "the limit of open files lets fewer connections in than the settings; raise it (ulimit -n)"
+        );
+        api.max_connections = room;
+        api.max_connections_per_address = api.max_connections_per_address.min(room.div_ceil(2));
+    }
+}
+
+/// SIGTERM, SIGINT and SIGHUP, one after the other.
 #[derive(Debug)]
 pub(crate) struct StopSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
+    /// The terminal was closed. None under `nohup`, whose users want the server to outlive it.
+    #[cfg(unix)]
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 impl StopSignals {
@@ -131,6 +168,11 @@ impl StopSignals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: if ignores_hangup() {
+                None
+            } else {
+                Some(signal(SignalKind::hangup())?)
+            },
         })
     }
 
@@ -142,9 +184,16 @@ impl StopSignals {
     /// Returns with the next one.
     #[cfg(unix)]
     pub(crate) async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = hangup => {}
         }
     }
 
@@ -155,4 +204,14 @@ impl StopSignals {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Whether whoever started this process made it ignore SIGHUP. Only Linux says so.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    const HANGUP: u64 = 1;
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & HANGUP != 0)
 }

@@ -18,6 +18,19 @@ pub(crate) enum ConfigError {
     UnknownVariable { name: String, known: String },
     #[error("the variable {name} is not right: {problem}")]
     Variable { name: String, problem: String },
+    #[error("the setting {name} is {value}; it must be {least} to {most}")]
+    OutOfRange {
+        name: &'static str,
+        value: String,
+        least: String,
+        most: String,
+    },
+    #[error("the setting {name} is {value:?}, which {problem}")]
+    Refused {
+        name: &'static str,
+        value: String,
+        problem: &'static str,
+    },
     #[error("two keys have the label `{label}`; give each key a label of its own")]
     KeyLabelTwice { label: String },
     #[error(
@@ -34,6 +47,12 @@ pub(crate) enum ConfigError {
         listen.port()
     )]
     Exposed { listen: SocketAddr },
+    #[error(
+        "without keys health checks are answered to this machine only, and {listen} can be reached from others; set a key, \
+         or use --admin-listen 127.0.0.1:{} or --admin-listen none",
+        listen.port()
+    )]
+    AdminExposed { listen: SocketAddr },
     #[error("this build has no support for {device}; use --device auto or --device cpu")]
     Device { device: String },
     #[error("this machine does not have the instruction set {isa}; it has {}", available.join(", "))]

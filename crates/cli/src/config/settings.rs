@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use url::Url;
 
-use super::{ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
+use super::{AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 const PREFIX: &str = "PENTIMENTO_";
 const CONFIG_VARIABLE: &str = "PENTIMENTO_CONFIG";
@@ -21,6 +21,7 @@ const TEST_PREFIX: &str = "PENTIMENTO_TEST_";
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
+    pub(crate) admin_listen: Option<AdminListen>,
     pub(crate) models: Option<PathBuf>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) device: Option<DeviceChoice>,
@@ -28,6 +29,14 @@ pub(crate) struct Settings {
     pub(crate) public_url: Option<Url>,
     pub(crate) trust_forwarded: Option<bool>,
     pub(crate) cors_origins: Option<Vec<String>>,
+    pub(crate) allowed_hosts: Option<Vec<String>>,
+    pub(crate) max_connections: Option<u64>,
+    pub(crate) max_connections_per_address: Option<u64>,
+    pub(crate) header_timeout_seconds: Option<u64>,
+    pub(crate) idle_timeout_seconds: Option<u64>,
+    pub(crate) body_timeout_seconds: Option<u64>,
+    pub(crate) stall_seconds: Option<u64>,
+    pub(crate) least_bytes_per_second: Option<u64>,
     pub(crate) keys: Option<Vec<KeySetting>>,
     pub(crate) link_ttl_seconds: Option<u64>,
     pub(crate) allow_private_urls: Option<bool>,
@@ -38,7 +47,9 @@ pub(crate) struct Settings {
     pub(crate) model_memory: Option<ByteSize>,
     pub(crate) image_memory: Option<ByteSize>,
     pub(crate) body_memory: Option<ByteSize>,
-    pub(crate) max_prompt_tokens: Option<usize>,
+    pub(crate) job_memory: Option<ByteSize>,
+    pub(crate) max_image_megapixels: Option<u64>,
+    pub(crate) max_prompt_tokens: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
     /// What the command logs when nobody says anything; below every layer.
@@ -59,6 +70,7 @@ impl Settings {
     pub(crate) fn or(self, lower: Self) -> Self {
         Self {
             listen: self.listen.or(lower.listen),
+            admin_listen: self.admin_listen.or(lower.admin_listen),
             models: self.models.or(lower.models),
             data: self.data.or(lower.data),
             device: self.device.or(lower.device),
@@ -66,6 +78,16 @@ impl Settings {
             public_url: self.public_url.or(lower.public_url),
             trust_forwarded: self.trust_forwarded.or(lower.trust_forwarded),
             cors_origins: self.cors_origins.or(lower.cors_origins),
+            allowed_hosts: self.allowed_hosts.or(lower.allowed_hosts),
+            max_connections: self.max_connections.or(lower.max_connections),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .or(lower.max_connections_per_address),
+            header_timeout_seconds: self.header_timeout_seconds.or(lower.header_timeout_seconds),
+            idle_timeout_seconds: self.idle_timeout_seconds.or(lower.idle_timeout_seconds),
+            body_timeout_seconds: self.body_timeout_seconds.or(lower.body_timeout_seconds),
+            stall_seconds: self.stall_seconds.or(lower.stall_seconds),
+            least_bytes_per_second: self.least_bytes_per_second.or(lower.least_bytes_per_second),
             keys: self.keys.or(lower.keys),
             link_ttl_seconds: self.link_ttl_seconds.or(lower.link_ttl_seconds),
             allow_private_urls: self.allow_private_urls.or(lower.allow_private_urls),
@@ -78,6 +100,8 @@ impl Settings {
             model_memory: self.model_memory.or(lower.model_memory),
             image_memory: self.image_memory.or(lower.image_memory),
             body_memory: self.body_memory.or(lower.body_memory),
+            job_memory: self.job_memory.or(lower.job_memory),
+            max_image_megapixels: self.max_image_megapixels.or(lower.max_image_megapixels),
             max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
@@ -162,8 +186,9 @@ impl Environment {
 }
 
 impl Settings {
-    const VARIABLES: &'static [&'static str] = &[
+    pub(super) const VARIABLES: &'static [&'static str] = &[
         "LISTEN",
+        "ADMIN_LISTEN",
         "MODELS",
         "DATA",
         "DEVICE",
@@ -171,6 +196,14 @@ impl Settings {
         "PUBLIC_URL",
         "TRUST_FORWARDED",
         "CORS_ORIGINS",
+        "ALLOWED_HOSTS",
+        "MAX_CONNECTIONS",
+        "MAX_CONNECTIONS_PER_ADDRESS",
+        "HEADER_TIMEOUT_SECONDS",
+        "IDLE_TIMEOUT_SECONDS",
+        "BODY_TIMEOUT_SECONDS",
+        "STALL_SECONDS",
+        "LEAST_BYTES_PER_SECOND",
         "KEYS",
         "LINK_TTL_SECONDS",
         "ALLOW_PRIVATE_URLS",
@@ -181,6 +214,8 @@ impl Settings {
         "MODEL_MEMORY",
         "IMAGE_MEMORY",
         "BODY_MEMORY",
+        "JOB_MEMORY",
+        "MAX_IMAGE_MEGAPIXELS",
         "MAX_PROMPT_TOKENS",
         "LOG",
         "LOG_FORMAT",
@@ -189,6 +224,7 @@ impl Settings {
     fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         match name.strip_prefix(PREFIX).unwrap_or(name) {
             "LISTEN" => self.listen = Some(parsed(name, value)?),
+            "ADMIN_LISTEN" => self.admin_listen = Some(parsed(name, value)?),
             "MODELS" => self.models = Some(value.into()),
             "DATA" => self.data = Some(value.into()),
             "DEVICE" => self.device = Some(chosen(name, value)?),
@@ -196,6 +232,14 @@ impl Settings {
             "PUBLIC_URL" => self.public_url = Some(parsed(name, value)?),
             "TRUST_FORWARDED" => self.trust_forwarded = Some(parsed(name, value)?),
             "CORS_ORIGINS" => self.cors_origins = Some(listed(value).map(str::to_owned).collect()),
+            "ALLOWED_HOSTS" => self.allowed_hosts = Some(listed(value).map(str::to_owned).collect()),
+            "MAX_CONNECTIONS" => self.max_connections = Some(parsed(name, value)?),
+            "MAX_CONNECTIONS_PER_ADDRESS" => self.max_connections_per_address = Some(parsed(name, value)?),
+            "HEADER_TIMEOUT_SECONDS" => self.header_timeout_seconds = Some(parsed(name, value)?),
+            "IDLE_TIMEOUT_SECONDS" => self.idle_timeout_seconds = Some(parsed(name, value)?),
+            "BODY_TIMEOUT_SECONDS" => self.body_timeout_seconds = Some(parsed(name, value)?),
+            "STALL_SECONDS" => self.stall_seconds = Some(parsed(name, value)?),
+            "LEAST_BYTES_PER_SECOND" => self.least_bytes_per_second = Some(parsed(name, value)?),
             "KEYS" => {
                 self.keys = Some(
                     listed(value)
@@ -214,6 +258,8 @@ impl Settings {
             "MODEL_MEMORY" => self.model_memory = Some(parsed(name, value)?),
             "IMAGE_MEMORY" => self.image_memory = Some(parsed(name, value)?),
             "BODY_MEMORY" => self.body_memory = Some(parsed(name, value)?),
+            "JOB_MEMORY" => self.job_memory = Some(parsed(name, value)?),
+            "MAX_IMAGE_MEGAPIXELS" => self.max_image_megapixels = Some(parsed(name, value)?),
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),

@@ -48,7 +48,7 @@ fn memory_is_written_in_bytes_or_with_a_unit() {
         Config::load(Settings::default(), Some(&path), &Environment::of(variables))
     };
     assert_eq!(load(&[]).unwrap().body_memory, Some(ByteSize(256 << 20)));
-    for (text, bytes) in [("1000", 1000), ("3 kib", 3 << 10), ("2GiB", 2 << 30)] {
+    for (text, bytes) in [("100000", 100_000), ("300 kib", 300 << 10), ("2GiB", 2 << 30)] {
         let config = load(&[("PENTIMENTO_BODY_MEMORY", text)]).unwrap();
         assert_eq!(config.body_memory, Some(ByteSize(bytes)), "{text}");
     }
@@ -58,9 +58,9 @@ fn memory_is_written_in_bytes_or_with_a_unit() {
             .to_string();
         assert!(error.contains("PENTIMENTO_BODY_MEMORY"), "{wrong}: {error}");
     }
-    let (_folder, number) = file("body_memory = 4096\n");
+    let (_folder, number) = file("body_memory = 65536\n");
     let config = Config::load(Settings::default(), Some(&number), &Environment::default()).unwrap();
-    assert_eq!(config.body_memory, Some(ByteSize(4096)));
+    assert_eq!(config.body_memory, Some(ByteSize(65_536)));
 }
 
 #[test]
@@ -186,4 +186,52 @@ fn the_bounds_of_models_and_prompts_are_settings() {
         (config.model_memory, config.max_prompt_tokens),
         (Some(ByteSize(2 << 30)), 75)
     );
+}
+
+#[test]
+fn health_checks_are_next_to_the_server_unless_somebody_says_where() {
+    let admin = |listen: &str, admin: Option<&str>| {
+        let settings = Settings {
+            admin_listen: admin.map(|text| text.parse().unwrap()),
+            ..flags(Some(listen))
+        };
+        let config = Config::from_settings(settings, None).unwrap();
+        crate::admin_server::address(&config.http).map(|address| address.to_string())
+    };
+    assert_eq!(admin("0.0.0.0:8080", None).as_deref(), Some("127.0.0.1:8081"));
+    assert_eq!(admin("127.0.0.1:0", None).as_deref(), Some("127.0.0.1:0"));
+    assert_eq!(admin("127.0.0.1:65535", None), None);
+    assert_eq!(admin("127.0.0.1:80", Some("[::1]:9")).as_deref(), Some("[::1]:9"));
+    assert_eq!(admin("127.0.0.1:80", Some("none")), None);
+}
+
+#[test]
+fn who_may_read_along_is_said() {
+    let warning = |listen: &str, url: Option<&str>| {
+        let settings = Settings {
+            public_url: url.map(|text| text.parse().unwrap()),
+            ..flags(Some(listen))
+        };
+        let config = Config::from_settings(settings, None).unwrap();
+        config.http.plain_text_warning()
+    };
+    assert_eq!(warning("127.0.0.1:80", None), None);
+    assert!(warning("0.0.0.0:80", None).unwrap().contains("unencrypted"));
+    assert!(warning("0.0.0.0:80", Some("http://a.example")).is_some());
+    assert_eq!(warning("0.0.0.0:80", Some("https://a.example")), None);
+}
+
+#[test]
+fn the_page_of_settings_has_them_all_and_no_other() {
+    let page = include_str!("../../../../docs/settings.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let written: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    let mut known: Vec<String> = Settings::VARIABLES
+        .iter()
+        .map(|name| name.to_lowercase())
+        .collect();
+    let mut sorted: Vec<String> = written.into_iter().map(str::to_owned).collect();
+    known.sort();
+    sorted.sort();
+    assert_eq!(sorted, known);
 }

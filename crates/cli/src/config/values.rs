@@ -1,6 +1,7 @@
 //! The values of single settings: each reads itself from text, and a secret never shows itself.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -112,6 +113,38 @@ impl TryFrom<WrittenSize> for ByteSize {
             WrittenSize::Bytes(bytes) => Ok(Self(bytes)),
             WrittenSize::Text(text) => text.parse(),
         }
+    }
+}
+
+/// Where health checks are answered besides the server's own address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) enum AdminListen {
+    /// Here.
+    At(SocketAddr),
+    /// Nowhere.
+    None,
+}
+
+impl FromStr for AdminListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim() {
+            "none" => Ok(Self::None),
+            address => address.parse().map(Self::At).map_err(|_| {
+                "write an address and a port such as 127.0.0.1:8081 (port 0 takes a free one), or none"
+                    .to_owned()
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for AdminListen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

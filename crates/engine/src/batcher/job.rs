@@ -1,8 +1,8 @@
 //! What the batcher knows of one job: where each of its images is, never what they look like.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use pentimento_types::JobId;
+use pentimento_types::{ApiKeyId, JobId};
 
 use crate::{BatchKey, LatentSize, ModelKey};
 
@@ -20,6 +20,8 @@ pub struct ImageId {
 pub struct JobSpec {
     /// The job.
     pub id: JobId,
+    /// Whose share of the device's time it uses.
+    pub owner: ApiKeyId,
     /// The weights it needs.
     pub model: ModelKey,
     /// Size of its latents.
@@ -83,11 +85,32 @@ pub(super) enum Stage {
     /// In the line. Whether its model is ready, or being loaded for it, is for `Models` to say.
     Waiting,
     /// Some slices of its preparation may be done.
-    Preparing,
+    Preparing {
+        /// Whether the next one belongs to a pass of the VAE.
+        in_pass: bool,
+    },
     Running {
         key: BatchKey,
         images: Vec<Image>,
     },
+}
+
+/// A job's place in the order of turns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    /// Its start in the virtual time of its like.
+    pub(super) start: Duration,
+    /// When it acted last, or came.
+    pub(super) since: Instant,
+}
+
+impl Turn {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            start: Duration::ZERO,
+            since: now,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -96,6 +119,7 @@ pub(super) struct JobEntry {
     /// Place in the order of admission.
     pub(super) order: u64,
     pub(super) admitted_at: Instant,
+    pub(super) turn: Turn,
     pub(super) stage: Stage,
     pub(super) sharing: Sharing,
     /// Images that were finished before the job was started anew; they are not made twice.
@@ -108,6 +132,7 @@ impl JobEntry {
             spec,
             order,
             admitted_at: now,
+            turn: Turn::new(now),
             stage: Stage::Waiting,
             sharing: Sharing::Shared,
             kept: Vec::new(),
@@ -116,28 +141,28 @@ impl JobEntry {
 
     pub(super) fn images(&self) -> &[Image] {
         match &self.stage {
-            Stage::Waiting | Stage::Preparing => &[],
+            Stage::Waiting | Stage::Preparing { .. } => &[],
             Stage::Running { key: _, images } => images,
         }
     }
 
     pub(super) fn image_mut(&mut self, index: u32) -> Option<&mut Image> {
         match &mut self.stage {
-            Stage::Waiting | Stage::Preparing => None,
+            Stage::Waiting | Stage::Preparing { .. } => None,
             Stage::Running { key: _, images } => images.get_mut(index as usize),
         }
     }
 
     pub(super) const fn key(&self) -> Option<&BatchKey> {
         match &self.stage {
-            Stage::Waiting | Stage::Preparing => None,
+            Stage::Waiting | Stage::Preparing { .. } => None,
             Stage::Running { key, images: _ } => Some(key),
         }
     }
 
     /// Whether something that it holds was made with its model.
     pub(super) const fn holds_model(&self) -> bool {
-        matches!(self.stage, Stage::Preparing | Stage::Running { .. })
+        matches!(self.stage, Stage::Preparing { .. } | Stage::Running { .. })
     }
 
     pub(super) fn in_phase(&self, phase: Phase) -> impl Iterator<Item = (ImageId, &Image)> {
@@ -154,7 +179,7 @@ impl JobEntry {
 
     pub(super) fn is_done(&self) -> bool {
         match &self.stage {
-            Stage::Waiting | Stage::Preparing => false,
+            Stage::Waiting | Stage::Preparing { .. } => false,
             Stage::Running { key: _, images } => images.iter().all(|image| image.phase == Phase::Done),
         }
     }

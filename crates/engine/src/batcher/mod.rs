@@ -1,30 +1,30 @@
 //! Decides what the device does next. A state machine that owns no tensor, channel or clock: time comes in as an
 //! argument, and the same calls always give the same plans.
 //!
-//! The three acts take turns: after a denoise comes a finish or a prepare when there is one, and the other way round, so
-//! neither VAE work nor denoising waits for more than two turns of the others. A turn of preparation is a few slices of
-//! one job. Loading a model takes no turn, since it runs elsewhere.
+//! Turns are given by the time that acts have taken of the device (`shares.rs`), whatever the act is: to owners first, then
+//! among the jobs of one. Who has the turn does its next act, an evaluation together with others of its batch key, who pay
+//! their part. Loading a model takes no turn, since it runs elsewhere.
 //! Invariant: while a job is inside, `plan` answers `Idle` only when the plan before it is still to be reported or a
 //! model is being loaded.
 
 mod fill;
 mod job;
-mod lanes;
 #[cfg(test)]
 mod loading_tests;
 mod memory;
 mod models;
 mod outcomes;
-mod preparing;
+mod passes;
 #[cfg(test)]
 mod properties;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod waiting;
 #[cfg(test)]
 mod world;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use pentimento_types::JobId;
@@ -34,10 +34,10 @@ use crate::{BatchKey, BatchPolicy, ModelKey};
 use self::fill::{Room, fill};
 pub use self::job::{ImageId, ImageWork, JobSpec};
 use self::job::{JobEntry, Phase, Stage};
-use self::lanes::Lanes;
 use self::memory::MemoryCaps;
 use self::models::Models;
-use self::preparing::Preparing;
+use self::passes::Passes;
+use self::shares::Shares;
 use self::waiting::{View, WaitingLine};
 
 /// What happens next. `Load` and `Unload` are begun and need no report before the next plan; the others take the device,
@@ -59,7 +59,7 @@ pub enum Plan {
         /// At least one.
         images: Vec<ImageId>,
     },
-    /// Decode one image.
+    /// Do the next slice of an image's decoding.
     Finish(ImageId),
 }
 
@@ -73,7 +73,12 @@ pub enum Outcome {
     /// There is no memory for the model while the others are in use.
     LoadRefused(ModelKey),
     /// A slice of the job's preparation is done, and not the last one.
-    PrepareContinues(JobId),
+    PrepareContinues {
+        /// The job.
+        job: JobId,
+        /// Whether the next slice belongs to a pass of the VAE, which holds a large tensor from slice to slice.
+        in_pass: bool,
+    },
     /// There is no memory to begin the job's preparation while others hold it.
     PrepareRefused(JobId),
     /// The job's images are ready, in the order of their index.
@@ -94,6 +99,8 @@ pub enum Outcome {
         /// How it failed.
         fault: DenoiseFault,
     },
+    /// A slice of the image's decoding is done, and not the last one.
+    FinishContinues(ImageId),
     /// The image is decoded and delivered.
     Finished(ImageId),
     /// Preparing or finishing failed, which is the job's own fault since it was alone.
@@ -138,15 +145,19 @@ enum Act {
     Finish,
 }
 
-impl Act {
-    /// The order in which acts are tried after this one.
-    const fn then(self) -> [Self; 3] {
-        match self {
-            Self::Prepare => [Self::Denoise, Self::Finish, Self::Prepare],
-            Self::Denoise => [Self::Finish, Self::Prepare, Self::Denoise],
-            Self::Finish => [Self::Prepare, Self::Denoise, Self::Finish],
-        }
-    }
+/// A job's part in an act.
+#[derive(Debug)]
+struct Part {
+    job: JobId,
+    rows: u32,
+}
+
+/// The act that is planned and still to be reported.
+#[derive(Debug)]
+struct Acting {
+    since: Instant,
+    parts: Vec<Part>,
+    is_overdue: bool,
 }
 
 /// The decision maker.
@@ -157,14 +168,12 @@ pub struct Batcher {
     admitted: u64,
     waiting: WaitingLine,
     models: Models,
-    preparing: Preparing,
     /// Set when a preparation found no memory: none is begun until a job has left.
     memory_full: bool,
-    lanes: Lanes,
-    /// Jobs with an image to decode, one image per turn.
-    finishing: VecDeque<JobId>,
     memory: MemoryCaps,
-    last: Act,
+    shares: Shares,
+    passes: Passes,
+    acting: Option<Acting>,
 }
 
 impl Batcher {
@@ -177,12 +186,11 @@ impl Batcher {
             admitted: 0,
             waiting: WaitingLine::default(),
             models: Models::new(policy.max_models),
-            preparing: Preparing::default(),
             memory_full: false,
-            lanes: Lanes::default(),
-            finishing: VecDeque::new(),
             memory: MemoryCaps::default(),
-            last: Act::Finish,
+            shares: Shares::default(),
+            passes: Passes::default(),
+            acting: None,
         }
     }
 
@@ -197,6 +205,12 @@ impl Batcher {
         if self.jobs.len() >= self.policy.max_jobs {
             return Err(AdmitError::Full);
         }
+        if self.jobs.is_empty() {
+            // Nobody has waited, so nobody owes anything.
+            self.shares = Shares::default();
+        } else {
+            self.shares.forget(self.jobs.values());
+        }
         let entry = JobEntry::new(spec, self.admitted, now);
         self.admitted += 1;
         self.waiting.push(&entry);
@@ -209,9 +223,7 @@ impl Batcher {
     /// The outcome of a plan it was part of may still be reported; what it says of this job is ignored.
     pub fn cancel(&mut self, id: JobId) -> bool {
         self.waiting.remove(id);
-        self.preparing.remove(id);
-        self.lanes.remove(id);
-        self.finishing.retain(|job| *job != id);
+        self.passes.end(id);
         self.memory_full = false;
         self.jobs.remove(&id).is_some()
     }
@@ -240,9 +252,7 @@ impl Batcher {
     /// Whether no job is inside and no line holds one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let in_line = self.waiting.is_empty() && self.preparing.is_empty();
-        let prepared = self.lanes.is_empty() && self.finishing.is_empty();
-        self.jobs.is_empty() && in_line && prepared
+        self.jobs.is_empty() && self.waiting.is_empty() && self.passes.is_empty()
     }
 
     /// Jobs whose preparation has not begun.
@@ -274,23 +284,7 @@ impl Batcher {
         if let Some(plan) = self.plan_models(now) {
             return plan;
         }
-        if self.last == Act::Prepare
-            && let Some(job) = self.preparing.go_on(&self.policy)
-        {
-            return Plan::Prepare(job);
-        }
-        for act in self.last.then() {
-            let plan = match act {
-                Act::Prepare => self.plan_prepare(now),
-                Act::Denoise => self.plan_denoise(now),
-                Act::Finish => self.plan_finish(),
-            };
-            if let Some(plan) = plan {
-                self.last = act;
-                return plan;
-            }
-        }
-        Plan::Idle
+        self.plan_act(now).unwrap_or(Plan::Idle)
     }
 
     /// What takes no time of the device.
@@ -313,52 +307,82 @@ impl Batcher {
         }
     }
 
-    fn plan_prepare(&mut self, now: Instant) -> Option<Plan> {
-        let view = View {
-            jobs: &self.jobs,
-            models: &self.models,
-            policy: &self.policy,
-            now,
+    /// The next act of whoever has the turn.
+    fn plan_act(&mut self, now: Instant) -> Option<Plan> {
+        let may_begin = if self.memory_full {
+            Vec::new()
+        } else {
+            self.waiting.may_begin(self.view(now))
         };
-        let waiting = &mut self.waiting;
-        let may_begin = !self.memory_full;
-        let begin = || if may_begin { waiting.take(view) } else { None };
-        let id = self.preparing.start_turn(begin)?;
-        self.jobs.get_mut(&id)?.stage = Stage::Preparing;
-        Some(Plan::Prepare(id))
+        let can_act = |entry: &&JobEntry| match entry.stage {
+            Stage::Waiting => may_begin.contains(&entry.spec.id),
+            Stage::Preparing { .. } | Stage::Running { .. } => next_act(entry).is_some(),
+        };
+        let entries: Vec<&JobEntry> = self.jobs.values().filter(can_act).collect();
+        let (chosen, is_overdue) = self.shares.choose(&entries, self.policy.age_bound, now)?;
+        let mut job = chosen.spec.id;
+        if needs_pass(chosen) && !self.passes.admit(job, chosen.spec.latent.pixels()) {
+            // It waits for the end of that pass, so that is what its turn is for.
+            job = self.passes.last()?;
+        }
+        let entry = self.jobs.get(&job)?;
+        let pixels = entry.spec.latent.pixels();
+        let act = next_act(entry)?;
+        if needs_pass(entry) {
+            self.passes.hold(job, pixels);
+        }
+        let alone = Part { job, rows: 1 };
+        let (plan, parts) = match act {
+            Act::Prepare => (self.plan_prepare(job)?, vec![alone]),
+            Act::Finish => (self.plan_finish(job)?, vec![alone]),
+            Act::Denoise => self.plan_denoise(job, now)?,
+        };
+        self.acting = Some(Acting {
+            since: now,
+            parts,
+            is_overdue,
+        });
+        Some(plan)
     }
 
-    fn plan_denoise(&mut self, now: Instant) -> Option<Plan> {
-        let lane = self.lanes.choose(&self.policy, now)?;
-        let key = lane.key().clone();
+    fn plan_prepare(&mut self, job: JobId) -> Option<Plan> {
+        let entry = self.jobs.get_mut(&job)?;
+        if matches!(entry.stage, Stage::Waiting) {
+            entry.stage = Stage::Preparing { in_pass: false };
+            self.waiting.take(job);
+        }
+        Some(Plan::Prepare(job))
+    }
+
+    fn plan_denoise(&mut self, job: JobId, now: Instant) -> Option<(Plan, Vec<Part>)> {
+        let first = self.jobs.get(&job)?;
+        let key = first.key()?.clone();
+        let cap = self.memory.rows(&key, now).unwrap_or(u32::MAX);
         let room = Room {
-            rows: self
-                .memory
-                .rows(&key, now)
-                .unwrap_or(u32::MAX)
-                .min(self.policy.max_rows),
+            rows: cap.min(self.policy.max_rows),
             cost: self.policy.compute_budget,
             cost_per_row: key.latent.pixels(),
         };
-        let turn: Vec<JobId> = lane.jobs().collect();
-        let load = fill(&turn, &self.jobs, room);
-        lane.charge(load.cost, &self.policy);
-        for id in &load.images {
-            self.set_phase(*id, Phase::Denoising);
+        let load = fill(first, &self.jobs, &self.shares, room);
+        let mut images = Vec::with_capacity(load.images.len());
+        let mut parts: Vec<Part> = Vec::new();
+        for (id, rows) in load.images {
+            let entry = self.jobs.get_mut(&id.job)?;
+            entry.image_mut(id.index)?.phase = Phase::Denoising;
+            images.push(id);
+            match parts.iter_mut().find(|part| part.job == id.job) {
+                Some(part) => part.rows += rows,
+                None => parts.push(Part { job: id.job, rows }),
+            }
         }
-        Some(Plan::Denoise {
-            key,
-            images: load.images,
-        })
+        Some((Plan::Denoise { key, images }, parts))
     }
 
-    fn plan_finish(&mut self) -> Option<Plan> {
-        let job = self.finishing.pop_front()?;
-        let (id, _) = self.jobs.get(&job)?.in_phase(Phase::ToFinish).next()?;
+    fn plan_finish(&mut self, job: JobId) -> Option<Plan> {
+        let entry = self.jobs.get(&job)?;
+        let first_in = |phase| entry.in_phase(phase).next().map(|(id, _)| id);
+        let id = first_in(Phase::Finishing).or_else(|| first_in(Phase::ToFinish))?;
         self.set_phase(id, Phase::Finishing);
-        if self.jobs.get(&job)?.has(Phase::ToFinish) {
-            self.finishing.push_back(job);
-        }
         Some(Plan::Finish(id))
     }
 
@@ -370,5 +394,25 @@ impl Batcher {
         {
             image.phase = phase;
         }
+    }
+}
+
+/// What a job would do in its turn. None when it has nothing to do on the device now.
+fn next_act(entry: &JobEntry) -> Option<Act> {
+    match entry.stage {
+        Stage::Waiting | Stage::Preparing { .. } => Some(Act::Prepare),
+        Stage::Running { .. } if entry.has(Phase::Finishing) || entry.has(Phase::ToFinish) => {
+            Some(Act::Finish)
+        }
+        Stage::Running { .. } => entry.has(Phase::Ready).then_some(Act::Denoise),
+    }
+}
+
+/// Whether that begins or goes on with a pass of the VAE.
+fn needs_pass(entry: &JobEntry) -> bool {
+    match entry.stage {
+        Stage::Waiting => false,
+        Stage::Preparing { in_pass } => in_pass,
+        Stage::Running { .. } => next_act(entry) == Some(Act::Finish),
     }
 }

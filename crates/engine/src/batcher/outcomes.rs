@@ -5,20 +5,22 @@ use std::time::Instant;
 use pentimento_types::JobId;
 
 use super::job::{ImageWork, JobEntry, Phase, Sharing, Stage};
-use super::{Batcher, DenoiseFault, ImageId, Outcome, Verdict};
+use super::{Batcher, DenoiseFault, ImageId, Outcome, Part, Verdict};
 use crate::{BatchKey, ModelKey};
 
 impl Batcher {
     /// Takes in what became of the last plan, and says which jobs that ends or starts anew.
     pub fn report(&mut self, outcome: Outcome, now: Instant) -> Vec<Verdict> {
+        self.charge(now);
         match outcome {
             Outcome::Loaded(model) => self.loaded(&model, now),
             Outcome::LoadFailed(model) => self.load_failed(&model),
             Outcome::LoadRefused(model) => self.load_refused(&model),
-            Outcome::PrepareContinues(job) => self.prepare_continues(job),
+            Outcome::PrepareContinues { job, in_pass } => self.prepare_continues(job, in_pass),
             Outcome::PrepareRefused(job) => self.prepare_refused(job),
-            Outcome::Prepared { job, key, images } => self.prepared(job, key, &images, now),
-            Outcome::Denoised(images) => self.denoised(&images, now),
+            Outcome::Prepared { job, key, images } => self.prepared(job, key, &images),
+            Outcome::Denoised(images) => self.denoised(&images),
+            Outcome::FinishContinues(_) => Vec::new(),
             Outcome::DenoiseFailed { images, fault } => self.denoise_failed(&images, fault, now),
             Outcome::Finished(id) => self.finished(id),
             Outcome::JobFailed(job) => self.fail(job).into_iter().collect(),
@@ -51,9 +53,33 @@ impl Batcher {
         jobs.filter_map(|job| self.fail(job)).collect()
     }
 
-    fn prepare_continues(&mut self, job: JobId) -> Vec<Verdict> {
-        if self.is_preparing(job) {
-            self.preparing.goes_on(job);
+    /// Puts down what the act that is over has taken, for everybody who had a part in it.
+    fn charge(&mut self, now: Instant) {
+        let Some(acting) = self.acting.take() else { return };
+        // Time in which the process stood still is not held against anybody for long.
+        let took = now
+            .saturating_duration_since(acting.since)
+            .min(self.policy.age_bound);
+        let all: u32 = acting.parts.iter().map(|part| part.rows).sum();
+        for Part { job, rows } in &acting.parts {
+            let share = took * *rows / all.max(1);
+            if let Some(entry) = self.jobs.get_mut(job) {
+                self.shares.charge(entry, share, now);
+            }
+        }
+        if acting.is_overdue {
+            self.shares.charge_overdue(took);
+        }
+    }
+
+    fn prepare_continues(&mut self, job: JobId, in_pass: bool) -> Vec<Verdict> {
+        if !in_pass {
+            self.passes.end(job);
+        }
+        if let Some(entry) = self.jobs.get_mut(&job)
+            && let Stage::Preparing { in_pass: next } = &mut entry.stage
+        {
+            *next = in_pass;
         }
         Vec::new()
     }
@@ -77,28 +103,20 @@ impl Batcher {
 
     fn is_preparing(&self, job: JobId) -> bool {
         let entry = self.jobs.get(&job);
-        entry.is_some_and(|entry| matches!(entry.stage, Stage::Preparing))
+        entry.is_some_and(|entry| matches!(entry.stage, Stage::Preparing { .. }))
     }
 
-    fn prepared(&mut self, job: JobId, key: BatchKey, work: &[ImageWork], now: Instant) -> Vec<Verdict> {
-        let Some(entry) = self
-            .jobs
-            .get_mut(&job)
-            .filter(|entry| matches!(entry.stage, Stage::Preparing))
-        else {
-            return Vec::new();
-        };
-        entry.start_running(key.clone(), work);
-        if entry.has(Phase::Ready) {
-            self.lanes.push(&key, job, &self.policy, now);
-        }
-        if entry.has(Phase::ToFinish) {
-            self.finishing.push_back(job);
+    fn prepared(&mut self, job: JobId, key: BatchKey, work: &[ImageWork]) -> Vec<Verdict> {
+        self.passes.end(job);
+        if self.is_preparing(job)
+            && let Some(entry) = self.jobs.get_mut(&job)
+        {
+            entry.start_running(key, work);
         }
         self.end_when_done(job)
     }
 
-    fn denoised(&mut self, images: &[ImageId], now: Instant) -> Vec<Verdict> {
+    fn denoised(&mut self, images: &[ImageId]) -> Vec<Verdict> {
         for id in images {
             let Some(entry) = self.jobs.get_mut(&id.job) else {
                 continue;
@@ -110,26 +128,11 @@ impl Batcher {
                 continue;
             }
             image.evaluations_left = image.evaluations_left.saturating_sub(1);
-            let left = image.evaluations_left;
-            image.phase = if left == 0 { Phase::ToFinish } else { Phase::Ready };
+            let is_done = image.evaluations_left == 0;
+            image.phase = if is_done { Phase::ToFinish } else { Phase::Ready };
             if entry.sharing == Sharing::SoloOnce {
                 entry.sharing = Sharing::Shared;
             }
-            if left == 0 && !self.finishing.contains(&id.job) {
-                self.finishing.push_back(id.job);
-            }
-        }
-        for job in jobs_of(images) {
-            let Some(entry) = self.jobs.get(&job) else {
-                continue;
-            };
-            let Some(key) = entry.key().filter(|_| entry.has(Phase::Ready)).cloned() else {
-                self.lanes.remove(job);
-                continue;
-            };
-            // Behind those who have waited longer.
-            self.lanes.remove(job);
-            self.lanes.push(&key, job, &self.policy, now);
         }
         Vec::new()
     }
@@ -182,6 +185,7 @@ impl Batcher {
             .and_then(|entry| entry.image_mut(id.index));
         if let Some(image) = image.filter(|image| image.phase == Phase::Finishing) {
             image.phase = Phase::Done;
+            self.passes.end(id.job);
         }
         self.end_when_done(id.job)
     }
@@ -197,8 +201,7 @@ impl Batcher {
     }
 
     fn restart(&mut self, job: JobId) -> Option<Verdict> {
-        self.lanes.remove(job);
-        self.finishing.retain(|other| *other != job);
+        self.passes.end(job);
         self.memory_full = false;
         let entry = self.jobs.get_mut(&job)?;
         entry.start_anew();

@@ -1,21 +1,25 @@
-//! Who is prepared next: round robin over models and sizes, first come first served within one. And whose model is
-//! loaded for that.
+//! Who may be prepared next: for every owner, model and size the job that came first. And whose model is loaded for that,
+//! round robin.
 //!
 //! Two limits hold a job back. Images prepared ahead of the denoising: the age bound overrides that. A place for its
 //! model: it cannot be overridden, so once a job is overdue, models that have been ready for the age bound get no job
 //! that was admitted after it, and fall free. A model so stays for a stretch, however many jobs wait, and none thrashes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
-use pentimento_types::JobId;
+use pentimento_types::{ApiKeyId, JobId};
 
-use super::job::JobEntry;
+use super::job::{JobEntry, Stage};
 use super::models::Models;
 use crate::{BatchPolicy, LatentSize, ModelKey};
 
+/// Half-prepared jobs of one owner at once, each of which holds memory and makes no image yet.
+const MOST_HALF_PREPARED: usize = 4;
+
 #[derive(Debug)]
 struct Flow {
+    owner: ApiKeyId,
     model: ModelKey,
     latent: LatentSize,
     jobs: VecDeque<JobId>,
@@ -48,9 +52,11 @@ impl WaitingLine {
 
     fn flow(&mut self, entry: &JobEntry) -> &mut Flow {
         let spec = &entry.spec;
-        let same = |flow: &Flow| flow.model == spec.model && flow.latent == spec.latent;
+        let same =
+            |flow: &Flow| flow.owner == spec.owner && flow.model == spec.model && flow.latent == spec.latent;
         let at = self.flows.iter().position(same).unwrap_or_else(|| {
             self.flows.push_back(Flow {
+                owner: spec.owner.clone(),
                 model: spec.model.clone(),
                 latent: spec.latent,
                 jobs: VecDeque::new(),
@@ -77,16 +83,23 @@ impl WaitingLine {
         flows.flat_map(|flow| flow.jobs.iter().copied()).collect()
     }
 
-    /// Takes the next job to prepare out of the line; its model is ready.
-    pub(super) fn take(&mut self, view: View<'_>) -> Option<JobId> {
+    /// The jobs whose preparation may begin: their models are ready, and there is room for their states.
+    pub(super) fn may_begin(&self, view: View<'_>) -> Vec<JobId> {
+        if self.flows.is_empty() {
+            return Vec::new();
+        }
         let fronts = self.fronts(view);
-        let may_go = |entry: &&&JobEntry| view.models.is_ready(&entry.spec.model) && !fronts.gives_way(entry);
-        let oldest = fronts.overdue().find(may_go);
-        let in_turn = || fronts.in_turn.iter().filter(may_go);
-        let chosen = oldest.or_else(|| in_turn().find(|entry| view.has_room(entry)))?;
-        let id = chosen.spec.id;
-        self.take_front(id);
-        Some(id)
+        let begun = Begun::count(view.jobs);
+        let may_go = |entry: &&&JobEntry| {
+            let is_free = view.models.is_ready(&entry.spec.model) && !fronts.gives_way(entry);
+            is_free && begun.has_room(entry, view)
+        };
+        fronts
+            .in_turn
+            .iter()
+            .filter(may_go)
+            .map(|entry| entry.spec.id)
+            .collect()
     }
 
     /// The next model to load: one that can take a place, and that a job waits for.
@@ -132,8 +145,8 @@ impl WaitingLine {
         }
     }
 
-    /// The flow that was served goes to the end of the round.
-    fn take_front(&mut self, id: JobId) {
+    /// Takes one of them out. Its flow goes to the end of the round.
+    pub(super) fn take(&mut self, id: JobId) {
         let Some(at) = self.flows.iter().position(|flow| flow.jobs.front() == Some(&id)) else {
             return;
         };
@@ -189,14 +202,45 @@ impl View<'_> {
     fn is_overdue(&self, entry: &JobEntry) -> bool {
         self.now.saturating_duration_since(entry.admitted_at) > self.policy.age_bound
     }
+}
 
-    /// Whether a job's like has few enough prepared rows. What would fit into the next forward always has room.
-    fn has_room(&self, entry: &JobEntry) -> bool {
+/// What is prepared, and what is being prepared.
+struct Begun<'a> {
+    rows: HashMap<(&'a ApiKeyId, &'a ModelKey, LatentSize), u32>,
+    half_prepared: HashMap<&'a ApiKeyId, usize>,
+}
+
+impl<'a> Begun<'a> {
+    fn count(jobs: &'a BTreeMap<JobId, JobEntry>) -> Self {
+        let (mut rows, mut half_prepared) = (HashMap::new(), HashMap::new());
+        for entry in jobs.values() {
+            let spec = &entry.spec;
+            match entry.stage {
+                Stage::Waiting => {}
+                Stage::Preparing { .. } => *half_prepared.entry(&spec.owner).or_default() += 1,
+                Stage::Running { .. } => {
+                    *rows.entry((&spec.owner, &spec.model, spec.latent)).or_default() +=
+                        entry.rows_to_denoise();
+                }
+            }
+        }
+        Self { rows, half_prepared }
+    }
+
+    /// Whether few enough jobs of its owner are half prepared, and its like has few enough prepared rows. What would fit
+    /// into the next forward always has room, and so has what is overdue.
+    fn has_room(&self, entry: &JobEntry, view: View<'_>) -> bool {
         let spec = &entry.spec;
-        let jobs = self.jobs.values();
-        let alike = jobs.filter(|other| other.spec.model == spec.model && other.spec.latent == spec.latent);
-        let prepared: u32 = alike.map(JobEntry::rows_to_denoise).sum();
-        let ahead = self.policy.prepare_ahead_rows;
-        prepared < self.policy.rows_per_forward(spec.latent).max(ahead)
+        if self
+            .half_prepared
+            .get(&spec.owner)
+            .is_some_and(|jobs| *jobs >= MOST_HALF_PREPARED)
+        {
+            return false;
+        }
+        let prepared = self.rows.get(&(&spec.owner, &spec.model, spec.latent));
+        let ahead = view.policy.prepare_ahead_rows;
+        let room = view.policy.rows_per_forward(spec.latent).max(ahead);
+        view.is_overdue(entry) || prepared.is_none_or(|rows| *rows < room)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use pentimento_types::{Clock, JobId, SystemClock};
+use pentimento_types::{ApiKeyId, Clock, JobId, SystemClock};
 
 use crate::{
     BatchKey, BatchPolicy, Batcher, ConditioningShape, DenoiseFault, ImageId, ImageWork, JobSpec, LatentSize,
@@ -24,12 +24,15 @@ pub(super) enum Trouble {
 /// One job of a test.
 #[derive(Clone, Debug)]
 pub(super) struct Script {
+    pub(super) owner: u8,
     pub(super) model: u8,
     pub(super) side: u32,
     pub(super) context_tokens: usize,
     pub(super) images: u32,
-    /// Slices of its preparation, at least 1.
+    /// Slices of its preparation, at least 1. All but the first and the last are a pass of the VAE.
     pub(super) slices: u32,
+    /// Slices of the decoding of an image, at least 1.
+    pub(super) finish_slices: u32,
     pub(super) work: ImageWork,
     pub(super) trouble: Trouble,
 }
@@ -38,11 +41,13 @@ impl Script {
     /// A 512x512 LCM job: one image, four evaluations, no guidance.
     pub(super) const fn lcm() -> Self {
         Self {
+            owner: 0,
             model: 0,
             side: 64,
             context_tokens: 77,
             images: 1,
             slices: 1,
+            finish_slices: 1,
             work: ImageWork {
                 evaluations: 4,
                 rows: 1,
@@ -87,7 +92,19 @@ pub(super) struct Ledger {
     /// Evaluations of each image since the last preparation.
     pub(super) evaluations: Vec<u32>,
     pub(super) finishes: Vec<u32>,
+    /// Slices of the decoding that is under way.
+    decoded_slices: u32,
+    /// What the device has done for it.
+    pub(super) device_time: Duration,
     last_served: (u64, Duration),
+}
+
+impl Ledger {
+    fn is_in_pass(&self) -> bool {
+        // The pass of an encoding has begun with the second slice, and ends with the last but one.
+        let encodes = self.slices > 1 && self.slices + 1 < self.script.slices;
+        encodes || self.decoded_slices > 0
+    }
 }
 
 /// Cost of one row of a 512x512 image; one millisecond of the world's time.
@@ -160,6 +177,7 @@ impl World {
         let key = script.key();
         let spec = JobSpec {
             id,
+            owner: ApiKeyId::new(format!("owner {}", script.owner)),
             model: key.model,
             latent: key.latent,
             deadline: None,
@@ -177,6 +195,8 @@ impl World {
             restarts: 0,
             evaluations: vec![0; images],
             finishes: vec![0; images],
+            decoded_slices: 0,
+            device_time: Duration::ZERO,
             last_served: (self.ticks, self.elapsed),
         };
         self.ledgers.insert(id, ledger);
@@ -294,10 +314,31 @@ impl World {
         assert!(self.held.is_empty(), "models are let go with their last job");
     }
 
-    fn spend(&mut self, units: u64) {
+    fn spend(&mut self, units: u64) -> Duration {
         let act = Duration::from_micros(1 + units * 1000 / UNIT);
         self.longest_act = self.longest_act.max(act);
         self.elapsed += act;
+        act
+    }
+
+    fn spend_for(&mut self, job: JobId, units: u64) {
+        let act = self.spend(units);
+        let ledger = self.ledgers.get_mut(&job).expect("every job has a ledger");
+        ledger.device_time += act;
+    }
+
+    /// The large tensors that are held between slices: each at most half as large as another.
+    fn check_passes(&self) {
+        let open = self
+            .ledgers
+            .values()
+            .filter(|ledger| ledger.ended.is_none() && ledger.is_in_pass());
+        let mut pixels: Vec<u64> = open.map(|ledger| ledger.script.key().latent.pixels()).collect();
+        pixels.sort_unstable();
+        assert!(
+            pixels.windows(2).all(|pair| 2 * pair[0] <= pair[1]),
+            "too many large tensors: {pixels:?}"
+        );
     }
 
     fn serve(&mut self, job: JobId) {
@@ -335,9 +376,11 @@ impl World {
             .slices
             .checked_sub(ledger.slices)
             .expect("a slice too many");
-        self.spend(2 * script.key().latent.pixels() / u64::from(script.slices));
+        self.spend_for(job, 2 * script.key().latent.pixels() / u64::from(script.slices));
+        self.check_passes();
         if left > 0 {
-            return Outcome::PrepareContinues(job);
+            let in_pass = left > 1;
+            return Outcome::PrepareContinues { job, in_pass };
         }
         if script.trouble == Trouble::PrepareFails {
             return Outcome::JobFailed(job);
@@ -376,14 +419,15 @@ impl World {
             assert!(rows <= self.policy.max_rows, "more rows than a forward may have");
             assert!(cost <= self.policy.compute_budget, "dearer than a forward may be");
         }
-        self.spend(cost);
+        let act = self.spend(cost);
         if rows > self.memory_rows {
             fault = Some(DenoiseFault::OutOfMemory);
         }
         for id in images {
             self.serve(id.job);
+            let ledger = self.ledgers.get_mut(&id.job).expect("every job has a ledger");
+            ledger.device_time += act * ledger.script.work.rows / rows;
             if fault.is_none() {
-                let ledger = self.ledgers.get_mut(&id.job).expect("every job has a ledger");
                 ledger.evaluations[id.index as usize] += 1;
             }
         }
@@ -406,16 +450,28 @@ impl World {
         if script.trouble == Trouble::FinishFails {
             return Outcome::JobFailed(id.job);
         }
-        ledger.finishes[at] += 1;
-        assert_eq!(ledger.finishes[at], 1, "an image is finished once");
-        self.spend(3 * script.key().latent.pixels());
-        Outcome::Finished(id)
+        assert_eq!(ledger.finishes[at], 0, "an image is finished once");
+        ledger.decoded_slices += 1;
+        let is_last = ledger.decoded_slices == script.finish_slices;
+        if is_last {
+            ledger.decoded_slices = 0;
+            ledger.finishes[at] = 1;
+        }
+        let pixels = script.key().latent.pixels();
+        self.spend_for(id.job, 3 * pixels / u64::from(script.finish_slices));
+        self.check_passes();
+        if is_last {
+            Outcome::Finished(id)
+        } else {
+            Outcome::FinishContinues(id)
+        }
     }
 
     fn restart(&mut self, job: JobId) {
         let ledger = self.ledgers.get_mut(&job).expect("every job has a ledger");
         ledger.restarts += 1;
         ledger.slices = 0;
+        ledger.decoded_slices = 0;
         assert_eq!(ledger.restarts, 1, "a job is started anew once at most");
         for (evaluations, finishes) in ledger.evaluations.iter_mut().zip(&ledger.finishes) {
             if *finishes == 0 {

@@ -6,7 +6,7 @@ use pentimento_types::JobId;
 
 use super::DeviceThread;
 use crate::batcher::{DenoiseFault, ImageId, Outcome, Verdict};
-use crate::{BatchKey, EngineError, Executor, ExecutorError, JobEvent, PrepareStep};
+use crate::{BatchKey, EngineError, Executor, ExecutorError, FinishStep, JobEvent, PrepareStep};
 
 impl<E: Executor> DeviceThread<E> {
     pub(super) fn prepare(&mut self, job: JobId) {
@@ -27,9 +27,9 @@ impl<E: Executor> DeviceThread<E> {
             executor.advance(preparation)
         });
         let (outcome, error) = match result {
-            Ok(PrepareStep::Continue) => {
+            Ok(PrepareStep::Continue { in_pass }) => {
                 running.preparation = preparation;
-                (Outcome::PrepareContinues(job), None)
+                (Outcome::PrepareContinues { job, in_pass }, None)
             }
             Ok(PrepareStep::Done(prepared)) => {
                 drop(preparation);
@@ -91,26 +91,40 @@ impl<E: Executor> DeviceThread<E> {
     }
 
     pub(super) fn finish(&mut self, id: ImageId) {
-        let state = self
-            .running
-            .get_mut(&id.job)
-            .and_then(|running| running.take(id.index));
-        debug_assert!(state.is_some(), "the batcher finishes images that have a state");
-        let Some(state) = state else {
-            self.report(
-                Outcome::JobFailed(id.job),
-                Some(EngineError::Panicked { act: "finish" }),
-            );
+        let Some(running) = self.running.get_mut(&id.job) else {
             return;
         };
-        let (outcome, error) = match guarded("finish", || self.executor.finish(state)) {
-            Ok(finished) => {
-                if let Some(running) = self.running.get_mut(&id.job) {
-                    running.deliver(id.index, finished);
-                }
+        let mut finishing = running.finishing.take();
+        let state = match &finishing {
+            None => running.take(id.index),
+            Some(_) => None,
+        };
+        let has_begun = finishing.is_some() || state.is_some();
+        debug_assert!(has_begun, "the batcher finishes images that have a state");
+        let executor = &mut self.executor;
+        let result = guarded("finish", || {
+            if let Some(state) = state {
+                finishing = Some(executor.begin_finish(state)?);
+            }
+            let finishing = finishing
+                .as_mut()
+                .expect("the batcher finishes images that have a state");
+            executor.advance_finish(finishing)
+        });
+        let (outcome, error) = match result {
+            Ok(FinishStep::Continue) => {
+                running.finishing = finishing;
+                (Outcome::FinishContinues(id), None)
+            }
+            Ok(FinishStep::Done(finished)) => {
+                drop(finishing);
+                running.deliver(id.index, finished);
                 (Outcome::Finished(id), None)
             }
-            Err(error) => (Outcome::JobFailed(id.job), Some(error)),
+            Err(error) => {
+                drop_torn(finishing);
+                (Outcome::JobFailed(id.job), Some(error))
+            }
         };
         self.report(outcome, error);
     }

@@ -10,7 +10,7 @@ use pentimento_types::{
 
 use super::tests::{error, expected, held, images, input, input_on, news, start};
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
-use crate::{BatchPolicy, Engine, EngineError, EngineHandle, JobEvent, JobEvents};
+use crate::{BatchPolicy, Engine, EngineError, EngineHandle, JobEvent, JobEvents, JobTerms};
 
 /// A machine on which the model `slow` is loaded when the sender says so or is dropped.
 fn slow_disk(executor: FakeExecutor) -> (FakeExecutor, mpsc::Sender<()>) {
@@ -176,6 +176,34 @@ fn a_job_is_cancelled_between_two_slices_of_its_preparation() {
 }
 
 #[test]
+fn a_job_is_cancelled_between_two_slices_of_its_decoding_and_another_has_its_image() {
+    let executor = FakeExecutor::new().with_finish_slices(20_000);
+    let recording = executor.recording();
+    let (executor, go) = held(executor);
+    let (handle, _thread) = start(executor, BatchPolicy::default());
+    let cancelled = generate(&handle, 1, "fake");
+    let slices_of_decoding = || {
+        let acts = recording.acts();
+        let slices = acts.iter().filter(|act| matches!(act, SeenAct::Finish(_)));
+        slices.count()
+    };
+    while slices_of_decoding() < 11 {
+        // More than the device waits for; what is too much lets later acts pass.
+        let _ = go.send(());
+        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    handle.cancel(JobId::from_u128(1));
+    let other = generate(&handle, 2, "fake");
+    drop(go);
+    assert!(matches!(news(cancelled).last(), Some(JobEvent::Cancelled)));
+    let begun = slices_of_decoding();
+    assert_eq!(images(other), expected(&input("a fox", 2)));
+    assert!(begun < 20_000, "the cancelled job was not decoded to its end");
+    assert_eq!(handle.status().jobs, 0);
+}
+
+#[test]
 fn two_jobs_of_many_slices_are_prepared_by_turns() {
     let executor = FakeExecutor::new().with_slices(40);
     let recording = executor.recording();
@@ -229,7 +257,7 @@ fn images_beyond_the_budget_in_bytes_are_refused_at_the_door() {
         .reserve(first.image_bytes())
         .expect("the place is free again");
     let events = handle
-        .generate_in(place, JobId::from_u128(3), first, None)
+        .generate_in(place, JobId::from_u128(3), first, JobTerms::default())
         .expect("it runs");
     images(events);
     assert_eq!(memory.held(MemoryUse::Images), 0);

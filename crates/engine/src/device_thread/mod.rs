@@ -23,10 +23,12 @@ use pentimento_types::{Clock, JobId};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::loads::Loads;
-use self::running::Running;
+use self::running::{Running, RunningOn};
 use crate::admission::Place;
 use crate::batcher::{AdmitError, Batcher, JobSpec, Plan};
-use crate::{BatchPolicy, EngineError, EngineStatus, Executor, JobEvent, ModelKey, ModelOf, ResolvedJob};
+use crate::{
+    BatchPolicy, EngineError, EngineStatus, Executor, JobEvent, JobTerms, ModelKey, ModelOf, ResolvedJob,
+};
 
 /// How often deadlines are looked at while nothing else happens than loads.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
@@ -35,7 +37,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 pub(crate) struct Admission {
     pub(crate) id: JobId,
     pub(crate) input: ResolvedJob,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) terms: JobTerms,
     pub(crate) events: mpsc::UnboundedSender<JobEvent>,
     pub(crate) place: Place,
 }
@@ -60,7 +62,7 @@ pub(crate) struct DeviceThread<E: Executor> {
     /// The models that the batcher has in use.
     models: HashMap<ModelKey, ModelOf<E>>,
     batcher: Batcher,
-    running: HashMap<JobId, Running<E::Preparation, E::State>>,
+    running: HashMap<JobId, RunningOn<E>>,
     clock: Arc<dyn Clock>,
     inbox: Receiver<Command>,
     status: watch::Sender<EngineStatus>,
@@ -164,15 +166,16 @@ impl<E: Executor> DeviceThread<E> {
         let Admission {
             id,
             input,
-            deadline,
+            terms,
             events,
             place,
         } = admission;
         let spec = JobSpec {
             id,
+            owner: terms.owner,
             model: input.model_key(),
             latent: input.latent_size(),
-            deadline,
+            deadline: terms.deadline,
         };
         let refusal = match self.batcher.admit(spec, self.clock.now()) {
             Ok(()) => {

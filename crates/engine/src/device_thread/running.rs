@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use crate::admission::Place;
 use crate::batcher::{ImageWork, Outcome};
 use crate::executor::PreparedImage;
-use crate::{FinishedImage, JobEvent, Prepared, ResolvedJob};
+use crate::{Executor, FinishedImage, JobEvent, Prepared, ResolvedJob};
 
 struct Slot<S> {
     /// None before preparation, during a forward, and once finished.
@@ -16,10 +16,16 @@ struct Slot<S> {
     delivered: bool,
 }
 
-pub(super) struct Running<P, S> {
+/// One job on a device of this kind.
+pub(super) type RunningOn<E> =
+    Running<<E as Executor>::Preparation, <E as Executor>::State, <E as Executor>::Finishing>;
+
+pub(super) struct Running<P, S, F> {
     pub(super) input: ResolvedJob,
     /// Between two slices.
     pub(super) preparation: Option<P>,
+    /// The image that is between two slices of its decoding; one at a time.
+    pub(super) finishing: Option<F>,
     events: mpsc::UnboundedSender<JobEvent>,
     /// Given back when the job ends.
     place: Place,
@@ -28,7 +34,7 @@ pub(super) struct Running<P, S> {
     started: bool,
 }
 
-impl<P, S> Running<P, S> {
+impl<P, S, F> Running<P, S, F> {
     pub(super) const fn new(
         input: ResolvedJob,
         events: mpsc::UnboundedSender<JobEvent>,
@@ -37,6 +43,7 @@ impl<P, S> Running<P, S> {
         Self {
             input,
             preparation: None,
+            finishing: None,
             events,
             place,
             slots: Vec::new(),
@@ -93,6 +100,7 @@ impl<P, S> Running<P, S> {
     /// Drops all states, to be prepared anew.
     pub(super) fn clear(&mut self) {
         self.preparation = None;
+        self.finishing = None;
         for slot in &mut self.slots {
             slot.state = None;
         }
@@ -137,13 +145,14 @@ impl<P, S> Running<P, S> {
         let Self {
             input,
             preparation,
+            finishing,
             events,
             place,
             slots,
             last_progress: _,
             started: _,
         } = self;
-        drop((preparation, slots, input, place));
+        drop((preparation, finishing, slots, input, place));
         // A caller that has gone needs no answer.
         let _ = events.send(event);
     }

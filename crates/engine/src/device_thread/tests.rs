@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_types::{
     Clock, ErrorKind, HasKind, Inputs, JobId, ManualClock, ModelId, Progress, Recipe, RgbImage,
-    SchedulerChoice, Size, SystemClock,
+    SchedulerChoice, Size,
 };
 
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
@@ -60,8 +60,10 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
     }
 }
 
+/// On a clock that stands still: every act counts for the same.
 pub(super) fn start(executor: FakeExecutor, policy: BatchPolicy) -> (EngineHandle, EngineThread) {
-    Engine::start(executor, policy, Arc::new(SystemClock)).expect("a thread starts")
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    Engine::start(executor, policy, Arc::new(clock)).expect("a thread starts")
 }
 
 /// Reads a job's news to the end.

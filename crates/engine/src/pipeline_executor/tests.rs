@@ -9,9 +9,9 @@ use pentimento_types::{
     SchedulerChoice, SchedulerKind, Size, SystemClock, describe_chain,
 };
 
-use super::{PipelineExecutor, PipelinePreparation, PipelineState};
+use super::{PipelineExecutor, PipelineFinishing, PipelinePreparation, PipelineState};
 use crate::{
-    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishedImage, JobEvent, JobEvents,
+    BatchPolicy, Engine, EngineHandle, Executor, ExecutorError, FinishStep, JobEvent, JobEvents,
     ModelLoader as _, ModelOf, PipelineLoader, PrepareStep, ResolvedJob, ResolvedModels,
 };
 
@@ -22,6 +22,7 @@ impl Executor for Counted {
     type Loader = PipelineLoader;
     type Preparation = PipelinePreparation;
     type State = PipelineState;
+    type Finishing = PipelineFinishing;
 
     fn loader(&self) -> PipelineLoader {
         self.0.loader()
@@ -47,8 +48,12 @@ impl Executor for Counted {
         self.0.denoise(states)
     }
 
-    fn finish(&mut self, state: PipelineState) -> Result<FinishedImage, ExecutorError> {
-        self.0.finish(state)
+    fn begin_finish(&mut self, state: PipelineState) -> Result<PipelineFinishing, ExecutorError> {
+        self.0.begin_finish(state)
+    }
+
+    fn advance_finish(&mut self, finishing: &mut PipelineFinishing) -> Result<FinishStep, ExecutorError> {
+        self.0.advance_finish(finishing)
     }
 }
 
@@ -172,7 +177,7 @@ fn every_waiter_of_a_model_that_cannot_be_loaded_learns_why() {
         let Some(JobEvent::Failed(error)) = events.blocking_next() else {
             panic!("it cannot be loaded")
         };
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.kind(), ErrorKind::BadModel);
         let chain = describe_chain(&error);
         assert!(chain.contains("there is no embedded model `nonsense`"), "{chain}");
     }
@@ -226,7 +231,7 @@ fn what_a_prompt_takes_is_counted_and_given_back_with_the_last_image() {
     assert!(counted > 0);
     let mut images = loop {
         match executor.advance(&mut preparation).expect("it works") {
-            PrepareStep::Continue => {}
+            PrepareStep::Continue { in_pass: _ } => {}
             PrepareStep::Done(prepared) => break prepared.images,
         }
     };

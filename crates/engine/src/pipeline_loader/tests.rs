@@ -109,7 +109,7 @@ fn a_replaced_file_is_loaded_anew_and_an_unchanged_one_is_not() {
 }
 
 #[test]
-fn a_broken_file_is_permanent_and_remembered_for_a_while() {
+fn a_broken_file_is_permanent_and_remembered_until_it_changes() {
     let home = two_checkpoints();
     let folder = home.path().join("a");
     let good = fs_err::read(folder.join(UNET)).unwrap();
@@ -121,10 +121,109 @@ fn a_broken_file_is_permanent_and_remembered_for_a_while() {
     };
     let first = failure(&loader);
     assert!(first.is_permanent());
-    let text = pentimento_types::describe_chain(&first);
-    assert!(text.contains("HTML or XML page"), "{text}");
+    assert_eq!(first.kind(), ErrorKind::BadModel);
+    assert_eq!(
+        first.message(),
+        "the model `a` could not be loaded: unet/diffusion_pytorch_model.safetensors: not a model: an HTML or XML \
+         page instead of weights"
+    );
+    clock.advance(100 * FAILURE_LIFETIME);
+    let (ExecutorError::ModelLoad { source: one, .. }, ExecutorError::ModelLoad { source: two, .. }) =
+        (first, failure(&loader))
+    else {
+        panic!("both are failures of a load");
+    };
+    assert!(Arc::ptr_eq(&one, &two), "the files were read again");
     fs_err::write(folder.join(UNET), good).unwrap();
-    failure(&loader);
-    clock.advance(FAILURE_LIFETIME);
     loader.load(&models(&folder)).unwrap();
+}
+
+#[test]
+fn every_broken_part_is_a_bad_model_with_its_file_named() {
+    for (file, content) in [
+        ("tokenizer/merges.txt", "nonsense"),
+        ("tokenizer/vocab.json", "{"),
+        ("unet/config.json", "[]"),
+        ("vae/config.json", "{\"latent_channels\": -1}"),
+        ("text_encoder/config.json", "{\"hidden_size\": 7}"),
+        ("scheduler/scheduler_config.json", "7"),
+        ("vae/diffusion_pytorch_model.safetensors", "PK\u{3}\u{4}"),
+    ] {
+        let home = two_checkpoints();
+        let folder = home.path().join("a");
+        fs_err::write(folder.join(file), content).unwrap();
+        let (loader, _, _) = loader(u64::MAX);
+        let Err(LoadError::Failed(error)) = loader.load(&models(&folder)) else {
+            panic!("{file} is broken");
+        };
+        assert_eq!(error.kind(), ErrorKind::BadModel, "{file}: {error:?}");
+        assert!(error.is_permanent(), "{file}");
+        let message = error.message();
+        assert!(!message.contains(&folder.display().to_string()), "{message}");
+        println!("{message}");
+    }
+}
+
+#[test]
+fn a_pipe_or_an_endless_device_in_a_model_is_refused_at_once() {
+    for file in [
+        "unet/config.json",
+        "tokenizer/merges.txt",
+        UNET,
+        "scheduler/scheduler_config.json",
+    ] {
+        for endless in [false, true] {
+            let home = two_checkpoints();
+            let path = home.path().join("a").join(file);
+            fs_err::remove_file(&path).unwrap();
+            if endless {
+                symlink("/dev/zero", &path).unwrap();
+            } else {
+                let made = std::process::Command::new("mkfifo").arg(&path).status();
+                assert!(made.unwrap().success());
+            }
+            let (loader, _, _) = loader(u64::MAX);
+            let Err(LoadError::Failed(error)) = loader.load(&models(&home.path().join("a"))) else {
+                panic!("{file} is no file");
+            };
+            assert_eq!(error.kind(), ErrorKind::BadModel, "{file}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_does_not_answer_delays_its_own_model_only() {
+    let home = two_checkpoints();
+    let [a, b] = ["a", "b"].map(|name| models(&home.path().join(name)));
+    let (loader, _, clock) = loader(u64::MAX);
+    // As a load of `a` whose disk does not answer has it: the turn, and no progress.
+    let hanging = Watched::default();
+    let held = loader.0.reading.take(&hanging);
+    let (_sender, never) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let (watched, watching) = (hanging.clone(), loader.clone());
+        let attended = scope.spawn(move || watching.attend(&watched, &never));
+        let other = scope.spawn(|| loader.load(&b));
+        let pass = |time| {
+            clock.advance(time);
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        // Slowly, since the other load is watched by the same clock.
+        while !other.is_finished() {
+            pass(Duration::from_millis(100));
+        }
+        assert!(other.join().unwrap().is_ok(), "it was let go before the other");
+        while !attended.is_finished() {
+            pass(Duration::from_secs(1));
+        }
+        assert_eq!(attended.join().unwrap(), None, "it was given up");
+    });
+    drop(held);
+    loader.memory().given_up.insert(a.key(), hanging.clone());
+    let Err(LoadError::Failed(error)) = loader.load(&a) else {
+        panic!("a second thread would wait for the same disk");
+    };
+    assert!(!error.is_permanent() && error.kind() == ErrorKind::Unavailable);
+    hanging.end();
+    loader.load(&a).unwrap();
 }

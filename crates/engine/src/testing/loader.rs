@@ -89,6 +89,7 @@ fn failure(name: &str, kind: ErrorKind) -> ExecutorError {
         model: name.to_owned(),
         kind,
         permanent: !kind.is_retryable(),
+        reason: None,
         source,
     }
 }

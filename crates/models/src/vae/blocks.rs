@@ -60,61 +60,29 @@ impl ResBlock {
     }
 }
 
-/// The innermost part: block, one-headed attention over all pixels, block.
-#[derive(Debug)]
-pub(super) struct MidBlock {
-    first: ResBlock,
-    attention: Option<AttentionBlock>,
-    second: ResBlock,
-}
-
-impl MidBlock {
-    pub(super) fn new(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let attention = || AttentionBlock::new(config, width, &vb.pp("attentions").pp(0));
-        Ok(Self {
-            first: ResBlock::new(config, width, width, &vb.pp("resnets").pp(0))?,
-            attention: config.mid_block_add_attention.then(attention).transpose()?,
-            second: ResBlock::new(config, width, width, &vb.pp("resnets").pp(1))?,
-        })
-    }
-
-    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let x = self.first.forward(x)?;
-        let x = match &self.attention {
-            Some(attention) => attention.forward(&x)?,
-            None => x,
-        };
-        self.second.forward(x)
-    }
-
-    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        self.first.walk(visit);
-        if let Some(attention) = &self.attention {
-            visit(&attention.norm);
-            visit(&attention.attention);
-        }
-        self.second.walk(visit);
-    }
-}
-
 /// A norm, one-headed attention, a residual.
 #[derive(Debug)]
-struct AttentionBlock {
+pub(super) struct AttentionBlock {
     norm: GroupNorm,
     attention: SingleHeadAttention,
 }
 
 impl AttentionBlock {
-    fn new(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn new(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
         Ok(Self {
             norm: norm(config, width, &vb.pp("group_norm"))?,
             attention: SingleHeadAttention::new(width, vb)?,
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let tokens = self.norm.forward(x)?.reshape((b, h * w, c))?;
         self.attention.forward_add(&tokens, x)
+    }
+
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        visit(&self.norm);
+        visit(&self.attention);
     }
 }

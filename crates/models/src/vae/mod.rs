@@ -4,29 +4,27 @@
 
 mod blocks;
 mod config;
-mod decoder;
-mod encoder;
+mod pass;
+mod stages;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 pub use self::config::VaeConfig;
+pub use self::pass::VaePass;
 
-use self::decoder::Decoder;
-use self::encoder::Encoder;
+use self::stages::Stages;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{
-    Layer, LayerName, LayerShape, Linear, channels_first, channels_last, each_spec, on_pool, size_bytes,
-};
+use crate::layers::{Layer, LayerName, LayerShape, Linear, each_spec, size_bytes};
 
 /// Encoder and decoder.
 #[derive(Debug)]
 pub struct Vae {
-    encoder: Encoder,
+    encoder: Stages,
     quant: Option<Linear>,
     post_quant: Option<Linear>,
-    decoder: Decoder,
+    decoder: Stages,
     config: VaeConfig,
 }
 
@@ -44,10 +42,10 @@ impl Vae {
         let quant = || Linear::pointwise(2 * latent, 2 * latent, &vb.pp("quant_conv"));
         let post_quant = || Linear::pointwise(latent, latent, &vb.pp("post_quant_conv"));
         Ok(Self {
-            encoder: Encoder::new(config, &vb.pp("encoder"))?,
+            encoder: Stages::encoder(config, &vb.pp("encoder"))?,
             quant: config.use_quant_conv.then(quant).transpose()?,
             post_quant: config.use_post_quant_conv.then(post_quant).transpose()?,
-            decoder: Decoder::new(config, &vb.pp("decoder"))?,
+            decoder: Stages::decoder(config, &vb.pp("decoder"))?,
             config: config.clone(),
         })
     }
@@ -85,24 +83,7 @@ impl Vae {
     /// # Errors
     /// When the shape does not fit.
     pub fn encode_moments(&self, x: &Tensor) -> std::result::Result<Tensor, ModelError> {
-        let (c, factor) = (self.config.in_channels, self.config.downscale());
-        let fits = matches!(*x.dims(), [b, found, h, w]
-            if found == c && b * h * w > 0 && h % factor == 0 && w % factor == 0);
-        if !fits {
-            return Err(ModelError::Shape {
-                tensor: "image",
-                found: x.dims().to_vec(),
-                expected: format!("(B, {c}, H, W), multiples of {factor}"),
-            });
-        }
-        let encode = |x: &Tensor| {
-            let moments = self.encoder.forward(&channels_last(x)?)?;
-            channels_first(&match &self.quant {
-                Some(quant) => quant.forward(&moments)?,
-                None => moments,
-            })
-        };
-        on_pool(|| row_by_row(x, encode)).during("encoding an image")
+        self.row_by_row(x, |row| self.begin_encode(row))
     }
 
     /// Images (B, 3, H, W), about -1..1, of latents `z` (B, latent channels, h, w) that the caller has divided by
@@ -111,31 +92,28 @@ impl Vae {
     /// # Errors
     /// When the shape does not fit.
     pub fn decode(&self, z: &Tensor) -> std::result::Result<Tensor, ModelError> {
-        let c = self.config.latent_channels;
-        if !matches!(*z.dims(), [b, found, h, w] if found == c && b * h * w > 0) {
-            return Err(ModelError::Shape {
-                tensor: "latent",
-                found: z.dims().to_vec(),
-                expected: format!("(B, {c}, h, w)"),
-            });
-        }
-        let decode = |z: &Tensor| {
-            let z = channels_last(z)?;
-            let z = match &self.post_quant {
-                Some(post_quant) => post_quant.forward(&z)?,
-                None => z,
-            };
-            channels_first(&self.decoder.forward(&z)?)
-        };
-        on_pool(|| row_by_row(z, decode)).during("decoding an image")
+        self.row_by_row(z, |row| self.begin_decode(row))
     }
-}
 
-fn row_by_row(x: &Tensor, forward: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let rows = x.dim(0)?;
-    if rows == 1 {
-        return forward(x);
+    fn row_by_row(
+        &self,
+        x: &Tensor,
+        begin: impl Fn(&Tensor) -> std::result::Result<VaePass, ModelError>,
+    ) -> std::result::Result<Tensor, ModelError> {
+        let run = |x: &Tensor| {
+            let mut pass = begin(x)?;
+            loop {
+                if let Some(y) = self.advance(&mut pass)? {
+                    return Ok(y);
+                }
+            }
+        };
+        let rows = x.dims().first().copied().unwrap_or(0);
+        if rows < 2 {
+            return run(x);
+        }
+        let rows = (0..rows).map(|row| run(&x.narrow(0, row, 1).during("taking rows apart")?));
+        let rows = rows.collect::<std::result::Result<Vec<_>, _>>()?;
+        Tensor::cat(&rows, 0).during("putting rows together")
     }
-    let rows = (0..rows).map(|row| forward(&x.narrow(0, row, 1)?));
-    Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)
 }

@@ -1,5 +1,6 @@
 //! Tests of whole runs: against diffusers, against their own definition, and for every configuration.
 
+mod accepted;
 mod init_noise;
 mod inversion;
 mod properties;

@@ -6,9 +6,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pentimento_types::{RgbImage, Size};
+use pentimento_types::RgbImage;
 
 use super::container::Container;
+use super::decoding::Decoding;
 use super::pixels::{DecodedMask, Pixels};
 use super::refusal::undecodable;
 use super::{jpeg_file, png_file, webp_file};
@@ -31,20 +32,18 @@ pub fn decode_mask(bytes: &[u8], limits: InputLimits) -> Result<DecodedMask, Ser
     decode_as(bytes, limits, Pixels::into_mask)
 }
 
-/// What an image of this file will take when it is decoded, in bytes; read from the header, with nothing allocated. The
-/// pixels of the file may be wider than ours: 16 bits, or with alpha.
+/// What decoding this file will take; read from the header, with nothing allocated.
 ///
 /// # Errors
 /// As [`decode`], for all that the header shows.
-pub fn decoded_bytes(bytes: &[u8], limits: InputLimits) -> Result<u64, ServiceError> {
-    let size = match container(bytes, limits)? {
-        Container::Png => png_file::size,
-        Container::Jpeg => jpeg_file::size,
-        Container::Webp => webp_file::size,
+pub fn look_at(bytes: &[u8], limits: InputLimits) -> Result<Decoding, ServiceError> {
+    let look = match container(bytes, limits)? {
+        Container::Png => png_file::look_at,
+        Container::Jpeg => jpeg_file::look_at,
+        Container::Webp => webp_file::look_at,
         Container::Other(what) => return Err(unknown_format(what)),
     };
-    let size: Size = contain_panic(|| size(bytes, limits))?;
-    Ok(size.rgb_bytes())
+    contain_panic(|| look(bytes, limits))
 }
 
 fn decode_as<T>(

@@ -83,6 +83,7 @@ mod tests {
     const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Webp];
     const LIMITS: InputLimits = InputLimits {
         max_side: 2048,
+        max_pixels: u64::MAX,
         max_bytes: 1 << 20,
     };
 

@@ -6,15 +6,25 @@
 use std::io::Cursor;
 
 use jpeg_decoder::{ColorTransform, Decoder};
-use pentimento_types::Size;
 
+use super::decoding::Decoding;
 use super::jpeg_structure::{self, Structure};
 use super::pixels::Pixels;
 use super::refusal::{check_size, damaged, undecodable};
 use crate::{InputLimits, ServiceError};
 
-pub(super) fn size(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> {
-    check_size(structure(bytes)?.size, limits)
+pub(super) fn look_at(bytes: &[u8], limits: InputLimits) -> Result<Decoding, ServiceError> {
+    let structure = structure(bytes)?;
+    let size = check_size(structure.size, limits)?;
+    let components = structure.components.len() as u64;
+    // A plane and the samples of each component; where a component comes in several scans, its 16-bit coefficients stay
+    // until the last one. Then RGB beside the samples, and the same turned upright.
+    let coefficients = if structure.keeps_coefficients { 2 } else { 0 };
+    let working = components * (1 + 1 + coefficients) + 3;
+    Ok(Decoding {
+        size,
+        working_bytes: size.pixels() * working,
+    })
 }
 
 pub(super) fn decode(bytes: &[u8], limits: InputLimits) -> Result<Pixels, ServiceError> {

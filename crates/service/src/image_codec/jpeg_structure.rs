@@ -17,6 +17,8 @@ pub(super) struct Structure {
     pub(super) size: (u32, u32),
     /// The identifiers of the components: 1, 3 or 4 of them.
     pub(super) components: Vec<u8>,
+    /// Whether the decoder has to keep the coefficients of all blocks until the last scan.
+    pub(super) keeps_coefficients: bool,
     pub(super) is_jfif: bool,
     /// The transform flag of Adobe's marker.
     pub(super) adobe_transform: Option<u8>,
@@ -69,7 +71,10 @@ impl Structure {
     /// Takes over what a marker before the first scan says.
     fn take(&mut self, marker: u8, body: &[u8]) -> Result<(), &'static str> {
         match marker {
-            0xc0..=0xc2 => self.take_frame(body)?,
+            0xc0..=0xc2 => {
+                self.take_frame(body)?;
+                self.keeps_coefficients = marker == 0xc2;
+            }
             // These four are tables and a reserved marker.
             0xc4 | 0xc8 | 0xcc => {}
             0xc3..=0xcf => return Err("lossless, hierarchical and arithmetic JPEG files are not read here"),

@@ -5,6 +5,7 @@
 
 mod container;
 mod decode;
+mod decoding;
 mod encode;
 mod exif;
 mod jpeg_file;
@@ -17,7 +18,8 @@ mod refusal;
 mod resize;
 mod webp_file;
 
-pub use decode::{decode, decode_mask, decoded_bytes};
+pub use decode::{decode, decode_mask, look_at};
+pub use decoding::Decoding;
 pub use encode::encode;
 pub use metadata::{AdapterRecord, ImageMetadata, read_metadata};
 pub use pixels::DecodedMask;

@@ -2,26 +2,33 @@
 
 use std::io::{Cursor, Read as _};
 
-use flate2::read::ZlibDecoder;
-use image::metadata::Orientation;
-use pentimento_types::Size;
-
+use super::decoding::Decoding;
 use super::orientation::Blocks;
 use super::pixels::Pixels;
 use super::refusal::{check_size, damaged, undecodable};
 use crate::{InputLimits, ServiceError};
+use flate2::read::ZlibDecoder;
+use image::metadata::Orientation;
 
 /// What the decoder may allocate beside the pixels.
 const WORKING_BYTES: usize = 64 << 20;
 /// A compressed text is read up to this length, as in Pillow.
 const LONGEST_TEXT: u64 = 1 << 20;
 
-pub(super) fn size(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> {
+pub(super) fn look_at(bytes: &[u8], limits: InputLimits) -> Result<Decoding, ServiceError> {
     let mut decoder = decoder(bytes);
     let header = decoder
         .read_header_info()
         .map_err(|error| damaged("PNG", &error))?;
-    check_size((header.width, header.height), limits)
+    let size = check_size((header.width, header.height), limits)?;
+    let is_plain =
+        header.color_type == png::ColorType::Rgb && !chunks(bytes).any(|(kind, _)| kind == b"tRNS");
+    // RGB as it is stored, or up to four samples and RGB beside them; and the same turned upright.
+    let working_bytes_of_a_pixel = if is_plain { 3 + 3 } else { 4 + 3 + 3 };
+    Ok(Decoding {
+        size,
+        working_bytes: size.pixels() * working_bytes_of_a_pixel,
+    })
 }
 
 pub(super) fn decode(bytes: &[u8], limits: InputLimits) -> Result<Pixels, ServiceError> {

@@ -36,6 +36,10 @@ pub(super) fn check_size((width, height): (u32, u32), limits: InputLimits) -> Re
             max_side: limits.max_side,
         });
     }
+    let (pixels, limit) = (size.pixels(), limits.max_pixels);
+    if pixels > limit {
+        return Err(ServiceError::ImageMegapixels { size, pixels, limit });
+    }
     Ok(size)
 }
 
@@ -44,14 +48,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_of_zero_is_refused() {
+    fn zero_and_what_is_beyond_a_limit_is_refused() {
         let limits = InputLimits {
             max_side: 2048,
+            max_pixels: 1_000_000,
             max_bytes: 1,
         };
         assert!(matches!(
             check_size((0, 5), limits),
             Err(ServiceError::ImageUndecodable { .. })
+        ));
+        assert!(check_size((1000, 1000), limits).is_ok());
+        let refused = check_size((1000, 1001), limits).unwrap_err().to_string();
+        for part in [
+            "1001000 pixels",
+            "1000x1001",
+            "1000000",
+            "PENTIMENTO_MAX_IMAGE_MEGAPIXELS",
+        ] {
+            assert!(refused.contains(part), "{refused}");
+        }
+        assert!(matches!(
+            check_size((2049, 1), limits),
+            Err(ServiceError::ImageTooManyPixels { .. })
         ));
     }
 }

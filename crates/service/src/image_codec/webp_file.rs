@@ -4,8 +4,8 @@ use std::io::Cursor;
 
 use image::ImageDecoder as _;
 use image::codecs::webp::WebPDecoder;
-use pentimento_types::Size;
 
+use super::decoding::Decoding;
 use super::orientation::Blocks;
 use super::pixels::Pixels;
 use super::refusal::{check_size, damaged, undecodable};
@@ -14,8 +14,16 @@ use crate::{InputLimits, ServiceError};
 /// What the decoder may allocate beside the pixels.
 const WORKING_BYTES: u64 = 64 << 20;
 
-pub(super) fn size(bytes: &[u8], limits: InputLimits) -> Result<Size, ServiceError> {
-    check_size(decoder(bytes)?.dimensions(), limits)
+/// Bytes for a pixel: the planes of a lossy file or the ARGB of a lossless one, up to four samples, RGB beside them, and
+/// the same turned upright.
+const WORKING_BYTES_OF_A_PIXEL: u64 = 4 + 4 + 3 + 3;
+
+pub(super) fn look_at(bytes: &[u8], limits: InputLimits) -> Result<Decoding, ServiceError> {
+    let size = check_size(decoder(bytes)?.dimensions(), limits)?;
+    Ok(Decoding {
+        size,
+        working_bytes: size.pixels() * WORKING_BYTES_OF_A_PIXEL,
+    })
 }
 
 pub(super) fn decode(bytes: &[u8], limits: InputLimits) -> Result<Pixels, ServiceError> {

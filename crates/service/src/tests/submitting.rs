@@ -26,14 +26,18 @@ async fn a_request_becomes_stored_pictures_behind_links() {
         assert_eq!(images.len(), 3);
         for (index, image) in (0_u32..).zip(images) {
             let link = test.service.link(&job, image);
+            let end = format!(
+                "/generations/lcm_img2img_{}_{index}.{}",
+                job.id.as_uuid(),
+                format.extension()
+            );
             assert!(
-                link.path.starts_with("/files/generations/lcm_img2img_"),
+                link.path.starts_with("/files/") && link.path.ends_with(&end),
                 "{}",
                 link.path
             );
             assert!(link.ttl <= Duration::from_secs(3600) && link.ttl > Duration::from_secs(3590));
-            let (path, query) = link.path.split_once('?').unwrap();
-            let file = test.service.open_link(path, query).await.unwrap();
+            let file = test.service.open_link(&link.path).await.unwrap();
             assert_eq!(file.content_type, format.content_type());
             assert_eq!(file.key, image.key);
             let metadata = read_metadata(&file.bytes).unwrap();
@@ -241,6 +245,22 @@ async fn bad_pictures_are_refused() {
     let refused = test.service.submit(submission(sample_request("x"), narrow)).await;
     assert!(
         matches!(refused, Err(ServiceError::ImageTooManyPixels { .. })),
+        "{refused:?}"
+    );
+    let few = InputLimits {
+        max_pixels: 116,
+        ..LIMITS
+    };
+    let refused = test.service.submit(submission(sample_request("x"), few)).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ServiceError::ImageMegapixels {
+                pixels: 117,
+                limit: 116,
+                ..
+            })
+        ),
         "{refused:?}"
     );
     let small = InputLimits {
@@ -471,10 +491,8 @@ async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
         test.service.lasting_text_link(&job, 0, day),
     );
     assert_eq!(picture, test.service.lasting_link(&job, 0, day));
-    let open = async |link: &str| {
-        let (path, query) = link.split_once('?').unwrap();
-        test.service.open_link(path, query).await
-    };
+    assert!(picture.ends_with("_0.png") && text.ends_with("_0.png.base64"));
+    let open = async |link: &str| test.service.open_link(link).await;
     let (picture, text) = (open(&picture).await.unwrap(), open(&text).await.unwrap());
     assert_eq!(
         (picture.content_type, text.content_type),

@@ -26,6 +26,7 @@ pub(crate) struct Difference {
 
 const LIMITS: InputLimits = InputLimits {
     max_side: 1024,
+    max_pixels: u64::MAX,
     max_bytes: 1 << 20,
 };
 

@@ -6,18 +6,23 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use half::slice::HalfFloatSliceExt;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 
-use super::Bytes;
-use crate::WeightsError;
+use super::{BLOCK, Bytes};
+use crate::{ReadProgress, WeightsError};
+
+/// The most bytes of a header. That of the largest Stable Diffusion network has a fiftieth of it; parsed it takes several
+/// times its bytes.
+const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 /// Where one tensor lies in its file, checked: the range is inside the file and fits shape times dtype.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredTensor {
     dtype: Dtype,
     pub(crate) shape: Vec<usize>,
-    start: usize,
-    end: usize,
+    start: u64,
+    end: u64,
 }
 
 /// The dtypes that weights have, on disk and in candle.
@@ -56,9 +61,9 @@ pub(crate) struct TensorFile {
 }
 
 impl TensorFile {
-    /// Maps a file of the disk.
-    pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
-        Self::index(path.display().to_string(), Bytes::map(path)?)
+    /// Opens a file of the disk.
+    pub(crate) fn open(path: &Path, progress: &ReadProgress) -> Result<Self, WeightsError> {
+        Self::index(path.display().to_string(), Bytes::open(path, progress)?)
     }
 
     /// Takes the bytes of a file in memory.
@@ -67,31 +72,45 @@ impl TensorFile {
     }
 
     fn index(name: String, bytes: Bytes) -> Result<Self, WeightsError> {
-        let content = bytes
-            .get()
-            .ok_or_else(|| WeightsError::Changed { file: name.clone() })?;
-        let (header, metadata) =
-            SafeTensors::read_metadata(content).map_err(|error| WeightsError::NotAModel {
-                file: name.clone(),
-                detail: looks_like(content).unwrap_or_else(|| error.to_string()),
-            })?;
-        // The header's own length stands in 8 bytes before it; offsets count from its end.
-        let base = header + 8;
-        let mut tensors = BTreeMap::new();
-        for (tensor, info) in metadata.tensors() {
+        let mut start = Vec::new();
+        bytes.blocks(0, bytes.len().min(512), |block| start.extend_from_slice(block))?;
+        let refused = |detail: String| WeightsError::NotAModel {
+            file: name.clone(),
+            detail: looks_like(&start).unwrap_or(detail),
+        };
+        // The header's own length stands in 8 bytes before it.
+        let length = start.first_chunk().map(|length| u64::from_le_bytes(*length));
+        let length = length.ok_or_else(|| refused("the file is too short".to_owned()))?;
+        if length > bytes.len() - 8 {
+            return Err(refused("the header is longer than the file".to_owned()));
+        }
+        if length > MAX_HEADER_BYTES {
+            return Err(refused(format!(
+                "the header has {length} bytes, and at most {MAX_HEADER_BYTES} are read"
+            )));
+        }
+        let mut header = Vec::new();
+        bytes.blocks(8, 8 + length, |block| header.extend_from_slice(block))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|error| refused(error.to_string()))?;
+        // Offsets count from the header's end, and are checked to follow one another.
+        let base = 8 + length;
+        if base.checked_add(metadata.data_len() as u64) != Some(bytes.len()) {
+            return Err(refused(
+                "the tensors of the header do not fill the file: it is cut short or damaged".to_owned(),
+            ));
+        }
+        let tensors = metadata.tensors().into_iter().map(|(tensor, info)| {
             let (start, end) = info.data_offsets;
             let stored = StoredTensor {
                 dtype: info.dtype,
                 shape: info.shape.clone(),
-                start: base + start,
-                end: base + end,
+                start: base + start as u64,
+                end: base + end as u64,
             };
-            if stored.end > content.len() {
-                let detail = format!("tensor `{tensor}` lies beyond the end of the file");
-                return Err(WeightsError::NotAModel { file: name, detail });
-            }
-            tensors.insert(tensor, stored);
-        }
+            (tensor, stored)
+        });
+        let tensors = tensors.collect();
         Ok(Self { name, bytes, tensors })
     }
 
@@ -103,66 +122,118 @@ impl TensorFile {
         &self.tensors
     }
 
-    /// Copies one tensor out of the file, with the given shape of the same number of elements, as [`Dtypes`] has it.
+    /// Whether what has been read came from one and the same file.
+    pub(crate) fn check_unchanged(&self) -> Result<(), WeightsError> {
+        self.bytes.check_unchanged()
+    }
+
+    /// Reads one tensor, with the given shape of the same number of elements, as [`Dtypes`] has it.
     pub(crate) fn read(
         &self,
         name: &str,
         stored: &StoredTensor,
         shape: &[usize],
         (dtypes, device): (Dtypes, &Device),
-    ) -> Result<Tensor, candle_core::Error> {
-        let changed = || WeightsError::Changed {
-            file: self.name.clone(),
-        };
-        let content = self
-            .bytes
-            .get()
-            .ok_or_else(|| candle_core::Error::from(changed()))?;
-        let bytes = content
-            .get(stored.start..stored.end)
-            .ok_or_else(|| candle_core::Error::from(changed()))?;
+    ) -> Result<Tensor, ReadError> {
         let unsupported = || WeightsError::Dtype {
             file: self.name.clone(),
             tensor: name.to_owned(),
             found: format!("{:?}", stored.dtype),
         };
         let from = FLOATS.iter().find(|(stored_as, _)| *stored_as == stored.dtype);
-        let (_, from) = *from.ok_or_else(|| candle_core::Error::from(unsupported()))?;
+        let (_, from) = *from.ok_or_else(unsupported)?;
         let dtype = dtypes.of(from);
         let tensor = match (from, dtype) {
             (DType::F16, DType::F32) => {
-                Tensor::from_vec(widen(bytes, half::f16::from_le_bytes), shape, device)
+                Tensor::from_vec(self.widened(stored, half::f16::from_le_bytes)?, shape, device)
             }
             (DType::BF16, DType::F32) => {
-                Tensor::from_vec(widen(bytes, half::bf16::from_le_bytes), shape, device)
+                Tensor::from_vec(self.widened(stored, half::bf16::from_le_bytes)?, shape, device)
             }
-            (_, _) => Tensor::from_raw_buffer(bytes, from, shape, device)?.to_dtype(dtype),
+            (DType::F16, _) => {
+                Tensor::from_vec(self.values(stored, half::f16::from_le_bytes)?, shape, device)
+            }
+            (DType::BF16, _) => {
+                Tensor::from_vec(self.values(stored, half::bf16::from_le_bytes)?, shape, device)
+            }
+            (DType::F64, _) => Tensor::from_vec(self.values(stored, f64::from_le_bytes)?, shape, device),
+            (_, _) => Tensor::from_vec(self.values(stored, f32::from_le_bytes)?, shape, device),
         };
-        self.bytes.forget(stored.start, stored.end);
-        tensor
+        Ok(tensor?.to_dtype(dtype)?)
+    }
+
+    /// The numbers of a tensor.
+    fn values<const N: usize, T>(
+        &self,
+        stored: &StoredTensor,
+        parse: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>, WeightsError> {
+        let mut out = self.room(stored, N)?;
+        self.bytes.blocks(stored.start, stored.end, |block| {
+            // A block is a multiple of every number's length.
+            out.extend(block.as_chunks().0.iter().map(|bytes| parse(*bytes)));
+        })?;
+        Ok(out)
+    }
+
+    /// Half-precision numbers as f32, in blocks, because the block conversion uses the processor's instruction for it.
+    fn widened<T>(
+        &self,
+        stored: &StoredTensor,
+        parse: impl Fn([u8; 2]) -> T,
+    ) -> Result<Vec<f32>, WeightsError>
+    where
+        [T]: HalfFloatSliceExt,
+    {
+        let mut out: Vec<f32> = self.room(stored, 2)?;
+        let mut halves: Vec<T> = Vec::with_capacity(BLOCK / 2);
+        self.bytes.blocks(stored.start, stored.end, |block| {
+            halves.clear();
+            halves.extend(block.as_chunks().0.iter().map(|bytes| parse(*bytes)));
+            let begin = out.len();
+            out.resize(begin + halves.len(), 0.0);
+            halves.convert_to_f32_slice(&mut out[begin..]);
+        })?;
+        Ok(out)
+    }
+
+    /// Room for all numbers of a tensor, each of which has `width` bytes in the file. A file can be larger than the memory.
+    fn room<T>(&self, stored: &StoredTensor, width: usize) -> Result<Vec<T>, WeightsError> {
+        let bytes = stored.end - stored.start;
+        let mut out = Vec::new();
+        let count = usize::try_from(bytes).map(|bytes| bytes / width);
+        let reserved = count.is_ok_and(|count| out.try_reserve_exact(count).is_ok());
+        reserved.then_some(out).ok_or_else(|| WeightsError::NoMemory {
+            file: self.name.clone(),
+            bytes,
+        })
     }
 }
 
-/// Half-precision bytes as f32, in blocks, because the block conversion uses the processor's instruction for it.
-fn widen<T: Copy + Default>(bytes: &[u8], parse: impl Fn([u8; 2]) -> T) -> Vec<f32>
-where
-    [T]: HalfFloatSliceExt,
-{
-    const BLOCK: usize = 4096;
-    let mut out = vec![0.0_f32; bytes.len() / 2];
-    let mut block = [T::default(); BLOCK];
-    for (source, target) in bytes.chunks(2 * BLOCK).zip(out.chunks_mut(BLOCK)) {
-        for (pair, value) in source.chunks_exact(2).zip(&mut block) {
-            *value = parse([pair[0], pair[1]]);
-        }
-        block[..target.len()].convert_to_f32_slice(target);
-    }
-    out
+/// Why there is no tensor.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// The file's fault.
+    Weights(WeightsError),
+    /// The device's.
+    Device(candle_core::Error),
 }
 
-/// What a file that is not safetensors seems to be, where its first bytes tell.
+impl From<WeightsError> for ReadError {
+    fn from(error: WeightsError) -> Self {
+        Self::Weights(error)
+    }
+}
+
+impl From<candle_core::Error> for ReadError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Device(error)
+    }
+}
+
+/// What a file that is not safetensors seems to be, where its first bytes tell, which are these.
 fn looks_like(bytes: &[u8]) -> Option<String> {
-    let start = bytes.get(..512).unwrap_or(bytes).trim_ascii_start();
+    let start = bytes.trim_ascii_start();
     let what = if bytes.is_empty() {
         "the file is empty"
     } else if start.starts_with(b"version https://git-lfs") {
@@ -244,42 +315,111 @@ mod tests {
         assert!(refused(b"PK\x03\x04archive/data.pkl".to_vec()).contains("a pickle"));
     }
 
-    #[test]
-    fn a_file_cut_short_while_mapped_is_an_error() {
+    /// A file of one tensor `a` with the given numbers.
+    fn on_disk(dtype: &str, data: &[u8], count: usize) -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        fs_err::write(
-            &path,
-            file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8),
-        )
-        .unwrap();
-        let open = TensorFile::open(&path).unwrap();
-        fs_err::write(&path, b"").unwrap();
-        let stored = open.tensors()["a"].clone();
-        let error = open
-            .read("a", &stored, &[2], (Dtypes::Stored, &Device::Cpu))
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("changed while it was being read"),
-            "{error}"
-        );
-        assert!(TensorFile::open(&path).unwrap_err().to_string().contains("empty"));
-        assert!(TensorFile::open(folder.path()).is_err());
+        let length = data.len();
+        let header =
+            format!(r#"{{"a":{{"dtype":"{dtype}","shape":[{count}],"data_offsets":[0,{length}]}}}}"#);
+        let mut bytes = file(&header, 0);
+        bytes.extend_from_slice(data);
+        fs_err::write(&path, bytes).unwrap();
+        (folder, path)
+    }
+
+    fn opened(path: &Path) -> Result<TensorFile, WeightsError> {
+        TensorFile::open(path, &ReadProgress::default())
+    }
+
+    fn read(open: &TensorFile, dtypes: Dtypes) -> Result<Tensor, ReadError> {
+        let stored = &open.tensors()["a"];
+        open.read("a", stored, &stored.shape, (dtypes, &Device::Cpu))
     }
 
     #[test]
-    fn halves_are_widened_exactly_across_block_borders() {
-        let values: Vec<half::f16> = (0..5000_u16).map(half::f16::from_bits).collect();
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let wide = widen(&bytes, half::f16::from_le_bytes);
+    fn a_file_cut_short_while_it_is_read_is_an_error_wherever_it_is_cut() {
+        let data = vec![1; 3 * BLOCK];
+        let (_folder, path) = on_disk("F32", &data, data.len() / 4);
+        let whole = fs_err::metadata(&path).unwrap().len();
+        for length in [0, 8, 100, BLOCK as u64, whole - 1] {
+            on_disk_again(&path, &data);
+            let open = opened(&path).unwrap();
+            let cut = fs_err::OpenOptions::new().write(true).open(&path).unwrap();
+            cut.set_len(length).unwrap();
+            let error = read(&open, Dtypes::Stored).unwrap_err();
+            assert!(
+                matches!(error, ReadError::Weights(WeightsError::Changed { .. })),
+                "{length}: {error:?}"
+            );
+        }
+    }
+
+    /// The same file once more, in the same place.
+    fn on_disk_again(path: &Path, data: &[u8]) {
+        let (_folder, other) = on_disk("F32", data, data.len() / 4);
+        fs_err::copy(other, path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_written_to_while_it_is_read_is_noticed() {
+        let (_folder, path) = on_disk("F32", &[1; 8], 2);
+        let open = opened(&path).unwrap();
+        open.check_unchanged().unwrap();
+        let file = fs_err::OpenOptions::new().append(true).open(&path).unwrap();
+        file.set_len(4000).unwrap();
+        read(&open, Dtypes::Stored).unwrap();
+        assert!(matches!(
+            open.check_unchanged(),
+            Err(WeightsError::Changed { .. })
+        ));
+    }
+
+    #[test]
+    fn an_empty_file_and_a_folder_are_no_models() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        fs_err::write(&path, b"").unwrap();
+        assert!(opened(&path).unwrap_err().to_string().contains("empty"));
+        let text = opened(folder.path()).unwrap_err().to_string();
+        assert!(
+            text.ends_with("not a model: a folder instead of a file"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn every_number_is_read_exactly_across_block_borders() {
+        let halves: Vec<u16> = (0..=u16::MAX).cycle().take(BLOCK).collect();
+        let bytes: Vec<u8> = halves.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+        let (_folder, path) = on_disk("F16", &bytes, halves.len());
+        let open = opened(&path).unwrap();
+        let stored: Vec<half::f16> = read(&open, Dtypes::Stored).unwrap().to_vec1().unwrap();
+        assert!(
+            stored
+                .iter()
+                .zip(&halves)
+                .all(|(value, bits)| value.to_bits() == *bits)
+        );
+        let wide: Vec<f32> = read(&open, Dtypes::All(DType::F32)).unwrap().to_vec1().unwrap();
+        assert_eq!(wide.len(), halves.len());
         assert!(
             wide.iter()
-                .zip(&values)
-                .all(|(w, v)| w.to_bits() == v.to_f32().to_bits())
+                .zip(&stored)
+                .all(|(wide, stored)| wide.to_bits() == stored.to_f32().to_bits())
         );
-        assert_eq!(
-            widen(&0xBF80_u16.to_le_bytes(), half::bf16::from_le_bytes),
-            [-1.0]
+        let (_folder, path) = on_disk("BF16", &bytes, halves.len());
+        let wide = read(&opened(&path).unwrap(), Dtypes::All(DType::F32)).unwrap();
+        let wide: Vec<f32> = wide.to_vec1().unwrap();
+        assert!(
+            wide.iter()
+                .zip(&halves)
+                .all(|(wide, bits)| wide.to_bits() == u32::from(*bits) << 16 || wide.is_nan())
         );
+        let numbers: Vec<f32> = (0..200_000_u32).map(f32::from_bits).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let (_folder, path) = on_disk("F32", &bytes, numbers.len());
+        let found = read(&opened(&path).unwrap(), Dtypes::Stored).unwrap();
+        assert_eq!(found.to_vec1::<f32>().unwrap(), numbers);
     }
 }

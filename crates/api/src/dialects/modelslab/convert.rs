@@ -20,6 +20,7 @@ mod extras;
 mod meta;
 
 use extras::extras;
+pub(super) use meta::yes_no;
 
 /// Which call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,7 +270,8 @@ fn algorithm_type(name: &str) -> Option<AlgorithmType> {
 fn adapters(reader: &mut Reader) -> Adapters {
     let names = reader.names(&LORA_MODEL);
     let strengths = lora_strengths(reader);
-    if strengths.len() > names.len().max(1) {
+    // Without models there is nothing that the values could be too many for.
+    if !names.is_empty() && strengths.len() > names.len() {
         let (found, wanted) = (strengths.len(), names.len());
         reader.refuse(
             LORA_STRENGTH.name,
@@ -302,6 +304,8 @@ fn adapters(reader: &mut Reader) -> Adapters {
 fn lora_strengths(reader: &mut Reader) -> Vec<f64> {
     let (field, range) = (LORA_STRENGTH.name, LORA_STRENGTH.kind.range);
     let values: Vec<Json> = match reader.take(field) {
+        // Not 0, which is a weight.
+        Json::Bool(false) => Vec::new(),
         Json::Text(text) => text.split(',').map(|part| Json::Text(part.to_owned())).collect(),
         Json::List(items) => items,
         value @ (Json::Null

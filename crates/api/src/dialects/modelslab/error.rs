@@ -6,7 +6,10 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Map, Value, json};
 
-use super::fields::{EMBEDDINGS_MODEL, INIT_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, VAE};
+use super::fields::{
+    ALGORITHM_TYPE, EMBEDDINGS_MODEL, INIT_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS,
+    SCHEDULER, STRENGTH, VAE,
+};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
 use crate::dialects::lenient::FieldError;
@@ -30,7 +33,7 @@ pub(super) enum ModelsLabError {
     Json(#[from] JsonError),
     /// The body is not the form that it says it is.
     #[error("{0}")]
-    Form(&'static str),
+    Form(String),
     /// Fields that cannot be accepted; at least one.
     #[error("{}", .0.first().map_or("a field cannot be accepted", |first| first.message.as_str()))]
     InvalidFields(Vec<FieldError>),
@@ -138,6 +141,7 @@ impl ModelsLabError {
             Self::Service(ServiceError::Overloaded) => {
                 Some("the server has as many jobs as it takes; try again later".to_owned())
             }
+            Self::Service(error @ ServiceError::ShareTaken { .. }) => Some(error.to_string()),
             Self::Service(_)
             | Self::Edge(_)
             | Self::InvalidFields(_)
@@ -191,7 +195,7 @@ const fn strict_status(kind: ErrorKind) -> StatusCode {
         | ErrorKind::RejectedContent => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthenticated | ErrorKind::Forbidden => StatusCode::UNAUTHORIZED,
         ErrorKind::QuotaExceeded | ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::BadModel => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::DeadlineExceeded
         | ErrorKind::Cancelled
         | ErrorKind::OutOfDeviceMemory
@@ -225,13 +229,25 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::ImageEmpty
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }
+        | ServiceError::ImageMegapixels { .. }
+        | ServiceError::ImageWork { .. }
         | ServiceError::ImageMemory { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
+        ServiceError::RunRefused { setting, problem } => {
+            let (field, problem) = match *setting {
+                "steps" => (NUM_INFERENCE_STEPS.name, problem.clone()),
+                "strength" => (STRENGTH.name, problem.clone()),
+                "algorithm_type" => (ALGORITHM_TYPE.name, problem.clone()),
+                // Nothing that the caller has named, but for the scheduler on this checkpoint.
+                key => (SCHEDULER.name, format!("{key}: {problem}")),
+            };
+            json!({field: [sentence(field, &format!("cannot be used: {problem}"))]})
+        }
         ServiceError::PromptTooLong { field, .. } => json!({*field: [sentence(field, &error.to_string())]}),
         ServiceError::ImageNotFetched { reason, .. } => {
             format!("Unable to fetch image from provided URL ({image}): {reason}").into()
         }
-        ServiceError::Overloaded => "Rate limit exceeded".into(),
+        ServiceError::Overloaded | ServiceError::ShareTaken { .. } => "Rate limit exceeded".into(),
         ServiceError::Internal { .. } | ServiceError::Store { .. } => {
             "Internal server error. Please try again.".into()
         }
@@ -313,6 +329,11 @@ mod tests {
             (ModelsLabError::WrongKey, 401, "Invalid API key"),
             (JsonError::NotAnObject.into(), 400, "Invalid API Request"),
             (ServiceError::Overloaded.into(), 429, "Rate limit exceeded"),
+            (
+                ServiceError::ShareTaken { held: 9 }.into(),
+                429,
+                "Rate limit exceeded",
+            ),
             (
                 ServiceError::ShuttingDown.into(),
                 503,

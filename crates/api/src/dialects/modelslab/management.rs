@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use pentimento_service::{ModelEntry, ModelKind};
+use pentimento_service::{Availability, ModelEntry, ModelKind};
 use pentimento_types::{ModelId, SchedulerKind};
 use serde_json::{Value, json};
 
+use super::reply::whole_seconds;
 use crate::AppState;
 
 /// Calls of the vendor that this server does not do, and what to do instead.
@@ -29,7 +30,7 @@ pub(super) const NOT_OFFERED: &[(&str, &str)] = &[
     ("update_s3", "pictures are kept by the server itself"),
     ("reset_s3", "pictures are kept by the server itself"),
 ];
-const TEXT: &str = "it makes pictures from pictures only, see img2img";
+pub(super) const TEXT: &str = "it makes pictures from pictures only, see img2img";
 const MODELS: &str = "models are listed in its models.toml";
 const PROCESS: &str = "ask the one who runs it";
 
@@ -37,7 +38,7 @@ pub(super) async fn system_details(app: &AppState) -> Value {
     let status = app.service.status().await;
     json!({
         "model_count": app.service.catalog().entries().len(),
-        "queue_time": 0,
+        "queue_time": whole_seconds(app.service.queue_time()),
         "status": "ok",
         "queue_num": status.jobs.queued,
         "running_num": status.jobs.running,
@@ -50,6 +51,7 @@ pub(super) fn schedulers_list() -> Value {
     json!({"schedulers": names})
 }
 
+/// Looks at the files of every model.
 pub(super) fn all_models(app: &AppState) -> Value {
     let load_data = vendor_date(app.started);
     let describe = |entry: &ModelEntry| {
@@ -58,6 +60,8 @@ pub(super) fn all_models(app: &AppState) -> Value {
             "model_id": entry.name,
             "model_category": entry.kind.as_str(),
             "aliases": entry.aliases,
+            // Not in the original: whether its files are there.
+            "available": entry.availability() == Availability::Available,
         })
     };
     let entries = app.service.catalog().entries();
@@ -65,7 +69,7 @@ pub(super) fn all_models(app: &AppState) -> Value {
     json!({"models": models, "status": "success"})
 }
 
-/// Whether any kind of model has this name.
+/// Whether a model of any kind has this name, and its files are there.
 pub(super) fn verify_model(app: &AppState, name: &str) -> Value {
     let catalog = app.service.catalog();
     let kinds = [
@@ -76,12 +80,19 @@ pub(super) fn verify_model(app: &AppState, name: &str) -> Value {
         ModelKind::IpAdapter,
     ];
     let name = ModelId::new(name);
-    if kinds.iter().any(|kind| catalog.resolve(&name, *kind).is_ok()) {
-        json!({"status": "success", "message": "Model exists on server"})
-    } else {
-        let message = "Model not exists on server";
-        json!({"status": "error", "message": message, "messege": message})
+    let mut message = "Model not exists on server".to_owned();
+    let found = kinds.iter().filter_map(|kind| catalog.resolve(&name, *kind).ok());
+    for entry in found {
+        match entry.availability() {
+            Availability::Available => {
+                return json!({"status": "success", "message": "Model exists on server"});
+            }
+            Availability::Unavailable(reason) => {
+                message = format!("Model not exists on server: {reason}");
+            }
+        }
     }
+    json!({"status": "error", "message": message, "messege": message})
 }
 
 /// `01/25/2023 11:52:22`, in UTC.

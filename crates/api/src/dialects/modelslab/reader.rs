@@ -79,9 +79,9 @@ impl Reader {
         }
     }
 
-    /// A text; null is none.
+    /// A text; null is none, and so are false and 0, which some clients send for it.
     pub(super) fn text(&mut self, field: &str) -> Option<String> {
-        let value = self.take(field);
+        let value = without_false(self.take(field));
         self.ok(text(field, value)).flatten()
     }
 
@@ -96,11 +96,11 @@ impl Reader {
         prompt
     }
 
-    /// A name for machines: null, "" and the words that clients write for null are none.
+    /// A name for machines: null, false, 0, "" and the words that clients write for them are none.
     fn word(&mut self, field: &str) -> Option<String> {
-        let value = self.take(field);
+        let value = without_false(self.take(field));
         let found = self.ok(name(field, value)).flatten();
-        found.filter(|word| !is_null_word(word))
+        found.filter(|word| !is_nothing(word))
     }
 
     /// A name; None when it was not given.
@@ -212,9 +212,9 @@ impl Reader {
             let within = inline_image::within_limit(name, file.len(), limit);
             return self.given_image(field, within.map(|()| ImageSource::Inline(file)));
         }
-        let text = self.ok(text(name, value)).flatten()?;
+        let text = self.ok(text(name, without_false(value))).flatten()?;
         let trimmed = text.trim();
-        if trimmed.is_empty() || is_null_word(trimmed) {
+        if is_nothing(trimmed) {
             return None;
         }
         let Some(scheme) = scheme(trimmed) else {
@@ -249,7 +249,7 @@ impl Reader {
 }
 
 /// What stands before `://`, in lower case.
-fn scheme(text: &str) -> Option<String> {
+pub(super) fn scheme(text: &str) -> Option<String> {
     let (scheme, _) = text.get(..32).unwrap_or(text).split_once("://")?;
     let legal = scheme
         .bytes()
@@ -261,6 +261,20 @@ pub(super) fn is_null_word(word: &str) -> bool {
     ["", "null", "none", "undefined"]
         .iter()
         .any(|null| word.eq_ignore_ascii_case(null))
+}
+
+/// Whether a text that names something for machines names nothing. A form has no other way to send false.
+pub(super) fn is_nothing(word: &str) -> bool {
+    is_null_word(word) || word.eq_ignore_ascii_case("false") || word == "0"
+}
+
+/// false and 0 where a text is expected mean that none was given.
+pub(super) fn without_false(value: Json) -> Json {
+    if matches!(value, Json::Bool(false) | Json::Integer(0) | Json::Number(0.0)) {
+        Json::Null
+    } else {
+        value
+    }
 }
 
 pub(super) fn without_null_word(value: Json) -> Json {

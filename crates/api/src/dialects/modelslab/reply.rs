@@ -5,9 +5,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pentimento_service::{ServiceError, finished_images};
-use pentimento_types::{Clock as _, Job, JobNote, Progress, SystemClock};
+use pentimento_types::{Job, JobNote, NoiseSpacing};
 use serde_json::{Value, json};
 
+use super::convert::yes_no;
 use super::error::ModelsLabError;
 use super::note::Note;
 use crate::AppState;
@@ -43,8 +44,8 @@ pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Valu
         "proxy_links": links,
         "future_links": links,
         "image_links": links,
-        // Not false: nothing has looked.
-        "nsfw_content_detected": null,
+        // Clients test it as a flag; that nothing has looked is in the warning.
+        "nsfw_content_detected": images.iter().any(|image| image.findings.nsfw == Some(true)),
         "webhook_status": "",
         "meta": meta(job, &note),
     });
@@ -59,7 +60,7 @@ fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: Note, links: Vec<
     let mut reply = json!({
         "status": "processing",
         "tip": "Your request is processing in background, you can get this image by calling the fetch_result address",
-        "eta": eta_seconds(job, app.service.progress(job.id)),
+        "eta": eta_seconds(app.service.time_left(job.id)),
         "messege": MESSAGE,
         "message": MESSAGE,
         "webhook_status": "",
@@ -99,25 +100,27 @@ fn links(app: &AppState, base: &BaseUrl, job: &Job) -> Vec<String> {
 
 fn meta(job: &Job, note: &Note) -> Value {
     let mut meta = note.meta.clone();
+    // What runs, also where the caller left it to the checkpoint.
+    let scheduler = &job.recipe.scheduler;
+    if let Some(kind) = scheduler.kind {
+        meta.insert("scheduler".to_owned(), kind.class_name().into());
+    }
+    let karras = yes_no(scheduler.spacing == NoiseSpacing::Karras);
+    meta.insert("use_karras_sigmas".to_owned(), karras.into());
     meta.insert("file_prefix".to_owned(), job.id.as_uuid().to_string().into());
     meta.insert("id".to_owned(), note.number.to_string().into());
     Value::Object(meta)
 }
 
-/// From what has been done so far; clients sleep exactly this long, so it is never zero.
-fn eta_seconds(job: &Job, progress: Option<Progress>) -> u64 {
-    const UNKNOWN: Duration = Duration::from_secs(10);
-    let elapsed = SystemClock
-        .wall()
-        .duration_since(job.started_at.unwrap_or(job.created_at))
-        .unwrap_or_default();
-    let Progress { done, total } = progress.unwrap_or_default();
-    let left = if done == 0 {
-        UNKNOWN
-    } else {
-        elapsed / done * total.saturating_sub(done)
-    };
-    left.as_secs() + 1
+/// Whole seconds, rounded up: clients sleep exactly this long and then fetch once, so it is never zero.
+fn eta_seconds(left: Option<Duration>) -> u64 {
+    // None ends just now, or is not of this process.
+    whole_seconds(left.unwrap_or_default()).max(1)
+}
+
+/// Rounded up.
+pub(super) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// What a caller may see of a job that failed in the meantime, or was never there.
@@ -132,6 +135,16 @@ pub(super) fn unknown(error: ServiceError) -> ModelsLabError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_sleeps_until_the_eta_does_not_come_early() {
+        let eta = |ms| eta_seconds(Some(Duration::from_millis(ms)));
+        assert_eq!(
+            [eta(0), eta(1), eta(1000), eta(1001), eta(59_000)],
+            [1, 1, 1, 2, 59]
+        );
+        assert_eq!(eta_seconds(None), 1);
+    }
 
     #[test]
     fn a_warning_holds_what_the_dialect_and_the_service_say() {

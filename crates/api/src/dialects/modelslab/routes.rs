@@ -1,12 +1,14 @@
 //! The paths of this dialect, under every prefix that a client is known to use.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, ModelKind, Submission};
-use pentimento_types::{ApiKeyId, Delivery, DialectTag};
+use pentimento_types::{ApiKeyId, Clock as _, Delivery, DialectTag, SystemClock};
 use serde_json::Value;
 
 use super::convert::{self, Call, Defaults, ParsedCall};
@@ -21,24 +23,34 @@ use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{FieldError, name};
 
-/// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`), an old package (`txt2img`), the
-/// non-enterprise mode, and base addresses without `/api`.
+/// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`, `image_editing`), an old package
+/// (`txt2img`), the non-enterprise mode, the paths of the older brand, and base addresses without `/api`.
 const PREFIXES: &[&str] = &[
     "/api/v1/enterprise",
     "/api/v1/enterprise/images",
     "/api/v1/enterprise/txt2img",
     "/api/v1/enterprise/realtime",
     "/api/v1/enterprise/community",
+    "/api/v1/enterprise/image_editing",
+    "/api/v6",
     "/api/v6/images",
     "/api/v6/realtime",
+    "/api/v6/image_editing",
+    "/api/v3",
+    "/api/v4/dreambooth",
+    "/api/v5",
     "/v1/enterprise",
     "/v1/enterprise/images",
     "/v6/images",
 ];
+/// What the older brand called text to image with a model of one's own.
+const DREAMBOOTH: &[&str] = &["/api/v3/dreambooth", "/api/v4/dreambooth"];
 
-/// Nothing is documented; twice the side of the other vendor.
+/// Nothing is documented. An image is brought to the size of the result, so only what decoding takes is bounded, by the
+/// server's settings.
 const LIMITS: InputLimits = InputLimits {
-    max_side: 4096,
+    max_side: u32::MAX,
+    max_pixels: u64::MAX,
     max_bytes: MAX_IMAGE_BYTES as u64,
 };
 
@@ -47,6 +59,12 @@ pub(crate) fn routes() -> Router<AppState> {
     let mut router = Router::new();
     for prefix in PREFIXES {
         router = router.nest(prefix, calls());
+    }
+    for path in DREAMBOOTH {
+        router = router.route(
+            path,
+            any(|app, request| refuse(app, request, "dreambooth", management::TEXT)),
+        );
     }
     router
 }
@@ -62,16 +80,28 @@ fn calls() -> Router<AppState> {
         .route("/get_all_models", any(get_all_models))
         .route("/verify_model", any(verify_model));
     for (call, instead) in management::NOT_OFFERED {
-        let refuse = move |State(app): State<AppState>| async move {
-            let error = ModelsLabError::NotOffered {
-                call: (*call).to_owned(),
-                instead,
-            };
-            answer(&app, Err(error))
-        };
-        router = router.route(&format!("/{call}"), any(refuse));
+        router = router.route(
+            &format!("/{call}"),
+            any(|app, request| refuse(app, request, call, instead)),
+        );
     }
     router
+}
+
+/// A call that is not offered. Whoever has no key is told nothing else, as everywhere.
+async fn refuse(
+    State(app): State<AppState>,
+    request: Request,
+    call: &'static str,
+    instead: &'static str,
+) -> Response {
+    let refused = open(&app, request).await.and_then(|_| {
+        Err(ModelsLabError::NotOffered {
+            call: call.to_owned(),
+            instead,
+        })
+    });
+    answer(&app, refused)
 }
 
 async fn img2img(State(app): State<AppState>, base: BaseUrl, request: Request) -> Response {
@@ -113,8 +143,7 @@ async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabE
     };
     let memory = BodyMemory::new(&app.bodies, sender)?;
     let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
-    let body = wire::identified(body, &app.keys, &parts).await?;
-    let (mut fields, memory) = wire::fields(parts.clone(), body).await?;
+    let (mut fields, memory) = wire::fields(parts.clone(), body, Arc::clone(&app.keys)).await?;
     let caller = auth::caller(
         &app.keys,
         fields.take(KEY.name),
@@ -135,6 +164,8 @@ async fn generate(
     request: Request,
     call: Call,
 ) -> Result<Response, ModelsLabError> {
+    // Clients count from the moment when they begin to send.
+    let until = SystemClock.now() + app.config.modelslab.hold;
     let OpenedCall {
         caller: owner,
         fields,
@@ -164,12 +195,14 @@ async fn generate(
         limits: LIMITS,
         fit: Some(parsed.size),
     };
-    let id = app.service.submit(submission).await?;
-    // The service has its own copies of the images by now.
-    drop(memory);
+    let id = app
+        .service
+        .submit_until(submission, until, Box::new(memory))
+        .await?;
     app.numbers.remember(number, id);
     // The job goes on when the caller hangs up, or does not want to wait any longer.
-    let ended = tokio::time::timeout(app.config.modelslab.hold, app.service.wait(id)).await;
+    let left = until.saturating_duration_since(SystemClock.now());
+    let ended = tokio::time::timeout(left, app.service.wait(id)).await;
     let job = match ended {
         Ok(job) => job?,
         Err(_) => app.service.fetch(id).await?,
@@ -283,18 +316,33 @@ async fn schedulers_list(State(app): State<AppState>, request: Request) -> Respo
 }
 
 async fn get_all_models(State(app): State<AppState>, request: Request) -> Response {
-    let opened = open(&app, request).await;
-    answer(&app, opened.map(|_| written(management::all_models(&app))))
+    let found = match open(&app, request).await {
+        Ok(_) => on_files(&app, management::all_models).await,
+        Err(error) => Err(error),
+    };
+    answer(&app, found)
 }
 
 async fn verify_model(State(app): State<AppState>, request: Request) -> Response {
-    let found = open(&app, request).await.and_then(|mut call| {
+    let wanted = open(&app, request).await.and_then(|mut call| {
         let wanted = name(MODEL_ID.name, call.fields.take(MODEL_ID.name));
         let wanted = wanted.map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
-        let wanted = wanted.ok_or_else(|| required(MODEL_ID.name))?;
-        Ok(written(management::verify_model(&app, &wanted)))
+        wanted.ok_or_else(|| required(MODEL_ID.name))
     });
+    let found = match wanted {
+        Ok(wanted) => on_files(&app, move |app| management::verify_model(app, &wanted)).await,
+        Err(error) => Err(error),
+    };
     answer(&app, found)
+}
+
+/// A reply for which the file system is looked at.
+async fn on_files(
+    app: &AppState,
+    reply: impl FnOnce(&AppState) -> Value + Send + 'static,
+) -> Result<Response, ModelsLabError> {
+    let app = app.clone();
+    body::off_thread(move || Ok(written(reply(&app)))).await
 }
 
 fn written(reply: Value) -> Response {

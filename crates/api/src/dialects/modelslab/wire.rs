@@ -1,5 +1,7 @@
 //! The fields of a body, whatever its encoding: JSON with any content type, form fields, or parts of a multipart body.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,73 +14,65 @@ use pentimento_service::KeyRing;
 use super::auth;
 use super::error::ModelsLabError;
 use super::fields::{ALL, INIT_IMAGE, IP_ADAPTER_IMAGE, KEY, MASK_IMAGE};
+use super::reader::scheme;
 use crate::body::{BodyMemory, ReadBody, off_thread};
 use crate::dialects::field::names;
-use crate::dialects::json::{self, Fields, Json, JsonError, parse_object};
+use crate::dialects::json::{self, Fields, Json, NameCount, parse_object};
 
-/// How many fields a form may have; the JSON reader has the same bound.
-const MAX_FIELDS: usize = 1024;
-
-/// Looks for the key in a body whose sender is not identified yet, before anything is copied out of it. Whether there is
-/// one can be told of JSON only; a body that is not even that is left to the parser, which says why.
-pub(super) async fn identified(
-    mut body: ReadBody,
-    keys: &Arc<KeyRing>,
-    parts: &Parts,
-) -> Result<ReadBody, ModelsLabError> {
-    if body.is_identified() || first_byte(body.bytes()) != Some(b'{') {
-        return Ok(body);
-    }
-    let (keys, headers, query) = (
-        Arc::clone(keys),
-        parts.headers.clone(),
-        parts.uri.query().map(str::to_owned),
-    );
+/// Reads a body, and lets it go; the memory is that of the fields. An empty one has no fields, which is all that `fetch`
+/// needs.
+///
+/// All of it runs away from the async threads: a look at 64 MiB takes milliseconds, and their fields take more.
+pub(super) async fn fields(
+    parts: Parts,
+    body: ReadBody,
+    keys: Arc<KeyRing>,
+) -> Result<(Fields, BodyMemory), ModelsLabError> {
+    // The memory goes along, because this runs on when the caller hangs up.
     off_thread(move || {
-        // Nothing but the key is copied, but texts with escapes are put together to be passed over.
-        let scratch = json::copies(body.bytes()) - 1;
-        let found = body.look(scratch, |bytes| parse_object(bytes, &[KEY.name]))?;
-        if let Ok(mut fields) = found {
-            auth::caller(&keys, fields.take(KEY.name), &headers, query.as_deref())?;
-            body.identify_sender();
-        }
-        Ok(body)
+        let body = identified(body, &keys, &parts)?;
+        let copies = match first_byte(body.bytes()) {
+            None => 0,
+            Some(b'{') => json::copies(body.bytes()),
+            Some(_) => json::MAX_COPIES,
+        };
+        let (bytes, memory) = body.with_room(copies)?;
+        Ok((fields_of(parts, bytes)?, memory))
     })
     .await
 }
 
-/// Reads a body, and lets it go; the memory is that of the fields. An empty one has no fields, which is all that `fetch`
-/// needs.
-pub(super) async fn fields(parts: Parts, body: ReadBody) -> Result<(Fields, BodyMemory), ModelsLabError> {
-    let copies = match first_byte(body.bytes()) {
-        None => 0,
-        Some(b'{') => json::copies(body.bytes()),
-        Some(_) => json::MAX_COPIES,
-    };
-    let (bytes, memory) = body.with_room(copies)?;
-    fields_of(parts, bytes, memory).await
+/// Looks for the key in a body whose sender is not identified yet, before anything is copied out of it. Whether there is
+/// one can be told of JSON only; a body that is not even that is left to the parser, which says why.
+fn identified(mut body: ReadBody, keys: &KeyRing, parts: &Parts) -> Result<ReadBody, ModelsLabError> {
+    if body.is_identified() || first_byte(body.bytes()) != Some(b'{') {
+        return Ok(body);
+    }
+    // Nothing but the key is copied, but texts with escapes are put together to be passed over.
+    let scratch = json::copies(body.bytes()) - 1;
+    let found = body.look(scratch, |bytes| parse_object(bytes, &[KEY.name]))?;
+    if let Ok(mut fields) = found {
+        auth::caller(keys, fields.take(KEY.name), &parts.headers, parts.uri.query())?;
+        body.identify_sender();
+    }
+    Ok(body)
 }
 
-async fn fields_of(
-    parts: Parts,
-    bytes: Bytes,
-    memory: BodyMemory,
-) -> Result<(Fields, BodyMemory), ModelsLabError> {
+fn fields_of(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
     let kind = parts.headers.get(CONTENT_TYPE);
     let kind = kind
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default()
         .to_ascii_lowercase();
+    let object = |bytes: &[u8]| Ok(parse_object(bytes, &names(ALL))?);
     match first_byte(&bytes) {
-        None => Ok((Fields::default(), memory)),
-        Some(_) if kind.starts_with("multipart/form-data") => Ok((multipart(parts, bytes).await?, memory)),
-        Some(b'{') => object(bytes, memory).await,
-        Some(_) if kind.starts_with("application/x-www-form-urlencoded") => Ok((form(&bytes)?, memory)),
+        None => Ok(Fields::default()),
+        Some(_) if kind.starts_with("multipart/form-data") => multipart(parts, bytes),
+        Some(b'{') => object(&bytes),
+        Some(_) if kind.starts_with("application/x-www-form-urlencoded") => form(&bytes),
         // Nothing says what it is, and it looks like one.
-        Some(byte) if kind.is_empty() && byte.is_ascii_alphabetic() && bytes.contains(&b'=') => {
-            Ok((form(&bytes)?, memory))
-        }
-        Some(_) => object(bytes, memory).await,
+        Some(byte) if kind.is_empty() && byte.is_ascii_alphabetic() && bytes.contains(&b'=') => form(&bytes),
+        Some(_) => object(&bytes),
     }
 }
 
@@ -87,103 +81,102 @@ fn first_byte(bytes: &[u8]) -> Option<u8> {
     bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
-async fn object(bytes: Bytes, memory: BodyMemory) -> Result<(Fields, BodyMemory), ModelsLabError> {
-    // The memory goes along, because this runs on when the caller hangs up.
-    let parse = move || parse_object(&bytes, &names(ALL)).map(|fields| (fields, memory));
-    Ok(off_thread(parse).await?)
-}
-
 fn form(bytes: &[u8]) -> Result<Fields, ModelsLabError> {
-    let pairs = url::form_urlencoded::parse(bytes).map(|(name, value)| {
+    let mut members = Members::default();
+    for (name, value) in url::form_urlencoded::parse(bytes) {
         let mut value = value.into_owned();
-        // A plus sign of base64 that was not escaped has become a space.
-        if image_names().any(|image| image == name) && value.contains(' ') {
+        // A plus sign of base64 that was not escaped has become a space. In an address a space is one.
+        let is_inline = || image_names().any(|image| image == name) && !is_address(&value);
+        if value.contains(' ') && is_inline() {
             value = value.replace(' ', "+");
         }
-        (name.into_owned(), Json::Text(value))
-    });
-    collected(pairs)
+        members.put(name.into_owned(), Json::Text(value))?;
+    }
+    Ok(members.into_fields())
 }
 
-async fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
+fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
     /// The reader keeps a copy of the piece that it is looking at.
     const PIECE: usize = 64 * 1024;
-    let broken = |_| ModelsLabError::Form("the multipart body is not well formed");
+    let broken = |_| ModelsLabError::Form("the multipart body is not well formed".to_owned());
     let pieces = (0..bytes.len()).step_by(PIECE).map(move |start| {
         let end = bytes.len().min(start + PIECE);
         Ok::<_, std::convert::Infallible>(bytes.slice(start..end))
     });
     let body = Body::from_stream(futures::stream::iter(pieces));
-    let mut body = Multipart::from_request(Request::from_parts(parts, body), &())
-        .await
-        .map_err(|_| ModelsLabError::Form("the multipart body has no boundary"))?;
-    let mut pairs = Vec::new();
-    while let Some(part) = body.next_field().await.map_err(broken)? {
-        let name = part.name().unwrap_or_default().to_owned();
-        let is_file = part.file_name().is_some();
-        let value = part.bytes().await.map_err(broken)?;
-        let value = if is_file {
-            Json::File(value)
-        } else {
-            Json::Text(String::from_utf8_lossy(&value).into_owned())
-        };
-        pairs.push((name, value));
-        if pairs.len() > MAX_FIELDS {
-            break;
+    // Everything is there, so nothing waits in here; the reader is made for bodies that arrive.
+    futures::executor::block_on(async {
+        let mut body = Multipart::from_request(Request::from_parts(parts, body), &())
+            .await
+            .map_err(|_| ModelsLabError::Form("the multipart body has no boundary".to_owned()))?;
+        let mut members = Members::default();
+        while let Some(part) = body.next_field().await.map_err(broken)? {
+            let name = part.name().unwrap_or_default().to_owned();
+            let is_file = part.file_name().is_some();
+            let value = part.bytes().await.map_err(broken)?;
+            let value = if is_file {
+                Json::File(value)
+            } else {
+                Json::Text(String::from_utf8_lossy(&value).into_owned())
+            };
+            members.put(name, value)?;
         }
-    }
-    collected(pairs.into_iter())
+        Ok(members.into_fields())
+    })
+}
+
+fn is_address(text: &str) -> bool {
+    matches!(scheme(text.trim_start()).as_deref(), Some("http" | "https"))
 }
 
 fn image_names() -> impl Iterator<Item = &'static str> {
     [INIT_IMAGE.name, MASK_IMAGE.name, IP_ADAPTER_IMAGE.name].into_iter()
 }
 
-/// A field that comes twice has its last value, as in PHP.
-fn collected(pairs: impl Iterator<Item = (String, Json)>) -> Result<Fields, ModelsLabError> {
-    let mut members: Vec<(String, Json)> = Vec::new();
-    for (name, value) in pairs {
-        if let Some((_, have)) = members.iter_mut().find(|(have, _)| *have == name) {
-            *have = value;
-        } else {
-            members.push((name, value));
-        }
-        if members.len() > MAX_FIELDS {
-            return Err(JsonError::Invalid {
-                field: None,
-                detail: format!("more than {MAX_FIELDS} fields"),
+/// The members of a form. One that comes twice has its last value, as in PHP.
+#[derive(Default)]
+struct Members {
+    count: NameCount,
+    values: Vec<(String, Json)>,
+    /// Where each name stands.
+    places: HashMap<String, usize>,
+}
+
+impl Members {
+    fn put(&mut self, name: String, value: Json) -> Result<(), ModelsLabError> {
+        self.count
+            .add(&name)
+            .map_err(|problem| ModelsLabError::Form(format!("the form has {problem}")))?;
+        match self.places.entry(name) {
+            Entry::Occupied(place) => self.values[*place.get()].1 = value,
+            Entry::Vacant(place) => {
+                self.values.push((place.key().clone(), value));
+                place.insert(self.values.len() - 1);
             }
-            .into());
         }
+        Ok(())
     }
-    Ok(Fields::from_object(members, &names(ALL)))
+
+    fn into_fields(self) -> Fields {
+        Fields::from_object(self.values, &names(ALL))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use pentimento_types::{MemoryBudget, MemoryLedger};
-
     use super::*;
-    use crate::body::{BodyBudget, Sender};
 
-    async fn read(kind: &str, body: &str) -> Result<Fields, ModelsLabError> {
+    fn read(kind: &str, body: &str) -> Result<Fields, ModelsLabError> {
         let mut request = axum::http::Request::post("/");
         if !kind.is_empty() {
             request = request.header(CONTENT_TYPE, kind);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let budget = Arc::new(BodyBudget::new(
-            MemoryLedger::new(MemoryBudget::UNBOUNDED),
-            1 << 20,
-            1,
-        ));
-        let memory = BodyMemory::new(&budget, Sender::Identified)?;
-        let read = fields_of(parts, Bytes::from(body.to_owned()), memory).await;
-        read.map(|(fields, _)| fields)
+        fields_of(parts, Bytes::from(body.to_owned()))
     }
 
-    #[tokio::test]
-    async fn every_encoding_gives_the_same_fields() {
+    #[test]
+    fn every_encoding_gives_the_same_fields() {
         let form = "prompt=a+red+house&strength=0.5&samples=1&samples=2&init_image=ab+c";
         let multipart = "--B\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\na red house\r\n\
                          --B\r\ncontent-disposition: form-data; name=\"strength\"\r\n\r\n0.5\r\n\
@@ -198,7 +191,7 @@ mod tests {
             ("", form),
             ("multipart/form-data; boundary=B", multipart),
         ] {
-            let mut fields = read(kind, body).await.unwrap();
+            let mut fields = read(kind, body).unwrap();
             assert_eq!(
                 fields.take("prompt"),
                 Json::Text("a red house".to_owned()),
@@ -212,19 +205,35 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_file_part_keeps_its_bytes() {
+    #[test]
+    fn a_space_in_an_address_of_a_form_stays_one_and_in_base64_it_was_a_plus() {
+        for (form, expected) in [
+            ("init_image=https%3A%2F%2Fx%2Fa+b%20c.png", "https://x/a b c.png"),
+            ("init_image=+HTTP://x/a%2Bb+c.png", " HTTP://x/a+b c.png"),
+            ("init_image=ab+c%2B", "ab+c+"),
+        ] {
+            let mut fields = read("application/x-www-form-urlencoded", form).unwrap();
+            assert_eq!(
+                fields.take("init_image"),
+                Json::Text(expected.to_owned()),
+                "{form}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_part_keeps_its_bytes() {
         let body = "--B\r\ncontent-disposition: form-data; name=\"init_image\"; filename=\"a.png\"\r\n\r\na\0\r\n-c\r\n--B--\r\n";
-        let mut fields = read("multipart/form-data; boundary=B", body).await.unwrap();
+        let mut fields = read("multipart/form-data; boundary=B", body).unwrap();
         assert_eq!(
             fields.take("init_image"),
             Json::File(Bytes::from_static(b"a\0\r\n-c"))
         );
     }
 
-    #[tokio::test]
-    async fn an_empty_body_has_no_fields_and_nonsense_is_refused() {
-        assert_eq!(read("application/json", " \n").await.unwrap(), Fields::default());
+    #[test]
+    fn an_empty_body_has_no_fields_and_nonsense_is_refused() {
+        assert_eq!(read("application/json", " \n").unwrap(), Fields::default());
         for (kind, body) in [
             ("application/json", "prompt=x"),
             ("", "[1]"),
@@ -232,9 +241,25 @@ mod tests {
             ("application/json", "{"),
             ("multipart/form-data", "--B"),
         ] {
-            assert!(read(kind, body).await.is_err(), "{kind} {body}");
+            assert!(read(kind, body).is_err(), "{kind} {body}");
         }
+    }
+
+    #[test]
+    fn names_are_counted_in_number_and_in_bytes_each_time_that_they_come() {
+        let refused = |kind: &str, body: &str| read(kind, body).unwrap_err().to_string();
+        let form = "application/x-www-form-urlencoded";
         let many: String = (0..2000).map(|i| format!("k{i}=1&")).collect();
-        assert!(read("", &many).await.is_err());
+        assert!(refused(form, &many).contains("more than 1024 fields"));
+        assert!(refused("", &many).contains("more than 1024 fields"));
+        assert!(refused(form, &"a=1&".repeat(2000)).contains("more than 1024 fields"));
+        let long = format!("{}=1", "x".repeat(70_000));
+        assert!(refused(form, &long).contains("more than 65536 bytes"));
+        let part = "--B\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\n1\r\n";
+        let parts = format!("{}--B--\r\n", part.repeat(2000));
+        assert!(refused("multipart/form-data; boundary=B", &parts).contains("more than 1024 fields"));
+        let some = format!("{}prompt=x", "a=1&".repeat(1000));
+        let mut fields = read(form, &some).unwrap();
+        assert_eq!(fields.take("prompt"), Json::Text("x".to_owned()));
     }
 }

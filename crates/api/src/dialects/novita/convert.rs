@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pentimento_types::{
-    Delivery, EmbeddingRef, ImageFormat, ImageSource, Inputs, LoraRef, ModelId, Recipe, SchedulerChoice,
+    Delivery, EmbeddingRef, ImageFormat, ImageSource, Inputs, Job, LoraRef, ModelId, Recipe, SchedulerChoice,
     SchedulerKind, StoredImage, StrengthRule,
 };
 
@@ -83,7 +83,7 @@ pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCa
 
 /// The reply for the images of a finished job; `link` signs one and says how long the link lives.
 pub(super) fn to_reply(
-    job_id: String,
+    job: &Job,
     images: &[StoredImage],
     base: &BaseUrl,
     link: impl Fn(&StoredImage) -> (String, Duration),
@@ -101,7 +101,11 @@ pub(super) fn to_reply(
     LcmImg2ImgReply {
         image: images.clone(),
         images,
-        job_id,
+        job_id: job.id.to_string(),
+        warning: (!job.notes.is_empty()).then(|| {
+            let sentences: Vec<String> = job.notes.iter().map(ToString::to_string).collect();
+            sentences.join(" ")
+        }),
     }
 }
 

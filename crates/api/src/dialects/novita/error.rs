@@ -9,7 +9,7 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
-use super::fields::{EMBEDDINGS, INPUT_IMAGE, LORAS, MODEL_NAME, SD_VAE};
+use super::fields::{EMBEDDINGS, INPUT_IMAGE, LORAS, MODEL_NAME, SD_VAE, STEPS, STRENGTH};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
 use crate::dialects::lenient::{FieldError, FieldErrorReason};
@@ -95,7 +95,7 @@ const fn answer_for(kind: ErrorKind) -> (StatusCode, &'static str) {
             (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT_EXCEEDED)
         }
         ErrorKind::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, TASK_FAILED),
-        ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, CREATE_TASK_FAILED),
+        ErrorKind::Unavailable | ErrorKind::BadModel => (StatusCode::SERVICE_UNAVAILABLE, CREATE_TASK_FAILED),
         ErrorKind::Cancelled | ErrorKind::OutOfDeviceMemory | ErrorKind::Internal => {
             (StatusCode::INTERNAL_SERVER_ERROR, TASK_FAILED)
         }
@@ -107,6 +107,7 @@ const fn reason_for(fault: &EdgeFault) -> &'static str {
     match fault {
         EdgeFault::UnknownPath => API_NOT_FOUND,
         EdgeFault::WrongMethod => API_NOT_ALLOWED,
+        EdgeFault::ForeignHost { .. } | EdgeFault::ForeignPage { .. } => FEATURE_NOT_ALLOWED,
         EdgeFault::Body(BodyError::TooLarge { .. }) => IMAGE_FILE_EXCEEDS_MAX_SIZE,
         EdgeFault::Body(BodyError::NoRoom) => CREATE_TASK_FAILED,
         EdgeFault::Body(BodyError::TooSlow | BodyError::Broken | BodyError::Compressed { .. }) => {
@@ -133,9 +134,12 @@ impl NovitaError {
                 (BAD, INVALID_IMAGE_FORMAT)
             }
             Self::Service(ServiceError::ImageTooLarge { .. }) => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
-            Self::Service(ServiceError::ImageTooManyPixels { .. } | ServiceError::ImageMemory { .. }) => {
-                (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION)
-            }
+            Self::Service(
+                ServiceError::ImageTooManyPixels { .. }
+                | ServiceError::ImageMegapixels { .. }
+                | ServiceError::ImageWork { .. }
+                | ServiceError::ImageMemory { .. },
+            ) => (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION),
             Self::Service(ServiceError::JobNotFound { .. }) => (StatusCode::NOT_FOUND, TASK_NOT_FOUND),
             Self::MissingKey | Self::WrongKey | Self::Json(_) | Self::Service(_) => answer_for(self.kind()),
         }
@@ -164,11 +168,19 @@ impl NovitaError {
         if let ServiceError::PromptTooLong { field, .. } = error {
             return Some(field);
         }
+        if let ServiceError::RunRefused { setting, .. } = error {
+            // Which scheduler runs is not the caller's to say here.
+            return [STEPS.name, STRENGTH.name]
+                .into_iter()
+                .find(|name| name == setting);
+        }
         let of_image = matches!(
             error,
             ServiceError::ImageEmpty
                 | ServiceError::ImageTooLarge { .. }
                 | ServiceError::ImageTooManyPixels { .. }
+                | ServiceError::ImageMegapixels { .. }
+                | ServiceError::ImageWork { .. }
                 | ServiceError::ImageMemory { .. }
                 | ServiceError::ImageUndecodable { .. }
         );
@@ -275,6 +287,11 @@ mod tests {
             (EdgeFault::UnknownPath.into(), 404, "API_NOT_FOUND"),
             (EdgeFault::WrongMethod.into(), 405, "API_NOT_ALLOWED"),
             (ServiceError::Overloaded.into(), 429, "RATE_LIMIT_EXCEEDED"),
+            (
+                ServiceError::ShareTaken { held: 9 }.into(),
+                429,
+                "RATE_LIMIT_EXCEEDED",
+            ),
             (ServiceError::ShuttingDown.into(), 503, "CREATE_TASK_FAILED"),
             (
                 BodyError::TooLarge { limit: 1 << 26 }.into(),

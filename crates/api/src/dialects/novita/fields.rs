@@ -7,6 +7,8 @@ use crate::dialects::field::{
     Whole,
 };
 
+/// The `source` of every model here.
+pub(super) const OWN_SOURCE: &str = "uploading";
 /// "maximum resolution of 2048 * 2048"
 pub(super) const MAX_IMAGE_SIDE: u32 = 2048;
 /// "Range [1, 1024]"; characters, not bytes.
@@ -205,14 +207,14 @@ const IS_SDXL: Field<Choice<Otherwise>> = filter("is_sdxl", "Whether SDXL models
 const IS_INPAINTING: Field<Choice<Otherwise>> =
     filter("is_inpainting", "Nothing is marked as an inpainting model.");
 const IS_NSFW: Field<Choice<Otherwise>> = filter("is_nsfw", "Nothing is marked as unsafe.");
-const SOURCE: Field<Anything> = Field {
-    effect: Effect::Never,
-    ..Field::new(
-        "source",
-        Anything,
-        "A catalogue of one's own has no such sources.",
-    )
-};
+const SOURCE: Field<Choice<Otherwise>> = Field::new(
+    "source",
+    Choice {
+        words: &["civitai", "training", OWN_SOURCE],
+        default: Otherwise("all"),
+    },
+    "Where the models come from; all of one's own catalogue count as uploaded.",
+);
 pub(super) const LIMIT: Field<Whole<i64>> = Field::new(
     "limit",
     Whole {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pentimento_service::{Availability, BaseModel, ModelEntry, ModelKind};
 use serde::Serialize;
 
+use super::fields::OWN_SOURCE;
 use super::query::ModelQuery;
 
 /// One page.
@@ -52,16 +53,14 @@ struct ModelItem {
 
 impl ModelPage {
     /// The page that `query` asks for. `c_<offset>` is the cursor, because Python computes it so by itself.
-    pub(super) fn of(entries: &[Arc<ModelEntry>], query: &ModelQuery) -> Self {
-        let found: Vec<&ModelEntry> = entries
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|entry| wanted(entry, query))
-            .collect();
+    pub(super) fn of(models: &[(Arc<ModelEntry>, Availability)], query: &ModelQuery) -> Self {
+        let found: Vec<_> = models.iter().filter(|(entry, _)| wanted(entry, query)).collect();
         let page = found.iter().skip(query.offset).take(query.limit);
         let end = query.offset.saturating_add(query.limit);
         Self {
-            models: page.filter_map(|entry| ModelItem::of(entry)).collect(),
+            models: page
+                .filter_map(|(entry, now)| ModelItem::of(entry, now))
+                .collect(),
             pagination: Pagination {
                 next_cursor: if end < found.len() {
                     format!("c_{end}")
@@ -74,7 +73,7 @@ impl ModelPage {
 }
 
 impl ModelItem {
-    fn of(entry: &ModelEntry) -> Option<Self> {
+    fn of(entry: &ModelEntry, now: &Availability) -> Option<Self> {
         let name = shown_name(entry);
         Some(Self {
             id: stable_id(&entry.name),
@@ -83,11 +82,11 @@ impl ModelItem {
             sd_name: name.to_owned(),
             r#type: type_of(entry.kind)?,
             categories: [],
-            status: u8::from(entry.availability() == Availability::Available),
+            status: u8::from(*now == Availability::Available),
             download_url: "",
             tags: [],
             cover_url: "",
-            source: "uploading",
+            source: OWN_SOURCE,
             base_model: match entry.base {
                 Some(BaseModel::Sd15) => "SD 1.5",
                 Some(BaseModel::Sd2) => "SD 2.1",
@@ -143,8 +142,10 @@ fn wanted(entry: &ModelEntry, query: &ModelQuery) -> bool {
     let visible = query.visibility.as_deref() != Some("private");
     let names = || std::iter::once(&entry.name).chain(&entry.aliases);
     let text = |text: &String| names().any(|name| name.to_lowercase().contains(text));
+    let from = query.sources.is_empty() || query.sources.iter().any(|wanted| wanted == OWN_SOURCE);
     of_type
         && visible
+        && from
         && query.text.as_ref().is_none_or(text)
         && query.is_sdxl.is_none_or(|wanted| wanted == is_sdxl(entry))
         // Nothing in the catalogue is marked as an inpainting model or as unsafe.
@@ -204,7 +205,10 @@ mod tests {
 
     fn page(query: &str) -> Value {
         let query = ModelQuery::parse(query).unwrap();
-        serde_json::to_value(ModelPage::of(&entries(), &query)).unwrap()
+        let models = entries()
+            .into_iter()
+            .map(|entry| (entry, Availability::Available));
+        serde_json::to_value(ModelPage::of(&models.collect::<Vec<_>>(), &query)).unwrap()
     }
 
     fn names(query: &str) -> Vec<String> {
@@ -232,6 +236,10 @@ mod tests {
         assert_eq!(names("filter.query=DREAM"), ["dreamshaper_8_93211.safetensors"]);
         assert_eq!(names("filter.query=youngv2.pt-alias"), ["AS-YoungV2"]);
         assert_eq!(names("filter.visibility=private"), [""; 0]);
+        assert_eq!(names("filter.source=uploading").len(), 5);
+        assert_eq!(names("filter.source=civitai"), [""; 0]);
+        assert_eq!(names("filter%5Bsource%5D=training,Uploading").len(), 5);
+        assert_eq!(names("filter.source=").len(), 5);
         assert_eq!(names("filter.is_inpainting=False").len(), 5);
         assert_eq!(names("filter.is_inpainting=true").len(), 0);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pentimento_service::{ModelEntry, ModelKind};
+use pentimento_service::{Availability, ModelEntry, ModelKind};
 use serde::Serialize;
 
 use super::models::shown_name;
@@ -35,7 +35,7 @@ struct OldModelItem {
 }
 
 impl OldModelPage {
-    /// All models, or those of `kind` (the query's `type`).
+    /// Looks at the files of each model. All models, or those of `kind` (the query's `type`).
     pub(super) fn of(entries: &[Arc<ModelEntry>], kind: Option<&str>) -> Self {
         let wanted = |item: &OldModelItem| kind.is_none_or(|kind| kind.eq_ignore_ascii_case(item.r#type));
         let models = entries
@@ -67,7 +67,7 @@ impl OldModelItem {
             civitai_version_id: 0,
             sd_name: name.clone(),
             third_source: "",
-            download_status: 1,
+            download_status: u8::from(entry.availability() == Availability::Available),
             download_name: name.clone(),
             dependency_status: 1,
             civitai_nsfw: false,

@@ -15,6 +15,8 @@ pub(super) struct ModelQuery {
     pub(super) types: Vec<String>,
     /// `private` or `public`.
     pub(super) visibility: Option<String>,
+    /// Where they come from; empty means from anywhere.
+    pub(super) sources: Vec<String>,
     /// Lower-case part of a name.
     pub(super) text: Option<String>,
     pub(super) is_sdxl: Option<bool>,
@@ -39,10 +41,10 @@ impl ModelQuery {
                 continue;
             }
             let own = || value.to_lowercase();
+            let words = || value.split(',').map(|word| word.trim().to_lowercase());
             match plain(&name).as_str() {
-                "types" | "type" => found
-                    .types
-                    .extend(value.split(',').map(|word| word.trim().to_lowercase())),
+                "types" | "type" => found.types.extend(words()),
+                "source" | "sources" => found.sources.extend(words()),
                 "visibility" => found.visibility = Some(own()),
                 "query" | "querystring" => found.text = Some(own()),
                 "is_sdxl" => found.is_sdxl = Some(flag(&name, value)?),
@@ -50,7 +52,6 @@ impl ModelQuery {
                 "is_nsfw" => found.is_nsfw = Some(flag(&name, value)?),
                 "limit" => found.limit = limit(&name, value)?,
                 "cursor" => found.offset = cursor(&name, value)?,
-                // `source` (civitai, training, uploading) has no meaning for a catalogue of one's own.
                 _ => {}
             }
         }
@@ -114,6 +115,7 @@ mod tests {
             ModelQuery {
                 types: vec!["checkpoint".to_owned()],
                 visibility: Some("public".to_owned()),
+                sources: vec![],
                 text: Some("dream".to_owned()),
                 is_sdxl: Some(false),
                 is_inpainting: Some(false),
@@ -140,7 +142,11 @@ mod tests {
             assert_eq!(parse(&format!("pagination.cursor={text}")).offset, offset);
         }
         assert_eq!(parse("").limit, 100);
-        assert_eq!(parse("x=1&filter.source=civitai"), parse(""));
+        assert_eq!(parse("x=1"), parse(""));
+        assert_eq!(
+            parse("filter.source=Civitai,training").sources,
+            ["civitai", "training"]
+        );
     }
 
     #[test]

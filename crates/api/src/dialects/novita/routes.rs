@@ -23,6 +23,7 @@ use crate::dialects::{ignored_header, json};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
+    max_pixels: u64::MAX,
     max_bytes: INPUT_IMAGE.kind.max_bytes as u64,
 };
 
@@ -70,7 +71,7 @@ async fn lcm_img2img(
         let link = app.service.link(&job, image);
         (link.path, link.ttl)
     };
-    let reply = convert::to_reply(id.to_string(), finished_images(&job)?, &base, link);
+    let reply = convert::to_reply(&job, finished_images(&job)?, &base, link);
     Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
 }
 
@@ -97,9 +98,8 @@ async fn models(
     RawQuery(query): RawQuery,
 ) -> Result<Json<ModelPage>, NovitaError> {
     let query = ModelQuery::parse(query.as_deref().unwrap_or_default())?;
-    // Looks at the file system for the status of each model.
-    let page = body::off_thread(move || Ok(ModelPage::of(app.service.catalog().entries(), &query)));
-    page.await.map(Json)
+    let models = app.service.availabilities().await;
+    Ok(Json(ModelPage::of(&models, &query)))
 }
 
 async fn models_v2(
@@ -111,11 +111,12 @@ async fn models_v2(
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
     let kind = pairs
         .find(|(name, value)| name == "type" && !value.is_empty())
-        .map(|(_, value)| value);
-    Ok(Json(OldModelPage::of(
-        app.service.catalog().entries(),
-        kind.as_deref(),
-    )))
+        .map(|(_, value)| value.into_owned());
+    let page = body::off_thread(move || {
+        let entries = app.service.catalog().entries();
+        Ok(OldModelPage::of(entries, kind.as_deref()))
+    });
+    page.await.map(Json)
 }
 
 /// Nobody pays here, so the credit never ends. Python parses these three keys.

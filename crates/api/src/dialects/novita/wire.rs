@@ -37,4 +37,7 @@ pub(super) struct LcmImg2ImgReply {
     pub(super) image: Vec<ImageItem>,
     /// Not in the original: the job that made the images, for the log and for `/v1/jobs`.
     pub(super) job_id: String,
+    /// Not in the original: what of the request had no effect, or was read in a way that is not plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) warning: Option<String>,
 }

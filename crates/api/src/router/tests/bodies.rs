@@ -76,7 +76,7 @@ async fn a_caller_whom_a_header_names_wrongly_is_refused_with_the_body_unread() 
 async fn beyond_the_budget_both_dialects_say_when_to_come_back() {
     let test = TestService::start(FakeExecutor::new());
     let ledger = room(GIBIBYTE);
-    let state = state(&test, &[], ApiConfig::new(), &ledger);
+    let state = state(&test, &[], config(), &ledger);
     let router = build_router(state.clone());
     let mut held = BodyMemory::new(&state.bodies, Sender::Identified).unwrap();
     held.grow(1 << 30).unwrap();
@@ -120,7 +120,7 @@ async fn unidentified_callers_share_a_part_and_a_key_in_front_ends_the_share() {
     let test = TestService::start(FakeExecutor::new());
     let config = ApiConfig {
         max_body_bytes: 8 * MEBIBYTE,
-        ..ApiConfig::new()
+        ..config()
     };
     let ledger = room(128 << 20);
     let state = state(&test, &[("tests", "sk_1")], config, &ledger);
@@ -155,7 +155,7 @@ async fn many_unidentified_callers_at_once_take_no_more_than_their_share() {
     let config = ApiConfig {
         max_body_bytes: 8 * MEBIBYTE,
         body_idle_timeout: Duration::from_millis(300),
-        ..ApiConfig::new()
+        ..config()
     };
     let ledger = room(128 << 20);
     let state = state(&test, &[("tests", "sk_1")], config, &ledger);

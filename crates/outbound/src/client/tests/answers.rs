@@ -130,16 +130,128 @@ async fn silence_is_bounded_by_time() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_is_never_unpacked() {
-    for coding in ["gzip", "br", "deflate", "zstd", "identity, gzip", "GZIP"] {
-        let server = Server::answering("200 OK", &[("Content-Encoding", coding)], b"\x1f\x8b bomb").await;
+async fn names_that_are_no_compression_leave_the_body_as_it_is() {
+    for coding in [
+        "",
+        "identity",
+        "aws-chunked",
+        "UTF-8",
+        "utf8",
+        "base64",
+        "aws-chunked, identity",
+        "png",
+    ] {
+        let server = Server::answering("200 OK", &[("Content-Encoding", coding)], b"plain").await;
+        assert_eq!(fetch(&server).await.unwrap(), "plain", "{coding:?}");
+    }
+}
+
+fn packed(coding: &str, bytes: &[u8]) -> Vec<u8> {
+    use flate2::Compression;
+    use flate2::read::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use std::io::Read as _;
+    let mut packed = Vec::new();
+    match coding {
+        "gzip" => GzEncoder::new(bytes, Compression::best()).read_to_end(&mut packed),
+        "zlib" => ZlibEncoder::new(bytes, Compression::best()).read_to_end(&mut packed),
+        "raw" => DeflateEncoder::new(bytes, Compression::best()).read_to_end(&mut packed),
+        _ => {
+            packed = zstd::encode_all(bytes, 3).unwrap();
+            Ok(0)
+        }
+    }
+    .unwrap();
+    packed
+}
+
+#[tokio::test]
+async fn a_compression_that_was_not_asked_for_is_undone() {
+    let file = b"a picture ".repeat(90);
+    for (name, body) in [
+        ("gzip", packed("gzip", &file)),
+        ("X-GZIP", packed("gzip", &file)),
+        ("deflate", packed("zlib", &file)),
+        ("deflate", packed("raw", &file)),
+        ("zstd", packed("zstd", &file)),
+        ("aws-chunked,gzip", packed("gzip", &file)),
+        ("gzip, zstd", packed("zstd", &packed("gzip", &file))),
+    ] {
+        let server = Server::answering("200 OK", &[("Content-Encoding", name)], &body).await;
+        assert_eq!(fetch(&server).await.unwrap(), file, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_bomb_is_cut_off_at_the_limit_and_the_rest_is_refused_by_name() {
+    let bomb = vec![0; 10 << 20];
+    for coding in ["gzip", "zstd"] {
+        let server =
+            Server::answering("200 OK", &[("Content-Encoding", coding)], &packed(coding, &bomb)).await;
+        let limits = FetchLimits {
+            max_bytes: 1 << 20,
+            ..quick()
+        };
+        let client = client_of(&[&server], FakeResolver::always(NAME, &["127.0.0.1"]));
+        let error = client.get(&server.url(NAME, "/"), &limits).await.unwrap_err();
         assert!(
-            matches!(fetch(&server).await, Err(OutboundError::Compressed)),
-            "{coding}"
+            matches!(error, OutboundError::TooLarge { limit_bytes } if limit_bytes == 1 << 20),
+            "{coding}: {error:?}"
         );
     }
-    let server = Server::answering("200 OK", &[("Content-Encoding", "identity")], b"plain").await;
-    assert_eq!(fetch(&server).await.unwrap(), "plain");
+    for (coding, part) in [
+        ("br", "(br)"),
+        ("compress", "(compress)"),
+        ("gzip", "(gzip), and it cannot be unpacked"),
+        ("zstd", "(zstd), and it cannot be unpacked"),
+        ("deflate", "(deflate), and it cannot be unpacked"),
+        ("gzip, gzip, gzip", "several"),
+    ] {
+        let server = Server::answering("200 OK", &[("Content-Encoding", coding)], b"\xff\x8b bomb").await;
+        let error = fetch(&server).await.unwrap_err();
+        assert!(error.to_string().contains(part), "{coding}: {error}");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_host_does_not_use_up_the_places_of_the_others() {
+    let slow = Server::start(|_| Told::Silence {
+        after: "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
+    })
+    .await;
+    let limits = FetchLimits {
+        idle: Duration::from_secs(60),
+        total: Duration::from_secs(60),
+        ..quick()
+    };
+    let resolver = FakeResolver::always("slow.example", &["127.0.0.1"]);
+    let resolver = (0..40).fold(resolver, |resolver, at| {
+        resolver.and(&format!("{at}.slow.example"), &["127.0.0.1"])
+    });
+    let client = client_of(&[&slow], resolver);
+    // By one name more than all places together, and by many names of one address.
+    let mut calls = tokio::task::JoinSet::new();
+    for at in 0..80 {
+        let host = if at < 40 {
+            "slow.example".to_owned()
+        } else {
+            format!("{}.slow.example", at - 40)
+        };
+        let (client, url) = (Arc::clone(&client), slow.url(&host, "/"));
+        calls.spawn(async move { client.get(&url, &limits).await });
+    }
+    while slow.connections() < MAX_EXCHANGES_OF_AN_ADDRESS {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(slow.connections(), MAX_EXCHANGES_OF_AN_ADDRESS);
+    let other = timeout(
+        Duration::from_secs(10),
+        client
+            .exchanges
+            .acquire_many(u32::try_from(MAX_EXCHANGES - MAX_EXCHANGES_OF_AN_ADDRESS).unwrap()),
+    );
+    assert!(other.await.is_ok(), "the other places are free");
 }
 
 #[tokio::test]

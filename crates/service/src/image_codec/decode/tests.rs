@@ -5,12 +5,13 @@ use image::ImageEncoder as _;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
 
-use pentimento_types::RgbImage;
+use pentimento_types::{RgbImage, Size};
 
 use super::*;
 
 const LIMITS: InputLimits = InputLimits {
     max_side: 2048,
+    max_pixels: u64::MAX,
     max_bytes: 30 << 20,
 };
 
@@ -130,7 +131,11 @@ fn a_flipped_byte_never_escapes() {
 #[test]
 fn limits_are_checked_before_pixels_are_made() {
     let bytes = fixture("rgba.png");
-    let limits = |max_side, max_bytes| InputLimits { max_side, max_bytes };
+    let limits = |max_side, max_bytes| InputLimits {
+        max_side,
+        max_pixels: u64::MAX,
+        max_bytes,
+    };
     assert!(decode(bytes, limits(12, 115)).is_ok());
     let found = decode(bytes, limits(11, 115));
     assert!(

@@ -4,7 +4,7 @@ use super::super::fields::{
     BASE64, ENHANCE_PROMPT, IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LOADBALANCER, SAFETY_CHECKER,
     SAFETY_CHECKER_TYPE, TEMP, TRACK_ID, WEBHOOK,
 };
-use super::super::reader::{Reader, is_null_word};
+use super::super::reader::{Reader, is_nothing};
 use crate::dialects::json::Json;
 
 /// What is understood and has no effect in this version, and how the result is handed over.
@@ -44,7 +44,7 @@ pub(super) fn extras(reader: &mut Reader) -> Extras {
 fn webhook(reader: &mut Reader) -> Option<String> {
     let address = reader.text(WEBHOOK.name)?;
     let address = address.trim();
-    if is_null_word(address) {
+    if is_nothing(address) {
         return None;
     }
     reader.note_effect(WEBHOOK.effect);
@@ -59,7 +59,11 @@ fn webhook(reader: &mut Reader) -> Option<String> {
 
 fn track_id(reader: &mut Reader) -> Json {
     let limit = TRACK_ID.kind.max_bytes;
-    let value = reader.take(TRACK_ID.name);
+    let mut value = reader.take(TRACK_ID.name);
+    // 0 is a number that can be passed on.
+    if value == Json::Bool(false) {
+        value = Json::Null;
+    }
     match &value {
         Json::Null | Json::Integer(_) | Json::Number(_) => {}
         Json::Text(text) if text.len() <= limit => {}

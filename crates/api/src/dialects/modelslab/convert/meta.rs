@@ -26,7 +26,7 @@ pub(super) fn of(
         "prompt": recipe.prompt,
         "model_id": recipe.model.as_str(),
         "negative_prompt": recipe.negative_prompt,
-        // null is the one that the checkpoint names.
+        // Until the checkpoint has been asked, null is the one that it names.
         "scheduler": scheduler.kind.map(pentimento_types::SchedulerKind::class_name),
         "safetychecker": yes_no(extras.safety_checker),
         "safety_checker": yes_no(extras.safety_checker),
@@ -79,7 +79,7 @@ fn shown(image: &ImageSource) -> &str {
     }
 }
 
-const fn yes_no(flag: bool) -> &'static str {
+pub(in super::super) const fn yes_no(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
 

@@ -166,7 +166,7 @@ fn what_is_out_of_range_names_its_field() {
         ("safety_checker_type", vec![json!("pink")]),
         ("algorithm_type", vec![json!("euler")]),
         ("scheduler", vec![json!("Nonsense"), json!(3)]),
-        ("lora_strength", vec![json!("a"), json!(5), json!("0.5,0.6")]),
+        ("lora_strength", vec![json!("a"), json!(5), json!(true)]),
         ("lora_model", vec![json!("a,b,c,d,e,f"), json!("a,a")]),
         ("ip_adapter_id", vec![json!("other")]),
         ("ip_adapter_scale", vec![json!(1.5)]),
@@ -300,11 +300,76 @@ fn adapters_are_lists_with_commas() {
     body["lora_strength"] = json!("0.5,0.25");
     let request = convert(&body, Call::Img2Img).unwrap().recipe;
     assert_eq!(request.loras[1].strength, 0.25);
+    body["lora_strength"] = json!("0.5,0.25,1");
+    assert_eq!(
+        convert(&body, Call::Img2Img).unwrap_err()[0].field,
+        "lora_strength"
+    );
     body["lora_strength"] = json!(0.7);
     assert_eq!(
         convert(&body, Call::Img2Img).unwrap().recipe.loras[1].strength,
         0.7
     );
+}
+
+#[test]
+fn strengths_without_models_are_no_fault() {
+    for strengths in [json!("0.5,0.6"), json!([0.5, 0.6, 0.7]), json!(0.5), json!(false)] {
+        let recipe = accepted("lora_strength", strengths).recipe;
+        assert!(recipe.loras.is_empty());
+    }
+}
+
+#[test]
+fn false_and_zero_mean_that_an_optional_text_was_not_given() {
+    let plain = convert(&good(), Call::Inpaint).unwrap();
+    for nothing in [json!(false), json!(0), json!(0.0)] {
+        for field in [
+            "negative_prompt",
+            "model_id",
+            "vae",
+            "lora_model",
+            "embeddings_model",
+            "scheduler",
+            "algorithm_type",
+            "safety_checker_type",
+            "ip_adapter_id",
+            "ip_adapter_image",
+            "webhook",
+        ] {
+            let mut expected = plain.clone();
+            if field == "model_id" {
+                expected.recipe.model = ModelId::new("first");
+                expected.note.meta["model_id"] = json!("first");
+            }
+            let call = accepted(field, nothing.clone());
+            assert_eq!(
+                (call.recipe, call.note, call.delivery),
+                (expected.recipe, expected.note, expected.delivery),
+                "{field} {nothing}"
+            );
+        }
+        for field in ["prompt", "init_image", "mask_image"] {
+            assert!(refused(field, nothing.clone()).message.contains("is required"));
+        }
+    }
+    // In a form everything is a text; a prompt may really be one of these.
+    for nothing in ["false", "0"] {
+        for field in ["vae", "lora_model", "scheduler", "webhook", "ip_adapter_image"] {
+            assert_eq!(
+                accepted(field, json!(nothing)).recipe,
+                plain.recipe,
+                "{field} {nothing}"
+            );
+        }
+        assert_eq!(
+            accepted("negative_prompt", json!(nothing)).recipe.negative_prompt,
+            nothing
+        );
+    }
+    assert_eq!(accepted("track_id", json!(false)).note.track_id, Value::Null);
+    assert_eq!(accepted("track_id", json!(0)).note.track_id, json!(0));
+    assert!(refused("vae", json!(true)).message.contains("a string"));
 }
 
 #[test]

@@ -1,0 +1,188 @@
+//! Jobs that are ready to be claimed, in the order of their turns: start-time fair queueing over owners (Goyal, Vin and
+//! Cheng, 1997), with the work of a job as its cost.
+//!
+//! Every owner has a point in virtual time at which its next job starts; the earliest goes first and moves on by the work
+//! of its job. Time itself is the start of the job that went last, and an owner that comes back starts no earlier.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use pentimento_types::{ApiKeyId, JobId, Priority};
+
+use crate::QueueEntry;
+
+/// Whether it is a new job, how urgent it is, its number: the least goes first.
+type Rank = (bool, Reverse<Priority>, i64);
+
+#[derive(Debug, Default)]
+struct Line {
+    /// When its next job starts.
+    start: u128,
+    jobs: BTreeMap<Rank, QueueEntry>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct FairLine {
+    now: u128,
+    owners: HashMap<ApiKeyId, Line>,
+    ranks: HashMap<JobId, (ApiKeyId, Rank)>,
+    pushed: i64,
+}
+
+impl FairLine {
+    pub(crate) fn contains(&self, id: JobId) -> bool {
+        self.ranks.contains_key(&id)
+    }
+
+    pub(crate) fn push(&mut self, entry: QueueEntry) {
+        self.pushed += 1;
+        let rank = (true, Reverse(entry.priority), self.pushed);
+        self.put(rank, entry);
+    }
+
+    /// A job that was taken out before. It goes ahead of its owner's others, and its work has been counted.
+    pub(crate) fn put_back(&mut self, entry: QueueEntry) {
+        self.pushed += 1;
+        // The one that came back last is the first.
+        let rank = (false, Reverse(entry.priority), -self.pushed);
+        self.put(rank, entry);
+    }
+
+    fn put(&mut self, rank: Rank, entry: QueueEntry) {
+        let now = self.now;
+        self.ranks.insert(entry.id, (entry.owner.clone(), rank));
+        let line = self.owners.entry(entry.owner.clone()).or_default();
+        line.start = line.start.max(now);
+        line.jobs.insert(rank, entry);
+    }
+
+    /// Takes the next job out, of any owner but these.
+    pub(crate) fn pop(&mut self, except: &[ApiKeyId]) -> Option<QueueEntry> {
+        let may_go = self.owners.iter().filter(|(owner, _)| !except.contains(owner));
+        let starts = may_go.filter_map(|(owner, line)| {
+            let (rank, _) = line.jobs.first_key_value()?;
+            Some((line.start.max(self.now), *rank, owner))
+        });
+        let (start, (is_new, ..), owner) = starts.min_by_key(|(start, rank, _)| (*start, *rank))?;
+        let owner = owner.clone();
+        self.now = start;
+        let line = self.owners.get_mut(&owner)?;
+        let (_, entry) = line.jobs.pop_first()?;
+        let work = if is_new { entry.work.max(1) } else { 0 };
+        line.start = start + u128::from(work);
+        self.ranks.remove(&entry.id);
+        self.forget_the_idle();
+        Some(entry)
+    }
+
+    pub(crate) fn remove(&mut self, id: JobId) {
+        if let Some((owner, rank)) = self.ranks.remove(&id)
+            && let Some(line) = self.owners.get_mut(&owner)
+        {
+            line.jobs.remove(&rank);
+        }
+        self.forget_the_idle();
+    }
+
+    /// An owner without jobs is remembered while it has had more than the others.
+    fn forget_the_idle(&mut self) {
+        let now = self.now;
+        self.owners
+            .retain(|_, line| !line.jobs.is_empty() || line.start > now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u128, owner: &str, work: u64) -> QueueEntry {
+        QueueEntry {
+            id: JobId::from_u128(id),
+            owner: ApiKeyId::new(owner),
+            priority: Priority::Normal,
+            work,
+        }
+    }
+
+    fn ids<const N: usize>(numbers: [u128; N]) -> Vec<JobId> {
+        numbers.map(JobId::from_u128).to_vec()
+    }
+
+    fn order(line: &mut FairLine) -> Vec<JobId> {
+        let entries = std::iter::from_fn(|| line.pop(&[]));
+        entries.map(|entry| entry.id).collect()
+    }
+
+    #[test]
+    fn owners_get_the_same_work_and_not_the_same_number_of_jobs() {
+        let mut line = FairLine::default();
+        for id in 1..=4 {
+            line.push(entry(id, "large", 300));
+        }
+        for id in 11..=19 {
+            line.push(entry(id, "small", 100));
+        }
+        assert_eq!(
+            order(&mut line),
+            ids([1, 11, 12, 13, 2, 14, 15, 16, 3, 17, 18, 19, 4])
+        );
+    }
+
+    #[test]
+    fn who_comes_later_is_next_and_owes_or_is_owed_nothing() {
+        let mut line = FairLine::default();
+        for id in 1..=200 {
+            line.push(entry(id, "flood", 100));
+        }
+        for id in 1..=50 {
+            assert_eq!(line.pop(&[]).unwrap().id, JobId::from_u128(id));
+        }
+        line.push(entry(1000, "one", 7));
+        line.push(entry(1001, "one", 7));
+        let next = order(&mut line);
+        assert_eq!(
+            next[..4],
+            ids([1000, 1001, 51, 52]),
+            "not one for each of the fifty"
+        );
+    }
+
+    #[test]
+    fn of_one_owner_the_urgent_go_first_and_what_comes_back_before_them() {
+        let mut line = FairLine::default();
+        line.push(entry(1, "a", 1));
+        let back = line.pop(&[]).unwrap();
+        line.push(entry(2, "a", 1));
+        for (id, priority) in [(3, Priority::Low), (4, Priority::High), (5, Priority::High)] {
+            line.push(QueueEntry {
+                priority,
+                ..entry(id, "a", 1)
+            });
+        }
+        line.put_back(back);
+        line.remove(JobId::from_u128(5));
+        assert!(line.contains(JobId::from_u128(1)) && !line.contains(JobId::from_u128(5)));
+        assert_eq!(order(&mut line), ids([1, 4, 2, 3]));
+    }
+
+    #[test]
+    fn an_owner_that_is_left_out_comes_later_and_the_idle_are_forgotten() {
+        let mut line = FairLine::default();
+        line.push(entry(1, "a", 5));
+        line.push(entry(2, "b", 5));
+        let a = ApiKeyId::new("a");
+        assert_eq!(
+            line.pop(std::slice::from_ref(&a)).unwrap().id,
+            JobId::from_u128(2)
+        );
+        assert!(line.pop(std::slice::from_ref(&a)).is_none());
+        assert_eq!(line.pop(&[]).unwrap().id, JobId::from_u128(1));
+        line.push(entry(3, "c", 100));
+        line.pop(&[]).unwrap();
+        line.push(entry(4, "d", 100));
+        line.push(entry(5, "d", 100));
+        assert_eq!(order(&mut line), ids([4, 5]));
+        assert!(line.owners.len() <= 2, "{:?}", line.owners);
+    }
+}

@@ -1,0 +1,171 @@
+//! Encoder and decoder as what they are for whoever runs them: stages, one after another, each with one tensor in and one out.
+//!
+//! A norm needs the whole picture and so does the attention in the middle, which is why a pass is cut between its layers and
+//! not into tiles: run one by one with anything else in between, the stages give the bytes of one go.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::blocks::{AttentionBlock, ResBlock, norm};
+use super::config::VaeConfig;
+use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Stride};
+
+/// (1, H, W, C) to (1, H', W', C').
+#[derive(Debug)]
+enum Stage {
+    /// In at the beginning, and down.
+    Conv(Conv2d),
+    Block(Box<ResBlock>),
+    Attention(Box<AttentionBlock>),
+    /// To twice the size.
+    Up(Conv2d),
+    /// Out at the end.
+    Out(GroupNorm, Conv2d),
+}
+
+impl Stage {
+    /// `x` is freed as soon as it is not needed.
+    fn forward(&self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Conv(conv) => conv.forward(&x, ConvFusion::default()),
+            Self::Block(block) => block.forward(x),
+            Self::Attention(attention) => attention.forward(&x),
+            Self::Up(conv) => {
+                let (_, h, w, _) = x.dims4()?;
+                let fusion = ConvFusion {
+                    upsample: Some((2 * h, 2 * w)),
+                    ..ConvFusion::default()
+                };
+                conv.forward(&x, fusion)
+            }
+            Self::Out(norm, conv) => {
+                let fusion = ConvFusion {
+                    norm: Some(norm),
+                    ..ConvFusion::default()
+                };
+                conv.forward(&x, fusion)
+            }
+        }
+    }
+
+    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        match self {
+            Self::Conv(conv) | Self::Up(conv) => visit(conv),
+            Self::Block(block) => block.walk(visit),
+            Self::Attention(attention) => attention.walk(visit),
+            Self::Out(norm, conv) => {
+                visit(norm);
+                visit(conv);
+            }
+        }
+    }
+}
+
+/// One direction of the autoencoder.
+#[derive(Debug)]
+pub(super) struct Stages(Vec<Stage>);
+
+impl Stages {
+    /// (1, H, W, 3) to (1, h, w, 2·latent channels), before the quantisation convolution.
+    pub(super) fn encoder(config: &VaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let widths = &config.block_out_channels;
+        let last = widths.len() - 1;
+        let conv_in = Conv2d::new(config.in_channels, widths[0], Stride::One, &vb.pp("conv_in"))?;
+        let mut stages = vec![Stage::Conv(conv_in)];
+        for (i, &output) in widths.iter().enumerate() {
+            let vb = vb.pp("down_blocks").pp(i);
+            for j in 0..config.layers_per_block {
+                let input = if j == 0 {
+                    widths[i.saturating_sub(1)]
+                } else {
+                    output
+                };
+                let vb = vb.pp("resnets").pp(j);
+                let block = ResBlock::new(config, input, output, &vb)?;
+                stages.push(Stage::Block(Box::new(block)));
+            }
+            if i < last {
+                let vb = vb.pp("downsamplers").pp(0).pp("conv");
+                stages.push(Stage::Conv(Conv2d::new(
+                    output,
+                    output,
+                    Stride::TwoPaddedAfter,
+                    &vb,
+                )?));
+            }
+        }
+        stages.extend(middle(config, widths[last], &vb.pp("mid_block"))?);
+        stages.push(out(config, (widths[last], 2 * config.latent_channels), vb)?);
+        Ok(Self(stages))
+    }
+
+    /// (1, h, w, latent channels) to (1, H, W, 3), after the post-quantisation convolution.
+    pub(super) fn decoder(config: &VaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let widths = &config.block_out_channels;
+        let last = widths.len() - 1;
+        let conv_in = Conv2d::new(
+            config.latent_channels,
+            widths[last],
+            Stride::One,
+            &vb.pp("conv_in"),
+        )?;
+        let mut stages = vec![Stage::Conv(conv_in)];
+        stages.extend(middle(config, widths[last], &vb.pp("mid_block"))?);
+        // Counted from the innermost level, as the files count them.
+        for i in 0..=last {
+            let vb = vb.pp("up_blocks").pp(i);
+            let output = widths[last - i];
+            for j in 0..=config.layers_per_block {
+                let input = if j == 0 {
+                    widths[(last - i + 1).min(last)]
+                } else {
+                    output
+                };
+                let vb = vb.pp("resnets").pp(j);
+                let block = ResBlock::new(config, input, output, &vb)?;
+                stages.push(Stage::Block(Box::new(block)));
+            }
+            if i < last {
+                let vb = vb.pp("upsamplers").pp(0).pp("conv");
+                stages.push(Stage::Up(Conv2d::new(output, output, Stride::One, &vb)?));
+            }
+        }
+        stages.push(out(config, (widths[0], config.out_channels), vb)?);
+        Ok(Self(stages))
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Runs one of them.
+    pub(super) fn run(&self, stage: usize, x: Tensor) -> Result<Tensor> {
+        self.0[stage].forward(x)
+    }
+
+    /// Their layers.
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+        self.0.iter().for_each(|stage| stage.walk(visit));
+    }
+}
+
+/// The innermost part: block, one-headed attention over all pixels, block.
+fn middle(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Vec<Stage>> {
+    let block = |j: usize| {
+        let block = ResBlock::new(config, width, width, &vb.pp("resnets").pp(j));
+        block.map(Box::new).map(Stage::Block)
+    };
+    let mut stages = vec![block(0)?];
+    if config.mid_block_add_attention {
+        let attention = AttentionBlock::new(config, width, &vb.pp("attentions").pp(0))?;
+        stages.push(Stage::Attention(Box::new(attention)));
+    }
+    stages.push(block(1)?);
+    Ok(stages)
+}
+
+fn out(config: &VaeConfig, (input, output): (usize, usize), vb: &VarBuilder<'_>) -> Result<Stage> {
+    let norm = norm(config, input, &vb.pp("conv_norm_out"))?;
+    let conv = Conv2d::new(input, output, Stride::One, &vb.pp("conv_out"))?;
+    Ok(Stage::Out(norm, conv))
+}

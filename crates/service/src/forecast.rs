@@ -1,0 +1,369 @@
+//! How long jobs will take: what is left of each, times what the device has been seen to need for it.
+//!
+//! A device does one thing at a time, so what passes between two pieces of news is what the newer one took, whatever ran
+//! together. Owns no clock; times come in as arguments.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use pentimento_types::JobId;
+
+/// A measurement counts a tenth less with every later one, so that a change of the machine is followed.
+const FADING: f64 = 0.9;
+/// Seconds that one image of one pixel takes for each row of an evaluation where nothing has been measured: about a second
+/// for 512x512 on a few cores of a CPU.
+const GUESS: f64 = 4e-6;
+
+/// Jobs of one kind take the same time for the same work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Kind {
+    /// The checkpoint's name in the catalogue.
+    pub(crate) model: String,
+    /// 2 with guidance, else 1.
+    pub(crate) rows: u32,
+    /// The binary logarithm of the pixels, so that a caller cannot make many kinds; time within one grows with the pixels.
+    size_class: u32,
+}
+
+/// All work of one job.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Work {
+    kind: Kind,
+    /// Of each image.
+    pixels: f64,
+    images: u32,
+    /// Of all images together.
+    evaluations: u32,
+}
+
+impl Work {
+    /// `evaluations` of each of `images`.
+    #[expect(clippy::cast_precision_loss, reason = "no image has 2^53 pixels")]
+    pub(crate) fn new(model: &str, (pixels, rows): (u64, u32), (images, evaluations): (u32, u32)) -> Self {
+        Self {
+            kind: Kind {
+                model: model.to_owned(),
+                rows,
+                size_class: pixels.max(1).ilog2(),
+            },
+            pixels: pixels.max(1) as f64,
+            images,
+            evaluations: evaluations.saturating_mul(images),
+        }
+    }
+}
+
+/// What has been measured of one act of one kind, both fading.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    seconds: f64,
+    pixels: f64,
+}
+
+impl Measured {
+    fn add(&mut self, seconds: f64, pixels: f64) {
+        self.seconds = self.seconds.mul_add(FADING, seconds);
+        self.pixels = self.pixels.mul_add(FADING, pixels);
+    }
+
+    fn per_pixel(&self) -> Option<f64> {
+        (self.pixels > 0.0).then(|| self.seconds / self.pixels)
+    }
+}
+
+/// The three acts of a job.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Prepare,
+    Evaluate,
+    Finish,
+}
+
+/// A job that has not ended.
+#[derive(Debug)]
+struct Open {
+    work: Work,
+    /// Set while the device has it.
+    running: Option<Done>,
+}
+
+/// What the device has done of a job in this attempt.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    prepared: bool,
+    evaluations: u32,
+    images: u32,
+}
+
+/// What is known.
+#[derive(Debug, Default)]
+pub(crate) struct Forecast {
+    /// Ids sort by the time of their making, which is the order in which they begin.
+    jobs: BTreeMap<JobId, Open>,
+    measured: HashMap<Kind, [Measured; 3]>,
+    /// When the device was last heard of.
+    heard: Option<Instant>,
+}
+
+impl Forecast {
+    /// A job that will run. One that is known already gets this work.
+    pub(crate) fn expect(&mut self, id: JobId, work: Work) {
+        self.jobs.insert(id, Open { work, running: None });
+    }
+
+    /// It has ended, however.
+    pub(crate) fn forget(&mut self, id: JobId) {
+        self.jobs.remove(&id);
+    }
+
+    /// Keeps only the jobs for which this holds.
+    pub(crate) fn retain(&mut self, open: impl Fn(JobId) -> bool) {
+        self.jobs.retain(|id, _| open(*id));
+    }
+
+    /// The device begins with the job.
+    pub(crate) fn started(&mut self, id: JobId, now: Instant) {
+        let idle = self.jobs.values().all(|job| job.running.is_none());
+        if idle {
+            // What passed before was nobody's.
+            self.heard = Some(now);
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.running = Some(Done::default());
+        }
+    }
+
+    /// The job's attempt is over.
+    pub(crate) fn stopped(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.running = None;
+        }
+    }
+
+    /// So many evaluations of the job have run; the first word is that it is prepared.
+    pub(crate) fn evaluated(&mut self, id: JobId, evaluations: u32, now: Instant) {
+        let Some((work, done)) = self.running(id) else {
+            return;
+        };
+        let (kind, pixels) = (work.kind.clone(), work.pixels);
+        let new = evaluations.saturating_sub(done.evaluations);
+        let was_prepared = std::mem::replace(&mut done.prepared, true);
+        done.evaluations = evaluations;
+        let (act, times) = if was_prepared {
+            (Act::Evaluate, new)
+        } else {
+            (Act::Prepare, 1)
+        };
+        self.measure(kind, act, pixels * f64::from(times), now);
+    }
+
+    /// One more image of the job is finished.
+    pub(crate) fn finished(&mut self, id: JobId, now: Instant) {
+        let Some((work, done)) = self.running(id) else {
+            return;
+        };
+        let (kind, pixels) = (work.kind.clone(), work.pixels);
+        done.images += 1;
+        self.measure(kind, Act::Finish, pixels, now);
+    }
+
+    fn running(&mut self, id: JobId) -> Option<(&Work, &mut Done)> {
+        let job = self.jobs.get_mut(&id)?;
+        Some((&job.work, job.running.as_mut()?))
+    }
+
+    fn measure(&mut self, kind: Kind, act: Act, pixels: f64, now: Instant) {
+        let before = self.heard.replace(now).unwrap_or(now);
+        let seconds = now.saturating_duration_since(before).as_secs_f64();
+        self.measured.entry(kind).or_default()[act as usize].add(seconds, pixels);
+    }
+
+    /// How long it will be until the job has ended, if no other job comes. None for a job that is not known.
+    pub(crate) fn time_left(&self, id: JobId) -> Option<Duration> {
+        let own = self.jobs.get(&id)?;
+        let left = self.left(own);
+        let others = self.jobs.iter().filter(|(other, _)| **other != id);
+        let before_it = others.map(|(other, job)| match (own.running, job.running) {
+            // They take turns until one of them has ended.
+            (Some(_), Some(_)) => self.left(job).min(left),
+            (Some(_), None) => 0.0,
+            (None, Some(_)) => self.left(job),
+            (None, None) if *other < id => self.left(job),
+            (None, None) => 0.0,
+        });
+        Some(Duration::from_secs_f64(before_it.sum::<f64>() + left))
+    }
+
+    /// How long a job that came now would wait.
+    pub(crate) fn queue_time(&self) -> Duration {
+        Duration::from_secs_f64(self.jobs.values().map(|job| self.left(job)).sum())
+    }
+
+    /// Seconds of the device.
+    fn left(&self, job: &Open) -> f64 {
+        let (work, done) = (&job.work, job.running.unwrap_or_default());
+        let preparations = u32::from(!done.prepared);
+        let evaluations = work.evaluations.saturating_sub(done.evaluations);
+        let images = work.images.saturating_sub(done.images);
+        let acts = [
+            (Act::Prepare, preparations),
+            (Act::Evaluate, evaluations),
+            (Act::Finish, images),
+        ];
+        let seconds = acts.map(|(act, times)| f64::from(times) * self.per_pixel(&work.kind, act));
+        seconds.iter().sum::<f64>() * work.pixels
+    }
+
+    /// As measured, or of what is most alike: the same model at the nearest size, any model, and else a guess.
+    fn per_pixel(&self, kind: &Kind, act: Act) -> f64 {
+        let measured = self.measured.iter();
+        let alike = measured.filter_map(|(other, acts)| {
+            let seconds = acts[act as usize].per_pixel()?;
+            let scaled = match act {
+                Act::Evaluate => seconds * f64::from(kind.rows) / f64::from(other.rows),
+                Act::Prepare | Act::Finish => seconds,
+            };
+            let distance = (
+                kind.model != other.model,
+                kind.size_class.abs_diff(other.size_class),
+                kind.rows.abs_diff(other.rows),
+                other.model.clone(),
+            );
+            Some((distance, scaled))
+        });
+        let nearest = alike.min_by(|a, b| a.0.cmp(&b.0));
+        nearest.map_or_else(
+            || match act {
+                Act::Evaluate => GUESS * f64::from(kind.rows),
+                Act::Prepare | Act::Finish => GUESS,
+            },
+            |(_, seconds)| seconds,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::{Clock as _, SystemClock};
+
+    use super::*;
+
+    const SIZE: u64 = 512 * 512;
+
+    fn id(number: u128) -> JobId {
+        JobId::from_u128(number)
+    }
+
+    fn work(images: u32, evaluations: u32) -> Work {
+        Work::new("demo", (SIZE, 1), (images, evaluations))
+    }
+
+    fn seconds(time: Duration) -> f64 {
+        // What binary fractions lose must not matter.
+        (time.as_secs_f64() * 1000.0).round() / 1000.0
+    }
+
+    /// A job of `evaluations` on one image, with 2 s to prepare, 0.5 s for each evaluation, 1 s to finish.
+    fn ran(forecast: &mut Forecast, number: u128, evaluations: u32, mut now: Instant) -> Instant {
+        forecast.expect(id(number), work(1, evaluations));
+        forecast.started(id(number), now);
+        now += Duration::from_secs(2);
+        forecast.evaluated(id(number), 0, now);
+        for done in 1..=evaluations {
+            now += Duration::from_millis(500);
+            forecast.evaluated(id(number), done, now);
+        }
+        now += Duration::from_secs(1);
+        forecast.finished(id(number), now);
+        forecast.forget(id(number));
+        now
+    }
+
+    #[test]
+    fn what_was_measured_is_expected_again() {
+        let mut forecast = Forecast::default();
+        let start = SystemClock.now();
+        // An hour of idleness is no work.
+        let now = ran(&mut forecast, 1, 4, start) + Duration::from_secs(3600);
+        ran(&mut forecast, 2, 10, now);
+        assert_eq!(forecast.queue_time(), Duration::ZERO);
+        forecast.expect(id(3), work(2, 20));
+        assert_eq!(forecast.time_left(id(3)).map(seconds), Some(2.0 + 20.0 + 2.0));
+        forecast.expect(id(4), work(1, 2));
+        assert_eq!(forecast.time_left(id(4)).map(seconds), Some(24.0 + 4.0));
+        assert_eq!(
+            forecast.time_left(id(3)).map(seconds),
+            Some(24.0),
+            "who comes later is not waited for"
+        );
+        assert_eq!(seconds(forecast.queue_time()), 28.0);
+        forecast.forget(id(3));
+        assert_eq!(forecast.time_left(id(4)).map(seconds), Some(4.0));
+        assert_eq!(forecast.time_left(id(3)), None);
+    }
+
+    #[test]
+    fn what_is_done_is_not_waited_for() {
+        let mut forecast = Forecast::default();
+        let now = ran(&mut forecast, 1, 4, SystemClock.now());
+        forecast.expect(id(2), work(1, 10));
+        forecast.started(id(2), now);
+        forecast.evaluated(id(2), 0, now + Duration::from_secs(2));
+        assert_eq!(forecast.time_left(id(2)).map(seconds), Some(5.0 + 1.0));
+        let mut at = now + Duration::from_secs(2);
+        for done in 1..=8 {
+            at += Duration::from_millis(500);
+            forecast.evaluated(id(2), done, at);
+        }
+        assert_eq!(forecast.time_left(id(2)).map(seconds), Some(1.0 + 1.0));
+        // Another attempt does all of it again.
+        forecast.stopped(id(2));
+        assert_eq!(forecast.time_left(id(2)).map(seconds), Some(8.0));
+    }
+
+    #[test]
+    fn jobs_that_run_together_take_turns() {
+        let mut forecast = Forecast::default();
+        let now = ran(&mut forecast, 1, 4, SystemClock.now());
+        for (number, evaluations) in [(2, 100), (3, 2)] {
+            forecast.expect(id(number), work(1, evaluations));
+            forecast.started(id(number), now);
+        }
+        assert_eq!(forecast.time_left(id(3)).map(seconds), Some(4.0 + 4.0));
+        assert_eq!(forecast.time_left(id(2)).map(seconds), Some(53.0 + 4.0));
+    }
+
+    #[test]
+    fn what_was_never_measured_is_taken_from_what_is_most_alike() {
+        let mut forecast = Forecast::default();
+        let of = |model: &str, pixels, rows| Work::new(model, (pixels, rows), (1, 10));
+        forecast.expect(id(1), of("demo", SIZE, 1));
+        let guessed = forecast.time_left(id(1)).map(seconds).unwrap();
+        assert!((5.0..30.0).contains(&guessed), "{guessed}");
+        ran(&mut forecast, 2, 4, SystemClock.now());
+        for (work, expected) in [
+            (of("demo", SIZE, 1), 2.0 + 5.0 + 1.0),
+            (of("demo", SIZE, 2), 2.0 + 10.0 + 1.0),
+            (of("demo", SIZE / 4, 1), 8.0 / 4.0),
+            (of("demo", SIZE * 4, 1), 8.0 * 4.0),
+            (of("other", SIZE, 1), 8.0),
+        ] {
+            forecast.expect(id(1), work.clone());
+            assert_eq!(forecast.time_left(id(1)).map(seconds), Some(expected), "{work:?}");
+        }
+    }
+
+    #[test]
+    fn callers_cannot_make_it_remember_much() {
+        let mut forecast = Forecast::default();
+        let now = SystemClock.now();
+        for side in 1..3000_u64 {
+            let number = id(u128::from(side));
+            forecast.expect(number, Work::new("demo", (side * side, 1), (1, 1)));
+            forecast.started(number, now);
+            forecast.evaluated(number, 0, now);
+            forecast.forget(number);
+        }
+        assert!(forecast.measured.len() < 30, "{}", forecast.measured.len());
+    }
+}

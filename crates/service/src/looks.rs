@@ -1,0 +1,157 @@
+//! Looks at the files of models, away from the async threads, and with patience only once.
+//!
+//! A look at a disk that does not answer cannot be interrupted. So there is at most one of each source at a time, and who
+//! asks while one has been waited for in vain is told so at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pentimento_catalog::{Availability, ModelEntry, Source, Unavailable};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How long a look is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The looks under way, by source.
+#[derive(Debug, Default)]
+pub(crate) struct Looks(Mutex<HashMap<String, Look>>);
+
+#[derive(Clone, Debug)]
+struct Look {
+    found: watch::Receiver<Option<Availability>>,
+    /// Somebody has waited for it in vain.
+    in_vain: bool,
+}
+
+impl Looks {
+    /// Whether the entry's files are there now.
+    pub(crate) async fn look(self: &Arc<Self>, entry: &Arc<ModelEntry>) -> Availability {
+        self.look_with(entry, PATIENCE, |entry| entry.availability())
+            .await
+    }
+
+    async fn look_with(
+        self: &Arc<Self>,
+        entry: &Arc<ModelEntry>,
+        patience: Duration,
+        look: impl FnOnce(&ModelEntry) -> Availability + Send + 'static,
+    ) -> Availability {
+        let Source::Path(path) = &entry.source else {
+            // Nothing on disk is needed to answer.
+            return look(entry);
+        };
+        let not_answering = || Availability::Unavailable(Unavailable::NotAnswering { path: path.clone() });
+        let source = entry.source.to_string();
+        let mut begun = self.join(&source, entry, look);
+        if begun.in_vain {
+            return not_answering();
+        }
+        // A look that panicked has found nothing, either.
+        let found = timeout(patience, begun.found.wait_for(Option::is_some)).await;
+        match found.map(|found| found.ok().and_then(|found| found.clone())) {
+            Ok(Some(found)) => found,
+            Ok(None) | Err(_) => {
+                if let Some(look) = self.under_way().get_mut(&source) {
+                    look.in_vain = true;
+                }
+                not_answering()
+            }
+        }
+    }
+
+    /// The look at this source that is under way, or a new one.
+    fn join(
+        self: &Arc<Self>,
+        source: &str,
+        entry: &Arc<ModelEntry>,
+        look: impl FnOnce(&ModelEntry) -> Availability + Send + 'static,
+    ) -> Look {
+        let mut under_way = self.under_way();
+        if let Some(begun) = under_way.get(source) {
+            return begun.clone();
+        }
+        let (sender, found) = watch::channel(None);
+        let begun = Look {
+            found,
+            in_vain: false,
+        };
+        under_way.insert(source.to_owned(), begun.clone());
+        let end = End {
+            looks: Arc::clone(self),
+            source: source.to_owned(),
+        };
+        let entry = Arc::clone(entry);
+        tokio::task::spawn_blocking(move || {
+            let _end = end;
+            sender.send_replace(Some(look(&entry)));
+        });
+        begun
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<String, Look>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a look off the list when it has ended, by a panic, too.
+struct End {
+    looks: Arc<Looks>,
+    source: String,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.looks.under_way().remove(&self.source);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use pentimento_catalog::ModelKind;
+
+    use super::*;
+
+    fn entry(name: &str) -> Arc<ModelEntry> {
+        Arc::new(ModelEntry {
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            kind: ModelKind::Checkpoint,
+            source: Source::Path(format!("/{name}").into()),
+            sha256: None,
+            base: None,
+            role: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_is_waited_for_once_and_by_one_thread() {
+        let (looks, slow) = (Arc::new(Looks::default()), entry("slow"));
+        let (answer, hanging) = mpsc::channel::<()>();
+        let hang = move |_: &ModelEntry| {
+            let _ = hanging.recv();
+            Availability::Available
+        };
+        let short = Duration::from_millis(50);
+        let first = looks.look_with(&slow, short, hang).await;
+        assert!(matches!(
+            first,
+            Availability::Unavailable(Unavailable::NotAnswering { .. })
+        ));
+        // Neither waits nor looks: with an hour of patience, this test would not end.
+        let hour = Duration::from_secs(3600);
+        let second = looks.look_with(&slow, hour, |_| Availability::Available).await;
+        assert_eq!(second, first);
+        let other = looks
+            .look_with(&entry("quick"), hour, |_| Availability::Available)
+            .await;
+        assert_eq!(other, Availability::Available);
+        drop(answer);
+        while looks.look_with(&slow, hour, |_| Availability::Available).await != Availability::Available {
+            tokio::task::yield_now().await;
+        }
+    }
+}

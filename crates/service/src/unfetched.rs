@@ -1,0 +1,183 @@
+//! Jobs whose images are still on their way when their caller stops waiting: they have a record and an id already, and
+//! are queued when the images are there, or fail with the reason why they are not.
+//!
+//! The record is made only when the caller's time is over, so that a request that fails before is refused and leaves
+//! nothing behind. What the images come from is known to this process alone; a store that outlives it has to keep that too,
+//! or fail such jobs when it is opened.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pentimento_engine::ResolvedModels;
+use pentimento_jobs::{JobsError, QueueEntry, Transition};
+use pentimento_types::{
+    HasKind as _, ImageKey, InputRole, Inputs, Job, JobFailure, JobId, JobState, describe_chain,
+};
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+use crate::admitted::Admitted;
+use crate::inner::Inner;
+use crate::submit::{Checked, Planned, Submission, Unfinished};
+use crate::{Service, ServiceError};
+
+/// What a caller's bytes are accounted with; dropped when the service has no need of them any more.
+pub type Held = Box<dyn Any + Send>;
+
+/// The images of a request, being fetched and decoded.
+type Arriving = JoinHandle<Result<Vec<(InputRole, Checked)>, ServiceError>>;
+
+impl Service {
+    /// As [`Service::submit`], but where images are at addresses that have not answered at `until`, a time of the service's
+    /// clock, the job's id is given out without them. It is then fetched like any job, is cancelled like any job, and
+    /// fails when an image cannot be used.
+    ///
+    /// # Errors
+    /// As [`Service::submit`], for everything that is found out before `until`.
+    pub async fn submit_until(
+        &self,
+        submission: Submission,
+        until: Instant,
+        held: Held,
+    ) -> Result<JobId, ServiceError> {
+        let inner = &self.inner;
+        let (submission, planned) = inner.check(submission).await?;
+        // In a task of its own, which can go on without the caller.
+        let images = inner.check_images(&submission).in_current_span();
+        let mut images = Aborting(inner.runtime.spawn(images));
+        let checked = tokio::select! {
+            biased;
+            checked = &mut images.0 => Some(checked),
+            // Files that came with the request are only decoded, which takes a moment.
+            () = inner.clock.sleep_until(until), if submission.has_addresses() => None,
+        };
+        match checked {
+            Some(checked) => {
+                let checked = checked.map_err(ServiceError::internal)??;
+                inner.accept(submission, planned, checked).await
+            }
+            None => inner.accept_unfetched(submission, planned, (images, held)).await,
+        }
+    }
+}
+
+impl Inner {
+    /// Stores the job without its images, and goes on waiting for them.
+    async fn accept_unfetched(
+        self: &Arc<Self>,
+        submission: Submission,
+        planned: Planned,
+        (images, held): (Aborting, Held),
+    ) -> Result<JobId, ServiceError> {
+        let _admission = self.admission.read().await;
+        self.check_open()?;
+        let id = JobId::new();
+        let unfinished = Unfinished::new(self, id);
+        let keys = Inputs::new(ImageKey::input(id, InputRole::Init));
+        let keys = submission
+            .inputs
+            .iter()
+            .fold(keys, |keys, (role, _)| keys.with(role, ImageKey::input(id, role)));
+        let size = submission.expected_size();
+        let work = planned.work(&submission.recipe, size);
+        let job = Job {
+            state: JobState::Fetching,
+            work: submission.recipe.work(size),
+            ..submission.into_job(id, self.clock.wall(), keys)
+        };
+        self.insert(job, planned.place).await?;
+        self.progress.expect(id, work);
+        let inner = Arc::clone(self);
+        self.runtime.spawn(async move {
+            inner.take_in(id, planned.models, images).await;
+            drop(held);
+        });
+        unfinished.done();
+        Ok(id)
+    }
+
+    /// Waits for the images of a stored job and queues it; or fails it. Returns early when it has ended, cancelled for
+    /// example, which ends the fetching too.
+    async fn take_in(self: &Arc<Self>, id: JobId, models: ResolvedModels, mut images: Aborting) {
+        let checked = tokio::select! {
+            checked = &mut images.0 => checked,
+            _ = self.store.wait_until_ended(id) => return,
+        };
+        let checked = checked.map_err(ServiceError::internal);
+        let queued = match checked.and_then(|checked| checked) {
+            Ok(checked) => self.queue_fetched(id, models, checked).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = queued {
+            self.fail_unfetched(id, &error).await;
+        }
+    }
+
+    async fn queue_fetched(
+        &self,
+        id: JobId,
+        models: ResolvedModels,
+        checked: Vec<(InputRole, Checked)>,
+    ) -> Result<(), ServiceError> {
+        let stored = self.store_inputs(id, checked).await?;
+        self.admitted.keep(
+            id,
+            Admitted {
+                models,
+                images: stored.decoded,
+            },
+        );
+        let fetched = Transition::Fetched { notes: stored.notes };
+        match self.store.transition(id, fetched).await {
+            Ok(job) => {
+                self.push(QueueEntry::of(&job)).await;
+                Ok(())
+            }
+            // Cancelled in the last moment.
+            Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => {
+                drop(self.admitted.take(id));
+                self.delete_input(id).await;
+                Ok(())
+            }
+            Err(error) => {
+                drop(self.admitted.take(id));
+                Err(ServiceError::store("queue the job")(error))
+            }
+        }
+    }
+
+    async fn fail_unfetched(&self, id: JobId, error: &ServiceError) {
+        tracing::info!(job = %id, error = describe_chain(error), "the images did not come");
+        let failure = JobFailure {
+            kind: error.kind(),
+            message: with_role(error),
+        };
+        let fail = Transition::Fail { attempt: 0, failure };
+        if let Err(error) = self.store.transition(id, fail).await {
+            tracing::info!(job = %id, error = describe_chain(&error), "the end came too late");
+        }
+        self.progress.forget(id);
+        self.delete_input(id).await;
+    }
+}
+
+/// Says which image a failure is about, since nothing else tells it once it is stored.
+fn with_role(error: &ServiceError) -> String {
+    if let ServiceError::Mask(inner) = error {
+        return format!("{}: {inner}", InputRole::Mask.as_str());
+    }
+    if matches!(error, ServiceError::Internal { .. } | ServiceError::Store { .. }) {
+        return error.to_string();
+    }
+    format!("{}: {error}", InputRole::Init.as_str())
+}
+
+/// Ends its task when it is dropped.
+struct Aborting(Arriving);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
