@@ -288,9 +288,16 @@ impl StableDiffusion {
 
 /// The model inside the binary.
 pub(crate) fn embedded_demo() -> Checkpoint {
-    Checkpoint::in_memory("embedded:demo", |path| {
-        pentimento_demo_model::read(path).and_then(Result::ok)
-    })
+    Checkpoint::in_memory("embedded:demo", read_demo)
+}
+
+fn read_demo(path: &str) -> Option<Vec<u8>> {
+    pentimento_demo_model::read(path).and_then(Result::ok)
+}
+
+/// The demo model's tokenizer is CLIP's own, which every checkpoint of Stable Diffusion has.
+fn read_tokenizer(path: &str) -> Option<Vec<u8>> {
+    path.starts_with("tokenizer/").then(|| read_demo(path)).flatten()
 }
 
 fn open(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
@@ -306,14 +313,10 @@ fn open(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
             })
         }
         Source::Path(path) => {
-            let found = if path.exists() {
-                "is a single file"
-            } else {
-                "does not exist"
-            };
-            Err(unsupported(format!(
-                "the path {found}; a diffusers folder is needed"
-            )))
+            Checkpoint::single_file(path, read_tokenizer).map_err(|source| PipelineError::Weights {
+                name: entry.name.clone(),
+                source,
+            })
         }
         Source::Embedded(name) if name == "demo" => Ok(embedded_demo()),
         Source::Embedded(name) => Err(unsupported(format!(

@@ -1,4 +1,4 @@
-//! A checkpoint in the diffusers folder layout, on disk or in memory.
+//! A checkpoint: a folder in the diffusers layout, on disk or in memory, or a single file that answers like one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,20 +9,63 @@ use pentimento_types::read_regular;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::container::TensorFile;
+use crate::container::{StoredTensor, TensorFile};
 use crate::identity::FileStamp;
+use crate::original::SingleFile;
 use crate::{Component, Dtypes, FileIdentity, ReadProgress, WeightsError};
 
-/// The names a weights file has in diffusers and in transformers, the full-precision one first.
-const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
-const WHOLE: [&str; 2] = [".safetensors", ".fp16.safetensors"];
-const SHARDED: [&str; 3] = [
-    ".safetensors.index.json",
-    ".safetensors.index.fp16.json",
-    ".fp16.safetensors.index.json",
+/// How the weights of a component may be stored, the preferred one first: as diffusers chooses.
+const LAYOUTS: [Layout; 2] = [
+    Layout {
+        whole: [
+            "diffusion_pytorch_model.safetensors",
+            "model.safetensors",
+            "diffusion_pytorch_model.fp16.safetensors",
+            "model.fp16.safetensors",
+        ],
+        index: [
+            "diffusion_pytorch_model.safetensors.index.json",
+            "model.safetensors.index.json",
+            "diffusion_pytorch_model.safetensors.index.fp16.json",
+            "model.safetensors.index.fp16.json",
+            "diffusion_pytorch_model.fp16.safetensors.index.json",
+            "model.fp16.safetensors.index.json",
+        ],
+    },
+    Layout {
+        whole: [
+            "diffusion_pytorch_model.bin",
+            "pytorch_model.bin",
+            "diffusion_pytorch_model.fp16.bin",
+            "pytorch_model.fp16.bin",
+        ],
+        index: [
+            "diffusion_pytorch_model.bin.index.json",
+            "pytorch_model.bin.index.json",
+            "diffusion_pytorch_model.bin.index.fp16.json",
+            "pytorch_model.bin.index.fp16.json",
+            "diffusion_pytorch_model.fp16.bin.index.json",
+            "pytorch_model.fp16.bin.index.json",
+        ],
+    },
 ];
-/// Pickled weights, named in the error when they are all there is.
-const PICKLED: [&str; 2] = ["diffusion_pytorch_model.bin", "pytorch_model.bin"];
+
+/// The names of one format's files, those of full precision first.
+struct Layout {
+    whole: [&'static str; 4],
+    /// Of weights in several files.
+    index: [&'static str; 6],
+}
+
+impl Layout {
+    fn whole(&self, component: &str) -> impl Iterator<Item = String> {
+        self.whole.iter().map(move |file| format!("{component}/{file}"))
+    }
+
+    fn index(&self, component: &str) -> impl Iterator<Item = String> {
+        self.index.iter().map(move |file| format!("{component}/{file}"))
+    }
+}
 
 /// The most bytes of a file that is read whole. The largest that a checkpoint has is a vocabulary of about one MiB.
 const SMALL_FILE_BYTES: u64 = 16 << 20;
@@ -41,6 +84,8 @@ enum Files {
     Memory(ReadFile),
     /// Configurations and tokenizer in memory, weights drawn from the seed.
     Seeded(BTreeMap<String, Vec<u8>>, u64),
+    /// Everything in one file, and what no such file holds.
+    Single(PathBuf, SingleFile, ReadFile),
 }
 
 impl fmt::Debug for Checkpoint {
@@ -64,6 +109,23 @@ impl Checkpoint {
         Ok(Self {
             name,
             files: Files::Folder(folder.to_owned()),
+            progress: ReadProgress::default(),
+        })
+    }
+
+    /// A checkpoint in one file of the original layout (`.safetensors`, `.ckpt`). What such a file does not hold, the
+    /// tokenizer's files, comes from `read`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no checkpoint of Stable Diffusion 1.x; the error says what it seems to be.
+    pub fn single_file(
+        path: &Path,
+        read: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Result<Self, WeightsError> {
+        let file = SingleFile::open(path)?;
+        Ok(Self {
+            name: path.display().to_string(),
+            files: Files::Single(path.to_owned(), file, Box::new(read)),
             progress: ReadProgress::default(),
         })
     }
@@ -117,6 +179,7 @@ impl Checkpoint {
                 Files::Folder(folder) => folder.join(path).is_file(),
                 Files::Memory(read) => read(path).is_some(),
                 Files::Seeded(files, _) => files.contains_key(path),
+                Files::Single(_, file, read) => file.json(path).is_some() || read(path).is_some(),
             }
     }
 
@@ -142,6 +205,10 @@ impl Checkpoint {
             },
             Files::Memory(read) => read(path),
             Files::Seeded(files, _) => files.get(path).cloned(),
+            Files::Single(_, file, read) => match file.json(path) {
+                Some(config) => Some(config.to_string().into_bytes()),
+                None => read(path),
+            },
         };
         found.ok_or_else(|| self.missing(format!("`{path}`"), String::new()))
     }
@@ -158,34 +225,39 @@ impl Checkpoint {
         })
     }
 
-    /// The weights of the component in folder `name` (`unet`, `vae`, `text_encoder`), whole or sharded, in the given
-    /// dtypes on `device`.
+    /// The weights of the component in folder `name` (`unet`, `vae`, `text_encoder`), whole or sharded, safetensors or
+    /// pickles, in the given dtypes on `device`.
     ///
     /// # Errors
-    /// When there are none, or when a file is not safetensors.
+    /// When there are none, or when a file is no weights file.
     pub fn component(&self, name: &str, dtypes: Dtypes, device: &Device) -> Result<Component, WeightsError> {
         if let Files::Seeded(_, seed) = &self.files {
             return Ok(Component::seeded(*seed, dtypes, device));
         }
-        for file in candidates(name, &WHOLE) {
-            if let Some(file) = self.tensor_file(&file)? {
-                return Component::from_files(vec![file], dtypes, device);
-            }
+        if let Files::Single(_, file, _) = &self.files {
+            return Component::from_files(vec![file.component(name, &self.progress)], dtypes, device);
         }
-        for index in candidates(name, &SHARDED) {
-            if self.has(&index) {
-                return Component::from_files(self.shards(name, &index)?, dtypes, device);
+        for layout in &LAYOUTS {
+            for file in layout.whole(name) {
+                if let Some(file) = self.tensor_file(&file)? {
+                    return Component::from_files(vec![file], dtypes, device);
+                }
+            }
+            for index in layout.index(name) {
+                if self.has(&index) {
+                    return Component::from_files(self.shards(name, &index)?, dtypes, device);
+                }
             }
         }
         Err(self.no_weights(name))
     }
 
     fn no_weights(&self, name: &str) -> WeightsError {
-        let pickled = PICKLED.iter().find(|file| self.has(&format!("{name}/{file}")));
-        let hint = pickled.map_or_else(String::new, |file| {
-            format!("; `{name}/{file}` is a pickle, which this version does not read")
-        });
-        self.missing(format!("safetensors weights under `{name}/`"), hint)
+        self.missing(
+            format!("weights under `{name}/`"),
+            "; they are looked for as `diffusion_pytorch_model` or `model`, `.safetensors` or `.bin`"
+                .to_owned(),
+        )
     }
 
     /// Which bytes the component `name` is made of: its small files at `small`, and its weights.
@@ -196,6 +268,19 @@ impl Checkpoint {
         let weights = match &self.files {
             Files::Folder(_) => self.weights_files(name)?,
             Files::Memory(_) | Files::Seeded(..) => Vec::new(),
+            Files::Single(path, file, _) => {
+                let tensors = file.component(name, &self.progress);
+                let sizes = tensors.tensors().values().map(StoredTensor::size_bytes);
+                let stamp = FileStamp::PartOfFile {
+                    file: Box::new(FileStamp::of(path)?),
+                    part: name.to_owned(),
+                    size_bytes: sizes.sum(),
+                };
+                return Ok(FileIdentity {
+                    contents: self.contents(small)?,
+                    large: vec![stamp],
+                });
+            }
         };
         let weights: Vec<&str> = weights.iter().map(String::as_str).collect();
         self.identity(name, small, &weights)
@@ -215,26 +300,39 @@ impl Checkpoint {
                 let seed = *seed;
                 return Ok(FileIdentity::fixed(FileStamp::Seeded { model, part, seed }));
             }
+            // What the file does not hold is the same for all such files.
+            Files::Single(..) => {
+                let model = "single file".to_owned();
+                return Ok(FileIdentity::fixed(FileStamp::InMemory { model, part }));
+            }
         };
-        let contents = small.iter().filter(|path| self.has(path));
-        let contents = contents.map(|path| Ok(((*path).to_owned(), self.read(path)?)));
         let stamps = large.iter().filter(|path| self.has(path));
         let stamps = stamps.map(|path| FileStamp::of(&folder.join(path)));
         Ok(FileIdentity {
-            contents: contents.collect::<Result<_, WeightsError>>()?,
+            contents: self.contents(small)?,
             large: stamps.collect::<Result<_, _>>()?,
         })
     }
 
+    /// The small files that are there, with what is in them.
+    fn contents(&self, small: &[&str]) -> Result<Vec<(String, Vec<u8>)>, WeightsError> {
+        let there = small.iter().filter(|path| self.has(path));
+        there
+            .map(|path| Ok(((*path).to_owned(), self.read(path)?)))
+            .collect()
+    }
+
     /// The files of a folder that [`Self::component`] would read.
     fn weights_files(&self, name: &str) -> Result<Vec<String>, WeightsError> {
-        if let Some(file) = candidates(name, &WHOLE).find(|file| self.has(file)) {
-            return Ok(vec![file]);
-        }
-        if let Some(index) = candidates(name, &SHARDED).find(|index| self.has(index)) {
-            let shards: BTreeSet<String> = self.shard_index(&index)?.into_values().collect();
-            let shards = shards.iter().map(|file| format!("{name}/{file}"));
-            return Ok(shards.chain([index]).collect());
+        for layout in &LAYOUTS {
+            if let Some(file) = layout.whole(name).find(|file| self.has(file)) {
+                return Ok(vec![file]);
+            }
+            if let Some(index) = layout.index(name).find(|index| self.has(index)) {
+                let shards: BTreeSet<String> = self.shard_index(&index)?.into_values().collect();
+                let shards = shards.iter().map(|file| format!("{name}/{file}"));
+                return Ok(shards.chain([index]).collect());
+            }
         }
         Err(self.no_weights(name))
     }
@@ -280,11 +378,13 @@ impl Checkpoint {
                     Ok(None)
                 }
             }
-            Files::Folder(_) | Files::Memory(_) | Files::Seeded(..) => match self.read(path) {
-                Ok(bytes) => TensorFile::from_bytes(self.file_name(path), bytes).map(Some),
-                Err(WeightsError::Missing { .. }) => Ok(None),
-                Err(other) => Err(other),
-            },
+            Files::Folder(_) | Files::Memory(_) | Files::Seeded(..) | Files::Single(..) => {
+                match self.read(path) {
+                    Ok(bytes) => TensorFile::from_bytes(self.file_name(path), bytes).map(Some),
+                    Err(WeightsError::Missing { .. }) => Ok(None),
+                    Err(other) => Err(other),
+                }
+            }
         }
     }
 
@@ -299,12 +399,6 @@ impl Checkpoint {
             hint,
         }
     }
-}
-
-fn candidates<'a>(name: &'a str, endings: &'a [&str]) -> impl Iterator<Item = String> + 'a {
-    endings
-        .iter()
-        .flat_map(move |ending| STEMS.iter().map(move |stem| format!("{name}/{stem}{ending}")))
 }
 
 /// A shard index is data from outside, so the files it names are checked like any path that is not ours.

@@ -23,6 +23,12 @@ pub(crate) enum FileStamp {
         size_bytes: u64,
         modified: Option<SystemTime>,
     },
+    /// One part of a file that holds several.
+    PartOfFile {
+        file: Box<FileStamp>,
+        part: String,
+        size_bytes: u64,
+    },
     /// A part of a model in memory, which never changes.
     InMemory { model: String, part: String },
     /// Weights drawn from a seed.
@@ -84,7 +90,7 @@ impl FileStamp {
 
     const fn size_bytes(&self) -> u64 {
         match self {
-            Self::OnDisk { size_bytes, .. } => *size_bytes,
+            Self::OnDisk { size_bytes, .. } | Self::PartOfFile { size_bytes, .. } => *size_bytes,
             Self::InMemory { .. } | Self::Seeded { .. } => 0,
         }
     }

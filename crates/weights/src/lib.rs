@@ -1,4 +1,4 @@
-//! Files become named tensors: diffusers folders of safetensors, on disk or in memory, or seeded random weights.
+//! Files become named tensors: diffusers folders and single files, safetensors and pickles, on disk or in memory, or seeded random weights.
 //!
 //! Weights are data: nothing in a file is ever executed, and no size that a file claims is believed before it is
 //! checked against the bytes that are there. Every error names the file and the tensor.
@@ -9,6 +9,7 @@ mod container;
 mod error;
 mod identity;
 mod naming;
+mod original;
 mod progress;
 mod seeded;
 

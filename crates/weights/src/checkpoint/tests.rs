@@ -159,14 +159,40 @@ fn a_folder_on_disk_is_mapped() {
 }
 
 #[test]
-fn missing_weights_say_what_is_there_instead() {
-    let error = model(vec![("unet/diffusion_pytorch_model.bin", vec![1])])
+fn missing_weights_say_what_was_looked_for() {
+    let error = model(vec![("unet/diffusion_pytorch_model.ckpt", vec![1])])
         .component("unet", Dtypes::All(DType::F32), &CPU)
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "m: has no safetensors weights under `unet/`; `unet/diffusion_pytorch_model.bin` is a pickle, which this version does not read"
+        "m: has no weights under `unet/`; they are looked for as `diffusion_pytorch_model` or `model`, `.safetensors` or `.bin`"
     );
+}
+
+/// A text encoder as transformers saved it before safetensors, with the positions that it then had among its weights.
+#[test]
+fn a_pickled_component_has_the_tensors_of_its_safetensors_twin() {
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden"));
+    let component = |folder: &str| {
+        let checkpoint = Checkpoint::open(&golden.join(folder)).unwrap();
+        checkpoint
+            .component("text_encoder", Dtypes::Stored, &CPU)
+            .unwrap()
+    };
+    let (pickled, twin) = (component("pickle"), component("models/tiny"));
+    let shards = golden.join("models/tiny/text_encoder/model.safetensors");
+    let shards = fs_err::read(shards).unwrap();
+    let names = safetensors::SafeTensors::deserialize(&shards).unwrap();
+    for (name, view) in names.tensors() {
+        let read = |component: &Component| {
+            let tensor = component.var_builder().get(view.shape(), &name).unwrap();
+            let dtype = tensor.dtype();
+            let values = tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+            (dtype, values.to_vec1::<f32>().unwrap())
+        };
+        assert_eq!(read(&pickled), read(&twin), "{name}");
+    }
+    pickled.finish().unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use pentimento_types::{FileFault, open_regular};
@@ -13,11 +13,11 @@ use pentimento_types::{FileFault, open_regular};
 use super::BLOCK;
 use crate::{ReadProgress, WeightsError};
 
-/// An open file, with its length and time when it was opened.
-#[derive(Debug)]
+/// An open file, with its length and time when it was opened. Clones share it.
+#[derive(Clone, Debug)]
 pub(super) struct DiskFile {
     name: String,
-    file: Mutex<fs_err::File>,
+    file: Arc<Mutex<fs_err::File>>,
     length: u64,
     modified: Option<SystemTime>,
     progress: ReadProgress,
@@ -32,11 +32,19 @@ impl DiskFile {
         let about = about.map_err(|error| WeightsError::file(&name, FileFault::Io(error)))?;
         Ok(Self {
             name,
-            file: Mutex::new(file),
+            file: Arc::new(Mutex::new(file)),
             length: about.len(),
             modified: about.modified().ok(),
             progress: progress.clone(),
         })
+    }
+
+    /// The same file, whose reads are counted elsewhere.
+    pub(super) fn counting(&self, progress: &ReadProgress) -> Self {
+        Self {
+            progress: progress.clone(),
+            ..self.clone()
+        }
     }
 
     pub(super) const fn len(&self) -> u64 {

@@ -1,234 +1,61 @@
-//! A safetensors file: its header is read once and checked against the file's real length, so that no later step can
+//! The safetensors format: its header is read once and checked against the file's real length, so that no later step can
 //! ask for bytes that are not there or allocate what a header merely claims.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use half::slice::HalfFloatSliceExt;
-use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use super::{BLOCK, Bytes};
-use crate::{ReadProgress, WeightsError};
+use super::Bytes;
+use super::stored_tensor::StoredTensor;
+use crate::WeightsError;
 
 /// The most bytes of a header. That of the largest Stable Diffusion network has a fiftieth of it; parsed it takes several
 /// times its bytes.
 const MAX_HEADER_BYTES: u64 = 16 << 20;
 
-/// Where one tensor lies in its file, checked: the range is inside the file and fits shape times dtype.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredTensor {
-    dtype: Dtype,
-    pub(crate) shape: Vec<usize>,
-    start: u64,
-    end: u64,
-}
-
-/// The dtypes that weights have, on disk and in candle.
-const FLOATS: [(Dtype, DType); 4] = [
-    (Dtype::F32, DType::F32),
-    (Dtype::F16, DType::F16),
-    (Dtype::BF16, DType::BF16),
-    (Dtype::F64, DType::F64),
-];
-
-/// In which dtypes weights are given out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dtypes {
-    /// As the file has them, f16, bf16 or f32; f64 becomes f32.
-    Stored,
-    /// All in this one.
-    All(DType),
-}
-
-impl Dtypes {
-    fn of(self, stored: DType) -> DType {
-        match self {
-            Self::All(dtype) => dtype,
-            Self::Stored if stored == DType::F64 => DType::F32,
-            Self::Stored => stored,
-        }
+/// The tensors of a file that begins with `start`.
+pub(super) fn tensors(
+    name: &str,
+    bytes: &Bytes,
+    start: &[u8],
+) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
+    let refused = |detail: String| WeightsError::NotAModel {
+        file: name.to_owned(),
+        detail: looks_like(start).unwrap_or(detail),
+    };
+    // The header's own length stands in 8 bytes before it.
+    let length = start.first_chunk().map(|length| u64::from_le_bytes(*length));
+    let length = length.ok_or_else(|| refused("the file is too short".to_owned()))?;
+    if length > bytes.len() - 8 {
+        return Err(refused("the header is longer than the file".to_owned()));
     }
-}
-
-/// One safetensors file with its index.
-#[derive(Debug)]
-pub(crate) struct TensorFile {
-    name: String,
-    bytes: Bytes,
-    tensors: BTreeMap<String, StoredTensor>,
-}
-
-impl TensorFile {
-    /// Opens a file of the disk.
-    pub(crate) fn open(path: &Path, progress: &ReadProgress) -> Result<Self, WeightsError> {
-        Self::index(path.display().to_string(), Bytes::open(path, progress)?)
+    if length > MAX_HEADER_BYTES {
+        return Err(refused(format!(
+            "the header has {length} bytes, and at most {MAX_HEADER_BYTES} are read"
+        )));
     }
-
-    /// Takes the bytes of a file in memory.
-    pub(crate) fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Self, WeightsError> {
-        Self::index(name, Bytes::Owned(bytes))
+    let mut header = Vec::new();
+    bytes.blocks(8, 8 + length, |block| header.extend_from_slice(block))?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| refused(error.to_string()))?;
+    // Offsets count from the header's end, and are checked to follow one another.
+    let base = 8 + length;
+    if base.checked_add(metadata.data_len() as u64) != Some(bytes.len()) {
+        return Err(refused(
+            "the tensors of the header do not fill the file: it is cut short or damaged".to_owned(),
+        ));
     }
-
-    fn index(name: String, bytes: Bytes) -> Result<Self, WeightsError> {
-        let mut start = Vec::new();
-        bytes.blocks(0, bytes.len().min(512), |block| start.extend_from_slice(block))?;
-        let refused = |detail: String| WeightsError::NotAModel {
-            file: name.clone(),
-            detail: looks_like(&start).unwrap_or(detail),
+    let tensors = metadata.tensors().into_iter().map(|(tensor, info)| {
+        let (start, end) = info.data_offsets;
+        let stored = StoredTensor {
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            start: base + start as u64,
+            end: base + end as u64,
+            strides: None,
         };
-        // The header's own length stands in 8 bytes before it.
-        let length = start.first_chunk().map(|length| u64::from_le_bytes(*length));
-        let length = length.ok_or_else(|| refused("the file is too short".to_owned()))?;
-        if length > bytes.len() - 8 {
-            return Err(refused("the header is longer than the file".to_owned()));
-        }
-        if length > MAX_HEADER_BYTES {
-            return Err(refused(format!(
-                "the header has {length} bytes, and at most {MAX_HEADER_BYTES} are read"
-            )));
-        }
-        let mut header = Vec::new();
-        bytes.blocks(8, 8 + length, |block| header.extend_from_slice(block))?;
-        let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|error| refused(error.to_string()))?;
-        // Offsets count from the header's end, and are checked to follow one another.
-        let base = 8 + length;
-        if base.checked_add(metadata.data_len() as u64) != Some(bytes.len()) {
-            return Err(refused(
-                "the tensors of the header do not fill the file: it is cut short or damaged".to_owned(),
-            ));
-        }
-        let tensors = metadata.tensors().into_iter().map(|(tensor, info)| {
-            let (start, end) = info.data_offsets;
-            let stored = StoredTensor {
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                start: base + start as u64,
-                end: base + end as u64,
-            };
-            (tensor, stored)
-        });
-        let tensors = tensors.collect();
-        Ok(Self { name, bytes, tensors })
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
-        &self.tensors
-    }
-
-    /// Whether what has been read came from one and the same file.
-    pub(crate) fn check_unchanged(&self) -> Result<(), WeightsError> {
-        self.bytes.check_unchanged()
-    }
-
-    /// Reads one tensor, with the given shape of the same number of elements, as [`Dtypes`] has it.
-    pub(crate) fn read(
-        &self,
-        name: &str,
-        stored: &StoredTensor,
-        shape: &[usize],
-        (dtypes, device): (Dtypes, &Device),
-    ) -> Result<Tensor, ReadError> {
-        let unsupported = || WeightsError::Dtype {
-            file: self.name.clone(),
-            tensor: name.to_owned(),
-            found: format!("{:?}", stored.dtype),
-        };
-        let from = FLOATS.iter().find(|(stored_as, _)| *stored_as == stored.dtype);
-        let (_, from) = *from.ok_or_else(unsupported)?;
-        let dtype = dtypes.of(from);
-        let tensor = match (from, dtype) {
-            (DType::F16, DType::F32) => {
-                Tensor::from_vec(self.widened(stored, half::f16::from_le_bytes)?, shape, device)
-            }
-            (DType::BF16, DType::F32) => {
-                Tensor::from_vec(self.widened(stored, half::bf16::from_le_bytes)?, shape, device)
-            }
-            (DType::F16, _) => {
-                Tensor::from_vec(self.values(stored, half::f16::from_le_bytes)?, shape, device)
-            }
-            (DType::BF16, _) => {
-                Tensor::from_vec(self.values(stored, half::bf16::from_le_bytes)?, shape, device)
-            }
-            (DType::F64, _) => Tensor::from_vec(self.values(stored, f64::from_le_bytes)?, shape, device),
-            (_, _) => Tensor::from_vec(self.values(stored, f32::from_le_bytes)?, shape, device),
-        };
-        Ok(tensor?.to_dtype(dtype)?)
-    }
-
-    /// The numbers of a tensor.
-    fn values<const N: usize, T>(
-        &self,
-        stored: &StoredTensor,
-        parse: impl Fn([u8; N]) -> T,
-    ) -> Result<Vec<T>, WeightsError> {
-        let mut out = self.room(stored, N)?;
-        self.bytes.blocks(stored.start, stored.end, |block| {
-            // A block is a multiple of every number's length.
-            out.extend(block.as_chunks().0.iter().map(|bytes| parse(*bytes)));
-        })?;
-        Ok(out)
-    }
-
-    /// Half-precision numbers as f32, in blocks, because the block conversion uses the processor's instruction for it.
-    fn widened<T>(
-        &self,
-        stored: &StoredTensor,
-        parse: impl Fn([u8; 2]) -> T,
-    ) -> Result<Vec<f32>, WeightsError>
-    where
-        [T]: HalfFloatSliceExt,
-    {
-        let mut out: Vec<f32> = self.room(stored, 2)?;
-        let mut halves: Vec<T> = Vec::with_capacity(BLOCK / 2);
-        self.bytes.blocks(stored.start, stored.end, |block| {
-            halves.clear();
-            halves.extend(block.as_chunks().0.iter().map(|bytes| parse(*bytes)));
-            let begin = out.len();
-            out.resize(begin + halves.len(), 0.0);
-            halves.convert_to_f32_slice(&mut out[begin..]);
-        })?;
-        Ok(out)
-    }
-
-    /// Room for all numbers of a tensor, each of which has `width` bytes in the file. A file can be larger than the memory.
-    fn room<T>(&self, stored: &StoredTensor, width: usize) -> Result<Vec<T>, WeightsError> {
-        let bytes = stored.end - stored.start;
-        let mut out = Vec::new();
-        let count = usize::try_from(bytes).map(|bytes| bytes / width);
-        let reserved = count.is_ok_and(|count| out.try_reserve_exact(count).is_ok());
-        reserved.then_some(out).ok_or_else(|| WeightsError::NoMemory {
-            file: self.name.clone(),
-            bytes,
-        })
-    }
-}
-
-/// Why there is no tensor.
-#[derive(Debug)]
-pub(crate) enum ReadError {
-    /// The file's fault.
-    Weights(WeightsError),
-    /// The device's.
-    Device(candle_core::Error),
-}
-
-impl From<WeightsError> for ReadError {
-    fn from(error: WeightsError) -> Self {
-        Self::Weights(error)
-    }
-}
-
-impl From<candle_core::Error> for ReadError {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Device(error)
-    }
+        (tensor, stored)
+    });
+    Ok(tensors.collect())
 }
 
 /// What a file that is not safetensors seems to be, where its first bytes tell, which are these.
@@ -240,8 +67,6 @@ fn looks_like(bytes: &[u8]) -> Option<String> {
         "a Git LFS pointer instead of the file it stands for"
     } else if start.starts_with(b"<") {
         "an HTML or XML page instead of weights"
-    } else if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-        "a pickle (.ckpt, .pt, .bin) instead of safetensors"
     } else {
         return None;
     };
@@ -250,7 +75,13 @@ fn looks_like(bytes: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use candle_core::{DType, Device, Tensor};
+
+    use super::super::{BLOCK, Dtypes, ReadError, TensorFile};
     use super::*;
+    use crate::ReadProgress;
 
     fn file(header: &str, data: usize) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -312,7 +143,7 @@ mod tests {
         assert!(
             refused(b"version https://git-lfs.github.com/spec/v1\n".to_vec()).contains("Git LFS pointer")
         );
-        assert!(refused(b"PK\x03\x04archive/data.pkl".to_vec()).contains("a pickle"));
+        assert!(refused(b"PK\x03\x04archive/data.pkl".to_vec()).contains("not a whole zip archive"));
     }
 
     /// A file of one tensor `a` with the given numbers.

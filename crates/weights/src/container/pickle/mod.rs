@@ -1,0 +1,62 @@
+//! Weights that were saved by `torch.save` (`.ckpt`, `.pt`, `.pth`, `.bin`): a pickle that says which tensors there are,
+//! and their numbers beside it.
+//!
+//! Nothing in the pickle is ever called or executed: its operations build plain values, and calls of unknown names are
+//! refused by name. Both containers are read, the zip archive and the older row of pickles and numbers
+//! (`torch/serialization.py`).
+
+mod error;
+mod legacy;
+mod machine;
+mod reader;
+mod tensors;
+#[cfg(test)]
+mod tests;
+mod torch;
+mod value;
+mod zip_archive;
+
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use self::error::PickleProblem;
+use self::value::{Arena, Id};
+use super::stored_tensor::StoredTensor;
+
+/// The first bytes of both containers, for those who must tell what a file is.
+pub(super) fn is_pickle(start: &[u8]) -> bool {
+    start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 1..=5, ..])
+}
+
+/// The tensors of a file, by name. Names of nested dictionaries are joined with dots; one `state_dict` around all is left
+/// out.
+///
+/// # Errors
+/// [`PickleProblem`]: what is no such file, what would have to be called, and tensors that the file does not hold.
+pub(super) fn tensors<R: Read + Seek>(file: &mut R) -> Result<BTreeMap<String, StoredTensor>, PickleProblem> {
+    let mut start = [0_u8; 4];
+    file.seek(SeekFrom::Start(0))?;
+    file.read_exact(&mut start)?;
+    file.seek(SeekFrom::Start(0))?;
+    let content = if start.starts_with(b"PK\x03\x04") {
+        zip_archive::read(BufReader::new(file))?
+    } else {
+        legacy::read(BufReader::new(file))?
+    };
+    tensors::collect(&content)
+}
+
+/// What a file holds.
+struct Content {
+    arena: Arena,
+    root: Id,
+    /// Where each storage lies in the file, in bytes.
+    storages: BTreeMap<String, StoredBytes>,
+}
+
+/// A range of the file.
+#[derive(Clone, Copy, Debug)]
+struct StoredBytes {
+    start: u64,
+    length: u64,
+}
