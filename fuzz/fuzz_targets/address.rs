@@ -1,34 +1,5 @@
-//! Addresses that callers give: what passes is a plain request line, and no spelling of a private address passes.
+//! See `pentimento_outbound::fuzzing::address`.
 
 #![no_main]
 
-use std::net::{IpAddr, SocketAddr};
-
-use libfuzzer_sys::fuzz_target;
-use pentimento_outbound::{AddressGuard, Destination};
-
-fuzz_target!(|text: &str| {
-    let guard = AddressGuard::public_only();
-    let Ok(destination) = Destination::parse(text, &guard) else {
-        return;
-    };
-    let authority = destination.authority();
-    assert!(authority.bytes().all(|byte| byte.is_ascii_graphic()), "{authority:?}");
-    // The port is left out where it is the scheme's own.
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => &authority,
-    };
-    let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() else {
-        return;
-    };
-    if guard.check_address(SocketAddr::new(address, 80)).is_ok() {
-        // The standard library's own opinion.
-        let private = match address {
-            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_broadcast() || v4.is_documentation(),
-            IpAddr::V6(v6) => v6.to_ipv4().is_some() || v6.is_unique_local() || v6.is_unicast_link_local(),
-        };
-        let special = address.is_loopback() || address.is_unspecified() || address.is_multicast();
-        assert!(!private && !special, "{text:?} leads to {address}");
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pentimento_outbound::fuzzing::address(bytes));

@@ -11,6 +11,9 @@ mod config;
 mod dialects;
 mod edge_fault;
 mod failure;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod links;
 mod middleware;
 mod range;

@@ -13,6 +13,9 @@ mod coding;
 mod connection;
 mod destination;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod image_fetch;
 mod resolver;

@@ -10,6 +10,9 @@ mod conditioning;
 mod denoise;
 mod error;
 mod finish;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guidance;
 mod img2img;
 mod inpaint;

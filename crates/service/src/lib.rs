@@ -9,6 +9,9 @@ mod config;
 mod deliver;
 mod error;
 mod forecast;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image_codec;
 mod inner;
 mod inputs;

@@ -3,6 +3,9 @@
 //! Invariant: an object's name is an [`pentimento_types::ImageKey`], made by us; nothing a caller writes becomes a path.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image_store;
 mod link;
 mod retention;

@@ -2,8 +2,10 @@
 //!
 //! Depends on `types` and candle only, so that a crate under test never meets a second copy of its own types.
 
+mod fuzzed;
 mod golden;
 mod tolerance;
 
+pub use fuzzed::each_fuzzed;
 pub use golden::{Golden, golden_dir};
 pub use tolerance::{Difference, Tolerance, assert_close, assert_values_close, compare, compare_values};

@@ -7,6 +7,9 @@ mod checkpoint;
 mod component;
 mod container;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod naming;
 mod original;

@@ -36,7 +36,11 @@ impl SingleFile {
     /// # Errors
     /// When it cannot be read, or is something else, which the error names as far as the tensors tell.
     pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
-        let file = TensorFile::open(path, &ReadProgress::default())?;
+        Self::of(TensorFile::open(path, &ReadProgress::default())?)
+    }
+
+    /// As [`SingleFile::open`], for a file that is open.
+    pub(crate) fn of(file: TensorFile) -> Result<Self, WeightsError> {
         match foreign(file.tensors()) {
             None => Ok(Self { file }),
             Some(detail) => Err(WeightsError::NotAModel {

@@ -5,6 +5,8 @@ mod auth;
 mod convert;
 mod error;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod key_scan;
 mod management;
 mod note;

@@ -58,7 +58,7 @@ fn identified(mut body: ReadBody, keys: &KeyRing, parts: &Parts) -> Result<ReadB
     Ok(body)
 }
 
-fn fields_of(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
+pub(super) fn fields_of(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
     let kind = parts.headers.get(CONTENT_TYPE);
     let kind = kind
         .and_then(|kind| kind.to_str().ok())

@@ -4,6 +4,8 @@ mod auth;
 mod convert;
 mod error;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod models;
 mod models_v2;
 mod query;
