@@ -86,6 +86,10 @@ impl Read for Stream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let left = self.bytes.len().saturating_sub(self.position);
         let count = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        // Somebody may have gone beyond the end, where there is nothing to ask for.
+        if count == 0 {
+            return Ok(0);
+        }
         let mut filled = 0;
         let end = self.position + count as u64;
         let read = self.bytes.blocks(self.position, end, |block| {

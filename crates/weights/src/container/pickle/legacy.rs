@@ -46,10 +46,6 @@ pub(super) fn read<R: BufRead + Seek>(mut file: R) -> Result<Content, PickleProb
         position = start.checked_add(length).ok_or_else(foreign)?;
         storages.insert(key.to_owned(), StoredBytes { start, length });
     }
-    let end = file.seek(SeekFrom::End(0))?;
-    if position > end {
-        return Err(PickleProblem::Truncated);
-    }
     Ok(Content {
         arena,
         root,

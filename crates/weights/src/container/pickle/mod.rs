@@ -37,12 +37,23 @@ pub(super) fn tensors<R: Read + Seek>(file: &mut R) -> Result<BTreeMap<String, S
     let mut start = [0_u8; 4];
     file.seek(SeekFrom::Start(0))?;
     file.read_exact(&mut start)?;
+    let length = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(0))?;
     let content = if start.starts_with(b"PK\x03\x04") {
         zip_archive::read(BufReader::new(file))?
     } else {
         legacy::read(BufReader::new(file))?
     };
+    // What an archive says of its entries is no more than that.
+    let inside = |stored: &StoredBytes| {
+        stored
+            .start
+            .checked_add(stored.length)
+            .is_some_and(|end| end <= length)
+    };
+    if !content.storages.values().all(inside) {
+        return Err(PickleProblem::Truncated);
+    }
     tensors::collect(&content)
 }
 
