@@ -113,7 +113,7 @@ impl FromRequestParts<AppState> for Caller {
 async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
     let models: Vec<Value> = app
         .service
-        .availabilities()
+        .availabilities(app.service.catalog().entries())
         .await
         .iter()
         .map(|(entry, availability)| describe(entry, availability))

@@ -312,12 +312,7 @@ fn open(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
                 source,
             })
         }
-        Source::Path(path) => {
-            Checkpoint::single_file(path, read_tokenizer).map_err(|source| PipelineError::Weights {
-                name: entry.name.clone(),
-                source,
-            })
-        }
+        Source::Path(path) => Ok(Checkpoint::single_file(path, read_tokenizer)),
         Source::Embedded(name) if name == "demo" => Ok(embedded_demo()),
         Source::Embedded(name) => Err(unsupported(format!(
             "there is no embedded model `{name}`; the only one is `demo`"

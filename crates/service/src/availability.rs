@@ -7,10 +7,9 @@ use pentimento_catalog::{Availability, ModelEntry, Unavailable};
 use crate::Service;
 
 impl Service {
-    /// Whether each model of the catalogue can be used now, in its order. Models on a disk that does not answer cannot, and
-    /// hold up the answer for a few seconds at most.
-    pub async fn availabilities(&self) -> Vec<(Arc<ModelEntry>, Availability)> {
-        let entries = self.inner.catalog.entries();
+    /// Whether each of these models can be used now, in their order. Models on a disk that does not answer cannot, and hold
+    /// up the answer for a few seconds at most. The only way to ask while a caller waits.
+    pub async fn availabilities(&self, entries: &[Arc<ModelEntry>]) -> Vec<(Arc<ModelEntry>, Availability)> {
         let looks: Vec<_> = entries
             .iter()
             .map(|entry| {

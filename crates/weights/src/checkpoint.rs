@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component as PathPart, Path, PathBuf};
+use std::sync::OnceLock;
 
 use candle_core::Device;
 use pentimento_types::read_regular;
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::container::{StoredTensor, TensorFile};
 use crate::identity::FileStamp;
-use crate::original::SingleFile;
+use crate::original::{CONFIGURATIONS, SingleFile, scheduler};
 use crate::{Component, Dtypes, FileIdentity, ReadProgress, WeightsError};
 
 /// How the weights of a component may be stored, the preferred one first: as diffusers chooses.
@@ -70,6 +71,8 @@ impl Layout {
 /// The most bytes of a file that is read whole. The largest that a checkpoint has is a vocabulary of about one MiB.
 const SMALL_FILE_BYTES: u64 = 16 << 20;
 
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
 type ReadFile = Box<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
 
 /// One model: a folder of configurations, tokenizer files and weights.
@@ -85,7 +88,7 @@ enum Files {
     /// Configurations and tokenizer in memory, weights drawn from the seed.
     Seeded(BTreeMap<String, Vec<u8>>, u64),
     /// Everything in one file, and what no such file holds.
-    Single(PathBuf, SingleFile, ReadFile),
+    Single(PathBuf, OnceLock<SingleFile>, ReadFile),
 }
 
 impl fmt::Debug for Checkpoint {
@@ -114,20 +117,27 @@ impl Checkpoint {
     }
 
     /// A checkpoint in one file of the original layout (`.safetensors`, `.ckpt`). What such a file does not hold, the
-    /// tokenizer's files, comes from `read`.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or is no checkpoint of Stable Diffusion 1.x; the error says what it seems to be.
-    pub fn single_file(
-        path: &Path,
-        read: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static,
-    ) -> Result<Self, WeightsError> {
-        let file = SingleFile::open(path)?;
-        Ok(Self {
+    /// tokenizer's files, comes from `read`. The file is opened when something of it is asked for; whether it is a checkpoint
+    /// of Stable Diffusion 1.x, or what it seems to be instead, is said then.
+    pub fn single_file(path: &Path, read: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self {
             name: path.display().to_string(),
-            files: Files::Single(path.to_owned(), file, Box::new(read)),
+            files: Files::Single(path.to_owned(), OnceLock::new(), Box::new(read)),
             progress: ReadProgress::default(),
-        })
+        }
+    }
+
+    /// The single file, opened once.
+    fn opened<'a>(
+        &self,
+        path: &Path,
+        file: &'a OnceLock<SingleFile>,
+    ) -> Result<&'a SingleFile, WeightsError> {
+        if let Some(file) = file.get() {
+            return Ok(file);
+        }
+        let opened = SingleFile::open(path, &self.progress)?;
+        Ok(file.get_or_init(|| opened))
     }
 
     /// A model whose files come from `read`: path inside the folder, with `/` between parts, to bytes.
@@ -179,7 +189,9 @@ impl Checkpoint {
                 Files::Folder(folder) => folder.join(path).is_file(),
                 Files::Memory(read) => read(path).is_some(),
                 Files::Seeded(files, _) => files.contains_key(path),
-                Files::Single(_, file, read) => file.json(path).is_some() || read(path).is_some(),
+                Files::Single(_, _, read) => {
+                    path == SCHEDULER || CONFIGURATIONS.contains(&path) || read(path).is_some()
+                }
             }
     }
 
@@ -205,10 +217,12 @@ impl Checkpoint {
             },
             Files::Memory(read) => read(path),
             Files::Seeded(files, _) => files.get(path).cloned(),
-            Files::Single(_, file, read) => match file.json(path) {
-                Some(config) => Some(config.to_string().into_bytes()),
-                None => read(path),
-            },
+            Files::Single(..) if path == SCHEDULER => Some(scheduler().to_string().into_bytes()),
+            Files::Single(at, file, _) if CONFIGURATIONS.contains(&path) => {
+                let config = self.opened(at, file)?.json(path);
+                config.map(|config| config.to_string().into_bytes())
+            }
+            Files::Single(_, _, read) => read(path),
         };
         found.ok_or_else(|| self.missing(format!("`{path}`"), String::new()))
     }
@@ -234,7 +248,8 @@ impl Checkpoint {
         if let Files::Seeded(_, seed) = &self.files {
             return Ok(Component::seeded(*seed, dtypes, device));
         }
-        if let Files::Single(_, file, _) = &self.files {
+        if let Files::Single(path, file, _) = &self.files {
+            let file = self.opened(path, file)?;
             return Component::from_files(vec![file.component(name, &self.progress)], dtypes, device);
         }
         for layout in &LAYOUTS {
@@ -269,7 +284,7 @@ impl Checkpoint {
             Files::Folder(_) => self.weights_files(name)?,
             Files::Memory(_) | Files::Seeded(..) => Vec::new(),
             Files::Single(path, file, _) => {
-                let tensors = file.component(name, &self.progress);
+                let tensors = self.opened(path, file)?.component(name, &self.progress);
                 let sizes = tensors.tensors().values().map(StoredTensor::size_bytes);
                 let stamp = FileStamp::PartOfFile {
                     file: Box::new(FileStamp::of(path)?),

@@ -67,7 +67,7 @@ impl DiskFile {
         };
         file.seek(SeekFrom::Start(start)).map_err(failed)?;
         let mut left = end.saturating_sub(start);
-        let mut block = vec![0; BLOCK];
+        let mut block = vec![0; usize::try_from(left).map_or(BLOCK, |left| left.min(BLOCK))];
         while left > 0 {
             let wanted = usize::try_from(left).map_or(BLOCK, |left| left.min(BLOCK));
             let part = &mut block[..wanted];

@@ -135,6 +135,17 @@ mod tests {
         }
     }
 
+    /// 0x80 and a small number is how a pickle begins, too.
+    #[test]
+    fn a_header_whose_length_looks_like_a_pickle_is_read() {
+        for length in [384, 640, 896, 1152, 1408] {
+            let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+            let header = format!("{header:length$}");
+            let file = TensorFile::from_bytes("x".to_owned(), file(&header, 8)).unwrap();
+            assert_eq!(file.tensors()["a"].shape, [2]);
+        }
+    }
+
     #[test]
     fn a_foreign_file_is_named_for_what_it_is() {
         assert!(

@@ -35,8 +35,8 @@ impl SingleFile {
     ///
     /// # Errors
     /// When it cannot be read, or is something else, which the error names as far as the tensors tell.
-    pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
-        Self::of(TensorFile::open(path, &ReadProgress::default())?)
+    pub(crate) fn open(path: &Path, progress: &ReadProgress) -> Result<Self, WeightsError> {
+        Self::of(TensorFile::open(path, progress)?)
     }
 
     /// As [`SingleFile::open`], for a file that is open.
@@ -56,7 +56,6 @@ impl SingleFile {
             "unet/config.json" => unet::config(&self.part(UNET)),
             "vae/config.json" => vae::config(&self.part(VAE)),
             "text_encoder/config.json" => text::config(&self.part(CLIP)),
-            "scheduler/scheduler_config.json" => Some(scheduler()),
             _ => None,
         }
     }
@@ -157,8 +156,12 @@ fn foreign(tensors: &BTreeMap<String, StoredTensor>) -> Option<&'static str> {
     Some("none of its tensors is one of a Stable Diffusion checkpoint")
 }
 
-/// `scheduler/scheduler_config.json` of Stable Diffusion 1.5.
-fn scheduler() -> Value {
+/// The configurations that [`SingleFile::json`] finds in a file.
+pub(crate) const CONFIGURATIONS: [&str; 3] =
+    ["unet/config.json", "vae/config.json", "text_encoder/config.json"];
+
+/// `scheduler/scheduler_config.json` of Stable Diffusion 1.5, which no file holds.
+pub(crate) fn scheduler() -> Value {
     json!({
         "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
         "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "set_alpha_to_one": false,

@@ -1,5 +1,6 @@
 //! The calls beside img2img and inpaint: what the server is, what it knows, and clear answers for what it does not do.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use pentimento_service::{Availability, ModelEntry, ModelKind};
@@ -51,26 +52,26 @@ pub(super) fn schedulers_list() -> Value {
     json!({"schedulers": names})
 }
 
-/// Looks at the files of every model.
-pub(super) fn all_models(app: &AppState) -> Value {
+/// All models, with whether their files are there.
+pub(super) async fn all_models(app: &AppState) -> Value {
     let load_data = vendor_date(app.started);
-    let describe = |entry: &ModelEntry| {
+    let describe = |(entry, availability): &(Arc<ModelEntry>, Availability)| {
         json!({
             "load_data": load_data,
             "model_id": entry.name,
             "model_category": entry.kind.as_str(),
             "aliases": entry.aliases,
             // Not in the original: whether its files are there.
-            "available": entry.availability() == Availability::Available,
+            "available": *availability == Availability::Available,
         })
     };
-    let entries = app.service.catalog().entries();
-    let models: Vec<Value> = entries.iter().map(|entry| describe(entry)).collect();
+    let found = app.service.availabilities(app.service.catalog().entries()).await;
+    let models: Vec<Value> = found.iter().map(describe).collect();
     json!({"models": models, "status": "success"})
 }
 
 /// Whether a model of any kind has this name, and its files are there.
-pub(super) fn verify_model(app: &AppState, name: &str) -> Value {
+pub(super) async fn verify_model(app: &AppState, name: &str) -> Value {
     let catalog = app.service.catalog();
     let kinds = [
         ModelKind::Checkpoint,
@@ -81,9 +82,10 @@ pub(super) fn verify_model(app: &AppState, name: &str) -> Value {
     ];
     let name = ModelId::new(name);
     let mut message = "Model not exists on server".to_owned();
-    let found = kinds.iter().filter_map(|kind| catalog.resolve(&name, *kind).ok());
-    for entry in found {
-        match entry.availability() {
+    let named = kinds.iter().filter_map(|kind| catalog.resolve(&name, *kind).ok());
+    let named: Vec<Arc<ModelEntry>> = named.collect();
+    for (_, availability) in app.service.availabilities(&named).await {
+        match availability {
             Availability::Available => {
                 return json!({"status": "success", "message": "Model exists on server"});
             }

@@ -317,7 +317,7 @@ async fn schedulers_list(State(app): State<AppState>, request: Request) -> Respo
 
 async fn get_all_models(State(app): State<AppState>, request: Request) -> Response {
     let found = match open(&app, request).await {
-        Ok(_) => on_files(&app, management::all_models).await,
+        Ok(_) => Ok(written(management::all_models(&app).await)),
         Err(error) => Err(error),
     };
     answer(&app, found)
@@ -330,19 +330,10 @@ async fn verify_model(State(app): State<AppState>, request: Request) -> Response
         wanted.ok_or_else(|| required(MODEL_ID.name))
     });
     let found = match wanted {
-        Ok(wanted) => on_files(&app, move |app| management::verify_model(app, &wanted)).await,
+        Ok(wanted) => Ok(written(management::verify_model(&app, &wanted).await)),
         Err(error) => Err(error),
     };
     answer(&app, found)
-}
-
-/// A reply for which the file system is looked at.
-async fn on_files(
-    app: &AppState,
-    reply: impl FnOnce(&AppState) -> Value + Send + 'static,
-) -> Result<Response, ModelsLabError> {
-    let app = app.clone();
-    body::off_thread(move || Ok(written(reply(&app)))).await
 }
 
 fn written(reply: Value) -> Response {

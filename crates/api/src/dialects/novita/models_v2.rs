@@ -35,12 +35,12 @@ struct OldModelItem {
 }
 
 impl OldModelPage {
-    /// Looks at the files of each model. All models, or those of `kind` (the query's `type`).
-    pub(super) fn of(entries: &[Arc<ModelEntry>], kind: Option<&str>) -> Self {
+    /// All models, or those of `kind` (the query's `type`), with whether their files are there.
+    pub(super) fn of(entries: &[(Arc<ModelEntry>, Availability)], kind: Option<&str>) -> Self {
         let wanted = |item: &OldModelItem| kind.is_none_or(|kind| kind.eq_ignore_ascii_case(item.r#type));
         let models = entries
             .iter()
-            .filter_map(|entry| OldModelItem::of(entry))
+            .filter_map(|(entry, availability)| OldModelItem::of(entry, availability))
             .filter(wanted);
         Self {
             code: 0,
@@ -53,7 +53,7 @@ impl OldModelPage {
 }
 
 impl OldModelItem {
-    fn of(entry: &ModelEntry) -> Option<Self> {
+    fn of(entry: &ModelEntry, availability: &Availability) -> Option<Self> {
         let r#type = match entry.kind {
             ModelKind::Checkpoint => "checkpoint",
             ModelKind::Vae => "vae",
@@ -67,7 +67,7 @@ impl OldModelItem {
             civitai_version_id: 0,
             sd_name: name.clone(),
             third_source: "",
-            download_status: u8::from(entry.availability() == Availability::Available),
+            download_status: u8::from(*availability == Availability::Available),
             download_name: name.clone(),
             dependency_status: 1,
             civitai_nsfw: false,

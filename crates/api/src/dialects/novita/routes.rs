@@ -98,7 +98,7 @@ async fn models(
     RawQuery(query): RawQuery,
 ) -> Result<Json<ModelPage>, NovitaError> {
     let query = ModelQuery::parse(query.as_deref().unwrap_or_default())?;
-    let models = app.service.availabilities().await;
+    let models = app.service.availabilities(app.service.catalog().entries()).await;
     Ok(Json(ModelPage::of(&models, &query)))
 }
 
@@ -112,11 +112,8 @@ async fn models_v2(
     let kind = pairs
         .find(|(name, value)| name == "type" && !value.is_empty())
         .map(|(_, value)| value.into_owned());
-    let page = body::off_thread(move || {
-        let entries = app.service.catalog().entries();
-        Ok(OldModelPage::of(entries, kind.as_deref()))
-    });
-    page.await.map(Json)
+    let models = app.service.availabilities(app.service.catalog().entries()).await;
+    Ok(Json(OldModelPage::of(&models, kind.as_deref())))
 }
 
 /// Nobody pays here, so the credit never ends. Python parses these three keys.

@@ -15,6 +15,9 @@ use super::value::{Arena, Id, Value};
 /// How many values a pickle may hold; a checkpoint with the state of its optimiser has about a hundred thousand.
 const MAX_VALUES: usize = 2 << 20;
 
+/// How much memory they may take.
+const MAX_ARENA_BYTES: usize = 256 << 20;
+
 const EMPTY: PickleProblem = PickleProblem::Malformed("an operation finds nothing to work on");
 
 /// Reads one pickle from its first operation to `STOP`, and gives its value's number.
@@ -31,8 +34,14 @@ pub(super) fn load<R: BufRead>(reader: &mut PickleReader<R>, arena: &mut Arena) 
             return machine.pop();
         }
         machine.operate(operation, reader)?;
-        if machine.arena.len() > MAX_VALUES || machine.stack.len() > MAX_VALUES {
+        let counts = [machine.arena.len(), machine.stack.len(), machine.memo.len()];
+        if counts.into_iter().any(|count| count > MAX_VALUES) {
             return Err(PickleProblem::TooMany { limit: MAX_VALUES });
+        }
+        if machine.arena.bytes() > MAX_ARENA_BYTES {
+            return Err(PickleProblem::TooLarge {
+                limit: MAX_ARENA_BYTES as u64,
+            });
         }
     }
 }

@@ -23,9 +23,11 @@ use self::error::PickleProblem;
 use self::value::{Arena, Id};
 use super::stored_tensor::StoredTensor;
 
-/// The first bytes of both containers, for those who must tell what a file is.
+/// Whether a file that begins so is one of the two containers. A safetensors file may begin with the same two bytes, the
+/// length of its header, behind which there is always a brace.
 pub(super) fn is_pickle(start: &[u8]) -> bool {
-    start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 1..=5, ..])
+    let is_header = start.get(8) == Some(&b'{');
+    start.starts_with(b"PK\x03\x04") || (matches!(start, [0x80, 1..=5, ..]) && !is_header)
 }
 
 /// The tensors of a file, by name. Names of nested dictionaries are joined with dots; one `state_dict` around all is left

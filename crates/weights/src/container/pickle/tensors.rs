@@ -11,8 +11,8 @@ use crate::container::stored_tensor::StoredTensor;
 
 /// How deep dictionaries with tensors are nested.
 const MAX_DEPTH: usize = 8;
-/// How many tensors a file may name, and how many members are looked at on the way to them.
-const MAX_TENSORS: usize = 1 << 20;
+/// How many members of dictionaries are looked at on the way to the tensors.
+const MAX_LOOKS: usize = 4 << 20;
 /// How long all names may be together, in bytes.
 const MAX_NAMES: usize = 64 << 20;
 
@@ -67,11 +67,22 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Members that are looked at on the way, whatever they are: the same long dictionary may be met again and again.
+    fn look_at(&mut self, members: usize) -> Result<(), PickleProblem> {
+        self.looked_at = self.looked_at.saturating_add(members);
+        if self.looked_at > MAX_LOOKS {
+            return Err(PickleProblem::TooMany { limit: MAX_LOOKS });
+        }
+        Ok(())
+    }
+
     fn visit(&mut self, id: Id, name: String, depth: usize) -> Result<(), PickleProblem> {
-        self.looked_at += 1;
+        self.look_at(1)?;
         self.name_bytes += name.len();
-        if self.looked_at > MAX_TENSORS || self.name_bytes > MAX_NAMES {
-            return Err(PickleProblem::TooMany { limit: MAX_TENSORS });
+        if self.name_bytes > MAX_NAMES {
+            return Err(PickleProblem::TooLarge {
+                limit: MAX_NAMES as u64,
+            });
         }
         // What is nested deeper is some framework's own state, or a dictionary that holds itself.
         if depth > MAX_DEPTH {
@@ -85,6 +96,7 @@ impl Walk<'_> {
             })?;
             self.found.insert(name, checked);
         } else if let Value::Dict(members) = content.arena.get(id) {
+            self.look_at(members.len())?;
             for (key, value) in members {
                 // Other keys, numbers mostly, belong to the state of optimisers.
                 if let Some(key) = content.arena.text(*key) {
@@ -93,6 +105,9 @@ impl Walk<'_> {
             }
         } else if let Value::Object(Some(state)) = content.arena.get(id) {
             // A module keeps its parameters beside much of its own.
+            if let Value::Dict(members) = content.arena.get(*state) {
+                self.look_at(members.len())?;
+            }
             if let Some(parameters) = content.arena.member(*state, "_parameters") {
                 self.visit(parameters, name, depth + 1)?;
             }

@@ -9,7 +9,10 @@ use candle_core::{DType, Device};
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
 
-use super::tensors;
+use super::error::PickleProblem;
+use super::reader::PickleReader;
+use super::value::Arena;
+use super::{machine, tensors};
 use crate::ReadProgress;
 use crate::container::{Dtypes, TensorFile};
 
@@ -81,6 +84,49 @@ fn what_is_more_than_data_or_claims_what_is_not_there_is_refused() {
             assert!(text.contains(reason), "{name}: {text}");
         }
     }
+}
+
+/// A few bytes must not ask for much, again and again.
+#[test]
+fn what_grows_without_a_tensor_is_bounded() {
+    let loaded = |pickle: &[u8]| {
+        let mut arena = Arena::default();
+        machine::load(&mut PickleReader::new(pickle), &mut arena).map(|_| arena.bytes())
+    };
+    let many = 3 << 20;
+    // MEMOIZE, one byte a memo; MARK; DUP; and texts by their numbers in the memo.
+    for pickle in [
+        [b"\x80\x04N".as_slice(), &vec![0x94; many]].concat(),
+        vec![b'('; many],
+        [b"N".as_slice(), &vec![b'2'; many]].concat(),
+        vec![b'N'; many],
+    ] {
+        let found = loaded(&pickle);
+        assert!(matches!(found, Err(PickleProblem::TooMany { .. })), "{found:?}");
+    }
+    let long = [b"X\0\0\0\x01".as_slice(), &vec![b'x'; 1 << 24], b"q\0"].concat();
+    let found = loaded(&[long, b"h\0h\0\x93".repeat(1000)].concat());
+    assert!(matches!(found, Err(PickleProblem::Malformed(_))), "{found:?}");
+}
+
+#[test]
+fn an_archive_that_claims_more_entries_than_any_has_is_refused_before_room_is_made() {
+    let mut archive = b"PK\x03\x04".to_vec();
+    archive.extend(b"PK\x06\x06");
+    archive.extend([0; 28]);
+    archive.extend((1_u64 << 40).to_le_bytes());
+    archive.extend([0; 16]);
+    archive.extend(b"PK\x06\x07\0\0\0\0");
+    archive.extend(4_u64.to_le_bytes());
+    archive.extend([1, 0, 0, 0]);
+    archive.extend(b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff");
+    archive.extend([0xff; 8]);
+    archive.extend([0, 0]);
+    let refused = tensors(&mut Cursor::new(archive));
+    assert!(
+        matches!(refused, Err(PickleProblem::TooMany { .. })),
+        "{refused:?}"
+    );
 }
 
 /// Wherever a file ends too soon, it is refused or what is read of it is right.

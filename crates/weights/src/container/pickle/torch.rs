@@ -8,7 +8,7 @@ use super::value::{Arena, Id, Storage, Tensor, Value};
 /// More dimensions than any tensor has.
 const MAX_DIMENSIONS: usize = 16;
 /// Longer than any key of a storage.
-const MAX_KEY: usize = 256;
+const MAX_KEY: usize = 64;
 
 /// What a call of a known name gives. Everything else is refused, because a pickle may name any function of Python.
 ///
@@ -100,6 +100,7 @@ fn dict(arena: &Arena, arguments: &[Id]) -> Result<Vec<(Id, Id)>, PickleProblem>
     const MAX_PAIRS: usize = 64;
     let pairs = arguments
         .iter()
+        .take(2)
         .find_map(|of| arena.items(*of))
         .unwrap_or_default();
     let pairs = pairs
@@ -173,21 +174,21 @@ fn storage(arena: &Arena, persistent_id: Id) -> Result<Storage, PickleProblem> {
             .filter(|key| key.len() <= MAX_KEY)
             .map(str::to_owned)
     };
-    let (Some("storage"), Value::Global(kind), Some(key), Some(elements)) =
+    // How many elements there are is taken from the file and not from here.
+    let (Some("storage"), Value::Global(kind), Some(key), Some(_)) =
         (arena.text(*tag), arena.get(*kind), key, arena.count(*elements))
     else {
         return Err(wrong);
     };
     let view = rest.first().and_then(|view| arena.items(*view));
-    let (first, elements) = match view {
-        None => (0, elements),
-        Some([_, first, elements]) => arena.count(*first).zip(arena.count(*elements)).ok_or(wrong)?,
+    let first = match view {
+        None => 0,
+        Some([_, first, _]) => arena.count(*first).ok_or(wrong)?,
         Some(_) => return Err(wrong),
     };
     Ok(Storage {
         kind: last_name(kind).to_owned(),
         key,
-        elements,
         first,
     })
 }

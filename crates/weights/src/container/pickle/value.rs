@@ -32,6 +32,22 @@ pub(super) enum Value {
 }
 
 impl Value {
+    /// What it holds outside of itself.
+    fn bytes_beside(&self) -> usize {
+        match self {
+            Self::BigInt(bytes) | Self::Bytes(bytes) => bytes.len(),
+            Self::Text(text) | Self::Global(text) => text.len(),
+            Self::Tuple(items) | Self::List(items) => items.len() * size_of::<Id>(),
+            Self::Dict(members) => members.len() * size_of::<(Id, Id)>(),
+            Self::Storage(storage) => storage.bytes_beside(),
+            Self::Tensor(tensor) => {
+                let sizes = tensor.shape.len() + tensor.strides.len();
+                tensor.storage.bytes_beside() + sizes * size_of::<u64>()
+            }
+            Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) | Self::Object(_) | Self::Opaque => 0,
+        }
+    }
+
     /// What it is, for a message.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
@@ -59,9 +75,14 @@ pub(super) struct Storage {
     pub(super) kind: String,
     /// Which storage of the file.
     pub(super) key: String,
-    /// How many elements it has, and where it is a view of another storage, where it begins there.
-    pub(super) elements: u64,
+    /// Where it is a view of another storage, the element at which it begins there.
     pub(super) first: u64,
+}
+
+impl Storage {
+    fn bytes_beside(&self) -> usize {
+        self.kind.len() + self.key.len()
+    }
 }
 
 /// A view of a storage.
@@ -78,16 +99,23 @@ pub(super) struct Tensor {
 #[derive(Debug, Default)]
 pub(super) struct Arena {
     values: Vec<Value>,
+    bytes: usize,
 }
 
 impl Arena {
     pub(super) fn add(&mut self, value: Value) -> Id {
+        self.bytes += size_of::<Value>() + value.bytes_beside();
         self.values.push(value);
         self.values.len() - 1
     }
 
     pub(super) fn len(&self) -> usize {
         self.values.len()
+    }
+
+    /// About what all values took when they were added. What is put into lists afterwards is bounded by the pickle's bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn get(&self, id: Id) -> &Value {

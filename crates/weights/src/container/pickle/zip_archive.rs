@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use zip::{CompressionMethod, ZipArchive};
 
@@ -17,6 +17,10 @@ const MAX_ENTRIES: usize = 200_000;
 
 pub(super) fn read<R: Read + Seek>(file: R) -> Result<Content, PickleProblem> {
     let broken = |error| PickleProblem::Container(format!("it is not a whole zip archive: {error}"));
+    let mut file = file;
+    if claimed_entries(&mut file)?.is_some_and(|claimed| claimed > MAX_ENTRIES as u64) {
+        return Err(PickleProblem::TooMany { limit: MAX_ENTRIES });
+    }
     let mut archive = ZipArchive::new(file).map_err(broken)?;
     if archive.len() > MAX_ENTRIES {
         return Err(PickleProblem::TooMany { limit: MAX_ENTRIES });
@@ -64,6 +68,33 @@ pub(super) fn read<R: Read + Seek>(file: R) -> Result<Content, PickleProblem> {
             .filter_map(|(key, stored)| Some((key, stored?)))
             .collect(),
     })
+}
+
+/// How many entries the end of the archive claims, for which its reader makes room. None where no end is found, which the
+/// reader will say.
+fn claimed_entries<R: Read + Seek>(file: &mut R) -> Result<Option<u64>, PickleProblem> {
+    /// An end with the longest comment.
+    const END: u64 = 22 + 0xffff;
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
+    let mut tail = Vec::new();
+    file.take(END).read_to_end(&mut tail)?;
+    let last = |signature: &[u8; 4]| tail.windows(4).rposition(|window| window == signature);
+    let Some(end) = last(b"PK\x05\x06") else {
+        return Ok(None);
+    };
+    let short = tail.get(end + 10..).and_then(|rest| rest.first_chunk());
+    let short = short.map(|count| u64::from(u16::from_le_bytes(*count)));
+    // Where the short number does not suffice, an end of 64 bits lies before, found by a locator.
+    let locator = last(b"PK\x06\x07").and_then(|at| tail.get(at + 8..)?.first_chunk());
+    let Some(locator) = locator else {
+        return Ok(short);
+    };
+    file.seek(SeekFrom::Start(u64::from_le_bytes(*locator)))?;
+    let mut long = Vec::new();
+    file.take(40).read_to_end(&mut long)?;
+    let long = long.get(32..).and_then(|rest| rest.first_chunk());
+    Ok(long.map(|count| u64::from_le_bytes(*count)).max(short))
 }
 
 /// Where an entry's bytes lie; None for one that is compressed, which PyTorch never writes.
