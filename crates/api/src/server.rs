@@ -229,6 +229,16 @@ mod tests {
         oneshot::Sender<()>,
         JoinHandle<io::Result<()>>,
     ) {
+        start_with(LIMITS).await
+    }
+
+    async fn start_with(
+        limits: ServerLimits,
+    ) -> (
+        std::net::SocketAddr,
+        oneshot::Sender<()>,
+        JoinHandle<io::Result<()>>,
+    ) {
         let slow = || async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             "slow but done"
@@ -240,7 +250,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, router, LIMITS, async move {
+        let task = tokio::spawn(serve(listener, router, limits, async move {
             let _ = stopped.await;
         }));
         (address, stop, task)
@@ -310,6 +320,33 @@ mod tests {
             "{refused}"
         );
         assert!(busy.await.unwrap().ends_with("slow but done"));
+    }
+
+    #[tokio::test]
+    async fn who_is_still_reading_does_not_rest() {
+        let patient = LeastSpeed {
+            bytes_per_second: 1000,
+            grace: Duration::from_secs(60),
+        };
+        let (address, _stop, _task) = start_with(ServerLimits {
+            least_speed: patient,
+            ..LIMITS
+        })
+        .await;
+        let mut reader = TcpStream::connect(address).await.unwrap();
+        reader
+            .write_all(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut reply = vec![0; 1000];
+        reader.read_exact(&mut reply).await.unwrap();
+        // By now the handler has ended, and its reply waits for the socket.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        assert!(ask(address, "/").await.ends_with("here"));
+        assert!(is_closed(&mut silent).await, "somebody else made room");
+        reader.read_to_end(&mut reply).await.unwrap();
+        assert!(reply.len() > LARGE, "{}", reply.len());
     }
 
     #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! A connection is idle between two calls, and until the head of the first one has arrived. When there is no room, the
 //! idle one that has rested longest is closed for the one that comes, so that connections which do nothing keep nobody
-//! out (nginx does the same). Invariant: only an idle connection is closed, never one with a call.
+//! out (nginx does the same). Invariant: only an idle connection is closed, never one with a call, nor one whose reply
+//! the system has not taken yet; who does not read its reply is ended by the least speed.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,12 +15,14 @@ use tokio::time::Instant;
 
 const IDLE: u8 = 0;
 const BUSY: u8 = 1;
-const CLOSING: u8 = 2;
+/// The call is over, and the end of its reply is not with the system yet.
+const SENDING: u8 = 2;
+const CLOSING: u8 = 3;
 
 /// One open connection, as both its socket and its calls see it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// [`IDLE`], [`BUSY`] or [`CLOSING`].
+    /// [`IDLE`], [`BUSY`], [`SENDING`] or [`CLOSING`].
     state: AtomicU8,
     /// How many calls have begun.
     calls: AtomicU32,
@@ -51,17 +54,28 @@ impl Connection {
 
     /// A call begins; None when the connection is being closed.
     pub(super) fn begin(self: &Arc<Self>) -> Option<Call> {
-        let busy = self
-            .state
-            .compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Acquire);
-        busy.ok().map(|_| {
+        // A caller may send its next call before it has read the last reply.
+        (self.turn(IDLE, BUSY) || self.turn(SENDING, BUSY)).then(|| {
             self.calls.fetch_add(1, Ordering::Relaxed);
             Call(Arc::clone(self))
         })
     }
 
-    /// The number of calls so far, when there is none now.
-    pub(super) fn resting(&self) -> Option<u32> {
+    /// The system has all bytes that were written: a call that is over was answered.
+    pub(super) fn sent(&self) {
+        if self.turn(SENDING, IDLE) {
+            self.touch();
+        }
+    }
+
+    fn turn(&self, from: u8, to: u8) -> bool {
+        self.state
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// The number of calls so far, when there is none now; the end of a reply may still be on its way.
+    pub(super) fn between_calls(&self) -> Option<u32> {
         (self.state.load(Ordering::Acquire) != BUSY).then(|| self.calls.load(Ordering::Relaxed))
     }
 
@@ -70,25 +84,26 @@ impl Connection {
         self.closed.notified().await;
     }
 
+    fn is_idle(&self) -> bool {
+        self.state.load(Ordering::Acquire) == IDLE
+    }
+
     fn close_if_idle(&self) -> bool {
-        let closing = self
-            .state
-            .compare_exchange(IDLE, CLOSING, Ordering::AcqRel, Ordering::Acquire);
-        if closing.is_ok() {
+        let closing = self.turn(IDLE, CLOSING);
+        if closing {
             self.closed.notify_one();
         }
-        closing.is_ok()
+        closing
     }
 }
 
-/// A call that has begun and whose reply is not written yet.
+/// A call that has begun and whose reply is not with hyper yet.
 #[derive(Debug)]
 pub(super) struct Call(Arc<Connection>);
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.0.touch();
-        self.0.state.store(IDLE, Ordering::Release);
+        self.0.state.store(SENDING, Ordering::Release);
     }
 }
 
@@ -167,7 +182,7 @@ impl Open {
             .connections
             .iter()
             .filter(|(_, (address, _))| of.is_none_or(|of| of == *address))
-            .filter(|(_, (_, connection))| connection.resting().is_some())
+            .filter(|(_, (_, connection))| connection.is_idle())
             .map(|(id, (_, connection))| (connection.active_ms.load(Ordering::Relaxed), *id))
             .collect();
         resting.sort_unstable();
@@ -256,6 +271,12 @@ mod tests {
         let busy = fourth.connection.begin().unwrap();
         assert_eq!(places.enter(b).unwrap_err(), Refused::Total);
         drop(call);
+        assert_eq!(
+            places.enter(b).unwrap_err(),
+            Refused::Total,
+            "the reply is still being sent"
+        );
+        first.connection.sent();
         let fifth = places.enter(b).unwrap();
         first.connection.closed().await;
         drop((busy, other, first, second, third, fourth, fifth));
