@@ -61,7 +61,7 @@ impl Server {
             admin_router,
             mut api,
         } = assemble::everything(config, &data, telemetry)?;
-        fit_connections(&mut api);
+        fit_connections(&mut api, open_files::room_for_connections().unwrap_or(usize::MAX));
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen)
             .await
@@ -134,18 +134,24 @@ impl Server {
     }
 }
 
-/// Fewer connections where the system does not let the process have so many files open.
-fn fit_connections(api: &mut ApiConfig) {
-    let room = open_files::room_for_connections().unwrap_or(usize::MAX);
-    if room < api.max_connections {
-        tracing::warn!(
-            max_connections = api.max_connections,
-            room,
-            "the limit of open files lets fewer connections in than the settings; raise it (ulimit -n)"
-        );
-        api.max_connections = room;
-        api.max_connections_per_address = api.max_connections_per_address.min(room.div_ceil(2));
+/// Fewer connections where the system does not let the process have so many files open. Who let one address have them
+/// all, because everybody comes through a proxy, still does.
+fn fit_connections(api: &mut ApiConfig, room: usize) {
+    if room >= api.max_connections {
+        return;
     }
+    tracing::warn!(
+        max_connections = api.max_connections,
+        room,
+        "the limit of open files lets fewer connections in than the settings; raise it (ulimit -n)"
+    );
+    let of_address = if api.max_connections_per_address == api.max_connections {
+        room
+    } else {
+        room.div_ceil(2)
+    };
+    api.max_connections = room;
+    api.max_connections_per_address = api.max_connections_per_address.min(of_address);
 }
 
 /// SIGTERM, SIGINT and SIGHUP, one after the other.
@@ -214,4 +220,28 @@ fn ignores_hangup() -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask & HANGUP != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gave_one_address_everything_still_does_when_less_fits() {
+        for (of_address, room, expected) in [
+            (1000, 100, (100, 100)),
+            (999, 100, (100, 50)),
+            (20, 100, (100, 20)),
+            (1000, 1000, (1000, 1000)),
+        ] {
+            let mut api = ApiConfig {
+                max_connections: 1000,
+                max_connections_per_address: of_address,
+                ..ApiConfig::new()
+            };
+            fit_connections(&mut api, room);
+            let found = (api.max_connections, api.max_connections_per_address);
+            assert_eq!(found, expected, "{of_address} of 1000, {room} fit");
+        }
+    }
 }
