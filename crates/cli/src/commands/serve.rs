@@ -2,6 +2,7 @@
 //!
 //! The first SIGTERM, SIGINT or SIGHUP lets accepted jobs finish within the grace, a second one ends them between two steps.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -115,15 +116,11 @@ impl Server {
 
     /// Refuses what is new, drains what was accepted, then closes the connections.
     pub(crate) async fn stop(self, stop: &mut StopSignals) -> anyhow::Result<()> {
-        let drain = self.service.shutdown(self.grace);
-        tokio::pin!(drain);
-        tokio::select! {
-            () = &mut drain => {}
-            () = stop.next() => {
-                tracing::warn!("told twice to stop: running jobs end after their current step");
-                self.service.shutdown(Duration::ZERO).await;
-            }
-        }
+        let hurried = async {
+            tracing::warn!("told twice to stop: running jobs end after their current step");
+            self.service.shutdown(Duration::ZERO).await;
+        };
+        unless_told_again(self.service.shutdown(self.grace), stop.next(), hurried).await;
         let _ = self.close.send(());
         if tokio::time::timeout(FLUSH, self.http).await.is_err() {
             tracing::warn!("some connections were still open");
@@ -131,6 +128,23 @@ impl Server {
         self.engine.stop().await?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Does the first, and when it is told again before that is done, the second. The first is gone by then: it may stand
+/// in a line before the second, and nobody would take its turn.
+async fn unless_told_again(
+    first: impl Future<Output = ()>,
+    again: impl Future<Output = ()>,
+    second: impl Future<Output = ()>,
+) {
+    // The futures belong to `select!` and end with it.
+    let done = tokio::select! {
+        () = first => true,
+        () = again => false,
+    };
+    if !done {
+        second.await;
     }
 }
 
@@ -224,7 +238,24 @@ fn ignores_hangup() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::RwLock;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_is_told_again_does_not_wait_behind_what_it_was_told_first() {
+        let line = RwLock::new(());
+        let reader = line.read().await;
+        let write = || async { drop(line.write().await) };
+        // The first stands in line when the second call comes, and the reader leaves after that.
+        let told = async {
+            tokio::task::yield_now().await;
+            drop(reader);
+        };
+        let stopped = unless_told_again(write(), told, write());
+        let stopped = tokio::time::timeout(Duration::from_secs(10), stopped).await;
+        assert!(stopped.is_ok(), "the second waits for the first");
+    }
 
     #[test]
     fn who_gave_one_address_everything_still_does_when_less_fits() {
