@@ -16,8 +16,8 @@ use tokio_rustls::TlsConnector;
 use crate::coding::{self, Coding};
 use crate::connection::{self, Answer, within};
 use crate::destination::{Destination, DestinationHost};
+use crate::host_limits::HostLimits;
 use crate::resolver::{Resolver, SystemResolver};
-use crate::shares::Shares;
 use crate::{AddressGuard, OutboundError, UnreachableCause};
 
 /// Redirects that are followed.
@@ -72,8 +72,8 @@ pub struct GuardedClient {
     resolver: Arc<dyn Resolver>,
     tls: TlsConnectorDebug,
     exchanges: Semaphore,
-    hosts: Shares,
-    addresses: Shares,
+    hosts: HostLimits,
+    addresses: HostLimits,
 }
 
 impl GuardedClient {
@@ -95,8 +95,8 @@ impl GuardedClient {
             resolver,
             tls: TlsConnectorDebug(connection::tls_connector(roots)),
             exchanges: Semaphore::new(MAX_EXCHANGES),
-            hosts: Shares::new(MAX_EXCHANGES_OF_A_HOST),
-            addresses: Shares::new(MAX_EXCHANGES_OF_AN_ADDRESS),
+            hosts: HostLimits::new(MAX_EXCHANGES_OF_A_HOST),
+            addresses: HostLimits::new(MAX_EXCHANGES_OF_AN_ADDRESS),
         }
     }
 

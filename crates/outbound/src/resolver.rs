@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::shares::Shares;
+use crate::host_limits::HostLimits;
 
 /// Answers with every address of a name: A and AAAA, at the end of any chain of CNAMEs.
 #[async_trait]
@@ -23,8 +23,8 @@ pub trait Resolver: Send + Sync + std::fmt::Debug {
 #[derive(Clone, Debug)]
 pub struct SystemResolver {
     lookups: Arc<Semaphore>,
-    names: Arc<Shares>,
-    domains: Arc<Shares>,
+    names: Arc<HostLimits>,
+    domains: Arc<HostLimits>,
 }
 
 /// The system's lookup cannot be interrupted: a name server that never answers keeps a thread after the caller has
@@ -43,8 +43,8 @@ impl SystemResolver {
     pub fn new() -> Self {
         Self {
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
-            names: Arc::new(Shares::new(MAX_LOOKUPS_OF_A_NAME)),
-            domains: Arc::new(Shares::new(MAX_LOOKUPS_OF_A_DOMAIN)),
+            names: Arc::new(HostLimits::new(MAX_LOOKUPS_OF_A_NAME)),
+            domains: Arc::new(HostLimits::new(MAX_LOOKUPS_OF_A_DOMAIN)),
         }
     }
 

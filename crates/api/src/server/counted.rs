@@ -14,9 +14,9 @@ use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::ServiceExt as _;
 
-use super::places::{Call, Connection};
+use super::seats::{Call, Connection};
 
-/// The connection is being closed, because another one needed its place.
+/// The connection is being closed, because another one needed its seat.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection made room for another one")]
 pub(super) struct MadeRoom;

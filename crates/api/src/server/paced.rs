@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::places::Connection;
+use super::seats::Connection;
 use crate::config::LeastSpeed;
 
 /// The socket of one connection.

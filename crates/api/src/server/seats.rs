@@ -55,7 +55,7 @@ impl Connection {
     /// A call begins; None when the connection is being closed.
     pub(super) fn begin(self: &Arc<Self>) -> Option<Call> {
         // A caller may send its next call before it has read the last reply.
-        (self.turn(IDLE, BUSY) || self.turn(SENDING, BUSY)).then(|| {
+        (self.change(IDLE, BUSY) || self.change(SENDING, BUSY)).then(|| {
             self.calls.fetch_add(1, Ordering::Relaxed);
             Call(Arc::clone(self))
         })
@@ -63,12 +63,12 @@ impl Connection {
 
     /// The system has all bytes that were written: a call that is over was answered.
     pub(super) fn sent(&self) {
-        if self.turn(SENDING, IDLE) {
+        if self.change(SENDING, IDLE) {
             self.touch();
         }
     }
 
-    fn turn(&self, from: u8, to: u8) -> bool {
+    fn change(&self, from: u8, to: u8) -> bool {
         self.state
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
@@ -89,7 +89,7 @@ impl Connection {
     }
 
     fn close_if_idle(&self) -> bool {
-        let closing = self.turn(IDLE, CLOSING);
+        let closing = self.change(IDLE, CLOSING);
         if closing {
             self.closed.notify_one();
         }
@@ -109,7 +109,7 @@ impl Drop for Call {
 
 /// All open connections.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Seats {
     total: usize,
     per_address: usize,
     epoch: Instant,
@@ -132,7 +132,7 @@ pub(super) enum Refused {
     Total,
 }
 
-impl Places {
+impl Seats {
     pub(super) fn new(total: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self {
             total,
@@ -146,8 +146,8 @@ impl Places {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refused> {
+    /// A seat for a connection from this address.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Refused> {
         let address = machine(address);
         let mut open = self.lock();
         let own = open.addresses.get(&address).copied().unwrap_or(0);
@@ -162,8 +162,8 @@ impl Places {
         let connection = Arc::new(Connection::new(self.epoch));
         open.connections.insert(id, (address, Arc::clone(&connection)));
         *open.addresses.entry(address).or_default() += 1;
-        Ok(Place {
-            places: Arc::clone(self),
+        Ok(Seat {
+            seats: Arc::clone(self),
             id,
             connection,
         })
@@ -229,16 +229,16 @@ fn machine(address: IpAddr) -> IpAddr {
 
 /// Given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct Seat {
+    seats: Arc<Seats>,
     id: u64,
     pub(super) connection: Arc<Connection>,
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         // One that was closed for another has left already.
-        self.places.lock().remove(self.id);
+        self.seats.lock().remove(self.id);
     }
 }
 
@@ -252,35 +252,35 @@ mod tests {
 
     #[tokio::test]
     async fn who_rests_longest_makes_room_and_who_is_busy_does_not() {
-        let places = Places::new(3, 2);
+        let seats = Seats::new(3, 2);
         let (a, b) = (address("192.0.2.1"), address("192.0.2.2"));
-        let first = places.enter(a).unwrap();
-        let second = places.enter(a).unwrap();
+        let first = seats.enter(a).unwrap();
+        let second = seats.enter(a).unwrap();
         let call = first.connection.begin().unwrap();
         // The second is the only one of its address that rests.
-        let third = places.enter(a).unwrap();
+        let third = seats.enter(a).unwrap();
         second.connection.closed().await;
         assert!(
             second.connection.begin().is_none(),
             "it may not begin a call any more"
         );
         let other = third.connection.begin().unwrap();
-        assert_eq!(places.enter(a).unwrap_err(), Refused::Address);
-        // Another address is not touched by that, until all places are taken by calls.
-        let fourth = places.enter(b).unwrap();
+        assert_eq!(seats.enter(a).unwrap_err(), Refused::Address);
+        // Another address is not touched by that, until all seats are taken by calls.
+        let fourth = seats.enter(b).unwrap();
         let busy = fourth.connection.begin().unwrap();
-        assert_eq!(places.enter(b).unwrap_err(), Refused::Total);
+        assert_eq!(seats.enter(b).unwrap_err(), Refused::Total);
         drop(call);
         assert_eq!(
-            places.enter(b).unwrap_err(),
+            seats.enter(b).unwrap_err(),
             Refused::Total,
             "the reply is still being sent"
         );
         first.connection.sent();
-        let fifth = places.enter(b).unwrap();
+        let fifth = seats.enter(b).unwrap();
         first.connection.closed().await;
         drop((busy, other, first, second, third, fourth, fifth));
-        assert!(places.lock().connections.is_empty() && places.lock().addresses.is_empty());
+        assert!(seats.lock().connections.is_empty() && seats.lock().addresses.is_empty());
     }
 
     #[test]
