@@ -37,9 +37,9 @@ async fn index() -> Json<Value> {
             "POST /api/v1/enterprise/fetch/{id}": "a ModelsLab job by its number",
             "GET /v3/model": "models by their sd_name_in_api (also /v3/models, /v2/models)",
             "GET /v3/user": "always a million credits",
-            "GET /v1/models": "models with their kinds, sources and whether they can be used now",
+            "GET /v1/models": "models with their kinds and whether they can be used now",
             "GET /healthz": "200 as long as the process answers",
-            "GET /readyz": "200 when a request sent now would be taken, else 503",
+            "GET /readyz": "200 as long as requests are served, be there room for one more or not, else 503 with the reason",
         },
     }))
 }

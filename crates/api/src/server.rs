@@ -3,7 +3,7 @@
 
 mod counted;
 mod paced;
-mod places;
+mod seats;
 
 use std::future::Future;
 use std::io::{self, Read as _, Write as _};
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::config::{ApiConfig, LeastSpeed};
 use counted::Counted;
 use paced::Paced;
-use places::{Place, Places, Refused};
+use seats::{Refused, Seat, Seats};
 
 /// The largest head of a call, in bytes, and what is read at once.
 const MAX_HEAD: usize = 128 * 1024;
@@ -85,7 +85,7 @@ pub async fn serve(
     let address = listener.local_addr()?;
     tracing::debug!(%address, "serving");
     let graceful = GracefulShutdown::new();
-    let places = Places::new(limits.max_connections, limits.max_connections_per_address);
+    let seats = Seats::new(limits.max_connections, limits.max_connections_per_address);
     let mut complaints = Complaints::default();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -97,14 +97,14 @@ pub async fn serve(
             Ok(accepted) => accepted,
             Err(error) => {
                 complaints.say(|| tracing::warn!(%error, "cannot accept a connection, trying again"));
-                places.make_room();
+                seats.make_room();
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
         };
-        match places.enter(peer.ip()) {
-            Ok(place) => {
-                let connection = converse(stream, place, router.clone(), limits, &graceful);
+        match seats.enter(peer.ip()) {
+            Ok(seat) => {
+                let connection = converse(stream, seat, router.clone(), limits, &graceful);
                 tokio::spawn(connection);
             }
             Err(refused) => {
@@ -126,14 +126,14 @@ pub async fn serve(
 /// One connection, from its first call to its end.
 fn converse(
     stream: TcpStream,
-    place: Place,
+    seat: Seat,
     router: Router,
     limits: ServerLimits,
     graceful: &GracefulShutdown,
 ) -> impl Future<Output = ()> + use<> {
     // Replies are written in one piece; waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
-    let connection = Arc::clone(&place.connection);
+    let connection = Arc::clone(&seat.connection);
     let socket = Paced::new(
         stream,
         Arc::clone(&connection),
@@ -159,7 +159,7 @@ fn converse(
             },
             () = connection.closed() => tracing::debug!("a connection made room for another one"),
         }
-        drop(place);
+        drop(seat);
     }
 }
 
@@ -229,6 +229,16 @@ mod tests {
         oneshot::Sender<()>,
         JoinHandle<io::Result<()>>,
     ) {
+        start_with(LIMITS).await
+    }
+
+    async fn start_with(
+        limits: ServerLimits,
+    ) -> (
+        std::net::SocketAddr,
+        oneshot::Sender<()>,
+        JoinHandle<io::Result<()>>,
+    ) {
         let slow = || async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             "slow but done"
@@ -240,7 +250,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, router, LIMITS, async move {
+        let task = tokio::spawn(serve(listener, router, limits, async move {
             let _ = stopped.await;
         }));
         (address, stop, task)
@@ -310,6 +320,33 @@ mod tests {
             "{refused}"
         );
         assert!(busy.await.unwrap().ends_with("slow but done"));
+    }
+
+    #[tokio::test]
+    async fn who_is_still_reading_does_not_rest() {
+        let patient = LeastSpeed {
+            bytes_per_second: 1000,
+            grace: Duration::from_secs(60),
+        };
+        let (address, _stop, _task) = start_with(ServerLimits {
+            least_speed: patient,
+            ..LIMITS
+        })
+        .await;
+        let mut reader = TcpStream::connect(address).await.unwrap();
+        reader
+            .write_all(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut reply = vec![0; 1000];
+        reader.read_exact(&mut reply).await.unwrap();
+        // By now the handler has ended, and its reply waits for the socket.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        assert!(ask(address, "/").await.ends_with("here"));
+        assert!(is_closed(&mut silent).await, "somebody else made room");
+        reader.read_to_end(&mut reply).await.unwrap();
+        assert!(reply.len() > LARGE, "{}", reply.len());
     }
 
     #[tokio::test]

@@ -61,6 +61,8 @@ impl AdminServer {
             if let Err(error) = runtime.block_on(serve) {
                 tracing::error!(%error, "health checks are not answered any more");
             }
+            // A thread that looks at a disk which does not answer would be waited for without end.
+            runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new()
             .name("pentimento-admin".to_owned())
@@ -99,5 +101,51 @@ pub(crate) fn address(http: &HttpConfig) -> Option<SocketAddr> {
             let port = if own == 0 { 0 } else { own.checked_add(1)? };
             Some((Ipv4Addr::LOCALHOST, port).into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use axum::routing::get;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_does_not_answer_does_not_hold_up_the_end() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (entered, enters) = mpsc::channel();
+        let (leave, leaves) = mpsc::channel::<()>();
+        let leaves = std::sync::Mutex::new(Some(leaves));
+        let stuck = move || {
+            let (entered, leaves) = (entered.clone(), leaves.lock().unwrap().take().unwrap());
+            async move {
+                let look = move || {
+                    entered.send(()).unwrap();
+                    let _ = leaves.recv();
+                };
+                let _ = tokio::task::spawn_blocking(look).await;
+            }
+        };
+        let stuck = std::sync::Arc::new(stuck);
+        let router = axum::Router::new().route("/stuck", get(move || stuck()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = AdminServer::run(listener, router, ServerLimits::for_admin(&ApiConfig::new())).unwrap();
+        let mut caller = std::net::TcpStream::connect(server.address()).unwrap();
+        caller
+            .write_all(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        enters.recv_timeout(LONG).unwrap();
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(server);
+            ended.send(()).unwrap();
+        });
+        let in_time = end.recv_timeout(LONG / 4);
+        drop(leave);
+        assert!(in_time.is_ok(), "the end waits for the disk");
     }
 }

@@ -21,7 +21,7 @@ use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
 };
 
-use self::watch::{Advice, Turn, Watched, Watcher};
+use self::watch::{Advice, ReadingTurn, Watched, Watcher};
 use crate::component_pool::{ComponentPool, NoRoom, Shared};
 use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
 
@@ -42,7 +42,7 @@ struct Inner {
     ledger: Arc<MemoryLedger>,
     /// Held for a look or a change, never while a file is read.
     memory: Mutex<Memory>,
-    reading: Turn,
+    reading: ReadingTurn,
 }
 
 struct Memory {
@@ -118,7 +118,7 @@ impl PipelineLoader {
             clock,
             ledger,
             memory: Mutex::new(memory),
-            reading: Turn::default(),
+            reading: ReadingTurn::default(),
         }))
     }
 

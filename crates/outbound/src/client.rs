@@ -9,19 +9,20 @@ use http_body_util::BodyExt;
 use hyper::{HeaderMap, StatusCode, header};
 use rustls::RootCertStore;
 use tokio::sync::Semaphore;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::coding::{self, Coding};
 use crate::connection::{self, Answer, within};
 use crate::destination::{Destination, DestinationHost};
+use crate::host_limits::HostLimits;
 use crate::resolver::{Resolver, SystemResolver};
-use crate::shares::Shares;
 use crate::{AddressGuard, OutboundError, UnreachableCause};
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: u32 = 3;
-/// Exchanges under way at a time; more wait within their own time.
+/// Exchanges under way at a time; more wait, all waits of a call together for as long as its work may take.
 const MAX_EXCHANGES: usize = 32;
 /// Of them, those with one host, so that others have room beside a slow one.
 const MAX_EXCHANGES_OF_A_HOST: usize = 8;
@@ -37,12 +38,13 @@ pub struct FetchLimits {
     pub patience: Duration,
     /// Between two parts of the body.
     pub idle: Duration,
-    /// For everything together, redirects included.
+    /// For the work of everything together, redirects included; and as much again for all waits until there is room for
+    /// it. A call so ends within twice this time.
     pub total: Duration,
 }
 
 impl FetchLimits {
-    /// 5 seconds to connect, 10 between two parts, 30 in all.
+    /// 5 seconds to connect, 10 between two parts, 30 in all, and 30 of waiting.
     #[must_use]
     pub const fn with_max_bytes(max_bytes: u64) -> Self {
         Self {
@@ -70,8 +72,8 @@ pub struct GuardedClient {
     resolver: Arc<dyn Resolver>,
     tls: TlsConnectorDebug,
     exchanges: Semaphore,
-    hosts: Shares,
-    addresses: Shares,
+    hosts: HostLimits,
+    addresses: HostLimits,
 }
 
 impl GuardedClient {
@@ -93,8 +95,8 @@ impl GuardedClient {
             resolver,
             tls: TlsConnectorDebug(connection::tls_connector(roots)),
             exchanges: Semaphore::new(MAX_EXCHANGES),
-            hosts: Shares::new(MAX_EXCHANGES_OF_A_HOST),
-            addresses: Shares::new(MAX_EXCHANGES_OF_AN_ADDRESS),
+            hosts: HostLimits::new(MAX_EXCHANGES_OF_A_HOST),
+            addresses: HostLimits::new(MAX_EXCHANGES_OF_AN_ADDRESS),
         }
     }
 
@@ -142,13 +144,17 @@ impl GuardedClient {
         limits: &FetchLimits,
         left: &mut Left,
     ) -> Result<Hop, OutboundError> {
-        let _host = in_time(limits, self.hosts.place(&destination.host().to_string())).await?;
-        let addresses = left.spend(self.lookup(destination, limits)).await?;
+        let _host = left
+            .wait(self.hosts.place(&destination.host().to_string()))
+            .await?;
+        let addresses = left.work(self.lookup(destination, limits)).await?;
         let addresses = addresses.map_err(OutboundError::Unreachable)?;
         let first = addresses.first().map(|address| address.ip().to_string());
-        let _address = in_time(limits, self.addresses.place(&first.unwrap_or_default())).await?;
-        let _of_all = in_time(limits, self.exchanges.acquire()).await?;
-        left.spend(self.exchange(destination, &addresses, limits)).await?
+        let _address = left
+            .wait(self.addresses.place(&first.unwrap_or_default()))
+            .await?;
+        let _of_all = left.wait(self.exchanges.acquire()).await?;
+        left.work(self.exchange(destination, &addresses, limits)).await?
     }
 
     async fn exchange(
@@ -262,27 +268,36 @@ enum Hop {
     Redirect(String),
 }
 
-/// Waits for a place, for as long as an exchange may take.
-async fn in_time<T>(limits: &FetchLimits, place: impl Future<Output = T>) -> Result<T, OutboundError> {
-    timeout(limits.total, place)
-        .await
-        .map_err(|_| OutboundError::Busy)
+/// The time that is left for all exchanges of a call: to work, and beside that to wait for places.
+struct Left {
+    work: Duration,
+    waiting: Duration,
 }
-
-/// The time that is left for the work of all exchanges of a call; waiting for places is not part of it.
-struct Left(Duration);
 
 impl Left {
     const fn new(total: Duration) -> Self {
-        Self(total)
+        Self {
+            work: total,
+            waiting: total,
+        }
     }
 
-    async fn spend<T>(&mut self, work: impl Future<Output = T>) -> Result<T, OutboundError> {
-        let begun = tokio::time::Instant::now();
-        let done = timeout(self.0, work).await;
-        self.0 = self.0.saturating_sub(begun.elapsed());
+    async fn work<T>(&mut self, work: impl Future<Output = T>) -> Result<T, OutboundError> {
+        let done = spend(&mut self.work, work).await;
         done.map_err(|_| OutboundError::TimedOut)
     }
+
+    async fn wait<T>(&mut self, place: impl Future<Output = T>) -> Result<T, OutboundError> {
+        let taken = spend(&mut self.waiting, place).await;
+        taken.map_err(|_| OutboundError::Busy)
+    }
+}
+
+async fn spend<T>(left: &mut Duration, on: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let begun = tokio::time::Instant::now();
+    let done = timeout(*left, on).await;
+    *left = left.saturating_sub(begun.elapsed());
+    done
 }
 
 /// `TlsConnector` has no `Debug` of its own.

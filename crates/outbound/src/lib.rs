@@ -17,9 +17,9 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod host_limits;
 mod image_fetch;
 mod resolver;
-mod shares;
 
 pub use client::{FetchLimits, GuardedClient, Reply};
 pub use destination::{Destination, UrlProblem};

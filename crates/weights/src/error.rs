@@ -47,7 +47,7 @@ pub enum WeightsError {
         #[source]
         source: serde_json::Error,
     },
-    /// A weights file that is not safetensors, or a damaged one.
+    /// No weights file, or a damaged one.
     #[error("{file}: not a model: {detail}")]
     NotAModel {
         /// The file.

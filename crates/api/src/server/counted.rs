@@ -1,4 +1,5 @@
-//! The router as one connection sees it: every call is marked on the connection until its reply has been handed over.
+//! The router as one connection sees it: every call is marked on the connection until hyper has its whole reply. `Paced` sees
+//! when the system has it, too.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,9 +14,9 @@ use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::ServiceExt as _;
 
-use super::places::{Call, Connection};
+use super::seats::{Call, Connection};
 
-/// The connection is being closed, because another one needed its place.
+/// The connection is being closed, because another one needed its seat.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection made room for another one")]
 pub(super) struct MadeRoom;
@@ -43,7 +44,7 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
     }
 }
 
-/// The body of a reply; the call lasts as long as there is something of it to write.
+/// The body of a reply. hyper drops it as soon as it has the last piece, which may be long before the socket takes that.
 #[derive(Debug)]
 pub(super) struct ReplyBody {
     body: Body,

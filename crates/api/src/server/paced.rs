@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::places::Connection;
+use super::seats::Connection;
 use crate::config::LeastSpeed;
 
 /// The socket of one connection.
@@ -59,7 +59,7 @@ impl Paced {
 
     /// Runs while bytes of a head are there and no call has begun.
     fn check_head(&mut self, arrived: bool, context: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(calls) = self.connection.resting() else {
+        let Some(calls) = self.connection.between_calls() else {
             self.head = None;
             return Poll::Pending;
         };
@@ -151,7 +151,12 @@ impl AsyncWrite for Paced {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        // hyper comes here when it has nothing left to write.
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.connection.sent();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,6 +2,7 @@
 //!
 //! The first SIGTERM, SIGINT or SIGHUP lets accepted jobs finish within the grace, a second one ends them between two steps.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ impl Server {
             admin_router,
             mut api,
         } = assemble::everything(config, &data, telemetry)?;
-        fit_connections(&mut api);
+        fit_connections(&mut api, open_files::room_for_connections().unwrap_or(usize::MAX));
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen)
             .await
@@ -115,15 +116,11 @@ impl Server {
 
     /// Refuses what is new, drains what was accepted, then closes the connections.
     pub(crate) async fn stop(self, stop: &mut StopSignals) -> anyhow::Result<()> {
-        let drain = self.service.shutdown(self.grace);
-        tokio::pin!(drain);
-        tokio::select! {
-            () = &mut drain => {}
-            () = stop.next() => {
-                tracing::warn!("told twice to stop: running jobs end after their current step");
-                self.service.shutdown(Duration::ZERO).await;
-            }
-        }
+        let hurried = async {
+            tracing::warn!("told twice to stop: running jobs end after their current step");
+            self.service.shutdown(Duration::ZERO).await;
+        };
+        unless_told_again(self.service.shutdown(self.grace), stop.next(), hurried).await;
         let _ = self.close.send(());
         if tokio::time::timeout(FLUSH, self.http).await.is_err() {
             tracing::warn!("some connections were still open");
@@ -134,18 +131,41 @@ impl Server {
     }
 }
 
-/// Fewer connections where the system does not let the process have so many files open.
-fn fit_connections(api: &mut ApiConfig) {
-    let room = open_files::room_for_connections().unwrap_or(usize::MAX);
-    if room < api.max_connections {
-        tracing::warn!(
-            max_connections = api.max_connections,
-            room,
-            "the limit of open files lets fewer connections in than the settings; raise it (ulimit -n)"
-        );
-        api.max_connections = room;
-        api.max_connections_per_address = api.max_connections_per_address.min(room.div_ceil(2));
+/// Does the first, and when it is told again before that is done, the second. The first is gone by then: it may stand
+/// in a line before the second, and nobody would take its turn.
+async fn unless_told_again(
+    first: impl Future<Output = ()>,
+    again: impl Future<Output = ()>,
+    second: impl Future<Output = ()>,
+) {
+    // The futures belong to `select!` and end with it.
+    let done = tokio::select! {
+        () = first => true,
+        () = again => false,
+    };
+    if !done {
+        second.await;
     }
+}
+
+/// Fewer connections where the system does not let the process have so many files open. Who let one address have them
+/// all, because everybody comes through a proxy, still does.
+fn fit_connections(api: &mut ApiConfig, room: usize) {
+    if room >= api.max_connections {
+        return;
+    }
+    tracing::warn!(
+        max_connections = api.max_connections,
+        room,
+        "the limit of open files lets fewer connections in than the settings; raise it (ulimit -n)"
+    );
+    let of_address = if api.max_connections_per_address == api.max_connections {
+        room
+    } else {
+        room.div_ceil(2)
+    };
+    api.max_connections = room;
+    api.max_connections_per_address = api.max_connections_per_address.min(of_address);
 }
 
 /// SIGTERM, SIGINT and SIGHUP, one after the other.
@@ -214,4 +234,45 @@ fn ignores_hangup() -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask & HANGUP != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::RwLock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_told_again_does_not_wait_behind_what_it_was_told_first() {
+        let line = RwLock::new(());
+        let reader = line.read().await;
+        let write = || async { drop(line.write().await) };
+        // The first stands in line when the second call comes, and the reader leaves after that.
+        let told = async {
+            tokio::task::yield_now().await;
+            drop(reader);
+        };
+        let stopped = unless_told_again(write(), told, write());
+        let stopped = tokio::time::timeout(Duration::from_secs(10), stopped).await;
+        assert!(stopped.is_ok(), "the second waits for the first");
+    }
+
+    #[test]
+    fn who_gave_one_address_everything_still_does_when_less_fits() {
+        for (of_address, room, expected) in [
+            (1000, 100, (100, 100)),
+            (999, 100, (100, 50)),
+            (20, 100, (100, 20)),
+            (1000, 1000, (1000, 1000)),
+        ] {
+            let mut api = ApiConfig {
+                max_connections: 1000,
+                max_connections_per_address: of_address,
+                ..ApiConfig::new()
+            };
+            fit_connections(&mut api, room);
+            let found = (api.max_connections, api.max_connections_per_address);
+            assert_eq!(found, expected, "{of_address} of 1000, {room} fit");
+        }
+    }
 }

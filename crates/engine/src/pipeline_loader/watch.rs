@@ -87,7 +87,7 @@ impl Watcher {
 
 /// Whose turn it is to read: two loads at once would only take the processor from the evaluations twice.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct ReadingTurn {
     holder: Mutex<Option<Watched>>,
     freed: Condvar,
 }
@@ -95,11 +95,11 @@ pub(super) struct Turn {
 /// Gives the turn back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
-    turn: &'a Turn,
+    turn: &'a ReadingTurn,
     load: Watched,
 }
 
-impl Turn {
+impl ReadingTurn {
     fn holder(&self) -> MutexGuard<'_, Option<Watched>> {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_turn_that_was_taken_away_is_not_given_back_for_another() {
-        let (turn, slow, quick) = (Turn::default(), Watched::default(), Watched::default());
+        let (turn, slow, quick) = (ReadingTurn::default(), Watched::default(), Watched::default());
         let held_by_slow = turn.take(&slow);
         turn.free(&slow);
         let _held_by_quick = turn.take(&quick);

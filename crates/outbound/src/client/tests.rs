@@ -441,6 +441,20 @@ async fn exchanges_beyond_the_bound_wait_and_then_give_up() {
     assert_eq!(server.connections(), 0);
 }
 
+#[tokio::test]
+async fn all_waits_of_a_call_share_one_time_beside_that_of_its_work() {
+    let total = Duration::from_millis(50);
+    let mut left = Left::new(total);
+    // The sleep is ready no later than the time is over, so the first wait uses all of it and succeeds.
+    left.wait(tokio::time::sleep(total)).await.unwrap();
+    let again = left.wait(tokio::time::sleep(total / 2)).await.unwrap_err();
+    assert!(matches!(again, OutboundError::Busy), "{again:?}");
+    left.wait(async {}).await.expect("a free place costs no time");
+    left.work(tokio::time::sleep(total)).await.unwrap();
+    let again = left.work(tokio::time::sleep(total / 2)).await.unwrap_err();
+    assert!(matches!(again, OutboundError::TimedOut), "{again:?}");
+}
+
 fn now() -> std::time::Instant {
     pentimento_types::Clock::now(&SystemClock)
 }

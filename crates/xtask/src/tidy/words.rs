@@ -32,6 +32,8 @@ const PIPELINE: &[&str] = &["crates/pipeline/"];
 const ENGINE: &[&str] = &["crates/engine/"];
 const SERVICE: &[&str] = &["crates/service/"];
 const API: &[&str] = &["crates/api/"];
+const LOADER: &[&str] = &["crates/engine/src/pipeline_loader"];
+const OUTBOUND: &[&str] = &["crates/outbound/"];
 
 /// The list.
 pub(super) const RETIRED: &[Retired] = &[
@@ -80,8 +82,19 @@ pub(super) const RETIRED: &[Retired] = &[
     retired("Verdict", SERVICE, "Disposition: what happens to the job next"),
     retired("Stage", SERVICE, "Lifecycle"),
     retired("Miss", SERVICE, "AttemptError"),
+    retired(
+        "Turn",
+        LOADER,
+        "ReadingTurn; turns are those of jobs on the device",
+    ),
     // Edge.
     retired("Miss", API, "the error's own name"),
+    retired("Places", API, "Seats, for connections; places are those of jobs"),
+    retired(
+        "Shares",
+        OUTBOUND,
+        "HostLimits; shares are those of the device's time",
+    ),
 ];
 
 /// A name of the list is not in any identifier of the code; comments and texts are free.

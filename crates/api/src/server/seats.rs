@@ -2,7 +2,8 @@
 //!
 //! A connection is idle between two calls, and until the head of the first one has arrived. When there is no room, the
 //! idle one that has rested longest is closed for the one that comes, so that connections which do nothing keep nobody
-//! out (nginx does the same). Invariant: only an idle connection is closed, never one with a call.
+//! out (nginx does the same). Invariant: only an idle connection is closed, never one with a call, nor one whose reply
+//! the system has not taken yet; who does not read its reply is ended by the least speed.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,12 +15,14 @@ use tokio::time::Instant;
 
 const IDLE: u8 = 0;
 const BUSY: u8 = 1;
-const CLOSING: u8 = 2;
+/// The call is over, and the end of its reply is not with the system yet.
+const SENDING: u8 = 2;
+const CLOSING: u8 = 3;
 
 /// One open connection, as both its socket and its calls see it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// [`IDLE`], [`BUSY`] or [`CLOSING`].
+    /// [`IDLE`], [`BUSY`], [`SENDING`] or [`CLOSING`].
     state: AtomicU8,
     /// How many calls have begun.
     calls: AtomicU32,
@@ -51,17 +54,28 @@ impl Connection {
 
     /// A call begins; None when the connection is being closed.
     pub(super) fn begin(self: &Arc<Self>) -> Option<Call> {
-        let busy = self
-            .state
-            .compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Acquire);
-        busy.ok().map(|_| {
+        // A caller may send its next call before it has read the last reply.
+        (self.change(IDLE, BUSY) || self.change(SENDING, BUSY)).then(|| {
             self.calls.fetch_add(1, Ordering::Relaxed);
             Call(Arc::clone(self))
         })
     }
 
-    /// The number of calls so far, when there is none now.
-    pub(super) fn resting(&self) -> Option<u32> {
+    /// The system has all bytes that were written: a call that is over was answered.
+    pub(super) fn sent(&self) {
+        if self.change(SENDING, IDLE) {
+            self.touch();
+        }
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// The number of calls so far, when there is none now; the end of a reply may still be on its way.
+    pub(super) fn between_calls(&self) -> Option<u32> {
         (self.state.load(Ordering::Acquire) != BUSY).then(|| self.calls.load(Ordering::Relaxed))
     }
 
@@ -70,31 +84,32 @@ impl Connection {
         self.closed.notified().await;
     }
 
+    fn is_idle(&self) -> bool {
+        self.state.load(Ordering::Acquire) == IDLE
+    }
+
     fn close_if_idle(&self) -> bool {
-        let closing = self
-            .state
-            .compare_exchange(IDLE, CLOSING, Ordering::AcqRel, Ordering::Acquire);
-        if closing.is_ok() {
+        let closing = self.change(IDLE, CLOSING);
+        if closing {
             self.closed.notify_one();
         }
-        closing.is_ok()
+        closing
     }
 }
 
-/// A call that has begun and whose reply is not written yet.
+/// A call that has begun and whose reply is not with hyper yet.
 #[derive(Debug)]
 pub(super) struct Call(Arc<Connection>);
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.0.touch();
-        self.0.state.store(IDLE, Ordering::Release);
+        self.0.state.store(SENDING, Ordering::Release);
     }
 }
 
 /// All open connections.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Seats {
     total: usize,
     per_address: usize,
     epoch: Instant,
@@ -117,7 +132,7 @@ pub(super) enum Refused {
     Total,
 }
 
-impl Places {
+impl Seats {
     pub(super) fn new(total: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self {
             total,
@@ -131,8 +146,8 @@ impl Places {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refused> {
+    /// A seat for a connection from this address.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Refused> {
         let address = machine(address);
         let mut open = self.lock();
         let own = open.addresses.get(&address).copied().unwrap_or(0);
@@ -147,8 +162,8 @@ impl Places {
         let connection = Arc::new(Connection::new(self.epoch));
         open.connections.insert(id, (address, Arc::clone(&connection)));
         *open.addresses.entry(address).or_default() += 1;
-        Ok(Place {
-            places: Arc::clone(self),
+        Ok(Seat {
+            seats: Arc::clone(self),
             id,
             connection,
         })
@@ -167,7 +182,7 @@ impl Open {
             .connections
             .iter()
             .filter(|(_, (address, _))| of.is_none_or(|of| of == *address))
-            .filter(|(_, (_, connection))| connection.resting().is_some())
+            .filter(|(_, (_, connection))| connection.is_idle())
             .map(|(id, (_, connection))| (connection.active_ms.load(Ordering::Relaxed), *id))
             .collect();
         resting.sort_unstable();
@@ -214,16 +229,16 @@ fn machine(address: IpAddr) -> IpAddr {
 
 /// Given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct Seat {
+    seats: Arc<Seats>,
     id: u64,
     pub(super) connection: Arc<Connection>,
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         // One that was closed for another has left already.
-        self.places.lock().remove(self.id);
+        self.seats.lock().remove(self.id);
     }
 }
 
@@ -237,29 +252,35 @@ mod tests {
 
     #[tokio::test]
     async fn who_rests_longest_makes_room_and_who_is_busy_does_not() {
-        let places = Places::new(3, 2);
+        let seats = Seats::new(3, 2);
         let (a, b) = (address("192.0.2.1"), address("192.0.2.2"));
-        let first = places.enter(a).unwrap();
-        let second = places.enter(a).unwrap();
+        let first = seats.enter(a).unwrap();
+        let second = seats.enter(a).unwrap();
         let call = first.connection.begin().unwrap();
         // The second is the only one of its address that rests.
-        let third = places.enter(a).unwrap();
+        let third = seats.enter(a).unwrap();
         second.connection.closed().await;
         assert!(
             second.connection.begin().is_none(),
             "it may not begin a call any more"
         );
         let other = third.connection.begin().unwrap();
-        assert_eq!(places.enter(a).unwrap_err(), Refused::Address);
-        // Another address is not touched by that, until all places are taken by calls.
-        let fourth = places.enter(b).unwrap();
+        assert_eq!(seats.enter(a).unwrap_err(), Refused::Address);
+        // Another address is not touched by that, until all seats are taken by calls.
+        let fourth = seats.enter(b).unwrap();
         let busy = fourth.connection.begin().unwrap();
-        assert_eq!(places.enter(b).unwrap_err(), Refused::Total);
+        assert_eq!(seats.enter(b).unwrap_err(), Refused::Total);
         drop(call);
-        let fifth = places.enter(b).unwrap();
+        assert_eq!(
+            seats.enter(b).unwrap_err(),
+            Refused::Total,
+            "the reply is still being sent"
+        );
+        first.connection.sent();
+        let fifth = seats.enter(b).unwrap();
         first.connection.closed().await;
         drop((busy, other, first, second, third, fourth, fifth));
-        assert!(places.lock().connections.is_empty() && places.lock().addresses.is_empty());
+        assert!(seats.lock().connections.is_empty() && seats.lock().addresses.is_empty());
     }
 
     #[test]

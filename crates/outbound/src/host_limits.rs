@@ -7,12 +7,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// At most so many at a time for each key. A key that nobody uses takes no memory.
 #[derive(Debug)]
-pub(crate) struct Shares {
+pub(crate) struct HostLimits {
     each: usize,
     keys: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
-impl Shares {
+impl HostLimits {
     pub(crate) fn new(each: usize) -> Self {
         Self {
             each,
@@ -48,15 +48,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_has_its_own_bound_and_is_forgotten_when_nobody_uses_it() {
-        let shares = Shares::new(2);
-        let (one, _two) = (shares.place("a").await, shares.place("a").await);
+        let limits = HostLimits::new(2);
+        let (one, _two) = (limits.place("a").await, limits.place("a").await);
         let short = Duration::from_millis(20);
-        assert!(timeout(short, shares.place("a")).await.is_err());
-        let _other = shares.place("b").await;
+        assert!(timeout(short, limits.place("a")).await.is_err());
+        let _other = limits.place("b").await;
         drop(one);
-        let _three = shares.place("a").await;
+        let _three = limits.place("a").await;
         drop(_other);
-        let _c = shares.place("c").await;
-        assert_eq!(shares.keys.lock().unwrap().len(), 2, "b is forgotten");
+        let _c = limits.place("c").await;
+        assert_eq!(limits.keys.lock().unwrap().len(), 2, "b is forgotten");
     }
 }
