@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use pentimento_types::JobId;
+use pentimento_types::{ApiKeyId, JobId};
 
 /// A measurement counts a tenth less with every later one, so that a change of the machine is followed.
 const FADING: f64 = 0.9;
@@ -82,6 +82,7 @@ enum Act {
 /// A job that has not ended.
 #[derive(Debug)]
 struct Open {
+    owner: ApiKeyId,
     work: Work,
     /// Set while the device has it.
     running: Option<Done>,
@@ -98,7 +99,7 @@ struct Done {
 /// What is known.
 #[derive(Debug, Default)]
 pub(crate) struct Forecast {
-    /// Ids sort by the time of their making, which is the order in which they begin.
+    /// Ids sort by the time of their making, which is the order in which those of one owner begin.
     jobs: BTreeMap<JobId, Open>,
     measured: HashMap<Kind, [Measured; 3]>,
     /// When the device was last heard of.
@@ -107,8 +108,9 @@ pub(crate) struct Forecast {
 
 impl Forecast {
     /// A job that will run. One that is known already gets this work.
-    pub(crate) fn expect(&mut self, id: JobId, work: Work) {
-        self.jobs.insert(id, Open { work, running: None });
+    pub(crate) fn expect(&mut self, id: JobId, owner: ApiKeyId, work: Work) {
+        let running = None;
+        self.jobs.insert(id, Open { owner, work, running });
     }
 
     /// It has ended, however.
@@ -179,22 +181,33 @@ impl Forecast {
     }
 
     /// How long it will be until the job has ended, if no other job comes. None for a job that is not known.
+    ///
+    /// Owners take turns, in the queue and on the device: while the jobs of one have their time, each other owner has as much
+    /// of it, or less where it has less to do.
     pub(crate) fn time_left(&self, id: JobId) -> Option<Duration> {
-        let own = self.jobs.get(&id)?;
-        let left = self.left(own);
-        let others = self.jobs.iter().filter(|(other, _)| **other != id);
-        let before_it = others.map(|(other, job)| match (own.running, job.running) {
-            // They take turns until one of them has ended.
-            (Some(_), Some(_)) => self.left(job).min(left),
-            (Some(_), None) => 0.0,
-            (None, Some(_)) => self.left(job),
-            (None, None) if *other < id => self.left(job),
-            (None, None) => 0.0,
-        });
-        Some(Duration::from_secs_f64(before_it.sum::<f64>() + left))
+        let asked = self.jobs.get(&id)?;
+        let left = self.left(asked);
+        let mut own = left;
+        let mut others: HashMap<&ApiKeyId, f64> = HashMap::new();
+        for (other, job) in self.jobs.iter().filter(|(other, _)| **other != id) {
+            if job.owner != asked.owner {
+                *others.entry(&job.owner).or_default() += self.left(job);
+                continue;
+            }
+            own += match (asked.running, job.running) {
+                // They take turns until one of them has ended.
+                (Some(_), Some(_)) => self.left(job).min(left),
+                (Some(_), None) => 0.0,
+                (None, Some(_)) => self.left(job),
+                (None, None) if *other < id => self.left(job),
+                (None, None) => 0.0,
+            };
+        }
+        let meanwhile = others.values().map(|theirs| theirs.min(own));
+        Some(Duration::from_secs_f64(meanwhile.sum::<f64>() + own))
     }
 
-    /// How long a job that came now would wait.
+    /// How long a job that came now would wait if every owner's jobs went before it, which is the longest that it can be.
     pub(crate) fn queue_time(&self) -> Duration {
         Duration::from_secs_f64(self.jobs.values().map(|job| self.left(job)).sum())
     }
@@ -265,7 +278,7 @@ mod tests {
 
     /// A job of `evaluations` on one image, with 2 s to prepare, 0.5 s for each evaluation, 1 s to finish.
     fn ran(forecast: &mut Forecast, number: u128, evaluations: u32, mut now: Instant) -> Instant {
-        forecast.expect(id(number), work(1, evaluations));
+        forecast.expect(id(number), ApiKeyId::anonymous(), work(1, evaluations));
         forecast.started(id(number), now);
         now += Duration::from_secs(2);
         forecast.evaluated(id(number), 0, now);
@@ -287,9 +300,9 @@ mod tests {
         let now = ran(&mut forecast, 1, 4, start) + Duration::from_secs(3600);
         ran(&mut forecast, 2, 10, now);
         assert_eq!(forecast.queue_time(), Duration::ZERO);
-        forecast.expect(id(3), work(2, 20));
+        forecast.expect(id(3), ApiKeyId::anonymous(), work(2, 20));
         assert_eq!(forecast.time_left(id(3)).map(seconds), Some(2.0 + 20.0 + 2.0));
-        forecast.expect(id(4), work(1, 2));
+        forecast.expect(id(4), ApiKeyId::anonymous(), work(1, 2));
         assert_eq!(forecast.time_left(id(4)).map(seconds), Some(24.0 + 4.0));
         assert_eq!(
             forecast.time_left(id(3)).map(seconds),
@@ -306,7 +319,7 @@ mod tests {
     fn what_is_done_is_not_waited_for() {
         let mut forecast = Forecast::default();
         let now = ran(&mut forecast, 1, 4, SystemClock.now());
-        forecast.expect(id(2), work(1, 10));
+        forecast.expect(id(2), ApiKeyId::anonymous(), work(1, 10));
         forecast.started(id(2), now);
         forecast.evaluated(id(2), 0, now + Duration::from_secs(2));
         assert_eq!(forecast.time_left(id(2)).map(seconds), Some(5.0 + 1.0));
@@ -326,7 +339,7 @@ mod tests {
         let mut forecast = Forecast::default();
         let now = ran(&mut forecast, 1, 4, SystemClock.now());
         for (number, evaluations) in [(2, 100), (3, 2)] {
-            forecast.expect(id(number), work(1, evaluations));
+            forecast.expect(id(number), ApiKeyId::anonymous(), work(1, evaluations));
             forecast.started(id(number), now);
         }
         assert_eq!(forecast.time_left(id(3)).map(seconds), Some(4.0 + 4.0));
@@ -334,10 +347,37 @@ mod tests {
     }
 
     #[test]
+    fn owners_take_turns() {
+        let mut forecast = Forecast::default();
+        let now = ran(&mut forecast, 1, 4, SystemClock.now());
+        let [flood, one, two] = ["flood", "one", "two"].map(ApiKeyId::new);
+        // Each takes 2 + 2 + 1 s.
+        for number in 2..=201 {
+            forecast.expect(id(number), flood.clone(), work(1, 4));
+        }
+        forecast.expect(id(300), one.clone(), work(1, 4));
+        let left = |forecast: &Forecast, number| forecast.time_left(id(number)).map(seconds);
+        assert_eq!(
+            left(&forecast, 300),
+            Some(5.0 + 5.0),
+            "not after all of the flood"
+        );
+        assert_eq!(left(&forecast, 201), Some(1000.0 + 5.0));
+        forecast.expect(id(301), one.clone(), work(1, 4));
+        forecast.expect(id(302), two, work(1, 2));
+        assert_eq!(left(&forecast, 301), Some(10.0 + 10.0 + 4.0));
+        // Of those that run, too.
+        forecast.started(id(2), now);
+        forecast.started(id(301), now);
+        assert_eq!(left(&forecast, 301), Some(5.0 + 5.0 + 4.0));
+        assert_eq!(left(&forecast, 300), Some(10.0 + 10.0 + 4.0));
+    }
+
+    #[test]
     fn what_was_never_measured_is_taken_from_what_is_most_alike() {
         let mut forecast = Forecast::default();
         let of = |model: &str, pixels, rows| Work::new(model, (pixels, rows), (1, 10));
-        forecast.expect(id(1), of("demo", SIZE, 1));
+        forecast.expect(id(1), ApiKeyId::anonymous(), of("demo", SIZE, 1));
         let guessed = forecast.time_left(id(1)).map(seconds).unwrap();
         assert!((5.0..30.0).contains(&guessed), "{guessed}");
         ran(&mut forecast, 2, 4, SystemClock.now());
@@ -348,7 +388,7 @@ mod tests {
             (of("demo", SIZE * 4, 1), 8.0 * 4.0),
             (of("other", SIZE, 1), 8.0),
         ] {
-            forecast.expect(id(1), work.clone());
+            forecast.expect(id(1), ApiKeyId::anonymous(), work.clone());
             assert_eq!(forecast.time_left(id(1)).map(seconds), Some(expected), "{work:?}");
         }
     }
@@ -359,7 +399,11 @@ mod tests {
         let now = SystemClock.now();
         for side in 1..3000_u64 {
             let number = id(u128::from(side));
-            forecast.expect(number, Work::new("demo", (side * side, 1), (1, 1)));
+            forecast.expect(
+                number,
+                ApiKeyId::anonymous(),
+                Work::new("demo", (side * side, 1), (1, 1)),
+            );
             forecast.started(number, now);
             forecast.evaluated(number, 0, now);
             forecast.forget(number);

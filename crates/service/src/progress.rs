@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pentimento_types::{Clock, JobId, Progress};
+use pentimento_types::{ApiKeyId, Clock, JobId, Progress};
 
 use crate::forecast::{Forecast, Work};
 
@@ -30,9 +30,9 @@ impl ProgressHub {
         }
     }
 
-    /// A job with this work will run.
-    pub(crate) fn expect(&self, id: JobId, work: Work) {
-        self.state().forecast.expect(id, work);
+    /// A job of this owner with this work will run.
+    pub(crate) fn expect(&self, id: JobId, owner: ApiKeyId, work: Work) {
+        self.state().forecast.expect(id, owner, work);
     }
 
     /// The job has ended.

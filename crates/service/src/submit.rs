@@ -383,7 +383,7 @@ impl Inner {
         job.work = job.recipe.work(size);
         let entry = QueueEntry::of(&job);
         self.insert(job, planned.place).await?;
-        self.progress.expect(id, work);
+        self.progress.expect(id, entry.owner.clone(), work);
         self.admitted.keep(
             id,
             Admitted {

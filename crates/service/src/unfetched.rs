@@ -81,13 +81,14 @@ impl Inner {
             .fold(keys, |keys, (role, _)| keys.with(role, ImageKey::input(id, role)));
         let size = submission.expected_size();
         let work = planned.work(&submission.recipe, size);
+        let owner = submission.owner.clone();
         let job = Job {
             state: JobState::Fetching,
             work: submission.recipe.work(size),
             ..submission.into_job(id, self.clock.wall(), keys)
         };
         self.insert(job, planned.place).await?;
-        self.progress.expect(id, work);
+        self.progress.expect(id, owner, work);
         let inner = Arc::clone(self);
         self.runtime.spawn(async move {
             inner.take_in(id, planned.models, images).await;
