@@ -25,9 +25,9 @@ pub(crate) struct Kind {
     size_class: u32,
 }
 
-/// All work of one job.
+/// What the device will have to do for one job, as far as it is known before.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Work {
+pub(crate) struct Expected {
     kind: Kind,
     /// Of each image.
     pixels: f64,
@@ -36,7 +36,7 @@ pub(crate) struct Work {
     evaluations: u32,
 }
 
-impl Work {
+impl Expected {
     /// `evaluations` of each of `images`.
     #[expect(clippy::cast_precision_loss, reason = "no image has 2^53 pixels")]
     pub(crate) fn new(model: &str, (pixels, rows): (u64, u32), (images, evaluations): (u32, u32)) -> Self {
@@ -83,7 +83,7 @@ enum Act {
 #[derive(Debug)]
 struct Open {
     owner: ApiKeyId,
-    work: Work,
+    expected: Expected,
     /// Set while the device has it.
     running: Option<Done>,
 }
@@ -107,10 +107,17 @@ pub(crate) struct Forecast {
 }
 
 impl Forecast {
-    /// A job that will run. One that is known already gets this work.
-    pub(crate) fn expect(&mut self, id: JobId, owner: ApiKeyId, work: Work) {
+    /// A job that will run. What was expected of one that is known already is replaced.
+    pub(crate) fn expect(&mut self, id: JobId, owner: ApiKeyId, expected: Expected) {
         let running = None;
-        self.jobs.insert(id, Open { owner, work, running });
+        self.jobs.insert(
+            id,
+            Open {
+                owner,
+                expected,
+                running,
+            },
+        );
     }
 
     /// It has ended, however.
@@ -144,10 +151,10 @@ impl Forecast {
 
     /// So many evaluations of the job have run; the first word is that it is prepared.
     pub(crate) fn evaluated(&mut self, id: JobId, evaluations: u32, now: Instant) {
-        let Some((work, done)) = self.running(id) else {
+        let Some((expected, done)) = self.running(id) else {
             return;
         };
-        let (kind, pixels) = (work.kind.clone(), work.pixels);
+        let (kind, pixels) = (expected.kind.clone(), expected.pixels);
         let new = evaluations.saturating_sub(done.evaluations);
         let was_prepared = std::mem::replace(&mut done.prepared, true);
         done.evaluations = evaluations;
@@ -161,17 +168,17 @@ impl Forecast {
 
     /// One more image of the job is finished.
     pub(crate) fn finished(&mut self, id: JobId, now: Instant) {
-        let Some((work, done)) = self.running(id) else {
+        let Some((expected, done)) = self.running(id) else {
             return;
         };
-        let (kind, pixels) = (work.kind.clone(), work.pixels);
+        let (kind, pixels) = (expected.kind.clone(), expected.pixels);
         done.images += 1;
         self.measure(kind, Act::Finish, pixels, now);
     }
 
-    fn running(&mut self, id: JobId) -> Option<(&Work, &mut Done)> {
+    fn running(&mut self, id: JobId) -> Option<(&Expected, &mut Done)> {
         let job = self.jobs.get_mut(&id)?;
-        Some((&job.work, job.running.as_mut()?))
+        Some((&job.expected, job.running.as_mut()?))
     }
 
     fn measure(&mut self, kind: Kind, act: Act, pixels: f64, now: Instant) {
@@ -214,17 +221,17 @@ impl Forecast {
 
     /// Seconds of the device.
     fn left(&self, job: &Open) -> f64 {
-        let (work, done) = (&job.work, job.running.unwrap_or_default());
+        let (expected, done) = (&job.expected, job.running.unwrap_or_default());
         let preparations = u32::from(!done.prepared);
-        let evaluations = work.evaluations.saturating_sub(done.evaluations);
-        let images = work.images.saturating_sub(done.images);
+        let evaluations = expected.evaluations.saturating_sub(done.evaluations);
+        let images = expected.images.saturating_sub(done.images);
         let acts = [
             (Act::Prepare, preparations),
             (Act::Evaluate, evaluations),
             (Act::Finish, images),
         ];
-        let seconds = acts.map(|(act, times)| f64::from(times) * self.per_pixel(&work.kind, act));
-        seconds.iter().sum::<f64>() * work.pixels
+        let seconds = acts.map(|(act, times)| f64::from(times) * self.per_pixel(&expected.kind, act));
+        seconds.iter().sum::<f64>() * expected.pixels
     }
 
     /// As measured, or of what is most alike: the same model at the nearest size, any model, and else a guess.
@@ -267,8 +274,8 @@ mod tests {
         JobId::from_u128(number)
     }
 
-    fn work(images: u32, evaluations: u32) -> Work {
-        Work::new("demo", (SIZE, 1), (images, evaluations))
+    fn expected(images: u32, evaluations: u32) -> Expected {
+        Expected::new("demo", (SIZE, 1), (images, evaluations))
     }
 
     fn seconds(time: Duration) -> f64 {
@@ -278,7 +285,7 @@ mod tests {
 
     /// A job of `evaluations` on one image, with 2 s to prepare, 0.5 s for each evaluation, 1 s to finish.
     fn ran(forecast: &mut Forecast, number: u128, evaluations: u32, mut now: Instant) -> Instant {
-        forecast.expect(id(number), ApiKeyId::anonymous(), work(1, evaluations));
+        forecast.expect(id(number), ApiKeyId::anonymous(), expected(1, evaluations));
         forecast.started(id(number), now);
         now += Duration::from_secs(2);
         forecast.evaluated(id(number), 0, now);
@@ -300,9 +307,9 @@ mod tests {
         let now = ran(&mut forecast, 1, 4, start) + Duration::from_secs(3600);
         ran(&mut forecast, 2, 10, now);
         assert_eq!(forecast.queue_time(), Duration::ZERO);
-        forecast.expect(id(3), ApiKeyId::anonymous(), work(2, 20));
+        forecast.expect(id(3), ApiKeyId::anonymous(), expected(2, 20));
         assert_eq!(forecast.time_left(id(3)).map(seconds), Some(2.0 + 20.0 + 2.0));
-        forecast.expect(id(4), ApiKeyId::anonymous(), work(1, 2));
+        forecast.expect(id(4), ApiKeyId::anonymous(), expected(1, 2));
         assert_eq!(forecast.time_left(id(4)).map(seconds), Some(24.0 + 4.0));
         assert_eq!(
             forecast.time_left(id(3)).map(seconds),
@@ -319,7 +326,7 @@ mod tests {
     fn what_is_done_is_not_waited_for() {
         let mut forecast = Forecast::default();
         let now = ran(&mut forecast, 1, 4, SystemClock.now());
-        forecast.expect(id(2), ApiKeyId::anonymous(), work(1, 10));
+        forecast.expect(id(2), ApiKeyId::anonymous(), expected(1, 10));
         forecast.started(id(2), now);
         forecast.evaluated(id(2), 0, now + Duration::from_secs(2));
         assert_eq!(forecast.time_left(id(2)).map(seconds), Some(5.0 + 1.0));
@@ -339,7 +346,7 @@ mod tests {
         let mut forecast = Forecast::default();
         let now = ran(&mut forecast, 1, 4, SystemClock.now());
         for (number, evaluations) in [(2, 100), (3, 2)] {
-            forecast.expect(id(number), ApiKeyId::anonymous(), work(1, evaluations));
+            forecast.expect(id(number), ApiKeyId::anonymous(), expected(1, evaluations));
             forecast.started(id(number), now);
         }
         assert_eq!(forecast.time_left(id(3)).map(seconds), Some(4.0 + 4.0));
@@ -353,9 +360,9 @@ mod tests {
         let [flood, one, two] = ["flood", "one", "two"].map(ApiKeyId::new);
         // Each takes 2 + 2 + 1 s.
         for number in 2..=201 {
-            forecast.expect(id(number), flood.clone(), work(1, 4));
+            forecast.expect(id(number), flood.clone(), expected(1, 4));
         }
-        forecast.expect(id(300), one.clone(), work(1, 4));
+        forecast.expect(id(300), one.clone(), expected(1, 4));
         let left = |forecast: &Forecast, number| forecast.time_left(id(number)).map(seconds);
         assert_eq!(
             left(&forecast, 300),
@@ -363,8 +370,8 @@ mod tests {
             "not after all of the flood"
         );
         assert_eq!(left(&forecast, 201), Some(1000.0 + 5.0));
-        forecast.expect(id(301), one.clone(), work(1, 4));
-        forecast.expect(id(302), two, work(1, 2));
+        forecast.expect(id(301), one.clone(), expected(1, 4));
+        forecast.expect(id(302), two, expected(1, 2));
         assert_eq!(left(&forecast, 301), Some(10.0 + 10.0 + 4.0));
         // Of those that run, too.
         forecast.started(id(2), now);
@@ -376,20 +383,24 @@ mod tests {
     #[test]
     fn what_was_never_measured_is_taken_from_what_is_most_alike() {
         let mut forecast = Forecast::default();
-        let of = |model: &str, pixels, rows| Work::new(model, (pixels, rows), (1, 10));
+        let of = |model: &str, pixels, rows| Expected::new(model, (pixels, rows), (1, 10));
         forecast.expect(id(1), ApiKeyId::anonymous(), of("demo", SIZE, 1));
         let guessed = forecast.time_left(id(1)).map(seconds).unwrap();
         assert!((5.0..30.0).contains(&guessed), "{guessed}");
         ran(&mut forecast, 2, 4, SystemClock.now());
-        for (work, expected) in [
+        for (job, seconds_left) in [
             (of("demo", SIZE, 1), 2.0 + 5.0 + 1.0),
             (of("demo", SIZE, 2), 2.0 + 10.0 + 1.0),
             (of("demo", SIZE / 4, 1), 8.0 / 4.0),
             (of("demo", SIZE * 4, 1), 8.0 * 4.0),
             (of("other", SIZE, 1), 8.0),
         ] {
-            forecast.expect(id(1), ApiKeyId::anonymous(), work.clone());
-            assert_eq!(forecast.time_left(id(1)).map(seconds), Some(expected), "{work:?}");
+            forecast.expect(id(1), ApiKeyId::anonymous(), job.clone());
+            assert_eq!(
+                forecast.time_left(id(1)).map(seconds),
+                Some(seconds_left),
+                "{job:?}"
+            );
         }
     }
 
@@ -402,7 +413,7 @@ mod tests {
             forecast.expect(
                 number,
                 ApiKeyId::anonymous(),
-                Work::new("demo", (side * side, 1), (1, 1)),
+                Expected::new("demo", (side * side, 1), (1, 1)),
             );
             forecast.started(number, now);
             forecast.evaluated(number, 0, now);

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use pentimento_types::{ApiKeyId, Clock, JobId, Progress};
 
-use crate::forecast::{Forecast, Work};
+use crate::forecast::{Expected, Forecast};
 
-/// The latest word of every attempt that is running in this process, and the work that all jobs bring.
+/// The latest word of every attempt that is running in this process, and what all jobs are expected to take.
 #[derive(Debug)]
 pub(crate) struct ProgressHub {
     clock: Arc<dyn Clock>,
@@ -30,9 +30,9 @@ impl ProgressHub {
         }
     }
 
-    /// A job of this owner with this work will run.
-    pub(crate) fn expect(&self, id: JobId, owner: ApiKeyId, work: Work) {
-        self.state().forecast.expect(id, owner, work);
+    /// A job of this owner will run.
+    pub(crate) fn expect(&self, id: JobId, owner: ApiKeyId, expected: Expected) {
+        self.state().forecast.expect(id, owner, expected);
     }
 
     /// The job has ended.

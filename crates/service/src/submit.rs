@@ -17,11 +17,10 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
-use crate::forecast::Work;
 use crate::image_codec::Decoding;
 use crate::inner::{Inner, Lifecycle};
 use crate::off_thread::off_thread;
-use crate::plan::prompt_notes;
+use crate::plan::{DeviceTime, prompt_notes};
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
@@ -94,22 +93,8 @@ impl Submission {
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) models: ResolvedModels,
-    /// Of each image; None where the checkpoint could not be asked.
-    evaluations: Option<u32>,
+    pub(crate) time: DeviceTime,
     pub(crate) place: JobPlace,
-}
-
-impl Planned {
-    /// What the device will have to do. Without a plan, all steps are expected to run.
-    pub(crate) fn work(&self, recipe: &Recipe, size: Size) -> Work {
-        let rows = if recipe.guidance_scale > 1.0 { 2 } else { 1 };
-        let evaluations = self.evaluations.unwrap_or(recipe.steps);
-        Work::new(
-            &self.models.checkpoint.name,
-            (size.pixels(), rows),
-            (recipe.image_count, evaluations),
-        )
-    }
 }
 
 /// What an input file is read as.
@@ -140,6 +125,12 @@ pub(crate) struct Checked {
     note: Option<JobNote>,
 }
 
+/// Of each image to be made.
+pub(crate) fn size_of(checked: &[(InputRole, Checked)]) -> Option<Size> {
+    let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
+    init.map(|(_, checked)| checked.size)
+}
+
 /// Says which image an error is about.
 fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
     match role {
@@ -158,12 +149,8 @@ impl Inner {
         let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
         let models = self.resolve_models(&submission.recipe).await?;
         self.check_prompts(&submission.recipe).await?;
-        let evaluations = self.plan(&models, &mut submission.recipe).await?;
-        let planned = Planned {
-            models,
-            evaluations,
-            place,
-        };
+        let time = self.plan(&models, &mut submission.recipe).await?;
+        let planned = Planned { models, time, place };
         Ok((submission, planned))
     }
 
@@ -374,20 +361,20 @@ impl Inner {
         self.check_open()?;
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
-        let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
-        let size = init.map_or(submission.expected_size(), |(_, checked)| checked.size);
-        let work = planned.work(&submission.recipe, size);
+        let size = size_of(&checked).unwrap_or(submission.expected_size());
+        let Planned { models, time, place } = planned;
+        let expected = time.expected(&models, &submission.recipe, size);
         let stored = self.store_inputs(id, checked).await?;
         let mut job = submission.into_job(id, self.clock.wall(), stored.keys);
         job.notes.extend(stored.notes);
-        job.work = job.recipe.work(size);
+        job.work = time.work(&job.recipe, size);
         let entry = QueueEntry::of(&job);
-        self.insert(job, planned.place).await?;
-        self.progress.expect(id, entry.owner.clone(), work);
+        self.insert(job, place).await?;
+        self.progress.expect(id, entry.owner.clone(), expected);
         self.admitted.keep(
             id,
             Admitted {
-                models: planned.models,
+                models,
                 images: stored.decoded,
             },
         );

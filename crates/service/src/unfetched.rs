@@ -19,7 +19,8 @@ use tracing::Instrument as _;
 
 use crate::admitted::Admitted;
 use crate::inner::Inner;
-use crate::submit::{Checked, Planned, Submission, Unfinished};
+use crate::plan::DeviceTime;
+use crate::submit::{Checked, Planned, Submission, Unfinished, size_of};
 use crate::{Service, ServiceError};
 
 /// What a caller's bytes are accounted with; dropped when the service has no need of them any more.
@@ -80,18 +81,19 @@ impl Inner {
             .iter()
             .fold(keys, |keys, (role, _)| keys.with(role, ImageKey::input(id, role)));
         let size = submission.expected_size();
-        let work = planned.work(&submission.recipe, size);
+        let Planned { models, time, place } = planned;
+        let expected = time.expected(&models, &submission.recipe, size);
         let owner = submission.owner.clone();
         let job = Job {
             state: JobState::Fetching,
-            work: submission.recipe.work(size),
+            work: time.work(&submission.recipe, size),
             ..submission.into_job(id, self.clock.wall(), keys)
         };
-        self.insert(job, planned.place).await?;
-        self.progress.expect(id, owner, work);
+        self.insert(job, place).await?;
+        self.progress.expect(id, owner, expected);
         let inner = Arc::clone(self);
         self.runtime.spawn(async move {
-            inner.take_in(id, planned.models, images).await;
+            inner.take_in(id, (models, time), images).await;
             drop(held);
         });
         unfinished.done();
@@ -100,14 +102,19 @@ impl Inner {
 
     /// Waits for the images of a stored job and queues it; or fails it. Returns early when it has ended, cancelled for
     /// example, which ends the fetching too.
-    async fn take_in(self: &Arc<Self>, id: JobId, models: ResolvedModels, mut images: Aborting) {
+    async fn take_in(
+        self: &Arc<Self>,
+        id: JobId,
+        planned: (ResolvedModels, DeviceTime),
+        mut images: Aborting,
+    ) {
         let checked = tokio::select! {
             checked = &mut images.0 => checked,
             _ = self.store.wait_until_ended(id) => return,
         };
         let checked = checked.map_err(ServiceError::internal);
         let queued = match checked.and_then(|checked| checked) {
-            Ok(checked) => self.queue_fetched(id, models, checked).await,
+            Ok(checked) => self.queue_fetched(id, planned, checked).await,
             Err(error) => Err(error),
         };
         if let Err(error) = queued {
@@ -118,9 +125,19 @@ impl Inner {
     async fn queue_fetched(
         &self,
         id: JobId,
-        models: ResolvedModels,
+        (models, time): (ResolvedModels, DeviceTime),
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<(), ServiceError> {
+        let found = self.store.get(id).await;
+        let Some(job) = found.map_err(ServiceError::store("read the job"))? else {
+            // Cancelled, and forgotten since.
+            return Ok(());
+        };
+        // The record was made with a size that was a guess.
+        let no_init = || ServiceError::internal("a job has no image to start from");
+        let size = size_of(&checked).ok_or_else(no_init)?;
+        let work = time.work(&job.recipe, size);
+        let expected = time.expected(&models, &job.recipe, size);
         let stored = self.store_inputs(id, checked).await?;
         self.admitted.keep(
             id,
@@ -129,7 +146,9 @@ impl Inner {
                 images: stored.decoded,
             },
         );
-        let fetched = Transition::Fetched { notes: stored.notes };
+        self.progress.expect(id, job.owner, expected);
+        let notes = stored.notes;
+        let fetched = Transition::Fetched { notes, work };
         match self.store.transition(id, fetched).await {
             Ok(job) => {
                 self.push(QueueEntry::of(&job)).await;
@@ -138,6 +157,7 @@ impl Inner {
             // Cancelled in the last moment.
             Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => {
                 drop(self.admitted.take(id));
+                self.progress.forget(id);
                 self.delete_input(id).await;
                 Ok(())
             }

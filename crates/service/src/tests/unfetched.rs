@@ -126,6 +126,29 @@ async fn a_job_has_an_id_before_its_images_are_there() {
 }
 
 #[tokio::test]
+async fn a_fetched_image_says_what_the_job_will_take() {
+    let server = Slow::start().await;
+    let (mut held, executor) = Held::new();
+    let test = TestService::start(executor);
+    let mut request = sample_request("hold");
+    let inline = submit(&test.service, request.clone()).await.unwrap();
+    let expected = test.service.fetch(inline).await.unwrap().work;
+    held.arrives().await;
+    request.inputs = Inputs::new(server.url("a"));
+    let submitted = test
+        .service
+        .submit_until(submission(request, LIMITS), at_once(), Box::new(()));
+    let id = in_time(submitted).await.unwrap();
+    assert!(test.service.fetch(id).await.unwrap().work > expected, "a guess");
+    let guessed = test.service.time_left(id).unwrap();
+    server.answer(1);
+    eventually(async || test.service.fetch(id).await.unwrap().state != JobState::Fetching).await;
+    assert_eq!(test.service.fetch(id).await.unwrap().work, expected);
+    assert!(test.service.time_left(id).unwrap() < guessed);
+    drop(held);
+}
+
+#[tokio::test]
 async fn images_that_do_not_come_fail_the_job_with_the_reason() {
     let server = Slow::start().await;
     let test = TestService::start(FakeExecutor::new());
