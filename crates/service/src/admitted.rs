@@ -57,12 +57,17 @@ impl AdmittedJobs {
         }
     }
 
+    /// What all images may take, in bytes.
+    pub(crate) fn limit(&self) -> u64 {
+        self.ledger.limit(MemoryUse::Images)
+    }
+
     /// Refuses images of more bytes than would fit if nothing else were held.
     ///
     /// # Errors
     /// [`ServiceError::ImageMemory`].
     pub(crate) fn check(&self, needed: u64) -> Result<(), ServiceError> {
-        let limit = self.ledger.limit(MemoryUse::Images);
+        let limit = self.limit();
         if needed > limit {
             return Err(ServiceError::ImageMemory { needed, limit });
         }

@@ -6,6 +6,7 @@ mod admitted;
 mod attempt;
 mod availability;
 mod config;
+mod decode_room;
 mod deliver;
 mod error;
 mod forecast;

@@ -11,13 +11,10 @@ use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
     Recipe, Reservation, RgbImage, Size, describe_chain,
 };
-use tokio::sync::OwnedSemaphorePermit;
-
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
-use crate::image_codec::Decoding;
 use crate::inner::{Inner, Lifecycle};
 use crate::off_thread::off_thread;
 use crate::plan::{DeviceTime, prompt_notes};
@@ -104,14 +101,6 @@ struct Wanted {
     limits: InputLimits,
     /// The size that it is brought to.
     fit: Option<Size>,
-}
-
-/// What decoding takes, as it is bounded.
-enum WorkingRoom {
-    /// In the account of images.
-    Counted(Reservation),
-    /// Beyond it, one at a time.
-    Beyond { _turn: OwnedSemaphorePermit },
 }
 
 /// An input file that has been decoded.
@@ -295,27 +284,13 @@ impl Inner {
         let decoding = image_codec::look_at(&bytes, wanted.limits)?;
         self.admitted
             .check(decoding.image_bytes().max(wanted.fit.map_or(0, Size::rgb_bytes)))?;
-        // Bounds what decoding takes, whatever the number of connections.
-        let permit = Arc::clone(&self.decoding).acquire_owned().await;
-        let permit = permit.map_err(ServiceError::internal)?;
-        let work = self.room_for(decoding).await?;
+        self.check_decoding(decoding)?;
+        let room = self.room_for(decoding).await?;
         let inner = Arc::clone(self);
         off_thread(move || {
-            // They go along, because this runs on when the caller hangs up.
-            let _permit = permit;
             let (file, image, note) = decoded_file(bytes, wanted)?;
-            let (kept, image_size) = (image.size_bytes(), image.size());
-            // What stays is the image, which is mostly smaller than what it took to make it.
-            let room = match work {
-                WorkingRoom::Counted(mut room) if kept <= room.bytes() => {
-                    room.shrink_to(kept);
-                    Some(room)
-                }
-                other @ (WorkingRoom::Counted(_) | WorkingRoom::Beyond { .. }) => {
-                    drop(other);
-                    inner.admitted.reserve(kept)
-                }
-            };
+            let image_size = image.size();
+            let room = room.keep(&inner.admitted, image.size_bytes());
             let image = room.map(|room| (image, room));
             Ok(Checked {
                 file,
@@ -325,29 +300,6 @@ impl Inner {
             })
         })
         .await
-    }
-
-    /// Room for decoding a file, for which images of jobs that wait are given up. Where jobs in the engine hold it all, one
-    /// file at a time is decoded beyond it: who is to wait must be read first.
-    async fn room_for(&self, decoding: Decoding) -> Result<WorkingRoom, ServiceError> {
-        let needed = decoding.working_bytes;
-        loop {
-            match self.admitted.room(needed) {
-                Ok(room) => return Ok(WorkingRoom::Counted(room)),
-                Err(full) if full.is_hopeless() => {
-                    return Err(ServiceError::ImageWork {
-                        size: decoding.size,
-                        needed,
-                        limit: full.limit,
-                    });
-                }
-                Err(_) if self.admitted.give_up_one() => {}
-                Err(_) => break,
-            }
-        }
-        let turn = Arc::clone(&self.decoding_beyond).acquire_owned().await;
-        turn.map(|_turn| WorkingRoom::Beyond { _turn })
-            .map_err(ServiceError::internal)
     }
 
     /// Stores inputs and job, then queues the job.
