@@ -125,6 +125,11 @@ impl Forecast {
         self.jobs.remove(&id);
     }
 
+    /// The jobs that are expected or run.
+    pub(crate) fn known(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.keys().copied()
+    }
+
     /// Keeps only the jobs for which this holds.
     pub(crate) fn retain(&mut self, open: impl Fn(JobId) -> bool) {
         self.jobs.retain(|id, _| open(*id));

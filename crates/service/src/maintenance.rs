@@ -42,10 +42,14 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     for job in in_states(inner, &[JobState::Queued, JobState::Running]).await? {
         inner.queue.push(QueueEntry::of(&job)).await?;
     }
+    // What is stored while the list is made may not be in it.
+    let mut known = inner.admitted.known();
+    known.extend(inner.progress.known());
     let unfinished = unfinished(inner).await?;
     let is_unfinished = |id| unfinished.binary_search_by_key(&id, |job: &Job| job.id).is_ok();
-    inner.admitted.retain(is_unfinished);
-    inner.progress.retain(is_unfinished);
+    let may_be_open = |id| !known.contains(&id) || is_unfinished(id);
+    inner.admitted.retain(may_be_open);
+    inner.progress.retain(may_be_open);
     let now = inner.clock.wall();
     if let Some(before) = now.checked_sub(inner.config.keep_jobs) {
         inner.store.expire(before).await?;

@@ -1,7 +1,7 @@
 //! How far running jobs are, and how long the others will wait: in memory only, since a durable write for every evaluation
 //! would cost more than it tells.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +38,11 @@ impl ProgressHub {
     /// The job has ended.
     pub(crate) fn forget(&self, id: JobId) {
         self.state().forecast.forget(id);
+    }
+
+    /// The jobs for which there is a forecast.
+    pub(crate) fn known(&self) -> HashSet<JobId> {
+        self.state().forecast.known().collect()
     }
 
     /// Forgets the jobs for which this does not hold.
