@@ -9,6 +9,7 @@ mod config;
 mod decode_room;
 mod deliver;
 mod error;
+mod fetching;
 mod forecast;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

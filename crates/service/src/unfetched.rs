@@ -2,8 +2,8 @@
 //! are queued when the images are there, or fail with the reason why they are not.
 //!
 //! The record is made only when the caller's time is over, so that a request that fails before is refused and leaves
-//! nothing behind. What the images come from is known to this process alone; a store that outlives it has to keep that too,
-//! or fail such jobs when it is opened.
+//! nothing behind. What the images come from is known to this process alone: the sweeper fails such jobs where the process that
+//! fetched for them is gone, or could not say how that ended.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{JobsError, QueueEntry, Transition};
 use pentimento_types::{
-    HasKind as _, ImageKey, InputRole, Inputs, Job, JobFailure, JobId, JobState, describe_chain,
+    ErrorKind, HasKind as _, ImageKey, InputRole, Inputs, Job, JobFailure, JobId, JobState, describe_chain,
 };
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -89,11 +89,20 @@ impl Inner {
             work: time.work(&submission.recipe, size),
             ..submission.into_job(id, self.clock.wall(), keys)
         };
+        let mark = self.fetching.mark(id);
         self.insert(job, place).await?;
         self.progress.expect(id, owner, expected);
-        let inner = Arc::clone(self);
+        let (inner, taking) = (Arc::clone(self), Arc::clone(self));
         self.runtime.spawn(async move {
-            inner.take_in(id, (models, time), images).await;
+            let _mark = mark;
+            let taken = inner
+                .runtime
+                .spawn(async move { taking.take_in(id, (models, time), images).await });
+            if let Err(panic) = taken.await {
+                tracing::error!(job = %id, %panic, "taking images in panicked");
+                let failure = failure_of(&ServiceError::internal(panic));
+                inner.fail_unfetched(id, failure).await;
+            }
             drop(held);
         });
         unfinished.done();
@@ -118,7 +127,8 @@ impl Inner {
             Err(error) => Err(error),
         };
         if let Err(error) = queued {
-            self.fail_unfetched(id, &error).await;
+            tracing::info!(job = %id, error = describe_chain(&error), "the images did not come");
+            self.fail_unfetched(id, failure_of(&error)).await;
         }
     }
 
@@ -168,18 +178,38 @@ impl Inner {
         }
     }
 
-    async fn fail_unfetched(&self, id: JobId, error: &ServiceError) {
-        tracing::info!(job = %id, error = describe_chain(error), "the images did not come");
-        let failure = JobFailure {
-            kind: error.kind(),
-            message: with_role(error),
-        };
+    /// Fails a job that was found being fetched if nobody fetches for it any more.
+    pub(crate) async fn fail_if_lost(&self, id: JobId) -> Result<(), JobsError> {
+        // A mark is gone only when the next state is stored, or never will be. So the record is read after the look.
+        if self.fetching.contains(id) {
+            return Ok(());
+        }
+        let job = self.store.get(id).await?;
+        if job.is_some_and(|job| job.state == JobState::Fetching) {
+            tracing::warn!(job = %id, "nobody fetches the images of a job any more");
+            let failure = JobFailure {
+                kind: ErrorKind::Unavailable,
+                message: "the server lost the pictures on their way; send the request again".to_owned(),
+            };
+            self.fail_unfetched(id, failure).await;
+        }
+        Ok(())
+    }
+
+    async fn fail_unfetched(&self, id: JobId, failure: JobFailure) {
         let fail = Transition::Fail { attempt: 0, failure };
         if let Err(error) = self.store.transition(id, fail).await {
             tracing::info!(job = %id, error = describe_chain(&error), "the end came too late");
         }
         self.progress.forget(id);
         self.delete_input(id).await;
+    }
+}
+
+fn failure_of(error: &ServiceError) -> JobFailure {
+    JobFailure {
+        kind: error.kind(),
+        message: with_role(error),
     }
 }
 
