@@ -377,7 +377,7 @@ impl Executor for FakeExecutor {
             latent: input.latent_size(),
             conditioning: ConditioningShape::of_text(77),
         };
-        let rows = if request.guidance_scale > 1.0 { 2 } else { 1 };
+        let rows = if request.is_guided() { 2 } else { 1 };
         let images = (0..request.image_count).map(|index| {
             let seen = SeenImage {
                 prompt: request.prompt.clone(),

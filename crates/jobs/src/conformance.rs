@@ -316,9 +316,12 @@ pub async fn a_job_whose_images_are_fetched_has_its_place(store: &dyn JobStore) 
     let start = Transition::Start { attempt: 0 };
     let refused = store.transition(id, start.clone()).await.expect_err("no images");
     assert!(matches!(refused, JobsError::Refused(_)), "{refused:?}");
-    let fetched = Transition::Fetched { notes: Vec::new() };
+    let fetched = Transition::Fetched {
+        notes: Vec::new(),
+        work: 7,
+    };
     let job = store.transition(id, fetched).await.expect("fetching");
-    assert_eq!(job.state, JobState::Queued);
+    assert_eq!((job.state, job.work), (JobState::Queued, 7));
     let counts = store.counts().await.expect("readable");
     assert_eq!((counts.queued, counts.running), (1, 0));
     store.transition(id, start).await.expect("queued");

@@ -24,6 +24,8 @@ pub enum Transition {
     Fetched {
         /// What was found out about them.
         notes: Vec<JobNote>,
+        /// The job's [`Job::work`], now that the images' size is known.
+        work: u64,
     },
     /// A worker begins: queued (or running, after a lost lease) to running; `attempt` grows by one.
     Start {
@@ -140,8 +142,9 @@ impl Transition {
             });
         }
         match self {
-            Self::Fetched { notes } => {
+            Self::Fetched { notes, work } => {
                 job.state = JobState::Queued;
+                job.work = work;
                 job.notes.extend(notes);
             }
             Self::Start { .. } => {
@@ -204,7 +207,10 @@ mod tests {
                 failure: failure()
             }),
             Just(Transition::Cancel),
-            Just(Transition::Fetched { notes: Vec::new() }),
+            Just(Transition::Fetched {
+                notes: Vec::new(),
+                work: 7
+            }),
         ]
     }
 
@@ -296,9 +302,10 @@ mod tests {
         );
         let fetched = Transition::Fetched {
             notes: vec![JobNote::MaskIsAlpha],
+            work: 7,
         };
         fetched.clone().apply(&mut job, now).unwrap();
-        assert_eq!(job.state, JobState::Queued);
+        assert_eq!((job.state, job.work), (JobState::Queued, 7));
         assert_eq!(job.notes, [JobNote::PromptBreaks, JobNote::MaskIsAlpha]);
         assert_eq!(
             fetched.apply(&mut job, now).unwrap_err().reason,

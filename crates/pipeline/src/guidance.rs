@@ -1,6 +1,14 @@
 //! Classifier-free guidance: Ho and Salimans 2022, equation 6, in the form that diffusers uses.
 
 use candle_core::Tensor;
+use pentimento_models::UNetConfig;
+use pentimento_types::Recipe;
+
+/// As diffusers' `do_classifier_free_guidance`: a scale of 1 or less turns it off, and a UNet with a guidance embedding takes
+/// the scale as an input instead.
+pub(crate) fn is_guided(request: &Recipe, unet: &UNetConfig) -> bool {
+    request.is_guided() && unet.time_cond_proj_dim.is_none()
+}
 
 /// How one image is steered towards its prompt.
 #[derive(Clone, Debug)]

@@ -112,7 +112,7 @@ impl CheckpointSource {
                 Ok((Component::TextEncoder(Arc::new(text)), bytes))
             }
             ComponentRole::UNet => {
-                let config: UNetConfig = self.config(role)?;
+                let config = self.unet_config()?;
                 let unet = self.network(role, |weights| UNet::new(&config, weights))?;
                 let bytes = unet.size_bytes();
                 Ok((Component::UNet(Arc::new(unet)), bytes))
@@ -162,6 +162,11 @@ impl CheckpointSource {
         })?;
         weights.finish().map_err(wrap)?;
         Ok(network)
+    }
+
+    /// The shape of its UNet.
+    pub(crate) fn unet_config(&self) -> Result<UNetConfig, PipelineError> {
+        self.config(ComponentRole::UNet)
     }
 
     /// How the checkpoint wants to be run.

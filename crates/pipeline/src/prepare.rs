@@ -9,7 +9,7 @@ use pentimento_schedulers::{Latents, NoiseSource, Scheduler, SchedulerPlan};
 use pentimento_types::{Recipe, RgbImage, SchedulerKind};
 
 use crate::conditioning::{PromptEncoding, Prompts, RequestConditioning};
-use crate::guidance::Guidance;
+use crate::guidance::{Guidance, is_guided};
 use crate::img2img::{Planes, to_planes};
 use crate::posterior::DiagonalGaussian;
 use crate::run_plan::scheduler_plan;
@@ -137,10 +137,8 @@ impl StableDiffusion {
         })
     }
 
-    /// As diffusers' `do_classifier_free_guidance`: a scale of 1 or less turns it off,
-    /// and a UNet with a guidance embedding takes the scale as an input instead.
     fn is_guided(&self, request: &Recipe) -> bool {
-        request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none()
+        is_guided(request, self.unet.config())
     }
 
     fn guidance(&self, request: &Recipe) -> Result<Guidance, PipelineError> {

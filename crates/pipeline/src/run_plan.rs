@@ -7,6 +7,7 @@ use pentimento_catalog::ModelEntry;
 use pentimento_schedulers::{Run, SchedulerConfig, SchedulerPlan, build};
 use pentimento_types::{NoiseSpacing, Recipe, SchedulerChoice, SchedulerKind};
 
+use crate::guidance::is_guided;
 use crate::{CheckpointSource, PipelineError};
 
 /// The run of a recipe on a checkpoint.
@@ -18,20 +19,27 @@ pub struct RunPlan {
     pub spacing: NoiseSpacing,
     /// Evaluations of each image.
     pub evaluations: u32,
+    /// Rows of the UNet's batch that an evaluation takes: two with guidance that the checkpoint does not take as an input.
+    pub rows: u32,
 }
 
 impl RunPlan {
-    /// Decides the run of `recipe`. Reads one small file of the checkpoint.
+    /// Decides the run of `recipe`. Reads two small files of the checkpoint, or what a single file says of its tensors.
     ///
     /// # Errors
     /// [`PipelineError::Scheduler`] when there is no such run; others when the checkpoint cannot be read.
     pub fn of(entry: &ModelEntry, recipe: &Recipe) -> Result<Self, PipelineError> {
-        let config = CheckpointSource::open(entry, &Device::Cpu)?.scheduler_config()?;
-        let plan = scheduler_plan(recipe, &config)?;
+        Self::on(&CheckpointSource::open(entry, &Device::Cpu)?, recipe)
+    }
+
+    fn on(checkpoint: &CheckpointSource, recipe: &Recipe) -> Result<Self, PipelineError> {
+        let plan = scheduler_plan(recipe, &checkpoint.scheduler_config()?)?;
+        let is_guided = is_guided(recipe, &checkpoint.unet_config()?);
         Ok(Self {
             scheduler: plan.kind(),
             spacing: plan.spacing(),
             evaluations: plan.evaluations(),
+            rows: if is_guided { 2 } else { 1 },
         })
     }
 
@@ -56,4 +64,69 @@ pub(crate) fn scheduler_plan(
         strength: recipe.strength,
     };
     Ok(build(&recipe.scheduler, config, run)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::{ModelId, StrengthRule};
+    use pentimento_weights::Checkpoint;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The demo checkpoint, whose UNet takes the guidance scale as an input of so many numbers.
+    fn checkpoint(time_cond_proj_dim: Value) -> CheckpointSource {
+        let checkpoint = Checkpoint::in_memory("demo", move |path| {
+            let file = pentimento_demo_model::read(path)?.ok()?;
+            if path != "unet/config.json" {
+                return Some(file.into());
+            }
+            let mut config: Value = serde_json::from_slice(&file).ok()?;
+            config["time_cond_proj_dim"] = time_cond_proj_dim.clone();
+            Some(config.to_string().into_bytes())
+        });
+        CheckpointSource::new("demo", checkpoint, &Device::Cpu)
+    }
+
+    fn recipe(guidance_scale: f64, kind: SchedulerKind) -> Recipe {
+        Recipe {
+            model: ModelId::new("demo"),
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            image_count: 1,
+            steps: 10,
+            strength: 1.0,
+            guidance_scale,
+            seed: 0,
+            clip_skip: 1,
+            token_merging: false,
+            scheduler: SchedulerChoice {
+                kind: Some(kind),
+                strength_rule: StrengthRule::FewerSteps,
+                ..SchedulerChoice::default()
+            },
+            soft_edge: 0,
+        }
+    }
+
+    #[test]
+    fn rows_and_evaluations_are_those_of_the_run() {
+        let ddim = SchedulerKind::DDIM;
+        for (dim, scale, kind, rows, evaluations) in [
+            (Value::Null, 7.5, ddim, 2, 10),
+            (Value::Null, 1.0, ddim, 1, 10),
+            (json!(256), 7.5, ddim, 1, 10),
+            (Value::Null, 7.5, SchedulerKind::HeunDiscrete, 2, 19),
+        ] {
+            let plan = RunPlan::on(&checkpoint(dim.clone()), &recipe(scale, kind)).unwrap();
+            assert_eq!(
+                (plan.rows, plan.evaluations),
+                (rows, evaluations),
+                "{dim} {scale} {kind:?}"
+            );
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! A job that starts soon is resolved and decoded once. What waits longer may lose its images again, which are then
 //! decoded anew from the stored files: the decoded images of waiting jobs stay within the ledger's room for images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pentimento_engine::ResolvedModels;
@@ -57,12 +57,17 @@ impl AdmittedJobs {
         }
     }
 
+    /// What all images may take, in bytes.
+    pub(crate) fn limit(&self) -> u64 {
+        self.ledger.limit(MemoryUse::Images)
+    }
+
     /// Refuses images of more bytes than would fit if nothing else were held.
     ///
     /// # Errors
     /// [`ServiceError::ImageMemory`].
     pub(crate) fn check(&self, needed: u64) -> Result<(), ServiceError> {
-        let limit = self.ledger.limit(MemoryUse::Images);
+        let limit = self.limit();
         if needed > limit {
             return Err(ServiceError::ImageMemory { needed, limit });
         }
@@ -90,6 +95,11 @@ impl AdmittedJobs {
     /// What is known of a job, for the attempt that begins now; None for a job of another process or a second attempt.
     pub(crate) fn take(&self, id: JobId) -> Option<Admitted> {
         self.waiting().remove(&id)
+    }
+
+    /// The jobs of which something is kept.
+    pub(crate) fn known(&self) -> HashSet<JobId> {
+        self.waiting().keys().copied().collect()
     }
 
     /// Forgets the jobs that do not wait any more.

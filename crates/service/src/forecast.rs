@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use pentimento_types::JobId;
+use pentimento_types::{ApiKeyId, JobId};
 
 /// A measurement counts a tenth less with every later one, so that a change of the machine is followed.
 const FADING: f64 = 0.9;
@@ -25,9 +25,9 @@ pub(crate) struct Kind {
     size_class: u32,
 }
 
-/// All work of one job.
+/// What the device will have to do for one job, as far as it is known before.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Work {
+pub(crate) struct Expected {
     kind: Kind,
     /// Of each image.
     pixels: f64,
@@ -36,7 +36,7 @@ pub(crate) struct Work {
     evaluations: u32,
 }
 
-impl Work {
+impl Expected {
     /// `evaluations` of each of `images`.
     #[expect(clippy::cast_precision_loss, reason = "no image has 2^53 pixels")]
     pub(crate) fn new(model: &str, (pixels, rows): (u64, u32), (images, evaluations): (u32, u32)) -> Self {
@@ -82,7 +82,8 @@ enum Act {
 /// A job that has not ended.
 #[derive(Debug)]
 struct Open {
-    work: Work,
+    owner: ApiKeyId,
+    expected: Expected,
     /// Set while the device has it.
     running: Option<Done>,
 }
@@ -98,7 +99,7 @@ struct Done {
 /// What is known.
 #[derive(Debug, Default)]
 pub(crate) struct Forecast {
-    /// Ids sort by the time of their making, which is the order in which they begin.
+    /// Ids sort by the time of their making, which is the order in which those of one owner begin.
     jobs: BTreeMap<JobId, Open>,
     measured: HashMap<Kind, [Measured; 3]>,
     /// When the device was last heard of.
@@ -106,14 +107,27 @@ pub(crate) struct Forecast {
 }
 
 impl Forecast {
-    /// A job that will run. One that is known already gets this work.
-    pub(crate) fn expect(&mut self, id: JobId, work: Work) {
-        self.jobs.insert(id, Open { work, running: None });
+    /// A job that will run. What was expected of one that is known already is replaced.
+    pub(crate) fn expect(&mut self, id: JobId, owner: ApiKeyId, expected: Expected) {
+        let running = None;
+        self.jobs.insert(
+            id,
+            Open {
+                owner,
+                expected,
+                running,
+            },
+        );
     }
 
     /// It has ended, however.
     pub(crate) fn forget(&mut self, id: JobId) {
         self.jobs.remove(&id);
+    }
+
+    /// The jobs that are expected or run.
+    pub(crate) fn known(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.keys().copied()
     }
 
     /// Keeps only the jobs for which this holds.
@@ -142,10 +156,10 @@ impl Forecast {
 
     /// So many evaluations of the job have run; the first word is that it is prepared.
     pub(crate) fn evaluated(&mut self, id: JobId, evaluations: u32, now: Instant) {
-        let Some((work, done)) = self.running(id) else {
+        let Some((expected, done)) = self.running(id) else {
             return;
         };
-        let (kind, pixels) = (work.kind.clone(), work.pixels);
+        let (kind, pixels) = (expected.kind.clone(), expected.pixels);
         let new = evaluations.saturating_sub(done.evaluations);
         let was_prepared = std::mem::replace(&mut done.prepared, true);
         done.evaluations = evaluations;
@@ -159,17 +173,17 @@ impl Forecast {
 
     /// One more image of the job is finished.
     pub(crate) fn finished(&mut self, id: JobId, now: Instant) {
-        let Some((work, done)) = self.running(id) else {
+        let Some((expected, done)) = self.running(id) else {
             return;
         };
-        let (kind, pixels) = (work.kind.clone(), work.pixels);
+        let (kind, pixels) = (expected.kind.clone(), expected.pixels);
         done.images += 1;
         self.measure(kind, Act::Finish, pixels, now);
     }
 
-    fn running(&mut self, id: JobId) -> Option<(&Work, &mut Done)> {
+    fn running(&mut self, id: JobId) -> Option<(&Expected, &mut Done)> {
         let job = self.jobs.get_mut(&id)?;
-        Some((&job.work, job.running.as_mut()?))
+        Some((&job.expected, job.running.as_mut()?))
     }
 
     fn measure(&mut self, kind: Kind, act: Act, pixels: f64, now: Instant) {
@@ -179,39 +193,50 @@ impl Forecast {
     }
 
     /// How long it will be until the job has ended, if no other job comes. None for a job that is not known.
+    ///
+    /// Owners take turns, in the queue and on the device: while the jobs of one have their time, each other owner has as much
+    /// of it, or less where it has less to do.
     pub(crate) fn time_left(&self, id: JobId) -> Option<Duration> {
-        let own = self.jobs.get(&id)?;
-        let left = self.left(own);
-        let others = self.jobs.iter().filter(|(other, _)| **other != id);
-        let before_it = others.map(|(other, job)| match (own.running, job.running) {
-            // They take turns until one of them has ended.
-            (Some(_), Some(_)) => self.left(job).min(left),
-            (Some(_), None) => 0.0,
-            (None, Some(_)) => self.left(job),
-            (None, None) if *other < id => self.left(job),
-            (None, None) => 0.0,
-        });
-        Some(Duration::from_secs_f64(before_it.sum::<f64>() + left))
+        let asked = self.jobs.get(&id)?;
+        let left = self.left(asked);
+        let mut own = left;
+        let mut others: HashMap<&ApiKeyId, f64> = HashMap::new();
+        for (other, job) in self.jobs.iter().filter(|(other, _)| **other != id) {
+            if job.owner != asked.owner {
+                *others.entry(&job.owner).or_default() += self.left(job);
+                continue;
+            }
+            own += match (asked.running, job.running) {
+                // They take turns until one of them has ended.
+                (Some(_), Some(_)) => self.left(job).min(left),
+                (Some(_), None) => 0.0,
+                (None, Some(_)) => self.left(job),
+                (None, None) if *other < id => self.left(job),
+                (None, None) => 0.0,
+            };
+        }
+        let meanwhile = others.values().map(|theirs| theirs.min(own));
+        Some(Duration::from_secs_f64(meanwhile.sum::<f64>() + own))
     }
 
-    /// How long a job that came now would wait.
+    /// How long a job that came now would wait if every owner's jobs went before it, which is the longest that it can be.
     pub(crate) fn queue_time(&self) -> Duration {
         Duration::from_secs_f64(self.jobs.values().map(|job| self.left(job)).sum())
     }
 
     /// Seconds of the device.
     fn left(&self, job: &Open) -> f64 {
-        let (work, done) = (&job.work, job.running.unwrap_or_default());
+        let (expected, done) = (&job.expected, job.running.unwrap_or_default());
         let preparations = u32::from(!done.prepared);
-        let evaluations = work.evaluations.saturating_sub(done.evaluations);
-        let images = work.images.saturating_sub(done.images);
+        let evaluations = expected.evaluations.saturating_sub(done.evaluations);
+        let images = expected.images.saturating_sub(done.images);
         let acts = [
             (Act::Prepare, preparations),
             (Act::Evaluate, evaluations),
             (Act::Finish, images),
         ];
-        let seconds = acts.map(|(act, times)| f64::from(times) * self.per_pixel(&work.kind, act));
-        seconds.iter().sum::<f64>() * work.pixels
+        let seconds = acts.map(|(act, times)| f64::from(times) * self.per_pixel(&expected.kind, act));
+        seconds.iter().sum::<f64>() * expected.pixels
     }
 
     /// As measured, or of what is most alike: the same model at the nearest size, any model, and else a guess.
@@ -254,8 +279,8 @@ mod tests {
         JobId::from_u128(number)
     }
 
-    fn work(images: u32, evaluations: u32) -> Work {
-        Work::new("demo", (SIZE, 1), (images, evaluations))
+    fn expected(images: u32, evaluations: u32) -> Expected {
+        Expected::new("demo", (SIZE, 1), (images, evaluations))
     }
 
     fn seconds(time: Duration) -> f64 {
@@ -265,7 +290,7 @@ mod tests {
 
     /// A job of `evaluations` on one image, with 2 s to prepare, 0.5 s for each evaluation, 1 s to finish.
     fn ran(forecast: &mut Forecast, number: u128, evaluations: u32, mut now: Instant) -> Instant {
-        forecast.expect(id(number), work(1, evaluations));
+        forecast.expect(id(number), ApiKeyId::anonymous(), expected(1, evaluations));
         forecast.started(id(number), now);
         now += Duration::from_secs(2);
         forecast.evaluated(id(number), 0, now);
@@ -287,9 +312,9 @@ mod tests {
         let now = ran(&mut forecast, 1, 4, start) + Duration::from_secs(3600);
         ran(&mut forecast, 2, 10, now);
         assert_eq!(forecast.queue_time(), Duration::ZERO);
-        forecast.expect(id(3), work(2, 20));
+        forecast.expect(id(3), ApiKeyId::anonymous(), expected(2, 20));
         assert_eq!(forecast.time_left(id(3)).map(seconds), Some(2.0 + 20.0 + 2.0));
-        forecast.expect(id(4), work(1, 2));
+        forecast.expect(id(4), ApiKeyId::anonymous(), expected(1, 2));
         assert_eq!(forecast.time_left(id(4)).map(seconds), Some(24.0 + 4.0));
         assert_eq!(
             forecast.time_left(id(3)).map(seconds),
@@ -306,7 +331,7 @@ mod tests {
     fn what_is_done_is_not_waited_for() {
         let mut forecast = Forecast::default();
         let now = ran(&mut forecast, 1, 4, SystemClock.now());
-        forecast.expect(id(2), work(1, 10));
+        forecast.expect(id(2), ApiKeyId::anonymous(), expected(1, 10));
         forecast.started(id(2), now);
         forecast.evaluated(id(2), 0, now + Duration::from_secs(2));
         assert_eq!(forecast.time_left(id(2)).map(seconds), Some(5.0 + 1.0));
@@ -326,7 +351,7 @@ mod tests {
         let mut forecast = Forecast::default();
         let now = ran(&mut forecast, 1, 4, SystemClock.now());
         for (number, evaluations) in [(2, 100), (3, 2)] {
-            forecast.expect(id(number), work(1, evaluations));
+            forecast.expect(id(number), ApiKeyId::anonymous(), expected(1, evaluations));
             forecast.started(id(number), now);
         }
         assert_eq!(forecast.time_left(id(3)).map(seconds), Some(4.0 + 4.0));
@@ -334,22 +359,53 @@ mod tests {
     }
 
     #[test]
+    fn owners_take_turns() {
+        let mut forecast = Forecast::default();
+        let now = ran(&mut forecast, 1, 4, SystemClock.now());
+        let [flood, one, two] = ["flood", "one", "two"].map(ApiKeyId::new);
+        // Each takes 2 + 2 + 1 s.
+        for number in 2..=201 {
+            forecast.expect(id(number), flood.clone(), expected(1, 4));
+        }
+        forecast.expect(id(300), one.clone(), expected(1, 4));
+        let left = |forecast: &Forecast, number| forecast.time_left(id(number)).map(seconds);
+        assert_eq!(
+            left(&forecast, 300),
+            Some(5.0 + 5.0),
+            "not after all of the flood"
+        );
+        assert_eq!(left(&forecast, 201), Some(1000.0 + 5.0));
+        forecast.expect(id(301), one.clone(), expected(1, 4));
+        forecast.expect(id(302), two, expected(1, 2));
+        assert_eq!(left(&forecast, 301), Some(10.0 + 10.0 + 4.0));
+        // Of those that run, too.
+        forecast.started(id(2), now);
+        forecast.started(id(301), now);
+        assert_eq!(left(&forecast, 301), Some(5.0 + 5.0 + 4.0));
+        assert_eq!(left(&forecast, 300), Some(10.0 + 10.0 + 4.0));
+    }
+
+    #[test]
     fn what_was_never_measured_is_taken_from_what_is_most_alike() {
         let mut forecast = Forecast::default();
-        let of = |model: &str, pixels, rows| Work::new(model, (pixels, rows), (1, 10));
-        forecast.expect(id(1), of("demo", SIZE, 1));
+        let of = |model: &str, pixels, rows| Expected::new(model, (pixels, rows), (1, 10));
+        forecast.expect(id(1), ApiKeyId::anonymous(), of("demo", SIZE, 1));
         let guessed = forecast.time_left(id(1)).map(seconds).unwrap();
         assert!((5.0..30.0).contains(&guessed), "{guessed}");
         ran(&mut forecast, 2, 4, SystemClock.now());
-        for (work, expected) in [
+        for (job, seconds_left) in [
             (of("demo", SIZE, 1), 2.0 + 5.0 + 1.0),
             (of("demo", SIZE, 2), 2.0 + 10.0 + 1.0),
             (of("demo", SIZE / 4, 1), 8.0 / 4.0),
             (of("demo", SIZE * 4, 1), 8.0 * 4.0),
             (of("other", SIZE, 1), 8.0),
         ] {
-            forecast.expect(id(1), work.clone());
-            assert_eq!(forecast.time_left(id(1)).map(seconds), Some(expected), "{work:?}");
+            forecast.expect(id(1), ApiKeyId::anonymous(), job.clone());
+            assert_eq!(
+                forecast.time_left(id(1)).map(seconds),
+                Some(seconds_left),
+                "{job:?}"
+            );
         }
     }
 
@@ -359,7 +415,11 @@ mod tests {
         let now = SystemClock.now();
         for side in 1..3000_u64 {
             let number = id(u128::from(side));
-            forecast.expect(number, Work::new("demo", (side * side, 1), (1, 1)));
+            forecast.expect(
+                number,
+                ApiKeyId::anonymous(),
+                Expected::new("demo", (side * side, 1), (1, 1)),
+            );
             forecast.started(number, now);
             forecast.evaluated(number, 0, now);
             forecast.forget(number);

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
+use crate::fetching::Fetching;
 use crate::looks::Looks;
 use crate::progress::ProgressHub;
 
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) decoding_beyond: Arc<Semaphore>,
     /// Held by the attempt whose turn it is to get into the engine; the others stand in line for it.
     pub(crate) door: tokio::sync::Mutex<()>,
+    pub(crate) fetching: Fetching,
     pub(crate) progress: ProgressHub,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
@@ -84,6 +86,7 @@ impl Inner {
             tokens,
             looks: Arc::default(),
             admitted: AdmittedJobs::new(memory),
+            fetching: Fetching::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
             clock,
             runtime: Handle::current(),

@@ -63,21 +63,23 @@ impl PendingInputs {
         }
     }
 
-    /// Decodes what is not decoded yet. What that takes beside the images is bounded by how many do it at once.
+    /// Decodes what is not decoded yet, one file after the other, each in the same room as at the door.
     pub(crate) async fn decode(self, inner: &Inner) -> Result<Inputs<RgbImage>, ServiceError> {
         let images = match self {
             Self::Decoded(images) => images,
             Self::Files(files) => {
-                let decode = |(role, file, _): (InputRole, Bytes, u64)| {
-                    Ok((role, image_codec::decode(&file, LIMITS)?))
-                };
-                let permit = Arc::clone(&inner.decoding).acquire_owned().await;
-                let permit = permit.map_err(ServiceError::internal)?;
-                let work = move || {
-                    let _permit = permit;
-                    files.into_iter().map(decode).collect()
-                };
-                off_thread(work).await?
+                let mut images = Vec::new();
+                for (role, file, _) in files {
+                    let room = inner.room_for(image_codec::look_at(&file, LIMITS)?).await?;
+                    let image = off_thread(move || {
+                        let image = image_codec::decode(&file, LIMITS);
+                        // The image itself is in the account of the job's place.
+                        drop(room);
+                        Ok(image?)
+                    });
+                    images.push((role, image.await?));
+                }
+                images
             }
         };
         let mut images = images.into_iter();

@@ -6,8 +6,10 @@ mod admitted;
 mod attempt;
 mod availability;
 mod config;
+mod decode_room;
 mod deliver;
 mod error;
+mod fetching;
 mod forecast;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -1,4 +1,5 @@
-//! What is done from time to time: deleting what nobody can ask for any more, and queueing what a crash left unqueued.
+//! What is done from time to time: deleting what nobody can ask for any more, and mending what a crash left behind:
+//! queueing what is not queued, and failing what nobody fetches for.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,15 +38,23 @@ pub(crate) async fn sweep(inner: &Inner) {
     }
 }
 
-/// Jobs that are stored and not in the queue get into it; those that are already there are not touched.
+/// Jobs that are stored and not in the queue get into it; those that are already there are not touched. Jobs whose images
+/// nobody fetches any more fail.
 async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     for job in in_states(inner, &[JobState::Queued, JobState::Running]).await? {
         inner.queue.push(QueueEntry::of(&job)).await?;
     }
+    // What is stored while the list is made may not be in it.
+    let mut known = inner.admitted.known();
+    known.extend(inner.progress.known());
     let unfinished = unfinished(inner).await?;
     let is_unfinished = |id| unfinished.binary_search_by_key(&id, |job: &Job| job.id).is_ok();
-    inner.admitted.retain(is_unfinished);
-    inner.progress.retain(is_unfinished);
+    let may_be_open = |id| !known.contains(&id) || is_unfinished(id);
+    inner.admitted.retain(may_be_open);
+    inner.progress.retain(may_be_open);
+    for job in unfinished.iter().filter(|job| job.state == JobState::Fetching) {
+        inner.fail_if_lost(job.id).await?;
+    }
     let now = inner.clock.wall();
     if let Some(before) = now.checked_sub(inner.config.keep_jobs) {
         inner.store.expire(before).await?;

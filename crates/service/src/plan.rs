@@ -4,21 +4,52 @@
 use std::sync::Arc;
 
 use pentimento_engine::{ResolvedModels, RunPlan};
-use pentimento_types::{JobNote, Recipe, describe_chain};
+use pentimento_types::{JobNote, Recipe, Size, describe_chain};
 
 use crate::ServiceError;
+use crate::forecast::Expected;
 use crate::inner::Inner;
 use crate::off_thread::off_thread;
 
+/// How much of the device each image takes, whatever its size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeviceTime {
+    rows: u32,
+    evaluations: u32,
+}
+
+impl DeviceTime {
+    /// At most, about, where the checkpoint could not be asked, which its load will explain.
+    fn unplanned(recipe: &Recipe) -> Self {
+        Self {
+            rows: if recipe.is_guided() { 2 } else { 1 },
+            evaluations: recipe.steps,
+        }
+    }
+
+    /// What the job costs in the queue.
+    pub(crate) fn work(self, recipe: &Recipe, size: Size) -> u64 {
+        recipe.work(size, self.rows, self.evaluations)
+    }
+
+    /// What is forecast for it.
+    pub(crate) fn expected(self, models: &ResolvedModels, recipe: &Recipe, size: Size) -> Expected {
+        Expected::new(
+            &models.checkpoint.name,
+            (size.pixels(), self.rows),
+            (recipe.image_count, self.evaluations),
+        )
+    }
+}
+
 impl Inner {
     /// Refuses what the device would refuse later, and names in the recipe what it leaves to the checkpoint, so that who
-    /// asks for the job or reads the image's parameters is told what ran. Returns the evaluations of each image; None when
-    /// the checkpoint could not be asked, which its load will explain.
+    /// asks for the job or reads the image's parameters is told what ran.
     pub(crate) async fn plan(
         &self,
         models: &ResolvedModels,
         recipe: &mut Recipe,
-    ) -> Result<Option<u32>, ServiceError> {
+    ) -> Result<DeviceTime, ServiceError> {
         let (checkpoint, asked) = (Arc::clone(&models.checkpoint), recipe.clone());
         let planned = off_thread(move || {
             Ok(RunPlan::of(&checkpoint, &asked).map_err(|error| (error.refused_setting(), error)))
@@ -26,13 +57,16 @@ impl Inner {
         match planned.await? {
             Ok(plan) => {
                 recipe.scheduler = plan.named(recipe.scheduler);
-                Ok(Some(plan.evaluations))
+                Ok(DeviceTime {
+                    rows: plan.rows,
+                    evaluations: plan.evaluations,
+                })
             }
             Err((Some((setting, problem)), _)) => Err(ServiceError::RunRefused { setting, problem }),
             Err((None, error)) => {
                 let name = &models.checkpoint.name;
                 tracing::debug!(model = %name, error = describe_chain(&error), "no plan yet");
-                Ok(None)
+                Ok(DeviceTime::unplanned(recipe))
             }
         }
     }

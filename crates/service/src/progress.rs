@@ -1,15 +1,15 @@
 //! How far running jobs are, and how long the others will wait: in memory only, since a durable write for every evaluation
 //! would cost more than it tells.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pentimento_types::{Clock, JobId, Progress};
+use pentimento_types::{ApiKeyId, Clock, JobId, Progress};
 
-use crate::forecast::{Forecast, Work};
+use crate::forecast::{Expected, Forecast};
 
-/// The latest word of every attempt that is running in this process, and the work that all jobs bring.
+/// The latest word of every attempt that is running in this process, and what all jobs are expected to take.
 #[derive(Debug)]
 pub(crate) struct ProgressHub {
     clock: Arc<dyn Clock>,
@@ -30,14 +30,19 @@ impl ProgressHub {
         }
     }
 
-    /// A job with this work will run.
-    pub(crate) fn expect(&self, id: JobId, work: Work) {
-        self.state().forecast.expect(id, work);
+    /// A job of this owner will run.
+    pub(crate) fn expect(&self, id: JobId, owner: ApiKeyId, expected: Expected) {
+        self.state().forecast.expect(id, owner, expected);
     }
 
     /// The job has ended.
     pub(crate) fn forget(&self, id: JobId) {
         self.state().forecast.forget(id);
+    }
+
+    /// The jobs for which there is a forecast.
+    pub(crate) fn known(&self) -> HashSet<JobId> {
+        self.state().forecast.known().collect()
     }
 
     /// Forgets the jobs for which this does not hold.

@@ -11,17 +11,13 @@ use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
     Recipe, Reservation, RgbImage, Size, describe_chain,
 };
-use tokio::sync::OwnedSemaphorePermit;
-
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
-use crate::forecast::Work;
-use crate::image_codec::Decoding;
 use crate::inner::{Inner, Lifecycle};
 use crate::off_thread::off_thread;
-use crate::plan::prompt_notes;
+use crate::plan::{DeviceTime, prompt_notes};
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
@@ -94,22 +90,8 @@ impl Submission {
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) models: ResolvedModels,
-    /// Of each image; None where the checkpoint could not be asked.
-    evaluations: Option<u32>,
+    pub(crate) time: DeviceTime,
     pub(crate) place: JobPlace,
-}
-
-impl Planned {
-    /// What the device will have to do. Without a plan, all steps are expected to run.
-    pub(crate) fn work(&self, recipe: &Recipe, size: Size) -> Work {
-        let rows = if recipe.guidance_scale > 1.0 { 2 } else { 1 };
-        let evaluations = self.evaluations.unwrap_or(recipe.steps);
-        Work::new(
-            &self.models.checkpoint.name,
-            (size.pixels(), rows),
-            (recipe.image_count, evaluations),
-        )
-    }
 }
 
 /// What an input file is read as.
@@ -121,14 +103,6 @@ struct Wanted {
     fit: Option<Size>,
 }
 
-/// What decoding takes, as it is bounded.
-enum WorkingRoom {
-    /// In the account of images.
-    Counted(Reservation),
-    /// Beyond it, one at a time.
-    Beyond { _turn: OwnedSemaphorePermit },
-}
-
 /// An input file that has been decoded.
 #[derive(Debug)]
 pub(crate) struct Checked {
@@ -138,6 +112,12 @@ pub(crate) struct Checked {
     /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
     image: Option<(RgbImage, Reservation)>,
     note: Option<JobNote>,
+}
+
+/// Of each image to be made.
+pub(crate) fn size_of(checked: &[(InputRole, Checked)]) -> Option<Size> {
+    let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
+    init.map(|(_, checked)| checked.size)
 }
 
 /// Says which image an error is about.
@@ -158,12 +138,8 @@ impl Inner {
         let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
         let models = self.resolve_models(&submission.recipe).await?;
         self.check_prompts(&submission.recipe).await?;
-        let evaluations = self.plan(&models, &mut submission.recipe).await?;
-        let planned = Planned {
-            models,
-            evaluations,
-            place,
-        };
+        let time = self.plan(&models, &mut submission.recipe).await?;
+        let planned = Planned { models, time, place };
         Ok((submission, planned))
     }
 
@@ -308,27 +284,13 @@ impl Inner {
         let decoding = image_codec::look_at(&bytes, wanted.limits)?;
         self.admitted
             .check(decoding.image_bytes().max(wanted.fit.map_or(0, Size::rgb_bytes)))?;
-        // Bounds what decoding takes, whatever the number of connections.
-        let permit = Arc::clone(&self.decoding).acquire_owned().await;
-        let permit = permit.map_err(ServiceError::internal)?;
-        let work = self.room_for(decoding).await?;
+        self.check_decoding(decoding)?;
+        let room = self.room_for(decoding).await?;
         let inner = Arc::clone(self);
         off_thread(move || {
-            // They go along, because this runs on when the caller hangs up.
-            let _permit = permit;
             let (file, image, note) = decoded_file(bytes, wanted)?;
-            let (kept, image_size) = (image.size_bytes(), image.size());
-            // What stays is the image, which is mostly smaller than what it took to make it.
-            let room = match work {
-                WorkingRoom::Counted(mut room) if kept <= room.bytes() => {
-                    room.shrink_to(kept);
-                    Some(room)
-                }
-                other @ (WorkingRoom::Counted(_) | WorkingRoom::Beyond { .. }) => {
-                    drop(other);
-                    inner.admitted.reserve(kept)
-                }
-            };
+            let image_size = image.size();
+            let room = room.keep(&inner.admitted, image.size_bytes());
             let image = room.map(|room| (image, room));
             Ok(Checked {
                 file,
@@ -338,29 +300,6 @@ impl Inner {
             })
         })
         .await
-    }
-
-    /// Room for decoding a file, for which images of jobs that wait are given up. Where jobs in the engine hold it all, one
-    /// file at a time is decoded beyond it: who is to wait must be read first.
-    async fn room_for(&self, decoding: Decoding) -> Result<WorkingRoom, ServiceError> {
-        let needed = decoding.working_bytes;
-        loop {
-            match self.admitted.room(needed) {
-                Ok(room) => return Ok(WorkingRoom::Counted(room)),
-                Err(full) if full.is_hopeless() => {
-                    return Err(ServiceError::ImageWork {
-                        size: decoding.size,
-                        needed,
-                        limit: full.limit,
-                    });
-                }
-                Err(_) if self.admitted.give_up_one() => {}
-                Err(_) => break,
-            }
-        }
-        let turn = Arc::clone(&self.decoding_beyond).acquire_owned().await;
-        turn.map(|_turn| WorkingRoom::Beyond { _turn })
-            .map_err(ServiceError::internal)
     }
 
     /// Stores inputs and job, then queues the job.
@@ -374,20 +313,20 @@ impl Inner {
         self.check_open()?;
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
-        let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
-        let size = init.map_or(submission.expected_size(), |(_, checked)| checked.size);
-        let work = planned.work(&submission.recipe, size);
+        let size = size_of(&checked).unwrap_or(submission.expected_size());
+        let Planned { models, time, place } = planned;
+        let expected = time.expected(&models, &submission.recipe, size);
         let stored = self.store_inputs(id, checked).await?;
         let mut job = submission.into_job(id, self.clock.wall(), stored.keys);
         job.notes.extend(stored.notes);
-        job.work = job.recipe.work(size);
+        job.work = time.work(&job.recipe, size);
         let entry = QueueEntry::of(&job);
-        self.insert(job, planned.place).await?;
-        self.progress.expect(id, work);
+        self.insert(job, place).await?;
+        self.progress.expect(id, entry.owner.clone(), expected);
         self.admitted.keep(
             id,
             Admitted {
-                models: planned.models,
+                models,
                 images: stored.decoded,
             },
         );

@@ -7,6 +7,7 @@ mod panics;
 mod places;
 mod planning;
 mod submitting;
+mod troubled_store;
 mod unfetched;
 
 use std::sync::Arc;

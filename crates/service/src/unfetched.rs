@@ -2,8 +2,8 @@
 //! are queued when the images are there, or fail with the reason why they are not.
 //!
 //! The record is made only when the caller's time is over, so that a request that fails before is refused and leaves
-//! nothing behind. What the images come from is known to this process alone; a store that outlives it has to keep that too,
-//! or fail such jobs when it is opened.
+//! nothing behind. What the images come from is known to this process alone: the sweeper fails such jobs where the process that
+//! fetched for them is gone, or could not say how that ended.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,14 +12,15 @@ use std::time::Instant;
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{JobsError, QueueEntry, Transition};
 use pentimento_types::{
-    HasKind as _, ImageKey, InputRole, Inputs, Job, JobFailure, JobId, JobState, describe_chain,
+    ErrorKind, HasKind as _, ImageKey, InputRole, Inputs, Job, JobFailure, JobId, JobState, describe_chain,
 };
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use crate::admitted::Admitted;
 use crate::inner::Inner;
-use crate::submit::{Checked, Planned, Submission, Unfinished};
+use crate::plan::DeviceTime;
+use crate::submit::{Checked, Planned, Submission, Unfinished, size_of};
 use crate::{Service, ServiceError};
 
 /// What a caller's bytes are accounted with; dropped when the service has no need of them any more.
@@ -80,17 +81,28 @@ impl Inner {
             .iter()
             .fold(keys, |keys, (role, _)| keys.with(role, ImageKey::input(id, role)));
         let size = submission.expected_size();
-        let work = planned.work(&submission.recipe, size);
+        let Planned { models, time, place } = planned;
+        let expected = time.expected(&models, &submission.recipe, size);
+        let owner = submission.owner.clone();
         let job = Job {
             state: JobState::Fetching,
-            work: submission.recipe.work(size),
+            work: time.work(&submission.recipe, size),
             ..submission.into_job(id, self.clock.wall(), keys)
         };
-        self.insert(job, planned.place).await?;
-        self.progress.expect(id, work);
-        let inner = Arc::clone(self);
+        let mark = self.fetching.mark(id);
+        self.insert(job, place).await?;
+        self.progress.expect(id, owner, expected);
+        let (inner, taking) = (Arc::clone(self), Arc::clone(self));
         self.runtime.spawn(async move {
-            inner.take_in(id, planned.models, images).await;
+            let _mark = mark;
+            let taken = inner
+                .runtime
+                .spawn(async move { taking.take_in(id, (models, time), images).await });
+            if let Err(panic) = taken.await {
+                tracing::error!(job = %id, %panic, "taking images in panicked");
+                let failure = failure_of(&ServiceError::internal(panic));
+                inner.fail_unfetched(id, failure).await;
+            }
             drop(held);
         });
         unfinished.done();
@@ -99,27 +111,43 @@ impl Inner {
 
     /// Waits for the images of a stored job and queues it; or fails it. Returns early when it has ended, cancelled for
     /// example, which ends the fetching too.
-    async fn take_in(self: &Arc<Self>, id: JobId, models: ResolvedModels, mut images: Aborting) {
+    async fn take_in(
+        self: &Arc<Self>,
+        id: JobId,
+        planned: (ResolvedModels, DeviceTime),
+        mut images: Aborting,
+    ) {
         let checked = tokio::select! {
             checked = &mut images.0 => checked,
             _ = self.store.wait_until_ended(id) => return,
         };
         let checked = checked.map_err(ServiceError::internal);
         let queued = match checked.and_then(|checked| checked) {
-            Ok(checked) => self.queue_fetched(id, models, checked).await,
+            Ok(checked) => self.queue_fetched(id, planned, checked).await,
             Err(error) => Err(error),
         };
         if let Err(error) = queued {
-            self.fail_unfetched(id, &error).await;
+            tracing::info!(job = %id, error = describe_chain(&error), "the images did not come");
+            self.fail_unfetched(id, failure_of(&error)).await;
         }
     }
 
     async fn queue_fetched(
         &self,
         id: JobId,
-        models: ResolvedModels,
+        (models, time): (ResolvedModels, DeviceTime),
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<(), ServiceError> {
+        let found = self.store.get(id).await;
+        let Some(job) = found.map_err(ServiceError::store("read the job"))? else {
+            // Cancelled, and forgotten since.
+            return Ok(());
+        };
+        // The record was made with a size that was a guess.
+        let no_init = || ServiceError::internal("a job has no image to start from");
+        let size = size_of(&checked).ok_or_else(no_init)?;
+        let work = time.work(&job.recipe, size);
+        let expected = time.expected(&models, &job.recipe, size);
         let stored = self.store_inputs(id, checked).await?;
         self.admitted.keep(
             id,
@@ -128,7 +156,9 @@ impl Inner {
                 images: stored.decoded,
             },
         );
-        let fetched = Transition::Fetched { notes: stored.notes };
+        self.progress.expect(id, job.owner, expected);
+        let notes = stored.notes;
+        let fetched = Transition::Fetched { notes, work };
         match self.store.transition(id, fetched).await {
             Ok(job) => {
                 self.push(QueueEntry::of(&job)).await;
@@ -137,6 +167,7 @@ impl Inner {
             // Cancelled in the last moment.
             Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => {
                 drop(self.admitted.take(id));
+                self.progress.forget(id);
                 self.delete_input(id).await;
                 Ok(())
             }
@@ -147,18 +178,38 @@ impl Inner {
         }
     }
 
-    async fn fail_unfetched(&self, id: JobId, error: &ServiceError) {
-        tracing::info!(job = %id, error = describe_chain(error), "the images did not come");
-        let failure = JobFailure {
-            kind: error.kind(),
-            message: with_role(error),
-        };
+    /// Fails a job that was found being fetched if nobody fetches for it any more.
+    pub(crate) async fn fail_if_lost(&self, id: JobId) -> Result<(), JobsError> {
+        // A mark is gone only when the next state is stored, or never will be. So the record is read after the look.
+        if self.fetching.contains(id) {
+            return Ok(());
+        }
+        let job = self.store.get(id).await?;
+        if job.is_some_and(|job| job.state == JobState::Fetching) {
+            tracing::warn!(job = %id, "nobody fetches the images of a job any more");
+            let failure = JobFailure {
+                kind: ErrorKind::Unavailable,
+                message: "the server lost the pictures on their way; send the request again".to_owned(),
+            };
+            self.fail_unfetched(id, failure).await;
+        }
+        Ok(())
+    }
+
+    async fn fail_unfetched(&self, id: JobId, failure: JobFailure) {
         let fail = Transition::Fail { attempt: 0, failure };
         if let Err(error) = self.store.transition(id, fail).await {
             tracing::info!(job = %id, error = describe_chain(&error), "the end came too late");
         }
         self.progress.forget(id);
         self.delete_input(id).await;
+    }
+}
+
+fn failure_of(error: &ServiceError) -> JobFailure {
+    JobFailure {
+        kind: error.kind(),
+        message: with_role(error),
     }
 }
 

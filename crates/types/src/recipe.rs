@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InputRole, ModelId, SchedulerChoice, Size, StrengthRule};
+use crate::{InputRole, ModelId, SchedulerChoice, Size};
 
 /// A LoRA by name, with its weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,31 +71,27 @@ impl Recipe {
         brought.into_iter().map(bytes_of).fold(0, u64::saturating_add)
     }
 
-    /// About how much of the device's time a job takes on an image of this size: pixels times rows, over all evaluations and
-    /// with the VAE's passes counted as so many of them. Good for comparing jobs, whatever the device; what a job really
-    /// took is for the engine to measure.
+    /// Whether an evaluation has a row without the prompt beside the one with it. Distilled checkpoints, which take the scale
+    /// as an input, have one row all the same.
     #[must_use]
-    pub fn work(&self, size: Size) -> u64 {
+    pub fn is_guided(&self) -> bool {
+        self.guidance_scale > 1.0
+    }
+
+    /// About how much of the device's time a job takes on an image of this size: pixels times rows, over all `evaluations` of
+    /// each image and with the VAE's passes counted as so many of them. Good for comparing jobs, whatever the device; what a
+    /// job really took is for the engine to measure.
+    #[must_use]
+    pub fn work(&self, size: Size, rows: u32, evaluations: u32) -> u64 {
         // A pass of the VAE in evaluations of one row of the same size, about, on a checkpoint of Stable Diffusion 1.
-        const ENCODE: f64 = 2.0;
-        const DECODE: f64 = 3.0;
-        let rows = if self.guidance_scale > 1.0 { 2.0 } else { 1.0 };
-        let steps = match self.scheduler.strength_rule {
-            StrengthRule::LowerStart if self.strength > 0.0 => f64::from(self.steps),
-            StrengthRule::FewerSteps | StrengthRule::LowerStart => {
-                (f64::from(self.steps) * self.strength).ceil()
-            }
-        };
-        let image = rows * steps + DECODE;
-        let all = ENCODE + f64::from(self.image_count) * image;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a positive estimate, which the cast keeps within the type"
-        )]
-        let work = (size.pixels() as f64 * all) as u64;
-        work
+        const ENCODE: u128 = 2;
+        const DECODE: u128 = 3;
+        let image = u128::from(rows) * u128::from(evaluations) + DECODE;
+        let all = u128::from(self.image_count)
+            .saturating_mul(image)
+            .saturating_add(ENCODE);
+        let work = all.saturating_mul(u128::from(size.pixels()));
+        u64::try_from(work).unwrap_or(u64::MAX)
     }
 }
 
@@ -103,7 +99,7 @@ impl Recipe {
 mod tests {
     use super::*;
 
-    fn work(steps: u32, strength: f64, guidance_scale: f64, image_count: u32, side: u32) -> u64 {
+    fn work(rows: u32, evaluations: u32, image_count: u32, side: u32) -> u64 {
         let recipe = Recipe {
             model: ModelId::new("demo"),
             vae: None,
@@ -112,30 +108,31 @@ mod tests {
             prompt: String::new(),
             negative_prompt: String::new(),
             image_count,
-            steps,
-            strength,
-            guidance_scale,
+            steps: 20,
+            strength: 0.5,
+            guidance_scale: 7.5,
             seed: 0,
             clip_skip: 1,
             token_merging: false,
             scheduler: SchedulerChoice::default(),
             soft_edge: 0,
         };
-        recipe.work(Size {
+        let size = Size {
             width: side,
             height: side,
-        })
+        };
+        recipe.work(size, rows, evaluations)
     }
 
     #[test]
     fn work_grows_with_pixels_rows_evaluations_and_images() {
-        assert_eq!(work(4, 1.0, 1.0, 1, 64), 64 * 64 * (2 + 4 + 3));
-        assert_eq!(work(40, 0.51, 7.5, 4, 1024), 1024 * 1024 * (2 + 4 * (2 * 21 + 3)));
+        assert_eq!(work(1, 4, 1, 64), 64 * 64 * (2 + 4 + 3));
+        assert_eq!(work(2, 21, 4, 1024), 1024 * 1024 * (2 + 4 * (2 * 21 + 3)));
         assert_eq!(
-            work(20, 0.0, 7.5, 1, 8),
+            work(2, 0, 1, 8),
             8 * 8 * 5,
             "the picture is still encoded and decoded"
         );
-        assert_eq!(work(u32::MAX, 1.0, 2.0, u32::MAX, u32::MAX), u64::MAX);
+        assert_eq!(work(2, u32::MAX, u32::MAX, u32::MAX), u64::MAX);
     }
 }

@@ -2,6 +2,7 @@
 
 use pentimento_types::{ErrorKind, HasKind as _, JobState};
 
+use super::troubled_store::TroubledStore;
 use super::*;
 use crate::{finished_images, maintenance};
 
@@ -267,6 +268,26 @@ async fn the_sweeper_keeps_inputs_of_waiting_jobs_and_queues_lost_ones() {
         in_time(test.service.wait(lost)).await.unwrap().state,
         JobState::Succeeded
     );
+}
+
+#[tokio::test]
+async fn a_job_that_is_stored_during_a_sweep_keeps_what_is_known_of_it() {
+    let (mut held, executor) = Held::new();
+    let (store, test) = TroubledStore::start(executor);
+    submit(&test.service, sample_request("hold")).await.unwrap();
+    held.arrives().await;
+    let (is_made, let_go) = store.hold_list();
+    let inner = Arc::clone(&test.service.inner);
+    let sweep = tokio::spawn(async move { maintenance::sweep(&inner).await });
+    in_time(is_made).await.unwrap();
+    let id = submit(&test.service, sample_request("hold")).await.unwrap();
+    let_go.send(()).unwrap();
+    in_time(sweep).await.unwrap();
+    assert!(test.service.time_left(id).is_some());
+    drop(held);
+    in_time(test.service.wait(id)).await.unwrap();
+    // Jobs that have ended are still forgotten.
+    eventually(async || test.service.time_left(id).is_none()).await;
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! Jobs that wait for room for their images, and what decoding may take.
 
 use pentimento_jobs::Transition;
-use pentimento_types::{JobState, MemoryBudget};
+use pentimento_types::{InputRole, JobState, MemoryBudget, MemoryUse};
 
 use super::*;
+use crate::inputs::PendingInputs;
 
 /// Bytes of the photo, decoded.
 const PHOTO: u64 = 13 * 9 * 3;
@@ -74,6 +75,25 @@ async fn small_images_do_not_pass_large_ones_that_wait_for_room() {
         assert_eq!(job.state, JobState::Succeeded);
     }
     assert_eq!(prepared(&log.acts()), ["hold", "large", "small"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_decoded_again_waits_for_room_like_a_new_one() {
+    let test = with_room(10 * PHOTO, FakeExecutor::new());
+    let inner = &test.service.inner;
+    let held = || test.parts.memory.held(MemoryUse::Images);
+    let full = test.parts.memory.reserve(MemoryUse::Images, 10 * PHOTO).unwrap();
+    let beyond = Arc::clone(&inner.decoding_beyond);
+    let beyond = beyond.acquire_owned().await.unwrap();
+    let files = || PendingInputs::Files(vec![(InputRole::Init, photo_file(), PHOTO)]);
+    let mut decoded = Box::pin(files().decode(inner));
+    let waits = tokio::time::timeout(A_MOMENT, &mut decoded).await;
+    assert!(waits.is_err(), "somebody else decodes beyond the account");
+    drop(beyond);
+    assert_eq!(*in_time(decoded).await.unwrap().init(), photo());
+    drop(full);
+    in_time(files().decode(inner)).await.unwrap();
+    assert_eq!(held(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,17 @@
 //! Images at addresses: fetched at the same time, and not waited for longer than the caller waits.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use pentimento_types::{ErrorKind, HasKind as _, InputRole, JobState, SystemClock};
+use pentimento_types::{ErrorKind, HasKind as _, InputRole, JobFailure, JobState, SystemClock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use super::troubled_store::TroubledStore;
 use super::*;
+use crate::maintenance;
 
 /// A server that answers every request with the photo, or with nonsense below `/bad`, once it is allowed to.
 struct Slow {
@@ -126,6 +129,29 @@ async fn a_job_has_an_id_before_its_images_are_there() {
 }
 
 #[tokio::test]
+async fn a_fetched_image_says_what_the_job_will_take() {
+    let server = Slow::start().await;
+    let (mut held, executor) = Held::new();
+    let test = TestService::start(executor);
+    let mut request = sample_request("hold");
+    let inline = submit(&test.service, request.clone()).await.unwrap();
+    let expected = test.service.fetch(inline).await.unwrap().work;
+    held.arrives().await;
+    request.inputs = Inputs::new(server.url("a"));
+    let submitted = test
+        .service
+        .submit_until(submission(request, LIMITS), at_once(), Box::new(()));
+    let id = in_time(submitted).await.unwrap();
+    assert!(test.service.fetch(id).await.unwrap().work > expected, "a guess");
+    let guessed = test.service.time_left(id).unwrap();
+    server.answer(1);
+    eventually(async || test.service.fetch(id).await.unwrap().state != JobState::Fetching).await;
+    assert_eq!(test.service.fetch(id).await.unwrap().work, expected);
+    assert!(test.service.time_left(id).unwrap() < guessed);
+    drop(held);
+}
+
+#[tokio::test]
 async fn images_that_do_not_come_fail_the_job_with_the_reason() {
     let server = Slow::start().await;
     let test = TestService::start(FakeExecutor::new());
@@ -212,4 +238,51 @@ async fn a_server_that_stops_tells_who_waits_for_images() {
         panic!("{job:?}")
     };
     assert_eq!(failure.kind, ErrorKind::Unavailable);
+}
+
+/// The failure of a job that has ended.
+async fn failure(test: &TestService, id: JobId) -> JobFailure {
+    let job = in_time(test.service.wait(id)).await.unwrap();
+    match crate::finished_images(&job) {
+        Err(ServiceError::Failed(failure)) => failure,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_job_whose_taking_in_panics_fails() {
+    let server = Slow::start().await;
+    let (store, test) = TroubledStore::start(FakeExecutor::new());
+    store.panics_at_fetched.store(true, Ordering::Relaxed);
+    let id = submit_until(&test, Inputs::new(server.url("a")), at_once())
+        .await
+        .unwrap();
+    server.answer(1);
+    assert_eq!(failure(&test, id).await.kind, ErrorKind::Internal);
+    eventually(async || stored_inputs(&test).await == 0).await;
+}
+
+#[tokio::test]
+async fn the_sweeper_fails_jobs_for_which_nobody_fetches() {
+    let mut server = Slow::start().await;
+    let (store, test) = TroubledStore::start(FakeExecutor::new());
+    store.fails_at_fail.store(true, Ordering::Relaxed);
+    let lost = submit_until(&test, Inputs::new(server.url("bad")), at_once())
+        .await
+        .unwrap();
+    server.asked(1).await;
+    server.answer(1);
+    eventually(async || !store.fails_at_fail.load(Ordering::Relaxed)).await;
+    let inner = &test.service.inner;
+    eventually(async || !inner.fetching.contains(lost)).await;
+    assert_eq!(test.service.fetch(lost).await.unwrap().state, JobState::Fetching);
+    let fetched = submit_until(&test, Inputs::new(server.url("a")), at_once())
+        .await
+        .unwrap();
+    maintenance::sweep(inner).await;
+    assert_eq!(failure(&test, lost).await.kind, ErrorKind::Unavailable);
+    // One that is on its way is left alone.
+    server.answer(1);
+    let job = in_time(test.service.wait(fetched)).await.unwrap();
+    assert_eq!(job.state, JobState::Succeeded);
 }

@@ -143,13 +143,15 @@ async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabE
     };
     let memory = BodyMemory::new(&app.bodies, sender)?;
     let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
-    let (mut fields, memory) = wire::fields(parts.clone(), body, Arc::clone(&app.keys)).await?;
+    let (mut fields, mut memory) = wire::fields(parts.clone(), body, Arc::clone(&app.keys)).await?;
     let caller = auth::caller(
         &app.keys,
         fields.take(KEY.name),
         &parts.headers,
         parts.uri.query(),
     )?;
+    // Forms tell their key only here. What they hold while their pictures are fetched is not for other strangers to miss.
+    memory.identify_sender();
     Ok(OpenedCall {
         caller,
         fields,

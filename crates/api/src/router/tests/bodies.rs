@@ -184,3 +184,37 @@ async fn many_unidentified_callers_at_once_take_no_more_than_their_share() {
     assert_eq!(count(503) + count(408), 24, "{statuses:?}");
     assert_eq!(ledger.held(MemoryUse::Bodies), 0);
 }
+
+#[tokio::test]
+async fn a_form_whose_key_is_known_holds_nothing_of_the_strangers_share_while_its_image_is_fetched() {
+    let test = TestService::start(FakeExecutor::new());
+    let ledger = room(128 << 20);
+    let config = ApiConfig {
+        max_body_bytes: 8 * MEBIBYTE,
+        ..config()
+    };
+    let state = state(&test, &[("tests", "sk_1")], config, &ledger);
+    let router = build_router(state.clone());
+    // It takes connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let image = format!("http://{}/a.png", silent.local_addr().unwrap());
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("key", "sk_1"),
+            ("model_id", "demo"),
+            ("prompt", "a house"),
+            ("init_image", &image),
+            ("mask_image", &image_file()),
+        ])
+        .finish();
+    let mut request = modelslab("/api/v1/enterprise/inpaint", form);
+    let kind = "application/x-www-form-urlencoded".parse().unwrap();
+    request.headers_mut().insert("content-type", kind);
+    let call = tokio::spawn(async move { send(&router, request).await.json() });
+    let asked = tokio::time::timeout(Duration::from_secs(10), silent.accept()).await;
+    let _connection = asked.expect("the image is asked for").unwrap();
+    assert!(ledger.held(MemoryUse::Bodies) > 0, "the mask is held");
+    let mut others = BodyMemory::new(&state.bodies, Sender::Unidentified).unwrap();
+    others.grow(32 * MEBIBYTE).expect("all of the share is free");
+    call.abort();
+}

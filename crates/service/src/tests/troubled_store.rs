@@ -1,0 +1,123 @@
+//! A job store that pauses, panics and fails when a test tells it to.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use pentimento_jobs::{
+    JobCounts, JobFilter, JobPlace, JobStore, JobsError, MemoryJobs, MemoryLimits, Transition,
+};
+use pentimento_types::SystemClock;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::ServiceParts;
+
+/// Where a list that has been made is held: told that it is made, and let go.
+type Pause = (oneshot::Sender<()>, oneshot::Receiver<()>);
+
+/// All troubles come once.
+#[derive(Debug)]
+pub(super) struct TroubledStore {
+    jobs: Arc<MemoryJobs>,
+    list_of_unfinished: Mutex<Option<Pause>>,
+    pub(super) panics_at_fetched: AtomicBool,
+    pub(super) fails_at_fail: AtomicBool,
+}
+
+impl TroubledStore {
+    /// A service over it.
+    pub(super) fn start(executor: FakeExecutor) -> (Arc<Self>, TestService) {
+        let test = TestService::start(executor);
+        let limits = MemoryLimits {
+            unfinished: 10,
+            finished: 10,
+            finished_bytes: u64::MAX,
+        };
+        let jobs = Arc::new(MemoryJobs::new(Arc::new(SystemClock), limits));
+        let store = Arc::new(Self {
+            jobs: Arc::clone(&jobs),
+            list_of_unfinished: Mutex::default(),
+            panics_at_fetched: AtomicBool::new(false),
+            fails_at_fail: AtomicBool::new(false),
+        });
+        let parts = ServiceParts {
+            store: Arc::clone(&store) as Arc<_>,
+            queue: jobs,
+            ..test.parts
+        };
+        let service = Service::start(parts.clone(), TestConfig::default().service);
+        let engine = test.engine;
+        (
+            store,
+            TestService {
+                service,
+                parts,
+                engine,
+            },
+        )
+    }
+
+    /// Holds the next list of unfinished jobs after it is made: the first tells when it is, the second lets it go.
+    pub(super) fn hold_list(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (made, is_made) = oneshot::channel();
+        let (let_go, wait) = oneshot::channel();
+        *self.list_of_unfinished.lock().unwrap() = Some((made, wait));
+        (is_made, let_go)
+    }
+}
+
+#[async_trait]
+impl JobStore for TroubledStore {
+    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
+        self.jobs.reserve(owner)
+    }
+
+    async fn insert(&self, job: Job, place: JobPlace) -> Result<(), JobsError> {
+        self.jobs.insert(job, place).await
+    }
+
+    async fn get(&self, id: JobId) -> Result<Option<Job>, JobsError> {
+        self.jobs.get(id).await
+    }
+
+    async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
+        let fetched = matches!(transition, Transition::Fetched { .. });
+        assert!(
+            !(fetched && self.panics_at_fetched.swap(false, Ordering::Relaxed)),
+            "a panic that a test asked for"
+        );
+        let fail = matches!(transition, Transition::Fail { .. });
+        if fail && self.fails_at_fail.swap(false, Ordering::Relaxed) {
+            return Err(JobsError::Backend {
+                what: "write",
+                source: "a fault that a test asked for".into(),
+            });
+        }
+        self.jobs.transition(id, transition).await
+    }
+
+    async fn wait_until_ended(&self, id: JobId) -> Result<Job, JobsError> {
+        self.jobs.wait_until_ended(id).await
+    }
+
+    async fn list(&self, filter: &JobFilter) -> Result<Vec<Job>, JobsError> {
+        let list = self.jobs.list(filter).await;
+        if filter.states.len() == 3 {
+            let pause = self.list_of_unfinished.lock().unwrap().take();
+            if let Some((made, wait)) = pause {
+                made.send(()).expect("the test waits");
+                let _ = wait.await;
+            }
+        }
+        list
+    }
+
+    async fn counts(&self) -> Result<JobCounts, JobsError> {
+        self.jobs.counts().await
+    }
+
+    async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {
+        self.jobs.expire(finished_before).await
+    }
+}
