@@ -114,7 +114,7 @@ impl GuardedClient {
         let destination =
             Destination::parse(url, &self.guard).map_err(|problem| OutboundError::Url { problem })?;
         let mut left = Left::new(limits.total);
-        self.follow(destination, limits, &mut left).await
+        Box::pin(self.follow(destination, limits, &mut left)).await
     }
 
     async fn follow(
