@@ -154,7 +154,9 @@ impl GuardedClient {
             .wait(self.addresses.place(&first.unwrap_or_default()))
             .await?;
         let _of_all = left.wait(self.exchanges.acquire()).await?;
-        left.work(self.exchange(destination, &addresses, limits)).await?
+        // Large, and it would be carried through every future around it.
+        let exchange = Box::pin(self.exchange(destination, &addresses, limits));
+        left.work(exchange).await?
     }
 
     async fn exchange(
