@@ -79,7 +79,7 @@ mod tests {
         let checkpoint = Checkpoint::in_memory("demo", move |path| {
             let file = pentimento_demo_model::read(path)?.ok()?;
             if path != "unet/config.json" {
-                return Some(file.into());
+                return Some(file);
             }
             let mut config: Value = serde_json::from_slice(&file).ok()?;
             config["time_cond_proj_dim"] = time_cond_proj_dim.clone();

@@ -22,7 +22,7 @@ pub struct ServiceConfig {
     pub keep_jobs: Duration,
     /// Jobs that may be in the engine at once, so that they can share forwards; never more than the engine admits.
     pub running_jobs: usize,
-    /// Images of new requests that are decoded at once.
+    /// Images that are decoded at once.
     pub decoding_images: usize,
     /// Pixels of an image that is decoded; what that takes in memory grows with them.
     pub max_image_pixels: u64,
