@@ -19,6 +19,13 @@ impl DataFolder {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         fs_err::create_dir_all(path).context("cannot use the data folder")?;
         let file = path.join(LOCK_FILE);
+        // A pipe of this name would be waited for without end.
+        let is_foreign = fs_err::symlink_metadata(&file).is_ok_and(|found| !found.is_file());
+        anyhow::ensure!(
+            !is_foreign,
+            "{} is no file; remove it, or choose another folder with --data DIR",
+            file.display()
+        );
         let lock = fs_err::OpenOptions::new()
             .create(true)
             .truncate(false)

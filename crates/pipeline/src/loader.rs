@@ -169,6 +169,14 @@ impl CheckpointSource {
         self.config(ComponentRole::UNet)
     }
 
+    /// The same where it is a small file of its own, and not somewhere in a single file.
+    pub(crate) fn unet_config_at_hand(&self) -> Result<Option<UNetConfig>, PipelineError> {
+        if self.checkpoint.is_single_file() {
+            return Ok(None);
+        }
+        self.unet_config().map(Some)
+    }
+
     /// How the checkpoint wants to be run.
     pub(crate) fn scheduler_config(&self) -> Result<SchedulerConfig, PipelineError> {
         let file = self.checkpoint.read("scheduler/scheduler_config.json");

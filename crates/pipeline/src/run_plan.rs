@@ -24,7 +24,8 @@ pub struct RunPlan {
 }
 
 impl RunPlan {
-    /// Decides the run of `recipe`. Reads two small files of the checkpoint, or what a single file says of its tensors.
+    /// Decides the run of `recipe`. Reads two small files of the checkpoint; a single file is not opened for it, so there
+    /// guidance counts as two rows whatever the network takes.
     ///
     /// # Errors
     /// [`PipelineError::Scheduler`] when there is no such run; others when the checkpoint cannot be read.
@@ -34,7 +35,10 @@ impl RunPlan {
 
     fn on(checkpoint: &CheckpointSource, recipe: &Recipe) -> Result<Self, PipelineError> {
         let plan = scheduler_plan(recipe, &checkpoint.scheduler_config()?)?;
-        let is_guided = is_guided(recipe, &checkpoint.unet_config()?);
+        let is_guided = match checkpoint.unet_config_at_hand()? {
+            Some(config) => is_guided(recipe, &config),
+            None => recipe.is_guided(),
+        };
         Ok(Self {
             scheduler: plan.kind(),
             spacing: plan.spacing(),

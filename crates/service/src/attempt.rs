@@ -243,7 +243,7 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     let resolved = ResolvedJob {
         recipe: Arc::new(job.recipe.clone()),
         models,
-        images: pending.decode(inner).await.map_err(fault)?,
+        images: pending.decode(inner, &job.owner).await.map_err(fault)?,
     };
     let terms = JobTerms {
         owner: job.owner.clone(),

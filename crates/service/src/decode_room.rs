@@ -1,10 +1,11 @@
 //! Room for decoding a file, at the door and again in an attempt whose images were given up: all of it is in one account,
 //! and only so many files are decoded at once.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use pentimento_types::Reservation;
-use tokio::sync::OwnedSemaphorePermit;
+use pentimento_types::{ApiKeyId, Reservation};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ServiceError;
 use crate::admitted::AdmittedJobs;
@@ -17,6 +18,7 @@ pub(crate) struct DecodeRoom {
     bytes: Bytes,
     /// Bounds what decoding takes, whatever the number of connections.
     _turn: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,40 @@ impl DecodeRoom {
     }
 }
 
+/// How many files of one caller are decoded at once: never so many that others find no turn. Callers without keys cannot
+/// be told apart, and share all.
+#[derive(Debug)]
+pub(crate) struct DecodingShares {
+    at_once: usize,
+    of: Mutex<HashMap<ApiKeyId, Weak<Semaphore>>>,
+}
+
+impl DecodingShares {
+    /// Of so many that are decoded at once in all.
+    pub(crate) fn new(at_once: usize) -> Self {
+        Self {
+            at_once,
+            of: Mutex::default(),
+        }
+    }
+
+    fn of(&self, owner: &ApiKeyId) -> Arc<Semaphore> {
+        let mut shares = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(owner).and_then(Weak::upgrade) {
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let turns = if *owner == ApiKeyId::anonymous() {
+            self.at_once
+        } else {
+            self.at_once.saturating_sub(1)
+        };
+        let share = Arc::new(Semaphore::new(turns.max(1)));
+        shares.insert(owner.clone(), Arc::downgrade(&share));
+        share
+    }
+}
+
 impl Inner {
     /// Refuses a file that takes more than there is.
     pub(crate) fn check_decoding(&self, decoding: Decoding) -> Result<(), ServiceError> {
@@ -58,7 +94,14 @@ impl Inner {
     /// Waits for room for a file, for which images of jobs that wait are given up. Where jobs in the engine hold it all, one
     /// file at a time is decoded beyond it: who is to wait must be read first, and who has a place in the engine must get
     /// there, or nobody would give anything back.
-    pub(crate) async fn room_for(&self, decoding: Decoding) -> Result<DecodeRoom, ServiceError> {
+    pub(crate) async fn room_for(
+        &self,
+        owner: &ApiKeyId,
+        decoding: Decoding,
+    ) -> Result<DecodeRoom, ServiceError> {
+        // First among one's own files, so that one caller's many stand behind each other and not before everybody.
+        let share = self.decoding_shares.of(owner);
+        let own = share.acquire_owned().await.map_err(ServiceError::internal)?;
         let turn = Arc::clone(&self.decoding).acquire_owned().await;
         let turn = turn.map_err(ServiceError::internal)?;
         let bytes = loop {
@@ -72,6 +115,34 @@ impl Inner {
                 }
             }
         };
-        Ok(DecodeRoom { bytes, _turn: turn })
+        Ok(DecodeRoom {
+            bytes,
+            _turn: turn,
+            _own: own,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_caller_never_takes_all_turns() {
+        let caller = ApiKeyId::new("many");
+        for (at_once, expected) in [(1, 1), (2, 1), (8, 7)] {
+            let shares = DecodingShares::new(at_once);
+            let share = shares.of(&caller);
+            assert_eq!(share.available_permits(), expected);
+            assert!(Arc::ptr_eq(&share, &shares.of(&caller)));
+            assert_eq!(shares.of(&ApiKeyId::anonymous()).available_permits(), at_once);
+            drop(share);
+            let _other = shares.of(&ApiKeyId::new("one"));
+            assert_eq!(
+                shares.of.lock().unwrap().len(),
+                1,
+                "who decodes nothing is forgotten"
+            );
+        }
     }
 }

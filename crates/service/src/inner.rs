@@ -15,8 +15,10 @@ use tokio::task::JoinHandle;
 
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
+use crate::decode_room::DecodingShares;
 use crate::fetching::Fetching;
 use crate::looks::Looks;
+use crate::plan::PlanTurns;
 use crate::progress::ProgressHub;
 
 /// How far the service is from its end.
@@ -49,6 +51,8 @@ pub(crate) struct Inner {
     /// Held for reading while a job is being stored, so that a shutdown sees every job that was accepted.
     pub(crate) admission: RwLock<()>,
     pub(crate) decoding: Arc<Semaphore>,
+    pub(crate) decoding_shares: DecodingShares,
+    pub(crate) plan_turns: PlanTurns,
     /// Held while an image is decoded for which the account has no room.
     pub(crate) decoding_beyond: Arc<Semaphore>,
     /// Held by the attempt whose turn it is to get into the engine; the others stand in line for it.
@@ -93,6 +97,8 @@ impl Inner {
             lifecycle: watch::Sender::new(Lifecycle::Open),
             admission: RwLock::default(),
             decoding: Arc::new(Semaphore::new(config.decoding_images.max(1))),
+            decoding_shares: DecodingShares::new(config.decoding_images),
+            plan_turns: PlanTurns::default(),
             decoding_beyond: Arc::new(Semaphore::new(1)),
             door: tokio::sync::Mutex::default(),
             waiters: Mutex::default(),

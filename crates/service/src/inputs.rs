@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
-use pentimento_types::{InputRole, Inputs, Job, RgbImage};
+use pentimento_types::{ApiKeyId, InputRole, Inputs, Job, RgbImage};
 
 use crate::admitted::DecodedImages;
 use crate::inner::Inner;
@@ -64,13 +64,19 @@ impl PendingInputs {
     }
 
     /// Decodes what is not decoded yet, one file after the other, each in the same room as at the door.
-    pub(crate) async fn decode(self, inner: &Inner) -> Result<Inputs<RgbImage>, ServiceError> {
+    pub(crate) async fn decode(
+        self,
+        inner: &Inner,
+        owner: &ApiKeyId,
+    ) -> Result<Inputs<RgbImage>, ServiceError> {
         let images = match self {
             Self::Decoded(images) => images,
             Self::Files(files) => {
                 let mut images = Vec::new();
                 for (role, file, _) in files {
-                    let room = inner.room_for(image_codec::look_at(&file, LIMITS)?).await?;
+                    let room = inner
+                        .room_for(owner, image_codec::look_at(&file, LIMITS)?)
+                        .await?;
                     let image = off_thread(move || {
                         let image = image_codec::decode(&file, LIMITS);
                         // The image itself is in the account of the job's place.

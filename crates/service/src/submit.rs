@@ -156,6 +156,7 @@ impl Inner {
         };
         let fit = submission.fit;
         let sources = submission.inputs.clone().into_vec();
+        let owner = submission.owner.clone();
         async move {
             let mut checks = JoinSet::new();
             for (role, source) in sources {
@@ -165,7 +166,8 @@ impl Inner {
                     limits,
                     fit: fit.filter(|_| role == InputRole::Init),
                 };
-                let check = async move { (role, inner.check_image(&source, wanted).await) };
+                let owner = owner.clone();
+                let check = async move { (role, inner.check_image(&owner, &source, wanted).await) };
                 checks.spawn(check.in_current_span());
             }
             let mut checked = Vec::new();
@@ -274,6 +276,7 @@ impl Inner {
     /// The image of a source, decoded once and brought to the size that is wanted.
     async fn check_image(
         self: &Arc<Self>,
+        owner: &ApiKeyId,
         source: &ImageSource,
         wanted: Wanted,
     ) -> Result<Checked, ServiceError> {
@@ -285,7 +288,7 @@ impl Inner {
         self.admitted
             .check(decoding.image_bytes().max(wanted.fit.map_or(0, Size::rgb_bytes)))?;
         self.check_decoding(decoding)?;
-        let room = self.room_for(decoding).await?;
+        let room = self.room_for(owner, decoding).await?;
         let inner = Arc::clone(self);
         off_thread(move || {
             let (file, image, note) = decoded_file(bytes, wanted)?;

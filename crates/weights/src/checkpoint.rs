@@ -127,6 +127,12 @@ impl Checkpoint {
         }
     }
 
+    /// Whether everything is in one file, which has to be opened for any of it.
+    #[must_use]
+    pub const fn is_single_file(&self) -> bool {
+        matches!(self.files, Files::Single(..))
+    }
+
     /// The single file, opened once.
     fn opened<'a>(
         &self,

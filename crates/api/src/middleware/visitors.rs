@@ -40,7 +40,8 @@ impl Visitors {
     /// `name` or `name:port`.
     fn allow_host(&self, authority: &str) -> bool {
         let name = authority.parse::<Authority>().ok();
-        name.is_some_and(|authority| self.allow_name(authority.host()))
+        // A name in front of `@` would be another program's idea of the host.
+        name.is_some_and(|name| !authority.contains('@') && self.allow_name(name.host()))
     }
 
     fn allow_name(&self, name: &str) -> bool {
@@ -77,12 +78,9 @@ impl Visitors {
 
     fn fault(&self, request: &Request) -> Option<EdgeFault> {
         let headers = request.headers();
-        let text = |value: &HeaderValue| {
-            String::from_utf8_lossy(value.as_bytes())
-                .chars()
-                .take(100)
-                .collect()
-        };
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        // Shortened for the message only: what is checked is the whole.
+        let shown = |text: String| text.chars().take(100).collect::<String>();
         // What stands in the request line wins, as HTTP says; a browser always sends one of both.
         let host: Option<String> = match request.uri().authority() {
             Some(authority) => Some(authority.as_str().to_owned()),
@@ -91,12 +89,12 @@ impl Visitors {
         if let Some(host) = host
             && !self.allow_host(&host)
         {
-            return Some(EdgeFault::ForeignHost { host });
+            return Some(EdgeFault::ForeignHost { host: shown(host) });
         }
         let foreign = |origin: String| Some(EdgeFault::ForeignPage { origin });
         match headers.get(ORIGIN) {
             Some(origin) if self.allow_origin(origin, headers) => None,
-            Some(origin) => foreign(text(origin)),
+            Some(origin) => foreign(shown(text(origin))),
             None if is_cross_site(headers) && !is_visit(request) && self.origins != CorsOrigins::Any => {
                 foreign("another site".to_owned())
             }
@@ -189,6 +187,11 @@ mod tests {
             "notlocalhost",
             "",
         ] {
+            assert!(refused(&visitors, &[("host", host)]), "{host}");
+        }
+        // What is cut off for a message is checked all the same.
+        let long = format!("{}.{}.localhost.evil.example", "a".repeat(63), "a".repeat(26));
+        for host in [&long, "evil.example:80@localhost"] {
             assert!(refused(&visitors, &[("host", host)]), "{host}");
         }
         assert!(!refused(&visitors, &[]), "no browser leaves it out");

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use pentimento_types::read_regular;
 use serde::Deserialize;
 use url::Url;
 
 use super::{AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
+
+/// No settings file comes near it.
+const LARGEST_FILE: u64 = 1 << 20;
 
 const PREFIX: &str = "PENTIMENTO_";
 const CONFIG_VARIABLE: &str = "PENTIMENTO_CONFIG";
@@ -109,12 +113,15 @@ impl Settings {
         }
     }
 
-    /// Reads a settings file. Relative paths in it start at its own folder.
+    /// Reads a settings file, which must be a regular one. Relative paths in it start at its own folder.
     pub(super) fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs_err::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        let unreadable = |source| ConfigError::Unreadable {
             path: path.to_owned(),
             source,
-        })?;
+        };
+        let bytes =
+            read_regular(path, LARGEST_FILE).map_err(|fault| unreadable(std::io::Error::other(fault)))?;
+        let text = String::from_utf8(bytes).map_err(|error| unreadable(std::io::Error::other(error)))?;
         let mut settings = Self::from_text(&text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for place in [&mut settings.models, &mut settings.data].into_iter().flatten() {

@@ -86,13 +86,16 @@ async fn a_file_that_is_decoded_again_waits_for_room_like_a_new_one() {
     let beyond = Arc::clone(&inner.decoding_beyond);
     let beyond = beyond.acquire_owned().await.unwrap();
     let files = || PendingInputs::Files(vec![(InputRole::Init, photo_file(), PHOTO)]);
-    let mut decoded = Box::pin(files().decode(inner));
+    let nobody = ApiKeyId::anonymous();
+    let mut decoded = Box::pin(files().decode(inner, &nobody));
     let waits = tokio::time::timeout(A_MOMENT, &mut decoded).await;
     assert!(waits.is_err(), "somebody else decodes beyond the account");
     drop(beyond);
     assert_eq!(*in_time(decoded).await.unwrap().init(), photo());
     drop(full);
-    in_time(files().decode(inner)).await.unwrap();
+    in_time(files().decode(inner, &nobody))
+        .await
+        .unwrap();
     assert_eq!(held(), 0);
 }
 
