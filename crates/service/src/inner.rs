@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
-use crate::decode_room::DecodingShares;
+use crate::decoding_shares::DecodingShares;
 use crate::fetching::Fetching;
 use crate::looks::Looks;
-use crate::plan::PlanTurns;
+use crate::plan_turns::PlanTurns;
 use crate::progress::ProgressHub;
 
 /// How far the service is from its end.

@@ -1,13 +1,11 @@
 //! What can be said of a recipe's run before anything is stored: that there is no such run, which scheduler it will be, and
 //! what in its prompts will have no effect.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pentimento_engine::{ResolvedModels, RunPlan};
 use pentimento_types::{JobNote, Recipe, Size, describe_chain};
-use tokio::sync::Semaphore;
 
 use crate::ServiceError;
 use crate::forecast::Expected;
@@ -45,23 +43,8 @@ impl DeviceTime {
     }
 }
 
-/// How many plans of one model are made at once, each of which reads the model's disk.
-const PLANS_AT_ONCE: usize = 4;
 /// How long a call waits for its plan. Without one it goes on, and the load says what is wrong.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Keeps the threads that a disk without an answer can hold to a few for each model, however many callers come and go.
-#[derive(Debug, Default)]
-pub(crate) struct PlanTurns(Mutex<HashMap<String, Arc<Semaphore>>>);
-
-impl PlanTurns {
-    /// Models are those of the catalogue, so there are never many.
-    fn of(&self, model: &str) -> Arc<Semaphore> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let turns = turns.entry(model.to_owned());
-        Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(PLANS_AT_ONCE))))
-    }
-}
 
 impl Inner {
     /// Refuses what the device would refuse later, and names in the recipe what it leaves to the checkpoint, so that who

@@ -93,9 +93,7 @@ async fn a_file_that_is_decoded_again_waits_for_room_like_a_new_one() {
     drop(beyond);
     assert_eq!(*in_time(decoded).await.unwrap().init(), photo());
     drop(full);
-    in_time(files().decode(inner, &nobody))
-        .await
-        .unwrap();
+    in_time(files().decode(inner, &nobody)).await.unwrap();
     assert_eq!(held(), 0);
 }
 
