@@ -9,6 +9,7 @@ mod watch;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -377,8 +378,10 @@ fn shown_reason(models: &ResolvedModels, error: &PipelineError) -> String {
     let text = std::error::Error::source(error).map_or_else(|| error.to_string(), describe_chain);
     let folder = models.checkpoint.source.to_string();
     let inside = text.replace(&format!("{folder}/"), "");
+    // A single file is named with its ending.
+    let is_file = Path::new(&folder).extension().is_some();
     inside
-        .replace(&folder, "its folder")
+        .replace(&folder, if is_file { "its file" } else { "its folder" })
         .chars()
         .take(LONGEST_REASON)
         .collect()

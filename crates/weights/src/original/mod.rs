@@ -144,7 +144,12 @@ fn foreign(tensors: &BTreeMap<String, StoredTensor>) -> Option<&'static str> {
     if has("down_blocks.") || has("conv_in.") {
         return Some("a single component of a diffusers folder; name the folder that holds all of them");
     }
-    if has("lora_") || tensors.keys().any(|name| name.contains("lora_")) {
+    // The last two are the numbered names of 2022.
+    if tensors
+        .keys()
+        .any(|name| name.contains("lora_") || name.contains("lokr_") || name.contains("hada_"))
+        || (has("unet:0:") || has("text_encoder:0:"))
+    {
         return Some("a LoRA; its entry needs `kind = \"lora\"`");
     }
     if has("encoder.down.") || has("decoder.up.") {

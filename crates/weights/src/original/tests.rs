@@ -118,6 +118,11 @@ fn what_is_no_checkpoint_is_named_for_what_it_seems_to_be() {
             Some("a LoRA"),
         ),
         ("unet.mid_block.attentions.0.to_q.lora_A.weight", Some("a LoRA")),
+        ("unet:0:down", Some("a LoRA")),
+        (
+            "lora_te_text_model_encoder_layers_0_mlp_fc1.lokr_w1_a",
+            Some("a LoRA"),
+        ),
         ("encoder.down.0.block.0.conv1.weight", Some("a VAE")),
         ("emb_params", Some("a textual inversion")),
         ("conv_in.weight", Some("a single component")),
