@@ -1,40 +1,27 @@
 //! A bound for each host, server or domain, so that a slow or dead one cannot use up what all of them share.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use pentimento_types::KeyedSemaphores;
+use tokio::sync::OwnedSemaphorePermit;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// At most so many at a time for each key. A key that nobody uses takes no memory.
+/// At most so many at a time for each key.
 #[derive(Debug)]
 pub(crate) struct HostLimits {
     each: usize,
-    keys: Mutex<HashMap<String, Weak<Semaphore>>>,
+    keys: KeyedSemaphores<String>,
 }
 
 impl HostLimits {
     pub(crate) fn new(each: usize) -> Self {
         Self {
             each,
-            keys: Mutex::default(),
+            keys: KeyedSemaphores::default(),
         }
     }
 
     /// Waits for a place of this key.
     pub(crate) async fn place(&self, key: &str) -> OwnedSemaphorePermit {
-        let places = self.places(key);
+        let places = self.keys.get_or_make(key.to_owned(), self.each);
         places.acquire_owned().await.expect("it is never closed")
-    }
-
-    fn places(&self, key: &str) -> Arc<Semaphore> {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(places) = keys.get(key).and_then(Weak::upgrade) {
-            return places;
-        }
-        keys.retain(|_, places| places.strong_count() > 0);
-        let places = Arc::new(Semaphore::new(self.each));
-        keys.insert(key.to_owned(), Arc::downgrade(&places));
-        places
     }
 }
 
@@ -57,6 +44,6 @@ mod tests {
         let _three = limits.place("a").await;
         drop(_other);
         let _c = limits.place("c").await;
-        assert_eq!(limits.keys.lock().unwrap().len(), 2, "b is forgotten");
+        assert_eq!(limits.keys.len(), 2, "b is forgotten");
     }
 }

@@ -1,9 +1,8 @@
 //! Whose files are decoded: one caller's many stand behind each other, and not before everybody's.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
-use pentimento_types::ApiKeyId;
+use pentimento_types::{ApiKeyId, KeyedSemaphores};
 use tokio::sync::Semaphore;
 
 /// How many files of one caller are decoded at once: never so many that others find no turn. Callers without keys cannot
@@ -11,7 +10,7 @@ use tokio::sync::Semaphore;
 #[derive(Debug)]
 pub(crate) struct DecodingShares {
     at_once: usize,
-    of: Mutex<HashMap<ApiKeyId, Weak<Semaphore>>>,
+    of: KeyedSemaphores<ApiKeyId>,
 }
 
 impl DecodingShares {
@@ -19,24 +18,17 @@ impl DecodingShares {
     pub(crate) fn new(at_once: usize) -> Self {
         Self {
             at_once,
-            of: Mutex::default(),
+            of: KeyedSemaphores::default(),
         }
     }
 
     pub(crate) fn of(&self, owner: &ApiKeyId) -> Arc<Semaphore> {
-        let mut shares = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(owner).and_then(Weak::upgrade) {
-            return share;
-        }
-        shares.retain(|_, share| share.strong_count() > 0);
         let turns = if *owner == ApiKeyId::anonymous() {
             self.at_once
         } else {
             self.at_once.saturating_sub(1)
         };
-        let share = Arc::new(Semaphore::new(turns.max(1)));
-        shares.insert(owner.clone(), Arc::downgrade(&share));
-        share
+        self.of.get_or_make(owner.clone(), turns.max(1))
     }
 }
 
@@ -55,11 +47,7 @@ mod tests {
             assert_eq!(shares.of(&ApiKeyId::anonymous()).available_permits(), at_once);
             drop(share);
             let _other = shares.of(&ApiKeyId::new("one"));
-            assert_eq!(
-                shares.of.lock().unwrap().len(),
-                1,
-                "who decodes nothing is forgotten"
-            );
+            assert_eq!(shares.of.len(), 1, "who decodes nothing is forgotten");
         }
     }
 }

@@ -8,7 +8,7 @@ use pentimento_engine::{EngineHandle, TokenCounter};
 use pentimento_jobs::{JobQueue, JobStore};
 use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
-use pentimento_types::{Clock, ImageKey, Job, JobId};
+use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores};
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -18,7 +18,6 @@ use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
 use crate::fetching::Fetching;
 use crate::looks::Looks;
-use crate::plan_turns::PlanTurns;
 use crate::progress::ProgressHub;
 
 /// How far the service is from its end.
@@ -52,7 +51,8 @@ pub(crate) struct Inner {
     pub(crate) admission: RwLock<()>,
     pub(crate) decoding: Arc<Semaphore>,
     pub(crate) decoding_shares: DecodingShares,
-    pub(crate) plan_turns: PlanTurns,
+    /// Who may plan on a model, by its name: each plan reads the model's disk, which may not answer.
+    pub(crate) plan_turns: KeyedSemaphores<String>,
     /// Held while an image is decoded for which the account has no room.
     pub(crate) decoding_beyond: Arc<Semaphore>,
     /// Held by the attempt whose turn it is to get into the engine; the others stand in line for it.
@@ -98,7 +98,7 @@ impl Inner {
             admission: RwLock::default(),
             decoding: Arc::new(Semaphore::new(config.decoding_images.max(1))),
             decoding_shares: DecodingShares::new(config.decoding_images),
-            plan_turns: PlanTurns::default(),
+            plan_turns: KeyedSemaphores::default(),
             decoding_beyond: Arc::new(Semaphore::new(1)),
             door: tokio::sync::Mutex::default(),
             waiters: Mutex::default(),

@@ -25,7 +25,6 @@ mod looks;
 mod maintenance;
 mod off_thread;
 mod plan;
-mod plan_turns;
 mod progress;
 mod service;
 mod shutdown;

@@ -11,8 +11,8 @@ use pentimento_catalog::{Availability, ModelEntry, Source, Unavailable};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long a look is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a caller waits for what is read from a model's disk on its behalf.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The looks under way, by source.
 #[derive(Debug, Default)]

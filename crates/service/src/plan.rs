@@ -2,7 +2,6 @@
 //! what in its prompts will have no effect.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pentimento_engine::{ResolvedModels, RunPlan};
 use pentimento_types::{JobNote, Recipe, Size, describe_chain};
@@ -10,6 +9,7 @@ use pentimento_types::{JobNote, Recipe, Size, describe_chain};
 use crate::ServiceError;
 use crate::forecast::Expected;
 use crate::inner::Inner;
+use crate::looks::PATIENCE;
 use crate::off_thread::off_thread;
 
 /// How much of the device each image takes, whatever its size.
@@ -43,8 +43,9 @@ impl DeviceTime {
     }
 }
 
-/// How long a call waits for its plan. Without one it goes on, and the load says what is wrong.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
+/// come and go.
+const PLANS_AT_ONCE: usize = 4;
 
 impl Inner {
     /// Refuses what the device would refuse later, and names in the recipe what it leaves to the checkpoint, so that who
@@ -55,7 +56,9 @@ impl Inner {
         recipe: &mut Recipe,
     ) -> Result<DeviceTime, ServiceError> {
         let (checkpoint, asked) = (Arc::clone(&models.checkpoint), recipe.clone());
-        let turns = self.plan_turns.of(&checkpoint.name);
+        let turns = self
+            .plan_turns
+            .get_or_make(checkpoint.name.clone(), PLANS_AT_ONCE);
         let planned = async move {
             let turn = turns.acquire_owned().await.map_err(ServiceError::internal)?;
             off_thread(move || {
@@ -67,6 +70,7 @@ impl Inner {
         };
         let planned = tokio::select! {
             planned = planned => planned?,
+            // Without a plan the job goes on, and the load says what is wrong.
             () = self.clock.sleep_until(self.clock.now() + PATIENCE) => {
                 tracing::warn!(model = %models.checkpoint.name, "a model's disk does not answer; its run is not planned");
                 return Ok(DeviceTime::unplanned(recipe));

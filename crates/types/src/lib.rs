@@ -10,6 +10,7 @@ mod ids;
 mod image;
 mod inputs;
 mod job;
+mod keyed_semaphores;
 mod memory;
 mod recipe;
 mod regular_file;
@@ -26,6 +27,7 @@ pub use job::{
     DialectTag, Findings, JOB_SCHEMA_VERSION, Job, JobFailure, JobNote, JobOutcome, JobState, Priority,
     Progress, StoredImage,
 };
+pub use keyed_semaphores::KeyedSemaphores;
 pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};
 pub use recipe::{EmbeddingRef, LoraRef, Recipe};
 pub use regular_file::{FileFault, open_regular, read_regular};
