@@ -7,6 +7,7 @@ use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher
 use pentimento_types::{ApiKeyId, InputRole, Inputs, Job, RgbImage};
 
 use crate::admitted::DecodedImages;
+use crate::image_codec::Decoding;
 use crate::inner::Inner;
 use crate::off_thread::off_thread;
 use crate::{InputLimits, ServiceError, image_codec};
@@ -25,13 +26,18 @@ pub fn image_fetcher(guard: AddressGuard, max_bytes: u64) -> ImageFetcher {
     ImageFetcher::new(client, FetchLimits::with_max_bytes(max_bytes))
 }
 
+/// Every request has one, so that nobody sees this.
+pub(crate) fn no_init() -> ServiceError {
+    ServiceError::internal("a job has no image to start from")
+}
+
 /// The input images of a job that has no place in the engine yet.
 #[derive(Debug)]
 pub(crate) enum PendingInputs {
     /// As submit has decoded them; the one to start from is the first.
     Decoded(Vec<(InputRole, RgbImage)>),
-    /// Stored files, with the bytes that each takes when it is decoded.
-    Files(Vec<(InputRole, Bytes, u64)>),
+    /// Stored files, with what decoding each will take.
+    Files(Vec<(InputRole, Bytes, Decoding)>),
 }
 
 impl PendingInputs {
@@ -47,7 +53,7 @@ impl PendingInputs {
             let read = inner.images.get(key).await;
             let file = read.map_err(ServiceError::store("read the input picture"))?;
             let decoding = image_codec::look_at(&file, LIMITS)?;
-            files.push((role, file, decoding.image_bytes()));
+            files.push((role, file, decoding));
         }
         Ok(Self::Files(files))
     }
@@ -59,7 +65,10 @@ impl PendingInputs {
                 .iter()
                 .map(|(role, image)| (*role, image.size_bytes()))
                 .collect(),
-            Self::Files(files) => files.iter().map(|(role, _, bytes)| (*role, *bytes)).collect(),
+            Self::Files(files) => files
+                .iter()
+                .map(|(role, _, decoding)| (*role, decoding.image_bytes()))
+                .collect(),
         }
     }
 
@@ -73,10 +82,8 @@ impl PendingInputs {
             Self::Decoded(images) => images,
             Self::Files(files) => {
                 let mut images = Vec::new();
-                for (role, file, _) in files {
-                    let room = inner
-                        .room_for(owner, image_codec::look_at(&file, LIMITS)?)
-                        .await?;
+                for (role, file, decoding) in files {
+                    let room = inner.room_for(owner, decoding).await?;
                     let image = off_thread(move || {
                         let image = image_codec::decode(&file, LIMITS);
                         // The image itself is in the account of the job's place.
@@ -89,7 +96,6 @@ impl PendingInputs {
             }
         };
         let mut images = images.into_iter();
-        let no_init = || ServiceError::internal("a job has no image to start from");
         let (_, init) = images.next().ok_or_else(no_init)?;
         Ok(images.fold(Inputs::new(init), |inputs, (role, image)| {
             inputs.with(role, image)

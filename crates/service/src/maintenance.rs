@@ -41,13 +41,13 @@ pub(crate) async fn sweep(inner: &Inner) {
 /// Jobs that are stored and not in the queue get into it; those that are already there are not touched. Jobs whose images
 /// nobody fetches any more fail.
 async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
-    for job in in_states(inner, &[JobState::Queued, JobState::Running]).await? {
-        inner.queue.push(QueueEntry::of(&job)).await?;
-    }
     // What is stored while the list is made may not be in it.
     let mut known = inner.admitted.known();
     known.extend(inner.progress.known());
     let unfinished = unfinished(inner).await?;
+    for job in unfinished.iter().filter(|job| job.state != JobState::Fetching) {
+        inner.queue.push(QueueEntry::of(job)).await?;
+    }
     let is_unfinished = |id| unfinished.binary_search_by_key(&id, |job: &Job| job.id).is_ok();
     let may_be_open = |id| !known.contains(&id) || is_unfinished(id);
     inner.admitted.retain(may_be_open);
@@ -64,13 +64,8 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
 
 /// By ascending id.
 pub(crate) async fn unfinished(inner: &Inner) -> Result<Vec<Job>, JobsError> {
-    let open = [JobState::Fetching, JobState::Queued, JobState::Running];
-    in_states(inner, &open).await
-}
-
-async fn in_states(inner: &Inner, states: &[JobState]) -> Result<Vec<Job>, JobsError> {
     let filter = JobFilter {
-        states: states.to_vec(),
+        states: vec![JobState::Fetching, JobState::Queued, JobState::Running],
         ..JobFilter::default()
     };
     inner.store.list(&filter).await

@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
 use crate::inner::{Inner, Lifecycle};
+use crate::inputs::no_init;
 use crate::off_thread::off_thread;
 use crate::plan::{DeviceTime, prompt_notes};
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
@@ -115,9 +116,9 @@ pub(crate) struct Checked {
 }
 
 /// Of each image to be made.
-pub(crate) fn size_of(checked: &[(InputRole, Checked)]) -> Option<Size> {
+pub(crate) fn size_of(checked: &[(InputRole, Checked)]) -> Result<Size, ServiceError> {
     let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
-    init.map(|(_, checked)| checked.size)
+    init.map(|(_, checked)| checked.size).ok_or_else(no_init)
 }
 
 /// Says which image an error is about.
@@ -316,7 +317,7 @@ impl Inner {
         self.check_open()?;
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
-        let size = size_of(&checked).unwrap_or(submission.expected_size());
+        let size = size_of(&checked)?;
         let Planned { models, time, place } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let stored = self.store_inputs(id, checked).await?;

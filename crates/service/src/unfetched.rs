@@ -144,8 +144,7 @@ impl Inner {
             return Ok(());
         };
         // The record was made with a size that was a guess.
-        let no_init = || ServiceError::internal("a job has no image to start from");
-        let size = size_of(&checked).ok_or_else(no_init)?;
+        let size = size_of(&checked)?;
         let work = time.work(&job.recipe, size);
         let expected = time.expected(&models, &job.recipe, size);
         let stored = self.store_inputs(id, checked).await?;

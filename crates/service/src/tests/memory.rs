@@ -85,7 +85,10 @@ async fn a_file_that_is_decoded_again_waits_for_room_like_a_new_one() {
     let full = test.parts.memory.reserve(MemoryUse::Images, 10 * PHOTO).unwrap();
     let beyond = Arc::clone(&inner.decoding_beyond);
     let beyond = beyond.acquire_owned().await.unwrap();
-    let files = || PendingInputs::Files(vec![(InputRole::Init, photo_file(), PHOTO)]);
+    let files = || {
+        let decoding = crate::image_codec::look_at(&photo_file(), LIMITS).unwrap();
+        PendingInputs::Files(vec![(InputRole::Init, photo_file(), decoding)])
+    };
     let nobody = ApiKeyId::anonymous();
     let mut decoded = Box::pin(files().decode(inner, &nobody));
     let waits = tokio::time::timeout(A_MOMENT, &mut decoded).await;
