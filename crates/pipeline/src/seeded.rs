@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use pentimento_models::{ClipText, ClipTextConfig, ModelError, UNet, UNetConfig, Vae, VaeConfig};
-use pentimento_weights::{Checkpoint, Component, Dtypes, WeightsError};
+use pentimento_weights::{Checkpoint, Component, Dtypes, WeightsError, scheduler_config};
 use serde_json::{Value, json};
 
 use crate::{PipelineError, StableDiffusion};
@@ -155,7 +155,7 @@ fn files(shape: Shape) -> Vec<(String, Vec<u8>)> {
         file("unet/config.json", &unet),
         file("vae/config.json", &vae),
         file("text_encoder/config.json", &text),
-        file("scheduler/scheduler_config.json", &scheduler()),
+        file("scheduler/scheduler_config.json", &scheduler_config()),
     ];
     for path in pentimento_demo_model::paths().filter(|path| path.starts_with("tokenizer/")) {
         if let Some(Ok(bytes)) = pentimento_demo_model::read(path) {
@@ -215,15 +215,6 @@ fn tiny_text() -> Value {
     config["num_hidden_layers"] = json!(2);
     config["num_attention_heads"] = json!(4);
     config
-}
-
-/// `scheduler/scheduler_config.json` of Stable Diffusion 1.5.
-fn scheduler() -> Value {
-    json!({
-        "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
-        "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "set_alpha_to_one": false,
-        "skip_prk_steps": true, "steps_offset": 1, "clip_sample": false,
-    })
 }
 
 #[cfg(test)]

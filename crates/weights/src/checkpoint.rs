@@ -3,75 +3,61 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component as PathPart, Path, PathBuf};
-use std::sync::OnceLock;
 
 use candle_core::Device;
 use pentimento_types::read_regular;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::container::{StoredTensor, TensorFile};
+use crate::container::TensorFile;
 use crate::identity::FileStamp;
-use crate::original::{CONFIGURATIONS, SingleFile, scheduler};
+use crate::original::SingleFile;
 use crate::{Component, Dtypes, FileIdentity, ReadProgress, WeightsError};
 
 /// How the weights of a component may be stored, the preferred one first: as diffusers chooses.
-const LAYOUTS: [Layout; 2] = [
-    Layout {
-        whole: [
-            "diffusion_pytorch_model.safetensors",
-            "model.safetensors",
-            "diffusion_pytorch_model.fp16.safetensors",
-            "model.fp16.safetensors",
-        ],
-        index: [
-            "diffusion_pytorch_model.safetensors.index.json",
-            "model.safetensors.index.json",
-            "diffusion_pytorch_model.safetensors.index.fp16.json",
-            "model.safetensors.index.fp16.json",
-            "diffusion_pytorch_model.fp16.safetensors.index.json",
-            "model.fp16.safetensors.index.json",
-        ],
-    },
-    Layout {
-        whole: [
-            "diffusion_pytorch_model.bin",
-            "pytorch_model.bin",
-            "diffusion_pytorch_model.fp16.bin",
-            "pytorch_model.fp16.bin",
-        ],
-        index: [
-            "diffusion_pytorch_model.bin.index.json",
-            "pytorch_model.bin.index.json",
-            "diffusion_pytorch_model.bin.index.fp16.json",
-            "pytorch_model.bin.index.fp16.json",
-            "diffusion_pytorch_model.fp16.bin.index.json",
-            "pytorch_model.fp16.bin.index.json",
-        ],
-    },
+const STORED_AS: [Stored<&str>; 20] = [
+    Stored::Whole("diffusion_pytorch_model.safetensors"),
+    Stored::Whole("model.safetensors"),
+    Stored::Whole("diffusion_pytorch_model.fp16.safetensors"),
+    Stored::Whole("model.fp16.safetensors"),
+    Stored::Index("diffusion_pytorch_model.safetensors.index.json"),
+    Stored::Index("model.safetensors.index.json"),
+    Stored::Index("diffusion_pytorch_model.safetensors.index.fp16.json"),
+    Stored::Index("model.safetensors.index.fp16.json"),
+    Stored::Index("diffusion_pytorch_model.fp16.safetensors.index.json"),
+    Stored::Index("model.fp16.safetensors.index.json"),
+    Stored::Whole("diffusion_pytorch_model.bin"),
+    Stored::Whole("pytorch_model.bin"),
+    Stored::Whole("diffusion_pytorch_model.fp16.bin"),
+    Stored::Whole("pytorch_model.fp16.bin"),
+    Stored::Index("diffusion_pytorch_model.bin.index.json"),
+    Stored::Index("pytorch_model.bin.index.json"),
+    Stored::Index("diffusion_pytorch_model.bin.index.fp16.json"),
+    Stored::Index("pytorch_model.bin.index.fp16.json"),
+    Stored::Index("diffusion_pytorch_model.fp16.bin.index.json"),
+    Stored::Index("pytorch_model.fp16.bin.index.json"),
 ];
 
-/// The names of one format's files, those of full precision first.
-struct Layout {
-    whole: [&'static str; 4],
-    /// Of weights in several files.
-    index: [&'static str; 6],
+/// A file with the weights of a component.
+#[derive(Clone, Copy, Debug)]
+enum Stored<P> {
+    /// All of them.
+    Whole(P),
+    /// The names of the files that they are in.
+    Index(P),
 }
 
-impl Layout {
-    fn whole(&self, component: &str) -> impl Iterator<Item = String> {
-        self.whole.iter().map(move |file| format!("{component}/{file}"))
-    }
-
-    fn index(&self, component: &str) -> impl Iterator<Item = String> {
-        self.index.iter().map(move |file| format!("{component}/{file}"))
-    }
+/// Where the weights of a component may be, the preferred place first.
+fn places(component: &str) -> impl Iterator<Item = Stored<String>> {
+    let inside = move |file: &str| format!("{component}/{file}");
+    STORED_AS.iter().map(move |stored| match stored {
+        Stored::Whole(file) => Stored::Whole(inside(file)),
+        Stored::Index(file) => Stored::Index(inside(file)),
+    })
 }
 
 /// The most bytes of a file that is read whole. The largest that a checkpoint has is a vocabulary of about one MiB.
 const SMALL_FILE_BYTES: u64 = 16 << 20;
-
-const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
 type ReadFile = Box<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
 
@@ -88,7 +74,7 @@ enum Files {
     /// Configurations and tokenizer in memory, weights drawn from the seed.
     Seeded(BTreeMap<String, Vec<u8>>, u64),
     /// Everything in one file, and what no such file holds.
-    Single(PathBuf, OnceLock<SingleFile>, ReadFile),
+    Single(SingleFile, ReadFile),
 }
 
 impl fmt::Debug for Checkpoint {
@@ -122,28 +108,15 @@ impl Checkpoint {
     pub fn single_file(path: &Path, read: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         Self {
             name: path.display().to_string(),
-            files: Files::Single(path.to_owned(), OnceLock::new(), Box::new(read)),
+            files: Files::Single(SingleFile::at(path), Box::new(read)),
             progress: ReadProgress::default(),
         }
     }
 
-    /// Whether everything is in one file, which has to be opened for any of it.
+    /// Whether everything is in one file, which has to be opened for most of it.
     #[must_use]
     pub const fn is_single_file(&self) -> bool {
         matches!(self.files, Files::Single(..))
-    }
-
-    /// The single file, opened once.
-    fn opened<'a>(
-        &self,
-        path: &Path,
-        file: &'a OnceLock<SingleFile>,
-    ) -> Result<&'a SingleFile, WeightsError> {
-        if let Some(file) = file.get() {
-            return Ok(file);
-        }
-        let opened = SingleFile::open(path, &self.progress)?;
-        Ok(file.get_or_init(|| opened))
     }
 
     /// A model whose files come from `read`: path inside the folder, with `/` between parts, to bytes.
@@ -195,9 +168,7 @@ impl Checkpoint {
                 Files::Folder(folder) => folder.join(path).is_file(),
                 Files::Memory(read) => read(path).is_some(),
                 Files::Seeded(files, _) => files.contains_key(path),
-                Files::Single(_, _, read) => {
-                    path == SCHEDULER || CONFIGURATIONS.contains(&path) || read(path).is_some()
-                }
+                Files::Single(_, read) => SingleFile::has(path) || read(path).is_some(),
             }
     }
 
@@ -223,12 +194,10 @@ impl Checkpoint {
             },
             Files::Memory(read) => read(path),
             Files::Seeded(files, _) => files.get(path).cloned(),
-            Files::Single(..) if path == SCHEDULER => Some(scheduler().to_string().into_bytes()),
-            Files::Single(at, file, _) if CONFIGURATIONS.contains(&path) => {
-                let config = self.opened(at, file)?.json(path);
-                config.map(|config| config.to_string().into_bytes())
-            }
-            Files::Single(_, _, read) => read(path),
+            Files::Single(file, read) => match file.read(path, &self.progress)? {
+                Some(config) => Some(config),
+                None => read(path),
+            },
         };
         found.ok_or_else(|| self.missing(format!("`{path}`"), String::new()))
     }
@@ -254,19 +223,20 @@ impl Checkpoint {
         if let Files::Seeded(_, seed) = &self.files {
             return Ok(Component::seeded(*seed, dtypes, device));
         }
-        if let Files::Single(path, file, _) = &self.files {
-            let file = self.opened(path, file)?;
-            return Component::from_files(vec![file.component(name, &self.progress)], dtypes, device);
+        if let Files::Single(file, _) = &self.files {
+            return Component::from_files(vec![file.component(name, &self.progress)?], dtypes, device);
         }
-        for layout in &LAYOUTS {
-            for file in layout.whole(name) {
-                if let Some(file) = self.tensor_file(&file)? {
-                    return Component::from_files(vec![file], dtypes, device);
+        for stored in places(name) {
+            match stored {
+                Stored::Whole(file) => {
+                    if let Some(file) = self.tensor_file(&file)? {
+                        return Component::from_files(vec![file], dtypes, device);
+                    }
                 }
-            }
-            for index in layout.index(name) {
-                if self.has(&index) {
-                    return Component::from_files(self.shards(name, &index)?, dtypes, device);
+                Stored::Index(index) => {
+                    if self.has(&index) {
+                        return Component::from_files(self.shards(name, &index)?, dtypes, device);
+                    }
                 }
             }
         }
@@ -289,17 +259,10 @@ impl Checkpoint {
         let weights = match &self.files {
             Files::Folder(_) => self.weights_files(name)?,
             Files::Memory(_) | Files::Seeded(..) => Vec::new(),
-            Files::Single(path, file, _) => {
-                let tensors = self.opened(path, file)?.component(name, &self.progress);
-                let sizes = tensors.tensors().values().map(StoredTensor::size_bytes);
-                let stamp = FileStamp::PartOfFile {
-                    file: Box::new(FileStamp::of(path)?),
-                    part: name.to_owned(),
-                    size_bytes: sizes.sum(),
-                };
+            Files::Single(file, _) => {
                 return Ok(FileIdentity {
                     contents: self.contents(small)?,
-                    large: vec![stamp],
+                    large: vec![file.stamp(name, &self.progress)?],
                 });
             }
         };
@@ -345,17 +308,18 @@ impl Checkpoint {
 
     /// The files of a folder that [`Self::component`] would read.
     fn weights_files(&self, name: &str) -> Result<Vec<String>, WeightsError> {
-        for layout in &LAYOUTS {
-            if let Some(file) = layout.whole(name).find(|file| self.has(file)) {
-                return Ok(vec![file]);
-            }
-            if let Some(index) = layout.index(name).find(|index| self.has(index)) {
+        let is_there = |stored: &Stored<String>| match stored {
+            Stored::Whole(file) | Stored::Index(file) => self.has(file),
+        };
+        match places(name).find(is_there) {
+            Some(Stored::Whole(file)) => Ok(vec![file]),
+            Some(Stored::Index(index)) => {
                 let shards: BTreeSet<String> = self.shard_index(&index)?.into_values().collect();
                 let shards = shards.iter().map(|file| format!("{name}/{file}"));
-                return Ok(shards.chain([index]).collect());
+                Ok(shards.chain([index]).collect())
             }
+            None => Err(self.no_weights(name)),
         }
-        Err(self.no_weights(name))
     }
 
     fn shards(&self, name: &str, index: &str) -> Result<Vec<TensorFile>, WeightsError> {

@@ -4,7 +4,7 @@ use candle_core::{DType, Device};
 
 use crate::Dtypes;
 use crate::container::TensorFile;
-use crate::original::SingleFile;
+use crate::original::Tensors;
 
 /// A weights file of either format: indexed, and everything read that the index promises.
 ///
@@ -22,10 +22,10 @@ pub fn weights_file(bytes: &[u8]) {
             assert!(tensor.elem_count() <= bytes.len(), "{name}");
         }
     }
-    if let Ok(single) = SingleFile::of(file) {
+    if let Ok(tensors) = Tensors::of(file) {
         for part in ["unet", "vae", "text_encoder"] {
-            let _ = single.json(&format!("{part}/config.json"));
-            let _ = single.component(part, &crate::ReadProgress::default());
+            let _ = tensors.config(&format!("{part}/config.json"));
+            let _ = tensors.component(part, &crate::ReadProgress::default());
         }
     }
 }

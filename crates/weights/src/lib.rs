@@ -21,4 +21,5 @@ pub use component::Component;
 pub use container::Dtypes;
 pub use error::WeightsError;
 pub use identity::{FileIdentity, FolderStamp};
+pub use original::scheduler_config;
 pub use progress::ReadProgress;

@@ -9,20 +9,23 @@ mod unet;
 mod vae;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
 use crate::container::{StoredTensor, TensorFile};
+use crate::identity::FileStamp;
 use crate::{ReadProgress, WeightsError};
 
 /// Tensors of one component by the names that diffusers gives them.
 pub(crate) type Renamed = BTreeMap<String, StoredTensor>;
 
-/// A checkpoint in one file.
+/// A checkpoint in one file, which is opened when something of it is asked for.
 #[derive(Debug)]
 pub(crate) struct SingleFile {
-    file: TensorFile,
+    path: PathBuf,
+    opened: OnceLock<Tensors>,
 }
 
 /// The prefix of each part.
@@ -30,19 +33,84 @@ const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
 const CLIP: &str = "cond_stage_model.transformer.";
 
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+const UNET_CONFIG: &str = "unet/config.json";
+const VAE_CONFIG: &str = "vae/config.json";
+const TEXT_CONFIG: &str = "text_encoder/config.json";
+/// What is found from the tensors.
+const CONFIGURATIONS: [&str; 3] = [UNET_CONFIG, VAE_CONFIG, TEXT_CONFIG];
+
 impl SingleFile {
-    /// Opens a file and looks whether it is a checkpoint of Stable Diffusion 1.x.
-    ///
-    /// # Errors
-    /// When it cannot be read, or is something else, which the error names as far as the tensors tell.
-    pub(crate) fn open(path: &Path, progress: &ReadProgress) -> Result<Self, WeightsError> {
-        Self::of(TensorFile::open(path, progress)?)
+    pub(crate) fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            opened: OnceLock::new(),
+        }
     }
 
-    /// As [`SingleFile::open`], for a file that is open.
+    /// Whether [`Self::read`] answers for this file of a diffusers folder, where the weights are those of a checkpoint.
+    pub(crate) fn has(path: &str) -> bool {
+        path == SCHEDULER || CONFIGURATIONS.contains(&path)
+    }
+
+    /// A configuration, as a diffusers folder has it; None for other files. What is read from disk is counted in `progress`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is something else, which the error names as far as the tensors tell.
+    pub(crate) fn read(&self, path: &str, progress: &ReadProgress) -> Result<Option<Vec<u8>>, WeightsError> {
+        let config = if path == SCHEDULER {
+            Some(scheduler_config())
+        } else if CONFIGURATIONS.contains(&path) {
+            self.tensors(progress)?.config(path)
+        } else {
+            None
+        };
+        Ok(config.map(|config| config.to_string().into_bytes()))
+    }
+
+    /// The weights of a component. Empty where the file has no such part.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn component(&self, name: &str, progress: &ReadProgress) -> Result<TensorFile, WeightsError> {
+        Ok(self.tensors(progress)?.component(name, progress))
+    }
+
+    /// Which bytes a component is made of.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn stamp(&self, name: &str, progress: &ReadProgress) -> Result<FileStamp, WeightsError> {
+        let component = self.component(name, progress)?;
+        let sizes = component.tensors().values().map(StoredTensor::size_bytes);
+        Ok(FileStamp::PartOfFile {
+            file: Box::new(FileStamp::of(&self.path)?),
+            part: name.to_owned(),
+            size_bytes: sizes.sum(),
+        })
+    }
+
+    fn tensors(&self, progress: &ReadProgress) -> Result<&Tensors, WeightsError> {
+        if let Some(tensors) = self.opened.get() {
+            return Ok(tensors);
+        }
+        let opened = Tensors::of(TensorFile::open(&self.path, progress)?)?;
+        Ok(self.opened.get_or_init(|| opened))
+    }
+}
+
+/// The tensors of a checkpoint of Stable Diffusion 1.x.
+#[derive(Debug)]
+pub(crate) struct Tensors(TensorFile);
+
+impl Tensors {
+    /// Looks whether a file is such a checkpoint.
+    ///
+    /// # Errors
+    /// What it seems to be instead.
     pub(crate) fn of(file: TensorFile) -> Result<Self, WeightsError> {
         match foreign(file.tensors()) {
-            None => Ok(Self { file }),
+            None => Ok(Self(file)),
             Some(detail) => Err(WeightsError::NotAModel {
                 file: file.name().to_owned(),
                 detail: detail.to_owned(),
@@ -50,17 +118,17 @@ impl SingleFile {
         }
     }
 
-    /// The configuration of a component, as a diffusers folder has it.
-    pub(crate) fn json(&self, path: &str) -> Option<Value> {
+    /// The configuration of a network, found from its shapes.
+    pub(crate) fn config(&self, path: &str) -> Option<Value> {
         match path {
-            "unet/config.json" => unet::config(&self.part(UNET)),
-            "vae/config.json" => vae::config(&self.part(VAE)),
-            "text_encoder/config.json" => text::config(&self.part(CLIP)),
+            UNET_CONFIG => unet::config(&self.part(UNET)),
+            VAE_CONFIG => vae::config(&self.part(VAE)),
+            TEXT_CONFIG => text::config(&self.part(CLIP)),
             _ => None,
         }
     }
 
-    /// The weights of a component, whose reads are counted in `progress`. Empty where the file has no such part.
+    /// The weights of a component under the names that diffusers gives them, whose reads are counted in `progress`.
     pub(crate) fn component(&self, name: &str, progress: &ReadProgress) -> TensorFile {
         let tensors = match name {
             "unet" => unet::renamed(&self.part(UNET)),
@@ -68,12 +136,12 @@ impl SingleFile {
             "text_encoder" => text::renamed(&self.part(CLIP)),
             _ => Renamed::new(),
         };
-        self.file.with_tensors(tensors, progress)
+        self.0.with_tensors(tensors, progress)
     }
 
     /// The tensors below a prefix, without it.
     fn part(&self, prefix: &str) -> Part<'_> {
-        let tensors = self.file.tensors().range(prefix.to_owned()..);
+        let tensors = self.0.tensors().range(prefix.to_owned()..);
         let inside = tensors.map_while(|(name, stored)| Some((name.strip_prefix(prefix)?, stored)));
         Part(inside.collect())
     }
@@ -161,12 +229,9 @@ fn foreign(tensors: &BTreeMap<String, StoredTensor>) -> Option<&'static str> {
     Some("none of its tensors is one of a Stable Diffusion checkpoint")
 }
 
-/// The configurations that [`SingleFile::json`] finds in a file.
-pub(crate) const CONFIGURATIONS: [&str; 3] =
-    ["unet/config.json", "vae/config.json", "text_encoder/config.json"];
-
-/// `scheduler/scheduler_config.json` of Stable Diffusion 1.5, which no file holds.
-pub(crate) fn scheduler() -> Value {
+/// `scheduler/scheduler_config.json` of Stable Diffusion 1.5, which no single file holds.
+#[must_use]
+pub fn scheduler_config() -> Value {
     json!({
         "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
         "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "set_alpha_to_one": false,

@@ -47,61 +47,53 @@ fn tensors(rows: &[Row], prefix: &str) -> BTreeMap<String, StoredTensor> {
         .collect()
 }
 
-#[test]
-fn all_tensors_have_the_names_that_diffusers_gives_them() {
-    let golden = golden();
+/// Calls `check` with the network, the part, its rows, and the tensors that a file with these rows has.
+fn each_part(golden: &Value, check: impl Fn(&str, &str, &[Row], &Part<'_>)) {
     for network in ["sd15", "sd15-inpaint", "lcm", "tiny"] {
         for (part, prefix) in [("unet", UNET), ("vae", VAE), ("text_encoder", CLIP)] {
-            let rows = rows(&golden, network, part);
-            assert!(rows.len() > 50, "{network} {part}");
+            let rows = rows(golden, network, part);
             let tensors = tensors(&rows, prefix);
-            assert_eq!(tensors.len(), rows.len());
-            let original = Part(
-                tensors
-                    .iter()
-                    .map(|(name, stored)| (name.as_str(), stored))
-                    .collect(),
-            );
-            let found = match part {
-                "unet" => unet::renamed(&original),
-                "vae" => vae::renamed(&original),
-                _ => text::renamed(&original),
-            };
-            let found: BTreeMap<&String, &Vec<usize>> =
-                found.iter().map(|(name, stored)| (name, &stored.shape)).collect();
-            let expected: BTreeMap<&String, &Vec<usize>> =
-                rows.iter().map(|(_, name, shape)| (name, shape)).collect();
-            assert_eq!(found, expected, "{network} {part}");
+            assert_eq!(tensors.len(), rows.len(), "{network} {part}");
+            let named = tensors.iter().map(|(name, stored)| (name.as_str(), stored));
+            check(network, part, &rows, &Part(named.collect()));
         }
     }
 }
 
 #[test]
+fn all_tensors_have_the_names_that_diffusers_gives_them() {
+    each_part(&golden(), |network, part, rows, original| {
+        assert!(rows.len() > 50, "{network} {part}");
+        let found = match part {
+            "unet" => unet::renamed(original),
+            "vae" => vae::renamed(original),
+            _ => text::renamed(original),
+        };
+        let found: BTreeMap<&String, &Vec<usize>> =
+            found.iter().map(|(name, stored)| (name, &stored.shape)).collect();
+        let expected: BTreeMap<&String, &Vec<usize>> =
+            rows.iter().map(|(_, name, shape)| (name, shape)).collect();
+        assert_eq!(found, expected, "{network} {part}");
+    });
+}
+
+#[test]
 fn the_configuration_is_found_from_the_shapes() {
     let golden = golden();
-    for network in ["sd15", "sd15-inpaint", "lcm", "tiny"] {
-        for (part, prefix) in [("unet", UNET), ("vae", VAE), ("text_encoder", CLIP)] {
-            let tensors = tensors(&rows(&golden, network, part), prefix);
-            let original = Part(
-                tensors
-                    .iter()
-                    .map(|(name, stored)| (name.as_str(), stored))
-                    .collect(),
-            );
-            let found = match part {
-                "unet" => unet::config(&original),
-                "vae" => vae::config(&original),
-                _ => text::config(&original),
-            };
-            let found = found.unwrap();
-            for (key, expected) in golden[network]["config"][part].as_object().unwrap() {
-                // What no network of ours reads.
-                if !matches!(key.as_str(), "sample_size" | "projection_dim") {
-                    assert_eq!(&found[key], expected, "{network} {part} {key}");
-                }
+    each_part(&golden, |network, part, _, original| {
+        let found = match part {
+            "unet" => unet::config(original),
+            "vae" => vae::config(original),
+            _ => text::config(original),
+        };
+        let found = found.unwrap();
+        for (key, expected) in golden[network]["config"][part].as_object().unwrap() {
+            // What no network of ours reads.
+            if !matches!(key.as_str(), "sample_size" | "projection_dim") {
+                assert_eq!(&found[key], expected, "{network} {part} {key}");
             }
         }
-    }
+    });
 }
 
 #[test]
