@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::client::{get, good_body, good_modelslab_body, send};
+use crate::support::server::first_line;
 
 /// A server whose standard error is what the test gives it.
 struct Served {
@@ -37,10 +38,7 @@ fn serve(log: &str, stderr: impl Into<Stdio>) -> Served {
         .stderr(stderr)
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    let line = first_line(&mut child);
     let base = line
         .trim()
         .strip_prefix("listening on ")

@@ -124,7 +124,7 @@ async fn a_closed_terminal_drains_as_a_stop_does() {
 #[cfg(target_os = "linux")]
 #[test]
 fn under_nohup_a_closed_terminal_stops_nothing() {
-    use std::io::{BufRead as _, BufReader};
+    use crate::support::server::first_line;
     let folder = tempfile::tempdir().unwrap();
     // What `nohup` does, without its files.
     let script = format!(
@@ -139,10 +139,7 @@ fn under_nohup_a_closed_terminal_stops_nothing() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    first_line(&mut child);
     let id = child.id().to_string();
     assert!(
         Command::new("kill")

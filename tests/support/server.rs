@@ -23,6 +23,16 @@ pub(crate) struct TestServer {
     served: String,
 }
 
+/// The first line that a program says, which a server does when it is ready.
+pub(crate) fn first_line(child: &mut Child) -> String {
+    let mut line = String::new();
+    let output = child.stdout.take().expect("its output is piped");
+    BufReader::new(output)
+        .read_line(&mut line)
+        .expect("its output is text");
+    line
+}
+
 impl TestServer {
     /// Starts it with the embedded model, without keys.
     pub(crate) fn start() -> Self {

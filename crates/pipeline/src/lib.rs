@@ -24,6 +24,8 @@ mod posterior;
 mod preparation;
 mod prepare;
 mod run_plan;
+#[cfg(test)]
+mod sample_recipe;
 pub mod seeded;
 mod stable_diffusion;
 mod state;

@@ -278,28 +278,17 @@ impl StableDiffusion {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use pentimento_types::{ModelId, SchedulerChoice, Size};
+    use pentimento_types::Size;
 
     use super::*;
+    use crate::sample_recipe::sample_recipe;
     use crate::seeded;
 
     fn input(prompt: &str, guidance_scale: f64) -> PrepareInput {
         let recipe = Recipe {
-            model: ModelId::new("tiny"),
-            vae: None,
-            loras: Vec::new(),
-            embeddings: Vec::new(),
             prompt: prompt.to_owned(),
-            negative_prompt: String::new(),
-            image_count: 2,
-            steps: 4,
-            strength: 0.5,
             guidance_scale,
-            seed: 1,
-            clip_skip: 1,
-            token_merging: false,
-            soft_edge: 0,
-            scheduler: SchedulerChoice::default(),
+            ..sample_recipe()
         };
         let size = Size {
             width: 64,

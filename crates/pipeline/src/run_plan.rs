@@ -72,11 +72,11 @@ pub(crate) fn scheduler_plan(
 
 #[cfg(test)]
 mod tests {
-    use pentimento_types::{ModelId, StrengthRule};
     use pentimento_weights::Checkpoint;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::sample_recipe::sample_recipe;
 
     /// The demo checkpoint, whose UNet takes the guidance scale as an input of so many numbers.
     fn checkpoint(time_cond_proj_dim: Value) -> CheckpointSource {
@@ -94,25 +94,14 @@ mod tests {
 
     fn recipe(guidance_scale: f64, kind: SchedulerKind) -> Recipe {
         Recipe {
-            model: ModelId::new("demo"),
-            vae: None,
-            loras: Vec::new(),
-            embeddings: Vec::new(),
-            prompt: String::new(),
-            negative_prompt: String::new(),
-            image_count: 1,
             steps: 10,
             strength: 1.0,
             guidance_scale,
-            seed: 0,
-            clip_skip: 1,
-            token_merging: false,
             scheduler: SchedulerChoice {
                 kind: Some(kind),
-                strength_rule: StrengthRule::FewerSteps,
                 ..SchedulerChoice::default()
             },
-            soft_edge: 0,
+            ..sample_recipe()
         }
     }
 

@@ -96,18 +96,17 @@ impl Recipe {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn work(rows: u32, evaluations: u32, image_count: u32, side: u32) -> u64 {
-        let recipe = Recipe {
+impl Recipe {
+    /// For tests that look at one field.
+    pub(crate) fn sample() -> Self {
+        Self {
             model: ModelId::new("demo"),
             vae: None,
             loras: Vec::new(),
             embeddings: Vec::new(),
             prompt: String::new(),
             negative_prompt: String::new(),
-            image_count,
+            image_count: 1,
             steps: 20,
             strength: 0.5,
             guidance_scale: 7.5,
@@ -116,6 +115,18 @@ mod tests {
             token_merging: false,
             scheduler: SchedulerChoice::default(),
             soft_edge: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(rows: u32, evaluations: u32, image_count: u32, side: u32) -> u64 {
+        let recipe = Recipe {
+            image_count,
+            ..Recipe::sample()
         };
         let size = Size {
             width: side,

@@ -25,25 +25,11 @@ impl Recipe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ModelId, SchedulerChoice};
 
     fn recipe(token_merging: bool) -> Recipe {
         Recipe {
-            model: ModelId::new("demo"),
-            vae: None,
-            loras: Vec::new(),
-            embeddings: Vec::new(),
-            prompt: String::new(),
-            negative_prompt: String::new(),
-            image_count: 1,
-            steps: 1,
-            strength: 1.0,
-            guidance_scale: 1.0,
-            seed: 0,
-            clip_skip: 1,
             token_merging,
-            scheduler: SchedulerChoice::default(),
-            soft_edge: 0,
+            ..Recipe::sample()
         }
     }
 

@@ -49,13 +49,17 @@ fn room(bodies: u64) -> Arc<MemoryLedger> {
 }
 
 fn router(test: &TestService, keys: &[(&str, &str)]) -> Router {
+    router_with(test, keys, config())
+}
+
+fn router_with(test: &TestService, keys: &[(&str, &str)], config: ApiConfig) -> Router {
     let keys = keys
         .iter()
         .map(|(label, secret)| ((*label).to_owned(), (*secret).to_owned()));
     build_router(AppState::new(
         test.service.clone(),
         KeyRing::new(keys),
-        config(),
+        config,
         room(GIBIBYTE),
     ))
 }
@@ -403,12 +407,7 @@ async fn modelslabs_base64_is_the_address_of_a_text_or_the_text() {
 
     let mut config = config();
     config.modelslab.inline_base64 = true;
-    let inline = build_router(AppState::new(
-        test.service.clone(),
-        KeyRing::new([]),
-        config,
-        room(GIBIBYTE),
-    ));
+    let inline = router_with(&test, &[], config);
     let found = send(&inline, modelslab("/api/v1/enterprise/img2img", body.to_string()))
         .await
         .json();
@@ -426,16 +425,10 @@ async fn modelslabs_errors_have_status_200_unless_the_setting_is_strict() {
         FaultAt::Finish,
         FaultKind::Error(ErrorKind::Internal),
     )));
-    let key = [("label".to_owned(), "secret".to_owned())];
     let mut config = config();
     for strict in [false, true] {
         config.modelslab.strict_http_status = strict;
-        let router = build_router(AppState::new(
-            test.service.clone(),
-            KeyRing::new(key.clone()),
-            config.clone(),
-            room(GIBIBYTE),
-        ));
+        let router = router_with(&test, &[("label", "secret")], config.clone());
         let at = |path: &str, body: Value| modelslab(&format!("/api/v1/enterprise/{path}"), body.to_string());
         let mut own = modelslab_body();
         own["key"] = json!("secret");
@@ -509,12 +502,7 @@ async fn modelslabs_long_job_is_answered_as_processing_and_fetched_later() {
     let test = TestService::start(executor);
     let mut config = config();
     config.modelslab.hold = Duration::from_millis(50);
-    let router = build_router(AppState::new(
-        test.service.clone(),
-        KeyRing::new([]),
-        config,
-        room(GIBIBYTE),
-    ));
+    let router = router_with(&test, &[], config);
     let reply = send(
         &router,
         modelslab("/api/v1/enterprise/img2img", modelslab_body().to_string()),

@@ -74,16 +74,8 @@ impl Stages {
         let mut stages = vec![Stage::Conv(conv_in)];
         for (i, &output) in widths.iter().enumerate() {
             let vb = vb.pp("down_blocks").pp(i);
-            for j in 0..config.layers_per_block {
-                let input = if j == 0 {
-                    widths[i.saturating_sub(1)]
-                } else {
-                    output
-                };
-                let vb = vb.pp("resnets").pp(j);
-                let block = ResBlock::new(config, input, output, &vb)?;
-                stages.push(Stage::Block(Box::new(block)));
-            }
+            let input = widths[i.saturating_sub(1)];
+            stages.extend(level(config, config.layers_per_block, (input, output), &vb)?);
             if i < last {
                 let vb = vb.pp("downsamplers").pp(0).pp("conv");
                 stages.push(Stage::Conv(Conv2d::new(
@@ -115,16 +107,8 @@ impl Stages {
         for i in 0..=last {
             let vb = vb.pp("up_blocks").pp(i);
             let output = widths[last - i];
-            for j in 0..=config.layers_per_block {
-                let input = if j == 0 {
-                    widths[(last - i + 1).min(last)]
-                } else {
-                    output
-                };
-                let vb = vb.pp("resnets").pp(j);
-                let block = ResBlock::new(config, input, output, &vb)?;
-                stages.push(Stage::Block(Box::new(block)));
-            }
+            let input = widths[(last - i + 1).min(last)];
+            stages.extend(level(config, config.layers_per_block + 1, (input, output), &vb)?);
             if i < last {
                 let vb = vb.pp("upsamplers").pp(0).pp("conv");
                 stages.push(Stage::Up(Conv2d::new(output, output, Stride::One, &vb)?));
@@ -147,6 +131,21 @@ impl Stages {
     pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
         self.0.iter().for_each(|stage| stage.walk(visit));
     }
+}
+
+/// The residual blocks of one level, of which the first changes the width.
+fn level(
+    config: &VaeConfig,
+    blocks: usize,
+    (input, output): (usize, usize),
+    vb: &VarBuilder<'_>,
+) -> Result<Vec<Stage>> {
+    let block = |j: usize| {
+        let input = if j == 0 { input } else { output };
+        let block = ResBlock::new(config, input, output, &vb.pp("resnets").pp(j))?;
+        Ok(Stage::Block(Box::new(block)))
+    };
+    (0..blocks).map(block).collect()
 }
 
 /// The innermost part: block, one-headed attention over all pixels, block.

@@ -132,12 +132,7 @@ async fn a_job_that_runs_is_described_as_one_that_has_ended() {
     let test = TestService::start(device);
     let mut config = config();
     config.modelslab.hold = Duration::from_millis(10);
-    let router = build_router(AppState::new(
-        test.service.clone(),
-        KeyRing::new([]),
-        config,
-        room(GIBIBYTE),
-    ));
+    let router = router_with(&test, &[], config);
     let mut body = modelslab_body();
     body["use_karras_sigmas"] = Value::Null;
     let first = call(&router, IMG2IMG, &body).await;
