@@ -61,13 +61,8 @@ impl Catalog {
     #[must_use]
     pub fn embedded_only() -> Self {
         let demo = ModelEntry {
-            name: "demo".to_owned(),
-            aliases: Vec::new(),
-            kind: ModelKind::Checkpoint,
-            source: Source::Embedded("demo".to_owned()),
-            sha256: None,
             base: Some(BaseModel::Sd15),
-            role: None,
+            ..ModelEntry::new("demo", ModelKind::Checkpoint, Source::Embedded("demo".to_owned()))
         };
         let by_stem = HashMap::from([((ModelKind::Checkpoint, "demo".to_owned()), 0)]);
         Self {

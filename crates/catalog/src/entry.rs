@@ -121,6 +121,20 @@ impl ModelEntry {
     /// The role of LCM-LoRAs and of checkpoints that are latent consistency models themselves.
     pub const ROLE_LCM: &'static str = "lcm";
 
+    /// An entry of which no more is said.
+    #[must_use]
+    pub fn new(name: &str, kind: ModelKind, source: Source) -> Self {
+        Self {
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            kind,
+            source,
+            sha256: None,
+            base: None,
+            role: None,
+        }
+    }
+
     /// Looks now whether the files can be used. Touches the file system for `path` sources only.
     #[must_use]
     pub fn availability(&self) -> Availability {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use pentimento_pipeline::{
-    CheckpointSource, Component, ComponentKey, ComponentRole, FolderStamp, PipelineError, StableDiffusion,
+    Component, ComponentKey, FolderStamp, ModelSource, PipelineError, StableDiffusion,
 };
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
@@ -49,7 +49,7 @@ struct Inner {
 struct Memory {
     components: ComponentPool<ComponentKey, Component>,
     /// What each model was last put together from.
-    models: HashMap<ModelKey, [ComponentKey; 4]>,
+    models: HashMap<ModelKey, Vec<ComponentKey>>,
     failures: HashMap<ModelKey, Failure>,
     /// Loads that were given up, some of which still wait for their disk.
     given_up: HashMap<ModelKey, Watched>,
@@ -64,7 +64,7 @@ struct Failure {
 enum FailureEnd {
     At(Instant),
     /// When the files are others than these.
-    Change(FolderStamp),
+    Change(Vec<FolderStamp>),
 }
 
 /// Why a load ended without a model.
@@ -133,7 +133,7 @@ impl PipelineLoader {
     }
 
     /// The failure of a model that has failed, and would again.
-    fn known_failure(&self, model: &ModelKey, files: &FolderStamp) -> Option<ExecutorError> {
+    fn known_failure(&self, model: &ModelKey, files: &[FolderStamp]) -> Option<ExecutorError> {
         let now = self.0.clock.now();
         let mut memory = self.memory();
         let failure = memory.failures.get(model)?;
@@ -149,8 +149,13 @@ impl PipelineLoader {
     }
 
     /// Makes an error of a failure, logs it, and keeps it as the answer for the next ones.
-    fn failed(&self, models: &ResolvedModels, error: PipelineError, files: FolderStamp) -> ExecutorError {
-        let (key, permanent) = (models.key(), error.is_permanent());
+    fn failed(
+        &self,
+        models: &ResolvedModels,
+        error: PipelineError,
+        files: Vec<FolderStamp>,
+    ) -> ExecutorError {
+        let (key, permanent) = (ModelKey::of(models), error.is_permanent());
         let until = self.0.clock.now() + FAILURE_LIFETIME;
         let (reason, end) = if permanent {
             let chain = describe_chain(&error);
@@ -180,8 +185,8 @@ impl PipelineLoader {
         models: &ResolvedModels,
         watched: &Watched,
     ) -> Result<Arc<StableDiffusion>, LoadError> {
-        let files = CheckpointSource::stamp(&models.checkpoint);
-        if let Some(error) = self.known_failure(&models.key(), &files) {
+        let files = ModelSource::stamps(models);
+        if let Some(error) = self.known_failure(&ModelKey::of(models), &files) {
             return Err(LoadError::Failed(error));
         }
         match self.find_or_read(models, watched) {
@@ -196,7 +201,7 @@ impl PipelineLoader {
     }
 
     fn find_or_read(&self, models: &ResolvedModels, watched: &Watched) -> Result<StableDiffusion, Fault> {
-        let source = CheckpointSource::open(&models.checkpoint, &self.0.device)?;
+        let source = ModelSource::open(models, &self.0.device)?;
         let source = source.counting(watched.progress());
         let keys = source.keys()?;
         let components = match self.resident(&keys) {
@@ -207,7 +212,7 @@ impl PipelineLoader {
             }
         };
         let model = source.assemble(components)?;
-        self.memory().models.insert(models.key(), keys);
+        self.memory().models.insert(ModelKey::of(models), keys);
         Ok(model)
     }
 
@@ -239,25 +244,21 @@ impl PipelineLoader {
     }
 
     /// The components, when all are in memory.
-    fn resident(&self, keys: &[ComponentKey; 4]) -> Option<Vec<Component>> {
+    fn resident(&self, keys: &[ComponentKey]) -> Option<Vec<Component>> {
         let mut memory = self.memory();
         keys.iter().map(|key| memory.components.get(key)).collect()
     }
 
-    fn read_missing(
-        &self,
-        source: &CheckpointSource,
-        keys: &[ComponentKey; 4],
-    ) -> Result<Vec<Component>, Fault> {
+    fn read_missing(&self, source: &ModelSource, keys: &[ComponentKey]) -> Result<Vec<Component>, Fault> {
         self.make_room(keys)?;
         let mut components = Vec::with_capacity(keys.len());
-        for (key, role) in keys.iter().zip(ComponentRole::ALL) {
+        for key in keys {
             let resident = self.memory().components.get(key);
             components.push(match resident {
                 Some(component) => component,
                 None => {
                     let counted = self.count(key.expected_bytes(), keys);
-                    let (component, size_bytes) = source.read(role)?;
+                    let (component, size_bytes) = source.read(key.role())?;
                     let counted = self.recount(counted, size_bytes, keys);
                     let mut memory = self.memory();
                     let clone = component.clone();
@@ -276,7 +277,7 @@ impl PipelineLoader {
 
     /// Puts a component that is about to be read into the account, for which others are thrown out where they must be. A model that is larger than
     /// all that is set aside for weights is let in alone, and is then missing in the account.
-    fn count(&self, bytes: u64, keys: &[ComponentKey; 4]) -> Option<Reservation> {
+    fn count(&self, bytes: u64, keys: &[ComponentKey]) -> Option<Reservation> {
         let mut evicted = Vec::new();
         let _ = self.memory().components.make_room(bytes, keys, &mut evicted);
         drop(evicted);
@@ -289,7 +290,7 @@ impl PipelineLoader {
         &self,
         counted: Option<Reservation>,
         bytes: u64,
-        keys: &[ComponentKey; 4],
+        keys: &[ComponentKey],
     ) -> Option<Reservation> {
         let mut counted = counted?;
         let more = bytes.saturating_sub(counted.bytes());
@@ -305,7 +306,7 @@ impl PipelineLoader {
     }
 
     /// Room for those that are not in memory, before the first of them is read.
-    fn make_room(&self, keys: &[ComponentKey; 4]) -> Result<(), Fault> {
+    fn make_room(&self, keys: &[ComponentKey]) -> Result<(), Fault> {
         let mut evicted = Vec::new();
         let mut memory = self.memory();
         let missing = keys.iter().filter(|key| !memory.components.contains(key));
@@ -324,7 +325,7 @@ impl ModelLoader for PipelineLoader {
             let source: SharedCause = Arc::new(NoAnswer);
             LoadError::Failed(not_now(models, ErrorKind::Unavailable, source))
         };
-        if self.still_waits(&models.key()) {
+        if self.still_waits(&ModelKey::of(models)) {
             return Err(no_answer());
         }
         let watched = Watched::default();
@@ -341,8 +342,8 @@ impl ModelLoader for PipelineLoader {
             Some(Ok(result)) => result,
             Some(Err(payload)) => panic::resume_unwind(payload),
             None => {
-                tracing::error!(model = %models.key(), "a model's disk does not answer; its load was given up");
-                self.memory().given_up.insert(models.key(), watched);
+                tracing::error!(model = %ModelKey::of(models), "a model's disk does not answer; its load was given up");
+                self.memory().given_up.insert(ModelKey::of(models), watched);
                 Err(no_answer())
             }
         }
@@ -350,7 +351,7 @@ impl ModelLoader for PipelineLoader {
 
     fn resident_models(&self) -> Vec<String> {
         let memory = self.memory();
-        let is_resident = |keys: &[ComponentKey; 4]| keys.iter().all(|key| memory.components.contains(key));
+        let is_resident = |keys: &Vec<ComponentKey>| keys.iter().all(|key| memory.components.contains(key));
         let models = memory.models.iter().filter(|(_, keys)| is_resident(keys));
         let mut names: Vec<String> = models.map(|(model, _)| model.to_string()).collect();
         names.sort_unstable();
@@ -365,7 +366,7 @@ fn too_large(full: &MemoryFull) {
 /// A load that may succeed later.
 fn not_now(models: &ResolvedModels, kind: ErrorKind, source: SharedCause) -> ExecutorError {
     ExecutorError::ModelLoad {
-        model: models.key().to_string(),
+        model: ModelKey::of(models).to_string(),
         kind,
         permanent: false,
         reason: None,

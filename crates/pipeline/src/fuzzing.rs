@@ -4,10 +4,14 @@ use std::sync::LazyLock;
 
 use pentimento_models::ClipTokenizer;
 
-use crate::loader::CheckpointSource;
+use crate::model_source::ModelSource;
 
 static TOKENIZER: LazyLock<ClipTokenizer> = LazyLock::new(|| {
-    let demo = CheckpointSource::new("demo", crate::loader::embedded_demo(), &candle_core::Device::Cpu);
+    let demo = ModelSource::new(
+        "demo",
+        crate::model_source::embedded_demo(),
+        &candle_core::Device::Cpu,
+    );
     demo.tokenizer().expect("the embedded tokenizer is a good one").0
 });
 

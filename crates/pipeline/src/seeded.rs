@@ -227,17 +227,15 @@ mod tests {
     fn a_checkpoint_that_was_written_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         write_checkpoint(Shape::Tiny, 1, folder.path()).unwrap();
-        let entry = ModelEntry {
-            name: "written".to_owned(),
-            aliases: Vec::new(),
-            kind: ModelKind::Checkpoint,
-            source: Source::Path(folder.path().to_owned()),
-            sha256: None,
-            base: None,
-            role: None,
-        };
+        let entry = ModelEntry::new(
+            "written",
+            ModelKind::Checkpoint,
+            Source::Path(folder.path().to_owned()),
+        );
         assert_eq!(
-            StableDiffusion::load(&entry, &Device::Cpu).unwrap().name(),
+            StableDiffusion::load(&crate::ResolvedModels::checkpoint(entry.into()), &Device::Cpu)
+                .unwrap()
+                .name(),
             "written"
         );
     }

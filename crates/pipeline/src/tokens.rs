@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use candle_core::Device;
 use pentimento_models::ClipTokenizer;
 
-use crate::loader::embedded_demo;
-use crate::{CheckpointSource, PipelineError};
+use crate::model_source::embedded_demo;
+use crate::{ModelSource, PipelineError};
 
 /// Three bytes of the longest writing of a letter for each byte of its shortest: normalising never makes more of a text.
 const MOST_GROWTH: usize = 3;
@@ -25,7 +25,7 @@ impl TokenCounter {
         let tokenizer = if let Some(tokenizer) = self.0.get() {
             tokenizer
         } else {
-            let source = CheckpointSource::new("demo", embedded_demo(), &Device::Cpu);
+            let source = ModelSource::new("demo", embedded_demo(), &Device::Cpu);
             let read = Arc::new(source.tokenizer()?.0);
             self.0.get_or_init(|| read)
         };

@@ -6,9 +6,11 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
-use pentimento_pipeline::StableDiffusion;
+use pentimento_pipeline::{ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close};
 use pentimento_types::{RgbImage, Size};
 use support::{image_of, request_of, tiny};
@@ -86,16 +88,12 @@ fn check(case: &str) {
 #[test]
 fn a_single_file_gives_the_picture_of_its_weights() {
     let golden = Golden::open("single/tiny.safetensors");
-    let entry = ModelEntry {
-        name: "single".to_owned(),
-        aliases: Vec::new(),
-        kind: ModelKind::Checkpoint,
-        source: Source::Path(pentimento_testkit::golden_dir().join("single/tiny.ckpt")),
-        sha256: None,
-        base: None,
-        role: None,
-    };
-    let model = StableDiffusion::load(&entry, &Device::Cpu).unwrap();
+    let entry = ModelEntry::new(
+        "single",
+        ModelKind::Checkpoint,
+        Source::Path(pentimento_testkit::golden_dir().join("single/tiny.ckpt")),
+    );
+    let model = StableDiffusion::load(&ResolvedModels::checkpoint(Arc::new(entry)), &Device::Cpu).unwrap();
     let request = request_of(golden.about());
     let mut states = model
         .prepare(&request, &image_of(golden.tensor("input.u8")))

@@ -6,10 +6,12 @@
 mod parity_runs;
 mod support;
 
+use std::sync::Arc;
+
 use candle_core::Device;
 use parity_runs::{DEFINED_BY_US, generate, run_all};
 use pentimento_catalog::Catalog;
-use pentimento_pipeline::{DenoiseState, StableDiffusion};
+use pentimento_pipeline::{DenoiseState, ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance};
 use pentimento_types::{NoiseSpacing, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size};
 use support::{image_of, request, tiny};
@@ -110,8 +112,8 @@ fn eighteen_schedulers_share_a_batch_and_nobody_notices() {
 #[test]
 fn ddim_inverse_gives_the_image_back() {
     let catalog = Catalog::embedded_only();
-    let entry = &catalog.entries()[0];
-    let model = StableDiffusion::load(entry, &Device::Cpu).unwrap();
+    let models = ResolvedModels::checkpoint(Arc::clone(&catalog.entries()[0]));
+    let model = StableDiffusion::load(&models, &Device::Cpu).unwrap();
     let init = scene();
     let request = Recipe {
         prompt: String::new(),

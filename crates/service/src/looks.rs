@@ -116,15 +116,11 @@ mod tests {
     use super::*;
 
     fn entry(name: &str) -> Arc<ModelEntry> {
-        Arc::new(ModelEntry {
-            name: name.to_owned(),
-            aliases: Vec::new(),
-            kind: ModelKind::Checkpoint,
-            source: Source::Path(format!("/{name}").into()),
-            sha256: None,
-            base: None,
-            role: None,
-        })
+        Arc::new(ModelEntry::new(
+            name,
+            ModelKind::Checkpoint,
+            Source::Path(format!("/{name}").into()),
+        ))
     }
 
     #[tokio::test]

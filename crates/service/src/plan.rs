@@ -1,8 +1,6 @@
 //! What can be said of a recipe's run before anything is stored: that there is no such run, which scheduler it will be, and
 //! what in its prompts will have no effect.
 
-use std::sync::Arc;
-
 use pentimento_engine::{ResolvedModels, RunPlan};
 use pentimento_types::{JobNote, Recipe, Size, describe_chain};
 
@@ -55,16 +53,16 @@ impl Inner {
         models: &ResolvedModels,
         recipe: &mut Recipe,
     ) -> Result<DeviceTime, ServiceError> {
-        let (checkpoint, asked) = (Arc::clone(&models.checkpoint), recipe.clone());
+        let (planned, asked) = (models.clone(), recipe.clone());
         let turns = self
             .plan_turns
-            .get_or_make(checkpoint.name.clone(), PLANS_AT_ONCE);
+            .get_or_make(models.checkpoint.name.clone(), PLANS_AT_ONCE);
         let planned = async move {
             let turn = turns.acquire_owned().await.map_err(ServiceError::internal)?;
             off_thread(move || {
                 // It goes along, because this runs on when the caller hangs up.
                 let _turn = turn;
-                Ok(RunPlan::of(&checkpoint, &asked).map_err(|error| (error.refused_setting(), error)))
+                Ok(RunPlan::of(&planned, &asked).map_err(|error| (error.refused_setting(), error)))
             })
             .await
         };

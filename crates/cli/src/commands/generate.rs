@@ -31,11 +31,11 @@ const LIMITS: InputLimits = InputLimits {
 pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()> {
     let target = Target::of(&args)?;
     let catalog = assemble::catalog(&config)?;
-    let checkpoint = resolve(&catalog, &args.model)?;
+    let models = ResolvedModels::checkpoint(resolve(&catalog, &args.model)?);
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
-    let recipe = Arc::new(planned(&checkpoint, recipe(&args))?);
+    let recipe = Arc::new(planned(&models, recipe(&args))?);
     for note in prompt_notes(&recipe) {
         output::note(format_args!("{note}"));
     }
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let engine = assemble::Engine::start(&config)?;
     let job = ResolvedJob {
         recipe: Arc::clone(&recipe),
-        models: ResolvedModels::checkpoint(checkpoint),
+        models,
         images,
     };
     let id = JobId::new();
@@ -146,8 +146,8 @@ fn recipe(args: &GenerateArgs) -> Recipe {
 
 /// The recipe with nothing left to the checkpoint, so that the picture says what ran. One that no run can do is refused
 /// before a model is loaded.
-fn planned(checkpoint: &ModelEntry, recipe: Recipe) -> anyhow::Result<Recipe> {
-    match RunPlan::of(checkpoint, &recipe) {
+fn planned(models: &ResolvedModels, recipe: Recipe) -> anyhow::Result<Recipe> {
+    match RunPlan::of(models, &recipe) {
         Ok(plan) => Ok(Recipe {
             scheduler: plan.named(recipe.scheduler),
             ..recipe

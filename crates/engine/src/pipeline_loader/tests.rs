@@ -28,15 +28,11 @@ fn two_checkpoints() -> tempfile::TempDir {
 }
 
 fn models(folder: &Path) -> ResolvedModels {
-    let checkpoint = ModelEntry {
-        name: folder.file_name().unwrap().to_string_lossy().into_owned(),
-        aliases: Vec::new(),
-        kind: ModelKind::Checkpoint,
-        source: Source::Path(folder.to_owned()),
-        sha256: None,
-        base: None,
-        role: None,
-    };
+    let checkpoint = ModelEntry::new(
+        &folder.file_name().unwrap().to_string_lossy(),
+        ModelKind::Checkpoint,
+        Source::Path(folder.to_owned()),
+    );
     ResolvedModels::checkpoint(Arc::new(checkpoint))
 }
 
@@ -219,7 +215,7 @@ fn a_disk_that_does_not_answer_delays_its_own_model_only() {
         assert_eq!(attended.join().unwrap(), None, "it was given up");
     });
     drop(held);
-    loader.memory().given_up.insert(a.key(), hanging.clone());
+    loader.memory().given_up.insert(ModelKey::of(&a), hanging.clone());
     let Err(LoadError::Failed(error)) = loader.load(&a) else {
         panic!("a second thread would wait for the same disk");
     };

@@ -170,13 +170,9 @@ mod tests {
 
     fn entry(name: &str, kind: ModelKind, base: Option<BaseModel>) -> Arc<ModelEntry> {
         Arc::new(ModelEntry {
-            name: name.to_owned(),
             aliases: vec![format!("{name}-alias")],
-            kind,
-            source: Source::Embedded("demo".to_owned()),
-            sha256: None,
             base,
-            role: None,
+            ..ModelEntry::new(name, kind, Source::Embedded("demo".to_owned()))
         })
     }
 

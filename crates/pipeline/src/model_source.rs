@@ -1,8 +1,11 @@
-//! Catalogue entry → its components → an assembled checkpoint: a diffusers folder on disk, or the one inside the binary.
+//! Catalogue entries → the components of a model → the model put together.
+
+mod assemble;
+mod open;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use candle_nn::VarBuilder;
 use pentimento_catalog::{ModelEntry, Source};
 use pentimento_models::{
@@ -12,7 +15,9 @@ use pentimento_schedulers::SchedulerConfig;
 use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, FolderStamp, ReadProgress, WeightsError};
 
 use crate::component::{Component, ComponentKey, ComponentRole, PatchSet};
-use crate::{PipelineError, StableDiffusion};
+use crate::{PipelineError, ResolvedModels};
+
+pub(crate) use self::open::embedded_demo;
 
 /// Weights stay as the files have them; the arithmetic is f32.
 const DTYPES: Dtypes = Dtypes::Stored;
@@ -21,21 +26,22 @@ const MERGES: &str = "tokenizer/merges.txt";
 /// The published SD 1.x folders have it; a folder without it gets SD 1.x's own special tokens.
 const TOKENIZER_SETTINGS: &str = "tokenizer/tokenizer_config.json";
 
-/// A checkpoint whose components can be told apart, read one by one, and put together.
+/// Where the components of one model come from: they can be told apart, read one by one, and put together.
 #[derive(Debug)]
-pub struct CheckpointSource {
+pub struct ModelSource {
     name: String,
     checkpoint: Checkpoint,
     device: Device,
 }
 
-impl CheckpointSource {
-    /// Finds the entry's files. No weights are read yet.
+impl ModelSource {
+    /// Finds the files of what the names of a recipe stand for. No weights are read yet.
     ///
     /// # Errors
-    /// When the source is of a kind that this version cannot read, or not there.
-    pub fn open(entry: &ModelEntry, device: &Device) -> Result<Self, PipelineError> {
-        Ok(Self::new(&entry.name, open(entry)?, device))
+    /// When a source is of a kind that this version cannot read, or not there.
+    pub fn open(models: &ResolvedModels, device: &Device) -> Result<Self, PipelineError> {
+        let checkpoint = open::checkpoint(&models.checkpoint)?;
+        Ok(Self::new(&models.checkpoint.name, checkpoint, device))
     }
 
     /// Counts what is read from disk in `progress`.
@@ -47,13 +53,10 @@ impl CheckpointSource {
         }
     }
 
-    /// The files of an entry as they are now, so that one that cannot be loaded is not tried again before they change.
+    /// The files of these models as they are now, so that what cannot be loaded is not tried again before they change.
     #[must_use]
-    pub fn stamp(entry: &ModelEntry) -> FolderStamp {
-        match &entry.source {
-            Source::Path(path) => FolderStamp::of(path),
-            Source::Embedded(_) | Source::HuggingFace { .. } | Source::Https(_) => FolderStamp::default(),
-        }
+    pub fn stamps(models: &ResolvedModels) -> Vec<FolderStamp> {
+        models.entries().map(stamp).collect()
     }
 
     /// A checkpoint that is open already, under the name it is known by.
@@ -66,13 +69,18 @@ impl CheckpointSource {
         }
     }
 
-    /// The key of each component, as the files are now, in the order of [`ComponentRole::ALL`].
+    /// The key of each component that the model has, as the files are now, in the order in which they are to be read.
     ///
     /// # Errors
     /// When files of a component are missing or cannot be looked at.
-    pub fn keys(&self) -> Result<[ComponentKey; 4], PipelineError> {
-        let [tokenizer, text_encoder, vae, unet] = ComponentRole::ALL.map(|role| self.key(role));
-        Ok([tokenizer?, text_encoder?, vae?, unet?])
+    pub fn keys(&self) -> Result<Vec<ComponentKey>, PipelineError> {
+        self.roles().map(|role| self.key(role)).collect()
+    }
+
+    /// The components that the model has, the small ones first: what is wrong with a folder is then found before gigabytes
+    /// are read.
+    pub(crate) fn roles(&self) -> impl Iterator<Item = ComponentRole> + use<> {
+        ComponentRole::ALL.into_iter()
     }
 
     fn key(&self, role: ComponentRole) -> Result<ComponentKey, PipelineError> {
@@ -187,43 +195,6 @@ impl CheckpointSource {
         })
     }
 
-    /// Puts one component of each role together.
-    ///
-    /// # Errors
-    /// When the scheduler's configuration is wrong, a role is missing, or the parts do not fit each other.
-    pub fn assemble(
-        &self,
-        components: impl IntoIterator<Item = Component>,
-    ) -> Result<StableDiffusion, PipelineError> {
-        let scheduler_config = self.scheduler_config()?;
-        let (mut tokenizer, mut text, mut unet, mut vae) = (None, None, None, None);
-        for component in components {
-            match component {
-                Component::Tokenizer(part) => tokenizer = Some(part),
-                Component::TextEncoder(part) => text = Some(part),
-                Component::UNet(part) => unet = Some(part),
-                Component::Vae(part) => vae = Some(part),
-            }
-        }
-        let (Some(tokenizer), Some(text), Some(unet), Some(vae)) = (tokenizer, text, unet, vae) else {
-            return Err(self.mismatch("a component was not loaded"));
-        };
-        let pixels_per_latent = u32::try_from(vae.config().downscale());
-        let model = StableDiffusion {
-            name: self.name.clone(),
-            tokenizer,
-            text,
-            pixels_per_latent: pixels_per_latent.map_err(|_| self.mismatch("the VAE has too many levels"))?,
-            unet,
-            vae,
-            scheduler_config,
-            device: self.device.clone(),
-            dtype: DType::F32,
-        };
-        model.check_fit()?;
-        Ok(model)
-    }
-
     fn weights_error(&self, source: WeightsError) -> PipelineError {
         PipelineError::Weights {
             name: self.name.clone(),
@@ -246,92 +217,9 @@ impl CheckpointSource {
     }
 }
 
-impl StableDiffusion {
-    /// Reads every component of the entry's source.
-    ///
-    /// # Errors
-    /// When a file, tensor or configuration is missing or wrong; the error names it.
-    pub fn load(entry: &ModelEntry, device: &Device) -> Result<Self, PipelineError> {
-        Self::read_all(&CheckpointSource::open(entry, device)?)
-    }
-
-    /// Builds the components from an opened checkpoint folder.
-    ///
-    /// # Errors
-    /// As [`StableDiffusion::load`].
-    pub fn from_checkpoint(
-        name: &str,
-        checkpoint: Checkpoint,
-        device: &Device,
-    ) -> Result<Self, PipelineError> {
-        Self::read_all(&CheckpointSource::new(name, checkpoint, device))
-    }
-
-    fn read_all(source: &CheckpointSource) -> Result<Self, PipelineError> {
-        let parts = ComponentRole::ALL.map(|role| Ok(source.read(role)?.0));
-        source.assemble(parts.into_iter().collect::<Result<Vec<_>, PipelineError>>()?)
-    }
-
-    /// The parts of one folder must fit each other; a mixed-up folder is found here and not in a forward.
-    fn check_fit(&self) -> Result<(), PipelineError> {
-        let mismatch = |detail: String| PipelineError::Mismatch {
-            name: self.name.clone(),
-            detail,
-        };
-        let (text, cross) = (
-            self.text.config().hidden_size,
-            self.unet.config().cross_attention_dim,
-        );
-        if text != cross {
-            return Err(mismatch(format!(
-                "the text encoder is {text} wide, but the UNet's cross_attention_dim is {cross}"
-            )));
-        }
-        let (unet, vae) = (self.unet.config().in_channels, self.vae.config().latent_channels);
-        let inpainting = 2 * vae + 1;
-        if unet != vae && unet != inpainting {
-            return Err(mismatch(format!(
-                "the UNet takes {unet} channels, but the VAE has {vae} latent channels; \
-                 {vae}, or {inpainting} for inpainting, would fit"
-            )));
-        }
-        Ok(())
-    }
-}
-
-/// The model inside the binary.
-pub(crate) fn embedded_demo() -> Checkpoint {
-    Checkpoint::in_memory("embedded:demo", read_demo)
-}
-
-fn read_demo(path: &str) -> Option<Vec<u8>> {
-    pentimento_demo_model::read(path).and_then(Result::ok)
-}
-
-/// The demo model's tokenizer is CLIP's own, which every checkpoint of Stable Diffusion has.
-fn read_tokenizer(path: &str) -> Option<Vec<u8>> {
-    path.starts_with("tokenizer/").then(|| read_demo(path)).flatten()
-}
-
-fn open(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
-    let unsupported = |reason: String| PipelineError::UnsupportedSource {
-        name: entry.name.clone(),
-        reason,
-    };
+fn stamp(entry: &ModelEntry) -> FolderStamp {
     match &entry.source {
-        Source::Path(path) if path.is_dir() => {
-            Checkpoint::open(path).map_err(|source| PipelineError::Weights {
-                name: entry.name.clone(),
-                source,
-            })
-        }
-        Source::Path(path) => Ok(Checkpoint::single_file(path, read_tokenizer)),
-        Source::Embedded(name) if name == "demo" => Ok(embedded_demo()),
-        Source::Embedded(name) => Err(unsupported(format!(
-            "there is no embedded model `{name}`; the only one is `demo`"
-        ))),
-        Source::HuggingFace { .. } | Source::Https(_) => Err(unsupported(
-            "downloads are not supported in this version; use a local folder".to_owned(),
-        )),
+        Source::Path(path) => FolderStamp::of(path),
+        Source::Embedded(_) | Source::HuggingFace { .. } | Source::Https(_) => FolderStamp::default(),
     }
 }

@@ -1,0 +1,38 @@
+//! What the names in a recipe stand for.
+
+use std::sync::Arc;
+
+use pentimento_catalog::ModelEntry;
+
+/// The catalogue entries of the models that a recipe names.
+#[derive(Clone, Debug)]
+pub struct ResolvedModels {
+    /// The checkpoint.
+    pub checkpoint: Arc<ModelEntry>,
+    /// Another VAE than the checkpoint's own.
+    pub vae: Option<Arc<ModelEntry>>,
+    /// LoRAs with their strengths, in the recipe's order.
+    pub loras: Vec<(Arc<ModelEntry>, f64)>,
+    /// Textual inversions, in the recipe's order.
+    pub embeddings: Vec<Arc<ModelEntry>>,
+}
+
+impl ResolvedModels {
+    /// A checkpoint with nothing beside it.
+    #[must_use]
+    pub const fn checkpoint(checkpoint: Arc<ModelEntry>) -> Self {
+        Self {
+            checkpoint,
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+        }
+    }
+
+    /// The entries whose files a load reads.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &ModelEntry> {
+        let loras = self.loras.iter().map(|(entry, _)| entry);
+        let entries = std::iter::once(&self.checkpoint).chain(&self.vae).chain(loras);
+        entries.map(|entry| &**entry)
+    }
+}
