@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use pentimento_service::{Availability, ModelEntry, ServiceError};
+use pentimento_service::{ModelEntry, ModelState, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
@@ -113,26 +113,33 @@ impl FromRequestParts<AppState> for Caller {
 async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
     let models: Vec<Value> = app
         .service
-        .availabilities(app.service.catalog().entries())
+        .model_states(app.service.catalog().entries())
         .await
         .iter()
-        .map(|(entry, availability)| describe(entry, availability))
+        .map(|(entry, state)| describe(entry, state))
         .collect();
     Json(json!({"models": models}))
 }
 
-fn describe(entry: &ModelEntry, availability: &Availability) -> Value {
-    let unavailable = match availability {
-        Availability::Available => None,
-        Availability::Unavailable(why) => Some(why.to_string()),
+fn describe(entry: &ModelEntry, state: &ModelState) -> Value {
+    let progress = if let ModelState::Pending(progress) = state {
+        json!({
+            "done_bytes": progress.done_bytes,
+            "total_bytes": progress.total_bytes,
+            "bytes_per_second": progress.bytes_per_second,
+        })
+    } else {
+        Value::Null
     };
     json!({
         "name": entry.name,
         "aliases": entry.aliases,
         "kind": entry.kind.as_str(),
         "base": entry.base.map(|base| base.as_str()),
-        "available": unavailable.is_none(),
-        "unavailable_because": unavailable,
+        "state": state.as_str(),
+        "progress": progress,
+        "available": state.is_available(),
+        "unavailable_because": state.reason(),
     })
 }
 
@@ -162,6 +169,7 @@ impl IntoResponse for OwnError {
         let kind = self.0.kind();
         let mut failure = own_failure((kind, status_for(kind)), self.0.to_string());
         failure.cause = Some(describe_chain(&self.0));
+        failure.retry_after(self.0.retry_after());
         failure.into_response()
     }
 }

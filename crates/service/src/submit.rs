@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
-    Recipe, Reservation, RgbImage, Size, describe_chain,
+    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, Recipe,
+    Reservation, RgbImage, Size, describe_chain,
 };
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -19,7 +18,7 @@ use crate::inner::{Inner, Lifecycle};
 use crate::inputs::no_init;
 use crate::off_thread::off_thread;
 use crate::plan::{DeviceTime, prompt_notes};
-use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
+use crate::{InputLimits, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
 #[derive(Clone, Debug)]
@@ -192,35 +191,6 @@ impl Inner {
         }
     }
 
-    /// What the names of a recipe stand for.
-    pub(crate) async fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
-        let checkpoint = self.find_checkpoint(&recipe.model).await?;
-        let others = recipe
-            .vae
-            .iter()
-            .map(|vae| (ModelRole::Vae, vae))
-            .chain(recipe.loras.iter().map(|lora| (ModelRole::Lora, &lora.model)))
-            .chain(
-                recipe
-                    .embeddings
-                    .iter()
-                    .map(|embedding| (ModelRole::Embedding, &embedding.model)),
-            );
-        // Unknown names first: they are wrong in every version.
-        let mut known = Vec::new();
-        for (role, name) in others {
-            known.push((role, self.find(role, name)?));
-        }
-        match known.into_iter().next() {
-            None => Ok(ResolvedModels::checkpoint(checkpoint)),
-            // Ignoring it silently would give another picture than the one asked for.
-            Some((role, entry)) => Err(ServiceError::NotSupportedYet {
-                role,
-                name: entry.name.clone(),
-            }),
-        }
-    }
-
     /// A prompt's keys and values grow with its tokens, in every layer that attends to it.
     async fn check_prompts(&self, recipe: &Recipe) -> Result<(), ServiceError> {
         let (counter, limit) = (self.tokens.clone(), self.config.max_prompt_tokens);
@@ -238,40 +208,6 @@ impl Inner {
             Ok(())
         })
         .await
-    }
-
-    /// The entry of a checkpoint whose files can be used now.
-    pub(crate) async fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
-        let entry = self.find(ModelRole::Checkpoint, name)?;
-        match self.looks.look(&entry).await {
-            Availability::Available => Ok(entry),
-            Availability::Unavailable(reason) => {
-                tracing::warn!(model = %entry.name, source = %entry.source, ?reason, "a model cannot be used");
-                Err(ServiceError::ModelUnavailable {
-                    role: ModelRole::Checkpoint,
-                    name: entry.name.clone(),
-                    reason: reason.to_string(),
-                })
-            }
-        }
-    }
-
-    fn find(&self, role: ModelRole, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
-        let kind = match role {
-            ModelRole::Checkpoint => ModelKind::Checkpoint,
-            ModelRole::Vae => ModelKind::Vae,
-            ModelRole::Lora => ModelKind::Lora,
-            ModelRole::Embedding => ModelKind::Embedding,
-        };
-        match self.catalog.resolve(name, kind) {
-            Ok(entry) => Ok(entry),
-            Err(CatalogError::NotFound {
-                kind: _,
-                name,
-                nearest,
-            }) => Err(ServiceError::ModelNotFound { role, name, nearest }),
-            Err(other) => Err(ServiceError::internal(other)),
-        }
     }
 
     /// The image of a source, decoded once and brought to the size that is wanted.
