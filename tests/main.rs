@@ -25,3 +25,5 @@ mod modelslab;
 mod novita;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod weights;

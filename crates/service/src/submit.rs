@@ -242,13 +242,22 @@ impl Inner {
 
     /// The entry of a checkpoint whose files can be used now.
     pub(crate) async fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
-        let entry = self.find(ModelRole::Checkpoint, name)?;
+        self.find_usable(ModelRole::Checkpoint, name).await
+    }
+
+    /// The entry of a model whose files can be used now.
+    pub(crate) async fn find_usable(
+        &self,
+        role: ModelRole,
+        name: &ModelId,
+    ) -> Result<Arc<ModelEntry>, ServiceError> {
+        let entry = self.find(role, name)?;
         match self.looks.look(&entry).await {
             Availability::Available => Ok(entry),
             Availability::Unavailable(reason) => {
                 tracing::warn!(model = %entry.name, source = %entry.source, ?reason, "a model cannot be used");
                 Err(ServiceError::ModelUnavailable {
-                    role: ModelRole::Checkpoint,
+                    role,
                     name: entry.name.clone(),
                     reason: reason.to_string(),
                 })
@@ -256,7 +265,7 @@ impl Inner {
         }
     }
 
-    fn find(&self, role: ModelRole, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
+    pub(crate) fn find(&self, role: ModelRole, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
         let kind = match role {
             ModelRole::Checkpoint => ModelKind::Checkpoint,
             ModelRole::Vae => ModelKind::Vae,
