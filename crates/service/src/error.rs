@@ -43,6 +43,18 @@ pub enum ServiceError {
         /// Names that look like it, best first; at most three.
         nearest: Vec<String>,
     },
+    /// The catalogue has the model, and it cannot be put beside the checkpoint.
+    #[error("the {role} `{name}` cannot be used with the checkpoint `{checkpoint}`: {reason}")]
+    ModelUnfit {
+        /// What it was wanted for.
+        role: ModelRole,
+        /// Its name in the catalogue.
+        name: String,
+        /// The checkpoint's.
+        checkpoint: String,
+        /// Safe to show.
+        reason: String,
+    },
     /// The catalogue has the model, and its files cannot be used now.
     #[error("the {role} `{name}` cannot be used now: {reason}")]
     ModelUnavailable {
@@ -224,6 +236,7 @@ impl HasKind for ServiceError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::ModelNotFound { .. }
+            | Self::ModelUnfit { .. }
             | Self::NotSupportedYet { .. }
             | Self::PromptTooLong { .. }
             | Self::RunRefused { .. }

@@ -1,10 +1,13 @@
 //! 3x3 convolutions, in one pass with what the networks have before and after them.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use pentimento_kernels as kernels;
 
 use super::norm::GroupNorm;
+use super::patch::{LayerPatch, needed};
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
 
 /// Stride and padding, of which the networks have three combinations.
@@ -18,11 +21,23 @@ pub(crate) enum Stride {
     TwoPaddedAfter,
 }
 
+impl Stride {
+    fn kernel(self, weight: &Tensor, bias: &Tensor) -> Result<kernels::Conv2d> {
+        let (stride, padding) = match self {
+            Self::One => (1, kernels::Padding::SAME),
+            Self::Two => (2, kernels::Padding::SAME),
+            Self::TwoPaddedAfter => (2, kernels::Padding { before: 0, after: 1 }),
+        };
+        kernels::Conv2d::new(weight, bias, stride, padding)
+    }
+}
+
 /// A 3x3 convolution.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Conv2d {
     spec: LayerSpec,
-    kernel: kernels::Conv2d,
+    stride: Stride,
+    kernel: Arc<kernels::Conv2d>,
 }
 
 /// What is computed in one pass with a convolution.
@@ -41,11 +56,6 @@ pub(crate) struct ConvFusion<'a> {
 impl Conv2d {
     /// `inputs` to `outputs` channels.
     pub(crate) fn new(inputs: usize, outputs: usize, stride: Stride, vb: &VarBuilder<'_>) -> Result<Self> {
-        let (stride, padding) = match stride {
-            Stride::One => (1, kernels::Padding::SAME),
-            Stride::Two => (2, kernels::Padding::SAME),
-            Stride::TwoPaddedAfter => (2, kernels::Padding { before: 0, after: 1 }),
-        };
         let shape = LayerShape {
             kind: LayerKind::Conv2d,
             inputs,
@@ -53,8 +63,8 @@ impl Conv2d {
             bias: true,
         };
         let spec = LayerSpec::at(vb, shape);
-        let kernel = kernels::Conv2d::new(&spec.weight(vb)?, &spec.bias(vb)?, stride, padding)?;
-        Ok(Self { spec, kernel })
+        let kernel = Arc::new(stride.kernel(&spec.weight(vb)?, &spec.bias(vb)?)?);
+        Ok(Self { spec, stride, kernel })
     }
 
     /// `x`: (B, h, w, inputs). Result: (B, h', w', outputs).
@@ -77,5 +87,11 @@ impl Layer for Conv2d {
 
     fn size_bytes(&self) -> usize {
         self.kernel.size_bytes()
+    }
+
+    fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
+        let (weight, bias) = patch.weights()?;
+        self.kernel = Arc::new(self.stride.kernel(&weight, &needed(bias)?)?);
+        Ok(self.size_bytes())
     }
 }
