@@ -17,6 +17,8 @@ mod connections;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod lora;
+#[cfg(test)]
 #[cfg(target_os = "linux")]
 mod memory;
 #[cfg(test)]
