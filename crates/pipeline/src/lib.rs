@@ -26,6 +26,8 @@ mod on_cpu;
 mod posterior;
 mod preparation;
 mod prepare;
+mod prompt;
+mod prompt_embedding;
 mod resolved_models;
 mod run_plan;
 #[cfg(test)]
@@ -45,6 +47,8 @@ pub use model_source::ModelSource;
 pub use pentimento_models::ConditioningShape;
 pub use pentimento_weights::{FolderStamp, ReadProgress};
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
+pub use prompt::Triggers;
+pub use prompt_embedding::PromptEmbedding;
 pub use resolved_models::ResolvedModels;
 pub use run_plan::RunPlan;
 pub use stable_diffusion::StableDiffusion;

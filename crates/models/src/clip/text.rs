@@ -96,6 +96,36 @@ impl ClipText {
     /// # Errors
     /// When `clip_skip` is 0 or beyond the embeddings, or an id is not in the vocabulary.
     pub fn forward(&self, ids: &Tensor, clip_skip: usize) -> std::result::Result<Tensor, ModelError> {
+        self.checked(ids, None, clip_skip)
+    }
+
+    /// As [`Self::forward`], where the id `vocab_size + k` stands for row k of `vectors` (V, D): textual inversions, whose
+    /// tokens no vocabulary has.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and when the vectors have another width.
+    pub fn forward_with(
+        &self,
+        ids: &Tensor,
+        vectors: &Tensor,
+        clip_skip: usize,
+    ) -> std::result::Result<Tensor, ModelError> {
+        if !matches!(*vectors.dims(), [_, width] if width == self.config.hidden_size) {
+            return Err(ModelError::Shape {
+                tensor: "vectors",
+                found: vectors.dims().to_vec(),
+                expected: format!("(V, {})", self.config.hidden_size),
+            });
+        }
+        self.checked(ids, Some(vectors), clip_skip)
+    }
+
+    fn checked(
+        &self,
+        ids: &Tensor,
+        vectors: Option<&Tensor>,
+        clip_skip: usize,
+    ) -> std::result::Result<Tensor, ModelError> {
         let most = self.layers.len() + 1;
         if !(1..=most).contains(&clip_skip) {
             return Err(ModelError::ClipSkip {
@@ -110,15 +140,16 @@ impl ClipText {
                 expected: format!("(B, 1 to {})", self.config.max_position_embeddings),
             });
         }
-        on_pool(|| self.encode(ids, most - clip_skip)).during("encoding a prompt")
+        on_pool(|| self.encode(ids, vectors, most - clip_skip)).during("encoding a prompt")
     }
 
-    fn encode(&self, ids: &Tensor, layers: usize) -> Result<Tensor> {
+    fn encode(&self, ids: &Tensor, vectors: Option<&Tensor>, layers: usize) -> Result<Tensor> {
         let (_, t) = ids.dims2()?;
-        let mut x = self
-            .tokens
-            .forward(ids)?
-            .broadcast_add(&self.positions.first(t)?)?;
+        let tokens = match vectors {
+            Some(vectors) => self.tokens.forward_with(ids, vectors)?,
+            None => self.tokens.forward(ids)?,
+        };
+        let mut x = tokens.broadcast_add(&self.positions.first(t)?)?;
         for layer in &self.layers[..layers] {
             x = layer.forward(&x)?;
         }

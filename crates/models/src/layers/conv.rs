@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use pentimento_kernels as kernels;
 
@@ -56,14 +56,37 @@ pub(crate) struct ConvFusion<'a> {
 impl Conv2d {
     /// `inputs` to `outputs` channels.
     pub(crate) fn new(inputs: usize, outputs: usize, stride: Stride, vb: &VarBuilder<'_>) -> Result<Self> {
+        Self::read((inputs, outputs, true), stride, vb)
+    }
+
+    /// As [`Conv2d::new`], without a bias.
+    pub(crate) fn without_bias(
+        inputs: usize,
+        outputs: usize,
+        stride: Stride,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
+        Self::read((inputs, outputs, false), stride, vb)
+    }
+
+    fn read(
+        (inputs, outputs, bias): (usize, usize, bool),
+        stride: Stride,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
         let shape = LayerShape {
             kind: LayerKind::Conv2d,
             inputs,
             outputs,
-            bias: true,
+            bias,
         };
         let spec = LayerSpec::at(vb, shape);
-        let kernel = Arc::new(stride.kernel(&spec.weight(vb)?, &spec.bias(vb)?)?);
+        let bias = if bias {
+            spec.bias(vb)?
+        } else {
+            Tensor::zeros(outputs, DType::F32, vb.device())?
+        };
+        let kernel = Arc::new(stride.kernel(&spec.weight(vb)?, &bias)?);
         Ok(Self { spec, stride, kernel })
     }
 
