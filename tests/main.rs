@@ -15,7 +15,11 @@ mod clients;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod hub;
+#[cfg(test)]
 mod links;
+#[cfg(test)]
+mod lora;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod memory;
@@ -25,3 +29,5 @@ mod modelslab;
 mod novita;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod weights;

@@ -64,6 +64,7 @@ impl Catalog {
         let source = Source::Embedded("demo".to_owned());
         let demo = ModelEntry {
             base: Some(BaseModel::Sd15),
+            role: Some(ModelEntry::ROLE_LCM.to_owned()),
             ..ModelEntry::new("demo", ModelKind::Checkpoint, source)
         };
         let by_stem = HashMap::from([((ModelKind::Checkpoint, "demo".to_owned()), 0)]);

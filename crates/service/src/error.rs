@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use pentimento_engine::PipelineError;
 use pentimento_hub::Progress as FileProgress;
 use pentimento_outbound::OutboundError;
 use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size};
@@ -47,6 +48,18 @@ pub enum ServiceError {
         /// Names that look like it, best first; at most three.
         nearest: Vec<String>,
     },
+    /// The catalogue has the model, and it cannot be put beside the checkpoint.
+    #[error("the {role} `{name}` cannot be used with the checkpoint `{checkpoint}`: {reason}")]
+    ModelUnfit {
+        /// What it was wanted for.
+        role: ModelRole,
+        /// Its name in the catalogue.
+        name: String,
+        /// The checkpoint's.
+        checkpoint: String,
+        /// Safe to show.
+        reason: String,
+    },
     /// The catalogue has the model, and its files cannot be used now.
     #[error("the {role} `{name}` cannot be used now: {reason}")]
     ModelUnavailable {
@@ -86,6 +99,18 @@ pub enum ServiceError {
         found: usize,
         /// The setting.
         limit: usize,
+    },
+    /// A weight in a prompt with which nothing could be computed.
+    #[error(
+        "{field} has a weight of {weight}; weights go from -{most} to {most}, and a bracket that is a letter is written \\("
+    )]
+    PromptWeight {
+        /// `prompt` or `negative_prompt`.
+        field: &'static str,
+        /// What its brackets make.
+        weight: f64,
+        /// The strongest.
+        most: f32,
     },
     /// No run can do what is asked for, whatever the picture is.
     #[error("{setting}: {problem}")]
@@ -240,8 +265,10 @@ impl HasKind for ServiceError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::ModelNotFound { .. }
+            | Self::ModelUnfit { .. }
             | Self::NotSupportedYet { .. }
             | Self::PromptTooLong { .. }
+            | Self::PromptWeight { .. }
             | Self::RunRefused { .. }
             | Self::ImageEmpty
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
@@ -291,6 +318,17 @@ impl ServiceError {
             None
         };
         Self::ImageNotFetched { reason, kind, cause }
+    }
+
+    /// Why a prompt is refused.
+    pub(crate) fn of_prompt(error: PipelineError) -> Self {
+        if let PipelineError::PromptTooLong { field, found, limit } = error {
+            return Self::PromptTooLong { field, found, limit };
+        }
+        if let PipelineError::PromptWeight { field, weight, most } = error {
+            return Self::PromptWeight { field, weight, most };
+        }
+        Self::internal(error)
     }
 
     /// A fault of ours, with its cause for the log.

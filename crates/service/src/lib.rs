@@ -27,6 +27,7 @@ mod model_state;
 mod off_thread;
 mod plan;
 mod progress;
+mod residency;
 mod resolve;
 mod service;
 mod shutdown;
@@ -48,7 +49,6 @@ pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, Model
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
 pub use pentimento_jobs::JobCounts;
 pub use pentimento_outbound::{AddressGuard, ImageFetcher};
-pub use plan::prompt_notes;
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
 pub use unfetched::Held;

@@ -61,6 +61,24 @@ impl Inner {
         Ok(usable)
     }
 
+    /// The same for one entry, however long it takes.
+    pub(crate) async fn usable_in_the_end(
+        &self,
+        role: ModelRole,
+        entry: &Arc<ModelEntry>,
+    ) -> Result<Arc<ModelEntry>, ServiceError> {
+        loop {
+            match self.obtain(role, entry).await? {
+                Obtained::Ready(located) => return Ok(located),
+                Obtained::Pending(mut work) => {
+                    work.end()
+                        .await
+                        .map_err(|error| not_obtained(role, entry, &error))?;
+                }
+            }
+        }
+    }
+
     async fn obtain(&self, role: ModelRole, entry: &Arc<ModelEntry>) -> Result<Obtained, ServiceError> {
         let found = self.looks.look(&self.hub, entry).await;
         match &found {

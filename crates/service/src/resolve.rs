@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use pentimento_catalog::{ModelEntry, Preset};
+use pentimento_catalog::{ModelEntry, ModelKind, Preset};
 use pentimento_engine::ResolvedModels;
-use pentimento_types::{ModelId, Recipe};
+use pentimento_types::{ModelId, Recipe, StrengthRule};
 
 use crate::inner::Inner;
 use crate::{ModelRole, ServiceError};
@@ -24,14 +24,15 @@ impl Inner {
         // Unknown names first: they are wrong whatever is here.
         let named = self.named(recipe)?;
         // Ignoring it silently would give another picture than the one asked for.
-        if let Some((role, entry)) = named.beside_checkpoint().next() {
+        let unsupported = |role: &ModelRole| matches!(role, ModelRole::Vae | ModelRole::Embedding);
+        if let Some((role, entry)) = named.beside_checkpoint().find(|(role, _)| unsupported(role)) {
             return Err(ServiceError::NotSupportedYet {
                 role,
                 name: entry.name.clone(),
             });
         }
-        let wanted =
-            std::iter::once((ModelRole::Checkpoint, &named.checkpoint)).chain(named.beside_checkpoint());
+        let checkpoint = std::iter::once((ModelRole::Checkpoint, &named.checkpoint));
+        let wanted = checkpoint.chain(named.beside_checkpoint());
         let wanted = wanted.map(|(role, entry)| (role, Arc::clone(entry))).collect();
         let mut usable = self.usable(wanted).await?.into_iter();
         // As many as were asked for, in the same order.
@@ -53,7 +54,34 @@ impl Inner {
                 .iter()
                 .map(|_| next())
                 .collect::<Result<_, _>>()?,
+            lcm_loras: self.lcm_loras(recipe, &named.checkpoint).await?,
         })
+    }
+
+    /// The LCM-LoRAs for the checkpoint's base, where one of them may be needed: the route is the one for latent consistency
+    /// models, and the catalogue does not say that the checkpoint is one.
+    async fn lcm_loras(
+        &self,
+        recipe: &Recipe,
+        checkpoint: &ModelEntry,
+    ) -> Result<Option<Vec<Arc<ModelEntry>>>, ServiceError> {
+        let is_lcm = |entry: &ModelEntry| entry.role.as_deref() == Some(ModelEntry::ROLE_LCM);
+        if recipe.scheduler.strength_rule != StrengthRule::LowerStart || is_lcm(checkpoint) {
+            return Ok(None);
+        }
+        let may_fit = |entry: &ModelEntry| {
+            let both = entry.base.zip(checkpoint.base);
+            entry.kind == ModelKind::Lora && is_lcm(entry) && both.is_none_or(|(its, base)| its == base)
+        };
+        let mut found = Vec::new();
+        for entry in self.catalog.entries().iter().filter(|entry| may_fit(entry)) {
+            match self.usable(vec![(ModelRole::Lora, Arc::clone(entry))]).await {
+                Ok(usable) => found.extend(usable),
+                Err(error @ ServiceError::ModelOnItsWay { .. }) => return Err(error),
+                Err(error) => tracing::debug!(lora = %entry.name, %error, "an LCM-LoRA cannot be used"),
+            }
+        }
+        Ok(Some(found))
     }
 
     fn named(&self, recipe: &Recipe) -> Result<Named, ServiceError> {
@@ -71,10 +99,12 @@ impl Inner {
             .loras
             .iter()
             .map(|lora| (lora.model.clone(), lora.strength));
-        let loras = of_preset
+        // At strength 0 a LoRA changes nothing, and its files are not needed; its name is still to be right.
+        let mut loras: Vec<(Arc<ModelEntry>, f64)> = of_preset
             .chain(of_recipe)
             .map(|(name, strength)| Ok((self.find(ModelRole::Lora, &name)?, strength)))
             .collect::<Result<_, ServiceError>>()?;
+        loras.retain(|(_, strength)| *strength != 0.0);
         let of_preset = preset.map_or(&[][..], |preset| &preset.embeddings[..]);
         let names = of_preset.iter().map(|name| ModelId::new(name));
         let mut embeddings: Vec<Arc<ModelEntry>> = Vec::new();
@@ -94,7 +124,7 @@ impl Inner {
     }
 
     /// The checkpoint of a preset that runs as its checkpoint does, so that jobs of both share their forwards.
-    fn base_of(&self, entry: &ModelEntry) -> Option<Arc<ModelEntry>> {
+    pub(crate) fn base_of(&self, entry: &ModelEntry) -> Option<Arc<ModelEntry>> {
         let Preset { checkpoint, .. } = entry.preset.as_ref()?;
         let base = self
             .find(ModelRole::Checkpoint, &ModelId::new(checkpoint.as_deref()?))

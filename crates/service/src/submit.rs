@@ -17,7 +17,7 @@ use crate::admitted::{Admitted, DecodedImages};
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::no_init;
 use crate::off_thread::off_thread;
-use crate::plan::{DeviceTime, prompt_notes};
+use crate::plan::DeviceTime;
 use crate::{InputLimits, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
@@ -47,7 +47,7 @@ impl Service {
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `PromptTooLong`, `RunRefused`, `NotSupportedYet`, `Overloaded`, `ShareTaken` and
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `NotSupportedYet`, `Overloaded`, `ShareTaken` and
     /// `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
@@ -74,8 +74,12 @@ impl Submission {
     }
 
     /// The record, queued.
-    pub(crate) fn into_job(self, id: JobId, now: SystemTime, inputs: Inputs<ImageKey>) -> Job {
-        let notes = prompt_notes(&self.recipe);
+    pub(crate) fn into_job(
+        self,
+        id: JobId,
+        now: SystemTime,
+        (inputs, notes): (Inputs<ImageKey>, Vec<JobNote>),
+    ) -> Job {
         Job {
             owner: self.owner,
             dialect: self.dialect,
@@ -91,6 +95,8 @@ impl Submission {
 pub(crate) struct Planned {
     pub(crate) models: ResolvedModels,
     pub(crate) time: DeviceTime,
+    /// What the caller should be told.
+    pub(crate) notes: Vec<JobNote>,
     pub(crate) place: JobPlace,
 }
 
@@ -138,8 +144,13 @@ impl Inner {
         let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
         let models = self.resolve_models(&submission.recipe).await?;
         self.check_prompts(&submission.recipe).await?;
-        let time = self.plan(&models, &mut submission.recipe).await?;
-        let planned = Planned { models, time, place };
+        let (time, notes) = self.plan(&models, &mut submission.recipe).await?;
+        let planned = Planned {
+            models,
+            time,
+            notes,
+            place,
+        };
         Ok((submission, planned))
     }
 
@@ -200,10 +211,9 @@ impl Inner {
         ];
         off_thread(move || {
             for (field, text) in prompts {
-                let excess = counter.excess(&text, limit).map_err(ServiceError::internal)?;
-                if let Some(found) = excess {
-                    return Err(ServiceError::PromptTooLong { field, found, limit });
-                }
+                counter
+                    .check(field, &text, &[], limit)
+                    .map_err(ServiceError::of_prompt)?;
             }
             Ok(())
         })
@@ -254,10 +264,15 @@ impl Inner {
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
         let size = size_of(&checked)?;
-        let Planned { models, time, place } = planned;
+        let Planned {
+            models,
+            time,
+            notes,
+            place,
+        } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let stored = self.store_inputs(id, checked).await?;
-        let mut job = submission.into_job(id, self.clock.wall(), stored.keys);
+        let mut job = submission.into_job(id, self.clock.wall(), (stored.keys, notes));
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
         let entry = QueueEntry::of(&job);

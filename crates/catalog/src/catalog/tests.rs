@@ -86,11 +86,38 @@ fn a_right_file_is_read_whole() {
 }
 
 #[test]
-fn the_file_at_the_top_of_the_repository_is_right_and_is_what_is_embedded() {
+fn the_file_at_the_top_of_the_repository_is_right_and_begins_with_what_is_embedded() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models.toml");
     let catalog = Catalog::load(&path).unwrap();
-    assert_eq!(catalog.entries(), Catalog::embedded_only().entries());
-    assert_eq!(catalog.entries()[0].availability(), Availability::Available);
+    let entries = catalog.entries();
+    // The first one is what callers get who name none, so it must cost no download.
+    assert_eq!(entries[..1], *Catalog::embedded_only().entries());
+    assert_eq!(entries[0].availability(), Availability::Available);
+    for base in [BaseModel::Sd15, BaseModel::Sdxl] {
+        let mut loras = entries.iter().filter(|entry| entry.kind == ModelKind::Lora);
+        assert!(
+            loras.any(|lora| lora.base == Some(base) && lora.role.as_deref() == Some(ModelEntry::ROLE_LCM)),
+            "{base} has an LCM-LoRA"
+        );
+    }
+    for (name, kind) in [
+        ("dreamshaper_8_93211.safetensors", ModelKind::Checkpoint),
+        ("realistic-vision-51", ModelKind::Checkpoint),
+        ("vae-ft-mse-840000-ema-pruned.safetensors", ModelKind::Vae),
+    ] {
+        assert!(
+            found(&catalog, name, kind).is_some(),
+            "{name} stands in a vendor's documentation"
+        );
+    }
+    for entry in &entries[1..] {
+        assert!(
+            matches!(entry.source, Source::HuggingFace { .. }),
+            "{}",
+            entry.name
+        );
+        assert!(!entry.pinned, "{} would be fetched at the start", entry.name);
+    }
 }
 
 #[test]

@@ -155,6 +155,7 @@ impl NovitaError {
         }
         let Self::Service(error) = self else { return None };
         if let ServiceError::ModelNotFound { role, .. }
+        | ServiceError::ModelUnfit { role, .. }
         | ServiceError::NotSupportedYet { role, .. }
         | ServiceError::ModelUnavailable { role, .. }
         | ServiceError::ModelOnItsWay { role, .. } = error
@@ -166,7 +167,7 @@ impl NovitaError {
                 ModelRole::Embedding => EMBEDDINGS.name,
             });
         }
-        if let ServiceError::PromptTooLong { field, .. } = error {
+        if let ServiceError::PromptTooLong { field, .. } | ServiceError::PromptWeight { field, .. } = error {
             return Some(field);
         }
         if let ServiceError::RunRefused { setting, .. } = error {

@@ -67,17 +67,14 @@ pub(super) const SD_VAE: Field<Name<Otherwise>> = Field {
         "Another VAE than the checkpoint's own.",
     )
 };
-pub(super) const LORAS: Field<ListOf> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "loras",
-        ListOf {
-            max: MAX_ADAPTERS,
-            members: LORA,
-        },
-        "LoRAs with their weights.",
-    )
-};
+pub(super) const LORAS: Field<ListOf> = Field::new(
+    "loras",
+    ListOf {
+        max: MAX_ADAPTERS,
+        members: LORA,
+    },
+    "LoRAs with their weights, for the checkpoint's base.",
+);
 pub(super) const EMBEDDINGS: Field<ListOf> = Field {
     effect: Effect::RefusedYet,
     ..Field::new(
@@ -170,7 +167,7 @@ pub(super) const LORA_STRENGTH: Field<Number<f64>> = Field {
             range: -10.0..=10.0,
             default: 1.0,
         },
-        "Its weight; 1 applies it as trained.",
+        "Its weight; 1 applies it as trained, 0 leaves it out.",
     )
 };
 
