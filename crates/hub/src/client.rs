@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LOCATION,
-    RANGE, RETRY_AFTER,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
+    LOCATION, RANGE, RETRY_AFTER,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
@@ -152,9 +152,13 @@ impl Client {
         extend(&mut address, parts.chain(["revision", revision]));
         address.set_query(Some("blobs=true"));
         let asked = Asked::Repository { repo, revision };
-        let response = self
-            .send(Method::GET, address, HeaderMap::new(), Follow::All)
-            .await?;
+        let request = Request {
+            method: Method::GET,
+            address,
+            headers: HeaderMap::new(),
+            follow: Follow::All,
+        };
+        let response = self.send(request, &mut None).await?;
         let mut response = checked(response, &asked)?;
         let host = host_of(response.url());
         let nonsense = |problem: String| HubError::Nonsense {
@@ -184,9 +188,14 @@ impl Client {
     pub(crate) async fn look_at(&self, repo: &str, revision: &str, path: &str) -> Result<RemoteFile, Failed> {
         let address = self.file_address(repo, revision, path);
         let asked = Asked::File { repo, revision, path };
-        let response = self
-            .send(Method::HEAD, address, HeaderMap::new(), Follow::WithinHost)
-            .await?;
+        let request = Request {
+            method: Method::HEAD,
+            address,
+            headers: HeaderMap::new(),
+            follow: Follow::WithinHost,
+        };
+        let mut commit = None;
+        let response = self.send(request, &mut commit).await?;
         // A redirect to another host is an answer: its headers say all of it.
         let response = if response.status().is_redirection() {
             response
@@ -194,7 +203,6 @@ impl Client {
             checked(response, &asked)?
         };
         let headers = response.headers();
-        let commit = text(headers, "x-repo-commit").filter(|commit| is_commit(commit));
         let size = text(headers, "x-linked-size").or_else(|| text(headers, CONTENT_LENGTH.as_str()));
         let size = size.and_then(|size| size.parse().ok());
         let etag = text(headers, "x-linked-etag").or_else(|| text(headers, ETAG.as_str()));
@@ -217,7 +225,6 @@ impl Client {
         from: Part<'_>,
     ) -> Result<OpenedFile, Failed> {
         let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT_ENCODING, "identity".parse().expect("it is a word"));
         if from.start > 0 {
             let range = format!("bytes={}-", from.start);
             headers.insert(RANGE, range.parse().expect("it is ASCII"));
@@ -225,9 +232,13 @@ impl Client {
                 headers.insert(IF_RANGE, etag);
             }
         }
-        let response = self
-            .send(Method::GET, address.clone(), headers, Follow::All)
-            .await?;
+        let request = Request {
+            method: Method::GET,
+            address: address.clone(),
+            headers,
+            follow: Follow::All,
+        };
+        let response = self.send(request, &mut None).await?;
         let response = checked(response, asked)?;
         let etag = text(response.headers(), ETAG.as_str()).filter(|etag| !etag.starts_with("W/"));
         let (start, size) = if response.status() == StatusCode::PARTIAL_CONTENT {
@@ -250,27 +261,27 @@ impl Client {
         })
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        mut address: Url,
-        headers: HeaderMap,
-        follow: Follow,
-    ) -> Result<Response, Failed> {
+    /// One request with its redirects. `commit` becomes what any of the answers says of it.
+    async fn send(&self, asked: Request, commit: &mut Option<String>) -> Result<Response, Failed> {
+        let Request {
+            method,
+            mut address,
+            mut headers,
+            follow,
+        } = asked;
+        // A length that is announced is that of the bytes themselves.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = self
-                .http
-                .request(method.clone(), address.clone())
-                .headers(headers.clone());
-            if let Some(token) = self
-                .token
-                .as_ref()
-                .filter(|_| same_origin(&address, &self.endpoint))
-            {
+            let request = self.http.request(method.clone(), address.clone());
+            let mut request = request.headers(headers.clone());
+            let token = self.token.as_ref();
+            if let Some(token) = token.filter(|_| same_origin(&address, &self.endpoint)) {
                 request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
             }
             let response = request.send().await;
             let response = response.map_err(|error| unreachable(&host_of(&address), error))?;
+            let its_commit = text(response.headers(), "x-repo-commit");
+            *commit = its_commit.filter(|text| is_commit(text)).or(commit.take());
             let Some(next) = redirect_of(&response) else {
                 return Ok(response);
             };
@@ -284,6 +295,14 @@ impl Client {
         }
         Err(nonsense_redirect(&address).into())
     }
+}
+
+/// What is sent.
+struct Request {
+    method: Method,
+    address: Url,
+    headers: HeaderMap,
+    follow: Follow,
 }
 
 /// Which redirects are followed.

@@ -30,6 +30,7 @@ pub(crate) async fn download(
 ) -> Result<PathBuf, HubError> {
     let inner = hub.inner();
     let _turn = inner.turns.acquire().await.map_err(|_| HubError::Cancelled)?;
+    reporter.stage(Stage::Downloading);
     match &entry.source {
         Source::HuggingFace { repo, revision, file } => {
             let revision = revision.as_deref().unwrap_or(DEFAULT_REVISION);

@@ -8,10 +8,11 @@ use pentimento_types::Clock;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::cache::inside;
+use crate::cache::{inside, sha256_in};
 use crate::checks::Checks;
 use crate::client::Client;
 use crate::download::{cached, download};
+use crate::listing::Listing;
 use crate::progress::Stage;
 use crate::works::{ModelWork, Reporter, Works};
 use crate::{HubError, HubSettings};
@@ -164,6 +165,29 @@ impl Hub {
         Ok(Works::join(self, &key, |reporter| {
             download(hub, its_entry, reporter)
         }))
+    }
+
+    /// Compares what lies at a place of the cache with the sha256 that a hub has named it by, and says how many files that
+    /// were. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`HubError::ChangedFile`] for the first that is another one.
+    pub fn compare_with_names(&self, place: &Path) -> Result<usize, HubError> {
+        let files = Listing::of_folder(place);
+        let mut compared = 0;
+        let inside = files.paths().map(|path| place.join(path));
+        for file in inside.chain(place.is_file().then(|| place.to_owned())) {
+            let blob = fs_err::canonicalize(&file).map_err(HubError::disk("read its file", &file))?;
+            let name = blob
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            if let Some(sha256) = sha256_in(name) {
+                self.0.checks.check(&file, sha256, &mut |_| {})?;
+                compared += 1;
+            }
+        }
+        Ok(compared)
     }
 
     /// Ends the work on an entry's files; what has arrived is kept for the next time. False when there is none.

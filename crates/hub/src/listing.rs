@@ -42,6 +42,10 @@ impl Listing {
         }
     }
 
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     pub(crate) fn has(&self, path: &str) -> bool {
         self.0.contains_key(path)
     }

@@ -6,6 +6,7 @@ mod memory;
 mod panics;
 mod places;
 mod planning;
+mod presets;
 mod submitting;
 mod troubled_store;
 mod unfetched;

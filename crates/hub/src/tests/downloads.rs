@@ -108,7 +108,7 @@ async fn a_hundred_who_ask_share_one_download() {
     let mut works: Vec<_> = (0..100)
         .map(|_| client.hub.obtain(&entry, &client.hub.look(&entry)).unwrap())
         .collect();
-    while works[0].progress().stage != Stage::Downloading {
+    while works[0].progress().total_bytes.is_none() {
         assert!(works[0].changed().await);
     }
     let progress = works[99].progress();
@@ -197,7 +197,7 @@ async fn a_cancelled_download_ends_and_keeps_what_has_come() {
     let entry = file_entry("lora.safetensors");
     server.close_gate();
     let mut work = client.hub.obtain(&entry, &client.hub.look(&entry)).unwrap();
-    while work.progress().stage != Stage::Downloading {
+    while work.progress().total_bytes.is_none() {
         assert!(work.changed().await);
     }
     assert!(client.hub.cancel(&entry));
@@ -219,11 +219,26 @@ async fn who_fetches_the_same_in_another_process_is_waited_for() {
     let held = fs_err::File::create(lock).unwrap().into_parts().0;
     held.lock().unwrap();
     let mut work = client.hub.obtain(&entry, &client.hub.look(&entry)).unwrap();
-    while work.progress().total_bytes.is_none() {
+    while work.progress().total_bytes.is_none() || work.progress().stage != Stage::Waiting {
         assert!(work.changed().await);
     }
-    assert_eq!((work.progress().stage, server.bodies()), (Stage::Waiting, 0));
+    assert_eq!(server.bodies(), 0);
     held.unlock().unwrap();
     work.end().await.unwrap();
     assert_eq!(server.bodies(), 1);
+}
+
+#[tokio::test]
+async fn files_of_the_cache_are_compared_with_their_names() {
+    let server = a_checkpoint().await;
+    let client = Client::of(&server);
+    let place = client
+        .fetch(&entry(ModelKind::Checkpoint, "hf:owner/repo"))
+        .await
+        .unwrap();
+    assert_eq!(client.hub.compare_with_names(&place).unwrap(), 3);
+    let unet = fs_err::canonicalize(place.join("unet/diffusion_pytorch_model.safetensors")).unwrap();
+    fs_err::write(unet, bytes(70_001)).unwrap();
+    let error = client.hub.compare_with_names(&place).unwrap_err();
+    assert!(matches!(error, HubError::ChangedFile { .. }), "{error}");
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use pentimento_catalog::{ModelEntry, ModelKind};
+use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_engine::ResolvedModels;
 use pentimento_hub::{Found, Hub};
 use pentimento_pipeline::StableDiffusion;
 use pentimento_types::describe_chain;
+use pentimento_weights::{EmbeddingFile, LoraFile};
 
 use crate::args::ModelsVerifyArgs;
 use crate::commands::fetch::fetch;
@@ -53,13 +54,22 @@ async fn verify(hub: &Hub, entry: &Arc<ModelEntry>, found: &Found) -> Result<&'s
         Found::Wrong(error) => return Err(error.to_string()),
         Found::Unavailable(reason) => return Err(reason.to_string()),
     };
-    let compared = entry.sha256.is_some();
-    if entry.kind != ModelKind::Checkpoint {
-        return Ok(if compared {
-            "its sha256 is right"
-        } else {
-            "its files are there"
-        });
+    let mut compared = entry.sha256.is_some();
+    if let (Source::HuggingFace { .. }, Source::Path(place)) = (&entry.source, &located.source) {
+        let (hub, place) = (hub.clone(), place.clone());
+        let files = tokio::task::spawn_blocking(move || hub.compare_with_names(&place)).await;
+        let files = files.map_err(|error| error.to_string())?;
+        compared |= files.map_err(|error| error.to_string())? > 0;
+    }
+    let read = match (entry.kind, &located.source) {
+        (ModelKind::Checkpoint, _) => None,
+        (ModelKind::Lora, Source::Path(path)) => Some(LoraFile::open(path).map(|_| ())),
+        (ModelKind::Embedding, Source::Path(path)) => Some(EmbeddingFile::open(path).map(|_| ())),
+        _ => Some(Ok(())),
+    };
+    if let Some(read) = read {
+        read.map_err(|error| describe_chain(&error))?;
+        return Ok(if compared { "its sha256 is right" } else { "its files are there" });
     }
     let models = ResolvedModels::checkpoint(located);
     let read = tokio::task::spawn_blocking(move || StableDiffusion::load_on_cpu(&models).map(|_| ()));
