@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Makes pictures without a server
     Generate(Box<GenerateArgs>),
-    /// Looks at the model catalogue
+    /// Lists, fetches and looks at the models of the catalogue
     Models(ModelsArgs),
     /// Says what this machine offers and what would go wrong
     Doctor(Box<DoctorArgs>),
@@ -239,6 +239,12 @@ pub(crate) struct ModelsArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ModelsAction {
+    /// Fetches models of the catalogue from where their source says, before a request names them
+    Pull(ModelsPullArgs),
+    /// Compares the files of models with their sha256, and reads all of the checkpoints
+    Verify(ModelsVerifyArgs),
+    /// Says what a weights file, a folder, or a model of the catalogue is
+    Inspect(ModelsInspectArgs),
     /// Lists every model that a request can name, and whether its files are there
     List(ModelsListArgs),
 }
@@ -251,6 +257,48 @@ pub(crate) struct ModelsListArgs {
     /// One JSON document instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ModelsPullArgs {
+    /// Names of the catalogue
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    place: ModelPlaceArgs,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ModelsVerifyArgs {
+    /// Names of the catalogue [default: all whose files are here]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    place: ModelPlaceArgs,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ModelsInspectArgs {
+    /// A file, a folder, or a name of the catalogue
+    #[arg(value_name = "FILE|NAME")]
+    pub(crate) what: String,
+
+    #[command(flatten)]
+    place: ModelPlaceArgs,
+}
+
+/// Where the catalogue and the files of models are.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct ModelPlaceArgs {
+    /// The model catalogue [default: models.toml, where there is one, else the built-in demo model only]
+    #[arg(long, value_name = "FILE")]
+    models: Option<PathBuf>,
+
+    /// The server's folder, where files of https sources are kept [default: pentimento-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -316,9 +364,7 @@ impl Args {
             Command::Serve(serve) => (ServeArgs::clone(serve), "info"),
             Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
             Command::Generate(generate) => (ServeArgs::at(&generate.place), "warn"),
-            Command::Models(ModelsArgs {
-                action: ModelsAction::List(list),
-            }) => (ServeArgs::at(&list.place), "warn"),
+            Command::Models(models) => (models.action.place(), "warn"),
             Command::Demo(_) | Command::Bench(_) => (ServeArgs::default(), "warn"),
         };
         Settings {
@@ -340,6 +386,24 @@ impl Args {
             log_format: self.log_format,
             isa: self.isa,
             ..Settings::with_default_log(default_log)
+        }
+    }
+}
+
+impl ModelsAction {
+    fn place(&self) -> ServeArgs {
+        let place = match self {
+            Self::List(list) => return ServeArgs::at(&list.place),
+            Self::Pull(pull) => &pull.place,
+            Self::Verify(verify) => &verify.place,
+            Self::Inspect(inspect) => &inspect.place,
+        };
+        ServeArgs {
+            data: place.data.clone(),
+            ..ServeArgs::at(&PlaceArgs {
+                models: place.models.clone(),
+                device: None,
+            })
         }
     }
 }

@@ -15,6 +15,7 @@ use pentimento_types::{
 };
 
 use crate::args::GenerateArgs;
+use crate::commands::fetch::fetch;
 use crate::config::{Config, ConfigError};
 use crate::{assemble, output, pictures};
 
@@ -31,7 +32,8 @@ const LIMITS: InputLimits = InputLimits {
 pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()> {
     let target = Target::of(&args)?;
     let catalog = assemble::catalog(&config)?;
-    let models = ResolvedModels::checkpoint(resolve(&catalog, &args.model)?);
+    let checkpoint = fetch(&assemble::hub(&config)?, &resolve(&catalog, &args.model)?).await?;
+    let models = ResolvedModels::checkpoint(checkpoint);
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
