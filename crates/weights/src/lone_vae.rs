@@ -156,7 +156,11 @@ fn open(path: &Path, progress: &ReadProgress) -> Result<Opened, WeightsError> {
                 tiny::renamed(file.tensors(), half.name()),
                 tiny::renamed(other.tensors(), half.other().name()),
             ];
-            let all: Renamed = renamed.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+            let all: Renamed = renamed
+                .iter()
+                .flatten()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect();
             let config = tiny::config(&all).ok_or_else(|| not_a_vae(&file))?;
             let [first, second] = renamed;
             Ok(Opened {
@@ -202,9 +206,14 @@ fn other_half(
     half: Half,
     progress: &ReadProgress,
 ) -> Result<(PathBuf, TensorFile), WeightsError> {
-    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let name = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or_default();
     let stem = name.replace(half.name(), half.other().name());
-    let mut candidates = ENDINGS.iter().map(|ending| path.with_file_name(format!("{stem}.{ending}")));
+    let mut candidates = ENDINGS
+        .iter()
+        .map(|ending| path.with_file_name(format!("{stem}.{ending}")));
     let found = candidates.find(|candidate| stem != name && candidate.is_file());
     let Some(found) = found else {
         return Err(WeightsError::Missing {

@@ -20,9 +20,17 @@ fn every_layout_is_known_by_its_tensors() {
         ("single/tiny.ckpt", None, 4),
         ("models/tiny/vae", Some("AutoencoderKL"), 4),
         ("models/tiny", Some("AutoencoderKL"), 4),
-        ("models/tiny/vae/diffusion_pytorch_model.safetensors", Some("AutoencoderKL"), 4),
+        (
+            "models/tiny/vae/diffusion_pytorch_model.safetensors",
+            Some("AutoencoderKL"),
+            4,
+        ),
         ("vae/tiny-taesd", Some("AutoencoderTiny"), 4),
-        ("vae/tiny-taesd/diffusion_pytorch_model.safetensors", Some("AutoencoderTiny"), 4),
+        (
+            "vae/tiny-taesd/diffusion_pytorch_model.safetensors",
+            Some("AutoencoderTiny"),
+            4,
+        ),
         ("vae/taesd_encoder.pth", Some("AutoencoderTiny"), 4),
         ("vae/taesd_decoder.safetensors", Some("AutoencoderTiny"), 4),
         ("vae/inner_decoder.pth", Some("AutoencoderTiny"), 6),
@@ -40,14 +48,26 @@ fn every_layout_is_known_by_its_tensors() {
 #[test]
 fn what_is_no_vae_is_refused_and_a_lone_half_names_the_other() {
     let refused = config("models/tiny/unet/diffusion_pytorch_model.safetensors").unwrap_err();
-    assert!(refused.to_string().ends_with("its tensors are not those of a VAE"), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .ends_with("its tensors are not those of a VAE"),
+        "{refused}"
+    );
     let folder = tempfile::tempdir().unwrap();
     let alone = folder.path().join("taesd_encoder.pth");
     fs_err::copy(golden("vae/taesd_encoder.pth"), &alone).unwrap();
     let refused = Checkpoint::vae(&alone).unwrap().read(CONFIG).unwrap_err();
-    assert!(refused.to_string().contains("has no decoder beside it"), "{refused}");
+    assert!(
+        refused.to_string().contains("has no decoder beside it"),
+        "{refused}"
+    );
     // Twice the same half.
-    fs_err::copy(golden("vae/taesd_encoder.pth"), folder.path().join("taesd_decoder.pth")).unwrap();
+    fs_err::copy(
+        golden("vae/taesd_encoder.pth"),
+        folder.path().join("taesd_decoder.pth"),
+    )
+    .unwrap();
     assert!(Checkpoint::vae(&alone).unwrap().read(CONFIG).is_err());
     let empty = tempfile::tempdir().unwrap();
     assert!(Checkpoint::vae(empty.path()).is_err());
@@ -61,5 +81,8 @@ fn both_files_are_its_identity() {
     };
     let pair = identity("vae/taesd_encoder.pth");
     assert_ne!(pair, identity("vae/inner_encoder.pth"));
-    assert_eq!(pair.size_bytes(), identity("vae/taesd_decoder.safetensors").size_bytes());
+    assert_eq!(
+        pair.size_bytes(),
+        identity("vae/taesd_decoder.safetensors").size_bytes()
+    );
 }

@@ -49,7 +49,11 @@ pub(super) fn joined(tensors: &BTreeMap<String, StoredTensor>) -> Option<Renamed
 fn layer_name(part: &str, numbered: &str) -> Option<String> {
     let (number, rest) = numbered.split_once('.')?;
     let number: usize = number.parse().ok()?;
-    let number = if part == "decoder" { number.checked_sub(1)? } else { number };
+    let number = if part == "decoder" {
+        number.checked_sub(1)?
+    } else {
+        number
+    };
     Some(format!("{part}.layers.{number}.{rest}"))
 }
 

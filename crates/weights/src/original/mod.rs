@@ -191,7 +191,10 @@ pub(crate) fn lone_vae(tensors: &BTreeMap<String, StoredTensor>) -> Option<(Valu
             .filter_map(|(name, stored)| Some((name.strip_prefix(prefix)?, stored)));
         Part(named.collect())
     };
-    let part = [VAE, ""].map(inside).into_iter().find(|part| part.count("encoder.down") > 0)?;
+    let part = [VAE, ""]
+        .map(inside)
+        .into_iter()
+        .find(|part| part.count("encoder.down") > 0)?;
     let mut config = vae::config(&part)?;
     // Which base it was made for is not in the file.
     config.as_object_mut()?.remove("scaling_factor");
