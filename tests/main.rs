@@ -9,6 +9,8 @@ mod auth;
 #[cfg(test)]
 mod batching;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
@@ -16,6 +18,8 @@ mod clients;
 mod connections;
 #[cfg(test)]
 mod links;
+#[cfg(test)]
+mod lora;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod memory;

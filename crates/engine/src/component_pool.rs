@@ -16,6 +16,8 @@ pub(crate) trait Shared: Clone {
 
 struct Resident<C> {
     component: C,
+    /// A component whose memory this one shares: it cannot leave before, since that would free nothing.
+    _base: Option<C>,
     /// Its place in the account of the process.
     _counted: Option<Reservation>,
     size_bytes: u64,
@@ -58,11 +60,18 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
         Some(resident.component.clone())
     }
 
-    /// Takes a component in, whatever the budget says: it is in memory already.
-    pub(crate) fn insert(&mut self, key: K, component: C, (size_bytes, counted): (u64, Option<Reservation>)) {
+    /// Takes a component in, whatever the budget says: it is in memory already. `size_bytes` is what it takes beside `base`,
+    /// whose memory it shares.
+    pub(crate) fn insert(
+        &mut self,
+        key: K,
+        (component, base): (C, Option<C>),
+        (size_bytes, counted): (u64, Option<Reservation>),
+    ) {
         self.uses += 1;
         let resident = Resident {
             component,
+            _base: base,
             _counted: counted,
             size_bytes,
             last_used: self.uses,
@@ -99,8 +108,13 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
     /// Throws out everything that nobody uses, and says how many bytes that was.
     pub(crate) fn evict_idle(&mut self) -> u64 {
         let before = self.bytes();
-        self.residents
-            .retain(|_, resident| resident.component.holders() > 1);
+        let mut count = usize::MAX;
+        // Those that share the memory of another go first, and let go of it.
+        while self.residents.len() < count {
+            count = self.residents.len();
+            self.residents
+                .retain(|_, resident| resident.component.holders() > 1);
+        }
         before - self.bytes()
     }
 
@@ -125,7 +139,7 @@ mod tests {
     fn pool(budget: u64, components: &[(&'static str, u64)]) -> ComponentPool<&'static str, Arc<str>> {
         let mut pool = ComponentPool::new(budget);
         for (name, size) in components {
-            pool.insert(*name, Arc::from(*name), (*size, None));
+            pool.insert(*name, (Arc::from(*name), None), (*size, None));
         }
         pool
     }
@@ -172,6 +186,36 @@ mod tests {
         drop(held);
         pool.make_room(100, &[], &mut Vec::new()).unwrap();
         assert!(resident(&pool).is_empty());
+    }
+
+    #[test]
+    fn a_base_stays_as_long_as_what_shares_its_memory() {
+        let mut pool = pool(100, &[("base", 60)]);
+        let base = pool.get(&"base");
+        pool.insert("set", (Arc::from("set"), base), (20, None));
+        assert!(pool.get(&"set").is_some());
+        // The base was used before, and yet what shares its memory goes first.
+        let mut evicted = Vec::new();
+        pool.make_room(30, &[], &mut evicted).unwrap();
+        assert_eq!(resident(&pool), ["base"]);
+        drop(evicted);
+        pool.make_room(50, &[], &mut Vec::new()).unwrap();
+        assert!(resident(&pool).is_empty());
+    }
+
+    #[test]
+    fn a_held_set_holds_its_base() {
+        let mut pool = pool(100, &[("base", 60)]);
+        let base = pool.get(&"base");
+        pool.insert("set", (Arc::from("set"), base), (20, None));
+        let held = pool.get(&"set");
+        assert_eq!(
+            pool.make_room(50, &[], &mut Vec::new()),
+            Err(NoRoom { held_bytes: 80 })
+        );
+        assert_eq!(pool.evict_idle(), 0);
+        drop(held);
+        assert_eq!(pool.evict_idle(), 80, "both at once");
     }
 
     #[test]

@@ -32,7 +32,10 @@ pub use executor::{Executor, FinishStep, FinishedImage, ModelOf, PrepareStep, Pr
 pub use executor_error::{ExecutorError, SharedCause};
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread, JobTerms};
 pub use loader::{LoadError, ModelLoader};
-pub use pentimento_pipeline::{ConditioningShape, PipelineError, ResolvedModels, RunPlan, TokenCounter};
+pub use pentimento_pipeline::{
+    Beside, ConditioningShape, EmbeddingFiles, LoraReport, PipelineError, PromptEmbedding, ResolvedModels,
+    RunPlan, TokenCounter, written_in,
+};
 pub use pipeline_executor::{
     DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelineFinishing, PipelinePreparation,
     PipelineState,

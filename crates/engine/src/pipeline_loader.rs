@@ -6,7 +6,7 @@
 
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -250,29 +250,39 @@ impl PipelineLoader {
     }
 
     fn read_missing(&self, source: &ModelSource, keys: &[ComponentKey]) -> Result<Vec<Component>, Fault> {
-        self.make_room(keys)?;
-        let mut components = Vec::with_capacity(keys.len());
-        for key in keys {
-            let resident = self.memory().components.get(key);
-            components.push(match resident {
-                Some(component) => component,
-                None => {
-                    let counted = self.count(key.expected_bytes(), keys);
-                    let (component, size_bytes) = source.read(key.role())?;
-                    let counted = self.recount(counted, size_bytes, keys);
-                    let mut memory = self.memory();
-                    let clone = component.clone();
-                    memory
-                        .components
-                        .insert(key.clone(), clone, (size_bytes, counted));
-                    component
-                }
-            });
-        }
+        // A copy with LoRAs shares the memory of the component without them.
+        let bases = keys.iter().filter_map(ComponentKey::base);
+        let wanted: Vec<ComponentKey> = bases.chain(keys.iter().cloned()).collect();
+        self.make_room(&wanted)?;
+        let components = keys.iter().map(|key| self.find_or_read_one(source, key, &wanted));
+        let components = components.collect::<Result<Vec<_>, _>>()?;
         // What was read may be larger than its files had said.
         let mut evicted = Vec::new();
-        let _ = self.memory().components.make_room(0, keys, &mut evicted);
+        let _ = self.memory().components.make_room(0, &wanted, &mut evicted);
         Ok(components)
+    }
+
+    fn find_or_read_one(
+        &self,
+        source: &ModelSource,
+        key: &ComponentKey,
+        wanted: &[ComponentKey],
+    ) -> Result<Component, Fault> {
+        if let Some(component) = self.memory().components.get(key) {
+            return Ok(component);
+        }
+        let base = key
+            .base()
+            .map(|base| self.find_or_read_one(source, &base, wanted));
+        let base = base.transpose()?;
+        let counted = self.count(key.expected_bytes(), wanted);
+        let (component, size_bytes) = source.read(key, base.as_ref())?;
+        let counted = self.recount(counted, size_bytes, wanted);
+        let entry = (component.clone(), base);
+        self.memory()
+            .components
+            .insert(key.clone(), entry, (size_bytes, counted));
+        Ok(component)
     }
 
     /// Puts a component that is about to be read into the account, for which others are thrown out where they must be. A model that is larger than
@@ -309,8 +319,11 @@ impl PipelineLoader {
     fn make_room(&self, keys: &[ComponentKey]) -> Result<(), Fault> {
         let mut evicted = Vec::new();
         let mut memory = self.memory();
-        let missing = keys.iter().filter(|key| !memory.components.contains(key));
-        let needed = missing.map(ComponentKey::expected_bytes).sum();
+        let missing: HashSet<&ComponentKey> = keys
+            .iter()
+            .filter(|key| !memory.components.contains(key))
+            .collect();
+        let needed = missing.into_iter().map(ComponentKey::expected_bytes).sum();
         let made = memory.components.make_room(needed, keys, &mut evicted);
         drop(memory);
         made.map_err(|held| Fault::NoRoom { needed, held })
@@ -377,15 +390,14 @@ fn not_now(models: &ResolvedModels, kind: ErrorKind, source: SharedCause) -> Exe
 /// What is wrong with a model's files, without the folder in which they are: callers do not see paths of the server.
 fn shown_reason(models: &ResolvedModels, error: &PipelineError) -> String {
     let text = std::error::Error::source(error).map_or_else(|| error.to_string(), describe_chain);
-    let folder = models.checkpoint.source.to_string();
-    let inside = text.replace(&format!("{folder}/"), "");
-    // A single file is named with its ending.
-    let is_file = Path::new(&folder).extension().is_some();
-    inside
-        .replace(&folder, if is_file { "its file" } else { "its folder" })
-        .chars()
-        .take(LONGEST_REASON)
-        .collect()
+    let shown = models.entries().fold(text, |text, entry| {
+        let folder = entry.source.to_string();
+        // A single file is named with its ending.
+        let is_file = Path::new(&folder).extension().is_some();
+        text.replace(&format!("{folder}/"), "")
+            .replace(&folder, if is_file { "its file" } else { "its folder" })
+    });
+    shown.chars().take(LONGEST_REASON).collect()
 }
 
 /// Packing weights would share its work with the threads that evaluate, which then wait for one another; so a load gets

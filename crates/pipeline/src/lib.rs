@@ -8,6 +8,7 @@
 mod component;
 mod conditioning;
 mod denoise;
+mod embedding_files;
 mod error;
 mod finish;
 #[cfg(any(test, fuzzing))]
@@ -17,6 +18,9 @@ mod guidance;
 mod img2img;
 mod inpaint;
 mod inpainting;
+mod layer_changes;
+mod lora_report;
+mod loras;
 mod mask;
 mod model_source;
 mod on_cpu;
@@ -37,8 +41,10 @@ mod unet_rows;
 
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
 pub use conditioning::RequestConditioning;
-pub use error::PipelineError;
+pub use embedding_files::{EmbeddingFiles, written_in};
+pub use error::{Beside, PipelineError};
 pub use finish::{FinishStep, Finishing};
+pub use lora_report::LoraReport;
 pub use model_source::ModelSource;
 pub use pentimento_models::ConditioningShape;
 pub use pentimento_weights::{FolderStamp, ReadProgress};

@@ -1,14 +1,17 @@
 //! Catalogue entries → the components of a model → the model put together.
 
 mod assemble;
+mod beside;
 mod lone_vae;
+mod lora_set;
 mod open;
+mod patched;
 
 use std::sync::Arc;
 
 use candle_core::Device;
 use candle_nn::VarBuilder;
-use pentimento_catalog::{ModelEntry, Source};
+use pentimento_catalog::{BaseModel, ModelEntry, Source};
 use pentimento_models::{
     ClipText, ClipTextConfig, ClipTokenizer, ModelError, UNet, UNetConfig, Vae, VaeConfig,
 };
@@ -35,6 +38,10 @@ pub struct ModelSource {
     /// In place of the checkpoint's own.
     vae: Option<LoneVae>,
     device: Device,
+    /// As the catalogue says.
+    base: Option<BaseModel>,
+    loras: Vec<(Arc<ModelEntry>, f64)>,
+    lcm_loras: Option<Vec<Arc<ModelEntry>>>,
 }
 
 /// A VAE that the recipe names.
@@ -61,6 +68,9 @@ impl ModelSource {
         };
         Ok(Self {
             vae,
+            base: models.checkpoint.base,
+            loras: models.loras.clone(),
+            lcm_loras: models.lcm_loras.clone(),
             ..Self::new(&models.checkpoint.name, checkpoint, device)
         })
     }
@@ -92,15 +102,20 @@ impl ModelSource {
             checkpoint,
             vae: None,
             device: device.clone(),
+            base: None,
+            loras: Vec::new(),
+            lcm_loras: None,
         }
     }
 
     /// The key of each component that the model has, as the files are now, in the order in which they are to be read.
     ///
     /// # Errors
-    /// When files of a component are missing or cannot be looked at.
+    /// When files of a component are missing or cannot be looked at, or a LoRA does not fit the checkpoint.
     pub fn keys(&self) -> Result<Vec<ComponentKey>, PipelineError> {
-        self.roles().map(|role| self.key(role)).collect()
+        let loras = self.open_loras()?;
+        let key = |role| self.key(role, loras.patches(role)?);
+        self.roles().map(key).collect()
     }
 
     /// The components that the model has, the small ones first: what is wrong with a folder is then found before gigabytes
@@ -109,11 +124,11 @@ impl ModelSource {
         ComponentRole::ALL.into_iter()
     }
 
-    fn key(&self, role: ComponentRole) -> Result<ComponentKey, PipelineError> {
+    fn key(&self, role: ComponentRole, patches: PatchSet) -> Result<ComponentKey, PipelineError> {
         Ok(ComponentKey {
             role,
             files: self.identity(role)?,
-            patches: PatchSet::default(),
+            patches,
             dtypes: DTYPES,
             device: self.device.location(),
         })
@@ -138,11 +153,21 @@ impl ModelSource {
             .map_err(wrap)
     }
 
-    /// Reads one component. The number is what it takes in memory, in bytes, about.
+    /// Reads one component. The number is what it takes in memory beside its base, in bytes, about. `base` is the component
+    /// of [`ComponentKey::base`].
     ///
     /// # Errors
     /// When a file, tensor or configuration is missing or wrong; the error names it.
-    pub fn read(&self, role: ComponentRole) -> Result<(Component, u64), PipelineError> {
+    pub fn read(
+        &self,
+        key: &ComponentKey,
+        base: Option<&Component>,
+    ) -> Result<(Component, u64), PipelineError> {
+        let role = key.role();
+        if let Some(base) = base {
+            return self.patched(role, base);
+        }
+        let is_merged = !key.patches.merged.is_empty();
         match role {
             ComponentRole::Tokenizer => {
                 let (tokenizer, bytes) = self.tokenizer()?;
@@ -150,13 +175,13 @@ impl ModelSource {
             }
             ComponentRole::TextEncoder => {
                 let config: ClipTextConfig = self.config(role)?;
-                let text = self.network(role, |weights| ClipText::new(&config, weights))?;
+                let text = self.network((role, is_merged), |weights| ClipText::new(&config, weights))?;
                 let bytes = text.size_bytes();
                 Ok((Component::TextEncoder(Arc::new(text)), bytes))
             }
             ComponentRole::UNet => {
                 let config = self.unet_config()?;
-                let unet = self.network(role, |weights| UNet::new(&config, weights))?;
+                let unet = self.network((role, is_merged), |weights| UNet::new(&config, weights))?;
                 let bytes = unet.size_bytes();
                 Ok((Component::UNet(Arc::new(unet)), bytes))
             }
@@ -165,7 +190,7 @@ impl ModelSource {
                     Some(lone) => self.lone_vae(lone)?,
                     None => {
                         let config: VaeConfig = self.config(role)?;
-                        self.network(role, |weights| Vae::new(&config, weights))?
+                        self.network((role, is_merged), |weights| Vae::new(&config, weights))?
                     }
                 };
                 let bytes = vae.size_bytes();
@@ -198,13 +223,18 @@ impl ModelSource {
 
     fn network<T>(
         &self,
-        role: ComponentRole,
-        build: impl FnOnce(VarBuilder<'static>) -> Result<T, ModelError>,
+        (role, is_merged): (ComponentRole, bool),
+        build: impl FnOnce(VarBuilder<'_>) -> Result<T, ModelError>,
     ) -> Result<T, PipelineError> {
         let wrap = |error| self.weights_error(error);
         let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
         let weights = weights.map_err(wrap)?;
-        let network = build(weights.var_builder()).map_err(|error| match weights.take_fault() {
+        let network = if is_merged {
+            self.with_merged(role, weights.var_builder(), build)?
+        } else {
+            build(weights.var_builder())
+        };
+        let network = network.map_err(|error| match weights.take_fault() {
             Some(fault) => self.weights_error(fault),
             None => self.part_error(error),
         })?;

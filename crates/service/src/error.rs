@@ -44,6 +44,18 @@ pub enum ServiceError {
         /// Names that look like it, best first; at most three.
         nearest: Vec<String>,
     },
+    /// The catalogue has the model, and it cannot be put beside the checkpoint.
+    #[error("the {role} `{name}` cannot be used with the checkpoint `{checkpoint}`: {reason}")]
+    ModelUnfit {
+        /// What it was wanted for.
+        role: ModelRole,
+        /// Its name in the catalogue.
+        name: String,
+        /// The checkpoint's.
+        checkpoint: String,
+        /// Safe to show.
+        reason: String,
+    },
     /// The catalogue has the model, and its files cannot be used now.
     #[error("the {role} `{name}` cannot be used now: {reason}")]
     ModelUnavailable {
@@ -53,14 +65,6 @@ pub enum ServiceError {
         name: String,
         /// Safe to show.
         reason: String,
-    },
-    /// The catalogue has the model, and this version cannot apply its kind.
-    #[error("this version cannot apply the {role} `{name}` yet; leave it out of the request")]
-    NotSupportedYet {
-        /// What it was wanted for.
-        role: ModelRole,
-        /// Its name in the catalogue.
-        name: String,
     },
     /// A prompt of more tokens than the server takes.
     #[error("{field} has {found} tokens; at most {limit} are taken, so shorten it")]
@@ -237,7 +241,7 @@ impl HasKind for ServiceError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::ModelNotFound { .. }
-            | Self::NotSupportedYet { .. }
+            | Self::ModelUnfit { .. }
             | Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
             | Self::RunRefused { .. }

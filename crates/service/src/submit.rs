@@ -9,7 +9,7 @@ use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
-    Recipe, Reservation, RgbImage, Size, describe_chain,
+    Recipe, Reservation, RgbImage, Size, StrengthRule, describe_chain,
 };
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -48,7 +48,7 @@ impl Service {
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `NotSupportedYet`, `Overloaded`, `ShareTaken` and
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken` and
     /// `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
@@ -75,11 +75,17 @@ impl Submission {
     }
 
     /// The record, queued.
-    pub(crate) fn into_job(self, id: JobId, now: SystemTime, inputs: Inputs<ImageKey>) -> Job {
+    pub(crate) fn into_job(
+        self,
+        id: JobId,
+        now: SystemTime,
+        (inputs, notes): (Inputs<ImageKey>, Vec<JobNote>),
+    ) -> Job {
         Job {
             owner: self.owner,
             dialect: self.dialect,
             delivery: self.delivery,
+            notes,
             ..Job::queued(id, now, self.recipe, inputs)
         }
     }
@@ -90,6 +96,8 @@ impl Submission {
 pub(crate) struct Planned {
     pub(crate) models: ResolvedModels,
     pub(crate) time: DeviceTime,
+    /// What the caller should be told.
+    pub(crate) notes: Vec<JobNote>,
     pub(crate) place: JobPlace,
 }
 
@@ -136,9 +144,14 @@ impl Inner {
         self.check_open()?;
         let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
         let models = self.resolve_models(&submission.recipe).await?;
-        self.check_prompts(&submission.recipe).await?;
-        let time = self.plan(&models, &mut submission.recipe).await?;
-        let planned = Planned { models, time, place };
+        self.check_prompts(&submission.recipe, &models).await?;
+        let (time, notes) = self.plan(&models, &mut submission.recipe).await?;
+        let planned = Planned {
+            models,
+            time,
+            notes,
+            place,
+        };
         Ok((submission, planned))
     }
 
@@ -193,34 +206,50 @@ impl Inner {
     /// What the names of a recipe stand for.
     pub(crate) async fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
         let checkpoint = self.find_checkpoint(&recipe.model).await?;
-        let others = recipe
-            .vae
-            .iter()
-            .map(|vae| (ModelRole::Vae, vae))
-            .chain(recipe.loras.iter().map(|lora| (ModelRole::Lora, &lora.model)))
-            .chain(
-                recipe
-                    .embeddings
-                    .iter()
-                    .map(|embedding| (ModelRole::Embedding, &embedding.model)),
-            );
-        // Unknown names first: they are wrong in every version.
-        let mut known = Vec::new();
-        for (role, name) in others {
-            known.push((role, self.find(role, name)?));
+        let vae = recipe.vae.as_ref();
+        let vae = vae.map(|vae| self.find(ModelRole::Vae, vae)).transpose()?;
+        let mut loras = Vec::new();
+        for lora in &recipe.loras {
+            loras.push((self.find(ModelRole::Lora, &lora.model)?, lora.strength));
         }
-        match known.into_iter().next() {
-            None => Ok(ResolvedModels::checkpoint(checkpoint)),
-            // Ignoring it silently would give another picture than the one asked for.
-            Some((role, entry)) => Err(ServiceError::NotSupportedYet {
-                role,
-                name: entry.name.clone(),
-            }),
+        // At strength 0 a LoRA changes nothing, and its files are not needed.
+        loras.retain(|(_, strength)| *strength != 0.0);
+        for (entry, _) in &loras {
+            self.check_available(ModelRole::Lora, entry).await?;
         }
+        if let Some(vae) = &vae {
+            self.check_available(ModelRole::Vae, vae).await?;
+        }
+        Ok(ResolvedModels {
+            vae,
+            embeddings: self.embeddings(recipe, &checkpoint).await?,
+            loras,
+            lcm_loras: self.lcm_loras(recipe, &checkpoint).await,
+            ..ResolvedModels::checkpoint(checkpoint)
+        })
+    }
+
+    /// The LCM-LoRAs that there are, where one of them may be needed: the route is the one for latent consistency models, and
+    /// the catalogue does not say that the checkpoint is one.
+    async fn lcm_loras(&self, recipe: &Recipe, checkpoint: &ModelEntry) -> Option<Vec<Arc<ModelEntry>>> {
+        let is_lcm = |entry: &ModelEntry| entry.role.as_deref() == Some(ModelEntry::ROLE_LCM);
+        if recipe.scheduler.strength_rule != StrengthRule::LowerStart || is_lcm(checkpoint) {
+            return None;
+        }
+        let entries = self.catalog.entries().iter();
+        let mut found = Vec::new();
+        for entry in entries.filter(|entry| entry.kind == ModelKind::Lora && is_lcm(entry)) {
+            match self.check_available(ModelRole::Lora, entry).await {
+                Ok(()) => found.push(Arc::clone(entry)),
+                Err(error) => tracing::debug!(lora = %entry.name, %error, "an LCM-LoRA cannot be used"),
+            }
+        }
+        Some(found)
     }
 
     /// A prompt's keys and values grow with its tokens, in every layer that attends to it.
-    async fn check_prompts(&self, recipe: &Recipe) -> Result<(), ServiceError> {
+    async fn check_prompts(&self, recipe: &Recipe, models: &ResolvedModels) -> Result<(), ServiceError> {
+        let embeddings = models.embeddings.clone();
         let (counter, limit) = (self.tokens.clone(), self.config.max_prompt_tokens);
         let prompts = [
             ("prompt", recipe.prompt.clone()),
@@ -229,7 +258,7 @@ impl Inner {
         off_thread(move || {
             for (field, text) in prompts {
                 counter
-                    .check(field, &text, &[], limit)
+                    .check(field, &text, &embeddings, limit)
                     .map_err(ServiceError::of_prompt)?;
             }
             Ok(())
@@ -240,12 +269,18 @@ impl Inner {
     /// The entry of a checkpoint whose files can be used now.
     pub(crate) async fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
         let entry = self.find(ModelRole::Checkpoint, name)?;
-        match self.looks.look(&entry).await {
-            Availability::Available => Ok(entry),
+        self.check_available(ModelRole::Checkpoint, &entry).await?;
+        Ok(entry)
+    }
+
+    /// Whether the files of an entry can be used now.
+    pub(crate) async fn check_available(&self, role: ModelRole, entry: &Arc<ModelEntry>) -> Result<(), ServiceError> {
+        match self.looks.look(entry).await {
+            Availability::Available => Ok(()),
             Availability::Unavailable(reason) => {
                 tracing::warn!(model = %entry.name, source = %entry.source, ?reason, "a model cannot be used");
                 Err(ServiceError::ModelUnavailable {
-                    role: ModelRole::Checkpoint,
+                    role,
                     name: entry.name.clone(),
                     reason: reason.to_string(),
                 })
@@ -253,7 +288,7 @@ impl Inner {
         }
     }
 
-    fn find(&self, role: ModelRole, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
+    pub(crate) fn find(&self, role: ModelRole, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
         let kind = match role {
             ModelRole::Checkpoint => ModelKind::Checkpoint,
             ModelRole::Vae => ModelKind::Vae,
@@ -315,10 +350,15 @@ impl Inner {
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
         let size = size_of(&checked)?;
-        let Planned { models, time, place } = planned;
+        let Planned {
+            models,
+            time,
+            notes,
+            place,
+        } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let stored = self.store_inputs(id, checked).await?;
-        let mut job = submission.into_job(id, self.clock.wall(), stored.keys);
+        let mut job = submission.into_job(id, self.clock.wall(), (stored.keys, notes));
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
         let entry = QueueEntry::of(&job);

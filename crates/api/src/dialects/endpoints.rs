@@ -144,7 +144,7 @@ mod tests {
         let lora = lora.unwrap();
         assert_eq!(
             (lora.effect, lora.members[1].aliases),
-            (Effect::RefusedYet, &["strenth"][..])
+            (Effect::Since("0.1.0"), &["strenth"][..])
         );
     }
 }

@@ -85,6 +85,57 @@ fn a_model_in_use_stays_and_one_that_nobody_uses_leaves_for_another() {
     assert!(ledger.held(MemoryUse::Weights) <= whole + whole / 20);
 }
 
+/// The checkpoint with a LoRA of rank 2 that is written beside it.
+fn with_lora(folder: &Path, strength: f64) -> ResolvedModels {
+    let path = folder.with_file_name("style.safetensors");
+    if !path.exists() {
+        let recipe = (seeded::LoraLayers::Transformers, 2, 5);
+        seeded::write_lora(folder, recipe, &path).unwrap();
+    }
+    let lora = ModelEntry::new("style", ModelKind::Lora, Source::Path(path));
+    ResolvedModels {
+        loras: vec![(Arc::new(lora), strength)],
+        ..models(folder)
+    }
+}
+
+#[test]
+fn a_set_holds_its_own_bytes_and_its_base_and_both_leave_together() {
+    let home = two_checkpoints();
+    let folder = home.path().join("a");
+    let (loader, ledger, _) = loader(u64::MAX);
+    drop(loader.load(&models(&folder)).unwrap());
+    let whole = ledger.held(MemoryUse::Weights);
+    let set = loader.load(&with_lora(&folder, 0.5)).unwrap();
+    let own = ledger.held(MemoryUse::Weights) - whole;
+    assert!(own > 0 && own < whole / 4, "{own} beside {whole}");
+    drop(loader.load(&with_lora(&folder, 0.25)).unwrap());
+    assert_eq!(ledger.held(MemoryUse::Weights), whole + 2 * own);
+    // Again from memory.
+    drop(loader.load(&with_lora(&folder, 0.25)).unwrap());
+    assert_eq!(ledger.held(MemoryUse::Weights), whole + 2 * own);
+    assert_eq!(loader.evict_idle(), own, "the set in use holds its base");
+    drop(set);
+    loader.evict_idle();
+    assert_eq!(ledger.held(MemoryUse::Weights), 0);
+}
+
+#[test]
+fn a_set_is_loaded_with_its_base_within_the_budget() {
+    let home = two_checkpoints();
+    let folder = home.path().join("a");
+    let (unbounded, ledger, _) = loader(u64::MAX);
+    drop(unbounded.load(&with_lora(&folder, 1.0)).unwrap());
+    let whole = ledger.held(MemoryUse::Weights);
+    let (loader, ledger, _) = loader(whole + whole / 20);
+    let set = loader.load(&with_lora(&folder, 1.0)).unwrap();
+    let other = loader.load(&models(&home.path().join("b"))).unwrap_err();
+    assert!(matches!(other, LoadError::NoRoom(_)), "{other:?}");
+    drop(set);
+    let _b = loader.load(&models(&home.path().join("b"))).unwrap();
+    assert!(ledger.held(MemoryUse::Weights) <= whole + whole / 20);
+}
+
 #[test]
 fn a_replaced_file_is_loaded_anew_and_an_unchanged_one_is_not() {
     let home = two_checkpoints();

@@ -44,7 +44,7 @@ impl ModelSource {
     }
 
     /// Its configuration. A large VAE's file has no factor: it is the one of the checkpoint, which is its base's.
-    fn lone_vae_config(&self, lone: &LoneVae) -> Result<Value, PipelineError> {
+    pub(super) fn lone_vae_config(&self, lone: &LoneVae) -> Result<Value, PipelineError> {
         let mut config: Value = lone
             .files
             .json(CONFIG)

@@ -223,9 +223,8 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
             };
             format!("Model not found: {name} ({}){hint}", field_of(*role)).into()
         }
-        ServiceError::NotSupportedYet { role, .. } | ServiceError::ModelUnavailable { role, .. } => {
-            about(field_of(*role))
-        }
+        ServiceError::ModelUnfit { role, .. }
+        | ServiceError::ModelUnavailable { role, .. } => about(field_of(*role)),
         ServiceError::ImageEmpty
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }

@@ -1,0 +1,86 @@
+//! Which textual inversions a request uses: those that it names, and those of the catalogue whose words its prompts have.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use pentimento_catalog::ModelEntry;
+use pentimento_engine::{PipelineError, PromptEmbedding, written_in};
+use pentimento_types::{JobNote, Recipe, describe_chain};
+
+use crate::inner::Inner;
+use crate::off_thread::off_thread;
+use crate::{ModelRole, ServiceError};
+
+impl Inner {
+    /// The embeddings of a recipe, read: the named ones first.
+    pub(crate) async fn embeddings(
+        &self,
+        recipe: &Recipe,
+        checkpoint: &Arc<ModelEntry>,
+    ) -> Result<Vec<PromptEmbedding>, ServiceError> {
+        let mut entries = Vec::new();
+        for embedding in &recipe.embeddings {
+            entries.push(self.find(ModelRole::Embedding, &embedding.model)?);
+        }
+        let (catalog, beside) = (Arc::clone(&self.catalog), Arc::clone(checkpoint));
+        let prompts = [recipe.prompt.clone(), recipe.negative_prompt.clone()];
+        let written = off_thread(move || {
+            let prompts = prompts.each_ref().map(String::as_str);
+            Ok(written_in(catalog.entries(), &beside, prompts))
+        });
+        entries.extend(written.await?);
+        let mut seen = HashSet::new();
+        entries.retain(|entry| seen.insert(entry.name.clone()));
+        for entry in &entries {
+            self.check_available(ModelRole::Embedding, entry).await?;
+        }
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (files, checkpoint) = (self.embedding_files.clone(), checkpoint.name.clone());
+        off_thread(move || {
+            let mut all = Vec::new();
+            for entry in entries {
+                all.extend(files.read(&entry).map_err(|error| refused(error, &checkpoint))?);
+            }
+            Ok(all)
+        })
+        .await
+    }
+}
+
+/// An embedding whose file cannot be used.
+fn refused(error: PipelineError, checkpoint: &str) -> ServiceError {
+    tracing::info!(error = describe_chain(&error), "an embedding is refused");
+    let Some((_, name, reason)) = error.refused_beside() else {
+        return ServiceError::internal(error);
+    };
+    let (role, name) = (ModelRole::Embedding, name.to_owned());
+    if error.is_permanent() {
+        ServiceError::ModelUnfit {
+            role,
+            name,
+            checkpoint: checkpoint.to_owned(),
+            reason,
+        }
+    } else {
+        ServiceError::ModelUnavailable { role, name, reason }
+    }
+}
+
+/// What a caller should be told: an embedding whose word is in neither prompt changes nothing.
+pub(crate) fn unused_notes(recipe: &Recipe, embeddings: &[PromptEmbedding]) -> Vec<JobNote> {
+    let prompts = [&recipe.prompt, &recipe.negative_prompt];
+    let used = |name: &str| {
+        let mut same = embeddings.iter().filter(|embedding| embedding.name() == name);
+        same.any(|embedding| prompts.iter().any(|prompt| embedding.is_in(prompt)))
+    };
+    let mut names: Vec<&str> = embeddings.iter().map(PromptEmbedding::name).collect();
+    names.dedup();
+    let unused = names.into_iter().filter(|name| !used(name));
+    unused
+        .map(|name| JobNote::EmbeddingUnused {
+            embedding: name.to_owned(),
+        })
+        .collect()
+}
