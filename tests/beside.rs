@@ -57,7 +57,10 @@ async fn an_embedding_counts_where_its_word_is_written() {
     let (server, _folder) = server();
     let (plain, _) = made(&server, json!({"prompt": "a red house"})).await;
     let (written, _) = made(&server, json!({"prompt": "a red house, SCRIBBLE"})).await;
-    assert_ne!(written, plain, "the catalogue has it, so that it need not be named");
+    assert_ne!(
+        written, plain,
+        "the catalogue has it, so that it need not be named"
+    );
     let named = json!({"prompt": "a red house, scribble", "embeddings": [{"model_name": "scribble"}]});
     assert_eq!(made(&server, named).await.0, written);
     let (heavier, _) = made(&server, json!({"prompt": "a red house, (scribble:1.5)"})).await;
@@ -69,7 +72,10 @@ async fn an_embedding_counts_where_its_word_is_written() {
     let unused = json!({"prompt": "a red house", "embeddings": [{"model_name": "scribble"}]});
     let (same, warning) = made(&server, unused).await;
     assert_eq!(same, plain);
-    assert!(warning.contains("The embedding scribble has no effect"), "{warning}");
+    assert!(
+        warning.contains("The embedding scribble has no effect"),
+        "{warning}"
+    );
     // In the negative prompt, under guidance.
     let guided = |negative: &str| {
         let change = json!({"prompt": "a red house", "guidance_scale": 7.5, "negative_prompt": negative});
@@ -84,9 +90,17 @@ async fn an_embedding_counts_where_its_word_is_written() {
 async fn what_is_for_another_base_is_refused_by_its_field() {
     let (server, _folder) = server();
     for (change, field, reason) in [
-        (json!({"embeddings": [{"model_name": "foreign"}]}), "embeddings", "width [768]"),
+        (
+            json!({"embeddings": [{"model_name": "foreign"}]}),
+            "embeddings",
+            "width [768]",
+        ),
         (json!({"prompt": "a foreign house"}), "embeddings", "width [768]"),
-        (json!({"embeddings": [{"model_name": "missing"}]}), "embeddings", "cannot be used now"),
+        (
+            json!({"embeddings": [{"model_name": "missing"}]}),
+            "embeddings",
+            "cannot be used now",
+        ),
         (json!({"sd_vae": "other-latents"}), "sd_vae", "6 latent channels"),
         (json!({"sd_vae": "no-vae"}), "sd_vae", "not those of a VAE"),
     ] {

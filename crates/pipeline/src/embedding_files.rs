@@ -44,7 +44,11 @@ impl EmbeddingFiles {
         })?;
         let mut embeddings = Vec::new();
         for found in file.embeddings {
-            let words = if embeddings.is_empty() { words_of(entry) } else { Vec::new() };
+            let words = if embeddings.is_empty() {
+                words_of(entry)
+            } else {
+                Vec::new()
+            };
             let vectors = found.vectors.into_iter().map(|(_, vectors)| vectors).collect();
             embeddings.push(PromptEmbedding::new(
                 &entry.name,
@@ -53,7 +57,12 @@ impl EmbeddingFiles {
             )?);
         }
         let mut all = self.held();
-        let size = |held: &Held| held.embeddings.iter().map(PromptEmbedding::size_bytes).sum::<u64>();
+        let size = |held: &Held| {
+            held.embeddings
+                .iter()
+                .map(PromptEmbedding::size_bytes)
+                .sum::<u64>()
+        };
         if all.values().map(size).sum::<u64>() > MOST_BYTES {
             all.clear();
         }
@@ -79,12 +88,16 @@ pub fn written_in(
     prompts: [&str; 2],
 ) -> Vec<Arc<ModelEntry>> {
     let for_it = |entry: &&Arc<ModelEntry>| {
-        let other = entry.base.zip(checkpoint.base).is_some_and(|(one, other)| one != other);
+        let other = entry
+            .base
+            .zip(checkpoint.base)
+            .is_some_and(|(one, other)| one != other);
         entry.kind == ModelKind::Embedding && !other
     };
     let candidates: Vec<&Arc<ModelEntry>> = entries.iter().filter(for_it).collect();
     let numbered = candidates.iter().enumerate();
-    let words = numbered.flat_map(|(number, entry)| words_of(entry).into_iter().map(move |word| (word, number)));
+    let words =
+        numbered.flat_map(|(number, entry)| words_of(entry).into_iter().map(move |word| (word, number)));
     let triggers = Triggers::new(words);
     let found = prompts.map(|prompt| triggers.found(prompt));
     let numbers = found[0].union(&found[1]);
@@ -104,8 +117,8 @@ fn words_of(entry: &ModelEntry) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Tensor};
     use super::*;
+    use candle_core::{Device, Tensor};
 
     #[test]
     fn a_file_is_read_once_until_it_changes() {
@@ -119,10 +132,19 @@ mod tests {
         let mut entry = ModelEntry::new("bad-hands.pt", ModelKind::Embedding, Source::Path(path.clone()));
         entry.aliases.push("badhands".to_owned());
         let files = EmbeddingFiles::default();
-        assert!(files.read(&entry).unwrap_err().to_string().contains("`bad-hands.pt`"));
+        assert!(
+            files
+                .read(&entry)
+                .unwrap_err()
+                .to_string()
+                .contains("`bad-hands.pt`")
+        );
         write(2);
         let found = files.read(&entry).unwrap();
-        assert_eq!((found.len(), found[0].count(), found[0].widths()), (1, 2, vec![8]));
+        assert_eq!(
+            (found.len(), found[0].count(), found[0].widths()),
+            (1, 2, vec![8])
+        );
         for prompt in ["bad-hands", "(BAD-HANDS.PT:1.2)", "a,badhands"] {
             assert!(found[0].is_in(prompt), "{prompt}");
         }

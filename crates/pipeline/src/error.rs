@@ -178,10 +178,16 @@ impl PipelineError {
         if let Self::Embedding { name, path, source } = self {
             return Some((Beside::Embedding, name, without_path(source, path)));
         }
-        let Self::EmbeddingWidth { name, found, expected } = self else {
+        let Self::EmbeddingWidth {
+            name,
+            found,
+            expected,
+        } = self
+        else {
             return None;
         };
-        let reason = format!("it is for text encoders of width {found:?}, and the checkpoint's has {expected}");
+        let reason =
+            format!("it is for text encoders of width {found:?}, and the checkpoint's has {expected}");
         Some((Beside::Embedding, name, reason))
     }
 

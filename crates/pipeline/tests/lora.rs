@@ -83,7 +83,7 @@ fn check(case: &str, models: &ResolvedModels) {
     let request = request_of(golden.about());
     let init = image_of(golden.tensor("input.u8"));
     let model = load(models);
-    let conditioning = model.encode_prompts(&request).unwrap();
+    let conditioning = model.encode_prompts(&request, &[]).unwrap();
     assert_close(
         &format!("{case}: cond"),
         &conditioning.cond.token_states[0],

@@ -274,7 +274,11 @@ impl Inner {
     }
 
     /// Whether the files of an entry can be used now.
-    pub(crate) async fn check_available(&self, role: ModelRole, entry: &Arc<ModelEntry>) -> Result<(), ServiceError> {
+    pub(crate) async fn check_available(
+        &self,
+        role: ModelRole,
+        entry: &Arc<ModelEntry>,
+    ) -> Result<(), ServiceError> {
         match self.looks.look(entry).await {
             Availability::Available => Ok(()),
             Availability::Unavailable(reason) => {

@@ -92,23 +92,21 @@ fn models(catalog: &Catalog, args: &GenerateArgs) -> anyhow::Result<ResolvedMode
 }
 
 fn resolve(catalog: &Catalog, name: &str, kind: ModelKind) -> anyhow::Result<Arc<ModelEntry>> {
-    catalog
-        .resolve(&ModelId::new(name), kind)
-        .map_err(|error| {
-            let way_out = match &error {
-                CatalogError::NotFound { nearest, .. } if !nearest.is_empty() => {
-                    format!("did you mean {}?", nearest.join(" or "))
-                }
-                CatalogError::NotFound { .. }
-                | CatalogError::Unreadable { .. }
-                | CatalogError::Invalid { .. }
-                | CatalogError::ChecksumMismatch { .. }
-                | CatalogError::ChecksumOfFolder { .. } => {
-                    "`pentimento models list` shows what there is".to_owned()
-                }
-            };
-            anyhow::anyhow!("{error}; {way_out}")
-        })
+    catalog.resolve(&ModelId::new(name), kind).map_err(|error| {
+        let way_out = match &error {
+            CatalogError::NotFound { nearest, .. } if !nearest.is_empty() => {
+                format!("did you mean {}?", nearest.join(" or "))
+            }
+            CatalogError::NotFound { .. }
+            | CatalogError::Unreadable { .. }
+            | CatalogError::Invalid { .. }
+            | CatalogError::ChecksumMismatch { .. }
+            | CatalogError::ChecksumOfFolder { .. } => {
+                "`pentimento models list` shows what there is".to_owned()
+            }
+        };
+        anyhow::anyhow!("{error}; {way_out}")
+    })
 }
 
 fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {

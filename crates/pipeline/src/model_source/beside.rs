@@ -22,7 +22,11 @@ impl ModelSource {
             return Ok(());
         }
         let widths = self.text_widths()?;
-        match models.embeddings.iter().find(|embedding| !embedding.fits(&widths)) {
+        match models
+            .embeddings
+            .iter()
+            .find(|embedding| !embedding.fits(&widths))
+        {
             None => Ok(()),
             Some(other) => Err(PipelineError::EmbeddingWidth {
                 name: other.name().to_owned(),
@@ -55,7 +59,9 @@ impl ModelSource {
         }
         if config.downscale() != 8 {
             let found = config.downscale();
-            return Err(unfit(format!("a side of its latents is {found} times shorter, expected 8")));
+            return Err(unfit(format!(
+                "a side of its latents is {found} times shorter, expected 8"
+            )));
         }
         Ok(())
     }
@@ -65,7 +71,10 @@ impl ModelSource {
         let configs = ["text_encoder/config.json", "text_encoder_2/config.json"].into_iter();
         let there = configs.filter(|path| self.checkpoint.has(path));
         let width = |path| {
-            let config: Value = self.checkpoint.json(path).map_err(|error| self.weights_error(error))?;
+            let config: Value = self
+                .checkpoint
+                .json(path)
+                .map_err(|error| self.weights_error(error))?;
             let width = config.get("hidden_size").and_then(Value::as_u64);
             let width = width.and_then(|width| usize::try_from(width).ok());
             width.ok_or_else(|| self.mismatch("a text encoder's `hidden_size` is missing"))

@@ -223,8 +223,9 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
             };
             format!("Model not found: {name} ({}){hint}", field_of(*role)).into()
         }
-        ServiceError::ModelUnfit { role, .. }
-        | ServiceError::ModelUnavailable { role, .. } => about(field_of(*role)),
+        ServiceError::ModelUnfit { role, .. } | ServiceError::ModelUnavailable { role, .. } => {
+            about(field_of(*role))
+        }
         ServiceError::ImageEmpty
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }
