@@ -29,3 +29,5 @@ mod modelslab;
 mod novita;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod weights;

@@ -1,5 +1,7 @@
 //! One model of the catalogue, as `models.toml` describes it.
 
+use std::time::Duration;
+
 use crate::{Availability, Source};
 
 /// What a model is, which decides where a request may name it.
@@ -115,6 +117,10 @@ pub struct ModelEntry {
     pub base: Option<BaseModel>,
     /// A part it plays for the server itself; only `lcm` has a meaning.
     pub role: Option<String>,
+    /// Loaded at the start, and never evicted.
+    pub pinned: bool,
+    /// How long it stays in memory when nobody uses it; the server's setting when None.
+    pub keep_alive: Option<Duration>,
 }
 
 impl ModelEntry {
@@ -132,6 +138,8 @@ impl ModelEntry {
             sha256: None,
             base: None,
             role: None,
+            pinned: false,
+            keep_alive: None,
         }
     }
 

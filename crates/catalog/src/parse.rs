@@ -150,6 +150,8 @@ impl<'a> EntryReader<'a> {
         });
         let sha256 = self.sha256(table, source.as_ref());
         Some(ModelEntry {
+            pinned: false,
+            keep_alive: None,
             name: name?.0,
             aliases,
             kind: kind?,

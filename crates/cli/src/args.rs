@@ -128,6 +128,10 @@ pub(crate) struct ServeArgs {
     /// machine's memory]
     #[arg(long, value_name = "SIZE")]
     model_memory: Option<ByteSize>,
+
+    /// Seconds that a model which nobody uses stays in memory [default: until others need the room]
+    #[arg(long, value_name = "SECONDS")]
+    model_keep_alive_seconds: Option<u64>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -335,6 +339,7 @@ impl Args {
             keys: (!serve.keys.is_empty()).then_some(serve.keys),
             grace_seconds: serve.grace_seconds,
             model_memory: serve.model_memory,
+            model_keep_alive_seconds: serve.model_keep_alive_seconds,
             log: self.log.clone(),
             log_format: self.log_format,
             isa: self.isa,

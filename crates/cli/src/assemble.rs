@@ -82,7 +82,7 @@ impl Engine {
         let memory = MemoryLedger::new(memory_budget(config));
         let (executor, policy) = match config.device {
             DeviceChoice::Auto | DeviceChoice::Cpu => {
-                let executor = PipelineExecutor::cpu_within(Arc::clone(&memory));
+                let executor = PipelineExecutor::cpu_keeping(Arc::clone(&memory), config.model_keep_alive);
                 (
                     executor.with_max_prompt_tokens(config.max_prompt_tokens),
                     BatchPolicy::cpu(),

@@ -168,6 +168,8 @@ pub(crate) struct Config {
     pub(crate) grace: Duration,
     /// Memory for weights; None is half of what the machine has.
     pub(crate) model_memory: Option<ByteSize>,
+    /// How long a model that nobody uses stays in memory, where its entry does not say it; None is until the room is needed.
+    pub(crate) model_keep_alive: Option<Duration>,
     /// Memory for decoded images; None is an eighth of what the machine has.
     pub(crate) image_memory: Option<ByteSize>,
     /// Memory for the bodies of all callers; None is a quarter of what the machine has.
@@ -233,6 +235,10 @@ impl Config {
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
             grace: seconds("grace_seconds", settings.grace_seconds, 30, checks::GRACE)?,
             model_memory: checks::memory("model_memory", settings.model_memory)?,
+            model_keep_alive: settings
+                .model_keep_alive_seconds
+                .map(|value| seconds("model_keep_alive_seconds", Some(value), 0, checks::KEEP_ALIVE))
+                .transpose()?,
             image_memory: checks::memory("image_memory", settings.image_memory)?,
             body_memory: checks::memory("body_memory", settings.body_memory)?,
             job_memory: checks::memory("job_memory", settings.job_memory)?.unwrap_or(DEFAULT_JOB_MEMORY),

@@ -1,10 +1,11 @@
 //! Components in memory: thrown out, the least recently used first, when the budget in bytes is needed for others, and
-//! never while somebody holds one.
+//! never while somebody holds one or while it is pinned.
 //!
 //! Knows nothing of what a component is, nor how it is loaded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::time::{Duration, Instant};
 
 use pentimento_types::Reservation;
 
@@ -22,6 +23,14 @@ struct Resident<C> {
     _counted: Option<Reservation>,
     size_bytes: u64,
     last_used: u64,
+    /// The last use that a look at all of them has seen, and when that was.
+    seen: Option<(u64, Instant)>,
+}
+
+impl<C: Shared> Resident<C> {
+    fn is_idle(&self) -> bool {
+        self.component.holders() == 1
+    }
 }
 
 /// Everything else is held by somebody, so there is no room.
@@ -35,6 +44,7 @@ pub(crate) struct NoRoom {
 pub(crate) struct ComponentPool<K, C> {
     budget: u64,
     residents: HashMap<K, Resident<C>>,
+    pinned: HashSet<K>,
     uses: u64,
 }
 
@@ -44,6 +54,7 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
         Self {
             budget,
             residents: HashMap::new(),
+            pinned: HashSet::new(),
             uses: 0,
         }
     }
@@ -75,6 +86,7 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
             _counted: counted,
             size_bytes,
             last_used: self.uses,
+            seen: None,
         };
         self.residents.insert(key, resident);
     }
@@ -85,11 +97,11 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
     /// Freeing gigabytes takes a while, so what is thrown out goes into `evicted`, to be dropped where nobody waits.
     ///
     /// # Errors
-    /// When components that others hold are in the way; what was thrown out stays out.
+    /// When components that others hold, or that are pinned, are in the way; what was thrown out stays out.
     pub(crate) fn make_room(&mut self, needed: u64, keep: &[K], evicted: &mut Vec<C>) -> Result<(), NoRoom> {
         while self.bytes().saturating_add(needed) > self.budget {
             let others = || self.residents.iter().filter(|(key, _)| !keep.contains(key));
-            let idle = others().filter(|(_, resident)| resident.component.holders() == 1);
+            let idle = others().filter(|(key, resident)| resident.is_idle() && !self.pinned.contains(*key));
             let oldest = idle.min_by_key(|(_, resident)| resident.last_used);
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
                 evicted.extend(self.residents.remove(&key).map(|resident| resident.component));
@@ -105,15 +117,53 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
         Ok(())
     }
 
-    /// Throws out everything that nobody uses, and says how many bytes that was.
-    pub(crate) fn evict_idle(&mut self) -> u64 {
+    /// Keeps these, and no others, whether somebody uses them or not.
+    pub(crate) fn pin(&mut self, keys: impl IntoIterator<Item = K>) {
+        self.pinned = keys.into_iter().collect();
+    }
+
+    /// Throws out everything that nobody uses and that is not pinned, and says how many bytes that was.
+    pub(crate) fn evict_idle(&mut self, evicted: &mut Vec<C>) -> u64 {
+        self.evict_where(evicted, |_, _| true)
+    }
+
+    /// Throws out which of these nobody uses and are not pinned, and says how many bytes that was.
+    pub(crate) fn evict(&mut self, keys: &[K], evicted: &mut Vec<C>) -> u64 {
+        self.evict_where(evicted, |key, _| keys.contains(key))
+    }
+
+    /// Throws out what nobody has used for as long as `keep` says of it, as far as calls of this have seen. What it says
+    /// nothing of stays.
+    pub(crate) fn evict_unused(
+        &mut self,
+        now: Instant,
+        keep: impl Fn(&K) -> Option<Duration>,
+        evicted: &mut Vec<C>,
+    ) -> u64 {
+        for resident in self.residents.values_mut() {
+            let last_used = resident.last_used;
+            if !resident.is_idle() || resident.seen.is_none_or(|(use_, _)| use_ != last_used) {
+                resident.seen = Some((last_used, now));
+            }
+        }
+        self.evict_where(evicted, |key, resident| {
+            let unused = resident.seen.map(|(_, then)| now.saturating_duration_since(then));
+            keep(key).is_some_and(|keep| unused.is_some_and(|unused| unused >= keep))
+        })
+    }
+
+    fn evict_where(&mut self, evicted: &mut Vec<C>, chosen: impl Fn(&K, &Resident<C>) -> bool) -> u64 {
         let before = self.bytes();
+        let pinned = &self.pinned;
         let mut count = usize::MAX;
         // Those that share the memory of another go first, and let go of it.
         while self.residents.len() < count {
             count = self.residents.len();
-            self.residents
-                .retain(|_, resident| resident.component.holders() > 1);
+            let goes = |key: &K, resident: &mut Resident<C>| {
+                resident.is_idle() && !pinned.contains(key) && chosen(key, resident)
+            };
+            let gone = self.residents.extract_if(goes);
+            evicted.extend(gone.map(|(_, resident)| resident.component));
         }
         before - self.bytes()
     }
@@ -182,10 +232,42 @@ mod tests {
             Err(NoRoom { held_bytes: 40 })
         );
         assert_eq!(resident(&pool), ["held", "wanted"]);
-        assert_eq!(pool.evict_idle(), 40);
+        assert_eq!(pool.evict_idle(&mut Vec::new()), 40);
         drop(held);
         pool.make_room(100, &[], &mut Vec::new()).unwrap();
         assert!(resident(&pool).is_empty());
+    }
+
+    #[test]
+    fn what_is_pinned_stays_and_is_in_the_way() {
+        let mut pool = pool(100, &[("pinned", 60), ("idle", 40)]);
+        pool.pin(["pinned"]);
+        assert_eq!(pool.evict_idle(&mut Vec::new()), 40);
+        assert_eq!(pool.evict(&["pinned"], &mut Vec::new()), 0);
+        assert_eq!(
+            pool.make_room(50, &[], &mut Vec::new()),
+            Err(NoRoom { held_bytes: 60 })
+        );
+        pool.pin([]);
+        assert_eq!(pool.make_room(50, &[], &mut Vec::new()), Ok(()));
+    }
+
+    #[test]
+    fn what_nobody_has_used_for_long_enough_leaves() {
+        let start = pentimento_types::Clock::now(&pentimento_types::SystemClock);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pool = pool(1000, &[("held", 1), ("used", 2), ("old", 4), ("kept", 8)]);
+        let keep = |key: &&str| (*key != "kept").then_some(Duration::from_secs(60));
+        let held = pool.get(&"held");
+        assert_eq!(pool.evict_unused(at(0), keep, &mut Vec::new()), 0);
+        assert!(pool.get(&"used").is_some());
+        assert_eq!(pool.evict_unused(at(59), keep, &mut Vec::new()), 0);
+        assert_eq!(pool.evict_unused(at(60), keep, &mut Vec::new()), 4);
+        drop(held);
+        assert_eq!(pool.evict_unused(at(119), keep, &mut Vec::new()), 2);
+        assert_eq!(pool.evict_unused(at(120), keep, &mut Vec::new()), 1);
+        assert_eq!(pool.evict_unused(at(9999), keep, &mut Vec::new()), 0);
+        assert_eq!(resident(&pool), ["kept"]);
     }
 
     #[test]
@@ -213,9 +295,9 @@ mod tests {
             pool.make_room(50, &[], &mut Vec::new()),
             Err(NoRoom { held_bytes: 80 })
         );
-        assert_eq!(pool.evict_idle(), 0);
+        assert_eq!(pool.evict_idle(&mut Vec::new()), 0);
         drop(held);
-        assert_eq!(pool.evict_idle(), 80, "both at once");
+        assert_eq!(pool.evict_idle(&mut Vec::new()), 80, "both at once");
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod maintenance;
 mod off_thread;
 mod plan;
 mod progress;
+mod residency;
 mod service;
 mod shutdown;
 mod submit;

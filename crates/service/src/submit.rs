@@ -268,8 +268,17 @@ impl Inner {
 
     /// The entry of a checkpoint whose files can be used now.
     pub(crate) async fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
-        let entry = self.find(ModelRole::Checkpoint, name)?;
-        self.check_available(ModelRole::Checkpoint, &entry).await?;
+        self.find_usable(ModelRole::Checkpoint, name).await
+    }
+
+    /// The entry of a model whose files can be used now.
+    pub(crate) async fn find_usable(
+        &self,
+        role: ModelRole,
+        name: &ModelId,
+    ) -> Result<Arc<ModelEntry>, ServiceError> {
+        let entry = self.find(role, name)?;
+        self.check_available(role, &entry).await?;
         Ok(entry)
     }
 

@@ -42,7 +42,7 @@ fn loader(weights: u64) -> (PipelineLoader, Arc<MemoryLedger>, ManualClock) {
         ..MemoryBudget::UNBOUNDED
     });
     let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
-    let loader = PipelineLoader::new(Device::Cpu, Arc::clone(&ledger), Arc::new(clock.clone()));
+    let loader = PipelineLoader::new(Device::Cpu, Arc::clone(&ledger), Arc::new(clock.clone()), None);
     (loader, ledger, clock)
 }
 
@@ -273,4 +273,50 @@ fn a_disk_that_does_not_answer_delays_its_own_model_only() {
     assert!(!error.is_permanent() && error.kind() == ErrorKind::Unavailable);
     hanging.end();
     loader.load(&a).unwrap();
+}
+
+#[test]
+fn a_pinned_model_stays_until_it_is_evicted_by_name() {
+    let home = two_checkpoints();
+    let [a, b] = ["a", "b"].map(|name| models(&home.path().join(name)));
+    let unet = fs_err::metadata(home.path().join("a").join(UNET)).unwrap().len();
+    let (loader, ledger, _) = loader(u64::MAX);
+    drop(loader.load(&a).unwrap());
+    loader.pin(&a);
+    drop(loader.load(&b).unwrap());
+    let both = ledger.held(MemoryUse::Weights);
+    let freed = loader.evict("b");
+    assert!(
+        freed > unet * 9 / 10 && freed <= unet,
+        "what it shares stays: {freed}"
+    );
+    assert_eq!(ledger.held(MemoryUse::Weights), both - freed);
+    assert_eq!(loader.evict_idle(), 0);
+    assert_eq!(loader.resident_models(), ["a"]);
+    assert_eq!(loader.evict("a"), both - freed);
+    assert!(loader.resident_models().is_empty());
+}
+
+#[test]
+fn a_model_that_nobody_uses_leaves_after_its_own_time() {
+    let home = two_checkpoints();
+    let [brief, lasting] = [("a", Some(60)), ("b", None)].map(|(name, seconds)| {
+        let models = models(&home.path().join(name));
+        let mut entry = ModelEntry::clone(&models.checkpoint);
+        entry.keep_alive = seconds.map(Duration::from_secs);
+        ResolvedModels::checkpoint(Arc::new(entry))
+    });
+    let (loader, _, clock) = loader(u64::MAX);
+    let used = loader.load(&brief).unwrap();
+    drop(loader.load(&lasting).unwrap());
+    let pass = |seconds| {
+        clock.advance(Duration::from_secs(seconds));
+        loader.evict_unused()
+    };
+    assert_eq!((pass(5), pass(600)), (0, 0), "it is in use");
+    drop(used);
+    assert_eq!((pass(5), pass(54)), (0, 0));
+    assert!(pass(6) > 0);
+    assert_eq!(loader.resident_models(), ["b"], "what they share is kept for b");
+    assert_eq!(pass(1_000_000), 0);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use pentimento_service::{Availability, ModelEntry, ModelKind};
+use pentimento_service::{Availability, ModelEntry, ModelKind, ModelRole, ServiceError};
 use pentimento_types::{ModelId, SchedulerKind};
 use serde_json::{Value, json};
 
@@ -15,10 +15,6 @@ pub(super) const NOT_OFFERED: &[(&str, &str)] = &[
     ("text2img", TEXT),
     ("txt2img", TEXT),
     ("controlnet", "send the picture to img2img"),
-    ("load_model", MODELS),
-    ("load_model_v2", MODELS),
-    ("load_vae", MODELS),
-    ("delete_model", MODELS),
     ("sync_models", MODELS),
     ("restart_server", PROCESS),
     ("update_server", PROCESS),
@@ -95,6 +91,27 @@ pub(super) async fn verify_model(app: &AppState, name: &str) -> Value {
         }
     }
     json!({"status": "error", "message": message, "messege": message})
+}
+
+/// Begins to bring a model of the catalogue into memory: `load_model`, `load_model_v2` and `load_vae`. An address that comes
+/// with it is not read; which files a server uses is for its operator to say.
+pub(super) async fn load_model(app: &AppState, roles: &[ModelRole], name: &str) -> Result<(), ServiceError> {
+    let name = ModelId::new(name);
+    let mut refused = None;
+    for role in roles {
+        match app.service.begin_to_load(*role, &name).await {
+            // The first role is what is most likely meant.
+            Err(error @ ServiceError::ModelNotFound { .. }) => refused = refused.or(Some(error)),
+            other => return other,
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+/// Throws a checkpoint out of memory. Its files and its entry in the catalogue stay.
+pub(super) async fn delete_model(app: &AppState, name: &str) -> Result<Value, ServiceError> {
+    app.service.unload_model(&ModelId::new(name)).await?;
+    Ok(json!({"status": "success", "message": "Model deleted on server"}))
 }
 
 /// `01/25/2023 11:52:22`, in UTC.
