@@ -183,6 +183,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value = "demo")]
     pub(crate) model: String,
 
+    /// A VAE of the catalogue [default: the checkpoint's own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vae: Option<String>,
+
     /// Steps of the whole schedule; strength decides how many of them run
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) steps: u32,

@@ -8,6 +8,7 @@ mod config;
 mod decode_room;
 mod decoding_shares;
 mod deliver;
+mod embeddings;
 mod error;
 mod fetching;
 mod forecast;

@@ -22,15 +22,8 @@ impl Inner {
     /// What the names of a recipe stand for.
     pub(crate) async fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
         // Unknown names first: they are wrong whatever is here.
-        let named = self.named(recipe)?;
-        // Ignoring it silently would give another picture than the one asked for.
-        let unsupported = |role: &ModelRole| matches!(role, ModelRole::Vae | ModelRole::Embedding);
-        if let Some((role, entry)) = named.beside_checkpoint().find(|(role, _)| unsupported(role)) {
-            return Err(ServiceError::NotSupportedYet {
-                role,
-                name: entry.name.clone(),
-            });
-        }
+        let mut named = self.named(recipe)?;
+        named.add_embeddings(self.written_embeddings(recipe, &named.checkpoint).await?);
         let checkpoint = std::iter::once((ModelRole::Checkpoint, &named.checkpoint));
         let wanted = checkpoint.chain(named.beside_checkpoint());
         let wanted = wanted.map(|(role, entry)| (role, Arc::clone(entry))).collect();
@@ -41,19 +34,20 @@ impl Inner {
                 .next()
                 .ok_or_else(|| ServiceError::internal("fewer models than names"))
         };
+        let checkpoint = next()?;
         Ok(ResolvedModels {
-            checkpoint: next()?,
             vae: named.vae.map(|_| next()).transpose()?,
             loras: named
                 .loras
                 .iter()
                 .map(|(_, strength)| Ok((next()?, *strength)))
                 .collect::<Result<_, ServiceError>>()?,
-            embeddings: named
-                .embeddings
-                .iter()
-                .map(|_| next())
-                .collect::<Result<_, _>>()?,
+            embeddings: {
+                let files = named.embeddings.iter().map(|_| next());
+                let files = files.collect::<Result<_, _>>()?;
+                self.read_embeddings(files, &checkpoint).await?
+            },
+            checkpoint,
             lcm_loras: self.lcm_loras(recipe, &named.checkpoint).await?,
         })
     }
@@ -107,20 +101,17 @@ impl Inner {
         loras.retain(|(_, strength)| *strength != 0.0);
         let of_preset = preset.map_or(&[][..], |preset| &preset.embeddings[..]);
         let names = of_preset.iter().map(|name| ModelId::new(name));
-        let mut embeddings: Vec<Arc<ModelEntry>> = Vec::new();
-        for name in names.chain(recipe.embeddings.iter().map(|embedding| embedding.model.clone())) {
-            let embedding = self.find(ModelRole::Embedding, &name)?;
-            // A preset's embedding may be named by the request, too.
-            if !embeddings.iter().any(|known| Arc::ptr_eq(known, &embedding)) {
-                embeddings.push(embedding);
-            }
-        }
-        Ok(Named {
+        let names = names.chain(recipe.embeddings.iter().map(|embedding| embedding.model.clone()));
+        let embeddings = names.map(|name| self.find(ModelRole::Embedding, &name));
+        let embeddings = embeddings.collect::<Result<Vec<_>, _>>()?;
+        let mut named = Named {
             vae: vae.map(|vae| self.find(ModelRole::Vae, &vae)).transpose()?,
             loras,
-            embeddings,
+            embeddings: Vec::new(),
             checkpoint: self.base_of(&entry).unwrap_or(entry),
-        })
+        };
+        named.add_embeddings(embeddings);
+        Ok(named)
     }
 
     /// The checkpoint of a preset that runs as its checkpoint does, so that jobs of both share their forwards.
@@ -137,6 +128,15 @@ impl Inner {
 }
 
 impl Named {
+    /// Each once: a preset's embedding may be named by the request, too, and one that is named is mostly written as well.
+    fn add_embeddings(&mut self, embeddings: Vec<Arc<ModelEntry>>) {
+        for embedding in embeddings {
+            if !self.embeddings.iter().any(|known| Arc::ptr_eq(known, &embedding)) {
+                self.embeddings.push(embedding);
+            }
+        }
+    }
+
     fn beside_checkpoint(&self) -> impl Iterator<Item = (ModelRole, &Arc<ModelEntry>)> {
         let vae = self.vae.iter().map(|entry| (ModelRole::Vae, entry));
         let loras = self.loras.iter().map(|(entry, _)| (ModelRole::Lora, entry));

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
-use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
+use pentimento_catalog::{Catalog, CatalogError, ModelEntry, ModelKind};
+use pentimento_engine::{
+    EmbeddingFiles, JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan, written_in,
+};
+use pentimento_hub::Hub;
 use pentimento_service::{InputLimits, image_codec};
 use pentimento_types::{
     ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
@@ -32,8 +35,7 @@ const LIMITS: InputLimits = InputLimits {
 pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()> {
     let target = Target::of(&args)?;
     let catalog = assemble::catalog(&config)?;
-    let checkpoint = fetch(&assemble::hub(&config)?, &resolve(&catalog, &args.model)?).await?;
-    let models = ResolvedModels::checkpoint(checkpoint);
+    let models = models(&catalog, &assemble::hub(&config)?, &args).await?;
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
@@ -73,24 +75,46 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     Ok(())
 }
 
-fn resolve(catalog: &pentimento_catalog::Catalog, name: &str) -> anyhow::Result<Arc<ModelEntry>> {
-    catalog
-        .resolve(&ModelId::new(name), ModelKind::Checkpoint)
-        .map_err(|error| {
-            let way_out = match &error {
-                CatalogError::NotFound { nearest, .. } if !nearest.is_empty() => {
-                    format!("did you mean {}?", nearest.join(" or "))
-                }
-                CatalogError::NotFound { .. }
-                | CatalogError::Unreadable { .. }
-                | CatalogError::Invalid { .. }
-                | CatalogError::ChecksumMismatch { .. }
-                | CatalogError::ChecksumOfFolder { .. } => {
-                    "`pentimento models list` shows what there is".to_owned()
-                }
-            };
-            anyhow::anyhow!("{error}; {way_out}")
-        })
+/// The checkpoint, the VAE that is asked for, and the embeddings whose words the prompts have.
+async fn models(catalog: &Catalog, hub: &Hub, args: &GenerateArgs) -> anyhow::Result<ResolvedModels> {
+    let checkpoint = resolve(catalog, &args.model, ModelKind::Checkpoint)?;
+    let vae = args.vae.as_ref();
+    let vae = vae.map(|vae| resolve(catalog, vae, ModelKind::Vae)).transpose()?;
+    let written = written_in(catalog.entries(), &checkpoint, [&args.prompt, &args.negative]);
+    let checkpoint = fetch(hub, &checkpoint).await?;
+    let vae = match &vae {
+        Some(vae) => Some(fetch(hub, vae).await?),
+        None => None,
+    };
+    let files = EmbeddingFiles::default();
+    let mut embeddings = Vec::new();
+    for entry in written {
+        let entry = fetch(hub, &entry).await?;
+        embeddings.extend(files.read(&entry)?);
+    }
+    Ok(ResolvedModels {
+        vae,
+        embeddings,
+        ..ResolvedModels::checkpoint(checkpoint)
+    })
+}
+
+fn resolve(catalog: &Catalog, name: &str, kind: ModelKind) -> anyhow::Result<Arc<ModelEntry>> {
+    catalog.resolve(&ModelId::new(name), kind).map_err(|error| {
+        let way_out = match &error {
+            CatalogError::NotFound { nearest, .. } if !nearest.is_empty() => {
+                format!("did you mean {}?", nearest.join(" or "))
+            }
+            CatalogError::NotFound { .. }
+            | CatalogError::Unreadable { .. }
+            | CatalogError::Invalid { .. }
+            | CatalogError::ChecksumMismatch { .. }
+            | CatalogError::ChecksumOfFolder { .. } => {
+                "`pentimento models list` shows what there is".to_owned()
+            }
+        };
+        anyhow::anyhow!("{error}; {way_out}")
+    })
 }
 
 fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -122,7 +146,7 @@ fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
 fn recipe(args: &GenerateArgs) -> Recipe {
     Recipe {
         model: ModelId::new(&args.model),
-        vae: None,
+        vae: args.vae.as_ref().map(ModelId::new),
         loras: Vec::new(),
         embeddings: Vec::new(),
         prompt: args.prompt.clone(),
