@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_engine::{PipelineError, PromptEmbedding, written_in};
+use pentimento_engine::{PipelineError, PromptEmbedding};
 use pentimento_types::{JobNote, Recipe, describe_chain};
 
 use crate::inner::Inner;
@@ -11,32 +11,17 @@ use crate::off_thread::off_thread;
 use crate::{ModelRole, ServiceError};
 
 impl Inner {
-    /// The embeddings of the catalogue whose words a recipe's prompts have, and that are not for another base than the
-    /// checkpoint's.
-    pub(crate) async fn written_embeddings(
-        &self,
-        recipe: &Recipe,
-        checkpoint: &Arc<ModelEntry>,
-    ) -> Result<Vec<Arc<ModelEntry>>, ServiceError> {
-        let (catalog, beside) = (Arc::clone(&self.catalog), Arc::clone(checkpoint));
-        let prompts = [recipe.prompt.clone(), recipe.negative_prompt.clone()];
-        off_thread(move || {
-            let prompts = prompts.each_ref().map(String::as_str);
-            Ok(written_in(catalog.entries(), &beside, prompts))
-        })
-        .await
-    }
-
     /// Reads embeddings whose files are here.
     pub(crate) async fn read_embeddings(
         &self,
-        entries: Vec<Arc<ModelEntry>>,
+        entries: &[Arc<ModelEntry>],
         checkpoint: &ModelEntry,
     ) -> Result<Vec<PromptEmbedding>, ServiceError> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
         let (files, checkpoint) = (self.embedding_files.clone(), checkpoint.name.clone());
+        let entries = entries.to_vec();
         off_thread(move || {
             let mut all = Vec::new();
             for entry in entries {
