@@ -14,7 +14,7 @@ const LAYER: &str = "unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q
 const WIDTH: usize = 160;
 
 /// A safetensors file of f32 tensors whose numbers run on.
-fn write(path: &Path, tensors: &[(String, Vec<usize>)]) {
+pub(crate) fn write(path: &Path, tensors: &[(String, Vec<usize>)]) {
     let (mut header, mut numbers) = (String::from("{"), Vec::new());
     for (name, shape) in tensors {
         let (start, count) = (numbers.len(), shape.iter().product::<usize>());
@@ -72,7 +72,7 @@ fn server(more: &str) -> (TestServer, TempDir) {
     (server, folder)
 }
 
-async fn novita(server: &TestServer, change: Value) -> (u16, Value) {
+pub(crate) async fn novita(server: &TestServer, change: Value) -> (u16, Value) {
     let mut body = good_body();
     for (name, value) in change.as_object().expect("fields") {
         body[name] = value.clone();
@@ -82,7 +82,7 @@ async fn novita(server: &TestServer, change: Value) -> (u16, Value) {
     (reply.status.as_u16(), reply.json())
 }
 
-async fn modelslab(server: &TestServer, change: Value) -> Value {
+pub(crate) async fn modelslab(server: &TestServer, change: Value) -> Value {
     let mut body = good_modelslab_body();
     for (name, value) in change.as_object().expect("fields") {
         body[name] = value.clone();
@@ -94,7 +94,7 @@ async fn modelslab(server: &TestServer, change: Value) -> Value {
 }
 
 /// The pixels behind a link, and the whole file.
-async fn picture(link: &Value) -> (Vec<u8>, Vec<u8>) {
+pub(crate) async fn picture(link: &Value) -> (Vec<u8>, Vec<u8>) {
     let file = get(link.as_str().expect("a link")).await.body.to_vec();
     let pixels = image::load_from_memory(&file)
         .expect("an image")

@@ -9,6 +9,8 @@ mod auth;
 #[cfg(test)]
 mod batching;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;

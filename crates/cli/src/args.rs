@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use pentimento_types::{ImageFormat, SchedulerKind};
+use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind};
 use url::Url;
 
 use crate::config::{AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings};
@@ -182,6 +182,14 @@ pub(crate) struct GenerateArgs {
     /// A checkpoint of the catalogue
     #[arg(long, default_value = "demo")]
     pub(crate) model: String,
+
+    /// A VAE of the catalogue [default: the checkpoint's own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vae: Option<String>,
+
+    /// A LoRA of the catalogue, with its strength where that is not 1; may be repeated
+    #[arg(long = "lora", value_name = "NAME[:STRENGTH]", value_parser = lora)]
+    pub(crate) loras: Vec<LoraRef>,
 
     /// Steps of the whole schedule; strength decides how many of them run
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -423,6 +431,18 @@ fn unit_interval(text: &str) -> Result<f64, String> {
 
 fn guidance_scale(text: &str) -> Result<f64, String> {
     number_within(text, 0.0, 100.0)
+}
+
+/// A name with a colon in it is written with its strength.
+fn lora(text: &str) -> Result<LoraRef, String> {
+    let (name, strength) = match text.rsplit_once(':') {
+        Some((name, strength)) => (name, number_within(strength, -10.0, 10.0)?),
+        None => (text, 1.0),
+    };
+    Ok(LoraRef {
+        model: ModelId::new(name),
+        strength,
+    })
 }
 
 fn number_within(text: &str, low: f64, high: f64) -> Result<f64, String> {

@@ -8,6 +8,7 @@
 mod component;
 mod conditioning;
 mod denoise;
+mod embedding_files;
 mod error;
 mod finish;
 #[cfg(any(test, fuzzing))]
@@ -40,7 +41,8 @@ mod unet_rows;
 
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
 pub use conditioning::RequestConditioning;
-pub use error::PipelineError;
+pub use embedding_files::{EmbeddingFiles, written_in};
+pub use error::{Beside, PipelineError};
 pub use finish::{FinishStep, Finishing};
 pub use lora_report::LoraReport;
 pub use model_source::ModelSource;

@@ -1,6 +1,8 @@
 //! Catalogue entries → the components of a model → the model put together.
 
 mod assemble;
+mod beside;
+mod lone_vae;
 mod lora_set;
 mod open;
 mod patched;
@@ -33,11 +35,21 @@ const TOKENIZER_SETTINGS: &str = "tokenizer/tokenizer_config.json";
 pub struct ModelSource {
     name: String,
     checkpoint: Checkpoint,
+    /// In place of the checkpoint's own.
+    vae: Option<LoneVae>,
     device: Device,
     /// As the catalogue says.
     base: Option<BaseModel>,
     loras: Vec<(Arc<ModelEntry>, f64)>,
     lcm_loras: Option<Vec<Arc<ModelEntry>>>,
+}
+
+/// A VAE that the recipe names.
+#[derive(Debug)]
+struct LoneVae {
+    /// Checkpoint and VAE, for errors.
+    name: String,
+    files: Checkpoint,
 }
 
 impl ModelSource {
@@ -47,7 +59,15 @@ impl ModelSource {
     /// When a source is of a kind that this version cannot read, or not there.
     pub fn open(models: &ResolvedModels, device: &Device) -> Result<Self, PipelineError> {
         let checkpoint = open::checkpoint(&models.checkpoint)?;
+        let vae = match &models.vae {
+            Some(vae) => Some(LoneVae {
+                name: format!("{}` with the VAE `{}", models.checkpoint.name, vae.name),
+                files: open::vae(vae)?,
+            }),
+            None => None,
+        };
         Ok(Self {
+            vae,
             base: models.checkpoint.base,
             loras: models.loras.clone(),
             lcm_loras: models.lcm_loras.clone(),
@@ -60,6 +80,10 @@ impl ModelSource {
     pub fn counting(self, progress: &ReadProgress) -> Self {
         Self {
             checkpoint: self.checkpoint.counting(progress),
+            vae: self.vae.map(|vae| LoneVae {
+                files: vae.files.counting(progress),
+                ..vae
+            }),
             ..self
         }
     }
@@ -76,6 +100,7 @@ impl ModelSource {
         Self {
             name: name.to_owned(),
             checkpoint,
+            vae: None,
             device: device.clone(),
             base: None,
             loras: Vec::new(),
@@ -102,21 +127,30 @@ impl ModelSource {
     fn key(&self, role: ComponentRole, patches: PatchSet) -> Result<ComponentKey, PipelineError> {
         Ok(ComponentKey {
             role,
-            files: self.identity(role).map_err(|error| self.weights_error(error))?,
+            files: self.identity(role)?,
             patches,
             dtypes: DTYPES,
             device: self.device.location(),
         })
     }
 
-    fn identity(&self, role: ComponentRole) -> Result<FileIdentity, WeightsError> {
+    fn identity(&self, role: ComponentRole) -> Result<FileIdentity, PipelineError> {
         let folder = role.folder();
+        let wrap = |error| self.weights_error(error);
         if role == ComponentRole::Tokenizer {
             let large = [VOCABULARY, MERGES];
-            return self.checkpoint.identity(folder, &[TOKENIZER_SETTINGS], &large);
+            return self
+                .checkpoint
+                .identity(folder, &[TOKENIZER_SETTINGS], &large)
+                .map_err(wrap);
+        }
+        if role == ComponentRole::Vae && self.vae.is_some() {
+            return self.lone_vae_identity();
         }
         let config = format!("{folder}/config.json");
-        self.checkpoint.component_identity(folder, &[&config])
+        self.checkpoint
+            .component_identity(folder, &[&config])
+            .map_err(wrap)
     }
 
     /// Reads one component. The number is what it takes in memory beside its base, in bytes, about. `base` is the component
@@ -152,8 +186,13 @@ impl ModelSource {
                 Ok((Component::UNet(Arc::new(unet)), bytes))
             }
             ComponentRole::Vae => {
-                let config: VaeConfig = self.config(role)?;
-                let vae = self.network((role, is_merged), |weights| Vae::new(&config, weights))?;
+                let vae = match &self.vae {
+                    Some(lone) => self.lone_vae(lone)?,
+                    None => {
+                        let config: VaeConfig = self.config(role)?;
+                        self.network((role, is_merged), |weights| Vae::new(&config, weights))?
+                    }
+                };
                 let bytes = vae.size_bytes();
                 Ok((Component::Vae(Arc::new(vae)), bytes))
             }

@@ -11,7 +11,7 @@ use pentimento_types::{Recipe, RgbImage, SchedulerKind};
 use crate::conditioning::{PromptEncoder, PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::{Guidance, is_guided};
 use crate::img2img::{Planes, to_planes};
-use crate::posterior::DiagonalGaussian;
+use crate::posterior::EncodedImage;
 use crate::prompt::PromptTokens;
 use crate::prompt_embedding::{EmbeddingSet, PromptEmbedding};
 use crate::run_plan::scheduler_plan;
@@ -40,7 +40,7 @@ impl StableDiffusion {
         &self,
         request: &Recipe,
         common: &Common,
-        encoded: &DiagonalGaussian,
+        encoded: &EncodedImage,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         noise_sources(request)
             .map(|mut noise_source| {
@@ -139,14 +139,13 @@ impl StableDiffusion {
     }
 
     /// A sample of an encoded image, scaled as the UNet knows it: `[4, h, w]`.
-    pub(crate) fn sample_latents(
-        &self,
-        encoded: &DiagonalGaussian,
-        noise_source: &mut NoiseSource,
-    ) -> Latents {
-        encoded
-            .sample(noise_source)
-            .scaled(self.vae.config().scaling_factor)
+    pub(crate) fn sample_latents(&self, encoded: &EncodedImage, noise_source: &mut NoiseSource) -> Latents {
+        let vae = self.vae.config();
+        let mut sample = encoded.sample(noise_source);
+        if vae.shift_factor != 0.0 {
+            shift(&mut sample, -vae.shift_factor);
+        }
+        sample.scaled(vae.scaling_factor)
     }
 
     /// One image before its first evaluation.
@@ -188,6 +187,15 @@ impl StableDiffusion {
         }
         Ok(Guidance::Off)
     }
+}
+
+/// Adds a number to every value.
+#[expect(clippy::cast_possible_truncation, reason = "latents are f32")]
+pub(crate) fn shift(latents: &mut Latents, by: f64) {
+    latents
+        .values_mut()
+        .iter_mut()
+        .for_each(|value| *value += by as f32);
 }
 
 /// The noise source of each image of a request: image k draws from seed + k.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
 
+use crate::PromptEmbedding;
+
 /// The catalogue entries of the models that a recipe names.
 #[derive(Clone, Debug)]
 pub struct ResolvedModels {
@@ -16,8 +18,8 @@ pub struct ResolvedModels {
     /// Where the run is that of a latent consistency model, and the catalogue does not say that the checkpoint is one: the
     /// LCM-LoRAs that there are. The one for the checkpoint's base is applied unless the checkpoint turns out to be one.
     pub lcm_loras: Option<Vec<Arc<ModelEntry>>>,
-    /// Textual inversions, in the recipe's order.
-    pub embeddings: Vec<Arc<ModelEntry>>,
+    /// Textual inversions that are named or whose words the prompts have, read already. They change no weights.
+    pub embeddings: Vec<PromptEmbedding>,
 }
 
 impl ResolvedModels {

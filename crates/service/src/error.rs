@@ -82,14 +82,6 @@ pub enum ServiceError {
         /// About how long it will take.
         retry_after: Duration,
     },
-    /// The catalogue has the model, and this version cannot apply its kind.
-    #[error("this version cannot apply the {role} `{name}` yet; leave it out of the request")]
-    NotSupportedYet {
-        /// What it was wanted for.
-        role: ModelRole,
-        /// Its name in the catalogue.
-        name: String,
-    },
     /// A prompt of more tokens than the server takes.
     #[error("{field} has {found} tokens; at most {limit} are taken, so shorten it")]
     PromptTooLong {
@@ -266,7 +258,6 @@ impl HasKind for ServiceError {
         match self {
             Self::ModelNotFound { .. }
             | Self::ModelUnfit { .. }
-            | Self::NotSupportedYet { .. }
             | Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
             | Self::RunRefused { .. }

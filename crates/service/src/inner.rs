@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use pentimento_catalog::Catalog;
-use pentimento_engine::{EngineHandle, TokenCounter};
+use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobQueue, JobStore};
 use pentimento_outbound::ImageFetcher;
@@ -43,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) links: LinkSigner,
     pub(crate) fetcher: ImageFetcher,
     pub(crate) tokens: TokenCounter,
+    pub(crate) embedding_files: EmbeddingFiles,
     pub(crate) looks: Arc<Looks>,
     pub(crate) admitted: AdmittedJobs,
     pub(crate) clock: Arc<dyn Clock>,
@@ -92,6 +93,7 @@ impl Inner {
             links,
             fetcher,
             tokens,
+            embedding_files: EmbeddingFiles::default(),
             looks: Arc::default(),
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),

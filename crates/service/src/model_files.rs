@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
+use pentimento_catalog::ModelEntry;
 use pentimento_hub::{Found, HubError, ModelWork, Progress};
 use pentimento_types::{ModelId, describe_chain};
 
 use crate::inner::Inner;
+use crate::named_models::find;
 use crate::{ModelRole, ServiceError};
 
 /// How long a request waits for files that may be here in a moment: a LoRA is small, and a sha256 is quickly compared.
@@ -118,21 +119,7 @@ impl Inner {
     }
 
     pub(crate) fn find(&self, role: ModelRole, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
-        let kind = match role {
-            ModelRole::Checkpoint => ModelKind::Checkpoint,
-            ModelRole::Vae => ModelKind::Vae,
-            ModelRole::Lora => ModelKind::Lora,
-            ModelRole::Embedding => ModelKind::Embedding,
-        };
-        match self.catalog.resolve(name, kind) {
-            Ok(entry) => Ok(entry),
-            Err(CatalogError::NotFound {
-                kind: _,
-                name,
-                nearest,
-            }) => Err(ServiceError::ModelNotFound { role, name, nearest }),
-            Err(other) => Err(ServiceError::internal(other)),
-        }
+        find(&self.catalog, role, name)
     }
 }
 

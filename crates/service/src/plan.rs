@@ -1,9 +1,10 @@
-//! What can be said of a recipe's run before anything is stored: that there is no such run or that a LoRA does not fit its
-//! checkpoint, which scheduler it will be, and what in its LoRAs will have no effect.
+//! What can be said of a recipe's run before anything is stored: that there is no such run or that something does not fit the
+//! checkpoint, which scheduler it will be, and what of LoRAs and embeddings will have no effect.
 
-use pentimento_engine::{LoraReport, PipelineError, ResolvedModels, RunPlan};
+use pentimento_engine::{Beside, LoraReport, PipelineError, ResolvedModels, RunPlan};
 use pentimento_types::{ErrorKind, HasKind as _, JobNote, Recipe, Size, describe_chain};
 
+use crate::embeddings::unused_notes;
 use crate::forecast::Expected;
 use crate::inner::Inner;
 use crate::looks::PATIENCE;
@@ -63,11 +64,12 @@ impl Inner {
                 // It goes along, because this runs on when the caller hangs up.
                 let _turn = turn;
                 let plan = RunPlan::of(&planned, &asked).map_err(|error| (error.refused_setting(), error));
-                Ok((plan, LoraReport::of(&planned)))
+                let unused = unused_notes(&asked, &planned.embeddings);
+                Ok((plan, LoraReport::of(&planned), unused))
             })
             .await
         };
-        let (plan, loras) = tokio::select! {
+        let (plan, loras, unused) = tokio::select! {
             planned = planned => planned?,
             // Without a plan the job goes on, and the load says what is wrong.
             () = self.clock.sleep_until(self.clock.now() + PATIENCE) => {
@@ -75,7 +77,8 @@ impl Inner {
                 return Ok((DeviceTime::unplanned(recipe), Vec::new()));
             }
         };
-        let notes = lora_notes(models, loras)?;
+        let mut notes = lora_notes(models, loras)?;
+        notes.extend(unused);
         match plan {
             Ok(plan) => {
                 recipe.scheduler = plan.named(recipe.scheduler);
@@ -87,6 +90,17 @@ impl Inner {
             }
             Err((Some((setting, problem)), _)) => Err(ServiceError::RunRefused { setting, problem }),
             Err((None, error)) => {
+                if let Some((beside, name, reason)) = error.refused_beside() {
+                    return Err(ServiceError::ModelUnfit {
+                        role: match beside {
+                            Beside::Vae => ModelRole::Vae,
+                            Beside::Embedding => ModelRole::Embedding,
+                        },
+                        name: name.to_owned(),
+                        checkpoint: models.checkpoint.name.clone(),
+                        reason,
+                    });
+                }
                 let name = &models.checkpoint.name;
                 tracing::debug!(model = %name, error = describe_chain(&error), "no plan yet");
                 Ok((DeviceTime::unplanned(recipe), notes))

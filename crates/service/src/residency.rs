@@ -8,6 +8,7 @@ use pentimento_engine::{EngineError, ResolvedModels};
 use pentimento_types::{ModelId, describe_chain};
 
 use crate::inner::{Inner, Lifecycle};
+use crate::named_models::base_of;
 use crate::{ModelRole, Service, ServiceError};
 
 /// Between two looks for models that nobody has used for long enough.
@@ -51,7 +52,7 @@ impl Service {
     /// [`ServiceError::ModelNotFound`].
     pub async fn unload_model(&self, name: &ModelId) -> Result<u64, ServiceError> {
         let entry = self.inner.find(ModelRole::Checkpoint, name)?;
-        let entry = self.inner.base_of(&entry).unwrap_or(entry);
+        let entry = base_of(&self.inner.catalog, &entry).unwrap_or(entry);
         self.inner.hub.cancel(&entry);
         let engine = self.inner.engine.clone();
         // Giving gigabytes back takes a while.
@@ -62,7 +63,7 @@ impl Service {
 
 impl Inner {
     async fn fetch_and_load(&self, entry: &Arc<ModelEntry>, pin: bool) -> Result<(), ServiceError> {
-        let entry = self.base_of(entry).unwrap_or_else(|| Arc::clone(entry));
+        let entry = base_of(&self.catalog, entry).unwrap_or_else(|| Arc::clone(entry));
         let located = tokio::select! {
             located = self.usable_in_the_end(ModelRole::Checkpoint, &entry) => located?,
             () = self.stopped() => return Err(ServiceError::ShuttingDown),

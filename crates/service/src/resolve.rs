@@ -1,60 +1,30 @@
-//! What the names in a recipe stand for: entries of the catalogue with their files on this machine. A preset is its
-//! checkpoint with what stands in its entry.
+//! What the names in a recipe stand for, with the files on this machine.
 
 use std::sync::Arc;
 
-use pentimento_catalog::{ModelEntry, ModelKind, Preset};
+use pentimento_catalog::{ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
-use pentimento_types::{ModelId, Recipe, StrengthRule};
+use pentimento_types::{Recipe, StrengthRule};
 
 use crate::inner::Inner;
-use crate::{ModelRole, ServiceError};
-
-/// The entries of a recipe's names.
-struct Named {
-    checkpoint: Arc<ModelEntry>,
-    vae: Option<Arc<ModelEntry>>,
-    loras: Vec<(Arc<ModelEntry>, f64)>,
-    embeddings: Vec<Arc<ModelEntry>>,
-}
+use crate::off_thread::off_thread;
+use crate::{ModelRole, NamedModels, ServiceError};
 
 impl Inner {
     /// What the names of a recipe stand for.
     pub(crate) async fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
-        // Unknown names first: they are wrong whatever is here.
-        let named = self.named(recipe)?;
-        // Ignoring it silently would give another picture than the one asked for.
-        let unsupported = |role: &ModelRole| matches!(role, ModelRole::Vae | ModelRole::Embedding);
-        if let Some((role, entry)) = named.beside_checkpoint().find(|(role, _)| unsupported(role)) {
-            return Err(ServiceError::NotSupportedYet {
-                role,
-                name: entry.name.clone(),
-            });
-        }
-        let checkpoint = std::iter::once((ModelRole::Checkpoint, &named.checkpoint));
-        let wanted = checkpoint.chain(named.beside_checkpoint());
-        let wanted = wanted.map(|(role, entry)| (role, Arc::clone(entry))).collect();
-        let mut usable = self.usable(wanted).await?.into_iter();
-        // As many as were asked for, in the same order.
-        let mut next = || {
-            usable
-                .next()
-                .ok_or_else(|| ServiceError::internal("fewer models than names"))
-        };
+        let (catalog, asked) = (Arc::clone(&self.catalog), recipe.clone());
+        // Unknown names first: they are wrong whatever is here. A long prompt is searched for words, so not on this thread.
+        let named = off_thread(move || NamedModels::of(&catalog, &asked)).await?;
+        let lcm_loras = self.lcm_loras(recipe, named.checkpoint()).await?;
+        let usable = self.usable(named.entries()).await?;
+        let named = named.located(usable);
+        let embeddings = self
+            .read_embeddings(named.embeddings(), named.checkpoint())
+            .await?;
         Ok(ResolvedModels {
-            checkpoint: next()?,
-            vae: named.vae.map(|_| next()).transpose()?,
-            loras: named
-                .loras
-                .iter()
-                .map(|(_, strength)| Ok((next()?, *strength)))
-                .collect::<Result<_, ServiceError>>()?,
-            embeddings: named
-                .embeddings
-                .iter()
-                .map(|_| next())
-                .collect::<Result<_, _>>()?,
-            lcm_loras: self.lcm_loras(recipe, &named.checkpoint).await?,
+            lcm_loras,
+            ..named.resolved(embeddings)
         })
     }
 
@@ -82,65 +52,5 @@ impl Inner {
             }
         }
         Ok(Some(found))
-    }
-
-    fn named(&self, recipe: &Recipe) -> Result<Named, ServiceError> {
-        let entry = self.find(ModelRole::Checkpoint, &recipe.model)?;
-        let preset = entry.preset.as_ref();
-        let vae = recipe
-            .vae
-            .clone()
-            .or_else(|| Some(ModelId::new(preset?.vae.as_deref()?)));
-        let of_preset = preset.map_or(&[][..], |preset| &preset.loras[..]);
-        let of_preset = of_preset
-            .iter()
-            .map(|lora| (ModelId::new(&lora.name), lora.strength));
-        let of_recipe = recipe
-            .loras
-            .iter()
-            .map(|lora| (lora.model.clone(), lora.strength));
-        // At strength 0 a LoRA changes nothing, and its files are not needed; its name is still to be right.
-        let mut loras: Vec<(Arc<ModelEntry>, f64)> = of_preset
-            .chain(of_recipe)
-            .map(|(name, strength)| Ok((self.find(ModelRole::Lora, &name)?, strength)))
-            .collect::<Result<_, ServiceError>>()?;
-        loras.retain(|(_, strength)| *strength != 0.0);
-        let of_preset = preset.map_or(&[][..], |preset| &preset.embeddings[..]);
-        let names = of_preset.iter().map(|name| ModelId::new(name));
-        let mut embeddings: Vec<Arc<ModelEntry>> = Vec::new();
-        for name in names.chain(recipe.embeddings.iter().map(|embedding| embedding.model.clone())) {
-            let embedding = self.find(ModelRole::Embedding, &name)?;
-            // A preset's embedding may be named by the request, too.
-            if !embeddings.iter().any(|known| Arc::ptr_eq(known, &embedding)) {
-                embeddings.push(embedding);
-            }
-        }
-        Ok(Named {
-            vae: vae.map(|vae| self.find(ModelRole::Vae, &vae)).transpose()?,
-            loras,
-            embeddings,
-            checkpoint: self.base_of(&entry).unwrap_or(entry),
-        })
-    }
-
-    /// The checkpoint of a preset that runs as its checkpoint does, so that jobs of both share their forwards.
-    pub(crate) fn base_of(&self, entry: &ModelEntry) -> Option<Arc<ModelEntry>> {
-        let Preset { checkpoint, .. } = entry.preset.as_ref()?;
-        let base = self
-            .find(ModelRole::Checkpoint, &ModelId::new(checkpoint.as_deref()?))
-            .ok()?;
-        let runs_alike = |one: &ModelEntry, other: &ModelEntry| {
-            one.scheduler == other.scheduler && one.prediction == other.prediction && one.role == other.role
-        };
-        runs_alike(entry, &base).then_some(base)
-    }
-}
-
-impl Named {
-    fn beside_checkpoint(&self) -> impl Iterator<Item = (ModelRole, &Arc<ModelEntry>)> {
-        let vae = self.vae.iter().map(|entry| (ModelRole::Vae, entry));
-        let loras = self.loras.iter().map(|(entry, _)| (ModelRole::Lora, entry));
-        let embeddings = self.embeddings.iter().map(|entry| (ModelRole::Embedding, entry));
-        vae.chain(loras).chain(embeddings)
     }
 }

@@ -47,7 +47,7 @@ impl Service {
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `NotSupportedYet`, `Overloaded`, `ShareTaken` and
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken` and
     /// `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
@@ -143,7 +143,7 @@ impl Inner {
         self.check_open()?;
         let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
         let models = self.resolve_models(&submission.recipe).await?;
-        self.check_prompts(&submission.recipe).await?;
+        self.check_prompts(&submission.recipe, &models).await?;
         let (time, notes) = self.plan(&models, &mut submission.recipe).await?;
         let planned = Planned {
             models,
@@ -203,7 +203,8 @@ impl Inner {
     }
 
     /// A prompt's keys and values grow with its tokens, in every layer that attends to it.
-    async fn check_prompts(&self, recipe: &Recipe) -> Result<(), ServiceError> {
+    async fn check_prompts(&self, recipe: &Recipe, models: &ResolvedModels) -> Result<(), ServiceError> {
+        let embeddings = models.embeddings.clone();
         let (counter, limit) = (self.tokens.clone(), self.config.max_prompt_tokens);
         let prompts = [
             ("prompt", recipe.prompt.clone()),
@@ -212,7 +213,7 @@ impl Inner {
         off_thread(move || {
             for (field, text) in prompts {
                 counter
-                    .check(field, &text, &[], limit)
+                    .check(field, &text, &embeddings, limit)
                     .map_err(ServiceError::of_prompt)?;
             }
             Ok(())

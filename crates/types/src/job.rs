@@ -117,6 +117,11 @@ pub enum JobNote {
         /// The names of the first ones, shortened and without control characters.
         first: Vec<String>,
     },
+    /// An embedding is named, and its word is in neither prompt.
+    EmbeddingUnused {
+        /// The embedding's name in the catalogue.
+        embedding: String,
+    },
     /// The checkpoint is no latent consistency model, and the catalogue has no LCM-LoRA for its base.
     NoLcmLora {
         /// The checkpoint's name in the catalogue.
@@ -136,6 +141,12 @@ impl std::fmt::Display for JobNote {
                     "{count} of the tensors of the LoRA {lora} {verb} to no layer of this checkpoint, and {them} left out: \
                      {}{more}.",
                     first.join(", ")
+                );
+            }
+            Self::EmbeddingUnused { embedding } => {
+                return write!(
+                    f,
+                    "The embedding {embedding} has no effect, because neither prompt has its word."
                 );
             }
             Self::NoLcmLora { checkpoint } => {

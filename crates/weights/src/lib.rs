@@ -13,6 +13,7 @@ mod error;
 pub mod fuzzing;
 mod identity;
 mod kind;
+mod lone_vae;
 mod lora;
 mod naming;
 mod original;

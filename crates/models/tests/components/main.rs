@@ -17,6 +17,8 @@ mod refusals;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod tiny_vae;
+#[cfg(test)]
 mod tokenizer;
 #[cfg(test)]
 mod unet;

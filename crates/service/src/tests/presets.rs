@@ -4,7 +4,7 @@ use pentimento_types::{LoraRef, ModelId};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Catalog, ModelRole};
+use crate::Catalog;
 
 const MODELS: &str = r#"
 [[model]]
@@ -45,6 +45,10 @@ source = "ink.safetensors"
 name   = "nothing"
 kind   = "lora"
 source = "not-there.safetensors"
+[[model]]
+name   = "other"
+kind   = "vae"
+source = "ink.safetensors"
 [[model]]
 name   = "clear"
 kind   = "vae"
@@ -102,11 +106,14 @@ async fn a_preset_that_runs_in_its_own_way_is_a_model_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_a_preset_needs_and_this_version_cannot_do_is_refused() {
+async fn a_presets_vae_is_used_unless_the_request_names_one() {
     let (test, _folder) = service();
-    let refused = resolved(&test, "sharp", &[]).await.unwrap_err();
-    assert!(
-        matches!(&refused, ServiceError::NotSupportedYet { role: ModelRole::Vae, name } if name == "clear"),
-        "{refused}"
-    );
+    let vae = |models: ResolvedModels| models.vae.map(|entry| entry.name.clone());
+    let models = resolved(&test, "sharp", &[]).await.unwrap();
+    assert_eq!(vae(models).as_deref(), Some("clear"));
+    let mut recipe = sample_request("x").recipe;
+    recipe.model = ModelId::new("sharp");
+    recipe.vae = Some(ModelId::new("other"));
+    let models = test.service.inner.resolve_models(&recipe).await.unwrap();
+    assert_eq!(vae(models).as_deref(), Some("other"));
 }

@@ -174,17 +174,20 @@ async fn unknown_models_are_refused_with_the_nearest_names() {
 }
 
 #[tokio::test]
-async fn known_embeddings_are_refused_rather_than_ignored() {
+async fn embeddings_without_their_file_are_refused_by_their_role() {
     let test = with_models();
     let mut request = sample_request("x");
     request.recipe.embeddings = vec![EmbeddingRef {
         model: ModelId::new("word.safetensors"),
     }];
-    let refused = refusal(&test, request).await;
-    assert!(
-        matches!(&refused, ServiceError::NotSupportedYet { role: ModelRole::Embedding, name } if name == "word"),
-        "{refused:?}"
-    );
+    // Named, or just written.
+    for request in [request, sample_request("a (word:1.2), please")] {
+        let refused = refusal(&test, request).await;
+        assert!(
+            matches!(&refused, ServiceError::ModelUnavailable { role: ModelRole::Embedding, name, .. } if name == "word"),
+            "{refused:?}"
+        );
+    }
 }
 
 #[tokio::test]

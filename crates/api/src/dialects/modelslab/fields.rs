@@ -198,16 +198,13 @@ pub(super) const SCHEDULER: Field<Choice<Otherwise>> = Field::new(
     },
     "Which update rule runs; in any case.",
 );
-pub(super) const VAE: Field<Name<Otherwise>> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "vae",
-        Name {
-            default: Otherwise("the checkpoint's own"),
-        },
-        "Another VAE than the checkpoint's own.",
-    )
-};
+pub(super) const VAE: Field<Name<Otherwise>> = Field::new(
+    "vae",
+    Name {
+        default: Otherwise("the checkpoint's own"),
+    },
+    "Another VAE than the checkpoint's own.",
+);
 pub(super) const LORA_MODEL: Field<Names> = Field::new(
     "lora_model",
     Names { max: MAX_ADAPTERS },
@@ -225,14 +222,11 @@ pub(super) const LORA_STRENGTH: Field<Numbers> = Field {
         "The weights of the LoRAs in their order, 0 leaves one out; a shorter list goes on with its last value.",
     )
 };
-pub(super) const EMBEDDINGS_MODEL: Field<Names> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "embeddings_model",
-        Names { max: MAX_ADAPTERS },
-        "Textual inversions, with commas between them.",
-    )
-};
+pub(super) const EMBEDDINGS_MODEL: Field<Names> = Field::new(
+    "embeddings_model",
+    Names { max: MAX_ADAPTERS },
+    "Textual inversions, with commas between them; the name or the token of each is written in a prompt.",
+);
 pub(super) const SEED: Field<Whole<Otherwise>> = Field::new(
     "seed",
     Whole {

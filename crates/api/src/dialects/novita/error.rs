@@ -129,7 +129,6 @@ impl NovitaError {
                 FieldErrorReason::ImageBytes => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
             },
             Self::Service(ServiceError::ModelNotFound { .. }) => (BAD, MODEL_NOT_FOUND),
-            Self::Service(ServiceError::NotSupportedYet { .. }) => (BAD, FEATURE_NOT_ALLOWED),
             Self::Service(ServiceError::ImageEmpty | ServiceError::ImageUndecodable { .. }) => {
                 (BAD, INVALID_IMAGE_FORMAT)
             }
@@ -156,7 +155,6 @@ impl NovitaError {
         let Self::Service(error) = self else { return None };
         if let ServiceError::ModelNotFound { role, .. }
         | ServiceError::ModelUnfit { role, .. }
-        | ServiceError::NotSupportedYet { role, .. }
         | ServiceError::ModelUnavailable { role, .. }
         | ServiceError::ModelOnItsWay { role, .. } = error
         {

@@ -57,16 +57,13 @@ pub(super) const IMAGE_NUM: Field<Whole<i64>> = Field::new(
     },
     "How many images. Image k uses the seed plus k.",
 );
-pub(super) const SD_VAE: Field<Name<Otherwise>> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "sd_vae",
-        Name {
-            default: Otherwise("the checkpoint's own"),
-        },
-        "Another VAE than the checkpoint's own.",
-    )
-};
+pub(super) const SD_VAE: Field<Name<Otherwise>> = Field::new(
+    "sd_vae",
+    Name {
+        default: Otherwise("the checkpoint's own"),
+    },
+    "Another VAE than the checkpoint's own.",
+);
 pub(super) const LORAS: Field<ListOf> = Field::new(
     "loras",
     ListOf {
@@ -75,17 +72,14 @@ pub(super) const LORAS: Field<ListOf> = Field::new(
     },
     "LoRAs with their weights, for the checkpoint's base.",
 );
-pub(super) const EMBEDDINGS: Field<ListOf> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "embeddings",
-        ListOf {
-            max: MAX_ADAPTERS,
-            members: EMBEDDING,
-        },
-        "Textual inversions; the token of each is written in a prompt.",
-    )
-};
+pub(super) const EMBEDDINGS: Field<ListOf> = Field::new(
+    "embeddings",
+    ListOf {
+        max: MAX_ADAPTERS,
+        members: EMBEDDING,
+    },
+    "Textual inversions; the name or the token of each is written in a prompt.",
+);
 pub(super) const STEPS: Field<Whole<i64>> = Field::new(
     "steps",
     Whole {
