@@ -17,6 +17,8 @@ mod clients;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod hub;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod lora;

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pentimento_service::{Availability, ModelEntry, ModelKind, ServiceError};
+use pentimento_service::{ModelEntry, ModelKind, ModelState, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
 use serde_json::{Value, json};
 
@@ -118,10 +118,10 @@ async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
     let resident = app.service.status().await.engine.resident_models;
     let models: Vec<Value> = app
         .service
-        .availabilities(app.service.catalog().entries())
+        .model_states(app.service.catalog().entries())
         .await
         .iter()
-        .map(|(entry, availability)| describe(entry, availability, &resident))
+        .map(|(entry, state)| describe(entry, state, &resident))
         .collect();
     let weights = json!({
         "held_bytes": app.memory.held(MemoryUse::Weights),
@@ -149,18 +149,25 @@ async fn unload(
     Ok(Json(json!({"name": name, "freed_bytes": freed})))
 }
 
-fn describe(entry: &ModelEntry, availability: &Availability, resident: &[String]) -> Value {
-    let unavailable = match availability {
-        Availability::Available => None,
-        Availability::Unavailable(why) => Some(why.to_string()),
+fn describe(entry: &ModelEntry, state: &ModelState, resident: &[String]) -> Value {
+    let progress = if let ModelState::Pending(progress) = state {
+        json!({
+            "done_bytes": progress.done_bytes,
+            "total_bytes": progress.total_bytes,
+            "bytes_per_second": progress.bytes_per_second,
+        })
+    } else {
+        Value::Null
     };
     json!({
         "name": entry.name,
         "aliases": entry.aliases,
         "kind": entry.kind.as_str(),
         "base": entry.base.map(|base| base.as_str()),
-        "available": unavailable.is_none(),
-        "unavailable_because": unavailable,
+        "state": state.as_str(),
+        "progress": progress,
+        "available": state.is_available(),
+        "unavailable_because": state.reason(),
         "in_memory": entry.kind == ModelKind::Checkpoint && resident.contains(&entry.name),
     })
 }
@@ -191,6 +198,7 @@ impl IntoResponse for OwnError {
         let kind = self.0.kind();
         let mut failure = own_failure((kind, status_for(kind)), self.0.to_string());
         failure.cause = Some(describe_chain(&self.0));
+        failure.retry_after(self.0.retry_after());
         failure.into_response()
     }
 }

@@ -4,6 +4,7 @@
 
 mod checks;
 mod error;
+mod hub;
 mod settings;
 mod values;
 
@@ -19,6 +20,7 @@ use url::Url;
 use checks::{count, seconds};
 
 pub(crate) use error::ConfigError;
+pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
 pub(crate) use values::{AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
@@ -180,6 +182,8 @@ pub(crate) struct Config {
     pub(crate) max_image_pixels: u64,
     /// Tokens of a prompt, and of a negative prompt.
     pub(crate) max_prompt_tokens: usize,
+    /// Where models are fetched from and kept.
+    pub(crate) hub: HubConfig,
     /// The settings file that was read.
     pub(crate) file: Option<PathBuf>,
 }
@@ -202,12 +206,13 @@ impl Config {
             None => Settings::default(),
         };
         let settings = flags.or(environment.settings()?).or(from_file);
-        let config = Self::from_settings(settings, file)?;
+        let hub = HubConfig::of(environment.hub())?;
+        let config = Self::from_settings(settings, hub, file)?;
         config.check_keys()?;
         Ok(config)
     }
 
-    fn from_settings(settings: Settings, file: Option<PathBuf>) -> Result<Self, ConfigError> {
+    fn from_settings(settings: Settings, hub: HubConfig, file: Option<PathBuf>) -> Result<Self, ConfigError> {
         let catalogue = Some(PathBuf::from(DEFAULT_CATALOGUE)).filter(|path| path.is_file());
         let telemetry = TelemetryConfig {
             filter: settings
@@ -256,6 +261,7 @@ impl Config {
                 checks::PROMPT_TOKENS,
             )?,
             http: HttpConfig::from_settings(settings)?,
+            hub,
             file,
         })
     }

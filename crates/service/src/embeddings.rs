@@ -1,10 +1,9 @@
 //! Which textual inversions a request uses: those that it names, and those of the catalogue whose words its prompts have.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_engine::{PipelineError, PromptEmbedding, written_in};
+use pentimento_engine::{PipelineError, PromptEmbedding};
 use pentimento_types::{JobNote, Recipe, describe_chain};
 
 use crate::inner::Inner;
@@ -12,32 +11,17 @@ use crate::off_thread::off_thread;
 use crate::{ModelRole, ServiceError};
 
 impl Inner {
-    /// The embeddings of a recipe, read: the named ones first.
-    pub(crate) async fn embeddings(
+    /// Reads embeddings whose files are here.
+    pub(crate) async fn read_embeddings(
         &self,
-        recipe: &Recipe,
-        checkpoint: &Arc<ModelEntry>,
+        entries: &[Arc<ModelEntry>],
+        checkpoint: &ModelEntry,
     ) -> Result<Vec<PromptEmbedding>, ServiceError> {
-        let mut entries = Vec::new();
-        for embedding in &recipe.embeddings {
-            entries.push(self.find(ModelRole::Embedding, &embedding.model)?);
-        }
-        let (catalog, beside) = (Arc::clone(&self.catalog), Arc::clone(checkpoint));
-        let prompts = [recipe.prompt.clone(), recipe.negative_prompt.clone()];
-        let written = off_thread(move || {
-            let prompts = prompts.each_ref().map(String::as_str);
-            Ok(written_in(catalog.entries(), &beside, prompts))
-        });
-        entries.extend(written.await?);
-        let mut seen = HashSet::new();
-        entries.retain(|entry| seen.insert(entry.name.clone()));
-        for entry in &entries {
-            self.check_available(ModelRole::Embedding, entry).await?;
-        }
         if entries.is_empty() {
             return Ok(Vec::new());
         }
         let (files, checkpoint) = (self.embedding_files.clone(), checkpoint.name.clone());
+        let entries = entries.to_vec();
         off_thread(move || {
             let mut all = Vec::new();
             for entry in entries {

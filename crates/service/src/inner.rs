@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
+use pentimento_hub::Hub;
 use pentimento_jobs::{JobQueue, JobStore};
 use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
@@ -34,6 +35,7 @@ pub(crate) enum Lifecycle {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) hub: Hub,
     pub(crate) engine: EngineHandle,
     pub(crate) store: Arc<dyn JobStore>,
     pub(crate) queue: Arc<dyn JobQueue>,
@@ -70,6 +72,7 @@ impl Inner {
     pub(crate) fn new(parts: ServiceParts, config: ServiceConfig) -> Self {
         let ServiceParts {
             catalog,
+            hub,
             engine,
             store,
             queue,
@@ -82,6 +85,7 @@ impl Inner {
         } = parts;
         Self {
             catalog,
+            hub,
             engine,
             store,
             queue,

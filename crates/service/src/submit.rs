@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
-    Recipe, Reservation, RgbImage, Size, StrengthRule, describe_chain,
+    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, Recipe,
+    Reservation, RgbImage, Size, describe_chain,
 };
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -19,7 +18,7 @@ use crate::inner::{Inner, Lifecycle};
 use crate::inputs::no_init;
 use crate::off_thread::off_thread;
 use crate::plan::DeviceTime;
-use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
+use crate::{InputLimits, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
 #[derive(Clone, Debug)]
@@ -203,50 +202,6 @@ impl Inner {
         }
     }
 
-    /// What the names of a recipe stand for.
-    pub(crate) async fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
-        let checkpoint = self.find_checkpoint(&recipe.model).await?;
-        let vae = recipe.vae.as_ref();
-        let vae = vae.map(|vae| self.find(ModelRole::Vae, vae)).transpose()?;
-        let mut loras = Vec::new();
-        for lora in &recipe.loras {
-            loras.push((self.find(ModelRole::Lora, &lora.model)?, lora.strength));
-        }
-        // At strength 0 a LoRA changes nothing, and its files are not needed.
-        loras.retain(|(_, strength)| *strength != 0.0);
-        for (entry, _) in &loras {
-            self.check_available(ModelRole::Lora, entry).await?;
-        }
-        if let Some(vae) = &vae {
-            self.check_available(ModelRole::Vae, vae).await?;
-        }
-        Ok(ResolvedModels {
-            vae,
-            embeddings: self.embeddings(recipe, &checkpoint).await?,
-            loras,
-            lcm_loras: self.lcm_loras(recipe, &checkpoint).await,
-            ..ResolvedModels::checkpoint(checkpoint)
-        })
-    }
-
-    /// The LCM-LoRAs that there are, where one of them may be needed: the route is the one for latent consistency models, and
-    /// the catalogue does not say that the checkpoint is one.
-    async fn lcm_loras(&self, recipe: &Recipe, checkpoint: &ModelEntry) -> Option<Vec<Arc<ModelEntry>>> {
-        let is_lcm = |entry: &ModelEntry| entry.role.as_deref() == Some(ModelEntry::ROLE_LCM);
-        if recipe.scheduler.strength_rule != StrengthRule::LowerStart || is_lcm(checkpoint) {
-            return None;
-        }
-        let entries = self.catalog.entries().iter();
-        let mut found = Vec::new();
-        for entry in entries.filter(|entry| entry.kind == ModelKind::Lora && is_lcm(entry)) {
-            match self.check_available(ModelRole::Lora, entry).await {
-                Ok(()) => found.push(Arc::clone(entry)),
-                Err(error) => tracing::debug!(lora = %entry.name, %error, "an LCM-LoRA cannot be used"),
-            }
-        }
-        Some(found)
-    }
-
     /// A prompt's keys and values grow with its tokens, in every layer that attends to it.
     async fn check_prompts(&self, recipe: &Recipe, models: &ResolvedModels) -> Result<(), ServiceError> {
         let embeddings = models.embeddings.clone();
@@ -264,59 +219,6 @@ impl Inner {
             Ok(())
         })
         .await
-    }
-
-    /// The entry of a checkpoint whose files can be used now.
-    pub(crate) async fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
-        self.find_usable(ModelRole::Checkpoint, name).await
-    }
-
-    /// The entry of a model whose files can be used now.
-    pub(crate) async fn find_usable(
-        &self,
-        role: ModelRole,
-        name: &ModelId,
-    ) -> Result<Arc<ModelEntry>, ServiceError> {
-        let entry = self.find(role, name)?;
-        self.check_available(role, &entry).await?;
-        Ok(entry)
-    }
-
-    /// Whether the files of an entry can be used now.
-    pub(crate) async fn check_available(
-        &self,
-        role: ModelRole,
-        entry: &Arc<ModelEntry>,
-    ) -> Result<(), ServiceError> {
-        match self.looks.look(entry).await {
-            Availability::Available => Ok(()),
-            Availability::Unavailable(reason) => {
-                tracing::warn!(model = %entry.name, source = %entry.source, ?reason, "a model cannot be used");
-                Err(ServiceError::ModelUnavailable {
-                    role,
-                    name: entry.name.clone(),
-                    reason: reason.to_string(),
-                })
-            }
-        }
-    }
-
-    pub(crate) fn find(&self, role: ModelRole, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
-        let kind = match role {
-            ModelRole::Checkpoint => ModelKind::Checkpoint,
-            ModelRole::Vae => ModelKind::Vae,
-            ModelRole::Lora => ModelKind::Lora,
-            ModelRole::Embedding => ModelKind::Embedding,
-        };
-        match self.catalog.resolve(name, kind) {
-            Ok(entry) => Ok(entry),
-            Err(CatalogError::NotFound {
-                kind: _,
-                name,
-                nearest,
-            }) => Err(ServiceError::ModelNotFound { role, name, nearest }),
-            Err(other) => Err(ServiceError::internal(other)),
-        }
     }
 
     /// The image of a source, decoded once and brought to the size that is wanted.

@@ -59,6 +59,11 @@ impl Tolerance {
         max: 5e-6,
         mean: 1.1e-6,
     };
+    /// What a LoRA adds to a weight, against PEFT's weight after it less the one before. TODO measure.
+    pub const LORA: Self = Self {
+        max: 2e-6,
+        mean: 2e-7,
+    };
     /// Latents along a whole run, where small differences of each evaluation add up.
     pub const TRAJECTORY: Self = Self {
         max: 5e-3,

@@ -10,6 +10,7 @@ use pentimento_types::read_regular;
 use serde::Deserialize;
 use url::Url;
 
+use super::hub::HubVariables;
 use super::{AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 /// No settings file comes near it.
@@ -146,30 +147,42 @@ impl Settings {
     }
 }
 
-/// The `PENTIMENTO_*` variables of the process.
+/// The variables of the process that mean something here.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
     variables: Vec<(String, OsString)>,
+    /// Those that every client of a hub reads.
+    hub: HubVariables,
 }
 
 impl Environment {
     /// Those of this process.
     pub(crate) fn of_process() -> Self {
-        let ours = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-        Self {
-            variables: ours
-                .filter(|(name, _)| name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX))
-                .collect(),
+        let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        Self::of_variables(all)
+    }
+
+    fn of_variables(all: impl Iterator<Item = (String, OsString)>) -> Self {
+        let mut environment = Self::default();
+        for (name, value) in all {
+            if name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX) {
+                environment.variables.push((name, value));
+            } else {
+                environment.hub.add(&name, value);
+            }
         }
+        environment
     }
 
     /// Made-up ones.
     #[cfg(test)]
     pub(super) fn of(variables: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), OsString::from(value));
-        Self {
-            variables: variables.iter().map(own).collect(),
-        }
+        Self::of_variables(variables.iter().map(own))
+    }
+
+    pub(super) const fn hub(&self) -> &HubVariables {
+        &self.hub
     }
 
     /// The settings file that a variable names.

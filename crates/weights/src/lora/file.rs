@@ -126,12 +126,7 @@ impl LoraFile {
     /// What the file says of itself.
     #[must_use]
     pub fn about(&self) -> LoraAbout {
-        about::of(
-            &self.file,
-            &self.modules,
-            &self.configs,
-            self.embeddings.keys().flatten(),
-        )
+        about::of(&self.file, &self.modules, &self.configs, &self.embeddings)
     }
 
     /// Which bytes it is made of, with its configuration.
@@ -367,8 +362,7 @@ impl LoraFile {
         let scale = match (alpha, config) {
             (Some((alpha, rank)), _) => alpha / rank as f64,
             (None, Some(config)) if module.rank.is_some() || is_lokr => {
-                let plain = name.strip_prefix("base_model.model.").unwrap_or(name);
-                config.scale(plain, module.rank).unwrap_or(1.0)
+                config.scale(plain(name), module.rank).unwrap_or(1.0)
             }
             (None, _) => 1.0,
         };
@@ -405,15 +399,12 @@ impl LoraFile {
     /// A pattern that no module goes by may be one that was not understood.
     fn check_patterns(&self, unmatched: &mut Vec<String>) {
         for (network, config) in &self.configs {
-            for pattern in config.patterns() {
-                let goes_by = |name: &String| {
-                    name.starts_with(network.as_str())
-                        && peft::matches(pattern, name.strip_prefix("base_model.model.").unwrap_or(name))
-                };
-                if !self.modules.keys().any(goes_by) {
-                    unmatched.push(format!("alpha_pattern `{pattern}`"));
-                }
-            }
+            let modules = self
+                .modules
+                .keys()
+                .filter(|name| name.starts_with(network.as_str()));
+            let idle = config.idle_patterns(modules.map(|name| plain(name)));
+            unmatched.extend(idle.iter().map(|pattern| format!("alpha_pattern `{pattern}`")));
         }
     }
 
@@ -440,6 +431,11 @@ impl LoraFile {
 /// Takes a module by its name in the file, beside the layer that it is for.
 type Take<'a, 'f> =
     dyn FnMut(&str, Module, (LoraNetwork, &'a LoraTarget), Placed) -> Result<(), WeightsError> + 'f;
+
+/// A module's name as PEFT's patterns have it.
+fn plain(module: &str) -> &str {
+    module.strip_prefix("base_model.model.").unwrap_or(module)
+}
 
 /// What is known of a module beside a layer.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use pentimento_service::{Availability, ModelEntry, ModelKind, ModelRole, ServiceError};
+use pentimento_service::{ModelEntry, ModelKind, ModelRole, ModelState, ServiceError};
 use pentimento_types::{ModelId, SchedulerKind};
 use serde_json::{Value, json};
 
@@ -51,17 +51,18 @@ pub(super) fn schedulers_list() -> Value {
 /// All models, with whether their files are there.
 pub(super) async fn all_models(app: &AppState) -> Value {
     let load_data = vendor_date(app.started);
-    let describe = |(entry, availability): &(Arc<ModelEntry>, Availability)| {
+    let describe = |(entry, state): &(Arc<ModelEntry>, ModelState)| {
         json!({
             "load_data": load_data,
             "model_id": entry.name,
             "model_category": entry.kind.as_str(),
             "aliases": entry.aliases,
-            // Not in the original: whether its files are there.
-            "available": *availability == Availability::Available,
+            // Not in the original: whether its files are there, and what is being done about it.
+            "available": state.is_available(),
+            "state": state.as_str(),
         })
     };
-    let found = app.service.availabilities(app.service.catalog().entries()).await;
+    let found = app.service.model_states(app.service.catalog().entries()).await;
     let models: Vec<Value> = found.iter().map(describe).collect();
     json!({"models": models, "status": "success"})
 }
@@ -80,14 +81,12 @@ pub(super) async fn verify_model(app: &AppState, name: &str) -> Value {
     let mut message = "Model not exists on server".to_owned();
     let named = kinds.iter().filter_map(|kind| catalog.resolve(&name, *kind).ok());
     let named: Vec<Arc<ModelEntry>> = named.collect();
-    for (_, availability) in app.service.availabilities(&named).await {
-        match availability {
-            Availability::Available => {
-                return json!({"status": "success", "message": "Model exists on server"});
-            }
-            Availability::Unavailable(reason) => {
-                message = format!("Model not exists on server: {reason}");
-            }
+    for (_, state) in app.service.model_states(&named).await {
+        if state.is_available() {
+            return json!({"status": "success", "message": "Model exists on server"});
+        }
+        if let Some(reason) = state.reason() {
+            message = format!("Model not exists on server: {reason}");
         }
     }
     json!({"status": "error", "message": message, "messege": message})

@@ -155,7 +155,8 @@ impl NovitaError {
         let Self::Service(error) = self else { return None };
         if let ServiceError::ModelNotFound { role, .. }
         | ServiceError::ModelUnfit { role, .. }
-        | ServiceError::ModelUnavailable { role, .. } = error
+        | ServiceError::ModelUnavailable { role, .. }
+        | ServiceError::ModelOnItsWay { role, .. } = error
         {
             return Some(match role {
                 ModelRole::Checkpoint => MODEL_NAME.name,
@@ -207,6 +208,9 @@ impl From<NovitaError> for Failure {
         let mut failure = Self::new((error.kind(), status), code, message, body);
         failure.field = field;
         failure.cause = error.cause();
+        if let NovitaError::Service(error) = &error {
+            failure.retry_after(error.retry_after());
+        }
         failure
     }
 }
