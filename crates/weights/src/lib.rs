@@ -12,6 +12,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod inspect;
 mod kind;
 mod lora;
 mod naming;
@@ -25,6 +26,7 @@ pub use container::Dtypes;
 pub use embedding_file::{Embedding, EmbeddingFile, EncoderSlot};
 pub use error::WeightsError;
 pub use identity::{FileIdentity, FolderStamp};
+pub use inspect::{EmbeddingAbout, WeightsAbout, WeightsKind, kind_of};
 pub use lora::{LayerChange, LoraAbout, LoraFile, LoraNetwork, LoraTarget, LowRank, ResolvedLora};
 pub use original::scheduler_config;
 pub use progress::ReadProgress;
