@@ -194,15 +194,7 @@ fn job(name: &str, source: Source, (side, steps): (u32, u32)) -> Result<Resolved
             ..SchedulerChoice::default()
         },
     };
-    let entry = ModelEntry {
-        name: name.to_owned(),
-        aliases: Vec::new(),
-        kind: ModelKind::Checkpoint,
-        source,
-        sha256: None,
-        base: None,
-        role: None,
-    };
+    let entry = ModelEntry::new(name, ModelKind::Checkpoint, source);
     Ok(ResolvedJob {
         recipe: Arc::new(recipe),
         models: ResolvedModels::checkpoint(Arc::new(entry)),

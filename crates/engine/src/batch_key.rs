@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pentimento_pipeline::ConditioningShape;
+use pentimento_pipeline::{ConditioningShape, ResolvedModels};
 use pentimento_types::Size;
 
 /// The weights a job runs on: the checkpoint and everything that changes its weights. Cheap to clone.
@@ -14,10 +14,27 @@ use pentimento_types::Size;
 pub struct ModelKey(Arc<str>);
 
 impl ModelKey {
-    /// A checkpoint by its name in the catalogue (not by the alias the caller used), without adapters.
+    /// A checkpoint by its name in the catalogue (not by the alias the caller used), with nothing beside it.
     #[must_use]
     pub fn checkpoint(name: &str) -> Self {
         Self(Arc::from(name))
+    }
+
+    /// The checkpoint with what changes its weights: another VAE, and LoRAs in their order with their strengths.
+    #[must_use]
+    pub fn of(models: &ResolvedModels) -> Self {
+        let mut text = models.checkpoint.name.clone();
+        if let Some(vae) = &models.vae {
+            text.extend([" vae=", &vae.name]);
+        }
+        for (lora, strength) in &models.loras {
+            // The shortest text that gives the same number back.
+            text.extend([" lora=", &lora.name, ":", &strength.to_string()]);
+        }
+        for lora in models.lcm_loras.iter().flatten() {
+            text.extend([" lcm=", &lora.name]);
+        }
+        Self(text.into())
     }
 
     /// The name as text.

@@ -4,9 +4,10 @@
 //! a model comes into use, so a file that was replaced is loaded anew. A model that cannot be loaded is not tried again
 //! until its files have changed.
 
+mod known;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -16,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use pentimento_pipeline::{
-    CheckpointSource, Component, ComponentKey, ComponentRole, FolderStamp, PipelineError, StableDiffusion,
+    Component, ComponentKey, FolderStamp, ModelSource, PipelineError, StableDiffusion,
 };
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
 };
 
+use self::known::KnownModels;
 use self::watch::{Advice, ReadingTurn, Watched, Watcher};
 use crate::component_pool::{ComponentPool, NoRoom, Shared};
 use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
@@ -30,6 +32,8 @@ use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, Sha
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
 /// Between two looks at a load.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+/// Failures that are remembered.
+const MOST_FAILURES: usize = 1024;
 /// The longest reason that is shown, in characters.
 const LONGEST_REASON: usize = 400;
 
@@ -39,6 +43,8 @@ pub struct PipelineLoader(Arc<Inner>);
 
 struct Inner {
     device: Device,
+    /// How long a model that nobody uses stays, where its entry does not say it; None is for ever.
+    keep_alive: Option<Duration>,
     clock: Arc<dyn Clock>,
     ledger: Arc<MemoryLedger>,
     /// Held for a look or a change, never while a file is read.
@@ -48,8 +54,7 @@ struct Inner {
 
 struct Memory {
     components: ComponentPool<ComponentKey, Component>,
-    /// What each model was last put together from.
-    models: HashMap<ModelKey, [ComponentKey; 4]>,
+    models: KnownModels,
     failures: HashMap<ModelKey, Failure>,
     /// Loads that were given up, some of which still wait for their disk.
     given_up: HashMap<ModelKey, Watched>,
@@ -64,7 +69,7 @@ struct Failure {
 enum FailureEnd {
     At(Instant),
     /// When the files are others than these.
-    Change(FolderStamp),
+    Change(Vec<FolderStamp>),
 }
 
 /// Why a load ended without a model.
@@ -98,6 +103,20 @@ impl Shared for Component {
     }
 }
 
+impl Memory {
+    /// Callers can ask for any number of models, since LoRAs have strengths.
+    fn forget_old_failures(&mut self, now: Instant) {
+        self.failures.retain(|_, failure| match failure.end {
+            FailureEnd::At(time) => now < time,
+            FailureEnd::Change(_) => true,
+        });
+        if self.failures.len() >= MOST_FAILURES {
+            // They are found again by looking at the files once more.
+            self.failures.clear();
+        }
+    }
+}
+
 impl fmt::Debug for PipelineLoader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipelineLoader")
@@ -107,15 +126,21 @@ impl fmt::Debug for PipelineLoader {
 }
 
 impl PipelineLoader {
-    pub(crate) fn new(device: Device, ledger: Arc<MemoryLedger>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        device: Device,
+        ledger: Arc<MemoryLedger>,
+        clock: Arc<dyn Clock>,
+        keep_alive: Option<Duration>,
+    ) -> Self {
         let memory = Memory {
             components: ComponentPool::new(ledger.limit(MemoryUse::Weights)),
-            models: HashMap::new(),
+            models: KnownModels::default(),
             failures: HashMap::new(),
             given_up: HashMap::new(),
         };
         Self(Arc::new(Inner {
             device,
+            keep_alive,
             clock,
             ledger,
             memory: Mutex::new(memory),
@@ -123,9 +148,11 @@ impl PipelineLoader {
         }))
     }
 
-    /// Throws out what no job uses, and says how many bytes that was.
+    /// Throws out what no job uses and is not pinned, and says how many bytes that was.
     pub(crate) fn evict_idle(&self) -> u64 {
-        self.memory().components.evict_idle()
+        // Dropped after the lock: freeing gigabytes takes a while.
+        let mut evicted = Vec::new();
+        self.memory().components.evict_idle(&mut evicted)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -133,7 +160,7 @@ impl PipelineLoader {
     }
 
     /// The failure of a model that has failed, and would again.
-    fn known_failure(&self, model: &ModelKey, files: &FolderStamp) -> Option<ExecutorError> {
+    fn known_failure(&self, model: &ModelKey, files: &[FolderStamp]) -> Option<ExecutorError> {
         let now = self.0.clock.now();
         let mut memory = self.memory();
         let failure = memory.failures.get(model)?;
@@ -149,8 +176,13 @@ impl PipelineLoader {
     }
 
     /// Makes an error of a failure, logs it, and keeps it as the answer for the next ones.
-    fn failed(&self, models: &ResolvedModels, error: PipelineError, files: FolderStamp) -> ExecutorError {
-        let (key, permanent) = (models.key(), error.is_permanent());
+    fn failed(
+        &self,
+        models: &ResolvedModels,
+        error: PipelineError,
+        files: Vec<FolderStamp>,
+    ) -> ExecutorError {
+        let (key, permanent) = (ModelKey::of(models), error.is_permanent());
         let until = self.0.clock.now() + FAILURE_LIFETIME;
         let (reason, end) = if permanent {
             let chain = describe_chain(&error);
@@ -170,7 +202,9 @@ impl PipelineLoader {
             error: error.clone(),
             end,
         };
-        self.memory().failures.insert(key, failure);
+        let mut memory = self.memory();
+        memory.forget_old_failures(self.0.clock.now());
+        memory.failures.insert(key, failure);
         error
     }
 
@@ -180,8 +214,8 @@ impl PipelineLoader {
         models: &ResolvedModels,
         watched: &Watched,
     ) -> Result<Arc<StableDiffusion>, LoadError> {
-        let files = CheckpointSource::stamp(&models.checkpoint);
-        if let Some(error) = self.known_failure(&models.key(), &files) {
+        let files = ModelSource::stamps(models);
+        if let Some(error) = self.known_failure(&ModelKey::of(models), &files) {
             return Err(LoadError::Failed(error));
         }
         match self.find_or_read(models, watched) {
@@ -196,7 +230,7 @@ impl PipelineLoader {
     }
 
     fn find_or_read(&self, models: &ResolvedModels, watched: &Watched) -> Result<StableDiffusion, Fault> {
-        let source = CheckpointSource::open(&models.checkpoint, &self.0.device)?;
+        let source = ModelSource::open(models, &self.0.device)?;
         let source = source.counting(watched.progress());
         let keys = source.keys()?;
         let components = match self.resident(&keys) {
@@ -207,7 +241,17 @@ impl PipelineLoader {
             }
         };
         let model = source.assemble(components)?;
-        self.memory().models.insert(models.key(), keys);
+        let keep_alive = models.checkpoint.keep_alive.or(self.0.keep_alive);
+        let mut memory = self.memory();
+        let Memory {
+            components,
+            models: known,
+            ..
+        } = &mut *memory;
+        let bases: Vec<ComponentKey> = keys.iter().filter_map(ComponentKey::base).collect();
+        known.insert(models, keys.into_iter().chain(bases).collect(), keep_alive);
+        known.retain_resident(|key| components.contains(key));
+        components.pin(known.pinned());
         Ok(model)
     }
 
@@ -239,44 +283,50 @@ impl PipelineLoader {
     }
 
     /// The components, when all are in memory.
-    fn resident(&self, keys: &[ComponentKey; 4]) -> Option<Vec<Component>> {
+    fn resident(&self, keys: &[ComponentKey]) -> Option<Vec<Component>> {
         let mut memory = self.memory();
         keys.iter().map(|key| memory.components.get(key)).collect()
     }
 
-    fn read_missing(
-        &self,
-        source: &CheckpointSource,
-        keys: &[ComponentKey; 4],
-    ) -> Result<Vec<Component>, Fault> {
-        self.make_room(keys)?;
-        let mut components = Vec::with_capacity(keys.len());
-        for (key, role) in keys.iter().zip(ComponentRole::ALL) {
-            let resident = self.memory().components.get(key);
-            components.push(match resident {
-                Some(component) => component,
-                None => {
-                    let counted = self.count(key.expected_bytes(), keys);
-                    let (component, size_bytes) = source.read(role)?;
-                    let counted = self.recount(counted, size_bytes, keys);
-                    let mut memory = self.memory();
-                    let clone = component.clone();
-                    memory
-                        .components
-                        .insert(key.clone(), clone, (size_bytes, counted));
-                    component
-                }
-            });
-        }
+    fn read_missing(&self, source: &ModelSource, keys: &[ComponentKey]) -> Result<Vec<Component>, Fault> {
+        // A copy with LoRAs shares the memory of the component without them.
+        let bases = keys.iter().filter_map(ComponentKey::base);
+        let wanted: Vec<ComponentKey> = bases.chain(keys.iter().cloned()).collect();
+        self.make_room(&wanted)?;
+        let components = keys.iter().map(|key| self.find_or_read_one(source, key, &wanted));
+        let components = components.collect::<Result<Vec<_>, _>>()?;
         // What was read may be larger than its files had said.
         let mut evicted = Vec::new();
-        let _ = self.memory().components.make_room(0, keys, &mut evicted);
+        let _ = self.memory().components.make_room(0, &wanted, &mut evicted);
         Ok(components)
+    }
+
+    fn find_or_read_one(
+        &self,
+        source: &ModelSource,
+        key: &ComponentKey,
+        wanted: &[ComponentKey],
+    ) -> Result<Component, Fault> {
+        if let Some(component) = self.memory().components.get(key) {
+            return Ok(component);
+        }
+        let base = key
+            .base()
+            .map(|base| self.find_or_read_one(source, &base, wanted));
+        let base = base.transpose()?;
+        let counted = self.count(key.expected_bytes(), wanted);
+        let (component, size_bytes) = source.read(key, base.as_ref())?;
+        let counted = self.recount(counted, size_bytes, wanted);
+        let entry = (component.clone(), base);
+        self.memory()
+            .components
+            .insert(key.clone(), entry, (size_bytes, counted));
+        Ok(component)
     }
 
     /// Puts a component that is about to be read into the account, for which others are thrown out where they must be. A model that is larger than
     /// all that is set aside for weights is let in alone, and is then missing in the account.
-    fn count(&self, bytes: u64, keys: &[ComponentKey; 4]) -> Option<Reservation> {
+    fn count(&self, bytes: u64, keys: &[ComponentKey]) -> Option<Reservation> {
         let mut evicted = Vec::new();
         let _ = self.memory().components.make_room(bytes, keys, &mut evicted);
         drop(evicted);
@@ -289,7 +339,7 @@ impl PipelineLoader {
         &self,
         counted: Option<Reservation>,
         bytes: u64,
-        keys: &[ComponentKey; 4],
+        keys: &[ComponentKey],
     ) -> Option<Reservation> {
         let mut counted = counted?;
         let more = bytes.saturating_sub(counted.bytes());
@@ -305,11 +355,14 @@ impl PipelineLoader {
     }
 
     /// Room for those that are not in memory, before the first of them is read.
-    fn make_room(&self, keys: &[ComponentKey; 4]) -> Result<(), Fault> {
+    fn make_room(&self, keys: &[ComponentKey]) -> Result<(), Fault> {
         let mut evicted = Vec::new();
         let mut memory = self.memory();
-        let missing = keys.iter().filter(|key| !memory.components.contains(key));
-        let needed = missing.map(ComponentKey::expected_bytes).sum();
+        let missing: HashSet<&ComponentKey> = keys
+            .iter()
+            .filter(|key| !memory.components.contains(key))
+            .collect();
+        let needed = missing.into_iter().map(ComponentKey::expected_bytes).sum();
         let made = memory.components.make_room(needed, keys, &mut evicted);
         drop(memory);
         made.map_err(|held| Fault::NoRoom { needed, held })
@@ -324,7 +377,7 @@ impl ModelLoader for PipelineLoader {
             let source: SharedCause = Arc::new(NoAnswer);
             LoadError::Failed(not_now(models, ErrorKind::Unavailable, source))
         };
-        if self.still_waits(&models.key()) {
+        if self.still_waits(&ModelKey::of(models)) {
             return Err(no_answer());
         }
         let watched = Watched::default();
@@ -341,8 +394,8 @@ impl ModelLoader for PipelineLoader {
             Some(Ok(result)) => result,
             Some(Err(payload)) => panic::resume_unwind(payload),
             None => {
-                tracing::error!(model = %models.key(), "a model's disk does not answer; its load was given up");
-                self.memory().given_up.insert(models.key(), watched);
+                tracing::error!(model = %ModelKey::of(models), "a model's disk does not answer; its load was given up");
+                self.memory().given_up.insert(ModelKey::of(models), watched);
                 Err(no_answer())
             }
         }
@@ -350,11 +403,33 @@ impl ModelLoader for PipelineLoader {
 
     fn resident_models(&self) -> Vec<String> {
         let memory = self.memory();
-        let is_resident = |keys: &[ComponentKey; 4]| keys.iter().all(|key| memory.components.contains(key));
-        let models = memory.models.iter().filter(|(_, keys)| is_resident(keys));
-        let mut names: Vec<String> = models.map(|(model, _)| model.to_string()).collect();
-        names.sort_unstable();
-        names
+        memory.models.resident(|key| memory.components.contains(key))
+    }
+
+    fn pin(&self, models: &ResolvedModels) {
+        let mut memory = self.memory();
+        memory.models.pin(&ModelKey::of(models));
+        let pinned: Vec<ComponentKey> = memory.models.pinned().collect();
+        memory.components.pin(pinned);
+    }
+
+    fn evict(&self, checkpoint: &str) -> u64 {
+        let mut evicted = Vec::new();
+        let mut memory = self.memory();
+        let keys = memory.models.unpin(checkpoint);
+        let pinned: Vec<ComponentKey> = memory.models.pinned().collect();
+        memory.components.pin(pinned);
+        memory.components.evict(&keys, &mut evicted)
+    }
+
+    fn evict_unused(&self) -> u64 {
+        let mut evicted = Vec::new();
+        let now = self.0.clock.now();
+        let mut memory = self.memory();
+        let Memory {
+            components, models, ..
+        } = &mut *memory;
+        components.evict_unused(now, |key| models.keep_alive(key), &mut evicted)
     }
 }
 
@@ -365,7 +440,7 @@ fn too_large(full: &MemoryFull) {
 /// A load that may succeed later.
 fn not_now(models: &ResolvedModels, kind: ErrorKind, source: SharedCause) -> ExecutorError {
     ExecutorError::ModelLoad {
-        model: models.key().to_string(),
+        model: ModelKey::of(models).to_string(),
         kind,
         permanent: false,
         reason: None,
@@ -376,15 +451,14 @@ fn not_now(models: &ResolvedModels, kind: ErrorKind, source: SharedCause) -> Exe
 /// What is wrong with a model's files, without the folder in which they are: callers do not see paths of the server.
 fn shown_reason(models: &ResolvedModels, error: &PipelineError) -> String {
     let text = std::error::Error::source(error).map_or_else(|| error.to_string(), describe_chain);
-    let folder = models.checkpoint.source.to_string();
-    let inside = text.replace(&format!("{folder}/"), "");
-    // A single file is named with its ending.
-    let is_file = Path::new(&folder).extension().is_some();
-    inside
-        .replace(&folder, if is_file { "its file" } else { "its folder" })
-        .chars()
-        .take(LONGEST_REASON)
-        .collect()
+    let shown = models.entries().fold(text, |text, entry| {
+        let folder = entry.source.to_string();
+        // A single file is named with its ending.
+        let is_file = Path::new(&folder).extension().is_some();
+        text.replace(&format!("{folder}/"), "")
+            .replace(&folder, if is_file { "its file" } else { "its folder" })
+    });
+    shown.chars().take(LONGEST_REASON).collect()
 }
 
 /// Packing weights would share its work with the threads that evaluate, which then wait for one another; so a load gets

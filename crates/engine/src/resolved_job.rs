@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pentimento_catalog::ModelEntry;
+use pentimento_pipeline::ResolvedModels;
 use pentimento_types::{Inputs, Recipe, RgbImage};
 
 use crate::{LatentSize, ModelKey};
@@ -19,43 +19,11 @@ pub struct ResolvedJob {
     pub images: Inputs<RgbImage>,
 }
 
-/// The catalogue entries of the models that a recipe names.
-#[derive(Clone, Debug)]
-pub struct ResolvedModels {
-    /// The checkpoint.
-    pub checkpoint: Arc<ModelEntry>,
-    /// Another VAE than the checkpoint's own.
-    pub vae: Option<Arc<ModelEntry>>,
-    /// LoRAs with their strengths, in the recipe's order.
-    pub loras: Vec<(Arc<ModelEntry>, f64)>,
-    /// Textual inversions, in the recipe's order.
-    pub embeddings: Vec<Arc<ModelEntry>>,
-}
-
-impl ResolvedModels {
-    /// A checkpoint with nothing beside it.
-    #[must_use]
-    pub const fn checkpoint(checkpoint: Arc<ModelEntry>) -> Self {
-        Self {
-            checkpoint,
-            vae: None,
-            loras: Vec::new(),
-            embeddings: Vec::new(),
-        }
-    }
-
-    /// Equal keys stand for equal models.
-    #[must_use]
-    pub fn key(&self) -> ModelKey {
-        ModelKey::checkpoint(&self.checkpoint.name)
-    }
-}
-
 impl ResolvedJob {
     /// The weights this job runs on.
     #[must_use]
     pub fn model_key(&self) -> ModelKey {
-        self.models.key()
+        ModelKey::of(&self.models)
     }
 
     /// What its decoded images take: those it brings, and those it will be given. In bytes.

@@ -25,6 +25,7 @@ mod packed;
 mod peak;
 mod pieces;
 mod pool;
+mod relu;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -37,9 +38,10 @@ pub use conv2d::multiplications;
 pub use conv2d::{Conv2d, ConvFusion, Padding};
 pub use isa::Isa;
 pub use layout::{channels_first, channels_last, join_channels};
-pub use matrix::{Activation, Linear};
+pub use matrix::{Activation, Branch, Linear};
 pub use norm::{GroupNorm, LayerNorm, Normalisation};
 #[doc(hidden)]
 pub use peak::multiply_adds;
 pub use pool::on_pool;
+pub use relu::relu;
 pub use tome::TokenMerge;

@@ -15,6 +15,6 @@ mod vae;
 pub use clip::{ClipText, ClipTextConfig, ClipTokenizer};
 pub use conditioning::{Conditioning, ConditioningShape};
 pub use error::ModelError;
-pub use layers::{LayerKind, LayerName, LayerShape};
+pub use layers::{LayerKind, LayerName, LayerPatch, LayerShape};
 pub use unet::{PreparedConditioning, UNet, UNetConfig, UNetInput, guidance_embedding};
 pub use vae::{Vae, VaeConfig, VaePass};

@@ -1,9 +1,11 @@
-//! Prompts into text states, as diffusers' `encode_prompt`, with longer prompts cut into chunks of 75 tokens.
+//! Prompts into text states, as diffusers' `encode_prompt`, in chunks of 75 tokens and with weights.
 
 use candle_core::{Device, Tensor};
 use pentimento_models::{ClipText, ClipTokenizer, Conditioning, ConditioningShape};
 
 use crate::PipelineError;
+use crate::prompt::{Chunk, PromptTokens, Token, weighted};
+use crate::prompt_embedding::EmbeddingSet;
 
 /// What steers the images of one request.
 #[derive(Clone, Debug)]
@@ -14,57 +16,103 @@ pub struct RequestConditioning {
     pub uncond: Option<Conditioning>,
 }
 
-/// The tokens of the prompt and, under guidance, of the negative prompt.
+/// A text encoder of a checkpoint, with the tokenizer that feeds it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PromptEncoder<'a> {
+    pub(crate) tokenizer: &'a ClipTokenizer,
+    pub(crate) text: &'a ClipText,
+}
+
+/// The prompt and, under guidance, the negative prompt, in the tokens of each encoder.
 #[derive(Clone, Debug)]
 pub(crate) struct Prompts {
-    pub(crate) positive: Vec<u32>,
-    pub(crate) negative: Option<Vec<u32>>,
+    pub(crate) positive: Vec<PromptTokens>,
+    pub(crate) negative: Option<Vec<PromptTokens>>,
     /// 1 is the text encoder's last layer. Only the prompt skips layers: diffusers' `encode_prompt` takes the
     /// negative prompt from the last layer always, and so do we.
-    pub(crate) clip_skip: usize,
+    pub(crate) clip_skip: u32,
 }
 
 /// The prompts of one request on their way to text states, chunk by chunk.
 #[derive(Debug)]
 pub(crate) struct PromptEncoding {
-    positive: Chunks,
-    negative: Option<Chunks>,
+    positive: Row,
+    negative: Option<Row>,
+    embeddings: EmbeddingSet,
+    /// The embeddings' vectors for each encoder, (V, D).
+    tables: Vec<Option<Tensor>>,
 }
 
-/// One prompt: every chunk by itself, so that its states do not depend on how many chunks stand beside it.
+/// One prompt, as each encoder has it.
 #[derive(Debug)]
-struct Chunks {
-    ids: Vec<Vec<u32>>,
+struct Row(Vec<Encoded>);
+
+/// One prompt for one encoder: every chunk by itself, so that its states do not depend on how many chunks stand beside it.
+#[derive(Debug)]
+struct Encoded {
+    chunks: Vec<Chunk>,
     /// One for each chunk that is encoded, `(1, 77, D)`.
     states: Vec<Tensor>,
     clip_skip: usize,
 }
 
+impl<'a> PromptEncoder<'a> {
+    /// A clip skip beyond the text encoder's first layer stops at that layer.
+    fn clamp_clip_skip(self, clip_skip: u32) -> usize {
+        (clip_skip as usize).clamp(1, self.text.config().num_hidden_layers)
+    }
+}
+
 impl PromptEncoding {
-    /// Cuts both prompts into the same number of chunks: the shorter one is filled up with empty ones,
+    /// Cuts both prompts into the same number of chunks, for all encoders: the shorter one is filled up with empty ones,
     /// since the two are rows of one forward.
-    pub(crate) fn new(tokenizer: &ClipTokenizer, prompts: &Prompts) -> Self {
-        let positive = tokenizer.chunks(&prompts.positive);
-        let negative = prompts.negative.as_ref().map(|tokens| tokenizer.chunks(tokens));
-        let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
-        let filled_up = |mut ids: Vec<Vec<u32>>, clip_skip| {
-            ids.resize(chunks, tokenizer.empty_chunk());
-            let states = Vec::with_capacity(chunks);
-            Chunks {
-                ids,
-                states,
-                clip_skip,
-            }
+    pub(crate) fn new(
+        encoders: &[PromptEncoder<'_>],
+        prompts: &Prompts,
+        embeddings: EmbeddingSet,
+        device: &Device,
+    ) -> Result<Self, PipelineError> {
+        let row = |tokens: &[PromptTokens], clip_skip: u32| {
+            let encoded = encoders.iter().zip(tokens).map(|(encoder, tokens)| {
+                Ok(Encoded {
+                    chunks: tokens.chunks(encoder.tokenizer)?,
+                    states: Vec::new(),
+                    clip_skip: encoder.clamp_clip_skip(clip_skip),
+                })
+            });
+            encoded.collect::<Result<Vec<_>, PipelineError>>().map(Row)
         };
-        Self {
-            positive: filled_up(positive, prompts.clip_skip),
-            negative: negative.map(|ids| filled_up(ids, 1)),
+        let mut positive = row(&prompts.positive, prompts.clip_skip)?;
+        let mut negative = prompts
+            .negative
+            .as_ref()
+            .map(|tokens| row(tokens, 1))
+            .transpose()?;
+        let rows = || [Some(&positive), negative.as_ref()].into_iter().flatten();
+        let uses_embeddings = rows().any(Row::uses_embeddings);
+        let chunks = rows().map(Row::chunks).max().unwrap_or(1);
+        for row in [Some(&mut positive), negative.as_mut()].into_iter().flatten() {
+            for (encoded, encoder) in row.0.iter_mut().zip(encoders) {
+                encoded.chunks.resize(chunks, Chunk::empty(encoder.tokenizer));
+            }
         }
+        let table = |encoder: &PromptEncoder<'_>| match uses_embeddings {
+            true => embeddings.table(encoder.text, device),
+            false => Ok(None),
+        };
+        let tables = encoders.iter().map(table).collect::<Result<_, _>>()?;
+        Ok(Self {
+            positive,
+            negative,
+            embeddings,
+            tables,
+        })
     }
 
     /// The shape of each row's conditioning: a multiple of 77 tokens.
     pub(crate) fn shape(&self) -> ConditioningShape {
-        ConditioningShape::of_text(self.positive.ids.iter().map(Vec::len).sum())
+        let chunks = self.positive.0.first().map_or(&[][..], |encoded| &encoded.chunks);
+        ConditioningShape::of_text(chunks.iter().map(|chunk| chunk.tokens.len()).sum())
     }
 
     /// Rows: 2 with a negative prompt, else 1.
@@ -72,27 +120,77 @@ impl PromptEncoding {
         if self.negative.is_some() { 2 } else { 1 }
     }
 
+    /// What the vectors of embeddings take.
+    pub(crate) fn embedding_bytes(&self) -> usize {
+        let tables = self.tables.iter().flatten();
+        tables.map(|table| table.elem_count() * size_of::<f32>()).sum()
+    }
+
     /// Encodes the next chunk. False when there was none left.
-    pub(crate) fn advance(&mut self, text: &ClipText, device: &Device) -> Result<bool, PipelineError> {
-        let mut prompts = [Some(&mut self.positive), self.negative.as_mut()]
-            .into_iter()
-            .flatten();
-        let Some(prompt) = prompts.find(|prompt| prompt.states.len() < prompt.ids.len()) else {
+    pub(crate) fn advance(
+        &mut self,
+        encoders: &[PromptEncoder<'_>],
+        device: &Device,
+    ) -> Result<bool, PipelineError> {
+        let rows = [Some(&mut self.positive), self.negative.as_mut()];
+        let encoded = rows.into_iter().flatten().flat_map(|row| row.0.iter_mut());
+        let mut with_encoder = encoded.zip(encoders.iter().zip(&self.tables).cycle());
+        let Some((encoded, (encoder, table))) =
+            with_encoder.find(|(encoded, _)| encoded.states.len() < encoded.chunks.len())
+        else {
             return Ok(false);
         };
-        let chunk = &prompt.ids[prompt.states.len()];
+        let chunk = &encoded.chunks[encoded.states.len()];
+        let vocabulary = encoder.text.config().vocab_size;
+        let id = |token: &Token| match token {
+            Token::Known(id) => *id,
+            // No vocabulary has four thousand million words.
+            Token::Vector(number, vector) => {
+                u32::try_from(vocabulary + self.embeddings.row(*number, *vector)).unwrap_or(u32::MAX)
+            }
+        };
+        let ids: Vec<u32> = chunk.tokens.iter().map(id).collect();
         // (1, 77)
-        let ids = Tensor::new(chunk.as_slice(), device)?.unsqueeze(0)?;
-        prompt.states.push(text.forward(&ids, prompt.clip_skip)?);
+        let ids = Tensor::from_vec(ids, (1, chunk.tokens.len()), device)?;
+        let states = match table {
+            Some(vectors) => encoder.text.forward_with(&ids, vectors, encoded.clip_skip)?,
+            None => encoder.text.forward(&ids, encoded.clip_skip)?,
+        };
+        encoded.states.push(if chunk.is_plain() {
+            states
+        } else {
+            weighted(&states, &chunk.weights)?
+        });
         Ok(true)
     }
 
     /// The states of all chunks, once all are encoded.
     pub(crate) fn into_conditioning(self) -> Result<RequestConditioning, PipelineError> {
-        let joined = |prompt: Chunks| Tensor::cat(&prompt.states, 1).map(Conditioning::from_text);
         Ok(RequestConditioning {
-            cond: joined(self.positive)?,
-            uncond: self.negative.map(joined).transpose()?,
+            cond: self.positive.joined()?,
+            uncond: self.negative.map(Row::joined).transpose()?,
+        })
+    }
+}
+
+impl Row {
+    fn chunks(&self) -> usize {
+        let chunks = self.0.iter().map(|encoded| encoded.chunks.len());
+        chunks.max().unwrap_or(1)
+    }
+
+    fn uses_embeddings(&self) -> bool {
+        let chunks = self.0.iter().flat_map(|encoded| &encoded.chunks);
+        let mut tokens = chunks.flat_map(|chunk| &chunk.tokens);
+        tokens.any(|token| matches!(token, Token::Vector(..)))
+    }
+
+    /// The states of each encoder, all chunks one after the other.
+    fn joined(self) -> Result<Conditioning, PipelineError> {
+        let joined = self.0.iter().map(|encoded| Tensor::cat(&encoded.states, 1));
+        Ok(Conditioning {
+            token_states: joined.collect::<Result<_, _>>()?,
+            ..Conditioning::default()
         })
     }
 }

@@ -11,6 +11,7 @@ use pentimento_types::RgbImage;
 
 use crate::denoise::not_finite;
 use crate::inpainting::Inpainting;
+use crate::prepare::shift;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion, img2img};
 
@@ -101,7 +102,11 @@ impl StableDiffusion {
     /// Latents `[4, h, w]` on their way into the VAE.
     fn begin_decode(&self, latents: &Latents) -> Result<VaePass, PipelineError> {
         let [channels, h, w] = latents.shape();
-        let latents = latents.clone().scaled(1.0 / self.vae.config().scaling_factor);
+        let vae = self.vae.config();
+        let mut latents = latents.clone().scaled(1.0 / vae.scaling_factor);
+        if vae.shift_factor != 0.0 {
+            shift(&mut latents, vae.shift_factor);
+        }
         let z = Tensor::from_vec(latents.into_values(), (1, channels, h, w), &self.device)?;
         Ok(self.vae.begin_decode(&z.to_dtype(self.dtype)?)?)
     }

@@ -8,6 +8,7 @@
 mod component;
 mod conditioning;
 mod denoise;
+mod embedding_files;
 mod error;
 mod finish;
 #[cfg(any(test, fuzzing))]
@@ -17,12 +18,18 @@ mod guidance;
 mod img2img;
 mod inpaint;
 mod inpainting;
-mod loader;
+mod layer_changes;
+mod lora_report;
+mod loras;
 mod mask;
+mod model_source;
 mod on_cpu;
 mod posterior;
 mod preparation;
 mod prepare;
+mod prompt;
+mod prompt_embedding;
+mod resolved_models;
 mod run_plan;
 #[cfg(test)]
 mod sample_recipe;
@@ -34,12 +41,17 @@ mod unet_rows;
 
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
 pub use conditioning::RequestConditioning;
-pub use error::PipelineError;
+pub use embedding_files::{EmbeddingFiles, written_in};
+pub use error::{Beside, PipelineError};
 pub use finish::{FinishStep, Finishing};
-pub use loader::CheckpointSource;
+pub use lora_report::LoraReport;
+pub use model_source::ModelSource;
 pub use pentimento_models::ConditioningShape;
 pub use pentimento_weights::{FolderStamp, ReadProgress};
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
+pub use prompt::Triggers;
+pub use prompt_embedding::PromptEmbedding;
+pub use resolved_models::ResolvedModels;
 pub use run_plan::RunPlan;
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

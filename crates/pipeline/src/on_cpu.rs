@@ -1,17 +1,16 @@
 //! Constructors for callers that name no tensor type, such as `pentimento bench`: everything on the CPU.
 
 use candle_core::Device;
-use pentimento_catalog::ModelEntry;
 
-use crate::{PipelineError, StableDiffusion, seeded};
+use crate::{PipelineError, ResolvedModels, StableDiffusion, seeded};
 
 impl StableDiffusion {
     /// As [`StableDiffusion::load`], on the CPU.
     ///
     /// # Errors
     /// As [`StableDiffusion::load`].
-    pub fn load_on_cpu(entry: &ModelEntry) -> Result<Self, PipelineError> {
-        Self::load(entry, &Device::Cpu)
+    pub fn load_on_cpu(models: &ResolvedModels) -> Result<Self, PipelineError> {
+        Self::load(models, &Device::Cpu)
     }
 
     /// As [`seeded::stable_diffusion`], on the CPU.

@@ -8,10 +8,12 @@ use pentimento_models::{PreparedConditioning, VaePass};
 use pentimento_schedulers::{Latents, NoiseSource, Scheduler, SchedulerPlan};
 use pentimento_types::{Recipe, RgbImage, SchedulerKind};
 
-use crate::conditioning::{PromptEncoding, Prompts, RequestConditioning};
+use crate::conditioning::{PromptEncoder, PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::{Guidance, is_guided};
 use crate::img2img::{Planes, to_planes};
-use crate::posterior::DiagonalGaussian;
+use crate::posterior::EncodedImage;
+use crate::prompt::PromptTokens;
+use crate::prompt_embedding::{EmbeddingSet, PromptEmbedding};
 use crate::run_plan::scheduler_plan;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion};
@@ -38,7 +40,7 @@ impl StableDiffusion {
         &self,
         request: &Recipe,
         common: &Common,
-        encoded: &DiagonalGaussian,
+        encoded: &EncodedImage,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         noise_sources(request)
             .map(|mut noise_source| {
@@ -59,29 +61,61 @@ impl StableDiffusion {
     ///
     /// # Errors
     /// When a forward fails.
-    pub fn encode_prompts(&self, request: &Recipe) -> Result<RequestConditioning, PipelineError> {
-        let prompts = self.prompts(request, usize::MAX)?;
-        let mut encoding = PromptEncoding::new(&self.tokenizer, &prompts);
-        while encoding.advance(&self.text, &self.device)? {}
+    pub fn encode_prompts(
+        &self,
+        request: &Recipe,
+        embeddings: &[PromptEmbedding],
+    ) -> Result<RequestConditioning, PipelineError> {
+        let mut encoding = self.begin_prompts(request, embeddings, usize::MAX)?;
+        while encoding.advance(&self.encoders(), &self.device)? {}
         encoding.into_conditioning()
     }
 
-    /// The tokens of both prompts. One of more than `limit` is refused before any is encoded, whether guidance needs it or
-    /// not.
-    pub(crate) fn prompts(&self, request: &Recipe, limit: usize) -> Result<Prompts, PipelineError> {
+    /// Cuts both prompts into chunks. One of more than `limit` tokens is refused before any is encoded, whether guidance
+    /// needs it or not.
+    pub(crate) fn begin_prompts(
+        &self,
+        request: &Recipe,
+        embeddings: &[PromptEmbedding],
+        limit: usize,
+    ) -> Result<PromptEncoding, PipelineError> {
+        let embeddings = EmbeddingSet::new(embeddings);
+        let prompts = self.prompts(request, &embeddings, limit)?;
+        PromptEncoding::new(&self.encoders(), &prompts, embeddings, &self.device)
+    }
+
+    /// Its text encoders, in the order in which their states are joined.
+    pub(crate) fn encoders(&self) -> Vec<PromptEncoder<'_>> {
+        vec![PromptEncoder {
+            tokenizer: &self.tokenizer,
+            text: &self.text,
+        }]
+    }
+
+    /// The tokens of both prompts, for each text encoder.
+    fn prompts(
+        &self,
+        request: &Recipe,
+        embeddings: &EmbeddingSet,
+        limit: usize,
+    ) -> Result<Prompts, PipelineError> {
+        let encoders = self.encoders();
         let tokens = |field: &'static str, prompt: &str| {
-            let tokens = self.tokenizer.tokens(prompt)?;
-            match tokens.len() {
-                found if found > limit => Err(PipelineError::PromptTooLong { field, found, limit }),
-                _ => Ok(tokens),
-            }
+            let read = encoders.iter().map(|PromptEncoder { tokenizer, .. }| {
+                let tokens = PromptTokens::read(field, prompt, tokenizer, embeddings.to_read())?;
+                match tokens.count(tokenizer) {
+                    found if found > limit => Err(PipelineError::PromptTooLong { field, found, limit }),
+                    _ => Ok(tokens),
+                }
+            });
+            read.collect::<Result<Vec<_>, _>>()
         };
         let positive = tokens("prompt", &request.prompt)?;
         let negative = tokens("negative_prompt", &request.negative_prompt)?;
         Ok(Prompts {
             positive,
             negative: self.is_guided(request).then_some(negative),
-            clip_skip: self.clamp_clip_skip(request.clip_skip),
+            clip_skip: request.clip_skip,
         })
     }
 
@@ -105,14 +139,13 @@ impl StableDiffusion {
     }
 
     /// A sample of an encoded image, scaled as the UNet knows it: `[4, h, w]`.
-    pub(crate) fn sample_latents(
-        &self,
-        encoded: &DiagonalGaussian,
-        noise_source: &mut NoiseSource,
-    ) -> Latents {
-        encoded
-            .sample(noise_source)
-            .scaled(self.vae.config().scaling_factor)
+    pub(crate) fn sample_latents(&self, encoded: &EncodedImage, noise_source: &mut NoiseSource) -> Latents {
+        let vae = self.vae.config();
+        let mut sample = encoded.sample(noise_source);
+        if vae.shift_factor != 0.0 {
+            shift(&mut sample, -vae.shift_factor);
+        }
+        sample.scaled(vae.scaling_factor)
     }
 
     /// One image before its first evaluation.
@@ -154,6 +187,15 @@ impl StableDiffusion {
         }
         Ok(Guidance::Off)
     }
+}
+
+/// Adds a number to every value.
+#[expect(clippy::cast_possible_truncation, reason = "latents are f32")]
+pub(crate) fn shift(latents: &mut Latents, by: f64) {
+    latents
+        .values_mut()
+        .iter_mut()
+        .for_each(|value| *value += by as f32);
 }
 
 /// The noise source of each image of a request: image k draws from seed + k.

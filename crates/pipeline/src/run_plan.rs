@@ -3,12 +3,11 @@
 //! It is decided by the same function as the run itself, so what is said here is what happens.
 
 use candle_core::Device;
-use pentimento_catalog::ModelEntry;
 use pentimento_schedulers::{Run, SchedulerConfig, SchedulerPlan, build};
 use pentimento_types::{NoiseSpacing, Recipe, SchedulerChoice, SchedulerKind};
 
 use crate::guidance::is_guided;
-use crate::{CheckpointSource, PipelineError};
+use crate::{ModelSource, PipelineError, ResolvedModels};
 
 /// The run of a recipe on a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +27,16 @@ impl RunPlan {
     /// guidance counts as two rows whatever the network takes.
     ///
     /// # Errors
-    /// [`PipelineError::Scheduler`] when there is no such run; others when the checkpoint cannot be read.
-    pub fn of(entry: &ModelEntry, recipe: &Recipe) -> Result<Self, PipelineError> {
-        Self::on(&CheckpointSource::open(entry, &Device::Cpu)?, recipe)
+    /// [`PipelineError::Scheduler`] when there is no such run; [`PipelineError::VaeUnfit`] and
+    /// [`PipelineError::EmbeddingWidth`] when something named beside the checkpoint is for another base; others when the
+    /// checkpoint cannot be read.
+    pub fn of(models: &ResolvedModels, recipe: &Recipe) -> Result<Self, PipelineError> {
+        let source = ModelSource::open(models, &Device::Cpu)?;
+        source.check_beside(models)?;
+        Self::on(&source, recipe)
     }
 
-    fn on(checkpoint: &CheckpointSource, recipe: &Recipe) -> Result<Self, PipelineError> {
+    fn on(checkpoint: &ModelSource, recipe: &Recipe) -> Result<Self, PipelineError> {
         let plan = scheduler_plan(recipe, &checkpoint.scheduler_config()?)?;
         let is_guided = match checkpoint.unet_config_at_hand()? {
             Some(config) => is_guided(recipe, &config),
@@ -79,7 +82,7 @@ mod tests {
     use crate::sample_recipe::sample_recipe;
 
     /// The demo checkpoint, whose UNet takes the guidance scale as an input of so many numbers.
-    fn checkpoint(time_cond_proj_dim: Value) -> CheckpointSource {
+    fn checkpoint(time_cond_proj_dim: Value) -> ModelSource {
         let checkpoint = Checkpoint::in_memory("demo", move |path| {
             let file = pentimento_demo_model::read(path)?.ok()?;
             if path != "unet/config.json" {
@@ -89,7 +92,7 @@ mod tests {
             config["time_cond_proj_dim"] = time_cond_proj_dim.clone();
             Some(config.to_string().into_bytes())
         });
-        CheckpointSource::new("demo", checkpoint, &Device::Cpu)
+        ModelSource::new("demo", checkpoint, &Device::Cpu)
     }
 
     fn recipe(guidance_scale: f64, kind: SchedulerKind) -> Recipe {

@@ -5,13 +5,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
+#[path = "support/tensor_of.rs"]
+mod tensors;
 
-use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+use candle_core::Device;
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
-use pentimento_pipeline::StableDiffusion;
+use pentimento_pipeline::{ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close};
-use pentimento_types::{RgbImage, Size};
 use support::{image_of, request_of, tiny};
+use tensors::tensor_of;
 
 fn check(case: &str) {
     let golden = Golden::open(&format!("pipeline/{case}.safetensors"));
@@ -19,7 +23,7 @@ fn check(case: &str) {
     let model = tiny(golden.about()["model"].as_str().unwrap());
     let init = image_of(golden.tensor("input.u8"));
 
-    let conditioning = model.encode_prompts(&request).unwrap();
+    let conditioning = model.encode_prompts(&request, &[]).unwrap();
     assert_close(
         &format!("{case}: cond"),
         &conditioning.cond.token_states[0],
@@ -86,16 +90,12 @@ fn check(case: &str) {
 #[test]
 fn a_single_file_gives_the_picture_of_its_weights() {
     let golden = Golden::open("single/tiny.safetensors");
-    let entry = ModelEntry {
-        name: "single".to_owned(),
-        aliases: Vec::new(),
-        kind: ModelKind::Checkpoint,
-        source: Source::Path(pentimento_testkit::golden_dir().join("single/tiny.ckpt")),
-        sha256: None,
-        base: None,
-        role: None,
-    };
-    let model = StableDiffusion::load(&entry, &Device::Cpu).unwrap();
+    let entry = ModelEntry::new(
+        "single",
+        ModelKind::Checkpoint,
+        Source::Path(pentimento_testkit::golden_dir().join("single/tiny.ckpt")),
+    );
+    let model = StableDiffusion::load(&ResolvedModels::checkpoint(Arc::new(entry)), &Device::Cpu).unwrap();
     let request = request_of(golden.about());
     let mut states = model
         .prepare(&request, &image_of(golden.tensor("input.u8")))
@@ -111,14 +111,6 @@ fn a_single_file_gives_the_picture_of_its_weights() {
         golden.tensor("output.u8"),
         Tolerance::PICTURE,
     );
-}
-
-fn tensor_of(image: &RgbImage) -> Tensor {
-    let Size { width, height } = image.size();
-    Tensor::from_slice(image.pixels(), (height as usize, width as usize, 3), &Device::Cpu)
-        .unwrap()
-        .to_dtype(DType::U8)
-        .unwrap()
 }
 
 macro_rules! golden_runs {

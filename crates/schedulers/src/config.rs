@@ -84,7 +84,7 @@ impl SchedulerConfig {
         serde_json::from_str(&text).map_err(SchedulerError::Json)
     }
 
-    /// The scheduler that the file was written for, if it is one of the 18.
+    /// The scheduler that the file was written for, if it is a known one.
     #[must_use]
     pub fn own_kind(&self) -> Option<SchedulerKind> {
         self.class_name.as_deref().and_then(SchedulerKind::parse)

@@ -1,16 +1,15 @@
-//! What can be said of a recipe's run before anything is stored: that there is no such run, which scheduler it will be, and
-//! what in its prompts will have no effect.
+//! What can be said of a recipe's run before anything is stored: that there is no such run or that something does not fit the
+//! checkpoint, which scheduler it will be, and what of LoRAs and embeddings will have no effect.
 
-use std::sync::Arc;
+use pentimento_engine::{Beside, LoraReport, PipelineError, ResolvedModels, RunPlan};
+use pentimento_types::{ErrorKind, HasKind as _, JobNote, Recipe, Size, describe_chain};
 
-use pentimento_engine::{ResolvedModels, RunPlan};
-use pentimento_types::{JobNote, Recipe, Size, describe_chain};
-
-use crate::ServiceError;
+use crate::embeddings::unused_notes;
 use crate::forecast::Expected;
 use crate::inner::Inner;
 use crate::looks::PATIENCE;
 use crate::off_thread::off_thread;
+use crate::{ModelRole, ServiceError};
 
 /// How much of the device each image takes, whatever its size.
 #[derive(Clone, Copy, Debug)]
@@ -54,137 +53,109 @@ impl Inner {
         &self,
         models: &ResolvedModels,
         recipe: &mut Recipe,
-    ) -> Result<DeviceTime, ServiceError> {
-        let (checkpoint, asked) = (Arc::clone(&models.checkpoint), recipe.clone());
+    ) -> Result<(DeviceTime, Vec<JobNote>), ServiceError> {
+        let (planned, asked) = (models.clone(), recipe.clone());
         let turns = self
             .plan_turns
-            .get_or_make(checkpoint.name.clone(), PLANS_AT_ONCE);
+            .get_or_make(models.checkpoint.name.clone(), PLANS_AT_ONCE);
         let planned = async move {
             let turn = turns.acquire_owned().await.map_err(ServiceError::internal)?;
             off_thread(move || {
                 // It goes along, because this runs on when the caller hangs up.
                 let _turn = turn;
-                Ok(RunPlan::of(&checkpoint, &asked).map_err(|error| (error.refused_setting(), error)))
+                let plan = RunPlan::of(&planned, &asked).map_err(|error| (error.refused_setting(), error));
+                let unused = unused_notes(&asked, &planned.embeddings);
+                Ok((plan, LoraReport::of(&planned), unused))
             })
             .await
         };
-        let planned = tokio::select! {
+        let (plan, loras, unused) = tokio::select! {
             planned = planned => planned?,
             // Without a plan the job goes on, and the load says what is wrong.
             () = self.clock.sleep_until(self.clock.now() + PATIENCE) => {
                 tracing::warn!(model = %models.checkpoint.name, "a model's disk does not answer; its run is not planned");
-                return Ok(DeviceTime::unplanned(recipe));
+                return Ok((DeviceTime::unplanned(recipe), Vec::new()));
             }
         };
-        match planned {
+        let mut notes = lora_notes(models, loras)?;
+        notes.extend(unused);
+        match plan {
             Ok(plan) => {
                 recipe.scheduler = plan.named(recipe.scheduler);
-                Ok(DeviceTime {
+                let time = DeviceTime {
                     rows: plan.rows,
                     evaluations: plan.evaluations,
-                })
+                };
+                Ok((time, notes))
             }
             Err((Some((setting, problem)), _)) => Err(ServiceError::RunRefused { setting, problem }),
             Err((None, error)) => {
+                if let Some((beside, name, reason)) = error.refused_beside() {
+                    return Err(ServiceError::ModelUnfit {
+                        role: match beside {
+                            Beside::Vae => ModelRole::Vae,
+                            Beside::Embedding => ModelRole::Embedding,
+                        },
+                        name: name.to_owned(),
+                        checkpoint: models.checkpoint.name.clone(),
+                        reason,
+                    });
+                }
                 let name = &models.checkpoint.name;
                 tracing::debug!(model = %name, error = describe_chain(&error), "no plan yet");
-                Ok(DeviceTime::unplanned(recipe))
+                Ok((DeviceTime::unplanned(recipe), notes))
             }
         }
     }
 }
 
-/// What a caller should be told about the prompts: A1111's syntax is read as plain words.
-#[must_use]
-pub fn prompt_notes(recipe: &Recipe) -> Vec<JobNote> {
-    let prompts = [&recipe.prompt, &recipe.negative_prompt];
-    let any = |found: fn(&str) -> bool| prompts.iter().any(|prompt| found(prompt));
-    let mut notes = Vec::new();
-    if any(has_weight) {
-        notes.push(JobNote::PromptWeights);
-    }
-    if any(has_break) {
-        notes.push(JobNote::PromptBreaks);
-    }
-    notes
-}
-
-/// `(a red house:1.2)`, but for parentheses that are escaped.
-fn has_weight(prompt: &str) -> bool {
-    let (mut depth, mut after_colon, mut escaped) = (0_usize, None, false);
-    for (at, letter) in prompt.char_indices() {
-        if std::mem::take(&mut escaped) {
-            continue;
-        }
-        match letter {
-            '\\' => escaped = true,
-            '(' => depth += 1,
-            ':' => after_colon = Some(at + 1),
-            ')' if depth > 0 => {
-                depth -= 1;
-                if after_colon.is_some_and(|from| is_weight(prompt[from..at].trim())) {
-                    return true;
+/// What a caller should be told about the LoRAs, or the refusal of one that does not fit.
+fn lora_notes(
+    models: &ResolvedModels,
+    report: Result<LoraReport, PipelineError>,
+) -> Result<Vec<JobNote>, ServiceError> {
+    let checkpoint = models.checkpoint.name.clone();
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => {
+            let Some((name, reason)) = error.refused_lora() else {
+                // The load says what is wrong with the checkpoint.
+                tracing::debug!(model = %checkpoint, error = describe_chain(&error), "no look at its LoRAs yet");
+                return Ok(Vec::new());
+            };
+            tracing::info!(lora = %name, model = %checkpoint, error = describe_chain(&error), "refused");
+            let (role, name) = (ModelRole::Lora, name.to_owned());
+            return Err(match error.kind() {
+                ErrorKind::Unavailable | ErrorKind::Internal | ErrorKind::Overloaded => {
+                    ServiceError::ModelUnavailable { role, name, reason }
                 }
-            }
-            _ => {}
+                _ => ServiceError::ModelUnfit {
+                    role,
+                    name,
+                    checkpoint,
+                    reason,
+                },
+            });
         }
-    }
-    false
+    };
+    let unmatched = report
+        .unmatched
+        .into_iter()
+        .map(|(lora, names)| JobNote::LoraUnmatched {
+            lora,
+            count: names.len() as u64,
+            first: names.iter().take(NAMES_SHOWN).map(|name| shown(name)).collect(),
+        });
+    let missing = report.lcm_is_missing.then_some(JobNote::NoLcmLora { checkpoint });
+    Ok(unmatched.chain(missing).collect())
 }
 
-fn is_weight(text: &str) -> bool {
-    let digits = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+');
-    text.chars().all(digits) && text.parse::<f64>().is_ok()
-}
+/// How many tensors of a LoRA are named that have no effect.
+const NAMES_SHOWN: usize = 3;
 
-/// The word in capitals that begins a new chunk of the text encoder.
-fn has_break(prompt: &str) -> bool {
-    let between_words = |c: char| !c.is_alphanumeric() && c != '_';
-    prompt.split(between_words).any(|word| word == "BREAK")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_are_told_from_other_parentheses() {
-        for weighted in [
-            "(word:1.2)",
-            "a (red house:0.8), blue",
-            "((word:1.2))",
-            "(a (b) c: 1.5 )",
-            "x) (y:2)",
-            "(:1)",
-            "(sky:-1)",
-        ] {
-            assert!(has_weight(weighted), "{weighted}");
-        }
-        for plain in [
-            "",
-            "(word)",
-            "((word))",
-            "[word]",
-            "a 16:9 picture",
-            "at 12:30) there",
-            "(time: noon)",
-            "(word:)",
-            "(word:NaN)",
-            r"\(word:1.2\)",
-            "(word:1.2",
-            "smile :)",
-        ] {
-            assert!(!has_weight(plain), "{plain}");
-        }
-    }
-
-    #[test]
-    fn only_the_word_in_capitals_breaks() {
-        for breaking in ["a BREAK b", "BREAK", "a,BREAK,b", "a\nBREAK"] {
-            assert!(has_break(breaking), "{breaking}");
-        }
-        for plain in ["break", "BREAKFAST", "Break a leg", "NO_BREAK", "ÄBREAK"] {
-            assert!(!has_break(plain), "{plain}");
-        }
-    }
+/// A name from a file made safe to repeat: short, and without characters that move a cursor.
+fn shown(name: &str) -> String {
+    const LONGEST: usize = 100;
+    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    name.chars().take(LONGEST).map(clean).collect()
 }

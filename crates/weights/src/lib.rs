@@ -14,6 +14,7 @@ pub mod fuzzing;
 mod identity;
 mod inspect;
 mod kind;
+mod lone_vae;
 mod lora;
 mod naming;
 mod original;
@@ -27,6 +28,8 @@ pub use embedding_file::{Embedding, EmbeddingFile, EncoderSlot};
 pub use error::WeightsError;
 pub use identity::{FileIdentity, FolderStamp};
 pub use inspect::{EmbeddingAbout, WeightsAbout, WeightsKind, kind_of};
-pub use lora::{LayerChange, LoraAbout, LoraFile, LoraNetwork, LoraTarget, LowRank, ResolvedLora};
+pub use lora::{
+    FitLayer, LayerChange, LoraAbout, LoraFile, LoraFit, LoraNetwork, LoraTarget, LowRank, ResolvedLora,
+};
 pub use original::scheduler_config;
 pub use progress::ReadProgress;

@@ -5,11 +5,12 @@
 mod timings;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use pentimento_catalog::{Catalog, ModelEntry, ModelKind, Source};
-use pentimento_pipeline::{StableDiffusion, seeded};
+use pentimento_pipeline::{ResolvedModels, StableDiffusion, seeded};
 use pentimento_types::{Clock as _, ModelId, Recipe, RgbImage, SchedulerChoice, Size, SystemClock};
 use serde_json::json;
 
@@ -68,7 +69,7 @@ fn measure_run(model: &StableDiffusion, request: &Recipe, picture: &RgbImage) ->
 
     let text_encode = || -> anyhow::Result<f64> {
         let start = SystemClock.now();
-        model.encode_prompts(request)?;
+        model.encode_prompts(request, &[])?;
         Ok(seconds_since(start))
     };
     run.text_encode = text_encode()?;
@@ -100,7 +101,7 @@ fn load(model: BenchModel) -> anyhow::Result<StableDiffusion> {
     match model {
         BenchModel::Demo => {
             let entry = Catalog::embedded_only().resolve(&ModelId::new("demo"), ModelKind::Checkpoint)?;
-            Ok(StableDiffusion::load_on_cpu(&entry)?)
+            Ok(StableDiffusion::load_on_cpu(&ResolvedModels::checkpoint(entry))?)
         }
         BenchModel::Sd15 => Ok(StableDiffusion::seeded_on_cpu(seeded::Shape::Sd15, SEED)?),
     }
@@ -117,16 +118,14 @@ fn load_folder(folder: &Path) -> anyhow::Result<StableDiffusion> {
         }
         .into());
     }
-    let entry = ModelEntry {
-        name: folder.display().to_string(),
-        aliases: Vec::new(),
-        kind: ModelKind::Checkpoint,
-        source: Source::Path(folder.to_owned()),
-        sha256: None,
-        base: None,
-        role: None,
-    };
-    Ok(StableDiffusion::load_on_cpu(&entry)?)
+    let entry = ModelEntry::new(
+        &folder.display().to_string(),
+        ModelKind::Checkpoint,
+        Source::Path(folder.to_owned()),
+    );
+    Ok(StableDiffusion::load_on_cpu(&ResolvedModels::checkpoint(
+        Arc::new(entry),
+    ))?)
 }
 
 fn recipe(args: &BenchArgs) -> Recipe {

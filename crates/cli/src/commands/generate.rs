@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
-use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
-use pentimento_service::{InputLimits, image_codec, prompt_notes};
+use pentimento_catalog::Catalog;
+use pentimento_engine::{EmbeddingFiles, JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
+use pentimento_hub::Hub;
+use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec};
 use pentimento_types::{
     ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
     read_regular,
 };
 
 use crate::args::GenerateArgs;
+use crate::commands::fetch::fetch;
 use crate::config::{Config, ConfigError};
 use crate::{assemble, output, pictures};
 
@@ -31,14 +33,12 @@ const LIMITS: InputLimits = InputLimits {
 pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()> {
     let target = Target::of(&args)?;
     let catalog = assemble::catalog(&config)?;
-    let checkpoint = resolve(&catalog, &args.model)?;
+    let recipe = recipe(&args);
+    let models = models(&catalog, &assemble::hub(&config)?, &recipe).await?;
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
-    let recipe = Arc::new(planned(&checkpoint, recipe(&args))?);
-    for note in prompt_notes(&recipe) {
-        output::note(format_args!("{note}"));
-    }
+    let recipe = Arc::new(planned(&models, recipe)?);
     if args.seed.is_none() {
         output::note(format_args!("seed {}", recipe.seed));
     }
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let engine = assemble::Engine::start(&config)?;
     let job = ResolvedJob {
         recipe: Arc::clone(&recipe),
-        models: ResolvedModels::checkpoint(checkpoint),
+        models,
         images,
     };
     let id = JobId::new();
@@ -74,24 +74,28 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     Ok(())
 }
 
-fn resolve(catalog: &pentimento_catalog::Catalog, name: &str) -> anyhow::Result<Arc<ModelEntry>> {
-    catalog
-        .resolve(&ModelId::new(name), ModelKind::Checkpoint)
-        .map_err(|error| {
-            let way_out = match &error {
-                CatalogError::NotFound { nearest, .. } if !nearest.is_empty() => {
-                    format!("did you mean {}?", nearest.join(" or "))
-                }
-                CatalogError::NotFound { .. }
-                | CatalogError::Unreadable { .. }
-                | CatalogError::Invalid { .. }
-                | CatalogError::ChecksumMismatch { .. }
-                | CatalogError::ChecksumOfFolder { .. } => {
-                    "`pentimento models list` shows what there is".to_owned()
-                }
-            };
-            anyhow::anyhow!("{error}; {way_out}")
-        })
+/// What the recipe's names stand for; files that are not here are fetched.
+async fn models(catalog: &Catalog, hub: &Hub, recipe: &Recipe) -> anyhow::Result<ResolvedModels> {
+    let named = NamedModels::of(catalog, recipe).map_err(|error| {
+        let way_out = match &error {
+            ServiceError::ModelNotFound { nearest, .. } if nearest.is_empty() => {
+                "; `pentimento models list` shows what there is"
+            }
+            _ => "",
+        };
+        anyhow::anyhow!("{error}{way_out}")
+    })?;
+    let mut located = Vec::new();
+    for (_, entry) in named.entries() {
+        located.push(fetch(hub, &entry).await?);
+    }
+    let named = named.located(located);
+    let files = EmbeddingFiles::default();
+    let mut embeddings = Vec::new();
+    for entry in named.embeddings() {
+        embeddings.extend(files.read(entry)?);
+    }
+    Ok(named.resolved(embeddings))
 }
 
 fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -123,8 +127,8 @@ fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
 fn recipe(args: &GenerateArgs) -> Recipe {
     Recipe {
         model: ModelId::new(&args.model),
-        vae: None,
-        loras: Vec::new(),
+        vae: args.vae.as_ref().map(ModelId::new),
+        loras: args.loras.clone(),
         embeddings: Vec::new(),
         prompt: args.prompt.clone(),
         negative_prompt: args.negative.clone(),
@@ -146,8 +150,8 @@ fn recipe(args: &GenerateArgs) -> Recipe {
 
 /// The recipe with nothing left to the checkpoint, so that the picture says what ran. One that no run can do is refused
 /// before a model is loaded.
-fn planned(checkpoint: &ModelEntry, recipe: Recipe) -> anyhow::Result<Recipe> {
-    match RunPlan::of(checkpoint, &recipe) {
+fn planned(models: &ResolvedModels, recipe: Recipe) -> anyhow::Result<Recipe> {
+    match RunPlan::of(models, &recipe) {
         Ok(plan) => Ok(Recipe {
             scheduler: plan.named(recipe.scheduler),
             ..recipe

@@ -37,10 +37,10 @@ pub(crate) struct Loads<L: ModelLoader> {
 }
 
 impl<L: ModelLoader> Loads<L> {
-    pub(crate) fn new(loader: L, commands: Sender<Command>) -> Self {
+    pub(crate) fn new(loader: Arc<L>, commands: Sender<Command>) -> Self {
         let (sender, ended) = mpsc::channel();
         Self {
-            loader: Arc::new(loader),
+            loader,
             threads: Vec::new(),
             sender,
             ended,
@@ -61,7 +61,7 @@ impl<L: ModelLoader> Loads<L> {
             self.commands.clone(),
         );
         let run = move || {
-            let model = models.key();
+            let model = ModelKey::of(&models);
             let result = load(loader.as_ref(), &models);
             drop(loader);
             // A device thread that has ended needs no model.
@@ -95,7 +95,7 @@ fn load<L: ModelLoader>(loader: &L, models: &ResolvedModels) -> Result<L::Model,
         Ok(Err(LoadError::Failed(error))) => Err(LoadFault::Failed(error.into())),
         Ok(Err(LoadError::NoRoom(error))) => Err(LoadFault::NoRoom(error.into())),
         Err(_) => {
-            tracing::error!(model = %models.key(), "loading a model panicked");
+            tracing::error!(model = %ModelKey::of(models), "loading a model panicked");
             Err(LoadFault::Failed(EngineError::Panicked { act: "load" }))
         }
     }

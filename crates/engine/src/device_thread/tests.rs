@@ -44,15 +44,7 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
         scheduler: SchedulerChoice::default(),
         soft_edge: 0,
     };
-    let checkpoint = ModelEntry {
-        name: model.to_owned(),
-        aliases: Vec::new(),
-        kind: ModelKind::Checkpoint,
-        source: Source::Embedded(model.to_owned()),
-        sha256: None,
-        base: None,
-        role: None,
-    };
+    let checkpoint = ModelEntry::new(model, ModelKind::Checkpoint, Source::Embedded(model.to_owned()));
     ResolvedJob {
         recipe: Arc::new(recipe),
         models: ResolvedModels::checkpoint(Arc::new(checkpoint)),

@@ -93,15 +93,7 @@ fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
         },
         soft_edge: 0,
     };
-    let checkpoint = ModelEntry {
-        name: source.to_owned(),
-        aliases: Vec::new(),
-        kind: ModelKind::Checkpoint,
-        source: Source::Embedded(source.to_owned()),
-        sha256: None,
-        base: None,
-        role: None,
-    };
+    let checkpoint = ModelEntry::new(source, ModelKind::Checkpoint, Source::Embedded(source.to_owned()));
     ResolvedJob {
         recipe: Arc::new(recipe),
         models: ResolvedModels::checkpoint(Arc::new(checkpoint)),

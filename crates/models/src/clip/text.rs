@@ -7,12 +7,12 @@ use super::config::{ClipTextConfig, HiddenAct};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Activation, Attention, Embedding, Layer, LayerName, LayerNorm, LayerShape, Linear, Projections,
-    each_spec, on_pool, size_bytes,
+    Activation, Attention, Embedding, Layer, LayerName, LayerNorm, LayerPatch, LayerShape, Linear,
+    Projections, each_spec, on_pool, patch_each, size_bytes,
 };
 
 /// The text encoder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClipText {
     tokens: Embedding,
     positions: Embedding,
@@ -57,20 +57,35 @@ impl ClipText {
 
     /// Calls `visit` with every layer of the checkpoint, in the order in which they run.
     pub fn layers(&self, visit: &mut dyn FnMut(&LayerName, LayerShape)) {
-        each_spec(|visit| self.walk(visit), visit);
+        // A copy shares all weights, and there is one walk for looking and for changing.
+        each_spec(|visit| self.clone().walk(&mut |layer| visit(layer)), visit);
     }
 
     /// Bytes that the weights hold.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        size_bytes(|visit| self.walk(visit))
+        size_bytes(|visit| self.clone().walk(&mut |layer| visit(layer)))
     }
 
-    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        visit(&self.tokens);
-        visit(&self.positions);
-        self.layers.iter().for_each(|layer| layer.walk(visit));
-        visit(&self.final_norm);
+    /// A copy in which the layers that `change` answers for are others; all others are shared with this network, which stays
+    /// as it is. Also the bytes that the copy holds beyond what is shared.
+    ///
+    /// # Errors
+    /// What `change` fails with; when a patch does not fit its layer, or the layer has been changed before.
+    pub fn patched<E: From<ModelError>>(
+        &self,
+        change: &mut dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E>,
+    ) -> std::result::Result<(Self, u64), E> {
+        let mut copy = self.clone();
+        let bytes = patch_each(|visit| copy.walk(visit), change)?;
+        Ok((copy, bytes))
+    }
+
+    fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.tokens);
+        visit(&mut self.positions);
+        self.layers.iter_mut().for_each(|layer| layer.walk(visit));
+        visit(&mut self.final_norm);
     }
 
     /// Hidden states of `ids` (B, T), u32, T up to 77, to (B, T, D).
@@ -81,6 +96,36 @@ impl ClipText {
     /// # Errors
     /// When `clip_skip` is 0 or beyond the embeddings, or an id is not in the vocabulary.
     pub fn forward(&self, ids: &Tensor, clip_skip: usize) -> std::result::Result<Tensor, ModelError> {
+        self.checked(ids, None, clip_skip)
+    }
+
+    /// As [`Self::forward`], where the id `vocab_size + k` stands for row k of `vectors` (V, D): textual inversions, whose
+    /// tokens no vocabulary has.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and when the vectors have another width.
+    pub fn forward_with(
+        &self,
+        ids: &Tensor,
+        vectors: &Tensor,
+        clip_skip: usize,
+    ) -> std::result::Result<Tensor, ModelError> {
+        if !matches!(*vectors.dims(), [_, width] if width == self.config.hidden_size) {
+            return Err(ModelError::Shape {
+                tensor: "vectors",
+                found: vectors.dims().to_vec(),
+                expected: format!("(V, {})", self.config.hidden_size),
+            });
+        }
+        self.checked(ids, Some(vectors), clip_skip)
+    }
+
+    fn checked(
+        &self,
+        ids: &Tensor,
+        vectors: Option<&Tensor>,
+        clip_skip: usize,
+    ) -> std::result::Result<Tensor, ModelError> {
         let most = self.layers.len() + 1;
         if !(1..=most).contains(&clip_skip) {
             return Err(ModelError::ClipSkip {
@@ -95,15 +140,16 @@ impl ClipText {
                 expected: format!("(B, 1 to {})", self.config.max_position_embeddings),
             });
         }
-        on_pool(|| self.encode(ids, most - clip_skip)).during("encoding a prompt")
+        on_pool(|| self.encode(ids, vectors, most - clip_skip)).during("encoding a prompt")
     }
 
-    fn encode(&self, ids: &Tensor, layers: usize) -> Result<Tensor> {
+    fn encode(&self, ids: &Tensor, vectors: Option<&Tensor>, layers: usize) -> Result<Tensor> {
         let (_, t) = ids.dims2()?;
-        let mut x = self
-            .tokens
-            .forward(ids)?
-            .broadcast_add(&self.positions.first(t)?)?;
+        let tokens = match vectors {
+            Some(vectors) => self.tokens.forward_with(ids, vectors)?,
+            None => self.tokens.forward(ids)?,
+        };
+        let mut x = tokens.broadcast_add(&self.positions.first(t)?)?;
         for layer in &self.layers[..layers] {
             x = layer.forward(&x)?;
         }
@@ -112,7 +158,7 @@ impl ClipText {
 }
 
 /// Causal self-attention and a feed-forward part, each with a norm before it and a residual.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct EncoderLayer {
     norm1: LayerNorm,
     self_attn: Attention,
@@ -158,11 +204,11 @@ impl EncoderLayer {
         self.fc2.forward_add(&y, &x)
     }
 
-    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        visit(&self.norm1);
+    fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.norm1);
         self.self_attn.walk(visit);
-        visit(&self.norm2);
-        visit(&self.fc1);
-        visit(&self.fc2);
+        visit(&mut self.norm2);
+        visit(&mut self.fc1);
+        visit(&mut self.fc2);
     }
 }

@@ -8,17 +8,20 @@ mod conv;
 mod embedding;
 mod linear;
 mod norm;
+mod patch;
 mod single_head;
 mod spec;
 mod token_merge;
 
-pub(crate) use pentimento_kernels::{channels_first, channels_last, join_channels, on_pool};
+pub(crate) use pentimento_kernels::{channels_first, channels_last, join_channels, on_pool, relu};
 
 pub(crate) use attention::{Attention, KeyValues, Projections};
 pub(crate) use conv::{Conv2d, ConvFusion, Stride};
 pub(crate) use embedding::Embedding;
 pub(crate) use linear::{Activation, Geglu, Linear, shortcut};
 pub(crate) use norm::{GroupNorm, LayerNorm};
+pub use patch::LayerPatch;
+pub(crate) use patch::patch_each;
 pub(crate) use single_head::SingleHeadAttention;
 pub(crate) use spec::{Layer, each_spec, size_bytes};
 pub use spec::{LayerKind, LayerName, LayerShape};

@@ -12,7 +12,7 @@ use crate::error::During;
 use crate::layers::{Activation, Layer, Linear};
 
 /// Two linear layers on the sinusoidal embedding, to which a projected guidance embedding is added first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TimeEmbedding {
     linear1: Linear,
     linear2: Linear,
@@ -41,12 +41,12 @@ impl TimeEmbedding {
     }
 
     /// Its layers.
-    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        if let Some(guidance) = &self.guidance {
+    pub(super) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        if let Some(guidance) = &mut self.guidance {
             visit(guidance);
         }
-        visit(&self.linear1);
-        visit(&self.linear2);
+        visit(&mut self.linear1);
+        visit(&mut self.linear2);
     }
 }
 

@@ -1,0 +1,295 @@
+//! Catalogue entries → the components of a model → the model put together.
+
+mod assemble;
+mod beside;
+mod lone_vae;
+mod lora_set;
+mod open;
+mod patched;
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use candle_nn::VarBuilder;
+use pentimento_catalog::{BaseModel, ModelEntry, Source};
+use pentimento_models::{
+    ClipText, ClipTextConfig, ClipTokenizer, ModelError, UNet, UNetConfig, Vae, VaeConfig,
+};
+use pentimento_schedulers::SchedulerConfig;
+use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, FolderStamp, ReadProgress, WeightsError};
+
+use crate::component::{Component, ComponentKey, ComponentRole, PatchSet};
+use crate::{PipelineError, ResolvedModels};
+
+pub(crate) use self::open::embedded_demo;
+
+/// Weights stay as the files have them; the arithmetic is f32.
+const DTYPES: Dtypes = Dtypes::Stored;
+const VOCABULARY: &str = "tokenizer/vocab.json";
+const MERGES: &str = "tokenizer/merges.txt";
+/// The published SD 1.x folders have it; a folder without it gets SD 1.x's own special tokens.
+const TOKENIZER_SETTINGS: &str = "tokenizer/tokenizer_config.json";
+
+/// Where the components of one model come from: they can be told apart, read one by one, and put together.
+#[derive(Debug)]
+pub struct ModelSource {
+    name: String,
+    checkpoint: Checkpoint,
+    /// In place of the checkpoint's own.
+    vae: Option<LoneVae>,
+    device: Device,
+    /// As the catalogue says.
+    base: Option<BaseModel>,
+    loras: Vec<(Arc<ModelEntry>, f64)>,
+    lcm_loras: Option<Vec<Arc<ModelEntry>>>,
+}
+
+/// A VAE that the recipe names.
+#[derive(Debug)]
+struct LoneVae {
+    /// Checkpoint and VAE, for errors.
+    name: String,
+    files: Checkpoint,
+}
+
+impl ModelSource {
+    /// Finds the files of what the names of a recipe stand for. No weights are read yet.
+    ///
+    /// # Errors
+    /// When a source is of a kind that this version cannot read, or not there.
+    pub fn open(models: &ResolvedModels, device: &Device) -> Result<Self, PipelineError> {
+        let checkpoint = open::checkpoint(&models.checkpoint)?;
+        let vae = match &models.vae {
+            Some(vae) => Some(LoneVae {
+                name: format!("{}` with the VAE `{}", models.checkpoint.name, vae.name),
+                files: open::vae(vae)?,
+            }),
+            None => None,
+        };
+        Ok(Self {
+            vae,
+            base: models.checkpoint.base,
+            loras: models.loras.clone(),
+            lcm_loras: models.lcm_loras.clone(),
+            ..Self::new(&models.checkpoint.name, checkpoint, device)
+        })
+    }
+
+    /// Counts what is read from disk in `progress`.
+    #[must_use]
+    pub fn counting(self, progress: &ReadProgress) -> Self {
+        Self {
+            checkpoint: self.checkpoint.counting(progress),
+            vae: self.vae.map(|vae| LoneVae {
+                files: vae.files.counting(progress),
+                ..vae
+            }),
+            ..self
+        }
+    }
+
+    /// The files of these models as they are now, so that what cannot be loaded is not tried again before they change.
+    #[must_use]
+    pub fn stamps(models: &ResolvedModels) -> Vec<FolderStamp> {
+        models.entries().map(stamp).collect()
+    }
+
+    /// A checkpoint that is open already, under the name it is known by.
+    #[must_use]
+    pub fn new(name: &str, checkpoint: Checkpoint, device: &Device) -> Self {
+        Self {
+            name: name.to_owned(),
+            checkpoint,
+            vae: None,
+            device: device.clone(),
+            base: None,
+            loras: Vec::new(),
+            lcm_loras: None,
+        }
+    }
+
+    /// The key of each component that the model has, as the files are now, in the order in which they are to be read.
+    ///
+    /// # Errors
+    /// When files of a component are missing or cannot be looked at, or a LoRA does not fit the checkpoint.
+    pub fn keys(&self) -> Result<Vec<ComponentKey>, PipelineError> {
+        let loras = self.open_loras()?;
+        let key = |role| self.key(role, loras.patches(role)?);
+        self.roles().map(key).collect()
+    }
+
+    /// The components that the model has, the small ones first: what is wrong with a folder is then found before gigabytes
+    /// are read.
+    pub(crate) fn roles(&self) -> impl Iterator<Item = ComponentRole> + use<> {
+        ComponentRole::ALL.into_iter()
+    }
+
+    fn key(&self, role: ComponentRole, patches: PatchSet) -> Result<ComponentKey, PipelineError> {
+        Ok(ComponentKey {
+            role,
+            files: self.identity(role)?,
+            patches,
+            dtypes: DTYPES,
+            device: self.device.location(),
+        })
+    }
+
+    fn identity(&self, role: ComponentRole) -> Result<FileIdentity, PipelineError> {
+        let folder = role.folder();
+        let wrap = |error| self.weights_error(error);
+        if role == ComponentRole::Tokenizer {
+            let large = [VOCABULARY, MERGES];
+            return self
+                .checkpoint
+                .identity(folder, &[TOKENIZER_SETTINGS], &large)
+                .map_err(wrap);
+        }
+        if role == ComponentRole::Vae && self.vae.is_some() {
+            return self.lone_vae_identity();
+        }
+        let config = format!("{folder}/config.json");
+        self.checkpoint
+            .component_identity(folder, &[&config])
+            .map_err(wrap)
+    }
+
+    /// Reads one component. The number is what it takes in memory beside its base, in bytes, about. `base` is the component
+    /// of [`ComponentKey::base`].
+    ///
+    /// # Errors
+    /// When a file, tensor or configuration is missing or wrong; the error names it.
+    pub fn read(
+        &self,
+        key: &ComponentKey,
+        base: Option<&Component>,
+    ) -> Result<(Component, u64), PipelineError> {
+        let role = key.role();
+        if let Some(base) = base {
+            return self.patched(role, base);
+        }
+        let is_merged = !key.patches.merged.is_empty();
+        match role {
+            ComponentRole::Tokenizer => {
+                let (tokenizer, bytes) = self.tokenizer()?;
+                Ok((Component::Tokenizer(Arc::new(tokenizer)), bytes))
+            }
+            ComponentRole::TextEncoder => {
+                let config: ClipTextConfig = self.config(role)?;
+                let text = self.network((role, is_merged), |weights| ClipText::new(&config, weights))?;
+                let bytes = text.size_bytes();
+                Ok((Component::TextEncoder(Arc::new(text)), bytes))
+            }
+            ComponentRole::UNet => {
+                let config = self.unet_config()?;
+                let unet = self.network((role, is_merged), |weights| UNet::new(&config, weights))?;
+                let bytes = unet.size_bytes();
+                Ok((Component::UNet(Arc::new(unet)), bytes))
+            }
+            ComponentRole::Vae => {
+                let vae = match &self.vae {
+                    Some(lone) => self.lone_vae(lone)?,
+                    None => {
+                        let config: VaeConfig = self.config(role)?;
+                        self.network((role, is_merged), |weights| Vae::new(&config, weights))?
+                    }
+                };
+                let bytes = vae.size_bytes();
+                Ok((Component::Vae(Arc::new(vae)), bytes))
+            }
+        }
+    }
+
+    pub(crate) fn tokenizer(&self) -> Result<(ClipTokenizer, u64), PipelineError> {
+        let read = |path| {
+            self.checkpoint
+                .read(path)
+                .map_err(|error| self.weights_error(error))
+        };
+        let settings = self.checkpoint.has(TOKENIZER_SETTINGS);
+        let settings = settings.then(|| read(TOKENIZER_SETTINGS)).transpose()?;
+        let (vocabulary, merges) = (read(VOCABULARY)?, read(MERGES)?);
+        let tokenizer = ClipTokenizer::from_files(&vocabulary, &merges, settings.as_deref());
+        let tokenizer = tokenizer.map_err(|error| self.part_error(error))?;
+        let bytes = vocabulary.len() + merges.len();
+        Ok((tokenizer, bytes as u64))
+    }
+
+    fn config<T: serde::de::DeserializeOwned>(&self, role: ComponentRole) -> Result<T, PipelineError> {
+        let path = format!("{}/config.json", role.folder());
+        self.checkpoint
+            .json(&path)
+            .map_err(|error| self.weights_error(error))
+    }
+
+    fn network<T>(
+        &self,
+        (role, is_merged): (ComponentRole, bool),
+        build: impl FnOnce(VarBuilder<'_>) -> Result<T, ModelError>,
+    ) -> Result<T, PipelineError> {
+        let wrap = |error| self.weights_error(error);
+        let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
+        let weights = weights.map_err(wrap)?;
+        let network = if is_merged {
+            self.with_merged(role, weights.var_builder(), build)?
+        } else {
+            build(weights.var_builder())
+        };
+        let network = network.map_err(|error| match weights.take_fault() {
+            Some(fault) => self.weights_error(fault),
+            None => self.part_error(error),
+        })?;
+        weights.finish().map_err(wrap)?;
+        Ok(network)
+    }
+
+    /// The shape of its UNet.
+    pub(crate) fn unet_config(&self) -> Result<UNetConfig, PipelineError> {
+        self.config(ComponentRole::UNet)
+    }
+
+    /// The same where it is a small file of its own, and not somewhere in a single file.
+    pub(crate) fn unet_config_at_hand(&self) -> Result<Option<UNetConfig>, PipelineError> {
+        if self.checkpoint.is_single_file() {
+            return Ok(None);
+        }
+        self.unet_config().map(Some)
+    }
+
+    /// How the checkpoint wants to be run.
+    pub(crate) fn scheduler_config(&self) -> Result<SchedulerConfig, PipelineError> {
+        let file = self.checkpoint.read("scheduler/scheduler_config.json");
+        let file = file.map_err(|error| self.weights_error(error))?;
+        SchedulerConfig::from_json(&file).map_err(|source| PipelineError::SchedulerConfig {
+            name: self.name.clone(),
+            source,
+        })
+    }
+
+    fn weights_error(&self, source: WeightsError) -> PipelineError {
+        PipelineError::Weights {
+            name: self.name.clone(),
+            source,
+        }
+    }
+
+    fn part_error(&self, source: ModelError) -> PipelineError {
+        PipelineError::Part {
+            name: self.name.clone(),
+            source,
+        }
+    }
+
+    fn mismatch(&self, detail: &str) -> PipelineError {
+        PipelineError::Mismatch {
+            name: self.name.clone(),
+            detail: detail.to_owned(),
+        }
+    }
+}
+
+fn stamp(entry: &ModelEntry) -> FolderStamp {
+    match &entry.source {
+        Source::Path(path) => FolderStamp::of(path),
+        Source::Embedded(_) | Source::HuggingFace { .. } | Source::Https(_) => FolderStamp::default(),
+    }
+}
