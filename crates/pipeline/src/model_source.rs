@@ -1,6 +1,7 @@
 //! Catalogue entries → the components of a model → the model put together.
 
 mod assemble;
+mod family;
 mod open;
 
 use std::sync::Arc;
@@ -21,10 +22,10 @@ pub(crate) use self::open::embedded_demo;
 
 /// Weights stay as the files have them; the arithmetic is f32.
 const DTYPES: Dtypes = Dtypes::Stored;
-const VOCABULARY: &str = "tokenizer/vocab.json";
-const MERGES: &str = "tokenizer/merges.txt";
-/// The published SD 1.x folders have it; a folder without it gets SD 1.x's own special tokens.
-const TOKENIZER_SETTINGS: &str = "tokenizer/tokenizer_config.json";
+const VOCABULARY: &str = "vocab.json";
+const MERGES: &str = "merges.txt";
+/// The published folders have them; a folder without them gets SD 1.x's own special tokens.
+const TOKENIZER_SETTINGS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
 
 /// Where the components of one model come from: they can be told apart, read one by one, and put together.
 #[derive(Debug)]
@@ -72,15 +73,10 @@ impl ModelSource {
     /// The key of each component that the model has, as the files are now, in the order in which they are to be read.
     ///
     /// # Errors
-    /// When files of a component are missing or cannot be looked at.
+    /// When it is of a family that this version does not run, or files of a component are missing or cannot be looked at.
     pub fn keys(&self) -> Result<Vec<ComponentKey>, PipelineError> {
-        self.roles().map(|role| self.key(role)).collect()
-    }
-
-    /// The components that the model has, the small ones first: what is wrong with a folder is then found before gigabytes
-    /// are read.
-    pub(crate) fn roles(&self) -> impl Iterator<Item = ComponentRole> + use<> {
-        ComponentRole::ALL.into_iter()
+        let roles = self.family()?.roles().iter();
+        roles.map(|role| self.key(*role)).collect()
     }
 
     fn key(&self, role: ComponentRole) -> Result<ComponentKey, PipelineError> {
@@ -95,12 +91,13 @@ impl ModelSource {
 
     fn identity(&self, role: ComponentRole) -> Result<FileIdentity, WeightsError> {
         let folder = role.folder();
-        if role == ComponentRole::Tokenizer {
-            let large = [VOCABULARY, MERGES];
-            return self.checkpoint.identity(folder, &[TOKENIZER_SETTINGS], &large);
+        let inside = |file: &str| format!("{folder}/{file}");
+        if matches!(role, ComponentRole::Tokenizer | ComponentRole::Tokenizer2) {
+            let ([first, second], large) = (TOKENIZER_SETTINGS.map(inside), [VOCABULARY, MERGES].map(inside));
+            let large = [large[0].as_str(), large[1].as_str()];
+            return self.checkpoint.identity(folder, &[&first, &second], &large);
         }
-        let config = format!("{folder}/config.json");
-        self.checkpoint.component_identity(folder, &[&config])
+        self.checkpoint.component_identity(folder, &[&inside("config.json")])
     }
 
     /// Reads one component. The number is what it takes in memory, in bytes, about.
@@ -110,14 +107,24 @@ impl ModelSource {
     pub fn read(&self, role: ComponentRole) -> Result<(Component, u64), PipelineError> {
         match role {
             ComponentRole::Tokenizer => {
-                let (tokenizer, bytes) = self.tokenizer()?;
+                let (tokenizer, bytes) = self.tokenizer(role)?;
                 Ok((Component::Tokenizer(Arc::new(tokenizer)), bytes))
+            }
+            ComponentRole::Tokenizer2 => {
+                let (tokenizer, bytes) = self.tokenizer(role)?;
+                Ok((Component::Tokenizer2(Arc::new(tokenizer)), bytes))
             }
             ComponentRole::TextEncoder => {
                 let config: ClipTextConfig = self.config(role)?;
                 let text = self.network(role, |weights| ClipText::new(&config, weights))?;
                 let bytes = text.size_bytes();
                 Ok((Component::TextEncoder(Arc::new(text)), bytes))
+            }
+            ComponentRole::TextEncoder2 => {
+                let config: ClipTextConfig = self.config(role)?;
+                let text = self.network(role, |weights| ClipText::with_projection(&config, weights))?;
+                let bytes = text.size_bytes();
+                Ok((Component::TextEncoder2(Arc::new(text)), bytes))
             }
             ComponentRole::UNet => {
                 let config = self.unet_config()?;
@@ -134,16 +141,19 @@ impl ModelSource {
         }
     }
 
-    pub(crate) fn tokenizer(&self) -> Result<(ClipTokenizer, u64), PipelineError> {
-        let read = |path| {
+    pub(crate) fn tokenizer(&self, role: ComponentRole) -> Result<(ClipTokenizer, u64), PipelineError> {
+        let folder = role.folder();
+        let read = |file: &str| {
             self.checkpoint
-                .read(path)
+                .read(&format!("{folder}/{file}"))
                 .map_err(|error| self.weights_error(error))
         };
-        let settings = self.checkpoint.has(TOKENIZER_SETTINGS);
-        let settings = settings.then(|| read(TOKENIZER_SETTINGS)).transpose()?;
+        let has = |file: &str| self.checkpoint.has(&format!("{folder}/{file}"));
+        let [settings, special] = TOKENIZER_SETTINGS.map(|file| has(file).then(|| read(file)).transpose());
         let (vocabulary, merges) = (read(VOCABULARY)?, read(MERGES)?);
-        let tokenizer = ClipTokenizer::from_files(&vocabulary, &merges, settings.as_deref());
+        let (settings, special) = (settings?, special?);
+        let tokenizer =
+            ClipTokenizer::from_files(&vocabulary, &merges, settings.as_deref(), special.as_deref());
         let tokenizer = tokenizer.map_err(|error| self.part_error(error))?;
         let bytes = vocabulary.len() + merges.len();
         Ok((tokenizer, bytes as u64))
@@ -175,14 +185,6 @@ impl ModelSource {
     /// The shape of its UNet.
     pub(crate) fn unet_config(&self) -> Result<UNetConfig, PipelineError> {
         self.config(ComponentRole::UNet)
-    }
-
-    /// The same where it is a small file of its own, and not somewhere in a single file.
-    pub(crate) fn unet_config_at_hand(&self) -> Result<Option<UNetConfig>, PipelineError> {
-        if self.checkpoint.is_single_file() {
-            return Ok(None);
-        }
-        self.unet_config().map(Some)
     }
 
     /// How the checkpoint wants to be run.

@@ -95,7 +95,7 @@ impl Inner {
 /// What a caller should be told about the prompts: A1111's syntax is read as plain words.
 #[must_use]
 pub fn prompt_notes(recipe: &Recipe) -> Vec<JobNote> {
-    let prompts = [&recipe.prompt, &recipe.negative_prompt];
+    let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
     let any = |found: fn(&str) -> bool| prompts.iter().any(|prompt| found(prompt));
     let mut notes = Vec::new();
     if any(has_weight) {

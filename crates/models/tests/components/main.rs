@@ -14,6 +14,8 @@ mod other_names;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod sdxl;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tokenizer;

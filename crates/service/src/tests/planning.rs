@@ -56,7 +56,7 @@ async fn syntax_without_an_effect_is_noted() {
     let test = TestService::start(FakeExecutor::new());
     let notes = async |prompt: &str, negative: &str| {
         let mut request = sample_request(prompt);
-        request.recipe.negative_prompt = negative.to_owned();
+        request.recipe.negative_prompt = Some(negative.to_owned());
         run(&test.service, request).await.notes
     };
     assert_eq!(notes("a (small) house at 16:9", "").await, []);
