@@ -119,6 +119,7 @@ impl PipelineExecutor {
             recipe: Arc::clone(&input.recipe),
             init: input.images.init().clone(),
             mask: input.images.mask().cloned(),
+            embeddings: Vec::new(),
             max_prompt_tokens: self.max_prompt_tokens,
         });
         begun.map_err(|error| explain("prepare", error))

@@ -292,7 +292,6 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH;
         let mut job = Job {
             state: JobState::Fetching,
-            notes: vec![JobNote::PromptBreaks],
             ..sample_job(JobId::from_u128(1), now)
         };
         let start = Transition::Start { attempt: 0 };
@@ -306,7 +305,7 @@ mod tests {
         };
         fetched.clone().apply(&mut job, now).unwrap();
         assert_eq!((job.state, job.work), (JobState::Queued, 7));
-        assert_eq!(job.notes, [JobNote::PromptBreaks, JobNote::MaskIsAlpha]);
+        assert_eq!(job.notes, [JobNote::MaskIsAlpha]);
         assert_eq!(
             fetched.apply(&mut job, now).unwrap_err().reason,
             Refusal::WrongState

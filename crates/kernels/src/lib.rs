@@ -25,6 +25,7 @@ mod packed;
 mod peak;
 mod pieces;
 mod pool;
+mod relu;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -42,4 +43,5 @@ pub use norm::{GroupNorm, LayerNorm, Normalisation};
 #[doc(hidden)]
 pub use peak::multiply_adds;
 pub use pool::on_pool;
+pub use relu::relu;
 pub use tome::TokenMerge;

@@ -17,4 +17,4 @@ pub use conditioning::{Conditioning, ConditioningShape};
 pub use error::ModelError;
 pub use layers::{LayerKind, LayerName, LayerShape};
 pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
-pub use vae::{Vae, VaeConfig, VaePass};
+pub use vae::{LatentNormalisation, Vae, VaeConfig, VaePass};

@@ -71,6 +71,30 @@ pub enum PipelineError {
         /// The setting.
         limit: usize,
     },
+    /// A weight in a prompt with which nothing could be computed.
+    #[error(
+        "{field} has a weight of {weight}, and at most {most} is taken; a bracket that is a letter is written \\("
+    )]
+    PromptWeight {
+        /// `prompt` or `negative_prompt`.
+        field: &'static str,
+        /// What its brackets make.
+        weight: f64,
+        /// The strongest.
+        most: f32,
+    },
+    /// A textual inversion that was trained on other text encoders.
+    #[error(
+        "the embedding `{name}` is for text encoders of width {found:?}, and the checkpoint's has {expected}"
+    )]
+    EmbeddingWidth {
+        /// Its name in the catalogue.
+        name: String,
+        /// Widths that it has vectors for.
+        found: Vec<usize>,
+        /// That of the checkpoint's text encoder.
+        expected: usize,
+    },
     /// A preparation was gone on with after one of its slices had failed.
     #[error("the preparation has ended before")]
     Spent,
@@ -116,7 +140,9 @@ impl PipelineError {
             | Self::SchedulerConfig { .. }
             | Self::UnsupportedSource { .. }
             | Self::Mismatch { .. }
-            | Self::PromptTooLong { .. } => true,
+            | Self::PromptTooLong { .. }
+            | Self::PromptWeight { .. }
+            | Self::EmbeddingWidth { .. } => true,
             Self::Model(_)
             | Self::Scheduler(_)
             | Self::Tensor(_)
@@ -138,7 +164,9 @@ impl HasKind for PipelineError {
             | Self::SchedulerConfig { .. }
             | Self::UnsupportedSource { .. }
             | Self::Mismatch { .. } => ErrorKind::BadModel,
-            Self::PromptTooLong { .. } => ErrorKind::InvalidInput,
+            Self::PromptTooLong { .. } | Self::PromptWeight { .. } | Self::EmbeddingWidth { .. } => {
+                ErrorKind::InvalidInput
+            }
             Self::Spent | Self::Tensor(_) | Self::NotFinite { .. } | Self::MixedShapes { .. } => {
                 ErrorKind::Internal
             }

@@ -101,7 +101,7 @@ impl StableDiffusion {
     /// Latents `[4, h, w]` on their way into the VAE.
     fn begin_decode(&self, latents: &Latents) -> Result<VaePass, PipelineError> {
         let [channels, h, w] = latents.shape();
-        let latents = latents.clone().scaled(1.0 / self.vae.config().scaling_factor);
+        let latents = self.to_vae_range(latents.clone());
         let z = Tensor::from_vec(latents.into_values(), (1, channels, h, w), &self.device)?;
         Ok(self.vae.begin_decode(&z.to_dtype(self.dtype)?)?)
     }

@@ -97,7 +97,8 @@ impl ModelSource {
             let large = [large[0].as_str(), large[1].as_str()];
             return self.checkpoint.identity(folder, &[&first, &second], &large);
         }
-        self.checkpoint.component_identity(folder, &[&inside("config.json")])
+        self.checkpoint
+            .component_identity(folder, &[&inside("config.json")])
     }
 
     /// Reads one component. The number is what it takes in memory, in bytes, about.

@@ -13,6 +13,7 @@ use crate::img2img::to_planes;
 use crate::inpaint::Repainting;
 use crate::posterior::DiagonalGaussian;
 use crate::prepare::Common;
+use crate::prompt_embedding::PromptEmbedding;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion};
 
@@ -25,6 +26,8 @@ pub struct PrepareInput {
     pub init: RgbImage,
     /// Only what it paints white is made anew; None is the whole image.
     pub mask: Option<RgbImage>,
+    /// What words of the prompts may stand for, beside the vocabulary.
+    pub embeddings: Vec<PromptEmbedding>,
     /// A prompt of more tokens is refused, whatever it would take.
     pub max_prompt_tokens: usize,
 }
@@ -98,17 +101,18 @@ impl StableDiffusion {
     /// Begins to make one state per image of the request: cuts the prompts into tokens and reads the mask.
     ///
     /// # Errors
-    /// [`PipelineError::PromptTooLong`]; or when a configuration does not fit.
+    /// [`PipelineError::PromptTooLong`], [`PipelineError::PromptWeight`], [`PipelineError::EmbeddingWidth`]; or when a
+    /// configuration does not fit.
     pub fn begin(&self, input: PrepareInput) -> Result<Preparation, PipelineError> {
         let PrepareInput {
             recipe: request,
             init,
             mask,
+            embeddings,
             max_prompt_tokens,
         } = input;
-        let prompts = self.prompts(&request, max_prompt_tokens)?;
+        let text = self.begin_prompts(&request, &embeddings, (max_prompt_tokens, Some(init.size())))?;
         let (request, repainting) = self.repainting(request, &init, mask.as_ref())?;
-        let text = PromptEncoding::new(&self.tokenizer, &prompts);
         Ok(Preparation {
             request,
             init: Arc::new(init),
@@ -128,9 +132,14 @@ impl StableDiffusion {
             return 0;
         };
         let shape = encoding.shape();
-        let states = shape.tokens * self.text.config().hidden_size * size_of::<f32>();
+        let widths = self
+            .encoders()
+            .into_iter()
+            .map(|encoder| encoder.text.config().hidden_size);
+        let states = shape.tokens * widths.sum::<usize>() * size_of::<f32>();
         let row = self.unet.kv_bytes(shape).saturating_add(states as u64);
         row.saturating_mul(encoding.rows() as u64)
+            .saturating_add(encoding.embedding_bytes() as u64)
     }
 
     /// Does the next slice.
@@ -205,7 +214,7 @@ impl StableDiffusion {
         let mut done = false;
         *text = match mem::replace(text, Text::Lost) {
             Text::Encoding(mut encoding) => {
-                if encoding.advance(&self.text, &self.device)? {
+                if encoding.advance(&self.encoders(), &self.device)? {
                     Text::Encoding(encoding)
                 } else {
                     let states = encoding.into_conditioning()?;
@@ -238,6 +247,7 @@ impl StableDiffusion {
             recipe: Arc::new(request.clone()),
             init: init.clone(),
             mask: None,
+            embeddings: Vec::new(),
             max_prompt_tokens: usize::MAX,
         })
     }
@@ -259,6 +269,7 @@ impl StableDiffusion {
             recipe: Arc::new(request.clone()),
             init: init.clone(),
             mask: Some(mask.clone()),
+            embeddings: Vec::new(),
             max_prompt_tokens: usize::MAX,
         })
     }
@@ -298,6 +309,7 @@ mod tests {
             recipe: Arc::new(recipe),
             init: RgbImage::new(size, vec![90; 64 * 64 * 3]).unwrap(),
             mask: None,
+            embeddings: Vec::new(),
             max_prompt_tokens: 300,
         }
     }

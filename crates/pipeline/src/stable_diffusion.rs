@@ -40,9 +40,4 @@ impl StableDiffusion {
     pub fn name(&self) -> &str {
         &self.name
     }
-
-    /// A clip skip beyond the text encoder's first layer stops at that layer.
-    pub(crate) fn clamp_clip_skip(&self, clip_skip: u32) -> usize {
-        (clip_skip as usize).clamp(1, self.text.config().num_hidden_layers)
-    }
 }

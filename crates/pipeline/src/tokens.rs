@@ -6,6 +6,8 @@ use candle_core::Device;
 use pentimento_models::ClipTokenizer;
 
 use crate::model_source::embedded_demo;
+use crate::prompt::PromptTokens;
+use crate::prompt_embedding::{EmbeddingSet, PromptEmbedding};
 use crate::{ComponentRole, ModelSource, PipelineError};
 
 /// Three bytes of the longest writing of a letter for each byte of its shortest: normalising never makes more of a text.
@@ -17,11 +19,16 @@ const MOST_GROWTH: usize = 3;
 pub struct TokenCounter(Arc<OnceLock<Arc<ClipTokenizer>>>);
 
 impl TokenCounter {
-    /// The tokens of `text`, without begin, end and padding.
+    /// The tokens of `text`, without begin, end and padding: of each embedding its vectors, and what `BREAK` leaves empty.
     ///
     /// # Errors
-    /// When the binary's own vocabulary cannot be read, which is a fault of the build.
-    pub fn count(&self, text: &str) -> Result<usize, PipelineError> {
+    /// As [`TokenCounter::check`], but for the limit.
+    pub fn count(
+        &self,
+        field: &'static str,
+        text: &str,
+        embeddings: &[PromptEmbedding],
+    ) -> Result<usize, PipelineError> {
         let tokenizer = if let Some(tokenizer) = self.0.get() {
             tokenizer
         } else {
@@ -29,19 +36,32 @@ impl TokenCounter {
             let read = Arc::new(source.tokenizer(ComponentRole::Tokenizer)?.0);
             self.0.get_or_init(|| read)
         };
-        Ok(tokenizer.tokens(text)?.len())
+        let embeddings = EmbeddingSet::new(embeddings);
+        let tokens = PromptTokens::read(field, text, tokenizer, embeddings.to_read())?;
+        Ok(tokens.count(tokenizer))
     }
 
-    /// The tokens of `text` when they are more than `limit`. A text of few bytes is not even looked at: each token is at
-    /// least one byte of it.
+    /// Refuses a prompt of more than `limit` tokens, or with a weight that cannot be. A text of few bytes that says nothing
+    /// but words is not even looked at: each token is at least one byte of it.
     ///
     /// # Errors
-    /// As [`TokenCounter::count`].
-    pub fn excess(&self, text: &str, limit: usize) -> Result<Option<usize>, PipelineError> {
-        if text.len().saturating_mul(MOST_GROWTH) <= limit {
-            return Ok(None);
+    /// [`PipelineError::PromptTooLong`], [`PipelineError::PromptWeight`]; or when the binary's own vocabulary cannot be read,
+    /// which is a fault of the build.
+    pub fn check(
+        &self,
+        field: &'static str,
+        text: &str,
+        embeddings: &[PromptEmbedding],
+        limit: usize,
+    ) -> Result<(), PipelineError> {
+        let is_plain = embeddings.is_empty() && !text.contains(['(', '[']) && !text.contains("BREAK");
+        if is_plain && text.len().saturating_mul(MOST_GROWTH) <= limit {
+            return Ok(());
         }
-        Ok(Some(self.count(text)?).filter(|found| *found > limit))
+        match self.count(field, text, embeddings)? {
+            found if found > limit => Err(PipelineError::PromptTooLong { field, found, limit }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -49,16 +69,44 @@ impl TokenCounter {
 mod tests {
     use super::*;
 
+    fn count(counter: &TokenCounter, text: &str) -> usize {
+        counter.count("prompt", text, &[]).unwrap()
+    }
+
     #[test]
     fn long_prompts_are_counted_and_short_ones_are_let_through() {
         let counter = TokenCounter::default();
-        assert_eq!(counter.excess("a red house", 33).unwrap(), None);
+        let excess = |text: &str, limit: usize| match counter.check("prompt", text, &[], limit) {
+            Ok(()) => None,
+            Err(PipelineError::PromptTooLong { found, .. }) => Some(found),
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!(excess("a red house", 33), None);
         assert!(counter.0.get().is_none(), "too short to be looked at");
-        assert_eq!(counter.count("a red house").unwrap(), 3);
-        assert_eq!(counter.excess("a red house", 3).unwrap(), None);
-        assert_eq!(counter.excess("a red house", 2).unwrap(), Some(3));
-        let emoji = counter.count(&"\u{1F600}".repeat(100)).unwrap();
+        assert_eq!(count(&counter, "a red house"), 3);
+        assert_eq!(excess("a red house", 3), None);
+        assert_eq!(excess("a red house", 2), Some(3));
+        let emoji = count(&counter, &"\u{1F600}".repeat(100));
         assert!(emoji >= 90, "hardly any two of them are one token: {emoji}");
+    }
+
+    #[test]
+    fn the_writing_of_weights_is_no_token_and_a_break_takes_a_chunk() {
+        let counter = TokenCounter::default();
+        assert_eq!(count(&counter, "((a) [red] (house:1.25))"), 3);
+        assert_eq!(count(&counter, "a BREAK house"), 76);
+        let refused = counter.check("prompt", "BREAK BREAK", &[], 100).unwrap_err();
+        assert!(
+            matches!(refused, PipelineError::PromptTooLong { found: 150, .. }),
+            "{refused}"
+        );
+        let heavy = counter
+            .check("prompt", "(a:1e9) (a:99999)", &[], 100)
+            .unwrap_err();
+        assert!(
+            matches!(heavy, PipelineError::PromptWeight { field: "prompt", .. }),
+            "{heavy}"
+        );
     }
 
     #[test]
@@ -75,7 +123,7 @@ mod tests {
             "\u{0344}",
         ] {
             let text = text.repeat(50);
-            let found = counter.count(&text).unwrap();
+            let found = count(&counter, &text);
             assert!(
                 found <= MOST_GROWTH * text.len(),
                 "{found} tokens of {} bytes",

@@ -5,15 +5,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
+#[path = "support/tensor_of.rs"]
+mod tensors;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Device;
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_pipeline::{ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close};
-use pentimento_types::{RgbImage, Size};
 use support::{image_of, request_of, tiny};
+use tensors::tensor_of;
 
 fn check(case: &str) {
     let golden = Golden::open(&format!("pipeline/{case}.safetensors"));
@@ -21,7 +23,7 @@ fn check(case: &str) {
     let model = tiny(golden.about()["model"].as_str().unwrap());
     let init = image_of(golden.tensor("input.u8"));
 
-    let conditioning = model.encode_prompts(&request).unwrap();
+    let conditioning = model.encode_prompts(&request, &[]).unwrap();
     assert_close(
         &format!("{case}: cond"),
         &conditioning.cond.token_states[0],
@@ -109,14 +111,6 @@ fn a_single_file_gives_the_picture_of_its_weights() {
         golden.tensor("output.u8"),
         Tolerance::PICTURE,
     );
-}
-
-fn tensor_of(image: &RgbImage) -> Tensor {
-    let Size { width, height } = image.size();
-    Tensor::from_slice(image.pixels(), (height as usize, width as usize, 3), &Device::Cpu)
-        .unwrap()
-        .to_dtype(DType::U8)
-        .unwrap()
 }
 
 macro_rules! golden_runs {

@@ -158,7 +158,13 @@ fn a_prompt_beyond_77_tokens_is_not_cut() {
         ..request(SchedulerKind::DDIM)
     };
     let (a, b) = (with("at night"), with("in snow"));
-    let tokens = model.encode_prompts(&a).unwrap().cond.shape().unwrap().tokens;
+    let tokens = model
+        .encode_prompts(&a, &[])
+        .unwrap()
+        .cond
+        .shape()
+        .unwrap()
+        .tokens;
     assert_eq!(tokens % 77, 0);
     assert!(tokens > 77);
     assert_ne!(alone(&model, &a, &init), alone(&model, &b, &init));
@@ -177,7 +183,7 @@ fn a_short_prompt_beside_a_long_one_is_filled_up_with_empty_chunks() {
             guidance_scale: 5.0,
             ..request(SchedulerKind::DDIM)
         };
-        let states = model.encode_prompts(&recipe).unwrap();
+        let states = model.encode_prompts(&recipe, &[]).unwrap();
         [states.cond, states.uncond.unwrap()].map(|conditioning| {
             let states = &conditioning.token_states[0];
             let (_, tokens, width) = states.dims3().unwrap();
@@ -302,6 +308,7 @@ fn pictures_of_odd_sizes_in_slices_by_turns_have_the_bytes_of_one_go() {
             recipe: Arc::new(request.clone()),
             init,
             mask: None,
+            embeddings: Vec::new(),
             max_prompt_tokens: usize::MAX,
         });
         Some(begun.unwrap())

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use pentimento_engine::PipelineError;
 use pentimento_outbound::OutboundError;
 use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size};
 
@@ -70,6 +71,18 @@ pub enum ServiceError {
         found: usize,
         /// The setting.
         limit: usize,
+    },
+    /// A weight in a prompt with which nothing could be computed.
+    #[error(
+        "{field} has a weight of {weight}; weights go from -{most} to {most}, and a bracket that is a letter is written \\("
+    )]
+    PromptWeight {
+        /// `prompt` or `negative_prompt`.
+        field: &'static str,
+        /// What its brackets make.
+        weight: f64,
+        /// The strongest.
+        most: f32,
     },
     /// No run can do what is asked for, whatever the picture is.
     #[error("{setting}: {problem}")]
@@ -226,6 +239,7 @@ impl HasKind for ServiceError {
             Self::ModelNotFound { .. }
             | Self::NotSupportedYet { .. }
             | Self::PromptTooLong { .. }
+            | Self::PromptWeight { .. }
             | Self::RunRefused { .. }
             | Self::ImageEmpty
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
@@ -263,6 +277,17 @@ impl ServiceError {
             None
         };
         Self::ImageNotFetched { reason, kind, cause }
+    }
+
+    /// Why a prompt is refused.
+    pub(crate) fn of_prompt(error: PipelineError) -> Self {
+        if let PipelineError::PromptTooLong { field, found, limit } = error {
+            return Self::PromptTooLong { field, found, limit };
+        }
+        if let PipelineError::PromptWeight { field, weight, most } = error {
+            return Self::PromptWeight { field, weight, most };
+        }
+        Self::internal(error)
     }
 
     /// A fault of ours, with its cause for the log.

@@ -46,7 +46,6 @@ pub use pentimento_catalog::{
 };
 pub use pentimento_jobs::JobCounts;
 pub use pentimento_outbound::{AddressGuard, ImageFetcher};
-pub use plan::prompt_notes;
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
 pub use unfetched::Held;

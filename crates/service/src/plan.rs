@@ -1,8 +1,7 @@
-//! What can be said of a recipe's run before anything is stored: that there is no such run, which scheduler it will be, and
-//! what in its prompts will have no effect.
+//! What can be said of a recipe's run before anything is stored: that there is no such run, and which scheduler it will be.
 
 use pentimento_engine::{ResolvedModels, RunPlan};
-use pentimento_types::{JobNote, Recipe, Size, describe_chain};
+use pentimento_types::{Recipe, Size, describe_chain};
 
 use crate::ServiceError;
 use crate::forecast::Expected;
@@ -88,101 +87,6 @@ impl Inner {
                 tracing::debug!(model = %name, error = describe_chain(&error), "no plan yet");
                 Ok(DeviceTime::unplanned(recipe))
             }
-        }
-    }
-}
-
-/// What a caller should be told about the prompts: A1111's syntax is read as plain words.
-#[must_use]
-pub fn prompt_notes(recipe: &Recipe) -> Vec<JobNote> {
-    let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
-    let any = |found: fn(&str) -> bool| prompts.iter().any(|prompt| found(prompt));
-    let mut notes = Vec::new();
-    if any(has_weight) {
-        notes.push(JobNote::PromptWeights);
-    }
-    if any(has_break) {
-        notes.push(JobNote::PromptBreaks);
-    }
-    notes
-}
-
-/// `(a red house:1.2)`, but for parentheses that are escaped.
-fn has_weight(prompt: &str) -> bool {
-    let (mut depth, mut after_colon, mut escaped) = (0_usize, None, false);
-    for (at, letter) in prompt.char_indices() {
-        if std::mem::take(&mut escaped) {
-            continue;
-        }
-        match letter {
-            '\\' => escaped = true,
-            '(' => depth += 1,
-            ':' => after_colon = Some(at + 1),
-            ')' if depth > 0 => {
-                depth -= 1;
-                if after_colon.is_some_and(|from| is_weight(prompt[from..at].trim())) {
-                    return true;
-                }
-            }
-            _ => {}
-        }
-    }
-    false
-}
-
-fn is_weight(text: &str) -> bool {
-    let digits = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+');
-    text.chars().all(digits) && text.parse::<f64>().is_ok()
-}
-
-/// The word in capitals that begins a new chunk of the text encoder.
-fn has_break(prompt: &str) -> bool {
-    let between_words = |c: char| !c.is_alphanumeric() && c != '_';
-    prompt.split(between_words).any(|word| word == "BREAK")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_are_told_from_other_parentheses() {
-        for weighted in [
-            "(word:1.2)",
-            "a (red house:0.8), blue",
-            "((word:1.2))",
-            "(a (b) c: 1.5 )",
-            "x) (y:2)",
-            "(:1)",
-            "(sky:-1)",
-        ] {
-            assert!(has_weight(weighted), "{weighted}");
-        }
-        for plain in [
-            "",
-            "(word)",
-            "((word))",
-            "[word]",
-            "a 16:9 picture",
-            "at 12:30) there",
-            "(time: noon)",
-            "(word:)",
-            "(word:NaN)",
-            r"\(word:1.2\)",
-            "(word:1.2",
-            "smile :)",
-        ] {
-            assert!(!has_weight(plain), "{plain}");
-        }
-    }
-
-    #[test]
-    fn only_the_word_in_capitals_breaks() {
-        for breaking in ["a BREAK b", "BREAK", "a,BREAK,b", "a\nBREAK"] {
-            assert!(has_break(breaking), "{breaking}");
-        }
-        for plain in ["break", "BREAKFAST", "Break a leg", "NO_BREAK", "ÄBREAK"] {
-            assert!(!has_break(plain), "{plain}");
         }
     }
 }

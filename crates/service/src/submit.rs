@@ -18,7 +18,7 @@ use crate::admitted::{Admitted, DecodedImages};
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::no_init;
 use crate::off_thread::off_thread;
-use crate::plan::{DeviceTime, prompt_notes};
+use crate::plan::DeviceTime;
 use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
@@ -48,7 +48,7 @@ impl Service {
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `PromptTooLong`, `RunRefused`, `NotSupportedYet`, `Overloaded`, `ShareTaken` and
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `NotSupportedYet`, `Overloaded`, `ShareTaken` and
     /// `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
@@ -76,12 +76,10 @@ impl Submission {
 
     /// The record, queued.
     pub(crate) fn into_job(self, id: JobId, now: SystemTime, inputs: Inputs<ImageKey>) -> Job {
-        let notes = prompt_notes(&self.recipe);
         Job {
             owner: self.owner,
             dialect: self.dialect,
             delivery: self.delivery,
-            notes,
             ..Job::queued(id, now, self.recipe, inputs)
         }
     }
@@ -230,10 +228,9 @@ impl Inner {
         ];
         off_thread(move || {
             for (field, text) in prompts {
-                let excess = counter.excess(&text, limit).map_err(ServiceError::internal)?;
-                if let Some(found) = excess {
-                    return Err(ServiceError::PromptTooLong { field, found, limit });
-                }
+                counter
+                    .check(field, &text, &[], limit)
+                    .map_err(ServiceError::of_prompt)?;
             }
             Ok(())
         })

@@ -108,10 +108,6 @@ pub struct DialectTag {
 pub enum JobNote {
     /// The colours of the mask have no shape, so its alpha channel was taken.
     MaskIsAlpha,
-    /// A prompt has weights as A1111 writes them.
-    PromptWeights,
-    /// A prompt has A1111's word for a new chunk.
-    PromptBreaks,
 }
 
 impl std::fmt::Display for JobNote {
@@ -120,12 +116,6 @@ impl std::fmt::Display for JobNote {
         f.write_str(match self {
             Self::MaskIsAlpha => {
                 "The colours of the mask have no shape, so its alpha channel was used: opaque is repainted."
-            }
-            Self::PromptWeights => {
-                "Weights in a prompt, such as (word:1.2), have no effect in this version: they are read as plain words."
-            }
-            Self::PromptBreaks => {
-                "BREAK in a prompt has no effect in this version: it is read as a plain word."
             }
         })
     }

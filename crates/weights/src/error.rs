@@ -111,6 +111,33 @@ pub enum WeightsError {
         /// The first few names in alphabetical order.
         first: Vec<String>,
     },
+    /// A weights file of another kind than the one asked for.
+    #[error("{file}: {found} instead of {wanted}")]
+    OtherKind {
+        /// The file.
+        file: String,
+        /// What it is, with an article.
+        found: String,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// A LoRA that does not fit the checkpoint.
+    #[error("{file}: {detail}")]
+    OtherBase {
+        /// The file.
+        file: String,
+        /// How many modules fit and do not, and which base they seem to be for.
+        detail: String,
+    },
+    /// The change of a layer could not be computed.
+    #[error("the change of layer `{layer}` cannot be computed")]
+    Change {
+        /// The layer.
+        layer: String,
+        /// The cause.
+        #[source]
+        source: candle_core::Error,
+    },
     /// Two shards claim the same tensor, or the index names a tensor that its shard lacks.
     #[error("{file}: {detail}")]
     Index {
@@ -138,7 +165,9 @@ impl WeightsError {
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         match self {
-            Self::Unreadable { .. } | Self::Changed { .. } | Self::NoMemory { .. } => false,
+            Self::Unreadable { .. } | Self::Changed { .. } | Self::NoMemory { .. } | Self::Change { .. } => {
+                false
+            }
             Self::NotAFolder { .. }
             | Self::Missing { .. }
             | Self::ForeignPath { .. }
@@ -148,15 +177,20 @@ impl WeightsError {
             | Self::Shape { .. }
             | Self::Dtype { .. }
             | Self::ExtraTensors { .. }
+            | Self::OtherKind { .. }
+            | Self::OtherBase { .. }
             | Self::Index { .. } => true,
         }
     }
 }
 
 impl HasKind for WeightsError {
-    /// A broken checkpoint is the operator's fault and not the caller's.
+    /// A broken checkpoint is the operator's fault and not the caller's; two good files that do not fit each other are named
+    /// together by the caller.
     fn kind(&self) -> ErrorKind {
-        if self.is_permanent() {
+        if let Self::OtherBase { .. } = self {
+            ErrorKind::InvalidInput
+        } else if self.is_permanent() {
             ErrorKind::BadModel
         } else {
             ErrorKind::Unavailable

@@ -6,11 +6,14 @@
 mod checkpoint;
 mod component;
 mod container;
+mod embedding_file;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod kind;
+mod lora;
 mod naming;
 mod original;
 mod progress;
@@ -19,7 +22,9 @@ mod seeded;
 pub use checkpoint::Checkpoint;
 pub use component::Component;
 pub use container::Dtypes;
+pub use embedding_file::{Embedding, EmbeddingFile, EncoderSlot};
 pub use error::WeightsError;
 pub use identity::{FileIdentity, FolderStamp};
+pub use lora::{LayerChange, LoraAbout, LoraFile, LoraNetwork, LoraTarget, LowRank, ResolvedLora};
 pub use original::scheduler_config;
 pub use progress::ReadProgress;

@@ -69,7 +69,7 @@ fn measure_run(model: &StableDiffusion, request: &Recipe, picture: &RgbImage) ->
 
     let text_encode = || -> anyhow::Result<f64> {
         let start = SystemClock.now();
-        model.encode_prompts(request)?;
+        model.encode_prompts(request, &[])?;
         Ok(seconds_since(start))
     };
     run.text_encode = text_encode()?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
-use pentimento_service::{InputLimits, image_codec, prompt_notes};
+use pentimento_service::{InputLimits, image_codec};
 use pentimento_types::{
     ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
     read_regular,
@@ -36,9 +36,6 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
     let recipe = Arc::new(planned(&models, recipe(&args))?);
-    for note in prompt_notes(&recipe) {
-        output::note(format_args!("{note}"));
-    }
     if args.seed.is_none() {
         output::note(format_args!("seed {}", recipe.seed));
     }

@@ -122,16 +122,40 @@ impl ClipText {
     /// # Errors
     /// When `clip_skip` is 0 or beyond the embeddings, or an id is not in the vocabulary.
     pub fn forward(&self, ids: &Tensor, clip_skip: usize) -> std::result::Result<Tensor, ModelError> {
+        self.normed(ids, None, clip_skip)
+    }
+
+    /// As [`Self::forward`], where the id `vocab_size + k` stands for row k of `vectors` (V, D): textual inversions, whose
+    /// tokens no vocabulary has.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and when the vectors have another width.
+    pub fn forward_with(
+        &self,
+        ids: &Tensor,
+        vectors: &Tensor,
+        clip_skip: usize,
+    ) -> std::result::Result<Tensor, ModelError> {
+        self.normed(ids, Some(vectors), clip_skip)
+    }
+
+    fn normed(
+        &self,
+        ids: &Tensor,
+        vectors: Option<&Tensor>,
+        clip_skip: usize,
+    ) -> std::result::Result<Tensor, ModelError> {
         let layers = self.layers_to_run(clip_skip, self.layers.len() + 1)?;
-        self.check_ids(ids)?;
+        self.check(ids, vectors)?;
         let encode = || {
-            let states = run(&self.layers[..layers], self.embed(ids)?)?;
+            let states = run(&self.layers[..layers], self.embed(ids, vectors)?)?;
             self.final_norm.forward(&states)
         };
         on_pool(encode).during("encoding a prompt")
     }
 
-    /// What SDXL takes of `ids` (B, T), u32, T up to 77, each row with the end token `end` in it.
+    /// What SDXL takes of `ids` (B, T), u32, T up to 77, each row with the end token `end` in it; `vectors` as in
+    /// [`Self::forward_with`].
     ///
     /// `clip_skip` counts from 1, the last layer but one, since SDXL was trained on that; so 1 is diffusers'
     /// `clip_skip=None` and 2 its `clip_skip=1`. The pooled state is the last layer's whatever is skipped.
@@ -141,14 +165,15 @@ impl ClipText {
     pub fn forward_raw(
         &self,
         ids: &Tensor,
+        vectors: Option<&Tensor>,
         clip_skip: usize,
         end: u32,
     ) -> std::result::Result<RawStates, ModelError> {
         let layers = self.layers_to_run(clip_skip, self.layers.len())?;
-        self.check_ids(ids)?;
+        self.check(ids, vectors)?;
         let encode = || {
             let (before, after) = self.layers.split_at(layers);
-            let token_states = run(before, self.embed(ids)?)?;
+            let token_states = run(before, self.embed(ids, vectors)?)?;
             let Some(projection) = &self.projection else {
                 return Ok(RawStates {
                     token_states,
@@ -176,7 +201,17 @@ impl ClipText {
         })
     }
 
-    fn check_ids(&self, ids: &Tensor) -> std::result::Result<(), ModelError> {
+    fn check(&self, ids: &Tensor, vectors: Option<&Tensor>) -> std::result::Result<(), ModelError> {
+        let width = self.config.hidden_size;
+        if let Some(vectors) = vectors
+            && !matches!(*vectors.dims(), [_, found] if found == width)
+        {
+            return Err(ModelError::Shape {
+                tensor: "vectors",
+                found: vectors.dims().to_vec(),
+                expected: format!("(V, {width})"),
+            });
+        }
         if ids.rank() == 2 && (1..=self.config.max_position_embeddings).contains(&ids.dims()[1]) {
             return Ok(());
         }
@@ -188,9 +223,13 @@ impl ClipText {
     }
 
     /// (B, T, D)
-    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+    fn embed(&self, ids: &Tensor, vectors: Option<&Tensor>) -> Result<Tensor> {
         let (_, t) = ids.dims2()?;
-        self.tokens.forward(ids)?.broadcast_add(&self.positions.first(t)?)
+        let tokens = match vectors {
+            Some(vectors) => self.tokens.forward_with(ids, vectors)?,
+            None => self.tokens.forward(ids)?,
+        };
+        tokens.broadcast_add(&self.positions.first(t)?)
     }
 }
 

@@ -94,12 +94,6 @@ impl ClipTokenizer {
         self.length
     }
 
-    /// The end token: the first one of a piece is where the text's pooled state is taken.
-    #[must_use]
-    pub const fn end(&self) -> u32 {
-        self.end
-    }
-
     /// The ids of `text`: begin, as many tokens as fit, end, padding; always [`Self::length`] of them.
     ///
     /// # Errors
@@ -110,21 +104,22 @@ impl ClipTokenizer {
         Ok(self.framed(&tokens))
     }
 
-    /// A text's [`Self::tokens`] in pieces as [`Self::encode`] gives them, 75 each: at least one piece, and nothing is cut
-    /// off. A text that fits into one piece gives exactly [`Self::encode`]'s.
+    /// The token before a text.
     #[must_use]
-    pub fn chunks(&self, tokens: &[u32]) -> Vec<Vec<u32>> {
-        if tokens.is_empty() {
-            return vec![self.empty_chunk()];
-        }
-        let chunks = tokens.chunks(self.length - 2);
-        chunks.map(|chunk| self.framed(chunk)).collect()
+    pub fn begin(&self) -> u32 {
+        self.begin
     }
 
-    /// The piece of an empty text.
+    /// The token after a text.
     #[must_use]
-    pub fn empty_chunk(&self) -> Vec<u32> {
-        self.framed(&[])
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// What fills up the places behind it.
+    #[must_use]
+    pub fn pad(&self) -> u32 {
+        self.pad
     }
 
     /// Begin, the tokens, end, padding.

@@ -1,6 +1,6 @@
 //! 3x3 convolutions, in one pass with what the networks have before and after them.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use pentimento_kernels as kernels;
 
@@ -41,6 +41,24 @@ pub(crate) struct ConvFusion<'a> {
 impl Conv2d {
     /// `inputs` to `outputs` channels.
     pub(crate) fn new(inputs: usize, outputs: usize, stride: Stride, vb: &VarBuilder<'_>) -> Result<Self> {
+        Self::read((inputs, outputs, true), stride, vb)
+    }
+
+    /// As [`Conv2d::new`], without a bias.
+    pub(crate) fn without_bias(
+        inputs: usize,
+        outputs: usize,
+        stride: Stride,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
+        Self::read((inputs, outputs, false), stride, vb)
+    }
+
+    fn read(
+        (inputs, outputs, bias): (usize, usize, bool),
+        stride: Stride,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
         let (stride, padding) = match stride {
             Stride::One => (1, kernels::Padding::SAME),
             Stride::Two => (2, kernels::Padding::SAME),
@@ -50,10 +68,15 @@ impl Conv2d {
             kind: LayerKind::Conv2d,
             inputs,
             outputs,
-            bias: true,
+            bias,
         };
         let spec = LayerSpec::at(vb, shape);
-        let kernel = kernels::Conv2d::new(&spec.weight(vb)?, &spec.bias(vb)?, stride, padding)?;
+        let bias = if bias {
+            spec.bias(vb)?
+        } else {
+            Tensor::zeros(outputs, DType::F32, vb.device())?
+        };
+        let kernel = kernels::Conv2d::new(&spec.weight(vb)?, &bias, stride, padding)?;
         Ok(Self { spec, kernel })
     }
 

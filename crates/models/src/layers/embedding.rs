@@ -34,6 +34,23 @@ impl Embedding {
         vectors.to_dtype(DType::F32)?.reshape((b, t, ()))
     }
 
+    /// As [`Embedding::forward`], where the ids behind the table's stand for the rows of `more` (V, D).
+    pub(crate) fn forward_with(&self, ids: &Tensor, more: &Tensor) -> Result<Tensor> {
+        let (b, t) = ids.dims2()?;
+        let entries = self.table.dim(0)?;
+        let rows = ids.flatten_all()?.to_vec1::<u32>()?.into_iter().map(|id| {
+            let id = id as usize;
+            match id.checked_sub(entries) {
+                None => self.table.get(id),
+                Some(row) if row < more.dim(0)? => more.get(row),
+                Some(row) => candle_core::bail!("id {id} is row {row} of {:?}", more.dims()),
+            }?
+            .to_dtype(DType::F32)
+        });
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        Tensor::stack(&rows, 0)?.reshape((b, t, ()))
+    }
+
     /// The first `count` vectors: (count, D), f32.
     pub(crate) fn first(&self, count: usize) -> Result<Tensor> {
         self.table.narrow(0, 0, count)?.to_dtype(DType::F32)

@@ -42,6 +42,12 @@ impl Linear {
         Self::read(shape(LayerKind::Pointwise, inputs, outputs), vb)
     }
 
+    /// As [`Linear::pointwise`], without a bias.
+    pub(crate) fn pointwise_without_bias(inputs: usize, outputs: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+        let shape = shape(LayerKind::Pointwise, inputs, outputs);
+        Self::read(LayerShape { bias: false, ..shape }, vb)
+    }
+
     fn read(shape: LayerShape, vb: &VarBuilder<'_>) -> Result<Self> {
         let spec = LayerSpec::at(vb, shape);
         let weight = spec.weight(vb)?.reshape((shape.outputs, shape.inputs))?;

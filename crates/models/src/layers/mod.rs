@@ -12,7 +12,7 @@ mod single_head;
 mod spec;
 mod token_merge;
 
-pub(crate) use pentimento_kernels::{channels_first, channels_last, join_channels, on_pool};
+pub(crate) use pentimento_kernels::{channels_first, channels_last, join_channels, on_pool, relu};
 
 pub(crate) use attention::{Attention, KeyValues, Projections};
 pub(crate) use conv::{Conv2d, ConvFusion, Stride};

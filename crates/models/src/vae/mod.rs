@@ -6,11 +6,12 @@ mod blocks;
 mod config;
 mod pass;
 mod stages;
+mod tiny;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-pub use self::config::VaeConfig;
+pub use self::config::{LatentNormalisation, VaeConfig};
 pub use self::pass::VaePass;
 
 use self::stages::Stages;
@@ -38,6 +39,15 @@ impl Vae {
     }
 
     fn load(config: &VaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        if let Some(tiny) = &config.tiny {
+            return Ok(Self {
+                encoder: Stages::tiny_encoder(config, tiny, &vb.pp("encoder"))?,
+                quant: None,
+                post_quant: None,
+                decoder: Stages::tiny_decoder(config, tiny, &vb.pp("decoder"))?,
+                config: config.clone(),
+            });
+        }
         let latent = config.latent_channels;
         let quant = || Linear::pointwise(2 * latent, 2 * latent, &vb.pp("quant_conv"));
         let post_quant = || Linear::pointwise(latent, latent, &vb.pp("post_quant_conv"));
@@ -76,7 +86,8 @@ impl Vae {
     }
 
     /// The distribution of latents of images `x` (B, 3, H, W) in -1..1, H and W multiples of
-    /// [`VaeConfig::downscale`]: mean and then log variance, (B, 2·latent channels, h, w), unscaled.
+    /// [`VaeConfig::downscale`]: mean and then log variance, (B, 2·latent channels, h, w), unscaled. Of a tiny autoencoder,
+    /// [`VaeConfig::is_exact`], the latents themselves, (B, latent channels, h, w).
     ///
     /// The reference clamps the log variance to -30..20 before it uses it; that is left to the caller.
     ///

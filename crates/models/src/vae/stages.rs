@@ -8,6 +8,7 @@ use candle_nn::VarBuilder;
 
 use super::blocks::{AttentionBlock, ResBlock, norm};
 use super::config::VaeConfig;
+use super::tiny::{self, TinyConfig};
 use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Stride};
 
 /// (1, H, W, C) to (1, H', W', C').
@@ -21,6 +22,9 @@ enum Stage {
     Up(Conv2d),
     /// Out at the end.
     Out(GroupNorm, Conv2d),
+    /// In or out of a tiny autoencoder.
+    TinyEnd(tiny::End),
+    TinyBlock(Box<tiny::Block>),
 }
 
 impl Stage {
@@ -45,6 +49,8 @@ impl Stage {
                 };
                 conv.forward(&x, fusion)
             }
+            Self::TinyEnd(end) => end.forward(&x),
+            Self::TinyBlock(block) => block.forward(x),
         }
     }
 
@@ -57,6 +63,8 @@ impl Stage {
                 visit(norm);
                 visit(conv);
             }
+            Self::TinyEnd(end) => end.walk(visit),
+            Self::TinyBlock(block) => block.walk(visit),
         }
     }
 }
@@ -115,6 +123,61 @@ impl Stages {
             }
         }
         stages.push(out(config, (widths[0], config.out_channels), vb)?);
+        Ok(Self(stages))
+    }
+
+    /// (1, H, W, 3) in -1..1 to (1, h, w, latent channels).
+    pub(super) fn tiny_encoder(config: &VaeConfig, tiny: &TinyConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let (layers, width) = (vb.pp("layers"), tiny.width);
+        let mut stages = Vec::new();
+        let innermost = tiny.encoder_blocks.len() - 1;
+        for (level, blocks) in tiny.encoder_blocks.iter().enumerate() {
+            let vb = layers.pp(stages.len());
+            stages.push(match level {
+                0 => {
+                    let conv = Conv2d::new(config.in_channels, width, Stride::One, &vb)?;
+                    Stage::TinyEnd(tiny::End::Image(conv))
+                }
+                _ => Stage::Conv(Conv2d::without_bias(width, width, Stride::Two, &vb)?),
+            });
+            for _ in 0..*blocks {
+                let vb = layers.pp(stages.len());
+                let block = tiny::Block::new(width, tiny.inner_norm && level == innermost, &vb)?;
+                stages.push(Stage::TinyBlock(Box::new(block)));
+            }
+        }
+        let vb = layers.pp(stages.len());
+        stages.push(Stage::Conv(Conv2d::new(
+            width,
+            config.latent_channels,
+            Stride::One,
+            &vb,
+        )?));
+        Ok(Self(stages))
+    }
+
+    /// (1, h, w, latent channels) to (1, H, W, 3) in -1..1.
+    pub(super) fn tiny_decoder(config: &VaeConfig, tiny: &TinyConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let (layers, width) = (vb.pp("layers"), tiny.width);
+        let conv = Conv2d::new(config.latent_channels, width, Stride::One, &layers.pp(0))?;
+        let mut stages = vec![Stage::TinyEnd(tiny::End::Latent(conv))];
+        // The first ReLU has a number of its own, and so has each enlargement.
+        let mut number = 2;
+        let outermost = tiny.decoder_blocks.len() - 1;
+        for (level, blocks) in tiny.decoder_blocks.iter().enumerate() {
+            for _ in 0..*blocks {
+                let block = tiny::Block::new(width, tiny.inner_norm && level == 0, &layers.pp(number))?;
+                stages.push(Stage::TinyBlock(Box::new(block)));
+                number += 1;
+            }
+            if level < outermost {
+                let vb = layers.pp(number + 1);
+                stages.push(Stage::Up(Conv2d::without_bias(width, width, Stride::One, &vb)?));
+                number += 2;
+            }
+        }
+        let conv = Conv2d::new(width, config.out_channels, Stride::One, &layers.pp(number))?;
+        stages.push(Stage::TinyEnd(tiny::End::Out(conv)));
         Ok(Self(stages))
     }
 

@@ -87,8 +87,6 @@ fn architectures_we_do_not_build_are_named() {
     }
     for (key, value) in [
         ("down_block_types", json!(["AttnDownEncoderBlock2D"])),
-        ("latents_mean", json!([0, 0, 0, 0])),
-        ("shift_factor", json!(0.1)),
         ("scaling_factor", json!(0)),
         ("norm_num_groups", json!(0)),
     ] {

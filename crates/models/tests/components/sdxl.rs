@@ -63,7 +63,9 @@ fn states_and_pooled_state_equal_transformers() {
     let text = second_encoder();
     let end = text.config().vocab_size - 1;
     for skip in [1, 2, 3] {
-        let found = text.forward_raw(&ids, skip, u32::try_from(end).unwrap()).unwrap();
+        let found = text
+            .forward_raw(&ids, None, skip, u32::try_from(end).unwrap())
+            .unwrap();
         let name = format!("states.{skip}");
         close(&name, &found.token_states, golden.tensor(&name), Tolerance::CLIP);
         close(
@@ -76,7 +78,7 @@ fn states_and_pooled_state_equal_transformers() {
     assert_eq!(text.pooled_width(), Some(20));
     // Four layers, the last of which is never the answer; and no row has this end token.
     for (skip, end) in [(0, 999), (5, 999), (1, 123_456)] {
-        assert!(text.forward_raw(&ids, skip, end).is_err(), "{skip} {end}");
+        assert!(text.forward_raw(&ids, None, skip, end).is_err(), "{skip} {end}");
     }
     let mut names = Vec::new();
     text.layers(&mut |name, _| names.push(name.to_string()));

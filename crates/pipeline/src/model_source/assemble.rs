@@ -96,7 +96,10 @@ impl StableDiffusion {
             detail,
         };
         let first = self.text.config().hidden_size;
-        let second = self.second.as_ref().map(|second| second.text.config().hidden_size);
+        let second = self
+            .second
+            .as_ref()
+            .map(|second| second.text.config().hidden_size);
         let (text, cross) = (
             first + second.unwrap_or(0),
             self.unet.config().cross_attention_dim,
@@ -113,7 +116,8 @@ impl StableDiffusion {
         let pooled = self.second.as_ref().and_then(|second| second.text.pooled_width());
         let taken = self.unet.config().text_time.map(|sizes| sizes.pooled);
         if pooled != taken {
-            let width = |width: Option<usize>| width.map_or("none".to_owned(), |width| format!("one of {width}"));
+            let width =
+                |width: Option<usize>| width.map_or("none".to_owned(), |width| format!("one of {width}"));
             return Err(mismatch(format!(
                 "the text encoders give {} as a pooled state, but the UNet takes {}",
                 width(pooled),

@@ -1,6 +1,6 @@
 //! What submit says of the run before anything is stored, and how long it is expected to take.
 
-use pentimento_types::{ErrorKind, HasKind as _, JobNote, NoiseSpacing, SchedulerChoice, SchedulerKind};
+use pentimento_types::{ErrorKind, HasKind as _, NoiseSpacing, SchedulerChoice, SchedulerKind};
 
 use super::*;
 use crate::image_codec::read_metadata;
@@ -49,22 +49,6 @@ async fn job_and_picture_name_what_the_checkpoint_decides() {
     request.recipe.scheduler.kind = Some(SchedulerKind::UniPCMultistep);
     let job = run(&test.service, request).await;
     assert_eq!(job.recipe.scheduler.spacing, NoiseSpacing::Karras);
-}
-
-#[tokio::test]
-async fn syntax_without_an_effect_is_noted() {
-    let test = TestService::start(FakeExecutor::new());
-    let notes = async |prompt: &str, negative: &str| {
-        let mut request = sample_request(prompt);
-        request.recipe.negative_prompt = Some(negative.to_owned());
-        run(&test.service, request).await.notes
-    };
-    assert_eq!(notes("a (small) house at 16:9", "").await, []);
-    assert_eq!(notes("a (red:1.2) house", "").await, [JobNote::PromptWeights]);
-    assert_eq!(
-        notes("a house BREAK a garden", "(blur:0.5)").await,
-        [JobNote::PromptWeights, JobNote::PromptBreaks]
-    );
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use self::disk::DiskFile;
 pub(crate) use self::stored_tensor::StoredTensor;
 pub use self::tensor_file::Dtypes;
-pub(crate) use self::tensor_file::{ReadError, TensorFile};
+pub(crate) use self::tensor_file::{Notes, ReadError, TensorFile};
 use crate::{ReadProgress, WeightsError};
 
 /// Where a file's bytes are.

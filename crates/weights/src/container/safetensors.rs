@@ -7,18 +7,19 @@ use safetensors::tensor::Metadata;
 
 use super::Bytes;
 use super::stored_tensor::StoredTensor;
+use super::tensor_file::Notes;
 use crate::WeightsError;
 
 /// The most bytes of a header. That of the largest Stable Diffusion network has a fiftieth of it; parsed it takes several
 /// times its bytes.
 const MAX_HEADER_BYTES: u64 = 16 << 20;
 
-/// The tensors of a file that begins with `start`.
-pub(super) fn tensors(
+/// The tensors of a file that begins with `start`, and the metadata of its header.
+pub(super) fn read(
     name: &str,
     bytes: &Bytes,
     start: &[u8],
-) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
+) -> Result<(BTreeMap<String, StoredTensor>, Notes), WeightsError> {
     let refused = |detail: String| WeightsError::NotAModel {
         file: name.to_owned(),
         detail: looks_like(start).unwrap_or(detail),
@@ -55,7 +56,9 @@ pub(super) fn tensors(
         };
         (tensor, stored)
     });
-    Ok(tensors.collect())
+    let notes = metadata.metadata().iter().flatten();
+    let notes = notes.map(|(key, value)| (key.clone(), value.clone()));
+    Ok((tensors.collect(), notes.collect()))
 }
 
 /// What a file that is not safetensors seems to be, where its first bytes tell, which are these.

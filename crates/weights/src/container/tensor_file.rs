@@ -1,6 +1,6 @@
 //! A weights file with the index of its tensors, whatever its format.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -44,7 +44,11 @@ pub(crate) struct TensorFile {
     name: String,
     bytes: Bytes,
     tensors: BTreeMap<String, StoredTensor>,
+    notes: Notes,
 }
+
+/// What a file says beside its tensors: the metadata of a safetensors header, or the plain values of a pickle's dictionary.
+pub(crate) type Notes = BTreeMap<String, String>;
 
 impl TensorFile {
     /// Opens a file of the disk.
@@ -60,12 +64,17 @@ impl TensorFile {
     fn index(name: String, bytes: Bytes) -> Result<Self, WeightsError> {
         let mut start = Vec::new();
         bytes.blocks(0, bytes.len().min(512), |block| start.extend_from_slice(block))?;
-        let tensors = if pickle::is_pickle(&start) {
-            pickle::tensors(&mut Stream::new(&bytes)).map_err(|problem| problem.of_file(&name))?
+        let (tensors, notes) = if pickle::is_pickle(&start) {
+            pickle::read(&mut Stream::new(&bytes)).map_err(|problem| problem.of_file(&name))?
         } else {
-            safetensors_file::tensors(&name, &bytes, &start)?
+            safetensors_file::read(&name, &bytes, &start)?
         };
-        Ok(Self { name, bytes, tensors })
+        Ok(Self {
+            name,
+            bytes,
+            tensors,
+            notes,
+        })
     }
 
     /// The same file with other tensors of it, or the same under other names; reads are counted in `progress`.
@@ -78,6 +87,7 @@ impl TensorFile {
             name: self.name.clone(),
             bytes: self.bytes.counting(progress),
             tensors,
+            notes: Notes::new(),
         }
     }
 
@@ -87,6 +97,37 @@ impl TensorFile {
 
     pub(crate) fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
         &self.tensors
+    }
+
+    /// What it says beside its tensors.
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// The names of the kinds of its numbers.
+    pub(crate) fn dtypes(&self) -> Vec<String> {
+        let dtypes: BTreeSet<Dtype> = self.tensors.values().map(|stored| stored.dtype).collect();
+        dtypes.into_iter().map(|dtype| format!("{dtype:?}")).collect()
+    }
+
+    /// The one number of a tensor of any kind; None where it has more or fewer.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is of a kind that no number has.
+    pub(crate) fn number(&self, name: &str, stored: &StoredTensor) -> Result<Option<f64>, WeightsError> {
+        if stored.shape.iter().any(|size| *size != 1) {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        self.bytes
+            .blocks(stored.start, stored.end, |block| bytes.extend_from_slice(block))?;
+        number(stored.dtype, &bytes)
+            .map(Some)
+            .ok_or_else(|| WeightsError::Dtype {
+                file: self.name.clone(),
+                tensor: name.to_owned(),
+                found: format!("{:?}", stored.dtype),
+            })
     }
 
     /// Whether what has been read came from one and the same file.
@@ -175,6 +216,26 @@ impl TensorFile {
             bytes,
         })
     }
+}
+
+/// A number as it is stored.
+fn number(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
+    let bytes_8 = || bytes.try_into().ok();
+    let bytes_4 = || bytes.try_into().ok();
+    let bytes_2 = || bytes.try_into().ok();
+    Some(match (dtype, bytes) {
+        (Dtype::F64, _) => f64::from_le_bytes(bytes_8()?),
+        (Dtype::F32, _) => f32::from_le_bytes(bytes_4()?).into(),
+        (Dtype::F16, _) => half::f16::from_le_bytes(bytes_2()?).into(),
+        (Dtype::BF16, _) => half::bf16::from_le_bytes(bytes_2()?).into(),
+        #[expect(clippy::cast_precision_loss, reason = "a rank or an alpha is small")]
+        (Dtype::I64, _) => i64::from_le_bytes(bytes_8()?) as f64,
+        (Dtype::I32, _) => i32::from_le_bytes(bytes_4()?).into(),
+        (Dtype::I16, _) => i16::from_le_bytes(bytes_2()?).into(),
+        (Dtype::I8, [byte]) => byte.cast_signed().into(),
+        (Dtype::U8 | Dtype::BOOL, [byte]) => (*byte).into(),
+        _ => return None,
+    })
 }
 
 /// Why there is no tensor.

@@ -243,7 +243,9 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
             };
             json!({field: [sentence(field, &format!("cannot be used: {problem}"))]})
         }
-        ServiceError::PromptTooLong { field, .. } => json!({*field: [sentence(field, &error.to_string())]}),
+        ServiceError::PromptTooLong { field, .. } | ServiceError::PromptWeight { field, .. } => {
+            json!({*field: [sentence(field, &error.to_string())]})
+        }
         ServiceError::ImageNotFetched { reason, .. } => {
             format!("Unable to fetch image from provided URL ({image}): {reason}").into()
         }

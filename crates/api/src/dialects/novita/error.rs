@@ -165,7 +165,7 @@ impl NovitaError {
                 ModelRole::Embedding => EMBEDDINGS.name,
             });
         }
-        if let ServiceError::PromptTooLong { field, .. } = error {
+        if let ServiceError::PromptTooLong { field, .. } | ServiceError::PromptWeight { field, .. } = error {
             return Some(field);
         }
         if let ServiceError::RunRefused { setting, .. } = error {

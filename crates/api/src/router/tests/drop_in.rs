@@ -186,15 +186,25 @@ async fn a_run_that_cannot_be_is_refused_with_its_field() {
 }
 
 #[tokio::test]
-async fn both_dialects_tell_what_of_a_prompt_has_no_effect() {
+async fn both_dialects_refuse_a_weight_by_its_field() {
     let test = TestService::start(FakeExecutor::new());
     let router = router(&test, &[]);
     let mut body = modelslab_body();
-    body["prompt"] = json!("a (red:1.2) house");
+    body["prompt"] = json!("a (red:1.2) house BREAK [blue]");
     let made = call(&router, IMG2IMG, &body).await;
-    assert!(made["warning"].as_str().unwrap().contains("(word:1.2)"), "{made}");
-    let made = send(&router, post(&good("a house BREAK a garden"))).await.json();
-    assert!(made["warning"].as_str().unwrap().contains("BREAK"), "{made}");
-    let made = send(&router, post(&good("a house"))).await.json();
+    assert_eq!(
+        (&made["status"], made.get("warning")),
+        (&json!("success"), None),
+        "{made}"
+    );
+    body["negative_prompt"] = json!("(red:99999)");
+    let refused = call(&router, IMG2IMG, &body).await;
+    let sentence = refused["message"]["negative_prompt"][0].as_str().unwrap();
+    assert!(sentence.contains("a weight of 99999"), "{sentence}");
+    let made = send(&router, post(&good("a (red) house BREAK a garden")))
+        .await
+        .json();
     assert!(made.get("warning").is_none(), "{made}");
+    let refused = send(&router, post(&good("a (red:99999) house"))).await.json();
+    assert_eq!(refused["metadata"]["field"], "prompt", "{refused}");
 }

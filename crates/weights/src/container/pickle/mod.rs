@@ -20,8 +20,9 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use self::error::PickleProblem;
-use self::value::{Arena, Id};
+use self::value::{Arena, Id, Value};
 use super::stored_tensor::StoredTensor;
+use super::tensor_file::Notes;
 
 /// Whether a file that begins so is one of the two containers. A safetensors file may begin with the same two bytes, the
 /// length of its header, behind which there is always a brace.
@@ -30,12 +31,14 @@ pub(super) fn is_pickle(start: &[u8]) -> bool {
     start.starts_with(b"PK\x03\x04") || (matches!(start, [0x80, 1..=5, ..]) && !is_header)
 }
 
-/// The tensors of a file, by name. Names of nested dictionaries are joined with dots; one `state_dict` around all is left
-/// out.
+/// The tensors of a file, by name, and the plain values beside them. Names of nested dictionaries are joined with dots; one
+/// `state_dict` around all is left out.
 ///
 /// # Errors
 /// [`PickleProblem`]: what is no such file, what would have to be called, and tensors that the file does not hold.
-pub(super) fn tensors<R: Read + Seek>(file: &mut R) -> Result<BTreeMap<String, StoredTensor>, PickleProblem> {
+pub(super) fn read<R: Read + Seek>(
+    file: &mut R,
+) -> Result<(BTreeMap<String, StoredTensor>, Notes), PickleProblem> {
     let mut start = [0_u8; 4];
     file.seek(SeekFrom::Start(0))?;
     file.read_exact(&mut start)?;
@@ -56,7 +59,29 @@ pub(super) fn tensors<R: Read + Seek>(file: &mut R) -> Result<BTreeMap<String, S
     if !content.storages.values().all(inside) {
         return Err(PickleProblem::Truncated);
     }
-    tensors::collect(&content)
+    Ok((tensors::collect(&content)?, notes(&content)))
+}
+
+/// The text and the numbers of the outermost dictionary; what is more than that is named by its kind.
+fn notes(content: &Content) -> Notes {
+    const MOST: usize = 256;
+    const LONGEST: usize = 4096;
+    let arena = &content.arena;
+    let Value::Dict(members) = arena.get(content.root) else {
+        return Notes::new();
+    };
+    let plain = |id: Id| {
+        if let Value::Int(number) = arena.get(id) {
+            return Some(number.to_string());
+        }
+        let text = arena.text(id).filter(|text| text.len() <= LONGEST);
+        text.map(str::to_owned)
+    };
+    let members = members.iter().take(MOST).filter_map(|(key, value)| {
+        let value = plain(*value).unwrap_or_else(|| arena.get(*value).kind().to_owned());
+        Some((plain(*key)?, value))
+    });
+    members.collect()
 }
 
 /// What a file holds.

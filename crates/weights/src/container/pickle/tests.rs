@@ -2,6 +2,7 @@
 //!
 //! Both are made by `tests/golden/generate/pickle_files.py`.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::PathBuf;
 
@@ -10,11 +11,15 @@ use safetensors::SafeTensors;
 use serde_json::Value as Json;
 
 use super::error::PickleProblem;
+use super::machine;
 use super::reader::PickleReader;
 use super::value::Arena;
-use super::{machine, tensors};
 use crate::ReadProgress;
-use crate::container::{Dtypes, TensorFile};
+use crate::container::{Dtypes, StoredTensor, TensorFile};
+
+fn tensors(file: &mut Cursor<impl AsRef<[u8]>>) -> Result<BTreeMap<String, StoredTensor>, PickleProblem> {
+    super::read(file).map(|(tensors, _)| tensors)
+}
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/pickle"))

@@ -2,17 +2,13 @@
 //!
 //! The files are made by `tests/golden/generate/later_models.py` on `tiny-sd2` and `tiny-sdxl` of `tests/golden/models`.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
+use crate::support::{image_of, request_of, tiny};
 use candle_core::{DType, Device, Tensor};
 use pentimento_pipeline::{PipelineError, RequestConditioning, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
 use pentimento_types::{Recipe, RgbImage};
 use pentimento_weights::Checkpoint;
 use serde_json::Value;
-use support::{image_of, request_of};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
@@ -47,7 +43,12 @@ fn model_of(golden: &Golden) -> StableDiffusion {
     let replaced: Vec<(String, Tensor)> = golden
         .names()
         .iter()
-        .filter_map(|name| Some((name.strip_prefix("replaced.")?.to_owned(), golden.tensor(name).clone())))
+        .filter_map(|name| {
+            Some((
+                name.strip_prefix("replaced.")?.to_owned(),
+                golden.tensor(name).clone(),
+            ))
+        })
         .collect();
     let model = about["model"].as_str().unwrap().to_owned();
     let made = changed(&model, move |path, bytes| match path {
@@ -71,11 +72,25 @@ fn check_states(case: &str, golden: &Golden, found: &RequestConditioning) {
             continue;
         };
         let states = Tensor::cat(&conditioning.token_states, 2).unwrap();
-        assert_close(&format!("{case}: {name}"), &states, golden.tensor(name), Tolerance::CLIP);
+        assert_close(
+            &format!("{case}: {name}"),
+            &states,
+            golden.tensor(name),
+            Tolerance::CLIP,
+        );
         let pooled = if name == "cond" { "pooled" } else { "uncond_pooled" };
-        assert_eq!(conditioning.pooled.is_some(), golden.get(pooled).is_some(), "{case}");
+        assert_eq!(
+            conditioning.pooled.is_some(),
+            golden.get(pooled).is_some(),
+            "{case}"
+        );
         if let Some(found) = &conditioning.pooled {
-            assert_close(&format!("{case}: {pooled}"), found, golden.tensor(pooled), Tolerance::CLIP);
+            assert_close(
+                &format!("{case}: {pooled}"),
+                found,
+                golden.tensor(pooled),
+                Tolerance::CLIP,
+            );
         }
     }
 }
@@ -96,7 +111,12 @@ fn check(case: &str) {
     let mut state = states.unwrap().remove(0);
     let close = |name: &str, found: &[f32]| {
         let expected: Vec<f32> = golden.values(name);
-        assert_values_close(&format!("{case}: {name}"), found, &expected, Tolerance::TRAJECTORY);
+        assert_values_close(
+            &format!("{case}: {name}"),
+            found,
+            &expected,
+            Tolerance::TRAJECTORY,
+        );
     };
     close("start", state.latents().values());
     let mut step = 0;
@@ -105,18 +125,30 @@ fn check(case: &str) {
         close(&format!("step.{step}"), state.latents().values());
         step += 1;
     }
-    assert!(golden.get(&format!("step.{step}")).is_none(), "{case}: diffusers runs more than {step} steps");
+    assert!(
+        golden.get(&format!("step.{step}")).is_none(),
+        "{case}: diffusers runs more than {step} steps"
+    );
     let found = model.finish(state).unwrap();
     // diffusers leaves it to its user to put the kept pixels back, and so they are not compared.
     let painted = mask.map(|mask| mask.pixels().chunks_exact(3).map(grey).collect::<Vec<_>>());
     let levels = |image: &RgbImage| {
         let pixels = image.pixels().chunks_exact(3).enumerate();
-        let compared = pixels.filter(|(number, _)| painted.as_ref().is_none_or(|painted| painted[*number] >= 128));
+        let compared =
+            pixels.filter(|(number, _)| painted.as_ref().is_none_or(|painted| painted[*number] >= 128));
         let levels: Vec<u8> = compared.flat_map(|(_, pixel)| pixel.to_vec()).collect();
-        Tensor::new(levels, &Device::Cpu).unwrap().to_dtype(DType::U8).unwrap()
+        Tensor::new(levels, &Device::Cpu)
+            .unwrap()
+            .to_dtype(DType::U8)
+            .unwrap()
     };
     let expected = levels(&image_of(golden.tensor("output.u8")));
-    assert_close(&format!("{case}: image"), &levels(&found), &expected, Tolerance::PICTURE);
+    assert_close(
+        &format!("{case}: image"),
+        &levels(&found),
+        &expected,
+        Tolerance::PICTURE,
+    );
 }
 
 /// As PIL's `convert("L")`.
@@ -170,17 +202,26 @@ fn no_negative_prompt_is_an_empty_one_where_the_folder_says_so() {
     let golden = Golden::open("later/sdxl-no-negative.safetensors");
     let uncond = |force_zeros: bool, negative_prompt: Option<&str>| {
         let model = changed("tiny-sdxl", move |path, bytes| match path {
-            "model_index.json" => {
-                with_keys(&bytes, &serde_json::json!({"force_zeros_for_empty_prompt": force_zeros}))
-            }
+            "model_index.json" => with_keys(
+                &bytes,
+                &serde_json::json!({"force_zeros_for_empty_prompt": force_zeros}),
+            ),
             _ => bytes,
         });
         let recipe = Recipe {
             negative_prompt: negative_prompt.map(str::to_owned),
             ..request_of(golden.about())
         };
-        let found = model.unwrap().encode_prompts(&recipe, &[]).unwrap().uncond.unwrap();
-        let states = Tensor::cat(&found.token_states, 2).unwrap().flatten_all().unwrap();
+        let found = model
+            .unwrap()
+            .encode_prompts(&recipe, &[])
+            .unwrap()
+            .uncond
+            .unwrap();
+        let states = Tensor::cat(&found.token_states, 2)
+            .unwrap()
+            .flatten_all()
+            .unwrap();
         states.to_vec1::<f32>().unwrap()
     };
     let zeros = uncond(true, None);
@@ -188,6 +229,27 @@ fn no_negative_prompt_is_an_empty_one_where_the_folder_says_so() {
     let empty = uncond(true, Some(""));
     assert!(empty.iter().any(|value| *value != 0.0));
     assert_eq!(uncond(false, None), empty);
+}
+
+/// With one text encoder the two are one thing.
+#[test]
+fn an_ordinary_model_takes_no_negative_prompt_for_an_empty_one() {
+    let golden = Golden::open("later/sdxl-no-negative.safetensors");
+    let model = tiny("tiny");
+    let uncond = |negative_prompt: Option<&str>| {
+        let recipe = Recipe {
+            negative_prompt: negative_prompt.map(str::to_owned),
+            ..request_of(golden.about())
+        };
+        let found = model.encode_prompts(&recipe, &[]).unwrap().uncond.unwrap();
+        found.token_states[0]
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+    };
+    assert_eq!(uncond(None), uncond(Some("")));
+    assert_ne!(uncond(None), uncond(Some("fog")));
 }
 
 #[test]
@@ -204,7 +266,13 @@ fn images_of_sdxl_do_not_meet() {
         };
         model.prepare(&recipe, &init).unwrap().remove(0)
     };
-    let starts = || vec![start(1, 5.0, None), start(2, 1.0, None), start(3, 7.5, Some("fog"))];
+    let starts = || {
+        vec![
+            start(1, 5.0, None),
+            start(2, 1.0, None),
+            start(3, 7.5, Some("fog")),
+        ]
+    };
     let alone: Vec<Vec<f32>> = starts()
         .into_iter()
         .map(|mut state| {
@@ -213,7 +281,9 @@ fn images_of_sdxl_do_not_meet() {
         })
         .collect();
     let mut together = starts();
-    model.denoise(&mut together.iter_mut().collect::<Vec<_>>()).unwrap();
+    model
+        .denoise(&mut together.iter_mut().collect::<Vec<_>>())
+        .unwrap();
     for (state, alone) in together.iter().zip(&alone) {
         assert_eq!(state.latents().values(), alone);
     }
@@ -221,7 +291,8 @@ fn images_of_sdxl_do_not_meet() {
 
 #[test]
 fn what_this_version_does_not_run_is_named() {
-    let refused = |change: fn(&str, Vec<u8>) -> Vec<u8>| changed("tiny-sdxl", change).unwrap_err().to_string();
+    let refused =
+        |change: fn(&str, Vec<u8>) -> Vec<u8>| changed("tiny-sdxl", change).unwrap_err().to_string();
     let refiner = refused(|path, bytes| match path {
         "model_index.json" => with_keys(&bytes, &serde_json::json!({"requires_aesthetics_score": true})),
         _ => bytes,

@@ -3,14 +3,11 @@
 //! The names and shapes are those of `tests/golden/single/names.json`, which diffusers' own conversion has confirmed; the
 //! numbers are made here, since whatever they are must arrive at the same place.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::request;
 use candle_core::{DType, Device, Tensor};
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_pipeline::{ResolvedModels, StableDiffusion};
@@ -18,7 +15,6 @@ use pentimento_testkit::golden_dir;
 use pentimento_types::{Recipe, RgbImage, SchedulerKind, Size};
 use pentimento_weights::Checkpoint;
 use serde_json::{Value, json};
-use support::request;
 
 /// Original name, name in diffusers, shape in the file.
 type Row = (String, String, Vec<usize>);
@@ -49,7 +45,9 @@ fn rows(table: &Value, network: &str, part: &str) -> Vec<Row> {
 /// Numbers of unit gain that are different for every name.
 fn tensor(name: &str, shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
-    let phase = name.bytes().fold(0.0_f32, |phase, byte| phase * 1.7 % 90.0 + f32::from(byte));
+    let phase = name
+        .bytes()
+        .fold(0.0_f32, |phase, byte| phase * 1.7 % 90.0 + f32::from(byte));
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
     let (offset, scale) = match shape {
         [_] if name.ends_with("weight") => (1.0, 0.1),
@@ -105,7 +103,11 @@ fn folder(
 ) -> Checkpoint {
     let mut files: HashMap<String, Vec<u8>> = HashMap::new();
     for (part, tensors) in parts {
-        let weights = if part.starts_with("text") { "model" } else { "diffusion_pytorch_model" };
+        let weights = if part.starts_with("text") {
+            "model"
+        } else {
+            "diffusion_pytorch_model"
+        };
         let bytes = safetensors::serialize(tensors, None).unwrap();
         files.insert(format!("{part}/{weights}.safetensors"), bytes);
         let config = table[network]["config"][part].to_string().into_bytes();
@@ -153,7 +155,12 @@ fn same_picture(network: &str, more: &[(&str, Value)]) {
     let folder = folder(&table, network, parts, more);
     let folder = StableDiffusion::from_checkpoint(network, folder, &Device::Cpu).unwrap();
     let expected = picture(&folder);
-    assert!(expected.pixels().iter().any(|level| *level != expected.pixels()[0]));
+    assert!(
+        expected
+            .pixels()
+            .iter()
+            .any(|level| *level != expected.pixels()[0])
+    );
     assert_eq!(picture(&load(&path)), expected, "{network}");
 }
 
