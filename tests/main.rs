@@ -9,13 +9,19 @@ mod auth;
 #[cfg(test)]
 mod batching;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod hub;
+#[cfg(test)]
 mod links;
+#[cfg(test)]
+mod lora;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod memory;
@@ -25,3 +31,5 @@ mod modelslab;
 mod novita;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod weights;

@@ -3,14 +3,14 @@
 
 use std::sync::atomic::Ordering;
 
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use pentimento_service::{Availability, ModelEntry, ServiceError};
-use pentimento_types::{ErrorKind, HasKind, describe_chain};
+use pentimento_service::{ModelEntry, ModelKind, ModelState, ServiceError};
+use pentimento_types::{ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
 use serde_json::{Value, json};
 
 use crate::edge_fault::EdgeFault;
@@ -24,6 +24,8 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/v1/models", get(models))
+        .route("/v1/models/{name}/load", post(load))
+        .route("/v1/models/{name}/unload", post(unload))
 }
 
 async fn index() -> Json<Value> {
@@ -38,6 +40,8 @@ async fn index() -> Json<Value> {
             "GET /v3/model": "models by their sd_name_in_api (also /v3/models, /v2/models)",
             "GET /v3/user": "always a million credits",
             "GET /v1/models": "models with their kinds and whether they can be used now",
+            "POST /v1/models/{name}/load": "brings a checkpoint into memory before a request needs it",
+            "POST /v1/models/{name}/unload": "throws one out of memory, as far as no job uses it",
             "GET /healthz": "200 as long as the process answers",
             "GET /readyz": "200 as long as requests are served, be there room for one more or not, else 503 with the reason",
         },
@@ -111,28 +115,60 @@ impl FromRequestParts<AppState> for Caller {
 }
 
 async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
+    let resident = app.service.status().await.engine.resident_models;
     let models: Vec<Value> = app
         .service
-        .availabilities(app.service.catalog().entries())
+        .model_states(app.service.catalog().entries())
         .await
         .iter()
-        .map(|(entry, availability)| describe(entry, availability))
+        .map(|(entry, state)| describe(entry, state, &resident))
         .collect();
-    Json(json!({"models": models}))
+    let weights = json!({
+        "held_bytes": app.memory.held(MemoryUse::Weights),
+        "limit_bytes": app.memory.limit(MemoryUse::Weights),
+    });
+    Json(json!({"models": models, "memory": {"weights": weights}}))
 }
 
-fn describe(entry: &ModelEntry, availability: &Availability) -> Value {
-    let unavailable = match availability {
-        Availability::Available => None,
-        Availability::Unavailable(why) => Some(why.to_string()),
+/// Answers when the model is in memory.
+async fn load(
+    State(app): State<AppState>,
+    _caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, OwnError> {
+    app.service.load_model(&ModelId::new(name.as_str())).await?;
+    Ok(Json(json!({"name": name, "in_memory": true})))
+}
+
+async fn unload(
+    State(app): State<AppState>,
+    _caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, OwnError> {
+    let freed = app.service.unload_model(&ModelId::new(name.as_str())).await?;
+    Ok(Json(json!({"name": name, "freed_bytes": freed})))
+}
+
+fn describe(entry: &ModelEntry, state: &ModelState, resident: &[String]) -> Value {
+    let progress = if let ModelState::Pending(progress) = state {
+        json!({
+            "done_bytes": progress.done_bytes,
+            "total_bytes": progress.total_bytes,
+            "bytes_per_second": progress.bytes_per_second,
+        })
+    } else {
+        Value::Null
     };
     json!({
         "name": entry.name,
         "aliases": entry.aliases,
         "kind": entry.kind.as_str(),
         "base": entry.base.map(|base| base.as_str()),
-        "available": unavailable.is_none(),
-        "unavailable_because": unavailable,
+        "state": state.as_str(),
+        "progress": progress,
+        "available": state.is_available(),
+        "unavailable_because": state.reason(),
+        "in_memory": entry.kind == ModelKind::Checkpoint && resident.contains(&entry.name),
     })
 }
 
@@ -162,6 +198,7 @@ impl IntoResponse for OwnError {
         let kind = self.0.kind();
         let mut failure = own_failure((kind, status_for(kind)), self.0.to_string());
         failure.cause = Some(describe_chain(&self.0));
+        failure.retry_after(self.0.retry_after());
         failure.into_response()
     }
 }

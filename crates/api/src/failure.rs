@@ -4,6 +4,7 @@
 //! (`middleware::failures`), so no handler does either.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -51,6 +52,13 @@ impl Failure {
             cause: None,
             retry_after_s: kind.is_retryable().then_some(2),
             shape,
+        }
+    }
+
+    /// Says when the same call may work, where that is known better than for any other.
+    pub(crate) fn retry_after(&mut self, time: Option<Duration>) {
+        if let Some(time) = time {
+            self.retry_after_s = Some(u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
         }
     }
 }

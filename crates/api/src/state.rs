@@ -19,6 +19,8 @@ pub struct AppState {
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) numbers: Arc<JobNumbers>,
     pub(crate) bodies: Arc<BodyBudget>,
+    /// What large things hold in the whole process.
+    pub(crate) memory: Arc<MemoryLedger>,
     /// How many lines of the log nobody took.
     pub(crate) lost_log_lines: Arc<AtomicU64>,
     /// When this server was put together.
@@ -33,8 +35,13 @@ impl AppState {
         Self {
             service,
             keys: Arc::new(keys),
-            bodies: Arc::new(BodyBudget::new(ledger, config.max_body_bytes, BODY_PLACES)),
+            bodies: Arc::new(BodyBudget::new(
+                Arc::clone(&ledger),
+                config.max_body_bytes,
+                BODY_PLACES,
+            )),
             config: Arc::new(config),
+            memory: ledger,
             numbers: Arc::default(),
             lost_log_lines: Arc::default(),
             started: SystemClock.wall(),

@@ -8,6 +8,7 @@ use pentimento_types::{ModelId, read_regular};
 
 use crate::nearest::nearest;
 use crate::parse::{Located, parse};
+use crate::preset::settle;
 use crate::{BaseModel, CatalogError, EntryFault, ModelEntry, ModelKind, Source};
 
 /// The endings that callers write or leave out at will.
@@ -60,9 +61,11 @@ impl Catalog {
     /// What the server offers without any file: the demo model that is compiled in.
     #[must_use]
     pub fn embedded_only() -> Self {
+        let source = Source::Embedded("demo".to_owned());
         let demo = ModelEntry {
             base: Some(BaseModel::Sd15),
-            ..ModelEntry::new("demo", ModelKind::Checkpoint, Source::Embedded("demo".to_owned()))
+            role: Some(ModelEntry::ROLE_LCM.to_owned()),
+            ..ModelEntry::new("demo", ModelKind::Checkpoint, source)
         };
         let by_stem = HashMap::from([((ModelKind::Checkpoint, "demo".to_owned()), 0)]);
         Self {
@@ -99,7 +102,7 @@ impl Catalog {
         })
     }
 
-    fn from_located(located: Vec<Located>) -> Result<Self, Vec<EntryFault>> {
+    fn from_located(mut located: Vec<Located>) -> Result<Self, Vec<EntryFault>> {
         let mut by_stem: HashMap<(ModelKind, String), usize> = HashMap::new();
         let mut faults = Vec::new();
         for (index, Located { entry, line }) in located.iter().enumerate() {
@@ -126,6 +129,9 @@ impl Catalog {
         if !faults.is_empty() {
             return Err(faults);
         }
+        settle(&mut located, |kind, name| {
+            by_stem.get(&(kind, stem(name).to_owned())).copied()
+        })?;
         let entries = located
             .into_iter()
             .map(|located| Arc::new(located.entry))

@@ -1,6 +1,8 @@
 //! One model of the catalogue, as `models.toml` describes it.
 
-use crate::{Availability, Source};
+use std::time::Duration;
+
+use crate::{Availability, Preset, SchedulerSettings, Source};
 
 /// What a model is, which decides where a request may name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,8 +100,37 @@ impl std::fmt::Display for BaseModel {
     }
 }
 
-/// One model: its names and where its files are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a UNet predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Prediction {
+    /// The noise.
+    Epsilon,
+    /// The velocity of Salimans and Ho 2022 (arXiv 2202.00512).
+    Velocity,
+}
+
+impl Prediction {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Epsilon, Self::Velocity];
+
+    /// The word in `models.toml`, which is diffusers' `prediction_type`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::Velocity => "v_prediction",
+        }
+    }
+
+    /// Reads the word of `models.toml`; None for any other.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|it| it.as_str() == word)
+    }
+}
+
+/// One model: its names, where its files are, and how it wants to be used.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelEntry {
     /// What a caller sends, and what the lists show.
     pub name: String,
@@ -107,14 +138,26 @@ pub struct ModelEntry {
     pub aliases: Vec<String>,
     /// What it is.
     pub kind: ModelKind,
-    /// Where its files are.
+    /// Where its files are; those of its checkpoint, for a preset.
     pub source: Source,
     /// 64 lower-case hexadecimal digits of the source file; always there for https.
     pub sha256: Option<String>,
+    /// The word that chooses among the files of a repository, `fp16` for example.
+    pub variant: Option<String>,
     /// Its family; found from the weights when None.
     pub base: Option<BaseModel>,
     /// A part it plays for the server itself; only `lcm` has a meaning.
     pub role: Option<String>,
+    /// What the UNet predicts, where the files do not say it; the base's habit when None.
+    pub prediction: Option<Prediction>,
+    /// How it wants to be run.
+    pub scheduler: SchedulerSettings,
+    /// What is used together with the checkpoint under this name.
+    pub preset: Option<Preset>,
+    /// Loaded at the start, and never evicted.
+    pub pinned: bool,
+    /// How long it stays in memory when nobody uses it; the server's setting when None.
+    pub keep_alive: Option<Duration>,
 }
 
 impl ModelEntry {
@@ -130,9 +173,23 @@ impl ModelEntry {
             kind,
             source,
             sha256: None,
+            variant: None,
             base: None,
             role: None,
+            prediction: None,
+            scheduler: SchedulerSettings::default(),
+            preset: None,
+            pinned: false,
+            keep_alive: None,
         }
+    }
+
+    /// Entries with the same text here have the same files, by which work on these can be told apart.
+    #[must_use]
+    pub fn files_key(&self) -> String {
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (variant, sha256) = (part(&self.variant), part(&self.sha256));
+        format!("{} {variant} {sha256} {}", self.kind, self.source)
     }
 
     /// Looks now whether the files can be used. Touches the file system for `path` sources only.

@@ -8,10 +8,14 @@ mod entry;
 mod error;
 mod nearest;
 mod parse;
+mod preset;
+mod scheduler_settings;
 mod source;
 
 pub use catalog::Catalog;
 pub use checksum::verify_sha256;
-pub use entry::{BaseModel, ModelEntry, ModelKind};
+pub use entry::{BaseModel, ModelEntry, ModelKind, Prediction};
 pub use error::{CatalogError, EntryFault};
+pub use preset::{LoraInPreset, Preset};
+pub use scheduler_settings::{SchedulerSettings, TimestepSpacing};
 pub use source::{Availability, Source, Unavailable};

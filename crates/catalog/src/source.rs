@@ -11,7 +11,7 @@ pub enum Source {
     Path(PathBuf),
     /// Compiled into the binary, by the name after `embedded:`.
     Embedded(String),
-    /// `hf:owner/repo[@revision][:file]`. Known, but not fetched in this version.
+    /// `hf:owner/repo[@revision][:file]`, fetched from a hub.
     HuggingFace {
         /// `owner/repo`.
         repo: String,
@@ -20,7 +20,7 @@ pub enum Source {
         /// One file of the repository instead of all of it.
         file: Option<String>,
     },
-    /// An `https://` address. Known, but not fetched in this version.
+    /// An `https://` address of one file.
     Https(String),
 }
 
@@ -66,10 +66,8 @@ pub enum Unavailable {
         /// The path, for the log.
         path: PathBuf,
     },
-    /// `hf:` and `https:` sources.
-    #[error(
-        "this version does not download models; put its files in a folder and use that path as the source"
-    )]
+    /// `hf:` and `https:` sources, as far as can be said without their cache.
+    #[error("its files are fetched when a request names it")]
     NotDownloaded,
     /// `embedded:` with a name that this binary does not hold.
     #[error("this binary does not contain it")]
@@ -196,19 +194,22 @@ fn parse_hugging_face(rest: &str) -> Result<Source, String> {
         Some((repo, revision)) => (repo, Some(revision)),
         None => (rest_of_name, None),
     };
-    let word = |text: &str| {
+    let part = |text: &str, more: &[char]| {
         !text.is_empty()
             && text != "."
             && text != ".."
             && text
                 .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || more.contains(&c))
     };
+    let word = |text: &str| part(text, &[]);
+    // People give files names with spaces and brackets.
+    let file_name = |text: &str| part(text, &[' ', '+', '(', ')', '[', ']', '=', ',', '&']);
     let (owner, name) = repo.split_once('/').ok_or_else(wrong)?;
     let good = word(owner)
         && word(name)
         && revision.is_none_or(|r| r.split('/').all(word))
-        && file.is_none_or(|f| f.split('/').all(word));
+        && file.is_none_or(|f| f.split('/').all(file_name));
     if !good {
         return Err(wrong());
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use pentimento_types::{ImageFormat, SchedulerKind};
+use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind};
 use url::Url;
 
 use crate::config::{AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings};
@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Makes pictures without a server
     Generate(Box<GenerateArgs>),
-    /// Looks at the model catalogue
+    /// Lists, fetches and looks at the models of the catalogue
     Models(ModelsArgs),
     /// Says what this machine offers and what would go wrong
     Doctor(Box<DoctorArgs>),
@@ -128,6 +128,10 @@ pub(crate) struct ServeArgs {
     /// machine's memory]
     #[arg(long, value_name = "SIZE")]
     model_memory: Option<ByteSize>,
+
+    /// Seconds that a model which nobody uses stays in memory [default: until others need the room]
+    #[arg(long, value_name = "SECONDS")]
+    model_keep_alive_seconds: Option<u64>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -178,6 +182,14 @@ pub(crate) struct GenerateArgs {
     /// A checkpoint of the catalogue
     #[arg(long, default_value = "demo")]
     pub(crate) model: String,
+
+    /// A VAE of the catalogue [default: the checkpoint's own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vae: Option<String>,
+
+    /// A LoRA of the catalogue, with its strength where that is not 1; may be repeated
+    #[arg(long = "lora", value_name = "NAME[:STRENGTH]", value_parser = lora)]
+    pub(crate) loras: Vec<LoraRef>,
 
     /// Steps of the whole schedule; strength decides how many of them run
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -235,6 +247,12 @@ pub(crate) struct ModelsArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ModelsAction {
+    /// Fetches models of the catalogue from where their source says, before a request names them
+    Pull(ModelsPullArgs),
+    /// Compares the files of models with their sha256, and reads all of the checkpoints
+    Verify(ModelsVerifyArgs),
+    /// Says what a weights file, a folder, or a model of the catalogue is
+    Inspect(ModelsInspectArgs),
     /// Lists every model that a request can name, and whether its files are there
     List(ModelsListArgs),
 }
@@ -247,6 +265,48 @@ pub(crate) struct ModelsListArgs {
     /// One JSON document instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ModelsPullArgs {
+    /// Names of the catalogue
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    place: ModelPlaceArgs,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ModelsVerifyArgs {
+    /// Names of the catalogue [default: all whose files are here]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    place: ModelPlaceArgs,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ModelsInspectArgs {
+    /// A file, a folder, or a name of the catalogue
+    #[arg(value_name = "FILE|NAME")]
+    pub(crate) what: String,
+
+    #[command(flatten)]
+    place: ModelPlaceArgs,
+}
+
+/// Where the catalogue and the files of models are.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct ModelPlaceArgs {
+    /// The model catalogue [default: models.toml, where there is one, else the built-in demo model only]
+    #[arg(long, value_name = "FILE")]
+    models: Option<PathBuf>,
+
+    /// The server's folder, where files of https sources are kept [default: pentimento-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -312,9 +372,7 @@ impl Args {
             Command::Serve(serve) => (ServeArgs::clone(serve), "info"),
             Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
             Command::Generate(generate) => (ServeArgs::at(&generate.place), "warn"),
-            Command::Models(ModelsArgs {
-                action: ModelsAction::List(list),
-            }) => (ServeArgs::at(&list.place), "warn"),
+            Command::Models(models) => (models.action.place(), "warn"),
             Command::Demo(_) | Command::Bench(_) => (ServeArgs::default(), "warn"),
         };
         Settings {
@@ -331,10 +389,29 @@ impl Args {
             keys: (!serve.keys.is_empty()).then_some(serve.keys),
             grace_seconds: serve.grace_seconds,
             model_memory: serve.model_memory,
+            model_keep_alive_seconds: serve.model_keep_alive_seconds,
             log: self.log.clone(),
             log_format: self.log_format,
             isa: self.isa,
             ..Settings::with_default_log(default_log)
+        }
+    }
+}
+
+impl ModelsAction {
+    fn place(&self) -> ServeArgs {
+        let place = match self {
+            Self::List(list) => return ServeArgs::at(&list.place),
+            Self::Pull(pull) => &pull.place,
+            Self::Verify(verify) => &verify.place,
+            Self::Inspect(inspect) => &inspect.place,
+        };
+        ServeArgs {
+            data: place.data.clone(),
+            ..ServeArgs::at(&PlaceArgs {
+                models: place.models.clone(),
+                device: None,
+            })
         }
     }
 }
@@ -354,6 +431,18 @@ fn unit_interval(text: &str) -> Result<f64, String> {
 
 fn guidance_scale(text: &str) -> Result<f64, String> {
     number_within(text, 0.0, 100.0)
+}
+
+/// A name with a colon in it is written with its strength.
+fn lora(text: &str) -> Result<LoraRef, String> {
+    let (name, strength) = match text.rsplit_once(':') {
+        Some((name, strength)) => (name, number_within(strength, -10.0, 10.0)?),
+        None => (text, 1.0),
+    };
+    Ok(LoraRef {
+        model: ModelId::new(name),
+        strength,
+    })
 }
 
 fn number_within(text: &str, low: f64, high: f64) -> Result<f64, String> {

@@ -16,6 +16,7 @@ use pentimento_catalog::Catalog;
 use pentimento_engine::{
     BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
+use pentimento_hub::Hub;
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
 use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
@@ -52,6 +53,11 @@ pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
     }
 }
 
+/// Where the files of models are.
+pub(crate) fn hub(config: &Config) -> anyhow::Result<Hub> {
+    Ok(Hub::new(config.hub.settings(&config.data), clock())?)
+}
+
 /// What each use of memory may take. On a system that does not say how much it has, only weights are bounded.
 pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
     let total = memory_total();
@@ -82,7 +88,7 @@ impl Engine {
         let memory = MemoryLedger::new(memory_budget(config));
         let (executor, policy) = match config.device {
             DeviceChoice::Auto | DeviceChoice::Cpu => {
-                let executor = PipelineExecutor::cpu_within(Arc::clone(&memory));
+                let executor = PipelineExecutor::cpu_keeping(Arc::clone(&memory), config.model_keep_alive);
                 (
                     executor.with_max_prompt_tokens(config.max_prompt_tokens),
                     BatchPolicy::cpu(),
@@ -137,6 +143,7 @@ pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemet
     let jobs = Arc::new(MemoryJobs::new(clock(), limits));
     let parts = ServiceParts {
         catalog,
+        hub: hub(config)?,
         engine: engine.handle.clone(),
         store: Arc::clone(&jobs) as Arc<dyn JobStore>,
         queue: jobs,

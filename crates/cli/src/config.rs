@@ -4,6 +4,7 @@
 
 mod checks;
 mod error;
+mod hub;
 mod settings;
 mod values;
 
@@ -19,6 +20,7 @@ use url::Url;
 use checks::{count, seconds};
 
 pub(crate) use error::ConfigError;
+pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
 pub(crate) use values::{AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
@@ -168,6 +170,8 @@ pub(crate) struct Config {
     pub(crate) grace: Duration,
     /// Memory for weights; None is half of what the machine has.
     pub(crate) model_memory: Option<ByteSize>,
+    /// How long a model that nobody uses stays in memory, where its entry does not say it; None is until the room is needed.
+    pub(crate) model_keep_alive: Option<Duration>,
     /// Memory for decoded images; None is an eighth of what the machine has.
     pub(crate) image_memory: Option<ByteSize>,
     /// Memory for the bodies of all callers; None is a quarter of what the machine has.
@@ -178,6 +182,8 @@ pub(crate) struct Config {
     pub(crate) max_image_pixels: u64,
     /// Tokens of a prompt, and of a negative prompt.
     pub(crate) max_prompt_tokens: usize,
+    /// Where models are fetched from and kept.
+    pub(crate) hub: HubConfig,
     /// The settings file that was read.
     pub(crate) file: Option<PathBuf>,
 }
@@ -200,12 +206,13 @@ impl Config {
             None => Settings::default(),
         };
         let settings = flags.or(environment.settings()?).or(from_file);
-        let config = Self::from_settings(settings, file)?;
+        let hub = HubConfig::of(environment.hub())?;
+        let config = Self::from_settings(settings, hub, file)?;
         config.check_keys()?;
         Ok(config)
     }
 
-    fn from_settings(settings: Settings, file: Option<PathBuf>) -> Result<Self, ConfigError> {
+    fn from_settings(settings: Settings, hub: HubConfig, file: Option<PathBuf>) -> Result<Self, ConfigError> {
         let catalogue = Some(PathBuf::from(DEFAULT_CATALOGUE)).filter(|path| path.is_file());
         let telemetry = TelemetryConfig {
             filter: settings
@@ -233,6 +240,10 @@ impl Config {
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
             grace: seconds("grace_seconds", settings.grace_seconds, 30, checks::GRACE)?,
             model_memory: checks::memory("model_memory", settings.model_memory)?,
+            model_keep_alive: settings
+                .model_keep_alive_seconds
+                .map(|value| seconds("model_keep_alive_seconds", Some(value), 0, checks::KEEP_ALIVE))
+                .transpose()?,
             image_memory: checks::memory("image_memory", settings.image_memory)?,
             body_memory: checks::memory("body_memory", settings.body_memory)?,
             job_memory: checks::memory("job_memory", settings.job_memory)?.unwrap_or(DEFAULT_JOB_MEMORY),
@@ -250,6 +261,7 @@ impl Config {
                 checks::PROMPT_TOKENS,
             )?,
             http: HttpConfig::from_settings(settings)?,
+            hub,
             file,
         })
     }

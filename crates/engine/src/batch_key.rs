@@ -31,6 +31,9 @@ impl ModelKey {
             // The shortest text that gives the same number back.
             text.extend([" lora=", &lora.name, ":", &strength.to_string()]);
         }
+        for lora in models.lcm_loras.iter().flatten() {
+            text.extend([" lcm=", &lora.name]);
+        }
         Self(text.into())
     }
 

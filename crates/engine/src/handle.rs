@@ -11,7 +11,8 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 use crate::admission::Place;
 use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
-use crate::{BatchPolicy, EngineError, Executor, ModelLoader as _, ResolvedJob};
+use crate::model_memory::ModelMemory;
+use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ResolvedModels};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,9 +63,9 @@ impl Engine {
         memory: Arc<MemoryLedger>,
     ) -> Result<(EngineHandle, EngineThread), EngineError> {
         let (commands, inbox) = std_mpsc::channel();
-        let loader = executor.loader();
+        let loader = Arc::new(executor.loader());
         let status = EngineStatus {
-            resident_models: loader.resident_models(),
+            resident_models: ModelMemory::resident_models(loader.as_ref()),
             jobs: 0,
             jobs_waiting: 0,
             jobs_loading: 0,
@@ -73,7 +74,7 @@ impl Engine {
             healthy: true,
         };
         let (status_writer, status) = watch::channel(status);
-        let loads = Loads::new(loader, commands.clone());
+        let loads = Loads::new(Arc::clone(&loader), commands.clone());
         let thread = DeviceThread::new(
             (executor, loads),
             policy,
@@ -88,6 +89,7 @@ impl Engine {
         let door = Arc::new(Semaphore::new(policy.max_jobs));
         let handle = EngineHandle {
             commands: Arc::new(Commands(commands)),
+            models: loader,
             door,
             memory,
             max_jobs: policy.max_jobs,
@@ -160,6 +162,7 @@ impl Drop for Commands {
 #[derive(Clone)]
 pub struct EngineHandle {
     commands: Arc<Commands>,
+    models: Arc<dyn ModelMemory>,
     door: Arc<Semaphore>,
     memory: Arc<MemoryLedger>,
     max_jobs: usize,
@@ -252,10 +255,38 @@ impl EngineHandle {
         let _ = self.commands.send(Command::Cancel(id));
     }
 
+    /// Brings a model into memory before a job asks for it. It stays there as long as other models leave it room, or, when it
+    /// is pinned, until it is evicted.
+    ///
+    /// # Errors
+    /// [`EngineError::Executor`] when it cannot be loaded, or the models in use and the pinned ones leave no room.
+    pub async fn load(&self, models: ResolvedModels, pin: bool) -> Result<(), EngineError> {
+        let memory = Arc::clone(&self.models);
+        let loaded = tokio::task::spawn_blocking(move || memory.load_and_keep(&models, pin));
+        // A panic of the loader is the model's fault.
+        loaded.await.map_err(|_| EngineError::Panicked { act: "load" })?
+    }
+
+    /// Throws out of memory what belongs to this checkpoint, pinned or not, as far as no job uses it. Says how many bytes that
+    /// was.
+    #[must_use]
+    pub fn evict(&self, checkpoint: &str) -> u64 {
+        self.models.evict(checkpoint)
+    }
+
+    /// Throws out models that no job has used for as long as they are to be kept. Says how many bytes that was. To be called
+    /// every few seconds.
+    #[must_use]
+    pub fn evict_unused(&self) -> u64 {
+        self.models.evict_unused()
+    }
+
     /// What the engine is doing.
     #[must_use]
     pub fn status(&self) -> EngineStatus {
         let mut status = self.status.borrow().clone();
+        // Models come and go without the device, too.
+        status.resident_models = self.models.resident_models();
         // The door knows better than the last tick.
         status.jobs = self.max_jobs.saturating_sub(self.door.available_permits());
         status.healthy &= self.status.has_changed().is_ok();

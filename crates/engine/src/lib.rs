@@ -16,6 +16,7 @@ mod executor;
 mod executor_error;
 mod handle;
 mod loader;
+mod model_memory;
 mod pipeline_executor;
 mod pipeline_loader;
 mod policy;
@@ -32,7 +33,10 @@ pub use executor::{Executor, FinishStep, FinishedImage, ModelOf, PrepareStep, Pr
 pub use executor_error::{ExecutorError, SharedCause};
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread, JobTerms};
 pub use loader::{LoadError, ModelLoader};
-pub use pentimento_pipeline::{ConditioningShape, PipelineError, ResolvedModels, RunPlan, TokenCounter};
+pub use pentimento_pipeline::{
+    Beside, ConditioningShape, EmbeddingFiles, LoraReport, PipelineError, PromptEmbedding, ResolvedModels,
+    RunPlan, TokenCounter, written_in,
+};
 pub use pipeline_executor::{
     DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelineFinishing, PipelinePreparation,
     PipelineState,

@@ -29,4 +29,14 @@ pub trait ModelLoader: Send + Sync + 'static {
 
     /// Names of the models whose weights are in memory, in use or not, for status pages.
     fn resident_models(&self) -> Vec<String>;
+
+    /// Keeps a model that was loaded until it is evicted by name.
+    fn pin(&self, models: &ResolvedModels);
+
+    /// Lets go of every model of this checkpoint and throws out what no job uses of them. Says how many bytes that was.
+    fn evict(&self, checkpoint: &str) -> u64;
+
+    /// Throws out models that no job has used for as long as they are to be kept. Says how many bytes that was. To be called
+    /// now and then: only what its calls have seen counts.
+    fn evict_unused(&self) -> u64;
 }

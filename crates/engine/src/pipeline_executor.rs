@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use candle_core::Device;
 use pentimento_pipeline::{
@@ -100,8 +101,21 @@ impl PipelineExecutor {
     /// that is larger is loaded once no other is in use.
     #[must_use]
     pub fn cpu_within(memory: Arc<MemoryLedger>) -> Self {
+        Self::cpu_keeping(memory, None)
+    }
+
+    /// As [`PipelineExecutor::cpu_within`]. Models that nobody has used for as long as `keep_alive` leave memory when
+    /// [`EngineHandle::evict_unused`](crate::EngineHandle::evict_unused) is called, unless their entry says otherwise; None keeps
+    /// them until the room is needed.
+    #[must_use]
+    pub fn cpu_keeping(memory: Arc<MemoryLedger>, keep_alive: Option<Duration>) -> Self {
         Self {
-            loader: PipelineLoader::new(Device::Cpu, Arc::clone(&memory), Arc::new(SystemClock)),
+            loader: PipelineLoader::new(
+                Device::Cpu,
+                Arc::clone(&memory),
+                Arc::new(SystemClock),
+                keep_alive,
+            ),
             memory,
             max_prompt_tokens: DEFAULT_PROMPT_TOKENS,
         }
@@ -119,7 +133,7 @@ impl PipelineExecutor {
             recipe: Arc::clone(&input.recipe),
             init: input.images.init().clone(),
             mask: input.images.mask().cloned(),
-            embeddings: Vec::new(),
+            embeddings: input.models.embeddings.clone(),
             max_prompt_tokens: self.max_prompt_tokens,
         });
         begun.map_err(|error| explain("prepare", error))

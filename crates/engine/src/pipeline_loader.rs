@@ -4,9 +4,10 @@
 //! a model comes into use, so a file that was replaced is loaded anew. A model that cannot be loaded is not tried again
 //! until its files have changed.
 
+mod known;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -22,6 +23,7 @@ use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
 };
 
+use self::known::KnownModels;
 use self::watch::{Advice, ReadingTurn, Watched, Watcher};
 use crate::component_pool::{ComponentPool, NoRoom, Shared};
 use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
@@ -30,6 +32,8 @@ use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, Sha
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
 /// Between two looks at a load.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+/// Failures that are remembered.
+const MOST_FAILURES: usize = 1024;
 /// The longest reason that is shown, in characters.
 const LONGEST_REASON: usize = 400;
 
@@ -39,6 +43,8 @@ pub struct PipelineLoader(Arc<Inner>);
 
 struct Inner {
     device: Device,
+    /// How long a model that nobody uses stays, where its entry does not say it; None is for ever.
+    keep_alive: Option<Duration>,
     clock: Arc<dyn Clock>,
     ledger: Arc<MemoryLedger>,
     /// Held for a look or a change, never while a file is read.
@@ -48,8 +54,7 @@ struct Inner {
 
 struct Memory {
     components: ComponentPool<ComponentKey, Component>,
-    /// What each model was last put together from.
-    models: HashMap<ModelKey, Vec<ComponentKey>>,
+    models: KnownModels,
     failures: HashMap<ModelKey, Failure>,
     /// Loads that were given up, some of which still wait for their disk.
     given_up: HashMap<ModelKey, Watched>,
@@ -98,6 +103,20 @@ impl Shared for Component {
     }
 }
 
+impl Memory {
+    /// Callers can ask for any number of models, since LoRAs have strengths.
+    fn forget_old_failures(&mut self, now: Instant) {
+        self.failures.retain(|_, failure| match failure.end {
+            FailureEnd::At(time) => now < time,
+            FailureEnd::Change(_) => true,
+        });
+        if self.failures.len() >= MOST_FAILURES {
+            // They are found again by looking at the files once more.
+            self.failures.clear();
+        }
+    }
+}
+
 impl fmt::Debug for PipelineLoader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipelineLoader")
@@ -107,15 +126,21 @@ impl fmt::Debug for PipelineLoader {
 }
 
 impl PipelineLoader {
-    pub(crate) fn new(device: Device, ledger: Arc<MemoryLedger>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        device: Device,
+        ledger: Arc<MemoryLedger>,
+        clock: Arc<dyn Clock>,
+        keep_alive: Option<Duration>,
+    ) -> Self {
         let memory = Memory {
             components: ComponentPool::new(ledger.limit(MemoryUse::Weights)),
-            models: HashMap::new(),
+            models: KnownModels::default(),
             failures: HashMap::new(),
             given_up: HashMap::new(),
         };
         Self(Arc::new(Inner {
             device,
+            keep_alive,
             clock,
             ledger,
             memory: Mutex::new(memory),
@@ -123,9 +148,11 @@ impl PipelineLoader {
         }))
     }
 
-    /// Throws out what no job uses, and says how many bytes that was.
+    /// Throws out what no job uses and is not pinned, and says how many bytes that was.
     pub(crate) fn evict_idle(&self) -> u64 {
-        self.memory().components.evict_idle()
+        // Dropped after the lock: freeing gigabytes takes a while.
+        let mut evicted = Vec::new();
+        self.memory().components.evict_idle(&mut evicted)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -175,7 +202,9 @@ impl PipelineLoader {
             error: error.clone(),
             end,
         };
-        self.memory().failures.insert(key, failure);
+        let mut memory = self.memory();
+        memory.forget_old_failures(self.0.clock.now());
+        memory.failures.insert(key, failure);
         error
     }
 
@@ -212,7 +241,17 @@ impl PipelineLoader {
             }
         };
         let model = source.assemble(components)?;
-        self.memory().models.insert(ModelKey::of(models), keys);
+        let keep_alive = models.checkpoint.keep_alive.or(self.0.keep_alive);
+        let mut memory = self.memory();
+        let Memory {
+            components,
+            models: known,
+            ..
+        } = &mut *memory;
+        let bases: Vec<ComponentKey> = keys.iter().filter_map(ComponentKey::base).collect();
+        known.insert(models, keys.into_iter().chain(bases).collect(), keep_alive);
+        known.retain_resident(|key| components.contains(key));
+        components.pin(known.pinned());
         Ok(model)
     }
 
@@ -250,29 +289,39 @@ impl PipelineLoader {
     }
 
     fn read_missing(&self, source: &ModelSource, keys: &[ComponentKey]) -> Result<Vec<Component>, Fault> {
-        self.make_room(keys)?;
-        let mut components = Vec::with_capacity(keys.len());
-        for key in keys {
-            let resident = self.memory().components.get(key);
-            components.push(match resident {
-                Some(component) => component,
-                None => {
-                    let counted = self.count(key.expected_bytes(), keys);
-                    let (component, size_bytes) = source.read(key.role())?;
-                    let counted = self.recount(counted, size_bytes, keys);
-                    let mut memory = self.memory();
-                    let clone = component.clone();
-                    memory
-                        .components
-                        .insert(key.clone(), clone, (size_bytes, counted));
-                    component
-                }
-            });
-        }
+        // A copy with LoRAs shares the memory of the component without them.
+        let bases = keys.iter().filter_map(ComponentKey::base);
+        let wanted: Vec<ComponentKey> = bases.chain(keys.iter().cloned()).collect();
+        self.make_room(&wanted)?;
+        let components = keys.iter().map(|key| self.find_or_read_one(source, key, &wanted));
+        let components = components.collect::<Result<Vec<_>, _>>()?;
         // What was read may be larger than its files had said.
         let mut evicted = Vec::new();
-        let _ = self.memory().components.make_room(0, keys, &mut evicted);
+        let _ = self.memory().components.make_room(0, &wanted, &mut evicted);
         Ok(components)
+    }
+
+    fn find_or_read_one(
+        &self,
+        source: &ModelSource,
+        key: &ComponentKey,
+        wanted: &[ComponentKey],
+    ) -> Result<Component, Fault> {
+        if let Some(component) = self.memory().components.get(key) {
+            return Ok(component);
+        }
+        let base = key
+            .base()
+            .map(|base| self.find_or_read_one(source, &base, wanted));
+        let base = base.transpose()?;
+        let counted = self.count(key.expected_bytes(), wanted);
+        let (component, size_bytes) = source.read(key, base.as_ref())?;
+        let counted = self.recount(counted, size_bytes, wanted);
+        let entry = (component.clone(), base);
+        self.memory()
+            .components
+            .insert(key.clone(), entry, (size_bytes, counted));
+        Ok(component)
     }
 
     /// Puts a component that is about to be read into the account, for which others are thrown out where they must be. A model that is larger than
@@ -309,8 +358,11 @@ impl PipelineLoader {
     fn make_room(&self, keys: &[ComponentKey]) -> Result<(), Fault> {
         let mut evicted = Vec::new();
         let mut memory = self.memory();
-        let missing = keys.iter().filter(|key| !memory.components.contains(key));
-        let needed = missing.map(ComponentKey::expected_bytes).sum();
+        let missing: HashSet<&ComponentKey> = keys
+            .iter()
+            .filter(|key| !memory.components.contains(key))
+            .collect();
+        let needed = missing.into_iter().map(ComponentKey::expected_bytes).sum();
         let made = memory.components.make_room(needed, keys, &mut evicted);
         drop(memory);
         made.map_err(|held| Fault::NoRoom { needed, held })
@@ -351,11 +403,33 @@ impl ModelLoader for PipelineLoader {
 
     fn resident_models(&self) -> Vec<String> {
         let memory = self.memory();
-        let is_resident = |keys: &Vec<ComponentKey>| keys.iter().all(|key| memory.components.contains(key));
-        let models = memory.models.iter().filter(|(_, keys)| is_resident(keys));
-        let mut names: Vec<String> = models.map(|(model, _)| model.to_string()).collect();
-        names.sort_unstable();
-        names
+        memory.models.resident(|key| memory.components.contains(key))
+    }
+
+    fn pin(&self, models: &ResolvedModels) {
+        let mut memory = self.memory();
+        memory.models.pin(&ModelKey::of(models));
+        let pinned: Vec<ComponentKey> = memory.models.pinned().collect();
+        memory.components.pin(pinned);
+    }
+
+    fn evict(&self, checkpoint: &str) -> u64 {
+        let mut evicted = Vec::new();
+        let mut memory = self.memory();
+        let keys = memory.models.unpin(checkpoint);
+        let pinned: Vec<ComponentKey> = memory.models.pinned().collect();
+        memory.components.pin(pinned);
+        memory.components.evict(&keys, &mut evicted)
+    }
+
+    fn evict_unused(&self) -> u64 {
+        let mut evicted = Vec::new();
+        let now = self.0.clock.now();
+        let mut memory = self.memory();
+        let Memory {
+            components, models, ..
+        } = &mut *memory;
+        components.evict_unused(now, |key| models.keep_alive(key), &mut evicted)
     }
 }
 
@@ -377,15 +451,14 @@ fn not_now(models: &ResolvedModels, kind: ErrorKind, source: SharedCause) -> Exe
 /// What is wrong with a model's files, without the folder in which they are: callers do not see paths of the server.
 fn shown_reason(models: &ResolvedModels, error: &PipelineError) -> String {
     let text = std::error::Error::source(error).map_or_else(|| error.to_string(), describe_chain);
-    let folder = models.checkpoint.source.to_string();
-    let inside = text.replace(&format!("{folder}/"), "");
-    // A single file is named with its ending.
-    let is_file = Path::new(&folder).extension().is_some();
-    inside
-        .replace(&folder, if is_file { "its file" } else { "its folder" })
-        .chars()
-        .take(LONGEST_REASON)
-        .collect()
+    let shown = models.entries().fold(text, |text, entry| {
+        let folder = entry.source.to_string();
+        // A single file is named with its ending.
+        let is_file = Path::new(&folder).extension().is_some();
+        text.replace(&format!("{folder}/"), "")
+            .replace(&folder, if is_file { "its file" } else { "its folder" })
+    });
+    shown.chars().take(LONGEST_REASON).collect()
 }
 
 /// Packing weights would share its work with the threads that evaluate, which then wait for one another; so a load gets

@@ -38,7 +38,7 @@ pub use conv2d::multiplications;
 pub use conv2d::{Conv2d, ConvFusion, Padding};
 pub use isa::Isa;
 pub use layout::{channels_first, channels_last, join_channels};
-pub use matrix::{Activation, Linear};
+pub use matrix::{Activation, Branch, Linear};
 pub use norm::{GroupNorm, LayerNorm, Normalisation};
 #[doc(hidden)]
 pub use peak::multiply_adds;

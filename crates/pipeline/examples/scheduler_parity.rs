@@ -24,7 +24,7 @@ Made by `cargo run -p pentimento-pipeline --example scheduler_parity > docs/sche
 
 Each cell is the largest and the mean difference from the picture of diffusers' `StableDiffusionImg2ImgPipeline`, in levels of 0 to 255, \
 on the tiny model of `tests/golden/models` with 6 steps.
-The bounds are 2 and 0.1; the test `fourteen_schedulers_give_the_pictures_of_diffusers` holds them.
+The bounds are 2 and 0.1; the test `fifteen_schedulers_give_the_pictures_of_diffusers` holds them.
 Columns are strength / guidance, cells largest / mean.
 `karras ignored` means that diffusers has no Karras spacing for it either.
 

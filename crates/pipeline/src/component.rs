@@ -58,10 +58,35 @@ impl fmt::Display for ComponentRole {
     }
 }
 
-/// The adapters that are merged into a component's weights, each with its strength. Always empty in this version.
+/// A LoRA with its strength.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Patch {
+    files: FileIdentity,
+    /// The bits of an f64.
+    strength: u64,
+}
+
+impl Patch {
+    pub(crate) const fn new(files: FileIdentity, strength: f64) -> Self {
+        Self {
+            files,
+            strength: strength.to_bits(),
+        }
+    }
+}
+
+/// The LoRAs that change a component, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct PatchSet {}
+pub struct PatchSet {
+    /// Those that are in its weights from the start: the LCM-LoRA.
+    pub(crate) merged: Vec<Patch>,
+    /// About what they add to the bytes of the files.
+    pub(crate) merged_bytes: u64,
+    /// Those that make it a copy of the component without them, with which it shares what they leave as it is.
+    pub(crate) beside: Vec<Patch>,
+    /// About what the copy holds by itself.
+    pub(crate) beside_bytes: u64,
+}
 
 /// Components with equal keys are the same numbers on the same device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -80,10 +105,27 @@ impl ComponentKey {
         self.role
     }
 
-    /// About how much memory it will take, in bytes, known before it is loaded; 0 where only loading tells.
+    /// The component that this one is a copy of, with some layers changed, and that has to be in memory first.
+    #[must_use]
+    pub fn base(&self) -> Option<Self> {
+        (!self.patches.beside.is_empty()).then(|| Self {
+            patches: PatchSet {
+                beside: Vec::new(),
+                beside_bytes: 0,
+                ..self.patches.clone()
+            },
+            ..self.clone()
+        })
+    }
+
+    /// About how much memory it will take beside its base, in bytes, known before it is loaded; 0 where only loading tells.
     #[must_use]
     pub fn expected_bytes(&self) -> u64 {
-        self.files.size_bytes()
+        if self.patches.beside.is_empty() {
+            self.files.size_bytes() + self.patches.merged_bytes
+        } else {
+            self.patches.beside_bytes
+        }
     }
 }
 

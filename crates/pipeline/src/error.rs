@@ -2,7 +2,7 @@
 
 use pentimento_models::ModelError;
 use pentimento_schedulers::SchedulerError;
-use pentimento_types::{ErrorKind, HasKind};
+use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use pentimento_weights::WeightsError;
 
 /// An error of loading a checkpoint or of running it.
@@ -15,6 +15,17 @@ pub enum PipelineError {
         /// The checkpoint's name in the catalogue.
         name: String,
         /// What is wrong with which file or tensor.
+        #[source]
+        source: WeightsError,
+    },
+    /// A LoRA cannot be used, with this checkpoint or at all.
+    #[error("the LoRA `{name}` cannot be used")]
+    Lora {
+        /// The LoRA's name in the catalogue.
+        name: String,
+        /// Where it is, which callers do not see.
+        path: String,
+        /// What is wrong with it.
         #[source]
         source: WeightsError,
     },
@@ -95,6 +106,25 @@ pub enum PipelineError {
         /// That of the checkpoint's text encoder.
         expected: usize,
     },
+    /// The file of a textual inversion cannot be used.
+    #[error("the embedding `{name}` cannot be read")]
+    Embedding {
+        /// Its name in the catalogue.
+        name: String,
+        /// Its file, for the log.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: WeightsError,
+    },
+    /// A VAE that cannot stand in for the checkpoint's own.
+    #[error("the VAE `{name}` does not fit the checkpoint: {detail}")]
+    VaeUnfit {
+        /// Its name in the catalogue.
+        name: String,
+        /// Found and expected.
+        detail: String,
+    },
     /// A preparation was gone on with after one of its slices had failed.
     #[error("the preparation has ended before")]
     Spent,
@@ -130,18 +160,52 @@ impl PipelineError {
         None
     }
 
+    /// The LoRA that is at fault by its name in the catalogue, and a text that may be shown.
+    #[must_use]
+    pub fn refused_lora(&self) -> Option<(&str, String)> {
+        match self {
+            Self::Lora { name, path, source } => Some((name, without_path(source, path))),
+            _ => None,
+        }
+    }
+
+    /// Which VAE or embedding cannot be used, and why, in a sentence that may be shown. None for every other error.
+    #[must_use]
+    pub fn refused_beside(&self) -> Option<(Beside, &str, String)> {
+        if let Self::VaeUnfit { name, detail } = self {
+            return Some((Beside::Vae, name, detail.clone()));
+        }
+        if let Self::Embedding { name, path, source } = self {
+            return Some((Beside::Embedding, name, without_path(source, path)));
+        }
+        let Self::EmbeddingWidth {
+            name,
+            found,
+            expected,
+        } = self
+        else {
+            return None;
+        };
+        let reason =
+            format!("it is for text encoders of width {found:?}, and the checkpoint's has {expected}");
+        Some((Beside::Embedding, name, reason))
+    }
+
     /// Whether the same checkpoint fails again in the same way until somebody changes its files or the catalogue. A file
     /// that could not be read, or that changed meanwhile, may be read at the next try.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         match self {
-            Self::Weights { source, .. } => source.is_permanent(),
+            Self::Weights { source, .. } | Self::Lora { source, .. } | Self::Embedding { source, .. } => {
+                source.is_permanent()
+            }
             Self::Part { .. }
             | Self::SchedulerConfig { .. }
             | Self::UnsupportedSource { .. }
             | Self::Mismatch { .. }
             | Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
+            | Self::VaeUnfit { .. }
             | Self::EmbeddingWidth { .. } => true,
             Self::Model(_)
             | Self::Scheduler(_)
@@ -153,20 +217,39 @@ impl PipelineError {
     }
 }
 
+/// What is named beside a checkpoint and changes none of its weights in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Another VAE.
+    Vae,
+    /// A textual inversion.
+    Embedding,
+}
+
+/// What is wrong with a file, without the place where it is.
+fn without_path(source: &WeightsError, path: &str) -> String {
+    let text = describe_chain(source);
+    let inside = text.replace(&format!("{path}/"), "");
+    inside.replace(path, "its file")
+}
+
 impl HasKind for PipelineError {
     /// What has a cause says what its cause says.
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Weights { source, .. } => source.kind(),
+            Self::Weights { source, .. } | Self::Lora { source, .. } | Self::Embedding { source, .. } => {
+                source.kind()
+            }
             Self::Model(error) => error.kind(),
             Self::Scheduler(error) => error.kind(),
             Self::Part { .. }
             | Self::SchedulerConfig { .. }
             | Self::UnsupportedSource { .. }
             | Self::Mismatch { .. } => ErrorKind::BadModel,
-            Self::PromptTooLong { .. } | Self::PromptWeight { .. } | Self::EmbeddingWidth { .. } => {
-                ErrorKind::InvalidInput
-            }
+            Self::PromptTooLong { .. }
+            | Self::PromptWeight { .. }
+            | Self::VaeUnfit { .. }
+            | Self::EmbeddingWidth { .. } => ErrorKind::InvalidInput,
             Self::Spent | Self::Tensor(_) | Self::NotFinite { .. } | Self::MixedShapes { .. } => {
                 ErrorKind::Internal
             }

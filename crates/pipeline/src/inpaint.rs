@@ -13,7 +13,7 @@ use pentimento_types::{Recipe, RgbImage};
 use crate::img2img::{Planes, to_planes};
 use crate::inpainting::{Blend, Inpainting};
 use crate::mask::MaskPixels;
-use crate::posterior::DiagonalGaussian;
+use crate::posterior::EncodedImage;
 use crate::prepare::{Common, Started, noise_sources};
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion};
@@ -38,9 +38,9 @@ struct SharedInputs {
     /// Strength 1: the start is noise alone, unlike image to image, where the image still shines through.
     from_noise: bool,
     /// The encoded image; None where nothing of it is in the start or kept as latents.
-    init: Option<DiagonalGaussian>,
+    init: Option<EncodedImage>,
     /// The encoded image with its masked part hidden; only for UNets that take it.
-    masked_image: Option<DiagonalGaussian>,
+    masked_image: Option<EncodedImage>,
     /// Channels, height and width of the latents.
     latent_shape: [usize; 3],
     /// h times w values, line by line: 1 is repainted, 0 is kept.
@@ -94,7 +94,7 @@ impl StableDiffusion {
         request: &Recipe,
         common: Common,
         repainting: Repainting,
-        (init, masked_image): (Option<DiagonalGaussian>, Option<DiagonalGaussian>),
+        (init, masked_image): (Option<EncodedImage>, Option<EncodedImage>),
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         let padded = common.init.size().padded_to(self.pixels_per_latent);
         let [h, w] = [padded.height, padded.width].map(|side| (side / self.pixels_per_latent) as usize);
@@ -144,7 +144,9 @@ impl StableDiffusion {
             }
             None => {
                 // diffusers samples the masked image for 4 channels, too, and then has no use for it.
-                noise_source.normal(shared.latent_shape);
+                if !self.vae.config().is_exact() {
+                    noise_source.normal(shared.latent_shape);
+                }
                 None
             }
         };

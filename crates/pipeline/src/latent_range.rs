@@ -19,6 +19,9 @@ impl StableDiffusion {
             });
             return latents;
         }
+        if config.shift_factor != 0.0 {
+            shift(&mut latents, -config.shift_factor);
+        }
         latents.scaled(config.scaling_factor)
     }
 
@@ -33,7 +36,19 @@ impl StableDiffusion {
             });
             return latents;
         }
-        latents.scaled(1.0 / config.scaling_factor)
+        let mut latents = latents.scaled(1.0 / config.scaling_factor);
+        if config.shift_factor != 0.0 {
+            shift(&mut latents, config.shift_factor);
+        }
+        latents
+    }
+}
+
+/// Adds a number to every value.
+#[expect(clippy::cast_possible_truncation, reason = "latents are f32")]
+fn shift(latents: &mut Latents, by: f64) {
+    for value in latents.values_mut() {
+        *value += by as f32;
     }
 }
 

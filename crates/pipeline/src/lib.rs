@@ -8,6 +8,7 @@
 mod component;
 mod conditioning;
 mod denoise;
+mod embedding_files;
 mod error;
 mod finish;
 #[cfg(any(test, fuzzing))]
@@ -18,6 +19,9 @@ mod img2img;
 mod inpaint;
 mod inpainting;
 mod latent_range;
+mod layer_changes;
+mod lora_report;
+mod loras;
 mod mask;
 mod model_source;
 mod on_cpu;
@@ -38,8 +42,10 @@ mod unet_rows;
 
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
 pub use conditioning::RequestConditioning;
-pub use error::PipelineError;
+pub use embedding_files::{EmbeddingFiles, written_in};
+pub use error::{Beside, PipelineError};
 pub use finish::{FinishStep, Finishing};
+pub use lora_report::LoraReport;
 pub use model_source::ModelSource;
 pub use pentimento_models::ConditioningShape;
 pub use pentimento_weights::{FolderStamp, ReadProgress};

@@ -1,14 +1,18 @@
 //! Catalogue entries → the components of a model → the model put together.
 
 mod assemble;
+mod beside;
 mod family;
+mod lone_vae;
+mod lora_set;
 mod open;
+mod patched;
 
 use std::sync::Arc;
 
 use candle_core::Device;
 use candle_nn::VarBuilder;
-use pentimento_catalog::{ModelEntry, Source};
+use pentimento_catalog::{BaseModel, ModelEntry, Prediction, Source};
 use pentimento_models::{
     ClipText, ClipTextConfig, ClipTokenizer, ModelError, UNet, UNetConfig, Vae, VaeConfig,
 };
@@ -32,7 +36,22 @@ const TOKENIZER_SETTINGS: [&str; 2] = ["tokenizer_config.json", "special_tokens_
 pub struct ModelSource {
     name: String,
     checkpoint: Checkpoint,
+    /// In place of the checkpoint's own.
+    vae: Option<LoneVae>,
     device: Device,
+    /// As the catalogue says.
+    base: Option<BaseModel>,
+    prediction: Option<Prediction>,
+    loras: Vec<(Arc<ModelEntry>, f64)>,
+    lcm_loras: Option<Vec<Arc<ModelEntry>>>,
+}
+
+/// A VAE that the recipe names.
+#[derive(Debug)]
+struct LoneVae {
+    /// Checkpoint and VAE, for errors.
+    name: String,
+    files: Checkpoint,
 }
 
 impl ModelSource {
@@ -42,7 +61,21 @@ impl ModelSource {
     /// When a source is of a kind that this version cannot read, or not there.
     pub fn open(models: &ResolvedModels, device: &Device) -> Result<Self, PipelineError> {
         let checkpoint = open::checkpoint(&models.checkpoint)?;
-        Ok(Self::new(&models.checkpoint.name, checkpoint, device))
+        let vae = match &models.vae {
+            Some(vae) => Some(LoneVae {
+                name: format!("{}` with the VAE `{}", models.checkpoint.name, vae.name),
+                files: open::vae(vae)?,
+            }),
+            None => None,
+        };
+        Ok(Self {
+            vae,
+            base: models.checkpoint.base,
+            prediction: models.checkpoint.prediction,
+            loras: models.loras.clone(),
+            lcm_loras: models.lcm_loras.clone(),
+            ..Self::new(&models.checkpoint.name, checkpoint, device)
+        })
     }
 
     /// Counts what is read from disk in `progress`.
@@ -50,6 +83,10 @@ impl ModelSource {
     pub fn counting(self, progress: &ReadProgress) -> Self {
         Self {
             checkpoint: self.checkpoint.counting(progress),
+            vae: self.vae.map(|vae| LoneVae {
+                files: vae.files.counting(progress),
+                ..vae
+            }),
             ..self
         }
     }
@@ -66,46 +103,70 @@ impl ModelSource {
         Self {
             name: name.to_owned(),
             checkpoint,
+            vae: None,
             device: device.clone(),
+            base: None,
+            prediction: None,
+            loras: Vec::new(),
+            lcm_loras: None,
         }
     }
 
     /// The key of each component that the model has, as the files are now, in the order in which they are to be read.
     ///
     /// # Errors
-    /// When it is of a family that this version does not run, or files of a component are missing or cannot be looked at.
+    /// When it is of a family that this version does not run, files of a component are missing or cannot be looked at, or a LoRA
+    /// does not fit the checkpoint.
     pub fn keys(&self) -> Result<Vec<ComponentKey>, PipelineError> {
-        let roles = self.family()?.roles().iter();
-        roles.map(|role| self.key(*role)).collect()
+        let roles = self.family()?.roles();
+        let loras = self.open_loras()?;
+        let key = |role: &ComponentRole| self.key(*role, loras.patches(*role)?);
+        roles.iter().map(key).collect()
     }
 
-    fn key(&self, role: ComponentRole) -> Result<ComponentKey, PipelineError> {
+    fn key(&self, role: ComponentRole, patches: PatchSet) -> Result<ComponentKey, PipelineError> {
         Ok(ComponentKey {
             role,
-            files: self.identity(role).map_err(|error| self.weights_error(error))?,
-            patches: PatchSet::default(),
+            files: self.identity(role)?,
+            patches,
             dtypes: DTYPES,
             device: self.device.location(),
         })
     }
 
-    fn identity(&self, role: ComponentRole) -> Result<FileIdentity, WeightsError> {
+    fn identity(&self, role: ComponentRole) -> Result<FileIdentity, PipelineError> {
         let folder = role.folder();
+        let wrap = |error| self.weights_error(error);
         let inside = |file: &str| format!("{folder}/{file}");
         if matches!(role, ComponentRole::Tokenizer | ComponentRole::Tokenizer2) {
             let ([first, second], large) = (TOKENIZER_SETTINGS.map(inside), [VOCABULARY, MERGES].map(inside));
             let large = [large[0].as_str(), large[1].as_str()];
-            return self.checkpoint.identity(folder, &[&first, &second], &large);
+            let identity = self.checkpoint.identity(folder, &[&first, &second], &large);
+            return identity.map_err(wrap);
+        }
+        if role == ComponentRole::Vae && self.vae.is_some() {
+            return self.lone_vae_identity();
         }
         self.checkpoint
             .component_identity(folder, &[&inside("config.json")])
+            .map_err(wrap)
     }
 
-    /// Reads one component. The number is what it takes in memory, in bytes, about.
+    /// Reads one component. The number is what it takes in memory beside its base, in bytes, about. `base` is the component
+    /// of [`ComponentKey::base`].
     ///
     /// # Errors
     /// When a file, tensor or configuration is missing or wrong; the error names it.
-    pub fn read(&self, role: ComponentRole) -> Result<(Component, u64), PipelineError> {
+    pub fn read(
+        &self,
+        key: &ComponentKey,
+        base: Option<&Component>,
+    ) -> Result<(Component, u64), PipelineError> {
+        let role = key.role();
+        if let Some(base) = base {
+            return self.patched(role, base);
+        }
+        let is_merged = !key.patches.merged.is_empty();
         match role {
             ComponentRole::Tokenizer => {
                 let (tokenizer, bytes) = self.tokenizer(role)?;
@@ -117,25 +178,32 @@ impl ModelSource {
             }
             ComponentRole::TextEncoder => {
                 let config: ClipTextConfig = self.config(role)?;
-                let text = self.network(role, |weights| ClipText::new(&config, weights))?;
+                let text = self.network((role, is_merged), |weights| ClipText::new(&config, weights))?;
                 let bytes = text.size_bytes();
                 Ok((Component::TextEncoder(Arc::new(text)), bytes))
             }
             ComponentRole::TextEncoder2 => {
                 let config: ClipTextConfig = self.config(role)?;
-                let text = self.network(role, |weights| ClipText::with_projection(&config, weights))?;
+                let text = self.network((role, is_merged), |weights| {
+                    ClipText::with_projection(&config, weights)
+                })?;
                 let bytes = text.size_bytes();
                 Ok((Component::TextEncoder2(Arc::new(text)), bytes))
             }
             ComponentRole::UNet => {
                 let config = self.unet_config()?;
-                let unet = self.network(role, |weights| UNet::new(&config, weights))?;
+                let unet = self.network((role, is_merged), |weights| UNet::new(&config, weights))?;
                 let bytes = unet.size_bytes();
                 Ok((Component::UNet(Arc::new(unet)), bytes))
             }
             ComponentRole::Vae => {
-                let config: VaeConfig = self.config(role)?;
-                let vae = self.network(role, |weights| Vae::new(&config, weights))?;
+                let vae = match &self.vae {
+                    Some(lone) => self.lone_vae(lone)?,
+                    None => {
+                        let config: VaeConfig = self.config(role)?;
+                        self.network((role, is_merged), |weights| Vae::new(&config, weights))?
+                    }
+                };
                 let bytes = vae.size_bytes();
                 Ok((Component::Vae(Arc::new(vae)), bytes))
             }
@@ -169,13 +237,18 @@ impl ModelSource {
 
     fn network<T>(
         &self,
-        role: ComponentRole,
-        build: impl FnOnce(VarBuilder<'static>) -> Result<T, ModelError>,
+        (role, is_merged): (ComponentRole, bool),
+        build: impl FnOnce(VarBuilder<'_>) -> Result<T, ModelError>,
     ) -> Result<T, PipelineError> {
         let wrap = |error| self.weights_error(error);
         let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
         let weights = weights.map_err(wrap)?;
-        let network = build(weights.var_builder()).map_err(|error| match weights.take_fault() {
+        let network = if is_merged {
+            self.with_merged(role, weights.var_builder(), build)?
+        } else {
+            build(weights.var_builder())
+        };
+        let network = network.map_err(|error| match weights.take_fault() {
             Some(fault) => self.weights_error(fault),
             None => self.part_error(error),
         })?;
@@ -188,13 +261,17 @@ impl ModelSource {
         self.config(ComponentRole::UNet)
     }
 
-    /// How the checkpoint wants to be run.
+    /// How the checkpoint wants to be run. The catalogue has the last word about what the UNet predicts.
     pub(crate) fn scheduler_config(&self) -> Result<SchedulerConfig, PipelineError> {
         let file = self.checkpoint.read("scheduler/scheduler_config.json");
         let file = file.map_err(|error| self.weights_error(error))?;
-        SchedulerConfig::from_json(&file).map_err(|source| PipelineError::SchedulerConfig {
+        let config = SchedulerConfig::from_json(&file).map_err(|source| PipelineError::SchedulerConfig {
             name: self.name.clone(),
             source,
+        })?;
+        Ok(match self.prediction {
+            Some(prediction) => config.predicting(prediction.as_str()),
+            None => config,
         })
     }
 

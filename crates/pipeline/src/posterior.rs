@@ -1,9 +1,40 @@
-//! The VAE's answer to an image: a Gaussian for every latent value, of which each image of a job takes its own sample.
+//! The VAE's answer to an image: a Gaussian for every latent value, of which each image of a job takes its own sample, or the
+//! latent itself.
 
 use candle_core::{DType, Tensor};
+use pentimento_models::VaeConfig;
 use pentimento_schedulers::{Latents, NoiseSource};
 
 use crate::PipelineError;
+
+/// An encoded image, on the host and unscaled.
+#[derive(Clone, Debug)]
+pub(crate) enum EncodedImage {
+    Distribution(DiagonalGaussian),
+    /// Of a tiny autoencoder, which knows no distribution.
+    Exact(Latents),
+}
+
+impl EncodedImage {
+    /// From what a VAE with this configuration has encoded, of one image.
+    pub(crate) fn of(encoded: &Tensor, vae: &VaeConfig) -> Result<Self, PipelineError> {
+        if !vae.is_exact() {
+            return DiagonalGaussian::from_moments(encoded).map(Self::Distribution);
+        }
+        let (_, channels, h, w) = encoded.dims4()?;
+        let values = encoded.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let latents = Latents::new([channels, h, w], values);
+        Ok(Self::Exact(latents.expect("the VAE gives one image's latents")))
+    }
+
+    /// A sample of the distribution; nothing is drawn where there is none, as diffusers' `retrieve_latents` has it.
+    pub(crate) fn sample(&self, noise_source: &mut NoiseSource) -> Latents {
+        match self {
+            Self::Distribution(gaussian) => gaussian.sample(noise_source),
+            Self::Exact(latents) => latents.clone(),
+        }
+    }
+}
 
 /// diffusers' `DiagonalGaussianDistribution` (`vae.py`), on the host.
 #[derive(Clone, Debug)]
@@ -15,7 +46,7 @@ pub(crate) struct DiagonalGaussian {
 
 impl DiagonalGaussian {
     /// From the VAE's moments `(1, 2C, h, w)`: C channels of means, then C of log-variances.
-    pub(crate) fn from_moments(moments: &Tensor) -> Result<Self, PipelineError> {
+    fn from_moments(moments: &Tensor) -> Result<Self, PipelineError> {
         let (_, channels, h, w) = moments.dims4()?;
         let values = moments.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         let (mean, log_variance) = values.split_at(values.len() / 2);
@@ -33,7 +64,7 @@ impl DiagonalGaussian {
     }
 
     /// `mean + std * noise`, with noise of its own: each product is rounded, then the sum.
-    pub(crate) fn sample(&self, noise_source: &mut NoiseSource) -> Latents {
+    fn sample(&self, noise_source: &mut NoiseSource) -> Latents {
         let mut sample = noise_source.normal(self.mean.shape());
         let parameters = self.mean.values().iter().zip(self.std.values());
         for (x, (mean, std)) in sample.values_mut().iter_mut().zip(parameters) {

@@ -11,7 +11,7 @@ use pentimento_types::{Recipe, RgbImage};
 use crate::conditioning::PromptEncoding;
 use crate::img2img::to_planes;
 use crate::inpaint::Repainting;
-use crate::posterior::DiagonalGaussian;
+use crate::posterior::EncodedImage;
 use crate::prepare::Common;
 use crate::prompt_embedding::PromptEmbedding;
 use crate::state::DenoiseState;
@@ -52,9 +52,9 @@ pub struct Preparation {
     /// The image on its way through the VAE.
     pass: Option<VaePass>,
     /// The encoded image.
-    encoded: Option<DiagonalGaussian>,
+    encoded: Option<EncodedImage>,
     /// The encoded image with its masked part hidden.
-    masked_image: Option<DiagonalGaussian>,
+    masked_image: Option<EncodedImage>,
 }
 
 /// What is encoded next.
@@ -205,7 +205,7 @@ impl StableDiffusion {
             Encode::Init => &mut preparation.encoded,
             Encode::Masked => &mut preparation.masked_image,
         };
-        *encoded = Some(DiagonalGaussian::from_moments(&moments)?);
+        *encoded = Some(EncodedImage::of(&moments, self.vae.config())?);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use pentimento_types::{Recipe, RgbImage, SchedulerKind, Size};
 use crate::conditioning::{Negative, PromptEncoder, PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::{Guidance, is_guided};
 use crate::img2img::{Planes, to_planes};
-use crate::posterior::DiagonalGaussian;
+use crate::posterior::EncodedImage;
 use crate::prompt::PromptTokens;
 use crate::prompt_embedding::{EmbeddingSet, PromptEmbedding};
 use crate::run_plan::scheduler_plan;
@@ -40,7 +40,7 @@ impl StableDiffusion {
         &self,
         request: &Recipe,
         common: &Common,
-        encoded: &DiagonalGaussian,
+        encoded: &EncodedImage,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
         noise_sources(request)
             .map(|mut noise_source| {
@@ -153,11 +153,7 @@ impl StableDiffusion {
     }
 
     /// A sample of an encoded image, scaled as the UNet knows it: `[4, h, w]`.
-    pub(crate) fn sample_latents(
-        &self,
-        encoded: &DiagonalGaussian,
-        noise_source: &mut NoiseSource,
-    ) -> Latents {
+    pub(crate) fn sample_latents(&self, encoded: &EncodedImage, noise_source: &mut NoiseSource) -> Latents {
         self.to_unet_range(encoded.sample(noise_source))
     }
 

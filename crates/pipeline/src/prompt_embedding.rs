@@ -19,8 +19,8 @@ pub struct PromptEmbedding {
 }
 
 impl PromptEmbedding {
-    /// The embedding that is called `name`, in prompts and in errors, and by `words` too. `vectors` are (n, D), of one D for
-    /// each text encoder that it is for.
+    /// The embedding that errors call `name` and prompts call by any of `words`. `vectors` are (n, D), of one D for each text
+    /// encoder that it is for.
     ///
     /// # Errors
     /// When they are not all of one n, or there are none.
@@ -45,7 +45,7 @@ impl PromptEmbedding {
         };
         Ok(Self {
             name: name.to_owned(),
-            words: std::iter::once(name.to_owned()).chain(words).collect(),
+            words: words.into_iter().collect(),
             count,
             vectors: by_width,
         })
@@ -74,6 +74,12 @@ impl PromptEmbedding {
     pub fn size_bytes(&self) -> u64 {
         let bytes = |vectors: &Tensor| vectors.elem_count() * size_of::<f32>();
         self.vectors.values().map(bytes).sum::<usize>() as u64
+    }
+
+    /// Whether it has vectors for text encoders of these widths.
+    #[must_use]
+    pub(crate) fn fits(&self, widths: &[usize]) -> bool {
+        widths.iter().all(|width| self.vectors.contains_key(width))
     }
 
     /// Whether a prompt has one of its words.

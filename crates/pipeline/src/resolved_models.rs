@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
 
+use crate::PromptEmbedding;
+
 /// The catalogue entries of the models that a recipe names.
 #[derive(Clone, Debug)]
 pub struct ResolvedModels {
@@ -13,8 +15,11 @@ pub struct ResolvedModels {
     pub vae: Option<Arc<ModelEntry>>,
     /// LoRAs with their strengths, in the recipe's order.
     pub loras: Vec<(Arc<ModelEntry>, f64)>,
-    /// Textual inversions, in the recipe's order.
-    pub embeddings: Vec<Arc<ModelEntry>>,
+    /// Where the run is that of a latent consistency model, and the catalogue does not say that the checkpoint is one: the
+    /// LCM-LoRAs that there are. The one for the checkpoint's base is applied unless the checkpoint turns out to be one.
+    pub lcm_loras: Option<Vec<Arc<ModelEntry>>>,
+    /// Textual inversions that are named or whose words the prompts have, read already. They change no weights.
+    pub embeddings: Vec<PromptEmbedding>,
 }
 
 impl ResolvedModels {
@@ -25,14 +30,19 @@ impl ResolvedModels {
             checkpoint,
             vae: None,
             loras: Vec::new(),
+            lcm_loras: None,
             embeddings: Vec::new(),
         }
     }
 
     /// The entries whose files a load reads.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &ModelEntry> {
+    pub fn entries(&self) -> impl Iterator<Item = &ModelEntry> {
         let loras = self.loras.iter().map(|(entry, _)| entry);
-        let entries = std::iter::once(&self.checkpoint).chain(&self.vae).chain(loras);
+        let lcm = self.lcm_loras.iter().flatten();
+        let entries = std::iter::once(&self.checkpoint)
+            .chain(&self.vae)
+            .chain(loras)
+            .chain(lcm);
         entries.map(|entry| &**entry)
     }
 }

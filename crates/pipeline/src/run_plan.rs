@@ -26,9 +26,13 @@ impl RunPlan {
     /// Decides the run of `recipe`. Reads two small files of the checkpoint, or the index of a single file.
     ///
     /// # Errors
-    /// [`PipelineError::Scheduler`] when there is no such run; others when the checkpoint cannot be read.
+    /// [`PipelineError::Scheduler`] when there is no such run; [`PipelineError::VaeUnfit`] and
+    /// [`PipelineError::EmbeddingWidth`] when something named beside the checkpoint is for another base; others when the
+    /// checkpoint cannot be read.
     pub fn of(models: &ResolvedModels, recipe: &Recipe) -> Result<Self, PipelineError> {
-        Self::on(&ModelSource::open(models, &Device::Cpu)?, recipe)
+        let source = ModelSource::open(models, &Device::Cpu)?;
+        source.check_beside(models)?;
+        Self::on(&source, recipe)
     }
 
     fn on(checkpoint: &ModelSource, recipe: &Recipe) -> Result<Self, PipelineError> {

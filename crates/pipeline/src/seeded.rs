@@ -86,6 +86,62 @@ pub fn write_checkpoint(shape: Shape, seed: u64, folder: &Path) -> Result<(), Pi
         .map_err(|error| unwritable(&index, error))
 }
 
+/// Which layers a seeded LoRA changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoraLayers {
+    /// The attentions and feed-forward layers of UNet and text encoder, as most files have it.
+    Transformers,
+    /// Those and the 3x3 convolutions of the UNet, as LCM-LoRAs have it.
+    WithConvolutions,
+}
+
+/// Writes a LoRA of this rank for the checkpoint in the folder `checkpoint`, in half precision and PEFT's names; its changes
+/// are small beside the weights.
+///
+/// # Errors
+/// When the checkpoint cannot be read, or the file not be written.
+pub fn write_lora(
+    checkpoint: &Path,
+    (layers, rank, seed): (LoraLayers, usize, u64),
+    path: &Path,
+) -> Result<(), PipelineError> {
+    let wrap = |source| PipelineError::Weights {
+        name: checkpoint.display().to_string(),
+        source,
+    };
+    let files = Checkpoint::open(checkpoint).map_err(wrap)?;
+    // Of variance 1 / fan-in, so that the product of both is about as large as 0.3 of a weight.
+    let drawn = Component::seeded(seed, Dtypes::All(DType::F32), &Device::Cpu).var_builder();
+    let mut tensors = HashMap::new();
+    for network in ["unet", "text_encoder"] {
+        let component = files.component(network, Dtypes::Stored, &Device::Cpu);
+        let component = component.map_err(wrap)?;
+        for (name, dims) in component.tensors() {
+            let Some(layer) = name.strip_suffix(".weight") else {
+                continue;
+            };
+            let is_wanted = match dims {
+                [_, _] => name.contains("attn") || name.contains(".ff.") || name.contains(".mlp."),
+                [_, _, 3, 3] => layers == LoraLayers::WithConvolutions && name.contains("resnets"),
+                _ => false,
+            };
+            if !is_wanted {
+                continue;
+            }
+            let mut down = dims.to_vec();
+            down[0] = rank;
+            let mut up = vec![1; dims.len()];
+            up[..2].copy_from_slice(&[dims[0], rank]);
+            for (half, shape) in [("lora_A", down), ("lora_B", up)] {
+                let key = format!("{network}.{layer}.{half}.weight");
+                let tensor = (drawn.get(shape, &key)? * 0.3)?.to_dtype(DType::F16)?;
+                tensors.insert(key, tensor);
+            }
+        }
+    }
+    Ok(candle_core::safetensors::save(&tensors, path)?)
+}
+
 /// Builds a network and saves every tensor that it asked for.
 fn recorded(
     seed: u64,

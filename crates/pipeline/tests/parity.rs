@@ -1,4 +1,4 @@
-//! All 18 schedulers: 14 equal to diffusers' images, four by our own definition, and all of them in one batch.
+//! All schedulers: 15 equal to diffusers' images, four by our own definition, and all of them in one batch.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,9 +17,9 @@ use pentimento_types::{NoiseSpacing, Recipe, RgbImage, SchedulerChoice, Schedule
 use support::{image_of, request, tiny};
 
 #[test]
-fn fourteen_schedulers_give_the_pictures_of_diffusers() {
+fn fifteen_schedulers_give_the_pictures_of_diffusers() {
     let runs = run_all(&tiny("tiny"));
-    assert_eq!(runs.len(), 138, "runs in tests/golden/parity");
+    assert_eq!(runs.len(), 144, "runs in tests/golden/parity");
     for run in runs {
         let (found, allowed) = (run.difference, Tolerance::PICTURE);
         assert!(
@@ -64,9 +64,9 @@ fn the_other_four_run_at_every_strength_and_are_not_another_scheduler() {
     }
 }
 
-/// Eighteen jobs, one per scheduler, with different steps, strengths and guidance, in one batch.
+/// A job for each scheduler, with different steps, strengths and guidance, in one batch.
 #[test]
-fn eighteen_schedulers_share_a_batch_and_nobody_notices() {
+fn all_schedulers_share_a_batch_and_nobody_notices() {
     let model = tiny("tiny");
     let init = image_of(Golden::open("parity/DDIM.safetensors").tensor("input.u8"));
     let requests: Vec<_> = SchedulerKind::ALL
@@ -89,7 +89,7 @@ fn eighteen_schedulers_share_a_batch_and_nobody_notices() {
         .iter()
         .flat_map(|request| model.prepare(request, &init).unwrap())
         .collect();
-    assert_eq!(states.len(), 18);
+    assert_eq!(states.len(), SchedulerKind::ALL.len());
     while states.iter().any(|state| state.evaluations_left() > 0) {
         let mut batch: Vec<_> = states
             .iter_mut()

@@ -80,7 +80,7 @@ fn textual_inversions_are_diffusers() {
         "weighted",
         &states.token_states[0],
         golden.tensor("weighted"),
-        Tolerance::CLIP,
+        Tolerance::WEIGHTED_CLIP,
     );
 }
 
@@ -89,7 +89,7 @@ fn an_embedding_of_another_width_is_refused_where_it_is_used() {
     let model = tiny("tiny");
     let wide =
         candle_core::Tensor::zeros((2, 768), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-    let embeddings = [PromptEmbedding::new("wide", [], vec![wide]).unwrap()];
+    let embeddings = [PromptEmbedding::new("wide", ["wide".to_owned()], vec![wide]).unwrap()];
     let encode = |prompt: &str| {
         let recipe = Recipe {
             prompt: prompt.to_owned(),
@@ -108,7 +108,7 @@ fn embeddings(golden: &Golden) -> Vec<PromptEmbedding> {
     let vectors = |name: &str| vec![golden.tensor(name).clone()];
     vec![
         PromptEmbedding::new("first", ["<one>".to_owned()], vectors("one")).unwrap(),
-        PromptEmbedding::new("badthree", [], vectors("three")).unwrap(),
+        PromptEmbedding::new("badthree", ["badthree".to_owned()], vectors("three")).unwrap(),
     ]
 }
 
@@ -124,7 +124,7 @@ fn check_picture(name: &str, golden: &Golden, embeddings: &[PromptEmbedding]) {
             &what_of,
             &found.token_states[0],
             golden.tensor(what),
-            Tolerance::CLIP,
+            Tolerance::WEIGHTED_CLIP,
         );
     }
     let image = generate(&model, recipe, image_of(golden.tensor("input.u8")), embeddings);

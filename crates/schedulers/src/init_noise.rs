@@ -51,7 +51,8 @@ impl InitNoiseSigma {
             | SchedulerKind::DDIMInverse
             | SchedulerKind::DEISMultistep
             | SchedulerKind::IPNDM
-            | SchedulerKind::LCM => Self::Unit,
+            | SchedulerKind::LCM
+            | SchedulerKind::TCD => Self::Unit,
             SchedulerKind::LMSDiscrete
             | SchedulerKind::EulerDiscrete
             | SchedulerKind::EulerAncestralDiscrete

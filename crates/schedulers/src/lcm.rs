@@ -69,7 +69,7 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     clippy::cast_sign_loss,
     reason = "an index into the distillation's schedule"
 )]
-fn timesteps(
+pub(crate) fn timesteps(
     config: &SchedulerConfig,
     train: usize,
     steps: usize,

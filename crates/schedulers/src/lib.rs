@@ -39,6 +39,7 @@ mod lcm;
 mod lms_discrete;
 mod pndm;
 mod score_sde_ve;
+mod tcd;
 mod unipc_multistep;
 
 #[cfg(test)]

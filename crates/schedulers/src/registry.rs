@@ -11,7 +11,7 @@ use crate::update_rule::Schedule;
 use crate::{
     ddim, ddim_inverse, ddpm, deis_multistep, dpm_solver_multistep, dpm_solver_singlestep,
     euler_ancestral_discrete, euler_discrete, heun_discrete, ipndm, karras_ve, kdpm2_ancestral_discrete,
-    kdpm2_discrete, lcm, lms_discrete, pndm, score_sde_ve, unipc_multistep,
+    kdpm2_discrete, lcm, lms_discrete, pndm, score_sde_ve, tcd, unipc_multistep,
 };
 
 /// Decides a whole run before any array exists.
@@ -86,6 +86,7 @@ fn maker(kind: SchedulerKind) -> Maker {
         SchedulerKind::KarrasVe => karras_ve::plan,
         SchedulerKind::ScoreSdeVe => score_sde_ve::plan,
         SchedulerKind::LCM => lcm::plan,
+        SchedulerKind::TCD => tcd::plan,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EngineHandle, TokenCounter};
+use pentimento_hub::Hub;
 use pentimento_jobs::{JobQueue, JobStore};
 use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
@@ -41,6 +42,8 @@ pub struct ServiceConfig {
 pub struct ServiceParts {
     /// The models that a request can name.
     pub catalog: Arc<Catalog>,
+    /// Where the files of models are, and how they get there.
+    pub hub: Hub,
     /// The door to the device.
     pub engine: EngineHandle,
     /// Job records.

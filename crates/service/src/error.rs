@@ -1,10 +1,14 @@
 //! What a use case can answer instead of its result. A dialect maps the variants to its own words.
 
 use std::error::Error;
+use std::time::Duration;
 
 use pentimento_engine::PipelineError;
+use pentimento_hub::Progress as FileProgress;
 use pentimento_outbound::OutboundError;
 use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size};
+
+use crate::model_state::doing;
 
 /// The part that a named model plays in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +48,18 @@ pub enum ServiceError {
         /// Names that look like it, best first; at most three.
         nearest: Vec<String>,
     },
+    /// The catalogue has the model, and it cannot be put beside the checkpoint.
+    #[error("the {role} `{name}` cannot be used with the checkpoint `{checkpoint}`: {reason}")]
+    ModelUnfit {
+        /// What it was wanted for.
+        role: ModelRole,
+        /// Its name in the catalogue.
+        name: String,
+        /// The checkpoint's.
+        checkpoint: String,
+        /// Safe to show.
+        reason: String,
+    },
     /// The catalogue has the model, and its files cannot be used now.
     #[error("the {role} `{name}` cannot be used now: {reason}")]
     ModelUnavailable {
@@ -54,13 +70,17 @@ pub enum ServiceError {
         /// Safe to show.
         reason: String,
     },
-    /// The catalogue has the model, and this version cannot apply its kind.
-    #[error("this version cannot apply the {role} `{name}` yet; leave it out of the request")]
-    NotSupportedYet {
+    /// Its files are being fetched or checked.
+    #[error("the {role} `{name}` cannot be used yet: {}; try again in {} seconds", doing(progress), retry_after.as_secs())]
+    ModelOnItsWay {
         /// What it was wanted for.
         role: ModelRole,
         /// Its name in the catalogue.
         name: String,
+        /// How far it is.
+        progress: FileProgress,
+        /// About how long it will take.
+        retry_after: Duration,
     },
     /// A prompt of more tokens than the server takes.
     #[error("{field} has {found} tokens; at most {limit} are taken, so shorten it")]
@@ -237,7 +257,7 @@ impl HasKind for ServiceError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::ModelNotFound { .. }
-            | Self::NotSupportedYet { .. }
+            | Self::ModelUnfit { .. }
             | Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
             | Self::RunRefused { .. }
@@ -249,7 +269,9 @@ impl HasKind for ServiceError {
             | Self::ImageWork { .. }
             | Self::ImageMemory { .. } => ErrorKind::TooLarge,
             Self::Overloaded | Self::ShareTaken { .. } => ErrorKind::Overloaded,
-            Self::ShuttingDown | Self::ModelUnavailable { .. } => ErrorKind::Unavailable,
+            Self::ShuttingDown | Self::ModelUnavailable { .. } | Self::ModelOnItsWay { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::JobNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,
             Self::JobEnded { .. } | Self::JobUnfinished => ErrorKind::Conflict,
             Self::JobCancelled => ErrorKind::Cancelled,
@@ -264,6 +286,16 @@ impl HasKind for ServiceError {
 }
 
 impl ServiceError {
+    /// When the same call may work, where that is known better than for any other.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        if let Self::ModelOnItsWay { retry_after, .. } = self {
+            Some(*retry_after)
+        } else {
+            None
+        }
+    }
+
     /// Says why a picture could not be fetched. The fetch's own text names neither the address nor what listens there.
     pub(crate) fn not_fetched(error: OutboundError) -> Self {
         let (reason, kind) = (error.to_string(), error.kind());

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use pentimento_catalog::Catalog;
-use pentimento_engine::{EngineHandle, TokenCounter};
+use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
+use pentimento_hub::Hub;
 use pentimento_jobs::{JobQueue, JobStore};
 use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
@@ -34,6 +35,7 @@ pub(crate) enum Lifecycle {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) hub: Hub,
     pub(crate) engine: EngineHandle,
     pub(crate) store: Arc<dyn JobStore>,
     pub(crate) queue: Arc<dyn JobQueue>,
@@ -41,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) links: LinkSigner,
     pub(crate) fetcher: ImageFetcher,
     pub(crate) tokens: TokenCounter,
+    pub(crate) embedding_files: EmbeddingFiles,
     pub(crate) looks: Arc<Looks>,
     pub(crate) admitted: AdmittedJobs,
     pub(crate) clock: Arc<dyn Clock>,
@@ -69,6 +72,7 @@ impl Inner {
     pub(crate) fn new(parts: ServiceParts, config: ServiceConfig) -> Self {
         let ServiceParts {
             catalog,
+            hub,
             engine,
             store,
             queue,
@@ -81,6 +85,7 @@ impl Inner {
         } = parts;
         Self {
             catalog,
+            hub,
             engine,
             store,
             queue,
@@ -88,6 +93,7 @@ impl Inner {
             links,
             fetcher,
             tokens,
+            embedding_files: EmbeddingFiles::default(),
             looks: Arc::default(),
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),

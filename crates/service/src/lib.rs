@@ -4,11 +4,11 @@
 
 mod admitted;
 mod attempt;
-mod availability;
 mod config;
 mod decode_room;
 mod decoding_shares;
 mod deliver;
+mod embeddings;
 mod error;
 mod fetching;
 mod forecast;
@@ -23,9 +23,14 @@ mod limits;
 mod links;
 mod looks;
 mod maintenance;
+mod model_files;
+mod model_state;
+mod named_models;
 mod off_thread;
 mod plan;
 mod progress;
+mod residency;
+mod resolve;
 mod service;
 mod shutdown;
 mod submit;
@@ -41,9 +46,10 @@ pub use inputs::image_fetcher;
 pub use key_ring::KeyRing;
 pub use limits::InputLimits;
 pub use links::{ImageLink, LinkedFile};
-pub use pentimento_catalog::{
-    Availability, BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable,
-};
+pub use model_state::ModelState;
+pub use named_models::NamedModels;
+pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable};
+pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
 pub use pentimento_jobs::JobCounts;
 pub use pentimento_outbound::{AddressGuard, ImageFetcher};
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pentimento_catalog::{Availability, ModelEntry, Source, Unavailable};
+use pentimento_catalog::{ModelEntry, Source, Unavailable};
+use pentimento_hub::{Found, Hub};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -20,15 +21,16 @@ pub(crate) struct Looks(Mutex<HashMap<String, Look>>);
 
 #[derive(Clone, Debug)]
 struct Look {
-    found: watch::Receiver<Option<Availability>>,
+    found: watch::Receiver<Option<Found>>,
     /// Somebody has waited for it in vain.
     in_vain: bool,
 }
 
 impl Looks {
-    /// Whether the entry's files are there now.
-    pub(crate) async fn look(self: &Arc<Self>, entry: &Arc<ModelEntry>) -> Availability {
-        self.look_with(entry, PATIENCE, |entry| entry.availability())
+    /// What is known of the entry's files now.
+    pub(crate) async fn look(self: &Arc<Self>, hub: &Hub, entry: &Arc<ModelEntry>) -> Found {
+        let hub = hub.clone();
+        self.look_with(entry, PATIENCE, move |entry| hub.look(entry))
             .await
     }
 
@@ -36,14 +38,17 @@ impl Looks {
         self: &Arc<Self>,
         entry: &Arc<ModelEntry>,
         patience: Duration,
-        look: impl FnOnce(&ModelEntry) -> Availability + Send + 'static,
-    ) -> Availability {
-        let Source::Path(path) = &entry.source else {
+        look: impl FnOnce(&Arc<ModelEntry>) -> Found + Send + 'static,
+    ) -> Found {
+        if matches!(entry.source, Source::Embedded(_)) {
             // Nothing on disk is needed to answer.
             return look(entry);
+        }
+        let not_answering = || {
+            let path = entry.source.to_string().into();
+            Found::Unavailable(Unavailable::NotAnswering { path })
         };
-        let not_answering = || Availability::Unavailable(Unavailable::NotAnswering { path: path.clone() });
-        let source = entry.source.to_string();
+        let source = entry.files_key();
         let mut begun = self.join(&source, entry, look);
         if begun.in_vain {
             return not_answering();
@@ -66,7 +71,7 @@ impl Looks {
         self: &Arc<Self>,
         source: &str,
         entry: &Arc<ModelEntry>,
-        look: impl FnOnce(&ModelEntry) -> Availability + Send + 'static,
+        look: impl FnOnce(&Arc<ModelEntry>) -> Found + Send + 'static,
     ) -> Look {
         let mut under_way = self.under_way();
         if let Some(begun) = under_way.get(source) {
@@ -127,26 +132,25 @@ mod tests {
     async fn a_disk_that_does_not_answer_is_waited_for_once_and_by_one_thread() {
         let (looks, slow) = (Arc::new(Looks::default()), entry("slow"));
         let (answer, hanging) = mpsc::channel::<()>();
-        let hang = move |_: &ModelEntry| {
+        let hang = move |_: &Arc<ModelEntry>| {
             let _ = hanging.recv();
-            Availability::Available
+            Found::Absent
         };
+        let is_not_answering =
+            |found: &Found| matches!(found, Found::Unavailable(Unavailable::NotAnswering { .. }));
         let short = Duration::from_millis(50);
-        let first = looks.look_with(&slow, short, hang).await;
-        assert!(matches!(
-            first,
-            Availability::Unavailable(Unavailable::NotAnswering { .. })
-        ));
+        assert!(is_not_answering(&looks.look_with(&slow, short, hang).await));
         // Neither waits nor looks: with an hour of patience, this test would not end.
         let hour = Duration::from_secs(3600);
-        let second = looks.look_with(&slow, hour, |_| Availability::Available).await;
-        assert_eq!(second, first);
-        let other = looks
-            .look_with(&entry("quick"), hour, |_| Availability::Available)
-            .await;
-        assert_eq!(other, Availability::Available);
+        let second = looks.look_with(&slow, hour, |_| Found::Absent).await;
+        assert!(is_not_answering(&second));
+        let other = looks.look_with(&entry("quick"), hour, |_| Found::Absent).await;
+        assert!(matches!(other, Found::Absent));
         drop(answer);
-        while looks.look_with(&slow, hour, |_| Availability::Available).await != Availability::Available {
+        while !matches!(
+            looks.look_with(&slow, hour, |_| Found::Absent).await,
+            Found::Absent
+        ) {
             tokio::task::yield_now().await;
         }
     }

@@ -1,13 +1,15 @@
-//! What can be said of a recipe's run before anything is stored: that there is no such run, and which scheduler it will be.
+//! What can be said of a recipe's run before anything is stored: that there is no such run or that something does not fit the
+//! checkpoint, which scheduler it will be, and what of LoRAs and embeddings will have no effect.
 
-use pentimento_engine::{ResolvedModels, RunPlan};
-use pentimento_types::{Recipe, Size, describe_chain};
+use pentimento_engine::{Beside, LoraReport, PipelineError, ResolvedModels, RunPlan};
+use pentimento_types::{ErrorKind, HasKind as _, JobNote, Recipe, Size, describe_chain};
 
-use crate::ServiceError;
+use crate::embeddings::unused_notes;
 use crate::forecast::Expected;
 use crate::inner::Inner;
 use crate::looks::PATIENCE;
 use crate::off_thread::off_thread;
+use crate::{ModelRole, ServiceError};
 
 /// How much of the device each image takes, whatever its size.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,7 @@ impl Inner {
         &self,
         models: &ResolvedModels,
         recipe: &mut Recipe,
-    ) -> Result<DeviceTime, ServiceError> {
+    ) -> Result<(DeviceTime, Vec<JobNote>), ServiceError> {
         let (planned, asked) = (models.clone(), recipe.clone());
         let turns = self
             .plan_turns
@@ -61,32 +63,99 @@ impl Inner {
             off_thread(move || {
                 // It goes along, because this runs on when the caller hangs up.
                 let _turn = turn;
-                Ok(RunPlan::of(&planned, &asked).map_err(|error| (error.refused_setting(), error)))
+                let plan = RunPlan::of(&planned, &asked).map_err(|error| (error.refused_setting(), error));
+                let unused = unused_notes(&asked, &planned.embeddings);
+                Ok((plan, LoraReport::of(&planned), unused))
             })
             .await
         };
-        let planned = tokio::select! {
+        let (plan, loras, unused) = tokio::select! {
             planned = planned => planned?,
             // Without a plan the job goes on, and the load says what is wrong.
             () = self.clock.sleep_until(self.clock.now() + PATIENCE) => {
                 tracing::warn!(model = %models.checkpoint.name, "a model's disk does not answer; its run is not planned");
-                return Ok(DeviceTime::unplanned(recipe));
+                return Ok((DeviceTime::unplanned(recipe), Vec::new()));
             }
         };
-        match planned {
+        let mut notes = lora_notes(models, loras)?;
+        notes.extend(unused);
+        match plan {
             Ok(plan) => {
                 recipe.scheduler = plan.named(recipe.scheduler);
-                Ok(DeviceTime {
+                let time = DeviceTime {
                     rows: plan.rows,
                     evaluations: plan.evaluations,
-                })
+                };
+                Ok((time, notes))
             }
             Err((Some((setting, problem)), _)) => Err(ServiceError::RunRefused { setting, problem }),
             Err((None, error)) => {
+                if let Some((beside, name, reason)) = error.refused_beside() {
+                    return Err(ServiceError::ModelUnfit {
+                        role: match beside {
+                            Beside::Vae => ModelRole::Vae,
+                            Beside::Embedding => ModelRole::Embedding,
+                        },
+                        name: name.to_owned(),
+                        checkpoint: models.checkpoint.name.clone(),
+                        reason,
+                    });
+                }
                 let name = &models.checkpoint.name;
                 tracing::debug!(model = %name, error = describe_chain(&error), "no plan yet");
-                Ok(DeviceTime::unplanned(recipe))
+                Ok((DeviceTime::unplanned(recipe), notes))
             }
         }
     }
+}
+
+/// What a caller should be told about the LoRAs, or the refusal of one that does not fit.
+fn lora_notes(
+    models: &ResolvedModels,
+    report: Result<LoraReport, PipelineError>,
+) -> Result<Vec<JobNote>, ServiceError> {
+    let checkpoint = models.checkpoint.name.clone();
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => {
+            let Some((name, reason)) = error.refused_lora() else {
+                // The load says what is wrong with the checkpoint.
+                tracing::debug!(model = %checkpoint, error = describe_chain(&error), "no look at its LoRAs yet");
+                return Ok(Vec::new());
+            };
+            tracing::info!(lora = %name, model = %checkpoint, error = describe_chain(&error), "refused");
+            let (role, name) = (ModelRole::Lora, name.to_owned());
+            return Err(match error.kind() {
+                ErrorKind::Unavailable | ErrorKind::Internal | ErrorKind::Overloaded => {
+                    ServiceError::ModelUnavailable { role, name, reason }
+                }
+                _ => ServiceError::ModelUnfit {
+                    role,
+                    name,
+                    checkpoint,
+                    reason,
+                },
+            });
+        }
+    };
+    let unmatched = report
+        .unmatched
+        .into_iter()
+        .map(|(lora, names)| JobNote::LoraUnmatched {
+            lora,
+            count: names.len() as u64,
+            first: names.iter().take(NAMES_SHOWN).map(|name| shown(name)).collect(),
+        });
+    let missing = report.lcm_is_missing.then_some(JobNote::NoLcmLora { checkpoint });
+    Ok(unmatched.chain(missing).collect())
+}
+
+/// How many tensors of a LoRA are named that have no effect.
+const NAMES_SHOWN: usize = 3;
+
+/// A name from a file made safe to repeat: short, and without characters that move a cursor.
+fn shown(name: &str) -> String {
+    const LONGEST: usize = 100;
+    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    name.chars().take(LONGEST).map(clean).collect()
 }

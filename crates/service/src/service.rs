@@ -10,7 +10,7 @@ use pentimento_types::{Job, JobId, JobOutcome, Progress, StoredImage};
 
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::inner::{Inner, Lifecycle};
-use crate::{ServiceError, maintenance, worker};
+use crate::{ServiceError, maintenance, residency, worker};
 
 /// Before a task that panicked is started anew.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -55,6 +55,7 @@ impl Service {
         let tasks = vec![
             tokio::spawn(supervised("worker", Arc::clone(&inner), worker::run)),
             tokio::spawn(supervised("sweeper", Arc::clone(&inner), maintenance::run)),
+            tokio::spawn(supervised("models", Arc::clone(&inner), residency::run)),
         ];
         *inner.tasks() = tasks;
         Self { inner }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use pentimento_catalog::{Availability, CatalogError, ModelEntry, ModelKind};
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, ModelId,
-    Recipe, Reservation, RgbImage, Size, describe_chain,
+    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, Recipe,
+    Reservation, RgbImage, Size, describe_chain,
 };
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -19,7 +18,7 @@ use crate::inner::{Inner, Lifecycle};
 use crate::inputs::no_init;
 use crate::off_thread::off_thread;
 use crate::plan::DeviceTime;
-use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
+use crate::{InputLimits, Service, ServiceError, image_codec};
 
 /// A request on its way to becoming a job.
 #[derive(Clone, Debug)]
@@ -48,7 +47,7 @@ impl Service {
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `NotSupportedYet`, `Overloaded`, `ShareTaken` and
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken` and
     /// `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
@@ -75,11 +74,17 @@ impl Submission {
     }
 
     /// The record, queued.
-    pub(crate) fn into_job(self, id: JobId, now: SystemTime, inputs: Inputs<ImageKey>) -> Job {
+    pub(crate) fn into_job(
+        self,
+        id: JobId,
+        now: SystemTime,
+        (inputs, notes): (Inputs<ImageKey>, Vec<JobNote>),
+    ) -> Job {
         Job {
             owner: self.owner,
             dialect: self.dialect,
             delivery: self.delivery,
+            notes,
             ..Job::queued(id, now, self.recipe, inputs)
         }
     }
@@ -90,6 +95,8 @@ impl Submission {
 pub(crate) struct Planned {
     pub(crate) models: ResolvedModels,
     pub(crate) time: DeviceTime,
+    /// What the caller should be told.
+    pub(crate) notes: Vec<JobNote>,
     pub(crate) place: JobPlace,
 }
 
@@ -136,9 +143,14 @@ impl Inner {
         self.check_open()?;
         let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
         let models = self.resolve_models(&submission.recipe).await?;
-        self.check_prompts(&submission.recipe).await?;
-        let time = self.plan(&models, &mut submission.recipe).await?;
-        let planned = Planned { models, time, place };
+        self.check_prompts(&submission.recipe, &models).await?;
+        let (time, notes) = self.plan(&models, &mut submission.recipe).await?;
+        let planned = Planned {
+            models,
+            time,
+            notes,
+            place,
+        };
         Ok((submission, planned))
     }
 
@@ -190,37 +202,9 @@ impl Inner {
         }
     }
 
-    /// What the names of a recipe stand for.
-    pub(crate) async fn resolve_models(&self, recipe: &Recipe) -> Result<ResolvedModels, ServiceError> {
-        let checkpoint = self.find_checkpoint(&recipe.model).await?;
-        let others = recipe
-            .vae
-            .iter()
-            .map(|vae| (ModelRole::Vae, vae))
-            .chain(recipe.loras.iter().map(|lora| (ModelRole::Lora, &lora.model)))
-            .chain(
-                recipe
-                    .embeddings
-                    .iter()
-                    .map(|embedding| (ModelRole::Embedding, &embedding.model)),
-            );
-        // Unknown names first: they are wrong in every version.
-        let mut known = Vec::new();
-        for (role, name) in others {
-            known.push((role, self.find(role, name)?));
-        }
-        match known.into_iter().next() {
-            None => Ok(ResolvedModels::checkpoint(checkpoint)),
-            // Ignoring it silently would give another picture than the one asked for.
-            Some((role, entry)) => Err(ServiceError::NotSupportedYet {
-                role,
-                name: entry.name.clone(),
-            }),
-        }
-    }
-
     /// A prompt's keys and values grow with its tokens, in every layer that attends to it.
-    async fn check_prompts(&self, recipe: &Recipe) -> Result<(), ServiceError> {
+    async fn check_prompts(&self, recipe: &Recipe, models: &ResolvedModels) -> Result<(), ServiceError> {
+        let embeddings = models.embeddings.clone();
         let (counter, limit) = (self.tokens.clone(), self.config.max_prompt_tokens);
         let prompts = [
             ("prompt", recipe.prompt.clone()),
@@ -229,46 +213,12 @@ impl Inner {
         off_thread(move || {
             for (field, text) in prompts {
                 counter
-                    .check(field, &text, &[], limit)
+                    .check(field, &text, &embeddings, limit)
                     .map_err(ServiceError::of_prompt)?;
             }
             Ok(())
         })
         .await
-    }
-
-    /// The entry of a checkpoint whose files can be used now.
-    pub(crate) async fn find_checkpoint(&self, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
-        let entry = self.find(ModelRole::Checkpoint, name)?;
-        match self.looks.look(&entry).await {
-            Availability::Available => Ok(entry),
-            Availability::Unavailable(reason) => {
-                tracing::warn!(model = %entry.name, source = %entry.source, ?reason, "a model cannot be used");
-                Err(ServiceError::ModelUnavailable {
-                    role: ModelRole::Checkpoint,
-                    name: entry.name.clone(),
-                    reason: reason.to_string(),
-                })
-            }
-        }
-    }
-
-    fn find(&self, role: ModelRole, name: &ModelId) -> Result<Arc<ModelEntry>, ServiceError> {
-        let kind = match role {
-            ModelRole::Checkpoint => ModelKind::Checkpoint,
-            ModelRole::Vae => ModelKind::Vae,
-            ModelRole::Lora => ModelKind::Lora,
-            ModelRole::Embedding => ModelKind::Embedding,
-        };
-        match self.catalog.resolve(name, kind) {
-            Ok(entry) => Ok(entry),
-            Err(CatalogError::NotFound {
-                kind: _,
-                name,
-                nearest,
-            }) => Err(ServiceError::ModelNotFound { role, name, nearest }),
-            Err(other) => Err(ServiceError::internal(other)),
-        }
     }
 
     /// The image of a source, decoded once and brought to the size that is wanted.
@@ -315,10 +265,15 @@ impl Inner {
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
         let size = size_of(&checked)?;
-        let Planned { models, time, place } = planned;
+        let Planned {
+            models,
+            time,
+            notes,
+            place,
+        } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let stored = self.store_inputs(id, checked).await?;
-        let mut job = submission.into_job(id, self.clock.wall(), stored.keys);
+        let mut job = submission.into_job(id, self.clock.wall(), (stored.keys, notes));
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
         let entry = QueueEntry::of(&job);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pentimento_catalog::Catalog;
 use pentimento_engine::testing::FakeExecutor;
 use pentimento_engine::{BatchPolicy, Engine, EngineThread, Executor, TokenCounter};
+use pentimento_hub::{Hub, HubSettings};
 use pentimento_jobs::{MemoryJobs, MemoryLimits};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
@@ -17,6 +18,8 @@ use crate::{AddressGuard, Service, ServiceConfig, ServiceParts, image_fetcher};
 pub struct TestConfig {
     /// Models that can be named.
     pub catalog: Catalog,
+    /// Where models are fetched from; None is a hub that cannot be asked, and no cache.
+    pub hub: Option<HubSettings>,
     /// The time for everything.
     pub clock: Arc<dyn Clock>,
     /// Jobs that may wait or run.
@@ -31,6 +34,7 @@ impl Default for TestConfig {
     fn default() -> Self {
         Self {
             catalog: Catalog::embedded_only(),
+            hub: None,
             clock: Arc::new(SystemClock),
             unfinished_jobs: 64,
             memory: MemoryBudget::UNBOUNDED,
@@ -79,6 +83,7 @@ impl TestService {
     pub fn start_with(executor: impl Executor, config: TestConfig) -> Self {
         let TestConfig {
             catalog,
+            hub,
             clock,
             unfinished_jobs,
             memory,
@@ -94,8 +99,14 @@ impl TestService {
             finished_bytes: u64::MAX,
         };
         let jobs = Arc::new(MemoryJobs::new(Arc::clone(&clock), limits));
+        let hub = hub.unwrap_or_else(|| HubSettings {
+            offline: true,
+            ..HubSettings::new("/nowhere/hub".into(), "/nowhere/downloads".into())
+        });
+        let hub = Hub::new(hub, Arc::clone(&clock)).expect("the client needs nothing of this machine");
         let parts = ServiceParts {
             catalog: Arc::new(catalog),
+            hub,
             engine: handle,
             store: Arc::clone(&jobs) as Arc<_>,
             queue: jobs,

@@ -81,13 +81,18 @@ impl Inner {
             .iter()
             .fold(keys, |keys, (role, _)| keys.with(role, ImageKey::input(id, role)));
         let size = submission.expected_size();
-        let Planned { models, time, place } = planned;
+        let Planned {
+            models,
+            time,
+            notes,
+            place,
+        } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let owner = submission.owner.clone();
         let job = Job {
             state: JobState::Fetching,
             work: time.work(&submission.recipe, size),
-            ..submission.into_job(id, self.clock.wall(), keys)
+            ..submission.into_job(id, self.clock.wall(), (keys, notes))
         };
         let mark = self.fetching.mark(id);
         self.insert(job, place).await?;

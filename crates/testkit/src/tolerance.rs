@@ -38,6 +38,12 @@ impl Tolerance {
         max: 2e-6,
         mean: 3e-7,
     };
+    /// The same, multiplied by the weights of a prompt and divided by a mean that may be near zero, which PyTorch sums in f32
+    /// and we in f64; 6.7e-6 and 1.5e-6 measured on the tiny encoder.
+    pub const WEIGHTED_CLIP: Self = Self {
+        max: 2e-5,
+        mean: 4e-6,
+    };
     /// One UNet forward; 1.4e-6 and 2.8e-7 measured on the tiny models, 7.3e-6 and 1.5e-6 with a guidance embedding.
     pub const UNET: Self = Self {
         max: 2e-5,
@@ -52,6 +58,11 @@ impl Tolerance {
     pub const VAE: Self = Self {
         max: 5e-6,
         mean: 1.1e-6,
+    };
+    /// What a LoRA adds to a weight, against PEFT's weight after it less the one before. TODO measure.
+    pub const LORA: Self = Self {
+        max: 2e-6,
+        mean: 2e-7,
     };
     /// Latents along a whole run, where small differences of each evaluation add up.
     pub const TRAJECTORY: Self = Self {

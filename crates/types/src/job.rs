@@ -103,17 +103,59 @@ pub struct DialectTag {
 }
 
 /// What a caller should be told about how a request was read, beside its result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobNote {
     /// The colours of the mask have no shape, so its alpha channel was taken.
     MaskIsAlpha,
+    /// Some tensors of a LoRA belong to no layer of the checkpoint.
+    LoraUnmatched {
+        /// The LoRA's name in the catalogue.
+        lora: String,
+        /// How many tensors.
+        count: u64,
+        /// The names of the first ones, shortened and without control characters.
+        first: Vec<String>,
+    },
+    /// An embedding is named, and its word is in neither prompt.
+    EmbeddingUnused {
+        /// The embedding's name in the catalogue.
+        embedding: String,
+    },
+    /// The checkpoint is no latent consistency model, and the catalogue has no LCM-LoRA for its base.
+    NoLcmLora {
+        /// The checkpoint's name in the catalogue.
+        checkpoint: String,
+    },
 }
 
 impl std::fmt::Display for JobNote {
     /// A whole sentence.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::LoraUnmatched { lora, count, first } => {
+                let (verb, them) = if *count == 1 { ("belongs", "it was") } else { ("belong", "they were") };
+                let more = if *count > first.len() as u64 { ", …" } else { "" };
+                return write!(
+                    f,
+                    "{count} of the tensors of the LoRA {lora} {verb} to no layer of this checkpoint, and {them} left out: \
+                     {}{more}.",
+                    first.join(", ")
+                );
+            }
+            Self::EmbeddingUnused { embedding } => {
+                return write!(
+                    f,
+                    "The embedding {embedding} has no effect, because neither prompt has its word."
+                );
+            }
+            Self::NoLcmLora { checkpoint } => {
+                return write!(
+                    f,
+                    "The checkpoint {checkpoint} is no latent consistency model, and the server has no LCM-LoRA for its \
+                     base: few steps may give a poor image."
+                );
+            }
             Self::MaskIsAlpha => {
                 "The colours of the mask have no shape, so its alpha channel was used: opaque is repainted."
             }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! scheduler_kinds {
     ($($variant:ident),+ $(,)?) => {
-        /// The 18 update rules a caller may ask for. The wire name is the variant's name and `Scheduler`.
+        /// The update rules a caller may ask for: the 18 of the vendors' lists, and TCD. The wire name is the variant's name
+        /// and `Scheduler`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum SchedulerKind {
             $(#[doc = concat!("diffusers' `", stringify!($variant), "Scheduler`.")] $variant),+
@@ -44,6 +45,7 @@ scheduler_kinds!(
     KarrasVe,
     ScoreSdeVe,
     LCM,
+    TCD,
 );
 
 impl SchedulerKind {
@@ -80,7 +82,8 @@ impl SchedulerKind {
             | Self::EulerAncestralDiscrete
             | Self::DDIMInverse
             | Self::IPNDM
-            | Self::LCM => false,
+            | Self::LCM
+            | Self::TCD => false,
         }
     }
 }
@@ -148,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_back_from_its_class_name() {
-        assert_eq!(SchedulerKind::ALL.len(), 18);
+        assert_eq!(SchedulerKind::ALL.len(), 19);
         for kind in SchedulerKind::ALL {
             assert_eq!(SchedulerKind::parse(kind.class_name()), Some(*kind));
             assert_eq!(

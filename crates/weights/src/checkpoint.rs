@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::container::TensorFile;
 use crate::identity::FileStamp;
+use crate::lone_vae::{self, LoneVae};
 use crate::original::SingleFile;
 use crate::{Component, Dtypes, FileIdentity, ReadProgress, WeightsError};
 
@@ -70,12 +71,28 @@ pub struct Checkpoint {
 }
 
 enum Files {
-    Folder(PathBuf),
+    Folder(Folder),
     Memory(ReadFile),
     /// Configurations and tokenizer in memory, weights drawn from the seed.
     Seeded(BTreeMap<String, Vec<u8>>, u64),
     /// Everything in one file, and what no such file holds.
     Single(SingleFile, ReadFile),
+    /// A VAE alone, in a file or two.
+    Vae(LoneVae),
+}
+
+/// A folder on disk.
+struct Folder {
+    path: PathBuf,
+    /// The beginning of paths that the folder stands for itself; mostly empty.
+    stands_for: &'static str,
+}
+
+impl Folder {
+    /// Where a path inside a model is.
+    fn join(&self, path: &str) -> PathBuf {
+        self.path.join(path.strip_prefix(self.stands_for).unwrap_or(path))
+    }
 }
 
 impl fmt::Debug for Checkpoint {
@@ -98,7 +115,44 @@ impl Checkpoint {
         }
         Ok(Self {
             name,
-            files: Files::Folder(folder.to_owned()),
+            files: Files::Folder(Folder {
+                path: folder.to_owned(),
+                stands_for: "",
+            }),
+            progress: ReadProgress::default(),
+        })
+    }
+
+    /// A VAE alone, as the part `vae` of a checkpoint that has nothing else: a folder as diffusers writes it, with its
+    /// configuration in it or in a folder `vae` inside, one file in diffusers' or the original layout, or one or both files
+    /// of a tiny autoencoder. Where the files have no configuration it is found from the tensors, without `scaling_factor`,
+    /// which is its base's.
+    ///
+    /// # Errors
+    /// When a folder has none of these. A file is opened when something of it is asked for.
+    pub fn vae(path: &Path) -> Result<Self, WeightsError> {
+        let name = path.display().to_string();
+        let files = if !path.is_dir() {
+            Files::Vae(LoneVae::at(path))
+        } else if path.join("vae/config.json").is_file() {
+            return Self::open(path);
+        } else if path.join("config.json").is_file() {
+            Files::Folder(Folder {
+                path: path.to_owned(),
+                stands_for: "vae/",
+            })
+        } else if let Some(tiny) = LoneVae::in_folder(path) {
+            Files::Vae(tiny)
+        } else {
+            return Err(WeightsError::Missing {
+                model: name,
+                wanted: "`config.json` of a VAE".to_owned(),
+                hint: ", and no files of a tiny autoencoder".to_owned(),
+            });
+        };
+        Ok(Self {
+            name,
+            files,
             progress: ReadProgress::default(),
         })
     }
@@ -166,6 +220,7 @@ impl Checkpoint {
                 Files::Single(file, read) => {
                     file.has(path, &self.progress) || read(&shared_tokenizer(path)).is_some()
                 }
+                Files::Vae(_) => path == lone_vae::CONFIG,
             }
     }
 
@@ -195,6 +250,7 @@ impl Checkpoint {
                 Some(config) => Some(config),
                 None => read(&shared_tokenizer(path)),
             },
+            Files::Vae(vae) => vae.read(path, &self.progress)?,
         };
         found.ok_or_else(|| self.missing(format!("`{path}`"), String::new()))
     }
@@ -222,6 +278,9 @@ impl Checkpoint {
         }
         if let Files::Single(file, _) = &self.files {
             return Component::from_files(vec![file.component(name, &self.progress)?], dtypes, device);
+        }
+        if let Files::Vae(vae) = &self.files {
+            return Component::from_files(vae.files(&self.progress)?, dtypes, device);
         }
         for stored in places(name) {
             match stored {
@@ -256,6 +315,7 @@ impl Checkpoint {
         let weights = match &self.files {
             Files::Folder(_) => self.weights_files(name)?,
             Files::Memory(_) | Files::Seeded(..) => Vec::new(),
+            Files::Vae(vae) => return vae.identity(&self.progress),
             Files::Single(file, _) => {
                 return Ok(FileIdentity {
                     contents: self.contents(small)?,
@@ -282,7 +342,7 @@ impl Checkpoint {
                 return Ok(FileIdentity::fixed(FileStamp::Seeded { model, part, seed }));
             }
             // What the file does not hold is the same for all such files, but for what stands in a small file.
-            Files::Single(..) => {
+            Files::Single(..) | Files::Vae(_) => {
                 let model = "single file".to_owned();
                 return Ok(FileIdentity {
                     contents: self.contents(small)?,
@@ -363,7 +423,7 @@ impl Checkpoint {
                     Ok(None)
                 }
             }
-            Files::Folder(_) | Files::Memory(_) | Files::Seeded(..) | Files::Single(..) => {
+            Files::Folder(_) | Files::Memory(_) | Files::Seeded(..) | Files::Single(..) | Files::Vae(_) => {
                 match self.read(path) {
                     Ok(bytes) => TensorFile::from_bytes(self.file_name(path), bytes).map(Some),
                     Err(WeightsError::Missing { .. }) => Ok(None),

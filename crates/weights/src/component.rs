@@ -80,17 +80,36 @@ impl Component {
         }
     }
 
+    /// Checks that nobody wrote to its files meanwhile, for who wants only some of their tensors.
+    ///
+    /// # Errors
+    /// [`WeightsError::Changed`].
+    pub fn finish_partly(&self) -> Result<(), WeightsError> {
+        match &self.source {
+            Source::Files(files) => files.files.iter().try_for_each(TensorFile::check_unchanged),
+            Source::Seeded(_) => Ok(()),
+        }
+    }
+
+    /// Name and shape of every tensor, as the files have them; of seeded weights there is no list.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let files = match &self.source {
+            Source::Files(files) => files.files.as_slice(),
+            Source::Seeded(_) => &[],
+        };
+        let tensors = files.iter().flat_map(|file| file.tensors());
+        tensors.map(|(name, stored)| (name.as_str(), stored.shape.as_slice()))
+    }
+
     /// Checks that the network asked for every tensor that its files have, and that nobody wrote to them meanwhile.
     ///
     /// # Errors
     /// [`WeightsError::ExtraTensors`] with the first names; known harmless extras do not count.
     /// [`WeightsError::Changed`].
     pub fn finish(self) -> Result<(), WeightsError> {
+        self.finish_partly()?;
         match self.source {
-            Source::Files(files) => {
-                files.files.iter().try_for_each(TensorFile::check_unchanged)?;
-                files.check_all_used()
-            }
+            Source::Files(files) => files.check_all_used(),
             Source::Seeded(_) => Ok(()),
         }
     }

@@ -105,6 +105,13 @@ impl FileIdentity {
         }
     }
 
+    /// The same files with something that changes what is made of them.
+    #[must_use]
+    pub fn with_setting(mut self, name: &str, value: &str) -> Self {
+        self.contents.push((name.to_owned(), value.as_bytes().to_vec()));
+        self
+    }
+
     /// The size of the large files on disk, which is about what their tensors take in memory; 0 for what is in memory
     /// already.
     #[must_use]

@@ -13,6 +13,7 @@ mod error;
 pub mod fuzzing;
 mod identity;
 mod kind;
+mod lone_vae;
 mod lora;
 mod naming;
 mod original;
@@ -25,6 +26,8 @@ pub use container::Dtypes;
 pub use embedding_file::{Embedding, EmbeddingFile, EncoderSlot};
 pub use error::WeightsError;
 pub use identity::{FileIdentity, FolderStamp};
-pub use lora::{LayerChange, LoraAbout, LoraFile, LoraNetwork, LoraTarget, LowRank, ResolvedLora};
+pub use lora::{
+    FitLayer, LayerChange, LoraAbout, LoraFile, LoraFit, LoraNetwork, LoraTarget, LowRank, ResolvedLora,
+};
 pub use original::scheduler_config;
 pub use progress::ReadProgress;

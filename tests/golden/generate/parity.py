@@ -34,6 +34,7 @@ SCHEDULERS = (
     "UniPCMultistep",
     "DEISMultistep",
     "LCM",
+    "TCD",
 )
 SIZE = (40, 40)
 STEPS = 6
@@ -72,6 +73,8 @@ def main():
                         num_inference_steps=STEPS,
                         strength=strength,
                         guidance_scale=guidance,
+                        # TCD's own, where the pipeline's would be 0; the others that take it are deterministic.
+                        eta=0.3 if name == "TCD" else 0.0,
                         generator=torch.Generator().manual_seed(SEED),
                     )
                     pixels = numpy.asarray(result.images[0]).copy()

@@ -49,8 +49,9 @@ def picture(size, seed):
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def run(models, name, case):
-    model, scheduler, size, steps, strength, guidance, clip_skip, seed = case
+def load(models, case, name):
+    """The pipeline of a case, ready to run."""
+    model, scheduler = case[:2]
     lower_start = name.startswith("lcm-pipeline")
     pipeline = diffusers.LatentConsistencyModelImg2ImgPipeline if lower_start else diffusers.StableDiffusionImg2ImgPipeline
     pipe = pipeline.from_pretrained(
@@ -58,11 +59,22 @@ def run(models, name, case):
     )
     pipe.text_encoder.float(), pipe.unet.float(), pipe.vae.float()
     pipe.set_progress_bar_config(disable=True)
-    if not hasattr(pipe.text_encoder, "text_model"):
-        # transformers 5 took this level out of the class, but diffusers still looks for it when clip_skip is given.
-        type(pipe.text_encoder).text_model = property(lambda self: self)
     pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+    return pipe
 
+
+def run(models, name, case):
+    return record(load(models, case, name), case, name)
+
+
+def record(pipe, case, name):
+    """Runs the pipeline on a case: everything on the way, and the arguments."""
+    model, scheduler, size, steps, strength, guidance, clip_skip, seed = case
+    lower_start = name.startswith("lcm-pipeline")
+    if not hasattr(pipe.text_encoder, "text_model"):
+        # transformers 5 took this level out of the class, but diffusers still looks for it when clip_skip is given. (Where
+        # it loads LoRAs, it knows that the level is gone, so it is put back no earlier than here.)
+        type(pipe.text_encoder).text_model = property(lambda self: self)
     saved = {}
 
     def keep(key, value):

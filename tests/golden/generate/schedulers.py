@@ -108,6 +108,8 @@ SCHEDULERS = {
     ],
     "LCM": PREDICTIONS + BETAS + ZERO_SNR + THRESHOLD + [({"original_inference_steps": 100}, 8, 0.7), ({}, 50, 0.2)],
     "LCM-strength": [({"prediction_type": "v_prediction"}, 6, 0.7), ({"original_inference_steps": 100}, 8, 0.7)],
+    # With upstream's own eta; the pipeline's is 0.
+    "TCD": PREDICTIONS + BETAS + ZERO_SNR + [({"original_inference_steps": 100}, 8, 0.7), ({}, 50, 0.2)],
     # Those that the img2img pipeline cannot run; see `OURS`.
     "DDIMInverse": PREDICTIONS[:1] + SPACINGS[1:] + [({"set_alpha_to_one": True}, 6, 0.7)],
     "IPNDM": PREDICTIONS + SPACINGS + BETAS,

@@ -2,12 +2,15 @@
 """VAEs beside a checkpoint's own: a large one in one file, and tiny autoencoders (TAESD and its family) on seeded weights, in
 every layout of their files.
 
-    python tiny_vae.py
+    python tiny_vae.py [--real FOLDER]
 
 `vae/tiny-taesd` is a folder as diffusers writes it, `vae/taesd_encoder.pth` and `vae/taesd_decoder.safetensors` the same
 weights under the names of the original repository. `inner` is the variant with a norm in the innermost blocks (TAEF2), which
 diffusers does not have: it is written out here in plain torch. `vae/kl.safetensors` is a VAE alone under its original names.
+With a folder that has TAEF2's published files, `vae/taef2.safetensors` is what they make of a picture and of a latent.
 """
+import argparse
+import pathlib
 import re
 
 import diffusers
@@ -177,8 +180,25 @@ def inner():
     save_golden("vae/inner.safetensors", tensors, SCRIPT)
 
 
+def published(folder):
+    """TAEF2 as its author published it."""
+    parts = {"encoder": inner_encoder(64, 32), "decoder": inner_decoder(64, 32)}
+    for name, part in parts.items():
+        part.load_state_dict(torch.load(folder / f"taef2_{name}.pth", weights_only=True))
+        part.float().eval()
+    smooth = torch.from_numpy(numpy.asarray(picture((56, 40), 60)).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    encoded = parts["encoder"]((smooth + 1) / 2)
+    tensors = {"image": smooth, "encoded": encoded, "latent": encoded, "decoded": parts["decoder"](encoded) * 2 - 1}
+    save_golden("vae/taef2.safetensors", tensors, SCRIPT)
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--real", type=pathlib.Path, help="the folder with taef2_encoder.pth and taef2_decoder.pth")
+    args = parser.parse_args()
     quiet_and_repeatable()
+    if args.real:
+        published(args.real)
     taesd()
     inner()
     large()

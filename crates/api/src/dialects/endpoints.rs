@@ -68,6 +68,10 @@ mod tests {
         ),
         ("/api/v1/enterprise/fetch/{id}", "key request_id"),
         ("/api/v1/enterprise/verify_model", "key model_id"),
+        ("/api/v1/enterprise/load_model", "key model_id"),
+        ("/api/v1/enterprise/load_model_v2", "key model_id"),
+        ("/api/v1/enterprise/load_vae", "key vae_id"),
+        ("/api/v1/enterprise/delete_model", "key model_id"),
     ];
 
     #[test]
@@ -144,7 +148,7 @@ mod tests {
         let lora = lora.unwrap();
         assert_eq!(
             (lora.effect, lora.members[1].aliases),
-            (Effect::RefusedYet, &["strenth"][..])
+            (Effect::Since("0.1.0"), &["strenth"][..])
         );
     }
 }

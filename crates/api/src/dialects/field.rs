@@ -33,8 +33,6 @@ pub enum Effect {
     NotYet(&'static str),
     /// Says more about this other field, and has an effect when that one has.
     With(&'static str),
-    /// Read and checked; a model that it names and that exists is refused, because leaving it out would give another image.
-    RefusedYet,
     /// Taken because clients send it, and without a meaning here.
     Never,
 }

@@ -542,6 +542,37 @@ async fn modelslabs_long_job_is_answered_as_processing_and_fetched_later() {
 }
 
 #[tokio::test]
+async fn models_come_into_memory_and_leave_it_by_their_names() {
+    let test = TestService::start(FakeExecutor::new());
+    let router = router(&test, &[("me", "secret")]);
+    let call = async |path: &str, key: &str| {
+        let request = Request::post(path).header("authorization", format!("Bearer {key}"));
+        send(&router, request.body(Body::empty()).unwrap()).await
+    };
+    assert_eq!(call("/v1/models/demo/load", "wrong").await.status, 403);
+    let loaded = call("/v1/models/demo.safetensors/load", "secret").await;
+    assert_eq!(loaded.status, 200);
+    let list = Request::get("/v1/models").header("authorization", "Bearer secret");
+    let list = send(&router, list.body(Body::empty()).unwrap()).await.json();
+    assert_eq!(list["models"][0]["in_memory"], true, "{list}");
+    assert_eq!(
+        call("/v1/models/demo/unload", "secret").await.json()["freed_bytes"],
+        1
+    );
+    assert_eq!(
+        test.service.status().await.engine.resident_models,
+        Vec::<String>::new()
+    );
+    for act in ["load", "unload"] {
+        let unknown = call(&format!("/v1/models/nothing/{act}"), "secret").await;
+        assert_eq!(
+            (unknown.status, unknown.json()["error"]["kind"].clone()),
+            (404, json!("not_found"))
+        );
+    }
+}
+
+#[tokio::test]
 async fn modelslabs_management_calls_answer() {
     let test = TestService::start(FakeExecutor::new());
     let router = router(&test, &[]);
@@ -574,13 +605,33 @@ async fn modelslabs_management_calls_answer() {
         call("verify_model", json!({"model_id": "x"})).await["message"],
         "Model not exists on server"
     );
-    for name in [
-        "load_model",
-        "clear_cache",
-        "update",
-        "restart_server",
-        "text2img",
-    ] {
+    assert_eq!(
+        call(
+            "load_model",
+            json!({"model_id": "demo", "url": "https://x.test/m"})
+        )
+        .await,
+        json!({"status": "success", "message": "model load started"})
+    );
+    let unknown = call("load_model_v2", json!({"model_id": "x"})).await;
+    assert_eq!(unknown["message"], "Model not found: x (model_id)", "{unknown}");
+    let unknown = call("load_vae", json!({"vae_id": "x"})).await;
+    assert_eq!(unknown["status"], "error", "{unknown}");
+    assert!(
+        unknown["message"].as_str().unwrap().contains("vae_id"),
+        "{unknown}"
+    );
+    assert_eq!(
+        call("delete_model", json!({"model_id": "demo"})).await["message"],
+        "Model deleted on server"
+    );
+    assert_eq!(
+        call("delete_model", json!({"model_id": "x"})).await["status"],
+        "error"
+    );
+    let nameless = call("delete_model", json!({})).await;
+    assert!(nameless["message"].to_string().contains("model_id"), "{nameless}");
+    for name in ["clear_cache", "update", "restart_server", "text2img"] {
         let found = call(name, json!({})).await;
         assert_eq!(found["status"], "error");
         assert!(found["message"].as_str().unwrap().starts_with(name), "{found}");

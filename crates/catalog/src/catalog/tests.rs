@@ -1,7 +1,9 @@
 //! Reading catalogues, right and wrong, and finding names in them.
 
 use super::*;
-use crate::{Availability, Unavailable};
+use crate::{
+    Availability, LoraInPreset, Prediction, Preset, SchedulerSettings, TimestepSpacing, Unavailable,
+};
 
 const GOOD: &str = r#"
 # A comment.
@@ -84,11 +86,38 @@ fn a_right_file_is_read_whole() {
 }
 
 #[test]
-fn the_file_at_the_top_of_the_repository_is_right_and_is_what_is_embedded() {
+fn the_file_at_the_top_of_the_repository_is_right_and_begins_with_what_is_embedded() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models.toml");
     let catalog = Catalog::load(&path).unwrap();
-    assert_eq!(catalog.entries(), Catalog::embedded_only().entries());
-    assert_eq!(catalog.entries()[0].availability(), Availability::Available);
+    let entries = catalog.entries();
+    // The first one is what callers get who name none, so it must cost no download.
+    assert_eq!(entries[..1], *Catalog::embedded_only().entries());
+    assert_eq!(entries[0].availability(), Availability::Available);
+    for base in [BaseModel::Sd15, BaseModel::Sdxl] {
+        let mut loras = entries.iter().filter(|entry| entry.kind == ModelKind::Lora);
+        assert!(
+            loras.any(|lora| lora.base == Some(base) && lora.role.as_deref() == Some(ModelEntry::ROLE_LCM)),
+            "{base} has an LCM-LoRA"
+        );
+    }
+    for (name, kind) in [
+        ("dreamshaper_8_93211.safetensors", ModelKind::Checkpoint),
+        ("realistic-vision-51", ModelKind::Checkpoint),
+        ("vae-ft-mse-840000-ema-pruned.safetensors", ModelKind::Vae),
+    ] {
+        assert!(
+            found(&catalog, name, kind).is_some(),
+            "{name} stands in a vendor's documentation"
+        );
+    }
+    for entry in &entries[1..] {
+        assert!(
+            matches!(entry.source, Source::HuggingFace { .. }),
+            "{}",
+            entry.name
+        );
+        assert!(!entry.pinned, "{} would be fetched at the start", entry.name);
+    }
 }
 
 #[test]
@@ -215,6 +244,85 @@ fn every_fault_names_line_entry_and_way_out() {
             "an https source needs its sha256",
         ),
         ("sha256 = \"abc\"", "`sha256` must be 64 hexadecimal digits"),
+        (
+            "prediction = \"v\"",
+            "`v` is no prediction; write one of epsilon, v_prediction",
+        ),
+        (
+            "variant = \"fp16\"",
+            "`variant` chooses among the files of a whole repository",
+        ),
+        ("scheduler = \"x\"", "write a [model.scheduler] table"),
+        (
+            "scheduler = { spacing = \"trailing\" }",
+            "line 5, model `a`: unknown key `spacing`; did you mean `timestep_spacing`?",
+        ),
+        (
+            "scheduler = { timestep_spacing = \"even\" }",
+            "`even` is no timestep_spacing; write one of linspace, leading, trailing",
+        ),
+        (
+            "scheduler = { name = \"Best\" }",
+            "`Best` is no scheduler; write one of DDPMScheduler",
+        ),
+        (
+            "scheduler = { timesteps = [749, 999] }",
+            "`timesteps` must be a list of falling whole numbers",
+        ),
+        (
+            "scheduler = { timesteps = [] }",
+            "`timesteps` must be a list of falling whole numbers",
+        ),
+        (
+            "scheduler = { timesteps = [1000] }",
+            "a timestep must be a whole number from 0 to 999",
+        ),
+        (
+            "scheduler = { timesteps = [9.5] }",
+            "a timestep must be a whole number from 0 to 999",
+        ),
+        ("pinned = \"yes\"", "`pinned` must be true or false"),
+        (
+            "keep_alive = 10",
+            "`keep_alive` must be a text in quotation marks",
+        ),
+        (
+            "keep_alive = \"10 m\"",
+            "must be a time up to a year, like 30s, 10m or 2h",
+        ),
+        ("keep_alive = \"+1m\"", "must be a time up to a year"),
+        ("keep_alive = \"9999999h\"", "must be a time up to a year"),
+        ("keep_alive = \"\"", "must be a time up to a year"),
+        (
+            "loras = \"b\"",
+            "`loras` must be a list, like [{ name = \"detail\", strength = 0.8 }]",
+        ),
+        ("loras = [\"b\"]", "`loras` must be a list, like"),
+        ("loras = [{ strength = 1 }]", "`loras` must be a list, like"),
+        (
+            "loras = [{ name = \"b\", weight = 1 }]",
+            "unknown key `weight`; the keys are name, strength",
+        ),
+        (
+            "loras = [{ name = \"b\", strength = inf }]",
+            "a strength must be a number, like 0.8",
+        ),
+        (
+            "loras = [{ name = \"b\", strength = 50 }]",
+            "a strength must be -5 to 5",
+        ),
+        (
+            "embeddings = [\"1\", \"2\", \"3\", \"4\", \"5\", \"6\"]",
+            "at most 5 embeddings can be used at once",
+        ),
+        (
+            "checkpoint = \"b\"",
+            "the files of its `checkpoint` or a `source` of its own; remove one of the two",
+        ),
+        (
+            "vae = \"b\"",
+            "it uses the vae `b`, which no entry of this file describes",
+        ),
     ] {
         let found = faults(&entry(line));
         assert!(found.contains(expected), "{line}: {found}");
@@ -264,6 +372,135 @@ fn a_name_is_taken_once_per_kind_whatever_its_ending() {
     assert!(read(&other_kind).is_ok());
     let own_ending = entry("aliases = [\"a.safetensors\"]");
     assert!(read(&own_ending).is_ok());
+}
+
+#[test]
+fn a_key_that_means_nothing_for_the_kind_is_a_fault() {
+    for (line, expected) in [
+        (
+            "pinned = true",
+            "`pinned` means something for checkpoint only, and this is a vae",
+        ),
+        (
+            "role = \"lcm\"",
+            "`role` means something for checkpoint and lora only",
+        ),
+        (
+            "scheduler = {}",
+            "`scheduler` means something for checkpoint and lora only",
+        ),
+        ("loras = []", "`loras` means something for checkpoint only"),
+    ] {
+        let found = faults(&entry(line).replace("checkpoint", "vae"));
+        assert!(found.contains(expected), "{line}: {found}");
+    }
+    let folder_with_sum =
+        entry(&format!("sha256 = \"{}\"", "0".repeat(64))).replace("\"a\"\nsha", "\"hf:a/b\"\nsha");
+    assert!(faults(&folder_with_sum).contains("a sha256 belongs to one file"));
+}
+
+const PRESET: &str = r#"
+[[model]]
+name       = "base"
+kind       = "checkpoint"
+source     = "hf:owner/repo"
+variant    = "fp16"
+base       = "sd2"
+prediction = "v_prediction"
+keep_alive = "10m"
+
+[model.scheduler]
+timestep_spacing = "trailing"
+
+[[model]]
+name       = "quick-base"
+kind       = "checkpoint"
+checkpoint = "base.safetensors"
+vae        = "sharp"
+loras      = [{ name = "quick" }, { name = "detail", strength = -0.5 }]
+embeddings = ["bad-hands"]
+pinned     = true
+
+[model.scheduler]
+name      = "LCMScheduler"
+timesteps = [999, 749, 499, 249]
+
+[[model]]
+name   = "quick"
+kind   = "lora"
+source = "quick.safetensors"
+[[model]]
+name   = "detail"
+kind   = "lora"
+source = "detail.safetensors"
+[[model]]
+name   = "sharp"
+kind   = "vae"
+source = "sharp"
+[[model]]
+name   = "bad-hands"
+kind   = "embedding"
+source = "bad-hands.pt"
+"#;
+
+#[test]
+fn a_preset_has_the_files_of_its_checkpoint_and_parts_of_its_own() {
+    let catalog = read(PRESET).unwrap();
+    let [base, preset, ..] = catalog.entries() else {
+        panic!("six entries")
+    };
+    assert_eq!((&base.preset, base.pinned), (&None, false));
+    assert_eq!(preset.source, base.source);
+    assert_eq!(preset.variant.as_deref(), Some("fp16"));
+    assert_eq!(preset.base, Some(BaseModel::Sd2));
+    assert_eq!(preset.prediction, Some(Prediction::Velocity));
+    assert_eq!(preset.keep_alive, Some(std::time::Duration::from_secs(600)));
+    assert!(preset.pinned);
+    assert_eq!(
+        preset.scheduler,
+        SchedulerSettings {
+            kind: Some(pentimento_types::SchedulerKind::LCM),
+            spacing: Some(TimestepSpacing::Trailing),
+            timesteps: Some(vec![999, 749, 499, 249]),
+        }
+    );
+    let lora = |name: &str, strength| LoraInPreset {
+        name: name.to_owned(),
+        strength,
+    };
+    assert_eq!(
+        preset.preset,
+        Some(Preset {
+            checkpoint: Some("base.safetensors".to_owned()),
+            vae: Some("sharp".to_owned()),
+            loras: vec![lora("quick", 1.0), lora("detail", -0.5)],
+            embeddings: vec!["bad-hands".to_owned()],
+        })
+    );
+}
+
+#[test]
+fn a_preset_of_nothing_or_of_a_preset_is_a_fault() {
+    for (from, to, expected) in [
+        (
+            "\"base.safetensors\"",
+            "\"bass\"",
+            "line 14, model `quick-base`: its checkpoint is `bass`, which no entry",
+        ),
+        (
+            "\"base.safetensors\"",
+            "\"quick-base\"",
+            "its checkpoint `quick-base` has no files of its own",
+        ),
+        (
+            "[\"bad-hands\"]",
+            "[\"detail\"]",
+            "it uses the embedding `detail`, which no entry of this file describes",
+        ),
+    ] {
+        let found = faults(&PRESET.replace(from, to));
+        assert!(found.contains(expected), "{found}");
+    }
 }
 
 #[test]

@@ -5,10 +5,10 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use pentimento_catalog::{Availability, Catalog, ModelKind};
+use pentimento_catalog::{Catalog, ModelKind};
 
 use crate::args::DoctorArgs;
-use crate::commands::models::state_of;
+use crate::commands::models::{is_usable, state_of};
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::machine::{Machine, gibibytes};
@@ -118,6 +118,13 @@ fn look_at_models(config: &Config, findings: &mut Findings) {
             return;
         }
     };
+    let hub = match assemble::hub(config) {
+        Ok(hub) => hub,
+        Err(error) => {
+            findings.faults.push(format!("{error:#}"));
+            return;
+        }
+    };
     let from = config
         .models
         .as_deref()
@@ -125,7 +132,7 @@ fn look_at_models(config: &Config, findings: &mut Findings) {
     let ready = catalog
         .entries()
         .iter()
-        .filter(|entry| entry.availability() == Availability::Available);
+        .filter(|entry| state_of(&hub, entry).starts_with("ready"));
     show(
         "models",
         format_args!("{} of {} ready ({from})", ready.count(), catalog.entries().len()),
@@ -133,13 +140,14 @@ fn look_at_models(config: &Config, findings: &mut Findings) {
     for entry in catalog.entries() {
         show(
             "",
-            format_args!("{} `{}`: {}", entry.kind, entry.name, state_of(entry)),
+            format_args!("{} `{}`: {}", entry.kind, entry.name, state_of(&hub, entry)),
         );
     }
-    let usable = |entry: &pentimento_catalog::ModelEntry| {
-        entry.kind == ModelKind::Checkpoint && entry.availability() == Availability::Available
-    };
-    if !catalog.entries().iter().any(|entry| usable(entry)) {
+    let mut checkpoints = catalog
+        .entries()
+        .iter()
+        .filter(|entry| entry.kind == ModelKind::Checkpoint);
+    if !checkpoints.any(|entry| is_usable(&hub, entry)) {
         findings
             .faults
             .push("the catalogue has no checkpoint that can be used; every request would fail".to_owned());

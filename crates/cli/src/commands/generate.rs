@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use pentimento_catalog::{CatalogError, ModelEntry, ModelKind};
-use pentimento_engine::{JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
-use pentimento_service::{InputLimits, image_codec};
+use pentimento_catalog::Catalog;
+use pentimento_engine::{EmbeddingFiles, JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
+use pentimento_hub::Hub;
+use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec};
 use pentimento_types::{
     ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
     read_regular,
 };
 
 use crate::args::GenerateArgs;
+use crate::commands::fetch::fetch;
 use crate::config::{Config, ConfigError};
 use crate::{assemble, output, pictures};
 
@@ -31,11 +33,12 @@ const LIMITS: InputLimits = InputLimits {
 pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()> {
     let target = Target::of(&args)?;
     let catalog = assemble::catalog(&config)?;
-    let models = ResolvedModels::checkpoint(resolve(&catalog, &args.model)?);
+    let recipe = recipe(&args);
+    let models = models(&catalog, &assemble::hub(&config)?, &recipe).await?;
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
-    let recipe = Arc::new(planned(&models, recipe(&args))?);
+    let recipe = Arc::new(planned(&models, recipe)?);
     if args.seed.is_none() {
         output::note(format_args!("seed {}", recipe.seed));
     }
@@ -71,24 +74,28 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     Ok(())
 }
 
-fn resolve(catalog: &pentimento_catalog::Catalog, name: &str) -> anyhow::Result<Arc<ModelEntry>> {
-    catalog
-        .resolve(&ModelId::new(name), ModelKind::Checkpoint)
-        .map_err(|error| {
-            let way_out = match &error {
-                CatalogError::NotFound { nearest, .. } if !nearest.is_empty() => {
-                    format!("did you mean {}?", nearest.join(" or "))
-                }
-                CatalogError::NotFound { .. }
-                | CatalogError::Unreadable { .. }
-                | CatalogError::Invalid { .. }
-                | CatalogError::ChecksumMismatch { .. }
-                | CatalogError::ChecksumOfFolder { .. } => {
-                    "`pentimento models list` shows what there is".to_owned()
-                }
-            };
-            anyhow::anyhow!("{error}; {way_out}")
-        })
+/// What the recipe's names stand for; files that are not here are fetched.
+async fn models(catalog: &Catalog, hub: &Hub, recipe: &Recipe) -> anyhow::Result<ResolvedModels> {
+    let named = NamedModels::of(catalog, recipe).map_err(|error| {
+        let way_out = match &error {
+            ServiceError::ModelNotFound { nearest, .. } if nearest.is_empty() => {
+                "; `pentimento models list` shows what there is"
+            }
+            _ => "",
+        };
+        anyhow::anyhow!("{error}{way_out}")
+    })?;
+    let mut located = Vec::new();
+    for (_, entry) in named.entries() {
+        located.push(fetch(hub, &entry).await?);
+    }
+    let named = named.located(located);
+    let files = EmbeddingFiles::default();
+    let mut embeddings = Vec::new();
+    for entry in named.embeddings() {
+        embeddings.extend(files.read(entry)?);
+    }
+    Ok(named.resolved(embeddings))
 }
 
 fn read_input(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -120,8 +127,8 @@ fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
 fn recipe(args: &GenerateArgs) -> Recipe {
     Recipe {
         model: ModelId::new(&args.model),
-        vae: None,
-        loras: Vec::new(),
+        vae: args.vae.as_ref().map(ModelId::new),
+        loras: args.loras.clone(),
         embeddings: Vec::new(),
         prompt: args.prompt.clone(),
         negative_prompt: args.negative.clone(),

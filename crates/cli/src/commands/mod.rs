@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod fetch;
 pub(crate) mod generate;
 pub(crate) mod models;
 pub(crate) mod serve;

@@ -21,6 +21,8 @@ pub(super) const GRACE: RangeInclusive<u64> = 0..=DAY;
 pub(super) const SHORT: RangeInclusive<u64> = 1..=3600;
 /// The time for a whole body, and for a connection to rest.
 pub(super) const LONG: RangeInclusive<u64> = 1..=DAY;
+/// How long a model that nobody uses stays in memory.
+pub(super) const KEEP_ALIVE: RangeInclusive<u64> = 0..=365 * DAY;
 /// The least speed, in bytes a second.
 pub(super) const SPEED: RangeInclusive<u64> = 1..=1 << 20;
 pub(super) const CONNECTIONS: RangeInclusive<u64> = 8..=1_000_000;

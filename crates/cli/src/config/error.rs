@@ -60,6 +60,8 @@ pub(crate) enum ConfigError {
         isa: &'static str,
         available: Vec<String>,
     },
+    #[error("the variable HF_TOKEN_PATH names the file {}, which cannot be read", path.display())]
+    TokenFile { path: PathBuf, source: std::io::Error },
     #[error("{problem}")]
     Arguments { problem: String },
 }

@@ -10,6 +10,7 @@ use pentimento_types::read_regular;
 use serde::Deserialize;
 use url::Url;
 
+use super::hub::HubVariables;
 use super::{AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
 
 /// No settings file comes near it.
@@ -49,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) modelslab_hold_seconds: Option<u64>,
     pub(crate) grace_seconds: Option<u64>,
     pub(crate) model_memory: Option<ByteSize>,
+    pub(crate) model_keep_alive_seconds: Option<u64>,
     pub(crate) image_memory: Option<ByteSize>,
     pub(crate) body_memory: Option<ByteSize>,
     pub(crate) job_memory: Option<ByteSize>,
@@ -102,6 +104,7 @@ impl Settings {
             modelslab_hold_seconds: self.modelslab_hold_seconds.or(lower.modelslab_hold_seconds),
             grace_seconds: self.grace_seconds.or(lower.grace_seconds),
             model_memory: self.model_memory.or(lower.model_memory),
+            model_keep_alive_seconds: self.model_keep_alive_seconds.or(lower.model_keep_alive_seconds),
             image_memory: self.image_memory.or(lower.image_memory),
             body_memory: self.body_memory.or(lower.body_memory),
             job_memory: self.job_memory.or(lower.job_memory),
@@ -144,30 +147,42 @@ impl Settings {
     }
 }
 
-/// The `PENTIMENTO_*` variables of the process.
+/// The variables of the process that mean something here.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
     variables: Vec<(String, OsString)>,
+    /// Those that every client of a hub reads.
+    hub: HubVariables,
 }
 
 impl Environment {
     /// Those of this process.
     pub(crate) fn of_process() -> Self {
-        let ours = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-        Self {
-            variables: ours
-                .filter(|(name, _)| name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX))
-                .collect(),
+        let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        Self::of_variables(all)
+    }
+
+    fn of_variables(all: impl Iterator<Item = (String, OsString)>) -> Self {
+        let mut environment = Self::default();
+        for (name, value) in all {
+            if name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX) {
+                environment.variables.push((name, value));
+            } else {
+                environment.hub.add(&name, value);
+            }
         }
+        environment
     }
 
     /// Made-up ones.
     #[cfg(test)]
     pub(super) fn of(variables: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), OsString::from(value));
-        Self {
-            variables: variables.iter().map(own).collect(),
-        }
+        Self::of_variables(variables.iter().map(own))
+    }
+
+    pub(super) const fn hub(&self) -> &HubVariables {
+        &self.hub
     }
 
     /// The settings file that a variable names.
@@ -219,6 +234,7 @@ impl Settings {
         "MODELSLAB_HOLD_SECONDS",
         "GRACE_SECONDS",
         "MODEL_MEMORY",
+        "MODEL_KEEP_ALIVE_SECONDS",
         "IMAGE_MEMORY",
         "BODY_MEMORY",
         "JOB_MEMORY",
@@ -263,6 +279,7 @@ impl Settings {
             "MODELSLAB_HOLD_SECONDS" => self.modelslab_hold_seconds = Some(parsed(name, value)?),
             "GRACE_SECONDS" => self.grace_seconds = Some(parsed(name, value)?),
             "MODEL_MEMORY" => self.model_memory = Some(parsed(name, value)?),
+            "MODEL_KEEP_ALIVE_SECONDS" => self.model_keep_alive_seconds = Some(parsed(name, value)?),
             "IMAGE_MEMORY" => self.image_memory = Some(parsed(name, value)?),
             "BODY_MEMORY" => self.body_memory = Some(parsed(name, value)?),
             "JOB_MEMORY" => self.job_memory = Some(parsed(name, value)?),

@@ -1,5 +1,6 @@
 //! Precedence, and that every slip is an error which says where it stands and keeps secrets to itself.
 
+use super::hub::HubVariables;
 use super::*;
 
 fn flags(listen: Option<&str>) -> Settings {
@@ -195,7 +196,8 @@ fn health_checks_are_next_to_the_server_unless_somebody_says_where() {
             admin_listen: admin.map(|text| text.parse().unwrap()),
             ..flags(Some(listen))
         };
-        let config = Config::from_settings(settings, None).unwrap();
+        let config =
+            Config::from_settings(settings, HubConfig::of(&HubVariables::default()).unwrap(), None).unwrap();
         crate::admin_server::address(&config.http).map(|address| address.to_string())
     };
     assert_eq!(admin("0.0.0.0:8080", None).as_deref(), Some("127.0.0.1:8081"));
@@ -212,7 +214,8 @@ fn who_may_read_along_is_said() {
             public_url: url.map(|text| text.parse().unwrap()),
             ..flags(Some(listen))
         };
-        let config = Config::from_settings(settings, None).unwrap();
+        let config =
+            Config::from_settings(settings, HubConfig::of(&HubVariables::default()).unwrap(), None).unwrap();
         config.http.plain_text_warning()
     };
     assert_eq!(warning("127.0.0.1:80", None), None);

@@ -37,10 +37,10 @@ pub(crate) struct Loads<L: ModelLoader> {
 }
 
 impl<L: ModelLoader> Loads<L> {
-    pub(crate) fn new(loader: L, commands: Sender<Command>) -> Self {
+    pub(crate) fn new(loader: Arc<L>, commands: Sender<Command>) -> Self {
         let (sender, ended) = mpsc::channel();
         Self {
-            loader: Arc::new(loader),
+            loader,
             threads: Vec::new(),
             sender,
             ended,

@@ -42,7 +42,7 @@ fn loader(weights: u64) -> (PipelineLoader, Arc<MemoryLedger>, ManualClock) {
         ..MemoryBudget::UNBOUNDED
     });
     let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
-    let loader = PipelineLoader::new(Device::Cpu, Arc::clone(&ledger), Arc::new(clock.clone()));
+    let loader = PipelineLoader::new(Device::Cpu, Arc::clone(&ledger), Arc::new(clock.clone()), None);
     (loader, ledger, clock)
 }
 
@@ -82,6 +82,57 @@ fn a_model_in_use_stays_and_one_that_nobody_uses_leaves_for_another() {
     drop(in_use);
     let _b = loader.load(&b).unwrap();
     assert_eq!(loader.resident_models(), ["b"]);
+    assert!(ledger.held(MemoryUse::Weights) <= whole + whole / 20);
+}
+
+/// The checkpoint with a LoRA of rank 2 that is written beside it.
+fn with_lora(folder: &Path, strength: f64) -> ResolvedModels {
+    let path = folder.with_file_name("style.safetensors");
+    if !path.exists() {
+        let recipe = (seeded::LoraLayers::Transformers, 2, 5);
+        seeded::write_lora(folder, recipe, &path).unwrap();
+    }
+    let lora = ModelEntry::new("style", ModelKind::Lora, Source::Path(path));
+    ResolvedModels {
+        loras: vec![(Arc::new(lora), strength)],
+        ..models(folder)
+    }
+}
+
+#[test]
+fn a_set_holds_its_own_bytes_and_its_base_and_both_leave_together() {
+    let home = two_checkpoints();
+    let folder = home.path().join("a");
+    let (loader, ledger, _) = loader(u64::MAX);
+    drop(loader.load(&models(&folder)).unwrap());
+    let whole = ledger.held(MemoryUse::Weights);
+    let set = loader.load(&with_lora(&folder, 0.5)).unwrap();
+    let own = ledger.held(MemoryUse::Weights) - whole;
+    assert!(own > 0 && own < whole / 4, "{own} beside {whole}");
+    drop(loader.load(&with_lora(&folder, 0.25)).unwrap());
+    assert_eq!(ledger.held(MemoryUse::Weights), whole + 2 * own);
+    // Again from memory.
+    drop(loader.load(&with_lora(&folder, 0.25)).unwrap());
+    assert_eq!(ledger.held(MemoryUse::Weights), whole + 2 * own);
+    assert_eq!(loader.evict_idle(), own, "the set in use holds its base");
+    drop(set);
+    loader.evict_idle();
+    assert_eq!(ledger.held(MemoryUse::Weights), 0);
+}
+
+#[test]
+fn a_set_is_loaded_with_its_base_within_the_budget() {
+    let home = two_checkpoints();
+    let folder = home.path().join("a");
+    let (unbounded, ledger, _) = loader(u64::MAX);
+    drop(unbounded.load(&with_lora(&folder, 1.0)).unwrap());
+    let whole = ledger.held(MemoryUse::Weights);
+    let (loader, ledger, _) = loader(whole + whole / 20);
+    let set = loader.load(&with_lora(&folder, 1.0)).unwrap();
+    let other = loader.load(&models(&home.path().join("b"))).unwrap_err();
+    assert!(matches!(other, LoadError::NoRoom(_)), "{other:?}");
+    drop(set);
+    let _b = loader.load(&models(&home.path().join("b"))).unwrap();
     assert!(ledger.held(MemoryUse::Weights) <= whole + whole / 20);
 }
 
@@ -222,4 +273,50 @@ fn a_disk_that_does_not_answer_delays_its_own_model_only() {
     assert!(!error.is_permanent() && error.kind() == ErrorKind::Unavailable);
     hanging.end();
     loader.load(&a).unwrap();
+}
+
+#[test]
+fn a_pinned_model_stays_until_it_is_evicted_by_name() {
+    let home = two_checkpoints();
+    let [a, b] = ["a", "b"].map(|name| models(&home.path().join(name)));
+    let unet = fs_err::metadata(home.path().join("a").join(UNET)).unwrap().len();
+    let (loader, ledger, _) = loader(u64::MAX);
+    drop(loader.load(&a).unwrap());
+    loader.pin(&a);
+    drop(loader.load(&b).unwrap());
+    let both = ledger.held(MemoryUse::Weights);
+    let freed = loader.evict("b");
+    assert!(
+        freed > unet * 9 / 10 && freed <= unet,
+        "what it shares stays: {freed}"
+    );
+    assert_eq!(ledger.held(MemoryUse::Weights), both - freed);
+    assert_eq!(loader.evict_idle(), 0);
+    assert_eq!(loader.resident_models(), ["a"]);
+    assert_eq!(loader.evict("a"), both - freed);
+    assert!(loader.resident_models().is_empty());
+}
+
+#[test]
+fn a_model_that_nobody_uses_leaves_after_its_own_time() {
+    let home = two_checkpoints();
+    let [brief, lasting] = [("a", Some(60)), ("b", None)].map(|(name, seconds)| {
+        let models = models(&home.path().join(name));
+        let mut entry = ModelEntry::clone(&models.checkpoint);
+        entry.keep_alive = seconds.map(Duration::from_secs);
+        ResolvedModels::checkpoint(Arc::new(entry))
+    });
+    let (loader, _, clock) = loader(u64::MAX);
+    let used = loader.load(&brief).unwrap();
+    drop(loader.load(&lasting).unwrap());
+    let pass = |seconds| {
+        clock.advance(Duration::from_secs(seconds));
+        loader.evict_unused()
+    };
+    assert_eq!((pass(5), pass(600)), (0, 0), "it is in use");
+    drop(used);
+    assert_eq!((pass(5), pass(54)), (0, 0));
+    assert!(pass(6) > 0);
+    assert_eq!(loader.resident_models(), ["b"], "what they share is kept for b");
+    assert_eq!(pass(1_000_000), 0);
 }

@@ -60,6 +60,19 @@ impl ModelLoader for FakeLoader {
         names.sort_unstable();
         names
     }
+
+    fn pin(&self, _: &ResolvedModels) {}
+
+    fn evict(&self, checkpoint: &str) -> u64 {
+        let mut residents = lock(&self.residents);
+        let before = residents.len();
+        residents.retain(|model| *model.0 != *checkpoint || Arc::strong_count(&model.0) > 1);
+        (before - residents.len()) as u64
+    }
+
+    fn evict_unused(&self) -> u64 {
+        0
+    }
 }
 
 impl FakeLoader {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{Conv2d, Operands};
 use crate::buffer::{SharedPtr, written};
 use crate::isa::Isa;
-use crate::matrix::{Activation, Epilogue, Multiply, Target};
+use crate::matrix::{self, Activation, Epilogue, Multiply, Target};
 use crate::norm;
 use crate::simd::Rows;
 
@@ -29,14 +29,17 @@ pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, operands: Operands<'_>, out: *
             let gathered = unsafe { written(count * depth, fill) };
             let offset = (row * pixels + start) * conv.outputs;
             let multiply = Multiply {
-                packed: &conv.packed,
-                gated: false,
-                rows: Rows {
-                    first: gathered.as_ptr(),
-                    stride: depth,
-                    step: 1,
-                    count,
+                main: matrix::Operands {
+                    rows: Rows {
+                        first: gathered.as_ptr(),
+                        stride: depth,
+                        step: 1,
+                        count,
+                    },
+                    packed: &conv.packed,
                 },
+                branch: None,
+                gated: false,
                 epilogue: Epilogue {
                     bias: operands.biases_of(row).as_ptr(),
                     activation: Activation::None,

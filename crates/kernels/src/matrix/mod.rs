@@ -10,5 +10,6 @@ mod tests;
 
 pub(crate) use epilogue::{Epilogue, Target};
 pub(crate) use linear::pad_bias;
-pub use linear::{Activation, Linear};
+pub use linear::{Activation, Branch, Linear};
 pub(crate) use multiply::Multiply;
+pub(crate) use product::Operands;

@@ -1,13 +1,12 @@
 //! A whole matrix product, cut into tasks for all threads.
 
-use super::product::{Panels, product, room};
+use super::product::{Operands, Panels, product, room};
 use super::{Epilogue, Target};
 use crate::buffer::{SharedPtr, with_scratch};
 use crate::isa::Isa;
-use crate::packed::Packed;
 use crate::pieces::{self, Cut};
 use crate::pool::{for_each, threads};
-use crate::simd::{Kernel, PANEL, Rows, Simd};
+use crate::simd::{Kernel, PANEL, Simd};
 
 /// About the most rows of a task. With 320 of their columns, 240 KiB, they stay in the L2 cache while one panel of
 /// weights after the other is multiplied.
@@ -19,10 +18,11 @@ const PANELS: usize = 10;
 /// Rows times packed weights, with an epilogue, into a target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Multiply<'a> {
-    pub(crate) packed: &'a Packed,
+    pub(crate) main: Operands<'a>,
+    /// What is added to the sums before the epilogue: as many rows, by weights of as many columns in the same order.
+    pub(crate) branch: Option<Operands<'a>>,
     /// Whether packed panels alternate between hidden columns and their gates, as GEGLU needs them.
     pub(crate) gated: bool,
-    pub(crate) rows: Rows,
     pub(crate) epilogue: Epilogue,
     pub(crate) target: Target,
 }
@@ -31,12 +31,12 @@ impl Multiply<'_> {
     /// Computes all rows. Cutting into tasks does not change a result.
     ///
     /// # Safety
-    /// Rows and target are as large as they say, the weights as deep as the rows, and no two rows of the target overlap.
+    /// Rows and target are as large as they say, weights as deep as their rows, and no two rows of the target overlap.
     pub(crate) unsafe fn run(self, isa: Isa) {
         let whole = SharedPtr::new(self);
         let panels = self.epilogue.columns.div_ceil(PANEL);
-        let most = pieces::even(self.rows.count, ROWS, isa.rows());
-        let blocks = self.rows.count.div_ceil(most);
+        let most = pieces::even(self.main.rows.count, ROWS, isa.rows());
+        let blocks = self.main.rows.count.div_ceil(most);
         let cut = Cut {
             most: PANELS,
             unit: 2,
@@ -48,14 +48,16 @@ impl Multiply<'_> {
         for_each(blocks * groups, |task| {
             let whole = whole.get();
             let (row, panel) = (task / groups * most, task % groups * wide);
-            let count = most.min(whole.rows.count - row);
-            // SAFETY: the rows exist, as the caller vouches.
-            let (rows, target) = unsafe { (whole.rows.part(row, count), whole.target.part(row, count)) };
+            let count = most.min(whole.main.rows.count - row);
+            // SAFETY: the rows exist in all of them, as the caller vouches.
+            let (main, branch, target) = unsafe {
+                let branch = whole.branch.map(|branch| branch.part(row, count));
+                (whole.main.part(row, count), branch, whole.target.part(row, count))
+            };
             let each = if whole.gated { 2 } else { 1 };
             let block = Block {
-                rows,
+                operands: (main, branch),
                 panels: Panels {
-                    packed: whole.packed,
                     first: panel * each,
                     count: wide.min(panels - panel) * each,
                     each,
@@ -74,8 +76,8 @@ impl Multiply<'_> {
 /// One task: a block of rows times a group of output panels.
 #[derive(Clone, Copy)]
 struct Block<'a> {
-    rows: Rows,
-    panels: Panels<'a>,
+    operands: (Operands<'a>, Option<Operands<'a>>),
+    panels: Panels,
     epilogue: Epilogue,
     target: Target,
     scratch: *mut f32,
@@ -87,13 +89,13 @@ impl Kernel for Block<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self {
-            rows,
+            operands,
             panels,
             epilogue,
             target,
             scratch,
         } = self;
         // SAFETY: the buffer has the size that it was asked for; rows, panels and target are those of a checked product.
-        unsafe { product(s, rows, panels, (epilogue, target), scratch) }
+        unsafe { product(s, operands, panels, (epilogue, target), scratch) }
     }
 }

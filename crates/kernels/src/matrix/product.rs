@@ -26,51 +26,71 @@ pub(crate) fn room(rows: usize, panels: usize) -> usize {
     TILE + WIDENED + rows * DEPTH + panels * rows * PANEL
 }
 
-/// Some packed panels, by which rows are multiplied.
+/// Rows and the packed weights that they are multiplied by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operands<'a> {
+    pub(crate) rows: Rows,
+    pub(crate) packed: &'a Packed,
+}
+
+impl Operands<'_> {
+    /// `count` rows from row `start` on.
+    ///
+    /// # Safety
+    /// They exist.
+    pub(super) unsafe fn part(self, start: usize, count: usize) -> Self {
+        Self {
+            // SAFETY: vouched for by the caller.
+            rows: unsafe { self.rows.part(start, count) },
+            ..self
+        }
+    }
+}
+
+/// Which panels of the packed weights take part.
 #[derive(Clone, Copy)]
-pub(super) struct Panels<'a> {
-    pub(super) packed: &'a Packed,
+pub(super) struct Panels {
     pub(super) first: usize,
     pub(super) count: usize,
     /// How many of them make one panel of the result: two under GEGLU.
     pub(super) each: usize,
 }
 
-/// `rows` · `panels`, with `epilogue`, into `target`. `scratch` has [`room`] for them.
+/// `main` and, as if the inner dimension went on with it, `branch`: rows · `panels`, with `epilogue`, into `target`.
+/// `scratch` has [`room`] for them.
 ///
 /// The epilogue of a tile runs as soon as its sums are complete, while they are in the L1 cache: its few lines of the
 /// result are on their way to memory while the next tile is multiplied. The epilogue of a whole block would wait for each
 /// of its lines.
 ///
 /// # Safety
-/// All rows can be read to the packed depth, the panels exist, and the target has as many rows.
+/// All rows can be read to the packed depth, the panels exist in both, and branch and target have as many rows.
 #[inline(always)]
 pub(super) unsafe fn product<S: Simd>(
     s: S,
-    rows: Rows,
-    panels: Panels<'_>,
+    (main, branch): (Operands<'_>, Option<Operands<'_>>),
+    panels: Panels,
     (epilogue, target): (Epilogue, Target),
     scratch: *mut f32,
 ) {
     const { assert!(S::ROWS <= TILE_ROWS) };
-    let Panels {
-        packed,
-        first,
-        count,
-        each,
-    } = panels;
+    let Panels { first, count, each } = panels;
+    let height = main.rows.count;
     // SAFETY: the scratch has room for these parts.
     let (widened, copies, sums) = unsafe {
         let copies = scratch.add(TILE + WIDENED);
-        (scratch.add(TILE), copies, copies.add(rows.count * DEPTH))
+        (scratch.add(TILE), copies, copies.add(height * DEPTH))
     };
     // Whether a tile holds both the hidden columns and their gates.
     let by_tiles = each <= S::PANELS;
-    let depth = packed.depth();
-    let mut k0 = 0;
-    while k0 < depth {
+    let (mut operands, mut next_operands) = (main, branch);
+    let (mut k0, mut accumulate) = (0, Accumulate::Overwrite);
+    loop {
+        let Operands { rows, packed } = operands;
+        let depth = packed.depth();
         let k = DEPTH.min(depth - k0);
-        let last = k0 + k == depth;
+        let through = k0 + k == depth;
+        let last = through && next_operands.is_none();
         // SAFETY: the rows have this part of the depth, and the scratch has room for it.
         let a = unsafe {
             let part = Rows {
@@ -91,10 +111,11 @@ pub(super) unsafe fn product<S: Simd>(
                 let (w, next_w) = packed.panels(s, (first + panel, wide), (k0, k), widened);
                 // The panels to prefetch: those that follow in this group, after its last those of the next part of the
                 // depth, and after the last part those of the next group.
-                let (following, start) = match (panel + wide < count, last) {
-                    (true, _) => (first + panel + wide, k0),
-                    (false, false) => (first, k0 + k),
-                    (false, true) => (first + count, 0),
+                let (from, following, start) = match (panel + wide < count, through, next_operands) {
+                    (true, ..) => (packed, first + panel + wide, k0),
+                    (false, false, _) => (packed, first, k0 + k),
+                    (false, true, Some(next)) => (next.packed, first, 0),
+                    (false, true, None) => (main.packed, first + count, 0),
                 };
                 let product = Product {
                     a,
@@ -102,11 +123,11 @@ pub(super) unsafe fn product<S: Simd>(
                     panels: wide,
                     w,
                     next_w,
-                    c: sums.add(panel * rows.count * PANEL),
+                    c: sums.add(panel * height * PANEL),
                     stride: PANEL,
-                    next_c: rows.count * PANEL,
-                    accumulate: Accumulate::part(k0),
-                    prefetch: packed.prefetch_of((following, wide), start),
+                    next_c: height * PANEL,
+                    accumulate,
+                    prefetch: from.prefetch_of((following, wide), start),
                 };
                 if last && by_tiles {
                     let panels = ((first + panel) / each, wide / each);
@@ -117,7 +138,12 @@ pub(super) unsafe fn product<S: Simd>(
             }
             panel += wide;
         }
+        accumulate = Accumulate::Continue;
         k0 += k;
+        if through {
+            let Some(next) = next_operands.take() else { break };
+            (operands, k0) = (next, 0);
+        }
     }
     if !by_tiles {
         // SAFETY: all sums are there.
@@ -125,7 +151,7 @@ pub(super) unsafe fn product<S: Simd>(
             epilogue.apply(
                 s,
                 (first / each, count / each, each),
-                (sums, rows.count * PANEL),
+                (sums, height * PANEL),
                 target,
             )
         }

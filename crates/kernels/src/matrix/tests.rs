@@ -76,7 +76,9 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
             let layer = Linear::new(&w, Some(&b)).unwrap();
             for activation in ACTIVATIONS {
                 let what = format!("{isa} {rows}x{inputs} to {outputs} {activation:?}");
-                let found = layer.forward_with(isa, &x, activation, Some(&residual)).unwrap();
+                let found = layer
+                    .forward_with((isa, None), &x, activation, Some(&residual))
+                    .unwrap();
                 let added = expected.iter().zip(wide(&residual));
                 let expected: Vec<f64> = added.map(|(y, r)| activated(activation, *y) + r).collect();
                 assert_near(&what, &found, &expected, 2e-6);
@@ -102,10 +104,121 @@ fn geglu_multiplies_the_halves_whatever_their_width() {
                 })
                 .collect();
             let layer = Linear::geglu(&w, Some(&b)).unwrap();
-            let found = layer.forward_with(isa, &x, Activation::None, None).unwrap();
+            let found = layer
+                .forward_with((isa, None), &x, Activation::None, None)
+                .unwrap();
             assert_eq!(found.dims(), [9, half]);
             assert_near(&format!("{isa} half {half}"), &found, &expected, 2e-6);
         }
+    }
+}
+
+/// D, U and U · D in f32.
+fn low_rank(rank: usize, inputs: usize, rows: usize) -> (Tensor, Tensor, Tensor) {
+    let (down, up) = (noise(&[rank, inputs], 5), noise(&[rows, rank], 6));
+    let product = up.matmul(&down).unwrap();
+    (down, up, product)
+}
+
+#[test]
+fn a_branch_is_added_before_the_activation() {
+    let shapes = [
+        (1, 1, 1, 1),
+        (3, 5, 2, 4),
+        (63, 64, 65, 32),
+        (193, 700, 17, 5),
+        (14, 1024, 18, 330),
+    ];
+    for isa in Isa::available() {
+        for (rows, inputs, outputs, rank) in shapes {
+            let (x, w, b) = (
+                noise(&[rows, inputs], 1),
+                noise(&[outputs, inputs], 2),
+                noise(&[outputs], 3),
+            );
+            let residual = noise(&[rows, outputs], 4);
+            let (down, up, change) = low_rank(rank, inputs, outputs);
+            let expected = reference(&x, &(&w + change).unwrap(), &b).concat();
+            let layer = Linear::new(&w, Some(&b)).unwrap();
+            let branch = layer.branch(&down, &up).unwrap();
+            for activation in ACTIVATIONS {
+                let what = format!("{isa} {rows}x{inputs} to {outputs} by {rank} {activation:?}");
+                let found = layer.forward_with((isa, Some(&branch)), &x, activation, Some(&residual));
+                let added = expected.iter().zip(wide(&residual));
+                let expected: Vec<f64> = added.map(|(y, r)| activated(activation, *y) + r).collect();
+                assert_near(&what, &found.unwrap(), &expected, 4e-6);
+            }
+        }
+        for half in [1, 15, 17, 40, 150] {
+            let (x, w, b) = (
+                noise(&[9, 37], 1),
+                noise(&[2 * half, 37], 2),
+                noise(&[2 * half], 3),
+            );
+            let (down, up, change) = low_rank(3, 37, 2 * half);
+            let changed = Linear::geglu(&(&w + change).unwrap(), Some(&b)).unwrap();
+            let expected = changed
+                .forward_with((isa, None), &x, Activation::None, None)
+                .unwrap();
+            let layer = Linear::geglu(&w, Some(&b)).unwrap();
+            let branch = layer.branch(&down, &up).unwrap();
+            let found = layer.forward_with((isa, Some(&branch)), &x, Activation::None, None);
+            assert_near(
+                &format!("{isa} half {half}"),
+                &found.unwrap(),
+                &wide(&expected),
+                4e-6,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_row_beside_a_branch_does_not_depend_on_its_neighbours_or_on_threads() {
+    for gated in [false, true] {
+        let (w, b) = (noise(&[300, 500], 1), noise(&[300], 2));
+        let layer = if gated {
+            Linear::geglu(&w, Some(&b)).unwrap()
+        } else {
+            Linear::new(&w, Some(&b)).unwrap()
+        };
+        let (down, up, _) = low_rank(24, 500, 300);
+        let branch = layer.branch(&down, &up).unwrap();
+        let forward = |x: &Tensor| {
+            let y = layer.forward_beside(x, Some(&branch), Activation::None, None);
+            y.unwrap()
+        };
+        let x = noise(&[5, 77, 500], 3);
+        let whole = forward(&x);
+        for i in 0..5 {
+            assert_same("row", &row(&whole, i), &forward(&row(&x, i)));
+        }
+        assert_same_on_threads(&whole, || forward(&x));
+    }
+}
+
+#[test]
+fn a_branch_of_another_shape_is_an_error() {
+    let layer = Linear::new(&noise(&[3, 4], 1), None).unwrap();
+    for (down, up) in [
+        ([2, 5], [3, 2]),
+        ([2, 4], [4, 2]),
+        ([2, 4], [3, 1]),
+        ([0, 4], [3, 0]),
+    ] {
+        assert!(
+            layer.branch(&noise(&down, 1), &noise(&up, 2)).is_err(),
+            "{down:?} {up:?}"
+        );
+    }
+    let branch = layer.branch(&noise(&[2, 4], 1), &noise(&[3, 2], 1)).unwrap();
+    let x = noise(&[2, 4], 1);
+    for other in [
+        Linear::new(&noise(&[6, 4], 1), None).unwrap(),
+        Linear::geglu(&noise(&[6, 4], 1), None).unwrap(),
+    ] {
+        let refused = other.forward_beside(&x, Some(&branch), Activation::None, None);
+        assert!(refused.unwrap_err().to_string().contains("another shape"));
     }
 }
 
@@ -118,7 +231,9 @@ fn half_precision_weights_are_used_exactly() {
             let widened = stored.to_dtype(DType::F32).unwrap();
             let run = |w: &Tensor| {
                 let layer = Linear::new(w, Some(&b)).unwrap();
-                layer.forward_with(isa, &x, Activation::None, None).unwrap()
+                layer
+                    .forward_with((isa, None), &x, Activation::None, None)
+                    .unwrap()
             };
             assert_same(&format!("{isa} {dtype:?}"), &run(&stored), &run(&widened));
         }

@@ -7,8 +7,8 @@ use super::config::{ClipTextConfig, HiddenAct};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Activation, Attention, Embedding, Layer, LayerName, LayerNorm, LayerShape, Linear, Projections,
-    each_spec, on_pool, size_bytes,
+    Activation, Attention, Embedding, Layer, LayerName, LayerNorm, LayerPatch, LayerShape, Linear,
+    Projections, each_spec, on_pool, patch_each, size_bytes,
 };
 
 /// What SDXL takes of a text encoder.
@@ -21,7 +21,7 @@ pub struct RawStates {
 }
 
 /// The text encoder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClipText {
     tokens: Embedding,
     positions: Embedding,
@@ -95,21 +95,36 @@ impl ClipText {
 
     /// Calls `visit` with every layer of the checkpoint, in the order in which they run.
     pub fn layers(&self, visit: &mut dyn FnMut(&LayerName, LayerShape)) {
-        each_spec(|visit| self.walk(visit), visit);
+        // A copy shares all weights, and there is one walk for looking and for changing.
+        each_spec(|visit| self.clone().walk(&mut |layer| visit(layer)), visit);
     }
 
     /// Bytes that the weights hold.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        size_bytes(|visit| self.walk(visit))
+        size_bytes(|visit| self.clone().walk(&mut |layer| visit(layer)))
     }
 
-    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        visit(&self.tokens);
-        visit(&self.positions);
-        self.layers.iter().for_each(|layer| layer.walk(visit));
-        visit(&self.final_norm);
-        if let Some(projection) = &self.projection {
+    /// A copy in which the layers that `change` answers for are others; all others are shared with this network, which stays
+    /// as it is. Also the bytes that the copy holds beyond what is shared.
+    ///
+    /// # Errors
+    /// What `change` fails with; when a patch does not fit its layer, or the layer has been changed before.
+    pub fn patched<E: From<ModelError>>(
+        &self,
+        change: &mut dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E>,
+    ) -> std::result::Result<(Self, u64), E> {
+        let mut copy = self.clone();
+        let bytes = patch_each(|visit| copy.walk(visit), change)?;
+        Ok((copy, bytes))
+    }
+
+    fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.tokens);
+        visit(&mut self.positions);
+        self.layers.iter_mut().for_each(|layer| layer.walk(visit));
+        visit(&mut self.final_norm);
+        if let Some(projection) = &mut self.projection {
             visit(projection);
         }
     }
@@ -253,7 +268,7 @@ fn at_end(states: &Tensor, ids: &Tensor, end: u32) -> Result<Tensor> {
 }
 
 /// Causal self-attention and a feed-forward part, each with a norm before it and a residual.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct EncoderLayer {
     norm1: LayerNorm,
     self_attn: Attention,
@@ -299,11 +314,11 @@ impl EncoderLayer {
         self.fc2.forward_add(&y, &x)
     }
 
-    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        visit(&self.norm1);
+    fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.norm1);
         self.self_attn.walk(visit);
-        visit(&self.norm2);
-        visit(&self.fc1);
-        visit(&self.fc2);
+        visit(&mut self.norm2);
+        visit(&mut self.fc1);
+        visit(&mut self.fc2);
     }
 }

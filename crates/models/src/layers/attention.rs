@@ -7,7 +7,7 @@ use super::linear::Linear;
 use super::spec::Layer;
 
 /// The linear layers of an attention. Keys and values may come from tokens of another width than queries.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Projections {
     pub(crate) q: Linear,
     pub(crate) k: Linear,
@@ -16,7 +16,7 @@ pub(crate) struct Projections {
 }
 
 /// An attention of tokens to themselves or to others.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Attention {
     projections: Projections,
     heads: usize,
@@ -71,8 +71,8 @@ impl Attention {
     }
 
     /// Its layers.
-    pub(crate) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        let Projections { q, k, v, out } = &self.projections;
+    pub(crate) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        let Projections { q, k, v, out } = &mut self.projections;
         [q, k, v, out].into_iter().for_each(|layer| visit(layer));
     }
 }

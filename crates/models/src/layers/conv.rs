@@ -1,10 +1,13 @@
 //! 3x3 convolutions, in one pass with what the networks have before and after them.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use pentimento_kernels as kernels;
 
 use super::norm::GroupNorm;
+use super::patch::{LayerPatch, needed};
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
 
 /// Stride and padding, of which the networks have three combinations.
@@ -18,11 +21,23 @@ pub(crate) enum Stride {
     TwoPaddedAfter,
 }
 
+impl Stride {
+    fn kernel(self, weight: &Tensor, bias: &Tensor) -> Result<kernels::Conv2d> {
+        let (stride, padding) = match self {
+            Self::One => (1, kernels::Padding::SAME),
+            Self::Two => (2, kernels::Padding::SAME),
+            Self::TwoPaddedAfter => (2, kernels::Padding { before: 0, after: 1 }),
+        };
+        kernels::Conv2d::new(weight, bias, stride, padding)
+    }
+}
+
 /// A 3x3 convolution.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Conv2d {
     spec: LayerSpec,
-    kernel: kernels::Conv2d,
+    stride: Stride,
+    kernel: Arc<kernels::Conv2d>,
 }
 
 /// What is computed in one pass with a convolution.
@@ -59,11 +74,6 @@ impl Conv2d {
         stride: Stride,
         vb: &VarBuilder<'_>,
     ) -> Result<Self> {
-        let (stride, padding) = match stride {
-            Stride::One => (1, kernels::Padding::SAME),
-            Stride::Two => (2, kernels::Padding::SAME),
-            Stride::TwoPaddedAfter => (2, kernels::Padding { before: 0, after: 1 }),
-        };
         let shape = LayerShape {
             kind: LayerKind::Conv2d,
             inputs,
@@ -76,8 +86,8 @@ impl Conv2d {
         } else {
             Tensor::zeros(outputs, DType::F32, vb.device())?
         };
-        let kernel = kernels::Conv2d::new(&spec.weight(vb)?, &bias, stride, padding)?;
-        Ok(Self { spec, kernel })
+        let kernel = Arc::new(stride.kernel(&spec.weight(vb)?, &bias)?);
+        Ok(Self { spec, stride, kernel })
     }
 
     /// `x`: (B, h, w, inputs). Result: (B, h', w', outputs).
@@ -100,5 +110,11 @@ impl Layer for Conv2d {
 
     fn size_bytes(&self) -> usize {
         self.kernel.size_bytes()
+    }
+
+    fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
+        let (weight, bias) = patch.weights()?;
+        self.kernel = Arc::new(self.stride.kernel(&weight, &needed(bias)?)?);
+        Ok(self.size_bytes())
     }
 }

@@ -3,10 +3,11 @@
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
+use super::patch::LayerPatch;
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
 
 /// A table of vectors, as the checkpoint stores it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Embedding {
     spec: LayerSpec,
     /// (entries, D)
@@ -64,5 +65,11 @@ impl Layer for Embedding {
 
     fn size_bytes(&self) -> usize {
         self.table.elem_count() * self.table.dtype().size_in_bytes()
+    }
+
+    fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
+        let (weight, _) = patch.weights()?;
+        self.table = weight.reshape(self.spec.shape.weight_dims())?;
+        Ok(self.size_bytes())
     }
 }

@@ -1,9 +1,12 @@
 //! Matrix layers. A 1x1 convolution is one too, over the channels of every pixel.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use pentimento_kernels as kernels;
 
+use super::patch::LayerPatch;
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
 
 /// What a linear layer applies to its result.
@@ -17,11 +20,70 @@ pub(crate) enum Activation {
     Gelu,
 }
 
+/// Packed weights, and what a LoRA adds beside them.
+#[derive(Clone, Debug)]
+struct Matrix {
+    kernel: Arc<kernels::Linear>,
+    branch: Option<Arc<kernels::Branch>>,
+}
+
+impl Matrix {
+    fn new(kernel: kernels::Linear) -> Self {
+        Self {
+            kernel: Arc::new(kernel),
+            branch: None,
+        }
+    }
+
+    fn size_bytes(&self) -> usize {
+        let branch = self.branch.as_ref().map_or(0, |branch| branch.size_bytes());
+        self.kernel.size_bytes() + branch
+    }
+
+    /// `new` packs other weights (outputs, inputs).
+    fn patch(
+        &mut self,
+        patch: LayerPatch,
+        shape: LayerShape,
+        new: impl FnOnce(&Tensor, Option<&Tensor>) -> Result<kernels::Linear>,
+    ) -> Result<usize> {
+        if self.branch.is_some() {
+            candle_core::bail!("a layer is changed a second time")
+        }
+        match patch {
+            LayerPatch::Branch { down, up } => {
+                let branch = self.kernel.branch(&down, &up)?;
+                let bytes = branch.size_bytes();
+                self.branch = Some(Arc::new(branch));
+                Ok(bytes)
+            }
+            LayerPatch::Weights { weight, bias } => {
+                if bias.is_some() != shape.bias {
+                    candle_core::bail!("a layer gains or loses its bias")
+                }
+                let weight = weight.reshape((shape.outputs, shape.inputs))?;
+                self.kernel = Arc::new(new(&weight, bias.as_ref())?);
+                Ok(self.kernel.size_bytes())
+            }
+        }
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        activation: kernels::Activation,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let branch = self.branch.as_deref();
+        self.kernel.forward_beside(x, branch, activation, residual)
+    }
+}
+
 /// A linear layer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Linear {
     spec: LayerSpec,
-    kernel: kernels::Linear,
+    matrix: Matrix,
     activation: kernels::Activation,
 }
 
@@ -54,7 +116,7 @@ impl Linear {
         let bias = shape.bias.then(|| spec.bias(vb)).transpose()?;
         Ok(Self {
             spec,
-            kernel: kernels::Linear::new(&weight, bias.as_ref())?,
+            matrix: Matrix::new(kernels::Linear::new(&weight, bias.as_ref())?),
             activation: kernels::Activation::None,
         })
     }
@@ -76,12 +138,12 @@ impl Linear {
 
     /// `x`: (…, inputs). Result: (…, outputs).
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.kernel.forward(x, self.activation, None)
+        self.matrix.forward(x, self.activation, None)
     }
 
     /// As [`Linear::forward`], with `residual` (…, outputs) added last.
     pub(crate) fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.kernel.forward(x, self.activation, Some(residual))
+        self.matrix.forward(x, self.activation, Some(residual))
     }
 }
 
@@ -91,15 +153,19 @@ impl Layer for Linear {
     }
 
     fn size_bytes(&self) -> usize {
-        self.kernel.size_bytes()
+        self.matrix.size_bytes()
+    }
+
+    fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
+        self.matrix.patch(patch, self.spec.shape, kernels::Linear::new)
     }
 }
 
 /// GEGLU (Shazeer, 2020): a layer whose first half is multiplied by the GELU of its second.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Geglu {
     spec: LayerSpec,
-    kernel: kernels::Linear,
+    matrix: Matrix,
 }
 
 impl Geglu {
@@ -108,12 +174,15 @@ impl Geglu {
         let shape = shape(LayerKind::Linear, inputs, 2 * outputs);
         let spec = LayerSpec::at(vb, shape);
         let kernel = kernels::Linear::geglu(&spec.weight(vb)?, Some(&spec.bias(vb)?))?;
-        Ok(Self { spec, kernel })
+        Ok(Self {
+            spec,
+            matrix: Matrix::new(kernel),
+        })
     }
 
     /// `x`: (…, inputs). Result: (…, outputs).
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.kernel.forward(x, kernels::Activation::None, None)
+        self.matrix.forward(x, kernels::Activation::None, None)
     }
 }
 
@@ -123,7 +192,11 @@ impl Layer for Geglu {
     }
 
     fn size_bytes(&self) -> usize {
-        self.kernel.size_bytes()
+        self.matrix.size_bytes()
+    }
+
+    fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
+        self.matrix.patch(patch, self.spec.shape, kernels::Linear::geglu)
     }
 }
 

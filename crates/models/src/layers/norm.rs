@@ -1,16 +1,21 @@
 //! Group and layer normalisation.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use pentimento_kernels as kernels;
 
+use super::patch::{LayerPatch, needed};
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
 
 /// A group norm over the channels of an image.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GroupNorm {
     spec: LayerSpec,
-    kernel: kernels::GroupNorm,
+    groups: usize,
+    eps: f64,
+    kernel: Arc<kernels::GroupNorm>,
 }
 
 impl GroupNorm {
@@ -18,7 +23,12 @@ impl GroupNorm {
     pub(crate) fn new(groups: usize, width: usize, eps: f64, vb: &VarBuilder<'_>) -> Result<Self> {
         let spec = spec(width, vb);
         let kernel = kernels::GroupNorm::new(&spec.weight(vb)?, &spec.bias(vb)?, groups, eps)?;
-        Ok(Self { spec, kernel })
+        Ok(Self {
+            spec,
+            groups,
+            eps,
+            kernel: Arc::new(kernel),
+        })
     }
 
     /// `x`: (B, …, C). Result: the same shape.
@@ -40,13 +50,21 @@ impl Layer for GroupNorm {
     fn size_bytes(&self) -> usize {
         self.kernel.size_bytes()
     }
+
+    fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
+        let (weight, bias) = patch.weights()?;
+        let kernel = kernels::GroupNorm::new(&weight, &needed(bias)?, self.groups, self.eps)?;
+        self.kernel = Arc::new(kernel);
+        Ok(self.size_bytes())
+    }
 }
 
 /// A layer norm over the numbers of a token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LayerNorm {
     spec: LayerSpec,
-    kernel: kernels::LayerNorm,
+    eps: f32,
+    kernel: Arc<kernels::LayerNorm>,
 }
 
 impl LayerNorm {
@@ -54,7 +72,11 @@ impl LayerNorm {
     pub(crate) fn new(width: usize, eps: f32, vb: &VarBuilder<'_>) -> Result<Self> {
         let spec = spec(width, vb);
         let kernel = kernels::LayerNorm::new(&spec.weight(vb)?, &spec.bias(vb)?, eps)?;
-        Ok(Self { spec, kernel })
+        Ok(Self {
+            spec,
+            eps,
+            kernel: Arc::new(kernel),
+        })
     }
 
     /// `x`: (…, D). Result: the same shape.
@@ -70,6 +92,13 @@ impl Layer for LayerNorm {
 
     fn size_bytes(&self) -> usize {
         self.kernel.size_bytes()
+    }
+
+    fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
+        let (weight, bias) = patch.weights()?;
+        let kernel = kernels::LayerNorm::new(&weight, &needed(bias)?, self.eps)?;
+        self.kernel = Arc::new(kernel);
+        Ok(self.size_bytes())
     }
 }
 

@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use pentimento_kernels as kernels;
 
+use super::patch::LayerPatch;
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
 
 /// Scores are x Wqᵀ Wk xᵀ and results P x Wvᵀ Woᵀ, so that tokens are their own keys and values. What the keys' bias adds
@@ -69,5 +70,9 @@ impl Layer for SingleHeadAttention {
 
     fn size_bytes(&self) -> usize {
         self.qk.size_bytes() + self.vo.size_bytes()
+    }
+
+    fn patch(&mut self, _: LayerPatch) -> Result<usize> {
+        candle_core::bail!("four layers folded into two cannot be changed one by one")
     }
 }

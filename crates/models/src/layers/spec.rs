@@ -6,6 +6,8 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+use super::patch::LayerPatch;
+
 /// A layer's path in its checkpoint, such as `mid_block.attentions.0.transformer_blocks.0.attn1.to_q`, whatever older
 /// name the file has for it. It does not depend on how the layer is computed. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,13 +96,16 @@ impl LayerSpec {
     }
 }
 
-/// A layer with its weights packed.
+/// A layer with its weights packed. Copies share them.
 pub(crate) trait Layer {
     /// The layers of the checkpoint that it computes: one, or all that are folded into it.
     fn specs(&self) -> &[LayerSpec];
 
     /// Bytes that its weights hold.
     fn size_bytes(&self) -> usize;
+
+    /// Changes this copy alone, and says how many bytes the change holds. A layer is changed at most once.
+    fn patch(&mut self, patch: LayerPatch) -> Result<usize>;
 }
 
 /// Calls `visit` for every layer of the checkpoint among the packed layers that `walk` goes through.

@@ -9,7 +9,7 @@ use super::transformer::Transformer;
 use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Linear, Stride, join_channels, shortcut};
 
 /// Two convolutions with the time embedding added between them, and a residual.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ResBlock {
     norm1: GroupNorm,
     conv1: Conv2d,
@@ -55,13 +55,13 @@ impl ResBlock {
         self.conv2.forward(&y, fusion)
     }
 
-    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        visit(&self.norm1);
-        visit(&self.conv1);
-        visit(&self.time);
-        visit(&self.norm2);
-        visit(&self.conv2);
-        if let Some(shortcut) = &self.shortcut {
+    fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.norm1);
+        visit(&mut self.conv1);
+        visit(&mut self.time);
+        visit(&mut self.norm2);
+        visit(&mut self.conv2);
+        if let Some(shortcut) = &mut self.shortcut {
             visit(shortcut);
         }
     }
@@ -74,7 +74,7 @@ fn transformers(layers: &Layers) -> impl Iterator<Item = &Transformer> {
     layers.iter().filter_map(|(_, transformer)| transformer.as_ref())
 }
 
-fn walk(layers: &Layers, visit: &mut dyn FnMut(&dyn Layer)) {
+fn walk(layers: &mut Layers, visit: &mut dyn FnMut(&mut dyn Layer)) {
     for (resnet, transformer) in layers {
         resnet.walk(visit);
         if let Some(transformer) = transformer {
@@ -84,7 +84,7 @@ fn walk(layers: &Layers, visit: &mut dyn FnMut(&dyn Layer)) {
 }
 
 /// A level on the way down; every intermediate result is kept for the way up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct DownBlock {
     layers: Vec<(ResBlock, Option<Transformer>)>,
     downsample: Option<Conv2d>,
@@ -146,16 +146,16 @@ impl DownBlock {
         Ok(x)
     }
 
-    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        walk(&self.layers, visit);
-        if let Some(downsample) = &self.downsample {
+    pub(super) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        walk(&mut self.layers, visit);
+        if let Some(downsample) = &mut self.downsample {
             visit(downsample);
         }
     }
 }
 
 /// The innermost level.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct MidBlock {
     first: ResBlock,
     transformer: Transformer,
@@ -187,7 +187,7 @@ impl MidBlock {
         self.second.forward(x, inputs)
     }
 
-    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
+    pub(super) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
         self.first.walk(visit);
         self.transformer.walk(visit);
         self.second.walk(visit);
@@ -195,7 +195,7 @@ impl MidBlock {
 }
 
 /// A level on the way up; it takes back what the way down kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct UpBlock {
     layers: Vec<(ResBlock, Option<Transformer>)>,
     upsample: Option<Conv2d>,
@@ -263,9 +263,9 @@ impl UpBlock {
         Ok(x)
     }
 
-    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        walk(&self.layers, visit);
-        if let Some(upsample) = &self.upsample {
+    pub(super) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        walk(&mut self.layers, visit);
+        if let Some(upsample) = &mut self.upsample {
             visit(upsample);
         }
     }

@@ -26,13 +26,13 @@ use self::row_map::RowMap;
 use self::time_embedding::{TimeEmbedding, timestep_embedding};
 use crate::error::During;
 use crate::layers::{
-    Attention, Conv2d, ConvFusion, GroupNorm, Layer, LayerName, LayerShape, Stride, channels_first,
-    channels_last, each_spec, on_pool, size_bytes,
+    Attention, Conv2d, ConvFusion, GroupNorm, Layer, LayerName, LayerPatch, LayerShape, Stride,
+    channels_first, channels_last, each_spec, on_pool, patch_each, size_bytes,
 };
 use crate::{Conditioning, ConditioningShape, ModelError};
 
 /// The network that predicts the noise in a latent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UNet {
     conv_in: Conv2d,
     time: TimeEmbedding,
@@ -93,23 +93,38 @@ impl UNet {
 
     /// Calls `visit` with every layer of the checkpoint, in the order in which they run.
     pub fn layers(&self, visit: &mut dyn FnMut(&LayerName, LayerShape)) {
-        each_spec(|visit| self.walk(visit), visit);
+        // A copy shares all weights, and there is one walk for looking and for changing.
+        each_spec(|visit| self.clone().walk(&mut |layer| visit(layer)), visit);
     }
 
     /// Bytes that the weights hold.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        size_bytes(|visit| self.walk(visit))
+        size_bytes(|visit| self.clone().walk(&mut |layer| visit(layer)))
     }
 
-    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        visit(&self.conv_in);
+    /// A copy in which the layers that `change` answers for are others; all others are shared with this network, which stays
+    /// as it is. Also the bytes that the copy holds beyond what is shared.
+    ///
+    /// # Errors
+    /// What `change` fails with; when a patch does not fit its layer, or the layer has been changed before.
+    pub fn patched<E: From<ModelError>>(
+        &self,
+        change: &mut dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E>,
+    ) -> std::result::Result<(Self, u64), E> {
+        let mut copy = self.clone();
+        let bytes = patch_each(|visit| copy.walk(visit), change)?;
+        Ok((copy, bytes))
+    }
+
+    fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.conv_in);
         self.time.walk(visit);
-        self.down.iter().for_each(|block| block.walk(visit));
+        self.down.iter_mut().for_each(|block| block.walk(visit));
         self.mid.walk(visit);
-        self.up.iter().for_each(|block| block.walk(visit));
-        visit(&self.norm_out);
-        visit(&self.conv_out);
+        self.up.iter_mut().for_each(|block| block.walk(visit));
+        visit(&mut self.norm_out);
+        visit(&mut self.conv_out);
     }
 
     /// Turns a conditioning into what every evaluation needs of it, of [`UNet::kv_bytes`] bytes.

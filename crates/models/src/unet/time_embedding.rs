@@ -14,7 +14,7 @@ use crate::error::During;
 use crate::layers::{Activation, Layer, Linear};
 
 /// Two linear layers on the sinusoidal embedding, to which a projected guidance embedding is added first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TimeEmbedding {
     linear1: Linear,
     linear2: Linear,
@@ -24,7 +24,7 @@ pub(super) struct TimeEmbedding {
 }
 
 /// Two linear layers on the pooled state of a text and its size conditions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct AddedEmbedding {
     linear1: Linear,
     linear2: Linear,
@@ -98,15 +98,15 @@ impl TimeEmbedding {
     }
 
     /// Its layers.
-    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        if let Some(guidance) = &self.guidance {
+    pub(super) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        if let Some(guidance) = &mut self.guidance {
             visit(guidance);
         }
-        visit(&self.linear1);
-        visit(&self.linear2);
-        if let Some(added) = &self.added {
-            visit(&added.linear1);
-            visit(&added.linear2);
+        visit(&mut self.linear1);
+        visit(&mut self.linear2);
+        if let Some(added) = &mut self.added {
+            visit(&mut added.linear1);
+            visit(&mut added.linear2);
         }
     }
 }

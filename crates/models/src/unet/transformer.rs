@@ -11,7 +11,7 @@ use crate::layers::{
 };
 
 /// Norm, projection to tokens, transformer blocks, projection back, residual.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Transformer {
     norm: GroupNorm,
     proj_in: Linear,
@@ -86,17 +86,17 @@ impl Transformer {
     }
 
     /// Its layers.
-    pub(super) fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        visit(&self.norm);
-        visit(&self.proj_in);
-        for block in &self.blocks {
+    pub(super) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.norm);
+        visit(&mut self.proj_in);
+        for block in &mut self.blocks {
             block.walk(visit);
         }
-        visit(&self.proj_out);
+        visit(&mut self.proj_out);
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct TransformerBlock {
     norm1: LayerNorm,
     self_attn: Attention,
@@ -159,14 +159,14 @@ impl TransformerBlock {
         self.feed_forward.forward_add(&y, &x)
     }
 
-    fn walk(&self, visit: &mut dyn FnMut(&dyn Layer)) {
-        visit(&self.norm1);
+    fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.norm1);
         self.self_attn.walk(visit);
-        visit(&self.norm2);
+        visit(&mut self.norm2);
         self.cross_attn.walk(visit);
-        visit(&self.norm3);
-        visit(&self.feed_forward.geglu);
-        visit(&self.feed_forward.out);
+        visit(&mut self.norm3);
+        visit(&mut self.feed_forward.geglu);
+        visit(&mut self.feed_forward.out);
     }
 }
 
@@ -182,7 +182,7 @@ fn attention(width: usize, kv_width: usize, heads: usize, vb: &VarBuilder<'_>) -
 }
 
 /// GEGLU, four times as wide inside.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FeedForward {
     geglu: Geglu,
     out: Linear,

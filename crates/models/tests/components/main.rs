@@ -11,12 +11,15 @@ mod layers;
 mod merging;
 #[cfg(test)]
 mod other_names;
+mod patched;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod sdxl;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tiny_vae;
 #[cfg(test)]
 mod tokenizer;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use pentimento_weights::Checkpoint;
 
 use super::ModelSource;
 use super::family::Family;
-use crate::component::Component;
+use crate::component::{Component, ComponentKey};
 use crate::stable_diffusion::SecondEncoder;
 use crate::{PipelineError, ResolvedModels, StableDiffusion};
 
@@ -84,9 +84,12 @@ impl StableDiffusion {
     }
 
     fn read_all(source: &ModelSource) -> Result<Self, PipelineError> {
-        let parts = source.family()?.roles().iter();
-        let parts = parts.map(|role| Ok(source.read(*role)?.0));
-        source.assemble(parts.collect::<Result<Vec<_>, PipelineError>>()?)
+        let read = |key: &ComponentKey| -> Result<Component, PipelineError> {
+            let base = key.base().map(|base| source.read(&base, None)).transpose()?;
+            Ok(source.read(key, base.as_ref().map(|(base, _)| base))?.0)
+        };
+        let keys = source.keys()?;
+        source.assemble(keys.iter().map(read).collect::<Result<Vec<_>, _>>()?)
     }
 
     /// The parts of one folder must fit each other; a mixed-up folder is found here and not in a forward.

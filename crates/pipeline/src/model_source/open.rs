@@ -19,6 +19,21 @@ fn read_tokenizer(path: &str) -> Option<Vec<u8>> {
     path.starts_with("tokenizer/").then(|| read_demo(path)).flatten()
 }
 
+/// The VAE of an entry, whose files answer for `vae/` of a checkpoint.
+///
+/// # Errors
+/// As [`checkpoint`].
+pub(super) fn vae(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
+    match &entry.source {
+        Source::Path(path) => Checkpoint::vae(path).map_err(|source| PipelineError::Weights {
+            name: entry.name.clone(),
+            source,
+        }),
+        // The demo model's own.
+        Source::Embedded(_) | Source::HuggingFace { .. } | Source::Https(_) => checkpoint(entry),
+    }
+}
+
 /// The checkpoint of an entry.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Every scheduler's images beside diffusers': 18 schedulers, plain and Karras, three strengths, guidance off and on.
+//! Every scheduler's images beside diffusers': plain and Karras, three strengths, guidance off and on.
 //!
 //! `tests/golden/generate/parity.py` makes the images; the example `scheduler_parity` prints the table.
 

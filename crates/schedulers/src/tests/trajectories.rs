@@ -195,6 +195,7 @@ goldens!(
     karras_ve: KarrasVe,
     score_sde_ve: ScoreSdeVe,
     lcm: LCM,
+    tcd: TCD,
 );
 
 #[test]

@@ -97,6 +97,11 @@ kind = "lora"
 source = "style.safetensors"
 
 [[model]]
+name = "word"
+kind = "embedding"
+source = "word.safetensors"
+
+[[model]]
 name = "far-away"
 kind = "checkpoint"
 source = "hf:owner/repo"
@@ -169,18 +174,68 @@ async fn unknown_models_are_refused_with_the_nearest_names() {
 }
 
 #[tokio::test]
-async fn known_adapters_are_refused_rather_than_ignored() {
+async fn embeddings_without_their_file_are_refused_by_their_role() {
     let test = with_models();
     let mut request = sample_request("x");
+    request.recipe.embeddings = vec![EmbeddingRef {
+        model: ModelId::new("word.safetensors"),
+    }];
+    // Named, or just written.
+    for request in [request, sample_request("a (word:1.2), please")] {
+        let refused = refusal(&test, request).await;
+        assert!(
+            matches!(&refused, ServiceError::ModelUnavailable { role: ModelRole::Embedding, name, .. } if name == "word"),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_lora_without_its_file_is_refused_by_its_role_unless_it_has_no_effect() {
+    let test = with_models();
+    let styled = |strength| {
+        let mut request = sample_request("x");
+        request.recipe.loras = vec![LoraRef {
+            model: ModelId::new("style.safetensors"),
+            strength,
+        }];
+        request
+    };
+    let refused = refusal(&test, styled(1.0)).await;
+    assert!(
+        matches!(
+            refused,
+            ServiceError::ModelUnavailable {
+                role: ModelRole::Lora,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    let job = run(&test.service, styled(0.0)).await;
+    assert_eq!(job.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_lora_is_refused_with_the_checkpoint_and_without_a_path() {
+    let folder = tempfile::tempdir().unwrap();
+    fs_err::write(folder.path().join("style.safetensors"), "<html>").unwrap();
+    let catalog = Catalog::from_text(MODELS, &folder.path().join("models.toml")).unwrap();
+    let config = TestConfig {
+        catalog,
+        ..TestConfig::default()
+    };
+    let test = TestService::start_with(FakeExecutor::new(), config);
+    let mut request = sample_request("x");
     request.recipe.loras = vec![LoraRef {
-        model: ModelId::new("style.safetensors"),
+        model: ModelId::new("style"),
         strength: 1.0,
     }];
     let refused = refusal(&test, request).await;
-    assert!(
-        matches!(&refused, ServiceError::NotSupportedYet { role: ModelRole::Lora, name } if name == "style"),
-        "{refused:?}"
-    );
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    let text = refused.to_string();
+    assert!(text.contains("`style`") && text.contains("`demo`"), "{text}");
+    assert!(!text.contains(folder.path().to_str().unwrap()), "{text}");
 }
 
 #[tokio::test]

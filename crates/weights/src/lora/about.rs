@@ -8,6 +8,7 @@ use super::module::{Module, Parts, Place, assemble};
 use super::names::{Part, address, number};
 use super::peft::PeftConfigs;
 use crate::container::TensorFile;
+use crate::embedding_file::Places;
 
 /// A LoRA file in words and numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,21 +33,25 @@ pub struct LoraAbout {
     pub metadata: BTreeMap<String, String>,
 }
 
-pub(super) fn of<'a>(
+pub(super) fn of(
     file: &TensorFile,
     modules: &BTreeMap<String, Parts>,
     configs: &PeftConfigs,
-    tokens: impl Iterator<Item = &'a String>,
+    embeddings: &Places,
 ) -> LoraAbout {
     let mut about = LoraAbout {
-        tokens: tokens.cloned().collect(),
+        tokens: embeddings.keys().flatten().cloned().collect(),
         tensors: file.tensors().len(),
         metadata: file.notes().clone(),
         ..LoraAbout::default()
     };
     let (mut formats, mut ranks) = (BTreeSet::new(), BTreeSet::new());
     let mut hints = Hints::default();
-    let mut known = BTreeSet::new();
+    let mut known: BTreeSet<&str> = embeddings
+        .values()
+        .flatten()
+        .map(|(_, key)| key.as_str())
+        .collect();
     for (name, parts) in modules {
         let Some(module) = assemble(parts.clone()) else {
             continue;

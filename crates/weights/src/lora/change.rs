@@ -121,6 +121,12 @@ impl LayerChange {
         delta.map(Some).map_err(|source| self.failed(source))
     }
 
+    /// The shape of the weight that it changes.
+    #[must_use]
+    pub fn weight_dims(&self) -> &[usize] {
+        &self.dims
+    }
+
     /// Whether the bias changes.
     #[must_use]
     pub const fn changes_bias(&self) -> bool {

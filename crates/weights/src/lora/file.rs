@@ -8,12 +8,12 @@ use pentimento_types::read_regular;
 
 use super::about::{self, LoraAbout};
 use super::change::{BiasChange, LayerChange};
-use super::form::{Form, Side};
+use super::form::{Form, Matrix, Side};
 use super::layers::Layers;
 use super::module::{Module, Parts, Place, assemble, count};
 use super::names::{Part, address, split};
 use super::peft::{self, PeftConfig, PeftConfigs};
-use super::{LoraNetwork, LoraTarget, ResolvedLora};
+use super::{FitLayer, LoraFit, LoraNetwork, LoraTarget, ResolvedLora};
 use crate::container::{Dtypes, ReadError, StoredTensor, TensorFile};
 use crate::embedding_file::{self, Places};
 use crate::identity::FileStamp;
@@ -126,12 +126,7 @@ impl LoraFile {
     /// What the file says of itself.
     #[must_use]
     pub fn about(&self) -> LoraAbout {
-        about::of(
-            &self.file,
-            &self.modules,
-            &self.configs,
-            self.embeddings.keys().flatten(),
-        )
+        about::of(&self.file, &self.modules, &self.configs, &self.embeddings)
     }
 
     /// Which bytes it is made of, with its configuration.
@@ -165,18 +160,63 @@ impl LoraFile {
     /// [`WeightsError::OtherBase`] when no module fits, or one is for a layer of another size; what [`Self::open`] may say of
     /// tensors that are read only now.
     pub fn resolve(&self, targets: &[(LoraNetwork, Vec<LoraTarget>)]) -> Result<ResolvedLora, WeightsError> {
+        let mut changes = Vec::new();
+        let unmatched = self.lay(targets, &mut |name, module, (network, target), placed| {
+            let change = self.read_change(name, module, target, placed)?;
+            changes.push((network, target.name.clone(), change));
+            Ok(())
+        })?;
+        let embeddings = embedding_file::read(&self.file, self.embeddings.clone())?;
+        self.file.check_unchanged()?;
+        Ok(ResolvedLora {
+            changes,
+            unmatched,
+            embeddings,
+        })
+    }
+
+    /// What [`Self::resolve`] would give, told from names and shapes alone: no number is read.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn fit(&self, targets: &[(LoraNetwork, Vec<LoraTarget>)]) -> Result<LoraFit, WeightsError> {
+        let mut layers = Vec::new();
+        let unmatched = self.lay(targets, &mut |_, module, (network, target), placed| {
+            let is_matrix = matches!(*target.weight_dims, [_, _] | [_, _, 1, 1]);
+            let is_plain = is_matrix && module.magnitude.is_none() && !placed.has_bias;
+            layers.push(FitLayer {
+                network,
+                layer: target.name.clone(),
+                weight_dims: target.weight_dims.clone(),
+                branch_rank: match &module.form {
+                    Form::Sum(Matrix::Product(_, down)) if is_plain => down.shape.first().copied(),
+                    Form::Sum(_)
+                    | Form::Hadamard(..)
+                    | Form::Kronecker(..)
+                    | Form::Scaling { .. }
+                    | Form::Nothing => None,
+                },
+            });
+            Ok(())
+        })?;
+        Ok(LoraFit { layers, unmatched })
+    }
+
+    /// Calls `take` with every module and the layer that it is for, and lists the tensors that no layer has a use for.
+    fn lay<'a>(
+        &self,
+        targets: &'a [(LoraNetwork, Vec<LoraTarget>)],
+        take: &mut Take<'a, '_>,
+    ) -> Result<Vec<String>, WeightsError> {
         let layers = Layers::of(targets);
-        let mut found = ResolvedLora {
-            unmatched: self.strangers.clone(),
-            ..ResolvedLora::default()
-        };
+        let (mut unmatched, mut taken) = (self.strangers.clone(), 0);
         let mut misfits = Vec::new();
         for (name, parts) in &self.modules {
             let keys = || parts.values().map(|place| place.key.clone());
             let place = address(name);
             let meant = layers.meant(name, &place);
             let Some(module) = assemble(parts.clone()).filter(|_| !meant.is_empty()) else {
-                found.unmatched.extend(keys());
+                unmatched.extend(keys());
                 continue;
             };
             let config = self.config_of(name);
@@ -189,22 +229,20 @@ impl LoraFile {
                 if target.name != "conv_in" {
                     misfits.push(misfit(name, &module, target));
                 }
-                found.unmatched.extend(keys());
+                unmatched.extend(keys());
                 continue;
             };
-            found.unmatched.extend(module.idle.iter().cloned());
-            found.unmatched.extend(placed.left_over.iter().cloned());
-            let change = self.read_change(name, module, target, placed)?;
-            found.changes.push((network, target.name.clone(), change));
+            unmatched.extend(module.idle.iter().cloned());
+            unmatched.extend(placed.left_over.iter().cloned());
+            take(name, module, (network, target), placed)?;
+            taken += 1;
         }
-        self.check_patterns(&mut found.unmatched);
-        if !misfits.is_empty() || found.changes.is_empty() && self.has_module() {
-            return Err(self.other_base(found.changes.len(), &misfits));
+        self.check_patterns(&mut unmatched);
+        if !misfits.is_empty() || taken == 0 && self.has_module() {
+            return Err(self.other_base(taken, &misfits));
         }
-        found.embeddings = embedding_file::read(&self.file, self.embeddings.clone())?;
-        self.file.check_unchanged()?;
-        found.unmatched.sort();
-        Ok(found)
+        unmatched.sort();
+        Ok(unmatched)
     }
 
     /// The configuration of a module, which is in a network's part of the metadata or is for all.
@@ -324,8 +362,7 @@ impl LoraFile {
         let scale = match (alpha, config) {
             (Some((alpha, rank)), _) => alpha / rank as f64,
             (None, Some(config)) if module.rank.is_some() || is_lokr => {
-                let plain = name.strip_prefix("base_model.model.").unwrap_or(name);
-                config.scale(plain, module.rank).unwrap_or(1.0)
+                config.scale(plain(name), module.rank).unwrap_or(1.0)
             }
             (None, _) => 1.0,
         };
@@ -362,15 +399,12 @@ impl LoraFile {
     /// A pattern that no module goes by may be one that was not understood.
     fn check_patterns(&self, unmatched: &mut Vec<String>) {
         for (network, config) in &self.configs {
-            for pattern in config.patterns() {
-                let goes_by = |name: &String| {
-                    name.starts_with(network.as_str())
-                        && peft::matches(pattern, name.strip_prefix("base_model.model.").unwrap_or(name))
-                };
-                if !self.modules.keys().any(goes_by) {
-                    unmatched.push(format!("alpha_pattern `{pattern}`"));
-                }
-            }
+            let modules = self
+                .modules
+                .keys()
+                .filter(|name| name.starts_with(network.as_str()));
+            let idle = config.idle_patterns(modules.map(|name| plain(name)));
+            unmatched.extend(idle.iter().map(|pattern| format!("alpha_pattern `{pattern}`")));
         }
     }
 
@@ -392,6 +426,15 @@ impl LoraFile {
             detail,
         }
     }
+}
+
+/// Takes a module by its name in the file, beside the layer that it is for.
+type Take<'a, 'f> =
+    dyn FnMut(&str, Module, (LoraNetwork, &'a LoraTarget), Placed) -> Result<(), WeightsError> + 'f;
+
+/// A module's name as PEFT's patterns have it.
+fn plain(module: &str) -> &str {
+    module.strip_prefix("base_model.model.").unwrap_or(module)
 }
 
 /// What is known of a module beside a layer.

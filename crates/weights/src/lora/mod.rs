@@ -55,6 +55,28 @@ pub struct ResolvedLora {
     pub embeddings: Vec<Embedding>,
 }
 
+/// A LoRA beside the checkpoint that it is for, by names and shapes.
+#[derive(Clone, Debug, Default)]
+pub struct LoraFit {
+    /// The layers that change; one may be named more than once.
+    pub layers: Vec<FitLayer>,
+    /// Names of tensors that no layer has a use for, in alphabetical order.
+    pub unmatched: Vec<String>,
+}
+
+/// A layer that a LoRA changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FitLayer {
+    /// Of which network.
+    pub network: LoraNetwork,
+    /// The layer's path in the checkpoint.
+    pub layer: String,
+    /// The shape of its weight.
+    pub weight_dims: Vec<usize>,
+    /// The rank, where [`LayerChange::low_rank`] has an answer.
+    pub branch_rank: Option<usize>,
+}
+
 impl ResolvedLora {
     /// Bytes of all changes.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::form::{Form, Matrix};
+use super::form::{Form, Matrix, Side};
 use super::names::Part;
 
 /// The most rows or columns between two factors. Published files have 1 to 256, extracted ones up to 1024.
@@ -39,31 +39,47 @@ pub(super) struct Module {
 
 /// Takes a module's tensors together. None where they make nothing: a half is missing, or shapes do not fit each other.
 pub(super) fn assemble(mut parts: Parts) -> Option<Module> {
-    let alpha = parts.remove(&Part::Alpha).filter(|place| count(place) == Some(1));
+    let is_number = |place: &Place| count(place) == Some(1);
+    let alpha = take_if(&mut parts, Part::Alpha, is_number);
     let magnitude = match (parts.remove(&Part::Magnitude), parts.remove(&Part::DoraScale)) {
         (Some(lengths), _) => Some((lengths, true)),
         (None, Some(lengths)) => Some((lengths, false)),
         (None, None) => None,
     };
-    let (bias, bias_scales) = match (parts.remove(&Part::BiasDifference), parts.remove(&Part::UpBias)) {
-        (Some(bias), _) => (Some(bias), false),
-        (None, bias) => (bias, true),
+    let (bias, bias_scales) = match parts.remove(&Part::BiasDifference) {
+        Some(bias) => (Some(bias), false),
+        None => (parts.remove(&Part::UpBias), true),
     };
     let (form, size, rank) =
         main_form(&mut parts).or_else(|| bias.is_some().then_some((Form::Nothing, None, None)))?;
-    let on_input = parts.remove(&Part::OnInput);
     let is_scaling = matches!(form, Form::Scaling { .. });
+    let on_input = take_if(&mut parts, Part::OnInput, |place| is_scaling && is_number(place));
+    // Lengths are those of a difference.
+    let (magnitude, useless) = match magnitude {
+        Some((lengths, _)) if size.is_none() => (None, Some(lengths.key)),
+        magnitude => (magnitude, None),
+    };
     Some(Module {
-        magnitude: magnitude.filter(|_| size.is_some()),
         form,
         size,
         rank,
+        magnitude,
         alpha,
         bias,
         bias_scales,
-        on_input: on_input.filter(|place| is_scaling && count(place) == Some(1)),
-        idle: parts.into_values().map(|place| place.key).collect(),
+        on_input,
+        idle: parts
+            .into_values()
+            .map(|place| place.key)
+            .chain(useless)
+            .collect(),
     })
+}
+
+/// Takes a part out where it is as it should be.
+fn take_if(parts: &mut Parts, part: Part, is_good: impl Fn(&Place) -> bool) -> Option<Place> {
+    let is_good = parts.get(&part).is_some_and(is_good);
+    is_good.then(|| parts.remove(&part)).flatten()
 }
 
 /// Form, size and rank.
@@ -79,22 +95,15 @@ fn main_form(parts: &mut Parts) -> Option<Found> {
         return Some((Form::Sum(side.matrix), Some(side.size), side.rank));
     }
     if parts.contains_key(&Part::HadaW1A) {
-        let one = side(parts, None, [Part::HadaW1A, Part::HadaW1B, Part::HadaT1])?;
-        let other = side(parts, None, [Part::HadaW2A, Part::HadaW2B, Part::HadaT2])?;
+        let one = side(parts, None, [Part::HadaW1A, Part::HadaW1B], Some(Part::HadaT1))?;
+        let other = side(parts, None, [Part::HadaW2A, Part::HadaW2B], Some(Part::HadaT2))?;
         let fits = one.size == other.size;
         return fits.then_some((Form::Hadamard(one.matrix, other.matrix), Some(one.size), one.rank));
     }
     if parts.contains_key(&Part::KronW1) || parts.contains_key(&Part::KronW1A) {
-        let one = side(
-            parts,
-            Some(Part::KronW1),
-            [Part::KronW1A, Part::KronW1B, Part::Mid],
-        )?;
-        let other = side(
-            parts,
-            Some(Part::KronW2),
-            [Part::KronW2A, Part::KronW2B, Part::KronT2],
-        )?;
+        let one = side(parts, Some(Part::KronW1), [Part::KronW1A, Part::KronW1B], None)?;
+        let core = Some(Part::KronT2);
+        let other = side(parts, Some(Part::KronW2), [Part::KronW2A, Part::KronW2B], core)?;
         let rows = one.size.0.checked_mul(other.size.0)?;
         let columns = one.size.1.checked_mul(other.size.1)?;
         // With both whole there is no rank, and alpha means nothing.
@@ -111,13 +120,8 @@ fn main_form(parts: &mut Parts) -> Option<Found> {
     } else {
         (parts.remove(&Part::Ia3)?, true)
     };
-    let numbers = count(&by)?;
-    let by = Place {
-        shape: vec![numbers],
-        ..by
-    };
     // Which side it is of is known beside the layer only.
-    let side = super::form::Side::Outputs;
+    let side = Side::Outputs;
     Some((Form::Scaling { by, side, from_one }, None, None))
 }
 
@@ -129,12 +133,12 @@ struct SideOf {
 }
 
 /// One of the two matrices of LoHa and LoKr.
-fn side(parts: &mut Parts, whole: Option<Part>, [a, b, core]: [Part; 3]) -> Option<SideOf> {
+fn side(parts: &mut Parts, whole: Option<Part>, [a, b]: [Part; 2], core: Option<Part>) -> Option<SideOf> {
     if let Some(whole) = whole.and_then(|whole| parts.remove(&whole)) {
         return whole_matrix(whole);
     }
     let (a, b) = (parts.remove(&a)?, parts.remove(&b)?);
-    match parts.remove(&core) {
+    match core.and_then(|core| parts.remove(&core)) {
         Some(core) => tucker(core, a, false, b),
         None => product(a, b),
     }

@@ -1,6 +1,6 @@
 //! PEFT's configuration of an adapter, which has what its tensors do not: alpha, for all modules or by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -14,8 +14,8 @@ pub(super) struct PeftConfig {
     /// `alpha` with LoHa and LoKr.
     #[serde(alias = "alpha")]
     lora_alpha: Option<f64>,
-    rank_pattern: BTreeMap<String, f64>,
-    alpha_pattern: BTreeMap<String, f64>,
+    rank_pattern: Patterns,
+    alpha_pattern: Patterns,
     use_rslora: Option<bool>,
     /// (IA)³: the layers whose inputs are scaled.
     feedforward_modules: Option<Value>,
@@ -57,12 +57,12 @@ pub(super) fn of_module<'a>(configs: &'a PeftConfigs, module: &str) -> Option<&'
 impl PeftConfig {
     /// alpha / r of a module whose tensors have this rank; None where the configuration has no alpha.
     pub(super) fn scale(&self, module: &str, rank: Option<usize>) -> Option<f64> {
-        let alpha = pattern(&self.alpha_pattern, module).or(self.lora_alpha)?;
+        let alpha = self.alpha_pattern.value(module).or(self.lora_alpha)?;
         // What the tensors have counts; LoKr may have none and still be scaled.
         #[expect(clippy::cast_precision_loss, reason = "a rank is small")]
         let rank = rank
             .map(|rank| rank as f64)
-            .or_else(|| pattern(&self.rank_pattern, module))
+            .or_else(|| self.rank_pattern.value(module))
             .or(self.r)
             .filter(|rank| *rank > 0.0)?;
         Some(if self.use_rslora == Some(true) {
@@ -74,33 +74,56 @@ impl PeftConfig {
 
     /// Whether (IA)³ scales what comes into a layer, by PEFT's list of the ends of such layers' names.
     pub(super) fn is_feedforward(&self, layer: &str) -> bool {
-        let ends = self.feedforward_modules.as_ref().and_then(Value::as_array);
-        let mut ends = ends.into_iter().flatten().filter_map(Value::as_str);
-        ends.any(|end| matches(end, layer))
+        let listed = self.feedforward_modules.as_ref().and_then(Value::as_array);
+        let mut listed = listed.into_iter().flatten().filter_map(Value::as_str);
+        listed.any(|end| ends(layer).any(|name| name == end))
     }
 
-    /// The keys of the patterns.
-    pub(super) fn patterns(&self) -> impl Iterator<Item = &str> {
-        self.alpha_pattern.keys().map(String::as_str)
-    }
-}
-
-/// PEFT's `get_pattern_key`: a pattern is the end of a module's name, from a dot on. It may be a regular expression; those
-/// that are read are names with escaped dots, perhaps between `^` and `$`.
-pub(super) fn matches(pattern: &str, module: &str) -> bool {
-    let whole = pattern.strip_prefix('^');
-    let plain = whole.unwrap_or(pattern);
-    let plain = plain.strip_suffix('$').unwrap_or(plain).replace("\\.", ".");
-    match module.strip_suffix(plain.as_str()) {
-        Some("") => true,
-        Some(before) => whole.is_none() && before.ends_with('.'),
-        None => false,
+    /// Patterns of alpha that none of the modules goes by: perhaps they were not understood.
+    pub(super) fn idle_patterns<'a>(&self, modules: impl Iterator<Item = &'a str>) -> Vec<&str> {
+        let used: BTreeSet<&str> = modules
+            .filter_map(|module| self.alpha_pattern.found(module))
+            .collect();
+        let all = self.alpha_pattern.0.keys().map(String::as_str);
+        all.filter(|pattern| !used.contains(pattern)).collect()
     }
 }
 
-fn pattern(patterns: &BTreeMap<String, f64>, module: &str) -> Option<f64> {
-    let mut found = patterns.iter().filter(|(key, _)| matches(key, module));
-    found.next().map(|(_, value)| *value)
+/// Numbers by the ends of modules' names, from a dot on, as PEFT's `get_pattern_key` has it. PEFT reads regular expressions;
+/// those that are read here are names with escaped dots, perhaps between `^` and `$`. Of several the longest counts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "BTreeMap<String, f64>")]
+struct Patterns(BTreeMap<String, f64>);
+
+impl From<BTreeMap<String, f64>> for Patterns {
+    fn from(written: BTreeMap<String, f64>) -> Self {
+        let plain = |(pattern, value): (String, f64)| {
+            let pattern = pattern.strip_suffix('$').unwrap_or(&pattern);
+            (pattern.replace("\\.", "."), value)
+        };
+        Self(written.into_iter().map(plain).collect())
+    }
+}
+
+impl Patterns {
+    fn value(&self, module: &str) -> Option<f64> {
+        self.0.get(self.found(module)?).copied()
+    }
+
+    /// The pattern that a module goes by.
+    fn found(&self, module: &str) -> Option<&str> {
+        let get = |name: &str| self.0.get_key_value(name).map(|(key, _)| key.as_str());
+        if self.0.is_empty() {
+            return None;
+        }
+        get(&format!("^{module}")).or_else(|| ends(module).find_map(get))
+    }
+}
+
+/// A name, and what follows each of its dots.
+fn ends(name: &str) -> impl Iterator<Item = &str> {
+    let after_dots = name.match_indices('.').map(|(dot, _)| &name[dot + 1..]);
+    std::iter::once(name).chain(after_dots)
 }
 
 #[cfg(test)]
@@ -129,7 +152,8 @@ mod tests {
             ("^attn1.to_q$", "attn1.to_q", true),
             ("^attn1.to_q", "x.attn1.to_q", false),
         ] {
-            assert_eq!(matches(pattern, module), expected, "{pattern} {module}");
+            let patterns = Patterns::from(BTreeMap::from([(pattern.to_owned(), 2.0)]));
+            assert_eq!(patterns.value(module).is_some(), expected, "{pattern} {module}");
         }
     }
 }

@@ -222,5 +222,23 @@ impl Part<'_> {
     }
 }
 
+/// Configuration and tensors of a VAE in the original layout, alone or as a part of a checkpoint; None where there is none.
+pub(crate) fn lone_vae(tensors: &BTreeMap<String, StoredTensor>) -> Option<(Value, Renamed)> {
+    let inside = |prefix: &str| {
+        let named = tensors
+            .iter()
+            .filter_map(|(name, stored)| Some((name.strip_prefix(prefix)?, stored)));
+        Part(named.collect())
+    };
+    let part = [VAE, ""]
+        .map(inside)
+        .into_iter()
+        .find(|part| part.count("encoder.down") > 0)?;
+    let mut config = vae::config(&part, Base::Sd1.scaling_factor())?;
+    // Which base it was made for is not in the file.
+    config.as_object_mut()?.remove("scaling_factor");
+    Some((config, vae::renamed(&part)))
+}
+
 #[cfg(test)]
 mod tests;

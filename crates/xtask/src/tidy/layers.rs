@@ -43,10 +43,11 @@ const LAYERS: &[Row] = &[
     Row("cluster", Band::Serving, &["types", "jobs"]),
     Row("storage", Band::Serving, &["types"]),
     Row("outbound", Band::Serving, &["types"]),
+    Row("hub", Band::Serving, &["types", "catalog"]),
     Row(
         "service",
         Band::Serving,
-        &["types", "catalog", "engine", "jobs", "storage", "outbound"],
+        &["types", "catalog", "engine", "jobs", "storage", "outbound", "hub"],
     ),
     Row("api", Band::Edge, &["types", "service"]),
     Row(
@@ -65,6 +66,7 @@ const LAYERS: &[Row] = &[
             "cluster",
             "storage",
             "outbound",
+            "hub",
             "service",
             "api",
         ],

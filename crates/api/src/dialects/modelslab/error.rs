@@ -175,6 +175,9 @@ impl ModelsLabError {
             details["tip"] = tip.into();
         }
         let mut failure = Failure::new((kind, status), kind.as_str(), self.to_string(), body);
+        if let Self::Service(error) = &self {
+            failure.retry_after(error.retry_after());
+        }
         if kind.is_retryable() {
             details["retry_after"] = json!(failure.retry_after_s);
         }
@@ -223,9 +226,11 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
             };
             format!("Model not found: {name} ({}){hint}", field_of(*role)).into()
         }
-        ServiceError::NotSupportedYet { role, .. } | ServiceError::ModelUnavailable { role, .. } => {
+        ServiceError::ModelUnfit { role, .. } | ServiceError::ModelUnavailable { role, .. } => {
             about(field_of(*role))
         }
+        // As the vendor says that a model is not there yet: a text, and no mistake of the caller's.
+        ServiceError::ModelOnItsWay { .. } => error.to_string().into(),
         ServiceError::ImageEmpty
         | ServiceError::ImageTooLarge { .. }
         | ServiceError::ImageTooManyPixels { .. }

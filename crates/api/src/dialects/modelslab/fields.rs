@@ -60,6 +60,14 @@ pub(super) const MODEL_ID: Field<Name<Otherwise>> = Field::new(
     },
     "The checkpoint.",
 );
+/// What `load_vae` calls its VAE.
+pub(super) const VAE_ID: Field<Name<Otherwise>> = Field::new(
+    "vae_id",
+    Name {
+        default: Otherwise("none: it must be there"),
+    },
+    "The VAE.",
+);
 pub(super) const PROMPT: Field<Text<Required>> = Field::new(
     "prompt",
     Text {
@@ -190,24 +198,18 @@ pub(super) const SCHEDULER: Field<Choice<Otherwise>> = Field::new(
     },
     "Which update rule runs; in any case.",
 );
-pub(super) const VAE: Field<Name<Otherwise>> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "vae",
-        Name {
-            default: Otherwise("the checkpoint's own"),
-        },
-        "Another VAE than the checkpoint's own.",
-    )
-};
-pub(super) const LORA_MODEL: Field<Names> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "lora_model",
-        Names { max: MAX_ADAPTERS },
-        "LoRAs, with commas between them.",
-    )
-};
+pub(super) const VAE: Field<Name<Otherwise>> = Field::new(
+    "vae",
+    Name {
+        default: Otherwise("the checkpoint's own"),
+    },
+    "Another VAE than the checkpoint's own.",
+);
+pub(super) const LORA_MODEL: Field<Names> = Field::new(
+    "lora_model",
+    Names { max: MAX_ADAPTERS },
+    "LoRAs for the checkpoint's base, with commas between them.",
+);
 pub(super) const LORA_STRENGTH: Field<Numbers> = Field {
     effect: Effect::With("lora_model"),
     ..Field::new(
@@ -217,17 +219,14 @@ pub(super) const LORA_STRENGTH: Field<Numbers> = Field {
             range: -2.0..=2.0,
             default: 1.0,
         },
-        "The weights of the LoRAs in their order; a shorter list goes on with its last value.",
+        "The weights of the LoRAs in their order, 0 leaves one out; a shorter list goes on with its last value.",
     )
 };
-pub(super) const EMBEDDINGS_MODEL: Field<Names> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "embeddings_model",
-        Names { max: MAX_ADAPTERS },
-        "Textual inversions, with commas between them.",
-    )
-};
+pub(super) const EMBEDDINGS_MODEL: Field<Names> = Field::new(
+    "embeddings_model",
+    Names { max: MAX_ADAPTERS },
+    "Textual inversions, with commas between them; the name or the token of each is written in a prompt.",
+);
 pub(super) const SEED: Field<Whole<Otherwise>> = Field::new(
     "seed",
     Whole {
@@ -370,14 +369,20 @@ pub(super) const GENERATION: Table = &[
 pub(super) const MASK: Table = &[&MASK_IMAGE, &SOFT_EDGE];
 /// What `fetch` takes.
 const FETCH: Table = &[&KEY, &REQUEST_ID];
-/// What `verify_model` takes.
-const VERIFY_MODEL: Table = &[&KEY, &MODEL_ID];
+/// What `verify_model`, `load_model` and `delete_model` take.
+const ONE_MODEL: Table = &[&KEY, &MODEL_ID];
+/// What `load_vae` takes.
+const LOAD_VAE: Table = &[&KEY, &VAE_ID];
 /// All calls with fields: method, path, tables.
 pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/img2img", &[GENERATION]),
     ("POST", "/api/v1/enterprise/inpaint", &[GENERATION, MASK]),
     ("POST", "/api/v1/enterprise/fetch/{id}", &[FETCH]),
-    ("POST", "/api/v1/enterprise/verify_model", &[VERIFY_MODEL]),
+    ("POST", "/api/v1/enterprise/verify_model", &[ONE_MODEL]),
+    ("POST", "/api/v1/enterprise/load_model", &[ONE_MODEL]),
+    ("POST", "/api/v1/enterprise/load_model_v2", &[ONE_MODEL]),
+    ("POST", "/api/v1/enterprise/load_vae", &[LOAD_VAE]),
+    ("POST", "/api/v1/enterprise/delete_model", &[ONE_MODEL]),
 ];
 /// All that is known: a client that sends a field of one call with another is told nothing about it.
 pub(super) const ALL: &[Table] = &[GENERATION, MASK, &[&REQUEST_ID]];

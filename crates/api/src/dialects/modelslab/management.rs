@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use pentimento_service::{Availability, ModelEntry, ModelKind};
+use pentimento_service::{ModelEntry, ModelKind, ModelRole, ModelState, ServiceError};
 use pentimento_types::{ModelId, SchedulerKind};
 use serde_json::{Value, json};
 
@@ -15,10 +15,6 @@ pub(super) const NOT_OFFERED: &[(&str, &str)] = &[
     ("text2img", TEXT),
     ("txt2img", TEXT),
     ("controlnet", "send the picture to img2img"),
-    ("load_model", MODELS),
-    ("load_model_v2", MODELS),
-    ("load_vae", MODELS),
-    ("delete_model", MODELS),
     ("sync_models", MODELS),
     ("restart_server", PROCESS),
     ("update_server", PROCESS),
@@ -55,17 +51,18 @@ pub(super) fn schedulers_list() -> Value {
 /// All models, with whether their files are there.
 pub(super) async fn all_models(app: &AppState) -> Value {
     let load_data = vendor_date(app.started);
-    let describe = |(entry, availability): &(Arc<ModelEntry>, Availability)| {
+    let describe = |(entry, state): &(Arc<ModelEntry>, ModelState)| {
         json!({
             "load_data": load_data,
             "model_id": entry.name,
             "model_category": entry.kind.as_str(),
             "aliases": entry.aliases,
-            // Not in the original: whether its files are there.
-            "available": *availability == Availability::Available,
+            // Not in the original: whether its files are there, and what is being done about it.
+            "available": state.is_available(),
+            "state": state.as_str(),
         })
     };
-    let found = app.service.availabilities(app.service.catalog().entries()).await;
+    let found = app.service.model_states(app.service.catalog().entries()).await;
     let models: Vec<Value> = found.iter().map(describe).collect();
     json!({"models": models, "status": "success"})
 }
@@ -84,17 +81,36 @@ pub(super) async fn verify_model(app: &AppState, name: &str) -> Value {
     let mut message = "Model not exists on server".to_owned();
     let named = kinds.iter().filter_map(|kind| catalog.resolve(&name, *kind).ok());
     let named: Vec<Arc<ModelEntry>> = named.collect();
-    for (_, availability) in app.service.availabilities(&named).await {
-        match availability {
-            Availability::Available => {
-                return json!({"status": "success", "message": "Model exists on server"});
-            }
-            Availability::Unavailable(reason) => {
-                message = format!("Model not exists on server: {reason}");
-            }
+    for (_, state) in app.service.model_states(&named).await {
+        if state.is_available() {
+            return json!({"status": "success", "message": "Model exists on server"});
+        }
+        if let Some(reason) = state.reason() {
+            message = format!("Model not exists on server: {reason}");
         }
     }
     json!({"status": "error", "message": message, "messege": message})
+}
+
+/// Begins to bring a model of the catalogue into memory: `load_model`, `load_model_v2` and `load_vae`. An address that comes
+/// with it is not read; which files a server uses is for its operator to say.
+pub(super) async fn load_model(app: &AppState, roles: &[ModelRole], name: &str) -> Result<(), ServiceError> {
+    let name = ModelId::new(name);
+    let mut refused = None;
+    for role in roles {
+        match app.service.begin_to_load(*role, &name).await {
+            // The first role is what is most likely meant.
+            Err(error @ ServiceError::ModelNotFound { .. }) => refused = refused.or(Some(error)),
+            other => return other,
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+/// Throws a checkpoint out of memory. Its files and its entry in the catalogue stay.
+pub(super) async fn delete_model(app: &AppState, name: &str) -> Result<Value, ServiceError> {
+    app.service.unload_model(&ModelId::new(name)).await?;
+    Ok(json!({"status": "success", "message": "Model deleted on server"}))
 }
 
 /// `01/25/2023 11:52:22`, in UTC.

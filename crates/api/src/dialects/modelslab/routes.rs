@@ -7,13 +7,13 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
-use pentimento_service::{InputLimits, ModelKind, Submission};
+use pentimento_service::{InputLimits, ModelKind, ModelRole, Submission};
 use pentimento_types::{ApiKeyId, Clock as _, Delivery, DialectTag, SystemClock};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::convert::{self, Call, Defaults, ParsedCall};
 use super::error::ModelsLabError;
-use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID};
+use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID, VAE_ID};
 use super::key_scan::KeyScan;
 use super::{auth, management, reply, wire};
 use crate::AppState;
@@ -78,7 +78,11 @@ fn calls() -> Router<AppState> {
         .route("/system_details", any(system_details))
         .route("/schedulers_list", any(schedulers_list))
         .route("/get_all_models", any(get_all_models))
-        .route("/verify_model", any(verify_model));
+        .route("/verify_model", any(verify_model))
+        .route("/load_model", any(load_model))
+        .route("/load_model_v2", any(load_model))
+        .route("/load_vae", any(load_vae))
+        .route("/delete_model", any(delete_model));
     for (call, instead) in management::NOT_OFFERED {
         router = router.route(
             &format!("/{call}"),
@@ -326,16 +330,49 @@ async fn get_all_models(State(app): State<AppState>, request: Request) -> Respon
 }
 
 async fn verify_model(State(app): State<AppState>, request: Request) -> Response {
-    let wanted = open(&app, request).await.and_then(|mut call| {
-        let wanted = name(MODEL_ID.name, call.fields.take(MODEL_ID.name));
-        let wanted = wanted.map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
-        wanted.ok_or_else(|| required(MODEL_ID.name))
-    });
-    let found = match wanted {
+    let found = match named(&app, request, MODEL_ID.name).await {
         Ok(wanted) => Ok(written(management::verify_model(&app, &wanted).await)),
         Err(error) => Err(error),
     };
     answer(&app, found)
+}
+
+async fn load_model(State(app): State<AppState>, request: Request) -> Response {
+    let started = json!({"status": "success", "message": "model load started"});
+    let roles = [ModelRole::Checkpoint, ModelRole::Lora, ModelRole::Embedding];
+    let found = begin_to_load(&app, request, (MODEL_ID.name, &roles)).await;
+    answer(&app, found.map(|()| written(started)))
+}
+
+async fn load_vae(State(app): State<AppState>, request: Request) -> Response {
+    let started = json!({"status": "success", "message": "VAE load started"});
+    let found = begin_to_load(&app, request, (VAE_ID.name, &[ModelRole::Vae])).await;
+    answer(&app, found.map(|()| written(started)))
+}
+
+async fn begin_to_load(
+    app: &AppState,
+    request: Request,
+    (field, roles): (&str, &[ModelRole]),
+) -> Result<(), ModelsLabError> {
+    let wanted = named(app, request, field).await?;
+    Ok(management::load_model(app, roles, &wanted).await?)
+}
+
+async fn delete_model(State(app): State<AppState>, request: Request) -> Response {
+    let found = match named(&app, request, MODEL_ID.name).await {
+        Ok(wanted) => management::delete_model(&app, &wanted).await.map(written),
+        Err(error) => return answer(&app, Err(error)),
+    };
+    answer(&app, found.map_err(ModelsLabError::from))
+}
+
+/// The one field that a call about a model needs.
+async fn named(app: &AppState, request: Request, field: &str) -> Result<String, ModelsLabError> {
+    let mut call = open(app, request).await?;
+    let wanted = name(field, call.fields.take(field));
+    let wanted = wanted.map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
+    wanted.ok_or_else(|| required(field))
 }
 
 fn written(reply: Value) -> Response {

@@ -129,7 +129,6 @@ impl NovitaError {
                 FieldErrorReason::ImageBytes => (BAD, IMAGE_FILE_EXCEEDS_MAX_SIZE),
             },
             Self::Service(ServiceError::ModelNotFound { .. }) => (BAD, MODEL_NOT_FOUND),
-            Self::Service(ServiceError::NotSupportedYet { .. }) => (BAD, FEATURE_NOT_ALLOWED),
             Self::Service(ServiceError::ImageEmpty | ServiceError::ImageUndecodable { .. }) => {
                 (BAD, INVALID_IMAGE_FORMAT)
             }
@@ -155,8 +154,9 @@ impl NovitaError {
         }
         let Self::Service(error) = self else { return None };
         if let ServiceError::ModelNotFound { role, .. }
-        | ServiceError::NotSupportedYet { role, .. }
-        | ServiceError::ModelUnavailable { role, .. } = error
+        | ServiceError::ModelUnfit { role, .. }
+        | ServiceError::ModelUnavailable { role, .. }
+        | ServiceError::ModelOnItsWay { role, .. } = error
         {
             return Some(match role {
                 ModelRole::Checkpoint => MODEL_NAME.name,
@@ -208,6 +208,9 @@ impl From<NovitaError> for Failure {
         let mut failure = Self::new((error.kind(), status), code, message, body);
         failure.field = field;
         failure.cause = error.cause();
+        if let NovitaError::Service(error) = &error {
+            failure.retry_after(error.retry_after());
+        }
         failure
     }
 }

@@ -57,38 +57,29 @@ pub(super) const IMAGE_NUM: Field<Whole<i64>> = Field::new(
     },
     "How many images. Image k uses the seed plus k.",
 );
-pub(super) const SD_VAE: Field<Name<Otherwise>> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "sd_vae",
-        Name {
-            default: Otherwise("the checkpoint's own"),
-        },
-        "Another VAE than the checkpoint's own.",
-    )
-};
-pub(super) const LORAS: Field<ListOf> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "loras",
-        ListOf {
-            max: MAX_ADAPTERS,
-            members: LORA,
-        },
-        "LoRAs with their weights.",
-    )
-};
-pub(super) const EMBEDDINGS: Field<ListOf> = Field {
-    effect: Effect::RefusedYet,
-    ..Field::new(
-        "embeddings",
-        ListOf {
-            max: MAX_ADAPTERS,
-            members: EMBEDDING,
-        },
-        "Textual inversions; the token of each is written in a prompt.",
-    )
-};
+pub(super) const SD_VAE: Field<Name<Otherwise>> = Field::new(
+    "sd_vae",
+    Name {
+        default: Otherwise("the checkpoint's own"),
+    },
+    "Another VAE than the checkpoint's own.",
+);
+pub(super) const LORAS: Field<ListOf> = Field::new(
+    "loras",
+    ListOf {
+        max: MAX_ADAPTERS,
+        members: LORA,
+    },
+    "LoRAs with their weights, for the checkpoint's base.",
+);
+pub(super) const EMBEDDINGS: Field<ListOf> = Field::new(
+    "embeddings",
+    ListOf {
+        max: MAX_ADAPTERS,
+        members: EMBEDDING,
+    },
+    "Textual inversions; the name or the token of each is written in a prompt.",
+);
 pub(super) const STEPS: Field<Whole<i64>> = Field::new(
     "steps",
     Whole {
@@ -170,7 +161,7 @@ pub(super) const LORA_STRENGTH: Field<Number<f64>> = Field {
             range: -10.0..=10.0,
             default: 1.0,
         },
-        "Its weight; 1 applies it as trained.",
+        "Its weight; 1 applies it as trained, 0 leaves it out.",
     )
 };
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pentimento_service::{Availability, BaseModel, ModelEntry, ModelKind};
+use pentimento_service::{BaseModel, ModelEntry, ModelKind, ModelState};
 use serde::Serialize;
 
 use super::fields::OWN_SOURCE;
@@ -37,7 +37,7 @@ struct ModelItem {
     sd_name: String,
     r#type: TypeItem,
     categories: [String; 0],
-    /// The number 1 when it can be used now, else 0; Python knows no other value.
+    /// The number 1 when a request may name it, else 0; Python knows no other value.
     status: u8,
     download_url: &'static str,
     tags: [String; 0],
@@ -53,7 +53,7 @@ struct ModelItem {
 
 impl ModelPage {
     /// The page that `query` asks for. `c_<offset>` is the cursor, because Python computes it so by itself.
-    pub(super) fn of(models: &[(Arc<ModelEntry>, Availability)], query: &ModelQuery) -> Self {
+    pub(super) fn of(models: &[(Arc<ModelEntry>, ModelState)], query: &ModelQuery) -> Self {
         let found: Vec<_> = models.iter().filter(|(entry, _)| wanted(entry, query)).collect();
         let page = found.iter().skip(query.offset).take(query.limit);
         let end = query.offset.saturating_add(query.limit);
@@ -73,7 +73,7 @@ impl ModelPage {
 }
 
 impl ModelItem {
-    fn of(entry: &ModelEntry, now: &Availability) -> Option<Self> {
+    fn of(entry: &ModelEntry, now: &ModelState) -> Option<Self> {
         let name = shown_name(entry);
         Some(Self {
             id: stable_id(&entry.name),
@@ -82,7 +82,7 @@ impl ModelItem {
             sd_name: name.to_owned(),
             r#type: type_of(entry.kind)?,
             categories: [],
-            status: u8::from(*now == Availability::Available),
+            status: u8::from(can_be_named(now)),
             download_url: "",
             tags: [],
             cover_url: "",
@@ -99,6 +99,11 @@ impl ModelItem {
             is_sdxl: is_sdxl(entry),
         })
     }
+}
+
+/// Naming it is what has its files fetched, so a client has to see it.
+const fn can_be_named(now: &ModelState) -> bool {
+    !matches!(now, ModelState::Failed(_))
 }
 
 /// The vendor's word for a kind; None for kinds that its list does not have.
@@ -201,9 +206,7 @@ mod tests {
 
     fn page(query: &str) -> Value {
         let query = ModelQuery::parse(query).unwrap();
-        let models = entries()
-            .into_iter()
-            .map(|entry| (entry, Availability::Available));
+        let models = entries().into_iter().map(|entry| (entry, ModelState::Available));
         serde_json::to_value(ModelPage::of(&models.collect::<Vec<_>>(), &query)).unwrap()
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pentimento_service::{Availability, ModelEntry, ModelKind};
+use pentimento_service::{ModelEntry, ModelKind, ModelState};
 use serde::Serialize;
 
 use super::models::shown_name;
@@ -36,11 +36,11 @@ struct OldModelItem {
 
 impl OldModelPage {
     /// All models, or those of `kind` (the query's `type`), with whether their files are there.
-    pub(super) fn of(entries: &[(Arc<ModelEntry>, Availability)], kind: Option<&str>) -> Self {
+    pub(super) fn of(entries: &[(Arc<ModelEntry>, ModelState)], kind: Option<&str>) -> Self {
         let wanted = |item: &OldModelItem| kind.is_none_or(|kind| kind.eq_ignore_ascii_case(item.r#type));
         let models = entries
             .iter()
-            .filter_map(|(entry, availability)| OldModelItem::of(entry, availability))
+            .filter_map(|(entry, state)| OldModelItem::of(entry, state))
             .filter(wanted);
         Self {
             code: 0,
@@ -53,7 +53,7 @@ impl OldModelPage {
 }
 
 impl OldModelItem {
-    fn of(entry: &ModelEntry, availability: &Availability) -> Option<Self> {
+    fn of(entry: &ModelEntry, state: &ModelState) -> Option<Self> {
         let r#type = match entry.kind {
             ModelKind::Checkpoint => "checkpoint",
             ModelKind::Vae => "vae",
@@ -67,7 +67,7 @@ impl OldModelItem {
             civitai_version_id: 0,
             sd_name: name.clone(),
             third_source: "",
-            download_status: u8::from(*availability == Availability::Available),
+            download_status: u8::from(state.is_available()),
             download_name: name.clone(),
             dependency_status: 1,
             civitai_nsfw: false,

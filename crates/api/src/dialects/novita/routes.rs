@@ -98,7 +98,7 @@ async fn models(
     RawQuery(query): RawQuery,
 ) -> Result<Json<ModelPage>, NovitaError> {
     let query = ModelQuery::parse(query.as_deref().unwrap_or_default())?;
-    let models = app.service.availabilities(app.service.catalog().entries()).await;
+    let models = app.service.model_states(app.service.catalog().entries()).await;
     Ok(Json(ModelPage::of(&models, &query)))
 }
 
@@ -112,7 +112,7 @@ async fn models_v2(
     let kind = pairs
         .find(|(name, value)| name == "type" && !value.is_empty())
         .map(|(_, value)| value.into_owned());
-    let models = app.service.availabilities(app.service.catalog().entries()).await;
+    let models = app.service.model_states(app.service.catalog().entries()).await;
     Ok(Json(OldModelPage::of(&models, kind.as_deref())))
 }
 

@@ -17,7 +17,7 @@ async fn a_caller_without_a_key_is_told_nothing_of_calls_that_are_not_offered() 
     let test = TestService::start(FakeExecutor::new());
     let router = router(&test, &[("tests", "right")]);
     for path in [
-        "/api/v1/enterprise/load_model",
+        "/api/v1/enterprise/sync_models",
         "/api/v1/enterprise/restart_server",
         "/api/v6/images/text2img",
         "/api/v4/dreambooth",

@@ -1,0 +1,44 @@
+//! The models in memory as the door to the engine sees them, whatever the executor's type.
+
+use crate::{EngineError, LoadError, ModelLoader, ResolvedModels};
+
+/// A [`ModelLoader`] without its type.
+pub(crate) trait ModelMemory: Send + Sync {
+    /// Loads a model and lets go of it, so that it is in memory as one that nobody uses.
+    fn load_and_keep(&self, models: &ResolvedModels, pin: bool) -> Result<(), EngineError>;
+
+    /// As [`ModelLoader::evict`].
+    fn evict(&self, checkpoint: &str) -> u64;
+
+    /// As [`ModelLoader::evict_unused`].
+    fn evict_unused(&self) -> u64;
+
+    /// As [`ModelLoader::resident_models`].
+    fn resident_models(&self) -> Vec<String>;
+}
+
+impl<L: ModelLoader> ModelMemory for L {
+    fn load_and_keep(&self, models: &ResolvedModels, pin: bool) -> Result<(), EngineError> {
+        let loaded = self.load(models).map_err(|error| match error {
+            LoadError::Failed(error) | LoadError::NoRoom(error) => EngineError::from(error),
+        })?;
+        if pin {
+            // Before it is let go of, so that nothing can come between.
+            self.pin(models);
+        }
+        drop(loaded);
+        Ok(())
+    }
+
+    fn evict(&self, checkpoint: &str) -> u64 {
+        ModelLoader::evict(self, checkpoint)
+    }
+
+    fn evict_unused(&self) -> u64 {
+        ModelLoader::evict_unused(self)
+    }
+
+    fn resident_models(&self) -> Vec<String> {
+        ModelLoader::resident_models(self)
+    }
+}

@@ -1,0 +1,331 @@
+//! Which files of a repository a model needs. One rule for what is fetched and for whether what is there is all of it.
+//!
+//! A repository often has the same weights five times (f32 and f16, safetensors, pickles, Flax, ONNX); of each component
+//! one copy is taken: safetensors before pickles, and the variant that the catalogue names before others.
+
+use pentimento_catalog::ModelKind;
+
+use crate::listing::Listing;
+
+const INDEX: &str = "model_index.json";
+/// The parts of a checkpoint with weights in them.
+const NETWORKS: [&str; 4] = ["unet", "vae", "text_encoder", "text_encoder_2"];
+/// Without these there is no checkpoint.
+const NEEDED: [&str; 3] = ["unet", "vae", "text_encoder"];
+/// Parts that consist of small files.
+const SMALL: [&str; 3] = ["scheduler", "tokenizer", "tokenizer_2"];
+const TOKENIZER: [&str; 2] = ["vocab.json", "merges.txt"];
+/// The names that weights have in diffusers and transformers.
+const STEMS: [&str; 3] = ["diffusion_pytorch_model", "model", "pytorch_model"];
+const FALLBACK_VARIANT: &str = "fp16";
+
+/// What a model needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// Small files first, so that all of them are there when the last weights are.
+    pub(crate) files: Vec<String>,
+    /// What a loader is given: a folder of the repository (the empty text is all of it) or one of the files.
+    pub(crate) place: String,
+}
+
+/// The files of a model of this kind.
+///
+/// # Errors
+/// What is missing, as the end of a sentence.
+pub(crate) fn choose(listing: &Listing, kind: ModelKind, variant: Option<&str>) -> Result<Choice, String> {
+    match kind {
+        ModelKind::Checkpoint => checkpoint(listing, variant),
+        ModelKind::Vae => vae(listing, variant),
+        ModelKind::Lora => lora(listing),
+        ModelKind::Embedding => single(
+            listing,
+            &["learned_embeds.safetensors", "learned_embeds.bin"],
+            &["safetensors", "bin", "pt"],
+        ),
+        ModelKind::IpAdapter | ModelKind::SafetyChecker | ModelKind::PromptEnhancer => {
+            Err("this version does not use models of this kind".to_owned())
+        }
+    }
+}
+
+fn checkpoint(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
+    if !listing.has(INDEX) {
+        return single(listing, &[], &["safetensors", "ckpt"]);
+    }
+    let mut files = vec![INDEX.to_owned()];
+    for part in SMALL {
+        let small = |name: &&str| [".json", ".txt"].iter().any(|ending| name.ends_with(ending));
+        files.extend(
+            listing
+                .names_in(part)
+                .filter(small)
+                .map(|name| format!("{part}/{name}")),
+        );
+    }
+    let mut needed: Vec<String> = TOKENIZER.iter().map(|name| format!("tokenizer/{name}")).collect();
+    needed.push("scheduler/scheduler_config.json".to_owned());
+    if let Some(missing) = needed.iter().find(|path| !listing.has(path)) {
+        return Err(format!("{missing} is missing"));
+    }
+    let mut weights = Vec::new();
+    for part in NETWORKS {
+        if listing.names_in(part).next().is_none() && !NEEDED.contains(&part) {
+            continue;
+        }
+        let (config, its_weights) = network(listing, part, variant)?;
+        files.push(config);
+        weights.extend(its_weights);
+    }
+    files.extend(weights);
+    let place = String::new();
+    Ok(Choice { files, place })
+}
+
+fn vae(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
+    let part = if listing.has("config.json") { "" } else { "vae" };
+    if part == "vae" && !listing.has("vae/config.json") {
+        return single(listing, &[], &["safetensors", "ckpt", "pt", "pth"]);
+    }
+    let (config, weights) = network(listing, part, variant)?;
+    let files = std::iter::once(config).chain(weights).collect();
+    let place = part.to_owned();
+    Ok(Choice { files, place })
+}
+
+fn lora(listing: &Listing) -> Result<Choice, String> {
+    let peft = ["adapter_config.json", "adapter_model.safetensors"];
+    if peft.iter().all(|name| listing.has(name)) {
+        return Ok(Choice {
+            files: peft.map(str::to_owned).to_vec(),
+            place: String::new(),
+        });
+    }
+    let usual = ["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];
+    single(listing, &usual, &["safetensors", "bin", "pt"])
+}
+
+/// The first of the usual names, or the only file at the top with one of the endings.
+fn single(listing: &Listing, usual: &[&str], endings: &[&str]) -> Result<Choice, String> {
+    let of = |name: &str| Choice {
+        files: vec![name.to_owned()],
+        place: name.to_owned(),
+    };
+    if let Some(name) = usual.iter().find(|name| listing.has(name)) {
+        return Ok(of(name));
+    }
+    for ending in endings {
+        let found: Vec<&str> = listing
+            .names_in("")
+            .filter(|name| name.rsplit_once('.').is_some_and(|(_, its)| its == *ending))
+            .collect();
+        match found[..] {
+            [] => {}
+            [only] => return Ok(of(only)),
+            [..] => {
+                return Err(format!(
+                    "it has several ({}); name one in the source, as in hf:owner/repo:{}",
+                    found.iter().take(4).copied().collect::<Vec<_>>().join(", "),
+                    found[0]
+                ));
+            }
+        }
+    }
+    Err(format!("it has no file ending in .{}", endings.join(" or .")))
+}
+
+/// The configuration of a component, and its weights.
+fn network(listing: &Listing, part: &str, variant: Option<&str>) -> Result<(String, Vec<String>), String> {
+    let path = |name: &str| {
+        if part.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{part}/{name}")
+        }
+    };
+    let config = path("config.json");
+    if !listing.has(&config) {
+        return Err(format!("{config} is missing"));
+    }
+    let names: Vec<&str> = listing.names_in(part).collect();
+    let mut variants = vec![variant];
+    for other in [None, Some(FALLBACK_VARIANT)] {
+        if !variants.contains(&other) {
+            variants.push(other);
+        }
+    }
+    for ending in ["safetensors", "bin"] {
+        for variant in &variants {
+            for stem in STEMS {
+                if let Some(found) = copy(&names, (stem, *variant, ending)) {
+                    return Ok((config, found.iter().map(|name| path(name)).collect()));
+                }
+            }
+        }
+    }
+    let what = if part.is_empty() { "the repository" } else { part };
+    Err(format!(
+        "{what} has no weights in safetensors or PyTorch's format, or not all of them"
+    ))
+}
+
+/// One copy of a component's weights: a file, or an index with all of its parts.
+fn copy(names: &[&str], (stem, variant, ending): (&str, Option<&str>, &str)) -> Option<Vec<String>> {
+    let dotted = variant.map_or_else(String::new, |variant| format!(".{variant}"));
+    let whole = format!("{stem}{dotted}.{ending}");
+    if names.contains(&whole.as_str()) {
+        return Some(vec![whole]);
+    }
+    let indices = [
+        format!("{stem}.{ending}.index{dotted}.json"),
+        format!("{stem}{dotted}.{ending}.index.json"),
+    ];
+    let index = indices
+        .into_iter()
+        .find(|index| names.contains(&index.as_str()))?;
+    // diffusers writes the variant before the number, older transformers behind it.
+    let before = format!("{stem}{dotted}-");
+    let behind = format!("{dotted}.{ending}");
+    let plain = format!("{stem}-");
+    let number_of = |name: &str| -> Option<(u32, u32)> {
+        let number = name
+            .strip_prefix(&before)
+            .and_then(|rest| rest.strip_suffix(&format!(".{ending}")))
+            .or_else(|| {
+                name.strip_prefix(&plain)
+                    .and_then(|rest| rest.strip_suffix(&behind))
+            })?;
+        let (this, all) = number.split_once("-of-")?;
+        Some((this.parse().ok()?, all.parse().ok()?))
+    };
+    let parts: Vec<(&str, (u32, u32))> = names
+        .iter()
+        .filter_map(|name| Some((*name, number_of(name)?)))
+        .collect();
+    let all = parts.first()?.1.1;
+    let is_whole = parts.len() as u64 == u64::from(all) && parts.iter().all(|(_, (_, its))| *its == all);
+    is_whole.then(|| {
+        std::iter::once(index)
+            .chain(parts.iter().map(|(name, _)| (*name).to_owned()))
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod unit_tests {
+    use super::*;
+
+    fn listing(paths: &str) -> Listing {
+        paths
+            .split_whitespace()
+            .map(|path| (path.to_owned(), None))
+            .collect()
+    }
+
+    fn chosen(paths: &str, kind: ModelKind, variant: Option<&str>) -> Result<(String, String), String> {
+        let choice = choose(&listing(paths), kind, variant)?;
+        Ok((choice.files.join(" "), choice.place))
+    }
+
+    const SMALL_FILES: &str = "model_index.json scheduler/scheduler_config.json tokenizer/merges.txt tokenizer/vocab.json \
+        unet/config.json vae/config.json text_encoder/config.json";
+
+    #[test]
+    fn of_a_checkpoint_one_copy_of_every_component_is_taken() {
+        let paths = format!(
+            "{SMALL_FILES} README.md v1-5-pruned.ckpt safety_checker/model.safetensors \
+             unet/diffusion_pytorch_model.safetensors unet/diffusion_pytorch_model.fp16.safetensors \
+             unet/diffusion_pytorch_model.bin unet/diffusion_flax_model.msgpack unet/model.onnx \
+             vae/diffusion_pytorch_model.safetensors text_encoder/model.safetensors text_encoder/pytorch_model.bin \
+             text_encoder/model.fp16.safetensors tokenizer/tokenizer_config.json"
+        );
+        let (files, place) = chosen(&paths, ModelKind::Checkpoint, None).unwrap();
+        assert_eq!(place, "");
+        assert_eq!(
+            files,
+            "model_index.json scheduler/scheduler_config.json tokenizer/merges.txt tokenizer/tokenizer_config.json \
+             tokenizer/vocab.json unet/config.json vae/config.json text_encoder/config.json \
+             unet/diffusion_pytorch_model.safetensors vae/diffusion_pytorch_model.safetensors text_encoder/model.safetensors"
+        );
+        let (files, _) = chosen(&paths, ModelKind::Checkpoint, Some("fp16")).unwrap();
+        assert!(files.contains("unet/diffusion_pytorch_model.fp16.safetensors"));
+        assert!(files.contains("text_encoder/model.fp16.safetensors"));
+        assert!(
+            files.contains("vae/diffusion_pytorch_model.safetensors"),
+            "it has no other variant"
+        );
+        assert!(!files.contains("unet/diffusion_pytorch_model.safetensors"));
+    }
+
+    #[test]
+    fn pickles_are_taken_where_there_is_nothing_else() {
+        let paths = format!(
+            "{SMALL_FILES} unet/diffusion_pytorch_model.bin vae/diffusion_pytorch_model.bin \
+             text_encoder/pytorch_model.fp16.bin"
+        );
+        let (files, _) = chosen(&paths, ModelKind::Checkpoint, None).unwrap();
+        assert!(files.ends_with(
+            "unet/diffusion_pytorch_model.bin vae/diffusion_pytorch_model.bin text_encoder/pytorch_model.fp16.bin"
+        ));
+    }
+
+    #[test]
+    fn parts_of_an_index_are_all_or_nothing() {
+        let index = "diffusion_pytorch_model.safetensors.index.json";
+        let parts = |names: &str| format!("config.json {names}");
+        let whole = parts(&format!(
+            "{index} diffusion_pytorch_model-00001-of-00002.safetensors diffusion_pytorch_model-00002-of-00002.safetensors"
+        ));
+        let (files, _) = chosen(&whole, ModelKind::Vae, None).unwrap();
+        assert_eq!(files.split(' ').count(), 4);
+        let half = parts(&format!(
+            "{index} diffusion_pytorch_model-00001-of-00002.safetensors"
+        ));
+        assert!(chosen(&half, ModelKind::Vae, None).is_err());
+        for index_and_parts in [
+            "diffusion_pytorch_model.safetensors.index.fp16.json diffusion_pytorch_model.fp16-00001-of-00001.safetensors",
+            "diffusion_pytorch_model.fp16.safetensors.index.json diffusion_pytorch_model-00001-of-00001.fp16.safetensors",
+        ] {
+            let (files, _) = chosen(&parts(index_and_parts), ModelKind::Vae, Some("fp16")).unwrap();
+            assert_eq!(files, format!("config.json {index_and_parts}"));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let broken = |without: &str| {
+            let paths = format!(
+                "{SMALL_FILES} unet/diffusion_pytorch_model.bin vae/diffusion_pytorch_model.bin text_encoder/model.safetensors"
+            );
+            chosen(&paths.replace(without, ""), ModelKind::Checkpoint, None).unwrap_err()
+        };
+        assert_eq!(broken("tokenizer/vocab.json"), "tokenizer/vocab.json is missing");
+        assert_eq!(broken("vae/config.json"), "vae/config.json is missing");
+        assert!(broken("unet/diffusion_pytorch_model.bin").starts_with("unet has no weights"));
+    }
+
+    #[test]
+    fn of_other_kinds_the_usual_file_or_the_only_one_is_taken() {
+        let lora = |paths: &str| chosen(paths, ModelKind::Lora, None);
+        let usual = "pytorch_lora_weights.safetensors";
+        assert_eq!(
+            lora(&format!("{usual} other.safetensors")),
+            Ok((usual.to_owned(), usual.to_owned()))
+        );
+        assert_eq!(
+            lora("adapter_config.json adapter_model.safetensors README.md")
+                .unwrap()
+                .1,
+            "",
+            "a PEFT folder is used as a folder"
+        );
+        assert_eq!(lora("a.safetensors b.bin").unwrap().1, "a.safetensors");
+        let several = lora("a.safetensors b.safetensors").unwrap_err();
+        assert!(several.contains("hf:owner/repo:a.safetensors"), "{several}");
+        assert!(lora("README.md").is_err());
+        let embedding = chosen("learned_embeds.bin x.safetensors", ModelKind::Embedding, None);
+        assert_eq!(embedding.unwrap().1, "learned_embeds.bin");
+        let within = "model_index.json vae/config.json vae/diffusion_pytorch_model.safetensors";
+        assert_eq!(chosen(within, ModelKind::Vae, None).unwrap().1, "vae");
+        assert!(chosen("x.safetensors", ModelKind::IpAdapter, None).is_err());
+    }
+}

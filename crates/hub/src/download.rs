@@ -1,0 +1,283 @@
+//! All files of one model: what is needed, what is here already, whether the disk has room, and then one after the other.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pentimento_catalog::{ModelEntry, Source};
+use url::Url;
+
+use crate::cache::{RepositoryCache, sha256_in};
+use crate::choice::{Choice, choose};
+use crate::client::{Asked, RemoteFile};
+use crate::disk_space::free_bytes;
+use crate::hub::{DEFAULT_REVISION, Inner, find_in, https_place};
+use crate::listing::Listing;
+use crate::lock::FileLock;
+use crate::progress::Stage;
+use crate::retry::again_and_again;
+use crate::transfer::Transfer;
+use crate::works::Reporter;
+use crate::{Hub, HubError};
+
+/// The disk is not filled to the last byte.
+const SPARE_BYTES: u64 = 64 << 20;
+
+/// Brings an entry's files here, and says where they are.
+pub(crate) async fn download(
+    hub: Hub,
+    entry: Arc<ModelEntry>,
+    reporter: Reporter,
+) -> Result<PathBuf, HubError> {
+    let inner = hub.inner();
+    let _turn = inner.turns.acquire().await.map_err(|_| HubError::Cancelled)?;
+    match &entry.source {
+        Source::HuggingFace { repo, revision, file } => {
+            let revision = revision.as_deref().unwrap_or(DEFAULT_REVISION);
+            let repository = Repository {
+                inner,
+                cache: RepositoryCache::new(&inner.settings.cache, repo),
+                repo,
+                revision,
+                entry: &entry,
+                reporter: &reporter,
+            };
+            match file {
+                Some(file) => repository.fetch_one(file).await,
+                None => repository.fetch_chosen().await,
+            }
+        }
+        Source::Https(address) => fetch_https(inner, &entry, address, &reporter).await,
+        // Nothing of these is ever fetched.
+        Source::Path(_) | Source::Embedded(_) => Err(HubError::Cancelled),
+    }
+}
+
+/// A repository, on behalf of one entry.
+struct Repository<'a> {
+    inner: &'a Inner,
+    cache: RepositoryCache,
+    repo: &'a str,
+    revision: &'a str,
+    entry: &'a ModelEntry,
+    reporter: &'a Reporter,
+}
+
+/// A file that is to be fetched.
+struct Wanted {
+    path: String,
+    remote: RemoteFile,
+    etag: String,
+}
+
+impl Repository<'_> {
+    async fn fetch_chosen(&self) -> Result<PathBuf, HubError> {
+        let info = again_and_again(self.inner.settings.retry_pause, || {
+            self.inner.client.repository(self.repo, self.revision)
+        })
+        .await?;
+        let commit = info.commit;
+        let listing: Listing = info
+            .siblings
+            .into_iter()
+            .map(|file| (file.path, file.size))
+            .collect();
+        let variant = self.entry.variant.as_deref();
+        let Choice { files, place } =
+            choose(&listing, self.entry.kind, variant).map_err(|problem| HubError::NothingToUse {
+                repo: self.repo.to_owned(),
+                kind: self.entry.kind.as_str(),
+                problem,
+            })?;
+        self.reporter.expect(listing.bytes_of(&files));
+        self.fetch(&commit, files).await?;
+        self.cache.set_commit(self.revision, &commit)?;
+        let snapshot = self.cache.snapshot(&commit);
+        Ok(if place.is_empty() {
+            snapshot
+        } else {
+            snapshot.join(place)
+        })
+    }
+
+    /// The one file that the source names.
+    async fn fetch_one(&self, file: &str) -> Result<PathBuf, HubError> {
+        let remote = self.look_at(self.revision, file).await?;
+        let commit = remote
+            .commit
+            .clone()
+            .ok_or_else(|| self.nonsense("a file without its commit"))?;
+        self.fetch(&commit, vec![file.to_owned()]).await?;
+        self.cache.set_commit(self.revision, &commit)?;
+        Ok(self.cache.snapshot(&commit).join(file))
+    }
+
+    async fn fetch(&self, commit: &str, files: Vec<String>) -> Result<(), HubError> {
+        let mut wanted = Vec::with_capacity(files.len());
+        for path in files {
+            let remote = self.look_at(commit, &path).await?;
+            let etag = remote
+                .etag
+                .clone()
+                .ok_or_else(|| self.nonsense("a file without its etag"))?;
+            wanted.push(Wanted { path, remote, etag });
+        }
+        self.reporter
+            .expect(wanted.iter().map(|file| file.remote.size).sum());
+        let missing = wanted.iter().map(|file| {
+            let here =
+                length(&self.cache.blob(&file.etag)).or_else(|| length(&self.cache.incomplete(&file.etag)));
+            file.remote.size.saturating_sub(here.unwrap_or(0))
+        });
+        check_room(self.cache.folder(), missing.sum())?;
+        for file in &wanted {
+            self.fetch_file(commit, file).await?;
+        }
+        Ok(())
+    }
+
+    async fn fetch_file(&self, commit: &str, file: &Wanted) -> Result<(), HubError> {
+        let lock = self.cache.lock(&file.etag);
+        let _lock = FileLock::take(&lock, || self.reporter.stage(Stage::Waiting)).await?;
+        let blob = self.cache.blob(&file.etag);
+        // The catalogue's own sha256 says which file is meant, whatever the hub has by now.
+        let expected = self.entry.sha256.as_deref();
+        if length(&blob) == Some(file.remote.size) {
+            self.reporter.found(file.remote.size);
+            self.cache.link(commit, &file.path, &file.etag)?;
+            return Ok(());
+        }
+        let address = self.inner.client.file_address(self.repo, commit, &file.path);
+        let transfer = Transfer {
+            client: &self.inner.client,
+            address: &address,
+            asked: Asked::File {
+                repo: self.repo,
+                revision: self.revision,
+                path: &file.path,
+            },
+            name: &file.path,
+            size: Some(file.remote.size),
+            sha256: expected.or_else(|| sha256_in(&file.etag)),
+            incomplete: self.cache.incomplete(&file.etag),
+            place: blob,
+            retry_pause: self.inner.settings.retry_pause,
+            reporter: self.reporter,
+        };
+        let sha256 = transfer.run().await?;
+        let place = self.cache.link(commit, &file.path, &file.etag)?;
+        self.inner.checks.remember(&place, sha256);
+        Ok(())
+    }
+
+    /// What a file is, asked until the hub answers, a few times.
+    async fn look_at(&self, revision: &str, path: &str) -> Result<RemoteFile, HubError> {
+        let client = &self.inner.client;
+        again_and_again(self.inner.settings.retry_pause, || {
+            client.look_at(self.repo, revision, path)
+        })
+        .await
+    }
+
+    fn nonsense(&self, problem: &str) -> HubError {
+        HubError::Nonsense {
+            host: crate::client::host_of(&self.inner.settings.endpoint),
+            problem: problem.to_owned(),
+        }
+    }
+}
+
+async fn fetch_https(
+    inner: &Inner,
+    entry: &ModelEntry,
+    address: &str,
+    reporter: &Reporter,
+) -> Result<PathBuf, HubError> {
+    let (Ok(address), Some(sha256)) = (Url::parse(address), entry.sha256.as_deref()) else {
+        // The catalogue takes no such entry.
+        return Err(HubError::Cancelled);
+    };
+    let place = https_place(&inner.settings.downloads, &address, sha256);
+    let lock = place.with_extension("lock");
+    let _lock = FileLock::take(&lock, || reporter.stage(Stage::Waiting)).await?;
+    if place.is_file() {
+        return Ok(place);
+    }
+    let path = address.path().rsplit('/').next().unwrap_or_default().to_owned();
+    let asked = Asked::Elsewhere { path: &path };
+    let look = || {
+        let part = crate::client::Part {
+            start: 0,
+            if_range: None,
+        };
+        inner.client.open(&address, &asked, part)
+    };
+    // The head of the answer tells the size; the transfer asks anew, from where it goes on.
+    let size = again_and_again(inner.settings.retry_pause, look).await?.size;
+    let incomplete = place.with_extension("incomplete");
+    if let Some(size) = size {
+        reporter.expect(size);
+        check_room(&incomplete, size.saturating_sub(length(&incomplete).unwrap_or(0)))?;
+    }
+    let transfer = Transfer {
+        client: &inner.client,
+        address: &address,
+        asked,
+        name: &path,
+        size,
+        sha256: Some(sha256),
+        incomplete,
+        place: place.clone(),
+        retry_pause: inner.settings.retry_pause,
+        reporter,
+    };
+    let sha256 = transfer.run().await?;
+    inner.checks.remember(&place, sha256);
+    Ok(place)
+}
+
+fn length(path: &Path) -> Option<u64> {
+    fs_err::metadata(path)
+        .ok()
+        .filter(std::fs::Metadata::is_file)
+        .map(|about| about.len())
+}
+
+/// Refuses what would fill the disk, before any of it is fetched.
+fn check_room(place: &Path, needed: u64) -> Result<(), HubError> {
+    let existing = place.ancestors().find(|folder| folder.is_dir());
+    let free = existing.map_or(Ok(u64::MAX), free_bytes);
+    let free = free.map_err(HubError::disk("ask how much room its disk has", place))?;
+    if needed > 0 && needed.saturating_add(SPARE_BYTES) > free {
+        return Err(HubError::DiskFull { needed, free });
+    }
+    Ok(())
+}
+
+/// Where a source's files are in the cache, when all of them are.
+pub(crate) fn cached(inner: &Inner, entry: &ModelEntry) -> Option<PathBuf> {
+    match &entry.source {
+        Source::HuggingFace { repo, revision, file } => {
+            let cache = RepositoryCache::new(&inner.settings.cache, repo);
+            let commit = cache.commit_of(revision.as_deref().unwrap_or(DEFAULT_REVISION))?;
+            let snapshot = cache.snapshot(&commit);
+            match file {
+                Some(file) => Some(find_in(&snapshot, file)?).filter(|place| place.is_file()),
+                None => {
+                    let listing = Listing::of_folder(&snapshot);
+                    let choice = choose(&listing, entry.kind, entry.variant.as_deref()).ok()?;
+                    Some(if choice.place.is_empty() {
+                        snapshot
+                    } else {
+                        snapshot.join(choice.place)
+                    })
+                }
+            }
+        }
+        Source::Https(address) => {
+            let address = Url::parse(address).ok()?;
+            let place = https_place(&inner.settings.downloads, &address, entry.sha256.as_deref()?);
+            place.is_file().then_some(place)
+        }
+        Source::Path(_) | Source::Embedded(_) => None,
+    }
+}

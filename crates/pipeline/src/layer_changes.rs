@@ -1,0 +1,202 @@
+//! From the changes that LoRAs make to the layers of one network to what becomes of each layer: a branch beside its
+//! weights, or other weights.
+//!
+//! Which of the two is decided by the LoRAs and the layer alone, so that the same request gives the same bytes whatever
+//! else the server does (`docs/adr/0009-loras-beside-the-weights.md`).
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use pentimento_models::{LayerKind, LayerName, LayerPatch, LayerShape, ModelError};
+use pentimento_weights::{LayerChange, LoraNetwork, ResolvedLora, WeightsError};
+
+/// A layer's LoRAs become a branch up to this rank, all of them together, and other weights beyond it. Measured at
+/// Stable Diffusion 1.5's shapes, see the ADR.
+const MOST_RANK: usize = 160;
+
+/// The changes of one network's layers, by name, in the order of the LoRAs.
+#[derive(Debug, Default)]
+pub(crate) struct LayerChanges<'a>(HashMap<&'a str, Vec<Scaled<'a>>>);
+
+/// A change with the strength that it is applied with.
+type Scaled<'a> = (&'a LayerChange, f64);
+
+/// Why a layer could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChangeError {
+    /// A LoRA or the layer's stored weight.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The network.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A tensor operation.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl<'a> LayerChanges<'a> {
+    /// What `loras` change in `network`.
+    pub(crate) fn of(network: LoraNetwork, loras: impl IntoIterator<Item = (&'a ResolvedLora, f64)>) -> Self {
+        let mut layers: HashMap<&str, Vec<Scaled<'_>>> = HashMap::new();
+        for (lora, strength) in loras {
+            for (of, layer, change) in &lora.changes {
+                if *of == network {
+                    layers.entry(layer).or_default().push((change, strength));
+                }
+            }
+        }
+        Self(layers)
+    }
+
+    fn get(&self, layer: &str) -> &[Scaled<'a>] {
+        self.0.get(layer).map_or(&[], Vec::as_slice)
+    }
+
+    /// What becomes of a layer; None leaves it as it is. `merged` are changes that the network has in its weights already;
+    /// `stored` answers for the checkpoint's own tensors.
+    pub(crate) fn patch(
+        &self,
+        (name, shape): (&LayerName, LayerShape),
+        merged: &LayerChanges<'_>,
+        stored: &VarBuilder<'_>,
+    ) -> Result<Option<LayerPatch>, ChangeError> {
+        let changes = self.get(name.as_str());
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        if let Some(branch) = branch(shape, changes)? {
+            return Ok(Some(branch));
+        }
+        let all = [merged.get(name.as_str()), changes].concat();
+        let weight = stored.get(shape.weight_dims(), &format!("{name}.weight"))?;
+        let bias = || stored.get(shape.outputs, &format!("{name}.bias"));
+        let bias = shape.bias.then(bias).transpose()?;
+        Ok(Some(LayerPatch::Weights {
+            weight: changed_weight(&weight, &all)?,
+            bias: bias.map(|bias| changed_bias(&bias, &all)).transpose()?,
+        }))
+    }
+}
+
+/// About how many bytes a network holds beyond the one that it is a copy of, when layers of these shapes are changed by
+/// LoRAs of these ranks; no rank is that of a change that is no branch.
+pub(crate) fn expected_bytes<'a>(
+    layers: impl IntoIterator<Item = (&'a str, &'a [usize], Option<usize>)>,
+) -> u64 {
+    let mut ranks: HashMap<&str, (&[usize], Option<usize>)> = HashMap::new();
+    for (layer, dims, rank) in layers {
+        let (_, sum) = ranks.entry(layer).or_insert((dims, Some(0)));
+        *sum = sum.zip(rank).map(|(sum, rank)| sum.saturating_add(rank));
+    }
+    let numbers = |(dims, rank): &(&[usize], Option<usize>)| -> usize {
+        match rank {
+            Some(rank) if *rank <= MOST_RANK => rank * dims.iter().take(2).sum::<usize>(),
+            _ => dims.iter().product(),
+        }
+    };
+    let numbers: usize = ranks.values().map(numbers).sum();
+    (numbers * size_of::<f32>()) as u64
+}
+
+fn rank((change, _): &Scaled<'_>) -> Option<usize> {
+    change.low_rank()?.down.dims().first().copied()
+}
+
+/// All changes as one branch of their ranks together. None where one of them is of another form, or they are too many.
+fn branch(shape: LayerShape, changes: &[Scaled<'_>]) -> Result<Option<LayerPatch>, ChangeError> {
+    if !matches!(shape.kind, LayerKind::Linear | LayerKind::Pointwise) {
+        return Ok(None);
+    }
+    let Some(ranks) = changes.iter().map(rank).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    if ranks.iter().sum::<usize>() > MOST_RANK {
+        return Ok(None);
+    }
+    let (mut downs, mut ups) = (Vec::new(), Vec::new());
+    for (change, strength) in changes {
+        if let Some(low_rank) = change.low_rank() {
+            downs.push(low_rank.down.clone());
+            ups.push((low_rank.up * (low_rank.scale * strength))?);
+        }
+    }
+    Ok(Some(LayerPatch::Branch {
+        down: Tensor::cat(&downs, 0)?,
+        up: Tensor::cat(&ups, 1)?,
+    }))
+}
+
+/// W + Σ delta, in f32; each delta is computed from W.
+fn changed_weight(stored: &Tensor, changes: &[Scaled<'_>]) -> Result<Tensor, ChangeError> {
+    let stored = stored.to_dtype(DType::F32)?;
+    let mut weight = stored.clone();
+    for (change, strength) in changes {
+        // A 1x1 convolution may be stored as a matrix, and the other way round.
+        let delta = change.weight_delta(&stored.reshape(change.weight_dims())?, *strength)?;
+        weight = (weight + delta.reshape(stored.shape())?)?;
+    }
+    Ok(weight)
+}
+
+/// The same for a bias.
+fn changed_bias(stored: &Tensor, changes: &[Scaled<'_>]) -> Result<Tensor, ChangeError> {
+    let stored = stored.to_dtype(DType::F32)?;
+    let mut bias = stored.clone();
+    for (change, strength) in changes {
+        if let Some(delta) = change.bias_delta(Some(&stored), *strength)? {
+            bias = (bias + delta)?;
+        }
+    }
+    Ok(bias)
+}
+
+/// The tensors of a checkpoint with `changes` merged into them, for a network's constructor. What is changed is f32.
+pub(crate) fn merged_into<'a>(
+    stored: VarBuilder<'a>,
+    changes: LayerChanges<'a>,
+    device: &Device,
+) -> VarBuilder<'a> {
+    let backend: Box<dyn SimpleBackend + 'a> = Box::new(Merged { stored, changes });
+    VarBuilder::from_backend(backend, DType::F32, device.clone())
+}
+
+struct Merged<'a> {
+    stored: VarBuilder<'a>,
+    changes: LayerChanges<'a>,
+}
+
+impl Merged<'_> {
+    fn changed(&self, name: &str, stored: Tensor) -> candle_core::Result<Tensor> {
+        let changed = if let Some(layer) = name.strip_suffix(".weight") {
+            match self.changes.get(layer) {
+                [] => return Ok(stored),
+                changes => changed_weight(&stored, changes),
+            }
+        } else if let Some(layer) = name.strip_suffix(".bias") {
+            match self.changes.get(layer) {
+                [] => return Ok(stored),
+                changes => changed_bias(&stored, changes),
+            }
+        } else {
+            return Ok(stored);
+        };
+        changed.map_err(candle_core::Error::wrap)
+    }
+}
+
+impl SimpleBackend for Merged<'_> {
+    fn get(&self, s: Shape, name: &str, init: Init, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        self.changed(name, self.stored.get_with_hints(s, name, init)?)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, _: &Device) -> candle_core::Result<Tensor> {
+        self.changed(name, self.stored.get_unchecked_dtype(name, dtype)?)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.stored.contains_tensor(name)
+    }
+}

@@ -1,0 +1,126 @@
+//! The LoRAs of a model: opened and laid beside the layers of its checkpoint, by names and shapes only.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pentimento_catalog::{ModelEntry, Source};
+use pentimento_weights::{LoraFile, LoraFit, LoraNetwork, LoraTarget, WeightsError};
+
+use crate::PipelineError;
+use crate::component::{ComponentRole, Patch, PatchSet};
+use crate::layer_changes::expected_bytes;
+
+/// The layers of a checkpoint's networks.
+pub(crate) type Targets = [(LoraNetwork, Vec<LoraTarget>)];
+
+/// A LoRA beside a checkpoint.
+#[derive(Debug)]
+pub(crate) struct OpenLora {
+    pub(crate) entry: Arc<ModelEntry>,
+    strength: f64,
+    pub(crate) file: LoraFile,
+    pub(crate) fit: LoraFit,
+}
+
+/// All LoRAs of a model.
+#[derive(Debug, Default)]
+pub(crate) struct OpenLoras {
+    /// Part of the weights that all sets stand on.
+    pub(crate) lcm: Option<OpenLora>,
+    /// Beside them, in the order of the recipe.
+    pub(crate) set: Vec<OpenLora>,
+    /// One was wanted, and there is none for the checkpoint's base.
+    pub(crate) lcm_is_missing: bool,
+}
+
+impl OpenLora {
+    pub(crate) fn open(
+        entry: &Arc<ModelEntry>,
+        strength: f64,
+        targets: &Targets,
+    ) -> Result<Self, PipelineError> {
+        let wrap = |source| lora_error(entry, source);
+        let file = LoraFile::open(lora_path(entry)?).map_err(wrap)?;
+        let fit = file.fit(targets).map_err(wrap)?;
+        Ok(Self {
+            entry: Arc::clone(entry),
+            strength,
+            file,
+            fit,
+        })
+    }
+
+    pub(crate) const fn strength(&self) -> f64 {
+        self.strength
+    }
+
+    pub(crate) fn changes(&self, network: LoraNetwork) -> bool {
+        self.fit.layers.iter().any(|layer| layer.network == network)
+    }
+
+    /// Names the LoRA in what went wrong with it.
+    pub(crate) fn error(&self, source: WeightsError) -> PipelineError {
+        lora_error(&self.entry, source)
+    }
+
+    fn patch(&self) -> Result<Patch, PipelineError> {
+        let files = self.file.identity().map_err(|source| self.error(source))?;
+        Ok(Patch::new(files, self.strength))
+    }
+}
+
+impl OpenLoras {
+    /// What they make of one network.
+    pub(crate) fn patches(&self, role: ComponentRole) -> Result<PatchSet, PipelineError> {
+        let Some(network) = network_of(role) else {
+            return Ok(PatchSet::default());
+        };
+        let patches = |loras: &[&OpenLora]| -> Result<Vec<Patch>, PipelineError> {
+            loras.iter().map(|lora| lora.patch()).collect()
+        };
+        let bytes = |loras: &[&OpenLora]| {
+            let layers = loras.iter().flat_map(|lora| &lora.fit.layers);
+            let of_network = layers.filter(|layer| layer.network == network);
+            expected_bytes(of_network.map(|layer| (&*layer.layer, &*layer.weight_dims, layer.branch_rank)))
+        };
+        let merged: Vec<&OpenLora> = self.lcm.iter().filter(|lora| lora.changes(network)).collect();
+        let beside: Vec<&OpenLora> = self.set.iter().filter(|lora| lora.changes(network)).collect();
+        Ok(PatchSet {
+            merged: patches(&merged)?,
+            merged_bytes: bytes(&merged),
+            beside: patches(&beside)?,
+            beside_bytes: bytes(&beside),
+        })
+    }
+}
+
+/// The name that LoRA files have for a component; None for those that no LoRA changes.
+pub(crate) const fn network_of(role: ComponentRole) -> Option<LoraNetwork> {
+    match role {
+        ComponentRole::TextEncoder => Some(LoraNetwork::TextEncoder),
+        ComponentRole::TextEncoder2 => Some(LoraNetwork::TextEncoder2),
+        ComponentRole::UNet => Some(LoraNetwork::UNet),
+        ComponentRole::Tokenizer | ComponentRole::Tokenizer2 | ComponentRole::Vae => None,
+    }
+}
+
+/// Where the file or folder of a LoRA is.
+fn lora_path(entry: &ModelEntry) -> Result<&Path, PipelineError> {
+    match &entry.source {
+        Source::Path(path) => Ok(path),
+        Source::Embedded(_) | Source::HuggingFace { .. } | Source::Https(_) => {
+            Err(PipelineError::UnsupportedSource {
+                name: entry.name.clone(),
+                reason: "a LoRA is read from a local file or folder".to_owned(),
+            })
+        }
+    }
+}
+
+fn lora_error(entry: &ModelEntry, source: WeightsError) -> PipelineError {
+    PipelineError::Lora {
+        name: entry.name.clone(),
+        path: entry.source.to_string(),
+        source,
+    }
+}
