@@ -98,8 +98,9 @@ impl OpenLoras {
 pub(crate) const fn network_of(role: ComponentRole) -> Option<LoraNetwork> {
     match role {
         ComponentRole::TextEncoder => Some(LoraNetwork::TextEncoder),
+        ComponentRole::TextEncoder2 => Some(LoraNetwork::TextEncoder2),
         ComponentRole::UNet => Some(LoraNetwork::UNet),
-        ComponentRole::Tokenizer | ComponentRole::Vae => None,
+        ComponentRole::Tokenizer | ComponentRole::Tokenizer2 | ComponentRole::Vae => None,
     }
 }
 

@@ -40,8 +40,9 @@ impl ModelSource {
 
     /// The layers of the networks that LoRAs change, as the files have them.
     pub(crate) fn lora_targets(&self) -> Result<Vec<(LoraNetwork, Vec<LoraTarget>)>, PipelineError> {
-        let roles = self.roles().filter_map(|role| Some((role, network_of(role)?)));
+        let roles = self.family()?.roles().iter();
         roles
+            .filter_map(|role| Some((*role, network_of(*role)?)))
             .map(|(role, network)| Ok((network, self.layers_of(role)?)))
             .collect()
     }

@@ -58,10 +58,13 @@ impl ModelSource {
             Component::TextEncoder(text) => text
                 .patched(change)
                 .map(|(text, bytes)| (Component::TextEncoder(Arc::new(text)), bytes)),
+            Component::TextEncoder2(text) => text
+                .patched(change)
+                .map(|(text, bytes)| (Component::TextEncoder2(Arc::new(text)), bytes)),
             Component::UNet(unet) => unet
                 .patched(change)
                 .map(|(unet, bytes)| (Component::UNet(Arc::new(unet)), bytes)),
-            Component::Tokenizer(_) | Component::Vae(_) => {
+            Component::Tokenizer(_) | Component::Tokenizer2(_) | Component::Vae(_) => {
                 return Err(self.mismatch("no LoRA changes this component"));
             }
         };
@@ -115,7 +118,8 @@ impl ModelSource {
 
 /// As the network calls it: transformers 5 saves CLIP without the first part of the path.
 fn layer_name(role: ComponentRole, stored: &str) -> String {
-    let is_bare = role == ComponentRole::TextEncoder && !stored.starts_with("text_model.");
+    let is_text = matches!(role, ComponentRole::TextEncoder | ComponentRole::TextEncoder2);
+    let is_bare = is_text && !stored.starts_with("text_model.") && stored != "text_projection";
     if is_bare {
         format!("text_model.{stored}")
     } else {
