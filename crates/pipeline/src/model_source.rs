@@ -38,6 +38,7 @@ pub struct ModelSource {
     /// In place of the checkpoint's own.
     vae: Option<LoneVae>,
     device: Device,
+    progress: ReadProgress,
     /// As the catalogue says.
     base: Option<BaseModel>,
     loras: Vec<(Arc<ModelEntry>, f64)>,
@@ -80,6 +81,7 @@ impl ModelSource {
     pub fn counting(self, progress: &ReadProgress) -> Self {
         Self {
             checkpoint: self.checkpoint.counting(progress),
+            progress: progress.clone(),
             vae: self.vae.map(|vae| LoneVae {
                 files: vae.files.counting(progress),
                 ..vae
@@ -102,6 +104,7 @@ impl ModelSource {
             checkpoint,
             vae: None,
             device: device.clone(),
+            progress: ReadProgress::default(),
             base: None,
             loras: Vec::new(),
             lcm_loras: None,
