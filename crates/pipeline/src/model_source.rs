@@ -39,6 +39,7 @@ pub struct ModelSource {
     /// In place of the checkpoint's own.
     vae: Option<LoneVae>,
     device: Device,
+    progress: ReadProgress,
     /// As the catalogue says.
     base: Option<BaseModel>,
     /// How the entries want it to be run.
@@ -86,6 +87,7 @@ impl ModelSource {
     pub fn counting(self, progress: &ReadProgress) -> Self {
         Self {
             checkpoint: self.checkpoint.counting(progress),
+            progress: progress.clone(),
             vae: self.vae.map(|vae| LoneVae {
                 files: vae.files.counting(progress),
                 ..vae
@@ -108,6 +110,7 @@ impl ModelSource {
             checkpoint,
             vae: None,
             device: device.clone(),
+            progress: ReadProgress::default(),
             base: None,
             scheduler: SchedulerSettings::default(),
             prediction: None,

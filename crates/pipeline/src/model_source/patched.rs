@@ -13,6 +13,9 @@ use crate::component::{Component, ComponentRole};
 use crate::layer_changes::{ChangeError, LayerChanges, merged_into};
 use crate::loras::{OpenLora, network_of};
 
+/// About what a layer of a copy takes that shares all its weights: names and places.
+const LAYER_BYTES: u64 = 256;
+
 /// LoRAs as read for one network, with their strengths.
 type Scaled = Vec<(ResolvedLora, f64)>;
 
@@ -51,7 +54,9 @@ impl ModelSource {
         let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
         let weights = weights.map_err(|error| self.weights_error(error))?;
         let stored = weights.var_builder();
+        let mut layers = 0;
         let change = &mut |name: &LayerName, shape: LayerShape| -> Result<Option<LayerPatch>, ChangeError> {
+            layers += 1;
             changes.patch((name, shape), &merged, &stored)
         };
         let copy = match base {
@@ -76,7 +81,8 @@ impl ModelSource {
         weights
             .finish_partly()
             .map_err(|error| self.weights_error(error))?;
-        Ok(copy)
+        let (copy, bytes) = copy;
+        Ok((copy, bytes + layers * LAYER_BYTES))
     }
 
     /// The numbers of those of `loras` that change a component.
