@@ -211,7 +211,7 @@ fn job(models: ResolvedModels, (side, steps): (u32, u32)) -> Result<ResolvedJob>
         loras: Vec::new(),
         embeddings: Vec::new(),
         prompt: "a photograph of a cup of coffee on a wooden table".to_owned(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         image_count: 1,
         steps,
         strength: 1.0,

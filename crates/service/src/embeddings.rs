@@ -20,7 +20,7 @@ impl Inner {
     ) -> Result<Vec<PromptEmbedding>, ServiceError> {
         let (files, catalog) = (self.embedding_files.clone(), Arc::clone(&self.catalog));
         let (entries, checkpoint) = (entries.to_vec(), Arc::clone(checkpoint));
-        let prompts = [recipe.prompt.clone(), recipe.negative_prompt.clone()];
+        let prompts = [recipe.prompt.clone(), recipe.negative_text().to_owned()];
         off_thread(move || {
             let mut all = Vec::new();
             for entry in &entries {
