@@ -122,8 +122,10 @@ pub fn written_in(
     checkpoint: &ModelEntry,
     prompts: [&str; 2],
 ) -> Vec<Arc<ModelEntry>> {
-    let candidates: Vec<&Arc<ModelEntry>> =
-        entries.iter().filter(|entry| may_fit(entry, checkpoint)).collect();
+    let candidates: Vec<&Arc<ModelEntry>> = entries
+        .iter()
+        .filter(|entry| may_fit(entry, checkpoint))
+        .collect();
     let numbered = candidates.iter().enumerate();
     let words =
         numbered.flat_map(|(number, entry)| words_of(entry).into_iter().map(move |word| (word, number)));
@@ -198,7 +200,10 @@ mod tests {
         let checkpoint = ModelEntry::new("x", ModelKind::Checkpoint, Source::Path("x".into()));
         let found = |known: &[Arc<ModelEntry>], prompts: [&str; 2]| {
             let found = EmbeddingFiles::default().by_token(&entries, known, &checkpoint, prompts);
-            found.iter().map(|embedding| embedding.name().to_owned()).collect::<Vec<_>>()
+            found
+                .iter()
+                .map(|embedding| embedding.name().to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(found(&[], ["a <birb>", ""]), ["one"]);
         assert_eq!(found(&[], ["a <BIRB>", "(<cat-toy>:1.2)"]), ["one", "two"]);

@@ -24,7 +24,11 @@ impl Inner {
         off_thread(move || {
             let mut all = Vec::new();
             for entry in &entries {
-                all.extend(files.read(entry).map_err(|error| refused(error, &checkpoint.name))?);
+                all.extend(
+                    files
+                        .read(entry)
+                        .map_err(|error| refused(error, &checkpoint.name))?,
+                );
             }
             let prompts = prompts.each_ref().map(String::as_str);
             all.extend(files.by_token(catalog.entries(), &entries, &checkpoint, prompts));

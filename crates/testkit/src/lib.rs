@@ -4,6 +4,7 @@
 
 mod fuzzed;
 mod golden;
+mod record;
 mod tolerance;
 
 pub use fuzzed::each_fuzzed;

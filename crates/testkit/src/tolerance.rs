@@ -1,6 +1,10 @@
 //! The one table of tolerances between our tensors and diffusers', and the comparison that uses it.
 
+use std::panic::Location;
+
 use candle_core::{DType, Device, Result, Tensor};
+
+use crate::record::record;
 
 /// How far a full tensor may be from the reference: `max` anywhere, `mean` on average, both absolute,
 /// relative to the reference's own largest magnitude where that exceeds 1.
@@ -158,6 +162,7 @@ pub fn assert_values_close(what: &str, found: &[f32], expected: &[f32], toleranc
 
 #[track_caller]
 fn assert_within(what: &str, difference: Difference, tolerance: Tolerance) {
+    record(Location::caller(), what, difference, tolerance);
     assert!(
         difference.max <= tolerance.max && difference.mean <= tolerance.mean,
         "{what}: largest difference {:e} (allowed {:e}), mean {:e} (allowed {:e})",

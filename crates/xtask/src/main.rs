@@ -9,6 +9,7 @@
 
 mod check;
 mod clients;
+mod parity;
 mod shell;
 mod test;
 mod tidy;
@@ -39,6 +40,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         runner_args: Vec<String>,
     },
+    /// Runs the comparisons with the references and writes `docs/weights-parity.md`.
+    Parity,
     /// The repository's own rules: layers, names, documents, golden files.
     Tidy,
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Check => check::run(),
         Command::Test { offline, runner_args } => test::run(offline, &runner_args),
+        Command::Parity => parity::run(),
         Command::Tidy => tidy::run(),
     };
     match outcome {
