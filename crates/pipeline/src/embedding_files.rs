@@ -61,16 +61,22 @@ impl EmbeddingFiles {
     ) -> Result<Vec<PromptEmbedding>, PipelineError> {
         let mut found = Vec::new();
         for lora in loras {
-            let Source::Path(path) = &lora.source else { continue };
+            let Source::Path(path) = &lora.source else {
+                continue;
+            };
             let wrap = |source| PipelineError::Lora {
                 name: lora.name.clone(),
                 path: path.display().to_string(),
                 source,
             };
             found.extend(self.kept(&format!("lora {}", lora.name), path, || {
-                let bundled = LoraFile::open(path).and_then(|file| file.embeddings()).map_err(wrap)?;
+                let bundled = LoraFile::open(path)
+                    .and_then(|file| file.embeddings())
+                    .map_err(wrap)?;
                 let named = bundled.into_iter();
-                named.map(|found| prompt_embedding(lora, Vec::new(), found)).collect()
+                named
+                    .map(|found| prompt_embedding(lora, Vec::new(), found))
+                    .collect()
             })?);
         }
         found.retain(|embedding| prompts.iter().any(|prompt| embedding.is_in(prompt)));
@@ -116,7 +122,12 @@ impl EmbeddingFiles {
         }
         let embeddings = read()?;
         let mut all = self.held();
-        let size = |held: &Held| held.embeddings.iter().map(PromptEmbedding::size_bytes).sum::<u64>();
+        let size = |held: &Held| {
+            held.embeddings
+                .iter()
+                .map(PromptEmbedding::size_bytes)
+                .sum::<u64>()
+        };
         if all.values().map(size).sum::<u64>() > MOST_BYTES {
             all.clear();
         }
@@ -140,7 +151,11 @@ fn prompt_embedding(
     found: Embedding,
 ) -> Result<PromptEmbedding, PipelineError> {
     let vectors = found.vectors.into_iter().map(|(_, vectors)| vectors).collect();
-    Ok(PromptEmbedding::new(&entry.name, words.into_iter().chain(found.token), vectors)?)
+    Ok(PromptEmbedding::new(
+        &entry.name,
+        words.into_iter().chain(found.token),
+        vectors,
+    )?)
 }
 
 /// So many files are looked into for a token that no entry has for a name.
@@ -160,8 +175,10 @@ pub fn written_in(
     checkpoint: &ModelEntry,
     prompts: [&str; 2],
 ) -> Vec<Arc<ModelEntry>> {
-    let candidates: Vec<&Arc<ModelEntry>> =
-        entries.iter().filter(|entry| may_fit(entry, checkpoint)).collect();
+    let candidates: Vec<&Arc<ModelEntry>> = entries
+        .iter()
+        .filter(|entry| may_fit(entry, checkpoint))
+        .collect();
     let numbered = candidates.iter().enumerate();
     let words =
         numbered.flat_map(|(number, entry)| words_of(entry).into_iter().map(move |word| (word, number)));
@@ -236,7 +253,10 @@ mod tests {
         let checkpoint = ModelEntry::new("x", ModelKind::Checkpoint, Source::Path("x".into()));
         let found = |known: &[Arc<ModelEntry>], prompts: [&str; 2]| {
             let found = EmbeddingFiles::default().by_token(&entries, known, &checkpoint, prompts);
-            found.iter().map(|embedding| embedding.name().to_owned()).collect::<Vec<_>>()
+            found
+                .iter()
+                .map(|embedding| embedding.name().to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(found(&[], ["a <birb>", ""]), ["one"]);
         assert_eq!(found(&[], ["a <BIRB>", "(<cat-toy>:1.2)"]), ["one", "two"]);
@@ -248,15 +268,27 @@ mod tests {
     fn a_lora_brings_its_embeddings_where_a_prompt_has_their_tokens() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("style.safetensors");
-        let zeros = |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let zeros =
+            |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
         let tensors = HashMap::from([
-            ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight".to_owned(), zeros((2, 8))),
-            ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight".to_owned(), zeros((8, 2))),
+            (
+                "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight".to_owned(),
+                zeros((2, 8)),
+            ),
+            (
+                "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight".to_owned(),
+                zeros((8, 2)),
+            ),
             ("<s1>".to_owned(), zeros((1, 8))),
         ]);
         candle_core::safetensors::save(&tensors, &path).unwrap();
         let lora = Arc::new(ModelEntry::new("style", ModelKind::Lora, Source::Path(path)));
-        let count = |prompts| EmbeddingFiles::default().bundled_in([&lora], prompts).unwrap().len();
+        let count = |prompts| {
+            EmbeddingFiles::default()
+                .bundled_in([&lora], prompts)
+                .unwrap()
+                .len()
+        };
         assert_eq!(count(["a house in <S1>", ""]), 1);
         assert_eq!(count(["a house in style", ""]), 0);
     }

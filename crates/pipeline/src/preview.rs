@@ -62,7 +62,9 @@ fn linear(latents: &Latents, factors: &Factors) -> Option<RgbImage> {
     let values = latents.values();
     let colour = |at: usize, part: usize| {
         let parts = factors.iter().enumerate();
-        let sum: f32 = parts.map(|(channel, factor)| values[channel * h * w + at] * factor[part]).sum();
+        let sum: f32 = parts
+            .map(|(channel, factor)| values[channel * h * w + at] * factor[part])
+            .sum();
         to_level(sum)
     };
     let pixels = (0..h * w).flat_map(|at| (0..3).map(move |part| colour(at, part)));

@@ -163,6 +163,9 @@ mod tests {
             timesteps: None,
         };
         let both = plan(euler, distilled);
-        assert_eq!((both.scheduler, both.evaluations), (SchedulerKind::EulerDiscrete, 4));
+        assert_eq!(
+            (both.scheduler, both.evaluations),
+            (SchedulerKind::EulerDiscrete, 4)
+        );
     }
 }

@@ -139,5 +139,8 @@ fn a_tiny_autoencoder_is_the_preview() {
         let model = load("models/tiny", vae).unwrap();
         model.preview(&latents).unwrap().unwrap().size()
     };
-    assert_eq!((size("vae/tiny-taesd").width, size("models/tiny/vae").width), (48, 6));
+    assert_eq!(
+        (size("vae/tiny-taesd").width, size("models/tiny/vae").width),
+        (48, 6)
+    );
 }

@@ -130,7 +130,9 @@ impl SchedulerConfig {
         };
         if !TAKEN_BY.contains(&kind) {
             let names = TAKEN_BY.map(SchedulerKind::class_name).join(", ");
-            return wrong(format!("the model has timesteps of its own, which {kind} does not take; {names} do"));
+            return wrong(format!(
+                "the model has timesteps of its own, which {kind} does not take; {names} do"
+            ));
         }
         let train = self.num_train_timesteps.unwrap_or(1000);
         let falls = timesteps.windows(2).all(|pair| pair[0] > pair[1]);

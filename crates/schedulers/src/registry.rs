@@ -32,7 +32,9 @@ pub fn build(
     check(run)?;
     let fixed = config.fixed_for(kind)?;
     let run = Run {
-        num_inference_steps: fixed.map_or(run.num_inference_steps, |all| u32::try_from(all.len()).unwrap_or(u32::MAX)),
+        num_inference_steps: fixed.map_or(run.num_inference_steps, |all| {
+            u32::try_from(all.len()).unwrap_or(u32::MAX)
+        }),
         ..run
     };
     // Levels at fixed timesteps are not spaced any more.

@@ -22,7 +22,11 @@ impl Inner {
         off_thread(move || {
             let mut all = Vec::new();
             for entry in named.embeddings() {
-                all.extend(files.read(entry).map_err(|error| refused(error, &checkpoint.name))?);
+                all.extend(
+                    files
+                        .read(entry)
+                        .map_err(|error| refused(error, &checkpoint.name))?,
+                );
             }
             let prompts = prompts.each_ref().map(String::as_str);
             all.extend(files.by_token(catalog.entries(), named.embeddings(), &checkpoint, prompts));

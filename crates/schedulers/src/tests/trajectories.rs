@@ -225,12 +225,24 @@ fn timesteps_of_the_model_s_own_are_no_other_scheduler_s() {
             spacing: NoiseSpacing::Karras,
             ..SchedulerChoice::default()
         };
-        build(&choice, &SchedulerConfig::default().adjusted(None, None, Some(timesteps)), run)
+        build(
+            &choice,
+            &SchedulerConfig::default().adjusted(None, None, Some(timesteps)),
+            run,
+        )
     };
     let euler = plan(SchedulerKind::EulerDiscrete, &[999, 499]).unwrap();
-    assert_eq!((euler.evaluations(), euler.spacing()), (2, NoiseSpacing::Checkpoint));
-    let refused = plan(SchedulerKind::UniPCMultistep, &[999, 499]).unwrap_err().to_string();
-    assert!(refused.contains("UniPCMultistepScheduler does not take"), "{refused}");
+    assert_eq!(
+        (euler.evaluations(), euler.spacing()),
+        (2, NoiseSpacing::Checkpoint)
+    );
+    let refused = plan(SchedulerKind::UniPCMultistep, &[999, 499])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("UniPCMultistepScheduler does not take"),
+        "{refused}"
+    );
     for wrong in [&[][..], &[499, 999], &[1000], &[5, 5]] {
         assert!(plan(SchedulerKind::LCM, wrong).is_err(), "{wrong:?}");
     }
