@@ -176,8 +176,8 @@ pub(crate) struct GenerateArgs {
     pub(crate) prompt: String,
 
     /// What it should not show; counts when guidance is above 1
-    #[arg(long, default_value = "")]
-    pub(crate) negative: String,
+    #[arg(long)]
+    pub(crate) negative: Option<String>,
 
     /// A checkpoint of the catalogue
     #[arg(long, default_value = "demo")]

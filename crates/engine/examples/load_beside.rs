@@ -180,7 +180,7 @@ fn job(name: &str, source: Source, (side, steps): (u32, u32)) -> Result<Resolved
         loras: Vec::new(),
         embeddings: Vec::new(),
         prompt: "a photograph of a cup of coffee on a wooden table".to_owned(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         image_count: 1,
         steps,
         strength: 1.0,

@@ -345,10 +345,10 @@ fn checked(response: Response, asked: &Asked<'_>) -> Result<Response, Failed> {
     let known = repository.and_then(|(repo, revision)| {
         let (repo, revision) = (repo.to_owned(), revision.to_owned());
         match (code.as_deref(), status.as_u16()) {
-            (Some("GatedRepo"), _) | (_, 403) => Some(HubError::Gated { repo }),
             (Some("DisabledRepo"), _) => Some(HubError::Disabled { repo }),
             (Some("RevisionNotFound"), _) => Some(HubError::NoRevision { repo, revision }),
-            (Some("RepoNotFound"), _) | (_, 401) => Some(HubError::NoRepository { repo }),
+            (Some("GatedRepo"), _) | (None, 403) => Some(HubError::Gated { repo }),
+            (Some("RepoNotFound"), _) | (None, 401) => Some(HubError::NoRepository { repo }),
             (Some("EntryNotFound"), _) | (None, 404) => Some(match asked {
                 Asked::File { path, .. } => HubError::NoFile {
                     place: repo,

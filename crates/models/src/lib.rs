@@ -12,9 +12,9 @@ mod layers;
 mod unet;
 mod vae;
 
-pub use clip::{ClipText, ClipTextConfig, ClipTokenizer};
+pub use clip::{ClipText, ClipTextConfig, ClipTokenizer, RawStates};
 pub use conditioning::{Conditioning, ConditioningShape};
 pub use error::ModelError;
 pub use layers::{LayerKind, LayerName, LayerPatch, LayerShape};
-pub use unet::{PreparedConditioning, UNet, UNetConfig, UNetInput, guidance_embedding};
-pub use vae::{Vae, VaeConfig, VaePass};
+pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
+pub use vae::{LatentNormalisation, Vae, VaeConfig, VaePass};

@@ -12,8 +12,12 @@ use pentimento_weights::{Dtypes, FileIdentity};
 pub enum ComponentRole {
     /// Text to token ids.
     Tokenizer,
+    /// The same for the second text encoder, of SDXL only.
+    Tokenizer2,
     /// Token ids to hidden states.
     TextEncoder,
+    /// The second text encoder, of SDXL only.
+    TextEncoder2,
     /// The network that denoises.
     UNet,
     /// Between images and latents.
@@ -21,15 +25,27 @@ pub enum ComponentRole {
 }
 
 impl ComponentRole {
-    /// All of them, the small ones first: what is wrong with a folder is then found before gigabytes are read.
-    pub const ALL: [Self; 4] = [Self::Tokenizer, Self::TextEncoder, Self::Vae, Self::UNet];
+    /// Those of a model with one text encoder, the small ones first: what is wrong with a folder is then found before
+    /// gigabytes are read.
+    pub const OF_ONE_ENCODER: [Self; 4] = [Self::Tokenizer, Self::TextEncoder, Self::Vae, Self::UNet];
+    /// Those of a model with two, the small ones first.
+    pub const OF_TWO_ENCODERS: [Self; 6] = [
+        Self::Tokenizer,
+        Self::Tokenizer2,
+        Self::TextEncoder,
+        Self::Vae,
+        Self::TextEncoder2,
+        Self::UNet,
+    ];
 
     /// The folder in the diffusers layout.
     #[must_use]
     pub const fn folder(self) -> &'static str {
         match self {
             Self::Tokenizer => "tokenizer",
+            Self::Tokenizer2 => "tokenizer_2",
             Self::TextEncoder => "text_encoder",
+            Self::TextEncoder2 => "text_encoder_2",
             Self::UNet => "unet",
             Self::Vae => "vae",
         }
@@ -118,8 +134,12 @@ impl ComponentKey {
 pub enum Component {
     /// Text to token ids.
     Tokenizer(Arc<ClipTokenizer>),
+    /// The same for the second text encoder.
+    Tokenizer2(Arc<ClipTokenizer>),
     /// Token ids to hidden states.
     TextEncoder(Arc<ClipText>),
+    /// The second text encoder.
+    TextEncoder2(Arc<ClipText>),
     /// The network that denoises.
     UNet(Arc<UNet>),
     /// Between images and latents.
@@ -131,8 +151,8 @@ impl Component {
     #[must_use]
     pub fn holders(&self) -> usize {
         match self {
-            Self::Tokenizer(part) => Arc::strong_count(part),
-            Self::TextEncoder(part) => Arc::strong_count(part),
+            Self::Tokenizer(part) | Self::Tokenizer2(part) => Arc::strong_count(part),
+            Self::TextEncoder(part) | Self::TextEncoder2(part) => Arc::strong_count(part),
             Self::UNet(part) => Arc::strong_count(part),
             Self::Vae(part) => Arc::strong_count(part),
         }

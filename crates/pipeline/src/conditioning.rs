@@ -1,7 +1,7 @@
 //! Prompts into text states, as diffusers' `encode_prompt`, in chunks of 75 tokens and with weights.
 
 use candle_core::{Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer, Conditioning, ConditioningShape};
+use pentimento_models::{ClipText, ClipTokenizer, Conditioning, ConditioningShape, RawStates};
 
 use crate::PipelineError;
 use crate::prompt::{Chunk, PromptTokens, Token, weighted};
@@ -21,13 +21,57 @@ pub struct RequestConditioning {
 pub(crate) struct PromptEncoder<'a> {
     pub(crate) tokenizer: &'a ClipTokenizer,
     pub(crate) text: &'a ClipText,
+    /// Whether its states are taken before the final norm, from the last layer but one on: SDXL's two.
+    pub(crate) is_raw: bool,
+}
+
+/// What stands beside the prompt under guidance.
+#[derive(Clone, Debug)]
+pub(crate) enum Negative<T> {
+    /// There is no guidance.
+    Unneeded,
+    /// Zeros, as SDXL has them for no negative prompt.
+    Zeros,
+    Text(T),
+}
+
+impl<T> Negative<T> {
+    fn as_ref(&self) -> Negative<&T> {
+        match self {
+            Self::Unneeded => Negative::Unneeded,
+            Self::Zeros => Negative::Zeros,
+            Self::Text(text) => Negative::Text(text),
+        }
+    }
+
+    fn text(self) -> Option<T> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Unneeded | Self::Zeros => None,
+        }
+    }
+
+    fn text_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Unneeded | Self::Zeros => None,
+        }
+    }
+
+    fn try_map<U, E>(self, map: impl FnOnce(T) -> Result<U, E>) -> Result<Negative<U>, E> {
+        Ok(match self {
+            Self::Unneeded => Negative::Unneeded,
+            Self::Zeros => Negative::Zeros,
+            Self::Text(text) => Negative::Text(map(text)?),
+        })
+    }
 }
 
 /// The prompt and, under guidance, the negative prompt, in the tokens of each encoder.
 #[derive(Clone, Debug)]
 pub(crate) struct Prompts {
     pub(crate) positive: Vec<PromptTokens>,
-    pub(crate) negative: Option<Vec<PromptTokens>>,
+    pub(crate) negative: Negative<Vec<PromptTokens>>,
     /// 1 is the text encoder's last layer. Only the prompt skips layers: diffusers' `encode_prompt` takes the
     /// negative prompt from the last layer always, and so do we.
     pub(crate) clip_skip: u32,
@@ -37,7 +81,9 @@ pub(crate) struct Prompts {
 #[derive(Debug)]
 pub(crate) struct PromptEncoding {
     positive: Row,
-    negative: Option<Row>,
+    negative: Negative<Row>,
+    /// Of the image, where the UNet is told.
+    sizes: Option<[f32; 6]>,
     embeddings: EmbeddingSet,
     /// The embeddings' vectors for each encoder, (V, D).
     tables: Vec<Option<Tensor>>,
@@ -53,13 +99,42 @@ struct Encoded {
     chunks: Vec<Chunk>,
     /// One for each chunk that is encoded, `(1, 77, D)`.
     states: Vec<Tensor>,
+    /// Of the first chunk, (1, P).
+    pooled: Option<Tensor>,
     clip_skip: usize,
 }
 
 impl<'a> PromptEncoder<'a> {
     /// A clip skip beyond the text encoder's first layer stops at that layer.
     fn clamp_clip_skip(self, clip_skip: u32) -> usize {
-        (clip_skip as usize).clamp(1, self.text.config().num_hidden_layers)
+        let layers = self.text.config().num_hidden_layers;
+        // What is taken before the norm begins at the last layer but one.
+        let most = if self.is_raw {
+            layers.saturating_sub(1)
+        } else {
+            layers
+        };
+        (clip_skip as usize).clamp(1, most.max(1))
+    }
+
+    /// The states of a chunk's `ids` (1, 77), and its pooled state where there is one. Ids beyond the vocabulary are rows of
+    /// `vectors`.
+    fn forward(
+        self,
+        ids: &Tensor,
+        vectors: Option<&Tensor>,
+        clip_skip: usize,
+    ) -> Result<(Tensor, Option<Tensor>), PipelineError> {
+        if self.is_raw {
+            let end = self.tokenizer.end();
+            let RawStates { token_states, pooled } = self.text.forward_raw(ids, vectors, clip_skip, end)?;
+            return Ok((token_states, pooled));
+        }
+        let states = match vectors {
+            Some(vectors) => self.text.forward_with(ids, vectors, clip_skip)?,
+            None => self.text.forward(ids, clip_skip)?,
+        };
+        Ok((states, None))
     }
 }
 
@@ -70,28 +145,26 @@ impl PromptEncoding {
         encoders: &[PromptEncoder<'_>],
         prompts: &Prompts,
         embeddings: EmbeddingSet,
-        device: &Device,
+        (sizes, device): (Option<[f32; 6]>, &Device),
     ) -> Result<Self, PipelineError> {
         let row = |tokens: &[PromptTokens], clip_skip: u32| {
             let encoded = encoders.iter().zip(tokens).map(|(encoder, tokens)| {
                 Ok(Encoded {
                     chunks: tokens.chunks(encoder.tokenizer)?,
                     states: Vec::new(),
+                    pooled: None,
                     clip_skip: encoder.clamp_clip_skip(clip_skip),
                 })
             });
             encoded.collect::<Result<Vec<_>, PipelineError>>().map(Row)
         };
         let mut positive = row(&prompts.positive, prompts.clip_skip)?;
-        let mut negative = prompts
-            .negative
-            .as_ref()
-            .map(|tokens| row(tokens, 1))
-            .transpose()?;
-        let rows = || [Some(&positive), negative.as_ref()].into_iter().flatten();
+        let negative = prompts.negative.as_ref();
+        let mut negative = negative.try_map(|tokens| row(tokens, 1))?;
+        let rows = || [Some(&positive), negative.as_ref().text()].into_iter().flatten();
         let uses_embeddings = rows().any(Row::uses_embeddings);
         let chunks = rows().map(Row::chunks).max().unwrap_or(1);
-        for row in [Some(&mut positive), negative.as_mut()].into_iter().flatten() {
+        for row in [Some(&mut positive), negative.text_mut()].into_iter().flatten() {
             for (encoded, encoder) in row.0.iter_mut().zip(encoders) {
                 encoded.chunks.resize(chunks, Chunk::empty(encoder.tokenizer));
             }
@@ -104,6 +177,7 @@ impl PromptEncoding {
         Ok(Self {
             positive,
             negative,
+            sizes,
             embeddings,
             tables,
         })
@@ -115,9 +189,13 @@ impl PromptEncoding {
         ConditioningShape::of_text(chunks.iter().map(|chunk| chunk.tokens.len()).sum())
     }
 
-    /// Rows: 2 with a negative prompt, else 1.
+    /// Rows: 2 under guidance, else 1.
     pub(crate) const fn rows(&self) -> usize {
-        if self.negative.is_some() { 2 } else { 1 }
+        if matches!(self.negative, Negative::Unneeded) {
+            1
+        } else {
+            2
+        }
     }
 
     /// What the vectors of embeddings take.
@@ -132,7 +210,7 @@ impl PromptEncoding {
         encoders: &[PromptEncoder<'_>],
         device: &Device,
     ) -> Result<bool, PipelineError> {
-        let rows = [Some(&mut self.positive), self.negative.as_mut()];
+        let rows = [Some(&mut self.positive), self.negative.text_mut()];
         let encoded = rows.into_iter().flatten().flat_map(|row| row.0.iter_mut());
         let mut with_encoder = encoded.zip(encoders.iter().zip(&self.tables).cycle());
         let Some((encoded, (encoder, table))) =
@@ -152,10 +230,10 @@ impl PromptEncoding {
         let ids: Vec<u32> = chunk.tokens.iter().map(id).collect();
         // (1, 77)
         let ids = Tensor::from_vec(ids, (1, chunk.tokens.len()), device)?;
-        let states = match table {
-            Some(vectors) => encoder.text.forward_with(&ids, vectors, encoded.clip_skip)?,
-            None => encoder.text.forward(&ids, encoded.clip_skip)?,
-        };
+        let (states, pooled) = encoder.forward(&ids, table.as_ref(), encoded.clip_skip)?;
+        if encoded.states.is_empty() {
+            encoded.pooled = pooled;
+        }
         encoded.states.push(if chunk.is_plain() {
             states
         } else {
@@ -166,11 +244,24 @@ impl PromptEncoding {
 
     /// The states of all chunks, once all are encoded.
     pub(crate) fn into_conditioning(self) -> Result<RequestConditioning, PipelineError> {
-        Ok(RequestConditioning {
-            cond: self.positive.joined()?,
-            uncond: self.negative.map(Row::joined).transpose()?,
-        })
+        let cond = self.positive.joined(self.sizes)?;
+        let uncond = match self.negative {
+            Negative::Unneeded => None,
+            Negative::Zeros => Some(zeros_like(&cond)?),
+            Negative::Text(row) => Some(row.joined(self.sizes)?),
+        };
+        Ok(RequestConditioning { cond, uncond })
     }
+}
+
+/// The same sizes with nothing said.
+fn zeros_like(conditioning: &Conditioning) -> Result<Conditioning, PipelineError> {
+    let states = conditioning.token_states.iter().map(Tensor::zeros_like);
+    Ok(Conditioning {
+        token_states: states.collect::<Result<_, _>>()?,
+        pooled: conditioning.pooled.as_ref().map(Tensor::zeros_like).transpose()?,
+        ..conditioning.clone()
+    })
 }
 
 impl Row {
@@ -186,11 +277,14 @@ impl Row {
     }
 
     /// The states of each encoder, all chunks one after the other.
-    fn joined(self) -> Result<Conditioning, PipelineError> {
+    fn joined(self, sizes: Option<[f32; 6]>) -> Result<Conditioning, PipelineError> {
         let joined = self.0.iter().map(|encoded| Tensor::cat(&encoded.states, 1));
         Ok(Conditioning {
             token_states: joined.collect::<Result<_, _>>()?,
-            ..Conditioning::default()
+            // Only one encoder has it.
+            pooled: self.0.iter().find_map(|encoded| encoded.pooled.clone()),
+            size_conditions: sizes,
+            image_tokens: None,
         })
     }
 }

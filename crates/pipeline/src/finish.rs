@@ -11,7 +11,6 @@ use pentimento_types::RgbImage;
 
 use crate::denoise::not_finite;
 use crate::inpainting::Inpainting;
-use crate::prepare::shift;
 use crate::state::DenoiseState;
 use crate::{PipelineError, StableDiffusion, img2img};
 
@@ -102,11 +101,7 @@ impl StableDiffusion {
     /// Latents `[4, h, w]` on their way into the VAE.
     pub(crate) fn begin_decode(&self, latents: &Latents) -> Result<VaePass, PipelineError> {
         let [channels, h, w] = latents.shape();
-        let vae = self.vae.config();
-        let mut latents = latents.clone().scaled(1.0 / vae.scaling_factor);
-        if vae.shift_factor != 0.0 {
-            shift(&mut latents, vae.shift_factor);
-        }
+        let latents = self.to_vae_range(latents.clone());
         let z = Tensor::from_vec(latents.into_values(), (1, channels, h, w), &self.device)?;
         Ok(self.vae.begin_decode(&z.to_dtype(self.dtype)?)?)
     }

@@ -14,7 +14,9 @@ pub(crate) static TOKENIZER: LazyLock<ClipTokenizer> = LazyLock::new(|| {
         crate::model_source::embedded_demo(),
         &candle_core::Device::Cpu,
     );
-    demo.tokenizer().expect("the embedded tokenizer is a good one").0
+    demo.tokenizer(crate::ComponentRole::Tokenizer)
+        .expect("the embedded tokenizer is a good one")
+        .0
 });
 
 /// A prompt: any text becomes pieces of 77 tokens, and nothing is cut off.

@@ -18,6 +18,7 @@ mod guidance;
 mod img2img;
 mod inpaint;
 mod inpainting;
+mod latent_range;
 mod layer_changes;
 mod lora_report;
 mod loras;

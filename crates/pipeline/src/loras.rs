@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_weights::{LoraFile, LoraFit, LoraNetwork, LoraTarget, WeightsError};
+use pentimento_weights::{LoraFile, LoraFit, LoraNetwork, LoraTarget, ReadProgress, WeightsError};
 
 use crate::PipelineError;
 use crate::component::{ComponentRole, Patch, PatchSet};
@@ -34,13 +34,14 @@ pub(crate) struct OpenLoras {
 }
 
 impl OpenLora {
+    /// Counts what is read from disk in `progress`.
     pub(crate) fn open(
         entry: &Arc<ModelEntry>,
         strength: f64,
-        targets: &Targets,
+        (targets, progress): (&Targets, &ReadProgress),
     ) -> Result<Self, PipelineError> {
         let wrap = |source| lora_error(entry, source);
-        let file = LoraFile::open(lora_path(entry)?).map_err(wrap)?;
+        let file = LoraFile::open_counting(lora_path(entry)?, progress).map_err(wrap)?;
         let fit = file.fit(targets).map_err(wrap)?;
         Ok(Self {
             entry: Arc::clone(entry),
@@ -81,7 +82,10 @@ impl OpenLoras {
         let bytes = |loras: &[&OpenLora]| {
             let layers = loras.iter().flat_map(|lora| &lora.fit.layers);
             let of_network = layers.filter(|layer| layer.network == network);
-            expected_bytes(of_network.map(|layer| (&*layer.layer, &*layer.weight_dims, layer.branch_rank)))
+            let held = of_network.map(|layer| (&*layer.layer, &*layer.weight_dims, layer.branch_rank));
+            // The files' own numbers are beside it while it is made.
+            let read: u64 = loras.iter().map(|lora| lora.file.memory_bytes()).sum();
+            expected_bytes(held).saturating_add(read)
         };
         let merged: Vec<&OpenLora> = self.lcm.iter().filter(|lora| lora.changes(network)).collect();
         let beside: Vec<&OpenLora> = self.set.iter().filter(|lora| lora.changes(network)).collect();
@@ -98,8 +102,9 @@ impl OpenLoras {
 pub(crate) const fn network_of(role: ComponentRole) -> Option<LoraNetwork> {
     match role {
         ComponentRole::TextEncoder => Some(LoraNetwork::TextEncoder),
+        ComponentRole::TextEncoder2 => Some(LoraNetwork::TextEncoder2),
         ComponentRole::UNet => Some(LoraNetwork::UNet),
-        ComponentRole::Tokenizer | ComponentRole::Vae => None,
+        ComponentRole::Tokenizer | ComponentRole::Tokenizer2 | ComponentRole::Vae => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod beside;
+mod family;
 mod lone_vae;
 mod lora_set;
 mod open;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use candle_nn::VarBuilder;
-use pentimento_catalog::{BaseModel, ModelEntry, SchedulerSettings, Source, TimestepSpacing};
+use pentimento_catalog::{BaseModel, ModelEntry, Prediction, SchedulerSettings, Source, TimestepSpacing};
 use pentimento_models::{
     ClipText, ClipTextConfig, ClipTokenizer, ModelError, UNet, UNetConfig, Vae, VaeConfig,
 };
@@ -25,10 +26,10 @@ pub(crate) use self::open::embedded_demo;
 
 /// Weights stay as the files have them; the arithmetic is f32.
 const DTYPES: Dtypes = Dtypes::Stored;
-const VOCABULARY: &str = "tokenizer/vocab.json";
-const MERGES: &str = "tokenizer/merges.txt";
-/// The published SD 1.x folders have it; a folder without it gets SD 1.x's own special tokens.
-const TOKENIZER_SETTINGS: &str = "tokenizer/tokenizer_config.json";
+const VOCABULARY: &str = "vocab.json";
+const MERGES: &str = "merges.txt";
+/// The published folders have them; a folder without them gets SD 1.x's own special tokens.
+const TOKENIZER_SETTINGS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
 
 /// Where the components of one model come from: they can be told apart, read one by one, and put together.
 #[derive(Debug)]
@@ -38,10 +39,12 @@ pub struct ModelSource {
     /// In place of the checkpoint's own.
     vae: Option<LoneVae>,
     device: Device,
+    progress: ReadProgress,
     /// As the catalogue says.
     base: Option<BaseModel>,
     /// How the entries want it to be run.
     scheduler: SchedulerSettings,
+    prediction: Option<Prediction>,
     loras: Vec<(Arc<ModelEntry>, f64)>,
     lcm_loras: Option<Vec<Arc<ModelEntry>>>,
 }
@@ -72,6 +75,7 @@ impl ModelSource {
             vae,
             base: models.checkpoint.base,
             scheduler: models.scheduler_settings(),
+            prediction: models.checkpoint.prediction,
             loras: models.loras.clone(),
             lcm_loras: models.lcm_loras.clone(),
             ..Self::new(&models.checkpoint.name, checkpoint, device)
@@ -83,6 +87,7 @@ impl ModelSource {
     pub fn counting(self, progress: &ReadProgress) -> Self {
         Self {
             checkpoint: self.checkpoint.counting(progress),
+            progress: progress.clone(),
             vae: self.vae.map(|vae| LoneVae {
                 files: vae.files.counting(progress),
                 ..vae
@@ -105,8 +110,10 @@ impl ModelSource {
             checkpoint,
             vae: None,
             device: device.clone(),
+            progress: ReadProgress::default(),
             base: None,
             scheduler: SchedulerSettings::default(),
+            prediction: None,
             loras: Vec::new(),
             lcm_loras: None,
         }
@@ -115,17 +122,13 @@ impl ModelSource {
     /// The key of each component that the model has, as the files are now, in the order in which they are to be read.
     ///
     /// # Errors
-    /// When files of a component are missing or cannot be looked at, or a LoRA does not fit the checkpoint.
+    /// When it is of a family that this version does not run, files of a component are missing or cannot be looked at, or a LoRA
+    /// does not fit the checkpoint.
     pub fn keys(&self) -> Result<Vec<ComponentKey>, PipelineError> {
+        let roles = self.family()?.roles();
         let loras = self.open_loras()?;
-        let key = |role| self.key(role, loras.patches(role)?);
-        self.roles().map(key).collect()
-    }
-
-    /// The components that the model has, the small ones first: what is wrong with a folder is then found before gigabytes
-    /// are read.
-    pub(crate) fn roles(&self) -> impl Iterator<Item = ComponentRole> + use<> {
-        ComponentRole::ALL.into_iter()
+        let key = |role: &ComponentRole| self.key(*role, loras.patches(*role)?);
+        roles.iter().map(key).collect()
     }
 
     fn key(&self, role: ComponentRole, patches: PatchSet) -> Result<ComponentKey, PipelineError> {
@@ -141,19 +144,18 @@ impl ModelSource {
     fn identity(&self, role: ComponentRole) -> Result<FileIdentity, PipelineError> {
         let folder = role.folder();
         let wrap = |error| self.weights_error(error);
-        if role == ComponentRole::Tokenizer {
-            let large = [VOCABULARY, MERGES];
-            return self
-                .checkpoint
-                .identity(folder, &[TOKENIZER_SETTINGS], &large)
-                .map_err(wrap);
+        let inside = |file: &str| format!("{folder}/{file}");
+        if matches!(role, ComponentRole::Tokenizer | ComponentRole::Tokenizer2) {
+            let ([first, second], large) = (TOKENIZER_SETTINGS.map(inside), [VOCABULARY, MERGES].map(inside));
+            let large = [large[0].as_str(), large[1].as_str()];
+            let identity = self.checkpoint.identity(folder, &[&first, &second], &large);
+            return identity.map_err(wrap);
         }
         if role == ComponentRole::Vae && self.vae.is_some() {
             return self.lone_vae_identity();
         }
-        let config = format!("{folder}/config.json");
         self.checkpoint
-            .component_identity(folder, &[&config])
+            .component_identity(folder, &[&inside("config.json")])
             .map_err(wrap)
     }
 
@@ -174,14 +176,26 @@ impl ModelSource {
         let is_merged = !key.patches.merged.is_empty();
         match role {
             ComponentRole::Tokenizer => {
-                let (tokenizer, bytes) = self.tokenizer()?;
+                let (tokenizer, bytes) = self.tokenizer(role)?;
                 Ok((Component::Tokenizer(Arc::new(tokenizer)), bytes))
+            }
+            ComponentRole::Tokenizer2 => {
+                let (tokenizer, bytes) = self.tokenizer(role)?;
+                Ok((Component::Tokenizer2(Arc::new(tokenizer)), bytes))
             }
             ComponentRole::TextEncoder => {
                 let config: ClipTextConfig = self.config(role)?;
                 let text = self.network((role, is_merged), |weights| ClipText::new(&config, weights))?;
                 let bytes = text.size_bytes();
                 Ok((Component::TextEncoder(Arc::new(text)), bytes))
+            }
+            ComponentRole::TextEncoder2 => {
+                let config: ClipTextConfig = self.config(role)?;
+                let text = self.network((role, is_merged), |weights| {
+                    ClipText::with_projection(&config, weights)
+                })?;
+                let bytes = text.size_bytes();
+                Ok((Component::TextEncoder2(Arc::new(text)), bytes))
             }
             ComponentRole::UNet => {
                 let config = self.unet_config()?;
@@ -203,16 +217,19 @@ impl ModelSource {
         }
     }
 
-    pub(crate) fn tokenizer(&self) -> Result<(ClipTokenizer, u64), PipelineError> {
-        let read = |path| {
+    pub(crate) fn tokenizer(&self, role: ComponentRole) -> Result<(ClipTokenizer, u64), PipelineError> {
+        let folder = role.folder();
+        let read = |file: &str| {
             self.checkpoint
-                .read(path)
+                .read(&format!("{folder}/{file}"))
                 .map_err(|error| self.weights_error(error))
         };
-        let settings = self.checkpoint.has(TOKENIZER_SETTINGS);
-        let settings = settings.then(|| read(TOKENIZER_SETTINGS)).transpose()?;
+        let has = |file: &str| self.checkpoint.has(&format!("{folder}/{file}"));
+        let [settings, special] = TOKENIZER_SETTINGS.map(|file| has(file).then(|| read(file)).transpose());
         let (vocabulary, merges) = (read(VOCABULARY)?, read(MERGES)?);
-        let tokenizer = ClipTokenizer::from_files(&vocabulary, &merges, settings.as_deref());
+        let (settings, special) = (settings?, special?);
+        let tokenizer =
+            ClipTokenizer::from_files(&vocabulary, &merges, settings.as_deref(), special.as_deref());
         let tokenizer = tokenizer.map_err(|error| self.part_error(error))?;
         let bytes = vocabulary.len() + merges.len();
         Ok((tokenizer, bytes as u64))
@@ -251,15 +268,7 @@ impl ModelSource {
         self.config(ComponentRole::UNet)
     }
 
-    /// The same where it is a small file of its own, and not somewhere in a single file.
-    pub(crate) fn unet_config_at_hand(&self) -> Result<Option<UNetConfig>, PipelineError> {
-        if self.checkpoint.is_single_file() {
-            return Ok(None);
-        }
-        self.unet_config().map(Some)
-    }
-
-    /// How the checkpoint wants to be run, and what the catalogue says beyond that.
+    /// How the checkpoint wants to be run. The catalogue has the last word, about what the UNet predicts, too.
     pub(crate) fn scheduler_config(&self) -> Result<SchedulerConfig, PipelineError> {
         let file = self.checkpoint.read("scheduler/scheduler_config.json");
         let file = file.map_err(|error| self.weights_error(error))?;
@@ -272,7 +281,11 @@ impl ModelSource {
             spacing,
             timesteps,
         } = &self.scheduler;
-        Ok(config.adjusted(*kind, spacing.map(TimestepSpacing::as_str), timesteps.as_deref()))
+        let config = config.adjusted(*kind, spacing.map(TimestepSpacing::as_str), timesteps.as_deref());
+        Ok(match self.prediction {
+            Some(prediction) => config.predicting(prediction.as_str()),
+            None => config,
+        })
     }
 
     fn weights_error(&self, source: WeightsError) -> PipelineError {

@@ -111,7 +111,7 @@ impl StableDiffusion {
             embeddings,
             max_prompt_tokens,
         } = input;
-        let text = self.begin_prompts(&request, &embeddings, max_prompt_tokens)?;
+        let text = self.begin_prompts(&request, &embeddings, (max_prompt_tokens, Some(init.size())))?;
         let (request, repainting) = self.repainting(request, &init, mask.as_ref())?;
         Ok(Preparation {
             request,

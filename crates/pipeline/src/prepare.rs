@@ -6,9 +6,9 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use pentimento_models::{PreparedConditioning, VaePass};
 use pentimento_schedulers::{Latents, NoiseSource, Scheduler, SchedulerPlan};
-use pentimento_types::{Recipe, RgbImage, SchedulerKind};
+use pentimento_types::{Recipe, RgbImage, SchedulerKind, Size};
 
-use crate::conditioning::{PromptEncoder, PromptEncoding, Prompts, RequestConditioning};
+use crate::conditioning::{Negative, PromptEncoder, PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::{Guidance, is_guided};
 use crate::img2img::{Planes, to_planes};
 use crate::posterior::EncodedImage;
@@ -57,7 +57,7 @@ impl StableDiffusion {
             .collect()
     }
 
-    /// The conditioning of a request: the negative prompt is encoded only when guidance needs it.
+    /// The conditioning of a request without an image: the negative prompt is encoded only when guidance needs it.
     ///
     /// # Errors
     /// When a forward fails.
@@ -66,30 +66,39 @@ impl StableDiffusion {
         request: &Recipe,
         embeddings: &[PromptEmbedding],
     ) -> Result<RequestConditioning, PipelineError> {
-        let mut encoding = self.begin_prompts(request, embeddings, usize::MAX)?;
+        let mut encoding = self.begin_prompts(request, embeddings, (usize::MAX, None))?;
         while encoding.advance(&self.encoders(), &self.device)? {}
         encoding.into_conditioning()
     }
 
     /// Cuts both prompts into chunks. One of more than `limit` tokens is refused before any is encoded, whether guidance
-    /// needs it or not.
+    /// needs it or not. SDXL is told the size of the image.
     pub(crate) fn begin_prompts(
         &self,
         request: &Recipe,
         embeddings: &[PromptEmbedding],
-        limit: usize,
+        (limit, size): (usize, Option<Size>),
     ) -> Result<PromptEncoding, PipelineError> {
         let embeddings = EmbeddingSet::new(embeddings);
         let prompts = self.prompts(request, &embeddings, limit)?;
-        PromptEncoding::new(&self.encoders(), &prompts, embeddings, &self.device)
+        let size = size.filter(|_| self.unet.config().text_time.is_some());
+        let sizes = size.map(|size| size_conditions(size.padded_to(self.pixels_per_latent)));
+        PromptEncoding::new(&self.encoders(), &prompts, embeddings, (sizes, &self.device))
     }
 
     /// Its text encoders, in the order in which their states are joined.
     pub(crate) fn encoders(&self) -> Vec<PromptEncoder<'_>> {
-        vec![PromptEncoder {
+        let first = PromptEncoder {
             tokenizer: &self.tokenizer,
             text: &self.text,
-        }]
+            is_raw: self.second.is_some(),
+        };
+        let second = self.second.as_ref().map(|second| PromptEncoder {
+            tokenizer: &second.tokenizer,
+            text: &second.text,
+            is_raw: true,
+        });
+        std::iter::once(first).chain(second).collect()
     }
 
     /// The tokens of both prompts, for each text encoder.
@@ -111,10 +120,15 @@ impl StableDiffusion {
             read.collect::<Result<Vec<_>, _>>()
         };
         let positive = tokens("prompt", &request.prompt)?;
-        let negative = tokens("negative_prompt", &request.negative_prompt)?;
+        let negative = tokens("negative_prompt", request.negative_text())?;
+        let zeros_for_none = self.second.as_ref().is_some_and(|second| second.zeros_for_none);
         Ok(Prompts {
             positive,
-            negative: self.is_guided(request).then_some(negative),
+            negative: match request.negative_prompt {
+                _ if !self.is_guided(request) => Negative::Unneeded,
+                None if zeros_for_none => Negative::Zeros,
+                _ => Negative::Text(negative),
+            },
             clip_skip: request.clip_skip,
         })
     }
@@ -140,12 +154,7 @@ impl StableDiffusion {
 
     /// A sample of an encoded image, scaled as the UNet knows it: `[4, h, w]`.
     pub(crate) fn sample_latents(&self, encoded: &EncodedImage, noise_source: &mut NoiseSource) -> Latents {
-        let vae = self.vae.config();
-        let mut sample = encoded.sample(noise_source);
-        if vae.shift_factor != 0.0 {
-            shift(&mut sample, -vae.shift_factor);
-        }
-        sample.scaled(vae.scaling_factor)
+        self.to_unet_range(encoded.sample(noise_source))
     }
 
     /// One image before its first evaluation.
@@ -189,13 +198,12 @@ impl StableDiffusion {
     }
 }
 
-/// Adds a number to every value.
-#[expect(clippy::cast_possible_truncation, reason = "latents are f32")]
-pub(crate) fn shift(latents: &mut Latents, by: f64) {
-    latents
-        .values_mut()
-        .iter_mut()
-        .for_each(|value| *value += by as f32);
+/// What SDXL is told about an image that is not cropped: its size, no crop, its size again, height before width.
+/// `StableDiffusionXLImg2ImgPipeline` takes the size of the latents, times 8.
+fn size_conditions(size: Size) -> [f32; 6] {
+    #[expect(clippy::cast_precision_loss, reason = "sides are below 2^24")]
+    let [height, width] = [size.height, size.width].map(|side| side as f32);
+    [height, width, 0.0, 0.0, height, width]
 }
 
 /// The noise source of each image of a request: image k draws from seed + k.

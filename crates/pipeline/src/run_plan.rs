@@ -23,8 +23,7 @@ pub struct RunPlan {
 }
 
 impl RunPlan {
-    /// Decides the run of `recipe`. Reads two small files of the checkpoint; a single file is not opened for it, so there
-    /// guidance counts as two rows whatever the network takes.
+    /// Decides the run of `recipe`. Reads two small files of the checkpoint, or the index of a single file.
     ///
     /// # Errors
     /// [`PipelineError::Scheduler`] when there is no such run; [`PipelineError::VaeUnfit`] and
@@ -37,11 +36,9 @@ impl RunPlan {
     }
 
     fn on(checkpoint: &ModelSource, recipe: &Recipe) -> Result<Self, PipelineError> {
+        checkpoint.family()?;
         let plan = scheduler_plan(recipe, &checkpoint.scheduler_config()?)?;
-        let is_guided = match checkpoint.unet_config_at_hand()? {
-            Some(config) => is_guided(recipe, &config),
-            None => recipe.is_guided(),
-        };
+        let is_guided = is_guided(recipe, &checkpoint.unet_config()?);
         Ok(Self {
             scheduler: plan.kind(),
             spacing: plan.spacing(),

@@ -10,7 +10,7 @@ pub(crate) fn sample_recipe() -> Recipe {
         loras: Vec::new(),
         embeddings: Vec::new(),
         prompt: String::new(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         image_count: 2,
         steps: 4,
         strength: 0.5,

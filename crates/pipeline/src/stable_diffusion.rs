@@ -13,6 +13,8 @@ pub struct StableDiffusion {
     pub(crate) name: String,
     pub(crate) tokenizer: Arc<ClipTokenizer>,
     pub(crate) text: Arc<ClipText>,
+    /// Of SDXL only.
+    pub(crate) second: Option<SecondEncoder>,
     pub(crate) unet: Arc<UNet>,
     pub(crate) vae: Arc<Vae>,
     pub(crate) scheduler_config: SchedulerConfig,
@@ -21,6 +23,15 @@ pub struct StableDiffusion {
     pub(crate) device: Device,
     /// Computing type of the networks; the schedulers always work in f32.
     pub(crate) dtype: DType,
+}
+
+/// The second text encoder of SDXL, with the tokenizer that feeds it.
+#[derive(Clone, Debug)]
+pub(crate) struct SecondEncoder {
+    pub(crate) tokenizer: Arc<ClipTokenizer>,
+    pub(crate) text: Arc<ClipText>,
+    /// What stands for a negative prompt that is not there: zeros, or the states of an empty one.
+    pub(crate) zeros_for_none: bool,
 }
 
 impl StableDiffusion {

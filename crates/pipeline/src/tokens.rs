@@ -8,7 +8,7 @@ use pentimento_models::ClipTokenizer;
 use crate::model_source::embedded_demo;
 use crate::prompt::PromptTokens;
 use crate::prompt_embedding::{EmbeddingSet, PromptEmbedding};
-use crate::{ModelSource, PipelineError};
+use crate::{ComponentRole, ModelSource, PipelineError};
 
 /// Three bytes of the longest writing of a letter for each byte of its shortest: normalising never makes more of a text.
 const MOST_GROWTH: usize = 3;
@@ -33,7 +33,7 @@ impl TokenCounter {
             tokenizer
         } else {
             let source = ModelSource::new("demo", embedded_demo(), &Device::Cpu);
-            let read = Arc::new(source.tokenizer()?.0);
+            let read = Arc::new(source.tokenizer(ComponentRole::Tokenizer)?.0);
             self.0.get_or_init(|| read)
         };
         let embeddings = EmbeddingSet::new(embeddings);

@@ -42,11 +42,7 @@ fn sixteen_mixed_jobs_give_what_each_gives_alone() {
     let requests: Vec<_> = (0..16_u32)
         .map(|k| Recipe {
             prompt: format!("image number {k}"),
-            negative_prompt: if k % 2 == 0 {
-                "blurry".to_owned()
-            } else {
-                String::new()
-            },
+            negative_prompt: (k % 2 == 0).then(|| "blurry".to_owned()),
             steps: 2 + k % 7,
             strength: 0.3 + f64::from(k % 8) / 10.0,
             guidance_scale: [1.0, 7.5, 0.0, 3.0][k as usize % 4],
@@ -183,7 +179,7 @@ fn a_short_prompt_beside_a_long_one_is_filled_up_with_empty_chunks() {
     let encode = |prompt: &str, negative_prompt: &str| {
         let recipe = Recipe {
             prompt: prompt.to_owned(),
-            negative_prompt: negative_prompt.to_owned(),
+            negative_prompt: Some(negative_prompt.to_owned()),
             guidance_scale: 5.0,
             ..request(SchedulerKind::DDIM)
         };

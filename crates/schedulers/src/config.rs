@@ -144,6 +144,15 @@ impl SchedulerConfig {
         }
     }
 
+    /// The same for a UNet that predicts something else: `epsilon`, `v_prediction` or `sample`.
+    #[must_use]
+    pub fn predicting(self, prediction_type: &str) -> Self {
+        Self {
+            prediction_type: Some(prediction_type.to_owned()),
+            ..self
+        }
+    }
+
     /// The scheduler that the file was written for, if it is a known one.
     #[must_use]
     pub fn own_kind(&self) -> Option<SchedulerKind> {

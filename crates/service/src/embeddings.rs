@@ -59,7 +59,7 @@ fn refused(error: PipelineError, checkpoint: &str) -> ServiceError {
 
 /// What a caller should be told: an embedding whose word is in neither prompt changes nothing.
 pub(crate) fn unused_notes(recipe: &Recipe, embeddings: &[PromptEmbedding]) -> Vec<JobNote> {
-    let prompts = [&recipe.prompt, &recipe.negative_prompt];
+    let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
     let used = |name: &str| {
         let mut same = embeddings.iter().filter(|embedding| embedding.name() == name);
         same.any(|embedding| prompts.iter().any(|prompt| embedding.is_in(prompt)))

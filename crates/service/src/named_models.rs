@@ -49,7 +49,7 @@ impl NamedModels {
             embeddings.push(find(catalog, ModelRole::Embedding, &name)?);
         }
         let checkpoint = base_of(catalog, &entry).unwrap_or(entry);
-        let prompts = [&recipe.prompt, &recipe.negative_prompt].map(String::as_str);
+        let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
         embeddings.extend(written_in(catalog.entries(), &checkpoint, prompts));
         let mut each_once: Vec<Arc<ModelEntry>> = Vec::new();
         for embedding in embeddings {

@@ -208,7 +208,7 @@ impl Inner {
         let (counter, limit) = (self.tokens.clone(), self.config.max_prompt_tokens);
         let prompts = [
             ("prompt", recipe.prompt.clone()),
-            ("negative_prompt", recipe.negative_prompt.clone()),
+            ("negative_prompt", recipe.negative_text().to_owned()),
         ];
         off_thread(move || {
             for (field, text) in prompts {

@@ -36,8 +36,9 @@ pub struct Recipe {
     pub embeddings: Vec<EmbeddingRef>,
     /// What the image should show.
     pub prompt: String,
-    /// What it should not show; empty means none.
-    pub negative_prompt: String,
+    /// What it should not show. No text and an empty one are two things: what stands for the first is the checkpoint's to
+    /// say.
+    pub negative_prompt: Option<String>,
     /// How many images, at least 1. Image k uses `seed + k`.
     pub image_count: u32,
     /// Steps of the whole schedule, at least 1; by [`crate::StrengthRule::FewerSteps`] strength decides how many of them run.
@@ -69,6 +70,12 @@ impl Recipe {
             InputRole::Mask => bytes,
         };
         brought.into_iter().map(bytes_of).fold(0, u64::saturating_add)
+    }
+
+    /// What it should not show, empty also where nothing is said.
+    #[must_use]
+    pub fn negative_text(&self) -> &str {
+        self.negative_prompt.as_deref().unwrap_or_default()
     }
 
     /// Whether an evaluation has a row without the prompt beside the one with it. Distilled checkpoints, which take the scale
@@ -105,7 +112,7 @@ impl Recipe {
             loras: Vec::new(),
             embeddings: Vec::new(),
             prompt: String::new(),
-            negative_prompt: String::new(),
+            negative_prompt: None,
             image_count: 1,
             steps: 20,
             strength: 0.5,

@@ -1,5 +1,6 @@
 //! A checkpoint: a folder in the diffusers layout, on disk or in memory, or a single file that answers like one.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component as PathPart, Path, PathBuf};
@@ -158,19 +159,13 @@ impl Checkpoint {
 
     /// A checkpoint in one file of the original layout (`.safetensors`, `.ckpt`). What such a file does not hold, the
     /// tokenizer's files, comes from `read`. The file is opened when something of it is asked for; whether it is a checkpoint
-    /// of Stable Diffusion 1.x, or what it seems to be instead, is said then.
+    /// of Stable Diffusion 1.x, 2.x or XL, or what it seems to be instead, is said then.
     pub fn single_file(path: &Path, read: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         Self {
             name: path.display().to_string(),
             files: Files::Single(SingleFile::at(path), Box::new(read)),
             progress: ReadProgress::default(),
         }
-    }
-
-    /// Whether everything is in one file, which has to be opened for most of it.
-    #[must_use]
-    pub const fn is_single_file(&self) -> bool {
-        matches!(self.files, Files::Single(..))
     }
 
     /// A model whose files come from `read`: path inside the folder, with `/` between parts, to bytes.
@@ -222,7 +217,9 @@ impl Checkpoint {
                 Files::Folder(folder) => folder.join(path).is_file(),
                 Files::Memory(read) => read(path).is_some(),
                 Files::Seeded(files, _) => files.contains_key(path),
-                Files::Single(_, read) => SingleFile::has(path) || read(path).is_some(),
+                Files::Single(file, read) => {
+                    file.has(path, &self.progress) || read(&shared_tokenizer(path)).is_some()
+                }
                 Files::Vae(_) => path == lone_vae::CONFIG,
             }
     }
@@ -251,7 +248,7 @@ impl Checkpoint {
             Files::Seeded(files, _) => files.get(path).cloned(),
             Files::Single(file, read) => match file.read(path, &self.progress)? {
                 Some(config) => Some(config),
-                None => read(path),
+                None => read(&shared_tokenizer(path)),
             },
             Files::Vae(vae) => vae.read(path, &self.progress)?,
         };
@@ -344,10 +341,13 @@ impl Checkpoint {
                 let seed = *seed;
                 return Ok(FileIdentity::fixed(FileStamp::Seeded { model, part, seed }));
             }
-            // What the file does not hold is the same for all such files.
+            // What the file does not hold is the same for all such files, but for what stands in a small file.
             Files::Single(..) | Files::Vae(_) => {
                 let model = "single file".to_owned();
-                return Ok(FileIdentity::fixed(FileStamp::InMemory { model, part }));
+                return Ok(FileIdentity {
+                    contents: self.contents(small)?,
+                    large: vec![FileStamp::InMemory { model, part }],
+                });
             }
         };
         let stamps = large.iter().filter(|path| self.has(path));
@@ -443,6 +443,14 @@ impl Checkpoint {
             wanted,
             hint,
         }
+    }
+}
+
+/// Both tokenizers of SDXL have one vocabulary.
+fn shared_tokenizer(path: &str) -> Cow<'_, str> {
+    match path.strip_prefix("tokenizer_2/") {
+        Some(file) => Cow::Owned(format!("tokenizer/{file}")),
+        None => Cow::Borrowed(path),
     }
 }
 

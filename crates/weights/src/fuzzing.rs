@@ -25,10 +25,11 @@ pub fn weights_file(bytes: &[u8]) {
         }
     }
     if let Ok(tensors) = Tensors::of(file) {
-        for part in ["unet", "vae", "text_encoder"] {
+        for part in ["unet", "vae", "text_encoder", "text_encoder_2"] {
             let _ = tensors.config(&format!("{part}/config.json"));
             let _ = tensors.component(part, &crate::ReadProgress::default());
         }
+        let _ = tensors.config("scheduler/scheduler_config.json");
     }
 }
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Full outputs of each part of Stable Diffusion on the tiny models: tokenizer, CLIP, UNet, VAE.
 
-    python components.py [name …]      # tokenizer, clip, embeddings, unet, unet_sd2, vae; default: all
+    python components.py [name …]      # tokenizer, clip, clip_sdxl, embeddings, unet, unet_sd2, unet_sdxl, vae; default: all
 """
 import argparse
 
 import torch
 from diffusers import AutoencoderKL, LatentConsistencyModelImg2ImgPipeline, UNet2DConditionModel
 from diffusers.models.embeddings import get_timestep_embedding
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from golden_file import MODELS, quiet_and_repeatable, save_golden
 from tiny_models import randomise
@@ -102,6 +102,21 @@ def clip():
     save_golden("components/clip.safetensors", tensors, SCRIPT, texts=texts)
 
 
+def clip_sdxl():
+    """The second text encoder of SDXL: states before the final norm, and the pooled state at the end token."""
+    folder = MODELS / "tiny-sdxl"
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer_2")
+    model = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", dtype=torch.float32).eval()
+    texts = ["a photo of a cat on a mountain, best quality", "", "cat " * 100]
+    ids = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    out = model(ids, output_hidden_states=True)
+    tensors = {"ids": ids, "pooled": out.text_embeds}
+    for skip in (1, 2, 3):
+        # diffusers: hidden_states[-(clip_skip + 2)]; its clip_skip=None is our 1.
+        tensors[f"states.{skip}"] = out.hidden_states[-(skip + 1)]
+    save_golden("components/clip-sdxl.safetensors", tensors, SCRIPT, texts=texts)
+
+
 def embeddings():
     steps = torch.tensor([0.0, 1.0, 19.0, 250.5, 499.0, 521.0, 981.0, 999.0])
     w = torch.tensor([0.0, 0.5, 1.0, 6.5, 7.5, 19.0])
@@ -168,6 +183,29 @@ def unet_sd2():
     save_golden("components/unet-sd2.safetensors", tensors, SCRIPT, config=config)
 
 
+def unet_sdxl():
+    """With the pooled text and the sizes; once more as a distilled latent consistency model has it, with `cond_proj`."""
+    steps = torch.tensor([999.0, 250.5, 1.0])
+    sizes = torch.tensor([[64.0, 48, 0, 0, 64, 48], [1024, 1024, 0, 0, 1024, 1024], [8, 8, 3, 5, 512, 768]])
+    tensors = {"steps": steps, "context": gaussian(3, 3, 77, 56), "pooled": gaussian(4, 3, 20), "sizes": sizes}
+    for name in ("plain", "lcm"):
+        extra = {"time_cond_proj_dim": 256} if name == "lcm" else {}
+        model = UNet2DConditionModel.from_pretrained(MODELS / "tiny-sdxl" / "unet", low_cpu_mem_usage=False, **extra).float().eval()
+        cond = None
+        if name == "lcm":
+            projection = model.time_embedding.cond_proj.weight
+            projection.data = (gaussian(5, *projection.shape) / 16).half().float()
+            tensors["cond_proj"] = projection.detach().half()
+            cond = LatentConsistencyModelImg2ImgPipeline.get_guidance_scale_embedding(None, torch.tensor([0.0, 0.5, 7.0]), embedding_dim=256)
+            tensors["guidance"] = cond
+        for h, w in ((8, 8), (9, 7)):
+            sample = gaussian(100 * h + w, 3, 4, h, w)
+            tensors[f"{h}x{w}.sample"] = sample
+            added = {"text_embeds": tensors["pooled"], "time_ids": sizes}
+            tensors[f"{h}x{w}.{name}"] = model(sample, steps, tensors["context"], timestep_cond=cond, added_cond_kwargs=added, return_dict=False)[0]
+    save_golden("components/unet-sdxl.safetensors", tensors, SCRIPT)
+
+
 def vae():
     model = AutoencoderKL.from_pretrained(MODELS / "tiny" / "vae").float().eval()
     tensors = {}
@@ -181,7 +219,7 @@ def vae():
     save_golden("components/vae.safetensors", tensors, SCRIPT)
 
 
-PARTS = {f.__name__: f for f in (tokenizer, clip, embeddings, unet, unet_sd2, vae)}
+PARTS = {f.__name__: f for f in (tokenizer, clip, clip_sdxl, embeddings, unet, unet_sd2, unet_sdxl, vae)}
 
 
 def main():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds the tiny seeded models of the true Stable Diffusion 1.5 architecture that the golden tests run on.
+"""Builds the tiny seeded models of the true Stable Diffusion architectures that the golden tests run on.
 
 Each is a diffusers folder as on a model hub: four UNet levels with SD 1.5's block types, a four-level VAE (so one
 latent pixel stands for 8x8 picture pixels), a five-layer CLIP text encoder and a tokenizer with the first thousand
@@ -8,6 +8,8 @@ vanish nor overflow and attention is not near-uniform. They are stored as fp16; 
 
     pip download --no-deps clip-anytorch==2.6.0   # its wheel carries CLIP's bpe_simple_vocab_16e6.txt.gz (MIT licence)
     python tiny_models.py --vocab clip_anytorch-2.6.0-py3-none-any.whl
+
+`tiny-sd2` and `tiny-sdxl` have what differs from `tiny` only; for the rest the tests and `later_models.py` take its files.
 
 The same seed gives the same bytes with the same torch version.
 """
@@ -20,7 +22,7 @@ import zipfile
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from golden_file import MODELS, quiet_and_repeatable
 
@@ -103,6 +105,33 @@ LONE_UNETS = {
     "tiny-inpaint": ({"in_channels": 9}, 30),
 }
 
+# Stable Diffusion 2: OpenCLIP's text encoder, linear projections, heads per level, the velocity is predicted.
+UNET_SD2 = {
+    **UNET,
+    "block_out_channels": (16, 16, 16, 16),
+    "cross_attention_dim": 24,
+    "attention_head_dim": (2, 2, 4, 4),
+    "use_linear_projection": True,
+    "upcast_attention": True,
+}
+OPEN_CLIP = {**TEXT, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3, "projection_dim": 20, "hidden_act": "gelu"}
+SCHEDULER_SD2 = {**SCHEDULER, "_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
+# SDXL: tiny's text encoder and this one, three levels of which the first has no attention, pooled text and sizes.
+UNET_SDXL = {
+    **UNET_SD2,
+    "block_out_channels": (16, 16, 32),
+    "cross_attention_dim": TEXT["hidden_size"] + OPEN_CLIP["hidden_size"],
+    "attention_head_dim": (2, 2, 4),
+    "transformer_layers_per_block": (1, 1, 2),
+    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": OPEN_CLIP["projection_dim"] + 6 * 8,
+    "upcast_attention": None,
+}
+SCHEDULER_SDXL = {**SCHEDULER, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "interpolation_type": "linear"}
+
 
 def byte_characters():
     """CLIP's reversible map from each byte to a printable character, in the order of its vocabulary."""
@@ -125,8 +154,8 @@ def dump(path, data, indent=2):
     path.write_text(json.dumps(data, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
 
 
-def write_tokenizer(folder, merges, size=VOCABULARY):
-    """CLIP's tokenizer with the first `size` entries of its vocabulary."""
+def write_tokenizer(folder, merges, size=VOCABULARY, pad="<|endoftext|>"):
+    """CLIP's tokenizer with the first `size` entries of its vocabulary, padding by `pad`."""
     characters = byte_characters()
     merges = merges[: size - 2 * len(characters) - 2]
     vocabulary = characters + [c + "</w>" for c in characters] + ["".join(m.split()) for m in merges]
@@ -141,7 +170,7 @@ def write_tokenizer(folder, merges, size=VOCABULARY):
     special = {
         "bos_token": token("<|startoftext|>"),
         "eos_token": token("<|endoftext|>"),
-        "pad_token": "<|endoftext|>",
+        "pad_token": pad,
         "unk_token": token("<|endoftext|>"),
     }
     dump(folder / "special_tokens_map.json", special)
@@ -189,19 +218,42 @@ def write_part(folder, model):
     save_weights(model, folder / "diffusion_pytorch_model.safetensors")
 
 
+def write_text_encoder(folder, text):
+    folder.mkdir(parents=True, exist_ok=True)
+    # Without an explicit dtype transformers 5 would compute in the fp16 of the file, beside an f32 UNet.
+    config = {**text.config.to_diff_dict(), "architectures": [type(text).__name__], "torch_dtype": "float32"}
+    dump(folder / "config.json", config)
+    # transformers 5 drops the prefix that every CLIP text encoder published so far has: put it back.
+    bare = not next(iter(text.state_dict())).startswith("text_model.")
+    save_weights(text, folder / "model.safetensors", "text_model." if bare else "")
+
+
+def build_sd2(merges):
+    folder = MODELS / "tiny-sd2"
+    write_part(folder / "unet", randomise(UNet2DConditionModel(**UNET_SD2), 50))
+    write_text_encoder(folder / "text_encoder", randomise(CLIPTextModel(CLIPTextConfig(**OPEN_CLIP)), 51))
+    # As published: the two files disagree about padding, and this one is believed.
+    dump(folder / "tokenizer" / "special_tokens_map.json", {"pad_token": "!"})
+    dump(folder / "scheduler" / "scheduler_config.json", SCHEDULER_SD2)
+
+
+def build_sdxl(merges):
+    folder = MODELS / "tiny-sdxl"
+    write_part(folder / "unet", randomise(UNet2DConditionModel(**UNET_SDXL), 60))
+    write_text_encoder(folder / "text_encoder_2", randomise(CLIPTextModelWithProjection(CLIPTextConfig(**OPEN_CLIP)), 61))
+    write_tokenizer(folder / "tokenizer_2", merges, pad="!")
+    dump(folder / "scheduler" / "scheduler_config.json", SCHEDULER_SDXL)
+    AutoencoderKL(**{**VAE, "scaling_factor": 0.13025, "force_upcast": True}).save_config(folder / "vae")
+    parts = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
+    dump(folder / "model_index.json", {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True, **{part: ["", ""] for part in parts}})
+
+
 def build(name, merges):
     extra, scheduler, pipeline, seed = MODEL_KINDS[name]
     folder = MODELS / name
     write_part(folder / "unet", randomise(UNet2DConditionModel(**UNET, **extra), seed))
     write_part(folder / "vae", randomise(AutoencoderKL(**VAE), 11))
-    text = randomise(CLIPTextModel(CLIPTextConfig(**TEXT)), 12)
-    (folder / "text_encoder").mkdir(parents=True, exist_ok=True)
-    # Without an explicit dtype transformers 5 would compute in the fp16 of the file, beside an f32 UNet.
-    config = {**text.config.to_diff_dict(), "architectures": ["CLIPTextModel"], "torch_dtype": "float32"}
-    dump(folder / "text_encoder" / "config.json", config)
-    # transformers 5 drops the prefix that every CLIP text encoder published so far has: put it back.
-    bare = not next(iter(text.state_dict())).startswith("text_model.")
-    save_weights(text, folder / "text_encoder" / "model.safetensors", "text_model." if bare else "")
+    write_text_encoder(folder / "text_encoder", randomise(CLIPTextModel(CLIPTextConfig(**TEXT)), 12))
     write_tokenizer(folder / "tokenizer", merges)
     dump(folder / "scheduler" / "scheduler_config.json", scheduler)
     dump(
@@ -227,14 +279,21 @@ def main():
     parser.add_argument(
         "--vocab", required=True, type=pathlib.Path, help="bpe_simple_vocab_16e6.txt.gz, or a wheel that carries it"
     )
+    parser.add_argument("--later", action="store_true", help="only the models of SD 2 and SDXL")
     args = parser.parse_args()
     quiet_and_repeatable()
     merges = read_merges(args.vocab)
+    if args.later:
+        build_sd2(merges)
+        build_sdxl(merges)
+        return
     for name in MODEL_KINDS:
         print(f"models/{name}: {build(name, merges)} bytes")
     for name, (extra, seed) in LONE_UNETS.items():
         write_part(MODELS / name / "unet", randomise(UNet2DConditionModel(**UNET, **extra), seed))
         print(f"models/{name}: a UNet only")
+    build_sd2(merges)
+    build_sdxl(merges)
 
 
 if __name__ == "__main__":

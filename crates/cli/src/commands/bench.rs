@@ -135,7 +135,7 @@ fn recipe(args: &BenchArgs) -> Recipe {
         loras: Vec::new(),
         embeddings: Vec::new(),
         prompt: "a photograph of a cup of coffee on a wooden table".to_owned(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         image_count: args.rows,
         steps: args.steps,
         // All steps run.

@@ -33,7 +33,7 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
         loras: Vec::new(),
         embeddings: Vec::new(),
         prompt: prompt.to_owned(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         image_count,
         steps: 8,
         strength: 0.5,

@@ -79,7 +79,7 @@ fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
         loras: Vec::new(),
         embeddings: Vec::new(),
         prompt: prompt.to_owned(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         image_count: 1,
         steps: 4,
         strength: 0.8,
@@ -196,7 +196,7 @@ fn a_prompt_of_too_many_tokens_is_refused_with_its_number() {
         "{text}"
     );
     let mut negative = input("demo", "a boat", 1);
-    Arc::make_mut(&mut negative.recipe).negative_prompt = "blurred ".repeat(100);
+    Arc::make_mut(&mut negative.recipe).negative_prompt = Some("blurred ".repeat(100));
     let text = describe_chain(&refused(negative));
     assert!(text.contains("negative_prompt has 100 tokens"), "{text}");
     let events = handle.generate(JobId::new(), input("demo", &"boat ".repeat(80), 1));

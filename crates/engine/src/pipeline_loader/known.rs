@@ -39,11 +39,11 @@ impl KnownModels {
         self.0.insert(key, known);
     }
 
-    /// Forgets models of which nothing is in memory any more: callers can ask for any number of them, since LoRAs have
-    /// strengths.
+    /// Forgets models that are not in memory as a whole any more: callers can ask for any number of them, since LoRAs have
+    /// strengths, and all sets of a checkpoint share most of their components.
     pub(super) fn retain_resident(&mut self, is_resident: impl Fn(&ComponentKey) -> bool) {
         self.0
-            .retain(|_, known| known.pinned || known.components.iter().any(&is_resident));
+            .retain(|_, known| known.pinned || known.components.iter().all(&is_resident));
     }
 
     /// Names of the models that are in memory as a whole, in order.

@@ -53,7 +53,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
         loras: Vec::new(),
         embeddings: Vec::new(),
         prompt: "a red house".to_owned(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         image_count: 1,
         steps: 4,
         strength: 0.6,

@@ -10,7 +10,7 @@ pub(crate) enum HiddenAct {
     /// x · sigmoid(1.702 x): OpenAI's CLIP.
     #[serde(rename = "quick_gelu")]
     QuickGelu,
-    /// x · Φ(x): OpenCLIP, in Stable Diffusion 2.
+    /// x · Φ(x): OpenCLIP, in Stable Diffusion 2 and as the second encoder of SDXL.
     #[serde(rename = "gelu")]
     Gelu,
 }
@@ -32,6 +32,8 @@ pub struct ClipTextConfig {
     pub num_attention_heads: usize,
     /// Number of positions: the longest text in tokens, 77.
     pub max_position_embeddings: usize,
+    /// Width P of the pooled state, of encoders that have one.
+    pub projection_dim: usize,
     pub(crate) layer_norm_eps: f32,
     pub(crate) hidden_act: HiddenAct,
 }
@@ -50,6 +52,8 @@ struct RawConfig {
     num_attention_heads: usize,
     #[serde(default = "max_position_embeddings")]
     max_position_embeddings: usize,
+    #[serde(default = "projection_dim")]
+    projection_dim: usize,
     #[serde(default = "layer_norm_eps")]
     layer_norm_eps: f32,
     #[serde(default = "hidden_act")]
@@ -75,6 +79,9 @@ fn num_attention_heads() -> usize {
 }
 fn max_position_embeddings() -> usize {
     77
+}
+fn projection_dim() -> usize {
+    512
 }
 fn layer_norm_eps() -> f32 {
     1e-5
@@ -103,6 +110,7 @@ impl TryFrom<RawConfig> for ClipTextConfig {
             num_hidden_layers: raw.num_hidden_layers,
             num_attention_heads: raw.num_attention_heads,
             max_position_embeddings: raw.max_position_embeddings,
+            projection_dim: raw.projection_dim,
             layer_norm_eps: raw.layer_norm_eps,
             hidden_act: raw.hidden_act,
         })

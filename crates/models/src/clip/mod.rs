@@ -1,9 +1,9 @@
-//! CLIP's tokenizer and text encoder, as Stable Diffusion 1.x and 2.x use them.
+//! CLIP's tokenizer and text encoder, as Stable Diffusion 1.x, 2.x and XL use them.
 
 mod config;
 mod text;
 mod tokenizer;
 
 pub use config::ClipTextConfig;
-pub use text::ClipText;
+pub use text::{ClipText, RawStates};
 pub use tokenizer::ClipTokenizer;

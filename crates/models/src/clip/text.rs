@@ -11,6 +11,15 @@ use crate::layers::{
     Projections, each_spec, on_pool, patch_each, size_bytes,
 };
 
+/// What SDXL takes of a text encoder.
+#[derive(Clone, Debug)]
+pub struct RawStates {
+    /// Hidden states before the final norm, (B, T, D).
+    pub token_states: Tensor,
+    /// The last layer's state at the end token, normed and projected, (B, P); of an encoder with a projection only.
+    pub pooled: Option<Tensor>,
+}
+
 /// The text encoder.
 #[derive(Clone, Debug)]
 pub struct ClipText {
@@ -18,6 +27,8 @@ pub struct ClipText {
     positions: Embedding,
     layers: Vec<EncoderLayer>,
     final_norm: LayerNorm,
+    /// From the state at the end token to the pooled one.
+    projection: Option<Linear>,
     config: ClipTextConfig,
 }
 
@@ -28,6 +39,26 @@ impl ClipText {
     /// When a tensor is missing or has another shape than `config` says.
     pub fn new(config: &ClipTextConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
         Self::load(config, &vb.pp("text_model")).during("loading the text encoder")
+    }
+
+    /// As [`ClipText::new`], with the projection that makes the pooled state: transformers'
+    /// `CLIPTextModelWithProjection`, the second encoder of SDXL.
+    ///
+    /// # Errors
+    /// As [`ClipText::new`].
+    pub fn with_projection(
+        config: &ClipTextConfig,
+        vb: VarBuilder<'_>,
+    ) -> std::result::Result<Self, ModelError> {
+        let load = || {
+            let (width, pooled) = (config.hidden_size, config.projection_dim);
+            let projection = Linear::without_bias(width, pooled, &vb.pp("text_projection"))?;
+            Ok(Self {
+                projection: Some(projection),
+                ..Self::load(config, &vb.pp("text_model"))?
+            })
+        };
+        load().during("loading the text encoder")
     }
 
     fn load(config: &ClipTextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
@@ -45,6 +76,7 @@ impl ClipText {
                 .map(|i| EncoderLayer::new(config, &layers.pp(i)))
                 .collect::<Result<_>>()?,
             final_norm: LayerNorm::new(width, config.layer_norm_eps, &vb.pp("final_layer_norm"))?,
+            projection: None,
             config: config.clone(),
         })
     }
@@ -53,6 +85,12 @@ impl ClipText {
     #[must_use]
     pub fn config(&self) -> &ClipTextConfig {
         &self.config
+    }
+
+    /// Width P of the pooled state, if there is one.
+    #[must_use]
+    pub fn pooled_width(&self) -> Option<usize> {
+        self.projection.as_ref().map(Linear::outputs)
     }
 
     /// Calls `visit` with every layer of the checkpoint, in the order in which they run.
@@ -86,6 +124,9 @@ impl ClipText {
         visit(&mut self.positions);
         self.layers.iter_mut().for_each(|layer| layer.walk(visit));
         visit(&mut self.final_norm);
+        if let Some(projection) = &mut self.projection {
+            visit(projection);
+        }
     }
 
     /// Hidden states of `ids` (B, T), u32, T up to 77, to (B, T, D).
@@ -96,7 +137,7 @@ impl ClipText {
     /// # Errors
     /// When `clip_skip` is 0 or beyond the embeddings, or an id is not in the vocabulary.
     pub fn forward(&self, ids: &Tensor, clip_skip: usize) -> std::result::Result<Tensor, ModelError> {
-        self.checked(ids, None, clip_skip)
+        self.normed(ids, None, clip_skip)
     }
 
     /// As [`Self::forward`], where the id `vocab_size + k` stands for row k of `vectors` (V, D): textual inversions, whose
@@ -110,51 +151,120 @@ impl ClipText {
         vectors: &Tensor,
         clip_skip: usize,
     ) -> std::result::Result<Tensor, ModelError> {
-        if !matches!(*vectors.dims(), [_, width] if width == self.config.hidden_size) {
-            return Err(ModelError::Shape {
-                tensor: "vectors",
-                found: vectors.dims().to_vec(),
-                expected: format!("(V, {})", self.config.hidden_size),
-            });
-        }
-        self.checked(ids, Some(vectors), clip_skip)
+        self.normed(ids, Some(vectors), clip_skip)
     }
 
-    fn checked(
+    fn normed(
         &self,
         ids: &Tensor,
         vectors: Option<&Tensor>,
         clip_skip: usize,
     ) -> std::result::Result<Tensor, ModelError> {
-        let most = self.layers.len() + 1;
-        if !(1..=most).contains(&clip_skip) {
-            return Err(ModelError::ClipSkip {
-                found: clip_skip,
-                most,
-            });
-        }
-        if ids.rank() != 2 || !(1..=self.config.max_position_embeddings).contains(&ids.dims()[1]) {
-            return Err(ModelError::Shape {
-                tensor: "token ids",
-                found: ids.dims().to_vec(),
-                expected: format!("(B, 1 to {})", self.config.max_position_embeddings),
-            });
-        }
-        on_pool(|| self.encode(ids, vectors, most - clip_skip)).during("encoding a prompt")
+        let layers = self.layers_to_run(clip_skip, self.layers.len() + 1)?;
+        self.check(ids, vectors)?;
+        let encode = || {
+            let states = run(&self.layers[..layers], self.embed(ids, vectors)?)?;
+            self.final_norm.forward(&states)
+        };
+        on_pool(encode).during("encoding a prompt")
     }
 
-    fn encode(&self, ids: &Tensor, vectors: Option<&Tensor>, layers: usize) -> Result<Tensor> {
+    /// What SDXL takes of `ids` (B, T), u32, T up to 77, each row with the end token `end` in it; `vectors` as in
+    /// [`Self::forward_with`].
+    ///
+    /// `clip_skip` counts from 1, the last layer but one, since SDXL was trained on that; so 1 is diffusers'
+    /// `clip_skip=None` and 2 its `clip_skip=1`. The pooled state is the last layer's whatever is skipped.
+    ///
+    /// # Errors
+    /// When `clip_skip` is 0 or beyond the embeddings, an id is not in the vocabulary, or a row has no end token.
+    pub fn forward_raw(
+        &self,
+        ids: &Tensor,
+        vectors: Option<&Tensor>,
+        clip_skip: usize,
+        end: u32,
+    ) -> std::result::Result<RawStates, ModelError> {
+        let layers = self.layers_to_run(clip_skip, self.layers.len())?;
+        self.check(ids, vectors)?;
+        let encode = || {
+            let (before, after) = self.layers.split_at(layers);
+            let token_states = run(before, self.embed(ids, vectors)?)?;
+            let Some(projection) = &self.projection else {
+                return Ok(RawStates {
+                    token_states,
+                    pooled: None,
+                });
+            };
+            let last = run(after, token_states.clone())?;
+            let pooled = projection.forward(&self.final_norm.forward(&at_end(&last, ids, end)?)?)?;
+            Ok(RawStates {
+                token_states,
+                pooled: Some(pooled),
+            })
+        };
+        on_pool(encode).during("encoding a prompt")
+    }
+
+    /// How many layers run for `clip_skip`, which may be at most `most`.
+    fn layers_to_run(&self, clip_skip: usize, most: usize) -> std::result::Result<usize, ModelError> {
+        if (1..=most).contains(&clip_skip) {
+            return Ok(most - clip_skip);
+        }
+        Err(ModelError::ClipSkip {
+            found: clip_skip,
+            most,
+        })
+    }
+
+    fn check(&self, ids: &Tensor, vectors: Option<&Tensor>) -> std::result::Result<(), ModelError> {
+        let width = self.config.hidden_size;
+        if let Some(vectors) = vectors
+            && !matches!(*vectors.dims(), [_, found] if found == width)
+        {
+            return Err(ModelError::Shape {
+                tensor: "vectors",
+                found: vectors.dims().to_vec(),
+                expected: format!("(V, {width})"),
+            });
+        }
+        if ids.rank() == 2 && (1..=self.config.max_position_embeddings).contains(&ids.dims()[1]) {
+            return Ok(());
+        }
+        Err(ModelError::Shape {
+            tensor: "token ids",
+            found: ids.dims().to_vec(),
+            expected: format!("(B, 1 to {})", self.config.max_position_embeddings),
+        })
+    }
+
+    /// (B, T, D)
+    fn embed(&self, ids: &Tensor, vectors: Option<&Tensor>) -> Result<Tensor> {
         let (_, t) = ids.dims2()?;
         let tokens = match vectors {
             Some(vectors) => self.tokens.forward_with(ids, vectors)?,
             None => self.tokens.forward(ids)?,
         };
-        let mut x = tokens.broadcast_add(&self.positions.first(t)?)?;
-        for layer in &self.layers[..layers] {
-            x = layer.forward(&x)?;
-        }
-        self.final_norm.forward(&x)
+        tokens.broadcast_add(&self.positions.first(t)?)
     }
+}
+
+/// `x` (B, T, D) through some of the layers.
+fn run(layers: &[EncoderLayer], mut x: Tensor) -> Result<Tensor> {
+    for layer in layers {
+        x = layer.forward(&x)?;
+    }
+    Ok(x)
+}
+
+/// The states (B, T, D) at the first `end` of each row of `ids` (B, T): (B, D).
+fn at_end(states: &Tensor, ids: &Tensor, end: u32) -> Result<Tensor> {
+    let rows = ids.to_vec2::<u32>()?.into_iter().enumerate().map(|(row, ids)| {
+        let Some(place) = ids.iter().position(|id| *id == end) else {
+            candle_core::bail!("row {row} of the token ids has no end token {end}")
+        };
+        states.narrow(0, row, 1)?.narrow(1, place, 1)?.squeeze(1)
+    });
+    Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?.contiguous()
 }
 
 /// Causal self-attention and a feed-forward part, each with a norm before it and a residual.

@@ -21,6 +21,7 @@ const WORDS: &str =
 const VOCABULARY: &str = "tokenizer/vocab.json";
 const MERGES: &str = "tokenizer/merges.txt";
 const SETTINGS: &str = "tokenizer/tokenizer_config.json";
+const SPECIAL_TOKENS: &str = "tokenizer/special_tokens_map.json";
 
 /// Text to token ids.
 #[derive(Debug)]
@@ -36,21 +37,31 @@ impl ClipTokenizer {
     /// Builds the tokenizer from the content of a checkpoint's files. Without `tokenizer_config.json` the special
     /// tokens are those of Stable Diffusion 1.x, padding is by the end token, and the length is 77.
     ///
+    /// `special_tokens_map.json` has the last word unless `tokenizer_config.json` has `added_tokens_decoder`, as
+    /// transformers reads the two: Stable Diffusion 2 pads by `!`, and only the map says so.
+    ///
     /// # Errors
     /// When a file is not what its name says, or a special token is not in the vocabulary.
     pub fn from_files(
         vocab_json: &[u8],
         merges_txt: &[u8],
         tokenizer_config_json: Option<&[u8]>,
+        special_tokens_map_json: Option<&[u8]>,
     ) -> Result<Self, ModelError> {
         let vocabulary: HashMap<String, u32> =
             serde_json::from_slice(vocab_json).map_err(|e| bad(VOCABULARY, &e))?;
-        let settings: Value = match tokenizer_config_json {
-            Some(bytes) => serde_json::from_slice(bytes).map_err(|e| bad(SETTINGS, &e))?,
-            None => Value::Null,
+        let json = |file: &'static str, bytes: Option<&[u8]>| match bytes {
+            Some(bytes) => serde_json::from_slice::<Value>(bytes).map_err(|e| bad(file, &e)),
+            None => Ok(Value::Null),
+        };
+        let settings = json(SETTINGS, tokenizer_config_json)?;
+        let special = match settings.get("added_tokens_decoder") {
+            None => json(SPECIAL_TOKENS, special_tokens_map_json)?,
+            Some(_) => Value::Null,
         };
         let id = |key: &str, default: &str| -> Result<(String, u32), ModelError> {
-            let token = special_token(&settings, key).unwrap_or(default);
+            let token = special_token(&special, key).or_else(|| special_token(&settings, key));
+            let token = token.unwrap_or(default);
             let id = vocabulary.get(token).copied();
             let id = id.ok_or_else(|| bad(VOCABULARY, &format!("has no `{token}`, which is the {key}")))?;
             Ok((token.to_owned(), id))

@@ -9,7 +9,7 @@ use crate::layers::KeyValues;
 /// The same for all blocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlockInputs<'a> {
-    /// The time embedding, activated: (P, 1, width).
+    /// The time embedding, activated: (P, 1, width), or (B, 1, width) in a network that adds each row's text to it.
     pub(super) time: &'a Tensor,
     /// Of B rows.
     pub(super) conditioning: &'a [PreparedConditioning],

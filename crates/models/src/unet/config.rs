@@ -20,6 +20,8 @@ pub struct UNetConfig {
     pub cross_attention_dim: usize,
     /// Length E of the guidance embedding, in distilled checkpoints that take one.
     pub time_cond_proj_dim: Option<usize>,
+    /// What the network takes for a row beside token states: none but in SDXL.
+    pub text_time: Option<TextTime>,
     /// Size of the latents this network was trained on, where the file says so: 64.
     pub sample_size: Option<usize>,
     pub(crate) layers_per_block: Vec<usize>,
@@ -37,6 +39,25 @@ pub struct UNetConfig {
     pub(crate) downsample_padding: usize,
     pub(crate) time_embed_dim: usize,
 }
+
+/// `addition_embed_type` "text_time": the pooled state of the text and six size conditions, embedded together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextTime {
+    /// Width P of the pooled state: 1280.
+    pub pooled: usize,
+    /// Length of the embedding of each size condition: 256.
+    pub(crate) size_dim: usize,
+}
+
+impl TextTime {
+    /// Width of what is embedded: 2816.
+    pub(crate) fn width(self) -> usize {
+        self.pooled + SIZE_CONDITIONS * self.size_dim
+    }
+}
+
+/// Original size, crop and target size.
+const SIZE_CONDITIONS: usize = 6;
 
 impl UNetConfig {
     pub(crate) fn levels(&self) -> usize {
@@ -78,6 +99,9 @@ struct RawConfig {
     downsample_padding: usize,
     time_embedding_dim: Option<usize>,
     time_cond_proj_dim: Option<usize>,
+    addition_embed_type: Option<String>,
+    addition_time_embed_dim: Option<usize>,
+    projection_class_embeddings_input_dim: Option<usize>,
     sample_size: Option<Value>,
     #[serde(flatten)]
     rest: Map<String, Value>,
@@ -134,7 +158,7 @@ const WITH_ATTENTION_UP: &str = "CrossAttnUpBlock2D";
 const PLAIN_UP: &str = "UpBlock2D";
 
 /// Fields whose only supported value is the library's default.
-fn fixed_fields() -> [(&'static str, Value); 21] {
+fn fixed_fields() -> [(&'static str, Value); 20] {
     [
         ("center_input_sample", json!(false)),
         ("mid_block_type", json!("UNetMidBlock2DCrossAttn")),
@@ -148,7 +172,6 @@ fn fixed_fields() -> [(&'static str, Value); 21] {
         ("dual_cross_attention", json!(false)),
         ("class_embed_type", Value::Null),
         ("num_class_embeds", Value::Null),
-        ("addition_embed_type", Value::Null),
         ("resnet_time_scale_shift", json!("default")),
         ("resnet_skip_time_act", json!(false)),
         ("resnet_out_scale_factor", json!(1)),
@@ -199,7 +222,13 @@ impl TryFrom<RawConfig> for UNetConfig {
         if raw.in_channels == 0 || raw.out_channels == 0 || raw.downsample_padding > 1 {
             return Err("`in_channels`, `out_channels` or `downsample_padding` is out of range".to_owned());
         }
+        let text_time = text_time(
+            raw.addition_embed_type.as_deref(),
+            raw.addition_time_embed_dim,
+            raw.projection_class_embeddings_input_dim,
+        )?;
         Ok(Self {
+            text_time,
             in_channels: raw.in_channels,
             out_channels: raw.out_channels,
             cross_attention_dim: context[0],
@@ -225,6 +254,35 @@ impl TryFrom<RawConfig> for UNetConfig {
             time_embed_dim: raw.time_embedding_dim.unwrap_or(widths[0] * 4),
             block_out_channels: widths,
         })
+    }
+}
+
+/// What `addition_embed_type` and the two sizes that belong to it say.
+fn text_time(
+    kind: Option<&str>,
+    size_dim: Option<usize>,
+    width: Option<usize>,
+) -> Result<Option<TextTime>, String> {
+    match (kind, size_dim, width) {
+        (None, ..) => Ok(None),
+        (Some("text_time"), Some(size_dim), Some(width)) => {
+            let sizes = size_dim.saturating_mul(SIZE_CONDITIONS);
+            match width.checked_sub(sizes) {
+                Some(pooled) if pooled > 0 && size_dim > 0 => Ok(Some(TextTime { pooled, size_dim })),
+                _ => Err(format!(
+                    "`projection_class_embeddings_input_dim` {width} leaves no pooled state beside \
+                     {SIZE_CONDITIONS} sizes of `addition_time_embed_dim` {size_dim}"
+                )),
+            }
+        }
+        (Some("text_time"), ..) => Err(
+            "`addition_embed_type` text_time needs `addition_time_embed_dim` and \
+             `projection_class_embeddings_input_dim`"
+                .to_owned(),
+        ),
+        (Some(other), ..) => Err(format!(
+            "`addition_embed_type` is \"{other}\", only \"text_time\" is supported"
+        )),
     }
 }
 

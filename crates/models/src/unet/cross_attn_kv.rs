@@ -1,4 +1,5 @@
-//! A conditioning as the UNet attends to it: keys and values, which are the same at every evaluation.
+//! A conditioning as the UNet needs it: what is the same at every evaluation, which are the keys and values that it attends
+//! to and what SDXL adds to the embedding of the timestep.
 
 use std::sync::Arc;
 
@@ -12,13 +13,16 @@ use crate::layers::{Attention, KeyValues};
 #[derive(Clone, Debug)]
 pub struct PreparedConditioning {
     kv: Arc<CrossAttnKv>,
+    /// (1, 1, width); of networks that take a pooled state and size conditions.
+    added: Option<Tensor>,
     shape: ConditioningShape,
 }
 
 impl PreparedConditioning {
-    pub(super) fn new(kv: CrossAttnKv, shape: ConditioningShape) -> Self {
+    pub(super) fn new(kv: CrossAttnKv, added: Option<Tensor>, shape: ConditioningShape) -> Self {
         Self {
             kv: Arc::new(kv),
+            added,
             shape,
         }
     }
@@ -32,7 +36,12 @@ impl PreparedConditioning {
     /// Bytes that it holds, whatever number of clones there are.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.kv.layers.iter().map(KeyValues::size_bytes).sum()
+        let kv: u64 = self.kv.layers.iter().map(KeyValues::size_bytes).sum();
+        let added = self
+            .added
+            .as_ref()
+            .map_or(0, |added| added.elem_count() * added.dtype().size_in_bytes());
+        kv + added as u64
     }
 
     /// How many cross-attentions the network has that it was made for.
@@ -59,6 +68,18 @@ impl CrossAttnKv {
                 .collect::<Result<_>>()?,
         })
     }
+}
+
+/// What each of `rows` adds to the embedding of its timestep, (B, 1, width).
+pub(super) fn added_of_rows(rows: &[PreparedConditioning]) -> Result<Tensor> {
+    let mut parts = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Some(added) = &row.added else {
+            candle_core::bail!("the conditioning has no pooled state")
+        };
+        parts.push(added);
+    }
+    Tensor::cat(&parts, 0)
 }
 
 /// Keys and values of `rows` for cross-attention number `layer`, (B, S, width) each.

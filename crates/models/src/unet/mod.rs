@@ -1,4 +1,4 @@
-//! The UNet of Stable Diffusion 1.x and 2.x (Rombach et al., 2022; diffusers `unet_2d_condition.py`).
+//! The UNet of Stable Diffusion 1.x, 2.x and XL (Rombach et al., 2022; Podell et al., 2023; diffusers `unet_2d_condition.py`).
 //!
 //! Every image of a batch has its own timestep, so images at different steps share a forward.
 
@@ -14,7 +14,7 @@ mod transformer;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-pub use self::config::UNetConfig;
+pub use self::config::{TextTime, UNetConfig};
 pub use self::cross_attn_kv::PreparedConditioning;
 pub use self::input::UNetInput;
 pub use self::time_embedding::guidance_embedding;
@@ -69,7 +69,7 @@ impl UNet {
         let up = up.collect::<Result<_>>()?;
         Ok(Self {
             conv_in: Conv2d::new(config.in_channels, first, Stride::One, &vb.pp("conv_in"))?,
-            time: TimeEmbedding::new(config, &vb.pp("time_embedding"))?,
+            time: TimeEmbedding::new(config, vb)?,
             down,
             mid,
             up,
@@ -136,15 +136,31 @@ impl UNet {
         conditioning: &Conditioning,
     ) -> std::result::Result<PreparedConditioning, ModelError> {
         let shape = conditioning.shape()?;
+        let pooled = self.config.text_time.map(|sizes| sizes.pooled);
+        let is_text_time = pooled.is_some();
         let refused = [
-            ("pooled state", shape.pooled.is_some()),
-            ("size conditions", shape.size_conditions),
+            ("pooled state", shape.pooled.is_some() && !is_text_time),
+            ("size conditions", shape.size_conditions && !is_text_time),
             ("image tokens", shape.image_tokens > 0),
         ];
         if let Some((input, _)) = refused.into_iter().find(|(_, there)| *there) {
             return Err(ModelError::NotTaken {
                 network: "UNet",
                 input,
+            });
+        }
+        if let Some(expected) = pooled.filter(|_| shape.pooled != pooled) {
+            return Err(ModelError::Shape {
+                tensor: "pooled state",
+                found: shape.pooled.map(|found| vec![1, found]).unwrap_or_default(),
+                expected: format!("(1, {expected})"),
+            });
+        }
+        if is_text_time && !shape.size_conditions {
+            return Err(ModelError::Shape {
+                tensor: "size conditions",
+                found: Vec::new(),
+                expected: "6 numbers".to_owned(),
             });
         }
         let states = &conditioning.token_states;
@@ -161,7 +177,11 @@ impl UNet {
                 [states] => CrossAttnKv::project(self.cross_attns(), states)?,
                 several => CrossAttnKv::project(self.cross_attns(), &Tensor::cat(several, 2)?)?,
             };
-            Ok(PreparedConditioning::new(kv, shape))
+            let added = match (&conditioning.pooled, &conditioning.size_conditions) {
+                (Some(pooled), Some(sizes)) => self.time.embed_added(pooled, sizes, &self.config)?,
+                _ => None,
+            };
+            Ok(PreparedConditioning::new(kv, added, shape))
         };
         on_pool(project).during("projecting the conditioning's keys and values")
     }
@@ -195,16 +215,24 @@ impl UNet {
         // The time embedding's length is the first width, whatever the other sizes are.
         let time =
             timestep_embedding(input.timesteps, &self.config, sample.device())?.to_dtype(sample.dtype())?;
-        // (P, 1, width), already through the activation that every block applies first.
-        let time = self.time.forward_activated(&time, input.guidance_embedding)?;
+        let rows = RowMap::new(sample, input.rows, input.merging)?;
+        // (P, 1, width) or (B, 1, width), already through the activation that every block applies first.
+        let of_rows = (input.conditioning, &rows);
+        let time = self
+            .time
+            .forward_activated(&time, input.guidance_embedding, of_rows)?;
         let inputs = BlockInputs {
             time: &time,
             conditioning: input.conditioning,
-            rows: &RowMap::new(sample, input.rows, input.merging)?,
+            rows: &rows,
         };
         let mut x = self
             .conv_in
             .forward(&channels_last(sample)?, ConvFusion::default())?;
+        if self.config.text_time.is_some() {
+            // Rows of an image differ from the first block on, by what their texts add to the time embedding.
+            x = rows.expand(&x)?;
+        }
         let mut skips = vec![x.clone()];
         for block in &self.down {
             x = block.forward(x, inputs, &mut skips)?;

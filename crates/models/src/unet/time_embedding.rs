@@ -6,7 +6,9 @@
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::config::UNetConfig;
+use super::config::{TextTime, UNetConfig};
+use super::cross_attn_kv::{PreparedConditioning, added_of_rows};
+use super::row_map::RowMap;
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{Activation, Layer, Linear};
@@ -17,27 +19,82 @@ pub(super) struct TimeEmbedding {
     linear1: Linear,
     linear2: Linear,
     guidance: Option<Linear>,
+    /// SDXL's pooled state and size conditions, which are added last.
+    added: Option<AddedEmbedding>,
+}
+
+/// Two linear layers on the pooled state of a text and its size conditions.
+#[derive(Clone, Debug)]
+struct AddedEmbedding {
+    linear1: Linear,
+    linear2: Linear,
+    sizes: TextTime,
 }
 
 impl TimeEmbedding {
+    /// Loads it from `vb`, at the root of the UNet.
     pub(super) fn new(config: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let (input, width) = (config.block_out_channels[0], config.time_embed_dim);
-        let guidance = |e| Linear::without_bias(e, input, &vb.pp("cond_proj"));
+        let time = vb.pp("time_embedding");
+        let guidance = |e| Linear::without_bias(e, input, &time.pp("cond_proj"));
+        let linear2 = Linear::new(width, width, &time.pp("linear_2"))?;
+        let added = |sizes: TextTime| -> Result<_> {
+            let vb = vb.pp("add_embedding");
+            let linear1 = Linear::new(sizes.width(), width, &vb.pp("linear_1"))?;
+            Ok(AddedEmbedding {
+                linear1: linear1.with_activation(Activation::Silu),
+                linear2: Linear::new(width, width, &vb.pp("linear_2"))?,
+                sizes,
+            })
+        };
         Ok(Self {
-            linear1: Linear::new(input, width, &vb.pp("linear_1"))?.with_activation(Activation::Silu),
-            linear2: Linear::new(width, width, &vb.pp("linear_2"))?.with_activation(Activation::Silu),
+            linear1: Linear::new(input, width, &time.pp("linear_1"))?.with_activation(Activation::Silu),
+            // With something to add, the activation of the sum comes after that.
+            linear2: match config.text_time {
+                None => linear2.with_activation(Activation::Silu),
+                Some(_) => linear2,
+            },
             guidance: config.time_cond_proj_dim.map(guidance).transpose()?,
+            added: config.text_time.map(added).transpose()?,
         })
     }
 
-    /// `time`: (B, input); `guidance`: (B, E). Result: (B, 1, width), through the SiLU that every block applies first.
-    pub(super) fn forward_activated(&self, time: &Tensor, guidance: Option<&Tensor>) -> Result<Tensor> {
+    /// `time`: (P, input); `guidance`: (P, E). Result: (P, 1, width), through the SiLU that every block applies first, or
+    /// (B, 1, width) where every row of `rows` has something to add.
+    pub(super) fn forward_activated(
+        &self,
+        time: &Tensor,
+        guidance: Option<&Tensor>,
+        (conditioning, rows): (&[PreparedConditioning], &RowMap),
+    ) -> Result<Tensor> {
         let mut x = time.unsqueeze(1)?;
         if let (Some(projection), Some(guidance)) = (&self.guidance, guidance) {
             let guidance = guidance.to_dtype(x.dtype())?.unsqueeze(1)?;
             x = projection.forward_add(&guidance, &x)?;
         }
-        self.linear2.forward(&self.linear1.forward(&x)?)
+        let x = self.linear2.forward(&self.linear1.forward(&x)?)?;
+        if self.added.is_none() {
+            return Ok(x);
+        }
+        (rows.expand(&x)? + added_of_rows(conditioning)?)?.silu()
+    }
+
+    /// What a network with `text_time` adds for a row of this pooled state (1, P) and these sizes, (1, 1, width); None for
+    /// other networks.
+    pub(super) fn embed_added(
+        &self,
+        pooled: &Tensor,
+        sizes: &[f32; 6],
+        like: &UNetConfig,
+    ) -> Result<Option<Tensor>> {
+        let Some(added) = &self.added else {
+            return Ok(None);
+        };
+        let dim = added.sizes.size_dim;
+        let sizes = embed(sizes, dim, like, pooled.device())?.reshape((1, ()))?;
+        // (1, 1, P + 6 · size_dim)
+        let x = Tensor::cat(&[pooled, &sizes.to_dtype(pooled.dtype())?], 1)?.unsqueeze(1)?;
+        added.linear2.forward(&added.linear1.forward(&x)?).map(Some)
     }
 
     /// Its layers.
@@ -47,12 +104,20 @@ impl TimeEmbedding {
         }
         visit(&mut self.linear1);
         visit(&mut self.linear2);
+        if let Some(added) = &mut self.added {
+            visit(&mut added.linear1);
+            visit(&mut added.linear2);
+        }
     }
 }
 
 /// Sinusoidal embedding of P `timesteps` with the first width as its length: (P, width), f32.
 pub(super) fn timestep_embedding(timesteps: &[f32], config: &UNetConfig, device: &Device) -> Result<Tensor> {
-    let width = config.block_out_channels[0];
+    embed(timesteps, config.block_out_channels[0], config, device)
+}
+
+/// Sinusoidal embedding of each of `values`: (count, width), f32, with the configuration's order and shift.
+fn embed(values: &[f32], width: usize, config: &UNetConfig, device: &Device) -> Result<Tensor> {
     let half = width / 2;
     #[expect(
         clippy::cast_precision_loss,
@@ -64,7 +129,7 @@ pub(super) fn timestep_embedding(timesteps: &[f32], config: &UNetConfig, device:
         let log_period = -(10_000_f64.ln()) as f32;
         (0..half).map(|i| exp(log_period * i as f32 / spread)).collect()
     };
-    sinusoids(timesteps, &frequencies, (width, config.flip_sin_to_cos), device)
+    sinusoids(values, &frequencies, (width, config.flip_sin_to_cos), device)
 }
 
 /// The embedding of a guidance scale that distilled latent consistency models take (Luo et al., 2023, section 4.2;

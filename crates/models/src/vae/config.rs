@@ -24,6 +24,8 @@ pub struct VaeConfig {
     pub scaling_factor: f64,
     /// What is subtracted from a latent before that: 0.
     pub shift_factor: f64,
+    /// Mean and standard deviation of each channel of a latent, which the UNet sees with both taken out.
+    pub normalisation: Option<LatentNormalisation>,
     /// Present for a tiny autoencoder, which has none of what follows.
     pub(super) tiny: Option<TinyConfig>,
     pub(crate) layers_per_block: usize,
@@ -47,6 +49,15 @@ impl VaeConfig {
     }
 }
 
+/// `latents_mean` and `latents_std`: one number for each channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentNormalisation {
+    /// Subtracted on the way to the UNet.
+    pub mean: Vec<f32>,
+    /// What it is divided by after that.
+    pub std: Vec<f32>,
+}
+
 #[derive(Deserialize)]
 struct RawConfig {
     #[serde(default = "three")]
@@ -61,6 +72,8 @@ struct RawConfig {
     #[serde(default = "scaling_factor")]
     scaling_factor: f64,
     shift_factor: Option<f64>,
+    latents_mean: Option<Vec<f32>>,
+    latents_std: Option<Vec<f32>>,
     #[serde(default = "layers_per_block")]
     layers_per_block: usize,
     #[serde(default = "norm_num_groups")]
@@ -125,6 +138,7 @@ impl TryFrom<RawTiny> for VaeConfig {
             block_out_channels: vec![tiny.width; tiny.encoder_blocks.len()],
             scaling_factor,
             shift_factor,
+            normalisation: None,
             tiny: Some(tiny),
             layers_per_block: 0,
             norm_num_groups: 1,
@@ -133,6 +147,24 @@ impl TryFrom<RawTiny> for VaeConfig {
             use_post_quant_conv: false,
         })
     }
+}
+
+/// Both lists, where they are usable. One alone has no effect in diffusers, and none here.
+fn normalisation(
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+    channels: usize,
+) -> Result<Option<LatentNormalisation>, String> {
+    let (Some(mean), Some(std)) = (mean, std) else {
+        return Ok(None);
+    };
+    let fits = mean.len() == channels && std.len() == channels;
+    if !fits || mean.iter().any(|x| !x.is_finite()) || std.iter().any(|x| !(x.is_finite() && *x > 0.0)) {
+        return Err(format!(
+            "`latents_mean` and `latents_std` are not {channels} numbers each, or one is out of range"
+        ));
+    }
+    Ok(Some(LatentNormalisation { mean, std }))
 }
 
 /// Both factors, where they are usable.
@@ -149,9 +181,6 @@ impl TryFrom<RawConfig> for VaeConfig {
 
     fn try_from(raw: RawConfig) -> Result<Self, String> {
         only("act_fn", raw.rest.get("act_fn"), &json!("silu"))?;
-        for field in ["latents_mean", "latents_std"] {
-            only(field, raw.rest.get(field), &Value::Null)?;
-        }
         divides(raw.norm_num_groups, "norm_num_groups", &raw.block_out_channels)?;
         let levels = raw.block_out_channels.len();
         for (field, found, supported) in [
@@ -187,6 +216,7 @@ impl TryFrom<RawConfig> for VaeConfig {
             block_out_channels: raw.block_out_channels,
             scaling_factor,
             shift_factor,
+            normalisation: normalisation(raw.latents_mean, raw.latents_std, raw.latent_channels)?,
             tiny: None,
             layers_per_block: raw.layers_per_block,
             norm_num_groups: raw.norm_num_groups,

@@ -11,7 +11,7 @@ mod tiny;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-pub use self::config::VaeConfig;
+pub use self::config::{LatentNormalisation, VaeConfig};
 pub use self::pass::VaePass;
 
 use self::stages::Stages;

@@ -15,6 +15,8 @@ mod patched;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod sdxl;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tiny_vae;

@@ -66,6 +66,7 @@ fn architectures_we_do_not_build_are_named() {
         ),
         ("mid_block_type", json!("UNetMidBlock2D")),
         ("addition_embed_type", json!("text_time")),
+        ("addition_embed_type", json!("image")),
         ("class_embed_type", json!("timestep")),
         ("act_fn", json!("gelu")),
         ("num_attention_heads", json!(8)),
@@ -86,7 +87,6 @@ fn architectures_we_do_not_build_are_named() {
     }
     for (key, value) in [
         ("down_block_types", json!(["AttnDownEncoderBlock2D"])),
-        ("latents_mean", json!([0, 0, 0, 0])),
         ("scaling_factor", json!(0)),
         ("norm_num_groups", json!(0)),
     ] {

@@ -81,7 +81,7 @@ pub(crate) fn tokenizer() -> ClipTokenizer {
     let model = tiny("tiny");
     let read = |file: &str| model.read(&format!("tokenizer/{file}")).unwrap();
     let config = read("tokenizer_config.json");
-    ClipTokenizer::from_files(&read("vocab.json"), &read("merges.txt"), Some(&config)).unwrap()
+    ClipTokenizer::from_files(&read("vocab.json"), &read("merges.txt"), Some(&config), None).unwrap()
 }
 
 /// As `assert_close`, and prints the difference for whoever wants to tighten the table (`--nocapture`).

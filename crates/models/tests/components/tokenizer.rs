@@ -58,7 +58,7 @@ fn padding_follows_the_checkpoint() {
     let (vocab, merges) = (read("vocab.json"), read("merges.txt"));
     let last = |config: Option<&str>| {
         let config = config.map(str::as_bytes);
-        let tokenizer = ClipTokenizer::from_files(&vocab, &merges, config).unwrap();
+        let tokenizer = ClipTokenizer::from_files(&vocab, &merges, config, None).unwrap();
         (
             tokenizer.length(),
             *tokenizer.encode("cat").unwrap().last().unwrap(),
@@ -83,7 +83,7 @@ fn broken_files_are_named() {
     let read = |file: &str| model.read(&format!("tokenizer/{file}")).unwrap();
     let (vocab, merges) = (read("vocab.json"), read("merges.txt"));
     let error = |vocab: &[u8], merges: &[u8], config: Option<&[u8]>| {
-        ClipTokenizer::from_files(vocab, merges, config)
+        ClipTokenizer::from_files(vocab, merges, config, None)
             .unwrap_err()
             .to_string()
     };

@@ -4,7 +4,9 @@ use candle_core::{DType, Device};
 use pentimento_weights::Checkpoint;
 
 use super::ModelSource;
+use super::family::Family;
 use crate::component::{Component, ComponentKey};
+use crate::stable_diffusion::SecondEncoder;
 use crate::{PipelineError, ResolvedModels, StableDiffusion};
 
 impl ModelSource {
@@ -18,22 +20,36 @@ impl ModelSource {
     ) -> Result<StableDiffusion, PipelineError> {
         let scheduler_config = self.scheduler_config()?;
         let (mut tokenizer, mut text, mut unet, mut vae) = (None, None, None, None);
+        let (mut tokenizer_2, mut text_2) = (None, None);
         for component in components {
             match component {
                 Component::Tokenizer(part) => tokenizer = Some(part),
+                Component::Tokenizer2(part) => tokenizer_2 = Some(part),
                 Component::TextEncoder(part) => text = Some(part),
+                Component::TextEncoder2(part) => text_2 = Some(part),
                 Component::UNet(part) => unet = Some(part),
                 Component::Vae(part) => vae = Some(part),
             }
         }
+        let missing = || self.mismatch("a component was not loaded");
+        let second = match (self.family()?, tokenizer_2, text_2) {
+            (Family::OneEncoder, ..) => None,
+            (Family::TwoEncoders { zeros_for_none }, Some(tokenizer), Some(text)) => Some(SecondEncoder {
+                tokenizer,
+                text,
+                zeros_for_none,
+            }),
+            (Family::TwoEncoders { .. }, ..) => return Err(missing()),
+        };
         let (Some(tokenizer), Some(text), Some(unet), Some(vae)) = (tokenizer, text, unet, vae) else {
-            return Err(self.mismatch("a component was not loaded"));
+            return Err(missing());
         };
         let pixels_per_latent = u32::try_from(vae.config().downscale());
         let model = StableDiffusion {
             name: self.name.clone(),
             tokenizer,
             text,
+            second,
             pixels_per_latent: pixels_per_latent.map_err(|_| self.mismatch("the VAE has too many levels"))?,
             unet,
             vae,
@@ -82,13 +98,33 @@ impl StableDiffusion {
             name: self.name.clone(),
             detail,
         };
+        let first = self.text.config().hidden_size;
+        let second = self
+            .second
+            .as_ref()
+            .map(|second| second.text.config().hidden_size);
         let (text, cross) = (
-            self.text.config().hidden_size,
+            first + second.unwrap_or(0),
             self.unet.config().cross_attention_dim,
         );
         if text != cross {
+            let encoders = match second {
+                None => format!("the text encoder is {first} wide"),
+                Some(second) => format!("the text encoders are {first} and {second} wide"),
+            };
             return Err(mismatch(format!(
-                "the text encoder is {text} wide, but the UNet's cross_attention_dim is {cross}"
+                "{encoders}, but the UNet's cross_attention_dim is {cross}"
+            )));
+        }
+        let pooled = self.second.as_ref().and_then(|second| second.text.pooled_width());
+        let taken = self.unet.config().text_time.map(|sizes| sizes.pooled);
+        if pooled != taken {
+            let width =
+                |width: Option<usize>| width.map_or("none".to_owned(), |width| format!("one of {width}"));
+            return Err(mismatch(format!(
+                "the text encoders give {} as a pooled state, but the UNet takes {}",
+                width(pooled),
+                width(taken)
             )));
         }
         let (unet, vae) = (self.unet.config().in_channels, self.vae.config().latent_channels);

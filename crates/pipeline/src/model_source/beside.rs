@@ -7,14 +7,11 @@ use super::ModelSource;
 use crate::{PipelineError, ResolvedModels};
 
 impl ModelSource {
-    /// Looks at the VAE and at the embeddings. Of a checkpoint in one file nothing is known before it is loaded.
+    /// Looks at the VAE and at the embeddings.
     ///
     /// # Errors
     /// [`PipelineError::VaeUnfit`] and [`PipelineError::EmbeddingWidth`]; others when a file cannot be read.
     pub(crate) fn check_beside(&self, models: &ResolvedModels) -> Result<(), PipelineError> {
-        if self.checkpoint.is_single_file() {
-            return Ok(());
-        }
         if let (Some(lone), Some(entry)) = (&self.vae, &models.vae) {
             self.check_vae(lone, &entry.name)?;
         }
@@ -68,8 +65,8 @@ impl ModelSource {
 
     /// The widths of the text encoders.
     fn text_widths(&self) -> Result<Vec<usize>, PipelineError> {
-        let configs = ["text_encoder/config.json", "text_encoder_2/config.json"].into_iter();
-        let there = configs.filter(|path| self.checkpoint.has(path));
+        let second = Some("text_encoder_2/config.json").filter(|path| self.checkpoint.has(path));
+        let there = std::iter::once("text_encoder/config.json").chain(second);
         let width = |path| {
             let config: Value = self
                 .checkpoint

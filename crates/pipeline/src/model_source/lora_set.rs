@@ -30,7 +30,9 @@ impl ModelSource {
             Some(candidates) => self.lcm_lora(candidates, &targets)?,
             None => None,
         };
-        let open = |(entry, strength): &(Arc<ModelEntry>, f64)| OpenLora::open(entry, *strength, &targets);
+        let open = |(entry, strength): &(Arc<ModelEntry>, f64)| {
+            OpenLora::open(entry, *strength, (&targets, &self.progress))
+        };
         Ok(OpenLoras {
             lcm_is_missing: candidates.is_some() && lcm.is_none(),
             lcm,
@@ -40,8 +42,9 @@ impl ModelSource {
 
     /// The layers of the networks that LoRAs change, as the files have them.
     pub(crate) fn lora_targets(&self) -> Result<Vec<(LoraNetwork, Vec<LoraTarget>)>, PipelineError> {
-        let roles = self.roles().filter_map(|role| Some((role, network_of(role)?)));
+        let roles = self.family()?.roles().iter();
         roles
+            .filter_map(|role| Some((*role, network_of(*role)?)))
             .map(|(role, network)| Ok((network, self.layers_of(role)?)))
             .collect()
     }
@@ -57,11 +60,11 @@ impl ModelSource {
             .iter()
             .find(|entry| entry.base.is_some() && entry.base == base);
         if let Some(entry) = named {
-            return OpenLora::open(entry, 1.0, targets).map(Some);
+            return OpenLora::open(entry, 1.0, (targets, &self.progress)).map(Some);
         }
         let unnamed = candidates.iter().filter(|entry| entry.base.is_none());
         Ok(unnamed
-            .filter_map(|entry| OpenLora::open(entry, 1.0, targets).ok())
+            .filter_map(|entry| OpenLora::open(entry, 1.0, (targets, &self.progress)).ok())
             .next())
     }
 

@@ -13,6 +13,9 @@ use crate::component::{Component, ComponentRole};
 use crate::layer_changes::{ChangeError, LayerChanges, merged_into};
 use crate::loras::{OpenLora, network_of};
 
+/// About what a layer of a copy takes that shares all its weights: names and places.
+const LAYER_BYTES: u64 = 256;
+
 /// LoRAs as read for one network, with their strengths.
 type Scaled = Vec<(ResolvedLora, f64)>;
 
@@ -51,17 +54,22 @@ impl ModelSource {
         let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
         let weights = weights.map_err(|error| self.weights_error(error))?;
         let stored = weights.var_builder();
+        let mut layers = 0;
         let change = &mut |name: &LayerName, shape: LayerShape| -> Result<Option<LayerPatch>, ChangeError> {
+            layers += 1;
             changes.patch((name, shape), &merged, &stored)
         };
         let copy = match base {
             Component::TextEncoder(text) => text
                 .patched(change)
                 .map(|(text, bytes)| (Component::TextEncoder(Arc::new(text)), bytes)),
+            Component::TextEncoder2(text) => text
+                .patched(change)
+                .map(|(text, bytes)| (Component::TextEncoder2(Arc::new(text)), bytes)),
             Component::UNet(unet) => unet
                 .patched(change)
                 .map(|(unet, bytes)| (Component::UNet(Arc::new(unet)), bytes)),
-            Component::Tokenizer(_) | Component::Vae(_) => {
+            Component::Tokenizer(_) | Component::Tokenizer2(_) | Component::Vae(_) => {
                 return Err(self.mismatch("no LoRA changes this component"));
             }
         };
@@ -73,7 +81,8 @@ impl ModelSource {
         weights
             .finish_partly()
             .map_err(|error| self.weights_error(error))?;
-        Ok(copy)
+        let (copy, bytes) = copy;
+        Ok((copy, bytes + layers * LAYER_BYTES))
     }
 
     /// The numbers of those of `loras` that change a component.
@@ -115,7 +124,8 @@ impl ModelSource {
 
 /// As the network calls it: transformers 5 saves CLIP without the first part of the path.
 fn layer_name(role: ComponentRole, stored: &str) -> String {
-    let is_bare = role == ComponentRole::TextEncoder && !stored.starts_with("text_model.");
+    let is_text = matches!(role, ComponentRole::TextEncoder | ComponentRole::TextEncoder2);
+    let is_bare = is_text && !stored.starts_with("text_model.") && stored != "text_projection";
     if is_bare {
         format!("text_model.{stored}")
     } else {

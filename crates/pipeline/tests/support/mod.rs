@@ -22,7 +22,7 @@ pub(crate) fn request_of(about: &serde_json::Value) -> Recipe {
     Recipe {
         model: ModelId::new(text("model")),
         prompt: text("prompt"),
-        negative_prompt: text("negative_prompt"),
+        negative_prompt: about["negative_prompt"].as_str().map(str::to_owned),
         steps: u32::try_from(integer("steps")).unwrap(),
         strength: number("strength"),
         guidance_scale: number("guidance_scale"),
@@ -48,7 +48,7 @@ pub(crate) fn request(kind: SchedulerKind) -> Recipe {
         loras: Vec::new(),
         embeddings: Vec::new(),
         prompt: "a lighthouse".to_owned(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         image_count: 1,
         steps: 4,
         strength: 0.5,

@@ -97,7 +97,7 @@ mod tests {
     fn metadata(size: Size) -> ImageMetadata {
         let mut request = sample_job(JobId::from_u128(1), std::time::SystemTime::UNIX_EPOCH).recipe;
         request.prompt = "ein rotes Häuschen 🏠, \"quoted\"\nsecond line \0 zero".to_owned();
-        request.negative_prompt = "blurry".to_owned();
+        request.negative_prompt = Some("blurry".to_owned());
         request.seed = u64::MAX - 1;
         request.strength = 0.6;
         request.guidance_scale = 7.25;

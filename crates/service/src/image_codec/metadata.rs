@@ -102,7 +102,7 @@ impl ImageMetadata {
                 .map(|embedding| embedding.model.as_str().to_owned())
                 .collect(),
             prompt: recipe.prompt.clone(),
-            negative_prompt: recipe.negative_prompt.clone(),
+            negative_prompt: recipe.negative_text().to_owned(),
             steps: recipe.steps,
             strength: recipe.strength,
             strength_rule: recipe.scheduler.strength_rule,

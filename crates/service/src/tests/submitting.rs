@@ -259,7 +259,7 @@ async fn prompts_are_bounded_in_tokens() {
     let mut request = sample_request(&words(limit));
     let job = run(&test.service, request.clone()).await;
     assert_eq!(job.state, JobState::Succeeded);
-    request.recipe.negative_prompt = words(limit + 1);
+    request.recipe.negative_prompt = Some(words(limit + 1));
     let refused = submit(&test.service, request).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert_eq!(

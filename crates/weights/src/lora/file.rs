@@ -51,8 +51,16 @@ impl LoraFile {
     /// # Errors
     /// When it cannot be read, is damaged, or is something else, which is named.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        Self::open_counting(path, &ReadProgress::default())
+    }
+
+    /// As [`Self::open`], and what is read from disk is counted in `progress`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_counting(path: &Path, progress: &ReadProgress) -> Result<Self, WeightsError> {
         if !path.is_dir() {
-            let file = TensorFile::open(path, &ReadProgress::default())?;
+            let file = TensorFile::open(path, progress)?;
             return Self::of(path.to_owned(), file, None);
         }
         let weights = IN_FOLDER
@@ -74,7 +82,7 @@ impl LoraFile {
                 ));
             }
         };
-        let file = TensorFile::open(&weights, &ReadProgress::default())?;
+        let file = TensorFile::open(&weights, progress)?;
         Self::of(weights, file, config.as_deref())
     }
 

@@ -4,6 +4,9 @@
 //! The names follow diffusers' `loaders/single_file_utils.py`. What the file does not hold (tokenizer, scheduler, head
 //! counts, the VAE's factor) has the value that its base is published with.
 
+mod base;
+mod open_clip;
+mod settings;
 mod text;
 mod unet;
 mod vae;
@@ -12,8 +15,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use self::base::Base;
+use self::open_clip::Use;
+pub use self::settings::scheduler_config;
 use crate::container::{StoredTensor, TensorFile};
 use crate::identity::FileStamp;
 use crate::{ReadProgress, WeightsError};
@@ -31,14 +37,24 @@ pub(crate) struct SingleFile {
 /// The prefix of each part.
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
+/// The text encoder of Stable Diffusion 1.x, and the first one of SDXL.
 const CLIP: &str = "cond_stage_model.transformer.";
+const CLIP_OF_SDXL: &str = "conditioner.embedders.0.transformer.";
+/// The text encoder of Stable Diffusion 2, and the second one of SDXL.
+const OPEN_CLIP: &str = "cond_stage_model.model.";
+const OPEN_CLIP_OF_SDXL: &str = "conditioner.embedders.1.model.";
 
-const SCHEDULER: &str = "scheduler/scheduler_config.json";
-const UNET_CONFIG: &str = "unet/config.json";
-const VAE_CONFIG: &str = "vae/config.json";
-const TEXT_CONFIG: &str = "text_encoder/config.json";
-/// What is found from the tensors.
-const CONFIGURATIONS: [&str; 3] = [UNET_CONFIG, VAE_CONFIG, TEXT_CONFIG];
+/// The files of a diffusers folder that [`SingleFile::read`] may answer for.
+const ANSWERED: [&str; 8] = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "text_encoder_2/config.json",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer_2/special_tokens_map.json",
+];
 
 impl SingleFile {
     pub(crate) fn at(path: &Path) -> Self {
@@ -48,9 +64,10 @@ impl SingleFile {
         }
     }
 
-    /// Whether [`Self::read`] answers for this file of a diffusers folder, where the weights are those of a checkpoint.
-    pub(crate) fn has(path: &str) -> bool {
-        path == SCHEDULER || CONFIGURATIONS.contains(&path)
+    /// Whether [`Self::read`] answers for this file of a diffusers folder. False where the file is no checkpoint, which is said
+    /// when something of it is read.
+    pub(crate) fn has(&self, path: &str, progress: &ReadProgress) -> bool {
+        self.read(path, progress).is_ok_and(|answer| answer.is_some())
     }
 
     /// A configuration, as a diffusers folder has it; None for other files. What is read from disk is counted in `progress`.
@@ -58,13 +75,10 @@ impl SingleFile {
     /// # Errors
     /// When the file cannot be read, or is something else, which the error names as far as the tensors tell.
     pub(crate) fn read(&self, path: &str, progress: &ReadProgress) -> Result<Option<Vec<u8>>, WeightsError> {
-        let config = if path == SCHEDULER {
-            Some(scheduler_config())
-        } else if CONFIGURATIONS.contains(&path) {
-            self.tensors(progress)?.config(path)
-        } else {
-            None
-        };
+        if !ANSWERED.contains(&path) {
+            return Ok(None);
+        }
+        let config = self.tensors(progress)?.config(path);
         Ok(config.map(|config| config.to_string().into_bytes()))
     }
 
@@ -99,9 +113,12 @@ impl SingleFile {
     }
 }
 
-/// The tensors of a checkpoint of Stable Diffusion 1.x.
+/// The tensors of a checkpoint of Stable Diffusion.
 #[derive(Debug)]
-pub(crate) struct Tensors(TensorFile);
+pub(crate) struct Tensors {
+    file: TensorFile,
+    base: Base,
+}
 
 impl Tensors {
     /// Looks whether a file is such a checkpoint.
@@ -109,39 +126,61 @@ impl Tensors {
     /// # Errors
     /// What it seems to be instead.
     pub(crate) fn of(file: TensorFile) -> Result<Self, WeightsError> {
-        match foreign(file.tensors()) {
-            None => Ok(Self(file)),
-            Some(detail) => Err(WeightsError::NotAModel {
+        match base::of(file.tensors()) {
+            Ok(base) => Ok(Self { file, base }),
+            Err(detail) => Err(WeightsError::NotAModel {
                 file: file.name().to_owned(),
                 detail: detail.to_owned(),
             }),
         }
     }
 
-    /// The configuration of a network, found from its shapes.
+    /// A file of the diffusers folder: the configuration of a network, found from its shapes, or what the base is published
+    /// with.
     pub(crate) fn config(&self, path: &str) -> Option<Value> {
-        match path {
-            UNET_CONFIG => unet::config(&self.part(UNET)),
-            VAE_CONFIG => vae::config(&self.part(VAE)),
-            TEXT_CONFIG => text::config(&self.part(CLIP)),
+        let (base, unet) = (self.base, self.part(UNET));
+        match (path, base) {
+            ("unet/config.json", _) => {
+                let pooled = self.part(OPEN_CLIP_OF_SDXL).size("text_projection", 1);
+                unet::config(&unet, base, pooled)
+            }
+            ("vae/config.json", _) => vae::config(&self.part(VAE), base.scaling_factor()),
+            ("text_encoder/config.json", Base::Sd1) => text::config(&self.part(CLIP)),
+            ("text_encoder/config.json", Base::Sd2) => {
+                open_clip::config(&self.part(OPEN_CLIP), Use::LastButOne)
+            }
+            ("text_encoder/config.json", Base::Sdxl) => text::config(&self.part(CLIP_OF_SDXL)),
+            ("text_encoder_2/config.json", Base::Sdxl) => {
+                open_clip::config(&self.part(OPEN_CLIP_OF_SDXL), Use::Whole)
+            }
+            ("scheduler/scheduler_config.json", _) => {
+                let has = |name: &str| self.file.tensors().contains_key(name);
+                Some(settings::of_scheduler(base, &unet, has))
+            }
+            ("model_index.json", _) => Some(settings::model_index(base)),
+            ("tokenizer/special_tokens_map.json", Base::Sd2)
+            | ("tokenizer_2/special_tokens_map.json", Base::Sdxl) => Some(settings::padded_by_zero()),
             _ => None,
         }
     }
 
     /// The weights of a component under the names that diffusers gives them, whose reads are counted in `progress`.
     pub(crate) fn component(&self, name: &str, progress: &ReadProgress) -> TensorFile {
-        let tensors = match name {
-            "unet" => unet::renamed(&self.part(UNET)),
-            "vae" => vae::renamed(&self.part(VAE)),
-            "text_encoder" => text::renamed(&self.part(CLIP)),
+        let tensors = match (name, self.base) {
+            ("unet", _) => unet::renamed(&self.part(UNET)),
+            ("vae", _) => vae::renamed(&self.part(VAE)),
+            ("text_encoder", Base::Sd1) => text::renamed(&self.part(CLIP)),
+            ("text_encoder", Base::Sd2) => open_clip::renamed(&self.part(OPEN_CLIP), Use::LastButOne),
+            ("text_encoder", Base::Sdxl) => text::renamed(&self.part(CLIP_OF_SDXL)),
+            ("text_encoder_2", Base::Sdxl) => open_clip::renamed(&self.part(OPEN_CLIP_OF_SDXL), Use::Whole),
             _ => Renamed::new(),
         };
-        self.0.with_tensors(tensors, progress)
+        self.file.with_tensors(tensors, progress)
     }
 
     /// The tensors below a prefix, without it.
     fn part(&self, prefix: &str) -> Part<'_> {
-        let tensors = self.0.tensors().range(prefix.to_owned()..);
+        let tensors = self.file.tensors().range(prefix.to_owned()..);
         let inside = tensors.map_while(|(name, stored)| Some((name.strip_prefix(prefix)?, stored)));
         Part(inside.collect())
     }
@@ -195,66 +234,10 @@ pub(crate) fn lone_vae(tensors: &BTreeMap<String, StoredTensor>) -> Option<(Valu
         .map(inside)
         .into_iter()
         .find(|part| part.count("encoder.down") > 0)?;
-    let mut config = vae::config(&part)?;
+    let mut config = vae::config(&part, Base::Sd1.scaling_factor())?;
     // Which base it was made for is not in the file.
     config.as_object_mut()?.remove("scaling_factor");
     Some((config, vae::renamed(&part)))
-}
-
-/// What a file without the parts of Stable Diffusion 1.x seems to be.
-fn foreign(tensors: &BTreeMap<String, StoredTensor>) -> Option<&'static str> {
-    let has = |prefix: &str| {
-        let from = tensors.range(prefix.to_owned()..).next();
-        from.is_some_and(|(name, _)| name.starts_with(prefix))
-    };
-    if has("conditioner.embedders.1.") {
-        return Some("a checkpoint of Stable Diffusion XL, which this version does not read");
-    }
-    if has("conditioner.embedders.0.") {
-        return Some("a refiner of Stable Diffusion XL, which this version does not read");
-    }
-    if has("cond_stage_model.model.") {
-        return Some(
-            "a checkpoint of Stable Diffusion 2, which this version reads as a diffusers folder only",
-        );
-    }
-    if has(UNET) && has(VAE) && has(CLIP) {
-        return None;
-    }
-    if has(UNET) {
-        return Some("it has a UNet, but no text encoder and VAE beside it; a whole checkpoint is needed");
-    }
-    if has("double_blocks.") || has("model.diffusion_model.double_blocks.") || has("transformer_blocks.") {
-        return Some("a diffusion transformer, which is no Stable Diffusion 1.x");
-    }
-    if has("down_blocks.") || has("conv_in.") {
-        return Some("a single component of a diffusers folder; name the folder that holds all of them");
-    }
-    // The last two are the numbered names of 2022.
-    if tensors
-        .keys()
-        .any(|name| name.contains("lora_") || name.contains("lokr_") || name.contains("hada_"))
-        || (has("unet:0:") || has("text_encoder:0:"))
-    {
-        return Some("a LoRA; its entry needs `kind = \"lora\"`");
-    }
-    if has("encoder.down.") || has("decoder.up.") {
-        return Some("a VAE; its entry needs `kind = \"vae\"`");
-    }
-    if tensors.contains_key("emb_params") || has("string_to_param") {
-        return Some("a textual inversion; its entry needs `kind = \"embedding\"`");
-    }
-    Some("none of its tensors is one of a Stable Diffusion checkpoint")
-}
-
-/// `scheduler/scheduler_config.json` of Stable Diffusion 1.5, which no single file holds.
-#[must_use]
-pub fn scheduler_config() -> Value {
-    json!({
-        "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
-        "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "set_alpha_to_one": false,
-        "skip_prk_steps": true, "steps_offset": 1, "clip_sample": false,
-    })
 }
 
 #[cfg(test)]

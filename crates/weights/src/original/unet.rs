@@ -2,10 +2,15 @@
 
 use serde_json::{Value, json};
 
+use super::base::Base;
 use super::{Part, Renamed};
 
-/// `unet/config.json`.
-pub(super) fn config(part: &Part<'_>) -> Option<Value> {
+/// SDXL's size conditions.
+const SIZES: usize = 6;
+
+/// `unet/config.json`. `pooled`: width of the text's pooled state, in SDXL, which leaves the rest of what is embedded with it
+/// to the sizes.
+pub(super) fn config(part: &Part<'_>, base: Base, pooled: Option<usize>) -> Option<Value> {
     let layout = Layout::of(part)?;
     let levels = layout.levels;
     let first = |level: usize| 1 + level * (layout.layers + 1);
@@ -18,6 +23,15 @@ pub(super) fn config(part: &Part<'_>) -> Option<Value> {
             part.shape(&name).is_some()
         })
         .collect();
+    let depth = |level: usize| part.count(&format!("input_blocks.{}.1.transformer_blocks", first(level)));
+    let depths: Vec<usize> = (0..levels).map(|level| depth(level).max(1)).collect();
+    let widths = widths?;
+    // The number of heads, in spite of the name; no tensor tells it.
+    let heads = match base {
+        Base::Sd1 => json!(8),
+        Base::Sd2 | Base::Sdxl => json!(widths.iter().map(|width| (width / 64).max(1)).collect::<Vec<_>>()),
+    };
+    let added = part.size("label_emb.0.0.weight", 1);
     let attends = "middle_block.1.transformer_blocks.0.attn2.to_k.weight";
     let down = |attends: &bool| {
         if *attends {
@@ -36,13 +50,16 @@ pub(super) fn config(part: &Part<'_>) -> Option<Value> {
     Some(json!({
         "in_channels": part.size("input_blocks.0.0.weight", 1)?,
         "out_channels": part.size("out.2.weight", 0)?,
-        "block_out_channels": widths?,
+        "block_out_channels": widths,
         "layers_per_block": layout.layers,
         "down_block_types": attention.iter().map(down).collect::<Vec<_>>(),
         "up_block_types": attention.iter().rev().map(up).collect::<Vec<_>>(),
         "cross_attention_dim": part.size(attends, 1)?,
-        // The number of heads, in spite of its name; no tensor tells it.
-        "attention_head_dim": 8,
+        "attention_head_dim": heads,
+        "transformer_layers_per_block": depths,
+        "addition_embed_type": added.map(|_| "text_time"),
+        "addition_time_embed_dim": added.and_then(|added| Some(added.checked_sub(pooled?)? / SIZES)),
+        "projection_class_embeddings_input_dim": added,
         "use_linear_projection": part.shape("middle_block.1.proj_in.weight")?.len() == 2,
         "time_cond_proj_dim": part.size("time_embed.cond_proj.weight", 1),
         "norm_num_groups": 32, "norm_eps": 1e-5, "flip_sin_to_cos": true, "freq_shift": 0,
@@ -104,11 +121,14 @@ impl Layout {
                 _ => None,
             };
         }
-        const REST: [(&str, &str); 5] = [
+        const REST: [(&str, &str); 7] = [
             ("time_embed.0.", "time_embedding.linear_1."),
             ("time_embed.2.", "time_embedding.linear_2."),
             // Distilled latent consistency models; diffusers' own conversion does not know it.
             ("time_embed.cond_proj.", "time_embedding.cond_proj."),
+            // SDXL's pooled text and sizes.
+            ("label_emb.0.0.", "add_embedding.linear_1."),
+            ("label_emb.0.2.", "add_embedding.linear_2."),
             ("out.0.", "conv_norm_out."),
             ("out.2.", "conv_out."),
         ];

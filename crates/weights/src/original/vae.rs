@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Part, Renamed};
 
-/// `vae/config.json`.
-pub(super) fn config(part: &Part<'_>) -> Option<Value> {
+/// `vae/config.json`, with the base's factor.
+pub(super) fn config(part: &Part<'_>, scaling_factor: f64) -> Option<Value> {
     let levels = part.count("encoder.down");
     let widths: Option<Vec<usize>> = (0..levels)
         .map(|level| part.size(&format!("encoder.down.{level}.block.0.conv2.weight"), 0))
@@ -19,8 +19,7 @@ pub(super) fn config(part: &Part<'_>) -> Option<Value> {
         "down_block_types": vec!["DownEncoderBlock2D"; levels],
         "up_block_types": vec!["UpDecoderBlock2D"; levels],
         "norm_num_groups": 32,
-        // Stable Diffusion 1.x.
-        "scaling_factor": 0.18215,
+        "scaling_factor": scaling_factor,
     }))
 }
 

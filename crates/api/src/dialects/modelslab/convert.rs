@@ -75,7 +75,7 @@ struct Adapters {
 pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<ParsedCall, Vec<FieldError>> {
     let mut reader = Reader::new(fields);
     let mut warnings = Vec::new();
-    let prompt = reader.prompt(&PROMPT);
+    let prompt = reader.prompt(&PROMPT).unwrap_or_default();
     if prompt.is_empty() && reader.error_count() == 0 {
         reader.refuse(PROMPT.name, "is required");
     }

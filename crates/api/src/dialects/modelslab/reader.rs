@@ -85,15 +85,15 @@ impl Reader {
         self.ok(text(field, value)).flatten()
     }
 
-    /// A text of bounded length; empty when it was not given.
-    pub(super) fn prompt<D>(&mut self, field: &Field<Text<D>>) -> String {
-        let prompt = self.text(field.name).unwrap_or_default();
+    /// A text of bounded length; None when it was not given.
+    pub(super) fn prompt<D>(&mut self, field: &Field<Text<D>>) -> Option<String> {
+        let prompt = self.text(field.name)?;
         let (chars, limit) = (prompt.chars().count(), field.kind.max_chars);
         if chars > limit {
             let message = format_args!("must not have more than {limit} characters, got {chars}");
             self.refuse(field.name, message);
         }
-        prompt
+        Some(prompt)
     }
 
     /// A name for machines: null, false, 0, "" and the words that clients write for them are none.

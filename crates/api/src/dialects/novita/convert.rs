@@ -48,8 +48,7 @@ pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCa
         loras: loras(&mut fields, &mut of_members)?,
         embeddings: embeddings(&mut fields, &mut of_members)?,
         prompt,
-        negative_prompt: self::prompt(&NEGATIVE_PROMPT, &mut fields)?
-            .unwrap_or_else(|| NEGATIVE_PROMPT.kind.default.to_owned()),
+        negative_prompt: self::prompt(&NEGATIVE_PROMPT, &mut fields)?,
         image_count: whole(&IMAGE_NUM, &mut fields)?,
         steps: whole(&STEPS, &mut fields)?,
         guidance_scale: number(&GUIDANCE_SCALE, &mut fields)?,

@@ -41,11 +41,11 @@ pub(super) const PROMPT: Field<Text<Required>> = Field::new(
     },
     "What the image should show.",
 );
-pub(super) const NEGATIVE_PROMPT: Field<Text<&str>> = Field::new(
+pub(super) const NEGATIVE_PROMPT: Field<Text<Otherwise>> = Field::new(
     "negative_prompt",
     Text {
         max_chars: MAX_PROMPT_CHARS,
-        default: "",
+        default: Otherwise("none"),
     },
     "What the image should not show.",
 );

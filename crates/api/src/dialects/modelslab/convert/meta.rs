@@ -25,7 +25,7 @@ pub(super) fn of(
     let mut meta = json!({
         "prompt": recipe.prompt,
         "model_id": recipe.model.as_str(),
-        "negative_prompt": recipe.negative_prompt,
+        "negative_prompt": recipe.negative_text(),
         // Until the checkpoint has been asked, null is the one that it names.
         "scheduler": scheduler.kind.map(pentimento_types::SchedulerKind::class_name),
         "safetychecker": yes_no(extras.safety_checker),

@@ -363,7 +363,7 @@ fn false_and_zero_mean_that_an_optional_text_was_not_given() {
             );
         }
         assert_eq!(
-            accepted("negative_prompt", json!(nothing)).recipe.negative_prompt,
+            accepted("negative_prompt", json!(nothing)).recipe.negative_text(),
             nothing
         );
     }

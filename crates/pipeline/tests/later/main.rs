@@ -1,0 +1,10 @@
+//! Stable Diffusion 2 and SDXL: whole runs against diffusers, and single files against folders.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[cfg(test)]
+mod runs;
+#[cfg(test)]
+mod single_files;
+#[path = "../support/mod.rs"]
+mod support;
