@@ -18,7 +18,10 @@ impl Inner {
     ) -> Result<Vec<PromptEmbedding>, ServiceError> {
         let (files, catalog) = (self.embedding_files.clone(), Arc::clone(&self.catalog));
         let (named, checkpoint) = (named.clone(), Arc::clone(named.checkpoint()));
-        let prompts = [recipe.prompt.clone(), recipe.negative_prompt.clone()];
+        let prompts = [
+            recipe.prompt.clone(),
+            recipe.negative_prompt.clone().unwrap_or_default(),
+        ];
         off_thread(move || {
             let mut all = Vec::new();
             for entry in named.embeddings() {

@@ -95,7 +95,8 @@ async fn models(catalog: &Catalog, hub: &Hub, recipe: &Recipe) -> anyhow::Result
     for entry in named.embeddings() {
         embeddings.extend(files.read(entry)?);
     }
-    let prompts = [&recipe.prompt, &recipe.negative_prompt].map(String::as_str);
+    let negative = recipe.negative_prompt.as_deref().unwrap_or_default();
+    let prompts = [recipe.prompt.as_str(), negative];
     embeddings.extend(files.by_token(catalog.entries(), named.embeddings(), named.checkpoint(), prompts));
     embeddings.extend(files.bundled_in(named.loras(), prompts)?);
     Ok(named.resolved(embeddings))

@@ -78,7 +78,12 @@ fn about_lora(about: &LoraAbout) {
         output::line(format_args!("tokens  {}", about.tokens.join(", ")));
     }
     if !about.strangers.is_empty() {
-        let first = about.strangers.iter().take(FIRST_STRANGERS).cloned().collect::<Vec<_>>();
+        let first = about
+            .strangers
+            .iter()
+            .take(FIRST_STRANGERS)
+            .cloned()
+            .collect::<Vec<_>>();
         output::line(format_args!(
             "unknown {} tensors have no place: {}",
             about.strangers.len(),
@@ -90,6 +95,9 @@ fn about_lora(about: &LoraAbout) {
 fn about_embedding(file: &EmbeddingFile) {
     output::line("is      a textual inversion");
     for embedding in &file.embeddings {
-        output::line(format_args!("token   {}", embedding.token.as_deref().unwrap_or("the name in the catalogue")));
+        output::line(format_args!(
+            "token   {}",
+            embedding.token.as_deref().unwrap_or("the name in the catalogue")
+        ));
     }
 }

@@ -69,7 +69,11 @@ async fn verify(hub: &Hub, entry: &Arc<ModelEntry>, found: &Found) -> Result<&'s
     };
     if let Some(read) = read {
         read.map_err(|error| describe_chain(&error))?;
-        return Ok(if compared { "its sha256 is right" } else { "its files are there" });
+        return Ok(if compared {
+            "its sha256 is right"
+        } else {
+            "its files are there"
+        });
     }
     let models = ResolvedModels::checkpoint(located);
     let read = tokio::task::spawn_blocking(move || StableDiffusion::load_on_cpu(&models).map(|_| ()));
