@@ -1,10 +1,12 @@
 //! The files of textual inversions, read once while they do not change: they are small, and prompts of all jobs share them.
 
 use std::collections::HashMap;
+use std::mem;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
-use pentimento_weights::{EmbeddingFile, FolderStamp};
+use pentimento_weights::{Embedding, EmbeddingFile, FolderStamp, LoraFile};
 
 use crate::{PipelineError, PromptEmbedding, Triggers};
 
@@ -33,45 +35,52 @@ impl EmbeddingFiles {
                 reason: "an embedding is read from a local file".to_owned(),
             });
         };
-        let stamp = FolderStamp::of(path);
-        if let Some(held) = self.held().get(&entry.name).filter(|held| held.stamp == stamp) {
-            return Ok(held.embeddings.clone());
-        }
-        let file = EmbeddingFile::open(path).map_err(|source| PipelineError::Embedding {
-            name: entry.name.clone(),
-            path: path.display().to_string(),
-            source,
-        })?;
-        let mut embeddings = Vec::new();
-        for found in file.embeddings {
-            let words = if embeddings.is_empty() {
-                words_of(entry)
-            } else {
-                Vec::new()
+        self.kept(&entry.name, path, || {
+            let file = EmbeddingFile::open(path).map_err(|source| PipelineError::Embedding {
+                name: entry.name.clone(),
+                path: path.display().to_string(),
+                source,
+            })?;
+            let mut words = words_of(entry);
+            let named = file.embeddings.into_iter().map(|found| {
+                let words = mem::take(&mut words);
+                prompt_embedding(entry, words, found)
+            });
+            named.collect()
+        })
+    }
+
+    /// The embeddings that LoRAs bundle and whose tokens a prompt has.
+    ///
+    /// # Errors
+    /// [`PipelineError::Lora`] when a file cannot be read.
+    pub fn bundled_in<'a>(
+        &self,
+        loras: impl IntoIterator<Item = &'a Arc<ModelEntry>>,
+        prompts: [&str; 2],
+    ) -> Result<Vec<PromptEmbedding>, PipelineError> {
+        let mut found = Vec::new();
+        for lora in loras {
+            let Source::Path(path) = &lora.source else {
+                continue;
             };
-            let vectors = found.vectors.into_iter().map(|(_, vectors)| vectors).collect();
-            embeddings.push(PromptEmbedding::new(
-                &entry.name,
-                words.into_iter().chain(found.token),
-                vectors,
-            )?);
+            let wrap = |source| PipelineError::Lora {
+                name: lora.name.clone(),
+                path: path.display().to_string(),
+                source,
+            };
+            found.extend(self.kept(&format!("lora {}", lora.name), path, || {
+                let bundled = LoraFile::open(path)
+                    .and_then(|file| file.embeddings())
+                    .map_err(wrap)?;
+                let named = bundled.into_iter();
+                named
+                    .map(|found| prompt_embedding(lora, Vec::new(), found))
+                    .collect()
+            })?);
         }
-        let mut all = self.held();
-        let size = |held: &Held| {
-            held.embeddings
-                .iter()
-                .map(PromptEmbedding::size_bytes)
-                .sum::<u64>()
-        };
-        if all.values().map(size).sum::<u64>() > MOST_BYTES {
-            all.clear();
-        }
-        let held = Held {
-            stamp,
-            embeddings: embeddings.clone(),
-        };
-        all.insert(entry.name.clone(), held);
-        Ok(embeddings)
+        found.retain(|embedding| prompts.iter().any(|prompt| embedding.is_in(prompt)));
+        Ok(found)
     }
 
     /// The embeddings whose own token, such as `<x>`, a prompt has without naming them: of the entries whose files are on this
@@ -100,9 +109,53 @@ impl EmbeddingFiles {
             .collect()
     }
 
+    /// What `read` has made of a file, as long as the file stays as it is.
+    fn kept(
+        &self,
+        key: &str,
+        path: &Path,
+        read: impl FnOnce() -> Result<Vec<PromptEmbedding>, PipelineError>,
+    ) -> Result<Vec<PromptEmbedding>, PipelineError> {
+        let stamp = FolderStamp::of(path);
+        if let Some(held) = self.held().get(key).filter(|held| held.stamp == stamp) {
+            return Ok(held.embeddings.clone());
+        }
+        let embeddings = read()?;
+        let mut all = self.held();
+        let size = |held: &Held| {
+            held.embeddings
+                .iter()
+                .map(PromptEmbedding::size_bytes)
+                .sum::<u64>()
+        };
+        if all.values().map(size).sum::<u64>() > MOST_BYTES {
+            all.clear();
+        }
+        let held = Held {
+            stamp,
+            embeddings: embeddings.clone(),
+        };
+        all.insert(key.to_owned(), held);
+        Ok(embeddings)
+    }
+
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As an entry's file has it.
+fn prompt_embedding(
+    entry: &ModelEntry,
+    words: Vec<String>,
+    found: Embedding,
+) -> Result<PromptEmbedding, PipelineError> {
+    let vectors = found.vectors.into_iter().map(|(_, vectors)| vectors).collect();
+    Ok(PromptEmbedding::new(
+        &entry.name,
+        words.into_iter().chain(found.token),
+        vectors,
+    )?)
 }
 
 /// So many files are looked into for a token that no entry has for a name.
@@ -209,5 +262,34 @@ mod tests {
         assert_eq!(found(&[], ["a <BIRB>", "(<cat-toy>:1.2)"]), ["one", "two"]);
         assert!(found(&entries[..1], ["a <birb>", ""]).is_empty());
         assert!(found(&[], ["a birb", "<other>"]).is_empty());
+    }
+
+    #[test]
+    fn a_lora_brings_its_embeddings_where_a_prompt_has_their_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("style.safetensors");
+        let zeros =
+            |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let tensors = HashMap::from([
+            (
+                "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight".to_owned(),
+                zeros((2, 8)),
+            ),
+            (
+                "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight".to_owned(),
+                zeros((8, 2)),
+            ),
+            ("<s1>".to_owned(), zeros((1, 8))),
+        ]);
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        let lora = Arc::new(ModelEntry::new("style", ModelKind::Lora, Source::Path(path)));
+        let count = |prompts| {
+            EmbeddingFiles::default()
+                .bundled_in([&lora], prompts)
+                .unwrap()
+                .len()
+        };
+        assert_eq!(count(["a house in <S1>", ""]), 1);
+        assert_eq!(count(["a house in style", ""]), 0);
     }
 }

@@ -163,10 +163,10 @@ impl PipelineError {
     /// The LoRA that is at fault by its name in the catalogue, and a text that may be shown.
     #[must_use]
     pub fn refused_lora(&self) -> Option<(&str, String)> {
-        match self {
-            Self::Lora { name, path, source } => Some((name, without_path(source, path))),
-            _ => None,
-        }
+        let Self::Lora { name, path, source } = self else {
+            return None;
+        };
+        Some((name, without_path(source, path)))
     }
 
     /// Which VAE or embedding cannot be used, and why, in a sentence that may be shown. None for every other error.

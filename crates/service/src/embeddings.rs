@@ -2,28 +2,26 @@
 
 use std::sync::Arc;
 
-use pentimento_catalog::ModelEntry;
 use pentimento_engine::{PipelineError, PromptEmbedding};
 use pentimento_types::{JobNote, Recipe, describe_chain};
 
 use crate::inner::Inner;
 use crate::off_thread::off_thread;
-use crate::{ModelRole, ServiceError};
+use crate::{ModelRole, NamedModels, ServiceError};
 
 impl Inner {
-    /// Reads embeddings whose files are here, and finds those that a prompt calls by the token of their file.
+    /// Reads embeddings whose files are here, and finds those that a prompt calls by the token of their file or of a LoRA.
     pub(crate) async fn read_embeddings(
         &self,
-        entries: &[Arc<ModelEntry>],
-        checkpoint: &Arc<ModelEntry>,
+        named: &NamedModels,
         recipe: &Recipe,
     ) -> Result<Vec<PromptEmbedding>, ServiceError> {
         let (files, catalog) = (self.embedding_files.clone(), Arc::clone(&self.catalog));
-        let (entries, checkpoint) = (entries.to_vec(), Arc::clone(checkpoint));
+        let (named, checkpoint) = (named.clone(), Arc::clone(named.checkpoint()));
         let prompts = [recipe.prompt.clone(), recipe.negative_text().to_owned()];
         off_thread(move || {
             let mut all = Vec::new();
-            for entry in &entries {
+            for entry in named.embeddings() {
                 all.extend(
                     files
                         .read(entry)
@@ -31,7 +29,9 @@ impl Inner {
                 );
             }
             let prompts = prompts.each_ref().map(String::as_str);
-            all.extend(files.by_token(catalog.entries(), &entries, &checkpoint, prompts));
+            all.extend(files.by_token(catalog.entries(), named.embeddings(), &checkpoint, prompts));
+            // A LoRA that cannot be read is refused by its own name a moment later.
+            all.extend(files.bundled_in(named.loras(), prompts).unwrap_or_default());
             Ok(all)
         })
         .await

@@ -100,6 +100,11 @@ impl NamedModels {
         self
     }
 
+    /// The LoRAs, in the order in which they are applied.
+    pub fn loras(&self) -> impl Iterator<Item = &Arc<ModelEntry>> {
+        self.loras.iter().map(|(entry, _)| entry)
+    }
+
     /// The embeddings, still to be read.
     #[must_use]
     pub fn embeddings(&self) -> &[Arc<ModelEntry>] {

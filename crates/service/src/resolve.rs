@@ -19,9 +19,7 @@ impl Inner {
         let lcm_loras = self.lcm_loras(recipe, named.checkpoint()).await?;
         let usable = self.usable(named.entries()).await?;
         let named = named.located(usable);
-        let embeddings = self
-            .read_embeddings(named.embeddings(), named.checkpoint(), recipe)
-            .await?;
+        let embeddings = self.read_embeddings(&named, recipe).await?;
         Ok(ResolvedModels {
             lcm_loras,
             ..named.resolved(embeddings)

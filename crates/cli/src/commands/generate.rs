@@ -97,6 +97,7 @@ async fn models(catalog: &Catalog, hub: &Hub, recipe: &Recipe) -> anyhow::Result
     }
     let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
     embeddings.extend(files.by_token(catalog.entries(), named.embeddings(), named.checkpoint(), prompts));
+    embeddings.extend(files.bundled_in(named.loras(), prompts)?);
     Ok(named.resolved(embeddings))
 }
 

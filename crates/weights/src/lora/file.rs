@@ -15,7 +15,7 @@ use super::names::{Part, address, split};
 use super::peft::{self, PeftConfig, PeftConfigs};
 use super::{FitLayer, LoraFit, LoraNetwork, LoraTarget, ResolvedLora};
 use crate::container::{Dtypes, ReadError, StoredTensor, TensorFile};
-use crate::embedding_file::{self, Places};
+use crate::embedding_file::{self, Embedding, Places};
 use crate::identity::FileStamp;
 use crate::{FileIdentity, ReadProgress, WeightsError, kind};
 
@@ -135,6 +135,16 @@ impl LoraFile {
     #[must_use]
     pub fn about(&self) -> LoraAbout {
         about::of(&self.file, &self.modules, &self.configs, &self.embeddings)
+    }
+
+    /// The embeddings that it bundles, whatever the checkpoint.
+    ///
+    /// # Errors
+    /// When one has a shape that no embedding has, or the file can no longer be read.
+    pub fn embeddings(&self) -> Result<Vec<Embedding>, WeightsError> {
+        let embeddings = embedding_file::read(&self.file, self.embeddings.clone())?;
+        self.file.check_unchanged()?;
+        Ok(embeddings)
     }
 
     /// Which bytes it is made of, with its configuration.
