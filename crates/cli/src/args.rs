@@ -321,7 +321,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value = "demo")]
     pub(crate) model: BenchModel,
 
-    /// A diffusers folder instead: model_index.json with text_encoder, unet, vae, tokenizer and scheduler beside it
+    /// A diffusers folder (model_index.json with text_encoder, unet, vae, tokenizer and scheduler beside it) or a checkpoint in
+    /// one file instead
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     pub(crate) folder: Option<PathBuf>,
 
