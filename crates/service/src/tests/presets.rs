@@ -74,7 +74,7 @@ async fn resolved(test: &TestService, model: &str, loras: &[&str]) -> Result<Res
     recipe.loras = loras
         .iter()
         .map(|name| LoraRef {
-            model: ModelId::new(name),
+            model: ModelId::new(*name),
             strength: 1.5,
         })
         .collect();
