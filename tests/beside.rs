@@ -68,6 +68,8 @@ async fn an_embedding_counts_where_its_word_is_written() {
     let token = json!({"prompt": "a red house <smudge>", "embeddings": [{"model_name": "smudges"}]});
     let (by_token, warning) = made(&server, token).await;
     assert_ne!(by_token, plain, "the file's own word counts, too");
+    let (unnamed, _) = made(&server, json!({"prompt": "a red house <smudge>"})).await;
+    assert_eq!(unnamed, by_token);
     assert!(!warning.contains("smudges"), "{warning}");
     let unused = json!({"prompt": "a red house", "embeddings": [{"model_name": "scribble"}]});
     let (same, warning) = made(&server, unused).await;

@@ -74,9 +74,44 @@ impl EmbeddingFiles {
         Ok(embeddings)
     }
 
+    /// The embeddings whose own token, such as `<x>`, a prompt has without naming them: of the entries whose files are on this
+    /// machine and which are not among `known`. A prompt without such a token has no file read for it, and a file that cannot
+    /// be read has none.
+    #[must_use]
+    pub fn by_token(
+        &self,
+        entries: &[Arc<ModelEntry>],
+        known: &[Arc<ModelEntry>],
+        checkpoint: &ModelEntry,
+        prompts: [&str; 2],
+    ) -> Vec<PromptEmbedding> {
+        let has_token = |prompt: &&str| prompt.contains('<') && prompt.contains('>');
+        if !prompts.iter().any(has_token) {
+            return Vec::new();
+        }
+        let is_new = |entry: &&Arc<ModelEntry>| {
+            let is_here = matches!(entry.source, Source::Path(_));
+            is_here && may_fit(entry, checkpoint) && !known.iter().any(|known| known.name == entry.name)
+        };
+        let read = entries.iter().filter(is_new).take(MOST_FILES);
+        read.filter_map(|entry| self.read(entry).ok())
+            .flatten()
+            .filter(|embedding| prompts.iter().any(|prompt| embedding.is_in(prompt)))
+            .collect()
+    }
+
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// So many files are looked into for a token that no entry has for a name.
+const MOST_FILES: usize = 256;
+
+/// Whether an entry is an embedding that may be for the checkpoint's base.
+fn may_fit(entry: &ModelEntry, checkpoint: &ModelEntry) -> bool {
+    let both = entry.base.zip(checkpoint.base);
+    entry.kind == ModelKind::Embedding && both.is_none_or(|(its, base)| its == base)
 }
 
 /// The embeddings among these entries whose words a prompt has, by their names in the catalogue. Those that are said to be for
@@ -87,14 +122,8 @@ pub fn written_in(
     checkpoint: &ModelEntry,
     prompts: [&str; 2],
 ) -> Vec<Arc<ModelEntry>> {
-    let for_it = |entry: &&Arc<ModelEntry>| {
-        let other = entry
-            .base
-            .zip(checkpoint.base)
-            .is_some_and(|(one, other)| one != other);
-        entry.kind == ModelKind::Embedding && !other
-    };
-    let candidates: Vec<&Arc<ModelEntry>> = entries.iter().filter(for_it).collect();
+    let candidates: Vec<&Arc<ModelEntry>> =
+        entries.iter().filter(|entry| may_fit(entry, checkpoint)).collect();
     let numbered = candidates.iter().enumerate();
     let words =
         numbered.flat_map(|(number, entry)| words_of(entry).into_iter().map(move |word| (word, number)));
@@ -153,5 +182,27 @@ mod tests {
         assert_eq!(files.read(&entry).unwrap()[0].count(), 5);
         fs_err::write(&path, b"no weights").unwrap();
         assert!(files.read(&entry).is_err());
+    }
+
+    #[test]
+    fn a_token_is_found_without_the_name_of_its_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = |name: &str, token: &str| {
+            let path = folder.path().join(name);
+            let vectors = Tensor::zeros((1, 8), candle_core::DType::F32, &Device::Cpu).unwrap();
+            let tensors = HashMap::from([(token.to_owned(), vectors)]);
+            candle_core::safetensors::save(&tensors, &path).unwrap();
+            Arc::new(ModelEntry::new(name, ModelKind::Embedding, Source::Path(path)))
+        };
+        let entries = [entry("one", "<birb>"), entry("two", "<cat-toy>")];
+        let checkpoint = ModelEntry::new("x", ModelKind::Checkpoint, Source::Path("x".into()));
+        let found = |known: &[Arc<ModelEntry>], prompts: [&str; 2]| {
+            let found = EmbeddingFiles::default().by_token(&entries, known, &checkpoint, prompts);
+            found.iter().map(|embedding| embedding.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[], ["a <birb>", ""]), ["one"]);
+        assert_eq!(found(&[], ["a <BIRB>", "(<cat-toy>:1.2)"]), ["one", "two"]);
+        assert!(found(&entries[..1], ["a <birb>", ""]).is_empty());
+        assert!(found(&[], ["a birb", "<other>"]).is_empty());
     }
 }

@@ -100,7 +100,7 @@ impl StableDiffusion {
     }
 
     /// Latents `[4, h, w]` on their way into the VAE.
-    fn begin_decode(&self, latents: &Latents) -> Result<VaePass, PipelineError> {
+    pub(crate) fn begin_decode(&self, latents: &Latents) -> Result<VaePass, PipelineError> {
         let [channels, h, w] = latents.shape();
         let vae = self.vae.config();
         let mut latents = latents.clone().scaled(1.0 / vae.scaling_factor);

@@ -73,12 +73,13 @@ pub(crate) fn to_image(decoded: &Tensor, size: Size) -> Result<Option<RgbImage>>
     Ok(RgbImage::new(size, pixels))
 }
 
+/// A value in -1..1 as one of 256 levels.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "clamped to 0..=255 before the cast"
 )]
-fn to_level(value: f32) -> u8 {
+pub(crate) fn to_level(value: f32) -> u8 {
     ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
 }
 

@@ -27,6 +27,7 @@ mod on_cpu;
 mod posterior;
 mod preparation;
 mod prepare;
+mod preview;
 mod prompt;
 mod prompt_embedding;
 mod resolved_models;

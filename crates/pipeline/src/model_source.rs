@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use candle_nn::VarBuilder;
-use pentimento_catalog::{BaseModel, ModelEntry, Source};
+use pentimento_catalog::{BaseModel, ModelEntry, SchedulerSettings, Source, TimestepSpacing};
 use pentimento_models::{
     ClipText, ClipTextConfig, ClipTokenizer, ModelError, UNet, UNetConfig, Vae, VaeConfig,
 };
@@ -40,6 +40,8 @@ pub struct ModelSource {
     device: Device,
     /// As the catalogue says.
     base: Option<BaseModel>,
+    /// How the entries want it to be run.
+    scheduler: SchedulerSettings,
     loras: Vec<(Arc<ModelEntry>, f64)>,
     lcm_loras: Option<Vec<Arc<ModelEntry>>>,
 }
@@ -69,6 +71,7 @@ impl ModelSource {
         Ok(Self {
             vae,
             base: models.checkpoint.base,
+            scheduler: models.scheduler_settings(),
             loras: models.loras.clone(),
             lcm_loras: models.lcm_loras.clone(),
             ..Self::new(&models.checkpoint.name, checkpoint, device)
@@ -103,6 +106,7 @@ impl ModelSource {
             vae: None,
             device: device.clone(),
             base: None,
+            scheduler: SchedulerSettings::default(),
             loras: Vec::new(),
             lcm_loras: None,
         }
@@ -255,14 +259,20 @@ impl ModelSource {
         self.unet_config().map(Some)
     }
 
-    /// How the checkpoint wants to be run.
+    /// How the checkpoint wants to be run, and what the catalogue says beyond that.
     pub(crate) fn scheduler_config(&self) -> Result<SchedulerConfig, PipelineError> {
         let file = self.checkpoint.read("scheduler/scheduler_config.json");
         let file = file.map_err(|error| self.weights_error(error))?;
-        SchedulerConfig::from_json(&file).map_err(|source| PipelineError::SchedulerConfig {
+        let config = SchedulerConfig::from_json(&file).map_err(|source| PipelineError::SchedulerConfig {
             name: self.name.clone(),
             source,
-        })
+        })?;
+        let SchedulerSettings {
+            kind,
+            spacing,
+            timesteps,
+        } = &self.scheduler;
+        Ok(config.adjusted(*kind, spacing.map(TimestepSpacing::as_str), timesteps.as_deref()))
     }
 
     fn weights_error(&self, source: WeightsError) -> PipelineError {

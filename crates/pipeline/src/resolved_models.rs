@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pentimento_catalog::ModelEntry;
+use pentimento_catalog::{ModelEntry, SchedulerSettings};
 
 use crate::PromptEmbedding;
 
@@ -33,6 +33,13 @@ impl ResolvedModels {
             lcm_loras: None,
             embeddings: Vec::new(),
         }
+    }
+
+    /// How they want to be run: what the checkpoint's entry says, and where it is silent, that of the first LoRA that says
+    /// something. An LCM-LoRA that the server adds by itself says nothing, since its route knows how to run it.
+    pub(crate) fn scheduler_settings(&self) -> SchedulerSettings {
+        let loras = self.loras.iter().map(|(entry, _)| &entry.scheduler);
+        loras.fold(self.checkpoint.scheduler.clone(), SchedulerSettings::or)
     }
 
     /// The entries whose files a load reads.

@@ -125,4 +125,44 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn an_entry_says_how_it_is_run() {
+        use pentimento_catalog::{ModelEntry, ModelKind, SchedulerSettings, Source, TimestepSpacing};
+        let entry = |kind, scheduler| {
+            let demo = Source::Embedded("demo".to_owned());
+            std::sync::Arc::new(ModelEntry {
+                scheduler,
+                ..ModelEntry::new("demo", kind, demo)
+            })
+        };
+        let none = SchedulerSettings::default();
+        let asked = Recipe {
+            scheduler: SchedulerChoice::default(),
+            ..recipe(1.0, SchedulerKind::DDIM)
+        };
+        let plan = |checkpoint: SchedulerSettings, lora: SchedulerSettings| {
+            let models = ResolvedModels {
+                loras: vec![(entry(ModelKind::Lora, lora), 1.0)],
+                ..ResolvedModels::checkpoint(entry(ModelKind::Checkpoint, checkpoint))
+            };
+            RunPlan::of(&models, &asked).unwrap()
+        };
+        let own = plan(none.clone(), none.clone());
+        assert_eq!((own.scheduler, own.evaluations), (SchedulerKind::PNDM, 11));
+        let distilled = SchedulerSettings {
+            kind: Some(SchedulerKind::TCD),
+            timesteps: Some(vec![999, 749, 499, 249]),
+            spacing: None,
+        };
+        let by_lora = plan(none, distilled.clone());
+        assert_eq!((by_lora.scheduler, by_lora.evaluations), (SchedulerKind::TCD, 4));
+        let euler = SchedulerSettings {
+            kind: Some(SchedulerKind::EulerDiscrete),
+            spacing: Some(TimestepSpacing::Trailing),
+            timesteps: None,
+        };
+        let both = plan(euler, distilled);
+        assert_eq!((both.scheduler, both.evaluations), (SchedulerKind::EulerDiscrete, 4));
+    }
 }

@@ -49,6 +49,9 @@ pub struct SchedulerConfig {
     pub(crate) lambda_min_clipped: Option<LambdaMin>,
     pub(crate) predict_x0: Option<bool>,
     pub(crate) disable_corrector: Option<Vec<usize>>,
+    /// No file has it: the timesteps of every run, whatever steps are asked for.
+    #[serde(skip)]
+    pub(crate) fixed_timesteps: Option<Vec<u32>>,
 }
 
 /// `lambda_min_clipped` is minus infinity by default, which JSON writers spell in their own ways.
@@ -82,6 +85,61 @@ impl SchedulerConfig {
         let text = String::from_utf8_lossy(bytes);
         let text = text.replace(": -Infinity", ": \"-Infinity\"");
         serde_json::from_str(&text).map_err(SchedulerError::Json)
+    }
+
+    /// The same, as whoever runs the model says it wants to be run: `kind` for requests that name none, `timestep_spacing` in
+    /// diffusers' word, and `timesteps`, falling, in place of spaced ones. None leaves what the file says.
+    #[must_use]
+    pub fn adjusted(
+        mut self,
+        kind: Option<SchedulerKind>,
+        timestep_spacing: Option<&str>,
+        timesteps: Option<&[u32]>,
+    ) -> Self {
+        if let Some(kind) = kind {
+            self.class_name = Some(kind.class_name().to_owned());
+        }
+        if let Some(spacing) = timestep_spacing {
+            self.timestep_spacing = Some(spacing.to_owned());
+        }
+        if let Some(timesteps) = timesteps {
+            self.fixed_timesteps = Some(timesteps.to_vec());
+        }
+        self
+    }
+
+    /// The timesteps of every run, checked; None where they are spaced.
+    ///
+    /// # Errors
+    /// When `kind` takes none, as in diffusers, or when they do not fall.
+    pub(crate) fn fixed_for(&self, kind: SchedulerKind) -> Result<Option<&[u32]>, SchedulerError> {
+        let Some(timesteps) = self.fixed_timesteps.as_deref() else {
+            return Ok(None);
+        };
+        const TAKEN_BY: [SchedulerKind; 4] = [
+            SchedulerKind::EulerDiscrete,
+            SchedulerKind::DDPM,
+            SchedulerKind::LCM,
+            SchedulerKind::TCD,
+        ];
+        let wrong = |problem: String| {
+            Err(SchedulerError::Setting {
+                key: "timesteps",
+                problem,
+            })
+        };
+        if !TAKEN_BY.contains(&kind) {
+            let names = TAKEN_BY.map(SchedulerKind::class_name).join(", ");
+            return wrong(format!("the model has timesteps of its own, which {kind} does not take; {names} do"));
+        }
+        let train = self.num_train_timesteps.unwrap_or(1000);
+        let falls = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
+        let fits = timesteps.first().is_some_and(|first| (*first as usize) < train);
+        if falls && fits {
+            Ok(Some(timesteps))
+        } else {
+            wrong(format!("they must fall, from below {train}"))
+        }
     }
 
     /// The scheduler that the file was written for, if it is a known one.

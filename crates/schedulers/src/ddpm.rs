@@ -41,7 +41,8 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     };
     let schedule = NoiseSchedule::for_run(setup, BetaDefaults::linear(ZeroSnr::Exact))?;
     let spacing = config.timestep_spacing(TimestepSpacing::Leading)?;
-    let timesteps = spaced(spacing, schedule.len(), setup.steps(), Rounding::Whole);
+    let timesteps =
+        setup.timesteps_or(|| spaced(spacing, schedule.len(), setup.steps(), Rounding::Whole));
     let prediction = PredictionType::of(config)?;
     let begin_index = setup.first_step();
     for timestep in timesteps.iter().skip(begin_index) {

@@ -8,7 +8,6 @@
 use pentimento_types::StrengthRule;
 
 use crate::betas::{BetaDefaults, ZeroSnr};
-use crate::config::SchedulerConfig;
 use crate::error::SchedulerError;
 use crate::latents::{Latents, weighted_sum};
 use crate::level::Level;
@@ -42,9 +41,11 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let schedule = NoiseSchedule::for_run(setup, BETAS)?;
     let (strength, begin_index) = match setup.strength_rule {
         StrengthRule::FewerSteps => (1.0, setup.first_step()),
+        // Of fixed timesteps upstream takes the end by either rule.
+        StrengthRule::LowerStart if setup.fixed.is_some() => (1.0, setup.first_step()),
         StrengthRule::LowerStart => (setup.run.strength, 0),
     };
-    let timesteps = timesteps(config, schedule.len(), setup.steps(), strength)?;
+    let timesteps = timesteps(setup, schedule.len(), strength)?;
     let prediction = PredictionType::of(config)?;
     for timestep in timesteps.iter().skip(begin_index) {
         schedule.check_finite(*timestep, prediction)?;
@@ -63,18 +64,17 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     })
 }
 
-/// Evenly spaced members of the lowest `strength` of the distillation's own schedule of (by default) 50 timesteps.
+/// The fixed timesteps, or evenly spaced members of the lowest `strength` of the distillation's own schedule of (by default) 50 timesteps.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "an index into the distillation's schedule"
 )]
-pub(crate) fn timesteps(
-    config: &SchedulerConfig,
-    train: usize,
-    steps: usize,
-    strength: f64,
-) -> Result<Vec<f64>, SchedulerError> {
+pub(crate) fn timesteps(setup: &Setup<'_>, train: usize, strength: f64) -> Result<Vec<f64>, SchedulerError> {
+    let (config, steps) = (setup.config, setup.steps());
+    if setup.fixed.is_some() {
+        return Ok(setup.timesteps_or(Vec::new));
+    }
     let original = config.original_inference_steps.unwrap_or(50);
     if !(1..=train).contains(&original) {
         return Err(SchedulerError::Setting {

@@ -30,11 +30,19 @@ pub fn build(
         (None, None, Some(other)) => return Err(unknown("_class_name", other)),
     };
     check(run)?;
+    let fixed = config.fixed_for(kind)?;
+    let run = Run {
+        num_inference_steps: fixed.map_or(run.num_inference_steps, |all| u32::try_from(all.len()).unwrap_or(u32::MAX)),
+        ..run
+    };
+    // Levels at fixed timesteps are not spaced any more.
+    let takes_karras = kind.supports_karras_sigmas() && fixed.is_none();
     let karras = choice.spacing == NoiseSpacing::Karras;
     let setup = Setup {
         config,
         run,
         karras,
+        fixed,
         algorithm: choice.algorithm,
         strength_rule: choice.strength_rule,
     };
@@ -54,8 +62,8 @@ pub fn build(
         begin_index,
         rule,
         init_noise_sigma: InitNoiseSigma::of(kind, config)?,
-        karras_ignored: karras && !kind.supports_karras_sigmas(),
-        spacing: if kind.supports_karras_sigmas() && (karras || config.use_karras_sigmas == Some(true)) {
+        karras_ignored: karras && !takes_karras,
+        spacing: if takes_karras && (karras || config.use_karras_sigmas == Some(true)) {
             NoiseSpacing::Karras
         } else {
             NoiseSpacing::Checkpoint

@@ -43,9 +43,19 @@ pub(crate) struct Setup<'a> {
     pub(crate) karras: bool,
     pub(crate) algorithm: Option<AlgorithmType>,
     pub(crate) strength_rule: StrengthRule,
+    /// The timesteps of the run, where they are not spaced.
+    pub(crate) fixed: Option<&'a [u32]>,
 }
 
 impl Setup<'_> {
+    /// The fixed timesteps, or those that `spaced` makes.
+    pub(crate) fn timesteps_or(&self, spaced: impl FnOnce() -> Vec<f64>) -> Vec<f64> {
+        match self.fixed {
+            Some(fixed) => fixed.iter().copied().map(f64::from).collect(),
+            None => spaced(),
+        }
+    }
+
     /// Steps of the whole schedule.
     pub(crate) const fn steps(&self) -> usize {
         self.run.num_inference_steps as usize

@@ -26,6 +26,9 @@ impl Respacing {
     /// What the request or the configuration asks for. The request's Karras wins over the file's other ways.
     pub(crate) fn of(setup: &Setup<'_>) -> Option<Self> {
         let config = setup.config;
+        if setup.fixed.is_some() {
+            return None;
+        }
         let says = |key: Option<bool>| key.unwrap_or(false);
         if setup.karras || says(config.use_karras_sigmas) {
             Some(Self::Karras)
@@ -108,7 +111,8 @@ impl SigmaSteps {
         let spacing = setup.config.timestep_spacing(TimestepSpacing::Linspace)?;
         let all = schedule.sigmas();
         let log_sigmas = log_sigmas(&all);
-        let mut timesteps = spaced(spacing, schedule.len(), setup.steps(), Rounding::None);
+        let mut timesteps =
+            setup.timesteps_or(|| spaced(spacing, schedule.len(), setup.steps(), Rounding::None));
         let mut sigmas: Vec<f64> = timesteps.iter().map(|t| sigma_at(*t, &all)).collect();
         if let Some(respacing) = respacing {
             let bounds = (sigmas[0], sigmas[sigmas.len() - 1]);

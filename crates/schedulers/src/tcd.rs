@@ -32,7 +32,7 @@ struct Tcd {
 
 pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let schedule = NoiseSchedule::for_run(setup, BETAS)?;
-    let timesteps = lcm::timesteps(setup.config, schedule.len(), setup.steps(), 1.0)?;
+    let timesteps = lcm::timesteps(setup, schedule.len(), 1.0)?;
     let prediction = PredictionType::of(setup.config)?;
     let begin_index = setup.first_step();
     for timestep in timesteps.iter().skip(begin_index) {

@@ -11,22 +11,23 @@ use crate::off_thread::off_thread;
 use crate::{ModelRole, ServiceError};
 
 impl Inner {
-    /// Reads embeddings whose files are here.
+    /// Reads embeddings whose files are here, and finds those that a prompt calls by the token of their file.
     pub(crate) async fn read_embeddings(
         &self,
         entries: &[Arc<ModelEntry>],
-        checkpoint: &ModelEntry,
+        checkpoint: &Arc<ModelEntry>,
+        recipe: &Recipe,
     ) -> Result<Vec<PromptEmbedding>, ServiceError> {
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (files, checkpoint) = (self.embedding_files.clone(), checkpoint.name.clone());
-        let entries = entries.to_vec();
+        let (files, catalog) = (self.embedding_files.clone(), Arc::clone(&self.catalog));
+        let (entries, checkpoint) = (entries.to_vec(), Arc::clone(checkpoint));
+        let prompts = [recipe.prompt.clone(), recipe.negative_prompt.clone()];
         off_thread(move || {
             let mut all = Vec::new();
-            for entry in entries {
-                all.extend(files.read(&entry).map_err(|error| refused(error, &checkpoint))?);
+            for entry in &entries {
+                all.extend(files.read(entry).map_err(|error| refused(error, &checkpoint.name))?);
             }
+            let prompts = prompts.each_ref().map(String::as_str);
+            all.extend(files.by_token(catalog.entries(), &entries, &checkpoint, prompts));
             Ok(all)
         })
         .await

@@ -20,7 +20,7 @@ impl Inner {
         let usable = self.usable(named.entries()).await?;
         let named = named.located(usable);
         let embeddings = self
-            .read_embeddings(named.embeddings(), named.checkpoint())
+            .read_embeddings(named.embeddings(), named.checkpoint(), recipe)
             .await?;
         Ok(ResolvedModels {
             lcm_loras,

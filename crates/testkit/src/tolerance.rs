@@ -59,10 +59,11 @@ impl Tolerance {
         max: 5e-6,
         mean: 1.1e-6,
     };
-    /// What a LoRA adds to a weight, against PEFT's weight after it less the one before. TODO measure.
+    /// What a LoRA adds to a weight, against the weight after PEFT's fusion less the one before, or the formula in PyTorch;
+    /// 1.2e-7 and 5.5e-9 measured over 136 tensors of 24 files.
     pub const LORA: Self = Self {
-        max: 2e-6,
-        mean: 2e-7,
+        max: 5e-7,
+        mean: 2e-8,
     };
     /// Latents along a whole run, where small differences of each evaluation add up.
     pub const TRAJECTORY: Self = Self {

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::container::{Dtypes, ReadError, StoredTensor, TensorFile};
 use crate::identity::FileStamp;
-use crate::{FileIdentity, ReadProgress, WeightsError};
+use crate::{FileIdentity, ReadProgress, WeightsError, kind};
 
 /// The most vectors of a token: as many as a chunk of the prompt has places.
 const MAX_VECTORS: usize = 75;
@@ -60,15 +60,7 @@ impl EmbeddingFile {
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let file = TensorFile::open(path, &ReadProgress::default())?;
         let identity = FileIdentity::fixed(FileStamp::of(path)?);
-        let (places, unmatched) = places(&file);
-        if places.is_empty() {
-            return Err(WeightsError::OtherKind {
-                file: file.name().to_owned(),
-                found: "a file without an embedding".to_owned(),
-                wanted: "a textual inversion",
-            });
-        }
-        let embeddings = read(&file, places)?;
+        let (embeddings, unmatched) = all(&file)?;
         file.check_unchanged()?;
         Ok(Self {
             embeddings,
@@ -82,6 +74,19 @@ impl EmbeddingFile {
     pub const fn identity(&self) -> &FileIdentity {
         &self.identity
     }
+}
+
+/// Everything that a file of its own has, and the names of what is no part of that.
+pub(crate) fn all(file: &TensorFile) -> Result<(Vec<Embedding>, Vec<String>), WeightsError> {
+    let (places, unmatched) = places(file);
+    if let Some(what) = kind::instead_of_embedding(file, !places.is_empty()) {
+        return Err(WeightsError::OtherKind {
+            file: file.name().to_owned(),
+            found: what.to_owned(),
+            wanted: "a textual inversion",
+        });
+    }
+    Ok((read(file, places)?, unmatched))
 }
 
 /// Where the vectors of each token are; None for the one that has no name.
@@ -212,4 +217,86 @@ pub(crate) fn read(file: &TensorFile, places: Places) -> Result<Vec<Embedding>, 
         embeddings.push(Embedding { token, vectors });
     }
     Ok(embeddings)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use pentimento_testkit::{Golden, Tolerance, assert_close, golden_dir};
+
+    use super::*;
+
+    fn open(name: &str) -> Result<EmbeddingFile, WeightsError> {
+        EmbeddingFile::open(&golden_dir().join(name))
+    }
+
+    #[test]
+    fn every_form_has_the_vectors_that_diffusers_reads() {
+        let golden = Golden::open("embedding/expected.safetensors");
+        for full in golden.names() {
+            let [name, token, slot] = *full.split('/').collect::<Vec<_>>() else {
+                panic!("{full}");
+            };
+            let file = open(&format!("embedding/{name}")).unwrap();
+            assert_eq!(file.unmatched, Vec::<String>::new(), "{full}");
+            assert_eq!(file.embeddings.len(), 1, "{full}");
+            let embedding = &file.embeddings[0];
+            assert_eq!(
+                embedding.token.as_deref(),
+                Some(token).filter(|token| !token.is_empty()),
+                "{full}"
+            );
+            let slot = match slot {
+                "any" => EncoderSlot::ByWidth,
+                "first" => EncoderSlot::First,
+                _ => EncoderSlot::Second,
+            };
+            let vectors = embedding.vectors.iter().find(|(of, _)| *of == slot).unwrap();
+            assert_close(full, &vectors.1, golden.tensor(full), Tolerance::EXACT);
+        }
+    }
+
+    #[test]
+    fn what_is_no_embedding_is_refused_by_its_kind() {
+        for (name, expected) in [
+            ("lora/kohya.safetensors", "a LoRA"),
+            ("lora/numbered.safetensors", "a LoRA"),
+            ("lora/hypernetwork.pt", "a hypernetwork"),
+            ("models/tiny/unet/diffusion_pytorch_model.safetensors", "a UNet"),
+        ] {
+            let error = open(name).unwrap_err().to_string();
+            assert!(
+                error.ends_with(&format!("{expected} instead of a textual inversion")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn too_many_vectors_or_too_wide_ones_are_refused() {
+        let refused = |shape: &[usize]| {
+            let bytes = vec![0; shape.iter().product::<usize>() * 2];
+            let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F16, shape.to_vec(), &bytes)
+                .unwrap();
+            let file = safetensors::serialize([("emb_params", view)], None).unwrap();
+            let file = TensorFile::from_bytes("x".to_owned(), file).unwrap();
+            all(&file)
+                .map(|(embeddings, _)| embeddings.len())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(refused(&[75, 32]), Ok(1));
+        for shape in [&[76, 32][..], &[2000, 8], &[1, 9000], &[0, 8], &[2, 2, 2], &[]] {
+            let error = refused(shape).unwrap_err();
+            assert!(error.contains("at most 75 vectors"), "{shape:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_no_panic() {
+        assert!(matches!(
+            EmbeddingFile::open(&PathBuf::from("nowhere.pt")),
+            Err(WeightsError::Unreadable { .. })
+        ));
+    }
 }

@@ -136,7 +136,7 @@ pub enum WeightsError {
         layer: String,
         /// The cause.
         #[source]
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
     /// Two shards claim the same tensor, or the index names a tensor that its shard lacks.
     #[error("{file}: {detail}")]

@@ -12,6 +12,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod inspect;
 mod kind;
 mod lone_vae;
 mod lora;
@@ -26,6 +27,7 @@ pub use container::Dtypes;
 pub use embedding_file::{Embedding, EmbeddingFile, EncoderSlot};
 pub use error::WeightsError;
 pub use identity::{FileIdentity, FolderStamp};
+pub use inspect::{EmbeddingAbout, WeightsAbout, WeightsKind, kind_of};
 pub use lora::{
     FitLayer, LayerChange, LoraAbout, LoraFile, LoraFit, LoraNetwork, LoraTarget, LowRank, ResolvedLora,
 };

@@ -110,6 +110,8 @@ SCHEDULERS = {
     "LCM-strength": [({"prediction_type": "v_prediction"}, 6, 0.7), ({"original_inference_steps": 100}, 8, 0.7)],
     # With upstream's own eta; the pipeline's is 0.
     "TCD": PREDICTIONS + BETAS + ZERO_SNR + [({"original_inference_steps": 100}, 8, 0.7), ({}, 50, 0.2)],
+    # Timesteps of the model's own, as distilled models want them.
+    **{f"{name}-timesteps": [] for name in ("EulerDiscrete", "DDPM", "LCM", "TCD")},
     # Those that the img2img pipeline cannot run; see `OURS`.
     "DDIMInverse": PREDICTIONS[:1] + SPACINGS[1:] + [({"set_alpha_to_one": True}, 6, 0.7)],
     "IPNDM": PREDICTIONS + SPACINGS + BETAS,
@@ -130,6 +132,17 @@ def img2img(scheduler, clean, steps, strength, generator):
     # Where the product is below 1 the pipeline fails; one step is what we define.
     last = max(min(int(steps * strength), steps), 1)
     return denoise(scheduler, (steps - last) * scheduler.order, clean, generator)
+
+
+def fixed_img2img(timesteps):
+    """The same with `timesteps` in place of a number of steps."""
+
+    def run(scheduler, clean, steps, strength, generator):
+        scheduler.set_timesteps(timesteps=timesteps)
+        last = max(min(int(steps * strength), steps), 1)
+        return denoise(scheduler, (steps - last) * scheduler.order, clean, generator)
+
+    return run
 
 
 def lcm_img2img(scheduler, clean, steps, strength, generator):
@@ -283,6 +296,7 @@ def score_sde_ve(config, clean, steps, strength, generator):
 LCM_STRENGTH = [
     (1, 1.0), (1, 0.5), (1, 0.05), (2, 0.04), (2, 0.3), (4, 0.08), (4, 0.3), (4, 0.5), (4, 0.58), (8, 0.16), (8, 0.5), (8, 0.99), (8, 1.0), (50, 1.0),
 ]
+FIXED = [[800], [999, 749, 499, 249], [999, 950, 700, 301, 30], [980, 800, 640, 500, 360, 220, 100, 20]]
 # What `docs/adr/0003-schedulers-that-diffusers-img2img-cannot-run.md` defines, out of upstream's own steps.
 OURS = {"DDIMInverse": ddim_inverse, "IPNDM": ipndm, "KarrasVe": karras_ve, "ScoreSdeVe": score_sde_ve}
 
@@ -292,12 +306,15 @@ def record(name, clean):
     lower_start = name == "LCM-strength"
     runs = LCM_STRENGTH if lower_start else RUNS
     every = [({}, steps, strength) for steps, strength in runs] + SCHEDULERS[name]
+    if name.endswith("-timesteps"):
+        every = [({"_timesteps": fixed}, len(fixed), strength) for fixed in FIXED for strength in (1.0, 0.7, 0.3)]
     # The class's own defaults, where the file is silent.
     every.append(({"_bare": True}, 6, 0.6))
     for number, (changes, steps, strength) in enumerate(every):
         described = json.dumps(changes)
         changes = dict(changes)
         config = {} if changes.pop("_bare", False) else SD15
+        fixed = changes.pop("_timesteps", None)
         karras, algorithm = changes.pop("_karras", False), changes.pop("_algorithm", None)
         config = {**config, **PIPELINE, **changes}
         asked = {"use_karras_sigmas": True} if karras else {}
@@ -312,7 +329,8 @@ def record(name, clean):
             run = OURS[name]({**config, **asked}, clean, steps, strength, generator)
         else:
             scheduler = getattr(diffusers, name.split("-")[0] + "Scheduler").from_config({**config, **asked})
-            run = (lcm_img2img if lower_start else img2img)(scheduler, clean, steps, strength, generator)
+            way = fixed_img2img(fixed) if fixed else lcm_img2img if lower_start else img2img
+            run = way(scheduler, clean, steps, strength, generator)
         start, timesteps, inputs, latents = run
         assert torch.isfinite(latents[-1]).all(), (name, described)
         tensors[f"{number}.timesteps"] = timesteps.to(torch.float64)
@@ -321,6 +339,7 @@ def record(name, clean):
         tensors[f"{number}.latents"] = torch.cat(latents)
         cases.append({"config": config, "changes": described, "karras": karras, "algorithm": algorithm,
                       "steps": steps, "strength": strength, "seed": seed,
+                      **({"timesteps": fixed} if fixed else {}),
                       **({"strength_rule": "lower_start"} if lower_start else {})})
     save_golden(f"schedulers/{name}.safetensors", tensors, "schedulers.py", cases=cases, kind=name)
 

@@ -95,6 +95,8 @@ async fn models(catalog: &Catalog, hub: &Hub, recipe: &Recipe) -> anyhow::Result
     for entry in named.embeddings() {
         embeddings.extend(files.read(entry)?);
     }
+    let prompts = [&recipe.prompt, &recipe.negative_prompt].map(String::as_str);
+    embeddings.extend(files.by_token(catalog.entries(), named.embeddings(), named.checkpoint(), prompts));
     Ok(named.resolved(embeddings))
 }
 

@@ -37,7 +37,9 @@ fn peak(values: &[f32]) -> f64 {
 /// The plan of one case of a golden file.
 fn plan_of(kind: SchedulerKind, case: &serde_json::Value) -> SchedulerPlan {
     let config = serde_json::to_vec(&case["config"]).unwrap();
+    let timesteps: Option<Vec<u32>> = serde_json::from_value(case["timesteps"].clone()).unwrap();
     let config = SchedulerConfig::from_json(&config).unwrap();
+    let config = config.adjusted(None, None, timesteps.as_deref());
     let spacing = if case["karras"] == true {
         NoiseSpacing::Karras
     } else {
@@ -197,6 +199,46 @@ goldens!(
     lcm: LCM,
     tcd: TCD,
 );
+
+#[test]
+fn timesteps_of_the_model_s_own() {
+    for kind in [
+        SchedulerKind::EulerDiscrete,
+        SchedulerKind::DDPM,
+        SchedulerKind::LCM,
+        SchedulerKind::TCD,
+    ] {
+        let name = kind.class_name().trim_end_matches("Scheduler");
+        run_golden(&format!("{name}-timesteps"), kind);
+    }
+}
+
+#[test]
+fn timesteps_of_the_model_s_own_are_no_other_scheduler_s() {
+    let run = Run {
+        num_inference_steps: 30,
+        strength: 1.0,
+    };
+    let plan = |kind: SchedulerKind, timesteps: &[u32]| {
+        let choice = SchedulerChoice {
+            kind: Some(kind),
+            spacing: NoiseSpacing::Karras,
+            ..SchedulerChoice::default()
+        };
+        build(&choice, &SchedulerConfig::default().adjusted(None, None, Some(timesteps)), run)
+    };
+    let euler = plan(SchedulerKind::EulerDiscrete, &[999, 499]).unwrap();
+    assert_eq!((euler.evaluations(), euler.spacing()), (2, NoiseSpacing::Checkpoint));
+    let refused = plan(SchedulerKind::UniPCMultistep, &[999, 499]).unwrap_err().to_string();
+    assert!(refused.contains("UniPCMultistepScheduler does not take"), "{refused}");
+    for wrong in [&[][..], &[499, 999], &[1000], &[5, 5]] {
+        assert!(plan(SchedulerKind::LCM, wrong).is_err(), "{wrong:?}");
+    }
+    // What an entry says of the scheduler is for requests that name none.
+    let own = SchedulerConfig::default().adjusted(Some(SchedulerKind::TCD), Some("trailing"), None);
+    let plan = build(&SchedulerChoice::default(), &own, run).unwrap();
+    assert_eq!(plan.kind(), SchedulerKind::TCD);
+}
 
 #[test]
 fn lcm_with_the_strength_in_its_timesteps() {

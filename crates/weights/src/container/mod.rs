@@ -1,6 +1,7 @@
 //! One weights file: its bytes, wherever they are, and the checked index of the tensors in them.
 
 mod disk;
+mod notes;
 mod pickle;
 mod safetensors;
 mod stored_tensor;
@@ -11,9 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::disk::DiskFile;
+pub(crate) use self::notes::Notes;
 pub(crate) use self::stored_tensor::StoredTensor;
 pub use self::tensor_file::Dtypes;
-pub(crate) use self::tensor_file::{Notes, ReadError, TensorFile};
+pub(crate) use self::tensor_file::{ReadError, TensorFile};
 use crate::{ReadProgress, WeightsError};
 
 /// Where a file's bytes are.

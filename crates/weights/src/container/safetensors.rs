@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use safetensors::tensor::Metadata;
 
 use super::Bytes;
+use super::notes::Notes;
 use super::stored_tensor::StoredTensor;
-use super::tensor_file::Notes;
 use crate::WeightsError;
 
 /// The most bytes of a header. That of the largest Stable Diffusion network has a fiftieth of it; parsed it takes several

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use half::slice::HalfFloatSliceExt;
 use safetensors::Dtype;
 
+use super::notes::Notes;
 use super::stored_tensor::StoredTensor;
 use super::{BLOCK, Bytes, Stream, pickle, safetensors as safetensors_file};
 use crate::{ReadProgress, WeightsError};
@@ -45,10 +46,8 @@ pub(crate) struct TensorFile {
     bytes: Bytes,
     tensors: BTreeMap<String, StoredTensor>,
     notes: Notes,
+    format: &'static str,
 }
-
-/// What a file says beside its tensors: the metadata of a safetensors header, or the plain values of a pickle's dictionary.
-pub(crate) type Notes = BTreeMap<String, String>;
 
 impl TensorFile {
     /// Opens a file of the disk.
@@ -64,7 +63,8 @@ impl TensorFile {
     fn index(name: String, bytes: Bytes) -> Result<Self, WeightsError> {
         let mut start = Vec::new();
         bytes.blocks(0, bytes.len().min(512), |block| start.extend_from_slice(block))?;
-        let (tensors, notes) = if pickle::is_pickle(&start) {
+        let is_pickle = pickle::is_pickle(&start);
+        let (tensors, notes) = if is_pickle {
             pickle::read(&mut Stream::new(&bytes)).map_err(|problem| problem.of_file(&name))?
         } else {
             safetensors_file::read(&name, &bytes, &start)?
@@ -74,6 +74,7 @@ impl TensorFile {
             bytes,
             tensors,
             notes,
+            format: if is_pickle { "pickle" } else { "safetensors" },
         })
     }
 
@@ -88,6 +89,7 @@ impl TensorFile {
             bytes: self.bytes.counting(progress),
             tensors,
             notes: Notes::new(),
+            format: self.format,
         }
     }
 
@@ -97,6 +99,11 @@ impl TensorFile {
 
     pub(crate) fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
         &self.tensors
+    }
+
+    /// `safetensors` or `pickle`.
+    pub(crate) const fn format(&self) -> &'static str {
+        self.format
     }
 
     /// What it says beside its tensors.

@@ -142,7 +142,8 @@ impl LayerChange {
         if let Some((magnitude, _)) = &self.magnitude {
             add(magnitude);
         }
-        if let Some(BiasChange::Sum(by, _) | BiasChange::Scaling(by)) = &self.bias {
+        // What scales the bias is the numbers of the form.
+        if let Some(BiasChange::Sum(by, _)) = &self.bias {
             add(by);
         }
         bytes
@@ -151,7 +152,7 @@ impl LayerChange {
     fn failed(&self, source: candle_core::Error) -> WeightsError {
         WeightsError::Change {
             layer: self.layer.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 }

@@ -111,7 +111,7 @@ impl LoraFile {
             None => Ok(found),
             Some(what) => Err(WeightsError::OtherKind {
                 file: found.file.name().to_owned(),
-                found: what,
+                found: what.to_owned(),
                 wanted: "a LoRA",
             }),
         }
@@ -309,14 +309,11 @@ impl LoraFile {
     ) -> Result<LayerChange, WeightsError> {
         let scale = self.scale(name, &module)?;
         let scales_bias = module.bias_scales;
-        let form = match module.form {
-            Form::Scaling { by, from_one, .. } => Form::Scaling {
-                by: listed(by),
-                side: placed.scaling,
-                from_one,
-            },
-            form => form,
-        };
+        let mut form = module.form;
+        if let Form::Scaling { by, side, .. } = &mut form {
+            by.shape = vec![count(by).unwrap_or(0)];
+            *side = placed.scaling;
+        }
         let form = form.try_map(&mut |place| self.read(&place))?;
         let magnitude = module.magnitude.map(|(lengths, _)| self.read(&listed(lengths)));
         let bias = module.bias.filter(|_| placed.has_bias);

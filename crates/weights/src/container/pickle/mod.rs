@@ -21,8 +21,8 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use self::error::PickleProblem;
 use self::value::{Arena, Id, Value};
+use super::notes::Notes;
 use super::stored_tensor::StoredTensor;
-use super::tensor_file::Notes;
 
 /// Whether a file that begins so is one of the two containers. A safetensors file may begin with the same two bytes, the
 /// length of its header, behind which there is always a brace.
