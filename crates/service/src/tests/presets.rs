@@ -85,13 +85,20 @@ async fn resolved(test: &TestService, model: &str, loras: &[&str]) -> Result<Res
 async fn a_presets_loras_come_before_those_of_the_request() {
     let (test, _folder) = service();
     let models = resolved(&test, "painted.safetensors", &["ink"]).await.unwrap();
-    assert_eq!(models.checkpoint.name, "base", "jobs of both share their forwards");
+    assert_eq!(
+        models.checkpoint.name, "base",
+        "jobs of both share their forwards"
+    );
     let loras: Vec<(&str, f64)> = models
         .loras
         .iter()
         .map(|(entry, strength)| (entry.name.as_str(), *strength))
         .collect();
-    assert_eq!(loras, [("paint", 0.5), ("ink", 1.5)], "at strength 0 a file is not needed");
+    assert_eq!(
+        loras,
+        [("paint", 0.5), ("ink", 1.5)],
+        "at strength 0 a file is not needed"
+    );
     let plain = resolved(&test, "base", &[]).await.unwrap();
     assert!(plain.loras.is_empty());
 }
@@ -101,7 +108,10 @@ async fn a_preset_that_runs_in_its_own_way_is_a_model_of_its_own() {
     let (test, _folder) = service();
     let models = resolved(&test, "quick", &[]).await.unwrap();
     assert_eq!(models.checkpoint.name, "quick");
-    assert_eq!(models.checkpoint.source, resolved(&test, "base", &[]).await.unwrap().checkpoint.source);
+    assert_eq!(
+        models.checkpoint.source,
+        resolved(&test, "base", &[]).await.unwrap().checkpoint.source
+    );
     assert!(models.checkpoint.scheduler.spacing.is_some());
 }
 

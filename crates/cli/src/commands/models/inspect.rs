@@ -6,6 +6,8 @@ use pentimento_catalog::{BaseModel, Source};
 use pentimento_hub::Found;
 use pentimento_weights::{EmbeddingAbout, LoraAbout, WeightsKind, kind_of};
 
+use super::list::state_of;
+use super::names::named;
 use crate::args::ModelsInspectArgs;
 use crate::config::Config;
 use crate::{assemble, output};
@@ -20,7 +22,7 @@ pub(crate) fn run(args: &ModelsInspectArgs, config: &Config) -> anyhow::Result<(
         return about_path(path);
     }
     let (catalog, hub) = (assemble::catalog(config)?, assemble::hub(config)?);
-    for entry in super::named(&catalog, &args.what)? {
+    for entry in named(&catalog, &args.what)? {
         output::line(format_args!("name    {}", entry.name));
         if !entry.aliases.is_empty() {
             output::line(format_args!("aliases {}", entry.aliases.join(", ")));
@@ -29,11 +31,14 @@ pub(crate) fn run(args: &ModelsInspectArgs, config: &Config) -> anyhow::Result<(
         let base = entry.base.map_or("found from the weights", BaseModel::as_str);
         output::line(format_args!("base    {base}"));
         output::line(format_args!("source  {}", entry.source));
-        output::line(format_args!("state   {}", super::state_of(&hub, &entry)));
+        output::line(format_args!("state   {}", state_of(&hub, &entry)));
         if let Found::Ready(located) = hub.look(&entry)
             && let Source::Path(path) = &located.source
         {
-            about_path(path)?;
+            // A VAE's folder, for example, is nothing that tells its kind by itself.
+            if let Err(error) = about_path(path) {
+                output::line(format_args!("is      {error:#}"));
+            }
         }
     }
     Ok(())
@@ -44,10 +49,11 @@ fn about_path(path: &Path) -> anyhow::Result<()> {
     let about = kind_of(path)?;
     output::line(format_args!("is      {}", described(&about.kind)));
     output::line(format_args!("format  {}", about.format));
-    match &about.kind {
-        WeightsKind::Lora(lora) => about_lora(lora),
-        WeightsKind::Embedding(words) => words.iter().for_each(about_word),
-        _ => {}
+    if let WeightsKind::Lora(lora) = &about.kind {
+        about_lora(lora);
+    }
+    if let WeightsKind::Embedding(words) = &about.kind {
+        words.iter().for_each(about_word);
     }
     if !about.dtypes.is_empty() {
         output::line(format_args!("dtypes  {}", about.dtypes.join(", ")));
@@ -96,7 +102,8 @@ pub(super) fn described(kind: &WeightsKind) -> String {
         WeightsKind::ControlNet => "a ControlNet, which is not used here".to_owned(),
         WeightsKind::IpAdapter => "an IP-Adapter, which is not used here".to_owned(),
         WeightsKind::Other(what) => (*what).to_owned(),
-        _ => "nothing that is known by its names".to_owned(),
+        WeightsKind::Unknown => "nothing that is known by its names".to_owned(),
+        _ => "of another kind".to_owned(),
     }
 }
 
@@ -113,7 +120,10 @@ fn about_lora(about: &LoraAbout) {
 }
 
 fn about_word(word: &EmbeddingAbout) {
-    let token = word.token.as_deref().unwrap_or("(none: the name in the catalogue)");
+    let token = word
+        .token
+        .as_deref()
+        .unwrap_or("(none: the name in the catalogue)");
     let sizes: Vec<String> = word
         .vectors
         .iter()

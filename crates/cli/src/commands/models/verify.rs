@@ -10,9 +10,10 @@ use pentimento_pipeline::StableDiffusion;
 use pentimento_types::describe_chain;
 use pentimento_weights::{WeightsKind, kind_of};
 
+use super::inspect::described;
+use super::names::named;
 use crate::args::ModelsVerifyArgs;
 use crate::commands::fetch::fetch;
-use crate::commands::models::inspect::described;
 use crate::config::Config;
 use crate::{assemble, output};
 
@@ -21,7 +22,7 @@ pub(crate) async fn run(args: &ModelsVerifyArgs, config: &Config) -> anyhow::Res
     let (catalog, hub) = (assemble::catalog(config)?, assemble::hub(config)?);
     let mut entries: Vec<Arc<ModelEntry>> = Vec::new();
     for name in &args.names {
-        entries.extend(super::named(&catalog, name)?);
+        entries.extend(named(&catalog, name)?);
     }
     let all = args.names.is_empty();
     if all {
@@ -101,6 +102,9 @@ fn check_kind(kind: ModelKind, path: &Path) -> Result<(), String> {
     if is_right {
         Ok(())
     } else {
-        Err(format!("it is {}, and its entry says {kind}", described(&about.kind)))
+        Err(format!(
+            "it is {}, and its entry says {kind}",
+            described(&about.kind)
+        ))
     }
 }
