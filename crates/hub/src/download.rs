@@ -6,29 +6,30 @@ use std::sync::Arc;
 use pentimento_catalog::{ModelEntry, Source};
 use url::Url;
 
+use crate::HubError;
 use crate::cache::{RepositoryCache, sha256_in};
 use crate::choice::{Choice, choose};
 use crate::client::{Asked, RemoteFile};
 use crate::disk_space::free_bytes;
-use crate::hub::{DEFAULT_REVISION, Inner, find_in, https_place};
+use crate::inner::Inner;
 use crate::listing::Listing;
 use crate::lock::FileLock;
+use crate::places::{DEFAULT_REVISION, https_place};
 use crate::progress::Stage;
 use crate::retry::again_and_again;
 use crate::transfer::Transfer;
 use crate::works::Reporter;
-use crate::{Hub, HubError};
 
 /// The disk is not filled to the last byte.
 const SPARE_BYTES: u64 = 64 << 20;
 
 /// Brings an entry's files here, and says where they are.
 pub(crate) async fn download(
-    hub: Hub,
+    inner: Arc<Inner>,
     entry: Arc<ModelEntry>,
     reporter: Reporter,
 ) -> Result<PathBuf, HubError> {
-    let inner = hub.inner();
+    let inner = &*inner;
     let _turn = inner.turns.acquire().await.map_err(|_| HubError::Cancelled)?;
     reporter.stage(Stage::Downloading);
     match &entry.source {
@@ -252,33 +253,4 @@ fn check_room(place: &Path, needed: u64) -> Result<(), HubError> {
         return Err(HubError::DiskFull { needed, free });
     }
     Ok(())
-}
-
-/// Where a source's files are in the cache, when all of them are.
-pub(crate) fn cached(inner: &Inner, entry: &ModelEntry) -> Option<PathBuf> {
-    match &entry.source {
-        Source::HuggingFace { repo, revision, file } => {
-            let cache = RepositoryCache::new(&inner.settings.cache, repo);
-            let commit = cache.commit_of(revision.as_deref().unwrap_or(DEFAULT_REVISION))?;
-            let snapshot = cache.snapshot(&commit);
-            match file {
-                Some(file) => Some(find_in(&snapshot, file)?).filter(|place| place.is_file()),
-                None => {
-                    let listing = Listing::of_folder(&snapshot);
-                    let choice = choose(&listing, entry.kind, entry.variant.as_deref()).ok()?;
-                    Some(if choice.place.is_empty() {
-                        snapshot
-                    } else {
-                        snapshot.join(choice.place)
-                    })
-                }
-            }
-        }
-        Source::Https(address) => {
-            let address = Url::parse(address).ok()?;
-            let place = https_place(&inner.settings.downloads, &address, entry.sha256.as_deref()?);
-            place.is_file().then_some(place)
-        }
-        Source::Path(_) | Source::Embedded(_) => None,
-    }
 }

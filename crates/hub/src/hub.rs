@@ -6,22 +6,20 @@ use std::sync::Arc;
 use pentimento_catalog::{Availability, ModelEntry, Source, Unavailable};
 use pentimento_types::Clock;
 use tokio::sync::Semaphore;
-use url::Url;
 
-use crate::cache::{inside, sha256_in};
+use crate::cache::sha256_in;
 use crate::checks::Checks;
 use crate::client::Client;
-use crate::download::{cached, download};
+use crate::download::download;
+use crate::inner::Inner;
 use crate::listing::Listing;
+use crate::places::cached;
 use crate::progress::Stage;
 use crate::works::{ModelWork, Reporter, Works};
 use crate::{HubError, HubSettings};
 
-pub(crate) const DEFAULT_REVISION: &str = "main";
 /// Models that are fetched at once; more wait.
 const DOWNLOADS_AT_ONCE: usize = 2;
-/// The endings by which a loader knows what a file is.
-const ENDINGS: [&str; 5] = ["safetensors", "ckpt", "pt", "pth", "bin"];
 
 /// What is known of a model's files.
 #[derive(Clone, Debug)]
@@ -42,16 +40,6 @@ pub enum Found {
 #[derive(Clone, Debug)]
 pub struct Hub(Arc<Inner>);
 
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) settings: HubSettings,
-    pub(crate) client: Client,
-    pub(crate) checks: Checks,
-    pub(crate) turns: Semaphore,
-    works: Works,
-    clock: Arc<dyn Clock>,
-}
-
 impl Hub {
     /// Opens no connection and touches no disk.
     ///
@@ -63,21 +51,8 @@ impl Hub {
             settings,
             checks: Checks::default(),
             turns: Semaphore::new(DOWNLOADS_AT_ONCE),
-            works: Works::default(),
-            clock,
+            works: Works::new(clock),
         })))
-    }
-
-    pub(crate) fn inner(&self) -> &Inner {
-        &self.0
-    }
-
-    pub(crate) fn works(&self) -> &Works {
-        &self.0.works
-    }
-
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.0.clock
     }
 
     /// Looks at the disk, and fetches nothing. Waits for the disk, so it is not for an async thread.
@@ -124,7 +99,7 @@ impl Hub {
     /// Why the last work on an entry's files failed, as long as it is not worth another try.
     #[must_use]
     pub fn failure(&self, entry: &ModelEntry) -> Option<Arc<HubError>> {
-        self.0.works.failure(&entry.files_key(), self.0.clock.now())
+        self.0.works.failure(&entry.files_key())
     }
 
     /// Whether nothing may be fetched.
@@ -152,19 +127,21 @@ impl Hub {
     /// # Errors
     /// When the hub may not be asked.
     pub fn begin(&self, entry: &Arc<ModelEntry>, found: &Found) -> Result<ModelWork, Arc<HubError>> {
-        let (hub, its_entry) = (self.clone(), Arc::clone(entry));
+        let (inner, its_entry) = (Arc::clone(&self.0), Arc::clone(entry));
         let key = entry.files_key();
         if matches!(found, Found::Unchecked) {
-            return Ok(Works::join(self, &key, |reporter| {
-                check(hub, its_entry, reporter)
-            }));
+            return Ok(self
+                .0
+                .works
+                .join(&key, |reporter| check(inner, its_entry, reporter)));
         }
         if self.0.settings.offline {
             return Err(Arc::new(HubError::Offline));
         }
-        Ok(Works::join(self, &key, |reporter| {
-            download(hub, its_entry, reporter)
-        }))
+        Ok(self
+            .0
+            .works
+            .join(&key, |reporter| download(inner, its_entry, reporter)))
     }
 
     /// Compares what lies at a place of the cache with the sha256 that a hub has named it by, and says how many files that
@@ -197,12 +174,11 @@ impl Hub {
 }
 
 /// Compares a file with its sha256.
-async fn check(hub: Hub, entry: Arc<ModelEntry>, reporter: Reporter) -> Result<PathBuf, HubError> {
+async fn check(inner: Arc<Inner>, entry: Arc<ModelEntry>, reporter: Reporter) -> Result<PathBuf, HubError> {
     let checking = move || {
-        let inner = hub.inner();
         let place = match &entry.source {
             Source::Path(path) => Some(path.clone()),
-            Source::HuggingFace { .. } | Source::Https(_) => cached(inner, &entry),
+            Source::HuggingFace { .. } | Source::Https(_) => cached(&inner, &entry),
             Source::Embedded(_) => None,
         };
         let (Some(place), Some(expected)) = (place, &entry.sha256) else {
@@ -221,21 +197,4 @@ async fn check(hub: Hub, entry: Arc<ModelEntry>, reporter: Reporter) -> Result<P
     tokio::task::spawn_blocking(checking)
         .await
         .unwrap_or(Err(HubError::Cancelled))
-}
-
-/// A path that the catalogue has checked, below a snapshot.
-pub(crate) fn find_in(snapshot: &Path, file: &str) -> Option<PathBuf> {
-    inside(snapshot, file)
-}
-
-/// Files of `https:` sources are kept by what is in them; the ending stays, because loaders look at it.
-pub(crate) fn https_place(downloads: &Path, address: &Url, sha256: &str) -> PathBuf {
-    let ending = address
-        .path()
-        .rsplit_once('.')
-        .map(|(_, ending)| ending.to_ascii_lowercase());
-    let ending = ENDINGS
-        .into_iter()
-        .find(|known| Some(*known) == ending.as_deref());
-    downloads.join(format!("{sha256}.{}", ending.unwrap_or("file")))
 }

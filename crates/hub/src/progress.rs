@@ -56,6 +56,16 @@ impl Progress {
         u64::try_from(percent.min(100)).ok()
     }
 
+    /// What is done, as a sentence without its end: "it is being downloaded: 25 %, 1.2 of 5.0 MB".
+    #[must_use]
+    pub fn doing(&self) -> String {
+        match self.stage {
+            Stage::Waiting => "it waits for another download to end".to_owned(),
+            Stage::Downloading => format!("it is being downloaded: {self}"),
+            Stage::Checking => format!("its sha256 is being compared: {self}"),
+        }
+    }
+
     /// How long it will take at this rate; None while nothing can be said.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {

@@ -10,8 +10,8 @@ use pentimento_types::Clock;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::HubError;
 use crate::progress::{Progress, Rate, Stage};
-use crate::{Hub, HubError};
 
 /// How long a failure is the answer before the work is begun again: long when somebody has to change something first.
 const PERMANENT_FAILURE: Duration = Duration::from_secs(60);
@@ -111,15 +111,28 @@ struct Failure {
     until: Instant,
 }
 
-/// All of it, by source.
-#[derive(Debug, Default)]
-pub(crate) struct Works {
+/// All of it, by source. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Works(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    clock: Arc<dyn Clock>,
     under_way: Mutex<HashMap<String, UnderWay>>,
     begun: AtomicU64,
     failures: Mutex<HashMap<String, Failure>>,
 }
 
 impl Works {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Shared {
+            clock,
+            under_way: Mutex::default(),
+            begun: AtomicU64::new(0),
+            failures: Mutex::default(),
+        }))
+    }
+
     /// The work on this source that is under way.
     pub(crate) fn find(&self, source: &str) -> Option<ModelWork> {
         self.under_way()
@@ -128,7 +141,8 @@ impl Works {
     }
 
     /// Why there is none, as long as it is not worth another try.
-    pub(crate) fn failure(&self, source: &str, now: Instant) -> Option<Arc<HubError>> {
+    pub(crate) fn failure(&self, source: &str) -> Option<Arc<HubError>> {
+        let now = self.0.clock.now();
         let mut failures = self.failures();
         failures.retain(|_, failure| now < failure.until);
         failures.get(source).map(|failure| Arc::clone(&failure.error))
@@ -140,17 +154,16 @@ impl Works {
     }
 
     /// The work that is under way, or new one. Needs a tokio runtime.
-    pub(crate) fn join<F>(hub: &Hub, source: &str, run: impl FnOnce(Reporter) -> F) -> ModelWork
+    pub(crate) fn join<F>(&self, source: &str, run: impl FnOnce(Reporter) -> F) -> ModelWork
     where
         F: Future<Output = Result<PathBuf, HubError>> + Send + 'static,
     {
-        let works = hub.works();
-        let mut under_way = works.under_way();
+        let mut under_way = self.under_way();
         if let Some(begun) = under_way.get(source) {
             return begun.work.clone();
         }
-        works.forget_failure(source);
-        let clock = Arc::clone(hub.clock());
+        self.forget_failure(source);
+        let clock = Arc::clone(&self.0.clock);
         let (progress, progress_seen) = watch::channel(Progress::waiting());
         let (end, ended) = watch::channel(None);
         let work = ModelWork {
@@ -162,9 +175,9 @@ impl Works {
             rate: Mutex::new(Rate::new(clock.now())),
             clock,
         });
-        let number = works.begun.fetch_add(1, Ordering::Relaxed);
+        let number = self.0.begun.fetch_add(1, Ordering::Relaxed);
         let off_list = OffList {
-            hub: hub.clone(),
+            works: self.clone(),
             source: source.to_owned(),
             number,
         };
@@ -191,17 +204,17 @@ impl Works {
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<String, UnderWay>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failures(&self) -> MutexGuard<'_, HashMap<String, Failure>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes a piece of work off the list when it ends, by a panic or a cancel, too.
 struct OffList {
-    hub: Hub,
+    works: Works,
     source: String,
     number: u64,
 }
@@ -216,16 +229,16 @@ impl OffList {
         };
         let failure = Failure {
             error: Arc::clone(error),
-            until: self.hub.clock().now() + lifetime,
+            until: self.works.0.clock.now() + lifetime,
         };
-        self.hub.works().failures().insert(self.source.clone(), failure);
+        self.works.failures().insert(self.source.clone(), failure);
     }
 }
 
 impl Drop for OffList {
     fn drop(&mut self) {
         // A cancelled one is off the list already, and a newer one may stand in its place.
-        let mut under_way = self.hub.works().under_way();
+        let mut under_way = self.works.under_way();
         if under_way
             .get(&self.source)
             .is_some_and(|its| its.number == self.number)

@@ -8,8 +8,6 @@ use pentimento_hub::Progress as FileProgress;
 use pentimento_outbound::OutboundError;
 use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size};
 
-use crate::model_state::doing;
-
 /// The part that a named model plays in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ModelRole {
@@ -71,7 +69,7 @@ pub enum ServiceError {
         reason: String,
     },
     /// Its files are being fetched or checked.
-    #[error("the {role} `{name}` cannot be used yet: {}; try again in {} seconds", doing(progress), retry_after.as_secs())]
+    #[error("the {role} `{name}` cannot be used yet: {}; try again in {} seconds", progress.doing(), retry_after.as_secs())]
     ModelOnItsWay {
         /// What it was wanted for.
         role: ModelRole,

@@ -50,19 +50,10 @@ impl ModelState {
     pub fn reason(&self) -> Option<String> {
         match self {
             Self::Available | Self::Unchecked => None,
-            Self::Pending(progress) => Some(doing(progress)),
+            Self::Pending(progress) => Some(progress.doing()),
             Self::Absent => Some("its files are fetched when a request names it".to_owned()),
             Self::Failed(reason) => Some(reason.clone()),
         }
-    }
-}
-
-/// "it is being downloaded: 25 %, 1.2 of 5.0 MB"
-pub(crate) fn doing(progress: &Progress) -> String {
-    match progress.stage {
-        Stage::Waiting => "it waits for another download to end".to_owned(),
-        Stage::Downloading => format!("it is being downloaded: {progress}"),
-        Stage::Checking => format!("its sha256 is being compared: {progress}"),
     }
 }
 

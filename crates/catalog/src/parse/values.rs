@@ -44,10 +44,8 @@ impl EntryReader<'_> {
         place: &Range<usize>,
         (what, largest): (&str, u32),
     ) -> Option<u32> {
-        let number = match value {
-            DeValue::Integer(digits) if digits.radix() == 10 => digits.as_str().parse::<u32>().ok(),
-            _ => None,
-        };
+        let digits = whole_digits(value);
+        let number = digits.and_then(|digits| digits.parse::<u32>().ok());
         let number = number.filter(|number| *number <= largest);
         if number.is_none() {
             self.fault(
@@ -60,15 +58,24 @@ impl EntryReader<'_> {
 
     /// A number that is neither infinite nor nothing.
     pub(super) fn number(&mut self, value: &DeValue<'_>, place: &Range<usize>, what: &str) -> Option<f64> {
-        let number = match value {
-            DeValue::Integer(digits) if digits.radix() == 10 => digits.as_str().parse::<f64>().ok(),
-            DeValue::Float(digits) => digits.as_str().parse::<f64>().ok(),
-            _ => None,
+        let digits = if let DeValue::Float(digits) = value {
+            Some(digits.as_str())
+        } else {
+            whole_digits(value)
         };
+        let number = digits.and_then(|digits| digits.parse::<f64>().ok());
         let number = number.filter(|number| number.is_finite());
         if number.is_none() {
             self.fault(place, format!("{what} must be a number, like 0.8"));
         }
         number
     }
+}
+
+/// The digits of a whole number that is written in the usual way.
+fn whole_digits<'a>(value: &'a DeValue<'_>) -> Option<&'a str> {
+    let DeValue::Integer(digits) = value else {
+        return None;
+    };
+    (digits.radix() == 10).then(|| digits.as_str())
 }

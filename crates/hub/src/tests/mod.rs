@@ -55,13 +55,13 @@ impl Client {
 
     /// Where an entry's files are, when they can be used.
     fn place(&self, entry: &Arc<ModelEntry>) -> Option<PathBuf> {
-        match self.hub.look(entry) {
-            Found::Ready(located) => match &located.source {
-                Source::Path(path) => Some(path.clone()),
-                other => panic!("{other}"),
-            },
-            Found::Unchecked | Found::Wrong(_) | Found::Absent | Found::Unavailable(_) => None,
-        }
+        let Found::Ready(located) = self.hub.look(entry) else {
+            return None;
+        };
+        let Source::Path(path) = &located.source else {
+            panic!("{}", located.source)
+        };
+        Some(path.clone())
     }
 }
 

@@ -4,15 +4,16 @@ use std::path::Path;
 
 use pentimento_catalog::{BaseModel, Source};
 use pentimento_hub::Found;
-use pentimento_types::describe_chain;
-use pentimento_weights::{EmbeddingFile, LoraAbout, LoraFile};
+use pentimento_weights::{EmbeddingAbout, LoraAbout, WeightsKind, kind_of};
 
+use super::list::state_of;
+use super::names::named;
 use crate::args::ModelsInspectArgs;
 use crate::config::Config;
 use crate::{assemble, output};
 
 /// How many names of tensors without a place are shown.
-const FIRST_STRANGERS: usize = 8;
+const FIRST_UNPLACED: usize = 8;
 
 /// Prints what is known. Fetches nothing.
 pub(crate) fn run(args: &ModelsInspectArgs, config: &Config) -> anyhow::Result<()> {
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &ModelsInspectArgs, config: &Config) -> anyhow::Result<(
         return about_path(path);
     }
     let (catalog, hub) = (assemble::catalog(config)?, assemble::hub(config)?);
-    for entry in super::named(&catalog, &args.what)? {
+    for entry in named(&catalog, &args.what)? {
         output::line(format_args!("name    {}", entry.name));
         if !entry.aliases.is_empty() {
             output::line(format_args!("aliases {}", entry.aliases.join(", ")));
@@ -30,11 +31,14 @@ pub(crate) fn run(args: &ModelsInspectArgs, config: &Config) -> anyhow::Result<(
         let base = entry.base.map_or("found from the weights", BaseModel::as_str);
         output::line(format_args!("base    {base}"));
         output::line(format_args!("source  {}", entry.source));
-        output::line(format_args!("state   {}", super::state_of(&hub, &entry)));
+        output::line(format_args!("state   {}", state_of(&hub, &entry)));
         if let Found::Ready(located) = hub.look(&entry)
             && let Source::Path(path) = &located.source
         {
-            about_path(path)?;
+            // A VAE's folder, for example, is nothing that tells its kind by itself.
+            if let Err(error) = about_path(path) {
+                output::line(format_args!("is      {error:#}"));
+            }
         }
     }
     Ok(())
@@ -42,62 +46,91 @@ pub(crate) fn run(args: &ModelsInspectArgs, config: &Config) -> anyhow::Result<(
 
 fn about_path(path: &Path) -> anyhow::Result<()> {
     output::line(format_args!("path    {}", path.display()));
-    let about = fs_err::metadata(path)?;
-    if about.is_file() {
-        output::line(format_args!("bytes   {}", about.len()));
+    let about = kind_of(path)?;
+    output::line(format_args!("is      {}", described(&about.kind)));
+    output::line(format_args!("format  {}", about.format));
+    if let WeightsKind::Lora(lora) = &about.kind {
+        about_lora(lora);
     }
-    if path.join("model_index.json").is_file() {
-        output::line("is      a checkpoint in the layout of diffusers");
-        return Ok(());
+    if let WeightsKind::Embedding(words) = &about.kind {
+        words.iter().for_each(about_word);
     }
-    let no_lora = match LoraFile::open(path) {
-        Ok(lora) => {
-            about_lora(&lora.about());
-            return Ok(());
-        }
-        Err(error) => error,
-    };
-    match EmbeddingFile::open(path) {
-        Ok(file) => about_embedding(&file),
-        // It names what the file is instead, or what is wrong with it.
-        Err(_) => output::line(format_args!("is      {}", describe_chain(&no_lora))),
+    if !about.dtypes.is_empty() {
+        output::line(format_args!("dtypes  {}", about.dtypes.join(", ")));
+    }
+    if about.tensors > 0 {
+        output::line(format_args!("tensors {}", about.tensors));
+    }
+    if !about.unplaced.is_empty() {
+        let first = about.unplaced.iter().take(FIRST_UNPLACED);
+        let first: Vec<&str> = first.map(String::as_str).collect();
+        output::line(format_args!(
+            "unknown {} tensors have no place: {}",
+            about.unplaced.len(),
+            first.join(", ")
+        ));
     }
     Ok(())
 }
 
-fn about_lora(about: &LoraAbout) {
-    output::line("is      a LoRA");
-    output::line(format_args!("base    {}", about.base.unwrap_or("nothing tells")));
-    output::line(format_args!("format  {}", about.formats.join(", ")));
-    let ranks: Vec<String> = about.ranks.iter().map(ToString::to_string).collect();
-    output::line(format_args!("ranks   {}", ranks.join(", ")));
-    output::line(format_args!("dtypes  {}", about.dtypes.join(", ")));
-    let modules: usize = about.modules.values().sum();
-    output::line(format_args!("modules {modules}, of {} tensors", about.tensors));
-    if !about.tokens.is_empty() {
-        output::line(format_args!("tokens  {}", about.tokens.join(", ")));
-    }
-    if !about.strangers.is_empty() {
-        let first = about
-            .strangers
-            .iter()
-            .take(FIRST_STRANGERS)
-            .cloned()
-            .collect::<Vec<_>>();
-        output::line(format_args!(
-            "unknown {} tensors have no place: {}",
-            about.strangers.len(),
-            first.join(", ")
-        ));
+/// With its article.
+pub(super) fn described(kind: &WeightsKind) -> String {
+    match kind {
+        WeightsKind::Checkpoint {
+            base,
+            variant,
+            is_folder,
+        } => {
+            let words = ["a checkpoint"]
+                .into_iter()
+                .chain(base.map(|_| "of"))
+                .chain(*base)
+                .chain(variant.map(|_| "for"))
+                .chain(*variant)
+                .chain(is_folder.then_some("in the layout of diffusers"));
+            words.collect::<Vec<_>>().join(" ")
+        }
+        WeightsKind::Component(what) => format!("{what} of a diffusers folder"),
+        WeightsKind::Lora(about) => match about.base {
+            Some(base) => format!("a LoRA for {base}"),
+            None => "a LoRA".to_owned(),
+        },
+        WeightsKind::Embedding(_) => "a textual inversion".to_owned(),
+        WeightsKind::Vae => "a VAE".to_owned(),
+        WeightsKind::TinyAutoencoder => "a tiny autoencoder".to_owned(),
+        WeightsKind::Hypernetwork => "a hypernetwork, which is not used here".to_owned(),
+        WeightsKind::ControlNet => "a ControlNet, which is not used here".to_owned(),
+        WeightsKind::IpAdapter => "an IP-Adapter, which is not used here".to_owned(),
+        WeightsKind::Other(what) => (*what).to_owned(),
+        WeightsKind::Unknown => "nothing that is known by its names".to_owned(),
+        _ => "of another kind".to_owned(),
     }
 }
 
-fn about_embedding(file: &EmbeddingFile) {
-    output::line("is      a textual inversion");
-    for embedding in &file.embeddings {
-        output::line(format_args!(
-            "token   {}",
-            embedding.token.as_deref().unwrap_or("the name in the catalogue")
-        ));
+fn about_lora(about: &LoraAbout) {
+    output::line(format_args!("forms   {}", about.formats.join(", ")));
+    let ranks: Vec<String> = about.ranks.iter().map(ToString::to_string).collect();
+    if !ranks.is_empty() {
+        output::line(format_args!("ranks   {}", ranks.join(", ")));
+    }
+    output::line(format_args!("modules {}", about.modules.values().sum::<usize>()));
+    if !about.tokens.is_empty() {
+        output::line(format_args!("tokens  {}", about.tokens.join(", ")));
+    }
+}
+
+fn about_word(word: &EmbeddingAbout) {
+    let token = word
+        .token
+        .as_deref()
+        .unwrap_or("(none: the name in the catalogue)");
+    let sizes: Vec<String> = word
+        .vectors
+        .iter()
+        .map(|(_, count, width)| format!("{count} x {width}"))
+        .collect();
+    output::line(format_args!("token   {token}: {}", sizes.join(" and ")));
+    if let Some(base) = word.base {
+        output::line(format_args!("base    {base}"));
     }
 }

@@ -1,5 +1,6 @@
 //! `pentimento models pull`: fetches models before a request names them.
 
+use super::names::{named, with_parts};
 use crate::args::ModelsPullArgs;
 use crate::commands::fetch::fetch;
 use crate::config::Config;
@@ -11,8 +12,8 @@ pub(crate) async fn run(args: &ModelsPullArgs, config: &Config) -> anyhow::Resul
     // Every name first: a wrong one is not found out after gigabytes.
     let mut entries = Vec::new();
     for name in &args.names {
-        for entry in super::named(&catalog, name)? {
-            entries.extend(super::with_parts(&catalog, &entry));
+        for entry in named(&catalog, name)? {
+            entries.extend(with_parts(&catalog, &entry));
         }
     }
     for entry in entries {

@@ -1,5 +1,6 @@
 //! `pentimento models verify`: whether the files are those that the catalogue means, and can be read.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
@@ -7,8 +8,10 @@ use pentimento_engine::ResolvedModels;
 use pentimento_hub::{Found, Hub};
 use pentimento_pipeline::StableDiffusion;
 use pentimento_types::describe_chain;
-use pentimento_weights::{EmbeddingFile, LoraFile};
+use pentimento_weights::{WeightsKind, kind_of};
 
+use super::inspect::described;
+use super::names::named;
 use crate::args::ModelsVerifyArgs;
 use crate::commands::fetch::fetch;
 use crate::config::Config;
@@ -19,7 +22,7 @@ pub(crate) async fn run(args: &ModelsVerifyArgs, config: &Config) -> anyhow::Res
     let (catalog, hub) = (assemble::catalog(config)?, assemble::hub(config)?);
     let mut entries: Vec<Arc<ModelEntry>> = Vec::new();
     for name in &args.names {
-        entries.extend(super::named(&catalog, name)?);
+        entries.extend(named(&catalog, name)?);
     }
     let all = args.names.is_empty();
     if all {
@@ -61,14 +64,10 @@ async fn verify(hub: &Hub, entry: &Arc<ModelEntry>, found: &Found) -> Result<&'s
         let files = files.map_err(|error| error.to_string())?;
         compared |= files.map_err(|error| error.to_string())? > 0;
     }
-    let read = match (entry.kind, &located.source) {
-        (ModelKind::Checkpoint, _) => None,
-        (ModelKind::Lora, Source::Path(path)) => Some(LoraFile::open(path).map(|_| ())),
-        (ModelKind::Embedding, Source::Path(path)) => Some(EmbeddingFile::open(path).map(|_| ())),
-        _ => Some(Ok(())),
-    };
-    if let Some(read) = read {
-        read.map_err(|error| describe_chain(&error))?;
+    if entry.kind != ModelKind::Checkpoint {
+        if let Source::Path(path) = &located.source {
+            check_kind(entry.kind, path)?;
+        }
         return Ok(if compared {
             "its sha256 is right"
         } else {
@@ -82,5 +81,30 @@ async fn verify(hub: &Hub, entry: &Arc<ModelEntry>, found: &Found) -> Result<&'s
         Ok(Ok(())) => Ok("all of it can be read"),
         Ok(Err(error)) => Err(describe_chain(&error)),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether a file is what its entry says. Folders of VAEs are looked at when they are used.
+fn check_kind(kind: ModelKind, path: &Path) -> Result<(), String> {
+    if path.is_dir() && kind == ModelKind::Vae {
+        return Ok(());
+    }
+    let about = kind_of(path).map_err(|error| describe_chain(&error))?;
+    let is_right = match kind {
+        ModelKind::Lora => matches!(about.kind, WeightsKind::Lora(_)),
+        ModelKind::Embedding => matches!(about.kind, WeightsKind::Embedding(_)),
+        ModelKind::Vae => matches!(about.kind, WeightsKind::Vae | WeightsKind::TinyAutoencoder),
+        ModelKind::Checkpoint
+        | ModelKind::IpAdapter
+        | ModelKind::SafetyChecker
+        | ModelKind::PromptEnhancer => true,
+    };
+    if is_right {
+        Ok(())
+    } else {
+        Err(format!(
+            "it is {}, and its entry says {kind}",
+            described(&about.kind)
+        ))
     }
 }
