@@ -1,17 +1,14 @@
 //! Keys: in both spellings, missing, wrong, and no path around them.
 
-use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::support::client::{Reply, good_body, send};
+use crate::support::client::{Reply, good_body, http, send};
 use crate::support::server::TestServer;
 
 const KEY: &str = "sk_test_0123456789";
 
 async fn call(server: &TestServer, path: &str, header: Option<&str>) -> Reply {
-    let mut request = Client::new()
-        .post(format!("{}{path}", server.base()))
-        .json(&good_body());
+    let mut request = http().post(format!("{}{path}", server.base())).json(&good_body());
     if let Some(header) = header {
         request = request.header("authorization", header);
     }
@@ -78,9 +75,9 @@ async fn keys_are_asked_for_everywhere_and_told_nowhere() {
     }
     for path in ["/v3/model", "/v3/models", "/v3/user", "/v2/models"] {
         let address = format!("{}{path}", server.base());
-        assert_eq!(send(Client::new().get(&address)).await.status, 400, "{path}");
+        assert_eq!(send(http().get(&address)).await.status, 400, "{path}");
         assert_eq!(
-            send(Client::new().get(&address).header("authorization", KEY))
+            send(http().get(&address).header("authorization", KEY))
                 .await
                 .status,
             200,
@@ -89,9 +86,7 @@ async fn keys_are_asked_for_everywhere_and_told_nowhere() {
     }
     for path in ["/healthz", "/readyz", "/"] {
         assert_eq!(
-            send(Client::new().get(format!("{}{path}", server.base())))
-                .await
-                .status,
+            send(http().get(format!("{}{path}", server.base()))).await.status,
             200,
             "{path}"
         );

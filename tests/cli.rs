@@ -111,7 +111,7 @@ impl Served {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let client = reqwest::Client::builder().no_proxy().build().unwrap();
+                let client = crate::support::client::builder().no_proxy().build().unwrap();
                 let response = client.post(url).json(&body).send().await.ok()?;
                 Some((response.status().as_u16(), response.text().await.ok()?))
             })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::client::{generate, get, good_body, good_modelslab_body, send};
+use crate::support::client::{generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::hub_server::HubServer;
 use crate::support::server::TestServer;
 use crate::support::tests_folder;
@@ -88,7 +88,7 @@ async fn a_request_begins_one_download_and_everybody_is_told_how_far_it_is() {
     let mut modelslab = good_modelslab_body();
     modelslab["model_id"] = json!("tiny");
     let address = format!("{}/api/v1/enterprise/img2img", server.base());
-    let reply = send(reqwest::Client::new().post(address).json(&modelslab)).await;
+    let reply = send(http().post(address).json(&modelslab)).await;
     assert_eq!(
         (reply.status.as_u16(), &reply.json()["status"]),
         (200, &json!("error"))

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use reqwest::Client;
 use serde_json::Value;
 
-use crate::support::client::{addresses, generate, get, good_body, send};
+use crate::support::client::{addresses, generate, get, good_body, http, send};
 use crate::support::server::TestServer;
 
 async fn one_address(server: &TestServer) -> (String, Value) {
@@ -34,11 +33,11 @@ async fn a_link_gives_its_picture_whole_or_in_part() {
     assert_eq!(whole.headers["content-type"], "image/png");
     assert_eq!(whole.headers["content-length"], whole.body.len().to_string());
     assert_eq!(whole.headers["x-content-type-options"], "nosniff");
-    let head = send(Client::new().head(&address)).await;
+    let head = send(http().head(&address)).await;
     assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
     assert_eq!(head.headers["content-length"], whole.body.len().to_string());
 
-    let part = send(Client::new().get(&address).header("range", "bytes=1-3")).await;
+    let part = send(http().get(&address).header("range", "bytes=1-3")).await;
     assert_eq!(
         (part.status.as_u16(), part.body.as_ref()),
         (206, b"PNG".as_slice())
@@ -47,9 +46,9 @@ async fn a_link_gives_its_picture_whole_or_in_part() {
         part.headers["content-range"],
         format!("bytes 1-3/{}", whole.body.len())
     );
-    let beyond = send(Client::new().get(&address).header("range", "bytes=99999999-")).await;
+    let beyond = send(http().get(&address).header("range", "bytes=99999999-")).await;
     assert_eq!(beyond.status, 416);
-    assert_eq!(send(Client::new().post(&address)).await.status, 405);
+    assert_eq!(send(http().post(&address)).await.status, 405);
 }
 
 #[tokio::test(flavor = "multi_thread")]

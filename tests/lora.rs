@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::client::{get, good_body, good_modelslab_body, send};
+use crate::support::client::{get, good_body, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 
 /// A layer of the demo model and its width.
@@ -78,7 +78,7 @@ pub(crate) async fn novita(server: &TestServer, change: Value) -> (u16, Value) {
         body[name] = value.clone();
     }
     let address = format!("{}/v3/lcm-img2img", server.base());
-    let reply = send(reqwest::Client::new().post(address).json(&body)).await;
+    let reply = send(http().post(address).json(&body)).await;
     (reply.status.as_u16(), reply.json())
 }
 
@@ -88,9 +88,7 @@ pub(crate) async fn modelslab(server: &TestServer, change: Value) -> Value {
         body[name] = value.clone();
     }
     let address = format!("{}/api/v1/enterprise/img2img", server.base());
-    send(reqwest::Client::new().post(address).json(&body))
-        .await
-        .json()
+    send(http().post(address).json(&body)).await.json()
 }
 
 /// The pixels behind a link, and the whole file.

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use reqwest::Client;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::support::client::{generate, get, good_body, good_modelslab_body, send};
+use crate::support::client::{generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 
 const MIB: u64 = 1024 * 1024;
@@ -63,7 +62,7 @@ async fn a_prompt_of_ten_thousand_emoji_is_refused_by_its_tokens_and_takes_no_me
     let before = server.peak_memory();
     let mut body = good_modelslab_body();
     body["prompt"] = json!("🎨".repeat(10_000));
-    let request = Client::new().post(format!("{}{MODELSLAB}", server.base()));
+    let request = http().post(format!("{}{MODELSLAB}", server.base()));
     let reply = send(request.json(&body)).await.json();
     assert_growth(&server, before, 64 * MIB, "a prompt of 10,000 emoji");
     assert_eq!(reply["status"], "error", "{reply}");
@@ -198,7 +197,7 @@ async fn callers_without_a_key_cannot_fill_the_memory_with_bodies() {
             "{what}: {busy} were told to come back"
         );
         // What the bodies held has been given back.
-        let request = Client::new().post(format!("{}{NOVITA}", server.base()));
+        let request = http().post(format!("{}{NOVITA}", server.base()));
         let reply = send(request.bearer_auth(KEY).json(&good_body())).await;
         assert_eq!(
             reply.status,
@@ -245,7 +244,7 @@ async fn waiting_requests_hold_no_decoded_pictures() {
     body["input_image"] = json!(large_flat_picture());
     let body = Bytes::from(body.to_string());
     let call = || {
-        let request = Client::new().post(format!("{}{NOVITA}", server.base()));
+        let request = http().post(format!("{}{NOVITA}", server.base()));
         tokio::spawn(send(
             request
                 .header("content-type", "application/json")

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::{get, good_modelslab_body, send};
+use crate::support::client::{get, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 use crate::support::{picture_server, pictures, suite};
 
@@ -19,7 +19,7 @@ base = "sd15"
 
 async fn call(server: &TestServer, path: &str, body: &Value) -> Value {
     let address = format!("{}/api/v1/enterprise/{path}", server.base());
-    send(reqwest::Client::new().post(address).json(body)).await.json()
+    send(http().post(address).json(body)).await.json()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::client::{Reply, good_body, send};
+use crate::support::client::{Reply, good_body, http, send};
 use crate::support::server::TestServer;
 
 /// More than one key's share of the places, which is 192 of 256.
@@ -52,7 +52,7 @@ async fn a_flood_of_one_key_leaves_places_and_turns_for_another() {
     let keys = [format!("many={many}"), format!("one={one}")];
     let server = TestServer::start_with(&["--key", &keys[0], "--key", &keys[1]], &[]);
     let address = format!("{}/v3/lcm-img2img", server.base());
-    let client = reqwest::Client::new();
+    let client = http();
     let single = || call(client.clone(), address.clone(), one, 1, 1);
     assert_eq!(single().await.status, 200, "the model is in memory");
 

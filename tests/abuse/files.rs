@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use fs_err::os::unix::fs::symlink;
 use futures::future::join_all;
-use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::support::client::{generate, get, good_body, good_modelslab_body, send};
+use crate::support::client::{generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 use crate::support::tests_folder;
 
@@ -84,7 +83,7 @@ fn pipe(path: &Path) {
 async fn modelslab(server: &TestServer, model: &str) -> Value {
     let mut body = good_modelslab_body();
     body["model_id"] = json!(model);
-    let request = Client::new().post(format!("{}/api/v1/enterprise/img2img", server.base()));
+    let request = http().post(format!("{}/api/v1/enterprise/img2img", server.base()));
     let reply = timeout(PATIENCE, send(request.json(&body))).await;
     reply.unwrap_or_else(|_| panic!("{model}: no answer")).json()
 }

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use reqwest::Client;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::client::{generate, get, good_body, good_modelslab_body, send};
+use crate::support::client::{generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 
 const MODELSLAB: &str = "/api/v1/enterprise/img2img";
@@ -192,7 +191,7 @@ async fn forms_made_to_be_slow_are_answered_soon_and_stop_nobody() {
     let health = format!("{}/healthz", server.base());
     for (kind, body) in slow_bodies() {
         let calls = (0..2).map(|_| {
-            let request = Client::new().post(&address).header("content-type", kind);
+            let request = http().post(&address).header("content-type", kind);
             timeout(SOON, send(request.body(body.clone())))
         });
         let start = body.slice(..60);
@@ -210,10 +209,7 @@ async fn too_many_names_are_refused_with_the_bound() {
     let server = TestServer::start();
     let address = format!("{}{MODELSLAB}", server.base());
     let tip = async |kind: &str, body: String| {
-        let request = Client::new()
-            .post(&address)
-            .header("content-type", kind)
-            .body(body);
+        let request = http().post(&address).header("content-type", kind).body(body);
         send(request).await.json()["tips"].to_string()
     };
     let form = "application/x-www-form-urlencoded";
@@ -257,7 +253,7 @@ async fn what_strangers_hold_goes_back_after_their_time() {
     }
     // Who has a key is not touched by that.
     let known = send(
-        Client::new()
+        http()
             .post(format!("{}/v3/lcm-img2img", server.base()))
             .bearer_auth(KEY)
             .json(&good_body()),
@@ -270,11 +266,6 @@ async fn what_strangers_hold_goes_back_after_their_time() {
     // A stranger, whose key is in the body, finds room again.
     let mut body = good_modelslab_body();
     body["key"] = json!(KEY);
-    let made = send(
-        Client::new()
-            .post(format!("{}{MODELSLAB}", server.base()))
-            .json(&body),
-    )
-    .await;
+    let made = send(http().post(format!("{}{MODELSLAB}", server.base())).json(&body)).await;
     assert_eq!(made.json()["status"], "success", "{}", made.json());
 }

@@ -10,7 +10,7 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
-use crate::support::client::{get as fetch_file, good_modelslab_body, send};
+use crate::support::client::{get as fetch_file, good_modelslab_body, http, send};
 use crate::support::pictures;
 use crate::support::server::TestServer;
 
@@ -64,7 +64,7 @@ fn server() -> TestServer {
 
 async fn call(server: &TestServer, path: &str, body: &Value) -> Value {
     let address = format!("{}/api/v1/enterprise/{path}", server.base());
-    let reply = send(reqwest::Client::new().post(address).json(body));
+    let reply = send(http().post(address).json(body));
     let reply = tokio::time::timeout(LONG, reply).await;
     reply
         .expect("the caller is answered though its pictures are not")

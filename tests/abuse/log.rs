@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::client::{get, good_body, good_modelslab_body, send};
+use crate::support::client::{get, good_body, good_modelslab_body, http, send};
 use crate::support::server::first_line;
 
 /// A server whose standard error is what the test gives it.
@@ -52,7 +52,7 @@ fn serve(log: &str, stderr: impl Into<Stdio>) -> Served {
 
 /// Both dialects make pictures, refusals are answered, and all of that again.
 async fn assert_serves(server: &mut Served) {
-    let client = reqwest::Client::new();
+    let client = http();
     for round in 0..2 {
         let novita = client
             .post(format!("{}/v3/lcm-img2img", server.base))
@@ -128,7 +128,7 @@ async fn a_pipe_that_nobody_empties_blocks_nobody() {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut server = serve("trace", writer);
     // More than the pipe and the queue hold together; at this level a call logs some kilobytes.
-    let client = reqwest::Client::new();
+    let client = http();
     for _ in 0..200 {
         let calls = (0..20).map(|_| client.get(format!("{}/v3/nothing", server.base)).send());
         for reply in futures::future::join_all(calls).await {

@@ -1,8 +1,8 @@
 //! A web page that the user of a server without keys visits, and what it may not do with that server.
 
-use reqwest::{Client, Method};
+use reqwest::Method;
 
-use crate::support::client::{Reply, addresses, generate, get, good_body, good_modelslab_body, send};
+use crate::support::client::{Reply, addresses, generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 
 const EVIL: &str = "https://evil.example";
@@ -12,9 +12,9 @@ const MODELSLAB: &str = "/api/v1/enterprise/img2img";
 async fn call(server: &TestServer, path: &str, headers: &[(&str, &str)]) -> Reply {
     let address = format!("{}{path}", server.base());
     let mut request = match path {
-        NOVITA => Client::new().post(address).json(&good_body()),
-        MODELSLAB => Client::new().post(address).json(&good_modelslab_body()),
-        _ => Client::new().get(address),
+        NOVITA => http().post(address).json(&good_body()),
+        MODELSLAB => http().post(address).json(&good_modelslab_body()),
+        _ => http().get(address),
     };
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -64,7 +64,7 @@ async fn pages_and_names_of_elsewhere_are_refused_without_keys() {
         assert!(String::from_utf8_lossy(&refused.body).contains(word), "{path}");
     }
     // The page's browser asks first, and is told no.
-    let preflight = Client::new()
+    let preflight = http()
         .request(Method::OPTIONS, format!("{}{NOVITA}", server.base()))
         .header("origin", EVIL)
         .header("access-control-request-method", "POST");
@@ -110,7 +110,7 @@ async fn a_signed_link_opens_from_any_page() {
         &[("origin", EVIL)],
         &[],
     ] {
-        let mut request = Client::new().get(link);
+        let mut request = http().get(link);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -6,11 +6,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::join_all;
-use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::client::{good_modelslab_body, send};
+use crate::support::client::{good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 
 const MIB: u64 = 1024 * 1024;
@@ -28,7 +27,7 @@ fn photo(width: u32, height: u32) -> String {
 async fn img2img(server: &TestServer, photo: &str) -> Value {
     let mut body = good_modelslab_body();
     body["init_image"] = json!(photo);
-    let request = Client::new().post(format!("{}/api/v1/enterprise/img2img", server.base()));
+    let request = http().post(format!("{}/api/v1/enterprise/img2img", server.base()));
     send(request.json(&body)).await.json()
 }
 

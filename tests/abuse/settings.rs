@@ -95,12 +95,12 @@ fn an_address_for_health_checks_that_somebody_chose_must_be_free() {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_terminal_drains_as_a_stop_does() {
-    use crate::support::client::good_body;
+    use crate::support::client::{good_body, http};
     use crate::support::server::TestServer;
     let mut server = TestServer::start();
     let mut body = good_body();
     body["image_num"] = serde_json::json!(4);
-    let call = reqwest::Client::new()
+    let call = http()
         .post(format!("{}/v3/lcm-img2img", server.base()))
         .json(&body)
         .send();

@@ -51,6 +51,18 @@ pub(crate) fn good_modelslab_body() -> Value {
     })
 }
 
+/// A client of the library, whose TLS has no provider until the process installs one: the server's own downloads bring theirs.
+pub(crate) fn http() -> reqwest::Client {
+    builder().build().expect("a client can be made")
+}
+
+/// The same, to be adjusted.
+pub(crate) fn builder() -> reqwest::ClientBuilder {
+    // It is the same one, whoever was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 /// Sends any request.
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Reply {
     let response = request.send().await.expect("the server answers");
@@ -64,12 +76,12 @@ pub(crate) async fn send(request: reqwest::RequestBuilder) -> Reply {
 /// `POST /v3/lcm-img2img`
 pub(crate) async fn generate(server: &TestServer, body: &Value) -> Reply {
     let address = format!("{}/v3/lcm-img2img", server.base());
-    send(reqwest::Client::new().post(address).json(body)).await
+    send(http().post(address).json(body)).await
 }
 
 /// `GET` of a whole address.
 pub(crate) async fn get(address: &str) -> Reply {
-    send(reqwest::Client::new().get(address)).await
+    send(http().get(address)).await
 }
 
 /// The addresses of the pictures in a reply.

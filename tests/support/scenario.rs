@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::client::{Reply, addresses, generate, get, good_body, good_modelslab_body, send};
+use super::client::{Reply, addresses, generate, get, good_body, good_modelslab_body, http, send};
 use super::expect::differences;
 use super::pictures;
 use super::server::TestServer;
@@ -147,7 +147,7 @@ impl Scenario {
             Dialect::Novita => "/v3/lcm-img2img",
             Dialect::ModelsLab => "/api/v1/enterprise/img2img",
         });
-        let mut request = reqwest::Client::new().request(method.clone(), format!("{}{path}", server.base()));
+        let mut request = http().request(method.clone(), format!("{}{path}", server.base()));
         if method == Method::POST && !call.no_body {
             let good = match self.dialect {
                 Dialect::Novita => good_body(),

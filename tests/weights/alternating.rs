@@ -12,7 +12,7 @@ use futures::stream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::client::{generate, get, good_body, good_modelslab_body, send};
+use crate::support::client::{generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::pictures;
 use crate::support::server::TestServer;
 use crate::support::tests_folder;
@@ -109,9 +109,7 @@ fn modelslab(k: usize) -> Value {
 async fn picture(server: &TestServer, k: usize) -> Bytes {
     let reply = if k % 4 == 3 {
         let address = format!("{}/api/v1/enterprise/img2img", server.base());
-        let reply = send(reqwest::Client::new().post(address).json(&modelslab(k)))
-            .await
-            .json();
+        let reply = send(http().post(address).json(&modelslab(k))).await.json();
         assert_eq!(reply["status"], "success", "request {k}: {reply}");
         assert!(reply.get("warning").is_none(), "request {k}: {reply}");
         reply["output"][0].as_str().expect("an address").to_owned()

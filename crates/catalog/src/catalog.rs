@@ -8,7 +8,7 @@ use pentimento_types::{ModelId, read_regular};
 
 use crate::nearest::nearest;
 use crate::parse::{Located, parse};
-use crate::preset::settle;
+use crate::settle::settle;
 use crate::{BaseModel, CatalogError, EntryFault, ModelEntry, ModelKind, Source};
 
 /// The endings that callers write or leave out at will.

@@ -10,6 +10,7 @@ mod nearest;
 mod parse;
 mod preset;
 mod scheduler_settings;
+mod settle;
 mod source;
 
 pub use catalog::Catalog;

@@ -30,6 +30,8 @@ use crate::telemetry::Telemetry;
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    // The process is ours; clients that speak TLS name their provider themselves, and others need that there is one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
     match run(args) {
         Ok(code) => code,

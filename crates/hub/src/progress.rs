@@ -48,6 +48,12 @@ impl Progress {
         }
     }
 
+    /// Whether the files are here and are compared with their sha256.
+    #[must_use]
+    pub const fn is_checking(&self) -> bool {
+        matches!(self.stage, Stage::Checking)
+    }
+
     /// Whole percent, where the total is known.
     #[must_use]
     pub fn percent(&self) -> Option<u64> {

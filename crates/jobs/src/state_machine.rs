@@ -290,8 +290,12 @@ mod tests {
     #[test]
     fn a_job_without_its_images_does_not_start() {
         let now = SystemTime::UNIX_EPOCH;
+        let known = JobNote::NoLcmLora {
+            checkpoint: "tiny".to_owned(),
+        };
         let mut job = Job {
             state: JobState::Fetching,
+            notes: vec![known.clone()],
             ..sample_job(JobId::from_u128(1), now)
         };
         let start = Transition::Start { attempt: 0 };
@@ -305,7 +309,7 @@ mod tests {
         };
         fetched.clone().apply(&mut job, now).unwrap();
         assert_eq!((job.state, job.work), (JobState::Queued, 7));
-        assert_eq!(job.notes, [JobNote::MaskIsAlpha]);
+        assert_eq!(job.notes, [known, JobNote::MaskIsAlpha]);
         assert_eq!(
             fetched.apply(&mut job, now).unwrap_err().reason,
             Refusal::WrongState

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pentimento_catalog::{ModelEntry, Unavailable};
-use pentimento_hub::{Found, Progress, Stage};
+use pentimento_hub::{Found, Progress};
 
 use crate::Service;
 
@@ -28,10 +28,7 @@ impl ModelState {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Available => "available",
-            Self::Pending(Progress {
-                stage: Stage::Checking,
-                ..
-            }) => "checking",
+            Self::Pending(progress) if progress.is_checking() => "checking",
             Self::Pending(_) => "downloading",
             Self::Absent => "missing",
             Self::Unchecked => "unchecked",

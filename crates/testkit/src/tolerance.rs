@@ -162,7 +162,12 @@ pub fn assert_values_close(what: &str, found: &[f32], expected: &[f32], toleranc
 
 #[track_caller]
 fn assert_within(what: &str, difference: Difference, tolerance: Tolerance) {
-    record(Location::caller(), what, difference, tolerance);
+    record(
+        Location::caller(),
+        what,
+        [difference.max, difference.mean],
+        [tolerance.max, tolerance.mean],
+    );
     assert!(
         difference.max <= tolerance.max && difference.mean <= tolerance.mean,
         "{what}: largest difference {:e} (allowed {:e}), mean {:e} (allowed {:e})",

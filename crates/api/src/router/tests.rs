@@ -590,7 +590,7 @@ async fn modelslabs_management_calls_answer() {
             .as_array()
             .unwrap()
             .len(),
-        18
+        19
     );
     let models = call("get_all_models", json!({})).await;
     assert_eq!(

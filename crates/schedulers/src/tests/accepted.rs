@@ -81,7 +81,7 @@ fn planned(
 /// of the two solvers does not have.
 fn must_be_refused(choice: &SchedulerChoice, config: &SchedulerConfig, steps: u32) -> Option<&'static str> {
     match (choice.kind.or(config.own_kind()), choice.algorithm) {
-        (Some(SchedulerKind::LCM), _) if steps > 50 => Some("steps"),
+        (Some(SchedulerKind::LCM | SchedulerKind::TCD), _) if steps > 50 => Some("steps"),
         (Some(SchedulerKind::DPMSolverSinglestep), Some(AlgorithmType::SdeDpmSolver)) => {
             Some("algorithm_type")
         }
