@@ -111,7 +111,7 @@ pub fn write_lora(
     };
     let files = Checkpoint::open(checkpoint).map_err(wrap)?;
     // Of variance 1 / fan-in, so that the product of both is about as large as 0.3 of a weight.
-    let drawn = Component::seeded(seed, Dtypes::All(DType::F32), &Device::Cpu).var_builder();
+    let noise = Component::seeded(seed, Dtypes::All(DType::F32), &Device::Cpu).var_builder();
     let mut tensors = HashMap::new();
     for network in ["unet", "text_encoder"] {
         let component = files.component(network, Dtypes::Stored, &Device::Cpu);
@@ -134,7 +134,7 @@ pub fn write_lora(
             up[..2].copy_from_slice(&[dims[0], rank]);
             for (half, shape) in [("lora_A", down), ("lora_B", up)] {
                 let key = format!("{network}.{layer}.{half}.weight");
-                let tensor = (drawn.get(shape, &key)? * 0.3)?.to_dtype(DType::F16)?;
+                let tensor = (noise.get(shape, &key)? * 0.3)?.to_dtype(DType::F16)?;
                 tensors.insert(key, tensor);
             }
         }

@@ -197,12 +197,21 @@ fn components_differ_by_files_and_strengths_and_share_what_no_lora_changes() {
         keys(&models(&[("lora-unet", 0.5), ("lora-peft", 0.5)])),
         keys(&models(&[("lora-peft", 0.5), ("lora-unet", 0.5)]))
     );
-    for key in keys(&models(&[("lora-peft", 1.0), ("lora-kohya", 1.0)])) {
-        let bytes = key.expected_bytes();
-        if let Some(base) = key.base() {
-            assert!(bytes > 0 && bytes < base.expected_bytes(), "{bytes}");
-        }
-    }
+    let names = ["lora-peft", "lora-kohya"];
+    let sizes = names.map(|name| golden_dir().join(format!("lora_pipeline/{name}.safetensors")));
+    let files: u64 = sizes.iter().map(|path| fs_err::metadata(path).unwrap().len()).sum();
+    let set = keys(&models(&names.map(|name| (name, 1.0))));
+    let own: Vec<u64> = set
+        .iter()
+        .filter(|key| key.base().is_some())
+        .map(|key| key.expected_bytes())
+        .collect();
+    assert_eq!(own.len(), 2, "the text encoder and the UNet");
+    // The branches, and the files' numbers while they are made.
+    assert!(
+        own.iter().all(|bytes| (1..2 * files).contains(bytes)),
+        "{own:?} of {files}"
+    );
 }
 
 #[test]

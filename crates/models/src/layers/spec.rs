@@ -7,6 +7,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::patch::LayerPatch;
+use crate::ModelError;
+use crate::error::During;
 
 /// A layer's path in its checkpoint, such as `mid_block.attentions.0.transformer_blocks.0.attn1.to_q`, whatever older
 /// name the file has for it. It does not depend on how the layer is computed. Cheap to clone.
@@ -125,4 +127,37 @@ pub(crate) fn size_bytes(walk: impl FnOnce(&mut dyn FnMut(&dyn Layer))) -> u64 {
     let mut sum = 0;
     walk(&mut |layer| sum += layer.size_bytes() as u64);
     sum
+}
+
+/// Changes the layers that `walk` goes through as `change` says: None leaves one as it is. Result: the bytes that the
+/// changes hold.
+///
+/// Goes layer by layer, so that the numbers of a single one are in memory twice.
+pub(crate) fn patch_each<E: From<ModelError>>(
+    walk: impl FnOnce(&mut dyn FnMut(&mut dyn Layer)),
+    change: &mut dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E>,
+) -> std::result::Result<u64, E> {
+    let mut held = Ok(0_u64);
+    walk(&mut |layer| {
+        let Ok(sum) = &mut held else { return };
+        match patch(layer, change) {
+            Ok(bytes) => *sum += bytes,
+            Err(error) => held = Err(error),
+        }
+    });
+    held
+}
+
+fn patch<E: From<ModelError>>(
+    layer: &mut dyn Layer,
+    change: &mut dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E>,
+) -> std::result::Result<u64, E> {
+    let [spec] = layer.specs() else {
+        // Several layers folded into one: no network that is changed has them.
+        return Ok(0);
+    };
+    match change(&spec.name, spec.shape)? {
+        Some(patch) => Ok(layer.patch(patch).during("changing a layer")? as u64),
+        None => Ok(0),
+    }
 }

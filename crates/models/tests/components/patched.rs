@@ -27,7 +27,11 @@ fn stored() -> HashMap<String, Tensor> {
     let bytes = tiny("tiny")
         .read("unet/diffusion_pytorch_model.safetensors")
         .unwrap();
-    candle_core::safetensors::load_buffer(&bytes, &CPU).unwrap()
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &CPU).unwrap();
+    let widened = tensors.into_iter();
+    widened
+        .map(|(name, tensor)| (name, tensor.to_dtype(DType::F32).unwrap()))
+        .collect()
 }
 
 fn rebuilt(tensors: HashMap<String, Tensor>) -> UNet {
