@@ -308,7 +308,7 @@ fn what_cannot_be_done_has_exit_code_1_and_a_reason() {
     let output = run_with_input(folder.path(), &unknown, PHOTO);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text(&output.stderr).contains("did you mean demo"),
+        text(&output.stderr).contains("did you mean `demo`"),
         "{}",
         text(&output.stderr)
     );

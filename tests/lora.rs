@@ -10,7 +10,7 @@ use crate::support::client::{get, good_body, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 
 /// A layer of the demo model and its width.
-const LAYER: &str = "unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q";
+const LAYER: &str = "unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0";
 const WIDTH: usize = 160;
 
 /// A safetensors file of f32 tensors whose numbers run on.
@@ -163,8 +163,17 @@ async fn both_dialects_apply_and_refuse_by_their_own_fields() {
         "{refused}"
     );
 
-    let plain = modelslab(&server, json!({})).await;
-    let styled = modelslab(&server, json!({"lora_model": "style", "lora_strength": "1.5"})).await;
+    // At one step and the default strength nothing is evaluated at all.
+    let (steps, strength) = (4, 0.9);
+    let plain = json!({"num_inference_steps": steps, "strength": strength});
+    let plain = modelslab(&server, plain).await;
+    let styled = json!({
+        "num_inference_steps": steps,
+        "strength": strength,
+        "lora_model": "style",
+        "lora_strength": "1.5",
+    });
+    let styled = modelslab(&server, styled).await;
     assert_eq!(styled["status"], "success", "{styled}");
     assert_eq!(styled["meta"]["lora"], "style");
     assert!(

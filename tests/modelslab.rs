@@ -140,7 +140,7 @@ async fn every_scheduler_makes_a_picture() {
     let server = TestServer::start_with(&[], &[("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "600")]);
     let list = call(&server, "schedulers_list", &json!({})).await;
     let names = list["schedulers"].as_array().unwrap().clone();
-    assert_eq!(names.len(), 18);
+    assert_eq!(names.len(), 19);
     for name in names {
         let mut body = good_modelslab_body();
         body["scheduler"] = name.clone();

@@ -199,7 +199,10 @@ fn components_differ_by_files_and_strengths_and_share_what_no_lora_changes() {
     );
     let names = ["lora-peft", "lora-kohya"];
     let sizes = names.map(|name| golden_dir().join(format!("lora_pipeline/{name}.safetensors")));
-    let files: u64 = sizes.iter().map(|path| fs_err::metadata(path).unwrap().len()).sum();
+    let files: u64 = sizes
+        .iter()
+        .map(|path| fs_err::metadata(path).unwrap().len())
+        .sum();
     let set = keys(&models(&names.map(|name| (name, 1.0))));
     let own: Vec<u64> = set
         .iter()

@@ -109,7 +109,7 @@ fn load(model: BenchModel) -> anyhow::Result<StableDiffusion> {
 
 /// A folder needs no catalogue here: nobody names it but whoever started the command.
 fn load_folder(folder: &Path) -> anyhow::Result<StableDiffusion> {
-    if !folder.join("model_index.json").is_file() {
+    if !folder.is_file() && !folder.join("model_index.json").is_file() {
         return Err(ConfigError::Arguments {
             problem: format!(
                 "{} is no diffusers folder: there is no model_index.json in it",
