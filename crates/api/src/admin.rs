@@ -188,14 +188,21 @@ const fn status_for(kind: ErrorKind) -> StatusCode {
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::QuotaExceeded | ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        ErrorKind::Unavailable | ErrorKind::BadModel => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::OutOfDeviceMemory | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        // The same call fails again until somebody changes the files.
+        ErrorKind::BadModel | ErrorKind::OutOfDeviceMemory | ErrorKind::Internal => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }
 
 impl IntoResponse for OwnError {
     fn into_response(self) -> Response {
-        let kind = self.0.kind();
+        // The name is part of the path here.
+        let kind = match &self.0 {
+            ServiceError::ModelNotFound { .. } => ErrorKind::NotFound,
+            other => other.kind(),
+        };
         let mut failure = own_failure((kind, status_for(kind)), self.0.to_string());
         failure.cause = Some(describe_chain(&self.0));
         failure.retry_after(self.0.retry_after());

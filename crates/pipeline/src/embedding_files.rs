@@ -83,27 +83,27 @@ impl EmbeddingFiles {
         Ok(found)
     }
 
-    /// The embeddings whose own token, such as `<x>`, a prompt has without naming them: of the entries whose files are on this
-    /// machine and which are not among `known`. A prompt without such a token has no file read for it, and a file that cannot
+    /// The embeddings whose own token, such as `<x>`, a prompt has without naming them: of the entries for which `locate` gives the
+    /// place of their files on this machine and which are not among `known`. A prompt without such a token has no file read for it, and a file that cannot
     /// be read has none.
     #[must_use]
     pub fn by_token(
         &self,
         entries: &[Arc<ModelEntry>],
         known: &[Arc<ModelEntry>],
-        checkpoint: &ModelEntry,
-        prompts: [&str; 2],
+        (checkpoint, prompts): (&ModelEntry, [&str; 2]),
+        locate: impl Fn(&Arc<ModelEntry>) -> Option<Arc<ModelEntry>>,
     ) -> Vec<PromptEmbedding> {
         let has_token = |prompt: &&str| prompt.contains('<') && prompt.contains('>');
         if !prompts.iter().any(has_token) {
             return Vec::new();
         }
         let is_new = |entry: &&Arc<ModelEntry>| {
-            let is_here = matches!(entry.source, Source::Path(_));
-            is_here && may_fit(entry, checkpoint) && !known.iter().any(|known| known.name == entry.name)
+            may_fit(entry, checkpoint) && !known.iter().any(|known| known.name == entry.name)
         };
-        let read = entries.iter().filter(is_new).take(MOST_FILES);
-        read.filter_map(|entry| self.read(entry).ok())
+        let here = entries.iter().filter(is_new).filter_map(locate);
+        here.take(MOST_FILES)
+            .filter_map(|entry| self.read(&entry).ok())
             .flatten()
             .filter(|embedding| prompts.iter().any(|prompt| embedding.is_in(prompt)))
             .collect()
@@ -252,7 +252,8 @@ mod tests {
         let entries = [entry("one", "<birb>"), entry("two", "<cat-toy>")];
         let checkpoint = ModelEntry::new("x", ModelKind::Checkpoint, Source::Path("x".into()));
         let found = |known: &[Arc<ModelEntry>], prompts: [&str; 2]| {
-            let found = EmbeddingFiles::default().by_token(&entries, known, &checkpoint, prompts);
+            let locate = |entry: &Arc<ModelEntry>| Some(Arc::clone(entry));
+            let found = EmbeddingFiles::default().by_token(&entries, known, (&checkpoint, prompts), locate);
             found
                 .iter()
                 .map(|embedding| embedding.name().to_owned())

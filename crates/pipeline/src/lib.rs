@@ -5,6 +5,7 @@
 //! A forward may mix images of different schedulers, steps, strengths, guidance and seeds, and no image
 //! depends on the others: every layer computes each row with the same arithmetic whatever else is in the batch.
 
+mod checkpoint_facts;
 mod component;
 mod conditioning;
 mod denoise;
@@ -41,6 +42,7 @@ mod state;
 mod tokens;
 mod unet_rows;
 
+pub use checkpoint_facts::CheckpointFacts;
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
 pub use conditioning::RequestConditioning;
 pub use embedding_files::{EmbeddingFiles, written_in};

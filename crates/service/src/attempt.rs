@@ -225,7 +225,7 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     let (models, decoded) = match inner.admitted.take(job.id) {
         // From here on the engine accounts for the images.
         Some(Admitted { models, images }) => (models, images.map(PendingInputs::decoded)),
-        None => (inner.resolve_models(&job.recipe).await.map_err(fault)?, None),
+        None => (inner.resolve_models(&job.recipe).await.map_err(fault)?.0, None),
     };
     if job.attempt > 1 {
         // An attempt that was given up may still be in the engine, which takes each id once.

@@ -58,6 +58,16 @@ pub enum ServiceError {
         /// Safe to show.
         reason: String,
     },
+    /// The same model is named twice, be it by two of its names, or by a preset and the request.
+    #[error(
+        "the {role} `{name}` is named twice (a preset's own count, too); name it once, with the strength that it is to have"
+    )]
+    ModelTwice {
+        /// What it was wanted for.
+        role: ModelRole,
+        /// Its name in the catalogue.
+        name: String,
+    },
     /// The catalogue has the model, and its files cannot be used now.
     #[error("the {role} `{name}` cannot be used now: {reason}")]
     ModelUnavailable {
@@ -256,6 +266,7 @@ impl HasKind for ServiceError {
         match self {
             Self::ModelNotFound { .. }
             | Self::ModelUnfit { .. }
+            | Self::ModelTwice { .. }
             | Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
             | Self::RunRefused { .. }

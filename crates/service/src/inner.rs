@@ -20,6 +20,7 @@ use crate::decoding_shares::DecodingShares;
 use crate::fetching::Fetching;
 use crate::looks::Looks;
 use crate::progress::ProgressHub;
+use crate::residency::Loads;
 
 /// How far the service is from its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) tokens: TokenCounter,
     pub(crate) embedding_files: EmbeddingFiles,
     pub(crate) looks: Arc<Looks>,
+    pub(crate) loads: Loads,
     pub(crate) admitted: AdmittedJobs,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: ServiceConfig,
@@ -95,6 +97,7 @@ impl Inner {
             tokens,
             embedding_files: EmbeddingFiles::default(),
             looks: Arc::default(),
+            loads: Loads::default(),
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),

@@ -52,6 +52,7 @@ pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, Model
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
 pub use pentimento_jobs::JobCounts;
 pub use pentimento_outbound::{AddressGuard, ImageFetcher};
+pub use plan::model_notes;
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
 pub use unfetched::Held;

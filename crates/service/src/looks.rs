@@ -56,7 +56,7 @@ impl Looks {
         // A look that panicked has found nothing, either.
         let found = timeout(patience, begun.found.wait_for(Option::is_some)).await;
         match found.map(|found| found.ok().and_then(|found| found.clone())) {
-            Ok(Some(found)) => found,
+            Ok(Some(found)) => found_for(entry, found),
             Ok(None) | Err(_) => {
                 if let Some(look) = self.under_way().get_mut(&source) {
                     look.in_vain = true;
@@ -100,6 +100,18 @@ impl Looks {
     }
 }
 
+/// What was found by a look that another entry with the same files may have begun: the place is the same, the rest of the
+/// entry is the caller's own.
+fn found_for(entry: &Arc<ModelEntry>, found: Found) -> Found {
+    match found {
+        Found::Ready(located) if !Arc::ptr_eq(&located, entry) => Found::Ready(Arc::new(ModelEntry {
+            source: located.source.clone(),
+            ..ModelEntry::clone(entry)
+        })),
+        other => other,
+    }
+}
+
 /// Takes a look off the list when it has ended, by a panic, too.
 struct End {
     looks: Arc<Looks>,
@@ -126,6 +138,38 @@ mod tests {
             ModelKind::Checkpoint,
             Source::Path(format!("/{name}").into()),
         ))
+    }
+
+    #[tokio::test]
+    async fn two_entries_on_one_path_share_a_look_and_stay_themselves() {
+        let looks = Arc::new(Looks::default());
+        let (first, second) = (entry("same"), entry("same"));
+        let second = Arc::new(ModelEntry {
+            name: "other".to_owned(),
+            ..ModelEntry::clone(&second)
+        });
+        let (answer, hanging) = mpsc::channel::<()>();
+        let hour = Duration::from_secs(3600);
+        let held = {
+            let (looks, first) = (Arc::clone(&looks), Arc::clone(&first));
+            let look = move |entry: &Arc<ModelEntry>| {
+                let _ = hanging.recv();
+                Found::Ready(Arc::clone(entry))
+            };
+            tokio::spawn(async move { looks.look_with(&first, hour, look).await })
+        };
+        while looks.under_way().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // Joins the look that is held open: its own would find nothing.
+        let joined = looks.look_with(&second, hour, |_| Found::Absent);
+        let (joined, _) = tokio::join!(joined, async { drop(answer) });
+        let name = |found: &Found| match found {
+            Found::Ready(entry) => entry.name.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(name(&joined), "other");
+        assert_eq!(name(&held.await.unwrap()), "same");
     }
 
     #[tokio::test]

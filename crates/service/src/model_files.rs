@@ -80,6 +80,11 @@ impl Inner {
         }
     }
 
+    /// Begins to fetch or to check it, and does not wait. What goes wrong is said to whoever needs it.
+    pub(crate) async fn begin_to_obtain(&self, role: ModelRole, entry: &Arc<ModelEntry>) {
+        let _ = self.obtain(role, entry).await;
+    }
+
     async fn obtain(&self, role: ModelRole, entry: &Arc<ModelEntry>) -> Result<Obtained, ServiceError> {
         let found = self.looks.look(&self.hub, entry).await;
         match &found {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pentimento_catalog::{Catalog, CatalogError, ModelEntry, ModelKind, Preset};
 use pentimento_engine::{PromptEmbedding, ResolvedModels, written_in};
-use pentimento_types::{ModelId, Recipe};
+use pentimento_types::{ModelId, Recipe, StrengthRule};
 
 use crate::{ModelRole, ServiceError};
 
@@ -16,6 +16,8 @@ pub struct NamedModels {
     vae: Option<Arc<ModelEntry>>,
     loras: Vec<(Arc<ModelEntry>, f64)>,
     embeddings: Vec<Arc<ModelEntry>>,
+    /// Those whose words the prompts have, and which nobody has named.
+    written: Vec<Arc<ModelEntry>>,
 }
 
 impl NamedModels {
@@ -23,7 +25,8 @@ impl NamedModels {
     /// names none. LoRAs of strength 0 are left out, once their names are known to be right.
     ///
     /// # Errors
-    /// [`ServiceError::ModelNotFound`] for the first name that is wrong.
+    /// [`ServiceError::ModelNotFound`] for the first name that is wrong, and [`ServiceError::ModelTwice`] for a LoRA that would
+    /// be applied twice.
     pub fn of(catalog: &Catalog, recipe: &Recipe) -> Result<Self, ServiceError> {
         let entry = find(catalog, ModelRole::Checkpoint, &recipe.model)?;
         let preset = entry.preset.as_ref();
@@ -34,35 +37,41 @@ impl NamedModels {
         let of_preset = of_preset.map(|lora| (ModelId::new(&lora.name), lora.strength));
         let of_recipe = recipe.loras.iter();
         let of_recipe = of_recipe.map(|lora| (lora.model.clone(), lora.strength));
-        let mut loras = Vec::new();
+        let mut loras: Vec<(Arc<ModelEntry>, f64)> = Vec::new();
         for (name, strength) in of_preset.chain(of_recipe) {
             let lora = find(catalog, ModelRole::Lora, &name)?;
             // At strength 0 it changes nothing, and its files are not needed.
-            if strength != 0.0 {
-                loras.push((lora, strength));
+            if strength == 0.0 {
+                continue;
             }
+            if loras.iter().any(|(known, _)| Arc::ptr_eq(known, &lora)) {
+                return Err(ServiceError::ModelTwice {
+                    role: ModelRole::Lora,
+                    name: lora.name.clone(),
+                });
+            }
+            loras.push((lora, strength));
         }
         let of_preset = preset.iter().flat_map(|preset| &preset.embeddings);
         let of_recipe = recipe.embeddings.iter().map(|embedding| embedding.model.clone());
-        let mut embeddings = Vec::new();
+        let mut embeddings: Vec<Arc<ModelEntry>> = Vec::new();
         for name in of_preset.map(|name| ModelId::new(name)).chain(of_recipe) {
-            embeddings.push(find(catalog, ModelRole::Embedding, &name)?);
+            let embedding = find(catalog, ModelRole::Embedding, &name)?;
+            if !embeddings.iter().any(|known| Arc::ptr_eq(known, &embedding)) {
+                embeddings.push(embedding);
+            }
         }
         let checkpoint = base_of(catalog, &entry).unwrap_or(entry);
         let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
-        embeddings.extend(written_in(catalog.entries(), &checkpoint, prompts));
-        let mut each_once: Vec<Arc<ModelEntry>> = Vec::new();
-        for embedding in embeddings {
-            // One that is named is mostly written as well.
-            if !each_once.iter().any(|known| Arc::ptr_eq(known, &embedding)) {
-                each_once.push(embedding);
-            }
-        }
+        let mut written = written_in(catalog.entries(), &checkpoint, prompts);
+        // One that is named is mostly written as well.
+        written.retain(|embedding| !embeddings.iter().any(|known| Arc::ptr_eq(known, embedding)));
         Ok(Self {
             checkpoint,
             vae,
             loras,
-            embeddings: each_once,
+            embeddings,
+            written,
         })
     }
 
@@ -72,7 +81,7 @@ impl NamedModels {
         &self.checkpoint
     }
 
-    /// All of them, each with its part in the request, the checkpoint first.
+    /// All that are named, each with its part in the request, the checkpoint first.
     #[must_use]
     pub fn entries(&self) -> Vec<(ModelRole, Arc<ModelEntry>)> {
         let vae = self.vae.iter().map(|entry| (ModelRole::Vae, entry));
@@ -105,10 +114,30 @@ impl NamedModels {
         self.loras.iter().map(|(entry, _)| entry)
     }
 
-    /// The embeddings, still to be read.
+    /// The embeddings that are named, still to be read.
     #[must_use]
     pub fn embeddings(&self) -> &[Arc<ModelEntry>] {
         &self.embeddings
+    }
+
+    /// The embeddings that are not named and whose words the prompts have. A word never refuses a request and fetches nothing:
+    /// where such an embedding cannot be used, it is text.
+    #[must_use]
+    pub fn written(&self) -> &[Arc<ModelEntry>] {
+        &self.written
+    }
+
+    /// Whether the run may need an LCM-LoRA that nobody has named: the route is the one for latent consistency models, and
+    /// neither the checkpoint nor a LoRA is said to be distilled.
+    pub(crate) fn may_need_lcm_lora(&self, recipe: &Recipe) -> bool {
+        let is_lcm = |entry: &ModelEntry| entry.role.as_deref() == Some(ModelEntry::ROLE_LCM);
+        // A LoRA with a scheduler or timesteps of its own is another distillation.
+        let is_distillation = |entry: &ModelEntry| {
+            is_lcm(entry) || entry.scheduler.kind.is_some() || entry.scheduler.timesteps.is_some()
+        };
+        recipe.scheduler.strength_rule == StrengthRule::LowerStart
+            && !is_lcm(&self.checkpoint)
+            && !self.loras().any(|lora| is_distillation(lora))
     }
 
     /// What the engine is given, with the embeddings read.

@@ -44,7 +44,7 @@ impl DeviceTime {
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
-const PLANS_AT_ONCE: usize = 4;
+pub(crate) const PLANS_AT_ONCE: usize = 4;
 
 impl Inner {
     /// Refuses what the device would refuse later, and names in the recipe what it leaves to the checkpoint, so that who
@@ -64,12 +64,11 @@ impl Inner {
                 // It goes along, because this runs on when the caller hangs up.
                 let _turn = turn;
                 let plan = RunPlan::of(&planned, &asked).map_err(|error| (error.refused_setting(), error));
-                let unused = unused_notes(&asked, &planned.embeddings);
-                Ok((plan, LoraReport::of(&planned), unused))
+                Ok((plan, model_notes(&planned, &asked)?))
             })
             .await
         };
-        let (plan, loras, unused) = tokio::select! {
+        let (plan, notes) = tokio::select! {
             planned = planned => planned?,
             // Without a plan the job goes on, and the load says what is wrong.
             () = self.clock.sleep_until(self.clock.now() + PATIENCE) => {
@@ -77,8 +76,6 @@ impl Inner {
                 return Ok((DeviceTime::unplanned(recipe), Vec::new()));
             }
         };
-        let mut notes = lora_notes(models, loras)?;
-        notes.extend(unused);
         match plan {
             Ok(plan) => {
                 recipe.scheduler = plan.named(recipe.scheduler);
@@ -107,6 +104,17 @@ impl Inner {
             }
         }
     }
+}
+
+/// What a caller should be told about the LoRAs and embeddings of a run before anything is loaded. Reads the beginnings of files,
+/// so it waits for the disk.
+///
+/// # Errors
+/// [`ServiceError::ModelUnfit`] and [`ServiceError::ModelUnavailable`] for a LoRA that cannot be used.
+pub fn model_notes(models: &ResolvedModels, recipe: &Recipe) -> Result<Vec<JobNote>, ServiceError> {
+    let mut notes = lora_notes(models, LoraReport::of(models))?;
+    notes.extend(unused_notes(recipe, &models.embeddings));
+    Ok(notes)
 }
 
 /// What a caller should be told about the LoRAs, or the refusal of one that does not fit.

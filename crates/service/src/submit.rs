@@ -142,9 +142,10 @@ impl Inner {
     ) -> Result<(Submission, Planned), ServiceError> {
         self.check_open()?;
         let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
-        let models = self.resolve_models(&submission.recipe).await?;
+        let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
         self.check_prompts(&submission.recipe, &models).await?;
-        let (time, notes) = self.plan(&models, &mut submission.recipe).await?;
+        let (time, of_plan) = self.plan(&models, &mut submission.recipe).await?;
+        notes.extend(of_plan);
         let planned = Planned {
             models,
             time,

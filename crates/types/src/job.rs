@@ -122,6 +122,13 @@ pub enum JobNote {
         /// The embedding's name in the catalogue.
         embedding: String,
     },
+    /// A prompt has the word of an embedding that nobody has named and that cannot be used, so the word is read as text.
+    EmbeddingLeftOut {
+        /// The embedding's name in the catalogue.
+        embedding: String,
+        /// Safe to show.
+        reason: String,
+    },
     /// The checkpoint is no latent consistency model, and the catalogue has no LCM-LoRA for its base.
     NoLcmLora {
         /// The checkpoint's name in the catalogue.
@@ -147,6 +154,13 @@ impl std::fmt::Display for JobNote {
                 return write!(
                     f,
                     "The embedding {embedding} has no effect, because neither prompt has its word."
+                );
+            }
+            Self::EmbeddingLeftOut { embedding, reason } => {
+                return write!(
+                    f,
+                    "The prompt's word for the embedding {embedding} was read as plain text, because it cannot be used here: \
+                     {reason}."
                 );
             }
             Self::NoLcmLora { checkpoint } => {

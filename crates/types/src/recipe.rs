@@ -61,6 +61,28 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// A model with nothing beside it, one step and no words.
+    #[must_use]
+    pub fn of_model(model: ModelId) -> Self {
+        Self {
+            model,
+            vae: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+            prompt: String::new(),
+            negative_prompt: None,
+            image_count: 1,
+            steps: 1,
+            strength: 1.0,
+            guidance_scale: 1.0,
+            seed: 0,
+            clip_skip: 1,
+            token_merging: false,
+            scheduler: SchedulerChoice::default(),
+            soft_edge: 0,
+        }
+    }
+
     /// What the decoded images of a job take, in bytes: those that it brings, each with its own bytes, and those that it will
     /// be given, which have the size of the one to start from.
     #[must_use]

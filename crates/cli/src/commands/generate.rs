@@ -8,8 +8,8 @@ use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
-use pentimento_hub::Hub;
-use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec};
+use pentimento_hub::{Found, Hub};
+use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec, model_notes};
 use pentimento_types::{
     ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
     read_regular,
@@ -39,6 +39,10 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
     let recipe = Arc::new(planned(&models, recipe)?);
+    // Before the load, which takes a while.
+    for note in model_notes(&models, &recipe)? {
+        output::note(format_args!("{note}"));
+    }
     if args.seed.is_none() {
         output::note(format_args!("seed {}", recipe.seed));
     }
@@ -90,14 +94,19 @@ async fn models(catalog: &Catalog, hub: &Hub, recipe: &Recipe) -> anyhow::Result
         located.push(fetch(hub, &entry).await?);
     }
     let named = named.located(located);
-    let files = EmbeddingFiles::default();
-    let mut embeddings = Vec::new();
-    for entry in named.embeddings() {
-        embeddings.extend(files.read(entry)?);
+    let mut written_here = Vec::new();
+    for entry in named.written() {
+        match hub.look(entry) {
+            Found::Ready(located) => written_here.push(located),
+            Found::Unchecked => written_here.extend(fetch(hub, entry).await.ok()),
+            Found::Wrong(_) | Found::Absent | Found::Unavailable(_) => {}
+        }
     }
-    let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
-    embeddings.extend(files.by_token(catalog.entries(), named.embeddings(), named.checkpoint(), prompts));
-    embeddings.extend(files.bundled_in(named.loras(), prompts)?);
+    let files = EmbeddingFiles::default();
+    let (embeddings, notes) = named.read_embeddings(&written_here, recipe, (catalog, hub, &files))?;
+    for note in named.left_out(&written_here).into_iter().chain(notes) {
+        output::note(format_args!("{note}"));
+    }
     Ok(named.resolved(embeddings))
 }
 

@@ -64,7 +64,7 @@ impl ModelSource {
     }
 
     /// The widths of the text encoders.
-    fn text_widths(&self) -> Result<Vec<usize>, PipelineError> {
+    pub(crate) fn text_widths(&self) -> Result<Vec<usize>, PipelineError> {
         let second = Some("text_encoder_2/config.json").filter(|path| self.checkpoint.has(path));
         let there = std::iter::once("text_encoder/config.json").chain(second);
         let width = |path| {

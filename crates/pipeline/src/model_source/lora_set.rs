@@ -69,7 +69,7 @@ impl ModelSource {
     }
 
     /// The checkpoint's family: as the catalogue says, or by the width of the text states that its UNet takes.
-    fn base(&self) -> Result<Option<BaseModel>, PipelineError> {
+    pub(crate) fn base(&self) -> Result<Option<BaseModel>, PipelineError> {
         if self.base.is_some() {
             return Ok(self.base);
         }

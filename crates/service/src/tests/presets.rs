@@ -4,7 +4,7 @@ use pentimento_types::{LoraRef, ModelId};
 use tempfile::TempDir;
 
 use super::*;
-use crate::Catalog;
+use crate::{Catalog, ModelRole};
 
 const MODELS: &str = r#"
 [[model]]
@@ -46,6 +46,10 @@ name   = "nothing"
 kind   = "lora"
 source = "not-there.safetensors"
 [[model]]
+name   = "sketch"
+kind   = "embedding"
+source = "hf:somebody/sketch"
+[[model]]
 name   = "other"
 kind   = "vae"
 source = "ink.safetensors"
@@ -78,7 +82,8 @@ async fn resolved(test: &TestService, model: &str, loras: &[&str]) -> Result<Res
             strength: 1.5,
         })
         .collect();
-    test.service.inner.resolve_models(&recipe).await
+    let resolved = test.service.inner.resolve_models(&recipe).await;
+    resolved.map(|(models, _)| models)
 }
 
 #[tokio::test]
@@ -104,6 +109,88 @@ async fn a_presets_loras_come_before_those_of_the_request() {
 }
 
 #[tokio::test]
+async fn a_lora_is_applied_once_however_it_is_spelt() {
+    let (test, _folder) = service();
+    for (model, loras) in [("base", &["ink", "ink.safetensors"][..]), ("painted", &["paint"])] {
+        let refused = resolved(&test, model, loras).await;
+        assert!(
+            matches!(
+                refused,
+                Err(ServiceError::ModelTwice {
+                    role: ModelRole::Lora,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_word_refuses_nothing_where_its_embedding_is_not_here() {
+    let (test, _folder) = service();
+    let mut recipe = sample_request("x").recipe;
+    recipe.model = ModelId::new("base");
+    recipe.prompt = "a house in sketch".to_owned();
+    let (models, notes) = test.service.inner.resolve_models(&recipe).await.unwrap();
+    assert!(models.embeddings.is_empty());
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    assert!(note.to_string().contains("embedding sketch"), "{note}");
+    recipe.embeddings.push(pentimento_types::EmbeddingRef {
+        model: ModelId::new("sketch"),
+    });
+    let named = test.service.inner.resolve_models(&recipe).await;
+    assert!(
+        matches!(
+            named,
+            Err(ServiceError::ModelUnavailable {
+                role: ModelRole::Embedding,
+                ..
+            })
+        ),
+        "{named:?}"
+    );
+}
+
+#[test]
+fn an_lcm_lora_is_added_where_nothing_named_is_distilled() {
+    let text = format!(
+        "{}{}",
+        MODELS.replace("role   = \"lcm\"", ""),
+        r#"
+[[model]]
+name   = "fast"
+kind   = "lora"
+source = "fast.safetensors"
+role   = "lcm"
+
+[[model]]
+name   = "turbo"
+kind   = "lora"
+source = "turbo.safetensors"
+
+[model.scheduler]
+timesteps = [999, 499]
+"#
+    );
+    let catalog = Catalog::from_text(&text, std::path::Path::new("models.toml")).unwrap();
+    let may_need = |lora: &str| {
+        let mut recipe = sample_request("x").recipe;
+        recipe.model = ModelId::new("base");
+        recipe.scheduler.strength_rule = pentimento_types::StrengthRule::LowerStart;
+        recipe.loras = vec![LoraRef {
+            model: ModelId::new(lora),
+            strength: 1.0,
+        }];
+        let named = crate::NamedModels::of(&catalog, &recipe).unwrap();
+        named.may_need_lcm_lora(&recipe)
+    };
+    assert!(may_need("ink"));
+    assert!(!may_need("fast"), "it would be applied twice");
+    assert!(!may_need("turbo"), "it is another distillation");
+}
+
+#[tokio::test]
 async fn a_preset_that_runs_in_its_own_way_is_a_model_of_its_own() {
     let (test, _folder) = service();
     let models = resolved(&test, "quick", &[]).await.unwrap();
@@ -124,6 +211,6 @@ async fn a_presets_vae_is_used_unless_the_request_names_one() {
     let mut recipe = sample_request("x").recipe;
     recipe.model = ModelId::new("sharp");
     recipe.vae = Some(ModelId::new("other"));
-    let models = test.service.inner.resolve_models(&recipe).await.unwrap();
+    let (models, _) = test.service.inner.resolve_models(&recipe).await.unwrap();
     assert_eq!(vae(models).as_deref(), Some("other"));
 }

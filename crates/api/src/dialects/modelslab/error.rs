@@ -226,9 +226,9 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
             };
             format!("Model not found: {name} ({}){hint}", field_of(*role)).into()
         }
-        ServiceError::ModelUnfit { role, .. } | ServiceError::ModelUnavailable { role, .. } => {
-            about(field_of(*role))
-        }
+        ServiceError::ModelUnfit { role, .. }
+        | ServiceError::ModelTwice { role, .. }
+        | ServiceError::ModelUnavailable { role, .. } => about(field_of(*role)),
         // As the vendor says that a model is not there yet: a text, and no mistake of the caller's.
         ServiceError::ModelOnItsWay { .. } => error.to_string().into(),
         ServiceError::ImageEmpty

@@ -107,10 +107,15 @@ pub(super) async fn load_model(app: &AppState, roles: &[ModelRole], name: &str) 
     refused.map_or(Ok(()), Err)
 }
 
-/// Throws a checkpoint out of memory. Its files and its entry in the catalogue stay.
+/// Throws a checkpoint out of memory unless the catalogue pins it. Its files, its entry in the catalogue and what is on its way
+/// stay.
 pub(super) async fn delete_model(app: &AppState, name: &str) -> Result<Value, ServiceError> {
-    app.service.unload_model(&ModelId::new(name)).await?;
-    Ok(json!({"status": "success", "message": "Model deleted on server"}))
+    let freed = app.service.unload_unpinned(&ModelId::new(name)).await?;
+    let message = match freed {
+        Some(_) => "Model deleted on server",
+        None => "Model stays on server: its models.toml pins it",
+    };
+    Ok(json!({"status": "success", "message": message}))
 }
 
 /// `01/25/2023 11:52:22`, in UTC.

@@ -155,6 +155,7 @@ impl NovitaError {
         let Self::Service(error) = self else { return None };
         if let ServiceError::ModelNotFound { role, .. }
         | ServiceError::ModelUnfit { role, .. }
+        | ServiceError::ModelTwice { role, .. }
         | ServiceError::ModelUnavailable { role, .. }
         | ServiceError::ModelOnItsWay { role, .. } = error
         {
