@@ -7,9 +7,8 @@ use pentimento_engine::{CheckpointFacts, EmbeddingFiles, PipelineError, PromptEm
 use pentimento_hub::{Found, Hub};
 use pentimento_types::{JobNote, Recipe, describe_chain};
 
-use crate::inner::Inner;
+use crate::inner::{Inner, PLANS_AT_ONCE};
 use crate::off_thread::off_thread;
-use crate::plan::PLANS_AT_ONCE;
 use crate::{ModelRole, NamedModels, ServiceError};
 
 /// What can be told of files that only a word asks for.

@@ -18,9 +18,13 @@ use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
 use crate::fetching::Fetching;
+use crate::loads::Loads;
 use crate::looks::Looks;
 use crate::progress::ProgressHub;
-use crate::residency::Loads;
+
+/// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
+/// come and go.
+pub(crate) const PLANS_AT_ONCE: usize = 4;
 
 /// How far the service is from its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

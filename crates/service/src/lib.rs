@@ -21,6 +21,8 @@ mod inputs;
 mod key_ring;
 mod limits;
 mod links;
+mod load_model;
+mod loads;
 mod looks;
 mod maintenance;
 mod model_files;

@@ -6,7 +6,7 @@ use pentimento_types::{ErrorKind, HasKind as _, JobNote, Recipe, Size, describe_
 
 use crate::embeddings::unused_notes;
 use crate::forecast::Expected;
-use crate::inner::Inner;
+use crate::inner::{Inner, PLANS_AT_ONCE};
 use crate::looks::PATIENCE;
 use crate::off_thread::off_thread;
 use crate::{ModelRole, ServiceError};
@@ -41,10 +41,6 @@ impl DeviceTime {
         )
     }
 }
-
-/// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
-/// come and go.
-pub(crate) const PLANS_AT_ONCE: usize = 4;
 
 impl Inner {
     /// Refuses what the device would refuse later, and names in the recipe what it leaves to the checkpoint, so that who

@@ -6,10 +6,9 @@ use pentimento_catalog::{BaseModel, Catalog, ModelEntry, ModelKind, Unavailable}
 use pentimento_engine::{CheckpointFacts, ResolvedModels};
 use pentimento_types::{JobNote, Recipe, describe_chain};
 
-use crate::inner::Inner;
+use crate::inner::{Inner, PLANS_AT_ONCE};
 use crate::looks::PATIENCE;
 use crate::off_thread::off_thread;
-use crate::plan::PLANS_AT_ONCE;
 use crate::{ModelRole, NamedModels, ServiceError};
 
 impl Inner {
