@@ -55,6 +55,11 @@ impl RepositoryCache {
         self.folder.join("snapshots").join(commit)
     }
 
+    /// Where it is noted what was fetched whole. Python's program looks at its own three folders only.
+    pub(crate) fn notes(&self) -> PathBuf {
+        self.folder.join(".pentimento")
+    }
+
     /// The commit that a revision meant when something of it was last fetched.
     pub(crate) fn commit_of(&self, revision: &str) -> Option<String> {
         let file = inside(&self.folder.join("refs"), revision)?;

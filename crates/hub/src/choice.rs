@@ -4,6 +4,8 @@
 //! one copy is taken: safetensors before pickles, and the variant that the catalogue names before others.
 
 use pentimento_catalog::ModelKind;
+use pentimento_types::{WeightsCopy, weights_copies};
+use serde::{Deserialize, Serialize};
 
 use crate::listing::Listing;
 
@@ -15,17 +17,16 @@ const NEEDED: [&str; 3] = ["unet", "vae", "text_encoder"];
 /// Parts that consist of small files.
 const SMALL: [&str; 3] = ["scheduler", "tokenizer", "tokenizer_2"];
 const TOKENIZER: [&str; 2] = ["vocab.json", "merges.txt"];
-/// The names that weights have in diffusers and transformers.
-const STEMS: [&str; 3] = ["diffusion_pytorch_model", "model", "pytorch_model"];
-const FALLBACK_VARIANT: &str = "fp16";
-
 /// What a model needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Choice {
     /// Small files first, so that all of them are there when the last weights are.
     pub(crate) files: Vec<String>,
     /// What a loader is given: a folder of the repository (the empty text is all of it) or one of the files.
     pub(crate) place: String,
+    /// Whether it would be the same if the repository had more files than the listing: there is no copy that would be
+    /// preferred, and no other file that could be meant.
+    pub(crate) is_certain: bool,
 }
 
 /// The files of a model of this kind.
@@ -67,18 +68,22 @@ fn checkpoint(listing: &Listing, variant: Option<&str>) -> Result<Choice, String
     if let Some(missing) = needed.iter().find(|path| !listing.has(path)) {
         return Err(format!("{missing} is missing"));
     }
-    let mut weights = Vec::new();
+    let (mut weights, mut is_certain) = (Vec::new(), true);
     for part in NETWORKS {
         if listing.names_in(part).next().is_none() && !NEEDED.contains(&part) {
             continue;
         }
-        let (config, its_weights) = network(listing, part, variant)?;
-        files.push(config);
-        weights.extend(its_weights);
+        let network = network(listing, part, variant)?;
+        files.push(network.config);
+        weights.extend(network.weights);
+        is_certain &= network.is_wanted;
     }
     files.extend(weights);
-    let place = String::new();
-    Ok(Choice { files, place })
+    Ok(Choice {
+        files,
+        place: String::new(),
+        is_certain,
+    })
 }
 
 fn vae(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
@@ -86,10 +91,12 @@ fn vae(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
     if part == "vae" && !listing.has("vae/config.json") {
         return single(listing, &[], &["safetensors", "ckpt", "pt", "pth"]);
     }
-    let (config, weights) = network(listing, part, variant)?;
-    let files = std::iter::once(config).chain(weights).collect();
-    let place = part.to_owned();
-    Ok(Choice { files, place })
+    let network = network(listing, part, variant)?;
+    Ok(Choice {
+        files: std::iter::once(network.config).chain(network.weights).collect(),
+        place: part.to_owned(),
+        is_certain: network.is_wanted,
+    })
 }
 
 fn lora(listing: &Listing) -> Result<Choice, String> {
@@ -98,6 +105,7 @@ fn lora(listing: &Listing) -> Result<Choice, String> {
         return Ok(Choice {
             files: peft.map(str::to_owned).to_vec(),
             place: String::new(),
+            is_certain: true,
         });
     }
     let usual = ["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];
@@ -106,12 +114,13 @@ fn lora(listing: &Listing) -> Result<Choice, String> {
 
 /// The first of the usual names, or the only file at the top with one of the endings.
 fn single(listing: &Listing, usual: &[&str], endings: &[&str]) -> Result<Choice, String> {
-    let of = |name: &str| Choice {
+    let of = |name: &str, is_certain| Choice {
         files: vec![name.to_owned()],
         place: name.to_owned(),
+        is_certain,
     };
     if let Some(name) = usual.iter().find(|name| listing.has(name)) {
-        return Ok(of(name));
+        return Ok(of(name, true));
     }
     for ending in endings {
         let found: Vec<&str> = listing
@@ -120,7 +129,7 @@ fn single(listing: &Listing, usual: &[&str], endings: &[&str]) -> Result<Choice,
             .collect();
         match found[..] {
             [] => {}
-            [only] => return Ok(of(only)),
+            [only] => return Ok(of(only, false)),
             [..] => {
                 return Err(format!(
                     "it has several ({}); name one in the source, as in hf:owner/repo:{}",
@@ -133,8 +142,15 @@ fn single(listing: &Listing, usual: &[&str], endings: &[&str]) -> Result<Choice,
     Err(format!("it has no file ending in .{}", endings.join(" or .")))
 }
 
-/// The configuration of a component, and its weights.
-fn network(listing: &Listing, part: &str, variant: Option<&str>) -> Result<(String, Vec<String>), String> {
+/// The files of a component.
+struct Network {
+    config: String,
+    weights: Vec<String>,
+    /// Whether the weights are of the variant that is asked for, and not of another in its place.
+    is_wanted: bool,
+}
+
+fn network(listing: &Listing, part: &str, variant: Option<&str>) -> Result<Network, String> {
     let path = |name: &str| {
         if part.is_empty() {
             name.to_owned()
@@ -147,19 +163,13 @@ fn network(listing: &Listing, part: &str, variant: Option<&str>) -> Result<(Stri
         return Err(format!("{config} is missing"));
     }
     let names: Vec<&str> = listing.names_in(part).collect();
-    let mut variants = vec![variant];
-    for other in [None, Some(FALLBACK_VARIANT)] {
-        if !variants.contains(&other) {
-            variants.push(other);
-        }
-    }
-    for ending in ["safetensors", "bin"] {
-        for variant in &variants {
-            for stem in STEMS {
-                if let Some(found) = copy(&names, (stem, *variant, ending)) {
-                    return Ok((config, found.iter().map(|name| path(name)).collect()));
-                }
-            }
+    for copy in weights_copies(variant) {
+        if let Some(found) = files_of(&names, &copy) {
+            return Ok(Network {
+                config,
+                weights: found.iter().map(|name| path(name)).collect(),
+                is_wanted: copy.variant.as_deref() == variant,
+            });
         }
     }
     let what = if part.is_empty() { "the repository" } else { part };
@@ -168,32 +178,17 @@ fn network(listing: &Listing, part: &str, variant: Option<&str>) -> Result<(Stri
     ))
 }
 
-/// One copy of a component's weights: a file, or an index with all of its parts.
-fn copy(names: &[&str], (stem, variant, ending): (&str, Option<&str>, &str)) -> Option<Vec<String>> {
-    let dotted = variant.map_or_else(String::new, |variant| format!(".{variant}"));
-    let whole = format!("{stem}{dotted}.{ending}");
-    if names.contains(&whole.as_str()) {
-        return Some(vec![whole]);
+/// A copy of a component's weights, when all of it is there: a file, or an index with all of its parts.
+fn files_of(names: &[&str], copy: &WeightsCopy) -> Option<Vec<String>> {
+    if names.contains(&copy.whole.as_str()) {
+        return Some(vec![copy.whole.clone()]);
     }
-    let indices = [
-        format!("{stem}.{ending}.index{dotted}.json"),
-        format!("{stem}{dotted}.{ending}.index.json"),
-    ];
-    let index = indices
-        .into_iter()
-        .find(|index| names.contains(&index.as_str()))?;
-    // diffusers writes the variant before the number, older transformers behind it.
-    let before = format!("{stem}{dotted}-");
-    let behind = format!("{dotted}.{ending}");
-    let plain = format!("{stem}-");
+    let mut indices = copy.indices.iter();
+    let index = indices.find(|index| names.contains(&index.as_str()))?.clone();
     let number_of = |name: &str| -> Option<(u32, u32)> {
-        let number = name
-            .strip_prefix(&before)
-            .and_then(|rest| rest.strip_suffix(&format!(".{ending}")))
-            .or_else(|| {
-                name.strip_prefix(&plain)
-                    .and_then(|rest| rest.strip_suffix(&behind))
-            })?;
+        let mut shards = copy.shards.iter();
+        let number =
+            shards.find_map(|(before, behind)| name.strip_prefix(before)?.strip_suffix(behind.as_str()))?;
         let (this, all) = number.split_once("-of-")?;
         Some((this.parse().ok()?, all.parse().ok()?))
     };

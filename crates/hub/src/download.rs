@@ -8,20 +8,19 @@ use url::Url;
 
 use crate::HubError;
 use crate::cache::{RepositoryCache, sha256_in};
-use crate::choice::{Choice, choose};
+use crate::choice::choose;
 use crate::client::{Asked, RemoteFile};
-use crate::disk_space::free_bytes;
+use crate::completed::note;
+use crate::disk_space::check_room;
 use crate::inner::Inner;
 use crate::listing::Listing;
 use crate::lock::FileLock;
+use crate::on_disk::on_disk;
 use crate::places::{DEFAULT_REVISION, https_place};
 use crate::progress::Stage;
 use crate::retry::again_and_again;
 use crate::transfer::Transfer;
 use crate::works::Reporter;
-
-/// The disk is not filled to the last byte.
-const SPARE_BYTES: u64 = 64 << 20;
 
 /// Brings an entry's files here, and says where they are.
 pub(crate) async fn download(
@@ -84,21 +83,27 @@ impl Repository<'_> {
             .map(|file| (file.path, file.size))
             .collect();
         let variant = self.entry.variant.as_deref();
-        let Choice { files, place } =
+        let choice =
             choose(&listing, self.entry.kind, variant).map_err(|problem| HubError::NothingToUse {
                 repo: self.repo.to_owned(),
                 kind: self.entry.kind.as_str(),
                 problem,
             })?;
-        self.reporter.expect(listing.bytes_of(&files));
-        self.fetch(&commit, files).await?;
-        self.cache.set_commit(self.revision, &commit)?;
-        let snapshot = self.cache.snapshot(&commit);
-        Ok(if place.is_empty() {
-            snapshot
-        } else {
-            snapshot.join(place)
+        self.reporter.expect(listing.bytes_of(&choice.files));
+        self.fetch(&commit, choice.files.clone()).await?;
+        let (cache, revision) = (self.cache.clone(), self.revision.to_owned());
+        let entry = self.entry.clone();
+        on_disk(move || {
+            note(&cache, &commit, &entry, &choice)?;
+            cache.set_commit(&revision, &commit)?;
+            let snapshot = cache.snapshot(&commit);
+            Ok(if choice.place.is_empty() {
+                snapshot
+            } else {
+                snapshot.join(choice.place)
+            })
         })
+        .await
     }
 
     /// The one file that the source names.
@@ -109,8 +114,12 @@ impl Repository<'_> {
             .clone()
             .ok_or_else(|| self.nonsense("a file without its commit"))?;
         self.fetch(&commit, vec![file.to_owned()]).await?;
-        self.cache.set_commit(self.revision, &commit)?;
-        Ok(self.cache.snapshot(&commit).join(file))
+        let (cache, revision, file) = (self.cache.clone(), self.revision.to_owned(), file.to_owned());
+        on_disk(move || {
+            cache.set_commit(&revision, &commit)?;
+            Ok(cache.snapshot(&commit).join(file))
+        })
+        .await
     }
 
     async fn fetch(&self, commit: &str, files: Vec<String>) -> Result<(), HubError> {
@@ -123,14 +132,22 @@ impl Repository<'_> {
                 .ok_or_else(|| self.nonsense("a file without its etag"))?;
             wanted.push(Wanted { path, remote, etag });
         }
-        self.reporter
-            .expect(wanted.iter().map(|file| file.remote.size).sum());
-        let missing = wanted.iter().map(|file| {
-            let here =
-                length(&self.cache.blob(&file.etag)).or_else(|| length(&self.cache.incomplete(&file.etag)));
-            file.remote.size.saturating_sub(here.unwrap_or(0))
-        });
-        check_room(self.cache.folder(), missing.sum())?;
+        // A hub may announce anything.
+        let sizes = wanted.iter().map(|file| file.remote.size);
+        self.reporter.expect(sizes.fold(0, u64::saturating_add));
+        let places: Vec<(u64, String)> = wanted
+            .iter()
+            .map(|file| (file.remote.size, file.etag.clone()))
+            .collect();
+        let cache = self.cache.clone();
+        on_disk(move || {
+            let missing = places.iter().map(|(size, etag)| {
+                let here = length(&cache.blob(etag)).or_else(|| length(&cache.incomplete(etag)));
+                size.saturating_sub(here.unwrap_or(0))
+            });
+            check_room(cache.folder(), missing.fold(0, u64::saturating_add))
+        })
+        .await?;
         for file in &wanted {
             self.fetch_file(commit, file).await?;
         }
@@ -143,9 +160,9 @@ impl Repository<'_> {
         let blob = self.cache.blob(&file.etag);
         // The catalogue's own sha256 says which file is meant, whatever the hub has by now.
         let expected = self.entry.sha256.as_deref();
-        if length(&blob) == Some(file.remote.size) {
+        if length_of(&blob).await? == Some(file.remote.size) {
             self.reporter.found(file.remote.size);
-            self.cache.link(commit, &file.path, &file.etag)?;
+            self.link(commit, file).await?;
             return Ok(());
         }
         let address = self.inner.client.file_address(self.repo, commit, &file.path);
@@ -166,9 +183,15 @@ impl Repository<'_> {
             reporter: self.reporter,
         };
         let sha256 = transfer.run().await?;
-        let place = self.cache.link(commit, &file.path, &file.etag)?;
+        let place = self.link(commit, file).await?;
         self.inner.checks.remember(&place, sha256);
         Ok(())
+    }
+
+    async fn link(&self, commit: &str, file: &Wanted) -> Result<PathBuf, HubError> {
+        let (cache, commit) = (self.cache.clone(), commit.to_owned());
+        let (path, etag) = (file.path.clone(), file.etag.clone());
+        on_disk(move || cache.link(&commit, &path, &etag)).await
     }
 
     /// What a file is, asked until the hub answers, a few times.
@@ -201,7 +224,7 @@ async fn fetch_https(
     let place = https_place(&inner.settings.downloads, &address, sha256);
     let lock = place.with_extension("lock");
     let _lock = FileLock::take(&lock, || reporter.stage(Stage::Waiting)).await?;
-    if place.is_file() {
+    if length_of(&place).await?.is_some() {
         return Ok(place);
     }
     let path = address.path().rsplit('/').next().unwrap_or_default().to_owned();
@@ -218,7 +241,9 @@ async fn fetch_https(
     let incomplete = place.with_extension("incomplete");
     if let Some(size) = size {
         reporter.expect(size);
-        check_room(&incomplete, size.saturating_sub(length(&incomplete).unwrap_or(0)))?;
+        let incomplete = incomplete.clone();
+        on_disk(move || check_room(&incomplete, size.saturating_sub(length(&incomplete).unwrap_or(0))))
+            .await?;
     }
     let transfer = Transfer {
         client: &inner.client,
@@ -237,20 +262,14 @@ async fn fetch_https(
     Ok(place)
 }
 
+async fn length_of(path: &Path) -> Result<Option<u64>, HubError> {
+    let path = path.to_owned();
+    on_disk(move || Ok(length(&path))).await
+}
+
 fn length(path: &Path) -> Option<u64> {
     fs_err::metadata(path)
         .ok()
         .filter(std::fs::Metadata::is_file)
         .map(|about| about.len())
-}
-
-/// Refuses what would fill the disk, before any of it is fetched.
-fn check_room(place: &Path, needed: u64) -> Result<(), HubError> {
-    let existing = place.ancestors().find(|folder| folder.is_dir());
-    let free = existing.map_or(Ok(u64::MAX), free_bytes);
-    let free = free.map_err(HubError::disk("ask how much room its disk has", place))?;
-    if needed > 0 && needed.saturating_add(SPARE_BYTES) > free {
-        return Err(HubError::DiskFull { needed, free });
-    }
-    Ok(())
 }

@@ -67,7 +67,7 @@ impl Listing {
         paths
             .iter()
             .filter_map(|path| self.0.get(path).copied().flatten())
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 }
 

@@ -6,9 +6,8 @@ use pentimento_catalog::{ModelEntry, Source};
 use url::Url;
 
 use crate::cache::{RepositoryCache, inside};
-use crate::choice::choose;
+use crate::completed::completed;
 use crate::inner::Inner;
-use crate::listing::Listing;
 
 pub(crate) const DEFAULT_REVISION: &str = "main";
 /// The endings by which a loader knows what a file is.
@@ -23,15 +22,7 @@ pub(crate) fn cached(inner: &Inner, entry: &ModelEntry) -> Option<PathBuf> {
             let snapshot = cache.snapshot(&commit);
             match file {
                 Some(file) => Some(inside(&snapshot, file)?).filter(|place| place.is_file()),
-                None => {
-                    let listing = Listing::of_folder(&snapshot);
-                    let choice = choose(&listing, entry.kind, entry.variant.as_deref()).ok()?;
-                    Some(if choice.place.is_empty() {
-                        snapshot
-                    } else {
-                        snapshot.join(choice.place)
-                    })
-                }
+                None => completed(&cache, &commit, entry),
             }
         }
         Source::Https(address) => {

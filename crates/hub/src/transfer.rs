@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::HubError;
 use crate::client::{Again, Asked, Client, Failed, OpenedFile, Part, broken_off};
+use crate::on_disk::on_disk;
 use crate::progress::Stage;
 use crate::works::Reporter;
 use crate::writer::{Writer, Written};
@@ -41,11 +42,25 @@ pub(crate) struct Transfer<'a> {
 impl Transfer<'_> {
     /// Fetches what is missing. The sha256 of the whole file is the result.
     pub(crate) async fn run(&self) -> Result<String, HubError> {
-        if let Some(folder) = self.place.parent() {
-            fs_err::create_dir_all(folder).map_err(HubError::disk("make a folder of its cache", folder))?;
-        }
+        let place = self.place.clone();
+        on_disk(move || {
+            let Some(folder) = place.parent() else {
+                return Ok(());
+            };
+            fs_err::create_dir_all(folder).map_err(HubError::disk("make a folder of its cache", folder))
+        })
+        .await?;
         let keep = self.sha256.and(self.size).unwrap_or(START_ANEW);
-        let (written, went_on) = self.fetch(keep).await?;
+        let (written, went_on) = match self.fetch(keep).await {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                if keep == START_ANEW {
+                    // Nothing would go on with it.
+                    self.remove().await;
+                }
+                return Err(error);
+            }
+        };
         let written = match self.check(&written) {
             Ok(()) => written,
             // What an earlier process has left may be of another file of this name.
@@ -53,18 +68,24 @@ impl Transfer<'_> {
                 tracing::warn!(file = self.name, %error, "a transfer that was gone on with is begun anew");
                 self.reporter.set_back(written.bytes);
                 let (written, _) = self.fetch(START_ANEW).await?;
-                self.check(&written).inspect_err(|_| self.remove())?;
+                if let Err(error) = self.check(&written) {
+                    self.remove().await;
+                    return Err(error);
+                }
                 written
             }
             Err(error) => {
-                self.remove();
+                self.remove().await;
                 return Err(error);
             }
         };
-        fs_err::rename(&self.incomplete, &self.place)
-            .map_err(HubError::disk("write into its cache", &self.place))?;
-        sync_folder(&self.place);
-        Ok(written.sha256)
+        let (incomplete, place) = (self.incomplete.clone(), self.place.clone());
+        on_disk(move || {
+            fs_err::rename(&incomplete, &place).map_err(HubError::disk("write into its cache", &place))?;
+            sync_folder(&place);
+            Ok(written.sha256)
+        })
+        .await
     }
 
     fn check(&self, written: &Written) -> Result<(), HubError> {
@@ -86,9 +107,12 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    fn remove(&self) {
-        if let Err(error) = fs_err::remove_file(&self.incomplete) {
-            tracing::warn!(%error, "a file with wrong bytes cannot be removed");
+    async fn remove(&self) {
+        let place = self.incomplete.clone();
+        let removing =
+            move || fs_err::remove_file(&place).map_err(HubError::disk("remove a file of its cache", &place));
+        if let Err(error) = on_disk(removing).await {
+            tracing::warn!(%error, file = self.name, "a file that is of no use cannot be removed");
         }
     }
 
@@ -221,7 +245,7 @@ struct Arrived {
 }
 
 /// A new name is on the disk only when its folder is. Not every system can do this, and none needs it to go on.
-pub(crate) fn sync_folder(place: &Path) {
+fn sync_folder(place: &Path) {
     let folder = place.parent().and_then(|folder| fs_err::File::open(folder).ok());
     if let Some(Err(error)) = folder.map(|folder| folder.sync_all()) {
         tracing::debug!(%error, "a folder cannot be brought to the disk");

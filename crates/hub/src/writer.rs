@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::HubError;
+use crate::disk_space::{SPARE_BYTES, check_room};
 
 /// Pieces on the way to the disk; the network waits beyond it.
 const PIECES: usize = 16;
@@ -48,21 +49,28 @@ impl Writer {
         let place = path.to_owned();
         let end = tokio::task::spawn_blocking(move || {
             let mut bytes = start;
-            let mut write = || -> std::io::Result<()> {
-                while let Some(order) = arriving.blocking_recv() {
-                    let Order::Write(piece) = order else {
-                        file.set_len(0)?;
-                        file.rewind()?;
-                        (bytes, hasher) = (0, Sha256::new());
-                        continue;
-                    };
-                    file.write_all(&piece)?;
-                    hasher.update(&piece);
-                    bytes += piece.len() as u64;
+            // Not every server says how much will come, and others write to the disk, too: what is written between two
+            // looks never is more than what is kept free.
+            let mut unlooked = SPARE_BYTES;
+            let failed = || HubError::disk("write into its cache", &place);
+            while let Some(order) = arriving.blocking_recv() {
+                let Order::Write(piece) = order else {
+                    file.set_len(0).map_err(failed())?;
+                    file.rewind().map_err(failed())?;
+                    (bytes, hasher) = (0, Sha256::new());
+                    continue;
+                };
+                let length = piece.len() as u64;
+                unlooked += length;
+                if unlooked >= SPARE_BYTES {
+                    check_room(&place, length)?;
+                    unlooked = 0;
                 }
-                file.sync_all()
-            };
-            write().map_err(HubError::disk("write into its cache", &place))?;
+                file.write_all(&piece).map_err(failed())?;
+                hasher.update(&piece);
+                bytes += length;
+            }
+            file.sync_all().map_err(failed())?;
             Ok(Written {
                 bytes,
                 sha256: hex(hasher),

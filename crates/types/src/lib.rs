@@ -16,6 +16,7 @@ mod recipe;
 mod regular_file;
 mod scheduler;
 mod token_merging;
+mod weights_names;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use delivery::Delivery;
@@ -33,3 +34,4 @@ pub use recipe::{EmbeddingRef, LoraRef, Recipe};
 pub use regular_file::{FileFault, open_regular, read_regular};
 pub use scheduler::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind, StrengthRule};
 pub use token_merging::MERGED_FROM;
+pub use weights_names::{WeightsCopy, weights_copies};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Component as PathPart, Path, PathBuf};
 
 use candle_core::Device;
-use pentimento_types::read_regular;
+use pentimento_types::{WeightsCopy, read_regular, weights_copies};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -16,46 +16,13 @@ use crate::lone_vae::{self, LoneVae};
 use crate::original::SingleFile;
 use crate::{Component, Dtypes, FileIdentity, ReadProgress, WeightsError};
 
-/// How the weights of a component may be stored, the preferred one first: as diffusers chooses.
-const STORED_AS: [Stored<&str>; 20] = [
-    Stored::Whole("diffusion_pytorch_model.safetensors"),
-    Stored::Whole("model.safetensors"),
-    Stored::Whole("diffusion_pytorch_model.fp16.safetensors"),
-    Stored::Whole("model.fp16.safetensors"),
-    Stored::Index("diffusion_pytorch_model.safetensors.index.json"),
-    Stored::Index("model.safetensors.index.json"),
-    Stored::Index("diffusion_pytorch_model.safetensors.index.fp16.json"),
-    Stored::Index("model.safetensors.index.fp16.json"),
-    Stored::Index("diffusion_pytorch_model.fp16.safetensors.index.json"),
-    Stored::Index("model.fp16.safetensors.index.json"),
-    Stored::Whole("diffusion_pytorch_model.bin"),
-    Stored::Whole("pytorch_model.bin"),
-    Stored::Whole("diffusion_pytorch_model.fp16.bin"),
-    Stored::Whole("pytorch_model.fp16.bin"),
-    Stored::Index("diffusion_pytorch_model.bin.index.json"),
-    Stored::Index("pytorch_model.bin.index.json"),
-    Stored::Index("diffusion_pytorch_model.bin.index.fp16.json"),
-    Stored::Index("pytorch_model.bin.index.fp16.json"),
-    Stored::Index("diffusion_pytorch_model.fp16.bin.index.json"),
-    Stored::Index("pytorch_model.fp16.bin.index.json"),
-];
-
 /// A file with the weights of a component.
-#[derive(Clone, Copy, Debug)]
-enum Stored<P> {
+#[derive(Clone, Debug)]
+enum Stored {
     /// All of them.
-    Whole(P),
+    Whole(String),
     /// The names of the files that they are in.
-    Index(P),
-}
-
-/// Where the weights of a component may be, the preferred place first.
-fn places(component: &str) -> impl Iterator<Item = Stored<String>> {
-    let inside = move |file: &str| format!("{component}/{file}");
-    STORED_AS.iter().map(move |stored| match stored {
-        Stored::Whole(file) => Stored::Whole(inside(file)),
-        Stored::Index(file) => Stored::Index(inside(file)),
-    })
+    Index(String),
 }
 
 /// The most bytes of a file that is read whole. The largest that a checkpoint has is a vocabulary of about one MiB.
@@ -67,6 +34,8 @@ type ReadFile = Box<dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync>;
 pub struct Checkpoint {
     name: String,
     files: Files,
+    /// The copy of the weights that is taken where there are several.
+    variant: Option<String>,
     progress: ReadProgress,
 }
 
@@ -119,6 +88,7 @@ impl Checkpoint {
                 path: folder.to_owned(),
                 stands_for: "",
             }),
+            variant: None,
             progress: ReadProgress::default(),
         })
     }
@@ -153,6 +123,7 @@ impl Checkpoint {
         Ok(Self {
             name,
             files,
+            variant: None,
             progress: ReadProgress::default(),
         })
     }
@@ -164,6 +135,7 @@ impl Checkpoint {
         Self {
             name: path.display().to_string(),
             files: Files::Single(SingleFile::at(path), Box::new(read)),
+            variant: None,
             progress: ReadProgress::default(),
         }
     }
@@ -176,6 +148,7 @@ impl Checkpoint {
         Self {
             name: name.into(),
             files: Files::Memory(Box::new(read)),
+            variant: None,
             progress: ReadProgress::default(),
         }
     }
@@ -190,6 +163,7 @@ impl Checkpoint {
         Self {
             name: name.into(),
             files: Files::Seeded(files.into_iter().collect(), seed),
+            variant: None,
             progress: ReadProgress::default(),
         }
     }
@@ -199,6 +173,15 @@ impl Checkpoint {
     pub fn counting(self, progress: &ReadProgress) -> Self {
         Self {
             progress: progress.clone(),
+            ..self
+        }
+    }
+
+    /// Takes the copies of this variant (`fp16` in `model.fp16.safetensors`) where a folder has them beside others.
+    #[must_use]
+    pub fn preferring(self, variant: Option<&str>) -> Self {
+        Self {
+            variant: variant.map(str::to_owned),
             ..self
         }
     }
@@ -282,7 +265,7 @@ impl Checkpoint {
         if let Files::Vae(vae) = &self.files {
             return Component::from_files(vae.files(&self.progress)?, dtypes, device);
         }
-        for stored in places(name) {
+        for stored in self.places(name) {
             match stored {
                 Stored::Whole(file) => {
                     if let Some(file) = self.tensor_file(&file)? {
@@ -297,6 +280,15 @@ impl Checkpoint {
             }
         }
         Err(self.no_weights(name))
+    }
+
+    /// Where the weights of a component may be, the preferred place first.
+    fn places(&self, component: &str) -> impl Iterator<Item = Stored> {
+        let copies = weights_copies(self.variant.as_deref()).into_iter();
+        copies.flat_map(move |WeightsCopy { whole, indices, .. }| {
+            let [one, other] = indices.map(|file| Stored::Index(format!("{component}/{file}")));
+            [Stored::Whole(format!("{component}/{whole}")), one, other]
+        })
     }
 
     fn no_weights(&self, name: &str) -> WeightsError {
@@ -368,10 +360,10 @@ impl Checkpoint {
 
     /// The files of a folder that [`Self::component`] would read.
     fn weights_files(&self, name: &str) -> Result<Vec<String>, WeightsError> {
-        let is_there = |stored: &Stored<String>| match stored {
+        let is_there = |stored: &Stored| match stored {
             Stored::Whole(file) | Stored::Index(file) => self.has(file),
         };
-        match places(name).find(is_there) {
+        match self.places(name).find(is_there) {
             Some(Stored::Whole(file)) => Ok(vec![file]),
             Some(Stored::Index(index)) => {
                 let shards: BTreeSet<String> = self.shard_index(&index)?.into_values().collect();

@@ -65,6 +65,52 @@ async fn of_a_repository_only_what_is_needed_is_fetched_and_python_finds_it() {
 }
 
 #[tokio::test]
+async fn what_was_fetched_for_another_entry_does_not_pass_for_all_of_a_repository() {
+    let server = a_checkpoint().await;
+    let client = Client::of(&server);
+    let whole = entry(ModelKind::Checkpoint, "hf:owner/repo");
+    let file = entry(ModelKind::Checkpoint, "hf:owner/repo:v1-5-pruned.ckpt");
+    client.fetch(&file).await.unwrap();
+    assert!(client.place(&file).is_some());
+    assert!(matches!(client.hub.look(&whole), Found::Absent));
+    let place = client.fetch(&whole).await.unwrap();
+    assert!(place.is_dir());
+    assert_eq!(client.place(&whole), Some(place));
+
+    // The one file of a repository is all of it, once the hub has said so.
+    let server = LocalHub::start().await.large("lora.safetensors", bytes(1000));
+    let client = Client::of(&server);
+    let whole = entry(ModelKind::Lora, "hf:owner/repo");
+    let place = client.fetch(&whole).await.unwrap();
+    assert_eq!(client.place(&whole), Some(place));
+}
+
+#[tokio::test]
+async fn another_copy_passes_for_the_wanted_one_only_where_the_hub_has_no_other() {
+    let server = LocalHub::start()
+        .await
+        .small("config.json", "{}")
+        .large("diffusion_pytorch_model.safetensors", bytes(2000))
+        .large("diffusion_pytorch_model.fp16.safetensors", bytes(1000));
+    let client = Client::of(&server);
+    let plain = entry(ModelKind::Vae, "hf:owner/repo");
+    let half = of_variant(&plain, "fp16");
+    client.fetch(&half).await.unwrap();
+    assert!(client.place(&half).is_some());
+    assert!(
+        matches!(client.hub.look(&plain), Found::Absent),
+        "its copy can be had"
+    );
+    client.fetch(&plain).await.unwrap();
+    assert!(client.place(&plain).is_some());
+    let other = of_variant(&plain, "ema");
+    assert!(matches!(client.hub.look(&other), Found::Absent));
+    client.fetch(&other).await.unwrap();
+    assert!(client.place(&other).is_some(), "the hub has no such copy");
+    assert_eq!(server.bodies(), 2);
+}
+
+#[tokio::test]
 async fn a_snapshot_with_a_missing_part_is_not_there() {
     let server = a_checkpoint().await;
     let client = Client::of(&server);

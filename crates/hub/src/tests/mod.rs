@@ -74,6 +74,13 @@ fn file_entry(file: &str) -> Arc<ModelEntry> {
     entry(ModelKind::Lora, &format!("hf:owner/repo:{file}"))
 }
 
+fn of_variant(entry: &ModelEntry, variant: &str) -> Arc<ModelEntry> {
+    Arc::new(ModelEntry {
+        variant: Some(variant.to_owned()),
+        ..entry.clone()
+    })
+}
+
 fn parsed(source: &str) -> Source {
     let text = format!("[[model]]\nname = \"a\"\nkind = \"checkpoint\"\nsource = \"{source}\"\n");
     let catalog = pentimento_catalog::Catalog::from_text(&text, Path::new("models.toml")).unwrap();

@@ -25,10 +25,13 @@ fn read_tokenizer(path: &str) -> Option<Vec<u8>> {
 /// As [`checkpoint`].
 pub(super) fn vae(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
     match &entry.source {
-        Source::Path(path) => Checkpoint::vae(path).map_err(|source| PipelineError::Weights {
-            name: entry.name.clone(),
-            source,
-        }),
+        Source::Path(path) => {
+            let vae = Checkpoint::vae(path).map_err(|source| PipelineError::Weights {
+                name: entry.name.clone(),
+                source,
+            })?;
+            Ok(vae.preferring(entry.variant.as_deref()))
+        }
         // The demo model's own.
         Source::Embedded(_) | Source::HuggingFace { .. } | Source::Https(_) => checkpoint(entry),
     }
@@ -45,10 +48,11 @@ pub(super) fn checkpoint(entry: &ModelEntry) -> Result<Checkpoint, PipelineError
     };
     match &entry.source {
         Source::Path(path) if path.is_dir() => {
-            Checkpoint::open(path).map_err(|source| PipelineError::Weights {
+            let folder = Checkpoint::open(path).map_err(|source| PipelineError::Weights {
                 name: entry.name.clone(),
                 source,
-            })
+            })?;
+            Ok(folder.preferring(entry.variant.as_deref()))
         }
         Source::Path(path) => Ok(Checkpoint::single_file(path, read_tokenizer)),
         Source::Embedded(name) if name == "demo" => Ok(embedded_demo()),

@@ -159,6 +159,30 @@ fn a_folder_on_disk_is_mapped() {
 }
 
 #[test]
+fn of_several_copies_the_wanted_variant_is_read() {
+    let copies = || {
+        vec![
+            (
+                "vae/diffusion_pytorch_model.safetensors",
+                weights(&[("a", &[1], DType::F32)]),
+            ),
+            (
+                "vae/diffusion_pytorch_model.fp16.safetensors",
+                weights(&[("a", &[2], DType::F32)]),
+            ),
+        ]
+    };
+    for (variant, length) in [(None, 1), (Some("fp16"), 2), (Some("ema"), 1)] {
+        let component = model(copies())
+            .preferring(variant)
+            .component("vae", Dtypes::All(DType::F32), &CPU)
+            .unwrap();
+        component.var_builder().get(length, "a").unwrap();
+        component.finish().unwrap();
+    }
+}
+
+#[test]
 fn missing_weights_say_what_was_looked_for() {
     let error = model(vec![("unet/diffusion_pytorch_model.ckpt", vec![1])])
         .component("unet", Dtypes::All(DType::F32), &CPU)
