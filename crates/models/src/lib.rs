@@ -15,6 +15,6 @@ mod vae;
 pub use clip::{ClipText, ClipTextConfig, ClipTokenizer, RawStates};
 pub use conditioning::{Conditioning, ConditioningShape};
 pub use error::ModelError;
-pub use layers::{LayerKind, LayerName, LayerPatch, LayerShape};
+pub use layers::{LayerKind, LayerName, LayerPatch, LayerShape, PatchOf};
 pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
 pub use vae::{LatentNormalisation, Vae, VaeConfig, VaePass};

@@ -7,8 +7,8 @@ use super::config::{ClipTextConfig, HiddenAct};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Activation, Attention, Embedding, Layer, LayerName, LayerNorm, LayerPatch, LayerShape, Linear,
-    Projections, each_spec, on_pool, patch_each, size_bytes,
+    Activation, Attention, Embedding, Layer, LayerName, LayerNorm, LayerShape, Linear, PatchOf, Projections,
+    each_spec, on_pool, patch_each, size_bytes,
 };
 
 /// What SDXL takes of a text encoder.
@@ -112,7 +112,7 @@ impl ClipText {
     /// What `change` fails with; when a patch does not fit its layer, or the layer has been changed before.
     pub fn patched<E: From<ModelError>>(
         &self,
-        change: &mut dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E>,
+        change: &mut PatchOf<'_, E>,
     ) -> std::result::Result<(Self, u64), E> {
         let mut copy = self.clone();
         let bytes = patch_each(|visit| copy.walk(visit), change)?;
@@ -160,7 +160,7 @@ impl ClipText {
         vectors: Option<&Tensor>,
         clip_skip: usize,
     ) -> std::result::Result<Tensor, ModelError> {
-        let layers = self.layers_to_run(clip_skip, self.layers.len() + 1)?;
+        let layers = Self::layers_to_run(clip_skip, self.layers.len() + 1)?;
         self.check(ids, vectors)?;
         let encode = || {
             let states = run(&self.layers[..layers], self.embed(ids, vectors)?)?;
@@ -184,7 +184,7 @@ impl ClipText {
         clip_skip: usize,
         end: u32,
     ) -> std::result::Result<RawStates, ModelError> {
-        let layers = self.layers_to_run(clip_skip, self.layers.len())?;
+        let layers = Self::layers_to_run(clip_skip, self.layers.len())?;
         self.check(ids, vectors)?;
         let encode = || {
             let (before, after) = self.layers.split_at(layers);
@@ -206,7 +206,7 @@ impl ClipText {
     }
 
     /// How many layers run for `clip_skip`, which may be at most `most`.
-    fn layers_to_run(&self, clip_skip: usize, most: usize) -> std::result::Result<usize, ModelError> {
+    fn layers_to_run(clip_skip: usize, most: usize) -> std::result::Result<usize, ModelError> {
         if (1..=most).contains(&clip_skip) {
             return Ok(most - clip_skip);
         }

@@ -23,5 +23,5 @@ pub(crate) use norm::{GroupNorm, LayerNorm};
 pub use patch::LayerPatch;
 pub(crate) use single_head::SingleHeadAttention;
 pub(crate) use spec::{Layer, each_spec, patch_each, size_bytes};
-pub use spec::{LayerKind, LayerName, LayerShape};
+pub use spec::{LayerKind, LayerName, LayerShape, PatchOf};
 pub(crate) use token_merge::TokenMerge;

@@ -129,13 +129,17 @@ pub(crate) fn size_bytes(walk: impl FnOnce(&mut dyn FnMut(&dyn Layer))) -> u64 {
     sum
 }
 
+/// What becomes of a layer; None leaves it as it is.
+pub type PatchOf<'a, E> =
+    dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E> + 'a;
+
 /// Changes the layers that `walk` goes through as `change` says: None leaves one as it is. Result: the bytes that the
 /// changes hold.
 ///
 /// Goes layer by layer, so that the numbers of a single one are in memory twice.
 pub(crate) fn patch_each<E: From<ModelError>>(
     walk: impl FnOnce(&mut dyn FnMut(&mut dyn Layer)),
-    change: &mut dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E>,
+    change: &mut PatchOf<'_, E>,
 ) -> std::result::Result<u64, E> {
     let mut held = Ok(0_u64);
     walk(&mut |layer| {
@@ -150,7 +154,7 @@ pub(crate) fn patch_each<E: From<ModelError>>(
 
 fn patch<E: From<ModelError>>(
     layer: &mut dyn Layer,
-    change: &mut dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E>,
+    change: &mut PatchOf<'_, E>,
 ) -> std::result::Result<u64, E> {
     let [spec] = layer.specs() else {
         // Several layers folded into one: no network that is changed has them.

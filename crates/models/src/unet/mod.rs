@@ -26,8 +26,8 @@ use self::row_map::RowMap;
 use self::time_embedding::{TimeEmbedding, timestep_embedding};
 use crate::error::During;
 use crate::layers::{
-    Attention, Conv2d, ConvFusion, GroupNorm, Layer, LayerName, LayerPatch, LayerShape, Stride,
-    channels_first, channels_last, each_spec, on_pool, patch_each, size_bytes,
+    Attention, Conv2d, ConvFusion, GroupNorm, Layer, LayerName, LayerShape, PatchOf, Stride, channels_first,
+    channels_last, each_spec, on_pool, patch_each, size_bytes,
 };
 use crate::{Conditioning, ConditioningShape, ModelError};
 
@@ -110,7 +110,7 @@ impl UNet {
     /// What `change` fails with; when a patch does not fit its layer, or the layer has been changed before.
     pub fn patched<E: From<ModelError>>(
         &self,
-        change: &mut dyn FnMut(&LayerName, LayerShape) -> std::result::Result<Option<LayerPatch>, E>,
+        change: &mut PatchOf<'_, E>,
     ) -> std::result::Result<(Self, u64), E> {
         let mut copy = self.clone();
         let bytes = patch_each(|visit| copy.walk(visit), change)?;
