@@ -3,6 +3,8 @@
 //!
 //! Made by `tests/golden/generate/lora_files.py`.
 
+mod published;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
