@@ -23,21 +23,22 @@ impl ModelKey {
     /// The checkpoint with what changes its weights: another VAE, and LoRAs in their order with their strengths.
     #[must_use]
     pub fn of(models: &ResolvedModels) -> Self {
+        // Names have no control characters, so no name looks like two parts.
         let mut text = models.checkpoint.name.clone();
         if let Some(vae) = &models.vae {
-            text.extend([" vae=", &vae.name]);
+            text.extend(["\nvae=", &vae.name]);
         }
         for (lora, strength) in &models.loras {
             // The shortest text that gives the same number back.
-            text.extend([" lora=", &lora.name, ":", &strength.to_string()]);
+            text.extend(["\nlora=", &lora.name, ":", &strength.to_string()]);
         }
         for lora in models.lcm_loras.iter().flatten() {
-            text.extend([" lcm=", &lora.name]);
+            text.extend(["\nlcm=", &lora.name]);
         }
         Self(text.into())
     }
 
-    /// The name as text.
+    /// Its parts as lines.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -46,7 +47,9 @@ impl ModelKey {
 
 impl fmt::Display for ModelKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let mut parts = self.0.lines();
+        f.write_str(parts.next().unwrap_or_default())?;
+        parts.try_for_each(|part| write!(f, " {part}"))
     }
 }
 
@@ -94,7 +97,28 @@ pub struct BatchKey {
 
 #[cfg(test)]
 mod tests {
+    use pentimento_catalog::{ModelEntry, ModelKind, Source};
+
     use super::*;
+
+    #[test]
+    fn no_name_stands_for_two() {
+        let entry = |name: &str| {
+            Arc::new(ModelEntry::new(
+                name,
+                ModelKind::Checkpoint,
+                Source::Path("x".into()),
+            ))
+        };
+        let with_vae = ResolvedModels {
+            vae: Some(entry("b")),
+            ..ResolvedModels::checkpoint(entry("a"))
+        };
+        let alone = ResolvedModels::checkpoint(entry("a vae=b"));
+        let (one, other) = (ModelKey::of(&with_vae), ModelKey::of(&alone));
+        assert_ne!(one, other);
+        assert_eq!(one.to_string(), "a vae=b");
+    }
 
     #[test]
     fn a_latent_covers_the_padded_image() {

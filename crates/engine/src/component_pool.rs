@@ -46,6 +46,7 @@ pub(crate) struct ComponentPool<K, C> {
     residents: HashMap<K, Resident<C>>,
     pinned: HashSet<K>,
     uses: u64,
+    changes: u64,
 }
 
 impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
@@ -56,7 +57,13 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
             residents: HashMap::new(),
             pinned: HashSet::new(),
             uses: 0,
+            changes: 0,
         }
+    }
+
+    /// Another number whenever a component came or left.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {
@@ -89,6 +96,7 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
             seen: None,
         };
         self.residents.insert(key, resident);
+        self.changes += 1;
     }
 
     /// Throws out what nobody uses until `needed` more bytes fit into the budget. `keep` is wanted beside them.
@@ -105,6 +113,7 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
             let oldest = idle.min_by_key(|(_, resident)| resident.last_used);
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
                 evicted.extend(self.residents.remove(&key).map(|resident| resident.component));
+                self.changes += 1;
                 continue;
             }
             let held_bytes = others().map(|(_, resident)| resident.size_bytes).sum();
@@ -165,6 +174,7 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
             let gone = self.residents.extract_if(goes);
             evicted.extend(gone.map(|(_, resident)| resident.component));
         }
+        self.changes += 1;
         before - self.bytes()
     }
 

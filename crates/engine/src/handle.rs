@@ -17,7 +17,7 @@ use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ResolvedModels};
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineStatus {
-    /// Models whose weights are in memory, in use or not.
+    /// Names of the checkpoints whose weights are in memory, in use or not.
     pub resident_models: Vec<String>,
     /// Jobs inside, prepared or not.
     pub jobs: usize,

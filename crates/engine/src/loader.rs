@@ -27,7 +27,7 @@ pub trait ModelLoader: Send + Sync + 'static {
     /// As [`LoadError`] says.
     fn load(&self, models: &ResolvedModels) -> Result<Self::Model, LoadError>;
 
-    /// Names of the models whose weights are in memory, in use or not, for status pages.
+    /// Names of the checkpoints whose weights are in memory, in use or not, for status pages. Called often.
     fn resident_models(&self) -> Vec<String>;
 
     /// Keeps a model that was loaded until it is evicted by name.

@@ -58,6 +58,15 @@ struct Memory {
     failures: HashMap<ModelKey, Failure>,
     /// Loads that were given up, some of which still wait for their disk.
     given_up: HashMap<ModelKey, Watched>,
+    resident: Resident,
+}
+
+/// The last answer to what is in memory.
+#[derive(Default)]
+struct Resident {
+    names: Vec<String>,
+    /// The changes and loads that it has seen.
+    as_of: Option<(u64, u64)>,
 }
 
 struct Failure {
@@ -137,6 +146,7 @@ impl PipelineLoader {
             models: KnownModels::default(),
             failures: HashMap::new(),
             given_up: HashMap::new(),
+            resident: Resident::default(),
         };
         Self(Arc::new(Inner {
             device,
@@ -242,6 +252,8 @@ impl PipelineLoader {
         };
         let model = source.assemble(components)?;
         let keep_alive = models.checkpoint.keep_alive.or(self.0.keep_alive);
+        // Dropped after the lock.
+        let mut evicted = Vec::new();
         let mut memory = self.memory();
         let Memory {
             components,
@@ -249,7 +261,8 @@ impl PipelineLoader {
             ..
         } = &mut *memory;
         let bases: Vec<ComponentKey> = keys.iter().filter_map(ComponentKey::base).collect();
-        known.insert(models, keys.into_iter().chain(bases).collect(), keep_alive);
+        let forgotten = known.insert(models, keys.into_iter().chain(bases).collect(), keep_alive);
+        components.evict(&forgotten, &mut evicted);
         known.retain_resident(|key| components.contains(key));
         components.pin(known.pinned());
         Ok(model)
@@ -402,8 +415,20 @@ impl ModelLoader for PipelineLoader {
     }
 
     fn resident_models(&self) -> Vec<String> {
-        let memory = self.memory();
-        memory.models.resident(|key| memory.components.contains(key))
+        let mut memory = self.memory();
+        let Memory {
+            components,
+            models,
+            resident,
+            ..
+        } = &mut *memory;
+        // The device asks after each of its acts.
+        let now = (components.changes(), models.loads());
+        if resident.as_of != Some(now) {
+            resident.as_of = Some(now);
+            resident.names = models.resident(|key| components.contains(key));
+        }
+        resident.names.clone()
     }
 
     fn pin(&self, models: &ResolvedModels) {
@@ -429,7 +454,10 @@ impl ModelLoader for PipelineLoader {
         let Memory {
             components, models, ..
         } = &mut *memory;
-        components.evict_unused(now, |key| models.keep_alive(key), &mut evicted)
+        let keep_alive = models.keep_alive();
+        // One that is a part of no model any more has nobody who wants it.
+        let keep = |key: &ComponentKey| keep_alive.get(key).copied().unwrap_or(Some(Duration::ZERO));
+        components.evict_unused(now, keep, &mut evicted)
     }
 }
 

@@ -122,7 +122,7 @@ impl ComponentKey {
     #[must_use]
     pub fn expected_bytes(&self) -> u64 {
         if self.patches.beside.is_empty() {
-            self.files.size_bytes() + self.patches.merged_bytes
+            self.files.size_bytes().saturating_add(self.patches.merged_bytes)
         } else {
             self.patches.beside_bytes
         }

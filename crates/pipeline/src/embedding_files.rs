@@ -17,7 +17,15 @@ pub struct EmbeddingFiles(Arc<Mutex<HashMap<String, Held>>>);
 #[derive(Clone, Debug)]
 struct Held {
     stamp: FolderStamp,
-    embeddings: Vec<PromptEmbedding>,
+    /// None where it could not be read.
+    embeddings: Option<Vec<PromptEmbedding>>,
+}
+
+impl Held {
+    fn size_bytes(&self) -> u64 {
+        let embeddings = self.embeddings.iter().flatten();
+        embeddings.map(PromptEmbedding::size_bytes).sum()
+    }
 }
 
 /// What is held beyond the jobs that use it, in bytes: some hundred files.
@@ -39,7 +47,7 @@ impl EmbeddingFiles {
             let file = EmbeddingFile::open(path).map_err(|source| PipelineError::Embedding {
                 name: entry.name.clone(),
                 path: path.display().to_string(),
-                source,
+                source: Box::new(source),
             })?;
             let mut words = words_of(entry);
             let named = file.embeddings.into_iter().map(|found| {
@@ -67,7 +75,7 @@ impl EmbeddingFiles {
             let wrap = |source| PipelineError::Lora {
                 name: lora.name.clone(),
                 path: path.display().to_string(),
-                source,
+                source: Box::new(source),
             };
             found.extend(self.kept(&format!("lora {}", lora.name), path, || {
                 let bundled = LoraFile::open(path)
@@ -103,10 +111,20 @@ impl EmbeddingFiles {
         };
         let here = entries.iter().filter(is_new).filter_map(locate);
         here.take(MOST_FILES)
+            .filter(|entry| !self.is_unreadable(entry))
             .filter_map(|entry| self.read(&entry).ok())
             .flatten()
             .filter(|embedding| prompts.iter().any(|prompt| embedding.is_in(prompt)))
             .collect()
+    }
+
+    /// Whether a file could not be read as it is now. Who names it has it read once more, and is told why.
+    fn is_unreadable(&self, entry: &ModelEntry) -> bool {
+        let Source::Path(path) = &entry.source else {
+            return false;
+        };
+        let failed = self.held().get(&entry.name).cloned();
+        failed.is_some_and(|held| held.embeddings.is_none() && held.stamp == FolderStamp::of(path))
     }
 
     /// What `read` has made of a file, as long as the file stays as it is.
@@ -117,26 +135,31 @@ impl EmbeddingFiles {
         read: impl FnOnce() -> Result<Vec<PromptEmbedding>, PipelineError>,
     ) -> Result<Vec<PromptEmbedding>, PipelineError> {
         let stamp = FolderStamp::of(path);
-        if let Some(held) = self.held().get(key).filter(|held| held.stamp == stamp) {
-            return Ok(held.embeddings.clone());
+        let known = self.held().get(key).filter(|held| held.stamp == stamp).cloned();
+        if let Some(embeddings) = known.and_then(|held| held.embeddings) {
+            return Ok(embeddings);
         }
-        let embeddings = read()?;
+        let embeddings = read();
+        // What may be read at the next try is not remembered.
+        if !embeddings.as_ref().is_err_and(|error| !error.is_permanent()) {
+            let held = Held {
+                stamp,
+                embeddings: embeddings.as_ref().ok().cloned(),
+            };
+            self.hold(key, held);
+        }
+        embeddings
+    }
+
+    /// Takes one in. All others make room where it would be too much with them.
+    fn hold(&self, key: &str, new: Held) {
         let mut all = self.held();
-        let size = |held: &Held| {
-            held.embeddings
-                .iter()
-                .map(PromptEmbedding::size_bytes)
-                .sum::<u64>()
-        };
-        if all.values().map(size).sum::<u64>() > MOST_BYTES {
-            all.clear();
+        all.remove(key);
+        let held: u64 = all.values().map(Held::size_bytes).sum();
+        if held.saturating_add(new.size_bytes()) > MOST_BYTES {
+            all.retain(|_, held| held.embeddings.is_none());
         }
-        let held = Held {
-            stamp,
-            embeddings: embeddings.clone(),
-        };
-        all.insert(key.to_owned(), held);
-        Ok(embeddings)
+        all.insert(key.to_owned(), new);
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
@@ -263,6 +286,51 @@ mod tests {
         assert_eq!(found(&[], ["a <BIRB>", "(<cat-toy>:1.2)"]), ["one", "two"]);
         assert!(found(&entries[..1], ["a <birb>", ""]).is_empty());
         assert!(found(&[], ["a birb", "<other>"]).is_empty());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_tried_for_its_token_until_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bad");
+        fs_err::write(&path, b"no weights").unwrap();
+        let entry = Arc::new(ModelEntry::new(
+            "bad",
+            ModelKind::Embedding,
+            Source::Path(path.clone()),
+        ));
+        let checkpoint = ModelEntry::new("x", ModelKind::Checkpoint, Source::Path("x".into()));
+        let files = EmbeddingFiles::default();
+        let found = || {
+            files
+                .by_token(&[Arc::clone(&entry)], &[], &checkpoint, ["<birb>", ""])
+                .len()
+        };
+        assert!(!files.is_unreadable(&entry));
+        assert_eq!(found(), 0);
+        assert!(files.is_unreadable(&entry));
+        assert!(files.read(&entry).is_err(), "named, it is an error as before");
+        let vectors = Tensor::zeros((1, 8), candle_core::DType::F32, &Device::Cpu).unwrap();
+        candle_core::safetensors::save(&HashMap::from([("<birb>".to_owned(), vectors)]), &path).unwrap();
+        assert_eq!(found(), 1);
+    }
+
+    #[test]
+    fn what_is_held_stays_below_the_bound() {
+        let files = EmbeddingFiles::default();
+        let held = |bytes: u64| {
+            let numbers = usize::try_from(bytes / 4).unwrap();
+            let vectors = Tensor::zeros((1, numbers), candle_core::DType::F32, &Device::Cpu).unwrap();
+            let embedding = PromptEmbedding::new("x", ["x".to_owned()], vec![vectors]).unwrap();
+            Held {
+                stamp: FolderStamp::default(),
+                embeddings: Some(vec![embedding]),
+            }
+        };
+        for number in 0..9 {
+            files.hold(&number.to_string(), held(MOST_BYTES / 4));
+            let bytes: u64 = files.held().values().map(Held::size_bytes).sum();
+            assert!(bytes <= MOST_BYTES, "{bytes} after {number}");
+        }
     }
 
     #[test]

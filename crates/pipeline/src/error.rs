@@ -27,7 +27,7 @@ pub enum PipelineError {
         path: String,
         /// What is wrong with it.
         #[source]
-        source: WeightsError,
+        source: Box<WeightsError>,
     },
     /// A part of the checkpoint describes a network or a tokenizer that cannot be built.
     #[error("checkpoint `{name}` cannot be loaded")]
@@ -115,7 +115,7 @@ pub enum PipelineError {
         path: String,
         /// What is wrong with it.
         #[source]
-        source: WeightsError,
+        source: Box<WeightsError>,
     },
     /// A VAE that cannot stand in for the checkpoint's own.
     #[error("the VAE `{name}` does not fit the checkpoint: {detail}")]
@@ -196,9 +196,8 @@ impl PipelineError {
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         match self {
-            Self::Weights { source, .. } | Self::Lora { source, .. } | Self::Embedding { source, .. } => {
-                source.is_permanent()
-            }
+            Self::Weights { source, .. } => source.is_permanent(),
+            Self::Lora { source, .. } | Self::Embedding { source, .. } => source.is_permanent(),
             Self::Part { .. }
             | Self::SchedulerConfig { .. }
             | Self::UnsupportedSource { .. }
@@ -237,9 +236,8 @@ impl HasKind for PipelineError {
     /// What has a cause says what its cause says.
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Weights { source, .. } | Self::Lora { source, .. } | Self::Embedding { source, .. } => {
-                source.kind()
-            }
+            Self::Weights { source, .. } => source.kind(),
+            Self::Lora { source, .. } | Self::Embedding { source, .. } => source.kind(),
             Self::Model(error) => error.kind(),
             Self::Scheduler(error) => error.kind(),
             Self::Part { .. }

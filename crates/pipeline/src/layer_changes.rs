@@ -82,7 +82,7 @@ impl<'a> LayerChanges<'a> {
 }
 
 /// About how many bytes a network holds beyond the one that it is a copy of, when layers of these shapes are changed by
-/// LoRAs of these ranks; no rank is that of a change that is no branch.
+/// LoRAs of these ranks; no rank is that of a change that is no branch but other weights, in f32.
 pub(crate) fn expected_bytes<'a>(
     layers: impl IntoIterator<Item = (&'a str, &'a [usize], Option<usize>)>,
 ) -> u64 {

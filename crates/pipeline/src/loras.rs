@@ -29,6 +29,8 @@ pub(crate) struct OpenLoras {
     pub(crate) lcm: Option<OpenLora>,
     /// Beside them, in the order of the recipe.
     pub(crate) set: Vec<OpenLora>,
+    /// The layers of all networks that they were laid beside.
+    pub(crate) targets: Vec<(LoraNetwork, Vec<LoraTarget>)>,
     /// One was wanted, and there is none for the checkpoint's base.
     pub(crate) lcm_is_missing: bool,
 }
@@ -79,21 +81,25 @@ impl OpenLoras {
         let patches = |loras: &[&OpenLora]| -> Result<Vec<Patch>, PipelineError> {
             loras.iter().map(|lora| lora.patch()).collect()
         };
-        let bytes = |loras: &[&OpenLora]| {
+        let bytes = |loras: &[&OpenLora], is_merged: bool| {
             let layers = loras.iter().flat_map(|lora| &lora.fit.layers);
             let of_network = layers.filter(|layer| layer.network == network);
-            let held = of_network.map(|layer| (&*layer.layer, &*layer.weight_dims, layer.branch_rank));
+            let held = of_network.map(|layer| {
+                // What is merged is no branch, whatever its form: the layer becomes f32.
+                let rank = layer.branch_rank.filter(|_| !is_merged);
+                (&*layer.layer, &*layer.weight_dims, rank)
+            });
             // The files' own numbers are beside it while it is made.
-            let read: u64 = loras.iter().map(|lora| lora.file.memory_bytes()).sum();
-            expected_bytes(held).saturating_add(read)
+            let read = loras.iter().map(|lora| lora.file.memory_bytes());
+            read.fold(expected_bytes(held), u64::saturating_add)
         };
         let merged: Vec<&OpenLora> = self.lcm.iter().filter(|lora| lora.changes(network)).collect();
         let beside: Vec<&OpenLora> = self.set.iter().filter(|lora| lora.changes(network)).collect();
         Ok(PatchSet {
             merged: patches(&merged)?,
-            merged_bytes: bytes(&merged),
+            merged_bytes: bytes(&merged, true),
             beside: patches(&beside)?,
-            beside_bytes: bytes(&beside),
+            beside_bytes: bytes(&beside, false),
         })
     }
 }
@@ -125,6 +131,6 @@ fn lora_error(entry: &ModelEntry, source: WeightsError) -> PipelineError {
     PipelineError::Lora {
         name: entry.name.clone(),
         path: entry.source.to_string(),
-        source,
+        source: Box::new(source),
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
-use pentimento_pipeline::{LoraReport, ModelSource, ResolvedModels, StableDiffusion};
+use pentimento_pipeline::{ComponentRole, LoraReport, ModelSource, ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
 use pentimento_types::{Recipe, RgbImage, Size};
 use support::{image_of, request_of, tiny};
@@ -144,6 +144,25 @@ fn a_set_stands_on_an_lcm_lora() {
     let keys = |models: &ResolvedModels| ModelSource::open(models, &Device::Cpu).unwrap().keys().unwrap();
     let plain = ResolvedModels::checkpoint(Arc::clone(&distilled.checkpoint));
     assert_eq!(keys(&distilled), keys(&plain));
+    // What is merged becomes whole layers of f32: far more than a branch beside them takes.
+    let unet = |models: &ResolvedModels| {
+        let of_unet = keys(models)
+            .into_iter()
+            .find(|key| key.role() == ComponentRole::UNet);
+        of_unet.unwrap()
+    };
+    let beside = unet(&self::models(&[("lora-conv", 1.0)]));
+    let merged = unet(&ResolvedModels {
+        lcm_loras: Some(vec![lora("lora-conv")]),
+        ..self::models(&[])
+    });
+    let bare = beside.base().unwrap().expected_bytes();
+    let more = merged.expected_bytes() - bare;
+    assert!(
+        more > beside.expected_bytes(),
+        "{more} {}",
+        beside.expected_bytes()
+    );
 }
 
 #[test]

@@ -19,6 +19,8 @@ const MAX_VECTORS: usize = 75;
 const MAX_WIDTH: usize = 8192;
 /// The most tokens in one file.
 const MAX_TOKENS: usize = 256;
+/// The most bytes of a file's vectors in f32, all together: published files have some hundred KiB.
+const MAX_BYTES: usize = 16 << 20;
 /// The longest token in bytes.
 const MAX_TOKEN_BYTES: usize = 256;
 
@@ -56,7 +58,8 @@ impl EmbeddingFile {
     /// Reads a file of any form; it is small.
     ///
     /// # Errors
-    /// When it cannot be read, has no embedding, or one of more than 75 vectors or of a width that no text encoder has.
+    /// When it cannot be read, has no embedding, one of more than 75 vectors or of a width that no text encoder has, or more
+    /// than 16 MiB of vectors.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let file = TensorFile::open(path, &ReadProgress::default())?;
         let identity = FileIdentity::fixed(FileStamp::of(path)?);
@@ -179,6 +182,16 @@ pub(crate) fn read(file: &TensorFile, places: Places) -> Result<Vec<Embedding>, 
             "it has {count} embeddings, and at most {MAX_TOKENS} are read"
         )));
     }
+    let sizes = places
+        .values()
+        .flatten()
+        .filter_map(|(_, key)| size(&file.tensors()[key]));
+    let bytes: usize = sizes.map(|(count, width)| count * width * size_of::<f32>()).sum();
+    if bytes > MAX_BYTES {
+        return Err(refused(format!(
+            "its embeddings take {bytes} bytes, and at most {MAX_BYTES} are read"
+        )));
+    }
     let mut embeddings = Vec::new();
     for (token, places) in places {
         let mut vectors: Vec<(EncoderSlot, Tensor)> = Vec::new();
@@ -290,6 +303,24 @@ mod tests {
             let error = refused(shape).unwrap_err();
             assert!(error.contains("at most 75 vectors"), "{shape:?}: {error}");
         }
+    }
+
+    #[test]
+    fn too_many_bytes_of_vectors_are_refused_before_any_is_read() {
+        let count = |tokens: usize| {
+            let bytes = vec![0; 75 * 8192 * 2];
+            let views = (0..tokens).map(|number| {
+                let view =
+                    safetensors::tensor::TensorView::new(safetensors::Dtype::F16, vec![75, 8192], &bytes);
+                (format!("<{number}>"), view.unwrap())
+            });
+            let file = safetensors::serialize(views, None).unwrap();
+            let file = TensorFile::from_bytes("x".to_owned(), file).unwrap();
+            all(&file).map(|(embeddings, _)| embeddings.len())
+        };
+        assert_eq!(count(6).unwrap(), 6);
+        let error = count(7).unwrap_err().to_string();
+        assert!(error.contains("at most 16777216"), "{error}");
     }
 
     #[test]

@@ -121,6 +121,24 @@ fn a_set_holds_its_own_bytes_and_its_base_and_both_leave_together() {
 }
 
 #[test]
+fn sets_of_a_checkpoint_are_bounded_and_shown_by_its_name_alone() {
+    let home = two_checkpoints();
+    let folder = home.path().join("a");
+    let (loader, ledger, _) = loader(u64::MAX);
+    drop(loader.load(&models(&folder)).unwrap());
+    let whole = ledger.held(MemoryUse::Weights);
+    drop(loader.load(&with_lora(&folder, 0.0)).unwrap());
+    let own = ledger.held(MemoryUse::Weights) - whole;
+    for number in 1..80 {
+        drop(loader.load(&with_lora(&folder, f64::from(number))).unwrap());
+    }
+    assert_eq!(loader.resident_models(), ["a"]);
+    assert_eq!(ledger.held(MemoryUse::Weights), whole + 64 * own);
+    assert_eq!(loader.evict("a"), whole + 64 * own);
+    assert!(loader.resident_models().is_empty());
+}
+
+#[test]
 fn a_set_is_loaded_with_its_base_within_the_budget() {
     let home = two_checkpoints();
     let folder = home.path().join("a");

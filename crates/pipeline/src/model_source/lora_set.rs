@@ -37,6 +37,7 @@ impl ModelSource {
             lcm_is_missing: candidates.is_some() && lcm.is_none(),
             lcm,
             set: self.loras.iter().map(open).collect::<Result<_, _>>()?,
+            targets,
         })
     }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use candle_nn::VarBuilder;
 use pentimento_models::{LayerName, LayerPatch, LayerShape, ModelError};
-use pentimento_weights::{LoraTarget, ResolvedLora, WeightsError};
+use pentimento_weights::{LoraNetwork, LoraTarget, ResolvedLora, WeightsError};
 
 use super::{DTYPES, ModelSource};
 use crate::PipelineError;
 use crate::component::{Component, ComponentRole};
 use crate::layer_changes::{ChangeError, LayerChanges, merged_into};
-use crate::loras::{OpenLora, network_of};
+use crate::loras::{OpenLora, Targets, network_of};
 
 /// About what a layer of a copy takes that shares all its weights: names and places.
 const LAYER_BYTES: u64 = 256;
@@ -30,7 +30,8 @@ impl ModelSource {
         let Some(network) = network_of(role) else {
             return Ok(build(weights));
         };
-        let lcm = self.read_loras(role, &self.open_loras()?.lcm)?;
+        let loras = self.open_loras()?;
+        let lcm = read_loras(network, &loras.targets, &loras.lcm)?;
         let changes = LayerChanges::of(network, borrowed(&lcm));
         Ok(build(merged_into(weights, changes, &self.device)))
     }
@@ -46,8 +47,8 @@ impl ModelSource {
         };
         let loras = self.open_loras()?;
         let (lcm, set) = (
-            self.read_loras(role, &loras.lcm)?,
-            self.read_loras(role, &loras.set)?,
+            read_loras(network, &loras.targets, &loras.lcm)?,
+            read_loras(network, &loras.targets, &loras.set)?,
         );
         let merged = LayerChanges::of(network, borrowed(&lcm));
         let changes = LayerChanges::of(network, borrowed(&set));
@@ -85,25 +86,6 @@ impl ModelSource {
         Ok((copy, bytes + layers * LAYER_BYTES))
     }
 
-    /// The numbers of those of `loras` that change a component.
-    fn read_loras<'a>(
-        &self,
-        role: ComponentRole,
-        loras: impl IntoIterator<Item = &'a OpenLora>,
-    ) -> Result<Scaled, PipelineError> {
-        let Some(network) = network_of(role) else {
-            return Ok(Vec::new());
-        };
-        let targets = [(network, self.layers_of(role)?)];
-        let changing = loras.into_iter().filter(|lora| lora.changes(network));
-        changing
-            .map(|lora| {
-                let resolved = lora.file.resolve(&targets).map_err(|error| lora.error(error))?;
-                Ok((resolved, lora.strength()))
-            })
-            .collect()
-    }
-
     /// The layers of a component, as its files have them.
     pub(super) fn layers_of(&self, role: ComponentRole) -> Result<Vec<LoraTarget>, PipelineError> {
         let wrap = |error: WeightsError| self.weights_error(error);
@@ -120,6 +102,21 @@ impl ModelSource {
         });
         Ok(layers.collect())
     }
+}
+
+/// The numbers of those of `loras` that change a network, laid beside all networks as when they were opened.
+fn read_loras<'a>(
+    network: LoraNetwork,
+    targets: &Targets,
+    loras: impl IntoIterator<Item = &'a OpenLora>,
+) -> Result<Scaled, PipelineError> {
+    let changing = loras.into_iter().filter(|lora| lora.changes(network));
+    changing
+        .map(|lora| {
+            let resolved = lora.file.resolve_one(targets, network);
+            Ok((resolved.map_err(|error| lora.error(error))?, lora.strength()))
+        })
+        .collect()
 }
 
 /// As the network calls it: transformers 5 saves CLIP without the first part of the path.

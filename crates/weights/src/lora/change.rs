@@ -127,12 +127,6 @@ impl LayerChange {
         &self.dims
     }
 
-    /// Whether the bias changes.
-    #[must_use]
-    pub const fn changes_bias(&self) -> bool {
-        self.bias.is_some()
-    }
-
     /// Bytes that it holds.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {

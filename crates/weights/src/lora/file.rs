@@ -178,19 +178,37 @@ impl LoraFile {
     /// [`WeightsError::OtherBase`] when no module fits, or one is for a layer of another size; what [`Self::open`] may say of
     /// tensors that are read only now.
     pub fn resolve(&self, targets: &[(LoraNetwork, Vec<LoraTarget>)]) -> Result<ResolvedLora, WeightsError> {
+        self.resolve_where(targets, |_| true)
+    }
+
+    /// As [`Self::resolve`], with the changes of one network alone: no number of another one's is read. `targets` are those of
+    /// all networks nevertheless, since which layer a module is for depends on what the others have.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn resolve_one(
+        &self,
+        targets: &[(LoraNetwork, Vec<LoraTarget>)],
+        network: LoraNetwork,
+    ) -> Result<ResolvedLora, WeightsError> {
+        self.resolve_where(targets, |of| of == network)
+    }
+
+    fn resolve_where(
+        &self,
+        targets: &[(LoraNetwork, Vec<LoraTarget>)],
+        is_wanted: impl Fn(LoraNetwork) -> bool,
+    ) -> Result<ResolvedLora, WeightsError> {
         let mut changes = Vec::new();
         let unmatched = self.lay(targets, &mut |name, module, (network, target), placed| {
-            let change = self.read_change(name, module, target, placed)?;
-            changes.push((network, target.name.clone(), change));
+            if is_wanted(network) {
+                let change = self.read_change(name, module, target, placed)?;
+                changes.push((network, target.name.clone(), change));
+            }
             Ok(())
         })?;
-        let embeddings = embedding_file::read(&self.file, self.embeddings.clone())?;
         self.file.check_unchanged()?;
-        Ok(ResolvedLora {
-            changes,
-            unmatched,
-            embeddings,
-        })
+        Ok(ResolvedLora { changes, unmatched })
     }
 
     /// What [`Self::resolve`] would give, told from names and shapes alone: no number is read.

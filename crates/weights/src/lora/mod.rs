@@ -15,8 +15,6 @@ mod peft;
 #[cfg(test)]
 mod tests;
 
-use crate::Embedding;
-
 pub use about::LoraAbout;
 pub use change::{LayerChange, LowRank};
 pub use file::LoraFile;
@@ -51,8 +49,6 @@ pub struct ResolvedLora {
     pub changes: Vec<(LoraNetwork, String, LayerChange)>,
     /// Names of tensors that no layer has a use for, in alphabetical order.
     pub unmatched: Vec<String>,
-    /// Words that the file brings along.
-    pub embeddings: Vec<Embedding>,
 }
 
 /// A LoRA beside the checkpoint that it is for, by names and shapes.

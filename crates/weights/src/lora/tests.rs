@@ -3,6 +3,8 @@
 //!
 //! Made by `tests/golden/generate/lora_files.py`.
 
+mod published;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -226,10 +228,8 @@ fn only_plain_pairs_of_matrices_are_branches() {
 
 #[test]
 fn bundled_embeddings_come_with_the_file() {
-    let layers = layers("tiny");
     let shapes = |name: &str| -> Vec<String> {
-        let lora = open(name).resolve(&layers).unwrap();
-        let embeddings = lora.embeddings.into_iter().map(|embedding| {
+        let embeddings = open(name).embeddings().unwrap().into_iter().map(|embedding| {
             let vectors = embedding.vectors.iter();
             let vectors: Vec<_> = vectors
                 .map(|(slot, tensor)| (*slot, tensor.dims().to_vec()))
@@ -249,6 +249,41 @@ fn bundled_embeddings_come_with_the_file() {
             "dog [(ByWidth, [2, 32])]",
             "xl [(First, [2, 32]), (Second, [2, 48])]",
         ]
+    );
+}
+
+/// A module that does not say its network goes where it fits, and is no misfit for the others.
+#[test]
+fn the_changes_of_one_network_are_those_that_all_of_them_have_there() {
+    let target = |outputs| LoraTarget {
+        name: "text_projection".to_owned(),
+        weight_dims: vec![outputs, 8],
+        has_bias: false,
+    };
+    let layers = [
+        (LoraNetwork::TextEncoder, vec![target(8)]),
+        (LoraNetwork::TextEncoder2, vec![target(16)]),
+    ];
+    let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let tensors = [
+        ("text_projection.lora_A.weight".to_owned(), zeros((2, 8))),
+        ("text_projection.lora_B.weight".to_owned(), zeros((16, 2))),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.safetensors");
+    candle_core::safetensors::save(&tensors.into_iter().collect(), &path).unwrap();
+    let file = LoraFile::open(&path).unwrap();
+    let count = |network| file.resolve_one(&layers, network).unwrap().changes.len();
+    let all = file.resolve(&layers).unwrap().changes;
+    assert_eq!((all.len(), all[0].0), (1, LoraNetwork::TextEncoder2));
+    assert_eq!(
+        [
+            LoraNetwork::TextEncoder,
+            LoraNetwork::TextEncoder2,
+            LoraNetwork::UNet
+        ]
+        .map(count),
+        [0, 1, 0]
     );
 }
 
@@ -479,7 +514,7 @@ fn published_files_are_placed_whole() {
         assert_eq!(count(LoraNetwork::UNet), unet, "{name}");
         assert_eq!(count(LoraNetwork::TextEncoder), text, "{name}");
         assert_eq!(found.unmatched, Vec::<String>::new(), "{name}");
-        assert_eq!(found.embeddings.len(), tokens, "{name}");
+        assert_eq!(file.embeddings().unwrap().len(), tokens, "{name}");
         let layers: BTreeSet<_> = found
             .changes
             .iter()
