@@ -199,9 +199,10 @@ const fn status_for(kind: ErrorKind) -> StatusCode {
 impl IntoResponse for OwnError {
     fn into_response(self) -> Response {
         // The name is part of the path here.
-        let kind = match &self.0 {
-            ServiceError::ModelNotFound { .. } => ErrorKind::NotFound,
-            other => other.kind(),
+        let kind = if let ServiceError::ModelNotFound { .. } = &self.0 {
+            ErrorKind::NotFound
+        } else {
+            self.0.kind()
         };
         let mut failure = own_failure((kind, status_for(kind)), self.0.to_string());
         failure.cause = Some(describe_chain(&self.0));

@@ -87,9 +87,10 @@ impl Bench {
     }
 
     fn entry(&self, name: &str, kind: ModelKind) -> Arc<ModelEntry> {
-        let file = match kind {
-            ModelKind::Checkpoint => self.folder.join(name),
-            _ => self.folder.join(format!("{name}.safetensors")),
+        let file = if kind == ModelKind::Checkpoint {
+            self.folder.join(name)
+        } else {
+            self.folder.join(format!("{name}.safetensors"))
         };
         Arc::new(ModelEntry::new(name, kind, Source::Path(file)))
     }

@@ -16,7 +16,7 @@ pub enum PipelineError {
         name: String,
         /// What is wrong with which file or tensor.
         #[source]
-        source: WeightsError,
+        source: Box<WeightsError>,
     },
     /// A LoRA cannot be used, with this checkpoint or at all.
     #[error("the LoRA `{name}` cannot be used")]
@@ -36,7 +36,7 @@ pub enum PipelineError {
         name: String,
         /// What is wrong with which part.
         #[source]
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// The checkpoint's scheduler configuration cannot be used.
     #[error("checkpoint `{name}` cannot be loaded")]

@@ -291,14 +291,14 @@ impl ModelSource {
     fn weights_error(&self, source: WeightsError) -> PipelineError {
         PipelineError::Weights {
             name: self.name.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 
     fn part_error(&self, source: ModelError) -> PipelineError {
         PipelineError::Part {
             name: self.name.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 

@@ -42,10 +42,10 @@ pub fn stable_diffusion(shape: Shape, seed: u64, device: &Device) -> Result<Stab
 pub fn write_checkpoint(shape: Shape, seed: u64, folder: &Path) -> Result<(), PipelineError> {
     let unwritable = |file: &Path, source| PipelineError::Weights {
         name: shape.name().to_owned(),
-        source: WeightsError::Unreadable {
+        source: Box::new(WeightsError::Unreadable {
             file: file.display().to_string(),
             source,
-        },
+        }),
     };
     let files = files(shape);
     for (path, bytes) in &files {
@@ -60,10 +60,10 @@ pub fn write_checkpoint(shape: Shape, seed: u64, folder: &Path) -> Result<(), Pi
     };
     let wrong = |source| PipelineError::Weights {
         name: shape.name().to_owned(),
-        source: WeightsError::Json {
+        source: Box::new(WeightsError::Json {
             file: "config.json".to_owned(),
             source,
-        },
+        }),
     };
     let unet: UNetConfig = serde_json::from_slice(config("unet/config.json")).map_err(wrong)?;
     recorded(
@@ -107,7 +107,7 @@ pub fn write_lora(
 ) -> Result<(), PipelineError> {
     let wrap = |source| PipelineError::Weights {
         name: checkpoint.display().to_string(),
-        source,
+        source: Box::new(source),
     };
     let files = Checkpoint::open(checkpoint).map_err(wrap)?;
     // Of variance 1 / fan-in, so that the product of both is about as large as 0.3 of a weight.

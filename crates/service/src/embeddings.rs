@@ -44,9 +44,10 @@ impl NamedModels {
         }
         let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
         let known = [self.embeddings(), self.written()].concat();
-        let locate = |entry: &Arc<ModelEntry>| match hub.look(entry) {
-            Found::Ready(located) => Some(located),
-            _ => None,
+        let locate = |entry: &Arc<ModelEntry>| {
+            let found = hub.look(entry);
+            let Found::Ready(located) = found else { return None };
+            Some(located)
         };
         let checkpoint = self.checkpoint();
         called.extend(files.by_token(catalog.entries(), &known, (checkpoint, prompts), locate));

@@ -103,12 +103,12 @@ impl Looks {
 /// What was found by a look that another entry with the same files may have begun: the place is the same, the rest of the
 /// entry is the caller's own.
 fn found_for(entry: &Arc<ModelEntry>, found: Found) -> Found {
-    match found {
-        Found::Ready(located) if !Arc::ptr_eq(&located, entry) => Found::Ready(Arc::new(ModelEntry {
+    match &found {
+        Found::Ready(located) if !Arc::ptr_eq(located, entry) => Found::Ready(Arc::new(ModelEntry {
             source: located.source.clone(),
             ..ModelEntry::clone(entry)
         })),
-        other => other,
+        Found::Ready(_) | Found::Unchecked | Found::Wrong(_) | Found::Absent | Found::Unavailable(_) => found,
     }
 }
 
@@ -164,9 +164,11 @@ mod tests {
         // Joins the look that is held open: its own would find nothing.
         let joined = looks.look_with(&second, hour, |_| Found::Absent);
         let (joined, _) = tokio::join!(joined, async { drop(answer) });
-        let name = |found: &Found| match found {
-            Found::Ready(entry) => entry.name.clone(),
-            other => panic!("{other:?}"),
+        let name = |found: &Found| {
+            let Found::Ready(entry) = found else {
+                panic!("{found:?}");
+            };
+            entry.name.clone()
         };
         assert_eq!(name(&joined), "other");
         assert_eq!(name(&held.await.unwrap()), "same");

@@ -55,7 +55,7 @@ impl NamedModels {
         let of_preset = preset.iter().flat_map(|preset| &preset.embeddings);
         let of_recipe = recipe.embeddings.iter().map(|embedding| embedding.model.clone());
         let mut embeddings: Vec<Arc<ModelEntry>> = Vec::new();
-        for name in of_preset.map(|name| ModelId::new(name)).chain(of_recipe) {
+        for name in of_preset.map(ModelId::new).chain(of_recipe) {
             let embedding = find(catalog, ModelRole::Embedding, &name)?;
             if !embeddings.iter().any(|known| Arc::ptr_eq(known, &embedding)) {
                 embeddings.push(embedding);

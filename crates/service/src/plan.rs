@@ -129,16 +129,19 @@ fn lora_notes(
             };
             tracing::info!(lora = %name, model = %checkpoint, error = describe_chain(&error), "refused");
             let (role, name) = (ModelRole::Lora, name.to_owned());
-            return Err(match error.kind() {
-                ErrorKind::Unavailable | ErrorKind::Internal | ErrorKind::Overloaded => {
-                    ServiceError::ModelUnavailable { role, name, reason }
-                }
-                _ => ServiceError::ModelUnfit {
+            let may_help = matches!(
+                error.kind(),
+                ErrorKind::Unavailable | ErrorKind::Internal | ErrorKind::Overloaded
+            );
+            return Err(if may_help {
+                ServiceError::ModelUnavailable { role, name, reason }
+            } else {
+                ServiceError::ModelUnfit {
                     role,
                     name,
                     checkpoint,
                     reason,
-                },
+                }
             });
         }
     };

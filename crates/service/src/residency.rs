@@ -59,9 +59,10 @@ impl Inner {
         let loaded = loading.await.map_err(ServiceError::internal)?;
         loaded.map_err(|error| {
             tracing::warn!(model = %name, error = describe_chain(&error), "a model was not brought into memory");
-            let reason = match &error {
-                EngineError::Executor(cause) => cause.message(),
-                other => other.to_string(),
+            let reason = if let EngineError::Executor(cause) = &error {
+                cause.message()
+            } else {
+                error.to_string()
             };
             let kind = error.kind();
             if kind.is_retryable() || kind == ErrorKind::OutOfDeviceMemory {

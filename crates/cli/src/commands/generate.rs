@@ -81,11 +81,11 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
 /// What the recipe's names stand for; files that are not here are fetched.
 async fn models(catalog: &Catalog, hub: &Hub, recipe: &Recipe) -> anyhow::Result<ResolvedModels> {
     let named = NamedModels::of(catalog, recipe).map_err(|error| {
-        let way_out = match &error {
-            ServiceError::ModelNotFound { nearest, .. } if nearest.is_empty() => {
-                "; `pentimento models list` shows what there is"
-            }
-            _ => "",
+        let is_strange = matches!(&error, ServiceError::ModelNotFound { nearest, .. } if nearest.is_empty());
+        let way_out = if is_strange {
+            "; `pentimento models list` shows what there is"
+        } else {
+            ""
         };
         anyhow::anyhow!("{error}{way_out}")
     })?;

@@ -36,7 +36,7 @@ impl ModelSource {
             Some(fault) => wrap(fault),
             None => PipelineError::Part {
                 name: lone.name.clone(),
-                source,
+                source: Box::new(source),
             },
         })?;
         weights.finish().map_err(wrap)?;
@@ -70,7 +70,7 @@ impl LoneVae {
     pub(super) fn weights_error(&self, source: WeightsError) -> PipelineError {
         PipelineError::Weights {
             name: self.name.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn vae(entry: &ModelEntry) -> Result<Checkpoint, PipelineError> {
         Source::Path(path) => {
             let vae = Checkpoint::vae(path).map_err(|source| PipelineError::Weights {
                 name: entry.name.clone(),
-                source,
+                source: Box::new(source),
             })?;
             Ok(vae.preferring(entry.variant.as_deref()))
         }
@@ -50,7 +50,7 @@ pub(super) fn checkpoint(entry: &ModelEntry) -> Result<Checkpoint, PipelineError
         Source::Path(path) if path.is_dir() => {
             let folder = Checkpoint::open(path).map_err(|source| PipelineError::Weights {
                 name: entry.name.clone(),
-                source,
+                source: Box::new(source),
             })?;
             Ok(folder.preferring(entry.variant.as_deref()))
         }

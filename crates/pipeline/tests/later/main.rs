@@ -1,7 +1,5 @@
 //! Stable Diffusion 2 and SDXL: whole runs against diffusers, and single files against folders.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 #[cfg(test)]
 mod runs;
 #[cfg(test)]
