@@ -302,7 +302,12 @@ mod tests {
         let files = EmbeddingFiles::default();
         let found = || {
             files
-                .by_token(&[Arc::clone(&entry)], &[], &checkpoint, ["<birb>", ""])
+                .by_token(
+                    &[Arc::clone(&entry)],
+                    &[],
+                    (&checkpoint, ["<birb>", ""]),
+                    |entry| Some(Arc::clone(entry)),
+                )
                 .len()
         };
         assert!(!files.is_unreadable(&entry));

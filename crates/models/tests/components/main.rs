@@ -11,6 +11,7 @@ mod layers;
 mod merging;
 #[cfg(test)]
 mod other_names;
+#[cfg(test)]
 mod patched;
 #[cfg(test)]
 mod refusals;

@@ -60,14 +60,14 @@ impl Raw {
         let bytes = fs_err::read(path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let tensors = file.tensors().into_iter().map(|(name, view)| {
-            let numbers = match view.dtype() {
-                Dtype::F16 => view
-                    .data()
-                    .chunks_exact(2)
+            let numbers = if view.dtype() == Dtype::F16 {
+                let halves = view.data().chunks_exact(2);
+                halves
                     .map(|two| f16::from_le_bytes([two[0], two[1]]).to_f64())
-                    .collect(),
-                Dtype::F32 => floats(view.data()),
-                other => panic!("{name} is {other:?}"),
+                    .collect()
+            } else {
+                assert_eq!(view.dtype(), Dtype::F32, "{name}");
+                floats(view.data())
             };
             let rows = view.shape().first().copied().unwrap_or(1);
             (name, Matrix { rows, numbers })
