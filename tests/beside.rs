@@ -97,7 +97,6 @@ async fn what_is_for_another_base_is_refused_by_its_field() {
             "embeddings",
             "width [768]",
         ),
-        (json!({"prompt": "a foreign house"}), "embeddings", "width [768]"),
         (
             json!({"embeddings": [{"model_name": "missing"}]}),
             "embeddings",
@@ -113,6 +112,9 @@ async fn what_is_for_another_base_is_refused_by_its_field() {
         assert!(message.contains(reason), "{change}: {reply}");
         assert!(!message.contains('/'), "no path is told: {reply}");
     }
+    // A mere word refuses nothing: it stays text, and that is said.
+    let (_, warning) = made(&server, json!({"prompt": "a foreign house"})).await;
+    assert!(warning.contains("foreign"), "{warning}");
     for (change, field) in [
         (json!({"embeddings_model": "foreign"}), "embeddings_model"),
         (json!({"vae": "other-latents"}), "vae"),

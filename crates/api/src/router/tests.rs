@@ -617,10 +617,7 @@ async fn modelslabs_management_calls_answer() {
     assert_eq!(unknown["message"], "Model not found: x (model_id)", "{unknown}");
     let unknown = call("load_vae", json!({"vae_id": "x"})).await;
     assert_eq!(unknown["status"], "error", "{unknown}");
-    assert!(
-        unknown["message"].as_str().unwrap().contains("vae_id"),
-        "{unknown}"
-    );
+    assert!(unknown["message"].to_string().contains("vae"), "{unknown}");
     assert_eq!(
         call("delete_model", json!({"model_id": "demo"})).await["message"],
         "Model deleted on server"

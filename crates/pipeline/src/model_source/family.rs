@@ -34,6 +34,17 @@ fn yes() -> bool {
     true
 }
 
+/// Whether diffusers' pipeline of this name is one with a UNet that is run here.
+fn has_unet(class_name: &str) -> bool {
+    const EXACT: [&str; 3] = [
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionInpaintPipeline",
+    ];
+    const FAMILIES: [&str; 2] = ["StableDiffusionXL", "LatentConsistency"];
+    EXACT.contains(&class_name) || FAMILIES.iter().any(|family| class_name.starts_with(family))
+}
+
 impl Family {
     /// Its components.
     pub(super) const fn roles(self) -> &'static [ComponentRole] {
@@ -62,7 +73,8 @@ impl ModelSource {
                 "a refiner of Stable Diffusion XL, which this version does not run; name the base model",
             ));
         }
-        if !index.class_name.is_empty() && !self.checkpoint.has(UNET) {
+        // Where it should have one and has none, whoever reads it says what is there instead.
+        if !index.class_name.is_empty() && !has_unet(&index.class_name) && !self.checkpoint.has(UNET) {
             let class = index.class_name.chars().take(60).collect::<String>();
             return Err(self.mismatch(&format!(
                 "a {class}, which is no Stable Diffusion 1, 2 or XL with a UNet"

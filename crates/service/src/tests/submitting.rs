@@ -174,20 +174,26 @@ async fn unknown_models_are_refused_with_the_nearest_names() {
 }
 
 #[tokio::test]
-async fn embeddings_without_their_file_are_refused_by_their_role() {
+async fn an_embedding_without_its_file_is_refused_where_it_is_named_and_text_where_it_is_written() {
     let test = with_models();
     let mut request = sample_request("x");
     request.recipe.embeddings = vec![EmbeddingRef {
         model: ModelId::new("word.safetensors"),
     }];
-    // Named, or just written.
-    for request in [request, sample_request("a (word:1.2), please")] {
-        let refused = refusal(&test, request).await;
-        assert!(
-            matches!(&refused, ServiceError::ModelUnavailable { role: ModelRole::Embedding, name, .. } if name == "word"),
-            "{refused:?}"
-        );
-    }
+    let refused = refusal(&test, request).await;
+    assert!(
+        matches!(&refused, ServiceError::ModelUnavailable { role: ModelRole::Embedding, name, .. } if name == "word"),
+        "{refused:?}"
+    );
+    let id = submit(&test.service, sample_request("a (word:1.2), please"))
+        .await
+        .unwrap();
+    let job = test.parts.store.get(id).await.unwrap().unwrap();
+    assert!(
+        matches!(&job.notes[..], [JobNote::EmbeddingLeftOut { embedding, .. }] if embedding == "word"),
+        "{:?}",
+        job.notes
+    );
 }
 
 #[tokio::test]
