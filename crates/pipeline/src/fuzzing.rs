@@ -33,11 +33,11 @@ pub fn prompt(bytes: &[u8]) {
         vectors: &[2, 40],
     };
     for embeddings in [Embeddings::default(), embeddings] {
-        let tokens = match PromptTokens::read("prompt", text, &TOKENIZER, embeddings) {
-            Ok(tokens) => tokens,
-            Err(PipelineError::PromptWeight { .. }) => return,
-            Err(other) => panic!("no text is refused but for its weights: {other}"),
-        };
+        let read = PromptTokens::read("prompt", text, &TOKENIZER, embeddings);
+        if let Err(PipelineError::PromptWeight { .. }) = read {
+            return;
+        }
+        let tokens = read.expect("no text is refused but for its weights");
         let count = tokens.count(&TOKENIZER);
         let chunks = tokens.chunks(&TOKENIZER).expect("no text is refused");
         let length = TOKENIZER.length();
