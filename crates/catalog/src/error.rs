@@ -57,34 +57,13 @@ pub enum CatalogError {
         /// Up to three names that look like it, best first.
         nearest: Vec<String>,
     },
-    /// A weights file is not the one that `sha256` promises.
-    #[error(
-        "{path} has the sha256 {found}, but the catalogue expects {expected}; fetch it again or correct the entry"
-    )]
-    ChecksumMismatch {
-        /// The file.
-        path: PathBuf,
-        /// From the catalogue.
-        expected: String,
-        /// Of the file.
-        found: String,
-    },
-    /// A `sha256` stands beside a folder, which has none.
-    #[error("{path} is a folder, and a sha256 belongs to one file; remove the sha256 from the entry")]
-    ChecksumOfFolder {
-        /// The folder.
-        path: PathBuf,
-    },
 }
 
 impl HasKind for CatalogError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Unreadable { .. }
-            | Self::Invalid { .. }
-            | Self::ChecksumMismatch { .. }
-            | Self::ChecksumOfFolder { .. } => ErrorKind::Unavailable,
+            Self::Unreadable { .. } | Self::Invalid { .. } => ErrorKind::Unavailable,
         }
     }
 }

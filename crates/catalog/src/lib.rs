@@ -3,7 +3,6 @@
 //! Invariant: a caller's name is only ever compared with names in the catalogue; it never becomes a path or an address.
 
 mod catalog;
-mod checksum;
 mod entry;
 mod error;
 mod nearest;
@@ -14,7 +13,6 @@ mod settle;
 mod source;
 
 pub use catalog::Catalog;
-pub use checksum::verify_sha256;
 pub use entry::{BaseModel, ModelEntry, ModelKind, Prediction};
 pub use error::{CatalogError, EntryFault};
 pub use preset::{LoraInPreset, Preset};

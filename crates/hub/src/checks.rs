@@ -86,3 +86,27 @@ impl Checks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_compared_with_its_sha256() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("abc.safetensors");
+        fs_err::write(&path, "abc").unwrap();
+        let checks = Checks::default();
+        let check = |path: &Path, expected: &str| checks.check(path, expected, &mut |_| {});
+        // From FIPS 180-2, appendix B.1.
+        let right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        check(&path, right).unwrap();
+        let wrong = check(&path, &right.replace('b', "c")).unwrap_err();
+        assert!(
+            matches!(&wrong, HubError::ChangedFile { found, .. } if found == right),
+            "{wrong}"
+        );
+        assert!(check(folder.path(), right).is_err());
+        assert!(check(&folder.path().join("absent"), right).is_err());
+    }
+}
