@@ -83,12 +83,7 @@ fn main() -> Result<()> {
     drop(events);
     // After the load the second request's own acts take their turns.
     beside.retain(|evaluation| evaluation.ended <= ended);
-    if !handle
-        .status()
-        .resident_models
-        .iter()
-        .any(|model| model == "second")
-    {
+    if !handle.resident_models().iter().any(|model| model == "second") {
         return Err("the second checkpoint was not loaded".into());
     }
     drop(handle);
@@ -175,24 +170,14 @@ fn job(name: &str, source: Source, (side, steps): (u32, u32)) -> Result<Resolved
         .map(|at| u8::try_from(at * 7 % 251).unwrap_or(0))
         .collect();
     let recipe = Recipe {
-        model: ModelId::new(name),
-        vae: None,
-        loras: Vec::new(),
-        embeddings: Vec::new(),
         prompt: "a photograph of a cup of coffee on a wooden table".to_owned(),
-        negative_prompt: None,
-        image_count: 1,
         steps,
-        strength: 1.0,
-        guidance_scale: 1.0,
         seed: 1,
-        clip_skip: 1,
-        token_merging: false,
-        soft_edge: 0,
         scheduler: SchedulerChoice {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
+        ..Recipe::of_model(ModelId::new(name))
     };
     let entry = ModelEntry::new(name, ModelKind::Checkpoint, source);
     Ok(ResolvedJob {

@@ -17,8 +17,6 @@ use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ResolvedModels};
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineStatus {
-    /// Names of the checkpoints whose weights are in memory, in use or not.
-    pub resident_models: Vec<String>,
     /// Jobs inside, prepared or not.
     pub jobs: usize,
     /// Jobs whose preparation has not begun.
@@ -65,7 +63,6 @@ impl Engine {
         let (commands, inbox) = std_mpsc::channel();
         let loader = Arc::new(executor.loader());
         let status = EngineStatus {
-            resident_models: ModelMemory::resident_models(loader.as_ref()),
             jobs: 0,
             jobs_waiting: 0,
             jobs_loading: 0,
@@ -281,12 +278,17 @@ impl EngineHandle {
         self.models.evict_unused()
     }
 
+    /// Names of the checkpoints whose weights are in memory, in use or not. Models come and go without the device, too, so it is
+    /// the loader that is asked.
+    #[must_use]
+    pub fn resident_models(&self) -> Vec<String> {
+        self.models.resident_models()
+    }
+
     /// What the engine is doing.
     #[must_use]
     pub fn status(&self) -> EngineStatus {
         let mut status = self.status.borrow().clone();
-        // Models come and go without the device, too.
-        status.resident_models = self.models.resident_models();
         // The door knows better than the last tick.
         status.jobs = self.max_jobs.saturating_sub(self.door.available_permits());
         status.healthy &= self.status.has_changed().is_ok();

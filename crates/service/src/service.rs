@@ -99,7 +99,7 @@ impl Service {
                 healthy: engine.healthy,
                 jobs: engine.jobs,
                 rows: engine.rows,
-                resident_models: engine.resident_models,
+                resident_models: self.inner.engine.resident_models(),
             },
         }
     }

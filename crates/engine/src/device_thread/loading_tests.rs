@@ -44,7 +44,7 @@ fn other_jobs_run_to_their_end_while_a_model_is_loading() {
         assert_eq!(images(generate(&handle, id, model)), expected(&input("a fox", 2)));
     }
     assert_eq!(handle.status().jobs_loading, 1);
-    assert_eq!(handle.status().resident_models, ["fake", "other"]);
+    assert_eq!(handle.resident_models(), ["fake", "other"]);
     let seen = recording.acts().len();
     drop(go);
     images(cold);
@@ -104,7 +104,7 @@ fn without_memory_for_two_models_the_second_waits_for_the_first() {
     assert_eq!(loads.first().map(String::as_str), Some("first"));
     assert!(loads[1..].iter().all(|name| name == "second"), "{loads:?}");
     assert!(loads.len() <= 3, "refused once at most: {loads:?}");
-    assert_eq!(handle.status().resident_models, ["second"]);
+    assert_eq!(handle.resident_models(), ["second"]);
 }
 
 #[tokio::test]

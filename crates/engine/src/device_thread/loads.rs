@@ -48,10 +48,6 @@ impl<L: ModelLoader> Loads<L> {
         }
     }
 
-    pub(super) fn resident_models(&self) -> Vec<String> {
-        self.loader.resident_models()
-    }
-
     /// Returns at once.
     fn start(&mut self, models: ResolvedModels) -> Result<(), EngineError> {
         self.threads.retain(|thread| !thread.is_finished());

@@ -230,7 +230,6 @@ impl<E: Executor> DeviceThread<E> {
 
     fn publish_status(&self) {
         let status = EngineStatus {
-            resident_models: self.loads.resident_models(),
             jobs: self.batcher.len(),
             jobs_waiting: self.batcher.jobs_waiting(),
             jobs_loading: self.batcher.jobs_loading(),

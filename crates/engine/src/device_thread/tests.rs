@@ -133,7 +133,7 @@ fn a_job_tells_its_progress_its_pictures_and_its_end() {
     assert_eq!(progress, due);
     assert!(matches!(news.last(), Some(JobEvent::Finished)));
     assert_eq!(news.len(), 1 + 5 + 2 + 1);
-    assert_eq!(handle.status().resident_models, ["fake"]);
+    assert_eq!(handle.resident_models(), ["fake"]);
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn jobs_of_every_kind_get_the_same_bytes_alone_and_in_company() {
     assert_eq!(alone[2].len(), 3);
     assert_ne!(alone[2][0], alone[2][1], "each image has its own seed");
     assert_eq!(alone[0][0].size(), inputs[0].images.init().size());
-    assert_eq!(handle.status().resident_models, ["demo"]);
+    assert_eq!(handle.resident_models(), ["demo"]);
 }
 
 #[test]
