@@ -207,24 +207,14 @@ fn job(models: ResolvedModels, (side, steps): (u32, u32)) -> Result<ResolvedJob>
         .map(|at| u8::try_from(at * 7 % 251).unwrap_or(0))
         .collect();
     let recipe = Recipe {
-        model: ModelId::new("checkpoint"),
-        vae: None,
-        loras: Vec::new(),
-        embeddings: Vec::new(),
         prompt: "a photograph of a cup of coffee on a wooden table".to_owned(),
-        negative_prompt: None,
-        image_count: 1,
         steps,
-        strength: 1.0,
-        guidance_scale: 1.0,
         seed: 1,
-        clip_skip: 1,
-        token_merging: false,
-        soft_edge: 0,
         scheduler: SchedulerChoice {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
+        ..Recipe::of_model(ModelId::new("checkpoint"))
     };
     Ok(ResolvedJob {
         recipe: Arc::new(recipe),

@@ -129,21 +129,10 @@ impl Recipe {
     /// For tests that look at one field.
     pub(crate) fn sample() -> Self {
         Self {
-            model: ModelId::new("demo"),
-            vae: None,
-            loras: Vec::new(),
-            embeddings: Vec::new(),
-            prompt: String::new(),
-            negative_prompt: None,
-            image_count: 1,
             steps: 20,
             strength: 0.5,
             guidance_scale: 7.5,
-            seed: 0,
-            clip_skip: 1,
-            token_merging: false,
-            scheduler: SchedulerChoice::default(),
-            soft_edge: 0,
+            ..Self::of_model(ModelId::new("demo"))
         }
     }
 }
