@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::container::TensorFile;
+use crate::container::{TensorFile, below};
 use crate::embedding_file::EmbeddingFile;
 use crate::kind::{
     CHECKPOINT, CONTROL_NET, HYPERNETWORK, IP_ADAPTER, TEXT_ENCODER, TINY_AUTOENCODER, UNET, VAE, named,
@@ -170,10 +170,7 @@ fn checkpoint(file: &TensorFile) -> (WeightsKind, Vec<String>) {
         "embedding_manager.",
     ];
     let tensors = file.tensors();
-    let has = |prefix: &str| {
-        let from = tensors.range(prefix.to_owned()..).next();
-        from.is_some_and(|(name, _)| name.starts_with(prefix))
-    };
+    let has = |prefix: &str| below(tensors, prefix).next().is_some();
     let base = if has("conditioner.embedders.1.") {
         Some("sdxl")
     } else if has("conditioner.embedders.0.") {

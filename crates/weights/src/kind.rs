@@ -1,6 +1,6 @@
 //! What a weights file is that is no LoRA, told from one name that no other kind of file has.
 
-use crate::container::{Notes, TensorFile};
+use crate::container::{Notes, TensorFile, below};
 
 pub(crate) const CHECKPOINT: &str = "a checkpoint";
 pub(crate) const VAE: &str = "a VAE";
@@ -60,10 +60,7 @@ pub(crate) fn instead_of_embedding(file: &TensorFile, has_embedding: bool) -> Op
 /// The kind of a file, with its article; None where no name tells. A LoRA and a textual inversion have none here.
 pub(crate) fn named(file: &TensorFile) -> Option<&'static str> {
     let tensors = file.tensors();
-    let has = |prefix: &str| {
-        let from = tensors.range(prefix.to_owned()..).next();
-        from.is_some_and(|(name, _)| name.starts_with(prefix))
-    };
+    let has = |prefix: &str| below(tensors, prefix).next().is_some();
     let any_has = |prefixes: &[&str]| prefixes.iter().any(|prefix| has(prefix));
     let ends = |end: &str| tensors.keys().any(|name| name.ends_with(end));
     let contains = |word: &str| tensors.keys().any(|name| name.contains(word));

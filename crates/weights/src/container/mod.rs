@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use self::disk::DiskFile;
 pub(crate) use self::notes::Notes;
-pub(crate) use self::stored_tensor::StoredTensor;
+pub(crate) use self::stored_tensor::{StoredTensor, below};
 pub use self::tensor_file::Dtypes;
 pub(crate) use self::tensor_file::{ReadError, TensorFile};
 use crate::{ReadProgress, WeightsError};

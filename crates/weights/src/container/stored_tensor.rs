@@ -1,5 +1,7 @@
 //! Where a tensor lies in a weights file, whatever the file's format.
 
+use std::collections::BTreeMap;
+
 use safetensors::Dtype;
 
 /// Where one tensor lies in its file, checked: the range is inside the file and holds what shape, strides and dtype say.
@@ -12,6 +14,15 @@ pub(crate) struct StoredTensor {
     pub(super) end: u64,
     /// In elements, one for each dimension; None where the elements follow each other as the shape says.
     pub(super) strides: Option<Vec<usize>>,
+}
+
+/// The tensors whose names begin with `prefix`, by what follows it, in order.
+pub(crate) fn below<'a>(
+    tensors: &'a BTreeMap<String, StoredTensor>,
+    prefix: &str,
+) -> impl Iterator<Item = (&'a str, &'a StoredTensor)> {
+    let from = tensors.range(prefix.to_owned()..);
+    from.map_while(move |(name, stored)| Some((name.strip_prefix(prefix)?, stored)))
 }
 
 impl StoredTensor {

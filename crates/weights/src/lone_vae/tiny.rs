@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Half;
-use crate::container::StoredTensor;
+use crate::container::{StoredTensor, below};
 use crate::original::Renamed;
 
 /// Whether a file is one of the two that its author publishes.
@@ -99,8 +99,7 @@ impl<'a> Layers<'a> {
     fn of(tensors: &'a Renamed, prefix: &str) -> Option<Self> {
         // By number, which is not the order of the names.
         let mut numbered: BTreeMap<usize, Option<&[usize]>> = BTreeMap::new();
-        let inside = tensors.range(prefix.to_owned()..);
-        for (name, stored) in inside.map_while(|(name, stored)| Some((name.strip_prefix(prefix)?, stored))) {
+        for (name, stored) in below(tensors, prefix) {
             let (number, rest) = name.split_once('.')?;
             let number = number.parse().ok()?;
             let convolution = numbered.entry(number).or_default();

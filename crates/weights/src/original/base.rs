@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{CLIP, CLIP_OF_SDXL, OPEN_CLIP, OPEN_CLIP_OF_SDXL, UNET, VAE};
-use crate::container::StoredTensor;
+use crate::container::{StoredTensor, below};
 
 /// The family of a checkpoint in the original layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +96,7 @@ const OTHERS: [(&[&str], &str); 13] = [
 /// # Errors
 /// What the file seems to be instead.
 pub(super) fn of(tensors: &BTreeMap<String, StoredTensor>) -> Result<Base, &'static str> {
-    let has = |prefix: &str| {
-        let from = tensors.range(prefix.to_owned()..).next();
-        from.is_some_and(|(name, _)| name.starts_with(prefix))
-    };
+    let has = |prefix: &str| below(tensors, prefix).next().is_some();
     if has(UNET) && has(VAE) && !has("edm_mean") {
         // Sizes of an image, or of its noise: unCLIP and the upscaler.
         let is_labelled = has("model.diffusion_model.label_emb.");

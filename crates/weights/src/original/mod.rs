@@ -20,7 +20,7 @@ use serde_json::Value;
 use self::base::Base;
 use self::open_clip::Use;
 pub use self::settings::scheduler_config;
-use crate::container::{StoredTensor, TensorFile};
+use crate::container::{StoredTensor, TensorFile, below};
 use crate::identity::FileStamp;
 use crate::{ReadProgress, WeightsError};
 
@@ -180,9 +180,7 @@ impl Tensors {
 
     /// The tensors below a prefix, without it.
     fn part(&self, prefix: &str) -> Part<'_> {
-        let tensors = self.file.tensors().range(prefix.to_owned()..);
-        let inside = tensors.map_while(|(name, stored)| Some((name.strip_prefix(prefix)?, stored)));
-        Part(inside.collect())
+        Part(below(self.file.tensors(), prefix).collect())
     }
 }
 
