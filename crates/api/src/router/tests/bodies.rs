@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures::StreamExt as _;
 use pentimento_types::MemoryUse;
 
+use super::modelslab_calls::{modelslab, modelslab_body};
 use super::*;
 use crate::body::{BodyMemory, Sender};
 

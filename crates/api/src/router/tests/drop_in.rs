@@ -2,6 +2,7 @@
 
 use pentimento_service::Catalog;
 
+use super::modelslab_calls::{modelslab, modelslab_body};
 use super::*;
 
 const IMG2IMG: &str = "/api/v1/enterprise/img2img";
