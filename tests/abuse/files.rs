@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::support::client::{generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
-use crate::support::tests_folder;
+use crate::support::{copy_folder, tests_folder};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 /// Far more than an answer takes; a server that hangs does not answer at all.
@@ -43,7 +43,7 @@ impl Models {
     }
 
     fn add_tiny(&mut self, name: &str) {
-        copy(&tests_folder().join("golden/models/tiny"), &self.path(name));
+        copy_folder(&tests_folder().join("golden/models/tiny"), &self.path(name));
         self.add(name);
     }
 
@@ -59,19 +59,6 @@ impl Models {
         let catalogue = self.path("models.toml");
         fs_err::write(&catalogue, &self.entries).expect("the catalogue can be written");
         TestServer::start_with(&["--models", &catalogue.display().to_string()], &[])
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs_err::create_dir_all(to).expect("a folder can be made");
-    for entry in fs_err::read_dir(from).expect("the folder is there") {
-        let entry = entry.expect("it can be listed");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs_err::copy(entry.path(), target).expect("a file can be copied");
-        }
     }
 }
 

@@ -9,9 +9,23 @@ pub(crate) mod scenario;
 pub(crate) mod server;
 pub(crate) mod suite;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The folder `tests` of the repository.
 pub(crate) fn tests_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests")
+}
+
+/// A folder with everything in it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    fs_err::create_dir_all(to).expect("a folder can be made");
+    for entry in fs_err::read_dir(from).expect("the folder is there") {
+        let entry = entry.expect("it can be listed");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs_err::copy(entry.path(), target).expect("a file can be copied");
+        }
+    }
 }

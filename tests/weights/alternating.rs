@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::support::client::{generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::pictures;
 use crate::support::server::TestServer;
-use crate::support::tests_folder;
+use crate::support::{copy_folder, tests_folder};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const CHECKPOINTS: [&str; 3] = ["first", "second", "third"];
@@ -33,22 +33,9 @@ const CALLERS: usize = 16;
 /// About two of the three checkpoints.
 const BUDGET: &str = "9MiB";
 
-fn copy(from: &Path, to: &Path) {
-    fs_err::create_dir_all(to).expect("a folder can be made");
-    for entry in fs_err::read_dir(from).expect("the folder is there") {
-        let entry = entry.expect("it can be listed");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs_err::copy(entry.path(), target).expect("a file can be copied");
-        }
-    }
-}
-
 /// The tiny model with bits of the fractions of its UNet's weights turned, so that all three give other pictures.
 fn write_checkpoint(folder: &Path, turned: u8) {
-    copy(&tests_folder().join("golden/models/tiny"), folder);
+    copy_folder(&tests_folder().join("golden/models/tiny"), folder);
     let path = folder.join(UNET);
     let mut bytes = fs_err::read(&path).expect("the tiny model has it");
     let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_pipeline::{ResolvedModels, StableDiffusion};
-use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close};
+use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_runs};
 use support::{image_of, request_of, tiny};
 use tensors::tensor_of;
 
@@ -113,29 +113,8 @@ fn a_single_file_gives_the_picture_of_its_weights() {
     );
 }
 
-macro_rules! golden_runs {
-    ($($test:ident => $case:literal),+ $(,)?) => {
-        $(#[test]
-        fn $test() {
-            check($case);
-        })+
-
-        #[test]
-        fn every_golden_file_has_a_test() {
-            let mut known = vec![$(concat!($case, ".safetensors").to_owned()),+];
-            known.sort();
-            let folder = pentimento_testkit::golden_dir().join("pipeline");
-            let mut found: Vec<_> = fs_err::read_dir(folder)
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            found.sort();
-            assert_eq!(found, known);
-        }
-    };
-}
-
 golden_runs! {
+    "pipeline", check;
     lcm_plain => "lcm-plain",
     lcm_full_strength => "lcm-full-strength",
     lcm_guided_wide => "lcm-guided-wide",

@@ -9,7 +9,7 @@ mod support;
 
 use candle_core::{DType, Device, Tensor};
 use pentimento_pipeline::{DenoiseState, StableDiffusion};
-use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
+use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir, golden_runs};
 use pentimento_types::{Recipe, RgbImage, SchedulerKind, Size};
 use pentimento_weights::Checkpoint;
 use support::{image_of, request, request_of, tiny};
@@ -114,28 +114,8 @@ fn check(case: &str) {
     );
 }
 
-macro_rules! golden_runs {
-    ($($test:ident => $case:literal),+ $(,)?) => {
-        $(#[test]
-        fn $test() {
-            check($case);
-        })+
-
-        #[test]
-        fn every_golden_file_has_a_test() {
-            let mut known = vec![$(concat!($case, ".safetensors").to_owned()),+];
-            known.sort();
-            let mut found: Vec<_> = fs_err::read_dir(golden_dir().join("inpaint"))
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            found.sort();
-            assert_eq!(found, known);
-        }
-    };
-}
-
 golden_runs! {
+    "inpaint", check;
     blend_ddim_guided => "blend-ddim-guided",
     blend_ddim_full => "blend-ddim-full",
     blend_euler_guided => "blend-euler-guided",

@@ -11,6 +11,39 @@ pub fn golden_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
 }
 
+/// The files of `tests/golden/<folder>` by name, in order.
+///
+/// # Panics
+/// When the folder cannot be read: a test cannot go on without it.
+#[must_use]
+#[expect(clippy::expect_used, reason = "a helper for tests")]
+pub fn golden_files(folder: &str) -> Vec<String> {
+    let entries = fs_err::read_dir(golden_dir().join(folder)).expect("the golden files are committed");
+    let names = entries.map(|entry| entry.expect("the folder is readable").file_name());
+    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// One test for each golden run of a folder, which calls `check` with the case's name, and one that no file is left out:
+/// `golden_runs! { "folder", check; test_name => "case", … }`.
+#[macro_export]
+macro_rules! golden_runs {
+    ($folder:literal, $check:ident; $($test:ident => $case:literal),+ $(,)?) => {
+        $(#[test]
+        fn $test() {
+            $check($case);
+        })+
+
+        #[test]
+        fn every_golden_file_has_a_test() {
+            let mut known = vec![$(concat!($case, ".safetensors").to_owned()),+];
+            known.sort();
+            assert_eq!($crate::golden_files($folder), known);
+        }
+    };
+}
+
 /// One golden file: named tensors and the JSON text under `about` in its metadata.
 #[derive(Debug)]
 pub struct Golden {

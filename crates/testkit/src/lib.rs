@@ -8,5 +8,5 @@ mod record;
 mod tolerance;
 
 pub use fuzzed::each_fuzzed;
-pub use golden::{Golden, golden_dir};
+pub use golden::{Golden, golden_dir, golden_files};
 pub use tolerance::{Difference, Tolerance, assert_close, assert_values_close, compare, compare_values};

@@ -5,7 +5,7 @@
 use crate::support::{image_of, request_of, tiny};
 use candle_core::{DType, Device, Tensor};
 use pentimento_pipeline::{PipelineError, RequestConditioning, StableDiffusion};
-use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
+use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir, golden_runs};
 use pentimento_types::{Recipe, RgbImage};
 use pentimento_weights::Checkpoint;
 use serde_json::Value;
@@ -156,28 +156,8 @@ fn grey(pixel: &[u8]) -> u32 {
     (u32::from(pixel[0]) * 19595 + u32::from(pixel[1]) * 38470 + u32::from(pixel[2]) * 7471 + 0x8000) >> 16
 }
 
-macro_rules! golden_runs {
-    ($($test:ident => $case:literal),+ $(,)?) => {
-        $(#[test]
-        fn $test() {
-            check($case);
-        })+
-
-        #[test]
-        fn every_golden_file_has_a_test() {
-            let mut known = vec![$(concat!($case, ".safetensors").to_owned()),+];
-            known.sort();
-            let mut found: Vec<_> = fs_err::read_dir(golden_dir().join("later"))
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            found.sort();
-            assert_eq!(found, known);
-        }
-    };
-}
-
 golden_runs! {
+    "later", check;
     sd2_ddim_guided => "sd2-ddim-guided",
     sd2_euler_skip => "sd2-euler-skip",
     sd2_unipc => "sd2-unipc",
