@@ -188,7 +188,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         link_ttl: config.link_ttl,
         keep_pictures: KEEP_PICTURES.max(config.link_ttl),
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
-        running_jobs: engine.status().max_jobs,
+        running_jobs: config.running_jobs.min(engine.status().max_jobs),
         decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         max_image_pixels: config.max_image_pixels,
         max_prompt_tokens: config.max_prompt_tokens,

@@ -182,6 +182,8 @@ pub(crate) struct Config {
     pub(crate) max_image_pixels: u64,
     /// Tokens of a prompt, and of a negative prompt.
     pub(crate) max_prompt_tokens: usize,
+    /// Jobs that take turns on the device; with 1 each is done before the next begins.
+    pub(crate) running_jobs: usize,
     /// Where models are fetched from and kept.
     pub(crate) hub: HubConfig,
     /// The settings file that was read.
@@ -260,6 +262,7 @@ impl Config {
                 DEFAULT_PROMPT_TOKENS as u64,
                 checks::PROMPT_TOKENS,
             )?,
+            running_jobs: count("running_jobs", settings.running_jobs, 128, checks::RUNNING_JOBS)?,
             http: HttpConfig::from_settings(settings)?,
             hub,
             file,

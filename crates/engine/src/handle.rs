@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse};
+use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse, Priority};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 
 use crate::admission::Place;
@@ -102,6 +102,11 @@ impl Engine {
 pub struct JobTerms {
     /// Whose share of the device's time it uses.
     pub owner: ApiKeyId,
+    /// About how much of the device's time it will take, in the units of [`pentimento_types::Recipe::work`]; 0 where nobody
+    /// knows. Small jobs of an owner are done before large ones.
+    pub work: u64,
+    /// Before or behind other jobs of its owner.
+    pub priority: Priority,
     /// When it fails with [`EngineError::DeadlineExceeded`] unless it has ended, a time of the engine's clock.
     pub deadline: Option<Instant>,
 }
@@ -110,6 +115,8 @@ impl Default for JobTerms {
     fn default() -> Self {
         Self {
             owner: ApiKeyId::anonymous(),
+            work: 0,
+            priority: Priority::Normal,
             deadline: None,
         }
     }

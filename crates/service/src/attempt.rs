@@ -247,6 +247,8 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     };
     let terms = JobTerms {
         owner: job.owner.clone(),
+        work: job.work,
+        priority: job.priority,
         deadline: deadline(inner, job),
     };
     let events = inner.engine.generate_in(place, job.id, resolved, terms);

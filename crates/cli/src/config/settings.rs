@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) job_memory: Option<ByteSize>,
     pub(crate) max_image_megapixels: Option<u64>,
     pub(crate) max_prompt_tokens: Option<u64>,
+    pub(crate) running_jobs: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
     /// What the command logs when nobody says anything; below every layer.
@@ -110,6 +111,7 @@ impl Settings {
             job_memory: self.job_memory.or(lower.job_memory),
             max_image_megapixels: self.max_image_megapixels.or(lower.max_image_megapixels),
             max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
+            running_jobs: self.running_jobs.or(lower.running_jobs),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
             default_log: self.default_log.or(lower.default_log),
@@ -240,6 +242,7 @@ impl Settings {
         "JOB_MEMORY",
         "MAX_IMAGE_MEGAPIXELS",
         "MAX_PROMPT_TOKENS",
+        "RUNNING_JOBS",
         "LOG",
         "LOG_FORMAT",
     ];
@@ -285,6 +288,7 @@ impl Settings {
             "JOB_MEMORY" => self.job_memory = Some(parsed(name, value)?),
             "MAX_IMAGE_MEGAPIXELS" => self.max_image_megapixels = Some(parsed(name, value)?),
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
+            "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
             _ => {

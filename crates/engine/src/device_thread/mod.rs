@@ -175,6 +175,8 @@ impl<E: Executor> DeviceThread<E> {
             owner: terms.owner,
             model: input.model_key(),
             latent: input.latent_size(),
+            work: terms.work,
+            priority: terms.priority,
             deadline: terms.deadline,
         };
         let refusal = match self.batcher.admit(spec, self.clock.now()) {
