@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Lists, fetches and looks at the models of the catalogue
     Models(ModelsArgs),
+    /// Asks the server of these settings whether it is ready; exit code 1 where it is not
+    Health,
     /// Says what this machine offers and what would go wrong
     Doctor(Box<DoctorArgs>),
     /// Measures the parts of one picture
@@ -374,7 +376,7 @@ impl Args {
             Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
             Command::Generate(generate) => (ServeArgs::at(&generate.place), "warn"),
             Command::Models(models) => (models.action.place(), "warn"),
-            Command::Demo(_) | Command::Bench(_) => (ServeArgs::default(), "warn"),
+            Command::Demo(_) | Command::Bench(_) | Command::Health => (ServeArgs::default(), "warn"),
         };
         Settings {
             listen: serve.listen,
