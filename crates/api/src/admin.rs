@@ -13,6 +13,7 @@ use pentimento_service::{ModelEntry, ModelKind, ModelState, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
 use serde_json::{Value, json};
 
+use crate::access::{Denied, admit};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::{AppState, bearer};
@@ -43,6 +44,7 @@ async fn index() -> Json<Value> {
             "POST /v1/models/{name}/load": "brings a checkpoint into memory before a request needs it",
             "POST /v1/models/{name}/unload": "throws one out of memory, as far as no job uses it",
             "GET /healthz": "200 as long as the process answers",
+            "GET /metrics": "numbers for Prometheus",
             "GET /readyz": "200 as long as requests are served, be there room for one more or not, else 503 with the reason",
         },
     }))
@@ -83,20 +85,40 @@ async fn readyz(State(app): State<AppState>) -> Response {
 /// A caller with a right key, or anybody when no keys are configured.
 struct Caller;
 
+/// A caller who may do what concerns all others.
+pub(crate) struct Operator;
+
 /// Why somebody is not one.
 #[derive(Debug, thiserror::Error)]
-enum KeyRefused {
+pub(crate) enum KeyRefused {
     #[error("no API key; send the header `Authorization: Bearer <key>`")]
     Missing,
     #[error("the key is not one of this server's")]
     Wrong,
+    #[error(
+        "this call is the operator's, and the key is not; make one with `pentimento keys new LABEL --admin`"
+    )]
+    NotOperator,
+    #[error(transparent)]
+    Fault(EdgeFault),
+}
+
+impl From<Denied> for KeyRefused {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::MissingKey => Self::Missing,
+            Denied::WrongKey => Self::Wrong,
+            Denied::Fault(fault) => Self::Fault(fault),
+        }
+    }
 }
 
 impl IntoResponse for KeyRefused {
     fn into_response(self) -> Response {
         let kind = match self {
             Self::Missing => ErrorKind::Unauthenticated,
-            Self::Wrong => ErrorKind::Forbidden,
+            Self::Wrong | Self::NotOperator => ErrorKind::Forbidden,
+            Self::Fault(fault) => return edge_failure(fault).into_response(),
         };
         own_failure((kind, status_for(kind)), self.to_string()).into_response()
     }
@@ -106,11 +128,17 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = KeyRefused;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
-        if state.keys.is_open() {
-            return Ok(Self);
-        }
-        let secret = bearer::secret(&parts.headers).ok_or(KeyRefused::Missing)?;
-        state.keys.check(secret).map(|_| Self).ok_or(KeyRefused::Wrong)
+        admit(state, parts, bearer::secret(&parts.headers))?;
+        Ok(Self)
+    }
+}
+
+impl FromRequestParts<AppState> for Operator {
+    type Rejection = KeyRefused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
+        let grant = admit(state, parts, bearer::secret(&parts.headers))?;
+        grant.admin.then_some(Self).ok_or(KeyRefused::NotOperator)
     }
 }
 
@@ -133,7 +161,7 @@ async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
 /// Answers when the model is in memory.
 async fn load(
     State(app): State<AppState>,
-    _caller: Caller,
+    _operator: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, OwnError> {
     app.service.load_model(&ModelId::new(name.as_str())).await?;
@@ -142,7 +170,7 @@ async fn load(
 
 async fn unload(
     State(app): State<AppState>,
-    _caller: Caller,
+    _operator: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, OwnError> {
     let freed = app.service.unload_model(&ModelId::new(name.as_str())).await?;
@@ -219,9 +247,11 @@ pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
         | EdgeFault::Body(_)
         | EdgeFault::ForeignHost { .. }
         | EdgeFault::ForeignPage { .. }
+        | EdgeFault::TooOften(_)
         | EdgeFault::Panicked { .. } => fault.to_string(),
     };
     let mut failure = own_failure((fault.kind(), fault.status()), message);
+    failure.retry_after(fault.retry_after());
     failure.cause = fault.cause();
     failure
 }

@@ -14,7 +14,8 @@ use axum::routing::get;
 use pentimento_service::LinkedFile;
 
 use crate::AppState;
-use crate::admin::OwnError;
+use crate::access::admit_link;
+use crate::admin::{OwnError, edge_failure};
 use crate::range::{Wanted, wanted};
 
 /// Where links begin.
@@ -41,6 +42,9 @@ async fn file(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, OwnError> {
+    if let Err(fault) = admit_link(&app, request.extensions(), &headers) {
+        return Ok(edge_failure(fault).into_response());
+    }
     let path = request.uri().path();
     let file = app.service.open_link(path).await?;
     let range = headers.get(RANGE).and_then(|value| value.to_str().ok());

@@ -6,11 +6,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse, Priority};
+use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 
 use crate::admission::Place;
 use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
+use crate::metrics::DeviceMetrics;
 use crate::model_memory::ModelMemory;
 use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ResolvedModels};
 
@@ -79,6 +81,7 @@ impl Engine {
             inbox,
             status_writer,
         );
+        let metrics = thread.metrics().clone();
         let join = thread::Builder::new()
             .name("pentimento-device".to_owned())
             .spawn(move || thread.run())
@@ -91,6 +94,7 @@ impl Engine {
             memory,
             max_jobs: policy.max_jobs,
             status,
+            metrics,
             clock,
         };
         Ok((handle, EngineThread { join }))
@@ -171,6 +175,7 @@ pub struct EngineHandle {
     memory: Arc<MemoryLedger>,
     max_jobs: usize,
     status: watch::Receiver<EngineStatus>,
+    metrics: DeviceMetrics,
     clock: Arc<dyn Clock>,
 }
 
@@ -290,6 +295,12 @@ impl EngineHandle {
     #[must_use]
     pub fn resident_models(&self) -> Vec<String> {
         self.models.resident_models()
+    }
+
+    /// Puts what the device and the loads have done into a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+        self.models.register_metrics(registry);
     }
 
     /// What the engine is doing.

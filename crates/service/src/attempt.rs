@@ -79,7 +79,7 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
     }
     let start = Transition::Start { attempt: job.attempt };
-    let job = match inner.store.transition(id, start).await {
+    let job = match inner.transition(id, start).await {
         Ok(job) => job,
         // Cancelled a moment ago, or started by another worker.
         Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => return Disposition::Ended,
@@ -111,7 +111,7 @@ async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
             attempt: job.attempt,
             not_before: None,
         };
-        return match inner.store.transition(job.id, requeue).await {
+        return match inner.transition(job.id, requeue).await {
             Ok(_) => Disposition::Again,
             Err(error) => {
                 tracing::info!(job = %job.id, error = describe_chain(&error), "not tried again");
@@ -155,7 +155,7 @@ async fn succeed(inner: &Inner, job: &Job, made: Made) -> Disposition {
 }
 
 async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
-    match inner.store.transition(job.id, transition).await {
+    match inner.transition(job.id, transition).await {
         Ok(_) => {
             inner.progress.forget(job.id);
             inner.delete_input(job.id).await;
@@ -179,7 +179,9 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     loop {
         match events.next().await {
             Some(JobEvent::Started) => {
-                began_at = Some(inner.clock.wall());
+                let now = inner.clock.wall();
+                began_at = Some(now);
+                inner.metrics.began(job, now);
                 reporter.started();
             }
             Some(JobEvent::Progress(progress)) => reporter.report(progress),

@@ -18,8 +18,10 @@ use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
 use crate::fetching::Fetching;
+use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
+use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
@@ -52,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) looks: Arc<Looks>,
     pub(crate) loads: Loads,
     pub(crate) admitted: AdmittedJobs,
+    pub(crate) keys: Arc<KeyRing>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: ServiceConfig,
     pub(crate) runtime: Handle,
@@ -68,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) door: tokio::sync::Mutex<()>,
     pub(crate) fetching: Fetching,
     pub(crate) progress: ProgressHub,
+    pub(crate) metrics: ServiceMetrics,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -87,6 +91,7 @@ impl Inner {
             fetcher,
             tokens,
             memory,
+            keys,
             clock,
         } = parts;
         Self {
@@ -104,6 +109,8 @@ impl Inner {
             loads: Loads::default(),
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),
+            keys,
+            metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
             clock,
             runtime: Handle::current(),

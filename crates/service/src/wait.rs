@@ -58,7 +58,7 @@ impl Inner {
     }
 
     pub(crate) async fn cancel(&self, id: JobId) -> Result<Job, ServiceError> {
-        match self.store.transition(id, Transition::Cancel).await {
+        match self.transition(id, Transition::Cancel).await {
             Ok(job) => {
                 tracing::info!(job = %id, "cancelled");
                 self.engine.cancel(id);

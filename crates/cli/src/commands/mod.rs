@@ -6,5 +6,6 @@ pub(crate) mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod generate;
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod serve;

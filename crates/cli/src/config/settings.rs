@@ -43,6 +43,10 @@ pub(crate) struct Settings {
     pub(crate) stall_seconds: Option<u64>,
     pub(crate) least_bytes_per_second: Option<u64>,
     pub(crate) keys: Option<Vec<KeySetting>>,
+    pub(crate) jobs_at_once: Option<u64>,
+    pub(crate) requests_per_minute: Option<u64>,
+    pub(crate) anonymous_requests_per_minute: Option<u64>,
+    pub(crate) polls_per_minute: Option<u64>,
     pub(crate) link_ttl_seconds: Option<u64>,
     pub(crate) allow_private_urls: Option<bool>,
     pub(crate) modelslab_strict_http_status: Option<bool>,
@@ -96,6 +100,12 @@ impl Settings {
             stall_seconds: self.stall_seconds.or(lower.stall_seconds),
             least_bytes_per_second: self.least_bytes_per_second.or(lower.least_bytes_per_second),
             keys: self.keys.or(lower.keys),
+            jobs_at_once: self.jobs_at_once.or(lower.jobs_at_once),
+            requests_per_minute: self.requests_per_minute.or(lower.requests_per_minute),
+            anonymous_requests_per_minute: self
+                .anonymous_requests_per_minute
+                .or(lower.anonymous_requests_per_minute),
+            polls_per_minute: self.polls_per_minute.or(lower.polls_per_minute),
             link_ttl_seconds: self.link_ttl_seconds.or(lower.link_ttl_seconds),
             allow_private_urls: self.allow_private_urls.or(lower.allow_private_urls),
             modelslab_strict_http_status: self
@@ -229,6 +239,10 @@ impl Settings {
         "STALL_SECONDS",
         "LEAST_BYTES_PER_SECOND",
         "KEYS",
+        "JOBS_AT_ONCE",
+        "REQUESTS_PER_MINUTE",
+        "ANONYMOUS_REQUESTS_PER_MINUTE",
+        "POLLS_PER_MINUTE",
         "LINK_TTL_SECONDS",
         "ALLOW_PRIVATE_URLS",
         "MODELSLAB_STRICT_HTTP_STATUS",
@@ -273,6 +287,12 @@ impl Settings {
                         .collect::<Result<_, _>>()?,
                 )
             }
+            "JOBS_AT_ONCE" => self.jobs_at_once = Some(parsed(name, value)?),
+            "REQUESTS_PER_MINUTE" => self.requests_per_minute = Some(parsed(name, value)?),
+            "ANONYMOUS_REQUESTS_PER_MINUTE" => {
+                self.anonymous_requests_per_minute = Some(parsed(name, value)?);
+            }
+            "POLLS_PER_MINUTE" => self.polls_per_minute = Some(parsed(name, value)?),
             "LINK_TTL_SECONDS" => self.link_ttl_seconds = Some(parsed(name, value)?),
             "ALLOW_PRIVATE_URLS" => self.allow_private_urls = Some(parsed(name, value)?),
             "MODELSLAB_STRICT_HTTP_STATUS" => {

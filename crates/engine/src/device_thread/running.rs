@@ -1,5 +1,7 @@
 //! What the device thread keeps of one job: its input, its states and the way to its caller.
 
+use std::time::Duration;
+
 use pentimento_types::{JobId, Progress};
 use tokio::sync::mpsc;
 
@@ -9,6 +11,8 @@ use crate::executor::PreparedImage;
 use crate::{Executor, FinishedImage, JobEvent, Prepared, ResolvedJob};
 
 struct Slot<S> {
+    /// What it brings to a forward.
+    rows: u32,
     /// None before preparation, during a forward, and once finished.
     state: Option<S>,
     evaluations: u32,
@@ -32,6 +36,25 @@ pub(super) struct Running<P, S, F> {
     slots: Vec<Slot<S>>,
     last_progress: Option<Progress>,
     started: bool,
+    /// What the VAE has taken of the device so far.
+    pub(super) vae: VaeTime,
+}
+
+/// The time of a pass of the VAE, slice by slice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VaeTime {
+    /// Whether the next slice of the preparation belongs to one.
+    pub(super) encodes: bool,
+    pub(super) encoding: Duration,
+    pub(super) decoding: Duration,
+}
+
+impl VaeTime {
+    const NONE: Self = Self {
+        encodes: false,
+        encoding: Duration::ZERO,
+        decoding: Duration::ZERO,
+    };
 }
 
 impl<P, S, F> Running<P, S, F> {
@@ -49,6 +72,7 @@ impl<P, S, F> Running<P, S, F> {
             slots: Vec::new(),
             last_progress: None,
             started: false,
+            vae: VaeTime::NONE,
         }
     }
 
@@ -79,9 +103,10 @@ impl<P, S, F> Running<P, S, F> {
             let PreparedImage {
                 state,
                 evaluations,
-                rows: _,
+                rows,
             } = image;
             Slot {
+                rows,
                 state: (!delivered).then_some(state),
                 evaluations,
                 done: if delivered { evaluations } else { 0 },
@@ -101,9 +126,15 @@ impl<P, S, F> Running<P, S, F> {
     pub(super) fn clear(&mut self) {
         self.preparation = None;
         self.finishing = None;
+        self.vae = VaeTime::NONE;
         for slot in &mut self.slots {
             slot.state = None;
         }
+    }
+
+    /// What an image brings to a forward.
+    pub(super) fn rows(&self, index: u32) -> u32 {
+        self.slots.get(index as usize).map_or(0, |slot| slot.rows)
     }
 
     pub(super) fn take(&mut self, index: u32) -> Option<S> {
@@ -151,6 +182,7 @@ impl<P, S, F> Running<P, S, F> {
             slots,
             last_progress: _,
             started: _,
+            vae: _,
         } = self;
         drop((preparation, finishing, slots, input, place));
         // A caller that has gone needs no answer.
