@@ -14,6 +14,7 @@ mod failure;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod jobs;
 mod links;
 mod middleware;
 mod range;

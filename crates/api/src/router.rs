@@ -10,7 +10,7 @@ use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::middleware::Visitors;
 use crate::shape::Shape;
-use crate::{AppState, admin, links, middleware};
+use crate::{AppState, admin, jobs, links, middleware};
 
 /// The whole application.
 pub fn build_router(state: AppState) -> Router {
@@ -21,6 +21,7 @@ pub fn build_router(state: AppState) -> Router {
         .merge(novita::routes())
         .merge(modelslab::routes())
         .merge(links::routes())
+        .merge(jobs::routes())
         .merge(admin::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

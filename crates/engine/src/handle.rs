@@ -12,7 +12,7 @@ use crate::admission::Place;
 use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
 use crate::model_memory::ModelMemory;
-use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ResolvedModels};
+use crate::{BatchPolicy, EngineError, Executor, PreviewWish, ResolvedJob, ResolvedModels};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,12 +98,14 @@ impl Engine {
 }
 
 /// What holds for a job beside what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct JobTerms {
     /// Whose share of the device's time it uses.
     pub owner: ApiKeyId,
     /// When it fails with [`EngineError::DeadlineExceeded`] unless it has ended, a time of the engine's clock.
     pub deadline: Option<Instant>,
+    /// Whether its images are to be shown while they are made.
+    pub previews: PreviewWish,
 }
 
 impl Default for JobTerms {
@@ -111,6 +113,7 @@ impl Default for JobTerms {
         Self {
             owner: ApiKeyId::anonymous(),
             deadline: None,
+            previews: PreviewWish::default(),
         }
     }
 }

@@ -29,17 +29,21 @@ mod model_files;
 mod model_state;
 mod named_models;
 mod off_thread;
+mod own_jobs;
 mod plan;
 mod progress;
 mod residency;
 mod resolve;
 mod service;
 mod shutdown;
+mod sketches;
 mod submit;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod unfetched;
 mod wait;
+mod watch;
+mod watched;
 mod worker;
 
 pub use config::{ServiceConfig, ServiceParts};
@@ -50,14 +54,18 @@ pub use limits::InputLimits;
 pub use links::{ImageLink, LinkedFile};
 pub use model_state::ModelState;
 pub use named_models::NamedModels;
+pub use own_jobs::JobPage;
 pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable};
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
 pub use pentimento_jobs::JobCounts;
 pub use pentimento_outbound::{AddressGuard, ImageFetcher};
+pub use pentimento_storage::Access;
 pub use plan::model_notes;
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
 pub use unfetched::Held;
+pub use watch::{Seen, Watcher};
+pub use watched::{News, Preview};
 
 #[cfg(test)]
 mod tests;

@@ -40,7 +40,6 @@ impl Default for TestConfig {
             memory: MemoryBudget::UNBOUNDED,
             service: ServiceConfig {
                 link_ttl: Duration::from_secs(3600),
-                keep_pictures: Duration::from_secs(3600),
                 keep_jobs: Duration::from_secs(86_400),
                 running_jobs: 32,
                 decoding_images: 4,

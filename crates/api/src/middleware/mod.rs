@@ -21,6 +21,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::trace::TraceLayer;
 
 use crate::config::{ApiConfig, CorsOrigins};
+use crate::jobs::JOB_ID;
 use crate::links::without_signature;
 use request_id::RequestId;
 
@@ -93,6 +94,7 @@ fn cors(origins: &CorsOrigins, visitors: Option<Arc<Visitors>>) -> CorsLayer {
     let readable = [
         request_id::HEADER,
         HeaderName::from_static("x-pentimento-ignored-fields"),
+        JOB_ID,
         RETRY_AFTER,
         CONTENT_RANGE,
     ];
