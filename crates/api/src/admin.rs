@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pentimento_service::{ModelEntry, ModelKind, ModelState, ServiceError};
-use pentimento_types::{ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
+use pentimento_types::{ApiKeyId, ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
 use serde_json::{Value, json};
 
 use crate::access::{Denied, admit};
@@ -43,6 +43,10 @@ async fn index() -> Json<Value> {
             "GET /v1/models": "models with their kinds and whether they can be used now",
             "POST /v1/models/{name}/load": "brings a checkpoint into memory before a request needs it",
             "POST /v1/models/{name}/unload": "throws one out of memory, as far as no job uses it",
+            "GET /v1/jobs": "the jobs of your key, newest first (?state=…&limit=…&after=…)",
+            "GET /v1/jobs/{id}": "a job of either dialect by its id: state, progress, time left, images",
+            "DELETE /v1/jobs/{id}": "cancels a job that has not ended; with ?delete=true deletes it with its images",
+            "GET /v1/jobs/{id}/events": "its progress and previews as server-sent events",
             "GET /healthz": "200 as long as the process answers",
             "GET /metrics": "numbers for Prometheus",
             "GET /readyz": "200 as long as requests are served, be there room for one more or not, else 503 with the reason",
@@ -83,7 +87,7 @@ async fn readyz(State(app): State<AppState>) -> Response {
 }
 
 /// A caller with a right key, or anybody when no keys are configured.
-struct Caller;
+pub(crate) struct Caller(pub(crate) ApiKeyId);
 
 /// A caller who may do what concerns all others.
 pub(crate) struct Operator;
@@ -128,8 +132,8 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = KeyRefused;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
-        admit(state, parts, bearer::secret(&parts.headers))?;
-        Ok(Self)
+        let grant = admit(state, parts, bearer::secret(&parts.headers))?;
+        Ok(Self(grant.owner))
     }
 }
 
@@ -202,8 +206,39 @@ fn describe(entry: &ModelEntry, state: &ModelState, resident: &[String]) -> Valu
 
 /// A failed call that belongs to no dialect.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub(crate) struct OwnError(#[from] ServiceError);
+pub(crate) enum OwnError {
+    /// As the service says.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// What stands in the path is no id.
+    #[error("there is no such job; the id of one is `job_` and 32 hexadecimal digits")]
+    NoJobId,
+    /// Something behind the `?`.
+    #[error("{name} {problem}")]
+    Parameter {
+        /// Its name.
+        name: &'static str,
+        /// Completes a sentence that begins with it.
+        problem: String,
+    },
+    /// As many connections as may watch jobs do.
+    #[error(
+        "as many callers watch jobs as may; ask for the job itself from time to time, or come back later"
+    )]
+    TooManyWatchers,
+}
+
+impl OwnError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            // The name is part of the path here.
+            Self::Service(ServiceError::ModelNotFound { .. }) | Self::NoJobId => ErrorKind::NotFound,
+            Self::Service(error) => error.kind(),
+            Self::Parameter { .. } => ErrorKind::InvalidInput,
+            Self::TooManyWatchers => ErrorKind::Overloaded,
+        }
+    }
+}
 
 /// The one table from our kinds to our own statuses.
 const fn status_for(kind: ErrorKind) -> StatusCode {
@@ -226,15 +261,12 @@ const fn status_for(kind: ErrorKind) -> StatusCode {
 
 impl IntoResponse for OwnError {
     fn into_response(self) -> Response {
-        // The name is part of the path here.
-        let kind = if let ServiceError::ModelNotFound { .. } = &self.0 {
-            ErrorKind::NotFound
-        } else {
-            self.0.kind()
-        };
-        let mut failure = own_failure((kind, status_for(kind)), self.0.to_string());
-        failure.cause = Some(describe_chain(&self.0));
-        failure.retry_after(self.0.retry_after());
+        let kind = self.kind();
+        let mut failure = own_failure((kind, status_for(kind)), self.to_string());
+        if let Self::Service(error) = &self {
+            failure.cause = Some(describe_chain(error));
+            failure.retry_after(error.retry_after());
+        }
         failure.into_response()
     }
 }

@@ -16,6 +16,7 @@ mod failure;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod jobs;
 mod links;
 mod metrics;
 mod metrics_page;

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use pentimento_service::{KeyRing, Rates, Service};
 use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
+use tokio::sync::Semaphore;
 
 use crate::body::BodyBudget;
 use crate::config::{ApiConfig, BODY_PLACES};
@@ -22,6 +23,8 @@ pub struct AppState {
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) numbers: Arc<JobNumbers>,
     pub(crate) bodies: Arc<BodyBudget>,
+    /// A permit for each connection that may watch jobs.
+    pub(crate) watchers: Arc<Semaphore>,
     /// What large things hold in the whole process.
     pub(crate) memory: Arc<MemoryLedger>,
     /// How many lines of the log nobody took.
@@ -53,6 +56,8 @@ impl AppState {
                 config.max_body_bytes,
                 BODY_PLACES,
             )),
+            // The others are for those who want something made.
+            watchers: Arc::new(Semaphore::new(config.max_connections.saturating_mul(3) / 4)),
             config: Arc::new(config),
             memory: ledger,
             numbers: Arc::default(),

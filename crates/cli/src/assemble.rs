@@ -37,12 +37,10 @@ const UNFINISHED_JOBS: usize = 256;
 const REMEMBERED_JOBS: usize = 10_000;
 /// How long a worker may be silent before its job is given to another.
 const LEASE: Duration = Duration::from_secs(60);
-/// How long an ended job can be asked for.
+/// How long an ended job can be asked for, and its pictures are kept: ModelsLab's links live for a day.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
 /// Time between two looks for pictures and jobs that can be deleted.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How long pictures are kept: ModelsLab's links live for a day.
-const KEEP_PICTURES: Duration = Duration::from_secs(24 * 3600);
 /// The largest picture that is fetched from a caller's address.
 const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
 /// A job that ended the process twice will do it a third time.
@@ -201,7 +199,6 @@ fn address_guard(config: &Config) -> AddressGuard {
 fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
     ServiceConfig {
         link_ttl: config.link_ttl,
-        keep_pictures: KEEP_PICTURES.max(config.link_ttl),
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
         running_jobs: config.running_jobs.min(engine.status().max_jobs),
         decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

@@ -14,7 +14,7 @@ use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
 use crate::metrics::DeviceMetrics;
 use crate::model_memory::ModelMemory;
-use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ResolvedModels};
+use crate::{BatchPolicy, EngineError, Executor, PreviewWish, ResolvedJob, ResolvedModels};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Engine {
 }
 
 /// What holds for a job beside what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct JobTerms {
     /// Whose share of the device's time it uses.
     pub owner: ApiKeyId,
@@ -113,6 +113,8 @@ pub struct JobTerms {
     pub priority: Priority,
     /// When it fails with [`EngineError::DeadlineExceeded`] unless it has ended, a time of the engine's clock.
     pub deadline: Option<Instant>,
+    /// Whether its images are to be shown while they are made.
+    pub previews: PreviewWish,
 }
 
 impl Default for JobTerms {
@@ -122,6 +124,7 @@ impl Default for JobTerms {
             work: 0,
             priority: Priority::Normal,
             deadline: None,
+            previews: PreviewWish::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! a lease or a rest that is over, wakes the workers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -134,6 +135,21 @@ impl State {
         Ok(lease.entry)
     }
 
+    /// Takes the ended jobs that are not in the table any more out of the account.
+    fn forget_missing(&mut self) {
+        let Self {
+            finished,
+            finished_bytes,
+            jobs,
+            ..
+        } = self;
+        finished.retain(|(id, bytes)| {
+            let kept = jobs.contains_key(id);
+            *finished_bytes -= if kept { 0 } else { *bytes };
+            kept
+        });
+    }
+
     /// Keeps an ended job, for which the oldest ones are forgotten where there are too many of them, or too large ones.
     fn remember(&mut self, job: &Job, limits: MemoryLimits) {
         let bytes = size_of_record(job);
@@ -231,11 +247,21 @@ impl JobStore for MemoryJobs {
             filter.limit
         };
         let state = self.lock();
-        let jobs = state
-            .jobs
-            .values()
-            .map(|record| record.job.as_ref())
-            .filter(|job| filter.after.is_none_or(|after| job.id > after))
+        let ids = match (filter.after, filter.newest_first) {
+            (None, _) => (Bound::Unbounded, Bound::Unbounded),
+            (Some(after), false) => (Bound::Excluded(after), Bound::Unbounded),
+            (Some(after), true) => (Bound::Unbounded, Bound::Excluded(after)),
+        };
+        let mut records = state.jobs.range(ids);
+        let in_order = std::iter::from_fn(|| {
+            if filter.newest_first {
+                records.next_back()
+            } else {
+                records.next()
+            }
+        });
+        let jobs = in_order
+            .map(|(_, record)| record.job.as_ref())
             .filter(|job| filter.states.is_empty() || filter.states.contains(&job.state))
             .filter(|job| filter.owner.as_ref().is_none_or(|owner| *owner == job.owner));
         Ok(jobs.take(limit).cloned().collect())
@@ -250,6 +276,19 @@ impl JobStore for MemoryJobs {
         })
     }
 
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError> {
+        let mut state = self.lock();
+        let has_ended = state
+            .jobs
+            .get(&id)
+            .is_some_and(|record| record.job.state.is_final());
+        if has_ended {
+            state.jobs.remove(&id);
+            state.forget_missing();
+        }
+        Ok(has_ended)
+    }
+
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {
         let mut state = self.lock();
         let old: Vec<JobId> = state
@@ -261,17 +300,7 @@ impl JobStore for MemoryJobs {
         for id in &old {
             state.jobs.remove(id);
         }
-        let State {
-            finished,
-            finished_bytes,
-            jobs,
-            ..
-        } = &mut *state;
-        finished.retain(|(id, bytes)| {
-            let kept = jobs.contains_key(id);
-            *finished_bytes -= if kept { 0 } else { *bytes };
-            kept
-        });
+        state.forget_missing();
         Ok(old)
     }
 }

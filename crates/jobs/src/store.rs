@@ -25,8 +25,10 @@ pub struct JobFilter {
     pub states: Vec<JobState>,
     /// Of this caller only.
     pub owner: Option<ApiKeyId>,
-    /// Only jobs with a greater id, to read on after a page.
+    /// Only jobs behind this one in the order, to read on after a page.
     pub after: Option<JobId>,
+    /// By descending id instead of ascending.
+    pub newest_first: bool,
     /// At most so many; 0 means all.
     pub limit: usize,
 }
@@ -75,7 +77,7 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// [`JobsError::NotFound`].
     async fn wait_until_ended(&self, id: JobId) -> Result<Job, JobsError>;
 
-    /// Jobs that fit the filter, by ascending id, which is the order of their making.
+    /// Jobs that fit the filter by their ids, which is the order of their making, ascending unless the filter says otherwise.
     ///
     /// # Errors
     /// [`JobsError::Backend`].
@@ -86,6 +88,12 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`JobsError::Backend`].
     async fn counts(&self) -> Result<JobCounts, JobsError>;
+
+    /// Forgets a job that has ended. False when there is none of this id, or it has not ended; then nothing changes.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`].
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError>;
 
     /// Forgets the jobs that ended before `finished_before`, and returns their ids.
     ///

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, ResolvedJob};
+use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, PreviewWish, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::admitted::Admitted;
 use crate::inner::Inner;
 use crate::inputs::PendingInputs;
+use crate::sketches::Sketches;
 use crate::{ServiceError, deliver};
 
 /// Between two tries to get into an engine that has no room.
@@ -173,8 +174,11 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
 /// Runs the job in the engine and stores its images while later ones are still being made.
 async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     let reporter = inner.progress.begin(job.id);
-    let mut events = admit(inner, job).await?;
+    let shown = Arc::new(inner.watched.enter(job.id));
+    shown.note(job);
+    let mut events = admit(inner, job, shown.wish()).await?;
     let mut deliveries = JoinSet::new();
+    let mut sketches = Sketches::new(shown, job.attempt);
     let mut began_at = None;
     loop {
         match events.next().await {
@@ -184,7 +188,11 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
                 inner.metrics.began(job, now);
                 reporter.started();
             }
-            Some(JobEvent::Progress(progress)) => reporter.report(progress),
+            Some(JobEvent::Progress(progress)) => {
+                reporter.report(progress);
+                sketches.report(progress);
+            }
+            Some(JobEvent::Preview { index, image }) => sketches.draw(index, image),
             Some(JobEvent::Image { index, finished }) => {
                 reporter.finished_image();
                 deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
@@ -222,7 +230,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
 }
 
 /// Gets the job into the engine.
-async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
+async fn admit(inner: &Inner, job: &Job, previews: PreviewWish) -> Result<JobEvents, AttemptError> {
     let fault = |error: ServiceError| service_fault(job.id, &error);
     let (models, decoded) = match inner.admitted.take(job.id) {
         // From here on the engine accounts for the images.
@@ -252,6 +260,7 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
         work: job.work,
         priority: job.priority,
         deadline: deadline(inner, job),
+        previews,
     };
     let events = inner.engine.generate_in(place, job.id, resolved, terms);
     let events = events.map_err(|error| engine_fault(job.id, &error))?;

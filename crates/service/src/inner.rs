@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobQueue, JobStore};
+use pentimento_jobs::{JobQueue, JobStore, JobsError, Transition};
 use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores};
@@ -23,6 +24,7 @@ use crate::loads::Loads;
 use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
+use crate::watched::Watched;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
@@ -56,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) admitted: AdmittedJobs,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// When this service was put together.
+    pub(crate) started: SystemTime,
     pub(crate) config: ServiceConfig,
     pub(crate) runtime: Handle,
     pub(crate) lifecycle: watch::Sender<Lifecycle>,
@@ -72,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) fetching: Fetching,
     pub(crate) progress: ProgressHub,
     pub(crate) metrics: ServiceMetrics,
+    pub(crate) watched: Arc<Watched>,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -112,6 +117,8 @@ impl Inner {
             keys,
             metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
+            watched: Arc::default(),
+            started: clock.wall(),
             clock,
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),
@@ -135,6 +142,13 @@ impl Inner {
         self.tasks
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Changes a job's state, and tells those who watch it.
+    pub(crate) async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
+        let job = self.store.transition(id, transition).await?;
+        self.watched.note(&job);
+        Ok(job)
     }
 
     /// Returns when nothing may run any more.

@@ -32,6 +32,7 @@ mod model_files;
 mod model_state;
 mod named_models;
 mod off_thread;
+mod own_jobs;
 mod plan;
 mod progress;
 mod rates;
@@ -39,12 +40,15 @@ mod residency;
 mod resolve;
 mod service;
 mod shutdown;
+mod sketches;
 mod submit;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod transition;
 mod unfetched;
 mod wait;
+mod watch;
+mod watched;
 mod worker;
 
 pub use config::{ServiceConfig, ServiceParts};
@@ -57,15 +61,19 @@ pub use links::{ImageLink, LinkedFile};
 pub use metrics::{ServiceMetrics, WebhookResult};
 pub use model_state::ModelState;
 pub use named_models::NamedModels;
+pub use own_jobs::JobPage;
 pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable};
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
 pub use pentimento_jobs::JobCounts;
 pub use pentimento_outbound::{AddressGuard, ImageFetcher};
+pub use pentimento_storage::Access;
 pub use plan::model_notes;
 pub use rates::{RateBucket, RateCaller, RateConfig, RateExceeded, Rates};
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
 pub use unfetched::Held;
+pub use watch::{Seen, Watcher};
+pub use watched::{News, Preview};
 
 #[cfg(test)]
 mod tests;

@@ -82,6 +82,13 @@ impl Service {
         self.inner.progress.time_left(id)
     }
 
+    /// Which of the waiting jobs this one is, from 1, about: other owners' jobs take turns with it. None for a job that does not
+    /// wait in this process.
+    #[must_use]
+    pub fn queue_position(&self, id: JobId) -> Option<usize> {
+        self.inner.progress.position(id)
+    }
+
     /// How long a job that came now would wait.
     #[must_use]
     pub fn queue_time(&self) -> Duration {

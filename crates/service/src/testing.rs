@@ -43,7 +43,6 @@ impl Default for TestConfig {
             keys: Arc::new(KeyRing::new([])),
             service: ServiceConfig {
                 link_ttl: Duration::from_secs(3600),
-                keep_pictures: Duration::from_secs(3600),
                 keep_jobs: Duration::from_secs(86_400),
                 running_jobs: 32,
                 decoding_images: 4,

@@ -10,6 +10,7 @@ mod presets;
 mod submitting;
 mod troubled_store;
 mod unfetched;
+mod watching;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -189,7 +189,8 @@ impl<E: Executor> DeviceThread<E> {
         };
         let refusal = match self.batcher.admit(spec, self.clock.now()) {
             Ok(()) => {
-                self.running.insert(id, Running::new(input, events, place));
+                self.running
+                    .insert(id, Running::new(input, events, place, terms.previews));
                 return;
             }
             Err(AdmitError::Duplicate) => EngineError::Duplicate,

@@ -117,6 +117,10 @@ impl JobStore for TroubledStore {
         self.jobs.counts().await
     }
 
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError> {
+        self.jobs.remove(id).await
+    }
+
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {
         self.jobs.expire(finished_before).await
     }

@@ -23,6 +23,7 @@ use crate::body::{self, BodyMemory, Sender};
 use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{FieldError, name};
+use crate::jobs::id_header;
 
 /// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`, `image_editing`), an old package
 /// (`txt2img`), the non-enterprise mode, the paths of the older brand, and base addresses without `/api`.
@@ -237,7 +238,7 @@ async fn generate(
         Err(_) => app.service.fetch(id).await?,
     };
     let reply = reply::of(app, base, &job).await?;
-    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
+    Ok((id_header(id), ignored_header(&parsed.ignored), Json(reply)).into_response())
 }
 
 /// The call, and the memory that its images take. It goes along, because this runs on when the caller hangs up.
@@ -302,7 +303,7 @@ async fn fetch_job(
         return Err(ModelsLabError::UnknownJob);
     }
     let reply = reply::of(app, base, &job).await?;
-    Ok(Json(reply).into_response())
+    Ok((id_header(job.id), Json(reply)).into_response())
 }
 
 /// `request_id` or `id`, as a number or a text.

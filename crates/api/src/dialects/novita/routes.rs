@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, Submission, finished_images};
-use pentimento_types::DialectTag;
+use pentimento_types::{DialectTag, JobId};
 use serde_json::Value;
 
 use super::auth::Caller;
@@ -20,6 +20,7 @@ use crate::AppState;
 use crate::base_url::BaseUrl;
 use crate::body::{self, BodyError, BodyMemory, ReadBody, Sender};
 use crate::dialects::{ignored_header, json};
+use crate::jobs::id_header;
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
@@ -66,13 +67,24 @@ async fn lcm_img2img(
     let id = app.service.submit(submission).await?;
     // The service has its own copy of the image by now.
     drop(memory);
+    let made = finished(&app, &base, id, &parsed.ignored).await;
+    Ok((id_header(id), made).into_response())
+}
+
+/// Waits for a job, and answers with its images.
+async fn finished(
+    app: &AppState,
+    base: &BaseUrl,
+    id: JobId,
+    ignored: &[String],
+) -> Result<Response, NovitaError> {
     let job = app.service.wait_or_cancel(id).await?;
     let link = |image: &_| {
         let link = app.service.link(&job, image);
         (link.path, link.ttl)
     };
-    let reply = convert::to_reply(&job, finished_images(&job)?, &base, link);
-    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
+    let reply = convert::to_reply(&job, finished_images(&job)?, base, link);
+    Ok((ignored_header(ignored), Json(reply)).into_response())
 }
 
 /// The call, and the memory that its image takes.
