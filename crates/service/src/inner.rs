@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobQueue, JobStore, JobsError, Transition};
+use pentimento_jobs::{JobQueue, JobStore};
 use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores};
@@ -142,13 +142,6 @@ impl Inner {
         self.tasks
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Changes a job's state, and tells those who watch it.
-    pub(crate) async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
-        let job = self.store.transition(id, transition).await?;
-        self.watched.note(&job);
-        Ok(job)
     }
 
     /// Returns when nothing may run any more.
