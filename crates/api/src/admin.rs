@@ -64,6 +64,8 @@ async fn readyz(State(app): State<AppState>) -> Response {
         None
     } else if status.stopping {
         Some("the server is stopping")
+    } else if let Some(reason) = status.outage {
+        Some(reason)
     } else if !status.engine.healthy {
         Some("the device thread has ended; start the server again")
     } else {

@@ -17,7 +17,7 @@ use pentimento_engine::{
     BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
+use pentimento_jobs::{JobStore, MemoryLimits, Recovery, SqliteJobs};
 use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
@@ -36,12 +36,16 @@ const REMEMBERED_JOBS: usize = 10_000;
 const LEASE: Duration = Duration::from_secs(60);
 /// How long an ended job can be asked for.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
+/// The database of the jobs, in the data folder.
+const JOBS_FILE: &str = "jobs.sqlite";
 /// Time between two looks for pictures and jobs that can be deleted.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How long pictures are kept: ModelsLab's links live for a day.
 const KEEP_PICTURES: Duration = Duration::from_secs(24 * 3600);
 /// The largest picture that is fetched from a caller's address.
 const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
+/// How long finished pictures wait for room on the disk.
+const SAVE_PATIENCE: Duration = Duration::from_secs(600);
 /// A job that ended the process twice will do it a third time.
 const ATTEMPTS: u32 = 2;
 
@@ -140,7 +144,7 @@ pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemet
         finished: REMEMBERED_JOBS,
         finished_bytes: config.job_memory.0,
     };
-    let jobs = Arc::new(MemoryJobs::new(clock(), limits));
+    let jobs = Arc::new(jobs(data, limits)?);
     let parts = ServiceParts {
         catalog,
         hub: hub(config)?,
@@ -175,6 +179,31 @@ pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemet
     })
 }
 
+/// The jobs of this and of earlier processes. What was wrong with them is told.
+fn jobs(data: &DataFolder, limits: MemoryLimits) -> anyhow::Result<SqliteJobs> {
+    let (jobs, recovery) = SqliteJobs::open(&data.path().join(JOBS_FILE), clock(), limits)?;
+    let Recovery {
+        unfinished,
+        crashed,
+        damaged,
+        damaged_file,
+    } = recovery;
+    if let Some(kept) = damaged_file {
+        tracing::error!(
+            kept = %kept.display(),
+            unfinished,
+            "the database of the jobs was damaged; what could be read was taken over into a new one"
+        );
+    }
+    if damaged > 0 {
+        tracing::error!(damaged, "records of jobs were damaged and are set aside");
+    }
+    if unfinished > 0 {
+        tracing::info!(unfinished, crashed, "jobs of before go on");
+    }
+    Ok(jobs)
+}
+
 fn address_guard(config: &Config) -> AddressGuard {
     if config.allow_private_urls {
         AddressGuard::allowing_private()
@@ -193,6 +222,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         max_image_pixels: config.max_image_pixels,
         max_prompt_tokens: config.max_prompt_tokens,
         max_attempts: ATTEMPTS,
+        save_patience: SAVE_PATIENCE,
         lease: LEASE,
         sweep_interval: SWEEP,
     }

@@ -4,6 +4,7 @@
 //! broker in another process cannot give: time passes as the implementation's own clock has it, and jobs whose leases
 //! ran out come back in no promised order.
 
+pub mod durable;
 mod fixture;
 pub mod queue;
 pub mod store;
@@ -34,6 +35,18 @@ pub async fn run_all(make: impl Fn(usize) -> Fixture) {
     queue::a_job_released_for_later_rests_until_then(&make(10)).await;
     queue::a_forgotten_job_is_not_claimed(&*make(10).queue).await;
     queue::a_silent_worker_loses_its_job(&make(10)).await;
+    queue::a_worker_that_was_stopped_keeps_its_job(&make(10)).await;
     queue::a_heartbeat_keeps_the_job(&make(10)).await;
     queue::a_lost_lease_wakes_a_worker_that_waited_before(&make(10)).await;
+}
+
+/// Runs every check of what outlives the process, each on fresh records. `make` takes the bound on unfinished jobs.
+pub async fn run_durable(make: impl Fn(usize) -> durable::Reopen) {
+    durable::waiting_jobs_wait_again_in_their_order(&make(20)).await;
+    durable::a_job_that_was_not_pushed_is_queued(&make(10)).await;
+    durable::a_crash_is_counted_and_its_attempt_is_fenced(&make(10)).await;
+    durable::an_ended_job_is_found_again(&make(10)).await;
+    durable::found_jobs_have_their_places(&make(2)).await;
+    durable::a_job_without_its_images_is_not_queued(&make(10)).await;
+    durable::a_resting_job_rests_on(&make(10)).await;
 }

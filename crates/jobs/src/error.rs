@@ -44,6 +44,17 @@ pub enum JobsError {
         /// The job.
         id: JobId,
     },
+    /// The records were written by a later version of this program, which keeps them in another way.
+    #[error(
+        "the jobs in this data folder were written by a newer version of pentimento (schema {found}; this version knows \
+         {known}); start that version, or choose another folder with --data DIR"
+    )]
+    NewerSchema {
+        /// Of the file.
+        found: i64,
+        /// Of this program.
+        known: i64,
+    },
     /// The place where the records are kept failed.
     #[error("could not {what}")]
     Backend {
@@ -61,7 +72,7 @@ impl HasKind for JobsError {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Full { .. } | Self::ShareFull { .. } => ErrorKind::Overloaded,
             Self::Duplicate { .. } | Self::Refused(_) | Self::ClaimLost { .. } => ErrorKind::Conflict,
-            Self::Backend { .. } => ErrorKind::Unavailable,
+            Self::NewerSchema { .. } | Self::Backend { .. } => ErrorKind::Unavailable,
         }
     }
 }

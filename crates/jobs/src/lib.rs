@@ -6,9 +6,11 @@
 pub mod conformance;
 mod error;
 mod fair_line;
+mod local_queue;
 mod memory;
 mod places;
 mod queue;
+mod sqlite;
 mod state_machine;
 mod store;
 
@@ -16,5 +18,6 @@ pub use error::JobsError;
 pub use memory::{MemoryJobs, MemoryLimits};
 pub use places::{JobPlace, Places};
 pub use queue::{Claim, JobQueue, QueueEntry};
+pub use sqlite::{Recovery, SqliteJobs};
 pub use state_machine::{Refusal, Transition, TransitionRefused};
 pub use store::{JobCounts, JobFilter, JobStore};

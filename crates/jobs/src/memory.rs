@@ -1,22 +1,21 @@
 //! Job records and queue in memory: for a server that keeps nothing over a restart, and for tests.
 //!
-//! One lock, never held across an await. Waiting is by notification: an ending job wakes those who wait for it; a push, or
-//! a lease or a rest that is over, wakes the workers.
+//! One lock, never held across an await. Waiting is by notification: an ending job wakes those who wait for it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use pentimento_types::{ApiKeyId, Clock, Job, JobId, JobState};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use crate::fair_line::FairLine;
+use crate::local_queue::LocalQueue;
 use crate::{
     Claim, JobCounts, JobFilter, JobPlace, JobQueue, JobStore, JobsError, Places, QueueEntry, Transition,
 };
 
-/// Bounds of [`MemoryJobs`].
+/// Bounds of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryLimits {
     /// Jobs that wait or run; one more is refused.
@@ -39,8 +38,7 @@ struct Table {
     limits: MemoryLimits,
     places: Places,
     state: Mutex<State>,
-    /// Wakes workers that wait in `claim`.
-    work: Notify,
+    queue: LocalQueue,
 }
 
 #[derive(Debug, Default)]
@@ -52,11 +50,6 @@ struct State {
     /// Ended jobs in the order of their ends, with the bytes of their records.
     finished: VecDeque<(JobId, u64)>,
     finished_bytes: u64,
-    ready: FairLine,
-    /// Jobs that rest before their next attempt, and when they are ready.
-    resting: BTreeMap<JobId, (Instant, QueueEntry)>,
-    leases: HashMap<JobId, Lease>,
-    last_token: u64,
 }
 
 #[derive(Debug)]
@@ -68,24 +61,17 @@ struct Record {
     ended: watch::Sender<Option<Arc<Job>>>,
 }
 
-#[derive(Debug)]
-struct Lease {
-    token: u64,
-    until: Instant,
-    entry: QueueEntry,
-}
-
 impl MemoryJobs {
     /// An empty table.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, limits: MemoryLimits) -> Self {
         Self {
             table: Arc::new(Table {
+                queue: LocalQueue::new(Arc::clone(&clock)),
                 clock,
                 limits,
                 places: Places::new(limits.unfinished),
                 state: Mutex::default(),
-                work: Notify::new(),
             }),
         }
     }
@@ -99,39 +85,6 @@ impl MemoryJobs {
 impl State {
     fn record(&mut self, id: JobId) -> Result<&mut Record, JobsError> {
         self.jobs.get_mut(&id).ok_or(JobsError::NotFound { id })
-    }
-
-    /// Jobs whose lease or rest is over go ahead of their owner's others.
-    fn take_back(&mut self, now: Instant) {
-        let silent = self.leases.extract_if(|_, lease| lease.until <= now);
-        let mut back: Vec<QueueEntry> = silent.map(|(_, lease)| lease.entry).collect();
-        let rested = self.resting.extract_if(.., |_, (until, _)| *until <= now);
-        back.extend(rested.map(|(_, (_, entry))| entry));
-        for entry in back {
-            self.ready.put_back(entry);
-        }
-    }
-
-    /// When the next lease or rest ends.
-    fn next_change(&self) -> Option<Instant> {
-        let leases = self.leases.values().map(|lease| lease.until);
-        leases.chain(self.resting.values().map(|(until, _)| *until)).min()
-    }
-
-    /// The lease of a claim that still holds.
-    fn held(&mut self, claim: &Claim, now: Instant) -> Result<&mut Lease, JobsError> {
-        let id = claim.job();
-        let lease = self.leases.get_mut(&id);
-        lease
-            .filter(|lease| lease.token == claim.token() && lease.until > now)
-            .ok_or(JobsError::ClaimLost { id })
-    }
-
-    fn end_lease(&mut self, claim: &Claim, now: Instant) -> Result<QueueEntry, JobsError> {
-        self.held(claim, now)?;
-        let lease = self.leases.remove(&claim.job());
-        let lease = lease.ok_or(JobsError::ClaimLost { id: claim.job() })?;
-        Ok(lease.entry)
     }
 
     /// Keeps an ended job, for which the oldest ones are forgotten where there are too many of them, or too large ones.
@@ -235,9 +188,7 @@ impl JobStore for MemoryJobs {
             .jobs
             .values()
             .map(|record| record.job.as_ref())
-            .filter(|job| filter.after.is_none_or(|after| job.id > after))
-            .filter(|job| filter.states.is_empty() || filter.states.contains(&job.state))
-            .filter(|job| filter.owner.as_ref().is_none_or(|owner| *owner == job.owner));
+            .filter(|job| filter.fits(job));
         Ok(jobs.take(limit).cloned().collect())
     }
 
@@ -279,80 +230,27 @@ impl JobStore for MemoryJobs {
 #[async_trait]
 impl JobQueue for MemoryJobs {
     async fn push(&self, entry: QueueEntry) -> Result<(), JobsError> {
-        let id = entry.id;
-        let mut state = self.lock();
-        let known =
-            state.leases.contains_key(&id) || state.ready.contains(id) || state.resting.contains_key(&id);
-        if !known {
-            state.ready.push(entry);
-            // Not one of them: it may be waiting for jobs of other owners.
-            self.table.work.notify_waiters();
-        }
-        Ok(())
+        self.table.queue.push(entry).await
     }
 
     async fn claim(&self, lease: Duration, except: &[ApiKeyId]) -> Result<Claim, JobsError> {
-        loop {
-            let mut work = std::pin::pin!(self.table.work.notified());
-            // Enlisted before the look, so that a push between look and wait is not missed.
-            work.as_mut().enable();
-            let next_change = {
-                let now = self.table.clock.now();
-                let mut state = self.lock();
-                state.take_back(now);
-                if let Some(entry) = state.ready.pop(except) {
-                    state.last_token += 1;
-                    let token = state.last_token;
-                    let claim = Claim::new(entry.id, entry.owner.clone(), token);
-                    let until = now + lease;
-                    state.leases.insert(entry.id, Lease { token, until, entry });
-                    // The other waiting workers must know when this lease ends.
-                    self.table.work.notify_waiters();
-                    return Ok(claim);
-                }
-                state.next_change()
-            };
-            match next_change {
-                None => work.await,
-                Some(until) => tokio::select! {
-                    () = work => {}
-                    () = self.table.clock.sleep_until(until) => {}
-                },
-            }
-        }
+        self.table.queue.claim(lease, except).await
     }
 
     async fn heartbeat(&self, claim: &Claim, lease: Duration) -> Result<(), JobsError> {
-        let now = self.table.clock.now();
-        self.lock().held(claim, now)?.until = now + lease;
-        Ok(())
+        self.table.queue.heartbeat(claim, lease).await
     }
 
     async fn release(&self, claim: Claim, delay: Duration) -> Result<(), JobsError> {
-        let now = self.table.clock.now();
-        let mut state = self.lock();
-        let entry = state.end_lease(&claim, now)?;
-        if delay.is_zero() {
-            state.ready.put_back(entry);
-        } else {
-            state.resting.insert(entry.id, (now + delay, entry));
-        }
-        // Every worker that waits must know, also when this rest ends.
-        self.table.work.notify_waiters();
-        Ok(())
+        self.table.queue.release(claim, delay).await
     }
 
     async fn complete(&self, claim: Claim) -> Result<(), JobsError> {
-        let now = self.table.clock.now();
-        self.lock().end_lease(&claim, now)?;
-        Ok(())
+        self.table.queue.complete(claim).await
     }
 
     async fn forget(&self, id: JobId) -> Result<(), JobsError> {
-        let mut state = self.lock();
-        state.ready.remove(id);
-        state.resting.remove(&id);
-        Ok(())
+        self.table.queue.forget(id).await
     }
 }
 

@@ -31,10 +31,25 @@ pub struct JobFilter {
     pub limit: usize,
 }
 
+impl JobFilter {
+    /// Whether it returns this job, if there is room.
+    pub(crate) fn fits(&self, job: &Job) -> bool {
+        self.after.is_none_or(|after| job.id > after)
+            && (self.states.is_empty() || self.states.contains(&job.state))
+            && self.owner.as_ref().is_none_or(|owner| *owner == job.owner)
+    }
+}
+
 /// Keeps job records. Every change is a compare-and-set through the state machine. How far a running job is, is not part
 /// of its record: that would be a durable write for every evaluation.
 #[async_trait]
 pub trait JobStore: Send + Sync + std::fmt::Debug {
+    /// Whether what is stored outlives the process, so that a job which has not ended when the server stops goes on when it
+    /// starts again.
+    fn keeps_jobs(&self) -> bool {
+        false
+    }
+
     /// A place for a job of `owner` that may be inserted later. Asked for before anything costly is done with a request, so
     /// it answers at once; how many jobs of one owner are let in is for [`crate::Places`] to say.
     ///

@@ -29,8 +29,11 @@ pub struct ServiceConfig {
     pub max_image_pixels: u64,
     /// Tokens of a prompt; what it takes in memory grows with them.
     pub max_prompt_tokens: usize,
-    /// How often a job is started before it fails for good, at least 1.
+    /// How many attempts may go wrong before a job fails for good, at least 1. Faults that may pass, and attempts that ended
+    /// with the process, are counted apart.
     pub max_attempts: u32,
+    /// How long finished pictures wait for a disk that cannot be written.
+    pub save_patience: Duration,
     /// How long a worker may be silent before its job is given to another.
     pub lease: Duration,
     /// Time between two looks for what can be deleted.

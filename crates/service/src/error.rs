@@ -209,6 +209,12 @@ pub enum ServiceError {
     /// The server is stopping and takes nothing new.
     #[error("the server is shutting down; try again later")]
     ShuttingDown,
+    /// Something that the server stands on is gone; an operator must look.
+    #[error("the server takes nothing new: {reason}")]
+    OutOfService {
+        /// Safe to show.
+        reason: &'static str,
+    },
     /// There is no such job (any more).
     #[error("there is no job {id}")]
     JobNotFound {
@@ -278,9 +284,10 @@ impl HasKind for ServiceError {
             | Self::ImageWork { .. }
             | Self::ImageMemory { .. } => ErrorKind::TooLarge,
             Self::Overloaded | Self::ShareTaken { .. } => ErrorKind::Overloaded,
-            Self::ShuttingDown | Self::ModelUnavailable { .. } | Self::ModelOnItsWay { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::ShuttingDown
+            | Self::OutOfService { .. }
+            | Self::ModelUnavailable { .. }
+            | Self::ModelOnItsWay { .. } => ErrorKind::Unavailable,
             Self::JobNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,
             Self::JobEnded { .. } | Self::JobUnfinished => ErrorKind::Conflict,
             Self::JobCancelled => ErrorKind::Cancelled,

@@ -33,6 +33,7 @@ mod plan;
 mod progress;
 mod residency;
 mod resolve;
+mod saving;
 mod service;
 mod shutdown;
 mod submit;

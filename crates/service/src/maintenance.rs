@@ -55,8 +55,7 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     for job in unfinished.iter().filter(|job| job.state == JobState::Fetching) {
         inner.fail_if_lost(job.id).await?;
     }
-    let now = inner.clock.wall();
-    if let Some(before) = now.checked_sub(inner.config.keep_jobs) {
+    if let Some(before) = inner.before(inner.config.keep_jobs) {
         inner.store.expire(before).await?;
     }
     Ok(())
@@ -72,12 +71,11 @@ pub(crate) async fn unfinished(inner: &Inner) -> Result<Vec<Job>, JobsError> {
 }
 
 async fn delete_pictures(inner: &Inner) -> Result<(), StorageError> {
-    let now = inner.clock.wall();
-    let mut old = match now.checked_sub(inner.config.keep_pictures.max(inner.config.link_ttl) + MARGIN) {
+    let mut old = match inner.before(inner.config.keep_pictures.max(inner.config.link_ttl) + MARGIN) {
         Some(before) => inner.images.outputs_before(before).await?,
         None => Vec::new(),
     };
-    if let Some(before) = now.checked_sub(INPUT_AGE) {
+    if let Some(before) = inner.before(INPUT_AGE) {
         let inputs = inner.images.inputs_before(before).await?;
         if !inputs.is_empty()
             && let Ok(unfinished) = unfinished(inner).await

@@ -1,7 +1,7 @@
 //! The door of the use cases. Cheap to clone; every clone is the same service. Each use case has a file of its own.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pentimento_catalog::Catalog;
@@ -35,6 +35,8 @@ pub struct ServiceStatus {
     pub ready: bool,
     /// Whether the server is stopping.
     pub stopping: bool,
+    /// What was said to [`Service::set_outage`].
+    pub outage: Option<&'static str>,
     /// Jobs.
     pub jobs: JobCounts,
     /// The engine.
@@ -86,14 +88,22 @@ impl Service {
         self.inner.progress.queue_time()
     }
 
+    /// Takes and begins nothing while something that the server stands on is gone: `reason`, safe to show, says what. None
+    /// ends that.
+    pub fn set_outage(&self, reason: Option<&'static str>) {
+        *self.inner.outage.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
     /// What health and readiness checks need to know.
     pub async fn status(&self) -> ServiceStatus {
         let engine = self.inner.engine.status();
         let stopping = self.inner.lifecycle() != Lifecycle::Open;
+        let outage = self.inner.outage();
         let jobs = self.inner.store.counts().await;
         ServiceStatus {
-            ready: !stopping && engine.healthy && jobs.is_ok(),
+            ready: !stopping && outage.is_none() && engine.healthy && jobs.is_ok(),
             stopping,
+            outage,
             jobs: jobs.unwrap_or_default(),
             engine: EngineSummary {
                 healthy: engine.healthy,

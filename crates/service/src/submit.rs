@@ -196,10 +196,12 @@ impl Inner {
     }
 
     pub(crate) fn check_open(&self) -> Result<(), ServiceError> {
-        if self.lifecycle() == Lifecycle::Open {
-            Ok(())
-        } else {
-            Err(ServiceError::ShuttingDown)
+        if self.lifecycle() != Lifecycle::Open {
+            return Err(ServiceError::ShuttingDown);
+        }
+        match self.outage() {
+            Some(reason) => Err(ServiceError::OutOfService { reason }),
+            None => Ok(()),
         }
     }
 
@@ -349,6 +351,7 @@ fn not_stored(error: JobsError) -> ServiceError {
         | JobsError::Duplicate { .. }
         | JobsError::Refused(_)
         | JobsError::ClaimLost { .. }
+        | JobsError::NewerSchema { .. }
         | JobsError::Backend { .. }) => ServiceError::store("store the job")(error),
     }
 }

@@ -47,6 +47,7 @@ impl Default for TestConfig {
                 max_prompt_tokens: 300,
                 max_image_pixels: 64_000_000,
                 max_attempts: 2,
+                save_patience: Duration::ZERO,
                 lease: Duration::from_secs(30),
                 sweep_interval: Duration::from_secs(60),
             },

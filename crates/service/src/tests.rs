@@ -7,6 +7,7 @@ mod panics;
 mod places;
 mod planning;
 mod presets;
+mod recovery;
 mod submitting;
 mod troubled_store;
 mod unfetched;

@@ -223,8 +223,15 @@ pub struct Job {
     pub not_before: Option<SystemTime>,
     /// Where it is in its life.
     pub state: JobState,
-    /// How many times it has been started.
+    /// How many times it has been started. It tells attempts apart, and limits nothing: a job may be put back as often as
+    /// the server is stopped.
     pub attempt: u32,
+    /// How many of its attempts ended with the process, or in silence.
+    #[serde(default)]
+    pub crashes: u32,
+    /// How many of its attempts ended by a fault that the next one may not meet.
+    #[serde(default)]
+    pub faults: u32,
     /// Set in the final states.
     pub outcome: Option<JobOutcome>,
     /// When it was stored.
@@ -255,6 +262,8 @@ impl Job {
             not_before: None,
             state: JobState::Queued,
             attempt: 0,
+            crashes: 0,
+            faults: 0,
             outcome: None,
             created_at,
             started_at: None,

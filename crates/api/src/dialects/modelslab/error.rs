@@ -260,6 +260,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         }
         ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE.name),
         ServiceError::ShuttingDown
+        | ServiceError::OutOfService { .. }
         | ServiceError::JobNotFound { .. }
         | ServiceError::JobEnded { .. }
         | ServiceError::JobCancelled

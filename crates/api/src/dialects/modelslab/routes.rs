@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
-use pentimento_service::{InputLimits, ModelKind, ModelRole, Submission};
+use pentimento_service::{InputLimits, ModelKind, ModelRole, ServiceError, Submission};
 use pentimento_types::{ApiKeyId, Clock as _, Delivery, DialectTag, SystemClock};
 use serde_json::{Value, json};
 
@@ -210,8 +210,9 @@ async fn generate(
     let left = until.saturating_duration_since(SystemClock.now());
     let ended = tokio::time::timeout(left, app.service.wait(id)).await;
     let job = match ended {
+        // It goes on with the next start, and can be fetched then.
+        Ok(Err(ServiceError::ShuttingDown)) | Err(_) => app.service.fetch(id).await?,
         Ok(job) => job?,
-        Err(_) => app.service.fetch(id).await?,
     };
     let reply = reply::of(app, base, &job).await?;
     Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
