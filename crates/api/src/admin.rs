@@ -2,15 +2,18 @@
 //! dialect's.
 
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pentimento_service::{ModelEntry, ModelKind, ModelState, ServiceError};
-use pentimento_types::{ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
+use pentimento_service::{
+    ModelEntry, ModelKind, ModelState, OutboxEntry, OutboxFilter, OutboxState, ServiceError,
+};
+use pentimento_types::{ApiKeyId, ErrorKind, HasKind, MemoryUse, ModelId, WebhookId, describe_chain};
 use serde_json::{Value, json};
 
 use crate::edge_fault::EdgeFault;
@@ -26,6 +29,8 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/v1/models", get(models))
         .route("/v1/models/{name}/load", post(load))
         .route("/v1/models/{name}/unload", post(unload))
+        .route("/v1/webhooks", get(webhooks))
+        .route("/v1/webhooks/{id}/replay", post(replay_webhook))
 }
 
 async fn index() -> Json<Value> {
@@ -42,6 +47,8 @@ async fn index() -> Json<Value> {
             "GET /v1/models": "models with their kinds and whether they can be used now",
             "POST /v1/models/{name}/load": "brings a checkpoint into memory before a request needs it",
             "POST /v1/models/{name}/unload": "throws one out of memory, as far as no job uses it",
+            "GET /v1/webhooks": "the webhooks of your jobs, and what has become of them (?state=pending, delivered or dead)",
+            "POST /v1/webhooks/{id}/replay": "sends one of them again, under the id that it had",
             "GET /healthz": "200 as long as the process answers",
             "GET /readyz": "200 as long as requests are served, be there room for one more or not, else 503 with the reason",
         },
@@ -83,7 +90,7 @@ async fn readyz(State(app): State<AppState>) -> Response {
 }
 
 /// A caller with a right key, or anybody when no keys are configured.
-struct Caller;
+struct Caller(ApiKeyId);
 
 /// Why somebody is not one.
 #[derive(Debug, thiserror::Error)]
@@ -109,10 +116,10 @@ impl FromRequestParts<AppState> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
         if state.keys.is_open() {
-            return Ok(Self);
+            return Ok(Self(ApiKeyId::anonymous()));
         }
         let secret = bearer::secret(&parts.headers).ok_or(KeyRefused::Missing)?;
-        state.keys.check(secret).map(|_| Self).ok_or(KeyRefused::Wrong)
+        state.keys.check(secret).map(Self).ok_or(KeyRefused::Wrong)
     }
 }
 
@@ -151,6 +158,73 @@ async fn unload(
     Ok(Json(json!({"name": name, "freed_bytes": freed})))
 }
 
+/// Newest last; the next page begins after the last id of this one.
+async fn webhooks(
+    State(app): State<AppState>,
+    Caller(owner): Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, OwnError> {
+    const PAGE: usize = 100;
+    let mut filter = OutboxFilter {
+        owner: Some(owner),
+        limit: PAGE,
+        ..OutboxFilter::default()
+    };
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*name {
+            "state" => filter.states.push(webhook_state(&value)?),
+            "job" => filter.job = Some(webhook_id(&value)?.job()),
+            "after" => filter.after = Some(webhook_id(&value)?),
+            _ => {}
+        }
+    }
+    let found = app.service.webhooks(&filter).await?;
+    let webhooks: Vec<Value> = found.iter().map(describe_webhook).collect();
+    Ok(Json(json!({"webhooks": webhooks})))
+}
+
+async fn replay_webhook(
+    State(app): State<AppState>,
+    Caller(owner): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, OwnError> {
+    let replayed = app.service.replay_webhook(&owner, webhook_id(&id)?).await?;
+    Ok(Json(describe_webhook(&replayed)))
+}
+
+/// Its own id, or its job's.
+fn webhook_id(text: &str) -> Result<WebhookId, OwnError> {
+    text.parse().map_err(|_| OwnError::NoWebhookId)
+}
+
+const WEBHOOK_STATES: [(OutboxState, &str); 3] = [
+    (OutboxState::Pending, "pending"),
+    (OutboxState::Delivered, "delivered"),
+    (OutboxState::Dead, "dead"),
+];
+
+fn webhook_state(word: &str) -> Result<OutboxState, OwnError> {
+    let mut states = WEBHOOK_STATES.into_iter();
+    let found = states.find(|(_, name)| *name == word);
+    found.map(|(state, _)| state).ok_or(OwnError::NoWebhookState)
+}
+
+fn describe_webhook(webhook: &OutboxEntry) -> Value {
+    let mut states = WEBHOOK_STATES.into_iter();
+    let state = states.find(|(state, _)| *state == webhook.state);
+    let since_epoch = webhook.due.duration_since(SystemTime::UNIX_EPOCH);
+    json!({
+        "id": webhook.id.to_string(),
+        "job": webhook.job().to_string(),
+        "url": webhook.url,
+        "state": state.map(|(_, name)| name),
+        "sendings": webhook.sendings,
+        // When it is sent next; of one that is not, when that was decided.
+        "at": since_epoch.unwrap_or_default().as_secs(),
+        "problem": webhook.problem,
+    })
+}
+
 fn describe(entry: &ModelEntry, state: &ModelState, resident: &[String]) -> Value {
     let progress = if let ModelState::Pending(progress) = state {
         json!({
@@ -176,8 +250,17 @@ fn describe(entry: &ModelEntry, state: &ModelState, resident: &[String]) -> Valu
 
 /// A failed call that belongs to no dialect.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub(crate) struct OwnError(#[from] ServiceError);
+pub(crate) enum OwnError {
+    /// A use case failed.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// What should name a webhook does not.
+    #[error("a webhook is named by its id, msg_ and 32 hexadecimal digits, or by that of its job")]
+    NoWebhookId,
+    /// What should name a state of webhooks does not.
+    #[error("state must be pending, delivered or dead")]
+    NoWebhookState,
+}
 
 /// The one table from our kinds to our own statuses.
 const fn status_for(kind: ErrorKind) -> StatusCode {
@@ -200,15 +283,17 @@ const fn status_for(kind: ErrorKind) -> StatusCode {
 
 impl IntoResponse for OwnError {
     fn into_response(self) -> Response {
-        // The name is part of the path here.
-        let kind = if let ServiceError::ModelNotFound { .. } = &self.0 {
-            ErrorKind::NotFound
-        } else {
-            self.0.kind()
+        let kind = match &self {
+            // The name is part of the path here.
+            Self::Service(ServiceError::ModelNotFound { .. }) => ErrorKind::NotFound,
+            Self::Service(error) => error.kind(),
+            Self::NoWebhookId | Self::NoWebhookState => ErrorKind::InvalidInput,
         };
-        let mut failure = own_failure((kind, status_for(kind)), self.0.to_string());
-        failure.cause = Some(describe_chain(&self.0));
-        failure.retry_after(self.0.retry_after());
+        let mut failure = own_failure((kind, status_for(kind)), self.to_string());
+        if let Self::Service(error) = &self {
+            failure.cause = Some(describe_chain(error));
+            failure.retry_after(error.retry_after());
+        }
         failure.into_response()
     }
 }

@@ -14,6 +14,7 @@ mod failure;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod idempotency;
 mod links;
 mod middleware;
 mod range;
@@ -21,9 +22,11 @@ mod router;
 mod server;
 mod shape;
 mod state;
+mod webhooks;
 
 pub use config::{ApiConfig, CorsOrigins, LeastSpeed, ModelsLabConfig};
 pub use dialects::{Effect, EndpointFields, FieldDescription, endpoint_fields};
 pub use router::{build_admin_router, build_router};
 pub use server::{ServerLimits, serve};
 pub use state::AppState;
+pub use webhooks::DialectBodies;

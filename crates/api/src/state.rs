@@ -9,7 +9,6 @@ use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
 
 use crate::body::BodyBudget;
 use crate::config::{ApiConfig, BODY_PLACES};
-use crate::dialects::modelslab::JobNumbers;
 
 /// Shared by all handlers.
 #[derive(Clone, Debug)]
@@ -17,7 +16,6 @@ pub struct AppState {
     pub(crate) service: Service,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) config: Arc<ApiConfig>,
-    pub(crate) numbers: Arc<JobNumbers>,
     pub(crate) bodies: Arc<BodyBudget>,
     /// What large things hold in the whole process.
     pub(crate) memory: Arc<MemoryLedger>,
@@ -42,7 +40,6 @@ impl AppState {
             )),
             config: Arc::new(config),
             memory: ledger,
-            numbers: Arc::default(),
             lost_log_lines: Arc::default(),
             started: SystemClock.wall(),
         }

@@ -4,13 +4,15 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
 use pentimento_api::{
-    ApiConfig, AppState, CorsOrigins, LeastSpeed, ModelsLabConfig, build_admin_router, build_router,
+    ApiConfig, AppState, CorsOrigins, DialectBodies, LeastSpeed, ModelsLabConfig, build_admin_router,
+    build_router,
 };
 use pentimento_catalog::Catalog;
 use pentimento_engine::{
@@ -18,12 +20,14 @@ use pentimento_engine::{
 };
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobStore, MemoryLimits, Recovery, SqliteJobs};
-use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
-use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
+use pentimento_service::{
+    AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, WebhookSecret, image_fetcher, webhook_sender,
+};
+use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 use tokio::net::TcpListener;
 
-use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig};
+use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, WebhookSecretSetting};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
 use crate::telemetry::Telemetry;
@@ -136,9 +140,11 @@ pub(crate) struct Parts {
 /// Builds the whole server on a data folder.
 pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemetry) -> anyhow::Result<Parts> {
     let catalog = Arc::new(catalog(config)?);
+    let api = api_config(&config.http)?;
     let engine = Engine::start(config)?;
     let images = ImageStore::open(&StorageConfig::Folder(data.path().join("images")))?;
     let links = LinkSigner::open(&data.path().join("link-secret"))?;
+    let webhook_secret = webhook_secret(config, data.path())?;
     let limits = MemoryLimits {
         unfinished: UNFINISHED_JOBS,
         finished: REMEMBERED_JOBS,
@@ -150,10 +156,13 @@ pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemet
         hub: hub(config)?,
         engine: engine.handle.clone(),
         store: Arc::clone(&jobs) as Arc<dyn JobStore>,
-        queue: jobs,
+        queue: Arc::clone(&jobs) as Arc<_>,
+        outbox: jobs,
         images,
         links,
         fetcher: image_fetcher(address_guard(config), MAX_FETCHED_BYTES),
+        webhooks: webhook_sender(address_guard(config), &webhook_secret),
+        webhook_bodies: Arc::new(DialectBodies::new(api.clone())),
         tokens: TokenCounter::default(),
         memory: Arc::clone(&engine.memory),
         clock: clock(),
@@ -164,7 +173,6 @@ pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemet
         .keys
         .iter()
         .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
-    let api = api_config(&config.http)?;
     let memory = Arc::clone(&engine.memory);
     let state = AppState::new(service.clone(), KeyRing::new(keys), api.clone(), memory);
     let state = state.with_lost_log_lines(telemetry.lost_lines());
@@ -202,6 +210,14 @@ fn jobs(data: &DataFolder, limits: MemoryLimits) -> anyhow::Result<SqliteJobs> {
         tracing::info!(unfinished, crashed, "jobs of before go on");
     }
     Ok(jobs)
+}
+
+/// What webhooks are signed with: as set, or made once and kept in the data folder.
+pub(crate) fn webhook_secret(config: &Config, data: &Path) -> anyhow::Result<WebhookSecret> {
+    match &config.webhook_secret {
+        Some(WebhookSecretSetting(secret)) => Ok(secret.clone()),
+        None => Ok(WebhookSecret::new(secret_file(&data.join("webhook-secret"))?)),
+    }
 }
 
 fn address_guard(config: &Config) -> AddressGuard {

@@ -186,7 +186,13 @@ impl Transition {
                 job.started_at = began_at.or(job.started_at);
                 end(job, JobState::Succeeded, JobOutcome::Succeeded(images), now);
             }
-            Self::Fail { failure, .. } => end(job, JobState::Failed, JobOutcome::Failed(failure), now),
+            Self::Fail { failure, .. } => {
+                if failure.kind.is_retryable() {
+                    // Or whoever sends the request again, as the failure asks for, would only be told of it again.
+                    job.idempotency = None;
+                }
+                end(job, JobState::Failed, JobOutcome::Failed(failure), now);
+            }
             Self::Cancel => end(job, JobState::Cancelled, JobOutcome::Cancelled, now),
         }
         Ok(())
@@ -207,7 +213,7 @@ fn end(job: &mut Job, state: JobState, outcome: JobOutcome, now: SystemTime) {
 
 #[cfg(test)]
 mod tests {
-    use pentimento_types::{ErrorKind, JobId};
+    use pentimento_types::{ErrorKind, Idempotency, JobId};
     use proptest::prelude::*;
 
     use super::*;
@@ -378,6 +384,30 @@ mod tests {
             Refusal::WrongState
         );
         start.apply(&mut job, now).unwrap();
+    }
+
+    #[test]
+    fn a_failure_that_another_try_may_not_have_gives_the_requests_key_back() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut job = sample_job(JobId::from_u128(1), now);
+        job.idempotency = Some(Idempotency {
+            key: "once".to_owned(),
+            digest: "d".to_owned(),
+        });
+        for kind in [
+            ErrorKind::InvalidInput,
+            ErrorKind::Unavailable,
+            ErrorKind::BadModel,
+        ] {
+            let mut job = job.clone();
+            let failure = JobFailure { kind, ..failure() };
+            Transition::Fail { attempt: 0, failure }
+                .apply(&mut job, now)
+                .unwrap();
+            assert_eq!(job.idempotency.is_none(), kind == ErrorKind::Unavailable);
+        }
+        Transition::Cancel.apply(&mut job, now).unwrap();
+        assert!(job.idempotency.is_some());
     }
 
     #[test]

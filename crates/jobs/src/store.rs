@@ -18,6 +18,15 @@ pub struct JobCounts {
     pub limit: usize,
 }
 
+/// What has become of a job that was to be inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is stored.
+    New,
+    /// Its owner has made the same request under the same key before: this is its job, and nothing was stored.
+    Known(JobId),
+}
+
 /// Which jobs [`JobStore::list`] returns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFilter {
@@ -60,9 +69,12 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// Takes a new job, in a place of this store that it holds until it has ended. When this returns, the job survives what
     /// the implementation promises to survive.
     ///
+    /// Of several jobs of one owner with one key, however close together, one is stored; see [`crate::key_stands`].
+    ///
     /// # Errors
-    /// [`JobsError::Duplicate`]; [`JobsError::Full`] where several processes share the records and one of them was faster.
-    async fn insert(&self, job: Job, place: JobPlace) -> Result<(), JobsError>;
+    /// [`JobsError::Duplicate`], [`JobsError::NumberTaken`], [`JobsError::KeyReused`]; [`JobsError::Full`] where several
+    /// processes share the records and one of them was faster.
+    async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError>;
 
     /// The job as it is now, or None.
     ///
@@ -70,7 +82,20 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// [`JobsError::Backend`].
     async fn get(&self, id: JobId) -> Result<Option<Job>, JobsError>;
 
-    /// Changes a job and returns it as it is then. One caller at a time wins; nothing changes on an error.
+    /// The job of a dialect that has this number, or None.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`].
+    async fn find_by_number(&self, dialect: &str, number: u64) -> Result<Option<Job>, JobsError>;
+
+    /// The job for which this key of its owner stands now, or None.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`].
+    async fn find_by_key(&self, owner: &ApiKeyId, key: &str) -> Result<Option<Job>, JobsError>;
+
+    /// Changes a job and returns it as it is then. One caller at a time wins; nothing changes on an error. An end that is to
+    /// be told by webhook is in the [`crate::Outbox`] in the same step.
     ///
     /// # Errors
     /// [`JobsError::NotFound`], [`JobsError::Refused`].
@@ -94,7 +119,8 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// [`JobsError::Backend`].
     async fn counts(&self) -> Result<JobCounts, JobsError>;
 
-    /// Forgets the jobs that ended before `finished_before`, and returns their ids.
+    /// Forgets the jobs that ended before `finished_before`, with their webhooks, and returns their ids. A job whose webhook
+    /// is still to be sent is kept until that is delivered or given up.
     ///
     /// # Errors
     /// [`JobsError::Backend`].

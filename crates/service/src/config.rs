@@ -6,10 +6,12 @@ use std::time::Duration;
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EngineHandle, TokenCounter};
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobQueue, JobStore};
-use pentimento_outbound::ImageFetcher;
+use pentimento_jobs::{JobQueue, JobStore, Outbox};
+use pentimento_outbound::{ImageFetcher, WebhookSender};
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, MemoryLedger};
+
+use crate::WebhookBodies;
 
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +55,18 @@ pub struct ServiceParts {
     pub store: Arc<dyn JobStore>,
     /// Who runs next.
     pub queue: Arc<dyn JobQueue>,
+    /// Webhooks to be sent, kept with the job records.
+    pub outbox: Arc<dyn Outbox>,
     /// Pictures.
     pub images: ImageStore,
     /// Signs links.
     pub links: LinkSigner,
     /// Gets input pictures from callers' addresses.
     pub fetcher: ImageFetcher,
+    /// Hands webhooks over at callers' addresses.
+    pub webhooks: WebhookSender,
+    /// What they say.
+    pub webhook_bodies: Arc<dyn WebhookBodies>,
     /// Counts the tokens of prompts.
     pub tokens: TokenCounter,
     /// What large things hold in memory.

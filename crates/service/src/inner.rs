@@ -7,14 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobQueue, JobStore};
-use pentimento_outbound::ImageFetcher;
+use pentimento_jobs::{JobQueue, JobStore, Outbox};
+use pentimento_outbound::{ImageFetcher, WebhookSender};
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores};
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::WebhookBodies;
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
@@ -45,9 +46,12 @@ pub(crate) struct Inner {
     pub(crate) engine: EngineHandle,
     pub(crate) store: Arc<dyn JobStore>,
     pub(crate) queue: Arc<dyn JobQueue>,
+    pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) images: ImageStore,
     pub(crate) links: LinkSigner,
     pub(crate) fetcher: ImageFetcher,
+    pub(crate) webhooks: WebhookSender,
+    pub(crate) webhook_bodies: Arc<dyn WebhookBodies>,
     pub(crate) tokens: TokenCounter,
     pub(crate) embedding_files: EmbeddingFiles,
     pub(crate) looks: Arc<Looks>,
@@ -90,9 +94,12 @@ impl Inner {
             engine,
             store,
             queue,
+            outbox,
             images,
             links,
             fetcher,
+            webhooks,
+            webhook_bodies,
             tokens,
             memory,
             clock,
@@ -103,9 +110,12 @@ impl Inner {
             engine,
             store,
             queue,
+            outbox,
             images,
             links,
             fetcher,
+            webhooks,
+            webhook_bodies,
             tokens,
             embedding_files: EmbeddingFiles::default(),
             looks: Arc::default(),

@@ -1,4 +1,5 @@
-//! The use cases of the server: submit, wait, fetch, cancel, links; and the worker loop that runs the jobs.
+//! The use cases of the server: submit, wait, fetch, cancel, links; the worker loop that runs the jobs, and the loop that
+//! sends webhooks.
 //!
 //! Nothing here knows HTTP or a vendor's field names, and no tensor comes up this far.
 
@@ -41,6 +42,7 @@ mod submit;
 pub mod testing;
 mod unfetched;
 mod wait;
+mod webhooks;
 mod worker;
 
 pub use config::{ServiceConfig, ServiceParts};
@@ -53,12 +55,13 @@ pub use model_state::ModelState;
 pub use named_models::NamedModels;
 pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable};
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
-pub use pentimento_jobs::JobCounts;
-pub use pentimento_outbound::{AddressGuard, ImageFetcher};
+pub use pentimento_jobs::{JobCounts, OutboxEntry, OutboxFilter, OutboxState};
+pub use pentimento_outbound::{AddressGuard, ImageFetcher, WebhookSecret};
 pub use plan::model_notes;
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
 pub use unfetched::Held;
+pub use webhooks::{WebhookBodies, webhook_sender};
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use pentimento_storage::StorageError;
 use pentimento_types::{ImageKey, Job, JobId, JobState, describe_chain};
 
 use crate::inner::Inner;
+use crate::webhooks;
 
 /// How long a picture outlives its links, so that a download that began in time can end.
 const MARGIN: Duration = Duration::from_secs(600);
@@ -54,6 +55,12 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     inner.progress.retain(may_be_open);
     for job in unfinished.iter().filter(|job| job.state == JobState::Fetching) {
         inner.fail_if_lost(job.id).await?;
+    }
+    if let Some(before) = inner.before(webhooks::MAX_AGE) {
+        let given_up = inner.outbox.give_up(before, webhooks::TOO_OLD).await?;
+        if given_up > 0 {
+            tracing::warn!(webhooks = given_up, "given up: {}", webhooks::TOO_OLD);
+        }
     }
     if let Some(before) = inner.before(inner.config.keep_jobs) {
         inner.store.expire(before).await?;

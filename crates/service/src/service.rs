@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use pentimento_catalog::Catalog;
 use pentimento_jobs::JobCounts;
-use pentimento_types::{Job, JobId, JobOutcome, Progress, StoredImage};
+use pentimento_types::{ApiKeyId, Job, JobId, JobOutcome, Progress, StoredImage};
 
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::inner::{Inner, Lifecycle};
-use crate::{ServiceError, maintenance, residency, worker};
+use crate::{ServiceError, maintenance, residency, webhooks, worker};
 
 /// Before a task that panicked is started anew.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -58,6 +58,7 @@ impl Service {
             tokio::spawn(supervised("worker", Arc::clone(&inner), worker::run)),
             tokio::spawn(supervised("sweeper", Arc::clone(&inner), maintenance::run)),
             tokio::spawn(supervised("models", Arc::clone(&inner), residency::run)),
+            tokio::spawn(supervised("webhooks", Arc::clone(&inner), webhooks::run)),
         ];
         *inner.tasks() = tasks;
         Self { inner }
@@ -67,6 +68,21 @@ impl Service {
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.inner.catalog
+    }
+
+    /// The job of this owner that a dialect's callers name by this number.
+    ///
+    /// # Errors
+    /// [`ServiceError::Store`].
+    pub async fn find_by_number(
+        &self,
+        owner: &ApiKeyId,
+        dialect: &str,
+        number: u64,
+    ) -> Result<Option<Job>, ServiceError> {
+        let found = self.inner.store.find_by_number(dialect, number).await;
+        let found = found.map_err(ServiceError::store("read the job"))?;
+        Ok(found.filter(|job| job.owner == *owner))
     }
 
     /// How far a job is that runs in this process; None for every other one.

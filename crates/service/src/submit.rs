@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use pentimento_engine::ResolvedModels;
-use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
+use pentimento_jobs::{Inserted, JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, Recipe,
-    Reservation, RgbImage, Size, describe_chain,
+    ApiKeyId, Delivery, DialectTag, Idempotency, ImageKey, ImageSource, InputRole, Inputs, Job, JobId,
+    JobNote, Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -37,6 +37,8 @@ pub struct Submission {
     pub limits: InputLimits,
     /// The size that the image to start from is brought to; None leaves it as it is.
     pub fit: Option<Size>,
+    /// The caller's own name for the request: the same request under it is the same job.
+    pub idempotency: Option<Idempotency>,
 }
 
 impl Service {
@@ -46,11 +48,16 @@ impl Service {
     /// every named model is resolved, images at addresses are fetched, and all images are decoded within the limits
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
+    /// A request that its owner has sent before, under the same key, is the job that it made then.
+    ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken` and
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken`, `KeyReused` and
     /// `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
+        if let Some(known) = inner.known(&submission).await? {
+            return Ok(known);
+        }
         let (submission, planned) = inner.check(submission).await?;
         let checked = inner.check_images(&submission).await?;
         inner.accept(submission, planned, checked).await
@@ -84,6 +91,7 @@ impl Submission {
             owner: self.owner,
             dialect: self.dialect,
             delivery: self.delivery,
+            idempotency: self.idempotency,
             notes,
             ..Job::queued(id, now, self.recipe, inputs)
         }
@@ -135,12 +143,30 @@ fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
 }
 
 impl Inner {
+    /// The job of a request that was sent before: found before a place is asked for, so that who sends it again because
+    /// there was no answer gets one from a server without room, or one that takes nothing new.
+    pub(crate) async fn known(&self, submission: &Submission) -> Result<Option<JobId>, ServiceError> {
+        let Some(request) = &submission.idempotency else {
+            return Ok(None);
+        };
+        let found = self.store.find_by_key(&submission.owner, &request.key).await;
+        let found = found.map_err(ServiceError::store("read the job"))?;
+        let known = |job: Job| {
+            let same = job.idempotency.as_ref() == Some(request);
+            same.then_some(job.id).ok_or(ServiceError::KeyReused)
+        };
+        found.map(known).transpose()
+    }
+
     /// Everything that can be refused before an image is looked at.
     pub(crate) async fn check(
         &self,
         mut submission: Submission,
     ) -> Result<(Submission, Planned), ServiceError> {
         self.check_open()?;
+        if let Some(webhook) = &mut submission.delivery.webhook {
+            *webhook = self.check_webhook(webhook)?;
+        }
         let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
         let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
         self.check_prompts(&submission.recipe, &models).await?;
@@ -280,7 +306,10 @@ impl Inner {
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
         let entry = QueueEntry::of(&job);
-        self.insert(job, place).await?;
+        if let Inserted::Known(first) = self.insert(job, place).await? {
+            // A twin was faster. What was stored of this one goes with `unfinished`.
+            return Ok(first);
+        }
         self.progress.expect(id, entry.owner.clone(), expected);
         self.admitted.keep(
             id,
@@ -322,7 +351,7 @@ impl Inner {
         Ok(stored)
     }
 
-    pub(crate) async fn insert(&self, job: Job, place: JobPlace) -> Result<(), ServiceError> {
+    pub(crate) async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, ServiceError> {
         self.store.insert(job, place).await.map_err(not_stored)
     }
 
@@ -347,11 +376,15 @@ fn not_stored(error: JobsError) -> ServiceError {
     match error {
         JobsError::Full { .. } => ServiceError::Overloaded,
         JobsError::ShareFull { held } => ServiceError::ShareTaken { held },
+        JobsError::KeyReused { .. } => ServiceError::KeyReused,
         error @ (JobsError::NotFound { .. }
         | JobsError::Duplicate { .. }
         | JobsError::Refused(_)
         | JobsError::ClaimLost { .. }
         | JobsError::NewerSchema { .. }
+        | JobsError::NumberTaken
+        | JobsError::WebhookNotFound { .. }
+        | JobsError::SendingLost { .. }
         | JobsError::Backend { .. }) => ServiceError::store("store the job")(error),
     }
 }

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use pentimento_catalog::Catalog;
 use pentimento_engine::testing::FakeExecutor;
 use pentimento_engine::{BatchPolicy, Engine, EngineThread, Executor, TokenCounter};
 use pentimento_hub::{Hub, HubSettings};
 use pentimento_jobs::{MemoryJobs, MemoryLimits};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
-use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
+use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
-use crate::{AddressGuard, Service, ServiceConfig, ServiceParts, image_fetcher};
+use crate::{
+    AddressGuard, Service, ServiceConfig, ServiceError, ServiceParts, WebhookBodies, WebhookSecret,
+    image_fetcher, webhook_sender,
+};
 
 /// How a [`TestService`] is made.
 #[derive(Clone, Debug)]
@@ -110,10 +115,13 @@ impl TestService {
             hub,
             engine: handle,
             store: Arc::clone(&jobs) as Arc<_>,
-            queue: jobs,
+            queue: Arc::clone(&jobs) as Arc<_>,
+            outbox: jobs,
             images: ImageStore::open(&StorageConfig::Memory).expect("memory needs no folder"),
             links: LinkSigner::new([7; 32]),
             fetcher: image_fetcher(AddressGuard::allowing_private(), 1 << 20),
+            webhooks: webhook_sender(AddressGuard::allowing_private(), &WebhookSecret::new([7; 32])),
+            webhook_bodies: Arc::new(JobIds),
             tokens: TokenCounter::default(),
             memory,
             clock,
@@ -124,5 +132,16 @@ impl TestService {
             parts,
             engine,
         }
+    }
+}
+
+/// A dialect that tells nothing but which job has ended.
+#[derive(Debug)]
+struct JobIds;
+
+#[async_trait]
+impl WebhookBodies for JobIds {
+    async fn body(&self, _: &Service, job: &Job) -> Result<Bytes, ServiceError> {
+        Ok(job.id.to_string().into())
     }
 }

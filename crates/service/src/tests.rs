@@ -93,6 +93,7 @@ fn submission(request: Request, limits: InputLimits) -> Submission {
         delivery: request.delivery,
         limits,
         fit: None,
+        idempotency: None,
     }
 }
 

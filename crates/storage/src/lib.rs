@@ -12,4 +12,4 @@ mod retention;
 
 pub use error::StorageError;
 pub use image_store::{ImageStore, StorageConfig, content_type};
-pub use link::{LinkError, LinkSigner};
+pub use link::{LinkError, LinkSigner, secret_file};

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::hub::HubVariables;
-use super::{AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
+use super::{
+    AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat, WebhookSecretSetting,
+};
 
 /// No settings file comes near it.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -43,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) stall_seconds: Option<u64>,
     pub(crate) least_bytes_per_second: Option<u64>,
     pub(crate) keys: Option<Vec<KeySetting>>,
+    pub(crate) webhook_secret: Option<WebhookSecretSetting>,
     pub(crate) link_ttl_seconds: Option<u64>,
     pub(crate) allow_private_urls: Option<bool>,
     pub(crate) modelslab_strict_http_status: Option<bool>,
@@ -95,6 +98,7 @@ impl Settings {
             stall_seconds: self.stall_seconds.or(lower.stall_seconds),
             least_bytes_per_second: self.least_bytes_per_second.or(lower.least_bytes_per_second),
             keys: self.keys.or(lower.keys),
+            webhook_secret: self.webhook_secret.or(lower.webhook_secret),
             link_ttl_seconds: self.link_ttl_seconds.or(lower.link_ttl_seconds),
             allow_private_urls: self.allow_private_urls.or(lower.allow_private_urls),
             modelslab_strict_http_status: self
@@ -227,6 +231,7 @@ impl Settings {
         "STALL_SECONDS",
         "LEAST_BYTES_PER_SECOND",
         "KEYS",
+        "WEBHOOK_SECRET",
         "LINK_TTL_SECONDS",
         "ALLOW_PRIVATE_URLS",
         "MODELSLAB_STRICT_HTTP_STATUS",
@@ -270,6 +275,7 @@ impl Settings {
                         .collect::<Result<_, _>>()?,
                 )
             }
+            "WEBHOOK_SECRET" => self.webhook_secret = Some(parsed(name, value)?),
             "LINK_TTL_SECONDS" => self.link_ttl_seconds = Some(parsed(name, value)?),
             "ALLOW_PRIVATE_URLS" => self.allow_private_urls = Some(parsed(name, value)?),
             "MODELSLAB_STRICT_HTTP_STATUS" => {

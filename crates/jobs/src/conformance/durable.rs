@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use pentimento_types::{ApiKeyId, Job, JobId, JobState};
+use pentimento_types::{ApiKeyId, Idempotency, Job, JobId, JobState};
 
 use super::fixture::{A_MOMENT, Fixture, LEASE, expect_refusal, insert, inserted, sample_image, sample_job};
-use crate::{Claim, JobFilter, JobsError, QueueEntry, Refusal, Transition};
+use crate::{
+    Claim, Inserted, JobFilter, JobsError, OutboxFilter, QueueEntry, Refusal, Settlement, Transition,
+};
 
 /// Opens the records as the process before left them, which was killed: it neither closed anything nor will write again.
 pub type Reopen = Box<dyn Fn() -> Fixture>;
@@ -160,4 +162,79 @@ pub async fn a_resting_job_rests_on(reopen: &Reopen) {
     assert!(claims(&after).await.is_empty());
     after.pass(10 * LEASE).await;
     assert_eq!(claims(&after).await.len(), 1);
+}
+
+/// A webhook that is being sent when the process is killed is sent again under its id; one that was taken is not.
+pub async fn webhooks_outlive_the_process(reopen: &Reopen) {
+    let before = reopen();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let mut job = sample_job(JobId::new(), SystemTime::UNIX_EPOCH);
+        job.delivery.webhook = Some("https://a.example/hook".to_owned());
+        ids.push(job.id);
+        insert(&*before.store, job.clone()).await;
+        let ended = before.store.transition(job.id, Transition::Cancel).await;
+        ended.expect("queued");
+    }
+    let settle = async |fixture: &Fixture, settlement: Settlement| {
+        let webhook = fixture.outbox.take(LEASE, &[]).await.expect("it is due");
+        let settled = fixture
+            .outbox
+            .settle(webhook.id, webhook.sendings, settlement)
+            .await;
+        settled.expect("the latest")
+    };
+    let delivered = settle(&before, Settlement::Delivered).await;
+    let later = Settlement::Again {
+        due: before.clock.wall() + 10 * LEASE,
+        problem: "it did not answer".to_owned(),
+    };
+    let failed = settle(&before, later).await;
+    let sending = before.outbox.take(LEASE, &[]).await.expect("it is due");
+    let after = reopen();
+    let again = after.outbox.take(LEASE, &[]).await.expect("it is due");
+    assert_eq!(
+        again.id, sending.id,
+        "its sender is gone, and need not be waited for"
+    );
+    let next = tokio::time::timeout(A_MOMENT, after.outbox.take(LEASE, &[])).await;
+    assert!(next.is_err(), "{next:?}");
+    let kept = after
+        .outbox
+        .webhooks(&OutboxFilter::default())
+        .await
+        .expect("readable");
+    assert!(kept.contains(&delivered) && kept.contains(&failed), "{kept:?}");
+    assert_eq!(kept.len(), 3);
+    let failed_id = failed.id;
+    after.pass(10 * LEASE).await;
+    let mut due = vec![after.outbox.take(LEASE, &[]).await.expect("it is due")];
+    due.push(after.outbox.take(LEASE, &[]).await.expect("it is due"));
+    let failed = due.iter().find(|webhook| webhook.id == failed_id);
+    let failed = failed.expect("it is due as well");
+    assert_eq!((failed.sendings, failed.in_round), (2, 2), "the schedule goes on");
+}
+
+/// A caller's key and a dialect's number still lead to the job.
+pub async fn names_of_jobs_outlive_the_process(reopen: &Reopen) {
+    let before = reopen();
+    let mut job = sample_job(JobId::new(), before.clock.wall());
+    job.idempotency = Some(Idempotency {
+        key: "once".to_owned(),
+        digest: "d".to_owned(),
+    });
+    job.dialect.number = Some((1 << 53) - 1);
+    insert(&*before.store, job.clone()).await;
+    let after = reopen();
+    let found = after.store.find_by_key(&job.owner, "once").await;
+    assert_eq!(found.expect("readable").map(|job| job.id), Some(job.id));
+    let found = after.store.find_by_number(&job.dialect.name, (1 << 53) - 1).await;
+    assert_eq!(found.expect("readable").map(|job| job.id), Some(job.id));
+    let twin = Job {
+        id: JobId::new(),
+        ..job.clone()
+    };
+    let place = after.store.reserve(&twin.owner).expect("a free place");
+    let inserted = after.store.insert(twin, place).await;
+    assert_eq!(inserted.expect("the same request"), Inserted::Known(job.id));
 }

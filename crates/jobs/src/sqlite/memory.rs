@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pentimento_types::{Clock, Job, JobId, JobState};
 use tokio::sync::watch;
 
+use super::mail::Mail;
 use crate::local_queue::LocalQueue;
 use crate::{JobCounts, JobFilter, JobPlace, Places};
 
@@ -15,6 +16,7 @@ pub(super) struct Memory {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) places: Places,
     pub(super) queue: LocalQueue,
+    pub(super) mail: Mail,
     open: Mutex<Open>,
 }
 
@@ -38,6 +40,7 @@ impl Memory {
         Self {
             places: Places::new(unfinished),
             queue: LocalQueue::new(Arc::clone(&clock)),
+            mail: Mail::new(Arc::clone(&clock)),
             clock,
             open: Mutex::default(),
         }

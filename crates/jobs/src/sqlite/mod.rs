@@ -1,14 +1,18 @@
-//! Job records in one SQLite file, for one process; the queue is in its memory and is filled again when the file is opened.
+//! Job records and their webhooks in one SQLite file, for one process; the queue is in its memory and is filled again when the
+//! file is opened.
 //!
 //! What a call has returned survives the process and the power. Statements never run on an async thread: one thread writes,
 //! and reads run where blocking is allowed.
 
+mod mail;
 mod memory;
+mod outbox_table;
 mod rebuild;
 mod record;
 mod recovery;
 mod schema;
 mod tables;
+mod webhook_writes;
 mod writer;
 mod writes;
 
@@ -17,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use pentimento_types::{ApiKeyId, Clock, Job, JobId, JobState};
+use pentimento_types::{ApiKeyId, Clock, Job, JobId, JobState, WebhookId};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -25,14 +29,15 @@ use self::memory::Memory;
 use self::record::Record;
 pub use self::recovery::Recovery;
 use self::tables::TableError;
+use self::webhook_writes::{GiveUp, Replay, Settle};
 use self::writer::{Write, Writer, gone};
 use self::writes::{Answer, Change, Expire, Insert};
 use crate::{
-    Claim, JobCounts, JobFilter, JobPlace, JobQueue, JobStore, JobsError, MemoryLimits, QueueEntry,
-    Transition,
+    Claim, Inserted, JobCounts, JobFilter, JobPlace, JobQueue, JobStore, JobsError, MemoryLimits, Outbox,
+    OutboxEntry, OutboxFilter, QueueEntry, Settlement, Transition, key_stands,
 };
 
-/// Both traits over one file. Clones share it; with the last one it is closed.
+/// All three traits over one file. Clones share it; with the last one it is closed.
 #[derive(Clone, Debug)]
 pub struct SqliteJobs {
     file: Arc<File>,
@@ -88,6 +93,9 @@ impl SqliteJobs {
             let place = memory.places.take(&job.owner);
             memory.add(Arc::new(job), place);
         }
+        for webhook in recovered.webhooks {
+            memory.mail.put(webhook);
+        }
         let reader = schema::open_reader(path).map_err(TableError::from)?;
         let writer = Writer::start(db, Arc::clone(&memory), recovered.ended);
         let file = File {
@@ -140,7 +148,7 @@ impl JobStore for SqliteJobs {
         self.file.memory.places.reserve(owner)
     }
 
-    async fn insert(&self, job: Job, place: JobPlace) -> Result<(), JobsError> {
+    async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError> {
         let what = "store the job";
         let record = Record::of(&job).map_err(|source| JobsError::Backend {
             what,
@@ -155,6 +163,19 @@ impl JobStore for SqliteJobs {
             Some(job) => Ok(Some(Arc::unwrap_or_clone(job))),
             None => self.read(move |db| tables::find(db, id)).await,
         }
+    }
+
+    async fn find_by_number(&self, dialect: &str, number: u64) -> Result<Option<Job>, JobsError> {
+        let dialect = dialect.to_owned();
+        self.read(move |db| tables::find_by_number(db, &dialect, number))
+            .await
+    }
+
+    async fn find_by_key(&self, owner: &ApiKeyId, key: &str) -> Result<Option<Job>, JobsError> {
+        let now = self.file.memory.clock.wall();
+        let (owner, key) = (owner.clone(), key.to_owned());
+        let latest = self.read(move |db| tables::find_by_key(db, &owner, &key)).await?;
+        Ok(latest.filter(|job| key_stands(job, now)))
     }
 
     async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
@@ -230,6 +251,49 @@ impl JobQueue for SqliteJobs {
 
     async fn forget(&self, id: JobId) -> Result<(), JobsError> {
         self.file.memory.queue.forget(id).await
+    }
+}
+
+#[async_trait]
+impl Outbox for SqliteJobs {
+    async fn take(&self, lease: Duration, except: &[String]) -> Result<OutboxEntry, JobsError> {
+        Ok(self.file.memory.mail.take(lease, except).await)
+    }
+
+    async fn settle(
+        &self,
+        id: WebhookId,
+        sending: u32,
+        settlement: Settlement,
+    ) -> Result<OutboxEntry, JobsError> {
+        self.write("settle the webhook", |answer| {
+            Box::new(Settle::new(id, sending, settlement, answer))
+        })
+        .await
+    }
+
+    async fn give_up(&self, round_began_before: SystemTime, problem: &str) -> Result<usize, JobsError> {
+        self.write("give old webhooks up", |answer| {
+            Box::new(GiveUp::new(round_began_before, problem.to_owned(), answer))
+        })
+        .await
+    }
+
+    async fn replay(&self, id: WebhookId) -> Result<OutboxEntry, JobsError> {
+        self.write("replay the webhook", |answer| Box::new(Replay::new(id, answer)))
+            .await
+    }
+
+    async fn webhooks(&self, filter: &OutboxFilter) -> Result<Vec<OutboxEntry>, JobsError> {
+        let filter = filter.clone();
+        let mut webhooks = self.read(move |db| outbox_table::list(db, &filter)).await?;
+        for webhook in &mut webhooks {
+            // Of one that is being sent, memory knows more.
+            if let Some(pending) = self.file.memory.mail.get(webhook.id) {
+                *webhook = pending;
+            }
+        }
+        Ok(webhooks)
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use rusqlite::Connection;
 
 use super::recovery::take_over;
-use super::schema;
 use super::tables::{Found, TableError};
+use super::{outbox_table, schema};
 use crate::JobsError;
 
 /// What SQLite keeps beside a file.
@@ -25,7 +25,10 @@ pub(super) fn rebuild(path: &Path, now: SystemTime) -> Result<PathBuf, JobsError
         let mut new = schema::open(&fresh)?;
         let transaction = new.transaction()?;
         match schema::open_reader(path) {
-            Ok(old) => copy_rows(&old, &transaction, now)?,
+            Ok(old) => {
+                copy_rows(&old, &transaction, now)?;
+                outbox_table::copy(&old, &transaction)?;
+            }
             // The very first bytes are not those of a database.
             Err(error) if schema::is_damage(&error) => {}
             Err(error) => return Err(error.into()),

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use pentimento_types::{ApiKeyId, JOB_SCHEMA_VERSION, Job, JobId, JobState};
+use pentimento_types::{ApiKeyId, DialectTag, Idempotency, JOB_SCHEMA_VERSION, Job, JobId, JobState};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -38,6 +38,9 @@ pub(super) struct Head {
     pub(super) owner: ApiKeyId,
     pub(super) state: JobState,
     pub(super) finished_at: Option<SystemTime>,
+    pub(super) dialect: DialectTag,
+    #[serde(default)]
+    pub(super) idempotency: Option<Idempotency>,
 }
 
 impl Record {

@@ -7,9 +7,10 @@ use std::time::SystemTime;
 use pentimento_types::{Job, JobState};
 use rusqlite::{Connection, TransactionBehavior, params};
 
+use super::outbox_table;
 use super::record::{self, Head, Record, state_name};
 use super::tables::{self, Ended, Found, TableError, micros};
-use crate::Transition;
+use crate::{OutboxEntry, OutboxFilter, OutboxState, Transition};
 
 /// What was found when the records were opened, for the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(super) struct Recovered {
     /// In the order in which they were accepted.
     pub(super) unfinished: Vec<Job>,
     pub(super) ended: Ended,
+    /// That are to be sent.
+    pub(super) webhooks: Vec<OutboxEntry>,
     pub(super) recovery: Recovery,
 }
 
@@ -60,10 +63,16 @@ pub(super) fn recover(db: &mut Connection, now: SystemTime) -> Result<Recovered,
     }
     recovery.unfinished = unfinished.len();
     let ended = tables::count_ended(&transaction)?;
+    let pending = OutboxFilter {
+        states: vec![OutboxState::Pending],
+        ..OutboxFilter::default()
+    };
+    let webhooks = outbox_table::list(&transaction, &pending)?;
     transaction.commit()?;
     Ok(Recovered {
         unfinished,
         ended,
+        webhooks,
         recovery,
     })
 }
@@ -104,7 +113,10 @@ impl Seen {
         let agrees = found.id == head.id.as_uuid().as_bytes()
             && found.owner == head.owner.as_str()
             && found.state == state_name(head.state)
-            && found.ended.is_some() == head.state.is_final();
+            && found.ended.is_some() == head.state.is_final()
+            && found.key.as_deref() == head.idempotency.as_ref().map(|request| request.key.as_bytes())
+            && found.dialect == head.dialect.name.as_bytes()
+            && found.dialect_number == head.dialect.number.map(u64::cast_signed);
         if !agrees {
             self.odd.push((found.number, head));
         }
@@ -114,7 +126,8 @@ impl Seen {
 /// Makes the columns of a row as its record says. False where that cannot be.
 fn mend(db: &Connection, number: i64, head: &Head) -> Result<bool, TableError> {
     let mended = db.execute(
-        "UPDATE OR IGNORE jobs SET id = ?2, owner = ?3, state = ?4, finished_at = ?5,
+        "UPDATE OR IGNORE jobs SET id = ?2, owner = ?3, state = ?4, finished_at = ?5, key = ?7, dialect = ?8,
+            dialect_number = ?9,
             ended = CASE WHEN ?6 THEN ifnull(ended, (SELECT ifnull(max(ended), 0) + 1 FROM jobs)) END
          WHERE number = ?1",
         params![
@@ -124,6 +137,9 @@ fn mend(db: &Connection, number: i64, head: &Head) -> Result<bool, TableError> {
             state_name(head.state),
             head.finished_at.map(micros),
             head.state.is_final(),
+            head.idempotency.as_ref().map(|request| &request.key),
+            head.dialect.name,
+            head.dialect.number.map(u64::cast_signed),
         ],
     )?;
     Ok(mended == 1)
@@ -145,8 +161,9 @@ pub(super) fn take_over(db: &Connection, found: &Found, now: SystemTime) -> Resu
         Ok(job) => {
             let record = Record::of(&job).map_err(|source| TableError::Unwritable { id: job.id, source })?;
             db.execute(
-                "INSERT INTO jobs (number, id, owner, state, finished_at, ended, bytes, record, checksum)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+                "INSERT INTO jobs (number, id, owner, state, finished_at, ended, bytes, record, checksum, key, dialect,
+                    dialect_number)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
                 params![
                     found.number,
                     job.id.as_uuid().as_bytes(),
@@ -155,10 +172,19 @@ pub(super) fn take_over(db: &Connection, found: &Found, now: SystemTime) -> Resu
                     job.finished_at.map(micros),
                     job.state.is_final().then(|| found.ended.unwrap_or(found.number)),
                     tables::signed(record.bytes()),
-                    record.text,
+record.text,
                     record.checksum,
+                    tables::key_of(&job),
+                    job.dialect.name,
+                    job.dialect.number.map(u64::cast_signed),
                 ],
             )?;
+            if let Some(webhook) = OutboxEntry::of(&job, now)
+                && tables::is_known(db, job.id)?
+            {
+                // Unless the old file can say how far it is, it is sent again.
+                outbox_table::write(db, &webhook)?;
+            }
             return Ok(());
         }
         Err(damage) => damage,

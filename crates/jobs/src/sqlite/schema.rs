@@ -9,7 +9,7 @@ use super::tables::TableError;
 use crate::JobsError;
 
 /// What makes an empty file one of version 1, that one of version 2, and so on. Never changed, only added to.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
 /// Only the writer locks for long, and there is one; this is for whoever looks at the file with a tool.
 const BUSY: Duration = Duration::from_secs(5);

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use pentimento_types::{Job, JobId};
+use pentimento_types::{ApiKeyId, Job, JobId};
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Params, Row, params, params_from_iter};
 
 use super::record::{self, Damage, Record, state_name};
 use crate::{JobFilter, MemoryLimits};
@@ -35,6 +35,14 @@ pub(super) struct Ended {
     pub(super) bytes: u64,
 }
 
+impl Ended {
+    const fn forget(&mut self, (id, bytes): (JobId, u64)) -> JobId {
+        self.jobs = self.jobs.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        id
+    }
+}
+
 /// A row as it is found, which may be damaged.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -45,63 +53,111 @@ pub(super) struct Found {
     pub(super) ended: Option<i64>,
     pub(super) record: Vec<u8>,
     pub(super) checksum: Vec<u8>,
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) dialect: Vec<u8>,
+    pub(super) dialect_number: Option<i64>,
 }
 
 impl Found {
-    pub(super) const COLUMNS: &str = "number, id, owner, state, ended, record, checksum";
+    pub(super) const COLUMNS: &str =
+        "number, id, owner, state, ended, record, checksum, key, dialect, dialect_number";
 
     /// Whatever type a damaged column has.
     pub(super) fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         let text =
             |index| Ok::<_, rusqlite::Error>(String::from_utf8_lossy(&bytes(row, index)?).into_owned());
-        let ended = match row.get(4)? {
-            Value::Integer(ended) => Some(ended),
-            Value::Null | Value::Real(_) | Value::Text(_) | Value::Blob(_) => None,
+        let integer = |index| Ok::<_, rusqlite::Error>(row.get_ref(index)?.as_i64().ok());
+        let key = match row.get_ref(7)? {
+            ValueRef::Null => None,
+            ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Text(_) | ValueRef::Blob(_) => {
+                Some(bytes(row, 7)?)
+            }
         };
         Ok(Self {
             number: row.get(0)?,
             id: bytes(row, 1)?,
             owner: text(2)?,
             state: text(3)?,
-            ended,
+            ended: integer(4)?,
             record: bytes(row, 5)?,
             checksum: bytes(row, 6)?,
+            key,
+            dialect: bytes(row, 8)?,
+            dialect_number: integer(9)?,
         })
     }
 }
 
-/// False where the id is there already.
-pub(super) fn insert(db: &Connection, job: &Job, record: &Record) -> Result<bool, TableError> {
+/// A new job. Whether it may be is asked before.
+pub(super) fn insert(db: &Connection, job: &Job, record: &Record) -> Result<(), TableError> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO jobs (id, owner, state, bytes, record, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO jobs (id, owner, state, bytes, record, checksum, key, dialect, dialect_number)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
-    let inserted = statement.execute(params![
+    statement.execute(params![
         job.id.as_uuid().as_bytes(),
         job.owner.as_str(),
         state_name(job.state),
         signed(record.bytes()),
         record.text,
         record.checksum,
+        key_of(job),
+        job.dialect.name,
+        job.dialect.number.map(u64::cast_signed),
     ])?;
-    Ok(inserted == 1)
+    Ok(())
+}
+
+/// The name that its caller gave to the request.
+pub(super) fn key_of(job: &Job) -> Option<&str> {
+    job.idempotency.as_ref().map(|request| request.key.as_str())
+}
+
+pub(super) fn is_known(db: &Connection, id: JobId) -> Result<bool, TableError> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1")?;
+    Ok(statement.exists([id.as_uuid().as_bytes()])?)
+}
+
+pub(super) fn is_number_taken(db: &Connection, dialect: &str, number: u64) -> Result<bool, TableError> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM jobs WHERE dialect = ?1 AND dialect_number = ?2")?;
+    Ok(statement.exists(params![dialect, number.cast_signed()])?)
+}
+
+pub(super) fn find_by_number(db: &Connection, dialect: &str, number: u64) -> Result<Option<Job>, TableError> {
+    let sql = "SELECT record, checksum, id FROM jobs WHERE dialect = ?1 AND dialect_number = ?2";
+    find_one(db, sql, params![dialect, number.cast_signed()])
+}
+
+/// The latest job of an owner's key. Whether the key still stands for it is asked of the job.
+pub(super) fn find_by_key(db: &Connection, owner: &ApiKeyId, key: &str) -> Result<Option<Job>, TableError> {
+    let sql =
+        "SELECT record, checksum, id FROM jobs WHERE owner = ?1 AND key = ?2 ORDER BY number DESC LIMIT 1";
+    find_one(db, sql, params![owner.as_str(), key])
+}
+
+fn find_one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Job>, TableError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let found = statement
+        .query_row(params, |row| Ok((bytes(row, 0)?, bytes(row, 1)?, bytes(row, 2)?)))
+        .optional()?;
+    let Some((text, checksum, id)) = found else {
+        return Ok(None);
+    };
+    let id = JobId::from_u128(id.try_into().map_or(0, u128::from_be_bytes));
+    let job = record::job(&text, &checksum);
+    job.map(Some).map_err(|source| TableError::Damaged { id, source })
 }
 
 pub(super) fn find(db: &Connection, id: JobId) -> Result<Option<Job>, TableError> {
-    let mut statement = db.prepare_cached("SELECT record, checksum FROM jobs WHERE id = ?1")?;
-    let found = statement
-        .query_row([id.as_uuid().as_bytes()], stored)
-        .optional()?;
-    let job = found.map(|(text, checksum)| record::job(&text, &checksum));
-    job.transpose()
-        .map_err(|source| TableError::Damaged { id, source })
+    let sql = "SELECT record, checksum, id FROM jobs WHERE id = ?1";
+    find_one(db, sql, [id.as_uuid().as_bytes()])
 }
 
 /// Writes a job down that is there, and counts it once it has ended.
 pub(super) fn update(db: &Connection, job: &Job, ended: &mut Ended) -> Result<(), TableError> {
     let record = Record::of(job).map_err(|source| TableError::Unwritable { id: job.id, source })?;
     let mut statement = db.prepare_cached(
-        "UPDATE jobs SET owner = ?2, state = ?3, finished_at = ?4, bytes = ?5, record = ?6, checksum = ?7,
+        "UPDATE jobs SET owner = ?2, state = ?3, finished_at = ?4, bytes = ?5, record = ?6, checksum = ?7, key = ?9,
             ended = CASE WHEN ?8 THEN (SELECT ifnull(max(ended), 0) + 1 FROM jobs) END
          WHERE id = ?1",
     )?;
@@ -114,6 +170,7 @@ pub(super) fn update(db: &Connection, job: &Job, ended: &mut Ended) -> Result<()
         record.text,
         record.checksum,
         job.state.is_final(),
+        key_of(job),
     ])?;
     if job.state.is_final() {
         ended.jobs += 1;
@@ -122,41 +179,50 @@ pub(super) fn update(db: &Connection, job: &Job, ended: &mut Ended) -> Result<()
     Ok(())
 }
 
-/// Forgets those that ended first while there are too many, or too large ones.
+/// Forgets ended jobs while there are too many, or too large ones, and returns their ids: the one that ended first of those
+/// whose webhooks are not under way, and when all are, the one that ended first.
 pub(super) fn forget_oldest(
     db: &Connection,
     limits: &MemoryLimits,
     ended: &mut Ended,
-) -> Result<(), TableError> {
+) -> Result<Vec<JobId>, TableError> {
     let mut statement = db.prepare_cached(
-        "DELETE FROM jobs WHERE number = (SELECT number FROM jobs WHERE ended IS NOT NULL ORDER BY ended LIMIT 1)
-         RETURNING bytes",
+        "DELETE FROM jobs WHERE number = coalesce(
+            (SELECT number FROM jobs WHERE ended IS NOT NULL
+                AND NOT EXISTS (SELECT 1 FROM outbox WHERE job = jobs.id AND outbox.state = 'pending')
+                ORDER BY ended LIMIT 1),
+            (SELECT number FROM jobs WHERE ended IS NOT NULL ORDER BY ended LIMIT 1))
+         RETURNING id, bytes",
     )?;
+    let mut ids = Vec::new();
     while ended.jobs > limits.finished as u64 || ended.bytes > limits.finished_bytes {
-        let bytes: Option<i64> = statement.query_row([], |row| row.get(0)).optional()?;
-        let Some(bytes) = bytes else { break };
-        ended.jobs = ended.jobs.saturating_sub(1);
-        ended.bytes = ended.bytes.saturating_sub(bytes.unsigned_abs());
+        let forgotten = statement.query_row([], forgotten).optional()?;
+        let Some(forgotten) = forgotten else { break };
+        ids.push(ended.forget(forgotten));
     }
-    Ok(())
+    Ok(ids)
 }
 
-/// Forgets the jobs that ended before a time, and returns their ids.
+fn forgotten(row: &Row<'_>) -> rusqlite::Result<(JobId, u64)> {
+    let id = bytes(row, 0)?.try_into().map_or(0, u128::from_be_bytes);
+    Ok((JobId::from_u128(id), row.get::<_, i64>(1)?.unsigned_abs()))
+}
+
+/// Forgets the jobs that ended before a time and whose webhooks are not under way, and returns their ids.
 pub(super) fn expire(
     db: &Connection,
     finished_before: SystemTime,
     ended: &mut Ended,
 ) -> Result<Vec<JobId>, TableError> {
-    let mut statement = db.prepare_cached("DELETE FROM jobs WHERE finished_at < ?1 RETURNING id, bytes")?;
-    let rows = statement.query_map([micros(finished_before)], |row| {
-        Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))
-    })?;
+    let mut statement = db.prepare_cached(
+        "DELETE FROM jobs WHERE finished_at < ?1
+            AND NOT EXISTS (SELECT 1 FROM outbox WHERE job = jobs.id AND outbox.state = 'pending')
+         RETURNING id, bytes",
+    )?;
+    let rows = statement.query_map([micros(finished_before)], forgotten)?;
     let mut ids = Vec::new();
     for row in rows {
-        let (id, bytes) = row?;
-        ended.jobs = ended.jobs.saturating_sub(1);
-        ended.bytes = ended.bytes.saturating_sub(bytes.unsigned_abs());
-        ids.push(JobId::from_u128(u128::from_be_bytes(id)));
+        ids.push(ended.forget(row?));
     }
     ids.sort_unstable();
     Ok(ids)
@@ -212,7 +278,7 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<(Vec<u8>, Vec<u8>)> {
 }
 
 /// As they are stored, also where a text is no UTF-8 any more.
-fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
+pub(super) fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
     Ok(match row.get_ref(column)? {
         ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes.to_vec(),
         ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Vec::new(),

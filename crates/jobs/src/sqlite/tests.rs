@@ -47,7 +47,9 @@ fn fixture(folder: &Path, unfinished: usize, clock: &ManualClock) -> Fixture {
     let clock = clock.clone();
     Fixture {
         store: Arc::new(jobs.clone()),
-        queue: Arc::new(jobs),
+        queue: Arc::new(jobs.clone()),
+        outbox: Arc::new(jobs),
+        clock: Arc::new(clock.clone()),
         let_pass: Arc::new(move |time| {
             clock.advance(time);
             Box::pin(std::future::ready(()))

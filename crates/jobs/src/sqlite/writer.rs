@@ -22,6 +22,8 @@ pub(super) struct Tables<'a> {
     /// What is kept of ended jobs.
     pub(super) ended: Ended,
     pub(super) now: SystemTime,
+    /// As it was before this transaction.
+    pub(super) memory: &'a Memory,
 }
 
 /// One change of the records.
@@ -140,6 +142,7 @@ impl Thread {
             db: &transaction,
             ended: self.ended,
             now: self.memory.clock.wall(),
+            memory: &self.memory,
         };
         for write in batch {
             write.run(&mut tables)?;

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use pentimento_types::{Job, JobId};
+use pentimento_types::{Job, JobId, WebhookId};
 use tokio::sync::oneshot::Sender;
 
 use super::memory::Memory;
+use super::outbox_table;
 use super::record::Record;
 use super::tables::{self, TableError};
 use super::writer::{Tables, Write};
-use crate::{JobPlace, JobsError, MemoryLimits, Transition};
+use crate::{
+    Inserted, JobPlace, JobsError, MemoryLimits, OutboxEntry, Transition, key_stands, known_request,
+};
 
 /// Where the result of a write goes. Who asked may have gone away.
 pub(super) type Answer<T> = Sender<Result<T, JobsError>>;
@@ -19,19 +22,39 @@ pub(super) struct Insert {
     job: Arc<Job>,
     record: Record,
     place: JobPlace,
-    is_new: bool,
-    answer: Answer<()>,
+    inserted: Result<Inserted, JobsError>,
+    answer: Answer<Inserted>,
 }
 
 impl Insert {
-    pub(super) fn new(job: Job, record: Record, place: JobPlace, answer: Answer<()>) -> Self {
+    pub(super) fn new(job: Job, record: Record, place: JobPlace, answer: Answer<Inserted>) -> Self {
         Self {
             job: Arc::new(job),
             record,
             place,
-            is_new: false,
+            inserted: Ok(Inserted::New),
             answer,
         }
+    }
+
+    /// What becomes of the job; None where nothing stands against it.
+    fn known(&self, tables: &Tables<'_>) -> Result<Option<Result<Inserted, JobsError>>, TableError> {
+        let job = &self.job;
+        if tables::is_known(tables.db, job.id)? {
+            return Ok(Some(Err(JobsError::Duplicate { id: job.id })));
+        }
+        if let Some(key) = tables::key_of(job) {
+            let first = tables::find_by_key(tables.db, &job.owner, key)?;
+            if let Some(first) = first.filter(|first| key_stands(first, tables.now)) {
+                return Ok(Some(known_request(&first, job)));
+            }
+        }
+        if let Some(number) = job.dialect.number
+            && tables::is_number_taken(tables.db, &job.dialect.name, number)?
+        {
+            return Ok(Some(Err(JobsError::NumberTaken)));
+        }
+        Ok(None)
     }
 }
 
@@ -41,21 +64,32 @@ impl Write for Insert {
     }
 
     fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), TableError> {
-        self.is_new = tables::insert(tables.db, &self.job, &self.record)?;
+        self.inserted = match self.known(tables)? {
+            Some(known) => known,
+            None => {
+                tables::insert(tables.db, &self.job, &self.record)?;
+                Ok(Inserted::New)
+            }
+        };
         Ok(())
     }
 
     fn publish(self: Box<Self>, memory: &Memory, written: Result<(), JobsError>) {
-        let Self { job, place, .. } = *self;
-        let result = match written {
-            Ok(()) if self.is_new => {
-                memory.add(job, place);
-                Ok(())
-            }
-            Ok(()) => Err(JobsError::Duplicate { id: job.id }),
-            Err(error) => Err(error),
-        };
-        let _ = self.answer.send(result);
+        let Self {
+            job,
+            place,
+            inserted,
+            answer,
+            ..
+        } = *self;
+        let result = written.and(inserted);
+        if matches!(result, Ok(Inserted::New)) {
+            memory.add(job, place);
+        } else {
+            // Free before the answer, so that who is told can use it.
+            drop(place);
+        }
+        let _ = answer.send(result);
     }
 }
 
@@ -64,6 +98,10 @@ pub(super) struct Change {
     transition: Transition,
     limits: MemoryLimits,
     changed: Result<Box<Job>, JobsError>,
+    /// That tells of its end.
+    webhook: Option<OutboxEntry>,
+    /// Ended jobs for which there is no room any more.
+    forgotten: Vec<JobId>,
     answer: Answer<Job>,
 }
 
@@ -74,6 +112,8 @@ impl Change {
             transition,
             limits,
             changed: Err(JobsError::NotFound { id }),
+            webhook: None,
+            forgotten: Vec::new(),
             answer,
         }
     }
@@ -94,17 +134,34 @@ impl Write for Change {
             return Ok(());
         }
         tables::update(tables.db, &job, &mut tables.ended)?;
-        tables::forget_oldest(tables.db, &self.limits, &mut tables.ended)?;
+        self.webhook = OutboxEntry::of(&job, tables.now);
+        if let Some(webhook) = &self.webhook {
+            outbox_table::write(tables.db, webhook)?;
+        }
+        self.forgotten = tables::forget_oldest(tables.db, &self.limits, &mut tables.ended)?;
         self.changed = Ok(Box::new(job));
         Ok(())
     }
 
     fn publish(self: Box<Self>, memory: &Memory, written: Result<(), JobsError>) {
-        let result = written.and(self.changed).map(|job| *job);
+        let Self {
+            changed,
+            webhook,
+            forgotten,
+            answer,
+            ..
+        } = *self;
+        let result = written.and(changed).map(|job| *job);
         if let Ok(job) = &result {
             memory.changed(job);
+            if let Some(webhook) = webhook {
+                memory.mail.put(webhook);
+            }
+            for id in forgotten {
+                memory.mail.remove(WebhookId::of(id));
+            }
         }
-        let _ = self.answer.send(result);
+        let _ = answer.send(result);
     }
 }
 

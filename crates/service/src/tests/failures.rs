@@ -277,6 +277,7 @@ fn deaf(executor: FakeExecutor) -> (ManualClock, Service, TestService) {
     );
     let parts = ServiceParts {
         store: Arc::new(jobs.clone()),
+        outbox: Arc::new(jobs.clone()),
         queue: Arc::new(Deaf(Arc::new(jobs))),
         ..test.parts.clone()
     };

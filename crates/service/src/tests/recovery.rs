@@ -32,6 +32,7 @@ impl Server {
         let parts = ServiceParts {
             store: Arc::new(jobs.clone()),
             queue: Arc::new(jobs.clone()),
+            outbox: Arc::new(jobs.clone()),
             images: images.clone(),
             ..test.parts.clone()
         };

@@ -8,20 +8,22 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, ModelKind, ModelRole, ServiceError, Submission};
-use pentimento_types::{ApiKeyId, Clock as _, Delivery, DialectTag, SystemClock};
+use pentimento_types::{ApiKeyId, Clock as _, Delivery, DialectTag, Idempotency, SystemClock};
 use serde_json::{Value, json};
 
 use super::convert::{self, Call, Defaults, ParsedCall};
 use super::error::ModelsLabError;
 use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID, VAE_ID};
 use super::key_scan::KeyScan;
-use super::{auth, management, reply, wire};
+use super::wire::ReadFields;
+use super::{NAME, auth, management, number, reply, wire};
 use crate::AppState;
 use crate::base_url::BaseUrl;
 use crate::body::{self, BodyMemory, Sender};
 use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{FieldError, name};
+use crate::idempotency::{self, RequestDigest};
 
 /// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`, `image_editing`), an old package
 /// (`txt2img`), the non-enterprise mode, the paths of the older brand, and base addresses without `/api`.
@@ -128,15 +130,33 @@ fn answer(app: &AppState, result: Result<Response, ModelsLabError>) -> Response 
 struct OpenedCall {
     caller: ApiKeyId,
     fields: Fields,
+    /// The caller's own name for it, where one was asked for and given.
+    idempotency: Option<Idempotency>,
     parts: Parts,
     /// What the fields take.
     memory: BodyMemory,
 }
 
-/// Reads the body and asks for the key, as early as it can be known: every call begins here.
 async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabError> {
+    open_named(app, request, None).await
+}
+
+/// Reads the body and asks for the key, as early as it can be known: every call begins here. A call that makes a job says its
+/// name, so that the caller's own name for the request counts.
+async fn open_named(
+    app: &AppState,
+    request: Request,
+    call: Option<&str>,
+) -> Result<OpenedCall, ModelsLabError> {
     let (parts, body) = request.into_parts();
     let sender = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
+    let named = match call {
+        Some(call) => idempotency::key(&parts.headers)
+            .map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?
+            .map(|key| (key, RequestDigest::new(call))),
+        None => None,
+    };
+    let (key, digest) = named.unzip();
     let mut scan = (sender == Sender::Unidentified).then(KeyScan::new);
     let watch = |piece: &[u8], memory: &mut BodyMemory| {
         if let Some(key) = scan.as_mut().and_then(|scan| scan.feed(piece)) {
@@ -147,7 +167,11 @@ async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabE
     };
     let memory = BodyMemory::new(&app.bodies, sender)?;
     let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
-    let (mut fields, mut memory) = wire::fields(parts.clone(), body, Arc::clone(&app.keys)).await?;
+    let ReadFields {
+        mut fields,
+        mut memory,
+        digest,
+    } = wire::fields(parts.clone(), body, (Arc::clone(&app.keys), digest)).await?;
     let caller = auth::caller(
         &app.keys,
         fields.take(KEY.name),
@@ -156,9 +180,11 @@ async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabE
     )?;
     // Forms tell their key only here. What they hold while their pictures are fetched is not for other strangers to miss.
     memory.identify_sender();
+    let idempotency = digest.zip(key).map(|(digest, key)| digest.named(key));
     Ok(OpenedCall {
         caller,
         fields,
+        idempotency,
         parts,
         memory,
     })
@@ -176,21 +202,24 @@ async fn generate(
         caller: owner,
         fields,
         memory,
+        idempotency,
         ..
-    } = open(app, request).await?;
+    } = open_named(app, request, Some(call.name())).await?;
     let defaults = Defaults {
         model: default_model(app),
         seed: random_seed(),
     };
     let parsed = body::off_thread(move || parse_call(fields, memory, call, defaults)).await;
     let (mut parsed, memory) = parsed.map_err(ModelsLabError::InvalidFields)?;
-    let number = app.numbers.draw();
-    parsed.note.number = number;
+    if parsed.delivery.webhook.is_some() {
+        parsed.note.base = base.as_str().to_owned();
+    }
     let submission = Submission {
         owner,
         dialect: DialectTag {
-            name: "modelslab".to_owned(),
+            name: NAME.to_owned(),
             note: Some(parsed.note.to_text()),
+            number: Some(number::draw()),
         },
         recipe: parsed.recipe,
         inputs: parsed.inputs,
@@ -200,12 +229,12 @@ async fn generate(
         },
         limits: LIMITS,
         fit: Some(parsed.size),
+        idempotency,
     };
     let id = app
         .service
         .submit_until(submission, until, Box::new(memory))
         .await?;
-    app.numbers.remember(number, id);
     // The job goes on when the caller hangs up, or does not want to wait any longer.
     let left = until.saturating_duration_since(SystemClock.now());
     let ended = tokio::time::timeout(left, app.service.wait(id)).await;
@@ -273,12 +302,9 @@ async fn fetch_job(
         .or_else(|| number_in(&mut fields))
         .or_else(|| in_query(&parts, REQUEST_ID.name))
         .ok_or_else(|| required(REQUEST_ID.name))?;
-    let number = number.trim().parse().map_err(|_| ModelsLabError::UnknownJob)?;
-    let id = app.numbers.find(number).ok_or(ModelsLabError::UnknownJob)?;
-    let job = app.service.fetch(id).await.map_err(reply::unknown)?;
-    if job.owner != caller {
-        return Err(ModelsLabError::UnknownJob);
-    }
+    let number = number::parse(&number).ok_or(ModelsLabError::UnknownJob)?;
+    let found = app.service.find_by_number(&caller, NAME, number).await?;
+    let job = found.ok_or(ModelsLabError::UnknownJob)?;
     let reply = reply::of(app, base, &job).await?;
     Ok(Json(reply).into_response())
 }
@@ -287,10 +313,10 @@ async fn fetch_job(
 fn number_in(fields: &mut Fields) -> Option<String> {
     REQUEST_ID.names().find_map(|field| match fields.take(field) {
         json::Json::Integer(number) => Some(number.to_string()),
+        json::Json::Number(number) => Some(number.to_string()),
         json::Json::Text(text) if !text.trim().is_empty() => Some(text),
         json::Json::Null
         | json::Json::Bool(_)
-        | json::Json::Number(_)
         | json::Json::Text(_)
         | json::Json::File(_)
         | json::Json::List(_)
