@@ -11,6 +11,9 @@ mod batching;
 #[cfg(test)]
 mod beside;
 #[cfg(test)]
+#[cfg(unix)]
+mod chaos;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
@@ -29,6 +32,9 @@ mod memory;
 mod modelslab;
 #[cfg(test)]
 mod novita;
+#[cfg(test)]
+#[cfg(unix)]
+mod restarts;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

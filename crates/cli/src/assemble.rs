@@ -194,8 +194,15 @@ fn jobs(data: &DataFolder, limits: MemoryLimits) -> anyhow::Result<SqliteJobs> {
         unfinished,
         crashed,
         damaged,
+        mended_pages,
         damaged_file,
     } = recovery;
+    if mended_pages > 0 {
+        tracing::error!(
+            mended_pages,
+            "the journal of the jobs was damaged; it is kept beside the new one"
+        );
+    }
     if let Some(kept) = damaged_file {
         tracing::error!(
             kept = %kept.display(),

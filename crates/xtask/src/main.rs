@@ -7,6 +7,7 @@
     reason = "a command line tool for developers; its report is its output"
 )]
 
+mod chaos;
 mod check;
 mod clients;
 mod parity;
@@ -40,6 +41,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         runner_args: Vec<String>,
     },
+    /// Kills and starts the server under load, again and again; nothing may be lost or made twice.
+    Chaos(chaos::ChaosArgs),
     /// Runs the comparisons with the references and writes `docs/weights-parity.md`.
     Parity,
     /// The repository's own rules: layers, names, documents, golden files.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Check => check::run(),
         Command::Test { offline, runner_args } => test::run(offline, &runner_args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Parity => parity::run(),
         Command::Tidy => tidy::run(),
     };

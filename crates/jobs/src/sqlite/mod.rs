@@ -4,6 +4,7 @@
 //! What a call has returned survives the process and the power. Statements never run on an async thread: one thread writes,
 //! and reads run where blocking is allowed.
 
+mod journal;
 mod mail;
 mod memory;
 mod outbox_table;
@@ -64,6 +65,9 @@ impl SqliteJobs {
     ) -> Result<(Self, Recovery), JobsError> {
         let now = clock.wall();
         let mut damaged_file = None;
+        let mut journal = path.as_os_str().to_owned();
+        journal.push("-wal");
+        let mended_pages = journal::mend(Path::new(&journal))?;
         let opened = match schema::open(path) {
             Ok(db) if schema::is_damaged(&db) => None,
             Ok(db) => Some(db),
@@ -79,6 +83,7 @@ impl SqliteJobs {
         };
         let recovered = recovery::recover(&mut db, now)?;
         let recovery = Recovery {
+            mended_pages,
             damaged_file,
             ..recovered.recovery
         };

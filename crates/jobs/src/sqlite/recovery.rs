@@ -21,6 +21,8 @@ pub struct Recovery {
     pub crashed: usize,
     /// Records that are damaged. They were set aside.
     pub damaged: usize,
+    /// Pages of the journal that were damaged. What was written after them was taken over all the same.
+    pub mended_pages: usize,
     /// Where a file is kept that was damaged as a whole; what could be read of it was taken over.
     pub damaged_file: Option<PathBuf>,
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, TransactionBehavior};
 
 use super::tables::TableError;
 use crate::JobsError;
@@ -36,6 +36,11 @@ pub(super) fn open(path: &Path) -> Result<Connection, JobsError> {
     })
 }
 
+/// Whether a commit returns only when the disk has it. Not to be changed within a transaction.
+pub(super) fn wait_for_disk(db: &Connection, waits: bool) -> rusqlite::Result<()> {
+    db.pragma_update(None, "synchronous", if waits { "full" } else { "normal" })
+}
+
 /// The same file, for reading.
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(
@@ -49,6 +54,10 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Whether the file itself is damaged, and not a row in it.
 pub(super) fn is_damaged(db: &Connection) -> bool {
+    // One whose head asks for a later SQLite is read and not written.
+    if db.is_readonly(MAIN_DB).unwrap_or(false) {
+        return true;
+    }
     let answer = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
     match answer {
         Ok(answer) => answer != "ok",
@@ -96,8 +105,7 @@ fn prepared(path: &Path) -> Result<Connection, rusqlite::Error> {
     let mut db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY)?;
     db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
-    // A commit returns when the disk has it.
-    db.pragma_update(None, "synchronous", "full")?;
+    wait_for_disk(&db, true)?;
     db.pragma_update(None, "foreign_keys", true)?;
     // What a damaged or foreign file says of functions is not done.
     db.pragma_update(None, "trusted_schema", false)?;

@@ -110,7 +110,8 @@ async fn a_burst_shares_its_commits_and_every_job_of_it_is_there_after_a_kill() 
         burst.spawn(async move { insert(&jobs, id).await });
     }
     assert_eq!(burst.join_all().await.len(), 1000);
-    let (after, recovery) = open(copy_of(folder.path()).path());
+    let left = copy_of(folder.path());
+    let (after, recovery) = open(left.path());
     assert_eq!(recovery.unfinished, 1000);
     assert_eq!(ids(&after).await, (1..=1000).collect::<Vec<_>>());
 }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::memory::Memory;
+use super::schema;
 use super::tables::{Ended, TableError};
 use crate::JobsError;
 
@@ -30,6 +31,12 @@ pub(super) struct Tables<'a> {
 pub(super) trait Write: Send {
     /// Completes "could not …".
     fn what(&self) -> &'static str;
+
+    /// Whether somebody is told of it who may rely on it when the power fails. What is written is safe from a kill in any case;
+    /// whatever is written before such a write is safe with it.
+    fn outlives_power(&self) -> bool {
+        false
+    }
 
     /// Writes. May be called again, when a write that shared its transaction failed; on an error nothing stays.
     ///
@@ -54,7 +61,15 @@ impl Writer {
         let (sender, writes) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("jobs".to_owned())
-            .spawn(move || Thread { db, memory, ended }.run(&writes))?;
+            .spawn(move || {
+                let thread = Thread {
+                    db,
+                    memory,
+                    ended,
+                    waits_for_disk: true,
+                };
+                thread.run(&writes);
+            })?;
         Ok(Self {
             writes: Mutex::new(Some(sender)),
             thread: Some(thread),
@@ -100,6 +115,8 @@ struct Thread {
     db: Connection,
     memory: Arc<Memory>,
     ended: Ended,
+    /// Whether a commit does.
+    waits_for_disk: bool,
 }
 
 impl Thread {
@@ -134,6 +151,12 @@ impl Thread {
     }
 
     fn commit(&mut self, batch: &mut [Box<dyn Write>]) -> Result<(), TableError> {
+        // Waiting for the disk is nearly all that a commit costs.
+        let waits = batch.iter().any(|write| write.outlives_power());
+        if waits != self.waits_for_disk {
+            schema::wait_for_disk(&self.db, waits)?;
+            self.waits_for_disk = waits;
+        }
         // Dropped without a commit, it takes everything back.
         let transaction = self
             .db

@@ -204,8 +204,13 @@ async fn jobs_that_were_in_a_crash_run_one_by_one_so_that_the_next_one_tells_who
     held.arrives().await;
     eventually(async || before.service.status().await.jobs.running == 3).await;
     let left = killed(folder.path());
+    let inputs = memory();
+    for id in &ids {
+        let key = pentimento_types::ImageKey::input(*id, pentimento_types::InputRole::Init);
+        inputs.put(&key, images.get(&key).await.unwrap()).await.unwrap();
+    }
     let (mut held_again, executor) = Held::new();
-    let after = Server::start(left.path(), &images, executor);
+    let after = Server::start(left.path(), &inputs, executor);
     held_again.arrives().await;
     tokio::time::sleep(A_MOMENT).await;
     let jobs = after.service.status().await.jobs;

@@ -79,6 +79,33 @@ async fn a_journal_that_was_cut_at_any_byte_of_its_last_page_loses_no_acknowledg
 }
 
 #[tokio::test]
+async fn a_bit_that_flipped_before_the_last_commit_costs_the_record_that_it_is_in_at_most() {
+    let files = Files::make().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut lost_before = 0;
+    for at in (12..32).chain((32..files.acknowledged).step_by(211)) {
+        let mut journal = files.journal.clone();
+        journal[at] ^= 1 << (at % 8);
+        fs_err::write(folder.path().join(NAME), &files.database).unwrap();
+        let wal = folder.path().join(format!("{NAME}-wal"));
+        fs_err::write(&wal, &journal).unwrap();
+        let (jobs, recovery) = open(folder.path());
+        let found = ids(&jobs).await;
+        assert!(recovery.mended_pages > 0, "flipped at {at}");
+        assert_eq!(
+            fs_err::read(folder.path().join(format!("{NAME}-wal.damaged"))).unwrap(),
+            journal
+        );
+        if recovery.damaged_file.is_none() {
+            assert!(found.len() + recovery.damaged >= 4, "flipped at {at}: {found:?}");
+        }
+        lost_before += usize::from(files.found(&journal).0.len() < 4);
+        drop(jobs);
+    }
+    assert!(lost_before > 0, "SQLite alone forgets what follows");
+}
+
+#[tokio::test]
 async fn a_last_page_with_a_flipped_bit_loses_no_acknowledged_job() {
     let mut files = Files::make().await;
     let whole = files.journal.len();

@@ -109,6 +109,7 @@ async fn a_full_disk_refuses_whole_jobs_and_recovers_by_itself() {
     squeeze(1_000_000).await;
     let place = jobs.reserve(&job.owner).unwrap();
     jobs.insert(job.clone(), place).await.unwrap();
-    let (after, _) = open(copy_of(folder.path()).path());
+    let left = copy_of(folder.path());
+    let (after, _) = open(left.path());
     assert_eq!(after.get(job.id).await.unwrap(), Some(job));
 }
