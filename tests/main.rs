@@ -19,6 +19,8 @@ mod connections;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
+mod idempotency;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod lora;
@@ -31,5 +33,7 @@ mod modelslab;
 mod novita;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhooks;
 #[cfg(test)]
 mod weights;
