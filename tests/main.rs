@@ -22,6 +22,8 @@ mod connections;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
+mod idempotency;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod lora;
@@ -37,5 +39,7 @@ mod novita;
 mod restarts;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhooks;
 #[cfg(test)]
 mod weights;

@@ -216,10 +216,12 @@ impl std::fmt::Debug for WebhookSender {
 
 /// As the client's own text, in which the receiver is a server with a file.
 fn problem_of(error: &OutboundError) -> String {
-    match error {
-        OutboundError::Busy => "too many webhooks are being sent at this moment".to_owned(),
-        OutboundError::TimedOut => "the receiver took too long".to_owned(),
-        other => other.to_string(),
+    if matches!(error, OutboundError::Busy) {
+        "too many webhooks are being sent at this moment".to_owned()
+    } else if matches!(error, OutboundError::TimedOut) {
+        "the receiver took too long".to_owned()
+    } else {
+        error.to_string()
     }
 }
 

@@ -20,6 +20,9 @@ use crate::off_thread::off_thread;
 use crate::plan::DeviceTime;
 use crate::{InputLimits, Service, ServiceError, image_codec};
 
+/// So many numbers in a row are never all taken, unless nearly all are.
+const NUMBERS_TRIED: usize = 20;
+
 /// A request on its way to becoming a job.
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -37,6 +40,8 @@ pub struct Submission {
     pub limits: InputLimits,
     /// The size that the image to start from is brought to; None leaves it as it is.
     pub fit: Option<Size>,
+    /// Draws the number by which the dialect's callers name the job, where they do; again where another job has it.
+    pub number: Option<fn() -> u64>,
     /// The caller's own name for the request: the same request under it is the same job.
     pub idempotency: Option<Idempotency>,
 }
@@ -87,9 +92,13 @@ impl Submission {
         now: SystemTime,
         (inputs, notes): (Inputs<ImageKey>, Vec<JobNote>),
     ) -> Job {
+        let number = self.number.map_or(self.dialect.number, |draw| Some(draw()));
         Job {
             owner: self.owner,
-            dialect: self.dialect,
+            dialect: DialectTag {
+                number,
+                ..self.dialect
+            },
             delivery: self.delivery,
             idempotency: self.idempotency,
             notes,
@@ -302,11 +311,12 @@ impl Inner {
         } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let stored = self.store_inputs(id, checked).await?;
+        let draw = submission.number;
         let mut job = submission.into_job(id, self.clock.wall(), (stored.keys, notes));
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
         let entry = QueueEntry::of(&job);
-        if let Inserted::Known(first) = self.insert(job, place).await? {
+        if let Inserted::Known(first) = self.insert(job, place, draw).await? {
             // A twin was faster. What was stored of this one goes with `unfinished`.
             return Ok(first);
         }
@@ -351,8 +361,22 @@ impl Inner {
         Ok(stored)
     }
 
-    pub(crate) async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, ServiceError> {
-        self.store.insert(job, place).await.map_err(not_stored)
+    /// Stores the job, under another number where another job has its.
+    pub(crate) async fn insert(
+        &self,
+        mut job: Job,
+        mut place: JobPlace,
+        draw: Option<fn() -> u64>,
+    ) -> Result<Inserted, ServiceError> {
+        for _ in 0..NUMBERS_TRIED {
+            let inserted = self.store.insert(job.clone(), place).await;
+            let (Err(JobsError::NumberTaken), Some(draw)) = (&inserted, draw) else {
+                return inserted.map_err(not_stored);
+            };
+            job.dialect.number = Some(draw());
+            place = self.store.reserve(&job.owner).map_err(not_stored)?;
+        }
+        Err(not_stored(JobsError::NumberTaken))
     }
 
     /// The job is safe. If it cannot be queued, the sweeper will do it.

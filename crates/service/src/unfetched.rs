@@ -92,13 +92,14 @@ impl Inner {
         } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let owner = submission.owner.clone();
+        let draw = submission.number;
         let job = Job {
             state: JobState::Fetching,
             work: time.work(&submission.recipe, size),
             ..submission.into_job(id, self.clock.wall(), (keys, notes))
         };
         let mark = self.fetching.mark(id);
-        if let Inserted::Known(first) = self.insert(job, place).await? {
+        if let Inserted::Known(first) = self.insert(job, place, draw).await? {
             return Ok(first);
         }
         self.progress.expect(id, owner, expected);

@@ -75,8 +75,9 @@ impl Service {
             return Err(ServiceError::WebhookNotFound { id });
         }
         match self.inner.outbox.replay(id).await {
+            Ok(webhook) => Ok(webhook),
             Err(JobsError::WebhookNotFound { id }) => Err(ServiceError::WebhookNotFound { id }),
-            replayed => replayed.map_err(ServiceError::store("send the webhook again")),
+            Err(error) => Err(ServiceError::store("send the webhook again")(error)),
         }
     }
 }

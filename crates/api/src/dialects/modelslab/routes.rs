@@ -219,7 +219,7 @@ async fn generate(
         dialect: DialectTag {
             name: NAME.to_owned(),
             note: Some(parsed.note.to_text()),
-            number: Some(number::draw()),
+            number: None,
         },
         recipe: parsed.recipe,
         inputs: parsed.inputs,
@@ -229,6 +229,7 @@ async fn generate(
         },
         limits: LIMITS,
         fit: Some(parsed.size),
+        number: Some(number::draw),
         idempotency,
     };
     let id = app

@@ -66,6 +66,7 @@ async fn lcm_img2img(
         delivery: parsed.delivery,
         limits: LIMITS,
         fit: None,
+        number: None,
         idempotency,
     };
     let id = app.service.submit(submission).await?;
