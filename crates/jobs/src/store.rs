@@ -34,8 +34,10 @@ pub struct JobFilter {
     pub states: Vec<JobState>,
     /// Of this caller only.
     pub owner: Option<ApiKeyId>,
-    /// Only jobs with a greater id, to read on after a page.
+    /// Only jobs behind this one in the order, to read on after a page.
     pub after: Option<JobId>,
+    /// By descending id instead of ascending.
+    pub newest_first: bool,
     /// At most so many; 0 means all.
     pub limit: usize,
 }
@@ -49,7 +51,15 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`JobsError::Full`], [`JobsError::ShareFull`].
-    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError>;
+    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
+        self.reserve_within(owner, usize::MAX)
+    }
+
+    /// The same for an owner that may have at most `most` unfinished jobs.
+    ///
+    /// # Errors
+    /// [`JobsError::Full`], [`JobsError::OwnerFull`], [`JobsError::ShareFull`].
+    fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError>;
 
     /// Takes a new job, in a place of this store that it holds until it has ended. When this returns, the job survives what
     /// the implementation promises to survive.
@@ -92,7 +102,7 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// [`JobsError::NotFound`].
     async fn wait_until_ended(&self, id: JobId) -> Result<Job, JobsError>;
 
-    /// Jobs that fit the filter, by ascending id, which is the order of their making.
+    /// Jobs that fit the filter by their ids, which is the order of their making, ascending unless the filter says otherwise.
     ///
     /// # Errors
     /// [`JobsError::Backend`].
@@ -103,6 +113,13 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`JobsError::Backend`].
     async fn counts(&self) -> Result<JobCounts, JobsError>;
+
+    /// Forgets a job that has ended, with its webhook. False when there is none of this id, or it has not ended; then nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`].
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError>;
 
     /// Forgets the jobs that ended before `finished_before`, with their webhooks, and returns their ids. A job whose webhook
     /// is still to be sent is kept until that is delivered or given up.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
@@ -19,9 +20,12 @@ use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
 use crate::fetching::Fetching;
+use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
+use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
+use crate::watched::Watched;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
@@ -56,7 +60,10 @@ pub(crate) struct Inner {
     pub(crate) looks: Arc<Looks>,
     pub(crate) loads: Loads,
     pub(crate) admitted: AdmittedJobs,
+    pub(crate) keys: Arc<KeyRing>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// When this service was put together.
+    pub(crate) started: SystemTime,
     pub(crate) config: ServiceConfig,
     pub(crate) runtime: Handle,
     pub(crate) lifecycle: watch::Sender<Lifecycle>,
@@ -72,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) door: tokio::sync::Mutex<()>,
     pub(crate) fetching: Fetching,
     pub(crate) progress: ProgressHub,
+    pub(crate) metrics: ServiceMetrics,
+    pub(crate) watched: Arc<Watched>,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -94,6 +103,7 @@ impl Inner {
             webhook_bodies,
             tokens,
             memory,
+            keys,
             clock,
         } = parts;
         Self {
@@ -114,7 +124,11 @@ impl Inner {
             loads: Loads::default(),
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),
+            keys,
+            metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
+            watched: Arc::default(),
+            started: clock.wall(),
             clock,
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),

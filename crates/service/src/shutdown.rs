@@ -67,7 +67,7 @@ impl Inner {
                 attempt: job.attempt,
                 failure,
             };
-            match self.store.transition(id, fail).await {
+            match self.transition(id, fail).await {
                 Ok(_) => tracing::warn!(job = %id, "given up"),
                 Err(error) => tracing::debug!(job = %id, error = describe_chain(&error), "ended by itself"),
             }

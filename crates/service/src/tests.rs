@@ -12,6 +12,7 @@ mod receiver;
 mod submitting;
 mod troubled_store;
 mod unfetched;
+mod watching;
 mod webhooks;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! The records, and which of them are forgotten.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -43,6 +44,21 @@ impl State {
             self.finished_bytes -= bytes;
             self.forget_record(oldest);
         }
+    }
+
+    /// Takes the ended jobs that are not in the table any more out of the account.
+    fn forget_missing(&mut self) {
+        let Self {
+            finished,
+            finished_bytes,
+            jobs,
+            ..
+        } = self;
+        finished.retain(|(id, bytes)| {
+            let kept = jobs.contains_key(id);
+            *finished_bytes -= if kept { 0 } else { *bytes };
+            kept
+        });
     }
 
     fn has_pending_webhook(&self, id: JobId) -> bool {
@@ -96,8 +112,8 @@ fn size_of_record(job: &Job) -> u64 {
 
 #[async_trait]
 impl JobStore for MemoryJobs {
-    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
-        self.table.places.reserve(owner)
+    fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError> {
+        self.table.places.reserve_within(owner, most)
     }
 
     async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError> {
@@ -200,11 +216,21 @@ impl JobStore for MemoryJobs {
             filter.limit
         };
         let state = self.lock();
-        let jobs = state
-            .jobs
-            .values()
-            .map(|record| record.job.as_ref())
-            .filter(|job| filter.after.is_none_or(|after| job.id > after))
+        let ids = match (filter.after, filter.newest_first) {
+            (None, _) => (Bound::Unbounded, Bound::Unbounded),
+            (Some(after), false) => (Bound::Excluded(after), Bound::Unbounded),
+            (Some(after), true) => (Bound::Unbounded, Bound::Excluded(after)),
+        };
+        let mut records = state.jobs.range(ids);
+        let in_order = std::iter::from_fn(|| {
+            if filter.newest_first {
+                records.next_back()
+            } else {
+                records.next()
+            }
+        });
+        let jobs = in_order
+            .map(|(_, record)| record.job.as_ref())
             .filter(|job| filter.states.is_empty() || filter.states.contains(&job.state))
             .filter(|job| filter.owner.as_ref().is_none_or(|owner| *owner == job.owner));
         Ok(jobs.take(limit).cloned().collect())
@@ -219,6 +245,17 @@ impl JobStore for MemoryJobs {
         })
     }
 
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError> {
+        let mut state = self.lock();
+        let record = state.jobs.get(&id);
+        let has_ended = record.is_some_and(|record| record.job.state.is_final());
+        if has_ended {
+            state.forget_record(id);
+            state.forget_missing();
+        }
+        Ok(has_ended)
+    }
+
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {
         let mut state = self.lock();
         let jobs = state.jobs.values();
@@ -230,17 +267,7 @@ impl JobStore for MemoryJobs {
         for id in &old {
             state.forget_record(*id);
         }
-        let State {
-            finished,
-            finished_bytes,
-            jobs,
-            ..
-        } = &mut *state;
-        finished.retain(|(id, bytes)| {
-            let kept = jobs.contains_key(id);
-            *finished_bytes -= if kept { 0 } else { *bytes };
-            kept
-        });
+        state.forget_missing();
         Ok(old)
     }
 }
