@@ -2,23 +2,21 @@
 //! dialect's.
 
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
-use axum::extract::{FromRequestParts, Path, RawQuery, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pentimento_service::{
-    ModelEntry, ModelKind, ModelState, OutboxEntry, OutboxFilter, OutboxState, ServiceError,
-};
-use pentimento_types::{ApiKeyId, ErrorKind, HasKind, MemoryUse, ModelId, WebhookId, describe_chain};
+use pentimento_service::{ModelEntry, ModelKind, ModelState, ServiceError};
+use pentimento_types::{ApiKeyId, ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
 use serde_json::{Value, json};
 
+use crate::access::{Denied, admit};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
-use crate::{AppState, bearer};
+use crate::{AppState, bearer, webhook_calls};
 
 /// Paths at the root and under `/v1`.
 pub(crate) fn routes() -> Router<AppState> {
@@ -29,8 +27,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/v1/models", get(models))
         .route("/v1/models/{name}/load", post(load))
         .route("/v1/models/{name}/unload", post(unload))
-        .route("/v1/webhooks", get(webhooks))
-        .route("/v1/webhooks/{id}/replay", post(replay_webhook))
+        .merge(webhook_calls::routes())
 }
 
 async fn index() -> Json<Value> {
@@ -49,7 +46,12 @@ async fn index() -> Json<Value> {
             "POST /v1/models/{name}/unload": "throws one out of memory, as far as no job uses it",
             "GET /v1/webhooks": "the webhooks of your jobs, and what has become of them (?state=pending, delivered or dead)",
             "POST /v1/webhooks/{id}/replay": "sends one of them again, under the id that it had",
+            "GET /v1/jobs": "the jobs of your key, newest first (?state=…&limit=…&after=…)",
+            "GET /v1/jobs/{id}": "a job of either dialect by its id: state, progress, time left, images",
+            "DELETE /v1/jobs/{id}": "cancels a job that has not ended; with ?delete=true deletes it with its images",
+            "GET /v1/jobs/{id}/events": "its progress and previews as server-sent events",
             "GET /healthz": "200 as long as the process answers",
+            "GET /metrics": "numbers for Prometheus",
             "GET /readyz": "200 as long as requests are served, be there room for one more or not, else 503 with the reason",
         },
     }))
@@ -90,22 +92,42 @@ async fn readyz(State(app): State<AppState>) -> Response {
 }
 
 /// A caller with a right key, or anybody when no keys are configured.
-struct Caller(ApiKeyId);
+pub(crate) struct Caller(pub(crate) ApiKeyId);
+
+/// A caller who may do what concerns all others.
+pub(crate) struct Operator;
 
 /// Why somebody is not one.
 #[derive(Debug, thiserror::Error)]
-enum KeyRefused {
+pub(crate) enum KeyRefused {
     #[error("no API key; send the header `Authorization: Bearer <key>`")]
     Missing,
     #[error("the key is not one of this server's")]
     Wrong,
+    #[error(
+        "this call is the operator's, and the key is not; make one with `pentimento keys new LABEL --admin`"
+    )]
+    NotOperator,
+    #[error(transparent)]
+    Fault(EdgeFault),
+}
+
+impl From<Denied> for KeyRefused {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::MissingKey => Self::Missing,
+            Denied::WrongKey => Self::Wrong,
+            Denied::Fault(fault) => Self::Fault(fault),
+        }
+    }
 }
 
 impl IntoResponse for KeyRefused {
     fn into_response(self) -> Response {
         let kind = match self {
             Self::Missing => ErrorKind::Unauthenticated,
-            Self::Wrong => ErrorKind::Forbidden,
+            Self::Wrong | Self::NotOperator => ErrorKind::Forbidden,
+            Self::Fault(fault) => return edge_failure(fault).into_response(),
         };
         own_failure((kind, status_for(kind)), self.to_string()).into_response()
     }
@@ -115,11 +137,17 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = KeyRefused;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
-        if state.keys.is_open() {
-            return Ok(Self(ApiKeyId::anonymous()));
-        }
-        let secret = bearer::secret(&parts.headers).ok_or(KeyRefused::Missing)?;
-        state.keys.check(secret).map(Self).ok_or(KeyRefused::Wrong)
+        let grant = admit(state, parts, bearer::secret(&parts.headers))?;
+        Ok(Self(grant.owner))
+    }
+}
+
+impl FromRequestParts<AppState> for Operator {
+    type Rejection = KeyRefused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
+        let grant = admit(state, parts, bearer::secret(&parts.headers))?;
+        grant.admin.then_some(Self).ok_or(KeyRefused::NotOperator)
     }
 }
 
@@ -142,7 +170,7 @@ async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
 /// Answers when the model is in memory.
 async fn load(
     State(app): State<AppState>,
-    _caller: Caller,
+    _operator: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, OwnError> {
     app.service.load_model(&ModelId::new(name.as_str())).await?;
@@ -151,78 +179,11 @@ async fn load(
 
 async fn unload(
     State(app): State<AppState>,
-    _caller: Caller,
+    _operator: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, OwnError> {
     let freed = app.service.unload_model(&ModelId::new(name.as_str())).await?;
     Ok(Json(json!({"name": name, "freed_bytes": freed})))
-}
-
-/// Newest last; the next page begins after the last id of this one.
-async fn webhooks(
-    State(app): State<AppState>,
-    Caller(owner): Caller,
-    RawQuery(query): RawQuery,
-) -> Result<Json<Value>, OwnError> {
-    const PAGE: usize = 100;
-    let mut filter = OutboxFilter {
-        owner: Some(owner),
-        limit: PAGE,
-        ..OutboxFilter::default()
-    };
-    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        match &*name {
-            "state" => filter.states.push(webhook_state(&value)?),
-            "job" => filter.job = Some(webhook_id(&value)?.job()),
-            "after" => filter.after = Some(webhook_id(&value)?),
-            _ => {}
-        }
-    }
-    let found = app.service.webhooks(&filter).await?;
-    let webhooks: Vec<Value> = found.iter().map(describe_webhook).collect();
-    Ok(Json(json!({"webhooks": webhooks})))
-}
-
-async fn replay_webhook(
-    State(app): State<AppState>,
-    Caller(owner): Caller,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, OwnError> {
-    let replayed = app.service.replay_webhook(&owner, webhook_id(&id)?).await?;
-    Ok(Json(describe_webhook(&replayed)))
-}
-
-/// Its own id, or its job's.
-fn webhook_id(text: &str) -> Result<WebhookId, OwnError> {
-    text.parse().map_err(|_| OwnError::NoWebhookId)
-}
-
-const WEBHOOK_STATES: [(OutboxState, &str); 3] = [
-    (OutboxState::Pending, "pending"),
-    (OutboxState::Delivered, "delivered"),
-    (OutboxState::Dead, "dead"),
-];
-
-fn webhook_state(word: &str) -> Result<OutboxState, OwnError> {
-    let mut states = WEBHOOK_STATES.into_iter();
-    let found = states.find(|(_, name)| *name == word);
-    found.map(|(state, _)| state).ok_or(OwnError::NoWebhookState)
-}
-
-fn describe_webhook(webhook: &OutboxEntry) -> Value {
-    let mut states = WEBHOOK_STATES.into_iter();
-    let state = states.find(|(state, _)| *state == webhook.state);
-    let since_epoch = webhook.due.duration_since(SystemTime::UNIX_EPOCH);
-    json!({
-        "id": webhook.id.to_string(),
-        "job": webhook.job().to_string(),
-        "url": webhook.url,
-        "state": state.map(|(_, name)| name),
-        "sendings": webhook.sendings,
-        // When it is sent next; of one that is not, when that was decided.
-        "at": since_epoch.unwrap_or_default().as_secs(),
-        "problem": webhook.problem,
-    })
 }
 
 fn describe(entry: &ModelEntry, state: &ModelState, resident: &[String]) -> Value {
@@ -251,15 +212,40 @@ fn describe(entry: &ModelEntry, state: &ModelState, resident: &[String]) -> Valu
 /// A failed call that belongs to no dialect.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OwnError {
-    /// A use case failed.
+    /// As the service says.
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// What should name a webhook does not.
     #[error("a webhook is named by its id, msg_ and 32 hexadecimal digits, or by that of its job")]
     NoWebhookId,
-    /// What should name a state of webhooks does not.
-    #[error("state must be pending, delivered or dead")]
-    NoWebhookState,
+    /// What stands in the path is no id.
+    #[error("there is no such job; the id of one is `job_` and 32 hexadecimal digits")]
+    NoJobId,
+    /// Something behind the `?`.
+    #[error("{name} {problem}")]
+    Parameter {
+        /// Its name.
+        name: &'static str,
+        /// Completes a sentence that begins with it.
+        problem: String,
+    },
+    /// As many connections as may watch jobs do.
+    #[error(
+        "as many callers watch jobs as may; ask for the job itself from time to time, or come back later"
+    )]
+    TooManyWatchers,
+}
+
+impl OwnError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            // The name is part of the path here.
+            Self::Service(ServiceError::ModelNotFound { .. }) | Self::NoJobId => ErrorKind::NotFound,
+            Self::Service(error) => error.kind(),
+            Self::Parameter { .. } | Self::NoWebhookId => ErrorKind::InvalidInput,
+            Self::TooManyWatchers => ErrorKind::Overloaded,
+        }
+    }
 }
 
 /// The one table from our kinds to our own statuses.
@@ -283,12 +269,7 @@ const fn status_for(kind: ErrorKind) -> StatusCode {
 
 impl IntoResponse for OwnError {
     fn into_response(self) -> Response {
-        let kind = match &self {
-            // The name is part of the path here.
-            Self::Service(ServiceError::ModelNotFound { .. }) => ErrorKind::NotFound,
-            Self::Service(error) => error.kind(),
-            Self::NoWebhookId | Self::NoWebhookState => ErrorKind::InvalidInput,
-        };
+        let kind = self.kind();
         let mut failure = own_failure((kind, status_for(kind)), self.to_string());
         if let Self::Service(error) = &self {
             failure.cause = Some(describe_chain(error));
@@ -306,9 +287,11 @@ pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
         | EdgeFault::Body(_)
         | EdgeFault::ForeignHost { .. }
         | EdgeFault::ForeignPage { .. }
+        | EdgeFault::TooOften(_)
         | EdgeFault::Panicked { .. } => fault.to_string(),
     };
     let mut failure = own_failure((fault.kind(), fault.status()), message);
+    failure.retry_after(fault.retry_after());
     failure.cause = fault.cause();
     failure
 }

@@ -3,10 +3,12 @@
 //! [`build_router`] makes the whole application, [`serve`] runs it on a socket.
 //! The dialects live in folders of their own and do not know each other.
 
+mod access;
 mod admin;
 mod base_url;
 mod bearer;
 mod body;
+mod client_address;
 mod config;
 mod dialects;
 mod edge_fault;
@@ -15,17 +17,22 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 mod idempotency;
+mod jobs;
 mod links;
+mod metrics;
+mod metrics_page;
 mod middleware;
 mod range;
 mod router;
 mod server;
 mod shape;
 mod state;
+mod webhook_calls;
 mod webhooks;
 
 pub use config::{ApiConfig, CorsOrigins, LeastSpeed, ModelsLabConfig};
 pub use dialects::{Effect, EndpointFields, FieldDescription, endpoint_fields};
+pub use metrics::ProcessFigures;
 pub use router::{build_admin_router, build_router};
 pub use server::{ServerLimits, serve};
 pub use state::AppState;

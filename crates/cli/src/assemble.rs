@@ -21,7 +21,8 @@ use pentimento_engine::{
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobStore, MemoryLimits, Recovery, SqliteJobs};
 use pentimento_service::{
-    AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, WebhookSecret, image_fetcher, webhook_sender,
+    AddressGuard, KeyFile, KeyRing, Service, ServiceConfig, ServiceParts, WebhookSecret, image_fetcher,
+    webhook_sender,
 };
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
@@ -30,6 +31,7 @@ use tokio::net::TcpListener;
 use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, WebhookSecretSetting};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
+use crate::process;
 use crate::telemetry::Telemetry;
 
 /// Jobs that wait or run at once; one more is told to come back later.
@@ -38,14 +40,12 @@ const UNFINISHED_JOBS: usize = 256;
 const REMEMBERED_JOBS: usize = 10_000;
 /// How long a worker may be silent before its job is given to another.
 const LEASE: Duration = Duration::from_secs(60);
-/// How long an ended job can be asked for.
+/// How long an ended job can be asked for, and its pictures are kept: ModelsLab's links live for a day.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
 /// The database of the jobs, in the data folder.
 const JOBS_FILE: &str = "jobs.sqlite";
 /// Time between two looks for pictures and jobs that can be deleted.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How long pictures are kept: ModelsLab's links live for a day.
-const KEEP_PICTURES: Duration = Duration::from_secs(24 * 3600);
 /// The largest picture that is fetched from a caller's address.
 const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
 /// How long finished pictures wait for room on the disk.
@@ -64,6 +64,15 @@ pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
 /// Where the files of models are.
 pub(crate) fn hub(config: &Config) -> anyhow::Result<Hub> {
     Ok(Hub::new(config.hub.settings(&config.data), clock())?)
+}
+
+/// The keys of the settings, and those of the data folder, which need not be there yet.
+pub(crate) fn key_ring(config: &Config) -> anyhow::Result<KeyRing> {
+    let configured = config.http.keys.iter();
+    let configured = configured.map(|key| (key.label.clone(), key.secret.expose().to_owned()));
+    Ok(KeyRing::new(configured)
+        .with_defaults(config.http.key_limits)
+        .with_file(KeyFile::in_folder(&config.data))?)
 }
 
 /// What each use of memory may take. On a system that does not say how much it has, only weights are bounded.
@@ -138,7 +147,12 @@ pub(crate) struct Parts {
 }
 
 /// Builds the whole server on a data folder.
-pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemetry) -> anyhow::Result<Parts> {
+pub(crate) fn everything(
+    config: &Config,
+    data: &DataFolder,
+    keys: Arc<KeyRing>,
+    telemetry: &Telemetry,
+) -> anyhow::Result<Parts> {
     let catalog = Arc::new(catalog(config)?);
     let api = api_config(&config.http)?;
     let engine = Engine::start(config)?;
@@ -165,17 +179,15 @@ pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemet
         webhook_bodies: Arc::new(DialectBodies::new(api.clone())),
         tokens: TokenCounter::default(),
         memory: Arc::clone(&engine.memory),
+        keys: Arc::clone(&keys),
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));
-    let keys = config
-        .http
-        .keys
-        .iter()
-        .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
     let memory = Arc::clone(&engine.memory);
-    let state = AppState::new(service.clone(), KeyRing::new(keys), api.clone(), memory);
-    let state = state.with_lost_log_lines(telemetry.lost_lines());
+    let state = AppState::new(service.clone(), keys, api.clone(), memory);
+    let state = state
+        .with_lost_log_lines(telemetry.lost_lines())
+        .with_process_figures(process::figures);
     let admin_router = build_admin_router(state.clone());
     let router = build_router(state);
     Ok(Parts {
@@ -238,9 +250,8 @@ fn address_guard(config: &Config) -> AddressGuard {
 fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
     ServiceConfig {
         link_ttl: config.link_ttl,
-        keep_pictures: KEEP_PICTURES.max(config.link_ttl),
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
-        running_jobs: engine.status().max_jobs,
+        running_jobs: config.running_jobs.min(engine.status().max_jobs),
         decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         max_image_pixels: config.max_image_pixels,
         max_prompt_tokens: config.max_prompt_tokens,
@@ -279,6 +290,7 @@ fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
         public_url: http.public_url.clone(),
         trust_forwarded: http.trust_forwarded,
         cors_origins,
+        rates: http.rates,
         body_timeout: http.body_timeout,
         body_idle_timeout: http.stall,
         header_timeout: http.header_timeout,

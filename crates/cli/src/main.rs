@@ -14,6 +14,7 @@ mod machine;
 mod open_files;
 mod output;
 mod pictures;
+mod process;
 mod purge;
 mod telemetry;
 
@@ -75,6 +76,8 @@ fn command(command: Command, config: Config, telemetry: &Telemetry) -> anyhow::R
         Command::Generate(generate) => runtime.block_on(commands::generate::run(*generate, config)),
         Command::Models(models) => runtime.block_on(commands::models::run(&models, &config)),
         Command::Jobs(jobs) => runtime.block_on(commands::jobs::run(&jobs, &config)),
+        Command::Health => runtime.block_on(commands::health::run(&config)),
+        Command::Keys(keys) => commands::keys::run(&keys, &config),
         Command::Doctor(doctor) => commands::doctor::run(&doctor, &config),
         Command::Bench(bench) => commands::bench::run(&bench),
     };

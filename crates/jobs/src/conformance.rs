@@ -27,6 +27,7 @@ pub async fn run_all(make: impl Fn(usize) -> Fixture) {
     store::one_of_two_racing_changes_wins(&make(10)).await;
     store::a_waiter_is_told_of_the_end(&make(10)).await;
     store::lists_are_filtered_and_paged(&*make(10).store).await;
+    store::an_ended_job_is_removed(&*make(10).store).await;
     store::old_ends_expire(&make(10)).await;
     store::a_number_leads_to_its_job(&make(10)).await;
     idempotency::the_same_request_is_the_same_job(&make(10)).await;

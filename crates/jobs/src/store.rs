@@ -1,5 +1,6 @@
 //! The record of every job.
 
+use std::ops::Bound;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -34,17 +35,28 @@ pub struct JobFilter {
     pub states: Vec<JobState>,
     /// Of this caller only.
     pub owner: Option<ApiKeyId>,
-    /// Only jobs with a greater id, to read on after a page.
+    /// Only jobs behind this one in the order, to read on after a page.
     pub after: Option<JobId>,
+    /// By descending id instead of ascending.
+    pub newest_first: bool,
     /// At most so many; 0 means all.
     pub limit: usize,
 }
 
 impl JobFilter {
+    /// The ids behind `after`.
+    pub(crate) const fn range(&self) -> (Bound<JobId>, Bound<JobId>) {
+        match (self.after, self.newest_first) {
+            (None, _) => (Bound::Unbounded, Bound::Unbounded),
+            (Some(after), false) => (Bound::Excluded(after), Bound::Unbounded),
+            (Some(after), true) => (Bound::Unbounded, Bound::Excluded(after)),
+        }
+    }
+
     /// Whether it returns this job, if there is room.
+    /// Where it begins is for the order to say.
     pub(crate) fn fits(&self, job: &Job) -> bool {
-        self.after.is_none_or(|after| job.id > after)
-            && (self.states.is_empty() || self.states.contains(&job.state))
+        (self.states.is_empty() || self.states.contains(&job.state))
             && self.owner.as_ref().is_none_or(|owner| *owner == job.owner)
     }
 }
@@ -64,7 +76,15 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`JobsError::Full`], [`JobsError::ShareFull`].
-    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError>;
+    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
+        self.reserve_within(owner, usize::MAX)
+    }
+
+    /// The same for an owner that may have at most `most` unfinished jobs.
+    ///
+    /// # Errors
+    /// [`JobsError::Full`], [`JobsError::OwnerFull`], [`JobsError::ShareFull`].
+    fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError>;
 
     /// Takes a new job, in a place of this store that it holds until it has ended. When this returns, the job survives what
     /// the implementation promises to survive.
@@ -107,7 +127,7 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// [`JobsError::NotFound`].
     async fn wait_until_ended(&self, id: JobId) -> Result<Job, JobsError>;
 
-    /// Jobs that fit the filter, by ascending id, which is the order of their making.
+    /// Jobs that fit the filter by their ids, which is the order of their making, ascending unless the filter says otherwise.
     ///
     /// # Errors
     /// [`JobsError::Backend`].
@@ -118,6 +138,13 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`JobsError::Backend`].
     async fn counts(&self) -> Result<JobCounts, JobsError>;
+
+    /// Forgets a job that has ended, with its webhook. False when there is none of this id, or it has not ended; then nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`].
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError>;
 
     /// Forgets the jobs that ended before `finished_before`, with their webhooks, and returns their ids. A job whose webhook
     /// is still to be sent is kept until that is delivered or given up.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, ResolvedJob};
+use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, PreviewWish, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::admitted::Admitted;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::PendingInputs;
+use crate::sketches::Sketches;
 use crate::{ServiceError, deliver};
 
 /// Between two tries to get into an engine that has no room.
@@ -97,7 +98,7 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         return Disposition::Later;
     }
     let start = Transition::Start { attempt: job.attempt };
-    let job = match inner.store.transition(id, start).await {
+    let job = match inner.transition(id, start).await {
         Ok(job) => job,
         // Cancelled a moment ago, or started by another worker.
         Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => return Disposition::Ended,
@@ -146,7 +147,7 @@ async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
     } else {
         return end_with(inner, job, fault).await;
     };
-    match inner.store.transition(job.id, again).await {
+    match inner.transition(job.id, again).await {
         Ok(_) => Disposition::Again,
         Err(JobsError::Backend { .. }) => Disposition::Later,
         Err(error) => {
@@ -189,11 +190,7 @@ async fn succeed(inner: &Inner, job: &Job, made: Made) -> Disposition {
 }
 
 async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
-    let write = || {
-        let (store, transition) = (Arc::clone(&inner.store), transition.clone());
-        let id = job.id;
-        async move { store.transition(id, transition).await }
-    };
+    let write = || inner.transition(job.id, transition.clone());
     match inner.patiently(job.id, write).await {
         Ok(_) => {
             inner.progress.forget(job.id);
@@ -215,16 +212,25 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
 /// Runs the job in the engine and stores its images while later ones are still being made.
 async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     let reporter = inner.progress.begin(job.id);
-    let mut events = admit(inner, job).await?;
+    let shown = Arc::new(inner.watched.enter(job.id));
+    shown.note(job);
+    let mut events = admit(inner, job, shown.wish()).await?;
     let mut deliveries = JoinSet::new();
+    let mut sketches = Sketches::new(shown, job.attempt);
     let mut began_at = None;
     loop {
         match events.next().await {
             Some(JobEvent::Started) => {
-                began_at = Some(inner.clock.wall());
+                let now = inner.clock.wall();
+                began_at = Some(now);
+                inner.metrics.began(job, now);
                 reporter.started();
             }
-            Some(JobEvent::Progress(progress)) => reporter.report(progress),
+            Some(JobEvent::Progress(progress)) => {
+                reporter.report(progress);
+                sketches.report(progress);
+            }
+            Some(JobEvent::Preview { index, image }) => sketches.draw(index, image),
             Some(JobEvent::Image { index, finished }) => {
                 reporter.finished_image();
                 deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
@@ -266,7 +272,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
 }
 
 /// Gets the job into the engine.
-async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
+async fn admit(inner: &Inner, job: &Job, previews: PreviewWish) -> Result<JobEvents, AttemptError> {
     let fault = |error: ServiceError| service_fault(job.id, &error);
     let (models, decoded) = match inner.admitted.take(job.id) {
         // From here on the engine accounts for the images.
@@ -293,7 +299,10 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     };
     let terms = JobTerms {
         owner: job.owner.clone(),
+        work: job.work,
+        priority: job.priority,
         deadline: deadline(inner, job),
+        previews,
     };
     let events = inner.engine.generate_in(place, job.id, resolved, terms);
     let events = events.map_err(|error| engine_fault(job.id, &error))?;

@@ -12,16 +12,15 @@ use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, MemoryLedger};
 
 use crate::WebhookBodies;
+use crate::key_ring::KeyRing;
 
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
     /// Life of a link, counted from the end of its job.
     pub link_ttl: Duration,
-    /// How long pictures are kept at least, for dialects whose links live longer; never less than `link_ttl`.
-    /// Pictures are deleted ten minutes after it.
-    pub keep_pictures: Duration,
-    /// How long an ended job can be fetched.
+    /// How long an ended job can be fetched, with its pictures; never less than `link_ttl`, and no less than the links of any
+    /// dialect live. Both are deleted ten minutes after it.
     pub keep_jobs: Duration,
     /// Jobs that may be in the engine at once, so that they can share forwards; never more than the engine admits.
     pub running_jobs: usize,
@@ -71,6 +70,8 @@ pub struct ServiceParts {
     pub tokens: TokenCounter,
     /// What large things hold in memory.
     pub memory: Arc<MemoryLedger>,
+    /// Who may call, and how many jobs of each may be unfinished.
+    pub keys: Arc<KeyRing>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

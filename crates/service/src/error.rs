@@ -221,6 +221,12 @@ pub enum ServiceError {
     /// The caller has used the key of this request for another one.
     #[error("Idempotency-Key was used for another request; send the very same body again, or take a new key")]
     KeyReused,
+    /// One key has as many unfinished jobs as it may.
+    #[error("at most {limit} jobs of this key may wait or run at once; try again when one of them has ended")]
+    JobsAtOnce {
+        /// The key's bound.
+        limit: usize,
+    },
     /// The server is stopping and takes nothing new.
     #[error("the server is shutting down; try again later")]
     ShuttingDown,
@@ -300,6 +306,7 @@ impl HasKind for ServiceError {
             | Self::ImageWork { .. }
             | Self::ImageMemory { .. } => ErrorKind::TooLarge,
             Self::Overloaded | Self::ShareTaken { .. } => ErrorKind::Overloaded,
+            Self::JobsAtOnce { .. } => ErrorKind::QuotaExceeded,
             Self::ShuttingDown
             | Self::OutOfService { .. }
             | Self::ModelUnavailable { .. }
@@ -321,8 +328,12 @@ impl ServiceError {
     /// When the same call may work, where that is known better than for any other.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
+        /// A job ends some time; nobody knows when.
+        const SOON: Duration = Duration::from_secs(2);
         if let Self::ModelOnItsWay { retry_after, .. } = self {
             Some(*retry_after)
+        } else if let Self::JobsAtOnce { .. } = self {
+            Some(SOON)
         } else {
             None
         }

@@ -20,9 +20,12 @@ use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
 use crate::fetching::Fetching;
+use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
+use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
+use crate::watched::Watched;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
@@ -57,9 +60,11 @@ pub(crate) struct Inner {
     pub(crate) looks: Arc<Looks>,
     pub(crate) loads: Loads,
     pub(crate) admitted: AdmittedJobs,
+    pub(crate) keys: Arc<KeyRing>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Both clocks at the start.
-    began: (Instant, SystemTime),
+    /// When this service was put together, on both clocks.
+    pub(crate) started: SystemTime,
+    began: Instant,
     pub(crate) config: ServiceConfig,
     pub(crate) runtime: Handle,
     pub(crate) lifecycle: watch::Sender<Lifecycle>,
@@ -80,6 +85,8 @@ pub(crate) struct Inner {
     pub(crate) suspects: tokio::sync::Mutex<()>,
     pub(crate) fetching: Fetching,
     pub(crate) progress: ProgressHub,
+    pub(crate) metrics: ServiceMetrics,
+    pub(crate) watched: Arc<Watched>,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -102,6 +109,7 @@ impl Inner {
             webhook_bodies,
             tokens,
             memory,
+            keys,
             clock,
         } = parts;
         Self {
@@ -122,8 +130,12 @@ impl Inner {
             loads: Loads::default(),
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),
+            keys,
+            metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
-            began: (clock.now(), clock.wall()),
+            watched: Arc::default(),
+            started: clock.wall(),
+            began: clock.now(),
             clock,
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),
@@ -148,9 +160,8 @@ impl Inner {
     /// Before this time everything is older than `age`. When the wall clock is set forward, the time that really passed counts:
     /// nothing grows old because a machine has learnt what year it is.
     pub(crate) fn before(&self, age: Duration) -> Option<SystemTime> {
-        let (began, began_wall) = self.began;
-        let passed = self.clock.now().saturating_duration_since(began);
-        let now = self.clock.wall().min(began_wall + passed);
+        let passed = self.clock.now().saturating_duration_since(self.began);
+        let now = self.clock.wall().min(self.started + passed);
         now.checked_sub(age)
     }
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 use pentimento_catalog::Catalog;
 use pentimento_jobs::JobCounts;
 use pentimento_types::{ApiKeyId, Job, JobId, JobOutcome, Progress, StoredImage};
+use prometheus_client::registry::Registry;
 
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::inner::{Inner, Lifecycle};
+use crate::metrics::ServiceMetrics;
 use crate::{ServiceError, maintenance, residency, webhooks, worker};
 
 /// Before a task that panicked is started anew.
@@ -98,6 +100,13 @@ impl Service {
         self.inner.progress.time_left(id)
     }
 
+    /// Which of the waiting jobs this one is, from 1, about: other owners' jobs take turns with it. None for a job that does not
+    /// wait in this process.
+    #[must_use]
+    pub fn queue_position(&self, id: JobId) -> Option<usize> {
+        self.inner.progress.position(id)
+    }
+
     /// How long a job that came now would wait.
     #[must_use]
     pub fn queue_time(&self) -> Duration {
@@ -108,6 +117,18 @@ impl Service {
     /// ends that.
     pub fn set_outage(&self, reason: Option<&'static str>) {
         *self.inner.outage.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// What has become of the jobs, for whoever counts something about them.
+    #[must_use]
+    pub fn metrics(&self) -> &ServiceMetrics {
+        &self.inner.metrics
+    }
+
+    /// Puts what is counted here and below into a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.inner.metrics.register(registry);
+        self.inner.engine.register_metrics(registry);
     }
 
     /// What health and readiness checks need to know.

@@ -86,7 +86,7 @@ impl Inner {
                 continue;
             }
             let put_back = Transition::PutBack { attempt: job.attempt };
-            match self.store.transition(job.id, put_back).await {
+            match self.transition(job.id, put_back).await {
                 Ok(_) => tracing::info!(job = %job.id, "left for the next start"),
                 Err(error) => {
                     tracing::debug!(job = %job.id, error = describe_chain(&error), "ended by itself")
@@ -116,7 +116,7 @@ impl Inner {
             attempt: job.attempt,
             failure,
         };
-        match self.store.transition(id, fail).await {
+        match self.transition(id, fail).await {
             Ok(_) => tracing::warn!(job = %id, "given up"),
             Err(error) => tracing::debug!(job = %id, error = describe_chain(&error), "ended by itself"),
         }

@@ -56,8 +56,8 @@ impl Service {
     /// A request that its owner has sent before, under the same key, is the job that it made then.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken`, `KeyReused` and
-    /// `ShuttingDown` variants.
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken`, `JobsAtOnce`, `KeyReused`,
+    /// `WebhookRefused` and `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
         if let Some(known) = inner.known(&submission).await? {
@@ -176,7 +176,7 @@ impl Inner {
         if let Some(webhook) = &mut submission.delivery.webhook {
             *webhook = self.check_webhook(webhook)?;
         }
-        let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
+        let place = self.reserve(&submission.owner)?;
         let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
         self.check_prompts(&submission.recipe, &models).await?;
         let (time, of_plan) = self.plan(&models, &mut submission.recipe).await?;
@@ -361,6 +361,12 @@ impl Inner {
         Ok(stored)
     }
 
+    /// A place for a job of this owner.
+    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, ServiceError> {
+        let most = self.keys.jobs_at_once(owner).unwrap_or(usize::MAX);
+        self.store.reserve_within(owner, most).map_err(not_stored)
+    }
+
     /// Stores the job, under another number where another job has its.
     pub(crate) async fn insert(
         &self,
@@ -374,7 +380,7 @@ impl Inner {
                 return inserted.map_err(not_stored);
             };
             job.dialect.number = Some(draw());
-            place = self.store.reserve(&job.owner).map_err(not_stored)?;
+            place = self.reserve(&job.owner)?;
         }
         Err(not_stored(JobsError::NumberTaken))
     }
@@ -401,6 +407,7 @@ fn not_stored(error: JobsError) -> ServiceError {
         JobsError::Full { .. } => ServiceError::Overloaded,
         JobsError::ShareFull { held } => ServiceError::ShareTaken { held },
         JobsError::KeyReused { .. } => ServiceError::KeyReused,
+        JobsError::OwnerFull { limit } => ServiceError::JobsAtOnce { limit },
         error @ (JobsError::NotFound { .. }
         | JobsError::Duplicate { .. }
         | JobsError::Refused(_)

@@ -14,7 +14,7 @@ use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
 use crate::{
-    AddressGuard, Service, ServiceConfig, ServiceError, ServiceParts, WebhookBodies, WebhookSecret,
+    AddressGuard, KeyRing, Service, ServiceConfig, ServiceError, ServiceParts, WebhookBodies, WebhookSecret,
     image_fetcher, webhook_sender,
 };
 
@@ -31,6 +31,8 @@ pub struct TestConfig {
     pub unfinished_jobs: usize,
     /// What each use of memory may take.
     pub memory: MemoryBudget,
+    /// What each key may take, beside being taken at all.
+    pub keys: Arc<KeyRing>,
     /// Settings of the service.
     pub service: ServiceConfig,
 }
@@ -43,9 +45,9 @@ impl Default for TestConfig {
             clock: Arc::new(SystemClock),
             unfinished_jobs: 64,
             memory: MemoryBudget::UNBOUNDED,
+            keys: Arc::new(KeyRing::new([])),
             service: ServiceConfig {
                 link_ttl: Duration::from_secs(3600),
-                keep_pictures: Duration::from_secs(3600),
                 keep_jobs: Duration::from_secs(86_400),
                 running_jobs: 32,
                 decoding_images: 4,
@@ -93,6 +95,7 @@ impl TestService {
             clock,
             unfinished_jobs,
             memory,
+            keys,
             service,
         } = config;
         let memory = MemoryLedger::new(memory);
@@ -124,6 +127,7 @@ impl TestService {
             webhook_bodies: Arc::new(JobIds),
             tokens: TokenCounter::default(),
             memory,
+            keys,
             clock,
         };
         let service = Service::start(parts.clone(), service);

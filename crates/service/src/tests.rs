@@ -13,6 +13,7 @@ mod recovery;
 mod submitting;
 mod troubled_store;
 mod unfetched;
+mod watching;
 mod webhooks;
 
 use std::sync::Arc;

@@ -169,7 +169,7 @@ impl Inner {
         self.progress.expect(id, job.owner, expected);
         let notes = stored.notes;
         let fetched = Transition::Fetched { notes, work };
-        match self.store.transition(id, fetched).await {
+        match self.transition(id, fetched).await {
             Ok(job) => {
                 self.push(QueueEntry::of(&job)).await;
                 Ok(())
@@ -208,7 +208,7 @@ impl Inner {
 
     async fn fail_unfetched(&self, id: JobId, failure: JobFailure) {
         let fail = Transition::Fail { attempt: 0, failure };
-        if let Err(error) = self.store.transition(id, fail).await {
+        if let Err(error) = self.transition(id, fail).await {
             tracing::info!(job = %id, error = describe_chain(&error), "the end came too late");
         }
         self.progress.forget(id);

@@ -66,7 +66,7 @@ impl Inner {
     }
 
     pub(crate) async fn cancel(&self, id: JobId) -> Result<Job, ServiceError> {
-        match self.store.transition(id, Transition::Cancel).await {
+        match self.transition(id, Transition::Cancel).await {
             Ok(job) => {
                 tracing::info!(job = %id, "cancelled");
                 self.engine.cancel(id);
@@ -112,14 +112,15 @@ impl Inner {
 }
 
 /// One caller who waits for a job.
-struct Waiting {
+#[derive(Debug)]
+pub(crate) struct Waiting {
     inner: Arc<Inner>,
     id: JobId,
     cancel_if_last: bool,
 }
 
 impl Waiting {
-    fn new(inner: Arc<Inner>, id: JobId, cancel_if_last: bool) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, id: JobId, cancel_if_last: bool) -> Self {
         *inner.waiters().entry(id).or_default() += 1;
         Self {
             inner,

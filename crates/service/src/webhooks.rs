@@ -20,6 +20,7 @@ use pentimento_types::{ApiKeyId, Job, WebhookId, describe_chain};
 use tokio::task::JoinSet;
 
 use crate::inner::Inner;
+use crate::metrics::WebhookResult;
 use crate::{Service, ServiceError};
 
 use receivers::Receivers;
@@ -174,13 +175,17 @@ async fn send(inner: Arc<Inner>, webhook: OutboxEntry) -> Sent {
         }
     };
     match inner.outbox.settle(id, sending, settlement).await {
-        Ok(webhook) => match webhook.state {
-            OutboxState::Pending => {}
-            OutboxState::Delivered => tracing::info!(webhook = %id, sending, "delivered"),
-            OutboxState::Dead => {
-                tracing::warn!(webhook = %id, sending, problem = webhook.problem, "given up")
+        Ok(webhook) => inner.metrics.webhook_attempt(match webhook.state {
+            OutboxState::Pending => WebhookResult::Retried,
+            OutboxState::Delivered => {
+                tracing::info!(webhook = %id, sending, "delivered");
+                WebhookResult::Delivered
             }
-        },
+            OutboxState::Dead => {
+                tracing::warn!(webhook = %id, sending, problem = webhook.problem, "given up");
+                WebhookResult::Dead
+            }
+        }),
         // Replayed or given up in the meantime, or gone with its job.
         Err(error) => {
             tracing::info!(webhook = %id, error = describe_chain(&error), "nothing was written down")

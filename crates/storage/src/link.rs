@@ -75,6 +75,14 @@ impl LinkSigner {
     /// # Errors
     /// [`LinkError::Invalid`] for everything that was not signed by us, [`LinkError::Expired`] for what was.
     pub fn verify(&self, path: &str, now: SystemTime) -> Result<ImageKey, LinkError> {
+        self.open_at(path, now).map(|(key, _)| key)
+    }
+
+    /// The same, with what is left of the link's life.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn open_at(&self, path: &str, now: SystemTime) -> Result<(ImageKey, Duration), LinkError> {
         let path = path.strip_prefix('/').unwrap_or(path);
         let path = path.strip_prefix(PREFIX).unwrap_or(path);
         let (expires, rest) = path.split_once('/').ok_or(LinkError::Invalid)?;
@@ -89,10 +97,9 @@ impl LinkSigner {
             .checked_add(Duration::from_secs(expires))
             .ok_or(LinkError::Invalid)?;
         let key = ImageKey::from_link(key).ok_or(LinkError::Invalid)?;
-        if now >= expires_at {
-            Err(LinkError::Expired)
-        } else {
-            Ok(key)
+        match expires_at.duration_since(now) {
+            Ok(left) if !left.is_zero() => Ok((key, left)),
+            _ => Err(LinkError::Expired),
         }
     }
 

@@ -136,6 +136,8 @@ impl ApiKeyId {
     }
 }
 
+/// The folder of the inputs.
+const INPUTS: &str = "inputs";
 /// What follows a picture's name when its bytes are shown as text.
 const TEXT_ENDING: &str = ".base64";
 
@@ -179,7 +181,22 @@ impl ImageKey {
     /// An input image of a job, kept until the job ends.
     #[must_use]
     pub fn input(job: JobId, role: InputRole) -> Self {
-        Self(format!("inputs/{}/{}", job.as_uuid(), role.as_str()))
+        Self(format!("{INPUTS}/{}/{}", job.as_uuid(), role.as_str()))
+    }
+
+    /// The job that this picture or input belongs to. None for a name that was not made here.
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        const UUID: usize = 36;
+        let (folder, name) = self.0.split_once('/')?;
+        let uuid = if folder == INPUTS {
+            name.split('/').next()?
+        } else {
+            let (name, _) = name.rsplit_once('.')?;
+            let (name, _index) = name.rsplit_once(['_', '-'])?;
+            name.get(name.len().checked_sub(UUID)?..)?
+        };
+        uuid.parse().ok()
     }
 
     /// A key read back from a link that we signed ourselves. Refuses anything that could climb out of the store.
@@ -240,6 +257,27 @@ mod tests {
         assert!(key.as_text().as_str().ends_with("-1.png.base64"));
         assert_eq!(key.as_text().of_text(), Some(key.clone()));
         assert_eq!(key.of_text(), None);
+    }
+
+    #[test]
+    fn a_key_says_whose_it_is() {
+        let job = JobId::new();
+        for key in [
+            ImageKey::output("lcm_img2img", job, 0, "png"),
+            ImageKey::output("", job, 11, "webp"),
+            ImageKey::output("a-b", job, 1, "jpeg"),
+            ImageKey::input(job, InputRole::Mask),
+        ] {
+            assert_eq!(key.job(), Some(job), "{key}");
+        }
+        for foreign in [
+            "generations/x_0.png",
+            "generations/notes",
+            "inputs/x/init",
+            "other",
+        ] {
+            assert_eq!(ImageKey(foreign.to_owned()).job(), None, "{foreign}");
+        }
     }
 
     #[test]

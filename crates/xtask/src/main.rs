@@ -10,6 +10,7 @@
 mod chaos;
 mod check;
 mod clients;
+mod image;
 mod parity;
 mod shell;
 mod test;
@@ -43,6 +44,12 @@ enum Command {
     },
     /// Kills and starts the server under load, again and again; nothing may be lost or made twice.
     Chaos(chaos::ChaosArgs),
+    /// Builds the container image without a daemon, makes a picture in it, and checks its size and its user.
+    Image {
+        /// A program that is compiled already, instead of compiling one.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<std::path::PathBuf>,
+    },
     /// Runs the comparisons with the references and writes `docs/weights-parity.md`.
     Parity,
     /// The repository's own rules: layers, names, documents, golden files.
@@ -54,6 +61,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Test { offline, runner_args } => test::run(offline, &runner_args),
         Command::Chaos(args) => chaos::run(&args),
+        Command::Image { binary } => image::run(binary.as_deref()),
         Command::Parity => parity::run(),
         Command::Tidy => tidy::run(),
     };

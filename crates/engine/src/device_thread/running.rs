@@ -1,19 +1,28 @@
 //! What the device thread keeps of one job: its input, its states and the way to its caller.
 
-use pentimento_types::{JobId, Progress};
+use std::time::{Duration, Instant};
+
+use pentimento_types::{JobId, Progress, RgbImage};
 use tokio::sync::mpsc;
 
 use crate::admission::Place;
 use crate::batcher::{ImageWork, Outcome};
 use crate::executor::PreparedImage;
-use crate::{Executor, FinishedImage, JobEvent, Prepared, ResolvedJob};
+use crate::{Executor, FinishedImage, JobEvent, Prepared, PreviewWish, ResolvedJob};
+
+/// The least time between two previews of a job.
+const BETWEEN_PREVIEWS: Duration = Duration::from_millis(250);
 
 struct Slot<S> {
+    /// What it brings to a forward.
+    rows: u32,
     /// None before preparation, during a forward, and once finished.
     state: Option<S>,
     evaluations: u32,
     done: u32,
     delivered: bool,
+    /// How many previews of it there were.
+    previews: u32,
 }
 
 /// One job on a device of this kind.
@@ -32,6 +41,27 @@ pub(super) struct Running<P, S, F> {
     slots: Vec<Slot<S>>,
     last_progress: Option<Progress>,
     started: bool,
+    /// What the VAE has taken of the device so far.
+    pub(super) vae: VaeTime,
+    previews: PreviewWish,
+    last_preview: Option<Instant>,
+}
+
+/// The time of a pass of the VAE, slice by slice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VaeTime {
+    /// Whether the next slice of the preparation belongs to one.
+    pub(super) encodes: bool,
+    pub(super) encoding: Duration,
+    pub(super) decoding: Duration,
+}
+
+impl VaeTime {
+    const NONE: Self = Self {
+        encodes: false,
+        encoding: Duration::ZERO,
+        decoding: Duration::ZERO,
+    };
 }
 
 impl<P, S, F> Running<P, S, F> {
@@ -39,6 +69,7 @@ impl<P, S, F> Running<P, S, F> {
         input: ResolvedJob,
         events: mpsc::UnboundedSender<JobEvent>,
         place: Place,
+        previews: PreviewWish,
     ) -> Self {
         Self {
             input,
@@ -49,6 +80,9 @@ impl<P, S, F> Running<P, S, F> {
             slots: Vec::new(),
             last_progress: None,
             started: false,
+            vae: VaeTime::NONE,
+            previews,
+            last_preview: None,
         }
     }
 
@@ -79,13 +113,15 @@ impl<P, S, F> Running<P, S, F> {
             let PreparedImage {
                 state,
                 evaluations,
-                rows: _,
+                rows,
             } = image;
             Slot {
+                rows,
                 state: (!delivered).then_some(state),
                 evaluations,
                 done: if delivered { evaluations } else { 0 },
                 delivered,
+                previews: 0,
             }
         });
         self.slots = slots.collect();
@@ -101,9 +137,15 @@ impl<P, S, F> Running<P, S, F> {
     pub(super) fn clear(&mut self) {
         self.preparation = None;
         self.finishing = None;
+        self.vae = VaeTime::NONE;
         for slot in &mut self.slots {
             slot.state = None;
         }
+    }
+
+    /// What an image brings to a forward.
+    pub(super) fn rows(&self, index: u32) -> u32 {
+        self.slots.get(index as usize).map_or(0, |slot| slot.rows)
     }
 
     pub(super) fn take(&mut self, index: u32) -> Option<S> {
@@ -134,6 +176,33 @@ impl<P, S, F> Running<P, S, F> {
         }
     }
 
+    /// Whether the caller wants to see something now. Asked after every evaluation.
+    pub(super) fn wants_preview(&self, now: Instant) -> bool {
+        let is_due = |last| now.saturating_duration_since(last) >= BETWEEN_PREVIEWS;
+        self.previews.is_set() && self.last_preview.is_none_or(is_due)
+    }
+
+    /// The image among these that was shown least often, with its state.
+    pub(super) fn next_to_show(&self, indices: impl Iterator<Item = u32>) -> Option<(u32, &S)> {
+        let slots = indices.filter_map(|index| {
+            let slot = self.slots.get(index as usize)?;
+            Some((slot.previews, index, slot.state.as_ref()?))
+        });
+        let next = slots.min_by_key(|(previews, index, _)| (*previews, *index));
+        next.map(|(_, index, state)| (index, state))
+    }
+
+    pub(super) fn show(&mut self, index: u32, image: Option<RgbImage>, now: Instant) {
+        // An image that cannot be shown has had its turn, too.
+        self.last_preview = Some(now);
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.previews += 1;
+        }
+        if let Some(image) = image {
+            self.send(JobEvent::Preview { index, image });
+        }
+    }
+
     pub(super) fn deliver(&mut self, index: u32, finished: FinishedImage) {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.delivered = true;
@@ -151,6 +220,9 @@ impl<P, S, F> Running<P, S, F> {
             slots,
             last_progress: _,
             started: _,
+            vae: _,
+            previews: _,
+            last_preview: _,
         } = self;
         drop((preparation, finishing, slots, input, place));
         // A caller that has gone needs no answer.

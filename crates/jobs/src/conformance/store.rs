@@ -97,6 +97,13 @@ pub async fn one_owner_leaves_places_for_others(store: &dyn JobStore) {
         matches!(refused, Err(JobsError::ShareFull { held: 6 })),
         "{refused:?}"
     );
+    let place = store.reserve_within(&one, 1).expect("the first one");
+    let refused = store.reserve_within(&one, 1);
+    assert!(
+        matches!(refused, Err(JobsError::OwnerFull { limit: 1 })),
+        "{refused:?}"
+    );
+    drop(place);
     let places = [store.reserve(&one), store.reserve(&one)];
     assert!(places.iter().all(Result::is_ok));
     assert!(matches!(store.reserve(&one), Err(JobsError::Full { limit: 8 })));
@@ -302,7 +309,39 @@ pub async fn lists_are_filtered_and_paged(store: &dyn JobStore) {
         limit: 2,
         ..JobFilter::default()
     };
-    assert_eq!(list(page).await, [ids[1], ids[2]]);
+    assert_eq!(list(page.clone()).await, [ids[1], ids[2]]);
+    let newest = JobFilter {
+        after: None,
+        newest_first: true,
+        ..page
+    };
+    assert_eq!(list(newest.clone()).await, [ids[3], ids[2]]);
+    let next = JobFilter {
+        after: Some(ids[2]),
+        ..newest
+    };
+    assert_eq!(list(next).await, [ids[1], ids[0]]);
+}
+
+/// A job that has ended is removed once; one that has not stays.
+pub async fn an_ended_job_is_removed(store: &dyn JobStore) {
+    let (ended, open) = (inserted(store).await, inserted(store).await);
+    let unknown = JobId::new();
+    for id in [ended, open, unknown] {
+        assert!(!store.remove(id).await.expect("readable"), "{id} has not ended");
+    }
+    store.transition(ended, Transition::Cancel).await.expect("queued");
+    assert!(store.remove(ended).await.expect("readable"));
+    assert!(!store.remove(ended).await.expect("readable"), "it is gone");
+    assert_eq!(store.get(ended).await.expect("readable"), None);
+    assert!(store.get(open).await.expect("readable").is_some());
+    // Nothing that was kept of it is in the way of others.
+    let another = inserted(store).await;
+    store
+        .transition(another, Transition::Cancel)
+        .await
+        .expect("queued");
+    assert!(store.get(another).await.expect("readable").is_some());
 }
 
 /// Only ended jobs expire, and only those that ended before the given time.

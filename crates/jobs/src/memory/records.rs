@@ -45,6 +45,21 @@ impl State {
         }
     }
 
+    /// Takes the ended jobs that are not in the table any more out of the account.
+    fn forget_missing(&mut self) {
+        let Self {
+            finished,
+            finished_bytes,
+            jobs,
+            ..
+        } = self;
+        finished.retain(|(id, bytes)| {
+            let kept = jobs.contains_key(id);
+            *finished_bytes -= if kept { 0 } else { *bytes };
+            kept
+        });
+    }
+
     fn has_pending_webhook(&self, id: JobId) -> bool {
         let webhook = self.outbox.get(&WebhookId::of(id));
         webhook.is_some_and(|webhook| webhook.state == OutboxState::Pending)
@@ -96,8 +111,8 @@ fn size_of_record(job: &Job) -> u64 {
 
 #[async_trait]
 impl JobStore for MemoryJobs {
-    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
-        self.table.places.reserve(owner)
+    fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError> {
+        self.table.places.reserve_within(owner, most)
     }
 
     async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError> {
@@ -200,10 +215,16 @@ impl JobStore for MemoryJobs {
             filter.limit
         };
         let state = self.lock();
-        let jobs = state
-            .jobs
-            .values()
-            .map(|record| record.job.as_ref())
+        let mut records = state.jobs.range(filter.range());
+        let in_order = std::iter::from_fn(|| {
+            if filter.newest_first {
+                records.next_back()
+            } else {
+                records.next()
+            }
+        });
+        let jobs = in_order
+            .map(|(_, record)| record.job.as_ref())
             .filter(|job| filter.fits(job));
         Ok(jobs.take(limit).cloned().collect())
     }
@@ -217,6 +238,17 @@ impl JobStore for MemoryJobs {
         })
     }
 
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError> {
+        let mut state = self.lock();
+        let record = state.jobs.get(&id);
+        let has_ended = record.is_some_and(|record| record.job.state.is_final());
+        if has_ended {
+            state.forget_record(id);
+            state.forget_missing();
+        }
+        Ok(has_ended)
+    }
+
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {
         let mut state = self.lock();
         let jobs = state.jobs.values();
@@ -228,17 +260,7 @@ impl JobStore for MemoryJobs {
         for id in &old {
             state.forget_record(*id);
         }
-        let State {
-            finished,
-            finished_bytes,
-            jobs,
-            ..
-        } = &mut *state;
-        finished.retain(|(id, bytes)| {
-            let kept = jobs.contains_key(id);
-            *finished_bytes -= if kept { 0 } else { *bytes };
-            kept
-        });
+        state.forget_missing();
         Ok(old)
     }
 }

@@ -92,10 +92,17 @@ impl Memory {
             filter.limit
         };
         let open = self.lock();
-        let jobs = open
-            .jobs
-            .values()
-            .map(|kept| kept.job.as_ref())
+        let ids = filter.range();
+        let mut kept = open.jobs.range(ids);
+        let in_order = std::iter::from_fn(|| {
+            if filter.newest_first {
+                kept.next_back()
+            } else {
+                kept.next()
+            }
+        });
+        let jobs = in_order
+            .map(|(_, kept)| kept.job.as_ref())
             .filter(|job| filter.fits(job));
         jobs.take(limit).cloned().collect()
     }

@@ -32,7 +32,7 @@ pub use self::recovery::Recovery;
 use self::tables::TableError;
 use self::webhook_writes::{GiveUp, Replay, Settle};
 use self::writer::{Write, Writer, gone};
-use self::writes::{Answer, Change, Expire, Insert};
+use self::writes::{Answer, Change, Expire, Insert, Remove};
 use crate::{
     Claim, Inserted, JobCounts, JobFilter, JobPlace, JobQueue, JobStore, JobsError, MemoryLimits, Outbox,
     OutboxEntry, OutboxFilter, QueueEntry, Settlement, Transition, key_stands,
@@ -149,8 +149,8 @@ impl JobStore for SqliteJobs {
         true
     }
 
-    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
-        self.file.memory.places.reserve(owner)
+    fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError> {
+        self.file.memory.places.reserve_within(owner, most)
     }
 
     async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError> {
@@ -222,6 +222,11 @@ impl JobStore for SqliteJobs {
             return Err(gone("count the jobs"));
         }
         Ok(self.file.memory.counts())
+    }
+
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError> {
+        self.write("forget the job", |answer| Box::new(Remove::new(id, answer)))
+            .await
     }
 
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {

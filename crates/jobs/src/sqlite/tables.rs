@@ -208,6 +208,16 @@ fn forgotten(row: &Row<'_>) -> rusqlite::Result<(JobId, u64)> {
     Ok((JobId::from_u128(id), row.get::<_, i64>(1)?.unsigned_abs()))
 }
 
+/// Forgets a job that has ended; false where there is none.
+pub(super) fn remove(db: &Connection, id: JobId, ended: &mut Ended) -> Result<bool, TableError> {
+    let mut statement =
+        db.prepare_cached("DELETE FROM jobs WHERE id = ?1 AND ended IS NOT NULL RETURNING id, bytes")?;
+    let removed = statement
+        .query_row([id.as_uuid().as_bytes()], forgotten)
+        .optional()?;
+    Ok(removed.map(|removed| ended.forget(removed)).is_some())
+}
+
 /// Forgets the jobs that ended before a time and whose webhooks are not under way, and returns their ids.
 pub(super) fn expire(
     db: &Connection,
@@ -255,10 +265,10 @@ pub(super) fn list(db: &Connection, filter: &JobFilter) -> Result<Vec<Job>, Tabl
         values.push(Value::Text(owner.as_str().to_owned()));
     }
     if let Some(after) = filter.after {
-        sql.push_str(" AND id > ?");
+sql.push_str(if filter.newest_first { " AND id < ?" } else { " AND id > ?" });
         values.push(Value::Blob(after.as_uuid().as_bytes().to_vec()));
     }
-    sql.push_str(" ORDER BY id");
+    sql.push_str(if filter.newest_first { " ORDER BY id DESC" } else { " ORDER BY id" });
     if filter.limit > 0 {
         sql.push_str(" LIMIT ?");
         values.push(Value::Integer(signed(filter.limit as u64)));

@@ -215,3 +215,42 @@ impl Write for Expire {
         let _ = answer.send(written.map(|()| expired));
     }
 }
+
+pub(super) struct Remove {
+    id: JobId,
+    is_removed: bool,
+    answer: Answer<bool>,
+}
+
+impl Remove {
+    pub(super) const fn new(id: JobId, answer: Answer<bool>) -> Self {
+        Self {
+            id,
+            is_removed: false,
+            answer,
+        }
+    }
+}
+
+impl Write for Remove {
+    fn what(&self) -> &'static str {
+        "forget the job"
+    }
+
+    fn outlives_power(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), TableError> {
+        self.is_removed = tables::remove(tables.db, self.id, &mut tables.ended)?;
+        Ok(())
+    }
+
+    fn publish(self: Box<Self>, memory: &Memory, written: Result<(), JobsError>) {
+        if written.is_ok() && self.is_removed {
+            memory.mail.remove(WebhookId::of(self.id));
+        }
+        let Self { is_removed, answer, .. } = *self;
+        let _ = answer.send(written.map(|()| is_removed));
+    }
+}

@@ -70,8 +70,8 @@ impl TroubledStore {
 
 #[async_trait]
 impl JobStore for TroubledStore {
-    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
-        self.jobs.reserve(owner)
+    fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError> {
+        self.jobs.reserve_within(owner, most)
     }
 
     async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError> {
@@ -124,6 +124,10 @@ impl JobStore for TroubledStore {
 
     async fn counts(&self) -> Result<JobCounts, JobsError> {
         self.jobs.counts().await
+    }
+
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError> {
+        self.jobs.remove(id).await
     }
 
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {

@@ -19,7 +19,7 @@ mod wire;
 
 pub(crate) use error::edge_failure;
 pub(crate) use fields::ENDPOINTS;
-pub(crate) use routes::routes;
+pub(crate) use routes::{documented_path, routes};
 pub(crate) use webhook::webhook_body;
 
 /// This dialect in the records of jobs.

@@ -7,8 +7,8 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
-use pentimento_service::{InputLimits, ModelKind, ModelRole, ServiceError, Submission};
-use pentimento_types::{ApiKeyId, Clock as _, Delivery, DialectTag, Idempotency, SystemClock};
+use pentimento_service::{InputLimits, KeyGrant, ModelKind, ModelRole, RateBucket, ServiceError, Submission};
+use pentimento_types::{Clock as _, Delivery, DialectTag, Idempotency, SystemClock};
 use serde_json::{Value, json};
 
 use super::convert::{self, Call, Defaults, ParsedCall};
@@ -18,12 +18,14 @@ use super::key_scan::KeyScan;
 use super::wire::ReadFields;
 use super::{NAME, auth, management, number, reply, wire};
 use crate::AppState;
+use crate::access::Gate;
 use crate::base_url::BaseUrl;
 use crate::body::{self, BodyMemory, Sender};
 use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{FieldError, name};
 use crate::idempotency::{self, RequestDigest};
+use crate::jobs::id_header;
 
 /// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`, `image_editing`), an old package
 /// (`txt2img`), the non-enterprise mode, the paths of the older brand, and base addresses without `/api`.
@@ -71,6 +73,16 @@ pub(crate) fn routes() -> Router<AppState> {
     router
 }
 
+/// The path that the vendor documents for a call, whichever of its paths was taken; None for other dialects' paths.
+pub(crate) fn documented_path(path: &str) -> Option<String> {
+    let calls = PREFIXES.iter().filter_map(|prefix| path.strip_prefix(prefix));
+    // The longest prefix leaves the shortest call.
+    let call = calls
+        .filter(|call| call.starts_with('/'))
+        .min_by_key(|call| call.len())?;
+    Some(format!("{}{call}", PREFIXES[0]))
+}
+
 fn calls() -> Router<AppState> {
     let mut router = Router::new()
         .route("/img2img", post(img2img))
@@ -101,7 +113,7 @@ async fn refuse(
     call: &'static str,
     instead: &'static str,
 ) -> Response {
-    let refused = open(&app, request).await.and_then(|_| {
+    let refused = open(&app, request, RateBucket::Calls).await.and_then(|_| {
         Err(ModelsLabError::NotOffered {
             call: call.to_owned(),
             instead,
@@ -128,7 +140,7 @@ fn answer(app: &AppState, result: Result<Response, ModelsLabError>) -> Response 
 
 /// A call whose caller is known and whose body has been read.
 struct OpenedCall {
-    caller: ApiKeyId,
+    grant: KeyGrant,
     fields: Fields,
     /// The caller's own name for it, where one was asked for and given.
     idempotency: Option<Idempotency>,
@@ -137,30 +149,36 @@ struct OpenedCall {
     memory: BodyMemory,
 }
 
-async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabError> {
-    open_named(app, request, None).await
+/// Reads the body and asks for the key, as early as it can be known: every call begins here.
+///
+/// It is counted as soon as that, too, so that whoever calls too often is told before the rest of the body is read.
+async fn open(app: &AppState, request: Request, bucket: RateBucket) -> Result<OpenedCall, ModelsLabError> {
+    open_named(app, request, bucket, None).await
 }
 
-/// Reads the body and asks for the key, as early as it can be known: every call begins here. A call that makes a job says its
-/// name, so that the caller's own name for the request counts.
+/// The same for a call that makes a job: with its name given, the caller's own name for the request counts.
 async fn open_named(
     app: &AppState,
     request: Request,
+    bucket: RateBucket,
     call: Option<&str>,
 ) -> Result<OpenedCall, ModelsLabError> {
     let (parts, body) = request.into_parts();
-    let sender = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
-    let named = match call {
-        Some(call) => idempotency::key(&parts.headers)
-            .map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?
-            .map(|key| (key, RequestDigest::new(call))),
-        None => None,
+    let mut gate = Gate::new(app, &parts.extensions, &parts.headers, bucket);
+    let known = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
+    if let Some(grant) = &known {
+        gate.count(app, grant)?;
+    }
+    let sender = match known {
+        Some(_) => Sender::Identified,
+        None => Sender::Unidentified,
     };
-    let (key, digest) = named.unzip();
-    let mut scan = (sender == Sender::Unidentified).then(KeyScan::new);
+    let (key, digest) = own_name(&parts, call)?.unzip();
+    let mut scan = known.is_none().then(KeyScan::new);
     let watch = |piece: &[u8], memory: &mut BodyMemory| {
         if let Some(key) = scan.as_mut().and_then(|scan| scan.feed(piece)) {
-            app.keys.check(&key).ok_or(ModelsLabError::WrongKey)?;
+            let grant = app.keys.check(&key).ok_or(ModelsLabError::WrongKey)?;
+            gate.count(app, &grant)?;
             memory.identify_sender();
         }
         Ok::<_, ModelsLabError>(())
@@ -172,22 +190,31 @@ async fn open_named(
         mut memory,
         digest,
     } = wire::fields(parts.clone(), body, (Arc::clone(&app.keys), digest)).await?;
-    let caller = auth::caller(
+    let grant = auth::caller(
         &app.keys,
         fields.take(KEY.name),
         &parts.headers,
         parts.uri.query(),
     )?;
+    gate.count(app, &grant)?;
     // Forms tell their key only here. What they hold while their pictures are fetched is not for other strangers to miss.
     memory.identify_sender();
     let idempotency = digest.zip(key).map(|(digest, key)| digest.named(key));
     Ok(OpenedCall {
-        caller,
+        grant,
         fields,
         idempotency,
         parts,
         memory,
     })
+}
+
+/// The caller's own name for a request that makes a job, and what its body is digested into.
+fn own_name(parts: &Parts, call: Option<&str>) -> Result<Option<(String, RequestDigest)>, ModelsLabError> {
+    let Some(call) = call else { return Ok(None) };
+    let key =
+        idempotency::key(&parts.headers).map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
+    Ok(key.map(|key| (key, RequestDigest::new(call))))
 }
 
 async fn generate(
@@ -199,12 +226,12 @@ async fn generate(
     // Clients count from the moment when they begin to send.
     let until = SystemClock.now() + app.config.modelslab.hold;
     let OpenedCall {
-        caller: owner,
+        grant,
         fields,
         memory,
         idempotency,
         ..
-    } = open_named(app, request, Some(call.name())).await?;
+    } = open_named(app, request, RateBucket::Calls, Some(call.name())).await?;
     let defaults = Defaults {
         model: default_model(app),
         seed: random_seed(),
@@ -215,7 +242,7 @@ async fn generate(
         parsed.note.base = base.as_str().to_owned();
     }
     let submission = Submission {
-        owner,
+        owner: grant.owner,
         dialect: DialectTag {
             name: NAME.to_owned(),
             note: Some(parsed.note.to_text()),
@@ -245,7 +272,7 @@ async fn generate(
         Ok(job) => job?,
     };
     let reply = reply::of(app, base, &job).await?;
-    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
+    Ok((id_header(id), ignored_header(&parsed.ignored), Json(reply)).into_response())
 }
 
 /// The call, and the memory that its images take. It goes along, because this runs on when the caller hangs up.
@@ -294,20 +321,20 @@ async fn fetch_job(
     in_path: Option<String>,
 ) -> Result<Response, ModelsLabError> {
     let OpenedCall {
-        caller,
+        grant,
         mut fields,
         parts,
         ..
-    } = open(app, request).await?;
+    } = open(app, request, RateBucket::Polls).await?;
     let number = in_path
         .or_else(|| number_in(&mut fields))
         .or_else(|| in_query(&parts, REQUEST_ID.name))
         .ok_or_else(|| required(REQUEST_ID.name))?;
     let number = number::parse(&number).ok_or(ModelsLabError::UnknownJob)?;
-    let found = app.service.find_by_number(&caller, NAME, number).await?;
+    let found = app.service.find_by_number(&grant.owner, NAME, number).await?;
     let job = found.ok_or(ModelsLabError::UnknownJob)?;
     let reply = reply::of(app, base, &job).await?;
-    Ok(Json(reply).into_response())
+    Ok((id_header(job.id), Json(reply)).into_response())
 }
 
 /// `request_id` or `id`, as a number or a text.
@@ -337,7 +364,7 @@ fn required(field: &str) -> ModelsLabError {
 }
 
 async fn system_details(State(app): State<AppState>, request: Request) -> Response {
-    let found = match open(&app, request).await {
+    let found = match open(&app, request, RateBucket::Polls).await {
         Ok(_) => Ok(written(management::system_details(&app).await)),
         Err(error) => Err(error),
     };
@@ -345,12 +372,12 @@ async fn system_details(State(app): State<AppState>, request: Request) -> Respon
 }
 
 async fn schedulers_list(State(app): State<AppState>, request: Request) -> Response {
-    let opened = open(&app, request).await;
+    let opened = open(&app, request, RateBucket::Polls).await;
     answer(&app, opened.map(|_| written(management::schedulers_list())))
 }
 
 async fn get_all_models(State(app): State<AppState>, request: Request) -> Response {
-    let found = match open(&app, request).await {
+    let found = match open(&app, request, RateBucket::Polls).await {
         Ok(_) => Ok(written(management::all_models(&app).await)),
         Err(error) => Err(error),
     };
@@ -358,8 +385,8 @@ async fn get_all_models(State(app): State<AppState>, request: Request) -> Respon
 }
 
 async fn verify_model(State(app): State<AppState>, request: Request) -> Response {
-    let found = match named(&app, request, MODEL_ID.name).await {
-        Ok(wanted) => Ok(written(management::verify_model(&app, &wanted).await)),
+    let found = match named(&app, request, (MODEL_ID.name, RateBucket::Polls)).await {
+        Ok((wanted, _)) => Ok(written(management::verify_model(&app, &wanted).await)),
         Err(error) => Err(error),
     };
     answer(&app, found)
@@ -383,24 +410,34 @@ async fn begin_to_load(
     request: Request,
     (field, roles): (&str, &[ModelRole]),
 ) -> Result<(), ModelsLabError> {
-    let wanted = named(app, request, field).await?;
+    let wanted = of_operator(named(app, request, (field, RateBucket::Calls)).await?)?;
     Ok(management::load_model(app, roles, &wanted).await?)
 }
 
 async fn delete_model(State(app): State<AppState>, request: Request) -> Response {
-    let found = match named(&app, request, MODEL_ID.name).await {
+    let named = named(&app, request, (MODEL_ID.name, RateBucket::Calls)).await;
+    let found = match named.and_then(of_operator) {
         Ok(wanted) => management::delete_model(&app, &wanted).await.map(written),
         Err(error) => return answer(&app, Err(error)),
     };
     answer(&app, found.map_err(ModelsLabError::from))
 }
 
+/// Which models are in memory concerns all callers.
+fn of_operator((wanted, grant): (String, KeyGrant)) -> Result<String, ModelsLabError> {
+    grant.admin.then_some(wanted).ok_or(ModelsLabError::NotOperator)
+}
+
 /// The one field that a call about a model needs.
-async fn named(app: &AppState, request: Request, field: &str) -> Result<String, ModelsLabError> {
-    let mut call = open(app, request).await?;
+async fn named(
+    app: &AppState,
+    request: Request,
+    (field, bucket): (&str, RateBucket),
+) -> Result<(String, KeyGrant), ModelsLabError> {
+    let mut call = open(app, request, bucket).await?;
     let wanted = name(field, call.fields.take(field));
     let wanted = wanted.map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
-    wanted.ok_or_else(|| required(field))
+    Ok((wanted.ok_or_else(|| required(field))?, call.grant))
 }
 
 fn written(reply: Value) -> Response {

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, Submission, finished_images};
-use pentimento_types::{DialectTag, Idempotency};
+use pentimento_types::{DialectTag, Idempotency, JobId};
 use serde_json::Value;
 
 use super::auth::Caller;
@@ -21,6 +21,7 @@ use crate::base_url::BaseUrl;
 use crate::body::{self, BodyError, BodyMemory, ReadBody, Sender};
 use crate::dialects::{ignored_header, json};
 use crate::idempotency::{self, RequestDigest};
+use crate::jobs::id_header;
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
@@ -72,6 +73,17 @@ async fn lcm_img2img(
     let id = app.service.submit(submission).await?;
     // The service has its own copy of the image by now.
     drop(memory);
+    let made = finished(&app, &base, (id, is_named), &parsed.ignored).await;
+    Ok((id_header(id), made).into_response())
+}
+
+/// Waits for a job, and answers with its images.
+async fn finished(
+    app: &AppState,
+    base: &BaseUrl,
+    (id, is_named): (JobId, bool),
+    ignored: &[String],
+) -> Result<Response, NovitaError> {
     // Who has given the request a name will ask for the job again.
     let job = if is_named {
         app.service.wait(id).await?
@@ -82,8 +94,8 @@ async fn lcm_img2img(
         let link = app.service.link(&job, image);
         (link.path, link.ttl)
     };
-    let reply = convert::to_reply(&job, finished_images(&job)?, &base, link);
-    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
+    let reply = convert::to_reply(&job, finished_images(&job)?, base, link);
+    Ok((ignored_header(ignored), Json(reply)).into_response())
 }
 
 /// The call, the memory that its image takes, and the caller's own name for it.
