@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::access::{Denied, admit};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
-use crate::{AppState, bearer};
+use crate::{AppState, bearer, webhook_calls};
 
 /// Paths at the root and under `/v1`.
 pub(crate) fn routes() -> Router<AppState> {
@@ -27,6 +27,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/v1/models", get(models))
         .route("/v1/models/{name}/load", post(load))
         .route("/v1/models/{name}/unload", post(unload))
+        .merge(webhook_calls::routes())
 }
 
 async fn index() -> Json<Value> {
@@ -43,6 +44,8 @@ async fn index() -> Json<Value> {
             "GET /v1/models": "models with their kinds and whether they can be used now",
             "POST /v1/models/{name}/load": "brings a checkpoint into memory before a request needs it",
             "POST /v1/models/{name}/unload": "throws one out of memory, as far as no job uses it",
+            "GET /v1/webhooks": "the webhooks of your jobs, and what has become of them (?state=pending, delivered or dead)",
+            "POST /v1/webhooks/{id}/replay": "sends one of them again, under the id that it had",
             "GET /v1/jobs": "the jobs of your key, newest first (?state=…&limit=…&after=…)",
             "GET /v1/jobs/{id}": "a job of either dialect by its id: state, progress, time left, images",
             "DELETE /v1/jobs/{id}": "cancels a job that has not ended; with ?delete=true deletes it with its images",
@@ -70,6 +73,8 @@ async fn readyz(State(app): State<AppState>) -> Response {
         None
     } else if status.stopping {
         Some("the server is stopping")
+    } else if let Some(reason) = status.outage {
+        Some(reason)
     } else if !status.engine.healthy {
         Some("the device thread has ended; start the server again")
     } else {
@@ -210,6 +215,9 @@ pub(crate) enum OwnError {
     /// As the service says.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// What should name a webhook does not.
+    #[error("a webhook is named by its id, msg_ and 32 hexadecimal digits, or by that of its job")]
+    NoWebhookId,
     /// What stands in the path is no id.
     #[error("there is no such job; the id of one is `job_` and 32 hexadecimal digits")]
     NoJobId,
@@ -234,7 +242,7 @@ impl OwnError {
             // The name is part of the path here.
             Self::Service(ServiceError::ModelNotFound { .. }) | Self::NoJobId => ErrorKind::NotFound,
             Self::Service(error) => error.kind(),
-            Self::Parameter { .. } => ErrorKind::InvalidInput,
+            Self::Parameter { .. } | Self::NoWebhookId => ErrorKind::InvalidInput,
             Self::TooManyWatchers => ErrorKind::Overloaded,
         }
     }

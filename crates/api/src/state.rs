@@ -10,7 +10,6 @@ use tokio::sync::Semaphore;
 
 use crate::body::BodyBudget;
 use crate::config::{ApiConfig, BODY_PLACES};
-use crate::dialects::modelslab::JobNumbers;
 use crate::metrics::{Metrics, ProcessFigures};
 
 /// Shared by all handlers.
@@ -21,7 +20,6 @@ pub struct AppState {
     pub(crate) rates: Arc<Rates>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: Arc<ApiConfig>,
-    pub(crate) numbers: Arc<JobNumbers>,
     pub(crate) bodies: Arc<BodyBudget>,
     /// A permit for each connection that may watch jobs.
     pub(crate) watchers: Arc<Semaphore>,
@@ -60,7 +58,6 @@ impl AppState {
             watchers: Arc::new(Semaphore::new(config.max_connections.saturating_mul(3) / 4)),
             config: Arc::new(config),
             memory: ledger,
-            numbers: Arc::default(),
             lost_log_lines: Arc::default(),
             process: ProcessFigures::default,
             started: SystemClock.wall(),

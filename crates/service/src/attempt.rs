@@ -10,7 +10,7 @@ use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, Sto
 use tokio::task::JoinSet;
 
 use crate::admitted::Admitted;
-use crate::inner::Inner;
+use crate::inner::{Inner, Lifecycle};
 use crate::inputs::PendingInputs;
 use crate::sketches::Sketches;
 use crate::{ServiceError, deliver};
@@ -25,6 +25,8 @@ pub(crate) enum Disposition {
     Ended,
     /// The job waits for another attempt.
     Again,
+    /// The same, when its record can be read or written again.
+    Later,
 }
 
 /// A reason why an attempt failed: a kind for programs, a text for the caller. The causes are logged where it is made.
@@ -72,12 +74,28 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         Ok(_) => return Disposition::Ended,
         Err(error) => {
             tracing::error!(job = %id, error = describe_chain(&error), "a job cannot be read");
-            return Disposition::Again;
+            return Disposition::Later;
         }
     };
-    if job.attempt >= inner.config.max_attempts {
-        let message = format!("the job was started {} times and never ended", job.attempt);
+    let left = if job.attempt > 0 {
+        deliver::left_by_earlier_attempt(&inner, &job).await
+    } else {
+        None
+    };
+    let crashes = crashes(&job);
+    if left.is_none() && crashes >= inner.config.max_attempts {
+        let message = format!(
+            "the job is poison: {crashes} times the server ended, or the worker fell silent, while the job ran, so it is not \
+             tried again"
+        );
         return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
+    }
+    let _alone = match &left {
+        None if crashes > 0 => Some(inner.suspects.lock().await),
+        Some(_) | None => None,
+    };
+    if inner.leaves_jobs() || inner.outage().is_some() {
+        return Disposition::Later;
     }
     let start = Transition::Start { attempt: job.attempt };
     let job = match inner.transition(id, start).await {
@@ -86,14 +104,24 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => return Disposition::Ended,
         Err(error) => {
             tracing::error!(job = %id, error = describe_chain(&error), "a job cannot be started");
-            return Disposition::Again;
+            return Disposition::Later;
         }
     };
+    if let Some(images) = left {
+        tracing::info!(job = %id, "an earlier attempt has stored all pictures");
+        let began_at = None;
+        return succeed(&inner, &job, Made { images, began_at }).await;
+    }
     match images(&inner, &job).await {
         Ok(made) => succeed(&inner, &job, made).await,
         Err(AttemptError::NotOurs) => Disposition::Ended,
         Err(AttemptError::Fault(fault)) => again_or_end(&inner, &job, fault).await,
     }
+}
+
+/// How many attempts never ended. One that still stands as running when the job is claimed is the last of them.
+fn crashes(job: &Job) -> u32 {
+    job.crashes + u32::from(job.state == JobState::Running)
 }
 
 /// What to do with a job whose attempt panicked.
@@ -107,20 +135,26 @@ pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Disposition {
 }
 
 async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
-    if !fault.permanent && job.attempt < inner.config.max_attempts {
-        let requeue = Transition::Requeue {
-            attempt: job.attempt,
+    let attempt = job.attempt;
+    let again = if inner.leaves_jobs() && inner.lifecycle() == Lifecycle::Stopped {
+        // The engine was stopped below it.
+        Transition::PutBack { attempt }
+    } else if !fault.permanent && job.faults + 1 < inner.config.max_attempts {
+        Transition::Requeue {
+            attempt,
             not_before: None,
-        };
-        return match inner.transition(job.id, requeue).await {
-            Ok(_) => Disposition::Again,
-            Err(error) => {
-                tracing::info!(job = %job.id, error = describe_chain(&error), "not tried again");
-                Disposition::Ended
-            }
-        };
+        }
+    } else {
+        return end_with(inner, job, fault).await;
+    };
+    match inner.transition(job.id, again).await {
+        Ok(_) => Disposition::Again,
+        Err(JobsError::Backend { .. }) => Disposition::Later,
+        Err(error) => {
+            tracing::info!(job = %job.id, error = describe_chain(&error), "not tried again");
+            Disposition::Ended
+        }
     }
-    end_with(inner, job, fault).await
 }
 
 async fn end_with(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
@@ -156,13 +190,17 @@ async fn succeed(inner: &Inner, job: &Job, made: Made) -> Disposition {
 }
 
 async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
-    match inner.transition(job.id, transition).await {
+    let write = || inner.transition(job.id, transition.clone());
+    match inner.patiently(job.id, write).await {
         Ok(_) => {
             inner.progress.forget(job.id);
             inner.delete_input(job.id).await;
             Disposition::Ended
         }
-        Err(JobsError::Backend { .. }) => Disposition::Again,
+        Err(error @ JobsError::Backend { .. }) => {
+            tracing::error!(job = %job.id, error = describe_chain(&error), "the end of a job cannot be written");
+            Disposition::Later
+        }
         // Cancelled in the last moment, or taken over. The sweeper deletes pictures that nobody names.
         Err(error) => {
             tracing::info!(job = %job.id, error = describe_chain(&error), "the end came too late");
@@ -208,7 +246,11 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
         let (index, image) = delivered
             .map_err(ServiceError::internal)
             .and_then(|delivered| delivered)
-            .map_err(|error| service_fault(job.id, &error))?;
+            .map_err(|error| Fault {
+                // The pictures have waited for the disk already.
+                permanent: true,
+                ..service_fault(job.id, &error)
+            })?;
         images.insert(index, image);
     }
     let expected = job.recipe.image_count as usize;

@@ -1,4 +1,5 @@
-//! The use cases of the server: submit, wait, fetch, cancel, links; and the worker loop that runs the jobs.
+//! The use cases of the server: submit, wait, fetch, cancel, links; the worker loop that runs the jobs, and the loop that
+//! sends webhooks.
 //!
 //! Nothing here knows HTTP or a vendor's field names, and no tensor comes up this far.
 
@@ -38,6 +39,7 @@ mod progress;
 mod rates;
 mod residency;
 mod resolve;
+mod saving;
 mod service;
 mod shutdown;
 mod sketches;
@@ -49,6 +51,7 @@ mod unfetched;
 mod wait;
 mod watch;
 mod watched;
+mod webhooks;
 mod worker;
 
 pub use config::{ServiceConfig, ServiceParts};
@@ -64,8 +67,8 @@ pub use named_models::NamedModels;
 pub use own_jobs::JobPage;
 pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable};
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
-pub use pentimento_jobs::JobCounts;
-pub use pentimento_outbound::{AddressGuard, ImageFetcher};
+pub use pentimento_jobs::{JobCounts, OutboxEntry, OutboxFilter, OutboxState};
+pub use pentimento_outbound::{AddressGuard, ImageFetcher, WebhookSecret};
 pub use pentimento_storage::Access;
 pub use plan::model_notes;
 pub use rates::{RateBucket, RateCaller, RateConfig, RateExceeded, Rates};
@@ -74,6 +77,7 @@ pub use submit::Submission;
 pub use unfetched::Held;
 pub use watch::{Seen, Watcher};
 pub use watched::{News, Preview};
+pub use webhooks::{WebhookBodies, webhook_sender};
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use pentimento_storage::StorageError;
 use pentimento_types::{Job, JobId, JobState, describe_chain};
 
 use crate::inner::Inner;
+use crate::webhooks;
 
 /// How long a job and its pictures outlive its links, so that a download that began in time can end.
 const MARGIN: Duration = Duration::from_secs(600);
@@ -73,6 +74,7 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     for job in unfinished.iter().filter(|job| job.state == JobState::Fetching) {
         inner.fail_if_lost(job.id).await?;
     }
+    give_webhooks_up(inner).await?;
     expire_jobs(inner).await
 }
 
@@ -85,6 +87,18 @@ pub(crate) async fn unfinished(inner: &Inner) -> Result<Vec<Job>, JobsError> {
     inner.store.list(&filter).await
 }
 
+/// What receivers have not taken for too long.
+async fn give_webhooks_up(inner: &Inner) -> Result<(), JobsError> {
+    let Some(before) = inner.before(webhooks::MAX_AGE) else {
+        return Ok(());
+    };
+    let given_up = inner.outbox.give_up(before, webhooks::TOO_OLD).await?;
+    if given_up > 0 {
+        tracing::warn!(webhooks = given_up, "given up: {}", webhooks::TOO_OLD);
+    }
+    Ok(())
+}
+
 /// A job and its pictures go together, and no link of theirs lives longer.
 fn kept(inner: &Inner) -> Duration {
     inner.config.keep_jobs.max(inner.config.link_ttl) + MARGIN
@@ -93,7 +107,7 @@ fn kept(inner: &Inner) -> Duration {
 /// Jobs that ended long ago are forgotten, with their pictures. Ids sort by the time of their making, so only the oldest are
 /// looked at.
 async fn expire_jobs(inner: &Inner) -> Result<(), JobsError> {
-    let Some(before) = inner.clock.wall().checked_sub(kept(inner)) else {
+    let Some(before) = inner.before(kept(inner)) else {
         return Ok(());
     };
     let mut filter = JobFilter {
@@ -131,13 +145,11 @@ pub(crate) async fn sweep_orphans(inner: &Inner) -> Result<(), StorageError> {
     if staged > 0 {
         tracing::info!(files = staged, "deleted files that were never finished");
     }
-    let now = inner.clock.wall();
-    let before = |age| now.checked_sub(age);
-    let mut old = match before(kept(inner)) {
+    let mut old = match inner.before(kept(inner)) {
         Some(before) => inner.images.outputs_before(before).await?,
         None => Vec::new(),
     };
-    if let Some(before) = before(INPUT_AGE) {
+    if let Some(before) = inner.before(INPUT_AGE) {
         old.extend(inner.images.inputs_before(before).await?);
     }
     // Read after the lists, so that no job is missed whose pictures are in them.

@@ -53,6 +53,41 @@ impl FromStr for JobId {
     }
 }
 
+/// One webhook: the message that tells a receiver of a job's end. A job has one end, so its webhook has the job's own id,
+/// printed as `msg_` and 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WebhookId(JobId);
+
+impl WebhookId {
+    /// The webhook of a job.
+    #[must_use]
+    pub const fn of(job: JobId) -> Self {
+        Self(job)
+    }
+
+    /// The job whose end it tells.
+    #[must_use]
+    pub const fn job(self) -> JobId {
+        self.0
+    }
+}
+
+impl fmt::Display for WebhookId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "msg_{}", self.0.as_uuid().simple())
+    }
+}
+
+impl FromStr for WebhookId {
+    type Err = uuid::Error;
+
+    /// Its own form, or its job's.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.strip_prefix("msg_").unwrap_or(text).parse().map(Self)
+    }
+}
+
 /// The name under which a caller asks for a model; resolved by the catalogue, never a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -200,6 +235,15 @@ mod tests {
         let id = JobId::new();
         assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
         assert!("job_nonsense".parse::<JobId>().is_err());
+    }
+
+    #[test]
+    fn a_webhook_has_the_id_of_its_job_in_a_form_of_its_own() {
+        let job = JobId::from_u128(0xa7);
+        let id = WebhookId::of(job);
+        assert_eq!(id.to_string(), "msg_000000000000000000000000000000a7");
+        assert_eq!(id.to_string().parse::<WebhookId>().unwrap(), id);
+        assert_eq!(job.to_string().parse::<WebhookId>().unwrap().job(), job);
     }
 
     #[test]

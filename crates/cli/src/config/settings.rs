@@ -11,7 +11,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::hub::HubVariables;
-use super::{AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
+use super::{
+    AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat, WebhookSecretSetting,
+};
 
 /// No settings file comes near it.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -43,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) stall_seconds: Option<u64>,
     pub(crate) least_bytes_per_second: Option<u64>,
     pub(crate) keys: Option<Vec<KeySetting>>,
+    pub(crate) webhook_secret: Option<WebhookSecretSetting>,
     pub(crate) jobs_at_once: Option<u64>,
     pub(crate) requests_per_minute: Option<u64>,
     pub(crate) anonymous_requests_per_minute: Option<u64>,
@@ -100,6 +103,7 @@ impl Settings {
             stall_seconds: self.stall_seconds.or(lower.stall_seconds),
             least_bytes_per_second: self.least_bytes_per_second.or(lower.least_bytes_per_second),
             keys: self.keys.or(lower.keys),
+            webhook_secret: self.webhook_secret.or(lower.webhook_secret),
             jobs_at_once: self.jobs_at_once.or(lower.jobs_at_once),
             requests_per_minute: self.requests_per_minute.or(lower.requests_per_minute),
             anonymous_requests_per_minute: self
@@ -239,6 +243,7 @@ impl Settings {
         "STALL_SECONDS",
         "LEAST_BYTES_PER_SECOND",
         "KEYS",
+        "WEBHOOK_SECRET",
         "JOBS_AT_ONCE",
         "REQUESTS_PER_MINUTE",
         "ANONYMOUS_REQUESTS_PER_MINUTE",
@@ -287,6 +292,7 @@ impl Settings {
                         .collect::<Result<_, _>>()?,
                 )
             }
+            "WEBHOOK_SECRET" => self.webhook_secret = Some(parsed(name, value)?),
             "JOBS_AT_ONCE" => self.jobs_at_once = Some(parsed(name, value)?),
             "REQUESTS_PER_MINUTE" => self.requests_per_minute = Some(parsed(name, value)?),
             "ANONYMOUS_REQUESTS_PER_MINUTE" => {
