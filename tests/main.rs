@@ -19,12 +19,16 @@ mod connections;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod lora;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod modelslab;
 #[cfg(test)]

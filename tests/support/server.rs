@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -83,6 +84,11 @@ impl TestServer {
     /// `http://127.0.0.1:PORT`
     pub(crate) fn base(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Where health checks are answered alone. To be asked once.

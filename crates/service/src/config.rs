@@ -12,6 +12,7 @@ use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, MemoryLedger};
 
 use crate::key_ring::KeyRing;
+use crate::traces::Traces;
 
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub struct ServiceParts {
     pub memory: Arc<MemoryLedger>,
     /// Who may call, and how many jobs of each may be unfinished.
     pub keys: Arc<KeyRing>,
+    /// Whether spans go to somebody who collects traces.
+    pub traces: Traces,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

@@ -23,6 +23,7 @@ use crate::loads::Loads;
 use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
+use crate::traces::Traces;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) loads: Loads,
     pub(crate) admitted: AdmittedJobs,
     pub(crate) keys: Arc<KeyRing>,
+    pub(crate) traces: Traces,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: ServiceConfig,
     pub(crate) runtime: Handle,
@@ -92,6 +94,7 @@ impl Inner {
             tokens,
             memory,
             keys,
+            traces,
             clock,
         } = parts;
         Self {
@@ -110,6 +113,7 @@ impl Inner {
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),
             keys,
+            traces,
             metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
             clock,

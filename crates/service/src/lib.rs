@@ -18,6 +18,7 @@ pub mod fuzzing;
 pub mod image_codec;
 mod inner;
 mod inputs;
+mod job_span;
 mod key_file;
 mod key_ring;
 mod key_watch;
@@ -42,6 +43,7 @@ mod shutdown;
 mod submit;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod traces;
 mod transition;
 mod unfetched;
 mod wait;
@@ -65,6 +67,7 @@ pub use plan::model_notes;
 pub use rates::{RateBucket, RateCaller, RateConfig, RateExceeded, Rates};
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
+pub use traces::{TraceHooks, Traces};
 pub use unfetched::Held;
 
 #[cfg(test)]

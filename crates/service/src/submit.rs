@@ -7,8 +7,8 @@ use bytes::Bytes;
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, Recipe,
-    Reservation, RgbImage, Size, describe_chain,
+    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, JobOrigin,
+    Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -27,6 +27,8 @@ pub struct Submission {
     pub owner: ApiKeyId,
     /// Through which dialect, with what it wants to find again.
     pub dialect: DialectTag,
+    /// Which call it is.
+    pub origin: JobOrigin,
     /// What decides the pixels.
     pub recipe: Recipe,
     /// The images to work on, as the caller sent them.
@@ -83,6 +85,7 @@ impl Submission {
         Job {
             owner: self.owner,
             dialect: self.dialect,
+            origin: self.origin,
             delivery: self.delivery,
             notes,
             ..Job::queued(id, now, self.recipe, inputs)

@@ -11,7 +11,7 @@ use pentimento_jobs::{MemoryJobs, MemoryLimits};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 
-use crate::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
+use crate::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, Traces, image_fetcher};
 
 /// How a [`TestService`] is made.
 #[derive(Clone, Debug)]
@@ -120,6 +120,7 @@ impl TestService {
             tokens: TokenCounter::default(),
             memory,
             keys,
+            traces: Traces::default(),
             clock,
         };
         let service = Service::start(parts.clone(), service);

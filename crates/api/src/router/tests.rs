@@ -17,6 +17,7 @@ use crate::ApiConfig;
 
 mod bodies;
 mod drop_in;
+mod limits;
 mod modelslab_calls;
 
 struct Reply {

@@ -62,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) max_prompt_tokens: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
+    pub(crate) otlp_endpoint: Option<Url>,
     /// What the command logs when nobody says anything; below every layer.
     #[serde(skip)]
     pub(crate) default_log: Option<String>,
@@ -122,6 +123,7 @@ impl Settings {
             max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
+            otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             default_log: self.default_log.or(lower.default_log),
         }
     }
@@ -256,6 +258,7 @@ impl Settings {
         "MAX_PROMPT_TOKENS",
         "LOG",
         "LOG_FORMAT",
+        "OTLP_ENDPOINT",
     ];
 
     fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
@@ -307,6 +310,7 @@ impl Settings {
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
+            "OTLP_ENDPOINT" => self.otlp_endpoint = Some(parsed(name, value)?),
             _ => {
                 let known: Vec<String> = Self::VARIABLES
                     .iter()

@@ -23,6 +23,7 @@ use crate::body::{self, BodyMemory, Sender};
 use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{FieldError, name};
+use crate::origin::origin_of;
 
 /// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`, `image_editing`), an old package
 /// (`txt2img`), the non-enterprise mode, the paths of the older brand, and base addresses without `/api`.
@@ -198,8 +199,8 @@ async fn generate(
     let OpenedCall {
         grant,
         fields,
+        parts,
         memory,
-        ..
     } = open(app, request, RateBucket::Calls).await?;
     let defaults = Defaults {
         model: default_model(app),
@@ -211,6 +212,7 @@ async fn generate(
     parsed.note.number = number;
     let submission = Submission {
         owner: grant.owner,
+        origin: origin_of(&parts, app.service.traces()),
         dialect: DialectTag {
             name: "modelslab".to_owned(),
             note: Some(parsed.note.to_text()),

@@ -20,6 +20,7 @@ use crate::AppState;
 use crate::base_url::BaseUrl;
 use crate::body::{self, BodyError, BodyMemory, ReadBody, Sender};
 use crate::dialects::{ignored_header, json};
+use crate::origin::origin_of;
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
@@ -53,6 +54,7 @@ async fn lcm_img2img(
     let (parsed, memory) = body::off_thread(move || read_call(body)).await?;
     let submission = Submission {
         owner: caller.0,
+        origin: origin_of(&parts, app.service.traces()),
         dialect: DialectTag {
             name: "novita".to_owned(),
             note: None,
