@@ -19,6 +19,7 @@ mod bodies;
 mod drop_in;
 mod limits;
 mod modelslab_calls;
+mod origins;
 
 struct Reply {
     status: u16,
