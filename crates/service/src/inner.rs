@@ -25,6 +25,7 @@ use crate::loads::Loads;
 use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
+use crate::traces::Traces;
 use crate::watched::Watched;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) loads: Loads,
     pub(crate) admitted: AdmittedJobs,
     pub(crate) keys: Arc<KeyRing>,
+    pub(crate) traces: Traces,
     pub(crate) clock: Arc<dyn Clock>,
     /// When this service was put together, on both clocks.
     pub(crate) started: SystemTime,
@@ -110,6 +112,7 @@ impl Inner {
             tokens,
             memory,
             keys,
+            traces,
             clock,
         } = parts;
         Self {
@@ -131,6 +134,7 @@ impl Inner {
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),
             keys,
+            traces,
             metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
             watched: Arc::default(),

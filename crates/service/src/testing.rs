@@ -14,8 +14,8 @@ use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
 use crate::{
-    AddressGuard, KeyRing, Service, ServiceConfig, ServiceError, ServiceParts, WebhookBodies, WebhookSecret,
-    image_fetcher, webhook_sender,
+    AddressGuard, KeyRing, Service, ServiceConfig, ServiceError, ServiceParts, Traces, WebhookBodies,
+    WebhookSecret, image_fetcher, webhook_sender,
 };
 
 /// How a [`TestService`] is made.
@@ -128,6 +128,7 @@ impl TestService {
             tokens: TokenCounter::default(),
             memory,
             keys,
+            traces: Traces::default(),
             clock,
         };
         let service = Service::start(parts.clone(), service);
