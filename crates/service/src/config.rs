@@ -11,9 +11,9 @@ use pentimento_outbound::{ImageFetcher, WebhookSender};
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, MemoryLedger};
 
-use crate::WebhookBodies;
 use crate::key_ring::KeyRing;
 use crate::traces::Traces;
+use crate::webhook_bodies::WebhookBodies;
 
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]

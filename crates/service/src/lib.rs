@@ -54,6 +54,8 @@ mod unfetched;
 mod wait;
 mod watch;
 mod watched;
+mod webhook_bodies;
+mod webhook_calls;
 mod webhooks;
 mod worker;
 
@@ -82,7 +84,8 @@ pub use traces::{TraceHooks, Traces};
 pub use unfetched::Held;
 pub use watch::{Seen, Watcher};
 pub use watched::{News, Preview};
-pub use webhooks::{WebhookBodies, webhook_sender};
+pub use webhook_bodies::{LastingLink, WebhookBodies};
+pub use webhooks::webhook_sender;
 
 #[cfg(test)]
 mod tests;
