@@ -97,6 +97,26 @@ impl Served {
         panic!("the server was still running after {limit:?}");
     }
 
+    /// Returns when a job runs, or has been answered already.
+    fn runs_a_job<T>(&self, reply: &std::thread::JoinHandle<T>) {
+        let url = format!("{}/readyz", self.address);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let client = crate::support::client::builder().no_proxy().build().unwrap();
+            while !reply.is_finished() {
+                let status = client.get(&url).send().await.unwrap().bytes().await.unwrap();
+                let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+                if status["jobs"]["running"].as_u64() > Some(0) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+    }
+
     /// Sends a request from another thread; gives status and body, or nothing when the connection broke.
     fn ask(&self, image_num: u32) -> std::thread::JoinHandle<Option<(u16, String)>> {
         use base64::Engine as _;
@@ -399,7 +419,7 @@ fn a_server_that_is_told_to_stop_finishes_what_it_accepted() {
     let folder = folder();
     let mut served = Served::start(folder.path());
     let reply = served.ask(1);
-    std::thread::sleep(Duration::from_millis(700));
+    served.runs_a_job(&reply);
     served.terminate();
     let (status, body) = reply.join().unwrap().expect("the running request is answered");
     assert_eq!(status, 200, "{body}");
@@ -412,7 +432,7 @@ fn a_server_that_is_told_twice_does_not_wait_for_long_jobs() {
     let folder = folder();
     let mut served = Served::start(folder.path());
     let reply = served.ask(16);
-    std::thread::sleep(Duration::from_millis(1500));
+    served.runs_a_job(&reply);
     served.terminate();
     std::thread::sleep(Duration::from_millis(300));
     served.terminate();

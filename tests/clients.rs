@@ -109,4 +109,43 @@ async fn modelslabs_python_client_gets_its_pictures() {
         &folder,
         (&server, "images/scene.png"),
     );
+    // Nothing is held, so that every call is answered `processing`, and its pictures come by `fetch`.
+    let server = TestServer::start_with(&[], &[("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "0")]);
+    let output = Command::new(&python)
+        .arg(tests_folder().join("clients/modelslab_processing.py"))
+        .env("B", server.base())
+        .env("IMG", tests_folder().join("images/scene.png"))
+        .current_dir(&folder)
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("all calls were understood"),
+        "{output:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_published_library_verifies_what_a_receiver_gets() {
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let Some(folder) = clients_folder() else { return };
+    let python = folder.join("standardwebhooks-1.1.0/bin/python");
+    if !python.exists() {
+        println!(
+            "{} is not there: the library of Standard Webhooks was NOT run",
+            python.display()
+        );
+        return;
+    }
+    let settings = [
+        ("PENTIMENTO_ALLOW_PRIVATE_URLS", "true"),
+        ("PENTIMENTO_WEBHOOK_SECRET", SECRET),
+    ];
+    let server = TestServer::start_with(&[], &settings);
+    drive_with(
+        &python,
+        "webhook_receiver.py",
+        &folder,
+        (&server, "images/scene.png"),
+    );
 }

@@ -11,6 +11,9 @@ mod batching;
 #[cfg(test)]
 mod beside;
 #[cfg(test)]
+#[cfg(unix)]
+mod chaos;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
@@ -18,6 +21,8 @@ mod clients;
 mod connections;
 #[cfg(test)]
 mod hub;
+#[cfg(test)]
+mod idempotency;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
@@ -34,6 +39,11 @@ mod modelslab;
 #[cfg(test)]
 mod novita;
 #[cfg(test)]
+#[cfg(unix)]
+mod restarts;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhooks;
 #[cfg(test)]
 mod weights;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -19,7 +19,10 @@ pub(crate) struct TestServer {
     address: SocketAddr,
     /// What the server says after its address.
     lines: mpsc::Receiver<String>,
-    folder: TempDir,
+    /// Where its log and its data are.
+    home: PathBuf,
+    /// Deleted with the server, where it is its own.
+    _folder: Option<TempDir>,
     /// Where pictures are served from, for calls that take addresses.
     served: String,
 }
@@ -43,14 +46,25 @@ impl TestServer {
     /// Starts it with further flags and environment variables.
     pub(crate) fn start_with(flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the server");
-        let log = fs_err::File::create(folder.path().join("server.log")).expect("a file for its log");
+        let mut server = Self::start_in(folder.path(), flags, environment);
+        server._folder = Some(folder);
+        server
+    }
+
+    /// Starts it in a folder that outlives it, on the data of the one before.
+    pub(crate) fn start_in(home: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let log = fs_err::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(home.join("server.log"))
+            .expect("a file for its log");
         let mut process = Command::new(env!("CARGO_BIN_EXE_pentimento"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(folder.path().join("data"))
+            .arg(home.join("data"))
             .args(flags)
             .envs(environment.iter().copied())
             // No settings or catalogue of the machine may reach the test.
-            .current_dir(folder.path())
+            .current_dir(home)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log.into_parts().0)
@@ -67,7 +81,8 @@ impl TestServer {
             process,
             address: ([127, 0, 0, 1], 0).into(),
             lines,
-            folder,
+            home: home.to_owned(),
+            _folder: None,
             served: String::new(),
         };
         let line = server.lines.recv_timeout(START);
@@ -88,7 +103,7 @@ impl TestServer {
 
     /// Its data folder.
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.home.join("data")
     }
 
     /// Where health checks are answered alone. To be asked once.
@@ -122,6 +137,25 @@ impl TestServer {
     /// For signals.
     pub(crate) fn process_id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Sends a signal, `TERM` for example.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &self.process.id().to_string()])
+            .status();
+        assert!(sent.expect("there is a kill").success());
+    }
+
+    /// SIGKILL: nothing is closed or written any more.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().expect("it can be killed");
+        self.process.wait().expect("it ends");
+    }
+
+    /// The exit code, once the process has ended by itself; None for one that a signal ended.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.process.wait().expect("it ends").code()
     }
 
     /// Once it has ended by itself.
@@ -158,7 +192,7 @@ impl TestServer {
 
     /// The end of what it logged.
     pub(crate) fn log(&self) -> String {
-        let log = fs_err::read_to_string(self.folder.path().join("server.log")).unwrap_or_default();
+        let log = fs_err::read_to_string(self.home.join("server.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }

@@ -10,13 +10,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pentimento_service::{ModelEntry, ModelKind, ModelState, ServiceError};
-use pentimento_types::{ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
+use pentimento_types::{ApiKeyId, ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
 use serde_json::{Value, json};
 
 use crate::access::{Denied, admit};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
-use crate::{AppState, bearer};
+use crate::{AppState, bearer, webhook_calls};
 
 /// Paths at the root and under `/v1`.
 pub(crate) fn routes() -> Router<AppState> {
@@ -27,6 +27,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/v1/models", get(models))
         .route("/v1/models/{name}/load", post(load))
         .route("/v1/models/{name}/unload", post(unload))
+        .merge(webhook_calls::routes())
 }
 
 async fn index() -> Json<Value> {
@@ -43,6 +44,12 @@ async fn index() -> Json<Value> {
             "GET /v1/models": "models with their kinds and whether they can be used now",
             "POST /v1/models/{name}/load": "brings a checkpoint into memory before a request needs it",
             "POST /v1/models/{name}/unload": "throws one out of memory, as far as no job uses it",
+            "GET /v1/webhooks": "the webhooks of your jobs, and what has become of them (?state=pending, delivered or dead)",
+            "POST /v1/webhooks/{id}/replay": "sends one of them again, under the id that it had",
+            "GET /v1/jobs": "the jobs of your key, newest first (?state=…&limit=…&after=…)",
+            "GET /v1/jobs/{id}": "a job of either dialect by its id: state, progress, time left, images",
+            "DELETE /v1/jobs/{id}": "cancels a job that has not ended; with ?delete=true deletes it with its images",
+            "GET /v1/jobs/{id}/events": "its progress and previews as server-sent events",
             "GET /healthz": "200 as long as the process answers",
             "GET /metrics": "numbers for Prometheus",
             "GET /readyz": "200 as long as requests are served, be there room for one more or not, else 503 with the reason",
@@ -66,6 +73,8 @@ async fn readyz(State(app): State<AppState>) -> Response {
         None
     } else if status.stopping {
         Some("the server is stopping")
+    } else if let Some(reason) = status.outage {
+        Some(reason)
     } else if !status.engine.healthy {
         Some("the device thread has ended; start the server again")
     } else {
@@ -83,7 +92,7 @@ async fn readyz(State(app): State<AppState>) -> Response {
 }
 
 /// A caller with a right key, or anybody when no keys are configured.
-struct Caller;
+pub(crate) struct Caller(pub(crate) ApiKeyId);
 
 /// A caller who may do what concerns all others.
 pub(crate) struct Operator;
@@ -128,8 +137,8 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = KeyRefused;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
-        admit(state, parts, bearer::secret(&parts.headers))?;
-        Ok(Self)
+        let grant = admit(state, parts, bearer::secret(&parts.headers))?;
+        Ok(Self(grant.owner))
     }
 }
 
@@ -202,8 +211,42 @@ fn describe(entry: &ModelEntry, state: &ModelState, resident: &[String]) -> Valu
 
 /// A failed call that belongs to no dialect.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub(crate) struct OwnError(#[from] ServiceError);
+pub(crate) enum OwnError {
+    /// As the service says.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// What should name a webhook does not.
+    #[error("a webhook is named by its id, msg_ and 32 hexadecimal digits, or by that of its job")]
+    NoWebhookId,
+    /// What stands in the path is no id.
+    #[error("there is no such job; the id of one is `job_` and 32 hexadecimal digits")]
+    NoJobId,
+    /// Something behind the `?`.
+    #[error("{name} {problem}")]
+    Parameter {
+        /// Its name.
+        name: &'static str,
+        /// Completes a sentence that begins with it.
+        problem: String,
+    },
+    /// As many connections as may watch jobs do.
+    #[error(
+        "as many callers watch jobs as may; ask for the job itself from time to time, or come back later"
+    )]
+    TooManyWatchers,
+}
+
+impl OwnError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            // The name is part of the path here.
+            Self::Service(ServiceError::ModelNotFound { .. }) | Self::NoJobId => ErrorKind::NotFound,
+            Self::Service(error) => error.kind(),
+            Self::Parameter { .. } | Self::NoWebhookId => ErrorKind::InvalidInput,
+            Self::TooManyWatchers => ErrorKind::Overloaded,
+        }
+    }
+}
 
 /// The one table from our kinds to our own statuses.
 const fn status_for(kind: ErrorKind) -> StatusCode {
@@ -226,15 +269,12 @@ const fn status_for(kind: ErrorKind) -> StatusCode {
 
 impl IntoResponse for OwnError {
     fn into_response(self) -> Response {
-        // The name is part of the path here.
-        let kind = if let ServiceError::ModelNotFound { .. } = &self.0 {
-            ErrorKind::NotFound
-        } else {
-            self.0.kind()
-        };
-        let mut failure = own_failure((kind, status_for(kind)), self.0.to_string());
-        failure.cause = Some(describe_chain(&self.0));
-        failure.retry_after(self.0.retry_after());
+        let kind = self.kind();
+        let mut failure = own_failure((kind, status_for(kind)), self.to_string());
+        if let Self::Service(error) = &self {
+            failure.cause = Some(describe_chain(error));
+            failure.retry_after(error.retry_after());
+        }
         failure.into_response()
     }
 }

@@ -23,6 +23,16 @@ impl BaseUrl {
         format!("{}{path}", self.0)
     }
 
+    /// The address under which the caller of an earlier request reached us.
+    pub(crate) const fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// To be stored.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     fn of(config: &ApiConfig, uri: &Uri, headers: &HeaderMap) -> Self {
         if let Some(url) = &config.public_url {
             return Self(url.as_str().trim_end_matches('/').to_owned());

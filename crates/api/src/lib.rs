@@ -16,6 +16,8 @@ mod failure;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod idempotency;
+mod jobs;
 mod links;
 mod metrics;
 mod metrics_page;
@@ -26,6 +28,8 @@ mod router;
 mod server;
 mod shape;
 mod state;
+mod webhook_calls;
+mod webhooks;
 
 pub use config::{ApiConfig, CorsOrigins, LeastSpeed, ModelsLabConfig};
 pub use dialects::{Effect, EndpointFields, FieldDescription, endpoint_fields};
@@ -33,3 +37,4 @@ pub use metrics::ProcessFigures;
 pub use router::{build_admin_router, build_router};
 pub use server::{ServerLimits, serve};
 pub use state::AppState;
+pub use webhooks::DialectBodies;

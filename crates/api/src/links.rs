@@ -1,17 +1,18 @@
-//! `GET` and `HEAD /files/…`: a finished image by its signed link. No key is needed; the signature is the right.
+//! `GET` and `HEAD /files/…`: a finished image by its signed link. No key is needed; the signature is the right. Where images
+//! are in a bucket that callers can reach, they are sent on to it.
 
 use std::borrow::Cow;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use pentimento_service::LinkedFile;
+use pentimento_service::{Access, LinkedFile};
 
 use crate::AppState;
 use crate::access::admit_link;
@@ -46,6 +47,15 @@ async fn file(
         return Ok(edge_failure(fault).into_response());
     }
     let path = request.uri().path();
+    let access = match *request.method() {
+        Method::HEAD => Access::Look,
+        _ => Access::Read,
+    };
+    if let Some(address) = app.service.link_elsewhere(path, access).await? {
+        // Another one each time, and of less life than the link.
+        let headers = [(LOCATION, address), (CACHE_CONTROL, "no-store".to_owned())];
+        return Ok((StatusCode::FOUND, headers).into_response());
+    }
     let file = app.service.open_link(path).await?;
     let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
     Ok((file_headers(&file), slice(&file, range)).into_response())

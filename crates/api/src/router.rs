@@ -10,7 +10,7 @@ use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::middleware::{Around, Visitors, Watch};
 use crate::shape::Shape;
-use crate::{AppState, admin, links, metrics_page, middleware};
+use crate::{AppState, admin, jobs, links, metrics_page, middleware};
 
 /// The whole application.
 pub fn build_router(state: AppState) -> Router {
@@ -25,6 +25,7 @@ pub fn build_router(state: AppState) -> Router {
         .merge(novita::routes())
         .merge(modelslab::routes())
         .merge(links::routes())
+        .merge(jobs::routes())
         .merge(admin::routes())
         .merge(metrics_page::routes())
         .fallback(unknown_path)

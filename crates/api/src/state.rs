@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use pentimento_service::{KeyRing, Rates, Service};
 use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
+use tokio::sync::Semaphore;
 
 use crate::body::BodyBudget;
 use crate::config::{ApiConfig, BODY_PLACES};
-use crate::dialects::modelslab::JobNumbers;
 use crate::metrics::{Metrics, ProcessFigures};
 
 /// Shared by all handlers.
@@ -20,8 +20,9 @@ pub struct AppState {
     pub(crate) rates: Arc<Rates>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: Arc<ApiConfig>,
-    pub(crate) numbers: Arc<JobNumbers>,
     pub(crate) bodies: Arc<BodyBudget>,
+    /// A permit for each connection that may watch jobs.
+    pub(crate) watchers: Arc<Semaphore>,
     /// What large things hold in the whole process.
     pub(crate) memory: Arc<MemoryLedger>,
     /// How many lines of the log nobody took.
@@ -53,9 +54,10 @@ impl AppState {
                 config.max_body_bytes,
                 BODY_PLACES,
             )),
+            // The others are for those who want something made.
+            watchers: Arc::new(Semaphore::new(config.max_connections.saturating_mul(3) / 4)),
             config: Arc::new(config),
             memory: ledger,
-            numbers: Arc::default(),
             lost_log_lines: Arc::default(),
             process: ProcessFigures::default,
             started: SystemClock.wall(),

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind};
+use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind, WebhookId};
 use url::Url;
 
-use crate::config::{AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings};
+use crate::config::{
+    AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
+};
 
 /// What the demo model knows best: drawn scenes.
 const DEMO_PROMPT: &str = "the sea at sunset";
@@ -59,8 +61,12 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Lists, fetches and looks at the models of the catalogue
     Models(ModelsArgs),
+    /// Asks the server of these settings whether it is ready; exit code 1 where it is not
+    Health,
     /// Makes, lists and revokes the keys of callers, also while the server runs
     Keys(KeysArgs),
+    /// Does something about the jobs of a running server
+    Jobs(JobsArgs),
     /// Says what this machine offers and what would go wrong
     Doctor(Box<DoctorArgs>),
     /// Measures the parts of one picture
@@ -105,6 +111,12 @@ pub(crate) struct ServeArgs {
     /// the settings file keep keys to yourself
     #[arg(long = "key", alias = "keys", value_name = "LABEL=SECRET")]
     keys: Vec<KeySetting>,
+
+    /// What webhooks are signed with: whsec_ and the base64 of 24 to 64 bytes. Other users of this machine can read flags:
+    /// PENTIMENTO_WEBHOOK_SECRET and the settings file keep it to yourself [default: made on the first start and kept in the data
+    /// folder; `pentimento jobs webhook-secret` shows it]
+    #[arg(long, value_name = "SECRET")]
+    webhook_secret: Option<WebhookSecretSetting>,
 
     /// Origins of web pages that may call, such as `https://example.com`, or `*` for all [default: all with keys; without keys
     /// those of this machine]
@@ -314,6 +326,42 @@ pub(crate) struct ModelPlaceArgs {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct JobsArgs {
+    #[command(subcommand)]
+    pub(crate) action: JobsAction,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum JobsAction {
+    /// Sends the webhook of a job again, under the id that it had, whatever has become of it
+    ReplayWebhook(ReplayWebhookArgs),
+    /// Shows the secret with which a receiver checks that webhooks come from this server; made when there is none yet
+    WebhookSecret(WebhookSecretArgs),
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ReplayWebhookArgs {
+    /// Of the webhook (msg_…) or of its job (job_…)
+    #[arg(value_name = "ID")]
+    pub(crate) id: WebhookId,
+
+    /// The server's address [default: http:// and the setting `listen`]
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<Url>,
+
+    /// The key that the job was made with [default: each of the settings' keys]
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) key: Option<String>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct WebhookSecretArgs {
+    /// The server's folder, where the secret is when no setting gives one [default: pentimento-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct KeysArgs {
     #[command(subcommand)]
     pub(crate) action: KeysAction,
@@ -435,6 +483,7 @@ impl Args {
             Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
             Command::Generate(generate) => (ServeArgs::at(&generate.place), "warn"),
             Command::Models(models) => (models.action.place(), "warn"),
+            Command::Jobs(jobs) => (jobs.action.place(), "warn"),
             Command::Keys(keys) => (
                 ServeArgs {
                     data: keys.data.clone(),
@@ -442,7 +491,7 @@ impl Args {
                 },
                 "warn",
             ),
-            Command::Demo(_) | Command::Bench(_) => (ServeArgs::default(), "warn"),
+            Command::Demo(_) | Command::Bench(_) | Command::Health => (ServeArgs::default(), "warn"),
         };
         Settings {
             listen: serve.listen,
@@ -455,6 +504,7 @@ impl Args {
             data: serve.data,
             device: serve.place.device,
             public_url: serve.public_url,
+            webhook_secret: serve.webhook_secret,
             keys: (!serve.keys.is_empty()).then_some(serve.keys),
             grace_seconds: serve.grace_seconds,
             model_memory: serve.model_memory,
@@ -481,6 +531,18 @@ impl ModelsAction {
                 models: place.models.clone(),
                 device: None,
             })
+        }
+    }
+}
+
+impl JobsAction {
+    fn place(&self) -> ServeArgs {
+        ServeArgs {
+            data: match self {
+                Self::ReplayWebhook(_) => None,
+                Self::WebhookSecret(secret) => secret.data.clone(),
+            },
+            ..ServeArgs::default()
         }
     }
 }

@@ -4,28 +4,31 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::HeaderValue;
 use pentimento_api::{
-    ApiConfig, AppState, CorsOrigins, LeastSpeed, ModelsLabConfig, build_admin_router, build_router,
+    ApiConfig, AppState, CorsOrigins, DialectBodies, LeastSpeed, ModelsLabConfig, build_admin_router,
+    build_router,
 };
 use pentimento_catalog::Catalog;
 use pentimento_engine::{
     BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
+use pentimento_jobs::{JobStore, MemoryLimits, Recovery, SqliteJobs};
 use pentimento_service::{
-    AddressGuard, KeyFile, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher,
+    AddressGuard, KeyFile, KeyRing, Service, ServiceConfig, ServiceParts, WebhookSecret, image_fetcher,
+    webhook_sender,
 };
-use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
+use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 use tokio::net::TcpListener;
 
-use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig};
+use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, WebhookSecretSetting};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
 use crate::process;
@@ -37,14 +40,16 @@ const UNFINISHED_JOBS: usize = 256;
 const REMEMBERED_JOBS: usize = 10_000;
 /// How long a worker may be silent before its job is given to another.
 const LEASE: Duration = Duration::from_secs(60);
-/// How long an ended job can be asked for.
+/// How long an ended job can be asked for, and its pictures are kept: ModelsLab's links live for a day.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
+/// The database of the jobs, in the data folder.
+const JOBS_FILE: &str = "jobs.sqlite";
 /// Time between two looks for pictures and jobs that can be deleted.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How long pictures are kept: ModelsLab's links live for a day.
-const KEEP_PICTURES: Duration = Duration::from_secs(24 * 3600);
 /// The largest picture that is fetched from a caller's address.
 const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
+/// How long finished pictures wait for room on the disk.
+const SAVE_PATIENCE: Duration = Duration::from_secs(600);
 /// A job that ended the process twice will do it a third time.
 const ATTEMPTS: u32 = 2;
 
@@ -149,24 +154,29 @@ pub(crate) fn everything(
     telemetry: &Telemetry,
 ) -> anyhow::Result<Parts> {
     let catalog = Arc::new(catalog(config)?);
+    let api = api_config(&config.http)?;
     let engine = Engine::start(config)?;
     let images = ImageStore::open(&StorageConfig::Folder(data.path().join("images")))?;
     let links = LinkSigner::open(&data.path().join("link-secret"))?;
+    let webhook_secret = webhook_secret(config, data.path())?;
     let limits = MemoryLimits {
         unfinished: UNFINISHED_JOBS,
         finished: REMEMBERED_JOBS,
         finished_bytes: config.job_memory.0,
     };
-    let jobs = Arc::new(MemoryJobs::new(clock(), limits));
+    let jobs = Arc::new(jobs(data, limits)?);
     let parts = ServiceParts {
         catalog,
         hub: hub(config)?,
         engine: engine.handle.clone(),
         store: Arc::clone(&jobs) as Arc<dyn JobStore>,
-        queue: jobs,
+        queue: Arc::clone(&jobs) as Arc<_>,
+        outbox: jobs,
         images,
         links,
         fetcher: image_fetcher(address_guard(config), MAX_FETCHED_BYTES),
+        webhooks: webhook_sender(address_guard(config), &webhook_secret),
+        webhook_bodies: Arc::new(DialectBodies::new(api.clone())),
         tokens: TokenCounter::default(),
         memory: Arc::clone(&engine.memory),
         keys: Arc::clone(&keys),
@@ -174,7 +184,6 @@ pub(crate) fn everything(
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));
-    let api = api_config(&config.http)?;
     let memory = Arc::clone(&engine.memory);
     let state = AppState::new(service.clone(), keys, api.clone(), memory);
     let state = state
@@ -191,6 +200,46 @@ pub(crate) fn everything(
     })
 }
 
+/// The jobs of this and of earlier processes. What was wrong with them is told.
+fn jobs(data: &DataFolder, limits: MemoryLimits) -> anyhow::Result<SqliteJobs> {
+    let (jobs, recovery) = SqliteJobs::open(&data.path().join(JOBS_FILE), clock(), limits)?;
+    let Recovery {
+        unfinished,
+        crashed,
+        damaged,
+        mended_pages,
+        damaged_file,
+    } = recovery;
+    if mended_pages > 0 {
+        tracing::error!(
+            mended_pages,
+            "the journal of the jobs was damaged; it is kept beside the new one"
+        );
+    }
+    if let Some(kept) = damaged_file {
+        tracing::error!(
+            kept = %kept.display(),
+            unfinished,
+            "the database of the jobs was damaged; what could be read was taken over into a new one"
+        );
+    }
+    if damaged > 0 {
+        tracing::error!(damaged, "records of jobs were damaged and are set aside");
+    }
+    if unfinished > 0 {
+        tracing::info!(unfinished, crashed, "jobs of before go on");
+    }
+    Ok(jobs)
+}
+
+/// What webhooks are signed with: as set, or made once and kept in the data folder.
+pub(crate) fn webhook_secret(config: &Config, data: &Path) -> anyhow::Result<WebhookSecret> {
+    match &config.webhook_secret {
+        Some(WebhookSecretSetting(secret)) => Ok(secret.clone()),
+        None => Ok(WebhookSecret::new(secret_file(&data.join("webhook-secret"))?)),
+    }
+}
+
 fn address_guard(config: &Config) -> AddressGuard {
     if config.allow_private_urls {
         AddressGuard::allowing_private()
@@ -202,13 +251,13 @@ fn address_guard(config: &Config) -> AddressGuard {
 fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
     ServiceConfig {
         link_ttl: config.link_ttl,
-        keep_pictures: KEEP_PICTURES.max(config.link_ttl),
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
-        running_jobs: engine.status().max_jobs,
+        running_jobs: config.running_jobs.min(engine.status().max_jobs),
         decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         max_image_pixels: config.max_image_pixels,
         max_prompt_tokens: config.max_prompt_tokens,
         max_attempts: ATTEMPTS,
+        save_patience: SAVE_PATIENCE,
         lease: LEASE,
         sweep_interval: SWEEP,
     }

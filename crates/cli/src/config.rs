@@ -23,7 +23,9 @@ use checks::{count, seconds};
 pub(crate) use error::ConfigError;
 pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
-pub(crate) use values::{AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat};
+pub(crate) use values::{
+    AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, WebhookSecretSetting,
+};
 
 const DEFAULT_FILE: &str = "pentimento.toml";
 const DEFAULT_CATALOGUE: &str = "models.toml";
@@ -183,8 +185,10 @@ pub(crate) struct Config {
     pub(crate) isa: IsaChoice,
     /// How long a link to a finished picture works.
     pub(crate) link_ttl: Duration,
-    /// Whether `init_image` may be an address inside this machine's networks.
+    /// Whether images and webhooks may be at addresses inside this machine's networks.
     pub(crate) allow_private_urls: bool,
+    /// What webhooks are signed with; None is the secret in the data folder.
+    pub(crate) webhook_secret: Option<WebhookSecretSetting>,
     /// How long running jobs get when the server is told to stop.
     pub(crate) grace: Duration,
     /// Memory for weights; None is half of what the machine has.
@@ -201,6 +205,8 @@ pub(crate) struct Config {
     pub(crate) max_image_pixels: u64,
     /// Tokens of a prompt, and of a negative prompt.
     pub(crate) max_prompt_tokens: usize,
+    /// Jobs that take turns on the device; with 1 each is done before the next begins.
+    pub(crate) running_jobs: usize,
     /// Where models are fetched from and kept.
     pub(crate) hub: HubConfig,
     /// The settings file that was read.
@@ -258,6 +264,7 @@ impl Config {
                 checks::LINK_TTL,
             )?,
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
+            webhook_secret: settings.webhook_secret.clone(),
             grace: seconds("grace_seconds", settings.grace_seconds, 30, checks::GRACE)?,
             model_memory: checks::memory("model_memory", settings.model_memory)?,
             model_keep_alive: settings
@@ -280,6 +287,7 @@ impl Config {
                 DEFAULT_PROMPT_TOKENS as u64,
                 checks::PROMPT_TOKENS,
             )?,
+            running_jobs: count("running_jobs", settings.running_jobs, 128, checks::RUNNING_JOBS)?,
             http: HttpConfig::from_settings(settings)?,
             hub,
             file,

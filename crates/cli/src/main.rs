@@ -75,6 +75,8 @@ fn command(command: Command, config: Config, telemetry: &Telemetry) -> anyhow::R
         Command::Demo(demo) => runtime.block_on(commands::demo::run(demo, config, telemetry)),
         Command::Generate(generate) => runtime.block_on(commands::generate::run(*generate, config)),
         Command::Models(models) => runtime.block_on(commands::models::run(&models, &config)),
+        Command::Jobs(jobs) => runtime.block_on(commands::jobs::run(&jobs, &config)),
+        Command::Health => runtime.block_on(commands::health::run(&config)),
         Command::Keys(keys) => commands::keys::run(&keys, &config),
         Command::Doctor(doctor) => commands::doctor::run(&doctor, &config),
         Command::Bench(bench) => commands::bench::run(&bench),

@@ -135,7 +135,11 @@ fn run(handle: &EngineHandle, source: Source, shape: (u32, u32)) -> Result<Vec<E
                 before = Some(now);
             }
             JobEvent::Failed(error) => return Err(error.into()),
-            JobEvent::Started | JobEvent::Image { .. } | JobEvent::Finished | JobEvent::Cancelled => {}
+            JobEvent::Started
+            | JobEvent::Preview { .. }
+            | JobEvent::Image { .. }
+            | JobEvent::Finished
+            | JobEvent::Cancelled => {}
         }
     }
     Ok(evaluations)

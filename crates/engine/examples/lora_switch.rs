@@ -114,7 +114,11 @@ impl Bench {
                     before = Some(now);
                 }
                 JobEvent::Failed(error) => return Err(error.into()),
-                JobEvent::Started | JobEvent::Image { .. } | JobEvent::Finished | JobEvent::Cancelled => {}
+                JobEvent::Started
+                | JobEvent::Preview { .. }
+                | JobEvent::Image { .. }
+                | JobEvent::Finished
+                | JobEvent::Cancelled => {}
             }
         }
         Ok(Taken {

@@ -1,6 +1,6 @@
 //! What a job tells its caller while it runs. The last event is always one of the three ends.
 
-use pentimento_types::{JobId, Progress};
+use pentimento_types::{JobId, Progress, RgbImage};
 use tokio::sync::mpsc;
 
 use crate::{EngineError, FinishedImage};
@@ -12,6 +12,13 @@ pub enum JobEvent {
     Started,
     /// Evaluations done; never falls, and comes once with `done: 0` when the job has been prepared.
     Progress(Progress),
+    /// What an image looks like now, small; only while the job's [`crate::PreviewWish`] is set, and at most four in a second.
+    Preview {
+        /// Which of the job's images, from 0.
+        index: u32,
+        /// About what it looks like; a pixel for each latent pixel, or fewer.
+        image: RgbImage,
+    },
     /// One image is finished. Images may finish in any order.
     Image {
         /// Which of the job's images, from 0.
@@ -32,7 +39,7 @@ impl JobEvent {
     #[must_use]
     pub const fn is_end(&self) -> bool {
         match self {
-            Self::Started | Self::Progress(_) | Self::Image { .. } => false,
+            Self::Started | Self::Progress(_) | Self::Preview { .. } | Self::Image { .. } => false,
             Self::Finished | Self::Failed(_) | Self::Cancelled => true,
         }
     }
@@ -40,7 +47,8 @@ impl JobEvent {
 
 /// The news of one job, in order. Dropping it before the end cancels the job.
 ///
-/// At most one event per evaluation and image waits here, so a slow reader is bounded by its own request.
+/// At most one event per evaluation and image waits here, and a small preview for some, so a slow reader is bounded by its own
+/// request.
 #[derive(Debug)]
 pub struct JobEvents {
     id: JobId,

@@ -106,6 +106,10 @@ pub trait Executor: Send + 'static {
     /// When the forward fails or a result is not finite; then no state has changed.
     fn denoise(&mut self, states: &mut [&mut Self::State]) -> Result<(), ExecutorError>;
 
+    /// About what an image looks like between two evaluations, in no more than about 128x128 pixels, without a network's help.
+    /// None where it cannot be told. The state stays as it is.
+    fn preview(&self, state: &Self::State) -> Option<RgbImage>;
+
     /// Begins to decode an image that has no evaluation left.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse};
+use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse, Priority};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 
@@ -14,7 +14,7 @@ use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
 use crate::metrics::DeviceMetrics;
 use crate::model_memory::ModelMemory;
-use crate::{BatchPolicy, EngineError, Executor, ResolvedJob, ResolvedModels};
+use crate::{BatchPolicy, EngineError, Executor, PreviewWish, ResolvedJob, ResolvedModels};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,19 +102,29 @@ impl Engine {
 }
 
 /// What holds for a job beside what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct JobTerms {
     /// Whose share of the device's time it uses.
     pub owner: ApiKeyId,
+    /// About how much of the device's time it will take, in the units of [`pentimento_types::Recipe::work`]; 0 where nobody
+    /// knows. Small jobs of an owner are done before large ones.
+    pub work: u64,
+    /// Before or behind other jobs of its owner.
+    pub priority: Priority,
     /// When it fails with [`EngineError::DeadlineExceeded`] unless it has ended, a time of the engine's clock.
     pub deadline: Option<Instant>,
+    /// Whether its images are to be shown while they are made.
+    pub previews: PreviewWish,
 }
 
 impl Default for JobTerms {
     fn default() -> Self {
         Self {
             owner: ApiKeyId::anonymous(),
+            work: 0,
+            priority: Priority::Normal,
             deadline: None,
+            previews: PreviewWish::default(),
         }
     }
 }

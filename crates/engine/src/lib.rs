@@ -21,6 +21,7 @@ mod model_memory;
 mod pipeline_executor;
 mod pipeline_loader;
 mod policy;
+mod preview_wish;
 mod resolved_job;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -44,4 +45,5 @@ pub use pipeline_executor::{
 };
 pub use pipeline_loader::PipelineLoader;
 pub use policy::BatchPolicy;
+pub use preview_wish::PreviewWish;
 pub use resolved_job::ResolvedJob;

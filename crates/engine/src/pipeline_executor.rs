@@ -11,7 +11,7 @@ use pentimento_pipeline::{
     DenoiseState, Finishing, PipelineError, Preparation, PrepareInput, StableDiffusion,
 };
 use pentimento_types::{
-    ErrorKind, Findings, HasKind, MemoryBudget, MemoryLedger, MemoryUse, Reservation, SystemClock,
+    ErrorKind, Findings, HasKind, MemoryBudget, MemoryLedger, MemoryUse, Reservation, RgbImage, SystemClock,
 };
 
 use crate::executor::PreparedImage;
@@ -207,6 +207,10 @@ impl Executor for PipelineExecutor {
         model
             .denoise(&mut rows)
             .map_err(|error| explain("denoise", error))
+    }
+
+    fn preview(&self, state: &PipelineState) -> Option<RgbImage> {
+        state.model.preview(&state.state)
     }
 
     fn begin_finish(&mut self, state: PipelineState) -> Result<PipelineFinishing, ExecutorError> {

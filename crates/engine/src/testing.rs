@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pentimento_types::{ErrorKind, Findings, RgbImage};
+use pentimento_types::{ErrorKind, Findings, RgbImage, Size};
 
 pub use self::loader::{FakeLoader, FakeModel};
 use crate::executor::PreparedImage;
@@ -442,6 +442,16 @@ impl Executor for FakeExecutor {
             state.seen.evaluation += 1;
         }
         Ok(())
+    }
+
+    fn preview(&self, state: &FakeState) -> Option<RgbImage> {
+        assert!(!state.torn, "a torn state is looked at");
+        // As many pixels as evaluations have run, so that a test can tell the previews from each other.
+        let size = Size {
+            width: state.seen.evaluation,
+            height: 1,
+        };
+        RgbImage::new(size, vec![0; 3 * state.seen.evaluation as usize])
     }
 
     fn begin_finish(&mut self, state: FakeState) -> Result<FakeFinishing, ExecutorError> {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use pentimento_types::{ErrorKind, HasKind, JobId};
+use pentimento_types::{ErrorKind, HasKind, JobId, WebhookId};
 
 use crate::TransitionRefused;
 
@@ -19,6 +19,15 @@ pub enum JobsError {
     #[error("job {id} is there already")]
     Duplicate {
         /// The id.
+        id: JobId,
+    },
+    /// The dialect's number stands for another job already.
+    #[error("the number of the job is taken")]
+    NumberTaken,
+    /// The owner has used the key of a request for another one.
+    #[error("the idempotency key was used for another request, which made job {id}")]
+    KeyReused {
+        /// The job of the first request.
         id: JobId,
     },
     /// As many unfinished jobs as allowed.
@@ -50,6 +59,29 @@ pub enum JobsError {
         /// The job.
         id: JobId,
     },
+    /// The records were written by a later version of this program, which keeps them in another way.
+    #[error(
+        "the jobs in this data folder were written by a newer version of pentimento (schema {found}; this version knows \
+         {known}); start that version, or choose another folder with --data DIR"
+    )]
+    NewerSchema {
+        /// Of the file.
+        found: i64,
+        /// Of this program.
+        known: i64,
+    },
+    /// No such webhook.
+    #[error("there is no webhook {id}")]
+    WebhookNotFound {
+        /// The id asked for.
+        id: WebhookId,
+    },
+    /// The webhook was sent again since, or has been settled; what this sending found out does not count any more.
+    #[error("the sending of webhook {id} is lost")]
+    SendingLost {
+        /// The webhook.
+        id: WebhookId,
+    },
     /// The place where the records are kept failed.
     #[error("could not {what}")]
     Backend {
@@ -64,11 +96,16 @@ pub enum JobsError {
 impl HasKind for JobsError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::WebhookNotFound { .. } => ErrorKind::NotFound,
             Self::Full { .. } | Self::ShareFull { .. } => ErrorKind::Overloaded,
             Self::OwnerFull { .. } => ErrorKind::QuotaExceeded,
-            Self::Duplicate { .. } | Self::Refused(_) | Self::ClaimLost { .. } => ErrorKind::Conflict,
-            Self::Backend { .. } => ErrorKind::Unavailable,
+            Self::Duplicate { .. }
+            | Self::NumberTaken
+            | Self::KeyReused { .. }
+            | Self::Refused(_)
+            | Self::ClaimLost { .. }
+            | Self::SendingLost { .. } => ErrorKind::Conflict,
+            Self::NewerSchema { .. } | Self::Backend { .. } => ErrorKind::Unavailable,
         }
     }
 }

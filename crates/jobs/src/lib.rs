@@ -1,20 +1,28 @@
-//! Job records and the queue of who runs next, behind two traits.
+//! Job records, the queue of who runs next, and the outbox of webhooks, behind three traits.
 //!
-//! Invariant: a job's state changes only through [`Transition`], and every implementation passes the `conformance` suite.
+//! Invariant: a job's state changes only through [`Transition`], a webhook's only through [`OutboxEntry`], and every
+//! implementation passes the `conformance` suite.
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod error;
 mod fair_line;
+mod idempotency;
+mod local_queue;
 mod memory;
+mod outbox;
 mod places;
 mod queue;
+mod sqlite;
 mod state_machine;
 mod store;
 
 pub use error::JobsError;
+pub use idempotency::{KEY_LIFE, key_stands, known_request};
 pub use memory::{MemoryJobs, MemoryLimits};
+pub use outbox::{Outbox, OutboxEntry, OutboxFilter, OutboxState, Settlement};
 pub use places::{JobPlace, Places};
 pub use queue::{Claim, JobQueue, QueueEntry};
+pub use sqlite::{Recovery, SqliteJobs};
 pub use state_machine::{Refusal, Transition, TransitionRefused};
-pub use store::{JobCounts, JobFilter, JobStore};
+pub use store::{Inserted, JobCounts, JobFilter, JobStore};

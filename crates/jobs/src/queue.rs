@@ -7,8 +7,8 @@ use pentimento_types::{ApiKeyId, Job, JobId, Priority};
 
 use crate::JobsError;
 
-/// A worker's temporary right to run a job. It ends when the lease runs out, when it is released, or when the job is
-/// complete; whatever is done with it later is refused.
+/// A worker's temporary right to run a job. It ends when another worker has the job, because the lease ran out; when it is
+/// released; or when the job is complete. Whatever is done with it later is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Claim {
     job: JobId,
@@ -80,8 +80,8 @@ pub trait JobQueue: Send + Sync + std::fmt::Debug {
     /// [`JobsError::Backend`].
     async fn push(&self, entry: QueueEntry) -> Result<(), JobsError>;
 
-    /// Waits for a job and claims it for `lease`. A job whose lease ran out is among those that can be claimed. The jobs of
-    /// the owners in `except` are left for a later call.
+    /// Waits for a job and claims it for `lease`. A job whose lease ran out can be claimed soon after that, unless its worker
+    /// is heard in the meantime. The jobs of the owners in `except` are left for a later call.
     ///
     /// Cancel safe: a claim is never made and lost when the future is dropped.
     ///
@@ -89,10 +89,11 @@ pub trait JobQueue: Send + Sync + std::fmt::Debug {
     /// [`JobsError::Backend`].
     async fn claim(&self, lease: Duration, except: &[ApiKeyId]) -> Result<Claim, JobsError>;
 
-    /// Extends the lease to `lease` from now.
+    /// Extends the lease to `lease` from now, also one that ran out while nobody took the job: a process that was stopped for
+    /// a while finds its jobs as it left them.
     ///
     /// # Errors
-    /// [`JobsError::ClaimLost`]: another worker has the job or may get it; stop and write nothing.
+    /// [`JobsError::ClaimLost`]: another worker has the job; stop and write nothing.
     async fn heartbeat(&self, claim: &Claim, lease: Duration) -> Result<(), JobsError>;
 
     /// Gives the job back for another attempt: ahead of its owner's others at once, or after a `delay`.

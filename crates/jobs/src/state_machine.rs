@@ -4,14 +4,16 @@
 //!            Start                Succeed
 //!  Queued ──────────▶ Running ──────────────▶ Succeeded
 //!  ▲ ▲                 │ │  ▲
-//!  │ │     Requeue     │ │  │ Start (its lease ran out)
+//!  │ │ Requeue         │ │  │ Start (its lease ran out)
+//!  │ │ PutBack, Crash  │ │  │
 //!  │ └─────────────────┘ └──┘
 //!  │ Fetched
 //!  Fetching      Fetching, Queued, Running ── Fail ──▶ Failed      the same three ── Cancel ──▶ Cancelled
 //! ```
 //!
 //! A final state stays. `attempt` counts the starts, and whoever speaks for an older attempt is refused (fencing), so a
-//! worker that was given up for dead cannot overwrite the work of its successor.
+//! worker that was given up for dead cannot overwrite the work of its successor. Ends of attempts that are held against the
+//! job are counted apart: `faults` by a requeue, `crashes` by an attempt that never ended.
 
 use std::time::SystemTime;
 
@@ -38,6 +40,16 @@ pub enum Transition {
         attempt: u32,
         /// The next attempt does not begin before this time; None is at once.
         not_before: Option<SystemTime>,
+    },
+    /// The server stops before the attempt has ended, which is held against nobody: running to queued.
+    PutBack {
+        /// The running one.
+        attempt: u32,
+    },
+    /// The attempt ended with its process: running to queued. For a store that finds such a job when it is opened.
+    Crash {
+        /// The running one.
+        attempt: u32,
     },
     /// All pictures are stored: running to succeeded.
     Succeed {
@@ -92,6 +104,8 @@ impl Transition {
             Self::Fetched { .. } => "queue",
             Self::Start { .. } => "start",
             Self::Requeue { .. } => "requeue",
+            Self::PutBack { .. } => "put back",
+            Self::Crash { .. } => "recover",
             Self::Succeed { .. } => "succeed",
             Self::Fail { .. } => "fail",
             Self::Cancel => "cancel",
@@ -103,6 +117,8 @@ impl Transition {
         match self {
             Self::Start { attempt }
             | Self::Requeue { attempt, .. }
+            | Self::PutBack { attempt }
+            | Self::Crash { attempt }
             | Self::Succeed { attempt, .. }
             | Self::Fail { attempt, .. } => Some(*attempt),
             // No attempt has begun, and a cancel is the caller's.
@@ -115,7 +131,9 @@ impl Transition {
             Self::Fetched { .. } => matches!(state, JobState::Fetching),
             Self::Start { .. } => matches!(state, JobState::Queued | JobState::Running),
             Self::Fail { .. } | Self::Cancel => !state.is_final(),
-            Self::Requeue { .. } | Self::Succeed { .. } => matches!(state, JobState::Running),
+            Self::Requeue { .. } | Self::PutBack { .. } | Self::Crash { .. } | Self::Succeed { .. } => {
+                matches!(state, JobState::Running)
+            }
         }
     }
 
@@ -148,25 +166,43 @@ impl Transition {
                 job.notes.extend(notes);
             }
             Self::Start { .. } => {
+                // Nobody ended the attempt before.
+                job.crashes += u32::from(job.state == JobState::Running);
                 job.state = JobState::Running;
                 job.attempt += 1;
                 job.started_at = Some(now);
                 job.not_before = None;
             }
             Self::Requeue { not_before, .. } => {
-                job.state = JobState::Queued;
-                job.started_at = None;
-                job.not_before = not_before;
+                job.faults += 1;
+                queue_again(job, not_before);
+            }
+            Self::PutBack { .. } => queue_again(job, None),
+            Self::Crash { .. } => {
+                job.crashes += 1;
+                queue_again(job, None);
             }
             Self::Succeed { images, began_at, .. } => {
                 job.started_at = began_at.or(job.started_at);
                 end(job, JobState::Succeeded, JobOutcome::Succeeded(images), now);
             }
-            Self::Fail { failure, .. } => end(job, JobState::Failed, JobOutcome::Failed(failure), now),
+            Self::Fail { failure, .. } => {
+                if failure.kind.is_retryable() {
+                    // Or whoever sends the request again, as the failure asks for, would only be told of it again.
+                    job.idempotency = None;
+                }
+                end(job, JobState::Failed, JobOutcome::Failed(failure), now);
+            }
             Self::Cancel => end(job, JobState::Cancelled, JobOutcome::Cancelled, now),
         }
         Ok(())
     }
+}
+
+const fn queue_again(job: &mut Job, not_before: Option<SystemTime>) {
+    job.state = JobState::Queued;
+    job.started_at = None;
+    job.not_before = not_before;
 }
 
 fn end(job: &mut Job, state: JobState, outcome: JobOutcome, now: SystemTime) {
@@ -177,7 +213,7 @@ fn end(job: &mut Job, state: JobState, outcome: JobOutcome, now: SystemTime) {
 
 #[cfg(test)]
 mod tests {
-    use pentimento_types::{ErrorKind, JobId};
+    use pentimento_types::{ErrorKind, Idempotency, JobId};
     use proptest::prelude::*;
 
     use super::*;
@@ -197,6 +233,8 @@ mod tests {
                 attempt,
                 not_before: None
             }),
+            (0..4_u32).prop_map(|attempt| Transition::PutBack { attempt }),
+            (0..4_u32).prop_map(|attempt| Transition::Crash { attempt }),
             (0..4_u32).prop_map(|attempt| Transition::Succeed {
                 attempt,
                 images: Vec::new(),
@@ -234,6 +272,7 @@ mod tests {
                     Ok(()) => {
                         prop_assert!(!before.state.is_final());
                         prop_assert_eq!(job.attempt, before.attempt + u32::from(starts));
+                        prop_assert!(job.crashes + job.faults <= job.attempt);
                     }
                     Err(_) => prop_assert_eq!(&job, &before),
                 }
@@ -259,6 +298,11 @@ mod tests {
         .unwrap_err();
         assert_eq!(refused.reason, Refusal::StaleAttempt);
         assert_eq!((job.state, job.attempt), (JobState::Running, 2));
+        assert_eq!(
+            (job.crashes, job.faults),
+            (1, 0),
+            "nobody ended the first attempt"
+        );
         // Two workers that saw the same attempt cannot both start.
         let refused = Transition::Start { attempt: 1 }.apply(&mut job, now).unwrap_err();
         assert_eq!(refused.reason, Refusal::StaleAttempt);
@@ -285,6 +329,31 @@ mod tests {
                 format!("cannot {verb} a job that is Queued in attempt 0")
             );
         }
+    }
+
+    #[test]
+    fn only_attempts_that_went_wrong_are_held_against_a_job() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut job = sample_job(JobId::from_u128(1), now);
+        let ends = [
+            (Transition::PutBack { attempt: 1 }, (0, 0)),
+            (Transition::Crash { attempt: 2 }, (1, 0)),
+            (
+                Transition::Requeue {
+                    attempt: 3,
+                    not_before: None,
+                },
+                (1, 1),
+            ),
+            (Transition::PutBack { attempt: 4 }, (1, 1)),
+        ];
+        for (attempt, (end, counted)) in (0..).zip(ends) {
+            Transition::Start { attempt }.apply(&mut job, now).unwrap();
+            end.apply(&mut job, now).unwrap();
+            assert_eq!((job.state, job.started_at), (JobState::Queued, None));
+            assert_eq!((job.crashes, job.faults), counted);
+        }
+        assert_eq!(job.attempt, 4);
     }
 
     #[test]
@@ -315,6 +384,30 @@ mod tests {
             Refusal::WrongState
         );
         start.apply(&mut job, now).unwrap();
+    }
+
+    #[test]
+    fn a_failure_that_another_try_may_not_have_gives_the_requests_key_back() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut job = sample_job(JobId::from_u128(1), now);
+        job.idempotency = Some(Idempotency {
+            key: "once".to_owned(),
+            digest: "d".to_owned(),
+        });
+        for kind in [
+            ErrorKind::InvalidInput,
+            ErrorKind::Unavailable,
+            ErrorKind::BadModel,
+        ] {
+            let mut job = job.clone();
+            let failure = JobFailure { kind, ..failure() };
+            Transition::Fail { attempt: 0, failure }
+                .apply(&mut job, now)
+                .unwrap();
+            assert_eq!(job.idempotency.is_none(), kind == ErrorKind::Unavailable);
+        }
+        Transition::Cancel.apply(&mut job, now).unwrap();
+        assert!(job.idempotency.is_some());
     }
 
     #[test]

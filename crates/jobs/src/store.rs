@@ -1,5 +1,6 @@
 //! The record of every job.
 
+use std::ops::Bound;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -18,6 +19,15 @@ pub struct JobCounts {
     pub limit: usize,
 }
 
+/// What has become of a job that was to be inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is stored.
+    New,
+    /// Its owner has made the same request under the same key before: this is its job, and nothing was stored.
+    Known(JobId),
+}
+
 /// Which jobs [`JobStore::list`] returns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFilter {
@@ -25,16 +35,42 @@ pub struct JobFilter {
     pub states: Vec<JobState>,
     /// Of this caller only.
     pub owner: Option<ApiKeyId>,
-    /// Only jobs with a greater id, to read on after a page.
+    /// Only jobs behind this one in the order, to read on after a page.
     pub after: Option<JobId>,
+    /// By descending id instead of ascending.
+    pub newest_first: bool,
     /// At most so many; 0 means all.
     pub limit: usize,
+}
+
+impl JobFilter {
+    /// The ids behind `after`.
+    pub(crate) const fn range(&self) -> (Bound<JobId>, Bound<JobId>) {
+        match (self.after, self.newest_first) {
+            (None, _) => (Bound::Unbounded, Bound::Unbounded),
+            (Some(after), false) => (Bound::Excluded(after), Bound::Unbounded),
+            (Some(after), true) => (Bound::Unbounded, Bound::Excluded(after)),
+        }
+    }
+
+    /// Whether it returns this job, if there is room.
+    /// Where it begins is for the order to say.
+    pub(crate) fn fits(&self, job: &Job) -> bool {
+        (self.states.is_empty() || self.states.contains(&job.state))
+            && self.owner.as_ref().is_none_or(|owner| *owner == job.owner)
+    }
 }
 
 /// Keeps job records. Every change is a compare-and-set through the state machine. How far a running job is, is not part
 /// of its record: that would be a durable write for every evaluation.
 #[async_trait]
 pub trait JobStore: Send + Sync + std::fmt::Debug {
+    /// Whether what is stored outlives the process, so that a job which has not ended when the server stops goes on when it
+    /// starts again.
+    fn keeps_jobs(&self) -> bool {
+        false
+    }
+
     /// A place for a job of `owner` that may be inserted later. Asked for before anything costly is done with a request, so
     /// it answers at once; how many jobs of one owner are let in is for [`crate::Places`] to say.
     ///
@@ -53,9 +89,12 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// Takes a new job, in a place of this store that it holds until it has ended. When this returns, the job survives what
     /// the implementation promises to survive.
     ///
+    /// Of several jobs of one owner with one key, however close together, one is stored; see [`crate::key_stands`].
+    ///
     /// # Errors
-    /// [`JobsError::Duplicate`]; [`JobsError::Full`] where several processes share the records and one of them was faster.
-    async fn insert(&self, job: Job, place: JobPlace) -> Result<(), JobsError>;
+    /// [`JobsError::Duplicate`], [`JobsError::NumberTaken`], [`JobsError::KeyReused`]; [`JobsError::Full`] where several
+    /// processes share the records and one of them was faster.
+    async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError>;
 
     /// The job as it is now, or None.
     ///
@@ -63,7 +102,20 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// [`JobsError::Backend`].
     async fn get(&self, id: JobId) -> Result<Option<Job>, JobsError>;
 
-    /// Changes a job and returns it as it is then. One caller at a time wins; nothing changes on an error.
+    /// The job of a dialect that has this number, or None.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`].
+    async fn find_by_number(&self, dialect: &str, number: u64) -> Result<Option<Job>, JobsError>;
+
+    /// The job for which this key of its owner stands now, or None.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`].
+    async fn find_by_key(&self, owner: &ApiKeyId, key: &str) -> Result<Option<Job>, JobsError>;
+
+    /// Changes a job and returns it as it is then. One caller at a time wins; nothing changes on an error. An end that is to
+    /// be told by webhook is in the [`crate::Outbox`] in the same step.
     ///
     /// # Errors
     /// [`JobsError::NotFound`], [`JobsError::Refused`].
@@ -75,7 +127,7 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// [`JobsError::NotFound`].
     async fn wait_until_ended(&self, id: JobId) -> Result<Job, JobsError>;
 
-    /// Jobs that fit the filter, by ascending id, which is the order of their making.
+    /// Jobs that fit the filter by their ids, which is the order of their making, ascending unless the filter says otherwise.
     ///
     /// # Errors
     /// [`JobsError::Backend`].
@@ -87,7 +139,15 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// [`JobsError::Backend`].
     async fn counts(&self) -> Result<JobCounts, JobsError>;
 
-    /// Forgets the jobs that ended before `finished_before`, and returns their ids.
+    /// Forgets a job that has ended, with its webhook. False when there is none of this id, or it has not ended; then nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`].
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError>;
+
+    /// Forgets the jobs that ended before `finished_before`, with their webhooks, and returns their ids. A job whose webhook
+    /// is still to be sent is kept until that is delivered or given up.
     ///
     /// # Errors
     /// [`JobsError::Backend`].

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::coding::{self, Coding};
-use crate::connection::{self, Answer, within};
+use crate::connection::{self, Answer, Message, Patience, within};
 use crate::destination::{Destination, DestinationHost};
 use crate::host_limits::HostLimits;
 use crate::resolver::{Resolver, SystemResolver};
@@ -36,6 +36,8 @@ pub struct FetchLimits {
     pub max_bytes: u64,
     /// For each of: the name server's answer, a connection, the TLS handshake.
     pub patience: Duration,
+    /// From the connection to the first line of the answer.
+    pub answer: Duration,
     /// Between two parts of the body.
     pub idle: Duration,
     /// For the work of everything together, redirects included; and as much again for all waits until there is room for
@@ -44,25 +46,28 @@ pub struct FetchLimits {
 }
 
 impl FetchLimits {
-    /// 5 seconds to connect, 10 between two parts, 30 in all, and 30 of waiting.
+    /// 5 seconds to connect, 10 for an answer and between two parts, 30 in all, and 30 of waiting.
     #[must_use]
     pub const fn with_max_bytes(max_bytes: u64) -> Self {
         Self {
             max_bytes,
             patience: Duration::from_secs(5),
+            answer: Duration::from_secs(10),
             idle: Duration::from_secs(10),
             total: Duration::from_secs(30),
         }
     }
 }
 
-/// An answer that is no redirect.
+/// An answer that is no redirect, or one to something that was handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The HTTP status.
     pub status: u16,
     /// The body of a success (2xx), at most the allowed bytes; of anything else it is not read.
     pub body: Bytes,
+    /// When the server wants to be asked again, as its `Retry-After` says.
+    pub retry_after: Option<Duration>,
 }
 
 /// Reaches addresses that callers gave, and no others. Cheap to share behind an `Arc`.
@@ -117,17 +122,37 @@ impl GuardedClient {
         Box::pin(self.follow(destination, limits, &mut left)).await
     }
 
+    /// Hands `body` over to `url`. A redirect is an answer like any other, and no answer's body is read.
+    ///
+    /// # Errors
+    /// When the address is refused or cannot be reached, or when the answer is beyond `limits`.
+    pub async fn post(
+        &self,
+        url: &str,
+        (headers, body): (HeaderMap, Bytes),
+        limits: &FetchLimits,
+    ) -> Result<Reply, OutboundError> {
+        let destination =
+            Destination::parse(url, &self.guard).map_err(|problem| OutboundError::Url { problem })?;
+        let mut left = Left::new(limits.total);
+        let message = Message::post(headers, body);
+        let answer = Box::pin(self.hop(&destination, &message, limits, &mut left)).await?;
+        let (Hop::End(reply) | Hop::Redirect(_, reply)) = answer;
+        Ok(reply)
+    }
+
     async fn follow(
         &self,
         mut destination: Destination,
         limits: &FetchLimits,
         left: &mut Left,
     ) -> Result<Reply, OutboundError> {
+        let message = Message::get();
         for _ in 0..=MAX_REDIRECTS {
-            let hop = self.hop(&destination, limits, left).await?;
+            let hop = self.hop(&destination, &message, limits, left).await?;
             let location = match hop {
                 Hop::End(reply) => return Ok(reply),
-                Hop::Redirect(location) => location,
+                Hop::Redirect(location, _) => location,
             };
             destination = destination
                 .redirected(&location, &self.guard)
@@ -141,6 +166,7 @@ impl GuardedClient {
     async fn hop(
         &self,
         destination: &Destination,
+        message: &Message,
         limits: &FetchLimits,
         left: &mut Left,
     ) -> Result<Hop, OutboundError> {
@@ -155,32 +181,36 @@ impl GuardedClient {
             .await?;
         let _of_all = left.wait(self.exchanges.acquire()).await?;
         // Large, and it would be carried through every future around it.
-        let exchange = Box::pin(self.exchange(destination, &addresses, limits));
+        let exchange = Box::pin(self.exchange((destination, &addresses), message, limits));
         left.work(exchange).await?
     }
 
     async fn exchange(
         &self,
-        destination: &Destination,
-        addresses: &[SocketAddr],
+        to: (&Destination, &[SocketAddr]),
+        message: &Message,
         limits: &FetchLimits,
     ) -> Result<Hop, OutboundError> {
-        let answer = connection::get(destination, addresses, &self.tls.0, limits.patience)
+        let patience = Patience {
+            connect: limits.patience,
+            answer: limits.answer,
+        };
+        let answer = connection::ask(to, message, &self.tls.0, patience)
             .await
             .map_err(OutboundError::Unreachable)?;
-        let status = answer.response.status();
-        if let Some(location) = redirect_target(status, answer.response.headers()) {
-            return Ok(Hop::Redirect(location));
-        }
-        let body = if status.is_success() {
-            read_body(answer, limits).await?
-        } else {
-            Bytes::new()
-        };
-        Ok(Hop::End(Reply {
+        let (status, headers) = (answer.response.status(), answer.response.headers());
+        let mut reply = Reply {
             status: status.as_u16(),
-            body,
-        }))
+            body: Bytes::new(),
+            retry_after: retry_after(headers),
+        };
+        if let Some(location) = redirect_target(status, headers) {
+            return Ok(Hop::Redirect(location, reply));
+        }
+        if status.is_success() && message.wants_body() {
+            reply.body = read_body(answer, limits).await?;
+        }
+        Ok(Hop::End(reply))
     }
 
     /// Every address of the destination, all of them checked: one that is refused refuses the whole name, since a
@@ -225,6 +255,18 @@ fn redirect_target(status: StatusCode, headers: &HeaderMap) -> Option<String> {
     Some(String::from_utf8_lossy(location.as_bytes()).into_owned())
 }
 
+/// `Retry-After` in seconds. A date counts from the answer's own, so that nobody's clock matters.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let value = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    let now = httpdate::parse_http_date(text(header::DATE)?).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
 async fn read_body(mut answer: Answer, limits: &FetchLimits) -> Result<Bytes, OutboundError> {
     let codings = coding::codings(answer.response.headers())?;
     let too_large = OutboundError::TooLarge {
@@ -267,7 +309,8 @@ async fn unpacked(body: Bytes, codings: Vec<Coding>, limit_bytes: u64) -> Result
 #[derive(Debug)]
 enum Hop {
     End(Reply),
-    Redirect(String),
+    /// Where it leads, and the answer itself.
+    Redirect(String, Reply),
 }
 
 /// The time that is left for all exchanges of a call: to work, and beside that to wait for places.

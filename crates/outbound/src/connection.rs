@@ -1,4 +1,4 @@
-//! One connection to an address that has been checked, and one GET on it.
+//! One connection to an address that has been checked, and one request on it.
 //!
 //! The socket is opened to the very address that the guard saw: no second lookup, no proxy, no reuse.
 
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Request, Response, header};
+use hyper::{HeaderMap, Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -41,15 +41,64 @@ pub(crate) struct Answer {
     _driver: JoinSet<()>,
 }
 
-/// Opens a connection to one of `addresses`, in order, and sends a GET; returns once the answer's head is there.
-///
-/// `patience` bounds each of: one address's connection, the TLS handshake, the wait for the head.
-pub(crate) async fn get(
-    destination: &Destination,
-    addresses: &[SocketAddr],
+/// What is sent to a destination.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Message {
+    /// Asks for a picture.
+    pub(crate) fn get() -> Self {
+        let accept = [
+            (header::ACCEPT, "image/*,*/*;q=0.5"),
+            (header::ACCEPT_ENCODING, "identity"),
+        ];
+        let accept = accept.map(|(name, value)| (name, header::HeaderValue::from_static(value)));
+        Self {
+            method: Method::GET,
+            headers: accept.into_iter().collect(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// Hands something over.
+    pub(crate) const fn post(headers: HeaderMap, body: Bytes) -> Self {
+        Self {
+            method: Method::POST,
+            headers,
+            body,
+        }
+    }
+
+    /// Whether what the answer holds is of interest.
+    pub(crate) fn wants_body(&self) -> bool {
+        self.method == Method::GET
+    }
+}
+
+/// How long the parts of an exchange may take, each for itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// One address's connection; the TLS handshake.
+    pub(crate) connect: Duration,
+    /// From the connection to the head of the answer.
+    pub(crate) answer: Duration,
+}
+
+/// Opens a connection to one of `addresses`, in order, and sends the message; returns once the answer's head is there.
+pub(crate) async fn ask(
+    (destination, addresses): (&Destination, &[SocketAddr]),
+    message: &Message,
     tls: &TlsConnector,
-    patience: Duration,
+    patience: Patience,
 ) -> Result<Answer, UnreachableCause> {
+    let Patience {
+        connect: patience,
+        answer,
+    } = patience;
     let stream = connect(addresses, patience).await?;
     let request = async {
         if destination.is_secure() {
@@ -57,12 +106,12 @@ pub(crate) async fn get(
             let stream = within(patience, "the TLS handshake", handshake)
                 .await?
                 .map_err(UnreachableCause::Tls)?;
-            exchange(stream, destination).await
+            exchange(stream, destination, message).await
         } else {
-            exchange(stream, destination).await
+            exchange(stream, destination, message).await
         }
     };
-    within(2 * patience, "the answer", request).await?
+    within(answer, "the answer", request).await?
 }
 
 async fn connect(addresses: &[SocketAddr], patience: Duration) -> Result<TcpStream, UnreachableCause> {
@@ -77,7 +126,11 @@ async fn connect(addresses: &[SocketAddr], patience: Duration) -> Result<TcpStre
     Err(last)
 }
 
-async fn exchange<S>(stream: S, destination: &Destination) -> Result<Answer, UnreachableCause>
+async fn exchange<S>(
+    stream: S,
+    destination: &Destination,
+    message: &Message,
+) -> Result<Answer, UnreachableCause>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -92,14 +145,15 @@ where
         // Its error arrives at the request or at the body, too.
         let _ = connection.await;
     });
-    let request = Request::get(destination.path_and_query())
+    let mut request = Request::builder()
+        .method(message.method.clone())
+        .uri(destination.path_and_query())
         .header(header::HOST, destination.authority())
         .header(header::USER_AGENT, USER_AGENT)
-        .header(header::ACCEPT, "image/*,*/*;q=0.5")
-        .header(header::ACCEPT_ENCODING, "identity")
         .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(message.body.clone()))
         .map_err(|error| UnreachableCause::Connect(io::Error::other(error)))?;
+    request.headers_mut().extend(message.headers.clone());
     let response = sender
         .send_request(request)
         .await

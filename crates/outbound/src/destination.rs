@@ -1,10 +1,10 @@
 //! A URL that has passed every rule that needs no name server: scheme, credentials, length, port.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use url::{Host, Url};
 
-use crate::AddressGuard;
+use crate::{AddressGuard, Refusal};
 
 /// Longer than any signed link that storage services hand out.
 const MAX_URL_BYTES: usize = 8 * 1024;
@@ -71,6 +71,17 @@ impl Destination {
         Self::check(Url::parse(text).map_err(|_| UrlProblem::Unreadable)?, guard)
     }
 
+    /// What the guard can say without a name server, so that an address that will never be reached is refused early.
+    ///
+    /// # Errors
+    /// When the host is written as a refused address, or is a name of inner networks.
+    pub fn check_host(&self, guard: &AddressGuard) -> Result<(), Refusal> {
+        match &self.host {
+            DestinationHost::Name(name) => guard.check_name(name),
+            DestinationHost::Address(address) => guard.check_address(SocketAddr::new(*address, self.port)),
+        }
+    }
+
     /// Where a `Location` header leads from here.
     pub(crate) fn redirected(&self, location: &str, guard: &AddressGuard) -> Result<Self, UrlProblem> {
         if location.len() > MAX_URL_BYTES {
@@ -133,6 +144,13 @@ impl Destination {
         self.url
             .port()
             .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+}
+
+impl std::fmt::Display for Destination {
+    /// The whole URL, without its fragment.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.url.fmt(f)
     }
 }
 

@@ -1,15 +1,17 @@
-//! A quick look at latents on their way: decoded by a tiny autoencoder where the model has one, else a colour for each latent
-//! pixel.
+//! A quick look at an image that is being made: a colour for each latent pixel, which costs next to nothing.
 //!
 //! A colour is a linear function of the four numbers of a latent pixel. The published factors are those of the `step_callback`
 //! of InvokeAI (Apache-2.0): for Stable Diffusion 1 and 2 by torridgristle after keturn and erucipe
 //! (<https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204/7>), for SDXL by StAlKeR7779.
+//! Invariant: nothing here changes a state, so an image is the same whether somebody looks at it or not.
+
+use std::ops::Range;
 
 use pentimento_schedulers::Latents;
 use pentimento_types::{RgbImage, Size};
 
-use crate::img2img::{to_image, to_level};
-use crate::{PipelineError, StableDiffusion};
+use crate::img2img::to_level;
+use crate::{DenoiseState, StableDiffusion};
 
 /// Red, green and blue, in -1..1, of each channel.
 type Factors = [[f32; 3]; 4];
@@ -26,66 +28,70 @@ const SDXL: Factors = [
     [0.1770, 0.3588, -0.2048],
     [-0.4350, -0.2644, -0.4289],
 ];
-/// What latents of SDXL are scaled by, which tells them from those of 1 and 2.
-const SDXL_FACTOR: f64 = 0.13025;
+/// The longest side of a preview, in pixels; latents of larger images are averaged.
+const PREVIEW_SIDE: u32 = 128;
 
 impl StableDiffusion {
-    /// The image that these latents, `[C, h, w]` as the UNet knows them, would be, about. None where no factors are known for
-    /// them, or when they are not finite.
-    ///
-    /// # Errors
-    /// When the tiny autoencoder fails.
-    pub fn preview(&self, latents: &Latents) -> Result<Option<RgbImage>, PipelineError> {
-        let vae = self.vae.config();
-        if !vae.is_exact() {
-            let is_sdxl = (vae.scaling_factor - SDXL_FACTOR).abs() < 1e-6;
-            return Ok(linear(latents, if is_sdxl { &SDXL } else { &SD1 }));
-        }
-        let Some(size) = size_of(latents, self.pixels_per_latent) else {
-            return Ok(None);
-        };
-        let mut pass = self.begin_decode(latents)?;
-        loop {
-            if let Some(decoded) = self.vae.advance(&mut pass)? {
-                return Ok(to_image(&decoded, size)?);
-            }
+    /// About what the image of this state looks like now, with a pixel for each latent pixel and no side above
+    /// 128. None where no factors are known for its latents, or when they are not finite.
+    #[must_use]
+    pub fn preview(&self, state: &DenoiseState) -> Option<RgbImage> {
+        let factors = if self.second.is_some() { &SDXL } else { &SD1 };
+        // What the UNet would be given: schedulers that add noise to an image that keeps its strength scale it down to
+        // the range of an image, and only that shows more than noise.
+        match state.scheduler.next_evaluation() {
+            Some(next) => linear(&next.sample, factors),
+            None => linear(state.latents(), factors),
         }
     }
 }
 
-/// A pixel for each latent pixel.
+/// The mean colour of each square of latent pixels.
 fn linear(latents: &Latents, factors: &Factors) -> Option<RgbImage> {
     let [channels, h, w] = latents.shape();
     if channels != factors.len() || !latents.is_finite() {
         return None;
     }
-    let values = latents.values();
-    let colour = |at: usize, part: usize| {
-        let parts = factors.iter().enumerate();
-        let sum: f32 = parts
-            .map(|(channel, factor)| values[channel * h * w + at] * factor[part])
-            .sum();
-        to_level(sum)
+    let side = h.max(w).div_ceil(PREVIEW_SIDE as usize).max(1);
+    let (lines, columns) = (h.div_ceil(side), w.div_ceil(side));
+    let mut pixels = Vec::with_capacity(lines * columns * 3);
+    for line in 0..lines {
+        for column in 0..columns {
+            let ys = line * side..((line + 1) * side).min(h);
+            let xs = column * side..((column + 1) * side).min(w);
+            let means = means(latents, ys, xs);
+            for part in 0..3 {
+                let sum: f32 = means
+                    .iter()
+                    .zip(factors)
+                    .map(|(mean, factor)| mean * factor[part])
+                    .sum();
+                pixels.push(to_level(sum));
+            }
+        }
+    }
+    let size = Size {
+        width: u32::try_from(columns).ok()?,
+        height: u32::try_from(lines).ok()?,
     };
-    let pixels = (0..h * w).flat_map(|at| (0..3).map(move |part| colour(at, part)));
-    RgbImage::new(size_of(latents, 1)?, pixels.collect())
+    RgbImage::new(size, pixels)
 }
 
-fn size_of(latents: &Latents, pixels: u32) -> Option<Size> {
+/// Of each channel over a part of the latents.
+fn means(latents: &Latents, ys: Range<usize>, xs: Range<usize>) -> [f32; 4] {
     let [_, h, w] = latents.shape();
-    let side = |side: usize| u32::try_from(side).ok()?.checked_mul(pixels);
-    Some(Size {
-        width: side(w)?,
-        height: side(h)?,
+    let values = latents.values();
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred latent pixels")]
+    let count = (ys.len() * xs.len()) as f32;
+    std::array::from_fn(|channel| {
+        let lines = ys.clone().map(|y| &values[channel * h * w + y * w..][xs.clone()]);
+        lines.flatten().sum::<f32>() / count
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
-    use crate::seeded;
 
     #[test]
     fn each_latent_pixel_has_a_colour() {
@@ -102,10 +108,21 @@ mod tests {
     }
 
     #[test]
-    fn a_model_shows_its_latents_small() {
-        let model = seeded::stable_diffusion(seeded::Shape::Tiny, 1, &Device::Cpu).unwrap();
-        let image = model.preview(&Latents::zeros([4, 5, 6])).unwrap().unwrap();
-        assert_eq!(image.size(), Size { width: 6, height: 5 });
+    fn large_latents_are_averaged() {
+        let image = linear(&Latents::zeros([4, 130, 258]), &SDXL).unwrap();
+        assert_eq!(
+            image.size(),
+            Size {
+                width: 86,
+                height: 44
+            }
+        );
         assert!(image.pixels().iter().all(|level| *level == 128));
+        // A line of 129 makes squares of two, the last of which is cut off.
+        let mut values = vec![0.0; 4 * 129];
+        values[258..261].copy_from_slice(&[2.0, 0.0, 1.0]);
+        let image = linear(&Latents::new([4, 1, 129], values).unwrap(), &SD1).unwrap();
+        assert_eq!(image.size(), Size { width: 65, height: 1 });
+        assert_eq!(image.pixels()[..3], [87, 160, 154]);
     }
 }

@@ -72,7 +72,7 @@ impl DenoiseState {
         }
     }
 
-    /// The latents as they stand, `[4, h, w]`; for tests and previews.
+    /// The latents as they stand, `[4, h, w]`; for previews and tests.
     #[must_use]
     pub const fn latents(&self) -> &Latents {
         self.scheduler.latents()

@@ -69,6 +69,37 @@ fn sixteen_mixed_jobs_give_what_each_gives_alone() {
 }
 
 #[test]
+fn looking_at_an_image_does_not_change_it() {
+    let model = tiny("tiny");
+    let init = input();
+    for kind in [
+        SchedulerKind::LCM,
+        SchedulerKind::EulerAncestralDiscrete,
+        SchedulerKind::HeunDiscrete,
+        SchedulerKind::UniPCMultistep,
+    ] {
+        let request = request(kind);
+        let mut states = model.prepare(&request, &init).unwrap();
+        let mut state = states.remove(0);
+        let mut previews = 0;
+        while state.evaluations_left() > 0 {
+            model.denoise(&mut [&mut state]).unwrap();
+            let preview = model.preview(&state).unwrap();
+            let (height, width) = state.latent_size();
+            assert_eq!(preview.size().width as usize, width);
+            assert_eq!(preview.size().height as usize, height);
+            previews += 1;
+        }
+        assert!(previews > 0);
+        assert_eq!(
+            alone(&model, &request, &init)[0],
+            model.finish(state).unwrap(),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
 fn image_k_of_a_job_is_the_image_of_seed_plus_k() {
     let model = tiny("tiny");
     let init = input();

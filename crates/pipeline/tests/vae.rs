@@ -131,16 +131,3 @@ fn a_vae_of_other_latents_or_no_vae_is_refused_by_name() {
         "{error}"
     );
 }
-
-#[test]
-fn a_tiny_autoencoder_is_the_preview() {
-    let latents = pentimento_schedulers::Latents::zeros([4, 5, 6]);
-    let size = |vae: &str| {
-        let model = load("models/tiny", vae).unwrap();
-        model.preview(&latents).unwrap().unwrap().size()
-    };
-    assert_eq!(
-        (size("vae/tiny-taesd").width, size("models/tiny/vae").width),
-        (48, 6)
-    );
-}

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, ResolvedJob};
+use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, PreviewWish, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, Span};
 
 use crate::admitted::Admitted;
-use crate::inner::Inner;
+use crate::inner::{Inner, Lifecycle};
 use crate::inputs::PendingInputs;
 use crate::job_span::{job_span, note_failure};
+use crate::sketches::Sketches;
 use crate::{ServiceError, deliver};
 
 /// Between two tries to get into an engine that has no room.
@@ -26,6 +27,8 @@ pub(crate) enum Disposition {
     Ended,
     /// The job waits for another attempt.
     Again,
+    /// The same, when its record can be read or written again.
+    Later,
 }
 
 /// A reason why an attempt failed: a kind for programs, a text for the caller. The causes are logged where it is made.
@@ -73,12 +76,28 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         Ok(_) => return Disposition::Ended,
         Err(error) => {
             tracing::error!(job = %id, error = describe_chain(&error), "a job cannot be read");
-            return Disposition::Again;
+            return Disposition::Later;
         }
     };
-    if job.attempt >= inner.config.max_attempts {
-        let message = format!("the job was started {} times and never ended", job.attempt);
+    let left = if job.attempt > 0 {
+        deliver::left_by_earlier_attempt(&inner, &job).await
+    } else {
+        None
+    };
+    let crashes = crashes(&job);
+    if left.is_none() && crashes >= inner.config.max_attempts {
+        let message = format!(
+            "the job is poison: {crashes} times the server ended, or the worker fell silent, while the job ran, so it is not \
+             tried again"
+        );
         return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
+    }
+    let _alone = match &left {
+        None if crashes > 0 => Some(inner.suspects.lock().await),
+        Some(_) | None => None,
+    };
+    if inner.leaves_jobs() || inner.outage().is_some() {
+        return Disposition::Later;
     }
     let start = Transition::Start { attempt: job.attempt };
     let job = match inner.transition(id, start).await {
@@ -87,9 +106,14 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => return Disposition::Ended,
         Err(error) => {
             tracing::error!(job = %id, error = describe_chain(&error), "a job cannot be started");
-            return Disposition::Again;
+            return Disposition::Later;
         }
     };
+    if let Some(images) = left {
+        tracing::info!(job = %id, "an earlier attempt has stored all pictures");
+        let began_at = None;
+        return succeed(&inner, &job, Made { images, began_at }).await;
+    }
     let span = job_span(&job, inner.traces);
     let attempt = async {
         match images(&inner, &job).await {
@@ -104,6 +128,11 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
     attempt.instrument(span).await
 }
 
+/// How many attempts never ended. One that still stands as running when the job is claimed is the last of them.
+fn crashes(job: &Job) -> u32 {
+    job.crashes + u32::from(job.state == JobState::Running)
+}
+
 /// What to do with a job whose attempt panicked.
 pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Disposition {
     let message = "a fault in the server ended the job; it was logged".to_owned();
@@ -115,20 +144,26 @@ pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Disposition {
 }
 
 async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
-    if !fault.permanent && job.attempt < inner.config.max_attempts {
-        let requeue = Transition::Requeue {
-            attempt: job.attempt,
+    let attempt = job.attempt;
+    let again = if inner.leaves_jobs() && inner.lifecycle() == Lifecycle::Stopped {
+        // The engine was stopped below it.
+        Transition::PutBack { attempt }
+    } else if !fault.permanent && job.faults + 1 < inner.config.max_attempts {
+        Transition::Requeue {
+            attempt,
             not_before: None,
-        };
-        return match inner.transition(job.id, requeue).await {
-            Ok(_) => Disposition::Again,
-            Err(error) => {
-                tracing::info!(job = %job.id, error = describe_chain(&error), "not tried again");
-                Disposition::Ended
-            }
-        };
+        }
+    } else {
+        return end_with(inner, job, fault).await;
+    };
+    match inner.transition(job.id, again).await {
+        Ok(_) => Disposition::Again,
+        Err(JobsError::Backend { .. }) => Disposition::Later,
+        Err(error) => {
+            tracing::info!(job = %job.id, error = describe_chain(&error), "not tried again");
+            Disposition::Ended
+        }
     }
-    end_with(inner, job, fault).await
 }
 
 async fn end_with(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
@@ -164,13 +199,17 @@ async fn succeed(inner: &Inner, job: &Job, made: Made) -> Disposition {
 }
 
 async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
-    match inner.transition(job.id, transition).await {
+    let write = || inner.transition(job.id, transition.clone());
+    match inner.patiently(job.id, write).await {
         Ok(_) => {
             inner.progress.forget(job.id);
             inner.delete_input(job.id).await;
             Disposition::Ended
         }
-        Err(JobsError::Backend { .. }) => Disposition::Again,
+        Err(error @ JobsError::Backend { .. }) => {
+            tracing::error!(job = %job.id, error = describe_chain(&error), "the end of a job cannot be written");
+            Disposition::Later
+        }
         // Cancelled in the last moment, or taken over. The sweeper deletes pictures that nobody names.
         Err(error) => {
             tracing::info!(job = %job.id, error = describe_chain(&error), "the end came too late");
@@ -182,8 +221,11 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
 /// Runs the job in the engine and stores its images while later ones are still being made.
 async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     let reporter = inner.progress.begin(job.id);
-    let mut events = admit(inner, job).await?;
+    let shown = Arc::new(inner.watched.enter(job.id));
+    shown.note(job);
+    let mut events = admit(inner, job, shown.wish()).await?;
     let mut deliveries = JoinSet::new();
+    let mut sketches = Sketches::new(shown, job.attempt);
     let mut began_at = None;
     loop {
         match events.next().await {
@@ -193,7 +235,11 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
                 inner.metrics.began(job, now);
                 reporter.started();
             }
-            Some(JobEvent::Progress(progress)) => reporter.report(progress),
+            Some(JobEvent::Progress(progress)) => {
+                reporter.report(progress);
+                sketches.report(progress);
+            }
+            Some(JobEvent::Preview { index, image }) => sketches.draw(index, image),
             Some(JobEvent::Image { index, finished }) => {
                 reporter.finished_image();
                 deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
@@ -209,7 +255,11 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
         let (index, image) = delivered
             .map_err(ServiceError::internal)
             .and_then(|delivered| delivered)
-            .map_err(|error| service_fault(job.id, &error))?;
+            .map_err(|error| Fault {
+                // The pictures have waited for the disk already.
+                permanent: true,
+                ..service_fault(job.id, &error)
+            })?;
         images.insert(index, image);
     }
     let expected = job.recipe.image_count as usize;
@@ -231,7 +281,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
 }
 
 /// Gets the job into the engine.
-async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
+async fn admit(inner: &Inner, job: &Job, previews: PreviewWish) -> Result<JobEvents, AttemptError> {
     let fault = |error: ServiceError| service_fault(job.id, &error);
     let (models, decoded) = match inner.admitted.take(job.id) {
         // From here on the engine accounts for the images.
@@ -258,7 +308,10 @@ async fn admit(inner: &Inner, job: &Job) -> Result<JobEvents, AttemptError> {
     };
     let terms = JobTerms {
         owner: job.owner.clone(),
+        work: job.work,
+        priority: job.priority,
         deadline: deadline(inner, job),
+        previews,
     };
     let events = inner.engine.generate_in(place, job.id, resolved, terms);
     let events = events.map_err(|error| engine_fault(job.id, &error))?;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EngineHandle, TokenCounter};
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobQueue, JobStore};
-use pentimento_outbound::ImageFetcher;
+use pentimento_jobs::{JobQueue, JobStore, Outbox};
+use pentimento_outbound::{ImageFetcher, WebhookSender};
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, MemoryLedger};
 
+use crate::WebhookBodies;
 use crate::key_ring::KeyRing;
 use crate::traces::Traces;
 
@@ -19,10 +20,8 @@ use crate::traces::Traces;
 pub struct ServiceConfig {
     /// Life of a link, counted from the end of its job.
     pub link_ttl: Duration,
-    /// How long pictures are kept at least, for dialects whose links live longer; never less than `link_ttl`.
-    /// Pictures are deleted ten minutes after it.
-    pub keep_pictures: Duration,
-    /// How long an ended job can be fetched.
+    /// How long an ended job can be fetched, with its pictures; never less than `link_ttl`, and no less than the links of any
+    /// dialect live. Both are deleted ten minutes after it.
     pub keep_jobs: Duration,
     /// Jobs that may be in the engine at once, so that they can share forwards; never more than the engine admits.
     pub running_jobs: usize,
@@ -32,8 +31,11 @@ pub struct ServiceConfig {
     pub max_image_pixels: u64,
     /// Tokens of a prompt; what it takes in memory grows with them.
     pub max_prompt_tokens: usize,
-    /// How often a job is started before it fails for good, at least 1.
+    /// How many attempts may go wrong before a job fails for good, at least 1. Faults that may pass, and attempts that ended
+    /// with the process, are counted apart.
     pub max_attempts: u32,
+    /// How long finished pictures wait for a disk that cannot be written.
+    pub save_patience: Duration,
     /// How long a worker may be silent before its job is given to another.
     pub lease: Duration,
     /// Time between two looks for what can be deleted.
@@ -53,12 +55,18 @@ pub struct ServiceParts {
     pub store: Arc<dyn JobStore>,
     /// Who runs next.
     pub queue: Arc<dyn JobQueue>,
+    /// Webhooks to be sent, kept with the job records.
+    pub outbox: Arc<dyn Outbox>,
     /// Pictures.
     pub images: ImageStore,
     /// Signs links.
     pub links: LinkSigner,
     /// Gets input pictures from callers' addresses.
     pub fetcher: ImageFetcher,
+    /// Hands webhooks over at callers' addresses.
+    pub webhooks: WebhookSender,
+    /// What they say.
+    pub webhook_bodies: Arc<dyn WebhookBodies>,
     /// Counts the tokens of prompts.
     pub tokens: TokenCounter,
     /// What large things hold in memory.

@@ -1,15 +1,18 @@
 //! A finished picture on its way out: encoded off the device thread, then stored under a name made of job and index.
 //!
-//! A second attempt writes the same bytes under the same name, so running twice is harmless.
+//! A second attempt writes the same bytes under the same name, so running twice is harmless, and pictures that an attempt
+//! has left whole need not be made again.
 
 use std::sync::Arc;
 
 use pentimento_engine::FinishedImage;
-use pentimento_types::{Job, StoredImage};
+use pentimento_storage::StorageError;
+use pentimento_types::{Findings, HasKind as _, Job, StoredImage};
 
 use crate::ServiceError;
-use crate::image_codec::{ImageMetadata, encode};
+use crate::image_codec::{self, ImageMetadata, encode};
 use crate::inner::{Inner, image_key};
+use crate::inputs::STORED_LIMITS;
 use crate::off_thread::off_thread;
 
 /// Encodes and stores picture number `index` of a job.
@@ -26,8 +29,18 @@ pub(crate) async fn deliver(
     let seed = metadata.seed;
     let bytes = off_thread(move || encode(&image, format, &metadata)).await?;
     let key = image_key(&job, index);
-    let stored = inner.images.put(&key, bytes).await;
-    stored.map_err(ServiceError::store("store the picture"))?;
+    // Counted while it waits for room on the disk, which the next pictures do as well.
+    let waits_within = inner.admitted.reserve(bytes.len() as u64);
+    let stored = if waits_within.is_some() {
+        let put = || {
+            let (images, key, bytes) = (inner.images.clone(), key.clone(), bytes.clone());
+            async move { images.put(&key, bytes).await }
+        };
+        inner.patiently(job.id, put).await
+    } else {
+        inner.images.put(&key, bytes).await
+    };
+    stored.map_err(not_stored)?;
     Ok((
         index,
         StoredImage {
@@ -38,4 +51,42 @@ pub(crate) async fn deliver(
             findings,
         },
     ))
+}
+
+/// Says in words what an operator can mend.
+fn not_stored(error: StorageError) -> ServiceError {
+    let what = if matches!(error, StorageError::Full { .. }) {
+        "store the picture: its disk is full"
+    } else {
+        "store the picture"
+    };
+    ServiceError::Store {
+        what,
+        kind: error.kind(),
+        source: Box::new(error),
+    }
+}
+
+/// The pictures that an earlier attempt has stored, where all of them are there and whole: it got that far, and its end was
+/// not written down any more.
+pub(crate) async fn left_by_earlier_attempt(inner: &Inner, job: &Job) -> Option<Vec<StoredImage>> {
+    let mut images = Vec::new();
+    for index in 0..job.recipe.image_count {
+        let key = image_key(job, index);
+        let file = inner.images.get(&key).await.ok()?;
+        let size = off_thread(move || {
+            // Decoded, because only that reads the file to its end.
+            let image = image_codec::decode(&file, STORED_LIMITS)?;
+            Ok(image.size())
+        });
+        let size = size.await.ok()?;
+        images.push(StoredImage {
+            key,
+            format: job.delivery.format,
+            size,
+            seed: ImageMetadata::new(&job.recipe, index, size).seed,
+            findings: Findings::default(),
+        });
+    }
+    Some(images)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pentimento_engine::PipelineError;
 use pentimento_hub::Progress as FileProgress;
 use pentimento_outbound::OutboundError;
-use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size};
+use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size, WebhookId};
 
 /// The part that a named model plays in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -192,6 +192,18 @@ pub enum ServiceError {
         #[source]
         cause: Option<Box<dyn Error + Send + Sync>>,
     },
+    /// The end of the job cannot be told to this address.
+    #[error("the address cannot be used: {reason}")]
+    WebhookRefused {
+        /// Safe to show; it depends on the address's text alone.
+        reason: String,
+    },
+    /// There is no such webhook (any more), or it is somebody else's.
+    #[error("there is no webhook {id}")]
+    WebhookNotFound {
+        /// The id asked for.
+        id: WebhookId,
+    },
     /// Something is wrong with the mask, not with the picture to start from.
     #[error(transparent)]
     Mask(Box<Self>),
@@ -206,6 +218,9 @@ pub enum ServiceError {
         /// Unfinished jobs of the key.
         held: usize,
     },
+    /// The caller has used the key of this request for another one.
+    #[error("Idempotency-Key was used for another request; send the very same body again, or take a new key")]
+    KeyReused,
     /// One key has as many unfinished jobs as it may.
     #[error("at most {limit} jobs of this key may wait or run at once; try again when one of them has ended")]
     JobsAtOnce {
@@ -215,6 +230,12 @@ pub enum ServiceError {
     /// The server is stopping and takes nothing new.
     #[error("the server is shutting down; try again later")]
     ShuttingDown,
+    /// Something that the server stands on is gone; an operator must look.
+    #[error("the server takes nothing new: {reason}")]
+    OutOfService {
+        /// Safe to show.
+        reason: &'static str,
+    },
     /// There is no such job (any more).
     #[error("there is no job {id}")]
     JobNotFound {
@@ -276,6 +297,7 @@ impl HasKind for ServiceError {
             | Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
             | Self::RunRefused { .. }
+            | Self::WebhookRefused { .. }
             | Self::ImageEmpty
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
             Self::ImageTooLarge { .. }
@@ -285,11 +307,12 @@ impl HasKind for ServiceError {
             | Self::ImageMemory { .. } => ErrorKind::TooLarge,
             Self::Overloaded | Self::ShareTaken { .. } => ErrorKind::Overloaded,
             Self::JobsAtOnce { .. } => ErrorKind::QuotaExceeded,
-            Self::ShuttingDown | Self::ModelUnavailable { .. } | Self::ModelOnItsWay { .. } => {
-                ErrorKind::Unavailable
-            }
-            Self::JobNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,
-            Self::JobEnded { .. } | Self::JobUnfinished => ErrorKind::Conflict,
+            Self::ShuttingDown
+            | Self::OutOfService { .. }
+            | Self::ModelUnavailable { .. }
+            | Self::ModelOnItsWay { .. } => ErrorKind::Unavailable,
+            Self::JobNotFound { .. } | Self::WebhookNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,
+            Self::JobEnded { .. } | Self::JobUnfinished | Self::KeyReused => ErrorKind::Conflict,
             Self::JobCancelled => ErrorKind::Cancelled,
             Self::Failed(failure) => failure.kind,
             Self::Mask(inner) => inner.kind(),

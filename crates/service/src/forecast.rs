@@ -219,6 +219,24 @@ impl Forecast {
         Some(Duration::from_secs_f64(meanwhile.sum::<f64>() + own))
     }
 
+    /// Which of those that wait for the device this job is, from 1, as far as the turns of owners can be told: before it go the
+    /// older jobs of its owner, and as many of each other owner. None for a job that is not known, or does not wait.
+    pub(crate) fn position(&self, id: JobId) -> Option<usize> {
+        let asked = self.jobs.get(&id).filter(|job| job.running.is_none())?;
+        let waiting = self.jobs.iter().filter(|(_, job)| job.running.is_none());
+        let mut before = 0;
+        let mut others: HashMap<&ApiKeyId, usize> = HashMap::new();
+        for (other, job) in waiting {
+            if job.owner != asked.owner {
+                *others.entry(&job.owner).or_default() += 1;
+            } else if *other < id {
+                before += 1;
+            }
+        }
+        let meanwhile: usize = others.values().map(|theirs| (*theirs).min(before + 1)).sum();
+        Some(before + meanwhile + 1)
+    }
+
     /// How long a job that came now would wait if every owner's jobs went before it, which is the longest that it can be.
     pub(crate) fn queue_time(&self) -> Duration {
         Duration::from_secs_f64(self.jobs.values().map(|job| self.left(job)).sum())

@@ -1,19 +1,21 @@
 //! What all use cases and workers share: the parts, the settings, and how far the service is from its end.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobQueue, JobStore};
-use pentimento_outbound::ImageFetcher;
+use pentimento_jobs::{JobQueue, JobStore, Outbox};
+use pentimento_outbound::{ImageFetcher, WebhookSender};
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores};
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::WebhookBodies;
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
@@ -24,6 +26,7 @@ use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
 use crate::traces::Traces;
+use crate::watched::Watched;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
@@ -47,9 +50,12 @@ pub(crate) struct Inner {
     pub(crate) engine: EngineHandle,
     pub(crate) store: Arc<dyn JobStore>,
     pub(crate) queue: Arc<dyn JobQueue>,
+    pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) images: ImageStore,
     pub(crate) links: LinkSigner,
     pub(crate) fetcher: ImageFetcher,
+    pub(crate) webhooks: WebhookSender,
+    pub(crate) webhook_bodies: Arc<dyn WebhookBodies>,
     pub(crate) tokens: TokenCounter,
     pub(crate) embedding_files: EmbeddingFiles,
     pub(crate) looks: Arc<Looks>,
@@ -58,9 +64,14 @@ pub(crate) struct Inner {
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) traces: Traces,
     pub(crate) clock: Arc<dyn Clock>,
+    /// When this service was put together, on both clocks.
+    pub(crate) started: SystemTime,
+    began: Instant,
     pub(crate) config: ServiceConfig,
     pub(crate) runtime: Handle,
     pub(crate) lifecycle: watch::Sender<Lifecycle>,
+    /// Why nothing can be taken or run for now.
+    pub(crate) outage: Mutex<Option<&'static str>>,
     /// Held for reading while a job is being stored, so that a shutdown sees every job that was accepted.
     pub(crate) admission: RwLock<()>,
     pub(crate) decoding: Arc<Semaphore>,
@@ -71,9 +82,13 @@ pub(crate) struct Inner {
     pub(crate) decoding_beyond: Arc<Semaphore>,
     /// Held by the attempt whose turn it is to get into the engine; the others stand in line for it.
     pub(crate) door: tokio::sync::Mutex<()>,
+    /// Held by the attempt at a job whose earlier attempt ended with the process. Were they run together, the next end could
+    /// not be told from its companions' fault.
+    pub(crate) suspects: tokio::sync::Mutex<()>,
     pub(crate) fetching: Fetching,
     pub(crate) progress: ProgressHub,
     pub(crate) metrics: ServiceMetrics,
+    pub(crate) watched: Arc<Watched>,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -88,9 +103,12 @@ impl Inner {
             engine,
             store,
             queue,
+            outbox,
             images,
             links,
             fetcher,
+            webhooks,
+            webhook_bodies,
             tokens,
             memory,
             keys,
@@ -103,9 +121,12 @@ impl Inner {
             engine,
             store,
             queue,
+            outbox,
             images,
             links,
             fetcher,
+            webhooks,
+            webhook_bodies,
             tokens,
             embedding_files: EmbeddingFiles::default(),
             looks: Arc::default(),
@@ -116,15 +137,20 @@ impl Inner {
             traces,
             metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
+            watched: Arc::default(),
+            started: clock.wall(),
+            began: clock.now(),
             clock,
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),
+            outage: Mutex::default(),
             admission: RwLock::default(),
             decoding: Arc::new(Semaphore::new(config.decoding_images.max(1))),
             decoding_shares: DecodingShares::new(config.decoding_images),
             plan_turns: KeyedSemaphores::default(),
             decoding_beyond: Arc::new(Semaphore::new(1)),
             door: tokio::sync::Mutex::default(),
+            suspects: tokio::sync::Mutex::default(),
             waiters: Mutex::default(),
             tasks: Mutex::default(),
             config,
@@ -135,10 +161,33 @@ impl Inner {
         *self.lifecycle.borrow()
     }
 
+    /// Before this time everything is older than `age`. When the wall clock is set forward, the time that really passed counts:
+    /// nothing grows old because a machine has learnt what year it is.
+    pub(crate) fn before(&self, age: Duration) -> Option<SystemTime> {
+        let passed = self.clock.now().saturating_duration_since(self.began);
+        let now = self.clock.wall().min(self.started + passed);
+        now.checked_sub(age)
+    }
+
     pub(crate) fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.tasks
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn outage(&self) -> Option<&'static str> {
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no further attempt begins, because the jobs that wait can wait for the next start.
+    pub(crate) fn leaves_jobs(&self) -> bool {
+        self.lifecycle() == Lifecycle::Stopped
+            || (self.lifecycle() != Lifecycle::Open && self.store.keeps_jobs())
+    }
+
+    /// Returns when [`Inner::leaves_jobs`] holds.
+    pub(crate) async fn jobs_are_left(&self) {
+        let mut lifecycle = self.lifecycle.subscribe();
+        // The sender lives in `self`, so the channel cannot close here.
+        let _ = lifecycle.wait_for(|_| self.leaves_jobs()).await;
     }
 
     /// Returns when nothing may run any more.

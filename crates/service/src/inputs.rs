@@ -13,7 +13,7 @@ use crate::off_thread::off_thread;
 use crate::{InputLimits, ServiceError, image_codec};
 
 /// The dialect's limits held when the job was accepted; these only keep a changed file from taking the memory.
-const LIMITS: InputLimits = InputLimits {
+pub(crate) const STORED_LIMITS: InputLimits = InputLimits {
     max_side: u32::MAX,
     max_pixels: u64::MAX,
     max_bytes: 1 << 30,
@@ -52,7 +52,7 @@ impl PendingInputs {
         for (role, key) in job.inputs.iter() {
             let read = inner.images.get(key).await;
             let file = read.map_err(ServiceError::store("read the input picture"))?;
-            let decoding = image_codec::look_at(&file, LIMITS)?;
+            let decoding = image_codec::look_at(&file, STORED_LIMITS)?;
             files.push((role, file, decoding));
         }
         Ok(Self::Files(files))
@@ -85,7 +85,7 @@ impl PendingInputs {
                 for (role, file, decoding) in files {
                     let room = inner.room_for(owner, decoding).await?;
                     let image = off_thread(move || {
-                        let image = image_codec::decode(&file, LIMITS);
+                        let image = image_codec::decode(&file, STORED_LIMITS);
                         // The image itself is in the account of the job's place.
                         drop(room);
                         image

@@ -1,4 +1,5 @@
-//! The use cases of the server: submit, wait, fetch, cancel, links; and the worker loop that runs the jobs.
+//! The use cases of the server: submit, wait, fetch, cancel, links; the worker loop that runs the jobs, and the loop that
+//! sends webhooks.
 //!
 //! Nothing here knows HTTP or a vendor's field names, and no tensor comes up this far.
 
@@ -34,13 +35,16 @@ mod model_files;
 mod model_state;
 mod named_models;
 mod off_thread;
+mod own_jobs;
 mod plan;
 mod progress;
 mod rates;
 mod residency;
 mod resolve;
+mod saving;
 mod service;
 mod shutdown;
+mod sketches;
 mod submit;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -48,6 +52,9 @@ mod traces;
 mod transition;
 mod unfetched;
 mod wait;
+mod watch;
+mod watched;
+mod webhooks;
 mod worker;
 
 pub use config::{ServiceConfig, ServiceParts};
@@ -61,16 +68,21 @@ pub use links::{ImageLink, LinkedFile};
 pub use metrics::{ServiceMetrics, WebhookResult};
 pub use model_state::ModelState;
 pub use named_models::NamedModels;
+pub use own_jobs::JobPage;
 pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable};
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
-pub use pentimento_jobs::JobCounts;
-pub use pentimento_outbound::{AddressGuard, ImageFetcher};
+pub use pentimento_jobs::{JobCounts, OutboxEntry, OutboxFilter, OutboxState};
+pub use pentimento_outbound::{AddressGuard, ImageFetcher, WebhookSecret};
+pub use pentimento_storage::Access;
 pub use plan::model_notes;
 pub use rates::{RateBucket, RateCaller, RateConfig, RateExceeded, Rates};
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
 pub use traces::{TraceHooks, Traces};
 pub use unfetched::Held;
+pub use watch::{Seen, Watcher};
+pub use watched::{News, Preview};
+pub use webhooks::{WebhookBodies, webhook_sender};
 
 #[cfg(test)]
 mod tests;

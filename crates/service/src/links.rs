@@ -5,11 +5,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use pentimento_storage::{LinkError, StorageError, content_type};
-use pentimento_types::{ImageKey, Job, StoredImage};
+use pentimento_storage::{Access, LinkError, StorageError, content_type};
+use pentimento_types::{ImageKey, Job, JobOutcome, StoredImage};
 
 use crate::inner::image_key;
 use crate::{Service, ServiceError};
+
+/// How long an address in the bucket is valid at most. It needs no longer: who has the link gets another one.
+const PRE_SIGNED: Duration = Duration::from_secs(15 * 60);
 
 /// A signed address of a picture on this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +52,26 @@ impl Service {
         }
     }
 
+    /// A link to each finished picture of a job, which lives as long as its dialect wanted, with the picture.
+    #[must_use]
+    pub fn links(&self, job: &Job) -> Vec<(StoredImage, ImageLink)> {
+        let Some(JobOutcome::Succeeded(images)) = &job.outcome else {
+            return Vec::new();
+        };
+        let now = self.inner.clock.wall();
+        let link = |image: &StoredImage| match job.delivery.link_life {
+            None => self.link(job, image),
+            Some(life) => ImageLink {
+                path: self.signed(job, &image.key, life),
+                ttl: (job.created_at + life).duration_since(now).unwrap_or_default(),
+            },
+        };
+        images.iter().map(|image| (image.clone(), link(image))).collect()
+    }
+
     /// A signed path to picture number `index` of `job`, known before the picture is there: until then it answers that
     /// the picture is not kept. Its life is counted from the making of the job, so that it is always the same path.
-    /// `life` is at most `keep_pictures` of the configuration, or the picture goes first.
+    /// `life` is at most `keep_jobs` of the configuration, or the picture goes first.
     #[must_use]
     pub fn lasting_link(&self, job: &Job, index: u32, life: Duration) -> String {
         self.signed(job, &image_key(job, index), life)
@@ -80,11 +100,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::LinkInvalid`], [`ServiceError::LinkExpired`], [`ServiceError::ImageGone`].
     pub async fn open_link(&self, path: &str) -> Result<LinkedFile, ServiceError> {
-        let now = self.inner.clock.wall();
-        let key = self.inner.links.verify(path, now).map_err(|error| match error {
-            LinkError::Invalid => ServiceError::LinkInvalid,
-            LinkError::Expired => ServiceError::LinkExpired,
-        })?;
+        let (key, _) = self.verified(path)?;
         if let Some(picture) = key.of_text() {
             let text = STANDARD.encode(self.read_picture(&picture).await?);
             return Ok(LinkedFile {
@@ -97,6 +113,39 @@ impl Service {
             bytes: self.read_picture(&key).await?,
             content_type: content_type(&key),
             key,
+        })
+    }
+
+    /// The address of the picture behind a link, where callers are to get it from the bucket itself, valid for some minutes of
+    /// the link's life. None where it is to be had from [`Self::open_link`].
+    ///
+    /// # Errors
+    /// As [`Self::open_link`].
+    pub async fn link_elsewhere(&self, path: &str, access: Access) -> Result<Option<String>, ServiceError> {
+        let (key, left) = self.verified(path)?;
+        if key.of_text().is_some() {
+            return Ok(None);
+        }
+        let images = &self.inner.images;
+        let address = images.elsewhere(&key, access, left.min(PRE_SIGNED)).await;
+        let address = address.map_err(ServiceError::store("read the picture"))?;
+        // A bucket would tell it in words of its own, and of a picture that is still to come.
+        if address.is_some()
+            && !images
+                .has(&key)
+                .await
+                .map_err(ServiceError::store("read the picture"))?
+        {
+            return Err(ServiceError::ImageGone);
+        }
+        Ok(address)
+    }
+
+    fn verified(&self, path: &str) -> Result<(ImageKey, Duration), ServiceError> {
+        let now = self.inner.clock.wall();
+        self.inner.links.open_at(path, now).map_err(|error| match error {
+            LinkError::Invalid => ServiceError::LinkInvalid,
+            LinkError::Expired => ServiceError::LinkExpired,
         })
     }
 

@@ -1,5 +1,7 @@
 //! What is done from time to time: deleting what nobody can ask for any more, and mending what a crash left behind:
 //! queueing what is not queued, and failing what nobody fetches for.
+//!
+//! The records say which pictures there are; the store of pictures itself is listed once a day only.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,19 +9,39 @@ use std::time::Duration;
 
 use pentimento_jobs::{JobFilter, JobsError, QueueEntry};
 use pentimento_storage::StorageError;
-use pentimento_types::{ImageKey, Job, JobId, JobState, describe_chain};
+use pentimento_types::{Job, JobId, JobState, describe_chain};
 
 use crate::inner::Inner;
+use crate::webhooks;
 
-/// How long a picture outlives its links, so that a download that began in time can end.
+/// How long a job and its pictures outlive its links, so that a download that began in time can end.
 const MARGIN: Duration = Duration::from_secs(600);
+/// Everything that is stored is looked through at the start, and then so rarely: a bucket may hold a million pictures.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(24 * 3600);
+/// After a look that failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+/// Records that are read at once.
+const PAGE: usize = 100;
 /// Inputs younger than this may belong to a job that is just being stored.
 const INPUT_AGE: Duration = Duration::from_secs(3600);
 
 /// Sweeps until the service has stopped.
 pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut next_look = inner.clock.now();
     loop {
         sweep(&inner).await;
+        if inner.clock.now() >= next_look {
+            match sweep_orphans(&inner).await {
+                Ok(()) => next_look = inner.clock.now() + BETWEEN_LOOKS,
+                Err(error) => {
+                    tracing::warn!(
+                        error = describe_chain(&error),
+                        "the pictures could not be looked through"
+                    );
+                    next_look = inner.clock.now() + LOOK_AGAIN;
+                }
+            }
+        }
         let next = inner.clock.now() + inner.config.sweep_interval;
         tokio::select! {
             () = inner.clock.sleep_until(next) => {}
@@ -28,13 +50,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// One round. A part that fails is logged and tried again in the next round.
+/// One round. What fails is logged and tried again in the next round.
 pub(crate) async fn sweep(inner: &Inner) {
     if let Err(error) = tend_jobs(inner).await {
         tracing::warn!(error = describe_chain(&error), "the jobs could not be swept");
-    }
-    if let Err(error) = delete_pictures(inner).await {
-        tracing::warn!(error = describe_chain(&error), "the pictures could not be swept");
     }
 }
 
@@ -55,11 +74,8 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     for job in unfinished.iter().filter(|job| job.state == JobState::Fetching) {
         inner.fail_if_lost(job.id).await?;
     }
-    let now = inner.clock.wall();
-    if let Some(before) = now.checked_sub(inner.config.keep_jobs) {
-        inner.store.expire(before).await?;
-    }
-    Ok(())
+    give_webhooks_up(inner).await?;
+    expire_jobs(inner).await
 }
 
 /// By ascending id.
@@ -71,32 +87,85 @@ pub(crate) async fn unfinished(inner: &Inner) -> Result<Vec<Job>, JobsError> {
     inner.store.list(&filter).await
 }
 
-async fn delete_pictures(inner: &Inner) -> Result<(), StorageError> {
-    let now = inner.clock.wall();
-    let mut old = match now.checked_sub(inner.config.keep_pictures.max(inner.config.link_ttl) + MARGIN) {
+/// What receivers have not taken for too long.
+async fn give_webhooks_up(inner: &Inner) -> Result<(), JobsError> {
+    let Some(before) = inner.before(webhooks::MAX_AGE) else {
+        return Ok(());
+    };
+    let given_up = inner.outbox.give_up(before, webhooks::TOO_OLD).await?;
+    if given_up > 0 {
+        tracing::warn!(webhooks = given_up, "given up: {}", webhooks::TOO_OLD);
+    }
+    Ok(())
+}
+
+/// A job and its pictures go together, and no link of theirs lives longer.
+fn kept(inner: &Inner) -> Duration {
+    inner.config.keep_jobs.max(inner.config.link_ttl) + MARGIN
+}
+
+/// Jobs that ended long ago are forgotten, with their pictures. Ids sort by the time of their making, so only the oldest are
+/// looked at.
+async fn expire_jobs(inner: &Inner) -> Result<(), JobsError> {
+    let Some(before) = inner.before(kept(inner)) else {
+        return Ok(());
+    };
+    let mut filter = JobFilter {
+        states: vec![JobState::Succeeded, JobState::Failed, JobState::Cancelled],
+        limit: PAGE,
+        ..JobFilter::default()
+    };
+    loop {
+        let page = inner.store.list(&filter).await?;
+        let old = page
+            .iter()
+            .filter(|job| job.finished_at.is_some_and(|end| end < before));
+        for job in old {
+            if let Err(error) = inner.delete_outputs(job).await {
+                // Found again when all pictures are looked at.
+                tracing::warn!(job = %job.id, error = describe_chain(&error), "the pictures of an old job could not be deleted");
+            }
+        }
+        filter.after = page.last().map(|job| job.id);
+        if page.len() < PAGE || page.last().is_none_or(|job| job.created_at >= before) {
+            break;
+        }
+    }
+    let forgotten = inner.store.expire(before).await?;
+    if !forgotten.is_empty() {
+        tracing::info!(jobs = forgotten.len(), "forgot old jobs and their pictures");
+    }
+    Ok(())
+}
+
+/// What no record leads to: files that a kill has left, and pictures of jobs that were forgotten for want of room. Lists
+/// everything that is stored.
+pub(crate) async fn sweep_orphans(inner: &Inner) -> Result<(), StorageError> {
+    let staged = inner.images.delete_unfinished(inner.started).await?;
+    if staged > 0 {
+        tracing::info!(files = staged, "deleted files that were never finished");
+    }
+    let mut old = match inner.before(kept(inner)) {
         Some(before) => inner.images.outputs_before(before).await?,
         None => Vec::new(),
     };
-    if let Some(before) = now.checked_sub(INPUT_AGE) {
-        let inputs = inner.images.inputs_before(before).await?;
-        if !inputs.is_empty()
-            && let Ok(unfinished) = unfinished(inner).await
-        {
-            let wanted: HashSet<JobId> = unfinished.into_iter().map(|job| job.id).collect();
-            let orphan = |key: &ImageKey| job_of_input(key).is_none_or(|id| !wanted.contains(&id));
-            old.extend(inputs.into_iter().filter(orphan));
-        }
+    if let Some(before) = inner.before(INPUT_AGE) {
+        old.extend(inner.images.inputs_before(before).await?);
     }
+    // Read after the lists, so that no job is missed whose pictures are in them.
+    let Ok(unfinished) = unfinished(inner).await else {
+        return Ok(());
+    };
+    let unfinished: HashSet<JobId> = unfinished.into_iter().map(|job| job.id).collect();
+    old.retain(|key| key.job().is_none_or(|id| !unfinished.contains(&id)));
     if !old.is_empty() {
-        tracing::info!(pictures = old.len(), "deleting old pictures");
+        tracing::info!(
+            pictures = old.len(),
+            "deleting pictures that belong to no job any more"
+        );
     }
     for key in old {
         inner.images.delete(&key).await?;
     }
     Ok(())
-}
-
-/// The job in `inputs/<uuid>/<role>`.
-fn job_of_input(key: &ImageKey) -> Option<JobId> {
-    key.as_str().split('/').nth(1)?.parse().ok()
 }

@@ -61,6 +61,11 @@ impl ProgressHub {
         self.state().forecast.time_left(id)
     }
 
+    /// As [`Forecast::position`].
+    pub(crate) fn position(&self, id: JobId) -> Option<usize> {
+        self.state().forecast.position(id)
+    }
+
     /// As [`Forecast::queue_time`].
     pub(crate) fn queue_time(&self) -> Duration {
         self.state().forecast.queue_time()

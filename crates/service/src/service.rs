@@ -1,19 +1,19 @@
 //! The door of the use cases. Cheap to clone; every clone is the same service. Each use case has a file of its own.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pentimento_catalog::Catalog;
 use pentimento_jobs::JobCounts;
-use pentimento_types::{Job, JobId, JobOutcome, Progress, StoredImage};
+use pentimento_types::{ApiKeyId, Job, JobId, JobOutcome, Progress, StoredImage};
 use prometheus_client::registry::Registry;
 
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::inner::{Inner, Lifecycle};
 use crate::metrics::ServiceMetrics;
 use crate::traces::Traces;
-use crate::{ServiceError, maintenance, residency, worker};
+use crate::{ServiceError, maintenance, residency, webhooks, worker};
 
 /// Before a task that panicked is started anew.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -38,6 +38,8 @@ pub struct ServiceStatus {
     pub ready: bool,
     /// Whether the server is stopping.
     pub stopping: bool,
+    /// What was said to [`Service::set_outage`].
+    pub outage: Option<&'static str>,
     /// Jobs.
     pub jobs: JobCounts,
     /// The engine.
@@ -59,6 +61,7 @@ impl Service {
             tokio::spawn(supervised("worker", Arc::clone(&inner), worker::run)),
             tokio::spawn(supervised("sweeper", Arc::clone(&inner), maintenance::run)),
             tokio::spawn(supervised("models", Arc::clone(&inner), residency::run)),
+            tokio::spawn(supervised("webhooks", Arc::clone(&inner), webhooks::run)),
         ];
         *inner.tasks() = tasks;
         Self { inner }
@@ -68,6 +71,21 @@ impl Service {
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.inner.catalog
+    }
+
+    /// The job of this owner that a dialect's callers name by this number.
+    ///
+    /// # Errors
+    /// [`ServiceError::Store`].
+    pub async fn find_by_number(
+        &self,
+        owner: &ApiKeyId,
+        dialect: &str,
+        number: u64,
+    ) -> Result<Option<Job>, ServiceError> {
+        let found = self.inner.store.find_by_number(dialect, number).await;
+        let found = found.map_err(ServiceError::store("read the job"))?;
+        Ok(found.filter(|job| job.owner == *owner))
     }
 
     /// How far a job is that runs in this process; None for every other one.
@@ -83,10 +101,23 @@ impl Service {
         self.inner.progress.time_left(id)
     }
 
+    /// Which of the waiting jobs this one is, from 1, about: other owners' jobs take turns with it. None for a job that does not
+    /// wait in this process.
+    #[must_use]
+    pub fn queue_position(&self, id: JobId) -> Option<usize> {
+        self.inner.progress.position(id)
+    }
+
     /// How long a job that came now would wait.
     #[must_use]
     pub fn queue_time(&self) -> Duration {
         self.inner.progress.queue_time()
+    }
+
+    /// Takes and begins nothing while something that the server stands on is gone: `reason`, safe to show, says what. None
+    /// ends that.
+    pub fn set_outage(&self, reason: Option<&'static str>) {
+        *self.inner.outage.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// What has become of the jobs, for whoever counts something about them.
@@ -111,10 +142,12 @@ impl Service {
     pub async fn status(&self) -> ServiceStatus {
         let engine = self.inner.engine.status();
         let stopping = self.inner.lifecycle() != Lifecycle::Open;
+        let outage = self.inner.outage();
         let jobs = self.inner.store.counts().await;
         ServiceStatus {
-            ready: !stopping && engine.healthy && jobs.is_ok(),
+            ready: !stopping && outage.is_none() && engine.healthy && jobs.is_ok(),
             stopping,
+            outage,
             jobs: jobs.unwrap_or_default(),
             engine: EngineSummary {
                 healthy: engine.healthy,

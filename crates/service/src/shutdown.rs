@@ -1,18 +1,22 @@
-//! The end: nothing new is taken, accepted jobs get their time, and the rest is told why it will not be made.
+//! The end: nothing new is taken, running jobs get their time. What is left then waits for the next start, where the records
+//! outlive the process, and otherwise is told why it will not be made.
 
 use std::time::Duration;
 
-use pentimento_jobs::Transition;
-use pentimento_types::{ErrorKind, JobFailure, JobId, describe_chain};
-use tokio::task::JoinSet;
+use pentimento_jobs::{JobFilter, JobsError, Transition};
+use pentimento_types::{ErrorKind, Job, JobFailure, JobId, JobState, describe_chain};
 
 use crate::Service;
 use crate::inner::{Inner, Lifecycle};
 use crate::maintenance::unfinished;
 
+/// Between two looks whether everything has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 impl Service {
-    /// Takes nothing new, lets accepted jobs end for at most `grace`, fails the rest with a reason, then stops the
-    /// workers and the engine. Returns when all of that is done; a second call waits for the same end.
+    /// Takes nothing new and lets jobs end for at most `grace`: all accepted ones where the store forgets them with the
+    /// process, and else those that run. Fails or leaves the rest, then stops the workers and the engine. Returns when all
+    /// of that is done; a second call waits for the same end.
     pub async fn shutdown(&self, grace: Duration) {
         let inner = &self.inner;
         inner.lifecycle.send_if_modified(|lifecycle| {
@@ -25,8 +29,13 @@ impl Service {
         // Whoever was storing a job has stored it after this; whoever comes later sees that.
         drop(inner.admission.write().await);
         inner.drain(grace).await;
-        inner.fail_the_rest().await;
-        inner.lifecycle.send_replace(Lifecycle::Stopped);
+        if inner.store.keeps_jobs() {
+            inner.lifecycle.send_replace(Lifecycle::Stopped);
+            inner.leave_the_rest().await;
+        } else {
+            inner.fail_the_rest().await;
+            inner.lifecycle.send_replace(Lifecycle::Stopped);
+        }
         inner.engine.shutdown(Duration::ZERO).await;
         let tasks = std::mem::take(&mut *inner.tasks());
         for task in tasks {
@@ -38,49 +47,87 @@ impl Service {
 }
 
 impl Inner {
-    /// Returns when every accepted job has ended or the time is over.
+    /// Returns when everything that is to end has ended, or the time is over.
     async fn drain(&self, grace: Duration) {
         let deadline = self.clock.now() + grace;
-        let mut ends = JoinSet::new();
-        for id in self.open_jobs().await {
-            let store = std::sync::Arc::clone(&self.store);
-            ends.spawn(async move { store.wait_until_ended(id).await.is_ok() });
+        while !self.is_drained().await {
+            let now = self.clock.now();
+            if now >= deadline {
+                tracing::warn!("jobs are left at the end of the grace");
+                return;
+            }
+            self.clock.sleep_until(deadline.min(now + LOOK_AGAIN)).await;
         }
-        let all = async { while ends.join_next().await.is_some() {} };
-        tokio::select! {
-            () = all => {}
-            () = self.clock.sleep_until(deadline) => tracing::warn!("jobs are left at the end of the grace"),
+    }
+
+    async fn is_drained(&self) -> bool {
+        if self.store.keeps_jobs() {
+            return self.at_work().await.is_ok_and(|jobs| jobs.is_empty());
+        }
+        let counts = self.store.counts().await;
+        counts.is_ok_and(|counts| counts.queued + counts.running == 0)
+    }
+
+    /// The jobs with which this process does something: it runs them, or fetches their images.
+    async fn at_work(&self) -> Result<Vec<Job>, JobsError> {
+        let filter = JobFilter {
+            states: vec![JobState::Fetching, JobState::Running],
+            ..JobFilter::default()
+        };
+        self.store.list(&filter).await
+    }
+
+    /// Running jobs wait for the next start, which costs them nothing. What fetched images are to be is known to this
+    /// process alone.
+    async fn leave_the_rest(&self) {
+        for job in logged(self.at_work().await) {
+            if job.state == JobState::Fetching {
+                self.give_up(job.id).await;
+                continue;
+            }
+            let put_back = Transition::PutBack { attempt: job.attempt };
+            match self.transition(job.id, put_back).await {
+                Ok(_) => tracing::info!(job = %job.id, "left for the next start"),
+                Err(error) => {
+                    tracing::debug!(job = %job.id, error = describe_chain(&error), "ended by itself")
+                }
+            }
+            self.engine.cancel(job.id);
         }
     }
 
     /// The records live no longer than the process, so jobs that cannot be finished fail now, and who waits is told.
     async fn fail_the_rest(&self) {
-        for id in self.open_jobs().await {
-            let Ok(Some(job)) = self.store.get(id).await else {
-                continue;
-            };
-            let failure = JobFailure {
-                kind: ErrorKind::Unavailable,
-                message: "the server was stopped before the job was finished; send it again".to_owned(),
-            };
-            let fail = Transition::Fail {
-                attempt: job.attempt,
-                failure,
-            };
-            match self.transition(id, fail).await {
-                Ok(_) => tracing::warn!(job = %id, "given up"),
-                Err(error) => tracing::debug!(job = %id, error = describe_chain(&error), "ended by itself"),
-            }
-            self.engine.cancel(id);
-            self.delete_input(id).await;
+        for job in logged(unfinished(self).await) {
+            self.give_up(job.id).await;
         }
     }
 
-    async fn open_jobs(&self) -> Vec<JobId> {
-        let unfinished = unfinished(self).await.unwrap_or_else(|error| {
-            tracing::error!(error = describe_chain(&error), "the jobs cannot be read");
-            Vec::new()
-        });
-        unfinished.into_iter().map(|job| job.id).collect()
+    async fn give_up(&self, id: JobId) {
+        // An attempt may have begun since the list was made.
+        let Ok(Some(job)) = self.store.get(id).await else {
+            return;
+        };
+        let failure = JobFailure {
+            kind: ErrorKind::Unavailable,
+            message: "the server was stopped before the job was finished; send it again".to_owned(),
+        };
+        let fail = Transition::Fail {
+            attempt: job.attempt,
+            failure,
+        };
+        match self.transition(id, fail).await {
+            Ok(_) => tracing::warn!(job = %id, "given up"),
+            Err(error) => tracing::debug!(job = %id, error = describe_chain(&error), "ended by itself"),
+        }
+        self.engine.cancel(id);
+        self.delete_input(id).await;
     }
+}
+
+fn logged(jobs: Result<Vec<Job>, JobsError>) -> Vec<Job> {
+    jobs.unwrap_or_else(|error| {
+        tracing::error!(error = describe_chain(&error), "the jobs cannot be read");
+        Vec::new()
+    })
 }

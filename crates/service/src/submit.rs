@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use pentimento_engine::ResolvedModels;
-use pentimento_jobs::{JobPlace, JobsError, QueueEntry};
+use pentimento_jobs::{Inserted, JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, ImageKey, ImageSource, InputRole, Inputs, Job, JobId, JobNote, JobOrigin,
-    Recipe, Reservation, RgbImage, Size, describe_chain,
+    ApiKeyId, Delivery, DialectTag, Idempotency, ImageKey, ImageSource, InputRole, Inputs, Job, JobId,
+    JobNote, JobOrigin, Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -19,6 +19,9 @@ use crate::inputs::no_init;
 use crate::off_thread::off_thread;
 use crate::plan::DeviceTime;
 use crate::{InputLimits, Service, ServiceError, image_codec};
+
+/// So many numbers in a row are never all taken, unless nearly all are.
+const NUMBERS_TRIED: usize = 20;
 
 /// A request on its way to becoming a job.
 #[derive(Clone, Debug)]
@@ -39,6 +42,10 @@ pub struct Submission {
     pub limits: InputLimits,
     /// The size that the image to start from is brought to; None leaves it as it is.
     pub fit: Option<Size>,
+    /// Draws the number by which the dialect's callers name the job, where they do; again where another job has it.
+    pub number: Option<fn() -> u64>,
+    /// The caller's own name for the request: the same request under it is the same job.
+    pub idempotency: Option<Idempotency>,
 }
 
 impl Service {
@@ -48,11 +55,16 @@ impl Service {
     /// every named model is resolved, images at addresses are fetched, and all images are decoded within the limits
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
+    /// A request that its owner has sent before, under the same key, is the job that it made then.
+    ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken`, `JobsAtOnce`
-    /// and `ShuttingDown` variants.
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken`, `JobsAtOnce`, `KeyReused`,
+    /// `WebhookRefused` and `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
+        if let Some(known) = inner.known(&submission).await? {
+            return Ok(known);
+        }
         let (submission, planned) = inner.check(submission).await?;
         let checked = inner.check_images(&submission).await?;
         inner.accept(submission, planned, checked).await
@@ -82,11 +94,16 @@ impl Submission {
         now: SystemTime,
         (inputs, notes): (Inputs<ImageKey>, Vec<JobNote>),
     ) -> Job {
+        let number = self.number.map_or(self.dialect.number, |draw| Some(draw()));
         Job {
             owner: self.owner,
-            dialect: self.dialect,
+            dialect: DialectTag {
+                number,
+                ..self.dialect
+            },
             origin: self.origin,
             delivery: self.delivery,
+            idempotency: self.idempotency,
             notes,
             ..Job::queued(id, now, self.recipe, inputs)
         }
@@ -138,15 +155,31 @@ fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
 }
 
 impl Inner {
+    /// The job of a request that was sent before: found before a place is asked for, so that who sends it again because
+    /// there was no answer gets one from a server without room, or one that takes nothing new.
+    pub(crate) async fn known(&self, submission: &Submission) -> Result<Option<JobId>, ServiceError> {
+        let Some(request) = &submission.idempotency else {
+            return Ok(None);
+        };
+        let found = self.store.find_by_key(&submission.owner, &request.key).await;
+        let found = found.map_err(ServiceError::store("read the job"))?;
+        let known = |job: Job| {
+            let same = job.idempotency.as_ref() == Some(request);
+            same.then_some(job.id).ok_or(ServiceError::KeyReused)
+        };
+        found.map(known).transpose()
+    }
+
     /// Everything that can be refused before an image is looked at.
     pub(crate) async fn check(
         &self,
         mut submission: Submission,
     ) -> Result<(Submission, Planned), ServiceError> {
         self.check_open()?;
-        let most = self.keys.jobs_at_once(&submission.owner).unwrap_or(usize::MAX);
-        let place = self.store.reserve_within(&submission.owner, most);
-        let place = place.map_err(not_stored)?;
+        if let Some(webhook) = &mut submission.delivery.webhook {
+            *webhook = self.check_webhook(webhook)?;
+        }
+        let place = self.reserve(&submission.owner)?;
         let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
         self.check_prompts(&submission.recipe, &models).await?;
         let (time, of_plan) = self.plan(&models, &mut submission.recipe).await?;
@@ -201,10 +234,12 @@ impl Inner {
     }
 
     pub(crate) fn check_open(&self) -> Result<(), ServiceError> {
-        if self.lifecycle() == Lifecycle::Open {
-            Ok(())
-        } else {
-            Err(ServiceError::ShuttingDown)
+        if self.lifecycle() != Lifecycle::Open {
+            return Err(ServiceError::ShuttingDown);
+        }
+        match self.outage() {
+            Some(reason) => Err(ServiceError::OutOfService { reason }),
+            None => Ok(()),
         }
     }
 
@@ -279,11 +314,15 @@ impl Inner {
         } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let stored = self.store_inputs(id, checked).await?;
+        let draw = submission.number;
         let mut job = submission.into_job(id, self.clock.wall(), (stored.keys, notes));
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
         let entry = QueueEntry::of(&job);
-        self.insert(job, place).await?;
+        if let Inserted::Known(first) = self.insert(job, place, draw).await? {
+            // A twin was faster. What was stored of this one goes with `unfinished`.
+            return Ok(first);
+        }
         self.progress.expect(id, entry.owner.clone(), expected);
         self.admitted.keep(
             id,
@@ -325,8 +364,28 @@ impl Inner {
         Ok(stored)
     }
 
-    pub(crate) async fn insert(&self, job: Job, place: JobPlace) -> Result<(), ServiceError> {
-        self.store.insert(job, place).await.map_err(not_stored)
+    /// A place for a job of this owner.
+    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, ServiceError> {
+        let most = self.keys.jobs_at_once(owner).unwrap_or(usize::MAX);
+        self.store.reserve_within(owner, most).map_err(not_stored)
+    }
+
+    /// Stores the job, under another number where another job has its.
+    pub(crate) async fn insert(
+        &self,
+        mut job: Job,
+        mut place: JobPlace,
+        draw: Option<fn() -> u64>,
+    ) -> Result<Inserted, ServiceError> {
+        for _ in 0..NUMBERS_TRIED {
+            let inserted = self.store.insert(job.clone(), place).await;
+            let (Err(JobsError::NumberTaken), Some(draw)) = (&inserted, draw) else {
+                return inserted.map_err(not_stored);
+            };
+            job.dialect.number = Some(draw());
+            place = self.reserve(&job.owner)?;
+        }
+        Err(not_stored(JobsError::NumberTaken))
     }
 
     /// The job is safe. If it cannot be queued, the sweeper will do it.
@@ -350,11 +409,16 @@ fn not_stored(error: JobsError) -> ServiceError {
     match error {
         JobsError::Full { .. } => ServiceError::Overloaded,
         JobsError::ShareFull { held } => ServiceError::ShareTaken { held },
+        JobsError::KeyReused { .. } => ServiceError::KeyReused,
         JobsError::OwnerFull { limit } => ServiceError::JobsAtOnce { limit },
         error @ (JobsError::NotFound { .. }
         | JobsError::Duplicate { .. }
         | JobsError::Refused(_)
         | JobsError::ClaimLost { .. }
+        | JobsError::NewerSchema { .. }
+        | JobsError::NumberTaken
+        | JobsError::WebhookNotFound { .. }
+        | JobsError::SendingLost { .. }
         | JobsError::Backend { .. }) => ServiceError::store("store the job")(error),
     }
 }

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use pentimento_catalog::Catalog;
 use pentimento_engine::testing::FakeExecutor;
 use pentimento_engine::{BatchPolicy, Engine, EngineThread, Executor, TokenCounter};
 use pentimento_hub::{Hub, HubSettings};
 use pentimento_jobs::{MemoryJobs, MemoryLimits};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
-use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
+use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
-use crate::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, Traces, image_fetcher};
+use crate::{
+    AddressGuard, KeyRing, Service, ServiceConfig, ServiceError, ServiceParts, Traces, WebhookBodies,
+    WebhookSecret, image_fetcher, webhook_sender,
+};
 
 /// How a [`TestService`] is made.
 #[derive(Clone, Debug)]
@@ -43,13 +48,13 @@ impl Default for TestConfig {
             keys: Arc::new(KeyRing::new([])),
             service: ServiceConfig {
                 link_ttl: Duration::from_secs(3600),
-                keep_pictures: Duration::from_secs(3600),
                 keep_jobs: Duration::from_secs(86_400),
                 running_jobs: 32,
                 decoding_images: 4,
                 max_prompt_tokens: 300,
                 max_image_pixels: 64_000_000,
                 max_attempts: 2,
+                save_patience: Duration::ZERO,
                 lease: Duration::from_secs(30),
                 sweep_interval: Duration::from_secs(60),
             },
@@ -113,10 +118,13 @@ impl TestService {
             hub,
             engine: handle,
             store: Arc::clone(&jobs) as Arc<_>,
-            queue: jobs,
+            queue: Arc::clone(&jobs) as Arc<_>,
+            outbox: jobs,
             images: ImageStore::open(&StorageConfig::Memory).expect("memory needs no folder"),
             links: LinkSigner::new([7; 32]),
             fetcher: image_fetcher(AddressGuard::allowing_private(), 1 << 20),
+            webhooks: webhook_sender(AddressGuard::allowing_private(), &WebhookSecret::new([7; 32])),
+            webhook_bodies: Arc::new(JobIds),
             tokens: TokenCounter::default(),
             memory,
             keys,
@@ -129,5 +137,16 @@ impl TestService {
             parts,
             engine,
         }
+    }
+}
+
+/// A dialect that tells nothing but which job has ended.
+#[derive(Debug)]
+struct JobIds;
+
+#[async_trait]
+impl WebhookBodies for JobIds {
+    async fn body(&self, _: &Service, job: &Job) -> Result<Bytes, ServiceError> {
+        Ok(job.id.to_string().into())
     }
 }

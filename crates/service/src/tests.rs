@@ -1,15 +1,20 @@
 //! The use cases over a fake device: right results, every refusal, and every way in which a job can end.
 
 mod failures;
+mod idempotency;
 mod life;
 mod memory;
 mod panics;
 mod places;
 mod planning;
 mod presets;
+mod receiver;
+mod recovery;
 mod submitting;
 mod troubled_store;
 mod unfetched;
+mod watching;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -93,6 +98,8 @@ fn submission(request: Request, limits: InputLimits) -> Submission {
         delivery: request.delivery,
         limits,
         fit: None,
+        number: None,
+        idempotency: None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pentimento_engine::ResolvedModels;
-use pentimento_jobs::{JobsError, QueueEntry, Transition};
+use pentimento_jobs::{Inserted, JobsError, QueueEntry, Transition};
 use pentimento_types::{
     ErrorKind, HasKind as _, ImageKey, InputRole, Inputs, Job, JobFailure, JobId, JobState, describe_chain,
 };
@@ -43,6 +43,9 @@ impl Service {
         held: Held,
     ) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
+        if let Some(known) = inner.known(&submission).await? {
+            return Ok(known);
+        }
         let (submission, planned) = inner.check(submission).await?;
         // In a task of its own, which can go on without the caller.
         let images = inner.check_images(&submission).in_current_span();
@@ -89,13 +92,16 @@ impl Inner {
         } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let owner = submission.owner.clone();
+        let draw = submission.number;
         let job = Job {
             state: JobState::Fetching,
             work: time.work(&submission.recipe, size),
             ..submission.into_job(id, self.clock.wall(), (keys, notes))
         };
         let mark = self.fetching.mark(id);
-        self.insert(job, place).await?;
+        if let Inserted::Known(first) = self.insert(job, place, draw).await? {
+            return Ok(first);
+        }
         self.progress.expect(id, owner, expected);
         let (inner, taking) = (Arc::clone(self), Arc::clone(self));
         self.runtime.spawn(async move {

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use pentimento_jobs::{JobsError, Refusal, Transition};
 use pentimento_types::{ImageKey, InputRole, Job, JobId, JobState, describe_chain};
 
-use crate::inner::Inner;
+use crate::inner::{Inner, Lifecycle};
 use crate::{Service, ServiceError};
 
 impl Service {
@@ -22,7 +22,7 @@ impl Service {
     /// Returns the job once it has ended, however it ended; see [`crate::finished_images`].
     ///
     /// # Errors
-    /// [`ServiceError::JobNotFound`].
+    /// [`ServiceError::JobNotFound`]; [`ServiceError::ShuttingDown`] where the job goes on with the next start.
     pub async fn wait(&self, id: JobId) -> Result<Job, ServiceError> {
         self.inner.wait(id, false).await
     }
@@ -31,7 +31,7 @@ impl Service {
     /// waiting for the job, the job is cancelled.
     ///
     /// # Errors
-    /// [`ServiceError::JobNotFound`].
+    /// As [`Service::wait`].
     pub async fn wait_or_cancel(&self, id: JobId) -> Result<Job, ServiceError> {
         self.inner.wait(id, true).await
     }
@@ -48,7 +48,15 @@ impl Service {
 impl Inner {
     async fn wait(self: &Arc<Self>, id: JobId, cancel_if_last: bool) -> Result<Job, ServiceError> {
         let waiting = Waiting::new(Arc::clone(self), id, cancel_if_last);
-        let ended = self.store.wait_until_ended(id).await;
+        let ended = tokio::select! {
+            biased;
+            ended = self.store.wait_until_ended(id) => ended,
+            () = self.stopped(), if self.store.keeps_jobs() => {
+                // It goes on with the next start, for whoever asks then.
+                waiting.done();
+                return Err(ServiceError::ShuttingDown);
+            }
+        };
         waiting.done();
         match ended {
             Ok(job) => Ok(job),
@@ -104,14 +112,15 @@ impl Inner {
 }
 
 /// One caller who waits for a job.
-struct Waiting {
+#[derive(Debug)]
+pub(crate) struct Waiting {
     inner: Arc<Inner>,
     id: JobId,
     cancel_if_last: bool,
 }
 
 impl Waiting {
-    fn new(inner: Arc<Inner>, id: JobId, cancel_if_last: bool) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, id: JobId, cancel_if_last: bool) -> Self {
         *inner.waiters().entry(id).or_default() += 1;
         Self {
             inner,
@@ -137,7 +146,9 @@ impl Drop for Waiting {
             }
             left == 0
         };
-        if self.cancel_if_last && nobody_else {
+        // A connection that is closed because the server stops is no caller who hangs up.
+        let hung_up = self.cancel_if_last && self.inner.lifecycle() != Lifecycle::Stopped;
+        if hung_up && nobody_else {
             let (inner, id) = (Arc::clone(&self.inner), self.id);
             self.inner.runtime.spawn(async move {
                 tracing::info!(job = %id, "the only caller who waited is gone");

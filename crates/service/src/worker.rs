@@ -1,6 +1,7 @@
 //! The worker: claims jobs, keeps their leases while they run, and takes them out of the queue when they have ended.
 //!
-//! Many jobs are in its hands at once, as many as the engine admits, because jobs in the engine can share forwards.
+//! Many jobs are in its hands at once, as many as the engine admits, because jobs in the engine can share forwards. When the
+//! server stops and the records outlive it, it claims no more, and ends with the last attempt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::inner::Inner;
 
 /// The lease is renewed so often in its life, so that two lost heartbeats do not lose the job.
 const HEARTBEATS_PER_LEASE: u32 = 3;
-/// After a queue that cannot be read.
+/// After a queue that cannot be read, or a record.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until the service has stopped and everything it ran has ended.
@@ -29,7 +30,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             claim = inner.queue.claim(inner.config.lease, &left_out), if !slots.are_all_taken() => claim,
             // A slot is free again, so that there may be another job to claim.
             Some(_) = running.join_next() => continue,
-            () = inner.stopped() => break,
+            () = inner.jobs_are_left() => break,
         };
         match claim {
             Ok(claim) => {
@@ -86,6 +87,7 @@ async fn settle(inner: &Inner, claim: Claim, disposition: Disposition, id: JobId
     let settled = match disposition {
         Disposition::Ended => inner.queue.complete(claim).await,
         Disposition::Again => inner.queue.release(claim, Duration::ZERO).await,
+        Disposition::Later => inner.queue.release(claim, PAUSE).await,
     };
     if let Err(error) = settled {
         // Whoever claims it next sees the job's state and does the right thing.

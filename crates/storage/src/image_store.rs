@@ -2,24 +2,41 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
+use object_store::aws::AmazonS3;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt as _};
-use pentimento_types::{ImageFormat, ImageKey};
+use object_store::signer::Signer as _;
+use object_store::{
+    Attribute, Attributes, Error as ObjectError, ObjectStore, ObjectStoreExt as _, PutOptions,
+};
+use pentimento_types::{ImageFormat, ImageKey, JobId};
 
-use crate::StorageError;
 use crate::error::is_full;
+use crate::{S3Config, StorageError};
 
 /// Where the pictures are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageConfig {
     /// Below this folder, which is made when it is missing.
     Folder(PathBuf),
+    /// In a bucket.
+    S3(S3Config),
     /// In memory, for tests.
     Memory,
+}
+
+/// What somebody wants of a picture behind an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Its bytes, or a part of them.
+    Read,
+    /// What is said about it only.
+    Look,
 }
 
 /// All pictures of the server: inputs until their job has ended, outputs until their links have. Clones share it.
@@ -27,7 +44,16 @@ pub enum StorageConfig {
 pub struct ImageStore {
     pub(crate) objects: Arc<dyn ObjectStore>,
     /// The folder below which they are, where it is one.
-    folder: Option<PathBuf>,
+    pub(crate) folder: Option<PathBuf>,
+    /// The bucket in which they are, where it is one.
+    bucket: Option<Bucket>,
+}
+
+#[derive(Clone, Debug)]
+struct Bucket {
+    prefix: Path,
+    signer: Arc<AmazonS3>,
+    redirects: bool,
 }
 
 impl ImageStore {
@@ -36,8 +62,12 @@ impl ImageStore {
     /// # Errors
     /// [`StorageError::Store`] when the folder cannot be made or opened.
     pub fn open(config: &StorageConfig) -> Result<Self, StorageError> {
-        let objects: Arc<dyn ObjectStore> = match config {
-            StorageConfig::Memory => Arc::new(InMemory::new()),
+        match config {
+            StorageConfig::Memory => Ok(Self {
+                objects: Arc::new(InMemory::new()),
+                folder: None,
+                bucket: None,
+            }),
             StorageConfig::Folder(folder) => {
                 fs_err::create_dir_all(folder).map_err(|source| StorageError::Store {
                     act: "make",
@@ -51,14 +81,78 @@ impl ImageStore {
                     // A picture that a finished job names must outlive a power cut.
                     .with_fsync(true)
                     .with_automatic_cleanup(true);
-                Arc::new(store)
+                Ok(Self {
+                    objects: Arc::new(store),
+                    folder: Some(folder.clone()),
+                    bucket: None,
+                })
             }
+            StorageConfig::S3(config) => {
+                let store = config.open()?;
+                Ok(Self {
+                    objects: Arc::clone(&store) as Arc<dyn ObjectStore>,
+                    folder: None,
+                    bucket: Some(Bucket {
+                        prefix: Path::from(config.prefix()),
+                        signer: store,
+                        redirects: config.redirects(),
+                    }),
+                })
+            }
+        }
+    }
+
+    /// Asks the store whether it is there and lets us in, by asking for a picture that is not.
+    ///
+    /// # Errors
+    /// [`StorageError::Object`].
+    pub async fn check(&self) -> Result<(), StorageError> {
+        let nobodys = ImageKey::output("check", JobId::from_u128(0), 0, "png");
+        self.has(&nobodys).await.map(drop)
+    }
+
+    /// Whether a picture is there.
+    ///
+    /// # Errors
+    /// [`StorageError::Object`].
+    pub async fn has(&self, key: &ImageKey) -> Result<bool, StorageError> {
+        match self.objects.head(&self.path(key)).await {
+            Ok(_) => Ok(true),
+            Err(ObjectError::NotFound { .. }) => Ok(false),
+            Err(source) => Err(StorageError::Object {
+                act: "look at",
+                key: key.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// A pre-signed address in the bucket, where callers are to get their pictures from there. It is not said whether the
+    /// picture is there.
+    ///
+    /// # Errors
+    /// [`StorageError::Object`] when the credentials cannot be had.
+    pub async fn elsewhere(
+        &self,
+        key: &ImageKey,
+        access: Access,
+        life: Duration,
+    ) -> Result<Option<String>, StorageError> {
+        let Some(bucket) = self.bucket.as_ref().filter(|bucket| bucket.redirects) else {
+            return Ok(None);
         };
-        let folder = match config {
-            StorageConfig::Folder(folder) => Some(folder.clone()),
-            StorageConfig::Memory => None,
+        let method = match access {
+            Access::Read => Method::GET,
+            Access::Look => Method::HEAD,
         };
-        Ok(Self { objects, folder })
+        let signed = bucket.signer.signed_url(method, &self.path(key), life).await;
+        signed
+            .map(|url| Some(url.into()))
+            .map_err(|source| StorageError::Object {
+                act: "sign an address for",
+                key: key.clone(),
+                source,
+            })
     }
 
     /// Stores a whole picture; readers see the old one or the new one, never a part.
@@ -66,7 +160,11 @@ impl ImageStore {
     /// # Errors
     /// [`StorageError::Full`] or [`StorageError::Object`].
     pub async fn put(&self, key: &ImageKey, bytes: Bytes) -> Result<(), StorageError> {
-        match self.objects.put(&path(key), bytes.into()).await {
+        match self
+            .objects
+            .put_opts(&self.path(key), bytes.into(), self.about(key))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(source) if is_full(&source) => Err(StorageError::Full {
                 key: key.clone(),
@@ -89,7 +187,7 @@ impl ImageStore {
             if let Some(folder) = &self.folder {
                 check_regular(folder.join(key.as_str())).await?;
             }
-            self.objects.get(&path(key)).await?.bytes().await
+            self.objects.get(&self.path(key)).await?.bytes().await
         };
         match read.await {
             Ok(bytes) => Ok(bytes),
@@ -107,7 +205,7 @@ impl ImageStore {
     /// # Errors
     /// [`StorageError::Object`].
     pub async fn delete(&self, key: &ImageKey) -> Result<(), StorageError> {
-        match self.objects.delete(&path(key)).await {
+        match self.objects.delete(&self.path(key)).await {
             Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
             Err(source) => Err(StorageError::Object {
                 act: "delete",
@@ -115,6 +213,42 @@ impl ImageStore {
                 source,
             }),
         }
+    }
+
+    /// What is kept beside the bytes: a bucket tells callers what they are, a folder cannot.
+    fn about(&self, key: &ImageKey) -> PutOptions {
+        if self.bucket.is_none() {
+            return PutOptions::default();
+        }
+        let attributes = [
+            (Attribute::ContentType, content_type(key)),
+            (Attribute::CacheControl, "private, max-age=3600, immutable"),
+        ];
+        PutOptions::from(attributes.into_iter().collect::<Attributes>())
+    }
+
+    /// Keys hold letters, digits, `_`, `-`, `.` and `/` only, so nothing is escaped here.
+    pub(crate) fn path(&self, key: &ImageKey) -> Path {
+        self.below(key.as_str())
+    }
+
+    /// Where a folder of keys is.
+    pub(crate) fn below(&self, key: &str) -> Path {
+        match &self.bucket {
+            Some(bucket) => Path::from_iter(bucket.prefix.parts().chain(Path::from(key).parts())),
+            None => Path::from(key),
+        }
+    }
+
+    /// The key of an object that was found; None for one that is nobody's.
+    pub(crate) fn key_of(&self, location: &Path) -> Option<ImageKey> {
+        let prefix = self
+            .bucket
+            .as_ref()
+            .map(|bucket| bucket.prefix.as_ref())
+            .unwrap_or_default();
+        let rest = location.as_ref().strip_prefix(prefix)?;
+        ImageKey::from_link(rest.strip_prefix('/').unwrap_or(rest))
     }
 }
 
@@ -137,15 +271,8 @@ async fn check_regular(file: PathBuf) -> Result<(), ObjectError> {
     }
 }
 
-fn path(key: &ImageKey) -> Path {
-    // Keys hold letters, digits, `_`, `-`, `.` and `/` only, so nothing is escaped here.
-    Path::from(key.as_str())
-}
-
 #[cfg(test)]
 mod tests {
-    use pentimento_types::JobId;
-
     use super::*;
 
     async fn behaves(store: &ImageStore) {

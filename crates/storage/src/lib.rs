@@ -9,7 +9,9 @@ pub mod fuzzing;
 mod image_store;
 mod link;
 mod retention;
+mod s3;
 
 pub use error::StorageError;
-pub use image_store::{ImageStore, StorageConfig, content_type};
-pub use link::{LinkError, LinkSigner};
+pub use image_store::{Access, ImageStore, StorageConfig, content_type};
+pub use link::{LinkError, LinkSigner, secret_file};
+pub use s3::{S3Config, S3Links, S3PlaceError};

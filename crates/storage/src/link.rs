@@ -53,27 +53,7 @@ impl LinkSigner {
     /// # Errors
     /// [`StorageError::Secret`] or [`StorageError::BadSecret`].
     pub fn open(file: &Path) -> Result<Self, StorageError> {
-        let failed = |source| StorageError::Secret {
-            path: file.to_owned(),
-            source,
-        };
-        let read = || read_regular(file, LARGEST_SECRET);
-        let bytes = match read() {
-            Err(fault) if fault.is_missing() => {
-                write_new_secret(file).map_err(failed)?;
-                read()
-            }
-            other => other,
-        };
-        let bytes = bytes.map_err(|fault| failed(fault.into()))?;
-        Self::from_text(&String::from_utf8_lossy(&bytes), file)
-    }
-
-    fn from_text(text: &str, file: &Path) -> Result<Self, StorageError> {
-        let secret = from_hex(&text.trim_end().to_ascii_lowercase());
-        secret.map(Self::new).ok_or_else(|| StorageError::BadSecret {
-            path: file.to_owned(),
-        })
+        secret_file(file).map(Self::new)
     }
 
     /// `files/<seconds since 1970>/<signature>/<key>`, without a leading slash.
@@ -95,6 +75,14 @@ impl LinkSigner {
     /// # Errors
     /// [`LinkError::Invalid`] for everything that was not signed by us, [`LinkError::Expired`] for what was.
     pub fn verify(&self, path: &str, now: SystemTime) -> Result<ImageKey, LinkError> {
+        self.open_at(path, now).map(|(key, _)| key)
+    }
+
+    /// The same, with what is left of the link's life.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn open_at(&self, path: &str, now: SystemTime) -> Result<(ImageKey, Duration), LinkError> {
         let path = path.strip_prefix('/').unwrap_or(path);
         let path = path.strip_prefix(PREFIX).unwrap_or(path);
         let (expires, rest) = path.split_once('/').ok_or(LinkError::Invalid)?;
@@ -109,10 +97,9 @@ impl LinkSigner {
             .checked_add(Duration::from_secs(expires))
             .ok_or(LinkError::Invalid)?;
         let key = ImageKey::from_link(key).ok_or(LinkError::Invalid)?;
-        if now >= expires_at {
-            Err(LinkError::Expired)
-        } else {
-            Ok(key)
+        match expires_at.duration_since(now) {
+            Ok(left) if !left.is_zero() => Ok((key, left)),
+            _ => Err(LinkError::Expired),
         }
     }
 
@@ -130,6 +117,36 @@ impl std::fmt::Debug for LinkSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LinkSigner").finish_non_exhaustive()
     }
+}
+
+/// The 32 random bytes in `file`, which is made on first use, readable by its owner only.
+///
+/// Two servers that start at the same moment end up with the same secret.
+///
+/// # Errors
+/// [`StorageError::Secret`] or [`StorageError::BadSecret`].
+pub fn secret_file(file: &Path) -> Result<[u8; 32], StorageError> {
+    let failed = |source| StorageError::Secret {
+        path: file.to_owned(),
+        source,
+    };
+    let read = || read_regular(file, LARGEST_SECRET);
+    let bytes = match read() {
+        Err(fault) if fault.is_missing() => {
+            write_new_secret(file).map_err(failed)?;
+            read()
+        }
+        other => other,
+    };
+    let bytes = bytes.map_err(|fault| failed(fault.into()))?;
+    secret_from_text(&String::from_utf8_lossy(&bytes), file)
+}
+
+fn secret_from_text(text: &str, file: &Path) -> Result<[u8; 32], StorageError> {
+    let secret = from_hex(&text.trim_end().to_ascii_lowercase());
+    secret.ok_or_else(|| StorageError::BadSecret {
+        path: file.to_owned(),
+    })
 }
 
 /// In hexadecimal, so that no signature holds a word that a client looks for in an address (`temp` is one).

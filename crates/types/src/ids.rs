@@ -53,6 +53,41 @@ impl FromStr for JobId {
     }
 }
 
+/// One webhook: the message that tells a receiver of a job's end. A job has one end, so its webhook has the job's own id,
+/// printed as `msg_` and 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WebhookId(JobId);
+
+impl WebhookId {
+    /// The webhook of a job.
+    #[must_use]
+    pub const fn of(job: JobId) -> Self {
+        Self(job)
+    }
+
+    /// The job whose end it tells.
+    #[must_use]
+    pub const fn job(self) -> JobId {
+        self.0
+    }
+}
+
+impl fmt::Display for WebhookId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "msg_{}", self.0.as_uuid().simple())
+    }
+}
+
+impl FromStr for WebhookId {
+    type Err = uuid::Error;
+
+    /// Its own form, or its job's.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.strip_prefix("msg_").unwrap_or(text).parse().map(Self)
+    }
+}
+
 /// The name under which a caller asks for a model; resolved by the catalogue, never a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -101,6 +136,8 @@ impl ApiKeyId {
     }
 }
 
+/// The folder of the inputs.
+const INPUTS: &str = "inputs";
 /// What follows a picture's name when its bytes are shown as text.
 const TEXT_ENDING: &str = ".base64";
 
@@ -144,7 +181,22 @@ impl ImageKey {
     /// An input image of a job, kept until the job ends.
     #[must_use]
     pub fn input(job: JobId, role: InputRole) -> Self {
-        Self(format!("inputs/{}/{}", job.as_uuid(), role.as_str()))
+        Self(format!("{INPUTS}/{}/{}", job.as_uuid(), role.as_str()))
+    }
+
+    /// The job that this picture or input belongs to. None for a name that was not made here.
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        const UUID: usize = 36;
+        let (folder, name) = self.0.split_once('/')?;
+        let uuid = if folder == INPUTS {
+            name.split('/').next()?
+        } else {
+            let (name, _) = name.rsplit_once('.')?;
+            let (name, _index) = name.rsplit_once(['_', '-'])?;
+            name.get(name.len().checked_sub(UUID)?..)?
+        };
+        uuid.parse().ok()
     }
 
     /// A key read back from a link that we signed ourselves. Refuses anything that could climb out of the store.
@@ -186,6 +238,15 @@ mod tests {
     }
 
     #[test]
+    fn a_webhook_has_the_id_of_its_job_in_a_form_of_its_own() {
+        let job = JobId::from_u128(0xa7);
+        let id = WebhookId::of(job);
+        assert_eq!(id.to_string(), "msg_000000000000000000000000000000a7");
+        assert_eq!(id.to_string().parse::<WebhookId>().unwrap(), id);
+        assert_eq!(job.to_string().parse::<WebhookId>().unwrap().job(), job);
+    }
+
+    #[test]
     fn a_key_has_the_dialects_form_and_a_name_as_text() {
         let job = JobId::from_u128(7);
         let key = ImageKey::output("", job, 1, "png");
@@ -196,6 +257,27 @@ mod tests {
         assert!(key.as_text().as_str().ends_with("-1.png.base64"));
         assert_eq!(key.as_text().of_text(), Some(key.clone()));
         assert_eq!(key.of_text(), None);
+    }
+
+    #[test]
+    fn a_key_says_whose_it_is() {
+        let job = JobId::new();
+        for key in [
+            ImageKey::output("lcm_img2img", job, 0, "png"),
+            ImageKey::output("", job, 11, "webp"),
+            ImageKey::output("a-b", job, 1, "jpeg"),
+            ImageKey::input(job, InputRole::Mask),
+        ] {
+            assert_eq!(key.job(), Some(job), "{key}");
+        }
+        for foreign in [
+            "generations/x_0.png",
+            "generations/notes",
+            "inputs/x/init",
+            "other",
+        ] {
+            assert_eq!(ImageKey(foreign.to_owned()).job(), None, "{foreign}");
+        }
     }
 
     #[test]

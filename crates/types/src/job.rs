@@ -100,6 +100,19 @@ pub struct DialectTag {
     /// Opaque to everybody but the dialect.
     #[serde(default)]
     pub note: Option<String>,
+    /// The number by which the dialect's callers name the job, where they name it by one. It stands for one job of the
+    /// dialect, and tells nothing about others.
+    #[serde(default)]
+    pub number: Option<u64>,
+}
+
+/// The caller's own name for a request, so that a request that is sent again is no second job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// The name. It belongs to the job's owner; the same one of somebody else is another one.
+    pub key: String,
+    /// What the request was, as the dialect digests it: the same name for something else is a mistake of the caller's.
+    pub digest: String,
 }
 
 /// Which call brought a job, for whoever follows it through logs and traces.
@@ -228,16 +241,24 @@ pub struct Job {
     /// About how much of the device's time it takes, as [`Recipe::work`] counts it; 0 where nobody knows.
     #[serde(default)]
     pub work: u64,
-    /// The caller's own name for this request: a second one with the same name is the same job.
-    pub idempotency_key: Option<String>,
+    /// The caller's own name for this request. Gone once the job has failed in a way that another try may not.
+    #[serde(default)]
+    pub idempotency: Option<Idempotency>,
     /// When it is to be given up unfinished.
     pub deadline: Option<SystemTime>,
     /// Before this time it is not started (again).
     pub not_before: Option<SystemTime>,
     /// Where it is in its life.
     pub state: JobState,
-    /// How many times it has been started.
+    /// How many times it has been started. It tells attempts apart, and limits nothing: a job may be put back as often as
+    /// the server is stopped.
     pub attempt: u32,
+    /// How many of its attempts ended with the process, or in silence.
+    #[serde(default)]
+    pub crashes: u32,
+    /// How many of its attempts ended by a fault that the next one may not meet.
+    #[serde(default)]
+    pub faults: u32,
     /// Set in the final states.
     pub outcome: Option<JobOutcome>,
     /// When it was stored.
@@ -264,11 +285,13 @@ impl Job {
             notes: Vec::new(),
             priority: Priority::default(),
             work: 0,
-            idempotency_key: None,
+            idempotency: None,
             deadline: None,
             not_before: None,
             state: JobState::Queued,
             attempt: 0,
+            crashes: 0,
+            faults: 0,
             outcome: None,
             created_at,
             started_at: None,

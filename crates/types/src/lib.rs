@@ -21,12 +21,12 @@ mod weights_names;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use delivery::Delivery;
 pub use error::{ErrorKind, HasKind, describe_chain};
-pub use ids::{ApiKeyId, ImageKey, JobId, ModelId};
+pub use ids::{ApiKeyId, ImageKey, JobId, ModelId, WebhookId};
 pub use image::{ImageFormat, ImageSource, RgbImage, Size};
 pub use inputs::{InputRole, Inputs};
 pub use job::{
-    DialectTag, Findings, JOB_SCHEMA_VERSION, Job, JobFailure, JobNote, JobOrigin, JobOutcome, JobState,
-    Priority, Progress, StoredImage,
+    DialectTag, Findings, Idempotency, JOB_SCHEMA_VERSION, Job, JobFailure, JobNote, JobOrigin, JobOutcome,
+    JobState, Priority, Progress, StoredImage,
 };
 pub use keyed_semaphores::KeyedSemaphores;
 pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};

@@ -23,6 +23,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tower_http::trace::TraceLayer;
 
 use crate::config::{ApiConfig, CorsOrigins};
+use crate::jobs::JOB_ID;
 use crate::links::without_signature;
 use crate::metrics::Metrics;
 use crate::origin::traceparent;
@@ -115,6 +116,7 @@ fn cors(origins: &CorsOrigins, watch: &Watch) -> CorsLayer {
     let readable = [
         request_id::HEADER,
         HeaderName::from_static("x-pentimento-ignored-fields"),
+        JOB_ID,
         RETRY_AFTER,
         CONTENT_RANGE,
     ];

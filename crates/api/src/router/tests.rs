@@ -17,6 +17,7 @@ use crate::ApiConfig;
 
 mod bodies;
 mod drop_in;
+mod jobs;
 mod limits;
 mod modelslab_calls;
 mod origins;

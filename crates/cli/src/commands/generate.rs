@@ -182,7 +182,7 @@ async fn collect(mut events: JobEvents, recipe: &Recipe) -> anyhow::Result<Vec<R
     let mut pictures: Vec<Option<RgbImage>> = vec![None; recipe.image_count as usize];
     while let Some(event) = events.next().await {
         match event {
-            JobEvent::Started => {}
+            JobEvent::Started | JobEvent::Preview { .. } => {}
             JobEvent::Progress(Progress { done, total }) => {
                 bar.set_message("denoising");
                 bar.set_length(u64::from(total));

@@ -5,6 +5,8 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod generate;
+pub(crate) mod health;
+pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod serve;

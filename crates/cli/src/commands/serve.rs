@@ -1,6 +1,7 @@
 //! `pentimento serve`: the server, from the lock on its data folder to the orderly end.
 //!
-//! The first SIGTERM, SIGINT or SIGHUP lets accepted jobs finish within the grace, a second one ends them between two steps.
+//! The first SIGTERM, SIGINT or SIGHUP lets running jobs finish within the grace, a second one ends them between two steps.
+//! Jobs that have not ended wait for the next start.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -22,6 +23,8 @@ use crate::{assemble, idle, open_files, output};
 
 /// How long open connections get for their last reply after the jobs have ended.
 const FLUSH: Duration = Duration::from_secs(5);
+/// Between two looks whether the data folder is still there.
+const LOOK_AT_FOLDER: Duration = Duration::from_secs(1);
 
 /// Serves until it is told to stop.
 pub(crate) async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<()> {
@@ -45,10 +48,10 @@ pub(crate) struct Server {
     http: JoinHandle<std::io::Result<()>>,
     /// Answers until the end of everything above.
     admin: Option<AdminServer>,
-    /// Gives memory back when there is nothing to do; ends when this is dropped.
+    /// Gives memory back when there is nothing to do, and looks after the data folder; ends when this is dropped.
     _idle: JoinSet<()>,
     // Given back last, when nothing writes into the folder any more.
-    _data: DataFolder,
+    _data: Arc<DataFolder>,
 }
 
 impl Server {
@@ -56,7 +59,7 @@ impl Server {
     pub(crate) async fn start(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Self> {
         let keys = Arc::new(assemble::key_ring(config)?);
         config.check_exposure(keys.is_open())?;
-        let data = DataFolder::open(&config.data)?;
+        let data = Arc::new(DataFolder::open(&config.data)?);
         let assemble::Parts {
             service,
             engine,
@@ -83,6 +86,7 @@ impl Server {
         }));
         let mut idle = JoinSet::new();
         idle.spawn(idle::give_memory_back(service.clone()));
+        idle.spawn(watch_folder(Arc::clone(&data), service.clone()));
         tracing::info!(%address, keys = keys.count(), data = %data.path().display(), "the server is ready");
         Ok(Self {
             address,
@@ -113,7 +117,7 @@ impl Server {
         }
         tracing::info!(
             grace_seconds = self.grace.as_secs(),
-            "stopping: accepted jobs are finished, nothing new is taken"
+            "stopping: running jobs are finished, the others wait for the next start"
         );
         self.stop(stop).await
     }
@@ -132,6 +136,31 @@ impl Server {
         self.engine.stop().await?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Lets the service take nothing while the data folder is not where it was: its jobs and pictures would go to two places.
+async fn watch_folder(data: Arc<DataFolder>, service: Service) {
+    let mut was_in_place = true;
+    loop {
+        tokio::time::sleep(LOOK_AT_FOLDER).await;
+        let folder = Arc::clone(&data);
+        let look = tokio::task::spawn_blocking(move || folder.is_in_place()).await;
+        let is_in_place = look.unwrap_or(true);
+        if is_in_place == was_in_place {
+            continue;
+        }
+        was_in_place = is_in_place;
+        if is_in_place {
+            tracing::warn!(data = %data.path().display(), "the data folder is in its place again");
+            service.set_outage(None);
+        } else {
+            tracing::error!(
+                data = %data.path().display(),
+                "the data folder was moved, replaced or stripped of its lock; nothing is taken until it is back, or start again"
+            );
+            service.set_outage(Some("the data folder of the server was moved or replaced"));
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) const CONNECTIONS: RangeInclusive<u64> = 8..=1_000_000;
 /// The largest picture of a common camera has about 200; a decoded megapixel takes 3 MB.
 pub(super) const MEGAPIXELS: RangeInclusive<u64> = 1..=1000;
 pub(super) const PROMPT_TOKENS: RangeInclusive<u64> = 75..=100_000;
+/// As many as the engine takes at most.
+pub(super) const RUNNING_JOBS: RangeInclusive<u64> = 1..=128;
 /// Calls in a minute, and jobs at once.
 pub(super) const RATE: RangeInclusive<u64> = 1..=10_000_000;
 const MEMORY: RangeInclusive<u64> = 64 << 10..=1 << 50;

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::hub::HubVariables;
-use super::{AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat};
+use super::{
+    AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat, WebhookSecretSetting,
+};
 
 /// No settings file comes near it.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -43,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) stall_seconds: Option<u64>,
     pub(crate) least_bytes_per_second: Option<u64>,
     pub(crate) keys: Option<Vec<KeySetting>>,
+    pub(crate) webhook_secret: Option<WebhookSecretSetting>,
     pub(crate) jobs_at_once: Option<u64>,
     pub(crate) requests_per_minute: Option<u64>,
     pub(crate) anonymous_requests_per_minute: Option<u64>,
@@ -60,6 +63,7 @@ pub(crate) struct Settings {
     pub(crate) job_memory: Option<ByteSize>,
     pub(crate) max_image_megapixels: Option<u64>,
     pub(crate) max_prompt_tokens: Option<u64>,
+    pub(crate) running_jobs: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) otlp_endpoint: Option<Url>,
@@ -100,6 +104,7 @@ impl Settings {
             stall_seconds: self.stall_seconds.or(lower.stall_seconds),
             least_bytes_per_second: self.least_bytes_per_second.or(lower.least_bytes_per_second),
             keys: self.keys.or(lower.keys),
+            webhook_secret: self.webhook_secret.or(lower.webhook_secret),
             jobs_at_once: self.jobs_at_once.or(lower.jobs_at_once),
             requests_per_minute: self.requests_per_minute.or(lower.requests_per_minute),
             anonymous_requests_per_minute: self
@@ -121,6 +126,7 @@ impl Settings {
             job_memory: self.job_memory.or(lower.job_memory),
             max_image_megapixels: self.max_image_megapixels.or(lower.max_image_megapixels),
             max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
+            running_jobs: self.running_jobs.or(lower.running_jobs),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
@@ -239,6 +245,7 @@ impl Settings {
         "STALL_SECONDS",
         "LEAST_BYTES_PER_SECOND",
         "KEYS",
+        "WEBHOOK_SECRET",
         "JOBS_AT_ONCE",
         "REQUESTS_PER_MINUTE",
         "ANONYMOUS_REQUESTS_PER_MINUTE",
@@ -256,6 +263,7 @@ impl Settings {
         "JOB_MEMORY",
         "MAX_IMAGE_MEGAPIXELS",
         "MAX_PROMPT_TOKENS",
+        "RUNNING_JOBS",
         "LOG",
         "LOG_FORMAT",
         "OTLP_ENDPOINT",
@@ -287,6 +295,7 @@ impl Settings {
                         .collect::<Result<_, _>>()?,
                 )
             }
+            "WEBHOOK_SECRET" => self.webhook_secret = Some(parsed(name, value)?),
             "JOBS_AT_ONCE" => self.jobs_at_once = Some(parsed(name, value)?),
             "REQUESTS_PER_MINUTE" => self.requests_per_minute = Some(parsed(name, value)?),
             "ANONYMOUS_REQUESTS_PER_MINUTE" => {
@@ -308,6 +317,7 @@ impl Settings {
             "JOB_MEMORY" => self.job_memory = Some(parsed(name, value)?),
             "MAX_IMAGE_MEGAPIXELS" => self.max_image_megapixels = Some(parsed(name, value)?),
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
+            "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
             "OTLP_ENDPOINT" => self.otlp_endpoint = Some(parsed(name, value)?),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use pentimento_service::check_label;
+use pentimento_service::{WebhookSecret, check_label};
 use serde::Deserialize;
 
 /// A text that is not printed.
@@ -56,6 +56,27 @@ impl FromStr for KeySetting {
 }
 
 impl TryFrom<String> for KeySetting {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// What webhooks are signed with.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct WebhookSecretSetting(pub(crate) WebhookSecret);
+
+impl FromStr for WebhookSecretSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl TryFrom<String> for WebhookSecretSetting {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {

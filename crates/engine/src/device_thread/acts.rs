@@ -94,6 +94,7 @@ impl<E: Executor> DeviceThread<E> {
             Ok(()) => {
                 self.put_back(&images, states);
                 self.note_evaluations(&images);
+                self.show(&images);
                 (Outcome::Denoised(images), None)
             }
             Err(error) => {
@@ -172,6 +173,27 @@ impl<E: Executor> DeviceThread<E> {
             if let Some(running) = self.running.get_mut(&id.job) {
                 running.send_progress();
             }
+        }
+    }
+
+    /// Shows the jobs whose callers look at them one of the images that have just had an evaluation.
+    fn show(&mut self, images: &[ImageId]) {
+        let now = self.clock.now();
+        for ImageId { job, .. } in images {
+            let Some(running) = self
+                .running
+                .get_mut(job)
+                .filter(|running| running.wants_preview(now))
+            else {
+                continue;
+            };
+            let of_job = images.iter().filter(|image| image.job == *job);
+            let Some((index, state)) = running.next_to_show(of_job.map(|image| image.index)) else {
+                continue;
+            };
+            // Nobody loses an image because it could not be shown.
+            let preview = guarded("preview", || Ok(self.executor.preview(state)));
+            running.show(index, preview.unwrap_or_default(), now);
         }
     }
 

@@ -183,11 +183,14 @@ impl<E: Executor> DeviceThread<E> {
             owner: terms.owner,
             model: input.model_key(),
             latent: input.latent_size(),
+            work: terms.work,
+            priority: terms.priority,
             deadline: terms.deadline,
         };
         let refusal = match self.batcher.admit(spec, self.clock.now()) {
             Ok(()) => {
-                self.running.insert(id, Running::new(input, events, place));
+                self.running
+                    .insert(id, Running::new(input, events, place, terms.previews));
                 return;
             }
             Err(AdmitError::Duplicate) => EngineError::Duplicate,

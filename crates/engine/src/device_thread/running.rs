@@ -1,14 +1,17 @@
 //! What the device thread keeps of one job: its input, its states and the way to its caller.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pentimento_types::{JobId, Progress};
+use pentimento_types::{JobId, Progress, RgbImage};
 use tokio::sync::mpsc;
 
 use crate::admission::Place;
 use crate::batcher::{ImageWork, Outcome};
 use crate::executor::PreparedImage;
-use crate::{Executor, FinishedImage, JobEvent, Prepared, ResolvedJob};
+use crate::{Executor, FinishedImage, JobEvent, Prepared, PreviewWish, ResolvedJob};
+
+/// The least time between two previews of a job.
+const BETWEEN_PREVIEWS: Duration = Duration::from_millis(250);
 
 struct Slot<S> {
     /// What it brings to a forward.
@@ -18,6 +21,8 @@ struct Slot<S> {
     evaluations: u32,
     done: u32,
     delivered: bool,
+    /// How many previews of it there were.
+    previews: u32,
 }
 
 /// One job on a device of this kind.
@@ -38,6 +43,8 @@ pub(super) struct Running<P, S, F> {
     started: bool,
     /// What the VAE has taken of the device so far.
     pub(super) vae: VaeTime,
+    previews: PreviewWish,
+    last_preview: Option<Instant>,
 }
 
 /// The time of a pass of the VAE, slice by slice.
@@ -62,6 +69,7 @@ impl<P, S, F> Running<P, S, F> {
         input: ResolvedJob,
         events: mpsc::UnboundedSender<JobEvent>,
         place: Place,
+        previews: PreviewWish,
     ) -> Self {
         Self {
             input,
@@ -73,6 +81,8 @@ impl<P, S, F> Running<P, S, F> {
             last_progress: None,
             started: false,
             vae: VaeTime::NONE,
+            previews,
+            last_preview: None,
         }
     }
 
@@ -111,6 +121,7 @@ impl<P, S, F> Running<P, S, F> {
                 evaluations,
                 done: if delivered { evaluations } else { 0 },
                 delivered,
+                previews: 0,
             }
         });
         self.slots = slots.collect();
@@ -165,6 +176,33 @@ impl<P, S, F> Running<P, S, F> {
         }
     }
 
+    /// Whether the caller wants to see something now. Asked after every evaluation.
+    pub(super) fn wants_preview(&self, now: Instant) -> bool {
+        let is_due = |last| now.saturating_duration_since(last) >= BETWEEN_PREVIEWS;
+        self.previews.is_set() && self.last_preview.is_none_or(is_due)
+    }
+
+    /// The image among these that was shown least often, with its state.
+    pub(super) fn next_to_show(&self, indices: impl Iterator<Item = u32>) -> Option<(u32, &S)> {
+        let slots = indices.filter_map(|index| {
+            let slot = self.slots.get(index as usize)?;
+            Some((slot.previews, index, slot.state.as_ref()?))
+        });
+        let next = slots.min_by_key(|(previews, index, _)| (*previews, *index));
+        next.map(|(_, index, state)| (index, state))
+    }
+
+    pub(super) fn show(&mut self, index: u32, image: Option<RgbImage>, now: Instant) {
+        // An image that cannot be shown has had its turn, too.
+        self.last_preview = Some(now);
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.previews += 1;
+        }
+        if let Some(image) = image {
+            self.send(JobEvent::Preview { index, image });
+        }
+    }
+
     pub(super) fn deliver(&mut self, index: u32, finished: FinishedImage) {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.delivered = true;
@@ -183,6 +221,8 @@ impl<P, S, F> Running<P, S, F> {
             last_progress: _,
             started: _,
             vae: _,
+            previews: _,
+            last_preview: _,
         } = self;
         drop((preparation, finishing, slots, input, place));
         // A caller that has gone needs no answer.

@@ -118,7 +118,7 @@ fn check(script: &JobScript, input: &ResolvedJob, news: &[JobEvent]) {
     let mut done = None;
     for event in news {
         match event {
-            JobEvent::Started => {}
+            JobEvent::Started | JobEvent::Preview { .. } => {}
             JobEvent::Progress(progress) => {
                 assert!(done.is_none_or(|before| before < progress.done), "progress rises");
                 assert!(progress.done <= progress.total, "no more than all");

@@ -12,7 +12,7 @@ use pentimento_types::{
 
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
 use crate::{
-    BatchPolicy, Engine, EngineError, EngineHandle, EngineThread, JobEvent, JobEvents, ResolvedJob,
+    BatchPolicy, Engine, EngineError, EngineHandle, EngineThread, JobEvent, JobEvents, JobTerms, ResolvedJob,
     ResolvedModels,
 };
 
@@ -73,6 +73,7 @@ pub(super) fn images(events: JobEvents) -> Vec<RgbImage> {
             JobEvent::Image { index, finished } => Some((index, finished.image)),
             JobEvent::Started
             | JobEvent::Progress(_)
+            | JobEvent::Preview { .. }
             | JobEvent::Finished
             | JobEvent::Failed(_)
             | JobEvent::Cancelled => None,
@@ -120,6 +121,7 @@ fn a_job_tells_its_progress_its_pictures_and_its_end() {
         .filter_map(|event| match event {
             JobEvent::Progress(progress) => Some(*progress),
             JobEvent::Started
+            | JobEvent::Preview { .. }
             | JobEvent::Image { .. }
             | JobEvent::Finished
             | JobEvent::Failed(_)
@@ -474,4 +476,39 @@ async fn shutdown_without_grace_ends_jobs_at_the_next_step_boundary() {
     stopping.await.expect("shutdown returns");
     thread.join().expect("the thread has ended");
     assert_eq!(recording.acts().len(), 2, "no act began after the shutdown");
+}
+
+#[test]
+fn who_looks_sees_the_images_in_turn_and_gets_the_same_ones_as_who_does_not() {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let moving = clock.clone();
+    let executor = FakeExecutor::new().with_hook(move |_| moving.advance(Duration::from_millis(100)));
+    let (handle, _thread) =
+        Engine::start(executor, BatchPolicy::default(), Arc::new(clock)).expect("a thread starts");
+    let input = input("a fox", 2);
+    // Both images have each of the four forwards, 100 ms apart; the fake's previews are as wide as evaluations have run.
+    for (id, wanted, shown) in [(1, true, vec![(0, 1), (1, 4)]), (2, false, Vec::new())] {
+        let terms = JobTerms::default();
+        terms.previews.set(wanted);
+        let place = handle.reserve(input.image_bytes()).expect("there is room");
+        let events = handle.generate_in(place, JobId::from_u128(id), input.clone(), terms);
+        let news = news(events.expect("the thread runs"));
+        let mut previews = Vec::new();
+        let mut images = Vec::new();
+        for event in news {
+            match event {
+                JobEvent::Preview { index, image } => previews.push((index, image.size().width)),
+                JobEvent::Image { index, finished } => images.push((index, finished.image)),
+                JobEvent::Started
+                | JobEvent::Progress(_)
+                | JobEvent::Finished
+                | JobEvent::Failed(_)
+                | JobEvent::Cancelled => {}
+            }
+        }
+        assert_eq!(previews, shown);
+        images.sort_by_key(|(index, _)| *index);
+        let images: Vec<RgbImage> = images.into_iter().map(|(_, image)| image).collect();
+        assert_eq!(images, expected(&input));
+    }
 }

@@ -48,6 +48,10 @@ impl Executor for Counted {
         self.0.denoise(states)
     }
 
+    fn preview(&self, state: &PipelineState) -> Option<RgbImage> {
+        self.0.preview(state)
+    }
+
     fn begin_finish(&mut self, state: PipelineState) -> Result<PipelineFinishing, ExecutorError> {
         self.0.begin_finish(state)
     }
@@ -106,7 +110,7 @@ fn images(mut events: JobEvents) -> Vec<RgbImage> {
     while let Some(event) = events.blocking_next() {
         match event {
             JobEvent::Image { index, finished } => images.push((index, finished.image)),
-            JobEvent::Started | JobEvent::Progress(_) | JobEvent::Finished => {}
+            JobEvent::Started | JobEvent::Progress(_) | JobEvent::Preview { .. } | JobEvent::Finished => {}
             JobEvent::Failed(error) => panic!("{}", describe_chain(&error)),
             JobEvent::Cancelled => panic!("nobody cancels"),
         }

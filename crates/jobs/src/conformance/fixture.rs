@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, Findings, ImageFormat, ImageKey, InputRole, Inputs, Job, JobId, JobNote,
-    ModelId, Priority, Recipe, SchedulerChoice, Size, StoredImage,
+    ApiKeyId, Clock, Delivery, DialectTag, Findings, ImageFormat, ImageKey, InputRole, Inputs, Job, JobId,
+    JobNote, ModelId, Priority, Recipe, SchedulerChoice, Size, StoredImage,
 };
 
-use crate::{JobQueue, JobStore, JobsError, QueueEntry, Refusal};
+use crate::{Inserted, JobQueue, JobStore, JobsError, Outbox, QueueEntry, Refusal};
 
 /// Lets so much of an implementation's time pass: moves its clock, or sleeps.
 pub type LetPass = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -21,7 +21,11 @@ pub struct Fixture {
     pub store: Arc<dyn JobStore>,
     /// Queue.
     pub queue: Arc<dyn JobQueue>,
-    /// How time passes for both.
+    /// The webhooks of the records.
+    pub outbox: Arc<dyn Outbox>,
+    /// The time that they go by.
+    pub clock: Arc<dyn Clock>,
+    /// How time passes for all of them.
     pub let_pass: LetPass,
 }
 
@@ -70,6 +74,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
         dialect: DialectTag {
             name: "novita".to_owned(),
             note: Some("{\"number\": 7}".to_owned()),
+            number: None,
         },
         delivery: Delivery {
             file_stem: "lcm_img2img".to_owned(),
@@ -78,7 +83,6 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
         },
         notes: vec![JobNote::MaskIsAlpha],
         priority: Priority::High,
-        idempotency_key: Some("once".to_owned()),
         deadline: Some(created_at + Duration::from_secs(600)),
         not_before: Some(created_at + Duration::from_secs(1)),
         ..Job::queued(id, created_at, recipe, inputs)
@@ -103,7 +107,8 @@ pub(super) async fn inserted(store: &dyn JobStore) -> JobId {
 
 pub(super) async fn insert(store: &dyn JobStore, job: Job) {
     let place = store.reserve(&job.owner).expect("a free place");
-    store.insert(job, place).await.expect("a new job is taken");
+    let inserted = store.insert(job, place).await.expect("a new job is taken");
+    assert_eq!(inserted, Inserted::New);
 }
 
 /// An entry for one unit of work.

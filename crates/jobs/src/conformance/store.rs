@@ -3,14 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pentimento_types::{ApiKeyId, ErrorKind, Job, JobFailure, JobId, JobOutcome, JobState};
+use pentimento_types::{ApiKeyId, ErrorKind, Idempotency, Job, JobFailure, JobId, JobOutcome, JobState};
 
 use super::fixture::{A_MOMENT, Fixture, expect_refusal, insert, inserted, sample_image, sample_job};
 use crate::{JobCounts, JobFilter, JobStore, JobsError, Refusal, Transition};
 
 /// What went in comes out.
 pub async fn a_stored_job_is_read_back_whole(store: &dyn JobStore) {
-    let job = sample_job(JobId::new(), SystemTime::UNIX_EPOCH + Duration::from_secs(77));
+    let mut job = sample_job(JobId::new(), SystemTime::UNIX_EPOCH + Duration::from_secs(77));
+    job.dialect.number = Some((1 << 53) - 1);
+    job.idempotency = Some(Idempotency {
+        key: "once".to_owned(),
+        digest: "of the request".to_owned(),
+    });
+    job.delivery.webhook = Some("https://example.com/hook".to_owned());
     insert(store, job.clone()).await;
     assert_eq!(store.get(job.id).await.expect("readable"), Some(job));
 }
@@ -303,7 +309,39 @@ pub async fn lists_are_filtered_and_paged(store: &dyn JobStore) {
         limit: 2,
         ..JobFilter::default()
     };
-    assert_eq!(list(page).await, [ids[1], ids[2]]);
+    assert_eq!(list(page.clone()).await, [ids[1], ids[2]]);
+    let newest = JobFilter {
+        after: None,
+        newest_first: true,
+        ..page
+    };
+    assert_eq!(list(newest.clone()).await, [ids[3], ids[2]]);
+    let next = JobFilter {
+        after: Some(ids[2]),
+        ..newest
+    };
+    assert_eq!(list(next).await, [ids[1], ids[0]]);
+}
+
+/// A job that has ended is removed once; one that has not stays.
+pub async fn an_ended_job_is_removed(store: &dyn JobStore) {
+    let (ended, open) = (inserted(store).await, inserted(store).await);
+    let unknown = JobId::new();
+    for id in [ended, open, unknown] {
+        assert!(!store.remove(id).await.expect("readable"), "{id} has not ended");
+    }
+    store.transition(ended, Transition::Cancel).await.expect("queued");
+    assert!(store.remove(ended).await.expect("readable"));
+    assert!(!store.remove(ended).await.expect("readable"), "it is gone");
+    assert_eq!(store.get(ended).await.expect("readable"), None);
+    assert!(store.get(open).await.expect("readable").is_some());
+    // Nothing that was kept of it is in the way of others.
+    let another = inserted(store).await;
+    store
+        .transition(another, Transition::Cancel)
+        .await
+        .expect("queued");
+    assert!(store.get(another).await.expect("readable").is_some());
 }
 
 /// Only ended jobs expire, and only those that ended before the given time.
@@ -321,4 +359,44 @@ pub async fn old_ends_expire(fixture: &Fixture) {
     for id in [open, recent] {
         assert!(store.get(id).await.expect("readable").is_some());
     }
+}
+
+/// The number of a dialect leads to one job as long as the job is kept; another dialect may have the same.
+pub async fn a_number_leads_to_its_job(fixture: &Fixture) {
+    let store = &*fixture.store;
+    let numbered = |dialect: &str, number| {
+        let mut job = sample_job(JobId::new(), SystemTime::UNIX_EPOCH);
+        job.dialect.name = dialect.to_owned();
+        job.dialect.number = Some(number);
+        job
+    };
+    let largest = (1 << 53) - 1;
+    let (first, second, other) = (numbered("a", 7), numbered("a", largest), numbered("b", 7));
+    for job in [&first, &second, &other] {
+        insert(store, job.clone()).await;
+    }
+    let find = async |dialect, number| {
+        let found = store.find_by_number(dialect, number).await.expect("readable");
+        found.map(|job| job.id)
+    };
+    assert_eq!(find("a", 7).await, Some(first.id));
+    assert_eq!(find("a", largest).await, Some(second.id));
+    assert_eq!(find("b", 7).await, Some(other.id));
+    assert_eq!(find("b", 8).await, None);
+    let place = store.reserve(&first.owner).expect("a free place");
+    let taken = store.insert(numbered("a", 7), place).await;
+    assert!(matches!(taken, Err(JobsError::NumberTaken)), "{taken:?}");
+    assert_eq!(find("a", 7).await, Some(first.id));
+    store
+        .transition(first.id, Transition::Cancel)
+        .await
+        .expect("queued");
+    assert_eq!(find("a", 7).await, Some(first.id), "an end changes nothing");
+    fixture.pass(Duration::from_millis(20)).await;
+    let marker = inserted(store).await;
+    let marker = store.transition(marker, Transition::Cancel).await;
+    let now = marker.expect("queued").finished_at.expect("ended");
+    store.expire(now).await.expect("readable");
+    assert_eq!(find("a", 7).await, None);
+    insert(store, numbered("a", 7)).await;
 }

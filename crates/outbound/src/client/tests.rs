@@ -24,6 +24,7 @@ fn quick() -> FetchLimits {
     FetchLimits {
         max_bytes: 1000,
         patience: Duration::from_millis(500),
+        answer: Duration::from_millis(1000),
         idle: Duration::from_millis(300),
         total: Duration::from_millis(1500),
     }

@@ -14,6 +14,8 @@ use crate::ServiceError;
 
 /// Without chroma subsampling; the differences from the pixels cannot be seen.
 const JPEG_QUALITY: u8 = 95;
+/// One or two kilobytes for 64x64 pixels.
+const PREVIEW_QUALITY: u8 = 80;
 
 type EncodeResult = Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
 
@@ -43,12 +45,28 @@ pub fn encode(
         .map_err(|source| ServiceError::Internal { source })
 }
 
+/// A small JPEG file of something that nobody keeps.
+pub(crate) fn encode_preview(image: &RgbImage) -> Result<Bytes, ServiceError> {
+    let mut file = Vec::new();
+    let size = image.size();
+    let written = JpegEncoder::new_with_quality(&mut file, PREVIEW_QUALITY).write_image(
+        image.pixels(),
+        size.width,
+        size.height,
+        ExtendedColorType::Rgb8,
+    );
+    written.map_err(ServiceError::internal)?;
+    Ok(Bytes::from(file))
+}
+
 fn encode_png(image: &RgbImage, metadata: &ImageMetadata) -> EncodeResult {
     let mut file = Vec::new();
     let size = image.size();
     let mut encoder = png::Encoder::new(&mut file, size.width, size.height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
+    // The default takes a hundred times as long, a quarter of a second for 512x512, for 2 % fewer bytes.
+    encoder.set_compression(png::Compression::Fast);
     encoder.add_itxt_chunk(PNG_PARAMETERS.to_owned(), metadata.parameters_text())?;
     encoder.add_itxt_chunk(PNG_JSON.to_owned(), metadata.json()?)?;
     let mut writer = encoder.write_header()?;

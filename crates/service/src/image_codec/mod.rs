@@ -21,6 +21,7 @@ mod webp_file;
 pub use decode::{decode, decode_mask, look_at};
 pub use decoding::Decoding;
 pub use encode::encode;
+pub(crate) use encode::encode_preview;
 pub use metadata::{AdapterRecord, ImageMetadata, read_metadata};
 pub use pixels::DecodedMask;
 pub use resize::resized;

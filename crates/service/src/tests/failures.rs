@@ -1,10 +1,11 @@
 //! Engines that fail, panic and hang; workers that fall silent; and neighbours that must not notice.
 
 use pentimento_engine::testing::{Fault, FaultAt, FaultKind};
+use pentimento_jobs::{Claim, JobQueue, JobsError, MemoryJobs, MemoryLimits, QueueEntry};
 use pentimento_types::{ErrorKind, HasKind as _, JobState};
 
 use super::*;
-use crate::finished_images;
+use crate::{ServiceParts, finished_images};
 
 fn failing(at: FaultAt, kind: FaultKind) -> FakeExecutor {
     FakeExecutor::new().with_fault(Fault::always("bad", at, kind))
@@ -114,7 +115,11 @@ async fn pictures_that_cannot_be_stored_fail_the_job() {
     let service = Service::start(parts, TestConfig::default().service);
     fs_err::write(folder.path().join("generations"), "in the way").unwrap();
     let job = run(&service, sample_request("x")).await;
-    assert_eq!((job.state, job.attempt), (JobState::Failed, 2));
+    assert_eq!(
+        (job.state, job.attempt),
+        (JobState::Failed, 1),
+        "the disk was waited for already"
+    );
     let failure = finished_images(&job).unwrap_err();
     assert_eq!(failure.to_string(), "the server could not store the picture");
     assert_eq!(failure.kind(), ErrorKind::Unavailable);
@@ -205,20 +210,94 @@ async fn heartbeats_keep_a_slow_job() {
 }
 
 #[tokio::test]
-async fn a_job_whose_lease_ran_out_is_run_again_and_ends_once() {
+async fn a_process_that_was_stopped_and_continued_goes_on_with_its_attempt() {
     let (clock, config) = manual();
     let lease = config.service.lease;
     let (mut held, executor) = Held::new();
+    let recording = executor.recording();
     let test = TestService::start_with(executor, config);
-    let request = sample_request("hold");
-    let id = submit(&test.service, request.clone()).await.unwrap();
+    let id = submit(&test.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
-    // The whole process slept (SIGSTOP): no heartbeat was sent in time.
-    clock.advance(lease);
-    eventually(async || test.service.fetch(id).await.unwrap().attempt == 2).await;
+    for _ in 0..3 {
+        // SIGSTOP: every clock went on, and no heartbeat was sent.
+        clock.advance(2 * lease);
+        tokio::time::sleep(A_MOMENT).await;
+    }
     drop(held);
     let job = in_time(test.service.wait(id)).await.unwrap();
-    assert_eq!((job.state, job.attempt), (JobState::Succeeded, 2));
+    assert_eq!((job.state, job.attempt, job.crashes), (JobState::Succeeded, 1, 0));
+    assert_eq!(stored_outputs(&test).await, 1);
+    let prepared = |act: &&SeenAct| matches!(act, SeenAct::Prepare { .. });
+    let acts = recording.acts();
+    assert_eq!(acts.iter().filter(prepared).count(), 1, "it is computed once");
+}
+
+/// A queue that takes heartbeats and does not hear them: to it every worker is silent.
+#[derive(Debug)]
+struct Deaf(Arc<dyn JobQueue>);
+
+#[async_trait::async_trait]
+impl JobQueue for Deaf {
+    async fn push(&self, entry: QueueEntry) -> Result<(), JobsError> {
+        self.0.push(entry).await
+    }
+
+    async fn claim(&self, lease: Duration, except: &[ApiKeyId]) -> Result<Claim, JobsError> {
+        self.0.claim(lease, except).await
+    }
+
+    async fn heartbeat(&self, _: &Claim, _: Duration) -> Result<(), JobsError> {
+        Ok(())
+    }
+
+    async fn release(&self, claim: Claim, delay: Duration) -> Result<(), JobsError> {
+        self.0.release(claim, delay).await
+    }
+
+    async fn complete(&self, claim: Claim) -> Result<(), JobsError> {
+        self.0.complete(claim).await
+    }
+
+    async fn forget(&self, id: JobId) -> Result<(), JobsError> {
+        self.0.forget(id).await
+    }
+}
+
+/// A service whose workers all seem to be silent, and its clock.
+fn deaf(executor: FakeExecutor) -> (ManualClock, Service, TestService) {
+    let (clock, config) = manual();
+    let test = TestService::start_with(executor, config.clone());
+    let jobs = MemoryJobs::new(
+        Arc::new(clock.clone()),
+        MemoryLimits {
+            unfinished: 10,
+            finished: 10,
+            finished_bytes: u64::MAX,
+        },
+    );
+    let parts = ServiceParts {
+        store: Arc::new(jobs.clone()),
+        outbox: Arc::new(jobs.clone()),
+        queue: Arc::new(Deaf(Arc::new(jobs))),
+        ..test.parts.clone()
+    };
+    (clock, Service::start(parts, config.service), test)
+}
+
+#[tokio::test]
+async fn a_job_whose_worker_fell_silent_is_run_again_and_ends_once() {
+    let (mut held, executor) = Held::new();
+    let (clock, service, test) = deaf(executor);
+    let request = sample_request("hold");
+    let id = submit(&service, request.clone()).await.unwrap();
+    held.arrives().await;
+    with_time(&clock, Duration::from_secs(10), async || {
+        service.fetch(id).await.unwrap().attempt == 2
+    })
+    .await;
+    drop(held);
+    let job = in_time(service.wait(id)).await.unwrap();
+    assert_eq!((job.state, job.attempt, job.crashes), (JobState::Succeeded, 2, 1));
     let image = &finished_images(&job).unwrap()[0];
     let file = test.parts.images.get(&image.key).await.unwrap();
     assert_eq!(
@@ -229,29 +308,23 @@ async fn a_job_whose_lease_ran_out_is_run_again_and_ends_once() {
 }
 
 #[tokio::test]
-async fn a_job_that_never_ends_is_given_up() {
-    let (clock, config) = manual();
-    let lease = config.service.lease;
+async fn a_job_that_never_ends_is_given_up_as_poison() {
     let (mut held, executor) = Held::new();
-    let test = TestService::start_with(executor, config);
-    let id = submit(&test.service, sample_request("hold")).await.unwrap();
+    let (clock, service, _test) = deaf(executor);
+    let id = submit(&service, sample_request("hold")).await.unwrap();
     held.arrives().await;
-    clock.advance(lease);
-    eventually(async || test.service.fetch(id).await.unwrap().attempt == 2).await;
-    // The second attempt has taken its lease; it falls silent too.
-    tokio::time::sleep(A_MOMENT).await;
-    clock.advance(lease);
-    let job = in_time(test.service.wait(id)).await.unwrap();
+    with_time(&clock, Duration::from_secs(10), async || {
+        service.fetch(id).await.unwrap().state.is_final()
+    })
+    .await;
+    let job = service.fetch(id).await.unwrap();
     assert_eq!((job.state, job.attempt), (JobState::Failed, 2));
-    assert!(
-        finished_images(&job)
-            .unwrap_err()
-            .to_string()
-            .contains("started 2 times")
-    );
+    let failure = finished_images(&job).unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::Internal);
+    assert!(failure.to_string().contains("poison"), "{failure}");
     drop(held);
     assert_eq!(
-        run(&test.service, sample_request("next")).await.state,
+        run(&service, sample_request("next")).await.state,
         JobState::Succeeded
     );
 }

@@ -228,19 +228,62 @@ async fn the_sweeper_deletes_what_nobody_can_ask_for() {
         .put(&orphan, Bytes::from_static(b"left by a crash"))
         .await
         .unwrap();
+    let sweep = async || {
+        maintenance::sweep(&test.service.inner).await;
+        maintenance::sweep_orphans(&test.service.inner).await.unwrap();
+        (stored_inputs(&test).await, stored_outputs(&test).await)
+    };
     clock.advance(Duration::from_secs(3500));
-    maintenance::sweep(&test.service.inner).await;
-    assert_eq!((stored_inputs(&test).await, stored_outputs(&test).await), (1, 1));
-    clock.advance(Duration::from_secs(3600));
-    maintenance::sweep(&test.service.inner).await;
-    assert_eq!((stored_inputs(&test).await, stored_outputs(&test).await), (0, 0));
+    assert_eq!(
+        sweep().await,
+        (1, 1),
+        "the input may belong to a job that is just being stored"
+    );
+    clock.advance(Duration::from_secs(200));
+    assert_eq!(sweep().await, (0, 1));
+    clock.advance(Duration::from_secs(86_400 - 3700));
+    assert_eq!(sweep().await, (0, 1));
     assert!(test.service.fetch(job.id).await.is_ok());
-    clock.advance(Duration::from_secs(86_400));
+    clock.advance(Duration::from_secs(601));
     maintenance::sweep(&test.service.inner).await;
+    assert_eq!(stored_outputs(&test).await, 0, "by the record alone");
     assert!(matches!(
         test.service.fetch(job.id).await,
         Err(ServiceError::JobNotFound { .. })
     ));
+}
+
+#[tokio::test]
+async fn pictures_without_a_record_are_found_when_all_are_looked_through() {
+    let clock = ManualClock::new(pentimento_types::SystemClock.wall());
+    let config = TestConfig {
+        clock: Arc::new(clock.clone()),
+        ..TestConfig::default()
+    };
+    let (mut held, executor) = Held::new();
+    let test = TestService::start_with(executor, config);
+    let forgotten = run(&test.service, sample_request("a")).await;
+    assert!(test.parts.store.remove(forgotten.id).await.unwrap());
+    let running = submit(&test.service, sample_request("hold")).await.unwrap();
+    held.arrives().await;
+    // Of a job of several images, the first may be stored long before the last.
+    let first = pentimento_types::ImageKey::output("x", running, 0, "png");
+    test.parts
+        .images
+        .put(&first, Bytes::from_static(b"first"))
+        .await
+        .unwrap();
+    let look = async || {
+        maintenance::sweep(&test.service.inner).await;
+        maintenance::sweep_orphans(&test.service.inner).await.unwrap();
+        stored_outputs(&test).await
+    };
+    clock.advance(Duration::from_secs(86_400));
+    assert_eq!(look().await, 2, "its links may still live");
+    clock.advance(Duration::from_secs(601));
+    assert_eq!(look().await, 1);
+    assert!(test.parts.images.has(&first).await.unwrap());
+    drop(held);
 }
 
 #[tokio::test]
@@ -262,6 +305,7 @@ async fn the_sweeper_keeps_inputs_of_waiting_jobs_and_queues_lost_ones() {
     test.parts.queue.forget(lost).await.unwrap();
     clock.advance(Duration::from_secs(7200));
     maintenance::sweep(&test.service.inner).await;
+    maintenance::sweep_orphans(&test.service.inner).await.unwrap();
     assert_eq!(stored_inputs(&test).await, 2);
     drop(held);
     assert_eq!(

@@ -64,6 +64,7 @@ async fn a_worker_that_panics_is_started_anew() {
     let queue = Arc::new(MemoryJobs::new(clock, limits));
     let parts = ServiceParts {
         store: Arc::clone(&queue) as Arc<_>,
+        outbox: Arc::clone(&queue) as Arc<_>,
         queue: Arc::new(Troubled {
             queue,
             claims: AtomicU32::new(1),

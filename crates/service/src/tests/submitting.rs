@@ -535,6 +535,7 @@ async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
     let dialect = DialectTag {
         name: "test".to_owned(),
         note: Some("kept".to_owned()),
+        number: Some(7),
     };
     let submission = Submission {
         dialect: dialect.clone(),

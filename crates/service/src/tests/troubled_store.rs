@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use pentimento_jobs::{
-    JobCounts, JobFilter, JobPlace, JobStore, JobsError, MemoryJobs, MemoryLimits, Transition,
+    Inserted, JobCounts, JobFilter, JobPlace, JobStore, JobsError, MemoryJobs, MemoryLimits, Transition,
 };
 use pentimento_types::SystemClock;
 use tokio::sync::oneshot;
@@ -43,7 +43,8 @@ impl TroubledStore {
         });
         let parts = ServiceParts {
             store: Arc::clone(&store) as Arc<_>,
-            queue: jobs,
+            queue: Arc::clone(&jobs) as Arc<_>,
+            outbox: jobs,
             ..test.parts
         };
         let service = Service::start(parts.clone(), TestConfig::default().service);
@@ -73,12 +74,20 @@ impl JobStore for TroubledStore {
         self.jobs.reserve_within(owner, most)
     }
 
-    async fn insert(&self, job: Job, place: JobPlace) -> Result<(), JobsError> {
+    async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError> {
         self.jobs.insert(job, place).await
     }
 
     async fn get(&self, id: JobId) -> Result<Option<Job>, JobsError> {
         self.jobs.get(id).await
+    }
+
+    async fn find_by_number(&self, dialect: &str, number: u64) -> Result<Option<Job>, JobsError> {
+        self.jobs.find_by_number(dialect, number).await
+    }
+
+    async fn find_by_key(&self, owner: &ApiKeyId, key: &str) -> Result<Option<Job>, JobsError> {
+        self.jobs.find_by_key(owner, key).await
     }
 
     async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
@@ -115,6 +124,10 @@ impl JobStore for TroubledStore {
 
     async fn counts(&self) -> Result<JobCounts, JobsError> {
         self.jobs.counts().await
+    }
+
+    async fn remove(&self, id: JobId) -> Result<bool, JobsError> {
+        self.jobs.remove(id).await
     }
 
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {

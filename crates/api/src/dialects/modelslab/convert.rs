@@ -29,6 +29,16 @@ pub(super) enum Call {
     Inpaint,
 }
 
+impl Call {
+    /// Part of its paths.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Img2Img => "img2img",
+            Self::Inpaint => "inpaint",
+        }
+    }
+}
+
 /// What is used where the caller says nothing.
 #[derive(Clone, Debug)]
 pub(super) struct Defaults {
@@ -121,9 +131,9 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         ..Delivery::default()
     };
     let note = Note {
-        number: 0,
         meta: meta::of(&recipe, &inputs, size, &extras),
         warning: (!warnings.is_empty()).then(|| warnings.join(" ")),
+        base: String::new(),
         track_id: meta::plain(extras.track_id),
     };
     Ok(ParsedCall {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{
     ALGORITHM_TYPE, EMBEDDINGS_MODEL, INIT_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS,
-    SCHEDULER, STRENGTH, VAE,
+    SCHEDULER, STRENGTH, VAE, WEBHOOK,
 };
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
@@ -50,7 +50,7 @@ pub(super) enum ModelsLabError {
     #[error("{}", .failure)]
     JobFailed {
         /// Its integer id.
-        number: u32,
+        number: u64,
         /// Why.
         failure: ServiceError,
     },
@@ -101,7 +101,9 @@ impl ModelsLabError {
                 fault.status()
             };
         }
-        if strict {
+        if strict && matches!(self, Self::Service(ServiceError::KeyReused)) {
+            StatusCode::CONFLICT
+        } else if strict {
             strict_status(self.kind())
         } else {
             StatusCode::OK
@@ -278,7 +280,13 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
             "Internal server error. Please try again.".into()
         }
         ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE.name),
+        ServiceError::WebhookRefused { .. } => {
+            json!({WEBHOOK.name: [sentence(WEBHOOK.name, &error.to_string().replace("the address ", ""))]})
+        }
         ServiceError::ShuttingDown
+        | ServiceError::OutOfService { .. }
+        | ServiceError::KeyReused
+        | ServiceError::WebhookNotFound { .. }
         | ServiceError::JobNotFound { .. }
         | ServiceError::JobEnded { .. }
         | ServiceError::JobCancelled

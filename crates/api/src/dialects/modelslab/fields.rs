@@ -299,14 +299,11 @@ pub(super) const TEMP: Field<Flag> = Field {
         "Links that live for a day, as all links here do.",
     )
 };
-pub(super) const WEBHOOK: Field<Address> = Field {
-    effect: Effect::NotYet("webhook"),
-    ..Field::new(
-        "webhook",
-        Address { max_bytes: 2048 },
-        "Where the end of the job is told.",
-    )
-};
+pub(super) const WEBHOOK: Field<Address> = Field::new(
+    "webhook",
+    Address { max_bytes: 2048 },
+    "Where the end of the job is told; the body is that of the reply.",
+);
 pub(super) const TRACK_ID: Field<Label<Otherwise>> = Field {
     effect: Effect::With("webhook"),
     ..Field::new(

@@ -35,7 +35,7 @@ pub(crate) fn body(bytes: &[u8]) {
     for call in [Call::Img2Img, Call::Inpaint] {
         let request = Request::builder().header(CONTENT_TYPE, kind).body(());
         let (parts, ()) = request.expect("the header is a good one").into_parts();
-        let Ok(fields) = wire::fields_of(parts, Bytes::copy_from_slice(body)) else {
+        let Ok(fields) = wire::fields_of(parts, Bytes::copy_from_slice(body), None) else {
             return;
         };
         let defaults = Defaults {

@@ -10,13 +10,17 @@ pub(crate) mod fuzzing;
 mod key_scan;
 mod management;
 mod note;
-mod numbers;
+mod number;
 mod reader;
 mod reply;
 mod routes;
+mod webhook;
 mod wire;
 
 pub(crate) use error::edge_failure;
 pub(crate) use fields::ENDPOINTS;
-pub(crate) use numbers::JobNumbers;
 pub(crate) use routes::{documented_path, routes};
+pub(crate) use webhook::webhook_body;
+
+/// This dialect in the records of jobs.
+pub(crate) const NAME: &str = "modelslab";

@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Note {
-    /// The integer id.
-    pub(super) number: u32,
     /// The reply's `meta`, but for what is known only with the job.
     pub(super) meta: Map<String, Value>,
     /// What had no effect.
     pub(super) warning: Option<String>,
+    /// The start of the caller's links, for who is told of the end of the job by webhook.
+    pub(super) base: String,
     /// As it came: text, number or null. Sent back with the webhook.
     pub(super) track_id: Value,
 }

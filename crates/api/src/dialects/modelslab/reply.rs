@@ -4,34 +4,42 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pentimento_service::{ServiceError, finished_images};
-use pentimento_types::{Job, JobNote, NoiseSpacing};
+use pentimento_service::{Service, finished_images};
+use pentimento_types::{Job, JobNote, NoiseSpacing, StoredImage};
 use serde_json::{Value, json};
 
 use super::convert::yes_no;
 use super::error::ModelsLabError;
 use super::note::Note;
+use super::number;
 use crate::AppState;
 use crate::base_url::BaseUrl;
+use crate::config::ModelsLabConfig;
 
 /// The reply for a job in whatever state it is.
 pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Value, ModelsLabError> {
-    let note = Note::of(job);
-    let links = links(app, base, job);
+    let (note, config) = (Note::of(job), &app.config.modelslab);
+    let links = links(&app.service, config, base, job);
     if !job.state.is_final() {
-        return Ok(processing(app, base, job, note, links));
+        return Ok(processing(app, base, job, &note, &links));
     }
     let images = finished_images(job).map_err(|failure| ModelsLabError::JobFailed {
-        number: note.number,
+        number: number::of(job),
         failure,
     })?;
-    let mut output = links.clone();
-    if job.delivery.base64 && app.config.modelslab.inline_base64 {
-        output.clear();
+    let mut reply = success(job, &note, images, &links);
+    if job.delivery.base64 && config.inline_base64 {
+        let mut output = Vec::new();
         for image in images {
             output.push(STANDARD.encode(app.service.picture(image).await?));
         }
+        reply["output"] = json!(output);
     }
+    Ok(reply)
+}
+
+/// For a job that has its images.
+pub(super) fn success(job: &Job, note: &Note, images: &[StoredImage], links: &[String]) -> Value {
     let took = job
         .finished_at
         .and_then(|end| end.duration_since(job.started_at?).ok())
@@ -39,24 +47,25 @@ pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Valu
     let mut reply = json!({
         "status": "success",
         "generationTime": took.as_secs_f64(),
-        "id": note.number,
-        "output": output,
+        "id": number::of(job),
+        "output": links,
         "proxy_links": links,
         "future_links": links,
         "image_links": links,
         // Clients test it as a flag; that nothing has looked is in the warning.
         "nsfw_content_detected": images.iter().any(|image| image.findings.nsfw == Some(true)),
         "webhook_status": "",
-        "meta": meta(job, &note),
+        "meta": meta(job, note),
     });
     if let Some(warning) = warning(note, &job.notes) {
         reply["warning"] = warning.into();
     }
-    Ok(reply)
+    reply
 }
 
-fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: Note, links: Vec<String>) -> Value {
+fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: &Note, links: &[String]) -> Value {
     const MESSAGE: &str = "Try to fetch request after seconds estimated";
+    let id = number::of(job);
     let mut reply = json!({
         "status": "processing",
         "tip": "Your request is processing in background, you can get this image by calling the fetch_result address",
@@ -64,12 +73,12 @@ fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: Note, links: Vec<
         "messege": MESSAGE,
         "message": MESSAGE,
         "webhook_status": "",
-        "fetch_result": base.join(&format!("/api/v1/enterprise/fetch/{}", note.number)),
-        "id": note.number,
+        "fetch_result": base.join(&format!("/api/v1/enterprise/fetch/{id}")),
+        "id": id,
         "output": [],
         "image_links": links,
         "future_links": links,
-        "meta": meta(job, &note),
+        "meta": meta(job, note),
     });
     if let Some(warning) = warning(note, &job.notes) {
         reply["warning"] = warning.into();
@@ -78,21 +87,21 @@ fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: Note, links: Vec<
 }
 
 /// What had no effect, and how the images were read where that is not plain.
-fn warning(note: Note, of_service: &[JobNote]) -> Option<String> {
+fn warning(note: &Note, of_service: &[JobNote]) -> Option<String> {
     let of_service = of_service.iter().map(ToString::to_string);
-    let sentences: Vec<String> = note.warning.into_iter().chain(of_service).collect();
+    let sentences: Vec<String> = note.warning.clone().into_iter().chain(of_service).collect();
     (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 
 /// One address for each image, the same before and after it is made.
-fn links(app: &AppState, base: &BaseUrl, job: &Job) -> Vec<String> {
-    let life = job.delivery.link_life.unwrap_or(app.config.modelslab.link_life);
+pub(super) fn links(service: &Service, config: &ModelsLabConfig, base: &BaseUrl, job: &Job) -> Vec<String> {
+    let life = job.delivery.link_life.unwrap_or(config.link_life);
     (0..job.recipe.image_count)
         .map(|index| {
             base.join(&if job.delivery.base64 {
-                app.service.lasting_text_link(job, index, life)
+                service.lasting_text_link(job, index, life)
             } else {
-                app.service.lasting_link(job, index, life)
+                service.lasting_link(job, index, life)
             })
         })
         .collect()
@@ -108,7 +117,7 @@ fn meta(job: &Job, note: &Note) -> Value {
     let karras = yes_no(scheduler.spacing == NoiseSpacing::Karras);
     meta.insert("use_karras_sigmas".to_owned(), karras.into());
     meta.insert("file_prefix".to_owned(), job.id.as_uuid().to_string().into());
-    meta.insert("id".to_owned(), note.number.to_string().into());
+    meta.insert("id".to_owned(), number::of(job).to_string().into());
     Value::Object(meta)
 }
 
@@ -121,15 +130,6 @@ fn eta_seconds(left: Option<Duration>) -> u64 {
 /// Rounded up.
 pub(super) fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
-/// What a caller may see of a job that failed in the meantime, or was never there.
-pub(super) fn unknown(error: ServiceError) -> ModelsLabError {
-    if matches!(error, ServiceError::JobNotFound { .. }) {
-        ModelsLabError::UnknownJob
-    } else {
-        error.into()
-    }
 }
 
 #[cfg(test)]
@@ -152,11 +152,11 @@ mod tests {
             warning: warning.map(str::to_owned),
             ..Note::default()
         };
-        assert_eq!(warning(note(None), &[]), None);
-        assert_eq!(warning(note(Some("One.")), &[]).as_deref(), Some("One."));
-        let both = warning(note(Some("One.")), &[JobNote::MaskIsAlpha]).unwrap();
+        assert_eq!(warning(&note(None), &[]), None);
+        assert_eq!(warning(&note(Some("One.")), &[]).as_deref(), Some("One."));
+        let both = warning(&note(Some("One.")), &[JobNote::MaskIsAlpha]).unwrap();
         assert_eq!(both, format!("One. {}", JobNote::MaskIsAlpha));
-        let text = warning(note(None), &[JobNote::MaskIsAlpha]).unwrap();
+        let text = warning(&note(None), &[JobNote::MaskIsAlpha]).unwrap();
         assert!(text.contains("alpha channel") && text.ends_with('.'), "{text}");
     }
 }

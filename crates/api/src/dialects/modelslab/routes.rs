@@ -7,15 +7,16 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
-use pentimento_service::{InputLimits, KeyGrant, ModelKind, ModelRole, RateBucket, Submission};
-use pentimento_types::{Clock as _, Delivery, DialectTag, SystemClock};
+use pentimento_service::{InputLimits, KeyGrant, ModelKind, ModelRole, RateBucket, ServiceError, Submission};
+use pentimento_types::{Clock as _, Delivery, DialectTag, Idempotency, SystemClock};
 use serde_json::{Value, json};
 
 use super::convert::{self, Call, Defaults, ParsedCall};
 use super::error::ModelsLabError;
 use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID, VAE_ID};
 use super::key_scan::KeyScan;
-use super::{auth, management, reply, wire};
+use super::wire::ReadFields;
+use super::{NAME, auth, management, number, reply, wire};
 use crate::AppState;
 use crate::access::Gate;
 use crate::base_url::BaseUrl;
@@ -23,6 +24,8 @@ use crate::body::{self, BodyMemory, Sender};
 use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{FieldError, name};
+use crate::idempotency::{self, RequestDigest};
+use crate::jobs::id_header;
 use crate::origin::origin_of;
 
 /// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`, `image_editing`), an old package
@@ -140,6 +143,8 @@ fn answer(app: &AppState, result: Result<Response, ModelsLabError>) -> Response 
 struct OpenedCall {
     grant: KeyGrant,
     fields: Fields,
+    /// The caller's own name for it, where one was asked for and given.
+    idempotency: Option<Idempotency>,
     parts: Parts,
     /// What the fields take.
     memory: BodyMemory,
@@ -149,6 +154,16 @@ struct OpenedCall {
 ///
 /// It is counted as soon as that, too, so that whoever calls too often is told before the rest of the body is read.
 async fn open(app: &AppState, request: Request, bucket: RateBucket) -> Result<OpenedCall, ModelsLabError> {
+    open_named(app, request, bucket, None).await
+}
+
+/// The same for a call that makes a job: with its name given, the caller's own name for the request counts.
+async fn open_named(
+    app: &AppState,
+    request: Request,
+    bucket: RateBucket,
+    call: Option<&str>,
+) -> Result<OpenedCall, ModelsLabError> {
     let (parts, body) = request.into_parts();
     let mut gate = Gate::new(app, &parts.extensions, &parts.headers, bucket);
     let known = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
@@ -159,6 +174,7 @@ async fn open(app: &AppState, request: Request, bucket: RateBucket) -> Result<Op
         Some(_) => Sender::Identified,
         None => Sender::Unidentified,
     };
+    let (key, digest) = own_name(&parts, call)?.unzip();
     let mut scan = known.is_none().then(KeyScan::new);
     let watch = |piece: &[u8], memory: &mut BodyMemory| {
         if let Some(key) = scan.as_mut().and_then(|scan| scan.feed(piece)) {
@@ -170,7 +186,11 @@ async fn open(app: &AppState, request: Request, bucket: RateBucket) -> Result<Op
     };
     let memory = BodyMemory::new(&app.bodies, sender)?;
     let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
-    let (mut fields, mut memory) = wire::fields(parts.clone(), body, Arc::clone(&app.keys)).await?;
+    let ReadFields {
+        mut fields,
+        mut memory,
+        digest,
+    } = wire::fields(parts.clone(), body, (Arc::clone(&app.keys), digest)).await?;
     let grant = auth::caller(
         &app.keys,
         fields.take(KEY.name),
@@ -180,12 +200,22 @@ async fn open(app: &AppState, request: Request, bucket: RateBucket) -> Result<Op
     gate.count(app, &grant)?;
     // Forms tell their key only here. What they hold while their pictures are fetched is not for other strangers to miss.
     memory.identify_sender();
+    let idempotency = digest.zip(key).map(|(digest, key)| digest.named(key));
     Ok(OpenedCall {
         grant,
         fields,
+        idempotency,
         parts,
         memory,
     })
+}
+
+/// The caller's own name for a request that makes a job, and what its body is digested into.
+fn own_name(parts: &Parts, call: Option<&str>) -> Result<Option<(String, RequestDigest)>, ModelsLabError> {
+    let Some(call) = call else { return Ok(None) };
+    let key =
+        idempotency::key(&parts.headers).map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
+    Ok(key.map(|key| (key, RequestDigest::new(call))))
 }
 
 async fn generate(
@@ -201,21 +231,24 @@ async fn generate(
         fields,
         parts,
         memory,
-    } = open(app, request, RateBucket::Calls).await?;
+        idempotency,
+    } = open_named(app, request, RateBucket::Calls, Some(call.name())).await?;
     let defaults = Defaults {
         model: default_model(app),
         seed: random_seed(),
     };
     let parsed = body::off_thread(move || parse_call(fields, memory, call, defaults)).await;
     let (mut parsed, memory) = parsed.map_err(ModelsLabError::InvalidFields)?;
-    let number = app.numbers.draw();
-    parsed.note.number = number;
+    if parsed.delivery.webhook.is_some() {
+        parsed.note.base = base.as_str().to_owned();
+    }
     let submission = Submission {
         owner: grant.owner,
         origin: origin_of(&parts, app.service.traces()),
         dialect: DialectTag {
-            name: "modelslab".to_owned(),
+            name: NAME.to_owned(),
             note: Some(parsed.note.to_text()),
+            number: None,
         },
         recipe: parsed.recipe,
         inputs: parsed.inputs,
@@ -225,21 +258,23 @@ async fn generate(
         },
         limits: LIMITS,
         fit: Some(parsed.size),
+        number: Some(number::draw),
+        idempotency,
     };
     let id = app
         .service
         .submit_until(submission, until, Box::new(memory))
         .await?;
-    app.numbers.remember(number, id);
     // The job goes on when the caller hangs up, or does not want to wait any longer.
     let left = until.saturating_duration_since(SystemClock.now());
     let ended = tokio::time::timeout(left, app.service.wait(id)).await;
     let job = match ended {
+        // It goes on with the next start, and can be fetched then.
+        Ok(Err(ServiceError::ShuttingDown)) | Err(_) => app.service.fetch(id).await?,
         Ok(job) => job?,
-        Err(_) => app.service.fetch(id).await?,
     };
     let reply = reply::of(app, base, &job).await?;
-    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
+    Ok((id_header(id), ignored_header(&parsed.ignored), Json(reply)).into_response())
 }
 
 /// The call, and the memory that its images take. It goes along, because this runs on when the caller hangs up.
@@ -297,24 +332,21 @@ async fn fetch_job(
         .or_else(|| number_in(&mut fields))
         .or_else(|| in_query(&parts, REQUEST_ID.name))
         .ok_or_else(|| required(REQUEST_ID.name))?;
-    let number = number.trim().parse().map_err(|_| ModelsLabError::UnknownJob)?;
-    let id = app.numbers.find(number).ok_or(ModelsLabError::UnknownJob)?;
-    let job = app.service.fetch(id).await.map_err(reply::unknown)?;
-    if job.owner != grant.owner {
-        return Err(ModelsLabError::UnknownJob);
-    }
+    let number = number::parse(&number).ok_or(ModelsLabError::UnknownJob)?;
+    let found = app.service.find_by_number(&grant.owner, NAME, number).await?;
+    let job = found.ok_or(ModelsLabError::UnknownJob)?;
     let reply = reply::of(app, base, &job).await?;
-    Ok(Json(reply).into_response())
+    Ok((id_header(job.id), Json(reply)).into_response())
 }
 
 /// `request_id` or `id`, as a number or a text.
 fn number_in(fields: &mut Fields) -> Option<String> {
     REQUEST_ID.names().find_map(|field| match fields.take(field) {
         json::Json::Integer(number) => Some(number.to_string()),
+        json::Json::Number(number) => Some(number.to_string()),
         json::Json::Text(text) if !text.trim().is_empty() => Some(text),
         json::Json::Null
         | json::Json::Bool(_)
-        | json::Json::Number(_)
         | json::Json::Text(_)
         | json::Json::File(_)
         | json::Json::List(_)

@@ -18,16 +18,17 @@ use super::reader::scheme;
 use crate::body::{BodyMemory, ReadBody, off_thread};
 use crate::dialects::field::names;
 use crate::dialects::json::{self, Fields, Json, NameCount, parse_object};
+use crate::idempotency::RequestDigest;
 
 /// Reads a body, and lets it go; the memory is that of the fields. An empty one has no fields, which is all that `fetch`
-/// needs.
+/// needs. What a digest is asked of goes into it.
 ///
 /// All of it runs away from the async threads: a look at 64 MiB takes milliseconds, and their fields take more.
 pub(super) async fn fields(
     parts: Parts,
     body: ReadBody,
-    keys: Arc<KeyRing>,
-) -> Result<(Fields, BodyMemory), ModelsLabError> {
+    (keys, mut digest): (Arc<KeyRing>, Option<RequestDigest>),
+) -> Result<ReadFields, ModelsLabError> {
     // The memory goes along, because this runs on when the caller hangs up.
     off_thread(move || {
         let body = identified(body, &keys, &parts)?;
@@ -37,9 +38,22 @@ pub(super) async fn fields(
             Some(_) => json::MAX_COPIES,
         };
         let (bytes, memory) = body.with_room(copies)?;
-        Ok((fields_of(parts, bytes)?, memory))
+        let fields = fields_of(parts, bytes, digest.as_mut())?;
+        Ok(ReadFields {
+            fields,
+            memory,
+            digest,
+        })
     })
     .await
+}
+
+/// A body that has been read.
+pub(super) struct ReadFields {
+    pub(super) fields: Fields,
+    pub(super) memory: BodyMemory,
+    /// What was asked for.
+    pub(super) digest: Option<RequestDigest>,
 }
 
 /// Looks for the key in a body whose sender is not identified yet, before anything is copied out of it. Whether there is
@@ -58,16 +72,26 @@ fn identified(mut body: ReadBody, keys: &KeyRing, parts: &Parts) -> Result<ReadB
     Ok(body)
 }
 
-pub(super) fn fields_of(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
+pub(super) fn fields_of(
+    parts: Parts,
+    bytes: Bytes,
+    digest: Option<&mut RequestDigest>,
+) -> Result<Fields, ModelsLabError> {
     let kind = parts.headers.get(CONTENT_TYPE);
     let kind = kind
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default()
         .to_ascii_lowercase();
     let object = |bytes: &[u8]| Ok(parse_object(bytes, &names(ALL))?);
-    match first_byte(&bytes) {
+    let first = first_byte(&bytes);
+    if first.is_some() && kind.starts_with("multipart/form-data") {
+        return multipart(parts, bytes, digest);
+    }
+    if let Some(digest) = digest {
+        digest.add(&bytes);
+    }
+    match first {
         None => Ok(Fields::default()),
-        Some(_) if kind.starts_with("multipart/form-data") => multipart(parts, bytes),
         Some(b'{') => object(&bytes),
         Some(_) if kind.starts_with("application/x-www-form-urlencoded") => form(&bytes),
         // Nothing says what it is, and it looks like one.
@@ -95,7 +119,12 @@ fn form(bytes: &[u8]) -> Result<Fields, ModelsLabError> {
     Ok(members.into_fields())
 }
 
-fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
+/// The digest is of the parts, because their boundary is another one each time that a client sends them.
+fn multipart(
+    parts: Parts,
+    bytes: Bytes,
+    mut digest: Option<&mut RequestDigest>,
+) -> Result<Fields, ModelsLabError> {
     /// The reader keeps a copy of the piece that it is looking at.
     const PIECE: usize = 64 * 1024;
     let broken = |_| ModelsLabError::Form("the multipart body is not well formed".to_owned());
@@ -114,6 +143,10 @@ fn multipart(parts: Parts, bytes: Bytes) -> Result<Fields, ModelsLabError> {
             let name = part.name().unwrap_or_default().to_owned();
             let is_file = part.file_name().is_some();
             let value = part.bytes().await.map_err(broken)?;
+            if let Some(digest) = &mut digest {
+                digest.add(name.as_bytes());
+                digest.add(&value);
+            }
             let value = if is_file {
                 Json::File(value)
             } else {
@@ -172,7 +205,7 @@ mod tests {
             request = request.header(CONTENT_TYPE, kind);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        fields_of(parts, Bytes::from(body.to_owned()))
+        fields_of(parts, Bytes::from(body.to_owned()), None)
     }
 
     #[test]
@@ -229,6 +262,30 @@ mod tests {
             fields.take("init_image"),
             Json::File(Bytes::from_static(b"a\0\r\n-c"))
         );
+    }
+
+    #[test]
+    fn a_request_that_is_sent_again_has_the_same_digest() {
+        let digest = |kind: &str, body: &str| {
+            let request = axum::http::Request::post("/").header(CONTENT_TYPE, kind);
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let mut digest = RequestDigest::new("img2img");
+            fields_of(parts, Bytes::from(body.to_owned()), Some(&mut digest)).unwrap();
+            digest.named("once".to_owned()).digest
+        };
+        let json = |prompt: &str| digest("application/json", &format!("{{\"prompt\": \"{prompt}\"}}"));
+        assert_eq!(json("a"), json("a"));
+        assert_ne!(json("a"), json("b"));
+        let parts = |boundary: &str, prompt: &str| {
+            let kind = format!("multipart/form-data; boundary={boundary}");
+            let name = "content-disposition: form-data; name=\"prompt\"";
+            digest(
+                &kind,
+                &format!("--{boundary}\r\n{name}\r\n\r\n{prompt}\r\n--{boundary}--\r\n"),
+            )
+        };
+        assert_eq!(parts("A", "a"), parts("B", "a"));
+        assert_ne!(parts("A", "a"), parts("A", "b"));
     }
 
     #[test]

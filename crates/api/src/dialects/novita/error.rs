@@ -15,6 +15,7 @@ use crate::dialects::json::JsonError;
 use crate::dialects::lenient::{FieldError, FieldErrorReason};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
+use crate::idempotency;
 
 /// The vendor's words, as in its table of common errors.
 pub(super) mod reason {
@@ -141,6 +142,7 @@ impl NovitaError {
                 | ServiceError::ImageMemory { .. },
             ) => (BAD, IMAGE_EXCEEDS_MAX_RESOLUTION),
             Self::Service(ServiceError::JobNotFound { .. }) => (StatusCode::NOT_FOUND, TASK_NOT_FOUND),
+            Self::Service(ServiceError::KeyReused) => (StatusCode::CONFLICT, INVALID_REQUEST_BODY),
             Self::MissingKey | Self::WrongKey | Self::Json(_) | Self::Service(_) => answer_for(self.kind()),
         }
     }
@@ -166,6 +168,9 @@ impl NovitaError {
                 ModelRole::Lora => LORAS.name,
                 ModelRole::Embedding => EMBEDDINGS.name,
             });
+        }
+        if matches!(error, ServiceError::KeyReused) {
+            return Some(idempotency::HEADER);
         }
         if let ServiceError::PromptTooLong { field, .. } | ServiceError::PromptWeight { field, .. } = error {
             return Some(field);
@@ -300,6 +305,7 @@ mod tests {
                 "RATE_LIMIT_EXCEEDED",
             ),
             (ServiceError::ShuttingDown.into(), 503, "CREATE_TASK_FAILED"),
+            (ServiceError::KeyReused.into(), 409, "INVALID_REQUEST_BODY"),
             (
                 BodyError::TooLarge { limit: 1 << 26 }.into(),
                 413,

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pentimento_service::{InputLimits, Submission, finished_images};
-use pentimento_types::DialectTag;
+use pentimento_types::{DialectTag, Idempotency, JobId};
 use serde_json::Value;
 
 use super::auth::Caller;
@@ -20,6 +20,8 @@ use crate::AppState;
 use crate::base_url::BaseUrl;
 use crate::body::{self, BodyError, BodyMemory, ReadBody, Sender};
 use crate::dialects::{ignored_header, json};
+use crate::idempotency::{self, RequestDigest};
+use crate::jobs::id_header;
 use crate::origin::origin_of;
 
 const LIMITS: InputLimits = InputLimits {
@@ -45,40 +47,69 @@ async fn lcm_img2img(
     request: Request,
 ) -> Result<Response, NovitaError> {
     let (parts, body) = request.into_parts();
+    let key = idempotency::key(&parts.headers)?;
     // Who asks is in a header, so nothing of the body has been read for anybody who may not.
     let memory = BodyMemory::new(&app.bodies, Sender::Identified)?;
     let body = body::read(&parts.headers, body, &app.config, memory, |_, _| {
         Ok::<(), BodyError>(())
     });
     let body = body.await?;
-    let (parsed, memory) = body::off_thread(move || read_call(body)).await?;
+    let (parsed, memory, idempotency) = body::off_thread(move || read_call(body, key)).await?;
+    let is_named = idempotency.is_some();
     let submission = Submission {
         owner: caller.0,
         origin: origin_of(&parts, app.service.traces()),
         dialect: DialectTag {
             name: "novita".to_owned(),
             note: None,
+            number: None,
         },
         recipe: parsed.recipe,
         inputs: parsed.inputs,
         delivery: parsed.delivery,
         limits: LIMITS,
         fit: None,
+        number: None,
+        idempotency,
     };
     let id = app.service.submit(submission).await?;
     // The service has its own copy of the image by now.
     drop(memory);
-    let job = app.service.wait_or_cancel(id).await?;
+    let made = finished(&app, &base, (id, is_named), &parsed.ignored).await;
+    Ok((id_header(id), made).into_response())
+}
+
+/// Waits for a job, and answers with its images.
+async fn finished(
+    app: &AppState,
+    base: &BaseUrl,
+    (id, is_named): (JobId, bool),
+    ignored: &[String],
+) -> Result<Response, NovitaError> {
+    // Who has given the request a name will ask for the job again.
+    let job = if is_named {
+        app.service.wait(id).await?
+    } else {
+        app.service.wait_or_cancel(id).await?
+    };
     let link = |image: &_| {
         let link = app.service.link(&job, image);
         (link.path, link.ttl)
     };
-    let reply = convert::to_reply(&job, finished_images(&job)?, &base, link);
-    Ok((ignored_header(&parsed.ignored), Json(reply)).into_response())
+    let reply = convert::to_reply(&job, finished_images(&job)?, base, link);
+    Ok((ignored_header(ignored), Json(reply)).into_response())
 }
 
-/// The call, and the memory that its image takes.
-fn read_call(body: ReadBody) -> Result<(ParsedCall, BodyMemory), NovitaError> {
+/// The call, the memory that its image takes, and the caller's own name for it.
+fn read_call(
+    body: ReadBody,
+    key: Option<String>,
+) -> Result<(ParsedCall, BodyMemory, Option<Idempotency>), NovitaError> {
+    let idempotency = key.map(|key| {
+        let mut digest = RequestDigest::new("lcm-img2img");
+        digest.add(body.bytes());
+        digest.named(key)
+    });
     let copies = json::copies(body.bytes());
     let (bytes, mut memory) = body.with_room(copies)?;
     let fields = LcmImg2ImgBody::parse(&bytes)?;
@@ -86,7 +117,7 @@ fn read_call(body: ReadBody) -> Result<(ParsedCall, BodyMemory), NovitaError> {
     drop(bytes);
     let parsed = convert::to_call(fields, random_seed())?;
     memory.shrink_to(body::inline_bytes(&parsed.inputs));
-    Ok((parsed, memory))
+    Ok((parsed, memory, idempotency))
 }
 
 /// 32 random bits: `seed + k` stays far below 2^53, and every client can send it back.

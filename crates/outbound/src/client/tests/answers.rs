@@ -111,6 +111,7 @@ async fn silence_is_bounded_by_time() {
     let server = Server::start(|_| Told::Silence { after: "" }).await;
     let limits = FetchLimits {
         patience: Duration::from_millis(100),
+        answer: Duration::from_millis(200),
         ..quick()
     };
     let client = client_of(&[&server], FakeResolver::always(NAME, &["127.0.0.1"]));

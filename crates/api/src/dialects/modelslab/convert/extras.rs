@@ -47,7 +47,6 @@ fn webhook(reader: &mut Reader) -> Option<String> {
     if is_nothing(address) {
         return None;
     }
-    reader.note_effect(WEBHOOK.effect);
     let good = address.len() <= WEBHOOK.kind.max_bytes
         && url::Url::parse(address)
             .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());

@@ -1,0 +1,162 @@
+//! A job as our own calls show it.
+
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use pentimento_service::{Preview, Service};
+use pentimento_types::{Job, JobId, JobOutcome, JobState, Progress, Recipe};
+use serde_json::{Value, json};
+
+use super::query::name_of;
+use crate::base_url::BaseUrl;
+
+/// Characters of a prompt in a list, which may have many long ones.
+const SHORT: usize = 200;
+
+/// With everything that is known of it.
+pub(super) fn whole(service: &Service, base: &BaseUrl, job: &Job) -> Value {
+    describe(service, base, job, usize::MAX)
+}
+
+/// The same with prompts that are cut off after 200 characters.
+pub(super) fn in_list(service: &Service, base: &BaseUrl, job: &Job) -> Value {
+    describe(service, base, job, SHORT)
+}
+
+fn describe(service: &Service, base: &BaseUrl, job: &Job, characters: usize) -> Value {
+    let is_open = !job.state.is_final();
+    let failure = match &job.outcome {
+        Some(JobOutcome::Failed(failure)) => {
+            json!({"kind": failure.kind.as_str(), "message": failure.message})
+        }
+        Some(JobOutcome::Succeeded(_) | JobOutcome::Cancelled) | None => Value::Null,
+    };
+    let images: Vec<Value> = service
+        .links(job)
+        .into_iter()
+        .map(|(image, link)| {
+            json!({
+                "url": base.join(&link.path),
+                "seconds_valid": link.ttl.as_secs(),
+                "format": image.format.extension(),
+                "width": image.size.width,
+                "height": image.size.height,
+                "seed": image.seed,
+                "nsfw": image.findings.nsfw,
+            })
+        })
+        .collect();
+    json!({
+        "id": job.id.to_string(),
+        "state": name_of(job.state),
+        "attempt": job.attempt,
+        "dialect": job.dialect.name,
+        "created_at": written(job.created_at),
+        "started_at": job.started_at.map(written),
+        "finished_at": job.finished_at.map(written),
+        "progress": service.progress(job.id).filter(|_| is_open).map(progress),
+        "queue_position": position(service, job.id, job.state),
+        "seconds_left": is_open.then(|| seconds_left(service, job.id)),
+        "notes": job.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "recipe": recipe(&job.recipe, job.inputs.mask().is_some(), characters),
+        "images": images,
+        "error": failure,
+    })
+}
+
+/// Where a job is while it has not ended.
+pub(super) fn state(service: &Service, id: JobId, (state, attempt): (JobState, u32)) -> Value {
+    json!({
+        "state": name_of(state),
+        "attempt": attempt,
+        "queue_position": position(service, id, state),
+        "seconds_left": seconds_left(service, id),
+    })
+}
+
+/// Evaluations done and to do.
+pub(super) fn progress(progress: Progress) -> Value {
+    json!({"done": progress.done, "total": progress.total})
+}
+
+/// What an image looks like while it is made.
+pub(super) fn preview(preview: &Preview) -> Value {
+    use base64::Engine as _;
+    json!({
+        "image": preview.index,
+        "done": preview.at.done,
+        "total": preview.at.total,
+        "width": preview.size.width,
+        "height": preview.size.height,
+        "content_type": "image/jpeg",
+        "base64": base64::engine::general_purpose::STANDARD.encode(&preview.file),
+    })
+}
+
+/// Which of the waiting jobs it is, from 1.
+pub(super) fn position(service: &Service, id: JobId, state: JobState) -> Option<usize> {
+    match state {
+        JobState::Fetching | JobState::Queued => service.queue_position(id),
+        JobState::Running | JobState::Succeeded | JobState::Failed | JobState::Cancelled => None,
+    }
+}
+
+/// To a tenth.
+pub(super) fn seconds_left(service: &Service, id: JobId) -> Option<f64> {
+    let tenths = |left: Duration| (left.as_secs_f64() * 10.0).ceil() / 10.0;
+    service.time_left(id).map(tenths)
+}
+
+fn recipe(recipe: &Recipe, has_mask: bool, characters: usize) -> Value {
+    let loras: Vec<Value> = recipe
+        .loras
+        .iter()
+        .map(|lora| json!({"name": lora.model.as_str(), "strength": lora.strength}))
+        .collect();
+    let embeddings: Vec<&str> = recipe
+        .embeddings
+        .iter()
+        .map(|embedding| embedding.model.as_str())
+        .collect();
+    json!({
+        "model": recipe.model.as_str(),
+        "vae": recipe.vae.as_ref().map(|vae| vae.as_str()),
+        "loras": loras,
+        "embeddings": embeddings,
+        "prompt": cut(&recipe.prompt, characters),
+        "negative_prompt": recipe.negative_prompt.as_deref().map(|text| cut(text, characters)),
+        "image_count": recipe.image_count,
+        "steps": recipe.steps,
+        "strength": recipe.strength,
+        "guidance_scale": recipe.guidance_scale,
+        "seed": recipe.seed,
+        "clip_skip": recipe.clip_skip,
+        "scheduler": recipe.scheduler.kind.map(|kind| kind.class_name()),
+        "inpaint": has_mask,
+    })
+}
+
+fn cut(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// As RFC 3339 has it, in UTC and to a millisecond.
+fn written(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_long_prompts_are_written_short() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
+        assert_eq!(written(time), "2023-11-14T22:13:20.250Z");
+        assert_eq!(cut("häuser", 2), "hä…");
+        assert_eq!(cut("häuser", 6), "häuser");
+    }
+}

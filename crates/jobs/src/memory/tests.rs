@@ -1,0 +1,148 @@
+//! What is particular to this store: that what it remembers is bounded.
+
+use std::time::SystemTime;
+
+use pentimento_types::{JobState, ManualClock};
+
+use super::*;
+use crate::conformance::{self, Fixture, sample_job};
+use crate::{JobFilter, JobStore, Outbox, Settlement, Transition};
+
+fn memory(clock: &ManualClock, limits: MemoryLimits) -> MemoryJobs {
+    MemoryJobs::new(Arc::new(clock.clone()), limits)
+}
+
+#[tokio::test]
+async fn passes_the_conformance_suite() {
+    conformance::run_all(|unfinished| {
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        let jobs = memory(
+            &clock,
+            MemoryLimits {
+                unfinished,
+                finished: 1000,
+                finished_bytes: u64::MAX,
+            },
+        );
+        Fixture {
+            store: Arc::new(jobs.clone()),
+            queue: Arc::new(jobs.clone()),
+            outbox: Arc::new(jobs),
+            clock: Arc::new(clock.clone()),
+            let_pass: Arc::new(move |time| {
+                clock.advance(time);
+                Box::pin(std::future::ready(()))
+            }),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_oldest_ended_job_is_forgotten_and_its_waiter_still_gets_it() {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let jobs = memory(
+        &clock,
+        MemoryLimits {
+            unfinished: 9,
+            finished: 2,
+            finished_bytes: u64::MAX,
+        },
+    );
+    let ids: Vec<JobId> = (1..=3).map(JobId::from_u128).collect();
+    for id in &ids {
+        let place = jobs.reserve(&ApiKeyId::anonymous()).unwrap();
+        jobs.insert(sample_job(*id, clock.wall()), place).await.unwrap();
+    }
+    let first = ids[0];
+    let other = jobs.clone();
+    let waiting = tokio::spawn(async move { other.wait_until_ended(first).await });
+    tokio::task::yield_now().await;
+    for id in &ids {
+        jobs.transition(*id, Transition::Cancel).await.unwrap();
+    }
+    assert!(jobs.get(first).await.unwrap().is_none());
+    assert_eq!(waiting.await.unwrap().unwrap().state, JobState::Cancelled);
+    assert_eq!(jobs.list(&JobFilter::default()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn ended_jobs_are_bounded_in_bytes_and_give_them_back() {
+    const BYTES: u64 = 1 << 20;
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let jobs = memory(
+        &clock,
+        MemoryLimits {
+            unfinished: 9,
+            finished: usize::MAX,
+            finished_bytes: BYTES,
+        },
+    );
+    let end = async |id: u128, prompt: String| {
+        let mut job = sample_job(JobId::from_u128(id), clock.wall());
+        job.recipe.prompt = prompt;
+        let place = jobs.reserve(&job.owner).unwrap();
+        jobs.insert(job, place).await.unwrap();
+        jobs.transition(JobId::from_u128(id), Transition::Cancel)
+            .await
+            .unwrap();
+    };
+    for id in 1..=100 {
+        end(id, "🎨".repeat(25_000)).await;
+    }
+    let kept = jobs.list(&JobFilter::default()).await.unwrap();
+    assert_eq!(kept.len(), 10, "each takes 100 kB and a little");
+    assert!(kept.iter().all(|job| job.id > JobId::from_u128(90)));
+    // One that is larger than all of it is forgotten at once, with all others.
+    end(101, "x".repeat(2 << 20)).await;
+    assert!(jobs.list(&JobFilter::default()).await.unwrap().is_empty());
+    assert_eq!(jobs.lock().finished_bytes, 0);
+    end(102, "small".to_owned()).await;
+    assert!(jobs.lock().finished_bytes > 0);
+    clock.advance(Duration::from_secs(100));
+    jobs.expire(clock.wall()).await.unwrap();
+    assert_eq!(jobs.lock().finished_bytes, 0);
+    assert!(jobs.lock().finished.is_empty());
+}
+
+#[tokio::test]
+async fn jobs_whose_webhooks_are_under_way_are_forgotten_last() {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let jobs = memory(
+        &clock,
+        MemoryLimits {
+            unfinished: 9,
+            finished: 2,
+            finished_bytes: u64::MAX,
+        },
+    );
+    let end = async |id: u128, webhook: Option<&str>| {
+        let id = JobId::from_u128(id);
+        let mut job = sample_job(id, clock.wall());
+        job.delivery.webhook = webhook.map(str::to_owned);
+        let place = jobs.reserve(&job.owner).unwrap();
+        jobs.insert(job, place).await.unwrap();
+        jobs.transition(id, Transition::Cancel).await.unwrap();
+    };
+    let kept = async || -> Vec<u128> {
+        let kept = jobs.list(&JobFilter::default()).await.unwrap();
+        kept.iter().map(|job| job.id.as_uuid().as_u128()).collect()
+    };
+    let receiver = Some("https://dead.example/");
+    end(1, receiver).await;
+    end(2, None).await;
+    end(3, None).await;
+    assert_eq!(kept().await, [1, 3]);
+    end(4, receiver).await;
+    assert_eq!(kept().await, [1, 4]);
+    end(5, receiver).await;
+    assert_eq!(kept().await, [4, 5], "bounded all the same");
+    assert_eq!(jobs.lock().outbox.len(), 2);
+    let sent = jobs.take(Duration::from_secs(60), &[]).await.unwrap();
+    assert_eq!(sent.job(), JobId::from_u128(4));
+    jobs.settle(sent.id, sent.sendings, Settlement::Delivered)
+        .await
+        .unwrap();
+    end(6, None).await;
+    assert_eq!(kept().await, [5, 6]);
+}

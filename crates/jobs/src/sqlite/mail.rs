@@ -1,0 +1,93 @@
+//! The webhooks that are to be sent, in memory. That one is being sent is known here only: after a start nobody sends it, and
+//! it is sent again under its id.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pentimento_types::{Clock, WebhookId};
+use tokio::sync::Notify;
+
+use crate::{OutboxEntry, OutboxState};
+
+/// The clock on the wall may jump, so that nobody sleeps longer without looking at it.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Mail {
+    clock: Arc<dyn Clock>,
+    pending: Mutex<BTreeMap<WebhookId, OutboxEntry>>,
+    /// Wakes who waits in `take`.
+    changed: Notify,
+}
+
+impl Mail {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            pending: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A webhook as it is now; one that is not pending is no concern of anybody here.
+    pub(super) fn put(&self, webhook: OutboxEntry) {
+        let mut pending = self.lock();
+        if webhook.state == OutboxState::Pending {
+            pending.insert(webhook.id, webhook);
+        } else {
+            pending.remove(&webhook.id);
+        }
+        drop(pending);
+        self.changed.notify_waiters();
+    }
+
+    /// Its job is forgotten.
+    pub(super) fn remove(&self, id: WebhookId) {
+        self.lock().remove(&id);
+    }
+
+    pub(super) fn get(&self, id: WebhookId) -> Option<OutboxEntry> {
+        self.lock().get(&id).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<OutboxEntry> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub(super) async fn take(&self, lease: Duration, except: &[String]) -> OutboxEntry {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Enlisted before the look, so that an end between look and wait is not missed.
+            changed.as_mut().enable();
+            let wait = {
+                let now = self.clock.wall();
+                let mut pending = self.lock();
+                let others = pending
+                    .values_mut()
+                    .filter(|webhook| !except.contains(&webhook.receiver));
+                match others.min_by_key(|webhook| (webhook.due, webhook.id)) {
+                    Some(webhook) if webhook.is_due(now) => {
+                        webhook.take(now, lease);
+                        return webhook.clone();
+                    }
+                    first => first.map(|webhook| webhook.due.duration_since(now).unwrap_or_default()),
+                }
+            };
+            match wait {
+                None => changed.await,
+                Some(wait) => {
+                    let until = self.clock.now() + wait.min(LOOK_AGAIN);
+                    tokio::select! {
+                        () = changed => {}
+                        () = self.clock.sleep_until(until) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<WebhookId, OutboxEntry>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

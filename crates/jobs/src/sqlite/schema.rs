@@ -1,0 +1,142 @@
+//! The file: how it is opened, which version it has, and how an older one becomes ours.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, TransactionBehavior};
+
+use super::tables::TableError;
+use crate::JobsError;
+
+/// What makes an empty file one of version 1, that one of version 2, and so on. Never changed, only added to.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+
+/// Only the writer locks for long, and there is one; this is for whoever looks at the file with a tool.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The version that this program writes.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Opens the file for writing, makes it where it is missing, and brings it to our version.
+///
+/// # Errors
+/// [`JobsError::NewerSchema`], with the file as it was; [`JobsError::Backend`].
+pub(super) fn open(path: &Path) -> Result<Connection, JobsError> {
+    refuse_newer(path)?;
+    if fs_err::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+        // A pipe would be waited for without end.
+        return Err(JobsError::Backend {
+            what: "open the database of the jobs",
+            source: "something that is no file has its name".into(),
+        });
+    }
+    prepared(path).map_err(|source| JobsError::Backend {
+        what: "open the database of the jobs",
+        source: source.into(),
+    })
+}
+
+/// Whether a commit returns only when the disk has it. Not to be changed within a transaction.
+pub(super) fn wait_for_disk(db: &Connection, waits: bool) -> rusqlite::Result<()> {
+    db.pragma_update(None, "synchronous", if waits { "full" } else { "normal" })
+}
+
+/// The same file, for reading.
+pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    db.busy_timeout(BUSY)?;
+    db.pragma_update(None, "trusted_schema", false)?;
+    Ok(db)
+}
+
+/// Whether the file itself is damaged, and not a row in it.
+pub(super) fn is_damaged(db: &Connection) -> bool {
+    // One whose head asks for a later SQLite is read and not written.
+    if db.is_readonly(MAIN_DB).unwrap_or(false) {
+        return true;
+    }
+    let answer = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
+    match answer {
+        Ok(answer) => answer != "ok",
+        Err(error) => is_damage(&error),
+    }
+}
+
+/// Whether SQLite found what it would never have written.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
+/// The same of an error of [`open`].
+pub(super) fn is_damage_of(error: &JobsError) -> bool {
+    let cause = std::error::Error::source(error);
+    cause
+        .and_then(|cause| cause.downcast_ref())
+        .is_some_and(is_damage)
+}
+
+/// Looks without changing anything, so that the newer version finds everything as it left it.
+fn refuse_newer(path: &Path) -> Result<(), JobsError> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let version = open_reader(path).and_then(|db| version(&db));
+    match version {
+        Ok(found) if found > VERSION => Err(JobsError::NewerSchema {
+            found,
+            known: VERSION,
+        }),
+        // Whoever opens it finds the same fault, and says what it was doing.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn prepared(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
+    let mut db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(BUSY)?;
+    db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    wait_for_disk(&db, true)?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    // What a damaged or foreign file says of functions is not done.
+    db.pragma_update(None, "trusted_schema", false)?;
+    db.pragma_update(None, "cell_size_check", true)?;
+    // After a burst the journal gives its room back.
+    db.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
+    db.set_prepared_statement_cache_capacity(32);
+    migrate(&mut db)?;
+    Ok(db)
+}
+
+fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
+    let found = version(db)?;
+    for (version, step) in (1_i64..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn version(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+impl From<TableError> for JobsError {
+    fn from(source: TableError) -> Self {
+        Self::Backend {
+            what: "read the jobs",
+            source: source.into(),
+        }
+    }
+}
