@@ -12,7 +12,7 @@ pub enum JobEvent {
     Started,
     /// Evaluations done; never falls, and comes once with `done: 0` when the job has been prepared.
     Progress(Progress),
-    /// What an image looks like now, small; only while the job's [`crate::PreviewWish`] is set, and at most four in a second.
+    /// What an image looks like now, small; only while the job's [`crate::PreviewSwitch`] is set, and at most four in a second.
     Preview {
         /// Which of the job's images, from 0.
         index: u32,

@@ -14,7 +14,7 @@ use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
 use crate::metrics::DeviceMetrics;
 use crate::model_memory::ModelMemory;
-use crate::{BatchPolicy, EngineError, Executor, PreviewWish, ResolvedJob, ResolvedModels};
+use crate::{BatchPolicy, EngineError, Executor, PreviewSwitch, ResolvedJob, ResolvedModels};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub struct JobTerms {
     /// When it fails with [`EngineError::DeadlineExceeded`] unless it has ended, a time of the engine's clock.
     pub deadline: Option<Instant>,
     /// Whether its images are to be shown while they are made.
-    pub previews: PreviewWish,
+    pub previews: PreviewSwitch,
 }
 
 impl Default for JobTerms {
@@ -124,7 +124,7 @@ impl Default for JobTerms {
             work: 0,
             priority: Priority::Normal,
             deadline: None,
-            previews: PreviewWish::default(),
+            previews: PreviewSwitch::default(),
         }
     }
 }

@@ -21,7 +21,7 @@ mod model_memory;
 mod pipeline_executor;
 mod pipeline_loader;
 mod policy;
-mod preview_wish;
+mod preview_switch;
 mod resolved_job;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -45,5 +45,5 @@ pub use pipeline_executor::{
 };
 pub use pipeline_loader::PipelineLoader;
 pub use policy::BatchPolicy;
-pub use preview_wish::PreviewWish;
+pub use preview_switch::PreviewSwitch;
 pub use resolved_job::ResolvedJob;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, PreviewWish, ResolvedJob};
+use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, PreviewSwitch, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
@@ -223,7 +223,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     let reporter = inner.progress.begin(job.id);
     let shown = Arc::new(inner.watched.enter(job.id));
     shown.note(job);
-    let mut events = admit(inner, job, shown.wish()).await?;
+    let mut events = admit(inner, job, shown.switch()).await?;
     let mut deliveries = JoinSet::new();
     let mut sketches = Sketches::new(shown, job.attempt);
     let mut began_at = None;
@@ -281,7 +281,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
 }
 
 /// Gets the job into the engine.
-async fn admit(inner: &Inner, job: &Job, previews: PreviewWish) -> Result<JobEvents, AttemptError> {
+async fn admit(inner: &Inner, job: &Job, previews: PreviewSwitch) -> Result<JobEvents, AttemptError> {
     let fault = |error: ServiceError| service_fault(job.id, &error);
     let (models, decoded) = match inner.admitted.take(job.id) {
         // From here on the engine accounts for the images.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use pentimento_engine::PreviewWish;
+use pentimento_engine::PreviewSwitch;
 use pentimento_types::{Job, JobId, JobState, Progress, Size};
 use tokio::sync::watch;
 
@@ -72,7 +72,7 @@ struct Entry {
     users: usize,
     /// Watchers who want previews.
     viewers: usize,
-    wish: PreviewWish,
+    switch: PreviewSwitch,
     news: watch::Sender<News>,
 }
 
@@ -83,7 +83,7 @@ impl Watched {
         let entry = jobs.entry(id).or_insert_with(|| Entry {
             users: 0,
             viewers: 0,
-            wish: PreviewWish::default(),
+            switch: PreviewSwitch::default(),
             news: watch::Sender::new(News::of(JobState::Fetching, 0)),
         });
         entry.users += 1;
@@ -91,7 +91,7 @@ impl Watched {
             watched: Arc::clone(self),
             id,
             is_viewer: false,
-            wish: entry.wish.clone(),
+            switch: entry.switch.clone(),
             news: entry.news.clone(),
         }
     }
@@ -132,7 +132,7 @@ pub(crate) struct Shown {
     watched: Arc<Watched>,
     id: JobId,
     is_viewer: bool,
-    wish: PreviewWish,
+    switch: PreviewSwitch,
     news: watch::Sender<News>,
 }
 
@@ -141,15 +141,15 @@ impl Shown {
     pub(crate) fn with_previews(mut self) -> Self {
         if let Some(entry) = self.watched.jobs().get_mut(&self.id) {
             entry.viewers += 1;
-            entry.wish.set(true);
+            entry.switch.set(true);
             self.is_viewer = true;
         }
         self
     }
 
     /// Set while somebody wants previews.
-    pub(crate) fn wish(&self) -> PreviewWish {
-        self.wish.clone()
+    pub(crate) fn switch(&self) -> PreviewSwitch {
+        self.switch.clone()
     }
 
     /// From now on.
@@ -200,7 +200,7 @@ impl Drop for Shown {
         entry.users -= 1;
         if self.is_viewer {
             entry.viewers -= 1;
-            entry.wish.set(entry.viewers > 0);
+            entry.switch.set(entry.viewers > 0);
         }
         if entry.users == 0 {
             jobs.remove(&self.id);
@@ -262,20 +262,20 @@ mod tests {
     }
 
     #[test]
-    fn the_wish_ends_with_the_last_viewer_and_the_entry_with_the_last_user() {
+    fn the_switch_is_off_after_the_last_viewer_and_the_entry_with_the_last_user() {
         let watched = Arc::new(Watched::default());
         let attempt = watched.enter(JobId::from_u128(1));
-        let wish = attempt.wish();
+        let switch = attempt.switch();
         let (one, two) = (
             watched.enter(JobId::from_u128(1)).with_previews(),
             watched.enter(JobId::from_u128(1)).with_previews(),
         );
         let reader = watched.enter(JobId::from_u128(1));
-        assert!(wish.is_set());
+        assert!(switch.is_set());
         drop(one);
-        assert!(wish.is_set());
+        assert!(switch.is_set());
         drop(two);
-        assert!(!wish.is_set());
+        assert!(!switch.is_set());
         drop((attempt, reader));
         assert_eq!(watched.len(), 0);
     }

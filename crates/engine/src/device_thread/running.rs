@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::admission::Place;
 use crate::batcher::{ImageWork, Outcome};
 use crate::executor::PreparedImage;
-use crate::{Executor, FinishedImage, JobEvent, Prepared, PreviewWish, ResolvedJob};
+use crate::{Executor, FinishedImage, JobEvent, Prepared, PreviewSwitch, ResolvedJob};
 
 /// The least time between two previews of a job.
 const BETWEEN_PREVIEWS: Duration = Duration::from_millis(250);
@@ -43,7 +43,7 @@ pub(super) struct Running<P, S, F> {
     started: bool,
     /// What the VAE has taken of the device so far.
     pub(super) vae: VaeTime,
-    previews: PreviewWish,
+    previews: PreviewSwitch,
     last_preview: Option<Instant>,
 }
 
@@ -69,7 +69,7 @@ impl<P, S, F> Running<P, S, F> {
         input: ResolvedJob,
         events: mpsc::UnboundedSender<JobEvent>,
         place: Place,
-        previews: PreviewWish,
+        previews: PreviewSwitch,
     ) -> Self {
         Self {
             input,

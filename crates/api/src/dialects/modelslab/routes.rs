@@ -232,7 +232,6 @@ async fn generate(
         parts,
         memory,
         idempotency,
-        ..
     } = open_named(app, request, RateBucket::Calls, Some(call.name())).await?;
     let defaults = Defaults {
         model: default_model(app),
