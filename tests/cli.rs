@@ -136,6 +136,9 @@ fn help_is_what_the_documents_say() {
         "generate",
         "models",
         "models list",
+        "jobs",
+        "jobs list",
+        "jobs cancel",
         "doctor",
         "bench",
     ] {

@@ -19,6 +19,10 @@ mod connections;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
+mod images_s3;
+#[cfg(test)]
+mod jobs;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod lora;

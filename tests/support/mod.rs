@@ -5,6 +5,7 @@ pub(crate) mod expect;
 pub(crate) mod hub_server;
 pub(crate) mod picture_server;
 pub(crate) mod pictures;
+pub(crate) mod s3_server;
 pub(crate) mod scenario;
 pub(crate) mod server;
 pub(crate) mod suite;

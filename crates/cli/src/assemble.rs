@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use pentimento_hub::Hub;
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
 use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
-use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
+use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock, describe_chain};
 use tokio::net::TcpListener;
 
 use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig};
@@ -131,7 +132,10 @@ pub(crate) struct Parts {
 pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemetry) -> anyhow::Result<Parts> {
     let catalog = Arc::new(catalog(config)?);
     let engine = Engine::start(config)?;
-    let images = ImageStore::open(&StorageConfig::Folder(data.path().join("images")))?;
+    let images = images(config, data.path())?;
+    if config.images.is_some() {
+        tokio::spawn(look_at_bucket(images.clone()));
+    }
     let links = LinkSigner::open(&data.path().join("link-secret"))?;
     let limits = MemoryLimits {
         unfinished: UNFINISHED_JOBS,
@@ -171,6 +175,26 @@ pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemet
         admin_router,
         api,
     })
+}
+
+/// The store of the pictures.
+pub(crate) fn images(config: &Config, data: &Path) -> anyhow::Result<ImageStore> {
+    let place = match &config.images {
+        Some(bucket) => StorageConfig::S3(bucket.clone()),
+        None => StorageConfig::Folder(data.join("images")),
+    };
+    Ok(ImageStore::open(&place)?)
+}
+
+/// A bucket that does not let us in is told at once, and not with the first request. The server starts all the same: a bucket
+/// that is away comes back.
+async fn look_at_bucket(images: ImageStore) {
+    if let Err(error) = images.check().await {
+        tracing::error!(
+            error = describe_chain(&error),
+            "the bucket for pictures cannot be used; requests fail until it can"
+        );
+    }
 }
 
 fn address_guard(config: &Config) -> AddressGuard {

@@ -27,3 +27,36 @@ pub(crate) fn error_lines(error: &anyhow::Error) -> Vec<String> {
     }
     lines
 }
+
+/// Columns as wide as their longest cell; the last one is not padded.
+pub(crate) fn table<const N: usize>(head: [String; N], rows: Vec<[String; N]>) -> Vec<String> {
+    let all: Vec<[String; N]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| {
+        all.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}", width = *width))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    all.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_longest_cell() {
+        let text = |cells: [&str; 2]| cells.map(str::to_owned);
+        let lines = table(text(["A", "B"]), vec![text(["long", "x"]), text(["é", "yy"])]);
+        assert_eq!(lines, ["A     B", "long  x", "é     yy"]);
+    }
+}

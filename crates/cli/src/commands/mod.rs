@@ -5,5 +5,6 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod generate;
+pub(crate) mod jobs;
 pub(crate) mod models;
 pub(crate) mod serve;
