@@ -49,6 +49,7 @@ fn every_setting_has_a_range_and_says_it() {
         ),
         ("MAX_CONNECTIONS_PER_ADDRESS", "5000", "it must be 1 to 1024"),
         ("MAX_PROMPT_TOKENS", "0", "75 to 100000"),
+        ("RUNNING_JOBS", "0", "running_jobs is 0; it must be 1 to 128"),
         ("MODEL_MEMORY", "0", "model_memory"),
         ("MODEL_KEEP_ALIVE_SECONDS", endless, "31536000 seconds"),
         ("IMAGE_MEMORY", "18446744073709551615", "image_memory"),

@@ -13,6 +13,7 @@ use pentimento_service::{ModelEntry, ModelKind, ModelState, ServiceError};
 use pentimento_types::{ApiKeyId, ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
 use serde_json::{Value, json};
 
+use crate::access::{Denied, admit};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::{AppState, bearer};
@@ -47,6 +48,7 @@ async fn index() -> Json<Value> {
             "DELETE /v1/jobs/{id}": "cancels a job that has not ended; with ?delete=true deletes it with its images",
             "GET /v1/jobs/{id}/events": "its progress and previews as server-sent events",
             "GET /healthz": "200 as long as the process answers",
+            "GET /metrics": "numbers for Prometheus",
             "GET /readyz": "200 as long as requests are served, be there room for one more or not, else 503 with the reason",
         },
     }))
@@ -87,6 +89,9 @@ async fn readyz(State(app): State<AppState>) -> Response {
 /// A caller with a right key, or anybody when no keys are configured.
 pub(crate) struct Caller(pub(crate) ApiKeyId);
 
+/// A caller who may do what concerns all others.
+pub(crate) struct Operator;
+
 /// Why somebody is not one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyRefused {
@@ -94,13 +99,30 @@ pub(crate) enum KeyRefused {
     Missing,
     #[error("the key is not one of this server's")]
     Wrong,
+    #[error(
+        "this call is the operator's, and the key is not; make one with `pentimento keys new LABEL --admin`"
+    )]
+    NotOperator,
+    #[error(transparent)]
+    Fault(EdgeFault),
+}
+
+impl From<Denied> for KeyRefused {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::MissingKey => Self::Missing,
+            Denied::WrongKey => Self::Wrong,
+            Denied::Fault(fault) => Self::Fault(fault),
+        }
+    }
 }
 
 impl IntoResponse for KeyRefused {
     fn into_response(self) -> Response {
         let kind = match self {
             Self::Missing => ErrorKind::Unauthenticated,
-            Self::Wrong => ErrorKind::Forbidden,
+            Self::Wrong | Self::NotOperator => ErrorKind::Forbidden,
+            Self::Fault(fault) => return edge_failure(fault).into_response(),
         };
         own_failure((kind, status_for(kind)), self.to_string()).into_response()
     }
@@ -110,11 +132,17 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = KeyRefused;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
-        if state.keys.is_open() {
-            return Ok(Self(ApiKeyId::anonymous()));
-        }
-        let secret = bearer::secret(&parts.headers).ok_or(KeyRefused::Missing)?;
-        state.keys.check(secret).map(Self).ok_or(KeyRefused::Wrong)
+        let grant = admit(state, parts, bearer::secret(&parts.headers))?;
+        Ok(Self(grant.owner))
+    }
+}
+
+impl FromRequestParts<AppState> for Operator {
+    type Rejection = KeyRefused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, KeyRefused> {
+        let grant = admit(state, parts, bearer::secret(&parts.headers))?;
+        grant.admin.then_some(Self).ok_or(KeyRefused::NotOperator)
     }
 }
 
@@ -137,7 +165,7 @@ async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
 /// Answers when the model is in memory.
 async fn load(
     State(app): State<AppState>,
-    _caller: Caller,
+    _operator: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, OwnError> {
     app.service.load_model(&ModelId::new(name.as_str())).await?;
@@ -146,7 +174,7 @@ async fn load(
 
 async fn unload(
     State(app): State<AppState>,
-    _caller: Caller,
+    _operator: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, OwnError> {
     let freed = app.service.unload_model(&ModelId::new(name.as_str())).await?;
@@ -251,9 +279,11 @@ pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
         | EdgeFault::Body(_)
         | EdgeFault::ForeignHost { .. }
         | EdgeFault::ForeignPage { .. }
+        | EdgeFault::TooOften(_)
         | EdgeFault::Panicked { .. } => fault.to_string(),
     };
     let mut failure = own_failure((fault.kind(), fault.status()), message);
+    failure.retry_after(fault.retry_after());
     failure.cause = fault.cause();
     failure
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use pentimento_service::RateConfig;
 use url::Url;
 
 use crate::dialects::json::MAX_COPIES;
@@ -84,7 +85,8 @@ pub(crate) const BODY_PLACES: usize = 1 + MAX_COPIES;
 pub struct ApiConfig {
     /// The address under which callers reach us; the start of every link. Without it the `Host` header is used.
     pub public_url: Option<Url>,
-    /// Whether `X-Forwarded-Proto` and `X-Forwarded-Host` are believed. Only behind a proxy that sets them.
+    /// Whether `X-Forwarded-Proto`, `X-Forwarded-Host` and the end of `X-Forwarded-For` are believed. Only behind a proxy
+    /// that sets them.
     pub trust_forwarded: bool,
     /// The largest body that is read, in bytes; less where memory is short. A 30 MB image is 40 MB in base64.
     pub max_body_bytes: usize,
@@ -108,6 +110,8 @@ pub struct ApiConfig {
     pub allowed_hosts: Vec<String>,
     /// Which web pages may call.
     pub cors_origins: CorsOrigins,
+    /// How often one caller may call, where its key does not say it.
+    pub rates: RateConfig,
     /// ModelsLab's dialect.
     pub modelslab: ModelsLabConfig,
 }
@@ -136,6 +140,7 @@ impl ApiConfig {
             max_connections_per_address: 512,
             allowed_hosts: Vec::new(),
             cors_origins: CorsOrigins::ByKeys,
+            rates: RateConfig::new(),
             modelslab: ModelsLabConfig::new(),
         }
     }

@@ -1,7 +1,10 @@
 //! What can go wrong with a call before a dialect has it, or around it: no such path, a body that does not arrive, a
 //! panic. It belongs to nobody's dialect; each dialect, and our own shape, writes it in its own words.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
+use pentimento_service::RateExceeded;
 use pentimento_types::{ErrorKind, HasKind};
 
 use crate::body::BodyError;
@@ -20,7 +23,7 @@ pub(crate) enum EdgeFault {
     Body(#[from] BodyError),
     /// Without keys: a name of somebody else's, which a web page can make to lead here.
     #[error(
-        "without keys this server answers to the names of this machine, and the Host header says {host:?}; list the \
+        "without a key this server answers to the names of this machine, and the Host header says {host:?}; list the \
          name with --allowed-hosts, or set a key"
     )]
     ForeignHost {
@@ -36,6 +39,9 @@ pub(crate) enum EdgeFault {
         /// What the header says.
         origin: String,
     },
+    /// More calls than one key or one address may make.
+    #[error(transparent)]
+    TooOften(RateExceeded),
     /// A handler panicked; the text of the panic is for the log only.
     #[error("the server has a fault; it was logged")]
     Panicked {
@@ -51,6 +57,7 @@ impl EdgeFault {
             Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::ForeignHost { .. } | Self::ForeignPage { .. } => StatusCode::FORBIDDEN,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::TooSlow) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::NoRoom) => StatusCode::SERVICE_UNAVAILABLE,
@@ -67,7 +74,21 @@ impl EdgeFault {
             | Self::WrongMethod
             | Self::Body(_)
             | Self::ForeignHost { .. }
-            | Self::ForeignPage { .. } => None,
+            | Self::ForeignPage { .. }
+            | Self::TooOften(_) => None,
+        }
+    }
+
+    /// When the same call may work, where that is known better than for any other.
+    pub(crate) const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooOften(exceeded) => Some(exceeded.retry_after),
+            Self::UnknownPath
+            | Self::WrongMethod
+            | Self::Body(_)
+            | Self::ForeignHost { .. }
+            | Self::ForeignPage { .. }
+            | Self::Panicked { .. } => None,
         }
     }
 }
@@ -77,6 +98,7 @@ impl HasKind for EdgeFault {
         match self {
             Self::UnknownPath | Self::WrongMethod => ErrorKind::NotFound,
             Self::ForeignHost { .. } | Self::ForeignPage { .. } => ErrorKind::Forbidden,
+            Self::TooOften(_) => ErrorKind::QuotaExceeded,
             Self::Body(BodyError::TooLarge { .. }) => ErrorKind::TooLarge,
             Self::Body(BodyError::TooSlow) => ErrorKind::DeadlineExceeded,
             Self::Body(BodyError::NoRoom) => ErrorKind::Overloaded,

@@ -3,10 +3,12 @@
 //! [`build_router`] makes the whole application, [`serve`] runs it on a socket.
 //! The dialects live in folders of their own and do not know each other.
 
+mod access;
 mod admin;
 mod base_url;
 mod bearer;
 mod body;
+mod client_address;
 mod config;
 mod dialects;
 mod edge_fault;
@@ -16,6 +18,8 @@ mod failure;
 pub mod fuzzing;
 mod jobs;
 mod links;
+mod metrics;
+mod metrics_page;
 mod middleware;
 mod range;
 mod router;
@@ -25,6 +29,7 @@ mod state;
 
 pub use config::{ApiConfig, CorsOrigins, LeastSpeed, ModelsLabConfig};
 pub use dialects::{Effect, EndpointFields, FieldDescription, endpoint_fields};
+pub use metrics::ProcessFigures;
 pub use router::{build_admin_router, build_router};
 pub use server::{ServerLimits, serve};
 pub use state::AppState;

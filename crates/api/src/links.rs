@@ -15,7 +15,8 @@ use axum::routing::get;
 use pentimento_service::{Access, LinkedFile};
 
 use crate::AppState;
-use crate::admin::OwnError;
+use crate::access::admit_link;
+use crate::admin::{OwnError, edge_failure};
 use crate::range::{Wanted, wanted};
 
 /// Where links begin.
@@ -42,6 +43,9 @@ async fn file(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, OwnError> {
+    if let Err(fault) = admit_link(&app, request.extensions(), &headers) {
+        return Ok(edge_failure(fault).into_response());
+    }
     let path = request.uri().path();
     let access = match *request.method() {
         Method::HEAD => Access::Look,

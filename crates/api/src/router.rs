@@ -8,42 +8,40 @@ use axum::extract::{DefaultBodyLimit, Request};
 use crate::dialects::{modelslab, novita};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
-use crate::middleware::Visitors;
+use crate::middleware::{Visitors, Watch};
 use crate::shape::Shape;
-use crate::{AppState, admin, jobs, links, middleware};
+use crate::{AppState, admin, jobs, links, metrics_page, middleware};
 
 /// The whole application.
 pub fn build_router(state: AppState) -> Router {
     let config = Arc::clone(&state.config);
     let largest_body = state.bodies.largest_body();
-    let visitors = visitors(&state);
+    let watch = Watch::new(Visitors::of(&config), Arc::clone(&state.keys));
+    let metrics = Arc::clone(&state.metrics);
     let routes = Router::new()
         .merge(novita::routes())
         .merge(modelslab::routes())
         .merge(links::routes())
         .merge(jobs::routes())
         .merge(admin::routes())
+        .merge(metrics_page::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         // Bodies are read by `body::read`, which has limits of its own.
         .layer(DefaultBodyLimit::disable())
         .with_state(state);
-    middleware::apply(routes, &config, visitors, largest_body)
+    middleware::apply(routes, &config, (watch, metrics), largest_body)
 }
 
 /// Our own calls alone, for a listener that callers cannot reach and so cannot fill.
 pub fn build_admin_router(state: AppState) -> Router {
-    let visitors = visitors(&state);
+    let watch = Watch::new(Visitors::of_admin(&state.config), Arc::clone(&state.keys));
     let routes = admin::routes()
+        .merge(metrics_page::routes_without_key())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(state);
-    middleware::apply_for_admin(routes, visitors)
-}
-
-/// Whom a server without keys answers.
-fn visitors(state: &AppState) -> Option<Visitors> {
-    state.keys.is_open().then(|| Visitors::of(&state.config))
+    middleware::apply_for_admin(routes, watch.and_always(metrics_page::PATH))
 }
 
 async fn unknown_path(request: Request) -> Failure {

@@ -17,6 +17,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+use crate::client_address::Peer;
 use crate::config::{ApiConfig, LeastSpeed};
 use counted::Counted;
 use paced::Paced;
@@ -104,7 +105,8 @@ pub async fn serve(
         };
         match seats.enter(peer.ip()) {
             Ok(seat) => {
-                let connection = converse(stream, seat, router.clone(), limits, &graceful);
+                let caller = (stream, Peer(peer.ip()));
+                let connection = converse(caller, seat, router.clone(), limits, &graceful);
                 tokio::spawn(connection);
             }
             Err(refused) => {
@@ -125,7 +127,7 @@ pub async fn serve(
 
 /// One connection, from its first call to its end.
 fn converse(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     seat: Seat,
     router: Router,
     limits: ServerLimits,
@@ -143,6 +145,7 @@ fn converse(
     let service = Counted {
         router,
         connection: Arc::clone(&connection),
+        peer,
     };
     // HTTP/1.1 only: no client of either vendor speaks HTTP/2 without TLS, and a proxy in front can.
     let mut builder = http1::Builder::new();

@@ -46,6 +46,9 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use pentimento_service::{RateBucket, RateExceeded};
     use pentimento_types::HasKind as _;
 
     use super::*;
@@ -93,6 +96,15 @@ mod tests {
                     },
                     403,
                 ),
+                (
+                    EdgeFault::TooOften(RateExceeded {
+                        bucket: RateBucket::Calls,
+                        of: "key",
+                        per_minute: 6,
+                        retry_after: Duration::from_secs(10),
+                    }),
+                    429,
+                ),
                 (BodyError::TooSlow.into(), 408),
                 (BodyError::TooLarge { limit: 1 << 20 }.into(), 413),
                 (BodyError::NoRoom.into(), 503),
@@ -115,7 +127,7 @@ mod tests {
                 );
                 assert_eq!(
                     failure.retry_after_s.is_some(),
-                    kind.is_retryable(),
+                    kind.is_retryable() || status == 429,
                     "{shape:?}: {text}"
                 );
                 let body = (failure.shape)(&failure, "req-1").to_string();

@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
-use pentimento_service::{KeyRing, Service};
+use pentimento_service::{KeyRing, Rates, Service};
 use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
 use tokio::sync::Semaphore;
 
 use crate::body::BodyBudget;
 use crate::config::{ApiConfig, BODY_PLACES};
 use crate::dialects::modelslab::JobNumbers;
+use crate::metrics::{Metrics, ProcessFigures};
 
 /// Shared by all handlers.
 #[derive(Clone, Debug)]
 pub struct AppState {
     pub(crate) service: Service,
     pub(crate) keys: Arc<KeyRing>,
+    pub(crate) rates: Arc<Rates>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) numbers: Arc<JobNumbers>,
     pub(crate) bodies: Arc<BodyBudget>,
@@ -26,6 +29,8 @@ pub struct AppState {
     pub(crate) memory: Arc<MemoryLedger>,
     /// How many lines of the log nobody took.
     pub(crate) lost_log_lines: Arc<AtomicU64>,
+    /// What the system says of this process.
+    pub(crate) process: fn() -> ProcessFigures,
     /// When this server was put together.
     pub(crate) started: SystemTime,
 }
@@ -34,10 +39,18 @@ impl AppState {
     /// Puts the parts together. The ledger says how much room the bodies of all callers have together, while they arrive
     /// and while they are parsed.
     #[must_use]
-    pub fn new(service: Service, keys: KeyRing, config: ApiConfig, ledger: Arc<MemoryLedger>) -> Self {
+    pub fn new(
+        service: Service,
+        keys: impl Into<Arc<KeyRing>>,
+        config: ApiConfig,
+        ledger: Arc<MemoryLedger>,
+    ) -> Self {
+        let keys = keys.into();
         Self {
+            metrics: Arc::new(Metrics::new(&service)),
             service,
-            keys: Arc::new(keys),
+            keys,
+            rates: Arc::new(Rates::new(config.rates, Arc::new(SystemClock))),
             bodies: Arc::new(BodyBudget::new(
                 Arc::clone(&ledger),
                 config.max_body_bytes,
@@ -49,8 +62,15 @@ impl AppState {
             memory: ledger,
             numbers: Arc::default(),
             lost_log_lines: Arc::default(),
+            process: ProcessFigures::default,
             started: SystemClock.wall(),
         }
+    }
+
+    /// The same with somebody who asks the system about this process.
+    #[must_use]
+    pub fn with_process_figures(self, process: fn() -> ProcessFigures) -> Self {
+        Self { process, ..self }
     }
 
     /// The same with the counter of whoever writes the log.

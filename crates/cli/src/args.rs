@@ -1,7 +1,9 @@
 //! The command line. A flag that is also a setting stays optional here: `config` decides what it means when it is absent.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind};
@@ -61,6 +63,10 @@ pub(crate) enum Command {
     Models(ModelsArgs),
     /// Shows the jobs of a running server, cancels and watches them
     Jobs(JobsArgs),
+    /// Asks the server of these settings whether it is ready; exit code 1 where it is not
+    Health,
+    /// Makes, lists and revokes the keys of callers, also while the server runs
+    Keys(KeysArgs),
     /// Says what this machine offers and what would go wrong
     Doctor(Box<DoctorArgs>),
     /// Measures the parts of one picture
@@ -385,6 +391,63 @@ pub(crate) struct JobsCancelArgs {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct KeysArgs {
+    #[command(subcommand)]
+    pub(crate) action: KeysAction,
+
+    /// The server's folder, where the keys are [default: pentimento-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum KeysAction {
+    /// Makes a key and shows its secret, this once
+    New(KeysNewArgs),
+    /// Lists the keys, without their secrets
+    List(KeysListArgs),
+    /// Takes a key back
+    Revoke(KeysRevokeArgs),
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct KeysNewArgs {
+    /// A name for the key, which stands in logs and owns its jobs: letters, digits, `-`, `_`, `.`
+    #[arg(value_name = "LABEL")]
+    pub(crate) label: String,
+
+    /// Time after which it ends by itself, such as `90days` or `12h` [default: never]
+    #[arg(long, value_name = "TIME", value_parser = key_life)]
+    pub(crate) expires: Option<Duration>,
+
+    /// Jobs of it that may wait or run at once [default: the server's `jobs_at_once`]
+    #[arg(long, value_name = "JOBS")]
+    pub(crate) jobs_at_once: Option<NonZeroU32>,
+
+    /// Calls of it in a minute [default: the server's `requests_per_minute`]
+    #[arg(long, value_name = "CALLS")]
+    pub(crate) requests_per_minute: Option<NonZeroU32>,
+
+    /// Lets it read the metrics, and load and unload models
+    #[arg(long)]
+    pub(crate) admin: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct KeysListArgs {
+    /// One JSON document instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct KeysRevokeArgs {
+    /// The key's name
+    #[arg(value_name = "LABEL")]
+    pub(crate) label: String,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     serve: ServeArgs,
@@ -453,7 +516,14 @@ impl Args {
             Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
             Command::Generate(generate) => (ServeArgs::at(&generate.place), "warn"),
             Command::Models(models) => (models.action.place(), "warn"),
-            Command::Demo(_) | Command::Bench(_) | Command::Jobs(_) => (ServeArgs::default(), "warn"),
+            Command::Keys(keys) => (
+                ServeArgs {
+                    data: keys.data.clone(),
+                    ..ServeArgs::default()
+                },
+                "warn",
+            ),
+            Command::Demo(_) | Command::Bench(_) | Command::Health | Command::Jobs(_) => (ServeArgs::default(), "warn"),
         };
         Settings {
             server,
@@ -506,6 +576,15 @@ impl ServeArgs {
             ..Self::default()
         }
     }
+}
+
+fn key_life(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+    let life = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if life < Duration::from_secs(1) || life > LONGEST {
+        return Err("it must be a second to a hundred years".to_owned());
+    }
+    Ok(life)
 }
 
 fn unit_interval(text: &str) -> Result<f64, String> {

@@ -19,7 +19,9 @@ use pentimento_engine::{
 };
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
-use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
+use pentimento_service::{
+    AddressGuard, KeyFile, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher,
+};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock, describe_chain};
 use tokio::net::TcpListener;
@@ -27,6 +29,7 @@ use tokio::net::TcpListener;
 use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
+use crate::process;
 use crate::telemetry::Telemetry;
 
 /// Jobs that wait or run at once; one more is told to come back later.
@@ -55,6 +58,15 @@ pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
 /// Where the files of models are.
 pub(crate) fn hub(config: &Config) -> anyhow::Result<Hub> {
     Ok(Hub::new(config.hub.settings(&config.data), clock())?)
+}
+
+/// The keys of the settings, and those of the data folder, which need not be there yet.
+pub(crate) fn key_ring(config: &Config) -> anyhow::Result<KeyRing> {
+    let configured = config.http.keys.iter();
+    let configured = configured.map(|key| (key.label.clone(), key.secret.expose().to_owned()));
+    Ok(KeyRing::new(configured)
+        .with_defaults(config.http.key_limits)
+        .with_file(KeyFile::in_folder(&config.data))?)
 }
 
 /// What each use of memory may take. On a system that does not say how much it has, only weights are bounded.
@@ -129,7 +141,12 @@ pub(crate) struct Parts {
 }
 
 /// Builds the whole server on a data folder.
-pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemetry) -> anyhow::Result<Parts> {
+pub(crate) fn everything(
+    config: &Config,
+    data: &DataFolder,
+    keys: Arc<KeyRing>,
+    telemetry: &Telemetry,
+) -> anyhow::Result<Parts> {
     let catalog = Arc::new(catalog(config)?);
     let engine = Engine::start(config)?;
     let images = images(config, data.path())?;
@@ -154,18 +171,16 @@ pub(crate) fn everything(config: &Config, data: &DataFolder, telemetry: &Telemet
         fetcher: image_fetcher(address_guard(config), MAX_FETCHED_BYTES),
         tokens: TokenCounter::default(),
         memory: Arc::clone(&engine.memory),
+        keys: Arc::clone(&keys),
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));
-    let keys = config
-        .http
-        .keys
-        .iter()
-        .map(|key| (key.label.clone(), key.secret.expose().to_owned()));
     let api = api_config(&config.http)?;
     let memory = Arc::clone(&engine.memory);
-    let state = AppState::new(service.clone(), KeyRing::new(keys), api.clone(), memory);
-    let state = state.with_lost_log_lines(telemetry.lost_lines());
+    let state = AppState::new(service.clone(), keys, api.clone(), memory);
+    let state = state
+        .with_lost_log_lines(telemetry.lost_lines())
+        .with_process_figures(process::figures);
     let admin_router = build_admin_router(state.clone());
     let router = build_router(state);
     Ok(Parts {
@@ -209,7 +224,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
     ServiceConfig {
         link_ttl: config.link_ttl,
         keep_jobs: KEEP_JOBS.max(config.link_ttl),
-        running_jobs: engine.status().max_jobs,
+        running_jobs: config.running_jobs.min(engine.status().max_jobs),
         decoding_images: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         max_image_pixels: config.max_image_pixels,
         max_prompt_tokens: config.max_prompt_tokens,
@@ -247,6 +262,7 @@ fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
         public_url: http.public_url.clone(),
         trust_forwarded: http.trust_forwarded,
         cors_origins,
+        rates: http.rates,
         body_timeout: http.body_timeout,
         body_idle_timeout: http.stall,
         header_timeout: http.header_timeout,

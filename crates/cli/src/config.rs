@@ -16,6 +16,7 @@ use std::time::Duration;
 use pentimento_engine::DEFAULT_PROMPT_TOKENS;
 use pentimento_kernels::Isa;
 use pentimento_storage::S3Config;
+use pentimento_service::{KeyLimits, RateConfig};
 use url::Url;
 
 use checks::{count, seconds};
@@ -69,8 +70,12 @@ pub(crate) struct HttpConfig {
     pub(crate) modelslab_inline_base64: bool,
     /// How long a ModelsLab call waits for its pictures.
     pub(crate) modelslab_hold: Duration,
-    /// Keys of callers; none means that everybody who reaches the server may call.
+    /// Keys of callers, beside those of the data folder; none at all means that everybody who reaches the server may call.
     pub(crate) keys: Vec<KeySetting>,
+    /// What a key may take that has no limits of its own.
+    pub(crate) key_limits: KeyLimits,
+    /// How often a caller may call whose key does not say it.
+    pub(crate) rates: RateConfig,
 }
 
 impl HttpConfig {
@@ -133,6 +138,18 @@ impl HttpConfig {
                 checks::HOLD,
             )?,
             keys: settings.keys.unwrap_or_default(),
+            key_limits: KeyLimits {
+                jobs_at_once: checks::rate("jobs_at_once", settings.jobs_at_once)?,
+                requests_per_minute: checks::rate("requests_per_minute", settings.requests_per_minute)?,
+            },
+            rates: RateConfig {
+                anonymous_requests_per_minute: checks::rate(
+                    "anonymous_requests_per_minute",
+                    settings.anonymous_requests_per_minute,
+                )?,
+                polls_per_minute: checks::rate("polls_per_minute", settings.polls_per_minute)?
+                    .unwrap_or(RateConfig::new().polls_per_minute),
+            },
         })
     }
 
@@ -216,6 +233,8 @@ pub(crate) struct Config {
     pub(crate) max_image_pixels: u64,
     /// Tokens of a prompt, and of a negative prompt.
     pub(crate) max_prompt_tokens: usize,
+    /// Jobs that take turns on the device; with 1 each is done before the next begins.
+    pub(crate) running_jobs: usize,
     /// Where models are fetched from and kept.
     pub(crate) hub: HubConfig,
     /// The bucket for pictures; None is the data folder.
@@ -304,6 +323,7 @@ impl Config {
                 checks::PROMPT_TOKENS,
             )?,
             client: ClientConfig::of(&settings)?,
+            running_jobs: count("running_jobs", settings.running_jobs, 128, checks::RUNNING_JOBS)?,
             http: HttpConfig::from_settings(settings)?,
             hub,
             images,
@@ -341,14 +361,14 @@ impl Config {
     }
 
     /// A server without keys answers everybody who reaches it, so only this machine may reach it.
-    pub(crate) fn check_exposure(&self) -> Result<(), ConfigError> {
-        if self.http.keys.is_empty() && !self.http.listen.ip().is_loopback() {
+    pub(crate) fn check_exposure(&self, is_open: bool) -> Result<(), ConfigError> {
+        if is_open && !self.http.listen.ip().is_loopback() {
             return Err(ConfigError::Exposed {
                 listen: self.http.listen,
             });
         }
         if let Some(AdminListen::At(listen)) = self.http.admin_listen
-            && self.http.keys.is_empty()
+            && is_open
             && !listen.ip().is_loopback()
         {
             return Err(ConfigError::AdminExposed { listen });

@@ -62,7 +62,7 @@ fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 /// A line `Name:   123 kB`, as the files in /proc have it.
-fn field_bytes(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn field_bytes(text: &str, name: &str) -> Option<u64> {
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use pentimento_types::Reservation;
+use prometheus_client::metrics::counter::Counter;
 
 /// Something in the pool. Clones share it.
 pub(crate) trait Shared: Clone {
@@ -47,6 +48,8 @@ pub(crate) struct ComponentPool<K, C> {
     pinned: HashSet<K>,
     uses: u64,
     changes: u64,
+    /// Of all components thrown out.
+    evictions: Counter,
 }
 
 impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
@@ -58,7 +61,13 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
             pinned: HashSet::new(),
             uses: 0,
             changes: 0,
+            evictions: Counter::default(),
         }
+    }
+
+    /// The same with a counter that somebody else reads, too.
+    pub(crate) fn counting(self, evictions: Counter) -> Self {
+        Self { evictions, ..self }
     }
 
     /// Another number whenever a component came or left.
@@ -113,6 +122,7 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
             let oldest = idle.min_by_key(|(_, resident)| resident.last_used);
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
                 evicted.extend(self.residents.remove(&key).map(|resident| resident.component));
+                self.evictions.inc();
                 self.changes += 1;
                 continue;
             }
@@ -172,7 +182,9 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
                 resident.is_idle() && !pinned.contains(key) && chosen(key, resident)
             };
             let gone = self.residents.extract_if(goes);
+            let before = evicted.len();
             evicted.extend(gone.map(|(_, resident)| resident.component));
+            self.evictions.inc_by((evicted.len() - before) as u64);
         }
         self.changes += 1;
         before - self.bytes()
@@ -243,6 +255,7 @@ mod tests {
         );
         assert_eq!(resident(&pool), ["held", "wanted"]);
         assert_eq!(pool.evict_idle(&mut Vec::new()), 40);
+        assert_eq!(pool.evictions.get(), 2, "idle and wanted");
         drop(held);
         pool.make_room(100, &[], &mut Vec::new()).unwrap();
         assert!(resident(&pool).is_empty());

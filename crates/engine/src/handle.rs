@@ -5,12 +5,14 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse};
+use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse, Priority};
+use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 
 use crate::admission::Place;
 use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
+use crate::metrics::DeviceMetrics;
 use crate::model_memory::ModelMemory;
 use crate::{BatchPolicy, EngineError, Executor, PreviewWish, ResolvedJob, ResolvedModels};
 
@@ -79,6 +81,7 @@ impl Engine {
             inbox,
             status_writer,
         );
+        let metrics = thread.metrics().clone();
         let join = thread::Builder::new()
             .name("pentimento-device".to_owned())
             .spawn(move || thread.run())
@@ -91,6 +94,7 @@ impl Engine {
             memory,
             max_jobs: policy.max_jobs,
             status,
+            metrics,
             clock,
         };
         Ok((handle, EngineThread { join }))
@@ -102,6 +106,11 @@ impl Engine {
 pub struct JobTerms {
     /// Whose share of the device's time it uses.
     pub owner: ApiKeyId,
+    /// About how much of the device's time it will take, in the units of [`pentimento_types::Recipe::work`]; 0 where nobody
+    /// knows. Small jobs of an owner are done before large ones.
+    pub work: u64,
+    /// Before or behind other jobs of its owner.
+    pub priority: Priority,
     /// When it fails with [`EngineError::DeadlineExceeded`] unless it has ended, a time of the engine's clock.
     pub deadline: Option<Instant>,
     /// Whether its images are to be shown while they are made.
@@ -112,6 +121,8 @@ impl Default for JobTerms {
     fn default() -> Self {
         Self {
             owner: ApiKeyId::anonymous(),
+            work: 0,
+            priority: Priority::Normal,
             deadline: None,
             previews: PreviewWish::default(),
         }
@@ -167,6 +178,7 @@ pub struct EngineHandle {
     memory: Arc<MemoryLedger>,
     max_jobs: usize,
     status: watch::Receiver<EngineStatus>,
+    metrics: DeviceMetrics,
     clock: Arc<dyn Clock>,
 }
 
@@ -286,6 +298,12 @@ impl EngineHandle {
     #[must_use]
     pub fn resident_models(&self) -> Vec<String> {
         self.models.resident_models()
+    }
+
+    /// Puts what the device and the loads have done into a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+        self.models.register_metrics(registry);
     }
 
     /// What the engine is doing.

@@ -16,6 +16,7 @@ mod executor;
 mod executor_error;
 mod handle;
 mod loader;
+mod metrics;
 mod model_memory;
 mod pipeline_executor;
 mod pipeline_loader;

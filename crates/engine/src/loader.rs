@@ -1,5 +1,7 @@
 //! The seam between deciding that a model is needed and bringing it into memory, which must not hold the device up.
 
+use prometheus_client::registry::Registry;
+
 use crate::{ExecutorError, ResolvedModels};
 
 /// Why there is no model.
@@ -39,4 +41,7 @@ pub trait ModelLoader: Send + Sync + 'static {
     /// Throws out models that no job has used for as long as they are to be kept. Says how many bytes that was. To be called
     /// now and then: only what its calls have seen counts.
     fn evict_unused(&self) -> u64;
+
+    /// Puts what it counts into a registry.
+    fn register_metrics(&self, registry: &mut Registry);
 }

@@ -1,5 +1,7 @@
 //! The models in memory as the door to the engine sees them, whatever the executor's type.
 
+use prometheus_client::registry::Registry;
+
 use crate::{EngineError, LoadError, ModelLoader, ResolvedModels};
 
 /// A [`ModelLoader`] without its type.
@@ -15,6 +17,9 @@ pub(crate) trait ModelMemory: Send + Sync {
 
     /// As [`ModelLoader::resident_models`].
     fn resident_models(&self) -> Vec<String>;
+
+    /// As [`ModelLoader::register_metrics`].
+    fn register_metrics(&self, registry: &mut Registry);
 }
 
 impl<L: ModelLoader> ModelMemory for L {
@@ -40,5 +45,9 @@ impl<L: ModelLoader> ModelMemory for L {
 
     fn resident_models(&self) -> Vec<String> {
         ModelLoader::resident_models(self)
+    }
+
+    fn register_metrics(&self, registry: &mut Registry) {
+        ModelLoader::register_metrics(self, registry);
     }
 }

@@ -22,10 +22,12 @@ use pentimento_pipeline::{
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
 };
+use prometheus_client::registry::Registry;
 
 use self::known::KnownModels;
 use self::watch::{Advice, ReadingTurn, Watched, Watcher};
 use crate::component_pool::{ComponentPool, NoRoom, Shared};
+use crate::metrics::LoaderMetrics;
 use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
 
 /// How long the cause of a failed load is the answer, before it is tried again, when that may help.
@@ -47,6 +49,7 @@ struct Inner {
     keep_alive: Option<Duration>,
     clock: Arc<dyn Clock>,
     ledger: Arc<MemoryLedger>,
+    metrics: LoaderMetrics,
     /// Held for a look or a change, never while a file is read.
     memory: Mutex<Memory>,
     reading: ReadingTurn,
@@ -141,8 +144,10 @@ impl PipelineLoader {
         clock: Arc<dyn Clock>,
         keep_alive: Option<Duration>,
     ) -> Self {
+        let metrics = LoaderMetrics::default();
+        let components = ComponentPool::new(ledger.limit(MemoryUse::Weights));
         let memory = Memory {
-            components: ComponentPool::new(ledger.limit(MemoryUse::Weights)),
+            components: components.counting(metrics.evictions.clone()),
             models: KnownModels::default(),
             failures: HashMap::new(),
             given_up: HashMap::new(),
@@ -153,6 +158,7 @@ impl PipelineLoader {
             keep_alive,
             clock,
             ledger,
+            metrics,
             memory: Mutex::new(memory),
             reading: ReadingTurn::default(),
         }))
@@ -247,7 +253,10 @@ impl PipelineLoader {
             Some(components) => components,
             None => {
                 let _alone = self.0.reading.take(watched);
-                self.read_missing(&source, &keys)?
+                let began = self.0.clock.now();
+                let read = self.read_missing(&source, &keys);
+                self.note_load(began, &read);
+                read?
             }
         };
         let model = source.assemble(components)?;
@@ -266,6 +275,17 @@ impl PipelineLoader {
         known.retain_resident(|key| components.contains(key));
         components.pin(known.pinned());
         Ok(model)
+    }
+
+    fn note_load<T>(&self, began: Instant, read: &Result<T, Fault>) {
+        match read {
+            Ok(_) => {
+                let took = self.0.clock.now().saturating_duration_since(began);
+                self.0.metrics.loaded(took);
+            }
+            Err(Fault::NoRoom { .. }) => self.0.metrics.refused(),
+            Err(Fault::Failed(_)) => self.0.metrics.failed(),
+        }
     }
 
     /// Waits for a load on another thread, as long as it goes on.
@@ -458,6 +478,10 @@ impl ModelLoader for PipelineLoader {
         // One that is a part of no model any more has nobody who wants it.
         let keep = |key: &ComponentKey| keep_alive.get(key).copied().unwrap_or(Some(Duration::ZERO));
         components.evict_unused(now, keep, &mut evicted)
+    }
+
+    fn register_metrics(&self, registry: &mut Registry) {
+        self.0.metrics.register(registry);
     }
 }
 

@@ -22,6 +22,8 @@ pub struct BatchPolicy {
     pub prepare_ahead_rows: u32,
     /// Models in use at the same time, those that are being loaded included. The memory for them is another bound.
     pub max_models: usize,
+    /// How long a measurement of what a forward takes counts.
+    pub cost_lifetime: Duration,
     /// How long a batch key keeps the smaller forward that it got when the device ran out of memory.
     pub memory_cap_lifetime: Duration,
 }
@@ -37,6 +39,7 @@ impl BatchPolicy {
             max_jobs: 128,
             prepare_ahead_rows: 256,
             max_models: 4,
+            cost_lifetime: Duration::from_secs(600),
             memory_cap_lifetime: Duration::from_secs(600),
         }
     }

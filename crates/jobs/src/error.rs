@@ -35,6 +35,12 @@ pub enum JobsError {
         /// Unfinished jobs of the caller.
         held: usize,
     },
+    /// One caller has as many unfinished jobs as its own bound allows.
+    #[error("{limit} jobs of this caller are waiting or running already, which is its bound")]
+    OwnerFull {
+        /// The bound.
+        limit: usize,
+    },
     /// The job is not where the transition starts.
     #[error("the change of state was refused")]
     Refused(#[from] TransitionRefused),
@@ -60,6 +66,7 @@ impl HasKind for JobsError {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Full { .. } | Self::ShareFull { .. } => ErrorKind::Overloaded,
+            Self::OwnerFull { .. } => ErrorKind::QuotaExceeded,
             Self::Duplicate { .. } | Self::Refused(_) | Self::ClaimLost { .. } => ErrorKind::Conflict,
             Self::Backend { .. } => ErrorKind::Unavailable,
         }

@@ -187,8 +187,8 @@ fn size_of_record(job: &Job) -> u64 {
 
 #[async_trait]
 impl JobStore for MemoryJobs {
-    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
-        self.table.places.reserve(owner)
+    fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError> {
+        self.table.places.reserve_within(owner, most)
     }
 
     async fn insert(&self, job: Job, place: JobPlace) -> Result<(), JobsError> {

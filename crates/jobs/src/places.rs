@@ -58,12 +58,23 @@ impl Places {
     /// # Errors
     /// [`JobsError::Full`], [`JobsError::ShareFull`].
     pub fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
+        self.reserve_within(owner, usize::MAX)
+    }
+
+    /// The same for a caller that may hold at most `most`, whatever its share is.
+    ///
+    /// # Errors
+    /// [`JobsError::Full`], [`JobsError::OwnerFull`], [`JobsError::ShareFull`].
+    pub fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError> {
         let mut held = self.lock();
         let free = self.limit.saturating_sub(held.all);
         if free == 0 {
             return Err(JobsError::Full { limit: self.limit });
         }
         let own = held.of.get(owner).copied().unwrap_or(0);
+        if own >= most {
+            return Err(JobsError::OwnerFull { limit: most });
+        }
         if has_its_share(owner, own, free) {
             return Err(JobsError::ShareFull { held: own });
         }
@@ -163,6 +174,20 @@ mod tests {
         assert!(matches!(places.reserve(&a), Err(JobsError::Full { limit: 100 })));
         drop(anonymous);
         assert!(places.lock().of.is_empty() && places.lock().all == 0);
+    }
+
+    #[test]
+    fn a_caller_with_a_bound_of_its_own_holds_no_more_than_that() {
+        let places = Places::new(100);
+        let [a, b] = ["a", "b"].map(ApiKeyId::new);
+        let first = places.reserve_within(&a, 2).unwrap();
+        let second = places.reserve_within(&a, 2).unwrap();
+        let refused = places.reserve_within(&a, 2);
+        assert!(matches!(refused, Err(JobsError::OwnerFull { limit: 2 })));
+        assert!(places.reserve_within(&b, 1).is_ok(), "others have their own");
+        drop(first);
+        assert!(places.reserve_within(&a, 2).is_ok());
+        drop(second);
     }
 
     #[test]

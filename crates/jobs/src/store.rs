@@ -42,7 +42,15 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`JobsError::Full`], [`JobsError::ShareFull`].
-    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError>;
+    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
+        self.reserve_within(owner, usize::MAX)
+    }
+
+    /// The same for an owner that may have at most `most` unfinished jobs.
+    ///
+    /// # Errors
+    /// [`JobsError::Full`], [`JobsError::OwnerFull`], [`JobsError::ShareFull`].
+    fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError>;
 
     /// Takes a new job, in a place of this store that it holds until it has ended. When this returns, the job survives what
     /// the implementation promises to survive.

@@ -183,7 +183,9 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     loop {
         match events.next().await {
             Some(JobEvent::Started) => {
-                began_at = Some(inner.clock.wall());
+                let now = inner.clock.wall();
+                began_at = Some(now);
+                inner.metrics.began(job, now);
                 reporter.started();
             }
             Some(JobEvent::Progress(progress)) => {
@@ -255,6 +257,8 @@ async fn admit(inner: &Inner, job: &Job, previews: PreviewWish) -> Result<JobEve
     };
     let terms = JobTerms {
         owner: job.owner.clone(),
+        work: job.work,
+        priority: job.priority,
         deadline: deadline(inner, job),
         previews,
     };

@@ -11,6 +11,8 @@ use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, MemoryLedger};
 
+use crate::key_ring::KeyRing;
+
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
@@ -58,6 +60,8 @@ pub struct ServiceParts {
     pub tokens: TokenCounter,
     /// What large things hold in memory.
     pub memory: Arc<MemoryLedger>,
+    /// Who may call, and how many jobs of each may be unfinished.
+    pub keys: Arc<KeyRing>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

@@ -206,6 +206,12 @@ pub enum ServiceError {
         /// Unfinished jobs of the key.
         held: usize,
     },
+    /// One key has as many unfinished jobs as it may.
+    #[error("at most {limit} jobs of this key may wait or run at once; try again when one of them has ended")]
+    JobsAtOnce {
+        /// The key's bound.
+        limit: usize,
+    },
     /// The server is stopping and takes nothing new.
     #[error("the server is shutting down; try again later")]
     ShuttingDown,
@@ -278,6 +284,7 @@ impl HasKind for ServiceError {
             | Self::ImageWork { .. }
             | Self::ImageMemory { .. } => ErrorKind::TooLarge,
             Self::Overloaded | Self::ShareTaken { .. } => ErrorKind::Overloaded,
+            Self::JobsAtOnce { .. } => ErrorKind::QuotaExceeded,
             Self::ShuttingDown | Self::ModelUnavailable { .. } | Self::ModelOnItsWay { .. } => {
                 ErrorKind::Unavailable
             }
@@ -298,8 +305,12 @@ impl ServiceError {
     /// When the same call may work, where that is known better than for any other.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
+        /// A job ends some time; nobody knows when.
+        const SOON: Duration = Duration::from_secs(2);
         if let Self::ModelOnItsWay { retry_after, .. } = self {
             Some(*retry_after)
+        } else if let Self::JobsAtOnce { .. } = self {
+            Some(SOON)
         } else {
             None
         }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobQueue, JobStore, JobsError, Transition};
+use pentimento_jobs::{JobQueue, JobStore};
 use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores};
@@ -19,8 +19,10 @@ use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
 use crate::fetching::Fetching;
+use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
+use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
 use crate::watched::Watched;
 
@@ -54,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) looks: Arc<Looks>,
     pub(crate) loads: Loads,
     pub(crate) admitted: AdmittedJobs,
+    pub(crate) keys: Arc<KeyRing>,
     pub(crate) clock: Arc<dyn Clock>,
     /// When this service was put together.
     pub(crate) started: SystemTime,
@@ -72,6 +75,7 @@ pub(crate) struct Inner {
     pub(crate) door: tokio::sync::Mutex<()>,
     pub(crate) fetching: Fetching,
     pub(crate) progress: ProgressHub,
+    pub(crate) metrics: ServiceMetrics,
     pub(crate) watched: Arc<Watched>,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
@@ -92,6 +96,7 @@ impl Inner {
             fetcher,
             tokens,
             memory,
+            keys,
             clock,
         } = parts;
         Self {
@@ -109,6 +114,8 @@ impl Inner {
             loads: Loads::default(),
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),
+            keys,
+            metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
             watched: Arc::default(),
             started: clock.wall(),
@@ -135,13 +142,6 @@ impl Inner {
         self.tasks
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Changes a job's state, and tells those who watch it.
-    pub(crate) async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
-        let job = self.store.transition(id, transition).await?;
-        self.watched.note(&job);
-        Ok(job)
     }
 
     /// Returns when nothing may run any more.

@@ -1,52 +1,241 @@
-//! The configured keys, and the comparison of what a caller sends with them.
+//! The keys that may call, and the comparison of what a caller sends with them: keys of the settings, and keys of the data
+//! folder, which come and go while the server runs.
+//!
+//! Invariant: a server that has asked for keys never stops doing so by itself; a key file that cannot be read leaves the
+//! keys as they were.
 
-use pentimento_types::ApiKeyId;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::SystemTime;
+
+use pentimento_types::{ApiKeyId, Clock, SystemClock};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
+use crate::key_file::{KeyFile, KeyFileError, KeyLimits, StoredKey};
+
+/// What a caller with a right key is, and may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyGrant {
+    /// Whose jobs it makes and sees.
+    pub owner: ApiKeyId,
+    /// Whether it may do what concerns all callers: models in memory, metrics.
+    pub admin: bool,
+    /// What it may take.
+    pub limits: KeyLimits,
+}
+
 /// All keys that may call the server. Keeps hashes, never the secrets; `Debug` shows the labels only.
-#[derive(Clone)]
+///
+/// The secrets of key files are random numbers of 256 bits, so that one round of SHA-256 is enough: there is nothing to
+/// guess. Keys of the settings are in the settings as they are.
 pub struct KeyRing {
-    keys: Vec<(ApiKeyId, [u8; 32])>,
+    configured: Vec<Key>,
+    stored: RwLock<Stored>,
+    file: Option<KeyFile>,
+    /// What holds for keys that say nothing themselves.
+    defaults: KeyLimits,
+    /// Whether the file could not be read the last time.
+    is_stale: AtomicBool,
+    clock: Arc<dyn Clock>,
+}
+
+/// What the file said when it could be read.
+#[derive(Default)]
+struct Stored {
+    keys: Vec<Key>,
+    /// Whether there is a file, also one whose keys are all revoked.
+    is_there: bool,
+    bytes: Vec<u8>,
+}
+
+struct Key {
+    digest: [u8; 32],
+    grant: KeyGrant,
+    expires_at: Option<SystemTime>,
+}
+
+impl Key {
+    fn of(stored: &StoredKey) -> Option<Self> {
+        Some(Self {
+            digest: stored.digest()?,
+            grant: KeyGrant {
+                owner: ApiKeyId::new(&stored.label),
+                admin: stored.admin,
+                limits: stored.limits(),
+            },
+            expires_at: stored.expires_at(),
+        })
+    }
 }
 
 impl KeyRing {
-    /// Takes pairs of a label and a secret. A server without keys is open.
+    /// Takes pairs of a label and a secret, which may do everything. A server without keys is open.
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = (String, String)>) -> Self {
-        let keys = keys
-            .into_iter()
-            .map(|(label, secret)| (ApiKeyId::new(label), digest(&secret)))
-            .collect();
-        Self { keys }
+        let key = |(label, secret): (String, String)| Key {
+            digest: digest(&secret),
+            grant: KeyGrant {
+                owner: ApiKeyId::new(label),
+                admin: true,
+                limits: KeyLimits::default(),
+            },
+            expires_at: None,
+        };
+        Self {
+            configured: keys.into_iter().map(key).collect(),
+            stored: RwLock::default(),
+            file: None,
+            defaults: KeyLimits::default(),
+            is_stale: AtomicBool::new(false),
+            clock: Arc::new(SystemClock),
+        }
     }
 
-    /// Whether no keys are configured, so that everybody who reaches the server may use it.
+    /// With the keys of a file beside them.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read, or has been there and is gone.
+    pub fn with_file(self, file: KeyFile) -> Result<Self, KeyFileError> {
+        let ring = Self {
+            file: Some(file),
+            ..self
+        };
+        ring.refresh()?;
+        Ok(ring)
+    }
+
+    /// With limits for the keys that have none of their own.
+    #[must_use]
+    pub fn with_defaults(self, defaults: KeyLimits) -> Self {
+        Self { defaults, ..self }
+    }
+
+    /// With another clock, which tells when keys expire.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Reads the file anew, and says whether anything has changed. On an error the keys stay as they were.
+    ///
+    /// # Errors
+    /// As [`KeyRing::with_file`].
+    pub fn refresh(&self) -> Result<bool, KeyFileError> {
+        let Some(file) = &self.file else { return Ok(false) };
+        let read = self.read(file);
+        self.is_stale.store(read.is_err(), Ordering::Relaxed);
+        read
+    }
+
+    fn read(&self, file: &KeyFile) -> Result<bool, KeyFileError> {
+        let Some(bytes) = file.bytes()? else {
+            // It cannot be told from a file that somebody has lost together with its mark.
+            return if self.stored().is_there {
+                Err(file.lost())
+            } else {
+                Ok(false)
+            };
+        };
+        if self.stored().is_there && self.stored().bytes == bytes {
+            return Ok(false);
+        }
+        let keys = file.keys_in(&bytes)?;
+        let valid = keys.iter().filter(|key| key.revoked_at.is_none());
+        let keys = valid.filter_map(Key::of).collect();
+        let mut stored = self.stored.write().unwrap_or_else(PoisonError::into_inner);
+        *stored = Stored {
+            keys,
+            is_there: true,
+            bytes,
+        };
+        Ok(true)
+    }
+
+    /// The file whose keys are taken.
+    #[must_use]
+    pub const fn file(&self) -> Option<&KeyFile> {
+        self.file.as_ref()
+    }
+
+    /// Whether the file could not be read the last time, so that the keys may be old ones.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.is_stale.load(Ordering::Relaxed)
+    }
+
+    /// How many keys there are, expired ones included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.configured.len() + self.stored().keys.len()
+    }
+
+    /// Whether there are no keys and never were, so that everybody who reaches the server may use it.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.keys.is_empty()
+        self.configured.is_empty() && !self.stored().is_there
     }
 
-    /// The key that `secret` is, or None. Takes the same time for every wrong secret and every place in the ring:
-    /// all hashes are compared, in constant time, without stopping at a hit.
+    /// What the key that `secret` is grants, or None. Takes the same time for every wrong secret and every place in the
+    /// ring: all hashes are compared, in constant time, without stopping at a hit.
     #[must_use]
-    pub fn check(&self, secret: &str) -> Option<ApiKeyId> {
+    pub fn check(&self, secret: &str) -> Option<KeyGrant> {
         let sent = digest(secret);
+        let stored = self.stored();
         let none = u64::MAX;
         let mut found = none;
-        for (index, (_, key)) in (0_u64..).zip(&self.keys) {
-            let same: Choice = key.as_slice().ct_eq(sent.as_slice());
+        for (index, key) in (0_u64..).zip(self.configured.iter().chain(&stored.keys)) {
+            let same: Choice = key.digest.as_slice().ct_eq(sent.as_slice());
             found = u64::conditional_select(&found, &index, same);
         }
         let index = usize::try_from(found).ok()?;
-        self.keys.get(index).map(|(label, _)| label.clone())
+        let key = self.configured.iter().chain(&stored.keys).nth(index)?;
+        if key.expires_at.is_some_and(|end| end <= self.clock.wall()) {
+            return None;
+        }
+        Some(KeyGrant {
+            limits: key.grant.limits.or(self.defaults),
+            ..key.grant.clone()
+        })
+    }
+
+    /// What a caller of an open server is.
+    #[must_use]
+    pub fn anonymous() -> KeyGrant {
+        KeyGrant {
+            owner: ApiKeyId::anonymous(),
+            admin: true,
+            limits: KeyLimits::default(),
+        }
+    }
+
+    /// How many unfinished jobs this owner may have. Callers without keys cannot be told apart, and have no such bound.
+    #[must_use]
+    pub fn jobs_at_once(&self, owner: &ApiKeyId) -> Option<usize> {
+        if *owner == ApiKeyId::anonymous() {
+            return None;
+        }
+        let stored = self.stored();
+        let mut keys = self.configured.iter().chain(&stored.keys);
+        let own = keys
+            .find(|key| key.grant.owner == *owner)
+            .map_or(KeyLimits::default(), |key| key.grant.limits);
+        let most = own.or(self.defaults).jobs_at_once?;
+        Some(usize::try_from(most.get()).unwrap_or(usize::MAX))
+    }
+
+    fn stored(&self) -> RwLockReadGuard<'_, Stored> {
+        self.stored.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let labels = self.keys.iter().map(|(label, _)| label.as_str());
-        f.debug_list().entries(labels).finish()
+        let stored = self.stored();
+        let keys = self.configured.iter().chain(&stored.keys);
+        f.debug_list()
+            .entries(keys.map(|key| key.grant.owner.as_str()))
+            .finish()
     }
 }
 
@@ -56,14 +245,28 @@ fn digest(secret: &str) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use pentimento_types::ManualClock;
+
     use super::*;
+    use crate::key_file::NewKey;
+
+    fn owner(ring: &KeyRing, secret: &str) -> Option<ApiKeyId> {
+        ring.check(secret).map(|grant| grant.owner)
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
 
     #[test]
     fn only_a_configured_secret_is_accepted_and_debug_never_shows_it() {
         let pair = |label: &str, secret: &str| (label.to_owned(), secret.to_owned());
         let ring = KeyRing::new([pair("alice", "sk-one"), pair("bob", "sk-two")]);
-        assert_eq!(ring.check("sk-one"), Some(ApiKeyId::new("alice")));
-        assert_eq!(ring.check("sk-two"), Some(ApiKeyId::new("bob")));
+        assert_eq!(owner(&ring, "sk-one"), Some(ApiKeyId::new("alice")));
+        assert_eq!(owner(&ring, "sk-two"), Some(ApiKeyId::new("bob")));
         for wrong in ["", "sk-", "sk-one ", "SK-ONE", "sk-three"] {
             assert_eq!(ring.check(wrong), None, "{wrong}");
         }
@@ -76,5 +279,121 @@ mod tests {
         let ring = KeyRing::new([]);
         assert!(ring.is_open());
         assert_eq!(ring.check(""), None);
+    }
+
+    #[test]
+    fn keys_come_and_go_while_the_ring_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::in_folder(folder.path());
+        let ring = KeyRing::new([]).with_file(file.clone()).unwrap();
+        assert!(ring.is_open());
+        let one = file.add(&NewKey::named("one"), at(1)).unwrap();
+        assert!(ring.refresh().unwrap() && !ring.is_open());
+        assert_eq!(owner(&ring, &one), Some(ApiKeyId::new("one")));
+        let two = file.add(&NewKey::named("two"), at(2)).unwrap();
+        assert!(ring.refresh().unwrap());
+        assert!(!ring.refresh().unwrap(), "nothing has changed since");
+        file.revoke("one", at(3)).unwrap();
+        assert!(ring.refresh().unwrap());
+        assert_eq!(
+            (owner(&ring, &one), owner(&ring, &two)),
+            (None, Some(ApiKeyId::new("two")))
+        );
+        file.revoke("two", at(4)).unwrap();
+        assert!(ring.refresh().unwrap());
+        assert!(
+            !ring.is_open() && ring.check(&two).is_none(),
+            "the last key gone lets nobody in"
+        );
+        assert!(!KeyRing::new([]).with_file(file).unwrap().is_open());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::in_folder(folder.path());
+        let secret = file.add(&NewKey::named("one"), at(1)).unwrap();
+        let ring = KeyRing::new([]).with_file(file.clone()).unwrap();
+        let whole = fs_err::read(file.path()).unwrap();
+        // Half-written by another program, at every byte, and a newer version's.
+        let halves = (0..whole.len()).map(|end| whole[..end].to_vec());
+        let newer = br#"{"version": 2, "anything": []}"#.to_vec();
+        for text in halves.chain([newer]) {
+            fs_err::write(file.path(), &text).unwrap();
+            // What white space at the end is cut off is whole.
+            if ring.refresh().is_ok() {
+                assert!(whole[text.len()..].trim_ascii().is_empty());
+                continue;
+            }
+            assert!(ring.is_stale() && !ring.is_open());
+            assert!(owner(&ring, &secret).is_some(), "the old keys stay");
+            assert!(KeyRing::new([]).with_file(file.clone()).is_err());
+        }
+        fs_err::remove_file(file.path()).unwrap();
+        assert!(ring.refresh().is_err() && owner(&ring, &secret).is_some());
+        let lost = KeyRing::new([]).with_file(file.clone()).unwrap_err().to_string();
+        assert!(
+            lost.contains("keys.json") && lost.contains("keys.required"),
+            "{lost}"
+        );
+        // Together with its mark: no server that runs opens for that.
+        fs_err::remove_file(folder.path().join("keys.required")).unwrap();
+        assert!(ring.refresh().is_err() && owner(&ring, &secret).is_some() && !ring.is_open());
+        fs_err::write(file.path(), &whole).unwrap();
+        assert!(ring.refresh().is_ok() && !ring.is_stale());
+    }
+
+    #[test]
+    fn a_key_expires_by_the_clock_of_the_wall() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::in_folder(folder.path());
+        let clock = Arc::new(ManualClock::new(at(1000)));
+        let new = NewKey {
+            life: Some(Duration::from_secs(60)),
+            ..NewKey::named("brief")
+        };
+        let secret = file.add(&new, at(1000)).unwrap();
+        let ring = KeyRing::new([])
+            .with_clock(Arc::clone(&clock) as Arc<dyn Clock>)
+            .with_file(file)
+            .unwrap();
+        clock.advance(Duration::from_secs(59));
+        assert!(ring.check(&secret).is_some());
+        clock.advance(Duration::from_secs(1));
+        assert!(ring.check(&secret).is_none());
+    }
+
+    #[test]
+    fn a_key_has_its_own_limits_or_the_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::in_folder(folder.path());
+        let [three, five, nine] = [3, 5, 9].map(NonZeroU32::new);
+        let new = NewKey {
+            limits: KeyLimits {
+                jobs_at_once: three,
+                requests_per_minute: None,
+            },
+            ..NewKey::named("own")
+        };
+        let secret = file.add(&new, at(1)).unwrap();
+        let ring = KeyRing::new([("plain".to_owned(), "sk".to_owned())]);
+        let ring = ring.with_file(file).unwrap().with_defaults(KeyLimits {
+            jobs_at_once: five,
+            requests_per_minute: nine,
+        });
+        let grant = ring.check(&secret).unwrap();
+        assert!(!grant.admin);
+        assert_eq!(
+            grant.limits,
+            KeyLimits {
+                jobs_at_once: three,
+                requests_per_minute: nine
+            }
+        );
+        let plain = ring.check("sk").unwrap();
+        assert!(plain.admin && plain.limits.jobs_at_once == five);
+        let of = |label: &str| ring.jobs_at_once(&ApiKeyId::new(label));
+        assert_eq!((of("own"), of("plain"), of("gone")), (Some(3), Some(5), Some(5)));
+        assert_eq!(ring.jobs_at_once(&ApiKeyId::anonymous()), None);
     }
 }

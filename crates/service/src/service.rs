@@ -7,9 +7,11 @@ use std::time::Duration;
 use pentimento_catalog::Catalog;
 use pentimento_jobs::JobCounts;
 use pentimento_types::{Job, JobId, JobOutcome, Progress, StoredImage};
+use prometheus_client::registry::Registry;
 
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::inner::{Inner, Lifecycle};
+use crate::metrics::ServiceMetrics;
 use crate::{ServiceError, maintenance, residency, worker};
 
 /// Before a task that panicked is started anew.
@@ -91,6 +93,18 @@ impl Service {
     #[must_use]
     pub fn queue_time(&self) -> Duration {
         self.inner.progress.queue_time()
+    }
+
+    /// What has become of the jobs, for whoever counts something about them.
+    #[must_use]
+    pub fn metrics(&self) -> &ServiceMetrics {
+        &self.inner.metrics
+    }
+
+    /// Puts what is counted here and below into a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.inner.metrics.register(registry);
+        self.inner.engine.register_metrics(registry);
     }
 
     /// What health and readiness checks need to know.

@@ -47,8 +47,8 @@ impl Service {
     /// before anything is stored. When the future is dropped before it returns, no job is left behind.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken` and
-    /// `ShuttingDown` variants.
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken`, `JobsAtOnce`
+    /// and `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
         let (submission, planned) = inner.check(submission).await?;
@@ -141,7 +141,9 @@ impl Inner {
         mut submission: Submission,
     ) -> Result<(Submission, Planned), ServiceError> {
         self.check_open()?;
-        let place = self.store.reserve(&submission.owner).map_err(not_stored)?;
+        let most = self.keys.jobs_at_once(&submission.owner).unwrap_or(usize::MAX);
+        let place = self.store.reserve_within(&submission.owner, most);
+        let place = place.map_err(not_stored)?;
         let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
         self.check_prompts(&submission.recipe, &models).await?;
         let (time, of_plan) = self.plan(&models, &mut submission.recipe).await?;
@@ -345,6 +347,7 @@ fn not_stored(error: JobsError) -> ServiceError {
     match error {
         JobsError::Full { .. } => ServiceError::Overloaded,
         JobsError::ShareFull { held } => ServiceError::ShareTaken { held },
+        JobsError::OwnerFull { limit } => ServiceError::JobsAtOnce { limit },
         error @ (JobsError::NotFound { .. }
         | JobsError::Duplicate { .. }
         | JobsError::Refused(_)

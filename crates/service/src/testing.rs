@@ -11,7 +11,7 @@ use pentimento_jobs::{MemoryJobs, MemoryLimits};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 
-use crate::{AddressGuard, Service, ServiceConfig, ServiceParts, image_fetcher};
+use crate::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
 
 /// How a [`TestService`] is made.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct TestConfig {
     pub unfinished_jobs: usize,
     /// What each use of memory may take.
     pub memory: MemoryBudget,
+    /// What each key may take, beside being taken at all.
+    pub keys: Arc<KeyRing>,
     /// Settings of the service.
     pub service: ServiceConfig,
 }
@@ -38,6 +40,7 @@ impl Default for TestConfig {
             clock: Arc::new(SystemClock),
             unfinished_jobs: 64,
             memory: MemoryBudget::UNBOUNDED,
+            keys: Arc::new(KeyRing::new([])),
             service: ServiceConfig {
                 link_ttl: Duration::from_secs(3600),
                 keep_jobs: Duration::from_secs(86_400),
@@ -86,6 +89,7 @@ impl TestService {
             clock,
             unfinished_jobs,
             memory,
+            keys,
             service,
         } = config;
         let memory = MemoryLedger::new(memory);
@@ -114,6 +118,7 @@ impl TestService {
             fetcher: image_fetcher(AddressGuard::allowing_private(), 1 << 20),
             tokens: TokenCounter::default(),
             memory,
+            keys,
             clock,
         };
         let service = Service::start(parts.clone(), service);

@@ -9,6 +9,7 @@
 
 mod check;
 mod clients;
+mod image;
 mod parity;
 mod shell;
 mod test;
@@ -40,6 +41,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         runner_args: Vec<String>,
     },
+    /// Builds the container image without a daemon, makes a picture in it, and checks its size and its user.
+    Image {
+        /// A program that is compiled already, instead of compiling one.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<std::path::PathBuf>,
+    },
     /// Runs the comparisons with the references and writes `docs/weights-parity.md`.
     Parity,
     /// The repository's own rules: layers, names, documents, golden files.
@@ -50,6 +57,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Check => check::run(),
         Command::Test { offline, runner_args } => test::run(offline, &runner_args),
+        Command::Image { binary } => image::run(binary.as_deref()),
         Command::Parity => parity::run(),
         Command::Tidy => tidy::run(),
     };

@@ -22,6 +22,8 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
         return response;
     };
     log(&failure);
+    // For whoever counts them outside.
+    response.extensions_mut().insert(failure.kind);
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

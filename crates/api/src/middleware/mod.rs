@@ -2,6 +2,7 @@
 
 mod declared_length;
 mod failures;
+mod measure;
 mod panics;
 mod path;
 mod request_id;
@@ -23,20 +24,22 @@ use tower_http::trace::TraceLayer;
 use crate::config::{ApiConfig, CorsOrigins};
 use crate::jobs::JOB_ID;
 use crate::links::without_signature;
+use crate::metrics::Metrics;
 use request_id::RequestId;
 
-pub(crate) use visitors::Visitors;
+pub(crate) use visitors::{Visitors, Watch};
 
 /// Wraps the routes. The list runs from the outside to the inside: a request meets the first layer first.
-/// `largest_body` in bytes; `visitors` where no keys are configured.
+/// `largest_body` in bytes.
 pub(crate) fn apply(
     routes: Router,
     config: &Arc<ApiConfig>,
-    visitors: Option<Visitors>,
+    (watch, metrics): (Watch, Arc<Metrics>),
     largest_body: usize,
 ) -> Router {
-    let visitors = visitors.map(Arc::new);
     let layers = ServiceBuilder::new()
+        // Outermost, because what it measures is what the caller waits for.
+        .layer(from_fn_with_state(metrics, measure::call))
         // Before all others, because every line that they log, and every error body, carries the id.
         .layer(from_fn(request_id::attach))
         // Around everything that can take time or fail, so that the span covers it.
@@ -47,13 +50,13 @@ pub(crate) fn apply(
         .layer(CompressionLayer::new())
         // Outside the errors, because a web page may read an error only with these headers; and outside the routes,
         // because OPTIONS is answered for every path and needs no key.
-        .layer(cors(&config.cors_origins, visitors.clone()))
+        .layer(cors(&config.cors_origins, &watch))
         // Turns a failure into its body, and logs it, once.
         .layer(from_fn(failures::render))
         // Inside the error bodies, because a panic becomes one.
         .layer(from_fn(panics::catch))
         // Before anything of the call is looked at: a web page's call is made with all rights of the one who looks at it.
-        .layer(from_fn_with_state(visitors, visitors::check))
+        .layer(from_fn_with_state(watch, visitors::check))
         // Innermost: refuses by the declared length before a byte of the body is read.
         .layer(from_fn_with_state(largest_body, declared_length::check));
     // Routing itself comes after the path is tidied, so the tidying must stand outside a router of its own.
@@ -61,12 +64,12 @@ pub(crate) fn apply(
 }
 
 /// The same for the listener of health checks, which reads no bodies and which no page of elsewhere has business with.
-pub(crate) fn apply_for_admin(routes: Router, visitors: Option<Visitors>) -> Router {
+pub(crate) fn apply_for_admin(routes: Router, watch: Watch) -> Router {
     let layers = ServiceBuilder::new()
         .layer(from_fn(request_id::attach))
         .layer(from_fn(failures::render))
         .layer(from_fn(panics::catch))
-        .layer(from_fn_with_state(visitors.map(Arc::new), visitors::check));
+        .layer(from_fn_with_state(watch, visitors::check));
     Router::new().fallback_service(path::Tidied::new(routes.layer(layers)))
 }
 
@@ -82,14 +85,18 @@ fn span(request: &Request) -> tracing::Span {
 }
 
 /// The wildcard does not cover `Authorization`, so what the page asks for is echoed.
-fn cors(origins: &CorsOrigins, visitors: Option<Arc<Visitors>>) -> CorsLayer {
-    let origin = match (origins, visitors) {
-        (CorsOrigins::ByKeys, Some(visitors)) => {
-            AllowOrigin::predicate(move |origin, parts| visitors.allow_origin(origin, &parts.headers))
+fn cors(origins: &CorsOrigins, watch: &Watch) -> CorsLayer {
+    let origin = match origins {
+        // A key may be made while the server runs; it never opens again.
+        CorsOrigins::ByKeys if watch.keys.is_open() => {
+            let Watch { visitors, keys, .. } = watch.clone();
+            AllowOrigin::predicate(move |origin, parts| {
+                !keys.is_open() || visitors.allow_origin(origin, &parts.headers)
+            })
         }
-        (CorsOrigins::ByKeys | CorsOrigins::Any, _) => AllowOrigin::any(),
-        (CorsOrigins::Only(list), _) => AllowOrigin::list(list.iter().cloned()),
-        (CorsOrigins::None, _) => AllowOrigin::list(std::iter::empty::<HeaderValue>()),
+        CorsOrigins::ByKeys | CorsOrigins::Any => AllowOrigin::any(),
+        CorsOrigins::Only(list) => AllowOrigin::list(list.iter().cloned()),
+        CorsOrigins::None => AllowOrigin::list(std::iter::empty::<HeaderValue>()),
     };
     let readable = [
         request_id::HEADER,

@@ -3,7 +3,8 @@
 //! may read the replies.
 //!
 //! Programs send none of these headers but `Host`, and notice nothing. Signed links are let through: the signature is the
-//! right, and a person opens them from any page.
+//! right, and a person opens them from any page. The metrics of the listener for health checks need no key either, so they
+//! are kept in the same way whether there are keys or not.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use pentimento_service::KeyRing;
 use url::Url;
 
 use crate::config::{ApiConfig, CorsOrigins};
@@ -24,6 +26,8 @@ use crate::shape::Shape;
 #[derive(Clone, Debug)]
 pub(crate) struct Visitors {
     hosts: Vec<String>,
+    /// Whether any address is a right name. A page cannot make an address lead elsewhere, only a name.
+    any_address: bool,
     origins: CorsOrigins,
 }
 
@@ -33,7 +37,16 @@ impl Visitors {
         let names = config.allowed_hosts.iter().map(String::as_str).chain(public);
         Self {
             hosts: names.map(plain).collect(),
+            any_address: false,
             origins: config.cors_origins.clone(),
+        }
+    }
+
+    /// The same for a listener that others may reach by an address, such as a program that collects metrics.
+    pub(crate) fn of_admin(config: &ApiConfig) -> Self {
+        Self {
+            any_address: true,
+            ..Self::of(config)
         }
     }
 
@@ -52,7 +65,7 @@ impl Visitors {
             .parse::<IpAddr>();
         name == "localhost"
             || name.ends_with(".localhost")
-            || address.is_ok_and(|address| address.to_canonical().is_loopback())
+            || address.is_ok_and(|address| self.any_address || address.to_canonical().is_loopback())
             || self.hosts.contains(&name)
     }
 
@@ -124,16 +137,45 @@ fn is_visit(request: &Request) -> bool {
         && says(headers, "sec-fetch-dest", "document")
 }
 
-/// Refuses the calls of foreign names and pages; `visitors` is None where keys are configured.
-pub(super) async fn check(
-    State(visitors): State<Option<Arc<Visitors>>>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// Who may visit, for the layer. Keys may come while the server runs, and then they are the right.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    pub(super) visitors: Arc<Visitors>,
+    pub(super) keys: Arc<KeyRing>,
+    /// A path that needs no key.
+    without_key: Option<&'static str>,
+}
+
+impl Watch {
+    /// Over all paths but those of links.
+    pub(crate) fn new(visitors: Visitors, keys: Arc<KeyRing>) -> Self {
+        Self {
+            visitors: Arc::new(visitors),
+            keys,
+            without_key: None,
+        }
+    }
+
+    /// Over this path also where there are keys.
+    pub(crate) fn and_always(self, path: &'static str) -> Self {
+        Self {
+            without_key: Some(path),
+            ..self
+        }
+    }
+
+    fn fault(&self, request: &Request) -> Option<EdgeFault> {
+        let path = request.uri().path();
+        let keyless = self.keys.is_open() || self.without_key.is_some_and(|open| open == path);
+        let watched = keyless && !path.starts_with("/files/");
+        watched.then(|| self.visitors.fault(request)).flatten()
+    }
+}
+
+/// Refuses the calls of foreign names and pages where no key is asked for.
+pub(super) async fn check(State(watch): State<Watch>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let fault = visitors
-        .filter(|_| !path.starts_with("/files/"))
-        .and_then(|visitors| visitors.fault(&request));
+    let fault = watch.fault(&request);
     match fault {
         Some(fault) => Shape::of(path).failure(fault).into_response(),
         None => next.run(request).await,
@@ -195,6 +237,25 @@ mod tests {
             assert!(refused(&visitors, &[("host", host)]), "{host}");
         }
         assert!(!refused(&visitors, &[]), "no browser leaves it out");
+    }
+
+    #[test]
+    fn metrics_without_a_key_are_for_addresses_and_known_names() {
+        let keys = KeyRing::new([("a".to_owned(), "sk".to_owned())]);
+        let watch = Watch::new(Visitors::of_admin(&ApiConfig::new()), Arc::new(keys)).and_always("/metrics");
+        let refused = |path: &str, host: &str| {
+            let request = Request::get(path).header("host", host).body(Body::empty());
+            watch.fault(&request.unwrap()).is_some()
+        };
+        for (path, host, expected) in [
+            ("/metrics", "10.0.0.7:8081", false),
+            ("/metrics", "[2001:db8::1]:8081", false),
+            ("/metrics", "localhost:8081", false),
+            ("/metrics", "evil.example:8081", true),
+            ("/healthz", "evil.example:8081", false),
+        ] {
+            assert_eq!(refused(path, host), expected, "{path} {host}");
+        }
     }
 
     #[test]

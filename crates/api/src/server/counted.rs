@@ -15,6 +15,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tower::ServiceExt as _;
 
 use super::seats::{Call, Connection};
+use crate::client_address::Peer;
 
 /// The connection is being closed, because another one needed its seat.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,7 @@ pub(super) struct MadeRoom;
 pub(super) struct Counted {
     pub(super) router: Router,
     pub(super) connection: Arc<Connection>,
+    pub(super) peer: Peer,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Counted {
@@ -32,7 +34,8 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
     type Error = MadeRoom;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, MadeRoom>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
         let router = self.router.clone();
         let call = self.connection.begin();
         Box::pin(async move {

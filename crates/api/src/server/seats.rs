@@ -6,12 +6,14 @@
 //! the system has not taken yet; who does not read its reply is ended by the least speed.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::client_address::machine;
 
 const IDLE: u8 = 0;
 const BUSY: u8 = 1;
@@ -209,21 +211,6 @@ impl Open {
                 self.addresses.remove(&address);
             }
         }
-    }
-}
-
-/// What counts as one address: a machine has a whole /64 of IPv6 to choose from.
-fn machine(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = u128::from(address) & !u128::from(u64::MAX);
-            IpAddr::V6(if address.is_loopback() {
-                address
-            } else {
-                Ipv6Addr::from(network)
-            })
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

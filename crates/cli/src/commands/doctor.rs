@@ -198,12 +198,19 @@ async fn look_at_bucket(config: &Config, findings: &mut Findings) {
 }
 
 fn look_at_network(config: &Config, findings: &mut Findings) {
-    let keys = config.http.keys.len();
+    let ring = match assemble::key_ring(config) {
+        Ok(ring) => ring,
+        Err(error) => {
+            findings.faults.push(format!("{error:#}"));
+            return;
+        }
+    };
+    let keys = ring.count();
     show(
         "listen",
         format_args!("http://{} ({keys} keys)", config.http.listen),
     );
-    if let Err(error) = config.check_exposure() {
+    if let Err(error) = config.check_exposure(ring.is_open()) {
         findings.faults.push(error.to_string());
     }
     if let Err(error) = TcpListener::bind(config.http.listen) {

@@ -6,5 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod generate;
 pub(crate) mod jobs;
+pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod serve;

@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -53,7 +54,8 @@ pub(crate) struct Server {
 impl Server {
     /// Takes the data folder, starts everything, and listens.
     pub(crate) async fn start(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Self> {
-        config.check_exposure()?;
+        let keys = Arc::new(assemble::key_ring(config)?);
+        config.check_exposure(keys.is_open())?;
         let data = DataFolder::open(&config.data)?;
         let assemble::Parts {
             service,
@@ -61,7 +63,9 @@ impl Server {
             router,
             admin_router,
             mut api,
-        } = assemble::everything(config, &data, telemetry)?;
+        } = assemble::everything(config, &data, Arc::clone(&keys), telemetry)?;
+        keys.follow_file()
+            .context("a thread for the keys could not be started")?;
         fit_connections(&mut api, open_files::room_for_connections().unwrap_or(usize::MAX));
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen)
@@ -79,7 +83,7 @@ impl Server {
         }));
         let mut idle = JoinSet::new();
         idle.spawn(idle::give_memory_back(service.clone()));
-        tracing::info!(%address, keys = config.http.keys.len(), data = %data.path().display(), "the server is ready");
+        tracing::info!(%address, keys = keys.count(), data = %data.path().display(), "the server is ready");
         Ok(Self {
             address,
             service,

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ pub(super) const CONNECTIONS: RangeInclusive<u64> = 8..=1_000_000;
 /// The largest picture of a common camera has about 200; a decoded megapixel takes 3 MB.
 pub(super) const MEGAPIXELS: RangeInclusive<u64> = 1..=1000;
 pub(super) const PROMPT_TOKENS: RangeInclusive<u64> = 75..=100_000;
+/// As many as the engine takes at most.
+pub(super) const RUNNING_JOBS: RangeInclusive<u64> = 1..=128;
+/// Calls in a minute, and jobs at once.
+pub(super) const RATE: RangeInclusive<u64> = 1..=10_000_000;
 const MEMORY: RangeInclusive<u64> = 64 << 10..=1 << 50;
 
 /// The value, or the default, when it is in the range.
@@ -62,6 +67,13 @@ pub(super) fn seconds(
             unit(range.end()),
         ))
     }
+}
+
+/// How often, or how many; None is without a bound.
+pub(super) fn rate(name: &'static str, value: Option<u64>) -> Result<Option<NonZeroU32>, ConfigError> {
+    let Some(value) = value else { return Ok(None) };
+    within(name, value, RATE)?;
+    Ok(u32::try_from(value).ok().and_then(NonZeroU32::new))
 }
 
 /// A number of things, which fits whatever this machine counts with.

@@ -47,7 +47,7 @@ pub(crate) enum ConfigError {
     },
     #[error(
         "without keys the server listens on this machine only, and {listen} can be reached from others; \
-         set a key with PENTIMENTO_KEYS=label=secret, `keys = [\"label=secret\"]` in pentimento.toml or \
+         make a key with `pentimento keys new LABEL`, set one with PENTIMENTO_KEYS=label=secret, `keys = [\"label=secret\"]` in pentimento.toml or \
          --key label=secret, or listen on 127.0.0.1:{}",
         listen.port()
     )]

@@ -50,6 +50,10 @@ pub(crate) struct Settings {
     pub(crate) stall_seconds: Option<u64>,
     pub(crate) least_bytes_per_second: Option<u64>,
     pub(crate) keys: Option<Vec<KeySetting>>,
+    pub(crate) jobs_at_once: Option<u64>,
+    pub(crate) requests_per_minute: Option<u64>,
+    pub(crate) anonymous_requests_per_minute: Option<u64>,
+    pub(crate) polls_per_minute: Option<u64>,
     pub(crate) link_ttl_seconds: Option<u64>,
     pub(crate) allow_private_urls: Option<bool>,
     pub(crate) modelslab_strict_http_status: Option<bool>,
@@ -63,6 +67,7 @@ pub(crate) struct Settings {
     pub(crate) job_memory: Option<ByteSize>,
     pub(crate) max_image_megapixels: Option<u64>,
     pub(crate) max_prompt_tokens: Option<u64>,
+    pub(crate) running_jobs: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
     /// What the command logs when nobody says anything; below every layer.
@@ -106,6 +111,12 @@ impl Settings {
             stall_seconds: self.stall_seconds.or(lower.stall_seconds),
             least_bytes_per_second: self.least_bytes_per_second.or(lower.least_bytes_per_second),
             keys: self.keys.or(lower.keys),
+            jobs_at_once: self.jobs_at_once.or(lower.jobs_at_once),
+            requests_per_minute: self.requests_per_minute.or(lower.requests_per_minute),
+            anonymous_requests_per_minute: self
+                .anonymous_requests_per_minute
+                .or(lower.anonymous_requests_per_minute),
+            polls_per_minute: self.polls_per_minute.or(lower.polls_per_minute),
             link_ttl_seconds: self.link_ttl_seconds.or(lower.link_ttl_seconds),
             allow_private_urls: self.allow_private_urls.or(lower.allow_private_urls),
             modelslab_strict_http_status: self
@@ -121,6 +132,7 @@ impl Settings {
             job_memory: self.job_memory.or(lower.job_memory),
             max_image_megapixels: self.max_image_megapixels.or(lower.max_image_megapixels),
             max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
+            running_jobs: self.running_jobs.or(lower.running_jobs),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
             default_log: self.default_log.or(lower.default_log),
@@ -250,6 +262,10 @@ impl Settings {
         "STALL_SECONDS",
         "LEAST_BYTES_PER_SECOND",
         "KEYS",
+        "JOBS_AT_ONCE",
+        "REQUESTS_PER_MINUTE",
+        "ANONYMOUS_REQUESTS_PER_MINUTE",
+        "POLLS_PER_MINUTE",
         "LINK_TTL_SECONDS",
         "ALLOW_PRIVATE_URLS",
         "MODELSLAB_STRICT_HTTP_STATUS",
@@ -263,6 +279,7 @@ impl Settings {
         "JOB_MEMORY",
         "MAX_IMAGE_MEGAPIXELS",
         "MAX_PROMPT_TOKENS",
+        "RUNNING_JOBS",
         "LOG",
         "LOG_FORMAT",
     ];
@@ -297,6 +314,12 @@ impl Settings {
                         .collect::<Result<_, _>>()?,
                 )
             }
+            "JOBS_AT_ONCE" => self.jobs_at_once = Some(parsed(name, value)?),
+            "REQUESTS_PER_MINUTE" => self.requests_per_minute = Some(parsed(name, value)?),
+            "ANONYMOUS_REQUESTS_PER_MINUTE" => {
+                self.anonymous_requests_per_minute = Some(parsed(name, value)?);
+            }
+            "POLLS_PER_MINUTE" => self.polls_per_minute = Some(parsed(name, value)?),
             "LINK_TTL_SECONDS" => self.link_ttl_seconds = Some(parsed(name, value)?),
             "ALLOW_PRIVATE_URLS" => self.allow_private_urls = Some(parsed(name, value)?),
             "MODELSLAB_STRICT_HTTP_STATUS" => {
@@ -312,6 +335,7 @@ impl Settings {
             "JOB_MEMORY" => self.job_memory = Some(parsed(name, value)?),
             "MAX_IMAGE_MEGAPIXELS" => self.max_image_megapixels = Some(parsed(name, value)?),
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
+            "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
             _ => {

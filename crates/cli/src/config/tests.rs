@@ -146,7 +146,7 @@ fn without_keys_only_this_machine_may_be_listened_on() {
     let load = |listen: &str, environment: &Environment| {
         Config::load(flags(Some(listen)), Some(&empty), environment)
             .unwrap()
-            .check_exposure()
+            .check_exposure(true)
     };
     let none = Environment::default();
     assert!(load("127.0.0.1:80", &none).is_ok());

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use pentimento_service::check_label;
 use serde::Deserialize;
 
 /// A text that is not printed.
@@ -62,13 +63,7 @@ impl FromStr for KeySetting {
             .split_once('=')
             .ok_or("write a key as label=secret: a name for it, and what callers send")?;
         let (label, secret) = (label.trim(), secret.trim());
-        if label.is_empty()
-            || !label
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-        {
-            return Err("the label of a key has letters, digits, `-`, `_` and `.` only".to_owned());
-        }
+        check_label(label)?;
         if secret.is_empty() || secret.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(format!(
                 "the secret of the key `{label}` is empty or has white space in it"

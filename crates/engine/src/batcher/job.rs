@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pentimento_types::{ApiKeyId, JobId};
+use pentimento_types::{ApiKeyId, JobId, Priority};
 
 use crate::{BatchKey, LatentSize, ModelKey};
 
@@ -26,8 +26,29 @@ pub struct JobSpec {
     pub model: ModelKey,
     /// Size of its latents.
     pub latent: LatentSize,
+    /// About how much of the device's time it will take, in the units of [`pentimento_types::Recipe::work`]; 0 where nobody
+    /// knows.
+    pub work: u64,
+    /// Before or behind other jobs of its owner.
+    pub priority: Priority,
     /// When it is no longer wanted.
     pub deadline: Option<Instant>,
+}
+
+impl JobSpec {
+    /// A job of nobody in particular, of unknown work.
+    #[must_use]
+    pub fn new(id: JobId, model: ModelKey, latent: LatentSize) -> Self {
+        Self {
+            id,
+            owner: ApiKeyId::anonymous(),
+            model,
+            latent,
+            work: 0,
+            priority: Priority::Normal,
+            deadline: None,
+        }
+    }
 }
 
 /// What is known of an image once it is prepared.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pentimento_types::{ApiKeyId, Clock, JobId, SystemClock};
+use pentimento_types::{Clock, JobId, SystemClock};
 
 use super::world::{End, Ledger, Script, World, model_key};
 use crate::{BatchPolicy, Batcher, ImageWork, JobSpec, Outcome, Plan};
@@ -175,7 +175,7 @@ fn a_long_preparation_lets_the_others_go_on_between_its_slices() {
         2,
         Script {
             work: ImageWork {
-                evaluations: 100,
+                evaluations: 20,
                 rows: 1,
             },
             ..Script::lcm()
@@ -228,13 +228,8 @@ fn a_younger_model_does_not_take_the_memory_that_an_overdue_job_waits_for() {
     let mut batcher = Batcher::new(policy);
     let latent = Script::lcm().key().latent;
     let admit = |batcher: &mut Batcher, number: u8, now| {
-        let spec = JobSpec {
-            id: JobId::from_u128(u128::from(number) + 1),
-            owner: ApiKeyId::anonymous(),
-            model: model_key(number),
-            latent,
-            deadline: None,
-        };
+        let id = JobId::from_u128(u128::from(number) + 1);
+        let spec = JobSpec::new(id, model_key(number), latent);
         batcher.admit(spec, now).expect("there is room");
         batcher.plan(now)
     };

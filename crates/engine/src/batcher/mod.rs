@@ -7,6 +7,7 @@
 //! Invariant: while a job is inside, `plan` answers `Idle` only when the plan before it is still to be reported or a
 //! model is being loaded.
 
+mod costs;
 mod fill;
 mod job;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use pentimento_types::JobId;
 
 use crate::{BatchKey, BatchPolicy, ModelKey};
 
+use self::costs::ForwardCosts;
 use self::fill::{Room, fill};
 pub use self::job::{ImageId, ImageWork, JobSpec};
 use self::job::{JobEntry, Phase, Stage};
@@ -157,6 +159,8 @@ struct Part {
 struct Acting {
     since: Instant,
     parts: Vec<Part>,
+    /// What its rows have in common, where it is an evaluation.
+    forward: Option<BatchKey>,
     is_overdue: bool,
 }
 
@@ -171,6 +175,7 @@ pub struct Batcher {
     /// Set when a preparation found no memory: none is begun until a job has left.
     memory_full: bool,
     memory: MemoryCaps,
+    costs: ForwardCosts,
     shares: Shares,
     passes: Passes,
     acting: Option<Acting>,
@@ -188,6 +193,7 @@ impl Batcher {
             models: Models::new(policy.max_models),
             memory_full: false,
             memory: MemoryCaps::default(),
+            costs: ForwardCosts::new(policy.cost_lifetime),
             shares: Shares::default(),
             passes: Passes::default(),
             acting: None,
@@ -337,9 +343,14 @@ impl Batcher {
             Act::Finish => (self.plan_finish(job)?, vec![alone]),
             Act::Denoise => self.plan_denoise(job, now)?,
         };
+        let forward = match &plan {
+            Plan::Denoise { key, images: _ } => Some(key.clone()),
+            Plan::Idle | Plan::Load(_) | Plan::Unload(_) | Plan::Prepare(_) | Plan::Finish(_) => None,
+        };
         self.acting = Some(Acting {
             since: now,
             parts,
+            forward,
             is_overdue,
         });
         Some(plan)
@@ -358,8 +369,9 @@ impl Batcher {
         let first = self.jobs.get(&job)?;
         let key = first.key()?.clone();
         let cap = self.memory.rows(&key, now).unwrap_or(u32::MAX);
+        let pays = self.costs.rows_that_pay(&key, now).unwrap_or(u32::MAX);
         let room = Room {
-            rows: cap.min(self.policy.max_rows),
+            rows: cap.min(pays).min(self.policy.max_rows),
             cost: self.policy.compute_budget,
             cost_per_row: key.latent.pixels(),
         };

@@ -5,13 +5,14 @@ use std::time::Instant;
 use pentimento_types::JobId;
 
 use super::job::{ImageWork, JobEntry, Phase, Sharing, Stage};
+use super::shares::weight;
 use super::{Batcher, DenoiseFault, ImageId, Outcome, Part, Verdict};
 use crate::{BatchKey, ModelKey};
 
 impl Batcher {
     /// Takes in what became of the last plan, and says which jobs that ends or starts anew.
     pub fn report(&mut self, outcome: Outcome, now: Instant) -> Vec<Verdict> {
-        self.charge(now);
+        self.charge(&outcome, now);
         match outcome {
             Outcome::Loaded(model) => self.loaded(&model, now),
             Outcome::LoadFailed(model) => self.load_failed(&model),
@@ -54,22 +55,36 @@ impl Batcher {
     }
 
     /// Puts down what the act that is over has taken, for everybody who had a part in it.
-    fn charge(&mut self, now: Instant) {
+    fn charge(&mut self, outcome: &Outcome, now: Instant) {
         let Some(acting) = self.acting.take() else { return };
         // Time in which the process stood still is not held against anybody for long.
         let took = now
             .saturating_duration_since(acting.since)
             .min(self.policy.age_bound);
         let all: u32 = acting.parts.iter().map(|part| part.rows).sum();
+        if let (Outcome::Denoised(_), Some(key)) = (outcome, acting.forward) {
+            self.costs.put(key, all, took, now);
+        }
         for Part { job, rows } in &acting.parts {
             let share = took * *rows / all.max(1);
+            let weight = self.weight_of(*job);
             if let Some(entry) = self.jobs.get_mut(job) {
-                self.shares.charge(entry, share, now);
+                self.shares.charge(entry, share, weight, now);
             }
         }
         if acting.is_overdue {
             self.shares.charge_overdue(took);
         }
+    }
+
+    /// How much an act of the job counts among those of its owner.
+    fn weight_of(&self, job: JobId) -> f64 {
+        let Some(JobEntry { spec, .. }) = self.jobs.get(&job) else {
+            return 1.0;
+        };
+        let own = self.jobs.values().filter(|entry| entry.spec.owner == spec.owner);
+        let known = own.map(|entry| entry.spec.work).filter(|work| *work > 0);
+        weight(spec, known.min().unwrap_or(spec.work))
     }
 
     fn prepare_continues(&mut self, job: JobId, in_pass: bool) -> Vec<Verdict> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pentimento_types::JobId;
+use pentimento_types::{JobId, Priority};
 use proptest::prelude::*;
 
 use super::world::{End, Script, Trouble, World, model_key};
@@ -46,6 +46,7 @@ fn script(troubles: bool) -> impl Strategy<Value = Script> {
                 slices: sizes.1,
                 finish_slices: sizes.2,
                 work: ImageWork { evaluations, rows },
+                priority: Priority::Normal,
                 trouble,
             },
         )
@@ -69,6 +70,7 @@ fn policy() -> impl Strategy<Value = BatchPolicy> {
             max_jobs: 32,
             prepare_ahead_rows,
             max_models,
+            cost_lifetime: Duration::from_secs(600),
             memory_cap_lifetime: Duration::from_secs(1),
         },
     )
@@ -158,6 +160,7 @@ proptest! {
     ) {
         let policy = BatchPolicy { max_rows: 8, age_bound: Duration::from_secs(1_000_000), ..BatchPolicy::gpu() };
         let mut world = World::new(policy);
+        world.knows_work = false;
         // A whole pass of the VAE may go in the turns of those who wait for its end.
         let longest_pass = scripts.iter().map(|(script, _)| 3 * script.key().latent.pixels());
         let longest_pass = Duration::from_micros(longest_pass.max().unwrap_or(0) * 1000 / (64 * 64));

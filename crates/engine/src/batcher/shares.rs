@@ -4,16 +4,21 @@
 //!
 //! Everybody has a point in virtual time at which the next act starts. The earliest acts, and moves on by the time that the
 //! act has taken of the device; time itself is the start of the act that was chosen last, and nobody starts earlier, so that
-//! waiting saves nothing up. What an act took is known when it is over, so that nothing is estimated. After a long act of
-//! one job, a short one so does all of its acts in one go, as long as it has used less than the other.
+//! waiting saves nothing up. What an act took is known when it is over, so that its time is never estimated.
 //!
-//! Nobody starves: between two acts of a job every other has about the time of one act of it. Beside that, an eighth of the
-//! time goes to the job that has waited longest beyond the age bound, for those who stand before a flood of new jobs.
+//! Between owners that is all. Among the jobs of one owner an act weighs as many times as much as its job is larger than the
+//! owner's smallest one inside, up to eight times: a job of four steps beside one of sixty is so nearly as fast as alone, and
+//! the other gets on all the same. (Its share of the time is in the inverse of its size: discriminatory processor sharing,
+//! Kleinrock, 1967.) A caller's own order of urgency is a weight, too.
+//!
+//! Nobody starves: between two acts of a job every other of its owner has at most about the time of eight acts of it, unless
+//! its caller has said that it is not urgent. Beside that, an eighth of the time goes to the job that has waited longest
+//! beyond the age bound, for those who stand before a flood of new jobs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use pentimento_types::ApiKeyId;
+use pentimento_types::{ApiKeyId, Priority};
 
 use super::job::{JobEntry, JobSpec, Turn};
 use crate::{LatentSize, ModelKey};
@@ -22,6 +27,23 @@ use crate::{LatentSize, ModelKey};
 const LEAST: Duration = Duration::from_micros(1);
 /// How much dearer an act is for the line of the overdue than for an owner.
 const OVERDUE_WEIGHT: u32 = 8;
+/// How much dearer an act of a large job is at most than one of a small job of the same owner.
+const MOST_WEIGHT: f64 = 8.0;
+
+/// How much an act of a job counts within its owner, whose smallest job has this much work before it.
+pub(super) fn weight(spec: &JobSpec, smallest: u64) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a ratio of estimates needs a few digits"
+    )]
+    let ratio = spec.work as f64 / smallest.max(1) as f64;
+    let by_size = ratio.clamp(1.0, MOST_WEIGHT);
+    match spec.priority {
+        Priority::Low => by_size * MOST_WEIGHT,
+        Priority::Normal => by_size,
+        Priority::High => by_size / MOST_WEIGHT,
+    }
+}
 
 /// An owner, or one model and size of an owner.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,14 +106,16 @@ impl Shares {
         Some((fair, false))
     }
 
-    /// A job had a part in an act, which took this much of the device's time for it.
-    pub(super) fn charge(&mut self, entry: &mut JobEntry, took: Duration, now: Instant) {
+    /// A job had a part in an act, which took this much of the device's time for it and counts `weight` times among the jobs
+    /// of its owner.
+    pub(super) fn charge(&mut self, entry: &mut JobEntry, took: Duration, weight: f64, now: Instant) {
         let took = took.max(LEAST);
+        let weighted = took.mul_f64(weight).max(LEAST);
         let (owner, kind, job, _) = self.standing(entry);
         self.owners.entry(entry.spec.owner.clone()).or_default().start = owner + took;
-        self.kinds.entry(kind_of(&entry.spec)).or_default().start = kind + took;
+        self.kinds.entry(kind_of(&entry.spec)).or_default().start = kind + weighted;
         entry.turn = Turn {
-            start: job + took,
+            start: job + weighted,
             since: now,
         };
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use pentimento_types::{ApiKeyId, Clock, JobId, SystemClock};
+use pentimento_types::{ApiKeyId, Clock, JobId, Priority, SystemClock};
 
 use crate::{
     BatchKey, BatchPolicy, Batcher, ConditioningShape, DenoiseFault, ImageId, ImageWork, JobSpec, LatentSize,
@@ -34,6 +34,7 @@ pub(super) struct Script {
     /// Slices of the decoding of an image, at least 1.
     pub(super) finish_slices: u32,
     pub(super) work: ImageWork,
+    pub(super) priority: Priority,
     pub(super) trouble: Trouble,
 }
 
@@ -52,8 +53,15 @@ impl Script {
                 evaluations: 4,
                 rows: 1,
             },
+            priority: Priority::Normal,
             trouble: Trouble::None,
         }
+    }
+
+    /// About what it takes of the device.
+    pub(super) fn units(&self) -> u64 {
+        let image = u64::from(self.work.rows) * u64::from(self.work.evaluations) + 1;
+        u64::from(self.side).pow(2) * (1 + u64::from(self.images) * image)
     }
 
     pub(super) fn key(&self) -> BatchKey {
@@ -113,6 +121,8 @@ const UNIT: u64 = 64 * 64;
 pub(super) struct World {
     pub(super) batcher: Batcher,
     pub(super) policy: BatchPolicy,
+    /// Whether jobs say at their admission how large they are.
+    pub(super) knows_work: bool,
     pub(super) ledgers: BTreeMap<JobId, Ledger>,
     /// Rows of a forward beyond which the device is out of memory.
     pub(super) memory_rows: u32,
@@ -147,6 +157,7 @@ impl World {
         Self {
             batcher: Batcher::new(policy),
             policy,
+            knows_work: true,
             ledgers: BTreeMap::new(),
             memory_rows: u32::MAX,
             load_time: Duration::ZERO,
@@ -178,9 +189,9 @@ impl World {
         let spec = JobSpec {
             id,
             owner: ApiKeyId::new(format!("owner {}", script.owner)),
-            model: key.model,
-            latent: key.latent,
-            deadline: None,
+            work: if self.knows_work { script.units() } else { 0 },
+            priority: script.priority,
+            ..JobSpec::new(id, key.model, key.latent)
         };
         self.batcher
             .admit(spec, self.now())

@@ -17,6 +17,7 @@ impl<E: Executor> DeviceThread<E> {
         let expected = running.input.recipe.image_count;
         let mut preparation = running.preparation.take();
         let executor = &mut self.executor;
+        let began = self.clock.now();
         let result = guarded("prepare", || {
             if preparation.is_none() {
                 let model = self.models.get(&running.input.model_key());
@@ -26,13 +27,22 @@ impl<E: Executor> DeviceThread<E> {
             let preparation = preparation.as_mut().expect("it was begun above");
             executor.advance(preparation)
         });
+        let took = self.clock.now().saturating_duration_since(began);
+        self.metrics.prepared(took);
+        if running.vae.encodes {
+            running.vae.encoding += took;
+        }
         let (outcome, error) = match result {
             Ok(PrepareStep::Continue { in_pass }) => {
+                running.vae.encodes = in_pass;
                 running.preparation = preparation;
                 (Outcome::PrepareContinues { job, in_pass }, None)
             }
             Ok(PrepareStep::Done(prepared)) => {
                 drop(preparation);
+                if !running.vae.encoding.is_zero() {
+                    self.metrics.encoded(std::mem::take(&mut running.vae.encoding));
+                }
                 let found = prepared.images.len();
                 if u32::try_from(found) == Ok(expected) {
                     (running.fill(job, prepared), None)
@@ -56,7 +66,12 @@ impl<E: Executor> DeviceThread<E> {
 
     pub(super) fn denoise(&mut self, key: &BatchKey, images: Vec<ImageId>) {
         let mut states = Vec::with_capacity(images.len());
+        let mut row_count = 0;
         for id in &images {
+            row_count += self
+                .running
+                .get(&id.job)
+                .map_or(0, |running| running.rows(id.index));
             states.extend(
                 self.running
                     .get_mut(&id.job)
@@ -69,7 +84,12 @@ impl<E: Executor> DeviceThread<E> {
             "the batcher plans images that have a state"
         );
         let mut rows: Vec<&mut E::State> = states.iter_mut().collect();
+        let began = self.clock.now();
         let result = guarded("denoise", || self.executor.denoise(&mut rows));
+        let took = self.clock.now().saturating_duration_since(began);
+        let first = images.first().and_then(|id| self.running.get(&id.job));
+        let input = first.map(|running| &running.input);
+        self.metrics.evaluated(key, input, (row_count, took));
         let (outcome, error) = match result {
             Ok(()) => {
                 self.put_back(&images, states);
@@ -103,6 +123,7 @@ impl<E: Executor> DeviceThread<E> {
         let has_begun = finishing.is_some() || state.is_some();
         debug_assert!(has_begun, "the batcher finishes images that have a state");
         let executor = &mut self.executor;
+        let began = self.clock.now();
         let result = guarded("finish", || {
             if let Some(state) = state {
                 finishing = Some(executor.begin_finish(state)?);
@@ -112,6 +133,9 @@ impl<E: Executor> DeviceThread<E> {
                 .expect("the batcher finishes images that have a state");
             executor.advance_finish(finishing)
         });
+        let took = self.clock.now().saturating_duration_since(began);
+        self.metrics.finished(took);
+        running.vae.decoding += took;
         let (outcome, error) = match result {
             Ok(FinishStep::Continue) => {
                 running.finishing = finishing;
@@ -119,6 +143,7 @@ impl<E: Executor> DeviceThread<E> {
             }
             Ok(FinishStep::Done(finished)) => {
                 drop(finishing);
+                self.metrics.decoded(std::mem::take(&mut running.vae.decoding));
                 running.deliver(id.index, finished);
                 (Outcome::Finished(id), None)
             }

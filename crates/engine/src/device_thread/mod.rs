@@ -26,6 +26,7 @@ pub(crate) use self::loads::Loads;
 use self::running::{Running, RunningOn};
 use crate::admission::Place;
 use crate::batcher::{AdmitError, Batcher, JobSpec, Plan};
+use crate::metrics::DeviceMetrics;
 use crate::{
     BatchPolicy, EngineError, EngineStatus, Executor, JobEvent, JobTerms, ModelKey, ModelOf, ResolvedJob,
 };
@@ -64,6 +65,7 @@ pub(crate) struct DeviceThread<E: Executor> {
     batcher: Batcher,
     running: HashMap<JobId, RunningOn<E>>,
     clock: Arc<dyn Clock>,
+    metrics: DeviceMetrics,
     inbox: Receiver<Command>,
     status: watch::Sender<EngineStatus>,
     /// Set by a shutdown: when the jobs inside are to be ended.
@@ -89,12 +91,18 @@ impl<E: Executor> DeviceThread<E> {
             batcher,
             running: HashMap::new(),
             clock,
+            metrics: DeviceMetrics::default(),
             inbox,
             status,
             stop_at: None,
             handles_gone: false,
             lost: false,
         }
+    }
+
+    /// What the device has done so far, and will do.
+    pub(crate) const fn metrics(&self) -> &DeviceMetrics {
+        &self.metrics
     }
 
     /// The loop. Returns after a shutdown, when the device is lost, or when no handle and no job is left.
@@ -175,6 +183,8 @@ impl<E: Executor> DeviceThread<E> {
             owner: terms.owner,
             model: input.model_key(),
             latent: input.latent_size(),
+            work: terms.work,
+            priority: terms.priority,
             deadline: terms.deadline,
         };
         let refusal = match self.batcher.admit(spec, self.clock.now()) {

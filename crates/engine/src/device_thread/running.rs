@@ -14,6 +14,8 @@ use crate::{Executor, FinishedImage, JobEvent, Prepared, PreviewWish, ResolvedJo
 const BETWEEN_PREVIEWS: Duration = Duration::from_millis(250);
 
 struct Slot<S> {
+    /// What it brings to a forward.
+    rows: u32,
     /// None before preparation, during a forward, and once finished.
     state: Option<S>,
     evaluations: u32,
@@ -39,8 +41,27 @@ pub(super) struct Running<P, S, F> {
     slots: Vec<Slot<S>>,
     last_progress: Option<Progress>,
     started: bool,
+    /// What the VAE has taken of the device so far.
+    pub(super) vae: VaeTime,
     previews: PreviewWish,
     last_preview: Option<Instant>,
+}
+
+/// The time of a pass of the VAE, slice by slice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VaeTime {
+    /// Whether the next slice of the preparation belongs to one.
+    pub(super) encodes: bool,
+    pub(super) encoding: Duration,
+    pub(super) decoding: Duration,
+}
+
+impl VaeTime {
+    const NONE: Self = Self {
+        encodes: false,
+        encoding: Duration::ZERO,
+        decoding: Duration::ZERO,
+    };
 }
 
 impl<P, S, F> Running<P, S, F> {
@@ -59,6 +80,7 @@ impl<P, S, F> Running<P, S, F> {
             slots: Vec::new(),
             last_progress: None,
             started: false,
+            vae: VaeTime::NONE,
             previews,
             last_preview: None,
         }
@@ -91,9 +113,10 @@ impl<P, S, F> Running<P, S, F> {
             let PreparedImage {
                 state,
                 evaluations,
-                rows: _,
+                rows,
             } = image;
             Slot {
+                rows,
                 state: (!delivered).then_some(state),
                 evaluations,
                 done: if delivered { evaluations } else { 0 },
@@ -114,9 +137,15 @@ impl<P, S, F> Running<P, S, F> {
     pub(super) fn clear(&mut self) {
         self.preparation = None;
         self.finishing = None;
+        self.vae = VaeTime::NONE;
         for slot in &mut self.slots {
             slot.state = None;
         }
+    }
+
+    /// What an image brings to a forward.
+    pub(super) fn rows(&self, index: u32) -> u32 {
+        self.slots.get(index as usize).map_or(0, |slot| slot.rows)
     }
 
     pub(super) fn take(&mut self, index: u32) -> Option<S> {
@@ -191,6 +220,7 @@ impl<P, S, F> Running<P, S, F> {
             slots,
             last_progress: _,
             started: _,
+            vae: _,
             previews: _,
             last_preview: _,
         } = self;

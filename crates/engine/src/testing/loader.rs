@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use pentimento_types::ErrorKind;
+use prometheus_client::registry::Registry;
 
 use super::{FaultAt, FaultKind, Faults, lock};
 use crate::{ExecutorError, LoadError, ModelLoader, ResolvedModels, SharedCause};
@@ -35,6 +36,9 @@ impl fmt::Debug for FakeLoader {
 }
 
 impl ModelLoader for FakeLoader {
+    // Nothing is counted.
+    fn register_metrics(&self, _: &mut Registry) {}
+
     type Model = FakeModel;
 
     fn load(&self, models: &ResolvedModels) -> Result<FakeModel, LoadError> {

@@ -91,6 +91,13 @@ pub async fn one_owner_leaves_places_for_others(store: &dyn JobStore) {
         matches!(refused, Err(JobsError::ShareFull { held: 6 })),
         "{refused:?}"
     );
+    let place = store.reserve_within(&one, 1).expect("the first one");
+    let refused = store.reserve_within(&one, 1);
+    assert!(
+        matches!(refused, Err(JobsError::OwnerFull { limit: 1 })),
+        "{refused:?}"
+    );
+    drop(place);
     let places = [store.reserve(&one), store.reserve(&one)];
     assert!(places.iter().all(Result::is_ok));
     assert!(matches!(store.reserve(&one), Err(JobsError::Full { limit: 8 })));

@@ -65,6 +65,8 @@ fn encode_png(image: &RgbImage, metadata: &ImageMetadata) -> EncodeResult {
     let mut encoder = png::Encoder::new(&mut file, size.width, size.height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
+    // The default takes a hundred times as long, a quarter of a second for 512x512, for 2 % fewer bytes.
+    encoder.set_compression(png::Compression::Fast);
     encoder.add_itxt_chunk(PNG_PARAMETERS.to_owned(), metadata.parameters_text())?;
     encoder.add_itxt_chunk(PNG_JSON.to_owned(), metadata.json()?)?;
     let mut writer = encoder.write_header()?;

@@ -69,8 +69,8 @@ impl TroubledStore {
 
 #[async_trait]
 impl JobStore for TroubledStore {
-    fn reserve(&self, owner: &ApiKeyId) -> Result<JobPlace, JobsError> {
-        self.jobs.reserve(owner)
+    fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError> {
+        self.jobs.reserve_within(owner, most)
     }
 
     async fn insert(&self, job: Job, place: JobPlace) -> Result<(), JobsError> {

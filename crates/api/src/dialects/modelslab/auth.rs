@@ -4,22 +4,20 @@
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use pentimento_service::KeyRing;
-use pentimento_types::ApiKeyId;
+use pentimento_service::{KeyGrant, KeyRing};
 
 use super::error::ModelsLabError;
-use crate::body::Sender;
 use crate::dialects::json::Json;
 
-/// Who sends a body, as far as header and query tell. A key there that is wrong is refused before the body is read; no
-/// key there means that it may be inside the body.
+/// Who sends a body, as far as header and query tell; None means that the key may be inside the body. A key there that is
+/// wrong is refused before the body is read.
 pub(super) fn before_body(
     keys: &KeyRing,
     headers: &HeaderMap,
     query: Option<&str>,
-) -> Result<Sender, ModelsLabError> {
+) -> Result<Option<KeyGrant>, ModelsLabError> {
     if keys.is_open() {
-        return Ok(Sender::Identified);
+        return Ok(Some(KeyRing::anonymous()));
     }
     // Credentials of another scheme are a proxy's in front of us, and say nothing about the key.
     let foreign = headers
@@ -27,23 +25,25 @@ pub(super) fn before_body(
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.trim().split_once(char::is_whitespace))
         .is_some_and(|(scheme, _)| !scheme.eq_ignore_ascii_case("bearer"));
-    match secret(Json::Null, headers, query) {
-        Some(secret) if keys.check(&secret).is_some() => Ok(Sender::Identified),
-        Some(_) if !foreign => Err(ModelsLabError::WrongKey),
-        Some(_) | None => Ok(Sender::Unidentified),
+    let Some(secret) = secret(Json::Null, headers, query) else {
+        return Ok(None);
+    };
+    match keys.check(&secret) {
+        None if !foreign => Err(ModelsLabError::WrongKey),
+        found => Ok(found),
     }
 }
 
-/// The owner of the key. The first place that has one counts: the body, `Authorization: Bearer` (modelslab-js),
+/// What the key grants. The first place that has one counts: the body, `Authorization: Bearer` (modelslab-js),
 /// a header `key` (an old Python package), the query.
 pub(super) fn caller(
     keys: &KeyRing,
     body_key: Json,
     headers: &HeaderMap,
     query: Option<&str>,
-) -> Result<ApiKeyId, ModelsLabError> {
+) -> Result<KeyGrant, ModelsLabError> {
     if keys.is_open() {
-        return Ok(ApiKeyId::anonymous());
+        return Ok(KeyRing::anonymous());
     }
     let secret = secret(body_key, headers, query).ok_or(ModelsLabError::MissingKey)?;
     keys.check(&secret).ok_or(ModelsLabError::WrongKey)
@@ -80,6 +80,8 @@ fn secret(body_key: Json, headers: &HeaderMap, query: Option<&str>) -> Option<St
 
 #[cfg(test)]
 mod tests {
+    use pentimento_types::ApiKeyId;
+
     use super::*;
 
     #[test]
@@ -90,15 +92,17 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
                 .collect();
-            before_body(&keys, &headers, query).map_err(|error| error.to_string())
+            let known = before_body(&keys, &headers, query).map_err(|error| error.to_string());
+            known.map(|grant| grant.map(|grant| grant.owner))
         };
+        let tests = Some(ApiKeyId::new("tests"));
         for (headers, query) in [
             (&[("authorization", "Bearer sk_1")][..], None),
             (&[("authorization", "sk_1")][..], None),
             (&[("key", "sk_1")][..], None),
             (&[][..], Some("key=sk_1")),
         ] {
-            assert_eq!(before(headers, query), Ok(Sender::Identified), "{headers:?}");
+            assert_eq!(before(headers, query), Ok(tests.clone()), "{headers:?}");
         }
         for (headers, query) in [
             (&[("authorization", "Bearer sk_2")][..], Some("key=sk_1")),
@@ -116,11 +120,11 @@ mod tests {
             &[("authorization", "Basic sk_2")][..],
             &[("key", " ")][..],
         ] {
-            assert_eq!(before(headers, None), Ok(Sender::Unidentified), "{headers:?}");
+            assert_eq!(before(headers, None), Ok(None), "{headers:?}");
         }
         let open = KeyRing::new([]);
         let known = before_body(&open, &HeaderMap::new(), None);
-        assert!(matches!(known, Ok(Sender::Identified)));
+        assert!(matches!(known, Ok(Some(_))));
     }
 
     #[test]

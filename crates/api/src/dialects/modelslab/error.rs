@@ -16,6 +16,9 @@ use crate::dialects::lenient::FieldError;
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 
+/// The vendor's words, in all versions of its pages.
+const RATE_LIMIT: &str = "Rate limit exceeded";
+
 /// Why a call of this dialect failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ModelsLabError {
@@ -25,6 +28,9 @@ pub(super) enum ModelsLabError {
     /// The key is none of ours.
     #[error("Invalid API key")]
     WrongKey,
+    /// A key of a caller, for a call of the operator.
+    #[error("This API key may not do that")]
+    NotOperator,
     /// The call failed before it came here.
     #[error(transparent)]
     Edge(#[from] EdgeFault),
@@ -71,7 +77,7 @@ impl ModelsLabError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::MissingKey => ErrorKind::Unauthenticated,
-            Self::WrongKey => ErrorKind::Forbidden,
+            Self::WrongKey | Self::NotOperator => ErrorKind::Forbidden,
             Self::Edge(fault) => fault.kind(),
             Self::Json(_) | Self::Form(_) | Self::InvalidFields(_) | Self::NotOffered { .. } => {
                 ErrorKind::InvalidInput
@@ -87,7 +93,7 @@ impl ModelsLabError {
             // What the caller can put right is told in the body, as everything else is.
             let told = matches!(
                 fault,
-                EdgeFault::Body(BodyError::Broken | BodyError::Compressed { .. })
+                EdgeFault::Body(BodyError::Broken | BodyError::Compressed { .. }) | EdgeFault::TooOften(_)
             );
             return if told && !strict {
                 StatusCode::OK
@@ -121,8 +127,10 @@ impl ModelsLabError {
             }) => json!({field: [sentence(field, &format!("is not valid JSON: {detail}"))]}),
             Self::Json(_) | Self::Form(_) => "Invalid API Request".into(),
             Self::Service(error) => service_message(error, INIT_IMAGE.name),
+            Self::Edge(EdgeFault::TooOften(_)) => RATE_LIMIT.into(),
             Self::MissingKey
             | Self::WrongKey
+            | Self::NotOperator
             | Self::Edge(_)
             | Self::JobFailed { .. }
             | Self::UnknownJob
@@ -141,7 +149,13 @@ impl ModelsLabError {
             Self::Service(ServiceError::Overloaded) => {
                 Some("the server has as many jobs as it takes; try again later".to_owned())
             }
-            Self::Service(error @ ServiceError::ShareTaken { .. }) => Some(error.to_string()),
+            Self::Service(error @ (ServiceError::ShareTaken { .. } | ServiceError::JobsAtOnce { .. })) => {
+                Some(error.to_string())
+            }
+            Self::Edge(EdgeFault::TooOften(exceeded)) => Some(exceeded.to_string()),
+            Self::NotOperator => {
+                Some("the operator's keys are made with `pentimento keys new LABEL --admin`".to_owned())
+            }
             Self::Service(_)
             | Self::Edge(_)
             | Self::InvalidFields(_)
@@ -177,8 +191,10 @@ impl ModelsLabError {
         let mut failure = Failure::new((kind, status), kind.as_str(), self.to_string(), body);
         if let Self::Service(error) = &self {
             failure.retry_after(error.retry_after());
+        } else if let Self::Edge(fault) = &self {
+            failure.retry_after(fault.retry_after());
         }
-        if kind.is_retryable() {
+        if failure.retry_after_s.is_some() {
             details["retry_after"] = json!(failure.retry_after_s);
         }
         failure.details = Some(details);
@@ -254,7 +270,10 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::ImageNotFetched { reason, .. } => {
             format!("Unable to fetch image from provided URL ({image}): {reason}").into()
         }
-        ServiceError::Overloaded | ServiceError::ShareTaken { .. } => "Rate limit exceeded".into(),
+        ServiceError::Overloaded | ServiceError::ShareTaken { .. } => RATE_LIMIT.into(),
+        ServiceError::JobsAtOnce { limit } => {
+            format!("{RATE_LIMIT}. Maximum {limit} queued requests allowed.").into()
+        }
         ServiceError::Internal { .. } | ServiceError::Store { .. } => {
             "Internal server error. Please try again.".into()
         }
@@ -292,6 +311,7 @@ fn body(failure: &Failure, request_id: &str) -> Value {
 pub(crate) fn edge_failure(fault: EdgeFault) -> Failure {
     let kind = fault.kind();
     let mut failure = Failure::new((kind, fault.status()), kind.as_str(), fault.to_string(), body);
+    failure.retry_after(fault.retry_after());
     failure.cause = fault.cause();
     failure
 }

@@ -19,4 +19,4 @@ mod wire;
 pub(crate) use error::edge_failure;
 pub(crate) use fields::ENDPOINTS;
 pub(crate) use numbers::JobNumbers;
-pub(crate) use routes::routes;
+pub(crate) use routes::{documented_path, routes};

@@ -7,8 +7,8 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
-use pentimento_service::{InputLimits, ModelKind, ModelRole, Submission};
-use pentimento_types::{ApiKeyId, Clock as _, Delivery, DialectTag, SystemClock};
+use pentimento_service::{InputLimits, KeyGrant, ModelKind, ModelRole, RateBucket, Submission};
+use pentimento_types::{Clock as _, Delivery, DialectTag, SystemClock};
 use serde_json::{Value, json};
 
 use super::convert::{self, Call, Defaults, ParsedCall};
@@ -17,6 +17,7 @@ use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID, VAE_ID};
 use super::key_scan::KeyScan;
 use super::{auth, management, reply, wire};
 use crate::AppState;
+use crate::access::Gate;
 use crate::base_url::BaseUrl;
 use crate::body::{self, BodyMemory, Sender};
 use crate::dialects::ignored_header;
@@ -70,6 +71,16 @@ pub(crate) fn routes() -> Router<AppState> {
     router
 }
 
+/// The path that the vendor documents for a call, whichever of its paths was taken; None for other dialects' paths.
+pub(crate) fn documented_path(path: &str) -> Option<String> {
+    let calls = PREFIXES.iter().filter_map(|prefix| path.strip_prefix(prefix));
+    // The longest prefix leaves the shortest call.
+    let call = calls
+        .filter(|call| call.starts_with('/'))
+        .min_by_key(|call| call.len())?;
+    Some(format!("{}{call}", PREFIXES[0]))
+}
+
 fn calls() -> Router<AppState> {
     let mut router = Router::new()
         .route("/img2img", post(img2img))
@@ -100,7 +111,7 @@ async fn refuse(
     call: &'static str,
     instead: &'static str,
 ) -> Response {
-    let refused = open(&app, request).await.and_then(|_| {
+    let refused = open(&app, request, RateBucket::Calls).await.and_then(|_| {
         Err(ModelsLabError::NotOffered {
             call: call.to_owned(),
             instead,
@@ -127,7 +138,7 @@ fn answer(app: &AppState, result: Result<Response, ModelsLabError>) -> Response 
 
 /// A call whose caller is known and whose body has been read.
 struct OpenedCall {
-    caller: ApiKeyId,
+    grant: KeyGrant,
     fields: Fields,
     parts: Parts,
     /// What the fields take.
@@ -135,13 +146,24 @@ struct OpenedCall {
 }
 
 /// Reads the body and asks for the key, as early as it can be known: every call begins here.
-async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabError> {
+///
+/// It is counted as soon as that, too, so that whoever calls too often is told before the rest of the body is read.
+async fn open(app: &AppState, request: Request, bucket: RateBucket) -> Result<OpenedCall, ModelsLabError> {
     let (parts, body) = request.into_parts();
-    let sender = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
-    let mut scan = (sender == Sender::Unidentified).then(KeyScan::new);
+    let mut gate = Gate::new(app, &parts.extensions, &parts.headers, bucket);
+    let known = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
+    if let Some(grant) = &known {
+        gate.count(app, grant)?;
+    }
+    let sender = match known {
+        Some(_) => Sender::Identified,
+        None => Sender::Unidentified,
+    };
+    let mut scan = known.is_none().then(KeyScan::new);
     let watch = |piece: &[u8], memory: &mut BodyMemory| {
         if let Some(key) = scan.as_mut().and_then(|scan| scan.feed(piece)) {
-            app.keys.check(&key).ok_or(ModelsLabError::WrongKey)?;
+            let grant = app.keys.check(&key).ok_or(ModelsLabError::WrongKey)?;
+            gate.count(app, &grant)?;
             memory.identify_sender();
         }
         Ok::<_, ModelsLabError>(())
@@ -149,16 +171,17 @@ async fn open(app: &AppState, request: Request) -> Result<OpenedCall, ModelsLabE
     let memory = BodyMemory::new(&app.bodies, sender)?;
     let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
     let (mut fields, mut memory) = wire::fields(parts.clone(), body, Arc::clone(&app.keys)).await?;
-    let caller = auth::caller(
+    let grant = auth::caller(
         &app.keys,
         fields.take(KEY.name),
         &parts.headers,
         parts.uri.query(),
     )?;
+    gate.count(app, &grant)?;
     // Forms tell their key only here. What they hold while their pictures are fetched is not for other strangers to miss.
     memory.identify_sender();
     Ok(OpenedCall {
-        caller,
+        grant,
         fields,
         parts,
         memory,
@@ -174,11 +197,11 @@ async fn generate(
     // Clients count from the moment when they begin to send.
     let until = SystemClock.now() + app.config.modelslab.hold;
     let OpenedCall {
-        caller: owner,
+        grant,
         fields,
         memory,
         ..
-    } = open(app, request).await?;
+    } = open(app, request, RateBucket::Calls).await?;
     let defaults = Defaults {
         model: default_model(app),
         seed: random_seed(),
@@ -188,7 +211,7 @@ async fn generate(
     let number = app.numbers.draw();
     parsed.note.number = number;
     let submission = Submission {
-        owner,
+        owner: grant.owner,
         dialect: DialectTag {
             name: "modelslab".to_owned(),
             note: Some(parsed.note.to_text()),
@@ -264,11 +287,11 @@ async fn fetch_job(
     in_path: Option<String>,
 ) -> Result<Response, ModelsLabError> {
     let OpenedCall {
-        caller,
+        grant,
         mut fields,
         parts,
         ..
-    } = open(app, request).await?;
+    } = open(app, request, RateBucket::Polls).await?;
     let number = in_path
         .or_else(|| number_in(&mut fields))
         .or_else(|| in_query(&parts, REQUEST_ID.name))
@@ -276,7 +299,7 @@ async fn fetch_job(
     let number = number.trim().parse().map_err(|_| ModelsLabError::UnknownJob)?;
     let id = app.numbers.find(number).ok_or(ModelsLabError::UnknownJob)?;
     let job = app.service.fetch(id).await.map_err(reply::unknown)?;
-    if job.owner != caller {
+    if job.owner != grant.owner {
         return Err(ModelsLabError::UnknownJob);
     }
     let reply = reply::of(app, base, &job).await?;
@@ -310,7 +333,7 @@ fn required(field: &str) -> ModelsLabError {
 }
 
 async fn system_details(State(app): State<AppState>, request: Request) -> Response {
-    let found = match open(&app, request).await {
+    let found = match open(&app, request, RateBucket::Polls).await {
         Ok(_) => Ok(written(management::system_details(&app).await)),
         Err(error) => Err(error),
     };
@@ -318,12 +341,12 @@ async fn system_details(State(app): State<AppState>, request: Request) -> Respon
 }
 
 async fn schedulers_list(State(app): State<AppState>, request: Request) -> Response {
-    let opened = open(&app, request).await;
+    let opened = open(&app, request, RateBucket::Polls).await;
     answer(&app, opened.map(|_| written(management::schedulers_list())))
 }
 
 async fn get_all_models(State(app): State<AppState>, request: Request) -> Response {
-    let found = match open(&app, request).await {
+    let found = match open(&app, request, RateBucket::Polls).await {
         Ok(_) => Ok(written(management::all_models(&app).await)),
         Err(error) => Err(error),
     };
@@ -331,8 +354,8 @@ async fn get_all_models(State(app): State<AppState>, request: Request) -> Respon
 }
 
 async fn verify_model(State(app): State<AppState>, request: Request) -> Response {
-    let found = match named(&app, request, MODEL_ID.name).await {
-        Ok(wanted) => Ok(written(management::verify_model(&app, &wanted).await)),
+    let found = match named(&app, request, (MODEL_ID.name, RateBucket::Polls)).await {
+        Ok((wanted, _)) => Ok(written(management::verify_model(&app, &wanted).await)),
         Err(error) => Err(error),
     };
     answer(&app, found)
@@ -356,24 +379,34 @@ async fn begin_to_load(
     request: Request,
     (field, roles): (&str, &[ModelRole]),
 ) -> Result<(), ModelsLabError> {
-    let wanted = named(app, request, field).await?;
+    let wanted = of_operator(named(app, request, (field, RateBucket::Calls)).await?)?;
     Ok(management::load_model(app, roles, &wanted).await?)
 }
 
 async fn delete_model(State(app): State<AppState>, request: Request) -> Response {
-    let found = match named(&app, request, MODEL_ID.name).await {
+    let named = named(&app, request, (MODEL_ID.name, RateBucket::Calls)).await;
+    let found = match named.and_then(of_operator) {
         Ok(wanted) => management::delete_model(&app, &wanted).await.map(written),
         Err(error) => return answer(&app, Err(error)),
     };
     answer(&app, found.map_err(ModelsLabError::from))
 }
 
+/// Which models are in memory concerns all callers.
+fn of_operator((wanted, grant): (String, KeyGrant)) -> Result<String, ModelsLabError> {
+    grant.admin.then_some(wanted).ok_or(ModelsLabError::NotOperator)
+}
+
 /// The one field that a call about a model needs.
-async fn named(app: &AppState, request: Request, field: &str) -> Result<String, ModelsLabError> {
-    let mut call = open(app, request).await?;
+async fn named(
+    app: &AppState,
+    request: Request,
+    (field, bucket): (&str, RateBucket),
+) -> Result<(String, KeyGrant), ModelsLabError> {
+    let mut call = open(app, request, bucket).await?;
     let wanted = name(field, call.fields.take(field));
     let wanted = wanted.map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
-    wanted.ok_or_else(|| required(field))
+    Ok((wanted.ok_or_else(|| required(field))?, call.grant))
 }
 
 fn written(reply: Value) -> Response {

@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use pentimento_types::ApiKeyId;
 
 use super::error::NovitaError;
+use crate::access::{Denied, admit};
 use crate::{AppState, bearer};
 
 /// The owner of the key that was sent; the anonymous one when no keys are configured.
@@ -17,10 +18,11 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = NovitaError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, NovitaError> {
-        if state.keys.is_open() {
-            return Ok(Self(ApiKeyId::anonymous()));
+        match admit(state, parts, bearer::secret(&parts.headers)) {
+            Ok(grant) => Ok(Self(grant.owner)),
+            Err(Denied::MissingKey) => Err(NovitaError::MissingKey),
+            Err(Denied::WrongKey) => Err(NovitaError::WrongKey),
+            Err(Denied::Fault(fault)) => Err(fault.into()),
         }
-        let secret = bearer::secret(&parts.headers).ok_or(NovitaError::MissingKey)?;
-        state.keys.check(secret).map(Self).ok_or(NovitaError::WrongKey)
     }
 }

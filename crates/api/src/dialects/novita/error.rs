@@ -113,6 +113,7 @@ const fn reason_for(fault: &EdgeFault) -> &'static str {
         EdgeFault::Body(BodyError::TooSlow | BodyError::Broken | BodyError::Compressed { .. }) => {
             INVALID_REQUEST_BODY
         }
+        EdgeFault::TooOften(_) => RATE_LIMIT_EXCEEDED,
         EdgeFault::Panicked { .. } => TASK_FAILED,
     }
 }
@@ -211,6 +212,8 @@ impl From<NovitaError> for Failure {
         failure.cause = error.cause();
         if let NovitaError::Service(error) = &error {
             failure.retry_after(error.retry_after());
+        } else if let NovitaError::Edge(fault) = &error {
+            failure.retry_after(fault.retry_after());
         }
         failure
     }

@@ -1,0 +1,256 @@
+//! What the device and the loads have done, as counters and histograms of the process.
+//!
+//! Each is an atomic number or a short array that exists from the start or from the first forward of its kind: a forward
+//! allocates nothing for them. Labels are words of this file, never a caller's.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use pentimento_catalog::BaseModel;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::{BatchKey, LatentSize, ResolvedJob};
+
+/// An act of the device.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Act {
+    act: &'static str,
+}
+
+/// What one forward ran on.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Forward {
+    /// The family of the checkpoint.
+    base: &'static str,
+    /// The side of a square picture with at least so many pixels.
+    size: &'static str,
+}
+
+/// How a load ended.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LoadResult {
+    result: &'static str,
+}
+
+/// Of the device thread. Clones share the numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceMetrics {
+    seconds: Family<Act, Counter<f64, AtomicU64>>,
+    batch_rows: Histogram,
+    evaluation_seconds: Family<Forward, Histogram, fn() -> Histogram>,
+    encode_seconds: Histogram,
+    decode_seconds: Histogram,
+}
+
+impl Default for DeviceMetrics {
+    fn default() -> Self {
+        Self {
+            seconds: Family::default(),
+            batch_rows: Histogram::new(exponential_buckets(1.0, 2.0, 8)),
+            evaluation_seconds: Family::new_with_constructor(of_acts),
+            encode_seconds: of_acts(),
+            decode_seconds: of_acts(),
+        }
+    }
+}
+
+/// From a millisecond of a GPU to half a minute of a processor.
+fn of_acts() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 16))
+}
+
+impl DeviceMetrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "device",
+            "Time that the device has worked, by what it did",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
+        registry.register(
+            "batch_rows",
+            "Rows of the UNet that shared a forward; a guided picture brings two",
+            self.batch_rows.clone(),
+        );
+        registry.register_with_unit(
+            "evaluation",
+            "Time of one forward of the UNet, by the family of the checkpoint and the size of the pictures",
+            Unit::Seconds,
+            self.evaluation_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "vae_encode",
+            "Time of the device for encoding the picture of one job",
+            Unit::Seconds,
+            self.encode_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "vae_decode",
+            "Time of the device for decoding one picture",
+            Unit::Seconds,
+            self.decode_seconds.clone(),
+        );
+    }
+
+    pub(crate) fn prepared(&self, slice: Duration) {
+        self.worked("prepare", slice);
+    }
+
+    /// All slices of the VAE for one job are done.
+    pub(crate) fn encoded(&self, time: Duration) {
+        self.encode_seconds.observe(time.as_secs_f64());
+    }
+
+    /// One forward of so many rows.
+    pub(crate) fn evaluated(
+        &self,
+        key: &BatchKey,
+        input: Option<&ResolvedJob>,
+        (rows, time): (u32, Duration),
+    ) {
+        self.worked("denoise", time);
+        self.batch_rows.observe(f64::from(rows));
+        let forward = Forward {
+            base: base_of(key, input),
+            size: size_of(key.latent),
+        };
+        let seconds = self.evaluation_seconds.get_or_create(&forward);
+        seconds.observe(time.as_secs_f64());
+    }
+
+    pub(crate) fn finished(&self, slice: Duration) {
+        self.worked("finish", slice);
+    }
+
+    /// All slices of one picture are done.
+    pub(crate) fn decoded(&self, time: Duration) {
+        self.decode_seconds.observe(time.as_secs_f64());
+    }
+
+    fn worked(&self, act: &'static str, time: Duration) {
+        self.seconds
+            .get_or_create(&Act { act })
+            .inc_by(time.as_secs_f64());
+    }
+}
+
+fn base_of(key: &BatchKey, input: Option<&ResolvedJob>) -> &'static str {
+    match input.and_then(|input| input.models.checkpoint.base) {
+        Some(base) => base.as_str(),
+        // Only the weights say it, and of them only this is seen from here.
+        None if key.conditioning.pooled.is_some() => BaseModel::Sdxl.as_str(),
+        None => "other",
+    }
+}
+
+fn size_of(latent: LatentSize) -> &'static str {
+    const CLASSES: &[(u64, &str)] = &[(256, "256"), (512, "512"), (768, "768"), (1024, "1024")];
+    let pixels = latent.pixels() * u64::from(LatentSize::IMAGE_PIXELS).pow(2);
+    let class = CLASSES.iter().find(|(side, _)| pixels <= side * side);
+    class.map_or("larger", |(_, name)| name)
+}
+
+/// Of the loader. Clones share the numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct LoaderMetrics {
+    loads: Family<LoadResult, Counter>,
+    load_seconds: Histogram,
+    /// Components thrown out.
+    pub(crate) evictions: Counter,
+}
+
+impl Default for LoaderMetrics {
+    fn default() -> Self {
+        Self {
+            loads: Family::default(),
+            load_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 15)),
+            evictions: Counter::default(),
+        }
+    }
+}
+
+impl LoaderMetrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "model_loads",
+            "Loads of models that were not in memory, by how they ended",
+            self.loads.clone(),
+        );
+        registry.register_with_unit(
+            "model_load",
+            "Time of one load that has read weights",
+            Unit::Seconds,
+            self.load_seconds.clone(),
+        );
+        registry.register(
+            "model_evictions",
+            "Components of models that were thrown out of memory",
+            self.evictions.clone(),
+        );
+    }
+
+    pub(crate) fn loaded(&self, time: Duration) {
+        self.ended("loaded");
+        self.load_seconds.observe(time.as_secs_f64());
+    }
+
+    /// The files cannot be used.
+    pub(crate) fn failed(&self) {
+        self.ended("failed");
+    }
+
+    /// Models in use leave no room.
+    pub(crate) fn refused(&self) {
+        self.ended("refused");
+    }
+
+    fn ended(&self, result: &'static str) {
+        self.loads.get_or_create(&LoadResult { result }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_classes_and_not_numbers_of_callers() {
+        let class = |width, height| size_of(LatentSize { height, width });
+        assert_eq!(class(1, 1), "256");
+        assert_eq!(class(64, 64), "512");
+        assert_eq!(class(65, 64), "768");
+        assert_eq!(class(32, 128), "512");
+        assert_eq!(class(128, 128), "1024");
+        assert_eq!(class(2048, 2048), "larger");
+    }
+
+    #[test]
+    fn a_forward_leaves_its_numbers() {
+        let metrics = DeviceMetrics::default();
+        let key = BatchKey {
+            model: crate::ModelKey::checkpoint("a model of a caller"),
+            latent: LatentSize {
+                height: 64,
+                width: 64,
+            },
+            conditioning: crate::ConditioningShape::of_text(77),
+        };
+        metrics.evaluated(&key, None, (3, Duration::from_millis(250)));
+        let mut registry = Registry::with_prefix("pentimento");
+        metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "pentimento_device_seconds_total{act=\"denoise\"} 0.25",
+            "pentimento_batch_rows_sum 3.0",
+            "pentimento_evaluation_seconds_count{base=\"other\",size=\"512\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(!text.contains("caller"), "{text}");
+    }
+}

@@ -1,0 +1,139 @@
+//! What has become of the jobs, as counters and histograms of the process.
+//!
+//! Invariant: a label is a word of ours (a dialect's name, a kind of error), never a caller's text, a key or a model.
+
+use std::time::{Duration, SystemTime};
+
+use pentimento_types::{Job, JobOutcome};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// How jobs of a dialect ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct JobEnd {
+    outcome: &'static str,
+    /// Of the failure; `none` without one.
+    kind: &'static str,
+    dialect: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Dialect {
+    dialect: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Attempt {
+    result: &'static str,
+}
+
+/// How an attempt to deliver a webhook ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookResult {
+    /// The receiver has it.
+    Delivered,
+    /// It will be tried again.
+    Retried,
+    /// It will not be tried again.
+    Dead,
+}
+
+/// Of all jobs. Clones share the numbers.
+#[derive(Clone, Debug)]
+pub struct ServiceMetrics {
+    ended: Family<JobEnd, Counter>,
+    wait_seconds: Histogram,
+    job_seconds: Family<Dialect, Histogram, fn() -> Histogram>,
+    webhook_attempts: Family<Attempt, Counter>,
+}
+
+/// From ten milliseconds to ten minutes.
+fn of_jobs() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 17))
+}
+
+impl Default for ServiceMetrics {
+    fn default() -> Self {
+        Self {
+            ended: Family::default(),
+            wait_seconds: of_jobs(),
+            job_seconds: Family::new_with_constructor(of_jobs),
+            webhook_attempts: Family::default(),
+        }
+    }
+}
+
+impl ServiceMetrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "jobs_ended",
+            "Jobs that ended, by how, by the kind of failure, and by dialect",
+            self.ended.clone(),
+        );
+        registry.register_with_unit(
+            "job_wait",
+            "Time from a job's acceptance until the device began with it",
+            Unit::Seconds,
+            self.wait_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "job",
+            "Time from a job's acceptance until it succeeded",
+            Unit::Seconds,
+            self.job_seconds.clone(),
+        );
+        registry.register(
+            "webhook_attempts",
+            "Attempts to deliver a webhook, by how they ended",
+            self.webhook_attempts.clone(),
+        );
+    }
+
+    /// The device begins with a job.
+    pub(crate) fn began(&self, job: &Job, now: SystemTime) {
+        // What was begun before has waited once.
+        if job.attempt == 1 {
+            self.wait_seconds
+                .observe(between(job.created_at, now).as_secs_f64());
+        }
+    }
+
+    /// A job has come to its end.
+    pub(crate) fn ended(&self, job: &Job) {
+        let (outcome, kind) = match &job.outcome {
+            Some(JobOutcome::Succeeded(_)) => ("succeeded", "none"),
+            Some(JobOutcome::Failed(failure)) => ("failed", failure.kind.as_str()),
+            Some(JobOutcome::Cancelled) => ("cancelled", "none"),
+            None => return,
+        };
+        let dialect = || job.dialect.name.clone();
+        let end = JobEnd {
+            outcome,
+            kind,
+            dialect: dialect(),
+        };
+        self.ended.get_or_create(&end).inc();
+        if let (Some(JobOutcome::Succeeded(_)), Some(end)) = (&job.outcome, job.finished_at) {
+            let seconds = self.job_seconds.get_or_create(&Dialect { dialect: dialect() });
+            seconds.observe(between(job.created_at, end).as_secs_f64());
+        }
+    }
+
+    /// A webhook was sent, or could not be.
+    pub fn webhook_attempt(&self, result: WebhookResult) {
+        let result = match result {
+            WebhookResult::Delivered => "delivered",
+            WebhookResult::Retried => "retried",
+            WebhookResult::Dead => "dead",
+        };
+        self.webhook_attempts.get_or_create(&Attempt { result }).inc();
+    }
+}
+
+/// The clock on the wall may have been set back in the meantime.
+fn between(start: SystemTime, end: SystemTime) -> Duration {
+    end.duration_since(start).unwrap_or_default()
+}

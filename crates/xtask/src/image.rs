@@ -1,0 +1,265 @@
+//! `cargo xtask image`: builds the container image with buildah, in a chroot and without a daemon or a registry, makes a
+//! picture in it, and checks its size and its user.
+//!
+//! The base is a Debian made by debootstrap, and the program is compiled outside, so that both are there offline but for
+//! Debian's packages. Needs root, buildah and debootstrap. The storage is a folder of its own under `target`.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::{shell, tree};
+
+/// Without models.
+const MOST_BYTES: u64 = 60 << 20;
+const RELEASE: &str = "bookworm";
+const KEY: &str = "an-image-on-trial";
+/// For a start and a small picture on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Builds, runs and checks.
+pub(crate) fn run(binary: Option<&Path>) -> anyhow::Result<()> {
+    for tool in ["buildah", "debootstrap", "objcopy", "curl"] {
+        let found = Command::new(tool).arg("--version").stdout(Stdio::null()).status();
+        ensure!(found.is_ok(), "`{tool}` is not installed");
+    }
+    let root = tree::root();
+    let trial = Trial {
+        folder: root.join("target/image"),
+        root,
+    };
+    fs_err::create_dir_all(&trial.folder)?;
+    trial.base()?;
+    trial.binary(binary)?;
+    trial.build()?;
+    let bytes = trial.unpacked_bytes()?;
+    println!(
+        "xtask image: {:.1} MiB unpacked",
+        bytes as f64 / f64::from(1 << 20)
+    );
+    ensure!(
+        bytes <= MOST_BYTES,
+        "the image takes {bytes} bytes; {MOST_BYTES} are allowed"
+    );
+    trial.serve()
+}
+
+struct Trial {
+    root: PathBuf,
+    folder: PathBuf,
+}
+
+impl Trial {
+    fn buildah(&self) -> Command {
+        let mut command = Command::new("buildah");
+        command
+            .current_dir(&self.root)
+            .env("STORAGE_DRIVER", "vfs")
+            .env("BUILDAH_ISOLATION", "chroot")
+            .arg("--root")
+            .arg(self.folder.join("storage"))
+            .arg("--runroot")
+            .arg(self.folder.join("run"));
+        command
+    }
+
+    /// An image made of one folder.
+    fn of_folder(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
+        let container = shell::output_of(self.buildah().args(["from", "scratch"]))?;
+        let container = container.trim();
+        shell::output_of(
+            self.buildah()
+                .args(["add", "--quiet", container])
+                .arg(folder)
+                .arg("/"),
+        )?;
+        shell::output_of(
+            self.buildah()
+                .args(["commit", "--quiet", "--rm", container, name]),
+        )?;
+        Ok(())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        shell::output_of(self.buildah().args(["inspect", "--type", "image", name])).is_ok()
+    }
+
+    fn base(&self) -> anyhow::Result<()> {
+        if self.has("localhost/base") {
+            return Ok(());
+        }
+        println!("xtask image: making a Debian");
+        let folder = self.folder.join("debian");
+        if !folder.join("etc/ssl/certs/ca-certificates.crt").is_file() {
+            let mut debootstrap = Command::new("debootstrap");
+            debootstrap
+                .args(["--variant=minbase", "--include=ca-certificates", RELEASE])
+                .arg(&folder)
+                .stdout(Stdio::null());
+            shell::run(&mut debootstrap)?;
+        }
+        self.of_folder("localhost/base", &folder)
+    }
+
+    fn binary(&self, compiled: Option<&Path>) -> anyhow::Result<()> {
+        let built = self.root.join("target/release/pentimento");
+        if compiled.is_none() {
+            let mut build = shell::cargo(&self.root);
+            shell::run(build.args(["build", "--release", "--locked", "--bin", "pentimento"]))?;
+        }
+        let out = self.folder.join("binary/out");
+        fs_err::create_dir_all(&out)?;
+        let mut strip = Command::new("objcopy");
+        strip
+            .arg("--strip-all")
+            .arg(compiled.unwrap_or(&built))
+            .arg(out.join("pentimento"));
+        shell::run(&mut strip)?;
+        self.of_folder("localhost/binary", &self.folder.join("binary"))
+    }
+
+    fn build(&self) -> anyhow::Result<()> {
+        // The stage that compiles is built by older versions of buildah although nothing uses it, so it is cut off.
+        let file = fs_err::read_to_string(self.root.join("docker/cpu.Dockerfile"))?;
+        let (head, rest) = file
+            .split_once("FROM ${RUST} AS compiled")
+            .context("no stage that compiles")?;
+        let (_, rest) = rest
+            .split_once("FROM ${BINARY} AS binary")
+            .context("no stage with the program")?;
+        let cut = self.folder.join("Dockerfile");
+        fs_err::write(&cut, format!("{head}FROM ${{BINARY}} AS binary{rest}"))?;
+        let mut build = self.buildah();
+        build
+            .args(["build", "--quiet", "--pull-never", "--format", "docker"])
+            .args([
+                "--build-arg",
+                "BASE=localhost/base",
+                "--build-arg",
+                "BINARY=localhost/binary",
+            ])
+            .args(["--tag", "localhost/pentimento:cpu", "--file"])
+            .arg(&cut)
+            .arg(&self.folder.join("binary"));
+        shell::output_of(&mut build).map(drop)
+    }
+
+    fn unpacked_bytes(&self) -> anyhow::Result<u64> {
+        self.in_container(|place| {
+            let counted = shell::output_of(Command::new("du").args(["--bytes", "--summarize"]).arg(place))?;
+            let bytes = counted.split_whitespace().next().context("du says nothing")?;
+            Ok(bytes.parse()?)
+        })
+    }
+
+    fn in_container<T>(&self, look: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let container = shell::output_of(self.buildah().args(["from", "localhost/pentimento:cpu"]))?;
+        let container = container.trim();
+        let place = shell::output_of(self.buildah().args(["mount", container]))?;
+        let seen = look(Path::new(place.trim()));
+        shell::output_of(self.buildah().args(["rm", container]))?;
+        seen
+    }
+
+    /// Starts the server in the image as its own user, and has it make a picture.
+    fn serve(&self) -> anyhow::Result<()> {
+        let container = shell::output_of(self.buildah().args(["from", "localhost/pentimento:cpu"]))?;
+        let container = container.trim().to_owned();
+        let user = shell::output_of(self.buildah().args([
+            "inspect",
+            "--format",
+            "{{.OCIv1.Config.User}}",
+            &container,
+        ]))?;
+        ensure!(
+            user.trim() == "10001:10001",
+            "the image's user is `{}`",
+            user.trim()
+        );
+        // The network is this machine's here, so a port that is free there is free in the image.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut server = self.buildah();
+        server
+            .args(["run", "--env", &format!("PENTIMENTO_LISTEN=127.0.0.1:{port}")])
+            .args(["--env", "PENTIMENTO_ADMIN_LISTEN=none"])
+            .args(["--env", &format!("PENTIMENTO_KEYS=trial={KEY}"), &container, "--"])
+            .args(["/usr/bin/pentimento", "serve"])
+            .stdin(Stdio::null());
+        let server = Running(server.spawn().context("cannot start the image")?);
+        let base = format!("http://127.0.0.1:{port}");
+        let begun = Instant::now();
+        while shell::output_of(Command::new("curl").args(["-sf", &format!("{base}/readyz")])).is_err() {
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "the server in the image does not get ready"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        println!(
+            "xtask image: ready {:.1} s after the start",
+            begun.elapsed().as_secs_f64()
+        );
+        let picture = self.root.join("tests/images/photo.png");
+        let reply = self.folder.join("reply.json");
+        let body = self.folder.join("body.json");
+        write_body(&picture, &body)?;
+        let mut call = Command::new("curl");
+        call.args(["-sS", "--fail-with-body", "--max-time", "120"])
+            .args([
+                "-H",
+                "Content-Type: application/json",
+                "-H",
+                &format!("Authorization: Bearer {KEY}"),
+            ])
+            .arg("--data-binary")
+            .arg(format!("@{}", body.display()))
+            .arg("--output")
+            .arg(&reply)
+            .arg(format!("{base}/v3/lcm-img2img"));
+        shell::run(&mut call)?;
+        let answer: serde_json::Value = serde_json::from_slice(&fs_err::read(&reply)?)?;
+        let link = answer["images"][0]["image_url"].as_str();
+        let Some(link) = link else {
+            bail!("no picture in the reply: {answer}")
+        };
+        let made = self.folder.join("picture.png");
+        shell::run(
+            Command::new("curl")
+                .args(["-sS", "--fail", "--output"])
+                .arg(&made)
+                .arg(link),
+        )?;
+        ensure!(
+            fs_err::read(&made)?.starts_with(b"\x89PNG"),
+            "the link leads to no PNG"
+        );
+        println!("xtask image: a picture made in the image is {}", made.display());
+        drop(server);
+        shell::output_of(self.buildah().args(["rm", &container])).map(drop)
+    }
+}
+
+/// The request of the demo, with base64 from the system's program.
+fn write_body(picture: &Path, body: &Path) -> anyhow::Result<()> {
+    let text = shell::output_of(Command::new("base64").arg("--wrap=0").arg(picture))?;
+    let request = serde_json::json!({
+        "model_name": "demo", "prompt": "the sea at sunset", "input_image": text.trim(),
+        "steps": 4, "strength": 0.7, "guidance_scale": 2, "seed": 1,
+    });
+    fs_err::write(body, request.to_string())?;
+    Ok(())
+}
+
+/// Stopped when dropped, with what runs in the image.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // buildah passes the signal on.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
