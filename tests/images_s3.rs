@@ -7,9 +7,7 @@ use std::time::Duration;
 use axum::http::Method;
 use serde_json::Value;
 
-use crate::support::client::{
-    addresses, builder, generate, get, good_body, good_modelslab_body, http, send,
-};
+use crate::support::client::{addresses, builder, generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::s3_server::{BUCKET, S3Server, Trouble};
 use crate::support::server::TestServer;
 
@@ -42,12 +40,21 @@ async fn delete(server: &TestServer, id: &Value) {
 
 /// What a link must do, wherever its picture is.
 async fn a_link_works(server: &TestServer, address: &str) {
-    assert!(address.starts_with(&format!("{}/files/", server.base())), "{address}");
+    assert!(
+        address.starts_with(&format!("{}/files/", server.base())),
+        "{address}"
+    );
     let whole = get(address).await;
-    assert_eq!((whole.status.as_u16(), &whole.headers["content-type"]), (200, &"image/png".parse().unwrap()));
+    assert_eq!(
+        (whole.status.as_u16(), &whole.headers["content-type"]),
+        (200, &"image/png".parse().unwrap())
+    );
     assert!(whole.body.starts_with(b"\x89PNG"));
     let part = send(http().get(address).header("range", "bytes=1-3")).await;
-    assert_eq!((part.status.as_u16(), part.body.as_ref()), (206, b"PNG".as_slice()));
+    assert_eq!(
+        (part.status.as_u16(), part.body.as_ref()),
+        (206, b"PNG".as_slice())
+    );
     let head = send(http().head(address)).await;
     assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
     let changed = get(&address.replace(".png", ".jpeg")).await;
@@ -58,7 +65,10 @@ async fn a_link_works(server: &TestServer, address: &str) {
 async fn pictures_live_in_the_bucket(server: &TestServer, redirects: bool) {
     let (address, reply) = made(server).await;
     a_link_works(server, &address).await;
-    let patient = builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let patient = builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
     let first = send(patient.get(&address)).await;
     assert_eq!(first.status.as_u16(), if redirects { 302 } else { 200 });
     if redirects {
@@ -91,7 +101,10 @@ async fn pictures_in_a_bucket_come_through_the_server_or_from_the_bucket() {
         assert_eq!(reply["status"], "success", "{reply}");
         assert_eq!(reply["output"], reply["future_links"]);
         let text = get(reply["output"][0].as_str().unwrap()).await;
-        assert!(text.status == 200 && text.body.starts_with(b"iVBOR"), "a PNG file in base64");
+        assert!(
+            text.status == 200 && text.body.starts_with(b"iVBOR"),
+            "a PNG file in base64"
+        );
         store.calls();
     }
 }
@@ -101,7 +114,11 @@ async fn a_bucket_that_is_busy_or_refuses_once_costs_no_picture() {
     let store = S3Server::start().await;
     let server = serve(&store.address(), &[]);
     store.trouble(&Method::PUT, "/inputs/", &[Trouble::SlowDown]);
-    store.trouble(&Method::PUT, "/generations/", &[Trouble::SlowDown, Trouble::SlowDown]);
+    store.trouble(
+        &Method::PUT,
+        "/generations/",
+        &[Trouble::SlowDown, Trouble::SlowDown],
+    );
     let (address, _) = made(&server).await;
     assert!(store.is_calm());
     store.trouble(&Method::GET, "/generations/", &[Trouble::SlowDown]);
@@ -122,8 +139,14 @@ async fn a_bucket_that_refuses_is_told_and_leaves_no_job() {
     assert_eq!(refused.status, 503, "{}", refused.json());
     assert!(refused.headers.contains_key("retry-after"));
     let text = String::from_utf8_lossy(&refused.body).into_owned();
-    assert!(!text.contains("RequestTimeTooSkewed") && !text.contains("127.0.0.1"), "{text}");
-    assert!(server.log().contains("RequestTimeTooSkewed"), "its operator is told");
+    assert!(
+        !text.contains("RequestTimeTooSkewed") && !text.contains("127.0.0.1"),
+        "{text}"
+    );
+    assert!(
+        server.log().contains("RequestTimeTooSkewed"),
+        "its operator is told"
+    );
     let jobs = get(&format!("{}/v1/jobs", server.base())).await.json();
     assert_eq!(jobs["jobs"], Value::Array(Vec::new()));
     let (address, _) = made(&server).await;
@@ -149,11 +172,18 @@ async fn a_bucket_that_is_silent_ends_no_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_is_away_at_the_start_is_used_when_it_comes_back() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let server = serve(&format!("http://{free}"), &[]);
     let refused = generate(&server, &good_body()).await;
     assert_eq!(refused.status, 503, "{}", refused.json());
-    assert!(server.log().contains("the bucket for pictures cannot be used"), "{}", server.log());
+    assert!(
+        server.log().contains("the bucket for pictures cannot be used"),
+        "{}",
+        server.log()
+    );
 }
 
 #[test]
@@ -186,7 +216,10 @@ impl Moto {
     fn start() -> Option<Self> {
         let program = crate::clients::clients_folder()?.join("moto-5.2.5/bin/moto_server");
         if !program.exists() {
-            println!("{} is not there: NOT run against a real server of S3", program.display());
+            println!(
+                "{} is not there: NOT run against a real server of S3",
+                program.display()
+            );
             return None;
         }
         let mut process = Command::new(program)

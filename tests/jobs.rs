@@ -26,7 +26,9 @@ async fn begin(server: &TestServer, body: Value) -> String {
     let path = format!("{}/api/v1/enterprise/img2img", server.base());
     tokio::spawn(async move { send(http().post(path).json(&body)).await });
     for _ in 0..600 {
-        let running = get(&format!("{}/v1/jobs?state=running", server.base())).await.json();
+        let running = get(&format!("{}/v1/jobs?state=running", server.base()))
+            .await
+            .json();
         if let Some(id) = running["jobs"][0]["id"].as_str() {
             return id.to_owned();
         }
@@ -82,11 +84,17 @@ async fn a_cancelled_job_leaves_the_device_and_its_neighbours_get_the_same_bytes
     let picture = get(beside["images"][0]["image_url"].as_str().unwrap()).await;
     assert_eq!([picture.body], alone.as_slice());
     let shown = get(&format!("{}/v1/jobs/{id}", server.base())).await.json();
-    assert_eq!((&shown["state"], &shown["images"]), (&json!("cancelled"), &json!([])));
+    assert_eq!(
+        (&shown["state"], &shown["images"]),
+        (&json!("cancelled"), &json!([]))
+    );
     assert_eq!(delete(&server, &id).await.0, 200, "twice is fine");
     let done = beside["job_id"].as_str().unwrap();
     assert_eq!(delete(&server, done).await.0, 409);
-    assert_eq!(delete(&server, "job_00000000000000000000000000000007").await.0, 404);
+    assert_eq!(
+        delete(&server, "job_00000000000000000000000000000007").await.0,
+        404
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,8 +117,14 @@ async fn the_events_of_a_job_show_its_pictures_and_change_none_of_them() {
     while let Some(piece) = stream.chunk().await.unwrap() {
         text.push_str(std::str::from_utf8(&piece).unwrap());
     }
-    assert!(text.contains("event: progress") && text.contains("event: preview"), "{text}");
-    assert!(text.contains("\"width\":16"), "a pixel for each latent pixel: {text}");
+    assert!(
+        text.contains("event: progress") && text.contains("event: preview"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\"width\":16"),
+        "a pixel for each latent pixel: {text}"
+    );
     let end = text.rsplit_once("data: ").unwrap().1;
     let job: Value = serde_json::from_str(end.trim()).unwrap();
     assert_eq!(job["state"], "succeeded", "{text}");
@@ -118,7 +132,10 @@ async fn the_events_of_a_job_show_its_pictures_and_change_none_of_them() {
     let path = format!("{}/api/v1/enterprise/img2img", server.base());
     let unwatched = send(http().post(path).json(&body)).await;
     let id_header = HeaderName::from_static("x-job-id");
-    assert_ne!(unwatched.headers.get(id_header), Some(&HeaderValue::from_str(&id).unwrap()));
+    assert_ne!(
+        unwatched.headers.get(id_header),
+        Some(&HeaderValue::from_str(&id).unwrap())
+    );
     let unwatched = get(unwatched.json()["output"][0].as_str().unwrap()).await;
     assert_eq!(watched.body, unwatched.body);
 }
@@ -129,55 +146,98 @@ async fn the_command_line_shows_watches_and_cancels_jobs() {
     let made = generate(&server, &good_body()).await.json();
     let done = made["job_id"].as_str().unwrap();
     let shown = said(&jobs(&server, &["show", done]));
-    assert!(shown.contains("state        succeeded") && shown.contains("/files/"), "{shown}");
+    assert!(
+        shown.contains("state        succeeded") && shown.contains("/files/"),
+        "{shown}"
+    );
     let json: Value = serde_json::from_slice(&jobs(&server, &["show", done, "--json"]).stdout).unwrap();
     assert_eq!(json["id"], done);
     let watched = jobs(&server, &["watch", done]);
-    assert!(watched.status.success() && said(&watched).starts_with("succeeded\nhttp"), "{}", said(&watched));
+    assert!(
+        watched.status.success() && said(&watched).starts_with("succeeded\nhttp"),
+        "{}",
+        said(&watched)
+    );
 
     let id = begin(&server, long_body()).await;
     let table = said(&jobs(&server, &["list"]));
     let rows: Vec<&str> = table.lines().collect();
-    assert!(rows[0].starts_with("ID ") && rows[1].starts_with(&id) && rows[2].starts_with(done), "{table}");
+    assert!(
+        rows[0].starts_with("ID ") && rows[1].starts_with(&id) && rows[2].starts_with(done),
+        "{table}"
+    );
     let watcher = std::thread::spawn({
         let (base, id) = (server.base(), id.clone());
         move || {
             let binary = env!("CARGO_BIN_EXE_pentimento");
             let mut watch = Command::new(binary);
-            watch.args(["jobs", "watch", &id, "--json", "--server", &base]).output().unwrap()
+            watch
+                .args(["jobs", "watch", &id, "--json", "--server", &base])
+                .output()
+                .unwrap()
         }
     });
     let cancelled = jobs(&server, &["cancel", &id]);
     assert_eq!(said(&cancelled), format!("{id} cancelled\n"));
     let watched = watcher.join().unwrap();
     assert_eq!(watched.status.code(), Some(1));
-    assert!(said(&watched).contains("the job was cancelled"), "{}", said(&watched));
+    assert!(
+        said(&watched).contains("the job was cancelled"),
+        "{}",
+        said(&watched)
+    );
     let refused = jobs(&server, &["cancel", done]);
-    assert!(!refused.status.success() && said(&refused).contains("already ended"), "{}", said(&refused));
-    assert_eq!(said(&jobs(&server, &["cancel", "--delete", done])), format!("{done} deleted\n"));
+    assert!(
+        !refused.status.success() && said(&refused).contains("already ended"),
+        "{}",
+        said(&refused)
+    );
+    assert_eq!(
+        said(&jobs(&server, &["cancel", "--delete", done])),
+        format!("{done} deleted\n")
+    );
     let unknown = jobs(&server, &["show", done]);
-    assert!(!unknown.status.success() && said(&unknown).contains("there is no job"), "{}", said(&unknown));
+    assert!(
+        !unknown.status.success() && said(&unknown).contains("there is no job"),
+        "{}",
+        said(&unknown)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_there_or_refuses_the_key_is_said_in_plain_words() {
     let folder = tempfile::tempdir().unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let ask = |server: &str, key: Option<&str>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pentimento"));
-        command.args(["jobs", "list", "--server", server]).current_dir(folder.path());
+        command
+            .args(["jobs", "list", "--server", server])
+            .current_dir(folder.path());
         if let Some(key) = key {
             command.env("PENTIMENTO_KEY", key);
         }
         command.output().unwrap()
     };
     let nobody = said(&ask(&format!("http://{free}"), None));
-    assert!(nobody.contains("no server answers at") && nobody.contains("--server"), "{nobody}");
+    assert!(
+        nobody.contains("no server answers at") && nobody.contains("--server"),
+        "{nobody}"
+    );
     let server = TestServer::start_with(&[], &[("PENTIMENTO_KEYS", "me=sk-1")]);
     for key in [None, Some("sk-2")] {
         let refused = said(&ask(&server.base(), key));
-        assert!(refused.contains("refused the key") && refused.contains("PENTIMENTO_KEY"), "{refused}");
+        assert!(
+            refused.contains("refused the key") && refused.contains("PENTIMENTO_KEY"),
+            "{refused}"
+        );
     }
     let empty = ask(&server.base(), Some("sk-1"));
-    assert!(empty.status.success() && said(&empty).starts_with("ID"), "{}", said(&empty));
+    assert!(
+        empty.status.success() && said(&empty).starts_with("ID"),
+        "{}",
+        said(&empty)
+    );
 }

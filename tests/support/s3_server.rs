@@ -118,7 +118,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     match parts.method {
         Method::PUT => {
             let content_type = parts.headers.get("content-type");
-            let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let content_type = content_type
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default();
             let object = Object {
                 bytes,
                 content_type: content_type.to_owned(),
@@ -133,7 +135,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Method::GET if key.is_empty() => list(&shared, &query),
         Method::GET | Method::HEAD => {
             let found = shared.objects.lock().unwrap().get(&key).cloned();
-            found.map_or_else(|| fault(StatusCode::NOT_FOUND, "NoSuchKey"), |object| part(&object, &parts.headers))
+            found.map_or_else(
+                || fault(StatusCode::NOT_FOUND, "NoSuchKey"),
+                |object| part(&object, &parts.headers),
+            )
         }
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
@@ -161,7 +166,13 @@ fn part(object: &Object, headers: &HeaderMap) -> Response {
         Some((first, end)) => {
             let place = format!("bytes {first}-{}/{}", end - 1, object.bytes.len());
             let bytes = object.bytes.slice(first..end);
-            (StatusCode::PARTIAL_CONTENT, about, [("content-range", place)], bytes).into_response()
+            (
+                StatusCode::PARTIAL_CONTENT,
+                about,
+                [("content-range", place)],
+                bytes,
+            )
+                .into_response()
         }
         None => (about, object.bytes.clone()).into_response(),
     }

@@ -523,7 +523,9 @@ impl Args {
                 },
                 "warn",
             ),
-            Command::Demo(_) | Command::Bench(_) | Command::Health | Command::Jobs(_) => (ServeArgs::default(), "warn"),
+            Command::Demo(_) | Command::Bench(_) | Command::Health | Command::Jobs(_) => {
+                (ServeArgs::default(), "warn")
+            }
         };
         Settings {
             server,

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use pentimento_engine::DEFAULT_PROMPT_TOKENS;
 use pentimento_kernels::Isa;
-use pentimento_storage::S3Config;
 use pentimento_service::{KeyLimits, RateConfig};
+use pentimento_storage::S3Config;
 use url::Url;
 
 use checks::{count, seconds};
@@ -196,7 +196,10 @@ impl ClientConfig {
         let first = settings.keys.as_ref().and_then(|keys| keys.first());
         Ok(Self {
             server,
-            key: settings.key.clone().or_else(|| first.map(|key| key.secret.clone())),
+            key: settings
+                .key
+                .clone()
+                .or_else(|| first.map(|key| key.secret.clone())),
         })
     }
 }

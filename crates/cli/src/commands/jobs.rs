@@ -118,8 +118,14 @@ async fn cancel(client: &Client, args: &JobsCancelArgs) -> anyhow::Result<()> {
 
 /// Of a job. What stands in a path must not lead elsewhere.
 fn path_of(id: &str) -> anyhow::Result<String> {
-    let is_id = !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
-    anyhow::ensure!(is_id, "{id:?} is no id of a job; `pentimento jobs list` shows them");
+    let is_id = !id.is_empty()
+        && id
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    anyhow::ensure!(
+        is_id,
+        "{id:?} is no id of a job; `pentimento jobs list` shows them"
+    );
     Ok(format!("v1/jobs/{id}"))
 }
 

@@ -169,10 +169,13 @@ pub(super) fn images(
     let Some(place) = &settings.images else {
         return Ok(None);
     };
-    let bucket = place.trim().parse::<S3Config>().map_err(|error| ConfigError::Images {
-        place: place.clone(),
-        problem: error,
-    })?;
+    let bucket = place
+        .trim()
+        .parse::<S3Config>()
+        .map_err(|error| ConfigError::Images {
+            place: place.clone(),
+            problem: error,
+        })?;
     let links = match settings.images_links.unwrap_or_default() {
         ImagesLinks::Auto => S3Links::Auto,
         ImagesLinks::Redirect => S3Links::Redirect,

@@ -193,7 +193,9 @@ impl Environment {
             if name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX) {
                 environment.variables.push((name, value));
             } else if name.starts_with(AWS_PREFIX) {
-                environment.aws.extend(value.into_string().ok().map(|value| (name, value)));
+                environment
+                    .aws
+                    .extend(value.into_string().ok().map(|value| (name, value)));
             } else {
                 environment.hub.add(&name, value);
             }

@@ -41,7 +41,11 @@ impl Client {
     async fn ask(&self, method: Method, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
         let request = self.request(method, path, query).timeout(ANSWER);
         let response = self.answered(request.send().await)?;
-        checked(response).await?.json().await.context("the answer is no JSON")
+        checked(response)
+            .await?
+            .json()
+            .await
+            .context("the answer is no JSON")
     }
 
     /// An answer that goes on and on, from behind the event `last`. None when there is nothing behind it.

@@ -30,7 +30,9 @@ impl Reader {
         self.rest.extend_from_slice(bytes);
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+            let line = String::from_utf8_lossy(&line)
+                .trim_end_matches(['\r', '\n'])
+                .to_owned();
             events.extend(self.line(&line));
         }
         ensure!(
@@ -82,7 +84,10 @@ mod tests {
                 data: data.to_owned(),
                 id: Some(id.to_owned()),
             };
-            assert_eq!(events, [event("state", "{\n }", "2.0.0"), event("end", "1", "end")]);
+            assert_eq!(
+                events,
+                [event("state", "{\n }", "2.0.0"), event("end", "1", "end")]
+            );
         }
     }
 

@@ -82,7 +82,9 @@ fn in_words(name: &str, data: &Value) -> String {
                 ("seconds left", &data["seconds_left"]),
             ];
             let more = more.iter().filter(|(_, value)| !value.is_null());
-            let more: String = more.map(|(what, value)| format!(", {what} {}", text(value))).collect();
+            let more: String = more
+                .map(|(what, value)| format!(", {what} {}", text(value)))
+                .collect();
             format!("{}{more}", text(&data["state"]))
         }
     }

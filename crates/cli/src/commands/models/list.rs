@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::args::ModelsListArgs;
 use crate::config::Config;
-use crate::output::table;
 use crate::{assemble, output};
 
 /// Prints the table, or one document.
