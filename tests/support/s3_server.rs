@@ -39,7 +39,6 @@ struct Shared {
     objects: Mutex<BTreeMap<String, Object>>,
     /// For calls whose method and key fit, one after the other.
     troubles: Mutex<VecDeque<(Method, &'static str, Trouble)>>,
-    calls: Mutex<Vec<String>>,
 }
 
 /// A running one.
@@ -51,7 +50,12 @@ pub(crate) struct S3Server {
 
 impl S3Server {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_at(([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// At an address that is free.
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("it has an address");
         let shared = Arc::new(Shared::default());
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
@@ -85,19 +89,12 @@ impl S3Server {
         let about = |(key, object): (&String, &Object)| (key.clone(), object.content_type.clone());
         objects.iter().map(about).collect()
     }
-
-    /// `GET /pictures/...` and so on.
-    pub(crate) fn calls(&self) -> Vec<String> {
-        self.shared.calls.lock().unwrap().clone()
-    }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let path = parts.uri.path().to_owned();
-    let call = format!("{} {path}", parts.method);
-    shared.calls.lock().unwrap().push(call);
     let is_signed = parts.headers.contains_key("authorization") || query.contains("X-Amz-Signature=");
     if !is_signed {
         return fault(StatusCode::FORBIDDEN, "AccessDenied");

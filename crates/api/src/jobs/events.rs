@@ -176,7 +176,7 @@ impl Telling {
 
     fn end(&mut self, job: &Value) {
         self.has_ended = true;
-        self.pending = vec![event("end", job).id(END)];
+        self.pending = vec![event("end", Some(END), job)];
     }
 
     /// What of it the reader has not seen, the last one first.
@@ -191,7 +191,8 @@ impl Telling {
                 phase: Some(news.phase()),
                 ..Cursor::default()
             };
-            events.push(self.state(news.state, news.attempt).id(self.seen.id()));
+            let id = self.seen.id();
+            events.push(self.state(Some(&id), (news.state, news.attempt)));
         }
         (self.told.0, self.told.1) = (news.state, news.attempt);
         if self.seen.phase == Some(news.phase()) {
@@ -200,34 +201,44 @@ impl Telling {
             {
                 self.seen.progress = progress.done.saturating_add(1);
                 let data = wire::progress(progress);
-                events.push(event("progress", &data).id(self.seen.id()));
+                events.push(event("progress", Some(&self.seen.id()), &data));
             }
             if let Some(preview) = news.preview.as_ref().filter(|_| self.previews)
                 && preview.at.done >= self.seen.preview
             {
                 self.seen.preview = preview.at.done.saturating_add(1);
-                events.push(event("preview", &wire::preview(preview)).id(self.seen.id()));
+                events.push(event("preview", Some(&self.seen.id()), &wire::preview(preview)));
             }
         }
         events.reverse();
         events
     }
 
-    fn state(&mut self, state: JobState, attempt: u32) -> Event {
+    fn state(&mut self, id: Option<&str>, (state, attempt): (JobState, u32)) -> Event {
         self.told = (state, attempt, wire::position(&self.service, self.id, state));
-        event("state", &wire::state(&self.service, self.id, (state, attempt)))
+        event(
+            "state",
+            id,
+            &wire::state(&self.service, self.id, (state, attempt)),
+        )
     }
 
     /// The same state again, without an id, when the job has another place in the line.
     fn moved_up(&mut self) -> Option<Event> {
         let (state, attempt, position) = self.told;
         let moved = wire::position(&self.service, self.id, state) != position;
-        moved.then(|| self.state(state, attempt))
+        moved.then(|| self.state(None, (state, attempt)))
     }
 }
 
-fn event(name: &str, data: &Value) -> Event {
-    Event::default().event(name).data(data.to_string())
+/// One without an id leaves its reader with the id of the one before.
+fn event(name: &str, id: Option<&str>, data: &Value) -> Event {
+    let event = Event::default().event(name);
+    let event = match id {
+        Some(id) => event.id(id),
+        None => event,
+    };
+    event.data(data.to_string())
 }
 
 #[cfg(test)]
