@@ -158,6 +158,9 @@ fn help_is_what_the_documents_say() {
         "models list",
         "keys",
         "keys new",
+        "jobs",
+        "jobs list",
+        "jobs cancel",
         "doctor",
         "bench",
     ] {

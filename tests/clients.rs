@@ -10,7 +10,7 @@ use crate::support::server::TestServer;
 use crate::support::tests_folder;
 
 /// The prepared folder; says so when there is none.
-fn clients_folder() -> Option<PathBuf> {
+pub(crate) fn clients_folder() -> Option<PathBuf> {
     #[expect(
         clippy::disallowed_methods,
         reason = "a test's own switch, not a setting of the program"

@@ -24,6 +24,10 @@ mod hub;
 #[cfg(test)]
 mod idempotency;
 #[cfg(test)]
+mod images_s3;
+#[cfg(test)]
+mod jobs;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod links;

@@ -174,7 +174,7 @@ async fn a_webhook_that_was_given_up_is_sent_again_by_the_command() {
     let folder = tempfile::tempdir().unwrap();
     let command = Command::new(env!("CARGO_BIN_EXE_pentimento"))
         .args(["jobs", "replay-webhook", &id, "--server", &server.base()])
-        .env("PENTIMENTO_KEYS", "other=sk_2,tests=sk_1")
+        .env("PENTIMENTO_KEY", "sk_1")
         .current_dir(folder.path())
         .output()
         .unwrap();

@@ -6,6 +6,7 @@ pub(crate) mod exposition;
 pub(crate) mod hub_server;
 pub(crate) mod picture_server;
 pub(crate) mod pictures;
+pub(crate) mod s3_server;
 pub(crate) mod scenario;
 pub(crate) mod server;
 pub(crate) mod suite;

@@ -10,7 +10,8 @@ use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind, WebhookId};
 use url::Url;
 
 use crate::config::{
-    AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
+    AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Secret, Settings,
+    WebhookSecretSetting,
 };
 
 /// What the demo model knows best: drawn scenes.
@@ -61,12 +62,12 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Lists, fetches and looks at the models of the catalogue
     Models(ModelsArgs),
+    /// Shows the jobs of a running server, cancels and watches them
+    Jobs(JobsArgs),
     /// Asks the server of these settings whether it is ready; exit code 1 where it is not
     Health,
     /// Makes, lists and revokes the keys of callers, also while the server runs
     Keys(KeysArgs),
-    /// Does something about the jobs of a running server
-    Jobs(JobsArgs),
     /// Says what this machine offers and what would go wrong
     Doctor(Box<DoctorArgs>),
     /// Measures the parts of one picture
@@ -102,6 +103,10 @@ pub(crate) struct ServeArgs {
     /// The folder for pictures and the secret of their links [default: pentimento-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+
+    /// A bucket for the pictures, whose keys and region are in the usual AWS_* variables [default: the data folder]
+    #[arg(long, value_name = "s3://BUCKET/PREFIX")]
+    images: Option<String>,
 
     /// The address under which callers reach the server; links begin with it [default: the Host header of each request]
     #[arg(long, value_name = "URL")]
@@ -329,10 +334,27 @@ pub(crate) struct ModelPlaceArgs {
 pub(crate) struct JobsArgs {
     #[command(subcommand)]
     pub(crate) action: JobsAction,
+
+    /// The server [default: the address that this machine's settings make it listen on]
+    #[arg(long, global = true, value_name = "URL")]
+    server: Option<Url>,
+
+    /// The key to call it with; other users of this machine can read flags, so PENTIMENTO_KEY is better [default: the first of
+    /// the settings' keys]
+    #[arg(long, global = true, value_name = "SECRET")]
+    key: Option<Secret>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum JobsAction {
+    /// Lists the jobs of the key, the newest first
+    List(JobsListArgs),
+    /// Says all that is known of a job
+    Show(JobsShowArgs),
+    /// Cancels jobs that have not ended
+    Cancel(JobsCancelArgs),
+    /// Shows how a job goes on until it has ended; ends with 1 when it has no pictures then
+    Watch(JobsShowArgs),
     /// Sends the webhook of a job again, under the id that it had, whatever has become of it
     ReplayWebhook(ReplayWebhookArgs),
     /// Shows the secret with which a receiver checks that webhooks come from this server; made when there is none yet
@@ -344,14 +366,6 @@ pub(crate) struct ReplayWebhookArgs {
     /// Of the webhook (msg_…) or of its job (job_…)
     #[arg(value_name = "ID")]
     pub(crate) id: WebhookId,
-
-    /// The server's address [default: http:// and the setting `listen`]
-    #[arg(long, value_name = "URL")]
-    pub(crate) server: Option<Url>,
-
-    /// The key that the job was made with [default: each of the settings' keys]
-    #[arg(long, value_name = "SECRET")]
-    pub(crate) key: Option<String>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -359,6 +373,46 @@ pub(crate) struct WebhookSecretArgs {
     /// The server's folder, where the secret is when no setting gives one [default: pentimento-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct JobsListArgs {
+    /// Only those that are fetching, queued, running, succeeded, failed or cancelled
+    #[arg(long, value_name = "STATE,...")]
+    pub(crate) state: Option<String>,
+
+    /// At most so many
+    #[arg(long, value_name = "JOBS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) limit: u32,
+
+    /// Only jobs that are older than this one
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<String>,
+
+    /// One JSON document instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct JobsShowArgs {
+    /// As the reply's X-Job-Id header and the list say it
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+
+    /// JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct JobsCancelArgs {
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+
+    /// Deletes them, too, with their pictures; also those that have ended
+    #[arg(long)]
+    pub(crate) delete: bool,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -478,6 +532,10 @@ pub(crate) enum BenchModel {
 impl Args {
     /// The settings that were given as flags.
     pub(crate) fn settings(&self) -> Settings {
+        let (mut server, mut key) = (None, None);
+        if let Command::Jobs(jobs) = &self.command {
+            (server, key) = (jobs.server.clone(), jobs.key.clone());
+        }
         let (serve, default_log) = match &self.command {
             Command::Serve(serve) => (ServeArgs::clone(serve), "info"),
             Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
@@ -494,6 +552,9 @@ impl Args {
             Command::Demo(_) | Command::Bench(_) | Command::Health => (ServeArgs::default(), "warn"),
         };
         Settings {
+            server,
+            key,
+            images: serve.images,
             listen: serve.listen,
             admin_listen: serve.admin_listen,
             cors_origins: serve.cors_origins,
@@ -539,8 +600,10 @@ impl JobsAction {
     fn place(&self) -> ServeArgs {
         ServeArgs {
             data: match self {
-                Self::ReplayWebhook(_) => None,
                 Self::WebhookSecret(secret) => secret.data.clone(),
+                Self::List(_) | Self::Show(_) | Self::Cancel(_) | Self::Watch(_) | Self::ReplayWebhook(_) => {
+                    None
+                }
             },
             ..ServeArgs::default()
         }

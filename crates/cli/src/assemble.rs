@@ -25,7 +25,7 @@ use pentimento_service::{
     webhook_sender,
 };
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
-use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
+use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock, describe_chain};
 use tokio::net::TcpListener;
 
 use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, WebhookSecretSetting};
@@ -156,7 +156,10 @@ pub(crate) fn everything(
     let catalog = Arc::new(catalog(config)?);
     let api = api_config(&config.http)?;
     let engine = Engine::start(config)?;
-    let images = ImageStore::open(&StorageConfig::Folder(data.path().join("images")))?;
+    let images = images(config, data.path())?;
+    if config.images.is_some() {
+        tokio::spawn(look_at_bucket(images.clone()));
+    }
     let links = LinkSigner::open(&data.path().join("link-secret"))?;
     let webhook_secret = webhook_secret(config, data.path())?;
     let limits = MemoryLimits {
@@ -237,6 +240,26 @@ pub(crate) fn webhook_secret(config: &Config, data: &Path) -> anyhow::Result<Web
     match &config.webhook_secret {
         Some(WebhookSecretSetting(secret)) => Ok(secret.clone()),
         None => Ok(WebhookSecret::new(secret_file(&data.join("webhook-secret"))?)),
+    }
+}
+
+/// The store of the pictures.
+pub(crate) fn images(config: &Config, data: &Path) -> anyhow::Result<ImageStore> {
+    let place = match &config.images {
+        Some(bucket) => StorageConfig::S3(bucket.clone()),
+        None => StorageConfig::Folder(data.join("images")),
+    };
+    Ok(ImageStore::open(&place)?)
+}
+
+/// A bucket that does not let us in is told at once, and not with the first request. The server starts all the same: a bucket
+/// that is away comes back.
+async fn look_at_bucket(images: ImageStore) {
+    if let Err(error) = images.check().await {
+        tracing::error!(
+            error = describe_chain(&error),
+            "the bucket for pictures cannot be used; requests fail until it can"
+        );
     }
 }
 

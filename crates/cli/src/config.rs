@@ -16,6 +16,7 @@ use std::time::Duration;
 use pentimento_engine::DEFAULT_PROMPT_TOKENS;
 use pentimento_kernels::Isa;
 use pentimento_service::{KeyLimits, RateConfig};
+use pentimento_storage::S3Config;
 use url::Url;
 
 use checks::{count, seconds};
@@ -24,7 +25,8 @@ pub(crate) use error::ConfigError;
 pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
 pub(crate) use values::{
-    AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, WebhookSecretSetting,
+    AdminListen, ByteSize, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, Secret,
+    WebhookSecretSetting,
 };
 
 const DEFAULT_FILE: &str = "pentimento.toml";
@@ -171,6 +173,40 @@ impl HttpConfig {
     }
 }
 
+/// A running server, for the commands that ask one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientConfig {
+    pub(crate) server: Url,
+    pub(crate) key: Option<Secret>,
+}
+
+impl ClientConfig {
+    /// Where nothing is said, the server of the same settings is meant.
+    fn of(settings: &Settings) -> Result<Self, ConfigError> {
+        let listen = settings.listen.unwrap_or(DEFAULT_LISTEN);
+        let own = || {
+            let mut reachable = listen;
+            if listen.ip().is_unspecified() {
+                reachable.set_ip(if listen.is_ipv4() {
+                    std::net::Ipv4Addr::LOCALHOST.into()
+                } else {
+                    std::net::Ipv6Addr::LOCALHOST.into()
+                });
+            }
+            Url::parse(&format!("http://{reachable}")).expect("an address and a port make a URL")
+        };
+        let server = checks::server(settings.server.clone())?.unwrap_or_else(own);
+        let first = settings.keys.as_ref().and_then(|keys| keys.first());
+        Ok(Self {
+            server,
+            key: settings
+                .key
+                .clone()
+                .or_else(|| first.map(|key| key.secret.clone())),
+        })
+    }
+}
+
 /// Everything that one run was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
@@ -209,6 +245,10 @@ pub(crate) struct Config {
     pub(crate) running_jobs: usize,
     /// Where models are fetched from and kept.
     pub(crate) hub: HubConfig,
+    /// The bucket for pictures; None is the data folder.
+    pub(crate) images: Option<S3Config>,
+    /// The server that is asked.
+    pub(crate) client: ClientConfig,
     /// The settings file that was read.
     pub(crate) file: Option<PathBuf>,
 }
@@ -232,12 +272,17 @@ impl Config {
         };
         let settings = flags.or(environment.settings()?).or(from_file);
         let hub = HubConfig::of(environment.hub())?;
-        let config = Self::from_settings(settings, hub, file)?;
+        let images = checks::images(&settings, environment.aws())?;
+        let config = Self::from_settings(settings, (hub, images), file)?;
         config.check_keys()?;
         Ok(config)
     }
 
-    fn from_settings(settings: Settings, hub: HubConfig, file: Option<PathBuf>) -> Result<Self, ConfigError> {
+    fn from_settings(
+        settings: Settings,
+        (hub, images): (HubConfig, Option<S3Config>),
+        file: Option<PathBuf>,
+    ) -> Result<Self, ConfigError> {
         let catalogue = Some(PathBuf::from(DEFAULT_CATALOGUE)).filter(|path| path.is_file());
         let telemetry = TelemetryConfig {
             filter: settings
@@ -287,9 +332,11 @@ impl Config {
                 DEFAULT_PROMPT_TOKENS as u64,
                 checks::PROMPT_TOKENS,
             )?,
+            client: ClientConfig::of(&settings)?,
             running_jobs: count("running_jobs", settings.running_jobs, 128, checks::RUNNING_JOBS)?,
             http: HttpConfig::from_settings(settings)?,
             hub,
+            images,
             file,
         })
     }

@@ -75,10 +75,10 @@ fn command(command: Command, config: Config, telemetry: &Telemetry) -> anyhow::R
         Command::Demo(demo) => runtime.block_on(commands::demo::run(demo, config, telemetry)),
         Command::Generate(generate) => runtime.block_on(commands::generate::run(*generate, config)),
         Command::Models(models) => runtime.block_on(commands::models::run(&models, &config)),
-        Command::Jobs(jobs) => runtime.block_on(commands::jobs::run(&jobs, &config)),
         Command::Health => runtime.block_on(commands::health::run(&config)),
+        Command::Jobs(jobs) => runtime.block_on(commands::jobs::run(&jobs.action, &config)),
         Command::Keys(keys) => commands::keys::run(&keys, &config),
-        Command::Doctor(doctor) => commands::doctor::run(&doctor, &config),
+        Command::Doctor(doctor) => runtime.block_on(commands::doctor::run(&doctor, &config)),
         Command::Bench(bench) => commands::bench::run(&bench),
     };
     // A thread that reads from a disk which does not answer would be waited for without end.

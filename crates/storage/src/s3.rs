@@ -155,7 +155,9 @@ impl S3Config {
             .with_connect_timeout(CONNECT);
         let mut builder = AmazonS3Builder::new()
             .with_retry(retry)
-            .with_client_options(client);
+            .with_client_options(client)
+            // One picture at a time is deleted, and every store can do that.
+            .with_disable_bulk_delete(true);
         for (name, value) in self.variables.iter().filter(|(_, value)| !value.is_empty()) {
             if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
                 builder = builder.with_config(key, value);

@@ -46,6 +46,10 @@ const CLIENTS: &[Client] = &[
         installer: Installer::Python,
     },
     Client {
+        folder: "moto-5.2.5",
+        installer: Installer::Python,
+    },
+    Client {
         folder: "novita-sdk-1.1.0",
         installer: Installer::Npm("novita-sdk@1.1.0"),
     },

@@ -65,7 +65,8 @@ pub(super) async fn events(
         id,
         watcher,
         seen: last.and_then(Cursor::parse).unwrap_or_default(),
-        position: None,
+        previews,
+        told: (JobState::Fetching, 0, None),
         pending: vec![Event::default().retry(RETRY)],
         has_ended: false,
         _seat: seat,
@@ -113,8 +114,9 @@ struct Telling {
     id: JobId,
     watcher: Watcher,
     seen: Cursor,
-    /// The place in the line that it was told.
-    position: Option<usize>,
+    previews: bool,
+    /// State, attempt and place in the line as it was told them.
+    told: (JobState, u32, Option<usize>),
     /// The next one last.
     pending: Vec<Event>,
     has_ended: bool,
@@ -142,7 +144,8 @@ impl Telling {
             if self.has_ended {
                 return None;
             }
-            let waits = matches!(self.watcher.now().state, JobState::Fetching | JobState::Queued);
+            // Not as the watcher has it now: to look at news there makes them old.
+            let waits = matches!(self.told.0, JobState::Fetching | JobState::Queued);
             let seen = if waits {
                 match tokio::time::timeout(BETWEEN_LOOKS, self.watcher.next()).await {
                     Ok(seen) => seen,
@@ -173,7 +176,7 @@ impl Telling {
 
     fn end(&mut self, job: &Value) {
         self.has_ended = true;
-        self.pending = vec![event("end", job).id(END)];
+        self.pending = vec![event("end", Some(END), job)];
     }
 
     /// What of it the reader has not seen, the last one first.
@@ -188,43 +191,54 @@ impl Telling {
                 phase: Some(news.phase()),
                 ..Cursor::default()
             };
-            events.push(self.state(news).id(self.seen.id()));
+            let id = self.seen.id();
+            events.push(self.state(Some(&id), (news.state, news.attempt)));
         }
+        (self.told.0, self.told.1) = (news.state, news.attempt);
         if self.seen.phase == Some(news.phase()) {
             if let Some(progress) = news.progress
                 && progress.done >= self.seen.progress
             {
                 self.seen.progress = progress.done.saturating_add(1);
                 let data = wire::progress(progress);
-                events.push(event("progress", &data).id(self.seen.id()));
+                events.push(event("progress", Some(&self.seen.id()), &data));
             }
-            if let Some(preview) = &news.preview
+            if let Some(preview) = news.preview.as_ref().filter(|_| self.previews)
                 && preview.at.done >= self.seen.preview
             {
                 self.seen.preview = preview.at.done.saturating_add(1);
-                events.push(event("preview", &wire::preview(preview)).id(self.seen.id()));
+                events.push(event("preview", Some(&self.seen.id()), &wire::preview(preview)));
             }
         }
         events.reverse();
         events
     }
 
-    fn state(&mut self, news: &News) -> Event {
-        self.position = wire::position(&self.service, self.id, news.state);
-        let data = wire::state(&self.service, self.id, (news.state, news.attempt));
-        event("state", &data)
+    fn state(&mut self, id: Option<&str>, (state, attempt): (JobState, u32)) -> Event {
+        self.told = (state, attempt, wire::position(&self.service, self.id, state));
+        event(
+            "state",
+            id,
+            &wire::state(&self.service, self.id, (state, attempt)),
+        )
     }
 
     /// The same state again, without an id, when the job has another place in the line.
     fn moved_up(&mut self) -> Option<Event> {
-        let now = self.watcher.now();
-        let moved = wire::position(&self.service, self.id, now.state) != self.position;
-        moved.then(|| self.state(&now))
+        let (state, attempt, position) = self.told;
+        let moved = wire::position(&self.service, self.id, state) != position;
+        moved.then(|| self.state(None, (state, attempt)))
     }
 }
 
-fn event(name: &str, data: &Value) -> Event {
-    Event::default().event(name).data(data.to_string())
+/// One without an id leaves its reader with the id of the one before.
+fn event(name: &str, id: Option<&str>, data: &Value) -> Event {
+    let event = Event::default().event(name);
+    let event = match id {
+        Some(id) => event.id(id),
+        None => event,
+    };
+    event.data(data.to_string())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ struct Findings {
 }
 
 /// Prints the report; fails when something would go wrong.
-pub(crate) fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<()> {
+pub(crate) async fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<()> {
     let mut findings = Findings::default();
     let machine = Machine::look();
     show("version", env!("CARGO_PKG_VERSION"));
@@ -56,6 +56,7 @@ pub(crate) fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<()> {
     look_at_memory(assemble::memory_budget(config).bodies, &mut findings);
     look_at_models(config, &mut findings);
     look_at_data(config, &mut findings);
+    look_at_bucket(config, &mut findings).await;
     look_at_network(config, &mut findings);
     for hint in &findings.hints {
         show("note", hint);
@@ -175,6 +176,23 @@ fn look_at_data(config: &Config, findings: &mut Findings) {
         Err(error) => {
             show("data", config.data.display());
             findings.faults.push(format!("{error:#}"));
+        }
+    }
+}
+
+async fn look_at_bucket(config: &Config, findings: &mut Findings) {
+    let Some(bucket) = &config.images else { return };
+    let looked = match assemble::images(config, &config.data) {
+        Ok(images) => images.check().await.map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    match looked {
+        Ok(()) => show("pictures", format_args!("{bucket} (it lets us in)")),
+        Err(error) => {
+            show("pictures", bucket);
+            findings
+                .faults
+                .push(format!("the bucket {bucket} cannot be used: {error:#}"));
         }
     }
 }

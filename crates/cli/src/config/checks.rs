@@ -7,9 +7,10 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use pentimento_storage::{S3Config, S3Links};
 use url::Url;
 
-use super::{ByteSize, ConfigError};
+use super::{ByteSize, ConfigError, ImagesLinks, Settings};
 
 const DAY: u64 = 24 * 3600;
 /// How long a link may work.
@@ -159,6 +160,41 @@ pub(super) fn otlp_endpoint(url: Option<Url>) -> Result<Option<Url>, ConfigError
         return Ok(Some(url));
     };
     Err(refused("otlp_endpoint", url, problem))
+}
+
+/// The server that is asked.
+pub(super) fn server(url: Option<Url>) -> Result<Option<Url>, ConfigError> {
+    match url {
+        Some(url) if !matches!(url.scheme(), "http" | "https") => Err(refused(
+            "server",
+            url,
+            "is no address of the web; it must begin with http:// or https://",
+        )),
+        url => Ok(url),
+    }
+}
+
+/// The bucket for pictures, with the variables that every client of AWS reads.
+pub(super) fn images(
+    settings: &Settings,
+    variables: &[(String, String)],
+) -> Result<Option<S3Config>, ConfigError> {
+    let Some(place) = &settings.images else {
+        return Ok(None);
+    };
+    let bucket = place
+        .trim()
+        .parse::<S3Config>()
+        .map_err(|error| ConfigError::Images {
+            place: place.clone(),
+            problem: error,
+        })?;
+    let links = match settings.images_links.unwrap_or_default() {
+        ImagesLinks::Auto => S3Links::Auto,
+        ImagesLinks::Redirect => S3Links::Redirect,
+        ImagesLinks::Stream => S3Links::Stream,
+    };
+    Ok(Some(bucket.with_variables(variables.to_vec()).with_links(links)))
 }
 
 /// Web pages that may call: origins, or one `*`.

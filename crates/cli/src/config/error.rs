@@ -31,6 +31,11 @@ pub(crate) enum ConfigError {
         value: String,
         problem: &'static str,
     },
+    #[error("the setting images is {place:?}, which {problem}")]
+    Images {
+        place: String,
+        problem: pentimento_storage::S3PlaceError,
+    },
     #[error("two keys have the label `{label}`; give each key a label of its own")]
     KeyLabelTwice { label: String },
     #[error(

@@ -12,13 +12,15 @@ use url::Url;
 
 use super::hub::HubVariables;
 use super::{
-    AdminListen, ByteSize, ConfigError, DeviceChoice, IsaChoice, KeySetting, LogFormat, WebhookSecretSetting,
+    AdminListen, ByteSize, ConfigError, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, Secret,
+    WebhookSecretSetting,
 };
 
 /// No settings file comes near it.
 const LARGEST_FILE: u64 = 1 << 20;
 
 const PREFIX: &str = "PENTIMENTO_";
+const AWS_PREFIX: &str = "AWS_";
 const CONFIG_VARIABLE: &str = "PENTIMENTO_CONFIG";
 /// Variables that steer the project's own tests; the server does not look at them.
 const TEST_PREFIX: &str = "PENTIMENTO_TEST_";
@@ -27,6 +29,10 @@ const TEST_PREFIX: &str = "PENTIMENTO_TEST_";
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
+    pub(crate) server: Option<Url>,
+    pub(crate) key: Option<Secret>,
+    pub(crate) images: Option<String>,
+    pub(crate) images_links: Option<ImagesLinks>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) admin_listen: Option<AdminListen>,
     pub(crate) models: Option<PathBuf>,
@@ -84,6 +90,10 @@ impl Settings {
     /// What this layer says, and where it says nothing, what the lower one says.
     pub(crate) fn or(self, lower: Self) -> Self {
         Self {
+            server: self.server.or(lower.server),
+            key: self.key.or(lower.key),
+            images: self.images.or(lower.images),
+            images_links: self.images_links.or(lower.images_links),
             listen: self.listen.or(lower.listen),
             admin_listen: self.admin_listen.or(lower.admin_listen),
             models: self.models.or(lower.models),
@@ -171,6 +181,8 @@ pub(crate) struct Environment {
     variables: Vec<(String, OsString)>,
     /// Those that every client of a hub reads.
     hub: HubVariables,
+    /// Those that every client of AWS reads.
+    aws: Vec<(String, String)>,
 }
 
 impl Environment {
@@ -185,6 +197,10 @@ impl Environment {
         for (name, value) in all {
             if name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX) {
                 environment.variables.push((name, value));
+            } else if name.starts_with(AWS_PREFIX) {
+                environment
+                    .aws
+                    .extend(value.into_string().ok().map(|value| (name, value)));
             } else {
                 environment.hub.add(&name, value);
             }
@@ -201,6 +217,10 @@ impl Environment {
 
     pub(super) const fn hub(&self) -> &HubVariables {
         &self.hub
+    }
+
+    pub(super) fn aws(&self) -> &[(String, String)] {
+        &self.aws
     }
 
     /// The settings file that a variable names.
@@ -227,6 +247,10 @@ impl Environment {
 
 impl Settings {
     pub(super) const VARIABLES: &'static [&'static str] = &[
+        "SERVER",
+        "KEY",
+        "IMAGES",
+        "IMAGES_LINKS",
         "LISTEN",
         "ADMIN_LISTEN",
         "MODELS",
@@ -271,6 +295,10 @@ impl Settings {
 
     fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         match name.strip_prefix(PREFIX).unwrap_or(name) {
+            "SERVER" => self.server = Some(parsed(name, value)?),
+            "KEY" => self.key = Some(parsed(name, value)?),
+            "IMAGES" => self.images = Some(value.to_owned()),
+            "IMAGES_LINKS" => self.images_links = Some(chosen(name, value)?),
             "LISTEN" => self.listen = Some(parsed(name, value)?),
             "ADMIN_LISTEN" => self.admin_listen = Some(parsed(name, value)?),
             "MODELS" => self.models = Some(value.into()),

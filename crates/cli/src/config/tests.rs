@@ -196,8 +196,12 @@ fn health_checks_are_next_to_the_server_unless_somebody_says_where() {
             admin_listen: admin.map(|text| text.parse().unwrap()),
             ..flags(Some(listen))
         };
-        let config =
-            Config::from_settings(settings, HubConfig::of(&HubVariables::default()).unwrap(), None).unwrap();
+        let config = Config::from_settings(
+            settings,
+            (HubConfig::of(&HubVariables::default()).unwrap(), None),
+            None,
+        )
+        .unwrap();
         crate::admin_server::address(&config.http).map(|address| address.to_string())
     };
     assert_eq!(admin("0.0.0.0:8080", None).as_deref(), Some("127.0.0.1:8081"));
@@ -214,8 +218,12 @@ fn who_may_read_along_is_said() {
             public_url: url.map(|text| text.parse().unwrap()),
             ..flags(Some(listen))
         };
-        let config =
-            Config::from_settings(settings, HubConfig::of(&HubVariables::default()).unwrap(), None).unwrap();
+        let config = Config::from_settings(
+            settings,
+            (HubConfig::of(&HubVariables::default()).unwrap(), None),
+            None,
+        )
+        .unwrap();
         config.http.plain_text_warning()
     };
     assert_eq!(warning("127.0.0.1:80", None), None);
@@ -237,4 +245,63 @@ fn the_page_of_settings_has_them_all_and_no_other() {
     known.sort();
     sorted.sort();
     assert_eq!(sorted, known);
+}
+
+#[test]
+fn a_bucket_takes_the_variables_of_aws_and_shows_none_of_them() {
+    let load = |variables: &[(&str, &str)]| {
+        Config::load(Settings::default(), None, &Environment::of(variables)).map(|config| config.images)
+    };
+    assert_eq!(
+        load(&[("AWS_REGION", "eu-central-1")]).unwrap(),
+        None,
+        "not asked for"
+    );
+    let bucket = load(&[
+        ("PENTIMENTO_IMAGES", "s3://pictures/of/mine"),
+        ("AWS_SECRET_ACCESS_KEY", "hidden"),
+        ("PENTIMENTO_IMAGES_LINKS", "stream"),
+    ]);
+    let shown = format!("{:?}", bucket.unwrap().unwrap());
+    assert!(
+        shown.contains("AWS_SECRET_ACCESS_KEY") && shown.contains("Stream"),
+        "{shown}"
+    );
+    assert!(!shown.contains("hidden"), "{shown}");
+    for wrong in ["pictures", "s3://", "s3://Pictures", "s3://pictures/../x"] {
+        let error = load(&[("PENTIMENTO_IMAGES", wrong)]).unwrap_err().to_string();
+        assert!(
+            error.contains("images") && error.contains(wrong),
+            "{wrong}: {error}"
+        );
+    }
+}
+
+#[test]
+fn the_server_that_is_asked_is_the_one_of_the_same_settings() {
+    let load = |variables: &[(&str, &str)]| {
+        let config = Config::load(Settings::default(), None, &Environment::of(variables));
+        let client = config.unwrap().client;
+        (
+            client.server.to_string(),
+            client.key.map(|key| key.expose().to_owned()),
+        )
+    };
+    let server = |address: &str| format!("http://{address}/");
+    assert_eq!(load(&[]), (server("127.0.0.1:8080"), None));
+    let keys = ("PENTIMENTO_KEYS", "a=sk-1,b=sk-2");
+    let open = [("PENTIMENTO_LISTEN", "0.0.0.0:90"), keys];
+    assert_eq!(load(&open), (server("127.0.0.1:90"), Some("sk-1".to_owned())));
+    assert_eq!(load(&[("PENTIMENTO_LISTEN", "[::]:90")]).0, server("[::1]:90"));
+    let named = [
+        ("PENTIMENTO_SERVER", "https://a.example/base"),
+        keys,
+        ("PENTIMENTO_KEY", "sk-3"),
+    ];
+    assert_eq!(
+        load(&named),
+        ("https://a.example/base".to_owned(), Some("sk-3".to_owned()))
+    );
+    let wrong = Environment::of(&[("PENTIMENTO_SERVER", "ftp://a.example")]);
+    assert!(Config::load(Settings::default(), None, &wrong).is_err());
 }

@@ -9,8 +9,29 @@ use pentimento_service::{WebhookSecret, check_label};
 use serde::Deserialize;
 
 /// A text that is not printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) struct Secret(String);
+
+impl FromStr for Secret {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err("a key is not empty, and has no white space in it".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Secret {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
 
 impl Secret {
     /// The text itself, for the one who compares it.
@@ -206,6 +227,19 @@ impl IsaChoice {
             Self::Neon => Some("neon"),
         }
     }
+}
+
+/// How callers get pictures that are in a bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ImagesLinks {
+    /// From the bucket where it is one of AWS, else through the server
+    #[default]
+    Auto,
+    /// From the bucket
+    Redirect,
+    /// Through the server
+    Stream,
 }
 
 /// How a line of the log looks.

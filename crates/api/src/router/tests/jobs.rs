@@ -219,7 +219,10 @@ async fn events_tell_a_life_and_go_on_where_their_reader_was() {
     let router = router(&test, &[]);
     let caller = tokio::spawn({
         let router = router.clone();
-        async move { send(&router, post(&good("a"))).await }
+        let mut body = good("a");
+        // The fake runs half of the steps then.
+        (body["steps"], body["strength"]) = (json!(4), json!(0.5));
+        async move { send(&router, post(&body)).await }
     });
     let id = only_job(&router, "running", "").await;
     let path = format!("/v1/jobs/{id}/events");

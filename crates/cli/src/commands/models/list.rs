@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::args::ModelsListArgs;
 use crate::config::Config;
-use crate::output::table;
 use crate::{assemble, output};
 
 /// Prints the table, or one document.
@@ -28,7 +27,7 @@ pub(crate) fn run(args: &ModelsListArgs, config: &Config) -> anyhow::Result<()> 
         .iter()
         .map(|entry| as_row(&hub, entry))
         .collect();
-    for line in table(
+    for line in output::table(
         ["NAME", "KIND", "BASE", "STATE", "SOURCE"].map(str::to_owned),
         rows,
     ) {
