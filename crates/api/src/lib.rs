@@ -21,6 +21,7 @@ mod links;
 mod metrics;
 mod metrics_page;
 mod middleware;
+mod playground;
 mod range;
 mod router;
 mod server;

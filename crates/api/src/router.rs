@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::routing::get;
 
 use crate::dialects::{modelslab, novita};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::middleware::{Visitors, Watch};
 use crate::shape::Shape;
-use crate::{AppState, admin, jobs, links, metrics_page, middleware};
+use crate::{AppState, admin, jobs, links, metrics_page, middleware, playground};
 
 /// The whole application.
 pub fn build_router(state: AppState) -> Router {
@@ -25,6 +26,7 @@ pub fn build_router(state: AppState) -> Router {
         .merge(jobs::routes())
         .merge(admin::routes())
         .merge(metrics_page::routes())
+        .merge(playground::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         // Bodies are read by `body::read`, which has limits of its own.
@@ -37,6 +39,7 @@ pub fn build_router(state: AppState) -> Router {
 pub fn build_admin_router(state: AppState) -> Router {
     let watch = Watch::new(Visitors::of_admin(&state.config), Arc::clone(&state.keys));
     let routes = admin::routes()
+        .route("/", get(admin::index))
         .merge(metrics_page::routes_without_key())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
