@@ -27,7 +27,7 @@ export function notice(text, kind = 'good') {
   for (const old of all.children) if (old.textContent === line.textContent) old.remove();
   all.append(line);
   while (all.children.length > 3) all.firstChild.remove();
-  if (kind === 'good') setTimeout(() => line.remove(), 8000);
+  if (kind !== 'bad') setTimeout(() => line.remove(), 8000);
 }
 
 /** Seconds as a person says them. */

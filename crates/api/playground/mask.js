@@ -4,13 +4,21 @@ import { get } from './dom.js';
 
 /** Pixels that an arrow key moves the brush. */
 const STRIDE = 8;
-const TINT = '#d2491b';
+/** Longest side on the screen, so that strokes are smooth over small pictures. */
+const SHARP = 1024;
+/** Two colours, so that it is seen over every picture. */
+const STRIPES = ['#2b22c9', '#f4f2ff'];
+const STRIPE = 9;
 
 export class Mask {
   /** @type {{erase: boolean, width: number, points: [number, number][]}[]} */
   strokes = [];
   #shape = document.createElement('canvas');
   #canvas = get('mask');
+  /** Of the picture; strokes are in its pixels. */
+  #size = { width: 0, height: 0 };
+  #scale = 1;
+  #stripes = null;
   #open = null;
   #cursor = [0, 0];
   #holds = false;
@@ -36,9 +44,13 @@ export class Mask {
 
   /** A mask for another picture. */
   resize({ width, height }) {
-    if (this.#canvas.width === width && this.#canvas.height === height) return;
-    Object.assign(this.#canvas, { width, height });
-    Object.assign(this.#shape, { width, height });
+    if (this.#size.width === width && this.#size.height === height) return;
+    this.#size = { width, height };
+    this.#scale = Math.max(1, SHARP / Math.max(width, height));
+    const drawn = { width: Math.round(width * this.#scale), height: Math.round(height * this.#scale) };
+    Object.assign(this.#canvas, drawn);
+    Object.assign(this.#shape, drawn);
+    this.#stripes = stripes(this.#canvas.getContext('2d'));
     this.#cursor = [width / 2, height / 2];
     this.clear();
   }
@@ -56,11 +68,11 @@ export class Mask {
   /** White strokes on black, as both edges of the server expect it. */
   picture() {
     const canvas = document.createElement('canvas');
-    Object.assign(canvas, { width: this.#shape.width, height: this.#shape.height });
+    Object.assign(canvas, this.#size);
     const context = canvas.getContext('2d');
     context.fillStyle = '#000';
     context.fillRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(this.#shape, 0, 0);
+    context.drawImage(this.#shape, 0, 0, canvas.width, canvas.height);
     return canvas;
   }
 
@@ -70,23 +82,24 @@ export class Mask {
     const { width, height } = this.#canvas;
     context.clearRect(0, 0, width, height);
     context.globalCompositeOperation = 'source-over';
-    context.filter = this.softEdge > 0 ? `blur(${this.softEdge / 2}px)` : 'none';
+    context.filter = this.softEdge > 0 ? `blur(${(this.softEdge * this.#scale) / 2}px)` : 'none';
     context.drawImage(this.#shape, 0, 0);
     context.filter = 'none';
     // The edge fades inwards only.
     context.globalCompositeOperation = 'destination-in';
     context.drawImage(this.#shape, 0, 0);
     context.globalCompositeOperation = 'source-in';
-    context.fillStyle = TINT;
+    context.fillStyle = this.#stripes;
     context.fillRect(0, 0, width, height);
     context.globalCompositeOperation = 'source-over';
     if (document.activeElement === this.#canvas && this.#canvas.matches(':focus-visible')) {
       context.beginPath();
-      context.arc(...this.#cursor, this.#width() / 2, 0, 7);
-      context.lineWidth = 2;
+      const [x, y] = this.#cursor;
+      context.arc(x * this.#scale, y * this.#scale, (this.#width() * this.#scale) / 2, 0, 7);
+      context.lineWidth = 3;
       context.strokeStyle = '#fff';
       context.stroke();
-      context.setLineDash([4, 4]);
+      context.setLineDash([6, 6]);
       context.strokeStyle = '#000';
       context.stroke();
       context.setLineDash([]);
@@ -94,12 +107,12 @@ export class Mask {
   }
 
   #width() {
-    return Number(get('brush-size').value) * (Math.max(this.#canvas.width, this.#canvas.height) / 512);
+    return Number(get('brush-size').value) * (Math.max(this.#size.width, this.#size.height) / 512);
   }
 
   #place(event) {
     const box = this.#canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * this.#canvas.width, ((event.clientY - box.top) / box.height) * this.#canvas.height];
+    return [((event.clientX - box.left) / box.width) * this.#size.width, ((event.clientY - box.top) / box.height) * this.#size.height];
   }
 
   #begin(point) {
@@ -141,7 +154,7 @@ export class Mask {
     const step = steps[event.key];
     if (step) {
       const limit = (value, most) => Math.min(most, Math.max(0, value));
-      this.#cursor = [limit(this.#cursor[0] + step[0] * STRIDE, this.#canvas.width), limit(this.#cursor[1] + step[1] * STRIDE, this.#canvas.height)];
+      this.#cursor = [limit(this.#cursor[0] + step[0] * STRIDE, this.#size.width), limit(this.#cursor[1] + step[1] * STRIDE, this.#size.height)];
       if (this.#open) this.#extend(this.#cursor);
       else this.draw();
     } else if (event.key === ' ') {
@@ -157,14 +170,16 @@ export class Mask {
 
   #stroke({ erase, width, points }) {
     const context = this.#shape.getContext('2d');
+    context.setTransform(this.#scale, 0, 0, this.#scale, 0, 0);
     context.globalCompositeOperation = erase ? 'destination-out' : 'source-over';
     context.strokeStyle = '#fff';
     context.lineWidth = width;
     context.lineCap = context.lineJoin = 'round';
     context.beginPath();
-    context.moveTo(...points[0]);
-    for (const point of points) context.lineTo(...point);
+    context.moveTo(points[0][0], points[0][1]);
+    for (const [x, y] of points) context.lineTo(x, y);
     context.stroke();
+    context.resetTransform();
   }
 
   #redraw() {
@@ -173,6 +188,23 @@ export class Mask {
     this.draw();
     this.changed();
   }
+}
+
+function stripes(context) {
+  const tile = document.createElement('canvas');
+  tile.width = tile.height = 4 * STRIPE;
+  const drawing = tile.getContext('2d');
+  drawing.fillStyle = STRIPES[0];
+  drawing.fillRect(0, 0, tile.width, tile.height);
+  drawing.strokeStyle = STRIPES[1];
+  drawing.lineWidth = STRIPE / 2;
+  // Also beyond the tile, so that its corners fit its neighbours.
+  for (const shift of [-tile.width, 0, tile.width]) {
+    drawing.moveTo(shift, tile.height);
+    drawing.lineTo(shift + tile.width, 0);
+  }
+  drawing.stroke();
+  return context.createPattern(tile, 'repeat');
 }
 
 /** Connects the tools with the mask. @param {Mask} mask @param {() => void} opened */

@@ -172,7 +172,7 @@ function parameters({ recipe, facts }) {
   const loras = (recipe.loras ?? []).map((lora) => `${lora.name} ${lora.strength}`).join(', ');
   const rows = {
     Prompt: recipe.prompt, 'Not this': recipe.negative_prompt, Model: recipe.model, Seed: recipe.seed, Strength: recipe.strength,
-    Steps: recipe.steps, Guidance: recipe.guidance_scale, Scheduler: recipe.scheduler, LoRAs: loras, Embeddings: (recipe.embeddings ?? []).join(', '),
+    Steps: recipe.steps, Guidance: recipe.guidance_scale, Scheduler: (recipe.scheduler ?? '').replace(/(Discrete)?Scheduler$/, ''), LoRAs: loras, Embeddings: (recipe.embeddings ?? []).join(', '),
     VAE: recipe.vae, Size: `${recipe.width} × ${recipe.height}`, Took: facts.took, Note: (facts.notes ?? []).join(' '),
   };
   const said = Object.entries(rows).filter(([, value]) => value !== null && value !== undefined && value !== '');
