@@ -21,6 +21,10 @@ export function atField(id, message) {
   (control.closest('.field') ?? control.parentElement).append(line);
   const folded = control.closest('details');
   if (folded) folded.open = true;
+  control.addEventListener('input', () => {
+    line.remove();
+    control.removeAttribute('aria-invalid');
+  }, { once: true });
   control.focus();
 }
 

@@ -20,7 +20,10 @@ let shown = null;
 let draftTimer = 0;
 
 const stage = new Stage({ changed: drafted, masked, cancel: () => runs.cancelCurrent() });
-const gallery = new Gallery(show);
+const gallery = new Gallery((entry) => {
+  show(entry);
+  get('frame').scrollIntoView({ block: 'nearest' });
+});
 const runs = new Runs(stage, gallery, show);
 const queue = new Queue({
   changed: (job, preview) => runs.changed(job, preview),

@@ -9,13 +9,18 @@ import { change, settings } from './settings.js';
 /** @type {Model[]} */
 let models = [];
 
+const BASES = { sd15: 'Stable Diffusion 1.5', sd2: 'Stable Diffusion 2', sdxl: 'SDXL' };
 /** Both dialects take five of each. */
 const MOST = 5;
 
 export const find = (name) => models.find((model) => model.name === name || model.aliases.includes(name));
-/** Whether one of these is being fetched. */
-export const isFetching = (names) => names.some((name) => ['downloading', 'checking'].includes(find(name)?.state ?? ''));
-export const anyFetching = () => models.some((model) => model.state === 'downloading' || model.state === 'checking');
+const isComing = (model) => model?.state === 'downloading' || model?.state === 'checking';
+export const anyFetching = () => models.some(isComing);
+/** Which of these is on its way, in words; empty when none is. @param {string[]} names */
+export function onItsWay(names) {
+  const coming = names.map(find).find(isComing);
+  return coming ? `${coming.name} is ${words(coming)}` : '';
+}
 
 /** Asks the server; the first checkpoint is taken where none is chosen. */
 export async function refresh() {
@@ -31,14 +36,22 @@ const words = (model) => {
   return { available: 'on this machine', unchecked: 'on this machine', missing: 'not fetched yet', downloading: `being fetched${share}`, checking: `being checked${share}`, failed: 'cannot be used' }[model.state] ?? model.state;
 };
 
+/** Whether it can be used with the chosen checkpoint, as far as the catalogue tells. VAEs before SDXL are all alike. */
+function fits(model) {
+  const base = find(settings.model)?.base;
+  if (!base || !model.base || model.kind === 'checkpoint') return true;
+  return model.kind === 'vae' ? (model.base === 'sdxl') === (base === 'sdxl') : model.base === base;
+}
+
 function fill(select, kind, first) {
-  // An open list must not change under the pointer.
   const entries = models.filter((model) => model.kind === kind);
-  const wanted = [...(first === null ? [] : [['', first]]), ...entries.map((model) => [model.name, `${model.name}  ·  ${words(model)}`])];
-  const found = [...select.options].map((option) => [option.value, option.textContent]);
+  const label = (model) => `${model.name}  ·  ${fits(model) ? words(model) : `for ${BASES[model.base] ?? model.base}`}`;
+  const wanted = [...(first === null ? [] : [['', first, false]]), ...entries.map((model) => [model.name, label(model), !fits(model)])];
+  const found = [...select.options].map((option) => [option.value, option.textContent, option.disabled]);
+  // An open list must not change under the pointer without need.
   if (JSON.stringify(found) === JSON.stringify(wanted)) return;
   const kept = select.value;
-  select.replaceChildren(...wanted.map(([value, label]) => make('option', { value }, label)));
+  select.replaceChildren(...wanted.map(([value, text, disabled]) => make('option', { value, disabled }, text)));
   select.value = kept;
 }
 
@@ -47,13 +60,15 @@ function state(box, name) {
   if (!name || !model) return void box.replaceChildren(...(name ? [make('span', { className: 'badge bad' }, `${name} is not in the catalogue`)] : []));
   const kind = model.in_memory ? 'warm' : { failed: 'bad', missing: 'far', downloading: 'busy', checking: 'busy' }[model.state] ?? 'here';
   const parts = [make('span', { className: `badge ${kind}` }, words(model))];
-  if (model.base) parts.push(make('small', {}, { sd15: 'Stable Diffusion 1.5', sd2: 'Stable Diffusion 2', sdxl: 'SDXL' }[model.base] ?? model.base));
+  if (model.base) parts.push(make('small', {}, BASES[model.base] ?? model.base));
   if (model.state === 'missing') parts.push(make('small', {}, 'fetched when the first picture asks for it'));
   if (model.state === 'failed' && model.unavailable_because) parts.push(make('small', {}, model.unavailable_because));
   if (model.progress) {
     const { done_bytes: done, total_bytes: total, bytes_per_second: speed } = model.progress;
-    parts.push(make('progress', { max: total || 1, value: total ? done : 0, 'aria-label': `How much of ${model.name} is here` }));
-    parts.push(make('small', {}, `${bytes(done)}${total ? ` of ${bytes(total)}` : ''}${speed ? `, ${bytes(speed)}/s` : ''}`));
+    const bar = make('progress', { max: 1, 'aria-label': `How much of ${model.name} is here` });
+    if (total) bar.value = done / total;
+    parts.push(bar);
+    if (done) parts.push(make('small', {}, `${bytes(done)}${total ? ` of ${bytes(total)}` : ''}${speed ? `, ${bytes(speed)}/s` : ''}`));
   }
   box.replaceChildren(...parts);
 }
@@ -119,8 +134,9 @@ export function listen() {
     event.target.value = '';
     if (!name || settings.embeddings.length >= MOST || settings.embeddings.includes(name)) return;
     // It has an effect only where its name is written.
-    const written = `${settings.prompt} ${settings.negative}`.includes(name);
-    const joined = [settings.prompt.trim(), name].filter(Boolean).join(', ');
-    change({ embeddings: [...settings.embeddings, name], prompt: written ? settings.prompt : joined });
+    const place = /neg/i.test(name) ? 'negative' : 'prompt';
+    const isWritten = `${settings.prompt} ${settings.negative}`.includes(name);
+    const joined = [settings[place].trim(), name].filter(Boolean).join(', ');
+    change({ embeddings: [...settings.embeddings, name], [place]: isWritten ? settings[place] : joined });
   });
 }

@@ -75,8 +75,9 @@ export class Runs {
           if (!(error instanceof ApiError) || !error.retryAfter) throw error;
           await models.refresh();
           const { model, vae, loras, embeddings } = run.settings;
-          if (!models.isFetching([model, vae, ...loras.map((lora) => lora.name), ...embeddings])) throw error;
-          if (run === this.current) this.stage.working(error.message, null);
+          const coming = models.onItsWay([model, vae, ...loras.map((lora) => lora.name), ...embeddings]);
+          if (coming === '') throw error;
+          if (run === this.current) this.stage.working(coming, null);
           await pause(run, 2000);
         }
       }

@@ -101,6 +101,7 @@ export class Stage {
     this.#seam(0);
     this.show('result');
     this.working('sending the picture', null);
+    get('frame').scrollIntoView({ block: 'nearest' });
   }
 
   /** @param {string} text @param {number | null} share */
