@@ -5,9 +5,12 @@
 // Node looks for the packages from this file's folder upwards; see README.md beside it.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 
 const { B, KEYED, SECRET, IMG, SHOTS, CHROMIUM } = process.env;
@@ -162,6 +165,9 @@ async function maskAndCancel() {
   await accessible(page, 'the mask');
   await shot(page, 'dark-mask');
   await page.locator('#more').evaluate((box) => (box.open = true));
+  await set(page, 'steps', 151);
+  await paint(page);
+  await page.locator('#steps-error', { hasText: '150' }).waitFor();
   await set(page, 'steps', 8);
   await paint(page);
   await page.locator('.job').waitFor(LONG).catch(() => {});
@@ -244,6 +250,39 @@ async function phone() {
   await page.context().close();
 }
 
+/** The code that the page shows, run as it is by who reads it: the server gets the very prompt. */
+async function code() {
+  const { page, complaints } = await visit(KEYED);
+  await page.locator('#key').fill(SECRET);
+  await page.locator('#key-save').click();
+  await page.locator('.server.good').waitFor();
+  await drop(page, IMG);
+  await page.locator('#brush-on').click();
+  await page.locator('#mask').click();
+  const prompt = 'a "red" house, \\ $HOME `id` $(id) \'s\nEND\n{né}';
+  await page.locator('#prompt').fill(prompt);
+  await page.locator('#seed').fill('9007199254740990');
+  const folder = await mkdtemp(path.join(tmpdir(), 'playground-'));
+  await copyFile(IMG, path.join(folder, 'picture.png'));
+  await copyFile(IMG, path.join(folder, 'mask.png'));
+  const programs = { curl: ['bash', 'call.sh'], python: ['python3', 'call.py'], js: [process.execPath, 'call.mjs'] };
+  const options = { cwd: folder, env: { ...process.env, PENTIMENTO_KEY: SECRET }, maxBuffer: 1 << 26 };
+  for (const dialect of ['novita', 'modelslab']) {
+    for (const [language, [program, name]] of Object.entries(programs)) {
+      await page.locator(`[data-dialect=${dialect}]`).click();
+      await page.locator(`[data-language=${language}]`).click();
+      await writeFile(path.join(folder, name), await page.locator('#code').textContent());
+      const { stdout } = await promisify(execFile)(program, [name], options);
+      const [job] = (await (await fetch(`${KEYED}/v1/jobs?limit=1`, { headers: { authorization: SECRET } })).json()).jobs;
+      assert.equal(job.recipe.prompt, prompt, `${dialect} in ${language}: ${stdout}`);
+      assert.deepEqual([job.dialect, job.recipe.inpaint, job.recipe.seed], [dialect, dialect === 'modelslab', 9007199254740990], language);
+    }
+  }
+  await rm(folder, { recursive: true });
+  assert.deepEqual(complaints.filter((line) => !/status of 40[013]/.test(line)), []);
+  await page.context().close();
+}
+
 /** Without a pointer: from the top of the page to a picture. */
 async function keyboard() {
   const { page, complaints } = await visit(B);
@@ -272,7 +311,7 @@ async function keyboard() {
 }
 
 const wanted = process.argv.slice(2);
-for (const part of [wholeWay, maskAndCancel, keys, phone, keyboard]) {
+for (const part of [wholeWay, maskAndCancel, keys, code, phone, keyboard]) {
   if (wanted.length && !wanted.includes(part.name)) continue;
   await part();
   console.log(`${part.name}: as it should be`);

@@ -87,17 +87,19 @@ function curl(url, body, withKey) {
 function python(url, body, withKey) {
   const value = (content) => JSON.stringify(content, null, INDENT * 2).replace(/\n\s*/g, ' ').replace(/\bnull\b/g, 'None');
   const lines = Object.entries(body).map(([name, content]) => `    ${JSON.stringify(name)}: ${name in IMAGES ? `picture(${JSON.stringify(IMAGES[name])})` : value(content)},`);
-  return `import base64${withKey ? ', os' : ''}
-import requests
+  const head = `{"Content-Type": "application/json"${withKey ? ', "Authorization": f"Bearer {os.environ[\'PENTIMENTO_KEY\']}"' : ''}}`;
+  return `import base64, json${withKey ? ', os' : ''}
+from urllib.request import Request, urlopen
 
 def picture(path):
     with open(path, "rb") as file:
         return base64.b64encode(file.read()).decode()
 
-reply = requests.post(${JSON.stringify(url)}, ${withKey ? 'headers={"Authorization": f"Bearer {os.environ[\'PENTIMENTO_KEY\']}"}, ' : ''}json={
+body = {
 ${lines.join('\n')}
-})
-${'print(reply.json())'}`;
+}
+call = Request(${JSON.stringify(url)}, json.dumps(body).encode(), ${head})
+print(json.dumps(json.load(urlopen(call)), indent=2))`;
 }
 
 function js(url, body, withKey) {

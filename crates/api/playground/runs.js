@@ -13,6 +13,11 @@ import { dialect, randomSeed, settings, wantedSeed } from './settings.js';
 /** Calls that are sent at once; others wait here, so that connections are left for looking at jobs. */
 const MOST_CALLS = 3;
 
+/** Which tab a run is of; it stays the same over a reload. */
+const TAB = 'pentimento-tab';
+if (!sessionStorage.getItem(TAB)) sessionStorage.setItem(TAB, String(randomSeed()));
+const tab = sessionStorage.getItem(TAB);
+
 /** @typedef {{id: string, seed: number, dialect: string, settings: any, before: Blob, strokes: any[], width: number, height: number, isDone?: boolean, isCancelled?: boolean, wake?: () => void}} Run */
 
 export class Runs {
@@ -92,7 +97,7 @@ export class Runs {
     if (run.id === id) return;
     run.id = id;
     const { wake, ...kept } = run;
-    await put('runs', kept).catch(() => {});
+    await put('runs', { ...kept, tab }).catch(() => {});
   }
 
   /** News of any job of this key. */
@@ -162,7 +167,8 @@ export class Runs {
     for (const run of await all('runs')) {
       if (this.open.some((one) => one.id === run.id)) continue;
       const job = await getJson(`v1/jobs/${run.id}`).catch((error) => (error.status === 404 ? forgotten : null));
-      if (job === null) continue;
+      // What is under way in another tab is that tab's, and what has ended is left over from a closed one.
+      if (job === null || (run.tab !== tab && !hasEnded(job))) continue;
       run.isCancelled = run.isDone = false;
       this.open.push(run);
       if (!this.current) {
