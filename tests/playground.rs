@@ -15,7 +15,12 @@ const SECRET: &str = "sk_playground";
 
 /// Debian's, Ubuntu's and Google's names.
 fn browser() -> Option<PathBuf> {
-    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+    let names = [
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+    ];
     let folders = ["/usr/bin", "/usr/local/bin", "/snap/bin"];
     let mut places = names
         .iter()
@@ -42,7 +47,9 @@ fn driver() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_gets_a_picture_in_a_browser() {
     let (Some(driver), Some(browser)) = (driver(), browser()) else {
-        println!("no Chromium, or its driver is not prepared: the playground was NOT tried (cargo xtask test prepares it)");
+        println!(
+            "no Chromium, or its driver is not prepared: the playground was NOT tried (cargo xtask test prepares it)"
+        );
         return;
     };
     let open = TestServer::start();
@@ -68,12 +75,22 @@ async fn browsers_get_the_page_programs_the_index_and_both_with_a_policy_for_eit
     let client = reqwest::Client::new();
     let get = |path: &str| client.get(format!("{}{path}", server.base()));
 
-    let page = get("/").header(ACCEPT, "text/html,*/*;q=0.8").send().await.unwrap();
+    let page = get("/")
+        .header(ACCEPT, "text/html,*/*;q=0.8")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(page.status(), 200);
     assert_eq!(page.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
     assert!(page.headers().get_all(VARY).iter().any(|value| value == "accept"));
-    let policy = page.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
-    assert!(policy.starts_with("default-src 'none'") && !policy.contains("http"), "{policy}");
+    let policy = page.headers()[CONTENT_SECURITY_POLICY]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        policy.starts_with("default-src 'none'") && !policy.contains("http"),
+        "{policy}"
+    );
     let tag = page.headers()[ETAG].clone();
     let again = get("/").header(ACCEPT, "text/html").header(IF_NONE_MATCH, tag);
     assert_eq!(again.send().await.unwrap().status(), 304);
@@ -87,5 +104,11 @@ async fn browsers_get_the_page_programs_the_index_and_both_with_a_policy_for_eit
     assert_eq!(script.headers()["x-content-type-options"], "nosniff");
     let missing = get("/playground/..%2Findex.html").send().await.unwrap();
     assert_eq!(missing.status(), 404);
-    assert!(missing.text().await.unwrap().contains("there is nothing at this path"));
+    assert!(
+        missing
+            .text()
+            .await
+            .unwrap()
+            .contains("there is nothing at this path")
+    );
 }

@@ -56,7 +56,15 @@ mod tests {
 
     #[test]
     fn paths_have_the_shape_of_their_owner() {
-        for path in ["/", "/v1", "/v1/models", "/files/a/b", "/playground/x", "/healthz", "/readyz"] {
+        for path in [
+            "/",
+            "/v1",
+            "/v1/models",
+            "/files/a/b",
+            "/playground/x",
+            "/healthz",
+            "/readyz",
+        ] {
             assert_eq!(Shape::of(path), Shape::Own, "{path}");
         }
         for path in [

@@ -130,7 +130,12 @@ fn install_npm(folder: &Path, packages: &[&str]) -> anyhow::Result<()> {
         "--ignore-scripts",
         "--loglevel=error",
     ];
-    shell::output_of(Command::new("npm").args(options).args(packages).current_dir(folder))?;
+    shell::output_of(
+        Command::new("npm")
+            .args(options)
+            .args(packages)
+            .current_dir(folder),
+    )?;
     Ok(())
 }
 
