@@ -43,6 +43,8 @@ mod modelslab;
 #[cfg(test)]
 mod novita;
 #[cfg(test)]
+mod playground;
+#[cfg(test)]
 #[cfg(unix)]
 mod restarts;
 #[cfg(test)]

@@ -21,7 +21,6 @@ use crate::{AppState, bearer};
 /// Paths at the root and under `/v1`.
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()
-        .route("/", get(index))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/v1/models", get(models))
@@ -29,11 +28,13 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/v1/models/{name}/unload", post(unload))
 }
 
-async fn index() -> Json<Value> {
+/// All calls in a line each, for programs.
+pub(crate) async fn index() -> Json<Value> {
     Json(json!({
         "name": "pentimento",
         "version": env!("CARGO_PKG_VERSION"),
         "paths": {
+            "GET /": "the playground, for browsers; for programs this list",
             "POST /v3/lcm-img2img": "image to image with a latent consistency model (Novita's call)",
             "POST /api/v1/enterprise/img2img": "image to image with any scheduler (ModelsLab's call, under all its paths)",
             "POST /api/v1/enterprise/inpaint": "the same within a mask",

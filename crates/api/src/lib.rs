@@ -23,6 +23,7 @@ mod metrics;
 mod metrics_page;
 mod middleware;
 mod origin;
+mod playground;
 mod range;
 mod router;
 mod server;

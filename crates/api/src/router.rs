@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::routing::get;
 
 use crate::dialects::{modelslab, novita};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::middleware::{Around, Visitors, Watch};
 use crate::shape::Shape;
-use crate::{AppState, admin, jobs, links, metrics_page, middleware, webhook_calls};
+use crate::{AppState, admin, jobs, links, metrics_page, middleware, playground, webhook_calls};
 
 /// The whole application.
 pub fn build_router(state: AppState) -> Router {
@@ -29,6 +30,7 @@ pub fn build_router(state: AppState) -> Router {
         .merge(webhook_calls::routes())
         .merge(admin::routes())
         .merge(metrics_page::routes())
+        .merge(playground::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         // Bodies are read by `body::read`, which has limits of its own.
@@ -41,6 +43,7 @@ pub fn build_router(state: AppState) -> Router {
 pub fn build_admin_router(state: AppState) -> Router {
     let watch = Watch::new(Visitors::of_admin(&state.config), Arc::clone(&state.keys));
     let routes = admin::routes()
+        .route("/", get(admin::index))
         .merge(metrics_page::routes_without_key())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 /// Whose words the errors of a path are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// `/v1`, `/files` and the paths at the root.
+    /// `/v1`, `/files`, `/playground` and the paths at the root.
     Own,
     /// Whatever is below `/api`, and `/v1/enterprise` and `/v6` for base addresses without it.
     ModelsLab,
@@ -19,7 +19,7 @@ pub(crate) enum Shape {
 impl Shape {
     /// The shape for a path; unknown paths are the dialect's, because mistaken base addresses come from its clients.
     pub(crate) fn of(path: &str) -> Self {
-        let own = ["/v1", "/files", "/healthz", "/readyz", "/metrics"];
+        let own = ["/v1", "/files", "/playground", "/healthz", "/readyz", "/metrics"];
         let under = |root: &&str| {
             path.strip_prefix(*root)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -56,7 +56,15 @@ mod tests {
 
     #[test]
     fn paths_have_the_shape_of_their_owner() {
-        for path in ["/", "/v1", "/v1/models", "/files/a/b", "/healthz", "/readyz"] {
+        for path in [
+            "/",
+            "/v1",
+            "/v1/models",
+            "/files/a/b",
+            "/playground/x",
+            "/healthz",
+            "/readyz",
+        ] {
             assert_eq!(Shape::of(path), Shape::Own, "{path}");
         }
         for path in [

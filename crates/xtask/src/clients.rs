@@ -1,4 +1,4 @@
-//! The vendors' unmodified clients, each in an environment of its own below `target/test-clients`.
+//! The vendors' unmodified clients and what drives a browser, each in an environment of its own below `target/test-clients`.
 //!
 //! An environment counts as ready once its marker file is written, so an interrupted installation is done again.
 //! A machine that cannot prepare one is told so in one line, and the tests go on without it.
@@ -17,8 +17,8 @@ const MARKER: &str = ".ready";
 enum Installer {
     /// A Python virtual environment, from `tests/clients/<folder>.txt`: `<folder>/bin/python` runs it.
     Python,
-    /// An npm project with this package: `<folder>/node_modules`.
-    Npm(&'static str),
+    /// An npm project with these packages: `<folder>/node_modules`.
+    Npm(&'static [&'static str]),
 }
 
 /// A client and the name of its folder, which the tests know.
@@ -51,7 +51,12 @@ const CLIENTS: &[Client] = &[
     },
     Client {
         folder: "novita-sdk-1.1.0",
-        installer: Installer::Npm("novita-sdk@1.1.0"),
+        installer: Installer::Npm(&["novita-sdk@1.1.0"]),
+    },
+    // No client of a vendor, but what drives a browser through the playground; the browser is the machine's own.
+    Client {
+        folder: "playground",
+        installer: Installer::Npm(&["playwright-core@1.65.1", "axe-core@4.14.1"]),
     },
 ];
 
@@ -70,7 +75,7 @@ pub(crate) fn prepare(root: &Path, requirements: &Path) -> Vec<&'static str> {
                 &folder,
                 &requirements.join(client.folder).with_added_extension("txt"),
             ),
-            Installer::Npm(package) => install_npm(&folder, package),
+            Installer::Npm(packages) => install_npm(&folder, packages),
         };
         if let Err(error) = installed.and_then(|()| Ok(fs_err::write(folder.join(MARKER), "")?)) {
             println!(
@@ -122,7 +127,7 @@ fn python_of(folder: &Path) -> PathBuf {
     folder.join("bin/python")
 }
 
-fn install_npm(folder: &Path, package: &str) -> anyhow::Result<()> {
+fn install_npm(folder: &Path, packages: &[&str]) -> anyhow::Result<()> {
     shell::output_of(Command::new("npm").arg("--version")).context("there is no npm")?;
     empty(folder)?;
     fs_err::write(folder.join("package.json"), "{ \"private\": true }\n")?;
@@ -133,7 +138,12 @@ fn install_npm(folder: &Path, package: &str) -> anyhow::Result<()> {
         "--ignore-scripts",
         "--loglevel=error",
     ];
-    shell::output_of(Command::new("npm").args(options).arg(package).current_dir(folder))?;
+    shell::output_of(
+        Command::new("npm")
+            .args(options)
+            .args(packages)
+            .current_dir(folder),
+    )?;
     Ok(())
 }
 
