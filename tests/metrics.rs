@@ -23,6 +23,10 @@ async fn scrape(address: &str) -> Exposition {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one page, read from its beginning to its end"
+)]
 async fn what_has_happened_is_counted_and_no_word_of_a_caller_is_a_label() {
     let server = TestServer::start();
     let mut body = good_body();

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let file = arguments.next().ok_or("name a picture")?;
     let rounds = arguments.next().map_or(Ok(20), |rounds| rounds.parse())?;
-    let picture = decode(&std::fs::read(file)?, LIMITS)?;
+    let picture = decode(&fs_err::read(file)?, LIMITS)?;
     println!(
         "| file | encode ms, fastest | median | decode ms, fastest | median | KB |\n|---|---|---|---|---|---|"
     );

@@ -160,7 +160,7 @@ impl KeyFile {
             label: new.label.chars().take(LONGEST_LABEL).collect(),
             problem,
         })?;
-        fs_err::create_dir_all(&self.folder).map_err(self.failed("make", &self.folder))?;
+        fs_err::create_dir_all(&self.folder).map_err(io_failed("make", &self.folder))?;
         let _changing = self.lock()?;
         let mut keys = self.keys()?.unwrap_or_default();
         if keys.iter().any(|key| key.label == new.label && key.is_valid(now)) {
@@ -173,7 +173,7 @@ impl KeyFile {
         if keys.len() >= MOST_KEYS {
             return Err(KeyFileError::Full);
         }
-        let secret = new_secret().map_err(self.failed("make a secret for", &self.path))?;
+        let secret = new_secret().map_err(io_failed("make a secret for", &self.path))?;
         keys.push(StoredKey::new(new, &secret, now));
         self.write(keys)?;
         Ok(secret)
@@ -210,11 +210,11 @@ impl KeyFile {
                 let mark = fs_err::symlink_metadata(self.mark());
                 match mark {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(self.failed("look at", &self.mark())(error)),
+                    Err(error) => Err(io_failed("look at", &self.mark())(error)),
                     Ok(_) => Err(self.lost()),
                 }
             }
-            Err(FileFault::Io(error)) => Err(self.failed("read", &self.path)(error)),
+            Err(FileFault::Io(error)) => Err(io_failed("read", &self.path)(error)),
             Err(fault @ (FileFault::NotRegular { .. } | FileFault::TooLarge { .. })) => {
                 Err(self.damaged(fault.to_string()))
             }
@@ -255,7 +255,7 @@ impl KeyFile {
 
     /// The mark last: a command that ends between the two has shown nobody a secret, and can be run again.
     fn write(&self, keys: Vec<StoredKey>) -> Result<(), KeyFileError> {
-        let failed = || self.failed("write", &self.path);
+        let failed = || io_failed("write", &self.path);
         // Made with mode 0600 by the library.
         let mut draft = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed())?;
         let contents = Contents {
@@ -272,7 +272,7 @@ impl KeyFile {
             .create(true)
             .append(true)
             .open(&mark)
-            .map_err(self.failed("write", &mark))?;
+            .map_err(io_failed("write", &mark))?;
         // The new names are safe once their folder is.
         #[cfg(unix)]
         fs_err::File::open(&self.folder)
@@ -285,27 +285,22 @@ impl KeyFile {
         let path = self.folder.join(LOCK);
         // A pipe of this name would be waited for without end.
         if fs_err::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
-            return Err(self.failed("lock", &path)(std::io::Error::other("it is no file")));
+            return Err(io_failed("lock", &path)(std::io::Error::other("it is no file")));
         }
         let file = fs_err::OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&path)
-            .map_err(self.failed("lock", &path))?;
+            .map_err(io_failed("lock", &path))?;
         for _ in 0..LOCK_LOOKS {
             match file.file().try_lock() {
                 Ok(()) => return Ok(Changing(file)),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN_LOOKS),
-                Err(TryLockError::Error(error)) => return Err(self.failed("lock", &path)(error)),
+                Err(TryLockError::Error(error)) => return Err(io_failed("lock", &path)(error)),
             }
         }
         Err(KeyFileError::Busy { path })
-    }
-
-    fn failed(&self, what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeyFileError + use<> {
-        let path = path.to_owned();
-        move |source| KeyFileError::Io { what, path, source }
     }
 
     fn damaged(&self, problem: String) -> KeyFileError {
@@ -314,6 +309,11 @@ impl KeyFile {
             problem,
         }
     }
+}
+
+fn io_failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeyFileError + use<> {
+    let path = path.to_owned();
+    move |source| KeyFileError::Io { what, path, source }
 }
 
 fn new_secret() -> std::io::Result<String> {

@@ -58,7 +58,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
     }
     let end = inner.clock.now() + LAST;
-    while !sending.is_empty() || any_due(&inner, &mut receivers).await {
+    while !sending.is_empty() || any_due(&inner, &receivers).await {
         tokio::select! {
             () = step(&inner, &mut receivers, &mut sending) => {}
             () = inner.clock.sleep_until(end) => break,
@@ -101,7 +101,7 @@ async fn step(inner: &Arc<Inner>, receivers: &mut Receivers, sending: &mut JoinS
     }
 }
 
-async fn any_due(inner: &Inner, receivers: &mut Receivers) -> bool {
+async fn any_due(inner: &Inner, receivers: &Receivers) -> bool {
     let filter = OutboxFilter {
         states: vec![OutboxState::Pending],
         ..OutboxFilter::default()

@@ -43,8 +43,7 @@ pub(super) async fn events(
     Caller(owner): Caller,
     base: BaseUrl,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    (RawQuery(query), headers): (RawQuery, HeaderMap),
 ) -> Result<Response, OwnError> {
     let id = parsed(&id)?;
     let EventsQuery { previews } = EventsQuery::parse(query.as_deref())?;

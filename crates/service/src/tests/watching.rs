@@ -120,12 +120,7 @@ async fn watchers_leave_with_the_service() {
         async move { service.shutdown(Duration::ZERO).await }
     });
     // Where the job does not end with the service, the watcher does.
-    loop {
-        match in_time(watcher.next()).await.unwrap() {
-            Seen::News(_) => {}
-            Seen::Ended(_) | Seen::Leaving => break,
-        }
-    }
+    while let Seen::News(_) = in_time(watcher.next()).await.unwrap() {}
     drop(held);
     in_time(closing).await.unwrap();
 }

@@ -92,7 +92,7 @@ mod tests {
                 assert_eq!(problem, "it is away");
                 None
             }
-            Settlement::Delivered => unreachable!("it was not taken"),
+            Settlement::Delivered => panic!("it was not taken"),
         }
     }
 
