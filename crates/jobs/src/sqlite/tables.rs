@@ -265,10 +265,18 @@ pub(super) fn list(db: &Connection, filter: &JobFilter) -> Result<Vec<Job>, Tabl
         values.push(Value::Text(owner.as_str().to_owned()));
     }
     if let Some(after) = filter.after {
-sql.push_str(if filter.newest_first { " AND id < ?" } else { " AND id > ?" });
+        sql.push_str(if filter.newest_first {
+            " AND id < ?"
+        } else {
+            " AND id > ?"
+        });
         values.push(Value::Blob(after.as_uuid().as_bytes().to_vec()));
     }
-    sql.push_str(if filter.newest_first { " ORDER BY id DESC" } else { " ORDER BY id" });
+    sql.push_str(if filter.newest_first {
+        " ORDER BY id DESC"
+    } else {
+        " ORDER BY id"
+    });
     if filter.limit > 0 {
         sql.push_str(" LIMIT ?");
         values.push(Value::Integer(signed(filter.limit as u64)));

@@ -250,7 +250,9 @@ impl Write for Remove {
         if written.is_ok() && self.is_removed {
             memory.mail.remove(WebhookId::of(self.id));
         }
-        let Self { is_removed, answer, .. } = *self;
+        let Self {
+            is_removed, answer, ..
+        } = *self;
         let _ = answer.send(written.map(|()| is_removed));
     }
 }
