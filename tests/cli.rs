@@ -156,6 +156,8 @@ fn help_is_what_the_documents_say() {
         "generate",
         "models",
         "models list",
+        "keys",
+        "keys new",
         "doctor",
         "bench",
     ] {

@@ -24,12 +24,16 @@ mod hub;
 #[cfg(test)]
 mod idempotency;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod lora;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod modelslab;
 #[cfg(test)]

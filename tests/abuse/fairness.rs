@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::client::{Reply, good_body, http, send};
+use crate::support::client::{Reply, get, good_body, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 
 /// More than one key's share of the places, which is 192 of 256.
@@ -44,6 +45,39 @@ async fn call(client: reqwest::Client, address: String, key: &str, steps: u32, s
     body["strength"] = json!(1);
     body["seed"] = json!(seed);
     send(client.post(address).bearer_auth(key).json(&body)).await
+}
+
+/// Fault 70: with a hold of nothing, every call is answered as soon as its job is stored or refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_submits_at_once_are_all_accepted_or_refused() {
+    let server = TestServer::start_with(&[], &[("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "0")]);
+    let address = format!("{}/api/v1/enterprise/img2img", server.base());
+    let (client, body) = (http(), good_modelslab_body());
+    let calls = (0..1000).map(|seed| {
+        let (client, address, mut body) = (client.clone(), address.clone(), body.clone());
+        body["seed"] = json!(seed);
+        async move { send(client.post(address).json(&body)).await.json() }
+    });
+    let replies: Vec<_> = futures::stream::iter(calls).buffer_unordered(400).collect().await;
+    let count = |status: &str| {
+        let of_status = replies.iter().filter(|reply| reply["status"] == status);
+        of_status.count()
+    };
+    let (accepted, refused) = (count("processing") + count("success"), count("error"));
+    assert_eq!(accepted + refused, 1000, "every call has an answer");
+    assert!(accepted >= 256, "all places were used: {accepted}");
+    for reply in replies.iter().filter(|reply| reply["status"] == "error") {
+        assert_eq!(reply["message"], "Rate limit exceeded");
+        assert!(reply["retry_after"].is_u64(), "{reply}");
+    }
+    // Nothing has got stuck.
+    loop {
+        let ready = get(&format!("{}/readyz", server.base())).await.json();
+        if ready["jobs"]["queued"] == 0 && ready["jobs"]["running"] == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod expect;
+pub(crate) mod exposition;
 pub(crate) mod hub_server;
 pub(crate) mod picture_server;
 pub(crate) mod pictures;

@@ -101,6 +101,11 @@ impl TestServer {
         format!("http://{}", self.address)
     }
 
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
     /// Where health checks are answered alone. To be asked once.
     pub(crate) fn admin_base(&self) -> String {
         let line = self.lines.recv_timeout(START).expect("a second line");

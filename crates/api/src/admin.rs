@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::access::{Denied, admit};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
-use crate::{AppState, bearer, webhook_calls};
+use crate::{AppState, bearer};
 
 /// Paths at the root and under `/v1`.
 pub(crate) fn routes() -> Router<AppState> {
@@ -27,7 +27,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/v1/models", get(models))
         .route("/v1/models/{name}/load", post(load))
         .route("/v1/models/{name}/unload", post(unload))
-        .merge(webhook_calls::routes())
 }
 
 async fn index() -> Json<Value> {

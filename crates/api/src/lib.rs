@@ -22,6 +22,7 @@ mod links;
 mod metrics;
 mod metrics_page;
 mod middleware;
+mod origin;
 mod range;
 mod router;
 mod server;

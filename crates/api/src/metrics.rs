@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use pentimento_service::{RateExceeded, Service, ServiceStatus};
+use pentimento_service::{RateBucket, RateExceeded, Service, ServiceStatus};
 use pentimento_types::{ErrorKind, MemoryLedger, MemoryUse};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
@@ -152,6 +152,15 @@ impl Metrics {
             limited: Family::default(),
             looked_up: LookedUp::default(),
         };
+        // There from the start: what appears with its first event has no rise that an alert could see.
+        for kind in [ErrorKind::Internal, ErrorKind::Overloaded] {
+            let kind = kind.as_str();
+            drop(metrics.refused.get_or_create(&Refusal { kind }));
+        }
+        for (bucket, by) in [(RateBucket::Calls, "key"), (RateBucket::Calls, "address")] {
+            let bucket = bucket.as_str();
+            drop(metrics.limited.get_or_create(&Limited { bucket, by }));
+        }
         own.register(
             "http_requests",
             "Calls that were answered, by the path as it is written in the routes",

@@ -8,21 +8,25 @@ use axum::extract::{DefaultBodyLimit, Request};
 use crate::dialects::{modelslab, novita};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
-use crate::middleware::{Visitors, Watch};
+use crate::middleware::{Around, Visitors, Watch};
 use crate::shape::Shape;
-use crate::{AppState, admin, jobs, links, metrics_page, middleware};
+use crate::{AppState, admin, jobs, links, metrics_page, middleware, webhook_calls};
 
 /// The whole application.
 pub fn build_router(state: AppState) -> Router {
     let config = Arc::clone(&state.config);
     let largest_body = state.bodies.largest_body();
-    let watch = Watch::new(Visitors::of(&config), Arc::clone(&state.keys));
-    let metrics = Arc::clone(&state.metrics);
+    let around = Around {
+        watch: Watch::new(Visitors::of(&config), Arc::clone(&state.keys)),
+        metrics: Arc::clone(&state.metrics),
+        traces: state.service.traces(),
+    };
     let routes = Router::new()
         .merge(novita::routes())
         .merge(modelslab::routes())
         .merge(links::routes())
         .merge(jobs::routes())
+        .merge(webhook_calls::routes())
         .merge(admin::routes())
         .merge(metrics_page::routes())
         .fallback(unknown_path)
@@ -30,7 +34,7 @@ pub fn build_router(state: AppState) -> Router {
         // Bodies are read by `body::read`, which has limits of its own.
         .layer(DefaultBodyLimit::disable())
         .with_state(state);
-    middleware::apply(routes, &config, (watch, metrics), largest_body)
+    middleware::apply(routes, &config, around, largest_body)
 }
 
 /// Our own calls alone, for a listener that callers cannot reach and so cannot fill.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use pentimento_service::{Service, ServiceError, WebhookBodies, finished_images};
+use pentimento_service::{LastingLink, WebhookBodies, finished_images};
 use pentimento_types::Job;
 use serde_json::json;
 
@@ -27,14 +26,13 @@ impl DialectBodies {
     }
 }
 
-#[async_trait]
 impl WebhookBodies for DialectBodies {
-    async fn body(&self, service: &Service, job: &Job) -> Result<Bytes, ServiceError> {
+    fn body(&self, job: &Job, link: LastingLink<'_>) -> Bytes {
         if job.dialect.name == modelslab::NAME {
-            return Ok(modelslab::webhook_body(service, &self.config.modelslab, job));
+            return modelslab::webhook_body(link, &self.config.modelslab, job);
         }
         // No other dialect takes an address.
         let told = json!({"job_id": job.id.to_string(), "succeeded": finished_images(job).is_ok()});
-        Ok(told.to_string().into())
+        told.to_string().into()
     }
 }

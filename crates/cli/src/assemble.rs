@@ -180,6 +180,7 @@ pub(crate) fn everything(
         tokens: TokenCounter::default(),
         memory: Arc::clone(&engine.memory),
         keys: Arc::clone(&keys),
+        traces: telemetry.traces(),
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));

@@ -39,6 +39,8 @@ pub(crate) struct TelemetryConfig {
     /// In the words of `tracing_subscriber::EnvFilter`.
     pub(crate) filter: String,
     pub(crate) format: LogFormat,
+    /// Where spans are sent; None is nowhere.
+    pub(crate) otlp_endpoint: Option<Url>,
 }
 
 /// The HTTP side.
@@ -244,6 +246,7 @@ impl Config {
                 .or_else(|| settings.default_log.clone())
                 .unwrap_or_else(|| "info".to_owned()),
             format: settings.log_format.unwrap_or_default(),
+            otlp_endpoint: checks::otlp_endpoint(settings.otlp_endpoint.clone())?,
         };
         Ok(Self {
             telemetry,

@@ -65,6 +65,10 @@ fn of_acts() -> Histogram {
 
 impl DeviceMetrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
+        // There from the start: what appears with its first event has no rise that an alert could see.
+        for act in ["prepare", "denoise", "finish"] {
+            self.worked(act, Duration::ZERO);
+        }
         registry.register_with_unit(
             "device",
             "Time that the device has worked, by what it did",
@@ -175,6 +179,9 @@ impl Default for LoaderMetrics {
 
 impl LoaderMetrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
+        for result in ["loaded", "failed", "refused"] {
+            drop(self.loads.get_or_create(&LoadResult { result }));
+        }
         registry.register(
             "model_loads",
             "Loads of models that were not in memory, by how they ended",

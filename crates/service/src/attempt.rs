@@ -8,10 +8,12 @@ use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, Previ
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
+use tracing::{Instrument as _, Span};
 
 use crate::admitted::Admitted;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::PendingInputs;
+use crate::job_span::{job_span, note_failure};
 use crate::sketches::Sketches;
 use crate::{ServiceError, deliver};
 
@@ -112,11 +114,18 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         let began_at = None;
         return succeed(&inner, &job, Made { images, began_at }).await;
     }
-    match images(&inner, &job).await {
-        Ok(made) => succeed(&inner, &job, made).await,
-        Err(AttemptError::NotOurs) => Disposition::Ended,
-        Err(AttemptError::Fault(fault)) => again_or_end(&inner, &job, fault).await,
-    }
+    let span = job_span(&job, inner.traces);
+    let attempt = async {
+        match images(&inner, &job).await {
+            Ok(made) => succeed(&inner, &job, made).await,
+            Err(AttemptError::NotOurs) => Disposition::Ended,
+            Err(AttemptError::Fault(fault)) => {
+                note_failure(&Span::current(), fault.kind.as_str());
+                again_or_end(&inner, &job, fault).await
+            }
+        }
+    };
+    attempt.instrument(span).await
 }
 
 /// How many attempts never ended. One that still stands as running when the job is claimed is the last of them.

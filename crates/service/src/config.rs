@@ -11,8 +11,9 @@ use pentimento_outbound::{ImageFetcher, WebhookSender};
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, MemoryLedger};
 
-use crate::WebhookBodies;
 use crate::key_ring::KeyRing;
+use crate::traces::Traces;
+use crate::webhook_bodies::WebhookBodies;
 
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub struct ServiceParts {
     pub memory: Arc<MemoryLedger>,
     /// Who may call, and how many jobs of each may be unfinished.
     pub keys: Arc<KeyRing>,
+    /// Whether spans go to somebody who collects traces.
+    pub traces: Traces,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

@@ -15,7 +15,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::WebhookBodies;
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
@@ -25,7 +24,9 @@ use crate::loads::Loads;
 use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
+use crate::traces::Traces;
 use crate::watched::Watched;
+use crate::webhook_bodies::WebhookBodies;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) loads: Loads,
     pub(crate) admitted: AdmittedJobs,
     pub(crate) keys: Arc<KeyRing>,
+    pub(crate) traces: Traces,
     pub(crate) clock: Arc<dyn Clock>,
     /// When this service was put together, on both clocks.
     pub(crate) started: SystemTime,
@@ -110,6 +112,7 @@ impl Inner {
             tokens,
             memory,
             keys,
+            traces,
             clock,
         } = parts;
         Self {
@@ -131,6 +134,7 @@ impl Inner {
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),
             keys,
+            traces,
             metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
             watched: Arc::default(),
@@ -184,6 +188,14 @@ impl Inner {
         let mut lifecycle = self.lifecycle.subscribe();
         // The sender lives in `self`, so the channel cannot close here.
         let _ = lifecycle.wait_for(|_| self.leaves_jobs()).await;
+    }
+
+    /// A signed path to picture number `index` of `job`, in the form that its delivery wants: always the same one, since its
+    /// life is counted from the making of the job.
+    pub(crate) fn lasting_path(&self, job: &Job, index: u32, life: Duration) -> String {
+        let key = image_key(job, index);
+        let key = if job.delivery.base64 { key.as_text() } else { key };
+        format!("/{}", self.links.sign(&key, job.created_at + life))
     }
 
     /// Returns when nothing may run any more.

@@ -12,7 +12,8 @@ use pentimento_types::{ApiKeyId, Clock, SystemClock};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-use crate::key_file::{KeyFile, KeyFileError, KeyLimits, StoredKey};
+use crate::key_file::{KeyFile, KeyFileError};
+use crate::key_record::{KeyLimits, StoredKey};
 
 /// What a caller with a right key is, and may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,7 +252,7 @@ mod tests {
     use pentimento_types::ManualClock;
 
     use super::*;
-    use crate::key_file::NewKey;
+    use crate::key_record::NewKey;
 
     fn owner(ring: &KeyRing, secret: &str) -> Option<ApiKeyId> {
         ring.check(secret).map(|grant| grant.owner)

@@ -19,7 +19,9 @@ pub mod fuzzing;
 pub mod image_codec;
 mod inner;
 mod inputs;
+mod job_span;
 mod key_file;
+mod key_record;
 mod key_ring;
 mod key_watch;
 mod limits;
@@ -46,18 +48,22 @@ mod sketches;
 mod submit;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod traces;
 mod transition;
 mod unfetched;
 mod wait;
 mod watch;
 mod watched;
+mod webhook_bodies;
+mod webhook_calls;
 mod webhooks;
 mod worker;
 
 pub use config::{ServiceConfig, ServiceParts};
 pub use error::{ModelRole, ServiceError};
 pub use inputs::image_fetcher;
-pub use key_file::{KeyFile, KeyFileError, KeyLimits, NewKey, SECRET_PREFIX, StoredKey, check_label};
+pub use key_file::{KeyFile, KeyFileError, SECRET_PREFIX};
+pub use key_record::{KeyLimits, NewKey, StoredKey, check_label};
 pub use key_ring::{KeyGrant, KeyRing};
 pub use limits::InputLimits;
 pub use links::{ImageLink, LinkedFile};
@@ -74,10 +80,12 @@ pub use plan::model_notes;
 pub use rates::{RateBucket, RateCaller, RateConfig, RateExceeded, Rates};
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use submit::Submission;
+pub use traces::{TraceHooks, Traces};
 pub use unfetched::Held;
 pub use watch::{Seen, Watcher};
 pub use watched::{News, Preview};
-pub use webhooks::{WebhookBodies, webhook_sender};
+pub use webhook_bodies::{LastingLink, WebhookBodies};
+pub use webhooks::webhook_sender;
 
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,18 @@ pub enum WebhookResult {
     Dead,
 }
 
+impl WebhookResult {
+    const ALL: &'static [Self] = &[Self::Delivered, Self::Retried, Self::Dead];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retried => "retried",
+            Self::Dead => "dead",
+        }
+    }
+}
+
 /// Of all jobs. Clones share the numbers.
 #[derive(Clone, Debug)]
 pub struct ServiceMetrics {
@@ -68,6 +80,11 @@ impl Default for ServiceMetrics {
 
 impl ServiceMetrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
+        // There from the start: what appears with its first event has no rise that an alert could see.
+        for result in WebhookResult::ALL {
+            let result = result.as_str();
+            drop(self.webhook_attempts.get_or_create(&Attempt { result }));
+        }
         registry.register(
             "jobs_ended",
             "Jobs that ended, by how, by the kind of failure, and by dialect",
@@ -124,11 +141,7 @@ impl ServiceMetrics {
 
     /// A webhook was sent, or could not be.
     pub fn webhook_attempt(&self, result: WebhookResult) {
-        let result = match result {
-            WebhookResult::Delivered => "delivered",
-            WebhookResult::Retried => "retried",
-            WebhookResult::Dead => "dead",
-        };
+        let result = result.as_str();
         self.webhook_attempts.get_or_create(&Attempt { result }).inc();
     }
 }

@@ -20,7 +20,8 @@ use pentimento_types::{ApiKeyId, Clock};
 
 use crate::KeyGrant;
 
-/// Callers whose buckets are remembered. Full buckets are forgotten first, which changes nothing for anybody.
+/// Callers whose buckets are remembered. Full buckets are forgotten first, which changes nothing for anybody; when there are
+/// still so many, all share one bucket, which keeps the bound for each of them.
 const MOST_CALLERS: usize = 32_768;
 
 /// What a call is counted as.
@@ -134,7 +135,7 @@ pub struct Rates {
     anonymous: Option<Keyed<RateCaller>>,
     /// Of keys, with the rate that each was made for.
     keys: Mutex<HashMap<ApiKeyId, (NonZeroU32, Arc<Direct>)>>,
-    /// Shared by those for whom there is no room.
+    /// Stands for everybody while there are too many.
     others: RateCaller,
 }
 
@@ -285,16 +286,14 @@ mod tests {
         for who in 0..all {
             take(who).unwrap();
         }
-        take(0).unwrap();
-        assert!(take(0).is_err());
-        // Further ones share one bucket.
-        for who in all..all + 2 {
+        // From here on all share one bucket, those who were there before, too.
+        for who in [all, 0] {
             take(who).unwrap();
         }
-        assert!(take(all + 2).is_err());
+        assert!(take(all + 1).is_err() && take(0).is_err());
         assert!(rates.anonymous.as_ref().unwrap().len() <= MOST_CALLERS + 1);
         clock.advance(Duration::from_secs(3600));
-        take(all + 2).unwrap();
+        take(all + 1).unwrap();
         assert!(
             rates.anonymous.as_ref().unwrap().len() < 10,
             "who is back at full is forgotten"

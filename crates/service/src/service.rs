@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::inner::{Inner, Lifecycle};
 use crate::metrics::ServiceMetrics;
+use crate::traces::Traces;
 use crate::{ServiceError, maintenance, residency, webhooks, worker};
 
 /// Before a task that panicked is started anew.
@@ -123,6 +124,12 @@ impl Service {
     #[must_use]
     pub fn metrics(&self) -> &ServiceMetrics {
         &self.inner.metrics
+    }
+
+    /// Whether spans go to somebody who collects traces.
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        self.inner.traces
     }
 
     /// Puts what is counted here and below into a registry.

@@ -8,7 +8,7 @@ use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{Inserted, JobPlace, JobsError, QueueEntry};
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, Idempotency, ImageKey, ImageSource, InputRole, Inputs, Job, JobId,
-    JobNote, Recipe, Reservation, RgbImage, Size, describe_chain,
+    JobNote, JobOrigin, Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -30,6 +30,8 @@ pub struct Submission {
     pub owner: ApiKeyId,
     /// Through which dialect, with what it wants to find again.
     pub dialect: DialectTag,
+    /// Which call it is.
+    pub origin: JobOrigin,
     /// What decides the pixels.
     pub recipe: Recipe,
     /// The images to work on, as the caller sent them.
@@ -99,6 +101,7 @@ impl Submission {
                 number,
                 ..self.dialect
             },
+            origin: self.origin,
             delivery: self.delivery,
             idempotency: self.idempotency,
             notes,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use pentimento_catalog::Catalog;
 use pentimento_engine::testing::FakeExecutor;
@@ -14,8 +13,8 @@ use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
 use crate::{
-    AddressGuard, KeyRing, Service, ServiceConfig, ServiceError, ServiceParts, WebhookBodies, WebhookSecret,
-    image_fetcher, webhook_sender,
+    AddressGuard, KeyRing, LastingLink, Service, ServiceConfig, ServiceParts, Traces, WebhookBodies,
+    WebhookSecret, image_fetcher, webhook_sender,
 };
 
 /// How a [`TestService`] is made.
@@ -128,6 +127,7 @@ impl TestService {
             tokens: TokenCounter::default(),
             memory,
             keys,
+            traces: Traces::default(),
             clock,
         };
         let service = Service::start(parts.clone(), service);
@@ -143,9 +143,8 @@ impl TestService {
 #[derive(Debug)]
 struct JobIds;
 
-#[async_trait]
 impl WebhookBodies for JobIds {
-    async fn body(&self, _: &Service, job: &Job) -> Result<Bytes, ServiceError> {
-        Ok(job.id.to_string().into())
+    fn body(&self, job: &Job, _: LastingLink<'_>) -> Bytes {
+        job.id.to_string().into()
     }
 }

@@ -24,8 +24,8 @@ use pentimento_engine::testing::{FakeExecutor, SeenAct};
 use pentimento_engine::{ResolvedJob, ResolvedModels};
 use pentimento_jobs::conformance::sample_job;
 use pentimento_types::{
-    ApiKeyId, Clock as _, Delivery, DialectTag, ImageFormat, ImageSource, Inputs, Job, JobId, ManualClock,
-    Recipe, RgbImage, Size,
+    ApiKeyId, Clock as _, Delivery, DialectTag, ImageFormat, ImageSource, Inputs, Job, JobId, JobOrigin,
+    ManualClock, Recipe, RgbImage, Size,
 };
 use tokio::sync::mpsc;
 
@@ -90,6 +90,7 @@ fn expected(request: &Request, index: u32) -> RgbImage {
 
 fn submission(request: Request, limits: InputLimits) -> Submission {
     Submission {
+        origin: JobOrigin::default(),
         owner: ApiKeyId::anonymous(),
         dialect: DialectTag::default(),
         recipe: request.recipe,

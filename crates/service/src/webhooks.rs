@@ -10,18 +10,16 @@ mod schedule;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use pentimento_jobs::{JobsError, OutboxEntry, OutboxFilter, OutboxState, Settlement};
+use pentimento_jobs::{OutboxEntry, OutboxFilter, OutboxState, Settlement};
 use pentimento_outbound::{
     AddressGuard, GuardedClient, NotTaken, WebhookMessage, WebhookSecret, WebhookSender,
 };
-use pentimento_types::{ApiKeyId, Job, WebhookId, describe_chain};
+use pentimento_types::describe_chain;
 use tokio::task::JoinSet;
 
+use crate::ServiceError;
 use crate::inner::Inner;
 use crate::metrics::WebhookResult;
-use crate::{Service, ServiceError};
 
 use receivers::Receivers;
 
@@ -36,51 +34,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long the webhooks of the last jobs get when the server stops; a store on a disk keeps the others.
 const LAST: Duration = Duration::from_secs(5);
 
-/// What the receiver of a webhook is told of the end of a job. The dialect of the job knows, and it stands above this crate.
-#[async_trait]
-pub trait WebhookBodies: Send + Sync + std::fmt::Debug {
-    /// The body, in JSON, for a job that has ended. The same for every sending.
-    ///
-    /// # Errors
-    /// When something that it needs cannot be read; it is tried again then.
-    async fn body(&self, service: &Service, job: &Job) -> Result<Bytes, ServiceError>;
-}
-
 /// Sends webhooks to the addresses that `guard` allows, signed with `secret`.
 #[must_use]
 pub fn webhook_sender(guard: AddressGuard, secret: &WebhookSecret) -> WebhookSender {
     WebhookSender::new(Arc::new(GuardedClient::new(guard)), secret)
-}
-
-impl Service {
-    /// Webhooks that fit the filter, by ascending id.
-    ///
-    /// # Errors
-    /// [`ServiceError::Store`].
-    pub async fn webhooks(&self, filter: &OutboxFilter) -> Result<Vec<OutboxEntry>, ServiceError> {
-        let found = self.inner.outbox.webhooks(filter).await;
-        found.map_err(ServiceError::store("read the webhooks"))
-    }
-
-    /// Sends a webhook of this owner again, whatever has become of it, under the id that it had.
-    ///
-    /// # Errors
-    /// [`ServiceError::WebhookNotFound`], also for one of somebody else.
-    pub async fn replay_webhook(&self, owner: &ApiKeyId, id: WebhookId) -> Result<OutboxEntry, ServiceError> {
-        let filter = OutboxFilter {
-            owner: Some(owner.clone()),
-            job: Some(id.job()),
-            ..OutboxFilter::default()
-        };
-        if self.webhooks(&filter).await?.is_empty() {
-            return Err(ServiceError::WebhookNotFound { id });
-        }
-        match self.inner.outbox.replay(id).await {
-            Ok(webhook) => Ok(webhook),
-            Err(JobsError::WebhookNotFound { id }) => Err(ServiceError::WebhookNotFound { id }),
-            Err(error) => Err(ServiceError::store("send the webhook again")(error)),
-        }
-    }
 }
 
 /// How a sending went.
@@ -203,10 +160,8 @@ async fn message(inner: &Arc<Inner>, webhook: &OutboxEntry) -> Result<Option<Web
     let Some(job) = job.map_err(ServiceError::store("read the job"))? else {
         return Ok(None);
     };
-    let service = Service {
-        inner: Arc::clone(inner),
-    };
-    let body = inner.webhook_bodies.body(&service, &job).await?;
+    let link = |index, life| inner.lasting_path(&job, index, life);
+    let body = inner.webhook_bodies.body(&job, &link);
     Ok(Some(WebhookMessage {
         id: webhook.id.to_string(),
         sent_at: inner.clock.wall(),

@@ -115,6 +115,16 @@ pub struct Idempotency {
     pub digest: String,
 }
 
+/// Which call brought a job, for whoever follows it through logs and traces.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobOrigin {
+    /// The id of the call; empty where there was none.
+    pub request_id: String,
+    /// The span that the job's own is a child of, as W3C Trace Context writes it.
+    pub traceparent: Option<String>,
+}
+
 /// What a caller should be told about how a request was read, beside its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -214,6 +224,9 @@ pub struct Job {
     pub owner: ApiKeyId,
     /// Through which door.
     pub dialect: DialectTag,
+    /// Which call brought it.
+    #[serde(default)]
+    pub origin: JobOrigin,
     /// What decides the pixels.
     pub recipe: Recipe,
     /// The input images, as references into the object store.
@@ -265,6 +278,7 @@ impl Job {
             id,
             owner: ApiKeyId::anonymous(),
             dialect: DialectTag::default(),
+            origin: JobOrigin::default(),
             recipe,
             inputs,
             delivery: Delivery::default(),

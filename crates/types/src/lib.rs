@@ -25,8 +25,8 @@ pub use ids::{ApiKeyId, ImageKey, JobId, ModelId, WebhookId};
 pub use image::{ImageFormat, ImageSource, RgbImage, Size};
 pub use inputs::{InputRole, Inputs};
 pub use job::{
-    DialectTag, Findings, Idempotency, JOB_SCHEMA_VERSION, Job, JobFailure, JobNote, JobOutcome, JobState,
-    Priority, Progress, StoredImage,
+    DialectTag, Findings, Idempotency, JOB_SCHEMA_VERSION, Job, JobFailure, JobNote, JobOrigin, JobOutcome,
+    JobState, Priority, Progress, StoredImage,
 };
 pub use keyed_semaphores::KeyedSemaphores;
 pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};

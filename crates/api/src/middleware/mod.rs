@@ -16,6 +16,7 @@ use axum::extract::Request;
 use axum::http::header::{CONTENT_RANGE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{from_fn, from_fn_with_state};
+use pentimento_service::Traces;
 use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
@@ -25,25 +26,37 @@ use crate::config::{ApiConfig, CorsOrigins};
 use crate::jobs::JOB_ID;
 use crate::links::without_signature;
 use crate::metrics::Metrics;
-use request_id::RequestId;
+use crate::origin::traceparent;
 
+pub(crate) use request_id::RequestId;
 pub(crate) use visitors::{Visitors, Watch};
+
+/// What the layers need of the application.
+pub(crate) struct Around {
+    pub(crate) watch: Watch,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Traces,
+}
 
 /// Wraps the routes. The list runs from the outside to the inside: a request meets the first layer first.
 /// `largest_body` in bytes.
-pub(crate) fn apply(
-    routes: Router,
-    config: &Arc<ApiConfig>,
-    (watch, metrics): (Watch, Arc<Metrics>),
-    largest_body: usize,
-) -> Router {
+pub(crate) fn apply(routes: Router, config: &Arc<ApiConfig>, around: Around, largest_body: usize) -> Router {
+    let Around {
+        watch,
+        metrics,
+        traces,
+    } = around;
     let layers = ServiceBuilder::new()
         // Outermost, because what it measures is what the caller waits for.
         .layer(from_fn_with_state(metrics, measure::call))
         // Before all others, because every line that they log, and every error body, carries the id.
         .layer(from_fn(request_id::attach))
         // Around everything that can take time or fail, so that the span covers it.
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(move |request: &Request| span(request, traces))
+                .on_failure(()),
+        )
         // Outside everything that refuses a call, because a caller who is still sending must get to read the refusal.
         .layer(from_fn_with_state(2 * largest_body, unread::discard))
         // Outside the error bodies, because they are compressed as well. Only where the caller offered it.
@@ -74,14 +87,16 @@ pub(crate) fn apply_for_admin(routes: Router, watch: Watch) -> Router {
 }
 
 /// One span for each call. The query is left out, since a key may stand in it, and so is the signature of a link.
-fn span(request: &Request) -> tracing::Span {
+fn span(request: &Request, traces: Traces) -> tracing::Span {
     let id = request
         .extensions()
         .get::<RequestId>()
         .map(RequestId::as_str)
         .unwrap_or_default();
     let path = without_signature(request.uri().path());
-    tracing::info_span!("http", request_id = id, method = %request.method(), path = &*path)
+    let span = tracing::info_span!("http", request_id = id, method = %request.method(), path = &*path);
+    traces.adopt(&span, traceparent(request.headers()));
+    span
 }
 
 /// The wildcard does not cover `Authorization`, so what the page asks for is echoed.

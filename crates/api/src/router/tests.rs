@@ -18,7 +18,9 @@ use crate::ApiConfig;
 mod bodies;
 mod drop_in;
 mod jobs;
+mod limits;
 mod modelslab_calls;
+mod origins;
 
 struct Reply {
     status: u16,

@@ -148,6 +148,19 @@ pub(super) fn public_url(url: Option<Url>) -> Result<Option<Url>, ConfigError> {
     Err(refused("public_url", shown, problem))
 }
 
+/// A collector of traces, in a build that can send to one.
+pub(super) fn otlp_endpoint(url: Option<Url>) -> Result<Option<Url>, ConfigError> {
+    let Some(url) = url else { return Ok(None) };
+    let problem = if cfg!(not(feature = "otlp")) {
+        "this build cannot use: it exports no traces; build it with `--features otlp`"
+    } else if url.scheme() != "http" {
+        "is no address of a collector; it must begin with http://, such as http://127.0.0.1:4318"
+    } else {
+        return Ok(Some(url));
+    };
+    Err(refused("otlp_endpoint", url, problem))
+}
+
 /// Web pages that may call: origins, or one `*`.
 pub(super) fn cors_origins(origins: Option<Vec<String>>) -> Result<Option<Vec<String>>, ConfigError> {
     let name = "cors_origins";

@@ -66,6 +66,7 @@ pub(crate) struct Settings {
     pub(crate) running_jobs: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
+    pub(crate) otlp_endpoint: Option<Url>,
     /// What the command logs when nobody says anything; below every layer.
     #[serde(skip)]
     pub(crate) default_log: Option<String>,
@@ -128,6 +129,7 @@ impl Settings {
             running_jobs: self.running_jobs.or(lower.running_jobs),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
+            otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
             default_log: self.default_log.or(lower.default_log),
         }
     }
@@ -264,6 +266,7 @@ impl Settings {
         "RUNNING_JOBS",
         "LOG",
         "LOG_FORMAT",
+        "OTLP_ENDPOINT",
     ];
 
     fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
@@ -317,6 +320,7 @@ impl Settings {
             "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
+            "OTLP_ENDPOINT" => self.otlp_endpoint = Some(parsed(name, value)?),
             _ => {
                 let known: Vec<String> = Self::VARIABLES
                     .iter()

@@ -1,8 +1,11 @@
 //! Places for jobs: taken before anything costly is done, given back by every failure, and shared by callers.
 
+use std::num::NonZeroU32;
+
 use pentimento_types::JobState;
 
 use super::*;
+use crate::{KeyLimits, KeyRing};
 
 async fn submit_as(service: &Service, owner: &str, request: Request) -> Result<JobId, ServiceError> {
     let submission = Submission {
@@ -58,6 +61,42 @@ async fn what_is_refused_holds_no_place() {
         run(&test.service, sample_request("x")).await.state,
         JobState::Succeeded
     );
+}
+
+#[tokio::test]
+async fn a_key_has_no_more_jobs_at_once_than_its_bound() {
+    let (held, executor) = Held::new();
+    let limits = KeyLimits {
+        jobs_at_once: NonZeroU32::new(2),
+        requests_per_minute: None,
+    };
+    let config = TestConfig {
+        keys: Arc::new(KeyRing::new([]).with_defaults(limits)),
+        ..TestConfig::default()
+    };
+    let test = TestService::start_with(executor, config);
+    let mut last = None;
+    for _ in 0..2 {
+        last = Some(
+            submit_as(&test.service, "few", sample_request("hold"))
+                .await
+                .unwrap(),
+        );
+    }
+    let refused = submit_as(&test.service, "few", sample_request("hold"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, ServiceError::JobsAtOnce { limit: 2 }),
+        "{refused:?}"
+    );
+    assert!(refused.retry_after().is_some());
+    let other = submit_as(&test.service, "other", sample_request("hold")).await;
+    assert!(other.is_ok(), "others have their own");
+    test.service.cancel(last.unwrap()).await.unwrap();
+    let again = submit_as(&test.service, "few", sample_request("hold")).await;
+    assert!(again.is_ok(), "one that has ended makes room");
+    drop(held);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pentimento_service::{Service, finished_images};
+use pentimento_service::{LastingLink, finished_images};
 use pentimento_types::{Job, JobNote, NoiseSpacing, StoredImage};
 use serde_json::{Value, json};
 
@@ -19,7 +19,14 @@ use crate::config::ModelsLabConfig;
 /// The reply for a job in whatever state it is.
 pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Value, ModelsLabError> {
     let (note, config) = (Note::of(job), &app.config.modelslab);
-    let links = links(&app.service, config, base, job);
+    let link = |index, life| {
+        if job.delivery.base64 {
+            app.service.lasting_text_link(job, index, life)
+        } else {
+            app.service.lasting_link(job, index, life)
+        }
+    };
+    let links = links(&link, config, base, job);
     if !job.state.is_final() {
         return Ok(processing(app, base, job, &note, &links));
     }
@@ -94,16 +101,15 @@ fn warning(note: &Note, of_service: &[JobNote]) -> Option<String> {
 }
 
 /// One address for each image, the same before and after it is made.
-pub(super) fn links(service: &Service, config: &ModelsLabConfig, base: &BaseUrl, job: &Job) -> Vec<String> {
+pub(super) fn links(
+    link: LastingLink<'_>,
+    config: &ModelsLabConfig,
+    base: &BaseUrl,
+    job: &Job,
+) -> Vec<String> {
     let life = job.delivery.link_life.unwrap_or(config.link_life);
     (0..job.recipe.image_count)
-        .map(|index| {
-            base.join(&if job.delivery.base64 {
-                service.lasting_text_link(job, index, life)
-            } else {
-                service.lasting_link(job, index, life)
-            })
-        })
+        .map(|index| base.join(&link(index, life)))
         .collect()
 }
 

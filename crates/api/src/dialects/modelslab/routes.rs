@@ -26,6 +26,7 @@ use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{FieldError, name};
 use crate::idempotency::{self, RequestDigest};
 use crate::jobs::id_header;
+use crate::origin::origin_of;
 
 /// The vendor's documentation, then its SDKs (`images`, `realtime`, `community`, `image_editing`), an old package
 /// (`txt2img`), the non-enterprise mode, the paths of the older brand, and base addresses without `/api`.
@@ -228,6 +229,7 @@ async fn generate(
     let OpenedCall {
         grant,
         fields,
+        parts,
         memory,
         idempotency,
         ..
@@ -243,6 +245,7 @@ async fn generate(
     }
     let submission = Submission {
         owner: grant.owner,
+        origin: origin_of(&parts, app.service.traces()),
         dialect: DialectTag {
             name: NAME.to_owned(),
             note: Some(parsed.note.to_text()),

@@ -1,7 +1,7 @@
 //! What the receiver of a webhook is told: the vendor's body, with what its consumers are known to read.
 
 use bytes::Bytes;
-use pentimento_service::{Service, finished_images};
+use pentimento_service::{LastingLink, finished_images};
 use pentimento_types::Job;
 use serde_json::{Value, json};
 
@@ -11,12 +11,12 @@ use crate::base_url::BaseUrl;
 use crate::config::ModelsLabConfig;
 
 /// The body for a job that has ended. Its links begin as those in the reply to the request.
-pub(crate) fn webhook_body(service: &Service, config: &ModelsLabConfig, job: &Job) -> Bytes {
+pub(crate) fn webhook_body(link: LastingLink<'_>, config: &ModelsLabConfig, job: &Job) -> Bytes {
     let note = Note::of(job);
     let base = BaseUrl::stored(note.base.clone());
     let mut told = match finished_images(job) {
         Ok(images) => {
-            let links = reply::links(service, config, &base, job);
+            let links = reply::links(link, config, &base, job);
             // Always links: a receiver should not have to take megabytes.
             reply::success(job, &note, images, &links)
         }

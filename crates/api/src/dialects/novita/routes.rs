@@ -22,6 +22,7 @@ use crate::body::{self, BodyError, BodyMemory, ReadBody, Sender};
 use crate::dialects::{ignored_header, json};
 use crate::idempotency::{self, RequestDigest};
 use crate::jobs::id_header;
+use crate::origin::origin_of;
 
 const LIMITS: InputLimits = InputLimits {
     max_side: MAX_IMAGE_SIDE,
@@ -57,6 +58,7 @@ async fn lcm_img2img(
     let is_named = idempotency.is_some();
     let submission = Submission {
         owner: caller.0,
+        origin: origin_of(&parts, app.service.traces()),
         dialect: DialectTag {
             name: "novita".to_owned(),
             note: None,

@@ -1,0 +1,87 @@
+//! Secrets that are stored nowhere, commands at the same time, and labels.
+
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+#[test]
+fn a_secret_is_shown_once_and_only_its_hash_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = KeyFile::in_folder(&folder.path().join("new"));
+    assert_eq!(file.keys().unwrap(), None);
+    let secret = file.add(&NewKey::named("alice"), now()).unwrap();
+    assert!(secret.starts_with("pnt_") && secret.len() == 68, "{secret}");
+    let text = fs_err::read_to_string(file.path()).unwrap();
+    assert!(
+        !text.contains(&secret[4..]) && text.contains("\"alice\""),
+        "{text}"
+    );
+    let keys = file.keys().unwrap().unwrap();
+    assert_eq!(keys[0].digest(), Some(Sha256::digest(secret.as_bytes()).into()));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs_err::metadata(file.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn keys_that_are_made_at_the_same_time_are_all_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |number: u32| {
+        let file = KeyFile::in_folder(folder.path());
+        move || file.add(&NewKey::named(format!("key-{number}")), now()).unwrap()
+    };
+    let secrets: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|number| scope.spawn(make(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let keys = KeyFile::in_folder(folder.path()).keys().unwrap().unwrap();
+    let digest = |secret: &String| Some(Sha256::digest(secret.as_bytes()).into());
+    assert!(
+        secrets
+            .iter()
+            .all(|secret| keys.iter().any(|key| key.digest() == digest(secret)))
+    );
+    let left: Vec<_> = fs_err::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 3, "no draft is left: {left:?}");
+}
+
+#[test]
+fn a_label_is_used_once_until_its_key_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = KeyFile::in_folder(folder.path());
+    assert!(matches!(
+        file.revoke("alice", now()),
+        Err(KeyFileError::NoSuchKey { revoked: false, .. })
+    ));
+    let first = file.add(&NewKey::named("alice"), now()).unwrap();
+    assert!(matches!(
+        file.add(&NewKey::named("alice"), now()),
+        Err(KeyFileError::LabelTaken { .. })
+    ));
+    file.revoke("alice", now()).unwrap();
+    assert!(matches!(
+        file.revoke("alice", now()),
+        Err(KeyFileError::NoSuchKey { revoked: true, .. })
+    ));
+    let second = file.add(&NewKey::named("alice"), now()).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(file.keys().unwrap().unwrap().len(), 1);
+    let brief = NewKey {
+        life: Some(Duration::from_secs(1)),
+        ..NewKey::named("bob")
+    };
+    file.add(&brief, now()).unwrap();
+    assert!(file.add(&brief, now()).is_err());
+    assert!(file.add(&brief, now() + Duration::from_secs(1)).is_ok());
+    for label in ["", "a b", "anonymous", "ä", "a\nb", &"x".repeat(65)] {
+        let refused = file.add(&NewKey::named(label), now());
+        assert!(matches!(refused, Err(KeyFileError::Label { .. })), "{label:?}");
+    }
+}
