@@ -29,7 +29,9 @@ async fn a_file_of_version_1_becomes_ours_with_all_its_jobs() {
     job.delivery.webhook = Some("https://a.example/".to_owned());
     let place = jobs.reserve(&job.owner).unwrap();
     jobs.insert(job, place).await.unwrap();
-    jobs.transition(JobId::from_u128(5), Transition::Cancel).await.unwrap();
+    jobs.transition(JobId::from_u128(5), Transition::Cancel)
+        .await
+        .unwrap();
     let webhook = jobs.take(Duration::from_secs(1), &[]).await.unwrap();
     assert_eq!(webhook.id, WebhookId::of(JobId::from_u128(5)));
     drop(jobs);
