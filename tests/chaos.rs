@@ -281,10 +281,10 @@ fn chaos(address: SocketAddr, receiver: SocketAddr) -> (watch::Sender<SocketAddr
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_made_twice_however_often_the_server_is_killed() {
-    let rounds = setting("PENTIMENTO_CHAOS_ROUNDS", ROUNDS);
-    let seconds = setting("PENTIMENTO_CHAOS_SECONDS", SECONDS);
-    let seed = setting("PENTIMENTO_CHAOS_SEED", u64::from(std::process::id()));
-    println!("{rounds} rounds in {seconds} s, PENTIMENTO_CHAOS_SEED={seed}");
+    let rounds = setting("CHAOS_ROUNDS", ROUNDS);
+    let seconds = setting("CHAOS_SECONDS", SECONDS);
+    let seed = setting("CHAOS_SEED", u64::from(std::process::id()));
+    println!("{rounds} rounds in {seconds} s, CHAOS_SEED={seed}");
     let mut dice = StdRng::seed_from_u64(seed);
     let home = tempfile::tempdir().expect("a folder for the server");
     let receiver = Receiver::default();

@@ -1,8 +1,11 @@
 //! Servers that are killed, stopped and started again on the same data: what they had accepted goes on.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pentimento_jobs::{MemoryLimits, SqliteJobs};
+use pentimento_types::SystemClock;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -80,7 +83,7 @@ async fn jobs_of_a_killed_server_are_made_by_the_next_one_with_the_bytes_that_th
     let server = start(home.path());
     let mut numbers = Vec::new();
     // One long one, and twenty that wait or run with it.
-    numbers.push(ask(&server, &modelslab_body(1, 100, 256)).await);
+    numbers.push(ask(&server, &modelslab_body(1, 25, 256)).await);
     for seed in 2..=21 {
         numbers.push(ask(&server, &modelslab_body(seed, 3, 64)).await);
     }
@@ -101,7 +104,7 @@ async fn jobs_of_a_killed_server_are_made_by_the_next_one_with_the_bytes_that_th
 async fn a_server_that_is_told_to_stop_refuses_what_is_new_and_leaves_what_waits_for_the_next_start() {
     let home = home();
     let mut server = start(home.path());
-    let running = ask(&server, &modelslab_body(1, 100, 384)).await;
+    let running = ask(&server, &modelslab_body(1, 30, 256)).await;
     runs(&server, 1).await;
     let stopped = server.base();
     server.signal("HUP");
@@ -169,6 +172,13 @@ async fn jobs_of_a_newer_version_are_refused_by_name_and_left_as_they_are() {
     assert_eq!(server.wait(), Some(0));
     drop(server);
     let database = home.path().join("data/jobs.sqlite");
+    // Whoever opens and closes it takes the journal into the file.
+    let limits = MemoryLimits {
+        unfinished: 1,
+        finished: 1000,
+        finished_bytes: u64::MAX,
+    };
+    drop(SqliteJobs::open(&database, Arc::new(SystemClock), limits).expect("readable"));
     let mut bytes = fs_err::read(&database).expect("the jobs");
     // The user version in the head of the file.
     bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());

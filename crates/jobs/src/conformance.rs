@@ -44,6 +44,7 @@ pub async fn run_all(make: impl Fn(usize) -> Fixture) {
     outbox::a_replay_sends_it_again_under_its_id(&make(10)).await;
     outbox::what_is_pending_too_long_is_given_up(&make(10)).await;
     outbox::a_job_is_kept_until_its_end_is_told(&make(10)).await;
+    outbox::a_removed_job_takes_its_webhook_along(&make(10)).await;
     outbox::webhooks_are_filtered_and_paged(&make(10)).await;
     queue::claims_come_in_order_and_once(&*make(10).queue).await;
     queue::owners_take_turns_by_their_work(&*make(10).queue).await;

@@ -145,7 +145,7 @@ pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Disposition {
 
 async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
     let attempt = job.attempt;
-    let again = if inner.leaves_jobs() && inner.lifecycle() == Lifecycle::Stopped {
+    let again = if inner.lifecycle() == Lifecycle::Stopped {
         // The engine was stopped below it.
         Transition::PutBack { attempt }
     } else if !fault.permanent && job.faults + 1 < inner.config.max_attempts {

@@ -179,15 +179,25 @@ impl Inner {
 
     /// Whether no further attempt begins, because the jobs that wait can wait for the next start.
     pub(crate) fn leaves_jobs(&self) -> bool {
-        self.lifecycle() == Lifecycle::Stopped
-            || (self.lifecycle() != Lifecycle::Open && self.store.keeps_jobs())
+        match self.lifecycle() {
+            Lifecycle::Open => false,
+            Lifecycle::Draining => self.store.keeps_jobs(),
+            Lifecycle::Stopped => true,
+        }
     }
 
     /// Returns when [`Inner::leaves_jobs`] holds.
     pub(crate) async fn jobs_are_left(&self) {
+        let keeps_jobs = self.store.keeps_jobs();
         let mut lifecycle = self.lifecycle.subscribe();
         // The sender lives in `self`, so the channel cannot close here.
-        let _ = lifecycle.wait_for(|_| self.leaves_jobs()).await;
+        let _ = lifecycle
+            .wait_for(|lifecycle| match lifecycle {
+                Lifecycle::Open => false,
+                Lifecycle::Draining => keeps_jobs,
+                Lifecycle::Stopped => true,
+            })
+            .await;
     }
 
     /// A signed path to picture number `index` of `job`, in the form that its delivery wants: always the same one, since its

@@ -24,10 +24,10 @@ pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
     // Not with the usual runner, which ends what takes minutes.
     test.args(["test", "--workspace", "--locked", "--test", "integration", "--"])
         .args(["--nocapture", "chaos::"])
-        .env("PENTIMENTO_CHAOS_ROUNDS", args.rounds.to_string())
-        .env("PENTIMENTO_CHAOS_SECONDS", args.seconds.to_string());
+        .env("CHAOS_ROUNDS", args.rounds.to_string())
+        .env("CHAOS_SECONDS", args.seconds.to_string());
     if let Some(seed) = args.seed {
-        test.env("PENTIMENTO_CHAOS_SEED", seed.to_string());
+        test.env("CHAOS_SEED", seed.to_string());
     }
     shell::run(&mut test)
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use pentimento_types::{ApiKeyId, Idempotency, Job, JobId, JobState};
+use pentimento_types::{ApiKeyId, ErrorKind, Idempotency, Job, JobFailure, JobId, JobState};
 
 use super::fixture::{A_MOMENT, Fixture, LEASE, expect_refusal, insert, inserted, sample_image, sample_job};
 use crate::{
@@ -237,4 +237,13 @@ pub async fn names_of_jobs_outlive_the_process(reopen: &Reopen) {
     let place = after.store.reserve(&twin.owner).expect("a free place");
     let inserted = after.store.insert(twin, place).await;
     assert_eq!(inserted.expect("the same request"), Inserted::Known(job.id));
+    // A failure that may pass gives the key back, for every later start too.
+    let failure = JobFailure {
+        kind: ErrorKind::Unavailable,
+        message: "a fault".to_owned(),
+    };
+    let fail = Transition::Fail { attempt: 0, failure };
+    after.store.transition(job.id, fail).await.expect("queued");
+    let found = reopen().store.find_by_key(&job.owner, "once").await;
+    assert_eq!(found.expect("readable"), None);
 }

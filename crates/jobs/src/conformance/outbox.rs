@@ -345,3 +345,27 @@ pub async fn webhooks_are_filtered_and_paged(fixture: &Fixture) {
     };
     assert_eq!(list(delivered).await, [webhook.id]);
 }
+
+/// Also one that is being sent.
+pub async fn a_removed_job_takes_its_webhook_along(fixture: &Fixture) {
+    let (sent, waiting) = (
+        ended(fixture, "https://a.example/").await.0,
+        ended(fixture, "https://b.example/").await.0,
+    );
+    let webhook = taken(fixture, &["b.example".to_owned()]).await;
+    assert_eq!(webhook.job(), sent);
+    for id in [sent, waiting] {
+        assert!(fixture.store.remove(id).await.expect("readable"));
+    }
+    assert_eq!(all(fixture).await, []);
+    let settled = fixture
+        .outbox
+        .settle(webhook.id, webhook.sendings, Settlement::Delivered)
+        .await;
+    assert!(
+        matches!(settled, Err(JobsError::WebhookNotFound { .. })),
+        "{settled:?}"
+    );
+    fixture.pass(2 * LEASE).await;
+    nothing_to_take(fixture).await;
+}

@@ -16,15 +16,38 @@ use crate::JobsError;
 /// What SQLite keeps beside a file.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
+/// What the head of every file of ours says at these places. A bit that flips there would keep SQLite from reading anything.
+const HEAD: [(usize, &[u8]); 6] = [
+    (0, b"SQLite format 3\0"),
+    // Pages of 4096 bytes, a journal of the kind WAL, and three numbers that are always these.
+    (16, &[0x10, 0, 2, 2, 0, 64, 32, 32]),
+    // Unused pages, which nobody looks for here.
+    (32, &[0; 8]),
+    // The format of the schema.
+    (44, &[0, 0, 0, 4]),
+    // No vacuum of any kind, and UTF-8.
+    (52, &[0, 0, 0, 0, 0, 0, 0, 1]),
+    (64, &[0; 4]),
+];
+
+const PAGE: usize = 4096;
+
 /// Replaces the file by one with what could be read of it, and returns where the old one is now. Nothing may have it open.
 pub(super) fn rebuild(path: &Path, now: SystemTime) -> Result<PathBuf, JobsError> {
     let fresh = with_ending(path, ".rebuilt");
     let kept = with_ending(path, ".damaged");
+    let readable = with_ending(path, ".reading");
     let rebuilt = || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         remove(&fresh)?;
+        remove(&kept)?;
+        remove(&readable)?;
+        for copy in [&kept, &readable] {
+            copy_files(path, copy)?;
+        }
+        mend_head(&readable)?;
         let mut new = schema::open(&fresh)?;
         let transaction = new.transaction()?;
-        match schema::open_reader(path) {
+        match schema::open_reader(&readable) {
             Ok(old) => {
                 copy_rows(&old, &transaction, now)?;
                 outbox_table::copy(&old, &transaction)?;
@@ -36,14 +59,7 @@ pub(super) fn rebuild(path: &Path, now: SystemTime) -> Result<PathBuf, JobsError
         transaction.commit()?;
         // Takes the journal into the file.
         new.close().map_err(|(_, error)| error)?;
-        remove(&kept)?;
-        for ending in ["", BESIDE[0]] {
-            match fs_err::copy(with_ending(path, ending), with_ending(&kept, ending)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        remove(&readable)?;
         // The old journal must not be read into the new file.
         for ending in BESIDE {
             remove_file(&with_ending(path, ending))?;
@@ -78,6 +94,32 @@ fn copy_rows(old: &Connection, new: &Connection, now: SystemTime) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The file, and its journal where there is one.
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    for ending in ["", BESIDE[0]] {
+        match fs_err::copy(with_ending(from, ending), with_ending(to, ending)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn mend_head(path: &Path) -> std::io::Result<()> {
+    let mut bytes = fs_err::read(path)?;
+    let pages = u32::try_from(bytes.len() / PAGE).unwrap_or(u32::MAX);
+    if let Some(found) = bytes.get_mut(28..32) {
+        found.copy_from_slice(&pages.to_be_bytes());
+    }
+    for (at, expected) in HEAD {
+        if let Some(found) = bytes.get_mut(at..at + expected.len()) {
+            found.copy_from_slice(expected);
+        }
+    }
+    fs_err::write(path, bytes)
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

@@ -65,11 +65,12 @@ pub(super) fn is_damaged(db: &Connection) -> bool {
     }
 }
 
-/// Whether SQLite found what it would never have written.
+/// Whether SQLite found what it would never have written. A plain error is one too when a file of ours is opened: its head
+/// asks for a format that there is not.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
     )
 }
 

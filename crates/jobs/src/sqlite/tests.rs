@@ -3,6 +3,7 @@
 mod crashes;
 mod damage;
 mod limits;
+mod upgrade;
 
 use std::path::PathBuf;
 

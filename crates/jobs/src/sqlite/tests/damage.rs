@@ -95,6 +95,9 @@ async fn any_flipped_bit_of_the_file_leaves_a_server_that_starts_and_knows_most_
         if let Some(kept) = &recovery.damaged_file {
             rebuilt += 1;
             assert_eq!(fs_err::read(kept).unwrap(), flipped, "the damaged file is kept");
+            if at < 100 {
+                assert!(!found.is_empty(), "flipped at {at}: only the head is damaged");
+            }
         } else {
             let lost = JOBS as usize - found.len();
             assert_eq!(lost, recovery.damaged, "flipped at {at}: what is lost is told");
