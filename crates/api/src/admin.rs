@@ -233,6 +233,11 @@ pub(crate) enum OwnError {
         "as many callers watch jobs as may; ask for the job itself from time to time, or come back later"
     )]
     TooManyWatchers,
+    /// One caller has half of them.
+    #[error(
+        "you watch as many jobs as one caller may; end some, or ask for the job itself from time to time"
+    )]
+    WatchesTooMany,
 }
 
 impl OwnError {
@@ -242,7 +247,7 @@ impl OwnError {
             Self::Service(ServiceError::ModelNotFound { .. }) | Self::NoJobId => ErrorKind::NotFound,
             Self::Service(error) => error.kind(),
             Self::Parameter { .. } | Self::NoWebhookId => ErrorKind::InvalidInput,
-            Self::TooManyWatchers => ErrorKind::Overloaded,
+            Self::TooManyWatchers | Self::WatchesTooMany => ErrorKind::Overloaded,
         }
     }
 }
