@@ -234,6 +234,11 @@ pub(crate) enum OwnError {
         "as many callers watch jobs as may; ask for the job itself from time to time, or come back later"
     )]
     TooManyWatchers,
+    /// One caller has half of them.
+    #[error(
+        "you watch as many jobs as one caller may; end some, or ask for the job itself from time to time"
+    )]
+    WatchesTooMany,
 }
 
 impl OwnError {
@@ -243,7 +248,7 @@ impl OwnError {
             Self::Service(ServiceError::ModelNotFound { .. }) | Self::NoJobId => ErrorKind::NotFound,
             Self::Service(error) => error.kind(),
             Self::Parameter { .. } | Self::NoWebhookId => ErrorKind::InvalidInput,
-            Self::TooManyWatchers => ErrorKind::Overloaded,
+            Self::TooManyWatchers | Self::WatchesTooMany => ErrorKind::Overloaded,
         }
     }
 }

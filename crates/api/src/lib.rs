@@ -29,6 +29,7 @@ mod router;
 mod server;
 mod shape;
 mod state;
+mod watch_seats;
 mod webhook_calls;
 mod webhooks;
 
@@ -36,6 +37,6 @@ pub use config::{ApiConfig, CorsOrigins, LeastSpeed, ModelsLabConfig};
 pub use dialects::{Effect, EndpointFields, FieldDescription, endpoint_fields};
 pub use metrics::ProcessFigures;
 pub use router::{build_admin_router, build_router};
-pub use server::{ServerLimits, serve};
+pub use server::{RefusedConnections, ServerLimits, serve};
 pub use state::AppState;
 pub use webhooks::DialectBodies;

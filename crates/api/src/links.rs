@@ -2,12 +2,14 @@
 //! are in a bucket that callers can reach, they are sent on to it.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION,
+    RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -66,7 +68,13 @@ async fn file(
     }
     let file = app.service.open_link(path).await?;
     let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
-    Ok((file_headers(&file), slice(&file, range)).into_response())
+    let (status, about_part, part) = part(file.size, range);
+    // Who only looks costs no memory, and who wants a part no more than that.
+    let bytes = match access {
+        Access::Look => Bytes::new(),
+        Access::Read => app.service.read_linked(&file, part).await?,
+    };
+    Ok((status, file_headers(&file), about_part, Body::from(bytes)).into_response())
 }
 
 fn file_headers(file: &LinkedFile) -> HeaderMap {
@@ -86,24 +94,27 @@ fn file_headers(file: &LinkedFile) -> HeaderMap {
     headers.into_iter().chain(disposition).collect()
 }
 
-fn slice(file: &LinkedFile, range: Option<&str>) -> Response {
-    let length = file.bytes.len();
-    match wanted(range, length) {
-        Wanted::Whole => file.bytes.clone().into_response(),
+/// The status of the reply, its headers about the part that is sent, and that part.
+fn part(size: u64, range: Option<&str>) -> (StatusCode, HeaderMap, Range<u64>) {
+    let (status, place, part) = match wanted(range, size) {
+        Wanted::Whole => (StatusCode::OK, None, 0..size),
         Wanted::Part(first, end) => {
-            let place = format!("bytes {first}-{}/{length}", end - 1);
-            (
-                StatusCode::PARTIAL_CONTENT,
-                [(CONTENT_RANGE, place)],
-                file.bytes.slice(first..end),
-            )
-                .into_response()
+            let place = format!("bytes {first}-{}/{size}", end.saturating_sub(1));
+            (StatusCode::PARTIAL_CONTENT, Some(place), first..end)
         }
         Wanted::Beyond => {
-            let place = format!("bytes */{length}");
-            (StatusCode::RANGE_NOT_SATISFIABLE, [(CONTENT_RANGE, place)]).into_response()
+            let place = format!("bytes */{size}");
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(place), 0..0)
         }
-    }
+    };
+    let length = HeaderValue::from(part.end.saturating_sub(part.start));
+    let place = place.and_then(|place| HeaderValue::from_str(&place).ok());
+    let headers = place
+        .map(|place| (CONTENT_RANGE, place))
+        .into_iter()
+        .chain([(CONTENT_LENGTH, length)])
+        .collect();
+    (status, headers, part)
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::server::RefusedConnections;
+
 /// A counter of seconds.
 type Seconds = Counter<f64, AtomicU64>;
 
@@ -88,6 +90,7 @@ pub(crate) struct Metrics {
     call_seconds: Family<Route, Histogram, fn() -> Histogram>,
     refused: Family<Refusal, Counter>,
     limited: Family<Limited, Counter>,
+    pub(crate) refused_connections: RefusedConnections,
     looked_up: LookedUp,
 }
 
@@ -150,6 +153,7 @@ impl Metrics {
             call_seconds: Family::new_with_constructor(of_calls),
             refused: Family::default(),
             limited: Family::default(),
+            refused_connections: RefusedConnections::default(),
             looked_up: LookedUp::default(),
         };
         // There from the start: what appears with its first event has no rise that an alert could see.
@@ -182,6 +186,7 @@ impl Metrics {
             "Calls that were refused because their caller calls too often",
             metrics.limited.clone(),
         );
+        metrics.refused_connections.register(own);
         metrics.looked_up.register(own);
         metrics.looked_up.register_process(&mut registry);
         Self {

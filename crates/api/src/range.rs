@@ -6,20 +6,20 @@ pub(crate) enum Wanted {
     /// All of it.
     Whole,
     /// The bytes from the first up to, and not including, the second.
-    Part(usize, usize),
+    Part(u64, u64),
     /// Nothing that exists: 416.
     Beyond,
 }
 
 /// Reads the header for a file of `length` bytes.
-pub(crate) fn wanted(header: Option<&str>, length: usize) -> Wanted {
+pub(crate) fn wanted(header: Option<&str>, length: u64) -> Wanted {
     let Some(spec) = header.and_then(|header| header.trim().strip_prefix("bytes=")) else {
         return Wanted::Whole;
     };
     let Some((first, last)) = spec.trim().split_once('-') else {
         return Wanted::Whole;
     };
-    let number = |text: &str| text.trim().parse::<usize>().ok();
+    let number = |text: &str| text.trim().parse::<u64>().ok();
     match (first.trim(), last.trim()) {
         ("", suffix) => match number(suffix) {
             None => Wanted::Whole,
@@ -34,7 +34,7 @@ pub(crate) fn wanted(header: Option<&str>, length: usize) -> Wanted {
     }
 }
 
-fn part(first: usize, end: usize, length: usize) -> Wanted {
+fn part(first: u64, end: u64, length: u64) -> Wanted {
     if first >= length {
         return Wanted::Beyond;
     }

@@ -3,6 +3,7 @@
 
 mod counted;
 mod paced;
+mod refused_connections;
 mod seats;
 
 use std::future::Future;
@@ -21,6 +22,7 @@ use crate::client_address::Peer;
 use crate::config::{ApiConfig, LeastSpeed};
 use counted::Counted;
 use paced::Paced;
+pub use refused_connections::RefusedConnections;
 use seats::{Refused, Seat, Seats};
 
 /// The largest head of a call, in bytes, and what is read at once.
@@ -81,6 +83,7 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: ServerLimits,
+    refused_connections: RefusedConnections,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
@@ -110,6 +113,7 @@ pub async fn serve(
                 tokio::spawn(connection);
             }
             Err(refused) => {
+                refused_connections.add(refused);
                 complaints.say(|| tracing::warn!(%peer, ?refused, "too many connections"));
                 refuse(stream, refused);
             }
@@ -242,6 +246,17 @@ mod tests {
         oneshot::Sender<()>,
         JoinHandle<io::Result<()>>,
     ) {
+        start_counting(limits, RefusedConnections::default()).await
+    }
+
+    async fn start_counting(
+        limits: ServerLimits,
+        refused: RefusedConnections,
+    ) -> (
+        std::net::SocketAddr,
+        oneshot::Sender<()>,
+        JoinHandle<io::Result<()>>,
+    ) {
         let slow = || async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             "slow but done"
@@ -253,7 +268,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, router, limits, async move {
+        let task = tokio::spawn(serve(listener, router, limits, refused, async move {
             let _ = stopped.await;
         }));
         (address, stop, task)
@@ -304,7 +319,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_rests_makes_room_and_who_has_no_room_is_told() {
-        let (address, _stop, _task) = start().await;
+        let counters = RefusedConnections::default();
+        let (address, _stop, _task) = start_counting(LIMITS, counters.clone()).await;
         let mut silent = TcpStream::connect(address).await.unwrap();
         let mut other = TcpStream::connect(address).await.unwrap();
         // The one that came first goes first.
@@ -322,6 +338,7 @@ mod tests {
             refused.contains("your address") && refused.contains("Retry-After: 2"),
             "{refused}"
         );
+        assert_eq!(counters.counts(), (1, 0));
         assert!(busy.await.unwrap().ends_with("slow but done"));
     }
 

@@ -6,11 +6,12 @@ use std::time::SystemTime;
 
 use pentimento_service::{KeyRing, Rates, Service};
 use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
-use tokio::sync::Semaphore;
 
 use crate::body::BodyBudget;
 use crate::config::{ApiConfig, BODY_PLACES};
 use crate::metrics::{Metrics, ProcessFigures};
+use crate::server::RefusedConnections;
+use crate::watch_seats::WatchSeats;
 
 /// Shared by all handlers.
 #[derive(Clone, Debug)]
@@ -21,8 +22,7 @@ pub struct AppState {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) bodies: Arc<BodyBudget>,
-    /// A permit for each connection that may watch jobs.
-    pub(crate) watchers: Arc<Semaphore>,
+    pub(crate) watch_seats: Arc<WatchSeats>,
     /// What large things hold in the whole process.
     pub(crate) memory: Arc<MemoryLedger>,
     /// How many lines of the log nobody took.
@@ -54,14 +54,19 @@ impl AppState {
                 config.max_body_bytes,
                 BODY_PLACES,
             )),
-            // The others are for those who want something made.
-            watchers: Arc::new(Semaphore::new(config.max_connections.saturating_mul(3) / 4)),
+            watch_seats: WatchSeats::among(config.max_connections),
             config: Arc::new(config),
             memory: ledger,
             lost_log_lines: Arc::default(),
             process: ProcessFigures::default,
             started: SystemClock.wall(),
         }
+    }
+
+    /// The counter of connections that are refused, for whoever runs the router on a socket.
+    #[must_use]
+    pub fn refused_connections(&self) -> RefusedConnections {
+        self.metrics.refused_connections.clone()
     }
 
     /// The same with somebody who asks the system about this process.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
-use pentimento_api::{ApiConfig, ServerLimits};
+use pentimento_api::{ApiConfig, RefusedConnections, ServerLimits};
 use tokio::sync::oneshot;
 
 use crate::config::{AdminListen, HttpConfig};
@@ -25,6 +25,7 @@ impl AdminServer {
         http: &HttpConfig,
         router: axum::Router,
         api: &ApiConfig,
+        refused: RefusedConnections,
     ) -> anyhow::Result<Option<Self>> {
         let Some(address) = address(http) else {
             return Ok(None);
@@ -39,10 +40,15 @@ impl AdminServer {
                 return Err(error).with_context(|| format!("cannot listen on {address} for health checks"));
             }
         };
-        Self::run(listener, router, ServerLimits::for_admin(api)).map(Some)
+        Self::run(listener, router, ServerLimits::for_admin(api), refused).map(Some)
     }
 
-    fn run(listener: TcpListener, router: axum::Router, limits: ServerLimits) -> anyhow::Result<Self> {
+    fn run(
+        listener: TcpListener,
+        router: axum::Router,
+        limits: ServerLimits,
+        refused: RefusedConnections,
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -51,7 +57,7 @@ impl AdminServer {
         let (close, closed) = oneshot::channel::<()>();
         let serve = async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            pentimento_api::serve(listener, router, limits, async move {
+            pentimento_api::serve(listener, router, limits, refused, async move {
                 // A dropped sender means the same: stop.
                 let _ = closed.await;
             })
@@ -133,7 +139,13 @@ mod tests {
         let stuck = std::sync::Arc::new(stuck);
         let router = axum::Router::new().route("/stuck", get(move || stuck()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = AdminServer::run(listener, router, ServerLimits::for_admin(&ApiConfig::new())).unwrap();
+        let server = AdminServer::run(
+            listener,
+            router,
+            ServerLimits::for_admin(&ApiConfig::new()),
+            RefusedConnections::default(),
+        )
+        .unwrap();
         let mut caller = std::net::TcpStream::connect(server.address()).unwrap();
         caller
             .write_all(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")

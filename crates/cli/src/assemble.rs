@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::http::HeaderValue;
 use pentimento_api::{
-    ApiConfig, AppState, CorsOrigins, DialectBodies, LeastSpeed, ModelsLabConfig, build_admin_router,
-    build_router,
+    ApiConfig, AppState, CorsOrigins, DialectBodies, LeastSpeed, ModelsLabConfig, RefusedConnections,
+    build_admin_router, build_router,
 };
 use pentimento_catalog::Catalog;
 use pentimento_engine::{
@@ -31,6 +31,7 @@ use tokio::net::TcpListener;
 use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, WebhookSecretSetting};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
+use crate::open_files::{fit_connections, room_for_connections};
 use crate::process;
 use crate::telemetry::Telemetry;
 
@@ -48,6 +49,8 @@ const JOBS_FILE: &str = "jobs.sqlite";
 const SWEEP: Duration = Duration::from_secs(60);
 /// The largest picture that is fetched from a caller's address.
 const MAX_FETCHED_BYTES: u64 = 30 * 1024 * 1024;
+/// Room for finished pictures on their way to callers: on the smallest machine, too, for the largest that can be made.
+const LEAST_REPLY_MEMORY: u64 = 256 << 20;
 /// How long finished pictures wait for room on the disk.
 const SAVE_PATIENCE: Duration = Duration::from_secs(600);
 /// A job that ended the process twice will do it a third time.
@@ -87,6 +90,7 @@ pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
         states: budget(None, 4, u64::MAX),
         images: budget(config.image_memory, 8, u64::MAX),
         bodies: budget(config.body_memory, 4, u64::MAX),
+        replies: budget(None, 16, u64::MAX).max(LEAST_REPLY_MEMORY),
     }
 }
 
@@ -144,6 +148,7 @@ pub(crate) struct Parts {
     /// Health checks alone.
     pub(crate) admin_router: axum::Router,
     pub(crate) api: ApiConfig,
+    pub(crate) refused_connections: RefusedConnections,
 }
 
 /// Builds the whole server on a data folder.
@@ -154,7 +159,9 @@ pub(crate) fn everything(
     telemetry: &Telemetry,
 ) -> anyhow::Result<Parts> {
     let catalog = Arc::new(catalog(config)?);
-    let api = api_config(&config.http)?;
+    let mut api = api_config(&config.http)?;
+    // Before anything counts on them.
+    fit_connections(&mut api, room_for_connections().unwrap_or(usize::MAX));
     let engine = Engine::start(config)?;
     let images = images(config, data.path())?;
     if config.images.is_some() {
@@ -192,6 +199,7 @@ pub(crate) fn everything(
     let state = state
         .with_lost_log_lines(telemetry.lost_lines())
         .with_process_figures(process::figures);
+    let refused_connections = state.refused_connections();
     let admin_router = build_admin_router(state.clone());
     let router = build_router(state);
     Ok(Parts {
@@ -200,6 +208,7 @@ pub(crate) fn everything(
         router,
         admin_router,
         api,
+        refused_connections,
     })
 }
 
@@ -290,10 +299,10 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
 pub(crate) async fn serve(
     listener: TcpListener,
     router: axum::Router,
-    api: ApiConfig,
+    (api, refused_connections): (ApiConfig, RefusedConnections),
     closed: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
-    pentimento_api::serve(listener, router, (&api).into(), closed).await
+    pentimento_api::serve(listener, router, (&api).into(), refused_connections, closed).await
 }
 
 fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {

@@ -210,6 +210,9 @@ pub enum ServiceError {
     /// As many jobs wait or run as are allowed.
     #[error("the server is busy; try again later")]
     Overloaded,
+    /// As many bytes of pictures are on their way to callers as may be.
+    #[error("the server is sending as many pictures as it has memory for; try again in a moment")]
+    RepliesFull,
     /// One caller has its share of the jobs that are allowed.
     #[error(
         "{held} jobs of this key wait or run, which is its share; try again when some of them have ended"
@@ -305,7 +308,7 @@ impl HasKind for ServiceError {
             | Self::ImageMegapixels { .. }
             | Self::ImageWork { .. }
             | Self::ImageMemory { .. } => ErrorKind::TooLarge,
-            Self::Overloaded | Self::ShareTaken { .. } => ErrorKind::Overloaded,
+            Self::Overloaded | Self::RepliesFull | Self::ShareTaken { .. } => ErrorKind::Overloaded,
             Self::JobsAtOnce { .. } => ErrorKind::QuotaExceeded,
             Self::ShuttingDown
             | Self::OutOfService { .. }

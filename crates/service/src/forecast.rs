@@ -3,7 +3,7 @@
 //! A device does one thing at a time, so what passes between two pieces of news is what the newer one took, whatever ran
 //! together. Owns no clock; times come in as arguments.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use pentimento_types::{ApiKeyId, JobId};
@@ -94,6 +94,44 @@ struct Done {
     prepared: bool,
     evaluations: u32,
     images: u32,
+}
+
+/// Where a job stands among the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How long it will be until the job has ended, if no other job comes. None for a job that is not known.
+    pub time_left: Option<Duration>,
+    /// Which of those that wait for the device it is, from 1, as far as the turns of owners can be told: before it go the
+    /// older jobs of its owner, and as many of each other owner. None for a job that is not known, or does not wait.
+    pub position: Option<usize>,
+}
+
+/// Seconds for each act and pixel of jobs of one kind, looked up once.
+type Paces<'a> = HashMap<&'a Kind, [f64; 3]>;
+
+/// What one owner has open.
+#[derive(Debug, Default)]
+struct Owned {
+    /// Seconds of each that runs.
+    running: Vec<f64>,
+    waiting: usize,
+    waiting_seconds: f64,
+}
+
+impl Owned {
+    fn seconds(&self) -> f64 {
+        self.running.iter().sum::<f64>() + self.waiting_seconds
+    }
+}
+
+/// A job among those of its owner.
+enum Place {
+    Runs,
+    /// Behind so many older ones, which need so many seconds.
+    Waits {
+        behind: usize,
+        seconds: f64,
+    },
 }
 
 /// What is known.
@@ -192,69 +230,95 @@ impl Forecast {
         self.measured.entry(kind).or_default()[act as usize].add(seconds, pixels);
     }
 
-    /// How long it will be until the job has ended, if no other job comes. None for a job that is not known.
+    /// Where these jobs stand, each in its turn, at the cost of one look over all jobs.
     ///
     /// Owners take turns, in the queue and on the device: while the jobs of one have their time, each other owner has as much
     /// of it, or less where it has less to do.
-    pub(crate) fn time_left(&self, id: JobId) -> Option<Duration> {
-        let asked = self.jobs.get(&id)?;
-        let left = self.left(asked);
-        let mut own = left;
-        let mut others: HashMap<&ApiKeyId, f64> = HashMap::new();
-        for (other, job) in self.jobs.iter().filter(|(other, _)| **other != id) {
-            if job.owner != asked.owner {
-                *others.entry(&job.owner).or_default() += self.left(job);
-                continue;
+    pub(crate) fn standings(&self, ids: &[JobId]) -> Vec<Standing> {
+        let asked: HashSet<JobId> = ids.iter().copied().collect();
+        let mut paces = Paces::new();
+        let mut owners: HashMap<&ApiKeyId, Owned> = HashMap::new();
+        let mut found = HashMap::new();
+        for (id, job) in &self.jobs {
+            let left = self.left(job, &mut paces);
+            let own = owners.entry(&job.owner).or_default();
+            if asked.contains(id) {
+                let place = match job.running {
+                    Some(_) => Place::Runs,
+                    None => Place::Waits {
+                        behind: own.waiting,
+                        seconds: own.waiting_seconds,
+                    },
+                };
+                found.insert(*id, (&job.owner, left, place));
             }
-            own += match (asked.running, job.running) {
-                // They take turns until one of them has ended.
-                (Some(_), Some(_)) => self.left(job).min(left),
-                (Some(_), None) => 0.0,
-                (None, Some(_)) => self.left(job),
-                (None, None) if *other < id => self.left(job),
-                (None, None) => 0.0,
-            };
+            if job.running.is_some() {
+                own.running.push(left);
+            } else {
+                own.waiting += 1;
+                own.waiting_seconds += left;
+            }
         }
-        let meanwhile = others.values().map(|theirs| theirs.min(own));
-        Some(Duration::from_secs_f64(meanwhile.sum::<f64>() + own))
+        let standing = |id: &JobId| {
+            let Some((owner, left, place)) = found.get(id) else {
+                return Standing::default();
+            };
+            let running = owners
+                .get(owner)
+                .map_or([].as_slice(), |own| own.running.as_slice());
+            let own = match place {
+                // They take turns until one of them has ended.
+                Place::Runs => running.iter().map(|other| other.min(*left)).sum::<f64>(),
+                Place::Waits { seconds, .. } => running.iter().sum::<f64>() + seconds + left,
+            };
+            let others = || owners.iter().filter(|(other, _)| *other != owner);
+            let meanwhile: f64 = others().map(|(_, theirs)| theirs.seconds().min(own)).sum();
+            let position = match place {
+                Place::Runs => None,
+                Place::Waits { behind, .. } => {
+                    let turns = others().map(|(_, theirs)| theirs.waiting.min(behind + 1));
+                    Some(behind + turns.sum::<usize>() + 1)
+                }
+            };
+            Standing {
+                time_left: Some(Duration::from_secs_f64(meanwhile + own)),
+                position,
+            }
+        };
+        ids.iter().map(standing).collect()
     }
 
-    /// Which of those that wait for the device this job is, from 1, as far as the turns of owners can be told: before it go the
-    /// older jobs of its owner, and as many of each other owner. None for a job that is not known, or does not wait.
+    /// As [`Standing::time_left`].
+    pub(crate) fn time_left(&self, id: JobId) -> Option<Duration> {
+        self.standings(&[id]).first()?.time_left
+    }
+
+    /// As [`Standing::position`].
     pub(crate) fn position(&self, id: JobId) -> Option<usize> {
-        let asked = self.jobs.get(&id).filter(|job| job.running.is_none())?;
-        let waiting = self.jobs.iter().filter(|(_, job)| job.running.is_none());
-        let mut before = 0;
-        let mut others: HashMap<&ApiKeyId, usize> = HashMap::new();
-        for (other, job) in waiting {
-            if job.owner != asked.owner {
-                *others.entry(&job.owner).or_default() += 1;
-            } else if *other < id {
-                before += 1;
-            }
-        }
-        let meanwhile: usize = others.values().map(|theirs| (*theirs).min(before + 1)).sum();
-        Some(before + meanwhile + 1)
+        self.standings(&[id]).first()?.position
     }
 
     /// How long a job that came now would wait if every owner's jobs went before it, which is the longest that it can be.
     pub(crate) fn queue_time(&self) -> Duration {
-        Duration::from_secs_f64(self.jobs.values().map(|job| self.left(job)).sum())
+        let mut paces = Paces::new();
+        Duration::from_secs_f64(self.jobs.values().map(|job| self.left(job, &mut paces)).sum())
     }
 
     /// Seconds of the device.
-    fn left(&self, job: &Open) -> f64 {
+    fn left<'a>(&'a self, job: &'a Open, paces: &mut Paces<'a>) -> f64 {
         let (expected, done) = (&job.expected, job.running.unwrap_or_default());
         let preparations = u32::from(!done.prepared);
         let evaluations = expected.evaluations.saturating_sub(done.evaluations);
         let images = expected.images.saturating_sub(done.images);
-        let acts = [
-            (Act::Prepare, preparations),
-            (Act::Evaluate, evaluations),
-            (Act::Finish, images),
-        ];
-        let seconds = acts.map(|(act, times)| f64::from(times) * self.per_pixel(&expected.kind, act));
-        seconds.iter().sum::<f64>() * expected.pixels
+        let times = [preparations, evaluations, images];
+        let pace = paces.entry(&expected.kind).or_insert_with(|| {
+            [Act::Prepare, Act::Evaluate, Act::Finish].map(|act| self.per_pixel(&expected.kind, act))
+        });
+        let seconds = times
+            .iter()
+            .zip(pace.iter())
+            .map(|(times, pace)| f64::from(*times) * *pace);
+        seconds.sum::<f64>() * expected.pixels
     }
 
     /// As measured, or of what is most alike: the same model at the nearest size, any model, and else a guess.
@@ -270,7 +334,7 @@ impl Forecast {
                 kind.model != other.model,
                 kind.size_class.abs_diff(other.size_class),
                 kind.rows.abs_diff(other.rows),
-                other.model.clone(),
+                other.model.as_str(),
             );
             Some((distance, scaled))
         });
@@ -374,6 +438,30 @@ mod tests {
         }
         assert_eq!(forecast.time_left(id(3)).map(seconds), Some(4.0 + 4.0));
         assert_eq!(forecast.time_left(id(2)).map(seconds), Some(53.0 + 4.0));
+    }
+
+    #[test]
+    fn a_page_of_jobs_stands_where_each_of_them_does() {
+        let mut forecast = Forecast::default();
+        let now = ran(&mut forecast, 1, 4, SystemClock.now());
+        for number in 2..=40 {
+            let owner = ApiKeyId::new(format!("owner {}", number % 3));
+            forecast.expect(id(number), owner, expected(1, u32::try_from(number).unwrap()));
+        }
+        for number in [3, 4, 6] {
+            forecast.started(id(number), now);
+        }
+        let ids: Vec<JobId> = (1..=41).rev().map(id).collect();
+        let page = forecast.standings(&ids);
+        for (id, standing) in ids.iter().zip(&page) {
+            assert_eq!(standing.time_left, forecast.time_left(*id));
+            assert_eq!(standing.position, forecast.position(*id));
+        }
+        assert_eq!((page[0], page[40]), (Standing::default(), Standing::default()));
+        // Eleven of its owner wait before it, all eleven of one other, and as many turns of the third.
+        let last = page[1];
+        assert_eq!(last.position, Some(11 + 11 + 12 + 1));
+        assert!(last.time_left > page[2].time_left);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use pentimento_hub::Hub;
 use pentimento_jobs::{JobQueue, JobStore, Outbox};
 use pentimento_outbound::{ImageFetcher, WebhookSender};
 use pentimento_storage::{ImageStore, LinkSigner};
-use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores};
+use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores, MemoryLedger};
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -61,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) looks: Arc<Looks>,
     pub(crate) loads: Loads,
     pub(crate) admitted: AdmittedJobs,
+    pub(crate) memory: Arc<MemoryLedger>,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) traces: Traces,
     pub(crate) clock: Arc<dyn Clock>,
@@ -131,7 +132,8 @@ impl Inner {
             embedding_files: EmbeddingFiles::default(),
             looks: Arc::default(),
             loads: Loads::default(),
-            admitted: AdmittedJobs::new(memory),
+            admitted: AdmittedJobs::new(Arc::clone(&memory)),
+            memory,
             fetching: Fetching::default(),
             keys,
             traces,

@@ -23,6 +23,8 @@ const MOST_KEYS: usize = 10_000;
 const FILE: &str = "keys.json";
 const MARK: &str = "keys.required";
 const LOCK: &str = "keys.lock";
+/// What will be the file. Always the same, so that what a killed command has left is used up by the next one.
+const DRAFT: &str = "keys.json.new";
 const VERSION: u32 = 1;
 /// A key takes about 250 bytes.
 const LARGEST_FILE: u64 = 8 << 20;
@@ -98,6 +100,29 @@ pub enum KeyFileError {
         label: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// The owner of the file could not read what this user would put in its place.
+    #[cfg(unix)]
+    #[error(
+        "the key file {} belongs to another user (uid {uid}), who could not read it any more; \
+         run this as that user (sudo -u '#{uid}' ...) or as root", path.display()
+    )]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Who owns it.
+        uid: u32,
+    },
+    /// A key of the settings and one of the file would be one owner with two limits.
+    #[error(
+        "there is a key `{label}` in the settings and in the key file {}, and their jobs could not be told apart; \
+         take it out of the settings, or revoke that of the file with `pentimento keys revoke {label}`", path.display()
+    )]
+    LabelConfigured {
+        /// The label.
+        label: String,
+        /// The file.
+        path: PathBuf,
     },
     /// Too many keys.
     #[error("there are {MOST_KEYS} keys already, which is the most; remove the file to begin anew")]
@@ -221,6 +246,14 @@ impl KeyFile {
         }
     }
 
+    /// Whether it is certain that neither the file nor its mark is there.
+    pub(crate) fn was_never_made(&self) -> bool {
+        let is_missing = |path: &Path| {
+            fs_err::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        };
+        is_missing(&self.path) && is_missing(&self.mark())
+    }
+
     /// The keys in the bytes of the file.
     pub(crate) fn keys_in(&self, bytes: &[u8]) -> Result<Vec<StoredKey>, KeyFileError> {
         let version: Version =
@@ -256,8 +289,9 @@ impl KeyFile {
     /// The mark last: a command that ends between the two has shown nobody a secret, and can be run again.
     fn write(&self, keys: Vec<StoredKey>) -> Result<(), KeyFileError> {
         let failed = || io_failed("write", &self.path);
-        // Made with mode 0600 by the library.
-        let mut draft = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed())?;
+        let path = self.folder.join(DRAFT);
+        let mut draft = fresh(&path).map_err(io_failed("write", &path))?;
+        self.give_to_owner(&draft)?;
         let contents = Contents {
             version: VERSION,
             keys,
@@ -265,8 +299,9 @@ impl KeyFile {
         serde_json::to_writer_pretty(&mut draft, &contents)
             .map_err(|error| failed()(std::io::Error::other(error)))?;
         draft.write_all(b"\n").map_err(failed())?;
-        draft.as_file().sync_all().map_err(failed())?;
-        draft.persist(&self.path).map_err(|error| failed()(error.error))?;
+        draft.sync_all().map_err(failed())?;
+        drop(draft);
+        fs_err::rename(&path, &self.path).map_err(failed())?;
         let mark = self.mark();
         fs_err::OpenOptions::new()
             .create(true)
@@ -293,6 +328,7 @@ impl KeyFile {
             .write(true)
             .open(&path)
             .map_err(io_failed("lock", &path))?;
+        self.give_to_owner(&file)?;
         for _ in 0..LOCK_LOOKS {
             match file.file().try_lock() {
                 Ok(()) => return Ok(Changing(file)),
@@ -301,6 +337,40 @@ impl KeyFile {
             }
         }
         Err(KeyFileError::Busy { path })
+    }
+
+    /// A command that another user runs, by `sudo` say, must not take the keys away from the server: it could not read the
+    /// new file, and a revoked key would go on.
+    #[cfg(unix)]
+    fn give_to_owner(&self, made: &fs_err::File) -> Result<(), KeyFileError> {
+        use std::os::unix::fs::{MetadataExt as _, fchown};
+        let (owner, is_known) = match fs_err::metadata(&self.path) {
+            Ok(file) => (file, true),
+            // Who owns the folder most likely runs the server, but need not.
+            Err(_) => {
+                let folder = fs_err::metadata(&self.folder);
+                (folder.map_err(io_failed("look at", &self.folder))?, false)
+            }
+        };
+        let uid = owner.uid();
+        let found = made.metadata().map_err(io_failed("look at", made.path()))?;
+        if found.uid() == uid || fchown(made.file(), Some(uid), Some(owner.gid())).is_ok() || !is_known {
+            return Ok(());
+        }
+        Err(KeyFileError::Owner {
+            path: self.path.clone(),
+            uid,
+        })
+    }
+
+    #[cfg(not(unix))]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "files have no such owner here"
+    )]
+    fn give_to_owner(&self, _made: &fs_err::File) -> Result<(), KeyFileError> {
+        Ok(())
     }
 
     fn damaged(&self, problem: String) -> KeyFileError {
@@ -314,6 +384,22 @@ impl KeyFile {
 fn io_failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeyFileError + use<> {
     let path = path.to_owned();
     move |source| KeyFileError::Io { what, path, source }
+}
+
+/// A new file of this name that its owner alone can read, whatever stood there: a link would lead what is written elsewhere.
+fn fresh(path: &Path) -> std::io::Result<fs_err::File> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut options = fs_err::OpenOptions::new();
+    options.create_new(true).write(true);
+    #[cfg(unix)]
+    {
+        use fs_err::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    options.open(path)
 }
 
 fn new_secret() -> std::io::Result<String> {

@@ -2,7 +2,7 @@
 //! folder, which come and go while the server runs.
 //!
 //! Invariant: a server that has asked for keys never stops doing so by itself; a key file that cannot be read leaves the
-//! keys as they were.
+//! keys as they were, and closes a server that was open.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -47,7 +47,10 @@ struct Stored {
     keys: Vec<Key>,
     /// Whether there is a file, also one whose keys are all revoked.
     is_there: bool,
-    bytes: Vec<u8>,
+    /// As they were read the last time that they could be.
+    bytes: Option<Vec<u8>>,
+    /// Labels of keys that are left out, because the settings have them too.
+    doubled: Vec<String>,
 }
 
 struct Key {
@@ -96,13 +99,20 @@ impl KeyRing {
     /// With the keys of a file beside them.
     ///
     /// # Errors
-    /// When the file is there and cannot be read, or has been there and is gone.
+    /// When the file is there and cannot be read, has been there and is gone, or has a key of the settings' label.
     pub fn with_file(self, file: KeyFile) -> Result<Self, KeyFileError> {
         let ring = Self {
             file: Some(file),
             ..self
         };
         ring.refresh()?;
+        let doubled = ring.stored().doubled.first().cloned();
+        if let (Some(label), Some(file)) = (doubled, &ring.file) {
+            return Err(KeyFileError::LabelConfigured {
+                label,
+                path: file.path().to_owned(),
+            });
+        }
         Ok(ring)
     }
 
@@ -118,13 +128,19 @@ impl KeyRing {
         Self { clock, ..self }
     }
 
-    /// Reads the file anew, and says whether anything has changed. On an error the keys stay as they were.
+    /// Reads the file anew, and says whether anything has changed. On an error the keys stay as they were, and who asked
+    /// for none asks for one, unless the file was certainly never there. A key of a configured label is left out.
     ///
     /// # Errors
-    /// As [`KeyRing::with_file`].
+    /// When the file is there and cannot be read, or has been there and is gone.
     pub fn refresh(&self) -> Result<bool, KeyFileError> {
         let Some(file) = &self.file else { return Ok(false) };
         let read = self.read(file);
+        if read.is_err() && !file.was_never_made() {
+            // Somebody wants keys to be asked for, whichever they are.
+            let mut stored = self.stored.write().unwrap_or_else(PoisonError::into_inner);
+            stored.is_there = true;
+        }
         self.is_stale.store(read.is_err(), Ordering::Relaxed);
         read
     }
@@ -138,19 +154,29 @@ impl KeyRing {
                 Ok(false)
             };
         };
-        if self.stored().is_there && self.stored().bytes == bytes {
+        if self.stored().bytes.as_ref() == Some(&bytes) {
             return Ok(false);
         }
         let keys = file.keys_in(&bytes)?;
         let valid = keys.iter().filter(|key| key.revoked_at.is_none());
-        let keys = valid.filter_map(Key::of).collect();
+        let is_configured =
+            |key: &&StoredKey| (self.configured.iter()).any(|own| own.grant.owner.as_str() == key.label);
+        let (doubled, valid): (Vec<_>, Vec<_>) = valid.partition(is_configured);
+        let keys = valid.into_iter().filter_map(Key::of).collect();
+        let doubled = doubled.into_iter().map(|key| key.label.clone()).collect();
         let mut stored = self.stored.write().unwrap_or_else(PoisonError::into_inner);
         *stored = Stored {
             keys,
             is_there: true,
-            bytes,
+            bytes: Some(bytes),
+            doubled,
         };
         Ok(true)
+    }
+
+    /// Labels of keys of the file that do not count, because the settings have keys of the same labels.
+    pub(crate) fn doubled(&self) -> Vec<String> {
+        self.stored().doubled.clone()
     }
 
     /// The file whose keys are taken.
@@ -342,6 +368,46 @@ mod tests {
         assert!(ring.refresh().is_err() && owner(&ring, &secret).is_some() && !ring.is_open());
         fs_err::write(file.path(), &whole).unwrap();
         assert!(ring.refresh().is_ok() && !ring.is_stale());
+    }
+
+    #[test]
+    fn a_file_that_was_never_read_closes_an_open_ring() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::in_folder(folder.path());
+        let ring = KeyRing::new([]).with_file(file.clone()).unwrap();
+        // No file, for every user, also for root.
+        fs_err::create_dir(file.path()).unwrap();
+        assert!(ring.refresh().is_err() && !ring.is_open() && ring.check("").is_none());
+        fs_err::remove_dir(file.path()).unwrap();
+        assert!(ring.refresh().is_err() && !ring.is_open(), "it stays closed");
+        // Nor does a file without anything in it count as one that was read.
+        fs_err::write(file.path(), "").unwrap();
+        assert!(ring.refresh().is_err() && ring.refresh().is_err());
+        fs_err::remove_file(file.path()).unwrap();
+        let secret = file.add(&NewKey::named("one"), at(1)).unwrap();
+        assert!(ring.refresh().unwrap() && owner(&ring, &secret).is_some());
+    }
+
+    #[test]
+    fn a_label_of_the_settings_is_refused_at_the_start_and_left_out_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::in_folder(folder.path());
+        let configured = || KeyRing::new([("alice".to_owned(), "sk".to_owned())]);
+        let ring = configured().with_file(file.clone()).unwrap();
+        let [alice, bob] = ["alice", "bob"].map(|label| file.add(&NewKey::named(label), at(1)).unwrap());
+        assert!(ring.refresh().unwrap());
+        assert_eq!(owner(&ring, &alice), None);
+        assert_eq!(owner(&ring, &bob), Some(ApiKeyId::new("bob")));
+        assert_eq!(owner(&ring, "sk"), Some(ApiKeyId::new("alice")));
+        assert_eq!(ring.doubled(), ["alice"]);
+        let refused = configured().with_file(file.clone()).unwrap_err().to_string();
+        assert!(
+            refused.contains("alice") && refused.contains("keys.json"),
+            "{refused}"
+        );
+        file.revoke("alice", at(2)).unwrap();
+        assert!(ring.refresh().unwrap() && ring.doubled().is_empty());
+        assert!(configured().with_file(file).is_ok());
     }
 
     #[test]

@@ -39,6 +39,12 @@ fn follow(ring: &Weak<KeyRing>) {
             Ok(changed) => {
                 if changed || troubled_looks > 0 {
                     tracing::info!(keys = ring.count(), "the keys were read");
+                    for label in ring.doubled() {
+                        tracing::error!(
+                            label,
+                            "a key of the key file does not count: the settings have one of this label; revoke one of them"
+                        );
+                    }
                 }
                 troubled_looks = 0;
             }

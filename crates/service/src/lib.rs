@@ -38,6 +38,7 @@ mod off_thread;
 mod own_jobs;
 mod plan;
 mod progress;
+mod rate_store;
 mod rates;
 mod residency;
 mod resolve;
@@ -61,6 +62,7 @@ mod worker;
 
 pub use config::{ServiceConfig, ServiceParts};
 pub use error::{ModelRole, ServiceError};
+pub use forecast::Standing;
 pub use inputs::image_fetcher;
 pub use key_file::{KeyFile, KeyFileError, SECRET_PREFIX};
 pub use key_record::{KeyLimits, NewKey, StoredKey, check_label};

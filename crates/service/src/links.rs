@@ -1,12 +1,13 @@
 //! Links to finished pictures, and the pictures behind them.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use pentimento_storage::{Access, LinkError, StorageError, content_type};
-use pentimento_types::{ImageKey, Job, JobOutcome, StoredImage};
+use pentimento_types::{ImageKey, Job, JobOutcome, MemoryUse, Reservation, StoredImage};
 
 use crate::inner::image_key;
 use crate::{Service, ServiceError};
@@ -26,8 +27,8 @@ pub struct ImageLink {
 /// What a valid link leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkedFile {
-    /// The whole file.
-    pub bytes: Bytes,
+    /// Bytes of the whole file.
+    pub size: u64,
     /// Its media type.
     pub content_type: &'static str,
     /// Its object name.
@@ -36,12 +37,20 @@ pub struct LinkedFile {
 
 impl Service {
     /// A signed link to a finished picture of `job`. Its life is counted from the end of the job, so every link to a
-    /// picture ends at the same time, and the picture is there as long as its links are.
+    /// picture ends at the same time. A link that is made after that lives from now on, and at most as long as the picture is
+    /// kept.
     #[must_use]
     pub fn link(&self, job: &Job, image: &StoredImage) -> ImageLink {
         let now = self.inner.clock.wall();
         let whole = self.inner.config.link_ttl;
-        let expires_at = job.finished_at.unwrap_or(now) + whole;
+        let finished_at = job.finished_at.unwrap_or(now);
+        let first = finished_at + whole;
+        let expires_at = if now < first {
+            first
+        } else {
+            // Who asks for the job again gets another life, as long as the picture is there.
+            (now + whole).min(finished_at + self.inner.config.keep_jobs.max(whole))
+        };
         // A clock that was set back must not promise more than a whole life.
         let ttl = expires_at.duration_since(now).unwrap_or_default();
         let rounded_up = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
@@ -95,25 +104,46 @@ impl Service {
         self.read_picture(&image.key).await
     }
 
-    /// The picture behind a link. `path` is what follows `/files/`, as it came; that prefix may also be there.
+    /// What a link leads to; nothing of it is read. `path` is what follows `/files/`, as it came; that prefix may also be there.
     ///
     /// # Errors
     /// [`ServiceError::LinkInvalid`], [`ServiceError::LinkExpired`], [`ServiceError::ImageGone`].
     pub async fn open_link(&self, path: &str) -> Result<LinkedFile, ServiceError> {
         let (key, _) = self.verified(path)?;
         if let Some(picture) = key.of_text() {
-            let text = STANDARD.encode(self.read_picture(&picture).await?);
             return Ok(LinkedFile {
-                bytes: text.into(),
+                size: text_size(self.size(&picture).await?),
                 content_type: "text/plain; charset=utf-8",
                 key,
             });
         }
         Ok(LinkedFile {
-            bytes: self.read_picture(&key).await?,
+            size: self.size(&key).await?,
             content_type: content_type(&key),
             key,
         })
+    }
+
+    /// A part of what a link leads to, within its size. The bytes are in the account of memory until they are dropped.
+    ///
+    /// # Errors
+    /// [`ServiceError::RepliesFull`], [`ServiceError::ImageGone`].
+    pub async fn read_linked(&self, file: &LinkedFile, range: Range<u64>) -> Result<Bytes, ServiceError> {
+        let reserve = |bytes| {
+            let reserved = self.inner.memory.reserve(MemoryUse::Replies, bytes);
+            reserved.map_err(|_| ServiceError::RepliesFull)
+        };
+        let Some(picture) = file.key.of_text() else {
+            let room = reserve(range.end.saturating_sub(range.start))?;
+            let read = self.inner.images.get_range(&file.key, range).await;
+            return Ok(held(read.map_err(not_read)?, room));
+        };
+        // The picture and all of its text.
+        let mut room = reserve(file.size.saturating_mul(2))?;
+        let text = Bytes::from(STANDARD.encode(self.read_picture(&picture).await?));
+        room.shrink_to(file.size);
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(text.len());
+        Ok(held(text.slice(place(range.start)..place(range.end)), room))
     }
 
     /// The address of the picture behind a link, where callers are to get it from the bucket itself, valid for some minutes of
@@ -149,11 +179,37 @@ impl Service {
         })
     }
 
+    async fn size(&self, key: &ImageKey) -> Result<u64, ServiceError> {
+        self.inner.images.size(key).await.map_err(not_read)
+    }
+
     async fn read_picture(&self, key: &ImageKey) -> Result<Bytes, ServiceError> {
-        match self.inner.images.get(key).await {
-            Ok(bytes) => Ok(bytes),
-            Err(StorageError::NotFound { .. }) => Err(ServiceError::ImageGone),
-            Err(error) => Err(ServiceError::store("read the picture")(error)),
+        self.inner.images.get(key).await.map_err(not_read)
+    }
+}
+
+fn not_read(error: StorageError) -> ServiceError {
+    match error {
+        StorageError::NotFound { .. } => ServiceError::ImageGone,
+        error => ServiceError::store("read the picture")(error),
+    }
+}
+
+/// Of a picture of so many bytes, as base64 with its padding.
+const fn text_size(bytes: u64) -> u64 {
+    bytes.div_ceil(3).saturating_mul(4)
+}
+
+/// Bytes, and their room in the account of memory for as long as somebody has them.
+fn held(bytes: Bytes, room: Reservation) -> Bytes {
+    struct Held {
+        bytes: Bytes,
+        _room: Reservation,
+    }
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
         }
     }
+    Bytes::from_owner(Held { bytes, _room: room })
 }

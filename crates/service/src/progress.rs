@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pentimento_types::{ApiKeyId, Clock, JobId, Progress};
 
-use crate::forecast::{Expected, Forecast};
+use crate::forecast::{Expected, Forecast, Standing};
 
 /// The latest word of every attempt that is running in this process, and what all jobs are expected to take.
 #[derive(Debug)]
@@ -64,6 +64,11 @@ impl ProgressHub {
     /// As [`Forecast::position`].
     pub(crate) fn position(&self, id: JobId) -> Option<usize> {
         self.state().forecast.position(id)
+    }
+
+    /// As [`Forecast::standings`].
+    pub(crate) fn standings(&self, ids: &[JobId]) -> Vec<Standing> {
+        self.state().forecast.standings(ids)
     }
 
     /// As [`Forecast::queue_time`].

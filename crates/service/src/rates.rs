@@ -14,15 +14,14 @@ use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
 use governor::state::InMemoryState;
 use governor::state::direct::NotKeyed;
-use governor::state::keyed::HashMapStateStore;
 use governor::{NotUntil, Quota, RateLimiter};
 use pentimento_types::{ApiKeyId, Clock};
 
 use crate::KeyGrant;
+use crate::rate_store::{MOST_CALLERS, RateStore};
 
-/// Callers whose buckets are remembered. Full buckets are forgotten first, which changes nothing for anybody; when there are
-/// still so many, all share one bucket, which keeps the bound for each of them.
-const MOST_CALLERS: usize = 32_768;
+/// Between two looks for buckets that can be forgotten, each of which goes through all of them.
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 
 /// What a call is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,10 +56,16 @@ impl RateCaller {
     /// Whom a grant stands for: an open server tells its callers apart by their address.
     #[must_use]
     pub fn of(grant: &KeyGrant, address: IpAddr) -> Self {
-        if grant.owner == ApiKeyId::anonymous() {
+        Self::of_owner(&grant.owner, address)
+    }
+
+    /// The same by the owner of the grant.
+    #[must_use]
+    pub fn of_owner(owner: &ApiKeyId, address: IpAddr) -> Self {
+        if *owner == ApiKeyId::anonymous() {
             Self::Address(address)
         } else {
-            Self::Key(grant.owner.clone())
+            Self::Key(owner.clone())
         }
     }
 
@@ -125,18 +130,51 @@ impl GovernorClock for Ticks {
 }
 
 type Direct = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Instant>>;
-type Keyed<K> = RateLimiter<K, HashMapStateStore<K>, Ticks, NoOpMiddleware<Instant>>;
+
+/// One kind of bucket of all callers.
+#[derive(Debug)]
+struct Keyed {
+    limiter: RateLimiter<RateCaller, RateStore<RateCaller>, Ticks, NoOpMiddleware<Instant>>,
+    ticks: Ticks,
+    swept: Mutex<Option<Instant>>,
+}
+
+impl Keyed {
+    fn new(per_minute: NonZeroU32, ticks: Ticks) -> Self {
+        Self {
+            limiter: RateLimiter::new(Quota::per_minute(per_minute), RateStore::new(), ticks.clone()),
+            ticks,
+            swept: Mutex::default(),
+        }
+    }
+
+    fn take(&self, caller: &RateCaller) -> Result<(), NotUntil<Instant>> {
+        if self.limiter.len() >= MOST_CALLERS && self.may_sweep() {
+            self.limiter.retain_recent();
+        }
+        self.limiter.check_key(caller)
+    }
+
+    /// At most once in a while: while the table is full, every call comes by here.
+    fn may_sweep(&self) -> bool {
+        let now = self.ticks.now();
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = swept.is_none_or(|last| now.saturating_duration_since(last) >= BETWEEN_SWEEPS);
+        if may {
+            *swept = Some(now);
+        }
+        may
+    }
+}
 
 /// The buckets of all callers.
 #[derive(Debug)]
 pub struct Rates {
     ticks: Ticks,
-    polls: Keyed<RateCaller>,
-    anonymous: Option<Keyed<RateCaller>>,
+    polls: Keyed,
+    anonymous: Option<Keyed>,
     /// Of keys, with the rate that each was made for.
     keys: Mutex<HashMap<ApiKeyId, (NonZeroU32, Arc<Direct>)>>,
-    /// Stands for everybody while there are too many.
-    others: RateCaller,
 }
 
 impl Rates {
@@ -144,13 +182,11 @@ impl Rates {
     #[must_use]
     pub fn new(config: RateConfig, clock: Arc<dyn Clock>) -> Self {
         let ticks = Ticks(clock);
-        let keyed =
-            |per_minute| RateLimiter::hashmap_with_clock(Quota::per_minute(per_minute), ticks.clone());
+        let keyed = |per_minute| Keyed::new(per_minute, ticks.clone());
         Self {
             polls: keyed(config.polls_per_minute),
             anonymous: config.anonymous_requests_per_minute.map(keyed),
             keys: Mutex::default(),
-            others: RateCaller::Address(IpAddr::from([0; 16])),
             ticks,
         }
     }
@@ -166,9 +202,9 @@ impl Rates {
         requests_per_minute: Option<NonZeroU32>,
     ) -> Result<(), RateExceeded> {
         let taken = match (bucket, caller) {
-            (RateBucket::Polls, _) => self.take_keyed(&self.polls, caller),
+            (RateBucket::Polls, _) => self.polls.take(caller),
             (RateBucket::Calls, RateCaller::Address(_)) => match &self.anonymous {
-                Some(limiter) => self.take_keyed(limiter, caller),
+                Some(limiter) => limiter.take(caller),
                 None => Ok(()),
             },
             (RateBucket::Calls, RateCaller::Key(owner)) => match requests_per_minute {
@@ -177,19 +213,6 @@ impl Rates {
             },
         };
         taken.map_err(|not_until| self.exceeded(caller, bucket, &not_until))
-    }
-
-    fn take_keyed(&self, limiter: &Keyed<RateCaller>, caller: &RateCaller) -> Result<(), NotUntil<Instant>> {
-        if limiter.len() < MOST_CALLERS {
-            return limiter.check_key(caller);
-        }
-        limiter.retain_recent();
-        let caller = if limiter.len() < MOST_CALLERS {
-            caller
-        } else {
-            &self.others
-        };
-        limiter.check_key(caller)
     }
 
     /// A key that was made anew with another rate begins with a full bucket.
@@ -286,17 +309,21 @@ mod tests {
         for who in 0..all {
             take(who).unwrap();
         }
-        // From here on all share one bucket, those who were there before, too.
-        for who in [all, 0] {
+        let remembered = || rates.anonymous.as_ref().unwrap().limiter.len();
+        // From here on newcomers share buckets, and one of them can take a few of the others' only.
+        take(all).unwrap();
+        take(all).unwrap();
+        assert!(take(all).is_err());
+        let free = (all + 1..all + 101).filter(|who| take(*who).is_ok());
+        assert!(free.count() > 80);
+        // Those who were there before keep theirs.
+        for who in [0, all - 1] {
             take(who).unwrap();
+            assert!(take(who).is_err());
         }
-        assert!(take(all + 1).is_err() && take(0).is_err());
-        assert!(rates.anonymous.as_ref().unwrap().len() <= MOST_CALLERS + 1);
+        assert_eq!(remembered(), MOST_CALLERS);
         clock.advance(Duration::from_secs(3600));
         take(all + 1).unwrap();
-        assert!(
-            rates.anonymous.as_ref().unwrap().len() < 10,
-            "who is back at full is forgotten"
-        );
+        assert!(remembered() < 10, "who is back at full is forgotten");
     }
 }

@@ -10,6 +10,7 @@ use pentimento_types::{ApiKeyId, Job, JobId, JobOutcome, Progress, StoredImage};
 use prometheus_client::registry::Registry;
 
 use crate::config::{ServiceConfig, ServiceParts};
+use crate::forecast::Standing;
 use crate::inner::{Inner, Lifecycle};
 use crate::metrics::ServiceMetrics;
 use crate::traces::Traces;
@@ -106,6 +107,12 @@ impl Service {
     #[must_use]
     pub fn queue_position(&self, id: JobId) -> Option<usize> {
         self.inner.progress.position(id)
+    }
+
+    /// Where each of these jobs stands, at the cost of asking for one.
+    #[must_use]
+    pub fn standings(&self, ids: &[JobId]) -> Vec<Standing> {
+        self.inner.progress.standings(ids)
     }
 
     /// How long a job that came now would wait.

@@ -1,5 +1,6 @@
 //! Puts pictures into an object store and gets them back. A picture is there whole or not at all.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,15 +190,33 @@ impl ImageStore {
             }
             self.objects.get(&self.path(key)).await?.bytes().await
         };
-        match read.await {
-            Ok(bytes) => Ok(bytes),
-            Err(ObjectError::NotFound { .. }) => Err(StorageError::NotFound { key: key.clone() }),
-            Err(source) => Err(StorageError::Object {
-                act: "read",
-                key: key.clone(),
-                source,
-            }),
+        read.await.map_err(not_read(key))
+    }
+
+    /// The size of a picture in bytes; nothing of it is read.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn size(&self, key: &ImageKey) -> Result<u64, StorageError> {
+        let about = self.objects.head(&self.path(key)).await;
+        about.map(|about| about.size).map_err(not_read(key))
+    }
+
+    /// Reads a part of a picture, which must lie within its size.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_range(&self, key: &ImageKey, range: Range<u64>) -> Result<Bytes, StorageError> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
         }
+        let read = async {
+            if let Some(folder) = &self.folder {
+                check_regular(folder.join(key.as_str())).await?;
+            }
+            self.objects.get_range(&self.path(key), range).await
+        };
+        read.await.map_err(not_read(key))
     }
 
     /// Deletes a picture; one that is not there is fine.
@@ -252,6 +271,18 @@ impl ImageStore {
     }
 }
 
+fn not_read(key: &ImageKey) -> impl FnOnce(ObjectError) -> StorageError + use<> {
+    let key = key.clone();
+    move |error| match error {
+        ObjectError::NotFound { .. } => StorageError::NotFound { key },
+        source => StorageError::Object {
+            act: "read",
+            key,
+            source,
+        },
+    }
+}
+
 /// The media type of a stored picture, by the ending of its name, which we chose by its format.
 #[must_use]
 pub fn content_type(key: &ImageKey) -> &'static str {
@@ -284,8 +315,19 @@ mod tests {
         store.put(&key, Bytes::from_static(b"one")).await.unwrap();
         store.put(&key, Bytes::from_static(b"two")).await.unwrap();
         assert_eq!(store.get(&key).await.unwrap(), "two");
+        assert_eq!(store.size(&key).await.unwrap(), 3);
+        assert_eq!(store.get_range(&key, 1..2).await.unwrap(), "w");
+        assert_eq!(store.get_range(&key, 3..3).await.unwrap(), "");
         store.delete(&key).await.unwrap();
         store.delete(&key).await.unwrap();
+        assert!(matches!(
+            store.size(&key).await,
+            Err(StorageError::NotFound { .. })
+        ));
+        assert!(matches!(
+            store.get_range(&key, 0..1).await,
+            Err(StorageError::NotFound { .. })
+        ));
         assert!(matches!(
             store.get(&key).await,
             Err(StorageError::NotFound { .. })

@@ -17,11 +17,19 @@ pub enum MemoryUse {
     Images,
     /// Bodies of requests that are being read or parsed.
     Bodies,
+    /// Finished pictures on their way to callers.
+    Replies,
 }
 
 impl MemoryUse {
     /// Every use.
-    pub const ALL: &'static [Self] = &[Self::Weights, Self::States, Self::Images, Self::Bodies];
+    pub const ALL: &'static [Self] = &[
+        Self::Weights,
+        Self::States,
+        Self::Images,
+        Self::Bodies,
+        Self::Replies,
+    ];
 
     /// A stable lower-case name for logs, metrics and error texts.
     #[must_use]
@@ -31,6 +39,7 @@ impl MemoryUse {
             Self::States => "states",
             Self::Images => "images",
             Self::Bodies => "bodies",
+            Self::Replies => "replies",
         }
     }
 }
@@ -46,6 +55,8 @@ pub struct MemoryBudget {
     pub images: u64,
     /// For [`MemoryUse::Bodies`].
     pub bodies: u64,
+    /// For [`MemoryUse::Replies`].
+    pub replies: u64,
 }
 
 impl MemoryBudget {
@@ -55,6 +66,7 @@ impl MemoryBudget {
         states: u64::MAX,
         images: u64::MAX,
         bodies: u64::MAX,
+        replies: u64::MAX,
     };
 
     const fn of(&self, usage: MemoryUse) -> u64 {
@@ -63,6 +75,7 @@ impl MemoryBudget {
             MemoryUse::States => self.states,
             MemoryUse::Images => self.images,
             MemoryUse::Bodies => self.bodies,
+            MemoryUse::Replies => self.replies,
         }
     }
 }

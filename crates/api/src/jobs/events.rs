@@ -7,21 +7,23 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{FromRequestParts, Path, RawQuery, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
-use pentimento_service::{News, Seen, Service, ServiceError, Watcher};
-use pentimento_types::{JobId, JobState};
+use pentimento_service::{News, RateCaller, Seen, Service, ServiceError, Watcher};
+use pentimento_types::{ApiKeyId, JobId, JobState};
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::query::EventsQuery;
 use super::{parsed, wire};
 use crate::AppState;
-use crate::admin::{Caller, OwnError};
+use crate::admin::{Caller, KeyRefused, OwnError};
 use crate::base_url::BaseUrl;
+use crate::client_address::client_address;
+use crate::watch_seats::{NoSeat, WatchSeat};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Proxies that collect a reply before they pass it on are told not to.
@@ -38,20 +40,36 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 /// After how long a reader whose connection broke comes back.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// A caller, told apart from others also where all have one owner.
+pub(super) struct Reader {
+    owner: ApiKeyId,
+    who: RateCaller,
+}
+
+impl FromRequestParts<AppState> for Reader {
+    type Rejection = KeyRefused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, KeyRefused> {
+        let Caller(owner) = Caller::from_request_parts(parts, app).await?;
+        let address = client_address(&parts.extensions, &parts.headers, app.config.trust_forwarded);
+        let who = RateCaller::of_owner(&owner, address);
+        Ok(Self { owner, who })
+    }
+}
+
 pub(super) async fn events(
     State(app): State<AppState>,
-    Caller(owner): Caller,
+    Reader { owner, who }: Reader,
     base: BaseUrl,
     Path(id): Path<String>,
     (RawQuery(query), headers): (RawQuery, HeaderMap),
 ) -> Result<Response, OwnError> {
     let id = parsed(&id)?;
     let EventsQuery { previews } = EventsQuery::parse(query.as_deref())?;
-    // Watchers hold a connection for long, so they do not get them all.
-    let seat = app
-        .watchers
-        .try_acquire_owned()
-        .map_err(|_| OwnError::TooManyWatchers)?;
+    let seat = app.watch_seats.take(who).map_err(|no_seat| match no_seat {
+        NoSeat::Own => OwnError::WatchesTooMany,
+        NoSeat::All => OwnError::TooManyWatchers,
+    })?;
     let watcher = app.service.watch(&owner, id, previews).await?;
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     if last == Some(END) {
@@ -119,7 +137,7 @@ struct Telling {
     /// The next one last.
     pending: Vec<Event>,
     has_ended: bool,
-    _seat: OwnedSemaphorePermit,
+    _seat: WatchSeat,
 }
 
 impl Telling {

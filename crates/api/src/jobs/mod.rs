@@ -43,11 +43,7 @@ async fn list(
 ) -> Result<Json<Value>, OwnError> {
     let ListQuery { states, after, limit } = ListQuery::parse(query.as_deref())?;
     let page = app.service.list_own(&owner, states, (after, limit)).await?;
-    let jobs: Vec<Value> = page
-        .jobs
-        .iter()
-        .map(|job| wire::in_list(&app.service, &base, job))
-        .collect();
+    let jobs = wire::list(&app.service, &base, &page.jobs);
     let next = page.jobs.last().filter(|_| page.has_more);
     Ok(Json(
         json!({"jobs": jobs, "next": next.map(|job| job.id.to_string())}),

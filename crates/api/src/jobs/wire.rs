@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use pentimento_service::{Preview, Service};
+use pentimento_service::{Preview, Service, Standing};
 use pentimento_types::{Job, JobId, JobOutcome, JobState, Progress, Recipe};
 use serde_json::{Value, json};
 
@@ -15,15 +15,23 @@ const SHORT: usize = 200;
 
 /// With everything that is known of it.
 pub(super) fn whole(service: &Service, base: &BaseUrl, job: &Job) -> Value {
-    describe(service, base, job, usize::MAX)
+    describe((service, base), job, standing(service, job.id), usize::MAX)
 }
 
-/// The same with prompts that are cut off after 200 characters.
-pub(super) fn in_list(service: &Service, base: &BaseUrl, job: &Job) -> Value {
-    describe(service, base, job, SHORT)
+/// The same of several, with prompts that are cut off after 200 characters.
+pub(super) fn list(service: &Service, base: &BaseUrl, jobs: &[Job]) -> Vec<Value> {
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    let standings = service.standings(&ids);
+    let described = |(job, standing)| describe((service, base), job, standing, SHORT);
+    jobs.iter().zip(standings).map(described).collect()
 }
 
-fn describe(service: &Service, base: &BaseUrl, job: &Job, characters: usize) -> Value {
+fn describe(
+    (service, base): (&Service, &BaseUrl),
+    job: &Job,
+    standing: Standing,
+    characters: usize,
+) -> Value {
     let is_open = !job.state.is_final();
     let failure = match &job.outcome {
         Some(JobOutcome::Failed(failure)) => {
@@ -55,8 +63,8 @@ fn describe(service: &Service, base: &BaseUrl, job: &Job, characters: usize) -> 
         "started_at": job.started_at.map(written),
         "finished_at": job.finished_at.map(written),
         "progress": service.progress(job.id).filter(|_| is_open).map(progress),
-        "queue_position": position(service, job.id, job.state),
-        "seconds_left": is_open.then(|| seconds_left(service, job.id)),
+        "queue_position": standing.position.filter(|_| waits(job.state)),
+        "seconds_left": seconds_left(standing).filter(|_| is_open),
         "notes": job.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "recipe": recipe(&job.recipe, job.inputs.mask().is_some(), characters),
         "images": images,
@@ -66,11 +74,12 @@ fn describe(service: &Service, base: &BaseUrl, job: &Job, characters: usize) -> 
 
 /// Where a job is while it has not ended.
 pub(super) fn state(service: &Service, id: JobId, (state, attempt): (JobState, u32)) -> Value {
+    let standing = standing(service, id);
     json!({
         "state": name_of(state),
         "attempt": attempt,
-        "queue_position": position(service, id, state),
-        "seconds_left": seconds_left(service, id),
+        "queue_position": standing.position.filter(|_| waits(state)),
+        "seconds_left": seconds_left(standing),
     })
 }
 
@@ -95,16 +104,25 @@ pub(super) fn preview(preview: &Preview) -> Value {
 
 /// Which of the waiting jobs it is, from 1.
 pub(super) fn position(service: &Service, id: JobId, state: JobState) -> Option<usize> {
+    service.queue_position(id).filter(|_| waits(state))
+}
+
+fn standing(service: &Service, id: JobId) -> Standing {
+    let of_one = service.standings(&[id]);
+    of_one.first().copied().unwrap_or_default()
+}
+
+const fn waits(state: JobState) -> bool {
     match state {
-        JobState::Fetching | JobState::Queued => service.queue_position(id),
-        JobState::Running | JobState::Succeeded | JobState::Failed | JobState::Cancelled => None,
+        JobState::Fetching | JobState::Queued => true,
+        JobState::Running | JobState::Succeeded | JobState::Failed | JobState::Cancelled => false,
     }
 }
 
 /// To a tenth.
-pub(super) fn seconds_left(service: &Service, id: JobId) -> Option<f64> {
+fn seconds_left(standing: Standing) -> Option<f64> {
     let tenths = |left: Duration| (left.as_secs_f64() * 10.0).ceil() / 10.0;
-    service.time_left(id).map(tenths)
+    standing.time_left.map(tenths)
 }
 
 fn recipe(recipe: &Recipe, has_mask: bool, characters: usize) -> Value {

@@ -81,7 +81,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::{ApiConfig, ServerLimits, serve};
+    use crate::{ApiConfig, RefusedConnections, ServerLimits, serve};
 
     /// More than the kernel holds between two programs of one machine.
     const MEBIBYTES: usize = 24;
@@ -95,7 +95,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = ServerLimits::from(&ApiConfig::new());
-        tokio::spawn(serve(listener, router, limits, std::future::pending()));
+        tokio::spawn(serve(
+            listener,
+            router,
+            limits,
+            RefusedConnections::default(),
+            std::future::pending(),
+        ));
         address
     }
 

@@ -26,7 +26,7 @@ use crate::shape::Shape;
 #[derive(Clone, Debug)]
 pub(crate) struct Visitors {
     hosts: Vec<String>,
-    /// Whether any address is a right name. A page cannot make an address lead elsewhere, only a name.
+    /// Whether any address is a right host. A page cannot make an address lead elsewhere, only a name.
     any_address: bool,
     origins: CorsOrigins,
 }
@@ -54,18 +54,19 @@ impl Visitors {
     fn allow_host(&self, authority: &str) -> bool {
         let name = authority.parse::<Authority>().ok();
         // A name in front of `@` would be another program's idea of the host.
-        name.is_some_and(|name| !authority.contains('@') && self.allow_name(name.host()))
+        name.is_some_and(|name| {
+            let host = name.host();
+            let is_allowed = self.allow_name(host) || (self.any_address && address(host).is_some());
+            is_allowed && !authority.contains('@')
+        })
     }
 
+    /// What both a host and the origin of a page may be. Not any address: a page may well come from one.
     fn allow_name(&self, name: &str) -> bool {
         let name = plain(name);
-        let address = name
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>();
         name == "localhost"
             || name.ends_with(".localhost")
-            || address.is_ok_and(|address| self.any_address || address.to_canonical().is_loopback())
+            || address(&name).is_some_and(|address| address.to_canonical().is_loopback())
             || self.hosts.contains(&name)
     }
 
@@ -114,6 +115,10 @@ impl Visitors {
             None => None,
         }
     }
+}
+
+fn address(name: &str) -> Option<IpAddr> {
+    name.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// As names are compared.
@@ -255,6 +260,20 @@ mod tests {
             ("/healthz", "evil.example:8081", false),
         ] {
             assert_eq!(refused(path, host), expected, "{path} {host}");
+        }
+    }
+
+    #[test]
+    fn a_page_from_any_address_is_foreign_where_any_address_is_a_host() {
+        let admin = Visitors::of_admin(&ApiConfig::new());
+        let host = ("host", "10.0.0.7:8081");
+        for (origin, expected) in [
+            ("http://203.0.113.5", true),
+            ("http://10.0.0.7:8081", true),
+            ("http://[2001:db8::1]", true),
+            ("http://127.0.0.1:3000", false),
+        ] {
+            assert_eq!(refused(&admin, &[host, ("origin", origin)]), expected, "{origin}");
         }
     }
 

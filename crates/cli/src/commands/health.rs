@@ -4,21 +4,41 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
+use crate::admin_server;
 use crate::config::Config;
 
-/// Container engines wait for thirty seconds by default, and a healthy server answers in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// For each of two addresses. Our container waits for five seconds in all, and a healthy server answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks `/readyz` of the server on this machine.
+/// Asks `/readyz` of the server on this machine: first at the address for health checks, which callers cannot fill, and where
+/// no good answer comes from there, because the server had to go on without it say, at that of the callers.
 pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
-    let address = reachable(config.http.listen);
+    let admin = admin_server::address(&config.http).filter(|address| address.port() != 0);
+    ask_both(admin, config.http.listen).await
+}
+
+async fn ask_both(admin: Option<SocketAddr>, listen: SocketAddr) -> anyhow::Result<()> {
+    if let Some(address) = admin
+        && ask(reachable(address)).await.is_ok()
+    {
+        return Ok(());
+    }
+    ask(reachable(listen)).await
+}
+
+async fn ask(address: SocketAddr) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let reply = client.get(format!("http://{address}/readyz")).send().await;
-    let status = reply
-        .with_context(|| format!("no server answers at {address}"))?
-        .status();
+    let reply = reply.with_context(|| format!("no server answers at {address}"))?;
+    let status = reply.status();
     ensure!(status.is_success(), "the server at {address} answers {status}");
+    // The port after ours may be another program's.
+    let body = reply.bytes().await.unwrap_or_default();
+    let is_ours =
+        serde_json::from_slice(&body).is_ok_and(|body: Value| body.get("ready") == Some(&Value::Bool(true)));
+    ensure!(is_ours, "what answers at {address} is another program");
     Ok(())
 }
 
@@ -35,7 +55,48 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Gives everybody this reply.
+    async fn answers(reply: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut caller, _)) = listener.accept().await {
+                let _ = caller.read(&mut [0; 4096]).await;
+                let _ = caller.write_all(reply.as_bytes()).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn who_is_full_of_callers_is_healthy_and_another_program_is_not() {
+        const READY: &str =
+            "HTTP/1.1 200 OK\r\nContent-Length: 14\r\nConnection: close\r\n\r\n{\"ready\":true}";
+        const FULL: &str =
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        const OTHER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+        let [ready, full, other] = [answers(READY).await, answers(FULL).await, answers(OTHER).await];
+        for (admin, listen, healthy) in [
+            (Some(ready), full, true),
+            (Some(full), ready, true),
+            (Some(other), ready, true),
+            (Some(other), full, false),
+            (Some(full), other, false),
+            (None, ready, true),
+            (None, full, false),
+        ] {
+            assert_eq!(
+                ask_both(admin, listen).await.is_ok(),
+                healthy,
+                "{admin:?} {listen}"
+            );
+        }
+    }
 
     #[test]
     fn every_address_is_asked_at_loopback_and_one_where_it_is() {

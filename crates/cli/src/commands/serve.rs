@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pentimento_api::ApiConfig;
 use pentimento_service::Service;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -19,7 +18,7 @@ use crate::admin_server::AdminServer;
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::telemetry::Telemetry;
-use crate::{assemble, idle, open_files, output};
+use crate::{assemble, idle, output};
 
 /// How long open connections get for their last reply after the jobs have ended.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -65,25 +64,30 @@ impl Server {
             engine,
             router,
             admin_router,
-            mut api,
+            api,
+            refused_connections,
         } = assemble::everything(config, &data, Arc::clone(&keys), telemetry)?;
         keys.follow_file()
             .context("a thread for the keys could not be started")?;
-        fit_connections(&mut api, open_files::room_for_connections().unwrap_or(usize::MAX));
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
-        let admin = AdminServer::start(&config.http, admin_router, &api)?;
+        let admin = AdminServer::start(&config.http, admin_router, &api, refused_connections.clone())?;
         if let Some(warning) = config.http.plain_text_warning() {
             tracing::warn!("{warning}");
         }
         let (close, closed) = oneshot::channel::<()>();
-        let http = tokio::spawn(assemble::serve(listener, router, api, async move {
-            // A dropped sender means the same: stop.
-            let _ = closed.await;
-        }));
+        let http = tokio::spawn(assemble::serve(
+            listener,
+            router,
+            (api, refused_connections),
+            async move {
+                // A dropped sender means the same: stop.
+                let _ = closed.await;
+            },
+        ));
         let mut idle = JoinSet::new();
         idle.spawn(idle::give_memory_back(service.clone()));
         idle.spawn(watch_folder(Arc::clone(&data), service.clone()));
@@ -181,26 +185,6 @@ async fn unless_told_again(
     }
 }
 
-/// Fewer connections where the system does not let the process have so many files open. Who let one address have them
-/// all, because everybody comes through a proxy, still does.
-fn fit_connections(api: &mut ApiConfig, room: usize) {
-    if room >= api.max_connections {
-        return;
-    }
-    tracing::warn!(
-        max_connections = api.max_connections,
-        room,
-        "the limit of open files lets fewer connections in than the settings; raise it (ulimit -n)"
-    );
-    let of_address = if api.max_connections_per_address == api.max_connections {
-        room
-    } else {
-        room.div_ceil(2)
-    };
-    api.max_connections = room;
-    api.max_connections_per_address = api.max_connections_per_address.min(of_address);
-}
-
 /// SIGTERM, SIGINT and SIGHUP, one after the other.
 #[derive(Debug)]
 pub(crate) struct StopSignals {
@@ -288,24 +272,5 @@ mod tests {
         let stopped = unless_told_again(write(), told, write());
         let stopped = tokio::time::timeout(Duration::from_secs(10), stopped).await;
         assert!(stopped.is_ok(), "the second waits for the first");
-    }
-
-    #[test]
-    fn who_gave_one_address_everything_still_does_when_less_fits() {
-        for (of_address, room, expected) in [
-            (1000, 100, (100, 100)),
-            (999, 100, (100, 50)),
-            (20, 100, (100, 20)),
-            (1000, 1000, (1000, 1000)),
-        ] {
-            let mut api = ApiConfig {
-                max_connections: 1000,
-                max_connections_per_address: of_address,
-                ..ApiConfig::new()
-            };
-            fit_connections(&mut api, room);
-            let found = (api.max_connections, api.max_connections_per_address);
-            assert_eq!(found, expected, "{of_address} of 1000, {room} fit");
-        }
     }
 }

@@ -141,12 +141,15 @@ pub(super) fn public_url(url: Option<Url>) -> Result<Option<Url>, ConfigError> {
     } else {
         return Ok(Some(url));
     };
-    // The password stays out of what is printed.
-    let mut shown = url;
-    if shown.password().is_some() {
-        let _ = shown.set_password(Some("..."));
+    Err(refused("public_url", without_password(url), problem))
+}
+
+/// As it may be printed.
+fn without_password(mut url: Url) -> Url {
+    if url.password().is_some() {
+        let _ = url.set_password(Some("..."));
     }
-    Err(refused("public_url", shown, problem))
+    url
 }
 
 /// A collector of traces, in a build that can send to one.
@@ -156,10 +159,12 @@ pub(super) fn otlp_endpoint(url: Option<Url>) -> Result<Option<Url>, ConfigError
         "this build cannot use: it exports no traces; build it with `--features otlp`"
     } else if url.scheme() != "http" {
         "is no address of a collector; it must begin with http://, such as http://127.0.0.1:4318"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "has a user or a password in it, which would stand in the log; leave them out"
     } else {
         return Ok(Some(url));
     };
-    Err(refused("otlp_endpoint", url, problem))
+    Err(refused("otlp_endpoint", without_password(url), problem))
 }
 
 /// The server that is asked.

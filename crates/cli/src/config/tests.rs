@@ -233,6 +233,27 @@ fn who_may_read_along_is_said() {
 }
 
 #[test]
+fn a_password_in_the_address_of_a_collector_is_refused_and_not_printed() {
+    for address in [
+        "http://me:sesame@127.0.0.1:4318",
+        "https://me:sesame@collector.example",
+    ] {
+        let settings = Settings {
+            otlp_endpoint: Some(address.parse().unwrap()),
+            ..flags(None)
+        };
+        let hub = HubConfig::of(&HubVariables::default()).unwrap();
+        let error = Config::from_settings(settings, hub, None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("otlp_endpoint") && !error.contains("sesame"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn the_page_of_settings_has_them_all_and_no_other() {
     let page = include_str!("../../../../docs/settings.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));

@@ -53,6 +53,37 @@ fn keys_that_are_made_at_the_same_time_are_all_there() {
 }
 
 #[test]
+fn what_a_killed_command_left_is_used_up() {
+    let folder = tempfile::tempdir().unwrap();
+    fs_err::write(folder.path().join("keys.json.new"), "half").unwrap();
+    let file = KeyFile::in_folder(folder.path());
+    file.add(&NewKey::named("alice"), now()).unwrap();
+    assert_eq!(file.keys().unwrap().unwrap().len(), 1);
+    let left: Vec<_> = fs_err::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_file_stays_its_owners_whoever_changes_it() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    const SERVER: u32 = 12_345;
+    let folder = tempfile::tempdir().unwrap();
+    let file = KeyFile::in_folder(folder.path());
+    let owners =
+        || ["keys.json", "keys.lock"].map(|name| fs_err::metadata(folder.path().join(name)).unwrap().uid());
+    if chown(folder.path(), Some(SERVER), None).is_err() {
+        eprintln!("left out: only root can give files to others");
+        return;
+    }
+    file.add(&NewKey::named("alice"), now()).unwrap();
+    assert_eq!(owners(), [SERVER; 2], "those of the folder's owner");
+    chown(file.path(), Some(SERVER + 1), None).unwrap();
+    file.revoke("alice", now()).unwrap();
+    assert_eq!(owners()[0], SERVER + 1, "those of who had the file before");
+}
+
+#[test]
 fn a_label_is_used_once_until_its_key_has_ended() {
     let folder = tempfile::tempdir().unwrap();
     let file = KeyFile::in_folder(folder.path());

@@ -197,6 +197,15 @@ async fn links_live_as_long_as_they_say() {
     assert!(matches!(forged, ServiceError::LinkInvalid), "{forged:?}");
     clock.advance(Duration::from_secs(600));
     assert!(matches!(open(&link.path).await, Err(ServiceError::LinkExpired)));
+    // Who asks again is answered by a link that works, as long as the picture is kept.
+    let again = test.service.link(&job, image);
+    assert_eq!(again.ttl, Duration::from_secs(3600));
+    assert!(open(&again.path).await.is_ok());
+    clock.advance(Duration::from_secs(86_400 - 3600 - 60));
+    let last = test.service.link(&job, image);
+    assert_eq!(last.ttl, Duration::from_secs(60));
+    assert!(open(&last.path).await.is_ok());
+    clock.advance(Duration::from_secs(60));
     assert_eq!(test.service.link(&job, image).ttl, Duration::ZERO);
 }
 

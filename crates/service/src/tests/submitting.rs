@@ -40,13 +40,14 @@ async fn a_request_becomes_stored_pictures_behind_links() {
             let file = test.service.open_link(&link.path).await.unwrap();
             assert_eq!(file.content_type, format.content_type());
             assert_eq!(file.key, image.key);
-            let metadata = read_metadata(&file.bytes).unwrap();
+            let bytes = test.service.read_linked(&file, 0..file.size).await.unwrap();
+            let metadata = read_metadata(&bytes).unwrap();
             assert_eq!(
                 (metadata.seed, metadata.prompt.as_str()),
                 (7 + u64::from(index), "a red house")
             );
             assert_eq!((image.seed, image.size), (7 + u64::from(index), photo().size()));
-            assert_eq!(decode(&file.bytes, LIMITS).unwrap(), expected(&request, index));
+            assert_eq!(decode(&bytes, LIMITS).unwrap(), expected(&request, index));
         }
     }
     assert_eq!(
@@ -560,8 +561,31 @@ async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
         (picture.content_type, text.content_type),
         ("image/png", "text/plain; charset=utf-8")
     );
-    let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &text.bytes).unwrap();
-    assert_eq!(decoded, picture.bytes);
+    let read = async |file, range| test.service.read_linked(file, range).await.unwrap();
+    let (whole, whole_text) = (
+        read(&picture, 0..picture.size).await,
+        read(&text, 0..text.size).await,
+    );
+    let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &whole_text).unwrap();
+    assert_eq!(decoded, whole);
+    // Parts of both, and of neither is more in the account than is held.
+    let held = || {
+        test.service
+            .inner
+            .memory
+            .held(pentimento_types::MemoryUse::Replies)
+    };
+    drop((whole, whole_text));
+    assert_eq!(held(), 0);
+    let parts = (read(&picture, 1..4).await, read(&text, 2..5).await);
+    assert_eq!(parts.0, decoded[1..4]);
+    assert_eq!(
+        parts.1,
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &decoded)[2..5]
+    );
+    assert_eq!(held(), 3 + text.size);
+    drop(parts);
+    assert_eq!(held(), 0);
     let later = test.service.lasting_link(&job, 7, day);
     assert!(matches!(open(&later).await, Err(ServiceError::ImageGone)));
 }

@@ -292,6 +292,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::JobCancelled
         | ServiceError::JobUnfinished
         | ServiceError::Failed(_)
+        | ServiceError::RepliesFull
         | ServiceError::LinkExpired
         | ServiceError::LinkInvalid
         | ServiceError::ImageGone => error.to_string().into(),

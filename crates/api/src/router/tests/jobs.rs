@@ -300,7 +300,7 @@ async fn events_tell_a_life_and_go_on_where_their_reader_was() {
 }
 
 #[tokio::test]
-async fn watchers_leave_connections_for_others() {
+async fn watchers_leave_connections_and_seats_for_others() {
     let (executor, go) = held();
     let test = TestService::start(executor);
     let config = ApiConfig {
@@ -315,7 +315,7 @@ async fn watchers_leave_connections_for_others() {
     let id = only_job(&router, "running", "").await;
     let path = format!("/v1/jobs/{id}/events?previews=false");
     let mut watching = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..3 {
         let response = router.clone().oneshot(call("GET", &path, "")).await.unwrap();
         assert_eq!(response.status(), 200);
         watching.push(response);
