@@ -349,7 +349,8 @@ pub(crate) struct ReplayWebhookArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<Url>,
 
-    /// The key that the job was made with [default: each of the settings' keys]
+    /// The key that the job was made with, or - to read it from the standard input, where no list of processes shows it. Needed
+    /// with --server, since the settings' keys go to the settings' own server alone [default: each of the settings' keys]
     #[arg(long, value_name = "SECRET")]
     pub(crate) key: Option<String>,
 }

@@ -36,7 +36,7 @@ async fn replay_webhook(args: &ReplayWebhookArgs, config: &Config) -> anyhow::Re
     let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
     let mut last = None;
     // A webhook is its owner's, and the settings do not say whose it is.
-    for key in keys(args, config) {
+    for key in keys(args, config)? {
         let mut request = client.post(&url);
         if let Some(key) = key {
             request = request.bearer_auth(key);
@@ -60,11 +60,22 @@ async fn replay_webhook(args: &ReplayWebhookArgs, config: &Config) -> anyhow::Re
     Err(last.unwrap_or_else(|| anyhow::anyhow!("no key to ask with")))
 }
 
-/// The key that is given; else all that the settings have; else none.
-fn keys(args: &ReplayWebhookArgs, config: &Config) -> Vec<Option<String>> {
-    if let Some(key) = &args.key {
-        return vec![Some(key.clone())];
+/// The key that is given; else all that the settings have, which no other server gets to see; else none.
+fn keys(args: &ReplayWebhookArgs, config: &Config) -> anyhow::Result<Vec<Option<String>>> {
+    match args.key.as_deref() {
+        Some("-") => {
+            let mut line = String::new();
+            let read = std::io::stdin().read_line(&mut line);
+            read.context("no key can be read from the standard input")?;
+            return Ok(vec![Some(line.trim().to_owned())]);
+        }
+        Some(key) => return Ok(vec![Some(key.to_owned())]),
+        None => {}
     }
+    anyhow::ensure!(
+        args.server.is_none() || config.http.keys.is_empty(),
+        "the settings' keys are not sent to the address of --server; give the job's key with --key, or --key - to type it"
+    );
     let of_settings = config.http.keys.iter();
     let mut keys: Vec<_> = of_settings
         .map(|key| Some(key.secret.expose().to_owned()))
@@ -72,5 +83,5 @@ fn keys(args: &ReplayWebhookArgs, config: &Config) -> Vec<Option<String>> {
     if keys.is_empty() {
         keys.push(None);
     }
-    keys
+    Ok(keys)
 }
