@@ -37,6 +37,7 @@ impl AgeClock {
 
     /// The time now. A wall clock that was set forward is believed once it has been ahead for `kept`, since what was written
     /// down by the old time is then old by any clock.
+    #[must_use]
     pub fn now(&self, kept: Duration) -> SystemTime {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.at(self.clock.now(), self.clock.wall(), kept)

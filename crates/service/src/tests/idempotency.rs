@@ -157,14 +157,13 @@ async fn who_hangs_up_while_the_job_is_stored_finds_it_by_its_name_and_leaves_no
             held.arrives().await;
             let again = test.service.submit(named(sample_request("hold"), "d")).await;
             assert_eq!(again.unwrap(), id);
-        }
-        drop(held);
-        let job = in_time(test.service.wait(id)).await.unwrap();
-        let expected = if is_named {
-            JobState::Succeeded
+            drop(held);
+            let job = in_time(test.service.wait(id)).await.unwrap();
+            assert_eq!(job.state, JobState::Succeeded);
         } else {
-            JobState::Cancelled
-        };
-        assert_eq!(job.state, expected);
+            let job = in_time(test.service.wait(id)).await.unwrap();
+            assert_eq!(job.state, JobState::Cancelled);
+            drop(held);
+        }
     }
 }

@@ -127,13 +127,13 @@ fn meta(job: &Job, note: &Note) -> Value {
     Value::Object(meta)
 }
 
-/// Whole seconds, rounded up: clients sleep exactly this long and then fetch once, so it is never zero.
 /// Of a job that nobody has forecast yet it is at most as long as everything that waits.
 fn time_left(app: &AppState, job: &Job) -> Option<Duration> {
     let left = app.service.time_left(job.id);
     left.or_else(|| (!job.state.is_final()).then(|| app.service.queue_time()))
 }
 
+/// Whole seconds, rounded up: clients sleep exactly this long and then fetch once, so it is never zero.
 fn eta_seconds(left: Option<Duration>) -> u64 {
     // None ends just now, or is not of this process.
     whole_seconds(left.unwrap_or_default()).max(1)
