@@ -172,12 +172,22 @@ async fn a_webhook_that_was_given_up_is_sent_again_by_the_command() {
     let refused = send(http().post(&nonsense).bearer_auth("sk_1")).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     let folder = tempfile::tempdir().unwrap();
-    let command = Command::new(env!("CARGO_BIN_EXE_pentimento"))
-        .args(["jobs", "replay-webhook", &id, "--server", &server.base()])
-        .env("PENTIMENTO_KEY", "sk_1")
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
+    let replay = |key: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_pentimento"))
+            .args(["jobs", "replay-webhook", &id, "--server", &server.base()])
+            .args(key)
+            .env("PENTIMENTO_KEYS", "other=sk_2,tests=sk_1")
+            .current_dir(folder.path())
+            .output()
+            .unwrap()
+    };
+    let command = replay(&[]);
+    let said = String::from_utf8_lossy(&command.stderr);
+    assert!(
+        !command.status.success() && said.contains("--key"),
+        "another server gets no key of the settings: {command:?}"
+    );
+    let command = replay(&["--key", "sk_1"]);
     let said = String::from_utf8_lossy(&command.stdout);
     assert!(command.status.success() && said.contains(&id), "{command:?}");
     let again = receiver.next().await;

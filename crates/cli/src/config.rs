@@ -195,8 +195,11 @@ impl ClientConfig {
             }
             Url::parse(&format!("http://{reachable}")).expect("an address and a port make a URL")
         };
-        let server = checks::server(settings.server.clone())?.unwrap_or_else(own);
+        let other = checks::server(settings.server.clone())?;
+        // The settings' keys are for the settings' own server: another one must not learn them.
         let first = settings.keys.as_ref().and_then(|keys| keys.first());
+        let first = first.filter(|_| other.is_none());
+        let server = other.unwrap_or_else(own);
         Ok(Self {
             server,
             key: settings

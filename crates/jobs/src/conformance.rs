@@ -41,6 +41,7 @@ pub async fn run_all(make: impl Fn(usize) -> Fixture) {
     outbox::what_is_settled_is_not_sent_again(&make(10)).await;
     outbox::a_webhook_comes_again_when_it_is_due(&make(10)).await;
     outbox::the_webhooks_of_some_receivers_are_left(&make(10)).await;
+    outbox::owners_get_their_webhooks_sent_in_turns(&make(10)).await;
     outbox::a_replay_sends_it_again_under_its_id(&make(10)).await;
     outbox::what_is_pending_too_long_is_given_up(&make(10)).await;
     outbox::a_job_is_kept_until_its_end_is_told(&make(10)).await;

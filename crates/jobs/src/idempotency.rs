@@ -9,7 +9,8 @@ use crate::{Inserted, JobsError};
 /// How long a key stands for its job, counted from the job's making. A job that is forgotten earlier takes its key along.
 pub const KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// Whether the key of this job stands for it at `now`, so that the same request under it is no new job.
+/// Whether the key of this job stands for it at `now`, a time of an [`crate::AgeClock`] with [`KEY_LIFE`], so that the same
+/// request under it is no new job.
 #[must_use]
 pub fn key_stands(job: &Job, now: SystemTime) -> bool {
     // A clock that was set back does not make a young job an old one.

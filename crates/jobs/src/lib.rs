@@ -3,6 +3,7 @@
 //! Invariant: a job's state changes only through [`Transition`], a webhook's only through [`OutboxEntry`], and every
 //! implementation passes the `conformance` suite.
 
+mod age_clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod error;
@@ -13,16 +14,19 @@ mod memory;
 mod outbox;
 mod places;
 mod queue;
+mod sending_turn;
 mod sqlite;
 mod state_machine;
 mod store;
 
+pub use age_clock::AgeClock;
 pub use error::JobsError;
 pub use idempotency::{KEY_LIFE, key_stands, known_request};
 pub use memory::{MemoryJobs, MemoryLimits};
 pub use outbox::{Outbox, OutboxEntry, OutboxFilter, OutboxState, Settlement};
 pub use places::{JobPlace, Places};
 pub use queue::{Claim, JobQueue, QueueEntry};
+pub use sending_turn::SendingTurn;
 pub use sqlite::{Recovery, SqliteJobs};
 pub use state_machine::{Refusal, Transition, TransitionRefused};
 pub use store::{Inserted, JobCounts, JobFilter, JobStore};

@@ -15,7 +15,8 @@ use pentimento_types::{ApiKeyId, Clock, Job, JobId, WebhookId};
 use tokio::sync::{Notify, watch};
 
 use crate::local_queue::LocalQueue;
-use crate::{Claim, JobPlace, JobQueue, JobsError, OutboxEntry, Places, QueueEntry};
+use crate::sending_turn::Leases;
+use crate::{AgeClock, Claim, JobPlace, JobQueue, JobsError, OutboxEntry, Places, QueueEntry};
 
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct MemoryJobs {
 #[derive(Debug)]
 struct Table {
     clock: Arc<dyn Clock>,
+    /// How old keys are.
+    ages: AgeClock,
     limits: MemoryLimits,
     places: Places,
     state: Mutex<State>,
@@ -54,6 +57,7 @@ struct State {
     /// The latest job of each owner's key. Whether the key still stands for it is asked of the job.
     keys: HashMap<(ApiKeyId, String), JobId>,
     outbox: BTreeMap<WebhookId, OutboxEntry>,
+    leases: Leases,
     unfinished: usize,
     running: usize,
     /// Ended jobs in the order of their ends, with the bytes of their records.
@@ -77,6 +81,7 @@ impl MemoryJobs {
         Self {
             table: Arc::new(Table {
                 queue: LocalQueue::new(Arc::clone(&clock)),
+                ages: AgeClock::new(Arc::clone(&clock)),
                 clock,
                 limits,
                 places: Places::new(limits.unfinished),
@@ -120,4 +125,4 @@ impl JobQueue for MemoryJobs {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

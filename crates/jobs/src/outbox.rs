@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use pentimento_types::{ApiKeyId, Job, JobId, WebhookId};
 
-use crate::JobsError;
+use crate::{JobsError, SendingTurn};
 
 /// Where a webhook is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,7 +117,8 @@ impl OutboxEntry {
     /// # Errors
     /// [`JobsError::SendingLost`], and nothing has changed.
     pub fn settle(&mut self, sending: u32, settlement: Settlement, now: SystemTime) -> Result<(), JobsError> {
-        if self.state != OutboxState::Pending || self.sendings != sending {
+        // A replay has begun a round in which nothing was sent: what was under way then says nothing about it.
+        if self.state != OutboxState::Pending || self.sendings != sending || self.in_round == 0 {
             return Err(JobsError::SendingLost { id: self.id });
         }
         match settlement {
@@ -176,13 +177,14 @@ pub struct OutboxFilter {
 /// The webhooks of a [`crate::JobStore`], kept as long as their jobs.
 #[async_trait]
 pub trait Outbox: Send + Sync + std::fmt::Debug {
-    /// Waits until a webhook is due whose receiver is none of `except`, and takes it for `lease`: the one that is due longest.
+    /// Waits until a webhook is due that `turn` allows, and takes it for `lease`: of an owner with the fewest sendings under
+    /// way the one that is due longest.
     ///
     /// Cancel safe: nothing is taken and lost when the future is dropped.
     ///
     /// # Errors
     /// [`JobsError::Backend`].
-    async fn take(&self, lease: Duration, except: &[String]) -> Result<OutboxEntry, JobsError>;
+    async fn take(&self, lease: Duration, turn: &SendingTurn) -> Result<OutboxEntry, JobsError>;
 
     /// Says how the sending that was the `sending`th ([`OutboxEntry::sendings`]) has ended, and returns the webhook as it is
     /// then.

@@ -220,6 +220,8 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
 
 /// Runs the job in the engine and stores its images while later ones are still being made.
 async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
+    // Nobody has forecast a job of an earlier process until the sweeper has been there.
+    inner.progress.expect_found(job);
     let reporter = inner.progress.begin(job.id);
     let shown = Arc::new(inner.watched.enter(job.id));
     shown.note(job);

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pentimento_engine::FinishedImage;
 use pentimento_storage::StorageError;
-use pentimento_types::{Findings, HasKind as _, Job, StoredImage};
+use pentimento_types::{Findings, HasKind as _, ImageKey, Job, JobState, StoredImage, describe_chain};
 
 use crate::ServiceError;
 use crate::image_codec::{self, ImageMetadata, encode};
@@ -29,6 +30,27 @@ pub(crate) async fn deliver(
     let seed = metadata.seed;
     let bytes = off_thread(move || encode(&image, format, &metadata)).await?;
     let key = image_key(&job, index);
+    // In a task of its own: a write that is given up half-way may end all the same, when nobody looks any more.
+    let (writing, name) = (Arc::clone(&inner), key.clone());
+    let written = inner
+        .runtime
+        .spawn(async move { store(&writing, &job, name, bytes).await });
+    written.await.map_err(ServiceError::internal)??;
+    Ok((
+        index,
+        StoredImage {
+            key,
+            format,
+            size,
+            seed,
+            findings,
+        },
+    ))
+}
+
+/// Stores a picture, and deletes it where its job was cancelled or deleted meanwhile: who deleted it has seen no picture, and the
+/// links to it were given out with the job.
+async fn store(inner: &Inner, job: &Job, key: ImageKey, bytes: Bytes) -> Result<(), ServiceError> {
     // Counted while it waits for room on the disk, which the next pictures do as well.
     let waits_within = inner.admitted.reserve(bytes.len() as u64);
     let stored = if waits_within.is_some() {
@@ -41,16 +63,16 @@ pub(crate) async fn deliver(
         inner.images.put(&key, bytes).await
     };
     stored.map_err(not_stored)?;
-    Ok((
-        index,
-        StoredImage {
-            key,
-            format,
-            size,
-            seed,
-            findings,
-        },
-    ))
+    // After the write: a deletion that comes later finds the picture.
+    let is_wanted = match inner.store.get(job.id).await {
+        Ok(job) => job.is_some_and(|job| job.state != JobState::Cancelled),
+        // Its end will not be written either, or the sweeper finds the picture.
+        Err(_) => true,
+    };
+    if !is_wanted && let Err(error) = inner.images.delete(&key).await {
+        tracing::warn!(job = %job.id, error = describe_chain(&error), "a picture that nobody wants could not be deleted");
+    }
+    Ok(())
 }
 
 /// Says in words what an operator can mend.

@@ -163,6 +163,10 @@ impl Forecast {
         self.jobs.remove(&id);
     }
 
+    pub(crate) fn knows(&self, id: JobId) -> bool {
+        self.jobs.contains_key(&id)
+    }
+
     /// The jobs that are expected or run.
     pub(crate) fn known(&self) -> impl Iterator<Item = JobId> {
         self.jobs.keys().copied()

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, EngineHandle, TokenCounter};
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobQueue, JobStore, Outbox};
+use pentimento_jobs::{AgeClock, JobQueue, JobStore, Outbox};
 use pentimento_outbound::{ImageFetcher, WebhookSender};
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores, MemoryLedger};
@@ -22,6 +22,7 @@ use crate::fetching::Fetching;
 use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
+use crate::maintenance::deleted_after;
 use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
 use crate::traces::Traces;
@@ -65,16 +66,16 @@ pub(crate) struct Inner {
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) traces: Traces,
     pub(crate) clock: Arc<dyn Clock>,
-    /// When this service was put together, on both clocks.
+    /// When this service was put together.
     pub(crate) started: SystemTime,
-    began: Instant,
+    age_clock: AgeClock,
     pub(crate) config: ServiceConfig,
     pub(crate) runtime: Handle,
     pub(crate) lifecycle: watch::Sender<Lifecycle>,
     /// Why nothing can be taken or run for now.
     pub(crate) outage: Mutex<Option<&'static str>>,
     /// Held for reading while a job is being stored, so that a shutdown sees every job that was accepted.
-    pub(crate) admission: RwLock<()>,
+    pub(crate) admission: Arc<RwLock<()>>,
     pub(crate) decoding: Arc<Semaphore>,
     pub(crate) decoding_shares: DecodingShares,
     /// Who may plan on a model, by its name: each plan reads the model's disk, which may not answer.
@@ -141,12 +142,12 @@ impl Inner {
             progress: ProgressHub::new(Arc::clone(&clock)),
             watched: Arc::default(),
             started: clock.wall(),
-            began: clock.now(),
+            age_clock: AgeClock::new(Arc::clone(&clock)),
             clock,
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),
             outage: Mutex::default(),
-            admission: RwLock::default(),
+            admission: Arc::default(),
             decoding: Arc::new(Semaphore::new(config.decoding_images.max(1))),
             decoding_shares: DecodingShares::new(config.decoding_images),
             plan_turns: KeyedSemaphores::default(),
@@ -164,11 +165,10 @@ impl Inner {
     }
 
     /// Before this time everything is older than `age`. When the wall clock is set forward, the time that really passed counts:
-    /// nothing grows old because a machine has learnt what year it is.
+    /// nothing grows old because a machine has learnt what year it is. Where it stays so for as long as things are kept, nothing
+    /// is left whose time was written down before, and the clock is believed.
     pub(crate) fn before(&self, age: Duration) -> Option<SystemTime> {
-        let passed = self.clock.now().saturating_duration_since(self.began);
-        let now = self.clock.wall().min(self.started + passed);
-        now.checked_sub(age)
+        self.age_clock.now(deleted_after(self)).checked_sub(age)
     }
 
     pub(crate) fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {

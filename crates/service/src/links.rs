@@ -10,10 +10,14 @@ use pentimento_storage::{Access, LinkError, StorageError, content_type};
 use pentimento_types::{ImageKey, Job, JobOutcome, MemoryUse, Reservation, StoredImage};
 
 use crate::inner::image_key;
+use crate::maintenance::kept;
 use crate::{Service, ServiceError};
 
 /// How long an address in the bucket is valid at most. It needs no longer: who has the link gets another one.
 const PRE_SIGNED: Duration = Duration::from_secs(15 * 60);
+
+/// So small a part of a link's life is not worth giving out where there is a longer one to be had.
+const HARDLY_ANY: u32 = 12;
 
 /// A signed address of a picture on this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,20 +41,17 @@ pub struct LinkedFile {
 
 impl Service {
     /// A signed link to a finished picture of `job`. Its life is counted from the end of the job, so every link to a
-    /// picture ends at the same time. A link that is made after that lives from now on, and at most as long as the picture is
-    /// kept.
+    /// picture ends at the same time, and the picture is there as long as its links are. Who asks when that life is (nearly)
+    /// over gets a new link, as long as the picture is kept.
     #[must_use]
     pub fn link(&self, job: &Job, image: &StoredImage) -> ImageLink {
         let now = self.inner.clock.wall();
         let whole = self.inner.config.link_ttl;
-        let finished_at = job.finished_at.unwrap_or(now);
-        let first = finished_at + whole;
-        let expires_at = if now < first {
-            first
-        } else {
-            // Who asks for the job again gets another life, as long as the picture is there.
-            (now + whole).min(finished_at + self.inner.config.keep_jobs.max(whole))
-        };
+        let ended_at = job.finished_at.unwrap_or(now);
+        let mut expires_at = ended_at + whole;
+        if expires_at < now + whole / HARDLY_ANY {
+            expires_at = (now + whole).min(ended_at + kept(&self.inner));
+        }
         // A clock that was set back must not promise more than a whole life.
         let ttl = expires_at.duration_since(now).unwrap_or_default();
         let rounded_up = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
@@ -61,7 +62,8 @@ impl Service {
         }
     }
 
-    /// A link to each finished picture of a job, which lives as long as its dialect wanted, with the picture.
+    /// A link to each finished picture of a job, which lives as long as its dialect wanted, with the picture; after that as
+    /// [`Self::link`] says.
     #[must_use]
     pub fn links(&self, job: &Job) -> Vec<(StoredImage, ImageLink)> {
         let Some(JobOutcome::Succeeded(images)) = &job.outcome else {
@@ -70,6 +72,7 @@ impl Service {
         let now = self.inner.clock.wall();
         let link = |image: &StoredImage| match job.delivery.link_life {
             None => self.link(job, image),
+            Some(life) if job.created_at + life <= now => self.link(job, image),
             Some(life) => ImageLink {
                 path: self.signed(job, &image.key, life),
                 ttl: (job.created_at + life).duration_since(now).unwrap_or_default(),

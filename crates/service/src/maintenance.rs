@@ -12,7 +12,7 @@ use pentimento_storage::StorageError;
 use pentimento_types::{Job, JobId, JobState, describe_chain};
 
 use crate::inner::Inner;
-use crate::webhooks;
+use crate::{ServiceError, webhooks};
 
 /// How long a job and its pictures outlive its links, so that a download that began in time can end.
 const MARGIN: Duration = Duration::from_secs(600);
@@ -66,6 +66,9 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     let unfinished = unfinished(inner).await?;
     for job in unfinished.iter().filter(|job| job.state != JobState::Fetching) {
         inner.queue.push(QueueEntry::of(job)).await?;
+        if !known.contains(&job.id) {
+            forecast_found(inner, job).await?;
+        }
     }
     let is_unfinished = |id| unfinished.binary_search_by_key(&id, |job: &Job| job.id).is_ok();
     let may_be_open = |id| !known.contains(&id) || is_unfinished(id);
@@ -76,6 +79,17 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     }
     give_webhooks_up(inner).await?;
     expire_jobs(inner).await
+}
+
+/// A job of an earlier process, which nobody has forecast in this one.
+async fn forecast_found(inner: &Inner, job: &Job) -> Result<(), JobsError> {
+    inner.progress.expect_found(job);
+    // What has ended since the list was made is waited for by nobody.
+    let now = inner.store.get(job.id).await?;
+    if now.is_none_or(|job| job.state.is_final()) {
+        inner.progress.forget(job.id);
+    }
+    Ok(())
 }
 
 /// By ascending id.
@@ -100,14 +114,19 @@ async fn give_webhooks_up(inner: &Inner) -> Result<(), JobsError> {
 }
 
 /// A job and its pictures go together, and no link of theirs lives longer.
-fn kept(inner: &Inner) -> Duration {
-    inner.config.keep_jobs.max(inner.config.link_ttl) + MARGIN
+pub(crate) fn kept(inner: &Inner) -> Duration {
+    inner.config.keep_jobs.max(inner.config.link_ttl)
+}
+
+/// How long after its end they are deleted.
+pub(crate) fn deleted_after(inner: &Inner) -> Duration {
+    kept(inner) + MARGIN
 }
 
 /// Jobs that ended long ago are forgotten, with their pictures. Ids sort by the time of their making, so only the oldest are
 /// looked at.
 async fn expire_jobs(inner: &Inner) -> Result<(), JobsError> {
-    let Some(before) = inner.before(kept(inner)) else {
+    let Some(before) = inner.before(deleted_after(inner)) else {
         return Ok(());
     };
     let mut filter = JobFilter {
@@ -140,22 +159,26 @@ async fn expire_jobs(inner: &Inner) -> Result<(), JobsError> {
 
 /// What no record leads to: files that a kill has left, and pictures of jobs that were forgotten for want of room. Lists
 /// everything that is stored.
-pub(crate) async fn sweep_orphans(inner: &Inner) -> Result<(), StorageError> {
-    let staged = inner.images.delete_unfinished(inner.started).await?;
+pub(crate) async fn sweep_orphans(inner: &Inner) -> Result<(), ServiceError> {
+    let staged = inner
+        .images
+        .delete_unfinished(inner.started)
+        .await
+        .map_err(not_looked)?;
     if staged > 0 {
         tracing::info!(files = staged, "deleted files that were never finished");
     }
-    let mut old = match inner.before(kept(inner)) {
-        Some(before) => inner.images.outputs_before(before).await?,
+    let mut old = match inner.before(deleted_after(inner)) {
+        Some(before) => inner.images.outputs_before(before).await.map_err(not_looked)?,
         None => Vec::new(),
     };
     if let Some(before) = inner.before(INPUT_AGE) {
-        old.extend(inner.images.inputs_before(before).await?);
+        old.extend(inner.images.inputs_before(before).await.map_err(not_looked)?);
     }
     // Read after the lists, so that no job is missed whose pictures are in them.
-    let Ok(unfinished) = unfinished(inner).await else {
-        return Ok(());
-    };
+    let unfinished = unfinished(inner)
+        .await
+        .map_err(ServiceError::store("read the jobs"))?;
     let unfinished: HashSet<JobId> = unfinished.into_iter().map(|job| job.id).collect();
     old.retain(|key| key.job().is_none_or(|id| !unfinished.contains(&id)));
     if !old.is_empty() {
@@ -165,7 +188,11 @@ pub(crate) async fn sweep_orphans(inner: &Inner) -> Result<(), StorageError> {
         );
     }
     for key in old {
-        inner.images.delete(&key).await?;
+        inner.images.delete(&key).await.map_err(not_looked)?;
     }
     Ok(())
+}
+
+fn not_looked(error: StorageError) -> ServiceError {
+    ServiceError::store("look through the pictures")(error)
 }

@@ -2,7 +2,7 @@
 //! checkpoint, which scheduler it will be, and what of LoRAs and embeddings will have no effect.
 
 use pentimento_engine::{Beside, LoraReport, PipelineError, ResolvedModels, RunPlan};
-use pentimento_types::{ErrorKind, HasKind as _, JobNote, Recipe, Size, describe_chain};
+use pentimento_types::{ErrorKind, HasKind as _, Job, JobNote, Recipe, Size, describe_chain};
 
 use crate::embeddings::unused_notes;
 use crate::forecast::Expected;
@@ -25,6 +25,24 @@ impl DeviceTime {
             rows: if recipe.is_guided() { 2 } else { 1 },
             evaluations: recipe.steps,
         }
+    }
+
+    /// What is forecast for a job of which no more is left than its record: as much as the plan of its time said, though how many
+    /// evaluations of which size these were is not written down.
+    pub(crate) fn found(job: &Job) -> Expected {
+        const USUAL_PIXELS: u64 = 512 * 512;
+        let recipe = &job.recipe;
+        let time = Self::unplanned(recipe);
+        let one = Size { width: 1, height: 1 };
+        let pixels = match job.work {
+            0 => USUAL_PIXELS,
+            work => work / time.work(recipe, one).max(1),
+        };
+        Expected::new(
+            recipe.model.as_str(),
+            (pixels, time.rows),
+            (recipe.image_count, time.evaluations),
+        )
     }
 
     /// What the job costs in the queue.

@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pentimento_types::{ApiKeyId, Clock, JobId, Progress};
+use pentimento_types::{ApiKeyId, Clock, Job, JobId, Progress};
 
 use crate::forecast::{Expected, Forecast, Standing};
+use crate::plan::DeviceTime;
 
 /// The latest word of every attempt that is running in this process, and what all jobs are expected to take.
 #[derive(Debug)]
@@ -33,6 +34,15 @@ impl ProgressHub {
     /// A job of this owner will run.
     pub(crate) fn expect(&self, id: JobId, owner: ApiKeyId, expected: Expected) {
         self.state().forecast.expect(id, owner, expected);
+    }
+
+    /// A job that an earlier process has accepted will run; nothing changes where it is known.
+    pub(crate) fn expect_found(&self, job: &Job) {
+        let mut state = self.state();
+        if !state.forecast.knows(job.id) {
+            let expected = DeviceTime::found(job);
+            state.forecast.expect(job.id, job.owner.clone(), expected);
+        }
     }
 
     /// The job has ended.

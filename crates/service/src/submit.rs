@@ -53,7 +53,8 @@ impl Service {
     ///
     /// A place for the job comes first, so that a refusal for want of one costs nothing and comes at once. Then
     /// every named model is resolved, images at addresses are fetched, and all images are decoded within the limits
-    /// before anything is stored. When the future is dropped before it returns, no job is left behind.
+    /// before anything is stored. When the future is dropped before it returns, no job is left behind, except one that is
+    /// stored already and that has a name of the caller's or a webhook: that one goes on.
     ///
     /// A request that its owner has sent before, under the same key, is the job that it made then.
     ///
@@ -301,7 +302,7 @@ impl Inner {
         planned: Planned,
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<JobId, ServiceError> {
-        let _admission = self.admission.read().await;
+        let admission = Arc::clone(&self.admission).read_owned().await;
         self.check_open()?;
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
@@ -318,21 +319,39 @@ impl Inner {
         let mut job = submission.into_job(id, self.clock.wall(), (stored.keys, notes));
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
-        let entry = QueueEntry::of(&job);
-        if let Inserted::Known(first) = self.insert(job, place, draw).await? {
-            // A twin was faster. What was stored of this one goes with `unfinished`.
-            return Ok(first);
+        let (entry, goes_on) = (QueueEntry::of(&job), goes_on_alone(&job));
+        let inner = Arc::clone(self);
+        let accepted = self.to_its_end(async move {
+            let _admission = admission;
+            if let Inserted::Known(first) = inner.insert(job, place, draw).await? {
+                // A twin was faster. What was stored of this one goes with `unfinished`.
+                return Ok((first, None));
+            }
+            inner.progress.expect(id, entry.owner.clone(), expected);
+            inner.admitted.keep(
+                id,
+                Admitted {
+                    models,
+                    images: stored.decoded,
+                },
+            );
+            inner.push(entry).await;
+            Ok((id, unfinished.unless(goes_on)))
+        });
+        accepted.await
+    }
+
+    /// Runs what stores a job in a task that a caller who hangs up does not stop half-way: what is written then could not be told
+    /// from what is not. What is still unfinished when it is done and nobody is there to get the id is taken back.
+    pub(crate) async fn to_its_end(
+        &self,
+        storing: impl Future<Output = Result<(JobId, Option<Unfinished>), ServiceError>> + Send + 'static,
+    ) -> Result<JobId, ServiceError> {
+        let stored = self.runtime.spawn(storing.in_current_span()).await;
+        let (id, unfinished) = stored.map_err(ServiceError::internal)??;
+        if let Some(unfinished) = unfinished {
+            unfinished.done();
         }
-        self.progress.expect(id, entry.owner.clone(), expected);
-        self.admitted.keep(
-            id,
-            Admitted {
-                models,
-                images: stored.decoded,
-            },
-        );
-        self.push(entry).await;
-        unfinished.done();
         Ok(id)
     }
 
@@ -443,6 +462,12 @@ fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<
     }
 }
 
+/// Whether a stored job is made though its caller left before the id came: who named the request asks again for the same job,
+/// and who gave an address is told of its end there. Cancelling it would use up the name, and tell of an end nobody asked for.
+pub(crate) const fn goes_on_alone(job: &Job) -> bool {
+    job.idempotency.is_some() || job.delivery.webhook.is_some()
+}
+
 /// Takes back what a submit has stored when it fails or its caller goes away before it has the id.
 pub(crate) struct Unfinished {
     inner: Option<Arc<Inner>>,
@@ -459,6 +484,15 @@ impl Unfinished {
 
     pub(crate) fn done(mut self) {
         self.inner = None;
+    }
+
+    /// None where the job goes on whether its id gets to anybody or not.
+    pub(crate) fn unless(self, goes_on: bool) -> Option<Self> {
+        if goes_on {
+            self.done();
+            return None;
+        }
+        Some(self)
     }
 }
 

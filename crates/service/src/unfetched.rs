@@ -18,9 +18,10 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use crate::admitted::Admitted;
+use crate::fetching::Mark;
 use crate::inner::Inner;
 use crate::plan::DeviceTime;
-use crate::submit::{Checked, Planned, Submission, Unfinished, size_of};
+use crate::submit::{Checked, Planned, Submission, Unfinished, goes_on_alone, size_of};
 use crate::{Service, ServiceError};
 
 /// What a caller's bytes are accounted with; dropped when the service has no need of them any more.
@@ -74,7 +75,7 @@ impl Inner {
         planned: Planned,
         (images, held): (Aborting, Held),
     ) -> Result<JobId, ServiceError> {
-        let _admission = self.admission.read().await;
+        let admission = Arc::clone(&self.admission).read_owned().await;
         self.check_open()?;
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
@@ -98,17 +99,34 @@ impl Inner {
             work: time.work(&submission.recipe, size),
             ..submission.into_job(id, self.clock.wall(), (keys, notes))
         };
-        let mark = self.fetching.mark(id);
-        if let Inserted::Known(first) = self.insert(job, place, draw).await? {
-            return Ok(first);
-        }
-        self.progress.expect(id, owner, expected);
+        let goes_on = goes_on_alone(&job);
+        let inner = Arc::clone(self);
+        let accepted = self.to_its_end(async move {
+            let _admission = admission;
+            let mark = inner.fetching.mark(id);
+            if let Inserted::Known(first) = inner.insert(job, place, draw).await? {
+                return Ok((first, None));
+            }
+            inner.progress.expect(id, owner, expected);
+            inner.go_on_fetching((id, mark), (models, time), (images, held));
+            Ok((id, unfinished.unless(goes_on)))
+        });
+        accepted.await
+    }
+
+    /// In a task that fails the job if it panics.
+    fn go_on_fetching(
+        self: &Arc<Self>,
+        (id, mark): (JobId, Mark),
+        planned: (ResolvedModels, DeviceTime),
+        (images, held): (Aborting, Held),
+    ) {
         let (inner, taking) = (Arc::clone(self), Arc::clone(self));
         self.runtime.spawn(async move {
             let _mark = mark;
             let taken = inner
                 .runtime
-                .spawn(async move { taking.take_in(id, (models, time), images).await });
+                .spawn(async move { taking.take_in(id, planned, images).await });
             if let Err(panic) = taken.await {
                 tracing::error!(job = %id, %panic, "taking images in panicked");
                 let failure = failure_of(&ServiceError::internal(panic));
@@ -116,8 +134,6 @@ impl Inner {
             }
             drop(held);
         });
-        unfinished.done();
-        Ok(id)
     }
 
     /// Waits for the images of a stored job and queues it; or fails it. Returns early when it has ended, cancelled for

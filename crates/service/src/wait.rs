@@ -151,6 +151,10 @@ impl Drop for Waiting {
         if hung_up && nobody_else {
             let (inner, id) = (Arc::clone(&self.inner), self.id);
             self.inner.runtime.spawn(async move {
+                // Somebody may have come since, who asks for the same job.
+                if inner.waiters().contains_key(&id) {
+                    return;
+                }
                 tracing::info!(job = %id, "the only caller who waited is gone");
                 // It may have ended in the meantime, which is as good.
                 let _ = inner.cancel(id).await;

@@ -1,8 +1,8 @@
 //! Sends the webhooks of ended jobs, beside everything else: the outbox says which one is next, the dialect of its job what
 //! it says, and the guarded client hands it over.
 //!
-//! At most [`AT_ONCE`] are under way, and of one receiver as many as [`Receivers`] allows. Nothing that a receiver does
-//! reaches a job.
+//! At most [`AT_ONCE`] are under way, of one owner [`OF_AN_OWNER`], and of one receiver as many as [`Receivers`] allows. Nothing
+//! that a receiver does reaches a job, and no owner's receivers, however many names they have, take all turns.
 
 mod receivers;
 mod schedule;
@@ -10,11 +10,11 @@ mod schedule;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pentimento_jobs::{OutboxEntry, OutboxFilter, OutboxState, Settlement};
+use pentimento_jobs::{OutboxEntry, OutboxFilter, OutboxState, SendingTurn, Settlement};
 use pentimento_outbound::{
     AddressGuard, GuardedClient, NotTaken, WebhookMessage, WebhookSecret, WebhookSender,
 };
-use pentimento_types::describe_chain;
+use pentimento_types::{ApiKeyId, describe_chain};
 use tokio::task::JoinSet;
 
 use crate::ServiceError;
@@ -27,6 +27,8 @@ pub(crate) use schedule::{MAX_AGE, TOO_OLD};
 
 /// Sendings under way at a time.
 const AT_ONCE: usize = 32;
+/// Of one owner's jobs: any number of names can lead to a receiver that is slow on purpose.
+const OF_AN_OWNER: usize = AT_ONCE / 4;
 /// What a sending takes beside the exchange: making the message, and writing down how it ended.
 const MARGIN: Duration = Duration::from_secs(30);
 /// After an outbox that cannot be read.
@@ -42,6 +44,7 @@ pub fn webhook_sender(guard: AddressGuard, secret: &WebhookSecret) -> WebhookSen
 
 /// How a sending went.
 struct Sent {
+    owner: ApiKeyId,
     receiver: String,
     /// Whether the receiver is there: it has answered, and not that it is out of order or wants to be left alone.
     is_well: bool,
@@ -69,7 +72,11 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 /// Begins one sending, or ends one, or waits until a receiver may be asked again. Cancel safe, as `take` is.
 async fn step(inner: &Arc<Inner>, receivers: &mut Receivers, sending: &mut JoinSet<Sent>) {
     let now = inner.clock.now();
-    let except = receivers.not_now(now);
+    let turn = SendingTurn {
+        except: receivers.not_now(now),
+        under_way: receivers.under_way_of_owners().clone(),
+        of_an_owner: OF_AN_OWNER,
+    };
     let next = receivers.next_opening(now);
     let opening = async {
         match next {
@@ -79,9 +86,9 @@ async fn step(inner: &Arc<Inner>, receivers: &mut Receivers, sending: &mut JoinS
     };
     let lease = inner.webhooks.longest() + MARGIN;
     tokio::select! {
-        taken = inner.outbox.take(lease, &except), if sending.len() < AT_ONCE => match taken {
+        taken = inner.outbox.take(lease, &turn), if sending.len() < AT_ONCE => match taken {
             Ok(webhook) => {
-                receivers.begin(&webhook.receiver);
+                receivers.begin(&webhook.receiver, &webhook.owner);
                 sending.spawn(send(Arc::clone(inner), webhook));
             }
             Err(error) => {
@@ -90,7 +97,9 @@ async fn step(inner: &Arc<Inner>, receivers: &mut Receivers, sending: &mut JoinS
             }
         },
         Some(sent) = sending.join_next() => match sent {
-            Ok(Sent { receiver, is_well }) => receivers.end(&receiver, is_well, inner.clock.now()),
+            Ok(Sent { owner, receiver, is_well }) => {
+                receivers.end((&receiver, &owner), is_well, inner.clock.now());
+            }
             Err(panic) => {
                 // Whose it was is not known any more; its lease brings the webhook back.
                 tracing::error!(%panic, "sending a webhook panicked");
@@ -149,6 +158,7 @@ async fn send(inner: Arc<Inner>, webhook: OutboxEntry) -> Sent {
         }
     }
     Sent {
+        owner: webhook.owner,
         receiver: webhook.receiver,
         is_well,
     }

@@ -6,7 +6,8 @@ use pentimento_types::{ApiKeyId, ErrorKind, Idempotency, Job, JobFailure, JobId,
 
 use super::fixture::{A_MOMENT, Fixture, LEASE, expect_refusal, insert, inserted, sample_image, sample_job};
 use crate::{
-    Claim, Inserted, JobFilter, JobsError, OutboxFilter, QueueEntry, Refusal, Settlement, Transition,
+    Claim, Inserted, JobFilter, JobsError, OutboxFilter, QueueEntry, Refusal, SendingTurn, Settlement,
+    Transition,
 };
 
 /// Opens the records as the process before left them, which was killed: it neither closed anything nor will write again.
@@ -177,7 +178,11 @@ pub async fn webhooks_outlive_the_process(reopen: &Reopen) {
         ended.expect("queued");
     }
     let settle = async |fixture: &Fixture, settlement: Settlement| {
-        let webhook = fixture.outbox.take(LEASE, &[]).await.expect("it is due");
+        let webhook = fixture
+            .outbox
+            .take(LEASE, &SendingTurn::default())
+            .await
+            .expect("it is due");
         let settled = fixture
             .outbox
             .settle(webhook.id, webhook.sendings, settlement)
@@ -190,14 +195,22 @@ pub async fn webhooks_outlive_the_process(reopen: &Reopen) {
         problem: "it did not answer".to_owned(),
     };
     let failed = settle(&before, later).await;
-    let sending = before.outbox.take(LEASE, &[]).await.expect("it is due");
+    let sending = before
+        .outbox
+        .take(LEASE, &SendingTurn::default())
+        .await
+        .expect("it is due");
     let after = reopen();
-    let again = after.outbox.take(LEASE, &[]).await.expect("it is due");
+    let again = after
+        .outbox
+        .take(LEASE, &SendingTurn::default())
+        .await
+        .expect("it is due");
     assert_eq!(
         again.id, sending.id,
         "its sender is gone, and need not be waited for"
     );
-    let next = tokio::time::timeout(A_MOMENT, after.outbox.take(LEASE, &[])).await;
+    let next = tokio::time::timeout(A_MOMENT, after.outbox.take(LEASE, &SendingTurn::default())).await;
     assert!(next.is_err(), "{next:?}");
     let kept = after
         .outbox
@@ -208,8 +221,20 @@ pub async fn webhooks_outlive_the_process(reopen: &Reopen) {
     assert_eq!(kept.len(), 3);
     let failed_id = failed.id;
     after.pass(10 * LEASE).await;
-    let mut due = vec![after.outbox.take(LEASE, &[]).await.expect("it is due")];
-    due.push(after.outbox.take(LEASE, &[]).await.expect("it is due"));
+    let mut due = vec![
+        after
+            .outbox
+            .take(LEASE, &SendingTurn::default())
+            .await
+            .expect("it is due"),
+    ];
+    due.push(
+        after
+            .outbox
+            .take(LEASE, &SendingTurn::default())
+            .await
+            .expect("it is due"),
+    );
     let failed = due.iter().find(|webhook| webhook.id == failed_id);
     let failed = failed.expect("it is due as well");
     assert_eq!((failed.sendings, failed.in_round), (2, 2), "the schedule goes on");

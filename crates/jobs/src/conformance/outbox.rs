@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use pentimento_types::{ApiKeyId, ErrorKind, Job, JobFailure, JobId, WebhookId};
 
 use super::fixture::{A_MOMENT, Fixture, LEASE, insert, sample_image, sample_job};
-use crate::{JobsError, OutboxEntry, OutboxFilter, OutboxState, Settlement, Transition};
+use crate::{JobsError, OutboxEntry, OutboxFilter, OutboxState, SendingTurn, Settlement, Transition};
 
 const PROBLEM: &str = "it did not answer";
 
@@ -27,7 +27,18 @@ async fn ended(fixture: &Fixture, url: &str) -> (JobId, SystemTime) {
 }
 
 async fn taken(fixture: &Fixture, except: &[String]) -> OutboxEntry {
-    let take = fixture.outbox.take(LEASE, except);
+    taken_by(fixture, &except_receivers(except)).await
+}
+
+fn except_receivers(except: &[String]) -> SendingTurn {
+    SendingTurn {
+        except: except.to_vec(),
+        ..SendingTurn::default()
+    }
+}
+
+async fn taken_by(fixture: &Fixture, turn: &SendingTurn) -> OutboxEntry {
+    let take = fixture.outbox.take(LEASE, turn);
     tokio::time::timeout(Duration::from_secs(10), take)
         .await
         .expect("a webhook is due")
@@ -35,7 +46,7 @@ async fn taken(fixture: &Fixture, except: &[String]) -> OutboxEntry {
 }
 
 async fn nothing_to_take(fixture: &Fixture) {
-    let take = tokio::time::timeout(A_MOMENT, fixture.outbox.take(LEASE, &[])).await;
+    let take = tokio::time::timeout(A_MOMENT, fixture.outbox.take(LEASE, &SendingTurn::default())).await;
     assert!(take.is_err(), "expected nothing due, found {take:?}");
 }
 
@@ -102,7 +113,7 @@ pub async fn one_sender_gets_a_webhook_until_its_lease_is_over(fixture: &Fixture
     let outbox = &*fixture.outbox;
     let waiting = {
         let outbox = Arc::clone(&fixture.outbox);
-        tokio::spawn(async move { outbox.take(LEASE, &[]).await })
+        tokio::spawn(async move { outbox.take(LEASE, &SendingTurn::default()).await })
     };
     tokio::time::sleep(A_MOMENT).await;
     assert!(!waiting.is_finished());
@@ -185,7 +196,11 @@ pub async fn a_webhook_comes_again_when_it_is_due(fixture: &Fixture) {
     assert_eq!(taken(fixture, &[]).await.job(), other);
     let waiting = {
         let outbox = Arc::clone(&fixture.outbox);
-        tokio::spawn(async move { outbox.take(Duration::from_secs(3600), &[]).await })
+        tokio::spawn(async move {
+            outbox
+                .take(Duration::from_secs(3600), &SendingTurn::default())
+                .await
+        })
     };
     tokio::time::sleep(A_MOMENT).await;
     fixture.pass(Duration::from_secs(4)).await;
@@ -200,7 +215,7 @@ pub async fn the_webhooks_of_some_receivers_are_left(fixture: &Fixture) {
     let except = ["dead.example".to_owned()];
     let waiting = {
         let (outbox, except) = (Arc::clone(&fixture.outbox), except.clone());
-        tokio::spawn(async move { outbox.take(LEASE, &except).await })
+        tokio::spawn(async move { outbox.take(LEASE, &except_receivers(&except)).await })
     };
     tokio::time::sleep(A_MOMENT).await;
     assert!(!waiting.is_finished());
@@ -208,6 +223,34 @@ pub async fn the_webhooks_of_some_receivers_are_left(fixture: &Fixture) {
     let webhook = waiting.await.expect("no panic").expect("readable");
     assert_eq!(webhook.job(), other);
     assert_eq!(taken(fixture, &[]).await.job(), left);
+}
+
+/// Whoever has few sendings under way comes before who has many, however long those wait, and who has enough gets no more.
+pub async fn owners_get_their_webhooks_sent_in_turns(fixture: &Fixture) {
+    let mut ids = Vec::new();
+    for owner in ["greedy", "greedy", "modest"] {
+        let mut job = sample_job(JobId::new(), SystemTime::UNIX_EPOCH);
+        job.owner = ApiKeyId::new(owner);
+        job.delivery.webhook = Some(format!("https://{}.example/", job.id));
+        ids.push(job.id);
+        insert(&*fixture.store, job).await;
+        let ended = fixture
+            .store
+            .transition(ids[ids.len() - 1], Transition::Cancel)
+            .await;
+        ended.expect("queued");
+        fixture.pass(Duration::from_millis(20)).await;
+    }
+    let with = |greedy, of_an_owner| SendingTurn {
+        under_way: [(ApiKeyId::new("greedy"), greedy)].into(),
+        of_an_owner,
+        ..SendingTurn::default()
+    };
+    assert_eq!(taken_by(fixture, &with(1, 2)).await.job(), ids[2]);
+    let waiting = tokio::time::timeout(A_MOMENT, fixture.outbox.take(LEASE, &with(2, 2))).await;
+    assert!(waiting.is_err(), "it has enough: {waiting:?}");
+    assert_eq!(taken_by(fixture, &with(1, 2)).await.job(), ids[0]);
+    assert_eq!(taken_by(fixture, &with(0, 2)).await.job(), ids[1]);
 }
 
 /// Whatever has become of it.
@@ -239,8 +282,13 @@ pub async fn a_replay_sends_it_again_under_its_id(fixture: &Fixture) {
             (id, sendings + 1, 1)
         );
     }
-    // While it is being sent.
+    // While it is being sent, whether that ends before it is taken again or after.
     outbox.replay(webhook.id).await.expect("known");
+    expect_lost(
+        outbox
+            .settle(webhook.id, webhook.sendings, Settlement::Delivered)
+            .await,
+    );
     let again = taken(fixture, &[]).await;
     expect_lost(
         outbox

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use pentimento_types::WebhookId;
 
 use super::{MemoryJobs, State};
-use crate::{JobsError, Outbox, OutboxEntry, OutboxFilter, OutboxState, Settlement};
+use crate::{JobsError, Outbox, OutboxEntry, OutboxFilter, OutboxState, SendingTurn, Settlement};
 
 /// The clock on the wall may jump, so that nobody sleeps longer without looking at it.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -15,32 +15,21 @@ impl State {
     fn webhook(&mut self, id: WebhookId) -> Result<&mut OutboxEntry, JobsError> {
         self.outbox.get_mut(&id).ok_or(JobsError::WebhookNotFound { id })
     }
-
-    /// The pending webhook of no such receiver that is due first.
-    fn first_due(&mut self, except: &[String]) -> Option<&mut OutboxEntry> {
-        let pending = self.outbox.values_mut();
-        let pending = pending
-            .filter(|webhook| webhook.state == OutboxState::Pending && !except.contains(&webhook.receiver));
-        pending.min_by_key(|webhook| (webhook.due, webhook.id))
-    }
 }
 
 #[async_trait]
 impl Outbox for MemoryJobs {
-    async fn take(&self, lease: Duration, except: &[String]) -> Result<OutboxEntry, JobsError> {
+    async fn take(&self, lease: Duration, turn: &SendingTurn) -> Result<OutboxEntry, JobsError> {
         loop {
             let mut mail = std::pin::pin!(self.table.mail.notified());
             // Enlisted before the look, so that an end between look and wait is not missed.
             mail.as_mut().enable();
             let wait = {
-                let now = self.table.clock.wall();
                 let mut state = self.lock();
-                match state.first_due(except) {
-                    Some(webhook) if webhook.is_due(now) => {
-                        webhook.take(now, lease);
-                        return Ok(webhook.clone());
-                    }
-                    first => first.map(|webhook| webhook.due.duration_since(now).unwrap_or_default()),
+                let State { outbox, leases, .. } = &mut *state;
+                match leases.take_first(outbox.values_mut(), (turn, lease), &*self.table.clock) {
+                    Ok(webhook) => return Ok(webhook),
+                    Err(wait) => wait,
                 }
             };
             match wait {
@@ -66,9 +55,11 @@ impl Outbox for MemoryJobs {
         let mut state = self.lock();
         let webhook = state.webhook(id)?;
         webhook.settle(sending, settlement, now)?;
+        let settled = webhook.clone();
+        state.leases.end(id);
         // Somebody may be waiting for the end of its lease.
         self.table.mail.notify_waiters();
-        Ok(webhook.clone())
+        Ok(settled)
     }
 
     async fn give_up(&self, round_began_before: SystemTime, problem: &str) -> Result<usize, JobsError> {
@@ -87,8 +78,10 @@ impl Outbox for MemoryJobs {
         let mut state = self.lock();
         let webhook = state.webhook(id)?;
         webhook.replay(now);
+        let replayed = webhook.clone();
+        state.leases.end(id);
         self.table.mail.notify_waiters();
-        Ok(webhook.clone())
+        Ok(replayed)
     }
 
     async fn webhooks(&self, filter: &OutboxFilter) -> Result<Vec<OutboxEntry>, JobsError> {

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::{MemoryJobs, MemoryLimits, Record, State};
 use crate::{
-    Inserted, JobCounts, JobFilter, JobPlace, JobStore, JobsError, OutboxEntry, OutboxState, Transition,
-    key_stands, known_request,
+    Inserted, JobCounts, JobFilter, JobPlace, JobStore, JobsError, KEY_LIFE, OutboxEntry, OutboxState,
+    Transition, key_stands, known_request,
 };
 
 impl State {
@@ -68,6 +68,7 @@ impl State {
     /// Everything that leads to a job, and the job.
     fn forget_record(&mut self, id: JobId) {
         self.outbox.remove(&WebhookId::of(id));
+        self.leases.end(WebhookId::of(id));
         let Some(record) = self.jobs.remove(&id) else {
             return;
         };
@@ -116,7 +117,7 @@ impl JobStore for MemoryJobs {
     }
 
     async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError> {
-        let now = self.table.clock.wall();
+        let now = self.table.ages.now(KEY_LIFE);
         let mut state = self.lock();
         if state.jobs.contains_key(&job.id) {
             return Err(JobsError::Duplicate { id: job.id });
@@ -162,7 +163,7 @@ impl JobStore for MemoryJobs {
     }
 
     async fn find_by_key(&self, owner: &ApiKeyId, key: &str) -> Result<Option<Job>, JobsError> {
-        let now = self.table.clock.wall();
+        let now = self.table.ages.now(KEY_LIFE);
         let found = self.lock().of_key(owner, key, now).map(Arc::clone);
         Ok(found.map(Arc::unwrap_or_clone))
     }

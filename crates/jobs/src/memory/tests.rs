@@ -1,12 +1,12 @@
 //! What is particular to this store: that what it remembers is bounded.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use pentimento_types::{JobState, ManualClock};
+use pentimento_types::{Idempotency, JobState, ManualClock};
 
 use super::*;
 use crate::conformance::{self, Fixture, sample_job};
-use crate::{JobFilter, JobStore, Outbox, Settlement, Transition};
+use crate::{Inserted, JobFilter, JobStore, KEY_LIFE, Outbox, SendingTurn, Settlement, Transition};
 
 fn memory(clock: &ManualClock, limits: MemoryLimits) -> MemoryJobs {
     MemoryJobs::new(Arc::new(clock.clone()), limits)
@@ -36,6 +36,90 @@ async fn passes_the_conformance_suite() {
         }
     })
     .await;
+}
+
+/// Its clock on the wall is set forward by itself, too.
+#[derive(Clone, Debug)]
+pub(crate) struct Jumping {
+    time: ManualClock,
+    ahead: Arc<Mutex<Duration>>,
+}
+
+impl Jumping {
+    pub(crate) fn new(time: ManualClock) -> Self {
+        let ahead = Arc::default();
+        Self { time, ahead }
+    }
+
+    pub(crate) fn set_forward(&self, by: Duration) {
+        *self.ahead.lock().unwrap() += by;
+    }
+}
+
+#[async_trait]
+impl Clock for Jumping {
+    fn now(&self) -> Instant {
+        self.time.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.time.wall() + *self.ahead.lock().unwrap()
+    }
+
+    async fn sleep_until(&self, deadline: Instant) {
+        self.time.sleep_until(deadline).await;
+    }
+}
+
+/// Neither keys nor the leases of webhooks end because a machine has learnt what time it is.
+pub(crate) async fn outlives_a_jump(clock: &Jumping, jobs: &(impl JobStore + Outbox)) {
+    let request = Idempotency {
+        key: "once".to_owned(),
+        digest: "d".to_owned(),
+    };
+    let mut job = sample_job(JobId::new(), clock.wall());
+    job.idempotency = Some(request.clone());
+    job.delivery.webhook = Some("https://a.example/".to_owned());
+    let place = jobs.reserve(&job.owner).unwrap();
+    jobs.insert(job.clone(), place).await.unwrap();
+    jobs.transition(job.id, Transition::Cancel).await.unwrap();
+    let turn = SendingTurn::default();
+    let lease = Duration::from_secs(90);
+    jobs.take(lease, &turn).await.unwrap();
+    clock.set_forward(Duration::from_secs(48 * 3600));
+    let twin = Job {
+        id: JobId::new(),
+        ..job.clone()
+    };
+    let place = jobs.reserve(&job.owner).unwrap();
+    assert_eq!(jobs.insert(twin, place).await.unwrap(), Inserted::Known(job.id));
+    let found = jobs.find_by_key(&job.owner, &request.key).await.unwrap();
+    assert_eq!(found.unwrap().id, job.id);
+    let taking = tokio::time::timeout(Duration::from_millis(30), jobs.take(lease, &turn)).await;
+    assert!(taking.is_err(), "it is being sent: {taking:?}");
+    clock.time.advance(lease);
+    jobs.take(lease, &turn).await.unwrap();
+    // It is believed in the end.
+    clock.time.advance(KEY_LIFE);
+    assert!(
+        jobs.find_by_key(&job.owner, &request.key)
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_clock_on_the_wall_that_is_set_forward_ends_nothing() {
+    let clock = Jumping::new(ManualClock::new(
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
+    ));
+    let limits = MemoryLimits {
+        unfinished: 9,
+        finished: 9,
+        finished_bytes: u64::MAX,
+    };
+    outlives_a_jump(&clock, &MemoryJobs::new(Arc::new(clock.clone()), limits)).await;
 }
 
 #[tokio::test]
@@ -138,7 +222,10 @@ async fn jobs_whose_webhooks_are_under_way_are_forgotten_last() {
     end(5, receiver).await;
     assert_eq!(kept().await, [4, 5], "bounded all the same");
     assert_eq!(jobs.lock().outbox.len(), 2);
-    let sent = jobs.take(Duration::from_secs(60), &[]).await.unwrap();
+    let sent = jobs
+        .take(Duration::from_secs(60), &SendingTurn::default())
+        .await
+        .unwrap();
     assert_eq!(sent.job(), JobId::from_u128(4));
     jobs.settle(sent.id, sent.sendings, Settlement::Delivered)
         .await

@@ -8,15 +8,22 @@ use std::time::Duration;
 use pentimento_types::{Clock, WebhookId};
 use tokio::sync::Notify;
 
-use crate::{OutboxEntry, OutboxState};
+use crate::sending_turn::Leases;
+use crate::{OutboxEntry, OutboxState, SendingTurn};
 
 /// The clock on the wall may jump, so that nobody sleeps longer without looking at it.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
+#[derive(Debug, Default)]
+struct State {
+    pending: BTreeMap<WebhookId, OutboxEntry>,
+    leases: Leases,
+}
+
 #[derive(Debug)]
 pub(super) struct Mail {
     clock: Arc<dyn Clock>,
-    pending: Mutex<BTreeMap<WebhookId, OutboxEntry>>,
+    state: Mutex<State>,
     /// Wakes who waits in `take`.
     changed: Notify,
 }
@@ -25,53 +32,50 @@ impl Mail {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
-            pending: Mutex::default(),
+            state: Mutex::default(),
             changed: Notify::new(),
         }
     }
 
     /// A webhook as it is now; one that is not pending is no concern of anybody here.
     pub(super) fn put(&self, webhook: OutboxEntry) {
-        let mut pending = self.lock();
+        let mut state = self.lock();
+        state.leases.end(webhook.id);
         if webhook.state == OutboxState::Pending {
-            pending.insert(webhook.id, webhook);
+            state.pending.insert(webhook.id, webhook);
         } else {
-            pending.remove(&webhook.id);
+            state.pending.remove(&webhook.id);
         }
-        drop(pending);
+        drop(state);
         self.changed.notify_waiters();
     }
 
     /// Its job is forgotten.
     pub(super) fn remove(&self, id: WebhookId) {
-        self.lock().remove(&id);
+        let mut state = self.lock();
+        state.leases.end(id);
+        state.pending.remove(&id);
     }
 
     pub(super) fn get(&self, id: WebhookId) -> Option<OutboxEntry> {
-        self.lock().get(&id).cloned()
+        self.lock().pending.get(&id).cloned()
     }
 
     pub(super) fn all(&self) -> Vec<OutboxEntry> {
-        self.lock().values().cloned().collect()
+        self.lock().pending.values().cloned().collect()
     }
 
-    pub(super) async fn take(&self, lease: Duration, except: &[String]) -> OutboxEntry {
+    pub(super) async fn take(&self, lease: Duration, turn: &SendingTurn) -> OutboxEntry {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Enlisted before the look, so that an end between look and wait is not missed.
             changed.as_mut().enable();
             let wait = {
-                let now = self.clock.wall();
-                let mut pending = self.lock();
-                let others = pending
-                    .values_mut()
-                    .filter(|webhook| !except.contains(&webhook.receiver));
-                match others.min_by_key(|webhook| (webhook.due, webhook.id)) {
-                    Some(webhook) if webhook.is_due(now) => {
-                        webhook.take(now, lease);
-                        return webhook.clone();
-                    }
-                    first => first.map(|webhook| webhook.due.duration_since(now).unwrap_or_default()),
+                let mut state = self.lock();
+                let State { pending, leases } = &mut *state;
+                match leases.take_first(pending.values_mut(), (turn, lease), &*self.clock) {
+                    Ok(webhook) => return webhook,
+                    Err(wait) => wait,
                 }
             };
             match wait {
@@ -87,7 +91,7 @@ impl Mail {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<WebhookId, OutboxEntry>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

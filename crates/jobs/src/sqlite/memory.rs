@@ -9,11 +9,13 @@ use tokio::sync::watch;
 
 use super::mail::Mail;
 use crate::local_queue::LocalQueue;
-use crate::{JobCounts, JobFilter, JobPlace, Places};
+use crate::{AgeClock, JobCounts, JobFilter, JobPlace, Places};
 
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) clock: Arc<dyn Clock>,
+    /// How old keys are.
+    pub(super) ages: AgeClock,
     pub(super) places: Places,
     pub(super) queue: LocalQueue,
     pub(super) mail: Mail,
@@ -41,6 +43,7 @@ impl Memory {
             places: Places::new(unfinished),
             queue: LocalQueue::new(Arc::clone(&clock)),
             mail: Mail::new(Arc::clone(&clock)),
+            ages: AgeClock::new(Arc::clone(&clock)),
             clock,
             open: Mutex::default(),
         }

@@ -34,8 +34,8 @@ use self::webhook_writes::{GiveUp, Replay, Settle};
 use self::writer::{Write, Writer, gone};
 use self::writes::{Answer, Change, Expire, Insert, Remove};
 use crate::{
-    Claim, Inserted, JobCounts, JobFilter, JobPlace, JobQueue, JobStore, JobsError, MemoryLimits, Outbox,
-    OutboxEntry, OutboxFilter, QueueEntry, Settlement, Transition, key_stands,
+    Claim, Inserted, JobCounts, JobFilter, JobPlace, JobQueue, JobStore, JobsError, KEY_LIFE, MemoryLimits,
+    Outbox, OutboxEntry, OutboxFilter, QueueEntry, SendingTurn, Settlement, Transition, key_stands,
 };
 
 /// All three traits over one file. Clones share it; with the last one it is closed.
@@ -177,7 +177,7 @@ impl JobStore for SqliteJobs {
     }
 
     async fn find_by_key(&self, owner: &ApiKeyId, key: &str) -> Result<Option<Job>, JobsError> {
-        let now = self.file.memory.clock.wall();
+        let now = self.file.memory.ages.now(KEY_LIFE);
         let (owner, key) = (owner.clone(), key.to_owned());
         let latest = self.read(move |db| tables::find_by_key(db, &owner, &key)).await?;
         Ok(latest.filter(|job| key_stands(job, now)))
@@ -266,8 +266,8 @@ impl JobQueue for SqliteJobs {
 
 #[async_trait]
 impl Outbox for SqliteJobs {
-    async fn take(&self, lease: Duration, except: &[String]) -> Result<OutboxEntry, JobsError> {
-        Ok(self.file.memory.mail.take(lease, except).await)
+    async fn take(&self, lease: Duration, turn: &SendingTurn) -> Result<OutboxEntry, JobsError> {
+        Ok(self.file.memory.mail.take(lease, turn).await)
     }
 
     async fn settle(

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::conformance::{self, Fixture, sample_job};
+use crate::memory::tests::{Jumping, outlives_a_jump};
 
 const NAME: &str = "jobs.sqlite";
 const LIMITS: MemoryLimits = MemoryLimits {
@@ -70,6 +71,13 @@ async fn insert(jobs: &SqliteJobs, id: u128) -> JobId {
 async fn ids(jobs: &SqliteJobs) -> Vec<u128> {
     let all = jobs.list(&JobFilter::default()).await.unwrap();
     all.iter().map(|job| job.id.as_uuid().as_u128()).collect()
+}
+
+#[tokio::test]
+async fn a_clock_on_the_wall_that_is_set_forward_ends_nothing() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Jumping::new(clock()));
+    let jobs = SqliteJobs::open(&folder.path().join(NAME), Arc::new(clock.clone()), LIMITS);
+    outlives_a_jump(&clock, &jobs.unwrap().0).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::record::Record;
 use super::tables::{self, TableError};
 use super::writer::{Tables, Write};
 use crate::{
-    Inserted, JobPlace, JobsError, MemoryLimits, OutboxEntry, Transition, key_stands, known_request,
+    Inserted, JobPlace, JobsError, KEY_LIFE, MemoryLimits, OutboxEntry, Transition, key_stands, known_request,
 };
 
 /// Where the result of a write goes. Who asked may have gone away.
@@ -44,8 +44,9 @@ impl Insert {
             return Ok(Some(Err(JobsError::Duplicate { id: job.id })));
         }
         if let Some(key) = tables::key_of(job) {
+            let now = tables.memory.ages.now(KEY_LIFE);
             let first = tables::find_by_key(tables.db, &job.owner, key)?;
-            if let Some(first) = first.filter(|first| key_stands(first, tables.now)) {
+            if let Some(first) = first.filter(|first| key_stands(first, now)) {
                 return Ok(Some(known_request(&first, job)));
             }
         }

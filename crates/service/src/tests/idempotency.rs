@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pentimento_jobs::JobFilter;
 use pentimento_types::{Idempotency, JobState};
 
+use super::troubled_store::TroubledStore;
 use super::*;
 
 fn named(request: Request, digest: &str) -> Submission {
@@ -131,4 +132,38 @@ async fn a_number_that_is_taken_is_drawn_again() {
     let stranger = ApiKeyId::new("stranger");
     let hidden = test.service.find_by_number(&stranger, "", 0).await.unwrap();
     assert!(hidden.is_none(), "only its owner finds it");
+}
+
+#[tokio::test]
+async fn who_hangs_up_while_the_job_is_stored_finds_it_by_its_name_and_leaves_no_other() {
+    for is_named in [true, false] {
+        let (mut held, executor) = Held::new();
+        let (store, test) = TroubledStore::start(executor);
+        let (stored, let_go) = store.hold_insert();
+        let submission = if is_named {
+            named(sample_request("hold"), "d")
+        } else {
+            submission(sample_request("hold"), LIMITS)
+        };
+        let service = test.service.clone();
+        let caller = tokio::spawn(async move { service.submit(submission).await });
+        in_time(stored).await.unwrap();
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+        let_go.send(()).unwrap();
+        let all = test.parts.store.list(&JobFilter::default()).await.unwrap();
+        let id = all[0].id;
+        if is_named {
+            held.arrives().await;
+            let again = test.service.submit(named(sample_request("hold"), "d")).await;
+            assert_eq!(again.unwrap(), id);
+            drop(held);
+            let job = in_time(test.service.wait(id)).await.unwrap();
+            assert_eq!(job.state, JobState::Succeeded);
+        } else {
+            let job = in_time(test.service.wait(id)).await.unwrap();
+            assert_eq!(job.state, JobState::Cancelled);
+            drop(held);
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Waiting, cancelling, links over time, sweeping, and the end of the service.
 
+use std::sync::atomic::Ordering;
+
 use pentimento_types::{ErrorKind, HasKind as _, JobState};
 
 use super::troubled_store::TroubledStore;
@@ -174,6 +176,22 @@ async fn waiting_to_the_end_does_not_cancel() {
 }
 
 #[tokio::test]
+async fn who_begins_to_wait_just_as_the_last_one_leaves_gets_the_pictures() {
+    let (mut held, executor) = Held::new();
+    let test = TestService::start(executor);
+    let id = submit(&test.service, sample_request("hold")).await.unwrap();
+    held.arrives().await;
+    let mut first = Box::pin(test.service.wait_or_cancel(id));
+    tokio::time::timeout(A_MOMENT, &mut first).await.unwrap_err();
+    // On the test's one thread nothing runs between these two.
+    drop(first);
+    let mut second = Box::pin(test.service.wait_or_cancel(id));
+    tokio::time::timeout(A_MOMENT, &mut second).await.unwrap_err();
+    drop(held);
+    assert_eq!(in_time(second).await.unwrap().state, JobState::Succeeded);
+}
+
+#[tokio::test]
 async fn links_live_as_long_as_they_say() {
     let (clock, config) = manual();
     let test = TestService::start_with(FakeExecutor::new(), config);
@@ -197,15 +215,25 @@ async fn links_live_as_long_as_they_say() {
     assert!(matches!(forged, ServiceError::LinkInvalid), "{forged:?}");
     clock.advance(Duration::from_secs(600));
     assert!(matches!(open(&link.path).await, Err(ServiceError::LinkExpired)));
-    // Who asks again is answered by a link that works, as long as the picture is kept.
-    let again = test.service.link(&job, image);
-    assert_eq!(again.ttl, Duration::from_secs(3600));
-    assert!(open(&again.path).await.is_ok());
-    clock.advance(Duration::from_secs(86_400 - 3600 - 60));
+    // Who asks then gets a new one, which ends with the picture at the latest.
+    let new = test.service.link(&job, image);
+    assert_eq!(new.ttl, Duration::from_secs(3600));
+    assert!(open(&new.path).await.is_ok());
+    clock.advance(Duration::from_secs(86_400 - 2 * 3600));
     let last = test.service.link(&job, image);
-    assert_eq!(last.ttl, Duration::from_secs(60));
-    assert!(open(&last.path).await.is_ok());
-    clock.advance(Duration::from_secs(60));
+    assert_eq!(last.ttl, Duration::from_secs(3600));
+    clock.advance(Duration::from_secs(1800));
+    assert_eq!(test.service.link(&job, image).ttl, Duration::from_secs(1800));
+    let as_its_dialect_wanted = Job {
+        delivery: Delivery {
+            link_life: Some(Duration::from_secs(60)),
+            ..job.delivery.clone()
+        },
+        ..job.clone()
+    };
+    let (_, link) = test.service.links(&as_its_dialect_wanted).remove(0);
+    assert!(open(&link.path).await.is_ok(), "also where that was over");
+    clock.advance(Duration::from_secs(1800));
     assert_eq!(test.service.link(&job, image).ttl, Duration::ZERO);
 }
 
@@ -321,6 +349,15 @@ async fn the_sweeper_keeps_inputs_of_waiting_jobs_and_queues_lost_ones() {
         in_time(test.service.wait(lost)).await.unwrap().state,
         JobState::Succeeded
     );
+}
+
+#[tokio::test]
+async fn pictures_that_could_not_be_looked_through_for_want_of_the_records_are_looked_at_again() {
+    let (store, test) = TroubledStore::start(FakeExecutor::new());
+    maintenance::sweep_orphans(&test.service.inner).await.unwrap();
+    store.lists_nothing.store(true, Ordering::Relaxed);
+    let error = maintenance::sweep_orphans(&test.service.inner).await.unwrap_err();
+    assert!(matches!(error, ServiceError::Store { .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -37,7 +37,15 @@ impl Receiver {
     pub(super) async fn start(
         answer: impl Fn(usize) -> Option<&'static str> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on("127.0.0.1", answer).await
+    }
+
+    /// On this address of loopback: one host takes so many exchanges at a time.
+    pub(super) async fn start_on(
+        host: &str,
+        answer: impl Fn(usize) -> Option<&'static str> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
         let (tell, arrived) = mpsc::unbounded_channel();

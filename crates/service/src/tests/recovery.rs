@@ -178,6 +178,7 @@ async fn a_job_in_flight_at_two_crashes_is_poison_and_the_next_one_runs() {
     let (mut held_again, executor) = Held::new();
     let second = Server::start(left.path(), &images, executor);
     held_again.arrives().await;
+    assert!(second.service.time_left(id).is_some(), "it is forecast again");
     left = killed(left.path());
     let third = Server::start(left.path(), &images, FakeExecutor::new());
     let job = third.ended(id).await;
@@ -215,6 +216,14 @@ async fn jobs_that_were_in_a_crash_run_one_by_one_so_that_the_next_one_tells_who
     tokio::time::sleep(A_MOMENT).await;
     let jobs = after.service.status().await.jobs;
     assert_eq!((jobs.running, jobs.queued), (1, 2));
+    // Those that wait for it are told where they stand, and how long.
+    eventually(async || {
+        let service = &after.service;
+        let waiting = ids.iter().filter(|id| service.queue_position(**id).is_some());
+        waiting.count() >= 2 && ids.iter().all(|id| service.time_left(*id).is_some())
+    })
+    .await;
+    assert!(after.service.queue_time() > Duration::ZERO);
     // The next crash is one job's.
     let next = killed(left.path());
     let crashed = open(next.path());

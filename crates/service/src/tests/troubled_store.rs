@@ -16,13 +16,16 @@ use crate::ServiceParts;
 /// Where a list that has been made is held: told that it is made, and let go.
 type Pause = (oneshot::Sender<()>, oneshot::Receiver<()>);
 
-/// All troubles come once.
+/// All troubles but one come once.
 #[derive(Debug)]
 pub(super) struct TroubledStore {
     jobs: Arc<MemoryJobs>,
     list_of_unfinished: Mutex<Option<Pause>>,
+    insert: Mutex<Option<Pause>>,
     pub(super) panics_at_fetched: AtomicBool,
     pub(super) fails_at_fail: AtomicBool,
+    /// As long as it is set.
+    pub(super) lists_nothing: AtomicBool,
 }
 
 impl TroubledStore {
@@ -38,8 +41,10 @@ impl TroubledStore {
         let store = Arc::new(Self {
             jobs: Arc::clone(&jobs),
             list_of_unfinished: Mutex::default(),
+            insert: Mutex::default(),
             panics_at_fetched: AtomicBool::new(false),
             fails_at_fail: AtomicBool::new(false),
+            lists_nothing: AtomicBool::new(false),
         });
         let parts = ServiceParts {
             store: Arc::clone(&store) as Arc<_>,
@@ -61,11 +66,20 @@ impl TroubledStore {
 
     /// Holds the next list of unfinished jobs after it is made: the first tells when it is, the second lets it go.
     pub(super) fn hold_list(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
-        let (made, is_made) = oneshot::channel();
-        let (let_go, wait) = oneshot::channel();
-        *self.list_of_unfinished.lock().unwrap() = Some((made, wait));
-        (is_made, let_go)
+        hold(&self.list_of_unfinished)
     }
+
+    /// The same for the next job, once it is stored.
+    pub(super) fn hold_insert(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        hold(&self.insert)
+    }
+}
+
+fn hold(at: &Mutex<Option<Pause>>) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+    let (made, is_made) = oneshot::channel();
+    let (let_go, wait) = oneshot::channel();
+    *at.lock().unwrap() = Some((made, wait));
+    (is_made, let_go)
 }
 
 #[async_trait]
@@ -75,7 +89,13 @@ impl JobStore for TroubledStore {
     }
 
     async fn insert(&self, job: Job, place: JobPlace) -> Result<Inserted, JobsError> {
-        self.jobs.insert(job, place).await
+        let inserted = self.jobs.insert(job, place).await;
+        let pause = self.insert.lock().unwrap().take();
+        if let Some((made, wait)) = pause {
+            made.send(()).expect("the test waits");
+            let _ = wait.await;
+        }
+        inserted
     }
 
     async fn get(&self, id: JobId) -> Result<Option<Job>, JobsError> {
@@ -111,6 +131,12 @@ impl JobStore for TroubledStore {
     }
 
     async fn list(&self, filter: &JobFilter) -> Result<Vec<Job>, JobsError> {
+        if self.lists_nothing.load(Ordering::Relaxed) {
+            return Err(JobsError::Backend {
+                what: "read",
+                source: "a fault that a test asked for".into(),
+            });
+        }
         let list = self.jobs.list(filter).await;
         if filter.states.len() == 3 {
             let pause = self.list_of_unfinished.lock().unwrap().take();

@@ -1,6 +1,7 @@
 //! Whoever watches a job sees its life, and its end; the jobs of others are not there to be seen.
 
-use pentimento_types::{JobState, Progress};
+use pentimento_engine::FinishedImage;
+use pentimento_types::{Findings, JobState, Progress};
 
 use super::*;
 use crate::{News, Seen, Watcher};
@@ -195,6 +196,34 @@ async fn jobs_are_listed_from_the_newest_page_by_page() {
         .list_own(&me(), vec![JobState::Failed], (None, 3))
         .await;
     assert!(failed.unwrap().jobs.is_empty());
+}
+
+#[tokio::test]
+async fn a_picture_that_is_finished_after_its_job_was_deleted_is_not_kept() {
+    let (mut held, executor) = Held::new();
+    let test = TestService::start(executor);
+    let inner = &test.service.inner;
+    for is_kept in [true, false] {
+        let id = submit(&test.service, sample_request("hold")).await.unwrap();
+        held.arrives().await;
+        let job = test.service.fetch(id).await.unwrap();
+        if !is_kept {
+            test.service.delete_own(&me(), id).await.unwrap();
+        }
+        let finished = FinishedImage {
+            image: photo(),
+            findings: Findings::default(),
+        };
+        crate::deliver::deliver(Arc::clone(inner), job, 0, finished)
+            .await
+            .unwrap();
+        assert_eq!(stored_outputs(&test).await, usize::from(is_kept));
+        if is_kept {
+            test.service.delete_own(&me(), id).await.unwrap();
+        }
+        held.step();
+    }
+    drop(held);
 }
 
 #[tokio::test]

@@ -9,7 +9,12 @@ use super::*;
 
 /// Ends a job whose end is told to `url`, without running it.
 async fn end_told(test: &TestService, url: String) -> WebhookId {
+    end_told_of(test, url, ApiKeyId::anonymous()).await
+}
+
+async fn end_told_of(test: &TestService, url: String, owner: ApiKeyId) -> WebhookId {
     let mut job = sample_job(JobId::new(), test.parts.clock.wall());
+    job.owner = owner;
     job.delivery.webhook = Some(url);
     let (id, place) = (job.id, test.parts.store.reserve(&job.owner).unwrap());
     test.parts.store.insert(job, place).await.unwrap();
@@ -191,6 +196,25 @@ async fn a_thousand_webhooks_to_a_receiver_that_hangs_delay_nobody() {
     well.next().await;
     tokio::time::sleep(A_MOMENT).await;
     assert!(hanging.seen().len() <= 4, "{}", hanging.seen().len());
+}
+
+#[tokio::test]
+async fn one_owner_with_many_receivers_that_hang_delays_no_other() {
+    let test = TestService::start(FakeExecutor::new());
+    let mut hanging = Vec::new();
+    for _ in 0..12 {
+        hanging.push(Receiver::start(|_| None).await);
+    }
+    for receiver in hanging.iter().cycle().take(48) {
+        end_told(&test, receiver.url()).await;
+    }
+    hanging[0].next().await;
+    let well = Receiver::start_on("127.0.0.2", |_| Some("200 OK")).await;
+    end_told_of(&test, well.url(), ApiKeyId::new("another")).await;
+    well.next().await;
+    tokio::time::sleep(A_MOMENT).await;
+    let held: usize = hanging.iter().map(|receiver| receiver.seen().len()).sum();
+    assert!(held <= 8, "{held}");
 }
 
 #[tokio::test]

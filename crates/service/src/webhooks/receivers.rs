@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use pentimento_types::ApiKeyId;
+
 /// Sendings to one receiver at a time.
 const OF_A_RECEIVER: usize = 4;
 /// Failures in a row after which a receiver is left alone.
@@ -39,6 +41,8 @@ impl Receiver {
 #[derive(Debug, Default)]
 pub(super) struct Receivers {
     known: HashMap<String, Receiver>,
+    /// The sendings under way of each owner that has some.
+    owners: HashMap<ApiKeyId, usize>,
 }
 
 impl Receivers {
@@ -55,11 +59,21 @@ impl Receivers {
         closed.filter(|until| *until > now).min()
     }
 
-    pub(super) fn begin(&mut self, name: &str) {
+    /// How many sendings of each owner are under way.
+    pub(super) const fn under_way_of_owners(&self) -> &HashMap<ApiKeyId, usize> {
+        &self.owners
+    }
+
+    pub(super) fn begin(&mut self, name: &str, owner: &ApiKeyId) {
+        *self.owners.entry(owner.clone()).or_default() += 1;
         self.known.entry(name.to_owned()).or_default().under_way += 1;
     }
 
-    pub(super) fn end(&mut self, name: &str, is_well: bool, now: Instant) {
+    pub(super) fn end(&mut self, (name, owner): (&str, &ApiKeyId), is_well: bool, now: Instant) {
+        if let Some(under_way) = self.owners.get_mut(owner) {
+            *under_way -= 1;
+        }
+        self.owners.retain(|_, under_way| *under_way > 0);
         let receiver = self.known.entry(name.to_owned()).or_default();
         receiver.under_way = receiver.under_way.saturating_sub(1);
         if is_well {
@@ -82,6 +96,7 @@ impl Receivers {
 
     /// Nothing is under way any more, as far as is known.
     pub(super) fn forget_begun(&mut self) {
+        self.owners.clear();
         for receiver in self.known.values_mut() {
             receiver.under_way = 0;
         }
@@ -105,9 +120,13 @@ mod tests {
 
     use super::*;
 
+    fn owner() -> ApiKeyId {
+        ApiKeyId::anonymous()
+    }
+
     fn fail(receivers: &mut Receivers, name: &str, now: Instant) {
-        receivers.begin(name);
-        receivers.end(name, false, now);
+        receivers.begin(name, &owner());
+        receivers.end((name, &owner()), false, now);
     }
 
     #[test]
@@ -115,12 +134,12 @@ mod tests {
         let (mut receivers, now) = (Receivers::default(), SystemClock.now());
         for _ in 0..OF_A_RECEIVER {
             assert!(receivers.not_now(now).is_empty());
-            receivers.begin("slow");
+            receivers.begin("slow", &owner());
         }
-        receivers.begin("other");
+        receivers.begin("other", &owner());
         assert_eq!(receivers.not_now(now), ["slow"]);
         assert_eq!(receivers.next_opening(now), None, "only an end opens it");
-        receivers.end("slow", true, now);
+        receivers.end(("slow", &owner()), true, now);
         assert!(receivers.not_now(now).is_empty());
     }
 
@@ -139,26 +158,27 @@ mod tests {
             pauses.push((opening - now).as_secs());
             now = opening;
             assert!(receivers.not_now(now).is_empty());
-            receivers.begin("dead");
+            receivers.begin("dead", &owner());
             assert_eq!(receivers.not_now(now), ["dead"], "one tries it");
-            receivers.end("dead", false, now);
+            receivers.end(("dead", &owner()), false, now);
         }
         assert_eq!(pauses, [30, 60, 120, 240, 480, 600, 600]);
         now = receivers.next_opening(now).unwrap();
-        receivers.begin("dead");
-        receivers.end("dead", true, now);
+        receivers.begin("dead", &owner());
+        receivers.end(("dead", &owner()), true, now);
         assert!(receivers.not_now(now).is_empty());
         assert!(receivers.known.is_empty(), "who is well is forgotten");
+        assert!(receivers.under_way_of_owners().is_empty());
     }
 
     #[test]
     fn what_was_under_way_when_it_was_closed_does_not_close_it_longer() {
         let (mut receivers, now) = (Receivers::default(), SystemClock.now());
         for _ in 0..2 * FAILURES {
-            receivers.begin("dead");
+            receivers.begin("dead", &owner());
         }
         for _ in 0..2 * FAILURES {
-            receivers.end("dead", false, now);
+            receivers.end(("dead", &owner()), false, now);
         }
         assert_eq!(receivers.next_opening(now), Some(now + FIRST_PAUSE));
     }

@@ -76,7 +76,7 @@ fn processing(app: &AppState, base: &BaseUrl, job: &Job, note: &Note, links: &[S
     let mut reply = json!({
         "status": "processing",
         "tip": "Your request is processing in background, you can get this image by calling the fetch_result address",
-        "eta": eta_seconds(app.service.time_left(job.id)),
+        "eta": eta_seconds(time_left(app, job)),
         "messege": MESSAGE,
         "message": MESSAGE,
         "webhook_status": "",
@@ -125,6 +125,12 @@ fn meta(job: &Job, note: &Note) -> Value {
     meta.insert("file_prefix".to_owned(), job.id.as_uuid().to_string().into());
     meta.insert("id".to_owned(), number::of(job).to_string().into());
     Value::Object(meta)
+}
+
+/// Of a job that nobody has forecast yet it is at most as long as everything that waits.
+fn time_left(app: &AppState, job: &Job) -> Option<Duration> {
+    let left = app.service.time_left(job.id);
+    left.or_else(|| (!job.state.is_final()).then(|| app.service.queue_time()))
 }
 
 /// Whole seconds, rounded up: clients sleep exactly this long and then fetch once, so it is never zero.
