@@ -13,7 +13,7 @@ use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores};
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
@@ -91,7 +91,8 @@ pub(crate) struct Inner {
     pub(crate) watched: Arc<Watched>,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// What [`crate::Service::start`] has started.
+    pub(crate) tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl Inner {
@@ -152,7 +153,7 @@ impl Inner {
             door: tokio::sync::Mutex::default(),
             suspects: tokio::sync::Mutex::default(),
             waiters: Mutex::default(),
-            tasks: Mutex::default(),
+            tasks: tokio::sync::Mutex::default(),
             config,
         }
     }
@@ -167,10 +168,6 @@ impl Inner {
         let passed = self.clock.now().saturating_duration_since(self.began);
         let now = self.clock.wall().min(self.started + passed);
         now.checked_sub(age)
-    }
-
-    pub(crate) fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn outage(&self) -> Option<&'static str> {

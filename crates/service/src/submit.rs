@@ -301,6 +301,8 @@ impl Inner {
         planned: Planned,
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<JobId, ServiceError> {
+        // Behind a shutdown that waits for others nobody stands in line.
+        self.check_open()?;
         let _admission = self.admission.read().await;
         self.check_open()?;
         let id = JobId::new();

@@ -74,6 +74,8 @@ impl Inner {
         planned: Planned,
         (images, held): (Aborting, Held),
     ) -> Result<JobId, ServiceError> {
+        // Behind a shutdown that waits for others nobody stands in line.
+        self.check_open()?;
         let _admission = self.admission.read().await;
         self.check_open()?;
         let id = JobId::new();
