@@ -32,7 +32,7 @@ RUN set -eu; cd /root-of-image; mkdir -p etc tmp data models; \
     echo 'pentimento:x:10001:' > etc/group; \
     if [ -e /etc/ssl/certs/ca-certificates.crt ]; then \
         mkdir -p etc/ssl/certs; cp -L /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/; fi; \
-    chown -R 10001:10001 data models; chmod 1777 tmp
+    chown -R 10001:10001 data models; chmod 700 data; chmod 1777 tmp
 
 FROM scratch
 COPY --from=files /root-of-image/ /

@@ -389,6 +389,28 @@ fn doctor_tells_what_would_go_wrong() {
 }
 
 #[test]
+fn a_start_on_a_taken_port_does_not_touch_the_jobs() {
+    let folder = folder();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for ways in [
+        ["--listen", &address, "--admin-listen", "none"],
+        ["--listen", "127.0.0.1:0", "--admin-listen", &address],
+    ] {
+        let mut args = vec!["serve", "--data", "data"];
+        args.extend(ways);
+        let refused = run(folder.path(), &args);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(
+            text(&refused.stderr).contains(&format!("cannot listen on {address}")),
+            "{}",
+            text(&refused.stderr)
+        );
+        assert!(!folder.path().join("data/jobs.sqlite").exists(), "{ways:?}");
+    }
+}
+
+#[test]
 fn a_data_folder_has_one_server() {
     let folder = folder();
     let mut first = Served::start(folder.path());

@@ -19,28 +19,30 @@ pub(crate) struct AdminServer {
 }
 
 impl AdminServer {
-    /// Starts it where the settings say. An address that somebody chose must be free; when the default is not, the server
-    /// goes on without.
-    pub(crate) fn start(
-        http: &HttpConfig,
-        router: axum::Router,
-        api: &ApiConfig,
-        refused: RefusedConnections,
-    ) -> anyhow::Result<Option<Self>> {
+    /// Takes the address that the settings say. One that somebody chose must be free; when the default is not, the server goes
+    /// on without.
+    pub(crate) fn bind(http: &HttpConfig) -> anyhow::Result<Option<TcpListener>> {
         let Some(address) = address(http) else {
             return Ok(None);
         };
-        let listener = match TcpListener::bind(address) {
-            Ok(listener) => listener,
+        match TcpListener::bind(address) {
+            Ok(listener) => Ok(Some(listener)),
             Err(error) if http.admin_listen.is_none() => {
                 tracing::warn!(%address, %error, "no listener of its own for health checks; --admin-listen chooses another address, or none");
-                return Ok(None);
+                Ok(None)
             }
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot listen on {address} for health checks"));
-            }
-        };
-        Self::run(listener, router, ServerLimits::for_admin(api), refused).map(Some)
+            Err(error) => Err(error).with_context(|| format!("cannot listen on {address} for health checks")),
+        }
+    }
+
+    /// Answers there.
+    pub(crate) fn start(
+        listener: TcpListener,
+        router: axum::Router,
+        api: &ApiConfig,
+        refused: RefusedConnections,
+    ) -> anyhow::Result<Self> {
+        Self::run(listener, router, ServerLimits::for_admin(api), refused)
     }
 
     fn run(

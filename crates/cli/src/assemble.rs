@@ -174,7 +174,8 @@ pub(crate) fn everything(
         finished: REMEMBERED_JOBS,
         finished_bytes: config.job_memory.0,
     };
-    let jobs = Arc::new(jobs(data, limits)?);
+    let (jobs, recovery) = jobs(data, limits)?;
+    let jobs = Arc::new(jobs);
     let parts = ServiceParts {
         catalog,
         hub: hub(config)?,
@@ -194,6 +195,7 @@ pub(crate) fn everything(
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));
+    service.metrics().recovered(&recovery);
     let memory = Arc::clone(&engine.memory);
     let state = AppState::new(service.clone(), keys, api.clone(), memory);
     let state = state
@@ -213,7 +215,7 @@ pub(crate) fn everything(
 }
 
 /// The jobs of this and of earlier processes. What was wrong with them is told.
-fn jobs(data: &DataFolder, limits: MemoryLimits) -> anyhow::Result<SqliteJobs> {
+fn jobs(data: &DataFolder, limits: MemoryLimits) -> anyhow::Result<(SqliteJobs, Recovery)> {
     let (jobs, recovery) = SqliteJobs::open(&data.path().join(JOBS_FILE), clock(), limits)?;
     let Recovery {
         unfinished,
@@ -221,8 +223,8 @@ fn jobs(data: &DataFolder, limits: MemoryLimits) -> anyhow::Result<SqliteJobs> {
         damaged,
         mended_pages,
         damaged_file,
-    } = recovery;
-    if mended_pages > 0 {
+    } = &recovery;
+    if *mended_pages > 0 {
         tracing::error!(
             mended_pages,
             "the journal of the jobs was damaged; it is kept beside the new one"
@@ -235,13 +237,13 @@ fn jobs(data: &DataFolder, limits: MemoryLimits) -> anyhow::Result<SqliteJobs> {
             "the database of the jobs was damaged; what could be read was taken over into a new one"
         );
     }
-    if damaged > 0 {
+    if *damaged > 0 {
         tracing::error!(damaged, "records of jobs were damaged and are set aside");
     }
-    if unfinished > 0 {
+    if *unfinished > 0 {
         tracing::info!(unfinished, crashed, "jobs of before go on");
     }
-    Ok(jobs)
+    Ok((jobs, recovery))
 }
 
 /// What webhooks are signed with: as set, or made once and kept in the data folder.

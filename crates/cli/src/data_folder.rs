@@ -20,7 +20,7 @@ pub(crate) struct DataFolder {
 impl DataFolder {
     /// Makes the folder when it is missing and takes its locks.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        fs_err::create_dir_all(path).context("cannot use the data folder")?;
+        make_private(path).context("cannot use the data folder")?;
         let file = path.join(LOCK_FILE);
         // A pipe of this name would be waited for without end.
         let is_foreign = fs_err::symlink_metadata(&file).is_ok_and(|found| !found.is_file());
@@ -34,10 +34,15 @@ impl DataFolder {
         if let Some(Err(TryLockError::WouldBlock)) = folder.as_ref().map(std::fs::File::try_lock) {
             return Err(taken(path));
         }
-        let lock = fs_err::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
+        let mut options = fs_err::OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        #[cfg(unix)]
+        {
+            use fs_err::os::unix::fs::OpenOptionsExt as _;
+            // Whoever can open it can lock it, and keep the server out.
+            options.mode(0o600);
+        }
+        let lock = options
             .open(file)
             .context("cannot write to the data folder")?
             .into_parts()
@@ -66,6 +71,31 @@ impl DataFolder {
         same(&self.lock, &self.path.join(LOCK_FILE))
             && self.folder.as_ref().is_none_or(|folder| same(folder, &self.path))
     }
+}
+
+/// Makes the folder, where it is missing, for its owner alone: prompts, addresses of webhooks and pictures are in it. One that is
+/// there may be shared for a reason, so its owner is told how it is and decides.
+#[cfg(unix)]
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
+    let mode = fs_err::metadata(path)?.permissions().mode();
+    if mode & 0o007 != 0 {
+        tracing::warn!(
+            data = %path.display(),
+            mode = %format_args!("{:03o}", mode & 0o777),
+            "every user of this machine can look into the data folder; chmod 700 closes it"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn make_private(path: &Path) -> std::io::Result<()> {
+    fs_err::create_dir_all(path)
 }
 
 fn taken(path: &Path) -> anyhow::Error {
@@ -116,6 +146,19 @@ mod tests {
         drop(first);
         assert_eq!(DataFolder::open(&path).unwrap().path(), path);
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_is_made_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let _data = DataFolder::open(&path).unwrap();
+        let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&path.join(LOCK_FILE)), 0o600);
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_folder_without_its_lock_file_is_still_taken_and_known_to_be_meddled_with() {

@@ -79,12 +79,20 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
             return Disposition::Later;
         }
     };
+    let crashes = crashes(&job);
+    let _alone = match crashes {
+        0 => None,
+        _ => match inner.suspects.try_lock() {
+            Ok(alone) => Some(alone),
+            // Others run in the meantime: it waits in the queue, and not in one of their slots.
+            Err(_) => return Disposition::Later,
+        },
+    };
     let left = if job.attempt > 0 {
         deliver::left_by_earlier_attempt(&inner, &job).await
     } else {
         None
     };
-    let crashes = crashes(&job);
     if left.is_none() && crashes >= inner.config.max_attempts {
         let message = format!(
             "the job is poison: {crashes} times the server ended, or the worker fell silent, while the job ran, so it is not \
@@ -92,10 +100,6 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         );
         return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
     }
-    let _alone = match &left {
-        None if crashes > 0 => Some(inner.suspects.lock().await),
-        Some(_) | None => None,
-    };
     if inner.leaves_jobs() || inner.outage().is_some() {
         return Disposition::Later;
     }

@@ -13,7 +13,7 @@ use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, ImageKey, Job, JobId, KeyedSemaphores, MemoryLedger};
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
@@ -93,7 +93,8 @@ pub(crate) struct Inner {
     pub(crate) watched: Arc<Watched>,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// What [`crate::Service::start`] has started.
+    pub(crate) tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl Inner {
@@ -155,7 +156,7 @@ impl Inner {
             door: tokio::sync::Mutex::default(),
             suspects: tokio::sync::Mutex::default(),
             waiters: Mutex::default(),
-            tasks: Mutex::default(),
+            tasks: tokio::sync::Mutex::default(),
             config,
         }
     }
@@ -169,10 +170,6 @@ impl Inner {
     /// is left whose time was written down before, and the clock is believed.
     pub(crate) fn before(&self, age: Duration) -> Option<SystemTime> {
         self.age_clock.now(deleted_after(self)).checked_sub(age)
-    }
-
-    pub(crate) fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn outage(&self) -> Option<&'static str> {

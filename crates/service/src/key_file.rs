@@ -185,7 +185,7 @@ impl KeyFile {
             label: new.label.chars().take(LONGEST_LABEL).collect(),
             problem,
         })?;
-        fs_err::create_dir_all(&self.folder).map_err(io_failed("make", &self.folder))?;
+        make_folder(&self.folder).map_err(io_failed("make", &self.folder))?;
         let _changing = self.lock()?;
         let mut keys = self.keys()?.unwrap_or_default();
         if keys.iter().any(|key| key.label == new.label && key.is_valid(now)) {
@@ -322,12 +322,15 @@ impl KeyFile {
         if fs_err::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
             return Err(io_failed("lock", &path)(std::io::Error::other("it is no file")));
         }
-        let file = fs_err::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(io_failed("lock", &path))?;
+        let mut options = fs_err::OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        #[cfg(unix)]
+        {
+            use fs_err::os::unix::fs::OpenOptionsExt as _;
+            // Whoever can open it can lock it, and keep a key from being revoked.
+            options.mode(0o600);
+        }
+        let file = options.open(&path).map_err(io_failed("lock", &path))?;
         self.give_to_owner(&file)?;
         for _ in 0..LOCK_LOOKS {
             match file.file().try_lock() {
@@ -379,6 +382,21 @@ impl KeyFile {
             problem,
         }
     }
+}
+
+/// For its owner alone, where it is missing: it is the data folder, before the first start.
+#[cfg(unix)]
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+#[cfg(not(unix))]
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    fs_err::create_dir_all(path)
 }
 
 fn io_failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeyFileError + use<> {

@@ -4,10 +4,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use pentimento_jobs::Recovery;
 use pentimento_types::{Job, JobOutcome};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
@@ -60,6 +62,9 @@ pub struct ServiceMetrics {
     wait_seconds: Histogram,
     job_seconds: Family<Dialect, Histogram, fn() -> Histogram>,
     webhook_attempts: Family<Attempt, Counter>,
+    damaged_records: Gauge,
+    mended_pages: Gauge,
+    rebuilt: Gauge,
 }
 
 /// From ten milliseconds to ten minutes.
@@ -74,6 +79,9 @@ impl Default for ServiceMetrics {
             wait_seconds: of_jobs(),
             job_seconds: Family::new_with_constructor(of_jobs),
             webhook_attempts: Family::default(),
+            damaged_records: Gauge::default(),
+            mended_pages: Gauge::default(),
+            rebuilt: Gauge::default(),
         }
     }
 }
@@ -107,6 +115,29 @@ impl ServiceMetrics {
             "Attempts to deliver a webhook, by how they ended",
             self.webhook_attempts.clone(),
         );
+        registry.register(
+            "jobs_damaged_records",
+            "Records of jobs that the start has found damaged and set aside",
+            self.damaged_records.clone(),
+        );
+        registry.register(
+            "jobs_mended_pages",
+            "Damaged pages of the jobs' journal that the start has mended",
+            self.mended_pages.clone(),
+        );
+        registry.register(
+            "jobs_file_rebuilt",
+            "1 where the start has made a new database of what could be read of a damaged one",
+            self.rebuilt.clone(),
+        );
+    }
+
+    /// What the start has found of the jobs.
+    pub fn recovered(&self, recovery: &Recovery) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.damaged_records.set(number(recovery.damaged));
+        self.mended_pages.set(number(recovery.mended_pages));
+        self.rebuilt.set(i64::from(recovery.damaged_file.is_some()));
     }
 
     /// The device begins with a job.
@@ -149,4 +180,31 @@ impl ServiceMetrics {
 /// The clock on the wall may have been set back in the meantime.
 fn between(start: SystemTime, end: SystemTime) -> Duration {
     end.duration_since(start).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_start_has_found_damaged_is_counted() {
+        let metrics = ServiceMetrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        metrics.recovered(&Recovery {
+            damaged: 2,
+            mended_pages: 3,
+            damaged_file: Some("jobs.sqlite.damaged".into()),
+            ..Recovery::default()
+        });
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "jobs_damaged_records 2",
+            "jobs_mended_pages 3",
+            "jobs_file_rebuilt 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+    }
 }

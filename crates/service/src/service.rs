@@ -58,13 +58,13 @@ impl Service {
     #[must_use]
     pub fn start(parts: ServiceParts, config: ServiceConfig) -> Self {
         let inner = Arc::new(Inner::new(parts, config));
-        let tasks = vec![
-            tokio::spawn(supervised("worker", Arc::clone(&inner), worker::run)),
-            tokio::spawn(supervised("sweeper", Arc::clone(&inner), maintenance::run)),
-            tokio::spawn(supervised("models", Arc::clone(&inner), residency::run)),
-            tokio::spawn(supervised("webhooks", Arc::clone(&inner), webhooks::run)),
-        ];
-        *inner.tasks() = tasks;
+        // Nobody else knows of it yet, so the set is free.
+        if let Ok(mut tasks) = inner.tasks.try_lock() {
+            tasks.spawn(supervised("worker", Arc::clone(&inner), worker::run));
+            tasks.spawn(supervised("sweeper", Arc::clone(&inner), maintenance::run));
+            tasks.spawn(supervised("models", Arc::clone(&inner), residency::run));
+            tasks.spawn(supervised("webhooks", Arc::clone(&inner), webhooks::run));
+        }
         Self { inner }
     }
 

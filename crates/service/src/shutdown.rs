@@ -1,7 +1,7 @@
 //! The end: nothing new is taken, running jobs get their time. What is left then waits for the next start, where the records
 //! outlive the process, and otherwise is told why it will not be made.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pentimento_jobs::{JobFilter, JobsError, Transition};
 use pentimento_types::{ErrorKind, Job, JobFailure, JobId, JobState, describe_chain};
@@ -10,13 +10,15 @@ use crate::Service;
 use crate::inner::{Inner, Lifecycle};
 use crate::maintenance::unfinished;
 
+/// What the jobs that are just being stored get at least, whatever the grace is: their callers are about to hear of them.
+const STORING: Duration = Duration::from_secs(1);
 /// Between two looks whether everything has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 impl Service {
     /// Takes nothing new and lets jobs end for at most `grace`: all accepted ones where the store forgets them with the
     /// process, and else those that run. Fails or leaves the rest, then stops the workers and the engine. Returns when all
-    /// of that is done; a second call waits for the same end.
+    /// of that is done; a second call waits for the same end, also when the first was dropped.
     pub async fn shutdown(&self, grace: Duration) {
         let inner = &self.inner;
         inner.lifecycle.send_if_modified(|lifecycle| {
@@ -26,9 +28,9 @@ impl Service {
             }
             first
         });
-        // Whoever was storing a job has stored it after this; whoever comes later sees that.
-        drop(inner.admission.write().await);
-        inner.drain(grace).await;
+        let deadline = inner.clock.now() + grace;
+        inner.let_store(deadline).await;
+        inner.drain(deadline).await;
         if inner.store.keeps_jobs() {
             inner.lifecycle.send_replace(Lifecycle::Stopped);
             inner.leave_the_rest().await;
@@ -37,9 +39,10 @@ impl Service {
             inner.lifecycle.send_replace(Lifecycle::Stopped);
         }
         inner.engine.shutdown(Duration::ZERO).await;
-        let tasks = std::mem::take(&mut *inner.tasks());
-        for task in tasks {
-            if let Err(error) = task.await {
+        // Each stays in the set until it has ended: whoever waits may be dropped.
+        let mut tasks = inner.tasks.lock().await;
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
                 tracing::error!(%error, "a task of the service had ended badly");
             }
         }
@@ -47,9 +50,21 @@ impl Service {
 }
 
 impl Inner {
+    /// Whoever was storing a job has stored it after this; whoever comes later sees that. A disk that does not answer is not
+    /// waited for beyond the time: what is stored after it waits for the next start.
+    async fn let_store(&self, deadline: Instant) {
+        let at_least = self.clock.now() + STORING;
+        tokio::select! {
+            biased;
+            stored = self.admission.write() => drop(stored),
+            () = self.clock.sleep_until(deadline.max(at_least)) => {
+                tracing::warn!("jobs are still being stored at the end of the grace");
+            }
+        }
+    }
+
     /// Returns when everything that is to end has ended, or the time is over.
-    async fn drain(&self, grace: Duration) {
-        let deadline = self.clock.now() + grace;
+    async fn drain(&self, deadline: Instant) {
         while !self.is_drained().await {
             let now = self.clock.now();
             if now >= deadline {

@@ -302,6 +302,8 @@ impl Inner {
         planned: Planned,
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<JobId, ServiceError> {
+        // Behind a shutdown that waits for others nobody stands in line.
+        self.check_open()?;
         let admission = Arc::clone(&self.admission).read_owned().await;
         self.check_open()?;
         let id = JobId::new();

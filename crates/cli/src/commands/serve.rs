@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pentimento_service::Service;
+use pentimento_api::{ApiConfig, RefusedConnections};
+use pentimento_service::{KeyRing, Service};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
@@ -59,6 +60,13 @@ impl Server {
         let keys = Arc::new(assemble::key_ring(config)?);
         config.check_exposure(keys.is_open())?;
         let data = Arc::new(DataFolder::open(&config.data)?);
+        // Before any job is taken up: a start that fails would count as a crash of those that ran.
+        let listen = config.http.listen;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}"))?;
+        let address = listener.local_addr()?;
+        let admin_listener = AdminServer::bind(&config.http)?;
         let assemble::Parts {
             service,
             engine,
@@ -67,14 +75,21 @@ impl Server {
             api,
             refused_connections,
         } = assemble::everything(config, &data, Arc::clone(&keys), telemetry)?;
-        keys.follow_file()
-            .context("a thread for the keys could not be started")?;
-        let listen = config.http.listen;
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen}"))?;
-        let address = listener.local_addr()?;
-        let admin = AdminServer::start(&config.http, admin_router, &api, refused_connections.clone())?;
+        let started = follow_and_answer(
+            &keys,
+            admin_listener,
+            (admin_router, refused_connections.clone()),
+            &api,
+        );
+        let admin = match started {
+            Ok(admin) => admin,
+            Err(error) => {
+                // Jobs that were begun are put back.
+                service.shutdown(Duration::ZERO).await;
+                engine.stop().await?;
+                return Err(error);
+            }
+        };
         if let Some(warning) = config.http.plain_text_warning() {
             tracing::warn!("{warning}");
         }
@@ -141,6 +156,20 @@ impl Server {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// The threads beside the server: one looks after the keys, one answers health checks.
+fn follow_and_answer(
+    keys: &Arc<KeyRing>,
+    listener: Option<std::net::TcpListener>,
+    (router, refused): (axum::Router, RefusedConnections),
+    api: &ApiConfig,
+) -> anyhow::Result<Option<AdminServer>> {
+    keys.follow_file()
+        .context("a thread for the keys could not be started")?;
+    listener
+        .map(|listener| AdminServer::start(listener, router, api, refused))
+        .transpose()
 }
 
 /// Lets the service take nothing while the data folder is not where it was: its jobs and pictures would go to two places.

@@ -21,8 +21,9 @@ const MOST_BYTES: u64 = 1 << 28;
 type Sums = (u32, u32);
 
 /// Makes pages that are damaged fit again, so that SQLite reads on; what is wrong in them is found by the checks of the records
-/// and of the file. Only in commits that were followed by another: in the last one, damage may be a cut. Returns how many
-/// pages; the journal is kept as it was beside itself then.
+/// and of the file. Only in commits that were followed by another, which the disk had before that was written: in the last one,
+/// damage may be a cut, or a page of an earlier journal at whose place nothing new was written. Returns how many pages; the
+/// journal is kept as it was beside itself then.
 pub(super) fn mend(journal: &Path) -> Result<usize, JobsError> {
     let mended = || -> std::io::Result<usize> {
         match fs_err::metadata(journal) {
@@ -40,6 +41,8 @@ pub(super) fn mend(journal: &Path) -> Result<usize, JobsError> {
             kept.push(".damaged");
             fs_err::copy(journal, kept)?;
             let fresh = journal.with_extension("mended");
+            // A copy has the mode of what it is made of.
+            fs_err::copy(journal, &fresh)?;
             fs_err::write(&fresh, &bytes)?;
             fs_err::File::open(&fresh)?.sync_all()?;
             fs_err::rename(&fresh, journal)?;
@@ -79,7 +82,7 @@ impl<'a> Journal<'a> {
         let fits: Vec<bool> = (0..count).map(|at| self.fits(at, salts)).collect();
         // The last commit that is known to be over, because something whole was written after it.
         let last_whole = fits.iter().rposition(|fits| *fits);
-        let over = last_whole.and_then(|last| (0..last).rev().find(|at| self.ends_commit(*at)));
+        let over = last_whole.and_then(|last| (0..last).rev().find(|at| self.ends_commit(*at, salts)));
         let Some(over) = over else { return 0 };
         let damaged = (0..=over).filter(|at| !fits[*at]).count() + usize::from(!sound_head);
         if damaged == 0 {
@@ -128,9 +131,18 @@ impl<'a> Journal<'a> {
         self.bytes[start + 8..start + 16] == salts && self.sums_of(at) == self.sums_at(start + 16)
     }
 
-    /// The last page of a commit says how large the file is then.
-    fn ends_commit(&self, at: usize) -> bool {
-        word(self.bytes, self.start(at) + 4).is_some_and(|pages| pages != 0)
+    /// The last page of a commit says how large the file is then. One that an earlier journal has left ends no commit of ours:
+    /// its salts differ, and by more than a bit that flipped.
+    fn ends_commit(&self, at: usize, salts: [u8; 8]) -> bool {
+        let start = self.start(at);
+        let is_last = word(self.bytes, start + 4).is_some_and(|pages| pages != 0);
+        let found = &self.bytes[start + 8..start + 16];
+        let differing: u32 = found
+            .iter()
+            .zip(salts)
+            .map(|(found, salt)| (found ^ salt).count_ones())
+            .sum();
+        is_last && differing <= 1
     }
 
     fn write_head(&mut self, salts: [u8; 8]) {

@@ -37,13 +37,23 @@ impl Mail {
         }
     }
 
-    /// A webhook as it is now; one that is not pending is no concern of anybody here.
-    pub(super) fn put(&self, webhook: OutboxEntry) {
+    /// A webhook as it was written; one that is not pending is no concern of anybody here. A sending that has begun since it
+    /// was read is known here only, and goes on.
+    pub(super) fn put(&self, mut webhook: OutboxEntry) {
         let mut state = self.lock();
-        state.leases.end(webhook.id);
         if webhook.state == OutboxState::Pending {
+            let known = state.pending.get(&webhook.id);
+            let begun = known.and_then(|known| known.sendings.checked_sub(webhook.sendings));
+            if let (Some(known), Some(begun @ 1..)) = (known, begun) {
+                webhook.sendings = known.sendings;
+                webhook.in_round += begun;
+                webhook.due = known.due;
+            } else {
+                state.leases.end(webhook.id);
+            }
             state.pending.insert(webhook.id, webhook);
         } else {
+            state.leases.end(webhook.id);
             state.pending.remove(&webhook.id);
         }
         drop(state);
@@ -93,5 +103,46 @@ impl Mail {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use pentimento_types::{JobId, ManualClock};
+
+    use super::*;
+    use crate::Transition;
+    use crate::conformance::sample_job;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    fn due(clock: &ManualClock) -> OutboxEntry {
+        let mut job = sample_job(JobId::from_u128(1), SystemTime::UNIX_EPOCH);
+        job.delivery.webhook = Some("https://receiver.example/hook".to_owned());
+        Transition::Cancel.apply(&mut job, clock.wall()).unwrap();
+        OutboxEntry::of(&job, clock.wall()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_sending_that_begins_while_a_replay_is_written_is_not_forgotten() {
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        let mail = Mail::new(Arc::new(clock.clone()));
+        let mut replayed = due(&clock);
+        mail.put(replayed.clone());
+        replayed.replay(clock.wall());
+        let taken = mail.take(LEASE, &[]).await;
+        mail.put(replayed);
+        let known = mail.get(taken.id).unwrap();
+        assert_eq!((known.sendings, known.in_round), (1, 1));
+        assert!(!known.is_due(clock.wall()), "it is being sent");
+        // Nothing of it stays when it has ended.
+        let mut settled = known;
+        settled
+            .settle(taken.sendings, crate::Settlement::Delivered, clock.wall())
+            .unwrap();
+        mail.put(settled);
+        assert_eq!(mail.get(taken.id), None);
     }
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use pentimento_types::{ApiKeyId, Clock, Job, JobId, JobState, WebhookId};
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use self::memory::Memory;
 use self::record::Record;
@@ -50,6 +50,9 @@ struct File {
     memory: Arc<Memory>,
     writer: Writer,
     reader: Mutex<Connection>,
+    /// Whose turn it is to read. Whoever waited for the connection itself would hold a thread of those that may block, and
+    /// nothing else would get one.
+    reading: Arc<Semaphore>,
 }
 
 impl SqliteJobs {
@@ -64,7 +67,7 @@ impl SqliteJobs {
         limits: MemoryLimits,
     ) -> Result<(Self, Recovery), JobsError> {
         let now = clock.wall();
-        let mut damaged_file = None;
+        let mut damaged_file = rebuild::finish(path)?;
         let mut journal = path.as_os_str().to_owned();
         journal.push("-wal");
         let mended_pages = journal::mend(Path::new(&journal))?;
@@ -111,6 +114,7 @@ impl SqliteJobs {
                 source: source.into(),
             })?,
             reader: Mutex::new(reader),
+            reading: Arc::new(Semaphore::new(1)),
         };
         Ok((Self { file: Arc::new(file) }, recovery))
     }
@@ -130,15 +134,19 @@ impl SqliteJobs {
         read: impl FnOnce(&Connection) -> Result<T, TableError> + Send + 'static,
     ) -> Result<T, JobsError> {
         let file = Arc::clone(&self.file);
+        let failed = |source| JobsError::Backend {
+            what: "read the jobs",
+            source,
+        };
+        let turn = Arc::clone(&file.reading).acquire_owned().await;
+        let turn = turn.map_err(|closed| failed(closed.into()))?;
         let read = tokio::task::spawn_blocking(move || {
+            // Until the statement has ended, also when nobody waits for its answer any more.
+            let _turn = turn;
             let reader = file.reader.lock().unwrap_or_else(PoisonError::into_inner);
             read(&reader)
         });
-        let what = "read the jobs";
-        let result = read.await.map_err(|panic| JobsError::Backend {
-            what,
-            source: panic.into(),
-        })?;
+        let result = read.await.map_err(|panic| failed(panic.into()))?;
         Ok(result?)
     }
 }

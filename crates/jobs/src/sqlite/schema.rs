@@ -30,15 +30,48 @@ pub(super) fn open(path: &Path) -> Result<Connection, JobsError> {
             source: "something that is no file has its name".into(),
         });
     }
+    make_private(path).map_err(|source| JobsError::Backend {
+        what: "make the database of the jobs",
+        source: source.into(),
+    })?;
     prepared(path).map_err(|source| JobsError::Backend {
         what: "open the database of the jobs",
         source: source.into(),
     })
 }
 
-/// Whether a commit returns only when the disk has it. Not to be changed within a transaction.
-pub(super) fn wait_for_disk(db: &Connection, waits: bool) -> rusqlite::Result<()> {
-    db.pragma_update(None, "synchronous", if waits { "full" } else { "normal" })
+/// Makes the file where it is missing, and lets its owner alone read it and what is beside it: there are prompts in it, and
+/// addresses of webhooks with their secrets. SQLite makes its journal with the mode of the file.
+#[cfg(unix)]
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use fs_err::os::unix::fs::OpenOptionsExt as _;
+    let mut options = fs_err::OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    match options.open(path) {
+        // That it cannot be written is found by whoever opens it, and told with the rest of it.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+        opened => drop(opened?),
+    }
+    for ending in ["", "-wal", "-shm", "-wal.damaged", ".damaged", ".damaged-wal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        let name = Path::new(&name);
+        let Ok(found) = fs_err::symlink_metadata(name) else {
+            continue;
+        };
+        if found.is_file() && found.permissions().mode() & 0o077 != 0 {
+            // Another user's file stays as that user wants it.
+            let _ = fs_err::set_permissions(name, std::fs::Permissions::from_mode(0o600));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn make_private(_: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// The same file, for reading.
@@ -106,7 +139,8 @@ fn prepared(path: &Path) -> Result<Connection, rusqlite::Error> {
     let mut db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY)?;
     db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
-    wait_for_disk(&db, true)?;
+    // A commit returns when the disk has it.
+    db.pragma_update(None, "synchronous", "full")?;
     db.pragma_update(None, "foreign_keys", true)?;
     // What a damaged or foreign file says of functions is not done.
     db.pragma_update(None, "trusted_schema", false)?;

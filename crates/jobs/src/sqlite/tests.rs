@@ -156,3 +156,22 @@ async fn the_last_owner_closes_the_file() {
     assert!(!journal.exists(), "the journal went into the file");
     assert_eq!(open(folder.path()).1.unfinished, 1);
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_reads_the_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(NAME);
+    insert(&open(folder.path()).0, 1).await;
+    let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    // As an earlier version has made it.
+    fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (jobs, _) = open(folder.path());
+    insert(&jobs, 2).await;
+    for entry in fs_err::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}

@@ -1,5 +1,6 @@
 //! The one thread that writes. A commit takes milliseconds, most of them for the disk to say that it has everything; writes
-//! that come meanwhile wait and share the next commit.
+//! that come meanwhile wait and share the next commit. Every commit waits for the disk, also one that nobody would miss after a
+//! power cut: what is mended in a journal ([`super::journal`]) relies on it.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,6 @@ use std::time::SystemTime;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::memory::Memory;
-use super::schema;
 use super::tables::{Ended, TableError};
 use crate::JobsError;
 
@@ -31,12 +31,6 @@ pub(super) struct Tables<'a> {
 pub(super) trait Write: Send {
     /// Completes "could not …".
     fn what(&self) -> &'static str;
-
-    /// Whether somebody is told of it who may rely on it when the power fails. What is written is safe from a kill in any case;
-    /// whatever is written before such a write is safe with it.
-    fn outlives_power(&self) -> bool {
-        false
-    }
 
     /// Writes. May be called again, when a write that shared its transaction failed; on an error nothing stays.
     ///
@@ -62,12 +56,7 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("jobs".to_owned())
             .spawn(move || {
-                let thread = Thread {
-                    db,
-                    memory,
-                    ended,
-                    waits_for_disk: true,
-                };
+                let thread = Thread { db, memory, ended };
                 thread.run(&writes);
             })?;
         Ok(Self {
@@ -115,8 +104,6 @@ struct Thread {
     db: Connection,
     memory: Arc<Memory>,
     ended: Ended,
-    /// Whether a commit does.
-    waits_for_disk: bool,
 }
 
 impl Thread {
@@ -151,12 +138,6 @@ impl Thread {
     }
 
     fn commit(&mut self, batch: &mut [Box<dyn Write>]) -> Result<(), TableError> {
-        // Waiting for the disk is nearly all that a commit costs.
-        let waits = batch.iter().any(|write| write.outlives_power());
-        if waits != self.waits_for_disk {
-            schema::wait_for_disk(&self.db, waits)?;
-            self.waits_for_disk = waits;
-        }
         // Dropped without a commit, it takes everything back.
         let transaction = self
             .db

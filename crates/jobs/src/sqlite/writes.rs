@@ -64,10 +64,6 @@ impl Write for Insert {
         "store the job"
     }
 
-    fn outlives_power(&self) -> bool {
-        true
-    }
-
     fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), TableError> {
         self.inserted = match self.known(tables)? {
             Some(known) => known,
@@ -127,21 +123,6 @@ impl Change {
 impl Write for Change {
     fn what(&self) -> &'static str {
         "change the job"
-    }
-
-    /// A job whose start or return to the queue is forgotten is started again, as after any power cut. Its end has been told
-    /// to somebody, and so has that its images are there.
-    fn outlives_power(&self) -> bool {
-        match self.transition {
-            Transition::Fetched { .. }
-            | Transition::Succeed { .. }
-            | Transition::Fail { .. }
-            | Transition::Cancel => true,
-            Transition::Start { .. }
-            | Transition::Requeue { .. }
-            | Transition::PutBack { .. }
-            | Transition::Crash { .. } => false,
-        }
     }
 
     fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), TableError> {
@@ -236,10 +217,6 @@ impl Remove {
 impl Write for Remove {
     fn what(&self) -> &'static str {
         "forget the job"
-    }
-
-    fn outlives_power(&self) -> bool {
-        true
     }
 
     fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), TableError> {

@@ -436,3 +436,39 @@ async fn a_shutdown_without_time_tells_everybody_why() {
     assert_eq!(stored_inputs(&test).await, 0);
     in_time(test.service.shutdown(LONG)).await;
 }
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_while_a_job_is_stored_does_not_hold_up_the_end() {
+    let (clock, config) = manual();
+    let test = TestService::start_with(FakeExecutor::new(), config);
+    let storing = test.service.inner.admission.read().await;
+    let closing = tokio::spawn({
+        let service = test.service.clone();
+        async move { service.shutdown(Duration::from_secs(5)).await }
+    });
+    eventually(async || test.service.status().await.stopping).await;
+    // Whoever comes now is told at once, and does not stand in line behind the shutdown.
+    let refused = in_time(submit(&test.service, sample_request("a"))).await;
+    assert!(matches!(refused, Err(ServiceError::ShuttingDown)), "{refused:?}");
+    eventually(async || {
+        clock.advance(Duration::from_secs(1));
+        closing.is_finished()
+    })
+    .await;
+    drop(storing);
+}
+
+#[tokio::test]
+async fn a_second_shutdown_waits_for_what_a_dropped_one_has_waited_for() {
+    let test = TestService::start(FakeExecutor::new());
+    let (end, ends) = tokio::sync::oneshot::channel::<()>();
+    let mut tasks = test.service.inner.tasks.lock().await;
+    tasks.spawn(async move { drop(ends.await) });
+    drop(tasks);
+    let first = tokio::time::timeout(A_MOMENT, test.service.shutdown(Duration::ZERO)).await;
+    assert!(first.is_err(), "a task goes on");
+    let second = tokio::time::timeout(A_MOMENT, test.service.shutdown(Duration::ZERO)).await;
+    assert!(second.is_err(), "it still does");
+    drop(end);
+    in_time(test.service.shutdown(Duration::ZERO)).await;
+}

@@ -240,6 +240,29 @@ async fn jobs_that_were_in_a_crash_run_one_by_one_so_that_the_next_one_tells_who
 }
 
 #[tokio::test]
+async fn jobs_that_were_in_a_crash_leave_room_to_others_while_they_wait_for_each_other() {
+    let (folder, images) = (tempfile::tempdir().unwrap(), memory());
+    let (mut held, executor) = Held::new();
+    let before = Server::start(folder.path(), &images, executor);
+    for _ in 0..3 {
+        submit(&before.service, sample_request("hold")).await.unwrap();
+    }
+    held.arrives().await;
+    eventually(async || before.service.status().await.jobs.running == 3).await;
+    let left = killed(folder.path());
+    let (mut held_again, executor) = Held::new();
+    let mut config = TestConfig::default();
+    config.service.running_jobs = 3;
+    let after = Server::start_with(left.path(), &images, executor, config);
+    held_again.arrives().await;
+    let other = submit(&after.service, sample_request("b")).await.unwrap();
+    eventually(async || after.service.fetch(other).await.unwrap().state == JobState::Running).await;
+    assert_eq!(after.service.status().await.jobs.running, 2);
+    drop((held, held_again));
+    assert_eq!(after.ended(other).await.state, JobState::Succeeded);
+}
+
+#[tokio::test]
 async fn an_orderly_stop_leaves_jobs_for_the_next_start_and_costs_them_nothing() {
     let (folder, images) = (tempfile::tempdir().unwrap(), memory());
     let (mut held, executor) = Held::new();

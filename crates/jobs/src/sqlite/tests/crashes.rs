@@ -2,6 +2,7 @@
 
 use rusqlite::config::DbConfig;
 
+use super::writer::Tables;
 use super::*;
 
 /// What SQLite writes for one page: its bytes, and before them a head with checksums.
@@ -116,4 +117,85 @@ async fn a_last_page_with_a_flipped_bit_loses_no_acknowledged_job() {
         assert!(jobs.len() + damaged <= 4);
         files.journal[at] ^= 1 << (at % 8);
     }
+}
+
+#[tokio::test]
+async fn every_commit_waits_for_the_disk() {
+    struct Probe(oneshot::Sender<i64>, i64);
+    impl Write for Probe {
+        fn what(&self) -> &'static str {
+            "look"
+        }
+        fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), TableError> {
+            self.1 = tables
+                .db
+                .pragma_query_value(None, "synchronous", |row| row.get(0))?;
+            Ok(())
+        }
+        fn publish(self: Box<Self>, _: &Memory, _: Result<(), JobsError>) {
+            let _ = self.0.send(self.1);
+        }
+    }
+    const FULL: i64 = 2;
+    let folder = tempfile::tempdir().unwrap();
+    let (jobs, _) = open(folder.path());
+    let id = insert(&jobs, 1).await;
+    jobs.transition(id, Transition::Start { attempt: 0 })
+        .await
+        .unwrap();
+    let (answer, found) = oneshot::channel();
+    jobs.file.writer.send(Box::new(Probe(answer, 0))).unwrap();
+    assert_eq!(found.await.unwrap(), FULL);
+}
+
+#[tokio::test]
+async fn pages_of_an_earlier_journal_in_a_commit_that_was_cut_are_not_taken_for_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let (jobs, _) = open(folder.path());
+    let wal = folder.path().join(format!("{NAME}-wal"));
+    for id in 1..=12 {
+        insert(&jobs, id).await;
+    }
+    let earlier = fs_err::read(&wal).unwrap();
+    // The journal begins again at its first byte with the next commit.
+    let tool = Connection::open(folder.path().join(NAME)).unwrap();
+    let busy: i64 = tool
+        .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(busy, 0);
+    insert(&jobs, 13).await;
+    let acknowledged = ends_of_commits(&fs_err::read(&wal).unwrap(), &earlier);
+    // One commit of many pages.
+    tool.execute_batch("CREATE TABLE scratch AS SELECT zeroblob(80000)")
+        .unwrap();
+    let journal = fs_err::read(&wal).unwrap();
+    let last = *ends_of_commits(&journal, &earlier).last().unwrap();
+    let first = *acknowledged.last().unwrap() + 1;
+    assert!(last > first + 3, "{first} to {last}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let mut ended = 0;
+    for stale in first..last - 1 {
+        let at = 32 + stale * FRAME;
+        let Some(old) = earlier.get(at..at + FRAME) else {
+            break;
+        };
+        ended += usize::from(old[4..8] != [0; 4]);
+        let mut cut = journal.clone();
+        cut[at..at + FRAME].copy_from_slice(old);
+        fs_err::write(&path, &cut).unwrap();
+        assert_eq!(journal::mend(&path).unwrap(), 0, "page {stale}");
+        assert!(fs_err::read(&path).unwrap() == cut, "page {stale}: as it was");
+    }
+    assert!(ended > 0, "some of them ended a commit of the earlier journal");
+}
+
+/// The pages of a journal that end its commits, without what an earlier one has left.
+fn ends_of_commits(journal: &[u8], earlier: &[u8]) -> Vec<usize> {
+    assert!(journal[16..24] != earlier[16..24], "it is another journal");
+    let pages = journal[32..].chunks_exact(FRAME).enumerate();
+    let ours = pages.take_while(|(_, page)| page[8..16] == journal[16..24]);
+    ours.filter(|(_, page)| page[4..8] != [0; 4])
+        .map(|(at, _)| at)
+        .collect()
 }

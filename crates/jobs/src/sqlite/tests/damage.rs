@@ -116,3 +116,55 @@ async fn what_is_no_database_is_kept_aside() {
     assert!(fs_err::read(kept).unwrap().starts_with(b"something else"));
     insert(&jobs, 1).await;
 }
+
+#[tokio::test]
+async fn jobs_between_two_pages_that_cannot_be_read_are_taken_over() {
+    const JOBS: u128 = 120;
+    const PAGE: usize = 4096;
+    const LEAF_OF_TABLE: u8 = 13;
+    let folder = file_with_jobs(JOBS).await;
+    let path = folder.path().join(NAME);
+    let mut bytes = fs_err::read(&path).unwrap();
+    let of_jobs = |page: &[u8]| page[0] == LEAF_OF_TABLE && page.windows(9).any(|text| text == b"red house");
+    let pages = bytes.chunks_exact(PAGE).enumerate().skip(1);
+    let leaves: Vec<usize> = pages
+        .filter(|(_, page)| of_jobs(page))
+        .map(|(at, _)| at)
+        .collect();
+    assert!(leaves.len() > 8, "{leaves:?}");
+    let mut lost = 0;
+    for part in [leaves.len() / 4, leaves.len() * 3 / 4] {
+        let page = &mut bytes[leaves[part] * PAGE..][..PAGE];
+        lost += usize::from(u16::from_be_bytes([page[3], page[4]]));
+        page.fill(0xff);
+    }
+    fs_err::write(&path, &bytes).unwrap();
+    let (jobs, recovery) = open(folder.path());
+    assert!(recovery.damaged_file.is_some());
+    assert_eq!(ids(&jobs).await.len(), JOBS as usize - lost);
+}
+
+#[tokio::test]
+async fn a_rebuilding_that_was_ended_by_a_kill_is_finished() {
+    let rebuilt = file_with_jobs(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |ending| folder.path().join(format!("{NAME}{ending}"));
+    let (jobs, _) = open(folder.path());
+    insert(&jobs, 9).await;
+    let left = copy_of(folder.path());
+    drop(jobs);
+    for is_journal_gone in [false, true] {
+        for entry in fs_err::read_dir(folder.path()).unwrap() {
+            fs_err::remove_file(entry.unwrap().path()).unwrap();
+        }
+        fs_err::copy(left.path().join(NAME), path("")).unwrap();
+        if !is_journal_gone {
+            fs_err::copy(left.path().join(format!("{NAME}-wal")), path("-wal")).unwrap();
+        }
+        fs_err::copy(rebuilt.path().join(NAME), path(".whole")).unwrap();
+        let (jobs, recovery) = open(folder.path());
+        assert_eq!(ids(&jobs).await, [1, 2, 3]);
+        assert_eq!(recovery.damaged_file, Some(path(".damaged")));
+        assert!(!path(".whole").exists());
+    }
+}

@@ -113,3 +113,36 @@ async fn a_full_disk_refuses_whole_jobs_and_recovers_by_itself() {
     let (after, _) = open(left.path());
     assert_eq!(after.get(job.id).await.unwrap(), Some(job));
 }
+
+#[test]
+fn reads_that_wait_for_each_other_leave_threads_to_others() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(2).build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (jobs, _) = open(folder.path());
+    let (hold, held) = std::sync::mpsc::channel();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let slow = std::thread::spawn({
+        let jobs = jobs.clone();
+        move || {
+            let _reader = jobs.file.reader.lock().unwrap();
+            hold.send(()).unwrap();
+            let _ = ends.recv();
+        }
+    });
+    held.recv().unwrap();
+    runtime.block_on(async {
+        let mut reads = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let jobs = jobs.clone();
+            reads.spawn(async move { ids(&jobs).await });
+        }
+        tokio::task::yield_now().await;
+        let other = tokio::task::spawn_blocking(|| ());
+        let other = tokio::time::timeout(Duration::from_secs(10), other).await;
+        drop(end);
+        assert!(other.is_ok(), "every thread waits for the connection");
+        assert_eq!(reads.join_all().await, vec![Vec::<u128>::new(); 8]);
+    });
+    slow.join().unwrap();
+}
