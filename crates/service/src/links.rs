@@ -192,9 +192,10 @@ impl Service {
 }
 
 fn not_read(error: StorageError) -> ServiceError {
-    match error {
-        StorageError::NotFound { .. } => ServiceError::ImageGone,
-        error => ServiceError::store("read the picture")(error),
+    if let StorageError::NotFound { .. } = error {
+        ServiceError::ImageGone
+    } else {
+        ServiceError::store("read the picture")(error)
     }
 }
 

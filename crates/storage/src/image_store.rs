@@ -273,13 +273,15 @@ impl ImageStore {
 
 fn not_read(key: &ImageKey) -> impl FnOnce(ObjectError) -> StorageError + use<> {
     let key = key.clone();
-    move |error| match error {
-        ObjectError::NotFound { .. } => StorageError::NotFound { key },
-        source => StorageError::Object {
+    move |source| {
+        if let ObjectError::NotFound { .. } = source {
+            return StorageError::NotFound { key };
+        }
+        StorageError::Object {
             act: "read",
             key,
             source,
-        },
+        }
     }
 }
 

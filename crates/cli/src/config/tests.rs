@@ -243,7 +243,7 @@ fn a_password_in_the_address_of_a_collector_is_refused_and_not_printed() {
             ..flags(None)
         };
         let hub = HubConfig::of(&HubVariables::default()).unwrap();
-        let error = Config::from_settings(settings, hub, None)
+        let error = Config::from_settings(settings, (hub, None), None)
             .unwrap_err()
             .to_string();
         assert!(

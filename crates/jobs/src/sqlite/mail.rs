@@ -132,11 +132,17 @@ mod tests {
         let mut replayed = due(&clock);
         mail.put(replayed.clone());
         replayed.replay(clock.wall());
-        let taken = mail.take(LEASE, &[]).await;
+        let taken = mail.take(LEASE, &SendingTurn::default()).await;
         mail.put(replayed);
         let known = mail.get(taken.id).unwrap();
         assert_eq!((known.sendings, known.in_round), (1, 1));
-        assert!(!known.is_due(clock.wall()), "it is being sent");
+        let turn = SendingTurn::default();
+        let again = tokio::select! {
+            biased;
+            again = mail.take(LEASE, &turn) => Some(again),
+            () = std::future::ready(()) => None,
+        };
+        assert_eq!(again, None, "it is being sent");
         // Nothing of it stays when it has ended.
         let mut settled = known;
         settled

@@ -32,7 +32,10 @@ async fn a_file_of_version_1_becomes_ours_with_all_its_jobs() {
     jobs.transition(JobId::from_u128(5), Transition::Cancel)
         .await
         .unwrap();
-    let webhook = jobs.take(Duration::from_secs(1), &[]).await.unwrap();
+    let webhook = jobs
+        .take(Duration::from_secs(1), &SendingTurn::default())
+        .await
+        .unwrap();
     assert_eq!(webhook.id, WebhookId::of(JobId::from_u128(5)));
     drop(jobs);
     assert_eq!(open(folder.path()).1.unfinished, 2, "it is changed once");
