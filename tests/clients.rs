@@ -24,6 +24,9 @@ pub(crate) fn clients_folder() -> Option<PathBuf> {
     folder
 }
 
+/// What webhooks are signed with, for the drivers that verify them.
+const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 /// Runs a driver; it ends with 0 when the client got its pictures and parsed every reply.
 fn drive(program: &Path, driver: &str, folder: &Path, server: &TestServer) {
     drive_with(program, driver, folder, (server, "images/photo.png"));
@@ -34,6 +37,7 @@ fn drive_with(program: &Path, driver: &str, folder: &Path, (server, picture): (&
         .arg(tests_folder().join("clients").join(driver))
         .env("B", server.base())
         .env("IMG", tests_folder().join(picture))
+        .env("SECRET", WEBHOOK_SECRET)
         .current_dir(folder)
         .output()
         .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
@@ -127,7 +131,6 @@ async fn modelslabs_python_client_gets_its_pictures() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_published_library_verifies_what_a_receiver_gets() {
-    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let Some(folder) = clients_folder() else { return };
     let python = folder.join("standardwebhooks-1.1.0/bin/python");
     if !python.exists() {
@@ -139,7 +142,7 @@ async fn the_published_library_verifies_what_a_receiver_gets() {
     }
     let settings = [
         ("PENTIMENTO_ALLOW_PRIVATE_URLS", "true"),
-        ("PENTIMENTO_WEBHOOK_SECRET", SECRET),
+        ("PENTIMENTO_WEBHOOK_SECRET", WEBHOOK_SECRET),
     ];
     let server = TestServer::start_with(&[], &settings);
     drive_with(

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use reqwest::header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 
+use crate::support::client::http;
 use crate::support::server::TestServer;
 use crate::support::tests_folder;
 
@@ -72,7 +73,7 @@ async fn a_person_gets_a_picture_in_a_browser() {
 #[tokio::test(flavor = "multi_thread")]
 async fn browsers_get_the_page_programs_the_index_and_both_with_a_policy_for_either() {
     let server = TestServer::start();
-    let client = reqwest::Client::new();
+    let client = http();
     let get = |path: &str| client.get(format!("{}{path}", server.base()));
 
     let page = get("/")

@@ -14,6 +14,7 @@ mod memory;
 mod outbox;
 mod places;
 mod queue;
+mod sending_leases;
 mod sending_turn;
 mod sqlite;
 mod state_machine;

@@ -15,7 +15,7 @@ use pentimento_types::{ApiKeyId, Clock, Job, JobId, WebhookId};
 use tokio::sync::{Notify, watch};
 
 use crate::local_queue::LocalQueue;
-use crate::sending_turn::Leases;
+use crate::sending_leases::Leases;
 use crate::{AgeClock, Claim, JobPlace, JobQueue, JobsError, OutboxEntry, Places, QueueEntry};
 
 /// Bounds of a store.

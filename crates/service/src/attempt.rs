@@ -80,14 +80,6 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         }
     };
     let crashes = crashes(&job);
-    let _alone = match crashes {
-        0 => None,
-        _ => match inner.suspects.try_lock() {
-            Ok(alone) => Some(alone),
-            // Others run in the meantime: it waits in the queue, and not in one of their slots.
-            Err(_) => return Disposition::Later,
-        },
-    };
     let left = if job.attempt > 0 {
         deliver::left_by_earlier_attempt(&inner, &job).await
     } else {
@@ -100,6 +92,15 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         );
         return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
     }
+    // One that is given up needs no turn: the attempt that holds it may be its own, and never end.
+    let _alone = match crashes {
+        0 => None,
+        _ => match inner.suspects.try_lock() {
+            Ok(alone) => Some(alone),
+            // Others run in the meantime: it waits in the queue, and not in one of their slots.
+            Err(_) => return Disposition::Later,
+        },
+    };
     if inner.leaves_jobs() || inner.outage().is_some() {
         return Disposition::Later;
     }

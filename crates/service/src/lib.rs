@@ -9,6 +9,7 @@ mod config;
 mod decode_room;
 mod decoding_shares;
 mod deliver;
+mod device_time;
 mod embeddings;
 mod error;
 mod fetching;

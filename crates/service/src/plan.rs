@@ -2,63 +2,14 @@
 //! checkpoint, which scheduler it will be, and what of LoRAs and embeddings will have no effect.
 
 use pentimento_engine::{Beside, LoraReport, PipelineError, ResolvedModels, RunPlan};
-use pentimento_types::{ErrorKind, HasKind as _, Job, JobNote, Recipe, Size, describe_chain};
+use pentimento_types::{ErrorKind, HasKind as _, JobNote, Recipe, describe_chain};
 
+use crate::device_time::DeviceTime;
 use crate::embeddings::unused_notes;
-use crate::forecast::Expected;
 use crate::inner::{Inner, PLANS_AT_ONCE};
 use crate::looks::PATIENCE;
 use crate::off_thread::off_thread;
 use crate::{ModelRole, ServiceError};
-
-/// How much of the device each image takes, whatever its size.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DeviceTime {
-    rows: u32,
-    evaluations: u32,
-}
-
-impl DeviceTime {
-    /// At most, about, where the checkpoint could not be asked, which its load will explain.
-    fn unplanned(recipe: &Recipe) -> Self {
-        Self {
-            rows: if recipe.is_guided() { 2 } else { 1 },
-            evaluations: recipe.steps,
-        }
-    }
-
-    /// What is forecast for a job of which no more is left than its record: as much as the plan of its time said, though how many
-    /// evaluations of which size these were is not written down.
-    pub(crate) fn found(job: &Job) -> Expected {
-        const USUAL_PIXELS: u64 = 512 * 512;
-        let recipe = &job.recipe;
-        let time = Self::unplanned(recipe);
-        let one = Size { width: 1, height: 1 };
-        let pixels = match job.work {
-            0 => USUAL_PIXELS,
-            work => work / time.work(recipe, one).max(1),
-        };
-        Expected::new(
-            recipe.model.as_str(),
-            (pixels, time.rows),
-            (recipe.image_count, time.evaluations),
-        )
-    }
-
-    /// What the job costs in the queue.
-    pub(crate) fn work(self, recipe: &Recipe, size: Size) -> u64 {
-        recipe.work(size, self.rows, self.evaluations)
-    }
-
-    /// What is forecast for it.
-    pub(crate) fn expected(self, models: &ResolvedModels, recipe: &Recipe, size: Size) -> Expected {
-        Expected::new(
-            &models.checkpoint.name,
-            (size.pixels(), self.rows),
-            (recipe.image_count, self.evaluations),
-        )
-    }
-}
 
 impl Inner {
     /// Refuses what the device would refuse later, and names in the recipe what it leaves to the checkpoint, so that who

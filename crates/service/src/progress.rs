@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pentimento_types::{ApiKeyId, Clock, Job, JobId, Progress};
 
+use crate::device_time::DeviceTime;
 use crate::forecast::{Expected, Forecast, Standing};
-use crate::plan::DeviceTime;
 
 /// The latest word of every attempt that is running in this process, and what all jobs are expected to take.
 #[derive(Debug)]

@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
+use crate::device_time::DeviceTime;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::no_init;
 use crate::off_thread::off_thread;
-use crate::plan::DeviceTime;
 use crate::{InputLimits, Service, ServiceError, image_codec};
 
 /// So many numbers in a row are never all taken, unless nearly all are.

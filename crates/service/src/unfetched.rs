@@ -18,9 +18,9 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use crate::admitted::Admitted;
+use crate::device_time::DeviceTime;
 use crate::fetching::Mark;
 use crate::inner::Inner;
-use crate::plan::DeviceTime;
 use crate::submit::{Checked, Planned, Submission, Unfinished, goes_on_alone, size_of};
 use crate::{Service, ServiceError};
 

@@ -80,6 +80,8 @@ mod tests {
         const FULL: &str =
             "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         const OTHER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+        // As the program's `main` does.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let [ready, full, other] = [answers(READY).await, answers(FULL).await, answers(OTHER).await];
         for (admin, listen, healthy) in [
             (Some(ready), full, true),

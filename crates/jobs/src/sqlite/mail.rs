@@ -8,7 +8,7 @@ use std::time::Duration;
 use pentimento_types::{Clock, WebhookId};
 use tokio::sync::Notify;
 
-use crate::sending_turn::Leases;
+use crate::sending_leases::Leases;
 use crate::{OutboxEntry, OutboxState, SendingTurn};
 
 /// The clock on the wall may jump, so that nobody sleeps longer without looking at it.
