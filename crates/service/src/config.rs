@@ -42,6 +42,21 @@ pub struct ServiceConfig {
     pub sweep_interval: Duration,
 }
 
+/// How long a job and its pictures outlive its links, so that a download that began in time can end.
+const MARGIN: Duration = Duration::from_secs(600);
+
+impl ServiceConfig {
+    /// A job and its pictures go together, and no link of theirs lives longer.
+    pub(crate) fn kept(&self) -> Duration {
+        self.keep_jobs.max(self.link_ttl)
+    }
+
+    /// How long after its end they are deleted.
+    pub(crate) fn deleted_after(&self) -> Duration {
+        self.kept() + MARGIN
+    }
+}
+
 /// What the service is put together from.
 #[derive(Clone, Debug)]
 pub struct ServiceParts {

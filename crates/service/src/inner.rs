@@ -22,7 +22,6 @@ use crate::fetching::Fetching;
 use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
-use crate::maintenance::deleted_after;
 use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
 use crate::traces::Traces;
@@ -169,7 +168,7 @@ impl Inner {
     /// nothing grows old because a machine has learnt what year it is. Where it stays so for as long as things are kept, nothing
     /// is left whose time was written down before, and the clock is believed.
     pub(crate) fn before(&self, age: Duration) -> Option<SystemTime> {
-        self.age_clock.now(deleted_after(self)).checked_sub(age)
+        self.age_clock.now(self.config.deleted_after()).checked_sub(age)
     }
 
     pub(crate) fn outage(&self) -> Option<&'static str> {

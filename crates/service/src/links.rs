@@ -10,7 +10,6 @@ use pentimento_storage::{Access, LinkError, StorageError, content_type};
 use pentimento_types::{ImageKey, Job, JobOutcome, MemoryUse, Reservation, StoredImage};
 
 use crate::inner::image_key;
-use crate::maintenance::kept;
 use crate::{Service, ServiceError};
 
 /// How long an address in the bucket is valid at most. It needs no longer: who has the link gets another one.
@@ -50,7 +49,7 @@ impl Service {
         let ended_at = job.finished_at.unwrap_or(now);
         let mut expires_at = ended_at + whole;
         if expires_at < now + whole / HARDLY_ANY {
-            expires_at = (now + whole).min(ended_at + kept(&self.inner));
+            expires_at = (now + whole).min(ended_at + self.inner.config.kept());
         }
         // A clock that was set back must not promise more than a whole life.
         let ttl = expires_at.duration_since(now).unwrap_or_default();

@@ -14,8 +14,6 @@ use pentimento_types::{Job, JobId, JobState, describe_chain};
 use crate::inner::Inner;
 use crate::{ServiceError, webhooks};
 
-/// How long a job and its pictures outlive its links, so that a download that began in time can end.
-const MARGIN: Duration = Duration::from_secs(600);
 /// Everything that is stored is looked through at the start, and then so rarely: a bucket may hold a million pictures.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(24 * 3600);
 /// After a look that failed.
@@ -113,20 +111,10 @@ async fn give_webhooks_up(inner: &Inner) -> Result<(), JobsError> {
     Ok(())
 }
 
-/// A job and its pictures go together, and no link of theirs lives longer.
-pub(crate) fn kept(inner: &Inner) -> Duration {
-    inner.config.keep_jobs.max(inner.config.link_ttl)
-}
-
-/// How long after its end they are deleted.
-pub(crate) fn deleted_after(inner: &Inner) -> Duration {
-    kept(inner) + MARGIN
-}
-
 /// Jobs that ended long ago are forgotten, with their pictures. Ids sort by the time of their making, so only the oldest are
 /// looked at.
 async fn expire_jobs(inner: &Inner) -> Result<(), JobsError> {
-    let Some(before) = inner.before(deleted_after(inner)) else {
+    let Some(before) = inner.before(inner.config.deleted_after()) else {
         return Ok(());
     };
     let mut filter = JobFilter {
@@ -168,7 +156,7 @@ pub(crate) async fn sweep_orphans(inner: &Inner) -> Result<(), ServiceError> {
     if staged > 0 {
         tracing::info!(files = staged, "deleted files that were never finished");
     }
-    let mut old = match inner.before(deleted_after(inner)) {
+    let mut old = match inner.before(inner.config.deleted_after()) {
         Some(before) => inner.images.outputs_before(before).await.map_err(not_looked)?,
         None => Vec::new(),
     };
