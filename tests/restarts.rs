@@ -95,7 +95,8 @@ async fn jobs_of_a_killed_server_are_made_by_the_next_one_with_the_bytes_that_th
         picture(&server, number).await;
     }
     // Its number leads to it still, and another server makes the same of the request.
-    let alone = start(self::home().path());
+    let other = self::home();
+    let alone = start(other.path());
     let number = ask(&alone, &modelslab_body(2, 3, 64)).await;
     assert_eq!(picture(&alone, &number).await, after_kill);
 }

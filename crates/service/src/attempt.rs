@@ -29,6 +29,8 @@ pub(crate) enum Disposition {
     Again,
     /// The same, when its record can be read or written again.
     Later,
+    /// The same, when the job is over that runs alone, as this one has to.
+    BehindAnother,
 }
 
 /// A reason why an attempt failed: a kind for programs, a text for the caller. The causes are logged where it is made.
@@ -80,27 +82,29 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         }
     };
     let crashes = crashes(&job);
+    let is_given_up = crashes >= inner.config.max_attempts;
+    let _alone = if crashes == 0 || is_given_up {
+        // One that is given up does not run. The attempt that has the suspects' turn may even be its own, and never end.
+        None
+    } else {
+        match inner.suspects.try_lock() {
+            Ok(alone) => Some(alone),
+            // Others run in the meantime: it waits in the queue, and not in one of their slots.
+            Err(_) => return Disposition::BehindAnother,
+        }
+    };
     let left = if job.attempt > 0 {
         deliver::left_by_earlier_attempt(&inner, &job).await
     } else {
         None
     };
-    if left.is_none() && crashes >= inner.config.max_attempts {
+    if left.is_none() && is_given_up {
         let message = format!(
             "the job is poison: {crashes} times the server ended, or the worker fell silent, while the job ran, so it is not \
              tried again"
         );
         return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
     }
-    // One that is given up needs no turn: the attempt that holds it may be its own, and never end.
-    let _alone = match crashes {
-        0 => None,
-        _ => match inner.suspects.try_lock() {
-            Ok(alone) => Some(alone),
-            // Others run in the meantime: it waits in the queue, and not in one of their slots.
-            Err(_) => return Disposition::Later,
-        },
-    };
     if inner.leaves_jobs() || inner.outage().is_some() {
         return Disposition::Later;
     }

@@ -17,6 +17,8 @@ use crate::inner::Inner;
 const HEARTBEATS_PER_LEASE: u32 = 3;
 /// After a queue that cannot be read, or a record.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Small beside a job, and long beside a look at whether the other is over.
+const BEHIND_ANOTHER: Duration = Duration::from_millis(100);
 
 /// Runs until the service has stopped and everything it ran has ended.
 pub(crate) async fn run(inner: Arc<Inner>) {
@@ -88,6 +90,7 @@ async fn settle(inner: &Inner, claim: Claim, disposition: Disposition, id: JobId
         Disposition::Ended => inner.queue.complete(claim).await,
         Disposition::Again => inner.queue.release(claim, Duration::ZERO).await,
         Disposition::Later => inner.queue.release(claim, PAUSE).await,
+        Disposition::BehindAnother => inner.queue.release(claim, BEHIND_ANOTHER).await,
     };
     if let Err(error) = settled {
         // Whoever claims it next sees the job's state and does the right thing.
