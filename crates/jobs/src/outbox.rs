@@ -159,7 +159,7 @@ fn receiver_of(url: &str) -> String {
     rest[..end].to_ascii_lowercase()
 }
 
-/// Which webhooks [`Outbox::list`] returns.
+/// Which webhooks [`Outbox::webhooks`] returns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutboxFilter {
     /// In one of these states; empty means any.
