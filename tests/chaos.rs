@@ -15,7 +15,7 @@ use axum::http::HeaderMap;
 use axum::routing::post;
 use bytes::Bytes;
 use pentimento_jobs::{
-    JobFilter, JobStore as _, MemoryLimits, Outbox as _, OutboxFilter, OutboxState, SqliteJobs,
+    JobFilter, JobLimits, JobStore as _, Outbox as _, OutboxFilter, OutboxState, SqliteJobs,
 };
 use pentimento_types::{JobId, JobOutcome, JobState, SystemClock};
 use rand::rngs::StdRng;
@@ -355,11 +355,7 @@ async fn reqwest_json(address: &str) -> Value {
     reason = "one account, read from its beginning to its end"
 )]
 async fn judge(chaos: &Chaos, receiver: &Receiver, home: &std::path::Path) {
-    let limits = MemoryLimits {
-        unfinished: 1000,
-        finished: 1_000_000,
-        finished_bytes: u64::MAX,
-    };
+    let limits = JobLimits::in_number(1000, 1_000_000);
     let path = home.join("data/jobs.sqlite");
     let (store, recovery) = SqliteJobs::open(&path, Arc::new(SystemClock), limits).expect("readable");
     assert_eq!((recovery.damaged, recovery.damaged_file), (0, None));

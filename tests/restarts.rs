@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pentimento_jobs::{MemoryLimits, SqliteJobs};
+use pentimento_jobs::{JobLimits, SqliteJobs};
 use pentimento_types::SystemClock;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -174,7 +174,7 @@ async fn jobs_of_a_newer_version_are_refused_by_name_and_left_as_they_are() {
     drop(server);
     let database = home.path().join("data/jobs.sqlite");
     // Whoever opens and closes it takes the journal into the file.
-    let limits = MemoryLimits {
+    let limits = JobLimits {
         unfinished: 1,
         finished: 1000,
         finished_bytes: u64::MAX,

@@ -1,17 +1,28 @@
 //! The command line. A flag that is also a setting stays optional here: `config` decides what it means when it is absent.
 
+mod jobs;
+mod keys;
+mod models;
+mod place;
+
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind, WebhookId};
+use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind};
 use url::Url;
 
+pub(crate) use self::jobs::{
+    JobsAction, JobsArgs, JobsCancelArgs, JobsListArgs, JobsShowArgs, ReplayWebhookArgs,
+};
+pub(crate) use self::keys::{KeysAction, KeysArgs, KeysListArgs, KeysNewArgs};
+pub(crate) use self::models::{
+    ModelsAction, ModelsArgs, ModelsInspectArgs, ModelsListArgs, ModelsPullArgs, ModelsVerifyArgs,
+};
+use self::place::PlaceArgs;
+
 use crate::config::{
-    AdminListen, ByteSize, DeviceChoice, IsaChoice, KeySetting, LogFormat, Secret, Settings,
-    WebhookSecretSetting,
+    AdminListen, ByteSize, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
 };
 
 /// What the demo model knows best: drawn scenes.
@@ -72,18 +83,6 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Measures the parts of one picture
     Bench(BenchArgs),
-}
-
-/// Where the models and the data are.
-#[derive(Clone, Debug, Default, ClapArgs)]
-pub(crate) struct PlaceArgs {
-    /// The model catalogue [default: models.toml, where there is one, else the built-in demo model only]
-    #[arg(long, value_name = "FILE")]
-    models: Option<PathBuf>,
-
-    /// What computes [default: auto]
-    #[arg(long)]
-    device: Option<DeviceChoice>,
 }
 
 #[derive(Clone, Debug, Default, ClapArgs)]
@@ -261,218 +260,6 @@ pub(crate) struct GenerateArgs {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct ModelsArgs {
-    #[command(subcommand)]
-    pub(crate) action: ModelsAction,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum ModelsAction {
-    /// Fetches models of the catalogue from where their source says, before a request names them
-    Pull(ModelsPullArgs),
-    /// Compares the files of models with their sha256, and reads all of the checkpoints
-    Verify(ModelsVerifyArgs),
-    /// Says what a weights file, a folder, or a model of the catalogue is
-    Inspect(ModelsInspectArgs),
-    /// Lists every model that a request can name, and whether its files are there
-    List(ModelsListArgs),
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct ModelsListArgs {
-    #[command(flatten)]
-    place: PlaceArgs,
-
-    /// One JSON document instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct ModelsPullArgs {
-    /// Names of the catalogue
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<String>,
-
-    #[command(flatten)]
-    place: ModelPlaceArgs,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct ModelsVerifyArgs {
-    /// Names of the catalogue [default: all whose files are here]
-    #[arg(value_name = "NAME")]
-    pub(crate) names: Vec<String>,
-
-    #[command(flatten)]
-    place: ModelPlaceArgs,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct ModelsInspectArgs {
-    /// A file, a folder, or a name of the catalogue
-    #[arg(value_name = "FILE|NAME")]
-    pub(crate) what: String,
-
-    #[command(flatten)]
-    place: ModelPlaceArgs,
-}
-
-/// Where the catalogue and the files of models are.
-#[derive(Clone, Debug, Default, ClapArgs)]
-pub(crate) struct ModelPlaceArgs {
-    /// The model catalogue [default: models.toml, where there is one, else the built-in demo model only]
-    #[arg(long, value_name = "FILE")]
-    models: Option<PathBuf>,
-
-    /// The server's folder, where files of https sources are kept [default: pentimento-data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct JobsArgs {
-    #[command(subcommand)]
-    pub(crate) action: JobsAction,
-
-    /// The server [default: the address that this machine's settings make it listen on]
-    #[arg(long, global = true, value_name = "URL")]
-    server: Option<Url>,
-
-    /// The key to call it with; other users of this machine can read flags, so PENTIMENTO_KEY is better [default: the first of
-    /// the settings' keys]
-    #[arg(long, global = true, value_name = "SECRET")]
-    key: Option<Secret>,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum JobsAction {
-    /// Lists the jobs of the key, the newest first
-    List(JobsListArgs),
-    /// Says all that is known of a job
-    Show(JobsShowArgs),
-    /// Cancels jobs that have not ended
-    Cancel(JobsCancelArgs),
-    /// Shows how a job goes on until it has ended; ends with 1 when it has no pictures then
-    Watch(JobsShowArgs),
-    /// Sends the webhook of a job again, under the id that it had, whatever has become of it
-    ReplayWebhook(ReplayWebhookArgs),
-    /// Shows the secret with which a receiver checks that webhooks come from this server; made when there is none yet
-    WebhookSecret(WebhookSecretArgs),
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct ReplayWebhookArgs {
-    /// Of the webhook (msg_…) or of its job (job_…)
-    #[arg(value_name = "ID")]
-    pub(crate) id: WebhookId,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct WebhookSecretArgs {
-    /// The server's folder, where the secret is when no setting gives one [default: pentimento-data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct JobsListArgs {
-    /// Only those that are fetching, queued, running, succeeded, failed or cancelled
-    #[arg(long, value_name = "STATE,...")]
-    pub(crate) state: Option<String>,
-
-    /// At most so many
-    #[arg(long, value_name = "JOBS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
-    pub(crate) limit: u32,
-
-    /// Only jobs that are older than this one
-    #[arg(long, value_name = "ID")]
-    pub(crate) after: Option<String>,
-
-    /// One JSON document instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct JobsShowArgs {
-    /// As the reply's X-Job-Id header and the list say it
-    #[arg(value_name = "ID")]
-    pub(crate) id: String,
-
-    /// JSON instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct JobsCancelArgs {
-    #[arg(required = true, value_name = "ID")]
-    pub(crate) ids: Vec<String>,
-
-    /// Deletes them, too, with their pictures; also those that have ended
-    #[arg(long)]
-    pub(crate) delete: bool,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct KeysArgs {
-    #[command(subcommand)]
-    pub(crate) action: KeysAction,
-
-    /// The server's folder, where the keys are [default: pentimento-data]
-    #[arg(long, global = true, value_name = "DIR")]
-    data: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum KeysAction {
-    /// Makes a key and shows its secret, this once
-    New(KeysNewArgs),
-    /// Lists the keys, without their secrets
-    List(KeysListArgs),
-    /// Takes a key back
-    Revoke(KeysRevokeArgs),
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct KeysNewArgs {
-    /// A name for the key, which stands in logs and owns its jobs: letters, digits, `-`, `_`, `.`
-    #[arg(value_name = "LABEL")]
-    pub(crate) label: String,
-
-    /// Time after which it ends by itself, such as `90days` or `12h` [default: never]
-    #[arg(long, value_name = "TIME", value_parser = key_life)]
-    pub(crate) expires: Option<Duration>,
-
-    /// Jobs of it that may wait or run at once [default: the server's `jobs_at_once`]
-    #[arg(long, value_name = "JOBS")]
-    pub(crate) jobs_at_once: Option<NonZeroU32>,
-
-    /// Calls of it in a minute [default: the server's `requests_per_minute`]
-    #[arg(long, value_name = "CALLS")]
-    pub(crate) requests_per_minute: Option<NonZeroU32>,
-
-    /// Lets it read the metrics, and load and unload models
-    #[arg(long)]
-    pub(crate) admin: bool,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct KeysListArgs {
-    /// One JSON document instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct KeysRevokeArgs {
-    /// The key's name
-    #[arg(value_name = "LABEL")]
-    pub(crate) label: String,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     serve: ServeArgs,
@@ -617,15 +404,6 @@ impl ServeArgs {
             ..Self::default()
         }
     }
-}
-
-fn key_life(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
-    let life = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if life < Duration::from_secs(1) || life > LONGEST {
-        return Err("it must be a second to a hundred years".to_owned());
-    }
-    Ok(life)
 }
 
 fn unit_interval(text: &str) -> Result<f64, String> {

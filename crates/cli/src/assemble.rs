@@ -19,7 +19,7 @@ use pentimento_engine::{
     BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobStore, MemoryLimits, Recovery, SqliteJobs};
+use pentimento_jobs::{JobLimits, JobStore, Recovery, SqliteJobs};
 use pentimento_service::{
     AddressGuard, KeyFile, KeyRing, Service, ServiceConfig, ServiceParts, WebhookSecret, image_fetcher,
     webhook_sender,
@@ -169,7 +169,7 @@ pub(crate) fn everything(
     }
     let links = LinkSigner::open(&data.path().join("link-secret"))?;
     let webhook_secret = webhook_secret(config, data.path())?;
-    let limits = MemoryLimits {
+    let limits = JobLimits {
         unfinished: UNFINISHED_JOBS,
         finished: REMEMBERED_JOBS,
         finished_bytes: config.job_memory.0,
@@ -181,7 +181,7 @@ pub(crate) fn everything(
         hub: hub(config)?,
         engine: engine.handle.clone(),
         store: Arc::clone(&jobs) as Arc<dyn JobStore>,
-        queue: Arc::clone(&jobs) as Arc<_>,
+        queue: jobs.queue(),
         outbox: jobs,
         images,
         links,
@@ -215,7 +215,7 @@ pub(crate) fn everything(
 }
 
 /// The jobs of this and of earlier processes. What was wrong with them is told.
-fn jobs(data: &DataFolder, limits: MemoryLimits) -> anyhow::Result<(SqliteJobs, Recovery)> {
+fn jobs(data: &DataFolder, limits: JobLimits) -> anyhow::Result<(SqliteJobs, Recovery)> {
     let (jobs, recovery) = SqliteJobs::open(&data.path().join(JOBS_FILE), clock(), limits)?;
     let Recovery {
         unfinished,

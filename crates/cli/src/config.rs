@@ -21,6 +21,8 @@ use url::Url;
 
 use checks::{count, seconds};
 
+use crate::reachable::reachable;
+
 pub(crate) use error::ConfigError;
 pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
@@ -185,15 +187,8 @@ impl ClientConfig {
     fn of(settings: &Settings) -> Result<Self, ConfigError> {
         let listen = settings.listen.unwrap_or(DEFAULT_LISTEN);
         let own = || {
-            let mut reachable = listen;
-            if listen.ip().is_unspecified() {
-                reachable.set_ip(if listen.is_ipv4() {
-                    std::net::Ipv4Addr::LOCALHOST.into()
-                } else {
-                    std::net::Ipv6Addr::LOCALHOST.into()
-                });
-            }
-            Url::parse(&format!("http://{reachable}")).expect("an address and a port make a URL")
+            let address = reachable(listen);
+            Url::parse(&format!("http://{address}")).expect("an address and a port make a URL")
         };
         let other = checks::server(settings.server.clone())?;
         // The settings' keys are for the settings' own server: another one must not learn them.

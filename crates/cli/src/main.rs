@@ -16,6 +16,7 @@ mod output;
 mod pictures;
 mod process;
 mod purge;
+mod reachable;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use pentimento_types::Job;
+use pentimento_types::{Idempotency, Job, JobId};
 
-use crate::{Inserted, JobsError};
+use crate::JobsError;
 
 /// How long a key stands for its job, counted from the job's making. A job that is forgotten earlier takes its key along.
 pub const KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -17,14 +17,13 @@ pub fn key_stands(job: &Job, now: SystemTime) -> bool {
     job.idempotency.is_some() && now.duration_since(job.created_at).unwrap_or_default() < KEY_LIFE
 }
 
-/// What becomes of `new` where its owner's key stands for `first` already.
+/// The job of `request`, where its owner's key stands for `first` already.
 ///
 /// # Errors
-/// [`JobsError::KeyReused`] where they are different requests.
-pub fn known_request(first: &Job, new: &Job) -> Result<Inserted, JobsError> {
-    let digest = |job: &Job| job.idempotency.as_ref().map(|request| request.digest.clone());
-    if digest(first) == digest(new) {
-        Ok(Inserted::Known(first.id))
+/// [`JobsError::KeyReused`] where `first` was made of another request.
+pub fn known_request(first: &Job, request: &Idempotency) -> Result<JobId, JobsError> {
+    if first.idempotency.as_ref() == Some(request) {
+        Ok(first.id)
     } else {
         Err(JobsError::KeyReused { id: first.id })
     }

@@ -8,28 +8,15 @@ mod records;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use pentimento_types::{ApiKeyId, Clock, Job, JobId, WebhookId};
 use tokio::sync::{Notify, watch};
 
 use crate::local_queue::LocalQueue;
 use crate::sending_leases::Leases;
-use crate::{AgeClock, Claim, JobPlace, JobQueue, JobsError, OutboxEntry, Places, QueueEntry};
+use crate::{AgeClock, JobLimits, JobPlace, JobQueue, OutboxEntry, Places};
 
-/// Bounds of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryLimits {
-    /// Jobs that wait or run; one more is refused.
-    pub unfinished: usize,
-    /// Ended jobs that are remembered; the one that ended first is forgotten for another.
-    pub finished: usize,
-    /// The bytes of their records: a job with long prompts takes hundreds of times as many as one with short ones.
-    pub finished_bytes: u64,
-}
-
-/// All three traits over one table in memory. Clones share it.
+/// The records and the outbox over one table in memory, and the queue beside it. Clones share them.
 #[derive(Clone, Debug)]
 pub struct MemoryJobs {
     table: Arc<Table>,
@@ -40,10 +27,10 @@ struct Table {
     clock: Arc<dyn Clock>,
     /// How old keys are.
     ages: AgeClock,
-    limits: MemoryLimits,
+    limits: JobLimits,
     places: Places,
     state: Mutex<State>,
-    queue: LocalQueue,
+    queue: Arc<LocalQueue>,
     /// Wakes who waits in `take` for a webhook.
     mail: Notify,
 }
@@ -77,10 +64,10 @@ struct Record {
 impl MemoryJobs {
     /// An empty table.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, limits: MemoryLimits) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, limits: JobLimits) -> Self {
         Self {
             table: Arc::new(Table {
-                queue: LocalQueue::new(Arc::clone(&clock)),
+                queue: Arc::new(LocalQueue::new(Arc::clone(&clock))),
                 ages: AgeClock::new(Arc::clone(&clock)),
                 clock,
                 limits,
@@ -91,36 +78,15 @@ impl MemoryJobs {
         }
     }
 
+    /// Who runs next.
+    #[must_use]
+    pub fn queue(&self) -> Arc<dyn JobQueue> {
+        Arc::clone(&self.table.queue) as Arc<_>
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that holds the lock can leave the table half changed, so a panic elsewhere does not spoil it.
         self.table.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl JobQueue for MemoryJobs {
-    async fn push(&self, entry: QueueEntry) -> Result<(), JobsError> {
-        self.table.queue.push(entry).await
-    }
-
-    async fn claim(&self, lease: Duration, except: &[ApiKeyId]) -> Result<Claim, JobsError> {
-        self.table.queue.claim(lease, except).await
-    }
-
-    async fn heartbeat(&self, claim: &Claim, lease: Duration) -> Result<(), JobsError> {
-        self.table.queue.heartbeat(claim, lease).await
-    }
-
-    async fn release(&self, claim: Claim, delay: Duration) -> Result<(), JobsError> {
-        self.table.queue.release(claim, delay).await
-    }
-
-    async fn complete(&self, claim: Claim) -> Result<(), JobsError> {
-        self.table.queue.complete(claim).await
-    }
-
-    async fn forget(&self, id: JobId) -> Result<(), JobsError> {
-        self.table.queue.forget(id).await
     }
 }
 

@@ -4,8 +4,37 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pentimento_types::{Clock, WebhookId};
+use tokio::sync::Notify;
 
 use crate::{OutboxEntry, OutboxState, SendingTurn};
+
+/// The clock on the wall may jump, so that nobody sleeps longer without looking at it.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Waits for a webhook whose turn it is: `look` takes it, or says how long until the first is due. Whoever changes what it
+/// looks at notifies `changed`. Cancel safe where `look` is.
+pub(crate) async fn first(
+    changed: &Notify,
+    clock: &dyn Clock,
+    look: impl Fn() -> Result<OutboxEntry, Option<Duration>>,
+) -> OutboxEntry {
+    loop {
+        let mut change = std::pin::pin!(changed.notified());
+        // Enlisted before the look, so that an end between look and wait is not missed.
+        change.as_mut().enable();
+        match look() {
+            Ok(webhook) => return webhook,
+            Err(None) => change.await,
+            Err(Some(wait)) => {
+                let until = clock.now() + wait.min(LOOK_AGAIN);
+                tokio::select! {
+                    () = change => {}
+                    () = clock.sleep_until(until) => {}
+                }
+            }
+        }
+    }
+}
 
 /// Until when the webhooks that are being sent are their senders'. Told by the clock that never jumps: a clock on the wall that is
 /// set forward sends nothing a second time while it is under way.

@@ -8,6 +8,29 @@ use pentimento_types::{ApiKeyId, Job, JobId, JobState};
 
 use crate::{JobPlace, JobsError, Transition};
 
+/// Bounds of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobLimits {
+    /// Jobs that wait or run; one more is refused.
+    pub unfinished: usize,
+    /// Ended jobs that are remembered; the one that ended first is forgotten for another.
+    pub finished: usize,
+    /// The bytes of their records: a job with long prompts takes hundreds of times as many as one with short ones.
+    pub finished_bytes: u64,
+}
+
+impl JobLimits {
+    /// Bounds in number alone, for records that are all small.
+    #[must_use]
+    pub const fn in_number(unfinished: usize, finished: usize) -> Self {
+        Self {
+            unfinished,
+            finished,
+            finished_bytes: u64::MAX,
+        }
+    }
+}
+
 /// Jobs by where they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobCounts {
@@ -53,11 +76,21 @@ impl JobFilter {
         }
     }
 
-    /// Whether it returns this job, if there is room.
-    /// Where it begins is for the order to say.
-    pub(crate) fn fits(&self, job: &Job) -> bool {
-        (self.states.is_empty() || self.states.contains(&job.state))
-            && self.owner.as_ref().is_none_or(|owner| *owner == job.owner)
+    /// Those that it returns of the jobs in [`JobFilter::range`], by ascending id.
+    pub(crate) fn choose<'a>(&self, mut jobs: impl DoubleEndedIterator<Item = &'a Job>) -> Vec<Job> {
+        let in_order = std::iter::from_fn(|| {
+            if self.newest_first {
+                jobs.next_back()
+            } else {
+                jobs.next()
+            }
+        });
+        let fits = in_order.filter(|job| {
+            (self.states.is_empty() || self.states.contains(&job.state))
+                && self.owner.as_ref().is_none_or(|owner| *owner == job.owner)
+        });
+        let limit = if self.limit == 0 { usize::MAX } else { self.limit };
+        fits.take(limit).cloned().collect()
     }
 }
 

@@ -43,6 +43,17 @@ pub(crate) enum Lifecycle {
     Stopped,
 }
 
+impl Lifecycle {
+    /// Whether no further attempt begins, where a store keeps the jobs that wait or does not.
+    const fn leaves_jobs(self, keeps_jobs: bool) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Draining => keeps_jobs,
+            Self::Stopped => true,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) catalog: Arc<Catalog>,
@@ -177,25 +188,13 @@ impl Inner {
 
     /// Whether no further attempt begins, because the jobs that wait can wait for the next start.
     pub(crate) fn leaves_jobs(&self) -> bool {
-        match self.lifecycle() {
-            Lifecycle::Open => false,
-            Lifecycle::Draining => self.store.keeps_jobs(),
-            Lifecycle::Stopped => true,
-        }
+        self.lifecycle().leaves_jobs(self.store.keeps_jobs())
     }
 
     /// Returns when [`Inner::leaves_jobs`] holds.
     pub(crate) async fn jobs_are_left(&self) {
         let keeps_jobs = self.store.keeps_jobs();
-        let mut lifecycle = self.lifecycle.subscribe();
-        // The sender lives in `self`, so the channel cannot close here.
-        let _ = lifecycle
-            .wait_for(|lifecycle| match lifecycle {
-                Lifecycle::Open => false,
-                Lifecycle::Draining => keeps_jobs,
-                Lifecycle::Stopped => true,
-            })
-            .await;
+        self.reaches(|lifecycle| lifecycle.leaves_jobs(keeps_jobs)).await;
     }
 
     /// A signed path to picture number `index` of `job`, in the form that its delivery wants: always the same one, since its
@@ -208,11 +207,13 @@ impl Inner {
 
     /// Returns when nothing may run any more.
     pub(crate) async fn stopped(&self) {
+        self.reaches(|lifecycle| lifecycle == Lifecycle::Stopped).await;
+    }
+
+    async fn reaches(&self, end: impl Fn(Lifecycle) -> bool) {
         let mut lifecycle = self.lifecycle.subscribe();
         // The sender lives in `self`, so the channel cannot close here.
-        let _ = lifecycle
-            .wait_for(|lifecycle| *lifecycle == Lifecycle::Stopped)
-            .await;
+        let _ = lifecycle.wait_for(|lifecycle| end(*lifecycle)).await;
     }
 }
 

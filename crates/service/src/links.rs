@@ -9,7 +9,6 @@ use bytes::Bytes;
 use pentimento_storage::{Access, LinkError, StorageError, content_type};
 use pentimento_types::{ImageKey, Job, JobOutcome, MemoryUse, Reservation, StoredImage};
 
-use crate::inner::image_key;
 use crate::{Service, ServiceError};
 
 /// How long an address in the bucket is valid at most. It needs no longer: who has the link gets another one.
@@ -80,18 +79,13 @@ impl Service {
         images.iter().map(|image| (image.clone(), link(image))).collect()
     }
 
-    /// A signed path to picture number `index` of `job`, known before the picture is there: until then it answers that
-    /// the picture is not kept. Its life is counted from the making of the job, so that it is always the same path.
-    /// `life` is at most `keep_jobs` of the configuration, or the picture goes first.
+    /// A signed path to picture number `index` of `job`, or to its bytes as text in base64 where the job's delivery wants
+    /// that, known before the picture is there: until then it answers that the picture is not kept. Its life is counted from
+    /// the making of the job, so that it is always the same path. `life` is at most `keep_jobs` of the configuration, or the
+    /// picture goes first.
     #[must_use]
     pub fn lasting_link(&self, job: &Job, index: u32, life: Duration) -> String {
-        self.signed(job, &image_key(job, index), life)
-    }
-
-    /// The same to the picture's bytes as text in base64.
-    #[must_use]
-    pub fn lasting_text_link(&self, job: &Job, index: u32, life: Duration) -> String {
-        self.signed(job, &image_key(job, index).as_text(), life)
+        self.inner.lasting_path(job, index, life)
     }
 
     fn signed(&self, job: &Job, key: &ImageKey, life: Duration) -> String {

@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use pentimento_engine::ResolvedModels;
-use pentimento_jobs::{Inserted, JobPlace, JobsError, QueueEntry};
+use pentimento_jobs::{Inserted, JobPlace, JobsError, QueueEntry, known_request};
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, Idempotency, ImageKey, ImageSource, InputRole, Inputs, Job, JobId,
     JobNote, JobOrigin, Recipe, Reservation, RgbImage, Size, describe_chain,
 };
+use tokio::sync::OwnedRwLockReadGuard;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
@@ -164,11 +165,8 @@ impl Inner {
         };
         let found = self.store.find_by_key(&submission.owner, &request.key).await;
         let found = found.map_err(ServiceError::store("read the job"))?;
-        let known = |job: Job| {
-            let same = job.idempotency.as_ref() == Some(request);
-            same.then_some(job.id).ok_or(ServiceError::KeyReused)
-        };
-        found.map(known).transpose()
+        let known = found.map(|job| known_request(&job, request));
+        known.transpose().map_err(not_stored)
     }
 
     /// Everything that can be refused before an image is looked at.
@@ -244,6 +242,15 @@ impl Inner {
         }
     }
 
+    /// Held while a job is being stored, so that a shutdown sees every job that was accepted.
+    pub(crate) async fn admission_while_open(&self) -> Result<OwnedRwLockReadGuard<()>, ServiceError> {
+        // Behind a shutdown that waits for others nobody stands in line.
+        self.check_open()?;
+        let admission = Arc::clone(&self.admission).read_owned().await;
+        self.check_open()?;
+        Ok(admission)
+    }
+
     /// A prompt's keys and values grow with its tokens, in every layer that attends to it.
     async fn check_prompts(&self, recipe: &Recipe, models: &ResolvedModels) -> Result<(), ServiceError> {
         let embeddings = models.embeddings.clone();
@@ -302,10 +309,7 @@ impl Inner {
         planned: Planned,
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<JobId, ServiceError> {
-        // Behind a shutdown that waits for others nobody stands in line.
-        self.check_open()?;
-        let admission = Arc::clone(&self.admission).read_owned().await;
-        self.check_open()?;
+        let admission = self.admission_while_open().await?;
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
         let size = size_of(&checked)?;

@@ -8,7 +8,7 @@ use pentimento_catalog::Catalog;
 use pentimento_engine::testing::FakeExecutor;
 use pentimento_engine::{BatchPolicy, Engine, EngineThread, Executor, TokenCounter};
 use pentimento_hub::{Hub, HubSettings};
-use pentimento_jobs::{MemoryJobs, MemoryLimits};
+use pentimento_jobs::{JobLimits, MemoryJobs};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
@@ -101,11 +101,7 @@ impl TestService {
         let (policy, account) = (BatchPolicy::default(), Arc::clone(&memory));
         let (handle, engine) = Engine::start_within(executor, policy, Arc::clone(&clock), account)
             .expect("the operating system gives a thread");
-        let limits = MemoryLimits {
-            unfinished: unfinished_jobs,
-            finished: 1000,
-            finished_bytes: u64::MAX,
-        };
+        let limits = JobLimits::in_number(unfinished_jobs, 1000);
         let jobs = Arc::new(MemoryJobs::new(Arc::clone(&clock), limits));
         let hub = hub.unwrap_or_else(|| HubSettings {
             offline: true,
@@ -117,7 +113,7 @@ impl TestService {
             hub,
             engine: handle,
             store: Arc::clone(&jobs) as Arc<_>,
-            queue: Arc::clone(&jobs) as Arc<_>,
+            queue: jobs.queue(),
             outbox: jobs,
             images: ImageStore::open(&StorageConfig::Memory).expect("memory needs no folder"),
             links: LinkSigner::new([7; 32]),

@@ -75,10 +75,7 @@ impl Inner {
         planned: Planned,
         (images, held): (Aborting, Held),
     ) -> Result<JobId, ServiceError> {
-        // Behind a shutdown that waits for others nobody stands in line.
-        self.check_open()?;
-        let admission = Arc::clone(&self.admission).read_owned().await;
-        self.check_open()?;
+        let admission = self.admission_while_open().await?;
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
         let keys = Inputs::new(ImageKey::input(id, InputRole::Init));

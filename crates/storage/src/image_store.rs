@@ -185,9 +185,7 @@ impl ImageStore {
     /// [`StorageError::NotFound`] or [`StorageError::Object`].
     pub async fn get(&self, key: &ImageKey) -> Result<Bytes, StorageError> {
         let read = async {
-            if let Some(folder) = &self.folder {
-                check_regular(folder.join(key.as_str())).await?;
-            }
+            self.check_regular(key).await?;
             self.objects.get(&self.path(key)).await?.bytes().await
         };
         read.await.map_err(not_read(key))
@@ -211,12 +209,24 @@ impl ImageStore {
             return Ok(Bytes::new());
         }
         let read = async {
-            if let Some(folder) = &self.folder {
-                check_regular(folder.join(key.as_str())).await?;
-            }
+            self.check_regular(key).await?;
             self.objects.get_range(&self.path(key), range).await
         };
         read.await.map_err(not_read(key))
+    }
+
+    /// The store would wait for the other end of a pipe, and read a device to its end. What cannot be looked at is left to it.
+    async fn check_regular(&self, key: &ImageKey) -> Result<(), ObjectError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let file = folder.join(key.as_str());
+        let look = tokio::task::spawn_blocking(move || fs_err::metadata(file));
+        match look.await {
+            Ok(Ok(about)) if !about.is_file() => Err(ObjectError::Generic {
+                store: "folder",
+                source: "not a regular file".into(),
+            }),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Deletes a picture; one that is not there is fine.
@@ -290,18 +300,6 @@ fn not_read(key: &ImageKey) -> impl FnOnce(ObjectError) -> StorageError + use<> 
 pub fn content_type(key: &ImageKey) -> &'static str {
     let ending = key.as_str().rsplit_once('.').map_or("", |(_, ending)| ending);
     ImageFormat::parse(ending).map_or("application/octet-stream", ImageFormat::content_type)
-}
-
-/// The store would wait for the other end of a pipe, and read a device to its end. What cannot be looked at is left to it.
-async fn check_regular(file: PathBuf) -> Result<(), ObjectError> {
-    let look = tokio::task::spawn_blocking(move || fs_err::metadata(file));
-    match look.await {
-        Ok(Ok(about)) if !about.is_file() => Err(ObjectError::Generic {
-            store: "folder",
-            source: "not a regular file".into(),
-        }),
-        Ok(_) | Err(_) => Ok(()),
-    }
 }
 
 #[cfg(test)]

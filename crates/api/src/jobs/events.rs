@@ -232,18 +232,16 @@ impl Telling {
     }
 
     fn state(&mut self, id: Option<&str>, (state, attempt): (JobState, u32)) -> Event {
-        self.told = (state, attempt, wire::position(&self.service, self.id, state));
-        event(
-            "state",
-            id,
-            &wire::state(&self.service, self.id, (state, attempt)),
-        )
+        let standing = wire::standing(&self.service, self.id);
+        self.told = (state, attempt, wire::position(standing, state));
+        event("state", id, &wire::state(standing, (state, attempt)))
     }
 
     /// The same state again, without an id, when the job has another place in the line.
     fn moved_up(&mut self) -> Option<Event> {
         let (state, attempt, position) = self.told;
-        let moved = wire::position(&self.service, self.id, state) != position;
+        let standing = wire::standing(&self.service, self.id);
+        let moved = wire::position(standing, state) != position;
         moved.then(|| self.state(None, (state, attempt)))
     }
 }

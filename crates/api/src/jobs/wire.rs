@@ -63,7 +63,7 @@ fn describe(
         "started_at": job.started_at.map(written),
         "finished_at": job.finished_at.map(written),
         "progress": service.progress(job.id).filter(|_| is_open).map(progress),
-        "queue_position": standing.position.filter(|_| waits(job.state)),
+        "queue_position": position(standing, job.state),
         "seconds_left": seconds_left(standing).filter(|_| is_open),
         "notes": job.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "recipe": recipe(&job.recipe, job.inputs.mask().is_some(), characters),
@@ -73,12 +73,11 @@ fn describe(
 }
 
 /// Where a job is while it has not ended.
-pub(super) fn state(service: &Service, id: JobId, (state, attempt): (JobState, u32)) -> Value {
-    let standing = standing(service, id);
+pub(super) fn state(standing: Standing, (state, attempt): (JobState, u32)) -> Value {
     json!({
         "state": name_of(state),
         "attempt": attempt,
-        "queue_position": standing.position.filter(|_| waits(state)),
+        "queue_position": position(standing, state),
         "seconds_left": seconds_left(standing),
     })
 }
@@ -103,11 +102,12 @@ pub(super) fn preview(preview: &Preview) -> Value {
 }
 
 /// Which of the waiting jobs it is, from 1.
-pub(super) fn position(service: &Service, id: JobId, state: JobState) -> Option<usize> {
-    service.queue_position(id).filter(|_| waits(state))
+pub(super) fn position(standing: Standing, state: JobState) -> Option<usize> {
+    standing.position.filter(|_| waits(state))
 }
 
-fn standing(service: &Service, id: JobId) -> Standing {
+/// How a job stands among those that wait.
+pub(super) fn standing(service: &Service, id: JobId) -> Standing {
     let of_one = service.standings(&[id]);
     of_one.first().copied().unwrap_or_default()
 }

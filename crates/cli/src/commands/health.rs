@@ -1,6 +1,6 @@
 //! `pentimento health`: whether the server of these settings answers, for container engines and scripts.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::admin_server;
 use crate::config::Config;
+use crate::reachable::reachable;
 
 /// For each of two addresses. Our container waits for five seconds in all, and a healthy server answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,17 +41,6 @@ async fn ask(address: SocketAddr) -> anyhow::Result<()> {
         serde_json::from_slice(&body).is_ok_and(|body: Value| body.get("ready") == Some(&Value::Bool(true)));
     ensure!(is_ours, "what answers at {address} is another program");
     Ok(())
-}
-
-/// Who listens on every address is asked at this machine's own.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
 }
 
 #[cfg(test)]
@@ -97,18 +87,6 @@ mod tests {
                 healthy,
                 "{admin:?} {listen}"
             );
-        }
-    }
-
-    #[test]
-    fn every_address_is_asked_at_loopback_and_one_where_it_is() {
-        for (listen, asked) in [
-            ("0.0.0.0:8080", "127.0.0.1:8080"),
-            ("[::]:80", "[::1]:80"),
-            ("10.0.0.7:8080", "10.0.0.7:8080"),
-        ] {
-            let listen = listen.parse().expect("an address");
-            assert_eq!(reachable(listen).to_string(), asked);
         }
     }
 }

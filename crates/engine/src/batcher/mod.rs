@@ -13,6 +13,8 @@ mod job;
 #[cfg(test)]
 mod loading_tests;
 mod memory;
+#[cfg(test)]
+mod mixed_load_tests;
 mod models;
 mod outcomes;
 mod passes;

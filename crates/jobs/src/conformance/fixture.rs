@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use pentimento_types::{
     ApiKeyId, Clock, Delivery, DialectTag, Findings, ImageFormat, ImageKey, InputRole, Inputs, Job, JobId,
-    JobNote, ModelId, Priority, Recipe, SchedulerChoice, Size, StoredImage,
+    JobNote, ManualClock, ModelId, Priority, Recipe, SchedulerChoice, Size, StoredImage,
 };
 
 use crate::{Inserted, JobQueue, JobStore, JobsError, Outbox, QueueEntry, Refusal};
@@ -38,6 +38,26 @@ impl std::fmt::Debug for Fixture {
 }
 
 impl Fixture {
+    /// Of one that goes by a clock which is moved.
+    #[must_use]
+    pub fn new(
+        jobs: impl JobStore + Outbox + Clone + 'static,
+        queue: Arc<dyn JobQueue>,
+        clock: &ManualClock,
+    ) -> Self {
+        let clock = clock.clone();
+        Self {
+            store: Arc::new(jobs.clone()),
+            queue,
+            outbox: Arc::new(jobs),
+            clock: Arc::new(clock.clone()),
+            let_pass: Arc::new(move |time| {
+                clock.advance(time);
+                Box::pin(std::future::ready(()))
+            }),
+        }
+    }
+
     pub(super) async fn pass(&self, time: Duration) {
         (self.let_pass)(time).await;
     }

@@ -5,11 +5,10 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use pentimento_types::WebhookId;
 
-use super::{MemoryJobs, State};
-use crate::{JobsError, Outbox, OutboxEntry, OutboxFilter, OutboxState, SendingTurn, Settlement};
-
-/// The clock on the wall may jump, so that nobody sleeps longer without looking at it.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+use super::{MemoryJobs, State, Table};
+use crate::{
+    JobsError, Outbox, OutboxEntry, OutboxFilter, OutboxState, SendingTurn, Settlement, sending_leases,
+};
 
 impl State {
     fn webhook(&mut self, id: WebhookId) -> Result<&mut OutboxEntry, JobsError> {
@@ -20,29 +19,13 @@ impl State {
 #[async_trait]
 impl Outbox for MemoryJobs {
     async fn take(&self, lease: Duration, turn: &SendingTurn) -> Result<OutboxEntry, JobsError> {
-        loop {
-            let mut mail = std::pin::pin!(self.table.mail.notified());
-            // Enlisted before the look, so that an end between look and wait is not missed.
-            mail.as_mut().enable();
-            let wait = {
-                let mut state = self.lock();
-                let State { outbox, leases, .. } = &mut *state;
-                match leases.take_first(outbox.values_mut(), (turn, lease), &*self.table.clock) {
-                    Ok(webhook) => return Ok(webhook),
-                    Err(wait) => wait,
-                }
-            };
-            match wait {
-                None => mail.await,
-                Some(wait) => {
-                    let until = self.table.clock.now() + wait.min(LOOK_AGAIN);
-                    tokio::select! {
-                        () = mail => {}
-                        () = self.table.clock.sleep_until(until) => {}
-                    }
-                }
-            }
-        }
+        let Table { clock, mail, .. } = &*self.table;
+        let look = || {
+            let mut state = self.lock();
+            let State { outbox, leases, .. } = &mut *state;
+            leases.take_first(outbox.values_mut(), (turn, lease), &**clock)
+        };
+        Ok(sending_leases::first(mail, &**clock, look).await)
     }
 
     async fn settle(

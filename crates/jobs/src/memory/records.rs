@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use pentimento_types::{ApiKeyId, Job, JobId, JobState, WebhookId};
 use tokio::sync::watch;
 
-use super::{MemoryJobs, MemoryLimits, Record, State};
+use super::{MemoryJobs, Record, State};
 use crate::{
-    Inserted, JobCounts, JobFilter, JobPlace, JobStore, JobsError, KEY_LIFE, OutboxEntry, OutboxState,
-    Transition, key_stands, known_request,
+    Inserted, JobCounts, JobFilter, JobLimits, JobPlace, JobStore, JobsError, KEY_LIFE, OutboxEntry,
+    OutboxState, Transition, key_stands, known_request,
 };
 
 impl State {
@@ -27,7 +27,7 @@ impl State {
 
     /// Keeps an ended job, for which others are forgotten where there are too many of them, or too large ones: the one that
     /// ended first of those whose webhooks are not under way, and when all are, the one that ended first.
-    fn remember(&mut self, job: &Job, limits: MemoryLimits) {
+    fn remember(&mut self, job: &Job, limits: JobLimits) {
         let bytes = size_of_record(job);
         self.finished.push_back((job.id, bytes));
         self.finished_bytes += bytes;
@@ -122,11 +122,10 @@ impl JobStore for MemoryJobs {
         if state.jobs.contains_key(&job.id) {
             return Err(JobsError::Duplicate { id: job.id });
         }
-        let key = job.idempotency.as_ref().map(|request| request.key.clone());
-        if let Some(key) = &key
-            && let Some(first) = state.of_key(&job.owner, key, now)
+        if let Some(request) = &job.idempotency
+            && let Some(first) = state.of_key(&job.owner, &request.key, now)
         {
-            return known_request(first, &job);
+            return known_request(first, request).map(Inserted::Known);
         }
         let number = job
             .dialect
@@ -139,7 +138,8 @@ impl JobStore for MemoryJobs {
             return Err(JobsError::NumberTaken);
         }
         state.numbers.extend(number.map(|number| (number, job.id)));
-        let key = key.map(|key| (job.owner.clone(), key));
+        let key = job.idempotency.as_ref();
+        let key = key.map(|request| (job.owner.clone(), request.key.clone()));
         state.keys.extend(key.map(|key| (key, job.id)));
         state.unfinished += 1;
         let (ended, _) = watch::channel(None);
@@ -210,24 +210,9 @@ impl JobStore for MemoryJobs {
     }
 
     async fn list(&self, filter: &JobFilter) -> Result<Vec<Job>, JobsError> {
-        let limit = if filter.limit == 0 {
-            usize::MAX
-        } else {
-            filter.limit
-        };
         let state = self.lock();
-        let mut records = state.jobs.range(filter.range());
-        let in_order = std::iter::from_fn(|| {
-            if filter.newest_first {
-                records.next_back()
-            } else {
-                records.next()
-            }
-        });
-        let jobs = in_order
-            .map(|(_, record)| record.job.as_ref())
-            .filter(|job| filter.fits(job));
-        Ok(jobs.take(limit).cloned().collect())
+        let records = state.jobs.range(filter.range());
+        Ok(filter.choose(records.map(|(_, record)| record.job.as_ref())))
     }
 
     async fn counts(&self) -> Result<JobCounts, JobsError> {

@@ -1,5 +1,8 @@
 //! What is particular to this store: that what it remembers is bounded.
 
+use std::time::Duration;
+
+use async_trait::async_trait;
 use std::time::{Instant, SystemTime};
 
 use pentimento_types::{Idempotency, JobState, ManualClock};
@@ -8,7 +11,7 @@ use super::*;
 use crate::conformance::{self, Fixture, sample_job};
 use crate::{Inserted, JobFilter, JobStore, KEY_LIFE, Outbox, SendingTurn, Settlement, Transition};
 
-fn memory(clock: &ManualClock, limits: MemoryLimits) -> MemoryJobs {
+fn memory(clock: &ManualClock, limits: JobLimits) -> MemoryJobs {
     MemoryJobs::new(Arc::new(clock.clone()), limits)
 }
 
@@ -16,24 +19,8 @@ fn memory(clock: &ManualClock, limits: MemoryLimits) -> MemoryJobs {
 async fn passes_the_conformance_suite() {
     conformance::run_all(|unfinished| {
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
-        let jobs = memory(
-            &clock,
-            MemoryLimits {
-                unfinished,
-                finished: 1000,
-                finished_bytes: u64::MAX,
-            },
-        );
-        Fixture {
-            store: Arc::new(jobs.clone()),
-            queue: Arc::new(jobs.clone()),
-            outbox: Arc::new(jobs),
-            clock: Arc::new(clock.clone()),
-            let_pass: Arc::new(move |time| {
-                clock.advance(time);
-                Box::pin(std::future::ready(()))
-            }),
-        }
+        let jobs = memory(&clock, JobLimits::in_number(unfinished, 1000));
+        Fixture::new(jobs.clone(), jobs.queue(), &clock)
     })
     .await;
 }
@@ -114,25 +101,14 @@ async fn a_clock_on_the_wall_that_is_set_forward_ends_nothing() {
     let clock = Jumping::new(ManualClock::new(
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
     ));
-    let limits = MemoryLimits {
-        unfinished: 9,
-        finished: 9,
-        finished_bytes: u64::MAX,
-    };
+    let limits = JobLimits::in_number(9, 9);
     outlives_a_jump(&clock, &MemoryJobs::new(Arc::new(clock.clone()), limits)).await;
 }
 
 #[tokio::test]
 async fn the_oldest_ended_job_is_forgotten_and_its_waiter_still_gets_it() {
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
-    let jobs = memory(
-        &clock,
-        MemoryLimits {
-            unfinished: 9,
-            finished: 2,
-            finished_bytes: u64::MAX,
-        },
-    );
+    let jobs = memory(&clock, JobLimits::in_number(9, 2));
     let ids: Vec<JobId> = (1..=3).map(JobId::from_u128).collect();
     for id in &ids {
         let place = jobs.reserve(&ApiKeyId::anonymous()).unwrap();
@@ -156,7 +132,7 @@ async fn ended_jobs_are_bounded_in_bytes_and_give_them_back() {
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
     let jobs = memory(
         &clock,
-        MemoryLimits {
+        JobLimits {
             unfinished: 9,
             finished: usize::MAX,
             finished_bytes: BYTES,
@@ -192,14 +168,7 @@ async fn ended_jobs_are_bounded_in_bytes_and_give_them_back() {
 #[tokio::test]
 async fn jobs_whose_webhooks_are_under_way_are_forgotten_last() {
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
-    let jobs = memory(
-        &clock,
-        MemoryLimits {
-            unfinished: 9,
-            finished: 2,
-            finished_bytes: u64::MAX,
-        },
-    );
+    let jobs = memory(&clock, JobLimits::in_number(9, 2));
     let end = async |id: u128, webhook: Option<&str>| {
         let id = JobId::from_u128(id);
         let mut job = sample_job(id, clock.wall());

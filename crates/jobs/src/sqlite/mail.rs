@@ -8,11 +8,8 @@ use std::time::Duration;
 use pentimento_types::{Clock, WebhookId};
 use tokio::sync::Notify;
 
-use crate::sending_leases::Leases;
+use crate::sending_leases::{self, Leases};
 use crate::{OutboxEntry, OutboxState, SendingTurn};
-
-/// The clock on the wall may jump, so that nobody sleeps longer without looking at it.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 struct State {
@@ -76,29 +73,12 @@ impl Mail {
     }
 
     pub(super) async fn take(&self, lease: Duration, turn: &SendingTurn) -> OutboxEntry {
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            // Enlisted before the look, so that an end between look and wait is not missed.
-            changed.as_mut().enable();
-            let wait = {
-                let mut state = self.lock();
-                let State { pending, leases } = &mut *state;
-                match leases.take_first(pending.values_mut(), (turn, lease), &*self.clock) {
-                    Ok(webhook) => return webhook,
-                    Err(wait) => wait,
-                }
-            };
-            match wait {
-                None => changed.await,
-                Some(wait) => {
-                    let until = self.clock.now() + wait.min(LOOK_AGAIN);
-                    tokio::select! {
-                        () = changed => {}
-                        () = self.clock.sleep_until(until) => {}
-                    }
-                }
-            }
-        }
+        let look = || {
+            let mut state = self.lock();
+            let State { pending, leases } = &mut *state;
+            leases.take_first(pending.values_mut(), (turn, lease), &*self.clock)
+        };
+        sending_leases::first(&self.changed, &*self.clock, look).await
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

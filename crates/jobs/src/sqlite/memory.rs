@@ -17,7 +17,7 @@ pub(super) struct Memory {
     /// How old keys are.
     pub(super) ages: AgeClock,
     pub(super) places: Places,
-    pub(super) queue: LocalQueue,
+    pub(super) queue: Arc<LocalQueue>,
     pub(super) mail: Mail,
     open: Mutex<Open>,
 }
@@ -41,7 +41,7 @@ impl Memory {
     pub(super) fn new(clock: Arc<dyn Clock>, unfinished: usize) -> Self {
         Self {
             places: Places::new(unfinished),
-            queue: LocalQueue::new(Arc::clone(&clock)),
+            queue: Arc::new(LocalQueue::new(Arc::clone(&clock))),
             mail: Mail::new(Arc::clone(&clock)),
             ages: AgeClock::new(Arc::clone(&clock)),
             clock,
@@ -89,25 +89,9 @@ impl Memory {
 
     /// Of the jobs that have not ended.
     pub(super) fn list(&self, filter: &JobFilter) -> Vec<Job> {
-        let limit = if filter.limit == 0 {
-            usize::MAX
-        } else {
-            filter.limit
-        };
         let open = self.lock();
-        let ids = filter.range();
-        let mut kept = open.jobs.range(ids);
-        let in_order = std::iter::from_fn(|| {
-            if filter.newest_first {
-                kept.next_back()
-            } else {
-                kept.next()
-            }
-        });
-        let jobs = in_order
-            .map(|(_, kept)| kept.job.as_ref())
-            .filter(|job| filter.fits(job));
-        jobs.take(limit).cloned().collect()
+        let kept = open.jobs.range(filter.range());
+        filter.choose(kept.map(|(_, kept)| kept.job.as_ref()))
     }
 
     pub(super) fn counts(&self) -> JobCounts {

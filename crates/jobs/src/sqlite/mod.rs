@@ -34,11 +34,11 @@ use self::webhook_writes::{GiveUp, Replay, Settle};
 use self::writer::{Write, Writer, gone};
 use self::writes::{Answer, Change, Expire, Insert, Remove};
 use crate::{
-    Claim, Inserted, JobCounts, JobFilter, JobPlace, JobQueue, JobStore, JobsError, KEY_LIFE, MemoryLimits,
-    Outbox, OutboxEntry, OutboxFilter, QueueEntry, SendingTurn, Settlement, Transition, key_stands,
+    Inserted, JobCounts, JobFilter, JobLimits, JobPlace, JobQueue, JobStore, JobsError, KEY_LIFE, Outbox,
+    OutboxEntry, OutboxFilter, QueueEntry, SendingTurn, Settlement, Transition, key_stands,
 };
 
-/// All three traits over one file. Clones share it; with the last one it is closed.
+/// The records and the outbox in one file, and the queue beside it. Clones share them; with the last one the file is closed.
 #[derive(Clone, Debug)]
 pub struct SqliteJobs {
     file: Arc<File>,
@@ -46,7 +46,7 @@ pub struct SqliteJobs {
 
 #[derive(Debug)]
 struct File {
-    limits: MemoryLimits,
+    limits: JobLimits,
     memory: Arc<Memory>,
     writer: Writer,
     reader: Mutex<Connection>,
@@ -64,7 +64,7 @@ impl SqliteJobs {
     pub fn open(
         path: &Path,
         clock: Arc<dyn Clock>,
-        limits: MemoryLimits,
+        limits: JobLimits,
     ) -> Result<(Self, Recovery), JobsError> {
         let now = clock.wall();
         let mut damaged_file = rebuild::finish(path)?;
@@ -117,6 +117,12 @@ impl SqliteJobs {
             reading: Arc::new(Semaphore::new(1)),
         };
         Ok((Self { file: Arc::new(file) }, recovery))
+    }
+
+    /// Who runs next.
+    #[must_use]
+    pub fn queue(&self) -> Arc<dyn JobQueue> {
+        Arc::clone(&self.file.memory.queue) as Arc<_>
     }
 
     async fn write<T>(
@@ -242,33 +248,6 @@ impl JobStore for SqliteJobs {
             Box::new(Expire::new(finished_before, answer))
         })
         .await
-    }
-}
-
-#[async_trait]
-impl JobQueue for SqliteJobs {
-    async fn push(&self, entry: QueueEntry) -> Result<(), JobsError> {
-        self.file.memory.queue.push(entry).await
-    }
-
-    async fn claim(&self, lease: Duration, except: &[ApiKeyId]) -> Result<Claim, JobsError> {
-        self.file.memory.queue.claim(lease, except).await
-    }
-
-    async fn heartbeat(&self, claim: &Claim, lease: Duration) -> Result<(), JobsError> {
-        self.file.memory.queue.heartbeat(claim, lease).await
-    }
-
-    async fn release(&self, claim: Claim, delay: Duration) -> Result<(), JobsError> {
-        self.file.memory.queue.release(claim, delay).await
-    }
-
-    async fn complete(&self, claim: Claim) -> Result<(), JobsError> {
-        self.file.memory.queue.complete(claim).await
-    }
-
-    async fn forget(&self, id: JobId) -> Result<(), JobsError> {
-        self.file.memory.queue.forget(id).await
     }
 }
 

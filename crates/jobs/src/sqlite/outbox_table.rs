@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 
 use super::record;
-use super::tables::{TableError, bytes, micros, signed};
+use super::tables::{TableError, bytes, job_id, micros, signed};
 use crate::{OutboxEntry, OutboxFilter, OutboxState};
 
 const SELECT: &str = "SELECT jobs.id, jobs.record, jobs.checksum, outbox.state, outbox.due, outbox.sendings, \
@@ -108,8 +108,7 @@ pub(super) fn copy(old: &Connection, new: &Connection) -> Result<(), TableError>
 
 /// None where the job's record knows nothing of a webhook.
 fn webhook(row: &Row<'_>) -> Result<Option<OutboxEntry>, TableError> {
-    let id = bytes(row, 0)?.try_into().map_or(0, u128::from_be_bytes);
-    let id = JobId::from_u128(id);
+    let id = job_id(row, 0)?;
     let job = record::job(&bytes(row, 1)?, &bytes(row, 2)?);
     let job = job.map_err(|source| TableError::Damaged { id, source })?;
     let Some(webhook) = OutboxEntry::of(&job, time(row, 7)?) else {

@@ -7,7 +7,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params, params_from_iter};
 
 use super::record::{self, Damage, Record, state_name};
-use crate::{JobFilter, MemoryLimits};
+use crate::{JobFilter, JobLimits};
 
 /// Why a statement has no result.
 #[derive(Debug, thiserror::Error)]
@@ -138,12 +138,13 @@ pub(super) fn find_by_key(db: &Connection, owner: &ApiKeyId, key: &str) -> Resul
 fn find_one(db: &Connection, sql: &str, params: impl Params) -> Result<Option<Job>, TableError> {
     let mut statement = db.prepare_cached(sql)?;
     let found = statement
-        .query_row(params, |row| Ok((bytes(row, 0)?, bytes(row, 1)?, bytes(row, 2)?)))
+        .query_row(params, |row| {
+            Ok((bytes(row, 0)?, bytes(row, 1)?, job_id(row, 2)?))
+        })
         .optional()?;
     let Some((text, checksum, id)) = found else {
         return Ok(None);
     };
-    let id = JobId::from_u128(id.try_into().map_or(0, u128::from_be_bytes));
     let job = record::job(&text, &checksum);
     job.map(Some).map_err(|source| TableError::Damaged { id, source })
 }
@@ -183,7 +184,7 @@ pub(super) fn update(db: &Connection, job: &Job, ended: &mut Ended) -> Result<()
 /// whose webhooks are not under way, and when all are, the one that ended first.
 pub(super) fn forget_oldest(
     db: &Connection,
-    limits: &MemoryLimits,
+    limits: &JobLimits,
     ended: &mut Ended,
 ) -> Result<Vec<JobId>, TableError> {
     let mut statement = db.prepare_cached(
@@ -204,8 +205,7 @@ pub(super) fn forget_oldest(
 }
 
 fn forgotten(row: &Row<'_>) -> rusqlite::Result<(JobId, u64)> {
-    let id = bytes(row, 0)?.try_into().map_or(0, u128::from_be_bytes);
-    Ok((JobId::from_u128(id), row.get::<_, i64>(1)?.unsigned_abs()))
+    Ok((job_id(row, 0)?, row.get::<_, i64>(1)?.unsigned_abs()))
 }
 
 /// Forgets a job that has ended; false where there is none.
@@ -293,6 +293,12 @@ pub(super) fn list(db: &Connection, filter: &JobFilter) -> Result<Vec<Job>, Tabl
 
 fn stored(row: &Row<'_>) -> rusqlite::Result<(Vec<u8>, Vec<u8>)> {
     Ok((bytes(row, 0)?, bytes(row, 1)?))
+}
+
+/// One that is damaged is nobody's.
+pub(super) fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
+    let id = bytes(row, column)?.try_into().map_or(0, u128::from_be_bytes);
+    Ok(JobId::from_u128(id))
 }
 
 /// As they are stored, also where a text is no UTF-8 any more.

@@ -15,11 +15,7 @@ use crate::conformance::{self, Fixture, sample_job};
 use crate::memory::tests::{Jumping, outlives_a_jump};
 
 const NAME: &str = "jobs.sqlite";
-const LIMITS: MemoryLimits = MemoryLimits {
-    unfinished: 2000,
-    finished: 1000,
-    finished_bytes: u64::MAX,
-};
+const LIMITS: JobLimits = JobLimits::in_number(2000, 1000);
 
 fn clock() -> ManualClock {
     ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000))
@@ -43,20 +39,10 @@ fn copy_of(folder: &Path) -> TempDir {
 }
 
 fn fixture(folder: &Path, unfinished: usize, clock: &ManualClock) -> Fixture {
-    let limits = MemoryLimits { unfinished, ..LIMITS };
+    let limits = JobLimits { unfinished, ..LIMITS };
     let jobs = SqliteJobs::open(&folder.join(NAME), Arc::new(clock.clone()), limits);
     let (jobs, _) = jobs.unwrap();
-    let clock = clock.clone();
-    Fixture {
-        store: Arc::new(jobs.clone()),
-        queue: Arc::new(jobs.clone()),
-        outbox: Arc::new(jobs),
-        clock: Arc::new(clock.clone()),
-        let_pass: Arc::new(move |time| {
-            clock.advance(time);
-            Box::pin(std::future::ready(()))
-        }),
-    }
+    Fixture::new(jobs.clone(), jobs.queue(), clock)
 }
 
 async fn insert(jobs: &SqliteJobs, id: u128) -> JobId {

@@ -11,6 +11,14 @@ use super::writer::{Tables, Write};
 use super::writes::Answer;
 use crate::{JobsError, OutboxEntry, OutboxState, Settlement};
 
+/// Tells what has become of a webhook.
+fn tell(memory: &Memory, result: Result<OutboxEntry, JobsError>, answer: Answer<OutboxEntry>) {
+    if let Ok(webhook) = &result {
+        memory.mail.put(webhook.clone());
+    }
+    let _ = answer.send(result);
+}
+
 pub(super) struct Settle {
     id: WebhookId,
     sending: u32,
@@ -63,12 +71,7 @@ impl Write for Settle {
     }
 
     fn publish(self: Box<Self>, memory: &Memory, written: Result<(), JobsError>) {
-        let Self { settled, answer, .. } = *self;
-        let result = written.and(settled);
-        if let Ok(webhook) = &result {
-            memory.mail.put(webhook.clone());
-        }
-        let _ = answer.send(result);
+        tell(memory, written.and(self.settled), self.answer);
     }
 }
 
@@ -111,12 +114,7 @@ impl Write for Replay {
     }
 
     fn publish(self: Box<Self>, memory: &Memory, written: Result<(), JobsError>) {
-        let Self { replayed, answer, .. } = *self;
-        let result = written.and(replayed);
-        if let Ok(webhook) = &result {
-            memory.mail.put(webhook.clone());
-        }
-        let _ = answer.send(result);
+        tell(memory, written.and(self.replayed), self.answer);
     }
 }
 

@@ -12,7 +12,7 @@ use super::record::Record;
 use super::tables::{self, TableError};
 use super::writer::{Tables, Write};
 use crate::{
-    Inserted, JobPlace, JobsError, KEY_LIFE, MemoryLimits, OutboxEntry, Transition, key_stands, known_request,
+    Inserted, JobLimits, JobPlace, JobsError, KEY_LIFE, OutboxEntry, Transition, key_stands, known_request,
 };
 
 /// Where the result of a write goes. Who asked may have gone away.
@@ -43,11 +43,11 @@ impl Insert {
         if tables::is_known(tables.db, job.id)? {
             return Ok(Some(Err(JobsError::Duplicate { id: job.id })));
         }
-        if let Some(key) = tables::key_of(job) {
+        if let Some(request) = &job.idempotency {
             let now = tables.memory.ages.now(KEY_LIFE);
-            let first = tables::find_by_key(tables.db, &job.owner, key)?;
+            let first = tables::find_by_key(tables.db, &job.owner, &request.key)?;
             if let Some(first) = first.filter(|first| key_stands(first, now)) {
-                return Ok(Some(known_request(&first, job)));
+                return Ok(Some(known_request(&first, request).map(Inserted::Known)));
             }
         }
         if let Some(number) = job.dialect.number
@@ -97,7 +97,7 @@ impl Write for Insert {
 pub(super) struct Change {
     id: JobId,
     transition: Transition,
-    limits: MemoryLimits,
+    limits: JobLimits,
     changed: Result<Box<Job>, JobsError>,
     /// That tells of its end.
     webhook: Option<OutboxEntry>,
@@ -107,7 +107,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    pub(super) fn new(id: JobId, transition: Transition, limits: MemoryLimits, answer: Answer<Job>) -> Self {
+    pub(super) fn new(id: JobId, transition: Transition, limits: JobLimits, answer: Answer<Job>) -> Self {
         Self {
             id,
             transition,

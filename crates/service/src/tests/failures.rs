@@ -1,7 +1,7 @@
 //! Engines that fail, panic and hang; workers that fall silent; and neighbours that must not notice.
 
 use pentimento_engine::testing::{Fault, FaultAt, FaultKind};
-use pentimento_jobs::{Claim, JobQueue, JobsError, MemoryJobs, MemoryLimits, QueueEntry};
+use pentimento_jobs::{Claim, JobLimits, JobQueue, JobsError, MemoryJobs, QueueEntry};
 use pentimento_types::{ErrorKind, HasKind as _, JobState};
 
 use super::*;
@@ -267,18 +267,11 @@ impl JobQueue for Deaf {
 fn deaf(executor: FakeExecutor) -> (ManualClock, Service, TestService) {
     let (clock, config) = manual();
     let test = TestService::start_with(executor, config.clone());
-    let jobs = MemoryJobs::new(
-        Arc::new(clock.clone()),
-        MemoryLimits {
-            unfinished: 10,
-            finished: 10,
-            finished_bytes: u64::MAX,
-        },
-    );
+    let jobs = MemoryJobs::new(Arc::new(clock.clone()), JobLimits::in_number(10, 10));
     let parts = ServiceParts {
         store: Arc::new(jobs.clone()),
         outbox: Arc::new(jobs.clone()),
-        queue: Arc::new(Deaf(Arc::new(jobs))),
+        queue: Arc::new(Deaf(jobs.queue())),
         ..test.parts.clone()
     };
     (clock, Service::start(parts, config.service), test)

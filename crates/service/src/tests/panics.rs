@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
-use pentimento_jobs::{Claim, JobQueue, JobsError, MemoryJobs, MemoryLimits, QueueEntry};
+use pentimento_jobs::{Claim, JobLimits, JobQueue, JobsError, MemoryJobs, QueueEntry};
 use pentimento_types::{ApiKeyId, Clock, JobState, SystemClock};
 
 use super::*;
@@ -13,7 +13,7 @@ use crate::ServiceParts;
 /// A queue that panics in the next claims and ends of claims.
 #[derive(Debug)]
 struct Troubled {
-    queue: Arc<MemoryJobs>,
+    queue: Arc<dyn JobQueue>,
     claims: AtomicU32,
     ends: AtomicU32,
 }
@@ -56,20 +56,16 @@ impl JobQueue for Troubled {
 async fn a_worker_that_panics_is_started_anew() {
     let test = TestService::start(FakeExecutor::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let limits = MemoryLimits {
-        unfinished: 10,
-        finished_bytes: u64::MAX,
-        finished: 10,
-    };
-    let queue = Arc::new(MemoryJobs::new(clock, limits));
+    let limits = JobLimits::in_number(10, 10);
+    let jobs = Arc::new(MemoryJobs::new(clock, limits));
     let parts = ServiceParts {
-        store: Arc::clone(&queue) as Arc<_>,
-        outbox: Arc::clone(&queue) as Arc<_>,
         queue: Arc::new(Troubled {
-            queue,
+            queue: jobs.queue(),
             claims: AtomicU32::new(1),
             ends: AtomicU32::new(1),
         }),
+        store: Arc::clone(&jobs) as Arc<_>,
+        outbox: jobs,
         ..test.parts.clone()
     };
     let service = Service::start(parts, TestConfig::default().service);

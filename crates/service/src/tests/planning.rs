@@ -69,7 +69,11 @@ async fn the_time_left_is_told_of_jobs_that_wait_and_run() {
     // The end of a job is told before the worker has done with it.
     eventually(async || test.service.time_left(second).is_none() && test.service.queue_time().is_zero())
         .await;
+    // Another device, so that the job cannot end before it is cancelled.
+    let (mut held, executor) = Held::new();
+    let test = TestService::start(executor);
     let third = submit(&test.service, sample_request("hold")).await.unwrap();
+    held.arrives().await;
     test.service.cancel(third).await.unwrap();
     assert_eq!(test.service.time_left(third), None);
 }

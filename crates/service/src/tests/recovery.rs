@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pentimento_jobs::{JobStore as _, MemoryLimits, SqliteJobs};
+use pentimento_jobs::{JobLimits, JobStore as _, SqliteJobs};
 use pentimento_storage::{ImageStore, StorageConfig};
 use pentimento_types::{ErrorKind, HasKind as _, JobState, SystemClock};
 use tempfile::TempDir;
@@ -31,7 +31,7 @@ impl Server {
         let jobs = open(folder);
         let parts = ServiceParts {
             store: Arc::new(jobs.clone()),
-            queue: Arc::new(jobs.clone()),
+            queue: jobs.queue(),
             outbox: Arc::new(jobs.clone()),
             images: images.clone(),
             ..test.parts.clone()
@@ -58,11 +58,7 @@ impl Server {
 }
 
 fn open(folder: &Path) -> SqliteJobs {
-    let limits = MemoryLimits {
-        unfinished: 64,
-        finished: 1000,
-        finished_bytes: u64::MAX,
-    };
+    let limits = JobLimits::in_number(64, 1000);
     let opened = SqliteJobs::open(&folder.join(NAME), Arc::new(SystemClock), limits);
     opened.unwrap().0
 }
@@ -262,16 +258,22 @@ async fn jobs_that_were_in_a_crash_leave_room_to_others_while_they_wait_for_each
     assert_eq!(after.ended(other).await.state, JobState::Succeeded);
 }
 
-#[tokio::test]
-async fn an_orderly_stop_leaves_jobs_for_the_next_start_and_costs_them_nothing() {
-    let (folder, images) = (tempfile::tempdir().unwrap(), memory());
+/// A server that runs one job at a time, what holds that one, and another that waits behind it.
+async fn one_runs_and_one_waits(folder: &Path, images: &ImageStore) -> (Server, Held, [JobId; 2]) {
     let (mut held, executor) = Held::new();
     let mut config = TestConfig::default();
     config.service.running_jobs = 1;
-    let before = Server::start_with(folder.path(), &images, executor, config);
-    let running = submit(&before.service, sample_request("hold")).await.unwrap();
+    let server = Server::start_with(folder, images, executor, config);
+    let running = submit(&server.service, sample_request("hold")).await.unwrap();
     held.arrives().await;
-    let queued = submit(&before.service, sample_request("b")).await.unwrap();
+    let queued = submit(&server.service, sample_request("b")).await.unwrap();
+    (server, held, [running, queued])
+}
+
+#[tokio::test]
+async fn an_orderly_stop_leaves_jobs_for_the_next_start_and_costs_them_nothing() {
+    let (folder, images) = (tempfile::tempdir().unwrap(), memory());
+    let (before, held, [running, queued]) = one_runs_and_one_waits(folder.path(), &images).await;
     let waiting = tokio::spawn({
         let service = before.service.clone();
         async move { service.wait_or_cancel(queued).await }
@@ -303,13 +305,7 @@ async fn an_orderly_stop_leaves_jobs_for_the_next_start_and_costs_them_nothing()
 #[tokio::test]
 async fn a_stop_with_time_finishes_what_runs_and_leaves_what_waits() {
     let (folder, images) = (tempfile::tempdir().unwrap(), memory());
-    let (mut held, executor) = Held::new();
-    let mut config = TestConfig::default();
-    config.service.running_jobs = 1;
-    let before = Server::start_with(folder.path(), &images, executor, config);
-    let running = submit(&before.service, sample_request("hold")).await.unwrap();
-    held.arrives().await;
-    let queued = submit(&before.service, sample_request("b")).await.unwrap();
+    let (before, held, [running, queued]) = one_runs_and_one_waits(folder.path(), &images).await;
     let closing = tokio::spawn({
         let service = before.service.clone();
         async move { service.shutdown(LONG).await }

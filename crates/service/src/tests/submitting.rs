@@ -549,9 +549,11 @@ async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
     assert_eq!(job.dialect, dialect);
 
     let day = Duration::from_secs(86_400);
+    let mut as_text = job.clone();
+    as_text.delivery.base64 = true;
     let (picture, text) = (
         test.service.lasting_link(&job, 0, day),
-        test.service.lasting_text_link(&job, 0, day),
+        test.service.lasting_link(&as_text, 0, day),
     );
     assert_eq!(picture, test.service.lasting_link(&job, 0, day));
     assert!(picture.ends_with("_0.png") && text.ends_with("_0.png.base64"));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use pentimento_jobs::{
-    Inserted, JobCounts, JobFilter, JobPlace, JobStore, JobsError, MemoryJobs, MemoryLimits, Transition,
+    Inserted, JobCounts, JobFilter, JobLimits, JobPlace, JobStore, JobsError, MemoryJobs, Transition,
 };
 use pentimento_types::SystemClock;
 use tokio::sync::oneshot;
@@ -32,11 +32,7 @@ impl TroubledStore {
     /// A service over it.
     pub(super) fn start(executor: FakeExecutor) -> (Arc<Self>, TestService) {
         let test = TestService::start(executor);
-        let limits = MemoryLimits {
-            unfinished: 10,
-            finished: 10,
-            finished_bytes: u64::MAX,
-        };
+        let limits = JobLimits::in_number(10, 10);
         let jobs = Arc::new(MemoryJobs::new(Arc::new(SystemClock), limits));
         let store = Arc::new(Self {
             jobs: Arc::clone(&jobs),
@@ -48,7 +44,7 @@ impl TroubledStore {
         });
         let parts = ServiceParts {
             store: Arc::clone(&store) as Arc<_>,
-            queue: Arc::clone(&jobs) as Arc<_>,
+            queue: jobs.queue(),
             outbox: jobs,
             ..test.parts
         };

@@ -19,13 +19,7 @@ use crate::config::ModelsLabConfig;
 /// The reply for a job in whatever state it is.
 pub(super) async fn of(app: &AppState, base: &BaseUrl, job: &Job) -> Result<Value, ModelsLabError> {
     let (note, config) = (Note::of(job), &app.config.modelslab);
-    let link = |index, life| {
-        if job.delivery.base64 {
-            app.service.lasting_text_link(job, index, life)
-        } else {
-            app.service.lasting_link(job, index, life)
-        }
-    };
+    let link = |index, life| app.service.lasting_link(job, index, life);
     let links = links(&link, config, base, job);
     if !job.state.is_final() {
         return Ok(processing(app, base, job, &note, &links));

@@ -11,7 +11,7 @@ async fn end(jobs: &SqliteJobs, id: JobId) {
 #[tokio::test]
 async fn the_oldest_ended_jobs_are_forgotten_and_a_waiter_still_gets_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let limits = MemoryLimits {
+    let limits = JobLimits {
         finished: 2,
         ..LIMITS
     };
@@ -46,7 +46,7 @@ async fn the_oldest_ended_jobs_are_forgotten_and_a_waiter_still_gets_its_own() {
 async fn ended_jobs_are_bounded_in_bytes() {
     const BYTES: u64 = 1 << 20;
     let folder = tempfile::tempdir().unwrap();
-    let limits = MemoryLimits {
+    let limits = JobLimits {
         finished_bytes: BYTES,
         ..LIMITS
     };
