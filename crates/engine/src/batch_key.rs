@@ -20,7 +20,8 @@ impl ModelKey {
         Self(Arc::from(name))
     }
 
-    /// The checkpoint with what changes its weights: another VAE, and LoRAs in their order with their strengths.
+    /// The checkpoint with what changes its weights or stands beside them: another VAE, LoRAs in their order with their
+    /// strengths, an IP-Adapter.
     #[must_use]
     pub fn of(models: &ResolvedModels) -> Self {
         // Names have no control characters, so no name looks like two parts.
@@ -34,6 +35,10 @@ impl ModelKey {
         }
         for lora in models.lcm_loras.iter().flatten() {
             text.extend(["\nlcm=", &lora.name]);
+        }
+        if let Some(it) = &models.ip_adapter {
+            // Its image and scale are a row's own.
+            text.extend(["\nip_adapter=", &it.adapter.name]);
         }
         Self(text.into())
     }

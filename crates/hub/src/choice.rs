@@ -43,7 +43,9 @@ pub(crate) fn choose(listing: &Listing, kind: ModelKind, variant: Option<&str>) 
             &["learned_embeds.safetensors", "learned_embeds.bin"],
             &["safetensors", "bin", "pt"],
         ),
-        ModelKind::IpAdapter | ModelKind::SafetyChecker | ModelKind::PromptEnhancer => {
+        ModelKind::IpAdapter => single(listing, &[], &["safetensors", "bin"]),
+        ModelKind::ImageEncoder => image_encoder(listing, variant),
+        ModelKind::SafetyChecker | ModelKind::PromptEnhancer => {
             Err("this version does not use models of this kind".to_owned())
         }
     }
@@ -91,6 +93,21 @@ fn vae(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
     if part == "vae" && !listing.has("vae/config.json") {
         return single(listing, &[], &["safetensors", "ckpt", "pt", "pth"]);
     }
+    let network = network(listing, part, variant)?;
+    Ok(Choice {
+        files: std::iter::once(network.config).chain(network.weights).collect(),
+        place: part.to_owned(),
+        is_certain: network.is_wanted,
+    })
+}
+
+/// At the top of the repository, or in the folder that diffusers has for it.
+fn image_encoder(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
+    let part = if listing.has("config.json") {
+        ""
+    } else {
+        "image_encoder"
+    };
     let network = network(listing, part, variant)?;
     Ok(Choice {
         files: std::iter::once(network.config).chain(network.weights).collect(),
@@ -321,6 +338,16 @@ mod unit_tests {
         assert_eq!(embedding.unwrap().1, "learned_embeds.bin");
         let within = "model_index.json vae/config.json vae/diffusion_pytorch_model.safetensors";
         assert_eq!(chosen(within, ModelKind::Vae, None).unwrap().1, "vae");
-        assert!(chosen("x.safetensors", ModelKind::IpAdapter, None).is_err());
+        assert_eq!(chosen("x.bin", ModelKind::IpAdapter, None).unwrap().1, "x.bin");
+        let encoder =
+            "image_encoder/config.json image_encoder/model.safetensors image_encoder/pytorch_model.bin";
+        assert_eq!(
+            chosen(encoder, ModelKind::ImageEncoder, None),
+            Ok((
+                "image_encoder/config.json image_encoder/model.safetensors".to_owned(),
+                "image_encoder".to_owned()
+            ))
+        );
+        assert!(chosen("x.safetensors", ModelKind::SafetyChecker, None).is_err());
     }
 }

@@ -6,6 +6,8 @@ use candle_core::{DType, Device};
 use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
 use pentimento_schedulers::SchedulerConfig;
 
+use crate::image_prompt::ImagePrompter;
+
 /// Text encoder, UNet, VAE, tokenizer and scheduler configuration of one checkpoint on one device. Cheap to make and to
 /// clone: the components are shared.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub struct StableDiffusion {
     pub(crate) second: Option<SecondEncoder>,
     pub(crate) unet: Arc<UNet>,
     pub(crate) vae: Arc<Vae>,
+    /// Of models with an IP-Adapter only.
+    pub(crate) image_prompter: Option<ImagePrompter>,
     pub(crate) scheduler_config: SchedulerConfig,
     /// Image pixels per latent pixel along one side; 8 for every Stable Diffusion VAE.
     pub(crate) pixels_per_latent: u32,

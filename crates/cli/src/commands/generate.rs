@@ -157,6 +157,7 @@ fn recipe(args: &GenerateArgs) -> Recipe {
             ..SchedulerChoice::default()
         },
         soft_edge: args.soft_edge,
+        ip_adapter: None,
     }
 }
 

@@ -114,6 +114,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         token_merging: sampling.token_merging,
         scheduler: sampling.scheduler,
         soft_edge,
+        ip_adapter: None,
     };
     let delivery = Delivery {
         base64: extras.base64,
