@@ -4,7 +4,7 @@
 //! embedding for the row without the prompt; a resampler takes the states before the encoder's last layer, and those of a
 //! picture of zeros.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Tensor};
 use pentimento_models::{ClipVision, ImageTokens, IpAdapter, VisionOutput, VisionPass};
@@ -18,6 +18,19 @@ use crate::{PipelineError, StableDiffusion};
 pub(crate) struct ImagePrompter {
     pub(crate) adapter: Arc<IpAdapter>,
     pub(crate) encoder: Arc<ClipVision>,
+    /// The tokens of the row without the prompt, which are the same for all pictures: a resampler's take as long as a
+    /// picture's own.
+    unseen: Arc<OnceLock<Tensor>>,
+}
+
+impl ImagePrompter {
+    pub(crate) fn new(adapter: Arc<IpAdapter>, encoder: Arc<ClipVision>) -> Self {
+        Self {
+            adapter,
+            encoder,
+            unseen: Arc::default(),
+        }
+    }
 }
 
 /// The picture of one request on its way to tokens.
@@ -99,6 +112,10 @@ impl StableDiffusion {
             return Ok(None);
         }
         if is_guided && encoding.unseen.is_none() {
+            if let Some(known) = prompter.unseen.get() {
+                encoding.unseen = Some(known.clone());
+                return Ok(None);
+            }
             encoding.unseen = match prompter.adapter.takes() {
                 VisionOutput::Embedding => {
                     let width = prompter.encoder.config().projection_dim;
@@ -107,6 +124,9 @@ impl StableDiffusion {
                 }
                 VisionOutput::Penultimate => self.advance_picture(prompter, &mut encoding.pass, None)?,
             };
+            if let Some(tokens) = &encoding.unseen {
+                prompter.unseen.get_or_init(|| tokens.clone());
+            }
             return Ok(None);
         }
         let tokens = encoding.tokens.take().ok_or(PipelineError::Spent)?;

@@ -104,7 +104,9 @@ impl ModelSource {
     /// The files of these models as they are now, so that what cannot be loaded is not tried again before they change.
     #[must_use]
     pub fn stamps(models: &ResolvedModels) -> Vec<FolderStamp> {
-        models.entries().map(stamp).collect()
+        let places = models.ip_adapter.iter().flat_map(ip_adapter::encoder_places);
+        let places = places.map(|place| FolderStamp::of(&place));
+        models.entries().map(stamp).chain(places).collect()
     }
 
     /// A checkpoint that is open already, under the name it is known by.

@@ -50,7 +50,7 @@ impl ModelSource {
         };
         let image_prompter = match (&self.ip_adapter, adapter, encoder) {
             (None, ..) => None,
-            (Some(_), Some(adapter), Some(encoder)) => Some(ImagePrompter { adapter, encoder }),
+            (Some(_), Some(adapter), Some(encoder)) => Some(ImagePrompter::new(adapter, encoder)),
             (Some(_), ..) => return Err(missing()),
         };
         let pixels_per_latent = u32::try_from(vae.config().downscale());

@@ -28,6 +28,29 @@ pub(super) struct AdapterSource {
     progress: ReadProgress,
 }
 
+/// The files of an image encoder.
+#[derive(Debug)]
+struct Encoder {
+    files: Checkpoint,
+    /// What errors are shown without.
+    path: PathBuf,
+}
+
+/// Where an encoder may lie that no entry names, seen from the adapter's folder: the published repository has one in each of
+/// its folders, and some adapters of one folder want the other's.
+const BESIDE: [&str; 3] = [ENCODER, "../models/image_encoder", "../sdxl_models/image_encoder"];
+
+/// The folders in which an encoder is looked for.
+pub(super) fn encoder_places(entries: &IpAdapterEntries) -> Vec<PathBuf> {
+    match &entries.adapter.source {
+        Source::Path(path) if entries.image_encoder.is_none() => {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            BESIDE.iter().map(|place| folder.join(place)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 impl AdapterSource {
     /// # Errors
     /// When the source is none that is on this machine.
@@ -52,10 +75,14 @@ impl AdapterSource {
     }
 
     fn error(&self, source: WeightsError) -> PipelineError {
+        self.error_below(self.path.parent().unwrap_or(&self.path), source)
+    }
+
+    /// Of a file in this folder.
+    fn error_below(&self, folder: &Path, source: WeightsError) -> PipelineError {
         PipelineError::IpAdapter {
             name: self.name.clone(),
-            // Also of the encoder, which is beside the file.
-            path: self.path.parent().unwrap_or(&self.path).display().to_string(),
+            path: folder.display().to_string(),
             source: Box::new(source),
         }
     }
@@ -67,11 +94,11 @@ impl AdapterSource {
         }
     }
 
-    /// The encoder: as the entry names it, or the first beside the file that is as wide as the adapter wants it. The
-    /// published repository has one in each of its folders, and some adapters of one folder want the other's.
-    fn encoder(&self, about: &IpAdapterAbout) -> Result<Checkpoint, PipelineError> {
+    /// The encoder: as the entry names it, or the first beside the file that is as wide as the adapter wants it.
+    fn encoder(&self, about: &IpAdapterAbout) -> Result<Encoder, PipelineError> {
         if let Some(entry) = &self.encoder {
-            let found = self.opened_encoder(local(entry)?, entry.variant.as_deref())?;
+            let path = local(entry)?;
+            let found = self.opened_encoder(path, path, entry.variant.as_deref())?;
             return match mismatch(about, &self.encoder_config(&found)?) {
                 None => Ok(found),
                 Some(detail) => Err(self.unfit(detail)),
@@ -79,12 +106,11 @@ impl AdapterSource {
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let mut closest = None;
-        for place in [ENCODER, "../models/image_encoder", "../sdxl_models/image_encoder"] {
-            let place = folder.join(place);
+        for place in BESIDE.map(|place| folder.join(place)) {
             if !place.join("config.json").is_file() {
                 continue;
             }
-            let found = self.opened_encoder(&place, None)?;
+            let found = self.opened_encoder(&place, folder, None)?;
             match mismatch(about, &self.encoder_config(&found)?) {
                 None => return Ok(found),
                 Some(detail) => closest = closest.or(Some(detail)),
@@ -102,13 +128,23 @@ impl AdapterSource {
         })
     }
 
-    fn opened_encoder(&self, path: &Path, variant: Option<&str>) -> Result<Checkpoint, PipelineError> {
-        let found = Checkpoint::image_encoder(path).map_err(|error| self.error(error))?;
-        Ok(found.preferring(variant).counting(&self.progress))
+    /// Errors name files by their paths in `folder`.
+    fn opened_encoder(
+        &self,
+        path: &Path,
+        folder: &Path,
+        variant: Option<&str>,
+    ) -> Result<Encoder, PipelineError> {
+        let files = Checkpoint::image_encoder(path).map_err(|error| self.error_below(folder, error))?;
+        Ok(Encoder {
+            files: files.preferring(variant).counting(&self.progress),
+            path: folder.to_owned(),
+        })
     }
 
-    fn encoder_config(&self, encoder: &Checkpoint) -> Result<ClipVisionConfig, PipelineError> {
-        encoder.json(CONFIG).map_err(|error| self.error(error))
+    fn encoder_config(&self, encoder: &Encoder) -> Result<ClipVisionConfig, PipelineError> {
+        let config = encoder.files.json(CONFIG);
+        config.map_err(|error| self.error_below(&encoder.path, error))
     }
 }
 
@@ -228,8 +264,8 @@ impl ModelSource {
     pub(super) fn image_encoder_identity(&self) -> Result<FileIdentity, PipelineError> {
         let source = self.adapter_source()?;
         let encoder = source.encoder(source.open()?.about())?;
-        let identity = encoder.component_identity(ENCODER, &[CONFIG]);
-        identity.map_err(|error| source.error(error))
+        let identity = encoder.files.component_identity(ENCODER, &[CONFIG]);
+        identity.map_err(|error| source.error_below(&encoder.path, error))
     }
 
     /// Reads the adapter.
@@ -239,7 +275,8 @@ impl ModelSource {
         let config = config_of(file.about());
         let unet = self.unet_config()?;
         let weights = file.into_component(DTYPES, &self.device);
-        source.built(weights, |weights| IpAdapter::new(&config, &unet, weights))
+        let folder = source.path.parent().unwrap_or(&source.path);
+        source.built(folder, weights, |weights| IpAdapter::new(&config, &unet, weights))
     }
 
     /// Reads its encoder.
@@ -247,19 +284,22 @@ impl ModelSource {
         let source = self.adapter_source()?;
         let encoder = source.encoder(source.open()?.about())?;
         let config = source.encoder_config(&encoder)?;
-        let weights = encoder.component(ENCODER, DTYPES, &self.device);
-        source.built(weights, |weights| ClipVision::new(&config, weights))
+        let weights = encoder.files.component(ENCODER, DTYPES, &self.device);
+        source.built(&encoder.path, weights, |weights| {
+            ClipVision::new(&config, weights)
+        })
     }
 }
 
 impl AdapterSource {
-    /// Builds a network of all of `weights`, with errors that name the adapter.
+    /// Builds a network of all of `weights`, which are in `folder`, with errors that name the adapter.
     fn built<T>(
         &self,
+        folder: &Path,
         weights: Result<pentimento_weights::Component, WeightsError>,
         build: impl FnOnce(candle_nn::VarBuilder<'static>) -> Result<T, pentimento_models::ModelError>,
     ) -> Result<T, PipelineError> {
-        let wrap = |error| self.error(error);
+        let wrap = |error| self.error_below(folder, error);
         let weights = weights.map_err(wrap)?;
         let network = build(weights.var_builder()).map_err(|source| match weights.take_fault() {
             Some(fault) => wrap(fault),
