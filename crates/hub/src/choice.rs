@@ -3,7 +3,7 @@
 //! A repository often has the same weights five times (f32 and f16, safetensors, pickles, Flax, ONNX); of each component
 //! one copy is taken: safetensors before pickles, and the variant that the catalogue names before others.
 
-use pentimento_catalog::ModelKind;
+use pentimento_catalog::{ModelEntry, ModelKind};
 use pentimento_types::{WeightsCopy, weights_copies};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,26 @@ pub(crate) struct Choice {
     /// Whether it would be the same if the repository had more files than the listing: there is no copy that would be
     /// preferred, and no other file that could be meant.
     pub(crate) is_certain: bool,
+}
+
+/// The files of an entry's model, in the folder of the repository that it names.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn choose_for(listing: &Listing, entry: &ModelEntry) -> Result<Choice, String> {
+    let folder = entry.source.repository_folder().unwrap_or_default();
+    let variant = entry.variant.as_deref();
+    if folder.is_empty() {
+        return choose(listing, entry.kind, variant);
+    }
+    let within = |path: &str| format!("{folder}/{path}").trim_end_matches('/').to_owned();
+    let choice = choose(&listing.within(folder), entry.kind, variant);
+    let choice = choice.map_err(|problem| format!("of {folder}: {problem}"))?;
+    Ok(Choice {
+        files: choice.files.iter().map(|path| within(path)).collect(),
+        place: within(&choice.place),
+        ..choice
+    })
 }
 
 /// The files of a model of this kind.
@@ -349,5 +369,33 @@ mod unit_tests {
             ))
         );
         assert!(chosen("x.safetensors", ModelKind::SafetyChecker, None).is_err());
+    }
+
+    #[test]
+    fn a_model_may_be_a_folder_of_a_repository() {
+        let paths = "config.json model.safetensors models/image_encoder/config.json models/image_encoder/model.safetensors \
+                     sdxl_models/image_encoder/config.json";
+        let chosen = |folder: &str| {
+            let source = pentimento_catalog::Source::HuggingFace {
+                repo: "h94/IP-Adapter".to_owned(),
+                revision: None,
+                file: Some(folder.to_owned()),
+            };
+            choose_for(
+                &listing(paths),
+                &ModelEntry::new("encoder", ModelKind::ImageEncoder, source),
+            )
+        };
+        let found = chosen("models/image_encoder/").unwrap();
+        assert_eq!(found.place, "models/image_encoder");
+        assert_eq!(
+            found.files,
+            [
+                "models/image_encoder/config.json",
+                "models/image_encoder/model.safetensors"
+            ]
+        );
+        let error = chosen("sdxl_models/image_encoder/").unwrap_err();
+        assert!(error.starts_with("of sdxl_models/image_encoder: "), "{error}");
     }
 }

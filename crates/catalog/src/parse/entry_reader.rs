@@ -251,7 +251,9 @@ impl<'a> EntryReader<'a> {
             }
             return None;
         };
-        if let Some(Source::HuggingFace { file: None, .. } | Source::Embedded(_)) = source {
+        if source.is_some_and(|source| source.repository_folder().is_some())
+            || matches!(source, Some(Source::Embedded(_)))
+        {
             let problem =
                 "a sha256 belongs to one file; name the file (hf:owner/repo:file) or remove the sha256";
             self.fault(&span, problem.to_owned());
@@ -275,7 +277,7 @@ impl<'a> EntryReader<'a> {
             self.fault(&span, problem.to_owned());
             return None;
         }
-        if let Some(Source::HuggingFace { file: None, .. }) = source {
+        if source.is_some_and(|source| source.repository_folder().is_some()) {
             return Some(variant);
         }
         let problem = "`variant` chooses among the files of a whole repository (hf:owner/repo); remove it";
