@@ -19,6 +19,8 @@ mod connections;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
+mod ip_adapter;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod lora;
