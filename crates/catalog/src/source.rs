@@ -196,7 +196,9 @@ fn look_at(path: &Path) -> Availability {
 
 /// `owner/repo[@revision][:file]`; owner and repository as the hub allows them.
 fn parse_hugging_face(rest: &str) -> Result<Source, String> {
-    let wrong = || format!("`hf:{rest}` is not of the form hf:owner/repo[@revision][:file]");
+    let wrong = || {
+        format!("`hf:{rest}` is not of the form hf:owner/repo[@revision][:file], where a folder ends in /")
+    };
     let (rest_of_name, file) = match rest.split_once(':') {
         Some((name, file)) => (name, Some(file)),
         None => (rest, None),

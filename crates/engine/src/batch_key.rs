@@ -103,6 +103,7 @@ pub struct BatchKey {
 #[cfg(test)]
 mod tests {
     use pentimento_catalog::{ModelEntry, ModelKind, Source};
+    use pentimento_pipeline::IpAdapterEntries;
 
     use super::*;
 
@@ -123,6 +124,19 @@ mod tests {
         let (one, other) = (ModelKey::of(&with_vae), ModelKey::of(&alone));
         assert_ne!(one, other);
         assert_eq!(one.to_string(), "a vae=b");
+        // An adapter counts by its name; what it shows and how much of it are a row's own.
+        let with_adapter = |name: &str| {
+            ModelKey::of(&ResolvedModels {
+                ip_adapter: Some(IpAdapterEntries {
+                    adapter: entry(name),
+                    image_encoder: None,
+                }),
+                ..ResolvedModels::checkpoint(entry("a"))
+            })
+        };
+        assert_eq!(with_adapter("b"), with_adapter("b"));
+        assert_ne!(with_adapter("b"), with_adapter("c"));
+        assert_eq!(with_adapter("b").to_string(), "a ip_adapter=b");
     }
 
     #[test]

@@ -4,34 +4,13 @@
 //! embedding for the row without the prompt; a resampler takes the states before the encoder's last layer, and those of a
 //! picture of zeros.
 
-use std::sync::{Arc, OnceLock};
-
 use candle_core::{DType, Tensor};
-use pentimento_models::{ClipVision, ImageTokens, IpAdapter, VisionOutput, VisionPass};
+use pentimento_models::{ImageTokens, VisionOutput, VisionPass};
 use pentimento_types::{Recipe, RgbImage};
 
 use crate::clip_pixels::clip_pixels;
+use crate::stable_diffusion::ImagePrompter;
 use crate::{PipelineError, StableDiffusion};
-
-/// An IP-Adapter with the encoder that sees pictures for it.
-#[derive(Clone, Debug)]
-pub(crate) struct ImagePrompter {
-    pub(crate) adapter: Arc<IpAdapter>,
-    pub(crate) encoder: Arc<ClipVision>,
-    /// The tokens of the row without the prompt, which are the same for all pictures: a resampler's take as long as a
-    /// picture's own.
-    unseen: Arc<OnceLock<Tensor>>,
-}
-
-impl ImagePrompter {
-    pub(crate) fn new(adapter: Arc<IpAdapter>, encoder: Arc<ClipVision>) -> Self {
-        Self {
-            adapter,
-            encoder,
-            unseen: Arc::default(),
-        }
-    }
-}
 
 /// The picture of one request on its way to tokens.
 #[derive(Debug)]

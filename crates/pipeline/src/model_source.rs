@@ -165,10 +165,11 @@ impl ModelSource {
         if role == ComponentRole::Vae && self.vae.is_some() {
             return self.lone_vae_identity();
         }
-        match role {
-            ComponentRole::IpAdapter => return self.adapter_identity(),
-            ComponentRole::ImageEncoder => return self.image_encoder_identity(),
-            _ => {}
+        if role == ComponentRole::IpAdapter {
+            return self.adapter_identity();
+        }
+        if role == ComponentRole::ImageEncoder {
+            return self.image_encoder_identity();
         }
         self.checkpoint
             .component_identity(folder, &[&inside("config.json")])

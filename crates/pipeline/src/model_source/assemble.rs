@@ -6,8 +6,7 @@ use pentimento_weights::Checkpoint;
 use super::ModelSource;
 use super::family::Family;
 use crate::component::{Component, ComponentKey};
-use crate::image_prompt::ImagePrompter;
-use crate::stable_diffusion::SecondEncoder;
+use crate::stable_diffusion::{ImagePrompter, SecondEncoder};
 use crate::{PipelineError, ResolvedModels, StableDiffusion};
 
 impl ModelSource {

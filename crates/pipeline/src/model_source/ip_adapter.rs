@@ -42,13 +42,12 @@ const BESIDE: [&str; 3] = [ENCODER, "../models/image_encoder", "../sdxl_models/i
 
 /// The folders in which an encoder is looked for.
 pub(super) fn encoder_places(entries: &IpAdapterEntries) -> Vec<PathBuf> {
-    match &entries.adapter.source {
-        Source::Path(path) if entries.image_encoder.is_none() => {
-            let folder = path.parent().unwrap_or(Path::new("."));
-            BESIDE.iter().map(|place| folder.join(place)).collect()
-        }
-        _ => Vec::new(),
-    }
+    let Source::Path(path) = &entries.adapter.source else {
+        return Vec::new();
+    };
+    let places = BESIDE.iter().filter(|_| entries.image_encoder.is_none());
+    let folder = path.parent().unwrap_or(Path::new("."));
+    places.map(|place| folder.join(place)).collect()
 }
 
 impl AdapterSource {
