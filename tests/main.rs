@@ -30,6 +30,8 @@ mod jobs;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod ip_adapter;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod lora;

@@ -6,6 +6,7 @@
 //! depends on the others: every layer computes each row with the same arithmetic whatever else is in the batch.
 
 mod checkpoint_facts;
+mod clip_pixels;
 mod component;
 mod conditioning;
 mod denoise;
@@ -16,6 +17,7 @@ mod finish;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guidance;
+mod image_prompt;
 mod img2img;
 mod inpaint;
 mod inpainting;
@@ -32,6 +34,7 @@ mod prepare;
 mod preview;
 mod prompt;
 mod prompt_embedding;
+mod resample;
 mod resolved_models;
 mod run_plan;
 #[cfg(test)]
@@ -55,7 +58,8 @@ pub use pentimento_weights::{FolderStamp, ReadProgress};
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use prompt::Triggers;
 pub use prompt_embedding::PromptEmbedding;
-pub use resolved_models::ResolvedModels;
+pub use resample::{Filter, resampled};
+pub use resolved_models::{IpAdapterEntries, ResolvedModels};
 pub use run_plan::RunPlan;
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pentimento_engine::PipelineError;
 use pentimento_hub::Progress as FileProgress;
 use pentimento_outbound::OutboundError;
-use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size, WebhookId};
+use pentimento_types::{ErrorKind, HasKind, InputRole, JobFailure, JobId, JobState, Size, WebhookId};
 
 /// The part that a named model plays in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,10 @@ pub enum ModelRole {
     Lora,
     /// A textual inversion.
     Embedding,
+    /// An IP-Adapter.
+    IpAdapter,
+    /// What sees images for it.
+    ImageEncoder,
 }
 
 impl std::fmt::Display for ModelRole {
@@ -28,6 +32,8 @@ impl std::fmt::Display for ModelRole {
             Self::Vae => "VAE",
             Self::Lora => "LoRA",
             Self::Embedding => "embedding",
+            Self::IpAdapter => "IP-Adapter",
+            Self::ImageEncoder => "image encoder",
         })
     }
 }
@@ -204,9 +210,14 @@ pub enum ServiceError {
         /// The id asked for.
         id: WebhookId,
     },
-    /// Something is wrong with the mask, not with the picture to start from.
-    #[error(transparent)]
-    Mask(Box<Self>),
+    /// Something is wrong with an image that is not the one to start from.
+    #[error("{fault}")]
+    OfInput {
+        /// Which image.
+        role: InputRole,
+        /// What is wrong with it.
+        fault: Box<Self>,
+    },
     /// As many jobs wait or run as are allowed.
     #[error("the server is busy; try again later")]
     Overloaded,
@@ -318,7 +329,7 @@ impl HasKind for ServiceError {
             Self::JobEnded { .. } | Self::JobUnfinished | Self::KeyReused => ErrorKind::Conflict,
             Self::JobCancelled => ErrorKind::Cancelled,
             Self::Failed(failure) => failure.kind,
-            Self::Mask(inner) => inner.kind(),
+            Self::OfInput { fault, .. } => fault.kind(),
             Self::ImageNotFetched { kind, .. } => *kind,
             Self::LinkExpired | Self::LinkInvalid => ErrorKind::Forbidden,
             Self::Store { kind, .. } => *kind,

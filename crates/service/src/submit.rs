@@ -152,7 +152,10 @@ pub(crate) fn size_of(checked: &[(InputRole, Checked)]) -> Result<Size, ServiceE
 fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
     match role {
         InputRole::Init => error,
-        InputRole::Mask => ServiceError::Mask(Box::new(error)),
+        InputRole::Mask | InputRole::IpAdapter => ServiceError::OfInput {
+            role,
+            fault: Box::new(error),
+        },
     }
 }
 
@@ -452,7 +455,7 @@ fn not_stored(error: JobsError) -> ServiceError {
 /// mask in an alpha channel.
 fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<JobNote>), ServiceError> {
     let (image, note) = match wanted.role {
-        InputRole::Init => (image_codec::decode(&file, wanted.limits)?, None),
+        InputRole::Init | InputRole::IpAdapter => (image_codec::decode(&file, wanted.limits)?, None),
         InputRole::Mask => {
             let mask = image_codec::decode_mask(&file, wanted.limits)?;
             (mask.image, mask.is_alpha.then_some(JobNote::MaskIsAlpha))
@@ -460,7 +463,7 @@ fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<
     };
     match wanted.fit {
         Some(size) if size != image.size() => {
-            let image = image_codec::resized(&image, size)?;
+            let image = image_codec::resized(&image, size);
             Ok((image_codec::to_file(&image)?, image, note))
         }
         _ if note.is_some() => Ok((image_codec::to_file(&image)?, image, note)),

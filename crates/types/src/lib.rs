@@ -30,7 +30,7 @@ pub use job::{
 };
 pub use keyed_semaphores::KeyedSemaphores;
 pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};
-pub use recipe::{EmbeddingRef, LoraRef, Recipe};
+pub use recipe::{EmbeddingRef, IpAdapterRef, LoraRef, Recipe};
 pub use regular_file::{FileFault, open_regular, read_regular};
 pub use scheduler::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind, StrengthRule};
 pub use token_merging::MERGED_FROM;

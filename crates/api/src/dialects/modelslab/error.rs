@@ -3,12 +3,12 @@
 
 use axum::http::StatusCode;
 use pentimento_service::{ModelRole, ServiceError};
-use pentimento_types::{ErrorKind, HasKind, describe_chain};
+use pentimento_types::{ErrorKind, HasKind, InputRole, describe_chain};
 use serde_json::{Map, Value, json};
 
 use super::fields::{
-    ALGORITHM_TYPE, EMBEDDINGS_MODEL, INIT_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS,
-    SCHEDULER, STRENGTH, VAE, WEBHOOK,
+    ALGORITHM_TYPE, EMBEDDINGS_MODEL, INIT_IMAGE, IP_ADAPTER_ID, IP_ADAPTER_IMAGE, LORA_MODEL, MASK_IMAGE,
+    MODEL_ID, NUM_INFERENCE_STEPS, SCHEDULER, STRENGTH, VAE, WEBHOOK,
 };
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
@@ -279,10 +279,10 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::Internal { .. } | ServiceError::Store { .. } => {
             "Internal server error. Please try again.".into()
         }
-        ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE.name),
         ServiceError::WebhookRefused { .. } => {
             json!({WEBHOOK.name: [sentence(WEBHOOK.name, &error.to_string().replace("the address ", ""))]})
         }
+        ServiceError::OfInput { role, fault } => service_message(fault, image_field(*role)),
         ServiceError::ShuttingDown
         | ServiceError::OutOfService { .. }
         | ServiceError::KeyReused
@@ -299,12 +299,22 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
     }
 }
 
+/// The field that an image came in.
+const fn image_field(role: InputRole) -> &'static str {
+    match role {
+        InputRole::Init => INIT_IMAGE.name,
+        InputRole::Mask => MASK_IMAGE.name,
+        InputRole::IpAdapter => IP_ADAPTER_IMAGE.name,
+    }
+}
+
 const fn field_of(role: ModelRole) -> &'static str {
     match role {
         ModelRole::Checkpoint => MODEL_ID.name,
         ModelRole::Vae => VAE.name,
         ModelRole::Lora => LORA_MODEL.name,
         ModelRole::Embedding => EMBEDDINGS_MODEL.name,
+        ModelRole::IpAdapter | ModelRole::ImageEncoder => IP_ADAPTER_ID.name,
     }
 }
 
@@ -399,7 +409,13 @@ mod tests {
 
     #[test]
     fn the_image_at_fault_is_named() {
-        let (_, body) = written(ServiceError::Mask(Box::new(ServiceError::ImageEmpty)), false);
+        let (_, body) = written(
+            ServiceError::OfInput {
+                role: InputRole::Mask,
+                fault: Box::new(ServiceError::ImageEmpty),
+            },
+            false,
+        );
         assert_eq!(
             body["message"]["mask_image"][0],
             "The mask image field cannot be used: the picture is empty."

@@ -29,13 +29,6 @@ const FILE_OR_ADDRESS: Image<Required> = Image {
     default: Required,
 };
 const SAFETY_CHECKER_TYPES: &[&str] = &["sensitive_content_text", "blur", "pixelate", "black"];
-const IP_ADAPTERS: &[&str] = &[
-    "ip-adapter_sdxl",
-    "ip-adapter_sd15",
-    "ip-adapter-plus-face_sd15",
-    "ip-adapter-plus_sdxl_vit-h",
-    "ip-adapter-plus-face_sdxl_vit-h",
-];
 const SCHEDULERS: &[&str] = &{
     let mut names = [""; SchedulerKind::ALL.len()];
     let mut at = 0;
@@ -244,38 +237,34 @@ pub(super) const CLIP_SKIP: Field<Whole<i64>> = Field::new(
     },
     "1 uses the text encoder's last layer, 2 the one before it, and so on.",
 );
-pub(super) const IP_ADAPTER_ID: Field<Choice<Otherwise>> = Field {
-    effect: Effect::NotYet("ip_adapter"),
-    ..Field::new(
-        "ip_adapter_id",
-        Choice {
-            words: IP_ADAPTERS,
-            default: Otherwise("none"),
-        },
-        "An adapter that takes an image beside the prompt.",
-    )
-};
-pub(super) const IP_ADAPTER_SCALE: Field<Number<Otherwise>> = Field {
+pub(super) const IP_ADAPTER_ID: Field<Name<Otherwise>> = Field::new(
+    "ip_adapter_id",
+    Name {
+        default: Otherwise("none"),
+    },
+    "An IP-Adapter of the catalogue, which shows the model ip_adapter_image beside the prompt.",
+);
+pub(super) const IP_ADAPTER_SCALE: Field<Number<f64>> = Field {
     effect: Effect::With("ip_adapter_id"),
     ..Field::new(
         "ip_adapter_scale",
         Number {
             range: 0.0..=1.0,
-            default: Otherwise("the adapter's own"),
+            default: 1.0,
         },
-        "How much the adapter's image counts.",
+        "How much the adapter's image counts: 1 as trained, 0 not at all.",
     )
 };
 pub(super) const IP_ADAPTER_IMAGE: Field<Image<Otherwise>> = Field {
-    effect: Effect::NotYet("ip_adapter"),
+    effect: Effect::With("ip_adapter_id"),
     ..Field::new(
         "ip_adapter_image",
         Image {
             max_bytes: MAX_IMAGE_BYTES,
             address: true,
-            default: Otherwise("none"),
+            default: Otherwise("none; needed with ip_adapter_id"),
         },
-        "The adapter's image.",
+        "The adapter's image, of any size; a square one is seen whole.",
     )
 };
 pub(super) const LOADBALANCER: Field<Flag> = Field {

@@ -62,6 +62,7 @@ pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCa
             ..SchedulerChoice::default()
         },
         soft_edge: 0,
+        ip_adapter: None,
     };
     let delivery = Delivery {
         format: output_format(&mut fields, &mut of_members)?,

@@ -167,6 +167,8 @@ impl NovitaError {
                 ModelRole::Vae => SD_VAE.name,
                 ModelRole::Lora => LORAS.name,
                 ModelRole::Embedding => EMBEDDINGS.name,
+                // Its bodies name none.
+                ModelRole::IpAdapter | ModelRole::ImageEncoder => return None,
             });
         }
         if matches!(error, ServiceError::KeyReused) {
