@@ -34,6 +34,7 @@ mod prompt;
 mod prompt_embedding;
 mod resolved_models;
 mod run_plan;
+mod safety_checker;
 #[cfg(test)]
 mod sample_recipe;
 pub mod seeded;
@@ -41,6 +42,7 @@ mod stable_diffusion;
 mod state;
 mod tokens;
 mod unet_rows;
+mod upscaler;
 
 pub use checkpoint_facts::CheckpointFacts;
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
@@ -57,6 +59,8 @@ pub use prompt::Triggers;
 pub use prompt_embedding::PromptEmbedding;
 pub use resolved_models::ResolvedModels;
 pub use run_plan::RunPlan;
+pub use safety_checker::{SafetyChecker, SafetyScores};
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;
 pub use tokens::TokenCounter;
+pub use upscaler::{UpscaleFactor, Upscaler};

@@ -74,6 +74,18 @@ impl Tolerance {
         max: 5e-3,
         mean: 2e-4,
     };
+    /// Probabilities of the embedded classifier.
+    pub const CLASSIFIER: Self = Self {
+        max: 1e-4,
+        mean: 1e-4,
+    };
+    /// The features below them, means of ReLU6, after seventeen blocks in another order of sums.
+    pub const CLASSIFIER_FEATURES: Self = Self {
+        max: 1e-4,
+        mean: 1e-5,
+    };
+    /// Enlarged pictures in 0..255, with weights that are rounded to f16.
+    pub const ENLARGED: Self = Self { max: 0.5, mean: 0.05 };
     /// Final pictures in 0..255.
     pub const PICTURE: Self = Self { max: 2.0, mean: 0.1 };
 }
