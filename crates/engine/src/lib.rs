@@ -35,7 +35,7 @@ pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread, JobTerms};
 pub use loader::{LoadError, ModelLoader};
 pub use pentimento_pipeline::{
     Beside, CheckpointFacts, ConditioningShape, EmbeddingFiles, LoraReport, PipelineError, PromptEmbedding,
-    ResolvedModels, RunPlan, TokenCounter, written_in,
+    ResolvedModels, RunPlan, SafetyChecker, SafetyScores, TokenCounter, UpscaleFactor, Upscaler, written_in,
 };
 pub use pipeline_executor::{
     DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelineFinishing, PipelinePreparation,

@@ -11,6 +11,8 @@ use pentimento_outbound::ImageFetcher;
 use pentimento_storage::{ImageStore, LinkSigner};
 use pentimento_types::{Clock, MemoryLedger};
 
+use crate::SafetySettings;
+
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
@@ -33,6 +35,8 @@ pub struct ServiceConfig {
     pub max_attempts: u32,
     /// How long a worker may be silent before its job is given to another.
     pub lease: Duration,
+    /// What the operator says about the safety checker.
+    pub safety: SafetySettings,
     /// Time between two looks for what can be deleted.
     pub sweep_interval: Duration,
 }

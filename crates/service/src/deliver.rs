@@ -1,4 +1,4 @@
-//! A finished picture on its way out: encoded off the device thread, then stored under a name made of job and index.
+//! A finished picture on its way out: looked at and encoded off the device thread, then stored under a name made of job and index.
 //!
 //! A second attempt writes the same bytes under the same name, so running twice is harmless.
 
@@ -22,10 +22,22 @@ pub(crate) async fn deliver(
     let FinishedImage { image, findings } = finished;
     let format = job.delivery.format;
     let size = image.size();
-    let metadata = ImageMetadata::new(&job.recipe, index, size);
-    let seed = metadata.seed;
-    let bytes = off_thread(move || encode(&image, format, &metadata)).await?;
     let key = image_key(&job, index);
+    let checker = Arc::clone(&inner);
+    let (bytes, seed, findings) = off_thread(move || {
+        let (image, found) = checker
+            .safety
+            .pass(image, job.delivery.safety)
+            .map_err(ServiceError::SafetyChecker)?;
+        // Without a checker it stays what the engine says.
+        let findings = if found.nsfw.is_some() { found } else { findings };
+        let metadata = ImageMetadata {
+            nsfw: findings.nsfw,
+            ..ImageMetadata::new(&job.recipe, index, size)
+        };
+        Ok((encode(&image, format, &metadata)?, metadata.seed, findings))
+    })
+    .await?;
     let stored = inner.images.put(&key, bytes).await;
     stored.map_err(ServiceError::store("store the picture"))?;
     Ok((

@@ -20,7 +20,9 @@ use crate::decoding_shares::DecodingShares;
 use crate::fetching::Fetching;
 use crate::loads::Loads;
 use crate::looks::Looks;
+use crate::picture_calls::Enlarging;
 use crate::progress::ProgressHub;
+use crate::safety::Safety;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
@@ -68,6 +70,8 @@ pub(crate) struct Inner {
     pub(crate) door: tokio::sync::Mutex<()>,
     pub(crate) fetching: Fetching,
     pub(crate) progress: ProgressHub,
+    pub(crate) safety: Safety,
+    pub(crate) enlarging: Enlarging,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -105,6 +109,8 @@ impl Inner {
             admitted: AdmittedJobs::new(memory),
             fetching: Fetching::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
+            safety: Safety::new(config.safety),
+            enlarging: Enlarging::default(),
             clock,
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),

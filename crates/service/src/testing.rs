@@ -11,6 +11,7 @@ use pentimento_jobs::{MemoryJobs, MemoryLimits};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 
+use crate::SafetySettings;
 use crate::{AddressGuard, Service, ServiceConfig, ServiceParts, image_fetcher};
 
 /// How a [`TestService`] is made.
@@ -48,6 +49,7 @@ impl Default for TestConfig {
                 max_image_pixels: 64_000_000,
                 max_attempts: 2,
                 lease: Duration::from_secs(30),
+                safety: SafetySettings::default(),
                 sweep_interval: Duration::from_secs(60),
             },
         }

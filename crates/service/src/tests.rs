@@ -4,6 +4,7 @@ mod failures;
 mod life;
 mod memory;
 mod panics;
+mod picture_calls;
 mod places;
 mod planning;
 mod presets;
