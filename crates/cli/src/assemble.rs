@@ -18,12 +18,14 @@ use pentimento_engine::{
 };
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobStore, MemoryJobs, MemoryLimits};
-use pentimento_service::{AddressGuard, KeyRing, Service, ServiceConfig, ServiceParts, image_fetcher};
+use pentimento_service::{
+    AddressGuard, KeyRing, SafetyRule, SafetySettings, Service, ServiceConfig, ServiceParts, image_fetcher,
+};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock};
 use tokio::net::TcpListener;
 
-use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig};
+use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, SafetyChoice};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
 use crate::telemetry::Telemetry;
@@ -194,6 +196,14 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         max_prompt_tokens: config.max_prompt_tokens,
         max_attempts: ATTEMPTS,
         lease: LEASE,
+        safety: SafetySettings {
+            rule: match config.safety_checker {
+                SafetyChoice::Auto => SafetyRule::Auto,
+                SafetyChoice::Required => SafetyRule::Required,
+                SafetyChoice::Off => SafetyRule::Off,
+            },
+            threshold: config.safety_threshold_percent * 10,
+        },
         sweep_interval: SWEEP,
     }
 }
