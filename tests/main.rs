@@ -30,6 +30,8 @@ mod modelslab;
 #[cfg(test)]
 mod novita;
 #[cfg(test)]
+mod safety;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod weights;

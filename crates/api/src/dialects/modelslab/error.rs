@@ -40,6 +40,14 @@ pub(super) enum ModelsLabError {
     /// A use case failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// A use case failed that was about the image of this field.
+    #[error("{error}")]
+    OfImage {
+        /// The field.
+        field: &'static str,
+        /// Why.
+        error: ServiceError,
+    },
     /// The job ended without images.
     #[error("{}", .failure)]
     JobFailed {
@@ -76,7 +84,9 @@ impl ModelsLabError {
             Self::Json(_) | Self::Form(_) | Self::InvalidFields(_) | Self::NotOffered { .. } => {
                 ErrorKind::InvalidInput
             }
-            Self::Service(error) | Self::JobFailed { failure: error, .. } => error.kind(),
+            Self::Service(error) | Self::OfImage { error, .. } | Self::JobFailed { failure: error, .. } => {
+                error.kind()
+            }
             Self::UnknownJob => ErrorKind::NotFound,
         }
     }
@@ -121,6 +131,7 @@ impl ModelsLabError {
             }) => json!({field: [sentence(field, &format!("is not valid JSON: {detail}"))]}),
             Self::Json(_) | Self::Form(_) => "Invalid API Request".into(),
             Self::Service(error) => service_message(error, INIT_IMAGE.name),
+            Self::OfImage { field, error } => service_message(error, field),
             Self::MissingKey
             | Self::WrongKey
             | Self::Edge(_)
@@ -143,6 +154,7 @@ impl ModelsLabError {
             }
             Self::Service(error @ ServiceError::ShareTaken { .. }) => Some(error.to_string()),
             Self::Service(_)
+            | Self::OfImage { .. }
             | Self::Edge(_)
             | Self::InvalidFields(_)
             | Self::JobFailed { .. }
@@ -175,14 +187,16 @@ impl ModelsLabError {
             details["tip"] = tip.into();
         }
         let mut failure = Failure::new((kind, status), kind.as_str(), self.to_string(), body);
-        if let Self::Service(error) = &self {
+        if let Self::Service(error) | Self::OfImage { error, .. } = &self {
             failure.retry_after(error.retry_after());
         }
         if kind.is_retryable() {
             details["retry_after"] = json!(failure.retry_after_s);
         }
         failure.details = Some(details);
-        if let Self::Service(error) | Self::JobFailed { failure: error, .. } = &self {
+        if let Self::Service(error) | Self::OfImage { error, .. } | Self::JobFailed { failure: error, .. } =
+            &self
+        {
             failure.cause = Some(describe_chain(error));
         }
         failure
@@ -237,6 +251,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::ImageMegapixels { .. }
         | ServiceError::ImageWork { .. }
         | ServiceError::ImageMemory { .. }
+        | ServiceError::EnlargedTooLarge { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::RunRefused { setting, problem } => {
             let (field, problem) = match *setting {
@@ -255,7 +270,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
             format!("Unable to fetch image from provided URL ({image}): {reason}").into()
         }
         ServiceError::Overloaded | ServiceError::ShareTaken { .. } => "Rate limit exceeded".into(),
-        ServiceError::Internal { .. } | ServiceError::Store { .. } => {
+        ServiceError::Internal { .. } | ServiceError::Store { .. } | ServiceError::SafetyChecker(_) => {
             "Internal server error. Please try again.".into()
         }
         ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE.name),

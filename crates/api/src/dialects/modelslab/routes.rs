@@ -15,7 +15,7 @@ use super::convert::{self, Call, Defaults, ParsedCall};
 use super::error::ModelsLabError;
 use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID, VAE_ID};
 use super::key_scan::KeyScan;
-use super::{auth, management, reply, wire};
+use super::{auth, management, pictures, reply, wire};
 use crate::AppState;
 use crate::base_url::BaseUrl;
 use crate::body::{self, BodyMemory, Sender};
@@ -48,7 +48,7 @@ const DREAMBOOTH: &[&str] = &["/api/v3/dreambooth", "/api/v4/dreambooth"];
 
 /// Nothing is documented. An image is brought to the size of the result, so only what decoding takes is bounded, by the
 /// server's settings.
-const LIMITS: InputLimits = InputLimits {
+pub(super) const LIMITS: InputLimits = InputLimits {
     max_side: u32::MAX,
     max_pixels: u64::MAX,
     max_bytes: MAX_IMAGE_BYTES as u64,
@@ -82,7 +82,9 @@ fn calls() -> Router<AppState> {
         .route("/load_model", any(load_model))
         .route("/load_model_v2", any(load_model))
         .route("/load_vae", any(load_vae))
-        .route("/delete_model", any(delete_model));
+        .route("/delete_model", any(delete_model))
+        .route("/nsfw_image_check", post(nsfw_image_check))
+        .route("/super_resolution", post(super_resolution));
     for (call, instead) in management::NOT_OFFERED {
         router = router.route(
             &format!("/{call}"),
@@ -125,12 +127,12 @@ fn answer(app: &AppState, result: Result<Response, ModelsLabError>) -> Response 
 }
 
 /// A call whose caller is known and whose body has been read.
-struct OpenedCall {
-    caller: ApiKeyId,
-    fields: Fields,
+pub(super) struct OpenedCall {
+    pub(super) caller: ApiKeyId,
+    pub(super) fields: Fields,
     parts: Parts,
     /// What the fields take.
-    memory: BodyMemory,
+    pub(super) memory: BodyMemory,
 }
 
 /// Reads the body and asks for the key, as early as it can be known: every call begins here.
@@ -365,6 +367,22 @@ async fn delete_model(State(app): State<AppState>, request: Request) -> Response
         Err(error) => return answer(&app, Err(error)),
     };
     answer(&app, found.map_err(ModelsLabError::from))
+}
+
+async fn nsfw_image_check(State(app): State<AppState>, request: Request) -> Response {
+    let found = match open(&app, request).await {
+        Ok(call) => pictures::nsfw_image_check(&app, call).await.map(written),
+        Err(error) => Err(error),
+    };
+    answer(&app, found)
+}
+
+async fn super_resolution(State(app): State<AppState>, base: BaseUrl, request: Request) -> Response {
+    let made = match open(&app, request).await {
+        Ok(call) => pictures::super_resolution(&app, &base, call).await.map(written),
+        Err(error) => Err(error),
+    };
+    answer(&app, made)
 }
 
 /// The one field that a call about a model needs.
