@@ -50,6 +50,8 @@ mod playground;
 #[cfg(unix)]
 mod restarts;
 #[cfg(test)]
+mod safety;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod webhooks;

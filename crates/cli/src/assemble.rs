@@ -21,14 +21,16 @@ use pentimento_engine::{
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobLimits, JobStore, Recovery, SqliteJobs};
 use pentimento_service::{
-    AddressGuard, KeyFile, KeyRing, Service, ServiceConfig, ServiceParts, WebhookSecret, image_fetcher,
-    webhook_sender,
+    AddressGuard, KeyFile, KeyRing, SafetyRule, SafetySettings, Service, ServiceConfig, ServiceParts, WebhookSecret,
+    image_fetcher, webhook_sender,
 };
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock, describe_chain};
 use tokio::net::TcpListener;
 
-use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, WebhookSecretSetting};
+use crate::config::{
+    ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, SafetyChoice, WebhookSecretSetting,
+};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
 use crate::open_files::{fit_connections, room_for_connections};
@@ -293,6 +295,14 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         max_attempts: ATTEMPTS,
         save_patience: SAVE_PATIENCE,
         lease: LEASE,
+        safety: SafetySettings {
+            rule: match config.safety_checker {
+                SafetyChoice::Auto => SafetyRule::Auto,
+                SafetyChoice::Required => SafetyRule::Required,
+                SafetyChoice::Off => SafetyRule::Off,
+            },
+            threshold: config.safety_threshold_percent * 10,
+        },
         sweep_interval: SWEEP,
     }
 }

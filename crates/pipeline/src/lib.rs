@@ -37,6 +37,7 @@ mod prompt_embedding;
 mod resample;
 mod resolved_models;
 mod run_plan;
+mod safety_checker;
 #[cfg(test)]
 mod sample_recipe;
 pub mod seeded;
@@ -44,6 +45,7 @@ mod stable_diffusion;
 mod state;
 mod tokens;
 mod unet_rows;
+mod upscaler;
 
 pub use checkpoint_facts::CheckpointFacts;
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
@@ -61,6 +63,8 @@ pub use prompt_embedding::PromptEmbedding;
 pub use resample::{Filter, resampled};
 pub use resolved_models::{IpAdapterEntries, ResolvedModels};
 pub use run_plan::RunPlan;
+pub use safety_checker::{SafetyChecker, SafetyScores};
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;
 pub use tokens::TokenCounter;
+pub use upscaler::{UpscaleFactor, Upscaler};

@@ -181,6 +181,18 @@ pub enum ServiceError {
         /// The setting.
         limit: u64,
     },
+    /// Enlarged, the picture would have more pixels than the server makes.
+    #[error(
+        "the picture of {size} pixels, enlarged {times} times, has more than {limit} pixels; send a smaller one or enlarge it less"
+    )]
+    EnlargedTooLarge {
+        /// Its own size.
+        size: Size,
+        /// How many times larger its sides were to be.
+        times: u32,
+        /// Pixels of a result.
+        limit: u64,
+    },
     /// Not a whole PNG, JPEG or WebP file.
     #[error("the picture cannot be read: {detail}")]
     ImageUndecodable {
@@ -282,6 +294,9 @@ pub enum ServiceError {
     /// The link is right, and its picture has been deleted.
     #[error("the picture is no longer kept")]
     ImageGone,
+    /// The picture could not be looked at, so it is not handed out.
+    #[error("the picture could not be checked for unsafe content")]
+    SafetyChecker(#[source] PipelineError),
     /// Storing or reading pictures or jobs failed.
     #[error("the server could not {what}")]
     Store {
@@ -318,6 +333,7 @@ impl HasKind for ServiceError {
             | Self::ImageTooManyPixels { .. }
             | Self::ImageMegapixels { .. }
             | Self::ImageWork { .. }
+            | Self::EnlargedTooLarge { .. }
             | Self::ImageMemory { .. } => ErrorKind::TooLarge,
             Self::Overloaded | Self::RepliesFull | Self::ShareTaken { .. } => ErrorKind::Overloaded,
             Self::JobsAtOnce { .. } => ErrorKind::QuotaExceeded,
@@ -332,6 +348,7 @@ impl HasKind for ServiceError {
             Self::OfInput { fault, .. } => fault.kind(),
             Self::ImageNotFetched { kind, .. } => *kind,
             Self::LinkExpired | Self::LinkInvalid => ErrorKind::Forbidden,
+            Self::SafetyChecker(source) => source.kind(),
             Self::Store { kind, .. } => *kind,
             Self::Internal { .. } => ErrorKind::Internal,
         }

@@ -19,6 +19,7 @@ use crate::device_time::DeviceTime;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::no_init;
 use crate::off_thread::off_thread;
+use crate::safety;
 use crate::{InputLimits, Service, ServiceError, image_codec};
 
 /// So many numbers in a row are never all taken, unless nearly all are.
@@ -186,6 +187,9 @@ impl Inner {
         self.check_prompts(&submission.recipe, &models).await?;
         let (time, of_plan) = self.plan(&models, &mut submission.recipe).await?;
         notes.extend(of_plan);
+        let asked = submission.delivery.safety;
+        submission.delivery.safety = self.config.safety.policy(asked);
+        notes.extend(safety::note(asked, submission.delivery.safety));
         let planned = Planned {
             models,
             time,

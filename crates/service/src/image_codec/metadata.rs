@@ -73,6 +73,9 @@ pub struct ImageMetadata {
     /// Whether nearly equal tokens were merged: asked for, and the image large enough.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub token_merging: bool,
+    /// Whether a safety checker found content that it was to look for; left out where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nsfw: Option<bool>,
     /// Pixels per line.
     pub width: u32,
     /// Lines.
@@ -119,6 +122,7 @@ impl ImageMetadata {
             scheduler: recipe.scheduler.kind.map(|kind| kind.class_name().to_owned()),
             karras: recipe.scheduler.spacing == NoiseSpacing::Karras,
             token_merging: recipe.merges_tokens(size),
+            nsfw: None,
             width: size.width,
             height: size.height,
         }

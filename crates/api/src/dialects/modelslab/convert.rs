@@ -2,7 +2,7 @@
 
 use pentimento_types::{
     AlgorithmType, Delivery, EmbeddingRef, ImageSource, InputRole, Inputs, IpAdapterRef, LoraRef, ModelId,
-    NoiseSpacing, Recipe, SchedulerChoice, SchedulerKind, Size, StrengthRule,
+    NoiseSpacing, Recipe, SafetyAction, SafetyLevel, SafetyPolicy, SchedulerChoice, SchedulerKind, Size, StrengthRule,
 };
 
 use super::fields::{
@@ -20,7 +20,7 @@ use crate::dialects::lenient::{FieldError, number_in, shorten};
 mod extras;
 mod meta;
 
-use extras::extras;
+use extras::{Extras, extras};
 pub(super) use meta::yes_no;
 
 /// Which call.
@@ -134,6 +134,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     };
     let delivery = Delivery {
         base64: extras.base64,
+        safety: safety(&extras),
         webhook: extras.webhook.clone(),
         ..Delivery::default()
     };
@@ -177,6 +178,21 @@ fn adapter_and_image(reader: &mut Reader) -> Option<(IpAdapterRef, ImageSource)>
             None
         }
         (None, None) => None,
+    }
+}
+
+fn safety(extras: &Extras) -> SafetyPolicy {
+    if !extras.safety_checker {
+        return SafetyPolicy::Off;
+    }
+    SafetyPolicy::On {
+        action: match extras.safety_checker_type {
+            "blur" => SafetyAction::Blur,
+            "pixelate" => SafetyAction::Pixelate,
+            "black" => SafetyAction::Black,
+            _ => SafetyAction::SensitiveContentText,
+        },
+        level: SafetyLevel::default(),
     }
 }
 

@@ -46,6 +46,14 @@ pub(super) enum ModelsLabError {
     /// A use case failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// A use case failed that was about the image of this field.
+    #[error("{error}")]
+    OfImage {
+        /// The field.
+        field: &'static str,
+        /// Why.
+        error: ServiceError,
+    },
     /// The job ended without images.
     #[error("{}", .failure)]
     JobFailed {
@@ -82,7 +90,9 @@ impl ModelsLabError {
             Self::Json(_) | Self::Form(_) | Self::InvalidFields(_) | Self::NotOffered { .. } => {
                 ErrorKind::InvalidInput
             }
-            Self::Service(error) | Self::JobFailed { failure: error, .. } => error.kind(),
+            Self::Service(error) | Self::OfImage { error, .. } | Self::JobFailed { failure: error, .. } => {
+                error.kind()
+            }
             Self::UnknownJob => ErrorKind::NotFound,
         }
     }
@@ -130,6 +140,7 @@ impl ModelsLabError {
             Self::Json(_) | Self::Form(_) => "Invalid API Request".into(),
             Self::Service(error) => service_message(error, INIT_IMAGE.name),
             Self::Edge(EdgeFault::TooOften(_)) => RATE_LIMIT.into(),
+            Self::OfImage { field, error } => service_message(error, field),
             Self::MissingKey
             | Self::WrongKey
             | Self::NotOperator
@@ -159,6 +170,7 @@ impl ModelsLabError {
                 Some("the operator's keys are made with `pentimento keys new LABEL --admin`".to_owned())
             }
             Self::Service(_)
+            | Self::OfImage { .. }
             | Self::Edge(_)
             | Self::InvalidFields(_)
             | Self::JobFailed { .. }
@@ -191,7 +203,7 @@ impl ModelsLabError {
             details["tip"] = tip.into();
         }
         let mut failure = Failure::new((kind, status), kind.as_str(), self.to_string(), body);
-        if let Self::Service(error) = &self {
+        if let Self::Service(error) | Self::OfImage { error, .. } = &self {
             failure.retry_after(error.retry_after());
         } else if let Self::Edge(fault) = &self {
             failure.retry_after(fault.retry_after());
@@ -200,7 +212,9 @@ impl ModelsLabError {
             details["retry_after"] = json!(failure.retry_after_s);
         }
         failure.details = Some(details);
-        if let Self::Service(error) | Self::JobFailed { failure: error, .. } = &self {
+        if let Self::Service(error) | Self::OfImage { error, .. } | Self::JobFailed { failure: error, .. } =
+            &self
+        {
             failure.cause = Some(describe_chain(error));
         }
         failure
@@ -255,6 +269,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::ImageMegapixels { .. }
         | ServiceError::ImageWork { .. }
         | ServiceError::ImageMemory { .. }
+        | ServiceError::EnlargedTooLarge { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::RunRefused { setting, problem } => {
             let (field, problem) = match *setting {
@@ -276,7 +291,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::JobsAtOnce { limit } => {
             format!("{RATE_LIMIT}. Maximum {limit} queued requests allowed.").into()
         }
-        ServiceError::Internal { .. } | ServiceError::Store { .. } => {
+        ServiceError::Internal { .. } | ServiceError::Store { .. } | ServiceError::SafetyChecker(_) => {
             "Internal server error. Please try again.".into()
         }
         ServiceError::WebhookRefused { .. } => {

@@ -120,14 +120,11 @@ pub(super) const NUM_INFERENCE_STEPS: Field<Whole<i64>> = Field {
         "Steps of the whole schedule; strength decides how many of them run.",
     )
 };
-pub(super) const SAFETY_CHECKER: Field<Flag> = Field {
-    effect: Effect::NotYet("safety_checker"),
-    ..Field::new(
-        "safety_checker",
-        Flag { default: true },
-        "Whether unsafe images are replaced.",
-    )
-};
+pub(super) const SAFETY_CHECKER: Field<Flag> = Field::new(
+    "safety_checker",
+    Flag { default: true },
+    "Whether unsafe images are replaced.",
+);
 pub(super) const SAFETY_CHECKER_TYPE: Field<Choice<&str>> = Field {
     effect: Effect::With("safety_checker"),
     ..Field::new(
@@ -136,7 +133,7 @@ pub(super) const SAFETY_CHECKER_TYPE: Field<Choice<&str>> = Field {
             words: SAFETY_CHECKER_TYPES,
             default: SAFETY_CHECKER_TYPES[0],
         },
-        "What an unsafe image is replaced by.",
+        "What an unsafe image is replaced by: grey with a notice, itself blurred or in large squares, or black.",
     )
 };
 pub(super) const ENHANCE_PROMPT: Field<Flag> = Field {
@@ -316,6 +313,53 @@ pub(super) const REQUEST_ID: Field<Label<Required>> = Field {
     )
 };
 
+/// Upstream's newest page has it.
+pub(super) const THRESHOLD: Field<Number<Otherwise>> = Field::new(
+    "threshold",
+    Number {
+        range: 0.0..=1.0,
+        default: Otherwise("the server's setting"),
+    },
+    "From which score on the image is unsafe; lower finds more.",
+);
+pub(super) const URL: Field<Image<Required>> = Field::new("url", FILE_OR_ADDRESS, "The image to enlarge.");
+pub(super) const SCALE: Field<Whole<i64>> = Field::new(
+    "scale",
+    Whole {
+        range: 1..=4,
+        // Documented nowhere; the networks that the vendor names are made for it.
+        default: 4,
+    },
+    "How many times longer the sides become.",
+);
+pub(super) const UPSCALER: Field<Name<Otherwise>> = Field {
+    effect: Effect::NotYet("model_id"),
+    ..Field::new(
+        "model_id",
+        Name {
+            default: Otherwise("the built-in one, which always enlarges"),
+        },
+        "The network that enlarges.",
+    )
+};
+pub(super) const FACE_ENHANCE: Field<Flag> = Field {
+    effect: Effect::NotYet("face_enhance"),
+    ..Field::new(
+        "face_enhance",
+        Flag { default: false },
+        "Whether faces are painted anew.",
+    )
+};
+/// There is no job whose end could be told: the reply has the image.
+pub(super) const ENLARGED_WEBHOOK: Field<Address> = Field {
+    effect: Effect::NotYet("webhook"),
+    ..Field::new(
+        "webhook",
+        Address { max_bytes: 2048 },
+        "Where the end of the job is told.",
+    )
+};
+
 /// What `img2img` and `inpaint` take, in the order in which warnings name them.
 pub(super) const GENERATION: Table = &[
     &KEY,
@@ -359,6 +403,10 @@ const FETCH: Table = &[&KEY, &REQUEST_ID];
 const ONE_MODEL: Table = &[&KEY, &MODEL_ID];
 /// What `load_vae` takes.
 const LOAD_VAE: Table = &[&KEY, &VAE_ID];
+/// What `nsfw_image_check` takes.
+const NSFW_IMAGE_CHECK: Table = &[&KEY, &INIT_IMAGE, &THRESHOLD];
+/// What `super_resolution` takes, in the order in which warnings name them.
+pub(super) const SUPER_RESOLUTION: Table = &[&KEY, &URL, &SCALE, &UPSCALER, &FACE_ENHANCE, &ENLARGED_WEBHOOK];
 /// All calls with fields: method, path, tables.
 pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/img2img", &[GENERATION]),
@@ -369,6 +417,14 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/load_model_v2", &[ONE_MODEL]),
     ("POST", "/api/v1/enterprise/load_vae", &[LOAD_VAE]),
     ("POST", "/api/v1/enterprise/delete_model", &[ONE_MODEL]),
+    ("POST", "/api/v1/enterprise/nsfw_image_check", &[NSFW_IMAGE_CHECK]),
+    ("POST", "/api/v1/enterprise/super_resolution", &[SUPER_RESOLUTION]),
 ];
 /// All that is known: a client that sends a field of one call with another is told nothing about it.
-pub(super) const ALL: &[Table] = &[GENERATION, MASK, &[&REQUEST_ID]];
+pub(super) const ALL: &[Table] = &[
+    GENERATION,
+    MASK,
+    &[&REQUEST_ID],
+    NSFW_IMAGE_CHECK,
+    SUPER_RESOLUTION,
+];

@@ -1,4 +1,4 @@
-//! The fields beside the image itself: what has no effect in this version, and how the result is handed over.
+//! The fields beside the image itself: how the result is handed over, and what has no effect in this version.
 
 use super::super::fields::{
     BASE64, ENHANCE_PROMPT, LOADBALANCER, SAFETY_CHECKER, SAFETY_CHECKER_TYPE, TEMP, TRACK_ID, WEBHOOK,

@@ -70,9 +70,13 @@ fn a_minimal_body_gets_the_documented_defaults() {
         }
     );
     let warning = call.note.warning.unwrap();
+    assert_eq!(warning, "No effect in this version: enhance_prompt.");
     assert_eq!(
-        warning,
-        "No effect in this version: safety_checker, enhance_prompt."
+        call.delivery.safety,
+        SafetyPolicy::On {
+            action: SafetyAction::SensitiveContentText,
+            level: SafetyLevel::Explicit,
+        }
     );
     assert_eq!(call.note.meta["seed"], RANDOM);
 }
@@ -220,6 +224,26 @@ fn flags_come_in_all_spellings() {
     let call = convert(&quiet, Call::Img2Img).unwrap();
     assert_eq!((call.note.warning, call.delivery.base64), (None, true));
     assert_eq!(call.note.meta["temp"], "yes");
+}
+
+#[test]
+fn each_type_of_the_safety_checker_has_its_action() {
+    for (word, action) in [
+        (
+            json!("sensitive_content_text"),
+            SafetyAction::SensitiveContentText,
+        ),
+        (json!(""), SafetyAction::SensitiveContentText),
+        (json!("Blur"), SafetyAction::Blur),
+        (json!("pixelate"), SafetyAction::Pixelate),
+        (json!("BLACK"), SafetyAction::Black),
+    ] {
+        let level = SafetyLevel::Explicit;
+        let given = accepted("safety_checker_type", word.clone()).delivery.safety;
+        assert_eq!(given, SafetyPolicy::On { action, level }, "{word}");
+    }
+    let off = accepted("safety_checker", json!("no")).delivery.safety;
+    assert_eq!(off, SafetyPolicy::Off);
 }
 
 #[test]
