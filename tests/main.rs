@@ -26,11 +26,11 @@ mod idempotency;
 #[cfg(test)]
 mod images_s3;
 #[cfg(test)]
+mod ip_adapter;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod keys;
-#[cfg(test)]
-mod ip_adapter;
 #[cfg(test)]
 mod links;
 #[cfg(test)]

@@ -2,11 +2,15 @@
 //!
 //! A threshold of 0 takes every picture for unsafe, so that nobody has to look at a real one.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::client::{generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::pictures;
 use crate::support::server::TestServer;
+use crate::support::tests_folder;
 
 const ALL_ARE_UNSAFE: (&str, &str) = ("PENTIMENTO_SAFETY_THRESHOLD_PERCENT", "0");
 
@@ -132,6 +136,70 @@ async fn a_picture_is_checked_without_a_job() {
         let reply = modelslab(&server, "nsfw_image_check", &body).await;
         assert_eq!(reply["status"], "error", "{reply}");
         assert!(reply["message"][field][0].is_string(), "{field}: {reply}");
+    }
+}
+
+/// A copy of the golden reference checker whose concepts' thresholds are `threshold`.
+fn reference_checker(folder: &Path, threshold: f32) {
+    let golden = tests_folder().join("golden/safety_checker/model");
+    fs_err::create_dir_all(folder).unwrap();
+    fs_err::copy(golden.join("config.json"), folder.join("config.json")).unwrap();
+    let mut file = fs_err::read(golden.join("model.safetensors")).unwrap();
+    let header = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let tensors: Value = serde_json::from_slice(&file[8..8 + header]).unwrap();
+    let place = &tensors["concept_embeds_weights"]["data_offsets"];
+    let [from, to] = [0, 1].map(|end| 8 + header + place[end].as_u64().unwrap() as usize);
+    for value in file[from..to].chunks_exact_mut(4) {
+        value.copy_from_slice(&threshold.to_le_bytes());
+    }
+    fs_err::write(folder.join("model.safetensors"), file).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_checker_judges_where_the_operator_names_it() {
+    let folder = TempDir::new().unwrap();
+    let mut catalogue =
+        String::from("[[model]]\nname = \"demo\"\nkind = \"checkpoint\"\nsource = \"embedded:demo\"\n");
+    // No cosine is above one.
+    for (name, threshold) in [("never", 2.0), ("always", -2.0)] {
+        reference_checker(&folder.path().join(name), threshold);
+        catalogue +=
+            &format!("[[model]]\nname = \"{name}\"\nkind = \"safety_checker\"\nsource = \"{name}\"\n");
+    }
+    let file = folder.path().join("models.toml");
+    fs_err::write(&file, catalogue).unwrap();
+    let flags = ["--models", file.to_str().unwrap()];
+    for (name, is_unsafe) in [("never", false), ("always", true)] {
+        // The threshold of the small checker says nothing here.
+        let server = TestServer::start_with(&flags, &[ALL_ARE_UNSAFE, ("PENTIMENTO_SAFETY_MODEL", name)]);
+        let mut body = good_modelslab_body();
+        body["safety_checker"] = json!("yes");
+        body["safety_checker_type"] = json!("black");
+        let reply = modelslab(&server, "img2img", &body).await;
+        assert_eq!(reply["has_nsfw_concept"], json!([is_unsafe]), "{reply}");
+        let is_black = picture(&reply).await.as_raw().iter().all(|value| *value == 0);
+        assert_eq!(is_black, is_unsafe);
+        let mut body = good_body();
+        body["extra"] = json!({"enable_nsfw_detection": true});
+        let reply = generate(&server, &body).await.json();
+        let result = &reply["images"][0]["nsfw_detection_result"];
+        let confidence = f64::from(u8::from(is_unsafe));
+        assert_eq!(
+            *result,
+            json!({"valid": is_unsafe, "confidence": confidence}),
+            "{reply}"
+        );
+        let check = json!({"init_image": pictures::base64("small.png"), "threshold": 0.5});
+        let reply = modelslab(&server, "nsfw_image_check", &check).await;
+        assert_eq!(reply["has_nsfw_concept"], json!([is_unsafe]), "{reply}");
+        assert_eq!(reply["score"], Value::Null);
+        assert!(
+            reply["warning"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("threshold"),
+            "{reply}"
+        );
     }
 }
 

@@ -243,6 +243,8 @@ pub(crate) struct Config {
     pub(crate) running_jobs: usize,
     /// Who decides whether finished pictures are looked at for unsafe content.
     pub(crate) safety_checker: SafetyChoice,
+    /// The catalogue's entry of the reference safety checker; None is the small one inside the binary.
+    pub(crate) safety_model: Option<String>,
     /// From which score on a picture is unsafe.
     pub(crate) safety_threshold_percent: u16,
     /// Where models are fetched from and kept.
@@ -337,6 +339,10 @@ impl Config {
             client: ClientConfig::of(&settings)?,
             running_jobs: count("running_jobs", settings.running_jobs, 128, checks::RUNNING_JOBS)?,
             safety_checker: settings.safety_checker.unwrap_or_default(),
+            safety_model: settings
+                .safety_model
+                .clone()
+                .filter(|name| !name.trim().is_empty()),
             safety_threshold_percent: checks::percent(
                 "safety_threshold_percent",
                 settings.safety_threshold_percent,

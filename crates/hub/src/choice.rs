@@ -64,10 +64,9 @@ pub(crate) fn choose(listing: &Listing, kind: ModelKind, variant: Option<&str>) 
             &["safetensors", "bin", "pt"],
         ),
         ModelKind::IpAdapter => single(listing, &[], &["safetensors", "bin"]),
-        ModelKind::ImageEncoder => image_encoder(listing, variant),
-        ModelKind::SafetyChecker | ModelKind::PromptEnhancer => {
-            Err("this version does not use models of this kind".to_owned())
-        }
+        ModelKind::ImageEncoder => part_alone(listing, "image_encoder", variant),
+        ModelKind::SafetyChecker => part_alone(listing, "safety_checker", variant),
+        ModelKind::PromptEnhancer => Err("this version does not use models of this kind".to_owned()),
     }
 }
 
@@ -122,12 +121,8 @@ fn vae(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
 }
 
 /// At the top of the repository, or in the folder that diffusers has for it.
-fn image_encoder(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
-    let part = if listing.has("config.json") {
-        ""
-    } else {
-        "image_encoder"
-    };
+fn part_alone(listing: &Listing, part: &str, variant: Option<&str>) -> Result<Choice, String> {
+    let part = if listing.has("config.json") { "" } else { part };
     let network = network(listing, part, variant)?;
     Ok(Choice {
         files: std::iter::once(network.config).chain(network.weights).collect(),
@@ -369,6 +364,14 @@ mod unit_tests {
             ))
         );
         assert!(chosen("x.safetensors", ModelKind::SafetyChecker, None).is_err());
+        assert_eq!(
+            chosen(
+                "README.md config.json pytorch_model.bin tf_model.h5",
+                ModelKind::SafetyChecker,
+                None
+            ),
+            Ok(("config.json pytorch_model.bin".to_owned(), String::new()))
+        );
     }
 
     #[test]

@@ -30,8 +30,9 @@ pub(crate) async fn deliver(
     let size = image.size();
     let key = image_key(&job, index);
     let (checker, recipe, policy) = (Arc::clone(&inner), job.recipe.clone(), job.delivery.safety);
+    let files = inner.checker_files(policy).await?;
     let (bytes, seed, findings) = off_thread(move || {
-        let passed = checker.safety.pass(image, policy);
+        let passed = checker.safety.pass(image, policy, &files);
         let (image, found) = passed.map_err(ServiceError::SafetyChecker)?;
         // Without a checker it stays what the engine says.
         let findings = if found.nsfw.is_some() { found } else { findings };

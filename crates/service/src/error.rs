@@ -23,6 +23,8 @@ pub enum ModelRole {
     IpAdapter,
     /// What sees images for it.
     ImageEncoder,
+    /// What looks at finished images.
+    SafetyChecker,
 }
 
 impl std::fmt::Display for ModelRole {
@@ -34,6 +36,7 @@ impl std::fmt::Display for ModelRole {
             Self::Embedding => "embedding",
             Self::IpAdapter => "IP-Adapter",
             Self::ImageEncoder => "image encoder",
+            Self::SafetyChecker => "safety checker",
         })
     }
 }

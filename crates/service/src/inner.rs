@@ -25,10 +25,10 @@ use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
 use crate::picture_calls::Enlarging;
 use crate::progress::ProgressHub;
+use crate::safety::Safety;
 use crate::traces::Traces;
 use crate::watched::Watched;
 use crate::webhook_bodies::WebhookBodies;
-use crate::safety::Safety;
 
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
@@ -158,7 +158,7 @@ impl Inner {
             watched: Arc::default(),
             started: clock.wall(),
             age_clock: AgeClock::new(Arc::clone(&clock)),
-            safety: Safety::new(config.safety),
+            safety: Safety::new(config.safety.clone()),
             enlarging: Enlarging::default(),
             clock,
             runtime: Handle::current(),

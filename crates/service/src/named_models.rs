@@ -188,6 +188,7 @@ pub(crate) fn find(
         ModelRole::Embedding => ModelKind::Embedding,
         ModelRole::IpAdapter => ModelKind::IpAdapter,
         ModelRole::ImageEncoder => ModelKind::ImageEncoder,
+        ModelRole::SafetyChecker => ModelKind::SafetyChecker,
     };
     match catalog.resolve(name, kind) {
         Ok(entry) => Ok(entry),

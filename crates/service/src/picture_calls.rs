@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pentimento_engine::{PipelineError, UpscaleFactor, Upscaler};
-use pentimento_types::{ApiKeyId, Findings, ImageKey, ImageSource, JobId, RgbImage, SafetyPolicy, Size};
+use pentimento_types::{
+    ApiKeyId, Findings, ImageKey, ImageSource, JobId, RgbImage, SafetyAction, SafetyLevel, SafetyPolicy, Size,
+};
 use tokio::sync::Semaphore;
 
 use crate::image_codec::{self, Decoding, resized, to_file};
@@ -87,13 +89,18 @@ impl Service {
             limits,
             held,
         } = call;
+        let checker = self.inner.checker_files(SafetyPolicy::On {
+            action: SafetyAction::default(),
+            level: SafetyLevel::default(),
+        });
+        let checker = checker.await?;
         let (file, decoding) = self.inner.file_of(source, limits).await?;
         let room = self.inner.room_for(&owner, decoding).await?;
         let inner = Arc::clone(&self.inner);
         off_thread(move || {
             let picture = image_codec::decode(&file, limits)?;
             drop((file, held));
-            let found = inner.safety.look(&picture, threshold);
+            let found = inner.safety.look(&picture, threshold, &checker);
             drop(room);
             found.map_err(ServiceError::SafetyChecker)
         })
@@ -113,6 +120,8 @@ impl Service {
     ) -> Result<Enlarged, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
+        let checker = inner.config.safety.policy(SafetyPolicy::Off);
+        let checker = inner.checker_files(checker).await?;
         let place = Arc::clone(&inner.enlarging.places).try_acquire_owned();
         let _place = place.map_err(|_| ServiceError::Overloaded)?;
         let PictureCall {
@@ -140,7 +149,7 @@ impl Service {
             let enlarged = enlarge(picture, times)?;
             let (enlarged, findings) = all
                 .safety
-                .pass(enlarged, SafetyPolicy::Off)
+                .pass(enlarged, SafetyPolicy::Off, &checker)
                 .map_err(ServiceError::SafetyChecker)?;
             let file = to_file(&enlarged)?;
             drop((space, turn));
@@ -214,6 +223,6 @@ fn enlarge(picture: RgbImage, times: u32) -> Result<RgbImage, ServiceError> {
     if enlarged.size() == size {
         Ok(enlarged)
     } else {
-        resized(&enlarged, size)
+        Ok(resized(&enlarged, size))
     }
 }

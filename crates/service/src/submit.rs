@@ -190,6 +190,7 @@ impl Inner {
         let asked = submission.delivery.safety;
         submission.delivery.safety = self.config.safety.policy(asked);
         notes.extend(safety::note(asked, submission.delivery.safety));
+        self.checker_files(submission.delivery.safety).await?;
         let planned = Planned {
             models,
             time,

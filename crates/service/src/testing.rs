@@ -13,8 +13,8 @@ use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
 use crate::{
-    AddressGuard, KeyRing, LastingLink, SafetySettings, Service, ServiceConfig, ServiceParts, Traces, WebhookBodies,
-    WebhookSecret, image_fetcher, webhook_sender,
+    AddressGuard, KeyRing, LastingLink, SafetySettings, Service, ServiceConfig, ServiceParts, Traces,
+    WebhookBodies, WebhookSecret, image_fetcher, webhook_sender,
 };
 
 /// How a [`TestService`] is made.

@@ -134,14 +134,28 @@ impl Checkpoint {
     /// # Errors
     /// When a folder has neither.
     pub fn image_encoder(folder: &Path) -> Result<Self, WeightsError> {
+        Self::part_alone(folder, "image_encoder/", "an image encoder")
+    }
+
+    /// The reference safety checker alone, as the part `safety_checker` of a checkpoint that has nothing else: a folder with
+    /// its configuration and weights in it, or in a folder `safety_checker` inside.
+    ///
+    /// # Errors
+    /// When a folder has neither.
+    pub fn safety_checker(folder: &Path) -> Result<Self, WeightsError> {
+        Self::part_alone(folder, "safety_checker/", "a safety checker")
+    }
+
+    /// `part` ends in a slash.
+    fn part_alone(folder: &Path, part: &'static str, what: &str) -> Result<Self, WeightsError> {
         let name = folder.display().to_string();
-        if folder.join("image_encoder/config.json").is_file() {
+        if folder.join(part).join("config.json").is_file() {
             return Self::open(folder);
         }
         if !folder.join("config.json").is_file() {
             return Err(WeightsError::Missing {
                 model: name,
-                wanted: "`config.json` of an image encoder".to_owned(),
+                wanted: format!("`config.json` of {what}"),
                 hint: String::new(),
             });
         }
@@ -149,7 +163,7 @@ impl Checkpoint {
             name,
             files: Files::Folder(Folder {
                 path: folder.to_owned(),
-                stands_for: "image_encoder/",
+                stands_for: part,
             }),
             variant: None,
             progress: ReadProgress::default(),

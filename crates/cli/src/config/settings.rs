@@ -12,8 +12,8 @@ use url::Url;
 
 use super::hub::HubVariables;
 use super::{
-    AdminListen, ByteSize, ConfigError, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, SafetyChoice,
-    Secret, WebhookSecretSetting,
+    AdminListen, ByteSize, ConfigError, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat,
+    SafetyChoice, Secret, WebhookSecretSetting,
 };
 
 /// No settings file comes near it.
@@ -71,6 +71,7 @@ pub(crate) struct Settings {
     pub(crate) max_prompt_tokens: Option<u64>,
     pub(crate) running_jobs: Option<u64>,
     pub(crate) safety_checker: Option<SafetyChoice>,
+    pub(crate) safety_model: Option<String>,
     pub(crate) safety_threshold_percent: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
@@ -140,6 +141,7 @@ impl Settings {
             max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
             running_jobs: self.running_jobs.or(lower.running_jobs),
             safety_checker: self.safety_checker.or(lower.safety_checker),
+            safety_model: self.safety_model.or(lower.safety_model),
             safety_threshold_percent: self.safety_threshold_percent.or(lower.safety_threshold_percent),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
@@ -293,6 +295,7 @@ impl Settings {
         "MAX_PROMPT_TOKENS",
         "RUNNING_JOBS",
         "SAFETY_CHECKER",
+        "SAFETY_MODEL",
         "SAFETY_THRESHOLD_PERCENT",
         "LOG",
         "LOG_FORMAT",
@@ -353,6 +356,7 @@ impl Settings {
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
             "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
             "SAFETY_CHECKER" => self.safety_checker = Some(chosen(name, value)?),
+            "SAFETY_MODEL" => self.safety_model = Some(value.to_owned()),
             "SAFETY_THRESHOLD_PERCENT" => self.safety_threshold_percent = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),

@@ -5,10 +5,15 @@
 mod actions;
 mod notice;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use pentimento_engine::{PipelineError, SafetyChecker, SafetyScores};
-use pentimento_types::{Findings, JobNote, RgbImage, SafetyAction, SafetyLevel, SafetyPolicy};
+use pentimento_catalog::ModelEntry;
+use pentimento_engine::{PipelineError, ReferenceSafetyChecker, SafetyChecker};
+use pentimento_types::{Findings, JobNote, ModelId, RgbImage, SafetyAction, SafetyLevel, SafetyPolicy};
+
+use crate::inner::Inner;
+use crate::named_models::find;
+use crate::{ModelRole, ServiceError};
 
 /// Whether the operator leaves the safety checker to the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -23,11 +28,14 @@ pub enum SafetyRule {
 }
 
 /// What the operator says about the safety checker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SafetySettings {
     /// Who decides.
     pub rule: SafetyRule,
-    /// From which score on a picture is unsafe, in thousandths; lower finds more.
+    /// The catalogue's entry of the reference checker that looks; None is the small one inside the binary.
+    pub model: Option<ModelId>,
+    /// From which score of the small checker on a picture is unsafe, in thousandths; lower finds more. The reference checker has
+    /// thresholds of its own.
     pub threshold: u16,
 }
 
@@ -36,6 +44,7 @@ impl Default for SafetySettings {
     fn default() -> Self {
         Self {
             rule: SafetyRule::Auto,
+            model: None,
             threshold: 700,
         }
     }
@@ -80,11 +89,35 @@ pub(crate) fn note(asked: SafetyPolicy, given: SafetyPolicy) -> Option<JobNote> 
 pub(crate) struct Safety {
     settings: SafetySettings,
     /// One picture at a time, so that many that are finished at once take the memory of one.
-    checker: Mutex<Option<SafetyChecker>>,
+    checker: Mutex<Option<Checker>>,
+}
+
+#[derive(Debug)]
+enum Checker {
+    Small(SafetyChecker),
+    Reference(Box<ReferenceSafetyChecker>),
+}
+
+/// The reference checker's entry with its files on this machine; None where the small checker looks, or nobody.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CheckerFiles(Option<Arc<ModelEntry>>);
+
+impl Inner {
+    /// The files that looking at pictures takes, fetched where they are not here.
+    pub(crate) async fn checker_files(&self, policy: SafetyPolicy) -> Result<CheckerFiles, ServiceError> {
+        match &self.config.safety.model {
+            Some(name) if policy != SafetyPolicy::Off => {
+                let entry = find(&self.catalog, ModelRole::SafetyChecker, name)?;
+                let located = self.usable(vec![(ModelRole::SafetyChecker, entry)]).await?;
+                Ok(CheckerFiles(located.into_iter().next()))
+            }
+            Some(_) | None => Ok(CheckerFiles(None)),
+        }
+    }
 }
 
 impl Safety {
-    pub(crate) const fn new(settings: SafetySettings) -> Self {
+    pub(crate) fn new(settings: SafetySettings) -> Self {
         Self {
             settings,
             checker: Mutex::new(None),
@@ -96,11 +129,12 @@ impl Safety {
         &self,
         picture: RgbImage,
         asked: SafetyPolicy,
+        files: &CheckerFiles,
     ) -> Result<(RgbImage, Findings), PipelineError> {
         let SafetyPolicy::On { action, level } = self.settings.policy(asked) else {
             return Ok((picture, Findings::default()));
         };
-        let findings = self.findings(&picture, level, self.settings.threshold)?;
+        let findings = self.findings(&picture, level, self.settings.threshold, files)?;
         if findings.nsfw != Some(true) {
             return Ok((picture, findings));
         }
@@ -112,9 +146,14 @@ impl Safety {
     }
 
     /// What the checker finds, whatever the operator's rule. `threshold` in thousandths is the caller's own.
-    pub(crate) fn look(&self, picture: &RgbImage, threshold: Option<u16>) -> Result<Findings, PipelineError> {
+    pub(crate) fn look(
+        &self,
+        picture: &RgbImage,
+        threshold: Option<u16>,
+        files: &CheckerFiles,
+    ) -> Result<Findings, PipelineError> {
         let threshold = threshold.unwrap_or(self.settings.threshold);
-        self.findings(picture, SafetyLevel::default(), threshold)
+        self.findings(picture, SafetyLevel::default(), threshold, files)
     }
 
     fn findings(
@@ -122,24 +161,31 @@ impl Safety {
         picture: &RgbImage,
         level: SafetyLevel,
         threshold: u16,
+        files: &CheckerFiles,
     ) -> Result<Findings, PipelineError> {
-        let share = self.scores(picture)?.unsafe_share(level);
-        let score = (f64::from(share) * 1000.0).round() as u16;
-        Ok(Findings {
-            // What is no number is unsafe.
-            nsfw: Some(score >= threshold || share.is_nan()),
-            score: Some(score),
-            action: None,
-        })
-    }
-
-    fn scores(&self, picture: &RgbImage) -> Result<SafetyScores, PipelineError> {
         let mut checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner);
         let checker = match &mut *checker {
             Some(checker) => checker,
-            none => none.insert(SafetyChecker::embedded()?),
+            none => none.insert(match &files.0 {
+                Some(entry) => Checker::Reference(Box::new(ReferenceSafetyChecker::open(entry)?)),
+                None => Checker::Small(SafetyChecker::embedded()?),
+            }),
         };
-        checker.scores(picture)
+        let (nsfw, score) = match checker {
+            Checker::Small(checker) => {
+                let share = checker.scores(picture)?.unsafe_share(level);
+                let score = (f64::from(share) * 1000.0).round() as u16;
+                // What is no number is unsafe.
+                (score >= threshold || share.is_nan(), Some(score))
+            }
+            // Its scores are distances from thresholds, and no shares of one.
+            Checker::Reference(checker) => (checker.scores(picture)?.is_unsafe(), None),
+        };
+        Ok(Findings {
+            nsfw: Some(nsfw),
+            score,
+            action: None,
+        })
     }
 }
 
@@ -156,7 +202,11 @@ mod tests {
     }
 
     fn settings(rule: SafetyRule, threshold: u16) -> SafetySettings {
-        SafetySettings { rule, threshold }
+        SafetySettings {
+            rule,
+            threshold,
+            model: None,
+        }
     }
 
     /// A picture without anything in it: the checker is not sure, its score is above zero.
@@ -189,20 +239,26 @@ mod tests {
     #[test]
     fn a_low_threshold_finds_and_a_high_one_does_not() {
         let low = Safety::new(settings(SafetyRule::Auto, 0));
-        let (picture, findings) = low.pass(grey(), asked(SafetyAction::Black)).expect("runs");
+        let (picture, findings) = low
+            .pass(grey(), asked(SafetyAction::Black), &CheckerFiles::default())
+            .expect("runs");
         assert!(picture.pixels().iter().all(|value| *value == 0));
         assert_eq!(
             (findings.nsfw, findings.action),
             (Some(true), Some(SafetyAction::Black))
         );
-        let (picture, findings) = low.pass(grey(), asked(SafetyAction::Keep)).expect("runs");
+        let (picture, findings) = low
+            .pass(grey(), asked(SafetyAction::Keep), &CheckerFiles::default())
+            .expect("runs");
         assert!(picture == grey());
         assert_eq!(
             (findings.nsfw, findings.action),
             (Some(true), Some(SafetyAction::Keep))
         );
         let high = Safety::new(SafetySettings::default());
-        let (picture, findings) = high.pass(grey(), asked(SafetyAction::Black)).expect("runs");
+        let (picture, findings) = high
+            .pass(grey(), asked(SafetyAction::Black), &CheckerFiles::default())
+            .expect("runs");
         assert!(picture == grey());
         assert_eq!((findings.nsfw, findings.action), (Some(false), None));
         assert!(findings.score.is_some_and(|score| score < 700), "{findings:?}");
@@ -211,7 +267,9 @@ mod tests {
     #[test]
     fn nobody_looks_where_nobody_asks() {
         let safety = Safety::new(settings(SafetyRule::Auto, 0));
-        let (picture, findings) = safety.pass(grey(), SafetyPolicy::Off).expect("runs");
+        let (picture, findings) = safety
+            .pass(grey(), SafetyPolicy::Off, &CheckerFiles::default())
+            .expect("runs");
         assert!(picture == grey() && findings == Findings::default());
         assert!(
             safety.checker.lock().expect("no panic").is_none(),

@@ -29,7 +29,11 @@ fn call(width: u32, height: u32) -> PictureCall {
 
 fn service(rule: SafetyRule, threshold: u16) -> TestService {
     let mut config = TestConfig::default();
-    config.service.safety = SafetySettings { rule, threshold };
+    config.service.safety = SafetySettings {
+        rule,
+        threshold,
+        model: None,
+    };
     TestService::start_with(FakeExecutor::default(), config)
 }
 
@@ -63,7 +67,8 @@ async fn every_number_of_times_has_its_size() {
         assert_eq!(enlarged.size, size);
         let file = service.open_link(&enlarged.path).await.unwrap();
         assert_eq!(file.content_type, "image/png");
-        assert_eq!(decode(&file.bytes, LIMITS).unwrap().size(), size);
+        let bytes = service.read_linked(&file, 0..file.size).await.unwrap();
+        assert_eq!(decode(&bytes, LIMITS).unwrap().size(), size);
         assert_eq!(enlarged.findings.nsfw, None);
     }
 }
@@ -92,7 +97,8 @@ async fn what_the_operator_wants_looked_at_is_looked_at_when_it_is_enlarged() {
         .unwrap();
     assert_eq!(enlarged.findings.nsfw, Some(true));
     let file = service.open_link(&enlarged.path).await.unwrap();
-    let picture = decode(&file.bytes, LIMITS).unwrap();
+    let bytes = service.read_linked(&file, 0..file.size).await.unwrap();
+    let picture = decode(&bytes, LIMITS).unwrap();
     assert_eq!(
         &picture.pixels()[..3],
         [64, 64, 64],

@@ -2,7 +2,8 @@
 
 use pentimento_types::{
     AlgorithmType, Delivery, EmbeddingRef, ImageSource, InputRole, Inputs, IpAdapterRef, LoraRef, ModelId,
-    NoiseSpacing, Recipe, SafetyAction, SafetyLevel, SafetyPolicy, SchedulerChoice, SchedulerKind, Size, StrengthRule,
+    NoiseSpacing, Recipe, SafetyAction, SafetyLevel, SafetyPolicy, SchedulerChoice, SchedulerKind, Size,
+    StrengthRule,
 };
 
 use super::fields::{

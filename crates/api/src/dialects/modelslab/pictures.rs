@@ -32,12 +32,17 @@ pub(super) async fn nsfw_image_check(app: &AppState, call: OpenedCall) -> Result
     };
     let found = app.service.check_picture(call(source), threshold).await;
     let found = found.map_err(of_image(INIT_IMAGE.name))?;
-    Ok(json!({
+    let mut reply = json!({
         "images": shown,
         "has_nsfw_concept": [found.nsfw == Some(true)],
         // Not in the original.
         "score": found.score.map(|score| f64::from(score) / 1000.0),
-    }))
+    });
+    if found.score.is_none() && threshold.is_some() {
+        reply["warning"] =
+            "threshold has no effect: the safety checker of this server has thresholds of its own.".into();
+    }
+    Ok(reply)
 }
 
 /// An image with longer sides. The call is held until it is there.

@@ -46,8 +46,14 @@ pub(super) struct NsfwDetectionResult {
 impl NsfwDetectionResult {
     /// None where nobody has looked.
     pub(super) fn of(findings: &Findings) -> Option<Self> {
-        let confidence = f64::from(findings.score.unwrap_or(0)) / 1000.0;
-        findings.nsfw.map(|valid| Self { valid, confidence })
+        findings.nsfw.map(|valid| Self {
+            valid,
+            // The reference checker says only yes or no, and clients compare the number with one of theirs.
+            confidence: match findings.score {
+                Some(score) => f64::from(score) / 1000.0,
+                None => f64::from(u8::from(valid)),
+            },
+        })
     }
 }
 
