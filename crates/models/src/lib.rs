@@ -14,9 +14,9 @@ mod ip_adapter;
 mod keras_file;
 mod layers;
 mod mobilenet_v2;
-mod residual_dense;
 mod safety_concepts;
 mod unet;
+mod upscalers;
 mod vae;
 
 pub use clip::{
@@ -29,7 +29,7 @@ pub use error::ModelError;
 pub use ip_adapter::{ImageProjectionConfig, IpAdapter, IpAdapterConfig};
 pub use layers::{LayerKind, LayerName, LayerPatch, LayerShape, PatchOf};
 pub use mobilenet_v2::MobileNetV2;
-pub use residual_dense::ResidualDense;
 pub use safety_concepts::{ConceptScores, SafetyConcepts};
 pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
+pub use upscalers::{CompactConfig, CompactNet, ResidualDense, RrdbConfig, RrdbNet};
 pub use vae::{LatentNormalisation, Vae, VaeConfig, VaePass};

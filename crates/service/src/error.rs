@@ -25,6 +25,8 @@ pub enum ModelRole {
     ImageEncoder,
     /// What looks at finished images.
     SafetyChecker,
+    /// What enlarges images.
+    Upscaler,
 }
 
 impl std::fmt::Display for ModelRole {
@@ -37,6 +39,7 @@ impl std::fmt::Display for ModelRole {
             Self::IpAdapter => "IP-Adapter",
             Self::ImageEncoder => "image encoder",
             Self::SafetyChecker => "safety checker",
+            Self::Upscaler => "upscaler",
         })
     }
 }
