@@ -20,6 +20,7 @@ use pentimento_engine::{
 };
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobLimits, JobStore, Recovery, SqliteJobs};
+use pentimento_service::image_codec::Marks;
 use pentimento_service::{
     AddressGuard, KeyFile, KeyRing, SafetyRule, SafetySettings, Service, ServiceConfig, ServiceParts,
     WebhookSecret, image_fetcher, webhook_sender,
@@ -309,7 +310,16 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
             model: config.safety_model.as_deref().map(ModelId::new),
             threshold: config.safety_threshold_percent * 10,
         },
+        marks: marks(config),
         sweep_interval: SWEEP,
+    }
+}
+
+/// What files say of where their pictures come from.
+pub(crate) const fn marks(config: &Config) -> Marks {
+    Marks {
+        parameters: config.write_parameters,
+        source_type: config.write_source_type,
     }
 }
 

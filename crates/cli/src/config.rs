@@ -243,6 +243,10 @@ pub(crate) struct Config {
     pub(crate) running_jobs: usize,
     /// Who decides whether finished pictures are looked at for unsafe content.
     pub(crate) safety_checker: SafetyChoice,
+    /// Whether pictures say how they were made.
+    pub(crate) write_parameters: bool,
+    /// Whether they say that a trained network has made them.
+    pub(crate) write_source_type: bool,
     /// The catalogue's entry of the reference safety checker; None is the small one inside the binary.
     pub(crate) safety_model: Option<String>,
     /// From which score on a picture is unsafe.
@@ -339,6 +343,8 @@ impl Config {
             client: ClientConfig::of(&settings)?,
             running_jobs: count("running_jobs", settings.running_jobs, 128, checks::RUNNING_JOBS)?,
             safety_checker: settings.safety_checker.unwrap_or_default(),
+            write_parameters: settings.write_parameters.unwrap_or(true),
+            write_source_type: settings.write_source_type.unwrap_or(true),
             safety_model: settings
                 .safety_model
                 .clone()

@@ -81,6 +81,9 @@ fn command(command: Command, config: Config, telemetry: &Telemetry) -> anyhow::R
         Command::Keys(keys) => commands::keys::run(&keys, &config),
         Command::Doctor(doctor) => runtime.block_on(commands::doctor::run(&doctor, &config)),
         Command::Bench(bench) => commands::bench::run(&bench),
+        Command::Verify(verify) => commands::verify::run(&verify),
+        Command::Completions(completions) => commands::about::completions(completions.shell),
+        Command::Man => commands::about::man(),
     };
     // A thread that reads from a disk which does not answer would be waited for without end.
     runtime.shutdown_timeout(LAST_WAIT);

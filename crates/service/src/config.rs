@@ -16,6 +16,7 @@ use crate::traces::Traces;
 use crate::webhook_bodies::WebhookBodies;
 
 use crate::SafetySettings;
+use crate::image_codec::Marks;
 
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct ServiceConfig {
     pub save_patience: Duration,
     /// How long a worker may be silent before its job is given to another.
     pub lease: Duration,
+    /// What files say of where their pictures come from.
+    pub marks: Marks,
     /// What the operator says about the safety checker.
     pub safety: SafetySettings,
     /// Time between two looks for what can be deleted.

@@ -5,12 +5,14 @@
 
 mod admitted;
 mod attempt;
+mod checker_files;
 mod config;
 mod decode_room;
 mod decoding_shares;
 mod deliver;
 mod device_time;
 mod embeddings;
+mod enlarging;
 mod error;
 mod fetching;
 mod forecast;

@@ -13,9 +13,8 @@ use pentimento_types::{
     ApiKeyId, Findings, ImageKey, ImageSource, JobId, ModelId, RgbImage, SafetyAction, SafetyLevel,
     SafetyPolicy, Size, describe_chain,
 };
-use tokio::sync::Semaphore;
 
-use crate::image_codec::{self, Decoding, resized, to_file};
+use crate::image_codec::{self, Decoding, encode_enlarged, resized};
 use crate::inner::Inner;
 use crate::named_models::find;
 use crate::off_thread::off_thread;
@@ -23,8 +22,6 @@ use crate::{Held, InputLimits, ModelRole, Service, ServiceError};
 
 /// Of an enlarged picture: 4096 by 4096, which takes about as long as a job does.
 const MAX_ENLARGED_PIXELS: u64 = 4096 * 4096;
-/// Callers that wait for the one whose picture is being enlarged. One more is told to come back.
-const WAITING: usize = 8;
 /// Prefix of the enlarged pictures' names.
 const ENLARGED: &str = "super_resolution";
 
@@ -58,22 +55,6 @@ pub struct Enlarged {
     pub size: Size,
     /// What was found in it, where the operator wants every picture looked at.
     pub findings: Findings,
-}
-
-/// Who enlarges.
-#[derive(Debug)]
-pub(crate) struct Enlarging {
-    places: Arc<Semaphore>,
-    turn: Arc<Semaphore>,
-}
-
-impl Default for Enlarging {
-    fn default() -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(1 + WAITING)),
-            turn: Arc::new(Semaphore::new(1)),
-        }
-    }
 }
 
 impl Service {
@@ -164,7 +145,7 @@ impl Service {
                 .safety
                 .pass(enlarged, SafetyPolicy::Off, &checker)
                 .map_err(ServiceError::SafetyChecker)?;
-            let file = to_file(&enlarged)?;
+            let file = encode_enlarged(&enlarged, all.config.marks)?;
             drop((space, turn));
             Ok((file, enlarged.size(), findings))
         })

@@ -9,15 +9,13 @@ use std::path::Path;
 use candle_core::Device;
 
 use crate::container::{StoredTensor, TensorFile};
+use crate::kind::UPSCALER_GROUPS;
 use crate::{Component, Dtypes, ReadProgress, WeightsError, kind};
 
 /// The most blocks or layers; those that are published have 23 and 32.
 const MOST_BLOCKS: usize = 128;
 /// The most channels of any layer; those that are published have 64.
 const MOST_CHANNELS: usize = 1024;
-/// Dictionaries around the tensors, those that training averages first.
-const GROUPS: [&str; 4] = ["params_ema.", "params.", "state_dict.", ""];
-
 /// What the shapes of an upscaler's tensors say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpscalerAbout {
@@ -88,17 +86,6 @@ impl UpscalerFile {
     }
 }
 
-/// Whether the names are those of an upscaler, however it is large.
-pub(crate) fn is_upscaler(file: &TensorFile) -> bool {
-    let tensors = file.tensors();
-    let has = |group: &str, name: &str| tensors.contains_key(&format!("{group}{name}"));
-    GROUPS.iter().any(|group| {
-        has(group, "conv_first.weight") && has(group, "body.0.rdb1.conv1.weight")
-            || has(group, "model.0.weight") && has(group, "model.1.sub.0.RDB1.conv1.0.weight")
-            || has(group, "body.0.weight") && has(group, "body.1.weight") && has(group, "body.2.weight")
-    })
-}
-
 /// What the shapes say.
 pub(crate) fn about(file: &TensorFile) -> Result<UpscalerAbout, WeightsError> {
     about_renamed(&file.with_tensors(renamed(file.tensors()), &ReadProgress::default()))
@@ -106,7 +93,7 @@ pub(crate) fn about(file: &TensorFile) -> Result<UpscalerAbout, WeightsError> {
 
 /// The tensors of the first group that has any, with the new names.
 fn renamed(tensors: &BTreeMap<String, StoredTensor>) -> BTreeMap<String, StoredTensor> {
-    let group = GROUPS
+    let group = UPSCALER_GROUPS
         .iter()
         .find(|group| tensors.keys().any(|name| name.starts_with(**group)));
     let group = group.copied().unwrap_or_default();
@@ -194,7 +181,7 @@ fn about_renamed(file: &TensorFile) -> Result<UpscalerAbout, WeightsError> {
             unshuffle,
         });
     }
-    if !is_upscaler(file) {
+    if !kind::is_upscaler(file) {
         return Err(WeightsError::OtherKind {
             file: file.name().to_owned(),
             found: kind::named(file)
