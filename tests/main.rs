@@ -45,6 +45,8 @@ mod modelslab;
 #[cfg(test)]
 mod novita;
 #[cfg(test)]
+mod operating;
+#[cfg(test)]
 mod playground;
 #[cfg(test)]
 #[cfg(unix)]

@@ -56,6 +56,7 @@ impl Default for TestConfig {
                 save_patience: Duration::ZERO,
                 lease: Duration::from_secs(30),
                 safety: SafetySettings::default(),
+                prompt_enhancer: None,
                 sweep_interval: Duration::from_secs(60),
             },
         }

@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) allow_private_urls: Option<bool>,
     pub(crate) modelslab_strict_http_status: Option<bool>,
     pub(crate) modelslab_inline_base64: Option<bool>,
+    pub(crate) modelslab_enhance_prompt: Option<bool>,
     pub(crate) modelslab_hold_seconds: Option<u64>,
     pub(crate) grace_seconds: Option<u64>,
     pub(crate) model_memory: Option<ByteSize>,
@@ -72,6 +73,7 @@ pub(crate) struct Settings {
     pub(crate) running_jobs: Option<u64>,
     pub(crate) safety_checker: Option<SafetyChoice>,
     pub(crate) safety_model: Option<String>,
+    pub(crate) prompt_enhancer: Option<String>,
     pub(crate) safety_threshold_percent: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
@@ -130,6 +132,7 @@ impl Settings {
                 .modelslab_strict_http_status
                 .or(lower.modelslab_strict_http_status),
             modelslab_inline_base64: self.modelslab_inline_base64.or(lower.modelslab_inline_base64),
+            modelslab_enhance_prompt: self.modelslab_enhance_prompt.or(lower.modelslab_enhance_prompt),
             modelslab_hold_seconds: self.modelslab_hold_seconds.or(lower.modelslab_hold_seconds),
             grace_seconds: self.grace_seconds.or(lower.grace_seconds),
             model_memory: self.model_memory.or(lower.model_memory),
@@ -142,6 +145,7 @@ impl Settings {
             running_jobs: self.running_jobs.or(lower.running_jobs),
             safety_checker: self.safety_checker.or(lower.safety_checker),
             safety_model: self.safety_model.or(lower.safety_model),
+            prompt_enhancer: self.prompt_enhancer.or(lower.prompt_enhancer),
             safety_threshold_percent: self.safety_threshold_percent.or(lower.safety_threshold_percent),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
@@ -345,6 +349,7 @@ impl Settings {
                 self.modelslab_strict_http_status = Some(parsed(name, value)?);
             }
             "MODELSLAB_INLINE_BASE64" => self.modelslab_inline_base64 = Some(parsed(name, value)?),
+            "MODELSLAB_ENHANCE_PROMPT" => self.modelslab_enhance_prompt = Some(parsed(name, value)?),
             "MODELSLAB_HOLD_SECONDS" => self.modelslab_hold_seconds = Some(parsed(name, value)?),
             "GRACE_SECONDS" => self.grace_seconds = Some(parsed(name, value)?),
             "MODEL_MEMORY" => self.model_memory = Some(parsed(name, value)?),
@@ -357,6 +362,7 @@ impl Settings {
             "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
             "SAFETY_CHECKER" => self.safety_checker = Some(chosen(name, value)?),
             "SAFETY_MODEL" => self.safety_model = Some(value.to_owned()),
+            "PROMPT_ENHANCER" => self.prompt_enhancer = Some(value.to_owned()),
             "SAFETY_THRESHOLD_PERCENT" => self.safety_threshold_percent = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
