@@ -64,6 +64,7 @@ pub(crate) fn choose(listing: &Listing, kind: ModelKind, variant: Option<&str>) 
             &["safetensors", "bin", "pt"],
         ),
         ModelKind::IpAdapter => single(listing, &[], &["safetensors", "bin"]),
+        ModelKind::Upscaler => single(listing, &[], &["safetensors", "pth", "pt"]),
         ModelKind::ImageEncoder => part_alone(listing, "image_encoder", variant),
         ModelKind::SafetyChecker => part_alone(listing, "safety_checker", variant),
         ModelKind::PromptEnhancer => prompt_enhancer(listing, variant),

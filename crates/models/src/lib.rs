@@ -16,9 +16,9 @@ mod keras_file;
 mod layers;
 mod merges;
 mod mobilenet_v2;
-mod residual_dense;
 mod safety_concepts;
 mod unet;
+mod upscalers;
 mod vae;
 
 pub use clip::{
@@ -32,7 +32,7 @@ pub use gpt2::{Gpt2, Gpt2Config, Gpt2Past, Gpt2Tokenizer};
 pub use ip_adapter::{ImageProjectionConfig, IpAdapter, IpAdapterConfig};
 pub use layers::{LayerKind, LayerName, LayerPatch, LayerShape, PatchOf};
 pub use mobilenet_v2::MobileNetV2;
-pub use residual_dense::ResidualDense;
 pub use safety_concepts::{ConceptScores, SafetyConcepts};
 pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
+pub use upscalers::{CompactConfig, CompactNet, ResidualDense, RrdbConfig, RrdbNet};
 pub use vae::{LatentNormalisation, Vae, VaeConfig, VaePass};

@@ -27,6 +27,8 @@ pub enum ModelRole {
     SafetyChecker,
     /// What adds words to prompts.
     PromptEnhancer,
+    /// What enlarges images.
+    Upscaler,
 }
 
 impl std::fmt::Display for ModelRole {
@@ -40,6 +42,7 @@ impl std::fmt::Display for ModelRole {
             Self::ImageEncoder => "image encoder",
             Self::SafetyChecker => "safety checker",
             Self::PromptEnhancer => "prompt enhancer",
+            Self::Upscaler => "upscaler",
         })
     }
 }

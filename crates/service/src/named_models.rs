@@ -190,6 +190,7 @@ pub(crate) fn find(
         ModelRole::ImageEncoder => ModelKind::ImageEncoder,
         ModelRole::SafetyChecker => ModelKind::SafetyChecker,
         ModelRole::PromptEnhancer => ModelKind::PromptEnhancer,
+        ModelRole::Upscaler => ModelKind::Upscaler,
     };
     match catalog.resolve(name, kind) {
         Ok(entry) => Ok(entry),

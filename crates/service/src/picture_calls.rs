@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pentimento_engine::{PipelineError, UpscaleFactor, Upscaler};
+use pentimento_catalog::ModelEntry;
+use pentimento_engine::{UpscaleFactor, Upscaler};
 use pentimento_types::{
-    ApiKeyId, Findings, ImageKey, ImageSource, JobId, RgbImage, SafetyAction, SafetyLevel, SafetyPolicy, Size,
+    ApiKeyId, Findings, ImageKey, ImageSource, JobId, ModelId, RgbImage, SafetyAction, SafetyLevel,
+    SafetyPolicy, Size, describe_chain,
 };
 use tokio::sync::Semaphore;
 
 use crate::image_codec::{self, Decoding, resized, to_file};
 use crate::inner::Inner;
+use crate::named_models::find;
 use crate::off_thread::off_thread;
-use crate::{Held, InputLimits, Service, ServiceError};
+use crate::{Held, InputLimits, ModelRole, Service, ServiceError};
 
 /// Of an enlarged picture: 4096 by 4096, which takes about as long as a job does.
 const MAX_ENLARGED_PIXELS: u64 = 4096 * 4096;
@@ -107,22 +110,30 @@ impl Service {
         .await
     }
 
-    /// Enlarges a picture `times` times, 1 to 4, and keeps the result as long as those of jobs. A link to it works for `life`,
-    /// which is at most `keep_pictures` of the configuration.
+    /// Enlarges a picture `times` times, 1 to 4, with the catalogue's `model` or the small network inside the binary, and keeps the
+    /// result as long as those of jobs. A link to it works for `life`, which is at most `keep_pictures` of the configuration.
     ///
     /// # Errors
-    /// Those of an input picture; [`ServiceError::EnlargedTooLarge`], [`ServiceError::KeptPicturesFull`], and
+    /// Those of an input picture and the `Model…` variants; [`ServiceError::EnlargedTooLarge`], [`ServiceError::KeptPicturesFull`], and
     /// [`ServiceError::Overloaded`] where others wait.
     pub async fn enlarge_picture(
         &self,
         call: PictureCall,
-        times: u32,
+        (times, model): (u32, Option<ModelId>),
         life: Duration,
     ) -> Result<Enlarged, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
         let checker = inner.config.safety.policy(SafetyPolicy::Off);
         let checker = inner.checker_files(checker).await?;
+        let model = match model {
+            Some(name) => {
+                let entry = find(&inner.catalog, ModelRole::Upscaler, &name)?;
+                let located = inner.usable(vec![(ModelRole::Upscaler, entry)]).await?;
+                located.into_iter().next()
+            }
+            None => None,
+        };
         let place = Arc::clone(&inner.enlarging.places).try_acquire_owned();
         let _place = place.map_err(|_| ServiceError::Overloaded)?;
         let PictureCall {
@@ -135,7 +146,8 @@ impl Service {
         check_enlarged(decoding.size, times)?;
         let turn = Arc::clone(&inner.enlarging.turn).acquire_owned().await;
         let turn = turn.map_err(ServiceError::internal)?;
-        let working = enlarging_bytes(decoding.size, times);
+        let upscaler = off_thread(move || upscaler(model.as_deref(), times)).await?;
+        let working = enlarging_bytes(decoding.size, &upscaler);
         inner.admitted.check(working)?;
         let space = inner
             .admitted
@@ -147,7 +159,7 @@ impl Service {
         let (file, size, findings) = off_thread(move || {
             let picture = image_codec::decode(&file, limits)?;
             drop((file, room, held));
-            let enlarged = enlarge(picture, times)?;
+            let enlarged = enlarge(picture, &upscaler, times)?;
             let (enlarged, findings) = all
                 .safety
                 .pass(enlarged, SafetyPolicy::Off, &checker)
@@ -196,25 +208,43 @@ fn check_enlarged(size: Size, times: u32) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// The picture, what the network makes of it, and its file, which is never much larger.
-fn enlarging_bytes(size: Size, times: u32) -> u64 {
-    let factor = if times > 2 { 4 } else { 2 };
-    size.rgb_bytes() * (1 + 2 * factor * factor)
+/// The network that enlarges, read anew for each call: that takes a moment beside what it computes. None where the size stays.
+fn upscaler(model: Option<&ModelEntry>, times: u32) -> Result<Option<Upscaler>, ServiceError> {
+    let upscaler = match (model, times) {
+        (_, ..=1) => return Ok(None),
+        (Some(entry), _) => Upscaler::open(entry).map_err(|error| {
+            tracing::warn!(model = %entry.name, error = describe_chain(&error), "an upscaler cannot be used");
+            ServiceError::ModelUnavailable {
+                role: ModelRole::Upscaler,
+                name: entry.name.clone(),
+                reason: "its file is no upscaler that can be used".to_owned(),
+            }
+        })?,
+        (None, 2) => Upscaler::embedded(UpscaleFactor::Two).map_err(ServiceError::internal)?,
+        (None, 3..) => Upscaler::embedded(UpscaleFactor::Four).map_err(ServiceError::internal)?,
+    };
+    Ok(Some(upscaler))
 }
 
-fn enlarge(picture: RgbImage, times: u32) -> Result<RgbImage, ServiceError> {
-    let by = |factor| -> Result<RgbImage, PipelineError> { Upscaler::embedded(factor)?.enlarge(&picture) };
-    let enlarged = match times {
-        ..=1 => return Ok(picture),
-        2 => by(UpscaleFactor::Two),
-        3.. => by(UpscaleFactor::Four),
+/// The picture, what the network makes of it, and its file, which is never much larger; and what it computes with.
+fn enlarging_bytes(size: Size, upscaler: &Option<Upscaler>) -> u64 {
+    let (factor, working) = match upscaler {
+        Some(upscaler) => (u64::from(upscaler.scale()), upscaler.working_bytes(size)),
+        None => (1, 0),
     };
-    let enlarged = enlarged.map_err(ServiceError::internal)?;
+    size.rgb_bytes() * (1 + 2 * factor * factor) + working
+}
+
+fn enlarge(picture: RgbImage, upscaler: &Option<Upscaler>, times: u32) -> Result<RgbImage, ServiceError> {
+    let Some(upscaler) = upscaler else {
+        return Ok(picture);
+    };
+    let enlarged = upscaler.enlarge(&picture).map_err(ServiceError::internal)?;
     let size = Size {
         width: picture.size().width * times,
         height: picture.size().height * times,
     };
-    // Three times is four times, made smaller.
+    // A network has one scale: three times is four times, made smaller.
     if enlarged.size() == size {
         Ok(enlarged)
     } else {

@@ -1,6 +1,7 @@
 //! What a weights file is that is no LoRA, told from one name that no other kind of file has.
 
 use crate::container::{Notes, TensorFile, below};
+use crate::upscaler_file;
 
 pub(crate) const CHECKPOINT: &str = "a checkpoint";
 pub(crate) const VAE: &str = "a VAE";
@@ -8,6 +9,7 @@ pub(crate) const TINY_AUTOENCODER: &str = "a tiny autoencoder";
 pub(crate) const HYPERNETWORK: &str = "a hypernetwork";
 pub(crate) const CONTROL_NET: &str = "a ControlNet";
 pub(crate) const IP_ADAPTER: &str = "an IP-Adapter";
+pub(crate) const UPSCALER: &str = "an upscaler";
 pub(crate) const UNET: &str = "a UNet";
 pub(crate) const TEXT_ENCODER: &str = "a text encoder";
 const CONTROL_LORA: &str = "a ControlLoRA";
@@ -85,6 +87,8 @@ pub(crate) fn named(file: &TensorFile) -> Option<&'static str> {
             "conditioner.embedders.",
         ]) {
             CHECKPOINT
+        } else if upscaler_file::is_upscaler(file) {
+            UPSCALER
         } else if is_tiny_autoencoder(file) {
             TINY_AUTOENCODER
         } else if any_has(&[

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{
     ALGORITHM_TYPE, EMBEDDINGS_MODEL, ENHANCE_PROMPT, INIT_IMAGE, IP_ADAPTER_ID, IP_ADAPTER_IMAGE,
-    LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS, SAFETY_CHECKER, SCHEDULER, STRENGTH, VAE, WEBHOOK,
+    LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS, SAFETY_CHECKER, SCHEDULER, STRENGTH, UPSCALER,
+    VAE, WEBHOOK,
 };
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
@@ -333,6 +334,7 @@ const fn field_of(role: ModelRole) -> &'static str {
         ModelRole::IpAdapter | ModelRole::ImageEncoder => IP_ADAPTER_ID.name,
         ModelRole::SafetyChecker => SAFETY_CHECKER.name,
         ModelRole::PromptEnhancer => ENHANCE_PROMPT.name,
+        ModelRole::Upscaler => UPSCALER.name,
     }
 }
 

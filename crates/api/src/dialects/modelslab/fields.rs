@@ -345,16 +345,13 @@ pub(super) const SCALE: Field<Whole<i64>> = Field::new(
     },
     "How many times longer the sides become.",
 );
-pub(super) const UPSCALER: Field<Name<Otherwise>> = Field {
-    effect: Effect::NotYet("model_id"),
-    ..Field::new(
-        "model_id",
-        Name {
-            default: Otherwise("the built-in one, which always enlarges"),
-        },
-        "The network that enlarges.",
-    )
-};
+pub(super) const UPSCALER: Field<Name<Otherwise>> = Field::new(
+    "model_id",
+    Name {
+        default: Otherwise("the small one inside the binary"),
+    },
+    "The network that enlarges, a model of kind `upscaler`.",
+);
 pub(super) const FACE_ENHANCE: Field<Flag> = Field {
     effect: Effect::NotYet("face_enhance"),
     ..Field::new(

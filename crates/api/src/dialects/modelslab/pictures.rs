@@ -1,7 +1,7 @@
 //! The calls about one picture that make no job: `nsfw_image_check`, `super_resolution` and `upload_image`.
 
 use pentimento_service::PictureCall;
-use pentimento_types::{Clock as _, ImageFormat, ImageSource, SystemClock};
+use pentimento_types::{Clock as _, ImageFormat, ImageSource, ModelId, SystemClock};
 use serde_json::{Value, json};
 
 use super::error::ModelsLabError;
@@ -53,11 +53,9 @@ pub(super) async fn super_resolution(
     call: OpenedCall,
 ) -> Result<Value, ModelsLabError> {
     let started = SystemClock.now();
-    let ((scale, warning), source, call) = read(call, |reader| {
+    let ((scale, model, warning), source, call) = read(call, |reader| {
         let scale = reader.whole(&SCALE);
-        if reader.name(&UPSCALER).is_some() {
-            reader.note_effect(UPSCALER.effect);
-        }
+        let model = reader.name(&UPSCALER).map(ModelId::new);
         reader.flag(&FACE_ENHANCE);
         if reader
             .text(ENLARGED_WEBHOOK.name)
@@ -66,11 +64,14 @@ pub(super) async fn super_resolution(
             reader.note_effect(ENLARGED_WEBHOOK.effect);
         }
         let warning = reader.no_effect_warning(SUPER_RESOLUTION);
-        ((scale, warning), reader.required_image(&URL))
+        ((scale, model, warning), reader.required_image(&URL))
     })
     .await?;
     let life = app.config.modelslab.link_life;
-    let enlarged = app.service.enlarge_picture(call(source), scale, life).await;
+    let enlarged = app
+        .service
+        .enlarge_picture(call(source), (scale, model), life)
+        .await;
     let enlarged = enlarged.map_err(of_image(URL.name))?;
     let took = SystemClock.now().saturating_duration_since(started);
     let mut reply = json!({

@@ -100,6 +100,7 @@ fn check_kind(kind: ModelKind, path: &Path) -> Result<(), String> {
         ModelKind::Embedding => matches!(about.kind, WeightsKind::Embedding(_)),
         ModelKind::Vae => matches!(about.kind, WeightsKind::Vae | WeightsKind::TinyAutoencoder),
         ModelKind::IpAdapter => matches!(about.kind, WeightsKind::IpAdapter(Some(_))),
+        ModelKind::Upscaler => matches!(about.kind, WeightsKind::Upscaler(Some(_))),
         ModelKind::Checkpoint
         | ModelKind::ImageEncoder
         | ModelKind::SafetyChecker
