@@ -47,6 +47,8 @@ mod novita;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod operating;
+#[cfg(test)]
 mod playground;
 #[cfg(test)]
 #[cfg(unix)]

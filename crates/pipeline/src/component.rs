@@ -7,6 +7,8 @@ use candle_core::DeviceLocation;
 use pentimento_models::{ClipText, ClipTokenizer, ClipVision, IpAdapter, UNet, Vae};
 use pentimento_weights::{Dtypes, FileIdentity};
 
+use crate::word_model::WordModel;
+
 /// Which part of a checkpoint a component is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ComponentRole {
@@ -26,6 +28,8 @@ pub enum ComponentRole {
     IpAdapter,
     /// What sees images for it.
     ImageEncoder,
+    /// A language model that goes on with a prompt; of no checkpoint.
+    PromptEnhancer,
 }
 
 impl ComponentRole {
@@ -56,6 +60,7 @@ impl ComponentRole {
             Self::Vae => "vae",
             Self::IpAdapter => "ip_adapter",
             Self::ImageEncoder => "image_encoder",
+            Self::PromptEnhancer => "prompt_enhancer",
         }
     }
 }
@@ -156,6 +161,8 @@ pub enum Component {
     IpAdapter(Arc<IpAdapter>),
     /// What sees images for it.
     ImageEncoder(Arc<ClipVision>),
+    /// Goes on with a prompt.
+    PromptEnhancer(Arc<WordModel>),
 }
 
 impl Component {
@@ -169,6 +176,7 @@ impl Component {
             Self::Vae(part) => Arc::strong_count(part),
             Self::IpAdapter(part) => Arc::strong_count(part),
             Self::ImageEncoder(part) => Arc::strong_count(part),
+            Self::PromptEnhancer(part) => Arc::strong_count(part),
         }
     }
 }

@@ -95,7 +95,7 @@ impl Service {
     /// result as long as those of jobs. A link to it works for `life`, which is at most `keep_pictures` of the configuration.
     ///
     /// # Errors
-    /// Those of an input picture and the `Model…` variants; [`ServiceError::EnlargedTooLarge`], and
+    /// Those of an input picture and the `Model…` variants; [`ServiceError::EnlargedTooLarge`], [`ServiceError::KeptPicturesFull`], and
     /// [`ServiceError::Overloaded`] where others wait.
     pub async fn enlarge_picture(
         &self,
@@ -151,10 +151,8 @@ impl Service {
         })
         .await?;
         let key = ImageKey::output(ENLARGED, JobId::new(), 0, "png");
-        let stored = inner.images.put(&key, file).await;
-        stored.map_err(ServiceError::store("store the picture"))?;
         Ok(Enlarged {
-            path: format!("/{}", inner.links.sign(&key, inner.clock.wall() + life)),
+            path: inner.keep_picture(&owner, (key, file), life).await?,
             size,
             findings,
         })
@@ -163,18 +161,14 @@ impl Service {
 
 impl Inner {
     /// The file of a call, looked at and not decoded.
-    async fn file_of(
+    pub(crate) async fn file_of(
         &self,
         source: ImageSource,
         limits: InputLimits,
     ) -> Result<(Bytes, Decoding), ServiceError> {
         let file = match source {
             ImageSource::Inline(bytes) => bytes,
-            ImageSource::Url(url) => self
-                .fetcher
-                .fetch(&url)
-                .await
-                .map_err(ServiceError::not_fetched)?,
+            ImageSource::Url(url) => self.file_at(&url, limits.max_bytes).await?,
         };
         let limits = InputLimits {
             max_pixels: limits.max_pixels.min(self.config.max_image_pixels),

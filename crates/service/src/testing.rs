@@ -58,6 +58,7 @@ impl Default for TestConfig {
                 lease: Duration::from_secs(30),
                 safety: SafetySettings::default(),
                 marks: Marks::ALL,
+                prompt_enhancer: None,
                 sweep_interval: Duration::from_secs(60),
             },
         }

@@ -95,6 +95,7 @@ fn submission(request: Request, limits: InputLimits) -> Submission {
         owner: ApiKeyId::anonymous(),
         dialect: DialectTag::default(),
         recipe: request.recipe,
+        enhance_prompt: false,
         inputs: request.inputs,
         delivery: request.delivery,
         limits,

@@ -148,6 +148,42 @@ pub(super) fn operations() -> Vec<Operation> {
                 "ModelsLabEnlarged",
             )
         },
+        Operation {
+            example: Some(json!({"key": "your key", "base64_image": picture(), "image_type": "png"})),
+            ..call(
+                "/api/v1/enterprise/upload_image",
+                "modelslab_upload_image",
+                "Keeps an image for a day, for `init_image` and the other fields of images",
+                "ModelsLabUpload",
+            )
+        },
+        Operation {
+            text: "Of an operator's key: the jobs of all.",
+            ..call(
+                "/api/v1/enterprise/clear_queue",
+                "modelslab_clear_queue",
+                "Cancels the waiting jobs of the key",
+                "ModelsLabMessage",
+            )
+        },
+        Operation {
+            text: "Of the operator's keys alone.",
+            ..call(
+                "/api/v1/enterprise/clear_cache",
+                "modelslab_clear_cache",
+                "Throws models out of memory that no job uses",
+                "ModelsLabMessage",
+            )
+        },
+        Operation {
+            text: "Of the operator's keys alone. Running jobs end in order, waiting ones go on after it.",
+            ..call(
+                "/api/v1/enterprise/restart_server",
+                "modelslab_restart_server",
+                "Starts the program anew",
+                "ModelsLabMessage",
+            )
+        },
         call(
             "/api/v1/enterprise/system_details",
             "modelslab_system_details",
@@ -208,6 +244,18 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             }),
         ),
         ("ModelsLabAnswer", json!({"type": "object"})),
+        (
+            "ModelsLabUpload",
+            json!({
+                "type": "object",
+                "required": ["status"],
+                "properties": {
+                    "status": {"enum": ["success", "error"]},
+                    "message": message,
+                    "image_url": {"type": "string"},
+                },
+            }),
+        ),
         (
             "ModelsLabCheck",
             json!({

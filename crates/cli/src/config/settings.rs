@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) allow_private_urls: Option<bool>,
     pub(crate) modelslab_strict_http_status: Option<bool>,
     pub(crate) modelslab_inline_base64: Option<bool>,
+    pub(crate) modelslab_enhance_prompt: Option<bool>,
     pub(crate) modelslab_hold_seconds: Option<u64>,
     pub(crate) grace_seconds: Option<u64>,
     pub(crate) model_memory: Option<ByteSize>,
@@ -74,6 +75,7 @@ pub(crate) struct Settings {
     pub(crate) safety_model: Option<String>,
     pub(crate) write_parameters: Option<bool>,
     pub(crate) write_source_type: Option<bool>,
+    pub(crate) prompt_enhancer: Option<String>,
     pub(crate) safety_threshold_percent: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
@@ -132,6 +134,7 @@ impl Settings {
                 .modelslab_strict_http_status
                 .or(lower.modelslab_strict_http_status),
             modelslab_inline_base64: self.modelslab_inline_base64.or(lower.modelslab_inline_base64),
+            modelslab_enhance_prompt: self.modelslab_enhance_prompt.or(lower.modelslab_enhance_prompt),
             modelslab_hold_seconds: self.modelslab_hold_seconds.or(lower.modelslab_hold_seconds),
             grace_seconds: self.grace_seconds.or(lower.grace_seconds),
             model_memory: self.model_memory.or(lower.model_memory),
@@ -146,6 +149,7 @@ impl Settings {
             safety_model: self.safety_model.or(lower.safety_model),
             write_parameters: self.write_parameters.or(lower.write_parameters),
             write_source_type: self.write_source_type.or(lower.write_source_type),
+            prompt_enhancer: self.prompt_enhancer.or(lower.prompt_enhancer),
             safety_threshold_percent: self.safety_threshold_percent.or(lower.safety_threshold_percent),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
@@ -351,6 +355,7 @@ impl Settings {
                 self.modelslab_strict_http_status = Some(parsed(name, value)?);
             }
             "MODELSLAB_INLINE_BASE64" => self.modelslab_inline_base64 = Some(parsed(name, value)?),
+            "MODELSLAB_ENHANCE_PROMPT" => self.modelslab_enhance_prompt = Some(parsed(name, value)?),
             "MODELSLAB_HOLD_SECONDS" => self.modelslab_hold_seconds = Some(parsed(name, value)?),
             "GRACE_SECONDS" => self.grace_seconds = Some(parsed(name, value)?),
             "MODEL_MEMORY" => self.model_memory = Some(parsed(name, value)?),
@@ -365,6 +370,7 @@ impl Settings {
             "WRITE_PARAMETERS" => self.write_parameters = Some(parsed(name, value)?),
             "WRITE_SOURCE_TYPE" => self.write_source_type = Some(parsed(name, value)?),
             "SAFETY_MODEL" => self.safety_model = Some(value.to_owned()),
+            "PROMPT_ENHANCER" => self.prompt_enhancer = Some(value.to_owned()),
             "SAFETY_THRESHOLD_PERCENT" => self.safety_threshold_percent = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),

@@ -19,7 +19,7 @@ mod refusal;
 mod resize;
 mod webp_file;
 
-pub use decode::{decode, decode_mask, look_at};
+pub use decode::{decode, decode_mask, format_of, look_at};
 pub use decoding::Decoding;
 pub use encode::encode;
 pub(crate) use encode::{encode_enlarged, encode_preview};

@@ -84,12 +84,12 @@ async fn verify(hub: &Hub, entry: &Arc<ModelEntry>, found: &Found) -> Result<&'s
     }
 }
 
-/// Whether a file is what its entry says. Folders of VAEs, image encoders and safety checkers are looked at when they are used.
+/// Whether a file is what its entry says. Folders of VAEs, image encoders, safety checkers and prompt enhancers are looked at when they are used.
 fn check_kind(kind: ModelKind, path: &Path) -> Result<(), String> {
     if path.is_dir()
         && matches!(
             kind,
-            ModelKind::Vae | ModelKind::ImageEncoder | ModelKind::SafetyChecker
+            ModelKind::Vae | ModelKind::ImageEncoder | ModelKind::SafetyChecker | ModelKind::PromptEnhancer
         )
     {
         return Ok(());
