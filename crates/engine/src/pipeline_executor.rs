@@ -6,9 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use candle_core::Device;
 use pentimento_pipeline::{
-    DenoiseState, Finishing, PipelineError, Preparation, PrepareInput, StableDiffusion,
+    DenoiseState, Device, Finishing, PipelineError, Preparation, PrepareInput, StableDiffusion,
 };
 use pentimento_types::{
     ErrorKind, Findings, HasKind, MemoryBudget, MemoryLedger, MemoryUse, Reservation, RgbImage, SystemClock,

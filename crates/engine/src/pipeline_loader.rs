@@ -15,9 +15,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
 use pentimento_pipeline::{
-    Component, ComponentKey, FolderStamp, ModelSource, PipelineError, StableDiffusion,
+    Component, ComponentKey, Device, FolderStamp, ModelSource, PipelineError, StableDiffusion,
 };
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,

@@ -1,4 +1,5 @@
-//! The arithmetic of the networks on a CPU, as custom operations of candle.
+//! The layers that networks are made of, each on the [`Device`] that it is made for, and the kernels of the CPU, as custom
+//! operations of candle.
 //!
 //! Images are (B, h, w, C), channels innermost, from end to end; weights are packed once, when a network is loaded.
 //! Each kernel is written once and compiled for every instruction set that [`Isa`] knows; the best one that the machine
@@ -17,6 +18,11 @@
 mod attention;
 mod buffer;
 mod conv2d;
+pub mod cpu;
+mod device;
+mod dispatch;
+mod embedding;
+mod error;
 mod isa;
 mod layout;
 mod matrix;
@@ -27,21 +33,26 @@ mod pieces;
 mod pool;
 mod relu;
 mod simd;
+mod source;
+mod tensor;
 #[cfg(test)]
 mod testing;
 mod tome;
 mod values;
 
-pub use attention::{AttnMask, attend};
-#[doc(hidden)]
-pub use conv2d::multiplications;
-pub use conv2d::{Conv2d, ConvFusion, Padding};
+pub use attention::AttnMask;
+pub use conv2d::Padding;
+pub use device::Device;
+pub use dispatch::{
+    Branch, Conv2d, ConvFusion, GroupNorm, LayerNorm, Linear, Normalisation, SingleHeadAttention, TokenMerge,
+    attend, channels_first, channels_last, join_channels, relu,
+};
+pub use embedding::Embedding;
+pub use error::{KernelError, Result};
 pub use isa::Isa;
-pub use layout::{channels_first, channels_last, join_channels};
-pub use matrix::{Activation, Branch, Linear};
-pub use norm::{GroupNorm, LayerNorm, Normalisation};
+pub use matrix::Activation;
 #[doc(hidden)]
 pub use peak::multiply_adds;
 pub use pool::on_pool;
-pub use relu::relu;
-pub use tome::TokenMerge;
+pub use source::LayerSource;
+pub use tensor::{HostTensor, RowIndex, Tensor, host_tensor};

@@ -1,27 +1,26 @@
 //! What steers a UNet beside latent and timestep, and the shape of it.
 
-use candle_core::Tensor;
-
 use crate::ModelError;
+use crate::layers::HostTensor;
 
 /// The conditioning of one row. Which parts a network takes depends on its architecture: those of Stable Diffusion 1.x
 /// and 2.x take the token states of one text encoder and nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct Conditioning {
     /// The hidden states of each text encoder, (1, T, `D_i`), all of as many tokens; they are joined along D.
-    pub token_states: Vec<Tensor>,
+    pub token_states: Vec<HostTensor>,
     /// The pooled state of the text, (1, P).
-    pub pooled: Option<Tensor>,
+    pub pooled: Option<HostTensor>,
     /// Original size, crop and target size, height before width: diffusers' `add_time_ids`.
     pub size_conditions: Option<[f32; 6]>,
     /// Tokens of an image prompt, (1, N, D), as IP-Adapter projects them.
-    pub image_tokens: Option<Tensor>,
+    pub image_tokens: Option<HostTensor>,
 }
 
 impl Conditioning {
     /// A text alone: the states (1, T, D) of one encoder.
     #[must_use]
-    pub fn from_text(states: Tensor) -> Self {
+    pub fn from_text(states: HostTensor) -> Self {
         Self {
             token_states: vec![states],
             ..Self::default()
@@ -55,12 +54,12 @@ impl Conditioning {
                 return Err(wrong("token states", other.dims(), &format!("(1, {tokens}, D)")));
             }
         }
-        let pooled = match self.pooled.as_ref().map(Tensor::dims) {
+        let pooled = match self.pooled.as_ref().map(HostTensor::dims) {
             None => None,
             Some(&[1, width]) if width > 0 => Some(width),
             Some(found) => return Err(wrong("pooled state", found, "(1, P)")),
         };
-        let image_tokens = match self.image_tokens.as_ref().map(Tensor::dims) {
+        let image_tokens = match self.image_tokens.as_ref().map(HostTensor::dims) {
             None => 0,
             Some(&[1, count, width]) if count * width > 0 => count,
             Some(found) => return Err(wrong("image tokens", found, "(1, N, D)")),
@@ -106,8 +105,8 @@ mod tests {
 
     use super::*;
 
-    fn zeros(dims: &[usize]) -> Tensor {
-        Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap()
+    fn zeros(dims: &[usize]) -> HostTensor {
+        HostTensor::zeros(dims, DType::F32, &Device::Cpu).unwrap()
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::DeviceLocation;
-use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
+use pentimento_models::{ClipText, ClipTokenizer, Device, UNet, Vae};
 use pentimento_weights::{Dtypes, FileIdentity};
 
 /// Which part of a checkpoint a component is.
@@ -95,7 +94,7 @@ pub struct ComponentKey {
     pub(crate) files: FileIdentity,
     pub(crate) patches: PatchSet,
     pub(crate) dtypes: Dtypes,
-    pub(crate) device: DeviceLocation,
+    pub(crate) device: Device,
 }
 
 impl ComponentKey {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
 use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
 use pentimento_schedulers::SchedulerConfig;
 
@@ -20,9 +19,6 @@ pub struct StableDiffusion {
     pub(crate) scheduler_config: SchedulerConfig,
     /// Image pixels per latent pixel along one side; 8 for every Stable Diffusion VAE.
     pub(crate) pixels_per_latent: u32,
-    pub(crate) device: Device,
-    /// Computing type of the networks; the schedulers always work in f32.
-    pub(crate) dtype: DType,
 }
 
 /// The second text encoder of SDXL, with the tokenizer that feeds it.

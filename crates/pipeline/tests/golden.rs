@@ -10,9 +10,8 @@ mod tensors;
 
 use std::sync::Arc;
 
-use candle_core::Device;
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
-use pentimento_pipeline::{ResolvedModels, StableDiffusion};
+use pentimento_pipeline::{Device, ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_runs};
 use support::{image_of, request_of, tiny};
 use tensors::tensor_of;

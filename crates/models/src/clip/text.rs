@@ -1,23 +1,21 @@
 //! CLIP's text encoder (Radford et al., 2021; transformers `modeling_clip.py`): tokens to hidden states.
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::config::{ClipTextConfig, HiddenAct};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Activation, Attention, Embedding, Layer, LayerName, LayerNorm, LayerShape, Linear, PatchOf, Projections,
-    each_spec, on_pool, patch_each, size_bytes,
+    Activation, Attention, Device, Embedding, HostTensor, KernelError, Layer, LayerName, LayerNorm,
+    LayerShape, LayerSource, Linear, PatchOf, Projections, Result, RowIndex, Tensor, each_spec, on_pool,
+    patch_each, size_bytes,
 };
 
-/// What SDXL takes of a text encoder.
+/// What SDXL takes of a text encoder, in main memory.
 #[derive(Clone, Debug)]
 pub struct RawStates {
     /// Hidden states before the final norm, (B, T, D).
-    pub token_states: Tensor,
+    pub token_states: HostTensor,
     /// The last layer's state at the end token, normed and projected, (B, P); of an encoder with a projection only.
-    pub pooled: Option<Tensor>,
+    pub pooled: Option<HostTensor>,
 }
 
 /// The text encoder.
@@ -30,15 +28,16 @@ pub struct ClipText {
     /// From the state at the end token to the pooled one.
     projection: Option<Linear>,
     config: ClipTextConfig,
+    device: Device,
 }
 
 impl ClipText {
-    /// Loads the encoder from `vb`, at the root of its component.
+    /// Loads the encoder from `from`, at the root of its component.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn new(config: &ClipTextConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
-        Self::load(config, &vb.pp("text_model")).during("loading the text encoder")
+    pub fn new(config: &ClipTextConfig, from: LayerSource<'_>) -> std::result::Result<Self, ModelError> {
+        Self::load(config, &from.pp("text_model")).during("loading the text encoder")
     }
 
     /// As [`ClipText::new`], with the projection that makes the pooled state: transformers'
@@ -48,23 +47,23 @@ impl ClipText {
     /// As [`ClipText::new`].
     pub fn with_projection(
         config: &ClipTextConfig,
-        vb: VarBuilder<'_>,
+        from: LayerSource<'_>,
     ) -> std::result::Result<Self, ModelError> {
-        let load = || {
+        let load = || -> Result<_> {
             let (width, pooled) = (config.hidden_size, config.projection_dim);
-            let projection = Linear::without_bias(width, pooled, &vb.pp("text_projection"))?;
+            let projection = Linear::without_bias(width, pooled, &from.pp("text_projection"))?;
             Ok(Self {
                 projection: Some(projection),
-                ..Self::load(config, &vb.pp("text_model"))?
+                ..Self::load(config, &from.pp("text_model"))?
             })
         };
         load().during("loading the text encoder")
     }
 
-    fn load(config: &ClipTextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: &ClipTextConfig, from: &LayerSource<'_>) -> Result<Self> {
         let width = config.hidden_size;
-        let embeddings = vb.pp("embeddings");
-        let layers = vb.pp("encoder").pp("layers");
+        let embeddings = from.pp("embeddings");
+        let layers = from.pp("encoder").pp("layers");
         Ok(Self {
             tokens: Embedding::new(config.vocab_size, width, &embeddings.pp("token_embedding"))?,
             positions: Embedding::new(
@@ -75,9 +74,10 @@ impl ClipText {
             layers: (0..config.num_hidden_layers)
                 .map(|i| EncoderLayer::new(config, &layers.pp(i)))
                 .collect::<Result<_>>()?,
-            final_norm: LayerNorm::new(width, config.layer_norm_eps, &vb.pp("final_layer_norm"))?,
+            final_norm: LayerNorm::new(width, config.layer_norm_eps, &from.pp("final_layer_norm"))?,
             projection: None,
             config: config.clone(),
+            device: from.device().clone(),
         })
     }
 
@@ -136,7 +136,7 @@ impl ClipText {
     ///
     /// # Errors
     /// When `clip_skip` is 0 or beyond the embeddings, or an id is not in the vocabulary.
-    pub fn forward(&self, ids: &Tensor, clip_skip: usize) -> std::result::Result<Tensor, ModelError> {
+    pub fn forward(&self, ids: &HostTensor, clip_skip: usize) -> std::result::Result<HostTensor, ModelError> {
         self.normed(ids, None, clip_skip)
     }
 
@@ -147,24 +147,24 @@ impl ClipText {
     /// As [`Self::forward`], and when the vectors have another width.
     pub fn forward_with(
         &self,
-        ids: &Tensor,
-        vectors: &Tensor,
+        ids: &HostTensor,
+        vectors: &HostTensor,
         clip_skip: usize,
-    ) -> std::result::Result<Tensor, ModelError> {
+    ) -> std::result::Result<HostTensor, ModelError> {
         self.normed(ids, Some(vectors), clip_skip)
     }
 
     fn normed(
         &self,
-        ids: &Tensor,
-        vectors: Option<&Tensor>,
+        ids: &HostTensor,
+        vectors: Option<&HostTensor>,
         clip_skip: usize,
-    ) -> std::result::Result<Tensor, ModelError> {
+    ) -> std::result::Result<HostTensor, ModelError> {
         let layers = Self::layers_to_run(clip_skip, self.layers.len() + 1)?;
         self.check(ids, vectors)?;
         let encode = || {
             let states = run(&self.layers[..layers], self.embed(ids, vectors)?)?;
-            self.final_norm.forward(&states)
+            self.final_norm.forward(&states)?.into_host()
         };
         on_pool(encode).during("encoding a prompt")
     }
@@ -179,27 +179,27 @@ impl ClipText {
     /// When `clip_skip` is 0 or beyond the embeddings, an id is not in the vocabulary, or a row has no end token.
     pub fn forward_raw(
         &self,
-        ids: &Tensor,
-        vectors: Option<&Tensor>,
+        ids: &HostTensor,
+        vectors: Option<&HostTensor>,
         clip_skip: usize,
         end: u32,
     ) -> std::result::Result<RawStates, ModelError> {
         let layers = Self::layers_to_run(clip_skip, self.layers.len())?;
         self.check(ids, vectors)?;
-        let encode = || {
+        let encode = || -> Result<_> {
             let (before, after) = self.layers.split_at(layers);
             let token_states = run(before, self.embed(ids, vectors)?)?;
             let Some(projection) = &self.projection else {
                 return Ok(RawStates {
-                    token_states,
+                    token_states: token_states.into_host()?,
                     pooled: None,
                 });
             };
             let last = run(after, token_states.clone())?;
-            let pooled = projection.forward(&self.final_norm.forward(&at_end(&last, ids, end)?)?)?;
+            let last = self.final_norm.forward(&self.at_end(&last, ids, end)?)?;
             Ok(RawStates {
-                token_states,
-                pooled: Some(pooled),
+                token_states: token_states.into_host()?,
+                pooled: Some(projection.forward(&last)?.into_host()?),
             })
         };
         on_pool(encode).during("encoding a prompt")
@@ -216,7 +216,7 @@ impl ClipText {
         })
     }
 
-    fn check(&self, ids: &Tensor, vectors: Option<&Tensor>) -> std::result::Result<(), ModelError> {
+    fn check(&self, ids: &HostTensor, vectors: Option<&HostTensor>) -> std::result::Result<(), ModelError> {
         let width = self.config.hidden_size;
         if let Some(vectors) = vectors
             && !matches!(*vectors.dims(), [_, found] if found == width)
@@ -238,13 +238,27 @@ impl ClipText {
     }
 
     /// (B, T, D)
-    fn embed(&self, ids: &Tensor, vectors: Option<&Tensor>) -> Result<Tensor> {
+    fn embed(&self, ids: &HostTensor, vectors: Option<&HostTensor>) -> Result<Tensor> {
         let (_, t) = ids.dims2()?;
         let tokens = match vectors {
             Some(vectors) => self.tokens.forward_with(ids, vectors)?,
             None => self.tokens.forward(ids)?,
         };
-        tokens.broadcast_add(&self.positions.first(t)?)
+        Tensor::upload(&tokens.broadcast_add(&self.positions.first(t)?)?, &self.device)
+    }
+
+    /// The states of `states` (B, T, D) at the first `end` of each row of `ids` (B, T): (B, D).
+    fn at_end(&self, states: &Tensor, ids: &HostTensor, end: u32) -> Result<Tensor> {
+        let (b, t, d) = states.dims3()?;
+        let places = ids.to_vec2::<u32>()?.into_iter().enumerate().map(|(row, ids)| {
+            let place = ids.iter().position(|id| *id == end);
+            let place = place.and_then(|place| u32::try_from(row * t + place).ok());
+            place.ok_or_else(|| {
+                KernelError::mismatch(format!("row {row} of the token ids has no end token {end}"))
+            })
+        });
+        let places = RowIndex::new(places.collect::<Result<_>>()?, &self.device)?;
+        states.reshape(&[b * t, d])?.select_rows(&places)
     }
 }
 
@@ -254,17 +268,6 @@ fn run(layers: &[EncoderLayer], mut x: Tensor) -> Result<Tensor> {
         x = layer.forward(&x)?;
     }
     Ok(x)
-}
-
-/// The states (B, T, D) at the first `end` of each row of `ids` (B, T): (B, D).
-fn at_end(states: &Tensor, ids: &Tensor, end: u32) -> Result<Tensor> {
-    let rows = ids.to_vec2::<u32>()?.into_iter().enumerate().map(|(row, ids)| {
-        let Some(place) = ids.iter().position(|id| *id == end) else {
-            candle_core::bail!("row {row} of the token ids has no end token {end}")
-        };
-        states.narrow(0, row, 1)?.narrow(1, place, 1)?.squeeze(1)
-    });
-    Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?.contiguous()
 }
 
 /// Causal self-attention and a feed-forward part, each with a norm before it and a residual.
@@ -278,13 +281,13 @@ struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    fn new(config: &ClipTextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn new(config: &ClipTextConfig, from: &LayerSource<'_>) -> Result<Self> {
         let (width, inner, eps) = (
             config.hidden_size,
             config.intermediate_size,
             config.layer_norm_eps,
         );
-        let projection = |name: &str| Linear::new(width, width, &vb.pp("self_attn").pp(name));
+        let projection = |name: &str| Linear::new(width, width, &from.pp("self_attn").pp(name));
         let projections = Projections {
             q: projection("q_proj")?,
             k: projection("k_proj")?,
@@ -295,11 +298,11 @@ impl EncoderLayer {
             HiddenAct::QuickGelu => Activation::QuickGelu,
             HiddenAct::Gelu => Activation::Gelu,
         };
-        let mlp = vb.pp("mlp");
+        let mlp = from.pp("mlp");
         Ok(Self {
-            norm1: LayerNorm::new(width, eps, &vb.pp("layer_norm1"))?,
+            norm1: LayerNorm::new(width, eps, &from.pp("layer_norm1"))?,
             self_attn: Attention::causal(projections, config.num_attention_heads),
-            norm2: LayerNorm::new(width, eps, &vb.pp("layer_norm2"))?,
+            norm2: LayerNorm::new(width, eps, &from.pp("layer_norm2"))?,
             fc1: Linear::new(width, inner, &mlp.pp("fc1"))?.with_activation(activation),
             fc2: Linear::new(inner, width, &mlp.pp("fc2"))?,
         })

@@ -1,7 +1,6 @@
 //! Multi-head attention: four projections and the attention between them.
 
-use candle_core::{Result, Tensor};
-use pentimento_kernels as kernels;
+use pentimento_kernels::{self as kernels, Result, Tensor};
 
 use super::linear::Linear;
 use super::spec::Layer;
@@ -90,8 +89,9 @@ impl KeyValues {
         if let [only] = parts {
             return Ok((*only).clone());
         }
-        let part =
-            |of: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(|part| of(part)).collect::<Vec<_>>(), 0);
+        let part = |of: fn(&Self) -> &Tensor| {
+            Tensor::cat_rows(&parts.iter().map(|part| of(part)).collect::<Vec<_>>())
+        };
         Ok(Self {
             k: part(|part| &part.k)?,
             v: part(|part| &part.v)?,
@@ -100,7 +100,6 @@ impl KeyValues {
 
     /// Bytes that they take.
     pub(crate) fn size_bytes(&self) -> u64 {
-        let bytes = |x: &Tensor| (x.elem_count() * x.dtype().size_in_bytes()) as u64;
-        bytes(&self.k) + bytes(&self.v)
+        self.k.size_bytes() + self.v.size_bytes()
     }
 }

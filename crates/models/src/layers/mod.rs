@@ -1,7 +1,7 @@
 //! The layers that all networks are built of, and the only place that knows on what a layer computes.
 //!
-//! A layer has a name, its path in the checkpoint, and keeps its weights packed for the kernels that run it; outside of
-//! this folder nobody sees a kernel's type. Images are (B, h, w, C), tokens (B, T, D).
+//! A layer has a name, its path in the checkpoint, and keeps its weights as its device wants them; outside of this
+//! folder nobody sees a kernel's type, and nobody knows the device but to bring tensors there and back. Images are (B, h, w, C), tokens (B, T, D).
 
 mod attention;
 mod conv;
@@ -13,7 +13,10 @@ mod single_head;
 mod spec;
 mod token_merge;
 
-pub(crate) use pentimento_kernels::{channels_first, channels_last, join_channels, on_pool, relu};
+pub use pentimento_kernels::{Device, HostTensor, KernelError, LayerSource};
+pub(crate) use pentimento_kernels::{
+    Result, RowIndex, Tensor, channels_first, channels_last, host_tensor, join_channels, on_pool, relu,
+};
 
 pub(crate) use attention::{Attention, KeyValues, Projections};
 pub(crate) use conv::{Conv2d, ConvFusion, Stride};

@@ -1,10 +1,8 @@
 //! What every block of a forward is given beside the output of the block before.
 
-use candle_core::{Result, Tensor};
-
 use super::cross_attn_kv::{PreparedConditioning, kv_of_rows};
 use super::row_map::RowMap;
-use crate::layers::KeyValues;
+use crate::layers::{KeyValues, Result, Tensor};
 
 /// The same for all blocks.
 #[derive(Clone, Copy, Debug)]

@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
-
 use crate::ConditioningShape;
-use crate::layers::{Attention, KeyValues};
+use crate::layers::{Attention, KernelError, KeyValues, Result, Tensor};
 
 /// A [`Conditioning`](crate::Conditioning) turned into what every evaluation of one network needs, by
 /// [`UNet::prepare`](super::UNet::prepare). Cheap to clone.
@@ -37,11 +35,7 @@ impl PreparedConditioning {
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         let kv: u64 = self.kv.layers.iter().map(KeyValues::size_bytes).sum();
-        let added = self
-            .added
-            .as_ref()
-            .map_or(0, |added| added.elem_count() * added.dtype().size_in_bytes());
-        kv + added as u64
+        kv + self.added.as_ref().map_or(0, Tensor::size_bytes)
     }
 
     /// How many cross-attentions the network has that it was made for.
@@ -75,11 +69,11 @@ pub(super) fn added_of_rows(rows: &[PreparedConditioning]) -> Result<Tensor> {
     let mut parts = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(added) = &row.added else {
-            candle_core::bail!("the conditioning has no pooled state")
+            return Err(KernelError::mismatch("the conditioning has no pooled state"));
         };
         parts.push(added);
     }
-    Tensor::cat(&parts, 0)
+    Tensor::cat_rows(&parts)
 }
 
 /// Keys and values of `rows` for cross-attention number `layer`, (B, S, width) each.
@@ -87,7 +81,9 @@ pub(super) fn kv_of_rows(rows: &[PreparedConditioning], layer: usize) -> Result<
     let mut parts = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(kv) = row.kv.layers.get(layer) else {
-            candle_core::bail!("the conditioning is that of a network of {} layers", row.layers())
+            let layers = row.layers();
+            let detail = format!("the conditioning is that of a network of {layers} layers");
+            return Err(KernelError::mismatch(detail));
         };
         parts.push(kv);
     }

@@ -11,9 +11,6 @@ mod row_map;
 mod time_embedding;
 mod transformer;
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-
 pub use self::config::{TextTime, UNetConfig};
 pub use self::cross_attn_kv::PreparedConditioning;
 pub use self::input::UNetInput;
@@ -26,8 +23,9 @@ use self::row_map::RowMap;
 use self::time_embedding::{TimeEmbedding, timestep_embedding};
 use crate::error::During;
 use crate::layers::{
-    Attention, Conv2d, ConvFusion, GroupNorm, Layer, LayerName, LayerShape, PatchOf, Stride, channels_first,
-    channels_last, each_spec, on_pool, patch_each, size_bytes,
+    Attention, Conv2d, ConvFusion, Device, GroupNorm, HostTensor, Layer, LayerName, LayerShape, LayerSource,
+    PatchOf, Result, Stride, Tensor, channels_first, channels_last, each_spec, on_pool, patch_each,
+    size_bytes,
 };
 use crate::{Conditioning, ConditioningShape, ModelError};
 
@@ -44,32 +42,33 @@ pub struct UNet {
     /// How many cross-attentions there are.
     cross_attns: usize,
     config: UNetConfig,
+    device: Device,
 }
 
 impl UNet {
-    /// Loads the network from `vb`, at the root of its component.
+    /// Loads the network from `from`, at the root of its component.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn new(config: &UNetConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
-        Self::load(config, &vb).during("loading the unet")
+    pub fn new(config: &UNetConfig, from: LayerSource<'_>) -> std::result::Result<Self, ModelError> {
+        Self::load(config, &from).during("loading the unet")
     }
 
-    fn load(config: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: &UNetConfig, from: &LayerSource<'_>) -> Result<Self> {
         let levels = config.levels();
         let first = config.block_out_channels[0];
         let last = config.block_out_channels[levels - 1];
-        let (down_blocks, up_blocks) = (vb.pp("down_blocks"), vb.pp("up_blocks"));
+        let (down_blocks, up_blocks) = (from.pp("down_blocks"), from.pp("up_blocks"));
         // Cross-attentions are numbered in the order in which they run.
         let mut next = 0;
         let down = (0..levels).map(|i| DownBlock::new(config, i, &mut next, &down_blocks.pp(i)));
         let down = down.collect::<Result<_>>()?;
-        let mid = MidBlock::new(config, last, &mut next, &vb.pp("mid_block"))?;
+        let mid = MidBlock::new(config, last, &mut next, &from.pp("mid_block"))?;
         let up = (0..levels).map(|i| UpBlock::new(config, i, &mut next, &up_blocks.pp(i)));
         let up = up.collect::<Result<_>>()?;
         Ok(Self {
-            conv_in: Conv2d::new(config.in_channels, first, Stride::One, &vb.pp("conv_in"))?,
-            time: TimeEmbedding::new(config, vb)?,
+            conv_in: Conv2d::new(config.in_channels, first, Stride::One, &from.pp("conv_in"))?,
+            time: TimeEmbedding::new(config, from)?,
             down,
             mid,
             up,
@@ -78,10 +77,11 @@ impl UNet {
                 config.norm_num_groups,
                 first,
                 config.norm_eps,
-                &vb.pp("conv_norm_out"),
+                &from.pp("conv_norm_out"),
             )?,
-            conv_out: Conv2d::new(first, config.out_channels, Stride::One, &vb.pp("conv_out"))?,
+            conv_out: Conv2d::new(first, config.out_channels, Stride::One, &from.pp("conv_out"))?,
             config: config.clone(),
+            device: from.device().clone(),
         })
     }
 
@@ -172,13 +172,17 @@ impl UNet {
                 expected: format!("(1, T, {})", self.config.cross_attention_dim),
             });
         }
-        let project = || {
-            let kv = match states.as_slice() {
-                [states] => CrossAttnKv::project(self.cross_attns(), states)?,
-                several => CrossAttnKv::project(self.cross_attns(), &Tensor::cat(several, 2)?)?,
+        let project = || -> Result<_> {
+            let states = match states.as_slice() {
+                [states] => Tensor::upload(states, &self.device)?,
+                several => Tensor::upload(&HostTensor::cat(several, 2)?, &self.device)?,
             };
+            let kv = CrossAttnKv::project(self.cross_attns(), &states)?;
             let added = match (&conditioning.pooled, &conditioning.size_conditions) {
-                (Some(pooled), Some(sizes)) => self.time.embed_added(pooled, sizes, &self.config)?,
+                (Some(pooled), Some(sizes)) => {
+                    let of = (&self.config, &self.device);
+                    self.time.embed_added(pooled, sizes, of)?
+                }
                 _ => None,
             };
             Ok(PreparedConditioning::new(kv, added, shape))
@@ -201,26 +205,27 @@ impl UNet {
         transformers.flat_map(|transformer| transformer.cross_attns())
     }
 
-    /// One prediction for every row: (B, out, h, w).
+    /// One prediction for every row, in main memory: (B, out, h, w).
     ///
     /// # Errors
     /// When an input's shape does not fit the configuration, or a guidance embedding comes to a network without one.
-    pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<Tensor, ModelError> {
+    pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<HostTensor, ModelError> {
         input.check(&self.config, self.cross_attns)?;
         on_pool(|| self.predict(input)).during("predicting noise")
     }
 
-    fn predict(&self, input: UNetInput<'_>) -> Result<Tensor> {
-        let UNetInput { sample, .. } = input;
+    fn predict(&self, input: UNetInput<'_>) -> Result<HostTensor> {
+        let device = &self.device;
+        let sample = Tensor::upload(input.sample, device)?;
         // The time embedding's length is the first width, whatever the other sizes are.
-        let time =
-            timestep_embedding(input.timesteps, &self.config, sample.device())?.to_dtype(sample.dtype())?;
-        let rows = RowMap::new(sample, input.rows, input.merging)?;
+        let time = timestep_embedding(input.timesteps, &self.config)?;
+        let time = Tensor::upload(&time, device)?;
+        let guidance = input.guidance_embedding.map(|x| Tensor::upload(x, device));
+        let guidance = guidance.transpose()?;
+        let rows = RowMap::new(sample.rows(), input.rows, input.merging, device)?;
         // (P, 1, width) or (B, 1, width), already through the activation that every block applies first.
         let of_rows = (input.conditioning, &rows);
-        let time = self
-            .time
-            .forward_activated(&time, input.guidance_embedding, of_rows)?;
+        let time = self.time.forward_activated(&time, guidance.as_ref(), of_rows)?;
         let inputs = BlockInputs {
             time: &time,
             conditioning: input.conditioning,
@@ -228,7 +233,7 @@ impl UNet {
         };
         let mut x = self
             .conv_in
-            .forward(&channels_last(sample)?, ConvFusion::default())?;
+            .forward(&channels_last(&sample)?, ConvFusion::default())?;
         if self.config.text_time.is_some() {
             // Rows of an image differ from the first block on, by what their texts add to the time embedding.
             x = rows.expand(&x)?;
@@ -249,6 +254,6 @@ impl UNet {
             norm: Some(&self.norm_out),
             ..ConvFusion::default()
         };
-        channels_first(&self.conv_out.forward(&x, fusion)?)
+        channels_first(&self.conv_out.forward(&x, fusion)?)?.into_host()
     }
 }

@@ -5,12 +5,10 @@
 
 use std::mem;
 
-use candle_core::Tensor;
-
 use super::Vae;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{channels_first, channels_last, on_pool};
+use crate::layers::{HostTensor, Tensor, channels_first, channels_last, on_pool};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -29,11 +27,11 @@ pub struct VaePass {
 }
 
 impl Vae {
-    /// Begins to encode one image (1, 3, H, W), as [`Vae::encode_moments`] does all at once.
+    /// Begins to encode one image (1, 3, H, W) in main memory, as [`Vae::encode_moments`] does all at once.
     ///
     /// # Errors
     /// When the shape does not fit.
-    pub fn begin_encode(&self, x: &Tensor) -> Result<VaePass, ModelError> {
+    pub fn begin_encode(&self, x: &HostTensor) -> Result<VaePass, ModelError> {
         let (c, factor) = (self.config.in_channels, self.config.downscale());
         let fits = matches!(*x.dims(), [1, found, h, w]
             if found == c && h * w > 0 && h % factor == 0 && w % factor == 0);
@@ -44,15 +42,15 @@ impl Vae {
                 expected: format!("(B, {c}, H, W), multiples of {factor}"),
             });
         }
-        let x = on_pool(|| channels_last(x)).during(Way::Encode.name())?;
+        let x = on_pool(|| channels_last(&Tensor::upload(x, &self.device)?)).during(Way::Encode.name())?;
         Ok(VaePass::new(Way::Encode, x))
     }
 
-    /// Begins to decode one latent (1, latent channels, h, w), as [`Vae::decode`] does all at once.
+    /// Begins to decode one latent (1, latent channels, h, w) in main memory, as [`Vae::decode`] does all at once.
     ///
     /// # Errors
     /// When the shape does not fit.
-    pub fn begin_decode(&self, z: &Tensor) -> Result<VaePass, ModelError> {
+    pub fn begin_decode(&self, z: &HostTensor) -> Result<VaePass, ModelError> {
         let c = self.config.latent_channels;
         if !matches!(*z.dims(), [1, found, h, w] if found == c && h * w > 0) {
             return Err(ModelError::Shape {
@@ -62,7 +60,7 @@ impl Vae {
             });
         }
         let begin = || {
-            let z = channels_last(z)?;
+            let z = channels_last(&Tensor::upload(z, &self.device)?)?;
             match &self.post_quant {
                 Some(post_quant) => post_quant.forward(&z),
                 None => Ok(z),
@@ -72,11 +70,11 @@ impl Vae {
         Ok(VaePass::new(Way::Decode, z))
     }
 
-    /// Does the next slice; what the pass is for once it was the last one.
+    /// Does the next slice; what the pass is for, in main memory, once it was the last one.
     ///
     /// # Errors
     /// When a layer fails; the pass is then of no use any more.
-    pub fn advance(&self, pass: &mut VaePass) -> Result<Option<Tensor>, ModelError> {
+    pub fn advance(&self, pass: &mut VaePass) -> Result<Option<HostTensor>, ModelError> {
         let stages = match pass.way {
             Way::Encode => &self.encoder,
             Way::Decode => &self.decoder,
@@ -99,7 +97,7 @@ impl Vae {
         };
         let x = on_pool(run).during(pass.way.name())?;
         if is_last {
-            return Ok(Some(x));
+            return x.into_host().map(Some).during(pass.way.name());
         }
         pass.x = Some(x);
         Ok(None)

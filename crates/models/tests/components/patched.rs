@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_models::{LayerKind, LayerName, LayerPatch, LayerShape, ModelError, UNet};
+use pentimento_models::{
+    Device, LayerKind, LayerName, LayerPatch, LayerShape, LayerSource, ModelError, UNet,
+};
 use pentimento_testkit::{Golden, Tolerance};
 
 use crate::support::{CPU, close, inputs, text_encoder, tiny, unet, wave};
@@ -36,7 +38,8 @@ fn stored() -> HashMap<String, Tensor> {
 
 fn rebuilt(tensors: HashMap<String, Tensor>) -> UNet {
     let config = tiny("tiny").json("unet/config.json").unwrap();
-    UNet::new(&config, VarBuilder::from_tensors(tensors, DType::F32, &CPU)).unwrap()
+    let tensors = VarBuilder::from_tensors(tensors, DType::F32, &CPU);
+    UNet::new(&config, LayerSource::new(tensors, &Device::Cpu)).unwrap()
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {

@@ -6,7 +6,7 @@ use pentimento_testkit::{Golden, Tolerance, assert_close};
 use pentimento_weights::{Checkpoint, Dtypes};
 use serde_json::Value;
 
-use crate::support::{CPU, close, tiny, wave};
+use crate::support::{CPU, close, source, tiny, wave};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
@@ -16,7 +16,7 @@ fn second_encoder() -> ClipText {
         .component("text_encoder_2", Dtypes::All(DType::F32), &CPU)
         .unwrap();
     let config = model.json("text_encoder_2/config.json").unwrap();
-    let text = ClipText::with_projection(&config, weights.var_builder()).unwrap();
+    let text = ClipText::with_projection(&config, source(&weights)).unwrap();
     weights.finish().unwrap();
     text
 }
@@ -33,7 +33,7 @@ fn unet(cond_proj: Option<&Tensor>) -> UNet {
     let bytes = safetensors::serialize(tensors, None).unwrap();
     let changed = Checkpoint::in_memory("m", move |path| (path == UNET).then(|| bytes.clone()));
     let weights = changed.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
-    let unet = UNet::new(&serde_json::from_value(config).unwrap(), weights.var_builder()).unwrap();
+    let unet = UNet::new(&serde_json::from_value(config).unwrap(), source(&weights)).unwrap();
     weights.finish().unwrap();
     unet
 }

@@ -1,11 +1,19 @@
 //! Opens the tiny models, and compares while saying how far apart things are.
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer, Conditioning, PreparedConditioning, UNet, UNetInput, Vae};
+use pentimento_models::{
+    self as models, ClipText, ClipTokenizer, Conditioning, LayerSource, PreparedConditioning, UNet,
+    UNetInput, Vae,
+};
 use pentimento_testkit::{Golden, Tolerance, assert_close, compare, golden_dir};
-use pentimento_weights::{Checkpoint, Dtypes};
+use pentimento_weights::{Checkpoint, Component, Dtypes};
 
 pub(crate) const CPU: Device = Device::Cpu;
+
+/// The tensors of a component, for a network on the CPU.
+pub(crate) fn source(component: &Component) -> LayerSource<'static> {
+    LayerSource::new(component.var_builder(), &models::Device::Cpu)
+}
 
 pub(crate) fn tiny(name: &str) -> Checkpoint {
     Checkpoint::open(&golden_dir().join("models").join(name)).unwrap()
@@ -14,7 +22,7 @@ pub(crate) fn tiny(name: &str) -> Checkpoint {
 pub(crate) fn unet(name: &str) -> UNet {
     let model = tiny(name);
     let component = model.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
-    let unet = UNet::new(&model.json("unet/config.json").unwrap(), component.var_builder()).unwrap();
+    let unet = UNet::new(&model.json("unet/config.json").unwrap(), source(&component)).unwrap();
     component.finish().unwrap();
     unet
 }
@@ -59,7 +67,7 @@ impl GoldenInputs<'_> {
 pub(crate) fn vae() -> Vae {
     let model = tiny("tiny");
     let component = model.component("vae", Dtypes::All(DType::F32), &CPU).unwrap();
-    let vae = Vae::new(&model.json("vae/config.json").unwrap(), component.var_builder()).unwrap();
+    let vae = Vae::new(&model.json("vae/config.json").unwrap(), source(&component)).unwrap();
     component.finish().unwrap();
     vae
 }
@@ -72,7 +80,7 @@ pub(crate) fn text_encoder(activation: &str) -> ClipText {
     let component = model
         .component("text_encoder", Dtypes::All(DType::F32), &CPU)
         .unwrap();
-    let text = ClipText::new(&serde_json::from_value(config).unwrap(), component.var_builder()).unwrap();
+    let text = ClipText::new(&serde_json::from_value(config).unwrap(), source(&component)).unwrap();
     component.finish().unwrap();
     text
 }

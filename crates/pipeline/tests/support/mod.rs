@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use pentimento_pipeline::StableDiffusion;
 use pentimento_testkit::golden_dir;
 use pentimento_types::{ModelId, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size, StrengthRule};
@@ -11,7 +11,7 @@ use pentimento_weights::Checkpoint;
 /// Loads `tests/golden/models/<name>`.
 pub(crate) fn tiny(name: &str) -> StableDiffusion {
     let checkpoint = Checkpoint::open(&golden_dir().join("models").join(name)).unwrap();
-    StableDiffusion::from_checkpoint(name, checkpoint, &Device::Cpu).unwrap()
+    StableDiffusion::from_checkpoint(name, checkpoint, &pentimento_pipeline::Device::Cpu).unwrap()
 }
 
 /// The request that a golden file's `about` describes.

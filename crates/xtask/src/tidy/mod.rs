@@ -29,8 +29,8 @@ type Rule = (&'static str, fn(&Tree) -> Vec<Violation>);
 const RULES: &[Rule] = &[
     ("dependencies follow the layers", layers::dependency_direction),
     (
-        "candle stays in the numerics crates and the engine",
-        layers::candle_only_below_service,
+        "candle stays in the numerics crates and out of the networks",
+        layers::candle_stays_in_its_crates,
     ),
     ("numerics crates know no async", layers::numerics_are_not_async),
     (
