@@ -26,6 +26,8 @@ mod idempotency;
 #[cfg(test)]
 mod images_s3;
 #[cfg(test)]
+mod ip_adapter;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod keys;
@@ -47,6 +49,8 @@ mod playground;
 #[cfg(test)]
 #[cfg(unix)]
 mod restarts;
+#[cfg(test)]
+mod safety;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -211,6 +211,18 @@ pub(crate) struct GenerateArgs {
     #[arg(long = "lora", value_name = "NAME[:STRENGTH]", value_parser = lora)]
     pub(crate) loras: Vec<LoraRef>,
 
+    /// An IP-Adapter of the catalogue, which shows the model a picture beside the prompt
+    #[arg(long, value_name = "NAME", requires = "ip_adapter_image")]
+    pub(crate) ip_adapter: Option<String>,
+
+    /// The picture that it shows; a square one is seen whole
+    #[arg(long, value_name = "FILE", requires = "ip_adapter")]
+    pub(crate) ip_adapter_image: Option<PathBuf>,
+
+    /// How much that picture counts: 1 as the adapter was trained, 0 not at all
+    #[arg(long, value_name = "SCALE", default_value_t = 1.0, requires = "ip_adapter", value_parser = unit_interval)]
+    pub(crate) ip_adapter_scale: f64,
+
     /// Steps of the whole schedule; strength decides how many of them run
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) steps: u32,

@@ -14,21 +14,23 @@ use pentimento_api::{
     ApiConfig, AppState, CorsOrigins, DialectBodies, LeastSpeed, ModelsLabConfig, RefusedConnections,
     build_admin_router, build_router,
 };
-use pentimento_catalog::Catalog;
+use pentimento_catalog::{Catalog, ModelKind};
 use pentimento_engine::{
     BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobLimits, JobStore, Recovery, SqliteJobs};
 use pentimento_service::{
-    AddressGuard, KeyFile, KeyRing, Service, ServiceConfig, ServiceParts, WebhookSecret, image_fetcher,
-    webhook_sender,
+    AddressGuard, KeyFile, KeyRing, SafetyRule, SafetySettings, Service, ServiceConfig, ServiceParts,
+    WebhookSecret, image_fetcher, webhook_sender,
 };
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
-use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock, describe_chain};
+use pentimento_types::{Clock, MemoryBudget, MemoryLedger, ModelId, SystemClock, describe_chain};
 use tokio::net::TcpListener;
 
-use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, WebhookSecretSetting};
+use crate::config::{
+    ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, SafetyChoice, WebhookSecretSetting,
+};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
 use crate::open_files::{fit_connections, room_for_connections};
@@ -58,10 +60,15 @@ const ATTEMPTS: u32 = 2;
 
 /// The models that can be named.
 pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
-    match &config.models {
-        Some(path) => Ok(Catalog::load(path)?),
-        None => Ok(Catalog::embedded_only()),
+    let catalog = match &config.models {
+        Some(path) => Catalog::load(path)?,
+        None => Catalog::embedded_only(),
+    };
+    if let Some(name) = &config.safety_model {
+        let found = catalog.resolve(&ModelId::new(name), ModelKind::SafetyChecker);
+        found.with_context(|| format!("safety_model = \"{name}\""))?;
     }
+    Ok(catalog)
 }
 
 /// Where the files of models are.
@@ -293,6 +300,15 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         max_attempts: ATTEMPTS,
         save_patience: SAVE_PATIENCE,
         lease: LEASE,
+        safety: SafetySettings {
+            rule: match config.safety_checker {
+                SafetyChoice::Auto => SafetyRule::Auto,
+                SafetyChoice::Required => SafetyRule::Required,
+                SafetyChoice::Off => SafetyRule::Off,
+            },
+            model: config.safety_model.as_deref().map(ModelId::new),
+            threshold: config.safety_threshold_percent * 10,
+        },
         sweep_interval: SWEEP,
     }
 }

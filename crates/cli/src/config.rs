@@ -27,7 +27,7 @@ pub(crate) use error::ConfigError;
 pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
 pub(crate) use values::{
-    AdminListen, ByteSize, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, Secret,
+    AdminListen, ByteSize, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, SafetyChoice, Secret,
     WebhookSecretSetting,
 };
 
@@ -241,6 +241,12 @@ pub(crate) struct Config {
     pub(crate) max_prompt_tokens: usize,
     /// Jobs that take turns on the device; with 1 each is done before the next begins.
     pub(crate) running_jobs: usize,
+    /// Who decides whether finished pictures are looked at for unsafe content.
+    pub(crate) safety_checker: SafetyChoice,
+    /// The catalogue's entry of the reference safety checker; None is the small one inside the binary.
+    pub(crate) safety_model: Option<String>,
+    /// From which score on a picture is unsafe.
+    pub(crate) safety_threshold_percent: u16,
     /// Where models are fetched from and kept.
     pub(crate) hub: HubConfig,
     /// The bucket for pictures; None is the data folder.
@@ -332,6 +338,16 @@ impl Config {
             )?,
             client: ClientConfig::of(&settings)?,
             running_jobs: count("running_jobs", settings.running_jobs, 128, checks::RUNNING_JOBS)?,
+            safety_checker: settings.safety_checker.unwrap_or_default(),
+            safety_model: settings
+                .safety_model
+                .clone()
+                .filter(|name| !name.trim().is_empty()),
+            safety_threshold_percent: checks::percent(
+                "safety_threshold_percent",
+                settings.safety_threshold_percent,
+                70,
+            )?,
             http: HttpConfig::from_settings(settings)?,
             hub,
             images,

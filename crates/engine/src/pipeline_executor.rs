@@ -132,6 +132,7 @@ impl PipelineExecutor {
             recipe: Arc::clone(&input.recipe),
             init: input.images.init().clone(),
             mask: input.images.mask().cloned(),
+            ip_adapter_image: input.images.ip_adapter().cloned(),
             embeddings: input.models.embeddings.clone(),
             max_prompt_tokens: self.max_prompt_tokens,
         });

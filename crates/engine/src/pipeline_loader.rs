@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pentimento_pipeline::{
-    Component, ComponentKey, Device, FolderStamp, ModelSource, PipelineError, StableDiffusion,
+    Beside, Component, ComponentKey, Device, FolderStamp, ModelSource, PipelineError, StableDiffusion,
 };
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
@@ -501,6 +501,10 @@ fn not_now(models: &ResolvedModels, kind: ErrorKind, source: SharedCause) -> Exe
 
 /// What is wrong with a model's files, without the folder in which they are: callers do not see paths of the server.
 fn shown_reason(models: &ResolvedModels, error: &PipelineError) -> String {
+    if let Some((Beside::IpAdapter, name, reason)) = error.refused_beside() {
+        let shown = format!("the IP-Adapter `{name}` cannot be used: {reason}");
+        return shown.chars().take(LONGEST_REASON).collect();
+    }
     let text = std::error::Error::source(error).map_or_else(|| error.to_string(), describe_chain);
     let shown = models.entries().fold(text, |text, entry| {
         let folder = entry.source.to_string();

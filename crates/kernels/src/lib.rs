@@ -55,4 +55,4 @@ pub use matrix::Activation;
 pub use peak::multiply_adds;
 pub use pool::on_pool;
 pub use source::LayerSource;
-pub use tensor::{HostTensor, RowIndex, Tensor, host_tensor};
+pub use tensor::{HostTensor, RowIndex, Tensor, host_tensor, to_f32};

@@ -1,7 +1,9 @@
 //! Where a layer comes from: the tensors of a checkpoint at one path, and the device that it is to compute on.
 
+use std::collections::HashMap;
 use std::fmt;
 
+use candle_core::{DType, Device as HostDevice};
 use candle_nn::VarBuilder;
 
 use crate::{Device, HostTensor, Result};
@@ -20,6 +22,22 @@ impl<'a> LayerSource<'a> {
         Self {
             tensors,
             device: device.clone(),
+        }
+    }
+
+    /// As [`LayerSource::new`], of tensors by their full names, all of them as f32.
+    #[must_use]
+    pub fn from_tensors(tensors: HashMap<String, HostTensor>, device: &Device) -> Self {
+        let tensors = VarBuilder::from_tensors(tensors, DType::F32, &HostDevice::Cpu);
+        Self::new(tensors, device)
+    }
+
+    /// The same with every name passed through `rename` before it is looked for.
+    #[must_use]
+    pub fn rename_f(self, rename: impl Fn(&str) -> String + Sync + Send + 'static) -> Self {
+        Self {
+            tensors: self.tensors.rename_f(rename),
+            ..self
         }
     }
 

@@ -3,7 +3,7 @@
 //! On the CPU it is candle's, and nothing here copies what candle would not. Networks see these operations and no others, so
 //! that one source of them serves every device.
 
-use candle_core::Device as HostDevice;
+use candle_core::{D, DType, Device as HostDevice};
 
 use crate::{Device, KernelError, Result};
 
@@ -23,6 +23,14 @@ pub enum Tensor {
 /// When they are not as many as the shape says.
 pub fn host_tensor(values: Vec<f32>, dims: &[usize]) -> Result<HostTensor> {
     Ok(HostTensor::from_vec(values, dims, &HostDevice::Cpu)?)
+}
+
+/// The same numbers as f32, itself where it is that already.
+///
+/// # Errors
+/// When they are no floats.
+pub fn to_f32(values: &HostTensor) -> Result<HostTensor> {
+    Ok(values.to_dtype(DType::F32)?)
 }
 
 impl Tensor {
@@ -144,6 +152,29 @@ impl Tensor {
         Ok(Self::Host(HostTensor::cat(&host, 0)?))
     }
 
+    /// The tokens of each row (B, S, D) and then those of the same row of `other` (B, N, D): (B, S + N, D).
+    ///
+    /// # Errors
+    /// When rows, widths or places differ.
+    pub fn cat_tokens(&self, other: &Self) -> Result<Self> {
+        match (self, other) {
+            (Self::Host(a), Self::Host(b)) => Ok(Self::Host(HostTensor::cat(&[a, b], 1)?)),
+        }
+    }
+
+    /// `count` numbers of each line (…, D) from number `first` on: (…, `count`).
+    ///
+    /// # Errors
+    /// When a line has fewer.
+    pub fn columns(&self, first: usize, count: usize) -> Result<Self> {
+        match self {
+            Self::Host(values) => {
+                let part = values.narrow(D::Minus1, first, count)?;
+                Ok(Self::Host(part.contiguous()?))
+            }
+        }
+    }
+
     /// The rows that `index` names, in its order.
     ///
     /// # Errors
@@ -247,6 +278,15 @@ mod tests {
         assert_same("rows", picked.host().unwrap(), expected.host().unwrap());
         assert_eq!(picked.rows(), 3);
         assert_eq!(picked.size_bytes(), 3 * 3 * 5 * 4);
+        let joined = x.cat_tokens(&x).unwrap();
+        assert_eq!(joined.dims(), [4, 6, 5]);
+        let [all, half] = [&joined, &x].map(|x| x.columns(1, 3).unwrap());
+        assert_same(
+            "columns",
+            all.host().unwrap(),
+            half.cat_tokens(&half).unwrap().host().unwrap(),
+        );
+        assert!(x.columns(3, 3).is_err());
         assert!(x.narrow_rows(3, 2).is_err());
         assert!(
             x.select_rows(&RowIndex::new(vec![4], &Device::Cpu).unwrap())

@@ -1,4 +1,5 @@
-//! The networks of Stable Diffusion: CLIP's tokenizer and text encoder, the UNet, the autoencoder.
+//! The networks of Stable Diffusion: CLIP's tokenizer and encoders, the UNet, the autoencoder, IP-Adapters; and those around
+//! them, a classifier, a checker and an upscaler of finished pictures.
 //!
 //! Sizes come from each checkpoint's `config.json`. Every forward is batch invariant: row i of the result is the same,
 //! bit for bit, whatever else is in the batch, because every kernel under it is (`pentimento-kernels`). Outside, tensors
@@ -6,18 +7,32 @@
 //! are innermost.
 
 mod clip;
+mod concept_checker;
 mod conditioning;
 mod config;
 mod error;
+mod ip_adapter;
+mod keras_file;
 mod layers;
+mod mobilenet_v2;
+mod residual_dense;
+mod safety_concepts;
 mod unet;
 mod vae;
 
-pub use clip::{ClipText, ClipTextConfig, ClipTokenizer, RawStates};
-pub use conditioning::{Conditioning, ConditioningShape};
+pub use clip::{
+    ClipText, ClipTextConfig, ClipTokenizer, ClipVision, ClipVisionConfig, RawStates, VisionOutput,
+    VisionPass,
+};
+pub use concept_checker::{ConceptChecker, ConceptCheckerConfig};
+pub use conditioning::{Conditioning, ConditioningShape, ImageTokens};
 pub use error::ModelError;
+pub use ip_adapter::{ImageProjectionConfig, IpAdapter, IpAdapterConfig};
 pub use layers::{
     Device, HostTensor, KernelError, LayerKind, LayerName, LayerPatch, LayerShape, LayerSource, PatchOf,
 };
+pub use mobilenet_v2::MobileNetV2;
+pub use residual_dense::ResidualDense;
+pub use safety_concepts::{ConceptScores, SafetyConcepts};
 pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
 pub use vae::{LatentNormalisation, Vae, VaeConfig, VaePass};

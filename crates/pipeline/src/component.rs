@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pentimento_models::{ClipText, ClipTokenizer, Device, UNet, Vae};
+use pentimento_models::{ClipText, ClipTokenizer, ClipVision, Device, IpAdapter, UNet, Vae};
 use pentimento_weights::{Dtypes, FileIdentity};
 
 /// Which part of a checkpoint a component is.
@@ -21,6 +21,10 @@ pub enum ComponentRole {
     UNet,
     /// Between images and latents.
     Vae,
+    /// Images to tokens beside the text, of a model with an IP-Adapter only.
+    IpAdapter,
+    /// What sees images for it.
+    ImageEncoder,
 }
 
 impl ComponentRole {
@@ -36,6 +40,8 @@ impl ComponentRole {
         Self::TextEncoder2,
         Self::UNet,
     ];
+    /// Those that an IP-Adapter adds, which change none of the others.
+    pub const OF_IP_ADAPTER: [Self; 2] = [Self::IpAdapter, Self::ImageEncoder];
 
     /// The folder in the diffusers layout.
     #[must_use]
@@ -47,6 +53,8 @@ impl ComponentRole {
             Self::TextEncoder2 => "text_encoder_2",
             Self::UNet => "unet",
             Self::Vae => "vae",
+            Self::IpAdapter => "ip_adapter",
+            Self::ImageEncoder => "image_encoder",
         }
     }
 }
@@ -143,6 +151,10 @@ pub enum Component {
     UNet(Arc<UNet>),
     /// Between images and latents.
     Vae(Arc<Vae>),
+    /// Images to tokens beside the text.
+    IpAdapter(Arc<IpAdapter>),
+    /// What sees images for it.
+    ImageEncoder(Arc<ClipVision>),
 }
 
 impl Component {
@@ -154,6 +166,8 @@ impl Component {
             Self::TextEncoder(part) | Self::TextEncoder2(part) => Arc::strong_count(part),
             Self::UNet(part) => Arc::strong_count(part),
             Self::Vae(part) => Arc::strong_count(part),
+            Self::IpAdapter(part) => Arc::strong_count(part),
+            Self::ImageEncoder(part) => Arc::strong_count(part),
         }
     }
 }

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             width: side,
             height: side,
         };
-        let image = resized(&picture, size)?;
+        let image = resized(&picture, size);
         let metadata = ImageMetadata::new(&Recipe::of_model(ModelId::new("demo")), 0, size);
         for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Webp] {
             let (mut writing, mut reading) = (Vec::new(), Vec::new());

@@ -15,6 +15,8 @@ use crate::key_ring::KeyRing;
 use crate::traces::Traces;
 use crate::webhook_bodies::WebhookBodies;
 
+use crate::SafetySettings;
+
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
@@ -38,6 +40,8 @@ pub struct ServiceConfig {
     pub save_patience: Duration,
     /// How long a worker may be silent before its job is given to another.
     pub lease: Duration,
+    /// What the operator says about the safety checker.
+    pub safety: SafetySettings,
     /// Time between two looks for what can be deleted.
     pub sweep_interval: Duration,
 }

@@ -23,7 +23,9 @@ use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
+use crate::picture_calls::Enlarging;
 use crate::progress::ProgressHub;
+use crate::safety::Safety;
 use crate::traces::Traces;
 use crate::watched::Watched;
 use crate::webhook_bodies::WebhookBodies;
@@ -101,6 +103,8 @@ pub(crate) struct Inner {
     pub(crate) progress: ProgressHub,
     pub(crate) metrics: ServiceMetrics,
     pub(crate) watched: Arc<Watched>,
+    pub(crate) safety: Safety,
+    pub(crate) enlarging: Enlarging,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     /// What [`crate::Service::start`] has started.
@@ -154,6 +158,8 @@ impl Inner {
             watched: Arc::default(),
             started: clock.wall(),
             age_clock: AgeClock::new(Arc::clone(&clock)),
+            safety: Safety::new(config.safety.clone()),
+            enlarging: Enlarging::default(),
             clock,
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),

@@ -13,8 +13,8 @@ use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
 use crate::{
-    AddressGuard, KeyRing, LastingLink, Service, ServiceConfig, ServiceParts, Traces, WebhookBodies,
-    WebhookSecret, image_fetcher, webhook_sender,
+    AddressGuard, KeyRing, LastingLink, SafetySettings, Service, ServiceConfig, ServiceParts, Traces,
+    WebhookBodies, WebhookSecret, image_fetcher, webhook_sender,
 };
 
 /// How a [`TestService`] is made.
@@ -55,6 +55,7 @@ impl Default for TestConfig {
                 max_attempts: 2,
                 save_patience: Duration::ZERO,
                 lease: Duration::from_secs(30),
+                safety: SafetySettings::default(),
                 sweep_interval: Duration::from_secs(60),
             },
         }

@@ -5,6 +5,7 @@ mod idempotency;
 mod life;
 mod memory;
 mod panics;
+mod picture_calls;
 mod places;
 mod planning;
 mod presets;

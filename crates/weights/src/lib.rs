@@ -13,6 +13,7 @@ mod error;
 pub mod fuzzing;
 mod identity;
 mod inspect;
+mod ip_adapter;
 mod kind;
 mod lone_vae;
 mod lora;
@@ -28,6 +29,7 @@ pub use embedding_file::{Embedding, EmbeddingFile, EncoderSlot};
 pub use error::WeightsError;
 pub use identity::{FileIdentity, FolderStamp};
 pub use inspect::{EmbeddingAbout, WeightsAbout, WeightsKind, kind_of};
+pub use ip_adapter::{IpAdapterAbout, IpAdapterFile, IpAdapterKind};
 pub use lora::{
     FitLayer, LayerChange, LoraAbout, LoraFile, LoraFit, LoraNetwork, LoraTarget, LowRank, ResolvedLora,
 };

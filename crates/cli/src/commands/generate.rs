@@ -11,8 +11,8 @@ use pentimento_engine::{EmbeddingFiles, JobEvent, JobEvents, ResolvedJob, Resolv
 use pentimento_hub::{Found, Hub};
 use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec, model_notes};
 use pentimento_types::{
-    ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
-    read_regular,
+    ImageFormat, InputRole, Inputs, IpAdapterRef, JobId, JobNote, ModelId, Progress, Recipe, RgbImage,
+    SchedulerChoice, read_regular,
 };
 
 use crate::args::GenerateArgs;
@@ -38,6 +38,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
         .with_context(|| format!("cannot use {}", args.image.display()))?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
+    let shown = args.ip_adapter_image.as_deref().map(read_picture).transpose()?;
     let recipe = Arc::new(planned(&models, recipe)?);
     // Before the load, which takes a while.
     for note in model_notes(&models, &recipe)? {
@@ -49,6 +50,9 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let mut images = Inputs::new(init_image);
     if let Some(mask) = mask {
         images = images.with(InputRole::Mask, mask);
+    }
+    if let Some(shown) = shown {
+        images = images.with(InputRole::IpAdapter, shown);
     }
 
     let engine = assemble::Engine::start(&config)?;
@@ -127,6 +131,10 @@ fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
     read_regular(path, LIMITS.max_bytes).with_context(|| format!("cannot use {}", path.display()))
 }
 
+fn read_picture(path: &Path) -> anyhow::Result<RgbImage> {
+    image_codec::decode(&read_file(path)?, LIMITS).with_context(|| format!("cannot use {}", path.display()))
+}
+
 fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
     let mask = image_codec::decode_mask(&read_file(path)?, LIMITS)
         .with_context(|| format!("cannot use {}", path.display()))?;
@@ -157,6 +165,10 @@ fn recipe(args: &GenerateArgs) -> Recipe {
             ..SchedulerChoice::default()
         },
         soft_edge: args.soft_edge,
+        ip_adapter: args.ip_adapter.as_ref().map(|name| IpAdapterRef {
+            model: ModelId::new(name),
+            scale: args.ip_adapter_scale,
+        }),
     }
 }
 

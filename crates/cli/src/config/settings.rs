@@ -12,8 +12,8 @@ use url::Url;
 
 use super::hub::HubVariables;
 use super::{
-    AdminListen, ByteSize, ConfigError, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, Secret,
-    WebhookSecretSetting,
+    AdminListen, ByteSize, ConfigError, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat,
+    SafetyChoice, Secret, WebhookSecretSetting,
 };
 
 /// No settings file comes near it.
@@ -70,6 +70,9 @@ pub(crate) struct Settings {
     pub(crate) max_image_megapixels: Option<u64>,
     pub(crate) max_prompt_tokens: Option<u64>,
     pub(crate) running_jobs: Option<u64>,
+    pub(crate) safety_checker: Option<SafetyChoice>,
+    pub(crate) safety_model: Option<String>,
+    pub(crate) safety_threshold_percent: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) otlp_endpoint: Option<Url>,
@@ -137,6 +140,9 @@ impl Settings {
             max_image_megapixels: self.max_image_megapixels.or(lower.max_image_megapixels),
             max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
             running_jobs: self.running_jobs.or(lower.running_jobs),
+            safety_checker: self.safety_checker.or(lower.safety_checker),
+            safety_model: self.safety_model.or(lower.safety_model),
+            safety_threshold_percent: self.safety_threshold_percent.or(lower.safety_threshold_percent),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
@@ -288,6 +294,9 @@ impl Settings {
         "MAX_IMAGE_MEGAPIXELS",
         "MAX_PROMPT_TOKENS",
         "RUNNING_JOBS",
+        "SAFETY_CHECKER",
+        "SAFETY_MODEL",
+        "SAFETY_THRESHOLD_PERCENT",
         "LOG",
         "LOG_FORMAT",
         "OTLP_ENDPOINT",
@@ -346,6 +355,9 @@ impl Settings {
             "MAX_IMAGE_MEGAPIXELS" => self.max_image_megapixels = Some(parsed(name, value)?),
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
             "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
+            "SAFETY_CHECKER" => self.safety_checker = Some(chosen(name, value)?),
+            "SAFETY_MODEL" => self.safety_model = Some(value.to_owned()),
+            "SAFETY_THRESHOLD_PERCENT" => self.safety_threshold_percent = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
             "OTLP_ENDPOINT" => self.otlp_endpoint = Some(parsed(name, value)?),

@@ -1,7 +1,8 @@
 //! The layers that all networks are built of, and the only place that knows on what a layer computes.
 //!
 //! A layer has a name, its path in the checkpoint, and keeps its weights as its device wants them; outside of this
-//! folder nobody sees a kernel's type, and nobody knows the device but to bring tensors there and back. Images are (B, h, w, C), tokens (B, T, D).
+//! folder nobody sees a kernel's type, and nobody knows the device but to bring tensors there and back. Images are
+//! (B, h, w, C), tokens (B, T, D).
 
 mod attention;
 mod conv;
@@ -9,6 +10,7 @@ mod embedding;
 mod linear;
 mod norm;
 mod patch;
+mod patch_embedding;
 mod single_head;
 mod spec;
 mod token_merge;
@@ -16,14 +18,18 @@ mod token_merge;
 pub use pentimento_kernels::{Device, HostTensor, KernelError, LayerSource};
 pub(crate) use pentimento_kernels::{
     Result, RowIndex, Tensor, channels_first, channels_last, host_tensor, join_channels, on_pool, relu,
+    to_f32,
 };
 
-pub(crate) use attention::{Attention, KeyValues, Projections};
+pub(crate) use attention::{
+    Attention, JoinedAttention, KeyValueProjections, KeyValues, MoreKeyValues, Projections,
+};
 pub(crate) use conv::{Conv2d, ConvFusion, Stride};
 pub(crate) use embedding::Embedding;
 pub(crate) use linear::{Activation, Geglu, Linear, shortcut};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 pub use patch::LayerPatch;
+pub(crate) use patch_embedding::PatchEmbedding;
 pub(crate) use single_head::SingleHeadAttention;
 pub(crate) use spec::{Layer, each_spec, patch_each, size_bytes};
 pub use spec::{LayerKind, LayerName, LayerShape, PatchOf};

@@ -1,8 +1,8 @@
 //! What every block of a forward is given beside the output of the block before.
 
-use super::cross_attn_kv::{PreparedConditioning, kv_of_rows};
+use super::cross_attn_kv::{PreparedConditioning, image_kv_of_rows, kv_of_rows};
 use super::row_map::RowMap;
-use crate::layers::{KeyValues, Result, Tensor};
+use crate::layers::{KeyValues, MoreKeyValues, Result, Tensor};
 
 /// The same for all blocks.
 #[derive(Clone, Copy, Debug)]
@@ -19,5 +19,10 @@ impl BlockInputs<'_> {
     /// Keys and values of all rows for cross-attention number `layer`.
     pub(super) fn cross_attn_kv(&self, layer: usize) -> Result<KeyValues> {
         kv_of_rows(self.conditioning, layer)
+    }
+
+    /// Those of their image tokens.
+    pub(super) fn image_kv(&self, layer: usize) -> Result<Vec<MoreKeyValues>> {
+        image_kv_of_rows(self.conditioning, layer)
     }
 }

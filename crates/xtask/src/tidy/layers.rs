@@ -23,6 +23,7 @@ const LAYERS: &[Row] = &[
     Row("catalog", Band::Vocabulary, &["types"]),
     Row("kernels", Band::Numerics, &[]),
     Row("demo-model", Band::Numerics, &[]),
+    Row("embedded-nets", Band::Numerics, &[]),
     Row("schedulers", Band::Numerics, &["types"]),
     Row("weights", Band::Numerics, &["types"]),
     Row("models", Band::Numerics, &["types", "kernels"]),
@@ -36,6 +37,7 @@ const LAYERS: &[Row] = &[
             "weights",
             "models",
             "demo-model",
+            "embedded-nets",
         ],
     ),
     Row("engine", Band::Serving, &["types", "catalog", "pipeline"]),
@@ -75,10 +77,7 @@ const LAYERS: &[Row] = &[
     Row("xtask", Band::Workbench, &[]),
 ];
 
-const CANDLE_CRATES: &[&str] = &["kernels", "weights", "pipeline", "testkit"];
-
-/// The networks are one source for every device: only their tests hold candle's tensors in hand.
-const CANDLE_IN_TESTS: &[&str] = &["models"];
+const CANDLE_CRATES: &[&str] = &["kernels", "weights", "models", "pipeline", "testkit"];
 
 const ASYNC_CRATES: &[&str] = &[
     "tokio",
@@ -143,25 +142,17 @@ pub(super) fn dependency_direction(tree: &Tree) -> Vec<Violation> {
     found
 }
 
-/// candle's tensors are those of main memory. They never leave numerics, so that everything above can be tested without them,
-/// and the networks see the kernels' tensors, which may be elsewhere.
-pub(super) fn candle_stays_in_its_crates(tree: &Tree) -> Vec<Violation> {
-    let is_named = |names: &[String]| names.iter().any(|name| name.starts_with("candle"));
-    let is_wrong = |package: &&Package| {
-        let folder = package.folder.as_str();
-        let is_free = CANDLE_CRATES.contains(&folder);
-        let in_tests = is_named(&package.dev_dependencies) && !CANDLE_IN_TESTS.contains(&folder);
-        !is_free && (is_named(&package.dependencies) || in_tests)
+/// Tensors never leave numerics, so that everything above can be tested without them.
+pub(super) fn candle_only_in_numerics(tree: &Tree) -> Vec<Violation> {
+    let names_candle = |package: &&Package| {
+        let mut all = package.dependencies.iter().chain(&package.dev_dependencies);
+        all.any(|name| name.starts_with("candle"))
     };
     tree.packages
         .iter()
-        .filter(is_wrong)
-        .map(|package| {
-            Violation::at(
-                &manifest(package),
-                format!("only {CANDLE_CRATES:?} name candle, and the tests of {CANDLE_IN_TESTS:?}"),
-            )
-        })
+        .filter(names_candle)
+        .filter(|package| !CANDLE_CRATES.contains(&package.folder.as_str()))
+        .map(|package| Violation::at(&manifest(package), format!("only {CANDLE_CRATES:?} name candle")))
         .collect()
 }
 
@@ -287,12 +278,10 @@ mod tests {
     #[test]
     fn candle_and_tokio_are_found_where_they_may_not_be() {
         let named_in = |folder, dependencies: &[&str], dev: &[&str]| {
-            candle_stays_in_its_crates(&tree(package(folder, dependencies, dev))).len()
+            candle_only_in_numerics(&tree(package(folder, dependencies, dev))).len()
         };
         assert_eq!(named_in("api", &[], &["candle-core"]), 1);
         assert_eq!(named_in("engine", &["candle-core"], &[]), 1);
-        assert_eq!(named_in("models", &["candle-core"], &[]), 1);
-        assert_eq!(named_in("models", &[], &["candle-core", "candle-nn"]), 0);
         assert_eq!(named_in("pipeline", &["candle-core"], &[]), 0);
         assert_eq!(
             numerics_are_not_async(&tree(package("weights", &["tokio"], &[]))).len(),

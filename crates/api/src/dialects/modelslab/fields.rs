@@ -29,13 +29,6 @@ const FILE_OR_ADDRESS: Image<Required> = Image {
     default: Required,
 };
 const SAFETY_CHECKER_TYPES: &[&str] = &["sensitive_content_text", "blur", "pixelate", "black"];
-const IP_ADAPTERS: &[&str] = &[
-    "ip-adapter_sdxl",
-    "ip-adapter_sd15",
-    "ip-adapter-plus-face_sd15",
-    "ip-adapter-plus_sdxl_vit-h",
-    "ip-adapter-plus-face_sdxl_vit-h",
-];
 const SCHEDULERS: &[&str] = &{
     let mut names = [""; SchedulerKind::ALL.len()];
     let mut at = 0;
@@ -127,14 +120,11 @@ pub(super) const NUM_INFERENCE_STEPS: Field<Whole<i64>> = Field {
         "Steps of the whole schedule; strength decides how many of them run.",
     )
 };
-pub(super) const SAFETY_CHECKER: Field<Flag> = Field {
-    effect: Effect::NotYet("safety_checker"),
-    ..Field::new(
-        "safety_checker",
-        Flag { default: true },
-        "Whether unsafe images are replaced.",
-    )
-};
+pub(super) const SAFETY_CHECKER: Field<Flag> = Field::new(
+    "safety_checker",
+    Flag { default: true },
+    "Whether unsafe images are replaced.",
+);
 pub(super) const SAFETY_CHECKER_TYPE: Field<Choice<&str>> = Field {
     effect: Effect::With("safety_checker"),
     ..Field::new(
@@ -143,7 +133,7 @@ pub(super) const SAFETY_CHECKER_TYPE: Field<Choice<&str>> = Field {
             words: SAFETY_CHECKER_TYPES,
             default: SAFETY_CHECKER_TYPES[0],
         },
-        "What an unsafe image is replaced by.",
+        "What an unsafe image is replaced by: grey with a notice, itself blurred or in large squares, or black.",
     )
 };
 pub(super) const ENHANCE_PROMPT: Field<Flag> = Field {
@@ -244,38 +234,34 @@ pub(super) const CLIP_SKIP: Field<Whole<i64>> = Field::new(
     },
     "1 uses the text encoder's last layer, 2 the one before it, and so on.",
 );
-pub(super) const IP_ADAPTER_ID: Field<Choice<Otherwise>> = Field {
-    effect: Effect::NotYet("ip_adapter"),
-    ..Field::new(
-        "ip_adapter_id",
-        Choice {
-            words: IP_ADAPTERS,
-            default: Otherwise("none"),
-        },
-        "An adapter that takes an image beside the prompt.",
-    )
-};
-pub(super) const IP_ADAPTER_SCALE: Field<Number<Otherwise>> = Field {
+pub(super) const IP_ADAPTER_ID: Field<Name<Otherwise>> = Field::new(
+    "ip_adapter_id",
+    Name {
+        default: Otherwise("none"),
+    },
+    "An IP-Adapter of the catalogue, which shows the model ip_adapter_image beside the prompt.",
+);
+pub(super) const IP_ADAPTER_SCALE: Field<Number<f64>> = Field {
     effect: Effect::With("ip_adapter_id"),
     ..Field::new(
         "ip_adapter_scale",
         Number {
             range: 0.0..=1.0,
-            default: Otherwise("the adapter's own"),
+            default: 1.0,
         },
-        "How much the adapter's image counts.",
+        "How much the adapter's image counts: 1 as trained, 0 not at all.",
     )
 };
 pub(super) const IP_ADAPTER_IMAGE: Field<Image<Otherwise>> = Field {
-    effect: Effect::NotYet("ip_adapter"),
+    effect: Effect::With("ip_adapter_id"),
     ..Field::new(
         "ip_adapter_image",
         Image {
             max_bytes: MAX_IMAGE_BYTES,
             address: true,
-            default: Otherwise("none"),
+            default: Otherwise("none; needed with ip_adapter_id"),
         },
-        "The adapter's image.",
+        "The adapter's image, of any size; a square one is seen whole.",
     )
 };
 pub(super) const LOADBALANCER: Field<Flag> = Field {
@@ -327,6 +313,53 @@ pub(super) const REQUEST_ID: Field<Label<Required>> = Field {
     )
 };
 
+/// Upstream's newest page has it.
+pub(super) const THRESHOLD: Field<Number<Otherwise>> = Field::new(
+    "threshold",
+    Number {
+        range: 0.0..=1.0,
+        default: Otherwise("the server's setting"),
+    },
+    "From which score on the image is unsafe; lower finds more.",
+);
+pub(super) const URL: Field<Image<Required>> = Field::new("url", FILE_OR_ADDRESS, "The image to enlarge.");
+pub(super) const SCALE: Field<Whole<i64>> = Field::new(
+    "scale",
+    Whole {
+        range: 1..=4,
+        // Documented nowhere; the networks that the vendor names are made for it.
+        default: 4,
+    },
+    "How many times longer the sides become.",
+);
+pub(super) const UPSCALER: Field<Name<Otherwise>> = Field {
+    effect: Effect::NotYet("model_id"),
+    ..Field::new(
+        "model_id",
+        Name {
+            default: Otherwise("the built-in one, which always enlarges"),
+        },
+        "The network that enlarges.",
+    )
+};
+pub(super) const FACE_ENHANCE: Field<Flag> = Field {
+    effect: Effect::NotYet("face_enhance"),
+    ..Field::new(
+        "face_enhance",
+        Flag { default: false },
+        "Whether faces are painted anew.",
+    )
+};
+/// There is no job whose end could be told: the reply has the image.
+pub(super) const ENLARGED_WEBHOOK: Field<Address> = Field {
+    effect: Effect::NotYet("webhook"),
+    ..Field::new(
+        "webhook",
+        Address { max_bytes: 2048 },
+        "Where the end of the job is told.",
+    )
+};
+
 /// What `img2img` and `inpaint` take, in the order in which warnings name them.
 pub(super) const GENERATION: Table = &[
     &KEY,
@@ -370,6 +403,10 @@ const FETCH: Table = &[&KEY, &REQUEST_ID];
 const ONE_MODEL: Table = &[&KEY, &MODEL_ID];
 /// What `load_vae` takes.
 const LOAD_VAE: Table = &[&KEY, &VAE_ID];
+/// What `nsfw_image_check` takes.
+const NSFW_IMAGE_CHECK: Table = &[&KEY, &INIT_IMAGE, &THRESHOLD];
+/// What `super_resolution` takes, in the order in which warnings name them.
+pub(super) const SUPER_RESOLUTION: Table = &[&KEY, &URL, &SCALE, &UPSCALER, &FACE_ENHANCE, &ENLARGED_WEBHOOK];
 /// All calls with fields: method, path, tables.
 pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/img2img", &[GENERATION]),
@@ -380,6 +417,14 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/load_model_v2", &[ONE_MODEL]),
     ("POST", "/api/v1/enterprise/load_vae", &[LOAD_VAE]),
     ("POST", "/api/v1/enterprise/delete_model", &[ONE_MODEL]),
+    ("POST", "/api/v1/enterprise/nsfw_image_check", &[NSFW_IMAGE_CHECK]),
+    ("POST", "/api/v1/enterprise/super_resolution", &[SUPER_RESOLUTION]),
 ];
 /// All that is known: a client that sends a field of one call with another is told nothing about it.
-pub(super) const ALL: &[Table] = &[GENERATION, MASK, &[&REQUEST_ID]];
+pub(super) const ALL: &[Table] = &[
+    GENERATION,
+    MASK,
+    &[&REQUEST_ID],
+    NSFW_IMAGE_CHECK,
+    SUPER_RESOLUTION,
+];

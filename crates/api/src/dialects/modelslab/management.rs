@@ -22,8 +22,6 @@ pub(super) const NOT_OFFERED: &[(&str, &str)] = &[
     ("clear_cache", "nothing is cached between requests"),
     ("clear_queue", "jobs end by themselves"),
     ("upload_image", "put the picture into init_image, in base64"),
-    ("nsfw_image_check", "it has no safety checker yet"),
-    ("super_resolution", "it has no upscaler"),
     ("update_s3", "pictures are kept by the server itself"),
     ("reset_s3", "pictures are kept by the server itself"),
 ];

@@ -11,6 +11,7 @@ mod key_scan;
 mod management;
 mod note;
 mod number;
+mod pictures;
 mod reader;
 mod reply;
 mod routes;

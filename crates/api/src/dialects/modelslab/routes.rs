@@ -16,7 +16,7 @@ use super::error::ModelsLabError;
 use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID, VAE_ID};
 use super::key_scan::KeyScan;
 use super::wire::ReadFields;
-use super::{NAME, auth, management, number, reply, wire};
+use super::{NAME, auth, management, number, pictures, reply, wire};
 use crate::AppState;
 use crate::access::Gate;
 use crate::base_url::BaseUrl;
@@ -53,7 +53,7 @@ const DREAMBOOTH: &[&str] = &["/api/v3/dreambooth", "/api/v4/dreambooth"];
 
 /// Nothing is documented. An image is brought to the size of the result, so only what decoding takes is bounded, by the
 /// server's settings.
-const LIMITS: InputLimits = InputLimits {
+pub(super) const LIMITS: InputLimits = InputLimits {
     max_side: u32::MAX,
     max_pixels: u64::MAX,
     max_bytes: MAX_IMAGE_BYTES as u64,
@@ -97,7 +97,9 @@ fn calls() -> Router<AppState> {
         .route("/load_model", any(load_model))
         .route("/load_model_v2", any(load_model))
         .route("/load_vae", any(load_vae))
-        .route("/delete_model", any(delete_model));
+        .route("/delete_model", any(delete_model))
+        .route("/nsfw_image_check", post(nsfw_image_check))
+        .route("/super_resolution", post(super_resolution));
     for (call, instead) in management::NOT_OFFERED {
         router = router.route(
             &format!("/{call}"),
@@ -140,14 +142,14 @@ fn answer(app: &AppState, result: Result<Response, ModelsLabError>) -> Response 
 }
 
 /// A call whose caller is known and whose body has been read.
-struct OpenedCall {
-    grant: KeyGrant,
-    fields: Fields,
+pub(super) struct OpenedCall {
+    pub(super) grant: KeyGrant,
+    pub(super) fields: Fields,
     /// The caller's own name for it, where one was asked for and given.
     idempotency: Option<Idempotency>,
     parts: Parts,
     /// What the fields take.
-    memory: BodyMemory,
+    pub(super) memory: BodyMemory,
 }
 
 /// Reads the body and asks for the key, as early as it can be known: every call begins here.
@@ -428,6 +430,22 @@ async fn delete_model(State(app): State<AppState>, request: Request) -> Response
 /// Which models are in memory concerns all callers.
 fn of_operator((wanted, grant): (String, KeyGrant)) -> Result<String, ModelsLabError> {
     grant.admin.then_some(wanted).ok_or(ModelsLabError::NotOperator)
+}
+
+async fn nsfw_image_check(State(app): State<AppState>, request: Request) -> Response {
+    let found = match open(&app, request, RateBucket::Calls).await {
+        Ok(call) => pictures::nsfw_image_check(&app, call).await.map(written),
+        Err(error) => Err(error),
+    };
+    answer(&app, found)
+}
+
+async fn super_resolution(State(app): State<AppState>, base: BaseUrl, request: Request) -> Response {
+    let made = match open(&app, request, RateBucket::Calls).await {
+        Ok(call) => pictures::super_resolution(&app, &base, call).await.map(written),
+        Err(error) => Err(error),
+    };
+    answer(&app, made)
 }
 
 /// The one field that a call about a model needs.

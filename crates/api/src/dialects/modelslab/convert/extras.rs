@@ -1,8 +1,7 @@
-//! The fields beside the image itself: what has no effect in this version, and how the result is handed over.
+//! The fields beside the image itself: how the result is handed over, and what has no effect in this version.
 
 use super::super::fields::{
-    BASE64, ENHANCE_PROMPT, IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LOADBALANCER, SAFETY_CHECKER,
-    SAFETY_CHECKER_TYPE, TEMP, TRACK_ID, WEBHOOK,
+    BASE64, ENHANCE_PROMPT, LOADBALANCER, SAFETY_CHECKER, SAFETY_CHECKER_TYPE, TEMP, TRACK_ID, WEBHOOK,
 };
 use super::super::reader::{Reader, is_nothing};
 use crate::dialects::json::Json;
@@ -13,7 +12,6 @@ pub(super) struct Extras {
     pub(super) safety_checker: bool,
     pub(super) safety_checker_type: &'static str,
     pub(super) enhance_prompt: bool,
-    pub(super) ip_adapter: Option<&'static str>,
     pub(super) base64: bool,
     pub(super) temp: bool,
     pub(super) webhook: Option<String>,
@@ -22,10 +20,6 @@ pub(super) struct Extras {
 
 /// Reads them.
 pub(super) fn extras(reader: &mut Reader) -> Extras {
-    let ip_adapter = reader.one_of(&IP_ADAPTER_ID);
-    reader.number_if_given(&IP_ADAPTER_SCALE);
-    // Looked at, and not fetched: it has no effect yet.
-    reader.image(&IP_ADAPTER_IMAGE);
     reader.flag(&LOADBALANCER);
     Extras {
         safety_checker: reader.flag(&SAFETY_CHECKER),
@@ -33,7 +27,6 @@ pub(super) fn extras(reader: &mut Reader) -> Extras {
             .one_of(&SAFETY_CHECKER_TYPE)
             .unwrap_or(SAFETY_CHECKER_TYPE.kind.default),
         enhance_prompt: reader.flag(&ENHANCE_PROMPT),
-        ip_adapter,
         base64: reader.flag(&BASE64),
         temp: reader.flag(&TEMP),
         webhook: webhook(reader),

@@ -70,9 +70,13 @@ fn a_minimal_body_gets_the_documented_defaults() {
         }
     );
     let warning = call.note.warning.unwrap();
+    assert_eq!(warning, "No effect in this version: enhance_prompt.");
     assert_eq!(
-        warning,
-        "No effect in this version: safety_checker, enhance_prompt."
+        call.delivery.safety,
+        SafetyPolicy::On {
+            action: SafetyAction::SensitiveContentText,
+            level: SafetyLevel::Explicit,
+        }
     );
     assert_eq!(call.note.meta["seed"], RANDOM);
 }
@@ -168,7 +172,11 @@ fn what_is_out_of_range_names_its_field() {
         ("scheduler", vec![json!("Nonsense"), json!(3)]),
         ("lora_strength", vec![json!("a"), json!(5), json!(true)]),
         ("lora_model", vec![json!("a,b,c,d,e,f"), json!("a,a")]),
-        ("ip_adapter_id", vec![json!("other")]),
+        ("ip_adapter_id", vec![json!(7), json!([])]),
+        (
+            "ip_adapter_image",
+            vec![json!("ftp://x/y.png"), json!("not base64!"), json!(7)],
+        ),
         ("ip_adapter_scale", vec![json!(1.5)]),
         ("webhook", vec![json!("ftp://x"), json!("hello"), json!(7)]),
         ("track_id", vec![json!({}), json!("x".repeat(2000))]),
@@ -216,6 +224,26 @@ fn flags_come_in_all_spellings() {
     let call = convert(&quiet, Call::Img2Img).unwrap();
     assert_eq!((call.note.warning, call.delivery.base64), (None, true));
     assert_eq!(call.note.meta["temp"], "yes");
+}
+
+#[test]
+fn each_type_of_the_safety_checker_has_its_action() {
+    for (word, action) in [
+        (
+            json!("sensitive_content_text"),
+            SafetyAction::SensitiveContentText,
+        ),
+        (json!(""), SafetyAction::SensitiveContentText),
+        (json!("Blur"), SafetyAction::Blur),
+        (json!("pixelate"), SafetyAction::Pixelate),
+        (json!("BLACK"), SafetyAction::Black),
+    ] {
+        let level = SafetyLevel::Explicit;
+        let given = accepted("safety_checker_type", word.clone()).delivery.safety;
+        assert_eq!(given, SafetyPolicy::On { action, level }, "{word}");
+    }
+    let off = accepted("safety_checker", json!("no")).delivery.safety;
+    assert_eq!(off, SafetyPolicy::Off);
 }
 
 #[test]
@@ -370,6 +398,51 @@ fn false_and_zero_mean_that_an_optional_text_was_not_given() {
     assert_eq!(accepted("track_id", json!(false)).note.track_id, Value::Null);
     assert_eq!(accepted("track_id", json!(0)).note.track_id, json!(0));
     assert!(refused("vae", json!(true)).message.contains("a string"));
+}
+
+#[test]
+fn an_ip_adapter_and_its_image_go_together() {
+    let both = |adapter: Value, scale: Value, image: Value| {
+        let mut body = good();
+        for (field, value) in [
+            ("ip_adapter_id", adapter),
+            ("ip_adapter_scale", scale),
+            ("ip_adapter_image", image),
+        ] {
+            body[field] = value;
+        }
+        convert(&body, Call::Img2Img)
+    };
+    let url = "https://example.com/style.png";
+    let call = both(json!("ip-adapter_sd15"), json!("0.4"), json!(url)).unwrap();
+    let adapter = call.recipe.ip_adapter.as_ref().unwrap();
+    assert_eq!((adapter.model.as_str(), adapter.scale), ("ip-adapter_sd15", 0.4));
+    assert_eq!(call.inputs.ip_adapter(), Some(&ImageSource::Url(url.to_owned())));
+    assert_eq!(call.note.meta["ip_adapter_id"], "ip-adapter_sd15");
+    assert_eq!(call.note.meta["ip_adapter_scale"], 0.4);
+    assert_eq!(call.note.meta["ip_adapter_image"], url);
+    let warning = call.note.warning.unwrap_or_default();
+    assert!(!warning.contains("ip_adapter"), "{warning}");
+    let inline = both(json!("x"), Value::Null, json!("data:image/png;base64,AAAA")).unwrap();
+    assert_eq!(inline.recipe.ip_adapter.unwrap().scale, 1.0);
+    assert_eq!(inline.note.meta["ip_adapter_image"], "base64");
+    for (adapter, image, field) in [
+        (json!("ip-adapter_sd15"), Value::Null, "ip_adapter_image"),
+        (json!("ip-adapter_sd15"), json!("null"), "ip_adapter_image"),
+        (Value::Null, json!(url), "ip_adapter_id"),
+    ] {
+        let errors = both(adapter, Value::Null, image).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert_eq!(errors[0].field, field);
+        assert!(
+            errors[0].message.contains("is required with ip_adapter_"),
+            "{errors:?}"
+        );
+    }
+    // A scale without an adapter has nothing to count.
+    let alone = both(Value::Null, json!(0.5), Value::Null).unwrap();
+    assert_eq!(alone.recipe.ip_adapter, None);
+    assert_eq!(alone.note.meta["ip_adapter_id"], Value::Null);
 }
 
 #[test]
