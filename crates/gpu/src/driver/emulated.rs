@@ -17,6 +17,7 @@ unsafe extern "C" {
         block: *const u32,
         shared_bytes: usize,
         order: c_int,
+        fault: *const c_char,
         parameters: *mut *mut c_void,
         why: *mut c_char,
         why_bytes: usize,
@@ -70,6 +71,10 @@ pub struct Emulation {
     pub order: ThreadOrder,
     /// What goes wrong.
     pub fault: Option<PlannedFault>,
+    /// A fault in the kernels themselves: the barrier of this name is left out, `shuffle` or `fragments` is wrong, or one thread
+    /// waits at another barrier (`divergence`). For the
+    /// test that such faults are found.
+    pub planted: Option<&'static str>,
 }
 
 impl Default for Emulation {
@@ -78,6 +83,7 @@ impl Default for Emulation {
             memory_bytes: 1 << 30,
             order: ThreadOrder::default(),
             fault: None,
+            planted: None,
         }
     }
 }
@@ -193,7 +199,7 @@ impl Driver for Emulated {
         }
         let done = match command {
             // SAFETY: the spans have been found in blocks; the caller says that the parameters are the kernel's.
-            Command::Launch(launch) => unsafe { emulate(launch, self.emulation.order) },
+            Command::Launch(launch) => unsafe { emulate(launch, &self.emulation) },
             // SAFETY: the spans have been found in blocks, and launchers give them the lengths of their shapes.
             Command::Linear(call) => unsafe { reference::linear(call) },
             // SAFETY: as above.
@@ -221,7 +227,7 @@ impl Driver for Emulated {
 /// # Safety
 /// The pointers lie in allocated memory and the parameters are the kernel's, each pointer to as many numbers as the kernel
 /// touches for the others.
-unsafe fn emulate(launch: &Launch, order: ThreadOrder) -> std::result::Result<(), String> {
+unsafe fn emulate(launch: &Launch, emulation: &Emulation) -> std::result::Result<(), String> {
     if launch.shared_bytes > LARGEST_SHARED {
         return Err(format!(
             "{}: {} bytes of shared memory are more than a card has",
@@ -232,6 +238,7 @@ unsafe fn emulate(launch: &Launch, order: ThreadOrder) -> std::result::Result<()
     let name = text(&launch.kernel)?;
     let signature: String = launch.args.iter().map(|arg| arg.letter()).collect();
     let signature = text(&signature)?;
+    let fault = text(emulation.planted.unwrap_or_default())?;
     let mut values: Vec<u64> = launch.args.iter().map(|arg| bits(*arg)).collect();
     let mut parameters: Vec<*mut c_void> = values
         .iter_mut()
@@ -239,7 +246,7 @@ unsafe fn emulate(launch: &Launch, order: ThreadOrder) -> std::result::Result<()
         .collect();
     let mut why = [0_u8; 512];
     let _alone = EMULATOR.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: strings end with 0, grid and block have three sides, the parameters are as many as the signature has letters,
+    // SAFETY: strings end with 0; grid and block have three sides, the parameters are as many as the signature has letters,
     // which the emulator compares with the kernel's; the caller answers for the pointers.
     let failed = unsafe {
         pentimento_emulate(
@@ -248,7 +255,8 @@ unsafe fn emulate(launch: &Launch, order: ThreadOrder) -> std::result::Result<()
             launch.grid.as_ptr(),
             launch.block.as_ptr(),
             launch.shared_bytes,
-            order as c_int,
+            emulation.order as c_int,
+            fault.as_ptr(),
             parameters.as_mut_ptr(),
             why.as_mut_ptr().cast(),
             why.len(),

@@ -104,6 +104,10 @@ inline Extent3 block_index, block_size, grid_size;
 inline const Entry* running = nullptr;
 inline void** running_parameters = nullptr;
 
+// A fault that a test has planted: the barrier of this name is left out, or "shuffle" or "fragments" is wrong.
+inline std::string planted;
+inline bool is_planted(const char* name) { return !planted.empty() && planted == name; }
+
 inline void go(Context& from, Context& to) {
 #ifdef EMULATOR_UCONTEXT
     swapcontext(&from.saved, &to.saved);
@@ -278,7 +282,9 @@ inline bool launch(const char* name, const char* signature, Extent3 grid, Extent
 
 // 0, or 1 with the reason in `why`. Not to be called by two threads at a time.
 inline int launch_for_rust(const char* name, const char* signature, const unsigned* grid, const unsigned* block,
-                           size_t shared_bytes, int order, void** parameters, char* why, size_t why_bytes) {
+                           size_t shared_bytes, int order, const char* fault, void** parameters, char* why,
+                           size_t why_bytes) {
+    planted = fault;
     Extent3 grid_extent, block_extent;
     grid_extent.x = grid[0], grid_extent.y = grid[1], grid_extent.z = grid[2];
     block_extent.x = block[0], block_extent.y = block[1], block_extent.z = block[2];
@@ -320,15 +326,26 @@ DEVICE half to_half(float value) {
 DEVICE float negative_infinity() { return -INFINITY; }
 DEVICE float not_a_number() { return NAN; }
 
-DEVICE void __syncthreads() { emulator::wait_as(emulator::State::AtBlockBarrier); }
-DEVICE void __syncwarp() { emulator::wait_as(emulator::State::AtWarpBarrier); }
+DEVICE void barrier(const char* name) {
+    if (emulator::is_planted(name)) return;
+    // The planted fault: one thread waits for its warp where the others wait for the block.
+    const bool astray = emulator::is_planted("divergence") && threadIdx.x == 0;
+    emulator::wait_as(astray ? emulator::State::AtWarpBarrier : emulator::State::AtBlockBarrier);
+}
+DEVICE void warp_barrier(const char* name) {
+    if (!emulator::is_planted(name)) emulator::wait_as(emulator::State::AtWarpBarrier);
+}
+#define BARRIER(name) barrier(#name)
+#define WARP_BARRIER(name) warp_barrier(#name)
 
 DEVICE float shuffle_xor(float value, int offset) {
     const emulator::Fiber& fiber = emulator::fibers[emulator::current];
     const int lane = fiber.lane, warp = fiber.warp;
     emulator::boxes[warp].numbers[lane] = value;
     emulator::wait_as(emulator::State::AtWarpBarrier);
-    const float result = emulator::boxes[warp].numbers[lane ^ offset];
+    // The planted fault: lanes that far apart do not see each other, as in a sum over too few of them.
+    const bool unseen = emulator::is_planted("shuffle") && (offset == 16 || offset == 2);
+    const float result = emulator::boxes[warp].numbers[unseen ? lane : lane ^ offset];
     emulator::wait_as(emulator::State::AtWarpBarrier);
     return result;
 }
@@ -338,7 +355,9 @@ DEVICE void multiply_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsign
     const emulator::Fiber& fiber = emulator::fibers[emulator::current];
     const int lane = fiber.lane;
     emulator::WarpBox& box = emulator::boxes[fiber.warp];
-    for (int i = 0; i < 4; i++) box.words[lane][i] = a[i];
+    // The planted fault: two quarters of A in each other's place.
+    const bool swapped = emulator::is_planted("fragments");
+    for (int i = 0; i < 4; i++) box.words[lane][i] = a[swapped && (i == 1 || i == 2) ? 3 - i : i];
     box.words[lane][4] = b[0];
     box.words[lane][5] = b[1];
     emulator::wait_as(emulator::State::AtWarpBarrier);

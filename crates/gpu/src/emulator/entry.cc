@@ -5,6 +5,8 @@
 #include "norm.cu"
 
 extern "C" int pentimento_emulate(const char* name, const char* signature, const unsigned* grid, const unsigned* block,
-                                  size_t shared_bytes, int order, void** parameters, char* why, size_t why_bytes) {
-    return emulator::launch_for_rust(name, signature, grid, block, shared_bytes, order, parameters, why, why_bytes);
+                                  size_t shared_bytes, int order, const char* fault, void** parameters, char* why,
+                                  size_t why_bytes) {
+    return emulator::launch_for_rust(name, signature, grid, block, shared_bytes, order, fault, parameters, why,
+                                     why_bytes);
 }

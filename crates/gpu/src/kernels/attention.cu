@@ -31,12 +31,12 @@ DEVICE void attend_of(const T* q, const T* k, const T* v, T* out, int queries, i
     const int beyond_block = (blockIdx.x + 1) * warps * QUERIES;
     const int end = causal && beyond_block < keys ? beyond_block : keys;
     for (int start = 0; start < end; start += 32) {
-        __syncthreads();  // mutation: tile is read
+        BARRIER(keys_were_read);
         for (int i = threadIdx.x; i < 32 * d; i += blockDim.x) {
             const int key = start + i / d;
             tile[i / d * (d + 1) + i % d] = key < keys ? load(keys_of_head + (long long)key * width + i % d) : 0.0f;
         }
-        __syncthreads();  // mutation: tile is filled
+        BARRIER(keys_are_there);
         UNROLL for (int i = 0; i < QUERIES; i++) {
             float score = 0.0f;
             for (int c = 0; c < d; c++) score += query[i * d + c] * tile[lane * (d + 1) + c];
@@ -50,7 +50,7 @@ DEVICE void attend_of(const T* q, const T* k, const T* v, T* out, int queries, i
             weight[i * 32 + lane] = share;
             UNROLL for (int j = 0; j < COLUMNS; j++) sums[i][j] *= factor;
         }
-        __syncwarp();  // mutation: weights are written
+        WARP_BARRIER(weights_are_there);
         const int count = keys - start < 32 ? keys - start : 32;
         for (int key = 0; key < count; key++) {
             UNROLL for (int j = 0; j < COLUMNS; j++) {
@@ -61,7 +61,6 @@ DEVICE void attend_of(const T* q, const T* k, const T* v, T* out, int queries, i
                 }
             }
         }
-        __syncwarp();  // mutation: weights are read
     }
     UNROLL for (int i = 0; i < QUERIES; i++) {
         const float all = warp_sum(total[i]);
@@ -117,7 +116,7 @@ DEVICE void attend_tiles_of(const half* q, const half* k, const half* v, half* o
         UNROLL for (int j = 0; j < 4; j++) sums[i][j] = 0.0f;
     float largest[2] = {negative_infinity(), negative_infinity()}, total[2] = {0.0f, 0.0f};
     for (int start = 0; start < keys; start += 16) {
-        __syncthreads();  // mutation: fragments are read
+        BARRIER(tiles_were_read);
         for (int i = threadIdx.x; i < 16 * D; i += blockDim.x) {
             const int key = i / D, c = i % D;
             const bool inside = start + key < keys && c < d;
@@ -125,7 +124,7 @@ DEVICE void attend_tiles_of(const half* q, const half* k, const half* v, half* o
             store(key_tile + key * LINE + c, inside ? load(k + at) : 0.0f);
             store(value_tile + key * LINE + c, inside ? load(v + at) : 0.0f);
         }
-        __syncthreads();  // mutation: fragments are filled
+        BARRIER(tiles_are_there);
         float scores[2][4] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
         UNROLL for (int n = 0; n < 2; n++)
             UNROLL for (int i = 0; i < D / 16; i++) {

@@ -14,6 +14,10 @@
     T* name = reinterpret_cast<T*>(name##_)
 #define UNROLL _Pragma("unroll")
 
+// Barriers have names, so that a test can leave each of them out and see that it is missed.
+#define BARRIER(name) __syncthreads()
+#define WARP_BARRIER(name) __syncwarp()
+
 struct half {
     unsigned short bits;
 };

@@ -47,7 +47,7 @@ DEVICE void chunk_moments(const Source& source, float* partial, int pixels, int 
         moments[2 * c] = origin + mean;
         moments[2 * c + 1] = squares - sum * mean;
     }
-    __syncthreads();  // mutation: moments
+    BARRIER(moments_are_there);
     const int width = channels / groups;
     for (int g = threadIdx.x; g < groups; g += blockDim.x) {
         double mean = 0.0, deviations = 0.0;
@@ -90,7 +90,7 @@ DEVICE void group_norm_apply_of(const Joined<T>& image, const float* partial, co
             coefficients[2 * c + 1] = (float)(gamma[c] * scale);
         }
     }
-    __syncthreads();  // mutation: coefficients
+    BARRIER(coefficients_are_there);
     const int first = blockIdx.x * per_block, last = first + per_block < pixels ? first + per_block : pixels;
     for (int i = threadIdx.x; i < (last - first) * channels; i += blockDim.x) {
         const int c = i % channels;

@@ -7,9 +7,13 @@ use crate::testing::{assert_close, compute, device, each_way, numbers};
 use crate::{AttnMask, DType, Gpu, HostData, Tensor, ThreadOrder, attend};
 
 /// Rows, queries, keys, heads and the width of a head.
-type Sizes = [usize; 5];
+pub(super) type Sizes = [usize; 5];
 
-fn reference([rows, queries, keys, heads, d]: Sizes, [q, k, v]: [&[f32]; 3], mask: AttnMask) -> Vec<f64> {
+pub(super) fn reference(
+    [rows, queries, keys, heads, d]: Sizes,
+    [q, k, v]: [&[f32]; 3],
+    mask: AttnMask,
+) -> Vec<f64> {
     let mut y = vec![0.0; rows * queries * heads * d];
     for place in 0..rows * queries * heads {
         let (row, query, head) = (place / heads / queries, place / heads % queries, place % heads);
@@ -98,7 +102,10 @@ fn attention_on_fragments_equals_its_definition() {
     }
 }
 
-fn on_fragments(gpu: &Gpu, sizes @ [rows, queries, keys, heads, d]: Sizes) -> (Vec<f32>, Vec<f64>) {
+pub(super) fn on_fragments(
+    gpu: &Gpu,
+    sizes @ [rows, queries, keys, heads, d]: Sizes,
+) -> (Vec<f32>, Vec<f64>) {
     let upload = |seed: u32, tokens: usize| {
         let count = rows * tokens * heads * d;
         let floats = numbers(seed, count, DType::F16);

@@ -4,5 +4,6 @@ mod attention;
 mod elementwise;
 mod layout;
 mod norm;
+mod planted;
 mod products;
 mod refusals;

@@ -17,7 +17,7 @@ fn silu(x: f64) -> f64 {
 }
 
 /// The definition: each group of a row has mean 0 and variance 1, before weight and bias.
-fn reference(
+pub(super) fn reference(
     x: &[f64],
     [rows, pixels, channels, groups]: [usize; 4],
     (weight, bias): (&[f32], &[f32]),
@@ -41,12 +41,12 @@ fn reference(
     y
 }
 
-fn wide(x: &[f32]) -> Vec<f64> {
+pub(super) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
 /// Weight and bias of a norm.
-fn weights(channels: usize) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn weights(channels: usize) -> (Vec<f32>, Vec<f32>) {
     (
         numbers(90, channels, DType::F32),
         numbers(91, channels, DType::F32),
