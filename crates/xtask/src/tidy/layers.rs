@@ -21,7 +21,8 @@ struct Row(&'static str, Band, &'static [&'static str]);
 const LAYERS: &[Row] = &[
     Row("types", Band::Vocabulary, &[]),
     Row("catalog", Band::Vocabulary, &["types"]),
-    Row("kernels", Band::Numerics, &[]),
+    Row("gpu", Band::Numerics, &["types"]),
+    Row("kernels", Band::Numerics, &["gpu"]),
     Row("demo-model", Band::Numerics, &[]),
     Row("embedded-nets", Band::Numerics, &[]),
     Row("schedulers", Band::Numerics, &["types"]),
@@ -58,6 +59,7 @@ const LAYERS: &[Row] = &[
         &[
             "types",
             "catalog",
+            "gpu",
             "kernels",
             "schedulers",
             "weights",
@@ -153,6 +155,20 @@ pub(super) fn candle_only_in_numerics(tree: &Tree) -> Vec<Violation> {
         .filter(names_candle)
         .filter(|package| !CANDLE_CRATES.contains(&package.folder.as_str()))
         .map(|package| Violation::at(&manifest(package), format!("only {CANDLE_CRATES:?} name candle")))
+        .collect()
+}
+
+/// The bindings to CUDA are opened at run time by one crate, so that everything else builds and runs without.
+pub(super) fn cuda_only_in_gpu(tree: &Tree) -> Vec<Violation> {
+    let names_cuda = |package: &&Package| {
+        let mut all = package.dependencies.iter().chain(&package.dev_dependencies);
+        all.any(|name| name == "cudarc")
+    };
+    tree.packages
+        .iter()
+        .filter(names_cuda)
+        .filter(|package| package.folder != "gpu")
+        .map(|package| Violation::at(&manifest(package), "only gpu names cudarc"))
         .collect()
 }
 
@@ -291,6 +307,15 @@ mod tests {
             numerics_are_not_async(&tree(package("engine", &["tokio"], &[]))),
             []
         );
+    }
+
+    #[test]
+    fn cuda_is_found_where_it_may_not_be() {
+        assert_eq!(
+            cuda_only_in_gpu(&tree(package("kernels", &["cudarc"], &[]))).len(),
+            1
+        );
+        assert_eq!(cuda_only_in_gpu(&tree(package("gpu", &["cudarc"], &[]))), []);
     }
 
     #[test]

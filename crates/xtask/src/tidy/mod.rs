@@ -32,6 +32,7 @@ const RULES: &[Rule] = &[
         "candle stays in the numerics crates",
         layers::candle_only_in_numerics,
     ),
+    ("only gpu names the bindings to CUDA", layers::cuda_only_in_gpu),
     ("numerics crates know no async", layers::numerics_are_not_async),
     (
         "a crate's folder is its package's name",
