@@ -1,5 +1,6 @@
 //! A device that is open, and memory on it.
 
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -152,6 +153,21 @@ impl Gpu {
         // SAFETY: commands are made by the launchers of this crate, which check shapes against spans; their spans lie in
         // tensors that the program holds, and in the arena, whose size is the recording's.
         unsafe { self.0.driver.run(command) }
+    }
+}
+
+/// Of one device that is open, whatever else is of the same kind.
+impl PartialEq for Gpu {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other)
+    }
+}
+
+impl Eq for Gpu {}
+
+impl Hash for Gpu {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong in a layer: an operation on the host, or things that do not belong together.
+//! What can go wrong in a layer: an operation on the host or on a GPU, or things that do not belong together.
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -6,11 +6,20 @@ pub enum KernelError {
     /// An operation on tensors in main memory: a shape, a number type.
     #[error(transparent)]
     Host(#[from] candle_core::Error),
+    /// An operation on a GPU: a shape, memory, or the device itself.
+    #[error(transparent)]
+    Gpu(#[from] pentimento_gpu::Error),
     /// Operands or weights do not belong together.
     #[error("{detail}")]
     Mismatch {
         /// Which, and how they are.
         detail: String,
+    },
+    /// There is no kernel for it on a GPU.
+    #[error("{what} is computed on the CPU only")]
+    OnlyOnCpu {
+        /// What was asked for.
+        what: &'static str,
     },
 }
 

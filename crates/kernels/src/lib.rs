@@ -3,7 +3,7 @@
 //!
 //! Images are (B, h, w, C), channels innermost, from end to end; weights are packed once, when a network is loaded.
 //! Each kernel is written once and compiled for every instruction set that [`Isa`] knows; the best one that the machine
-//! has is used. A result depends on the numbers and the shape of its own row only: not on the other rows of a batch,
+//! has is used. On a GPU a layer writes down what `pentimento-gpu` computes. A result depends on the numbers and the shape of its own row only: not on the other rows of a batch,
 //! not on the number of threads. `README.md` beside this crate tells how each kernel works and how fast it is.
 
 #![expect(
@@ -31,6 +31,7 @@ mod packed;
 mod peak;
 mod pieces;
 mod pool;
+mod program;
 mod relu;
 mod simd;
 mod source;
@@ -42,7 +43,7 @@ mod values;
 
 pub use attention::AttnMask;
 pub use conv2d::Padding;
-pub use device::Device;
+pub use device::{Device, GpuDevice, Precision};
 pub use dispatch::{
     Branch, Conv2d, ConvFusion, GroupNorm, LayerNorm, Linear, Normalisation, SingleHeadAttention, TokenMerge,
     attend, channels_first, channels_last, join_channels, relu,
@@ -54,5 +55,6 @@ pub use matrix::Activation;
 #[doc(hidden)]
 pub use peak::multiply_adds;
 pub use pool::on_pool;
+pub use program::{IndexPlace, InputList, Inputs, Programs, TensorPlace};
 pub use source::LayerSource;
 pub use tensor::{HostTensor, RowIndex, Tensor, host_tensor, to_f32};

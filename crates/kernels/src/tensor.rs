@@ -1,20 +1,24 @@
 //! What layers take and give: a tensor in the place where they compute.
 //!
 //! On the CPU it is candle's, and nothing here copies what candle would not. Networks see these operations and no others, so
-//! that one source of them serves every device.
+//! that one source of them serves every device. Tensors get to a device as the inputs of a computation (`program.rs`), and
+//! from it as its results.
 
 use candle_core::{D, DType, Device as HostDevice};
+use pentimento_gpu as gpu;
 
-use crate::{Device, KernelError, Result};
+use crate::{KernelError, Result};
 
 /// A tensor in main memory, as it comes from files and goes to schedulers: candle's.
 pub type HostTensor = candle_core::Tensor;
 
-/// Numbers on a device, f32 to whoever looks. Cheap to clone.
+/// Numbers on a device. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Tensor {
-    /// In main memory, for the CPU.
+    /// f32 in main memory, for the CPU.
     Host(HostTensor),
+    /// In the memory of a GPU, or of a program for one.
+    Gpu(gpu::Tensor),
 }
 
 /// `values`, f32, as a tensor of this shape in main memory.
@@ -33,24 +37,20 @@ pub fn to_f32(values: &HostTensor) -> Result<HostTensor> {
     Ok(values.to_dtype(DType::F32)?)
 }
 
-impl Tensor {
-    /// `values` f32 on `device`; on the CPU they are shared and not copied.
-    ///
-    /// # Errors
-    /// When the device has no room for them.
-    pub fn upload(values: &HostTensor, device: &Device) -> Result<Self> {
-        match device {
-            Device::Cpu => Ok(Self::Host(values.clone())),
-        }
-    }
+/// All numbers of a tensor of any floating type, in order.
+pub(crate) fn floats(values: &HostTensor) -> Result<Vec<f32>> {
+    Ok(to_f32(values)?.flatten_all()?.to_vec1()?)
+}
 
-    /// The numbers in main memory; those of the CPU are there already.
+impl Tensor {
+    /// The result of a computation in main memory, f32; that of the CPU is there already.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When it is no result yet, or the device fails.
     pub fn into_host(self) -> Result<HostTensor> {
         match self {
             Self::Host(values) => Ok(values),
+            Self::Gpu(values) => host_tensor(values.download()?, values.shape()),
         }
     }
 
@@ -58,6 +58,17 @@ impl Tensor {
     pub(crate) fn host(&self) -> Result<&HostTensor> {
         match self {
             Self::Host(values) => Ok(values),
+            Self::Gpu(_) => Err(KernelError::mismatch("a layer of the CPU got a tensor of a GPU")),
+        }
+    }
+
+    /// The tensor for a layer of a GPU.
+    pub(crate) fn gpu(&self) -> Result<&gpu::Tensor> {
+        match self {
+            Self::Gpu(values) => Ok(values),
+            Self::Host(_) => Err(KernelError::mismatch(
+                "a layer of a GPU got a tensor of main memory",
+            )),
         }
     }
 
@@ -66,6 +77,7 @@ impl Tensor {
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::Host(values) => values.dims(),
+            Self::Gpu(values) => values.shape(),
         }
     }
 
@@ -109,6 +121,7 @@ impl Tensor {
     pub fn size_bytes(&self) -> u64 {
         match self {
             Self::Host(values) => (values.elem_count() * values.dtype().size_in_bytes()) as u64,
+            Self::Gpu(values) => values.size_bytes() as u64,
         }
     }
 
@@ -119,6 +132,7 @@ impl Tensor {
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
         match self {
             Self::Host(values) => Ok(Self::Host(values.reshape(dims)?)),
+            Self::Gpu(values) => Ok(Self::Gpu(values.reshape(dims)?)),
         }
     }
 
@@ -129,6 +143,14 @@ impl Tensor {
     pub fn unsqueeze(&self, axis: usize) -> Result<Self> {
         match self {
             Self::Host(values) => Ok(Self::Host(values.unsqueeze(axis)?)),
+            Self::Gpu(values) => {
+                let mut dims = values.shape().to_vec();
+                if axis > dims.len() {
+                    return Err(self.unexpected_rank(axis));
+                }
+                dims.insert(axis, 1);
+                Ok(Self::Gpu(values.reshape(&dims)?))
+            }
         }
     }
 
@@ -139,6 +161,7 @@ impl Tensor {
     pub fn narrow_rows(&self, first: usize, count: usize) -> Result<Self> {
         match self {
             Self::Host(values) => Ok(Self::Host(values.narrow(0, first, count)?)),
+            Self::Gpu(values) => Ok(Self::Gpu(values.narrow_rows(first, count)?)),
         }
     }
 
@@ -147,9 +170,19 @@ impl Tensor {
     /// # Errors
     /// When there is no part, or rows of two parts differ in shape or place.
     pub fn cat_rows(parts: &[&Self]) -> Result<Self> {
-        let host = parts.iter().map(|part| part.host());
-        let host = host.collect::<Result<Vec<_>>>()?;
-        Ok(Self::Host(HostTensor::cat(&host, 0)?))
+        match parts {
+            [Self::Gpu(only)] => Ok(Self::Gpu(only.clone())),
+            [Self::Gpu(_), ..] => {
+                let parts = parts.iter().map(|part| part.gpu());
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                Ok(Self::Gpu(gpu::cat_rows(&parts)?))
+            }
+            _ => {
+                let parts = parts.iter().map(|part| part.host());
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                Ok(Self::Host(HostTensor::cat(&parts, 0)?))
+            }
+        }
     }
 
     /// The tokens of each row (B, S, D) and then those of the same row of `other` (B, N, D): (B, S + N, D).
@@ -157,8 +190,23 @@ impl Tensor {
     /// # Errors
     /// When rows, widths or places differ.
     pub fn cat_tokens(&self, other: &Self) -> Result<Self> {
-        match (self, other) {
-            (Self::Host(a), Self::Host(b)) => Ok(Self::Host(HostTensor::cat(&[a, b], 1)?)),
+        match self {
+            Self::Host(values) => {
+                let joined = HostTensor::cat(&[values, other.host()?], 1)?;
+                Ok(Self::Host(joined))
+            }
+            Self::Gpu(values) => {
+                let ((b, s, d), (_, n, width)) = (self.dims3()?, other.dims3()?);
+                if d != width {
+                    return Err(KernelError::mismatch(format!(
+                        "tokens of {d} and of {width} numbers"
+                    )));
+                }
+                // The numbers of a row are one line.
+                let lines = [values.reshape(&[b, s * d])?, other.gpu()?.reshape(&[b, n * d])?];
+                let joined = gpu::join_channels(&lines[0], &lines[1])?;
+                Ok(Self::Gpu(joined.reshape(&[b, s + n, d])?))
+            }
         }
     }
 
@@ -172,16 +220,29 @@ impl Tensor {
                 let part = values.narrow(D::Minus1, first, count)?;
                 Ok(Self::Host(part.contiguous()?))
             }
+            Self::Gpu(values) => {
+                if values.shape().last().is_none_or(|width| first + count > *width) {
+                    return Err(KernelError::mismatch(format!(
+                        "{count} numbers from {first} on of {:?}",
+                        self.dims()
+                    )));
+                }
+                Ok(Self::Gpu(gpu::columns(values, first, count)?))
+            }
         }
     }
 
     /// The rows that `index` names, in its order.
     ///
     /// # Errors
-    /// When there are fewer rows, or the index is on another device.
+    /// When there are fewer rows, which a GPU does not see and gives NaN for; or the index is on another device.
     pub fn select_rows(&self, index: &RowIndex) -> Result<Self> {
         match (self, &index.0) {
             (Self::Host(values), Numbers::Cpu(index)) => Ok(Self::Host(values.index_select(index, 0)?)),
+            (Self::Gpu(values), Numbers::Gpu(index)) => Ok(Self::Gpu(gpu::gather(values, index)?)),
+            _ => Err(KernelError::mismatch(
+                "rows are chosen by an index of another device",
+            )),
         }
     }
 
@@ -190,8 +251,9 @@ impl Tensor {
     /// # Errors
     /// When the shapes or the places differ.
     pub fn add(&self, other: &Self) -> Result<Self> {
-        match (self, other) {
-            (Self::Host(a), Self::Host(b)) => Ok(Self::Host((a + b)?)),
+        match self {
+            Self::Host(values) => Ok(Self::Host((values + other.host()?)?)),
+            Self::Gpu(values) => Ok(Self::Gpu(gpu::add(values, other.gpu()?)?)),
         }
     }
 
@@ -202,6 +264,7 @@ impl Tensor {
     pub fn silu(&self) -> Result<Self> {
         match self {
             Self::Host(values) => Ok(Self::Host(values.silu()?)),
+            Self::Gpu(values) => Ok(Self::Gpu(gpu::activate(values, gpu::Activation::Silu)?)),
         }
     }
 
@@ -209,9 +272,11 @@ impl Tensor {
     ///
     /// # Errors
     /// When the device fails.
+    #[expect(clippy::cast_possible_truncation, reason = "the numbers are f32")]
     pub fn affine(&self, factor: f64, term: f64) -> Result<Self> {
         match self {
             Self::Host(values) => Ok(Self::Host(values.affine(factor, term)?)),
+            Self::Gpu(values) => Ok(Self::Gpu(gpu::affine(values, factor as f32, term as f32)?)),
         }
     }
 
@@ -222,6 +287,7 @@ impl Tensor {
     pub fn tanh(&self) -> Result<Self> {
         match self {
             Self::Host(values) => Ok(Self::Host(values.tanh()?)),
+            Self::Gpu(values) => Ok(Self::Gpu(gpu::activate(values, gpu::Activation::Tanh)?)),
         }
     }
 }
@@ -233,21 +299,19 @@ pub struct RowIndex(Numbers);
 #[derive(Clone, Debug)]
 enum Numbers {
     Cpu(HostTensor),
+    Gpu(gpu::Tensor),
 }
 
 impl RowIndex {
     /// These rows, in this order; one may occur several times.
-    ///
-    /// # Errors
-    /// When the device has no room for them.
-    pub fn new(rows: Vec<u32>, device: &Device) -> Result<Self> {
-        let count = rows.len();
-        match device {
-            Device::Cpu => {
-                let rows = HostTensor::from_vec(rows, count, &HostDevice::Cpu)?;
-                Ok(Self(Numbers::Cpu(rows)))
-            }
-        }
+    pub(crate) fn on_cpu(rows: &[u32]) -> Result<Self> {
+        let rows = HostTensor::from_slice(rows, rows.len(), &HostDevice::Cpu)?;
+        Ok(Self(Numbers::Cpu(rows)))
+    }
+
+    /// (M,), i32.
+    pub(crate) const fn on_gpu(rows: gpu::Tensor) -> Self {
+        Self(Numbers::Gpu(rows))
     }
 }
 
@@ -256,22 +320,14 @@ mod tests {
     use super::*;
     use crate::testing::{assert_same, noise};
 
-    fn on_cpu(x: &HostTensor) -> Tensor {
-        Tensor::upload(x, &Device::Cpu).unwrap()
+    fn select(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        x.select_rows(&RowIndex::on_cpu(rows).unwrap())
     }
 
     #[test]
-    fn uploading_to_the_cpu_shares_the_numbers() {
-        let x = noise(&[2, 3], 1);
-        let y = on_cpu(&x).into_host().unwrap();
-        assert_eq!(x.id(), y.id());
-    }
-
-    #[test]
-    fn rows_are_taken_and_put_together() {
-        let x = on_cpu(&noise(&[4, 3, 5], 1));
-        let picked = RowIndex::new(vec![2, 0, 2], &Device::Cpu).unwrap();
-        let picked = x.select_rows(&picked).unwrap();
+    fn rows_and_tokens_are_taken_and_put_together() {
+        let x = Tensor::Host(noise(&[4, 3, 5], 1));
+        let picked = select(&x, &[2, 0, 2]).unwrap();
         let row = |number| x.narrow_rows(number, 1).unwrap();
         let (two, zero) = (row(2), row(0));
         let expected = Tensor::cat_rows(&[&two, &zero, &two]).unwrap();
@@ -288,15 +344,12 @@ mod tests {
         );
         assert!(x.columns(3, 3).is_err());
         assert!(x.narrow_rows(3, 2).is_err());
-        assert!(
-            x.select_rows(&RowIndex::new(vec![4], &Device::Cpu).unwrap())
-                .is_err()
-        );
+        assert!(select(&x, &[4]).is_err());
     }
 
     #[test]
     fn another_rank_is_named() {
-        let x = on_cpu(&noise(&[4, 3, 5], 1));
+        let x = Tensor::Host(noise(&[4, 3, 5], 1));
         assert_eq!(x.dims3().unwrap(), (4, 3, 5));
         let error = x.dims4().unwrap_err().to_string();
         assert_eq!(error, "4 axes are expected, this has [4, 3, 5]");

@@ -1,5 +1,7 @@
 //! Attention, where the queries are.
 
+use pentimento_gpu as gpu;
+
 use crate::attention::{self, AttnMask};
 use crate::{Result, Tensor};
 
@@ -13,6 +15,14 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: AttnMask) 
         Tensor::Host(q) => {
             let y = attention::attend(q, k.host()?, v.host()?, heads, mask)?;
             Ok(Tensor::Host(y))
+        }
+        Tensor::Gpu(q) => {
+            let mask = match mask {
+                AttnMask::None => gpu::AttnMask::None,
+                AttnMask::Causal => gpu::AttnMask::Causal,
+            };
+            let y = gpu::attend(q, k.gpu()?, v.gpu()?, heads, mask)?;
+            Ok(Tensor::Gpu(y))
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is done to images beside convolutions and norms: the order of their axes, joining channels, ReLU.
 
+use pentimento_gpu as gpu;
+
 use crate::{Result, Tensor, layout, relu as cpu};
 
 /// (B, C, h, w) to (B, h, w, C).
@@ -7,8 +9,10 @@ use crate::{Result, Tensor, layout, relu as cpu};
 /// # Errors
 /// When `x` has another rank.
 pub fn channels_last(x: &Tensor) -> Result<Tensor> {
+    x.dims4()?;
     match x {
         Tensor::Host(x) => Ok(Tensor::Host(layout::channels_last(x)?)),
+        Tensor::Gpu(x) => Ok(Tensor::Gpu(gpu::channels_last(x)?)),
     }
 }
 
@@ -17,8 +21,10 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When `x` has another rank.
 pub fn channels_first(x: &Tensor) -> Result<Tensor> {
+    x.dims4()?;
     match x {
         Tensor::Host(x) => Ok(Tensor::Host(layout::channels_first(x)?)),
+        Tensor::Gpu(x) => Ok(Tensor::Gpu(gpu::channels_first(x)?)),
     }
 }
 
@@ -29,6 +35,7 @@ pub fn channels_first(x: &Tensor) -> Result<Tensor> {
 pub fn join_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     match a {
         Tensor::Host(a) => Ok(Tensor::Host(layout::join_channels(a, b.host()?)?)),
+        Tensor::Gpu(a) => Ok(Tensor::Gpu(gpu::join_channels(a, b.gpu()?)?)),
     }
 }
 
@@ -39,5 +46,6 @@ pub fn join_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub fn relu(x: Tensor) -> Result<Tensor> {
     match x {
         Tensor::Host(x) => Ok(Tensor::Host(cpu::relu(x)?)),
+        Tensor::Gpu(x) => Ok(Tensor::Gpu(gpu::activate(&x, gpu::Activation::Relu)?)),
     }
 }

@@ -1,6 +1,6 @@
 //! Token merging, where the tokens are.
 
-use crate::{Result, Tensor, tome};
+use crate::{KernelError, Result, Tensor, tome};
 
 /// Which tokens of each row become one.
 #[derive(Debug)]
@@ -16,13 +16,16 @@ impl TokenMerge {
     /// the first token of a 2x2 cell. None where there is nothing to merge.
     ///
     /// # Errors
-    /// When the shape does not fit.
+    /// When the shape does not fit; [`KernelError::OnlyOnCpu`] on a GPU.
     pub fn choose(x: &Tensor, size: (usize, usize), merged: usize) -> Result<Option<Self>> {
         match x {
             Tensor::Host(x) => {
                 let chosen = tome::TokenMerge::choose(x, size, merged)?;
                 Ok(chosen.map(|chosen| Self(Form::Cpu(chosen))))
             }
+            Tensor::Gpu(_) => Err(KernelError::OnlyOnCpu {
+                what: "token merging",
+            }),
         }
     }
 

@@ -8,6 +8,7 @@ mod linear;
 mod merging;
 mod norm;
 mod single_head;
+mod weights;
 
 pub use attention::attend;
 pub use conv2d::{Conv2d, ConvFusion};

@@ -1,6 +1,9 @@
 //! Group and layer norms, where their weights are.
 
-use crate::{Device, HostTensor, Result, Tensor, norm};
+use pentimento_gpu as gpu;
+
+use crate::tensor::floats;
+use crate::{Device, HostTensor, KernelError, Result, Tensor, norm};
 
 /// A group norm with its weights on a device.
 #[derive(Debug)]
@@ -9,15 +12,18 @@ pub struct GroupNorm(GroupForm);
 #[derive(Debug)]
 enum GroupForm {
     Cpu(norm::GroupNorm),
+    Gpu(gpu::GroupNorm),
 }
 
-/// A norm of one tensor, whose statistics are known: y = x · scale + shift for each channel, followed by SiLU or not.
+/// A norm for one tensor, followed by SiLU or not: on the CPU its statistics are known, on a GPU they are taken when it is
+/// applied.
 #[derive(Debug)]
 pub struct Normalisation(NormalisationForm);
 
 #[derive(Debug)]
 enum NormalisationForm {
     Cpu(norm::Normalisation),
+    Gpu { norm: gpu::GroupNorm, silu: bool },
 }
 
 /// A layer norm with its weights on a device.
@@ -27,6 +33,7 @@ pub struct LayerNorm(LayerForm);
 #[derive(Debug)]
 enum LayerForm {
     Cpu(norm::LayerNorm),
+    Gpu(gpu::LayerNorm),
 }
 
 impl GroupNorm {
@@ -41,9 +48,17 @@ impl GroupNorm {
         device: &Device,
     ) -> Result<Self> {
         match device {
-            Device::Cpu => Ok(Self(GroupForm::Cpu(norm::GroupNorm::new(
-                weight, bias, groups, eps,
-            )?))),
+            Device::Cpu => {
+                let norm = norm::GroupNorm::new(weight, bias, groups, eps)?;
+                Ok(Self(GroupForm::Cpu(norm)))
+            }
+            Device::Gpu(device) => {
+                #[expect(clippy::cast_possible_truncation, reason = "as the kernel takes it")]
+                let eps = eps as f32;
+                let (weight, bias) = (floats(weight)?, floats(bias)?);
+                let norm = gpu::GroupNorm::new(device.gpu(), &weight, &bias, groups, eps)?;
+                Ok(Self(GroupForm::Gpu(norm)))
+            }
         }
     }
 
@@ -52,6 +67,7 @@ impl GroupNorm {
     pub fn size_bytes(&self) -> usize {
         match &self.0 {
             GroupForm::Cpu(norm) => norm.size_bytes(),
+            GroupForm::Gpu(norm) => norm.size_bytes(),
         }
     }
 
@@ -65,6 +81,10 @@ impl GroupNorm {
                 let made = norm.normalisation(x.host()?)?;
                 Ok(Normalisation(NormalisationForm::Cpu(made)))
             }
+            GroupForm::Gpu(norm) => Ok(Normalisation(NormalisationForm::Gpu {
+                norm: norm.clone(),
+                silu: false,
+            })),
         }
     }
 }
@@ -73,9 +93,10 @@ impl Normalisation {
     /// The same, followed by SiLU.
     #[must_use]
     pub fn with_silu(self) -> Self {
-        match self.0 {
-            NormalisationForm::Cpu(norm) => Self(NormalisationForm::Cpu(norm.with_silu())),
-        }
+        Self(match self.0 {
+            NormalisationForm::Cpu(norm) => NormalisationForm::Cpu(norm.with_silu()),
+            NormalisationForm::Gpu { norm, .. } => NormalisationForm::Gpu { norm, silu: true },
+        })
     }
 
     /// Applies it to `x`, the tensor that it was made from.
@@ -85,14 +106,27 @@ impl Normalisation {
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         match &self.0 {
             NormalisationForm::Cpu(norm) => Ok(Tensor::Host(norm.apply(x.host()?)?)),
+            NormalisationForm::Gpu { .. } => self.apply_on_gpu(x.gpu()?).map(Tensor::Gpu),
+        }
+    }
+
+    pub(super) fn apply_on_gpu(&self, x: &gpu::Tensor) -> Result<gpu::Tensor> {
+        match &self.0 {
+            NormalisationForm::Gpu { norm, silu } => Ok(norm.forward(x, *silu)?),
+            NormalisationForm::Cpu(_) => Err(elsewhere()),
         }
     }
 
     pub(super) fn cpu(&self) -> Result<&norm::Normalisation> {
         match &self.0 {
             NormalisationForm::Cpu(norm) => Ok(norm),
+            NormalisationForm::Gpu { .. } => Err(elsewhere()),
         }
     }
+}
+
+fn elsewhere() -> KernelError {
+    KernelError::mismatch("a norm is on another device than what it is applied to")
 }
 
 impl LayerNorm {
@@ -103,6 +137,11 @@ impl LayerNorm {
     pub fn new(weight: &HostTensor, bias: &HostTensor, eps: f32, device: &Device) -> Result<Self> {
         match device {
             Device::Cpu => Ok(Self(LayerForm::Cpu(norm::LayerNorm::new(weight, bias, eps)?))),
+            Device::Gpu(device) => {
+                let (weight, bias) = (floats(weight)?, floats(bias)?);
+                let norm = gpu::LayerNorm::new(device.gpu(), &weight, &bias, eps)?;
+                Ok(Self(LayerForm::Gpu(norm)))
+            }
         }
     }
 
@@ -111,6 +150,7 @@ impl LayerNorm {
     pub fn size_bytes(&self) -> usize {
         match &self.0 {
             LayerForm::Cpu(norm) => norm.size_bytes(),
+            LayerForm::Gpu(norm) => norm.size_bytes(),
         }
     }
 
@@ -121,6 +161,7 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.0 {
             LayerForm::Cpu(norm) => Ok(Tensor::Host(norm.forward(x.host()?)?)),
+            LayerForm::Gpu(norm) => Ok(Tensor::Gpu(norm.forward(x.gpu()?)?)),
         }
     }
 }

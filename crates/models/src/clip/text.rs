@@ -5,8 +5,8 @@ use super::encoder_layer::{EncoderLayer, LayerSizes, run};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Device, Embedding, HostTensor, KernelError, Layer, LayerName, LayerNorm, LayerShape, LayerSource, Linear,
-    PatchOf, Result, RowIndex, Tensor, each_spec, on_pool, patch_each, size_bytes,
+    Embedding, HostTensor, InputList, KernelError, Layer, LayerName, LayerNorm, LayerShape, LayerSource,
+    Linear, PatchOf, Programs, Result, Tensor, each_spec, on_pool, patch_each, size_bytes,
 };
 
 /// What SDXL takes of a text encoder, in main memory.
@@ -16,6 +16,15 @@ pub struct RawStates {
     pub token_states: HostTensor,
     /// The last layer's state at the end token, normed and projected, (B, P); of an encoder with a projection only.
     pub pooled: Option<HostTensor>,
+}
+
+/// What the encoder computes, after so many of its layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Computation {
+    /// Normed states.
+    Normed(usize),
+    /// States as they are, and the pooled one after all layers.
+    Raw(usize),
 }
 
 /// The text encoder.
@@ -28,7 +37,7 @@ pub struct ClipText {
     /// From the state at the end token to the pooled one.
     projection: Option<Linear>,
     config: ClipTextConfig,
-    device: Device,
+    programs: Programs<Computation>,
 }
 
 impl ClipText {
@@ -82,7 +91,7 @@ impl ClipText {
             final_norm: LayerNorm::new(width, config.layer_norm_eps, &from.pp("final_layer_norm"))?,
             projection: None,
             config: config.clone(),
-            device: from.device().clone(),
+            programs: Programs::new(from.device()),
         })
     }
 
@@ -168,8 +177,15 @@ impl ClipText {
         let layers = Self::layers_to_run(clip_skip, self.layers.len() + 1)?;
         self.check(ids, vectors)?;
         let encode = || {
-            let states = run(&self.layers[..layers], self.embed(ids, vectors)?)?;
-            self.final_norm.forward(&states)?.into_host()
+            let mut given = InputList::default();
+            let x = given.host(self.embed(ids, vectors)?);
+            let states = self
+                .programs
+                .run_one(Computation::Normed(layers), given, |inputs| {
+                    self.final_norm
+                        .forward(&run(&self.layers[..layers], inputs.take(x)?)?)
+                })?;
+            states.into_host()
         };
         on_pool(encode).during("encoding a prompt")
     }
@@ -193,18 +209,29 @@ impl ClipText {
         self.check(ids, vectors)?;
         let encode = || -> Result<_> {
             let (before, after) = self.layers.split_at(layers);
-            let token_states = run(before, self.embed(ids, vectors)?)?;
-            let Some(projection) = &self.projection else {
-                return Ok(RawStates {
-                    token_states: token_states.into_host()?,
-                    pooled: None,
-                });
+            let mut given = InputList::default();
+            let x = given.host(self.embed(ids, vectors)?);
+            let projection = match &self.projection {
+                Some(projection) => Some((projection, given.index(ends(ids, end)?))),
+                None => None,
             };
-            let last = run(after, token_states.clone())?;
-            let last = self.final_norm.forward(&self.at_end(&last, ids, end)?)?;
+            let mut results = self.programs.run(Computation::Raw(layers), given, |inputs| {
+                let token_states = run(before, inputs.take(x)?)?;
+                let Some((projection, ends)) = projection else {
+                    return Ok(vec![token_states]);
+                };
+                let last = run(after, token_states.clone())?;
+                let (b, t, d) = last.dims3()?;
+                // (B, D)
+                let last = last.reshape(&[b * t, d])?.select_rows(&inputs.index(ends)?)?;
+                let pooled = projection.forward(&self.final_norm.forward(&last)?)?;
+                Ok(vec![pooled, token_states])
+            })?;
+            let (token_states, pooled) = (results.pop(), results.pop());
+            let none = || KernelError::mismatch("a text without states");
             Ok(RawStates {
-                token_states: token_states.into_host()?,
-                pooled: Some(projection.forward(&last)?.into_host()?),
+                token_states: token_states.ok_or_else(none)?.into_host()?,
+                pooled: pooled.map(Tensor::into_host).transpose()?,
             })
         };
         on_pool(encode).during("encoding a prompt")
@@ -243,26 +270,25 @@ impl ClipText {
     }
 
     /// (B, T, D)
-    fn embed(&self, ids: &HostTensor, vectors: Option<&HostTensor>) -> Result<Tensor> {
+    fn embed(&self, ids: &HostTensor, vectors: Option<&HostTensor>) -> Result<HostTensor> {
         let (_, t) = ids.dims2()?;
         let tokens = match vectors {
             Some(vectors) => self.tokens.forward_with(ids, vectors)?,
             None => self.tokens.forward(ids)?,
         };
-        Tensor::upload(&tokens.broadcast_add(&self.positions.first(t)?)?, &self.device)
+        Ok(tokens.broadcast_add(&self.positions.first(t)?)?)
     }
+}
 
-    /// The states of `states` (B, T, D) at the first `end` of each row of `ids` (B, T): (B, D).
-    fn at_end(&self, states: &Tensor, ids: &HostTensor, end: u32) -> Result<Tensor> {
-        let (b, t, d) = states.dims3()?;
-        let places = ids.to_vec2::<u32>()?.into_iter().enumerate().map(|(row, ids)| {
-            let place = ids.iter().position(|id| *id == end);
-            let place = place.and_then(|place| u32::try_from(row * t + place).ok());
-            place.ok_or_else(|| {
-                KernelError::mismatch(format!("row {row} of the token ids has no end token {end}"))
-            })
-        });
-        let places = RowIndex::new(places.collect::<Result<_>>()?, &self.device)?;
-        states.reshape(&[b * t, d])?.select_rows(&places)
-    }
+/// The place of the first `end` of each row of `ids` (B, T) among the tokens of all rows.
+fn ends(ids: &HostTensor, end: u32) -> Result<Vec<u32>> {
+    let (_, t) = ids.dims2()?;
+    let places = ids.to_vec2::<u32>()?.into_iter().enumerate().map(|(row, ids)| {
+        let place = ids.iter().position(|id| *id == end);
+        let place = place.and_then(|place| u32::try_from(row * t + place).ok());
+        place.ok_or_else(|| {
+            KernelError::mismatch(format!("row {row} of the token ids has no end token {end}"))
+        })
+    });
+    places.collect()
 }

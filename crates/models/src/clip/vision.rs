@@ -8,8 +8,8 @@ use super::vision_config::ClipVisionConfig;
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Device, Embedding, HostTensor, Layer, LayerNorm, LayerSource, Linear, PatchEmbedding, Result, RowIndex,
-    Tensor, on_pool, size_bytes, to_f32,
+    Embedding, HostTensor, InputList, Layer, LayerNorm, LayerSource, Linear, PatchEmbedding, Programs,
+    Result, Tensor, on_pool, size_bytes, to_f32,
 };
 
 /// Layers of a slice. Of the largest encoder that is published, `ViT-bigG/14`, eight take about as long as one row of a
@@ -25,6 +25,17 @@ pub enum VisionOutput {
     Penultimate,
 }
 
+/// What the encoder computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Computation {
+    /// Squares of pixels to tokens.
+    Patches,
+    /// The norm before all layers.
+    Norm,
+    /// The layers from one on, up to another, and what is wanted after the last.
+    Layers(usize, usize, VisionOutput),
+}
+
 /// The image encoder.
 #[derive(Clone, Debug)]
 pub struct ClipVision {
@@ -37,7 +48,7 @@ pub struct ClipVision {
     norm_after: LayerNorm,
     projection: Linear,
     config: ClipVisionConfig,
-    device: Device,
+    programs: Programs<Computation>,
 }
 
 /// Pictures on their way through the encoder.
@@ -82,7 +93,7 @@ impl ClipVision {
             norm_after: LayerNorm::new(width, eps, &from.pp("post_layernorm"))?,
             projection: Linear::without_bias(width, config.projection_dim, &root.pp("visual_projection"))?,
             config: config.clone(),
-            device: root.device().clone(),
+            programs: Programs::new(root.device()),
         })
     }
 
@@ -158,16 +169,21 @@ impl ClipVision {
         }
         let end = all.min(pass.next + LAYERS_OF_A_SLICE);
         let encode = || -> Result<_> {
-            let states = run(&self.layers[pass.next..end], pass.states.clone())?;
-            if end < all || pass.wanted == VisionOutput::Penultimate {
-                return Ok(states);
-            }
+            let (rows, tokens, width) = pass.states.dims3()?;
+            let mut given = InputList::default();
+            let states = given.tensor(pass.states.clone());
             // The first token of each row.
-            let (rows, tokens, width) = states.dims3()?;
-            let first = (0_u32..).step_by(tokens).take(rows).collect();
-            let class = states.reshape(&[rows * tokens, width])?;
-            let class = class.select_rows(&RowIndex::new(first, &self.device)?)?;
-            self.projection.forward(&self.norm_after.forward(&class)?)
+            let first = given.index((0_u32..).step_by(tokens).take(rows).collect());
+            let key = Computation::Layers(pass.next, end, pass.wanted);
+            self.programs.run_one(key, given, |inputs| {
+                let states = run(&self.layers[pass.next..end], inputs.take(states)?)?;
+                if end < all || pass.wanted == VisionOutput::Penultimate {
+                    return Ok(states);
+                }
+                let class = states.reshape(&[rows * tokens, width])?;
+                let class = class.select_rows(&inputs.index(first)?)?;
+                self.projection.forward(&self.norm_after.forward(&class)?)
+            })
         };
         let states = on_pool(encode).during("encoding a picture")?;
         if end == all {
@@ -197,12 +213,21 @@ impl ClipVision {
 
     /// (B, S, D)
     fn embed(&self, pixels: &HostTensor) -> Result<Tensor> {
-        let patches = self.patches.forward(pixels)?.into_host()?;
+        let mut given = InputList::default();
+        let squares = given.host(self.patches.squares(pixels)?);
+        let patches = self.programs.run_one(Computation::Patches, given, |inputs| {
+            self.patches.forward(&inputs.take(squares)?)
+        })?;
+        let patches = patches.into_host()?;
         let (b, _, width) = patches.dims3()?;
         let class = self.class_token.broadcast_as((b, 1, width))?;
         let tokens = HostTensor::cat(&[&class, &patches], 1)?;
         let positions = self.positions.first(self.config.tokens())?;
         let tokens = tokens.broadcast_add(&positions)?.contiguous()?;
-        self.norm_before.forward(&Tensor::upload(&tokens, &self.device)?)
+        let mut given = InputList::default();
+        let tokens = given.host(tokens);
+        self.programs.run_one(Computation::Norm, given, |inputs| {
+            self.norm_before.forward(&inputs.take(tokens)?)
+        })
     }
 }

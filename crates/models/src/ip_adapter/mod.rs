@@ -11,10 +11,19 @@ pub use self::config::{ImageProjectionConfig, IpAdapterConfig};
 use self::projection::Projection;
 use crate::error::During;
 use crate::layers::{
-    Device, HostTensor, KeyValueProjections, KeyValues, Layer, LayerSource, Linear, Result, Tensor, on_pool,
-    size_bytes,
+    HostTensor, InputList, KeyValueProjections, KeyValues, Layer, LayerSource, Linear, Programs, Result,
+    on_pool, size_bytes,
 };
 use crate::{ModelError, UNetConfig, VisionOutput};
+
+/// What an adapter computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Computation {
+    /// What the image encoder gives to tokens.
+    Tokens,
+    /// Tokens to keys and values, with a scale, by its bits.
+    Project(u32),
+}
 
 /// An adapter for UNets of one shape.
 #[derive(Clone, Debug)]
@@ -23,7 +32,7 @@ pub struct IpAdapter {
     /// One for each cross-attention, in the order in which those run.
     layers: Vec<KeyValueProjections>,
     config: IpAdapterConfig,
-    device: Device,
+    programs: Programs<Computation>,
 }
 
 impl IpAdapter {
@@ -51,7 +60,7 @@ impl IpAdapter {
             projection: Projection::new(config, &from.pp("image_proj"))?,
             layers: layers.collect::<Result<_>>()?,
             config: *config,
-            device: from.device().clone(),
+            programs: Programs::new(from.device()),
         })
     }
 
@@ -104,8 +113,16 @@ impl IpAdapter {
             });
         }
         let tokens = || {
-            let seen = Tensor::upload(seen, &self.device)?;
-            self.projection.forward(&seen, &self.config)?.into_host()
+            let mut given = InputList::default();
+            let rows = seen.dims().first().copied().unwrap_or(0);
+            let queries = self.projection.queries(rows)?.map(|queries| given.host(queries));
+            let seen = given.host(seen.clone());
+            let tokens = self.programs.run_one(Computation::Tokens, given, |inputs| {
+                let queries = queries.map(|queries| inputs.take(queries)).transpose()?;
+                self.projection
+                    .forward(&inputs.take(seen)?, queries, &self.config)
+            })?;
+            tokens.into_host()
         };
         on_pool(tokens).during("turning a picture into tokens")
     }
@@ -115,9 +132,19 @@ impl IpAdapter {
         self.layers.len()
     }
 
-    /// Keys and values of `tokens` (1, N, D) for every cross-attention, in the order in which those run.
-    pub(crate) fn project(&self, tokens: &Tensor, scale: f32) -> Result<Vec<KeyValues>> {
-        let layers = self.layers.iter();
-        layers.map(|layer| layer.project(tokens, scale)).collect()
+    /// Keys and values of `tokens` (1, N, D), in main memory, for every cross-attention, in the order in which those run.
+    pub(crate) fn project(&self, tokens: &HostTensor, scale: f32) -> Result<Vec<KeyValues>> {
+        let mut given = InputList::default();
+        let tokens = given.host(tokens.clone());
+        let key = Computation::Project(scale.to_bits());
+        let results = self.programs.run(key, given, |inputs| {
+            let tokens = inputs.take(tokens)?;
+            let mut results = Vec::with_capacity(2 * self.layers.len());
+            for layer in &self.layers {
+                results.extend(layer.project(&tokens, scale)?.into_results());
+            }
+            Ok(results)
+        })?;
+        Ok(KeyValues::from_results(results))
     }
 }

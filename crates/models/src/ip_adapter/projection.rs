@@ -3,8 +3,8 @@
 
 use super::config::{ImageProjectionConfig, IpAdapterConfig};
 use crate::layers::{
-    Activation, Device, HostTensor, JoinedAttention, KernelError, Layer, LayerNorm, LayerSource, Linear,
-    Result, Tensor, to_f32,
+    Activation, HostTensor, JoinedAttention, KernelError, Layer, LayerNorm, LayerSource, Linear, Result,
+    Tensor, to_f32,
 };
 
 /// PyTorch's default, which no file says.
@@ -22,7 +22,6 @@ pub(super) enum Projection {
 pub(super) struct Resampler {
     /// The queries at the start, (1, N, hidden), in main memory.
     latents: HostTensor,
-    device: Device,
     proj_in: Linear,
     layers: Vec<ResamplerLayer>,
     proj_out: Linear,
@@ -52,15 +51,31 @@ impl Projection {
         })
     }
 
+    /// The queries that [`Self::forward`] takes for `rows` pictures, (B, N, hidden); None where there are none.
+    pub(super) fn queries(&self, rows: usize) -> Result<Option<HostTensor>> {
+        match self {
+            Self::Linear { .. } => Ok(None),
+            Self::Resampler(resampler) => resampler.queries(rows).map(Some),
+        }
+    }
+
     /// (B, N, D)
-    pub(super) fn forward(&self, seen: &Tensor, config: &IpAdapterConfig) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        seen: &Tensor,
+        queries: Option<Tensor>,
+        config: &IpAdapterConfig,
+    ) -> Result<Tensor> {
         match self {
             Self::Linear { proj, norm } => {
                 let tokens = proj.forward(seen)?;
                 let tokens = tokens.reshape(&[seen.rows(), config.tokens, config.width])?;
                 norm.forward(&tokens)
             }
-            Self::Resampler(resampler) => resampler.forward(seen),
+            Self::Resampler(resampler) => {
+                let queries = queries.ok_or_else(|| KernelError::mismatch("a resampler without queries"))?;
+                resampler.forward(seen, queries)
+            }
         }
     }
 
@@ -91,7 +106,6 @@ impl Resampler {
         let latents = from.get(&[1, config.tokens, hidden], "latents")?;
         Ok(Self {
             latents: to_f32(&latents)?,
-            device: from.device().clone(),
             proj_in: Linear::new(states, hidden, &from.pp("proj_in"))?,
             layers: (0..depth).map(layer).collect::<Result<_>>()?,
             proj_out: Linear::new(hidden, config.width, &from.pp("proj_out"))?,
@@ -99,12 +113,15 @@ impl Resampler {
         })
     }
 
-    /// `states`: (B, S, states). Result: (B, N, D).
-    fn forward(&self, states: &Tensor) -> Result<Tensor> {
-        let states = self.proj_in.forward(states)?;
+    /// The same queries for each of `rows` pictures, (B, N, hidden).
+    fn queries(&self, rows: usize) -> Result<HostTensor> {
         let (_, count, hidden) = self.latents.dims3()?;
-        let latents = self.latents.broadcast_as((states.rows(), count, hidden))?;
-        let mut latents = Tensor::upload(&latents.contiguous()?, &self.device)?;
+        Ok(self.latents.broadcast_as((rows, count, hidden))?.contiguous()?)
+    }
+
+    /// `states`: (B, S, states), `latents`: [`Self::queries`]. Result: (B, N, D).
+    fn forward(&self, states: &Tensor, mut latents: Tensor) -> Result<Tensor> {
+        let states = self.proj_in.forward(states)?;
         for layer in &self.layers {
             latents = layer.forward(&states, &latents)?;
         }

@@ -1,6 +1,6 @@
 //! Multi-head attention: four projections and the attention between them.
 
-use pentimento_kernels::{self as kernels, Result, Tensor};
+use pentimento_kernels::{self as kernels, InputList, Inputs, Result, Tensor, TensorPlace};
 
 use super::linear::Linear;
 use super::spec::Layer;
@@ -51,7 +51,7 @@ impl Attention {
     /// Bytes of [`Attention::project_kv`]'s result for one row of `tokens` tokens.
     pub(crate) fn kv_bytes(&self, tokens: usize) -> u64 {
         let width = self.projections.k.outputs() + self.projections.v.outputs();
-        (tokens as u64).saturating_mul((width * size_of::<f32>()) as u64)
+        (tokens as u64).saturating_mul((width * self.projections.k.number_bytes()) as u64)
     }
 
     /// `x` (B, T, D) attends to `kv`.
@@ -181,22 +181,45 @@ pub(crate) struct KeyValues {
 }
 
 impl KeyValues {
-    /// The rows of all `parts`, one after the other; they have equally many tokens.
-    pub(crate) fn cat(parts: &[&Self]) -> Result<Self> {
-        if let [only] = parts {
-            return Ok((*only).clone());
+    /// Both, as results of a computation; [`KeyValues::from_results`] puts them together again.
+    pub(crate) fn into_results(self) -> [Tensor; 2] {
+        [self.k, self.v]
+    }
+
+    /// Those of several layers.
+    pub(crate) fn from_results(results: Vec<Tensor>) -> Vec<Self> {
+        let mut results = results.into_iter();
+        let pairs = std::iter::from_fn(|| results.next().zip(results.next()));
+        pairs.map(|(k, v)| Self { k, v }).collect()
+    }
+
+    /// Gives the rows of all `parts`, one after the other, to a computation; they have equally many tokens.
+    pub(crate) fn give<'a>(parts: &[&'a Self], given: &mut InputList<'a>) -> KvPlaces {
+        KvPlaces {
+            k: given.rows(parts.iter().map(|part| &part.k).collect()),
+            v: given.rows(parts.iter().map(|part| &part.v).collect()),
         }
-        let part = |of: fn(&Self) -> &Tensor| {
-            Tensor::cat_rows(&parts.iter().map(|part| of(part)).collect::<Vec<_>>())
-        };
-        Ok(Self {
-            k: part(|part| &part.k)?,
-            v: part(|part| &part.v)?,
-        })
     }
 
     /// Bytes that they take.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.k.size_bytes() + self.v.size_bytes()
+    }
+}
+
+/// Where a computation finds keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KvPlaces {
+    k: TensorPlace,
+    v: TensorPlace,
+}
+
+impl KvPlaces {
+    /// Those of all rows.
+    pub(crate) fn get(self, inputs: &Inputs<'_>) -> Result<KeyValues> {
+        Ok(KeyValues {
+            k: inputs.get(self.k)?,
+            v: inputs.get(self.v)?,
+        })
     }
 }

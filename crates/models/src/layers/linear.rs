@@ -140,6 +140,11 @@ impl Linear {
         self.spec.shape.outputs
     }
 
+    /// Bytes of a number of what goes out.
+    pub(crate) const fn number_bytes(&self) -> usize {
+        self.spec.device.number_bytes()
+    }
+
     /// `x`: (…, inputs). Result: (…, outputs).
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.matrix.forward(x, self.activation, None)

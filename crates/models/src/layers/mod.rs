@@ -1,8 +1,9 @@
 //! The layers that all networks are built of, and the only place that knows on what a layer computes.
 //!
 //! A layer has a name, its path in the checkpoint, and keeps its weights as its device wants them; outside of this
-//! folder nobody sees a kernel's type, and nobody knows the device but to bring tensors there and back. Images are
-//! (B, h, w, C), tokens (B, T, D).
+//! folder nobody sees a kernel's type. A network is given tensors of main memory and gives such back; between the two it sees
+//! tensors of its device, which are the inputs and the results of a computation (`Programs`). Images are (B, h, w, C),
+//! tokens (B, T, D).
 
 mod attention;
 mod conv;
@@ -17,12 +18,12 @@ mod token_merge;
 
 pub use pentimento_kernels::{Device, HostTensor, KernelError, LayerSource};
 pub(crate) use pentimento_kernels::{
-    Result, RowIndex, Tensor, channels_first, channels_last, host_tensor, join_channels, on_pool, relu,
-    to_f32,
+    IndexPlace, InputList, Inputs, Programs, Result, RowIndex, Tensor, TensorPlace, channels_first,
+    channels_last, host_tensor, join_channels, on_pool, relu, to_f32,
 };
 
 pub(crate) use attention::{
-    Attention, JoinedAttention, KeyValueProjections, KeyValues, MoreKeyValues, Projections,
+    Attention, JoinedAttention, KeyValueProjections, KeyValues, KvPlaces, MoreKeyValues, Projections,
 };
 pub(crate) use conv::{Conv2d, ConvFusion, Stride};
 pub(crate) use embedding::Embedding;

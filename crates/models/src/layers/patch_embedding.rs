@@ -33,8 +33,8 @@ impl PatchEmbedding {
         })
     }
 
-    /// `x`: (B, C, h, w) in main memory, sides multiples of the square's. Result: (B, squares, D), line by line.
-    pub(crate) fn forward(&self, x: &HostTensor) -> Result<Tensor> {
+    /// The squares of `x` (B, C, h, w), sides multiples of theirs, line by line: (B, squares, C · side · side).
+    pub(crate) fn squares(&self, x: &HostTensor) -> Result<HostTensor> {
         let (b, c, h, w) = x.dims4()?;
         let side = self.side;
         let (lines, columns) = (h / side, w / side);
@@ -43,8 +43,12 @@ impl PatchEmbedding {
             .reshape(&[b, c, lines, side, columns, side])?
             .permute([0, 2, 4, 1, 3, 5])?
             .reshape((b, lines * columns, c * side * side))?;
-        let squares = Tensor::upload(&squares.contiguous()?, &self.spec.device)?;
-        self.kernel.forward(&squares, kernels::Activation::None, None)
+        Ok(squares.contiguous()?)
+    }
+
+    /// `squares`: (B, squares, C · side · side). Result: (B, squares, D).
+    pub(crate) fn forward(&self, squares: &Tensor) -> Result<Tensor> {
+        self.kernel.forward(squares, kernels::Activation::None, None)
     }
 }
 

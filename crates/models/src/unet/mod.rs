@@ -4,9 +4,11 @@
 
 mod block_inputs;
 mod blocks;
+mod computation;
 mod config;
 mod cross_attn_kv;
 mod input;
+mod prediction;
 mod row_map;
 mod time_embedding;
 mod transformer;
@@ -16,16 +18,13 @@ pub use self::cross_attn_kv::PreparedConditioning;
 pub use self::input::UNetInput;
 pub use self::time_embedding::guidance_embedding;
 
-use self::block_inputs::BlockInputs;
 use self::blocks::{DownBlock, MidBlock, UpBlock};
-use self::cross_attn_kv::CrossAttnKv;
-use self::row_map::RowMap;
-use self::time_embedding::{TimeEmbedding, timestep_embedding};
+use self::computation::Computation;
+use self::time_embedding::TimeEmbedding;
 use crate::error::During;
 use crate::layers::{
-    Attention, Conv2d, ConvFusion, Device, GroupNorm, HostTensor, Layer, LayerName, LayerShape, LayerSource,
-    PatchOf, Result, Stride, Tensor, channels_first, channels_last, each_spec, on_pool, patch_each,
-    size_bytes,
+    Attention, Conv2d, GroupNorm, HostTensor, InputList, KeyValues, Layer, LayerName, LayerShape,
+    LayerSource, PatchOf, Programs, Result, Stride, each_spec, on_pool, patch_each, size_bytes,
 };
 use crate::{Conditioning, ConditioningShape, ImageTokens, IpAdapter, ModelError};
 
@@ -42,7 +41,7 @@ pub struct UNet {
     /// How many cross-attentions there are.
     cross_attns: usize,
     config: UNetConfig,
-    device: Device,
+    programs: Programs<Computation>,
 }
 
 impl UNet {
@@ -81,7 +80,7 @@ impl UNet {
             )?,
             conv_out: Conv2d::new(first, config.out_channels, Stride::One, &from.pp("conv_out"))?,
             config: config.clone(),
-            device: from.device().clone(),
+            programs: Programs::new(from.device()),
         })
     }
 
@@ -189,26 +188,35 @@ impl UNet {
             self.check_image(adapter, image)?;
         }
         let project = || -> Result<_> {
-            let states = match states.as_slice() {
-                [states] => Tensor::upload(states, &self.device)?,
-                several => Tensor::upload(&HostTensor::cat(several, 2)?, &self.device)?,
-            };
-            let kv = CrossAttnKv::project(self.cross_attns(), &states)?;
+            let mut given = InputList::default();
+            let tokens = given.host(match states.as_slice() {
+                [states] => states.clone(),
+                several => HostTensor::cat(several, 2)?,
+            });
             let added = match (&conditioning.pooled, &conditioning.size_conditions) {
-                (Some(pooled), Some(sizes)) => {
-                    let of = (&self.config, &self.device);
-                    self.time.embed_added(pooled, sizes, of)?
+                (Some(pooled), Some(sizes)) => self.time.pooled_and_sizes(pooled, sizes, &self.config)?,
+                _ => None,
+            };
+            let added = added.map(|added| given.host(added));
+            let mut results = self.programs.run(Computation::Prepare, given, |inputs| {
+                let tokens = inputs.take(tokens)?;
+                let mut results = Vec::with_capacity(2 * self.cross_attns + 1);
+                for cross_attn in self.cross_attns() {
+                    results.extend(cross_attn.project_kv(&tokens)?.into_results());
+                }
+                if let Some(added) = added {
+                    results.push(self.time.embed_added(&inputs.take(added)?)?);
+                }
+                Ok(results)
+            })?;
+            let added = added.and_then(|_| results.pop());
+            let image = match (adapter, &conditioning.image_tokens) {
+                (Some(adapter), Some(ImageTokens { tokens, scale })) if *scale != 0.0 => {
+                    Some(adapter.project(tokens, *scale)?.into())
                 }
                 _ => None,
             };
-            let image = match (adapter, &conditioning.image_tokens) {
-                (Some(adapter), Some(ImageTokens { tokens, scale })) if *scale != 0.0 => Some(
-                    adapter
-                        .project(&Tensor::upload(tokens, &self.device)?, *scale)?
-                        .into(),
-                ),
-                _ => None,
-            };
+            let kv = KeyValues::from_results(results).into();
             Ok(PreparedConditioning::new(kv, added, shape).with_image(image))
         };
         on_pool(project).during("projecting the conditioning's keys and values")
@@ -257,48 +265,5 @@ impl UNet {
     pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<HostTensor, ModelError> {
         input.check(&self.config, self.cross_attns)?;
         on_pool(|| self.predict(input)).during("predicting noise")
-    }
-
-    fn predict(&self, input: UNetInput<'_>) -> Result<HostTensor> {
-        let device = &self.device;
-        let sample = Tensor::upload(input.sample, device)?;
-        // The time embedding's length is the first width, whatever the other sizes are.
-        let time = timestep_embedding(input.timesteps, &self.config)?;
-        let time = Tensor::upload(&time, device)?;
-        let guidance = input.guidance_embedding.map(|x| Tensor::upload(x, device));
-        let guidance = guidance.transpose()?;
-        let rows = RowMap::new(sample.rows(), input.rows, input.merging, device)?;
-        // (P, 1, width) or (B, 1, width), already through the activation that every block applies first.
-        let of_rows = (input.conditioning, &rows);
-        let time = self.time.forward_activated(&time, guidance.as_ref(), of_rows)?;
-        let inputs = BlockInputs {
-            time: &time,
-            conditioning: input.conditioning,
-            rows: &rows,
-        };
-        let mut x = self
-            .conv_in
-            .forward(&channels_last(&sample)?, ConvFusion::default())?;
-        if self.config.text_time.is_some() {
-            // Rows of an image differ from the first block on, by what their texts add to the time embedding.
-            x = rows.expand(&x)?;
-        }
-        let mut skips = vec![x.clone()];
-        for block in &self.down {
-            x = block.forward(x, inputs, &mut skips)?;
-        }
-        x = self.mid.forward(x, inputs)?;
-        // Some were kept before the first cross-attention, one for all rows of an image.
-        for skip in &mut skips {
-            *skip = inputs.rows.expand(skip)?;
-        }
-        for block in &self.up {
-            x = block.forward(x, inputs, &mut skips)?;
-        }
-        let fusion = ConvFusion {
-            norm: Some(&self.norm_out),
-            ..ConvFusion::default()
-        };
-        channels_first(&self.conv_out.forward(&x, fusion)?)?.into_host()
     }
 }

@@ -4,12 +4,11 @@
 //! each operation here is rounded to f32 where PyTorch rounds it.
 
 use super::config::{TextTime, UNetConfig};
-use super::cross_attn_kv::{PreparedConditioning, added_of_rows};
 use super::row_map::RowMap;
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Activation, Device, HostTensor, Layer, LayerSource, Linear, Result, Tensor, host_tensor,
+    Activation, HostTensor, KernelError, Layer, LayerSource, Linear, Result, Tensor, host_tensor,
 };
 
 /// Two linear layers on the sinusoidal embedding, to which a projected guidance embedding is added first.
@@ -59,41 +58,46 @@ impl TimeEmbedding {
     }
 
     /// `time`: (P, input); `guidance`: (P, E). Result: (P, 1, width), through the SiLU that every block applies first, or
-    /// (B, 1, width) where every row of `rows` has something to add.
+    /// (B, 1, width) where every row of `rows` has something to add: `added` (B, 1, width).
     pub(super) fn forward_activated(
         &self,
         time: &Tensor,
         guidance: Option<&Tensor>,
-        (conditioning, rows): (&[PreparedConditioning], &RowMap),
+        (added, rows): (Option<&Tensor>, &RowMap),
     ) -> Result<Tensor> {
         let mut x = time.unsqueeze(1)?;
         if let (Some(projection), Some(guidance)) = (&self.guidance, guidance) {
             x = projection.forward_add(&guidance.unsqueeze(1)?, &x)?;
         }
         let x = self.linear2.forward(&self.linear1.forward(&x)?)?;
-        if self.added.is_none() {
-            return Ok(x);
+        match added {
+            Some(added) => rows.expand(&x)?.add(added)?.silu(),
+            None => Ok(x),
         }
-        rows.expand(&x)?.add(&added_of_rows(conditioning)?)?.silu()
     }
 
-    /// What a network with `text_time` adds for a row of this pooled state (1, P) and these sizes, (1, 1, width); None for
-    /// other networks.
-    pub(super) fn embed_added(
+    /// What [`Self::embed_added`] takes of a pooled state (1, P) and these sizes, (1, 1, P + 6 · the width of a size); None
+    /// for networks without `text_time`.
+    pub(super) fn pooled_and_sizes(
         &self,
         pooled: &HostTensor,
         sizes: &[f32; 6],
-        (like, device): (&UNetConfig, &Device),
-    ) -> Result<Option<Tensor>> {
+        like: &UNetConfig,
+    ) -> Result<Option<HostTensor>> {
         let Some(added) = &self.added else {
             return Ok(None);
         };
-        let dim = added.sizes.size_dim;
-        let sizes = embed(sizes, dim, like)?.reshape((1, ()))?;
-        // (1, 1, P + 6 · size_dim)
-        let x = HostTensor::cat(&[pooled, &sizes], 1)?.unsqueeze(1)?;
-        let x = Tensor::upload(&x, device)?;
-        added.linear2.forward(&added.linear1.forward(&x)?).map(Some)
+        let sizes = embed(sizes, added.sizes.size_dim, like)?.reshape((1, ()))?;
+        let both = HostTensor::cat(&[pooled, &sizes], 1)?;
+        Ok(Some(both.unsqueeze(1)?))
+    }
+
+    /// What a network with `text_time` adds for a row of this pooled state and these sizes: (1, 1, width).
+    pub(super) fn embed_added(&self, pooled_and_sizes: &Tensor) -> Result<Tensor> {
+        let Some(added) = &self.added else {
+            return Err(KernelError::mismatch("the network adds nothing for a text"));
+        };
+        added.linear2.forward(&added.linear1.forward(pooled_and_sizes)?)
     }
 
     /// Its layers.

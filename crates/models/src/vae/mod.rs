@@ -7,15 +7,17 @@ mod config;
 mod pass;
 mod stages;
 mod tiny;
+mod way;
 
 pub use self::config::{LatentNormalisation, VaeConfig};
 pub use self::pass::VaePass;
 
 use self::stages::Stages;
+use self::way::Way;
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Device, HostTensor, Layer, LayerName, LayerShape, LayerSource, Linear, Result, each_spec, size_bytes,
+    HostTensor, Layer, LayerName, LayerShape, LayerSource, Linear, Programs, Result, each_spec, size_bytes,
 };
 
 /// Encoder and decoder.
@@ -26,7 +28,8 @@ pub struct Vae {
     post_quant: Option<Linear>,
     decoder: Stages,
     config: VaeConfig,
-    device: Device,
+    /// By way and stage; no stage is what comes before the first.
+    programs: Programs<(Way, Option<usize>)>,
 }
 
 impl Vae {
@@ -46,7 +49,7 @@ impl Vae {
                 post_quant: None,
                 decoder: Stages::tiny_decoder(config, tiny, &from.pp("decoder"))?,
                 config: config.clone(),
-                device: from.device().clone(),
+                programs: Programs::new(from.device()),
             });
         }
         let latent = config.latent_channels;
@@ -58,7 +61,7 @@ impl Vae {
             post_quant: config.use_post_quant_conv.then(post_quant).transpose()?,
             decoder: Stages::decoder(config, &from.pp("decoder"))?,
             config: config.clone(),
-            device: from.device().clone(),
+            programs: Programs::new(from.device()),
         })
     }
 

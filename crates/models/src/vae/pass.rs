@@ -6,15 +6,10 @@
 use std::mem;
 
 use super::Vae;
+use super::way::Way;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{HostTensor, Tensor, channels_first, channels_last, on_pool};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Encode,
-    Decode,
-}
+use crate::layers::{HostTensor, InputList, Tensor, channels_first, channels_last, on_pool};
 
 /// An image or a latent on its way through. Between two slices it holds one tensor, which is large: up to 1 GiB for a
 /// picture of 1024x1024.
@@ -42,7 +37,14 @@ impl Vae {
                 expected: format!("(B, {c}, H, W), multiples of {factor}"),
             });
         }
-        let x = on_pool(|| channels_last(&Tensor::upload(x, &self.device)?)).during(Way::Encode.name())?;
+        let begin = || {
+            let mut given = InputList::default();
+            let x = given.host(x.clone());
+            let key = (Way::Encode, None);
+            self.programs
+                .run_one(key, given, |inputs| channels_last(&inputs.take(x)?))
+        };
+        let x = on_pool(begin).during(Way::Encode.name())?;
         Ok(VaePass::new(Way::Encode, x))
     }
 
@@ -60,11 +62,15 @@ impl Vae {
             });
         }
         let begin = || {
-            let z = channels_last(&Tensor::upload(z, &self.device)?)?;
-            match &self.post_quant {
-                Some(post_quant) => post_quant.forward(&z),
-                None => Ok(z),
-            }
+            let mut given = InputList::default();
+            let z = given.host(z.clone());
+            self.programs.run_one((Way::Decode, None), given, |inputs| {
+                let z = channels_last(&inputs.take(z)?)?;
+                match &self.post_quant {
+                    Some(post_quant) => post_quant.forward(&z),
+                    None => Ok(z),
+                }
+            })
         };
         let z = on_pool(begin).during(Way::Decode.name())?;
         Ok(VaePass::new(Way::Decode, z))
@@ -88,12 +94,17 @@ impl Vae {
         pass.stage += 1;
         let is_last = pass.stage == stages.len();
         let run = || {
-            let x = stages.run(stage, x)?;
-            match (&self.quant, pass.way) {
-                _ if !is_last => Ok(x),
-                (Some(quant), Way::Encode) => channels_first(&quant.forward(&x)?),
-                _ => channels_first(&x),
-            }
+            let mut given = InputList::default();
+            let x = given.tensor(x);
+            let key = (pass.way, Some(stage));
+            self.programs.run_one(key, given, |inputs| {
+                let x = stages.run(stage, inputs.take(x)?)?;
+                match (&self.quant, pass.way) {
+                    _ if !is_last => Ok(x),
+                    (Some(quant), Way::Encode) => channels_first(&quant.forward(&x)?),
+                    _ => channels_first(&x),
+                }
+            })
         };
         let x = on_pool(run).during(pass.way.name())?;
         if is_last {
@@ -114,14 +125,5 @@ impl VaePass {
     const fn new(way: Way, x: Tensor) -> Self {
         let x = Some(x);
         Self { way, stage: 0, x }
-    }
-}
-
-impl Way {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Encode => "encoding an image",
-            Self::Decode => "decoding an image",
-        }
     }
 }

@@ -15,14 +15,22 @@ pub(crate) fn source(component: &Component) -> LayerSource<'static> {
     LayerSource::new(component.var_builder(), &models::Device::Cpu)
 }
 
+/// A device on which a network may be tested.
+pub(crate) type On<'a> = &'a models::Device;
+
 pub(crate) fn tiny(name: &str) -> Checkpoint {
     Checkpoint::open(&golden_dir().join("models").join(name)).unwrap()
 }
 
 pub(crate) fn unet(name: &str) -> UNet {
+    unet_on(name, &models::Device::Cpu)
+}
+
+pub(crate) fn unet_on(name: &str, device: On<'_>) -> UNet {
     let model = tiny(name);
     let component = model.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
-    let unet = UNet::new(&model.json("unet/config.json").unwrap(), source(&component)).unwrap();
+    let source = LayerSource::new(component.var_builder(), device);
+    let unet = UNet::new(&model.json("unet/config.json").unwrap(), source).unwrap();
     component.finish().unwrap();
     unet
 }
@@ -65,22 +73,33 @@ impl GoldenInputs<'_> {
 }
 
 pub(crate) fn vae() -> Vae {
+    vae_on(&models::Device::Cpu)
+}
+
+pub(crate) fn vae_on(device: On<'_>) -> Vae {
     let model = tiny("tiny");
     let component = model.component("vae", Dtypes::All(DType::F32), &CPU).unwrap();
-    let vae = Vae::new(&model.json("vae/config.json").unwrap(), source(&component)).unwrap();
+    let source = LayerSource::new(component.var_builder(), device);
+    let vae = Vae::new(&model.json("vae/config.json").unwrap(), source).unwrap();
     component.finish().unwrap();
     vae
 }
 
 /// The text encoder with another activation than its file says.
 pub(crate) fn text_encoder(activation: &str) -> ClipText {
+    text_encoder_on(activation, &models::Device::Cpu)
+}
+
+/// The same on a device.
+pub(crate) fn text_encoder_on(activation: &str, device: On<'_>) -> ClipText {
     let model = tiny("tiny");
     let mut config: serde_json::Value = model.json("text_encoder/config.json").unwrap();
     config["hidden_act"] = activation.into();
     let component = model
         .component("text_encoder", Dtypes::All(DType::F32), &CPU)
         .unwrap();
-    let text = ClipText::new(&serde_json::from_value(config).unwrap(), source(&component)).unwrap();
+    let source = LayerSource::new(component.var_builder(), device);
+    let text = ClipText::new(&serde_json::from_value(config).unwrap(), source).unwrap();
     component.finish().unwrap();
     text
 }
