@@ -18,6 +18,8 @@ mod data;
 mod device;
 mod driver;
 mod error;
+#[cfg(any(test, feature = "cuda"))]
+mod kernels;
 mod ops;
 mod program;
 mod tape;

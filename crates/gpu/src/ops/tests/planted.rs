@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::attention::on_fragments;
 use super::{attention, norm};
+use crate::kernels::FILES;
 use crate::testing::{compute, distance, numbers};
 use crate::{
     AttnMask, DType, Emulation, Error, Gpu, GroupNorm, HostData, Input, InputShape, LayerNorm, Program,
@@ -27,13 +28,6 @@ const FAULTS: &[(&str, Check)] = &[
     ("shuffle", attention),
     ("shuffle", tiles),
     ("fragments", tiles),
-];
-
-const KERNELS: [&str; 4] = [
-    include_str!("../../kernels/attention.cu"),
-    include_str!("../../kernels/elementwise.cu"),
-    include_str!("../../kernels/layout.cu"),
-    include_str!("../../kernels/norm.cu"),
 ];
 
 fn group_norm(gpu: &Gpu) -> f64 {
@@ -113,7 +107,7 @@ fn every_planted_fault_is_found() {
 #[test]
 fn every_barrier_of_the_kernels_can_be_planted() {
     let mut named = BTreeSet::new();
-    for source in KERNELS {
+    for (_, source) in FILES {
         assert!(!source.contains("__sync"), "a barrier without a name");
         assert!(
             !source.contains("atomic"),
