@@ -9,4 +9,5 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("elementwise.cu", include_str!("elementwise.cu")),
     ("layout.cu", include_str!("layout.cu")),
     ("norm.cu", include_str!("norm.cu")),
+    ("token_merge.cu", include_str!("token_merge.cu")),
 ];

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::attention::on_fragments;
-use super::{attention, norm};
+use super::{attention, norm, token_merge};
 use crate::kernels::FILES;
 use crate::testing::{compute, distance, numbers};
 use crate::{
@@ -24,6 +24,14 @@ const FAULTS: &[(&str, Check)] = &[
     ("weights_are_there", attention),
     ("tiles_were_read", tiles),
     ("tiles_are_there", tiles),
+    ("slices_were_read", token_merge),
+    ("slices_are_there", token_merge),
+    ("scores_were_read", token_merge),
+    ("scores_are_there", token_merge),
+    ("stretches_are_counted", token_merge),
+    ("stretches_are_summed", token_merge),
+    ("places_are_there", token_merge),
+    ("shuffle", token_merge),
     ("shuffle", layer_norm),
     ("shuffle", attention),
     ("shuffle", tiles),
@@ -78,6 +86,10 @@ fn attention(gpu: &Gpu) -> f64 {
 fn tiles(gpu: &Gpu) -> f64 {
     let (got, want) = on_fragments(gpu, [1, 70, 77, 2, 40]);
     distance(&got, &want)
+}
+
+fn token_merge(gpu: &Gpu) -> f64 {
+    token_merge::far_from_reference(gpu, [1, 20, 17, 70, 100])
 }
 
 /// The orders in which the fault shows.
