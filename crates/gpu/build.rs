@@ -12,6 +12,10 @@ mod emulated {
 
     const SOURCES: &[&str] = &["src/kernels", "src/emulator"];
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how Cargo tells a build script what it builds for"
+    )]
     pub(super) fn build() {
         for folder in SOURCES {
             println!("cargo::rerun-if-changed={folder}");

@@ -65,9 +65,23 @@ pub(crate) enum Arg {
 }
 
 impl Arg {
+    /// The parameter as the lowest bytes of a word, as kernels are given it.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "emulated")),
+        expect(dead_code, reason = "no device is left in this build")
+    )]
+    pub(crate) fn bits(self) -> u64 {
+        match self {
+            Self::Pointer(span) => span.address().unwrap_or(0),
+            Self::I32(value) => u64::from(value.cast_unsigned()),
+            Self::I64(value) => value.cast_unsigned(),
+            Self::F32(value) => u64::from(value.to_bits()),
+        }
+    }
+
     /// Its letter in a kernel's signature, as the emulator writes it.
     #[cfg_attr(
-        not(any(test, feature = "emulated")),
+        not(feature = "emulated"),
         expect(dead_code, reason = "only the emulated device checks signatures")
     )]
     pub(crate) const fn letter(self) -> char {

@@ -23,11 +23,24 @@ struct Inner {
 }
 
 impl Gpu {
-    /// The CUDA device with this number.
+    /// The CUDA device with this number. Our kernels are compiled for it, and kept in the folder `cache` for the next start
+    /// if there is one. Its budget is 90 % of what is free.
     ///
     /// # Errors
     /// [`Error::Unavailable`] with what is missing: the driver, a library, the card, or CUDA in this build.
-    pub fn open(ordinal: usize) -> Result<Self> {
+    #[cfg(feature = "cuda")]
+    pub fn open(ordinal: usize, cache: Option<&std::path::Path>) -> Result<Self> {
+        let driver = crate::driver::real::Cuda::open(ordinal, cache)?;
+        let budget = driver.free_bytes()? / 10 * 9;
+        Ok(Self::over(Box::new(driver), budget))
+    }
+
+    /// The CUDA device with this number, which this build cannot open.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], always.
+    #[cfg(not(feature = "cuda"))]
+    pub fn open(ordinal: usize, _: Option<&std::path::Path>) -> Result<Self> {
         Err(Error::Unavailable {
             why: format!("device {ordinal} was asked for, and this build has no CUDA (feature `cuda`)"),
         })
@@ -45,7 +58,7 @@ impl Gpu {
     }
 
     #[cfg_attr(
-        not(feature = "emulated"),
+        not(any(feature = "cuda", feature = "emulated")),
         expect(dead_code, reason = "no device is left in this build")
     )]
     fn over(driver: Box<dyn Driver>, budget: usize) -> Self {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::faults::{Faults, PlannedFault};
 use super::heap::{Heap, pointer};
 use super::{Description, Driver, reference};
-use crate::command::{Arg, Command, Launch, Span};
+use crate::command::{Command, Launch, Span};
 use crate::error::{Error, Result};
 
 unsafe extern "C" {
@@ -239,7 +239,7 @@ unsafe fn emulate(launch: &Launch, emulation: &Emulation) -> std::result::Result
     let signature: String = launch.args.iter().map(|arg| arg.letter()).collect();
     let signature = text(&signature)?;
     let fault = text(emulation.planted.unwrap_or_default())?;
-    let mut values: Vec<u64> = launch.args.iter().map(|arg| bits(*arg)).collect();
+    let mut values: Vec<u64> = launch.args.iter().map(|arg| arg.bits()).collect();
     let mut parameters: Vec<*mut c_void> = values
         .iter_mut()
         .map(|value| std::ptr::from_mut(value).cast())
@@ -268,14 +268,4 @@ unsafe fn emulate(launch: &Launch, emulation: &Emulation) -> std::result::Result
     let why =
         std::ffi::CStr::from_bytes_until_nul(&why).map_or_else(|_| "?".into(), |why| why.to_string_lossy());
     Err(format!("{}: {why}", launch.kernel))
-}
-
-/// A parameter as the lowest bytes of a word.
-fn bits(arg: Arg) -> u64 {
-    match arg {
-        Arg::Pointer(span) => span.address().unwrap_or(0),
-        Arg::I32(value) => u64::from(value.cast_unsigned()),
-        Arg::I64(value) => value.cast_unsigned(),
-        Arg::F32(value) => u64::from(value.to_bits()),
-    }
 }

@@ -1,12 +1,16 @@
 //! What has to be there to compute: memory, launches, calls of libraries. A card has it by CUDA's driver, and a test by the
 //! emulated device, which runs the same kernels with the same geometry on the host.
 
+#[cfg(feature = "cuda")]
+mod compile;
 #[cfg(feature = "emulated")]
 pub(crate) mod emulated;
 #[cfg(feature = "emulated")]
 pub(crate) mod faults;
 #[cfg(feature = "emulated")]
 mod heap;
+#[cfg(feature = "cuda")]
+pub(crate) mod real;
 #[cfg(feature = "emulated")]
 mod reference;
 

@@ -3,6 +3,7 @@
 #include "elementwise.cu"
 #include "layout.cu"
 #include "norm.cu"
+#include "token_merge.cu"
 
 extern "C" int pentimento_emulate(const char* name, const char* signature, const unsigned* grid, const unsigned* block,
                                   size_t shared_bytes, int order, const char* fault, void** parameters, char* why,

@@ -12,6 +12,7 @@ mod norm;
 mod record;
 #[cfg(test)]
 mod tests;
+mod token_merge;
 
 pub use attention::{AttnMask, attend};
 pub use convolution::{Conv2d, ConvShape};
@@ -19,3 +20,4 @@ pub use elementwise::{Activation, activate, add, add_scaled, affine, convert, ge
 pub use layout::{cat_rows, channels_first, channels_last, columns, gather, join_channels, upsample};
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
+pub use token_merge::TokenMerge;

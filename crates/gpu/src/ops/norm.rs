@@ -65,31 +65,21 @@ impl GroupNorm {
     pub fn forward_joined(&self, x: &Tensor, skip: Option<&Tensor>, silu: bool) -> Result<Tensor> {
         let record = self.record([Some(x), skip])?;
         let dtype = record.float(std::iter::once(x).chain(skip))?;
-        let split = x.shape().last().copied().unwrap_or(0);
-        let image = self.image(
-            &record,
-            x,
-            split + skip.map_or(0, |skip| skip.shape().last().copied().unwrap_or(0)),
-        )?;
-        if let Some(skip) = skip {
-            let (x, skip) = (x.shape(), skip.shape());
-            let fits = x.len() == skip.len() && x[..x.len() - 1] == skip[..skip.len() - 1];
-            record.ensure(fits, "both images need the same pixels")?;
-        }
+        let image = self.image(&record, x, skip)?;
         let moments = record.result(&[image.rows, image.chunks(), self.groups, 2], DType::F32)?;
         record
             .launch("group_norm_sums", dtype)
             .tensor(x)
             .tensor_or_none(skip)
             .tensor(&moments)
-            .int(split)
+            .int(image.split)
             .int(image.channels)
             .int(image.pixels)
             .int(self.groups)
             .int(image.per_chunk)
             .shared_bytes(image.shared_bytes())
             .grid([image.chunks(), image.rows, 1])?;
-        self.apply(&record, (x, skip, split), &moments, image, silu)
+        self.apply(&record, image, &moments, silu)
     }
 
     /// `x` + `other`, and the norm of the sum, then SiLU if `silu`. `other` is (B, …, C) as `x`, or (B, 1, C) for all pixels
@@ -100,7 +90,7 @@ impl GroupNorm {
     pub fn add_forward(&self, x: &Tensor, other: &Tensor, silu: bool) -> Result<(Tensor, Tensor)> {
         let record = self.record([Some(x), Some(other)])?;
         let dtype = record.float([x, other])?;
-        let image = self.image(&record, x, x.shape().last().copied().unwrap_or(0))?;
+        let image = self.image(&record, x, None)?;
         let is_bias = other.shape() != x.shape();
         let bias_fits =
             other.elements() == image.rows * image.channels && other.shape().first() == x.shape().first();
@@ -120,7 +110,7 @@ impl GroupNorm {
             .int(image.per_chunk)
             .shared_bytes(image.shared_bytes())
             .grid([image.chunks(), image.rows, 1])?;
-        let y = self.apply(&record, (&sum, None, image.channels), &moments, image, silu)?;
+        let y = self.apply(&record, Image { x: &sum, ..image }, &moments, silu)?;
         Ok((sum, y))
     }
 
@@ -129,17 +119,27 @@ impl GroupNorm {
         Record::new("group norm", operands.into_iter().flatten().chain(own))
     }
 
-    fn image(&self, record: &Record<'_>, x: &Tensor, channels: usize) -> Result<Image> {
-        let [rows, places @ .., _] = x.shape() else {
+    fn image<'a>(&self, record: &Record<'_>, x: &'a Tensor, skip: Option<&'a Tensor>) -> Result<Image<'a>> {
+        let [rows, places @ .., split] = x.shape() else {
             return Err(record.mismatch("(B, …, C) is needed"));
         };
-        let pixels: usize = places.iter().product();
-        let fits = channels == self.weight.elements() && pixels > 0;
-        record.ensure(
-            fits,
-            format_args!("pixels of {} channels are needed", self.weight.elements()),
-        )?;
+        let skipped = match skip.map(Tensor::shape) {
+            None => 0,
+            Some([their_rows, their_places @ .., channels])
+                if (their_rows, their_places) == (rows, places) =>
+            {
+                *channels
+            }
+            Some(_) => return Err(record.mismatch("both images need the same pixels")),
+        };
+        let (pixels, channels): (usize, usize) = (places.iter().product(), split + skipped);
+        let wanted = self.weight.elements();
+        let fits = channels == wanted && pixels > 0;
+        record.ensure(fits, format_args!("pixels of {wanted} channels are needed"))?;
         Ok(Image {
+            x,
+            skip,
+            split: *split,
             rows: *rows,
             pixels,
             channels,
@@ -147,30 +147,24 @@ impl GroupNorm {
         })
     }
 
-    fn apply(
-        &self,
-        record: &Record<'_>,
-        (x, skip, split): (&Tensor, Option<&Tensor>, usize),
-        moments: &Tensor,
-        image: Image,
-        silu: bool,
-    ) -> Result<Tensor> {
+    fn apply(&self, record: &Record<'_>, image: Image<'_>, moments: &Tensor, silu: bool) -> Result<Tensor> {
+        let (x, channels) = (image.x, image.channels);
         let mut shape = x.shape().to_vec();
         if let Some(last) = shape.last_mut() {
-            *last = image.channels;
+            *last = channels;
         }
         let y = record.result(&shape, x.dtype())?;
-        let per_block = (APPLIED / image.channels).max(1);
+        let per_block = (APPLIED / channels).max(1);
         record
             .launch("group_norm_apply", x.dtype())
             .tensor(x)
-            .tensor_or_none(skip)
+            .tensor_or_none(image.skip)
             .tensor(moments)
             .tensor(&self.weight)
             .tensor(&self.bias)
             .tensor(&y)
-            .int(split)
-            .int(image.channels)
+            .int(image.split)
+            .int(channels)
             .int(image.pixels)
             .int(self.groups)
             .int(image.chunks())
@@ -184,9 +178,14 @@ impl GroupNorm {
     }
 }
 
-/// Sizes of what is normalised.
+/// What is normalised.
 #[derive(Clone, Copy, Debug)]
-struct Image {
+struct Image<'a> {
+    x: &'a Tensor,
+    /// The channels behind those of `x`.
+    skip: Option<&'a Tensor>,
+    /// Channels of `x`.
+    split: usize,
     rows: usize,
     pixels: usize,
     channels: usize,
@@ -194,7 +193,7 @@ struct Image {
     per_chunk: usize,
 }
 
-impl Image {
+impl Image<'_> {
     fn chunks(self) -> usize {
         self.pixels.div_ceil(self.per_chunk)
     }

@@ -179,8 +179,12 @@ fn a_failed_launch_or_a_lost_device_stays_failed() {
     }
 }
 
+/// On a machine without a driver; on one with a card there is nothing to say.
 #[test]
 fn a_device_that_is_not_there_says_what_is_missing() {
-    let error = Gpu::open(0).unwrap_err();
-    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    match Gpu::open(0, None) {
+        Ok(gpu) => println!("left out: {:?} is there", gpu.description()),
+        Err(Error::Unavailable { why }) => println!("{why}"),
+        Err(error) => panic!("{error}"),
+    }
 }

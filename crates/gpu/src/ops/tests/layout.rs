@@ -50,12 +50,11 @@ fn columns_are_cut_filled_up_and_joined() {
                 join_channels(&x[0], &x[1])?,
             ])
         });
-        let lines = |f: &dyn Fn(&[f32], &[f32]) -> Vec<f32>| -> Vec<f32> {
-            a.chunks(11).zip(b.chunks(6)).flat_map(|(a, b)| f(a, b)).collect()
-        };
-        assert_eq!(got[0], lines(&|a, _| a[2..7].to_vec()));
-        assert_eq!(got[1], lines(&|a, _| [a, &[0.0; 5]].concat()));
-        assert_eq!(got[2], lines(&|a, b| [a, b].concat()));
+        let both = || a.chunks(11).zip(b.chunks(6));
+        let cut: Vec<f32> = both().flat_map(|(a, _)| a[2..7].to_vec()).collect();
+        let filled: Vec<f32> = both().flat_map(|(a, _)| [a, &[0.0; 5]].concat()).collect();
+        let joined: Vec<f32> = both().flat_map(|(a, b)| [a, b].concat()).collect();
+        assert_eq!(got, [cut, filled, joined]);
     });
 }
 

@@ -7,3 +7,4 @@ mod norm;
 mod planted;
 mod products;
 mod refusals;
+mod token_merge;

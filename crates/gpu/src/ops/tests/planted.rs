@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::attention::on_fragments;
-use super::{attention, norm};
+use super::{attention, norm, token_merge};
+use crate::kernels::FILES;
 use crate::testing::{compute, distance, numbers};
 use crate::{
     AttnMask, DType, Emulation, Error, Gpu, GroupNorm, HostData, Input, InputShape, LayerNorm, Program,
@@ -23,17 +24,18 @@ const FAULTS: &[(&str, Check)] = &[
     ("weights_are_there", attention),
     ("tiles_were_read", tiles),
     ("tiles_are_there", tiles),
+    ("slices_were_read", token_merge),
+    ("slices_are_there", token_merge),
+    ("scores_were_read", token_merge),
+    ("scores_are_there", token_merge),
+    ("stretches_are_counted", token_merge),
+    ("stretches_are_summed", token_merge),
+    ("places_are_there", token_merge),
+    ("shuffle", token_merge),
     ("shuffle", layer_norm),
     ("shuffle", attention),
     ("shuffle", tiles),
     ("fragments", tiles),
-];
-
-const KERNELS: [&str; 4] = [
-    include_str!("../../kernels/attention.cu"),
-    include_str!("../../kernels/elementwise.cu"),
-    include_str!("../../kernels/layout.cu"),
-    include_str!("../../kernels/norm.cu"),
 ];
 
 fn group_norm(gpu: &Gpu) -> f64 {
@@ -86,6 +88,10 @@ fn tiles(gpu: &Gpu) -> f64 {
     distance(&got, &want)
 }
 
+fn token_merge(gpu: &Gpu) -> f64 {
+    token_merge::far_from_reference(gpu, [1, 20, 17, 70, 100])
+}
+
 /// The orders in which the fault shows.
 fn found(planted: Option<&'static str>, check: Check) -> Vec<ThreadOrder> {
     let wrong = |order: &ThreadOrder| {
@@ -94,8 +100,8 @@ fn found(planted: Option<&'static str>, check: Check) -> Vec<ThreadOrder> {
             planted,
             ..Emulation::default()
         });
-        // Not a number is no small distance.
-        !(check(&gpu) < 1e-3)
+        let far = check(&gpu);
+        far.is_nan() || far > 1e-3
     };
     ThreadOrder::ALL.into_iter().filter(wrong).collect()
 }
@@ -113,7 +119,7 @@ fn every_planted_fault_is_found() {
 #[test]
 fn every_barrier_of_the_kernels_can_be_planted() {
     let mut named = BTreeSet::new();
-    for source in KERNELS {
+    for (_, source) in FILES {
         assert!(!source.contains("__sync"), "a barrier without a name");
         assert!(
             !source.contains("atomic"),
