@@ -48,6 +48,12 @@ impl Error {
         }
     }
 
+    /// Whether the device is of no use any more.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+
     /// The kind that decides about retries and replies.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

@@ -15,12 +15,6 @@ pub enum KernelError {
         /// Which, and how they are.
         detail: String,
     },
-    /// There is no kernel for it on a GPU.
-    #[error("{what} is computed on the CPU only")]
-    OnlyOnCpu {
-        /// What was asked for.
-        what: &'static str,
-    },
 }
 
 impl KernelError {

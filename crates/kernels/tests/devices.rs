@@ -198,6 +198,24 @@ fn attentions_are_alike() {
 }
 
 #[test]
+fn the_same_tokens_are_merged() {
+    for (size, merged) in [((4, 4), 8), ((5, 6), 11), ((2, 2), 3)] {
+        let (h, w) = size;
+        let (x, residual) = (noise(&[2, h * w, 6], 1), noise(&[2, h * w, 6], 2));
+        let body = |x: &[Tensor]| {
+            let merge = TokenMerge::choose(&x[0], size, merged)?;
+            let merge = merge.ok_or_else(|| KernelError::mismatch("nothing to merge"))?;
+            merge.unmerge(&merge.merge(&x[0])?, &x[1])
+        };
+        // Only where similarities are rounded alike: in f16 another token may be the nearest.
+        let inputs = [&x, &residual];
+        let expected = compute(&Device::Cpu, &inputs, body).unwrap();
+        let found = compute(&emulated(Precision::F32), &inputs, body).unwrap();
+        assert_close(&format!("{size:?}, {merged}"), &found, &expected, F32);
+    }
+}
+
+#[test]
 fn what_only_moves_numbers_is_the_same_to_the_last_bit() {
     let (a, b) = (noise(&[3, 4, 5, 6], 1), noise(&[3, 4, 5, 2], 2));
     let (s, n) = (noise(&[2, 3, 4], 3), noise(&[2, 5, 4], 4));
@@ -299,8 +317,4 @@ fn tensors_and_layers_of_two_devices_do_not_meet() {
     });
     let error = refused.unwrap_err().to_string();
     assert_eq!(error, "a layer of the CPU got a tensor of a GPU");
-    let merged = compute(&device, &[&noise(&[1, 16, 4], 1)], |x| {
-        TokenMerge::choose(&x[0], (4, 4), 8).map(|_| x[0].clone())
-    });
-    assert!(matches!(merged, Err(KernelError::OnlyOnCpu { .. })));
 }

@@ -63,9 +63,39 @@ pub enum ModelError {
     },
 }
 
+impl ModelError {
+    /// Whether it is the network's device that failed, and not what it was given.
+    #[must_use]
+    pub const fn is_of_device(&self) -> bool {
+        matches!(
+            self,
+            Self::Tensor {
+                source: KernelError::Gpu(error),
+                ..
+            } if !matches!(error.kind(), ErrorKind::Internal)
+        )
+    }
+
+    /// Whether nothing will run on the network's device any more.
+    #[must_use]
+    pub const fn is_device_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Tensor {
+                source: KernelError::Gpu(error),
+                ..
+            } if error.is_lost()
+        )
+    }
+}
+
 impl HasKind for ModelError {
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::Tensor {
+                source: KernelError::Gpu(error),
+                ..
+            } => error.kind(),
             Self::Tensor { .. } | Self::Shape { .. } | Self::Spent { .. } => ErrorKind::Internal,
             Self::NotTaken { .. } | Self::ClipSkip { .. } | Self::Tokenize { .. } => ErrorKind::InvalidInput,
             Self::TokenizerFile { .. } => ErrorKind::BadModel,

@@ -29,7 +29,8 @@ pub use conditioning::{Conditioning, ConditioningShape, ImageTokens};
 pub use error::ModelError;
 pub use ip_adapter::{ImageProjectionConfig, IpAdapter, IpAdapterConfig};
 pub use layers::{
-    Device, HostTensor, KernelError, LayerKind, LayerName, LayerPatch, LayerShape, LayerSource, PatchOf,
+    Device, GpuDevice, HostTensor, KernelError, LayerKind, LayerName, LayerPatch, LayerShape, LayerSource,
+    PatchOf, Precision,
 };
 pub use mobilenet_v2::MobileNetV2;
 pub use residual_dense::ResidualDense;

@@ -104,6 +104,8 @@ impl Tolerance {
     pub const ENLARGED: Self = Self { max: 0.5, mean: 0.05 };
     /// Final pictures in 0..255.
     pub const PICTURE: Self = Self { max: 2.0, mean: 0.1 };
+    /// The same with networks in f16.
+    pub const PICTURE_HALF: Self = Self { max: 16.0, mean: 1.0 };
 }
 
 /// What a comparison found.

@@ -1,6 +1,8 @@
 //! Token merging, where the tokens are.
 
-use crate::{KernelError, Result, Tensor, tome};
+use pentimento_gpu as gpu;
+
+use crate::{Result, Tensor, tome};
 
 /// Which tokens of each row become one.
 #[derive(Debug)]
@@ -9,24 +11,21 @@ pub struct TokenMerge(Form);
 #[derive(Debug)]
 enum Form {
     Cpu(tome::TokenMerge),
+    Gpu(gpu::TokenMerge),
 }
 
 impl TokenMerge {
     /// Chooses `merged` tokens of each row of `x` (B, h·w, C) to be merged into another: those with the smallest angle to
-    /// the first token of a 2x2 cell. None where there is nothing to merge.
+    /// the first token of a 2x2 cell. None where there is nothing to merge, which the shape alone decides.
     ///
     /// # Errors
-    /// When the shape does not fit; [`KernelError::OnlyOnCpu`] on a GPU.
+    /// When the shape does not fit.
     pub fn choose(x: &Tensor, size: (usize, usize), merged: usize) -> Result<Option<Self>> {
-        match x {
-            Tensor::Host(x) => {
-                let chosen = tome::TokenMerge::choose(x, size, merged)?;
-                Ok(chosen.map(|chosen| Self(Form::Cpu(chosen))))
-            }
-            Tensor::Gpu(_) => Err(KernelError::OnlyOnCpu {
-                what: "token merging",
-            }),
-        }
+        let chosen = match x {
+            Tensor::Host(x) => tome::TokenMerge::choose(x, size, merged)?.map(Form::Cpu),
+            Tensor::Gpu(x) => gpu::TokenMerge::choose(x, size, merged)?.map(Form::Gpu),
+        };
+        Ok(chosen.map(Self))
     }
 
     /// The means of the tokens of `x` (B, N, C) that become one: (B, kept, C), in the order of the image.
@@ -36,6 +35,7 @@ impl TokenMerge {
     pub fn merge(&self, x: &Tensor) -> Result<Tensor> {
         match &self.0 {
             Form::Cpu(merge) => Ok(Tensor::Host(merge.merge(x.host()?)?)),
+            Form::Gpu(merge) => Ok(Tensor::Gpu(merge.merge(x.gpu()?)?)),
         }
     }
 
@@ -46,6 +46,7 @@ impl TokenMerge {
     pub fn unmerge(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.0 {
             Form::Cpu(merge) => Ok(Tensor::Host(merge.unmerge(x.host()?, residual.host()?)?)),
+            Form::Gpu(merge) => Ok(Tensor::Gpu(merge.unmerge(x.gpu()?, residual.gpu()?)?)),
         }
     }
 }

@@ -11,16 +11,16 @@ use pentimento_testkit::{Golden, Tolerance};
 
 use crate::support::{CPU, close, inputs, text_encoder, tiny, unet, wave};
 
-type Change = Result<Option<LayerPatch>, ModelError>;
+pub(crate) type Change = Result<Option<LayerPatch>, ModelError>;
 
 /// Low-rank factors (rank, inputs) and (outputs, rank) for a layer, small beside its weights.
-fn factors(shape: LayerShape, rank: usize, phase: f32) -> (Tensor, Tensor) {
+pub(crate) fn factors(shape: LayerShape, rank: usize, phase: f32) -> (Tensor, Tensor) {
     let down = (wave(&[rank, shape.inputs], phase) * 0.05).unwrap();
     let up = (wave(&[shape.outputs, rank], 1.0 - phase) * 0.05).unwrap();
     (down, up)
 }
 
-fn is_matrix(shape: LayerShape) -> bool {
+pub(crate) fn is_matrix(shape: LayerShape) -> bool {
     matches!(shape.kind, LayerKind::Linear | LayerKind::Pointwise)
 }
 
