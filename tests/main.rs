@@ -45,6 +45,10 @@ mod modelslab;
 #[cfg(test)]
 mod novita;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
+mod operating;
+#[cfg(test)]
 mod playground;
 #[cfg(test)]
 #[cfg(unix)]

@@ -221,12 +221,11 @@ async fn a_picture_is_enlarged_without_a_job() {
         let again = image::imageops::thumbnail(&enlarged, small.width(), small.height());
         assert!(pictures::mean_difference(&again, &small) < 6.0, "{times}");
     }
-    body["model_id"] = json!("RealESRGAN_x4plus");
     body["face_enhance"] = json!(true);
     body["webhook"] = json!("https://example.com/hook");
     let reply = modelslab(&server, "super_resolution", &body).await;
     let warning = reply["warning"].as_str().unwrap_or_default();
-    assert!(warning.contains("model_id, face_enhance, webhook"), "{reply}");
+    assert!(warning.contains("face_enhance, webhook"), "{reply}");
     for (body, field) in [
         (json!({}), "url"),
         (json!({"url": "AAAA"}), "url"),
@@ -241,4 +240,54 @@ async fn a_picture_is_enlarged_without_a_job() {
         assert_eq!(reply["status"], "error", "{reply}");
         assert!(reply["message"][field][0].is_string(), "{field}: {reply}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_the_catalogue_enlarges() {
+    let folder = TempDir::new().unwrap();
+    let golden = tests_folder().join("golden");
+    let mut catalogue = String::new();
+    for (name, file) in [
+        ("RealESRGAN_x4plus", "upscalers/x4.pth"),
+        ("twice", "upscalers/x2.pth"),
+        ("wrong", "lora/kohya.safetensors"),
+    ] {
+        let source = golden.join(file);
+        catalogue += &format!(
+            "[[model]]\nname = \"{name}\"\nkind = \"upscaler\"\nsource = \"{}\"\n",
+            source.display()
+        );
+    }
+    let file = folder.path().join("models.toml");
+    fs_err::write(&file, catalogue).unwrap();
+    let server = TestServer::start_with(&["--models", file.to_str().unwrap()], &[]);
+    let small = pictures::decode(&pictures::bytes("small.png"));
+    let asked = |model: &str, scale: u32| json!({"url": pictures::base64("small.png"), "model_id": model, "scale": scale});
+    let mut seen = Vec::new();
+    for (model, scale) in [
+        ("RealESRGAN_x4plus", 4),
+        ("twice", 2),
+        ("RealESRGAN_x4plus", 2),
+        ("twice", 4),
+    ] {
+        let reply = modelslab(&server, "super_resolution", &asked(model, scale)).await;
+        assert_eq!(reply["status"], "success", "{reply}");
+        assert_eq!(reply.get("warning"), None, "{reply}");
+        let enlarged = picture(&reply).await;
+        assert_eq!(
+            enlarged.dimensions(),
+            (small.width() * scale, small.height() * scale),
+            "{model}"
+        );
+        seen.push(enlarged);
+    }
+    assert!(seen[1] != seen[2], "each model has its own picture");
+    let reply = modelslab(&server, "super_resolution", &asked("wrong", 4)).await;
+    assert!(reply["message"]["model_id"][0].is_string(), "{reply}");
+    let reply = modelslab(&server, "super_resolution", &asked("RealESRGAN_x4pluss", 4)).await;
+    let message = reply["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("model_id") && message.contains("did you mean RealESRGAN_x4plus?"),
+        "{reply}"
+    );
 }

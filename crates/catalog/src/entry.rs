@@ -23,6 +23,8 @@ pub enum ModelKind {
     SafetyChecker,
     /// A language model that lengthens prompts.
     PromptEnhancer,
+    /// What enlarges pictures.
+    Upscaler,
 }
 
 impl ModelKind {
@@ -36,6 +38,7 @@ impl ModelKind {
         Self::ImageEncoder,
         Self::SafetyChecker,
         Self::PromptEnhancer,
+        Self::Upscaler,
     ];
 
     /// The word in `models.toml`.
@@ -50,6 +53,7 @@ impl ModelKind {
             Self::ImageEncoder => "image_encoder",
             Self::SafetyChecker => "safety_checker",
             Self::PromptEnhancer => "prompt_enhancer",
+            Self::Upscaler => "upscaler",
         }
     }
 

@@ -38,7 +38,7 @@ pub use loader::{LoadError, ModelLoader};
 pub use pentimento_pipeline::{
     Beside, CheckpointFacts, ConditioningShape, EmbeddingFiles, Filter, IpAdapterEntries, LoraReport,
     PipelineError, PromptEmbedding, ReferenceSafetyChecker, ResolvedModels, RunPlan, SafetyChecker,
-    SafetyScores, TokenCounter, UpscaleFactor, Upscaler, resampled, written_in,
+    SafetyScores, TokenCounter, UpscaleFactor, Upscaler, WordModel, resampled, written_in,
 };
 pub use pipeline_executor::{
     DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelineFinishing, PipelinePreparation,

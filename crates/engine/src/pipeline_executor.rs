@@ -15,8 +15,8 @@ use pentimento_types::{
 
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, FinishStep, FinishedImage, LatentSize, PipelineLoader, PrepareStep,
-    Prepared, ResolvedJob, SharedCause,
+    BatchKey, Executor, ExecutorError, FinishStep, FinishedImage, LatentSize, ModelLoader as _,
+    PipelineLoader, PrepareStep, Prepared, ResolvedJob, SharedCause,
 };
 
 /// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.

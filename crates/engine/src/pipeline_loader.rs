@@ -6,6 +6,7 @@
 
 mod known;
 mod watch;
+mod words;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -15,8 +16,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::{
-    Beside, Component, ComponentKey, Device, FolderStamp, ModelSource, PipelineError, StableDiffusion,
+    Beside, Component, ComponentKey, ComponentRole, Device, FolderStamp, ModelSource, PipelineError,
+    StableDiffusion, WordModel,
 };
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
@@ -161,13 +164,6 @@ impl PipelineLoader {
             memory: Mutex::new(memory),
             reading: ReadingTurn::default(),
         }))
-    }
-
-    /// Throws out what no job uses and is not pinned, and says how many bytes that was.
-    pub(crate) fn evict_idle(&self) -> u64 {
-        // Dropped after the lock: freeing gigabytes takes a while.
-        let mut evicted = Vec::new();
-        self.memory().components.evict_idle(&mut evicted)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -433,6 +429,11 @@ impl ModelLoader for PipelineLoader {
         }
     }
 
+    fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, ExecutorError> {
+        self.find_or_read_words(entry, words)
+            .map_err(|fault| self.not_said(entry, fault))
+    }
+
     fn resident_models(&self) -> Vec<String> {
         let mut memory = self.memory();
         let Memory {
@@ -466,6 +467,12 @@ impl ModelLoader for PipelineLoader {
         memory.components.evict(&keys, &mut evicted)
     }
 
+    fn evict_idle(&self) -> u64 {
+        // Dropped after the lock: freeing gigabytes takes a while.
+        let mut evicted = Vec::new();
+        self.memory().components.evict_idle(&mut evicted)
+    }
+
     fn evict_unused(&self) -> u64 {
         let mut evicted = Vec::new();
         let now = self.0.clock.now();
@@ -474,8 +481,13 @@ impl ModelLoader for PipelineLoader {
             components, models, ..
         } = &mut *memory;
         let keep_alive = models.keep_alive();
-        // One that is a part of no model any more has nobody who wants it.
-        let keep = |key: &ComponentKey| keep_alive.get(key).copied().unwrap_or(Some(Duration::ZERO));
+        let of_none = |key: &ComponentKey| match key.role() {
+            // It is a part of no checkpoint, and stays as one does.
+            ComponentRole::PromptEnhancer => self.0.keep_alive,
+            // One that is a part of no model any more has nobody who wants it.
+            _ => Some(Duration::ZERO),
+        };
+        let keep = |key: &ComponentKey| keep_alive.get(key).copied().unwrap_or_else(|| of_none(key));
         components.evict_unused(now, keep, &mut evicted)
     }
 

@@ -64,9 +64,10 @@ pub(crate) fn choose(listing: &Listing, kind: ModelKind, variant: Option<&str>) 
             &["safetensors", "bin", "pt"],
         ),
         ModelKind::IpAdapter => single(listing, &[], &["safetensors", "bin"]),
+        ModelKind::Upscaler => single(listing, &[], &["safetensors", "pth", "pt"]),
         ModelKind::ImageEncoder => part_alone(listing, "image_encoder", variant),
         ModelKind::SafetyChecker => part_alone(listing, "safety_checker", variant),
-        ModelKind::PromptEnhancer => Err("this version does not use models of this kind".to_owned()),
+        ModelKind::PromptEnhancer => prompt_enhancer(listing, variant),
     }
 }
 
@@ -129,6 +130,22 @@ fn part_alone(listing: &Listing, part: &str, variant: Option<&str>) -> Result<Ch
         place: part.to_owned(),
         is_certain: network.is_wanted,
     })
+}
+
+/// The same with the vocabulary beside the network.
+fn prompt_enhancer(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
+    let mut choice = part_alone(listing, "prompt_enhancer", variant)?;
+    for name in ["vocab.json", "merges.txt"] {
+        let file = match choice.place.as_str() {
+            "" => name.to_owned(),
+            place => format!("{place}/{name}"),
+        };
+        if !listing.has(&file) {
+            return Err(format!("{file} is missing"));
+        }
+        choice.files.push(file);
+    }
+    Ok(choice)
 }
 
 fn lora(listing: &Listing) -> Result<Choice, String> {
@@ -371,6 +388,20 @@ mod unit_tests {
                 None
             ),
             Ok(("config.json pytorch_model.bin".to_owned(), String::new()))
+        );
+        let enhancer = "README.md config.json merges.txt pytorch_model.bin tokenizer.json vocab.json";
+        assert_eq!(
+            chosen(enhancer, ModelKind::PromptEnhancer, None),
+            Ok((
+                "config.json pytorch_model.bin vocab.json merges.txt".to_owned(),
+                String::new()
+            ))
+        );
+        let without = enhancer.replace("merges.txt", "");
+        assert!(
+            chosen(&without, ModelKind::PromptEnhancer, None)
+                .unwrap_err()
+                .contains("merges.txt")
         );
     }
 

@@ -11,13 +11,15 @@ mod concept_checker;
 mod conditioning;
 mod config;
 mod error;
+mod gpt2;
 mod ip_adapter;
 mod keras_file;
 mod layers;
+mod merges;
 mod mobilenet_v2;
-mod residual_dense;
 mod safety_concepts;
 mod unet;
+mod upscalers;
 mod vae;
 
 pub use clip::{
@@ -27,13 +29,14 @@ pub use clip::{
 pub use concept_checker::{ConceptChecker, ConceptCheckerConfig};
 pub use conditioning::{Conditioning, ConditioningShape, ImageTokens};
 pub use error::ModelError;
+pub use gpt2::{Gpt2, Gpt2Config, Gpt2Past, Gpt2Tokenizer};
 pub use ip_adapter::{ImageProjectionConfig, IpAdapter, IpAdapterConfig};
 pub use layers::{
     Device, GpuDevice, HostTensor, KernelError, LayerKind, LayerName, LayerPatch, LayerShape, LayerSource,
     PatchOf, Precision,
 };
 pub use mobilenet_v2::MobileNetV2;
-pub use residual_dense::ResidualDense;
 pub use safety_concepts::{ConceptScores, SafetyConcepts};
 pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
+pub use upscalers::{CompactConfig, CompactNet, ResidualDense, RrdbConfig, RrdbNet};
 pub use vae::{LatentNormalisation, Vae, VaeConfig, VaePass};

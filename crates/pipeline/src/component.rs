@@ -6,6 +6,8 @@ use std::sync::Arc;
 use pentimento_models::{ClipText, ClipTokenizer, ClipVision, Device, IpAdapter, UNet, Vae};
 use pentimento_weights::{Dtypes, FileIdentity};
 
+use crate::word_model::WordModel;
+
 /// Which part of a checkpoint a component is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ComponentRole {
@@ -25,6 +27,8 @@ pub enum ComponentRole {
     IpAdapter,
     /// What sees images for it.
     ImageEncoder,
+    /// A language model that goes on with a prompt; of no checkpoint.
+    PromptEnhancer,
 }
 
 impl ComponentRole {
@@ -55,6 +59,7 @@ impl ComponentRole {
             Self::Vae => "vae",
             Self::IpAdapter => "ip_adapter",
             Self::ImageEncoder => "image_encoder",
+            Self::PromptEnhancer => "prompt_enhancer",
         }
     }
 }
@@ -155,6 +160,8 @@ pub enum Component {
     IpAdapter(Arc<IpAdapter>),
     /// What sees images for it.
     ImageEncoder(Arc<ClipVision>),
+    /// Goes on with a prompt.
+    PromptEnhancer(Arc<WordModel>),
 }
 
 impl Component {
@@ -168,6 +175,7 @@ impl Component {
             Self::Vae(part) => Arc::strong_count(part),
             Self::IpAdapter(part) => Arc::strong_count(part),
             Self::ImageEncoder(part) => Arc::strong_count(part),
+            Self::PromptEnhancer(part) => Arc::strong_count(part),
         }
     }
 }

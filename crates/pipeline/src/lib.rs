@@ -47,6 +47,8 @@ mod state;
 mod tokens;
 mod unet_rows;
 mod upscaler;
+mod word_model;
+mod word_model_source;
 
 pub use checkpoint_facts::CheckpointFacts;
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
@@ -70,3 +72,5 @@ pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;
 pub use tokens::TokenCounter;
 pub use upscaler::{UpscaleFactor, Upscaler};
+pub use word_model::WordModel;
+pub use word_model_source::WordModelSource;

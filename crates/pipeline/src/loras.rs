@@ -114,7 +114,8 @@ pub(crate) const fn network_of(role: ComponentRole) -> Option<LoraNetwork> {
         | ComponentRole::Tokenizer2
         | ComponentRole::Vae
         | ComponentRole::IpAdapter
-        | ComponentRole::ImageEncoder => None,
+        | ComponentRole::ImageEncoder
+        | ComponentRole::PromptEnhancer => None,
     }
 }
 

@@ -243,6 +243,9 @@ impl ModelSource {
                 let bytes = encoder.size_bytes();
                 Ok((Component::ImageEncoder(Arc::new(encoder)), bytes))
             }
+            ComponentRole::PromptEnhancer => {
+                Err(self.mismatch("a prompt enhancer is no part of a checkpoint"))
+            }
         }
     }
 

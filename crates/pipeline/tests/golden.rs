@@ -14,17 +14,22 @@ use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_gpu::{Emulation, Gpu};
 use pentimento_pipeline::{Device, GpuDevice, Precision, ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_runs};
-use support::{image_of, request_of, tiny_on};
+use support::{image_of, request_of, tiny, tiny_on};
 use tensors::tensor_of;
 
-fn check(case: &str) {
-    check_on(case, &Device::Cpu);
+fn golden(case: &str) -> (Golden, String) {
+    let golden = Golden::open(&format!("pipeline/{case}.safetensors"));
+    let model = golden.about()["model"].as_str().unwrap().to_owned();
+    (golden, model)
 }
 
-fn check_on(case: &str, device: &Device) {
-    let golden = Golden::open(&format!("pipeline/{case}.safetensors"));
+fn check(case: &str) {
+    let (golden, model) = golden(case);
+    check_with(case, &golden, &tiny(&model));
+}
+
+fn check_with(case: &str, golden: &Golden, model: &StableDiffusion) {
     let request = request_of(golden.about());
-    let model = tiny_on(golden.about()["model"].as_str().unwrap(), device);
     let init = image_of(golden.tensor("input.u8"));
 
     let conditioning = model.encode_prompts(&request, &[]).unwrap();
@@ -98,16 +103,16 @@ fn emulated(precision: Precision) -> Device {
 #[test]
 fn a_run_on_the_emulated_device_equals_diffusers() {
     for case in ["lcm-distilled", "ddim-guided"] {
-        check_on(case, &emulated(Precision::F32));
+        let (golden, model) = golden(case);
+        check_with(case, &golden, &tiny_on(&model, &emulated(Precision::F32)));
     }
 }
 
 #[test]
 fn a_picture_in_half_precision_is_near_the_one_in_full() {
-    let golden = Golden::open("pipeline/euler-guided.safetensors");
+    let (golden, model) = golden("euler-guided");
     let request = request_of(golden.about());
-    let name = golden.about()["model"].as_str().unwrap();
-    let model = tiny_on(name, &emulated(Precision::F16));
+    let model = tiny_on(&model, &emulated(Precision::F16));
     let mut states = model
         .prepare(&request, &image_of(golden.tensor("input.u8")))
         .unwrap();

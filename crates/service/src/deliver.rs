@@ -40,7 +40,11 @@ pub(crate) async fn deliver(
             nsfw: findings.nsfw,
             ..ImageMetadata::new(&recipe, index, size)
         };
-        Ok((encode(&image, format, &metadata)?, metadata.seed, findings))
+        Ok((
+            encode(&image, format, (&metadata, checker.config.marks))?,
+            metadata.seed,
+            findings,
+        ))
     })
     .await?;
     // In a task of its own: a write that is given up half-way may end all the same, when nobody looks any more.

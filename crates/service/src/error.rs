@@ -25,6 +25,10 @@ pub enum ModelRole {
     ImageEncoder,
     /// What looks at finished images.
     SafetyChecker,
+    /// What adds words to prompts.
+    PromptEnhancer,
+    /// What enlarges images.
+    Upscaler,
 }
 
 impl std::fmt::Display for ModelRole {
@@ -37,6 +41,8 @@ impl std::fmt::Display for ModelRole {
             Self::IpAdapter => "IP-Adapter",
             Self::ImageEncoder => "image encoder",
             Self::SafetyChecker => "safety checker",
+            Self::PromptEnhancer => "prompt enhancer",
+            Self::Upscaler => "upscaler",
         })
     }
 }
@@ -236,6 +242,15 @@ pub enum ServiceError {
     /// As many jobs wait or run as are allowed.
     #[error("the server is busy; try again later")]
     Overloaded,
+    /// One caller, or all together, keep as many bytes of pictures here as may be.
+    #[error(
+        "as many pictures are kept for later calls as this server has room for; try again in {} seconds, when the oldest are deleted",
+        retry_after.as_secs()
+    )]
+    KeptPicturesFull {
+        /// Until the oldest goes.
+        retry_after: Duration,
+    },
     /// As many bytes of pictures are on their way to callers as may be.
     #[error("the server is sending as many pictures as it has memory for; try again in a moment")]
     RepliesFull,
@@ -339,7 +354,7 @@ impl HasKind for ServiceError {
             | Self::EnlargedTooLarge { .. }
             | Self::ImageMemory { .. } => ErrorKind::TooLarge,
             Self::Overloaded | Self::RepliesFull | Self::ShareTaken { .. } => ErrorKind::Overloaded,
-            Self::JobsAtOnce { .. } => ErrorKind::QuotaExceeded,
+            Self::JobsAtOnce { .. } | Self::KeptPicturesFull { .. } => ErrorKind::QuotaExceeded,
             Self::ShuttingDown
             | Self::OutOfService { .. }
             | Self::ModelUnavailable { .. }
@@ -364,7 +379,7 @@ impl ServiceError {
     pub const fn retry_after(&self) -> Option<Duration> {
         /// A job ends some time; nobody knows when.
         const SOON: Duration = Duration::from_secs(2);
-        if let Self::ModelOnItsWay { retry_after, .. } = self {
+        if let Self::ModelOnItsWay { retry_after, .. } | Self::KeptPicturesFull { retry_after } = self {
             Some(*retry_after)
         } else if let Self::JobsAtOnce { .. } = self {
             Some(SOON)

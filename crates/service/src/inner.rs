@@ -18,12 +18,13 @@ use tokio::task::JoinSet;
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
+use crate::enlarging::Enlarging;
 use crate::fetching::Fetching;
+use crate::kept_pictures::KeptPictures;
 use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
-use crate::picture_calls::Enlarging;
 use crate::progress::ProgressHub;
 use crate::safety::Safety;
 use crate::traces::Traces;
@@ -105,6 +106,8 @@ pub(crate) struct Inner {
     pub(crate) watched: Arc<Watched>,
     pub(crate) safety: Safety,
     pub(crate) enlarging: Enlarging,
+    /// Pictures in the store that belong to no job.
+    pub(crate) kept_pictures: KeptPictures,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     /// What [`crate::Service::start`] has started.
@@ -171,6 +174,7 @@ impl Inner {
             decoding_beyond: Arc::new(Semaphore::new(1)),
             door: tokio::sync::Mutex::default(),
             suspects: tokio::sync::Mutex::default(),
+            kept_pictures: KeptPictures::default(),
             waiters: Mutex::default(),
             tasks: tokio::sync::Mutex::default(),
             config,

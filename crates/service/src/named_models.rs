@@ -189,6 +189,8 @@ pub(crate) fn find(
         ModelRole::IpAdapter => ModelKind::IpAdapter,
         ModelRole::ImageEncoder => ModelKind::ImageEncoder,
         ModelRole::SafetyChecker => ModelKind::SafetyChecker,
+        ModelRole::PromptEnhancer => ModelKind::PromptEnhancer,
+        ModelRole::Upscaler => ModelKind::Upscaler,
     };
     match catalog.resolve(name, kind) {
         Ok(entry) => Ok(entry),

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pentimento_engine::{PipelineError, UpscaleFactor, Upscaler};
+use pentimento_catalog::ModelEntry;
+use pentimento_engine::{UpscaleFactor, Upscaler};
 use pentimento_types::{
-    ApiKeyId, Findings, ImageKey, ImageSource, JobId, RgbImage, SafetyAction, SafetyLevel, SafetyPolicy, Size,
+    ApiKeyId, Findings, ImageKey, ImageSource, JobId, ModelId, RgbImage, SafetyAction, SafetyLevel,
+    SafetyPolicy, Size, describe_chain,
 };
-use tokio::sync::Semaphore;
 
-use crate::image_codec::{self, Decoding, resized, to_file};
+use crate::image_codec::{self, Decoding, encode_enlarged, resized};
 use crate::inner::Inner;
+use crate::named_models::find;
 use crate::off_thread::off_thread;
-use crate::{Held, InputLimits, Service, ServiceError};
+use crate::{Held, InputLimits, ModelRole, Service, ServiceError};
 
 /// Of an enlarged picture: 4096 by 4096, which takes about as long as a job does.
 const MAX_ENLARGED_PIXELS: u64 = 4096 * 4096;
-/// Callers that wait for the one whose picture is being enlarged. One more is told to come back.
-const WAITING: usize = 8;
 /// Prefix of the enlarged pictures' names.
 const ENLARGED: &str = "super_resolution";
 
@@ -55,22 +55,6 @@ pub struct Enlarged {
     pub size: Size,
     /// What was found in it, where the operator wants every picture looked at.
     pub findings: Findings,
-}
-
-/// Who enlarges.
-#[derive(Debug)]
-pub(crate) struct Enlarging {
-    places: Arc<Semaphore>,
-    turn: Arc<Semaphore>,
-}
-
-impl Default for Enlarging {
-    fn default() -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(1 + WAITING)),
-            turn: Arc::new(Semaphore::new(1)),
-        }
-    }
 }
 
 impl Service {
@@ -107,21 +91,30 @@ impl Service {
         .await
     }
 
-    /// Enlarges a picture `times` times, 1 to 4, and keeps the result as long as those of jobs. A link to it works for `life`,
-    /// which is at most `keep_pictures` of the configuration.
+    /// Enlarges a picture `times` times, 1 to 4, with the catalogue's `model` or the small network inside the binary, and keeps the
+    /// result as long as those of jobs. A link to it works for `life`, which is at most `keep_pictures` of the configuration.
     ///
     /// # Errors
-    /// Those of an input picture; [`ServiceError::EnlargedTooLarge`], and [`ServiceError::Overloaded`] where others wait.
+    /// Those of an input picture and the `Model…` variants; [`ServiceError::EnlargedTooLarge`], [`ServiceError::KeptPicturesFull`], and
+    /// [`ServiceError::Overloaded`] where others wait.
     pub async fn enlarge_picture(
         &self,
         call: PictureCall,
-        times: u32,
+        (times, model): (u32, Option<ModelId>),
         life: Duration,
     ) -> Result<Enlarged, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
         let checker = inner.config.safety.policy(SafetyPolicy::Off);
         let checker = inner.checker_files(checker).await?;
+        let model = match model {
+            Some(name) => {
+                let entry = find(&inner.catalog, ModelRole::Upscaler, &name)?;
+                let located = inner.usable(vec![(ModelRole::Upscaler, entry)]).await?;
+                located.into_iter().next()
+            }
+            None => None,
+        };
         let place = Arc::clone(&inner.enlarging.places).try_acquire_owned();
         let _place = place.map_err(|_| ServiceError::Overloaded)?;
         let PictureCall {
@@ -134,7 +127,8 @@ impl Service {
         check_enlarged(decoding.size, times)?;
         let turn = Arc::clone(&inner.enlarging.turn).acquire_owned().await;
         let turn = turn.map_err(ServiceError::internal)?;
-        let working = enlarging_bytes(decoding.size, times);
+        let upscaler = off_thread(move || upscaler(model.as_deref(), times)).await?;
+        let working = enlarging_bytes(decoding.size, &upscaler);
         inner.admitted.check(working)?;
         let space = inner
             .admitted
@@ -146,21 +140,19 @@ impl Service {
         let (file, size, findings) = off_thread(move || {
             let picture = image_codec::decode(&file, limits)?;
             drop((file, room, held));
-            let enlarged = enlarge(picture, times)?;
+            let enlarged = enlarge(picture, &upscaler, times)?;
             let (enlarged, findings) = all
                 .safety
                 .pass(enlarged, SafetyPolicy::Off, &checker)
                 .map_err(ServiceError::SafetyChecker)?;
-            let file = to_file(&enlarged)?;
+            let file = encode_enlarged(&enlarged, all.config.marks)?;
             drop((space, turn));
             Ok((file, enlarged.size(), findings))
         })
         .await?;
         let key = ImageKey::output(ENLARGED, JobId::new(), 0, "png");
-        let stored = inner.images.put(&key, file).await;
-        stored.map_err(ServiceError::store("store the picture"))?;
         Ok(Enlarged {
-            path: format!("/{}", inner.links.sign(&key, inner.clock.wall() + life)),
+            path: inner.keep_picture(&owner, (key, file), life).await?,
             size,
             findings,
         })
@@ -169,18 +161,14 @@ impl Service {
 
 impl Inner {
     /// The file of a call, looked at and not decoded.
-    async fn file_of(
+    pub(crate) async fn file_of(
         &self,
         source: ImageSource,
         limits: InputLimits,
     ) -> Result<(Bytes, Decoding), ServiceError> {
         let file = match source {
             ImageSource::Inline(bytes) => bytes,
-            ImageSource::Url(url) => self
-                .fetcher
-                .fetch(&url)
-                .await
-                .map_err(ServiceError::not_fetched)?,
+            ImageSource::Url(url) => self.file_at(&url, limits.max_bytes).await?,
         };
         let limits = InputLimits {
             max_pixels: limits.max_pixels.min(self.config.max_image_pixels),
@@ -201,25 +189,43 @@ fn check_enlarged(size: Size, times: u32) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// The picture, what the network makes of it, and its file, which is never much larger.
-fn enlarging_bytes(size: Size, times: u32) -> u64 {
-    let factor = if times > 2 { 4 } else { 2 };
-    size.rgb_bytes() * (1 + 2 * factor * factor)
+/// The network that enlarges, read anew for each call: that takes a moment beside what it computes. None where the size stays.
+fn upscaler(model: Option<&ModelEntry>, times: u32) -> Result<Option<Upscaler>, ServiceError> {
+    let upscaler = match (model, times) {
+        (_, ..=1) => return Ok(None),
+        (Some(entry), _) => Upscaler::open(entry).map_err(|error| {
+            tracing::warn!(model = %entry.name, error = describe_chain(&error), "an upscaler cannot be used");
+            ServiceError::ModelUnavailable {
+                role: ModelRole::Upscaler,
+                name: entry.name.clone(),
+                reason: "its file is no upscaler that can be used".to_owned(),
+            }
+        })?,
+        (None, 2) => Upscaler::embedded(UpscaleFactor::Two).map_err(ServiceError::internal)?,
+        (None, 3..) => Upscaler::embedded(UpscaleFactor::Four).map_err(ServiceError::internal)?,
+    };
+    Ok(Some(upscaler))
 }
 
-fn enlarge(picture: RgbImage, times: u32) -> Result<RgbImage, ServiceError> {
-    let by = |factor| -> Result<RgbImage, PipelineError> { Upscaler::embedded(factor)?.enlarge(&picture) };
-    let enlarged = match times {
-        ..=1 => return Ok(picture),
-        2 => by(UpscaleFactor::Two),
-        3.. => by(UpscaleFactor::Four),
+/// The picture, what the network makes of it, and its file, which is never much larger; and what it computes with.
+fn enlarging_bytes(size: Size, upscaler: &Option<Upscaler>) -> u64 {
+    let (factor, working) = match upscaler {
+        Some(upscaler) => (u64::from(upscaler.scale()), upscaler.working_bytes(size)),
+        None => (1, 0),
     };
-    let enlarged = enlarged.map_err(ServiceError::internal)?;
+    size.rgb_bytes() * (1 + 2 * factor * factor) + working
+}
+
+fn enlarge(picture: RgbImage, upscaler: &Option<Upscaler>, times: u32) -> Result<RgbImage, ServiceError> {
+    let Some(upscaler) = upscaler else {
+        return Ok(picture);
+    };
+    let enlarged = upscaler.enlarge(&picture).map_err(ServiceError::internal)?;
     let size = Size {
         width: picture.size().width * times,
         height: picture.size().height * times,
     };
-    // Three times is four times, made smaller.
+    // A network has one scale: three times is four times, made smaller.
     if enlarged.size() == size {
         Ok(enlarged)
     } else {

@@ -36,6 +36,8 @@ pub struct Submission {
     pub origin: JobOrigin,
     /// What decides the pixels.
     pub recipe: Recipe,
+    /// Whether words are added to its prompts, as the service's enhancer finds them and as far as they fit.
+    pub enhance_prompt: bool,
     /// The images to work on, as the caller sent them.
     pub inputs: Inputs<ImageSource>,
     /// How the results are handed over.
@@ -183,8 +185,12 @@ impl Inner {
             *webhook = self.check_webhook(webhook)?;
         }
         let place = self.reserve(&submission.owner)?;
-        let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
+        let (mut models, mut notes) = self.resolve_models(&submission.recipe).await?;
+        // The caller's own words: what is added to them is never a reason to refuse.
         self.check_prompts(&submission.recipe, &models).await?;
+        if submission.enhance_prompt {
+            (models, notes) = self.enhance(&mut submission.recipe, (models, notes)).await?;
+        }
         let (time, of_plan) = self.plan(&models, &mut submission.recipe).await?;
         notes.extend(of_plan);
         let asked = submission.delivery.safety;
@@ -287,7 +293,7 @@ impl Inner {
     ) -> Result<Checked, ServiceError> {
         let bytes = match source {
             ImageSource::Inline(bytes) => bytes.clone(),
-            ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
+            ImageSource::Url(url) => self.file_at(url, wanted.limits.max_bytes).await?,
         };
         let decoding = image_codec::look_at(&bytes, wanted.limits)?;
         self.admitted

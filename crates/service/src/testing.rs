@@ -12,6 +12,7 @@ use pentimento_jobs::{JobLimits, MemoryJobs};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
+use crate::image_codec::Marks;
 use crate::{
     AddressGuard, KeyRing, LastingLink, SafetySettings, Service, ServiceConfig, ServiceParts, Traces,
     WebhookBodies, WebhookSecret, image_fetcher, webhook_sender,
@@ -56,6 +57,8 @@ impl Default for TestConfig {
                 save_patience: Duration::ZERO,
                 lease: Duration::from_secs(30),
                 safety: SafetySettings::default(),
+                marks: Marks::ALL,
+                prompt_enhancer: None,
                 sweep_interval: Duration::from_secs(60),
             },
         }

@@ -146,6 +146,15 @@ impl Checkpoint {
         Self::part_alone(folder, "safety_checker/", "a safety checker")
     }
 
+    /// A language model alone that goes on with prompts, as the part `prompt_enhancer` of a checkpoint that has nothing else: a
+    /// folder with its configuration, vocabulary and weights in it, or in a folder `prompt_enhancer` inside.
+    ///
+    /// # Errors
+    /// When a folder has neither.
+    pub fn prompt_enhancer(folder: &Path) -> Result<Self, WeightsError> {
+        Self::part_alone(folder, "prompt_enhancer/", "a prompt enhancer")
+    }
+
     /// `part` ends in a slash.
     fn part_alone(folder: &Path, part: &'static str, what: &str) -> Result<Self, WeightsError> {
         let name = folder.display().to_string();

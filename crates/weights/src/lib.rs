@@ -21,6 +21,7 @@ mod naming;
 mod original;
 mod progress;
 mod seeded;
+mod upscaler_file;
 
 pub use checkpoint::Checkpoint;
 pub use component::Component;
@@ -35,3 +36,4 @@ pub use lora::{
 };
 pub use original::scheduler_config;
 pub use progress::ReadProgress;
+pub use upscaler_file::{UpscalerAbout, UpscalerFile};

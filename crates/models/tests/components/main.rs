@@ -8,6 +8,8 @@ mod clip;
 #[cfg(test)]
 mod devices;
 #[cfg(test)]
+mod gpt2;
+#[cfg(test)]
 mod ip_adapter;
 #[cfg(test)]
 mod layers;

@@ -32,6 +32,8 @@ impl ModelSource {
                 Component::Vae(part) => vae = Some(part),
                 Component::IpAdapter(part) => adapter = Some(part),
                 Component::ImageEncoder(part) => encoder = Some(part),
+                // Of no checkpoint.
+                Component::PromptEnhancer(_) => {}
             }
         }
         let missing = || self.mismatch("a component was not loaded");

@@ -75,7 +75,8 @@ impl ModelSource {
             | Component::Tokenizer2(_)
             | Component::Vae(_)
             | Component::IpAdapter(_)
-            | Component::ImageEncoder(_) => {
+            | Component::ImageEncoder(_)
+            | Component::PromptEnhancer(_) => {
                 return Err(self.mismatch("no LoRA changes this component"));
             }
         };

@@ -17,7 +17,7 @@ pub(super) const PNG_PARAMETERS: &str = "parameters";
 /// The keyword of the text chunk with our own JSON.
 pub(super) const PNG_JSON: &str = "pentimento";
 /// What a decoder of a stranger's file may allocate while its texts are read.
-const WORKING_BYTES: usize = 64 << 20;
+const WORKING_BYTES: usize = 8 << 20;
 
 /// A LoRA or an IP-Adapter as it was applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -182,6 +182,11 @@ pub fn read_metadata(bytes: &[u8]) -> Option<ImageMetadata> {
 }
 
 fn png_text(bytes: &[u8]) -> Option<String> {
+    png_chunk(bytes, PNG_JSON)
+}
+
+/// The text under this keyword before the picture.
+pub(super) fn png_chunk(bytes: &[u8], keyword: &str) -> Option<String> {
     let limits = png::Limits { bytes: WORKING_BYTES };
     let reader = png::Decoder::new_with_limits(Cursor::new(bytes), limits)
         .read_info()
@@ -190,7 +195,7 @@ fn png_text(bytes: &[u8]) -> Option<String> {
         .info()
         .utf8_text
         .iter()
-        .find(|chunk| chunk.keyword == PNG_JSON)?;
+        .find(|chunk| chunk.keyword == keyword)?;
     chunk.get_text().ok()
 }
 

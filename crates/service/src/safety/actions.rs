@@ -153,7 +153,8 @@ mod tests {
             let blurred = apply(SafetyAction::Blur, stripes(width, height));
             let (least, most) = (blurred.pixels().iter().min(), blurred.pixels().iter().max());
             let (least, most) = (*least.expect("pixels"), *most.expect("pixels"));
-            assert!(most - least <= 24, "{width}x{height}: {least} to {most}");
+            // Of black and white; most is left at the edges, whose pixels count more often.
+            assert!(most - least <= 40, "{width}x{height}: {least} to {most}");
 
             let squares = apply(SafetyAction::Pixelate, stripes(width, height));
             let side = width.max(height).div_ceil(12) as usize;

@@ -11,10 +11,6 @@ use pentimento_catalog::ModelEntry;
 use pentimento_engine::{PipelineError, ReferenceSafetyChecker, SafetyChecker};
 use pentimento_types::{Findings, JobNote, ModelId, RgbImage, SafetyAction, SafetyLevel, SafetyPolicy};
 
-use crate::inner::Inner;
-use crate::named_models::find;
-use crate::{ModelRole, ServiceError};
-
 /// Whether the operator leaves the safety checker to the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum SafetyRule {
@@ -100,21 +96,7 @@ enum Checker {
 
 /// The reference checker's entry with its files on this machine; None where the small checker looks, or nobody.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CheckerFiles(Option<Arc<ModelEntry>>);
-
-impl Inner {
-    /// The files that looking at pictures takes, fetched where they are not here.
-    pub(crate) async fn checker_files(&self, policy: SafetyPolicy) -> Result<CheckerFiles, ServiceError> {
-        match &self.config.safety.model {
-            Some(name) if policy != SafetyPolicy::Off => {
-                let entry = find(&self.catalog, ModelRole::SafetyChecker, name)?;
-                let located = self.usable(vec![(ModelRole::SafetyChecker, entry)]).await?;
-                Ok(CheckerFiles(located.into_iter().next()))
-            }
-            Some(_) | None => Ok(CheckerFiles(None)),
-        }
-    }
-}
+pub(crate) struct CheckerFiles(pub(crate) Option<Arc<ModelEntry>>);
 
 impl Safety {
     pub(crate) fn new(settings: SafetySettings) -> Self {

@@ -57,7 +57,7 @@ async fn every_number_of_times_has_its_size() {
     let service = service(SafetyRule::Auto, 700).service;
     for times in 1..=4 {
         let enlarged = service
-            .enlarge_picture(call(24, 17), times, Duration::from_secs(60))
+            .enlarge_picture(call(24, 17), (times, None), Duration::from_secs(60))
             .await
             .unwrap();
         let size = Size {
@@ -77,7 +77,7 @@ async fn every_number_of_times_has_its_size() {
 async fn a_picture_that_would_become_too_large_is_refused_before_it_is_decoded() {
     let service = service(SafetyRule::Auto, 700).service;
     let refused = service
-        .enlarge_picture(call(1025, 1024), 4, Duration::from_secs(60))
+        .enlarge_picture(call(1025, 1024), (4, None), Duration::from_secs(60))
         .await
         .unwrap_err();
     assert!(
@@ -92,7 +92,7 @@ async fn a_picture_that_would_become_too_large_is_refused_before_it_is_decoded()
 async fn what_the_operator_wants_looked_at_is_looked_at_when_it_is_enlarged() {
     let service = service(SafetyRule::Required, 0).service;
     let enlarged = service
-        .enlarge_picture(call(70, 60), 2, Duration::from_secs(60))
+        .enlarge_picture(call(70, 60), (2, None), Duration::from_secs(60))
         .await
         .unwrap();
     assert_eq!(enlarged.findings.nsfw, Some(true));

@@ -59,14 +59,14 @@ fn both_kinds_are_found_from_their_tensors_in_both_formats() {
             10,
         ),
         ("ip-adapter-plus_sd15.bin", "pickle", resampler, 6, 32, 10),
-        ("ip-adapter_sdxl.bin", "pickle", projection, 4, 56, 16),
+        ("ip-adapter_sdxl.bin", "pickle", projection, 4, 56, 11),
         (
             "ip-adapter-plus_sdxl.safetensors",
             "safetensors",
             resampler,
             6,
             56,
-            16,
+            11,
         ),
     ] {
         let name = format!("ip_adapter/{name}");

@@ -47,12 +47,15 @@ pub(super) struct Defaults {
     /// The first checkpoint of the catalogue.
     pub(super) model: Option<String>,
     pub(super) seed: u64,
+    pub(super) enhance_prompt: bool,
 }
 
 /// A call whose fields have been read and checked.
 #[derive(Clone, Debug)]
 pub(super) struct ParsedCall {
     pub(super) recipe: Recipe,
+    /// Whether words are added to its prompts.
+    pub(super) enhance_prompt: bool,
     pub(super) inputs: Inputs<ImageSource>,
     pub(super) delivery: Delivery,
     /// The size of the result.
@@ -99,7 +102,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     let size = size(&mut reader, &mut warnings);
     let sampling = sampling(&mut reader, defaults.seed, &mut warnings);
     let adapters = adapters(&mut reader);
-    let extras = extras(&mut reader);
+    let extras = extras(&mut reader, defaults.enhance_prompt, &mut warnings);
     warnings.extend(reader.no_effect_warning(GENERATION));
     // Last, because they are the only costly ones.
     let mut inputs = Inputs::new(reader.required_image(&INIT_IMAGE));
@@ -147,6 +150,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     };
     Ok(ParsedCall {
         recipe,
+        enhance_prompt: extras.enhance_prompt,
         inputs,
         delivery,
         size,

@@ -7,8 +7,9 @@ use pentimento_types::{ErrorKind, HasKind, InputRole, describe_chain};
 use serde_json::{Map, Value, json};
 
 use super::fields::{
-    ALGORITHM_TYPE, EMBEDDINGS_MODEL, INIT_IMAGE, IP_ADAPTER_ID, IP_ADAPTER_IMAGE, LORA_MODEL, MASK_IMAGE,
-    MODEL_ID, NUM_INFERENCE_STEPS, SAFETY_CHECKER, SCHEDULER, STRENGTH, VAE, WEBHOOK,
+    ALGORITHM_TYPE, EMBEDDINGS_MODEL, ENHANCE_PROMPT, INIT_IMAGE, IP_ADAPTER_ID, IP_ADAPTER_IMAGE,
+    LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS, SAFETY_CHECKER, SCHEDULER, STRENGTH, UPSCALER,
+    VAE, WEBHOOK,
 };
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
@@ -307,6 +308,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::JobCancelled
         | ServiceError::JobUnfinished
         | ServiceError::Failed(_)
+        | ServiceError::KeptPicturesFull { .. }
         | ServiceError::RepliesFull
         | ServiceError::LinkExpired
         | ServiceError::LinkInvalid
@@ -331,6 +333,8 @@ const fn field_of(role: ModelRole) -> &'static str {
         ModelRole::Embedding => EMBEDDINGS_MODEL.name,
         ModelRole::IpAdapter | ModelRole::ImageEncoder => IP_ADAPTER_ID.name,
         ModelRole::SafetyChecker => SAFETY_CHECKER.name,
+        ModelRole::PromptEnhancer => ENHANCE_PROMPT.name,
+        ModelRole::Upscaler => UPSCALER.name,
     }
 }
 

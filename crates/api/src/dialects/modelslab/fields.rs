@@ -75,7 +75,7 @@ pub(super) const NEGATIVE_PROMPT: Field<Text<Otherwise>> = Field::new(
         max_chars: MAX_PROMPT_CHARS,
         default: Otherwise("none"),
     },
-    "What the image should not show; nothing is added to it.",
+    "What the image should not show.",
 );
 pub(super) const INIT_IMAGE: Field<Image<Required>> = Field::new(
     "init_image",
@@ -136,14 +136,12 @@ pub(super) const SAFETY_CHECKER_TYPE: Field<Choice<&str>> = Field {
         "What an unsafe image is replaced by: grey with a notice, itself blurred or in large squares, or black.",
     )
 };
-pub(super) const ENHANCE_PROMPT: Field<Flag> = Field {
-    effect: Effect::NotYet("enhance_prompt"),
-    ..Field::new(
-        "enhance_prompt",
-        Flag { default: true },
-        "Whether words are added to the prompt.",
-    )
-};
+pub(super) const ENHANCE_PROMPT: Field<Flag> = Field::new(
+    "enhance_prompt",
+    // The vendor's default; the operator may choose the other one.
+    Flag { default: true },
+    "Whether words of quality are added behind both prompts, as far as they fit; the reply's meta shows them.",
+);
 pub(super) const GUIDANCE_SCALE: Field<Number<f64>> = Field::new(
     "guidance_scale",
     Number {
@@ -269,7 +267,7 @@ pub(super) const LOADBALANCER: Field<Flag> = Field {
     ..Field::new(
         "loadbalancer",
         Flag { default: false },
-        "Of the vendor's own servers.",
+        "Whether other servers help; there is one here, and yes is answered with a warning that says so.",
     )
 };
 pub(super) const BASE64: Field<Flag> = Field::new(
@@ -323,6 +321,21 @@ pub(super) const THRESHOLD: Field<Number<Otherwise>> = Field::new(
     "From which score on the image is unsafe; lower finds more.",
 );
 pub(super) const URL: Field<Image<Required>> = Field::new("url", FILE_OR_ADDRESS, "The image to enlarge.");
+/// Of `upload_image`.
+pub(super) const BASE64_IMAGE: Field<Image<Required>> = Field::new(
+    "base64_image",
+    FILE_OR_ADDRESS,
+    "The image to keep: a file in base64, an address, or the file of a form.",
+);
+/// Of `upload_image`. "image_type" of the vendor's page is png, jpeg or jpg.
+pub(super) const IMAGE_TYPE: Field<Choice<Otherwise>> = Field::new(
+    "image_type",
+    Choice {
+        words: &["png", "jpeg", "jpg", "webp"],
+        default: Otherwise("what the file is"),
+    },
+    "What the file is said to be; where it is something else, the file counts, and the reply's warning says so.",
+);
 pub(super) const SCALE: Field<Whole<i64>> = Field::new(
     "scale",
     Whole {
@@ -332,16 +345,13 @@ pub(super) const SCALE: Field<Whole<i64>> = Field::new(
     },
     "How many times longer the sides become.",
 );
-pub(super) const UPSCALER: Field<Name<Otherwise>> = Field {
-    effect: Effect::NotYet("model_id"),
-    ..Field::new(
-        "model_id",
-        Name {
-            default: Otherwise("the built-in one, which always enlarges"),
-        },
-        "The network that enlarges.",
-    )
-};
+pub(super) const UPSCALER: Field<Name<Otherwise>> = Field::new(
+    "model_id",
+    Name {
+        default: Otherwise("the small one inside the binary"),
+    },
+    "The network that enlarges, a model of kind `upscaler`.",
+);
 pub(super) const FACE_ENHANCE: Field<Flag> = Field {
     effect: Effect::NotYet("face_enhance"),
     ..Field::new(
@@ -407,6 +417,10 @@ const LOAD_VAE: Table = &[&KEY, &VAE_ID];
 const NSFW_IMAGE_CHECK: Table = &[&KEY, &INIT_IMAGE, &THRESHOLD];
 /// What `super_resolution` takes, in the order in which warnings name them.
 pub(super) const SUPER_RESOLUTION: Table = &[&KEY, &URL, &SCALE, &UPSCALER, &FACE_ENHANCE, &ENLARGED_WEBHOOK];
+/// What `upload_image` takes.
+const UPLOAD_IMAGE: Table = &[&KEY, &BASE64_IMAGE, &IMAGE_TYPE];
+/// What the calls that act on the server take.
+const ONLY_KEY: Table = &[&KEY];
 /// All calls with fields: method, path, tables.
 pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/img2img", &[GENERATION]),
@@ -419,6 +433,10 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/delete_model", &[ONE_MODEL]),
     ("POST", "/api/v1/enterprise/nsfw_image_check", &[NSFW_IMAGE_CHECK]),
     ("POST", "/api/v1/enterprise/super_resolution", &[SUPER_RESOLUTION]),
+    ("POST", "/api/v1/enterprise/upload_image", &[UPLOAD_IMAGE]),
+    ("POST", "/api/v1/enterprise/clear_queue", &[ONLY_KEY]),
+    ("POST", "/api/v1/enterprise/clear_cache", &[ONLY_KEY]),
+    ("POST", "/api/v1/enterprise/restart_server", &[ONLY_KEY]),
 ];
 /// All that is known: a client that sends a field of one call with another is told nothing about it.
 pub(super) const ALL: &[Table] = &[
@@ -427,4 +445,5 @@ pub(super) const ALL: &[Table] = &[
     &[&REQUEST_ID],
     NSFW_IMAGE_CHECK,
     SUPER_RESOLUTION,
+    UPLOAD_IMAGE,
 ];

@@ -11,6 +11,8 @@ mod key_scan;
 mod management;
 mod note;
 mod number;
+mod opened_call;
+mod operating;
 mod pictures;
 mod reader;
 mod reply;

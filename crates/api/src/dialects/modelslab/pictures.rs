@@ -1,16 +1,17 @@
-//! The calls about one picture that make no job: `nsfw_image_check` and `super_resolution`.
+//! The calls about one picture that make no job: `nsfw_image_check`, `super_resolution` and `upload_image`.
 
 use pentimento_service::PictureCall;
-use pentimento_types::{Clock as _, ImageSource, SystemClock};
+use pentimento_types::{Clock as _, ImageFormat, ImageSource, ModelId, SystemClock};
 use serde_json::{Value, json};
 
 use super::error::ModelsLabError;
 use super::fields::{
-    ENLARGED_WEBHOOK, FACE_ENHANCE, INIT_IMAGE, SCALE, SUPER_RESOLUTION, THRESHOLD, UPSCALER, URL,
+    BASE64_IMAGE, ENLARGED_WEBHOOK, FACE_ENHANCE, IMAGE_TYPE, INIT_IMAGE, SCALE, SUPER_RESOLUTION, THRESHOLD,
+    UPSCALER, URL,
 };
 use super::number;
+use super::opened_call::{LIMITS, OpenedCall};
 use super::reader::{Reader, is_nothing};
-use super::routes::{LIMITS, OpenedCall};
 use crate::AppState;
 use crate::base_url::BaseUrl;
 use crate::body;
@@ -52,11 +53,9 @@ pub(super) async fn super_resolution(
     call: OpenedCall,
 ) -> Result<Value, ModelsLabError> {
     let started = SystemClock.now();
-    let ((scale, warning), source, call) = read(call, |reader| {
+    let ((scale, model, warning), source, call) = read(call, |reader| {
         let scale = reader.whole(&SCALE);
-        if reader.name(&UPSCALER).is_some() {
-            reader.note_effect(UPSCALER.effect);
-        }
+        let model = reader.name(&UPSCALER).map(ModelId::new);
         reader.flag(&FACE_ENHANCE);
         if reader
             .text(ENLARGED_WEBHOOK.name)
@@ -65,11 +64,14 @@ pub(super) async fn super_resolution(
             reader.note_effect(ENLARGED_WEBHOOK.effect);
         }
         let warning = reader.no_effect_warning(SUPER_RESOLUTION);
-        ((scale, warning), reader.required_image(&URL))
+        ((scale, model, warning), reader.required_image(&URL))
     })
     .await?;
     let life = app.config.modelslab.link_life;
-    let enlarged = app.service.enlarge_picture(call(source), scale, life).await;
+    let enlarged = app
+        .service
+        .enlarge_picture(call(source), (scale, model), life)
+        .await;
     let enlarged = enlarged.map_err(of_image(URL.name))?;
     let took = SystemClock.now().saturating_duration_since(started);
     let mut reply = json!({
@@ -90,6 +92,37 @@ pub(super) async fn super_resolution(
     }
     if let Some(warning) = warning {
         reply["warning"] = warning.into();
+    }
+    Ok(reply)
+}
+
+/// Keeps an image as long as links live, so that later calls can name its address.
+pub(super) async fn upload_image(
+    app: &AppState,
+    base: &BaseUrl,
+    call: OpenedCall,
+) -> Result<Value, ModelsLabError> {
+    let (said, source, call) = read(call, |reader| {
+        let said = reader.one_of(&IMAGE_TYPE).and_then(ImageFormat::parse);
+        (said, reader.required_image(&BASE64_IMAGE))
+    })
+    .await?;
+    let life = app.config.modelslab.link_life;
+    let kept = app.service.upload_picture(call(source), life).await;
+    let kept = kept.map_err(of_image(BASE64_IMAGE.name))?;
+    let mut reply = json!({
+        "status": "success",
+        "message": "image uploaded",
+        "image_url": base.join(&kept.path),
+        // Not in the original.
+        "image_type": kept.format.as_str(),
+        "W": kept.size.width,
+        "H": kept.size.height,
+    });
+    if let Some(said) = said.filter(|said| *said != kept.format) {
+        let (said, found) = (said.as_str(), kept.format.as_str());
+        reply["warning"] =
+            format!("image_type is {said}, and the file is {found}; it was kept as that.").into();
     }
     Ok(reply)
 }

@@ -123,6 +123,10 @@ fn meta(job: &Job, note: &Note) -> Value {
     for name in ["safetychecker", "safety_checker"] {
         meta.insert(name.to_owned(), checked.into());
     }
+    // With the words that were added to them.
+    meta.insert("prompt".to_owned(), job.recipe.prompt.as_str().into());
+    let negative = job.recipe.negative_text();
+    meta.insert("negative_prompt".to_owned(), negative.into());
     meta.insert("file_prefix".to_owned(), job.id.as_uuid().to_string().into());
     meta.insert("id".to_owned(), number::of(job).to_string().into());
     Value::Object(meta)

@@ -169,7 +169,10 @@ impl NovitaError {
                 ModelRole::Embedding => EMBEDDINGS.name,
                 ModelRole::SafetyChecker => EXTRA.name,
                 // Its bodies name none.
-                ModelRole::IpAdapter | ModelRole::ImageEncoder => return None,
+                ModelRole::IpAdapter
+                | ModelRole::ImageEncoder
+                | ModelRole::PromptEnhancer
+                | ModelRole::Upscaler => return None,
             });
         }
         if matches!(error, ServiceError::KeyReused) {

@@ -116,7 +116,8 @@ fn type_of(kind: ModelKind) -> Option<TypeItem> {
         ModelKind::IpAdapter
         | ModelKind::ImageEncoder
         | ModelKind::SafetyChecker
-        | ModelKind::PromptEnhancer => return None,
+        | ModelKind::PromptEnhancer
+        | ModelKind::Upscaler => return None,
     };
     Some(TypeItem { name, display_name })
 }
@@ -134,7 +135,8 @@ pub(super) fn shown_name(entry: &ModelEntry) -> &str {
         | ModelKind::IpAdapter
         | ModelKind::ImageEncoder
         | ModelKind::SafetyChecker
-        | ModelKind::PromptEnhancer => &entry.name,
+        | ModelKind::PromptEnhancer
+        | ModelKind::Upscaler => &entry.name,
     }
 }
 

@@ -62,7 +62,8 @@ impl OldModelItem {
             ModelKind::IpAdapter
             | ModelKind::ImageEncoder
             | ModelKind::SafetyChecker
-            | ModelKind::PromptEnhancer => return None,
+            | ModelKind::PromptEnhancer
+            | ModelKind::Upscaler => return None,
         };
         let name = shown_name(entry).to_owned();
         Some(Self {

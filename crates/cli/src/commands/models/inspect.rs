@@ -110,6 +110,8 @@ pub(super) fn described(kind: &WeightsKind) -> String {
                 .map_or_else(String::new, |base| format!(" for {base}"));
             format!("an IP-Adapter{base} with {kind} to {} tokens", about.tokens)
         }
+        WeightsKind::Upscaler(Some(about)) => format!("an upscaler, {} times", about.scale()),
+        WeightsKind::Upscaler(None) => "an upscaler of a kind that is not used here".to_owned(),
         WeightsKind::IpAdapter(None) => "an IP-Adapter of a kind that is not used here".to_owned(),
         WeightsKind::Other(what) => (*what).to_owned(),
         WeightsKind::Unknown => "nothing that is known by its names".to_owned(),

@@ -84,12 +84,12 @@ async fn verify(hub: &Hub, entry: &Arc<ModelEntry>, found: &Found) -> Result<&'s
     }
 }
 
-/// Whether a file is what its entry says. Folders of VAEs, image encoders and safety checkers are looked at when they are used.
+/// Whether a file is what its entry says. Folders of VAEs, image encoders, safety checkers and prompt enhancers are looked at when they are used.
 fn check_kind(kind: ModelKind, path: &Path) -> Result<(), String> {
     if path.is_dir()
         && matches!(
             kind,
-            ModelKind::Vae | ModelKind::ImageEncoder | ModelKind::SafetyChecker
+            ModelKind::Vae | ModelKind::ImageEncoder | ModelKind::SafetyChecker | ModelKind::PromptEnhancer
         )
     {
         return Ok(());
@@ -100,6 +100,7 @@ fn check_kind(kind: ModelKind, path: &Path) -> Result<(), String> {
         ModelKind::Embedding => matches!(about.kind, WeightsKind::Embedding(_)),
         ModelKind::Vae => matches!(about.kind, WeightsKind::Vae | WeightsKind::TinyAutoencoder),
         ModelKind::IpAdapter => matches!(about.kind, WeightsKind::IpAdapter(Some(_))),
+        ModelKind::Upscaler => matches!(about.kind, WeightsKind::Upscaler(Some(_))),
         ModelKind::Checkpoint
         | ModelKind::ImageEncoder
         | ModelKind::SafetyChecker

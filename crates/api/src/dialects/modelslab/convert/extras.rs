@@ -1,4 +1,4 @@
-//! The fields beside the image itself: how the result is handed over, and what has no effect in this version.
+//! The fields beside the image itself: what is done to its prompts and to unsafe results, and how the result is handed over.
 
 use super::super::fields::{
     BASE64, ENHANCE_PROMPT, LOADBALANCER, SAFETY_CHECKER, SAFETY_CHECKER_TYPE, TEMP, TRACK_ID, WEBHOOK,
@@ -6,7 +6,10 @@ use super::super::fields::{
 use super::super::reader::{Reader, is_nothing};
 use crate::dialects::json::Json;
 
-/// What is understood and has no effect in this version, and how the result is handed over.
+/// The vendor's own condition is "more than 1 server".
+const ONE_SERVER: &str = "loadbalancer has no effect: there is one server here, and it has run this request.";
+
+/// What is done beside the image, and how the result is handed over.
 #[derive(Clone, Debug)]
 pub(super) struct Extras {
     pub(super) safety_checker: bool,
@@ -18,15 +21,17 @@ pub(super) struct Extras {
     pub(super) track_id: Json,
 }
 
-/// Reads them.
-pub(super) fn extras(reader: &mut Reader) -> Extras {
-    reader.flag(&LOADBALANCER);
+/// Reads them. Whether prompts are enhanced where nothing is said is the operator's to choose.
+pub(super) fn extras(reader: &mut Reader, enhance_prompt: bool, warnings: &mut Vec<String>) -> Extras {
+    if reader.flag(&LOADBALANCER) {
+        warnings.push(ONE_SERVER.to_owned());
+    }
     Extras {
         safety_checker: reader.flag(&SAFETY_CHECKER),
         safety_checker_type: reader
             .one_of(&SAFETY_CHECKER_TYPE)
             .unwrap_or(SAFETY_CHECKER_TYPE.kind.default),
-        enhance_prompt: reader.flag(&ENHANCE_PROMPT),
+        enhance_prompt: reader.flag_if_given(&ENHANCE_PROMPT).unwrap_or(enhance_prompt),
         base64: reader.flag(&BASE64),
         temp: reader.flag(&TEMP),
         webhook: webhook(reader),

@@ -18,6 +18,7 @@ fn convert(body: &Value, call: Call) -> Result<ParsedCall, Vec<FieldError>> {
     let defaults = Defaults {
         model: Some("first".to_owned()),
         seed: RANDOM,
+        enhance_prompt: true,
     };
     to_call(fields, call, defaults)
 }
@@ -69,8 +70,7 @@ fn a_minimal_body_gets_the_documented_defaults() {
             height: 512
         }
     );
-    let warning = call.note.warning.unwrap();
-    assert_eq!(warning, "No effect in this version: enhance_prompt.");
+    assert_eq!((call.note.warning, call.enhance_prompt), (None, true));
     assert_eq!(
         call.delivery.safety,
         SafetyPolicy::On {
@@ -223,7 +223,43 @@ fn flags_come_in_all_spellings() {
         "prompt": "x", "init_image": "AAAA", "temp": "yes"});
     let call = convert(&quiet, Call::Img2Img).unwrap();
     assert_eq!((call.note.warning, call.delivery.base64), (None, true));
+    assert!(!call.enhance_prompt);
     assert_eq!(call.note.meta["temp"], "yes");
+}
+
+#[test]
+fn the_operator_chooses_for_calls_that_say_nothing_about_their_prompts() {
+    let enhanced = |body: &Value, enhance_prompt: bool| {
+        let fields = parse_object(body.to_string().as_bytes(), &names(ALL)).unwrap();
+        let defaults = Defaults {
+            model: None,
+            seed: RANDOM,
+            enhance_prompt,
+        };
+        let call = to_call(fields, Call::Inpaint, defaults).unwrap();
+        assert_eq!(call.note.meta["enhance_prompt"], yes_no(call.enhance_prompt));
+        call.enhance_prompt
+    };
+    for default in [true, false] {
+        assert_eq!(enhanced(&good(), default), default);
+        assert_eq!(enhanced(&with("enhance_prompt", json!("")), default), default);
+        assert!(enhanced(&with("enhance_prompt", json!("yes")), default));
+        assert!(!enhanced(&with("enhance_prompt", json!("no")), default));
+    }
+    let refused = refused("enhance_prompt", json!("maybe"));
+    assert_eq!(refused.field, "enhance_prompt");
+}
+
+#[test]
+fn who_asks_for_a_load_balancer_is_told_that_there_is_one_server() {
+    let warning = |value: Value| accepted("loadbalancer", value).note.warning;
+    assert!(
+        warning(json!("yes"))
+            .unwrap()
+            .starts_with("loadbalancer has no effect")
+    );
+    assert_eq!(warning(json!("no")), None);
+    assert_eq!(refused("loadbalancer", json!("two")).field, "loadbalancer");
 }
 
 #[test]
@@ -260,7 +296,7 @@ fn token_merging_is_on_unless_a_client_says_no() {
     for (call, expected) in answers {
         assert_eq!(call.recipe.token_merging, expected);
         assert_eq!(call.note.meta["tomesd"], if expected { "yes" } else { "no" });
-        assert!(!call.note.warning.unwrap().contains("tomesd"));
+        assert_eq!(call.note.warning, None);
     }
     let refusal = refused("tomesd", json!("half"));
     assert_eq!(
@@ -277,7 +313,7 @@ fn schedulers_in_any_case_and_karras_where_it_means_something() {
     let call = convert(&body, Call::Img2Img).unwrap();
     assert_eq!(call.recipe.scheduler.kind, Some(SchedulerKind::UniPCMultistep));
     assert_eq!(call.recipe.scheduler.spacing, NoiseSpacing::Karras);
-    assert!(!call.note.warning.unwrap().contains("karras"));
+    assert_eq!(call.note.warning, None);
 
     body["scheduler"] = json!("DDIMScheduler");
     let call = convert(&body, Call::Img2Img).unwrap();
