@@ -1,7 +1,6 @@
 //! A device that is open, and memory on it.
 
-use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arena::rounded;
@@ -13,8 +12,13 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Gpu(Arc<Inner>);
 
+/// Which device of this process one is, whatever becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GpuId(u64);
+
 #[derive(Debug)]
 struct Inner {
+    id: GpuId,
     driver: Box<dyn Driver>,
     used: AtomicUsize,
     budget: AtomicUsize,
@@ -62,12 +66,20 @@ impl Gpu {
         expect(dead_code, reason = "no device is left in this build")
     )]
     fn over(driver: Box<dyn Driver>, budget: usize) -> Self {
+        static OPENED: AtomicU64 = AtomicU64::new(0);
         Self(Arc::new(Inner {
+            id: GpuId(OPENED.fetch_add(1, Ordering::Relaxed)),
             driver,
             used: AtomicUsize::new(0),
             budget: AtomicUsize::new(budget),
             arena: Mutex::new(None),
         }))
+    }
+
+    /// Tells it from every other that this process has opened.
+    #[must_use]
+    pub fn id(&self) -> GpuId {
+        self.0.id
     }
 
     /// What the device says about itself.
@@ -166,21 +178,6 @@ impl Gpu {
         // SAFETY: commands are made by the launchers of this crate, which check shapes against spans; their spans lie in
         // tensors that the program holds, and in the arena, whose size is the recording's.
         unsafe { self.0.driver.run(command) }
-    }
-}
-
-/// Of one device that is open, whatever else is of the same kind.
-impl PartialEq for Gpu {
-    fn eq(&self, other: &Self) -> bool {
-        self.is(other)
-    }
-}
-
-impl Eq for Gpu {}
-
-impl Hash for Gpu {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
     }
 }
 

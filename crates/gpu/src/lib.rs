@@ -28,7 +28,7 @@ mod tensor;
 mod testing;
 
 pub use data::{DType, HostData};
-pub use device::Gpu;
+pub use device::{Gpu, GpuId};
 pub use driver::Description;
 #[cfg(feature = "emulated")]
 pub use driver::emulated::{Emulation, ThreadOrder};

@@ -1,9 +1,9 @@
 //! Where layers have their weights and compute.
 
-use pentimento_gpu::{DType, Gpu};
+use pentimento_gpu::{DType, Gpu, GpuId};
 
 /// A place that computes. It is chosen when a layer is made, and whatever the layer is given has to be there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default)]
 pub enum Device {
     /// Main memory and the processor's cores, in f32.
     #[default]
@@ -13,7 +13,7 @@ pub enum Device {
 }
 
 /// A GPU, and the numbers in which networks compute there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct GpuDevice {
     gpu: Gpu,
     precision: Precision,
@@ -28,7 +28,25 @@ pub enum Precision {
     F16,
 }
 
+/// Which device it is, for keys: what is equal is the same numbers in the same memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceLocation {
+    /// Main memory.
+    Cpu,
+    /// A GPU, and the precision of what is there.
+    Gpu(GpuId, Precision),
+}
+
 impl Device {
+    /// Which device it is.
+    #[must_use]
+    pub fn location(&self) -> DeviceLocation {
+        match self {
+            Self::Cpu => DeviceLocation::Cpu,
+            Self::Gpu(device) => DeviceLocation::Gpu(device.gpu.id(), device.precision),
+        }
+    }
+
     /// Bytes of a number between two layers.
     #[must_use]
     pub const fn number_bytes(&self) -> usize {

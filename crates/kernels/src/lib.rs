@@ -43,7 +43,7 @@ mod values;
 
 pub use attention::AttnMask;
 pub use conv2d::Padding;
-pub use device::{Device, GpuDevice, Precision};
+pub use device::{Device, DeviceLocation, GpuDevice, Precision};
 pub use dispatch::{
     Branch, Conv2d, ConvFusion, GroupNorm, LayerNorm, Linear, Normalisation, SingleHeadAttention, TokenMerge,
     attend, channels_first, channels_last, join_channels, relu,

@@ -32,8 +32,8 @@ pub use error::ModelError;
 pub use gpt2::{Gpt2, Gpt2Config, Gpt2Past, Gpt2Tokenizer};
 pub use ip_adapter::{ImageProjectionConfig, IpAdapter, IpAdapterConfig};
 pub use layers::{
-    Device, GpuDevice, HostTensor, KernelError, LayerKind, LayerName, LayerPatch, LayerShape, LayerSource,
-    PatchOf, Precision,
+    Device, DeviceLocation, GpuDevice, HostTensor, KernelError, LayerKind, LayerName, LayerPatch, LayerShape,
+    LayerSource, PatchOf, Precision,
 };
 pub use mobilenet_v2::MobileNetV2;
 pub use safety_concepts::{ConceptScores, SafetyConcepts};

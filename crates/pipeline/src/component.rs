@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pentimento_models::{ClipText, ClipTokenizer, ClipVision, Device, IpAdapter, UNet, Vae};
+use pentimento_models::{ClipText, ClipTokenizer, ClipVision, DeviceLocation, IpAdapter, UNet, Vae};
 use pentimento_weights::{Dtypes, FileIdentity};
 
 use crate::word_model::WordModel;
@@ -107,7 +107,7 @@ pub struct ComponentKey {
     pub(crate) files: FileIdentity,
     pub(crate) patches: PatchSet,
     pub(crate) dtypes: Dtypes,
-    pub(crate) device: Device,
+    pub(crate) device: DeviceLocation,
 }
 
 impl ComponentKey {

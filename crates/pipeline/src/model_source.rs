@@ -150,7 +150,7 @@ impl ModelSource {
             files: self.identity(role)?,
             patches,
             dtypes: DTYPES,
-            device: self.device.clone(),
+            device: self.device.location(),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Device as HostDevice;
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_models::{Device, Gpt2, Gpt2Config, Gpt2Tokenizer};
+use pentimento_models::{DeviceLocation, Gpt2, Gpt2Config, Gpt2Tokenizer};
 use pentimento_weights::{Checkpoint, Dtypes, WeightsError};
 
 use crate::PipelineError;
@@ -57,7 +57,7 @@ impl WordModelSource {
             files: files.map_err(|source| self.weights(source))?,
             patches: PatchSet::default(),
             dtypes: Dtypes::Stored,
-            device: Device::Cpu,
+            device: DeviceLocation::Cpu,
         })
     }
 

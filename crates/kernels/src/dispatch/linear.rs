@@ -42,7 +42,10 @@ impl Linear {
     pub fn new(weight: &HostTensor, bias: Option<&HostTensor>, device: &Device) -> Result<Self> {
         match device {
             Device::Cpu => Ok(Self(Form::Cpu(matrix::Linear::new(weight, bias)?))),
-            Device::Gpu(device) => GpuLinear::new(weight, bias, device, false),
+            Device::Gpu(device) => {
+                let layer = GpuLinear::new(weight, bias, device, false)?;
+                Ok(Self(Form::Gpu(layer)))
+            }
         }
     }
 
@@ -59,7 +62,8 @@ impl Linear {
                     let detail = format!("the two halves of GEGLU have {rows} rows together");
                     return Err(KernelError::mismatch(detail));
                 }
-                GpuLinear::new(weight, bias, device, true)
+                let layer = GpuLinear::new(weight, bias, device, true)?;
+                Ok(Self(Form::Gpu(layer)))
             }
         }
     }
@@ -123,19 +127,13 @@ impl Linear {
 }
 
 impl GpuLinear {
-    fn new(
-        weight: &HostTensor,
-        bias: Option<&HostTensor>,
-        device: &GpuDevice,
-        gated: bool,
-    ) -> Result<Linear> {
+    fn new(weight: &HostTensor, bias: Option<&HostTensor>, device: &GpuDevice, gated: bool) -> Result<Self> {
         let sides = weight.dims2()?;
-        let layer = matrix_on(device, sides, weight, bias)?;
-        Ok(Linear(Form::Gpu(Self {
+        Ok(Self {
             device: device.clone(),
-            layer,
+            layer: matrix_on(device, sides, weight, bias)?,
             gated,
-        })))
+        })
     }
 
     fn branch(&self, down: &HostTensor, up: &HostTensor) -> Result<Branch> {

@@ -16,7 +16,9 @@ mod single_head;
 mod spec;
 mod token_merge;
 
-pub use pentimento_kernels::{Device, GpuDevice, HostTensor, KernelError, LayerSource, Precision};
+pub use pentimento_kernels::{
+    Device, DeviceLocation, GpuDevice, HostTensor, KernelError, LayerSource, Precision,
+};
 pub(crate) use pentimento_kernels::{
     IndexPlace, InputList, Inputs, Programs, Result, RowIndex, Tensor, TensorPlace, channels_first,
     channels_last, host_tensor, join_channels, on_pool, relu, to_f32,
