@@ -481,11 +481,14 @@ impl ModelLoader for PipelineLoader {
             components, models, ..
         } = &mut *memory;
         let keep_alive = models.keep_alive();
-        let of_none = |key: &ComponentKey| match key.role() {
-            // It is a part of no checkpoint, and stays as one does.
-            ComponentRole::PromptEnhancer => self.0.keep_alive,
-            // One that is a part of no model any more has nobody who wants it.
-            _ => Some(Duration::ZERO),
+        let of_none = |key: &ComponentKey| {
+            if key.role() == ComponentRole::PromptEnhancer {
+                // It is a part of no checkpoint, and stays as one does.
+                self.0.keep_alive
+            } else {
+                // One that is a part of no model any more has nobody who wants it.
+                Some(Duration::ZERO)
+            }
         };
         let keep = |key: &ComponentKey| keep_alive.get(key).copied().unwrap_or_else(|| of_none(key));
         components.evict_unused(now, keep, &mut evicted)

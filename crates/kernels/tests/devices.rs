@@ -1,5 +1,7 @@
 //! The layers on the emulated device against those of the CPU, on odd shapes, in both precisions.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use candle_core::Device as HostDevice;
 use pentimento_gpu::{Emulation, Gpu};
 use pentimento_kernels::{

@@ -10,6 +10,7 @@ use pentimento_types::{RgbImage, Size};
 use super::picture::{
     convolve, enlarged_size, leaky_relu, picture_of, pixel_unshuffle, tensor_of, write_lines,
 };
+use super::{GoesOn, check};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
@@ -129,15 +130,20 @@ impl RrdbNet {
     /// The enlarged picture.
     ///
     /// # Errors
-    /// When a tensor operation fails.
-    pub fn enlarge(&self, picture: &RgbImage) -> std::result::Result<RgbImage, ModelError> {
+    /// When a tensor operation fails, or `goes_on` says no.
+    pub fn enlarge(
+        &self,
+        picture: &RgbImage,
+        goes_on: GoesOn<'_>,
+    ) -> std::result::Result<RgbImage, ModelError> {
         let enlarged = || {
-            let features = on_pool(|| self.features(picture))?;
+            let features = self.features(picture, goes_on)?;
             let size = enlarged_size(picture.size(), self.scale());
             let width = size.width as usize;
             let mut pixels = vec![0; width * size.height as usize * 3];
             let height = features.dim(1)?;
             for top in (0..height).step_by(STRIP) {
+                check(goes_on)?;
                 let strip = top..(top + STRIP).min(height);
                 let lines = on_pool(|| self.strip(&features, &strip))?;
                 write_lines(&lines, (&mut pixels, width), 4 * top)?;
@@ -148,23 +154,28 @@ impl RrdbNet {
     }
 
     /// What the blocks make of a picture: (1, h, w, features), each pixel one of `unshuffle` times as many on a side.
-    fn features(&self, picture: &RgbImage) -> Result<HostTensor> {
+    fn features(&self, picture: &RgbImage, goes_on: GoesOn<'_>) -> Result<HostTensor> {
         let x = pixel_unshuffle(&tensor_of(picture, self.config.unshuffle)?, self.config.unshuffle)?;
-        let first = convolve(&self.first, &x.contiguous()?, None)?;
+        let first = on_pool(|| convolve(&self.first, &x.contiguous()?, None))?;
         let mut x = first.clone();
         for parts in &self.blocks {
-            let mut deep = x.clone();
-            for part in parts {
-                deep = part.forward(&deep)?;
-            }
-            x = (x + (deep * SHARE)?)?;
+            check(goes_on)?;
+            x = on_pool(|| -> Result<_> {
+                let mut deep = x.clone();
+                for part in parts {
+                    deep = part.forward(&deep)?;
+                }
+                Ok((&x + (deep * SHARE)?)?)
+            })?;
         }
-        let first = Tensor::Host(first);
-        let fusion = ConvFusion {
-            residual: Some(&first),
-            ..ConvFusion::default()
-        };
-        self.body.forward(&Tensor::Host(x), fusion)?.into_host()
+        on_pool(|| {
+            let first = Tensor::Host(first);
+            let fusion = ConvFusion {
+                residual: Some(&first),
+                ..ConvFusion::default()
+            };
+            self.body.forward(&Tensor::Host(x), fusion)?.into_host()
+        })
     }
 
     /// What becomes of some lines of the blocks' result: (1, 4 · lines, 4 · w, 3), about 0..1.
@@ -200,7 +211,7 @@ mod tests {
     use pentimento_testkit::{Tolerance, assert_close, compare};
 
     use super::*;
-    use crate::layers::Device;
+    use crate::layers::{Device, host_tensor};
 
     /// Strips of any place give what the whole gives: their halo is wide enough.
     #[test]
@@ -216,8 +227,10 @@ mod tests {
             unshuffle: 1,
         };
         let network = RrdbNet::new(config, &source).expect("loads");
-        let features =
-            HostTensor::randn(0f32, 1., (1, 37, 6, 8), &candle_core::Device::Cpu).expect("a tensor");
+        let features = {
+            let values = (0..37 * 6 * 8).map(|i| (i as f32 * 0.37).sin());
+            host_tensor(values.collect(), &[1, 37, 6, 8]).expect("a tensor")
+        };
         let whole = network.strip(&features, &(0..37)).expect("runs");
         for strip in [0..16, 16..32, 32..37, 1..2, 36..37, 5..30] {
             let found = network.strip(&features, &strip).expect("runs");
