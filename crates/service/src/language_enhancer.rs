@@ -266,9 +266,10 @@ impl Inner {
 
 fn unavailable(name: String, error: &EngineError) -> ServiceError {
     tracing::info!(model = %name, error = describe_chain(error), "a prompt enhancer cannot be used");
-    let reason = match error {
-        EngineError::Executor(cause) => cause.message(),
-        other => other.to_string(),
+    let reason = if let EngineError::Executor(cause) = error {
+        cause.message()
+    } else {
+        error.to_string()
     };
     ServiceError::ModelUnavailable {
         role: ROLE,

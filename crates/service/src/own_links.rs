@@ -45,11 +45,11 @@ impl Inner {
     }
 
     async fn stored_file(&self, key: &ImageKey, limit: u64) -> Result<Bytes, ServiceError> {
-        let not_read = |error| match error {
-            StorageError::NotFound { .. } => {
-                gone("the picture is not kept by this server any more, or not made yet")
+        let not_read = |error| {
+            if matches!(error, StorageError::NotFound { .. }) {
+                return gone("the picture is not kept by this server any more, or not made yet");
             }
-            error => ServiceError::store("read the picture")(error),
+            ServiceError::store("read the picture")(error)
         };
         let bytes = self.images.size(key).await.map_err(not_read)?;
         if bytes > limit {

@@ -25,6 +25,9 @@ pub(super) struct Parameter {
     pub(super) text: &'static str,
 }
 
+/// An answer when all is well: its status, words about it, and its content type with the schema.
+pub(super) type Reply = (u16, &'static str, Option<(&'static str, Value)>);
+
 /// One call.
 #[derive(Clone, Debug)]
 pub(super) struct Operation {
@@ -42,7 +45,7 @@ pub(super) struct Operation {
     /// A body that works as it is, for those that have a table of fields.
     pub(super) example: Option<Value>,
     /// What is answered when all is well: status, words, content type and schema.
-    pub(super) replies: Vec<(u16, &'static str, Option<(&'static str, Value)>)>,
+    pub(super) replies: Vec<Reply>,
     /// Statuses of failures.
     pub(super) failures: &'static [u16],
     /// Name of the schema of a failure.
@@ -57,10 +60,7 @@ pub(super) fn named(name: &str) -> Value {
 }
 
 /// A reply with status 200 that has the schema of this name.
-pub(super) fn ok(
-    words: &'static str,
-    schema: &str,
-) -> Vec<(u16, &'static str, Option<(&'static str, Value)>)> {
+pub(super) fn ok(words: &'static str, schema: &str) -> Vec<Reply> {
     vec![(200, words, Some((JSON, named(schema))))]
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{Auth, JSON, Operation, Parameter, named, ok};
+use super::operation::{Auth, JSON, Operation, Parameter, Reply, named, ok};
 
 pub(super) const TAG: &str = "own";
 
@@ -13,7 +13,7 @@ fn call(
     method: &'static str,
     path: &'static str,
     (id, summary): (&'static str, &'static str),
-    replies: Vec<(u16, &'static str, Option<(&'static str, Value)>)>,
+    replies: Vec<Reply>,
 ) -> Operation {
     Operation {
         tag: TAG,
@@ -53,6 +53,7 @@ fn in_query(name: &'static str, schema: Value, text: &'static str) -> Parameter 
 const JOB_ID: &str = "The job's id: `job_` and 32 hexadecimal digits.";
 const MODEL: &str = "The name of a checkpoint in the catalogue.";
 
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn operations() -> Vec<Operation> {
     vec![
         call(
@@ -262,6 +263,7 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         (

@@ -197,7 +197,11 @@ fn changed_layers_are_as_on_the_cpu() {
                         weight: (wave(&[shape.outputs], 0.2) + 1.0).unwrap(),
                         bias: Some(wave(&[shape.outputs], 0.4)),
                     }),
-                    _ => None,
+                    LayerKind::Linear
+                    | LayerKind::Pointwise
+                    | LayerKind::Conv2d
+                    | LayerKind::Patches { .. }
+                    | LayerKind::Embedding => None,
                 })
             })
             .unwrap();

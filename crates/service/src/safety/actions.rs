@@ -118,7 +118,7 @@ mod tests {
     fn stripes(width: u32, height: u32) -> RgbImage {
         let stripe = (width.max(height) / 24).max(1);
         drawn(width, height, |x, y| {
-            [if (x / stripe + y / stripe) % 2 == 0 {
+            [if (x / stripe + y / stripe).is_multiple_of(2) {
                 255
             } else {
                 0

@@ -99,7 +99,7 @@ pub(crate) struct Safety {
 
 #[derive(Debug)]
 enum Checker {
-    Small(SafetyChecker),
+    Small(Box<SafetyChecker>),
     Reference(Box<ReferenceSafetyChecker>),
 }
 
@@ -160,7 +160,7 @@ impl Safety {
             Some(checker) => checker,
             none => none.insert(match (&files.0, &self.settings.model) {
                 (Some(entry), _) => Checker::Reference(Box::new(ReferenceSafetyChecker::open(entry)?)),
-                (None, None) => Checker::Small(SafetyChecker::embedded()?),
+                (None, None) => Checker::Small(Box::new(SafetyChecker::embedded()?)),
                 // The small one would judge all pictures from now on.
                 (None, Some(model)) => {
                     return Err(PipelineError::UnsupportedSource {

@@ -53,7 +53,7 @@ pub(super) enum ModelsLabError {
         /// The field.
         field: &'static str,
         /// Why.
-        error: ServiceError,
+        error: Box<ServiceError>,
     },
     /// The job ended without images.
     #[error("{}", .failure)]
@@ -91,9 +91,8 @@ impl ModelsLabError {
             Self::Json(_) | Self::Form(_) | Self::InvalidFields(_) | Self::NotOffered { .. } => {
                 ErrorKind::InvalidInput
             }
-            Self::Service(error) | Self::OfImage { error, .. } | Self::JobFailed { failure: error, .. } => {
-                error.kind()
-            }
+            Self::OfImage { error, .. } => error.kind(),
+            Self::Service(error) | Self::JobFailed { failure: error, .. } => error.kind(),
             Self::UnknownJob => ErrorKind::NotFound,
         }
     }
@@ -204,7 +203,7 @@ impl ModelsLabError {
             details["tip"] = tip.into();
         }
         let mut failure = Failure::new((kind, status), kind.as_str(), self.to_string(), body);
-        if let Self::Service(error) | Self::OfImage { error, .. } = &self {
+        if let Some(error) = self.of_service() {
             failure.retry_after(error.retry_after());
         } else if let Self::Edge(fault) = &self {
             failure.retry_after(fault.retry_after());
@@ -213,12 +212,25 @@ impl ModelsLabError {
             details["retry_after"] = json!(failure.retry_after_s);
         }
         failure.details = Some(details);
-        if let Self::Service(error) | Self::OfImage { error, .. } | Self::JobFailed { failure: error, .. } =
-            &self
-        {
-            failure.cause = Some(describe_chain(error));
-        }
+        let cause = if let Self::JobFailed { failure, .. } = &self {
+            Some(failure)
+        } else {
+            self.of_service()
+        };
+        failure.cause = cause.map(|error| describe_chain(error)).or(failure.cause);
         failure
+    }
+
+    /// Why a use case failed.
+    fn of_service(&self) -> Option<&ServiceError> {
+        if let Self::OfImage { error, .. } = self {
+            return Some(error);
+        }
+        if let Self::Service(error) = self {
+            Some(error)
+        } else {
+            None
+        }
     }
 }
 

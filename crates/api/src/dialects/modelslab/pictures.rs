@@ -162,5 +162,8 @@ async fn read<T: Send + 'static>(
 }
 
 fn of_image(field: &'static str) -> impl FnOnce(pentimento_service::ServiceError) -> ModelsLabError {
-    move |error| ModelsLabError::OfImage { field, error }
+    move |error| {
+        let error = Box::new(error);
+        ModelsLabError::OfImage { field, error }
+    }
 }
