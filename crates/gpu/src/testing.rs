@@ -100,3 +100,28 @@ pub(crate) fn assert_close(what: &str, dtype: DType, got: &[f32], want: &[f64]) 
     let found = distance(got, want);
     assert!(found < limit, "{what} in {dtype:?}: relative rms {found:e}");
 }
+
+/// The folders with the wheels' libraries, if a person or a script has put them somewhere.
+#[cfg(feature = "cuda")]
+#[expect(clippy::disallowed_methods, reason = "a test that is gated by its variable")]
+pub(crate) fn libraries() -> Option<std::ffi::OsString> {
+    std::env::var_os("PENTIMENTO_CUDA_LIBS")
+}
+
+/// What a test says that is run with those libraries in front. The loader reads its path when a process starts, so this
+/// starts the tests again.
+#[cfg(feature = "cuda")]
+pub(crate) fn with_libraries(test: &str) -> String {
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("LD_LIBRARY_PATH", libraries().unwrap_or_default())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(
+        run.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    said
+}

@@ -10,8 +10,10 @@ use cudarc::driver::result as cuda;
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, cudaError_enum as Status};
 
 use super::{Description, Driver, compile};
-use crate::command::{Command, Launch, Span};
+use crate::command::{Arg, Command, Launch, LinearCall, Span};
 use crate::error::{Error, Result};
+use crate::kernels::attention;
+use crate::plans::{self, ConvKey, Operands, Plans};
 
 /// Symbols of the driver that are used. One that is missing would end the process at its first use.
 const SYMBOLS: &[&str] = &[
@@ -42,18 +44,81 @@ const SYMBOLS: &[&str] = &[
     "cuStreamSynchronize",
 ];
 
+/// Threads of a block that adds.
+const ADD_THREADS: u32 = 256;
+
 /// Shared memory that a block has without asking for more.
 const PLAIN_SHARED: usize = 48 << 10;
 
 /// A device, its context, one stream, and our kernels on it.
 #[derive(Debug)]
 pub(crate) struct Cuda {
-    device: sys::CUdevice,
-    context: sys::CUcontext,
-    stream: sys::CUstream,
-    module: sys::CUmodule,
     description: Description,
     state: Mutex<State>,
+    // Given back in this order.
+    layers: Mutex<Layers>,
+    module: Module,
+    stream: Stream,
+    context: Context,
+}
+
+/// A device's primary context.
+#[derive(Debug)]
+struct Context {
+    device: sys::CUdevice,
+    handle: sys::CUcontext,
+}
+
+impl Context {
+    fn of(device: sys::CUdevice) -> std::result::Result<Self, DriverError> {
+        // SAFETY: the device is the driver's.
+        let handle = unsafe { cuda::primary_ctx::retain(device) }?;
+        let context = Self { device, handle };
+        context.enter()?;
+        Ok(context)
+    }
+
+    fn enter(&self) -> std::result::Result<(), DriverError> {
+        // SAFETY: the context is retained until this is dropped.
+        unsafe { cuda::ctx::set_current(self.handle) }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: retained when this was made.
+        let _ = unsafe { cuda::primary_ctx::release(self.device) };
+    }
+}
+
+/// Our kernels on the device.
+#[derive(Debug)]
+struct Module(sys::CUmodule);
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has the module.
+        let _ = unsafe { cuda::module::unload(self.0) };
+    }
+}
+
+/// The queue of everything that the device is told.
+#[derive(Debug)]
+struct Stream(sys::CUstream);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses the stream any more.
+        let _ = unsafe { cuda::stream::destroy(self.0) };
+    }
+}
+
+/// Layers by cuDNN, and the memory that they work in.
+#[derive(Debug)]
+struct Layers {
+    plans: Plans,
+    workspace: u64,
+    workspace_bytes: usize,
 }
 
 // SAFETY: the handles are those of the driver, which may be used from any thread once the context is the thread's; every call
@@ -92,28 +157,31 @@ impl Cuda {
         let device = cuda::device::get(number).map_err(asked)?;
         let description = describe(device).map_err(asked)?;
         let cubin = compile::cubin(description.capability, cache).map_err(unavailable)?;
-        // SAFETY: the device is the driver's.
-        let context = unsafe { cuda::primary_ctx::retain(device) }.map_err(asked)?;
-        let mut opened = Self {
-            device,
-            context,
-            stream: std::ptr::null_mut(),
-            module: std::ptr::null_mut(),
+        plans::version().map_err(unavailable)?;
+        let context = Context::of(device).map_err(asked)?;
+        let stream = Stream(cuda::stream::create(cuda::stream::StreamKind::NonBlocking).map_err(asked)?);
+        // SAFETY: the image is a whole cubin, whose length its header says.
+        let module = unsafe { cuda::module::load_data(cubin.as_ptr().cast()) }
+            .map(Module)
+            .map_err(|error| unavailable(format!("our kernels do not load: {}", words(error))))?;
+        let plans = Plans::new(stream.0.cast()).map_err(unavailable)?;
+        Ok(Self {
+            layers: Mutex::new(Layers {
+                plans,
+                workspace: 0,
+                workspace_bytes: 0,
+            }),
+            stream,
+            module,
             description,
             state: Mutex::default(),
-        };
-        opened.enter().map_err(asked)?;
-        opened.stream = cuda::stream::create(cuda::stream::StreamKind::NonBlocking).map_err(asked)?;
-        // SAFETY: the image is a whole cubin, whose length its header says.
-        opened.module = unsafe { cuda::module::load_data(cubin.as_ptr().cast()) }
-            .map_err(|error| unavailable(format!("our kernels do not load: {}", words(error))))?;
-        Ok(opened)
+            context,
+        })
     }
 
     /// Makes the context this thread's.
     fn enter(&self) -> std::result::Result<(), DriverError> {
-        // SAFETY: the context is held until this is dropped.
-        unsafe { cuda::ctx::set_current(self.context) }
+        self.context.enter()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,7 +210,7 @@ impl Cuda {
             let name = CString::new(launch.kernel.as_str()).unwrap_or_default();
             // SAFETY: the module is loaded until this is dropped.
             let handle = self.call(&launch.kernel, || unsafe {
-                cuda::module::get_function(self.module, name)
+                cuda::module::get_function(self.module.0, name)
             })?;
             Function {
                 handle,
@@ -161,6 +229,31 @@ impl Cuda {
         Ok(function.handle)
     }
 
+    /// A layer by cuDNN.
+    ///
+    /// # Safety
+    /// As [`Plans::execute`], but for the workspace.
+    unsafe fn convolve(&self, (key, rows): (ConvKey, usize), operands: Operands) -> Result<()> {
+        // Its context first, and no call on a device that is lost.
+        self.call("convolution", || Ok(()))?;
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let unavailable = |why: String| Error::Unavailable { why };
+        let bytes = layers.plans.workspace_bytes(key, rows).map_err(unavailable)?;
+        if bytes > layers.workspace_bytes {
+            let larger = self.allocate(bytes)?;
+            self.free(std::mem::replace(&mut layers.workspace, larger));
+            layers.workspace_bytes = bytes;
+        }
+        let workspace = layers.workspace;
+        // SAFETY: the caller's; the workspace is long enough now.
+        let done = unsafe { layers.plans.execute((key, rows), operands, workspace) };
+        done.map_err(|why| {
+            let error = Error::Lost { why };
+            self.state().lost = Some(error.clone());
+            error
+        })
+    }
+
     /// # Safety
     /// As [`Driver::run`].
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
@@ -174,7 +267,14 @@ impl Cuda {
         let shared_bytes = u32::try_from(launch.shared_bytes).unwrap_or(u32::MAX);
         // SAFETY: the caller says that the parameters are the kernel's; the driver copies them before it returns.
         let run = || unsafe {
-            cuda::launch_kernel(function, grid, block, shared_bytes, self.stream, &mut parameters)
+            cuda::launch_kernel(
+                function,
+                grid,
+                block,
+                shared_bytes,
+                self.stream.0,
+                &mut parameters,
+            )
         };
         self.call(&launch.kernel, run)
     }
@@ -214,7 +314,7 @@ impl Driver for Cuda {
         let address = to.address().unwrap_or(0);
         // SAFETY: the caller's. Pageable memory has been read when the call returns.
         self.call("upload", || unsafe {
-            cuda::memcpy_htod_async(address, bytes, self.stream)
+            cuda::memcpy_htod_async(address, bytes, self.stream.0)
         })
     }
 
@@ -222,7 +322,7 @@ impl Driver for Cuda {
         let address = from.address().unwrap_or(0);
         // SAFETY: the caller's; the bytes are borrowed until the stream is done.
         self.call("download", || unsafe {
-            cuda::memcpy_dtoh_async(bytes, address, self.stream)
+            cuda::memcpy_dtoh_async(bytes, address, self.stream.0)
         })?;
         self.synchronize()
     }
@@ -236,39 +336,73 @@ impl Driver for Cuda {
                 let bytes = from.bytes.min(to.bytes);
                 // SAFETY: the caller's.
                 let copy =
-                    || unsafe { cuda::memcpy_dtod_async(to_address, from_address, bytes, self.stream) };
+                    || unsafe { cuda::memcpy_dtod_async(to_address, from_address, bytes, self.stream.0) };
                 self.call("copy", copy)
             }
             Command::Freed(_) => Ok(()),
-            Command::Linear(_) | Command::Conv(_) | Command::Attention(_) => Err(Error::Unavailable {
-                why: "calls of cuDNN are not written yet (issue 19)".to_owned(),
-            }),
+            Command::Conv(call) => {
+                let [x, weight, y] = [call.x, call.weight, call.y].map(|span| span.address().unwrap_or(0));
+                let bias = call.bias.and_then(Span::address);
+                // SAFETY: the caller's; the call's spans are as long as its sizes say.
+                unsafe { self.convolve((call.into(), call.rows), Operands { x, weight, bias, y }) }
+            }
+            Command::Linear(call) => {
+                let [x, weight, y] = [call.x, call.weight, call.y].map(|span| span.address().unwrap_or(0));
+                let bias = call.bias.and_then(Span::address);
+                // SAFETY: the caller's; the call's spans are as long as its sizes say.
+                unsafe { self.convolve((call.into(), call.rows), Operands { x, weight, bias, y })? };
+                let Some(residual) = call.residual else {
+                    return Ok(());
+                };
+                let addition = add_to(call, residual)?;
+                // SAFETY: as above.
+                unsafe { self.launch(&addition) }
+            }
+            Command::Attention(call) => {
+                let launch = attention::tiles(call).or_else(|| attention::plain(call, false));
+                let launch = launch.ok_or_else(|| Error::operands("attention", format!("{call:?}")))?;
+                // SAFETY: the caller's; the launch is made of the call's spans and sizes.
+                unsafe { self.launch(&launch) }
+            }
         }
     }
 
     fn synchronize(&self) -> Result<()> {
         // SAFETY: the stream is there until this is dropped.
         self.call("cuStreamSynchronize", || unsafe {
-            cuda::stream::synchronize(self.stream)
+            cuda::stream::synchronize(self.stream.0)
         })
     }
 }
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        if self.enter().is_ok() {
-            if !self.module.is_null() {
-                // SAFETY: nobody else has the module.
-                let _ = unsafe { cuda::module::unload(self.module) };
-            }
-            if !self.stream.is_null() {
-                // SAFETY: nobody else has the stream.
-                let _ = unsafe { cuda::stream::destroy(self.stream) };
-            }
-        }
-        // SAFETY: retained when this was made.
-        let _ = unsafe { cuda::primary_ctx::release(self.device) };
+        // What the fields give back belongs to the context, which has to be this thread's.
+        let _ = self.enter();
     }
+}
+
+/// The launch that adds a linear layer's residual to its result, in place: each thread reads the numbers that it writes.
+fn add_to(call: &LinearCall, residual: Span) -> Result<Launch> {
+    let count = call.lines * call.outputs;
+    let long =
+        i64::try_from(count).map_err(|_| Error::operands("linear", "more numbers than a kernel counts"))?;
+    let blocks = u32::try_from(count.div_ceil(ADD_THREADS as usize).clamp(1, 1 << 16)).unwrap_or(1);
+    Ok(Launch {
+        kernel: format!("add_{}", call.dtype.suffix()),
+        grid: [blocks, 1, 1],
+        block: [ADD_THREADS, 1, 1],
+        shared_bytes: 0,
+        args: vec![
+            Arg::Pointer(call.y),
+            Arg::Pointer(residual),
+            Arg::Pointer(call.y),
+            Arg::I64(long),
+            Arg::I64(long),
+            Arg::I64(0),
+            Arg::I64(long),
+        ],
+    })
 }
 
 /// Whether the driver is there with all that is used of it, or what is missing.
@@ -306,6 +440,14 @@ fn describe(device: sys::CUdevice) -> std::result::Result<Description, DriverErr
     )];
     if let Ok((major, minor)) = compile::version() {
         software.push(format!("NVRTC {major}.{minor}"));
+    }
+    if let Ok(version) = plans::version() {
+        software.push(format!(
+            "cuDNN {}.{}.{}",
+            version / 10_000,
+            version / 100 % 100,
+            version % 100
+        ));
     }
     Ok(Description {
         name: cuda::device::get_name(device)?,
