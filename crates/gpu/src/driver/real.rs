@@ -9,7 +9,7 @@ use cudarc::driver::DriverError;
 use cudarc::driver::result as cuda;
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, cudaError_enum as Status};
 
-use super::{Description, Driver, compile};
+use super::{Description, Driver, Graph, compile};
 use crate::command::{Arg, Command, Launch, LinearCall, Span};
 use crate::error::{Error, Result};
 use crate::kernels::attention;
@@ -28,6 +28,10 @@ const SYMBOLS: &[&str] = &[
     "cuDriverGetVersion",
     "cuFuncSetAttribute",
     "cuGetErrorString",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
     "cuInit",
     "cuLaunchKernel",
     "cuMemAlloc_v2",
@@ -39,8 +43,10 @@ const SYMBOLS: &[&str] = &[
     "cuModuleGetFunction",
     "cuModuleLoadData",
     "cuModuleUnload",
+    "cuStreamBeginCapture_v2",
     "cuStreamCreate",
     "cuStreamDestroy_v2",
+    "cuStreamEndCapture",
     "cuStreamSynchronize",
 ];
 
@@ -110,6 +116,29 @@ impl Drop for Stream {
     fn drop(&mut self) {
         // SAFETY: nobody uses the stream any more.
         let _ = unsafe { cuda::stream::destroy(self.0) };
+    }
+}
+
+/// A program as a graph.
+#[derive(Debug)]
+pub(crate) struct CudaGraph {
+    graph: sys::CUgraph,
+    executable: sys::CUgraphExec,
+}
+
+// SAFETY: a graph is not tied to a thread, and whoever has it is the only one to use it.
+unsafe impl Send for CudaGraph {}
+// SAFETY: as above; it is launched under the arena's lock only.
+unsafe impl Sync for CudaGraph {}
+
+impl Drop for CudaGraph {
+    fn drop(&mut self) {
+        if !self.executable.is_null() {
+            // SAFETY: nobody else has it.
+            let _ = unsafe { cuda::graph::exec_destroy(self.executable) };
+        }
+        // SAFETY: nobody else has it.
+        let _ = unsafe { cuda::graph::destroy(self.graph) };
     }
 }
 
@@ -240,9 +269,10 @@ impl Cuda {
         let unavailable = |why: String| Error::Unavailable { why };
         let bytes = layers.plans.workspace_bytes(key, rows).map_err(unavailable)?;
         if bytes > layers.workspace_bytes {
-            let larger = self.allocate(bytes)?;
-            self.free(std::mem::replace(&mut layers.workspace, larger));
-            layers.workspace_bytes = bytes;
+            // The old one stays, since graphs name it; doubling keeps them all below twice the largest.
+            let larger = bytes.next_power_of_two();
+            layers.workspace = self.allocate(larger)?;
+            layers.workspace_bytes = larger;
         }
         let workspace = layers.workspace;
         // SAFETY: the caller's; the workspace is long enough now.
@@ -364,6 +394,42 @@ impl Driver for Cuda {
                 // SAFETY: the caller's; the launch is made of the call's spans and sizes.
                 unsafe { self.launch(&launch) }
             }
+        }
+    }
+
+    unsafe fn graph(&self, commands: &[Command]) -> Result<Option<Graph>> {
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is there; nobody else captures on it.
+        self.call("capture", || unsafe {
+            cuda::stream::begin_capture(self.stream.0, mode)
+        })?;
+        let captured = commands.iter().try_for_each(|command| {
+            // SAFETY: the caller's.
+            unsafe { self.run(command) }
+        });
+        // SAFETY: a capture has begun, and has to end even if something in it has failed.
+        let ended = unsafe { cuda::stream::end_capture(self.stream.0) };
+        let Ok(graph) = ended else {
+            return captured.map(|()| None);
+        };
+        let mut made = CudaGraph {
+            graph,
+            executable: std::ptr::null_mut(),
+        };
+        captured?;
+        // SAFETY: the graph has just been made.
+        let status = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut made.executable, graph, 0) };
+        Ok(status.result().is_ok().then_some(Graph::Cuda(made)))
+    }
+
+    unsafe fn replay(&self, graph: &Graph) -> Result<()> {
+        match graph {
+            // SAFETY: the caller's; the graph is whole, since it was made executable.
+            Graph::Cuda(graph) => self.call("replay", || unsafe {
+                cuda::graph::launch(graph.executable, self.stream.0)
+            }),
+            #[cfg(feature = "emulated")]
+            Graph::Emulated(_) => Err(Error::operands("replay", "a graph of another device")),
         }
     }
 

@@ -39,6 +39,8 @@ fn a_program_runs_again_with_other_numbers_and_keeps_its_weights() {
         "nothing reads what was freed"
     );
     assert_eq!(run(&mut program, &a).unwrap(), first);
+    let bound = program.bound.as_ref().unwrap();
+    assert!(bound.graph.is_some(), "from the second time on it runs as one");
 }
 
 #[test]
