@@ -201,7 +201,7 @@ async fn what_concerns_all_callers_is_the_operators() {
         );
         assert_eq!(call(method, path, &admin).await.status, 200, "{path}");
     }
-    for path in ["load_model", "delete_model"] {
+    for path in ["load_model", "delete_model", "clear_cache"] {
         let ask = async |key: &str| {
             let address = format!("{}/api/v1/enterprise/{path}", server.base());
             let body = json!({"key": key, "model_id": "demo"});

@@ -26,6 +26,8 @@ mod idempotency;
 #[cfg(test)]
 mod images_s3;
 #[cfg(test)]
+mod ip_adapter;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod keys;
@@ -43,10 +45,16 @@ mod modelslab;
 #[cfg(test)]
 mod novita;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
+mod operating;
+#[cfg(test)]
 mod playground;
 #[cfg(test)]
 #[cfg(unix)]
 mod restarts;
+#[cfg(test)]
+mod safety;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -16,6 +16,7 @@ import warnings
 
 import diffusers
 import torch
+import transformers
 
 STYLES = [f"style-{number}" for number in range(1, 6)]
 
@@ -40,10 +41,13 @@ def main():
     torch.set_grad_enabled(False)
     parts = {
         "unet": diffusers.UNet2DConditionModel.from_pretrained(args.folder / "checkpoint/unet", torch_dtype=torch.float32),
+        # Its LoRA modules are part of a switch too, and `load_lora_weights` does not work without it.
+        "text_encoder": transformers.CLIPTextModel.from_pretrained(
+            args.folder / "checkpoint/text_encoder", torch_dtype=torch.float32
+        ),
     }
-    # The UNet alone: text encoder and VAE take no part in an evaluation, and a switch is mostly the UNet's.
     pipe = diffusers.StableDiffusionPipeline(
-        vae=None, text_encoder=None, tokenizer=None, scheduler=None, safety_checker=None, feature_extractor=None,
+        vae=None, tokenizer=None, scheduler=None, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False, **parts,
     )
     unet = pipe.unet.to(memory_format=torch.channels_last)

@@ -28,6 +28,11 @@ impl BaseUrl {
         Self(text)
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// To be stored.
     pub(crate) fn as_str(&self) -> &str {
         &self.0

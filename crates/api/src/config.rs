@@ -30,6 +30,8 @@ pub struct ModelsLabConfig {
     pub strict_http_status: bool,
     /// Whether `base64: "yes"` puts the text into the reply. Without it the reply has links to text files, as the vendor.
     pub inline_base64: bool,
+    /// Whether words are added to the prompts of a call that does not say so itself, as the vendor does.
+    pub enhance_prompt: bool,
     /// How long a call waits for its images before it answers `processing`. The Go and PHP clients give up after 30 s.
     pub hold: Duration,
     /// Life of a link; at most as long as the service keeps images.
@@ -47,6 +49,7 @@ impl ModelsLabConfig {
         Self {
             strict_http_status: false,
             inline_base64: false,
+            enhance_prompt: true,
             hold: Duration::from_secs(25),
             link_life: Duration::from_secs(24 * 3600),
         }

@@ -59,6 +59,7 @@ const SAMPLE: Asset = Asset {
     bytes: include_bytes!("../../../tests/images/photo.png"),
 };
 const ASSETS: &[Asset] = assets! {
+    "docs.css": CSS,
     "style.css": CSS,
     "icon.svg": "image/svg+xml",
     "api.js": SCRIPT,

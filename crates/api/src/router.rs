@@ -11,7 +11,9 @@ use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::middleware::{Around, Visitors, Watch};
 use crate::shape::Shape;
-use crate::{AppState, admin, jobs, links, metrics_page, middleware, playground, webhook_calls};
+use crate::{
+    AppState, admin, jobs, links, metrics_page, middleware, openapi, playground, provenance, webhook_calls,
+};
 
 /// The whole application.
 pub fn build_router(state: AppState) -> Router {
@@ -28,9 +30,11 @@ pub fn build_router(state: AppState) -> Router {
         .merge(links::routes())
         .merge(jobs::routes())
         .merge(webhook_calls::routes())
+        .merge(provenance::routes())
         .merge(admin::routes())
         .merge(metrics_page::routes())
         .merge(playground::routes())
+        .merge(openapi::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         // Bodies are read by `body::read`, which has limits of its own.

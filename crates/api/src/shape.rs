@@ -8,7 +8,7 @@ use crate::failure::Failure;
 /// Whose words the errors of a path are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// `/v1`, `/files`, `/playground` and the paths at the root.
+    /// `/v1`, `/files`, `/playground`, `/openapi` and the paths at the root.
     Own,
     /// Whatever is below `/api`, and `/v1/enterprise` and `/v6` for base addresses without it.
     ModelsLab,
@@ -19,7 +19,17 @@ pub(crate) enum Shape {
 impl Shape {
     /// The shape for a path; unknown paths are the dialect's, because mistaken base addresses come from its clients.
     pub(crate) fn of(path: &str) -> Self {
-        let own = ["/v1", "/files", "/playground", "/healthz", "/readyz", "/metrics"];
+        let own = [
+            "/v1",
+            "/files",
+            "/playground",
+            "/docs",
+            "/openapi",
+            "/openapi.json",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+        ];
         let under = |root: &&str| {
             path.strip_prefix(*root)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

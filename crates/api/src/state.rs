@@ -10,6 +10,7 @@ use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
 use crate::body::BodyBudget;
 use crate::config::{ApiConfig, BODY_PLACES};
 use crate::metrics::{Metrics, ProcessFigures};
+use crate::restart::RestartSwitch;
 use crate::server::RefusedConnections;
 use crate::watch_seats::WatchSeats;
 
@@ -29,6 +30,8 @@ pub struct AppState {
     pub(crate) lost_log_lines: Arc<AtomicU64>,
     /// What the system says of this process.
     pub(crate) process: fn() -> ProcessFigures,
+    /// Asks for a restart.
+    pub(crate) restart: RestartSwitch,
     /// When this server was put together.
     pub(crate) started: SystemTime,
 }
@@ -59,6 +62,7 @@ impl AppState {
             memory: ledger,
             lost_log_lines: Arc::default(),
             process: ProcessFigures::default,
+            restart: RestartSwitch::default(),
             started: SystemClock.wall(),
         }
     }
@@ -67,6 +71,12 @@ impl AppState {
     #[must_use]
     pub fn refused_connections(&self) -> RefusedConnections {
         self.metrics.refused_connections.clone()
+    }
+
+    /// What a call of the operator asks for a restart with, for whoever can do it.
+    #[must_use]
+    pub fn restart_switch(&self) -> RestartSwitch {
+        self.restart.clone()
     }
 
     /// The same with somebody who asks the system about this process.

@@ -17,10 +17,14 @@ pub enum ModelKind {
     Embedding,
     /// An image prompt adapter.
     IpAdapter,
+    /// What sees images for image prompt adapters.
+    ImageEncoder,
     /// A picture filter.
     SafetyChecker,
     /// A language model that lengthens prompts.
     PromptEnhancer,
+    /// What enlarges pictures.
+    Upscaler,
 }
 
 impl ModelKind {
@@ -31,8 +35,10 @@ impl ModelKind {
         Self::Lora,
         Self::Embedding,
         Self::IpAdapter,
+        Self::ImageEncoder,
         Self::SafetyChecker,
         Self::PromptEnhancer,
+        Self::Upscaler,
     ];
 
     /// The word in `models.toml`.
@@ -44,8 +50,10 @@ impl ModelKind {
             Self::Lora => "lora",
             Self::Embedding => "embedding",
             Self::IpAdapter => "ip_adapter",
+            Self::ImageEncoder => "image_encoder",
             Self::SafetyChecker => "safety_checker",
             Self::PromptEnhancer => "prompt_enhancer",
+            Self::Upscaler => "upscaler",
         }
     }
 
@@ -152,6 +160,8 @@ pub struct ModelEntry {
     pub prediction: Option<Prediction>,
     /// How it wants to be run.
     pub scheduler: SchedulerSettings,
+    /// Of an IP-Adapter: the entry of its image encoder; None is the one that lies beside its file.
+    pub image_encoder: Option<String>,
     /// What is used together with the checkpoint under this name.
     pub preset: Option<Preset>,
     /// Loaded at the start, and never evicted.
@@ -178,6 +188,7 @@ impl ModelEntry {
             role: None,
             prediction: None,
             scheduler: SchedulerSettings::default(),
+            image_encoder: None,
             preset: None,
             pinned: false,
             keep_alive: None,

@@ -1,11 +1,12 @@
-//! Every preset gets the files of its checkpoint, once it is known that its parts are there.
+//! Every preset gets the files of its checkpoint, once it is known that what entries name is there.
 
 use std::collections::HashMap;
 
 use crate::parse::Located;
 use crate::{EntryFault, ModelEntry, ModelKind};
 
-/// Checks that the parts of every preset are there, and gives each the files of its checkpoint.
+/// Checks that the parts of every preset and the image encoders of adapters are there, and gives each preset the files of its
+/// checkpoint.
 pub(crate) fn settle(
     located: &mut [Located],
     find: impl Fn(ModelKind, &str) -> Option<usize>,
@@ -13,7 +14,6 @@ pub(crate) fn settle(
     let mut faults = Vec::new();
     let mut bases: HashMap<usize, usize> = HashMap::new();
     for (index, Located { entry, line }) in located.iter().enumerate() {
-        let Some(preset) = &entry.preset else { continue };
         let mut fault = |problem: String| {
             faults.push(EntryFault {
                 line: *line,
@@ -21,6 +21,15 @@ pub(crate) fn settle(
                 problem,
             });
         };
+        if let Some(name) = &entry.image_encoder
+            && find(ModelKind::ImageEncoder, name).is_none()
+        {
+            fault(format!(
+                "its image_encoder is `{name}`, which no entry of this file describes; add one, or remove the line where the \
+                 encoder lies beside the adapter"
+            ));
+        }
+        let Some(preset) = &entry.preset else { continue };
         let parts = (preset.vae.iter().map(|name| (ModelKind::Vae, name)))
             .chain(preset.loras.iter().map(|lora| (ModelKind::Lora, &lora.name)))
             .chain(preset.embeddings.iter().map(|name| (ModelKind::Embedding, name)));

@@ -11,13 +11,13 @@ pub enum Source {
     Path(PathBuf),
     /// Compiled into the binary, by the name after `embedded:`.
     Embedded(String),
-    /// `hf:owner/repo[@revision][:file]`, fetched from a hub.
+    /// `hf:owner/repo[@revision][:file]` or `…:folder/`, fetched from a hub.
     HuggingFace {
         /// `owner/repo`.
         repo: String,
         /// A branch, tag or commit.
         revision: Option<String>,
-        /// One file of the repository instead of all of it.
+        /// One file of the repository instead of all of it, or one folder, which ends in `/`.
         file: Option<String>,
     },
     /// An `https://` address of one file.
@@ -75,6 +75,17 @@ pub enum Unavailable {
 }
 
 impl Source {
+    /// The folder of a repository that a model of several files is chosen from: the empty text is all of it, None is for a
+    /// lone file and every other source.
+    #[must_use]
+    pub fn repository_folder(&self) -> Option<&str> {
+        match self {
+            Self::HuggingFace { file: None, .. } => Some(""),
+            Self::HuggingFace { file: Some(file), .. } => file.strip_suffix('/'),
+            Self::Path(_) | Self::Embedded(_) | Self::Https(_) => None,
+        }
+    }
+
     /// The names that `embedded:` knows.
     pub const EMBEDDED: &'static [&'static str] = &["demo"];
 
@@ -185,7 +196,9 @@ fn look_at(path: &Path) -> Availability {
 
 /// `owner/repo[@revision][:file]`; owner and repository as the hub allows them.
 fn parse_hugging_face(rest: &str) -> Result<Source, String> {
-    let wrong = || format!("`hf:{rest}` is not of the form hf:owner/repo[@revision][:file]");
+    let wrong = || {
+        format!("`hf:{rest}` is not of the form hf:owner/repo[@revision][:file], where a folder ends in /")
+    };
     let (rest_of_name, file) = match rest.split_once(':') {
         Some((name, file)) => (name, Some(file)),
         None => (rest, None),
@@ -209,7 +222,7 @@ fn parse_hugging_face(rest: &str) -> Result<Source, String> {
     let good = word(owner)
         && word(name)
         && revision.is_none_or(|r| r.split('/').all(word))
-        && file.is_none_or(|f| f.split('/').all(file_name));
+        && file.is_none_or(|f| f.strip_suffix('/').unwrap_or(f).split('/').all(file_name));
     if !good {
         return Err(wrong());
     }

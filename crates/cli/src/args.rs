@@ -25,6 +25,8 @@ use crate::config::{
     AdminListen, ByteSize, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
 };
 
+/// Where `generate` writes when nobody says.
+pub(crate) const DEFAULT_OUT: &str = "out.png";
 /// What the demo model knows best: drawn scenes.
 const DEMO_PROMPT: &str = "the sea at sunset";
 /// Enough that the prompt shows, little enough that the photograph does too.
@@ -83,6 +85,29 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Measures the parts of one picture
     Bench(BenchArgs),
+    /// Says of pictures whether they are marked as generated, and how ours were made; exit code 1 where one is not marked
+    Verify(VerifyArgs),
+    /// Prints what completes this program's commands in a shell
+    Completions(CompletionsArgs),
+    /// Prints the manual page, for `man -l -`
+    Man,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// PNG, JPEG or WebP files
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// One JSON document in a line for each
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(crate) struct CompletionsArgs {
+    /// The shell; `pentimento completions bash > ~/.local/share/bash-completion/completions/pentimento`, for example
+    pub(crate) shell: clap_complete::Shell,
 }
 
 #[derive(Clone, Debug, Default, ClapArgs)]
@@ -179,9 +204,10 @@ pub(crate) struct DemoArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct GenerateArgs {
-    /// The picture to start from: PNG, JPEG or WebP; `-` reads it from the standard input
-    #[arg(long, value_name = "FILE")]
-    pub(crate) image: PathBuf,
+    /// The picture to start from: PNG, JPEG or WebP; `-` reads it from the standard input. Several, or a folder of them, are
+    /// made together, each with the same seed
+    #[arg(long = "image", value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) images: Vec<PathBuf>,
 
     /// White is painted anew and black is kept; of any size
     #[arg(long, value_name = "FILE")]
@@ -210,6 +236,18 @@ pub(crate) struct GenerateArgs {
     /// A LoRA of the catalogue, with its strength where that is not 1; may be repeated
     #[arg(long = "lora", value_name = "NAME[:STRENGTH]", value_parser = lora)]
     pub(crate) loras: Vec<LoraRef>,
+
+    /// An IP-Adapter of the catalogue, which shows the model a picture beside the prompt
+    #[arg(long, value_name = "NAME", requires = "ip_adapter_image")]
+    pub(crate) ip_adapter: Option<String>,
+
+    /// The picture that it shows; a square one is seen whole
+    #[arg(long, value_name = "FILE", requires = "ip_adapter")]
+    pub(crate) ip_adapter_image: Option<PathBuf>,
+
+    /// How much that picture counts: 1 as the adapter was trained, 0 not at all
+    #[arg(long, value_name = "SCALE", default_value_t = 1.0, requires = "ip_adapter", value_parser = unit_interval)]
+    pub(crate) ip_adapter_scale: f64,
 
     /// Steps of the whole schedule; strength decides how many of them run
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -243,8 +281,9 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) count: u32,
 
-    /// Where to; further pictures get `-1`, `-2` before the ending. `-` writes to the standard output
-    #[arg(long, value_name = "FILE", default_value = "out.png")]
+    /// Where to; further pictures get `-1`, `-2` before the ending. `-` writes to the standard output. For several inputs it is a
+    /// folder, and the pictures have their names
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_OUT)]
     pub(crate) out: PathBuf,
 
     /// png, jpeg or webp [default: what the ending of --out says, else png]
@@ -336,7 +375,12 @@ impl Args {
                 },
                 "warn",
             ),
-            Command::Demo(_) | Command::Bench(_) | Command::Health => (ServeArgs::default(), "warn"),
+            Command::Demo(_)
+            | Command::Bench(_)
+            | Command::Health
+            | Command::Verify(_)
+            | Command::Completions(_)
+            | Command::Man => (ServeArgs::default(), "warn"),
         };
         Settings {
             server,

@@ -12,23 +12,26 @@ use anyhow::Context as _;
 use axum::http::HeaderValue;
 use pentimento_api::{
     ApiConfig, AppState, CorsOrigins, DialectBodies, LeastSpeed, ModelsLabConfig, RefusedConnections,
-    build_admin_router, build_router,
+    RestartSwitch, build_admin_router, build_router,
 };
-use pentimento_catalog::Catalog;
+use pentimento_catalog::{Catalog, ModelKind};
 use pentimento_engine::{
     BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobLimits, JobStore, Recovery, SqliteJobs};
+use pentimento_service::image_codec::Marks;
 use pentimento_service::{
-    AddressGuard, KeyFile, KeyRing, Service, ServiceConfig, ServiceParts, WebhookSecret, image_fetcher,
-    webhook_sender,
+    AddressGuard, KeyFile, KeyRing, SafetyRule, SafetySettings, Service, ServiceConfig, ServiceParts,
+    WebhookSecret, image_fetcher, webhook_sender,
 };
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
-use pentimento_types::{Clock, MemoryBudget, MemoryLedger, SystemClock, describe_chain};
+use pentimento_types::{Clock, MemoryBudget, MemoryLedger, ModelId, SystemClock, describe_chain};
 use tokio::net::TcpListener;
 
-use crate::config::{ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, WebhookSecretSetting};
+use crate::config::{
+    ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, SafetyChoice, WebhookSecretSetting,
+};
 use crate::data_folder::DataFolder;
 use crate::machine::memory_total;
 use crate::open_files::{fit_connections, room_for_connections};
@@ -58,10 +61,19 @@ const ATTEMPTS: u32 = 2;
 
 /// The models that can be named.
 pub(crate) fn catalog(config: &Config) -> anyhow::Result<Catalog> {
-    match &config.models {
-        Some(path) => Ok(Catalog::load(path)?),
-        None => Ok(Catalog::embedded_only()),
+    let catalog = match &config.models {
+        Some(path) => Catalog::load(path)?,
+        None => Catalog::embedded_only(),
+    };
+    if let Some(name) = &config.safety_model {
+        let found = catalog.resolve(&ModelId::new(name), ModelKind::SafetyChecker);
+        found.with_context(|| format!("safety_model = \"{name}\""))?;
     }
+    if let Some(name) = &config.prompt_enhancer {
+        let found = catalog.resolve(&ModelId::new(name), ModelKind::PromptEnhancer);
+        found.with_context(|| format!("prompt_enhancer = \"{name}\""))?;
+    }
+    Ok(catalog)
 }
 
 /// Where the files of models are.
@@ -149,6 +161,8 @@ pub(crate) struct Parts {
     pub(crate) admin_router: axum::Router,
     pub(crate) api: ApiConfig,
     pub(crate) refused_connections: RefusedConnections,
+    /// Asked by a call of the operator.
+    pub(crate) restart: RestartSwitch,
 }
 
 /// Builds the whole server on a data folder.
@@ -202,6 +216,7 @@ pub(crate) fn everything(
         .with_lost_log_lines(telemetry.lost_lines())
         .with_process_figures(process::figures);
     let refused_connections = state.refused_connections();
+    let restart = state.restart_switch();
     let admin_router = build_admin_router(state.clone());
     let router = build_router(state);
     Ok(Parts {
@@ -211,6 +226,7 @@ pub(crate) fn everything(
         admin_router,
         api,
         refused_connections,
+        restart,
     })
 }
 
@@ -293,7 +309,26 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         max_attempts: ATTEMPTS,
         save_patience: SAVE_PATIENCE,
         lease: LEASE,
+        safety: SafetySettings {
+            rule: match config.safety_checker {
+                SafetyChoice::Auto => SafetyRule::Auto,
+                SafetyChoice::Required => SafetyRule::Required,
+                SafetyChoice::Off => SafetyRule::Off,
+            },
+            model: config.safety_model.as_deref().map(ModelId::new),
+            threshold: config.safety_threshold_percent * 10,
+        },
+        marks: marks(config),
+        prompt_enhancer: config.prompt_enhancer.as_deref().map(ModelId::new),
         sweep_interval: SWEEP,
+    }
+}
+
+/// What files say of where their pictures come from.
+pub(crate) const fn marks(config: &Config) -> Marks {
+    Marks {
+        parameters: config.write_parameters,
+        source_type: config.write_source_type,
     }
 }
 
@@ -343,6 +378,7 @@ fn api_config(http: &HttpConfig) -> anyhow::Result<ApiConfig> {
         modelslab: ModelsLabConfig {
             strict_http_status: http.modelslab_strict_http_status,
             inline_base64: http.modelslab_inline_base64,
+            enhance_prompt: http.modelslab_enhance_prompt,
             hold: http.modelslab_hold,
             ..ModelsLabConfig::new()
         },

@@ -27,7 +27,7 @@ pub(crate) use error::ConfigError;
 pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
 pub(crate) use values::{
-    AdminListen, ByteSize, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, Secret,
+    AdminListen, ByteSize, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, SafetyChoice, Secret,
     WebhookSecretSetting,
 };
 
@@ -73,6 +73,8 @@ pub(crate) struct HttpConfig {
     pub(crate) modelslab_strict_http_status: bool,
     /// Whether ModelsLab's base64 results stand in the reply itself.
     pub(crate) modelslab_inline_base64: bool,
+    /// Whether words are added to the prompts of a ModelsLab call that says nothing about it.
+    pub(crate) modelslab_enhance_prompt: bool,
     /// How long a ModelsLab call waits for its pictures.
     pub(crate) modelslab_hold: Duration,
     /// Keys of callers, beside those of the data folder; none at all means that everybody who reaches the server may call.
@@ -136,6 +138,7 @@ impl HttpConfig {
             least_bytes_per_second: u32::try_from(speed).unwrap_or(u32::MAX),
             modelslab_strict_http_status: settings.modelslab_strict_http_status.unwrap_or(false),
             modelslab_inline_base64: settings.modelslab_inline_base64.unwrap_or(false),
+            modelslab_enhance_prompt: settings.modelslab_enhance_prompt.unwrap_or(true),
             modelslab_hold: seconds(
                 "modelslab_hold_seconds",
                 settings.modelslab_hold_seconds,
@@ -241,6 +244,18 @@ pub(crate) struct Config {
     pub(crate) max_prompt_tokens: usize,
     /// Jobs that take turns on the device; with 1 each is done before the next begins.
     pub(crate) running_jobs: usize,
+    /// Who decides whether finished pictures are looked at for unsafe content.
+    pub(crate) safety_checker: SafetyChoice,
+    /// Whether pictures say how they were made.
+    pub(crate) write_parameters: bool,
+    /// Whether they say that a trained network has made them.
+    pub(crate) write_source_type: bool,
+    /// The catalogue's entry of the reference safety checker; None is the small one inside the binary.
+    pub(crate) safety_model: Option<String>,
+    /// The catalogue's entry of a language model that adds words to prompts; None is the list inside the binary.
+    pub(crate) prompt_enhancer: Option<String>,
+    /// From which score on a picture is unsafe.
+    pub(crate) safety_threshold_percent: u16,
     /// Where models are fetched from and kept.
     pub(crate) hub: HubConfig,
     /// The bucket for pictures; None is the data folder.
@@ -332,6 +347,22 @@ impl Config {
             )?,
             client: ClientConfig::of(&settings)?,
             running_jobs: count("running_jobs", settings.running_jobs, 128, checks::RUNNING_JOBS)?,
+            safety_checker: settings.safety_checker.unwrap_or_default(),
+            write_parameters: settings.write_parameters.unwrap_or(true),
+            write_source_type: settings.write_source_type.unwrap_or(true),
+            safety_model: settings
+                .safety_model
+                .clone()
+                .filter(|name| !name.trim().is_empty()),
+            prompt_enhancer: settings
+                .prompt_enhancer
+                .clone()
+                .filter(|name| !name.trim().is_empty()),
+            safety_threshold_percent: checks::percent(
+                "safety_threshold_percent",
+                settings.safety_threshold_percent,
+                70,
+            )?,
             http: HttpConfig::from_settings(settings)?,
             hub,
             images,

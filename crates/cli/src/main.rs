@@ -1,6 +1,7 @@
 //! The binary `pentimento`: reads arguments and settings, runs one command, and prints an error with all its causes.
 //!
-//! Exit codes: 0 done, 1 it failed, 2 the arguments or settings are wrong.
+//! Exit codes: 0 done, 1 it failed, 2 the arguments or settings are wrong, 75 a restart was asked for and could not be done in
+//! place.
 
 mod admin_server;
 mod allocator;
@@ -17,6 +18,7 @@ mod pictures;
 mod process;
 mod purge;
 mod reachable;
+mod start_again;
 mod telemetry;
 
 use std::process::ExitCode;
@@ -25,6 +27,7 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use crate::args::{Args, Command};
+use crate::commands::serve::Next;
 use crate::config::{Config, ConfigError, Environment};
 use crate::telemetry::Telemetry;
 
@@ -54,7 +57,12 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     )?;
     let telemetry = Telemetry::start(&config.telemetry)?;
     Ok(match command(args.command, config, &telemetry) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Next::Nothing) => ExitCode::SUCCESS,
+        Ok(Next::StartAgain) => {
+            // What is still to be written of the log comes first.
+            drop(telemetry);
+            start_again::start_again(std::env::args_os())
+        }
         Err(error) => {
             output::error_lines(&error)
                 .iter()
@@ -68,19 +76,33 @@ fn code_of(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
 }
 
-fn command(command: Command, config: Config, telemetry: &Telemetry) -> anyhow::Result<()> {
+fn command(command: Command, config: Config, telemetry: &Telemetry) -> anyhow::Result<Next> {
     config.apply_isa()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let nothing = |()| Next::Nothing;
     let done = match command {
         Command::Serve(_) => runtime.block_on(commands::serve::run(config, telemetry)),
-        Command::Demo(demo) => runtime.block_on(commands::demo::run(demo, config, telemetry)),
-        Command::Generate(generate) => runtime.block_on(commands::generate::run(*generate, config)),
-        Command::Models(models) => runtime.block_on(commands::models::run(&models, &config)),
-        Command::Health => runtime.block_on(commands::health::run(&config)),
-        Command::Jobs(jobs) => runtime.block_on(commands::jobs::run(&jobs.action, &config)),
-        Command::Keys(keys) => commands::keys::run(&keys, &config),
-        Command::Doctor(doctor) => runtime.block_on(commands::doctor::run(&doctor, &config)),
-        Command::Bench(bench) => commands::bench::run(&bench),
+        Command::Demo(demo) => runtime
+            .block_on(commands::demo::run(demo, config, telemetry))
+            .map(nothing),
+        Command::Generate(generate) => runtime
+            .block_on(commands::generate::run(*generate, config))
+            .map(nothing),
+        Command::Models(models) => runtime
+            .block_on(commands::models::run(&models, &config))
+            .map(nothing),
+        Command::Health => runtime.block_on(commands::health::run(&config)).map(nothing),
+        Command::Jobs(jobs) => runtime
+            .block_on(commands::jobs::run(&jobs.action, &config))
+            .map(nothing),
+        Command::Keys(keys) => commands::keys::run(&keys, &config).map(nothing),
+        Command::Doctor(doctor) => runtime
+            .block_on(commands::doctor::run(&doctor, &config))
+            .map(nothing),
+        Command::Bench(bench) => commands::bench::run(&bench).map(nothing),
+        Command::Verify(verify) => commands::verify::run(&verify).map(nothing),
+        Command::Completions(completions) => commands::about::completions(completions.shell).map(nothing),
+        Command::Man => commands::about::man().map(nothing),
     };
     // A thread that reads from a disk which does not answer would be waited for without end.
     runtime.shutdown_timeout(LAST_WAIT);

@@ -20,7 +20,8 @@ impl ModelKey {
         Self(Arc::from(name))
     }
 
-    /// The checkpoint with what changes its weights: another VAE, and LoRAs in their order with their strengths.
+    /// The checkpoint with what changes its weights or stands beside them: another VAE, LoRAs in their order with their
+    /// strengths, an IP-Adapter.
     #[must_use]
     pub fn of(models: &ResolvedModels) -> Self {
         // Names have no control characters, so no name looks like two parts.
@@ -34,6 +35,10 @@ impl ModelKey {
         }
         for lora in models.lcm_loras.iter().flatten() {
             text.extend(["\nlcm=", &lora.name]);
+        }
+        if let Some(it) = &models.ip_adapter {
+            // Its image and scale are a row's own.
+            text.extend(["\nip_adapter=", &it.adapter.name]);
         }
         Self(text.into())
     }
@@ -98,6 +103,7 @@ pub struct BatchKey {
 #[cfg(test)]
 mod tests {
     use pentimento_catalog::{ModelEntry, ModelKind, Source};
+    use pentimento_pipeline::IpAdapterEntries;
 
     use super::*;
 
@@ -118,6 +124,19 @@ mod tests {
         let (one, other) = (ModelKey::of(&with_vae), ModelKey::of(&alone));
         assert_ne!(one, other);
         assert_eq!(one.to_string(), "a vae=b");
+        // An adapter counts by its name; what it shows and how much of it are a row's own.
+        let with_adapter = |name: &str| {
+            ModelKey::of(&ResolvedModels {
+                ip_adapter: Some(IpAdapterEntries {
+                    adapter: entry(name),
+                    image_encoder: None,
+                }),
+                ..ResolvedModels::checkpoint(entry("a"))
+            })
+        };
+        assert_eq!(with_adapter("b"), with_adapter("b"));
+        assert_ne!(with_adapter("b"), with_adapter("c"));
+        assert_eq!(with_adapter("b").to_string(), "a ip_adapter=b");
     }
 
     #[test]

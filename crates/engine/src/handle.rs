@@ -5,6 +5,8 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use pentimento_catalog::ModelEntry;
+use pentimento_pipeline::WordModel;
 use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse, Priority};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
@@ -279,11 +281,26 @@ impl EngineHandle {
         loaded.await.map_err(|_| EngineError::Panicked { act: "load" })?
     }
 
+    /// A language model of the catalogue that says these words only, whose files are on this machine. It is in memory as the models
+    /// of jobs are, and counts as they do. Waits for the disk when it is not there yet: call it on a blocking thread.
+    ///
+    /// # Errors
+    /// [`EngineError::Executor`] when it cannot be loaded, or the models in use leave no room.
+    pub fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, EngineError> {
+        self.models.word_model(entry, words)
+    }
+
     /// Throws out of memory what belongs to this checkpoint, pinned or not, as far as no job uses it. Says how many bytes that
     /// was.
     #[must_use]
     pub fn evict(&self, checkpoint: &str) -> u64 {
         self.models.evict(checkpoint)
+    }
+
+    /// Throws out of memory everything that no job uses and that is not pinned. Says how many bytes that was.
+    #[must_use]
+    pub fn evict_idle(&self) -> u64 {
+        self.models.evict_idle()
     }
 
     /// Throws out models that no job has used for as long as they are to be kept. Says how many bytes that was. To be called

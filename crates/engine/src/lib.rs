@@ -36,8 +36,9 @@ pub use executor_error::{ExecutorError, SharedCause};
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread, JobTerms};
 pub use loader::{LoadError, ModelLoader};
 pub use pentimento_pipeline::{
-    Beside, CheckpointFacts, ConditioningShape, EmbeddingFiles, LoraReport, PipelineError, PromptEmbedding,
-    ResolvedModels, RunPlan, TokenCounter, written_in,
+    Beside, CheckpointFacts, ConditioningShape, EmbeddingFiles, Filter, IpAdapterEntries, LoraReport,
+    PipelineError, PromptEmbedding, ReferenceSafetyChecker, ResolvedModels, RunPlan, SafetyChecker,
+    SafetyScores, TokenCounter, UpscaleFactor, Upscaler, WordModel, resampled, written_in,
 };
 pub use pipeline_executor::{
     DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelineFinishing, PipelinePreparation,

@@ -1,5 +1,9 @@
 //! The seam between deciding that a model is needed and bringing it into memory, which must not hold the device up.
 
+use std::sync::Arc;
+
+use pentimento_catalog::ModelEntry;
+use pentimento_pipeline::WordModel;
 use prometheus_client::registry::Registry;
 
 use crate::{ExecutorError, ResolvedModels};
@@ -29,6 +33,12 @@ pub trait ModelLoader: Send + Sync + 'static {
     /// As [`LoadError`] says.
     fn load(&self, models: &ResolvedModels) -> Result<Self::Model, LoadError>;
 
+    /// A language model of the catalogue that says these words only, from memory or from its files; always with the same words.
+    ///
+    /// # Errors
+    /// When it cannot be loaded, or the models in use leave no room.
+    fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, ExecutorError>;
+
     /// Names of the checkpoints whose weights are in memory, in use or not, for status pages. Called often.
     fn resident_models(&self) -> Vec<String>;
 
@@ -37,6 +47,9 @@ pub trait ModelLoader: Send + Sync + 'static {
 
     /// Lets go of every model of this checkpoint and throws out what no job uses of them. Says how many bytes that was.
     fn evict(&self, checkpoint: &str) -> u64;
+
+    /// Throws out everything that no job uses and that is not pinned. Says how many bytes that was.
+    fn evict_idle(&self) -> u64;
 
     /// Throws out models that no job has used for as long as they are to be kept. Says how many bytes that was. To be called
     /// now and then: only what its calls have seen counts.

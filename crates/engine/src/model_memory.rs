@@ -1,5 +1,9 @@
 //! The models in memory as the door to the engine sees them, whatever the executor's type.
 
+use std::sync::Arc;
+
+use pentimento_catalog::ModelEntry;
+use pentimento_pipeline::WordModel;
 use prometheus_client::registry::Registry;
 
 use crate::{EngineError, LoadError, ModelLoader, ResolvedModels};
@@ -9,8 +13,14 @@ pub(crate) trait ModelMemory: Send + Sync {
     /// Loads a model and lets go of it, so that it is in memory as one that nobody uses.
     fn load_and_keep(&self, models: &ResolvedModels, pin: bool) -> Result<(), EngineError>;
 
+    /// As [`ModelLoader::word_model`].
+    fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, EngineError>;
+
     /// As [`ModelLoader::evict`].
     fn evict(&self, checkpoint: &str) -> u64;
+
+    /// As [`ModelLoader::evict_idle`].
+    fn evict_idle(&self) -> u64;
 
     /// As [`ModelLoader::evict_unused`].
     fn evict_unused(&self) -> u64;
@@ -35,8 +45,16 @@ impl<L: ModelLoader> ModelMemory for L {
         Ok(())
     }
 
+    fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, EngineError> {
+        Ok(ModelLoader::word_model(self, entry, words)?)
+    }
+
     fn evict(&self, checkpoint: &str) -> u64 {
         ModelLoader::evict(self, checkpoint)
+    }
+
+    fn evict_idle(&self) -> u64 {
+        ModelLoader::evict_idle(self)
     }
 
     fn evict_unused(&self) -> u64 {

@@ -16,8 +16,8 @@ use pentimento_types::{
 
 use crate::executor::PreparedImage;
 use crate::{
-    BatchKey, Executor, ExecutorError, FinishStep, FinishedImage, LatentSize, PipelineLoader, PrepareStep,
-    Prepared, ResolvedJob, SharedCause,
+    BatchKey, Executor, ExecutorError, FinishStep, FinishedImage, LatentSize, ModelLoader as _,
+    PipelineLoader, PrepareStep, Prepared, ResolvedJob, SharedCause,
 };
 
 /// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.
@@ -133,6 +133,7 @@ impl PipelineExecutor {
             recipe: Arc::clone(&input.recipe),
             init: input.images.init().clone(),
             mask: input.images.mask().cloned(),
+            ip_adapter_image: input.images.ip_adapter().cloned(),
             embeddings: input.models.embeddings.clone(),
             max_prompt_tokens: self.max_prompt_tokens,
         });

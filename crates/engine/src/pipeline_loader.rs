@@ -6,6 +6,7 @@
 
 mod known;
 mod watch;
+mod words;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -16,8 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
+use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::{
-    Component, ComponentKey, FolderStamp, ModelSource, PipelineError, StableDiffusion,
+    Beside, Component, ComponentKey, ComponentRole, FolderStamp, ModelSource, PipelineError, StableDiffusion,
+    WordModel,
 };
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
@@ -162,13 +165,6 @@ impl PipelineLoader {
             memory: Mutex::new(memory),
             reading: ReadingTurn::default(),
         }))
-    }
-
-    /// Throws out what no job uses and is not pinned, and says how many bytes that was.
-    pub(crate) fn evict_idle(&self) -> u64 {
-        // Dropped after the lock: freeing gigabytes takes a while.
-        let mut evicted = Vec::new();
-        self.memory().components.evict_idle(&mut evicted)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -434,6 +430,11 @@ impl ModelLoader for PipelineLoader {
         }
     }
 
+    fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, ExecutorError> {
+        self.find_or_read_words(entry, words)
+            .map_err(|fault| self.not_said(entry, fault))
+    }
+
     fn resident_models(&self) -> Vec<String> {
         let mut memory = self.memory();
         let Memory {
@@ -467,6 +468,12 @@ impl ModelLoader for PipelineLoader {
         memory.components.evict(&keys, &mut evicted)
     }
 
+    fn evict_idle(&self) -> u64 {
+        // Dropped after the lock: freeing gigabytes takes a while.
+        let mut evicted = Vec::new();
+        self.memory().components.evict_idle(&mut evicted)
+    }
+
     fn evict_unused(&self) -> u64 {
         let mut evicted = Vec::new();
         let now = self.0.clock.now();
@@ -475,8 +482,13 @@ impl ModelLoader for PipelineLoader {
             components, models, ..
         } = &mut *memory;
         let keep_alive = models.keep_alive();
-        // One that is a part of no model any more has nobody who wants it.
-        let keep = |key: &ComponentKey| keep_alive.get(key).copied().unwrap_or(Some(Duration::ZERO));
+        let of_none = |key: &ComponentKey| match key.role() {
+            // It is a part of no checkpoint, and stays as one does.
+            ComponentRole::PromptEnhancer => self.0.keep_alive,
+            // One that is a part of no model any more has nobody who wants it.
+            _ => Some(Duration::ZERO),
+        };
+        let keep = |key: &ComponentKey| keep_alive.get(key).copied().unwrap_or_else(|| of_none(key));
         components.evict_unused(now, keep, &mut evicted)
     }
 
@@ -502,6 +514,10 @@ fn not_now(models: &ResolvedModels, kind: ErrorKind, source: SharedCause) -> Exe
 
 /// What is wrong with a model's files, without the folder in which they are: callers do not see paths of the server.
 fn shown_reason(models: &ResolvedModels, error: &PipelineError) -> String {
+    if let Some((Beside::IpAdapter, name, reason)) = error.refused_beside() {
+        let shown = format!("the IP-Adapter `{name}` cannot be used: {reason}");
+        return shown.chars().take(LONGEST_REASON).collect();
+    }
     let text = std::error::Error::source(error).map_or_else(|| error.to_string(), describe_chain);
     let shown = models.entries().fold(text, |text, entry| {
         let folder = entry.source.to_string();

@@ -3,7 +3,7 @@
 //! A repository often has the same weights five times (f32 and f16, safetensors, pickles, Flax, ONNX); of each component
 //! one copy is taken: safetensors before pickles, and the variant that the catalogue names before others.
 
-use pentimento_catalog::ModelKind;
+use pentimento_catalog::{ModelEntry, ModelKind};
 use pentimento_types::{WeightsCopy, weights_copies};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,26 @@ pub(crate) struct Choice {
     pub(crate) is_certain: bool,
 }
 
+/// The files of an entry's model, in the folder of the repository that it names.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn choose_for(listing: &Listing, entry: &ModelEntry) -> Result<Choice, String> {
+    let folder = entry.source.repository_folder().unwrap_or_default();
+    let variant = entry.variant.as_deref();
+    if folder.is_empty() {
+        return choose(listing, entry.kind, variant);
+    }
+    let within = |path: &str| format!("{folder}/{path}").trim_end_matches('/').to_owned();
+    let choice = choose(&listing.within(folder), entry.kind, variant);
+    let choice = choice.map_err(|problem| format!("of {folder}: {problem}"))?;
+    Ok(Choice {
+        files: choice.files.iter().map(|path| within(path)).collect(),
+        place: within(&choice.place),
+        ..choice
+    })
+}
+
 /// The files of a model of this kind.
 ///
 /// # Errors
@@ -43,9 +63,11 @@ pub(crate) fn choose(listing: &Listing, kind: ModelKind, variant: Option<&str>) 
             &["learned_embeds.safetensors", "learned_embeds.bin"],
             &["safetensors", "bin", "pt"],
         ),
-        ModelKind::IpAdapter | ModelKind::SafetyChecker | ModelKind::PromptEnhancer => {
-            Err("this version does not use models of this kind".to_owned())
-        }
+        ModelKind::IpAdapter => single(listing, &[], &["safetensors", "bin"]),
+        ModelKind::Upscaler => single(listing, &[], &["safetensors", "pth", "pt"]),
+        ModelKind::ImageEncoder => part_alone(listing, "image_encoder", variant),
+        ModelKind::SafetyChecker => part_alone(listing, "safety_checker", variant),
+        ModelKind::PromptEnhancer => prompt_enhancer(listing, variant),
     }
 }
 
@@ -97,6 +119,33 @@ fn vae(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
         place: part.to_owned(),
         is_certain: network.is_wanted,
     })
+}
+
+/// At the top of the repository, or in the folder that diffusers has for it.
+fn part_alone(listing: &Listing, part: &str, variant: Option<&str>) -> Result<Choice, String> {
+    let part = if listing.has("config.json") { "" } else { part };
+    let network = network(listing, part, variant)?;
+    Ok(Choice {
+        files: std::iter::once(network.config).chain(network.weights).collect(),
+        place: part.to_owned(),
+        is_certain: network.is_wanted,
+    })
+}
+
+/// The same with the vocabulary beside the network.
+fn prompt_enhancer(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
+    let mut choice = part_alone(listing, "prompt_enhancer", variant)?;
+    for name in ["vocab.json", "merges.txt"] {
+        let file = match choice.place.as_str() {
+            "" => name.to_owned(),
+            place => format!("{place}/{name}"),
+        };
+        if !listing.has(&file) {
+            return Err(format!("{file} is missing"));
+        }
+        choice.files.push(file);
+    }
+    Ok(choice)
 }
 
 fn lora(listing: &Listing) -> Result<Choice, String> {
@@ -321,6 +370,66 @@ mod unit_tests {
         assert_eq!(embedding.unwrap().1, "learned_embeds.bin");
         let within = "model_index.json vae/config.json vae/diffusion_pytorch_model.safetensors";
         assert_eq!(chosen(within, ModelKind::Vae, None).unwrap().1, "vae");
-        assert!(chosen("x.safetensors", ModelKind::IpAdapter, None).is_err());
+        assert_eq!(chosen("x.bin", ModelKind::IpAdapter, None).unwrap().1, "x.bin");
+        let encoder =
+            "image_encoder/config.json image_encoder/model.safetensors image_encoder/pytorch_model.bin";
+        assert_eq!(
+            chosen(encoder, ModelKind::ImageEncoder, None),
+            Ok((
+                "image_encoder/config.json image_encoder/model.safetensors".to_owned(),
+                "image_encoder".to_owned()
+            ))
+        );
+        assert!(chosen("x.safetensors", ModelKind::SafetyChecker, None).is_err());
+        assert_eq!(
+            chosen(
+                "README.md config.json pytorch_model.bin tf_model.h5",
+                ModelKind::SafetyChecker,
+                None
+            ),
+            Ok(("config.json pytorch_model.bin".to_owned(), String::new()))
+        );
+        let enhancer = "README.md config.json merges.txt pytorch_model.bin tokenizer.json vocab.json";
+        assert_eq!(
+            chosen(enhancer, ModelKind::PromptEnhancer, None),
+            Ok((
+                "config.json pytorch_model.bin vocab.json merges.txt".to_owned(),
+                String::new()
+            ))
+        );
+        let without = enhancer.replace("merges.txt", "");
+        assert!(
+            chosen(&without, ModelKind::PromptEnhancer, None)
+                .unwrap_err()
+                .contains("merges.txt")
+        );
+    }
+
+    #[test]
+    fn a_model_may_be_a_folder_of_a_repository() {
+        let paths = "config.json model.safetensors models/image_encoder/config.json models/image_encoder/model.safetensors \
+                     sdxl_models/image_encoder/config.json";
+        let chosen = |folder: &str| {
+            let source = pentimento_catalog::Source::HuggingFace {
+                repo: "h94/IP-Adapter".to_owned(),
+                revision: None,
+                file: Some(folder.to_owned()),
+            };
+            choose_for(
+                &listing(paths),
+                &ModelEntry::new("encoder", ModelKind::ImageEncoder, source),
+            )
+        };
+        let found = chosen("models/image_encoder/").unwrap();
+        assert_eq!(found.place, "models/image_encoder");
+        assert_eq!(
+            found.files,
+            [
+                "models/image_encoder/config.json",
+                "models/image_encoder/model.safetensors"
+            ]
+        );
+        let error = chosen("sdxl_models/image_encoder/").unwrap_err();
+        assert!(error.starts_with("of sdxl_models/image_encoder: "), "{error}");
     }
 }

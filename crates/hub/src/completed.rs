@@ -10,7 +10,7 @@ use pentimento_types::read_regular;
 
 use crate::HubError;
 use crate::cache::{RepositoryCache, inside};
-use crate::choice::{Choice, choose};
+use crate::choice::{Choice, choose_for};
 use crate::listing::Listing;
 
 /// A checkpoint of a hundred shards fits.
@@ -24,7 +24,7 @@ pub(crate) fn completed(cache: &RepositoryCache, commit: &str, entry: &ModelEntr
         .filter(|choice| are_here(&snapshot, choice))
         .or_else(|| {
             let listing = Listing::of_folder(&snapshot);
-            let choice = choose(&listing, entry.kind, entry.variant.as_deref()).ok()?;
+            let choice = choose_for(&listing, entry).ok()?;
             choice.is_certain.then_some(choice)
         })?;
     if choice.place.is_empty() {
@@ -55,7 +55,15 @@ pub(crate) fn note(
 
 fn note_of(cache: &RepositoryCache, commit: &str, entry: &ModelEntry) -> Option<PathBuf> {
     let variant = entry.variant.as_deref().unwrap_or_default();
-    inside(&cache.notes(), &format!("{commit}/{}-{variant}.json", entry.kind))
+    // A variant has no such sign.
+    let folder = entry
+        .source
+        .repository_folder()
+        .unwrap_or_default()
+        .replace('/', "+");
+    let separator = if folder.is_empty() { "" } else { "+" };
+    let name = format!("{commit}/{}-{variant}{separator}{folder}.json", entry.kind);
+    inside(&cache.notes(), &name)
 }
 
 fn noted(place: &Path) -> Option<Choice> {

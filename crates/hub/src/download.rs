@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::HubError;
 use crate::cache::{RepositoryCache, sha256_in};
-use crate::choice::choose;
+use crate::choice::choose_for;
 use crate::client::{Asked, RemoteFile};
 use crate::completed::note;
 use crate::disk_space::check_room;
@@ -43,8 +43,8 @@ pub(crate) async fn download(
                 reporter: &reporter,
             };
             match file {
-                Some(file) => repository.fetch_one(file).await,
-                None => repository.fetch_chosen().await,
+                Some(file) if entry.source.repository_folder().is_none() => repository.fetch_one(file).await,
+                _ => repository.fetch_chosen().await,
             }
         }
         Source::Https(address) => fetch_https(inner, &entry, address, &reporter).await,
@@ -82,13 +82,11 @@ impl Repository<'_> {
             .into_iter()
             .map(|file| (file.path, file.size))
             .collect();
-        let variant = self.entry.variant.as_deref();
-        let choice =
-            choose(&listing, self.entry.kind, variant).map_err(|problem| HubError::NothingToUse {
-                repo: self.repo.to_owned(),
-                kind: self.entry.kind.as_str(),
-                problem,
-            })?;
+        let choice = choose_for(&listing, self.entry).map_err(|problem| HubError::NothingToUse {
+            repo: self.repo.to_owned(),
+            kind: self.entry.kind.as_str(),
+            problem,
+        })?;
         self.reporter.expect(listing.bytes_of(&choice.files));
         self.fetch(&commit, choice.files.clone()).await?;
         let (cache, revision) = (self.cache.clone(), self.revision.to_owned());

@@ -62,6 +62,15 @@ impl Listing {
         })
     }
 
+    /// The files below a folder, by their paths in it.
+    pub(crate) fn within(&self, folder: &str) -> Self {
+        let below = |path: &String| path.strip_prefix(folder)?.strip_prefix('/').map(str::to_owned);
+        let files = self.0.iter();
+        files
+            .filter_map(|(path, size)| Some((below(path)?, *size)))
+            .collect()
+    }
+
     /// The sum of the sizes that are known.
     pub(crate) fn bytes_of(&self, paths: &[String]) -> u64 {
         paths

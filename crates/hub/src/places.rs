@@ -21,8 +21,10 @@ pub(crate) fn cached(inner: &Inner, entry: &ModelEntry) -> Option<PathBuf> {
             let commit = cache.commit_of(revision.as_deref().unwrap_or(DEFAULT_REVISION))?;
             let snapshot = cache.snapshot(&commit);
             match file {
-                Some(file) => Some(inside(&snapshot, file)?).filter(|place| place.is_file()),
-                None => completed(&cache, &commit, entry),
+                Some(file) if entry.source.repository_folder().is_none() => {
+                    Some(inside(&snapshot, file)?).filter(|place| place.is_file())
+                }
+                _ => completed(&cache, &commit, entry),
             }
         }
         Source::Https(address) => {

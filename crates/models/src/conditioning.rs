@@ -14,8 +14,17 @@ pub struct Conditioning {
     pub pooled: Option<Tensor>,
     /// Original size, crop and target size, height before width: diffusers' `add_time_ids`.
     pub size_conditions: Option<[f32; 6]>,
-    /// Tokens of an image prompt, (1, N, D), as IP-Adapter projects them.
-    pub image_tokens: Option<Tensor>,
+    /// What the row is shown beside the text.
+    pub image_tokens: Option<ImageTokens>,
+}
+
+/// Tokens of an image prompt, as [`IpAdapter::tokens`](crate::IpAdapter::tokens) makes them.
+#[derive(Clone, Debug)]
+pub struct ImageTokens {
+    /// (1, N, D)
+    pub tokens: Tensor,
+    /// How much they count beside the text: 1 as trained, 0 not at all.
+    pub scale: f32,
 }
 
 impl Conditioning {
@@ -60,7 +69,8 @@ impl Conditioning {
             Some(&[1, width]) if width > 0 => Some(width),
             Some(found) => return Err(wrong("pooled state", found, "(1, P)")),
         };
-        let image_tokens = match self.image_tokens.as_ref().map(Tensor::dims) {
+        let image_tokens = self.image_tokens.as_ref();
+        let image_tokens = match image_tokens.map(|image| image.tokens.dims()) {
             None => 0,
             Some(&[1, count, width]) if count * width > 0 => count,
             Some(found) => return Err(wrong("image tokens", found, "(1, N, D)")),
@@ -116,7 +126,10 @@ mod tests {
             token_states: vec![zeros(&[1, 77, 8]), zeros(&[1, 77, 12])],
             pooled: Some(zeros(&[1, 12])),
             size_conditions: Some([512.0, 512.0, 0.0, 0.0, 512.0, 512.0]),
-            image_tokens: Some(zeros(&[1, 4, 20])),
+            image_tokens: Some(ImageTokens {
+                tokens: zeros(&[1, 4, 20]),
+                scale: 1.0,
+            }),
         };
         let shape = ConditioningShape {
             tokens: 77,
@@ -151,7 +164,10 @@ mod tests {
         };
         assert!(error(pooled).starts_with("pooled state has shape [1, 2, 8]"));
         let image = Conditioning {
-            image_tokens: Some(zeros(&[1, 0, 8])),
+            image_tokens: Some(ImageTokens {
+                tokens: zeros(&[1, 0, 8]),
+                scale: 1.0,
+            }),
             ..text()
         };
         assert!(error(image).starts_with("image tokens has shape [1, 0, 8]"));

@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::DeviceLocation;
-use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
+use pentimento_models::{ClipText, ClipTokenizer, ClipVision, IpAdapter, UNet, Vae};
 use pentimento_weights::{Dtypes, FileIdentity};
+
+use crate::word_model::WordModel;
 
 /// Which part of a checkpoint a component is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +24,12 @@ pub enum ComponentRole {
     UNet,
     /// Between images and latents.
     Vae,
+    /// Images to tokens beside the text, of a model with an IP-Adapter only.
+    IpAdapter,
+    /// What sees images for it.
+    ImageEncoder,
+    /// A language model that goes on with a prompt; of no checkpoint.
+    PromptEnhancer,
 }
 
 impl ComponentRole {
@@ -37,6 +45,8 @@ impl ComponentRole {
         Self::TextEncoder2,
         Self::UNet,
     ];
+    /// Those that an IP-Adapter adds, which change none of the others.
+    pub const OF_IP_ADAPTER: [Self; 2] = [Self::IpAdapter, Self::ImageEncoder];
 
     /// The folder in the diffusers layout.
     #[must_use]
@@ -48,6 +58,9 @@ impl ComponentRole {
             Self::TextEncoder2 => "text_encoder_2",
             Self::UNet => "unet",
             Self::Vae => "vae",
+            Self::IpAdapter => "ip_adapter",
+            Self::ImageEncoder => "image_encoder",
+            Self::PromptEnhancer => "prompt_enhancer",
         }
     }
 }
@@ -144,6 +157,12 @@ pub enum Component {
     UNet(Arc<UNet>),
     /// Between images and latents.
     Vae(Arc<Vae>),
+    /// Images to tokens beside the text.
+    IpAdapter(Arc<IpAdapter>),
+    /// What sees images for it.
+    ImageEncoder(Arc<ClipVision>),
+    /// Goes on with a prompt.
+    PromptEnhancer(Arc<WordModel>),
 }
 
 impl Component {
@@ -155,6 +174,9 @@ impl Component {
             Self::TextEncoder(part) | Self::TextEncoder2(part) => Arc::strong_count(part),
             Self::UNet(part) => Arc::strong_count(part),
             Self::Vae(part) => Arc::strong_count(part),
+            Self::IpAdapter(part) => Arc::strong_count(part),
+            Self::ImageEncoder(part) => Arc::strong_count(part),
+            Self::PromptEnhancer(part) => Arc::strong_count(part),
         }
     }
 }

@@ -125,6 +125,25 @@ pub enum PipelineError {
         /// Found and expected.
         detail: String,
     },
+    /// The files of an IP-Adapter or of its image encoder cannot be used.
+    #[error("the IP-Adapter `{name}` cannot be used")]
+    IpAdapter {
+        /// Its name in the catalogue.
+        name: String,
+        /// Where it is, which callers do not see.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<WeightsError>,
+    },
+    /// An IP-Adapter that is for another base, or that its image encoder does not fit.
+    #[error("the IP-Adapter `{name}` does not fit: {detail}")]
+    IpAdapterUnfit {
+        /// Its name in the catalogue.
+        name: String,
+        /// Found and expected.
+        detail: String,
+    },
     /// A preparation was gone on with after one of its slices had failed.
     #[error("the preparation has ended before")]
     Spent,
@@ -169,11 +188,17 @@ impl PipelineError {
         Some((name, without_path(source, path)))
     }
 
-    /// Which VAE or embedding cannot be used, and why, in a sentence that may be shown. None for every other error.
+    /// Which VAE, IP-Adapter or embedding cannot be used, and why, in a sentence that may be shown. None for every other error.
     #[must_use]
     pub fn refused_beside(&self) -> Option<(Beside, &str, String)> {
         if let Self::VaeUnfit { name, detail } = self {
             return Some((Beside::Vae, name, detail.clone()));
+        }
+        if let Self::IpAdapterUnfit { name, detail } = self {
+            return Some((Beside::IpAdapter, name, detail.clone()));
+        }
+        if let Self::IpAdapter { name, path, source } = self {
+            return Some((Beside::IpAdapter, name, without_path(source, path)));
         }
         if let Self::Embedding { name, path, source } = self {
             return Some((Beside::Embedding, name, without_path(source, path)));
@@ -197,7 +222,9 @@ impl PipelineError {
     pub const fn is_permanent(&self) -> bool {
         match self {
             Self::Weights { source, .. } => source.is_permanent(),
-            Self::Lora { source, .. } | Self::Embedding { source, .. } => source.is_permanent(),
+            Self::Lora { source, .. } | Self::Embedding { source, .. } | Self::IpAdapter { source, .. } => {
+                source.is_permanent()
+            }
             Self::Part { .. }
             | Self::SchedulerConfig { .. }
             | Self::UnsupportedSource { .. }
@@ -205,6 +232,7 @@ impl PipelineError {
             | Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
             | Self::VaeUnfit { .. }
+            | Self::IpAdapterUnfit { .. }
             | Self::EmbeddingWidth { .. } => true,
             Self::Model(_)
             | Self::Scheduler(_)
@@ -223,6 +251,8 @@ pub enum Beside {
     Vae,
     /// A textual inversion.
     Embedding,
+    /// An IP-Adapter.
+    IpAdapter,
 }
 
 /// What is wrong with a file, without the place where it is.
@@ -237,7 +267,9 @@ impl HasKind for PipelineError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Weights { source, .. } => source.kind(),
-            Self::Lora { source, .. } | Self::Embedding { source, .. } => source.kind(),
+            Self::Lora { source, .. } | Self::Embedding { source, .. } | Self::IpAdapter { source, .. } => {
+                source.kind()
+            }
             Self::Model(error) => error.kind(),
             Self::Scheduler(error) => error.kind(),
             Self::Part { .. }
@@ -247,6 +279,7 @@ impl HasKind for PipelineError {
             Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
             | Self::VaeUnfit { .. }
+            | Self::IpAdapterUnfit { .. }
             | Self::EmbeddingWidth { .. } => ErrorKind::InvalidInput,
             Self::Spent | Self::Tensor(_) | Self::NotFinite { .. } | Self::MixedShapes { .. } => {
                 ErrorKind::Internal

@@ -6,6 +6,7 @@
 //! depends on the others: every layer computes each row with the same arithmetic whatever else is in the batch.
 
 mod checkpoint_facts;
+mod clip_pixels;
 mod component;
 mod conditioning;
 mod denoise;
@@ -16,6 +17,7 @@ mod finish;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guidance;
+mod image_prompt;
 mod img2img;
 mod inpaint;
 mod inpainting;
@@ -32,8 +34,11 @@ mod prepare;
 mod preview;
 mod prompt;
 mod prompt_embedding;
+mod reference_safety_checker;
+mod resample;
 mod resolved_models;
 mod run_plan;
+mod safety_checker;
 #[cfg(test)]
 mod sample_recipe;
 pub mod seeded;
@@ -41,6 +46,9 @@ mod stable_diffusion;
 mod state;
 mod tokens;
 mod unet_rows;
+mod upscaler;
+mod word_model;
+mod word_model_source;
 
 pub use checkpoint_facts::CheckpointFacts;
 pub use component::{Component, ComponentKey, ComponentRole, PatchSet};
@@ -55,8 +63,14 @@ pub use pentimento_weights::{FolderStamp, ReadProgress};
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use prompt::Triggers;
 pub use prompt_embedding::PromptEmbedding;
-pub use resolved_models::ResolvedModels;
+pub use reference_safety_checker::ReferenceSafetyChecker;
+pub use resample::{Filter, resampled};
+pub use resolved_models::{IpAdapterEntries, ResolvedModels};
 pub use run_plan::RunPlan;
+pub use safety_checker::{SafetyChecker, SafetyScores};
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;
 pub use tokens::TokenCounter;
+pub use upscaler::{UpscaleFactor, Upscaler};
+pub use word_model::WordModel;
+pub use word_model_source::WordModelSource;

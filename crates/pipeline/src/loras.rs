@@ -110,7 +110,12 @@ pub(crate) const fn network_of(role: ComponentRole) -> Option<LoraNetwork> {
         ComponentRole::TextEncoder => Some(LoraNetwork::TextEncoder),
         ComponentRole::TextEncoder2 => Some(LoraNetwork::TextEncoder2),
         ComponentRole::UNet => Some(LoraNetwork::UNet),
-        ComponentRole::Tokenizer | ComponentRole::Tokenizer2 | ComponentRole::Vae => None,
+        ComponentRole::Tokenizer
+        | ComponentRole::Tokenizer2
+        | ComponentRole::Vae
+        | ComponentRole::IpAdapter
+        | ComponentRole::ImageEncoder
+        | ComponentRole::PromptEnhancer => None,
     }
 }
 

@@ -3,6 +3,7 @@
 mod assemble;
 mod beside;
 mod family;
+mod ip_adapter;
 mod lone_vae;
 mod lora_set;
 mod open;
@@ -19,6 +20,7 @@ use pentimento_models::{
 use pentimento_schedulers::SchedulerConfig;
 use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, FolderStamp, ReadProgress, WeightsError};
 
+use self::ip_adapter::AdapterSource;
 use crate::component::{Component, ComponentKey, ComponentRole, PatchSet};
 use crate::{PipelineError, ResolvedModels};
 
@@ -38,6 +40,7 @@ pub struct ModelSource {
     checkpoint: Checkpoint,
     /// In place of the checkpoint's own.
     vae: Option<LoneVae>,
+    ip_adapter: Option<AdapterSource>,
     device: Device,
     progress: ReadProgress,
     /// As the catalogue says.
@@ -72,6 +75,7 @@ impl ModelSource {
             None => None,
         };
         Ok(Self {
+            ip_adapter: models.ip_adapter.as_ref().map(AdapterSource::new).transpose()?,
             vae,
             base: models.checkpoint.base,
             scheduler: models.scheduler_settings(),
@@ -88,6 +92,7 @@ impl ModelSource {
         Self {
             checkpoint: self.checkpoint.counting(progress),
             progress: progress.clone(),
+            ip_adapter: self.ip_adapter.map(|source| source.counting(progress)),
             vae: self.vae.map(|vae| LoneVae {
                 files: vae.files.counting(progress),
                 ..vae
@@ -99,7 +104,9 @@ impl ModelSource {
     /// The files of these models as they are now, so that what cannot be loaded is not tried again before they change.
     #[must_use]
     pub fn stamps(models: &ResolvedModels) -> Vec<FolderStamp> {
-        models.entries().map(stamp).collect()
+        let places = models.ip_adapter.iter().flat_map(ip_adapter::encoder_places);
+        let places = places.map(|place| FolderStamp::of(&place));
+        models.entries().map(stamp).chain(places).collect()
     }
 
     /// A checkpoint that is open already, under the name it is known by.
@@ -109,6 +116,7 @@ impl ModelSource {
             name: name.to_owned(),
             checkpoint,
             vae: None,
+            ip_adapter: None,
             device: device.clone(),
             progress: ReadProgress::default(),
             base: None,
@@ -128,7 +136,10 @@ impl ModelSource {
         let roles = self.family()?.roles();
         let loras = self.open_loras()?;
         let key = |role: &ComponentRole| self.key(*role, loras.patches(*role)?);
-        roles.iter().map(key).collect()
+        // Small beside the UNet, before which it is found that they do not fit.
+        let beside = ComponentRole::OF_IP_ADAPTER.iter();
+        let beside = beside.filter(|_| self.ip_adapter.is_some());
+        beside.chain(roles).map(key).collect()
     }
 
     fn key(&self, role: ComponentRole, patches: PatchSet) -> Result<ComponentKey, PipelineError> {
@@ -153,6 +164,12 @@ impl ModelSource {
         }
         if role == ComponentRole::Vae && self.vae.is_some() {
             return self.lone_vae_identity();
+        }
+        if role == ComponentRole::IpAdapter {
+            return self.adapter_identity();
+        }
+        if role == ComponentRole::ImageEncoder {
+            return self.image_encoder_identity();
         }
         self.checkpoint
             .component_identity(folder, &[&inside("config.json")])
@@ -213,6 +230,19 @@ impl ModelSource {
                 };
                 let bytes = vae.size_bytes();
                 Ok((Component::Vae(Arc::new(vae)), bytes))
+            }
+            ComponentRole::IpAdapter => {
+                let adapter = self.ip_adapter()?;
+                let bytes = adapter.size_bytes();
+                Ok((Component::IpAdapter(Arc::new(adapter)), bytes))
+            }
+            ComponentRole::ImageEncoder => {
+                let encoder = self.image_encoder()?;
+                let bytes = encoder.size_bytes();
+                Ok((Component::ImageEncoder(Arc::new(encoder)), bytes))
+            }
+            ComponentRole::PromptEnhancer => {
+                Err(self.mismatch("a prompt enhancer is no part of a checkpoint"))
             }
         }
     }

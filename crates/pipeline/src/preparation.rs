@@ -5,10 +5,11 @@
 use std::mem;
 use std::sync::Arc;
 
-use pentimento_models::{Conditioning, PreparedConditioning, VaePass};
+use pentimento_models::{Conditioning, ConditioningShape, PreparedConditioning, VaePass};
 use pentimento_types::{Recipe, RgbImage};
 
-use crate::conditioning::PromptEncoding;
+use crate::conditioning::{PromptEncoding, RequestConditioning};
+use crate::image_prompt::ImagePromptEncoding;
 use crate::img2img::to_planes;
 use crate::inpaint::Repainting;
 use crate::posterior::EncodedImage;
@@ -26,6 +27,8 @@ pub struct PrepareInput {
     pub init: RgbImage,
     /// Only what it paints white is made anew; None is the whole image.
     pub mask: Option<RgbImage>,
+    /// What the model's IP-Adapter shows it; there exactly when the recipe names one.
+    pub ip_adapter_image: Option<RgbImage>,
     /// What words of the prompts may stand for, beside the vocabulary.
     pub embeddings: Vec<PromptEmbedding>,
     /// A prompt of more tokens is refused, whatever it would take.
@@ -49,6 +52,8 @@ pub struct Preparation {
     /// None where every pixel is changed alike.
     repainting: Option<Repainting>,
     text: Text,
+    /// The picture beside the prompt, until its tokens are there.
+    image_prompt: Option<ImagePromptEncoding>,
     /// The image on its way through the VAE.
     pass: Option<VaePass>,
     /// The encoded image.
@@ -90,6 +95,8 @@ impl Preparation {
 #[derive(Debug)]
 enum Text {
     Encoding(PromptEncoding),
+    /// The prompts are encoded, and the picture beside them is to be.
+    Seeing(RequestConditioning),
     /// The prompt is projected, and the negative prompt is to be.
     Projecting(PreparedConditioning, Conditioning),
     Projected(PreparedConditioning, Option<PreparedConditioning>),
@@ -108,9 +115,11 @@ impl StableDiffusion {
             recipe: request,
             init,
             mask,
+            ip_adapter_image,
             embeddings,
             max_prompt_tokens,
         } = input;
+        let image_prompt = self.begin_image_prompt(&request, ip_adapter_image)?;
         let text = self.begin_prompts(&request, &embeddings, (max_prompt_tokens, Some(init.size())))?;
         let (request, repainting) = self.repainting(request, &init, mask.as_ref())?;
         Ok(Preparation {
@@ -118,6 +127,7 @@ impl StableDiffusion {
             init: Arc::new(init),
             repainting,
             text: Text::Encoding(text),
+            image_prompt,
             pass: None,
             encoded: None,
             masked_image: None,
@@ -131,7 +141,10 @@ impl StableDiffusion {
         let Text::Encoding(encoding) = &preparation.text else {
             return 0;
         };
-        let shape = encoding.shape();
+        let shape = ConditioningShape {
+            image_tokens: self.image_token_count(),
+            ..encoding.shape()
+        };
         let widths = self
             .encoders()
             .into_iter()
@@ -147,7 +160,7 @@ impl StableDiffusion {
     /// # Errors
     /// When the scheduler refuses the run, or a forward fails; the preparation is then of no use any more.
     pub fn advance(&self, preparation: &mut Preparation) -> Result<PrepareStep, PipelineError> {
-        if !self.advance_text(&mut preparation.text)? {
+        if !self.advance_text(&mut preparation.text, &mut preparation.image_prompt)? {
             return Ok(PrepareStep::Continue);
         }
         if let Some(what) = preparation.to_encode() {
@@ -159,6 +172,7 @@ impl StableDiffusion {
             init,
             repainting,
             text,
+            image_prompt: _,
             pass: _,
             encoded,
             masked_image,
@@ -210,7 +224,11 @@ impl StableDiffusion {
     }
 
     /// One chunk, or one projection. True when nothing was left to do.
-    fn advance_text(&self, text: &mut Text) -> Result<bool, PipelineError> {
+    fn advance_text(
+        &self,
+        text: &mut Text,
+        image_prompt: &mut Option<ImagePromptEncoding>,
+    ) -> Result<bool, PipelineError> {
         let mut done = false;
         *text = match mem::replace(text, Text::Lost) {
             Text::Encoding(mut encoding) => {
@@ -218,14 +236,27 @@ impl StableDiffusion {
                     Text::Encoding(encoding)
                 } else {
                     let states = encoding.into_conditioning()?;
-                    let cond = self.unet.prepare(&states.cond)?;
-                    match states.uncond {
-                        Some(uncond) => Text::Projecting(cond, uncond),
-                        None => Text::Projected(cond, None),
+                    match image_prompt {
+                        Some(_) => Text::Seeing(states),
+                        None => self.project_first(states)?,
                     }
                 }
             }
-            Text::Projecting(cond, uncond) => Text::Projected(cond, Some(self.unet.prepare(&uncond)?)),
+            Text::Seeing(mut states) => {
+                let picture = image_prompt.as_mut().ok_or(PipelineError::Spent)?;
+                match self.advance_image_prompt(picture, states.uncond.is_some())? {
+                    None => Text::Seeing(states),
+                    Some(shown) => {
+                        *image_prompt = None;
+                        states.cond.image_tokens = Some(shown.cond);
+                        if let Some(uncond) = &mut states.uncond {
+                            uncond.image_tokens = shown.uncond;
+                        }
+                        self.project_first(states)?
+                    }
+                }
+            }
+            Text::Projecting(cond, uncond) => Text::Projected(cond, Some(self.project(&uncond)?)),
             Text::Projected(cond, uncond) => {
                 done = true;
                 Text::Projected(cond, uncond)
@@ -233,6 +264,20 @@ impl StableDiffusion {
             Text::Lost => return Err(PipelineError::Spent),
         };
         Ok(done)
+    }
+
+    /// The prompt's keys and values.
+    fn project_first(&self, states: RequestConditioning) -> Result<Text, PipelineError> {
+        let cond = self.project(&states.cond)?;
+        Ok(match states.uncond {
+            Some(uncond) => Text::Projecting(cond, uncond),
+            None => Text::Projected(cond, None),
+        })
+    }
+
+    fn project(&self, conditioning: &Conditioning) -> Result<PreparedConditioning, PipelineError> {
+        let adapter = self.image_prompter.as_ref().map(|prompter| &*prompter.adapter);
+        Ok(self.unet.prepare_with(conditioning, adapter)?)
     }
 
     /// Makes one state per image of the request; image k draws its noise from seed + k.
@@ -247,6 +292,7 @@ impl StableDiffusion {
             recipe: Arc::new(request.clone()),
             init: init.clone(),
             mask: None,
+            ip_adapter_image: None,
             embeddings: Vec::new(),
             max_prompt_tokens: usize::MAX,
         })
@@ -269,6 +315,7 @@ impl StableDiffusion {
             recipe: Arc::new(request.clone()),
             init: init.clone(),
             mask: Some(mask.clone()),
+            ip_adapter_image: None,
             embeddings: Vec::new(),
             max_prompt_tokens: usize::MAX,
         })
@@ -309,6 +356,7 @@ mod tests {
             recipe: Arc::new(recipe),
             init: RgbImage::new(size, vec![90; 64 * 64 * 3]).unwrap(),
             mask: None,
+            ip_adapter_image: None,
             embeddings: Vec::new(),
             max_prompt_tokens: 300,
         }

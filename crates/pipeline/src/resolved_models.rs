@@ -6,6 +6,15 @@ use pentimento_catalog::{ModelEntry, SchedulerSettings};
 
 use crate::PromptEmbedding;
 
+/// An IP-Adapter, and the image encoder that its entry names; None is the one beside its file.
+#[derive(Clone, Debug)]
+pub struct IpAdapterEntries {
+    /// The adapter.
+    pub adapter: Arc<ModelEntry>,
+    /// Its encoder.
+    pub image_encoder: Option<Arc<ModelEntry>>,
+}
+
 /// The catalogue entries of the models that a recipe names.
 #[derive(Clone, Debug)]
 pub struct ResolvedModels {
@@ -20,6 +29,8 @@ pub struct ResolvedModels {
     pub lcm_loras: Option<Vec<Arc<ModelEntry>>>,
     /// Textual inversions that are named or whose words the prompts have, read already. They change no weights.
     pub embeddings: Vec<PromptEmbedding>,
+    /// What shows the model an image beside the prompt.
+    pub ip_adapter: Option<IpAdapterEntries>,
 }
 
 impl ResolvedModels {
@@ -32,6 +43,7 @@ impl ResolvedModels {
             loras: Vec::new(),
             lcm_loras: None,
             embeddings: Vec::new(),
+            ip_adapter: None,
         }
     }
 
@@ -46,10 +58,13 @@ impl ResolvedModels {
     pub fn entries(&self) -> impl Iterator<Item = &ModelEntry> {
         let loras = self.loras.iter().map(|(entry, _)| entry);
         let lcm = self.lcm_loras.iter().flatten();
+        let ip_adapter = self.ip_adapter.iter();
+        let ip_adapter = ip_adapter.flat_map(|it| std::iter::once(&it.adapter).chain(&it.image_encoder));
         let entries = std::iter::once(&self.checkpoint)
             .chain(&self.vae)
             .chain(loras)
-            .chain(lcm);
+            .chain(lcm)
+            .chain(ip_adapter);
         entries.map(|entry| &**entry)
     }
 }

@@ -26,8 +26,8 @@ impl RunPlan {
     /// Decides the run of `recipe`. Reads two small files of the checkpoint, or the index of a single file.
     ///
     /// # Errors
-    /// [`PipelineError::Scheduler`] when there is no such run; [`PipelineError::VaeUnfit`] and
-    /// [`PipelineError::EmbeddingWidth`] when something named beside the checkpoint is for another base; others when the
+    /// [`PipelineError::Scheduler`] when there is no such run; [`PipelineError::VaeUnfit`],
+    /// [`PipelineError::IpAdapterUnfit`] and [`PipelineError::EmbeddingWidth`] when something named beside the checkpoint is for another base; others when the
     /// checkpoint cannot be read.
     pub fn of(models: &ResolvedModels, recipe: &Recipe) -> Result<Self, PipelineError> {
         let source = ModelSource::open(models, &Device::Cpu)?;

@@ -20,5 +20,6 @@ pub(crate) fn sample_recipe() -> Recipe {
         token_merging: false,
         scheduler: SchedulerChoice::default(),
         soft_edge: 0,
+        ip_adapter: None,
     }
 }

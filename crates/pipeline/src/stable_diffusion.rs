@@ -1,9 +1,9 @@
 //! The components of one checkpoint, put together. Shared by all its images and never changed by them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device};
-use pentimento_models::{ClipText, ClipTokenizer, UNet, Vae};
+use candle_core::{DType, Device, Tensor};
+use pentimento_models::{ClipText, ClipTokenizer, ClipVision, IpAdapter, UNet, Vae};
 use pentimento_schedulers::SchedulerConfig;
 
 /// Text encoder, UNet, VAE, tokenizer and scheduler configuration of one checkpoint on one device. Cheap to make and to
@@ -17,6 +17,8 @@ pub struct StableDiffusion {
     pub(crate) second: Option<SecondEncoder>,
     pub(crate) unet: Arc<UNet>,
     pub(crate) vae: Arc<Vae>,
+    /// Of models with an IP-Adapter only.
+    pub(crate) image_prompter: Option<ImagePrompter>,
     pub(crate) scheduler_config: SchedulerConfig,
     /// Image pixels per latent pixel along one side; 8 for every Stable Diffusion VAE.
     pub(crate) pixels_per_latent: u32,
@@ -32,6 +34,26 @@ pub(crate) struct SecondEncoder {
     pub(crate) text: Arc<ClipText>,
     /// What stands for a negative prompt that is not there: zeros, or the states of an empty one.
     pub(crate) zeros_for_none: bool,
+}
+
+/// An IP-Adapter with the encoder that sees pictures for it.
+#[derive(Clone, Debug)]
+pub(crate) struct ImagePrompter {
+    pub(crate) adapter: Arc<IpAdapter>,
+    pub(crate) encoder: Arc<ClipVision>,
+    /// The tokens of the row without the prompt, which are the same for all pictures: a resampler's take as long as a
+    /// picture's own.
+    pub(crate) unseen: Arc<OnceLock<Tensor>>,
+}
+
+impl ImagePrompter {
+    pub(crate) fn new(adapter: Arc<IpAdapter>, encoder: Arc<ClipVision>) -> Self {
+        Self {
+            adapter,
+            encoder,
+            unseen: Arc::default(),
+        }
+    }
 }
 
 impl StableDiffusion {

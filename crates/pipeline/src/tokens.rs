@@ -29,16 +29,35 @@ impl TokenCounter {
         text: &str,
         embeddings: &[PromptEmbedding],
     ) -> Result<usize, PipelineError> {
-        let tokenizer = if let Some(tokenizer) = self.0.get() {
-            tokenizer
-        } else {
-            let source = ModelSource::new("demo", embedded_demo(), &Device::Cpu);
-            let read = Arc::new(source.tokenizer(ComponentRole::Tokenizer)?.0);
-            self.0.get_or_init(|| read)
-        };
+        let tokenizer = self.tokenizer()?;
         let embeddings = EmbeddingSet::new(embeddings);
         let tokens = PromptTokens::read(field, text, tokenizer, embeddings.to_read())?;
         Ok(tokens.count(tokenizer))
+    }
+
+    /// How many chunks of 75 tokens `text` takes, at least 1.
+    ///
+    /// # Errors
+    /// As [`TokenCounter::check`], but for the limit.
+    pub fn chunks(
+        &self,
+        field: &'static str,
+        text: &str,
+        embeddings: &[PromptEmbedding],
+    ) -> Result<usize, PipelineError> {
+        let tokenizer = self.tokenizer()?;
+        let embeddings = EmbeddingSet::new(embeddings);
+        let tokens = PromptTokens::read(field, text, tokenizer, embeddings.to_read())?;
+        Ok(tokens.chunks(tokenizer)?.len())
+    }
+
+    fn tokenizer(&self) -> Result<&Arc<ClipTokenizer>, PipelineError> {
+        if let Some(tokenizer) = self.0.get() {
+            return Ok(tokenizer);
+        }
+        let source = ModelSource::new("demo", embedded_demo(), &Device::Cpu);
+        let read = Arc::new(source.tokenizer(ComponentRole::Tokenizer)?.0);
+        Ok(self.0.get_or_init(|| read))
     }
 
     /// Refuses a prompt of more than `limit` tokens, or with a weight that cannot be. A text of few bytes that says nothing
@@ -88,6 +107,20 @@ mod tests {
         assert_eq!(excess("a red house", 2), Some(3));
         let emoji = count(&counter, &"\u{1F600}".repeat(100));
         assert!(emoji >= 90, "hardly any two of them are one token: {emoji}");
+    }
+
+    #[test]
+    fn chunks_are_counted_as_they_will_be_filled() {
+        let counter = TokenCounter::default();
+        let chunks = |text: &str| counter.chunks("prompt", text, &[]).unwrap();
+        assert_eq!(
+            (chunks(""), chunks(&"a ".repeat(75)), chunks(&"a ".repeat(76))),
+            (1, 1, 2)
+        );
+        // What stands behind the last comma moves on, so that the third begins before 150 tokens.
+        let moved = format!("{}, {}", "a ".repeat(60), "a ".repeat(85));
+        assert_eq!((count(&counter, &moved), chunks(&moved)), (146, 3));
+        assert_eq!(chunks("a BREAK house"), 2);
     }
 
     #[test]

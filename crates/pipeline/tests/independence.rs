@@ -339,6 +339,7 @@ fn pictures_of_odd_sizes_in_slices_by_turns_have_the_bytes_of_one_go() {
             recipe: Arc::new(request.clone()),
             init,
             mask: None,
+            ip_adapter_image: None,
             embeddings: Vec::new(),
             max_prompt_tokens: usize::MAX,
         });

@@ -147,6 +147,7 @@ fn generate(
             recipe: Arc::new(recipe),
             init,
             mask: None,
+            ip_adapter_image: None,
             embeddings: embeddings.to_vec(),
             max_prompt_tokens: 300,
         })

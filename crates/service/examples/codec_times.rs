@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use pentimento_service::InputLimits;
-use pentimento_service::image_codec::{ImageMetadata, decode, encode, resized};
+use pentimento_service::image_codec::{ImageMetadata, Marks, decode, encode, resized};
 use pentimento_types::{Clock as _, ImageFormat, ModelId, Recipe, Size, SystemClock};
 
 const LIMITS: InputLimits = InputLimits {
@@ -31,14 +31,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             width: side,
             height: side,
         };
-        let image = resized(&picture, size)?;
+        let image = resized(&picture, size);
         let metadata = ImageMetadata::new(&Recipe::of_model(ModelId::new("demo")), 0, size);
         for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Webp] {
             let (mut writing, mut reading) = (Vec::new(), Vec::new());
             let mut bytes = 0;
             for _ in 0..rounds {
                 let begun = SystemClock.now();
-                let written = encode(&image, format, &metadata)?;
+                let written = encode(&image, format, (&metadata, Marks::ALL))?;
                 writing.push(SystemClock.now() - begun);
                 bytes = written.len();
                 let begun = SystemClock.now();

@@ -9,11 +9,14 @@ use pentimento_hub::Hub;
 use pentimento_jobs::{JobQueue, JobStore, Outbox};
 use pentimento_outbound::{ImageFetcher, WebhookSender};
 use pentimento_storage::{ImageStore, LinkSigner};
-use pentimento_types::{Clock, MemoryLedger};
+use pentimento_types::{Clock, MemoryLedger, ModelId};
 
 use crate::key_ring::KeyRing;
 use crate::traces::Traces;
 use crate::webhook_bodies::WebhookBodies;
+
+use crate::SafetySettings;
+use crate::image_codec::Marks;
 
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +41,12 @@ pub struct ServiceConfig {
     pub save_patience: Duration,
     /// How long a worker may be silent before its job is given to another.
     pub lease: Duration,
+    /// What files say of where their pictures come from.
+    pub marks: Marks,
+    /// What the operator says about the safety checker.
+    pub safety: SafetySettings,
+    /// The catalogue's language model that adds words to prompts; None is the list inside the binary.
+    pub prompt_enhancer: Option<ModelId>,
     /// Time between two looks for what can be deleted.
     pub sweep_interval: Duration,
 }
@@ -49,6 +58,11 @@ impl ServiceConfig {
     /// A job and its pictures go together, and no link of theirs lives longer.
     pub(crate) fn kept(&self) -> Duration {
         self.keep_jobs.max(self.link_ttl)
+    }
+
+    /// How long what a link leads to outlives the link.
+    pub(crate) const fn margin() -> Duration {
+        MARGIN
     }
 
     /// How long after its end they are deleted.

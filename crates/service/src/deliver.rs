@@ -1,4 +1,4 @@
-//! A finished picture on its way out: encoded off the device thread, then stored under a name made of job and index.
+//! A finished picture on its way out: looked at and encoded off the device thread, then stored under a name made of job and index.
 //!
 //! A second attempt writes the same bytes under the same name, so running twice is harmless, and pictures that an attempt
 //! has left whole need not be made again.
@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pentimento_engine::FinishedImage;
 use pentimento_storage::StorageError;
-use pentimento_types::{Findings, HasKind as _, ImageKey, Job, JobState, StoredImage, describe_chain};
+use pentimento_types::{
+    Findings, HasKind as _, ImageKey, Job, JobState, SafetyPolicy, StoredImage, describe_chain,
+};
 
 use crate::ServiceError;
 use crate::image_codec::{self, ImageMetadata, encode};
@@ -26,10 +28,25 @@ pub(crate) async fn deliver(
     let FinishedImage { image, findings } = finished;
     let format = job.delivery.format;
     let size = image.size();
-    let metadata = ImageMetadata::new(&job.recipe, index, size);
-    let seed = metadata.seed;
-    let bytes = off_thread(move || encode(&image, format, &metadata)).await?;
     let key = image_key(&job, index);
+    let (checker, recipe, policy) = (Arc::clone(&inner), job.recipe.clone(), job.delivery.safety);
+    let files = inner.checker_files(policy).await?;
+    let (bytes, seed, findings) = off_thread(move || {
+        let passed = checker.safety.pass(image, policy, &files);
+        let (image, found) = passed.map_err(ServiceError::SafetyChecker)?;
+        // Without a checker it stays what the engine says.
+        let findings = if found.nsfw.is_some() { found } else { findings };
+        let metadata = ImageMetadata {
+            nsfw: findings.nsfw,
+            ..ImageMetadata::new(&recipe, index, size)
+        };
+        Ok((
+            encode(&image, format, (&metadata, checker.config.marks))?,
+            metadata.seed,
+            findings,
+        ))
+    })
+    .await?;
     // In a task of its own: a write that is given up half-way may end all the same, when nobody looks any more.
     let (writing, name) = (Arc::clone(&inner), key.clone());
     let written = inner
@@ -91,7 +108,13 @@ fn not_stored(error: StorageError) -> ServiceError {
 
 /// The pictures that an earlier attempt has stored, where all of them are there and whole: it got that far, and its end was
 /// not written down any more.
+///
+/// None where the safety checker looks at them: what it found is written with the end, and a picture that has been replaced
+/// tells it nothing any more.
 pub(crate) async fn left_by_earlier_attempt(inner: &Inner, job: &Job) -> Option<Vec<StoredImage>> {
+    if job.delivery.safety != SafetyPolicy::Off {
+        return None;
+    }
     let mut images = Vec::new();
     for index in 0..job.recipe.image_count {
         let key = image_key(job, index);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pentimento_engine::PipelineError;
 use pentimento_hub::Progress as FileProgress;
 use pentimento_outbound::OutboundError;
-use pentimento_types::{ErrorKind, HasKind, JobFailure, JobId, JobState, Size, WebhookId};
+use pentimento_types::{ErrorKind, HasKind, InputRole, JobFailure, JobId, JobState, Size, WebhookId};
 
 /// The part that a named model plays in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,16 @@ pub enum ModelRole {
     Lora,
     /// A textual inversion.
     Embedding,
+    /// An IP-Adapter.
+    IpAdapter,
+    /// What sees images for it.
+    ImageEncoder,
+    /// What looks at finished images.
+    SafetyChecker,
+    /// What adds words to prompts.
+    PromptEnhancer,
+    /// What enlarges images.
+    Upscaler,
 }
 
 impl std::fmt::Display for ModelRole {
@@ -28,6 +38,11 @@ impl std::fmt::Display for ModelRole {
             Self::Vae => "VAE",
             Self::Lora => "LoRA",
             Self::Embedding => "embedding",
+            Self::IpAdapter => "IP-Adapter",
+            Self::ImageEncoder => "image encoder",
+            Self::SafetyChecker => "safety checker",
+            Self::PromptEnhancer => "prompt enhancer",
+            Self::Upscaler => "upscaler",
         })
     }
 }
@@ -175,6 +190,18 @@ pub enum ServiceError {
         /// The setting.
         limit: u64,
     },
+    /// Enlarged, the picture would have more pixels than the server makes.
+    #[error(
+        "the picture of {size} pixels, enlarged {times} times, has more than {limit} pixels; send a smaller one or enlarge it less"
+    )]
+    EnlargedTooLarge {
+        /// Its own size.
+        size: Size,
+        /// How many times larger its sides were to be.
+        times: u32,
+        /// Pixels of a result.
+        limit: u64,
+    },
     /// Not a whole PNG, JPEG or WebP file.
     #[error("the picture cannot be read: {detail}")]
     ImageUndecodable {
@@ -204,12 +231,26 @@ pub enum ServiceError {
         /// The id asked for.
         id: WebhookId,
     },
-    /// Something is wrong with the mask, not with the picture to start from.
-    #[error(transparent)]
-    Mask(Box<Self>),
+    /// Something is wrong with an image that is not the one to start from.
+    #[error("{fault}")]
+    OfInput {
+        /// Which image.
+        role: InputRole,
+        /// What is wrong with it.
+        fault: Box<Self>,
+    },
     /// As many jobs wait or run as are allowed.
     #[error("the server is busy; try again later")]
     Overloaded,
+    /// One caller, or all together, keep as many bytes of pictures here as may be.
+    #[error(
+        "as many pictures are kept for later calls as this server has room for; try again in {} seconds, when the oldest are deleted",
+        retry_after.as_secs()
+    )]
+    KeptPicturesFull {
+        /// Until the oldest goes.
+        retry_after: Duration,
+    },
     /// As many bytes of pictures are on their way to callers as may be.
     #[error("the server is sending as many pictures as it has memory for; try again in a moment")]
     RepliesFull,
@@ -271,6 +312,9 @@ pub enum ServiceError {
     /// The link is right, and its picture has been deleted.
     #[error("the picture is no longer kept")]
     ImageGone,
+    /// The picture could not be looked at, so it is not handed out.
+    #[error("the picture could not be checked for unsafe content")]
+    SafetyChecker(#[source] PipelineError),
     /// Storing or reading pictures or jobs failed.
     #[error("the server could not {what}")]
     Store {
@@ -307,9 +351,10 @@ impl HasKind for ServiceError {
             | Self::ImageTooManyPixels { .. }
             | Self::ImageMegapixels { .. }
             | Self::ImageWork { .. }
+            | Self::EnlargedTooLarge { .. }
             | Self::ImageMemory { .. } => ErrorKind::TooLarge,
             Self::Overloaded | Self::RepliesFull | Self::ShareTaken { .. } => ErrorKind::Overloaded,
-            Self::JobsAtOnce { .. } => ErrorKind::QuotaExceeded,
+            Self::JobsAtOnce { .. } | Self::KeptPicturesFull { .. } => ErrorKind::QuotaExceeded,
             Self::ShuttingDown
             | Self::OutOfService { .. }
             | Self::ModelUnavailable { .. }
@@ -318,9 +363,10 @@ impl HasKind for ServiceError {
             Self::JobEnded { .. } | Self::JobUnfinished | Self::KeyReused => ErrorKind::Conflict,
             Self::JobCancelled => ErrorKind::Cancelled,
             Self::Failed(failure) => failure.kind,
-            Self::Mask(inner) => inner.kind(),
+            Self::OfInput { fault, .. } => fault.kind(),
             Self::ImageNotFetched { kind, .. } => *kind,
             Self::LinkExpired | Self::LinkInvalid => ErrorKind::Forbidden,
+            Self::SafetyChecker(source) => source.kind(),
             Self::Store { kind, .. } => *kind,
             Self::Internal { .. } => ErrorKind::Internal,
         }
@@ -333,7 +379,7 @@ impl ServiceError {
     pub const fn retry_after(&self) -> Option<Duration> {
         /// A job ends some time; nobody knows when.
         const SOON: Duration = Duration::from_secs(2);
-        if let Self::ModelOnItsWay { retry_after, .. } = self {
+        if let Self::ModelOnItsWay { retry_after, .. } | Self::KeptPicturesFull { retry_after } = self {
             Some(*retry_after)
         } else if let Self::JobsAtOnce { .. } = self {
             Some(SOON)

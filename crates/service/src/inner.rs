@@ -18,12 +18,15 @@ use tokio::task::JoinSet;
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
+use crate::enlarging::Enlarging;
 use crate::fetching::Fetching;
+use crate::kept_pictures::KeptPictures;
 use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
 use crate::progress::ProgressHub;
+use crate::safety::Safety;
 use crate::traces::Traces;
 use crate::watched::Watched;
 use crate::webhook_bodies::WebhookBodies;
@@ -101,6 +104,10 @@ pub(crate) struct Inner {
     pub(crate) progress: ProgressHub,
     pub(crate) metrics: ServiceMetrics,
     pub(crate) watched: Arc<Watched>,
+    pub(crate) safety: Safety,
+    pub(crate) enlarging: Enlarging,
+    /// Pictures in the store that belong to no job.
+    pub(crate) kept_pictures: KeptPictures,
     /// How many callers wait for a job.
     pub(crate) waiters: Mutex<HashMap<JobId, usize>>,
     /// What [`crate::Service::start`] has started.
@@ -154,6 +161,8 @@ impl Inner {
             watched: Arc::default(),
             started: clock.wall(),
             age_clock: AgeClock::new(Arc::clone(&clock)),
+            safety: Safety::new(config.safety.clone()),
+            enlarging: Enlarging::default(),
             clock,
             runtime: Handle::current(),
             lifecycle: watch::Sender::new(Lifecycle::Open),
@@ -165,6 +174,7 @@ impl Inner {
             decoding_beyond: Arc::new(Semaphore::new(1)),
             door: tokio::sync::Mutex::default(),
             suspects: tokio::sync::Mutex::default(),
+            kept_pictures: KeptPictures::default(),
             waiters: Mutex::default(),
             tasks: tokio::sync::Mutex::default(),
             config,

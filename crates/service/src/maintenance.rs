@@ -50,6 +50,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 
 /// One round. What fails is logged and tried again in the next round.
 pub(crate) async fn sweep(inner: &Inner) {
+    inner.delete_expired_pictures().await;
     if let Err(error) = tend_jobs(inner).await {
         tracing::warn!(error = describe_chain(&error), "the jobs could not be swept");
     }

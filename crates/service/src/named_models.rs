@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pentimento_catalog::{Catalog, CatalogError, ModelEntry, ModelKind, Preset};
-use pentimento_engine::{PromptEmbedding, ResolvedModels, written_in};
+use pentimento_engine::{IpAdapterEntries, PromptEmbedding, ResolvedModels, written_in};
 use pentimento_types::{ModelId, Recipe, StrengthRule};
 
 use crate::{ModelRole, ServiceError};
@@ -18,6 +18,9 @@ pub struct NamedModels {
     embeddings: Vec<Arc<ModelEntry>>,
     /// Those whose words the prompts have, and which nobody has named.
     written: Vec<Arc<ModelEntry>>,
+    ip_adapter: Option<Arc<ModelEntry>>,
+    /// As the adapter's entry names it.
+    image_encoder: Option<Arc<ModelEntry>>,
 }
 
 impl NamedModels {
@@ -61,6 +64,15 @@ impl NamedModels {
                 embeddings.push(embedding);
             }
         }
+        let ip_adapter = recipe.ip_adapter.as_ref();
+        let ip_adapter = ip_adapter.map(|asked| find(catalog, ModelRole::IpAdapter, &asked.model));
+        let ip_adapter = ip_adapter.transpose()?;
+        let image_encoder = ip_adapter
+            .as_ref()
+            .and_then(|entry| entry.image_encoder.as_deref());
+        let image_encoder =
+            image_encoder.map(|name| find(catalog, ModelRole::ImageEncoder, &ModelId::new(name)));
+        let image_encoder = image_encoder.transpose()?;
         let checkpoint = base_of(catalog, &entry).unwrap_or(entry);
         let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
         let mut written = written_in(catalog.entries(), &checkpoint, prompts);
@@ -72,6 +84,8 @@ impl NamedModels {
             loras,
             embeddings,
             written,
+            ip_adapter,
+            image_encoder,
         })
     }
 
@@ -87,7 +101,10 @@ impl NamedModels {
         let vae = self.vae.iter().map(|entry| (ModelRole::Vae, entry));
         let loras = self.loras.iter().map(|(entry, _)| (ModelRole::Lora, entry));
         let embeddings = self.embeddings.iter().map(|entry| (ModelRole::Embedding, entry));
-        let beside = vae.chain(loras).chain(embeddings);
+        let adapter = self.ip_adapter.iter().map(|entry| (ModelRole::IpAdapter, entry));
+        let encoder = self.image_encoder.iter();
+        let encoder = encoder.map(|entry| (ModelRole::ImageEncoder, entry));
+        let beside = vae.chain(loras).chain(embeddings).chain(adapter).chain(encoder);
         std::iter::once((ModelRole::Checkpoint, &self.checkpoint))
             .chain(beside)
             .map(|(role, entry)| (role, Arc::clone(entry)))
@@ -102,7 +119,9 @@ impl NamedModels {
         let places = std::iter::once(&mut self.checkpoint)
             .chain(&mut self.vae)
             .chain(loras)
-            .chain(&mut self.embeddings);
+            .chain(&mut self.embeddings)
+            .chain(&mut self.ip_adapter)
+            .chain(&mut self.image_encoder);
         for (place, entry) in places.zip(entries) {
             *place = entry;
         }
@@ -147,6 +166,10 @@ impl NamedModels {
             vae: self.vae,
             loras: self.loras,
             embeddings,
+            ip_adapter: self.ip_adapter.map(|adapter| IpAdapterEntries {
+                adapter,
+                image_encoder: self.image_encoder,
+            }),
             ..ResolvedModels::checkpoint(self.checkpoint)
         }
     }
@@ -163,6 +186,11 @@ pub(crate) fn find(
         ModelRole::Vae => ModelKind::Vae,
         ModelRole::Lora => ModelKind::Lora,
         ModelRole::Embedding => ModelKind::Embedding,
+        ModelRole::IpAdapter => ModelKind::IpAdapter,
+        ModelRole::ImageEncoder => ModelKind::ImageEncoder,
+        ModelRole::SafetyChecker => ModelKind::SafetyChecker,
+        ModelRole::PromptEnhancer => ModelKind::PromptEnhancer,
+        ModelRole::Upscaler => ModelKind::Upscaler,
     };
     match catalog.resolve(name, kind) {
         Ok(entry) => Ok(entry),

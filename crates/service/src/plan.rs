@@ -57,6 +57,7 @@ impl Inner {
                         role: match beside {
                             Beside::Vae => ModelRole::Vae,
                             Beside::Embedding => ModelRole::Embedding,
+                            Beside::IpAdapter => ModelRole::IpAdapter,
                         },
                         name: name.to_owned(),
                         checkpoint: models.checkpoint.name.clone(),

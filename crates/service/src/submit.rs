@@ -19,6 +19,7 @@ use crate::device_time::DeviceTime;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::no_init;
 use crate::off_thread::off_thread;
+use crate::safety;
 use crate::{InputLimits, Service, ServiceError, image_codec};
 
 /// So many numbers in a row are never all taken, unless nearly all are.
@@ -35,6 +36,8 @@ pub struct Submission {
     pub origin: JobOrigin,
     /// What decides the pixels.
     pub recipe: Recipe,
+    /// Whether words are added to its prompts, as the service's enhancer finds them and as far as they fit.
+    pub enhance_prompt: bool,
     /// The images to work on, as the caller sent them.
     pub inputs: Inputs<ImageSource>,
     /// How the results are handed over.
@@ -152,7 +155,10 @@ pub(crate) fn size_of(checked: &[(InputRole, Checked)]) -> Result<Size, ServiceE
 fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
     match role {
         InputRole::Init => error,
-        InputRole::Mask => ServiceError::Mask(Box::new(error)),
+        InputRole::Mask | InputRole::IpAdapter => ServiceError::OfInput {
+            role,
+            fault: Box::new(error),
+        },
     }
 }
 
@@ -179,10 +185,18 @@ impl Inner {
             *webhook = self.check_webhook(webhook)?;
         }
         let place = self.reserve(&submission.owner)?;
-        let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
+        let (mut models, mut notes) = self.resolve_models(&submission.recipe).await?;
+        // The caller's own words: what is added to them is never a reason to refuse.
         self.check_prompts(&submission.recipe, &models).await?;
+        if submission.enhance_prompt {
+            (models, notes) = self.enhance(&mut submission.recipe, (models, notes)).await?;
+        }
         let (time, of_plan) = self.plan(&models, &mut submission.recipe).await?;
         notes.extend(of_plan);
+        let asked = submission.delivery.safety;
+        submission.delivery.safety = self.config.safety.policy(asked);
+        notes.extend(safety::note(asked, submission.delivery.safety));
+        self.checker_files(submission.delivery.safety).await?;
         let planned = Planned {
             models,
             time,
@@ -279,7 +293,7 @@ impl Inner {
     ) -> Result<Checked, ServiceError> {
         let bytes = match source {
             ImageSource::Inline(bytes) => bytes.clone(),
-            ImageSource::Url(url) => self.fetcher.fetch(url).await.map_err(ServiceError::not_fetched)?,
+            ImageSource::Url(url) => self.file_at(url, wanted.limits.max_bytes).await?,
         };
         let decoding = image_codec::look_at(&bytes, wanted.limits)?;
         self.admitted
@@ -452,7 +466,7 @@ fn not_stored(error: JobsError) -> ServiceError {
 /// mask in an alpha channel.
 fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<JobNote>), ServiceError> {
     let (image, note) = match wanted.role {
-        InputRole::Init => (image_codec::decode(&file, wanted.limits)?, None),
+        InputRole::Init | InputRole::IpAdapter => (image_codec::decode(&file, wanted.limits)?, None),
         InputRole::Mask => {
             let mask = image_codec::decode_mask(&file, wanted.limits)?;
             (mask.image, mask.is_alpha.then_some(JobNote::MaskIsAlpha))
@@ -460,7 +474,7 @@ fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<
     };
     match wanted.fit {
         Some(size) if size != image.size() => {
-            let image = image_codec::resized(&image, size)?;
+            let image = image_codec::resized(&image, size);
             Ok((image_codec::to_file(&image)?, image, note))
         }
         _ if note.is_some() => Ok((image_codec::to_file(&image)?, image, note)),

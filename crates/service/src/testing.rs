@@ -12,9 +12,10 @@ use pentimento_jobs::{JobLimits, MemoryJobs};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
+use crate::image_codec::Marks;
 use crate::{
-    AddressGuard, KeyRing, LastingLink, Service, ServiceConfig, ServiceParts, Traces, WebhookBodies,
-    WebhookSecret, image_fetcher, webhook_sender,
+    AddressGuard, KeyRing, LastingLink, SafetySettings, Service, ServiceConfig, ServiceParts, Traces,
+    WebhookBodies, WebhookSecret, image_fetcher, webhook_sender,
 };
 
 /// How a [`TestService`] is made.
@@ -55,6 +56,9 @@ impl Default for TestConfig {
                 max_attempts: 2,
                 save_patience: Duration::ZERO,
                 lease: Duration::from_secs(30),
+                safety: SafetySettings::default(),
+                marks: Marks::ALL,
+                prompt_enhancer: None,
                 sweep_interval: Duration::from_secs(60),
             },
         }

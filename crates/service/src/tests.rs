@@ -5,6 +5,7 @@ mod idempotency;
 mod life;
 mod memory;
 mod panics;
+mod picture_calls;
 mod places;
 mod planning;
 mod presets;
@@ -29,7 +30,7 @@ use pentimento_types::{
 };
 use tokio::sync::mpsc;
 
-use crate::image_codec::{ImageMetadata, encode};
+use crate::image_codec::{ImageMetadata, Marks, encode};
 use crate::testing::{TestConfig, TestService};
 use crate::{InputLimits, Service, ServiceError, Submission};
 
@@ -59,7 +60,7 @@ fn sample_request(prompt: &str) -> Request {
     let job = sample_job(JobId::from_u128(1), SystemTime::UNIX_EPOCH);
     let mut recipe = job.recipe;
     let metadata = ImageMetadata::new(&recipe, 0, photo().size());
-    let file = encode(&photo(), ImageFormat::Png, &metadata).unwrap();
+    let file = encode(&photo(), ImageFormat::Png, (&metadata, Marks::ALL)).unwrap();
     recipe.prompt = prompt.to_owned();
     Request {
         recipe,
@@ -94,6 +95,7 @@ fn submission(request: Request, limits: InputLimits) -> Submission {
         owner: ApiKeyId::anonymous(),
         dialect: DialectTag::default(),
         recipe: request.recipe,
+        enhance_prompt: false,
         inputs: request.inputs,
         delivery: request.delivery,
         limits,

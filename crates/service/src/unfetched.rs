@@ -240,8 +240,8 @@ fn failure_of(error: &ServiceError) -> JobFailure {
 
 /// Says which image a failure is about, since nothing else tells it once it is stored.
 fn with_role(error: &ServiceError) -> String {
-    if let ServiceError::Mask(inner) = error {
-        return format!("{}: {inner}", InputRole::Mask.as_str());
+    if let ServiceError::OfInput { role, fault } = error {
+        return format!("{}: {fault}", role.as_str());
     }
     if matches!(error, ServiceError::Internal { .. } | ServiceError::Store { .. }) {
         return error.to_string();

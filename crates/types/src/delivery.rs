@@ -1,10 +1,10 @@
-//! How the finished images of a job are handed over. Nothing here changes a pixel.
+//! How the finished images of a job are handed over. Nothing here changes a pixel that is safe to see.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ImageFormat;
+use crate::{ImageFormat, SafetyPolicy};
 
 /// The way of a job's images to its caller.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct Delivery {
     pub link_life: Option<Duration>,
     /// Whether the caller wants text in base64 instead of image files.
     pub base64: bool,
+    /// Whether they are looked at for unsafe content, and what is done with an unsafe one.
+    pub safety: SafetyPolicy,
     /// Where the end of the job is to be told.
     pub webhook: Option<String>,
 }

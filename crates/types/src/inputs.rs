@@ -12,11 +12,13 @@ pub enum InputRole {
     Init,
     /// White is made anew, black stays pixel for pixel. Stretched to the size of the image to start from.
     Mask,
+    /// What an IP-Adapter shows the model beside the prompt. Of any size.
+    IpAdapter,
 }
 
 impl InputRole {
     /// Every role.
-    pub const ALL: &'static [Self] = &[Self::Init, Self::Mask];
+    pub const ALL: &'static [Self] = &[Self::Init, Self::Mask, Self::IpAdapter];
 
     /// The stored name of such an image.
     #[must_use]
@@ -24,6 +26,7 @@ impl InputRole {
         match self {
             Self::Init => "init_image",
             Self::Mask => "mask_image",
+            Self::IpAdapter => "ip_adapter_image",
         }
     }
 }
@@ -51,7 +54,7 @@ impl<I> Inputs<I> {
     pub fn with(mut self, role: InputRole, image: I) -> Self {
         match role {
             InputRole::Init => self.init = image,
-            InputRole::Mask => {
+            InputRole::Mask | InputRole::IpAdapter => {
                 self.others.insert(role, image);
             }
         }
@@ -68,11 +71,16 @@ impl<I> Inputs<I> {
         self.get(InputRole::Mask)
     }
 
+    /// What an IP-Adapter shows the model.
+    pub fn ip_adapter(&self) -> Option<&I> {
+        self.get(InputRole::IpAdapter)
+    }
+
     /// The image in a role.
     pub fn get(&self, role: InputRole) -> Option<&I> {
         match role {
             InputRole::Init => Some(&self.init),
-            InputRole::Mask => self.others.get(&role),
+            InputRole::Mask | InputRole::IpAdapter => self.others.get(&role),
         }
     }
 

@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ApiKeyId, Delivery, ErrorKind, ImageFormat, ImageKey, Inputs, JobId, Recipe, Size};
+use crate::{
+    ApiKeyId, Delivery, ErrorKind, ImageFormat, ImageKey, Inputs, JobId, Recipe, SafetyAction, Size,
+};
 
 /// Where a job is in its life. The last three are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +52,10 @@ pub struct Progress {
 pub struct Findings {
     /// Whether a safety checker found content that it was to look for.
     pub nsfw: Option<bool>,
+    /// How sure the checker is that it is unsafe, in thousandths.
+    pub score: Option<u16>,
+    /// What was done with an unsafe image before it was stored.
+    pub action: Option<SafetyAction>,
 }
 
 /// A finished image in the object store.
@@ -157,6 +163,10 @@ pub enum JobNote {
         /// The checkpoint's name in the catalogue.
         checkpoint: String,
     },
+    /// The request wants its images looked at, and the operator has switched the safety checker off.
+    SafetyCheckerOff,
+    /// The request wants unsafe images handed out, and the operator does not allow it.
+    SafetyCheckerRequired,
 }
 
 impl std::fmt::Display for JobNote {
@@ -192,6 +202,10 @@ impl std::fmt::Display for JobNote {
                     "The checkpoint {checkpoint} is no latent consistency model, and the server has no LCM-LoRA for its \
                      base: few steps may give a poor image."
                 );
+            }
+            Self::SafetyCheckerOff => "The safety checker is switched off on this server: no image was looked at.",
+            Self::SafetyCheckerRequired => {
+                "This server looks at every image, and hands out no unsafe one as it is."
             }
             Self::MaskIsAlpha => {
                 "The colours of the mask have no shape, so its alpha channel was used: opaque is repainted."

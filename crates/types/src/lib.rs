@@ -14,6 +14,7 @@ mod keyed_semaphores;
 mod memory;
 mod recipe;
 mod regular_file;
+mod safety;
 mod scheduler;
 mod token_merging;
 mod weights_names;
@@ -30,8 +31,9 @@ pub use job::{
 };
 pub use keyed_semaphores::KeyedSemaphores;
 pub use memory::{MemoryBudget, MemoryFull, MemoryLedger, MemoryUse, Reservation};
-pub use recipe::{EmbeddingRef, LoraRef, Recipe};
+pub use recipe::{EmbeddingRef, IpAdapterRef, LoraRef, Recipe};
 pub use regular_file::{FileFault, open_regular, read_regular};
+pub use safety::{SafetyAction, SafetyLevel, SafetyPolicy};
 pub use scheduler::{AlgorithmType, NoiseSpacing, SchedulerChoice, SchedulerKind, StrengthRule};
 pub use token_merging::MERGED_FROM;
 pub use weights_names::{WeightsCopy, weights_copies};

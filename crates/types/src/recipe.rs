@@ -22,6 +22,15 @@ pub struct EmbeddingRef {
     pub model: ModelId,
 }
 
+/// An IP-Adapter by name, which shows the model the image in the role [`InputRole::IpAdapter`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IpAdapterRef {
+    /// Name in the catalogue.
+    pub model: ModelId,
+    /// How much its image counts beside the prompt: 1 as trained, 0 not at all.
+    pub scale: f64,
+}
+
 /// The values of one request after conversion from a dialect. Valid by construction; the numbers are those that will be
 /// used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +67,9 @@ pub struct Recipe {
     pub scheduler: SchedulerChoice,
     /// With a mask: pixels inside the repainted part over which the new image fades in; 0 is a hard edge.
     pub soft_edge: u32,
+    /// What shows the model an image beside the prompt. Jobs of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_adapter: Option<IpAdapterRef>,
 }
 
 impl Recipe {
@@ -80,6 +92,7 @@ impl Recipe {
             token_merging: false,
             scheduler: SchedulerChoice::default(),
             soft_edge: 0,
+            ip_adapter: None,
         }
     }
 
@@ -89,7 +102,7 @@ impl Recipe {
     pub fn image_bytes(&self, brought: impl IntoIterator<Item = (InputRole, u64)>) -> u64 {
         let bytes_of = |(role, bytes): (InputRole, u64)| match role {
             InputRole::Init => bytes.saturating_add(u64::from(self.image_count).saturating_mul(bytes)),
-            InputRole::Mask => bytes,
+            InputRole::Mask | InputRole::IpAdapter => bytes,
         };
         brought.into_iter().map(bytes_of).fold(0, u64::saturating_add)
     }

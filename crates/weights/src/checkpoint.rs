@@ -128,6 +128,57 @@ impl Checkpoint {
         })
     }
 
+    /// CLIP's image encoder alone, as the part `image_encoder` of a checkpoint that has nothing else: a folder with its
+    /// configuration and weights in it, or in a folder `image_encoder` inside.
+    ///
+    /// # Errors
+    /// When a folder has neither.
+    pub fn image_encoder(folder: &Path) -> Result<Self, WeightsError> {
+        Self::part_alone(folder, "image_encoder/", "an image encoder")
+    }
+
+    /// The reference safety checker alone, as the part `safety_checker` of a checkpoint that has nothing else: a folder with
+    /// its configuration and weights in it, or in a folder `safety_checker` inside.
+    ///
+    /// # Errors
+    /// When a folder has neither.
+    pub fn safety_checker(folder: &Path) -> Result<Self, WeightsError> {
+        Self::part_alone(folder, "safety_checker/", "a safety checker")
+    }
+
+    /// A language model alone that goes on with prompts, as the part `prompt_enhancer` of a checkpoint that has nothing else: a
+    /// folder with its configuration, vocabulary and weights in it, or in a folder `prompt_enhancer` inside.
+    ///
+    /// # Errors
+    /// When a folder has neither.
+    pub fn prompt_enhancer(folder: &Path) -> Result<Self, WeightsError> {
+        Self::part_alone(folder, "prompt_enhancer/", "a prompt enhancer")
+    }
+
+    /// `part` ends in a slash.
+    fn part_alone(folder: &Path, part: &'static str, what: &str) -> Result<Self, WeightsError> {
+        let name = folder.display().to_string();
+        if folder.join(part).join("config.json").is_file() {
+            return Self::open(folder);
+        }
+        if !folder.join("config.json").is_file() {
+            return Err(WeightsError::Missing {
+                model: name,
+                wanted: format!("`config.json` of {what}"),
+                hint: String::new(),
+            });
+        }
+        Ok(Self {
+            name,
+            files: Files::Folder(Folder {
+                path: folder.to_owned(),
+                stands_for: part,
+            }),
+            variant: None,
+            progress: ReadProgress::default(),
+        })
+    }
+
     /// A checkpoint in one file of the original layout (`.safetensors`, `.ckpt`). What such a file does not hold, the
     /// tokenizer's files, comes from `read`. The file is opened when something of it is asked for; whether it is a checkpoint
     /// of Stable Diffusion 1.x, 2.x or XL, or what it seems to be instead, is said then.

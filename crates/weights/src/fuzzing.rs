@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::container::TensorFile;
 use crate::original::Tensors;
-use crate::{Dtypes, LoraFile, LoraNetwork, LoraTarget, embedding_file};
+use crate::{Dtypes, LoraFile, LoraNetwork, LoraTarget, embedding_file, ip_adapter};
 
 /// A weights file of either format: indexed, and everything read that the index promises.
 ///
@@ -23,6 +23,9 @@ pub fn weights_file(bytes: &[u8]) {
             // One number for each byte at most, so nothing is larger than the file says.
             assert!(tensor.elem_count() <= bytes.len(), "{name}");
         }
+    }
+    if let Ok(about) = ip_adapter::about(&file) {
+        assert!(about.tokens > 0 && !about.layers.is_empty());
     }
     if let Ok(tensors) = Tensors::of(file) {
         for part in ["unet", "vae", "text_encoder", "text_encoder_2"] {

@@ -9,10 +9,14 @@ use serde_json::Value;
 use crate::container::{TensorFile, below};
 use crate::embedding_file::EmbeddingFile;
 use crate::kind::{
-    CHECKPOINT, CONTROL_NET, HYPERNETWORK, IP_ADAPTER, TEXT_ENCODER, TINY_AUTOENCODER, UNET, VAE, named,
+    CHECKPOINT, CONTROL_NET, HYPERNETWORK, IP_ADAPTER, TEXT_ENCODER, TINY_AUTOENCODER, UNET, UPSCALER, VAE,
+    named,
 };
 use crate::lora::{LoraAbout, LoraFile};
-use crate::{Checkpoint, EncoderSlot, ReadProgress, WeightsError, naming};
+use crate::{
+    Checkpoint, EncoderSlot, IpAdapterAbout, ReadProgress, UpscalerAbout, WeightsError, ip_adapter, naming,
+    upscaler_file,
+};
 
 /// What a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +45,10 @@ pub enum WeightsKind {
     Hypernetwork,
     /// A ControlNet.
     ControlNet,
-    /// An IP-Adapter.
-    IpAdapter,
+    /// An IP-Adapter; None is one of a kind that is not used.
+    IpAdapter(Option<IpAdapterAbout>),
+    /// A network that enlarges pictures; None is one of a kind that is not used.
+    Upscaler(Option<UpscalerAbout>),
     /// Another kind that has a name, with its article; none that this program uses.
     Other(&'static str),
     /// No name in it is known.
@@ -96,7 +102,11 @@ pub fn kind_of(path: &Path) -> Result<WeightsAbout, WeightsError> {
         Some(TINY_AUTOENCODER) => (WeightsKind::TinyAutoencoder, Vec::new()),
         Some(HYPERNETWORK) => (WeightsKind::Hypernetwork, Vec::new()),
         Some(CONTROL_NET) => (WeightsKind::ControlNet, Vec::new()),
-        Some(IP_ADAPTER) => (WeightsKind::IpAdapter, Vec::new()),
+        Some(UPSCALER) => (
+            WeightsKind::Upscaler(upscaler_file::about(&file).ok()),
+            Vec::new(),
+        ),
+        Some(IP_ADAPTER) => (WeightsKind::IpAdapter(ip_adapter::about(&file).ok()), Vec::new()),
         what => match (LoraFile::open(path), EmbeddingFile::open(path), what) {
             (Ok(file), ..) => return Ok(lora(&file, format)),
             (Err(_), Ok(file), _) => embedding(&file),

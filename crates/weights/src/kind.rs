@@ -8,8 +8,11 @@ pub(crate) const TINY_AUTOENCODER: &str = "a tiny autoencoder";
 pub(crate) const HYPERNETWORK: &str = "a hypernetwork";
 pub(crate) const CONTROL_NET: &str = "a ControlNet";
 pub(crate) const IP_ADAPTER: &str = "an IP-Adapter";
+pub(crate) const UPSCALER: &str = "an upscaler";
 pub(crate) const UNET: &str = "a UNet";
 pub(crate) const TEXT_ENCODER: &str = "a text encoder";
+/// Dictionaries around the tensors of an upscaler, those that training averages first.
+pub(crate) const UPSCALER_GROUPS: [&str; 4] = ["params_ema.", "params.", "state_dict.", ""];
 const CONTROL_LORA: &str = "a ControlLoRA";
 const CONTROL_LLLITE: &str = "a ControlNet-LLLite";
 
@@ -85,6 +88,8 @@ pub(crate) fn named(file: &TensorFile) -> Option<&'static str> {
             "conditioner.embedders.",
         ]) {
             CHECKPOINT
+        } else if is_upscaler(file) {
+            UPSCALER
         } else if is_tiny_autoencoder(file) {
             TINY_AUTOENCODER
         } else if any_has(&[
@@ -140,4 +145,15 @@ fn is_hypernetwork(notes: &Notes) -> bool {
         matches!(kind, Some("a tuple" | "a list"))
     };
     ["320", "640", "768", "1024", "1280"].into_iter().any(is_list)
+}
+
+/// Whether the names are those of an upscaler, however it is large.
+pub(crate) fn is_upscaler(file: &TensorFile) -> bool {
+    let tensors = file.tensors();
+    let has = |group: &str, name: &str| tensors.contains_key(&format!("{group}{name}"));
+    UPSCALER_GROUPS.iter().any(|group| {
+        has(group, "conv_first.weight") && has(group, "body.0.rdb1.conv1.weight")
+            || has(group, "model.0.weight") && has(group, "model.1.sub.0.RDB1.conv1.0.weight")
+            || has(group, "body.0.weight") && has(group, "body.1.weight") && has(group, "body.2.weight")
+    })
 }

@@ -13,6 +13,7 @@ mod error;
 pub mod fuzzing;
 mod identity;
 mod inspect;
+mod ip_adapter;
 mod kind;
 mod lone_vae;
 mod lora;
@@ -20,6 +21,7 @@ mod naming;
 mod original;
 mod progress;
 mod seeded;
+mod upscaler_file;
 
 pub use checkpoint::Checkpoint;
 pub use component::Component;
@@ -28,8 +30,10 @@ pub use embedding_file::{Embedding, EmbeddingFile, EncoderSlot};
 pub use error::WeightsError;
 pub use identity::{FileIdentity, FolderStamp};
 pub use inspect::{EmbeddingAbout, WeightsAbout, WeightsKind, kind_of};
+pub use ip_adapter::{IpAdapterAbout, IpAdapterFile, IpAdapterKind};
 pub use lora::{
     FitLayer, LayerChange, LoraAbout, LoraFile, LoraFit, LoraNetwork, LoraTarget, LowRank, ResolvedLora,
 };
 pub use original::scheduler_config;
 pub use progress::ReadProgress;
+pub use upscaler_file::{UpscalerAbout, UpscalerFile};

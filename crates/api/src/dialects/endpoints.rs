@@ -72,6 +72,15 @@ mod tests {
         ("/api/v1/enterprise/load_model_v2", "key model_id"),
         ("/api/v1/enterprise/load_vae", "key vae_id"),
         ("/api/v1/enterprise/delete_model", "key model_id"),
+        ("/api/v1/enterprise/upload_image", "key base64_image image_type"),
+        ("/api/v1/enterprise/clear_queue", "key"),
+        ("/api/v1/enterprise/clear_cache", "key"),
+        ("/api/v1/enterprise/restart_server", "key"),
+        ("/api/v1/enterprise/nsfw_image_check", "key init_image threshold"),
+        (
+            "/api/v1/enterprise/super_resolution",
+            "key url scale model_id face_enhance webhook",
+        ),
     ];
 
     #[test]

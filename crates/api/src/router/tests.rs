@@ -20,6 +20,8 @@ mod drop_in;
 mod jobs;
 mod limits;
 mod modelslab_calls;
+mod modelslab_operating;
+mod modelslab_prompts;
 mod origins;
 
 struct Reply {

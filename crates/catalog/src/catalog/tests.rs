@@ -104,6 +104,13 @@ fn the_file_at_the_top_of_the_repository_is_right_and_begins_with_what_is_embedd
         ("dreamshaper_8_93211.safetensors", ModelKind::Checkpoint),
         ("realistic-vision-51", ModelKind::Checkpoint),
         ("vae-ft-mse-840000-ema-pruned.safetensors", ModelKind::Vae),
+        ("ip-adapter_sd15", ModelKind::IpAdapter),
+        ("ip-adapter_sdxl", ModelKind::IpAdapter),
+        ("ip-adapter-plus-face_sd15", ModelKind::IpAdapter),
+        ("ip-adapter-plus_sdxl_vit-h", ModelKind::IpAdapter),
+        ("ip-adapter-plus-face_sdxl_vit-h", ModelKind::IpAdapter),
+        ("RealESRGAN_x4plus", ModelKind::Upscaler),
+        ("realesr-general-x4v3", ModelKind::Upscaler),
     ] {
         assert!(
             found(&catalog, name, kind).is_some(),
@@ -111,11 +118,13 @@ fn the_file_at_the_top_of_the_repository_is_right_and_begins_with_what_is_embedd
         );
     }
     for entry in &entries[1..] {
-        assert!(
-            matches!(entry.source, Source::HuggingFace { .. }),
-            "{}",
-            entry.name
-        );
+        // What comes from elsewhere than the hub, which has names for contents, says which contents are meant.
+        let is_known = match entry.source {
+            Source::HuggingFace { .. } => true,
+            Source::Https(_) => entry.sha256.is_some(),
+            Source::Embedded(_) | Source::Path(_) => false,
+        };
+        assert!(is_known, "{}", entry.name);
         assert!(!entry.pinned, "{} would be fetched at the start", entry.name);
     }
 }
@@ -398,6 +407,57 @@ fn a_key_that_means_nothing_for_the_kind_is_a_fault() {
     let folder_with_sum =
         entry(&format!("sha256 = \"{}\"", "0".repeat(64))).replace("\"a\"\nsha", "\"hf:a/b\"\nsha");
     assert!(faults(&folder_with_sum).contains("a sha256 belongs to one file"));
+}
+
+#[test]
+fn an_ip_adapter_names_its_image_encoder_which_may_be_a_folder_of_a_repository() {
+    let adapter = |line: &str| entry(line).replace("checkpoint", "ip_adapter");
+    let encoder = "[[model]]\nname = \"e\"\nkind = \"image_encoder\"\nsource = \"hf:owner/repo:models/image_encoder/\"\n\
+                   variant = \"fp16\"\n";
+    let catalog = read(&format!("{}{encoder}", adapter("image_encoder = \"e\""))).unwrap();
+    assert_eq!(catalog.entries()[0].image_encoder.as_deref(), Some("e"));
+    let source = &catalog.entries()[1].source;
+    assert_eq!(source.repository_folder(), Some("models/image_encoder"));
+    assert_eq!(source.to_string(), "hf:owner/repo:models/image_encoder/");
+    // Without the line it lies beside the file.
+    assert_eq!(
+        read(&adapter("base = \"sd15\"")).unwrap().entries()[0].image_encoder,
+        None
+    );
+    for (text, expected) in [
+        (
+            adapter("image_encoder = \"e\""),
+            "its image_encoder is `e`, which no entry of this file describes",
+        ),
+        (
+            adapter("image_encoder = 1"),
+            "`image_encoder` must be a text in quotation marks",
+        ),
+        (
+            entry("image_encoder = \"e\""),
+            "`image_encoder` means something for ip_adapter only",
+        ),
+        (
+            adapter("source = \"hf:owner/repo:/\""),
+            "not of the form hf:owner/repo",
+        ),
+        (
+            adapter("source = \"hf:owner/repo:a/../\""),
+            "not of the form hf:owner/repo",
+        ),
+        (
+            format!("{encoder}sha256 = \"{}\"\n", "0".repeat(64)),
+            "a sha256 belongs to one file",
+        ),
+    ] {
+        let found = faults(&text);
+        assert!(found.contains(expected), "{text}: {found}");
+    }
+    let [lone, whole] = ["hf:owner/repo:a.bin", "hf:owner/repo"].map(|source| {
+        let catalog = read(&entry(&format!("source = \"{source}\""))).unwrap();
+        catalog.entries()[0].source.repository_folder().map(str::to_owned)
+    });
+    assert_eq!((lone, whole), (None, Some(String::new())));
 }
 
 const PRESET: &str = r#"

@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "vae",
     "loras",
     "embeddings",
+    "image_encoder",
     "pinned",
     "keep_alive",
 ];
@@ -90,6 +91,7 @@ impl<'a> EntryReader<'a> {
         let variant = self.variant(table, source.as_ref());
         let scheduler = self.scheduler(table);
         let preset = self.preset(table);
+        let image_encoder = self.text(table, "image_encoder").map(|(name, _)| name);
         let pinned = self.flag(table, "pinned").unwrap_or(false);
         let keep_alive = self.keep_alive(table);
         self.check_kind(table, kind?);
@@ -104,6 +106,7 @@ impl<'a> EntryReader<'a> {
             role,
             prediction,
             scheduler,
+            image_encoder,
             preset,
             pinned,
             keep_alive,
@@ -127,8 +130,8 @@ impl<'a> EntryReader<'a> {
 
     /// Reports keys that mean nothing for a model of this kind: a line without effect is a mistake of its writer.
     fn check_kind(&mut self, table: &DeTable<'_>, kind: ModelKind) {
-        use ModelKind::{Checkpoint, Lora};
-        let only: [(&str, &[ModelKind]); 9] = [
+        use ModelKind::{Checkpoint, IpAdapter, Lora};
+        let only: [(&str, &[ModelKind]); 10] = [
             ("checkpoint", &[Checkpoint]),
             ("vae", &[Checkpoint]),
             ("loras", &[Checkpoint]),
@@ -138,6 +141,7 @@ impl<'a> EntryReader<'a> {
             ("keep_alive", &[Checkpoint]),
             ("scheduler", &[Checkpoint, Lora]),
             ("role", &[Checkpoint, Lora]),
+            ("image_encoder", &[IpAdapter]),
         ];
         for (key, kinds) in only {
             let Some((key, _)) = table.get_key_value(key).filter(|_| !kinds.contains(&kind)) else {
@@ -247,7 +251,9 @@ impl<'a> EntryReader<'a> {
             }
             return None;
         };
-        if let Some(Source::HuggingFace { file: None, .. } | Source::Embedded(_)) = source {
+        if source.is_some_and(|source| source.repository_folder().is_some())
+            || matches!(source, Some(Source::Embedded(_)))
+        {
             let problem =
                 "a sha256 belongs to one file; name the file (hf:owner/repo:file) or remove the sha256";
             self.fault(&span, problem.to_owned());
@@ -271,7 +277,7 @@ impl<'a> EntryReader<'a> {
             self.fault(&span, problem.to_owned());
             return None;
         }
-        if let Some(Source::HuggingFace { file: None, .. }) = source {
+        if source.is_some_and(|source| source.repository_folder().is_some()) {
             return Some(variant);
         }
         let problem = "`variant` chooses among the files of a whole repository (hf:owner/repo); remove it";

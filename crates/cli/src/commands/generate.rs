@@ -1,21 +1,25 @@
 //! `pentimento generate`: pictures without a server, through the same engine, with the same bytes as a server gives.
 
+mod inputs;
+
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
 use pentimento_hub::{Found, Hub};
+use pentimento_service::image_codec::Marks;
 use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec, model_notes};
 use pentimento_types::{
-    ImageFormat, InputRole, Inputs, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
-    read_regular,
+    ImageFormat, InputRole, Inputs, IpAdapterRef, JobId, JobNote, ModelId, Progress, Recipe, RgbImage,
+    SchedulerChoice, read_regular,
 };
 
-use crate::args::GenerateArgs;
+use crate::args::{DEFAULT_OUT, GenerateArgs};
 use crate::commands::fetch::fetch;
 use crate::config::{Config, ConfigError};
 use crate::{assemble, output, pictures};
@@ -29,15 +33,20 @@ const LIMITS: InputLimits = InputLimits {
     max_bytes: 512 << 20,
 };
 
+/// Inputs that are decoded and made at the same time; the others wait on the disk.
+const TOGETHER: usize = 16;
+
 /// Makes the pictures and writes them.
 pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()> {
-    let target = Target::of(&args)?;
+    let inputs = inputs::expanded(&args.images)?;
+    let targets = Target::of_each(&args, &inputs)?;
     let catalog = assemble::catalog(&config)?;
     let recipe = recipe(&args);
     let models = models(&catalog, &assemble::hub(&config)?, &recipe).await?;
-    let init_image = image_codec::decode(&read_input(&args.image)?, LIMITS)
-        .with_context(|| format!("cannot use {}", args.image.display()))?;
+    // The first one now: what is wrong with a single input is said before the model is loaded.
+    let first = read_init(&inputs[0])?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
+    let shown = args.ip_adapter_image.as_deref().map(read_picture).transpose()?;
     let recipe = Arc::new(planned(&models, recipe)?);
     // Before the load, which takes a while.
     for note in model_notes(&models, &recipe)? {
@@ -46,36 +55,74 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     if args.seed.is_none() {
         output::note(format_args!("seed {}", recipe.seed));
     }
-    let mut images = Inputs::new(init_image);
-    if let Some(mask) = mask {
-        images = images.with(InputRole::Mask, mask);
-    }
-
-    let engine = assemble::Engine::start(&config)?;
-    let job = ResolvedJob {
-        recipe: Arc::clone(&recipe),
-        models,
-        images,
+    let with_init = |init: RgbImage| {
+        let mut images = Inputs::new(init);
+        for (role, image) in [(InputRole::Mask, &mask), (InputRole::IpAdapter, &shown)] {
+            if let Some(image) = image {
+                images = images.with(role, image.clone());
+            }
+        }
+        images
     };
-    let id = JobId::new();
-    let events = engine.handle.generate(id, job)?;
-    let finished = tokio::select! {
-        pictures = collect(events, &recipe) => pictures?,
+
+    let marks = assemble::marks(&config);
+    let engine = assemble::Engine::start(&config)?;
+    let bar = Bar::new(&recipe, inputs.len())?;
+    let ids: Vec<JobId> = inputs.iter().map(|_| JobId::new()).collect();
+    let jobs = inputs.iter().zip(&targets).zip(&ids).enumerate();
+    let jobs = jobs.map(|(number, ((input, target), id))| {
+        let (recipe, models, first) = (&recipe, &models, (number == 0).then(|| first.clone()));
+        let (engine, bar, with_init) = (&engine, &bar, &with_init);
+        async move {
+            let init = match first {
+                Some(first) => first,
+                None => read_init(input)?,
+            };
+            let job = ResolvedJob {
+                recipe: Arc::clone(recipe),
+                models: models.clone(),
+                images: with_init(init),
+            };
+            let events = engine.handle.generate(*id, job)?;
+            let finished = collect(events, recipe, bar).await;
+            let finished = finished.with_context(|| format!("of {}", input.display()))?;
+            for (index, picture) in (0..).zip(&finished) {
+                let bytes = encode(picture, recipe, (index, target.format, marks))?;
+                bar.bar.suspend(|| target.write(index, &bytes))?;
+            }
+            anyhow::Ok(finished)
+        }
+    });
+    let made = stream::iter(jobs).buffered(TOGETHER).try_collect::<Vec<_>>();
+    let made = tokio::select! {
+        made = made => {
+            bar.bar.finish_and_clear();
+            made?
+        }
         _ = tokio::signal::ctrl_c() => {
-            engine.handle.cancel(id);
+            bar.bar.finish_and_clear();
+            for id in ids {
+                engine.handle.cancel(id);
+            }
             bail!("stopped by the user");
         }
     };
     engine.stop().await?;
 
-    for (index, picture) in (0..).zip(&finished) {
-        let bytes = encode(picture, &recipe, (index, target.format))?;
-        target.write(index, &bytes)?;
-        if !target.is_pipe() && !args.no_preview {
+    // Many of them would fill the terminal.
+    if let ([finished], [target]) = (made.as_slice(), targets.as_slice())
+        && !target.is_pipe()
+        && !args.no_preview
+    {
+        for picture in finished {
             pictures::preview(&pictures::to_picture(picture)?);
         }
     }
     Ok(())
+}
+
+fn read_init(path: &Path) -> anyhow::Result<RgbImage> {
+    image_codec::decode(&read_input(path)?, LIMITS).with_context(|| format!("cannot use {}", path.display()))
 }
 
 /// What the recipe's names stand for; files that are not here are fetched.
@@ -127,6 +174,10 @@ fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
     read_regular(path, LIMITS.max_bytes).with_context(|| format!("cannot use {}", path.display()))
 }
 
+fn read_picture(path: &Path) -> anyhow::Result<RgbImage> {
+    image_codec::decode(&read_file(path)?, LIMITS).with_context(|| format!("cannot use {}", path.display()))
+}
+
 fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
     let mask = image_codec::decode_mask(&read_file(path)?, LIMITS)
         .with_context(|| format!("cannot use {}", path.display()))?;
@@ -157,6 +208,10 @@ fn recipe(args: &GenerateArgs) -> Recipe {
             ..SchedulerChoice::default()
         },
         soft_edge: args.soft_edge,
+        ip_adapter: args.ip_adapter.as_ref().map(|name| IpAdapterRef {
+            model: ModelId::new(name),
+            scale: args.ip_adapter_scale,
+        }),
     }
 }
 
@@ -177,19 +232,18 @@ fn planned(models: &ResolvedModels, recipe: Recipe) -> anyhow::Result<Recipe> {
 }
 
 /// Shows the progress, and gives the pictures in the order of their seeds.
-async fn collect(mut events: JobEvents, recipe: &Recipe) -> anyhow::Result<Vec<RgbImage>> {
-    let bar = progress_bar(recipe)?;
+async fn collect(mut events: JobEvents, recipe: &Recipe, bar: &Bar) -> anyhow::Result<Vec<RgbImage>> {
     let mut pictures: Vec<Option<RgbImage>> = vec![None; recipe.image_count as usize];
+    let mut last = Progress {
+        done: 0,
+        total: bar.guess,
+    };
     while let Some(event) = events.next().await {
         match event {
             JobEvent::Started | JobEvent::Preview { .. } => {}
-            JobEvent::Progress(Progress { done, total }) => {
-                bar.set_message("denoising");
-                bar.set_length(u64::from(total));
-                bar.set_position(u64::from(done));
-                if done == total {
-                    bar.set_message("decoding");
-                }
+            JobEvent::Progress(now) => {
+                bar.moved(last, now);
+                last = now;
             }
             JobEvent::Image { index, finished } => {
                 if let Some(place) = pictures.get_mut(index as usize) {
@@ -198,36 +252,63 @@ async fn collect(mut events: JobEvents, recipe: &Recipe) -> anyhow::Result<Vec<R
             }
             JobEvent::Finished => break,
             JobEvent::Failed(error) => {
-                bar.finish_and_clear();
+                bar.bar.finish_and_clear();
                 return Err(anyhow::Error::new(error).context("the picture could not be made"));
             }
             JobEvent::Cancelled => bail!("the job was cancelled"),
         }
     }
-    bar.finish_and_clear();
     pictures
         .into_iter()
         .collect::<Option<Vec<_>>>()
         .context("the engine finished without all pictures")
 }
 
-/// On the standard error; hidden by indicatif where that is no terminal.
-fn progress_bar(recipe: &Recipe) -> anyhow::Result<ProgressBar> {
-    let style = "{msg:10} {bar:32} {pos}/{len} evaluations, {elapsed} gone, {eta} left";
-    let bar = ProgressBar::new(u64::from(recipe.steps) * u64::from(recipe.image_count))
-        .with_style(ProgressStyle::with_template(style)?)
-        .with_message("preparing");
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    Ok(bar)
+/// One bar over all inputs, on the standard error; hidden by indicatif where that is no terminal.
+struct Bar {
+    bar: ProgressBar,
+    /// Evaluations of an input while nothing is known of them.
+    guess: u32,
+}
+
+impl Bar {
+    fn new(recipe: &Recipe, inputs: usize) -> anyhow::Result<Self> {
+        let style = "{msg:10} {bar:32} {pos}/{len} evaluations, {elapsed} gone, {eta} left";
+        let guess = recipe.steps * recipe.image_count;
+        let bar = ProgressBar::new(u64::from(guess) * inputs as u64)
+            .with_style(ProgressStyle::with_template(style)?)
+            .with_message("preparing");
+        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        Ok(Self { bar, guess })
+    }
+
+    fn moved(&self, last: Progress, now: Progress) {
+        if last.total < now.total {
+            self.bar.inc_length(u64::from(now.total - last.total));
+        } else {
+            self.bar.dec_length(u64::from(last.total - now.total));
+        }
+        self.bar.inc(u64::from(now.done.saturating_sub(last.done)));
+        let is_last = self.bar.length() == Some(self.bar.position());
+        self.bar
+            .set_message(if is_last { "decoding" } else { "denoising" });
+    }
 }
 
 fn encode(
     image: &RgbImage,
     recipe: &Recipe,
-    (index, format): (u32, ImageFormat),
+    (index, format, marks): (u32, ImageFormat, Marks),
 ) -> anyhow::Result<bytes::Bytes> {
     let metadata = image_codec::ImageMetadata::new(recipe, index, image.size());
-    Ok(image_codec::encode(image, format, &metadata)?)
+    Ok(image_codec::encode(image, format, (&metadata, marks))?)
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (fs_err::canonicalize(one), fs_err::canonicalize(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
 }
 
 /// Where the pictures go, and in which format.
@@ -238,6 +319,42 @@ struct Target {
 }
 
 impl Target {
+    /// One for each input.
+    fn of_each(args: &GenerateArgs, inputs: &[PathBuf]) -> Result<Vec<Self>, ConfigError> {
+        let is_folder = inputs.len() > 1 || args.images.iter().any(|path| path.is_dir()) || args.out.is_dir();
+        if !is_folder {
+            return Ok(vec![Self::of(args)?]);
+        }
+        let wrong = |problem: String| ConfigError::Arguments { problem };
+        let default = Path::new(DEFAULT_OUT);
+        let folder = if args.out == default {
+            Path::new(".")
+        } else {
+            &args.out
+        };
+        if !folder.is_dir() {
+            let shown = folder.display();
+            return Err(wrong(format!(
+                "for several inputs --out is a folder, and there is none at {shown}"
+            )));
+        }
+        let format = args.format.unwrap_or_default();
+        let mut targets: Vec<Self> = Vec::new();
+        for input in inputs {
+            let stem = input.file_stem().unwrap_or_default().to_string_lossy();
+            let path = folder.join(format!("{stem}.{}", format.extension()));
+            let is_input = inputs.iter().any(|input| same_file(input, &path));
+            if is_input || targets.iter().any(|known| known.path == path) {
+                let shown = path.display();
+                return Err(wrong(format!(
+                    "{shown} would be written over; choose another folder for --out"
+                )));
+            }
+            targets.push(Self { path, format });
+        }
+        Ok(targets)
+    }
+
     /// Everything that can be wrong about it is found before a model is loaded.
     fn of(args: &GenerateArgs) -> Result<Self, ConfigError> {
         let wrong = |problem: &str| ConfigError::Arguments {
@@ -334,6 +451,45 @@ mod tests {
                 .to_string()
                 .contains("--count")
         );
+    }
+
+    #[test]
+    fn several_inputs_go_into_a_folder_under_their_names_and_over_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        for (place, name) in [(&from, "a.jpg"), (&from, "b.png"), (&to, "kept.txt")] {
+            fs_err::create_dir_all(place).unwrap();
+            fs_err::write(place.join(name), b"").unwrap();
+        }
+        let targets = |out: &Path, inputs: &[&str]| {
+            let inputs: Vec<PathBuf> = inputs.iter().map(|name| from.join(name)).collect();
+            let image = from.to_str().unwrap();
+            let all = [
+                "pentimento",
+                "generate",
+                "--prompt",
+                "p",
+                "--image",
+                image,
+                "--out",
+                out.to_str().unwrap(),
+            ];
+            let Command::Generate(args) = Args::try_parse_from(all).unwrap().command else {
+                panic!("another command")
+            };
+            Target::of_each(&args, &inputs)
+        };
+        let found = targets(&to, &["a.jpg", "b.png"]).unwrap();
+        let found: Vec<&Path> = found.iter().map(|target| target.path.as_path()).collect();
+        assert_eq!(found, [to.join("a.png"), to.join("b.png")]);
+        // An input, or one picture for two inputs.
+        for inputs in [["a.jpg", "b.png"], ["a.jpg", "a.webp"]] {
+            let out = if inputs[1] == "b.png" { &from } else { &to };
+            let error = targets(out, &inputs).unwrap_err().to_string();
+            assert!(error.contains("written over"), "{error}");
+        }
+        let error = targets(&folder.path().join("nowhere"), &["a.jpg", "b.png"]).unwrap_err();
+        assert!(error.to_string().contains("folder"), "{error}");
     }
 
     #[test]

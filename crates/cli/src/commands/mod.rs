@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod about;
 pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod doctor;
@@ -10,3 +11,4 @@ pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod serve;
+pub(crate) mod verify;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pentimento_api::{ApiConfig, RefusedConnections};
+use pentimento_api::{ApiConfig, RefusedConnections, RestartSwitch};
 use pentimento_service::{KeyRing, Service};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -26,8 +26,17 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// Between two looks whether the data folder is still there.
 const LOOK_AT_FOLDER: Duration = Duration::from_secs(1);
 
+/// What is to come after a server that has ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing: it was told to stop.
+    Nothing,
+    /// Another one in its place.
+    StartAgain,
+}
+
 /// Serves until it is told to stop.
-pub(crate) async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Next> {
     let mut stop = StopSignals::listen()?;
     let server = Server::start(&config, telemetry).await?;
     output::line(format_args!("listening on http://{}", server.address()));
@@ -48,6 +57,7 @@ pub(crate) struct Server {
     http: JoinHandle<std::io::Result<()>>,
     /// Answers until the end of everything above.
     admin: Option<AdminServer>,
+    restart: RestartSwitch,
     /// Gives memory back when there is nothing to do, and looks after the data folder; ends when this is dropped.
     _idle: JoinSet<()>,
     // Given back last, when nothing writes into the folder any more.
@@ -74,6 +84,7 @@ impl Server {
             admin_router,
             api,
             refused_connections,
+            restart,
         } = assemble::everything(config, &data, Arc::clone(&keys), telemetry)?;
         let started = follow_and_answer(
             &keys,
@@ -115,6 +126,7 @@ impl Server {
             close,
             http,
             admin,
+            restart,
             _idle: idle,
             _data: data,
         })
@@ -125,20 +137,23 @@ impl Server {
         self.address
     }
 
-    /// Serves until a signal comes or the HTTP side ends by itself.
-    pub(crate) async fn serve_until(mut self, stop: &mut StopSignals) -> anyhow::Result<()> {
-        tokio::select! {
+    /// Serves until a signal comes, an operator's call asks for a restart, or the HTTP side ends by itself.
+    pub(crate) async fn serve_until(mut self, stop: &mut StopSignals) -> anyhow::Result<Next> {
+        let next = tokio::select! {
             ended = &mut self.http => {
                 ended.context("the HTTP side ended by a fault")?.context("the HTTP side ended")?;
                 anyhow::bail!("the HTTP side ended by itself");
             }
-            () = stop.next() => {}
-        }
+            () = stop.next() => Next::Nothing,
+            () = self.restart.asked() => Next::StartAgain,
+        };
         tracing::info!(
+            starts_again = next == Next::StartAgain,
             grace_seconds = self.grace.as_secs(),
             "stopping: running jobs are finished, the others wait for the next start"
         );
-        self.stop(stop).await
+        self.stop(stop).await?;
+        Ok(next)
     }
 
     /// Refuses what is new, drains what was accepted, then closes the connections.

@@ -86,6 +86,11 @@ pub(super) fn count(
     number(name, value, default, range).map(|value| usize::try_from(value).unwrap_or(usize::MAX))
 }
 
+/// A share in percent.
+pub(super) fn percent(name: &'static str, value: Option<u64>, default: u64) -> Result<u16, ConfigError> {
+    number(name, value, default, 0..=100).map(|value| u16::try_from(value).unwrap_or(100))
+}
+
 /// Memory for one use.
 pub(super) fn memory(name: &'static str, value: Option<ByteSize>) -> Result<Option<ByteSize>, ConfigError> {
     match value {

@@ -12,8 +12,8 @@ use url::Url;
 
 use super::hub::HubVariables;
 use super::{
-    AdminListen, ByteSize, ConfigError, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, Secret,
-    WebhookSecretSetting,
+    AdminListen, ByteSize, ConfigError, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat,
+    SafetyChoice, Secret, WebhookSecretSetting,
 };
 
 /// No settings file comes near it.
@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) allow_private_urls: Option<bool>,
     pub(crate) modelslab_strict_http_status: Option<bool>,
     pub(crate) modelslab_inline_base64: Option<bool>,
+    pub(crate) modelslab_enhance_prompt: Option<bool>,
     pub(crate) modelslab_hold_seconds: Option<u64>,
     pub(crate) grace_seconds: Option<u64>,
     pub(crate) model_memory: Option<ByteSize>,
@@ -70,6 +71,12 @@ pub(crate) struct Settings {
     pub(crate) max_image_megapixels: Option<u64>,
     pub(crate) max_prompt_tokens: Option<u64>,
     pub(crate) running_jobs: Option<u64>,
+    pub(crate) safety_checker: Option<SafetyChoice>,
+    pub(crate) safety_model: Option<String>,
+    pub(crate) write_parameters: Option<bool>,
+    pub(crate) write_source_type: Option<bool>,
+    pub(crate) prompt_enhancer: Option<String>,
+    pub(crate) safety_threshold_percent: Option<u64>,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) otlp_endpoint: Option<Url>,
@@ -127,6 +134,7 @@ impl Settings {
                 .modelslab_strict_http_status
                 .or(lower.modelslab_strict_http_status),
             modelslab_inline_base64: self.modelslab_inline_base64.or(lower.modelslab_inline_base64),
+            modelslab_enhance_prompt: self.modelslab_enhance_prompt.or(lower.modelslab_enhance_prompt),
             modelslab_hold_seconds: self.modelslab_hold_seconds.or(lower.modelslab_hold_seconds),
             grace_seconds: self.grace_seconds.or(lower.grace_seconds),
             model_memory: self.model_memory.or(lower.model_memory),
@@ -137,6 +145,12 @@ impl Settings {
             max_image_megapixels: self.max_image_megapixels.or(lower.max_image_megapixels),
             max_prompt_tokens: self.max_prompt_tokens.or(lower.max_prompt_tokens),
             running_jobs: self.running_jobs.or(lower.running_jobs),
+            safety_checker: self.safety_checker.or(lower.safety_checker),
+            safety_model: self.safety_model.or(lower.safety_model),
+            write_parameters: self.write_parameters.or(lower.write_parameters),
+            write_source_type: self.write_source_type.or(lower.write_source_type),
+            prompt_enhancer: self.prompt_enhancer.or(lower.prompt_enhancer),
+            safety_threshold_percent: self.safety_threshold_percent.or(lower.safety_threshold_percent),
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
             otlp_endpoint: self.otlp_endpoint.or(lower.otlp_endpoint),
@@ -288,6 +302,11 @@ impl Settings {
         "MAX_IMAGE_MEGAPIXELS",
         "MAX_PROMPT_TOKENS",
         "RUNNING_JOBS",
+        "SAFETY_CHECKER",
+        "SAFETY_MODEL",
+        "WRITE_PARAMETERS",
+        "WRITE_SOURCE_TYPE",
+        "SAFETY_THRESHOLD_PERCENT",
         "LOG",
         "LOG_FORMAT",
         "OTLP_ENDPOINT",
@@ -336,6 +355,7 @@ impl Settings {
                 self.modelslab_strict_http_status = Some(parsed(name, value)?);
             }
             "MODELSLAB_INLINE_BASE64" => self.modelslab_inline_base64 = Some(parsed(name, value)?),
+            "MODELSLAB_ENHANCE_PROMPT" => self.modelslab_enhance_prompt = Some(parsed(name, value)?),
             "MODELSLAB_HOLD_SECONDS" => self.modelslab_hold_seconds = Some(parsed(name, value)?),
             "GRACE_SECONDS" => self.grace_seconds = Some(parsed(name, value)?),
             "MODEL_MEMORY" => self.model_memory = Some(parsed(name, value)?),
@@ -346,6 +366,12 @@ impl Settings {
             "MAX_IMAGE_MEGAPIXELS" => self.max_image_megapixels = Some(parsed(name, value)?),
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
             "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
+            "SAFETY_CHECKER" => self.safety_checker = Some(chosen(name, value)?),
+            "WRITE_PARAMETERS" => self.write_parameters = Some(parsed(name, value)?),
+            "WRITE_SOURCE_TYPE" => self.write_source_type = Some(parsed(name, value)?),
+            "SAFETY_MODEL" => self.safety_model = Some(value.to_owned()),
+            "PROMPT_ENHANCER" => self.prompt_enhancer = Some(value.to_owned()),
+            "SAFETY_THRESHOLD_PERCENT" => self.safety_threshold_percent = Some(parsed(name, value)?),
             "LOG" => self.log = Some(value.to_owned()),
             "LOG_FORMAT" => self.log_format = Some(chosen(name, value)?),
             "OTLP_ENDPOINT" => self.otlp_endpoint = Some(parsed(name, value)?),

@@ -242,6 +242,19 @@ pub(crate) enum ImagesLinks {
     Stream,
 }
 
+/// Who decides whether finished pictures are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SafetyChoice {
+    /// Each request
+    #[default]
+    Auto,
+    /// The server: all are looked at, and no unsafe one is handed out
+    Required,
+    /// The server: none is looked at
+    Off,
+}
+
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]

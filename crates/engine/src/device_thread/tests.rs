@@ -43,6 +43,7 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
         token_merging: false,
         scheduler: SchedulerChoice::default(),
         soft_edge: 0,
+        ip_adapter: None,
     };
     let checkpoint = ModelEntry::new(model, ModelKind::Checkpoint, Source::Embedded(model.to_owned()));
     ResolvedJob {

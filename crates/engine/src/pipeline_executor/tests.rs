@@ -96,6 +96,7 @@ fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
             ..SchedulerChoice::default()
         },
         soft_edge: 0,
+        ip_adapter: None,
     };
     let checkpoint = ModelEntry::new(source, ModelKind::Checkpoint, Source::Embedded(source.to_owned()));
     ResolvedJob {

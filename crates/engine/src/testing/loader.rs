@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use pentimento_catalog::ModelEntry;
+use pentimento_pipeline::{WordModel, WordModelSource};
 use pentimento_types::ErrorKind;
 use prometheus_client::registry::Registry;
 
@@ -58,6 +60,15 @@ impl ModelLoader for FakeLoader {
         }
     }
 
+    // The real network: there is nothing to fake about it.
+    fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, ExecutorError> {
+        let read = WordModelSource::open(entry).and_then(|source| source.read(words));
+        match read {
+            Ok((model, _)) => Ok(Arc::new(model)),
+            Err(_) => Err(failure(&entry.name, ErrorKind::BadModel)),
+        }
+    }
+
     fn resident_models(&self) -> Vec<String> {
         let names = lock(&self.residents);
         let mut names: Vec<String> = names.iter().map(|model| model.0.to_string()).collect();
@@ -71,6 +82,13 @@ impl ModelLoader for FakeLoader {
         let mut residents = lock(&self.residents);
         let before = residents.len();
         residents.retain(|model| *model.0 != *checkpoint || Arc::strong_count(&model.0) > 1);
+        (before - residents.len()) as u64
+    }
+
+    fn evict_idle(&self) -> u64 {
+        let mut residents = lock(&self.residents);
+        let before = residents.len();
+        residents.retain(|model| Arc::strong_count(&model.0) > 1);
         (before - residents.len()) as u64
     }
 

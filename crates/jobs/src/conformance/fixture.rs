@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use pentimento_types::{
     ApiKeyId, Clock, Delivery, DialectTag, Findings, ImageFormat, ImageKey, InputRole, Inputs, Job, JobId,
-    JobNote, ManualClock, ModelId, Priority, Recipe, SchedulerChoice, Size, StoredImage,
+    JobNote, ManualClock, ModelId, Priority, Recipe, SafetyAction, SchedulerChoice, Size, StoredImage,
 };
 
 use crate::{Inserted, JobQueue, JobStore, JobsError, Outbox, QueueEntry, Refusal};
@@ -87,6 +87,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
         token_merging: true,
         scheduler: SchedulerChoice::default(),
         soft_edge: 0,
+        ip_adapter: None,
     };
     let inputs = Inputs::new(ImageKey::input(id, InputRole::Init));
     Job {
@@ -115,7 +116,11 @@ pub(super) fn sample_image(id: JobId) -> StoredImage {
         format: ImageFormat::Png,
         size: Size { width: 8, height: 8 },
         seed: 7,
-        findings: Findings { nsfw: Some(false) },
+        findings: Findings {
+            nsfw: Some(true),
+            score: Some(812),
+            action: Some(SafetyAction::Blur),
+        },
     }
 }
 

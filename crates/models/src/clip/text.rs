@@ -3,12 +3,13 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::config::{ClipTextConfig, HiddenAct};
+use super::config::ClipTextConfig;
+use super::encoder_layer::{EncoderLayer, LayerSizes, run};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Activation, Attention, Embedding, Layer, LayerName, LayerNorm, LayerShape, Linear, PatchOf, Projections,
-    each_spec, on_pool, patch_each, size_bytes,
+    Embedding, Layer, LayerName, LayerNorm, LayerShape, Linear, PatchOf, each_spec, on_pool, patch_each,
+    size_bytes,
 };
 
 /// What SDXL takes of a text encoder.
@@ -64,7 +65,14 @@ impl ClipText {
     fn load(config: &ClipTextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let width = config.hidden_size;
         let embeddings = vb.pp("embeddings");
-        let layers = vb.pp("encoder").pp("layers");
+        let sizes = LayerSizes {
+            width,
+            inner: config.intermediate_size,
+            heads: config.num_attention_heads,
+            eps: config.layer_norm_eps,
+            activation: config.hidden_act,
+            is_causal: true,
+        };
         Ok(Self {
             tokens: Embedding::new(config.vocab_size, width, &embeddings.pp("token_embedding"))?,
             positions: Embedding::new(
@@ -72,9 +80,7 @@ impl ClipText {
                 width,
                 &embeddings.pp("position_embedding"),
             )?,
-            layers: (0..config.num_hidden_layers)
-                .map(|i| EncoderLayer::new(config, &layers.pp(i)))
-                .collect::<Result<_>>()?,
+            layers: EncoderLayer::stack(config.num_hidden_layers, sizes, &vb.pp("encoder").pp("layers"))?,
             final_norm: LayerNorm::new(width, config.layer_norm_eps, &vb.pp("final_layer_norm"))?,
             projection: None,
             config: config.clone(),
@@ -248,14 +254,6 @@ impl ClipText {
     }
 }
 
-/// `x` (B, T, D) through some of the layers.
-fn run(layers: &[EncoderLayer], mut x: Tensor) -> Result<Tensor> {
-    for layer in layers {
-        x = layer.forward(&x)?;
-    }
-    Ok(x)
-}
-
 /// The states (B, T, D) at the first `end` of each row of `ids` (B, T): (B, D).
 fn at_end(states: &Tensor, ids: &Tensor, end: u32) -> Result<Tensor> {
     let rows = ids.to_vec2::<u32>()?.into_iter().enumerate().map(|(row, ids)| {
@@ -265,60 +263,4 @@ fn at_end(states: &Tensor, ids: &Tensor, end: u32) -> Result<Tensor> {
         states.narrow(0, row, 1)?.narrow(1, place, 1)?.squeeze(1)
     });
     Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?.contiguous()
-}
-
-/// Causal self-attention and a feed-forward part, each with a norm before it and a residual.
-#[derive(Clone, Debug)]
-struct EncoderLayer {
-    norm1: LayerNorm,
-    self_attn: Attention,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-}
-
-impl EncoderLayer {
-    fn new(config: &ClipTextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
-        let (width, inner, eps) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.layer_norm_eps,
-        );
-        let projection = |name: &str| Linear::new(width, width, &vb.pp("self_attn").pp(name));
-        let projections = Projections {
-            q: projection("q_proj")?,
-            k: projection("k_proj")?,
-            v: projection("v_proj")?,
-            out: projection("out_proj")?,
-        };
-        let activation = match config.hidden_act {
-            HiddenAct::QuickGelu => Activation::QuickGelu,
-            HiddenAct::Gelu => Activation::Gelu,
-        };
-        let mlp = vb.pp("mlp");
-        Ok(Self {
-            norm1: LayerNorm::new(width, eps, &vb.pp("layer_norm1"))?,
-            self_attn: Attention::causal(projections, config.num_attention_heads),
-            norm2: LayerNorm::new(width, eps, &vb.pp("layer_norm2"))?,
-            fc1: Linear::new(width, inner, &mlp.pp("fc1"))?.with_activation(activation),
-            fc2: Linear::new(inner, width, &mlp.pp("fc2"))?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.norm1.forward(x)?;
-        let x = self
-            .self_attn
-            .forward_add(&y, &self.self_attn.project_kv(&y)?, x)?;
-        let y = self.fc1.forward(&self.norm2.forward(&x)?)?;
-        self.fc2.forward_add(&y, &x)
-    }
-
-    fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
-        visit(&mut self.norm1);
-        self.self_attn.walk(visit);
-        visit(&mut self.norm2);
-        visit(&mut self.fc1);
-        visit(&mut self.fc2);
-    }
 }

@@ -14,6 +14,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
 use crate::ModelError;
+use crate::merges::{bad, parse_merges};
 
 /// The words of a text, as `CLIPTokenizer` finds them.
 const WORDS: &str =
@@ -70,7 +71,7 @@ impl ClipTokenizer {
         let (end_text, end) = id("eos_token", "<|endoftext|>")?;
         let (_, pad) = id("pad_token", "<|endoftext|>")?;
         let (unknown, _) = id("unk_token", "<|endoftext|>")?;
-        let merges = parse_merges(merges_txt)?;
+        let merges = parse_merges(MERGES, merges_txt)?;
         let mut tokenizer = build(vocabulary, merges, unknown).map_err(|e| bad(MERGES, &e))?;
         // As transformers adds them: the end token is found in the raw text, the begin token in the normalised one.
         tokenizer
@@ -179,26 +180,6 @@ fn build(
     Ok(tokenizer)
 }
 
-/// `#version` line, then one pair of pieces a line.
-fn parse_merges(bytes: &[u8]) -> Result<Vec<(String, String)>, ModelError> {
-    let text = std::str::from_utf8(bytes).map_err(|e| bad(MERGES, &e))?;
-    text.lines()
-        .filter(|line| !line.starts_with("#version") && !line.is_empty())
-        .map(|line| match line.split_once(' ') {
-            Some((left, right)) if !left.is_empty() && !right.is_empty() => {
-                Ok((left.to_owned(), right.to_owned()))
-            }
-            _ => Err(bad(
-                MERGES,
-                &format!(
-                    "`{}` is not a pair",
-                    line.escape_debug().take(60).collect::<String>()
-                ),
-            )),
-        })
-        .collect()
-}
-
 /// A special token is written as text or as an object with the text under `content`.
 fn special_token<'a>(settings: &'a Value, key: &str) -> Option<&'a str> {
     let value = settings.get(key)?;
@@ -211,12 +192,5 @@ fn length(settings: &Value) -> usize {
     match found.map(usize::try_from) {
         Some(Ok(length)) if (3..=4096).contains(&length) => length,
         _ => 77,
-    }
-}
-
-fn bad(file: &'static str, detail: &dyn std::fmt::Display) -> ModelError {
-    ModelError::TokenizerFile {
-        file,
-        detail: detail.to_string(),
     }
 }

@@ -65,15 +65,109 @@ impl Attention {
         self.projections.out.forward_add(&self.attend(x, kv)?, residual)
     }
 
-    fn attend(&self, x: &Tensor, kv: &KeyValues) -> Result<Tensor> {
+    /// As [`Attention::forward_add`], and what the rows get of `more` is added before the last projection: decoupled
+    /// cross-attention (Ye et al., 2023, equation 5). A row without more is computed as if there were none.
+    pub(crate) fn forward_add_more(
+        &self,
+        x: &Tensor,
+        kv: &KeyValues,
+        more: &[MoreKeyValues],
+        residual: &Tensor,
+    ) -> Result<Tensor> {
+        if more.iter().all(|run| run.kv.is_none()) {
+            return self.forward_add(x, kv, residual);
+        }
         let q = self.projections.q.forward(x)?;
-        kernels::attend(&q, &kv.k, &kv.v, self.heads, self.mask)
+        let attended = self.attend_with(&q, kv)?;
+        let mut parts = Vec::with_capacity(more.len());
+        let mut first = 0;
+        for run in more {
+            let part = attended.narrow(0, first, run.rows)?;
+            parts.push(match &run.kv {
+                Some(kv) => (self.attend_with(&q.narrow(0, first, run.rows)?, kv)? + part)?,
+                None => part,
+            });
+            first += run.rows;
+        }
+        self.projections
+            .out
+            .forward_add(&Tensor::cat(&parts, 0)?, residual)
+    }
+
+    fn attend(&self, x: &Tensor, kv: &KeyValues) -> Result<Tensor> {
+        self.attend_with(&self.projections.q.forward(x)?, kv)
+    }
+
+    fn attend_with(&self, q: &Tensor, kv: &KeyValues) -> Result<Tensor> {
+        kernels::attend(q, &kv.k, &kv.v, self.heads, self.mask)
     }
 
     /// Its layers.
     pub(crate) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
         let Projections { q, k, v, out } = &mut self.projections;
         [q, k, v, out].into_iter().for_each(|layer| visit(layer));
+    }
+}
+
+/// Neighbouring rows of a batch, and what they attend to beside what all rows do.
+#[derive(Clone, Debug)]
+pub(crate) struct MoreKeyValues {
+    /// How many they are.
+    pub(crate) rows: usize,
+    /// Of as many rows; None is nothing.
+    pub(crate) kv: Option<KeyValues>,
+}
+
+/// Projections of keys and values without those of queries and of the result: what an IP-Adapter has for each attention.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyValueProjections {
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+}
+
+impl KeyValueProjections {
+    /// Keys and values of `x` (B, S, D). What is attended to by them counts `scale` times.
+    pub(crate) fn project(&self, x: &Tensor, scale: f32) -> Result<KeyValues> {
+        Ok(KeyValues {
+            k: self.k.forward(x)?,
+            // Softmax does not see the values, so the sum over them may be scaled before it is made.
+            v: (self.v.forward(x)? * f64::from(scale))?,
+        })
+    }
+
+    /// Its layers.
+    pub(crate) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.k);
+        visit(&mut self.v);
+    }
+}
+
+/// An attention whose keys and values come of one matrix, the keys first.
+#[derive(Clone, Debug)]
+pub(crate) struct JoinedAttention {
+    pub(crate) q: Linear,
+    pub(crate) kv: Linear,
+    pub(crate) out: Linear,
+    pub(crate) heads: usize,
+}
+
+impl JoinedAttention {
+    /// `x` (B, T, D) attends to `others` (B, S, D), with `residual` (B, T, D) added.
+    pub(crate) fn forward_add(&self, x: &Tensor, others: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let q = self.q.forward(x)?;
+        let kv = self.kv.forward(others)?;
+        let width = kv.dim(2)? / 2;
+        let half = |start: usize| kv.narrow(2, start, width)?.contiguous();
+        let mask = kernels::AttnMask::None;
+        let y = kernels::attend(&q, &half(0)?, &half(width)?, self.heads, mask)?;
+        self.out.forward_add(&y, residual)
+    }
+
+    /// Its layers.
+    pub(crate) fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        visit(&mut self.q);
+        visit(&mut self.kv);
+        visit(&mut self.out);
     }
 }
 

@@ -9,18 +9,22 @@ mod embedding;
 mod linear;
 mod norm;
 mod patch;
+mod patch_embedding;
 mod single_head;
 mod spec;
 mod token_merge;
 
 pub(crate) use pentimento_kernels::{channels_first, channels_last, join_channels, on_pool, relu};
 
-pub(crate) use attention::{Attention, KeyValues, Projections};
+pub(crate) use attention::{
+    Attention, JoinedAttention, KeyValueProjections, KeyValues, MoreKeyValues, Projections,
+};
 pub(crate) use conv::{Conv2d, ConvFusion, Stride};
 pub(crate) use embedding::Embedding;
 pub(crate) use linear::{Activation, Geglu, Linear, shortcut};
 pub(crate) use norm::{GroupNorm, LayerNorm};
 pub use patch::LayerPatch;
+pub(crate) use patch_embedding::PatchEmbedding;
 pub(crate) use single_head::SingleHeadAttention;
 pub(crate) use spec::{Layer, each_spec, patch_each, size_bytes};
 pub use spec::{LayerKind, LayerName, LayerShape, PatchOf};

@@ -38,6 +38,11 @@ pub enum LayerKind {
     Pointwise,
     /// A 3x3 convolution, (outputs, inputs, 3, 3).
     Conv2d,
+    /// A convolution over squares of `side` pixels that do not overlap, (outputs, inputs, side, side).
+    Patches {
+        /// Pixels of a square's side.
+        side: usize,
+    },
     /// A group or layer norm, a scale for each of as many outputs as inputs.
     Norm,
     /// A table of `inputs` entries, (inputs, outputs).
@@ -65,6 +70,7 @@ impl LayerShape {
             LayerKind::Linear => vec![self.outputs, self.inputs],
             LayerKind::Pointwise => vec![self.outputs, self.inputs, 1, 1],
             LayerKind::Conv2d => vec![self.outputs, self.inputs, 3, 3],
+            LayerKind::Patches { side } => vec![self.outputs, self.inputs, side, side],
             LayerKind::Norm => vec![self.outputs],
             LayerKind::Embedding => vec![self.inputs, self.outputs],
         }

@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::cross_attn_kv::{PreparedConditioning, kv_of_rows};
+use super::cross_attn_kv::{PreparedConditioning, image_kv_of_rows, kv_of_rows};
 use super::row_map::RowMap;
-use crate::layers::KeyValues;
+use crate::layers::{KeyValues, MoreKeyValues};
 
 /// The same for all blocks.
 #[derive(Clone, Copy, Debug)]
@@ -21,5 +21,10 @@ impl BlockInputs<'_> {
     /// Keys and values of all rows for cross-attention number `layer`.
     pub(super) fn cross_attn_kv(&self, layer: usize) -> Result<KeyValues> {
         kv_of_rows(self.conditioning, layer)
+    }
+
+    /// Those of their image tokens.
+    pub(super) fn image_kv(&self, layer: usize) -> Result<Vec<MoreKeyValues>> {
+        image_kv_of_rows(self.conditioning, layer)
     }
 }

@@ -63,6 +63,40 @@ impl UNetConfig {
     pub(crate) fn levels(&self) -> usize {
         self.block_out_channels.len()
     }
+
+    /// The cross-attentions in the order in which they run: the number that IP-Adapter files have for each, and its width.
+    ///
+    /// Those files count self-attentions, too, and go by the order in which diffusers lists the blocks: down, up, middle.
+    #[must_use]
+    pub fn ip_adapter_layers(&self) -> Vec<(usize, usize)> {
+        let last = self.levels() - 1;
+        let of_level = |level: usize, blocks: usize| {
+            let count = blocks * self.transformer_layers[level];
+            std::iter::repeat_n(self.block_out_channels[level], count)
+        };
+        let down = (0..=last).filter(|level| self.down_attention[*level]);
+        let down: Vec<usize> = down
+            .flat_map(|level| of_level(level, self.layers_per_block[level]))
+            .collect();
+        let up = (0..=last)
+            .rev()
+            .zip(&self.up_attention)
+            .filter(|(_, there)| **there);
+        let up: Vec<usize> = up
+            .flat_map(|(level, _)| of_level(level, self.layers_per_block[level] + 1))
+            .collect();
+        let down_and_up = down.len() + up.len();
+        let number = |place: usize| 2 * place + 1;
+        let mid = of_level(last, 1).enumerate();
+        let mid = mid.map(|(i, width)| (number(down_and_up + i), width));
+        let before = down.len();
+        let up = up
+            .into_iter()
+            .enumerate()
+            .map(|(i, width)| (number(before + i), width));
+        let down = down.into_iter().enumerate().map(|(i, width)| (number(i), width));
+        down.chain(mid).chain(up).collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -296,4 +330,45 @@ fn kinds(field: &str, found: &[String], [attention, plain]: [&str; 2]) -> Result
         )),
     };
     found.iter().map(kind).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of the published files: 16 layers with the middle block's as 31, and 70 of SDXL.
+    #[test]
+    fn layers_of_ip_adapters_are_numbered_down_up_and_middle() {
+        let sd15: UNetConfig = serde_json::from_value(json!({"cross_attention_dim": 768})).unwrap();
+        let layers = sd15.ip_adapter_layers();
+        assert_eq!(layers.len(), 16);
+        assert_eq!(
+            layers[..7],
+            [
+                (1, 320),
+                (3, 320),
+                (5, 640),
+                (7, 640),
+                (9, 1280),
+                (11, 1280),
+                (31, 1280)
+            ]
+        );
+        assert_eq!(layers[7..10], [(13, 1280), (15, 1280), (17, 1280)]);
+        assert_eq!(layers[15], (29, 320));
+        let sdxl: UNetConfig = serde_json::from_value(json!({
+            "block_out_channels": [320, 640, 1280],
+            "cross_attention_dim": 2048,
+            "attention_head_dim": [5, 10, 20],
+            "transformer_layers_per_block": [1, 2, 10],
+            "down_block_types": [PLAIN_DOWN, WITH_ATTENTION_DOWN, WITH_ATTENTION_DOWN],
+            "up_block_types": [WITH_ATTENTION_UP, WITH_ATTENTION_UP, PLAIN_UP],
+        }))
+        .unwrap();
+        let layers = sdxl.ip_adapter_layers();
+        assert_eq!(layers.len(), 70);
+        assert_eq!((layers[0], layers[4]), ((1, 640), (9, 1280)));
+        assert_eq!((layers[24], layers[33]), ((121, 1280), (139, 1280)));
+        assert_eq!((layers[34], layers[69]), ((49, 1280), (119, 640)));
+    }
 }

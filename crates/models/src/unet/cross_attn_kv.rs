@@ -6,13 +6,15 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use crate::ConditioningShape;
-use crate::layers::{Attention, KeyValues};
+use crate::layers::{Attention, KeyValues, MoreKeyValues};
 
 /// A [`Conditioning`](crate::Conditioning) turned into what every evaluation of one network needs, by
 /// [`UNet::prepare`](super::UNet::prepare). Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PreparedConditioning {
     kv: Arc<CrossAttnKv>,
+    /// Of the image tokens, with their scale in the values; None where there are none, or nothing would be seen of them.
+    image: Option<Arc<CrossAttnKv>>,
     /// (1, 1, width); of networks that take a pooled state and size conditions.
     added: Option<Tensor>,
     shape: ConditioningShape,
@@ -22,8 +24,17 @@ impl PreparedConditioning {
     pub(super) fn new(kv: CrossAttnKv, added: Option<Tensor>, shape: ConditioningShape) -> Self {
         Self {
             kv: Arc::new(kv),
+            image: None,
             added,
             shape,
+        }
+    }
+
+    /// The same with what an IP-Adapter makes of its image tokens.
+    pub(super) fn with_image(self, image: Option<CrossAttnKv>) -> Self {
+        Self {
+            image: image.map(Arc::new),
+            ..self
         }
     }
 
@@ -36,7 +47,9 @@ impl PreparedConditioning {
     /// Bytes that it holds, whatever number of clones there are.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        let kv: u64 = self.kv.layers.iter().map(KeyValues::size_bytes).sum();
+        let image = self.image.iter().flat_map(|image| &image.layers);
+        let kv = self.kv.layers.iter().chain(image);
+        let kv: u64 = kv.map(KeyValues::size_bytes).sum();
         let added = self
             .added
             .as_ref()
@@ -56,6 +69,12 @@ pub(super) struct CrossAttnKv {
     layers: Vec<KeyValues>,
 }
 
+impl From<Vec<KeyValues>> for CrossAttnKv {
+    fn from(layers: Vec<KeyValues>) -> Self {
+        Self { layers }
+    }
+}
+
 impl CrossAttnKv {
     /// Those of `tokens` (1, S, D).
     pub(super) fn project<'a>(
@@ -67,6 +86,16 @@ impl CrossAttnKv {
                 .map(|cross_attn| cross_attn.project_kv(tokens))
                 .collect::<Result<_>>()?,
         })
+    }
+
+    fn of_layer(&self, layer: usize) -> Result<&KeyValues> {
+        match self.layers.get(layer) {
+            Some(kv) => Ok(kv),
+            None => candle_core::bail!(
+                "the conditioning is that of a network of {} layers",
+                self.layers.len()
+            ),
+        }
     }
 }
 
@@ -86,10 +115,21 @@ pub(super) fn added_of_rows(rows: &[PreparedConditioning]) -> Result<Tensor> {
 pub(super) fn kv_of_rows(rows: &[PreparedConditioning], layer: usize) -> Result<KeyValues> {
     let mut parts = Vec::with_capacity(rows.len());
     for row in rows {
-        let Some(kv) = row.kv.layers.get(layer) else {
-            candle_core::bail!("the conditioning is that of a network of {} layers", row.layers())
-        };
-        parts.push(kv);
+        parts.push(row.kv.of_layer(layer)?);
     }
     KeyValues::cat(&parts)
+}
+
+/// What `rows` attend to beside their text in cross-attention number `layer`, in runs of neighbours that do and do not.
+pub(super) fn image_kv_of_rows(rows: &[PreparedConditioning], layer: usize) -> Result<Vec<MoreKeyValues>> {
+    let runs = rows.chunk_by(|a, b| a.image.is_some() == b.image.is_some());
+    let run = |rows: &[PreparedConditioning]| {
+        let parts = rows.iter().filter_map(|row| row.image.as_ref());
+        let parts: Vec<&KeyValues> = parts.map(|image| image.of_layer(layer)).collect::<Result<_>>()?;
+        Ok(MoreKeyValues {
+            rows: rows.len(),
+            kv: (!parts.is_empty()).then(|| KeyValues::cat(&parts)).transpose()?,
+        })
+    };
+    runs.map(run).collect()
 }

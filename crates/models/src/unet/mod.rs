@@ -29,7 +29,7 @@ use crate::layers::{
     Attention, Conv2d, ConvFusion, GroupNorm, Layer, LayerName, LayerShape, PatchOf, Stride, channels_first,
     channels_last, each_spec, on_pool, patch_each, size_bytes,
 };
-use crate::{Conditioning, ConditioningShape, ModelError};
+use crate::{Conditioning, ConditioningShape, ImageTokens, IpAdapter, ModelError};
 
 /// The network that predicts the noise in a latent.
 #[derive(Clone, Debug)]
@@ -135,13 +135,26 @@ impl UNet {
         &self,
         conditioning: &Conditioning,
     ) -> std::result::Result<PreparedConditioning, ModelError> {
+        self.prepare_with(conditioning, None)
+    }
+
+    /// As [`UNet::prepare`], with the adapter that projects the image tokens, without which none are taken. At scale 0 they
+    /// are as if they were not there.
+    ///
+    /// # Errors
+    /// As [`UNet::prepare`], and when the adapter is for another UNet.
+    pub fn prepare_with(
+        &self,
+        conditioning: &Conditioning,
+        adapter: Option<&IpAdapter>,
+    ) -> std::result::Result<PreparedConditioning, ModelError> {
         let shape = conditioning.shape()?;
         let pooled = self.config.text_time.map(|sizes| sizes.pooled);
         let is_text_time = pooled.is_some();
         let refused = [
             ("pooled state", shape.pooled.is_some() && !is_text_time),
             ("size conditions", shape.size_conditions && !is_text_time),
-            ("image tokens", shape.image_tokens > 0),
+            ("image tokens", shape.image_tokens > 0 && adapter.is_none()),
         ];
         if let Some((input, _)) = refused.into_iter().find(|(_, there)| *there) {
             return Err(ModelError::NotTaken {
@@ -172,6 +185,9 @@ impl UNet {
                 expected: format!("(1, T, {})", self.config.cross_attention_dim),
             });
         }
+        if let (Some(adapter), Some(image)) = (adapter, &conditioning.image_tokens) {
+            self.check_image(adapter, image)?;
+        }
         let project = || {
             let kv = match states.as_slice() {
                 [states] => CrossAttnKv::project(self.cross_attns(), states)?,
@@ -181,9 +197,36 @@ impl UNet {
                 (Some(pooled), Some(sizes)) => self.time.embed_added(pooled, sizes, &self.config)?,
                 _ => None,
             };
-            Ok(PreparedConditioning::new(kv, added, shape))
+            let image = match (adapter, &conditioning.image_tokens) {
+                (Some(adapter), Some(ImageTokens { tokens, scale })) if *scale != 0.0 => {
+                    Some(adapter.project(tokens, *scale)?.into())
+                }
+                _ => None,
+            };
+            Ok(PreparedConditioning::new(kv, added, shape).with_image(image))
         };
         on_pool(project).during("projecting the conditioning's keys and values")
+    }
+
+    /// Whether an adapter is for this network, and these are its tokens.
+    fn check_image(&self, adapter: &IpAdapter, image: &ImageTokens) -> std::result::Result<(), ModelError> {
+        let (found, expected) = (adapter.layer_count(), self.cross_attns);
+        if found != expected {
+            return Err(ModelError::Shape {
+                tensor: "layers of the IP-Adapter",
+                found: vec![found],
+                expected: format!("({expected})"),
+            });
+        }
+        let (count, width) = (adapter.config().tokens, adapter.config().width);
+        if image.tokens.dims() != [1, count, width] {
+            return Err(ModelError::Shape {
+                tensor: "image tokens",
+                found: image.tokens.dims().to_vec(),
+                expected: format!("(1, {count}, {width})"),
+            });
+        }
+        Ok(())
     }
 
     /// Bytes that [`UNet::prepare`] allocates for a conditioning of this shape.

@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 use super::block_inputs::BlockInputs;
 use super::config::UNetConfig;
 use crate::layers::{
-    Attention, Geglu, GroupNorm, KeyValues, Layer, LayerNorm, Linear, Projections, TokenMerge,
+    Attention, Geglu, GroupNorm, KeyValues, Layer, LayerNorm, Linear, MoreKeyValues, Projections, TokenMerge,
 };
 
 /// Norm, projection to tokens, transformer blocks, projection back, residual.
@@ -77,8 +77,9 @@ impl Transformer {
             };
             // From here on the rows of an image differ.
             tokens = inputs.rows.expand(&tokens)?;
-            let kv = inputs.cross_attn_kv(self.first_cross_attn + number)?;
-            tokens = block.cross_attn_and_feed_forward(&tokens, &kv)?;
+            let layer = self.first_cross_attn + number;
+            let kv = (inputs.cross_attn_kv(layer)?, inputs.image_kv(layer)?);
+            tokens = block.cross_attn_and_feed_forward(&tokens, (&kv.0, &kv.1))?;
         }
         let x = inputs.rows.expand(x)?;
         let tokens = tokens.reshape(x.shape())?;
@@ -152,9 +153,13 @@ impl TransformerBlock {
     }
 
     /// What follows self-attention.
-    fn cross_attn_and_feed_forward(&self, x: &Tensor, kv: &KeyValues) -> Result<Tensor> {
+    fn cross_attn_and_feed_forward(
+        &self,
+        x: &Tensor,
+        (text, image): (&KeyValues, &[MoreKeyValues]),
+    ) -> Result<Tensor> {
         let y = self.norm2.forward(x)?;
-        let x = self.cross_attn.forward_add(&y, kv, x)?;
+        let x = self.cross_attn.forward_add_more(&y, text, image, x)?;
         let y = self.norm3.forward(&x)?;
         self.feed_forward.forward_add(&y, &x)
     }

@@ -6,6 +6,10 @@ mod batch;
 #[cfg(test)]
 mod clip;
 #[cfg(test)]
+mod gpt2;
+#[cfg(test)]
+mod ip_adapter;
+#[cfg(test)]
 mod layers;
 #[cfg(test)]
 mod merging;
@@ -27,3 +31,5 @@ mod tokenizer;
 mod unet;
 #[cfg(test)]
 mod vae;
+#[cfg(test)]
+mod vision;

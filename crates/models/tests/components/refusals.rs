@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
-use pentimento_models::{ClipTextConfig, Conditioning, UNet, UNetConfig, UNetInput, Vae, VaeConfig};
+use pentimento_models::{
+    ClipTextConfig, Conditioning, ImageTokens, UNet, UNetConfig, UNetInput, Vae, VaeConfig,
+};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use pentimento_weights::{Checkpoint, Component, Dtypes};
 use serde_json::{Value, json};
@@ -201,7 +203,10 @@ fn conditioning_that_the_architecture_does_not_take_is_named() {
         (
             "image tokens",
             Conditioning {
-                image_tokens: Some(wave(&[1, 4, 32], 0.0)),
+                image_tokens: Some(ImageTokens {
+                    tokens: wave(&[1, 4, 32], 0.0),
+                    scale: 1.0,
+                }),
                 ..text(32)
             },
         ),

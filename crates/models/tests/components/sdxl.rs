@@ -1,7 +1,9 @@
 //! What only SDXL has: a text encoder with a pooled state, and a UNet that takes it with the sizes of the image.
 
 use candle_core::{DType, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer, Conditioning, PreparedConditioning, UNet, UNetInput};
+use pentimento_models::{
+    ClipText, ClipTokenizer, Conditioning, ImageTokens, PreparedConditioning, UNet, UNetInput,
+};
 use pentimento_testkit::{Golden, Tolerance, assert_close};
 use pentimento_weights::{Checkpoint, Dtypes};
 use serde_json::Value;
@@ -196,7 +198,12 @@ fn what_a_text_lacks_or_has_beyond_it_is_named() {
         "size conditions has shape [], expected 6 numbers"
     );
     assert_eq!(
-        error(|c| c.image_tokens = Some(wave(&[1, 4, 56], 0.0))),
+        error(|c| {
+            c.image_tokens = Some(ImageTokens {
+                tokens: wave(&[1, 4, 56], 0.0),
+                scale: 1.0,
+            });
+        }),
         "this UNet takes no image tokens"
     );
     let parts = wave(&[1, 77, 56], 0.1);

@@ -6,7 +6,7 @@ use pentimento_weights::Checkpoint;
 use super::ModelSource;
 use super::family::Family;
 use crate::component::{Component, ComponentKey};
-use crate::stable_diffusion::SecondEncoder;
+use crate::stable_diffusion::{ImagePrompter, SecondEncoder};
 use crate::{PipelineError, ResolvedModels, StableDiffusion};
 
 impl ModelSource {
@@ -21,6 +21,7 @@ impl ModelSource {
         let scheduler_config = self.scheduler_config()?;
         let (mut tokenizer, mut text, mut unet, mut vae) = (None, None, None, None);
         let (mut tokenizer_2, mut text_2) = (None, None);
+        let (mut adapter, mut encoder) = (None, None);
         for component in components {
             match component {
                 Component::Tokenizer(part) => tokenizer = Some(part),
@@ -29,6 +30,10 @@ impl ModelSource {
                 Component::TextEncoder2(part) => text_2 = Some(part),
                 Component::UNet(part) => unet = Some(part),
                 Component::Vae(part) => vae = Some(part),
+                Component::IpAdapter(part) => adapter = Some(part),
+                Component::ImageEncoder(part) => encoder = Some(part),
+                // Of no checkpoint.
+                Component::PromptEnhancer(_) => {}
             }
         }
         let missing = || self.mismatch("a component was not loaded");
@@ -44,6 +49,11 @@ impl ModelSource {
         let (Some(tokenizer), Some(text), Some(unet), Some(vae)) = (tokenizer, text, unet, vae) else {
             return Err(missing());
         };
+        let image_prompter = match (&self.ip_adapter, adapter, encoder) {
+            (None, ..) => None,
+            (Some(_), Some(adapter), Some(encoder)) => Some(ImagePrompter::new(adapter, encoder)),
+            (Some(_), ..) => return Err(missing()),
+        };
         let pixels_per_latent = u32::try_from(vae.config().downscale());
         let model = StableDiffusion {
             name: self.name.clone(),
@@ -53,6 +63,7 @@ impl ModelSource {
             pixels_per_latent: pixels_per_latent.map_err(|_| self.mismatch("the VAE has too many levels"))?,
             unet,
             vae,
+            image_prompter,
             scheduler_config,
             device: self.device.clone(),
             dtype: DType::F32,

@@ -7,14 +7,16 @@ use super::ModelSource;
 use crate::{PipelineError, ResolvedModels};
 
 impl ModelSource {
-    /// Looks at the VAE and at the embeddings.
+    /// Looks at the VAE, the IP-Adapter and the embeddings.
     ///
     /// # Errors
-    /// [`PipelineError::VaeUnfit`] and [`PipelineError::EmbeddingWidth`]; others when a file cannot be read.
+    /// [`PipelineError::VaeUnfit`], [`PipelineError::IpAdapterUnfit`] and [`PipelineError::EmbeddingWidth`]; others when a file
+    /// cannot be read.
     pub(crate) fn check_beside(&self, models: &ResolvedModels) -> Result<(), PipelineError> {
         if let (Some(lone), Some(entry)) = (&self.vae, &models.vae) {
             self.check_vae(lone, &entry.name)?;
         }
+        self.check_ip_adapter()?;
         if models.embeddings.is_empty() {
             return Ok(());
         }

@@ -70,7 +70,12 @@ impl ModelSource {
             Component::UNet(unet) => unet
                 .patched(change)
                 .map(|(unet, bytes)| (Component::UNet(Arc::new(unet)), bytes)),
-            Component::Tokenizer(_) | Component::Tokenizer2(_) | Component::Vae(_) => {
+            Component::Tokenizer(_)
+            | Component::Tokenizer2(_)
+            | Component::Vae(_)
+            | Component::IpAdapter(_)
+            | Component::ImageEncoder(_)
+            | Component::PromptEnhancer(_) => {
                 return Err(self.mismatch("no LoRA changes this component"));
             }
         };

@@ -61,6 +61,7 @@ pub(crate) fn request(kind: SchedulerKind) -> Recipe {
             ..SchedulerChoice::default()
         },
         soft_edge: 0,
+        ip_adapter: None,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pentimento_types::RgbImage;
+use pentimento_types::{ImageFormat, RgbImage};
 
 use super::container::Container;
 use super::decoding::Decoding;
@@ -44,6 +44,17 @@ pub fn look_at(bytes: &[u8], limits: InputLimits) -> Result<Decoding, ServiceErr
         Container::Other(what) => return Err(unknown_format(what)),
     };
     contain_panic(|| look(bytes, limits))
+}
+
+/// What a file is, by its first bytes; None for what is not read here.
+#[must_use]
+pub fn format_of(bytes: &[u8]) -> Option<ImageFormat> {
+    match Container::of(bytes) {
+        Container::Png => Some(ImageFormat::Png),
+        Container::Jpeg => Some(ImageFormat::Jpeg),
+        Container::Webp => Some(ImageFormat::Webp),
+        Container::Other(_) => None,
+    }
 }
 
 fn decode_as<T>(

@@ -17,14 +17,14 @@ pub(super) const PNG_PARAMETERS: &str = "parameters";
 /// The keyword of the text chunk with our own JSON.
 pub(super) const PNG_JSON: &str = "pentimento";
 /// What a decoder of a stranger's file may allocate while its texts are read.
-const WORKING_BYTES: usize = 64 << 20;
+const WORKING_BYTES: usize = 8 << 20;
 
-/// A LoRA as it was applied.
+/// A LoRA or an IP-Adapter as it was applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdapterRecord {
     /// The name in the request.
     pub model: String,
-    /// Its weight.
+    /// Its weight; of an IP-Adapter its scale.
     pub strength: f64,
 }
 
@@ -44,6 +44,9 @@ pub struct ImageMetadata {
     /// Textual inversions in the order of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<String>,
+    /// What showed the model another image beside the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_adapter: Option<AdapterRecord>,
     /// What the image should show.
     pub prompt: String,
     /// What it should not show.
@@ -70,6 +73,9 @@ pub struct ImageMetadata {
     /// Whether nearly equal tokens were merged: asked for, and the image large enough.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub token_merging: bool,
+    /// Whether a safety checker found content that it was to look for; left out where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nsfw: Option<bool>,
     /// Pixels per line.
     pub width: u32,
     /// Lines.
@@ -101,6 +107,10 @@ impl ImageMetadata {
                 .iter()
                 .map(|embedding| embedding.model.as_str().to_owned())
                 .collect(),
+            ip_adapter: recipe.ip_adapter.as_ref().map(|adapter| AdapterRecord {
+                model: adapter.model.as_str().to_owned(),
+                strength: adapter.scale,
+            }),
             prompt: recipe.prompt.clone(),
             negative_prompt: recipe.negative_text().to_owned(),
             steps: recipe.steps,
@@ -112,6 +122,7 @@ impl ImageMetadata {
             scheduler: recipe.scheduler.kind.map(|kind| kind.class_name().to_owned()),
             karras: recipe.scheduler.spacing == NoiseSpacing::Karras,
             token_merging: recipe.merges_tokens(size),
+            nsfw: None,
             width: size.width,
             height: size.height,
         }
@@ -171,6 +182,11 @@ pub fn read_metadata(bytes: &[u8]) -> Option<ImageMetadata> {
 }
 
 fn png_text(bytes: &[u8]) -> Option<String> {
+    png_chunk(bytes, PNG_JSON)
+}
+
+/// The text under this keyword before the picture.
+pub(super) fn png_chunk(bytes: &[u8], keyword: &str) -> Option<String> {
     let limits = png::Limits { bytes: WORKING_BYTES };
     let reader = png::Decoder::new_with_limits(Cursor::new(bytes), limits)
         .read_info()
@@ -179,7 +195,7 @@ fn png_text(bytes: &[u8]) -> Option<String> {
         .info()
         .utf8_text
         .iter()
-        .find(|chunk| chunk.keyword == PNG_JSON)?;
+        .find(|chunk| chunk.keyword == keyword)?;
     chunk.get_text().ok()
 }
 

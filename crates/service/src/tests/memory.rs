@@ -113,7 +113,10 @@ async fn a_caller_who_hangs_up_keeps_its_turn_of_decoding_until_that_has_ended()
     let file = encode(
         &image,
         ImageFormat::Png,
-        &ImageMetadata::new(&sample_request("x").recipe, 0, size),
+        (
+            &ImageMetadata::new(&sample_request("x").recipe, 0, size),
+            Marks::ALL,
+        ),
     )
     .unwrap();
     let mut request = sample_request("x");

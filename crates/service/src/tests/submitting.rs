@@ -490,7 +490,7 @@ async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
     request.inputs = request.inputs.with(InputRole::Mask, inline(b"GIF89a"));
     let refused = refusal(&test, request).await;
     assert!(
-        matches!(&refused, ServiceError::Mask(inner) if matches!(**inner, ServiceError::ImageUndecodable { .. }))
+        matches!(&refused, ServiceError::OfInput { role: InputRole::Mask, fault } if matches!(**fault, ServiceError::ImageUndecodable { .. }))
     );
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
 }

@@ -46,8 +46,8 @@ pub(crate) fn resized_pictures() -> Vec<Case> {
     cases
         .map(|(name, [before, after])| {
             let (before, after) = (before.to_rgb(), after.to_rgb());
-            let found = resized(&before, after.size()).map_err(|error| error.to_string());
-            let difference = found.and_then(|found| Difference::between(&found, &after));
+            let found = resized(&before, after.size());
+            let difference = Difference::between(&found, &after);
             Case { name, difference }
         })
         .collect()

@@ -43,7 +43,10 @@ pub(crate) fn may_be_pointwise_convolution(name: &str) -> bool {
 
 /// Tensors that published files carry and no network reads.
 pub(crate) fn is_harmless_extra(name: &str) -> bool {
-    let bare = name.strip_prefix("text_model.").unwrap_or(name);
+    let mut bare = name;
+    for encoder in ["text_model.", "vision_model."] {
+        bare = bare.strip_prefix(encoder).unwrap_or(bare);
+    }
     // Token positions 0, 1, 2 …: a buffer that older transformers saved with the weights.
     bare == "embeddings.position_ids"
         // The projection into CLIP's joint space, kept by files saved from the whole CLIP model.
@@ -62,6 +65,7 @@ mod tests {
                 .contains(&"encoder.mid_block.attentions.0.proj_attn.weight".to_owned())
         );
         assert!(is_harmless_extra("text_model.embeddings.position_ids"));
+        assert!(is_harmless_extra("vision_model.embeddings.position_ids"));
         assert!(!is_harmless_extra("text_model.embeddings.token_embedding.weight"));
         assert!(may_be_pointwise_convolution(
             "encoder.mid_block.attentions.0.query.weight"

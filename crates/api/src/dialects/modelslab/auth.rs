@@ -1,6 +1,6 @@
 //! Who calls: `key` in the body, or where the vendor's other clients put it.
 //!
-//! Invariant: a handler gets fields only together with a caller, from `routes::open`, so no path leads around the check.
+//! Invariant: a handler gets fields only together with a caller, from `opened_call::open`, so no path leads around the check.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;

@@ -1,14 +1,16 @@
 //! From the fields to a valid request. Ranges and defaults are in `fields.rs`.
 
 use pentimento_types::{
-    AlgorithmType, Delivery, EmbeddingRef, ImageSource, InputRole, Inputs, LoraRef, ModelId, NoiseSpacing,
-    Recipe, SchedulerChoice, SchedulerKind, Size, StrengthRule,
+    AlgorithmType, Delivery, EmbeddingRef, ImageSource, InputRole, Inputs, IpAdapterRef, LoraRef, ModelId,
+    NoiseSpacing, Recipe, SafetyAction, SafetyLevel, SafetyPolicy, SchedulerChoice, SchedulerKind, Size,
+    StrengthRule,
 };
 
 use super::fields::{
-    ALGORITHM_TYPE, CLIP_SKIP, EMBEDDINGS_MODEL, GENERATION, GUIDANCE_SCALE, HEIGHT, INIT_IMAGE, LORA_MODEL,
-    LORA_STRENGTH, MASK_IMAGE, MODEL_ID, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, PROMPT, SAMPLES, SCHEDULER,
-    SEED, SIDE_STEP, SOFT_EDGE, STRENGTH, TOMESD, USE_KARRAS_SIGMAS, VAE, WIDTH,
+    ALGORITHM_TYPE, CLIP_SKIP, EMBEDDINGS_MODEL, GENERATION, GUIDANCE_SCALE, HEIGHT, INIT_IMAGE,
+    IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LORA_MODEL, LORA_STRENGTH, MASK_IMAGE, MODEL_ID,
+    NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, PROMPT, SAMPLES, SCHEDULER, SEED, SIDE_STEP, SOFT_EDGE, STRENGTH,
+    TOMESD, USE_KARRAS_SIGMAS, VAE, WIDTH,
 };
 use super::note::Note;
 use super::reader::{Reader, without_null_word};
@@ -19,7 +21,7 @@ use crate::dialects::lenient::{FieldError, number_in, shorten};
 mod extras;
 mod meta;
 
-use extras::extras;
+use extras::{Extras, extras};
 pub(super) use meta::yes_no;
 
 /// Which call.
@@ -45,12 +47,15 @@ pub(super) struct Defaults {
     /// The first checkpoint of the catalogue.
     pub(super) model: Option<String>,
     pub(super) seed: u64,
+    pub(super) enhance_prompt: bool,
 }
 
 /// A call whose fields have been read and checked.
 #[derive(Clone, Debug)]
 pub(super) struct ParsedCall {
     pub(super) recipe: Recipe,
+    /// Whether words are added to its prompts.
+    pub(super) enhance_prompt: bool,
     pub(super) inputs: Inputs<ImageSource>,
     pub(super) delivery: Delivery,
     /// The size of the result.
@@ -97,7 +102,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     let size = size(&mut reader, &mut warnings);
     let sampling = sampling(&mut reader, defaults.seed, &mut warnings);
     let adapters = adapters(&mut reader);
-    let extras = extras(&mut reader);
+    let extras = extras(&mut reader, defaults.enhance_prompt, &mut warnings);
     warnings.extend(reader.no_effect_warning(GENERATION));
     // Last, because they are the only costly ones.
     let mut inputs = Inputs::new(reader.required_image(&INIT_IMAGE));
@@ -106,6 +111,11 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     if call == Call::Inpaint {
         inputs = inputs.with(InputRole::Mask, reader.required_image(&MASK_IMAGE));
         soft_edge = reader.whole(&SOFT_EDGE);
+    }
+    let mut ip_adapter = None;
+    if let Some((adapter, image)) = adapter_and_image(&mut reader) {
+        inputs = inputs.with(InputRole::IpAdapter, image);
+        ip_adapter = Some(adapter);
     }
     let ignored = reader.into_ignored()?;
     let recipe = Recipe {
@@ -124,9 +134,11 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         token_merging: sampling.token_merging,
         scheduler: sampling.scheduler,
         soft_edge,
+        ip_adapter,
     };
     let delivery = Delivery {
         base64: extras.base64,
+        safety: safety(&extras),
         webhook: extras.webhook.clone(),
         ..Delivery::default()
     };
@@ -138,12 +150,55 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     };
     Ok(ParsedCall {
         recipe,
+        enhance_prompt: extras.enhance_prompt,
         inputs,
         delivery,
         size,
         note,
         ignored,
     })
+}
+
+/// What shows the model an image: an adapter and the image go together.
+fn adapter_and_image(reader: &mut Reader) -> Option<(IpAdapterRef, ImageSource)> {
+    let model = reader.name(&IP_ADAPTER_ID);
+    let scale = reader.number(&IP_ADAPTER_SCALE);
+    let before = reader.error_count();
+    let image = reader.image(&IP_ADAPTER_IMAGE);
+    match (model, image) {
+        (Some(model), Some(image)) => {
+            let model = ModelId::new(model);
+            Some((IpAdapterRef { model, scale }, image))
+        }
+        (Some(_), None) => {
+            if reader.error_count() == before {
+                reader.refuse(IP_ADAPTER_IMAGE.name, "is required with ip_adapter_id");
+            }
+            None
+        }
+        (None, Some(_)) => {
+            let message =
+                "is required with ip_adapter_image: the name of an IP-Adapter, such as ip-adapter_sd15";
+            reader.refuse(IP_ADAPTER_ID.name, message);
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+fn safety(extras: &Extras) -> SafetyPolicy {
+    if !extras.safety_checker {
+        return SafetyPolicy::Off;
+    }
+    SafetyPolicy::On {
+        action: match extras.safety_checker_type {
+            "blur" => SafetyAction::Blur,
+            "pixelate" => SafetyAction::Pixelate,
+            "black" => SafetyAction::Black,
+            _ => SafetyAction::SensitiveContentText,
+        },
+        level: SafetyLevel::default(),
+    }
 }
 
 fn lora((name, strength): (String, f64)) -> LoraRef {

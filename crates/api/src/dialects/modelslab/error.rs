@@ -3,12 +3,13 @@
 
 use axum::http::StatusCode;
 use pentimento_service::{ModelRole, ServiceError};
-use pentimento_types::{ErrorKind, HasKind, describe_chain};
+use pentimento_types::{ErrorKind, HasKind, InputRole, describe_chain};
 use serde_json::{Map, Value, json};
 
 use super::fields::{
-    ALGORITHM_TYPE, EMBEDDINGS_MODEL, INIT_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS,
-    SCHEDULER, STRENGTH, VAE, WEBHOOK,
+    ALGORITHM_TYPE, EMBEDDINGS_MODEL, ENHANCE_PROMPT, INIT_IMAGE, IP_ADAPTER_ID, IP_ADAPTER_IMAGE,
+    LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS, SAFETY_CHECKER, SCHEDULER, STRENGTH, UPSCALER,
+    VAE, WEBHOOK,
 };
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
@@ -46,6 +47,14 @@ pub(super) enum ModelsLabError {
     /// A use case failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// A use case failed that was about the image of this field.
+    #[error("{error}")]
+    OfImage {
+        /// The field.
+        field: &'static str,
+        /// Why.
+        error: ServiceError,
+    },
     /// The job ended without images.
     #[error("{}", .failure)]
     JobFailed {
@@ -82,7 +91,9 @@ impl ModelsLabError {
             Self::Json(_) | Self::Form(_) | Self::InvalidFields(_) | Self::NotOffered { .. } => {
                 ErrorKind::InvalidInput
             }
-            Self::Service(error) | Self::JobFailed { failure: error, .. } => error.kind(),
+            Self::Service(error) | Self::OfImage { error, .. } | Self::JobFailed { failure: error, .. } => {
+                error.kind()
+            }
             Self::UnknownJob => ErrorKind::NotFound,
         }
     }
@@ -130,6 +141,7 @@ impl ModelsLabError {
             Self::Json(_) | Self::Form(_) => "Invalid API Request".into(),
             Self::Service(error) => service_message(error, INIT_IMAGE.name),
             Self::Edge(EdgeFault::TooOften(_)) => RATE_LIMIT.into(),
+            Self::OfImage { field, error } => service_message(error, field),
             Self::MissingKey
             | Self::WrongKey
             | Self::NotOperator
@@ -159,6 +171,7 @@ impl ModelsLabError {
                 Some("the operator's keys are made with `pentimento keys new LABEL --admin`".to_owned())
             }
             Self::Service(_)
+            | Self::OfImage { .. }
             | Self::Edge(_)
             | Self::InvalidFields(_)
             | Self::JobFailed { .. }
@@ -191,7 +204,7 @@ impl ModelsLabError {
             details["tip"] = tip.into();
         }
         let mut failure = Failure::new((kind, status), kind.as_str(), self.to_string(), body);
-        if let Self::Service(error) = &self {
+        if let Self::Service(error) | Self::OfImage { error, .. } = &self {
             failure.retry_after(error.retry_after());
         } else if let Self::Edge(fault) = &self {
             failure.retry_after(fault.retry_after());
@@ -200,7 +213,9 @@ impl ModelsLabError {
             details["retry_after"] = json!(failure.retry_after_s);
         }
         failure.details = Some(details);
-        if let Self::Service(error) | Self::JobFailed { failure: error, .. } = &self {
+        if let Self::Service(error) | Self::OfImage { error, .. } | Self::JobFailed { failure: error, .. } =
+            &self
+        {
             failure.cause = Some(describe_chain(error));
         }
         failure
@@ -255,6 +270,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::ImageMegapixels { .. }
         | ServiceError::ImageWork { .. }
         | ServiceError::ImageMemory { .. }
+        | ServiceError::EnlargedTooLarge { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::RunRefused { setting, problem } => {
             let (field, problem) = match *setting {
@@ -276,13 +292,13 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::JobsAtOnce { limit } => {
             format!("{RATE_LIMIT}. Maximum {limit} queued requests allowed.").into()
         }
-        ServiceError::Internal { .. } | ServiceError::Store { .. } => {
+        ServiceError::Internal { .. } | ServiceError::Store { .. } | ServiceError::SafetyChecker(_) => {
             "Internal server error. Please try again.".into()
         }
-        ServiceError::Mask(inner) => service_message(inner, MASK_IMAGE.name),
         ServiceError::WebhookRefused { .. } => {
             json!({WEBHOOK.name: [sentence(WEBHOOK.name, &error.to_string().replace("the address ", ""))]})
         }
+        ServiceError::OfInput { role, fault } => service_message(fault, image_field(*role)),
         ServiceError::ShuttingDown
         | ServiceError::OutOfService { .. }
         | ServiceError::KeyReused
@@ -292,10 +308,20 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::JobCancelled
         | ServiceError::JobUnfinished
         | ServiceError::Failed(_)
+        | ServiceError::KeptPicturesFull { .. }
         | ServiceError::RepliesFull
         | ServiceError::LinkExpired
         | ServiceError::LinkInvalid
         | ServiceError::ImageGone => error.to_string().into(),
+    }
+}
+
+/// The field that an image came in.
+const fn image_field(role: InputRole) -> &'static str {
+    match role {
+        InputRole::Init => INIT_IMAGE.name,
+        InputRole::Mask => MASK_IMAGE.name,
+        InputRole::IpAdapter => IP_ADAPTER_IMAGE.name,
     }
 }
 
@@ -305,6 +331,10 @@ const fn field_of(role: ModelRole) -> &'static str {
         ModelRole::Vae => VAE.name,
         ModelRole::Lora => LORA_MODEL.name,
         ModelRole::Embedding => EMBEDDINGS_MODEL.name,
+        ModelRole::IpAdapter | ModelRole::ImageEncoder => IP_ADAPTER_ID.name,
+        ModelRole::SafetyChecker => SAFETY_CHECKER.name,
+        ModelRole::PromptEnhancer => ENHANCE_PROMPT.name,
+        ModelRole::Upscaler => UPSCALER.name,
     }
 }
 
@@ -399,7 +429,13 @@ mod tests {
 
     #[test]
     fn the_image_at_fault_is_named() {
-        let (_, body) = written(ServiceError::Mask(Box::new(ServiceError::ImageEmpty)), false);
+        let (_, body) = written(
+            ServiceError::OfInput {
+                role: InputRole::Mask,
+                fault: Box::new(ServiceError::ImageEmpty),
+            },
+            false,
+        );
         assert_eq!(
             body["message"]["mask_image"][0],
             "The mask image field cannot be used: the picture is empty."

@@ -29,13 +29,6 @@ const FILE_OR_ADDRESS: Image<Required> = Image {
     default: Required,
 };
 const SAFETY_CHECKER_TYPES: &[&str] = &["sensitive_content_text", "blur", "pixelate", "black"];
-const IP_ADAPTERS: &[&str] = &[
-    "ip-adapter_sdxl",
-    "ip-adapter_sd15",
-    "ip-adapter-plus-face_sd15",
-    "ip-adapter-plus_sdxl_vit-h",
-    "ip-adapter-plus-face_sdxl_vit-h",
-];
 const SCHEDULERS: &[&str] = &{
     let mut names = [""; SchedulerKind::ALL.len()];
     let mut at = 0;
@@ -82,7 +75,7 @@ pub(super) const NEGATIVE_PROMPT: Field<Text<Otherwise>> = Field::new(
         max_chars: MAX_PROMPT_CHARS,
         default: Otherwise("none"),
     },
-    "What the image should not show; nothing is added to it.",
+    "What the image should not show.",
 );
 pub(super) const INIT_IMAGE: Field<Image<Required>> = Field::new(
     "init_image",
@@ -127,14 +120,11 @@ pub(super) const NUM_INFERENCE_STEPS: Field<Whole<i64>> = Field {
         "Steps of the whole schedule; strength decides how many of them run.",
     )
 };
-pub(super) const SAFETY_CHECKER: Field<Flag> = Field {
-    effect: Effect::NotYet("safety_checker"),
-    ..Field::new(
-        "safety_checker",
-        Flag { default: true },
-        "Whether unsafe images are replaced.",
-    )
-};
+pub(super) const SAFETY_CHECKER: Field<Flag> = Field::new(
+    "safety_checker",
+    Flag { default: true },
+    "Whether unsafe images are replaced.",
+);
 pub(super) const SAFETY_CHECKER_TYPE: Field<Choice<&str>> = Field {
     effect: Effect::With("safety_checker"),
     ..Field::new(
@@ -143,17 +133,15 @@ pub(super) const SAFETY_CHECKER_TYPE: Field<Choice<&str>> = Field {
             words: SAFETY_CHECKER_TYPES,
             default: SAFETY_CHECKER_TYPES[0],
         },
-        "What an unsafe image is replaced by.",
+        "What an unsafe image is replaced by: grey with a notice, itself blurred or in large squares, or black.",
     )
 };
-pub(super) const ENHANCE_PROMPT: Field<Flag> = Field {
-    effect: Effect::NotYet("enhance_prompt"),
-    ..Field::new(
-        "enhance_prompt",
-        Flag { default: true },
-        "Whether words are added to the prompt.",
-    )
-};
+pub(super) const ENHANCE_PROMPT: Field<Flag> = Field::new(
+    "enhance_prompt",
+    // The vendor's default; the operator may choose the other one.
+    Flag { default: true },
+    "Whether words of quality are added behind both prompts, as far as they fit; the reply's meta shows them.",
+);
 pub(super) const GUIDANCE_SCALE: Field<Number<f64>> = Field::new(
     "guidance_scale",
     Number {
@@ -244,38 +232,34 @@ pub(super) const CLIP_SKIP: Field<Whole<i64>> = Field::new(
     },
     "1 uses the text encoder's last layer, 2 the one before it, and so on.",
 );
-pub(super) const IP_ADAPTER_ID: Field<Choice<Otherwise>> = Field {
-    effect: Effect::NotYet("ip_adapter"),
-    ..Field::new(
-        "ip_adapter_id",
-        Choice {
-            words: IP_ADAPTERS,
-            default: Otherwise("none"),
-        },
-        "An adapter that takes an image beside the prompt.",
-    )
-};
-pub(super) const IP_ADAPTER_SCALE: Field<Number<Otherwise>> = Field {
+pub(super) const IP_ADAPTER_ID: Field<Name<Otherwise>> = Field::new(
+    "ip_adapter_id",
+    Name {
+        default: Otherwise("none"),
+    },
+    "An IP-Adapter of the catalogue, which shows the model ip_adapter_image beside the prompt.",
+);
+pub(super) const IP_ADAPTER_SCALE: Field<Number<f64>> = Field {
     effect: Effect::With("ip_adapter_id"),
     ..Field::new(
         "ip_adapter_scale",
         Number {
             range: 0.0..=1.0,
-            default: Otherwise("the adapter's own"),
+            default: 1.0,
         },
-        "How much the adapter's image counts.",
+        "How much the adapter's image counts: 1 as trained, 0 not at all.",
     )
 };
 pub(super) const IP_ADAPTER_IMAGE: Field<Image<Otherwise>> = Field {
-    effect: Effect::NotYet("ip_adapter"),
+    effect: Effect::With("ip_adapter_id"),
     ..Field::new(
         "ip_adapter_image",
         Image {
             max_bytes: MAX_IMAGE_BYTES,
             address: true,
-            default: Otherwise("none"),
+            default: Otherwise("none; needed with ip_adapter_id"),
         },
-        "The adapter's image.",
+        "The adapter's image, of any size; a square one is seen whole.",
     )
 };
 pub(super) const LOADBALANCER: Field<Flag> = Field {
@@ -283,7 +267,7 @@ pub(super) const LOADBALANCER: Field<Flag> = Field {
     ..Field::new(
         "loadbalancer",
         Flag { default: false },
-        "Of the vendor's own servers.",
+        "Whether other servers help; there is one here, and yes is answered with a warning that says so.",
     )
 };
 pub(super) const BASE64: Field<Flag> = Field::new(
@@ -324,6 +308,65 @@ pub(super) const REQUEST_ID: Field<Label<Required>> = Field {
             default: Required,
         },
         "The number of the job; it may be in the path instead.",
+    )
+};
+
+/// Upstream's newest page has it.
+pub(super) const THRESHOLD: Field<Number<Otherwise>> = Field::new(
+    "threshold",
+    Number {
+        range: 0.0..=1.0,
+        default: Otherwise("the server's setting"),
+    },
+    "From which score on the image is unsafe; lower finds more.",
+);
+pub(super) const URL: Field<Image<Required>> = Field::new("url", FILE_OR_ADDRESS, "The image to enlarge.");
+/// Of `upload_image`.
+pub(super) const BASE64_IMAGE: Field<Image<Required>> = Field::new(
+    "base64_image",
+    FILE_OR_ADDRESS,
+    "The image to keep: a file in base64, an address, or the file of a form.",
+);
+/// Of `upload_image`. "image_type" of the vendor's page is png, jpeg or jpg.
+pub(super) const IMAGE_TYPE: Field<Choice<Otherwise>> = Field::new(
+    "image_type",
+    Choice {
+        words: &["png", "jpeg", "jpg", "webp"],
+        default: Otherwise("what the file is"),
+    },
+    "What the file is said to be; where it is something else, the file counts, and the reply's warning says so.",
+);
+pub(super) const SCALE: Field<Whole<i64>> = Field::new(
+    "scale",
+    Whole {
+        range: 1..=4,
+        // Documented nowhere; the networks that the vendor names are made for it.
+        default: 4,
+    },
+    "How many times longer the sides become.",
+);
+pub(super) const UPSCALER: Field<Name<Otherwise>> = Field::new(
+    "model_id",
+    Name {
+        default: Otherwise("the small one inside the binary"),
+    },
+    "The network that enlarges, a model of kind `upscaler`.",
+);
+pub(super) const FACE_ENHANCE: Field<Flag> = Field {
+    effect: Effect::NotYet("face_enhance"),
+    ..Field::new(
+        "face_enhance",
+        Flag { default: false },
+        "Whether faces are painted anew.",
+    )
+};
+/// There is no job whose end could be told: the reply has the image.
+pub(super) const ENLARGED_WEBHOOK: Field<Address> = Field {
+    effect: Effect::NotYet("webhook"),
+    ..Field::new(
+        "webhook",
+        Address { max_bytes: 2048 },
+        "Where the end of the job is told.",
     )
 };
 
@@ -370,6 +413,14 @@ const FETCH: Table = &[&KEY, &REQUEST_ID];
 const ONE_MODEL: Table = &[&KEY, &MODEL_ID];
 /// What `load_vae` takes.
 const LOAD_VAE: Table = &[&KEY, &VAE_ID];
+/// What `nsfw_image_check` takes.
+const NSFW_IMAGE_CHECK: Table = &[&KEY, &INIT_IMAGE, &THRESHOLD];
+/// What `super_resolution` takes, in the order in which warnings name them.
+pub(super) const SUPER_RESOLUTION: Table = &[&KEY, &URL, &SCALE, &UPSCALER, &FACE_ENHANCE, &ENLARGED_WEBHOOK];
+/// What `upload_image` takes.
+const UPLOAD_IMAGE: Table = &[&KEY, &BASE64_IMAGE, &IMAGE_TYPE];
+/// What the calls that act on the server take.
+const ONLY_KEY: Table = &[&KEY];
 /// All calls with fields: method, path, tables.
 pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/img2img", &[GENERATION]),
@@ -380,6 +431,19 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/load_model_v2", &[ONE_MODEL]),
     ("POST", "/api/v1/enterprise/load_vae", &[LOAD_VAE]),
     ("POST", "/api/v1/enterprise/delete_model", &[ONE_MODEL]),
+    ("POST", "/api/v1/enterprise/nsfw_image_check", &[NSFW_IMAGE_CHECK]),
+    ("POST", "/api/v1/enterprise/super_resolution", &[SUPER_RESOLUTION]),
+    ("POST", "/api/v1/enterprise/upload_image", &[UPLOAD_IMAGE]),
+    ("POST", "/api/v1/enterprise/clear_queue", &[ONLY_KEY]),
+    ("POST", "/api/v1/enterprise/clear_cache", &[ONLY_KEY]),
+    ("POST", "/api/v1/enterprise/restart_server", &[ONLY_KEY]),
 ];
 /// All that is known: a client that sends a field of one call with another is told nothing about it.
-pub(super) const ALL: &[Table] = &[GENERATION, MASK, &[&REQUEST_ID]];
+pub(super) const ALL: &[Table] = &[
+    GENERATION,
+    MASK,
+    &[&REQUEST_ID],
+    NSFW_IMAGE_CHECK,
+    SUPER_RESOLUTION,
+    UPLOAD_IMAGE,
+];

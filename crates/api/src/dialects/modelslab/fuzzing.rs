@@ -41,6 +41,7 @@ pub(crate) fn body(bytes: &[u8]) {
         let defaults = Defaults {
             model: Some("demo".to_owned()),
             seed: 0,
+            enhance_prompt: true,
         };
         if let Ok(parsed) = convert::to_call(fields, call, defaults) {
             let recipe = parsed.recipe;

@@ -16,20 +16,18 @@ pub(super) const NOT_OFFERED: &[(&str, &str)] = &[
     ("txt2img", TEXT),
     ("controlnet", "send the picture to img2img"),
     ("sync_models", MODELS),
-    ("restart_server", PROCESS),
     ("update_server", PROCESS),
     ("update", PROCESS),
-    ("clear_cache", "nothing is cached between requests"),
-    ("clear_queue", "jobs end by themselves"),
-    ("upload_image", "put the picture into init_image, in base64"),
-    ("nsfw_image_check", "it has no safety checker yet"),
-    ("super_resolution", "it has no upscaler"),
-    ("update_s3", "pictures are kept by the server itself"),
-    ("reset_s3", "pictures are kept by the server itself"),
+    ("update_s3", STORE),
+    ("reset_s3", STORE),
 ];
 pub(super) const TEXT: &str = "it makes pictures from pictures only, see img2img";
 const MODELS: &str = "models are listed in its models.toml";
-const PROCESS: &str = "ask the one who runs it";
+/// A server that fetches its own next version would run what a stranger to its machine has chosen.
+const PROCESS: &str = "whoever runs it installs another version; restart_server then starts that one";
+/// Credentials of a bucket in a call would go through every proxy on the way, and decide where all callers' pictures are.
+const STORE: &str =
+    "where pictures are kept is set by whoever runs it, `images` of its settings (docs/images-s3.md)";
 
 pub(super) async fn system_details(app: &AppState) -> Value {
     let status = app.service.status().await;

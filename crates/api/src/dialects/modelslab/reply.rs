@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pentimento_service::{LastingLink, finished_images};
-use pentimento_types::{Job, JobNote, NoiseSpacing, StoredImage};
+use pentimento_types::{Job, JobNote, NoiseSpacing, SafetyPolicy, StoredImage};
 use serde_json::{Value, json};
 
 use super::convert::yes_no;
@@ -45,6 +45,8 @@ pub(super) fn success(job: &Job, note: &Note, images: &[StoredImage], links: &[S
         .finished_at
         .and_then(|end| end.duration_since(job.started_at?).ok())
         .unwrap_or_default();
+    let is_unsafe = |image: &StoredImage| image.findings.nsfw == Some(true);
+    let unsafe_images: Vec<bool> = images.iter().map(is_unsafe).collect();
     let mut reply = json!({
         "status": "success",
         "generationTime": took.as_secs_f64(),
@@ -53,8 +55,9 @@ pub(super) fn success(job: &Job, note: &Note, images: &[StoredImage], links: &[S
         "proxy_links": links,
         "future_links": links,
         "image_links": links,
-        // Clients test it as a flag; that nothing has looked is in the warning.
-        "nsfw_content_detected": images.iter().any(|image| image.findings.nsfw == Some(true)),
+        // Clients test both as flags; an image that nobody has looked at has none.
+        "nsfw_content_detected": unsafe_images.contains(&true),
+        "has_nsfw_concept": unsafe_images,
         "webhook_status": "",
         "meta": meta(job, note),
     });
@@ -116,6 +119,14 @@ fn meta(job: &Job, note: &Note) -> Value {
     }
     let karras = yes_no(scheduler.spacing == NoiseSpacing::Karras);
     meta.insert("use_karras_sigmas".to_owned(), karras.into());
+    let checked = yes_no(job.delivery.safety != SafetyPolicy::Off);
+    for name in ["safetychecker", "safety_checker"] {
+        meta.insert(name.to_owned(), checked.into());
+    }
+    // With the words that were added to them.
+    meta.insert("prompt".to_owned(), job.recipe.prompt.as_str().into());
+    let negative = job.recipe.negative_text();
+    meta.insert("negative_prompt".to_owned(), negative.into());
     meta.insert("file_prefix".to_owned(), job.id.as_uuid().to_string().into());
     meta.insert("id".to_owned(), number::of(job).to_string().into());
     Value::Object(meta)

@@ -1,30 +1,25 @@
 //! The paths of this dialect, under every prefix that a client is known to use.
 
-use std::sync::Arc;
-
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
-use pentimento_service::{InputLimits, KeyGrant, ModelKind, ModelRole, RateBucket, ServiceError, Submission};
-use pentimento_types::{Clock as _, Delivery, DialectTag, Idempotency, SystemClock};
+use pentimento_service::{KeyGrant, ModelKind, ModelRole, RateBucket, ServiceError, Submission};
+use pentimento_types::{Clock as _, Delivery, DialectTag, SystemClock};
 use serde_json::{Value, json};
 
 use super::convert::{self, Call, Defaults, ParsedCall};
 use super::error::ModelsLabError;
-use super::fields::{KEY, MAX_IMAGE_BYTES, MODEL_ID, REQUEST_ID, VAE_ID};
-use super::key_scan::KeyScan;
-use super::wire::ReadFields;
-use super::{NAME, auth, management, number, reply, wire};
+use super::fields::{MODEL_ID, REQUEST_ID, VAE_ID};
+use super::opened_call::{LIMITS, OpenedCall, answer, open, open_named};
+use super::{NAME, management, number, operating, pictures, reply};
 use crate::AppState;
-use crate::access::Gate;
 use crate::base_url::BaseUrl;
-use crate::body::{self, BodyMemory, Sender};
+use crate::body::{self, BodyMemory};
 use crate::dialects::ignored_header;
 use crate::dialects::json::{self, Fields};
 use crate::dialects::lenient::{FieldError, name};
-use crate::idempotency::{self, RequestDigest};
 use crate::jobs::id_header;
 use crate::origin::origin_of;
 
@@ -50,14 +45,6 @@ const PREFIXES: &[&str] = &[
 ];
 /// What the older brand called text to image with a model of one's own.
 const DREAMBOOTH: &[&str] = &["/api/v3/dreambooth", "/api/v4/dreambooth"];
-
-/// Nothing is documented. An image is brought to the size of the result, so only what decoding takes is bounded, by the
-/// server's settings.
-const LIMITS: InputLimits = InputLimits {
-    max_side: u32::MAX,
-    max_pixels: u64::MAX,
-    max_bytes: MAX_IMAGE_BYTES as u64,
-};
 
 /// All paths of this dialect.
 pub(crate) fn routes() -> Router<AppState> {
@@ -97,7 +84,11 @@ fn calls() -> Router<AppState> {
         .route("/load_model", any(load_model))
         .route("/load_model_v2", any(load_model))
         .route("/load_vae", any(load_vae))
-        .route("/delete_model", any(delete_model));
+        .route("/delete_model", any(delete_model))
+        .route("/nsfw_image_check", post(nsfw_image_check))
+        .route("/super_resolution", post(super_resolution))
+        .route("/upload_image", post(upload_image))
+        .merge(operating::routes());
     for (call, instead) in management::NOT_OFFERED {
         router = router.route(
             &format!("/{call}"),
@@ -133,91 +124,6 @@ async fn inpaint(State(app): State<AppState>, base: BaseUrl, request: Request) -
     answer(&app, made)
 }
 
-/// The only place that knows which statuses errors have.
-fn answer(app: &AppState, result: Result<Response, ModelsLabError>) -> Response {
-    let strict = app.config.modelslab.strict_http_status;
-    result.unwrap_or_else(|error| error.failure(strict).into_response())
-}
-
-/// A call whose caller is known and whose body has been read.
-struct OpenedCall {
-    grant: KeyGrant,
-    fields: Fields,
-    /// The caller's own name for it, where one was asked for and given.
-    idempotency: Option<Idempotency>,
-    parts: Parts,
-    /// What the fields take.
-    memory: BodyMemory,
-}
-
-/// Reads the body and asks for the key, as early as it can be known: every call begins here.
-///
-/// It is counted as soon as that, too, so that whoever calls too often is told before the rest of the body is read.
-async fn open(app: &AppState, request: Request, bucket: RateBucket) -> Result<OpenedCall, ModelsLabError> {
-    open_named(app, request, bucket, None).await
-}
-
-/// The same for a call that makes a job: with its name given, the caller's own name for the request counts.
-async fn open_named(
-    app: &AppState,
-    request: Request,
-    bucket: RateBucket,
-    call: Option<&str>,
-) -> Result<OpenedCall, ModelsLabError> {
-    let (parts, body) = request.into_parts();
-    let mut gate = Gate::new(app, &parts.extensions, &parts.headers, bucket);
-    let known = auth::before_body(&app.keys, &parts.headers, parts.uri.query())?;
-    if let Some(grant) = &known {
-        gate.count(app, grant)?;
-    }
-    let sender = match known {
-        Some(_) => Sender::Identified,
-        None => Sender::Unidentified,
-    };
-    let (key, digest) = own_name(&parts, call)?.unzip();
-    let mut scan = known.is_none().then(KeyScan::new);
-    let watch = |piece: &[u8], memory: &mut BodyMemory| {
-        if let Some(key) = scan.as_mut().and_then(|scan| scan.feed(piece)) {
-            let grant = app.keys.check(&key).ok_or(ModelsLabError::WrongKey)?;
-            gate.count(app, &grant)?;
-            memory.identify_sender();
-        }
-        Ok::<_, ModelsLabError>(())
-    };
-    let memory = BodyMemory::new(&app.bodies, sender)?;
-    let body = body::read(&parts.headers, body, &app.config, memory, watch).await?;
-    let ReadFields {
-        mut fields,
-        mut memory,
-        digest,
-    } = wire::fields(parts.clone(), body, (Arc::clone(&app.keys), digest)).await?;
-    let grant = auth::caller(
-        &app.keys,
-        fields.take(KEY.name),
-        &parts.headers,
-        parts.uri.query(),
-    )?;
-    gate.count(app, &grant)?;
-    // Forms tell their key only here. What they hold while their pictures are fetched is not for other strangers to miss.
-    memory.identify_sender();
-    let idempotency = digest.zip(key).map(|(digest, key)| digest.named(key));
-    Ok(OpenedCall {
-        grant,
-        fields,
-        idempotency,
-        parts,
-        memory,
-    })
-}
-
-/// The caller's own name for a request that makes a job, and what its body is digested into.
-fn own_name(parts: &Parts, call: Option<&str>) -> Result<Option<(String, RequestDigest)>, ModelsLabError> {
-    let Some(call) = call else { return Ok(None) };
-    let key =
-        idempotency::key(&parts.headers).map_err(|problem| ModelsLabError::InvalidFields(vec![problem]))?;
-    Ok(key.map(|key| (key, RequestDigest::new(call))))
-}
-
 async fn generate(
     app: &AppState,
     base: &BaseUrl,
@@ -236,6 +142,7 @@ async fn generate(
     let defaults = Defaults {
         model: default_model(app),
         seed: random_seed(),
+        enhance_prompt: app.config.modelslab.enhance_prompt,
     };
     let parsed = body::off_thread(move || parse_call(fields, memory, call, defaults)).await;
     let (mut parsed, memory) = parsed.map_err(ModelsLabError::InvalidFields)?;
@@ -251,6 +158,7 @@ async fn generate(
             number: None,
         },
         recipe: parsed.recipe,
+        enhance_prompt: parsed.enhance_prompt,
         inputs: parsed.inputs,
         delivery: Delivery {
             link_life: Some(app.config.modelslab.link_life),
@@ -428,6 +336,30 @@ async fn delete_model(State(app): State<AppState>, request: Request) -> Response
 /// Which models are in memory concerns all callers.
 fn of_operator((wanted, grant): (String, KeyGrant)) -> Result<String, ModelsLabError> {
     grant.admin.then_some(wanted).ok_or(ModelsLabError::NotOperator)
+}
+
+async fn nsfw_image_check(State(app): State<AppState>, request: Request) -> Response {
+    let found = match open(&app, request, RateBucket::Calls).await {
+        Ok(call) => pictures::nsfw_image_check(&app, call).await.map(written),
+        Err(error) => Err(error),
+    };
+    answer(&app, found)
+}
+
+async fn upload_image(State(app): State<AppState>, base: BaseUrl, request: Request) -> Response {
+    let kept = match open(&app, request, RateBucket::Calls).await {
+        Ok(call) => pictures::upload_image(&app, &base, call).await.map(written),
+        Err(error) => Err(error),
+    };
+    answer(&app, kept)
+}
+
+async fn super_resolution(State(app): State<AppState>, base: BaseUrl, request: Request) -> Response {
+    let made = match open(&app, request, RateBucket::Calls).await {
+        Ok(call) => pictures::super_resolution(&app, &base, call).await.map(written),
+        Err(error) => Err(error),
+    };
+    answer(&app, made)
 }
 
 /// The one field that a call about a model needs.

@@ -13,7 +13,7 @@ use pentimento_service::KeyRing;
 
 use super::auth;
 use super::error::ModelsLabError;
-use super::fields::{ALL, INIT_IMAGE, IP_ADAPTER_IMAGE, KEY, MASK_IMAGE};
+use super::fields::{ALL, BASE64_IMAGE, INIT_IMAGE, IP_ADAPTER_IMAGE, KEY, MASK_IMAGE};
 use super::reader::scheme;
 use crate::body::{BodyMemory, ReadBody, off_thread};
 use crate::dialects::field::names;
@@ -163,7 +163,13 @@ fn is_address(text: &str) -> bool {
 }
 
 fn image_names() -> impl Iterator<Item = &'static str> {
-    [INIT_IMAGE.name, MASK_IMAGE.name, IP_ADAPTER_IMAGE.name].into_iter()
+    [
+        INIT_IMAGE.name,
+        MASK_IMAGE.name,
+        IP_ADAPTER_IMAGE.name,
+        BASE64_IMAGE.name,
+    ]
+    .into_iter()
 }
 
 /// The members of a form. One that comes twice has its last value, as in PHP.

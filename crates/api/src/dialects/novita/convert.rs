@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use pentimento_types::{
-    Delivery, EmbeddingRef, ImageFormat, ImageSource, Inputs, Job, LoraRef, ModelId, Recipe, SchedulerChoice,
-    SchedulerKind, StoredImage, StrengthRule,
+    Delivery, EmbeddingRef, ImageFormat, ImageSource, Inputs, Job, LoraRef, ModelId, Recipe, SafetyAction,
+    SafetyLevel, SafetyPolicy, SchedulerChoice, SchedulerKind, StoredImage, StrengthRule,
 };
 
 use super::fields::{
-    ADAPTER_NAME, CLIP_SKIP, EMBEDDINGS, EXTRA, GUIDANCE_SCALE, IMAGE_NUM, INPUT_IMAGE, LORA_STRENGTH, LORAS,
-    MODEL_NAME, NEGATIVE_PROMPT, PROMPT, RESPONSE_IMAGE_TYPE, SD_VAE, SEED, STEPS, STRENGTH,
+    ADAPTER_NAME, CLIP_SKIP, EMBEDDINGS, ENABLE_NSFW_DETECTION, EXTRA, GUIDANCE_SCALE, IMAGE_NUM,
+    INPUT_IMAGE, LORA_STRENGTH, LORAS, MODEL_NAME, NEGATIVE_PROMPT, NSFW_DETECTION_LEVEL, PROMPT,
+    RESPONSE_IMAGE_TYPE, SD_VAE, SEED, STEPS, STRENGTH,
 };
-use super::wire::{ImageItem, LcmImg2ImgBody, LcmImg2ImgReply};
+use super::wire::{ImageItem, LcmImg2ImgBody, LcmImg2ImgReply, NsfwDetectionResult};
 use crate::base_url::BaseUrl;
 use crate::dialects::field::{Field, ListOf, Number, Text, Whole, names};
 use crate::dialects::inline_image;
@@ -62,10 +63,13 @@ pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCa
             ..SchedulerChoice::default()
         },
         soft_edge: 0,
+        ip_adapter: None,
     };
+    let (format, safety) = extra(&mut fields, &mut of_members)?;
     let delivery = Delivery {
-        format: output_format(&mut fields, &mut of_members)?,
+        format,
         file_stem: "lcm_img2img".to_owned(),
+        safety,
         ..Delivery::default()
     };
     // Last, because it is the only costly one.
@@ -94,6 +98,7 @@ pub(super) fn to_reply(
             image_url_ttl: ttl.as_secs().to_string(),
             image_type: image.format.as_str(),
             seed: image.seed,
+            nsfw_detection_result: NsfwDetectionResult::of(&image.findings),
         }
     };
     let images: Vec<ImageItem> = images.iter().map(item).collect();
@@ -197,15 +202,21 @@ fn objects(
     }))
 }
 
-fn output_format(fields: &mut Fields, ignored: &mut Vec<String>) -> Result<ImageFormat, FieldError> {
+/// What `extra` says of how the images are handed over.
+fn extra(fields: &mut Fields, ignored: &mut Vec<String>) -> Result<(ImageFormat, SafetyPolicy), FieldError> {
     let Some(members) = object(EXTRA.name, fields.take(EXTRA.name))? else {
-        return Ok(ImageFormat::default());
+        return Ok((ImageFormat::default(), SafetyPolicy::default()));
     };
     let mut extra = Fields::from_object(members, &names(&[EXTRA.kind.members]));
-    let place = at(EXTRA.name, RESPONSE_IMAGE_TYPE.name);
-    let format = name(&place, extra.take(RESPONSE_IMAGE_TYPE.name))?;
+    let format = output_format(&mut extra)?;
+    let safety = safety(&mut extra)?;
     note_ignored(EXTRA.name, extra, ignored);
-    let Some(format) = format else {
+    Ok((format, safety))
+}
+
+fn output_format(extra: &mut Fields) -> Result<ImageFormat, FieldError> {
+    let place = at(EXTRA.name, RESPONSE_IMAGE_TYPE.name);
+    let Some(format) = name(&place, extra.take(RESPONSE_IMAGE_TYPE.name))? else {
         return Ok(ImageFormat::default());
     };
     let unknown = || {
@@ -213,6 +224,42 @@ fn output_format(fields: &mut Fields, ignored: &mut Vec<String>) -> Result<Image
         FieldError::value(&place, format_args!("must be {words}, got {found:?}"))
     };
     ImageFormat::parse(&format).ok_or_else(unknown)
+}
+
+/// The vendor only says what it has found, and leaves what to do with it to the caller.
+fn safety(extra: &mut Fields) -> Result<SafetyPolicy, FieldError> {
+    let level = NSFW_DETECTION_LEVEL.read_at(Some(EXTRA.name), extra)?;
+    let level = match level.unwrap_or(NSFW_DETECTION_LEVEL.kind.default) {
+        0 => SafetyLevel::Explicit,
+        1 => SafetyLevel::Suggestive,
+        _ => SafetyLevel::Revealing,
+    };
+    let wanted = detection_wanted(extra.take(ENABLE_NSFW_DETECTION.name))?;
+    Ok(if wanted {
+        SafetyPolicy::On {
+            action: SafetyAction::Keep,
+            level,
+        }
+    } else {
+        SafetyPolicy::Off
+    })
+}
+
+fn detection_wanted(value: Json) -> Result<bool, FieldError> {
+    let wanted = match &value {
+        Json::Null => Some(false),
+        Json::Bool(flag) => Some(*flag),
+        Json::Integer(0) => Some(false),
+        Json::Integer(1) => Some(true),
+        Json::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "" | "false" | "0" => Some(false),
+            _ => None,
+        },
+        Json::Integer(_) | Json::Number(_) | Json::File(_) | Json::List(_) | Json::Object(_) => None,
+    };
+    let place = at(EXTRA.name, ENABLE_NSFW_DETECTION.name);
+    wanted.ok_or_else(|| FieldError::value(&place, "must be true or false"))
 }
 
 fn input_image(fields: &mut Fields) -> Result<ImageSource, FieldError> {

@@ -9,7 +9,7 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
-use super::fields::{EMBEDDINGS, INPUT_IMAGE, LORAS, MODEL_NAME, SD_VAE, STEPS, STRENGTH};
+use super::fields::{EMBEDDINGS, EXTRA, INPUT_IMAGE, LORAS, MODEL_NAME, SD_VAE, STEPS, STRENGTH};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
 use crate::dialects::lenient::{FieldError, FieldErrorReason};
@@ -167,6 +167,12 @@ impl NovitaError {
                 ModelRole::Vae => SD_VAE.name,
                 ModelRole::Lora => LORAS.name,
                 ModelRole::Embedding => EMBEDDINGS.name,
+                ModelRole::SafetyChecker => EXTRA.name,
+                // Its bodies name none.
+                ModelRole::IpAdapter
+                | ModelRole::ImageEncoder
+                | ModelRole::PromptEnhancer
+                | ModelRole::Upscaler => return None,
             });
         }
         if matches!(error, ServiceError::KeyReused) {

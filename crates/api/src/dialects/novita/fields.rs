@@ -144,6 +144,27 @@ pub(super) const RESPONSE_IMAGE_TYPE: Field<Choice<&str>> = Field::new(
     },
     "How the images are encoded.",
 );
+/// The async siblings'.
+pub(super) const ENABLE_NSFW_DETECTION: Field<Choice<&str>> = Field::new(
+    "enable_nsfw_detection",
+    Choice {
+        words: &["true", "false"],
+        default: "false",
+    },
+    "Whether the images are looked at for unsafe content; each then has an `nsfw_detection_result`.",
+);
+/// The async siblings'.
+pub(super) const NSFW_DETECTION_LEVEL: Field<Whole<i64>> = Field {
+    effect: Effect::With("enable_nsfw_detection"),
+    ..Field::new(
+        "nsfw_detection_level",
+        Whole {
+            range: 0..=2,
+            default: 0,
+        },
+        "What is unsafe: 0 sexual acts and uncovered genitals, 1 also what mostly suggests such, 2 also underwear and swimwear.",
+    )
+};
 /// The JS client's.
 const ENTERPRISE_PLAN: Field<Anything> = Field {
     effect: Effect::Never,
@@ -264,7 +285,12 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/v3/lcm-img2img", &[BODY]),
     ("GET", "/v3/model", &[MODEL_QUERY]),
 ];
-const EXTRA_MEMBERS: Table = &[&RESPONSE_IMAGE_TYPE, &ENTERPRISE_PLAN];
+const EXTRA_MEMBERS: Table = &[
+    &RESPONSE_IMAGE_TYPE,
+    &ENABLE_NSFW_DETECTION,
+    &NSFW_DETECTION_LEVEL,
+    &ENTERPRISE_PLAN,
+];
 /// One LoRA.
 const LORA: Table = &[&ADAPTER_NAME, &LORA_STRENGTH];
 /// One embedding.

@@ -113,7 +113,11 @@ fn type_of(kind: ModelKind) -> Option<TypeItem> {
         ModelKind::Vae => ("vae", "VAE"),
         ModelKind::Lora => ("lora", "LoRA"),
         ModelKind::Embedding => ("textualinversion", "Textual Inversion"),
-        ModelKind::IpAdapter | ModelKind::SafetyChecker | ModelKind::PromptEnhancer => return None,
+        ModelKind::IpAdapter
+        | ModelKind::ImageEncoder
+        | ModelKind::SafetyChecker
+        | ModelKind::PromptEnhancer
+        | ModelKind::Upscaler => return None,
     };
     Some(TypeItem { name, display_name })
 }
@@ -129,8 +133,10 @@ pub(super) fn shown_name(entry: &ModelEntry) -> &str {
         ModelKind::Checkpoint
         | ModelKind::Vae
         | ModelKind::IpAdapter
+        | ModelKind::ImageEncoder
         | ModelKind::SafetyChecker
-        | ModelKind::PromptEnhancer => &entry.name,
+        | ModelKind::PromptEnhancer
+        | ModelKind::Upscaler => &entry.name,
     }
 }
 

@@ -59,7 +59,11 @@ impl OldModelItem {
             ModelKind::Vae => "vae",
             ModelKind::Lora => "lora",
             ModelKind::Embedding => "textualinversion",
-            ModelKind::IpAdapter | ModelKind::SafetyChecker | ModelKind::PromptEnhancer => return None,
+            ModelKind::IpAdapter
+            | ModelKind::ImageEncoder
+            | ModelKind::SafetyChecker
+            | ModelKind::PromptEnhancer
+            | ModelKind::Upscaler => return None,
         };
         let name = shown_name(entry).to_owned();
         Some(Self {

@@ -65,6 +65,7 @@ async fn lcm_img2img(
             number: None,
         },
         recipe: parsed.recipe,
+        enhance_prompt: false,
         inputs: parsed.inputs,
         delivery: parsed.delivery,
         limits: LIMITS,

@@ -1,5 +1,6 @@
 //! What `POST /v3/lcm-img2img` reads and writes. What each field of the body takes is in `fields.rs`.
 
+use pentimento_types::Findings;
 use serde::Serialize;
 
 use super::fields::BODY;
@@ -28,6 +29,32 @@ pub(super) struct ImageItem {
     pub(super) image_type: &'static str,
     /// Not in the original: sending it with the same body gives this very image again.
     pub(super) seed: u64,
+    /// Where the image was looked at, as on the vendor's async endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) nsfw_detection_result: Option<NsfwDetectionResult>,
+}
+
+/// What was found in an image. Clients take it for unsafe when it is `valid` and the confidence is high enough for them.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct NsfwDetectionResult {
+    /// Whether it is unsafe.
+    pub(super) valid: bool,
+    /// How sure that is, 0 to 1.
+    pub(super) confidence: f64,
+}
+
+impl NsfwDetectionResult {
+    /// None where nobody has looked.
+    pub(super) fn of(findings: &Findings) -> Option<Self> {
+        findings.nsfw.map(|valid| Self {
+            valid,
+            // The reference checker says only yes or no, and clients compare the number with one of theirs.
+            confidence: match findings.score {
+                Some(score) => f64::from(score) / 1000.0,
+                None => f64::from(u8::from(valid)),
+            },
+        })
+    }
 }
 
 /// The reply. The documentation's table says `images`, its example says `image`; clients read either.

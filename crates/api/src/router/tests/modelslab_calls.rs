@@ -11,7 +11,7 @@ pub(super) fn modelslab(path: &str, body: impl Into<Body>) -> Request<Body> {
 
 pub(super) fn modelslab_body() -> Value {
     json!({"key": "k", "model_id": "demo", "prompt": "a house", "init_image": image_file(), "width": "64",
-        "height": 64, "samples": "2", "num_inference_steps": "3", "seed": 5, "track_id": 7})
+        "height": 64, "samples": "2", "num_inference_steps": "3", "seed": 5, "track_id": 7, "enhance_prompt": "no"})
 }
 
 #[tokio::test]
@@ -291,7 +291,7 @@ async fn modelslabs_management_calls_answer() {
     );
     let nameless = call("delete_model", json!({})).await;
     assert!(nameless["message"].to_string().contains("model_id"), "{nameless}");
-    for name in ["clear_cache", "update", "restart_server", "text2img"] {
+    for name in ["sync_models", "update", "update_s3", "reset_s3", "text2img"] {
         let found = call(name, json!({})).await;
         assert_eq!(found["status"], "error");
         assert!(found["message"].as_str().unwrap().starts_with(name), "{found}");

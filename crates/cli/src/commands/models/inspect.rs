@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pentimento_catalog::{BaseModel, Source};
 use pentimento_hub::Found;
-use pentimento_weights::{EmbeddingAbout, LoraAbout, WeightsKind, kind_of};
+use pentimento_weights::{EmbeddingAbout, IpAdapterKind, LoraAbout, WeightsKind, kind_of};
 
 use super::list::state_of;
 use super::names::named;
@@ -100,7 +100,19 @@ pub(super) fn described(kind: &WeightsKind) -> String {
         WeightsKind::TinyAutoencoder => "a tiny autoencoder".to_owned(),
         WeightsKind::Hypernetwork => "a hypernetwork, which is not used here".to_owned(),
         WeightsKind::ControlNet => "a ControlNet, which is not used here".to_owned(),
-        WeightsKind::IpAdapter => "an IP-Adapter, which is not used here".to_owned(),
+        WeightsKind::IpAdapter(Some(about)) => {
+            let kind = match about.kind {
+                IpAdapterKind::Projection { .. } => "a projection",
+                IpAdapterKind::Resampler { .. } => "a resampler",
+            };
+            let base = about
+                .base()
+                .map_or_else(String::new, |base| format!(" for {base}"));
+            format!("an IP-Adapter{base} with {kind} to {} tokens", about.tokens)
+        }
+        WeightsKind::Upscaler(Some(about)) => format!("an upscaler, {} times", about.scale()),
+        WeightsKind::Upscaler(None) => "an upscaler of a kind that is not used here".to_owned(),
+        WeightsKind::IpAdapter(None) => "an IP-Adapter of a kind that is not used here".to_owned(),
         WeightsKind::Other(what) => (*what).to_owned(),
         WeightsKind::Unknown => "nothing that is known by its names".to_owned(),
         _ => "of another kind".to_owned(),

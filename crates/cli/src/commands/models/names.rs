@@ -32,9 +32,13 @@ pub(super) fn named(catalog: &Catalog, name: &str) -> anyhow::Result<Vec<Arc<Mod
     Ok(found)
 }
 
-/// The entry, and of a preset the models that are used with it.
+/// The entry, and of a preset or an IP-Adapter the models that are used with it.
 pub(super) fn with_parts(catalog: &Catalog, entry: &Arc<ModelEntry>) -> Vec<Arc<ModelEntry>> {
     let mut entries = vec![Arc::clone(entry)];
+    let encoder = entry.image_encoder.iter();
+    entries.extend(
+        encoder.filter_map(|name| catalog.resolve(&ModelId::new(name), ModelKind::ImageEncoder).ok()),
+    );
     let Some(preset) = &entry.preset else {
         return entries;
     };

@@ -84,9 +84,14 @@ async fn verify(hub: &Hub, entry: &Arc<ModelEntry>, found: &Found) -> Result<&'s
     }
 }
 
-/// Whether a file is what its entry says. Folders of VAEs are looked at when they are used.
+/// Whether a file is what its entry says. Folders of VAEs, image encoders, safety checkers and prompt enhancers are looked at when they are used.
 fn check_kind(kind: ModelKind, path: &Path) -> Result<(), String> {
-    if path.is_dir() && kind == ModelKind::Vae {
+    if path.is_dir()
+        && matches!(
+            kind,
+            ModelKind::Vae | ModelKind::ImageEncoder | ModelKind::SafetyChecker | ModelKind::PromptEnhancer
+        )
+    {
         return Ok(());
     }
     let about = kind_of(path).map_err(|error| describe_chain(&error))?;
@@ -94,8 +99,10 @@ fn check_kind(kind: ModelKind, path: &Path) -> Result<(), String> {
         ModelKind::Lora => matches!(about.kind, WeightsKind::Lora(_)),
         ModelKind::Embedding => matches!(about.kind, WeightsKind::Embedding(_)),
         ModelKind::Vae => matches!(about.kind, WeightsKind::Vae | WeightsKind::TinyAutoencoder),
+        ModelKind::IpAdapter => matches!(about.kind, WeightsKind::IpAdapter(Some(_))),
+        ModelKind::Upscaler => matches!(about.kind, WeightsKind::Upscaler(Some(_))),
         ModelKind::Checkpoint
-        | ModelKind::IpAdapter
+        | ModelKind::ImageEncoder
         | ModelKind::SafetyChecker
         | ModelKind::PromptEnhancer => true,
     };

@@ -1,39 +1,37 @@
-//! The fields beside the image itself: what has no effect in this version, and how the result is handed over.
+//! The fields beside the image itself: what is done to its prompts and to unsafe results, and how the result is handed over.
 
 use super::super::fields::{
-    BASE64, ENHANCE_PROMPT, IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LOADBALANCER, SAFETY_CHECKER,
-    SAFETY_CHECKER_TYPE, TEMP, TRACK_ID, WEBHOOK,
+    BASE64, ENHANCE_PROMPT, LOADBALANCER, SAFETY_CHECKER, SAFETY_CHECKER_TYPE, TEMP, TRACK_ID, WEBHOOK,
 };
 use super::super::reader::{Reader, is_nothing};
 use crate::dialects::json::Json;
 
-/// What is understood and has no effect in this version, and how the result is handed over.
+/// The vendor's own condition is "more than 1 server".
+const ONE_SERVER: &str = "loadbalancer has no effect: there is one server here, and it has run this request.";
+
+/// What is done beside the image, and how the result is handed over.
 #[derive(Clone, Debug)]
 pub(super) struct Extras {
     pub(super) safety_checker: bool,
     pub(super) safety_checker_type: &'static str,
     pub(super) enhance_prompt: bool,
-    pub(super) ip_adapter: Option<&'static str>,
     pub(super) base64: bool,
     pub(super) temp: bool,
     pub(super) webhook: Option<String>,
     pub(super) track_id: Json,
 }
 
-/// Reads them.
-pub(super) fn extras(reader: &mut Reader) -> Extras {
-    let ip_adapter = reader.one_of(&IP_ADAPTER_ID);
-    reader.number_if_given(&IP_ADAPTER_SCALE);
-    // Looked at, and not fetched: it has no effect yet.
-    reader.image(&IP_ADAPTER_IMAGE);
-    reader.flag(&LOADBALANCER);
+/// Reads them. Whether prompts are enhanced where nothing is said is the operator's to choose.
+pub(super) fn extras(reader: &mut Reader, enhance_prompt: bool, warnings: &mut Vec<String>) -> Extras {
+    if reader.flag(&LOADBALANCER) {
+        warnings.push(ONE_SERVER.to_owned());
+    }
     Extras {
         safety_checker: reader.flag(&SAFETY_CHECKER),
         safety_checker_type: reader
             .one_of(&SAFETY_CHECKER_TYPE)
             .unwrap_or(SAFETY_CHECKER_TYPE.kind.default),
-        enhance_prompt: reader.flag(&ENHANCE_PROMPT),
-        ip_adapter,
+        enhance_prompt: reader.flag_if_given(&ENHANCE_PROMPT).unwrap_or(enhance_prompt),
         base64: reader.flag(&BASE64),
         temp: reader.flag(&TEMP),
         webhook: webhook(reader),

@@ -52,7 +52,7 @@ pub(super) fn of(
         "lora": names(loras),
         "lora_strength": (!strengths.is_empty()).then(|| strengths.join(",")),
         "embeddings": names(embeddings.collect()),
-        "ip_adapter_id": extras.ip_adapter,
+        "ip_adapter_id": recipe.ip_adapter.as_ref().map(|adapter| adapter.model.as_str()),
         "clip_skip": recipe.clip_skip,
         "enhance_prompt": yes_no(extras.enhance_prompt),
         "temp": yes_no(extras.temp),
@@ -60,6 +60,10 @@ pub(super) fn of(
         "webhook": extras.webhook,
         "track_id": plain(extras.track_id.clone()),
     });
+    if let (Some(adapter), Some(image)) = (&recipe.ip_adapter, inputs.ip_adapter()) {
+        meta["ip_adapter_scale"] = json!(adapter.scale);
+        meta["ip_adapter_image"] = json!(shown(image));
+    }
     if let Some(mask) = inputs.mask() {
         meta["mask_image"] = json!(shown(mask));
         meta["soft_edge"] = json!(recipe.soft_edge);

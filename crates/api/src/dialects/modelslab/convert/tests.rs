@@ -18,6 +18,7 @@ fn convert(body: &Value, call: Call) -> Result<ParsedCall, Vec<FieldError>> {
     let defaults = Defaults {
         model: Some("first".to_owned()),
         seed: RANDOM,
+        enhance_prompt: true,
     };
     to_call(fields, call, defaults)
 }
@@ -69,10 +70,13 @@ fn a_minimal_body_gets_the_documented_defaults() {
             height: 512
         }
     );
-    let warning = call.note.warning.unwrap();
+    assert_eq!((call.note.warning, call.enhance_prompt), (None, true));
     assert_eq!(
-        warning,
-        "No effect in this version: safety_checker, enhance_prompt."
+        call.delivery.safety,
+        SafetyPolicy::On {
+            action: SafetyAction::SensitiveContentText,
+            level: SafetyLevel::Explicit,
+        }
     );
     assert_eq!(call.note.meta["seed"], RANDOM);
 }
@@ -168,7 +172,11 @@ fn what_is_out_of_range_names_its_field() {
         ("scheduler", vec![json!("Nonsense"), json!(3)]),
         ("lora_strength", vec![json!("a"), json!(5), json!(true)]),
         ("lora_model", vec![json!("a,b,c,d,e,f"), json!("a,a")]),
-        ("ip_adapter_id", vec![json!("other")]),
+        ("ip_adapter_id", vec![json!(7), json!([])]),
+        (
+            "ip_adapter_image",
+            vec![json!("ftp://x/y.png"), json!("not base64!"), json!(7)],
+        ),
         ("ip_adapter_scale", vec![json!(1.5)]),
         ("webhook", vec![json!("ftp://x"), json!("hello"), json!(7)]),
         ("track_id", vec![json!({}), json!("x".repeat(2000))]),
@@ -215,7 +223,63 @@ fn flags_come_in_all_spellings() {
         "prompt": "x", "init_image": "AAAA", "temp": "yes"});
     let call = convert(&quiet, Call::Img2Img).unwrap();
     assert_eq!((call.note.warning, call.delivery.base64), (None, true));
+    assert!(!call.enhance_prompt);
     assert_eq!(call.note.meta["temp"], "yes");
+}
+
+#[test]
+fn the_operator_chooses_for_calls_that_say_nothing_about_their_prompts() {
+    let enhanced = |body: &Value, enhance_prompt: bool| {
+        let fields = parse_object(body.to_string().as_bytes(), &names(ALL)).unwrap();
+        let defaults = Defaults {
+            model: None,
+            seed: RANDOM,
+            enhance_prompt,
+        };
+        let call = to_call(fields, Call::Inpaint, defaults).unwrap();
+        assert_eq!(call.note.meta["enhance_prompt"], yes_no(call.enhance_prompt));
+        call.enhance_prompt
+    };
+    for default in [true, false] {
+        assert_eq!(enhanced(&good(), default), default);
+        assert_eq!(enhanced(&with("enhance_prompt", json!("")), default), default);
+        assert!(enhanced(&with("enhance_prompt", json!("yes")), default));
+        assert!(!enhanced(&with("enhance_prompt", json!("no")), default));
+    }
+    let refused = refused("enhance_prompt", json!("maybe"));
+    assert_eq!(refused.field, "enhance_prompt");
+}
+
+#[test]
+fn who_asks_for_a_load_balancer_is_told_that_there_is_one_server() {
+    let warning = |value: Value| accepted("loadbalancer", value).note.warning;
+    assert!(
+        warning(json!("yes"))
+            .unwrap()
+            .starts_with("loadbalancer has no effect")
+    );
+    assert_eq!(warning(json!("no")), None);
+    assert_eq!(refused("loadbalancer", json!("two")).field, "loadbalancer");
+}
+
+#[test]
+fn each_type_of_the_safety_checker_has_its_action() {
+    for (word, action) in [
+        (
+            json!("sensitive_content_text"),
+            SafetyAction::SensitiveContentText,
+        ),
+        (json!(""), SafetyAction::SensitiveContentText),
+        (json!("Blur"), SafetyAction::Blur),
+        (json!("pixelate"), SafetyAction::Pixelate),
+        (json!("BLACK"), SafetyAction::Black),
+    ] {
+        let level = SafetyLevel::Explicit;
+        let given = accepted("safety_checker_type", word.clone()).delivery.safety;
+        assert_eq!(given, SafetyPolicy::On { action, level }, "{word}");
+    }
+    let off = accepted("safety_checker", json!("no")).delivery.safety;
+    assert_eq!(off, SafetyPolicy::Off);
 }
 
 #[test]
@@ -232,7 +296,7 @@ fn token_merging_is_on_unless_a_client_says_no() {
     for (call, expected) in answers {
         assert_eq!(call.recipe.token_merging, expected);
         assert_eq!(call.note.meta["tomesd"], if expected { "yes" } else { "no" });
-        assert!(!call.note.warning.unwrap().contains("tomesd"));
+        assert_eq!(call.note.warning, None);
     }
     let refusal = refused("tomesd", json!("half"));
     assert_eq!(
@@ -249,7 +313,7 @@ fn schedulers_in_any_case_and_karras_where_it_means_something() {
     let call = convert(&body, Call::Img2Img).unwrap();
     assert_eq!(call.recipe.scheduler.kind, Some(SchedulerKind::UniPCMultistep));
     assert_eq!(call.recipe.scheduler.spacing, NoiseSpacing::Karras);
-    assert!(!call.note.warning.unwrap().contains("karras"));
+    assert_eq!(call.note.warning, None);
 
     body["scheduler"] = json!("DDIMScheduler");
     let call = convert(&body, Call::Img2Img).unwrap();
@@ -370,6 +434,51 @@ fn false_and_zero_mean_that_an_optional_text_was_not_given() {
     assert_eq!(accepted("track_id", json!(false)).note.track_id, Value::Null);
     assert_eq!(accepted("track_id", json!(0)).note.track_id, json!(0));
     assert!(refused("vae", json!(true)).message.contains("a string"));
+}
+
+#[test]
+fn an_ip_adapter_and_its_image_go_together() {
+    let both = |adapter: Value, scale: Value, image: Value| {
+        let mut body = good();
+        for (field, value) in [
+            ("ip_adapter_id", adapter),
+            ("ip_adapter_scale", scale),
+            ("ip_adapter_image", image),
+        ] {
+            body[field] = value;
+        }
+        convert(&body, Call::Img2Img)
+    };
+    let url = "https://example.com/style.png";
+    let call = both(json!("ip-adapter_sd15"), json!("0.4"), json!(url)).unwrap();
+    let adapter = call.recipe.ip_adapter.as_ref().unwrap();
+    assert_eq!((adapter.model.as_str(), adapter.scale), ("ip-adapter_sd15", 0.4));
+    assert_eq!(call.inputs.ip_adapter(), Some(&ImageSource::Url(url.to_owned())));
+    assert_eq!(call.note.meta["ip_adapter_id"], "ip-adapter_sd15");
+    assert_eq!(call.note.meta["ip_adapter_scale"], 0.4);
+    assert_eq!(call.note.meta["ip_adapter_image"], url);
+    let warning = call.note.warning.unwrap_or_default();
+    assert!(!warning.contains("ip_adapter"), "{warning}");
+    let inline = both(json!("x"), Value::Null, json!("data:image/png;base64,AAAA")).unwrap();
+    assert_eq!(inline.recipe.ip_adapter.unwrap().scale, 1.0);
+    assert_eq!(inline.note.meta["ip_adapter_image"], "base64");
+    for (adapter, image, field) in [
+        (json!("ip-adapter_sd15"), Value::Null, "ip_adapter_image"),
+        (json!("ip-adapter_sd15"), json!("null"), "ip_adapter_image"),
+        (Value::Null, json!(url), "ip_adapter_id"),
+    ] {
+        let errors = both(adapter, Value::Null, image).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert_eq!(errors[0].field, field);
+        assert!(
+            errors[0].message.contains("is required with ip_adapter_"),
+            "{errors:?}"
+        );
+    }
+    // A scale without an adapter has nothing to count.
+    let alone = both(Value::Null, json!(0.5), Value::Null).unwrap();
+    assert_eq!(alone.recipe.ip_adapter, None);
+    assert_eq!(alone.note.meta["ip_adapter_id"], Value::Null);
 }
 
 #[test]

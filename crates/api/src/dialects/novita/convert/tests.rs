@@ -310,6 +310,45 @@ fn the_format_is_chosen_in_extra() {
 }
 
 #[test]
+fn the_safety_checker_is_asked_for_in_extra() {
+    let safety = |extra: Value| accepted("extra", extra).delivery.safety;
+    let on = |level| SafetyPolicy::On {
+        action: SafetyAction::Keep,
+        level,
+    };
+    for wanted in [json!(true), json!("true"), json!(1), json!("1")] {
+        let found = safety(json!({"enable_nsfw_detection": wanted}));
+        assert_eq!(found, on(SafetyLevel::Explicit), "{wanted}");
+    }
+    for unwanted in [json!(false), json!("false"), json!(0), json!(""), json!(null)] {
+        let found = safety(json!({"enable_nsfw_detection": unwanted, "nsfw_detection_level": 2}));
+        assert_eq!(found, SafetyPolicy::Off, "{unwanted}");
+    }
+    for (given, level) in [
+        (json!(0), SafetyLevel::Explicit),
+        (json!("1"), SafetyLevel::Suggestive),
+        (json!(2), SafetyLevel::Revealing),
+        (json!(null), SafetyLevel::Explicit),
+    ] {
+        let found = safety(json!({"enableNsfwDetection": true, "nsfwDetectionLevel": given}));
+        assert_eq!(found, on(level), "{given}");
+    }
+    for (field, value) in [
+        ("nsfw_detection_level", json!(3)),
+        ("nsfw_detection_level", json!(-1)),
+        ("nsfw_detection_level", json!("much")),
+        ("enable_nsfw_detection", json!("maybe")),
+        ("enable_nsfw_detection", json!(2)),
+        ("enable_nsfw_detection", json!([true])),
+    ] {
+        let place = format!("extra.{field}");
+        let refusal = refused("extra", json!({field: value}));
+        assert_eq!(refusal.field, place, "{value}");
+        assert!(refusal.message.contains(&place), "{}", refusal.message);
+    }
+}
+
+#[test]
 fn unknown_fields_are_ignored_and_named() {
     let mut body = good();
     body["width"] = json!(512);

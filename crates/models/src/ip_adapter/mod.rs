@@ -1,0 +1,118 @@
+//! IP-Adapters (Ye et al., 2023, arXiv 2308.06721; diffusers `loaders/unet.py`): a picture as a prompt beside the text.
+//!
+//! The picture becomes a few tokens, and each cross-attention of the UNet gets keys and values for them of its own. The UNet
+//! stays as it is. Names are those of the published files (<https://github.com/tencent-ailab/IP-Adapter>).
+
+mod config;
+mod projection;
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+pub use self::config::{ImageProjectionConfig, IpAdapterConfig};
+
+use self::projection::Projection;
+use crate::error::During;
+use crate::layers::{KeyValueProjections, KeyValues, Layer, Linear, on_pool, size_bytes};
+use crate::{ModelError, UNetConfig, VisionOutput};
+
+/// An adapter for UNets of one shape.
+#[derive(Clone, Debug)]
+pub struct IpAdapter {
+    projection: Projection,
+    /// One for each cross-attention, in the order in which those run.
+    layers: Vec<KeyValueProjections>,
+    config: IpAdapterConfig,
+}
+
+impl IpAdapter {
+    /// Loads the adapter from `vb`, at the root of its file, for UNets of this shape.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape than `config` and `unet` say.
+    pub fn new(
+        config: &IpAdapterConfig,
+        unet: &UNetConfig,
+        vb: VarBuilder<'_>,
+    ) -> std::result::Result<Self, ModelError> {
+        Self::load(config, unet, &vb).during("loading the IP-Adapter")
+    }
+
+    fn load(config: &IpAdapterConfig, unet: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let layers = unet.ip_adapter_layers().into_iter().map(|(number, width)| {
+            let vb = vb.pp("ip_adapter").pp(number);
+            Ok(KeyValueProjections {
+                k: Linear::without_bias(config.width, width, &vb.pp("to_k_ip"))?,
+                v: Linear::without_bias(config.width, width, &vb.pp("to_v_ip"))?,
+            })
+        });
+        Ok(Self {
+            projection: Projection::new(config, &vb.pp("image_proj"))?,
+            layers: layers.collect::<Result<_>>()?,
+            config: *config,
+        })
+    }
+
+    /// Sizes of this adapter.
+    #[must_use]
+    pub const fn config(&self) -> &IpAdapterConfig {
+        &self.config
+    }
+
+    /// What it takes of the image encoder.
+    #[must_use]
+    pub const fn takes(&self) -> VisionOutput {
+        match self.config.projection {
+            ImageProjectionConfig::Linear { .. } => VisionOutput::Embedding,
+            ImageProjectionConfig::Resampler { .. } => VisionOutput::Penultimate,
+        }
+    }
+
+    /// Bytes that the weights hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        size_bytes(|visit| self.clone().walk(&mut |layer| visit(layer)))
+    }
+
+    fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
+        self.projection.walk(visit);
+        self.layers.iter_mut().for_each(|layer| layer.walk(visit));
+    }
+
+    /// The tokens (B, N, D) of what the image encoder has seen, which is [`Self::takes`]: (B, P) or (B, S, states).
+    ///
+    /// # Errors
+    /// When it is of another encoder's width.
+    pub fn tokens(&self, seen: &Tensor) -> std::result::Result<Tensor, ModelError> {
+        let (fits, expected) = match self.config.projection {
+            ImageProjectionConfig::Linear { embedding } => (
+                matches!(*seen.dims(), [_, width] if width == embedding),
+                format!("(B, {embedding})"),
+            ),
+            ImageProjectionConfig::Resampler { states, .. } => (
+                matches!(*seen.dims(), [_, _, width] if width == states),
+                format!("(B, S, {states})"),
+            ),
+        };
+        if !fits {
+            return Err(ModelError::Shape {
+                tensor: "what the image encoder gives",
+                found: seen.dims().to_vec(),
+                expected,
+            });
+        }
+        let tokens = || self.projection.forward(seen, &self.config);
+        on_pool(tokens).during("turning a picture into tokens")
+    }
+
+    /// How many cross-attentions it is for.
+    pub(crate) fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Keys and values of `tokens` (1, N, D) for every cross-attention, in the order in which those run.
+    pub(crate) fn project(&self, tokens: &Tensor, scale: f32) -> Result<Vec<KeyValues>> {
+        let layers = self.layers.iter();
+        layers.map(|layer| layer.project(tokens, scale)).collect()
+    }
+}

@@ -1,0 +1,211 @@
+//! What a file says of where its picture comes from: IPTC's `DigitalSourceType` in an XMP packet, and our own parameters.
+//!
+//! The first is the mark of generated pictures that other programs read (IPTC Photo Metadata Standard 2025.1, 7.4; the European
+//! Union's AI Act, Article 50(2), wants one that machines can read).
+
+use super::container::Container;
+use super::metadata::{ImageMetadata, png_chunk, read_metadata};
+use super::orientation::Blocks;
+use super::{jpeg_structure, webp_file};
+
+/// The keyword of the chunk in which a PNG has its packet (XMP specification part 3, 1.1.5).
+pub(super) const PNG_XMP: &str = "XML:com.adobe.xmp";
+/// What the segment of a JPEG with a packet begins with.
+const JPEG_XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+/// Where IPTC's words are.
+const WORDS: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/";
+const PROPERTY: &[u8] = b"DigitalSourceType";
+/// Of a packet that is looked through.
+const MOST_BYTES: usize = 1 << 20;
+
+/// How a picture was made, in IPTC's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceType {
+    /// A trained network has changed a picture.
+    CompositeWithTrainedAlgorithmicMedia,
+    /// A trained network has enlarged a picture.
+    AlgorithmicallyEnhanced,
+}
+
+impl SourceType {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CompositeWithTrainedAlgorithmicMedia => "compositeWithTrainedAlgorithmicMedia",
+            Self::AlgorithmicallyEnhanced => "algorithmicallyEnhanced",
+        }
+    }
+
+    /// The packet that says so. The same for every picture, so that equal requests give equal bytes.
+    pub(super) fn packet(self) -> String {
+        format!(
+            "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\
+             <x:xmpmeta xmlns:x=\"adobe:ns:meta/\">\
+             <rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">\
+             <rdf:Description rdf:about=\"\" xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\" \
+             xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\" \
+             xmp:CreatorTool=\"pentimento {}\" Iptc4xmpExt:DigitalSourceType=\"{WORDS}{}\"/>\
+             </rdf:RDF></x:xmpmeta><?xpacket end=\"r\"?>",
+            env!("CARGO_PKG_VERSION"),
+            self.as_str()
+        )
+    }
+}
+
+/// Which marks are written into files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// How the picture was made, in full.
+    pub parameters: bool,
+    /// That a trained network has made it.
+    pub source_type: bool,
+}
+
+impl Marks {
+    /// Both.
+    pub const ALL: Self = Self {
+        parameters: true,
+        source_type: true,
+    };
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+/// What was found in a file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Provenance {
+    /// The word of IPTC, or another that stands in its place: at most 100 letters.
+    pub source_type: Option<String>,
+    /// How one of our pictures was made.
+    pub parameters: Option<ImageMetadata>,
+}
+
+impl Provenance {
+    /// Whether the file says that a program has made or changed its picture.
+    #[must_use]
+    pub fn is_generated(&self) -> bool {
+        let is_generated = |word: &String| {
+            let word = word.to_ascii_lowercase();
+            word.contains("algorithm") || word.contains("virtualrecording") || word == "digitalart"
+        };
+        self.parameters.is_some() || self.source_type.as_ref().is_some_and(is_generated)
+    }
+}
+
+/// What a file of any origin says. Signatures are not checked: anybody can write this into a file, and take it out.
+#[must_use]
+pub fn read_provenance(bytes: &[u8]) -> Provenance {
+    Provenance {
+        source_type: packet_of(bytes).as_deref().and_then(source_type_in),
+        parameters: read_metadata(bytes),
+    }
+}
+
+fn packet_of(bytes: &[u8]) -> Option<Vec<u8>> {
+    let of_blocks = |blocks: Blocks| blocks.xmp;
+    match Container::of(bytes) {
+        Container::Png => png_chunk(bytes, PNG_XMP).map(String::into_bytes),
+        Container::Jpeg => of_blocks(jpeg_structure::read(bytes).ok()?.blocks),
+        Container::Webp => of_blocks(webp_file::blocks(bytes)),
+        Container::Other(_) => None,
+    }
+}
+
+/// `…DigitalSourceType="http://…/word"` or `…DigitalSourceType>http://…/word<`.
+fn source_type_in(packet: &[u8]) -> Option<String> {
+    let packet = packet.get(..MOST_BYTES).unwrap_or(packet);
+    (0..packet.len()).find_map(|at| {
+        let value = packet[at..].strip_prefix(PROPERTY)?;
+        let value = [&b"=\""[..], b"='", b">"]
+            .iter()
+            .find_map(|start| value.strip_prefix(*start))?;
+        let end = value
+            .iter()
+            .position(|byte| matches!(byte, b'"' | b'\'' | b'<'))?;
+        let word = value[..end].rsplit(|byte| *byte == b'/').next()?;
+        let is_word = (1..=100).contains(&word.len()) && word.iter().all(u8::is_ascii_alphanumeric);
+        is_word.then(|| String::from_utf8_lossy(word).into_owned())
+    })
+}
+
+/// A JPEG file with the packet behind its first segments of application data, where programs look for it.
+pub(super) fn with_packet(jpeg: Vec<u8>, packet: &str) -> Vec<u8> {
+    let body = [JPEG_XMP, packet.as_bytes()].concat();
+    let Ok(length) = u16::try_from(body.len() + 2) else {
+        return jpeg;
+    };
+    let at = behind_application_data(&jpeg);
+    let mut file = Vec::with_capacity(jpeg.len() + body.len() + 4);
+    file.extend_from_slice(&jpeg[..at]);
+    file.extend([0xff, 0xe1]);
+    file.extend(length.to_be_bytes());
+    file.extend(body);
+    file.extend_from_slice(&jpeg[at..]);
+    file
+}
+
+/// Behind the start of image and the segments APP0 and APP1 after it.
+fn behind_application_data(jpeg: &[u8]) -> usize {
+    let mut at = 2.min(jpeg.len());
+    while let Some([0xff, 0xe0 | 0xe1, high, low]) = jpeg.get(at..at + 4) {
+        let next = at + 2 + usize::from(u16::from_be_bytes([*high, *low]));
+        if next > jpeg.len() {
+            break;
+        }
+        at = next;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_is_found_however_the_packet_has_it() {
+        let found = |packet: &str| source_type_in(packet.as_bytes());
+        let ours = SourceType::CompositeWithTrainedAlgorithmicMedia;
+        assert_eq!(found(&ours.packet()).as_deref(), Some(ours.as_str()));
+        let element = "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia\
+                       </Iptc4xmpExt:DigitalSourceType>";
+        assert_eq!(found(element).as_deref(), Some("trainedAlgorithmicMedia"));
+        assert_eq!(
+            found("DigitalSourceType='digitalCapture'").as_deref(),
+            Some("digitalCapture")
+        );
+        for nothing in [
+            "",
+            "DigitalSourceType",
+            "DigitalSourceType=\"",
+            "DigitalSourceType=\"<script>\"",
+            "DigitalSourceType=\"a b\"",
+        ] {
+            assert_eq!(found(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn what_is_generated_is_told_from_what_is_captured() {
+        let of = |word: &str| Provenance {
+            source_type: Some(word.to_owned()),
+            parameters: None,
+        };
+        for word in [
+            "trainedAlgorithmicMedia",
+            "compositeWithTrainedAlgorithmicMedia",
+            "algorithmicallyEnhanced",
+            "algorithmicMedia",
+        ] {
+            assert!(of(word).is_generated(), "{word}");
+        }
+        for word in ["digitalCapture", "negativeFilm", "humanEdits"] {
+            assert!(!of(word).is_generated(), "{word}");
+        }
+        assert!(!Provenance::default().is_generated());
+    }
+}

@@ -1,0 +1,234 @@
+//! Calls about one picture that make no job: what the safety checker sees in it, and enlarging it.
+//!
+//! The picture is fetched and decoded as those of jobs are, within the same limits and turns, so that nobody gets more of the
+//! server this way. One picture is enlarged at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pentimento_catalog::ModelEntry;
+use pentimento_engine::{UpscaleFactor, Upscaler};
+use pentimento_types::{
+    ApiKeyId, Findings, ImageKey, ImageSource, JobId, ModelId, RgbImage, SafetyAction, SafetyLevel,
+    SafetyPolicy, Size, describe_chain,
+};
+
+use crate::image_codec::{self, Decoding, encode_enlarged, resized};
+use crate::inner::Inner;
+use crate::named_models::find;
+use crate::off_thread::off_thread;
+use crate::{Held, InputLimits, ModelRole, Service, ServiceError};
+
+/// Of an enlarged picture: 4096 by 4096, which takes about as long as a job does.
+const MAX_ENLARGED_PIXELS: u64 = 4096 * 4096;
+/// Prefix of the enlarged pictures' names.
+const ENLARGED: &str = "super_resolution";
+
+/// A picture that somebody sends to have something done with it at once.
+pub struct PictureCall {
+    /// Who sends it.
+    pub owner: ApiKeyId,
+    /// The file or its address.
+    pub source: ImageSource,
+    /// The dialect's limits; the server's own hold beside them.
+    pub limits: InputLimits,
+    /// What the file holds of the caller's memory; given back when the file is not needed any more.
+    pub held: Held,
+}
+
+impl std::fmt::Debug for PictureCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PictureCall")
+            .field("owner", &self.owner)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An enlarged picture in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enlarged {
+    /// A signed path, as those of [`crate::ImageLink`].
+    pub path: String,
+    /// Its pixels.
+    pub size: Size,
+    /// What was found in it, where the operator wants every picture looked at.
+    pub findings: Findings,
+}
+
+impl Service {
+    /// Whether a picture is unsafe, by the server's threshold or by the caller's own in thousandths.
+    ///
+    /// # Errors
+    /// Those of an input picture, and [`ServiceError::SafetyChecker`].
+    pub async fn check_picture(
+        &self,
+        call: PictureCall,
+        threshold: Option<u16>,
+    ) -> Result<Findings, ServiceError> {
+        let PictureCall {
+            owner,
+            source,
+            limits,
+            held,
+        } = call;
+        let checker = self.inner.checker_files(SafetyPolicy::On {
+            action: SafetyAction::default(),
+            level: SafetyLevel::default(),
+        });
+        let checker = checker.await?;
+        let (file, decoding) = self.inner.file_of(source, limits).await?;
+        let room = self.inner.room_for(&owner, decoding).await?;
+        let inner = Arc::clone(&self.inner);
+        off_thread(move || {
+            let picture = image_codec::decode(&file, limits)?;
+            drop((file, held));
+            let found = inner.safety.look(&picture, threshold, &checker);
+            drop(room);
+            found.map_err(ServiceError::SafetyChecker)
+        })
+        .await
+    }
+
+    /// Enlarges a picture `times` times, 1 to 4, with the catalogue's `model` or the small network inside the binary, and keeps the
+    /// result as long as those of jobs. A link to it works for `life`, which is at most `keep_pictures` of the configuration.
+    ///
+    /// # Errors
+    /// Those of an input picture and the `Model…` variants; [`ServiceError::EnlargedTooLarge`], [`ServiceError::KeptPicturesFull`], and
+    /// [`ServiceError::Overloaded`] where others wait.
+    pub async fn enlarge_picture(
+        &self,
+        call: PictureCall,
+        (times, model): (u32, Option<ModelId>),
+        life: Duration,
+    ) -> Result<Enlarged, ServiceError> {
+        let inner = &self.inner;
+        inner.check_open()?;
+        let checker = inner.config.safety.policy(SafetyPolicy::Off);
+        let checker = inner.checker_files(checker).await?;
+        let model = match model {
+            Some(name) => {
+                let entry = find(&inner.catalog, ModelRole::Upscaler, &name)?;
+                let located = inner.usable(vec![(ModelRole::Upscaler, entry)]).await?;
+                located.into_iter().next()
+            }
+            None => None,
+        };
+        let place = Arc::clone(&inner.enlarging.places).try_acquire_owned();
+        let _place = place.map_err(|_| ServiceError::Overloaded)?;
+        let PictureCall {
+            owner,
+            source,
+            limits,
+            held,
+        } = call;
+        let (file, decoding) = inner.file_of(source, limits).await?;
+        check_enlarged(decoding.size, times)?;
+        let turn = Arc::clone(&inner.enlarging.turn).acquire_owned().await;
+        let turn = turn.map_err(ServiceError::internal)?;
+        let upscaler = off_thread(move || upscaler(model.as_deref(), times)).await?;
+        let working = enlarging_bytes(decoding.size, &upscaler);
+        inner.admitted.check(working)?;
+        let space = inner
+            .admitted
+            .room(working)
+            .map_err(|_| ServiceError::Overloaded)?;
+        let room = inner.room_for(&owner, decoding).await?;
+        let all = Arc::clone(inner);
+        // It runs on when the caller hangs up, and what it holds with it.
+        let (file, size, findings) = off_thread(move || {
+            let picture = image_codec::decode(&file, limits)?;
+            drop((file, room, held));
+            let enlarged = enlarge(picture, &upscaler, times)?;
+            let (enlarged, findings) = all
+                .safety
+                .pass(enlarged, SafetyPolicy::Off, &checker)
+                .map_err(ServiceError::SafetyChecker)?;
+            let file = encode_enlarged(&enlarged, all.config.marks)?;
+            drop((space, turn));
+            Ok((file, enlarged.size(), findings))
+        })
+        .await?;
+        let key = ImageKey::output(ENLARGED, JobId::new(), 0, "png");
+        Ok(Enlarged {
+            path: inner.keep_picture(&owner, (key, file), life).await?,
+            size,
+            findings,
+        })
+    }
+}
+
+impl Inner {
+    /// The file of a call, looked at and not decoded.
+    pub(crate) async fn file_of(
+        &self,
+        source: ImageSource,
+        limits: InputLimits,
+    ) -> Result<(Bytes, Decoding), ServiceError> {
+        let file = match source {
+            ImageSource::Inline(bytes) => bytes,
+            ImageSource::Url(url) => self.file_at(&url, limits.max_bytes).await?,
+        };
+        let limits = InputLimits {
+            max_pixels: limits.max_pixels.min(self.config.max_image_pixels),
+            ..limits
+        };
+        let decoding = image_codec::look_at(&file, limits)?;
+        self.check_decoding(decoding)?;
+        Ok((file, decoding))
+    }
+}
+
+fn check_enlarged(size: Size, times: u32) -> Result<(), ServiceError> {
+    let pixels = size.pixels().saturating_mul(u64::from(times).pow(2));
+    if pixels > MAX_ENLARGED_PIXELS {
+        let limit = MAX_ENLARGED_PIXELS;
+        return Err(ServiceError::EnlargedTooLarge { size, times, limit });
+    }
+    Ok(())
+}
+
+/// The network that enlarges, read anew for each call: that takes a moment beside what it computes. None where the size stays.
+fn upscaler(model: Option<&ModelEntry>, times: u32) -> Result<Option<Upscaler>, ServiceError> {
+    let upscaler = match (model, times) {
+        (_, ..=1) => return Ok(None),
+        (Some(entry), _) => Upscaler::open(entry).map_err(|error| {
+            tracing::warn!(model = %entry.name, error = describe_chain(&error), "an upscaler cannot be used");
+            ServiceError::ModelUnavailable {
+                role: ModelRole::Upscaler,
+                name: entry.name.clone(),
+                reason: "its file is no upscaler that can be used".to_owned(),
+            }
+        })?,
+        (None, 2) => Upscaler::embedded(UpscaleFactor::Two).map_err(ServiceError::internal)?,
+        (None, 3..) => Upscaler::embedded(UpscaleFactor::Four).map_err(ServiceError::internal)?,
+    };
+    Ok(Some(upscaler))
+}
+
+/// The picture, what the network makes of it, and its file, which is never much larger; and what it computes with.
+fn enlarging_bytes(size: Size, upscaler: &Option<Upscaler>) -> u64 {
+    let (factor, working) = match upscaler {
+        Some(upscaler) => (u64::from(upscaler.scale()), upscaler.working_bytes(size)),
+        None => (1, 0),
+    };
+    size.rgb_bytes() * (1 + 2 * factor * factor) + working
+}
+
+fn enlarge(picture: RgbImage, upscaler: &Option<Upscaler>, times: u32) -> Result<RgbImage, ServiceError> {
+    let Some(upscaler) = upscaler else {
+        return Ok(picture);
+    };
+    let enlarged = upscaler.enlarge(&picture).map_err(ServiceError::internal)?;
+    let size = Size {
+        width: picture.size().width * times,
+        height: picture.size().height * times,
+    };
+    // A network has one scale: three times is four times, made smaller.
+    if enlarged.size() == size {
+        Ok(enlarged)
+    } else {
+        Ok(resized(&enlarged, size))
+    }
+}

@@ -1,0 +1,126 @@
+//! What the server says of itself: the OpenAPI document, its examples, and the page for people.
+
+use serde_json::{Value, json};
+
+use crate::support::client::{generate, get, good_body, http, send};
+use crate::support::pictures;
+use crate::support::server::TestServer;
+
+async fn document(server: &TestServer, path: &str) -> Value {
+    let reply = get(&format!("{}{path}", server.base())).await;
+    assert_eq!(reply.status, 200, "{path}");
+    reply.json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_works_as_it_is() {
+    let server = TestServer::start();
+    let whole = document(&server, "/openapi.json").await;
+    let mut sent = Vec::new();
+    for (path, methods) in whole["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let example = &operation["requestBody"]["content"]["application/json"]["example"];
+            // This server has no catalogue with a VAE in it.
+            if example.is_null() || path.ends_with("/load_vae") {
+                continue;
+            }
+            assert_eq!(method, "post", "{path}");
+            let request = http().post(format!("{}{path}", server.base())).json(example);
+            let reply = send(request).await;
+            assert_eq!(reply.status, 200, "{path}");
+            let reply = reply.json();
+            assert_ne!(reply["status"], "error", "{path}: {reply}");
+            assert_eq!(reply.get("warning"), None, "{path}: {reply}");
+            sent.push(path.clone());
+        }
+    }
+    for path in [
+        "/v3/lcm-img2img",
+        "/api/v1/enterprise/img2img",
+        "/api/v1/enterprise/inpaint",
+    ] {
+        assert!(
+            sent.iter().any(|known| known == path),
+            "{path} has no example: {sent:?}"
+        );
+    }
+}
+
+/// Its `GET`s without parameters in the path, and the statuses that the document has for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_looked_at_answers_as_the_document_says() {
+    let server = TestServer::start();
+    let whole = document(&server, "/openapi.json").await;
+    let mut looked = 0;
+    for (path, methods) in whole["paths"].as_object().unwrap() {
+        if path.contains('{') || methods.get("get").is_none() {
+            continue;
+        }
+        let reply = get(&format!("{}{path}", server.base())).await;
+        let status = reply.status.as_u16().to_string();
+        assert!(
+            methods["get"]["responses"].get(&status).is_some(),
+            "{path}: {status} is not described"
+        );
+        looked += 1;
+    }
+    assert!(looked >= 7, "{looked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_part_has_its_own_document_and_people_have_a_page() {
+    let server = TestServer::start();
+    for (part, path) in [
+        ("novita", "/v3/lcm-img2img"),
+        ("modelslab", "/api/v1/enterprise/img2img"),
+        ("own", "/v1/jobs"),
+    ] {
+        let part = document(&server, &format!("/openapi/{part}.json")).await;
+        assert!(part["paths"].get(path).is_some(), "{path}");
+        assert_eq!(part["tags"].as_array().map(Vec::len), Some(1));
+        assert_eq!(part["openapi"], json!("3.1.0"));
+    }
+    assert_eq!(
+        get(&format!("{}/openapi/other.json", server.base())).await.status,
+        404
+    );
+    let page = get(&format!("{}/docs", server.base())).await;
+    let text = String::from_utf8_lossy(&page.body).into_owned();
+    assert_eq!(page.status, 200);
+    assert!(
+        text.contains("num_inference_steps") && text.contains(&server.base()),
+        "{text}"
+    );
+    let style = get(&format!("{}/playground/docs.css", server.base())).await;
+    assert_eq!(style.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_of_ours_says_where_it_comes_from() {
+    let server = TestServer::start();
+    let verified = async |file: Vec<u8>| {
+        let address = format!("{}/v1/provenance/verify", server.base());
+        let reply = send(http().post(address).body(file)).await;
+        assert_eq!(reply.status, 200);
+        reply.json()
+    };
+    for kind in ["png", "jpeg", "webp"] {
+        let mut body = good_body();
+        body["extra"] = json!({"response_image_type": kind});
+        let reply = generate(&server, &body).await.json();
+        let picture = get(reply["images"][0]["image_url"].as_str().unwrap()).await;
+        let found = verified(picture.body.to_vec()).await;
+        assert_eq!(found["generated"], true, "{kind}: {found}");
+        assert_eq!(
+            found["digital_source_type"], "compositeWithTrainedAlgorithmicMedia",
+            "{kind}"
+        );
+        assert_eq!(found["parameters"]["prompt"], body["prompt"], "{kind}");
+    }
+    let found = verified(pictures::bytes("small.png")).await;
+    assert_eq!(
+        found,
+        json!({"generated": false, "digital_source_type": null, "parameters": null})
+    );
+    assert_eq!(verified(b"nothing".to_vec()).await["generated"], false);
+}
