@@ -45,6 +45,16 @@ impl Gpu {
         })
     }
 
+    /// The libraries that a CUDA device needs, for `doctor`: the name of each, and its version or why it cannot be used. None
+    /// in a build without CUDA.
+    #[must_use]
+    pub fn libraries() -> Vec<(&'static str, std::result::Result<String, String>)> {
+        #[cfg(feature = "cuda")]
+        return crate::driver::real::libraries();
+        #[cfg(not(feature = "cuda"))]
+        Vec::new()
+    }
+
     /// The emulated device: host memory, our kernels in the emulator, libraries by a plain reference.
     #[cfg(feature = "emulated")]
     #[must_use]

@@ -108,15 +108,34 @@ pub(crate) fn libraries() -> Option<std::ffi::OsString> {
     std::env::var_os("PENTIMENTO_CUDA_LIBS")
 }
 
-/// What a test says that is run with those libraries in front. The loader reads its path when a process starts, so this
-/// starts the tests again.
+/// What a test says that is run with those libraries in front, and before them the stub of a driver without a device. The
+/// loader reads its path when a process starts, so this starts the tests again.
 #[cfg(feature = "cuda")]
 pub(crate) fn with_libraries(test: &str) -> String {
+    let folder = std::env::temp_dir().join(format!(
+        "pentimento-stub-{}-{}",
+        std::process::id(),
+        test.replace(':', "-")
+    ));
+    fs_err::create_dir_all(&folder).unwrap();
+    let built = std::process::Command::new("cc")
+        .args(["-w", "-shared", "-fPIC", "-o"])
+        .arg(folder.join("libcuda.so.1"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/stub_libcuda.c"))
+        .status();
+    assert!(
+        built.unwrap().success(),
+        "the stub of the driver does not compile"
+    );
+    let mut path = folder.clone().into_os_string();
+    path.push(":");
+    path.push(libraries().unwrap_or_default());
     let run = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
-        .env("LD_LIBRARY_PATH", libraries().unwrap_or_default())
+        .env("LD_LIBRARY_PATH", path)
         .output()
         .unwrap();
+    fs_err::remove_dir_all(folder).unwrap();
     let said = String::from_utf8_lossy(&run.stdout).into_owned();
     assert!(
         run.status.success(),

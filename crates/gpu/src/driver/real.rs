@@ -471,6 +471,28 @@ fn add_to(call: &LinearCall, residual: Span) -> Result<Launch> {
     })
 }
 
+/// Each library that is opened at run time: its name, and its version or why it cannot be used.
+pub(crate) fn libraries() -> Vec<(&'static str, std::result::Result<String, String>)> {
+    let nvrtc = compile::version().map(|(major, minor)| format!("{major}.{minor}"));
+    vec![
+        ("NVIDIA driver", library().and_then(|()| driver_version())),
+        ("NVRTC", nvrtc),
+        ("cuDNN", plans::version().map(cudnn_version)),
+    ]
+}
+
+fn driver_version() -> std::result::Result<String, String> {
+    let mut version = 0;
+    // SAFETY: the place is valid.
+    let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    asked.result().map_err(words)?;
+    Ok(format!("CUDA {}.{}", version / 1000, version % 1000 / 10))
+}
+
+fn cudnn_version(version: usize) -> String {
+    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
+}
+
 /// Whether the driver is there with all that is used of it, or what is missing.
 fn library() -> std::result::Result<(), String> {
     // SAFETY: opening a library runs its initialisation, which NVIDIA's survive.
@@ -496,25 +518,9 @@ fn describe(device: sys::CUdevice) -> std::result::Result<Description, DriverErr
     // SAFETY: the device is the driver's.
     let attribute = |attribute| unsafe { cuda::device::get_attribute(device, attribute) };
     let side = |number: i32| u32::try_from(number).unwrap_or(0);
-    let mut driver = 0;
-    // SAFETY: the place is valid.
-    unsafe { sys::cuDriverGetVersion(&raw mut driver) }.result()?;
-    let mut software = vec![format!(
-        "CUDA of the driver {}.{}",
-        driver / 1000,
-        driver % 1000 / 10
-    )];
-    if let Ok((major, minor)) = compile::version() {
-        software.push(format!("NVRTC {major}.{minor}"));
-    }
-    if let Ok(version) = plans::version() {
-        software.push(format!(
-            "cuDNN {}.{}.{}",
-            version / 10_000,
-            version / 100 % 100,
-            version % 100
-        ));
-    }
+    let software = libraries()
+        .into_iter()
+        .filter_map(|(name, version)| version.ok().map(|version| format!("{name} {version}")));
     Ok(Description {
         name: cuda::device::get_name(device)?,
         capability: (
@@ -527,7 +533,7 @@ fn describe(device: sys::CUdevice) -> std::result::Result<Description, DriverErr
         ),
         // SAFETY: the device is the driver's.
         memory_bytes: unsafe { cuda::device::total_mem(device) }?,
-        software,
+        software: software.collect(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Plans for cards that are only described: every convolution and linear layer of Stable Diffusion has an engine that computes
-//! it the same way for 1 to 32 rows. Nothing is executed, and no GPU is needed; cuDNN is, with a stub of the driver.
+//! it the same way for 1 to 32 rows. Nothing is executed, and no GPU is needed; cuDNN is, with a stub of the
+//! driver.
 
 use super::choice::pin;
 use super::descriptor::{Descriptor, Kind, Name};
@@ -168,7 +169,7 @@ fn layers() -> Vec<ConvKey> {
 fn every_layer_has_an_engine_for_all_numbers_of_rows() {
     if libraries().is_none() {
         println!(
-            "left out: PENTIMENTO_CUDA_LIBS names no folders with libcudnn.so.9 and a stub of libcuda.so.1"
+            "left out: PENTIMENTO_CUDA_LIBS names no folders with libcudnn.so.9, libcublasLt.so.13 and libnvrtc.so.13"
         );
         return;
     }

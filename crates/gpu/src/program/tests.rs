@@ -181,6 +181,16 @@ fn a_failed_launch_or_a_lost_device_stays_failed() {
     }
 }
 
+/// Whatever is there or not, each library is named and nothing ends the process.
+#[test]
+fn every_library_is_named() {
+    let names: Vec<&str> = Gpu::libraries().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["NVIDIA driver", "NVRTC", "cuDNN"]);
+    for (name, found) in Gpu::libraries() {
+        println!("{name}: {found:?}");
+    }
+}
+
 /// On a machine without a driver; on one with a card there is nothing to say.
 #[test]
 fn a_device_that_is_not_there_says_what_is_missing() {
