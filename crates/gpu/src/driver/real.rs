@@ -254,7 +254,9 @@ impl Cuda {
             self.call(&launch.kernel, set)?;
             function.shared_bytes = launch.shared_bytes;
         }
-        self.state().functions.insert(launch.kernel.clone(), function);
+        if known.is_none_or(|known| known.shared_bytes != function.shared_bytes) {
+            self.state().functions.insert(launch.kernel.clone(), function);
+        }
         Ok(function.handle)
     }
 
