@@ -7,8 +7,24 @@ use crate::{DType, Emulation, Error, Gpu, HostData, Input, InputShape, Program, 
 /// The float types.
 pub(crate) const FLOATS: [DType; 2] = [DType::F32, DType::F16];
 
-/// A device whose threads run in this order.
+/// The card that `PENTIMENTO_TEST_GPU` names by its number, if it is set: the same checks on the day that there is one.
+pub(crate) fn card() -> Option<Gpu> {
+    static CARD: std::sync::OnceLock<Option<Gpu>> = std::sync::OnceLock::new();
+    #[expect(clippy::disallowed_methods, reason = "a test that is gated by its variable")]
+    let open = || {
+        let number = std::env::var("PENTIMENTO_TEST_GPU").ok()?;
+        Some(Gpu::open(number.parse().unwrap(), None).unwrap())
+    };
+    CARD.get_or_init(open).clone()
+}
+
+/// The card, or an emulated device whose threads run in this order.
 pub(crate) fn device(order: ThreadOrder) -> Gpu {
+    card().unwrap_or_else(|| emulated(order))
+}
+
+/// An emulated device whose threads run in this order, whatever else there is.
+pub(crate) fn emulated(order: ThreadOrder) -> Gpu {
     Gpu::emulated(Emulation {
         order,
         ..Emulation::default()

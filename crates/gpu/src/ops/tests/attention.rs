@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::command::{Arg, AttentionCall, Command, Launch, Place, Span};
 use crate::kernels::attention::tiles;
-use crate::testing::{assert_close, compute, device, each_way, numbers};
+use crate::testing::{assert_close, compute, device, each_way, emulated, numbers};
 use crate::{AttnMask, DType, Gpu, HostData, Tensor, ThreadOrder, attend};
 
 /// Rows, queries, keys, heads and the width of a head.
@@ -141,7 +141,7 @@ pub(super) fn on_fragments(
 #[test]
 fn a_wrong_launch_loses_the_device() {
     let wrong = |kernel: &str, shared_bytes: usize, args: Vec<Arg>| {
-        let gpu = device(ThreadOrder::Ascending);
+        let gpu = emulated(ThreadOrder::Ascending);
         let launch = Launch {
             kernel: kernel.to_owned(),
             grid: [1, 1, 1],
