@@ -180,7 +180,10 @@ async fn a_language_model_of_the_catalogue_goes_on_with_prompts_in_listed_words(
         "soft",
         "golden",
         "highly",
+        "high",
         "photo",
+        "light",
+        "hour",
     ];
     for word in added.split([',', ' ']).filter(|word| !word.is_empty()) {
         assert!(listed.contains(&word), "{word} in {prompt}");

@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::ApiConfig;
 
+mod bad_fields;
 mod bodies;
 mod drop_in;
 mod jobs;
