@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::{
-    Beside, Component, ComponentKey, ComponentRole, Device, FolderStamp, ModelSource, PipelineError,
-    StableDiffusion, WordModel,
+    Beside, Component, ComponentKey, Device, FolderStamp, ModelSource, PipelineError, StableDiffusion,
+    WordModel,
 };
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
@@ -64,6 +64,8 @@ struct Memory {
     /// Loads that were given up, some of which still wait for their disk.
     given_up: HashMap<ModelKey, Watched>,
     resident: Resident,
+    /// The prompt enhancer, which stays as long as the server runs: it has no jobs that could wait for room.
+    words: Option<ComponentKey>,
 }
 
 /// The last answer to what is in memory.
@@ -118,6 +120,12 @@ impl Shared for Component {
 }
 
 impl Memory {
+    /// Keeps what is pinned by now, and nothing else.
+    fn pin(&mut self) {
+        let pinned: Vec<ComponentKey> = self.models.pinned().chain(self.words.clone()).collect();
+        self.components.pin(pinned);
+    }
+
     /// Callers can ask for any number of models, since LoRAs have strengths.
     fn forget_old_failures(&mut self, now: Instant) {
         self.failures.retain(|_, failure| match failure.end {
@@ -154,6 +162,7 @@ impl PipelineLoader {
             failures: HashMap::new(),
             given_up: HashMap::new(),
             resident: Resident::default(),
+            words: None,
         };
         Self(Arc::new(Inner {
             device,
@@ -268,7 +277,7 @@ impl PipelineLoader {
         let forgotten = known.insert(models, keys.into_iter().chain(bases).collect(), keep_alive);
         components.evict(&forgotten, &mut evicted);
         known.retain_resident(|key| components.contains(key));
-        components.pin(known.pinned());
+        memory.pin();
         Ok(model)
     }
 
@@ -454,16 +463,14 @@ impl ModelLoader for PipelineLoader {
     fn pin(&self, models: &ResolvedModels) {
         let mut memory = self.memory();
         memory.models.pin(&ModelKey::of(models));
-        let pinned: Vec<ComponentKey> = memory.models.pinned().collect();
-        memory.components.pin(pinned);
+        memory.pin();
     }
 
     fn evict(&self, checkpoint: &str) -> u64 {
         let mut evicted = Vec::new();
         let mut memory = self.memory();
         let keys = memory.models.unpin(checkpoint);
-        let pinned: Vec<ComponentKey> = memory.models.pinned().collect();
-        memory.components.pin(pinned);
+        memory.pin();
         memory.components.evict(&keys, &mut evicted)
     }
 
@@ -481,16 +488,8 @@ impl ModelLoader for PipelineLoader {
             components, models, ..
         } = &mut *memory;
         let keep_alive = models.keep_alive();
-        let of_none = |key: &ComponentKey| {
-            if key.role() == ComponentRole::PromptEnhancer {
-                // It is a part of no checkpoint, and stays as one does.
-                self.0.keep_alive
-            } else {
-                // One that is a part of no model any more has nobody who wants it.
-                Some(Duration::ZERO)
-            }
-        };
-        let keep = |key: &ComponentKey| keep_alive.get(key).copied().unwrap_or_else(|| of_none(key));
+        // One that is a part of no model any more has nobody who wants it.
+        let keep = |key: &ComponentKey| keep_alive.get(key).copied().unwrap_or(Some(Duration::ZERO));
         components.evict_unused(now, keep, &mut evicted)
     }
 

@@ -3,9 +3,8 @@
 //! The idea of a list is that of Fooocus' prompt expansion (`extras/expansion.py`): whatever the model would like to say, nothing can
 //! come of it but words that are known to be harmless. The choice is greedy, so that the same words always go on in the same way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::IndexOp as _;
 use pentimento_models::{Gpt2, Gpt2Past, Gpt2Tokenizer};
 
 use crate::PipelineError;
@@ -20,8 +19,8 @@ const PHRASE: usize = 3;
 pub struct WordModel {
     pub(crate) network: Gpt2,
     pub(crate) tokenizer: Gpt2Tokenizer,
-    /// Tokens that are a listed word with the space before it.
-    pub(crate) listed: BTreeSet<u32>,
+    /// Tokens that are a listed word with the space before it, and the word in small letters.
+    pub(crate) listed: BTreeMap<u32, String>,
     pub(crate) comma: u32,
 }
 
@@ -47,21 +46,18 @@ impl WordModel {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut words: BTreeSet<u32> = self
+        let said = text.to_lowercase();
+        let said: BTreeSet<&str> = said.split(|letter: char| !letter.is_alphanumeric()).collect();
+        let new = self
             .listed
             .iter()
-            .copied()
-            .filter(|id| !ids.contains(id))
-            .collect();
+            .filter(|(_, word)| !said.contains(word.as_str()));
+        let mut words: BTreeSet<u32> = new.map(|(id, _)| *id).collect();
         let (mut past, mut chosen) = (Gpt2Past::default(), Vec::new());
         let mut next = ids.to_vec();
         while chosen.len() < most && !words.is_empty() {
-            let logits = self.network.logits(&next, &mut past)?;
-            let last = logits.i(logits.dim(0).map_err(PipelineError::Tensor)? - 1);
-            let last: Vec<f32> = last
-                .and_then(|last| last.to_vec1())
-                .map_err(PipelineError::Tensor)?;
-            let best = self.best(&last, &words, &chosen);
+            let logits = self.network.next_logits(&next, &mut past)?;
+            let best = self.best(&logits, &words, &chosen);
             words.remove(&best);
             chosen.push(best);
             next = vec![best];

@@ -2,7 +2,7 @@
 
 use candle_core::Device as HostDevice;
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_models::{DeviceLocation, Gpt2, Gpt2Config, Gpt2Tokenizer};
+use pentimento_models::{DeviceLocation, Gpt2, Gpt2Config, Gpt2Tokenizer, ModelError};
 use pentimento_weights::{Checkpoint, Dtypes, WeightsError};
 
 use crate::PipelineError;
@@ -82,19 +82,30 @@ impl WordModelSource {
         })?;
         // Older files have the masks of the attentions beside the weights.
         weights.finish_partly().map_err(|source| self.weights(source))?;
-        let id_of = |text: &str| {
-            tokenizer
-                .id_of(text)
-                .filter(|id| (*id as usize) < config.vocab_size)
-        };
-        let comma = id_of(",").ok_or_else(|| PipelineError::UnsupportedSource {
-            name: self.name.clone(),
-            reason: "its vocabulary has no comma".to_owned(),
+        if tokenizer
+            .largest_id()
+            .is_none_or(|id| id as usize >= config.vocab_size)
+        {
+            let detail = format!(
+                "it has ids that the network, of {} tokens, has not",
+                config.vocab_size
+            );
+            return Err(part(ModelError::TokenizerFile {
+                file: "vocab.json",
+                detail,
+            }));
+        }
+        let comma = tokenizer.id_of(",").ok_or_else(|| {
+            part(ModelError::TokenizerFile {
+                file: "vocab.json",
+                detail: "it has no comma".to_owned(),
+            })
         })?;
-        let listed = words
-            .iter()
-            .filter_map(|word| id_of(&format!(" {word}")))
-            .collect();
+        let listed = words.iter().filter_map(|word| {
+            let id = tokenizer.id_of(&format!(" {word}"))?;
+            Some((id, word.to_lowercase()))
+        });
+        let listed = listed.collect();
         let size_bytes = network.size_bytes();
         let model = WordModel {
             network,
@@ -152,10 +163,7 @@ mod tests {
             let phrases = model.phrases(prompt, 12).unwrap();
             let words: Vec<&str> = phrases.iter().flat_map(|phrase| phrase.split(' ')).collect();
             assert!(words.iter().all(|word| listed.contains(word)), "{phrases:?}");
-            assert!(
-                words.iter().all(|word| !prompt.contains(&format!(" {word}"))),
-                "{phrases:?}"
-            );
+            assert!(words.iter().all(|word| !prompt.contains(word)), "{phrases:?}");
             assert!(
                 phrases.iter().all(|phrase| phrase.split(' ').count() <= 3),
                 "{phrases:?}"

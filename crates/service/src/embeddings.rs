@@ -103,7 +103,9 @@ impl Inner {
         );
         let (named, asked) = (named.clone(), recipe.clone());
         let checkpoint = named.checkpoint().name.clone();
-        let turns = self.plan_turns.get_or_make(checkpoint.clone(), PLANS_AT_ONCE);
+        let turns = self
+            .plan_turns
+            .get_or_make((ModelRole::Checkpoint, checkpoint.clone()), PLANS_AT_ONCE);
         let turn = turns.acquire_owned().await.map_err(ServiceError::internal)?;
         let (embeddings, notes) = off_thread(move || {
             let _turn = turn;

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use pentimento_engine::{PromptEmbedding, ResolvedModels, TokenCounter};
-use pentimento_types::{JobNote, Recipe, describe_chain};
+use pentimento_engine::{PromptEmbedding, ResolvedModels, TokenCounter, written_in};
+use pentimento_types::{Recipe, describe_chain};
 
 use crate::ServiceError;
 use crate::inner::Inner;
@@ -24,27 +24,57 @@ impl Inner {
     }
 
     /// Adds to the prompts of a recipe what the enhancer says and what fits. The models are those of the caller's own words, which
-    /// have been found short enough; those that come back are the ones of all words, since an added word may be that of a textual
-    /// inversion.
+    /// have been found short enough, and they stay: a phrase that would call a textual inversion is left out.
     pub(crate) async fn enhance(
         &self,
         recipe: &mut Recipe,
-        (models, notes): (ResolvedModels, Vec<JobNote>),
-    ) -> Result<(ResolvedModels, Vec<JobNote>), ServiceError> {
+        models: &ResolvedModels,
+    ) -> Result<(), ServiceError> {
         let fitting = Fitting {
             counter: self.tokens.clone(),
             embeddings: models.embeddings.clone(),
             limit: self.config.max_prompt_tokens,
+            reads_negative: self.reads_negative(recipe, models).await?,
         };
-        let (enhancer, asked) = (self.enhancer().await?, recipe.clone());
-        let (prompt, negative_prompt) =
-            off_thread(move || fitting.enhanced(enhancer.as_ref(), &asked)).await?;
-        if prompt == recipe.prompt && negative_prompt == recipe.negative_prompt {
-            return Ok((models, notes));
+        let enhancer = self.enhancer().await?;
+        let turn = Arc::clone(&self.enhancing).acquire_owned().await;
+        let turn = turn.map_err(ServiceError::internal)?;
+        let (catalog, checkpoint) = (Arc::clone(&self.catalog), Arc::clone(&models.checkpoint));
+        let mut enhanced = recipe.clone();
+        let enhanced = off_thread(move || {
+            // It goes along, because this runs on when the caller hangs up.
+            let _turn = turn;
+            let calls_none =
+                |phrase: &str| written_in(catalog.entries(), &checkpoint, [phrase, ""]).is_empty();
+            (enhanced.prompt, enhanced.negative_prompt) =
+                fitting.enhanced(enhancer.as_ref(), &enhanced, &calls_none)?;
+            Ok(enhanced)
+        })
+        .await?;
+        // The tokens of some embeddings stand in files only. One that an added word calls would be there after a restart.
+        let names = |models: &ResolvedModels| -> Vec<String> {
+            models
+                .embeddings
+                .iter()
+                .map(|embedding| embedding.name().to_owned())
+                .collect()
+        };
+        match self.resolve_models(&enhanced).await {
+            Ok((again, _)) if names(&again) == names(models) => *recipe = enhanced,
+            Ok(_) => tracing::debug!("no words are added, because they would call an embedding"),
+            // No addition is a reason to refuse.
+            Err(error) => tracing::info!(error = describe_chain(&error), "no words are added"),
         }
-        recipe.prompt = prompt;
-        recipe.negative_prompt = negative_prompt;
-        self.resolve_models(recipe).await
+        Ok(())
+    }
+
+    /// Whether the negative prompt has a row of its own. Distilled checkpoints take the scale as an input instead.
+    async fn reads_negative(&self, recipe: &Recipe, models: &ResolvedModels) -> Result<bool, ServiceError> {
+        if !recipe.is_guided() {
+            return Ok(false);
+        }
+        let facts = self.facts_of(&models.checkpoint).await?;
+        Ok(facts.is_none_or(|facts| !facts.is_distilled))
     }
 }
 
@@ -56,6 +86,8 @@ struct Fitting {
     embeddings: Vec<PromptEmbedding>,
     /// Tokens of one prompt.
     limit: usize,
+    /// Whether anybody reads the negative prompt.
+    reads_negative: bool,
 }
 
 impl Fitting {
@@ -64,6 +96,7 @@ impl Fitting {
         &self,
         enhancer: &dyn PromptEnhancer,
         recipe: &Recipe,
+        may_be_added: &dyn Fn(&str) -> bool,
     ) -> Result<(String, Option<String>), ServiceError> {
         let words = PromptWords {
             prompt: &recipe.prompt,
@@ -71,14 +104,22 @@ impl Fitting {
         };
         let chunks = |field, text| self.chunks(field, text).unwrap_or_default();
         // Both prompts take as many chunks as the longer one has, so up to there an addition costs nothing.
-        let begun = chunks("prompt", words.prompt).max(chunks("negative_prompt", words.negative_prompt));
-        if begun == 0 {
+        let of_negative = match self.reads_negative {
+            true => chunks("negative_prompt", words.negative_prompt),
+            false => 0,
+        };
+        let of_prompt = chunks("prompt", words.prompt);
+        let begun = of_prompt.max(of_negative);
+        if of_prompt == 0 || self.reads_negative && of_negative == 0 {
             return Ok((recipe.prompt.clone(), recipe.negative_prompt.clone()));
         }
-        let additions = enhancer.additions(words)?;
+        let mut additions = enhancer.additions(words)?;
+        for phrases in [&mut additions.prompt, &mut additions.negative_prompt] {
+            phrases.retain(|phrase| may_be_added(phrase));
+        }
         let prompt = self.extended(("prompt", words.prompt), &additions.prompt, begun);
         // Without guidance nobody reads it, and the reply would tell of words that had no effect.
-        let negative = if recipe.is_guided() {
+        let negative = if self.reads_negative {
             self.extended(
                 ("negative_prompt", words.negative_prompt),
                 &additions.negative_prompt,
@@ -159,12 +200,16 @@ mod tests {
         }
     }
 
-    fn fitting(limit: usize) -> Fitting {
-        Fitting {
+    fn enhanced(limit: usize, enhancer: &Many, recipe: &Recipe) -> (String, Option<String>) {
+        let fitting = Fitting {
             counter: TokenCounter::default(),
             embeddings: Vec::new(),
             limit,
-        }
+            reads_negative: recipe.is_guided(),
+        };
+        fitting
+            .enhanced(enhancer, recipe, &|phrase| phrase != "called")
+            .unwrap()
     }
 
     fn recipe(prompt: &str, negative: Option<&str>) -> Recipe {
@@ -192,7 +237,7 @@ mod tests {
             ("a (house BREAK".to_owned(), Some("  ".to_owned())),
         ] {
             let asked = recipe(&prompt, negative.as_deref());
-            let (enhanced, of_negative) = fitting(2400).enhanced(&Many(100, "sharp focus"), &asked).unwrap();
+            let (enhanced, of_negative) = enhanced(2400, &Many(100, "sharp focus"), &asked);
             let of_negative = of_negative.unwrap();
             assert!(enhanced.starts_with(&prompt), "{enhanced}");
             assert!(
@@ -220,22 +265,33 @@ mod tests {
             guidance_scale: 1.0,
             ..recipe("a house", None)
         };
-        let (prompt, negative) = fitting(2400).enhanced(&Many(1, "8K"), &unguided).unwrap();
+        let (prompt, negative) = enhanced(2400, &Many(1, "8K"), &unguided);
         assert_eq!((prompt.as_str(), negative), ("a house, 8K", None));
+        // What would call an embedding.
+        let asked = recipe("a house", None);
+        assert_eq!(
+            enhanced(2400, &Many(2, "called"), &asked),
+            (asked.prompt.clone(), None)
+        );
+        // A long negative prompt that nobody reads is no reason for more chunks.
+        let long = "a ".repeat(140);
+        let unread = Recipe {
+            guidance_scale: 1.0,
+            ..recipe("a house", Some(&long))
+        };
+        let (prompt, negative) = enhanced(2400, &Many(100, "sharp focus"), &unread);
+        assert!(tokens(&prompt) <= 75, "{prompt}");
+        assert_eq!(negative, Some(long));
         // The limit of the server holds for all words together.
-        let (prompt, negative) = fitting(4)
-            .enhanced(&Many(9, "8K"), &recipe("a house", Some("x")))
-            .unwrap();
+        let (prompt, negative) = enhanced(4, &Many(9, "8K"), &recipe("a house", Some("x")));
         assert_eq!((prompt.as_str(), negative.as_deref()), ("a house", Some("x, 8K")));
         // Brackets that would make the caller's own too heavy.
         let heavy = format!("{}a", "(".repeat(72));
-        let (prompt, _) = fitting(2400)
-            .enhanced(&Many(3, "(((sharp)))"), &recipe(&heavy, None))
-            .unwrap();
+        let (prompt, _) = enhanced(2400, &Many(3, "(((sharp)))"), &recipe(&heavy, None));
         assert_eq!(prompt, heavy);
         let none = recipe("a house", Some(""));
         assert_eq!(
-            fitting(2400).enhanced(&Many(0, ""), &none).unwrap(),
+            enhanced(2400, &Many(0, ""), &none),
             (none.prompt.clone(), none.negative_prompt.clone())
         );
     }

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::ModelRole;
 use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
@@ -34,6 +35,8 @@ use crate::webhook_bodies::WebhookBodies;
 /// How many plans of one model are made at once: so many threads can a disk without an answer hold, however many callers
 /// come and go.
 pub(crate) const PLANS_AT_ONCE: usize = 4;
+/// Requests whose prompts are enhanced at once.
+const ENHANCED_AT_ONCE: usize = 2;
 
 /// How far the service is from its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,8 +94,8 @@ pub(crate) struct Inner {
     pub(crate) admission: Arc<RwLock<()>>,
     pub(crate) decoding: Arc<Semaphore>,
     pub(crate) decoding_shares: DecodingShares,
-    /// Who may plan on a model, by its name: each plan reads the model's disk, which may not answer.
-    pub(crate) plan_turns: KeyedSemaphores<String>,
+    /// Who may plan on a model, by its part and its name: each plan reads the model's disk, which may not answer.
+    pub(crate) plan_turns: KeyedSemaphores<(ModelRole, String)>,
     /// Held while an image is decoded for which the account has no room.
     pub(crate) decoding_beyond: Arc<Semaphore>,
     /// Held by the attempt whose turn it is to get into the engine; the others stand in line for it.
@@ -106,6 +109,8 @@ pub(crate) struct Inner {
     pub(crate) watched: Arc<Watched>,
     pub(crate) safety: Safety,
     pub(crate) enlarging: Enlarging,
+    /// Held while words are looked for, which takes a processor for a while.
+    pub(crate) enhancing: Arc<Semaphore>,
     /// Pictures in the store that belong to no job.
     pub(crate) kept_pictures: KeptPictures,
     /// How many callers wait for a job.
@@ -174,6 +179,7 @@ impl Inner {
             decoding_beyond: Arc::new(Semaphore::new(1)),
             door: tokio::sync::Mutex::default(),
             suspects: tokio::sync::Mutex::default(),
+            enhancing: Arc::new(Semaphore::new(ENHANCED_AT_ONCE)),
             kept_pictures: KeptPictures::default(),
             waiters: Mutex::default(),
             tasks: tokio::sync::Mutex::default(),

@@ -1,19 +1,25 @@
 //! The enhancer that goes on with a prompt as a small language model of the catalogue would, in words of a list only.
 //!
-//! Its files are fetched, and it is kept in memory, as those of checkpoints. The same words always go on in the same way.
+//! Its files are fetched as those of checkpoints are, and it stays in memory once it is there. The same words always go on in the same way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use pentimento_catalog::{ModelEntry, Unavailable};
 use pentimento_engine::{EngineError, WordModel};
-use pentimento_types::{ModelId, describe_chain};
+use pentimento_types::{ErrorKind, HasKind as _, ModelId, describe_chain};
 
 use crate::inner::Inner;
+use crate::looks::PATIENCE;
 use crate::named_models::find;
 use crate::off_thread::off_thread;
 use crate::prompt_enhancer::{Additions, PromptEnhancer, PromptWords};
 use crate::style_expansion::StyleExpansion;
 use crate::{ModelRole, ServiceError};
 
+const ROLE: ModelRole = ModelRole::PromptEnhancer;
+/// Between two looks whether there is room.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Words and commas that it adds.
 const MOST: usize = 24;
 /// What may be said: how a picture is made, and nothing of what it shows. Words of more than one token of the model's vocabulary are
@@ -193,22 +199,66 @@ impl PromptEnhancer for LanguageEnhancer {
 impl Inner {
     /// The model of this name, fetched and read where it is not here yet.
     pub(crate) async fn language_enhancer(&self, name: &ModelId) -> Result<LanguageEnhancer, ServiceError> {
-        let role = ModelRole::PromptEnhancer;
-        let entry = find(&self.catalog, role, name)?;
-        let mut located = self.usable(vec![(role, entry)]).await?;
+        let entry = find(&self.catalog, ROLE, name)?;
+        let mut located = self.usable(vec![(ROLE, entry)]).await?;
         let Some(entry) = located.pop() else {
             return Err(ServiceError::internal("an entry has got lost"));
         };
-        // One at a time: whoever comes next finds it in memory.
-        let turns = self.plan_turns.get_or_make(entry.name.clone(), 1);
+        let until = self.clock.now() + PATIENCE;
+        loop {
+            let read = tokio::select! {
+                read = self.read_enhancer(Arc::clone(&entry)) => read?,
+                () = self.clock.sleep_until(until) => {
+                    let path = entry.source.to_string().into();
+                    let reason = Unavailable::NotAnswering { path }.to_string();
+                    return Err(ServiceError::ModelUnavailable { role: ROLE, name: entry.name.clone(), reason });
+                }
+            };
+            match read {
+                Ok(model) => return Ok(LanguageEnhancer(model)),
+                Err(error) if error.kind() != ErrorKind::Overloaded => {
+                    return Err(unavailable(entry.name.clone(), &error));
+                }
+                // Models in use are in its way, and may end at any moment.
+                Err(_) if self.clock.now() < until => {
+                    self.clock.sleep_until(self.clock.now() + LOOK_AGAIN).await
+                }
+                Err(_) => return Err(ServiceError::Overloaded),
+            }
+        }
+    }
+
+    /// Brings the model into memory before jobs take the room, where there is one. It stays there.
+    pub(crate) async fn load_enhancer(&self) {
+        let Some(entry) = self
+            .config
+            .prompt_enhancer
+            .as_ref()
+            .and_then(|name| find(&self.catalog, ROLE, name).ok())
+        else {
+            return;
+        };
+        let located = tokio::select! {
+            located = self.usable_in_the_end(ROLE, &entry) => located,
+            () = self.stopped() => return,
+        };
+        // What is wrong with it is in the log, and is said to whoever needs it.
+        if let Ok(entry) = located {
+            let _ = self.read_enhancer(entry).await;
+        }
+    }
+
+    /// One read at a time, on a blocking thread; whoever comes next finds the model in memory. It runs on when nobody waits.
+    async fn read_enhancer(
+        &self,
+        entry: Arc<ModelEntry>,
+    ) -> Result<Result<Arc<WordModel>, EngineError>, ServiceError> {
+        let turns = self.plan_turns.get_or_make((ROLE, entry.name.clone()), 1);
         let turn = turns.acquire_owned().await.map_err(ServiceError::internal)?;
         let engine = self.engine.clone();
         off_thread(move || {
             let _turn = turn;
-            let model = engine.word_model(&entry, WORDS);
-            model
-                .map(LanguageEnhancer)
-                .map_err(|error| unavailable(entry.name.clone(), &error))
+            Ok(engine.word_model(&entry, WORDS))
         })
         .await
     }
@@ -221,7 +271,7 @@ fn unavailable(name: String, error: &EngineError) -> ServiceError {
         other => other.to_string(),
     };
     ServiceError::ModelUnavailable {
-        role: ModelRole::PromptEnhancer,
+        role: ROLE,
         name,
         reason,
     }

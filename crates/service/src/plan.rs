@@ -20,9 +20,10 @@ impl Inner {
         recipe: &mut Recipe,
     ) -> Result<(DeviceTime, Vec<JobNote>), ServiceError> {
         let (planned, asked) = (models.clone(), recipe.clone());
-        let turns = self
-            .plan_turns
-            .get_or_make(models.checkpoint.name.clone(), PLANS_AT_ONCE);
+        let turns = self.plan_turns.get_or_make(
+            (ModelRole::Checkpoint, models.checkpoint.name.clone()),
+            PLANS_AT_ONCE,
+        );
         let planned = async move {
             let turn = turns.acquire_owned().await.map_err(ServiceError::internal)?;
             off_thread(move || {

@@ -83,7 +83,7 @@ impl Inner {
 
 /// Brings the pinned models into memory, and lets models go that nobody uses, until the service has stopped.
 pub(crate) async fn run(inner: Arc<Inner>) {
-    tokio::join!(load_pinned(&inner), let_go(&inner));
+    tokio::join!(inner.load_enhancer(), load_pinned(&inner), let_go(&inner));
 }
 
 /// In the order of the catalogue. What a pinned model lacks is fetched: its operator has asked for it.

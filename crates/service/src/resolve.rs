@@ -71,7 +71,10 @@ impl Inner {
     }
 
     /// None where it cannot be read, which its load will explain.
-    async fn facts_of(&self, checkpoint: &Arc<ModelEntry>) -> Result<Option<CheckpointFacts>, ServiceError> {
+    pub(crate) async fn facts_of(
+        &self,
+        checkpoint: &Arc<ModelEntry>,
+    ) -> Result<Option<CheckpointFacts>, ServiceError> {
         let unavailable = |reason: String| ServiceError::ModelUnavailable {
             role: ModelRole::Checkpoint,
             name: checkpoint.name.clone(),
@@ -79,7 +82,7 @@ impl Inner {
         };
         let turns = self
             .plan_turns
-            .get_or_make(checkpoint.name.clone(), PLANS_AT_ONCE);
+            .get_or_make((ModelRole::Checkpoint, checkpoint.name.clone()), PLANS_AT_ONCE);
         let asked = Arc::clone(checkpoint);
         let facts = async move {
             let turn = turns.acquire_owned().await.map_err(ServiceError::internal)?;

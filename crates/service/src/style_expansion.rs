@@ -108,23 +108,20 @@ pub struct StyleExpansion;
 
 impl PromptEnhancer for StyleExpansion {
     fn additions(&self, words: PromptWords<'_>) -> Result<Additions, ServiceError> {
-        let said = words.prompt.to_lowercase();
+        let said = words_of(words.prompt);
         let seed = digest(words.prompt);
-        let of_technique: Vec<&str> = if names_a_technique(&said) {
+        let of_technique: Vec<&str> = if said.iter().any(|word| TECHNIQUES.contains(&word.as_str())) {
             DRAWN.to_vec()
         } else {
             let mut phrases = vec![PHOTOGRAPH[0], chosen(LIGHT, seed), chosen(LENS, seed >> 32)];
             phrases.extend(&PHOTOGRAPH[1..]);
             phrases
         };
-        let new = |phrase: &&str| !said.contains(&phrase.to_lowercase());
-        let prompt = ALWAYS.iter().copied().chain(of_technique).filter(new);
-        let not_wanted = words.negative_prompt.to_lowercase();
+        let prompt = ALWAYS.iter().copied().chain(of_technique);
+        let prompt = prompt.filter(|phrase| !says(&said, phrase));
+        let not_wanted = words_of(words.negative_prompt);
         // What somebody wants to see is no fault of the picture.
-        let is_new = |phrase: &&str| {
-            let bare = phrase.trim_matches(['(', ')']);
-            !not_wanted.contains(bare) && !said.contains(bare)
-        };
+        let is_new = |phrase: &&str| !says(&not_wanted, phrase) && !says(&said, phrase);
         let negative_prompt = NEGATIVE.iter().copied().filter(is_new);
         Ok(Additions {
             prompt: prompt.map(str::to_owned).collect(),
@@ -133,10 +130,17 @@ impl PromptEnhancer for StyleExpansion {
     }
 }
 
-/// Whole words only: a cart is no art.
-fn names_a_technique(said: &str) -> bool {
-    let mut words = said.split(|letter: char| !letter.is_alphanumeric() && letter != '-');
-    words.any(|word| TECHNIQUES.contains(&word))
+/// In small letters, whole: a cart is no art.
+fn words_of(text: &str) -> Vec<String> {
+    let text = text.to_lowercase();
+    let words = text.split(|letter: char| !letter.is_alphanumeric() && letter != '-');
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether a text has the words of a phrase, one behind the other.
+fn says(text: &[String], phrase: &str) -> bool {
+    let phrase = words_of(phrase);
+    text.windows(phrase.len().max(1)).any(|words| words == phrase)
 }
 
 fn chosen<'a>(phrases: &[&'a str], seed: u64) -> &'a str {
@@ -207,6 +211,11 @@ mod tests {
             assert_eq!(has, said == "((ugly face))", "{said}");
         }
         assert_eq!(additions("x", "").negative_prompt, NEGATIVE);
+        // Parts of other words are not said.
+        assert_eq!(
+            additions("a fat-free textile with tiles", "").negative_prompt,
+            NEGATIVE
+        );
     }
 
     #[test]

@@ -185,11 +185,11 @@ impl Inner {
             *webhook = self.check_webhook(webhook)?;
         }
         let place = self.reserve(&submission.owner)?;
-        let (mut models, mut notes) = self.resolve_models(&submission.recipe).await?;
+        let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
         // The caller's own words: what is added to them is never a reason to refuse.
         self.check_prompts(&submission.recipe, &models).await?;
         if submission.enhance_prompt {
-            (models, notes) = self.enhance(&mut submission.recipe, (models, notes)).await?;
+            self.enhance(&mut submission.recipe, &models).await?;
         }
         let (time, of_plan) = self.plan(&models, &mut submission.recipe).await?;
         notes.extend(of_plan);

@@ -3,10 +3,11 @@
 `prompt_enhancer/model/` is a folder as a repository has it, with a byte-level vocabulary trained on the words below.
 `prompt_enhancer/cases` holds for each prompt its ids and the logits at every place, by transformers' `GPT2LMHeadModel`, and the ids
 that are chosen by the rule of `crates/pipeline/src/word_model.rs`, written here a second time: at each place the most likely id
-among those that are a listed word with the space before it, and that neither the prompt nor the chosen ones have, and the comma. No
-comma comes first or behind a comma, and nothing but a comma behind three words; at most 12 ids are chosen.
+among those that are a listed word with the space before it, and that neither the prompt nor the chosen ones have as a word, and the
+comma. No comma comes first or behind a comma, and nothing but a comma behind three words; at most 12 ids are chosen.
 """
 import json
+import re
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
@@ -17,7 +18,7 @@ from golden_file import GOLDEN, quiet_and_repeatable, save_golden
 LISTED = ["sharp", "focus", "cinematic", "lighting", "intricate", "detailed", "soft", "golden"]
 CORPUS = ["a photo of a red house, sharp focus, cinematic lighting", "intricate, highly detailed, soft golden light, women playing tennis",
           "an oil painting of a dog, golden hour, soft lighting, detailed", "sharp intricate cinematic focus, it's 3 o'clock"]
-PROMPTS = ["a photo of a red house", "women playing tennis, it's 12 o'clock!", "a", "Haus am See, \u00fc\u2603 \U0001f600  two  spaces ", "soft, golden,"]
+PROMPTS = ["a photo of a red house", "women playing tennis, it's 12 o'clock!", "a", "Haus am See, \u00fc\u2603 \U0001f600  two  spaces ", "Soft, GOLDEN,detailed!"]
 MOST = 12
 
 
@@ -46,7 +47,7 @@ def main():
     print(size, "tokens,", about["activation_function"])
     vocabulary = tokenizer.get_vocab()
     comma = vocabulary[","]
-    listed = {vocabulary["\u0120" + word] for word in LISTED if "\u0120" + word in vocabulary}
+    listed = {vocabulary["\u0120" + word]: word for word in LISTED if "\u0120" + word in vocabulary}
     print(len(listed), "listed ids")
     tensors = {}
     with torch.no_grad():
@@ -58,7 +59,8 @@ def main():
                 if not chosen:
                     tensors[f"logits.{index}"] = logits
                 last = logits[-1].clone()
-                words = listed - set(chosen) - set(ids)
+                said = set(re.findall(r"\w+", prompt.lower()))
+                words = {id for id, word in listed.items() if id not in chosen and word not in said}
                 if not words:
                     break
                 allowed = words | ({comma} if chosen and chosen[-1] != comma else set())

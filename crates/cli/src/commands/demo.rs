@@ -80,11 +80,10 @@ pub(crate) async fn run(args: DemoArgs, config: Config, telemetry: &Telemetry) -
         Ok(()) if !args.once => {
             output::line("");
             output::line(format_args!("listening on http://{address} (stop with Ctrl-C)"));
-            // Asked for a restart, it ends as well: the next start would make its pictures again.
             server.serve_until(&mut stop).await.map(drop)
         }
         shown => {
-            let stopped = server.stop(&mut stop).await;
+            let stopped = server.stop(&mut stop).await.map(drop);
             shown.and(stopped)
         }
     }

@@ -39,6 +39,7 @@ pub(crate) enum Next {
 pub(crate) async fn run(config: Config, telemetry: &Telemetry) -> anyhow::Result<Next> {
     let mut stop = StopSignals::listen()?;
     let server = Server::start(&config, telemetry).await?;
+    server.restart.heed();
     output::line(format_args!("listening on http://{}", server.address()));
     if let Some(admin) = &server.admin {
         output::line(format_args!("health checks on http://{}", admin.address()));
@@ -152,24 +153,32 @@ impl Server {
             grace_seconds = self.grace.as_secs(),
             "stopping: running jobs are finished, the others wait for the next start"
         );
-        self.stop(stop).await?;
-        Ok(next)
+        let told = self.stop(stop).await?;
+        // Whoever wants it to end has the last word.
+        Ok(if told { Next::Nothing } else { next })
     }
 
-    /// Refuses what is new, drains what was accepted, then closes the connections.
-    pub(crate) async fn stop(self, stop: &mut StopSignals) -> anyhow::Result<()> {
+    /// Refuses what is new, drains what was accepted, then closes the connections. Says whether a signal came meanwhile.
+    pub(crate) async fn stop(self, stop: &mut StopSignals) -> anyhow::Result<bool> {
         let hurried = async {
             tracing::warn!("told twice to stop: running jobs end after their current step");
             self.service.shutdown(Duration::ZERO).await;
         };
-        unless_told_again(self.service.shutdown(self.grace), stop.next(), hurried).await;
+        let mut told = unless_told_again(self.service.shutdown(self.grace), stop.next(), hurried).await;
         let _ = self.close.send(());
         if tokio::time::timeout(FLUSH, self.http).await.is_err() {
             tracing::warn!("some connections were still open");
         }
         self.engine.stop().await?;
+        // The runtime may have heard of one that nobody has asked for yet.
+        tokio::task::yield_now().await;
+        tokio::select! {
+            biased;
+            () = stop.next() => told = true,
+            () = std::future::ready(()) => {}
+        }
         tracing::info!("stopped");
-        Ok(())
+        Ok(told)
     }
 }
 
@@ -213,12 +222,12 @@ async fn watch_folder(data: Arc<DataFolder>, service: Service) {
 }
 
 /// Does the first, and when it is told again before that is done, the second. The first is gone by then: it may stand
-/// in a line before the second, and nobody would take its turn.
+/// in a line before the second, and nobody would take its turn. Says whether it was told.
 async fn unless_told_again(
     first: impl Future<Output = ()>,
     again: impl Future<Output = ()>,
     second: impl Future<Output = ()>,
-) {
+) -> bool {
     // The futures belong to `select!` and end with it.
     let done = tokio::select! {
         () = first => true,
@@ -227,6 +236,7 @@ async fn unless_told_again(
     if !done {
         second.await;
     }
+    !done
 }
 
 /// SIGTERM, SIGINT and SIGHUP, one after the other.

@@ -32,9 +32,13 @@ impl PipelineLoader {
         let counted = self.recount(counted, size_bytes, &wanted);
         let model = Arc::new(model);
         let component = Component::PromptEnhancer(Arc::clone(&model));
-        self.memory()
+        let mut memory = self.memory();
+        memory
             .components
-            .insert(key, (component, None), (size_bytes, counted));
+            .insert(key.clone(), (component, None), (size_bytes, counted));
+        memory.words = Some(key);
+        memory.pin();
+        drop(memory);
         tracing::info!(model = %entry.name, bytes = size_bytes, "loaded a prompt enhancer");
         Ok(model)
     }
@@ -78,11 +82,11 @@ mod tests {
     use std::time::Duration;
 
     use pentimento_catalog::{ModelKind, Source};
-    use pentimento_pipeline::Device;
+    use pentimento_pipeline::{Device, seeded};
     use pentimento_types::{ManualClock, MemoryBudget, MemoryLedger, MemoryUse};
 
     use super::*;
-    use crate::ModelLoader as _;
+    use crate::{ModelLoader as _, ResolvedModels};
 
     const WORDS: &[&str] = &["sharp", "focus"];
 
@@ -110,23 +114,56 @@ mod tests {
     }
 
     #[test]
-    fn a_language_model_is_counted_shared_and_leaves_as_the_others_do() {
+    fn a_language_model_is_counted_shared_and_stays_until_its_file_is_replaced() {
         let (loader, ledger, clock) = loader(u64::MAX);
         let held = || ledger.held(MemoryUse::Weights);
-        let model = loader.word_model(&golden(), WORDS).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let Source::Path(model) = golden().source else {
+            panic!("a folder")
+        };
+        for file in ["config.json", "vocab.json", "merges.txt", "model.safetensors"] {
+            fs_err::copy(model.join(file), folder.path().join(file)).unwrap();
+        }
+        let entry = entry(folder.path());
+        let model = loader.word_model(&entry, WORDS).unwrap();
         let bytes = held();
         assert!(bytes > 100_000, "{bytes}");
-        let again = loader.word_model(&golden(), WORDS).unwrap();
+        let again = loader.word_model(&entry, WORDS).unwrap();
         assert!(Arc::ptr_eq(&model, &again));
-        assert_eq!((held(), loader.evict_idle()), (bytes, 0), "it is in use");
         assert!(loader.resident_models().is_empty(), "it is no checkpoint");
         drop((model, again));
-        // As long as a checkpoint that nobody uses.
-        assert_eq!(loader.evict_unused(), 0);
-        clock.advance(Duration::from_secs(59));
-        assert_eq!((loader.evict_unused(), held()), (0, bytes));
-        clock.advance(Duration::from_secs(1));
-        assert_eq!((loader.evict_unused(), held()), (bytes, 0));
+        clock.advance(Duration::from_secs(3600));
+        assert_eq!(
+            (loader.evict_unused(), loader.evict_idle(), held()),
+            (0, 0, bytes)
+        );
+        let config = folder.path().join("config.json");
+        let text = fs_err::read_to_string(&config).unwrap();
+        fs_err::write(&config, format!("{text} ")).unwrap();
+        drop(loader.word_model(&entry, WORDS).unwrap());
+        assert_eq!(held(), 2 * bytes);
+        assert_eq!(
+            (loader.evict_unused(), held()),
+            (bytes, bytes),
+            "the old one leaves"
+        );
+    }
+
+    #[test]
+    fn models_in_use_are_in_its_way_until_they_are_let_go() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("tiny");
+        seeded::write_checkpoint(seeded::Shape::Tiny, 1, &folder).unwrap();
+        let checkpoint = ModelEntry::new("tiny", ModelKind::Checkpoint, Source::Path(folder));
+        let models = ResolvedModels::checkpoint(Arc::new(checkpoint));
+        let (unbounded, ledger, _) = loader(u64::MAX);
+        drop(unbounded.load(&models).unwrap());
+        let (loader, ..) = loader(ledger.held(MemoryUse::Weights) + 1000);
+        let in_use = loader.load(&models).unwrap();
+        let refused = loader.word_model(&golden(), WORDS).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Overloaded);
+        drop(in_use);
+        loader.word_model(&golden(), WORDS).unwrap();
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl TryFrom<Fields> for Gpt2Config {
             &json!(false),
         )?;
         divides(fields.n_head, "n_head", &[fields.n_embd])?;
-        let n_inner = fields.n_inner.unwrap_or(4 * fields.n_embd);
+        let n_inner = fields.n_inner.unwrap_or(fields.n_embd.saturating_mul(4));
         for (name, found, most) in [
             ("n_layer", fields.n_layer, MOST_LAYERS),
             ("n_embd", fields.n_embd, MOST_WIDTH),
@@ -115,6 +115,7 @@ mod tests {
             ("n_head", json!(4)),
             ("n_head", json!(0)),
             ("n_layer", json!(1_000_000)),
+            ("n_embd", json!(usize::MAX / 3 * 3)),
             ("vocab_size", json!(0)),
             ("activation_function", json!("relu")),
             ("model_type", json!("llama")),

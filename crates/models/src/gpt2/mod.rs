@@ -115,23 +115,51 @@ impl Gpt2 {
     /// # Errors
     /// [`ModelError::Shape`] for no token, one that is not in the vocabulary, or more than the network has places for.
     pub fn logits(&self, ids: &[u32], past: &mut Gpt2Past) -> Result<Tensor, ModelError> {
+        let before = self.check(ids, past)?;
+        let states = self.states(ids, past, before).during(RUNNING)?;
+        self.scores(&states).during(RUNNING)
+    }
+
+    /// The last row of [`Self::logits`] alone, (V): what comes behind the whole text.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn next_logits(&self, ids: &[u32], past: &mut Gpt2Past) -> Result<Vec<f32>, ModelError> {
+        let before = self.check(ids, past)?;
+        let mut last = || {
+            let states = self.states(ids, past, before)?;
+            self.scores(&states.narrow(0, ids.len() - 1, 1)?)?
+                .squeeze(0)?
+                .to_vec1()
+        };
+        last().during(RUNNING)
+    }
+
+    /// How many tokens there are before these, where all of them fit.
+    fn check(&self, ids: &[u32], past: &Gpt2Past) -> Result<usize, ModelError> {
         let before = past.len();
         let fits = before + ids.len() <= self.config.n_positions;
         let known = ids.iter().all(|id| (*id as usize) < self.config.vocab_size);
-        if ids.is_empty() || !fits || !known {
-            return Err(ModelError::Shape {
-                tensor: "the text",
-                found: vec![before, ids.len()],
-                expected: format!(
-                    "1 to {} tokens, each below {}",
-                    self.config.n_positions, self.config.vocab_size
-                ),
-            });
+        if !ids.is_empty() && fits && known {
+            return Ok(before);
         }
-        self.forward(ids, past, before).during(RUNNING)
+        Err(ModelError::Shape {
+            tensor: "the text",
+            found: vec![before, ids.len()],
+            expected: format!(
+                "1 to {} tokens, each below {}",
+                self.config.n_positions, self.config.vocab_size
+            ),
+        })
     }
 
-    fn forward(&self, ids: &[u32], past: &mut Gpt2Past, before: usize) -> candle_core::Result<Tensor> {
+    /// (T, D) to (T, V)
+    fn scores(&self, states: &Tensor) -> candle_core::Result<Tensor> {
+        self.final_norm.forward(states)?.matmul(&self.head.t()?)
+    }
+
+    /// (T, D), before the last norm.
+    fn states(&self, ids: &[u32], past: &mut Gpt2Past, before: usize) -> candle_core::Result<Tensor> {
         let device = self.tokens.device();
         let ids = Tensor::new(ids, device)?;
         let count = ids.dim(0)?;
@@ -142,8 +170,7 @@ impl Gpt2 {
         for (at, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, &mask, (at, past))?;
         }
-        // (T, D) to (T, V)
-        self.final_norm.forward(&x)?.matmul(&self.head.t()?)
+        Ok(x)
     }
 }
 

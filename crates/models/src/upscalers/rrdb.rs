@@ -209,6 +209,7 @@ impl DensePart {
 #[cfg(test)]
 mod tests {
     use pentimento_testkit::{Tolerance, assert_close, compare};
+    use pentimento_weights::{Component, Dtypes};
 
     use super::*;
     use crate::layers::{Device, host_tensor};
@@ -216,10 +217,8 @@ mod tests {
     /// Strips of any place give what the whole gives: their halo is wide enough.
     #[test]
     fn strips_give_what_the_whole_gives() {
-        let tensors = candle_nn::VarMap::new();
-        let tensors =
-            candle_nn::VarBuilder::from_varmap(&tensors, candle_core::DType::F32, &candle_core::Device::Cpu);
-        let source = LayerSource::new(tensors, &Device::Cpu);
+        let weights = Component::seeded(4, Dtypes::Stored, &candle_core::Device::Cpu);
+        let source = LayerSource::new(weights.var_builder(), &Device::Cpu);
         let config = RrdbConfig {
             blocks: 1,
             features: 8,
@@ -252,6 +251,6 @@ mod tests {
             .expect("inside");
         let found = network.strip(&cut, &(0..16)).expect("runs");
         let expected = whole.narrow(1, 64, 64).expect("inside");
-        assert!(compare(&found, &expected).expect("one shape").max > 1e-6);
+        assert!(compare(&found, &expected).expect("one shape").max > 1e-3);
     }
 }

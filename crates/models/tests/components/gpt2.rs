@@ -90,6 +90,9 @@ fn logits_equal_transformers_at_once_and_token_by_token() {
             close(&format!("logits.{index}"), &found, expected, Tolerance::LANGUAGE);
             assert_eq!(past.len(), ids.len());
             let mut past = Gpt2Past::default();
+            let last = network.next_logits(&ids, &mut Gpt2Past::default()).unwrap();
+            let all = found.to_vec2::<f32>().unwrap();
+            assert_eq!(last, all[ids.len() - 1], "the last row alone");
             for (at, id) in ids.iter().enumerate() {
                 let found = network.logits(&[*id], &mut past).unwrap();
                 let expected = expected.narrow(0, at, 1).unwrap();

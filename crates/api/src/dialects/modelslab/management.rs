@@ -68,16 +68,11 @@ pub(super) async fn all_models(app: &AppState) -> Value {
 /// Whether a model of any kind has this name, and its files are there.
 pub(super) async fn verify_model(app: &AppState, name: &str) -> Value {
     let catalog = app.service.catalog();
-    let kinds = [
-        ModelKind::Checkpoint,
-        ModelKind::Vae,
-        ModelKind::Lora,
-        ModelKind::Embedding,
-        ModelKind::IpAdapter,
-    ];
     let name = ModelId::new(name);
     let mut message = "Model not exists on server".to_owned();
-    let named = kinds.iter().filter_map(|kind| catalog.resolve(&name, *kind).ok());
+    let named = ModelKind::ALL
+        .iter()
+        .filter_map(|kind| catalog.resolve(&name, *kind).ok());
     let named: Vec<Arc<ModelEntry>> = named.collect();
     for (_, state) in app.service.model_states(&named).await {
         if state.is_available() {

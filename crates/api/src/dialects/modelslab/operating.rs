@@ -57,8 +57,13 @@ async fn clear_cache(State(app): State<AppState>, request: Request<Body>) -> Res
 async fn restart_server(State(app): State<AppState>, request: Request<Body>) -> Response {
     let asked = async {
         operator(&app, request).await?;
+        if !app.restart.ask() {
+            return Err(ModelsLabError::NotOffered {
+                call: "restart_server".to_owned(),
+                instead: "it is no server that would start again, stop it by hand",
+            });
+        }
         tracing::warn!("a call of the operator asks for a restart");
-        app.restart.ask();
         Ok(json!({"message": "server restarting", "status": "success"}))
     };
     reply(&app, asked.await)

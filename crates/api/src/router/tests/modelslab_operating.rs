@@ -153,6 +153,12 @@ async fn whoever_runs_the_router_is_told_of_a_restart() {
     let router = build_router(state);
     let reply = get(&router, "/api/v1/enterprise/restart_server").await;
     assert_eq!(reply.status, 405, "a link alone does nothing");
+    let early = send(&router, call("restart_server", &json!({}))).await.json();
+    assert!(
+        early["message"].as_str().unwrap().contains("is not offered"),
+        "{early}"
+    );
+    switch.heed();
     let asked = switch.asked();
     let none = tokio::time::timeout(Duration::from_millis(50), asked).await;
     assert!(none.is_err());
