@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arena::rounded;
 use crate::command::{Command, Place, Span};
-use crate::driver::{Description, Driver};
+use crate::driver::{Description, Driver, Graph};
 use crate::error::{Error, Result};
 
 /// A device. Clones are the same one.
@@ -48,6 +48,16 @@ impl Gpu {
         Err(Error::Unavailable {
             why: format!("device {ordinal} was asked for, and this build has no CUDA (feature `cuda`)"),
         })
+    }
+
+    /// The libraries that a CUDA device needs, for `doctor`: the name of each, and its version or why it cannot be used. None
+    /// in a build without CUDA.
+    #[must_use]
+    pub fn libraries() -> Vec<(&'static str, std::result::Result<String, String>)> {
+        #[cfg(feature = "cuda")]
+        return crate::driver::real::libraries();
+        #[cfg(not(feature = "cuda"))]
+        Vec::new()
     }
 
     /// The emulated device: host memory, our kernels in the emulator, libraries by a plain reference.
@@ -178,6 +188,19 @@ impl Gpu {
         // SAFETY: commands are made by the launchers of this crate, which check shapes against spans; their spans lie in
         // tensors that the program holds, and in the arena, whose size is the recording's.
         unsafe { self.0.driver.run(command) }
+    }
+}
+
+impl Gpu {
+    /// Commands that have been run, as one. None where the device has no such thing.
+    pub(crate) fn graph(&self, commands: &[Command]) -> Result<Option<Graph>> {
+        // SAFETY: as for `run`; a program drops its graph when the arena has another place, and holds the tensors.
+        unsafe { self.0.driver.graph(commands) }
+    }
+
+    pub(crate) fn replay(&self, graph: &Graph) -> Result<()> {
+        // SAFETY: as above.
+        unsafe { self.0.driver.replay(graph) }
     }
 }
 

@@ -18,9 +18,10 @@ mod data;
 mod device;
 mod driver;
 mod error;
-#[cfg(any(test, feature = "cuda"))]
 mod kernels;
 mod ops;
+#[cfg(feature = "cuda")]
+mod plans;
 mod program;
 mod tape;
 mod tensor;

@@ -6,6 +6,7 @@
 use crate::command::{Command, Span};
 use crate::data::{DType, HostData};
 use crate::device::Gpu;
+use crate::driver::Graph;
 use crate::error::{Error, Result};
 use crate::tape::{Recording, Tape};
 use crate::tensor::Tensor;
@@ -48,8 +49,17 @@ pub struct Program {
     inputs: Vec<(InputShape, Span)>,
     outputs: Vec<Tensor>,
     recording: Recording,
-    /// The commands for an arena that begins there.
-    bound: Option<(u64, Vec<Command>)>,
+    bound: Option<Bound>,
+}
+
+/// A program in an arena that has a place.
+#[derive(Debug)]
+struct Bound {
+    /// Where the arena begins.
+    base: u64,
+    commands: Vec<Command>,
+    /// The commands as one, once they have been run.
+    graph: Option<Graph>,
 }
 
 impl Program {
@@ -122,8 +132,14 @@ impl Program {
         for ((_, span), input) in self.inputs.iter().zip(inputs) {
             fill(&gpu, span.at(base), input)?;
         }
-        for command in self.commands(base) {
-            gpu.run(command)?;
+        let bound = self.bind(base);
+        if let Some(graph) = &bound.graph {
+            gpu.replay(graph)?;
+        } else {
+            for command in &bound.commands {
+                gpu.run(command)?;
+            }
+            bound.graph = gpu.graph(&bound.commands)?;
         }
         for (output, result) in self.outputs.iter().zip(&results) {
             gpu.run(&Command::Copy {
@@ -136,17 +152,19 @@ impl Program {
     }
 
     /// The commands with the addresses of an arena that begins at `base`.
-    fn commands(&mut self, base: u64) -> &[Command] {
-        let commands = match self.bound.take() {
-            Some((at, commands)) if at == base => commands,
-            _ => self
+    fn bind(&mut self, base: u64) -> &mut Bound {
+        let bound = self.bound.take().filter(|bound| bound.base == base);
+        let bound = bound.unwrap_or_else(|| Bound {
+            base,
+            commands: self
                 .recording
                 .commands
                 .iter()
                 .map(|command| command.at(base))
                 .collect(),
-        };
-        &self.bound.insert((base, commands)).1
+            graph: None,
+        });
+        self.bound.insert(bound)
     }
 
     fn check(&self, inputs: &[Input<'_>]) -> Result<()> {

@@ -7,8 +7,24 @@ use crate::{DType, Emulation, Error, Gpu, HostData, Input, InputShape, Program, 
 /// The float types.
 pub(crate) const FLOATS: [DType; 2] = [DType::F32, DType::F16];
 
-/// A device whose threads run in this order.
+/// The card that `PENTIMENTO_TEST_GPU` names by its number, if it is set: the same checks on the day that there is one.
+pub(crate) fn card() -> Option<Gpu> {
+    static CARD: std::sync::OnceLock<Option<Gpu>> = std::sync::OnceLock::new();
+    #[expect(clippy::disallowed_methods, reason = "a test that is gated by its variable")]
+    let open = || {
+        let number = std::env::var("PENTIMENTO_TEST_GPU").ok()?;
+        Some(Gpu::open(number.parse().unwrap(), None).unwrap())
+    };
+    CARD.get_or_init(open).clone()
+}
+
+/// The card, or an emulated device whose threads run in this order.
 pub(crate) fn device(order: ThreadOrder) -> Gpu {
+    card().unwrap_or_else(|| emulated(order))
+}
+
+/// An emulated device whose threads run in this order, whatever else there is.
+pub(crate) fn emulated(order: ThreadOrder) -> Gpu {
     Gpu::emulated(Emulation {
         order,
         ..Emulation::default()
@@ -99,4 +115,48 @@ pub(crate) fn assert_close(what: &str, dtype: DType, got: &[f32], want: &[f64]) 
     };
     let found = distance(got, want);
     assert!(found < limit, "{what} in {dtype:?}: relative rms {found:e}");
+}
+
+/// The folders with the wheels' libraries, if a person or a script has put them somewhere.
+#[cfg(feature = "cuda")]
+#[expect(clippy::disallowed_methods, reason = "a test that is gated by its variable")]
+pub(crate) fn libraries() -> Option<std::ffi::OsString> {
+    std::env::var_os("PENTIMENTO_CUDA_LIBS")
+}
+
+/// What a test says that is run with those libraries in front, and before them the stub of a driver without a device. The
+/// loader reads its path when a process starts, so this starts the tests again.
+#[cfg(feature = "cuda")]
+pub(crate) fn with_libraries(test: &str) -> String {
+    let folder = std::env::temp_dir().join(format!(
+        "pentimento-stub-{}-{}",
+        std::process::id(),
+        test.replace(':', "-")
+    ));
+    fs_err::create_dir_all(&folder).unwrap();
+    let built = std::process::Command::new("cc")
+        .args(["-w", "-shared", "-fPIC", "-o"])
+        .arg(folder.join("libcuda.so.1"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/stub_libcuda.c"))
+        .status();
+    assert!(
+        built.unwrap().success(),
+        "the stub of the driver does not compile"
+    );
+    let mut path = folder.clone().into_os_string();
+    path.push(":");
+    path.push(libraries().unwrap_or_default());
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("LD_LIBRARY_PATH", path)
+        .output()
+        .unwrap();
+    fs_err::remove_dir_all(folder).unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(
+        run.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    said
 }

@@ -168,41 +168,20 @@ impl Drop for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{libraries, with_libraries};
 
     /// The compute capabilities of the cards that the kernels are meant for: A100, RTX 40, H100, B200, RTX 50.
     const CARDS: [(u32, u32); 5] = [(8, 0), (8, 9), (9, 0), (10, 0), (12, 0)];
 
-    /// Where the wheels' libraries are, if a person or a script has put them somewhere.
-    #[expect(clippy::disallowed_methods, reason = "a test that is gated by its variable")]
-    fn libraries() -> Option<std::ffi::OsString> {
-        std::env::var_os("PENTIMENTO_CUDA_LIBS")
-    }
-
-    /// The loader reads its path when a process starts, so the test starts itself again with the libraries in front.
     #[test]
     fn nvrtc_compiles_every_kernel_for_every_card() {
-        let Some(folder) = libraries() else {
+        if libraries().is_none() {
             println!("left out: PENTIMENTO_CUDA_LIBS names no folder with libnvrtc.so.13");
             return;
-        };
-        let itself = std::env::current_exe().unwrap();
-        let run = std::process::Command::new(itself)
-            .args([
-                "--exact",
-                "driver::compile::tests::kernels_compile_where_nvrtc_is",
-                "--nocapture",
-            ])
-            .env("LD_LIBRARY_PATH", &folder)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&run.stdout);
+        }
+        let said = with_libraries("driver::compile::tests::kernels_compile_where_nvrtc_is");
         println!("{said}");
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-        assert!(
-            said.contains("sm_120"),
-            "no libnvrtc.so.13 in {}",
-            folder.display()
-        );
+        assert!(said.contains("sm_120"), "no libnvrtc.so.13 there");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::faults::{Faults, PlannedFault};
 use super::heap::{Heap, pointer};
-use super::{Description, Driver, reference};
+use super::{Description, Driver, Graph, reference};
 use crate::command::{Command, Launch, Span};
 use crate::error::{Error, Result};
 
@@ -214,6 +214,22 @@ impl Driver for Emulated {
             Some(_) => Err(state
                 .faults
                 .lose(format!("{command:?} has written outside of its tensors"))),
+        }
+    }
+
+    unsafe fn graph(&self, commands: &[Command]) -> Result<Option<Graph>> {
+        self.state().faults.call()?;
+        Ok(Some(Graph::Emulated(commands.to_vec())))
+    }
+
+    unsafe fn replay(&self, graph: &Graph) -> Result<()> {
+        match graph {
+            Graph::Emulated(commands) => commands.iter().try_for_each(|command| {
+                // SAFETY: the caller's.
+                unsafe { self.run(command) }
+            }),
+            #[cfg(feature = "cuda")]
+            Graph::Cuda(_) => Err(Error::operands("replay", "a graph of another device")),
         }
     }
 

@@ -62,6 +62,30 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     /// parameters are those that its kernel takes.
     unsafe fn run(&self, command: &Command) -> Result<()>;
 
+    /// These commands as one, for [`Driver::replay`]. They have been run before, so that nothing has to be loaded any more.
+    /// None where the device cannot make one of them; they are run one by one then.
+    ///
+    /// # Safety
+    /// As [`Driver::run`], for all of them, for as long as the graph is replayed.
+    unsafe fn graph(&self, commands: &[Command]) -> Result<Option<Graph>>;
+
+    /// Runs what a graph of this device is made of, after everything that was told before.
+    ///
+    /// # Safety
+    /// What [`Driver::graph`] was told still holds.
+    unsafe fn replay(&self, graph: &Graph) -> Result<()>;
+
     /// Waits for everything that was told before.
     fn synchronize(&self) -> Result<()>;
+}
+
+/// Commands that a device runs as one.
+#[derive(Debug)]
+pub(crate) enum Graph {
+    /// A graph of CUDA.
+    #[cfg(feature = "cuda")]
+    Cuda(real::CudaGraph),
+    /// The commands, each of which is run again.
+    #[cfg(feature = "emulated")]
+    Emulated(Vec<Command>),
 }

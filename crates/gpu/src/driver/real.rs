@@ -9,9 +9,11 @@ use cudarc::driver::DriverError;
 use cudarc::driver::result as cuda;
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, cudaError_enum as Status};
 
-use super::{Description, Driver, compile};
-use crate::command::{Command, Launch, Span};
+use super::{Description, Driver, Graph, compile};
+use crate::command::{Arg, Command, Launch, LinearCall, Span};
 use crate::error::{Error, Result};
+use crate::kernels::attention;
+use crate::plans::{self, ConvKey, Operands, Plans};
 
 /// Symbols of the driver that are used. One that is missing would end the process at its first use.
 const SYMBOLS: &[&str] = &[
@@ -26,6 +28,10 @@ const SYMBOLS: &[&str] = &[
     "cuDriverGetVersion",
     "cuFuncSetAttribute",
     "cuGetErrorString",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
     "cuInit",
     "cuLaunchKernel",
     "cuMemAlloc_v2",
@@ -37,10 +43,15 @@ const SYMBOLS: &[&str] = &[
     "cuModuleGetFunction",
     "cuModuleLoadData",
     "cuModuleUnload",
+    "cuStreamBeginCapture_v2",
     "cuStreamCreate",
     "cuStreamDestroy_v2",
+    "cuStreamEndCapture",
     "cuStreamSynchronize",
 ];
+
+/// Threads of a block that adds.
+const ADD_THREADS: u32 = 256;
 
 /// Shared memory that a block has without asking for more.
 const PLAIN_SHARED: usize = 48 << 10;
@@ -48,12 +59,95 @@ const PLAIN_SHARED: usize = 48 << 10;
 /// A device, its context, one stream, and our kernels on it.
 #[derive(Debug)]
 pub(crate) struct Cuda {
-    device: sys::CUdevice,
-    context: sys::CUcontext,
-    stream: sys::CUstream,
-    module: sys::CUmodule,
     description: Description,
     state: Mutex<State>,
+    // Given back in this order.
+    layers: Mutex<Layers>,
+    module: Module,
+    stream: Stream,
+    context: Context,
+}
+
+/// A device's primary context.
+#[derive(Debug)]
+struct Context {
+    device: sys::CUdevice,
+    handle: sys::CUcontext,
+}
+
+impl Context {
+    fn of(device: sys::CUdevice) -> std::result::Result<Self, DriverError> {
+        // SAFETY: the device is the driver's.
+        let handle = unsafe { cuda::primary_ctx::retain(device) }?;
+        let context = Self { device, handle };
+        context.enter()?;
+        Ok(context)
+    }
+
+    fn enter(&self) -> std::result::Result<(), DriverError> {
+        // SAFETY: the context is retained until this is dropped.
+        unsafe { cuda::ctx::set_current(self.handle) }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: retained when this was made.
+        let _ = unsafe { cuda::primary_ctx::release(self.device) };
+    }
+}
+
+/// Our kernels on the device.
+#[derive(Debug)]
+struct Module(sys::CUmodule);
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has the module.
+        let _ = unsafe { cuda::module::unload(self.0) };
+    }
+}
+
+/// The queue of everything that the device is told.
+#[derive(Debug)]
+struct Stream(sys::CUstream);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses the stream any more.
+        let _ = unsafe { cuda::stream::destroy(self.0) };
+    }
+}
+
+/// A program as a graph.
+#[derive(Debug)]
+pub(crate) struct CudaGraph {
+    graph: sys::CUgraph,
+    executable: sys::CUgraphExec,
+}
+
+// SAFETY: a graph is not tied to a thread, and whoever has it is the only one to use it.
+unsafe impl Send for CudaGraph {}
+// SAFETY: as above; it is launched under the arena's lock only.
+unsafe impl Sync for CudaGraph {}
+
+impl Drop for CudaGraph {
+    fn drop(&mut self) {
+        if !self.executable.is_null() {
+            // SAFETY: nobody else has it.
+            let _ = unsafe { cuda::graph::exec_destroy(self.executable) };
+        }
+        // SAFETY: nobody else has it.
+        let _ = unsafe { cuda::graph::destroy(self.graph) };
+    }
+}
+
+/// Layers by cuDNN, and the memory that they work in.
+#[derive(Debug)]
+struct Layers {
+    plans: Plans,
+    workspace: u64,
+    workspace_bytes: usize,
 }
 
 // SAFETY: the handles are those of the driver, which may be used from any thread once the context is the thread's; every call
@@ -92,28 +186,31 @@ impl Cuda {
         let device = cuda::device::get(number).map_err(asked)?;
         let description = describe(device).map_err(asked)?;
         let cubin = compile::cubin(description.capability, cache).map_err(unavailable)?;
-        // SAFETY: the device is the driver's.
-        let context = unsafe { cuda::primary_ctx::retain(device) }.map_err(asked)?;
-        let mut opened = Self {
-            device,
-            context,
-            stream: std::ptr::null_mut(),
-            module: std::ptr::null_mut(),
+        plans::version().map_err(unavailable)?;
+        let context = Context::of(device).map_err(asked)?;
+        let stream = Stream(cuda::stream::create(cuda::stream::StreamKind::NonBlocking).map_err(asked)?);
+        // SAFETY: the image is a whole cubin, whose length its header says.
+        let module = unsafe { cuda::module::load_data(cubin.as_ptr().cast()) }
+            .map(Module)
+            .map_err(|error| unavailable(format!("our kernels do not load: {}", words(error))))?;
+        let plans = Plans::new(stream.0.cast()).map_err(unavailable)?;
+        Ok(Self {
+            layers: Mutex::new(Layers {
+                plans,
+                workspace: 0,
+                workspace_bytes: 0,
+            }),
+            stream,
+            module,
             description,
             state: Mutex::default(),
-        };
-        opened.enter().map_err(asked)?;
-        opened.stream = cuda::stream::create(cuda::stream::StreamKind::NonBlocking).map_err(asked)?;
-        // SAFETY: the image is a whole cubin, whose length its header says.
-        opened.module = unsafe { cuda::module::load_data(cubin.as_ptr().cast()) }
-            .map_err(|error| unavailable(format!("our kernels do not load: {}", words(error))))?;
-        Ok(opened)
+            context,
+        })
     }
 
     /// Makes the context this thread's.
     fn enter(&self) -> std::result::Result<(), DriverError> {
-        // SAFETY: the context is held until this is dropped.
-        unsafe { cuda::ctx::set_current(self.context) }
+        self.context.enter()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,7 +239,7 @@ impl Cuda {
             let name = CString::new(launch.kernel.as_str()).unwrap_or_default();
             // SAFETY: the module is loaded until this is dropped.
             let handle = self.call(&launch.kernel, || unsafe {
-                cuda::module::get_function(self.module, name)
+                cuda::module::get_function(self.module.0, name)
             })?;
             Function {
                 handle,
@@ -157,8 +254,36 @@ impl Cuda {
             self.call(&launch.kernel, set)?;
             function.shared_bytes = launch.shared_bytes;
         }
-        self.state().functions.insert(launch.kernel.clone(), function);
+        if known.is_none_or(|known| known.shared_bytes != function.shared_bytes) {
+            self.state().functions.insert(launch.kernel.clone(), function);
+        }
         Ok(function.handle)
+    }
+
+    /// A layer by cuDNN.
+    ///
+    /// # Safety
+    /// As [`Plans::execute`], but for the workspace.
+    unsafe fn convolve(&self, (key, rows): (ConvKey, usize), operands: Operands) -> Result<()> {
+        // Its context first, and no call on a device that is lost.
+        self.call("convolution", || Ok(()))?;
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let unavailable = |why: String| Error::Unavailable { why };
+        let bytes = layers.plans.workspace_bytes(key, rows).map_err(unavailable)?;
+        if bytes > layers.workspace_bytes {
+            // The old one stays, since graphs name it; doubling keeps them all below twice the largest.
+            let larger = bytes.next_power_of_two();
+            layers.workspace = self.allocate(larger)?;
+            layers.workspace_bytes = larger;
+        }
+        let workspace = layers.workspace;
+        // SAFETY: the caller's; the workspace is long enough now.
+        let done = unsafe { layers.plans.execute((key, rows), operands, workspace) };
+        done.map_err(|why| {
+            let error = Error::Lost { why };
+            self.state().lost = Some(error.clone());
+            error
+        })
     }
 
     /// # Safety
@@ -174,7 +299,14 @@ impl Cuda {
         let shared_bytes = u32::try_from(launch.shared_bytes).unwrap_or(u32::MAX);
         // SAFETY: the caller says that the parameters are the kernel's; the driver copies them before it returns.
         let run = || unsafe {
-            cuda::launch_kernel(function, grid, block, shared_bytes, self.stream, &mut parameters)
+            cuda::launch_kernel(
+                function,
+                grid,
+                block,
+                shared_bytes,
+                self.stream.0,
+                &mut parameters,
+            )
         };
         self.call(&launch.kernel, run)
     }
@@ -214,7 +346,7 @@ impl Driver for Cuda {
         let address = to.address().unwrap_or(0);
         // SAFETY: the caller's. Pageable memory has been read when the call returns.
         self.call("upload", || unsafe {
-            cuda::memcpy_htod_async(address, bytes, self.stream)
+            cuda::memcpy_htod_async(address, bytes, self.stream.0)
         })
     }
 
@@ -222,7 +354,7 @@ impl Driver for Cuda {
         let address = from.address().unwrap_or(0);
         // SAFETY: the caller's; the bytes are borrowed until the stream is done.
         self.call("download", || unsafe {
-            cuda::memcpy_dtoh_async(bytes, address, self.stream)
+            cuda::memcpy_dtoh_async(bytes, address, self.stream.0)
         })?;
         self.synchronize()
     }
@@ -236,39 +368,131 @@ impl Driver for Cuda {
                 let bytes = from.bytes.min(to.bytes);
                 // SAFETY: the caller's.
                 let copy =
-                    || unsafe { cuda::memcpy_dtod_async(to_address, from_address, bytes, self.stream) };
+                    || unsafe { cuda::memcpy_dtod_async(to_address, from_address, bytes, self.stream.0) };
                 self.call("copy", copy)
             }
             Command::Freed(_) => Ok(()),
-            Command::Linear(_) | Command::Conv(_) | Command::Attention(_) => Err(Error::Unavailable {
-                why: "calls of cuDNN are not written yet (issue 19)".to_owned(),
+            Command::Conv(call) => {
+                let [x, weight, y] = [call.x, call.weight, call.y].map(|span| span.address().unwrap_or(0));
+                let bias = call.bias.and_then(Span::address);
+                // SAFETY: the caller's; the call's spans are as long as its sizes say.
+                unsafe { self.convolve((call.into(), call.rows), Operands { x, weight, bias, y }) }
+            }
+            Command::Linear(call) => {
+                let [x, weight, y] = [call.x, call.weight, call.y].map(|span| span.address().unwrap_or(0));
+                let bias = call.bias.and_then(Span::address);
+                // SAFETY: the caller's; the call's spans are as long as its sizes say.
+                unsafe { self.convolve((call.into(), call.rows), Operands { x, weight, bias, y })? };
+                let Some(residual) = call.residual else {
+                    return Ok(());
+                };
+                let addition = add_to(call, residual)?;
+                // SAFETY: as above.
+                unsafe { self.launch(&addition) }
+            }
+            Command::Attention(call) => {
+                let launch = attention::tiles(call).or_else(|| attention::plain(call, false));
+                let launch = launch.ok_or_else(|| Error::operands("attention", format!("{call:?}")))?;
+                // SAFETY: the caller's; the launch is made of the call's spans and sizes.
+                unsafe { self.launch(&launch) }
+            }
+        }
+    }
+
+    unsafe fn graph(&self, commands: &[Command]) -> Result<Option<Graph>> {
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is there; nobody else captures on it.
+        self.call("capture", || unsafe {
+            cuda::stream::begin_capture(self.stream.0, mode)
+        })?;
+        let captured = commands.iter().try_for_each(|command| {
+            // SAFETY: the caller's.
+            unsafe { self.run(command) }
+        });
+        // SAFETY: a capture has begun, and has to end even if something in it has failed.
+        let ended = unsafe { cuda::stream::end_capture(self.stream.0) };
+        let Ok(graph) = ended else {
+            return captured.map(|()| None);
+        };
+        let mut made = CudaGraph {
+            graph,
+            executable: std::ptr::null_mut(),
+        };
+        captured?;
+        // SAFETY: the graph has just been made.
+        let status = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut made.executable, graph, 0) };
+        Ok(status.result().is_ok().then_some(Graph::Cuda(made)))
+    }
+
+    unsafe fn replay(&self, graph: &Graph) -> Result<()> {
+        match graph {
+            // SAFETY: the caller's; the graph is whole, since it was made executable.
+            Graph::Cuda(graph) => self.call("replay", || unsafe {
+                cuda::graph::launch(graph.executable, self.stream.0)
             }),
+            #[cfg(feature = "emulated")]
+            Graph::Emulated(_) => Err(Error::operands("replay", "a graph of another device")),
         }
     }
 
     fn synchronize(&self) -> Result<()> {
         // SAFETY: the stream is there until this is dropped.
         self.call("cuStreamSynchronize", || unsafe {
-            cuda::stream::synchronize(self.stream)
+            cuda::stream::synchronize(self.stream.0)
         })
     }
 }
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        if self.enter().is_ok() {
-            if !self.module.is_null() {
-                // SAFETY: nobody else has the module.
-                let _ = unsafe { cuda::module::unload(self.module) };
-            }
-            if !self.stream.is_null() {
-                // SAFETY: nobody else has the stream.
-                let _ = unsafe { cuda::stream::destroy(self.stream) };
-            }
-        }
-        // SAFETY: retained when this was made.
-        let _ = unsafe { cuda::primary_ctx::release(self.device) };
+        // What the fields give back belongs to the context, which has to be this thread's.
+        let _ = self.enter();
     }
+}
+
+/// The launch that adds a linear layer's residual to its result, in place: each thread reads the numbers that it writes.
+fn add_to(call: &LinearCall, residual: Span) -> Result<Launch> {
+    let count = call.lines * call.outputs;
+    let long =
+        i64::try_from(count).map_err(|_| Error::operands("linear", "more numbers than a kernel counts"))?;
+    let blocks = u32::try_from(count.div_ceil(ADD_THREADS as usize).clamp(1, 1 << 16)).unwrap_or(1);
+    Ok(Launch {
+        kernel: format!("add_{}", call.dtype.suffix()),
+        grid: [blocks, 1, 1],
+        block: [ADD_THREADS, 1, 1],
+        shared_bytes: 0,
+        args: vec![
+            Arg::Pointer(call.y),
+            Arg::Pointer(residual),
+            Arg::Pointer(call.y),
+            Arg::I64(long),
+            Arg::I64(long),
+            Arg::I64(0),
+            Arg::I64(long),
+        ],
+    })
+}
+
+/// Each library that is opened at run time: its name, and its version or why it cannot be used.
+pub(crate) fn libraries() -> Vec<(&'static str, std::result::Result<String, String>)> {
+    let nvrtc = compile::version().map(|(major, minor)| format!("{major}.{minor}"));
+    vec![
+        ("NVIDIA driver", library().and_then(|()| driver_version())),
+        ("NVRTC", nvrtc),
+        ("cuDNN", plans::version().map(cudnn_version)),
+    ]
+}
+
+fn driver_version() -> std::result::Result<String, String> {
+    let mut version = 0;
+    // SAFETY: the place is valid.
+    let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    asked.result().map_err(words)?;
+    Ok(format!("CUDA {}.{}", version / 1000, version % 1000 / 10))
+}
+
+fn cudnn_version(version: usize) -> String {
+    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }
 
 /// Whether the driver is there with all that is used of it, or what is missing.
@@ -296,17 +520,9 @@ fn describe(device: sys::CUdevice) -> std::result::Result<Description, DriverErr
     // SAFETY: the device is the driver's.
     let attribute = |attribute| unsafe { cuda::device::get_attribute(device, attribute) };
     let side = |number: i32| u32::try_from(number).unwrap_or(0);
-    let mut driver = 0;
-    // SAFETY: the place is valid.
-    unsafe { sys::cuDriverGetVersion(&raw mut driver) }.result()?;
-    let mut software = vec![format!(
-        "CUDA of the driver {}.{}",
-        driver / 1000,
-        driver % 1000 / 10
-    )];
-    if let Ok((major, minor)) = compile::version() {
-        software.push(format!("NVRTC {major}.{minor}"));
-    }
+    let software = libraries()
+        .into_iter()
+        .filter_map(|(name, version)| version.ok().map(|version| format!("{name} {version}")));
     Ok(Description {
         name: cuda::device::get_name(device)?,
         capability: (
@@ -319,7 +535,7 @@ fn describe(device: sys::CUdevice) -> std::result::Result<Description, DriverErr
         ),
         // SAFETY: the device is the driver's.
         memory_bytes: unsafe { cuda::device::total_mem(device) }?,
-        software,
+        software: software.collect(),
     })
 }
 

@@ -1,4 +1,5 @@
-//! What libraries compute, by plain loops: sums in f32, rounded once to the type of the result.
+//! What libraries compute, by plain loops: sums in f32, rounded once to the type of the result, and once more where a residual
+//! is added after that.
 
 use half::f16;
 
@@ -32,7 +33,13 @@ pub(super) unsafe fn linear(call: &LinearCall) -> Done {
         let x = &x[line * inputs..][..inputs];
         for output in 0..outputs {
             let at = line * outputs + output;
-            y[at] = dot(x, &weight[output * inputs..][..inputs]) + bias[output] + residual[at];
+            let product = dot(x, &weight[output * inputs..][..inputs]) + bias[output];
+            // On a card the residual is another launch, which reads the product as it is stored.
+            let stored = match dtype {
+                DType::F16 => f16::from_f32(product).to_f32(),
+                DType::F32 | DType::I32 => product,
+            };
+            y[at] = stored + residual[at];
         }
     }
     // SAFETY: the caller's.

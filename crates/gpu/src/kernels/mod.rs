@@ -1,9 +1,13 @@
 //! Our kernels as text: C++ in the words of `device.h`, which NVRTC compiles for a card and a C++ compiler for the emulator.
 
+pub(crate) mod attention;
+
 /// What all of them include.
+#[cfg(any(test, feature = "cuda"))]
 pub(crate) const DEVICE: (&str, &str) = ("device.h", include_str!("device.h"));
 
 /// Their files.
+#[cfg(any(test, feature = "cuda"))]
 pub(crate) const FILES: &[(&str, &str)] = &[
     ("attention.cu", include_str!("attention.cu")),
     ("elementwise.cu", include_str!("elementwise.cu")),

@@ -4,13 +4,8 @@ use super::record::Record;
 use crate::command::{AttentionCall, Command};
 use crate::data::DType;
 use crate::error::Result;
+use crate::kernels::attention::plain;
 use crate::tensor::Tensor;
-
-/// Warps of a block.
-const WARPS: usize = 4;
-
-/// Keys of a tile, and lanes of a warp.
-const LANES: usize = 32;
 
 /// Which keys a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +16,8 @@ pub enum AttnMask {
     Causal,
 }
 
-/// softmax(q · kᵀ / √d) · v for each of `heads` heads: `q` (B, T, heads · d), `k` and `v` (B, S, heads · d), d at most 512.
+/// softmax(q · kᵀ / √d) · v for each of `heads` heads: `q` (B, T, heads · d), `k` and `v` (B, S, heads · d), d at most 512 where our
+/// kernel computes it.
 /// Result: (B, T, heads · d).
 ///
 /// A second set of keys and values is a second call, whose result [`add_scaled`](super::add_scaled) adds.
@@ -46,53 +42,28 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: AttnMask) 
     if y.elements() == 0 {
         return Ok(y);
     }
-    let d = width / heads;
+    let call = AttentionCall {
+        dtype,
+        rows,
+        queries,
+        keys,
+        heads,
+        width: width / heads,
+        scale: scale(width / heads),
+        q: q.span(),
+        k: k.span(),
+        v: v.span(),
+        y: y.span(),
+    };
     if dtype == DType::F16 && mask == AttnMask::None {
-        record.push(Command::Attention(AttentionCall {
-            dtype,
-            rows,
-            queries,
-            keys,
-            heads,
-            width: d,
-            scale: scale(d),
-            q: q.span(),
-            k: k.span(),
-            v: v.span(),
-            y: y.span(),
-        }))?;
+        record.push(Command::Attention(call))?;
         return Ok(y);
     }
-    let Some((columns, of_warp)) = variant(d) else {
-        return Err(record.mismatch("a head is at most 512 wide"));
-    };
-    let tile = LANES * (d + 1) + WARPS * of_warp * (d + LANES);
-    record
-        .launch_named(format!("attend_{columns}_{}", dtype.suffix()))
-        .tensor(q)
-        .tensor(k)
-        .tensor(v)
-        .tensor(&y)
-        .int(queries)
-        .int(keys)
-        .int(heads)
-        .int(d)
-        .float(scale(d))
-        .flag(mask == AttnMask::Causal)
-        .threads((WARPS * LANES) as u32)
-        .shared_bytes(tile * size_of::<f32>())
-        .grid([queries.div_ceil(WARPS * of_warp), heads, rows])?;
-    Ok(y)
-}
-
-/// The columns of a lane and the queries of a warp, as `attention.cu` instantiates its kernel.
-fn variant(d: usize) -> Option<(usize, usize)> {
-    match d {
-        0..=64 => Some((2, 4)),
-        65..=160 => Some((5, 4)),
-        161..=512 => Some((16, 1)),
-        _ => None,
+    match plain(&call, mask == AttnMask::Causal) {
+        Some(launch) => record.push(Command::Launch(launch))?,
+        None => return Err(record.mismatch("a head is at most 512 wide")),
     }
+    Ok(y)
 }
 
 /// 1 / √d

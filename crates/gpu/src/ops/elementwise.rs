@@ -138,7 +138,7 @@ fn places(x: &[usize], other: &[usize]) -> Option<(usize, usize, usize)> {
     }
 }
 
-/// `x` + `scales`[b] · `other` for each row b: `x` and `other` (B, …) of one type, `scales` (B,) in f32. How strongly a second
+/// `x` plus the row's scale times `other`: `x` and `other` (B, …) of one type, `scales` (B,) in f32. How strongly a second
 /// attention counts is such a scale.
 ///
 /// # Errors

@@ -49,7 +49,7 @@ impl Linear {
     }
 
     /// `x` (B, …, inputs) times the weights, plus bias and `residual` (B, …, outputs): (B, …, outputs). Sums are in f32 and
-    /// rounded once.
+    /// rounded once, before the residual is added.
     ///
     /// # Errors
     /// When a shape or a type does not fit.

@@ -1,6 +1,6 @@
 //! Programs: recorded once, run often, in memory that is known beforehand; and what faults of a device come to.
 
-use crate::testing::{assert_close, device, numbers};
+use crate::testing::{assert_close, emulated, numbers};
 use crate::{
     Activation, DType, Emulation, Error, Fault, Gpu, HostData, Input, InputShape, Linear, PlannedFault,
     Program, Result, Tensor, ThreadOrder, activate, add,
@@ -28,7 +28,7 @@ fn run(program: &mut Program, x: &[f32]) -> Result<Vec<f32>> {
 
 #[test]
 fn a_program_runs_again_with_other_numbers_and_keeps_its_weights() {
-    let gpu = device(ThreadOrder::Ascending);
+    let gpu = emulated(ThreadOrder::Ascending);
     let mut program = block(&gpu).unwrap();
     let (a, b) = (numbers(2, 192, DType::F32), numbers(3, 192, DType::F32));
     let first = run(&mut program, &a).unwrap();
@@ -39,11 +39,13 @@ fn a_program_runs_again_with_other_numbers_and_keeps_its_weights() {
         "nothing reads what was freed"
     );
     assert_eq!(run(&mut program, &a).unwrap(), first);
+    let bound = program.bound.as_ref().unwrap();
+    assert!(bound.graph.is_some(), "from the second time on it runs as one");
 }
 
 #[test]
 fn the_arena_holds_what_is_alive_at_a_time_and_no_more() {
-    let gpu = device(ThreadOrder::Ascending);
+    let gpu = emulated(ThreadOrder::Ascending);
     let mut program = block(&gpu).unwrap();
     // The input, the state, two between the layers and what comes out: five tensors at a time, of the thirteen in all.
     let tensor = 3 * 64 * 4;
@@ -65,7 +67,7 @@ fn the_arena_holds_what_is_alive_at_a_time_and_no_more() {
 /// A larger program moves the arena; a smaller one that was bound to the old place has to notice.
 #[test]
 fn programs_share_an_arena_that_grows() {
-    let gpu = device(ThreadOrder::Ascending);
+    let gpu = emulated(ThreadOrder::Ascending);
     let mut small = block(&gpu).unwrap();
     let x = numbers(2, 192, DType::F32);
     let before = run(&mut small, &x).unwrap();
@@ -79,7 +81,7 @@ fn programs_share_an_arena_that_grows() {
 
 #[test]
 fn inputs_are_numbers_kept_tensors_or_rows_of_several() {
-    let gpu = device(ThreadOrder::Ascending);
+    let gpu = emulated(ThreadOrder::Ascending);
     let shape = [InputShape::new(&SHAPE, DType::F32)];
     let mut program = Program::record(&gpu, &shape, |x| {
         Ok::<_, Error>(vec![activate(&x[0], Activation::Relu)?])
@@ -115,7 +117,7 @@ fn inputs_are_numbers_kept_tensors_or_rows_of_several() {
 
 #[test]
 fn a_budget_is_a_limit_and_nothing_is_lost_at_it() {
-    let gpu = device(ThreadOrder::Ascending);
+    let gpu = emulated(ThreadOrder::Ascending);
     let mut program = block(&gpu).unwrap();
     let x = numbers(2, 192, DType::F32);
     let weights = gpu.used_bytes();
@@ -137,7 +139,7 @@ fn faulty(fault: Fault, at: usize) -> Gpu {
 #[test]
 fn out_of_memory_at_any_allocation_is_an_error_after_which_all_goes_on() {
     let x = numbers(2, 192, DType::F32);
-    let want = run(&mut block(&device(ThreadOrder::Ascending)).unwrap(), &x).unwrap();
+    let want = run(&mut block(&emulated(ThreadOrder::Ascending)).unwrap(), &x).unwrap();
     let mut met = 0;
     for at in 1.. {
         let gpu = faulty(Fault::OutOfMemory, at);
@@ -176,6 +178,16 @@ fn a_failed_launch_or_a_lost_device_stays_failed() {
             met += 1;
         }
         assert!(met >= 12, "{fault:?} was met {met} times");
+    }
+}
+
+/// Whatever is there or not, each library is named and nothing ends the process.
+#[test]
+fn every_library_is_named() {
+    let names: Vec<&str> = Gpu::libraries().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["NVIDIA driver", "NVRTC", "cuDNN"]);
+    for (name, found) in Gpu::libraries() {
+        println!("{name}: {found:?}");
     }
 }
 

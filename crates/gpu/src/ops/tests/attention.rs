@@ -2,8 +2,9 @@
 
 use half::f16;
 
-use crate::command::{Arg, Command, Launch, Place, Span};
-use crate::testing::{assert_close, compute, device, each_way, numbers};
+use crate::command::{Arg, AttentionCall, Command, Launch, Place, Span};
+use crate::kernels::attention::tiles;
+use crate::testing::{assert_close, compute, device, each_way, emulated, numbers};
 use crate::{AttnMask, DType, Gpu, HostData, Tensor, ThreadOrder, attend};
 
 /// Rows, queries, keys, heads and the width of a head.
@@ -81,7 +82,7 @@ fn a_causal_query_sees_no_later_key() {
     }
 }
 
-/// The kernel on the matrix units, which no operation uses yet: a candidate beside the library's.
+/// The kernel on the matrix units, which a card uses in the library's place as yet.
 #[test]
 fn attention_on_fragments_equals_its_definition() {
     let all: [Sizes; 5] = [
@@ -116,27 +117,20 @@ pub(super) fn on_fragments(
     let ((q, q_device), (k, k_device), (v, v_device)) =
         (upload(1, queries), upload(2, keys), upload(3, keys));
     let y = Tensor::kept(gpu, &[q.len()], DType::F16).unwrap();
-    let side = [48, 64, 80, 160].into_iter().find(|side| d <= *side).unwrap();
-    let int = |value: usize| Arg::I32(i32::try_from(value).unwrap());
-    let span = |tensor: &Tensor| Arg::Pointer(tensor.span());
-    let launch = Launch {
-        kernel: format!("attend_tiles_{side}"),
-        grid: [queries.div_ceil(64) as u32, heads as u32, rows as u32],
-        block: [128, 1, 1],
-        shared_bytes: 2 * 16 * (side + 8) * 2,
-        args: vec![
-            span(&q_device),
-            span(&k_device),
-            span(&v_device),
-            span(&y),
-            int(queries),
-            int(keys),
-            int(heads),
-            int(d),
-            Arg::F32(1.0 / (d as f32).sqrt()),
-        ],
+    let call = AttentionCall {
+        dtype: DType::F16,
+        rows,
+        queries,
+        keys,
+        heads,
+        width: d,
+        scale: 1.0 / (d as f32).sqrt(),
+        q: q_device.span(),
+        k: k_device.span(),
+        v: v_device.span(),
+        y: y.span(),
     };
-    gpu.run(&Command::Launch(launch)).unwrap();
+    gpu.run(&Command::Launch(tiles(&call).unwrap())).unwrap();
     (
         y.download().unwrap(),
         reference(sizes, [&q, &k, &v], AttnMask::None),
@@ -147,7 +141,7 @@ pub(super) fn on_fragments(
 #[test]
 fn a_wrong_launch_loses_the_device() {
     let wrong = |kernel: &str, shared_bytes: usize, args: Vec<Arg>| {
-        let gpu = device(ThreadOrder::Ascending);
+        let gpu = emulated(ThreadOrder::Ascending);
         let launch = Launch {
             kernel: kernel.to_owned(),
             grid: [1, 1, 1],

@@ -1,6 +1,7 @@
 //! Every kernel against a plain reference in f64, on odd shapes, in all orders of threads; and what is refused.
 
 mod attention;
+mod company;
 mod elementwise;
 mod layout;
 mod norm;

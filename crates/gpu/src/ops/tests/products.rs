@@ -1,5 +1,7 @@
 //! Linear layers and convolutions: shapes, orders and channels that are filled up, against plain loops in f64.
 
+use half::f16;
+
 use crate::testing::{FLOATS, assert_close, compute, device, numbers};
 use crate::{Conv2d, ConvShape, DType, HostData, Linear, ThreadOrder};
 
@@ -34,7 +36,14 @@ fn a_linear_layer_multiplies_adds_bias_and_residual() {
                     let (line, output) = (i / outputs, i % outputs);
                     let products = (0..inputs)
                         .map(|k| f64::from(x[line * inputs + k]) * f64::from(weight[output * inputs + k]));
-                    products.sum::<f64>() + f64::from(bias[output]) + f64::from(residual[i])
+                    let product = products.sum::<f64>() + f64::from(bias[output]);
+                    // Stored once before the residual is added.
+                    let stored = if dtype == DType::F16 {
+                        f16::from_f64(product).to_f64()
+                    } else {
+                        product
+                    };
+                    stored + f64::from(residual[i])
                 })
                 .collect();
             assert_close("linear", dtype, &got[0], &want);

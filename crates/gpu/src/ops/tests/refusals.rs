@@ -1,6 +1,6 @@
 //! Operands that do not fit are refused while a program is recorded, before anything reaches a device.
 
-use crate::testing::device;
+use crate::testing::emulated;
 use crate::{
     AttnMask, DType, Error, Gpu, GroupNorm, HostData, InputShape, Linear, Program, Tensor, ThreadOrder,
     activate, add, attend, cat_rows, channels_first, convert, gather, geglu, join_channels,
@@ -11,7 +11,7 @@ fn refused(
     shapes: &[(&[usize], DType)],
     operation: impl FnOnce(&Gpu, &[Tensor]) -> Result<Tensor, Error>,
 ) -> String {
-    let gpu = device(ThreadOrder::Ascending);
+    let gpu = emulated(ThreadOrder::Ascending);
     let shapes: Vec<InputShape> = shapes
         .iter()
         .map(|(shape, dtype)| InputShape::new(shape, *dtype))
@@ -67,7 +67,7 @@ fn types_that_do_not_fit_are_refused() {
 
 #[test]
 fn an_operation_needs_the_program_that_is_recorded() {
-    let gpu = device(ThreadOrder::Ascending);
+    let gpu = emulated(ThreadOrder::Ascending);
     let kept = Tensor::upload(&gpu, &[2], HostData::F32(&[1.0, 2.0])).unwrap();
     assert!(matches!(add(&kept, &kept), Err(Error::Operands { .. })));
     let mut leaked = None;
@@ -79,7 +79,7 @@ fn an_operation_needs_the_program_that_is_recorded() {
     .unwrap();
     let leaked = leaked.unwrap();
     assert!(add(&leaked, &kept).is_err(), "its recording has ended");
-    let elsewhere = device(ThreadOrder::Ascending);
+    let elsewhere = emulated(ThreadOrder::Ascending);
     let other = Tensor::upload(&elsewhere, &[2], HostData::F32(&[1.0, 2.0])).unwrap();
     let mixed = Program::record(&gpu, &shape, |x| Ok::<_, Error>(vec![add(&x[0], &other)?]));
     assert!(mixed.unwrap_err().to_string().contains("two devices"));

@@ -1,0 +1,187 @@
+//! Plans of cuDNN 9's graph API for convolutions and linear layers: which engine computes a layer, fixed for each layer and
+//! size, and never for a number of rows, so that a picture does not depend on its company (ADR 14).
+//!
+//! A plan is made for a card that is there, or for one that is only described, which is how they are checked without a GPU.
+
+mod choice;
+mod conv;
+mod descriptor;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::ffi::{c_char, c_void};
+
+use cudarc::cudnn::sys;
+
+use self::choice::{Pinned, pin};
+pub(crate) use self::conv::ConvKey;
+use self::conv::{BIAS, RESULT, WEIGHT, X};
+use self::descriptor::{Descriptor, Handle, Kind, Name, checked};
+
+/// Symbols of cuDNN that are used. One that is missing would end the process at its first use.
+const SYMBOLS: &[&str] = &[
+    "cudnnBackendCreateDescriptor",
+    "cudnnBackendDestroyDescriptor",
+    "cudnnBackendExecute",
+    "cudnnBackendFinalize",
+    "cudnnBackendGetAttribute",
+    "cudnnBackendSetAttribute",
+    "cudnnCreate",
+    "cudnnDestroy",
+    "cudnnGetLastErrorString",
+    "cudnnGetVersion",
+    "cudnnSetStream",
+];
+
+/// Alignment of every tensor that cuDNN may rely on, in bytes.
+const ALIGNED: u64 = 16;
+
+/// Why there is no plan: cuDNN's words.
+pub(crate) type Why = String;
+
+/// The version of cuDNN, or why it cannot be used.
+pub(crate) fn version() -> Result<usize, Why> {
+    // cuDNN 9.26 ends the process where it looks for this one and does not find it.
+    // SAFETY: opening a library runs its initialisation, which NVIDIA's survive.
+    if !unsafe { cudarc::cublaslt::sys::is_culib_present() } {
+        return Err(
+            "libcublasLt.so.13 was not found (cuDNN needs it; the package nvidia-cublas has it)".to_owned(),
+        );
+    }
+    // SAFETY: as above.
+    if !unsafe { sys::is_culib_present() } {
+        return Err("libcudnn.so.9 was not found (the package nvidia-cudnn-cu13 has it)".to_owned());
+    }
+    // SAFETY: the library has just been opened.
+    let library = unsafe { sys::culib() };
+    for symbol in SYMBOLS {
+        // SAFETY: the symbol is looked up and not used.
+        if unsafe { library.get::<*const c_char>(symbol.as_bytes()) }.is_err() {
+            return Err(format!("libcudnn has no `{symbol}`; version 9 is needed"));
+        }
+    }
+    // SAFETY: it takes nothing.
+    let version = unsafe { sys::cudnnGetVersion() };
+    if version < 90_800 {
+        return Err(format!("cuDNN {version} is too old; 9.8 or newer is needed"));
+    }
+    Ok(version)
+}
+
+/// The card that plans are for.
+#[derive(Debug)]
+enum Card {
+    /// The one that is there.
+    Present(Handle),
+    /// One that is described, as JSON in cuDNN's words.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "plans are checked without a card in tests only")
+    )]
+    Described(Descriptor),
+}
+
+/// A plan that can be executed, with everything that it refers to.
+#[derive(Debug)]
+struct Plan {
+    plan: Descriptor,
+    workspace_bytes: usize,
+    has_bias: bool,
+    /// Dropped after the plan.
+    _held: Vec<Descriptor>,
+}
+
+/// Where the operands of a plan are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operands {
+    pub(crate) x: u64,
+    pub(crate) weight: u64,
+    pub(crate) bias: Option<u64>,
+    pub(crate) y: u64,
+}
+
+/// The plans of a card that is there.
+#[derive(Debug)]
+pub(crate) struct Plans {
+    card: Card,
+    /// By layer and size.
+    pinned: HashMap<ConvKey, Pinned>,
+    /// By layer, size and rows.
+    plans: HashMap<(ConvKey, usize), Plan>,
+}
+
+impl Plans {
+    /// For the card whose context is this thread's, on this stream.
+    pub(crate) fn new(stream: sys::cudaStream_t) -> Result<Self, Why> {
+        version()?;
+        Ok(Self {
+            card: Card::Present(Handle::new(stream)?),
+            pinned: HashMap::new(),
+            plans: HashMap::new(),
+        })
+    }
+
+    /// Bytes of workspace that this layer takes for `rows` rows. The first call for a layer chooses its engine.
+    pub(crate) fn workspace_bytes(&mut self, key: ConvKey, rows: usize) -> Result<usize, Why> {
+        Ok(self.plan(key, rows)?.workspace_bytes)
+    }
+
+    /// Executes a layer on the stream.
+    ///
+    /// # Safety
+    /// The operands lie in the card's memory, as long as the key says, and the workspace is as long as
+    /// [`Plans::workspace_bytes`] says.
+    pub(crate) unsafe fn execute(
+        &mut self,
+        (key, rows): (ConvKey, usize),
+        operands: Operands,
+        workspace: u64,
+    ) -> Result<(), Why> {
+        let all = [operands.x, operands.weight, operands.y]
+            .into_iter()
+            .chain(operands.bias);
+        if all.into_iter().any(|address| address % ALIGNED != 0) {
+            return Err(format!(
+                "{operands:?} do not begin at multiples of {ALIGNED} bytes"
+            ));
+        }
+        self.plan(key, rows)?;
+        let (Card::Present(handle), Some(plan)) = (&self.card, self.plans.get(&(key, rows))) else {
+            return Err("a card that is only described computes nothing".to_owned());
+        };
+        let mut ids = vec![X, WEIGHT, RESULT];
+        let mut pointers = vec![operands.x, operands.weight, operands.y];
+        if let Some(bias) = operands.bias.filter(|_| plan.has_bias) {
+            ids.push(BIAS);
+            pointers.push(bias);
+        }
+        let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?
+            .ints(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &ids)?
+            .pointers(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &pointers)?
+            .pointers(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[workspace])?
+            .finished()?;
+        // SAFETY: the caller answers for the memory; handle and descriptors are finished.
+        checked("execute", unsafe {
+            sys::cudnnBackendExecute(handle.raw(), plan.plan.raw(), pack.raw())
+        })
+    }
+
+    fn plan(&mut self, key: ConvKey, rows: usize) -> Result<&Plan, Why> {
+        if !self.plans.contains_key(&(key, rows)) {
+            if !self.pinned.contains_key(&key) {
+                let pinned = pin(&self.card, key)?;
+                self.pinned.insert(key, pinned);
+            }
+            let pinned = &self.pinned[&key];
+            let plan = pinned.plan(&self.card, key, rows)?;
+            self.plans.insert((key, rows), plan);
+        }
+        Ok(&self.plans[&(key, rows)])
+    }
+}
+
+/// What is at an address of the card.
+fn pointer(address: u64) -> *mut c_void {
+    std::ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0))
+}
