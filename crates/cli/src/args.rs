@@ -6,7 +6,7 @@ mod models;
 mod place;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind};
@@ -296,6 +296,17 @@ pub(crate) struct GenerateArgs {
 
     #[command(flatten)]
     place: PlaceArgs,
+}
+
+impl GenerateArgs {
+    /// Where the pictures of several inputs go.
+    pub(crate) fn out_folder(&self) -> &Path {
+        if self.out == Path::new(DEFAULT_OUT) {
+            Path::new(".")
+        } else {
+            &self.out
+        }
+    }
 }
 
 #[derive(Clone, Debug, ClapArgs)]

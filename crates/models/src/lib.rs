@@ -34,5 +34,5 @@ pub use layers::{LayerKind, LayerName, LayerPatch, LayerShape, PatchOf};
 pub use mobilenet_v2::MobileNetV2;
 pub use safety_concepts::{ConceptScores, SafetyConcepts};
 pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
-pub use upscalers::{CompactConfig, CompactNet, ResidualDense, RrdbConfig, RrdbNet};
+pub use upscalers::{CompactConfig, CompactNet, GoesOn, ResidualDense, RrdbConfig, RrdbNet};
 pub use vae::{LatentNormalisation, Vae, VaeConfig, VaePass};

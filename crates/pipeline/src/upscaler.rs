@@ -3,7 +3,7 @@
 
 use candle_core::Device;
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_models::{CompactConfig, CompactNet, ModelError, ResidualDense, RrdbConfig, RrdbNet};
+use pentimento_models::{CompactConfig, CompactNet, GoesOn, ModelError, ResidualDense, RrdbConfig, RrdbNet};
 use pentimento_types::{RgbImage, Size};
 use pentimento_weights::{Dtypes, ReadProgress, UpscalerAbout, UpscalerFile, WeightsError};
 
@@ -142,15 +142,15 @@ impl Upscaler {
         }
     }
 
-    /// The enlarged picture.
+    /// The enlarged picture. `goes_on` is asked between two pieces of the work, which ends with an error where it says no.
     ///
     /// # Errors
-    /// When a tensor operation fails.
-    pub fn enlarge(&self, picture: &RgbImage) -> Result<RgbImage, PipelineError> {
+    /// When a tensor operation fails, and where nobody waits any more.
+    pub fn enlarge(&self, picture: &RgbImage, goes_on: GoesOn<'_>) -> Result<RgbImage, PipelineError> {
         Ok(match &self.network {
-            Network::Small(network) => network.enlarge(picture)?,
-            Network::Rrdb(network) => network.enlarge(picture)?,
-            Network::Compact(network) => network.enlarge(picture)?,
+            Network::Small(network) => network.enlarge(picture, goes_on)?,
+            Network::Rrdb(network) => network.enlarge(picture, goes_on)?,
+            Network::Compact(network) => network.enlarge(picture, goes_on)?,
         })
     }
 }
@@ -181,8 +181,9 @@ mod tests {
             let upscaler = Upscaler::open(&entry(&format!("upscalers/{name}.pth"))).unwrap();
             assert_eq!(upscaler.scale(), scale);
             assert!(upscaler.working_bytes(size) > size.rgb_bytes());
-            let found = upscaler.enlarge(&picture).unwrap();
+            let found = upscaler.enlarge(&picture, &|| true).unwrap();
             assert_eq!(found.size().width, size.width * scale);
+            assert!(upscaler.enlarge(&picture, &|| false).is_err(), "nobody waits");
             let found: Vec<f32> = found.pixels().iter().copied().map(f32::from).collect();
             let expected: Vec<f32> = golden.values(name);
             let expected: Vec<f32> = expected

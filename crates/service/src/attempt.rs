@@ -234,7 +234,13 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     let reporter = inner.progress.begin(job.id);
     let shown = Arc::new(inner.watched.enter(job.id));
     shown.note(job);
-    let mut events = admit(inner, job, shown.switch()).await?;
+    let shows_previews = inner.config.safety.shows_previews(job.delivery.safety);
+    let switch = if shows_previews {
+        shown.switch()
+    } else {
+        PreviewSwitch::default()
+    };
+    let mut events = admit(inner, job, switch).await?;
     let mut deliveries = JoinSet::new();
     let mut sketches = Sketches::new(shown, job.attempt);
     let mut began_at = None;

@@ -315,6 +315,9 @@ pub enum ServiceError {
     /// The picture could not be looked at, so it is not handed out.
     #[error("the picture could not be checked for unsafe content")]
     SafetyChecker(#[source] PipelineError),
+    /// The operator hands out no unsafe picture.
+    #[error("the safety checker of this server takes the picture for unsafe")]
+    UnsafePicture,
     /// Storing or reading pictures or jobs failed.
     #[error("the server could not {what}")]
     Store {
@@ -367,6 +370,7 @@ impl HasKind for ServiceError {
             Self::ImageNotFetched { kind, .. } => *kind,
             Self::LinkExpired | Self::LinkInvalid => ErrorKind::Forbidden,
             Self::SafetyChecker(source) => source.kind(),
+            Self::UnsafePicture => ErrorKind::RejectedContent,
             Self::Store { kind, .. } => *kind,
             Self::Internal { .. } => ErrorKind::Internal,
         }

@@ -42,8 +42,12 @@ impl KeptPictures {
             counted.map(|other| other.bytes).sum()
         };
         let beyond = |held: u64, most: u64| held.saturating_add(kept.bytes) > most;
-        if beyond(held(true), MOST_OF_ONE) || beyond(held(false), MOST_BYTES) {
-            let first = all.front().map(|first| first.until);
+        let is_beyond_own = beyond(held(true), MOST_OF_ONE);
+        if is_beyond_own || beyond(held(false), MOST_BYTES) {
+            let mut counted = all
+                .iter()
+                .filter(|other| !is_beyond_own || other.owner == kept.owner);
+            let first = counted.next().map(|first| first.until);
             let wait = first.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
             return Err(ServiceError::KeptPicturesFull { retry_after: wait });
         }
@@ -96,6 +100,12 @@ mod tests {
         for owner in ["b", "c", "d"] {
             keep(owner, MOST_OF_ONE, 20).unwrap();
         }
+        let refused = keep("b", 1, 30).unwrap_err();
+        assert_eq!(
+            refused.retry_after(),
+            Some(Duration::from_secs(90)),
+            "its own first one"
+        );
         assert!(keep("e", 1, 30).is_err(), "all together");
         assert!(pictures.expired(after(99)).is_empty());
         let expired = pictures.expired(after(100));

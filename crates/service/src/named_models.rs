@@ -74,6 +74,18 @@ impl NamedModels {
             image_encoder.map(|name| find(catalog, ModelRole::ImageEncoder, &ModelId::new(name)));
         let image_encoder = image_encoder.transpose()?;
         let checkpoint = base_of(catalog, &entry).unwrap_or(entry);
+        if let Some(adapter) = &ip_adapter
+            && let Some((of_adapter, of_checkpoint)) = adapter.base.zip(checkpoint.base)
+            && of_adapter != of_checkpoint
+        {
+            // Before gigabytes are fetched for it; where an entry says nothing, the files are looked at.
+            return Err(ServiceError::ModelUnfit {
+                role: ModelRole::IpAdapter,
+                name: adapter.name.clone(),
+                checkpoint: checkpoint.name.clone(),
+                reason: format!("it is for {of_adapter}, and the checkpoint is of {of_checkpoint}"),
+            });
+        }
         let prompts = [recipe.prompt.as_str(), recipe.negative_text()];
         let mut written = written_in(catalog.entries(), &checkpoint, prompts);
         // One that is named is mostly written as well.

@@ -4,6 +4,7 @@
 //! server this way. One picture is enlarged at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -105,30 +106,35 @@ impl Service {
     ) -> Result<Enlarged, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
-        let checker = inner.config.safety.policy(SafetyPolicy::Off);
-        let checker = inner.checker_files(checker).await?;
+        let policy = inner.config.safety.policy(SafetyPolicy::Off);
+        let checker = inner.checker_files(policy).await?;
         let model = match model {
             Some(name) => {
                 let entry = find(&inner.catalog, ModelRole::Upscaler, &name)?;
-                let located = inner.usable(vec![(ModelRole::Upscaler, entry)]).await?;
+                let wanted = (times > 1).then_some((ModelRole::Upscaler, entry));
+                let located = inner.usable(wanted.into_iter().collect()).await?;
                 located.into_iter().next()
             }
             None => None,
         };
-        let place = Arc::clone(&inner.enlarging.places).try_acquire_owned();
-        let _place = place.map_err(|_| ServiceError::Overloaded)?;
         let PictureCall {
             owner,
             source,
             limits,
             held,
         } = call;
+        // Before a place is taken, which whoever fetches slowly would hold.
         let (file, decoding) = inner.file_of(source, limits).await?;
         check_enlarged(decoding.size, times)?;
+        let _place = inner.enlarging.place(&owner)?;
         let turn = Arc::clone(&inner.enlarging.turn).acquire_owned().await;
         let turn = turn.map_err(ServiceError::internal)?;
         let upscaler = off_thread(move || upscaler(model.as_deref(), times)).await?;
-        let working = enlarging_bytes(decoding.size, &upscaler);
+        if let Some(upscaler) = &upscaler {
+            // What the network makes, before it is brought to the size that is asked for.
+            check_enlarged(decoding.size, upscaler.scale())?;
+        }
+        let working = enlarging_bytes(decoding.size, times, &upscaler);
         inner.admitted.check(working)?;
         let space = inner
             .admitted
@@ -136,16 +142,18 @@ impl Service {
             .map_err(|_| ServiceError::Overloaded)?;
         let room = inner.room_for(&owner, decoding).await?;
         let all = Arc::clone(inner);
-        // It runs on when the caller hangs up, and what it holds with it.
+        // Between two pieces of its work it is seen that the caller has hung up.
+        let waited_for = Arc::new(AtomicBool::new(true));
+        let _waiting = Waiting(Arc::clone(&waited_for));
         let (file, size, findings) = off_thread(move || {
             let picture = image_codec::decode(&file, limits)?;
+            let origin = image_codec::read_provenance(&file);
             drop((file, room, held));
-            let enlarged = enlarge(picture, &upscaler, times)?;
-            let (enlarged, findings) = all
-                .safety
-                .pass(enlarged, SafetyPolicy::Off, &checker)
-                .map_err(ServiceError::SafetyChecker)?;
-            let file = encode_enlarged(&enlarged, all.config.marks)?;
+            let is_enlarged = upscaler.is_some();
+            let enlarged = enlarge(picture, &upscaler, times, &|| waited_for.load(Ordering::Relaxed))?;
+            let passed = all.safety.pass(enlarged, policy, &checker);
+            let (enlarged, findings) = passed.map_err(ServiceError::SafetyChecker)?;
+            let file = encode_enlarged(&enlarged, &origin, (is_enlarged, all.config.marks))?;
             drop((space, turn));
             Ok((file, enlarged.size(), findings))
         })
@@ -207,20 +215,38 @@ fn upscaler(model: Option<&ModelEntry>, times: u32) -> Result<Option<Upscaler>, 
     Ok(Some(upscaler))
 }
 
-/// The picture, what the network makes of it, and its file, which is never much larger; and what it computes with.
-fn enlarging_bytes(size: Size, upscaler: &Option<Upscaler>) -> u64 {
-    let (factor, working) = match upscaler {
+/// The picture, what the network makes of it, the result and its file, which is never much larger; and what is computed with.
+fn enlarging_bytes(size: Size, times: u32, upscaler: &Option<Upscaler>) -> u64 {
+    let (scale, working) = match upscaler {
         Some(upscaler) => (u64::from(upscaler.scale()), upscaler.working_bytes(size)),
         None => (1, 0),
     };
-    size.rgb_bytes() * (1 + 2 * factor * factor) + working
+    let times = u64::from(times);
+    let own = if scale == times { 0 } else { scale * scale };
+    size.rgb_bytes() * (1 + own + 2 * times * times) + working
 }
 
-fn enlarge(picture: RgbImage, upscaler: &Option<Upscaler>, times: u32) -> Result<RgbImage, ServiceError> {
+/// Says no more when it is dropped.
+struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+fn enlarge(
+    picture: RgbImage,
+    upscaler: &Option<Upscaler>,
+    times: u32,
+    goes_on: &(dyn Fn() -> bool + Sync),
+) -> Result<RgbImage, ServiceError> {
     let Some(upscaler) = upscaler else {
         return Ok(picture);
     };
-    let enlarged = upscaler.enlarge(&picture).map_err(ServiceError::internal)?;
+    let enlarged = upscaler
+        .enlarge(&picture, goes_on)
+        .map_err(ServiceError::internal)?;
     let size = Size {
         width: picture.size().width * times,
         height: picture.size().height * times,

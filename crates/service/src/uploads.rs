@@ -1,8 +1,9 @@
 //! A picture that somebody puts here to name its link in later calls.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use pentimento_types::{ImageFormat, ImageKey, JobId, Size};
+use pentimento_types::{ImageFormat, ImageKey, JobId, SafetyPolicy, Size};
 
 use crate::off_thread::off_thread;
 use crate::picture_calls::PictureCall;
@@ -27,7 +28,8 @@ impl Service {
     /// well as for everybody who has it.
     ///
     /// # Errors
-    /// Those of an input picture; [`ServiceError::KeptPicturesFull`], [`ServiceError::ShuttingDown`].
+    /// Those of an input picture; [`ServiceError::KeptPicturesFull`], [`ServiceError::ShuttingDown`], and
+    /// [`ServiceError::UnsafePicture`] where the operator wants every picture looked at.
     pub async fn upload_picture(&self, call: PictureCall, life: Duration) -> Result<Uploaded, ServiceError> {
         let inner = &self.inner;
         inner.check_open()?;
@@ -37,10 +39,20 @@ impl Service {
             limits,
             held,
         } = call;
+        let policy = inner.config.safety.policy(SafetyPolicy::Off);
+        let checker = inner.checker_files(policy).await?;
         let (file, decoding) = inner.file_of(source, limits).await?;
         let room = inner.room_for(&owner, decoding).await?;
+        let all = Arc::clone(inner);
         let (file, size, format) = off_thread(move || {
             let picture = image_codec::decode(&file, limits)?;
+            if policy != SafetyPolicy::Off {
+                // A link of this server would hand it out.
+                let found = all.safety.look(&picture, None, &checker);
+                if found.map_err(ServiceError::SafetyChecker)?.nsfw == Some(true) {
+                    return Err(ServiceError::UnsafePicture);
+                }
+            }
             let format = image_codec::format_of(&file).ok_or(ServiceError::ImageEmpty)?;
             let size = picture.size();
             drop((picture, room));

@@ -197,7 +197,11 @@ fn about_renamed(file: &TensorFile) -> Result<UpscalerAbout, WeightsError> {
         .into_iter()
         .find(|scale| 3 * scale * scale == outputs);
     // First and last convolution, and a slope after each but the last.
-    let (Some(scale), 3, true) = (scale, inputs, count % 2 == 1 && count <= 2 * MOST_BLOCKS) else {
+    let (Some(scale), 3, true) = (
+        scale,
+        inputs,
+        count >= 3 && count % 2 == 1 && count <= 2 * MOST_BLOCKS,
+    ) else {
         return Err(wrong(format!(
             "it has {count} layers from {inputs} to {outputs} channels"
         )));

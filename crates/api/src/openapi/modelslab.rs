@@ -22,6 +22,7 @@ fn call(path: &'static str, id: &'static str, summary: &'static str, reply: &'st
         text: "",
         auth: Auth::Body,
         parameters: Vec::new(),
+        takes_file: false,
         example: None,
         replies: ok(
             "The answer; a failure has `status` `error`, and `message` says of each field what is wrong.",
@@ -219,7 +220,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 "required": ["status"],
                 "properties": {
                     "status": {"enum": ["success", "processing", "failed", "error"]},
-                    "id": {"type": "integer", "description": "The job's number, for `fetch`."},
+                    "id": {"type": ["integer", "string"], "description": "The job's number, for `fetch`; empty where there is no job."},
                     "output": addresses,
                     "proxy_links": addresses,
                     "future_links": addresses,
@@ -287,7 +288,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 "type": "object",
                 "required": ["status", "message"],
                 "properties": {
-                    "status": {"enum": ["error"]},
+                    "status": {"enum": ["error", "failed"]},
                     "message": message,
                     "request_id": {"type": "string"},
                 },

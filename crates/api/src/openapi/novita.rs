@@ -26,6 +26,7 @@ pub(super) fn operations() -> Vec<Operation> {
         text: "",
         auth: Auth::Bearer,
         parameters: Vec::new(),
+        takes_file: false,
         example: None,
         replies,
         failures: FAILURES,

@@ -37,6 +37,8 @@ pub(super) struct Operation {
     pub(super) text: &'static str,
     pub(super) auth: Auth,
     pub(super) parameters: Vec<Parameter>,
+    /// The body is a file, and has no fields.
+    pub(super) takes_file: bool,
     /// A body that works as it is, for those that have a table of fields.
     pub(super) example: Option<Value>,
     /// What is answered when all is well: status, words, content type and schema.
@@ -108,6 +110,10 @@ impl Operation {
                 content["example"] = example.clone();
             }
             described["requestBody"] = json!({"required": true, "content": {JSON: content}});
+        } else if self.takes_file {
+            let content =
+                json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}});
+            described["requestBody"] = json!({"required": true, "content": content});
         } else {
             parameters.extend(fields.iter().map(|field| {
                 json!({

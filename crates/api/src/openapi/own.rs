@@ -24,6 +24,7 @@ fn call(
         text: "",
         auth: Auth::Bearer,
         parameters: Vec::new(),
+        takes_file: false,
         example: None,
         replies,
         failures: FAILURES,
@@ -207,6 +208,7 @@ pub(super) fn operations() -> Vec<Operation> {
         },
         Operation {
             text: "The body is the file itself, PNG, JPEG or WebP.",
+            takes_file: true,
             ..call(
                 "POST",
                 "/v1/provenance/verify",

@@ -152,6 +152,9 @@ fn curl(call: &Operation, base: &BaseUrl) -> String {
     if call.auth == Auth::Bearer {
         lines.push("-H 'Authorization: Bearer <your key>'".to_owned());
     }
+    if call.takes_file {
+        lines.push("--data-binary @picture.png".to_owned());
+    }
     if let Some(example) = &call.example {
         lines.push("-H 'Content-Type: application/json'".to_owned());
         let body = serde_json::to_string_pretty(example).unwrap_or_default();

@@ -29,6 +29,7 @@ pub(super) fn schema_of(field: &FieldDescription) -> Value {
         "integer" => json!({"type": "integer"}),
         "number" => json!({"type": "number"}),
         "flag" => json!({"type": "string", "enum": ["yes", "no"]}),
+        "choice" if is_boolean(field) => json!({"type": "boolean"}),
         "choice" => json!({"type": "string", "enum": field.choices}),
         "image" => json!({"type": "string", "contentEncoding": "base64"}),
         "address" => json!({"type": "string", "format": "uri"}),
@@ -53,6 +54,7 @@ pub(super) fn schema_of(field: &FieldDescription) -> Value {
         schema["default"] = match (field.kind, default) {
             ("flag", Value::Bool(on)) => if *on { "yes" } else { "no" }.into(),
             ("numbers", other) => other.to_string().into(),
+            ("choice", Value::String(word)) if is_boolean(field) => (word == "true").into(),
             (_, other) => other.clone(),
         };
     }
@@ -61,6 +63,11 @@ pub(super) fn schema_of(field: &FieldDescription) -> Value {
         schema["deprecated"] = true.into();
     }
     schema
+}
+
+/// A flag of the dialect whose flags are JSON's.
+fn is_boolean(field: &FieldDescription) -> bool {
+    field.choices == ["true", "false"]
 }
 
 /// Bounds are kept as floats, and are written without a point where they are whole.

@@ -103,6 +103,9 @@ fn server_config(args: &DemoArgs, config: Config) -> Config {
             ..config.http
         },
         models: None,
+        // Entries of a catalogue.
+        safety_model: None,
+        prompt_enhancer: None,
         data: args.out.join("data"),
         device: DeviceChoice::Auto,
         ..config

@@ -2,6 +2,7 @@
 
 mod inputs;
 
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use pentimento_types::{
     SchedulerChoice, read_regular,
 };
 
-use crate::args::{DEFAULT_OUT, GenerateArgs};
+use crate::args::GenerateArgs;
 use crate::commands::fetch::fetch;
 use crate::config::{Config, ConfigError};
 use crate::{assemble, output, pictures};
@@ -68,6 +69,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let marks = assemble::marks(&config);
     let engine = assemble::Engine::start(&config)?;
     let bar = Bar::new(&recipe, inputs.len())?;
+    let is_single = inputs.len() == 1;
     let ids: Vec<JobId> = inputs.iter().map(|_| JobId::new()).collect();
     let jobs = inputs.iter().zip(&targets).zip(&ids).enumerate();
     let jobs = jobs.map(|(number, ((input, target), id))| {
@@ -90,7 +92,8 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
                 let bytes = encode(picture, recipe, (index, target.format, marks))?;
                 bar.bar.suspend(|| target.write(index, &bytes))?;
             }
-            anyhow::Ok(finished)
+            // Of many inputs nothing is shown, and their pictures are not kept.
+            anyhow::Ok(is_single.then_some(finished))
         }
     });
     let made = stream::iter(jobs).buffered(TOGETHER).try_collect::<Vec<_>>();
@@ -109,8 +112,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     };
     engine.stop().await?;
 
-    // Many of them would fill the terminal.
-    if let ([finished], [target]) = (made.as_slice(), targets.as_slice())
+    if let ([Some(finished)], [target]) = (made.as_slice(), targets.as_slice())
         && !target.is_pipe()
         && !args.no_preview
     {
@@ -304,13 +306,6 @@ fn encode(
     Ok(image_codec::encode(image, format, (&metadata, marks))?)
 }
 
-fn same_file(one: &Path, other: &Path) -> bool {
-    match (fs_err::canonicalize(one), fs_err::canonicalize(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
-    }
-}
-
 /// Where the pictures go, and in which format.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
@@ -326,12 +321,7 @@ impl Target {
             return Ok(vec![Self::of(args)?]);
         }
         let wrong = |problem: String| ConfigError::Arguments { problem };
-        let default = Path::new(DEFAULT_OUT);
-        let folder = if args.out == default {
-            Path::new(".")
-        } else {
-            &args.out
-        };
+        let folder = args.out_folder();
         if !folder.is_dir() {
             let shown = folder.display();
             return Err(wrong(format!(
@@ -339,18 +329,27 @@ impl Target {
             )));
         }
         let format = args.format.unwrap_or_default();
+        // Everything that is read, by its true name, and everything that is written.
+        let read = inputs.iter().chain(&args.mask).chain(&args.ip_adapter_image);
+        let read: HashSet<PathBuf> = read.filter_map(|path| fs_err::canonicalize(path).ok()).collect();
+        let folder = fs_err::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+        let mut written = HashSet::new();
         let mut targets: Vec<Self> = Vec::new();
         for input in inputs {
             let stem = input.file_stem().unwrap_or_default().to_string_lossy();
-            let path = folder.join(format!("{stem}.{}", format.extension()));
-            let is_input = inputs.iter().any(|input| same_file(input, &path));
-            if is_input || targets.iter().any(|known| known.path == path) {
-                let shown = path.display();
-                return Err(wrong(format!(
-                    "{shown} would be written over; choose another folder for --out"
-                )));
+            let path = args.out_folder().join(format!("{stem}.{}", format.extension()));
+            let target = Self { path, format };
+            for index in 0..args.count {
+                let name = target.path_of(index);
+                let place = folder.join(name.file_name().unwrap_or_default());
+                if read.contains(&place) || !written.insert(place) {
+                    let shown = name.display();
+                    return Err(wrong(format!(
+                        "{shown} would be written over; choose another folder for --out"
+                    )));
+                }
             }
-            targets.push(Self { path, format });
+            targets.push(target);
         }
         Ok(targets)
     }
@@ -461,7 +460,7 @@ mod tests {
             fs_err::create_dir_all(place).unwrap();
             fs_err::write(place.join(name), b"").unwrap();
         }
-        let targets = |out: &Path, inputs: &[&str]| {
+        let counted = |out: &Path, inputs: &[&str], count: &str| {
             let inputs: Vec<PathBuf> = inputs.iter().map(|name| from.join(name)).collect();
             let image = from.to_str().unwrap();
             let all = [
@@ -473,12 +472,15 @@ mod tests {
                 image,
                 "--out",
                 out.to_str().unwrap(),
+                "--count",
+                count,
             ];
             let Command::Generate(args) = Args::try_parse_from(all).unwrap().command else {
                 panic!("another command")
             };
             Target::of_each(&args, &inputs)
         };
+        let targets = |out: &Path, inputs: &[&str]| counted(out, inputs, "1");
         let found = targets(&to, &["a.jpg", "b.png"]).unwrap();
         let found: Vec<&Path> = found.iter().map(|target| target.path.as_path()).collect();
         assert_eq!(found, [to.join("a.png"), to.join("b.png")]);
@@ -488,6 +490,11 @@ mod tests {
             let error = targets(out, &inputs).unwrap_err().to_string();
             assert!(error.contains("written over"), "{error}");
         }
+        // The second picture of one has the name of another's first.
+        let inputs = ["a.jpg", "a-1.jpg"];
+        assert!(targets(&to, &inputs).is_ok());
+        let error = counted(&to, &inputs, "2").unwrap_err().to_string();
+        assert!(error.contains("a-1.png would be written over"), "{error}");
         let error = targets(&folder.path().join("nowhere"), &["a.jpg", "b.png"]).unwrap_err();
         assert!(error.to_string().contains("folder"), "{error}");
     }

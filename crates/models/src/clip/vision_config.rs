@@ -5,6 +5,8 @@ use serde::Deserialize;
 use super::config::HiddenAct;
 use crate::config::{divides, only};
 
+/// The most pixels on a side of a picture; published encoders take 224 to 448.
+const MOST_PIXELS: usize = 1024;
 /// The most patches that a picture is cut into: sixteen times those of the published encoders.
 const MOST_PATCHES: usize = 64 * 64;
 
@@ -96,6 +98,12 @@ impl TryFrom<RawConfig> for ClipVisionConfig {
         only("num_channels", raw.num_channels.as_ref(), &3.into())?;
         divides(raw.num_attention_heads, "num_attention_heads", &[raw.hidden_size])?;
         divides(raw.patch_size, "patch_size", &[raw.image_size])?;
+        if raw.image_size > MOST_PIXELS {
+            return Err(format!(
+                "`image_size` is {}, and at most {MOST_PIXELS} are taken",
+                raw.image_size
+            ));
+        }
         let side = raw.image_size / raw.patch_size;
         if side.saturating_mul(side) > MOST_PATCHES {
             return Err(format!(

@@ -6,6 +6,7 @@ use candle_nn::VarBuilder;
 use pentimento_types::{RgbImage, Size};
 
 use super::picture::{enlarged_size, picture_of, pixel_shuffle, tensor_of, write_lines};
+use super::{GoesOn, check};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{Conv2d, ConvFusion, Stride, on_pool};
@@ -81,11 +82,15 @@ impl CompactNet {
     /// The enlarged picture.
     ///
     /// # Errors
-    /// When a tensor operation fails.
-    pub fn enlarge(&self, picture: &RgbImage) -> std::result::Result<RgbImage, ModelError> {
+    /// When a tensor operation fails, or `goes_on` says no.
+    pub fn enlarge(
+        &self,
+        picture: &RgbImage,
+        goes_on: GoesOn<'_>,
+    ) -> std::result::Result<RgbImage, ModelError> {
         let enlarged = || {
             let size = enlarged_size(picture.size(), self.config.scale);
-            let lines = on_pool(|| self.forward(&tensor_of(picture, 1)?))?;
+            let lines = on_pool(|| self.forward(&tensor_of(picture, 1)?, goes_on))?;
             let mut pixels = vec![0; (size.rgb_bytes()) as usize];
             write_lines(&lines, (&mut pixels, size.width as usize), 0)?;
             picture_of(size, pixels)
@@ -94,9 +99,10 @@ impl CompactNet {
     }
 
     /// `x`: (1, h, w, 3) in 0..1. Result: (1, h·scale, w·scale, 3), about 0..1.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, goes_on: GoesOn<'_>) -> Result<Tensor> {
         let mut deep = x.clone();
         for (conv, slopes) in &self.layers {
+            check(goes_on)?;
             let made = conv.forward(&deep, ConvFusion::default())?;
             let above = made.relu()?;
             deep = ((made - &above)?.broadcast_mul(slopes)? + above)?;

@@ -10,6 +10,7 @@ use candle_nn::VarBuilder;
 use pentimento_types::{RgbImage, Size};
 
 use super::picture::{enlarged_size, leaky_relu, picture_of, pixel_unshuffle, tensor_of, write_lines};
+use super::{GoesOn, check};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{Conv2d, ConvFusion, Stride, join_channels, on_pool};
@@ -123,15 +124,20 @@ impl RrdbNet {
     /// The enlarged picture.
     ///
     /// # Errors
-    /// When a tensor operation fails.
-    pub fn enlarge(&self, picture: &RgbImage) -> std::result::Result<RgbImage, ModelError> {
+    /// When a tensor operation fails, or `goes_on` says no.
+    pub fn enlarge(
+        &self,
+        picture: &RgbImage,
+        goes_on: GoesOn<'_>,
+    ) -> std::result::Result<RgbImage, ModelError> {
         let enlarged = || {
-            let features = on_pool(|| self.features(picture))?;
+            let features = self.features(picture, goes_on)?;
             let size = enlarged_size(picture.size(), self.scale());
             let width = size.width as usize;
             let mut pixels = vec![0; width * size.height as usize * 3];
             let height = features.dim(1)?;
             for top in (0..height).step_by(STRIP) {
+                check(goes_on)?;
                 let strip = top..(top + STRIP).min(height);
                 let lines = on_pool(|| self.strip(&features, &strip))?;
                 write_lines(&lines, (&mut pixels, width), 4 * top)?;
@@ -142,25 +148,26 @@ impl RrdbNet {
     }
 
     /// What the blocks make of a picture: (1, h, w, features), each pixel one of `unshuffle` times as many on a side.
-    fn features(&self, picture: &RgbImage) -> Result<Tensor> {
+    fn features(&self, picture: &RgbImage, goes_on: GoesOn<'_>) -> Result<Tensor> {
         let plain = ConvFusion::default();
         let x = pixel_unshuffle(&tensor_of(picture, self.config.unshuffle)?, self.config.unshuffle)?;
-        let first = self.first.forward(&x.contiguous()?, plain)?;
+        let first = on_pool(|| self.first.forward(&x.contiguous()?, plain))?;
         let mut x = first.clone();
         for parts in &self.blocks {
-            let mut deep = x.clone();
-            for part in parts {
-                deep = part.forward(&deep)?;
-            }
-            x = (x + (deep * SHARE)?)?;
+            check(goes_on)?;
+            x = on_pool(|| {
+                let mut deep = x.clone();
+                for part in parts {
+                    deep = part.forward(&deep)?;
+                }
+                &x + (deep * SHARE)?
+            })?;
         }
-        self.body.forward(
-            &x,
-            ConvFusion {
-                residual: Some(&first),
-                ..plain
-            },
-        )
+        let whole = ConvFusion {
+            residual: Some(&first),
+            ..plain
+        };
+        on_pool(|| self.body.forward(&x, whole))
     }
 
     /// What becomes of some lines of the blocks' result: (1, 4 · lines, 4 · w, 3), about 0..1.

@@ -10,7 +10,7 @@ use pentimento_types::{ImageFormat, RgbImage};
 
 use super::exif;
 use super::metadata::{ImageMetadata, PNG_JSON, PNG_PARAMETERS};
-use super::provenance::{Marks, PNG_XMP, SourceType, with_packet};
+use super::provenance::{Marks, PNG_XMP, Provenance, SourceType, packet_with, with_packet};
 use crate::ServiceError;
 
 /// Without chroma subsampling; the differences from the pixels cannot be seen.
@@ -44,13 +44,19 @@ pub fn encode(
         .map_err(|source| ServiceError::Internal { source })
 }
 
-/// A PNG file of a picture that was enlarged.
-pub(crate) fn encode_enlarged(image: &RgbImage, marks: Marks) -> Result<Bytes, ServiceError> {
+/// A PNG file of a picture that was enlarged, or is to stay as it is. What the file that it comes from says stays said: a generated
+/// picture is one in any size.
+pub(crate) fn encode_enlarged(
+    image: &RgbImage,
+    origin: &Provenance,
+    (is_enlarged, marks): (bool, Marks),
+) -> Result<Bytes, ServiceError> {
+    let said = origin.source_type.as_deref();
+    let said = said.filter(|_| !is_enlarged || origin.is_generated());
+    let enhanced = is_enlarged.then_some(SourceType::AlgorithmicallyEnhanced.as_str());
     let texts = Texts {
-        parameters: None,
-        packet: marks
-            .source_type
-            .then(|| SourceType::AlgorithmicallyEnhanced.packet()),
+        parameters: origin.parameters.as_ref().filter(|_| marks.parameters),
+        packet: said.or(enhanced).filter(|_| marks.source_type).map(packet_with),
     };
     let file = encode_png(image, &texts);
     file.map(Bytes::from)
@@ -231,10 +237,24 @@ mod tests {
                 }
             }
         }
-        let enlarged = encode_enlarged(&image, Marks::ALL).unwrap();
-        let found = read_provenance(&enlarged);
-        assert_eq!(found.source_type.as_deref(), Some("algorithmicallyEnhanced"));
-        assert!(found.is_generated());
+        // Of a stranger's picture, of one of ours, and of one that was not changed.
+        let of = |origin: &Provenance, is_enlarged| {
+            let file = encode_enlarged(&image, origin, (is_enlarged, Marks::ALL)).unwrap();
+            read_provenance(&file)
+        };
+        let nothing = Provenance::default();
+        let word = |found: Provenance| found.source_type.unwrap_or_default();
+        assert_eq!(word(of(&nothing, true)), "algorithmicallyEnhanced");
+        assert_eq!(of(&nothing, false), nothing);
+        let ours = encode(&image, ImageFormat::Webp, (&metadata, Marks::ALL)).unwrap();
+        let ours = read_provenance(&ours);
+        assert_eq!(of(&ours, true), ours);
+        let captured = Provenance {
+            source_type: Some("digitalCapture".to_owned()),
+            parameters: None,
+        };
+        assert_eq!(of(&captured, false), captured);
+        assert_eq!(word(of(&captured, true)), "algorithmicallyEnhanced");
         assert!(!read_provenance(include_bytes!("../../testdata/cmyk.jpeg")).is_generated());
     }
 

@@ -3,21 +3,18 @@
 //! It holds nothing of when, where and for whom, so that the same request gives the same bytes.
 
 use std::fmt::Write as _;
-use std::io::Cursor;
 
 use pentimento_types::{NoiseSpacing, Recipe, Size, StrengthRule};
 use serde::{Deserialize, Serialize};
 
 use super::container::Container;
 use super::orientation::Blocks;
-use super::{exif, jpeg_structure, webp_file};
+use super::{exif, jpeg_structure, png_file, webp_file};
 
 /// The keyword of the text chunk for people's tools, as A1111 writes it.
 pub(super) const PNG_PARAMETERS: &str = "parameters";
 /// The keyword of the text chunk with our own JSON.
 pub(super) const PNG_JSON: &str = "pentimento";
-/// What a decoder of a stranger's file may allocate while its texts are read.
-const WORKING_BYTES: usize = 8 << 20;
 
 /// A LoRA or an IP-Adapter as it was applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -173,30 +170,12 @@ impl ImageMetadata {
 #[must_use]
 pub fn read_metadata(bytes: &[u8]) -> Option<ImageMetadata> {
     let json = match Container::of(bytes) {
-        Container::Png => png_text(bytes)?,
+        Container::Png => String::from_utf8(png_file::text(bytes, PNG_JSON)?).ok()?,
         Container::Jpeg => exif_json(jpeg_structure::read(bytes).ok()?.blocks)?,
         Container::Webp => exif_json(webp_file::blocks(bytes))?,
         Container::Other(_) => return None,
     };
     serde_json::from_str(&json).ok()
-}
-
-fn png_text(bytes: &[u8]) -> Option<String> {
-    png_chunk(bytes, PNG_JSON)
-}
-
-/// The text under this keyword before the picture.
-pub(super) fn png_chunk(bytes: &[u8], keyword: &str) -> Option<String> {
-    let limits = png::Limits { bytes: WORKING_BYTES };
-    let reader = png::Decoder::new_with_limits(Cursor::new(bytes), limits)
-        .read_info()
-        .ok()?;
-    let chunk = reader
-        .info()
-        .utf8_text
-        .iter()
-        .find(|chunk| chunk.keyword == keyword)?;
-    chunk.get_text().ok()
 }
 
 fn exif_json(blocks: Blocks) -> Option<String> {

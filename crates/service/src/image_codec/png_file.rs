@@ -71,7 +71,8 @@ fn orientation(bytes: &[u8]) -> Orientation {
         if kind == b"eXIf" {
             blocks.exif = Some(body.to_vec());
         }
-        let Some((keyword, text)) = text_of(kind, body) else {
+        let wanted: [&[u8]; 3] = [b"exif", b"Raw profile type exif", b"XML:com.adobe.xmp"];
+        let Some((keyword, text)) = text_of(kind, body, &wanted) else {
             continue;
         };
         match keyword {
@@ -100,10 +101,17 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8; 4], &[u8])> {
     })
 }
 
-/// Keyword and text of the keywords that count; nothing else is decompressed.
-fn text_of<'a>(kind: &[u8; 4], body: &'a [u8]) -> Option<(&'a [u8], Vec<u8>)> {
+/// The first text under this keyword, wherever it stands: other programs write behind the pixels too.
+pub(super) fn text(bytes: &[u8], keyword: &str) -> Option<Vec<u8>> {
+    let wanted = [keyword.as_bytes()];
+    let found = |(kind, body): (&[u8; 4], _)| text_of(kind, body, &wanted);
+    chunks(bytes).find_map(found).map(|(_, text)| text)
+}
+
+/// Keyword and text of the wanted keywords, of which nothing else is decompressed.
+fn text_of<'a>(kind: &[u8; 4], body: &'a [u8], wanted: &[&[u8]]) -> Option<(&'a [u8], Vec<u8>)> {
     let (keyword, body) = split_at_zero(body)?;
-    if !matches!(keyword, b"exif" | b"Raw profile type exif" | b"XML:com.adobe.xmp") {
+    if !wanted.contains(&keyword) {
         return None;
     }
     let text = match kind {

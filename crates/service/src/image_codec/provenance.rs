@@ -4,9 +4,9 @@
 //! Union's AI Act, Article 50(2), wants one that machines can read).
 
 use super::container::Container;
-use super::metadata::{ImageMetadata, png_chunk, read_metadata};
+use super::metadata::{ImageMetadata, read_metadata};
 use super::orientation::Blocks;
-use super::{jpeg_structure, webp_file};
+use super::{jpeg_structure, png_file, webp_file};
 
 /// The keyword of the chunk in which a PNG has its packet (XMP specification part 3, 1.1.5).
 pub(super) const PNG_XMP: &str = "XML:com.adobe.xmp";
@@ -14,7 +14,20 @@ pub(super) const PNG_XMP: &str = "XML:com.adobe.xmp";
 const JPEG_XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 /// Where IPTC's words are.
 const WORDS: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/";
+/// Those that say that a program has made or changed at least a part of it (IPTC's NewsCodes, 2025, with those that are retired).
+const GENERATED: [&str; 8] = [
+    "trainedAlgorithmicMedia",
+    "compositeWithTrainedAlgorithmicMedia",
+    "algorithmicMedia",
+    "algorithmicallyEnhanced",
+    "compositeSynthetic",
+    "dataDrivenMedia",
+    "virtualRecording",
+    "softwareImage",
+];
 const PROPERTY: &[u8] = b"DigitalSourceType";
+/// Of the address of a word.
+const LONGEST_VALUE: usize = 250;
 /// Of a packet that is looked through.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -39,18 +52,22 @@ impl SourceType {
 
     /// The packet that says so. The same for every picture, so that equal requests give equal bytes.
     pub(super) fn packet(self) -> String {
-        format!(
-            "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\
+        packet_with(self.as_str())
+    }
+}
+
+/// A packet with a word of letters and digits.
+pub(super) fn packet_with(word: &str) -> String {
+    format!(
+        "<?xpacket begin=\"\u{feff}\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\
              <x:xmpmeta xmlns:x=\"adobe:ns:meta/\">\
              <rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">\
              <rdf:Description rdf:about=\"\" xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\" \
              xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\" \
-             xmp:CreatorTool=\"pentimento {}\" Iptc4xmpExt:DigitalSourceType=\"{WORDS}{}\"/>\
+             xmp:CreatorTool=\"pentimento {}\" Iptc4xmpExt:DigitalSourceType=\"{WORDS}{word}\"/>\
              </rdf:RDF></x:xmpmeta><?xpacket end=\"r\"?>",
-            env!("CARGO_PKG_VERSION"),
-            self.as_str()
-        )
-    }
+        env!("CARGO_PKG_VERSION"),
+    )
 }
 
 /// Which marks are written into files.
@@ -89,10 +106,7 @@ impl Provenance {
     /// Whether the file says that a program has made or changed its picture.
     #[must_use]
     pub fn is_generated(&self) -> bool {
-        let is_generated = |word: &String| {
-            let word = word.to_ascii_lowercase();
-            word.contains("algorithm") || word.contains("virtualrecording") || word == "digitalart"
-        };
+        let is_generated = |word: &String| GENERATED.iter().any(|known| known.eq_ignore_ascii_case(word));
         self.parameters.is_some() || self.source_type.as_ref().is_some_and(is_generated)
     }
 }
@@ -109,7 +123,7 @@ pub fn read_provenance(bytes: &[u8]) -> Provenance {
 fn packet_of(bytes: &[u8]) -> Option<Vec<u8>> {
     let of_blocks = |blocks: Blocks| blocks.xmp;
     match Container::of(bytes) {
-        Container::Png => png_chunk(bytes, PNG_XMP).map(String::into_bytes),
+        Container::Png => png_file::text(bytes, PNG_XMP),
         Container::Jpeg => of_blocks(jpeg_structure::read(bytes).ok()?.blocks),
         Container::Webp => of_blocks(webp_file::blocks(bytes)),
         Container::Other(_) => None,
@@ -124,6 +138,8 @@ fn source_type_in(packet: &[u8]) -> Option<String> {
         let value = [&b"=\""[..], b"='", b">"]
             .iter()
             .find_map(|start| value.strip_prefix(*start))?;
+        // No farther than an address is long: a packet may have the property many times and no end of it.
+        let value = value.get(..LONGEST_VALUE).unwrap_or(value);
         let end = value
             .iter()
             .position(|byte| matches!(byte, b'"' | b'\'' | b'<'))?;
@@ -203,7 +219,13 @@ mod tests {
         ] {
             assert!(of(word).is_generated(), "{word}");
         }
-        for word in ["digitalCapture", "negativeFilm", "humanEdits"] {
+        for word in [
+            "digitalCapture",
+            "negativeFilm",
+            "humanEdits",
+            "digitalCreation",
+            "algorithm",
+        ] {
             assert!(!of(word).is_generated(), "{word}");
         }
         assert!(!Provenance::default().is_generated());

@@ -47,6 +47,15 @@ impl Default for SafetySettings {
 }
 
 impl SafetySettings {
+    /// Whether a picture of such a request may be shown while it is made: what becomes of it is known at its end only.
+    #[must_use]
+    pub(crate) fn shows_previews(&self, asked: SafetyPolicy) -> bool {
+        match self.policy(asked) {
+            SafetyPolicy::Off => true,
+            SafetyPolicy::On { action, .. } => action == SafetyAction::Keep,
+        }
+    }
+
     /// What happens to a picture of a request that wants `asked`.
     #[must_use]
     pub fn policy(&self, asked: SafetyPolicy) -> SafetyPolicy {
@@ -106,14 +115,15 @@ impl Safety {
         }
     }
 
-    /// The picture as it may be stored, and what was found in it. Takes tens of milliseconds.
+    /// The picture as it may be stored, and what was found in it. `policy` is [`SafetySettings::policy`]'s, of now and not of when
+    /// the job came. Takes tens of milliseconds with the small checker.
     pub(crate) fn pass(
         &self,
         picture: RgbImage,
-        asked: SafetyPolicy,
+        policy: SafetyPolicy,
         files: &CheckerFiles,
     ) -> Result<(RgbImage, Findings), PipelineError> {
-        let SafetyPolicy::On { action, level } = self.settings.policy(asked) else {
+        let SafetyPolicy::On { action, level } = policy else {
             return Ok((picture, Findings::default()));
         };
         let findings = self.findings(&picture, level, self.settings.threshold, files)?;
@@ -148,9 +158,16 @@ impl Safety {
         let mut checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner);
         let checker = match &mut *checker {
             Some(checker) => checker,
-            none => none.insert(match &files.0 {
-                Some(entry) => Checker::Reference(Box::new(ReferenceSafetyChecker::open(entry)?)),
-                None => Checker::Small(SafetyChecker::embedded()?),
+            none => none.insert(match (&files.0, &self.settings.model) {
+                (Some(entry), _) => Checker::Reference(Box::new(ReferenceSafetyChecker::open(entry)?)),
+                (None, None) => Checker::Small(SafetyChecker::embedded()?),
+                // The small one would judge all pictures from now on.
+                (None, Some(model)) => {
+                    return Err(PipelineError::UnsupportedSource {
+                        name: model.as_str().to_owned(),
+                        reason: "nobody has looked for its files".to_owned(),
+                    });
+                }
             }),
         };
         let (nsfw, score) = match checker {
@@ -257,5 +274,30 @@ mod tests {
             safety.checker.lock().expect("no panic").is_none(),
             "it was read for nothing"
         );
+    }
+
+    #[test]
+    fn the_small_checker_never_stands_in_for_the_one_that_the_operator_names() {
+        let safety = Safety::new(SafetySettings {
+            model: Some(ModelId::new("reference")),
+            ..settings(SafetyRule::Required, 700)
+        });
+        assert!(
+            safety
+                .pass(grey(), asked(SafetyAction::Black), &CheckerFiles::default())
+                .is_err()
+        );
+        assert!(safety.checker.lock().expect("no panic").is_none());
+    }
+
+    #[test]
+    fn nothing_is_shown_early_that_may_be_replaced_in_the_end() {
+        let shows = |rule, asked| settings(rule, 700).shows_previews(asked);
+        assert!(shows(SafetyRule::Auto, SafetyPolicy::Off));
+        assert!(shows(SafetyRule::Auto, asked(SafetyAction::Keep)));
+        assert!(!shows(SafetyRule::Auto, asked(SafetyAction::Blur)));
+        assert!(!shows(SafetyRule::Required, SafetyPolicy::Off));
+        assert!(!shows(SafetyRule::Required, asked(SafetyAction::Keep)));
+        assert!(shows(SafetyRule::Off, asked(SafetyAction::Blur)));
     }
 }

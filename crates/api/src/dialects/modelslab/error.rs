@@ -299,6 +299,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
             json!({WEBHOOK.name: [sentence(WEBHOOK.name, &error.to_string().replace("the address ", ""))]})
         }
         ServiceError::OfInput { role, fault } => service_message(fault, image_field(*role)),
+        ServiceError::UnsafePicture => about(image),
         ServiceError::ShuttingDown
         | ServiceError::OutOfService { .. }
         | ServiceError::KeyReused

@@ -68,6 +68,7 @@ pub(super) async fn super_resolution(
     })
     .await?;
     let life = app.config.modelslab.link_life;
+    let names_unused = model.is_some() && scale <= 1;
     let enlarged = app
         .service
         .enlarge_picture(call(source), (scale, model), life)
@@ -90,8 +91,10 @@ pub(super) async fn super_resolution(
     if let Some(found) = enlarged.findings.nsfw {
         reply["nsfw_content_detected"] = found.into();
     }
-    if let Some(warning) = warning {
-        reply["warning"] = warning.into();
+    let unused = names_unused.then_some("model_id has no effect at scale 1, which changes nothing.");
+    let sentences: Vec<&str> = warning.as_deref().into_iter().chain(unused).collect();
+    if !sentences.is_empty() {
+        reply["warning"] = sentences.join(" ").into();
     }
     Ok(reply)
 }

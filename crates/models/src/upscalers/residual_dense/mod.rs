@@ -10,6 +10,7 @@ use candle_core::{Device, Result, Tensor};
 use pentimento_types::{RgbImage, Size};
 
 use self::wide_conv::WideConv;
+use super::{GoesOn, check};
 use crate::ModelError;
 use crate::error::During;
 use crate::keras_file::KerasFile;
@@ -83,18 +84,24 @@ impl ResidualDense {
     /// The enlarged picture. Time grows with its pixels, memory only by the picture itself.
     ///
     /// # Errors
-    /// When a tensor operation fails.
-    pub fn enlarge(&self, picture: &RgbImage) -> std::result::Result<RgbImage, ModelError> {
-        self.in_tiles(picture, TILE).during("running the upscaler")
+    /// When a tensor operation fails, or `goes_on` says no.
+    pub fn enlarge(
+        &self,
+        picture: &RgbImage,
+        goes_on: GoesOn<'_>,
+    ) -> std::result::Result<RgbImage, ModelError> {
+        self.in_tiles(picture, TILE, goes_on)
+            .during("running the upscaler")
     }
 
-    fn in_tiles(&self, picture: &RgbImage, tile: usize) -> Result<RgbImage> {
+    fn in_tiles(&self, picture: &RgbImage, tile: usize, goes_on: GoesOn<'_>) -> Result<RgbImage> {
         let size = picture.size();
         let (width, height) = (size.width as usize, size.height as usize);
         let scale = self.scale;
         let mut pixels = vec![0; width * height * 3 * scale * scale];
         for top in (0..height).step_by(tile) {
             for left in (0..width).step_by(tile) {
+                check(goes_on)?;
                 let rows = Span::around(top, tile, height);
                 let columns = Span::around(left, tile, width);
                 let enlarged = on_pool(|| self.forward(&cut(picture, &rows, &columns)?))?;

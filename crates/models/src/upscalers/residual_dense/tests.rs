@@ -40,7 +40,7 @@ fn an_enlarged_picture_is_the_references() {
             expected,
             Tolerance::ENLARGED,
         );
-        let bytes = network.enlarge(&picture).expect("runs");
+        let bytes = network.enlarge(&picture, &|| true).expect("runs");
         let bytes: Vec<f32> = bytes.pixels().iter().copied().map(f32::from).collect();
         let rounded: Vec<f32> = golden.values::<f32>(&name);
         let rounded: Vec<f32> = rounded.iter().map(|v| v.round().clamp(0.0, 255.0)).collect();
@@ -98,7 +98,7 @@ fn the_smallest_and_odd_sizes_are_enlarged() {
         let size = Size { width, height };
         let picture = RgbImage::new(size, vec![200; (width * height * 3) as usize]).expect("fits");
         for network in networks() {
-            let enlarged = network.enlarge(&picture).expect("runs").size();
+            let enlarged = network.enlarge(&picture, &|| true).expect("runs").size();
             let scale = network.scale() as u32;
             assert_eq!((enlarged.width, enlarged.height), (width * scale, height * scale));
         }
@@ -110,8 +110,8 @@ fn the_smallest_and_odd_sizes_are_enlarged() {
 fn joints_of_tiles_cannot_be_seen() {
     let picture = picture(&Golden::open("embedded_nets/enlarged.safetensors"));
     for network in networks() {
-        let whole = network.in_tiles(&picture, 64).expect("runs");
-        let tiled = network.in_tiles(&picture, 13).expect("runs");
+        let whole = network.in_tiles(&picture, 64, &|| true).expect("runs");
+        let tiled = network.in_tiles(&picture, 13, &|| true).expect("runs");
         let apart = whole
             .pixels()
             .iter()
