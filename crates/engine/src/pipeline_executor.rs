@@ -6,9 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use candle_core::Device;
 use pentimento_pipeline::{
-    DenoiseState, Finishing, PipelineError, Preparation, PrepareInput, StableDiffusion,
+    DenoiseState, Device, Finishing, PipelineError, Preparation, PrepareInput, StableDiffusion,
 };
 use pentimento_types::{
     ErrorKind, Findings, HasKind, MemoryBudget, MemoryLedger, MemoryUse, Reservation, RgbImage, SystemClock,
@@ -253,9 +252,11 @@ fn batch_key(input: &ResolvedJob, state: Option<&DenoiseState>) -> BatchKey {
 }
 
 fn explain(act: &'static str, error: PipelineError) -> ExecutorError {
-    let kind = error.kind();
+    let (kind, is_device_lost) = (error.kind(), error.is_device_lost());
     let source: SharedCause = Arc::new(error);
-    if kind == ErrorKind::OutOfDeviceMemory {
+    if is_device_lost {
+        ExecutorError::DeviceLost { source }
+    } else if kind == ErrorKind::OutOfDeviceMemory {
         ExecutorError::OutOfDeviceMemory { act, source }
     } else {
         ExecutorError::Failed { act, kind, source }

@@ -1,8 +1,9 @@
-//! The arithmetic of the networks on a CPU, as custom operations of candle.
+//! The layers that networks are made of, each on the [`Device`] that it is made for, and the kernels of the CPU, as custom
+//! operations of candle.
 //!
 //! Images are (B, h, w, C), channels innermost, from end to end; weights are packed once, when a network is loaded.
 //! Each kernel is written once and compiled for every instruction set that [`Isa`] knows; the best one that the machine
-//! has is used. A result depends on the numbers and the shape of its own row only: not on the other rows of a batch,
+//! has is used. On a GPU a layer writes down what `pentimento-gpu` computes. A result depends on the numbers and the shape of its own row only: not on the other rows of a batch,
 //! not on the number of threads. `README.md` beside this crate tells how each kernel works and how fast it is.
 
 #![expect(
@@ -17,6 +18,11 @@
 mod attention;
 mod buffer;
 mod conv2d;
+pub mod cpu;
+mod device;
+mod dispatch;
+mod embedding;
+mod error;
 mod isa;
 mod layout;
 mod matrix;
@@ -25,23 +31,30 @@ mod packed;
 mod peak;
 mod pieces;
 mod pool;
+mod program;
 mod relu;
 mod simd;
+mod source;
+mod tensor;
 #[cfg(test)]
 mod testing;
 mod tome;
 mod values;
 
-pub use attention::{AttnMask, attend};
-#[doc(hidden)]
-pub use conv2d::multiplications;
-pub use conv2d::{Conv2d, ConvFusion, Padding};
+pub use attention::AttnMask;
+pub use conv2d::Padding;
+pub use device::{Device, DeviceLocation, GpuDevice, Precision};
+pub use dispatch::{
+    Branch, Conv2d, ConvFusion, GroupNorm, LayerNorm, Linear, Normalisation, SingleHeadAttention, TokenMerge,
+    attend, channels_first, channels_last, join_channels, relu,
+};
+pub use embedding::Embedding;
+pub use error::{KernelError, Result};
 pub use isa::Isa;
-pub use layout::{channels_first, channels_last, join_channels};
-pub use matrix::{Activation, Branch, Linear};
-pub use norm::{GroupNorm, LayerNorm, Normalisation};
+pub use matrix::Activation;
 #[doc(hidden)]
 pub use peak::multiply_adds;
 pub use pool::on_pool;
-pub use relu::relu;
-pub use tome::TokenMerge;
+pub use program::{IndexPlace, InputList, Inputs, Programs, TensorPlace};
+pub use source::LayerSource;
+pub use tensor::{HostTensor, RowIndex, Tensor, host_tensor, to_f32};

@@ -11,7 +11,7 @@ const PIECE: usize = 1 << 14;
 ///
 /// # Errors
 /// When `x` is not contiguous f32 on the CPU.
-pub fn relu(x: Tensor) -> Result<Tensor> {
+pub(crate) fn relu(x: Tensor) -> Result<Tensor> {
     x.inplace_op1(&Relu)?;
     Ok(x)
 }

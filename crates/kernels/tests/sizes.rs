@@ -6,7 +6,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_kernels::{Conv2d, GroupNorm, LayerNorm, Linear, Padding};
+use pentimento_kernels::Padding;
+use pentimento_kernels::cpu::{Conv2d, GroupNorm, LayerNorm, Linear};
 
 /// The system's allocator, and the bytes that it has given out and not got back.
 struct Counting;
@@ -61,7 +62,7 @@ fn layers_state_the_bytes_that_they_have_allocated() {
             let geglu = || Linear::geglu(&weight, Some(&bias)).unwrap();
             assert_size(&format!("geglu, {what}"), geglu, Linear::size_bytes);
             let kernel = zeros(&[outputs, inputs, 3, 3], dtype);
-            let conv = || Conv2d::new(&kernel, &bias, 1, Padding::SAME).unwrap();
+            let conv = || Conv2d::new(&kernel, Some(&bias), 1, Padding::SAME).unwrap();
             assert_size(&format!("convolution, {what}"), conv, Conv2d::size_bytes);
         }
         let vector = zeros(&[1280], dtype);

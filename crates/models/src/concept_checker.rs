@@ -1,13 +1,12 @@
 //! The reference safety checker (diffusers `safety_checker.py`, `StableDiffusionSafetyChecker`): CLIP's image encoder, and
 //! the concepts to which a picture must not be near.
 
-use candle_core::Tensor;
-use candle_nn::VarBuilder;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::ModelError;
 use crate::clip::{ClipVision, ClipVisionConfig, VisionOutput};
+use crate::layers::{HostTensor, LayerSource};
 use crate::safety_concepts::{ConceptScores, SafetyConcepts};
 
 /// The checker's `config.json`.
@@ -50,14 +49,14 @@ pub struct ConceptChecker {
 }
 
 impl ConceptChecker {
-    /// Loads the checker from `vb`, at the root of its component.
+    /// Loads the checker from `from`, at the root of its component.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn new(config: &ConceptCheckerConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
-        let concepts = SafetyConcepts::new(config.vision.projection_dim, &vb)?;
+    pub fn new(config: &ConceptCheckerConfig, from: LayerSource<'_>) -> Result<Self, ModelError> {
+        let concepts = SafetyConcepts::new(config.vision.projection_dim, &from)?;
         // The encoder is a model inside of the checker: its names have the part twice.
-        let inside = vb.rename_f(|name| match name.strip_prefix("vision_model.") {
+        let inside = from.rename_f(|name| match name.strip_prefix("vision_model.") {
             Some(_) => format!("vision_model.{name}"),
             None => name.to_owned(),
         });
@@ -77,7 +76,7 @@ impl ConceptChecker {
     ///
     /// # Errors
     /// When the shape does not fit, or a forward fails.
-    pub fn scores(&self, pixels: &Tensor) -> Result<ConceptScores, ModelError> {
+    pub fn scores(&self, pixels: &HostTensor) -> Result<ConceptScores, ModelError> {
         let embedding = self.encoder.forward(pixels, VisionOutput::Embedding)?;
         self.concepts.scores(&embedding)
     }
@@ -86,7 +85,7 @@ impl ConceptChecker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use crate::layers::Device;
     use pentimento_testkit::{Golden, Tolerance, assert_close};
 
     fn checker() -> ConceptChecker {
@@ -96,8 +95,8 @@ mod tests {
         let weights = Golden::open("safety_checker/model/model.safetensors");
         let named = |name: &str| (name.to_owned(), weights.tensor(name).clone());
         let tensors = weights.names().into_iter().map(named).collect();
-        let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        ConceptChecker::new(&config, vb).expect("loads")
+        let source = LayerSource::from_tensors(tensors, &Device::Cpu);
+        ConceptChecker::new(&config, source).expect("loads")
     }
 
     #[test]

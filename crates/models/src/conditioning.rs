@@ -1,17 +1,16 @@
 //! What steers a UNet beside latent and timestep, and the shape of it.
 
-use candle_core::Tensor;
-
 use crate::ModelError;
+use crate::layers::HostTensor;
 
 /// The conditioning of one row. Which parts a network takes depends on its architecture: those of Stable Diffusion 1.x
 /// and 2.x take the token states of one text encoder and nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct Conditioning {
     /// The hidden states of each text encoder, (1, T, `D_i`), all of as many tokens; they are joined along D.
-    pub token_states: Vec<Tensor>,
+    pub token_states: Vec<HostTensor>,
     /// The pooled state of the text, (1, P).
-    pub pooled: Option<Tensor>,
+    pub pooled: Option<HostTensor>,
     /// Original size, crop and target size, height before width: diffusers' `add_time_ids`.
     pub size_conditions: Option<[f32; 6]>,
     /// What the row is shown beside the text.
@@ -22,7 +21,7 @@ pub struct Conditioning {
 #[derive(Clone, Debug)]
 pub struct ImageTokens {
     /// (1, N, D)
-    pub tokens: Tensor,
+    pub tokens: HostTensor,
     /// How much they count beside the text: 1 as trained, 0 not at all.
     pub scale: f32,
 }
@@ -30,7 +29,7 @@ pub struct ImageTokens {
 impl Conditioning {
     /// A text alone: the states (1, T, D) of one encoder.
     #[must_use]
-    pub fn from_text(states: Tensor) -> Self {
+    pub fn from_text(states: HostTensor) -> Self {
         Self {
             token_states: vec![states],
             ..Self::default()
@@ -64,7 +63,7 @@ impl Conditioning {
                 return Err(wrong("token states", other.dims(), &format!("(1, {tokens}, D)")));
             }
         }
-        let pooled = match self.pooled.as_ref().map(Tensor::dims) {
+        let pooled = match self.pooled.as_ref().map(HostTensor::dims) {
             None => None,
             Some(&[1, width]) if width > 0 => Some(width),
             Some(found) => return Err(wrong("pooled state", found, "(1, P)")),
@@ -112,12 +111,11 @@ impl ConditioningShape {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
-
     use super::*;
+    use crate::layers::host_tensor;
 
-    fn zeros(dims: &[usize]) -> Tensor {
-        Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap()
+    fn zeros(dims: &[usize]) -> HostTensor {
+        host_tensor(vec![0.0; dims.iter().product()], dims).unwrap()
     }
 
     #[test]

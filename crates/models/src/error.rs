@@ -1,5 +1,6 @@
 //! What can go wrong in a network: a tensor operation, an input of the wrong shape, a tokenizer's files.
 
+use pentimento_kernels::KernelError;
 use pentimento_types::{ErrorKind, HasKind};
 
 /// An error of this crate.
@@ -10,9 +11,9 @@ pub enum ModelError {
     Tensor {
         /// What was being done, such as "loading the unet".
         during: &'static str,
-        /// candle's error.
+        /// What failed.
         #[source]
-        source: candle_core::Error,
+        source: KernelError,
     },
     /// An input does not fit the network.
     #[error("{tensor} has shape {found:?}, expected {expected}")]
@@ -62,9 +63,39 @@ pub enum ModelError {
     },
 }
 
+impl ModelError {
+    /// Whether it is the network's device that failed, and not what it was given.
+    #[must_use]
+    pub const fn is_of_device(&self) -> bool {
+        matches!(
+            self,
+            Self::Tensor {
+                source: KernelError::Gpu(error),
+                ..
+            } if !matches!(error.kind(), ErrorKind::Internal)
+        )
+    }
+
+    /// Whether nothing will run on the network's device any more.
+    #[must_use]
+    pub const fn is_device_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Tensor {
+                source: KernelError::Gpu(error),
+                ..
+            } if error.is_lost()
+        )
+    }
+}
+
 impl HasKind for ModelError {
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::Tensor {
+                source: KernelError::Gpu(error),
+                ..
+            } => error.kind(),
             Self::Tensor { .. } | Self::Shape { .. } | Self::Spent { .. } => ErrorKind::Internal,
             Self::NotTaken { .. } | Self::ClipSkip { .. } | Self::Tokenize { .. } => ErrorKind::InvalidInput,
             Self::TokenizerFile { .. } => ErrorKind::BadModel,
@@ -77,8 +108,11 @@ pub(crate) trait During<T> {
     fn during(self, what: &'static str) -> Result<T, ModelError>;
 }
 
-impl<T> During<T> for candle_core::Result<T> {
+impl<T, E: Into<KernelError>> During<T> for Result<T, E> {
     fn during(self, during: &'static str) -> Result<T, ModelError> {
-        self.map_err(|source| ModelError::Tensor { during, source })
+        self.map_err(|error| ModelError::Tensor {
+            during,
+            source: error.into(),
+        })
     }
 }

@@ -4,44 +4,41 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Result, Tensor, safetensors};
-use candle_nn::VarBuilder;
+use candle_core::{DType, Device as HostDevice, safetensors};
 
-use crate::layers::{Conv2d, Linear, Stride};
+use crate::layers::{Conv2d, Device, HostTensor, KernelError, LayerSource, Linear, Result, Stride, to_f32};
 
 /// The tensors of a file by their names.
-pub(crate) struct KerasFile(HashMap<String, Tensor>);
+pub(crate) struct KerasFile(HashMap<String, HostTensor>);
 
 impl KerasFile {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self> {
-        Ok(Self(safetensors::load_buffer(bytes, &Device::Cpu)?))
+        Ok(Self(safetensors::load_buffer(bytes, &HostDevice::Cpu)?))
     }
 
     /// The tensor in f32. Bytes are taken apart as TensorFlow.js does it: in f64, rounded once.
-    pub(crate) fn get(&self, name: &str) -> Result<Tensor> {
+    pub(crate) fn get(&self, name: &str) -> Result<HostTensor> {
         let missing = || candle_core::Error::CannotFindTensor {
             path: name.to_owned(),
         };
         let tensor = self.0.get(name).ok_or_else(missing)?;
         let Some(range) = self.0.get(&format!("{name}/range")) else {
-            return tensor.to_dtype(DType::F32);
+            return to_f32(tensor);
         };
         let &[smallest, step] = range.to_vec1::<f64>()?.as_slice() else {
-            candle_core::bail!("{name}: a range is a smallest value and a step")
+            let detail = format!("{name}: a range is a smallest value and a step");
+            return Err(KernelError::mismatch(detail));
         };
-        tensor
-            .to_dtype(DType::F64)?
-            .affine(step, smallest)?
-            .to_dtype(DType::F32)
+        to_f32(&tensor.to_dtype(DType::F64)?.affine(step, smallest)?)
     }
 
     /// The kernel (outputs, inputs, h, w) of a convolution.
-    pub(crate) fn kernel(&self, name: &str) -> Result<Tensor> {
+    pub(crate) fn kernel(&self, name: &str) -> Result<HostTensor> {
         let kernel = self.get(&format!("{name}/kernel"))?;
-        kernel.permute((3, 2, 0, 1))?.contiguous()
+        Ok(kernel.permute((3, 2, 0, 1))?.contiguous()?)
     }
 
-    pub(crate) fn bias(&self, name: &str) -> Result<Tensor> {
+    pub(crate) fn bias(&self, name: &str) -> Result<HostTensor> {
         self.get(&format!("{name}/bias"))
     }
 
@@ -62,19 +59,19 @@ impl KerasFile {
 }
 
 /// A convolution by a kernel (outputs, inputs, 3, 3).
-pub(crate) fn conv2d(name: &str, kernel: &Tensor, bias: Tensor, stride: Stride) -> Result<Conv2d> {
+pub(crate) fn conv2d(name: &str, kernel: &HostTensor, bias: HostTensor, stride: Stride) -> Result<Conv2d> {
     let (outputs, inputs, _, _) = kernel.dims4()?;
     Conv2d::new(inputs, outputs, stride, &parts(name, kernel.contiguous()?, bias))
 }
 
 /// A layer by a matrix (outputs, inputs).
-pub(crate) fn linear(name: &str, matrix: &Tensor, bias: Tensor) -> Result<Linear> {
+pub(crate) fn linear(name: &str, matrix: &HostTensor, bias: HostTensor) -> Result<Linear> {
     let (outputs, inputs) = matrix.dims2()?;
     Linear::new(inputs, outputs, &parts(name, matrix.contiguous()?, bias))
 }
 
 /// The two tensors as a layer finds them.
-fn parts(name: &str, weight: Tensor, bias: Tensor) -> VarBuilder<'static> {
+fn parts(name: &str, weight: HostTensor, bias: HostTensor) -> LayerSource<'static> {
     let tensors = [(format!("{name}.weight"), weight), (format!("{name}.bias"), bias)];
-    VarBuilder::from_tensors(tensors.into(), DType::F32, &Device::Cpu).pp(name)
+    LayerSource::from_tensors(tensors.into(), &Device::Cpu).pp(name)
 }

@@ -3,7 +3,8 @@
 //!
 //! Sizes come from each checkpoint's `config.json`. Every forward is batch invariant: row i of the result is the same,
 //! bit for bit, whatever else is in the batch, because every kernel under it is (`pentimento-kernels`). Outside, tensors
-//! have candle's order of axes, (B, C, h, w); inside, channels are innermost.
+//! are in main memory and have PyTorch's order of axes, (B, C, h, w); inside, they are on the network's device and channels
+//! are innermost.
 
 mod clip;
 mod concept_checker;
@@ -30,7 +31,10 @@ pub use conditioning::{Conditioning, ConditioningShape, ImageTokens};
 pub use error::ModelError;
 pub use gpt2::{Gpt2, Gpt2Config, Gpt2Past, Gpt2Tokenizer};
 pub use ip_adapter::{ImageProjectionConfig, IpAdapter, IpAdapterConfig};
-pub use layers::{LayerKind, LayerName, LayerPatch, LayerShape, PatchOf};
+pub use layers::{
+    Device, DeviceLocation, GpuDevice, HostTensor, KernelError, LayerKind, LayerName, LayerPatch, LayerShape,
+    LayerSource, PatchOf, Precision,
+};
 pub use mobilenet_v2::MobileNetV2;
 pub use safety_concepts::{ConceptScores, SafetyConcepts};
 pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};

@@ -1,11 +1,9 @@
 //! The judgement of the reference safety checker (diffusers `safety_checker.py`, `StableDiffusionSafetyChecker`): how near a
 //! picture's CLIP embedding is to those of seventeen unsafe concepts, and of three for which special care is taken.
 
-use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::VarBuilder;
-
 use crate::ModelError;
 use crate::error::During;
+use crate::layers::{HostTensor, LayerSource, Result, to_f32};
 
 const CONCEPTS: usize = 17;
 const SPECIAL: usize = 3;
@@ -23,7 +21,7 @@ pub struct SafetyConcepts {
 #[derive(Clone, Debug)]
 struct Near {
     /// (P, n)
-    directions: Tensor,
+    directions: HostTensor,
     thresholds: Vec<f32>,
 }
 
@@ -47,15 +45,15 @@ impl ConceptScores {
 }
 
 impl SafetyConcepts {
-    /// Reads them from `vb`, at the root of the checker, for embeddings of `width` numbers.
+    /// Reads them from `from`, at the root of the checker, for embeddings of `width` numbers.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(width: usize, vb: &VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
+    pub fn new(width: usize, from: &LayerSource<'_>) -> std::result::Result<Self, ModelError> {
         let load = || -> Result<Self> {
             Ok(Self {
-                concepts: Near::load(CONCEPTS, width, "concept_embeds", vb)?,
-                special: Near::load(SPECIAL, width, "special_care_embeds", vb)?,
+                concepts: Near::load(CONCEPTS, width, "concept_embeds", from)?,
+                special: Near::load(SPECIAL, width, "special_care_embeds", from)?,
             })
         };
         load().during("loading the safety checker")
@@ -65,7 +63,7 @@ impl SafetyConcepts {
     ///
     /// # Errors
     /// When the shape does not fit.
-    pub fn scores(&self, embedding: &Tensor) -> std::result::Result<ConceptScores, ModelError> {
+    pub fn scores(&self, embedding: &HostTensor) -> std::result::Result<ConceptScores, ModelError> {
         let scores = || -> Result<ConceptScores> {
             let special = self.special.scores(embedding, 0.0)?;
             let care = if special.iter().any(|score| *score > 0.0) {
@@ -83,16 +81,16 @@ impl SafetyConcepts {
 }
 
 impl Near {
-    fn load(count: usize, width: usize, name: &str, vb: &VarBuilder<'_>) -> Result<Self> {
-        let embeddings = vb.get((count, width), name)?.to_dtype(DType::F32)?;
-        let thresholds = vb.get(count, &format!("{name}_weights"))?;
+    fn load(count: usize, width: usize, name: &str, from: &LayerSource<'_>) -> Result<Self> {
+        let embeddings = to_f32(&from.get(&[count, width], name)?)?;
+        let thresholds = from.get(&[count], &format!("{name}_weights"))?;
         Ok(Self {
-            directions: unit(&embeddings.to_device(&Device::Cpu)?)?.t()?.contiguous()?,
-            thresholds: thresholds.to_dtype(DType::F32)?.to_vec1()?,
+            directions: unit(&embeddings)?.t()?.contiguous()?,
+            thresholds: to_f32(&thresholds)?.to_vec1()?,
         })
     }
 
-    fn scores(&self, embedding: &Tensor, care: f32) -> Result<Vec<f32>> {
+    fn scores(&self, embedding: &HostTensor, care: f32) -> Result<Vec<f32>> {
         let cosines = unit(embedding)?.matmul(&self.directions)?;
         let cosines = cosines.squeeze(0)?.to_vec1::<f32>()?;
         let above = cosines.iter().zip(&self.thresholds);
@@ -104,14 +102,15 @@ impl Near {
 }
 
 /// Rows of length one, as torch's `normalize` makes them.
-fn unit(rows: &Tensor) -> Result<Tensor> {
+fn unit(rows: &HostTensor) -> Result<HostTensor> {
     let length = rows.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(1e-12)?;
-    rows.broadcast_div(&length)
+    Ok(rows.broadcast_div(&length)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::Device;
     use pentimento_testkit::{Golden, Tolerance, assert_values_close};
     use std::collections::HashMap;
 
@@ -136,8 +135,8 @@ mod tests {
                 cases.tensor(&format!("{care}.{index}.special_weights")).clone(),
             ),
         ]);
-        let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        SafetyConcepts::new(24, &vb).expect("loads")
+        let source = LayerSource::from_tensors(tensors, &Device::Cpu);
+        SafetyConcepts::new(24, &source).expect("loads")
     }
 
     #[test]
@@ -171,8 +170,8 @@ mod tests {
     fn cosines_are_the_references() {
         let cases = Golden::open("safety_checker/cases.safetensors");
         let concepts = concepts(&cases, 0, "plain");
-        let found =
-            unit(cases.tensor("embeddings")).and_then(|rows| rows.matmul(&concepts.concepts.directions));
+        let rows = unit(cases.tensor("embeddings")).expect("runs");
+        let found = rows.matmul(&concepts.concepts.directions);
         let found = found
             .and_then(|found| found.flatten_all()?.to_vec1::<f32>())
             .expect("runs");

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
 use pentimento_catalog::{BaseModel, ModelEntry};
+use pentimento_models::Device;
 
 use crate::{ModelSource, PipelineError, PromptEmbedding, ResolvedModels};
 

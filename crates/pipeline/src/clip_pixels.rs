@@ -13,7 +13,7 @@ const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const SPREAD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// `(1, 3, side, side)`, f32.
-pub(crate) fn clip_pixels(image: &RgbImage, side: u32, device: &Device) -> Result<Tensor> {
+pub(crate) fn clip_pixels(image: &RgbImage, side: u32) -> Result<Tensor> {
     let Size { width, height } = image.size();
     // In integers, where the reference's division of floats is exact enough to be cut at the same place.
     let longer = |long: u32, short: u32| u32::try_from(u64::from(side) * u64::from(long) / u64::from(short));
@@ -41,7 +41,7 @@ pub(crate) fn clip_pixels(image: &RgbImage, side: u32, device: &Device) -> Resul
         }
     }
     let side = side as usize;
-    Tensor::from_vec(planes, (1, 3, side, side), device)
+    Tensor::from_vec(planes, (1, 3, side, side), &Device::Cpu)
 }
 
 /// As numpy has it: a product in f64, rounded.
@@ -73,10 +73,7 @@ mod tests {
         for case in cases {
             let side = case.rsplit('-').next().unwrap().parse().unwrap();
             let image = image_of(&golden, &format!("{case}.before"));
-            let found = clip_pixels(&image, side, &Device::Cpu)
-                .unwrap()
-                .squeeze(0)
-                .unwrap();
+            let found = clip_pixels(&image, side).unwrap().squeeze(0).unwrap();
             let expected = golden.tensor(&format!("{case}.after"));
             // Of the large one the file has a plane.
             let found = found.narrow(0, 0, expected.dim(0).unwrap()).unwrap();
@@ -92,7 +89,7 @@ mod tests {
         for (width, height) in [(1_000_000, 1), (1, 1_000_000)] {
             let size = Size { width, height };
             let image = RgbImage::new(size, vec![200; 3_000_000]).unwrap();
-            let found = clip_pixels(&image, 224, &Device::Cpu).unwrap();
+            let found = clip_pixels(&image, 224).unwrap();
             assert_eq!(found.dims(), [1, 3, 224, 224]);
         }
     }

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::DeviceLocation;
-use pentimento_models::{ClipText, ClipTokenizer, ClipVision, IpAdapter, UNet, Vae};
+use pentimento_models::{ClipText, ClipTokenizer, ClipVision, DeviceLocation, IpAdapter, UNet, Vae};
 use pentimento_weights::{Dtypes, FileIdentity};
 
 use crate::word_model::WordModel;

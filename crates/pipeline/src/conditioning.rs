@@ -145,7 +145,7 @@ impl PromptEncoding {
         encoders: &[PromptEncoder<'_>],
         prompts: &Prompts,
         embeddings: EmbeddingSet,
-        (sizes, device): (Option<[f32; 6]>, &Device),
+        sizes: Option<[f32; 6]>,
     ) -> Result<Self, PipelineError> {
         let row = |tokens: &[PromptTokens], clip_skip: u32| {
             let encoded = encoders.iter().zip(tokens).map(|(encoder, tokens)| {
@@ -170,7 +170,7 @@ impl PromptEncoding {
             }
         }
         let table = |encoder: &PromptEncoder<'_>| match uses_embeddings {
-            true => embeddings.table(encoder.text, device),
+            true => embeddings.table(encoder.text),
             false => Ok(None),
         };
         let tables = encoders.iter().map(table).collect::<Result<_, _>>()?;
@@ -205,11 +205,7 @@ impl PromptEncoding {
     }
 
     /// Encodes the next chunk. False when there was none left.
-    pub(crate) fn advance(
-        &mut self,
-        encoders: &[PromptEncoder<'_>],
-        device: &Device,
-    ) -> Result<bool, PipelineError> {
+    pub(crate) fn advance(&mut self, encoders: &[PromptEncoder<'_>]) -> Result<bool, PipelineError> {
         let rows = [Some(&mut self.positive), self.negative.text_mut()];
         let encoded = rows.into_iter().flatten().flat_map(|row| row.0.iter_mut());
         let mut with_encoder = encoded.zip(encoders.iter().zip(&self.tables).cycle());
@@ -229,7 +225,7 @@ impl PromptEncoding {
         };
         let ids: Vec<u32> = chunk.tokens.iter().map(id).collect();
         // (1, 77)
-        let ids = Tensor::from_vec(ids, (1, chunk.tokens.len()), device)?;
+        let ids = Tensor::from_vec(ids, (1, chunk.tokens.len()), &Device::Cpu)?;
         let (states, pooled) = encoder.forward(&ids, table.as_ref(), encoded.clip_skip)?;
         if encoded.states.is_empty() {
             encoded.pooled = pooled;

@@ -33,11 +33,11 @@ impl StableDiffusion {
             return Ok(());
         }
         let output = self.unet.forward(UNetInput {
-            sample: &rows.take_sample(&self.device, self.dtype)?,
+            sample: &rows.take_sample()?,
             timesteps: rows.timesteps(),
             conditioning: rows.conditioning(),
             rows: rows.counts(),
-            guidance_embedding: rows.guidance_embedding(self.dtype)?.as_ref(),
+            guidance_embedding: rows.guidance_embedding()?.as_ref(),
             merging: rows.merging(),
         })?;
         let model_outputs = rows.model_outputs(&output, states.iter().map(|state| &state.guidance))?;

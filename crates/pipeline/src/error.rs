@@ -216,6 +216,15 @@ impl PipelineError {
         Some((Beside::Embedding, name, reason))
     }
 
+    /// Whether nothing will run on the device any more.
+    #[must_use]
+    pub fn is_device_lost(&self) -> bool {
+        if let Self::Part { source, .. } = self {
+            return source.is_device_lost();
+        }
+        matches!(self, Self::Model(error) if error.is_device_lost())
+    }
+
     /// Whether the same checkpoint fails again in the same way until somebody changes its files or the catalogue. A file
     /// that could not be read, or that changed meanwhile, may be read at the next try.
     #[must_use]
@@ -225,8 +234,9 @@ impl PipelineError {
             Self::Lora { source, .. } | Self::Embedding { source, .. } | Self::IpAdapter { source, .. } => {
                 source.is_permanent()
             }
-            Self::Part { .. }
-            | Self::SchedulerConfig { .. }
+            // A device that is full or lost says nothing about the files.
+            Self::Part { source, .. } => !source.is_of_device(),
+            Self::SchedulerConfig { .. }
             | Self::UnsupportedSource { .. }
             | Self::Mismatch { .. }
             | Self::PromptTooLong { .. }
@@ -272,6 +282,7 @@ impl HasKind for PipelineError {
             }
             Self::Model(error) => error.kind(),
             Self::Scheduler(error) => error.kind(),
+            Self::Part { source, .. } if source.is_of_device() => source.kind(),
             Self::Part { .. }
             | Self::SchedulerConfig { .. }
             | Self::UnsupportedSource { .. }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use pentimento_models::VaePass;
 use pentimento_schedulers::Latents;
 use pentimento_types::RgbImage;
@@ -102,7 +102,7 @@ impl StableDiffusion {
     pub(crate) fn begin_decode(&self, latents: &Latents) -> Result<VaePass, PipelineError> {
         let [channels, h, w] = latents.shape();
         let latents = self.to_vae_range(latents.clone());
-        let z = Tensor::from_vec(latents.into_values(), (1, channels, h, w), &self.device)?;
-        Ok(self.vae.begin_decode(&z.to_dtype(self.dtype)?)?)
+        let z = Tensor::from_vec(latents.into_values(), (1, channels, h, w), &Device::Cpu)?;
+        Ok(self.vae.begin_decode(&z)?)
     }
 }

@@ -12,7 +12,7 @@ pub(crate) static TOKENIZER: LazyLock<ClipTokenizer> = LazyLock::new(|| {
     let demo = ModelSource::new(
         "demo",
         crate::model_source::embedded_demo(),
-        &candle_core::Device::Cpu,
+        &pentimento_models::Device::Cpu,
     );
     demo.tokenizer(crate::ComponentRole::Tokenizer)
         .expect("the embedded tokenizer is a good one")

@@ -4,7 +4,7 @@
 //! embedding for the row without the prompt; a resampler takes the states before the encoder's last layer, and those of a
 //! picture of zeros.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use pentimento_models::{ImageTokens, VisionOutput, VisionPass};
 use pentimento_types::{Recipe, RgbImage};
 
@@ -80,14 +80,14 @@ impl StableDiffusion {
         if scale == 0.0 {
             // Nothing is seen of it, so nothing is computed; the rows have the shape of others all the same.
             let config = prompter.adapter.config();
-            let nothing = Tensor::zeros((1, config.tokens, config.width), DType::F32, &self.device)?;
+            let nothing = Tensor::zeros((1, config.tokens, config.width), DType::F32, &Device::Cpu)?;
             return Ok(Some(Shown {
                 cond: shown(nothing.clone()),
                 uncond: is_guided.then(|| shown(nothing)),
             }));
         }
         if encoding.tokens.is_none() {
-            encoding.tokens = self.advance_picture(prompter, &mut encoding.pass, Some(&encoding.picture))?;
+            encoding.tokens = prompter.advance(&mut encoding.pass, Some(&encoding.picture))?;
             return Ok(None);
         }
         if is_guided && encoding.unseen.is_none() {
@@ -98,10 +98,10 @@ impl StableDiffusion {
             encoding.unseen = match prompter.adapter.takes() {
                 VisionOutput::Embedding => {
                     let width = prompter.encoder.config().projection_dim;
-                    let zeros = Tensor::zeros((1, width), DType::F32, &self.device)?;
+                    let zeros = Tensor::zeros((1, width), DType::F32, &Device::Cpu)?;
                     Some(prompter.adapter.tokens(&zeros)?)
                 }
-                VisionOutput::Penultimate => self.advance_picture(prompter, &mut encoding.pass, None)?,
+                VisionOutput::Penultimate => prompter.advance(&mut encoding.pass, None)?,
             };
             if let Some(tokens) = &encoding.unseen {
                 prompter.unseen.get_or_init(|| tokens.clone());
@@ -113,32 +113,6 @@ impl StableDiffusion {
             cond: shown(tokens),
             uncond: encoding.unseen.take().map(shown),
         }))
-    }
-
-    /// Some layers of the encoder; the tokens after the last ones. No picture is one of zeros.
-    fn advance_picture(
-        &self,
-        prompter: &ImagePrompter,
-        pass: &mut Option<VisionPass>,
-        picture: Option<&RgbImage>,
-    ) -> Result<Option<Tensor>, PipelineError> {
-        let Some(under_way) = pass else {
-            let side = prompter.encoder.config().image_size;
-            let pixels = match picture {
-                Some(picture) => {
-                    let side = u32::try_from(side).map_err(candle_core::Error::wrap)?;
-                    clip_pixels(picture, side, &self.device)?
-                }
-                None => Tensor::zeros((1, 3, side, side), DType::F32, &self.device)?,
-            };
-            *pass = Some(prompter.encoder.begin(&pixels, prompter.adapter.takes())?);
-            return Ok(None);
-        };
-        let Some(seen) = prompter.encoder.advance(under_way)? else {
-            return Ok(None);
-        };
-        *pass = None;
-        Ok(Some(prompter.adapter.tokens(&seen)?))
     }
 
     /// The tokens of a picture and, where `is_guided`, those of the row without the prompt: `(1, N, D)` each.
@@ -168,5 +142,32 @@ impl StableDiffusion {
     pub(crate) fn image_token_count(&self) -> usize {
         let prompter = self.image_prompter.as_ref();
         prompter.map_or(0, |prompter| prompter.adapter.config().tokens)
+    }
+}
+
+impl ImagePrompter {
+    /// Some layers of the encoder; the tokens after the last ones. No picture is one of zeros.
+    fn advance(
+        &self,
+        pass: &mut Option<VisionPass>,
+        picture: Option<&RgbImage>,
+    ) -> Result<Option<Tensor>, PipelineError> {
+        let Some(under_way) = pass else {
+            let side = self.encoder.config().image_size;
+            let pixels = match picture {
+                Some(picture) => {
+                    let side = u32::try_from(side).map_err(candle_core::Error::wrap)?;
+                    clip_pixels(picture, side)?
+                }
+                None => Tensor::zeros((1, 3, side, side), DType::F32, &Device::Cpu)?,
+            };
+            *pass = Some(self.encoder.begin(&pixels, self.adapter.takes())?);
+            return Ok(None);
+        };
+        let Some(seen) = self.encoder.advance(under_way)? else {
+            return Ok(None);
+        };
+        *pass = None;
+        Ok(Some(self.adapter.tokens(&seen)?))
     }
 }

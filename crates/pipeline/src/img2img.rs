@@ -18,8 +18,8 @@ pub(crate) struct Planes {
 
 impl Planes {
     /// `(1, 3, H, W)`
-    pub(crate) fn upload(self, device: &Device) -> Result<Tensor> {
-        Tensor::from_vec(self.values, (1, 3, self.height, self.width), device)
+    pub(crate) fn into_tensor(self) -> Result<Tensor> {
+        Tensor::from_vec(self.values, (1, 3, self.height, self.width), &Device::Cpu)
     }
 }
 
@@ -51,10 +51,7 @@ pub(crate) fn to_planes(image: &RgbImage, step: u32) -> Planes {
 /// Rounds to the nearest of 256 levels, ties to even, as `numpy.round` does in diffusers.
 /// Returns None when a value is NaN or infinite.
 pub(crate) fn to_image(decoded: &Tensor, size: Size) -> Result<Option<RgbImage>> {
-    let decoded = decoded
-        .squeeze(0)?
-        .to_dtype(DType::F32)?
-        .to_device(&Device::Cpu)?;
+    let decoded = decoded.squeeze(0)?.to_dtype(DType::F32)?;
     let (_, padded_h, padded_w) = decoded.dims3()?;
     let planes = decoded.flatten_all()?.to_vec1::<f32>()?;
     if planes.iter().any(|value| !value.is_finite()) {
@@ -101,7 +98,7 @@ mod tests {
                 [planes.width, planes.height],
                 [padded.width as usize, padded.height as usize]
             );
-            let tensor = planes.upload(&Device::Cpu).unwrap();
+            let tensor = planes.into_tensor().unwrap();
             assert_eq!(to_image(&tensor, size).unwrap(), Some(image));
         }
     }

@@ -154,13 +154,9 @@ fn changed_bias(stored: &Tensor, changes: &[Scaled<'_>]) -> Result<Tensor, Chang
 }
 
 /// The tensors of a checkpoint with `changes` merged into them, for a network's constructor. What is changed is f32.
-pub(crate) fn merged_into<'a>(
-    stored: VarBuilder<'a>,
-    changes: LayerChanges<'a>,
-    device: &Device,
-) -> VarBuilder<'a> {
+pub(crate) fn merged_into<'a>(stored: VarBuilder<'a>, changes: LayerChanges<'a>) -> VarBuilder<'a> {
     let backend: Box<dyn SimpleBackend + 'a> = Box::new(Merged { stored, changes });
-    VarBuilder::from_backend(backend, DType::F32, device.clone())
+    VarBuilder::from_backend(backend, DType::F32, Device::Cpu)
 }
 
 struct Merged<'a> {

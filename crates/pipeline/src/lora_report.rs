@@ -1,6 +1,6 @@
 //! What can be said of a model's LoRAs before anything is loaded: that one does not fit, and what of one has no effect.
 
-use candle_core::Device;
+use pentimento_models::Device;
 
 use crate::{ModelSource, PipelineError, ResolvedModels};
 

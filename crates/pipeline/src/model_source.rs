@@ -11,11 +11,11 @@ mod patched;
 
 use std::sync::Arc;
 
-use candle_core::Device;
-use candle_nn::VarBuilder;
+use candle_core::Device as HostDevice;
 use pentimento_catalog::{BaseModel, ModelEntry, Prediction, SchedulerSettings, Source, TimestepSpacing};
 use pentimento_models::{
-    ClipText, ClipTextConfig, ClipTokenizer, ModelError, UNet, UNetConfig, Vae, VaeConfig,
+    ClipText, ClipTextConfig, ClipTokenizer, Device, LayerSource, ModelError, UNet, UNetConfig, Vae,
+    VaeConfig,
 };
 use pentimento_schedulers::SchedulerConfig;
 use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, FolderStamp, ReadProgress, WeightsError};
@@ -28,6 +28,8 @@ pub(crate) use self::open::embedded_demo;
 
 /// Weights stay as the files have them; the arithmetic is f32.
 const DTYPES: Dtypes = Dtypes::Stored;
+/// Where files are read to, whatever device the layers are made for.
+const HOST: HostDevice = HostDevice::Cpu;
 const VOCABULARY: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 /// The published folders have them; a folder without them gets SD 1.x's own special tokens.
@@ -275,15 +277,15 @@ impl ModelSource {
     fn network<T>(
         &self,
         (role, is_merged): (ComponentRole, bool),
-        build: impl FnOnce(VarBuilder<'_>) -> Result<T, ModelError>,
+        build: impl FnOnce(LayerSource<'_>) -> Result<T, ModelError>,
     ) -> Result<T, PipelineError> {
         let wrap = |error| self.weights_error(error);
-        let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
+        let weights = self.checkpoint.component(role.folder(), DTYPES, &HOST);
         let weights = weights.map_err(wrap)?;
         let network = if is_merged {
             self.with_merged(role, weights.var_builder(), build)?
         } else {
-            build(weights.var_builder())
+            build(LayerSource::new(weights.var_builder(), &self.device))
         };
         let network = network.map_err(|error| match weights.take_fault() {
             Some(fault) => self.weights_error(fault),

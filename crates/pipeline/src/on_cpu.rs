@@ -1,6 +1,6 @@
-//! Constructors for callers that name no tensor type, such as `pentimento bench`: everything on the CPU.
+//! Constructors for callers that choose no device, such as `pentimento bench`: everything on the CPU.
 
-use candle_core::Device;
+use pentimento_models::Device;
 
 use crate::{PipelineError, ResolvedModels, StableDiffusion, seeded};
 

@@ -232,7 +232,7 @@ impl StableDiffusion {
         let mut done = false;
         *text = match mem::replace(text, Text::Lost) {
             Text::Encoding(mut encoding) => {
-                if encoding.advance(&self.encoders(), &self.device)? {
+                if encoding.advance(&self.encoders())? {
                     Text::Encoding(encoding)
                 } else {
                     let states = encoding.into_conditioning()?;
@@ -335,7 +335,7 @@ impl StableDiffusion {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use pentimento_models::Device;
     use pentimento_types::Size;
 
     use super::*;

@@ -67,7 +67,7 @@ impl StableDiffusion {
         embeddings: &[PromptEmbedding],
     ) -> Result<RequestConditioning, PipelineError> {
         let mut encoding = self.begin_prompts(request, embeddings, (usize::MAX, None))?;
-        while encoding.advance(&self.encoders(), &self.device)? {}
+        while encoding.advance(&self.encoders())? {}
         encoding.into_conditioning()
     }
 
@@ -83,7 +83,7 @@ impl StableDiffusion {
         let prompts = self.prompts(request, &embeddings, limit)?;
         let size = size.filter(|_| self.unet.config().text_time.is_some());
         let sizes = size.map(|size| size_conditions(size.padded_to(self.pixels_per_latent)));
-        PromptEncoding::new(&self.encoders(), &prompts, embeddings, (sizes, &self.device))
+        PromptEncoding::new(&self.encoders(), &prompts, embeddings, sizes)
     }
 
     /// Its text encoders, in the order in which their states are joined.
@@ -138,14 +138,13 @@ impl StableDiffusion {
     /// # Errors
     /// When the forward fails.
     pub fn encode_image(&self, image: &RgbImage) -> Result<Tensor, PipelineError> {
-        let x = to_planes(image, self.pixels_per_latent).upload(&self.device)?;
-        Ok(self.vae.encode_moments(&x.to_dtype(self.dtype)?)?)
+        let x = to_planes(image, self.pixels_per_latent).into_tensor()?;
+        Ok(self.vae.encode_moments(&x)?)
     }
 
     /// Begins to encode an image that is in the VAE's range already.
     pub(crate) fn begin_encode(&self, planes: Planes) -> Result<VaePass, PipelineError> {
-        let x = planes.upload(&self.device)?.to_dtype(self.dtype)?;
-        Ok(self.vae.begin_encode(&x)?)
+        Ok(self.vae.begin_encode(&planes.into_tensor()?)?)
     }
 
     pub(crate) fn plan(&self, request: &Recipe) -> Result<SchedulerPlan, PipelineError> {
@@ -185,8 +184,7 @@ impl StableDiffusion {
 
     fn guidance(&self, request: &Recipe) -> Result<Guidance, PipelineError> {
         if let Some(dim) = self.unet.config().time_cond_proj_dim {
-            let embedding =
-                pentimento_models::guidance_embedding(request.guidance_scale - 1.0, dim, &self.device)?;
+            let embedding = pentimento_models::guidance_embedding(request.guidance_scale - 1.0, dim)?;
             return Ok(Guidance::Embedded { embedding });
         }
         if self.is_guided(request) {

@@ -120,7 +120,7 @@ impl EmbeddingSet {
     }
 
     /// The vectors of all of them, one after the other, as wide as a text encoder: (V, D). None without embeddings.
-    pub(crate) fn table(&self, text: &ClipText, device: &Device) -> Result<Option<Tensor>, PipelineError> {
+    pub(crate) fn table(&self, text: &ClipText) -> Result<Option<Tensor>, PipelineError> {
         if self.all.is_empty() {
             return Ok(None);
         }
@@ -137,7 +137,7 @@ impl EmbeddingSet {
                 })
         };
         let vectors = self.all.iter().map(fitting).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(Tensor::cat(&vectors, 0)?.to_device(device)?))
+        Ok(Some(Tensor::cat(&vectors, 0)?))
     }
 
     /// Where in [`EmbeddingSet::table`] a vector stands.

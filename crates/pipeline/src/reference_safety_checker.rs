@@ -2,9 +2,9 @@
 //!
 //! It computes on the CPU, whatever the device, with the weights as they are stored and sums in f32.
 
-use candle_core::Device;
+use candle_core::Device as HostDevice;
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_models::{ConceptChecker, ConceptCheckerConfig, ConceptScores};
+use pentimento_models::{ConceptChecker, ConceptCheckerConfig, ConceptScores, Device, LayerSource};
 use pentimento_types::RgbImage;
 use pentimento_weights::{Checkpoint, Dtypes, WeightsError};
 
@@ -42,9 +42,9 @@ impl ReferenceSafetyChecker {
         let files = Checkpoint::safety_checker(folder).map_err(weights_error)?;
         let files = files.preferring(entry.variant.as_deref());
         let config: ConceptCheckerConfig = files.json(CONFIG).map_err(weights_error)?;
-        let weights = files.component(PART, Dtypes::Stored, &Device::Cpu);
+        let weights = files.component(PART, Dtypes::Stored, &HostDevice::Cpu);
         let weights = weights.map_err(weights_error)?;
-        let network = ConceptChecker::new(&config, weights.var_builder());
+        let network = ConceptChecker::new(&config, LayerSource::new(weights.var_builder(), &Device::Cpu));
         let network = network.map_err(|source| match weights.take_fault() {
             Some(fault) => weights_error(fault),
             None => PipelineError::Part {
@@ -70,7 +70,7 @@ impl ReferenceSafetyChecker {
     /// # Errors
     /// When a tensor operation fails.
     pub fn scores(&self, picture: &RgbImage) -> Result<ConceptScores, PipelineError> {
-        let pixels = clip_pixels(picture, self.side, &Device::Cpu).map_err(PipelineError::Tensor)?;
+        let pixels = clip_pixels(picture, self.side).map_err(PipelineError::Tensor)?;
         Ok(self.network.scores(&pixels)?)
     }
 }

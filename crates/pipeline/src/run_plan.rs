@@ -2,7 +2,7 @@
 //!
 //! It is decided by the same function as the run itself, so what is said here is what happens.
 
-use candle_core::Device;
+use pentimento_models::Device;
 use pentimento_schedulers::{Run, SchedulerConfig, SchedulerPlan, build};
 use pentimento_types::{NoiseSpacing, Recipe, SchedulerChoice, SchedulerKind};
 

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
-use pentimento_models::{ClipText, ClipTextConfig, ModelError, UNet, UNetConfig, Vae, VaeConfig};
+use pentimento_models::{
+    self as models, ClipText, ClipTextConfig, LayerSource, ModelError, UNet, UNetConfig, Vae, VaeConfig,
+};
 use pentimento_weights::{Checkpoint, Component, Dtypes, WeightsError, scheduler_config};
 use serde_json::{Value, json};
 
@@ -29,7 +31,11 @@ pub enum Shape {
 ///
 /// # Errors
 /// When memory for a tensor cannot be had.
-pub fn stable_diffusion(shape: Shape, seed: u64, device: &Device) -> Result<StableDiffusion, PipelineError> {
+pub fn stable_diffusion(
+    shape: Shape,
+    seed: u64,
+    device: &models::Device,
+) -> Result<StableDiffusion, PipelineError> {
     let name = shape.name();
     let checkpoint = Checkpoint::seeded_random(format!("seeded:{name}"), files(shape), seed);
     StableDiffusion::from_checkpoint(name, checkpoint, device)
@@ -146,18 +152,15 @@ pub fn write_lora(
 fn recorded(
     seed: u64,
     path: &Path,
-    build: impl FnOnce(VarBuilder<'static>) -> Result<(), ModelError>,
+    build: impl FnOnce(LayerSource<'static>) -> Result<(), ModelError>,
 ) -> Result<(), PipelineError> {
     let recorder = Recorder {
         weights: Component::seeded(seed, Dtypes::All(DType::F16), &Device::Cpu).var_builder(),
         asked: Arc::default(),
     };
     let asked = Arc::clone(&recorder.asked);
-    build(VarBuilder::from_backend(
-        Box::new(recorder),
-        DType::F16,
-        Device::Cpu,
-    ))?;
+    let tensors = VarBuilder::from_backend(Box::new(recorder), DType::F16, Device::Cpu);
+    build(LayerSource::new(tensors, &models::Device::Cpu))?;
     let tensors = asked.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(candle_core::safetensors::save(&tensors, path)?)
 }
@@ -289,7 +292,7 @@ mod tests {
             Source::Path(folder.path().to_owned()),
         );
         assert_eq!(
-            StableDiffusion::load(&crate::ResolvedModels::checkpoint(entry.into()), &Device::Cpu)
+            StableDiffusion::load_on_cpu(&crate::ResolvedModels::checkpoint(entry.into()))
                 .unwrap()
                 .name(),
             "written"

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use pentimento_models::{ClipText, ClipTokenizer, ClipVision, IpAdapter, UNet, Vae};
 use pentimento_schedulers::SchedulerConfig;
 
@@ -22,9 +22,6 @@ pub struct StableDiffusion {
     pub(crate) scheduler_config: SchedulerConfig,
     /// Image pixels per latent pixel along one side; 8 for every Stable Diffusion VAE.
     pub(crate) pixels_per_latent: u32,
-    pub(crate) device: Device,
-    /// Computing type of the networks; the schedulers always work in f32.
-    pub(crate) dtype: DType,
 }
 
 /// The second text encoder of SDXL, with the tokenizer that feeds it.

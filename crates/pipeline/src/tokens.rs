@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::Device;
 use pentimento_models::ClipTokenizer;
+use pentimento_models::Device;
 
 use crate::model_source::embedded_demo;
 use crate::prompt::PromptTokens;

@@ -1,6 +1,6 @@
 //! Gathers the rows of many images into one UNet batch, and makes each image's model output of the UNet's answer.
 //!
-//! Latents live on the host: one upload of all samples before the forward, one download of all predictions after it.
+//! Latents live in main memory: the UNet uploads all samples before its forward, and downloads all predictions after it.
 
 use candle_core::{DType, Device, Result, Tensor};
 use pentimento_models::PreparedConditioning;
@@ -82,11 +82,11 @@ impl UNetRows {
         Ok(())
     }
 
-    /// `(P, C, h, w)`: the one upload. The samples leave the host's copy.
-    pub(crate) fn take_sample(&mut self, device: &Device, dtype: DType) -> Result<Tensor> {
+    /// `(P, C, h, w)`: what the UNet uploads. The samples leave this batch.
+    pub(crate) fn take_sample(&mut self) -> Result<Tensor> {
         let [channels, h, w] = self.shape;
         let samples = std::mem::take(&mut self.samples);
-        Tensor::from_vec(samples, (self.counts.len(), channels, h, w), device)?.to_dtype(dtype)
+        Tensor::from_vec(samples, (self.counts.len(), channels, h, w), &Device::Cpu)
     }
 
     /// One for each image.
@@ -100,11 +100,11 @@ impl UNetRows {
     }
 
     /// `(P, time_cond_proj_dim)`; None for a UNet without guidance embedding.
-    pub(crate) fn guidance_embedding(&self, dtype: DType) -> Result<Option<Tensor>> {
+    pub(crate) fn guidance_embedding(&self) -> Result<Option<Tensor>> {
         if self.guidance_embeddings.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Tensor::cat(&self.guidance_embeddings, 0)?.to_dtype(dtype)?))
+        Ok(Some(Tensor::cat(&self.guidance_embeddings, 0)?))
     }
 
     /// How many rows each image has, B in all.
@@ -117,7 +117,7 @@ impl UNetRows {
         &self.merging
     }
 
-    /// Each image's model output, joined by its guidance, of the UNet's output `(B, C, h, w)`: the one download.
+    /// Each image's model output, joined by its guidance, of the UNet's output `(B, C, h, w)`, which is in main memory.
     pub(crate) fn model_outputs<'a>(
         &self,
         output: &Tensor,

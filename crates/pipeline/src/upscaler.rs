@@ -1,9 +1,11 @@
 //! Enlarges finished pictures, with the small networks inside the binary or with those of the catalogue. It computes on the CPU,
 //! whatever the device.
 
-use candle_core::Device;
+use candle_core::Device as HostDevice;
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_models::{CompactConfig, CompactNet, GoesOn, ModelError, ResidualDense, RrdbConfig, RrdbNet};
+use pentimento_models::{
+    CompactConfig, CompactNet, Device, GoesOn, LayerSource, ModelError, ResidualDense, RrdbConfig, RrdbNet,
+};
 use pentimento_types::{RgbImage, Size};
 use pentimento_weights::{Dtypes, ReadProgress, UpscalerAbout, UpscalerFile, WeightsError};
 
@@ -81,9 +83,9 @@ impl Upscaler {
         };
         let file = UpscalerFile::open(path, &ReadProgress::default()).map_err(weights_error)?;
         let about = file.about();
-        let weights = file.into_component(Dtypes::Stored, &Device::Cpu);
+        let weights = file.into_component(Dtypes::Stored, &HostDevice::Cpu);
         let weights = weights.map_err(weights_error)?;
-        let vb = weights.var_builder();
+        let source = LayerSource::new(weights.var_builder(), &Device::Cpu);
         let network = match about {
             UpscalerAbout::Rrdb {
                 blocks,
@@ -97,7 +99,7 @@ impl Upscaler {
                     growth,
                     unshuffle,
                 };
-                RrdbNet::new(config, &vb).map(|network| Network::Rrdb(Box::new(network)))
+                RrdbNet::new(config, &source).map(|network| Network::Rrdb(Box::new(network)))
             }
             UpscalerAbout::Compact {
                 layers,
@@ -109,7 +111,7 @@ impl Upscaler {
                     features,
                     scale,
                 };
-                CompactNet::new(config, &vb).map(Network::Compact)
+                CompactNet::new(config, &source).map(Network::Compact)
             }
         };
         let network = network.map_err(|error| match weights.take_fault() {

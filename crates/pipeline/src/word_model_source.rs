@@ -1,8 +1,8 @@
 //! A catalogue's entry of a prompt enhancer → the component that it is → the language model.
 
-use candle_core::{Device, DeviceLocation};
+use candle_core::Device as HostDevice;
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_models::{Gpt2, Gpt2Config, Gpt2Tokenizer, ModelError};
+use pentimento_models::{DeviceLocation, Gpt2, Gpt2Config, Gpt2Tokenizer, ModelError};
 use pentimento_weights::{Checkpoint, Dtypes, WeightsError};
 
 use crate::PipelineError;
@@ -73,7 +73,7 @@ impl WordModelSource {
         let config: Gpt2Config = self.files.json(CONFIG).map_err(|source| self.weights(source))?;
         let file = |path: &str| self.files.read(path).map_err(|source| self.weights(source));
         let tokenizer = Gpt2Tokenizer::from_files(&file(VOCABULARY)?, &file(MERGES)?).map_err(part)?;
-        let weights = self.files.component(PART, Dtypes::Stored, &Device::Cpu);
+        let weights = self.files.component(PART, Dtypes::Stored, &HostDevice::Cpu);
         let weights = weights.map_err(|source| self.weights(source))?;
         let network = Gpt2::new(&config, &weights.var_builder());
         let network = network.map_err(|source| match weights.take_fault() {

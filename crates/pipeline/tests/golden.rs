@@ -10,17 +10,26 @@ mod tensors;
 
 use std::sync::Arc;
 
-use candle_core::Device;
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
-use pentimento_pipeline::{ResolvedModels, StableDiffusion};
+use pentimento_gpu::{Emulation, Gpu};
+use pentimento_pipeline::{Device, GpuDevice, Precision, ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_runs};
-use support::{image_of, request_of, tiny};
+use support::{image_of, request_of, tiny, tiny_on};
 use tensors::tensor_of;
 
-fn check(case: &str) {
+fn golden(case: &str) -> (Golden, String) {
     let golden = Golden::open(&format!("pipeline/{case}.safetensors"));
+    let model = golden.about()["model"].as_str().unwrap().to_owned();
+    (golden, model)
+}
+
+fn check(case: &str) {
+    let (golden, model) = golden(case);
+    check_with(case, &golden, &tiny(&model));
+}
+
+fn check_with(case: &str, golden: &Golden, model: &StableDiffusion) {
     let request = request_of(golden.about());
-    let model = tiny(golden.about()["model"].as_str().unwrap());
     let init = image_of(golden.tensor("input.u8"));
 
     let conditioning = model.encode_prompts(&request, &[]).unwrap();
@@ -86,6 +95,40 @@ fn check(case: &str) {
     );
 }
 
+fn emulated(precision: Precision) -> Device {
+    Device::Gpu(GpuDevice::new(Gpu::emulated(Emulation::default()), precision))
+}
+
+/// Everything on the way, within the tolerances of the CPU.
+#[test]
+fn a_run_on_the_emulated_device_equals_diffusers() {
+    for case in ["lcm-distilled", "ddim-guided"] {
+        let (golden, model) = golden(case);
+        check_with(case, &golden, &tiny_on(&model, &emulated(Precision::F32)));
+    }
+}
+
+#[test]
+fn a_picture_in_half_precision_is_near_the_one_in_full() {
+    let (golden, model) = golden("euler-guided");
+    let request = request_of(golden.about());
+    let model = tiny_on(&model, &emulated(Precision::F16));
+    let mut states = model
+        .prepare(&request, &image_of(golden.tensor("input.u8")))
+        .unwrap();
+    let mut state = states.remove(0);
+    while state.evaluations_left() > 0 {
+        model.denoise(&mut [&mut state]).unwrap();
+    }
+    let found = tensor_of(&model.finish(state).unwrap());
+    assert_close(
+        "image",
+        &found,
+        golden.tensor("output.u8"),
+        Tolerance::PICTURE_HALF,
+    );
+}
+
 /// A checkpoint in one file, a pickle in the original layout; diffusers made the picture from the same weights.
 #[test]
 fn a_single_file_gives_the_picture_of_its_weights() {
@@ -95,7 +138,7 @@ fn a_single_file_gives_the_picture_of_its_weights() {
         ModelKind::Checkpoint,
         Source::Path(pentimento_testkit::golden_dir().join("single/tiny.ckpt")),
     );
-    let model = StableDiffusion::load(&ResolvedModels::checkpoint(Arc::new(entry)), &Device::Cpu).unwrap();
+    let model = StableDiffusion::load_on_cpu(&ResolvedModels::checkpoint(Arc::new(entry))).unwrap();
     let request = request_of(golden.about());
     let mut states = model
         .prepare(&request, &image_of(golden.tensor("input.u8")))

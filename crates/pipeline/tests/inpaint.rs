@@ -29,7 +29,7 @@ fn tiny_with_unet(name: &str) -> StableDiffusion {
         };
         fs_err::read(folder.join(path)).ok()
     });
-    StableDiffusion::from_checkpoint(name, checkpoint, &Device::Cpu).unwrap()
+    StableDiffusion::from_checkpoint(name, checkpoint, &pentimento_pipeline::Device::Cpu).unwrap()
 }
 
 fn run(model: &StableDiffusion, mut state: DenoiseState) -> RgbImage {

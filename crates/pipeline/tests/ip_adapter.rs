@@ -68,7 +68,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn load(models: &ResolvedModels) -> StableDiffusion {
-    StableDiffusion::load(models, &Device::Cpu).unwrap()
+    StableDiffusion::load_on_cpu(models).unwrap()
 }
 
 /// The model of a golden run, with its LoRA and, unless it is to be without, its adapter.
@@ -293,7 +293,12 @@ fn an_adapter_and_its_encoder_are_components_beside_an_unchanged_base() {
         ip_adapter,
         ..ResolvedModels::checkpoint(entry(ModelKind::Checkpoint, tiny_path()))
     };
-    let keys = |models: &ResolvedModels| ModelSource::open(models, &Device::Cpu).unwrap().keys().unwrap();
+    let keys = |models: &ResolvedModels| {
+        ModelSource::open(models, &pentimento_pipeline::Device::Cpu)
+            .unwrap()
+            .keys()
+            .unwrap()
+    };
     let plain = keys(&models(None));
     let one = keys(&models(Some(golden_adapter("ip-adapter_sd15.safetensors"))));
     let other = keys(&models(Some(golden_adapter("ip-adapter-plus_sd15.bin"))));
@@ -374,7 +379,7 @@ fn refused(models: &ResolvedModels, expected: &str) {
     for secret in [golden_dir(), std::env::temp_dir()] {
         assert!(!reason.contains(&*secret.to_string_lossy()), "{reason}");
     }
-    assert!(StableDiffusion::load(models, &Device::Cpu).is_err(), "{expected}");
+    assert!(StableDiffusion::load_on_cpu(models).is_err(), "{expected}");
 }
 
 #[test]

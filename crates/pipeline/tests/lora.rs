@@ -58,7 +58,7 @@ fn models_of(golden: &Golden) -> ResolvedModels {
 }
 
 fn load(models: &ResolvedModels) -> StableDiffusion {
-    StableDiffusion::load(models, &Device::Cpu).unwrap()
+    StableDiffusion::load_on_cpu(models).unwrap()
 }
 
 fn picture(model: &StableDiffusion, request: &Recipe, init: &RgbImage) -> RgbImage {
@@ -141,7 +141,12 @@ fn a_set_stands_on_an_lcm_lora() {
         lcm_loras: Some(vec![lora("lora-conv")]),
         ..ResolvedModels::checkpoint(entry(ModelKind::Checkpoint, golden_dir().join("models/tiny-lcm")))
     };
-    let keys = |models: &ResolvedModels| ModelSource::open(models, &Device::Cpu).unwrap().keys().unwrap();
+    let keys = |models: &ResolvedModels| {
+        ModelSource::open(models, &pentimento_pipeline::Device::Cpu)
+            .unwrap()
+            .keys()
+            .unwrap()
+    };
     let plain = ResolvedModels::checkpoint(Arc::clone(&distilled.checkpoint));
     assert_eq!(keys(&distilled), keys(&plain));
     // What is merged becomes whole layers of f32: far more than a branch beside them takes.
@@ -200,7 +205,12 @@ fn rows_of_a_set_are_the_same_alone_and_in_company() {
 
 #[test]
 fn components_differ_by_files_and_strengths_and_share_what_no_lora_changes() {
-    let keys = |models: &ResolvedModels| ModelSource::open(models, &Device::Cpu).unwrap().keys().unwrap();
+    let keys = |models: &ResolvedModels| {
+        ModelSource::open(models, &pentimento_pipeline::Device::Cpu)
+            .unwrap()
+            .keys()
+            .unwrap()
+    };
     let plain = keys(&models(&[]));
     let set = keys(&models(&[("lora-unet", 0.5)]));
     let changed: Vec<String> = set
@@ -259,6 +269,6 @@ fn a_lora_of_another_base_or_kind_is_refused_by_name_without_a_path() {
         assert!(!reason.contains(folder.path().to_str().unwrap()), "{reason}");
         assert!(!reason.contains(golden_dir().to_str().unwrap()), "{reason}");
         println!("{reason}");
-        assert!(StableDiffusion::load(&models, &Device::Cpu).is_err());
+        assert!(StableDiffusion::load_on_cpu(&models).is_err());
     }
 }

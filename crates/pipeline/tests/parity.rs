@@ -8,10 +8,9 @@ mod support;
 
 use std::sync::Arc;
 
-use candle_core::Device;
 use parity_runs::{DEFINED_BY_US, generate, run_all};
 use pentimento_catalog::Catalog;
-use pentimento_pipeline::{DenoiseState, ResolvedModels, StableDiffusion};
+use pentimento_pipeline::{DenoiseState, Device, ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance};
 use pentimento_types::{NoiseSpacing, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size};
 use support::{image_of, request, tiny};

@@ -10,9 +10,8 @@ mod tensors;
 
 use std::sync::Arc;
 
-use candle_core::Device;
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
-use pentimento_pipeline::{ModelSource, PipelineError, ResolvedModels, StableDiffusion};
+use pentimento_pipeline::{Device, ModelSource, PipelineError, ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, golden_dir};
 use pentimento_types::{Recipe, RgbImage, SchedulerKind};
 use support::{image_of, request, request_of, tiny};

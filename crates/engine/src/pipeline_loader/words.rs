@@ -81,9 +81,8 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use candle_core::Device;
     use pentimento_catalog::{ModelKind, Source};
-    use pentimento_pipeline::seeded;
+    use pentimento_pipeline::{Device, seeded};
     use pentimento_types::{ManualClock, MemoryBudget, MemoryLedger, MemoryUse};
 
     use super::*;

@@ -1,7 +1,8 @@
 //! Attention of the UNet over pixels and over the 77 tokens of a prompt, and of the VAE.
 
 use candle_core::Tensor;
-use pentimento_kernels::{AttnMask, attend};
+use pentimento_kernels::AttnMask;
+use pentimento_kernels::cpu::attend;
 
 use super::{Case, Make, Work, f32s, noise, run};
 

@@ -1,7 +1,8 @@
 //! 3x3 convolutions of the UNet and of the VAE.
 
 use candle_core::{DType, Tensor};
-use pentimento_kernels::{Conv2d, ConvFusion, Padding, multiplications};
+use pentimento_kernels::Padding;
+use pentimento_kernels::cpu::{Conv2d, ConvFusion, multiplications};
 
 use super::{Case, Make, Work, f32s, noise, run};
 
@@ -113,7 +114,8 @@ impl Layer {
         Box::new(move || {
             let weight = noise(&[self.outputs, self.inputs, 3, 3]);
             let weight = weight.to_dtype(self.weights).unwrap();
-            let layer = Conv2d::new(&weight, &noise(&[self.outputs]), self.stride, Padding::SAME).unwrap();
+            let layer =
+                Conv2d::new(&weight, Some(&noise(&[self.outputs])), self.stride, Padding::SAME).unwrap();
             let x = noise(&[self.batch, self.side, self.side, self.inputs]);
             let fusion = ConvFusion {
                 upsample: self.upsample.then(|| (self.output(), self.output())),

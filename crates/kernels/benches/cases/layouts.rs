@@ -1,7 +1,7 @@
 //! Moving numbers: the order of an image's axes, and joining the channels of two.
 
 use candle_core::Tensor;
-use pentimento_kernels::{channels_first, channels_last, join_channels};
+use pentimento_kernels::cpu::{channels_first, channels_last, join_channels};
 
 use super::{Case, Work, f32s, noise, run};
 

@@ -1,7 +1,8 @@
 //! Linear layers: projections of attention, the two of a feed-forward network, CLIP's and the time embedding's.
 
 use candle_core::{D, DType};
-use pentimento_kernels::{Activation, Linear};
+use pentimento_kernels::Activation;
+use pentimento_kernels::cpu::Linear;
 
 use super::{Case, Make, Work, f32s, noise, run};
 

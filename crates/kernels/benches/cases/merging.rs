@@ -1,6 +1,6 @@
 //! Token merging on the UNet's outermost level: what it costs to find half of the tokens, and to go there and back.
 
-use pentimento_kernels::TokenMerge;
+use pentimento_kernels::cpu::TokenMerge;
 
 use super::{Case, Make, Work, f32s, noise, run};
 

@@ -1,7 +1,7 @@
 //! Group norms of images, in their two halves and whole, and layer norms of tokens.
 
 use candle_core::Module;
-use pentimento_kernels::{GroupNorm, LayerNorm};
+use pentimento_kernels::cpu::{GroupNorm, LayerNorm};
 
 use super::{Case, Work, f32s, noise, run};
 

@@ -61,11 +61,11 @@ pub struct ConvFusion<'a> {
 }
 
 impl Conv2d {
-    /// A convolution with `weight` (out, in, 3, 3) in f32, f16 or bf16 and `bias` (out,).
+    /// A convolution with `weight` (out, in, 3, 3) in f32, f16 or bf16 and `bias` (out,), or none.
     ///
     /// # Errors
     /// When the shapes do not fit each other, or a tensor is not on the CPU.
-    pub fn new(weight: &Tensor, bias: &Tensor, stride: usize, padding: Padding) -> Result<Self> {
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: Padding) -> Result<Self> {
         let (outputs, inputs, 3, 3) = weight.dims4()? else {
             candle_core::bail!("a kernel of 3x3 is expected, this is {:?}", weight.dims())
         };
@@ -74,7 +74,10 @@ impl Conv2d {
         Ok(Self {
             algorithm,
             packed: Packed::new(weight, 9 * inputs, algorithm.order(inputs), &columns)?,
-            bias: pad_bias(bias, outputs, &columns)?,
+            bias: match bias {
+                Some(bias) => pad_bias(bias, outputs, &columns)?,
+                None => vec![0.0; outputs.next_multiple_of(PANEL)],
+            },
             inputs,
             outputs,
             stride,

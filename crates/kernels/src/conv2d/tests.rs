@@ -60,7 +60,7 @@ type Way = (ConvAlgorithm, Option<WinogradVariant>);
 
 /// A layer that is computed this way, instead of the one that would be chosen.
 fn conv_by((algorithm, _): Way, how: How, weight: &Tensor, bias: &Tensor) -> Conv2d {
-    let mut conv = Conv2d::new(weight, bias, how.0, how.1).unwrap();
+    let mut conv = Conv2d::new(weight, Some(bias), how.0, how.1).unwrap();
     let columns: Vec<usize> = (0..conv.outputs).collect();
     conv.packed = Packed::new(weight, 9 * conv.inputs, algorithm.order(conv.inputs), &columns).unwrap();
     conv.algorithm = algorithm;
@@ -142,7 +142,7 @@ fn a_single_pixel_and_a_stride_above_two_equal_the_reference() {
                 noise(&[33, 20, 3, 3], 2),
                 noise(&[33], 3),
             );
-            let conv = Conv2d::new(&weight, &bias, how.0, how.1).unwrap();
+            let conv = Conv2d::new(&weight, Some(&bias), how.0, how.1).unwrap();
             let found = forward((&conv, (conv.algorithm, None)), isa, &x, ConvFusion::default());
             let expected = reference(&x, &weight, &bias, how);
             assert_near(&format!("{isa} {how:?}"), &found, &expected, 6e-6);
@@ -227,7 +227,13 @@ fn a_doubled_image_equals_one_that_is_enlarged_first() {
 
 #[test]
 fn a_row_of_doubled_images_does_not_depend_on_its_neighbours_or_on_threads() {
-    let conv = Conv2d::new(&noise(&[40, 70, 3, 3], 1), &noise(&[40], 2), 1, Padding::SAME).unwrap();
+    let conv = Conv2d::new(
+        &noise(&[40, 70, 3, 3], 1),
+        Some(&noise(&[40], 2)),
+        1,
+        Padding::SAME,
+    )
+    .unwrap();
     let x = noise(&[3, 34, 30, 70], 3);
     let fusion = ConvFusion {
         upsample: Some((68, 60)),
@@ -287,7 +293,7 @@ fn how_tiles_are_cut_into_blocks_and_chunks_does_not_change_a_row() {
     for isa in Isa::available() {
         for (how, h, w, channels) in images {
             let (weight, bias) = (noise(&[20, channels, 3, 3], 1), noise(&[20], 2));
-            let conv = Conv2d::new(&weight, &bias, how.0, how.1).unwrap();
+            let conv = Conv2d::new(&weight, Some(&bias), how.0, how.1).unwrap();
             let way = (ConvAlgorithm::Winograd, None);
             let x = noise(&[18, h, w, channels], 3);
             let whole = forward((&conv, way), isa, &x, ConvFusion::default());
@@ -311,7 +317,13 @@ fn a_result_too_large_for_the_caches_has_the_bits_of_a_small_one() {
         let part = x.narrow(1, 0, side).unwrap().narrow(2, 0, side).unwrap();
         part.contiguous().unwrap()
     };
-    let conv = Conv2d::new(&noise(&[16, 16, 3, 3], 3), &noise(&[16], 4), 1, Padding::SAME).unwrap();
+    let conv = Conv2d::new(
+        &noise(&[16, 16, 3, 3], 3),
+        Some(&noise(&[16], 4)),
+        1,
+        Padding::SAME,
+    )
+    .unwrap();
     let run = |side: usize| {
         let residual = cut(&residual, side);
         let fusion = ConvFusion {
@@ -398,7 +410,7 @@ fn the_algorithm_depends_on_the_layer_and_the_image_only() {
 
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
-    let conv = Conv2d::new(&noise(&[3, 4, 3, 3], 1), &noise(&[3], 2), 1, Padding::SAME).unwrap();
+    let conv = Conv2d::new(&noise(&[3, 4, 3, 3], 1), Some(&noise(&[3], 2)), 1, Padding::SAME).unwrap();
     let x = noise(&[1, 5, 5, 4], 3);
     let refused = |x: &Tensor, fusion: ConvFusion<'_>| conv.forward(x, fusion).unwrap_err().to_string();
     assert!(refused(&noise(&[1, 5, 5, 3], 1), ConvFusion::default()).contains("4 channels"));
@@ -419,5 +431,5 @@ fn shapes_that_do_not_fit_are_errors() {
         ..ConvFusion::default()
     };
     assert!(refused(&x, fusion).contains("row bias"));
-    assert!(Conv2d::new(&noise(&[3, 4, 1, 1], 1), &noise(&[3], 2), 1, Padding::SAME).is_err());
+    assert!(Conv2d::new(&noise(&[3, 4, 1, 1], 1), Some(&noise(&[3], 2)), 1, Padding::SAME).is_err());
 }

@@ -1,10 +1,9 @@
 //! The layer that both of CLIP's encoders are made of (transformers `modeling_clip.py`, `CLIPEncoderLayer`).
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::config::HiddenAct;
-use crate::layers::{Activation, Attention, Layer, LayerNorm, Linear, Projections};
+use crate::layers::{
+    Activation, Attention, Layer, LayerNorm, LayerSource, Linear, Projections, Result, Tensor,
+};
 
 /// Sizes of every layer of an encoder.
 #[derive(Clone, Copy, Debug)]
@@ -31,16 +30,16 @@ pub(super) struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    /// The layers `<vb>.0`, `<vb>.1` and so on.
-    pub(super) fn stack(count: usize, sizes: LayerSizes, vb: &VarBuilder<'_>) -> Result<Vec<Self>> {
-        (0..count).map(|i| Self::new(sizes, &vb.pp(i))).collect()
+    /// The layers `<path>.0`, `<path>.1` and so on.
+    pub(super) fn stack(count: usize, sizes: LayerSizes, from: &LayerSource<'_>) -> Result<Vec<Self>> {
+        (0..count).map(|i| Self::new(sizes, &from.pp(i))).collect()
     }
 
-    fn new(sizes: LayerSizes, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn new(sizes: LayerSizes, from: &LayerSource<'_>) -> Result<Self> {
         let LayerSizes {
             width, inner, eps, ..
         } = sizes;
-        let projection = |name: &str| Linear::new(width, width, &vb.pp("self_attn").pp(name));
+        let projection = |name: &str| Linear::new(width, width, &from.pp("self_attn").pp(name));
         let projections = Projections {
             q: projection("q_proj")?,
             k: projection("k_proj")?,
@@ -51,15 +50,15 @@ impl EncoderLayer {
             HiddenAct::QuickGelu => Activation::QuickGelu,
             HiddenAct::Gelu => Activation::Gelu,
         };
-        let mlp = vb.pp("mlp");
+        let mlp = from.pp("mlp");
         Ok(Self {
-            norm1: LayerNorm::new(width, eps, &vb.pp("layer_norm1"))?,
+            norm1: LayerNorm::new(width, eps, &from.pp("layer_norm1"))?,
             self_attn: if sizes.is_causal {
                 Attention::causal(projections, sizes.heads)
             } else {
                 Attention::new(projections, sizes.heads)
             },
-            norm2: LayerNorm::new(width, eps, &vb.pp("layer_norm2"))?,
+            norm2: LayerNorm::new(width, eps, &from.pp("layer_norm2"))?,
             fc1: Linear::new(width, inner, &mlp.pp("fc1"))?.with_activation(activation),
             fc2: Linear::new(inner, width, &mlp.pp("fc2"))?,
         })

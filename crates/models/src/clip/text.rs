@@ -1,24 +1,30 @@
 //! CLIP's text encoder (Radford et al., 2021; transformers `modeling_clip.py`): tokens to hidden states.
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::config::ClipTextConfig;
 use super::encoder_layer::{EncoderLayer, LayerSizes, run};
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    Embedding, Layer, LayerName, LayerNorm, LayerShape, Linear, PatchOf, each_spec, on_pool, patch_each,
-    size_bytes,
+    Embedding, HostTensor, InputList, KernelError, Layer, LayerName, LayerNorm, LayerShape, LayerSource,
+    Linear, PatchOf, Programs, Result, Tensor, each_spec, on_pool, patch_each, size_bytes,
 };
 
-/// What SDXL takes of a text encoder.
+/// What SDXL takes of a text encoder, in main memory.
 #[derive(Clone, Debug)]
 pub struct RawStates {
     /// Hidden states before the final norm, (B, T, D).
-    pub token_states: Tensor,
+    pub token_states: HostTensor,
     /// The last layer's state at the end token, normed and projected, (B, P); of an encoder with a projection only.
-    pub pooled: Option<Tensor>,
+    pub pooled: Option<HostTensor>,
+}
+
+/// What the encoder computes, after so many of its layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Computation {
+    /// Normed states.
+    Normed(usize),
+    /// States as they are, and the pooled one after all layers.
+    Raw(usize),
 }
 
 /// The text encoder.
@@ -31,15 +37,16 @@ pub struct ClipText {
     /// From the state at the end token to the pooled one.
     projection: Option<Linear>,
     config: ClipTextConfig,
+    programs: Programs<Computation>,
 }
 
 impl ClipText {
-    /// Loads the encoder from `vb`, at the root of its component.
+    /// Loads the encoder from `from`, at the root of its component.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn new(config: &ClipTextConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
-        Self::load(config, &vb.pp("text_model")).during("loading the text encoder")
+    pub fn new(config: &ClipTextConfig, from: LayerSource<'_>) -> std::result::Result<Self, ModelError> {
+        Self::load(config, &from.pp("text_model")).during("loading the text encoder")
     }
 
     /// As [`ClipText::new`], with the projection that makes the pooled state: transformers'
@@ -49,22 +56,22 @@ impl ClipText {
     /// As [`ClipText::new`].
     pub fn with_projection(
         config: &ClipTextConfig,
-        vb: VarBuilder<'_>,
+        from: LayerSource<'_>,
     ) -> std::result::Result<Self, ModelError> {
-        let load = || {
+        let load = || -> Result<_> {
             let (width, pooled) = (config.hidden_size, config.projection_dim);
-            let projection = Linear::without_bias(width, pooled, &vb.pp("text_projection"))?;
+            let projection = Linear::without_bias(width, pooled, &from.pp("text_projection"))?;
             Ok(Self {
                 projection: Some(projection),
-                ..Self::load(config, &vb.pp("text_model"))?
+                ..Self::load(config, &from.pp("text_model"))?
             })
         };
         load().during("loading the text encoder")
     }
 
-    fn load(config: &ClipTextConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: &ClipTextConfig, from: &LayerSource<'_>) -> Result<Self> {
         let width = config.hidden_size;
-        let embeddings = vb.pp("embeddings");
+        let embeddings = from.pp("embeddings");
         let sizes = LayerSizes {
             width,
             inner: config.intermediate_size,
@@ -80,10 +87,11 @@ impl ClipText {
                 width,
                 &embeddings.pp("position_embedding"),
             )?,
-            layers: EncoderLayer::stack(config.num_hidden_layers, sizes, &vb.pp("encoder").pp("layers"))?,
-            final_norm: LayerNorm::new(width, config.layer_norm_eps, &vb.pp("final_layer_norm"))?,
+            layers: EncoderLayer::stack(config.num_hidden_layers, sizes, &from.pp("encoder").pp("layers"))?,
+            final_norm: LayerNorm::new(width, config.layer_norm_eps, &from.pp("final_layer_norm"))?,
             projection: None,
             config: config.clone(),
+            programs: Programs::new(from.device()),
         })
     }
 
@@ -142,7 +150,7 @@ impl ClipText {
     ///
     /// # Errors
     /// When `clip_skip` is 0 or beyond the embeddings, or an id is not in the vocabulary.
-    pub fn forward(&self, ids: &Tensor, clip_skip: usize) -> std::result::Result<Tensor, ModelError> {
+    pub fn forward(&self, ids: &HostTensor, clip_skip: usize) -> std::result::Result<HostTensor, ModelError> {
         self.normed(ids, None, clip_skip)
     }
 
@@ -153,24 +161,31 @@ impl ClipText {
     /// As [`Self::forward`], and when the vectors have another width.
     pub fn forward_with(
         &self,
-        ids: &Tensor,
-        vectors: &Tensor,
+        ids: &HostTensor,
+        vectors: &HostTensor,
         clip_skip: usize,
-    ) -> std::result::Result<Tensor, ModelError> {
+    ) -> std::result::Result<HostTensor, ModelError> {
         self.normed(ids, Some(vectors), clip_skip)
     }
 
     fn normed(
         &self,
-        ids: &Tensor,
-        vectors: Option<&Tensor>,
+        ids: &HostTensor,
+        vectors: Option<&HostTensor>,
         clip_skip: usize,
-    ) -> std::result::Result<Tensor, ModelError> {
+    ) -> std::result::Result<HostTensor, ModelError> {
         let layers = Self::layers_to_run(clip_skip, self.layers.len() + 1)?;
         self.check(ids, vectors)?;
         let encode = || {
-            let states = run(&self.layers[..layers], self.embed(ids, vectors)?)?;
-            self.final_norm.forward(&states)
+            let mut given = InputList::default();
+            let x = given.host(self.embed(ids, vectors)?);
+            let states = self
+                .programs
+                .run_one(Computation::Normed(layers), given, |inputs| {
+                    self.final_norm
+                        .forward(&run(&self.layers[..layers], inputs.take(x)?)?)
+                })?;
+            states.into_host()
         };
         on_pool(encode).during("encoding a prompt")
     }
@@ -185,27 +200,38 @@ impl ClipText {
     /// When `clip_skip` is 0 or beyond the embeddings, an id is not in the vocabulary, or a row has no end token.
     pub fn forward_raw(
         &self,
-        ids: &Tensor,
-        vectors: Option<&Tensor>,
+        ids: &HostTensor,
+        vectors: Option<&HostTensor>,
         clip_skip: usize,
         end: u32,
     ) -> std::result::Result<RawStates, ModelError> {
         let layers = Self::layers_to_run(clip_skip, self.layers.len())?;
         self.check(ids, vectors)?;
-        let encode = || {
+        let encode = || -> Result<_> {
             let (before, after) = self.layers.split_at(layers);
-            let token_states = run(before, self.embed(ids, vectors)?)?;
-            let Some(projection) = &self.projection else {
-                return Ok(RawStates {
-                    token_states,
-                    pooled: None,
-                });
+            let mut given = InputList::default();
+            let x = given.host(self.embed(ids, vectors)?);
+            let projection = match &self.projection {
+                Some(projection) => Some((projection, given.index(ends(ids, end)?))),
+                None => None,
             };
-            let last = run(after, token_states.clone())?;
-            let pooled = projection.forward(&self.final_norm.forward(&at_end(&last, ids, end)?)?)?;
+            let mut results = self.programs.run(Computation::Raw(layers), given, |inputs| {
+                let token_states = run(before, inputs.take(x)?)?;
+                let Some((projection, ends)) = projection else {
+                    return Ok(vec![token_states]);
+                };
+                let last = run(after, token_states.clone())?;
+                let (b, t, d) = last.dims3()?;
+                // (B, D)
+                let last = last.reshape(&[b * t, d])?.select_rows(&inputs.index(ends)?)?;
+                let pooled = projection.forward(&self.final_norm.forward(&last)?)?;
+                Ok(vec![pooled, token_states])
+            })?;
+            let (token_states, pooled) = (results.pop(), results.pop());
+            let none = || KernelError::mismatch("a text without states");
             Ok(RawStates {
-                token_states,
-                pooled: Some(pooled),
+                token_states: token_states.ok_or_else(none)?.into_host()?,
+                pooled: pooled.map(Tensor::into_host).transpose()?,
             })
         };
         on_pool(encode).during("encoding a prompt")
@@ -222,7 +248,7 @@ impl ClipText {
         })
     }
 
-    fn check(&self, ids: &Tensor, vectors: Option<&Tensor>) -> std::result::Result<(), ModelError> {
+    fn check(&self, ids: &HostTensor, vectors: Option<&HostTensor>) -> std::result::Result<(), ModelError> {
         let width = self.config.hidden_size;
         if let Some(vectors) = vectors
             && !matches!(*vectors.dims(), [_, found] if found == width)
@@ -244,23 +270,25 @@ impl ClipText {
     }
 
     /// (B, T, D)
-    fn embed(&self, ids: &Tensor, vectors: Option<&Tensor>) -> Result<Tensor> {
+    fn embed(&self, ids: &HostTensor, vectors: Option<&HostTensor>) -> Result<HostTensor> {
         let (_, t) = ids.dims2()?;
         let tokens = match vectors {
             Some(vectors) => self.tokens.forward_with(ids, vectors)?,
             None => self.tokens.forward(ids)?,
         };
-        tokens.broadcast_add(&self.positions.first(t)?)
+        Ok(tokens.broadcast_add(&self.positions.first(t)?)?)
     }
 }
 
-/// The states (B, T, D) at the first `end` of each row of `ids` (B, T): (B, D).
-fn at_end(states: &Tensor, ids: &Tensor, end: u32) -> Result<Tensor> {
-    let rows = ids.to_vec2::<u32>()?.into_iter().enumerate().map(|(row, ids)| {
-        let Some(place) = ids.iter().position(|id| *id == end) else {
-            candle_core::bail!("row {row} of the token ids has no end token {end}")
-        };
-        states.narrow(0, row, 1)?.narrow(1, place, 1)?.squeeze(1)
+/// The place of the first `end` of each row of `ids` (B, T) among the tokens of all rows.
+fn ends(ids: &HostTensor, end: u32) -> Result<Vec<u32>> {
+    let (_, t) = ids.dims2()?;
+    let places = ids.to_vec2::<u32>()?.into_iter().enumerate().map(|(row, ids)| {
+        let place = ids.iter().position(|id| *id == end);
+        let place = place.and_then(|place| u32::try_from(row * t + place).ok());
+        place.ok_or_else(|| {
+            KernelError::mismatch(format!("row {row} of the token ids has no end token {end}"))
+        })
     });
-    Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?.contiguous()
+    places.collect()
 }

@@ -3,14 +3,14 @@
 //!
 //! A pass is cut into slices of a few layers, so that none takes longer than an evaluation of a UNet.
 
-use candle_core::{DType, Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::encoder_layer::{EncoderLayer, LayerSizes, run};
 use super::vision_config::ClipVisionConfig;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{Embedding, Layer, LayerNorm, Linear, PatchEmbedding, on_pool, size_bytes};
+use crate::layers::{
+    Embedding, HostTensor, InputList, Layer, LayerNorm, LayerSource, Linear, PatchEmbedding, Programs,
+    Result, Tensor, on_pool, size_bytes, to_f32,
+};
 
 /// Layers of a slice. Of the largest encoder that is published, `ViT-bigG/14`, eight take about as long as one row of a
 /// UNet of Stable Diffusion 1 on 256 x 256 pixels.
@@ -25,11 +25,22 @@ pub enum VisionOutput {
     Penultimate,
 }
 
+/// What the encoder computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Computation {
+    /// Squares of pixels to tokens.
+    Patches,
+    /// The norm before all layers.
+    Norm,
+    /// The layers from one on, up to another, and what is wanted after the last.
+    Layers(usize, usize, VisionOutput),
+}
+
 /// The image encoder.
 #[derive(Clone, Debug)]
 pub struct ClipVision {
-    /// (1, 1, D)
-    class_token: Tensor,
+    /// (1, 1, D), in main memory.
+    class_token: HostTensor,
     patches: PatchEmbedding,
     positions: Embedding,
     norm_before: LayerNorm,
@@ -37,6 +48,7 @@ pub struct ClipVision {
     norm_after: LayerNorm,
     projection: Linear,
     config: ClipVisionConfig,
+    programs: Programs<Computation>,
 }
 
 /// Pictures on their way through the encoder.
@@ -50,18 +62,18 @@ pub struct VisionPass {
 }
 
 impl ClipVision {
-    /// Loads the encoder from `vb`, at the root of its component.
+    /// Loads the encoder from `from`, at the root of its component.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn new(config: &ClipVisionConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
-        Self::load(config, &vb).during("loading the image encoder")
+    pub fn new(config: &ClipVisionConfig, from: LayerSource<'_>) -> std::result::Result<Self, ModelError> {
+        Self::load(config, &from).during("loading the image encoder")
     }
 
-    fn load(config: &ClipVisionConfig, root: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: &ClipVisionConfig, root: &LayerSource<'_>) -> Result<Self> {
         let (width, eps) = (config.hidden_size, config.layer_norm_eps);
-        let vb = root.pp("vision_model");
-        let embeddings = vb.pp("embeddings");
+        let from = root.pp("vision_model");
+        let embeddings = from.pp("embeddings");
         let sizes = LayerSizes {
             width,
             inner: config.intermediate_size,
@@ -70,17 +82,18 @@ impl ClipVision {
             activation: config.hidden_act,
             is_causal: false,
         };
-        let class_token = embeddings.get(width, "class_embedding")?;
+        let class_token = to_f32(&embeddings.get(&[width], "class_embedding")?)?;
         Ok(Self {
-            class_token: class_token.to_dtype(DType::F32)?.reshape((1, 1, width))?,
+            class_token: class_token.reshape((1, 1, width))?,
             patches: PatchEmbedding::new(3, width, config.patch_size, &embeddings.pp("patch_embedding"))?,
             positions: Embedding::new(config.tokens(), width, &embeddings.pp("position_embedding"))?,
             // As OpenAI spelt it, and everybody since.
-            norm_before: LayerNorm::new(width, eps, &vb.pp("pre_layrnorm"))?,
-            layers: EncoderLayer::stack(config.num_hidden_layers, sizes, &vb.pp("encoder").pp("layers"))?,
-            norm_after: LayerNorm::new(width, eps, &vb.pp("post_layernorm"))?,
+            norm_before: LayerNorm::new(width, eps, &from.pp("pre_layrnorm"))?,
+            layers: EncoderLayer::stack(config.num_hidden_layers, sizes, &from.pp("encoder").pp("layers"))?,
+            norm_after: LayerNorm::new(width, eps, &from.pp("post_layernorm"))?,
             projection: Linear::without_bias(width, config.projection_dim, &root.pp("visual_projection"))?,
             config: config.clone(),
+            programs: Programs::new(root.device()),
         })
     }
 
@@ -118,13 +131,13 @@ impl ClipVision {
         }
     }
 
-    /// Begins with `pixels` (B, 3, side, side), prepared as CLIP was trained.
+    /// Begins with `pixels` (B, 3, side, side) in main memory, prepared as CLIP was trained.
     ///
     /// # Errors
     /// When they are of another size than the encoder's.
     pub fn begin(
         &self,
-        pixels: &Tensor,
+        pixels: &HostTensor,
         wanted: VisionOutput,
     ) -> std::result::Result<VisionPass, ModelError> {
         let side = self.config.image_size;
@@ -143,11 +156,11 @@ impl ClipVision {
         })
     }
 
-    /// The next layers; the result after the last ones.
+    /// The next layers; the result, in main memory, after the last ones.
     ///
     /// # Errors
     /// When a forward fails, or the pass has ended before.
-    pub fn advance(&self, pass: &mut VisionPass) -> std::result::Result<Option<Tensor>, ModelError> {
+    pub fn advance(&self, pass: &mut VisionPass) -> std::result::Result<Option<HostTensor>, ModelError> {
         let all = self.layers_for(pass.wanted);
         if pass.next > all {
             return Err(ModelError::Spent {
@@ -155,20 +168,27 @@ impl ClipVision {
             });
         }
         let end = all.min(pass.next + LAYERS_OF_A_SLICE);
-        let encode = || {
-            let states = run(&self.layers[pass.next..end], pass.states.clone())?;
-            if end < all || pass.wanted == VisionOutput::Penultimate {
-                return Ok(states);
-            }
-            let class = states.narrow(1, 0, 1)?.contiguous()?;
-            self.projection
-                .forward(&self.norm_after.forward(&class)?)?
-                .squeeze(1)
+        let encode = || -> Result<_> {
+            let (rows, tokens, width) = pass.states.dims3()?;
+            let mut given = InputList::default();
+            let states = given.tensor(pass.states.clone());
+            // The first token of each row.
+            let first = given.index((0_u32..).step_by(tokens).take(rows).collect());
+            let key = Computation::Layers(pass.next, end, pass.wanted);
+            self.programs.run_one(key, given, |inputs| {
+                let states = run(&self.layers[pass.next..end], inputs.take(states)?)?;
+                if end < all || pass.wanted == VisionOutput::Penultimate {
+                    return Ok(states);
+                }
+                let class = states.reshape(&[rows * tokens, width])?;
+                let class = class.select_rows(&inputs.index(first)?)?;
+                self.projection.forward(&self.norm_after.forward(&class)?)
+            })
         };
         let states = on_pool(encode).during("encoding a picture")?;
         if end == all {
             pass.next = all + 1;
-            return Ok(Some(states));
+            return states.into_host().map(Some).during("encoding a picture");
         }
         (pass.states, pass.next) = (states, end);
         Ok(None)
@@ -178,7 +198,11 @@ impl ClipVision {
     ///
     /// # Errors
     /// As [`Self::begin`] and [`Self::advance`].
-    pub fn forward(&self, pixels: &Tensor, wanted: VisionOutput) -> std::result::Result<Tensor, ModelError> {
+    pub fn forward(
+        &self,
+        pixels: &HostTensor,
+        wanted: VisionOutput,
+    ) -> std::result::Result<HostTensor, ModelError> {
         let mut pass = self.begin(pixels, wanted)?;
         loop {
             if let Some(found) = self.advance(&mut pass)? {
@@ -188,13 +212,22 @@ impl ClipVision {
     }
 
     /// (B, S, D)
-    fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patches.forward(pixels)?;
+    fn embed(&self, pixels: &HostTensor) -> Result<Tensor> {
+        let mut given = InputList::default();
+        let squares = given.host(self.patches.squares(pixels)?);
+        let patches = self.programs.run_one(Computation::Patches, given, |inputs| {
+            self.patches.forward(&inputs.take(squares)?)
+        })?;
+        let patches = patches.into_host()?;
         let (b, _, width) = patches.dims3()?;
         let class = self.class_token.broadcast_as((b, 1, width))?;
-        let tokens = Tensor::cat(&[&class, &patches], 1)?;
+        let tokens = HostTensor::cat(&[&class, &patches], 1)?;
         let positions = self.positions.first(self.config.tokens())?;
-        self.norm_before
-            .forward(&tokens.broadcast_add(&positions)?.contiguous()?)
+        let tokens = tokens.broadcast_add(&positions)?.contiguous()?;
+        let mut given = InputList::default();
+        let tokens = given.host(tokens);
+        self.programs.run_one(Computation::Norm, given, |inputs| {
+            self.norm_before.forward(&inputs.take(tokens)?)
+        })
     }
 }

@@ -6,15 +6,24 @@
 mod config;
 mod projection;
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-
 pub use self::config::{ImageProjectionConfig, IpAdapterConfig};
 
 use self::projection::Projection;
 use crate::error::During;
-use crate::layers::{KeyValueProjections, KeyValues, Layer, Linear, on_pool, size_bytes};
+use crate::layers::{
+    HostTensor, InputList, KeyValueProjections, KeyValues, Layer, LayerSource, Linear, Programs, Result,
+    on_pool, size_bytes,
+};
 use crate::{ModelError, UNetConfig, VisionOutput};
+
+/// What an adapter computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Computation {
+    /// What the image encoder gives to tokens.
+    Tokens,
+    /// Tokens to keys and values, with a scale, by its bits.
+    Project(u32),
+}
 
 /// An adapter for UNets of one shape.
 #[derive(Clone, Debug)]
@@ -23,33 +32,35 @@ pub struct IpAdapter {
     /// One for each cross-attention, in the order in which those run.
     layers: Vec<KeyValueProjections>,
     config: IpAdapterConfig,
+    programs: Programs<Computation>,
 }
 
 impl IpAdapter {
-    /// Loads the adapter from `vb`, at the root of its file, for UNets of this shape.
+    /// Loads the adapter from `from`, at the root of its file, for UNets of this shape.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` and `unet` say.
     pub fn new(
         config: &IpAdapterConfig,
         unet: &UNetConfig,
-        vb: VarBuilder<'_>,
+        from: LayerSource<'_>,
     ) -> std::result::Result<Self, ModelError> {
-        Self::load(config, unet, &vb).during("loading the IP-Adapter")
+        Self::load(config, unet, &from).during("loading the IP-Adapter")
     }
 
-    fn load(config: &IpAdapterConfig, unet: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: &IpAdapterConfig, unet: &UNetConfig, from: &LayerSource<'_>) -> Result<Self> {
         let layers = unet.ip_adapter_layers().into_iter().map(|(number, width)| {
-            let vb = vb.pp("ip_adapter").pp(number);
+            let from = from.pp("ip_adapter").pp(number);
             Ok(KeyValueProjections {
-                k: Linear::without_bias(config.width, width, &vb.pp("to_k_ip"))?,
-                v: Linear::without_bias(config.width, width, &vb.pp("to_v_ip"))?,
+                k: Linear::without_bias(config.width, width, &from.pp("to_k_ip"))?,
+                v: Linear::without_bias(config.width, width, &from.pp("to_v_ip"))?,
             })
         });
         Ok(Self {
-            projection: Projection::new(config, &vb.pp("image_proj"))?,
+            projection: Projection::new(config, &from.pp("image_proj"))?,
             layers: layers.collect::<Result<_>>()?,
             config: *config,
+            programs: Programs::new(from.device()),
         })
     }
 
@@ -79,11 +90,11 @@ impl IpAdapter {
         self.layers.iter_mut().for_each(|layer| layer.walk(visit));
     }
 
-    /// The tokens (B, N, D) of what the image encoder has seen, which is [`Self::takes`]: (B, P) or (B, S, states).
+    /// The tokens (B, N, D), in main memory, of what the image encoder has seen, which is [`Self::takes`]: (B, P) or (B, S, states).
     ///
     /// # Errors
     /// When it is of another encoder's width.
-    pub fn tokens(&self, seen: &Tensor) -> std::result::Result<Tensor, ModelError> {
+    pub fn tokens(&self, seen: &HostTensor) -> std::result::Result<HostTensor, ModelError> {
         let (fits, expected) = match self.config.projection {
             ImageProjectionConfig::Linear { embedding } => (
                 matches!(*seen.dims(), [_, width] if width == embedding),
@@ -101,7 +112,18 @@ impl IpAdapter {
                 expected,
             });
         }
-        let tokens = || self.projection.forward(seen, &self.config);
+        let tokens = || {
+            let mut given = InputList::default();
+            let rows = seen.dims().first().copied().unwrap_or(0);
+            let queries = self.projection.queries(rows)?.map(|queries| given.host(queries));
+            let seen = given.host(seen.clone());
+            let tokens = self.programs.run_one(Computation::Tokens, given, |inputs| {
+                let queries = queries.map(|queries| inputs.take(queries)).transpose()?;
+                self.projection
+                    .forward(&inputs.take(seen)?, queries, &self.config)
+            })?;
+            tokens.into_host()
+        };
         on_pool(tokens).during("turning a picture into tokens")
     }
 
@@ -110,9 +132,19 @@ impl IpAdapter {
         self.layers.len()
     }
 
-    /// Keys and values of `tokens` (1, N, D) for every cross-attention, in the order in which those run.
-    pub(crate) fn project(&self, tokens: &Tensor, scale: f32) -> Result<Vec<KeyValues>> {
-        let layers = self.layers.iter();
-        layers.map(|layer| layer.project(tokens, scale)).collect()
+    /// Keys and values of `tokens` (1, N, D), in main memory, for every cross-attention, in the order in which those run.
+    pub(crate) fn project(&self, tokens: &HostTensor, scale: f32) -> Result<Vec<KeyValues>> {
+        let mut given = InputList::default();
+        let tokens = given.host(tokens.clone());
+        let key = Computation::Project(scale.to_bits());
+        let results = self.programs.run(key, given, |inputs| {
+            let tokens = inputs.take(tokens)?;
+            let mut results = Vec::with_capacity(2 * self.layers.len());
+            for layer in &self.layers {
+                results.extend(layer.project(&tokens, scale)?.into_results());
+            }
+            Ok(results)
+        })?;
+        Ok(KeyValues::from_results(results))
     }
 }

@@ -1,11 +1,11 @@
 //! From what the image encoder gives to tokens: diffusers' `ImageProjection` and `IPAdapterPlusImageProjection`
 //! (`models/embeddings.py`), the second of which is the perceiver resampler of Flamingo (Alayrac et al., 2022).
 
-use candle_core::{DType, Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::config::{ImageProjectionConfig, IpAdapterConfig};
-use crate::layers::{Activation, JoinedAttention, Layer, LayerNorm, Linear};
+use crate::layers::{
+    Activation, HostTensor, JoinedAttention, KernelError, Layer, LayerNorm, LayerSource, Linear, Result,
+    Tensor, to_f32,
+};
 
 /// PyTorch's default, which no file says.
 const EPS: f32 = 1e-5;
@@ -20,8 +20,8 @@ pub(super) enum Projection {
 /// Queries that attend to the states of a picture and to themselves, layer by layer.
 #[derive(Clone, Debug)]
 pub(super) struct Resampler {
-    /// The queries at the start, (1, N, hidden).
-    latents: Tensor,
+    /// The queries at the start, (1, N, hidden), in main memory.
+    latents: HostTensor,
     proj_in: Linear,
     layers: Vec<ResamplerLayer>,
     proj_out: Linear,
@@ -41,25 +41,41 @@ struct ResamplerLayer {
 }
 
 impl Projection {
-    pub(super) fn new(config: &IpAdapterConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn new(config: &IpAdapterConfig, from: &LayerSource<'_>) -> Result<Self> {
         let ImageProjectionConfig::Linear { embedding } = config.projection else {
-            return Resampler::new(config, vb).map(Self::Resampler);
+            return Resampler::new(config, from).map(Self::Resampler);
         };
         Ok(Self::Linear {
-            proj: Linear::new(embedding, config.tokens * config.width, &vb.pp("proj"))?,
-            norm: LayerNorm::new(config.width, EPS, &vb.pp("norm"))?,
+            proj: Linear::new(embedding, config.tokens * config.width, &from.pp("proj"))?,
+            norm: LayerNorm::new(config.width, EPS, &from.pp("norm"))?,
         })
     }
 
+    /// The queries that [`Self::forward`] takes for `rows` pictures, (B, N, hidden); None where there are none.
+    pub(super) fn queries(&self, rows: usize) -> Result<Option<HostTensor>> {
+        match self {
+            Self::Linear { .. } => Ok(None),
+            Self::Resampler(resampler) => resampler.queries(rows).map(Some),
+        }
+    }
+
     /// (B, N, D)
-    pub(super) fn forward(&self, seen: &Tensor, config: &IpAdapterConfig) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        seen: &Tensor,
+        queries: Option<Tensor>,
+        config: &IpAdapterConfig,
+    ) -> Result<Tensor> {
         match self {
             Self::Linear { proj, norm } => {
-                let b = seen.dim(0)?;
-                let tokens = proj.forward(seen)?.reshape((b, config.tokens, config.width))?;
+                let tokens = proj.forward(seen)?;
+                let tokens = tokens.reshape(&[seen.rows(), config.tokens, config.width])?;
                 norm.forward(&tokens)
             }
-            Self::Resampler(resampler) => resampler.forward(seen),
+            Self::Resampler(resampler) => {
+                let queries = queries.ok_or_else(|| KernelError::mismatch("a resampler without queries"))?;
+                resampler.forward(seen, queries)
+            }
         }
     }
 
@@ -75,7 +91,7 @@ impl Projection {
 }
 
 impl Resampler {
-    fn new(config: &IpAdapterConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn new(config: &IpAdapterConfig, from: &LayerSource<'_>) -> Result<Self> {
         let ImageProjectionConfig::Resampler {
             states,
             hidden,
@@ -84,25 +100,28 @@ impl Resampler {
             inner,
         } = config.projection
         else {
-            candle_core::bail!("an adapter without a resampler")
+            return Err(KernelError::mismatch("an adapter without a resampler"));
         };
-        let layer = |i: usize| ResamplerLayer::new((hidden, heads, inner), &vb.pp("layers").pp(i));
-        let latents = vb.get((1, config.tokens, hidden), "latents")?;
+        let layer = |i: usize| ResamplerLayer::new((hidden, heads, inner), &from.pp("layers").pp(i));
+        let latents = from.get(&[1, config.tokens, hidden], "latents")?;
         Ok(Self {
-            latents: latents.to_dtype(DType::F32)?,
-            proj_in: Linear::new(states, hidden, &vb.pp("proj_in"))?,
+            latents: to_f32(&latents)?,
+            proj_in: Linear::new(states, hidden, &from.pp("proj_in"))?,
             layers: (0..depth).map(layer).collect::<Result<_>>()?,
-            proj_out: Linear::new(hidden, config.width, &vb.pp("proj_out"))?,
-            norm_out: LayerNorm::new(config.width, EPS, &vb.pp("norm_out"))?,
+            proj_out: Linear::new(hidden, config.width, &from.pp("proj_out"))?,
+            norm_out: LayerNorm::new(config.width, EPS, &from.pp("norm_out"))?,
         })
     }
 
-    /// `states`: (B, S, states). Result: (B, N, D).
-    fn forward(&self, states: &Tensor) -> Result<Tensor> {
-        let states = self.proj_in.forward(states)?;
+    /// The same queries for each of `rows` pictures, (B, N, hidden).
+    fn queries(&self, rows: usize) -> Result<HostTensor> {
         let (_, count, hidden) = self.latents.dims3()?;
-        let rows = (states.dim(0)?, count, hidden);
-        let mut latents = self.latents.broadcast_as(rows)?.contiguous()?;
+        Ok(self.latents.broadcast_as((rows, count, hidden))?.contiguous()?)
+    }
+
+    /// `states`: (B, S, states), `latents`: [`Self::queries`]. Result: (B, N, D).
+    fn forward(&self, states: &Tensor, mut latents: Tensor) -> Result<Tensor> {
+        let states = self.proj_in.forward(states)?;
         for layer in &self.layers {
             latents = layer.forward(&states, &latents)?;
         }
@@ -118,8 +137,8 @@ impl Resampler {
 }
 
 impl ResamplerLayer {
-    fn new((hidden, heads, inner): (usize, usize, usize), vb: &VarBuilder<'_>) -> Result<Self> {
-        let (attn, mlp) = (vb.pp(0), vb.pp(1));
+    fn new((hidden, heads, inner): (usize, usize, usize), from: &LayerSource<'_>) -> Result<Self> {
+        let (attn, mlp) = (from.pp(0), from.pp(1));
         let width = heads * ImageProjectionConfig::HEAD_WIDTH;
         Ok(Self {
             norm1: LayerNorm::new(hidden, EPS, &attn.pp("norm1"))?,
@@ -140,7 +159,7 @@ impl ResamplerLayer {
     fn forward(&self, states: &Tensor, latents: &Tensor) -> Result<Tensor> {
         let states = self.norm1.forward(states)?;
         let queries = self.norm2.forward(latents)?;
-        let others = Tensor::cat(&[&states, &queries], 1)?;
+        let others = states.cat_tokens(&queries)?;
         let latents = self.attn.forward_add(&queries, &others, latents)?;
         let y = self.fc1.forward(&self.norm3.forward(&latents)?)?;
         self.fc2.forward_add(&y, &latents)

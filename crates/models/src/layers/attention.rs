@@ -1,7 +1,6 @@
 //! Multi-head attention: four projections and the attention between them.
 
-use candle_core::{Result, Tensor};
-use pentimento_kernels as kernels;
+use pentimento_kernels::{self as kernels, InputList, Inputs, Result, Tensor, TensorPlace};
 
 use super::linear::Linear;
 use super::spec::Layer;
@@ -52,7 +51,7 @@ impl Attention {
     /// Bytes of [`Attention::project_kv`]'s result for one row of `tokens` tokens.
     pub(crate) fn kv_bytes(&self, tokens: usize) -> u64 {
         let width = self.projections.k.outputs() + self.projections.v.outputs();
-        (tokens as u64).saturating_mul((width * size_of::<f32>()) as u64)
+        (tokens as u64).saturating_mul((width * self.projections.k.number_bytes()) as u64)
     }
 
     /// `x` (B, T, D) attends to `kv`.
@@ -82,16 +81,18 @@ impl Attention {
         let mut parts = Vec::with_capacity(more.len());
         let mut first = 0;
         for run in more {
-            let part = attended.narrow(0, first, run.rows)?;
+            let part = attended.narrow_rows(first, run.rows)?;
             parts.push(match &run.kv {
-                Some(kv) => (self.attend_with(&q.narrow(0, first, run.rows)?, kv)? + part)?,
+                Some(kv) => {
+                    let q = q.narrow_rows(first, run.rows)?;
+                    self.attend_with(&q, kv)?.add(&part)?
+                }
                 None => part,
             });
             first += run.rows;
         }
-        self.projections
-            .out
-            .forward_add(&Tensor::cat(&parts, 0)?, residual)
+        let attended = Tensor::cat_rows(&parts.iter().collect::<Vec<_>>())?;
+        self.projections.out.forward_add(&attended, residual)
     }
 
     fn attend(&self, x: &Tensor, kv: &KeyValues) -> Result<Tensor> {
@@ -131,7 +132,7 @@ impl KeyValueProjections {
         Ok(KeyValues {
             k: self.k.forward(x)?,
             // Softmax does not see the values, so the sum over them may be scaled before it is made.
-            v: (self.v.forward(x)? * f64::from(scale))?,
+            v: self.v.forward(x)?.affine(f64::from(scale), 0.0)?,
         })
     }
 
@@ -156,8 +157,9 @@ impl JoinedAttention {
     pub(crate) fn forward_add(&self, x: &Tensor, others: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let q = self.q.forward(x)?;
         let kv = self.kv.forward(others)?;
-        let width = kv.dim(2)? / 2;
-        let half = |start: usize| kv.narrow(2, start, width)?.contiguous();
+        let (_, _, both) = kv.dims3()?;
+        let width = both / 2;
+        let half = |start: usize| kv.columns(start, width);
         let mask = kernels::AttnMask::None;
         let y = kernels::attend(&q, &half(0)?, &half(width)?, self.heads, mask)?;
         self.out.forward_add(&y, residual)
@@ -179,22 +181,45 @@ pub(crate) struct KeyValues {
 }
 
 impl KeyValues {
-    /// The rows of all `parts`, one after the other; they have equally many tokens.
-    pub(crate) fn cat(parts: &[&Self]) -> Result<Self> {
-        if let [only] = parts {
-            return Ok((*only).clone());
+    /// Both, as results of a computation; [`KeyValues::from_results`] puts them together again.
+    pub(crate) fn into_results(self) -> [Tensor; 2] {
+        [self.k, self.v]
+    }
+
+    /// Those of several layers.
+    pub(crate) fn from_results(results: Vec<Tensor>) -> Vec<Self> {
+        let mut results = results.into_iter();
+        let pairs = std::iter::from_fn(|| results.next().zip(results.next()));
+        pairs.map(|(k, v)| Self { k, v }).collect()
+    }
+
+    /// Gives the rows of all `parts`, one after the other, to a computation; they have equally many tokens.
+    pub(crate) fn give<'a>(parts: &[&'a Self], given: &mut InputList<'a>) -> KvPlaces {
+        KvPlaces {
+            k: given.rows(parts.iter().map(|part| &part.k).collect()),
+            v: given.rows(parts.iter().map(|part| &part.v).collect()),
         }
-        let part =
-            |of: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(|part| of(part)).collect::<Vec<_>>(), 0);
-        Ok(Self {
-            k: part(|part| &part.k)?,
-            v: part(|part| &part.v)?,
-        })
     }
 
     /// Bytes that they take.
     pub(crate) fn size_bytes(&self) -> u64 {
-        let bytes = |x: &Tensor| (x.elem_count() * x.dtype().size_in_bytes()) as u64;
-        bytes(&self.k) + bytes(&self.v)
+        self.k.size_bytes() + self.v.size_bytes()
+    }
+}
+
+/// Where a computation finds keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KvPlaces {
+    k: TensorPlace,
+    v: TensorPlace,
+}
+
+impl KvPlaces {
+    /// Those of all rows.
+    pub(crate) fn get(self, inputs: &Inputs<'_>) -> Result<KeyValues> {
+        Ok(KeyValues {
+            k: inputs.get(self.k)?,
+            v: inputs.get(self.v)?,
+        })
     }
 }

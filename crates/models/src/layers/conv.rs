@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Tensor};
-use candle_nn::VarBuilder;
-use pentimento_kernels as kernels;
+use pentimento_kernels::{self as kernels, HostTensor, LayerSource, Result, Tensor};
 
 use super::norm::GroupNorm;
 use super::patch::{LayerPatch, needed};
@@ -22,13 +20,18 @@ pub(crate) enum Stride {
 }
 
 impl Stride {
-    fn kernel(self, weight: &Tensor, bias: &Tensor) -> Result<kernels::Conv2d> {
-        let (stride, padding) = match self {
+    fn kernel(
+        self,
+        weight: &HostTensor,
+        bias: Option<&HostTensor>,
+        spec: &LayerSpec,
+    ) -> Result<kernels::Conv2d> {
+        let how = match self {
             Self::One => (1, kernels::Padding::SAME),
             Self::Two => (2, kernels::Padding::SAME),
             Self::TwoPaddedAfter => (2, kernels::Padding { before: 0, after: 1 }),
         };
-        kernels::Conv2d::new(weight, bias, stride, padding)
+        kernels::Conv2d::new(weight, bias, how, &spec.device)
     }
 }
 
@@ -55,8 +58,8 @@ pub(crate) struct ConvFusion<'a> {
 
 impl Conv2d {
     /// `inputs` to `outputs` channels.
-    pub(crate) fn new(inputs: usize, outputs: usize, stride: Stride, vb: &VarBuilder<'_>) -> Result<Self> {
-        Self::read((inputs, outputs, true), stride, vb)
+    pub(crate) fn new(inputs: usize, outputs: usize, stride: Stride, from: &LayerSource<'_>) -> Result<Self> {
+        Self::read((inputs, outputs, true), stride, from)
     }
 
     /// As [`Conv2d::new`], without a bias.
@@ -64,15 +67,15 @@ impl Conv2d {
         inputs: usize,
         outputs: usize,
         stride: Stride,
-        vb: &VarBuilder<'_>,
+        from: &LayerSource<'_>,
     ) -> Result<Self> {
-        Self::read((inputs, outputs, false), stride, vb)
+        Self::read((inputs, outputs, false), stride, from)
     }
 
     fn read(
         (inputs, outputs, bias): (usize, usize, bool),
         stride: Stride,
-        vb: &VarBuilder<'_>,
+        from: &LayerSource<'_>,
     ) -> Result<Self> {
         let shape = LayerShape {
             kind: LayerKind::Conv2d,
@@ -80,14 +83,14 @@ impl Conv2d {
             outputs,
             bias,
         };
-        let spec = LayerSpec::at(vb, shape);
-        let bias = if bias {
-            spec.bias(vb)?
-        } else {
-            Tensor::zeros(outputs, DType::F32, vb.device())?
-        };
-        let kernel = Arc::new(stride.kernel(&spec.weight(vb)?, &bias)?);
-        Ok(Self { spec, stride, kernel })
+        let spec = LayerSpec::at(from, shape);
+        let bias = bias.then(|| spec.bias(from)).transpose()?;
+        let kernel = stride.kernel(&spec.weight(from)?, bias.as_ref(), &spec)?;
+        Ok(Self {
+            spec,
+            stride,
+            kernel: Arc::new(kernel),
+        })
     }
 
     /// `x`: (B, h, w, inputs). Result: (B, h', w', outputs).
@@ -114,7 +117,8 @@ impl Layer for Conv2d {
 
     fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
         let (weight, bias) = patch.weights()?;
-        self.kernel = Arc::new(self.stride.kernel(&weight, &needed(bias)?)?);
+        let kernel = self.stride.kernel(&weight, Some(&needed(bias)?), &self.spec)?;
+        self.kernel = Arc::new(kernel);
         Ok(self.size_bytes())
     }
 }

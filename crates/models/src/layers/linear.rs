@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-use pentimento_kernels as kernels;
+use pentimento_kernels::{self as kernels, Device, HostTensor, KernelError, LayerSource, Result, Tensor};
 
 use super::patch::LayerPatch;
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
@@ -44,11 +42,11 @@ impl Matrix {
     fn patch(
         &mut self,
         patch: LayerPatch,
-        shape: LayerShape,
-        new: impl FnOnce(&Tensor, Option<&Tensor>) -> Result<kernels::Linear>,
+        spec: &LayerSpec,
+        new: impl FnOnce(&HostTensor, Option<&HostTensor>, &Device) -> Result<kernels::Linear>,
     ) -> Result<usize> {
         if self.branch.is_some() {
-            candle_core::bail!("a layer is changed a second time")
+            return Err(KernelError::mismatch("a layer is changed a second time"));
         }
         match patch {
             LayerPatch::Branch { down, up } => {
@@ -58,11 +56,12 @@ impl Matrix {
                 Ok(bytes)
             }
             LayerPatch::Weights { weight, bias } => {
+                let shape = spec.shape;
                 if bias.is_some() != shape.bias {
-                    candle_core::bail!("a layer gains or loses its bias")
+                    return Err(KernelError::mismatch("a layer gains or loses its bias"));
                 }
                 let weight = weight.reshape((shape.outputs, shape.inputs))?;
-                self.kernel = Arc::new(new(&weight, bias.as_ref())?);
+                self.kernel = Arc::new(new(&weight, bias.as_ref(), &spec.device)?);
                 Ok(self.kernel.size_bytes())
             }
         }
@@ -89,34 +88,39 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// `inputs` to `outputs` numbers, with a bias.
-    pub(crate) fn new(inputs: usize, outputs: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        Self::read(shape(LayerKind::Linear, inputs, outputs), vb)
+    pub(crate) fn new(inputs: usize, outputs: usize, from: &LayerSource<'_>) -> Result<Self> {
+        Self::read(shape(LayerKind::Linear, inputs, outputs), from)
     }
 
     /// As [`Linear::new`], without a bias.
-    pub(crate) fn without_bias(inputs: usize, outputs: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn without_bias(inputs: usize, outputs: usize, from: &LayerSource<'_>) -> Result<Self> {
         let shape = shape(LayerKind::Linear, inputs, outputs);
-        Self::read(LayerShape { bias: false, ..shape }, vb)
+        Self::read(LayerShape { bias: false, ..shape }, from)
     }
 
     /// As [`Linear::new`], stored as the kernel of a 1x1 convolution.
-    pub(crate) fn pointwise(inputs: usize, outputs: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        Self::read(shape(LayerKind::Pointwise, inputs, outputs), vb)
+    pub(crate) fn pointwise(inputs: usize, outputs: usize, from: &LayerSource<'_>) -> Result<Self> {
+        Self::read(shape(LayerKind::Pointwise, inputs, outputs), from)
     }
 
     /// As [`Linear::pointwise`], without a bias.
-    pub(crate) fn pointwise_without_bias(inputs: usize, outputs: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn pointwise_without_bias(
+        inputs: usize,
+        outputs: usize,
+        from: &LayerSource<'_>,
+    ) -> Result<Self> {
         let shape = shape(LayerKind::Pointwise, inputs, outputs);
-        Self::read(LayerShape { bias: false, ..shape }, vb)
+        Self::read(LayerShape { bias: false, ..shape }, from)
     }
 
-    fn read(shape: LayerShape, vb: &VarBuilder<'_>) -> Result<Self> {
-        let spec = LayerSpec::at(vb, shape);
-        let weight = spec.weight(vb)?.reshape((shape.outputs, shape.inputs))?;
-        let bias = shape.bias.then(|| spec.bias(vb)).transpose()?;
+    fn read(shape: LayerShape, from: &LayerSource<'_>) -> Result<Self> {
+        let spec = LayerSpec::at(from, shape);
+        let weight = spec.weight(from)?.reshape((shape.outputs, shape.inputs))?;
+        let bias = shape.bias.then(|| spec.bias(from)).transpose()?;
+        let kernel = kernels::Linear::new(&weight, bias.as_ref(), &spec.device)?;
         Ok(Self {
             spec,
-            matrix: Matrix::new(kernels::Linear::new(&weight, bias.as_ref())?),
+            matrix: Matrix::new(kernel),
             activation: kernels::Activation::None,
         })
     }
@@ -134,6 +138,11 @@ impl Linear {
     /// How many numbers go out.
     pub(crate) fn outputs(&self) -> usize {
         self.spec.shape.outputs
+    }
+
+    /// Bytes of a number of what goes out.
+    pub(crate) const fn number_bytes(&self) -> usize {
+        self.spec.device.number_bytes()
     }
 
     /// `x`: (…, inputs). Result: (…, outputs).
@@ -157,7 +166,7 @@ impl Layer for Linear {
     }
 
     fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
-        self.matrix.patch(patch, self.spec.shape, kernels::Linear::new)
+        self.matrix.patch(patch, &self.spec, kernels::Linear::new)
     }
 }
 
@@ -170,10 +179,10 @@ pub(crate) struct Geglu {
 
 impl Geglu {
     /// `inputs` to `outputs` numbers, by a matrix of twice as many outputs.
-    pub(crate) fn new(inputs: usize, outputs: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn new(inputs: usize, outputs: usize, from: &LayerSource<'_>) -> Result<Self> {
         let shape = shape(LayerKind::Linear, inputs, 2 * outputs);
-        let spec = LayerSpec::at(vb, shape);
-        let kernel = kernels::Linear::geglu(&spec.weight(vb)?, Some(&spec.bias(vb)?))?;
+        let spec = LayerSpec::at(from, shape);
+        let kernel = kernels::Linear::geglu(&spec.weight(from)?, Some(&spec.bias(from)?), from.device())?;
         Ok(Self {
             spec,
             matrix: Matrix::new(kernel),
@@ -196,7 +205,7 @@ impl Layer for Geglu {
     }
 
     fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
-        self.matrix.patch(patch, self.spec.shape, kernels::Linear::geglu)
+        self.matrix.patch(patch, &self.spec, kernels::Linear::geglu)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The layers that all networks are built of, and the only place that knows on what a layer computes.
 //!
-//! A layer has a name, its path in the checkpoint, and keeps its weights packed for the kernels that run it; outside of
-//! this folder nobody sees a kernel's type. Images are (B, h, w, C), tokens (B, T, D).
+//! A layer has a name, its path in the checkpoint, and keeps its weights as its device wants them; outside of this
+//! folder nobody sees a kernel's type. A network is given tensors of main memory and gives such back; between the two it sees
+//! tensors of its device, which are the inputs and the results of a computation (`Programs`). Images are (B, h, w, C),
+//! tokens (B, T, D).
 
 mod attention;
 mod conv;
@@ -14,10 +16,16 @@ mod single_head;
 mod spec;
 mod token_merge;
 
-pub(crate) use pentimento_kernels::{channels_first, channels_last, join_channels, on_pool, relu};
+pub use pentimento_kernels::{
+    Device, DeviceLocation, GpuDevice, HostTensor, KernelError, LayerSource, Precision,
+};
+pub(crate) use pentimento_kernels::{
+    IndexPlace, InputList, Inputs, Programs, Result, RowIndex, Tensor, TensorPlace, channels_first,
+    channels_last, host_tensor, join_channels, on_pool, relu, to_f32,
+};
 
 pub(crate) use attention::{
-    Attention, JoinedAttention, KeyValueProjections, KeyValues, MoreKeyValues, Projections,
+    Attention, JoinedAttention, KeyValueProjections, KeyValues, KvPlaces, MoreKeyValues, Projections,
 };
 pub(crate) use conv::{Conv2d, ConvFusion, Stride};
 pub(crate) use embedding::Embedding;

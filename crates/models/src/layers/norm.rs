@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-use pentimento_kernels as kernels;
+use pentimento_kernels::{self as kernels, LayerSource, Result, Tensor};
 
 use super::patch::{LayerPatch, needed};
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
@@ -13,20 +11,19 @@ use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
 #[derive(Clone, Debug)]
 pub(crate) struct GroupNorm {
     spec: LayerSpec,
-    groups: usize,
-    eps: f64,
+    /// How many groups, and epsilon.
+    how: (usize, f64),
     kernel: Arc<kernels::GroupNorm>,
 }
 
 impl GroupNorm {
     /// `width` channels in `groups` groups.
-    pub(crate) fn new(groups: usize, width: usize, eps: f64, vb: &VarBuilder<'_>) -> Result<Self> {
-        let spec = spec(width, vb);
-        let kernel = kernels::GroupNorm::new(&spec.weight(vb)?, &spec.bias(vb)?, groups, eps)?;
+    pub(crate) fn new(groups: usize, width: usize, eps: f64, from: &LayerSource<'_>) -> Result<Self> {
+        let (spec, how) = (spec(width, from), (groups, eps));
+        let kernel = kernels::GroupNorm::new(&spec.weight(from)?, &spec.bias(from)?, how, from.device())?;
         Ok(Self {
             spec,
-            groups,
-            eps,
+            how,
             kernel: Arc::new(kernel),
         })
     }
@@ -53,7 +50,7 @@ impl Layer for GroupNorm {
 
     fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
         let (weight, bias) = patch.weights()?;
-        let kernel = kernels::GroupNorm::new(&weight, &needed(bias)?, self.groups, self.eps)?;
+        let kernel = kernels::GroupNorm::new(&weight, &needed(bias)?, self.how, &self.spec.device)?;
         self.kernel = Arc::new(kernel);
         Ok(self.size_bytes())
     }
@@ -69,9 +66,9 @@ pub(crate) struct LayerNorm {
 
 impl LayerNorm {
     /// `width` numbers.
-    pub(crate) fn new(width: usize, eps: f32, vb: &VarBuilder<'_>) -> Result<Self> {
-        let spec = spec(width, vb);
-        let kernel = kernels::LayerNorm::new(&spec.weight(vb)?, &spec.bias(vb)?, eps)?;
+    pub(crate) fn new(width: usize, eps: f32, from: &LayerSource<'_>) -> Result<Self> {
+        let spec = spec(width, from);
+        let kernel = kernels::LayerNorm::new(&spec.weight(from)?, &spec.bias(from)?, eps, from.device())?;
         Ok(Self {
             spec,
             eps,
@@ -96,18 +93,18 @@ impl Layer for LayerNorm {
 
     fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
         let (weight, bias) = patch.weights()?;
-        let kernel = kernels::LayerNorm::new(&weight, &needed(bias)?, self.eps)?;
+        let kernel = kernels::LayerNorm::new(&weight, &needed(bias)?, self.eps, &self.spec.device)?;
         self.kernel = Arc::new(kernel);
         Ok(self.size_bytes())
     }
 }
 
-fn spec(width: usize, vb: &VarBuilder<'_>) -> LayerSpec {
+fn spec(width: usize, from: &LayerSource<'_>) -> LayerSpec {
     let shape = LayerShape {
         kind: LayerKind::Norm,
         inputs: width,
         outputs: width,
         bias: true,
     };
-    LayerSpec::at(vb, shape)
+    LayerSpec::at(from, shape)
 }

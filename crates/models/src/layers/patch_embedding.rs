@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-use pentimento_kernels as kernels;
+use pentimento_kernels::{self as kernels, HostTensor, KernelError, LayerSource, Result, Tensor};
 
 use super::patch::LayerPatch;
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
@@ -19,24 +17,24 @@ pub(crate) struct PatchEmbedding {
 
 impl PatchEmbedding {
     /// Squares of `side` pixels with `channels` channels to tokens of `width` numbers.
-    pub(crate) fn new(channels: usize, width: usize, side: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn new(channels: usize, width: usize, side: usize, from: &LayerSource<'_>) -> Result<Self> {
         let shape = LayerShape {
             kind: LayerKind::Patches { side },
             inputs: channels,
             outputs: width,
             bias: false,
         };
-        let spec = LayerSpec::at(vb, shape);
-        let weight = spec.weight(vb)?.reshape((width, channels * side * side))?;
+        let spec = LayerSpec::at(from, shape);
+        let weight = spec.weight(from)?.reshape((width, channels * side * side))?;
         Ok(Self {
             spec,
             side,
-            kernel: Arc::new(kernels::Linear::new(&weight, None)?),
+            kernel: Arc::new(kernels::Linear::new(&weight, None, from.device())?),
         })
     }
 
-    /// `x`: (B, C, h, w), sides multiples of the square's. Result: (B, squares, D), line by line.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// The squares of `x` (B, C, h, w), sides multiples of theirs, line by line: (B, squares, C · side · side).
+    pub(crate) fn squares(&self, x: &HostTensor) -> Result<HostTensor> {
         let (b, c, h, w) = x.dims4()?;
         let side = self.side;
         let (lines, columns) = (h / side, w / side);
@@ -45,8 +43,12 @@ impl PatchEmbedding {
             .reshape(&[b, c, lines, side, columns, side])?
             .permute([0, 2, 4, 1, 3, 5])?
             .reshape((b, lines * columns, c * side * side))?;
-        self.kernel
-            .forward(&squares.contiguous()?, kernels::Activation::None, None)
+        Ok(squares.contiguous()?)
+    }
+
+    /// `squares`: (B, squares, C · side · side). Result: (B, squares, D).
+    pub(crate) fn forward(&self, squares: &Tensor) -> Result<Tensor> {
+        self.kernel.forward(squares, kernels::Activation::None, None)
     }
 }
 
@@ -60,6 +62,6 @@ impl Layer for PatchEmbedding {
     }
 
     fn patch(&mut self, _: LayerPatch) -> Result<usize> {
-        candle_core::bail!("no LoRA changes how a picture is cut")
+        Err(KernelError::mismatch("no LoRA changes how a picture is cut"))
     }
 }

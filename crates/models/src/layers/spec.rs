@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
+use pentimento_kernels::{Device, HostTensor, LayerSource, Result};
 
 use super::patch::LayerPatch;
 use crate::ModelError;
@@ -77,30 +76,32 @@ impl LayerShape {
     }
 }
 
-/// A layer of the checkpoint: name and shape.
+/// A layer of the checkpoint: name and shape, and where it computes.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerSpec {
     pub(crate) name: LayerName,
     pub(crate) shape: LayerShape,
+    pub(super) device: Device,
 }
 
 impl LayerSpec {
-    /// The layer at `vb`.
-    pub(super) fn at(vb: &VarBuilder<'_>, shape: LayerShape) -> Self {
+    /// The layer of this shape that `from` has at its path.
+    pub(super) fn at(from: &LayerSource<'_>, shape: LayerShape) -> Self {
         Self {
-            name: LayerName(vb.prefix().into()),
+            name: LayerName(from.path().into()),
             shape,
+            device: from.device().clone(),
         }
     }
 
     /// Its weight as stored. Every weight of every network comes through here, with its name and not yet packed.
-    pub(super) fn weight(&self, vb: &VarBuilder<'_>) -> Result<Tensor> {
-        vb.get(self.shape.weight_dims(), "weight")
+    pub(super) fn weight(&self, from: &LayerSource<'_>) -> Result<HostTensor> {
+        from.get(&self.shape.weight_dims(), "weight")
     }
 
     /// Its bias as stored.
-    pub(super) fn bias(&self, vb: &VarBuilder<'_>) -> Result<Tensor> {
-        vb.get(self.shape.outputs, "bias")
+    pub(super) fn bias(&self, from: &LayerSource<'_>) -> Result<HostTensor> {
+        from.get(&[self.shape.outputs], "bias")
     }
 }
 

@@ -1,7 +1,6 @@
 //! Token merging around an attention. It has no weights, and yet it is computed where the layers are.
 
-use candle_core::{Result, Tensor};
-use pentimento_kernels as kernels;
+use pentimento_kernels::{self as kernels, Result, Tensor};
 
 /// Which tokens of each row become one.
 #[derive(Debug)]

@@ -2,9 +2,8 @@
 //!
 //! Nine multiply-adds of whole pixels, channels innermost: there is nothing to gain from a matrix.
 
-use candle_core::{Device, Result, Tensor};
-
 use crate::keras_file::KerasFile;
+use crate::layers::{KernelError, Result, Tensor, host_tensor};
 
 /// With the batch norm behind it folded in. Stride 1 keeps the size; stride 2 has its padding after, as Keras' zero padding.
 #[derive(Debug)]
@@ -33,12 +32,11 @@ impl Depthwise {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (_, h, w, channels) = x.dims4()?;
         if channels != self.bias.len() {
-            candle_core::bail!(
-                "a depthwise convolution of {} channels got {channels}",
-                self.bias.len()
-            )
+            let own = self.bias.len();
+            let detail = format!("a depthwise convolution of {own} channels got {channels}");
+            return Err(KernelError::mismatch(detail));
         }
-        let mut input = x.flatten_all()?.to_vec1::<f32>()?;
+        let mut input = x.clone().into_host()?.flatten_all()?.to_vec1::<f32>()?;
         input.iter_mut().for_each(relu6);
         let (rows, columns) = (h / self.stride, w / self.stride);
         let mut output = Vec::with_capacity(rows * columns * channels);
@@ -61,7 +59,7 @@ impl Depthwise {
                 sum.iter_mut().for_each(relu6);
             }
         }
-        Tensor::from_vec(output, (1, rows, columns, channels), &Device::Cpu)
+        host_tensor(output, &[1, rows, columns, channels]).map(Tensor::Host)
     }
 
     /// Which line the tap of a result's line reads; None is padding.

@@ -1,19 +1,20 @@
 //! MobileNetV2 (Sandler et al., 2018, table 2) as Keras has it, with two hidden layers behind it as in `nsfwjs`.
 //!
 //! Inverted residuals: a 1x1 convolution that widens, a 3x3 convolution of each channel alone, a 1x1 convolution that narrows.
-//! Batch norms (epsilon 0.001) are folded into the weights before them.
+//! Batch norms (epsilon 0.001) are folded into the weights before them. It is always on the CPU.
 
 mod depthwise;
 mod picture;
 
-use candle_core::{Result, Tensor};
 use pentimento_types::RgbImage;
 
 use self::depthwise::Depthwise;
 use crate::ModelError;
 use crate::error::During;
 use crate::keras_file::{KerasFile, conv2d, linear};
-use crate::layers::{Conv2d, ConvFusion, Linear, Stride, on_pool, relu};
+use crate::layers::{
+    Conv2d, ConvFusion, HostTensor, KernelError, Linear, Result, Stride, Tensor, on_pool, relu,
+};
 
 /// Of Keras' `BatchNormalization` in this network.
 const EPSILON: f64 = 0.001;
@@ -92,28 +93,31 @@ impl MobileNetV2 {
     }
 
     /// The means (1, 1280) of the last convolution's channels.
-    fn features(&self, picture: &RgbImage) -> Result<Tensor> {
-        let x = self
-            .first
-            .forward(&picture::prepare(picture)?, ConvFusion::default())?;
-        let mut x = x.clamp(0.0_f32, 6.0)?;
+    fn features(&self, picture: &RgbImage) -> Result<HostTensor> {
+        let x = Tensor::Host(picture::prepare(picture)?);
+        let x = self.first.forward(&x, ConvFusion::default())?.into_host()?;
+        let mut x = Tensor::Host(x.clamp(0.0_f32, 6.0)?);
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
         // (1, 7, 7, 1280)
-        self.last.forward(&x)?.clamp(0.0_f32, 6.0)?.mean((1, 2))
+        let x = self.last.forward(&x)?.into_host()?;
+        Ok(x.clamp(0.0_f32, 6.0)?.mean((1, 2))?)
     }
 
-    fn scores(&self, features: &Tensor) -> Result<[f32; Self::CLASSES]> {
-        let mut x = features.clone();
+    fn scores(&self, features: &HostTensor) -> Result<[f32; Self::CLASSES]> {
+        let mut x = Tensor::Host(features.clone());
         for layer in &self.hidden {
             x = relu(layer.forward(&x)?)?;
         }
-        let scores = candle_nn::ops::softmax_last_dim(&self.output.forward(&x)?)?;
+        let scores = candle_nn::ops::softmax_last_dim(&self.output.forward(&x)?.into_host()?)?;
         let scores = scores.flatten_all()?.to_vec1::<f32>()?;
         match scores.as_slice().try_into() {
             Ok(scores) => Ok(scores),
-            Err(_) => candle_core::bail!("there are {} classes", scores.len()),
+            Err(_) => Err(KernelError::mismatch(format!(
+                "there are {} classes",
+                scores.len()
+            ))),
         }
     }
 }
@@ -148,7 +152,7 @@ fn pointwise(file: &KerasFile, name: &str, norm: &str) -> Result<Linear> {
 }
 
 /// A kernel (outputs, …) and a bias that do what the kernel and the norm after it do.
-fn folded(file: &KerasFile, kernel: &Tensor, norm: &str) -> Result<(Tensor, Tensor)> {
+fn folded(file: &KerasFile, kernel: &HostTensor, norm: &str) -> Result<(HostTensor, HostTensor)> {
     let part = |part: &str| file.get(&format!("{norm}/{part}"));
     let scale = (part("gamma")? / (part("moving_variance")? + EPSILON)?.sqrt()?)?;
     let bias = (part("beta")? - (part("moving_mean")? * &scale)?)?;

@@ -1,7 +1,8 @@
 //! A picture as `nsfwjs` gives it to its network (`core.js`, `infer`): divided by 255, then stretched to 224 pixels.
 
-use candle_core::{Device, Result, Tensor};
 use pentimento_types::RgbImage;
+
+use crate::layers::{HostTensor, Result, host_tensor};
 
 const SIDE: u32 = 224;
 
@@ -13,7 +14,7 @@ struct Between {
 }
 
 /// (1, 224, 224, 3) in 0..1, without regard to the picture's proportions.
-pub(super) fn prepare(picture: &RgbImage) -> Result<Tensor> {
+pub(super) fn prepare(picture: &RgbImage) -> Result<HostTensor> {
     let size = picture.size();
     let (rows, columns) = (lines(size.height), lines(size.width));
     let width = size.width as usize;
@@ -34,7 +35,7 @@ pub(super) fn prepare(picture: &RgbImage) -> Result<Tensor> {
             }
         }
     }
-    Tensor::from_vec(pixels, (1, SIDE as usize, SIDE as usize, 3), &Device::Cpu)
+    host_tensor(pixels, &[1, SIDE as usize, SIDE as usize, 3])
 }
 
 /// TensorFlow's `resizeBilinear` with `alignCorners`: the first and the last line of both pictures lie on each other.

@@ -1,12 +1,12 @@
 //! The levels of the UNet (diffusers `unet_2d_blocks.py`): down, middle and up, with and without attention.
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::block_inputs::BlockInputs;
 use super::config::UNetConfig;
 use super::transformer::Transformer;
-use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Linear, Stride, join_channels, shortcut};
+use crate::layers::{
+    Conv2d, ConvFusion, GroupNorm, KernelError, Layer, LayerSource, Linear, Result, Stride, Tensor,
+    join_channels, shortcut,
+};
 
 /// Two convolutions with the time embedding added between them, and a residual.
 #[derive(Clone, Debug)]
@@ -20,16 +20,17 @@ struct ResBlock {
 }
 
 impl ResBlock {
-    fn new(config: &UNetConfig, input: usize, output: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let norm =
-            |width, name: &str| GroupNorm::new(config.norm_num_groups, width, config.norm_eps, &vb.pp(name));
-        let shortcut = || Linear::pointwise(input, output, &vb.pp("conv_shortcut"));
+    fn new(config: &UNetConfig, input: usize, output: usize, from: &LayerSource<'_>) -> Result<Self> {
+        let norm = |width, name: &str| {
+            GroupNorm::new(config.norm_num_groups, width, config.norm_eps, &from.pp(name))
+        };
+        let shortcut = || Linear::pointwise(input, output, &from.pp("conv_shortcut"));
         Ok(Self {
             norm1: norm(input, "norm1")?,
-            conv1: Conv2d::new(input, output, Stride::One, &vb.pp("conv1"))?,
-            time: Linear::new(config.time_embed_dim, output, &vb.pp("time_emb_proj"))?,
+            conv1: Conv2d::new(input, output, Stride::One, &from.pp("conv1"))?,
+            time: Linear::new(config.time_embed_dim, output, &from.pp("time_emb_proj"))?,
             norm2: norm(output, "norm2")?,
-            conv2: Conv2d::new(output, output, Stride::One, &vb.pp("conv2"))?,
+            conv2: Conv2d::new(output, output, Stride::One, &from.pp("conv2"))?,
             shortcut: (input != output).then(shortcut).transpose()?,
         })
     }
@@ -37,7 +38,7 @@ impl ResBlock {
     /// `x`: of P images or, after the first cross-attention, of B rows.
     fn forward(&self, x: Tensor, inputs: BlockInputs<'_>) -> Result<Tensor> {
         let mut time = self.time.forward(inputs.time)?;
-        if x.dim(0)? != time.dim(0)? {
+        if x.rows() != time.rows() {
             time = inputs.rows.expand(&time)?;
         }
         let fusion = ConvFusion {
@@ -96,19 +97,19 @@ impl DownBlock {
         config: &UNetConfig,
         level: usize,
         next: &mut usize,
-        vb: &VarBuilder<'_>,
+        from: &LayerSource<'_>,
     ) -> Result<Self> {
         let output = config.block_out_channels[level];
         let input = config.block_out_channels[level.saturating_sub(1)];
         let layer = |i: usize| -> Result<_> {
             let input = if i == 0 { input } else { output };
-            let transformer = || Transformer::new(config, level, next, &vb.pp("attentions").pp(i));
+            let transformer = || Transformer::new(config, level, next, &from.pp("attentions").pp(i));
             Ok((
-                ResBlock::new(config, input, output, &vb.pp("resnets").pp(i))?,
+                ResBlock::new(config, input, output, &from.pp("resnets").pp(i))?,
                 config.down_attention[level].then(transformer).transpose()?,
             ))
         };
-        let conv = |stride| Conv2d::new(output, output, stride, &vb.pp("downsamplers").pp(0).pp("conv"));
+        let conv = |stride| Conv2d::new(output, output, stride, &from.pp("downsamplers").pp(0).pp("conv"));
         let downsample = match (level + 1 == config.levels(), config.downsample_padding) {
             (true, _) => None,
             (false, 0) => Some(conv(Stride::TwoPaddedAfter)?),
@@ -167,13 +168,13 @@ impl MidBlock {
         config: &UNetConfig,
         width: usize,
         next: &mut usize,
-        vb: &VarBuilder<'_>,
+        from: &LayerSource<'_>,
     ) -> Result<Self> {
         let last = config.levels() - 1;
         Ok(Self {
-            first: ResBlock::new(config, width, width, &vb.pp("resnets").pp(0))?,
-            transformer: Transformer::new(config, last, next, &vb.pp("attentions").pp(0))?,
-            second: ResBlock::new(config, width, width, &vb.pp("resnets").pp(1))?,
+            first: ResBlock::new(config, width, width, &from.pp("resnets").pp(0))?,
+            transformer: Transformer::new(config, last, next, &from.pp("attentions").pp(0))?,
+            second: ResBlock::new(config, width, width, &from.pp("resnets").pp(1))?,
         })
     }
 
@@ -207,7 +208,7 @@ impl UpBlock {
         config: &UNetConfig,
         index: usize,
         next: &mut usize,
-        vb: &VarBuilder<'_>,
+        from: &LayerSource<'_>,
     ) -> Result<Self> {
         let widths = &config.block_out_channels;
         let level = config.levels() - 1 - index;
@@ -219,13 +220,20 @@ impl UpBlock {
         let layer = |i: usize| -> Result<_> {
             let input = if i == 0 { from_below } else { output };
             let skip = if i + 1 == count { outer } else { output };
-            let transformer = || Transformer::new(config, level, next, &vb.pp("attentions").pp(i));
+            let transformer = || Transformer::new(config, level, next, &from.pp("attentions").pp(i));
             Ok((
-                ResBlock::new(config, input + skip, output, &vb.pp("resnets").pp(i))?,
+                ResBlock::new(config, input + skip, output, &from.pp("resnets").pp(i))?,
                 config.up_attention[index].then(transformer).transpose()?,
             ))
         };
-        let upsample = || Conv2d::new(output, output, Stride::One, &vb.pp("upsamplers").pp(0).pp("conv"));
+        let upsample = || {
+            Conv2d::new(
+                output,
+                output,
+                Stride::One,
+                &from.pp("upsamplers").pp(0).pp("conv"),
+            )
+        };
         Ok(Self {
             layers: (0..count).map(layer).collect::<Result<_>>()?,
             upsample: (level > 0).then(upsample).transpose()?,
@@ -244,7 +252,9 @@ impl UpBlock {
     ) -> Result<Tensor> {
         for (resnet, transformer) in &self.layers {
             let Some(skip) = skips.pop() else {
-                candle_core::bail!("the way up has more layers than the way down has kept results");
+                return Err(KernelError::mismatch(
+                    "the way up has more layers than the way down has kept results",
+                ));
             };
             x = resnet.forward(join_channels(&x, &skip)?, inputs)?;
             if let Some(transformer) = transformer {

@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
-
 use crate::ConditioningShape;
-use crate::layers::{Attention, KeyValues, MoreKeyValues};
+use crate::layers::{InputList, Inputs, KernelError, KeyValues, KvPlaces, MoreKeyValues, Result, Tensor};
 
 /// A [`Conditioning`](crate::Conditioning) turned into what every evaluation of one network needs, by
 /// [`UNet::prepare`](super::UNet::prepare). Cheap to clone.
@@ -50,11 +48,7 @@ impl PreparedConditioning {
         let image = self.image.iter().flat_map(|image| &image.layers);
         let kv = self.kv.layers.iter().chain(image);
         let kv: u64 = kv.map(KeyValues::size_bytes).sum();
-        let added = self
-            .added
-            .as_ref()
-            .map_or(0, |added| added.elem_count() * added.dtype().size_in_bytes());
-        kv + added as u64
+        kv + self.added.as_ref().map_or(0, Tensor::size_bytes)
     }
 
     /// How many cross-attentions the network has that it was made for.
@@ -76,60 +70,96 @@ impl From<Vec<KeyValues>> for CrossAttnKv {
 }
 
 impl CrossAttnKv {
-    /// Those of `tokens` (1, S, D).
-    pub(super) fn project<'a>(
-        cross_attns: impl Iterator<Item = &'a Attention>,
-        tokens: &Tensor,
-    ) -> Result<Self> {
-        Ok(Self {
-            layers: cross_attns
-                .map(|cross_attn| cross_attn.project_kv(tokens))
-                .collect::<Result<_>>()?,
-        })
-    }
-
     fn of_layer(&self, layer: usize) -> Result<&KeyValues> {
-        match self.layers.get(layer) {
-            Some(kv) => Ok(kv),
-            None => candle_core::bail!(
-                "the conditioning is that of a network of {} layers",
-                self.layers.len()
-            ),
-        }
-    }
-}
-
-/// What each of `rows` adds to the embedding of its timestep, (B, 1, width).
-pub(super) fn added_of_rows(rows: &[PreparedConditioning]) -> Result<Tensor> {
-    let mut parts = Vec::with_capacity(rows.len());
-    for row in rows {
-        let Some(added) = &row.added else {
-            candle_core::bail!("the conditioning has no pooled state")
-        };
-        parts.push(added);
-    }
-    Tensor::cat(&parts, 0)
-}
-
-/// Keys and values of `rows` for cross-attention number `layer`, (B, S, width) each.
-pub(super) fn kv_of_rows(rows: &[PreparedConditioning], layer: usize) -> Result<KeyValues> {
-    let mut parts = Vec::with_capacity(rows.len());
-    for row in rows {
-        parts.push(row.kv.of_layer(layer)?);
-    }
-    KeyValues::cat(&parts)
-}
-
-/// What `rows` attend to beside their text in cross-attention number `layer`, in runs of neighbours that do and do not.
-pub(super) fn image_kv_of_rows(rows: &[PreparedConditioning], layer: usize) -> Result<Vec<MoreKeyValues>> {
-    let runs = rows.chunk_by(|a, b| a.image.is_some() == b.image.is_some());
-    let run = |rows: &[PreparedConditioning]| {
-        let parts = rows.iter().filter_map(|row| row.image.as_ref());
-        let parts: Vec<&KeyValues> = parts.map(|image| image.of_layer(layer)).collect::<Result<_>>()?;
-        Ok(MoreKeyValues {
-            rows: rows.len(),
-            kv: (!parts.is_empty()).then(|| KeyValues::cat(&parts)).transpose()?,
+        self.layers.get(layer).ok_or_else(|| {
+            let layers = self.layers.len();
+            KernelError::mismatch(format!(
+                "the conditioning is that of a network of {layers} layers"
+            ))
         })
-    };
-    runs.map(run).collect()
+    }
+}
+
+/// What each of `rows` adds to the embedding of its timestep, (1, 1, width) each.
+pub(super) fn added_of_rows(rows: &[PreparedConditioning]) -> Result<Vec<&Tensor>> {
+    let added = rows.iter().map(|row| {
+        let added = row.added.as_ref();
+        added.ok_or_else(|| KernelError::mismatch("the conditioning has no pooled state"))
+    });
+    added.collect()
+}
+
+/// Where a forward finds the keys and values of its rows.
+#[derive(Debug)]
+pub(super) struct InputKv {
+    /// For each layer, (B, S, width) each.
+    text: Vec<KvPlaces>,
+    image: Vec<ImageRun>,
+}
+
+/// Neighbouring rows that all have image tokens or all have none.
+#[derive(Debug)]
+struct ImageRun {
+    rows: usize,
+    /// For each layer; empty without image tokens.
+    layers: Vec<KvPlaces>,
+}
+
+impl InputKv {
+    /// Gives those of `rows` for `layers` cross-attentions to a computation.
+    pub(super) fn new<'a>(
+        rows: &'a [PreparedConditioning],
+        layers: usize,
+        given: &mut InputList<'a>,
+    ) -> Result<Self> {
+        let mut give = |parts: &[&'a CrossAttnKv]| -> Result<Vec<KvPlaces>> {
+            let layers = (0..layers).map(|layer| {
+                let parts = parts.iter().map(|part| part.of_layer(layer));
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                Ok(KeyValues::give(&parts, given))
+            });
+            layers.collect()
+        };
+        let text = give(&rows.iter().map(|row| &*row.kv).collect::<Vec<_>>())?;
+        let runs = rows.chunk_by(|a, b| a.image.is_some() == b.image.is_some());
+        let image = runs.map(|rows| {
+            let parts: Vec<&CrossAttnKv> = rows.iter().filter_map(|row| row.image.as_deref()).collect();
+            let layers = if parts.is_empty() {
+                Vec::new()
+            } else {
+                give(&parts)?
+            };
+            Ok(ImageRun {
+                rows: rows.len(),
+                layers,
+            })
+        });
+        let image = image.collect::<Result<_>>()?;
+        Ok(Self { text, image })
+    }
+
+    /// How many rows there are in each run, and whether they have image tokens.
+    pub(super) fn image_runs(&self) -> Vec<(usize, bool)> {
+        let runs = self.image.iter();
+        runs.map(|run| (run.rows, !run.layers.is_empty())).collect()
+    }
+
+    /// Keys and values of all rows for cross-attention number `layer`.
+    pub(super) fn text(&self, layer: usize, inputs: &Inputs<'_>) -> Result<KeyValues> {
+        let places = self.text.get(layer);
+        let places = places.ok_or_else(|| KernelError::mismatch("a layer without keys and values"))?;
+        places.get(inputs)
+    }
+
+    /// What the rows attend to beside their text in cross-attention number `layer`.
+    pub(super) fn image(&self, layer: usize, inputs: &Inputs<'_>) -> Result<Vec<MoreKeyValues>> {
+        let runs = self.image.iter().map(|run| {
+            let kv = run.layers.get(layer);
+            Ok(MoreKeyValues {
+                rows: run.rows,
+                kv: kv.map(|places| places.get(inputs)).transpose()?,
+            })
+        });
+        runs.collect()
+    }
 }

@@ -1,16 +1,15 @@
 //! What one forward of the UNet takes, and whether it fits the network.
 
-use candle_core::Tensor;
-
 use super::config::UNetConfig;
 use super::cross_attn_kv::PreparedConditioning;
 use crate::ModelError;
+use crate::layers::HostTensor;
 
-/// P images of one forward, which may differ in everything but their shapes, and their B rows.
+/// P images of one forward, in main memory, which may differ in everything but their shapes, and their B rows.
 #[derive(Clone, Copy, Debug)]
 pub struct UNetInput<'a> {
     /// (P, C, h, w), any h and w.
-    pub sample: &'a Tensor,
+    pub sample: &'a HostTensor,
     /// One for each image.
     pub timesteps: &'a [f32],
     /// One for each of B rows, all of one shape, from [`super::UNet::prepare`].
@@ -20,7 +19,7 @@ pub struct UNetInput<'a> {
     pub rows: &'a [usize],
     /// (P, E) from [`super::guidance_embedding`], for a network whose configuration has `time_cond_proj_dim` E; without it such
     /// a network sees no guidance.
-    pub guidance_embedding: Option<&'a Tensor>,
+    pub guidance_embedding: Option<&'a HostTensor>,
     /// Whether each image merges half of its tokens before self-attention on the outermost level, which is faster for
     /// large images and changes them a little; empty stands for no image.
     pub merging: &'a [bool],

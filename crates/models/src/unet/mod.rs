@@ -4,30 +4,27 @@
 
 mod block_inputs;
 mod blocks;
+mod computation;
 mod config;
 mod cross_attn_kv;
 mod input;
+mod prediction;
 mod row_map;
 mod time_embedding;
 mod transformer;
-
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 pub use self::config::{TextTime, UNetConfig};
 pub use self::cross_attn_kv::PreparedConditioning;
 pub use self::input::UNetInput;
 pub use self::time_embedding::guidance_embedding;
 
-use self::block_inputs::BlockInputs;
 use self::blocks::{DownBlock, MidBlock, UpBlock};
-use self::cross_attn_kv::CrossAttnKv;
-use self::row_map::RowMap;
-use self::time_embedding::{TimeEmbedding, timestep_embedding};
+use self::computation::Computation;
+use self::time_embedding::TimeEmbedding;
 use crate::error::During;
 use crate::layers::{
-    Attention, Conv2d, ConvFusion, GroupNorm, Layer, LayerName, LayerShape, PatchOf, Stride, channels_first,
-    channels_last, each_spec, on_pool, patch_each, size_bytes,
+    Attention, Conv2d, GroupNorm, HostTensor, InputList, KeyValues, Layer, LayerName, LayerShape,
+    LayerSource, PatchOf, Programs, Result, Stride, each_spec, on_pool, patch_each, size_bytes,
 };
 use crate::{Conditioning, ConditioningShape, ImageTokens, IpAdapter, ModelError};
 
@@ -44,32 +41,33 @@ pub struct UNet {
     /// How many cross-attentions there are.
     cross_attns: usize,
     config: UNetConfig,
+    programs: Programs<Computation>,
 }
 
 impl UNet {
-    /// Loads the network from `vb`, at the root of its component.
+    /// Loads the network from `from`, at the root of its component.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn new(config: &UNetConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
-        Self::load(config, &vb).during("loading the unet")
+    pub fn new(config: &UNetConfig, from: LayerSource<'_>) -> std::result::Result<Self, ModelError> {
+        Self::load(config, &from).during("loading the unet")
     }
 
-    fn load(config: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: &UNetConfig, from: &LayerSource<'_>) -> Result<Self> {
         let levels = config.levels();
         let first = config.block_out_channels[0];
         let last = config.block_out_channels[levels - 1];
-        let (down_blocks, up_blocks) = (vb.pp("down_blocks"), vb.pp("up_blocks"));
+        let (down_blocks, up_blocks) = (from.pp("down_blocks"), from.pp("up_blocks"));
         // Cross-attentions are numbered in the order in which they run.
         let mut next = 0;
         let down = (0..levels).map(|i| DownBlock::new(config, i, &mut next, &down_blocks.pp(i)));
         let down = down.collect::<Result<_>>()?;
-        let mid = MidBlock::new(config, last, &mut next, &vb.pp("mid_block"))?;
+        let mid = MidBlock::new(config, last, &mut next, &from.pp("mid_block"))?;
         let up = (0..levels).map(|i| UpBlock::new(config, i, &mut next, &up_blocks.pp(i)));
         let up = up.collect::<Result<_>>()?;
         Ok(Self {
-            conv_in: Conv2d::new(config.in_channels, first, Stride::One, &vb.pp("conv_in"))?,
-            time: TimeEmbedding::new(config, vb)?,
+            conv_in: Conv2d::new(config.in_channels, first, Stride::One, &from.pp("conv_in"))?,
+            time: TimeEmbedding::new(config, from)?,
             down,
             mid,
             up,
@@ -78,10 +76,11 @@ impl UNet {
                 config.norm_num_groups,
                 first,
                 config.norm_eps,
-                &vb.pp("conv_norm_out"),
+                &from.pp("conv_norm_out"),
             )?,
-            conv_out: Conv2d::new(first, config.out_channels, Stride::One, &vb.pp("conv_out"))?,
+            conv_out: Conv2d::new(first, config.out_channels, Stride::One, &from.pp("conv_out"))?,
             config: config.clone(),
+            programs: Programs::new(from.device()),
         })
     }
 
@@ -188,21 +187,36 @@ impl UNet {
         if let (Some(adapter), Some(image)) = (adapter, &conditioning.image_tokens) {
             self.check_image(adapter, image)?;
         }
-        let project = || {
-            let kv = match states.as_slice() {
-                [states] => CrossAttnKv::project(self.cross_attns(), states)?,
-                several => CrossAttnKv::project(self.cross_attns(), &Tensor::cat(several, 2)?)?,
-            };
+        let project = || -> Result<_> {
+            let mut given = InputList::default();
+            let tokens = given.host(match states.as_slice() {
+                [states] => states.clone(),
+                several => HostTensor::cat(several, 2)?,
+            });
             let added = match (&conditioning.pooled, &conditioning.size_conditions) {
-                (Some(pooled), Some(sizes)) => self.time.embed_added(pooled, sizes, &self.config)?,
+                (Some(pooled), Some(sizes)) => self.time.pooled_and_sizes(pooled, sizes, &self.config)?,
                 _ => None,
             };
+            let added = added.map(|added| given.host(added));
+            let mut results = self.programs.run(Computation::Prepare, given, |inputs| {
+                let tokens = inputs.take(tokens)?;
+                let mut results = Vec::with_capacity(2 * self.cross_attns + 1);
+                for cross_attn in self.cross_attns() {
+                    results.extend(cross_attn.project_kv(&tokens)?.into_results());
+                }
+                if let Some(added) = added {
+                    results.push(self.time.embed_added(&inputs.take(added)?)?);
+                }
+                Ok(results)
+            })?;
+            let added = added.and_then(|_| results.pop());
             let image = match (adapter, &conditioning.image_tokens) {
                 (Some(adapter), Some(ImageTokens { tokens, scale })) if *scale != 0.0 => {
                     Some(adapter.project(tokens, *scale)?.into())
                 }
                 _ => None,
             };
+            let kv = KeyValues::from_results(results).into();
             Ok(PreparedConditioning::new(kv, added, shape).with_image(image))
         };
         on_pool(project).during("projecting the conditioning's keys and values")
@@ -244,54 +258,12 @@ impl UNet {
         transformers.flat_map(|transformer| transformer.cross_attns())
     }
 
-    /// One prediction for every row: (B, out, h, w).
+    /// One prediction for every row, in main memory: (B, out, h, w).
     ///
     /// # Errors
     /// When an input's shape does not fit the configuration, or a guidance embedding comes to a network without one.
-    pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<Tensor, ModelError> {
+    pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<HostTensor, ModelError> {
         input.check(&self.config, self.cross_attns)?;
         on_pool(|| self.predict(input)).during("predicting noise")
-    }
-
-    fn predict(&self, input: UNetInput<'_>) -> Result<Tensor> {
-        let UNetInput { sample, .. } = input;
-        // The time embedding's length is the first width, whatever the other sizes are.
-        let time =
-            timestep_embedding(input.timesteps, &self.config, sample.device())?.to_dtype(sample.dtype())?;
-        let rows = RowMap::new(sample, input.rows, input.merging)?;
-        // (P, 1, width) or (B, 1, width), already through the activation that every block applies first.
-        let of_rows = (input.conditioning, &rows);
-        let time = self
-            .time
-            .forward_activated(&time, input.guidance_embedding, of_rows)?;
-        let inputs = BlockInputs {
-            time: &time,
-            conditioning: input.conditioning,
-            rows: &rows,
-        };
-        let mut x = self
-            .conv_in
-            .forward(&channels_last(sample)?, ConvFusion::default())?;
-        if self.config.text_time.is_some() {
-            // Rows of an image differ from the first block on, by what their texts add to the time embedding.
-            x = rows.expand(&x)?;
-        }
-        let mut skips = vec![x.clone()];
-        for block in &self.down {
-            x = block.forward(x, inputs, &mut skips)?;
-        }
-        x = self.mid.forward(x, inputs)?;
-        // Some were kept before the first cross-attention, one for all rows of an image.
-        for skip in &mut skips {
-            *skip = inputs.rows.expand(skip)?;
-        }
-        for block in &self.up {
-            x = block.forward(x, inputs, &mut skips)?;
-        }
-        let fusion = ConvFusion {
-            norm: Some(&self.norm_out),
-            ..ConvFusion::default()
-        };
-        channels_first(&self.conv_out.forward(&x, fusion)?)
     }
 }

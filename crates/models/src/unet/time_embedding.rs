@@ -3,15 +3,13 @@
 //! The arguments of sine and cosine reach thousands of radians, so a last-bit difference of a frequency is visible;
 //! each operation here is rounded to f32 where PyTorch rounds it.
 
-use candle_core::{Device, Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::config::{TextTime, UNetConfig};
-use super::cross_attn_kv::{PreparedConditioning, added_of_rows};
 use super::row_map::RowMap;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{Activation, Layer, Linear};
+use crate::layers::{
+    Activation, HostTensor, KernelError, Layer, LayerSource, Linear, Result, Tensor, host_tensor,
+};
 
 /// Two linear layers on the sinusoidal embedding, to which a projected guidance embedding is added first.
 #[derive(Clone, Debug)]
@@ -32,18 +30,18 @@ struct AddedEmbedding {
 }
 
 impl TimeEmbedding {
-    /// Loads it from `vb`, at the root of the UNet.
-    pub(super) fn new(config: &UNetConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    /// Loads it from `from`, at the root of the UNet.
+    pub(super) fn new(config: &UNetConfig, from: &LayerSource<'_>) -> Result<Self> {
         let (input, width) = (config.block_out_channels[0], config.time_embed_dim);
-        let time = vb.pp("time_embedding");
+        let time = from.pp("time_embedding");
         let guidance = |e| Linear::without_bias(e, input, &time.pp("cond_proj"));
         let linear2 = Linear::new(width, width, &time.pp("linear_2"))?;
         let added = |sizes: TextTime| -> Result<_> {
-            let vb = vb.pp("add_embedding");
-            let linear1 = Linear::new(sizes.width(), width, &vb.pp("linear_1"))?;
+            let from = from.pp("add_embedding");
+            let linear1 = Linear::new(sizes.width(), width, &from.pp("linear_1"))?;
             Ok(AddedEmbedding {
                 linear1: linear1.with_activation(Activation::Silu),
-                linear2: Linear::new(width, width, &vb.pp("linear_2"))?,
+                linear2: Linear::new(width, width, &from.pp("linear_2"))?,
                 sizes,
             })
         };
@@ -60,41 +58,46 @@ impl TimeEmbedding {
     }
 
     /// `time`: (P, input); `guidance`: (P, E). Result: (P, 1, width), through the SiLU that every block applies first, or
-    /// (B, 1, width) where every row of `rows` has something to add.
+    /// (B, 1, width) where every row of `rows` has something to add: `added` (B, 1, width).
     pub(super) fn forward_activated(
         &self,
         time: &Tensor,
         guidance: Option<&Tensor>,
-        (conditioning, rows): (&[PreparedConditioning], &RowMap),
+        (added, rows): (Option<&Tensor>, &RowMap),
     ) -> Result<Tensor> {
         let mut x = time.unsqueeze(1)?;
         if let (Some(projection), Some(guidance)) = (&self.guidance, guidance) {
-            let guidance = guidance.to_dtype(x.dtype())?.unsqueeze(1)?;
-            x = projection.forward_add(&guidance, &x)?;
+            x = projection.forward_add(&guidance.unsqueeze(1)?, &x)?;
         }
         let x = self.linear2.forward(&self.linear1.forward(&x)?)?;
-        if self.added.is_none() {
-            return Ok(x);
+        match added {
+            Some(added) => rows.expand(&x)?.add(added)?.silu(),
+            None => Ok(x),
         }
-        (rows.expand(&x)? + added_of_rows(conditioning)?)?.silu()
     }
 
-    /// What a network with `text_time` adds for a row of this pooled state (1, P) and these sizes, (1, 1, width); None for
-    /// other networks.
-    pub(super) fn embed_added(
+    /// What [`Self::embed_added`] takes of a pooled state (1, P) and these sizes, (1, 1, P + 6 · the width of a size); None
+    /// for networks without `text_time`.
+    pub(super) fn pooled_and_sizes(
         &self,
-        pooled: &Tensor,
+        pooled: &HostTensor,
         sizes: &[f32; 6],
         like: &UNetConfig,
-    ) -> Result<Option<Tensor>> {
+    ) -> Result<Option<HostTensor>> {
         let Some(added) = &self.added else {
             return Ok(None);
         };
-        let dim = added.sizes.size_dim;
-        let sizes = embed(sizes, dim, like, pooled.device())?.reshape((1, ()))?;
-        // (1, 1, P + 6 · size_dim)
-        let x = Tensor::cat(&[pooled, &sizes.to_dtype(pooled.dtype())?], 1)?.unsqueeze(1)?;
-        added.linear2.forward(&added.linear1.forward(&x)?).map(Some)
+        let sizes = embed(sizes, added.sizes.size_dim, like)?.reshape((1, ()))?;
+        let both = HostTensor::cat(&[pooled, &sizes], 1)?;
+        Ok(Some(both.unsqueeze(1)?))
+    }
+
+    /// What a network with `text_time` adds for a row of this pooled state and these sizes: (1, 1, width).
+    pub(super) fn embed_added(&self, pooled_and_sizes: &Tensor) -> Result<Tensor> {
+        let Some(added) = &self.added else {
+            return Err(KernelError::mismatch("the network adds nothing for a text"));
+        };
+        added.linear2.forward(&added.linear1.forward(pooled_and_sizes)?)
     }
 
     /// Its layers.
@@ -112,12 +115,12 @@ impl TimeEmbedding {
 }
 
 /// Sinusoidal embedding of P `timesteps` with the first width as its length: (P, width), f32.
-pub(super) fn timestep_embedding(timesteps: &[f32], config: &UNetConfig, device: &Device) -> Result<Tensor> {
-    embed(timesteps, config.block_out_channels[0], config, device)
+pub(super) fn timestep_embedding(timesteps: &[f32], config: &UNetConfig) -> Result<HostTensor> {
+    embed(timesteps, config.block_out_channels[0], config)
 }
 
 /// Sinusoidal embedding of each of `values`: (count, width), f32, with the configuration's order and shift.
-fn embed(values: &[f32], width: usize, config: &UNetConfig, device: &Device) -> Result<Tensor> {
+fn embed(values: &[f32], width: usize, config: &UNetConfig) -> Result<HostTensor> {
     let half = width / 2;
     #[expect(
         clippy::cast_precision_loss,
@@ -129,7 +132,7 @@ fn embed(values: &[f32], width: usize, config: &UNetConfig, device: &Device) -> 
         let log_period = -(10_000_f64.ln()) as f32;
         (0..half).map(|i| exp(log_period * i as f32 / spread)).collect()
     };
-    sinusoids(values, &frequencies, (width, config.flip_sin_to_cos), device)
+    sinusoids(values, &frequencies, (width, config.flip_sin_to_cos))
 }
 
 /// The embedding of a guidance scale that distilled latent consistency models take (Luo et al., 2023, section 4.2;
@@ -137,8 +140,8 @@ fn embed(values: &[f32], width: usize, config: &UNetConfig, device: &Device) -> 
 /// `time_cond_proj_dim`. Result: (1, dim), f32.
 ///
 /// # Errors
-/// When the tensor cannot be made on `device`.
-pub fn guidance_embedding(w: f64, dim: usize, device: &Device) -> std::result::Result<Tensor, ModelError> {
+/// When the tensor cannot be made.
+pub fn guidance_embedding(w: f64, dim: usize) -> std::result::Result<HostTensor, ModelError> {
     let half = dim / 2;
     #[expect(
         clippy::cast_precision_loss,
@@ -150,7 +153,7 @@ pub fn guidance_embedding(w: f64, dim: usize, device: &Device) -> std::result::R
         let frequencies: Vec<f32> = (0..half).map(|i| exp(i as f32 * -step)).collect();
         (w as f32 * 1000.0, frequencies)
     };
-    sinusoids(&[w], &frequencies, (dim, false), device).during("embedding the guidance scale")
+    sinusoids(&[w], &frequencies, (dim, false)).during("embedding the guidance scale")
 }
 
 /// Sines and cosines of every value times every frequency, side by side and padded by a zero to an odd width.
@@ -158,8 +161,7 @@ fn sinusoids(
     values: &[f32],
     frequencies: &[f32],
     (width, cosine_first): (usize, bool),
-    device: &Device,
-) -> Result<Tensor> {
+) -> Result<HostTensor> {
     let mut out = Vec::with_capacity(values.len() * width);
     for value in values {
         let start = out.len();
@@ -174,7 +176,7 @@ fn sinusoids(
         }
         out.resize(start + width, 0.0);
     }
-    Tensor::from_vec(out, (values.len(), width), device)
+    host_tensor(out, &[values.len(), width])
 }
 
 /// e^x, correctly rounded. PyTorch takes it from MKL, whose last bit differs in about one value of fifty; that cannot
@@ -200,7 +202,7 @@ mod tests {
             let text = format!("{{\"block_out_channels\": [{width}, 32, 32, 32], {rest}}}");
             let config: UNetConfig = serde_json::from_str(&text).unwrap();
             let steps: Vec<f32> = golden.tensor("steps").to_vec1().unwrap();
-            let found = timestep_embedding(&steps, &config, &Device::Cpu).unwrap();
+            let found = timestep_embedding(&steps, &config).unwrap();
             assert_close(name, &found, golden.tensor(name), Tolerance::EMBEDDING);
         }
     }

@@ -1,13 +1,11 @@
 //! The transformer inside a UNet level (diffusers `transformer_2d.py`, `attention.py`): pixels attend to each other
 //! and to the conditioning.
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::block_inputs::BlockInputs;
 use super::config::UNetConfig;
 use crate::layers::{
-    Attention, Geglu, GroupNorm, KeyValues, Layer, LayerNorm, Linear, MoreKeyValues, Projections, TokenMerge,
+    Attention, Geglu, GroupNorm, KeyValues, Layer, LayerNorm, LayerSource, Linear, MoreKeyValues,
+    Projections, Result, Tensor, TokenMerge,
 };
 
 /// Norm, projection to tokens, transformer blocks, projection back, residual.
@@ -29,26 +27,26 @@ impl Transformer {
         config: &UNetConfig,
         level: usize,
         next: &mut usize,
-        vb: &VarBuilder<'_>,
+        from: &LayerSource<'_>,
     ) -> Result<Self> {
         let width = config.block_out_channels[level];
         let first_cross_attn = *next;
         *next += config.transformer_layers[level];
         let projection = |name: &str| {
             if config.use_linear_projection {
-                Linear::new(width, width, &vb.pp(name))
+                Linear::new(width, width, &from.pp(name))
             } else {
-                Linear::pointwise(width, width, &vb.pp(name))
+                Linear::pointwise(width, width, &from.pp(name))
             }
         };
-        let blocks = vb.pp("transformer_blocks");
+        let blocks = from.pp("transformer_blocks");
         let block = |i: usize| {
             let heads = config.heads[level];
             TransformerBlock::new(width, config.cross_attention_dim, heads, &blocks.pp(i))
         };
         Ok(Self {
             // This norm's epsilon is fixed in the reference, unlike the other norms' of the UNet.
-            norm: GroupNorm::new(config.norm_num_groups, width, 1e-6, &vb.pp("norm"))?,
+            norm: GroupNorm::new(config.norm_num_groups, width, 1e-6, &from.pp("norm"))?,
             proj_in: projection("proj_in")?,
             blocks: (0..config.transformer_layers[level])
                 .map(block)
@@ -67,11 +65,11 @@ impl Transformer {
     /// `x`: (P, h, w, C) or (B, h, w, C). Result: (B, h, w, C).
     pub(super) fn forward(&self, x: &Tensor, inputs: BlockInputs<'_>) -> Result<Tensor> {
         let (count, h, w, c) = x.dims4()?;
-        let y = self.norm.forward(x)?.reshape((count, h * w, c))?;
+        let y = self.norm.forward(x)?.reshape(&[count, h * w, c])?;
         let mut tokens = self.proj_in.forward(&y)?;
         for (number, block) in self.blocks.iter().enumerate() {
             tokens = if self.merges {
-                block.self_attn_by_runs(&tokens, (h, w), inputs.rows.merging(tokens.dim(0)?))?
+                block.self_attn_by_runs(&tokens, (h, w), inputs.rows.merging(tokens.rows()))?
             } else {
                 block.self_attn(&tokens)?
             };
@@ -82,7 +80,7 @@ impl Transformer {
             tokens = block.cross_attn_and_feed_forward(&tokens, (&kv.0, &kv.1))?;
         }
         let x = inputs.rows.expand(x)?;
-        let tokens = tokens.reshape(x.shape())?;
+        let tokens = tokens.reshape(x.dims())?;
         self.proj_out.forward_add(&tokens, &x)
     }
 
@@ -108,15 +106,15 @@ struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    fn new(width: usize, cross_width: usize, heads: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let norm = |name: &str| LayerNorm::new(width, 1e-5, &vb.pp(name));
+    fn new(width: usize, cross_width: usize, heads: usize, from: &LayerSource<'_>) -> Result<Self> {
+        let norm = |name: &str| LayerNorm::new(width, 1e-5, &from.pp(name));
         Ok(Self {
             norm1: norm("norm1")?,
-            self_attn: attention(width, width, heads, &vb.pp("attn1"))?,
+            self_attn: attention(width, width, heads, &from.pp("attn1"))?,
             norm2: norm("norm2")?,
-            cross_attn: attention(width, cross_width, heads, &vb.pp("attn2"))?,
+            cross_attn: attention(width, cross_width, heads, &from.pp("attn2"))?,
             norm3: norm("norm3")?,
-            feed_forward: FeedForward::new(width, &vb.pp("ff"))?,
+            feed_forward: FeedForward::new(width, &from.pp("ff"))?,
         })
     }
 
@@ -130,7 +128,7 @@ impl TransformerBlock {
     fn self_attn_by_runs(&self, x: &Tensor, size: (usize, usize), merging: &[bool]) -> Result<Tensor> {
         let (mut parts, mut start) = (Vec::new(), 0);
         for run in merging.chunk_by(|a, b| a == b) {
-            let rows = x.narrow(0, start, run.len())?;
+            let rows = x.narrow_rows(start, run.len())?;
             start += run.len();
             parts.push(if run[0] {
                 self.merged_self_attn(&rows, size)?
@@ -138,7 +136,7 @@ impl TransformerBlock {
                 self.self_attn(&rows)?
             });
         }
-        Tensor::cat(&parts, 0)
+        Tensor::cat_rows(&parts.iter().collect::<Vec<_>>())
     }
 
     /// Half of the pixels attend to each other on behalf of all (`tomesd` 0.1.3 with `use_rand=False`, else its defaults:
@@ -176,12 +174,12 @@ impl TransformerBlock {
 }
 
 /// An attention of tokens of `width` numbers to tokens of `kv_width` numbers, with diffusers' names.
-fn attention(width: usize, kv_width: usize, heads: usize, vb: &VarBuilder<'_>) -> Result<Attention> {
+fn attention(width: usize, kv_width: usize, heads: usize, from: &LayerSource<'_>) -> Result<Attention> {
     let projections = Projections {
-        q: Linear::without_bias(width, width, &vb.pp("to_q"))?,
-        k: Linear::without_bias(kv_width, width, &vb.pp("to_k"))?,
-        v: Linear::without_bias(kv_width, width, &vb.pp("to_v"))?,
-        out: Linear::new(width, width, &vb.pp("to_out").pp(0))?,
+        q: Linear::without_bias(width, width, &from.pp("to_q"))?,
+        k: Linear::without_bias(kv_width, width, &from.pp("to_k"))?,
+        v: Linear::without_bias(kv_width, width, &from.pp("to_v"))?,
+        out: Linear::new(width, width, &from.pp("to_out").pp(0))?,
     };
     Ok(Attention::new(projections, heads))
 }
@@ -194,8 +192,8 @@ struct FeedForward {
 }
 
 impl FeedForward {
-    fn new(width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let net = vb.pp("net");
+    fn new(width: usize, from: &LayerSource<'_>) -> Result<Self> {
+        let net = from.pp("net");
         Ok(Self {
             geglu: Geglu::new(width, 4 * width, &net.pp(0).pp("proj"))?,
             out: Linear::new(4 * width, width, &net.pp(2))?,

@@ -1,15 +1,13 @@
 //! The compact network of Real-ESRGAN (`SRVGGNetCompact`): plain convolutions with slopes of their own, whose result is added to
 //! the picture, enlarged by its nearest pixels.
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 use pentimento_types::{RgbImage, Size};
 
-use super::picture::{enlarged_size, picture_of, pixel_shuffle, tensor_of, write_lines};
+use super::picture::{convolve, enlarged_size, picture_of, pixel_shuffle, tensor_of, write_lines};
 use super::{GoesOn, check};
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{Conv2d, ConvFusion, Stride, on_pool};
+use crate::layers::{Conv2d, HostTensor, LayerSource, Result, Stride, on_pool, to_f32};
 
 /// Sizes of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,35 +25,32 @@ pub struct CompactConfig {
 pub struct CompactNet {
     config: CompactConfig,
     /// Each with the slopes (features) of its negative results.
-    layers: Vec<(Conv2d, Tensor)>,
+    layers: Vec<(Conv2d, HostTensor)>,
     last: Conv2d,
 }
 
 impl CompactNet {
-    /// Reads it from `vb`, with Real-ESRGAN's names: `body.0`, `body.1` and so on.
+    /// Reads it from `from`, with Real-ESRGAN's names: `body.0`, `body.1` and so on.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(config: CompactConfig, vb: &VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
-        Self::load(config, vb).during("loading the upscaler")
+    pub fn new(config: CompactConfig, from: &LayerSource<'_>) -> std::result::Result<Self, ModelError> {
+        Self::load(config, from).during("loading the upscaler")
     }
 
-    fn load(config: CompactConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: CompactConfig, from: &LayerSource<'_>) -> Result<Self> {
         let CompactConfig {
             layers,
             features,
             scale,
         } = config;
         let conv = |number: usize, inputs, outputs| {
-            Conv2d::new(inputs, outputs, Stride::One, &vb.pp(format!("body.{number}")))
+            Conv2d::new(inputs, outputs, Stride::One, &from.pp(format!("body.{number}")))
         };
         let layer = |number: usize| {
             let inputs = if number == 0 { 3 } else { features };
-            let slopes = vb.get(features, &format!("body.{}.weight", 2 * number + 1))?;
-            Ok((
-                conv(2 * number, inputs, features)?,
-                slopes.to_dtype(candle_core::DType::F32)?,
-            ))
+            let slopes = from.get(&[features], &format!("body.{}.weight", 2 * number + 1))?;
+            Ok((conv(2 * number, inputs, features)?, to_f32(&slopes)?))
         };
         Ok(Self {
             config,
@@ -99,20 +94,20 @@ impl CompactNet {
     }
 
     /// `x`: (1, h, w, 3) in 0..1. Result: (1, h·scale, w·scale, 3), about 0..1.
-    fn forward(&self, x: &Tensor, goes_on: GoesOn<'_>) -> Result<Tensor> {
+    fn forward(&self, x: &HostTensor, goes_on: GoesOn<'_>) -> Result<HostTensor> {
         let mut deep = x.clone();
         for (conv, slopes) in &self.layers {
             check(goes_on)?;
-            let made = conv.forward(&deep, ConvFusion::default())?;
+            let made = convolve(conv, &deep, None)?;
             let above = made.relu()?;
             deep = ((made - &above)?.broadcast_mul(slopes)? + above)?;
         }
         let scale = self.config.scale;
-        let made = self.last.forward(&deep, ConvFusion::default())?;
+        let made = convolve(&self.last, &deep, None)?;
         let (_, h, w, _) = x.dims4()?;
         // Each pixel `scale` times in both directions.
         let nearest = x.reshape((h, 1, w, 1, 3))?;
         let nearest = nearest.broadcast_as((h, scale, w, scale, 3))?;
-        pixel_shuffle(&made, scale)? + nearest.reshape((1, h * scale, w * scale, 3))?
+        Ok((pixel_shuffle(&made, scale)? + nearest.reshape((1, h * scale, w * scale, 3))?)?)
     }
 }

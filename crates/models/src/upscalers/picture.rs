@@ -1,11 +1,12 @@
 //! Pictures as the networks of Real-ESRGAN take and give them: channels last, 0..1.
 
-use candle_core::{Device, Result, Tensor};
 use pentimento_types::{RgbImage, Size};
+
+use crate::layers::{self, Conv2d, ConvFusion, HostTensor, KernelError, Result, host_tensor};
 
 /// (1, h, w, 3) in 0..1, with lines and columns mirrored at the right and the bottom up to multiples of `multiple`. The edge itself
 /// is not repeated, as PyTorch's `reflect` has it, where the picture is large enough for that.
-pub(super) fn tensor_of(picture: &RgbImage, multiple: usize) -> Result<Tensor> {
+pub(super) fn tensor_of(picture: &RgbImage, multiple: usize) -> Result<HostTensor> {
     let size = picture.size();
     let (width, height) = (size.width as usize, size.height as usize);
     let (wide, high) = (
@@ -28,12 +29,12 @@ pub(super) fn tensor_of(picture: &RgbImage, multiple: usize) -> Result<Tensor> {
             values.extend(pixel.map(|value| f32::from(*value) / 255.0));
         }
     }
-    Tensor::from_vec(values, (1, high, wide, 3), &Device::Cpu)
+    host_tensor(values, &[1, high, wide, 3])
 }
 
 /// Writes lines of (1, lines, columns, 3) in 0..1 into `pixels`, the bytes of a picture `width` wide, from line `top` on. What is
 /// below or at the right of the picture is left out.
-pub(super) fn write_lines(lines: &Tensor, (pixels, width): (&mut [u8], usize), top: usize) -> Result<()> {
+pub(super) fn write_lines(lines: &HostTensor, (pixels, width): (&mut [u8], usize), top: usize) -> Result<()> {
     let columns = lines.dim(2)?;
     let values = lines.flatten_all()?.to_vec1::<f32>()?;
     let found = values.chunks_exact(columns * 3);
@@ -59,34 +60,48 @@ pub(super) fn enlarged_size(size: Size, scale: usize) -> Size {
 pub(super) fn picture_of(size: Size, pixels: Vec<u8>) -> Result<RgbImage> {
     match RgbImage::new(size, pixels) {
         Some(picture) => Ok(picture),
-        None => candle_core::bail!("a picture of {size} cannot be made"),
+        None => Err(KernelError::mismatch(format!(
+            "a picture of {size} cannot be made"
+        ))),
     }
 }
 
+/// A convolution of an image in main memory, enlarged to a size first where one is given.
+pub(super) fn convolve(
+    conv: &Conv2d,
+    x: &HostTensor,
+    upsample: Option<(usize, usize)>,
+) -> Result<HostTensor> {
+    let fusion = ConvFusion {
+        upsample,
+        ..ConvFusion::default()
+    };
+    conv.forward(&layers::Tensor::Host(x.clone()), fusion)?
+        .into_host()
+}
+
 /// PyTorch's `LeakyReLU(0.2)`.
-pub(super) fn leaky_relu(x: &Tensor) -> Result<Tensor> {
-    x.maximum(&(x * 0.2)?)
+pub(super) fn leaky_relu(x: &HostTensor) -> Result<HostTensor> {
+    Ok(x.maximum(&(x * 0.2)?)?)
 }
 
 /// PyTorch's `pixel_unshuffle`, channels last: `times` pixels on a side become channels, those of one colour side by side.
-pub(super) fn pixel_unshuffle(x: &Tensor, times: usize) -> Result<Tensor> {
+pub(super) fn pixel_unshuffle(x: &HostTensor, times: usize) -> Result<HostTensor> {
     if times == 1 {
         return Ok(x.clone());
     }
     let (_, h, w, c) = x.dims4()?;
     let (h, w) = (h / times, w / times);
-    x.reshape((h, times, w, times, c))?
-        .permute((0, 2, 4, 1, 3))?
-        .reshape((1, h, w, c * times * times))
+    let pixels = x.reshape((h, times, w, times, c))?.permute((0, 2, 4, 1, 3))?;
+    Ok(pixels.reshape((1, h, w, c * times * times))?)
 }
 
 /// PyTorch's `pixel_shuffle`, channels last.
-pub(super) fn pixel_shuffle(x: &Tensor, times: usize) -> Result<Tensor> {
+pub(super) fn pixel_shuffle(x: &HostTensor, times: usize) -> Result<HostTensor> {
     let (_, h, w, c) = x.dims4()?;
     let c = c / (times * times);
-    x.reshape((h, w, c, times, times))?
-        .permute((0, 3, 1, 4, 2))?
-        .reshape((1, h * times, w * times, c))
+    let pixels = x.reshape((h, w, c, times, times))?.permute((0, 3, 1, 4, 2))?;
+    Ok(pixels.reshape((1, h * times, w * times, c))?)
 }
 
 #[cfg(test)]
@@ -95,9 +110,8 @@ mod tests {
 
     #[test]
     fn shuffles_are_each_others_inverse() {
-        let x = Tensor::arange(0f32, 96., &Device::Cpu)
-            .and_then(|x| x.reshape((1, 4, 8, 3)))
-            .expect("a tensor");
+        let x = (0..96u8).map(f32::from).collect();
+        let x = host_tensor(x, &[1, 4, 8, 3]).expect("a tensor");
         let there = pixel_unshuffle(&x, 2).expect("divides");
         assert_eq!(there.dims(), [1, 2, 4, 12]);
         // The four pixels of the first corner, red first.
@@ -106,7 +120,8 @@ mod tests {
             .and_then(|t| t.to_vec1::<f32>())
             .expect("values");
         assert_eq!(first[..4], [0., 3., 24., 27.]);
-        let back = pixel_shuffle(&there, 2).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
+        let back = pixel_shuffle(&there, 2).expect("divides");
+        let back = back.flatten_all().and_then(|t| t.to_vec1::<f32>());
         let expected: Vec<f32> = (0..96u8).map(f32::from).collect();
         assert_eq!(back.expect("values"), expected);
     }

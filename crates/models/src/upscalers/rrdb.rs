@@ -5,15 +5,17 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 use pentimento_types::{RgbImage, Size};
 
-use super::picture::{enlarged_size, leaky_relu, picture_of, pixel_unshuffle, tensor_of, write_lines};
+use super::picture::{
+    convolve, enlarged_size, leaky_relu, picture_of, pixel_unshuffle, tensor_of, write_lines,
+};
 use super::{GoesOn, check};
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{Conv2d, ConvFusion, Stride, join_channels, on_pool};
+use crate::layers::{
+    Conv2d, ConvFusion, HostTensor, LayerSource, Result, Stride, Tensor, join_channels, on_pool,
+};
 
 /// Lines of the blocks' result around a strip on which it depends: the three convolutions of enlarged pixels see fewer than two.
 const HALO: usize = 2;
@@ -52,46 +54,50 @@ pub struct RrdbNet {
 struct DensePart([Conv2d; 5]);
 
 impl RrdbNet {
-    /// Reads it from `vb`, with BasicSR's names.
+    /// Reads it from `from`, with BasicSR's names.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn new(config: RrdbConfig, vb: &VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
-        Self::load(config, vb).during("loading the upscaler")
+    pub fn new(config: RrdbConfig, from: &LayerSource<'_>) -> std::result::Result<Self, ModelError> {
+        Self::load(config, from).during("loading the upscaler")
     }
 
-    fn load(config: RrdbConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: RrdbConfig, from: &LayerSource<'_>) -> Result<Self> {
         let RrdbConfig {
             blocks,
             features,
             growth,
             unshuffle,
         } = config;
-        let conv = |inputs, outputs, vb: VarBuilder<'_>| Conv2d::new(inputs, outputs, Stride::One, &vb);
-        let part = |vb: VarBuilder<'_>| -> Result<DensePart> {
+        let conv = |inputs, outputs, from: LayerSource<'_>| Conv2d::new(inputs, outputs, Stride::One, &from);
+        let part = |from: LayerSource<'_>| -> Result<DensePart> {
             let layer = |number: usize| {
                 let outputs = if number == 4 { features } else { growth };
                 conv(
                     features + number * growth,
                     outputs,
-                    vb.pp(format!("conv{}", number + 1)),
+                    from.pp(format!("conv{}", number + 1)),
                 )
             };
             Ok(DensePart([layer(0)?, layer(1)?, layer(2)?, layer(3)?, layer(4)?]))
         };
         let block = |number: usize| -> Result<[DensePart; 3]> {
-            let vb = vb.pp(format!("body.{number}"));
-            Ok([part(vb.pp("rdb1"))?, part(vb.pp("rdb2"))?, part(vb.pp("rdb3"))?])
+            let from = from.pp(format!("body.{number}"));
+            Ok([
+                part(from.pp("rdb1"))?,
+                part(from.pp("rdb2"))?,
+                part(from.pp("rdb3"))?,
+            ])
         };
-        let same = |name: &str| conv(features, features, vb.pp(name));
+        let same = |name: &str| conv(features, features, from.pp(name));
         Ok(Self {
             config,
-            first: conv(3 * unshuffle * unshuffle, features, vb.pp("conv_first"))?,
+            first: conv(3 * unshuffle * unshuffle, features, from.pp("conv_first"))?,
             blocks: (0..blocks).map(block).collect::<Result<_>>()?,
             body: same("conv_body")?,
             up: [same("conv_up1")?, same("conv_up2")?],
             high: same("conv_hr")?,
-            last: conv(features, 3, vb.pp("conv_last"))?,
+            last: conv(features, 3, from.pp("conv_last"))?,
         })
     }
 
@@ -148,80 +154,82 @@ impl RrdbNet {
     }
 
     /// What the blocks make of a picture: (1, h, w, features), each pixel one of `unshuffle` times as many on a side.
-    fn features(&self, picture: &RgbImage, goes_on: GoesOn<'_>) -> Result<Tensor> {
-        let plain = ConvFusion::default();
+    fn features(&self, picture: &RgbImage, goes_on: GoesOn<'_>) -> Result<HostTensor> {
         let x = pixel_unshuffle(&tensor_of(picture, self.config.unshuffle)?, self.config.unshuffle)?;
-        let first = on_pool(|| self.first.forward(&x.contiguous()?, plain))?;
+        let first = on_pool(|| convolve(&self.first, &x.contiguous()?, None))?;
         let mut x = first.clone();
         for parts in &self.blocks {
             check(goes_on)?;
-            x = on_pool(|| {
+            x = on_pool(|| -> Result<_> {
                 let mut deep = x.clone();
                 for part in parts {
                     deep = part.forward(&deep)?;
                 }
-                &x + (deep * SHARE)?
+                Ok((&x + (deep * SHARE)?)?)
             })?;
         }
-        let whole = ConvFusion {
-            residual: Some(&first),
-            ..plain
-        };
-        on_pool(|| self.body.forward(&x, whole))
+        on_pool(|| {
+            let first = Tensor::Host(first);
+            let fusion = ConvFusion {
+                residual: Some(&first),
+                ..ConvFusion::default()
+            };
+            self.body.forward(&Tensor::Host(x), fusion)?.into_host()
+        })
     }
 
     /// What becomes of some lines of the blocks' result: (1, 4 · lines, 4 · w, 3), about 0..1.
-    fn strip(&self, features: &Tensor, strip: &Range<usize>) -> Result<Tensor> {
+    fn strip(&self, features: &HostTensor, strip: &Range<usize>) -> Result<HostTensor> {
         let (_, height, width, _) = features.dims4()?;
         let (before, after) = (HALO.min(strip.start), HALO.min(height - strip.end));
         let lines = before + strip.len() + after;
         let mut x = features.narrow(1, strip.start - before, lines)?.contiguous()?;
         for (conv, times) in self.up.iter().zip([2, 4]) {
-            let enlarging = ConvFusion {
-                upsample: Some((times * lines, times * width)),
-                ..ConvFusion::default()
-            };
-            x = leaky_relu(&conv.forward(&x, enlarging)?)?;
+            let size = (times * lines, times * width);
+            x = leaky_relu(&convolve(conv, &x, Some(size))?)?;
         }
-        let plain = ConvFusion::default();
-        let x = leaky_relu(&self.high.forward(&x, plain)?)?;
-        let x = self.last.forward(&x, plain)?;
-        x.narrow(1, 4 * before, 4 * strip.len())
+        let x = leaky_relu(&convolve(&self.high, &x, None)?)?;
+        let x = convolve(&self.last, &x, None)?;
+        Ok(x.narrow(1, 4 * before, 4 * strip.len())?)
     }
 }
 
 impl DensePart {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let plain = ConvFusion::default();
+    fn forward(&self, x: &HostTensor) -> Result<HostTensor> {
         let [.., last] = &self.0;
         let mut seen = x.clone();
         for conv in &self.0[..4] {
-            let grown = leaky_relu(&conv.forward(&seen, plain)?)?;
-            seen = join_channels(&seen, &grown)?;
+            let grown = leaky_relu(&convolve(conv, &seen, None)?)?;
+            seen = join_channels(&Tensor::Host(seen), &Tensor::Host(grown))?.into_host()?;
         }
-        (last.forward(&seen, plain)? * SHARE)? + x
+        Ok(((convolve(last, &seen, None)? * SHARE)? + x)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use pentimento_testkit::{Tolerance, assert_close, compare};
+    use pentimento_weights::{Component, Dtypes};
 
     use super::*;
+    use crate::layers::{Device, host_tensor};
 
     /// Strips of any place give what the whole gives: their halo is wide enough.
     #[test]
     fn strips_give_what_the_whole_gives() {
-        let tensors = candle_nn::VarMap::new();
-        let vb = VarBuilder::from_varmap(&tensors, candle_core::DType::F32, &candle_core::Device::Cpu);
+        let weights = Component::seeded(4, Dtypes::Stored, &candle_core::Device::Cpu);
+        let source = LayerSource::new(weights.var_builder(), &Device::Cpu);
         let config = RrdbConfig {
             blocks: 1,
             features: 8,
             growth: 4,
             unshuffle: 1,
         };
-        let network = RrdbNet::new(config, &vb).expect("loads");
-        let features = Tensor::randn(0f32, 1., (1, 37, 6, 8), &candle_core::Device::Cpu).expect("a tensor");
+        let network = RrdbNet::new(config, &source).expect("loads");
+        let features = {
+            let values = (0..37 * 6 * 8).map(|i| (i as f32 * 0.37).sin());
+            host_tensor(values.collect(), &[1, 37, 6, 8]).expect("a tensor")
+        };
         let whole = network.strip(&features, &(0..37)).expect("runs");
         for strip in [0..16, 16..32, 32..37, 1..2, 36..37, 5..30] {
             let found = network.strip(&features, &strip).expect("runs");
@@ -243,6 +251,6 @@ mod tests {
             .expect("inside");
         let found = network.strip(&cut, &(0..16)).expect("runs");
         let expected = whole.narrow(1, 64, 64).expect("inside");
-        assert!(compare(&found, &expected).expect("one shape").max > 1e-6);
+        assert!(compare(&found, &expected).expect("one shape").max > 1e-3);
     }
 }

@@ -1,14 +1,14 @@
 //! What encoder and decoder share: residual blocks, the attention in the middle, and the norms' epsilon.
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::config::VaeConfig;
-use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Linear, SingleHeadAttention, Stride, shortcut};
+use crate::layers::{
+    Conv2d, ConvFusion, GroupNorm, Layer, LayerSource, Linear, Result, SingleHeadAttention, Stride, Tensor,
+    shortcut,
+};
 
 /// A group norm of the autoencoder, whose epsilon is fixed in the reference.
-pub(super) fn norm(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<GroupNorm> {
-    GroupNorm::new(config.norm_num_groups, width, 1e-6, vb)
+pub(super) fn norm(config: &VaeConfig, width: usize, from: &LayerSource<'_>) -> Result<GroupNorm> {
+    GroupNorm::new(config.norm_num_groups, width, 1e-6, from)
 }
 
 /// Two convolutions and a residual.
@@ -22,13 +22,18 @@ pub(super) struct ResBlock {
 }
 
 impl ResBlock {
-    pub(super) fn new(config: &VaeConfig, input: usize, output: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let shortcut = || Linear::pointwise(input, output, &vb.pp("conv_shortcut"));
+    pub(super) fn new(
+        config: &VaeConfig,
+        input: usize,
+        output: usize,
+        from: &LayerSource<'_>,
+    ) -> Result<Self> {
+        let shortcut = || Linear::pointwise(input, output, &from.pp("conv_shortcut"));
         Ok(Self {
-            norm1: norm(config, input, &vb.pp("norm1"))?,
-            conv1: Conv2d::new(input, output, Stride::One, &vb.pp("conv1"))?,
-            norm2: norm(config, output, &vb.pp("norm2"))?,
-            conv2: Conv2d::new(output, output, Stride::One, &vb.pp("conv2"))?,
+            norm1: norm(config, input, &from.pp("norm1"))?,
+            conv1: Conv2d::new(input, output, Stride::One, &from.pp("conv1"))?,
+            norm2: norm(config, output, &from.pp("norm2"))?,
+            conv2: Conv2d::new(output, output, Stride::One, &from.pp("conv2"))?,
             shortcut: (input != output).then(shortcut).transpose()?,
         })
     }
@@ -68,16 +73,16 @@ pub(super) struct AttentionBlock {
 }
 
 impl AttentionBlock {
-    pub(super) fn new(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn new(config: &VaeConfig, width: usize, from: &LayerSource<'_>) -> Result<Self> {
         Ok(Self {
-            norm: norm(config, width, &vb.pp("group_norm"))?,
-            attention: SingleHeadAttention::new(width, vb)?,
+            norm: norm(config, width, &from.pp("group_norm"))?,
+            attention: SingleHeadAttention::new(width, from)?,
         })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
-        let tokens = self.norm.forward(x)?.reshape((b, h * w, c))?;
+        let tokens = self.norm.forward(x)?.reshape(&[b, h * w, c])?;
         self.attention.forward_add(&tokens, x)
     }
 

@@ -7,17 +7,18 @@ mod config;
 mod pass;
 mod stages;
 mod tiny;
-
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
+mod way;
 
 pub use self::config::{LatentNormalisation, VaeConfig};
 pub use self::pass::VaePass;
 
 use self::stages::Stages;
+use self::way::Way;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{Layer, LayerName, LayerShape, Linear, each_spec, size_bytes};
+use crate::layers::{
+    HostTensor, Layer, LayerName, LayerShape, LayerSource, Linear, Programs, Result, each_spec, size_bytes,
+};
 
 /// Encoder and decoder.
 #[derive(Debug)]
@@ -27,36 +28,40 @@ pub struct Vae {
     post_quant: Option<Linear>,
     decoder: Stages,
     config: VaeConfig,
+    /// By way and stage; no stage is what comes before the first.
+    programs: Programs<(Way, Option<usize>)>,
 }
 
 impl Vae {
-    /// Loads the network from `vb`, at the root of its component.
+    /// Loads the network from `from`, at the root of its component.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape than `config` says.
-    pub fn new(config: &VaeConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, ModelError> {
-        Self::load(config, &vb).during("loading the vae")
+    pub fn new(config: &VaeConfig, from: LayerSource<'_>) -> std::result::Result<Self, ModelError> {
+        Self::load(config, &from).during("loading the vae")
     }
 
-    fn load(config: &VaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: &VaeConfig, from: &LayerSource<'_>) -> Result<Self> {
         if let Some(tiny) = &config.tiny {
             return Ok(Self {
-                encoder: Stages::tiny_encoder(config, tiny, &vb.pp("encoder"))?,
+                encoder: Stages::tiny_encoder(config, tiny, &from.pp("encoder"))?,
                 quant: None,
                 post_quant: None,
-                decoder: Stages::tiny_decoder(config, tiny, &vb.pp("decoder"))?,
+                decoder: Stages::tiny_decoder(config, tiny, &from.pp("decoder"))?,
                 config: config.clone(),
+                programs: Programs::new(from.device()),
             });
         }
         let latent = config.latent_channels;
-        let quant = || Linear::pointwise(2 * latent, 2 * latent, &vb.pp("quant_conv"));
-        let post_quant = || Linear::pointwise(latent, latent, &vb.pp("post_quant_conv"));
+        let quant = || Linear::pointwise(2 * latent, 2 * latent, &from.pp("quant_conv"));
+        let post_quant = || Linear::pointwise(latent, latent, &from.pp("post_quant_conv"));
         Ok(Self {
-            encoder: Stages::encoder(config, &vb.pp("encoder"))?,
+            encoder: Stages::encoder(config, &from.pp("encoder"))?,
             quant: config.use_quant_conv.then(quant).transpose()?,
             post_quant: config.use_post_quant_conv.then(post_quant).transpose()?,
-            decoder: Stages::decoder(config, &vb.pp("decoder"))?,
+            decoder: Stages::decoder(config, &from.pp("decoder"))?,
             config: config.clone(),
+            programs: Programs::new(from.device()),
         })
     }
 
@@ -93,7 +98,7 @@ impl Vae {
     ///
     /// # Errors
     /// When the shape does not fit.
-    pub fn encode_moments(&self, x: &Tensor) -> std::result::Result<Tensor, ModelError> {
+    pub fn encode_moments(&self, x: &HostTensor) -> std::result::Result<HostTensor, ModelError> {
         self.row_by_row(x, |row| self.begin_encode(row))
     }
 
@@ -102,16 +107,16 @@ impl Vae {
     ///
     /// # Errors
     /// When the shape does not fit.
-    pub fn decode(&self, z: &Tensor) -> std::result::Result<Tensor, ModelError> {
+    pub fn decode(&self, z: &HostTensor) -> std::result::Result<HostTensor, ModelError> {
         self.row_by_row(z, |row| self.begin_decode(row))
     }
 
     fn row_by_row(
         &self,
-        x: &Tensor,
-        begin: impl Fn(&Tensor) -> std::result::Result<VaePass, ModelError>,
-    ) -> std::result::Result<Tensor, ModelError> {
-        let run = |x: &Tensor| {
+        x: &HostTensor,
+        begin: impl Fn(&HostTensor) -> std::result::Result<VaePass, ModelError>,
+    ) -> std::result::Result<HostTensor, ModelError> {
+        let run = |x: &HostTensor| {
             let mut pass = begin(x)?;
             loop {
                 if let Some(y) = self.advance(&mut pass)? {
@@ -125,6 +130,6 @@ impl Vae {
         }
         let rows = (0..rows).map(|row| run(&x.narrow(0, row, 1).during("taking rows apart")?));
         let rows = rows.collect::<std::result::Result<Vec<_>, _>>()?;
-        Tensor::cat(&rows, 0).during("putting rows together")
+        HostTensor::cat(&rows, 0).during("putting rows together")
     }
 }

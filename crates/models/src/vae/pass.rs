@@ -5,18 +5,11 @@
 
 use std::mem;
 
-use candle_core::Tensor;
-
 use super::Vae;
+use super::way::Way;
 use crate::ModelError;
 use crate::error::During;
-use crate::layers::{channels_first, channels_last, on_pool};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Encode,
-    Decode,
-}
+use crate::layers::{HostTensor, InputList, Tensor, channels_first, channels_last, on_pool};
 
 /// An image or a latent on its way through. Between two slices it holds one tensor, which is large: up to 1 GiB for a
 /// picture of 1024x1024.
@@ -29,11 +22,11 @@ pub struct VaePass {
 }
 
 impl Vae {
-    /// Begins to encode one image (1, 3, H, W), as [`Vae::encode_moments`] does all at once.
+    /// Begins to encode one image (1, 3, H, W) in main memory, as [`Vae::encode_moments`] does all at once.
     ///
     /// # Errors
     /// When the shape does not fit.
-    pub fn begin_encode(&self, x: &Tensor) -> Result<VaePass, ModelError> {
+    pub fn begin_encode(&self, x: &HostTensor) -> Result<VaePass, ModelError> {
         let (c, factor) = (self.config.in_channels, self.config.downscale());
         let fits = matches!(*x.dims(), [1, found, h, w]
             if found == c && h * w > 0 && h % factor == 0 && w % factor == 0);
@@ -44,15 +37,22 @@ impl Vae {
                 expected: format!("(B, {c}, H, W), multiples of {factor}"),
             });
         }
-        let x = on_pool(|| channels_last(x)).during(Way::Encode.name())?;
+        let begin = || {
+            let mut given = InputList::default();
+            let x = given.host(x.clone());
+            let key = (Way::Encode, None);
+            self.programs
+                .run_one(key, given, |inputs| channels_last(&inputs.take(x)?))
+        };
+        let x = on_pool(begin).during(Way::Encode.name())?;
         Ok(VaePass::new(Way::Encode, x))
     }
 
-    /// Begins to decode one latent (1, latent channels, h, w), as [`Vae::decode`] does all at once.
+    /// Begins to decode one latent (1, latent channels, h, w) in main memory, as [`Vae::decode`] does all at once.
     ///
     /// # Errors
     /// When the shape does not fit.
-    pub fn begin_decode(&self, z: &Tensor) -> Result<VaePass, ModelError> {
+    pub fn begin_decode(&self, z: &HostTensor) -> Result<VaePass, ModelError> {
         let c = self.config.latent_channels;
         if !matches!(*z.dims(), [1, found, h, w] if found == c && h * w > 0) {
             return Err(ModelError::Shape {
@@ -62,21 +62,25 @@ impl Vae {
             });
         }
         let begin = || {
-            let z = channels_last(z)?;
-            match &self.post_quant {
-                Some(post_quant) => post_quant.forward(&z),
-                None => Ok(z),
-            }
+            let mut given = InputList::default();
+            let z = given.host(z.clone());
+            self.programs.run_one((Way::Decode, None), given, |inputs| {
+                let z = channels_last(&inputs.take(z)?)?;
+                match &self.post_quant {
+                    Some(post_quant) => post_quant.forward(&z),
+                    None => Ok(z),
+                }
+            })
         };
         let z = on_pool(begin).during(Way::Decode.name())?;
         Ok(VaePass::new(Way::Decode, z))
     }
 
-    /// Does the next slice; what the pass is for once it was the last one.
+    /// Does the next slice; what the pass is for, in main memory, once it was the last one.
     ///
     /// # Errors
     /// When a layer fails; the pass is then of no use any more.
-    pub fn advance(&self, pass: &mut VaePass) -> Result<Option<Tensor>, ModelError> {
+    pub fn advance(&self, pass: &mut VaePass) -> Result<Option<HostTensor>, ModelError> {
         let stages = match pass.way {
             Way::Encode => &self.encoder,
             Way::Decode => &self.decoder,
@@ -90,16 +94,21 @@ impl Vae {
         pass.stage += 1;
         let is_last = pass.stage == stages.len();
         let run = || {
-            let x = stages.run(stage, x)?;
-            match (&self.quant, pass.way) {
-                _ if !is_last => Ok(x),
-                (Some(quant), Way::Encode) => channels_first(&quant.forward(&x)?),
-                _ => channels_first(&x),
-            }
+            let mut given = InputList::default();
+            let x = given.tensor(x);
+            let key = (pass.way, Some(stage));
+            self.programs.run_one(key, given, |inputs| {
+                let x = stages.run(stage, inputs.take(x)?)?;
+                match (&self.quant, pass.way) {
+                    _ if !is_last => Ok(x),
+                    (Some(quant), Way::Encode) => channels_first(&quant.forward(&x)?),
+                    _ => channels_first(&x),
+                }
+            })
         };
         let x = on_pool(run).during(pass.way.name())?;
         if is_last {
-            return Ok(Some(x));
+            return x.into_host().map(Some).during(pass.way.name());
         }
         pass.x = Some(x);
         Ok(None)
@@ -116,14 +125,5 @@ impl VaePass {
     const fn new(way: Way, x: Tensor) -> Self {
         let x = Some(x);
         Self { way, stage: 0, x }
-    }
-}
-
-impl Way {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Encode => "encoding an image",
-            Self::Decode => "decoding an image",
-        }
     }
 }

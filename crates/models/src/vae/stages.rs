@@ -3,13 +3,10 @@
 //! A norm needs the whole picture and so does the attention in the middle, which is why a pass is cut between its layers and
 //! not into tiles: run one by one with anything else in between, the stages give the bytes of one go.
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
-
 use super::blocks::{AttentionBlock, ResBlock, norm};
 use super::config::VaeConfig;
 use super::tiny::{self, TinyConfig};
-use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Stride};
+use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, LayerSource, Result, Stride, Tensor};
 
 /// (1, H, W, C) to (1, H', W', C').
 #[derive(Debug)]
@@ -75,90 +72,103 @@ pub(super) struct Stages(Vec<Stage>);
 
 impl Stages {
     /// (1, H, W, 3) to (1, h, w, 2·latent channels), before the quantisation convolution.
-    pub(super) fn encoder(config: &VaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn encoder(config: &VaeConfig, from: &LayerSource<'_>) -> Result<Self> {
         let widths = &config.block_out_channels;
         let last = widths.len() - 1;
-        let conv_in = Conv2d::new(config.in_channels, widths[0], Stride::One, &vb.pp("conv_in"))?;
+        let conv_in = Conv2d::new(config.in_channels, widths[0], Stride::One, &from.pp("conv_in"))?;
         let mut stages = vec![Stage::Conv(conv_in)];
         for (i, &output) in widths.iter().enumerate() {
-            let vb = vb.pp("down_blocks").pp(i);
+            let from = from.pp("down_blocks").pp(i);
             let input = widths[i.saturating_sub(1)];
-            stages.extend(level(config, config.layers_per_block, (input, output), &vb)?);
+            stages.extend(level(config, config.layers_per_block, (input, output), &from)?);
             if i < last {
-                let vb = vb.pp("downsamplers").pp(0).pp("conv");
+                let from = from.pp("downsamplers").pp(0).pp("conv");
                 stages.push(Stage::Conv(Conv2d::new(
                     output,
                     output,
                     Stride::TwoPaddedAfter,
-                    &vb,
+                    &from,
                 )?));
             }
         }
-        stages.extend(middle(config, widths[last], &vb.pp("mid_block"))?);
-        stages.push(out(config, (widths[last], 2 * config.latent_channels), vb)?);
+        stages.extend(middle(config, widths[last], &from.pp("mid_block"))?);
+        stages.push(out(config, (widths[last], 2 * config.latent_channels), from)?);
         Ok(Self(stages))
     }
 
     /// (1, h, w, latent channels) to (1, H, W, 3), after the post-quantisation convolution.
-    pub(super) fn decoder(config: &VaeConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn decoder(config: &VaeConfig, from: &LayerSource<'_>) -> Result<Self> {
         let widths = &config.block_out_channels;
         let last = widths.len() - 1;
         let conv_in = Conv2d::new(
             config.latent_channels,
             widths[last],
             Stride::One,
-            &vb.pp("conv_in"),
+            &from.pp("conv_in"),
         )?;
         let mut stages = vec![Stage::Conv(conv_in)];
-        stages.extend(middle(config, widths[last], &vb.pp("mid_block"))?);
+        stages.extend(middle(config, widths[last], &from.pp("mid_block"))?);
         // Counted from the innermost level, as the files count them.
         for i in 0..=last {
-            let vb = vb.pp("up_blocks").pp(i);
+            let from = from.pp("up_blocks").pp(i);
             let output = widths[last - i];
             let input = widths[(last - i + 1).min(last)];
-            stages.extend(level(config, config.layers_per_block + 1, (input, output), &vb)?);
+            stages.extend(level(
+                config,
+                config.layers_per_block + 1,
+                (input, output),
+                &from,
+            )?);
             if i < last {
-                let vb = vb.pp("upsamplers").pp(0).pp("conv");
-                stages.push(Stage::Up(Conv2d::new(output, output, Stride::One, &vb)?));
+                let from = from.pp("upsamplers").pp(0).pp("conv");
+                stages.push(Stage::Up(Conv2d::new(output, output, Stride::One, &from)?));
             }
         }
-        stages.push(out(config, (widths[0], config.out_channels), vb)?);
+        stages.push(out(config, (widths[0], config.out_channels), from)?);
         Ok(Self(stages))
     }
 
     /// (1, H, W, 3) in -1..1 to (1, h, w, latent channels).
-    pub(super) fn tiny_encoder(config: &VaeConfig, tiny: &TinyConfig, vb: &VarBuilder<'_>) -> Result<Self> {
-        let (layers, width) = (vb.pp("layers"), tiny.width);
+    pub(super) fn tiny_encoder(
+        config: &VaeConfig,
+        tiny: &TinyConfig,
+        from: &LayerSource<'_>,
+    ) -> Result<Self> {
+        let (layers, width) = (from.pp("layers"), tiny.width);
         let mut stages = Vec::new();
         let innermost = tiny.encoder_blocks.len() - 1;
         for (level, blocks) in tiny.encoder_blocks.iter().enumerate() {
-            let vb = layers.pp(stages.len());
+            let from = layers.pp(stages.len());
             stages.push(match level {
                 0 => {
-                    let conv = Conv2d::new(config.in_channels, width, Stride::One, &vb)?;
+                    let conv = Conv2d::new(config.in_channels, width, Stride::One, &from)?;
                     Stage::TinyEnd(tiny::End::Image(conv))
                 }
-                _ => Stage::Conv(Conv2d::without_bias(width, width, Stride::Two, &vb)?),
+                _ => Stage::Conv(Conv2d::without_bias(width, width, Stride::Two, &from)?),
             });
             for _ in 0..*blocks {
-                let vb = layers.pp(stages.len());
-                let block = tiny::Block::new(width, tiny.inner_norm && level == innermost, &vb)?;
+                let from = layers.pp(stages.len());
+                let block = tiny::Block::new(width, tiny.inner_norm && level == innermost, &from)?;
                 stages.push(Stage::TinyBlock(Box::new(block)));
             }
         }
-        let vb = layers.pp(stages.len());
+        let from = layers.pp(stages.len());
         stages.push(Stage::Conv(Conv2d::new(
             width,
             config.latent_channels,
             Stride::One,
-            &vb,
+            &from,
         )?));
         Ok(Self(stages))
     }
 
     /// (1, h, w, latent channels) to (1, H, W, 3) in -1..1.
-    pub(super) fn tiny_decoder(config: &VaeConfig, tiny: &TinyConfig, vb: &VarBuilder<'_>) -> Result<Self> {
-        let (layers, width) = (vb.pp("layers"), tiny.width);
+    pub(super) fn tiny_decoder(
+        config: &VaeConfig,
+        tiny: &TinyConfig,
+        from: &LayerSource<'_>,
+    ) -> Result<Self> {
+        let (layers, width) = (from.pp("layers"), tiny.width);
         let conv = Conv2d::new(config.latent_channels, width, Stride::One, &layers.pp(0))?;
         let mut stages = vec![Stage::TinyEnd(tiny::End::Latent(conv))];
         // The first ReLU has a number of its own, and so has each enlargement.
@@ -171,8 +181,8 @@ impl Stages {
                 number += 1;
             }
             if level < outermost {
-                let vb = layers.pp(number + 1);
-                stages.push(Stage::Up(Conv2d::without_bias(width, width, Stride::One, &vb)?));
+                let from = layers.pp(number + 1);
+                stages.push(Stage::Up(Conv2d::without_bias(width, width, Stride::One, &from)?));
                 number += 2;
             }
         }
@@ -201,33 +211,33 @@ fn level(
     config: &VaeConfig,
     blocks: usize,
     (input, output): (usize, usize),
-    vb: &VarBuilder<'_>,
+    from: &LayerSource<'_>,
 ) -> Result<Vec<Stage>> {
     let block = |j: usize| {
         let input = if j == 0 { input } else { output };
-        let block = ResBlock::new(config, input, output, &vb.pp("resnets").pp(j))?;
+        let block = ResBlock::new(config, input, output, &from.pp("resnets").pp(j))?;
         Ok(Stage::Block(Box::new(block)))
     };
     (0..blocks).map(block).collect()
 }
 
 /// The innermost part: block, one-headed attention over all pixels, block.
-fn middle(config: &VaeConfig, width: usize, vb: &VarBuilder<'_>) -> Result<Vec<Stage>> {
+fn middle(config: &VaeConfig, width: usize, from: &LayerSource<'_>) -> Result<Vec<Stage>> {
     let block = |j: usize| {
-        let block = ResBlock::new(config, width, width, &vb.pp("resnets").pp(j));
+        let block = ResBlock::new(config, width, width, &from.pp("resnets").pp(j));
         block.map(Box::new).map(Stage::Block)
     };
     let mut stages = vec![block(0)?];
     if config.mid_block_add_attention {
-        let attention = AttentionBlock::new(config, width, &vb.pp("attentions").pp(0))?;
+        let attention = AttentionBlock::new(config, width, &from.pp("attentions").pp(0))?;
         stages.push(Stage::Attention(Box::new(attention)));
     }
     stages.push(block(1)?);
     Ok(stages)
 }
 
-fn out(config: &VaeConfig, (input, output): (usize, usize), vb: &VarBuilder<'_>) -> Result<Stage> {
-    let norm = norm(config, input, &vb.pp("conv_norm_out"))?;
-    let conv = Conv2d::new(input, output, Stride::One, &vb.pp("conv_out"))?;
+fn out(config: &VaeConfig, (input, output): (usize, usize), from: &LayerSource<'_>) -> Result<Stage> {
+    let norm = norm(config, input, &from.pp("conv_norm_out"))?;
+    let conv = Conv2d::new(input, output, Stride::One, &from.pp("conv_out"))?;
     Ok(Stage::Out(norm, conv))
 }

@@ -3,13 +3,13 @@
 //!
 //! What is encoded is the latent itself and no distribution. A variant has a norm in the innermost blocks (TAEF2).
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::only;
-use crate::layers::{Conv2d, ConvFusion, GroupNorm, Layer, Linear, Stride, relu};
+use crate::layers::{
+    Conv2d, ConvFusion, GroupNorm, Layer, LayerSource, Linear, Result, Stride, Tensor, relu,
+};
 
 /// Numbers of blocks and the width of a tiny autoencoder.
 #[derive(Clone, Debug)]
@@ -135,7 +135,10 @@ impl End {
         let plain = ConvFusion::default();
         match self {
             Self::Image(conv) => conv.forward(&x.affine(0.5, 0.5)?, plain),
-            Self::Latent(conv) => relu(conv.forward(&((x / 3.0)?.tanh()? * 3.0)?, plain)?),
+            Self::Latent(conv) => {
+                let x = x.affine(1.0 / 3.0, 0.0)?.tanh()?.affine(3.0, 0.0)?;
+                relu(conv.forward(&x, plain)?)
+            }
             Self::Out(conv) => conv.forward(x, plain)?.affine(2.0, -1.0),
         }
     }
@@ -155,9 +158,9 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(width: usize, has_norm: bool, vb: &VarBuilder<'_>) -> Result<Self> {
-        let conv = |number: usize| Conv2d::new(width, width, Stride::One, &vb.pp("conv").pp(number));
-        let pool = || Pool::new(width, &vb.pp("pool"));
+    pub(super) fn new(width: usize, has_norm: bool, from: &LayerSource<'_>) -> Result<Self> {
+        let conv = |number: usize| Conv2d::new(width, width, Stride::One, &from.pp("conv").pp(number));
+        let pool = || Pool::new(width, &from.pp("pool"));
         Ok(Self {
             pool: has_norm.then(pool).transpose()?,
             convs: [conv(0)?, conv(2)?, conv(4)?],
@@ -198,11 +201,11 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(width: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn new(width: usize, from: &LayerSource<'_>) -> Result<Self> {
         Ok(Self {
-            wide: Linear::pointwise_without_bias(width, 4 * width, &vb.pp(0))?,
-            norm: GroupNorm::new(4, 4 * width, 1e-5, &vb.pp(1))?,
-            narrow: Linear::pointwise_without_bias(4 * width, width, &vb.pp(3))?,
+            wide: Linear::pointwise_without_bias(width, 4 * width, &from.pp(0))?,
+            norm: GroupNorm::new(4, 4 * width, 1e-5, &from.pp(1))?,
+            narrow: Linear::pointwise_without_bias(4 * width, width, &from.pp(3))?,
         })
     }
 

@@ -5,7 +5,7 @@ use pentimento_models::{PreparedConditioning, UNet, UNetInput, guidance_embeddin
 use pentimento_testkit::{Tolerance, assert_close};
 use pentimento_weights::{Component, Dtypes};
 
-use crate::support::{CPU, prepare, text_encoder, unet, vae, wave};
+use crate::support::{CPU, prepare, source, text_encoder, unet, vae, wave};
 
 /// Each row of a batch of 16 with mixed timesteps and token merging, then the same rows alone and in batches of other sizes.
 fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
@@ -17,7 +17,7 @@ fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
     #[expect(clippy::cast_precision_loss, reason = "small")]
     let steps: Vec<f32> = (0..ROWS).map(|i| 999.0 - 61.5 * i as f32).collect();
     let embeddings: Vec<Tensor> = (0_u8..16)
-        .map(|i| guidance_embedding(f64::from(i) * 0.5, 256, &CPU).unwrap())
+        .map(|i| guidance_embedding(f64::from(i) * 0.5, 256).unwrap())
         .collect();
     let embeddings = Tensor::cat(&embeddings, 0).unwrap();
     // Some merge tokens and some do not. Each image has the texts that are named with it.
@@ -98,7 +98,7 @@ fn wide_unet_rows_do_not_meet() {
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
     });
     let component = Component::seeded(3, Dtypes::All(DType::F32), &Device::Cpu);
-    let unet = UNet::new(&serde_json::from_value(config).unwrap(), component.var_builder()).unwrap();
+    let unet = UNet::new(&serde_json::from_value(config).unwrap(), source(&component)).unwrap();
     rows_do_not_meet(&unet, (16, 12), false);
 }
 

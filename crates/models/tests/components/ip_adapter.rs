@@ -2,20 +2,20 @@
 
 use candle_core::Tensor;
 use pentimento_models::{
-    Conditioning, ImageProjectionConfig, ImageTokens, IpAdapter, IpAdapterConfig, PreparedConditioning, UNet,
-    UNetInput, VisionOutput,
+    Conditioning, Device, ImageProjectionConfig, ImageTokens, IpAdapter, IpAdapterConfig, LayerSource,
+    PreparedConditioning, UNet, UNetInput, VisionOutput,
 };
 use pentimento_testkit::{Tolerance, assert_close, compare};
 use pentimento_weights::{Component, Dtypes};
 
-use crate::support::{CPU, unet, wave};
+use crate::support::{CPU, On, source, unet, wave};
 
-const LINEAR: IpAdapterConfig = IpAdapterConfig {
+pub(crate) const LINEAR: IpAdapterConfig = IpAdapterConfig {
     tokens: 4,
     width: 32,
     projection: ImageProjectionConfig::Linear { embedding: 24 },
 };
-const RESAMPLER: IpAdapterConfig = IpAdapterConfig {
+pub(crate) const RESAMPLER: IpAdapterConfig = IpAdapterConfig {
     tokens: 6,
     width: 32,
     projection: ImageProjectionConfig::Resampler {
@@ -28,12 +28,26 @@ const RESAMPLER: IpAdapterConfig = IpAdapterConfig {
 };
 
 fn adapter(config: &IpAdapterConfig, unet: &UNet) -> IpAdapter {
+    adapter_on(config, unet, &Device::Cpu)
+}
+
+pub(crate) fn adapter_on(config: &IpAdapterConfig, unet: &UNet, device: On<'_>) -> IpAdapter {
     let weights = Component::seeded(7, Dtypes::Stored, &CPU);
-    IpAdapter::new(config, unet.config(), weights.var_builder()).unwrap()
+    IpAdapter::new(
+        config,
+        unet.config(),
+        LayerSource::new(weights.var_builder(), device),
+    )
+    .unwrap()
 }
 
 /// A text, and what is shown beside it.
-fn prepared(unet: &UNet, adapter: &IpAdapter, picture: u8, scale: Option<f32>) -> PreparedConditioning {
+pub(crate) fn prepared(
+    unet: &UNet,
+    adapter: &IpAdapter,
+    picture: u8,
+    scale: Option<f32>,
+) -> PreparedConditioning {
     let phase = f32::from(picture);
     let seen = match adapter.takes() {
         VisionOutput::Embedding => wave(&[1, 24], phase),
@@ -50,7 +64,12 @@ fn prepared(unet: &UNet, adapter: &IpAdapter, picture: u8, scale: Option<f32>) -
     unet.prepare_with(&conditioning, Some(adapter)).unwrap()
 }
 
-fn forward(unet: &UNet, sample: &Tensor, rows: &[usize], conditioning: &[PreparedConditioning]) -> Tensor {
+pub(crate) fn forward(
+    unet: &UNet,
+    sample: &Tensor,
+    rows: &[usize],
+    conditioning: &[PreparedConditioning],
+) -> Tensor {
     let timesteps = vec![400.0; sample.dim(0).unwrap()];
     unet.forward(UNetInput {
         sample,
@@ -143,7 +162,7 @@ fn what_does_not_fit_is_named() {
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
     });
     let other = Component::seeded(3, Dtypes::Stored, &CPU);
-    let other = UNet::new(&serde_json::from_value(config).unwrap(), other.var_builder()).unwrap();
+    let other = UNet::new(&serde_json::from_value(config).unwrap(), source(&other)).unwrap();
     let error = other.prepare_with(&with(wave(&[1, 4, 32], 0.0)), Some(&linear));
     assert_eq!(
         error.unwrap_err().to_string(),

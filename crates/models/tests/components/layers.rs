@@ -9,7 +9,7 @@ use pentimento_models::{
 use pentimento_weights::{Component, Dtypes};
 use serde_json::json;
 
-use crate::support::{CPU, prepare, text_encoder, tiny, unet, vae, wave};
+use crate::support::{CPU, prepare, source, text_encoder, tiny, unet, vae, wave};
 
 /// Name to dimensions.
 type Tensors = BTreeMap<String, Vec<usize>>;
@@ -98,17 +98,17 @@ fn networks_hold_about_as_many_bytes_as_their_tensors() {
     .unwrap();
     for (dtype, size) in [(DType::F32, 4), (DType::F16, 2)] {
         let component = Component::seeded(1, Dtypes::All(dtype), &CPU);
-        let unet = UNet::new(&unet_config, component.var_builder()).unwrap();
+        let unet = UNet::new(&unet_config, source(&component)).unwrap();
         assert_about(
             unet.size_bytes(),
             bytes(&tensors_of(|visit| unet.layers(visit)), size),
         );
-        let text = ClipText::new(&text_config, component.var_builder()).unwrap();
+        let text = ClipText::new(&text_config, source(&component)).unwrap();
         assert_about(
             text.size_bytes(),
             bytes(&tensors_of(|visit| text.layers(visit)), size),
         );
-        let vae = Vae::new(&vae_config, component.var_builder()).unwrap();
+        let vae = Vae::new(&vae_config, source(&component)).unwrap();
         let (folded, others) = tensors_of(|visit| vae.layers(visit))
             .into_iter()
             .partition(|(name, _)| name.contains(".to_"));

@@ -6,6 +6,8 @@ mod batch;
 #[cfg(test)]
 mod clip;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod gpt2;
 #[cfg(test)]
 mod ip_adapter;

@@ -1,7 +1,7 @@
 //! Token merging against the package `tomesd` without its random choice (`tests/golden/generate/merging.py`).
 
 use candle_core::{DType, Tensor};
-use pentimento_kernels::TokenMerge;
+use pentimento_kernels::cpu::TokenMerge;
 use pentimento_models::UNetInput;
 use pentimento_testkit::{Golden, Tolerance};
 

@@ -7,7 +7,7 @@ use pentimento_models::{ClipText, Vae};
 use pentimento_testkit::{Tolerance, assert_close};
 use pentimento_weights::{Checkpoint, Component, Dtypes};
 
-use crate::support::{CPU, text_encoder, tiny, vae, wave};
+use crate::support::{CPU, source, text_encoder, tiny, vae, wave};
 
 /// The component of the tiny model with every tensor passed through `change`.
 fn changed(file: &'static str, change: impl Fn(String, Tensor) -> (String, Tensor)) -> Component {
@@ -40,11 +40,7 @@ fn an_autoencoder_of_2022_decodes_the_same() {
         };
         (old, tensor)
     });
-    let old = Vae::new(
-        &tiny("tiny").json("vae/config.json").unwrap(),
-        component.var_builder(),
-    )
-    .unwrap();
+    let old = Vae::new(&tiny("tiny").json("vae/config.json").unwrap(), source(&component)).unwrap();
     component.finish().unwrap();
     let latent = wave(&[1, 4, 8, 8], 0.1);
     assert_close(
@@ -61,7 +57,7 @@ fn a_text_encoder_without_its_prefix_is_the_same() {
         (name.strip_prefix("text_model.").unwrap().to_owned(), tensor)
     });
     let config = tiny("tiny").json("text_encoder/config.json").unwrap();
-    let bare = ClipText::new(&config, component.var_builder()).unwrap();
+    let bare = ClipText::new(&config, source(&component)).unwrap();
     component.finish().unwrap();
     let ids = Tensor::new(&[[998_u32, 320, 66, 999, 999]], &CPU).unwrap();
     let expected = text_encoder("quick_gelu").forward(&ids, 1).unwrap();

@@ -4,21 +4,23 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
-use pentimento_models::{LayerKind, LayerName, LayerPatch, LayerShape, ModelError, UNet};
+use pentimento_models::{
+    Device, LayerKind, LayerName, LayerPatch, LayerShape, LayerSource, ModelError, UNet,
+};
 use pentimento_testkit::{Golden, Tolerance};
 
 use crate::support::{CPU, close, inputs, text_encoder, tiny, unet, wave};
 
-type Change = Result<Option<LayerPatch>, ModelError>;
+pub(crate) type Change = Result<Option<LayerPatch>, ModelError>;
 
 /// Low-rank factors (rank, inputs) and (outputs, rank) for a layer, small beside its weights.
-fn factors(shape: LayerShape, rank: usize, phase: f32) -> (Tensor, Tensor) {
+pub(crate) fn factors(shape: LayerShape, rank: usize, phase: f32) -> (Tensor, Tensor) {
     let down = (wave(&[rank, shape.inputs], phase) * 0.05).unwrap();
     let up = (wave(&[shape.outputs, rank], 1.0 - phase) * 0.05).unwrap();
     (down, up)
 }
 
-fn is_matrix(shape: LayerShape) -> bool {
+pub(crate) fn is_matrix(shape: LayerShape) -> bool {
     matches!(shape.kind, LayerKind::Linear | LayerKind::Pointwise)
 }
 
@@ -36,7 +38,8 @@ fn stored() -> HashMap<String, Tensor> {
 
 fn rebuilt(tensors: HashMap<String, Tensor>) -> UNet {
     let config = tiny("tiny").json("unet/config.json").unwrap();
-    UNet::new(&config, VarBuilder::from_tensors(tensors, DType::F32, &CPU)).unwrap()
+    let tensors = VarBuilder::from_tensors(tensors, DType::F32, &CPU);
+    UNet::new(&config, LayerSource::new(tensors, &Device::Cpu)).unwrap()
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {

@@ -10,7 +10,7 @@ use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use pentimento_weights::{Checkpoint, Component, Dtypes};
 use serde_json::{Value, json};
 
-use crate::support::{CPU, prepare, tiny, unet, vae, wave};
+use crate::support::{CPU, prepare, source, tiny, unet, vae, wave};
 
 /// Loads the tiny UNet after `change` has been at its tensors.
 fn load(change: impl Fn(&mut HashMap<String, Tensor>)) -> Result<(), String> {
@@ -23,7 +23,7 @@ fn load(change: impl Fn(&mut HashMap<String, Tensor>)) -> Result<(), String> {
     let changed = Checkpoint::in_memory("m", move |path| (path == FILE).then(|| bytes.clone()));
     let component = changed.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
     let config: UNetConfig = model.json("unet/config.json").unwrap();
-    UNet::new(&config, component.var_builder()).map_err(|e| describe_chain(&e))?;
+    UNet::new(&config, source(&component)).map_err(|e| describe_chain(&e))?;
     component.finish().map_err(|e| describe_chain(&e))
 }
 
@@ -222,7 +222,7 @@ fn seeded_networks_load_and_stay_finite() {
     let model = tiny("tiny-lcm");
     let component = |seed| Component::seeded(seed, Dtypes::All(DType::F32), &CPU);
     let config: UNetConfig = model.json("unet/config.json").unwrap();
-    let unet = UNet::new(&config, component(1).var_builder()).unwrap();
+    let unet = UNet::new(&config, source(&component(1))).unwrap();
     let out = unet
         .forward(UNetInput {
             sample: &wave(&[1, 4, 8, 8], 0.0),
@@ -234,7 +234,7 @@ fn seeded_networks_load_and_stay_finite() {
         })
         .unwrap();
     let config: VaeConfig = model.json("vae/config.json").unwrap();
-    let vae = Vae::new(&config, component(2).var_builder()).unwrap();
+    let vae = Vae::new(&config, source(&component(2))).unwrap();
     for tensor in [out, vae.decode(&wave(&[1, 4, 8, 8], 0.0)).unwrap()] {
         let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
         assert!(values.iter().all(|v| v.is_finite() && v.abs() < 100.0));

@@ -2,29 +2,30 @@
 
 use candle_core::{DType, Tensor};
 use pentimento_models::{
-    ClipText, ClipTokenizer, Conditioning, ImageTokens, PreparedConditioning, UNet, UNetInput,
+    ClipText, ClipTokenizer, Conditioning, Device, ImageTokens, LayerSource, PreparedConditioning, UNet,
+    UNetInput,
 };
 use pentimento_testkit::{Golden, Tolerance, assert_close};
 use pentimento_weights::{Checkpoint, Dtypes};
 use serde_json::Value;
 
-use crate::support::{CPU, close, tiny, wave};
+use crate::support::{CPU, On, close, tiny, wave};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
-fn second_encoder() -> ClipText {
+pub(crate) fn second_encoder(device: On<'_>) -> ClipText {
     let model = tiny("tiny-sdxl");
     let weights = model
         .component("text_encoder_2", Dtypes::All(DType::F32), &CPU)
         .unwrap();
     let config = model.json("text_encoder_2/config.json").unwrap();
-    let text = ClipText::with_projection(&config, weights.var_builder()).unwrap();
+    let text = ClipText::with_projection(&config, LayerSource::new(weights.var_builder(), device)).unwrap();
     weights.finish().unwrap();
     text
 }
 
 /// The tiny UNet, or the same as a distilled model has it, with `cond_proj`.
-fn unet(cond_proj: Option<&Tensor>) -> UNet {
+pub(crate) fn unet(cond_proj: Option<&Tensor>, device: On<'_>) -> UNet {
     let model = tiny("tiny-sdxl");
     let mut config: Value = model.json("unet/config.json").unwrap();
     let mut tensors = candle_core::safetensors::load_buffer(&model.read(UNET).unwrap(), &CPU).unwrap();
@@ -35,13 +36,17 @@ fn unet(cond_proj: Option<&Tensor>) -> UNet {
     let bytes = safetensors::serialize(tensors, None).unwrap();
     let changed = Checkpoint::in_memory("m", move |path| (path == UNET).then(|| bytes.clone()));
     let weights = changed.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
-    let unet = UNet::new(&serde_json::from_value(config).unwrap(), weights.var_builder()).unwrap();
+    let unet = UNet::new(
+        &serde_json::from_value(config).unwrap(),
+        LayerSource::new(weights.var_builder(), device),
+    )
+    .unwrap();
     weights.finish().unwrap();
     unet
 }
 
 /// Row `row` of the golden file's texts.
-fn conditioning(golden: &Golden, row: usize) -> Conditioning {
+pub(crate) fn conditioning(golden: &Golden, row: usize) -> Conditioning {
     let of_row = |name: &str| {
         golden
             .tensor(name)
@@ -62,7 +67,7 @@ fn conditioning(golden: &Golden, row: usize) -> Conditioning {
 fn states_and_pooled_state_equal_transformers() {
     let golden = Golden::open("components/clip-sdxl.safetensors");
     let ids = golden.tensor("ids").to_dtype(DType::U32).unwrap();
-    let text = second_encoder();
+    let text = second_encoder(&Device::Cpu);
     let end = text.config().vocab_size - 1;
     for skip in [1, 2, 3] {
         let found = text
@@ -122,7 +127,7 @@ fn predictions_equal_diffusers_with_text_and_sizes_per_row() {
     let golden = Golden::open("components/unet-sdxl.safetensors");
     let timesteps: Vec<f32> = golden.tensor("steps").to_vec1().unwrap();
     for (name, cond_proj) in [("plain", None), ("lcm", Some(golden.tensor("cond_proj")))] {
-        let unet = unet(cond_proj);
+        let unet = unet(cond_proj, &Device::Cpu);
         let rows = (0..3).map(|row| unet.prepare(&conditioning(&golden, row)).unwrap());
         let rows: Vec<PreparedConditioning> = rows.collect();
         for size in ["8x8", "9x7"] {
@@ -144,7 +149,7 @@ fn predictions_equal_diffusers_with_text_and_sizes_per_row() {
 #[test]
 fn rows_of_an_image_are_those_of_each_alone() {
     let golden = Golden::open("components/unet-sdxl.safetensors");
-    let unet = unet(None);
+    let unet = unet(None, &Device::Cpu);
     let rows: Vec<_> = (0..3)
         .map(|row| unet.prepare(&conditioning(&golden, row)).unwrap())
         .collect();
@@ -181,7 +186,7 @@ fn rows_of_an_image_are_those_of_each_alone() {
 #[test]
 fn what_a_text_lacks_or_has_beyond_it_is_named() {
     let golden = Golden::open("components/unet-sdxl.safetensors");
-    let unet = unet(None);
+    let unet = unet(None, &Device::Cpu);
     let error = |change: fn(&mut Conditioning)| {
         let mut conditioning = conditioning(&golden, 0);
         change(&mut conditioning);

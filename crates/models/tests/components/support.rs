@@ -1,20 +1,36 @@
 //! Opens the tiny models, and compares while saying how far apart things are.
 
 use candle_core::{DType, Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer, Conditioning, PreparedConditioning, UNet, UNetInput, Vae};
+use pentimento_models::{
+    self as models, ClipText, ClipTokenizer, Conditioning, LayerSource, PreparedConditioning, UNet,
+    UNetInput, Vae,
+};
 use pentimento_testkit::{Golden, Tolerance, assert_close, compare, golden_dir};
-use pentimento_weights::{Checkpoint, Dtypes};
+use pentimento_weights::{Checkpoint, Component, Dtypes};
 
 pub(crate) const CPU: Device = Device::Cpu;
+
+/// The tensors of a component, for a network on the CPU.
+pub(crate) fn source(component: &Component) -> LayerSource<'static> {
+    LayerSource::new(component.var_builder(), &models::Device::Cpu)
+}
+
+/// A device on which a network may be tested.
+pub(crate) type On<'a> = &'a models::Device;
 
 pub(crate) fn tiny(name: &str) -> Checkpoint {
     Checkpoint::open(&golden_dir().join("models").join(name)).unwrap()
 }
 
 pub(crate) fn unet(name: &str) -> UNet {
+    unet_on(name, &models::Device::Cpu)
+}
+
+pub(crate) fn unet_on(name: &str, device: On<'_>) -> UNet {
     let model = tiny(name);
     let component = model.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
-    let unet = UNet::new(&model.json("unet/config.json").unwrap(), component.var_builder()).unwrap();
+    let source = LayerSource::new(component.var_builder(), device);
+    let unet = UNet::new(&model.json("unet/config.json").unwrap(), source).unwrap();
     component.finish().unwrap();
     unet
 }
@@ -57,22 +73,33 @@ impl GoldenInputs<'_> {
 }
 
 pub(crate) fn vae() -> Vae {
+    vae_on(&models::Device::Cpu)
+}
+
+pub(crate) fn vae_on(device: On<'_>) -> Vae {
     let model = tiny("tiny");
     let component = model.component("vae", Dtypes::All(DType::F32), &CPU).unwrap();
-    let vae = Vae::new(&model.json("vae/config.json").unwrap(), component.var_builder()).unwrap();
+    let source = LayerSource::new(component.var_builder(), device);
+    let vae = Vae::new(&model.json("vae/config.json").unwrap(), source).unwrap();
     component.finish().unwrap();
     vae
 }
 
 /// The text encoder with another activation than its file says.
 pub(crate) fn text_encoder(activation: &str) -> ClipText {
+    text_encoder_on(activation, &models::Device::Cpu)
+}
+
+/// The same on a device.
+pub(crate) fn text_encoder_on(activation: &str, device: On<'_>) -> ClipText {
     let model = tiny("tiny");
     let mut config: serde_json::Value = model.json("text_encoder/config.json").unwrap();
     config["hidden_act"] = activation.into();
     let component = model
         .component("text_encoder", Dtypes::All(DType::F32), &CPU)
         .unwrap();
-    let text = ClipText::new(&serde_json::from_value(config).unwrap(), component.var_builder()).unwrap();
+    let source = LayerSource::new(component.var_builder(), device);
+    let text = ClipText::new(&serde_json::from_value(config).unwrap(), source).unwrap();
     component.finish().unwrap();
     text
 }

@@ -8,7 +8,7 @@ use pentimento_testkit::{Golden, Tolerance, golden_dir};
 use pentimento_weights::{Checkpoint, Dtypes};
 use serde_json::json;
 
-use crate::support::{CPU, close};
+use crate::support::{CPU, close, source};
 
 fn load(path: &Path) -> Vae {
     let checkpoint = Checkpoint::vae(path).unwrap();
@@ -16,7 +16,7 @@ fn load(path: &Path) -> Vae {
     let component = checkpoint
         .component("vae", Dtypes::All(DType::F32), &CPU)
         .unwrap();
-    let vae = Vae::new(&config, component.var_builder()).unwrap();
+    let vae = Vae::new(&config, source(&component)).unwrap();
     component.finish().unwrap();
     vae
 }

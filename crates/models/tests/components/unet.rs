@@ -5,7 +5,7 @@ use pentimento_models::{UNet, UNetInput, guidance_embedding};
 use pentimento_testkit::{Golden, Tolerance};
 use pentimento_weights::{Checkpoint, Dtypes};
 
-use crate::support::{CPU, close, inputs, unet};
+use crate::support::{CPU, close, inputs, source, unet};
 
 const SIZES: [&str; 5] = ["8x8", "9x7", "12x5", "1x1", "16x24"];
 
@@ -31,7 +31,7 @@ fn a_distilled_unet_takes_a_guidance_embedding_or_none() {
     let unet = unet("tiny-lcm");
     let inputs = inputs(&golden, &unet);
     assert_eq!(unet.config().time_cond_proj_dim, Some(256));
-    let rows = [0.0, 0.5, 7.0].map(|w| guidance_embedding(w, 256, &CPU).unwrap());
+    let rows = [0.0, 0.5, 7.0].map(|w| guidance_embedding(w, 256).unwrap());
     let guidance = Tensor::cat(&rows, 0).unwrap();
     for size in SIZES {
         for (name, guidance) in [("out", None), ("guided", Some(&guidance))] {
@@ -51,7 +51,7 @@ fn guidance_scales_are_embedded_as_in_diffusers() {
     let w: Vec<f32> = golden.tensor("w").to_vec1().unwrap();
     let rows: Vec<Tensor> = w
         .into_iter()
-        .map(|w| guidance_embedding(f64::from(w), 256, &CPU).unwrap())
+        .map(|w| guidance_embedding(f64::from(w), 256).unwrap())
         .collect();
     let found = Tensor::cat(&rows, 0).unwrap();
     close(
@@ -75,7 +75,7 @@ fn the_variants_of_later_models_equal_diffusers() {
     });
     let component = model.component("unet", Dtypes::All(DType::F32), &CPU).unwrap();
     let config = serde_json::from_value(golden.about()["config"].clone()).unwrap();
-    let unet = UNet::new(&config, component.var_builder()).unwrap();
+    let unet = UNet::new(&config, source(&component)).unwrap();
     component.finish().unwrap();
     let inputs = inputs(&golden, &unet);
     for size in ["8x8", "7x10"] {

@@ -5,7 +5,7 @@ use pentimento_models::Vae;
 use pentimento_testkit::{Golden, Tolerance};
 use pentimento_weights::{Checkpoint, Dtypes};
 
-use crate::support::{CPU, close, tiny, vae, wave};
+use crate::support::{CPU, close, source, tiny, vae, wave};
 
 #[test]
 fn moments_and_images_equal_diffusers() {
@@ -51,7 +51,7 @@ fn a_vae_that_is_stored_in_half_precision_does_not_overflow_in_it() {
     let files = Checkpoint::in_memory("large", move |path| (path == FILE).then(|| bytes.clone()));
     let decode = |dtypes| {
         let weights = files.component("vae", dtypes, &CPU).unwrap();
-        let vae = Vae::new(&model.json("vae/config.json").unwrap(), weights.var_builder()).unwrap();
+        let vae = Vae::new(&model.json("vae/config.json").unwrap(), source(&weights)).unwrap();
         vae.decode(&wave(&[1, 4, 6, 5], 0.3)).unwrap()
     };
     let stored = decode(Dtypes::Stored);

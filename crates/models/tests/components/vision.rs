@@ -1,15 +1,15 @@
 //! CLIP's image encoder against transformers (`tests/golden/generate/ip_adapter.py`).
 
-use pentimento_models::{ClipVision, ClipVisionConfig, VisionOutput};
+use pentimento_models::{ClipVision, ClipVisionConfig, Device, LayerSource, VisionOutput};
 use pentimento_testkit::{Golden, Tolerance, assert_close};
 use pentimento_weights::{Checkpoint, Component, Dtypes};
 
-use crate::support::{CPU, close, wave};
+use crate::support::{CPU, On, close, source, wave};
 
 const WEIGHTS: &str = "image_encoder/model.safetensors";
 
 /// The encoder in the golden file, with one of the activations.
-fn encoder(golden: &Golden, activation: &str) -> ClipVision {
+pub(crate) fn encoder(golden: &Golden, activation: &str, device: On<'_>) -> ClipVision {
     let tensors = golden.names().into_iter().filter_map(|name| {
         let bare = name.strip_prefix("weights.")?;
         Some((bare.to_owned(), golden.tensor(name).clone()))
@@ -20,7 +20,8 @@ fn encoder(golden: &Golden, activation: &str) -> ClipVision {
     let mut config = golden.about()["config"].clone();
     config["hidden_act"] = activation.into();
     let config = serde_json::from_value(config).unwrap();
-    let encoder = ClipVision::new(&config, weights.var_builder()).unwrap();
+    let source = LayerSource::new(weights.var_builder(), device);
+    let encoder = ClipVision::new(&config, source).unwrap();
     weights.finish().unwrap();
     encoder
 }
@@ -29,7 +30,7 @@ fn encoder(golden: &Golden, activation: &str) -> ClipVision {
 fn embedding_and_states_equal_transformers() {
     let golden = Golden::open("ip_adapter/vision.safetensors");
     for activation in ["gelu", "quick_gelu"] {
-        let encoder = encoder(&golden, activation);
+        let encoder = encoder(&golden, activation, &Device::Cpu);
         for (name, wanted) in [
             ("embedding", VisionOutput::Embedding),
             ("penultimate", VisionOutput::Penultimate),
@@ -49,7 +50,7 @@ fn a_picture_is_the_same_alone_and_in_slices_and_of_one_size() {
     });
     let config: ClipVisionConfig = serde_json::from_value(config).unwrap();
     let weights = Component::seeded(5, Dtypes::Stored, &CPU);
-    let encoder = ClipVision::new(&config, weights.var_builder()).unwrap();
+    let encoder = ClipVision::new(&config, source(&weights)).unwrap();
     let pixels = wave(&[3, 3, 28, 28], 0.2);
     for (wanted, slices) in [(VisionOutput::Embedding, 3), (VisionOutput::Penultimate, 3)] {
         let all = encoder.forward(&pixels, wanted).unwrap();

@@ -1,6 +1,6 @@
 //! Components → one model, whose parts must fit each other.
 
-use candle_core::{DType, Device};
+use pentimento_models::Device;
 use pentimento_weights::Checkpoint;
 
 use super::ModelSource;
@@ -65,8 +65,6 @@ impl ModelSource {
             vae,
             image_prompter,
             scheduler_config,
-            device: self.device.clone(),
-            dtype: DType::F32,
         };
         model.check_fit()?;
         Ok(model)

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pentimento_catalog::{ModelEntry, Source};
-use pentimento_models::{ClipVision, ClipVisionConfig, ImageProjectionConfig, IpAdapter, IpAdapterConfig};
+use pentimento_models::{
+    ClipVision, ClipVisionConfig, Device, ImageProjectionConfig, IpAdapter, IpAdapterConfig, LayerSource,
+    ModelError,
+};
 use pentimento_types::describe_chain;
 use pentimento_weights::{
     Checkpoint, FileIdentity, IpAdapterAbout, IpAdapterFile, IpAdapterKind, ReadProgress, WeightsError,
 };
 
-use super::{DTYPES, ModelSource};
+use super::{DTYPES, HOST, ModelSource};
 use crate::{IpAdapterEntries, PipelineError};
 
 const ENCODER: &str = "image_encoder";
@@ -273,9 +276,11 @@ impl ModelSource {
         let file = source.open()?;
         let config = config_of(file.about());
         let unet = self.unet_config()?;
-        let weights = file.into_component(DTYPES, &self.device);
+        let weights = file.into_component(DTYPES, &HOST);
         let folder = source.path.parent().unwrap_or(&source.path);
-        source.built(folder, weights, |weights| IpAdapter::new(&config, &unet, weights))
+        source.built((folder, &self.device), weights, |layers| {
+            IpAdapter::new(&config, &unet, layers)
+        })
     }
 
     /// Reads its encoder.
@@ -283,24 +288,25 @@ impl ModelSource {
         let source = self.adapter_source()?;
         let encoder = source.encoder(source.open()?.about())?;
         let config = source.encoder_config(&encoder)?;
-        let weights = encoder.files.component(ENCODER, DTYPES, &self.device);
-        source.built(&encoder.path, weights, |weights| {
-            ClipVision::new(&config, weights)
+        let weights = encoder.files.component(ENCODER, DTYPES, &HOST);
+        source.built((&encoder.path, &self.device), weights, |layers| {
+            ClipVision::new(&config, layers)
         })
     }
 }
 
 impl AdapterSource {
-    /// Builds a network of all of `weights`, which are in `folder`, with errors that name the adapter.
+    /// Builds a network of all of `weights`, which are in `folder`, on a device, with errors that name the adapter.
     fn built<T>(
         &self,
-        folder: &Path,
+        (folder, device): (&Path, &Device),
         weights: Result<pentimento_weights::Component, WeightsError>,
-        build: impl FnOnce(candle_nn::VarBuilder<'static>) -> Result<T, pentimento_models::ModelError>,
+        build: impl FnOnce(LayerSource<'static>) -> Result<T, ModelError>,
     ) -> Result<T, PipelineError> {
         let wrap = |error| self.error_below(folder, error);
         let weights = weights.map_err(wrap)?;
-        let network = build(weights.var_builder()).map_err(|source| match weights.take_fault() {
+        let layers = LayerSource::new(weights.var_builder(), device);
+        let network = build(layers).map_err(|source| match weights.take_fault() {
             Some(fault) => wrap(fault),
             None => self.unfit(describe_chain(&source)),
         })?;

@@ -1,10 +1,10 @@
 //! A VAE that stands in for the checkpoint's own: a folder, or a file that does not say by which factor latents are scaled.
 
-use pentimento_models::{Vae, VaeConfig};
+use pentimento_models::{LayerSource, Vae, VaeConfig};
 use pentimento_weights::{FileIdentity, WeightsError};
 use serde_json::Value;
 
-use super::{DTYPES, LoneVae, ModelSource};
+use super::{DTYPES, HOST, LoneVae, ModelSource};
 use crate::PipelineError;
 
 const CONFIG: &str = "vae/config.json";
@@ -31,8 +31,9 @@ impl ModelSource {
                 source,
             })
         })?;
-        let weights = lone.files.component("vae", DTYPES, &self.device).map_err(wrap)?;
-        let vae = Vae::new(&config, weights.var_builder()).map_err(|source| match weights.take_fault() {
+        let weights = lone.files.component("vae", DTYPES, &HOST).map_err(wrap)?;
+        let source = LayerSource::new(weights.var_builder(), &self.device);
+        let vae = Vae::new(&config, source).map_err(|source| match weights.take_fault() {
             Some(fault) => wrap(fault),
             None => PipelineError::Part {
                 name: lone.name.clone(),

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_nn::VarBuilder;
-use pentimento_models::{LayerName, LayerPatch, LayerShape, ModelError};
+use pentimento_models::{LayerName, LayerPatch, LayerShape, LayerSource, ModelError};
 use pentimento_weights::{LoraNetwork, LoraTarget, ResolvedLora, WeightsError};
 
-use super::{DTYPES, ModelSource};
+use super::{DTYPES, HOST, ModelSource};
 use crate::PipelineError;
 use crate::component::{Component, ComponentRole};
 use crate::layer_changes::{ChangeError, LayerChanges, merged_into};
@@ -25,15 +25,16 @@ impl ModelSource {
         &self,
         role: ComponentRole,
         weights: VarBuilder<'_>,
-        build: impl FnOnce(VarBuilder<'_>) -> Result<T, ModelError>,
+        build: impl FnOnce(LayerSource<'_>) -> Result<T, ModelError>,
     ) -> Result<Result<T, ModelError>, PipelineError> {
         let Some(network) = network_of(role) else {
-            return Ok(build(weights));
+            return Ok(build(LayerSource::new(weights, &self.device)));
         };
         let loras = self.open_loras()?;
         let lcm = read_loras(network, &loras.targets, &loras.lcm)?;
         let changes = LayerChanges::of(network, borrowed(&lcm));
-        Ok(build(merged_into(weights, changes, &self.device)))
+        let merged = merged_into(weights, changes);
+        Ok(build(LayerSource::new(merged, &self.device)))
     }
 
     /// A copy of `base` with the set of LoRAs. The number is what the copy holds by itself, in bytes.
@@ -52,7 +53,7 @@ impl ModelSource {
         );
         let merged = LayerChanges::of(network, borrowed(&lcm));
         let changes = LayerChanges::of(network, borrowed(&set));
-        let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
+        let weights = self.checkpoint.component(role.folder(), DTYPES, &HOST);
         let weights = weights.map_err(|error| self.weights_error(error))?;
         let stored = weights.var_builder();
         let mut layers = 0;
@@ -94,7 +95,7 @@ impl ModelSource {
     /// The layers of a component, as its files have them.
     pub(super) fn layers_of(&self, role: ComponentRole) -> Result<Vec<LoraTarget>, PipelineError> {
         let wrap = |error: WeightsError| self.weights_error(error);
-        let weights = self.checkpoint.component(role.folder(), DTYPES, &self.device);
+        let weights = self.checkpoint.component(role.folder(), DTYPES, &HOST);
         let weights = weights.map_err(wrap)?;
         let tensors: BTreeMap<&str, &[usize]> = weights.tensors().collect();
         let layers = tensors.iter().filter_map(|(name, dims)| {

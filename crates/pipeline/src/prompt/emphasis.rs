@@ -10,13 +10,8 @@ use candle_core::{DType, Device, Result, Tensor};
 /// Where multiplying leaves a mean that is no use as a divisor, the states keep what multiplying made of them.
 pub(crate) fn weighted(states: &Tensor, weights: &[f32]) -> Result<Tensor> {
     let (_, tokens, width) = states.dims3()?;
-    let device = states.device();
-    // Some ten thousand numbers: on the host the sums are the same ones on every device.
-    let mut values = states
-        .to_dtype(DType::F32)?
-        .to_device(&Device::Cpu)?
-        .flatten_all()?
-        .to_vec1::<f32>()?;
+    // Some ten thousand numbers, in main memory: the sums are the same ones on every device.
+    let mut values = states.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let before = mean(&values);
     for (token, weight) in values.chunks_exact_mut(width).zip(weights) {
         token.iter_mut().for_each(|value| *value *= weight);
@@ -26,7 +21,7 @@ pub(crate) fn weighted(states: &Tensor, weights: &[f32]) -> Result<Tensor> {
     if back.is_finite() {
         values.iter_mut().for_each(|value| *value *= back);
     }
-    Tensor::from_vec(values, (1, tokens, width), device)?.to_dtype(states.dtype())
+    Tensor::from_vec(values, (1, tokens, width), &Device::Cpu)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of elements is far below 2^52")]

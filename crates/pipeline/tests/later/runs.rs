@@ -26,7 +26,7 @@ fn changed(
 ) -> Result<StableDiffusion, PipelineError> {
     let name = model.to_owned();
     let files = Checkpoint::in_memory(model, move |path| Some(change(path, read(&name, path)?)));
-    StableDiffusion::from_checkpoint(model, files, &Device::Cpu)
+    StableDiffusion::from_checkpoint(model, files, &pentimento_pipeline::Device::Cpu)
 }
 
 fn with_keys(bytes: &[u8], keys: &Value) -> Vec<u8> {

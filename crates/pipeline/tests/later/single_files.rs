@@ -153,7 +153,8 @@ fn same_picture(network: &str, more: &[(&str, Value)]) {
     let path = home.path().join("any-name.safetensors");
     fs_err::write(&path, safetensors::serialize(single, None).unwrap()).unwrap();
     let folder = folder(&table, network, parts, more);
-    let folder = StableDiffusion::from_checkpoint(network, folder, &Device::Cpu).unwrap();
+    let folder =
+        StableDiffusion::from_checkpoint(network, folder, &pentimento_pipeline::Device::Cpu).unwrap();
     let expected = picture(&folder);
     assert!(
         expected
@@ -166,7 +167,7 @@ fn same_picture(network: &str, more: &[(&str, Value)]) {
 
 fn load(path: &Path) -> StableDiffusion {
     let entry = ModelEntry::new("single", ModelKind::Checkpoint, Source::Path(path.to_owned()));
-    StableDiffusion::load(&ResolvedModels::checkpoint(Arc::new(entry)), &Device::Cpu).unwrap()
+    StableDiffusion::load_on_cpu(&ResolvedModels::checkpoint(Arc::new(entry))).unwrap()
 }
 
 fn scheduler(class: &str, more: Value) -> Value {

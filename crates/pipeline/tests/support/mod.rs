@@ -2,16 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use candle_core::{Device, Tensor};
-use pentimento_pipeline::StableDiffusion;
+use candle_core::Tensor;
+use pentimento_pipeline::{Device, StableDiffusion};
 use pentimento_testkit::golden_dir;
 use pentimento_types::{ModelId, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size, StrengthRule};
 use pentimento_weights::Checkpoint;
 
 /// Loads `tests/golden/models/<name>`.
 pub(crate) fn tiny(name: &str) -> StableDiffusion {
+    tiny_on(name, &Device::Cpu)
+}
+
+/// The same on a device.
+pub(crate) fn tiny_on(name: &str, device: &Device) -> StableDiffusion {
     let checkpoint = Checkpoint::open(&golden_dir().join("models").join(name)).unwrap();
-    StableDiffusion::from_checkpoint(name, checkpoint, &Device::Cpu).unwrap()
+    StableDiffusion::from_checkpoint(name, checkpoint, device).unwrap()
 }
 
 /// The request that a golden file's `about` describes.

@@ -21,7 +21,8 @@ struct Row(&'static str, Band, &'static [&'static str]);
 const LAYERS: &[Row] = &[
     Row("types", Band::Vocabulary, &[]),
     Row("catalog", Band::Vocabulary, &["types"]),
-    Row("kernels", Band::Numerics, &[]),
+    Row("gpu", Band::Numerics, &["types"]),
+    Row("kernels", Band::Numerics, &["gpu"]),
     Row("demo-model", Band::Numerics, &[]),
     Row("embedded-nets", Band::Numerics, &[]),
     Row("schedulers", Band::Numerics, &["types"]),
@@ -58,6 +59,7 @@ const LAYERS: &[Row] = &[
         &[
             "types",
             "catalog",
+            "gpu",
             "kernels",
             "schedulers",
             "weights",
@@ -77,7 +79,7 @@ const LAYERS: &[Row] = &[
     Row("xtask", Band::Workbench, &[]),
 ];
 
-const CANDLE_CRATES: &[&str] = &["kernels", "weights", "models", "pipeline", "engine", "testkit"];
+const CANDLE_CRATES: &[&str] = &["kernels", "weights", "models", "pipeline", "testkit"];
 
 const ASYNC_CRATES: &[&str] = &[
     "tokio",
@@ -142,8 +144,8 @@ pub(super) fn dependency_direction(tree: &Tree) -> Vec<Violation> {
     found
 }
 
-/// Tensors never leave numerics and the engine, so that everything above can be tested without them.
-pub(super) fn candle_only_below_service(tree: &Tree) -> Vec<Violation> {
+/// Tensors never leave numerics, so that everything above can be tested without them.
+pub(super) fn candle_only_in_numerics(tree: &Tree) -> Vec<Violation> {
     let names_candle = |package: &&Package| {
         let mut all = package.dependencies.iter().chain(&package.dev_dependencies);
         all.any(|name| name.starts_with("candle"))
@@ -152,12 +154,21 @@ pub(super) fn candle_only_below_service(tree: &Tree) -> Vec<Violation> {
         .iter()
         .filter(names_candle)
         .filter(|package| !CANDLE_CRATES.contains(&package.folder.as_str()))
-        .map(|package| {
-            Violation::at(
-                &manifest(package),
-                "only the numerics crates, engine and testkit name candle",
-            )
-        })
+        .map(|package| Violation::at(&manifest(package), format!("only {CANDLE_CRATES:?} name candle")))
+        .collect()
+}
+
+/// The bindings to CUDA are opened at run time by one crate, so that everything else builds and runs without.
+pub(super) fn cuda_only_in_gpu(tree: &Tree) -> Vec<Violation> {
+    let names_cuda = |package: &&Package| {
+        let mut all = package.dependencies.iter().chain(&package.dev_dependencies);
+        all.any(|name| name == "cudarc")
+    };
+    tree.packages
+        .iter()
+        .filter(names_cuda)
+        .filter(|package| package.folder != "gpu")
+        .map(|package| Violation::at(&manifest(package), "only gpu names cudarc"))
         .collect()
 }
 
@@ -282,14 +293,12 @@ mod tests {
 
     #[test]
     fn candle_and_tokio_are_found_where_they_may_not_be() {
-        assert_eq!(
-            candle_only_below_service(&tree(package("api", &[], &["candle-core"]))).len(),
-            1
-        );
-        assert_eq!(
-            candle_only_below_service(&tree(package("engine", &["candle-core"], &[]))),
-            []
-        );
+        let named_in = |folder, dependencies: &[&str], dev: &[&str]| {
+            candle_only_in_numerics(&tree(package(folder, dependencies, dev))).len()
+        };
+        assert_eq!(named_in("api", &[], &["candle-core"]), 1);
+        assert_eq!(named_in("engine", &["candle-core"], &[]), 1);
+        assert_eq!(named_in("pipeline", &["candle-core"], &[]), 0);
         assert_eq!(
             numerics_are_not_async(&tree(package("weights", &["tokio"], &[]))).len(),
             1
@@ -298,6 +307,15 @@ mod tests {
             numerics_are_not_async(&tree(package("engine", &["tokio"], &[]))),
             []
         );
+    }
+
+    #[test]
+    fn cuda_is_found_where_it_may_not_be() {
+        assert_eq!(
+            cuda_only_in_gpu(&tree(package("kernels", &["cudarc"], &[]))).len(),
+            1
+        );
+        assert_eq!(cuda_only_in_gpu(&tree(package("gpu", &["cudarc"], &[]))), []);
     }
 
     #[test]

@@ -29,9 +29,10 @@ type Rule = (&'static str, fn(&Tree) -> Vec<Violation>);
 const RULES: &[Rule] = &[
     ("dependencies follow the layers", layers::dependency_direction),
     (
-        "candle stays in the numerics crates and the engine",
-        layers::candle_only_below_service,
+        "candle stays in the numerics crates",
+        layers::candle_only_in_numerics,
     ),
+    ("only gpu names the bindings to CUDA", layers::cuda_only_in_gpu),
     ("numerics crates know no async", layers::numerics_are_not_async),
     (
         "a crate's folder is its package's name",
@@ -45,7 +46,7 @@ const RULES: &[Rule] = &[
     ("an open end names its issue", sources::open_ends_name_an_issue),
     ("file names say what is inside", sources::telling_names),
     (
-        "device features, unsafe code and kernels stay in their places",
+        "device features, unsafe code, kernels and candle stay in their places",
         sources::fenced_words,
     ),
     (

@@ -1,12 +1,11 @@
 //! A residual dense network that enlarges pictures (Zhang et al., 2018), in the small form of `@upscalerjs/esrgan-slim`: two
-//! blocks of one dense layer each. Values are those of bytes, 0..255, in and out.
+//! blocks of one dense layer each. Values are those of bytes, 0..255, in and out. It is always on the CPU.
 //!
 //! A picture is enlarged in tiles, so that memory does not grow with it. No pixel of a result depends on more than [`HALO`]
 //! pixels around it, which each tile brings along, so that the tiles give what the whole picture would.
 
 mod wide_conv;
 
-use candle_core::{Device, Result, Tensor};
 use pentimento_types::{RgbImage, Size};
 
 use self::wide_conv::WideConv;
@@ -14,7 +13,10 @@ use super::{GoesOn, check};
 use crate::ModelError;
 use crate::error::During;
 use crate::keras_file::KerasFile;
-use crate::layers::{Conv2d, ConvFusion, Linear, join_channels, on_pool, relu};
+use crate::layers::{
+    Conv2d, ConvFusion, HostTensor, KernelError, Linear, Result, Tensor, host_tensor, join_channels, on_pool,
+    relu,
+};
 
 /// Pixels around a pixel that have a part in its result: one for each 3x3 convolution on the longest path, two for the 5x5
 /// one, and the last, of enlarged pixels, counted as a whole one.
@@ -104,7 +106,7 @@ impl ResidualDense {
                 check(goes_on)?;
                 let rows = Span::around(top, tile, height);
                 let columns = Span::around(left, tile, width);
-                let enlarged = on_pool(|| self.forward(&cut(picture, &rows, &columns)?))?;
+                let enlarged = on_pool(|| self.forward(cut(picture, &rows, &columns)?))?;
                 let enlarged = rows.inner(&enlarged, 1, scale)?;
                 let enlarged = columns.inner(&enlarged, 2, scale)?.contiguous()?;
                 let values = enlarged.flatten_all()?.to_vec1::<f32>()?;
@@ -125,15 +127,18 @@ impl ResidualDense {
         };
         match RgbImage::new(size, pixels) {
             Some(enlarged) => Ok(enlarged),
-            None => candle_core::bail!("a picture of {size} cannot be made"),
+            None => Err(KernelError::mismatch(format!(
+                "a picture of {size} cannot be made"
+            ))),
         }
     }
 
     /// `x`: (1, h, w, 3) in 0..255. Result: (1, h·scale, w·scale, 3), about 0..255.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: HostTensor) -> Result<HostTensor> {
+        let x = Tensor::Host(x);
         let (_, h, w, _) = x.dims4()?;
         let plain = ConvFusion::default();
-        let shallow = self.first.forward(x, plain)?;
+        let shallow = self.first.forward(&x, plain)?;
         let first = self.blocks[0].forward(self.second.forward(&shallow, plain)?)?;
         let second = self.blocks[1].forward(first.clone())?;
         let fused = self.fuse.0.forward(&join_channels(&first, &second)?)?;
@@ -147,13 +152,11 @@ impl ResidualDense {
         let y = relu(self.up.0.forward(&deep)?)?;
         let y = relu(self.up.1.forward(&y, plain)?)?;
         let y = self.up.2.forward(&y, plain)?;
-        self.last.forward(
-            &y,
-            ConvFusion {
-                upsample: Some((h * self.scale, w * self.scale)),
-                ..plain
-            },
-        )
+        let fusion = ConvFusion {
+            upsample: Some((h * self.scale, w * self.scale)),
+            ..plain
+        };
+        self.last.forward(&y, fusion)?.into_host()
     }
 }
 
@@ -186,13 +189,13 @@ impl Span {
     }
 
     /// What of an enlarged tile is its own.
-    fn inner(&self, enlarged: &Tensor, axis: usize, scale: usize) -> Result<Tensor> {
-        enlarged.narrow(axis, self.before * scale, self.size * scale)
+    fn inner(&self, enlarged: &HostTensor, axis: usize, scale: usize) -> Result<HostTensor> {
+        Ok(enlarged.narrow(axis, self.before * scale, self.size * scale)?)
     }
 }
 
 /// (1, rows, columns, 3) in 0..255.
-fn cut(picture: &RgbImage, rows: &Span, columns: &Span) -> Result<Tensor> {
+fn cut(picture: &RgbImage, rows: &Span, columns: &Span) -> Result<HostTensor> {
     let width = picture.size().width as usize;
     let mut values = Vec::with_capacity(rows.all * columns.all * 3);
     for y in rows.start..rows.start + rows.all {
@@ -200,7 +203,7 @@ fn cut(picture: &RgbImage, rows: &Span, columns: &Span) -> Result<Tensor> {
         let line = &picture.pixels()[at..at + columns.all * 3];
         values.extend(line.iter().copied().map(f32::from));
     }
-    Tensor::from_vec(values, (1, rows.all, columns.all, 3), &Device::Cpu)
+    host_tensor(values, &[1, rows.all, columns.all, 3])
 }
 
 #[cfg(test)]

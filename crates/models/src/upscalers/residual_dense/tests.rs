@@ -31,7 +31,7 @@ fn an_enlarged_picture_is_the_references() {
     for network in networks() {
         let name = format!("x{}", network.scale());
         let enlarged = network
-            .forward(&cut(&picture, &rows, &columns).expect("cuts"))
+            .forward(cut(&picture, &rows, &columns).expect("cuts"))
             .expect("runs");
         let expected = golden.tensor(&name);
         assert_close(
@@ -59,7 +59,7 @@ fn tiles_give_what_the_whole_picture_gives() {
     for network in networks() {
         let (rows, columns) = whole(&picture);
         let all = network
-            .forward(&cut(&picture, &rows, &columns).expect("cuts"))
+            .forward(cut(&picture, &rows, &columns).expect("cuts"))
             .expect("runs");
         for tile in [7, 16, 33] {
             for top in (0..40).step_by(tile) {
@@ -67,7 +67,7 @@ fn tiles_give_what_the_whole_picture_gives() {
                     let (rows, columns) = (Span::around(top, tile, 40), Span::around(left, tile, 48));
                     let scale = network.scale();
                     let part = network
-                        .forward(&cut(&picture, &rows, &columns).expect("cuts"))
+                        .forward(cut(&picture, &rows, &columns).expect("cuts"))
                         .expect("runs");
                     let part = rows.inner(&part, 1, scale).expect("inside");
                     let part = columns.inner(&part, 2, scale).expect("inside");
@@ -75,7 +75,7 @@ fn tiles_give_what_the_whole_picture_gives() {
                     let expected = expected
                         .narrow(2, left * scale, columns.size * scale)
                         .expect("inside");
-                    let unit = |t: &Tensor| (t / 255.0).expect("divides");
+                    let unit = |t: &HostTensor| (t / 255.0).expect("divides");
                     let what = format!("x{scale}, tile {tile} at {top}, {left}");
                     assert_close(
                         &what,

@@ -1,0 +1,67 @@
+//! What has to be there to compute: memory, launches, calls of libraries. A card has it by CUDA's driver, and a test by the
+//! emulated device, which runs the same kernels with the same geometry on the host.
+
+#[cfg(feature = "cuda")]
+mod compile;
+#[cfg(feature = "emulated")]
+pub(crate) mod emulated;
+#[cfg(feature = "emulated")]
+pub(crate) mod faults;
+#[cfg(feature = "emulated")]
+mod heap;
+#[cfg(feature = "cuda")]
+pub(crate) mod real;
+#[cfg(feature = "emulated")]
+mod reference;
+
+use crate::command::{Command, Span};
+use crate::error::Result;
+
+/// What a device says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// The maker's name for it.
+    pub name: String,
+    /// Compute capability, as (9, 0) for an H100.
+    pub capability: (u32, u32),
+    /// All of its memory, in bytes.
+    pub memory_bytes: usize,
+    /// Driver and libraries with their versions, one a line.
+    pub software: Vec<String>,
+}
+
+/// A device, told what to do one thing after the other.
+///
+/// After [`Lost`](crate::Error::Lost) every further call returns it again.
+pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
+    fn description(&self) -> Description;
+
+    /// Bytes that nobody uses now.
+    fn free_bytes(&self) -> Result<usize>;
+
+    /// The address of `bytes` bytes, a multiple of [`ALIGNMENT`](crate::arena::ALIGNMENT). What is in them is not said.
+    fn allocate(&self, bytes: usize) -> Result<u64>;
+
+    /// Gives back what `allocate` has returned. Errors show at the next call.
+    fn free(&self, address: u64);
+
+    /// # Safety
+    /// `to` lies in memory of this device that is allocated, and is as long as `bytes`.
+    unsafe fn upload(&self, to: Span, bytes: &[u8]) -> Result<()>;
+
+    /// Waits for everything that was told before.
+    ///
+    /// # Safety
+    /// `from` lies in memory of this device that is allocated, and is as long as `bytes`.
+    unsafe fn download(&self, from: Span, bytes: &mut [u8]) -> Result<()>;
+
+    /// Runs the command after those before it; its errors may show at a later call.
+    ///
+    /// # Safety
+    /// Every span of the command has an address in memory of this device that is allocated until it has run, and a launch's
+    /// parameters are those that its kernel takes.
+    unsafe fn run(&self, command: &Command) -> Result<()>;
+
+    /// Waits for everything that was told before.
+    fn synchronize(&self) -> Result<()>;
+}

@@ -1,0 +1,98 @@
+//! Linear layers: products with weights, by a library.
+
+use super::record::Record;
+use crate::command::{Command, LinearCall};
+use crate::data::{DType, HostData};
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// A linear layer.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// (outputs, inputs)
+    weight: Tensor,
+    /// (outputs,)
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Of `weight` (`outputs`, `inputs`) and `bias` (`outputs`,), in `dtype`: as given, or rounded to nearest.
+    ///
+    /// # Errors
+    /// When the lengths do not fit or `dtype` is no float, or as [`Tensor::upload`].
+    pub fn new(
+        gpu: &Gpu,
+        (outputs, inputs): (usize, usize),
+        weight: HostData<'_>,
+        bias: Option<HostData<'_>>,
+        dtype: DType,
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: upload(gpu, &[outputs, inputs], weight, dtype)?,
+            bias: bias
+                .map(|bias| upload(gpu, &[outputs], bias, dtype))
+                .transpose()?,
+        })
+    }
+
+    /// Numbers of a line that comes in, and of one that comes out.
+    #[must_use]
+    pub fn sides(&self) -> (usize, usize) {
+        (self.weight.shape()[1], self.weight.shape()[0])
+    }
+
+    /// Bytes of its weights.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.weight.size_bytes() + self.bias.as_ref().map_or(0, Tensor::size_bytes)
+    }
+
+    /// `x` (B, …, inputs) times the weights, plus bias and `residual` (B, …, outputs): (B, …, outputs). Sums are in f32 and
+    /// rounded once.
+    ///
+    /// # Errors
+    /// When a shape or a type does not fit.
+    pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let operands = [Some(x), residual, Some(&self.weight), self.bias.as_ref()];
+        let record = Record::new("linear", operands.into_iter().flatten())?;
+        let dtype = record.float([x, &self.weight].into_iter().chain(residual))?;
+        let (inputs, outputs) = self.sides();
+        let Some((_, lines)) = x.shape().split_last().filter(|(last, _)| **last == inputs) else {
+            return Err(record.mismatch(format_args!("lines of {inputs} numbers are needed")));
+        };
+        let shape: Vec<usize> = lines.iter().copied().chain([outputs]).collect();
+        let fits = residual.is_none_or(|residual| residual.shape() == shape);
+        record.ensure(fits, format_args!("the residual has to be {shape:?}"))?;
+        let y = record.result(&shape, dtype)?;
+        if y.elements() == 0 {
+            return Ok(y);
+        }
+        record.push(Command::Linear(LinearCall {
+            dtype,
+            rows: lines.first().copied().unwrap_or(1),
+            lines: lines.iter().product(),
+            inputs,
+            outputs,
+            x: x.span(),
+            weight: self.weight.span(),
+            bias: self.bias.as_ref().map(Tensor::span),
+            residual: residual.map(Tensor::span),
+            y: y.span(),
+        }))?;
+        Ok(y)
+    }
+}
+
+/// Weights in `dtype`: as they are, or rounded to nearest.
+pub(super) fn upload(gpu: &Gpu, shape: &[usize], data: HostData<'_>, dtype: DType) -> Result<Tensor> {
+    match (data, dtype) {
+        (HostData::F32(numbers), DType::F32 | DType::F16) => Tensor::upload_as(gpu, shape, numbers, dtype),
+        (HostData::F16(_), DType::F16) => Tensor::upload(gpu, shape, data),
+        (HostData::F16(numbers), DType::F32) => {
+            let wide: Vec<f32> = numbers.iter().map(|number| number.to_f32()).collect();
+            Tensor::upload(gpu, shape, HostData::F32(&wide))
+        }
+        (HostData::I32(_), _) | (_, DType::I32) => Err(Error::operands("weights", "weights are floats")),
+    }
+}

@@ -1,0 +1,234 @@
+//! A program: the commands of one computation on one set of shapes, recorded once and run as often as needed.
+//!
+//! Recording needs shapes only, no memory and no numbers, so how much memory a program takes is known before any is taken.
+//! Inside a program nothing is allocated and nothing comes from the host.
+
+use crate::command::{Command, Span};
+use crate::data::{DType, HostData};
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::tape::{Recording, Tape};
+use crate::tensor::Tensor;
+
+/// The shape and the type of something that a program is given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InputShape {
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// The type of its numbers.
+    pub dtype: DType,
+}
+
+impl InputShape {
+    /// Of these dimensions and this type.
+    #[must_use]
+    pub fn new(shape: &[usize], dtype: DType) -> Self {
+        Self {
+            shape: shape.to_vec(),
+            dtype,
+        }
+    }
+}
+
+/// What a program is given for one of its inputs.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Numbers of the host.
+    Host(HostData<'a>),
+    /// A kept tensor.
+    Kept(&'a Tensor),
+    /// Kept tensors, one after the other along the outermost dimension.
+    Joined(&'a [&'a Tensor]),
+}
+
+/// A recorded computation.
+#[derive(Debug)]
+pub struct Program {
+    gpu: Gpu,
+    inputs: Vec<(InputShape, Span)>,
+    outputs: Vec<Tensor>,
+    recording: Recording,
+    /// The commands for an arena that begins there.
+    bound: Option<(u64, Vec<Command>)>,
+}
+
+impl Program {
+    /// Records what `body` does with its inputs, which are tensors of these shapes without numbers; its results are the
+    /// program's outputs.
+    ///
+    /// # Errors
+    /// Those of `body`; and when a result does not belong to this program.
+    pub fn record<E: From<Error>>(
+        gpu: &Gpu,
+        inputs: &[InputShape],
+        body: impl FnOnce(Vec<Tensor>) -> std::result::Result<Vec<Tensor>, E>,
+    ) -> std::result::Result<Self, E> {
+        let tape = Tape::new(gpu);
+        let tensors = inputs
+            .iter()
+            .map(|input| Tensor::recorded(&tape, &input.shape, input.dtype))
+            .collect::<Result<Vec<_>>>()?;
+        let spans: Vec<Span> = tensors.iter().map(Tensor::span).collect();
+        let outputs = body(tensors)?;
+        for output in &outputs {
+            if !output
+                .tape()
+                .is_some_and(|its| std::sync::Arc::ptr_eq(its, &tape))
+            {
+                return Err(Error::operands("recording", "a result is no tensor of the program").into());
+            }
+        }
+        let recording = tape.close();
+        Ok(Self {
+            gpu: gpu.clone(),
+            inputs: inputs.iter().cloned().zip(spans).collect(),
+            outputs,
+            recording,
+            bound: None,
+        })
+    }
+
+    /// Bytes of the arena that a run takes, exactly.
+    #[must_use]
+    pub fn arena_bytes(&self) -> usize {
+        self.recording.arena_bytes
+    }
+
+    /// Launches and calls of libraries in a run.
+    #[must_use]
+    pub fn launches(&self) -> usize {
+        self.recording
+            .commands
+            .iter()
+            .filter(|command| !matches!(command, Command::Freed(_)))
+            .count()
+    }
+
+    /// Runs it. The outputs are kept tensors, in the order of the recording.
+    ///
+    /// # Errors
+    /// When the inputs are not those of the recording; [`Error::OutOfMemory`], after which nothing has changed;
+    /// [`Error::Lost`].
+    pub fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>> {
+        self.check(inputs)?;
+        let results = self
+            .outputs
+            .iter()
+            .map(|output| Tensor::kept(&self.gpu, output.shape(), output.dtype()))
+            .collect::<Result<Vec<_>>>()?;
+        let gpu = self.gpu.clone();
+        let arena = gpu.arena_of(self.arena_bytes())?;
+        let base = arena.address();
+        for ((_, span), input) in self.inputs.iter().zip(inputs) {
+            fill(&gpu, span.at(base), input)?;
+        }
+        for command in self.commands(base) {
+            gpu.run(command)?;
+        }
+        for (output, result) in self.outputs.iter().zip(&results) {
+            gpu.run(&Command::Copy {
+                from: output.span().at(base),
+                to: result.span(),
+            })?;
+        }
+        drop(arena);
+        Ok(results)
+    }
+
+    /// The commands with the addresses of an arena that begins at `base`.
+    fn commands(&mut self, base: u64) -> &[Command] {
+        let commands = match self.bound.take() {
+            Some((at, commands)) if at == base => commands,
+            _ => self
+                .recording
+                .commands
+                .iter()
+                .map(|command| command.at(base))
+                .collect(),
+        };
+        &self.bound.insert((base, commands)).1
+    }
+
+    fn check(&self, inputs: &[Input<'_>]) -> Result<()> {
+        if inputs.len() != self.inputs.len() {
+            return Err(Error::operands(
+                "program",
+                format!("{} inputs instead of {}", inputs.len(), self.inputs.len()),
+            ));
+        }
+        for (place, ((wanted, _), input)) in self.inputs.iter().zip(inputs).enumerate() {
+            let found = match input {
+                Input::Host(data) => {
+                    let elements: usize = wanted.shape.iter().product();
+                    (data.len() == elements).then_some(data.dtype())
+                }
+                Input::Kept(tensor) => self
+                    .kept(tensor)?
+                    .then_some(tensor.dtype())
+                    .filter(|_| tensor.shape() == wanted.shape),
+                Input::Joined(parts) => self.joined(parts, wanted)?,
+            };
+            if found != Some(wanted.dtype) {
+                return Err(Error::operands(
+                    "program",
+                    format!(
+                        "input {place} is not of shape {:?} in {:?}",
+                        wanted.shape, wanted.dtype
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a tensor is kept on this device; one of another device is an error of its own.
+    fn kept(&self, tensor: &Tensor) -> Result<bool> {
+        if tensor.gpu().is(&self.gpu) {
+            Ok(tensor.is_kept())
+        } else {
+            Err(Error::operands("program", "a tensor of another device"))
+        }
+    }
+
+    /// The type of parts that are an input together.
+    fn joined(&self, parts: &[&Tensor], wanted: &InputShape) -> Result<Option<DType>> {
+        let mut rows = 0;
+        for part in parts {
+            let fits = self.kept(part)?
+                && part.dtype() == wanted.dtype
+                && part.shape().len() == wanted.shape.len()
+                && part.shape().get(1..) == wanted.shape.get(1..);
+            if !fits {
+                return Ok(None);
+            }
+            rows += part.shape().first().copied().unwrap_or(0);
+        }
+        Ok((Some(&rows) == wanted.shape.first()).then_some(wanted.dtype))
+    }
+}
+
+/// Brings an input, whose shape has been checked, to its place.
+fn fill(gpu: &Gpu, to: Span, input: &Input<'_>) -> Result<()> {
+    match input {
+        Input::Host(data) => gpu.upload(to, &data.to_bytes()),
+        Input::Kept(tensor) => gpu.run(&Command::Copy {
+            from: tensor.span(),
+            to,
+        }),
+        Input::Joined(parts) => {
+            let mut start = 0;
+            for part in *parts {
+                let bytes = part.size_bytes();
+                gpu.run(&Command::Copy {
+                    from: part.span(),
+                    to: to.part(start, bytes),
+                })?;
+                start += bytes;
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

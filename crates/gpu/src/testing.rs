@@ -1,0 +1,102 @@
+//! What the tests of this crate share: emulated devices in all orders of threads, numbers, and how results are compared.
+
+use half::f16;
+
+use crate::{DType, Emulation, Error, Gpu, HostData, Input, InputShape, Program, Tensor, ThreadOrder};
+
+/// The float types.
+pub(crate) const FLOATS: [DType; 2] = [DType::F32, DType::F16];
+
+/// A device whose threads run in this order.
+pub(crate) fn device(order: ThreadOrder) -> Gpu {
+    Gpu::emulated(Emulation {
+        order,
+        ..Emulation::default()
+    })
+}
+
+/// `count` numbers between -2 and 2, others for each seed, and representable in `dtype`.
+pub(crate) fn numbers(seed: u32, count: usize, dtype: DType) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            round(f64::from(state) / f64::from(u32::MAX) * 4.0 - 2.0, dtype)
+        })
+        .collect()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounding is what it is for")]
+fn round(number: f64, dtype: DType) -> f32 {
+    match dtype {
+        DType::F16 => f16::from_f64(number).to_f32(),
+        DType::F32 | DType::I32 => number as f32,
+    }
+}
+
+/// An input of a program: its shape and its numbers.
+pub(crate) type Given<'a> = (&'a [usize], &'a [f32]);
+
+/// Records `body` on inputs of type `dtype`, runs it, and returns its outputs.
+pub(crate) fn compute(
+    gpu: &Gpu,
+    dtype: DType,
+    given: &[Given<'_>],
+    body: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>, Error>,
+) -> Vec<Vec<f32>> {
+    let shapes: Vec<InputShape> = given
+        .iter()
+        .map(|(shape, _)| InputShape::new(shape, dtype))
+        .collect();
+    let mut program = Program::record(gpu, &shapes, |inputs| body(&inputs)).unwrap();
+    let halves: Vec<Vec<f16>> = given
+        .iter()
+        .map(|(_, numbers)| numbers.iter().map(|number| f16::from_f32(*number)).collect())
+        .collect();
+    let inputs: Vec<Input<'_>> = given
+        .iter()
+        .zip(&halves)
+        .map(|((_, floats), halves)| {
+            Input::Host(if dtype == DType::F16 {
+                HostData::F16(halves)
+            } else {
+                HostData::F32(floats)
+            })
+        })
+        .collect();
+    let outputs = program.run(&inputs).unwrap();
+    outputs.iter().map(|output| output.download().unwrap()).collect()
+}
+
+/// Runs `test` on a device for each order of threads and each float type.
+pub(crate) fn each_way(test: impl Fn(&Gpu, DType)) {
+    for order in ThreadOrder::ALL {
+        for dtype in FLOATS {
+            test(&device(order), dtype);
+        }
+    }
+}
+
+/// How far a result is from what it should be: the rms of the differences beside that of the numbers. NaN counts as far.
+pub(crate) fn distance(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |sum: f64, x: f64| sum + x * x;
+    let differences = got.iter().zip(want).map(|(got, want)| f64::from(*got) - want);
+    let (error, size) = (
+        differences.fold(0.0, square),
+        want.iter().copied().fold(0.0, square),
+    );
+    if error == 0.0 { 0.0 } else { (error / size).sqrt() }
+}
+
+/// The result is that of the f64 reference, up to the rounding of its type.
+pub(crate) fn assert_close(what: &str, dtype: DType, got: &[f32], want: &[f64]) {
+    let limit = match dtype {
+        DType::F32 => 2e-6,
+        DType::F16 | DType::I32 => 5e-4,
+    };
+    let found = distance(got, want);
+    assert!(found < limit, "{what} in {dtype:?}: relative rms {found:e}");
+}

@@ -1,0 +1,79 @@
+//! Where layers have their weights and compute.
+
+use pentimento_gpu::{DType, Gpu, GpuId};
+
+/// A place that computes. It is chosen when a layer is made, and whatever the layer is given has to be there.
+#[derive(Clone, Debug, Default)]
+pub enum Device {
+    /// Main memory and the processor's cores, in f32.
+    #[default]
+    Cpu,
+    /// A GPU.
+    Gpu(GpuDevice),
+}
+
+/// A GPU, and the numbers in which networks compute there.
+#[derive(Clone, Debug)]
+pub struct GpuDevice {
+    gpu: Gpu,
+    precision: Precision,
+}
+
+/// The type of weights and of what is between layers. Sums are in f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    F16,
+}
+
+/// Which device it is, for keys: what is equal is the same numbers in the same memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceLocation {
+    /// Main memory.
+    Cpu,
+    /// A GPU, and the precision of what is there.
+    Gpu(GpuId, Precision),
+}
+
+impl Device {
+    /// Which device it is.
+    #[must_use]
+    pub fn location(&self) -> DeviceLocation {
+        match self {
+            Self::Cpu => DeviceLocation::Cpu,
+            Self::Gpu(device) => DeviceLocation::Gpu(device.gpu.id(), device.precision),
+        }
+    }
+
+    /// Bytes of a number between two layers.
+    #[must_use]
+    pub const fn number_bytes(&self) -> usize {
+        match self {
+            Self::Cpu => size_of::<f32>(),
+            Self::Gpu(device) => device.dtype().size_bytes(),
+        }
+    }
+}
+
+impl GpuDevice {
+    /// Networks on `gpu`, in this precision.
+    #[must_use]
+    pub const fn new(gpu: Gpu, precision: Precision) -> Self {
+        Self { gpu, precision }
+    }
+
+    /// The device itself.
+    #[must_use]
+    pub const fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    pub(crate) const fn dtype(&self) -> DType {
+        match self.precision {
+            Precision::F32 => DType::F32,
+            Precision::F16 => DType::F16,
+        }
+    }
+}

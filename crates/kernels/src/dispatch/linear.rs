@@ -1,0 +1,235 @@
+//! Linear layers, where their weights are.
+
+use pentimento_gpu as gpu;
+
+use super::weights::Weights;
+use crate::device::GpuDevice;
+use crate::matrix::{self, Activation};
+use crate::{Device, HostTensor, KernelError, Result, Tensor};
+
+/// A linear layer with its weights on a device.
+#[derive(Debug)]
+pub struct Linear(Form);
+
+#[derive(Debug)]
+enum Form {
+    Cpu(matrix::Linear),
+    Gpu(GpuLinear),
+}
+
+#[derive(Debug)]
+struct GpuLinear {
+    device: GpuDevice,
+    layer: gpu::Linear,
+    gated: bool,
+}
+
+/// A low-rank change of a layer that keeps the layer's own weights as they are: y = activation(W x + b + U D x).
+#[derive(Debug)]
+pub struct Branch(BranchForm);
+
+#[derive(Debug)]
+enum BranchForm {
+    Cpu(matrix::Branch),
+    Gpu { down: gpu::Linear, up: gpu::Linear },
+}
+
+impl Linear {
+    /// A layer of `weight` (outputs, inputs) in f32, f16 or bf16 and `bias` (outputs,), both in main memory.
+    ///
+    /// # Errors
+    /// When the shapes do not fit each other, or the device has no room.
+    pub fn new(weight: &HostTensor, bias: Option<&HostTensor>, device: &Device) -> Result<Self> {
+        match device {
+            Device::Cpu => Ok(Self(Form::Cpu(matrix::Linear::new(weight, bias)?))),
+            Device::Gpu(device) => {
+                let layer = GpuLinear::new(weight, bias, device, false)?;
+                Ok(Self(Form::Gpu(layer)))
+            }
+        }
+    }
+
+    /// GEGLU (Shazeer, 2020): the first half of `weight`'s rows times the GELU of the second half's.
+    ///
+    /// # Errors
+    /// As [`Linear::new`], and when the number of rows is not even.
+    pub fn geglu(weight: &HostTensor, bias: Option<&HostTensor>, device: &Device) -> Result<Self> {
+        match device {
+            Device::Cpu => Ok(Self(Form::Cpu(matrix::Linear::geglu(weight, bias)?))),
+            Device::Gpu(device) => {
+                let (rows, _) = weight.dims2()?;
+                if rows % 2 != 0 {
+                    let detail = format!("the two halves of GEGLU have {rows} rows together");
+                    return Err(KernelError::mismatch(detail));
+                }
+                let layer = GpuLinear::new(weight, bias, device, true)?;
+                Ok(Self(Form::Gpu(layer)))
+            }
+        }
+    }
+
+    /// A branch beside this layer, on its device: `down` (rank, inputs) and `up` (outputs, rank), of as many outputs as the
+    /// layer's weight has rows, both in main memory. Any factor is part of one of the two.
+    ///
+    /// # Errors
+    /// When the shapes do not fit each other or this layer, or the device has no room.
+    pub fn branch(&self, down: &HostTensor, up: &HostTensor) -> Result<Branch> {
+        match &self.0 {
+            Form::Cpu(layer) => Ok(Branch(BranchForm::Cpu(layer.branch(down, up)?))),
+            Form::Gpu(layer) => layer.branch(down, up),
+        }
+    }
+
+    /// Bytes that the weights and the bias hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Cpu(layer) => layer.size_bytes(),
+            Form::Gpu(layer) => layer.layer.size_bytes(),
+        }
+    }
+
+    /// `x`: (…, inputs); `residual`: as many numbers as the result, added after the activation. Result: (…, outputs).
+    ///
+    /// # Errors
+    /// When a shape does not fit, or a tensor is elsewhere.
+    pub fn forward(&self, x: &Tensor, activation: Activation, residual: Option<&Tensor>) -> Result<Tensor> {
+        self.forward_beside(x, None, activation, residual)
+    }
+
+    /// As [`Linear::forward`], with the result of `branch` added before the activation. A row's bits do not depend on the
+    /// other rows.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`], and when the branch was made for a layer of another shape.
+    pub fn forward_beside(
+        &self,
+        x: &Tensor,
+        branch: Option<&Branch>,
+        activation: Activation,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        match &self.0 {
+            Form::Cpu(layer) => {
+                let branch = branch.map(Branch::cpu).transpose()?;
+                let residual = residual.map(Tensor::host).transpose()?;
+                let y = layer.forward_beside(x.host()?, branch, activation, residual)?;
+                Ok(Tensor::Host(y))
+            }
+            Form::Gpu(layer) => {
+                let branch = branch.map(Branch::gpu).transpose()?;
+                let residual = residual.map(Tensor::gpu).transpose()?;
+                let y = layer.forward(x.gpu()?, branch, activation, residual)?;
+                Ok(Tensor::Gpu(y))
+            }
+        }
+    }
+}
+
+impl GpuLinear {
+    fn new(weight: &HostTensor, bias: Option<&HostTensor>, device: &GpuDevice, gated: bool) -> Result<Self> {
+        let sides = weight.dims2()?;
+        Ok(Self {
+            device: device.clone(),
+            layer: matrix_on(device, sides, weight, bias)?,
+            gated,
+        })
+    }
+
+    fn branch(&self, down: &HostTensor, up: &HostTensor) -> Result<Branch> {
+        let (inputs, rows) = self.layer.sides();
+        let (rank, down_inputs) = down.dims2()?;
+        if rank == 0 || down_inputs != inputs || up.dims() != [rows, rank] {
+            return Err(KernelError::mismatch(format!(
+                "a branch of {:?} and {:?} beside a layer of {inputs} inputs and {rows} rows",
+                down.dims(),
+                up.dims()
+            )));
+        }
+        Ok(Branch(BranchForm::Gpu {
+            down: matrix_on(&self.device, (rank, inputs), down, None)?,
+            up: matrix_on(&self.device, (rows, rank), up, None)?,
+        }))
+    }
+
+    fn forward(
+        &self,
+        x: &gpu::Tensor,
+        branch: Option<(&gpu::Linear, &gpu::Linear)>,
+        activation: Activation,
+        residual: Option<&gpu::Tensor>,
+    ) -> Result<gpu::Tensor> {
+        let mut shape = x.shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            let (_, rows) = self.layer.sides();
+            *last = if self.gated { rows / 2 } else { rows };
+        }
+        let residual = residual.map(|residual| residual.reshape(&shape)).transpose()?;
+        // What nothing is done to before the residual is added takes it along.
+        let is_plain = activation == Activation::None && !self.gated && branch.is_none();
+        if is_plain {
+            return Ok(self.layer.forward(x, residual.as_ref())?);
+        }
+        let mut y = self.layer.forward(x, None)?;
+        if let Some((down, up)) = branch {
+            y = up.forward(&down.forward(x, None)?, Some(&y))?;
+        }
+        if self.gated {
+            y = gpu::geglu(&y)?;
+        }
+        let function = match activation {
+            Activation::None => None,
+            Activation::Silu => Some(gpu::Activation::Silu),
+            Activation::QuickGelu => Some(gpu::Activation::QuickGelu),
+            Activation::Gelu => Some(gpu::Activation::Gelu),
+        };
+        if let Some(function) = function {
+            y = gpu::activate(&y, function)?;
+        }
+        match residual {
+            Some(residual) => Ok(gpu::add(&y, &residual)?),
+            None => Ok(y),
+        }
+    }
+}
+
+fn matrix_on(
+    device: &GpuDevice,
+    sides: (usize, usize),
+    weight: &HostTensor,
+    bias: Option<&HostTensor>,
+) -> Result<gpu::Linear> {
+    let (weight, bias) = (Weights::of(weight)?, Weights::of_some(bias)?);
+    let bias = bias.as_ref().map(Weights::data);
+    let layer = gpu::Linear::new(device.gpu(), sides, weight.data(), bias, device.dtype())?;
+    Ok(layer)
+}
+
+impl Branch {
+    /// Bytes that its weights hold.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match &self.0 {
+            BranchForm::Cpu(branch) => branch.size_bytes(),
+            BranchForm::Gpu { down, up } => down.size_bytes() + up.size_bytes(),
+        }
+    }
+
+    fn cpu(&self) -> Result<&matrix::Branch> {
+        match &self.0 {
+            BranchForm::Cpu(branch) => Ok(branch),
+            BranchForm::Gpu { .. } => Err(elsewhere()),
+        }
+    }
+
+    fn gpu(&self) -> Result<(&gpu::Linear, &gpu::Linear)> {
+        match &self.0 {
+            BranchForm::Gpu { down, up } => Ok((down, up)),
+            BranchForm::Cpu(_) => Err(elsewhere()),
+        }
+    }
+}
+
+fn elsewhere() -> KernelError {
+    KernelError::mismatch("a branch is on another device than its layer")
+}
