@@ -165,7 +165,7 @@ pub(super) fn operations() -> Vec<Operation> {
                     (
                         200,
                         "Events.",
-                        Some(("text/event-stream", json!({"type": "string"}))),
+                        Some(("text/event-stream", json!({}))),
                     ),
                     (204, "The end was seen already.", None),
                 ],
