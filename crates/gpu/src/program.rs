@@ -4,8 +4,8 @@
 //! Inside a program nothing is allocated and nothing comes from the host.
 
 use crate::command::{Command, Span};
-use crate::data::{DType, HostData};
-use crate::device::Gpu;
+use crate::data::{DType, HostData, floats};
+use crate::device::{ArenaGuard, Gpu};
 use crate::driver::Graph;
 use crate::error::{Error, Result};
 use crate::tape::{Recording, Tape};
@@ -128,27 +128,48 @@ impl Program {
             .collect::<Result<Vec<_>>>()?;
         let gpu = self.gpu.clone();
         let arena = gpu.arena_of(self.arena_bytes())?;
-        let base = arena.address();
+        self.execute(&arena, inputs)?;
+        for (output, result) in self.outputs.iter().zip(&results) {
+            gpu.run(&Command::Copy {
+                from: output.span().at(arena.address()),
+                to: result.span(),
+            })?;
+        }
+        Ok(results)
+    }
+
+    /// Runs it and brings the outputs to the host, as f32, in the order of the recording. No memory is taken but the arena.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_to_host(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>> {
+        self.check(inputs)?;
+        let gpu = self.gpu.clone();
+        let arena = gpu.arena_of(self.arena_bytes())?;
+        self.execute(&arena, inputs)?;
+        let numbers = |output: &Tensor| {
+            let mut bytes = vec![0; output.size_bytes()];
+            gpu.download(output.span().at(arena.address()), &mut bytes)?;
+            Ok(floats(&bytes, output.dtype()))
+        };
+        self.outputs.iter().map(numbers).collect()
+    }
+
+    /// Runs it on inputs that have been checked.
+    fn execute(&mut self, arena: &ArenaGuard<'_>, inputs: &[Input<'_>]) -> Result<()> {
+        let (gpu, base) = (self.gpu.clone(), arena.address());
         for ((_, span), input) in self.inputs.iter().zip(inputs) {
             fill(&gpu, span.at(base), input)?;
         }
         let bound = self.bind(base);
         if let Some(graph) = &bound.graph {
-            gpu.replay(graph)?;
-        } else {
-            for command in &bound.commands {
-                gpu.run(command)?;
-            }
-            bound.graph = gpu.graph(&bound.commands)?;
+            return gpu.replay(graph);
         }
-        for (output, result) in self.outputs.iter().zip(&results) {
-            gpu.run(&Command::Copy {
-                from: output.span().at(base),
-                to: result.span(),
-            })?;
+        for command in &bound.commands {
+            gpu.run(command)?;
         }
-        drop(arena);
-        Ok(results)
+        bound.graph = gpu.graph(&bound.commands)?;
+        Ok(())
     }
 
     /// The commands with the addresses of an arena that begins at `base`.

@@ -39,6 +39,10 @@ fn a_program_runs_again_with_other_numbers_and_keeps_its_weights() {
         "nothing reads what was freed"
     );
     assert_eq!(run(&mut program, &a).unwrap(), first);
+    let used = gpu.used_bytes();
+    let on_host = program.run_to_host(&[Input::Host(HostData::F32(&b))]).unwrap();
+    assert_eq!(on_host, [other]);
+    assert_eq!(gpu.used_bytes(), used, "a run to the host keeps nothing");
     let bound = program.bound.as_ref().unwrap();
     assert!(bound.graph.is_some(), "from the second time on it runs as one");
 }
