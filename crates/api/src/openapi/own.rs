@@ -162,11 +162,7 @@ pub(super) fn operations() -> Vec<Operation> {
                     "A job's life as server-sent events, until it has ended",
                 ),
                 vec![
-                    (
-                        200,
-                        "Events.",
-                        Some(("text/event-stream", json!({}))),
-                    ),
+                    (200, "Events.", Some(("text/event-stream", json!({})))),
                     (204, "The end was seen already.", None),
                 ],
             )
