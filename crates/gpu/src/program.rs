@@ -117,7 +117,7 @@ impl Program {
     /// Runs it. The outputs are kept tensors, in the order of the recording.
     ///
     /// # Errors
-    /// When the inputs are not those of the recording; [`Error::OutOfMemory`], after which nothing has changed;
+    /// When the inputs are not those of the recording; [`Error::OutOfMemory`], after which the programs take their room anew;
     /// [`Error::Lost`].
     pub fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>> {
         self.check(inputs)?;

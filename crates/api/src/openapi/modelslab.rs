@@ -10,7 +10,7 @@ pub(super) const TAG: &str = "modelslab";
 const FAILURE: &str = "ModelsLabError";
 /// Failures of the calls themselves come with status 200; these are the statuses of what never got that far, and of
 /// `modelslab_strict_http_status`.
-const FAILURES: &[u16] = &[400, 401, 403, 404, 405, 408, 409, 413, 429, 500, 503, 504];
+const FAILURES: &[u16] = &[400, 401, 403, 404, 405, 408, 409, 413, 429, 500, 503];
 
 fn call(path: &'static str, id: &'static str, summary: &'static str, reply: &'static str) -> Operation {
     Operation {
@@ -111,7 +111,7 @@ pub(super) fn operations() -> Vec<Operation> {
         of_one_model(
             "/api/v1/enterprise/load_model",
             "modelslab_load_model",
-            "Begins to load a model of the catalogue",
+            "Begins to fetch a model of the catalogue, and to load a checkpoint",
         ),
         of_one_model(
             "/api/v1/enterprise/load_model_v2",
@@ -123,7 +123,7 @@ pub(super) fn operations() -> Vec<Operation> {
             ..call(
                 "/api/v1/enterprise/load_vae",
                 "modelslab_load_vae",
-                "Begins to load a VAE of the catalogue",
+                "Begins to fetch a VAE of the catalogue, which the first request with it loads",
                 "ModelsLabMessage",
             )
         },

@@ -100,7 +100,8 @@ impl Operation {
         if !self.text.is_empty() {
             described["description"] = self.text.into();
         }
-        if self.auth == Auth::Bearer {
+        // ModelsLab's calls take the header as well as the field.
+        if self.auth != Auth::None {
             described["security"] = json!([{"bearer": []}, {}]);
         }
         let fields = self.fields();
@@ -156,7 +157,7 @@ impl Operation {
 pub(super) const fn words_of(status: u16) -> &'static str {
     match status {
         400 => "Something in the request cannot be accepted; the message names it.",
-        401 => "The server has keys, and none was sent.",
+        401 => "The server has keys, and none was sent, or a wrong one.",
         403 => "The key is none of this server's, may not do this, or the call comes from a foreign page.",
         404 => "There is no such thing, or it is somebody else's.",
         405 => "The path takes other methods.",

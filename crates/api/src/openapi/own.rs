@@ -150,7 +150,7 @@ pub(super) fn operations() -> Vec<Operation> {
                 in_path("id", JOB_ID),
                 in_query(
                     "previews",
-                    json!({"type": "string", "enum": ["true", "false"]}),
+                    json!({"type": "string", "enum": ["true", "false"], "default": "true"}),
                     "Whether small images of what is being made come too.",
                 ),
             ],
@@ -244,7 +244,7 @@ pub(super) fn operations() -> Vec<Operation> {
             )
         },
         Operation {
-            text: "OpenMetrics where the caller asks for it; docs/observability has the list.",
+            text: "Of the operator's keys alone. OpenMetrics where the caller asks for it; docs/observability has the list.",
             ..call(
                 "GET",
                 "/metrics",

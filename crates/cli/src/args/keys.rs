@@ -44,7 +44,7 @@ pub(crate) struct KeysNewArgs {
     #[arg(long, value_name = "CALLS")]
     pub(crate) requests_per_minute: Option<NonZeroU32>,
 
-    /// Lets it read the metrics, and load and unload models
+    /// Lets it do what concerns all callers: metrics, models in memory, the whole queue, a restart
     #[arg(long)]
     pub(crate) admin: bool,
 }

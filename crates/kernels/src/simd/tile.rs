@@ -92,7 +92,7 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
 }
 
 /// Writes what has to be compiled for an instruction set: the dispatcher of [`Simd::tiles`] and, where an
-/// attribute enables the set, `vectorize`, which runs a kernel under it. InputList are that attribute, the token, vectors in
+/// attribute enables the set, `vectorize`, which runs a kernel under it. Given are that attribute, the token, vectors in
 /// a panel, and the shapes (panels: rows) of the tiles that are compiled.
 macro_rules! compiled {
     (#[$enable:meta] $token:ty, $panel:literal, $tiles:tt) => {

@@ -54,12 +54,16 @@ pub(super) const MODEL_ID: Field<Name<Otherwise>> = Field::new(
     "The checkpoint.",
 );
 /// What `load_vae` calls its VAE.
-pub(super) const VAE_ID: Field<Name<Otherwise>> = Field::new(
+pub(super) const VAE_ID: Field<Name<Required>> = Field::new(
     "vae_id",
-    Name {
-        default: Otherwise("none: it must be there"),
-    },
-    "The VAE.",
+    Name { default: Required },
+    "The VAE, by its name in the catalogue.",
+);
+/// Of the calls about one model.
+const WHICH_MODEL: Field<Name<Required>> = Field::new(
+    "model_id",
+    Name { default: Required },
+    "The model, by its name in the catalogue.",
 );
 pub(super) const PROMPT: Field<Text<Required>> = Field::new(
     "prompt",
@@ -140,7 +144,7 @@ pub(super) const ENHANCE_PROMPT: Field<Flag> = Field::new(
     "enhance_prompt",
     // The vendor's default; the operator may choose the other one.
     Flag { default: true },
-    "Whether words of quality are added behind both prompts, as far as they fit; the reply's meta shows them.",
+    "Whether words of quality are added behind both prompts, as far as they fit; the reply's meta shows them. The operator may have made no the default.",
 );
 pub(super) const GUIDANCE_SCALE: Field<Number<f64>> = Field::new(
     "guidance_scale",
@@ -311,6 +315,8 @@ pub(super) const REQUEST_ID: Field<Label<Required>> = Field {
     )
 };
 
+/// Read as [`INIT_IMAGE`].
+const LOOKED_AT: Field<Image<Required>> = Field::new("init_image", FILE_OR_ADDRESS, "The image to look at.");
 /// Upstream's newest page has it.
 pub(super) const THRESHOLD: Field<Number<Otherwise>> = Field::new(
     "threshold",
@@ -410,11 +416,11 @@ pub(super) const MASK: Table = &[&MASK_IMAGE, &SOFT_EDGE];
 /// What `fetch` takes.
 const FETCH: Table = &[&KEY, &REQUEST_ID];
 /// What `verify_model`, `load_model` and `delete_model` take.
-const ONE_MODEL: Table = &[&KEY, &MODEL_ID];
+const ONE_MODEL: Table = &[&KEY, &WHICH_MODEL];
 /// What `load_vae` takes.
 const LOAD_VAE: Table = &[&KEY, &VAE_ID];
 /// What `nsfw_image_check` takes.
-const NSFW_IMAGE_CHECK: Table = &[&KEY, &INIT_IMAGE, &THRESHOLD];
+const NSFW_IMAGE_CHECK: Table = &[&KEY, &LOOKED_AT, &THRESHOLD];
 /// What `super_resolution` takes, in the order in which warnings name them.
 pub(super) const SUPER_RESOLUTION: Table = &[&KEY, &URL, &SCALE, &UPSCALER, &FACE_ENHANCE, &ENLARGED_WEBHOOK];
 /// What `upload_image` takes.
