@@ -230,4 +230,41 @@ mod tests {
         }
         assert!(!Provenance::default().is_generated());
     }
+
+    /// A PNG with a compressed text behind its pixels, where other programs write theirs.
+    fn with_text(keyword: &str, text: &[u8]) -> Vec<u8> {
+        use std::io::Write as _;
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        zlib.write_all(text).unwrap();
+        let body = [keyword.as_bytes(), b"\0\x01\0\0\0", &zlib.finish().unwrap()].concat();
+        let picture = include_bytes!("../../testdata/rgba.png");
+        let (before, end) = picture.split_at(picture.len() - 12);
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [before, &length, b"iTXt", &body, &[0; 4], end].concat()
+    }
+
+    #[test]
+    fn a_text_behind_the_pixels_is_read_and_one_that_grows_without_end_is_not() {
+        let packet = packet_with("trainedAlgorithmicMedia");
+        let found = read_provenance(&with_text(PNG_XMP, packet.as_bytes()));
+        assert_eq!(found.source_type.as_deref(), Some("trainedAlgorithmicMedia"));
+        // Three megabytes of it are three kilobytes of a file.
+        let long = [packet.as_bytes(), &vec![b' '; 3 << 20]].concat();
+        for keyword in [PNG_XMP, "pentimento"] {
+            assert_eq!(
+                read_provenance(&with_text(keyword, &long)),
+                Provenance::default(),
+                "{keyword}"
+            );
+        }
+    }
+
+    /// Looked for to the end of the packet, its value would take minutes.
+    #[test]
+    fn a_packet_that_names_the_property_for_ever_is_read_once() {
+        assert_eq!(
+            source_type_in("DigitalSourceType>".repeat(58_000).as_bytes()),
+            None
+        );
+    }
 }
