@@ -10,6 +10,7 @@ mod tensors;
 
 use std::sync::Arc;
 
+use candle_core::Tensor;
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_gpu::{Emulation, Gpu};
 use pentimento_pipeline::{Device, GpuDevice, Precision, ResolvedModels, StableDiffusion};
@@ -95,6 +96,17 @@ fn check_with(case: &str, golden: &Golden, model: &StableDiffusion) {
     );
 }
 
+/// What a model makes of a golden run's request, as a tensor of bytes.
+fn picture(golden: &Golden, model: &StableDiffusion) -> Tensor {
+    let init = image_of(golden.tensor("input.u8"));
+    let mut states = model.prepare(&request_of(golden.about()), &init).unwrap();
+    let mut state = states.remove(0);
+    while state.evaluations_left() > 0 {
+        model.denoise(&mut [&mut state]).unwrap();
+    }
+    tensor_of(&model.finish(state).unwrap())
+}
+
 fn emulated(precision: Precision) -> Device {
     Device::Gpu(GpuDevice::new(Gpu::emulated(Emulation::default()), precision))
 }
@@ -111,16 +123,7 @@ fn a_run_on_the_emulated_device_equals_diffusers() {
 #[test]
 fn a_picture_in_half_precision_is_near_the_one_in_full() {
     let (golden, model) = golden("euler-guided");
-    let request = request_of(golden.about());
-    let model = tiny_on(&model, &emulated(Precision::F16));
-    let mut states = model
-        .prepare(&request, &image_of(golden.tensor("input.u8")))
-        .unwrap();
-    let mut state = states.remove(0);
-    while state.evaluations_left() > 0 {
-        model.denoise(&mut [&mut state]).unwrap();
-    }
-    let found = tensor_of(&model.finish(state).unwrap());
+    let found = picture(&golden, &tiny_on(&model, &emulated(Precision::F16)));
     assert_close(
         "image",
         &found,
@@ -139,15 +142,7 @@ fn a_single_file_gives_the_picture_of_its_weights() {
         Source::Path(pentimento_testkit::golden_dir().join("single/tiny.ckpt")),
     );
     let model = StableDiffusion::load_on_cpu(&ResolvedModels::checkpoint(Arc::new(entry))).unwrap();
-    let request = request_of(golden.about());
-    let mut states = model
-        .prepare(&request, &image_of(golden.tensor("input.u8")))
-        .unwrap();
-    let mut state = states.remove(0);
-    while state.evaluations_left() > 0 {
-        model.denoise(&mut [&mut state]).unwrap();
-    }
-    let found = tensor_of(&model.finish(state).unwrap());
+    let found = picture(&golden, &model);
     assert_close(
         "single: image",
         &found,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::field::{FieldDescription, describe};
+use super::field::{FieldDescription, Table, describe};
 use super::{modelslab, novita};
 
 /// One call and everything that it takes.
@@ -21,12 +21,7 @@ pub struct EndpointFields {
 /// All calls that take fields. What is said here is what the calls read: both come from the same tables.
 #[must_use]
 pub fn endpoint_fields() -> Vec<EndpointFields> {
-    let novita = novita::ENDPOINTS.iter().map(|endpoint| ("novita", endpoint));
-    let modelslab = modelslab::ENDPOINTS
-        .iter()
-        .map(|endpoint| ("modelslab", endpoint));
-    novita
-        .chain(modelslab)
+    tables()
         .map(|(dialect, (method, path, tables))| EndpointFields {
             dialect,
             method,
@@ -34,6 +29,21 @@ pub fn endpoint_fields() -> Vec<EndpointFields> {
             fields: describe(tables),
         })
         .collect()
+}
+
+/// Those of one call; none where it has no table.
+pub(crate) fn fields_of(method: &str, path: &str) -> Vec<FieldDescription> {
+    let found = tables().find(|(_, endpoint)| (endpoint.0, endpoint.1) == (method, path));
+    found.map_or_else(Vec::new, |(_, (_, _, tables))| describe(tables))
+}
+
+type Endpoint = (&'static str, &'static str, &'static [Table]);
+
+/// Every call with the name of its dialect.
+fn tables() -> impl Iterator<Item = (&'static str, &'static Endpoint)> {
+    let novita = novita::ENDPOINTS.iter().map(|endpoint| ("novita", endpoint));
+    let modelslab = modelslab::ENDPOINTS.iter();
+    novita.chain(modelslab.map(|endpoint| ("modelslab", endpoint)))
 }
 
 #[cfg(test)]

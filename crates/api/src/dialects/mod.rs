@@ -11,6 +11,7 @@ pub(crate) mod lenient;
 pub(crate) mod modelslab;
 pub(crate) mod novita;
 
+pub(crate) use endpoints::fields_of;
 pub use endpoints::{EndpointFields, endpoint_fields};
 pub use field::{Effect, FieldDescription};
 pub(crate) use ignored::ignored_header;

@@ -2,10 +2,8 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
-
 use super::operations;
-use super::schema::{description, value_of};
+use super::schema::{default_of, description, value_of};
 use crate::FieldDescription;
 
 const BEGINNING: &str = "# Every field of every call\n\nMade from the tables that the calls read by (`crates/api/src/dialects/*/fields.rs`); \
@@ -37,12 +35,7 @@ pub(super) fn fields() -> String {
 
 fn row(text: &mut String, field: &FieldDescription, inside: &str) {
     let dot = if inside.is_empty() { "" } else { "." };
-    let default = match &field.default {
-        Some(Value::String(word)) => word.clone(),
-        Some(value) => value.to_string(),
-        None if field.required => "required".to_owned(),
-        None => String::new(),
-    };
+    let default = default_of(field);
     let _ = writeln!(
         text,
         "| `{inside}{dot}{}` | {} | {default} | {} |",

@@ -14,25 +14,17 @@ mod schema;
 
 use std::sync::LazyLock;
 
+use axum::Router;
 use axum::extract::Path;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
 use self::operation::Operation;
 use crate::AppState;
 use crate::admin::edge_failure;
 use crate::edge_fault::EdgeFault;
-
-/// Which calls a document has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    All,
-    /// One tag's.
-    Of(&'static str),
-}
 
 /// The tags: the two dialects, and our own calls.
 const TAGS: [(&str, &str); 3] = [
@@ -51,7 +43,10 @@ const TAGS: [(&str, &str); 3] = [
     ),
 ];
 
-static WHOLE: LazyLock<String> = LazyLock::new(|| written(&document(Part::All)));
+/// Written when they are first asked for, and not for every caller.
+static WHOLE: LazyLock<String> = LazyLock::new(|| written(&document(None)));
+static PARTS: LazyLock<[(&str, String); 3]> =
+    LazyLock::new(|| TAGS.map(|(tag, _)| (tag, written(&document(Some(tag))))));
 
 /// The documents, and the page for people.
 pub(crate) fn routes() -> Router<AppState> {
@@ -63,11 +58,9 @@ pub(crate) fn routes() -> Router<AppState> {
 
 /// `/openapi/novita.json` and the others.
 async fn part(Path(name): Path<String>) -> Response {
-    let tag = name
-        .strip_suffix(".json")
-        .and_then(|name| TAGS.iter().find(|(tag, _)| *tag == name));
-    match tag {
-        Some((tag, _)) => Json(document(Part::Of(tag))).into_response(),
+    let wanted = name.strip_suffix(".json");
+    match PARTS.iter().find(|(tag, _)| Some(*tag) == wanted) {
+        Some((_, text)) => json_file(text),
         None => edge_failure(EdgeFault::UnknownPath).into_response(),
     }
 }
@@ -87,11 +80,9 @@ fn operations() -> Vec<Operation> {
     [novita::operations(), modelslab::operations(), own::operations()].concat()
 }
 
-fn document(part: Part) -> Value {
-    let has = |tag: &str| match part {
-        Part::All => true,
-        Part::Of(wanted) => wanted == tag,
-    };
+/// Of the calls of one tag, or of all.
+fn document(of: Option<&str>) -> Value {
+    let has = |tag: &str| of.is_none_or(|wanted| wanted == tag);
     let mut paths = Map::new();
     for operation in operations().iter().filter(|operation| has(operation.tag)) {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
@@ -172,12 +163,7 @@ mod tests {
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }
         }
-        for part in [
-            Part::All,
-            Part::Of(novita::TAG),
-            Part::Of(modelslab::TAG),
-            Part::Of(own::TAG),
-        ] {
+        for part in [None, Some(novita::TAG), Some(modelslab::TAG), Some(own::TAG)] {
             let document = document(part);
             check(&document, &document);
         }

@@ -3,34 +3,23 @@
 use serde_json::{Value, json};
 
 use super::novita::picture;
-use super::operation::{Auth, Operation, Parameter, ok};
+use super::operation::{Auth, Family, Operation, Parameter, ok};
 
 pub(super) const TAG: &str = "modelslab";
 
 const FAILURE: &str = "ModelsLabError";
-/// Failures of the calls themselves come with status 200; these are the statuses of what never got that far, and of
-/// `modelslab_strict_http_status`.
-const FAILURES: &[u16] = &[400, 401, 403, 404, 405, 408, 409, 413, 429, 500, 503];
+const CALLS: Family = Family {
+    tag: TAG,
+    auth: Auth::Body,
+    // Failures of the calls themselves come with status 200; these are the statuses of what never got that far, and of
+    // `modelslab_strict_http_status`.
+    failures: &[400, 401, 403, 404, 405, 408, 409, 413, 429, 500, 503],
+    failure: FAILURE,
+};
 
-fn call(path: &'static str, id: &'static str, summary: &'static str, reply: &'static str) -> Operation {
-    Operation {
-        tag: TAG,
-        method: "POST",
-        path,
-        id,
-        summary,
-        text: "",
-        auth: Auth::Body,
-        parameters: Vec::new(),
-        takes_file: false,
-        example: None,
-        replies: ok(
-            "The answer; a failure has `status` `error`, and `message` says of each field what is wrong.",
-            reply,
-        ),
-        failures: FAILURES,
-        failure: FAILURE,
-    }
+fn call(path: &'static str, id: &'static str, summary: &'static str, reply: &str) -> Operation {
+    let words = "The answer; a failure has `status` `error`, and `message` says of each field what is wrong.";
+    CALLS.call(("POST", path), (id, summary), ok(words, reply))
 }
 
 /// What works on any server, with the model inside the binary.

@@ -4,12 +4,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::operation::{Auth, Operation, ok};
+use super::operation::{Auth, Family, Operation, ok};
 
 pub(super) const TAG: &str = "novita";
 
 const FAILURE: &str = "NovitaError";
-const FAILURES: &[u16] = &[400, 403, 404, 405, 408, 409, 413, 429, 500, 503, 504];
+const CALLS: Family = Family {
+    tag: TAG,
+    auth: Auth::Bearer,
+    failures: &[400, 403, 404, 405, 408, 409, 413, 429, 500, 503, 504],
+    failure: FAILURE,
+};
 
 /// A small picture for examples, in base64.
 pub(super) fn picture() -> String {
@@ -17,21 +22,6 @@ pub(super) fn picture() -> String {
 }
 
 pub(super) fn operations() -> Vec<Operation> {
-    let call = |method, path, id, summary, replies| Operation {
-        tag: TAG,
-        method,
-        path,
-        id,
-        summary,
-        text: "",
-        auth: Auth::Bearer,
-        parameters: Vec::new(),
-        takes_file: false,
-        example: None,
-        replies,
-        failures: FAILURES,
-        failure: FAILURE,
-    };
     vec![
         Operation {
             text: "The call is held until the images are there. The original's page: \
@@ -47,26 +37,23 @@ pub(super) fn operations() -> Vec<Operation> {
                 "clip_skip": 1,
                 "seed": 1,
             })),
-            ..call(
-                "POST",
-                "/v3/lcm-img2img",
-                "novita_lcm_img2img",
-                "Image to image with a latent consistency model",
+            ..CALLS.call(
+                ("POST", "/v3/lcm-img2img"),
+                (
+                    "novita_lcm_img2img",
+                    "Image to image with a latent consistency model",
+                ),
                 ok("The images.", "NovitaImages"),
             )
         },
-        call(
-            "GET",
-            "/v3/model",
-            "novita_models",
-            "The models that requests can name",
+        CALLS.call(
+            ("GET", "/v3/model"),
+            ("novita_models", "The models that requests can name"),
             ok("A page of models.", "NovitaModels"),
         ),
-        call(
-            "GET",
-            "/v3/user",
-            "novita_user",
-            "The caller's credits, which never end here",
+        CALLS.call(
+            ("GET", "/v3/user"),
+            ("novita_user", "The caller's credits, which never end here"),
             ok("The caller.", "NovitaUser"),
         ),
     ]

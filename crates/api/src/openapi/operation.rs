@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::schema::{object_of, schema_of};
-use crate::{FieldDescription, endpoint_fields};
+use crate::FieldDescription;
+use crate::dialects::fields_of;
 
 /// How a caller says who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,42 @@ pub(super) struct Operation {
     pub(super) failure: &'static str,
 }
 
+/// What the calls of one tag share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Family {
+    pub(super) tag: &'static str,
+    pub(super) auth: Auth,
+    /// Statuses of failures, and the name of their schema.
+    pub(super) failures: &'static [u16],
+    pub(super) failure: &'static str,
+}
+
+impl Family {
+    /// A call by method and path, with its id and summary, of which no more is to be said.
+    pub(super) fn call(
+        self,
+        (method, path): (&'static str, &'static str),
+        (id, summary): (&'static str, &'static str),
+        replies: Vec<Reply>,
+    ) -> Operation {
+        Operation {
+            tag: self.tag,
+            method,
+            path,
+            id,
+            summary,
+            text: "",
+            auth: self.auth,
+            parameters: Vec::new(),
+            takes_file: false,
+            example: None,
+            replies,
+            failures: self.failures,
+            failure: self.failure,
+        }
+    }
+}
+
 pub(super) const JSON: &str = "application/json";
 
 /// A schema by its name.
@@ -67,14 +104,7 @@ pub(super) fn ok(words: &'static str, schema: &str) -> Vec<Reply> {
 impl Operation {
     /// The fields of its body or query, where it has a table.
     pub(super) fn fields(&self) -> Vec<FieldDescription> {
-        let mut all = endpoint_fields().into_iter();
-        let found = all.find(|endpoint| (endpoint.method, endpoint.path) == (self.method, self.path));
-        found.map(|endpoint| endpoint.fields).unwrap_or_default()
-    }
-
-    /// Whether its fields are those of a body.
-    pub(super) fn has_body(&self) -> bool {
-        self.method == "POST" && !self.fields().is_empty()
+        fields_of(self.method, self.path)
     }
 
     pub(super) fn described(&self) -> Value {
@@ -105,7 +135,7 @@ impl Operation {
             described["security"] = json!([{"bearer": []}, {}]);
         }
         let fields = self.fields();
-        if self.has_body() {
+        if self.method == "POST" && !fields.is_empty() {
             let mut content = json!({"schema": object_of(&fields)});
             if let Some(example) = &self.example {
                 content["example"] = example.clone();

@@ -2,35 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{Auth, JSON, Operation, Parameter, Reply, named, ok};
+use super::operation::{Auth, Family, JSON, Operation, Parameter, named, ok};
 
 pub(super) const TAG: &str = "own";
 
 const FAILURE: &str = "OwnError";
-const FAILURES: &[u16] = &[400, 401, 403, 404, 405, 408, 409, 413, 429, 500, 503, 504];
-
-fn call(
-    method: &'static str,
-    path: &'static str,
-    (id, summary): (&'static str, &'static str),
-    replies: Vec<Reply>,
-) -> Operation {
-    Operation {
-        tag: TAG,
-        method,
-        path,
-        id,
-        summary,
-        text: "",
-        auth: Auth::Bearer,
-        parameters: Vec::new(),
-        takes_file: false,
-        example: None,
-        replies,
-        failures: FAILURES,
-        failure: FAILURE,
-    }
-}
+const CALLS: Family = Family {
+    tag: TAG,
+    auth: Auth::Bearer,
+    failures: &[400, 401, 403, 404, 405, 408, 409, 413, 429, 500, 503, 504],
+    failure: FAILURE,
+};
 
 fn in_path(name: &'static str, text: &'static str) -> Parameter {
     Parameter {
@@ -56,9 +38,8 @@ const MODEL: &str = "The name of a checkpoint in the catalogue.";
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        call(
-            "GET",
-            "/v1/models",
+        CALLS.call(
+            ("GET", "/v1/models"),
             (
                 "models",
                 "Models with their kinds, and whether they can be used now",
@@ -68,9 +49,8 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation {
             text: "Of the operator's keys alone.",
             parameters: vec![in_path("name", MODEL)],
-            ..call(
-                "POST",
-                "/v1/models/{name}/load",
+            ..CALLS.call(
+                ("POST", "/v1/models/{name}/load"),
                 (
                     "load_model",
                     "Brings a checkpoint into memory before a request needs it",
@@ -81,9 +61,8 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation {
             text: "Of the operator's keys alone.",
             parameters: vec![in_path("name", MODEL)],
-            ..call(
-                "POST",
-                "/v1/models/{name}/unload",
+            ..CALLS.call(
+                ("POST", "/v1/models/{name}/unload"),
                 (
                     "unload_model",
                     "Throws a checkpoint out of memory, as far as no job uses it",
@@ -109,18 +88,16 @@ pub(super) fn operations() -> Vec<Operation> {
                     "The id after which the page begins, as `next` gives it.",
                 ),
             ],
-            ..call(
-                "GET",
-                "/v1/jobs",
+            ..CALLS.call(
+                ("GET", "/v1/jobs"),
                 ("jobs", "The jobs of your key, newest first"),
                 ok("A page of jobs.", "Jobs"),
             )
         },
         Operation {
             parameters: vec![in_path("id", JOB_ID)],
-            ..call(
-                "GET",
-                "/v1/jobs/{id}",
+            ..CALLS.call(
+                ("GET", "/v1/jobs/{id}"),
                 (
                     "job",
                     "State, progress, time left and images of a job of either dialect",
@@ -137,9 +114,8 @@ pub(super) fn operations() -> Vec<Operation> {
                     "Whether the job is deleted with its images, ended or not.",
                 ),
             ],
-            ..call(
-                "DELETE",
-                "/v1/jobs/{id}",
+            ..CALLS.call(
+                ("DELETE", "/v1/jobs/{id}"),
                 ("cancel_job", "Cancels a job that has not ended"),
                 ok("The job as it is now, or that it is deleted.", "Answer"),
             )
@@ -154,9 +130,8 @@ pub(super) fn operations() -> Vec<Operation> {
                     "Whether small images of what is being made come too.",
                 ),
             ],
-            ..call(
-                "GET",
-                "/v1/jobs/{id}/events",
+            ..CALLS.call(
+                ("GET", "/v1/jobs/{id}/events"),
                 (
                     "job_events",
                     "A job's life as server-sent events, until it has ended",
@@ -181,9 +156,8 @@ pub(super) fn operations() -> Vec<Operation> {
                     "The id after which the page begins.",
                 ),
             ],
-            ..call(
-                "GET",
-                "/v1/webhooks",
+            ..CALLS.call(
+                ("GET", "/v1/webhooks"),
                 (
                     "webhooks",
                     "The webhooks of your jobs, and what has become of them",
@@ -193,9 +167,8 @@ pub(super) fn operations() -> Vec<Operation> {
         },
         Operation {
             parameters: vec![in_path("id", "The webhook's id, or its job's.")],
-            ..call(
-                "POST",
-                "/v1/webhooks/{id}/replay",
+            ..CALLS.call(
+                ("POST", "/v1/webhooks/{id}/replay"),
                 (
                     "replay_webhook",
                     "Sends a webhook again, under the id that it had",
@@ -206,9 +179,8 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation {
             text: "The body is the file itself, PNG, JPEG or WebP.",
             takes_file: true,
-            ..call(
-                "POST",
-                "/v1/provenance/verify",
+            ..CALLS.call(
+                ("POST", "/v1/provenance/verify"),
                 (
                     "verify_provenance",
                     "What a file says of where its picture comes from",
@@ -219,9 +191,8 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation {
             auth: Auth::None,
             failures: &[405],
-            ..call(
-                "GET",
-                "/healthz",
+            ..CALLS.call(
+                ("GET", "/healthz"),
                 ("healthz", "Whether the process answers"),
                 vec![(200, "It does.", Some(("text/plain", json!({"type": "string"}))))],
             )
@@ -229,9 +200,8 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation {
             auth: Auth::None,
             failures: &[405],
-            ..call(
-                "GET",
-                "/readyz",
+            ..CALLS.call(
+                ("GET", "/readyz"),
                 ("readyz", "Whether requests are served"),
                 vec![
                     (200, "They are.", Some((JSON, named("Answer")))),
@@ -245,9 +215,8 @@ pub(super) fn operations() -> Vec<Operation> {
         },
         Operation {
             text: "Of the operator's keys alone. OpenMetrics where the caller asks for it; docs/observability has the list.",
-            ..call(
-                "GET",
-                "/metrics",
+            ..CALLS.call(
+                ("GET", "/metrics"),
                 ("metrics", "Numbers for Prometheus"),
                 vec![(
                     200,

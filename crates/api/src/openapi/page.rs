@@ -3,10 +3,9 @@
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
-use serde_json::Value;
 
 use super::operation::{Auth, Operation, words_of};
-use super::schema::{description, value_of};
+use super::schema::{default_of, description, value_of};
 use super::{TAGS, operations};
 use crate::FieldDescription;
 use crate::base_url::BaseUrl;
@@ -126,17 +125,11 @@ fn table_of(fields: &[FieldDescription]) -> Markup {
 }
 
 fn row(field: &FieldDescription, inside: &str) -> Markup {
-    let default = match &field.default {
-        Some(Value::String(word)) => word.clone(),
-        Some(value) => value.to_string(),
-        None if field.required => "required".to_owned(),
-        None => String::new(),
-    };
     html! {
         tr {
             th scope="row" { @if !inside.is_empty() { (inside) "." } code { (field.name) } }
             td { (value_of(field)) }
-            td { (default) }
+            td { (default_of(field)) }
             td { (description(field)) }
         }
     }

@@ -129,3 +129,13 @@ pub(super) fn value_of(field: &FieldDescription) -> String {
         _ => field.kind.to_owned(),
     }
 }
+
+/// What is used without it, for people.
+pub(super) fn default_of(field: &FieldDescription) -> String {
+    match &field.default {
+        Some(Value::String(word)) => word.clone(),
+        Some(value) => value.to_string(),
+        None if field.required => "required".to_owned(),
+        None => String::new(),
+    }
+}

@@ -10,7 +10,8 @@ use pentimento_types::{ImageFormat, RgbImage};
 
 use super::exif;
 use super::metadata::{ImageMetadata, PNG_JSON, PNG_PARAMETERS};
-use super::provenance::{Marks, PNG_XMP, Provenance, SourceType, packet_with, with_packet};
+use super::png_file;
+use super::provenance::{Marks, Provenance, SourceType, packet_with, with_packet};
 use crate::ServiceError;
 
 /// Without chroma subsampling; the differences from the pixels cannot be seen.
@@ -106,7 +107,7 @@ fn encode_png(image: &RgbImage, texts: &Texts<'_>) -> EncodeResult {
         encoder.add_itxt_chunk(PNG_JSON.to_owned(), metadata.json()?)?;
     }
     if let Some(packet) = &texts.packet {
-        encoder.add_itxt_chunk(PNG_XMP.to_owned(), packet.clone())?;
+        encoder.add_itxt_chunk(png_file::XMP.to_owned(), packet.clone())?;
     }
     let mut writer = encoder.write_header()?;
     writer.write_image_data(image.pixels())?;

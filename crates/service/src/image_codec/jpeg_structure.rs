@@ -10,6 +10,9 @@ const MOST_SCANS: usize = 100;
 
 const TRUNCATED: &str = "the JPEG file is not whole: it ends in the middle";
 
+/// What a segment with an XMP packet begins with (XMP specification part 3, 1.1.3).
+pub(super) const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+
 /// What the markers say.
 #[derive(Default)]
 pub(super) struct Structure {
@@ -111,7 +114,6 @@ impl Structure {
     }
 
     fn take_metadata(&mut self, body: &[u8]) {
-        const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
         if let Some(block) = body.strip_prefix(b"Exif\0\0") {
             // A long block goes on in the next marker.
             self.blocks.exif.get_or_insert_default().extend(block);

@@ -12,6 +12,10 @@ use image::metadata::Orientation;
 
 /// What the decoder may allocate beside the pixels.
 const WORKING_BYTES: usize = 64 << 20;
+/// The keyword of a text with an XMP packet (XMP specification part 3, 1.1.5).
+pub(super) const XMP: &str = "XML:com.adobe.xmp";
+const EXIF: &[u8] = b"exif";
+const PROFILE: &[u8] = b"Raw profile type exif";
 /// A compressed text is read up to this length, as in Pillow.
 const LONGEST_TEXT: u64 = 1 << 20;
 
@@ -71,14 +75,13 @@ fn orientation(bytes: &[u8]) -> Orientation {
         if kind == b"eXIf" {
             blocks.exif = Some(body.to_vec());
         }
-        let wanted: [&[u8]; 3] = [b"exif", b"Raw profile type exif", b"XML:com.adobe.xmp"];
-        let Some((keyword, text)) = text_of(kind, body, &wanted) else {
+        let Some((keyword, text)) = text_of(kind, body, &[EXIF, PROFILE, XMP.as_bytes()]) else {
             continue;
         };
         match keyword {
-            b"exif" if kind == b"tEXt" => blocks.exif = Some(text),
-            b"Raw profile type exif" => profile = Some(text),
-            b"XML:com.adobe.xmp" => blocks.xmp = Some(text),
+            EXIF if kind == b"tEXt" => blocks.exif = Some(text),
+            PROFILE => profile = Some(text),
+            keyword if keyword == XMP.as_bytes() => blocks.xmp = Some(text),
             _ => {}
         }
     }

@@ -8,10 +8,6 @@ use super::metadata::{ImageMetadata, read_metadata};
 use super::orientation::Blocks;
 use super::{jpeg_structure, png_file, webp_file};
 
-/// The keyword of the chunk in which a PNG has its packet (XMP specification part 3, 1.1.5).
-pub(super) const PNG_XMP: &str = "XML:com.adobe.xmp";
-/// What the segment of a JPEG with a packet begins with.
-const JPEG_XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 /// Where IPTC's words are.
 const WORDS: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/";
 /// Those that say that a program has made or changed at least a part of it (IPTC's NewsCodes, 2025, with those that are retired).
@@ -123,7 +119,7 @@ pub fn read_provenance(bytes: &[u8]) -> Provenance {
 fn packet_of(bytes: &[u8]) -> Option<Vec<u8>> {
     let of_blocks = |blocks: Blocks| blocks.xmp;
     match Container::of(bytes) {
-        Container::Png => png_file::text(bytes, PNG_XMP),
+        Container::Png => png_file::text(bytes, png_file::XMP),
         Container::Jpeg => of_blocks(jpeg_structure::read(bytes).ok()?.blocks),
         Container::Webp => of_blocks(webp_file::blocks(bytes)),
         Container::Other(_) => None,
@@ -151,7 +147,7 @@ fn source_type_in(packet: &[u8]) -> Option<String> {
 
 /// A JPEG file with the packet behind its first segments of application data, where programs look for it.
 pub(super) fn with_packet(jpeg: Vec<u8>, packet: &str) -> Vec<u8> {
-    let body = [JPEG_XMP, packet.as_bytes()].concat();
+    let body = [jpeg_structure::XMP, packet.as_bytes()].concat();
     let Ok(length) = u16::try_from(body.len() + 2) else {
         return jpeg;
     };
@@ -246,11 +242,11 @@ mod tests {
     #[test]
     fn a_text_behind_the_pixels_is_read_and_one_that_grows_without_end_is_not() {
         let packet = packet_with("trainedAlgorithmicMedia");
-        let found = read_provenance(&with_text(PNG_XMP, packet.as_bytes()));
+        let found = read_provenance(&with_text(png_file::XMP, packet.as_bytes()));
         assert_eq!(found.source_type.as_deref(), Some("trainedAlgorithmicMedia"));
         // Three megabytes of it are three kilobytes of a file.
         let long = [packet.as_bytes(), &vec![b' '; 3 << 20]].concat();
-        for keyword in [PNG_XMP, "pentimento"] {
+        for keyword in [png_file::XMP, "pentimento"] {
             assert_eq!(
                 read_provenance(&with_text(keyword, &long)),
                 Provenance::default(),

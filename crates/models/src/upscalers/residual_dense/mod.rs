@@ -6,16 +6,16 @@
 
 mod wide_conv;
 
-use pentimento_types::{RgbImage, Size};
+use pentimento_types::RgbImage;
 
 use self::wide_conv::WideConv;
+use super::picture::{enlarged_size, picture_of};
 use super::{GoesOn, check};
 use crate::ModelError;
 use crate::error::During;
 use crate::keras_file::KerasFile;
 use crate::layers::{
-    Conv2d, ConvFusion, HostTensor, KernelError, Linear, Result, Tensor, host_tensor, join_channels, on_pool,
-    relu,
+    Conv2d, ConvFusion, HostTensor, Linear, Result, Tensor, host_tensor, join_channels, on_pool, relu,
 };
 
 /// Pixels around a pixel that have a part in its result: one for each 3x3 convolution on the longest path, two for the 5x5
@@ -120,17 +120,7 @@ impl ResidualDense {
                 }
             }
         }
-        let scale = scale as u32;
-        let size = Size {
-            width: size.width * scale,
-            height: size.height * scale,
-        };
-        match RgbImage::new(size, pixels) {
-            Some(enlarged) => Ok(enlarged),
-            None => Err(KernelError::mismatch(format!(
-                "a picture of {size} cannot be made"
-            ))),
-        }
+        picture_of(enlarged_size(size, scale), pixels)
     }
 
     /// `x`: (1, h, w, 3) in 0..255. Result: (1, h·scale, w·scale, 3), about 0..255.

@@ -3,6 +3,7 @@
 use super::*;
 use pentimento_embedded_nets::{ESRGAN_SLIM_X2, ESRGAN_SLIM_X4};
 use pentimento_testkit::{Golden, Tolerance, assert_close, compare_values};
+use pentimento_types::Size;
 
 fn picture(golden: &Golden) -> RgbImage {
     let size = Size {
