@@ -67,8 +67,10 @@ impl StableDiffusion {
             None => (MaskPixels::everything(init.size()), None),
             Some(mask) => {
                 let pixels = MaskPixels::new(mask, init.size());
-                let coverage = pixels.coverage(request.soft_edge);
-                (pixels, Some(coverage.into()))
+                // Who has framed the picture puts the kept pixels back, in the whole of it.
+                let is_put_back = request.framing.is_none();
+                let coverage = is_put_back.then(|| pixels.coverage(request.soft_edge).into());
+                (pixels, coverage)
             }
         };
         if pixels.is_empty() || request.strength <= 0.0 {

@@ -208,6 +208,12 @@ pub enum ServiceError {
         /// Safe to show.
         detail: String,
     },
+    /// A mask that cannot be what the request wants of it.
+    #[error("the mask {problem}")]
+    MaskRefused {
+        /// Safe to show.
+        problem: String,
+    },
     /// The picture is at an address, and nothing usable came from there.
     #[error("the picture could not be fetched: {reason}")]
     ImageNotFetched {
@@ -349,6 +355,7 @@ impl HasKind for ServiceError {
             | Self::RunRefused { .. }
             | Self::WebhookRefused { .. }
             | Self::ImageEmpty
+            | Self::MaskRefused { .. }
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
             Self::ImageTooLarge { .. }
             | Self::ImageTooManyPixels { .. }

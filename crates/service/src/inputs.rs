@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
-use pentimento_types::{ApiKeyId, InputRole, Inputs, Job, RgbImage};
+use pentimento_types::{ApiKeyId, Framing, InputRole, Inputs, Job, RgbImage};
 
 use crate::admitted::DecodedImages;
+use crate::framing::{FramedFiles, framed_bytes};
 use crate::image_codec::Decoding;
 use crate::inner::Inner;
 use crate::off_thread::off_thread;
@@ -38,6 +39,8 @@ pub(crate) enum PendingInputs {
     Decoded(Vec<(InputRole, RgbImage)>),
     /// Stored files, with what decoding each will take.
     Files(Vec<(InputRole, Bytes, Decoding)>),
+    /// The same of a job that is framed.
+    Framed(Framing, FramedFiles),
 }
 
 impl PendingInputs {
@@ -48,10 +51,22 @@ impl PendingInputs {
 
     /// Reads the stored files of a job, without decoding them.
     pub(crate) async fn read(inner: &Inner, job: &Job) -> Result<Self, ServiceError> {
+        let read = async |key| {
+            let file = inner.images.get(key).await;
+            file.map_err(ServiceError::store("read the input picture"))
+        };
+        if let Some(framing) = job.recipe.framing {
+            let init = read(job.inputs.init()).await?;
+            let mask = match job.inputs.mask() {
+                Some(mask) => Some(read(mask).await?),
+                None => None,
+            };
+            let files = FramedFiles::look_at(init, mask, (&framing, STORED_LIMITS))?;
+            return Ok(Self::Framed(framing, files));
+        }
         let mut files = Vec::new();
         for (role, key) in job.inputs.iter() {
-            let read = inner.images.get(key).await;
-            let file = read.map_err(ServiceError::store("read the input picture"))?;
+            let file = read(key).await?;
             let decoding = image_codec::look_at(&file, STORED_LIMITS)?;
             files.push((role, file, decoding));
         }
@@ -69,6 +84,7 @@ impl PendingInputs {
                 .iter()
                 .map(|(role, _, decoding)| (*role, decoding.image_bytes()))
                 .collect(),
+            Self::Framed(framing, files) => framed_bytes(framing, files.mask.is_some()),
         }
     }
 
@@ -80,6 +96,11 @@ impl PendingInputs {
     ) -> Result<Inputs<RgbImage>, ServiceError> {
         let images = match self {
             Self::Decoded(images) => images,
+            Self::Framed(framing, files) => {
+                let framed = inner.framed(owner, files, (framing, STORED_LIMITS)).await?;
+                // The images themselves are in the account of the job's place.
+                framed.0.into_vec()
+            }
             Self::Files(files) => {
                 let mut images = Vec::new();
                 for (role, file, decoding) in files {

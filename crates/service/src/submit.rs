@@ -7,7 +7,7 @@ use bytes::Bytes;
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{Inserted, JobPlace, JobsError, QueueEntry, known_request};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, Idempotency, ImageKey, ImageSource, InputRole, Inputs, Job, JobId,
+    ApiKeyId, Delivery, DialectTag, Framing, Idempotency, ImageKey, ImageSource, InputRole, Inputs, Job, JobId,
     JobNote, JobOrigin, Recipe, Reservation, RgbImage, Size, describe_chain,
 };
 use tokio::sync::OwnedRwLockReadGuard;
@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
 use crate::device_time::DeviceTime;
+use crate::framing::FramedFiles;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::no_init;
 use crate::off_thread::off_thread;
@@ -151,6 +152,14 @@ pub(crate) fn size_of(checked: &[(InputRole, Checked)]) -> Result<Size, ServiceE
     init.map(|(_, checked)| checked.size).ok_or_else(no_init)
 }
 
+/// Whether a framing is about images in this role.
+const fn is_framed(role: InputRole) -> bool {
+    match role {
+        InputRole::Init | InputRole::Mask => true,
+        InputRole::IpAdapter => false,
+    }
+}
+
 /// Says which image an error is about.
 fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
     match role {
@@ -218,9 +227,15 @@ impl Inner {
             ..submission.limits
         };
         let fit = submission.fit;
-        let sources = submission.inputs.clone().into_vec();
+        let mut sources = submission.inputs.clone().into_vec();
         let owner = submission.owner.clone();
         async move {
+            let mut checked = Vec::new();
+            if let Some(framing) = recipe.framing {
+                let (framed, others) = sources.into_iter().partition(|(role, _)| is_framed(*role));
+                sources = others;
+                checked = inner.check_framed(&owner, framed, (framing, limits)).await?;
+            }
             let mut checks = JoinSet::new();
             for (role, source) in sources {
                 let inner = Arc::clone(&inner);
@@ -233,7 +248,6 @@ impl Inner {
                 let check = async move { (role, inner.check_image(&owner, &source, wanted).await) };
                 checks.spawn(check.in_current_span());
             }
-            let mut checked = Vec::new();
             while let Some(done) = checks.join_next().await {
                 let (role, image) = done.map_err(ServiceError::internal)?;
                 checked.push((role, image.map_err(|error| in_role(role, error))?));
@@ -244,6 +258,50 @@ impl Inner {
             inner.admitted.check(recipe.image_bytes(brought))?;
             Ok(checked)
         }
+    }
+
+    /// The picture and the mask of a job that is framed: their files stay as they came, and what is kept in memory is what
+    /// will be computed with.
+    async fn check_framed(
+        &self,
+        owner: &ApiKeyId,
+        sources: Vec<(InputRole, ImageSource)>,
+        (framing, limits): (Framing, InputLimits),
+    ) -> Result<Vec<(InputRole, Checked)>, ServiceError> {
+        self.admitted.check(framing.size.rgb_bytes())?;
+        let (mut init, mut mask) = (None, None);
+        for (role, source) in sources {
+            let file = match source {
+                ImageSource::Inline(bytes) => bytes,
+                ImageSource::Url(url) => {
+                    let fetched = self.file_at(&url, limits.max_bytes).await;
+                    fetched.map_err(|error| in_role(role, error))?
+                }
+            };
+            let place = if role == InputRole::Mask { &mut mask } else { &mut init };
+            *place = Some(file);
+        }
+        let init = init.ok_or_else(no_init)?;
+        let files = FramedFiles::look_at(init.clone(), mask.clone(), (&framing, limits))?;
+        self.check_decoding(files.decoding)?;
+        let (framed, room) = self.framed(owner, files, (framing, limits)).await?;
+        // The caller's own files need their room no more.
+        drop(room);
+        let mut checked = Vec::new();
+        for (role, image) in framed.into_vec() {
+            let own = if role == InputRole::Mask { mask.take() } else { Some(init.clone()) };
+            let kept = self.admitted.reserve(image.size_bytes());
+            checked.push((
+                role,
+                Checked {
+                    file: own.ok_or_else(no_init)?,
+                    size: image.size(),
+                    image: kept.map(|kept| (image, kept)),
+                    note: None,
+                },
+            ));
+        }
+        Ok(checked)
     }
 
     pub(crate) fn check_open(&self) -> Result<(), ServiceError> {

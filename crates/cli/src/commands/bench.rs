@@ -148,6 +148,7 @@ fn recipe(args: &BenchArgs) -> Recipe {
             kind: Some(args.scheduler),
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: 0,
         ip_adapter: None,
     }

@@ -209,6 +209,7 @@ fn recipe(args: &GenerateArgs) -> Recipe {
             kind: args.scheduler,
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: args.soft_edge,
         ip_adapter: args.ip_adapter.as_ref().map(|name| IpAdapterRef {
             model: ModelId::new(name),

@@ -133,6 +133,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         clip_skip: sampling.clip_skip,
         token_merging: sampling.token_merging,
         scheduler: sampling.scheduler,
+        framing: None,
         soft_edge,
         ip_adapter,
     };
