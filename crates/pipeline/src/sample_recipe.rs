@@ -21,6 +21,7 @@ pub(crate) fn sample_recipe() -> Recipe {
         scheduler: SchedulerChoice::default(),
         framing: None,
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     }
 }

@@ -150,6 +150,7 @@ fn recipe(args: &BenchArgs) -> Recipe {
         },
         framing: None,
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     }
 }

@@ -88,6 +88,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
         scheduler: SchedulerChoice::default(),
         framing: None,
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     };
     let inputs = Inputs::new(ImageKey::input(id, InputRole::Init));

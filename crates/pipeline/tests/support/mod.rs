@@ -67,6 +67,7 @@ pub(crate) fn request(kind: SchedulerKind) -> Recipe {
         },
         framing: None,
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     }
 }

@@ -10,7 +10,7 @@ mod resize;
 
 use bytes::Bytes;
 use pentimento_types::{
-    ApiKeyId, Framing, InputRole, Job, MaskedContent, ResizeMode, RgbImage, Size,
+    ApiKeyId, Framing, ImageSource, InputRole, Job, MaskedContent, ResizeMode, RgbImage, Size,
 };
 
 use self::fill::filled;
@@ -22,6 +22,7 @@ use crate::image_codec::{self, Decoding};
 use crate::inner::Inner;
 use crate::inputs::STORED_LIMITS;
 use crate::off_thread::off_thread;
+use crate::submit::{Checked, in_role};
 use crate::{InputLimits, ServiceError};
 
 /// The files of a job that is framed, looked at and not decoded.
@@ -58,6 +59,13 @@ impl FramedFiles {
             },
         })
     }
+
+    /// What each image takes once it is framed, in bytes.
+    pub(crate) fn framed_bytes(&self, framing: &Framing) -> Vec<(InputRole, u64)> {
+        let bytes = framing.size.rgb_bytes();
+        let mask = self.mask.as_ref().map(|_| (InputRole::Mask, bytes));
+        std::iter::once((InputRole::Init, bytes)).chain(mask).collect()
+    }
 }
 
 /// A level, a copy of it while it is blurred, and the image that a mask is decoded to.
@@ -80,14 +88,48 @@ impl FramedImages {
     }
 }
 
-/// What each image takes once it is framed, in bytes.
-pub(crate) fn framed_bytes(framing: &Framing, has_mask: bool) -> Vec<(InputRole, u64)> {
-    let bytes = framing.size.rgb_bytes();
-    let mask = has_mask.then_some((InputRole::Mask, bytes));
-    std::iter::once((InputRole::Init, bytes)).chain(mask).collect()
+/// Whether a framing is about images in this role.
+pub(crate) const fn is_framed(role: InputRole) -> bool {
+    match role {
+        InputRole::Init | InputRole::Mask => true,
+        InputRole::IpAdapter => false,
+    }
 }
 
 impl Inner {
+    /// The picture and the mask of a request that is framed. Their files stay as they came; what is kept in memory is what will
+    /// be computed with.
+    pub(crate) async fn check_framed(
+        &self,
+        owner: &ApiKeyId,
+        (init, mask): (&ImageSource, Option<&ImageSource>),
+        (framing, limits): (Framing, InputLimits),
+    ) -> Result<Vec<(InputRole, Checked)>, ServiceError> {
+        self.admitted.check(framing.size.rgb_bytes())?;
+        let file = async |source: &ImageSource| match source {
+            ImageSource::Inline(bytes) => Ok(bytes.clone()),
+            ImageSource::Url(url) => self.file_at(url, limits.max_bytes).await,
+        };
+        let init = file(init).await?;
+        let mask = match mask {
+            Some(mask) => Some(file(mask).await.map_err(of_mask_file)?),
+            None => None,
+        };
+        let files = FramedFiles::look_at(init.clone(), mask.clone(), (&framing, limits))?;
+        self.check_decoding(files.decoding)?;
+        let (framed, room) = self.framed(owner, files, (framing, limits)).await?;
+        // That of the caller's own pictures, which are dropped.
+        drop(room);
+        let checked = |file: Bytes, image: RgbImage| {
+            let room = self.admitted.reserve(image.size_bytes());
+            Checked::new(file, image, room)
+        };
+        let of_mask = mask.zip(framed.mask);
+        let of_mask = of_mask.map(|(file, image)| (InputRole::Mask, checked(file, image)));
+        let of_init = (InputRole::Init, checked(init, framed.init));
+        Ok(std::iter::once(of_init).chain(of_mask).collect())
+    }
+
     /// Decodes and frames the files of a job. The room is that for the caller's files as long as it takes.
     pub(crate) async fn framed(
         &self,
@@ -107,14 +149,16 @@ impl Inner {
 
     /// The whole picture with what was computed in its place; as it was made where a job has no mask.
     pub(crate) async fn put_back(&self, job: &Job, made: RgbImage) -> Result<RgbImage, ServiceError> {
-        let (Some(framing), Some(mask)) = (job.recipe.framing, job.inputs.mask()) else {
+        let (Some(framing), Some(init), Some(mask)) =
+            (job.recipe.framing, job.inputs.init(), job.inputs.mask())
+        else {
             return Ok(made);
         };
         let read = async |key| {
             let file = self.images.get(key).await;
             file.map_err(ServiceError::store("read the input picture"))
         };
-        let (init, mask) = (read(job.inputs.init()).await?, read(mask).await?);
+        let (init, mask) = (read(init).await?, read(mask).await?);
         let files = FramedFiles::look_at(init, Some(mask), (&framing, STORED_LIMITS))?;
         let room = self.room_for(&job.owner, files.decoding).await?;
         off_thread(move || {
@@ -228,10 +272,7 @@ fn mask_refused(problem: String) -> ServiceError {
 }
 
 fn of_mask_file(fault: ServiceError) -> ServiceError {
-    ServiceError::OfInput {
-        role: InputRole::Mask,
-        fault: Box::new(fault),
-    }
+    in_role(InputRole::Mask, fault)
 }
 
 #[cfg(test)]
