@@ -34,5 +34,6 @@ mod tests {
     fn what_the_fuzzer_found_holds() {
         each_fuzzed("modelslab_body", super::modelslab_body);
         each_fuzzed("novita_body", super::novita_body);
+        each_fuzzed("a1111_body", super::a1111_body);
     }
 }

@@ -5,6 +5,7 @@
 
 mod admitted;
 mod attempt;
+mod check_framed;
 mod checker_files;
 mod clearing;
 mod config;
@@ -50,6 +51,7 @@ mod picture_calls;
 mod plan;
 mod progress;
 mod prompt_enhancer;
+mod put_back;
 mod rate_store;
 mod rates;
 mod residency;

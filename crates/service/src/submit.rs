@@ -194,7 +194,7 @@ impl Checked {
 }
 
 /// Says which image an error is about.
-pub(crate) fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
+fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
     match role {
         InputRole::Init => error,
         InputRole::Mask | InputRole::IpAdapter => ServiceError::OfInput {

@@ -27,6 +27,10 @@ fn list((path, id): (&'static str, &'static str), summary: &'static str) -> Oper
 }
 
 pub(super) fn operations() -> Vec<Operation> {
+    [making(), watching(), lists(), about_pictures()].concat()
+}
+
+fn making() -> Vec<Operation> {
     vec![
         Operation {
             text: "The call is held until the images are there. Several images to start from give one image each.",
@@ -63,6 +67,11 @@ pub(super) fn operations() -> Vec<Operation> {
                 ok("The images.", "A1111Images"),
             )
         },
+    ]
+}
+
+fn watching() -> Vec<Operation> {
+    vec![
         Operation {
             text: "About the caller's own jobs of this door; the oldest of those that run counts.",
             ..CALLS.call(
@@ -81,6 +90,11 @@ pub(super) fn operations() -> Vec<Operation> {
             ("a1111_skip", "Ends the one of them that is being made"),
             of("Always null.", json!({"type": "null"})),
         ),
+    ]
+}
+
+fn lists() -> Vec<Operation> {
+    vec![
         CALLS.call(
             ("GET", "/sdapi/v1/options"),
             ("a1111_options", "The caller's own options"),
@@ -94,17 +108,37 @@ pub(super) fn operations() -> Vec<Operation> {
                 of("Always null.", json!({"type": "null"})),
             )
         },
-        list(("/sdapi/v1/samplers", "a1111_samplers"), "Samplers by their names there"),
-        list(("/sdapi/v1/schedulers", "a1111_schedulers"), "How noise levels can be spaced"),
+        list(
+            ("/sdapi/v1/samplers", "a1111_samplers"),
+            "Samplers by their names there",
+        ),
+        list(
+            ("/sdapi/v1/schedulers", "a1111_schedulers"),
+            "How noise levels can be spaced",
+        ),
         list(("/sdapi/v1/sd-models", "a1111_sd_models"), "Checkpoints"),
         list(("/sdapi/v1/sd-vae", "a1111_sd_vae"), "VAEs"),
-        list(("/sdapi/v1/loras", "a1111_loras"), "LoRAs, which a prompt names in tags"),
+        list(
+            ("/sdapi/v1/loras", "a1111_loras"),
+            "LoRAs, which a prompt names in tags",
+        ),
         CALLS.call(
             ("GET", "/sdapi/v1/embeddings"),
-            ("a1111_embeddings", "Textual inversions, which a prompt names by their words"),
+            (
+                "a1111_embeddings",
+                "Textual inversions, which a prompt names by their words",
+            ),
             of("By their names.", json!({"type": "object"})),
         ),
-        list(("/sdapi/v1/upscalers", "a1111_upscalers"), "Networks that enlarge"),
+        list(
+            ("/sdapi/v1/upscalers", "a1111_upscalers"),
+            "Networks that enlarge",
+        ),
+    ]
+}
+
+fn about_pictures() -> Vec<Operation> {
+    vec![
         Operation {
             example: Some(json!({"image": picture()})),
             ..CALLS.call(

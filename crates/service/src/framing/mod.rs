@@ -9,9 +9,7 @@ mod region;
 mod resize;
 
 use bytes::Bytes;
-use pentimento_types::{
-    ApiKeyId, Framing, ImageSource, InputRole, Job, MaskedContent, ResizeMode, RgbImage, Size,
-};
+use pentimento_types::{ApiKeyId, Framing, InputRole, MaskedContent, ResizeMode, RgbImage, Size};
 
 use self::fill::filled;
 use self::grey::Grey;
@@ -20,9 +18,7 @@ use self::resize::fitted;
 use crate::decode_room::DecodeRoom;
 use crate::image_codec::{self, Decoding};
 use crate::inner::Inner;
-use crate::inputs::STORED_LIMITS;
 use crate::off_thread::off_thread;
-use crate::submit::{Checked, in_role};
 use crate::{InputLimits, ServiceError};
 
 /// The files of a job that is framed, looked at and not decoded.
@@ -84,7 +80,9 @@ impl FramedImages {
     /// With their roles, the one to start from first.
     pub(crate) fn into_vec(self) -> Vec<(InputRole, RgbImage)> {
         let mask = self.mask.map(|mask| (InputRole::Mask, mask));
-        std::iter::once((InputRole::Init, self.init)).chain(mask).collect()
+        std::iter::once((InputRole::Init, self.init))
+            .chain(mask)
+            .collect()
     }
 }
 
@@ -97,39 +95,6 @@ pub(crate) const fn is_framed(role: InputRole) -> bool {
 }
 
 impl Inner {
-    /// The picture and the mask of a request that is framed. Their files stay as they came; what is kept in memory is what will
-    /// be computed with.
-    pub(crate) async fn check_framed(
-        &self,
-        owner: &ApiKeyId,
-        (init, mask): (&ImageSource, Option<&ImageSource>),
-        (framing, limits): (Framing, InputLimits),
-    ) -> Result<Vec<(InputRole, Checked)>, ServiceError> {
-        self.admitted.check(framing.size.rgb_bytes())?;
-        let file = async |source: &ImageSource| match source {
-            ImageSource::Inline(bytes) => Ok(bytes.clone()),
-            ImageSource::Url(url) => self.file_at(url, limits.max_bytes).await,
-        };
-        let init = file(init).await?;
-        let mask = match mask {
-            Some(mask) => Some(file(mask).await.map_err(of_mask_file)?),
-            None => None,
-        };
-        let files = FramedFiles::look_at(init.clone(), mask.clone(), (&framing, limits))?;
-        self.check_decoding(files.decoding)?;
-        let (framed, room) = self.framed(owner, files, (framing, limits)).await?;
-        // That of the caller's own pictures, which are dropped.
-        drop(room);
-        let checked = |file: Bytes, image: RgbImage| {
-            let room = self.admitted.reserve(image.size_bytes());
-            Checked::new(file, image, room)
-        };
-        let of_mask = mask.zip(framed.mask);
-        let of_mask = of_mask.map(|(file, image)| (InputRole::Mask, checked(file, image)));
-        let of_init = (InputRole::Init, checked(init, framed.init));
-        Ok(std::iter::once(of_init).chain(of_mask).collect())
-    }
-
     /// Decodes and frames the files of a job. The room is that for the caller's files as long as it takes.
     pub(crate) async fn framed(
         &self,
@@ -146,31 +111,18 @@ impl Inner {
         })
         .await
     }
+}
 
-    /// The whole picture with what was computed in its place; as it was made where a job has no mask.
-    pub(crate) async fn put_back(&self, job: &Job, made: RgbImage) -> Result<RgbImage, ServiceError> {
-        let (Some(framing), Some(init), Some(mask)) =
-            (job.recipe.framing, job.inputs.init(), job.inputs.mask())
-        else {
-            return Ok(made);
-        };
-        let read = async |key| {
-            let file = self.images.get(key).await;
-            file.map_err(ServiceError::store("read the input picture"))
-        };
-        let (init, mask) = (read(init).await?, read(mask).await?);
-        let files = FramedFiles::look_at(init, Some(mask), (&framing, STORED_LIMITS))?;
-        let room = self.room_for(&job.owner, files.decoding).await?;
-        off_thread(move || {
-            let init = image_codec::decode_on_white(&files.init, STORED_LIMITS)?;
-            let Some(mask) = files.mask else { return Ok(made) };
-            let mask = read_mask(&mask, &framing, STORED_LIMITS)?;
-            let whole = put_back(made, init, mask, &framing);
-            drop(room);
-            whole
-        })
-        .await
-    }
+/// The whole picture of these files with what was computed in its place; as it was made where there is no mask. Takes CPU time.
+pub(crate) fn whole(
+    files: FramedFiles,
+    made: RgbImage,
+    (framing, limits): (&Framing, InputLimits),
+) -> Result<RgbImage, ServiceError> {
+    let Some(mask) = files.mask else { return Ok(made) };
+    let init = image_codec::decode_on_white(&files.init, limits)?;
+    let mask = read_mask(&mask, framing, limits)?;
+    put_back(made, init, mask, framing)
 }
 
 /// The mask as it counts: turned round, then blurred.
@@ -178,7 +130,11 @@ fn read_mask(file: &Bytes, framing: &Framing, limits: InputLimits) -> Result<Gre
     let image = image_codec::decode_drawn_mask(file, limits).map_err(of_mask_file)?;
     let mask = Grey::of(&image);
     drop(image);
-    let mask = if framing.invert_mask { mask.inverted() } else { mask };
+    let mask = if framing.invert_mask {
+        mask.inverted()
+    } else {
+        mask
+    };
     Ok(mask.blurred(framing.mask_blur))
 }
 
@@ -223,12 +179,7 @@ fn region((mask, of): (&Grey, Size), padding: u32, computed: Size) -> Result<Reg
     Region::around(mask, padding, computed).ok_or_else(nothing)
 }
 
-fn put_back(
-    made: RgbImage,
-    init: RgbImage,
-    mask: Grey,
-    framing: &Framing,
-) -> Result<RgbImage, ServiceError> {
+fn put_back(made: RgbImage, init: RgbImage, mask: Grey, framing: &Framing) -> Result<RgbImage, ServiceError> {
     let Some(padding) = framing.only_masked else {
         let kept = fitted(&init, framing.size, framing.resize);
         let mask = Grey::of(&fitted(&mask.to_image(), framing.size, framing.resize));
@@ -271,8 +222,11 @@ fn mask_refused(problem: String) -> ServiceError {
     of_mask_file(ServiceError::MaskRefused { problem })
 }
 
-fn of_mask_file(fault: ServiceError) -> ServiceError {
-    in_role(InputRole::Mask, fault)
+pub(crate) fn of_mask_file(fault: ServiceError) -> ServiceError {
+    ServiceError::OfInput {
+        role: InputRole::Mask,
+        fault: Box::new(fault),
+    }
 }
 
 #[cfg(test)]

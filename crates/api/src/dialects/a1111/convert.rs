@@ -18,7 +18,7 @@ use super::fields::{
 use super::options::{Options, checkpoint};
 use super::prompt_tags::without_tags;
 use super::reader::{
-    flag, image, images, name_if_given, number, prompt, refuse_all, unknown_styles, whole, whole_if_given,
+    flag, image, images, name_if_given, number, refuse_all, text, unknown_styles, whole, whole_if_given,
 };
 use super::samplers;
 use crate::dialects::field::{Field, Table, Whole, describe, names};
@@ -102,47 +102,23 @@ pub(super) fn to_call(
     refuse_all(&mut fields)?;
     let warning = unknown_styles(&mut fields);
     let overrides = fields.take(OVERRIDE_SETTINGS.name);
-    let (own, mut ignored) =
-        Options::read_member((OVERRIDE_SETTINGS.name, overrides), defaults.catalog)?;
+    let (own, mut ignored) = Options::read_member((OVERRIDE_SETTINGS.name, overrides), defaults.catalog)?;
     let restores = flag(&OVERRIDE_SETTINGS_RESTORE_AFTERWARDS, &mut fields)?;
     let remember = (!restores && own != Options::default()).then(|| own.clone());
     let options = own.over(&defaults.options);
-    let model = checkpoint(defaults.catalog, options.checkpoint.as_deref()).ok_or_else(|| {
-        FieldError::value(SD_MODEL_CHECKPOINT.name, "cannot be chosen: this server has no checkpoint")
-    })?;
-    let written = prompt(&PROMPT, &mut fields)?;
-    let negative_prompt = prompt(&NEGATIVE_PROMPT, &mut fields)?;
-    let (plain, loras) = without_tags(&written)?;
-    let sampler = name_if_given(&SAMPLER_NAME, ("", &mut fields))?;
-    let scheduler = name_if_given(&SCHEDULER, ("", &mut fields))?;
-    let sampler = sampler.as_deref().unwrap_or(SAMPLER_NAME.kind.default);
-    let scheduler = scheduler.as_deref().unwrap_or(SCHEDULER.kind.default);
-    let scheduler = samplers::choice(sampler, scheduler)?;
-    samplers::check_eta(ETA.read(&mut fields)?, scheduler.kind)?;
-    let seed = match SEED.read(&mut fields)? {
-        None | Some(-1) => defaults.seed,
-        Some(given) => u64::try_from(given).expect("the range begins at -1 and -1 was taken out before"),
-    };
+    let prompt = text(&PROMPT, &mut fields)?;
+    let negative_prompt = text(&NEGATIVE_PROMPT, &mut fields)?;
     let batch_size = whole(&BATCH_SIZE, &mut fields)?;
     let iterations = whole(&N_ITER, &mut fields)?;
-    let image_count = counted(batch_size, iterations)?;
     let size = Size {
         width: side(&WIDTH, &mut fields)?,
         height: side(&HEIGHT, &mut fields)?,
     };
     let recipe = Recipe {
-        vae: options.vae.clone().flatten().map(ModelId::new),
-        loras,
-        prompt: plain,
         // An empty one is none, as it is there for checkpoints that tell the two apart.
         negative_prompt: Some(negative_prompt.clone()).filter(|text| !text.is_empty()),
-        image_count,
-        steps: whole(&STEPS, &mut fields)?,
-        guidance_scale: number(&CFG_SCALE, &mut fields)?,
-        seed,
-        clip_skip: options.clip_skip.unwrap_or(1),
-        scheduler,
-        ..Recipe::of_model(ModelId::new(model.name.clone()))
+        image_count: counted(batch_size, iterations)?,
+        ..recipe(&mut fields, &prompt, (&options, &defaults))?
     };
     let send_images = flag(&SEND_IMAGES, &mut fields)?;
     let delivery = Delivery {
@@ -168,12 +144,48 @@ pub(super) fn to_call(
         send_images,
         include_init_images,
         remember,
-        prompt: written,
+        prompt,
         negative_prompt,
         batch_size,
         parameters,
         warning,
         ignored,
+    })
+}
+
+/// What both calls say of how an image is computed.
+fn recipe(
+    fields: &mut Fields,
+    prompt: &str,
+    (options, defaults): (&Options, &Defaults<'_>),
+) -> Result<Recipe, FieldError> {
+    let model = checkpoint(defaults.catalog, options.checkpoint.as_deref()).ok_or_else(|| {
+        FieldError::value(
+            SD_MODEL_CHECKPOINT.name,
+            "cannot be chosen: this server has no checkpoint",
+        )
+    })?;
+    let (plain, loras) = without_tags(prompt)?;
+    let sampler = name_if_given(&SAMPLER_NAME, ("", fields))?;
+    let scheduler = name_if_given(&SCHEDULER, ("", fields))?;
+    let sampler = sampler.as_deref().unwrap_or(SAMPLER_NAME.kind.default);
+    let scheduler = scheduler.as_deref().unwrap_or(SCHEDULER.kind.default);
+    let scheduler = samplers::choice(sampler, scheduler)?;
+    samplers::check_eta(ETA.read(fields)?, scheduler.kind)?;
+    let seed = match SEED.read(fields)? {
+        None | Some(-1) => defaults.seed,
+        Some(given) => u64::try_from(given).expect("the range begins at -1 and -1 was taken out before"),
+    };
+    Ok(Recipe {
+        vae: options.vae.clone().flatten().map(ModelId::new),
+        loras,
+        prompt: plain,
+        steps: whole(&STEPS, fields)?,
+        guidance_scale: number(&CFG_SCALE, fields)?,
+        seed,
+        clip_skip: options.clip_skip.unwrap_or(1),
+        scheduler,
+        ..Recipe::of_model(ModelId::new(model.name.clone()))
     })
 }
 
@@ -262,9 +274,11 @@ fn framing(fields: &mut Fields, size: Size) -> Result<ReadFraming, FieldError> {
 /// 0 and 1, or their words.
 fn inverted(fields: &mut Fields) -> Result<bool, FieldError> {
     let field = &INPAINTING_MASK_INVERT;
-    let value = match fields.take(field.name) {
-        Json::Bool(flag) => Json::Integer(flag.into()),
-        other => other,
+    let value = fields.take(field.name);
+    let value = if let Json::Bool(flag) = value {
+        Json::Integer(flag.into())
+    } else {
+        value
     };
     let found = integer_in(field.name, value, field.kind.range.clone())?;
     Ok(found.unwrap_or(field.kind.default) == 1)
@@ -272,7 +286,7 @@ fn inverted(fields: &mut Fields) -> Result<bool, FieldError> {
 
 fn side(field: &Field<Whole<i64>>, fields: &mut Fields) -> Result<u32, FieldError> {
     let side = whole(field, fields)?;
-    if side % SIDE_STEP == 0 {
+    if side.is_multiple_of(SIDE_STEP) {
         return Ok(side);
     }
     let below = side / SIDE_STEP * SIDE_STEP;
@@ -288,7 +302,9 @@ fn counted(batch_size: u32, iterations: u32) -> Result<u32, FieldError> {
     if i64::from(all) > MAX_IMAGES {
         return Err(FieldError::value(
             N_ITER.name,
-            format_args!("times the images of a batch may be at most {MAX_IMAGES}, got {all}; send several calls"),
+            format_args!(
+                "times the images of a batch may be at most {MAX_IMAGES}, got {all}; send several calls"
+            ),
         ));
     }
     Ok(all)
@@ -299,7 +315,11 @@ fn parameters(fields: &Fields, call: Call) -> Map<String, Value> {
     let mut all = Map::new();
     for description in describe(call.tables()) {
         let is_image = matches!(description.kind, "image" | "images");
-        let value = if is_image { Json::Null } else { fields.peek(description.name).clone() };
+        let value = if is_image {
+            Json::Null
+        } else {
+            fields.peek(description.name).clone()
+        };
         let value = if value == Json::Null {
             description.default.map_or(Value::Null, plain)
         } else {
@@ -326,7 +346,9 @@ fn to_value(value: Json) -> Value {
     match value {
         Json::Null | Json::File(_) => Value::Null,
         Json::Bool(flag) => json!(flag),
-        Json::Integer(integer) => i64::try_from(integer).map_or_else(|_| json!(integer as f64), |whole| json!(whole)),
+        Json::Integer(integer) => {
+            i64::try_from(integer).map_or_else(|_| json!(integer as f64), |whole| json!(whole))
+        }
         Json::Number(number) => json!(number),
         Json::Text(text) => json!(text),
         Json::List(items) => items.into_iter().map(to_value).collect(),

@@ -8,30 +8,12 @@ use pentimento_service::{ModelEntry, ModelKind};
 use serde_json::{Value, json};
 
 use super::auth::Caller;
+use super::model_names::{plain_name, short_hash, title};
 use crate::AppState;
-
-/// A checkpoint's name and the beginning of its hash, as clients show and send it.
-pub(super) fn title(entry: &ModelEntry) -> String {
-    match short_hash(entry) {
-        Some(hash) => format!("{} [{hash}]", entry.name),
-        None => entry.name.clone(),
-    }
-}
-
-fn short_hash(entry: &ModelEntry) -> Option<&str> {
-    entry.sha256.as_deref()?.get(..10)
-}
 
 fn of_kind(app: &AppState, kind: ModelKind) -> impl Iterator<Item = &Arc<ModelEntry>> {
     let entries = app.service.catalog().entries().iter();
     entries.filter(move |entry| entry.kind == kind)
-}
-
-/// Without its ending, as prompts name it.
-fn plain_name(entry: &ModelEntry) -> &str {
-    let endings = [".safetensors", ".ckpt", ".pt"];
-    let without = endings.iter().find_map(|ending| entry.name.strip_suffix(ending));
-    without.unwrap_or(&entry.name)
 }
 
 pub(super) async fn sd_models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
@@ -77,16 +59,13 @@ pub(super) async fn embeddings(State(app): State<AppState>, _caller: Caller) -> 
         });
         (plain_name(entry).to_owned(), about)
     };
-    let loaded: serde_json::Map<String, Value> =
-        of_kind(&app, ModelKind::Embedding).map(embedding).collect();
+    let loaded: serde_json::Map<String, Value> = of_kind(&app, ModelKind::Embedding).map(embedding).collect();
     Json(json!({"loaded": loaded, "skipped": {}}))
 }
 
 /// The first one is the small network inside the binary.
 pub(super) async fn upscalers(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
-    let upscaler = |name: &str| {
-        json!({"name": name, "model_name": name, "model_path": null, "model_url": null, "scale": 4})
-    };
+    let upscaler = |name: &str| json!({"name": name, "model_name": name, "model_path": null, "model_url": null, "scale": 4});
     let of_catalogue = of_kind(&app, ModelKind::Upscaler).map(|entry| upscaler(&entry.name));
     Json(std::iter::once(upscaler("None")).chain(of_catalogue).collect())
 }

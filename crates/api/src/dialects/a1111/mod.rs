@@ -9,6 +9,7 @@ mod fields;
 pub(crate) mod fuzzing;
 mod generation;
 mod lists;
+mod model_names;
 mod options;
 mod png_info;
 mod previews;

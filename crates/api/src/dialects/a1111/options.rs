@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::fields::{
     CLIP_STOP_AT_LAST_LAYERS, IMG2IMG_FIX_STEPS, OPTIONS, SAMPLES_FORMAT, SD_MODEL_CHECKPOINT, SD_VAE,
 };
-use super::lists::title;
+use super::model_names::{title, without_hash};
 use super::reader::{name_if_given, refuse_others, whole_if_given};
 use crate::dialects::field::names;
 use crate::dialects::json::{Fields, Json};
@@ -43,10 +43,7 @@ impl Options {
 
     /// Reads `override_settings`, or a body that has the same members: `place` is `override_settings.` or empty. The names of
     /// members that are not known come along.
-    pub(super) fn read(
-        (place, fields): (&str, &mut Fields),
-        catalog: &Catalog,
-    ) -> Result<Self, FieldError> {
+    pub(super) fn read((place, fields): (&str, &mut Fields), catalog: &Catalog) -> Result<Self, FieldError> {
         let in_place = |mut error: FieldError| {
             if !error.field.starts_with(place) {
                 error.field = format!("{place}{}", error.field);
@@ -61,12 +58,16 @@ impl Options {
         });
         let vae = name_if_given(&SD_VAE, (place, fields))?;
         let vae = vae.map(|given| {
-            let is_own = ["automatic", "none"].iter().any(|own| given.eq_ignore_ascii_case(own));
+            let is_own = ["automatic", "none"]
+                .iter()
+                .any(|own| given.eq_ignore_ascii_case(own));
             if is_own {
                 return Ok(None);
             }
             let found = known(catalog, ModelKind::Vae, &given);
-            found.map(Some).map_err(|error| not_found(place, SD_VAE.name, error))
+            found
+                .map(Some)
+                .map_err(|error| not_found(place, SD_VAE.name, error))
         });
         let format_place = format!("{place}{}", SAMPLES_FORMAT.name);
         let format = name(&format_place, fields.take(SAMPLES_FORMAT.name))?;
@@ -74,7 +75,10 @@ impl Options {
             let words = SAMPLES_FORMAT.kind.words.join(", ");
             let wrong = || {
                 let found = shorten(&word);
-                FieldError::value(&format_place, format_args!("must be one of {words}, got {found:?}"))
+                FieldError::value(
+                    &format_place,
+                    format_args!("must be one of {words}, got {found:?}"),
+                )
             };
             ImageFormat::parse(&word).ok_or_else(wrong)
         });
@@ -99,7 +103,10 @@ impl Options {
         let place = format!("{field}.");
         let options = Self::read((&place, &mut fields), catalog)?;
         let ignored = fields.into_ignored();
-        Ok((options, ignored.into_iter().map(|name| format!("{place}{name}")).collect()))
+        Ok((
+            options,
+            ignored.into_iter().map(|name| format!("{place}{name}")).collect(),
+        ))
     }
 
     /// As `GET /sdapi/v1/options` shows them.
@@ -154,35 +161,21 @@ pub(super) fn checkpoint(catalog: &Catalog, name: Option<&str>) -> Option<std::s
     named.or_else(first)
 }
 
-/// A title without the hash that the web UI puts behind it.
-pub(super) fn without_hash(name: &str) -> &str {
-    let Some((before, hash)) = name.strip_suffix(']').and_then(|name| name.rsplit_once(" [")) else {
-        return name;
-    };
-    let is_hash = !hash.is_empty() && hash.len() <= 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hash { before } else { name }
-}
-
 fn known(catalog: &Catalog, kind: ModelKind, name: &str) -> Result<String, CatalogError> {
     let entry = catalog.resolve(&ModelId::new(name), kind)?;
     Ok(entry.name.clone())
 }
 
 fn not_found(place: &str, field: &str, error: CatalogError) -> FieldError {
-    FieldError::value(&format!("{place}{field}"), format_args!("cannot be that: {error}"))
+    FieldError::value(
+        &format!("{place}{field}"),
+        format_args!("cannot be that: {error}"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_title_is_a_name_with_its_hash() {
-        assert_eq!(without_hash("demo.safetensors [0123abcdef]"), "demo.safetensors");
-        for name in ["demo", "demo [best]", "demo []", "[abc]"] {
-            assert_eq!(without_hash(name), name);
-        }
-    }
 
     #[test]
     fn each_caller_has_its_own_options_and_they_add_up() {

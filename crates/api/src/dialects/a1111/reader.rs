@@ -6,11 +6,11 @@ use super::fields::{REFUSED, STYLES};
 use crate::dialects::field::{Choice, Field, Image, Images, Name, Number, Only, Text, Whole};
 use crate::dialects::inline_image;
 use crate::dialects::json::{Fields, Json};
-use crate::dialects::lenient::{FieldError, list, name, shorten, text};
+use crate::dialects::lenient::{self, FieldError, list, name, shorten};
 
 /// A text of bounded length.
-pub(super) fn prompt(field: &Field<Text<&str>>, fields: &mut Fields) -> Result<String, FieldError> {
-    let prompt = text(field.name, fields.take(field.name))?;
+pub(super) fn text(field: &Field<Text<&str>>, fields: &mut Fields) -> Result<String, FieldError> {
+    let prompt = lenient::text(field.name, fields.take(field.name))?;
     let prompt = prompt.unwrap_or_else(|| field.kind.default.to_owned());
     let (chars, limit) = (prompt.chars().count(), field.kind.max_chars);
     if chars > limit {
@@ -75,7 +75,7 @@ pub(super) fn image<D>(
     field: &Field<Image<D>>,
     fields: &mut Fields,
 ) -> Result<Option<ImageSource>, FieldError> {
-    let text = text(field.name, fields.take(field.name))?;
+    let text = lenient::text(field.name, fields.take(field.name))?;
     let text = text.filter(|text| !text.trim().is_empty());
     let decoded = text.map(|text| inline_image::decode(field.name, text, field.kind.max_bytes));
     Ok(decoded.transpose()?.map(ImageSource::Inline))
@@ -91,7 +91,7 @@ pub(super) fn images(field: &Field<Images>, fields: &mut Fields) -> Result<Vec<I
     let read = |(at, item): (usize, Json)| {
         let place = format!("{}[{at}]", field.name);
         let missing = || FieldError::value(&place, "must be a file in base64, got null");
-        let text = text(&place, item)?.ok_or_else(missing)?;
+        let text = lenient::text(&place, item)?.ok_or_else(missing)?;
         inline_image::decode(&place, text, field.kind.max_bytes).map(ImageSource::Inline)
     };
     items.into_iter().enumerate().map(read).collect()
@@ -109,7 +109,9 @@ pub(super) fn refuse_others(these: &[&Field<Only>], fields: &mut Fields) -> Resu
             let (found, lower) = (shorten(&written), lower_first(&what));
             return Err(FieldError::value(
                 field.name,
-                format_args!("{found} asks for something else: it is about {lower}. Leave it out, or send {way}"),
+                format_args!(
+                    "{found} asks for something else: it is about {lower}. Leave it out, or send {way}"
+                ),
             ));
         }
     }
@@ -121,12 +123,9 @@ pub(super) fn unknown_styles(fields: &mut Fields) -> Option<String> {
     let styles = match fields.take(STYLES.name) {
         Json::List(items) => items.len(),
         Json::Text(text) => usize::from(!text.trim().is_empty()),
-        Json::Null
-        | Json::Bool(_)
-        | Json::Integer(_)
-        | Json::Number(_)
-        | Json::File(_)
-        | Json::Object(_) => 0,
+        Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::File(_) | Json::Object(_) => {
+            0
+        }
     };
     (styles > 0).then(|| format!("No effect in this version: {}.", STYLES.name))
 }
