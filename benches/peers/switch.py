@@ -9,7 +9,7 @@ Needs torch, diffusers, transformers and accelerate. Two servers run, one with m
 memory for both, and get Novita's LCM calls for a picture of 64x64 with one step that go to both checkpoints in turn.
 diffusers, in f32 and channels_last, makes the same picture with a pipeline that is loaded anew from the same files, and
 with two that stay loaded. A switch is the picture after it less the median of the same picture without one. All files are
-in the page cache, contestants take turns in every round, and the first round does not count.
+in the page cache, contestants take turns in every round, and each makes one picture with each checkpoint before.
 """
 import argparse
 import base64
@@ -101,13 +101,14 @@ class Diffusers:
 def switches(contestants, names, rounds):
     """Of each contestant the seconds of a picture after a switch and of the same one again."""
     took = {who: ([], []) for who in contestants}
-    for number in range(rounds + 1):
+    for contestant in contestants.values():
+        for name in names:
+            contestant.draw(name)
+    for _ in range(rounds):
         for who, contestant in contestants.items():
             for name in names:
-                seconds = contestant.draw(name), contestant.draw(name)
-                if number:
-                    for log, value in zip(took[who], seconds):
-                        log.append(value)
+                for log in took[who]:
+                    log.append(contestant.draw(name))
     for who, (after, again) in took.items():
         usual = statistics.median(again)
         switch = sorted(value - usual for value in after)
