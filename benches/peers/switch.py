@@ -101,14 +101,20 @@ class Diffusers:
 def switches(contestants, names, rounds):
     """Of each contestant the seconds of a picture after a switch and of the same one again."""
     took = {who: ([], []) for who in contestants}
-    for contestant in contestants.values():
+    def draw(who, name):
+        seconds = contestants[who].draw(name)
+        # What an interrupted run has measured is kept.
+        print(f"{who}, {name}: {seconds:.3f} s", file=sys.stderr, flush=True)
+        return seconds
+
+    for who in contestants:
         for name in names:
-            contestant.draw(name)
+            draw(who, name)
     for _ in range(rounds):
-        for who, contestant in contestants.items():
+        for who in contestants:
             for name in names:
                 for log in took[who]:
-                    log.append(contestant.draw(name))
+                    log.append(draw(who, name))
     for who, (after, again) in took.items():
         usual = statistics.median(again)
         switch = sorted(value - usual for value in after)
@@ -150,8 +156,8 @@ def main():
         try:
             both = Diffusers(checkpoints, 2)
             contestants = {
-                "pentimento, from the page cache": tight, "diffusers, from the page cache": Diffusers(checkpoints, 1),
-                "pentimento, both in memory": roomy, "diffusers, both in memory": both,
+                "pentimento, from the page cache": tight, "pentimento, both in memory": roomy,
+                "diffusers, from the page cache": Diffusers(checkpoints, 1), "diffusers, both in memory": both,
             }
             switches(contestants, list(checkpoints), args.rounds)
             texts(args.binary, args.first, roomy, both, "first", args.rounds)
