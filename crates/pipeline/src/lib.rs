@@ -44,6 +44,7 @@ mod sample_recipe;
 pub mod seeded;
 mod stable_diffusion;
 mod state;
+mod task_check;
 mod tokens;
 mod unet_rows;
 mod upscaler;

@@ -20,6 +20,7 @@ pub(crate) fn sample_recipe() -> Recipe {
         token_merging: false,
         scheduler: SchedulerChoice::default(),
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     }
 }

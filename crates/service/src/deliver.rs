@@ -31,7 +31,7 @@ pub(crate) async fn deliver(
     let key = image_key(&job, index);
     // The operator's rule of now: the job may be older than it.
     let policy = inner.config.safety.policy(job.delivery.safety);
-    let (checker, recipe) = (Arc::clone(&inner), job.recipe.clone());
+    let (checker, recipe, task) = (Arc::clone(&inner), job.recipe.clone(), job.inputs.task());
     let files = inner.checker_files(policy).await?;
     let (bytes, seed, findings) = off_thread(move || {
         let passed = checker.safety.pass(image, policy, &files);
@@ -40,7 +40,7 @@ pub(crate) async fn deliver(
         let findings = if found.nsfw.is_some() { found } else { findings };
         let metadata = ImageMetadata {
             nsfw: findings.nsfw,
-            ..ImageMetadata::new(&recipe, index, size)
+            ..ImageMetadata::new(&recipe, task, index, size)
         };
         Ok((
             encode(&image, format, (&metadata, checker.config.marks))?,
@@ -131,7 +131,7 @@ pub(crate) async fn left_by_earlier_attempt(inner: &Inner, job: &Job) -> Option<
             key,
             format: job.delivery.format,
             size,
-            seed: ImageMetadata::new(&job.recipe, index, size).seed,
+            seed: ImageMetadata::new(&job.recipe, job.inputs.task(), index, size).seed,
             findings: Findings::default(),
         });
     }

@@ -24,7 +24,7 @@ pub use delivery::Delivery;
 pub use error::{ErrorKind, HasKind, describe_chain};
 pub use ids::{ApiKeyId, ImageKey, JobId, ModelId, WebhookId};
 pub use image::{ImageFormat, ImageSource, RgbImage, Size};
-pub use inputs::{InputRole, Inputs};
+pub use inputs::{InputRole, Inputs, Start, Task};
 pub use job::{
     DialectTag, Findings, Idempotency, JOB_SCHEMA_VERSION, Job, JobFailure, JobNote, JobOrigin, JobOutcome,
     JobState, Priority, Progress, StoredImage,

@@ -149,6 +149,7 @@ fn recipe(args: &BenchArgs) -> Recipe {
             ..SchedulerChoice::default()
         },
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     }
 }

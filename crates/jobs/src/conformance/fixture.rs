@@ -87,6 +87,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
         token_merging: true,
         scheduler: SchedulerChoice::default(),
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     };
     let inputs = Inputs::new(ImageKey::input(id, InputRole::Init));

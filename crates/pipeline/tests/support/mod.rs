@@ -66,6 +66,7 @@ pub(crate) fn request(kind: SchedulerKind) -> Recipe {
             ..SchedulerChoice::default()
         },
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     }
 }

@@ -289,6 +289,8 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
                 "steps" => (NUM_INFERENCE_STEPS.name, problem.clone()),
                 "strength" => (STRENGTH.name, problem.clone()),
                 "algorithm_type" => (ALGORITHM_TYPE.name, problem.clone()),
+                "scheduler" => (SCHEDULER.name, problem.clone()),
+                "model" => (MODEL_ID.name, problem.clone()),
                 // Nothing that the caller has named, but for the scheduler on this checkpoint.
                 key => (SCHEDULER.name, format!("{key}: {problem}")),
             };
@@ -314,6 +316,8 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::UnsafePicture => about(image),
         ServiceError::ShuttingDown
         | ServiceError::OutOfService { .. }
+        // Of calls with a picture nobody sees it.
+        | ServiceError::SizeRefused { .. }
         | ServiceError::KeyReused
         | ServiceError::WebhookNotFound { .. }
         | ServiceError::JobNotFound { .. }
