@@ -28,6 +28,8 @@ pub enum FinishStep {
 pub struct Finishing {
     /// None where the result is the input.
     pass: Option<VaePass>,
+    /// What the pass has begun with.
+    latents: Latents,
     init: Arc<RgbImage>,
     inpainting: Option<Inpainting>,
     evaluations: u32,
@@ -48,10 +50,22 @@ impl StableDiffusion {
         };
         Ok(Finishing {
             pass,
+            latents: state.latents().clone(),
             init: state.init,
             inpainting: state.inpainting,
             evaluations: state.done,
         })
+    }
+
+    /// Begins anew, with nothing held meanwhile: for a finish one of whose slices found no memory.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::begin_finish`].
+    pub fn begin_finish_again(&self, finishing: &mut Finishing) -> Result<(), PipelineError> {
+        if finishing.pass.take().is_some() {
+            finishing.pass = Some(self.begin_decode(&finishing.latents)?);
+        }
+        Ok(())
     }
 
     /// Does the next slice. The image has exactly the size of its input.
@@ -64,6 +78,7 @@ impl StableDiffusion {
     pub fn advance_finish(&self, finishing: &mut Finishing) -> Result<FinishStep, PipelineError> {
         let Finishing {
             pass,
+            latents: _,
             init,
             inpainting,
             evaluations,

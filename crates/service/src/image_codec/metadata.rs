@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use pentimento_engine::Precision;
 use pentimento_types::{NoiseSpacing, Recipe, Size, StrengthRule};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +71,9 @@ pub struct ImageMetadata {
     /// Whether nearly equal tokens were merged: asked for, and the image large enough.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub token_merging: bool,
+    /// The numbers in which it was computed, `f16`; left out where they were f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
     /// Whether a safety checker found content that it was to look for; left out where nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nsfw: Option<bool>,
@@ -84,6 +88,15 @@ fn takes_steps(rule: &StrengthRule) -> bool {
 }
 
 impl ImageMetadata {
+    /// The same, computed in these numbers.
+    #[must_use]
+    pub fn computed_in(self, precision: Precision) -> Self {
+        Self {
+            precision: (precision != Precision::F32).then(|| precision.to_string()),
+            ..self
+        }
+    }
+
     /// Of image number `index` of a request.
     #[must_use]
     pub fn new(recipe: &Recipe, index: u32, size: Size) -> Self {
@@ -119,6 +132,7 @@ impl ImageMetadata {
             scheduler: recipe.scheduler.kind.map(|kind| kind.class_name().to_owned()),
             karras: recipe.scheduler.spacing == NoiseSpacing::Karras,
             token_merging: recipe.merges_tokens(size),
+            precision: None,
             nsfw: None,
             width: size.width,
             height: size.height,
