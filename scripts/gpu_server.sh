@@ -49,8 +49,8 @@ echo "at once: $good of $at_once in $(awk -v a="$begun" -v b="$(date +%s.%N)" 'B
 curl -sS "$base/v1/models" > "$OUT/server-models.json"
 kill "$server" && wait "$server" || true
 
-start --gpu-memory 24MiB
+start --gpu-memory 8MiB
 code=$(ask "$data/full" | cut -d' ' -f1)
 ready=$(curl -sS -o /dev/null -w '%{http_code}' "$base/readyz")
-echo "with 24 MiB: $code, and then ready $ready"
+echo "with 8 MiB: $code, and then ready $ready"
 [ "$code" != 200 ] && [ "$ready" = 200 ]

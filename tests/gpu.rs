@@ -69,7 +69,7 @@ async fn in_full_precision_both_devices_make_nearly_the_same_picture() {
 /// Two pictures at once have room for one only, and a server without room for any says so and goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picture_that_does_not_fit_fails_by_name_and_the_server_goes_on() {
-    let server = TestServer::start_with(&["--device", "emulated", "--gpu-memory", "24MiB"], &[]);
+    let server = TestServer::start_with(&["--device", "emulated", "--gpu-memory", "8MiB"], &[]);
     let reply = generate(&server, &body()).await;
     assert!(
         reply.status.is_server_error() || reply.status.as_u16() == 429,
@@ -112,10 +112,11 @@ async fn a_lost_device_ends_the_process_and_its_jobs_go_on_after_the_next_start(
 
 #[test]
 fn a_device_that_is_not_there_is_named_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_pentimento"))
             .args(arguments)
-            .current_dir(std::env::temp_dir())
+            .current_dir(folder.path())
             .output()
             .unwrap();
         (
