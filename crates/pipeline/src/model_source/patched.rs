@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_nn::VarBuilder;
-use pentimento_models::{ClipText, LayerName, LayerPatch, LayerShape, LayerSource, ModelError};
+use pentimento_models::{ClipText, Device, LayerName, LayerPatch, LayerShape, LayerSource, ModelError};
 use pentimento_weights::{LoraNetwork, LoraTarget, ResolvedLora, WeightsError};
 
 use super::{DTYPES, HOST, ModelSource};
@@ -31,18 +31,18 @@ impl ModelSource {
     /// Builds a network from `weights` with the LCM-LoRA in them.
     pub(super) fn with_merged<T>(
         &self,
-        role: ComponentRole,
+        (role, device): (ComponentRole, &Device),
         weights: VarBuilder<'_>,
         build: impl FnOnce(LayerSource<'_>) -> Result<T, ModelError>,
     ) -> Result<Result<T, ModelError>, PipelineError> {
         let Some(network) = network_of(role) else {
-            return Ok(build(LayerSource::new(weights, &self.device)));
+            return Ok(build(LayerSource::new(weights, device)));
         };
         let loras = self.open_loras()?;
         let lcm = read_loras(network, &loras.targets, &loras.lcm)?;
         let changes = LayerChanges::of(network, borrowed(&lcm));
         let merged = merged_into(weights, changes);
-        Ok(build(LayerSource::new(merged, &self.device)))
+        Ok(build(LayerSource::new(merged, device)))
     }
 
     /// A copy of `base` with the set of LoRAs. The number is what the copy holds by itself, in bytes.
