@@ -1,6 +1,6 @@
 //! The doors for `fuzz/`, which are there when it builds this crate, and in tests, which run its corpus.
 
-use crate::dialects::{modelslab, novita};
+use crate::dialects::{a1111, modelslab, novita};
 
 /// A body for ModelsLab's calls; its first byte chooses the content type.
 ///
@@ -16,6 +16,14 @@ pub fn modelslab_body(bytes: &[u8]) {
 /// When something that must hold for every body does not.
 pub fn novita_body(bytes: &[u8]) {
     novita::fuzzing::body(bytes);
+}
+
+/// A body for the calls of A1111's web UI that make images.
+///
+/// # Panics
+/// When something that must hold for every body does not.
+pub fn a1111_body(bytes: &[u8]) {
+    a1111::fuzzing::body(bytes);
 }
 
 #[cfg(test)]

@@ -67,8 +67,10 @@ impl StableDiffusion {
                 mask: Some(mask),
             } => {
                 let pixels = MaskPixels::new(mask, init.size());
-                let coverage = pixels.coverage(request.soft_edge);
-                (pixels, Some(coverage.into()))
+                // Who has framed the picture puts the kept pixels back, in the whole of it.
+                let is_put_back = request.framing.is_none();
+                let coverage = is_put_back.then(|| pixels.coverage(request.soft_edge).into());
+                (pixels, coverage)
             }
             _ if !self.takes_mask() => return Ok((request, None)),
             types::Start::Image { .. } | types::Start::Noise(_) => {

@@ -26,6 +26,8 @@ pub(crate) async fn deliver(
     finished: FinishedImage,
 ) -> Result<(u32, StoredImage), ServiceError> {
     let FinishedImage { image, findings } = finished;
+    // Before it is looked at: what is handed out is the whole picture.
+    let image = inner.put_back(&job, image).await?;
     let format = job.delivery.format;
     let size = image.size();
     let key = image_key(&job, index);

@@ -222,6 +222,12 @@ pub enum ServiceError {
         /// Safe to show.
         detail: String,
     },
+    /// A mask that cannot be what the request wants of it.
+    #[error("the mask {problem}")]
+    MaskRefused {
+        /// Safe to show.
+        problem: String,
+    },
     /// The picture is at an address, and nothing usable came from there.
     #[error("the picture could not be fetched: {reason}")]
     ImageNotFetched {
@@ -364,6 +370,7 @@ impl HasKind for ServiceError {
             | Self::SizeRefused { .. }
             | Self::WebhookRefused { .. }
             | Self::ImageEmpty
+            | Self::MaskRefused { .. }
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
             Self::ImageTooLarge { .. }
             | Self::ImageTooManyPixels { .. }

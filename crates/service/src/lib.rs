@@ -18,6 +18,7 @@ mod enlarging;
 mod error;
 mod fetching;
 mod forecast;
+mod framing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
 use crate::device_time::DeviceTime;
+use crate::framing::is_framed;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::missing;
 use crate::off_thread::off_thread;
@@ -93,7 +94,10 @@ impl Submission {
         };
         match self.inputs.start() {
             Start::Noise(size) => *size,
-            Start::Image { .. } => self.fit.unwrap_or(USUAL),
+            Start::Image { .. } => {
+                let framed = self.recipe.framing.map(|framing| framing.size);
+                self.fit.or(framed).unwrap_or(USUAL)
+            }
         }
     }
 
@@ -177,8 +181,20 @@ fn check_size(size: Size, limits: InputLimits) -> Result<(), ServiceError> {
     })
 }
 
+impl Checked {
+    /// A file, and what is computed with in its place.
+    pub(crate) fn new(file: Bytes, image: RgbImage, room: Option<Reservation>) -> Self {
+        Self {
+            file,
+            size: image.size(),
+            image: room.map(|room| (image, room)),
+            note: None,
+        }
+    }
+}
+
 /// Says which image an error is about.
-fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
+pub(crate) fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
     match role {
         InputRole::Init => error,
         InputRole::Mask | InputRole::IpAdapter => ServiceError::OfInput {
@@ -250,8 +266,16 @@ impl Inner {
         let inputs = submission.inputs.clone();
         let owner = submission.owner.clone();
         async move {
+            let mut checked = Vec::new();
+            if let (Some(framing), Start::Image { init, mask }) = (recipe.framing, inputs.start()) {
+                let pictures = (init, mask.as_ref());
+                checked = inner.check_framed(&owner, pictures, (framing, limits)).await?;
+            }
             let mut checks = JoinSet::new();
             for (role, source) in inputs.iter() {
+                if recipe.framing.is_some() && is_framed(role) {
+                    continue;
+                }
                 let source = source.clone();
                 let inner = Arc::clone(&inner);
                 let wanted = Wanted {
@@ -263,7 +287,6 @@ impl Inner {
                 let check = async move { (role, inner.check_image(&owner, &source, wanted).await) };
                 checks.spawn(check.in_current_span());
             }
-            let mut checked = Vec::new();
             while let Some(done) = checks.join_next().await {
                 let (role, image) = done.map_err(ServiceError::internal)?;
                 checked.push((role, image.map_err(|error| in_role(role, error))?));

@@ -235,6 +235,7 @@ fn recipe(args: &GenerateArgs, task: Task) -> Recipe {
             kind: args.scheduler,
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: args.soft_edge,
         differential_diffusion: false,
         ip_adapter: args.ip_adapter.as_ref().map(|name| IpAdapterRef {

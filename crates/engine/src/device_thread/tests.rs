@@ -42,6 +42,7 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
         clip_skip: 1,
         token_merging: false,
         scheduler: SchedulerChoice::default(),
+        framing: None,
         soft_edge: 0,
         differential_diffusion: false,
         ip_adapter: None,

@@ -101,6 +101,7 @@ fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: 0,
         differential_diffusion: false,
         ip_adapter: None,

@@ -202,6 +202,21 @@ pub fn read_metadata(bytes: &[u8]) -> Option<ImageMetadata> {
     serde_json::from_str(&json).ok()
 }
 
+/// The text that A1111 and the tools around it put into a picture; None for a file without one. Of a JPEG or WebP only our own is
+/// read.
+#[must_use]
+pub fn read_parameters(bytes: &[u8]) -> Option<String> {
+    if Container::of(bytes) != Container::Png {
+        return Some(read_metadata(bytes)?.parameters_text());
+    }
+    let text = png_file::text(bytes, PNG_PARAMETERS)?;
+    Some(match String::from_utf8(text) {
+        Ok(text) => text,
+        // `tEXt` is Latin-1 by its definition.
+        Err(other) => other.into_bytes().into_iter().map(char::from).collect(),
+    })
+}
+
 fn exif_json(blocks: Blocks) -> Option<String> {
     exif::read(&blocks.exif?).map(str::to_owned)
 }

@@ -136,6 +136,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         clip_skip: sampling.clip_skip,
         token_merging: sampling.token_merging,
         scheduler: sampling.scheduler,
+        framing: None,
         soft_edge,
         differential_diffusion: false,
         ip_adapter,

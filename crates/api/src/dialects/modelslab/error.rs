@@ -283,6 +283,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::ImageWork { .. }
         | ServiceError::ImageMemory { .. }
         | ServiceError::EnlargedTooLarge { .. }
+        | ServiceError::MaskRefused { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::RunRefused { setting, problem } => {
             let (field, problem) = match *setting {
