@@ -86,9 +86,19 @@ mod tests {
     #[test]
     fn each_rule_counts_steps_as_its_program_does() {
         // A1111: t_enc = int(min(0.75, 0.999) * 20), and t_enc + 1 steps run.
-        for (strength, fewer, one_more) in [(0.0, 0, 0), (0.01, 1, 1), (0.5, 10, 11), (0.75, 15, 16), (1.0, 20, 20)] {
+        for (strength, fewer, one_more) in [
+            (0.0, 0, 0),
+            (0.01, 1, 1),
+            (0.5, 10, 11),
+            (0.75, 15, 16),
+            (1.0, 20, 20),
+        ] {
             assert_eq!(steps(StrengthRule::FewerSteps, 20, strength), fewer, "{strength}");
-            assert_eq!(steps(StrengthRule::OneStepMore, 20, strength), one_more, "{strength}");
+            assert_eq!(
+                steps(StrengthRule::OneStepMore, 20, strength),
+                one_more,
+                "{strength}"
+            );
         }
         assert_eq!(steps(StrengthRule::OneStepMore, 1, 0.3), 1);
         assert_eq!(steps(StrengthRule::OneStepMore, 4, 0.999), 4);

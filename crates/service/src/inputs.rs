@@ -89,7 +89,9 @@ impl PendingInputs {
                 .map(|(role, image)| (*role, image.size_bytes()))
                 .collect(),
             Self::Files { framed, files } => {
-                let framed = framed.iter().flat_map(|(framing, files)| files.framed_bytes(framing));
+                let framed = framed
+                    .iter()
+                    .flat_map(|(framing, files)| files.framed_bytes(framing));
                 let files = files.iter();
                 let files = files.map(|(role, _, decoding)| (*role, decoding.image_bytes()));
                 framed.chain(files).collect()

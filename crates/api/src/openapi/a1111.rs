@@ -94,17 +94,32 @@ pub(super) fn operations() -> Vec<Operation> {
                 of("Always null.", json!({"type": "null"})),
             )
         },
-        list(("/sdapi/v1/samplers", "a1111_samplers"), "Samplers by their names there"),
-        list(("/sdapi/v1/schedulers", "a1111_schedulers"), "How noise levels can be spaced"),
+        list(
+            ("/sdapi/v1/samplers", "a1111_samplers"),
+            "Samplers by their names there",
+        ),
+        list(
+            ("/sdapi/v1/schedulers", "a1111_schedulers"),
+            "How noise levels can be spaced",
+        ),
         list(("/sdapi/v1/sd-models", "a1111_sd_models"), "Checkpoints"),
         list(("/sdapi/v1/sd-vae", "a1111_sd_vae"), "VAEs"),
-        list(("/sdapi/v1/loras", "a1111_loras"), "LoRAs, which a prompt names in tags"),
+        list(
+            ("/sdapi/v1/loras", "a1111_loras"),
+            "LoRAs, which a prompt names in tags",
+        ),
         CALLS.call(
             ("GET", "/sdapi/v1/embeddings"),
-            ("a1111_embeddings", "Textual inversions, which a prompt names by their words"),
+            (
+                "a1111_embeddings",
+                "Textual inversions, which a prompt names by their words",
+            ),
             of("By their names.", json!({"type": "object"})),
         ),
-        list(("/sdapi/v1/upscalers", "a1111_upscalers"), "Networks that enlarge"),
+        list(
+            ("/sdapi/v1/upscalers", "a1111_upscalers"),
+            "Networks that enlarge",
+        ),
         Operation {
             example: Some(json!({"image": picture()})),
             ..CALLS.call(

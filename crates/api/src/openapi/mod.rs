@@ -131,7 +131,8 @@ fn schemas() -> Value {
         a1111::schemas(),
         own::schemas(),
     ]
-    .concat() {
+    .concat()
+    {
         all.insert(name.to_owned(), schema);
     }
     Value::Object(all)

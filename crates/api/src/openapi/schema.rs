@@ -69,7 +69,9 @@ pub(super) fn schema_of(field: &FieldDescription) -> Value {
 
 /// Null, and what is written as JSON.
 fn only(values: &[&str]) -> Vec<Value> {
-    let written = values.iter().map(|value| serde_json::from_str(value).unwrap_or_default());
+    let written = values
+        .iter()
+        .map(|value| serde_json::from_str(value).unwrap_or_default());
     std::iter::once(Value::Null).chain(written).collect()
 }
 

@@ -149,7 +149,8 @@ impl BoxBlur {
     /// Beyond its ends a line goes on with its outermost pixels.
     fn line(&self, before: &[[u8; 4]], after: &mut [[u8; 4]]) {
         let last = before.len() - 1;
-        let at = |place: usize, offset: usize| before[(place + offset).saturating_sub(self.reach + 1).min(last)];
+        let at =
+            |place: usize, offset: usize| before[(place + offset).saturating_sub(self.reach + 1).min(last)];
         for channel in 0..4 {
             let level = |place: usize, offset: usize| u32::from(at(place, offset)[channel]);
             // Around the place before the first.
@@ -208,8 +209,21 @@ mod tests {
             .enumerate()
             .map(|(at, level)| (at as u64 % 251 + 1) * u64::from(*level))
             .sum();
-        let line = |y: usize| made.pixels()[y * 72..y * 72 + 72].iter().step_by(9).copied().collect::<Vec<_>>();
-        assert_eq!((line(4), line(8), sum), (vec![0, 30, 60, 88, 120, 151, 180, 210], vec![0, 30, 59, 80, 121, 158, 180, 210], 15999513));
+        let line = |y: usize| {
+            made.pixels()[y * 72..y * 72 + 72]
+                .iter()
+                .step_by(9)
+                .copied()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (line(4), line(8), sum),
+            (
+                vec![0, 30, 60, 88, 120, 151, 180, 210],
+                vec![0, 30, 59, 80, 121, 158, 180, 210],
+                15999513
+            )
+        );
     }
 
     #[test]

@@ -41,7 +41,9 @@ impl Grey {
         if across > 0 {
             let kernel = kernel(across);
             let reach = kernel.len() / 2;
-            let places: Vec<usize> = (0..width + 2 * reach).map(|at| mirrored(at, reach, width)).collect();
+            let places: Vec<usize> = (0..width + 2 * reach)
+                .map(|at| mirrored(at, reach, width))
+                .collect();
             let mut sums = vec![0_f32; width];
             for line in self.levels.chunks_exact_mut(width) {
                 let padded: Vec<f32> = places.iter().map(|at| f32::from(line[*at])).collect();
@@ -88,7 +90,10 @@ fn kernel(sigma: u32) -> Vec<f32> {
     };
     let weights: Vec<f64> = (0..=2 * reach).map(weight).collect();
     let sum: f64 = weights.iter().sum();
-    #[expect(clippy::cast_possible_truncation, reason = "a share of 1; the sums are of bytes")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a share of 1; the sums are of bytes"
+    )]
     let shares = weights.iter().map(|weight| (weight / sum) as f32);
     shares.collect()
 }
@@ -150,6 +155,9 @@ mod tests {
             assert_eq!(even.levels, vec![77; width]);
         }
         assert_eq!(mirrored(0, 7, 3), 1, "-7 about 0 and 2 in turn");
-        assert_eq!((0..5).map(|at| mirrored(at, 2, 3)).collect::<Vec<_>>(), [2, 1, 0, 1, 2]);
+        assert_eq!(
+            (0..5).map(|at| mirrored(at, 2, 3)).collect::<Vec<_>>(),
+            [2, 1, 0, 1, 2]
+        );
     }
 }

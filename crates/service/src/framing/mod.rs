@@ -84,7 +84,9 @@ impl FramedImages {
     /// With their roles, the one to start from first.
     pub(crate) fn into_vec(self) -> Vec<(InputRole, RgbImage)> {
         let mask = self.mask.map(|mask| (InputRole::Mask, mask));
-        std::iter::once((InputRole::Init, self.init)).chain(mask).collect()
+        std::iter::once((InputRole::Init, self.init))
+            .chain(mask)
+            .collect()
     }
 }
 
@@ -178,7 +180,11 @@ fn read_mask(file: &Bytes, framing: &Framing, limits: InputLimits) -> Result<Gre
     let image = image_codec::decode_drawn_mask(file, limits).map_err(of_mask_file)?;
     let mask = Grey::of(&image);
     drop(image);
-    let mask = if framing.invert_mask { mask.inverted() } else { mask };
+    let mask = if framing.invert_mask {
+        mask.inverted()
+    } else {
+        mask
+    };
     Ok(mask.blurred(framing.mask_blur))
 }
 
@@ -223,12 +229,7 @@ fn region((mask, of): (&Grey, Size), padding: u32, computed: Size) -> Result<Reg
     Region::around(mask, padding, computed).ok_or_else(nothing)
 }
 
-fn put_back(
-    made: RgbImage,
-    init: RgbImage,
-    mask: Grey,
-    framing: &Framing,
-) -> Result<RgbImage, ServiceError> {
+fn put_back(made: RgbImage, init: RgbImage, mask: Grey, framing: &Framing) -> Result<RgbImage, ServiceError> {
     let Some(padding) = framing.only_masked else {
         let kept = fitted(&init, framing.size, framing.resize);
         let mask = Grey::of(&fitted(&mask.to_image(), framing.size, framing.resize));

@@ -22,7 +22,9 @@ impl Region {
         let painted = |line: &[u8]| line.iter().any(|level| *level > 0);
         let top = lines.clone().position(painted)?;
         let bottom = lines.clone().rposition(painted)?;
-        let first = lines.clone().filter_map(|line| line.iter().position(|level| *level > 0));
+        let first = lines
+            .clone()
+            .filter_map(|line| line.iter().position(|level| *level > 0));
         let last = lines.filter_map(|line| line.iter().rposition(|level| *level > 0));
         let (left, right) = (first.min()?, last.max()?);
         let [left, top, right, bottom] = [left, top, right + 1, bottom + 1].map(|at| at as i64);
@@ -124,7 +126,11 @@ mod tests {
         assert_eq!(around(&corner, 32, (64, 64)), (58, 0, 42, 42));
         let tall = mask(0..1, 0..80);
         assert_eq!(around(&tall, 0, (64, 64)), (0, 0, 80, 80));
-        assert_eq!(around(&tall, 0, (512, 64)), (0, 0, 100, 80), "as far as the picture reaches");
+        assert_eq!(
+            around(&tall, 0, (512, 64)),
+            (0, 0, 100, 80),
+            "as far as the picture reaches"
+        );
     }
 
     #[test]

@@ -18,7 +18,9 @@ fn picture(size: Size, pixel: impl Fn(u32, u32) -> [u8; 3]) -> RgbImage {
 }
 
 fn scene() -> RgbImage {
-    picture(SIZE, |x, y| [x * 5, y * 7, x + y].map(|level| u8::try_from(level).unwrap()))
+    picture(SIZE, |x, y| {
+        [x * 5, y * 7, x + y].map(|level| u8::try_from(level).unwrap())
+    })
 }
 
 /// White in a rectangle of 8 by 6 pixels.
@@ -54,14 +56,22 @@ fn only_what_is_masked_is_computed_and_the_rest_stays() {
     let mask_image = framed.mask.unwrap();
     assert_eq!((framed.init.size(), mask_image.size()), (COMPUTED, COMPUTED));
     // 16 by 16 pixels were cut out, of which 8 by 6 are white: 32 by 24 of 64.
-    let white = Grey::of(&mask_image).levels.iter().filter(|level| **level > 127).count();
+    let white = Grey::of(&mask_image)
+        .levels
+        .iter()
+        .filter(|level| **level > 127)
+        .count();
     assert!((24 * 32 - 60..24 * 32 + 60).contains(&white), "{white}");
     let red = picture(COMPUTED, |_, _| [250, 0, 0]);
     let whole = put_back(red, scene(), mask(), &framing).unwrap();
     assert_eq!(whole.size(), SIZE);
     let changed = differing(&whole, &scene());
     assert_eq!(changed.len(), 8 * 6);
-    assert!(changed.iter().all(|(x, y)| (20..28).contains(x) && (10..16).contains(y)));
+    assert!(
+        changed
+            .iter()
+            .all(|(x, y)| (20..28).contains(x) && (10..16).contains(y))
+    );
     let at = (12 * 48 + 24) * 3;
     assert_eq!(whole.pixels()[at..at + 3], [250, 0, 0]);
 }
@@ -71,7 +81,12 @@ fn what_was_cut_comes_back_where_it_was() {
     let framing = framing(Some(4));
     let framed = framed(scene(), Some(mask()), &framing).unwrap();
     let whole = put_back(framed.init, scene(), mask(), &framing).unwrap();
-    let far = whole.pixels().iter().zip(scene().pixels()).map(|(a, b)| a.abs_diff(*b)).max();
+    let far = whole
+        .pixels()
+        .iter()
+        .zip(scene().pixels())
+        .map(|(a, b)| a.abs_diff(*b))
+        .max();
     assert!(far <= Some(3), "enlarged and made smaller again: {far:?}");
 }
 
@@ -86,7 +101,11 @@ fn a_blurred_mask_fades_and_keeps_what_it_does_not_reach() {
     let changed = differing(&whole, &scene());
     assert!(changed.len() > 8 * 6);
     // Five samples reach to each side.
-    assert!(changed.iter().all(|(x, y)| (15..33).contains(x) && (5..21).contains(y)));
+    assert!(
+        changed
+            .iter()
+            .all(|(x, y)| (15..33).contains(x) && (5..21).contains(y))
+    );
 }
 
 #[test]

@@ -69,7 +69,9 @@ impl Pixels {
     /// Upright: where any of it is transparent, white where its alpha channel is above 128 and black elsewhere; else its
     /// colours.
     pub(super) fn into_drawn_mask(self) -> Result<RgbImage, ServiceError> {
-        let is_drawn = self.alpha().is_some_and(|mut alpha| alpha.any(|alpha| alpha < 255));
+        let is_drawn = self
+            .alpha()
+            .is_some_and(|mut alpha| alpha.any(|alpha| alpha < 255));
         if !is_drawn {
             return self.into_image();
         }
@@ -193,7 +195,12 @@ mod tests {
 
     #[test]
     fn what_is_transparent_lies_on_white_and_is_what_a_drawn_mask_keeps() {
-        let pixels = [[10, 20, 30, 255], [10, 20, 30, 0], [10, 20, 30, 128], [255, 255, 255, 129]];
+        let pixels = [
+            [10, 20, 30, 255],
+            [10, 20, 30, 0],
+            [10, 20, 30, 128],
+            [255, 255, 255, 129],
+        ];
         let image = line(&pixels).into_image_on_white().unwrap();
         assert_eq!(
             image.pixels(),
@@ -201,7 +208,9 @@ mod tests {
         );
         let mask = line(&pixels).into_drawn_mask().unwrap();
         assert_eq!(mask.pixels(), [[255; 3], [0; 3], [0; 3], [255; 3]].concat());
-        let opaque = line(&[[7, 7, 7, 255], [200, 200, 200, 255]]).into_drawn_mask().unwrap();
+        let opaque = line(&[[7, 7, 7, 255], [200, 200, 200, 255]])
+            .into_drawn_mask()
+            .unwrap();
         assert_eq!(opaque.pixels(), [7, 7, 7, 200, 200, 200]);
     }
 

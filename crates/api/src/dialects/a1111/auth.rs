@@ -42,11 +42,21 @@ fn password(headers: &HeaderMap) -> Option<String> {
     }
     // What cannot be read can be no key of ours; it is wrong, not missing.
     let text = STANDARD.decode(credentials.trim()).ok();
-    let text = text.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-    let password = text.split_once(':').map_or(text.as_str(), |(user, password)| {
-        if password.is_empty() { user } else { password }
-    });
-    Some(if password.is_empty() { "?".to_owned() } else { password.to_owned() })
+    let text = text
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .unwrap_or_default();
+    let password =
+        text.split_once(':').map_or(
+            text.as_str(),
+            |(user, password)| {
+                if password.is_empty() { user } else { password }
+            },
+        );
+    Some(if password.is_empty() {
+        "?".to_owned()
+    } else {
+        password.to_owned()
+    })
 }
 
 #[cfg(test)]

@@ -102,13 +102,15 @@ pub(super) fn to_call(
     refuse_all(&mut fields)?;
     let warning = unknown_styles(&mut fields);
     let overrides = fields.take(OVERRIDE_SETTINGS.name);
-    let (own, mut ignored) =
-        Options::read_member((OVERRIDE_SETTINGS.name, overrides), defaults.catalog)?;
+    let (own, mut ignored) = Options::read_member((OVERRIDE_SETTINGS.name, overrides), defaults.catalog)?;
     let restores = flag(&OVERRIDE_SETTINGS_RESTORE_AFTERWARDS, &mut fields)?;
     let remember = (!restores && own != Options::default()).then(|| own.clone());
     let options = own.over(&defaults.options);
     let model = checkpoint(defaults.catalog, options.checkpoint.as_deref()).ok_or_else(|| {
-        FieldError::value(SD_MODEL_CHECKPOINT.name, "cannot be chosen: this server has no checkpoint")
+        FieldError::value(
+            SD_MODEL_CHECKPOINT.name,
+            "cannot be chosen: this server has no checkpoint",
+        )
     })?;
     let written = prompt(&PROMPT, &mut fields)?;
     let negative_prompt = prompt(&NEGATIVE_PROMPT, &mut fields)?;
@@ -288,7 +290,9 @@ fn counted(batch_size: u32, iterations: u32) -> Result<u32, FieldError> {
     if i64::from(all) > MAX_IMAGES {
         return Err(FieldError::value(
             N_ITER.name,
-            format_args!("times the images of a batch may be at most {MAX_IMAGES}, got {all}; send several calls"),
+            format_args!(
+                "times the images of a batch may be at most {MAX_IMAGES}, got {all}; send several calls"
+            ),
         ));
     }
     Ok(all)
@@ -299,7 +303,11 @@ fn parameters(fields: &Fields, call: Call) -> Map<String, Value> {
     let mut all = Map::new();
     for description in describe(call.tables()) {
         let is_image = matches!(description.kind, "image" | "images");
-        let value = if is_image { Json::Null } else { fields.peek(description.name).clone() };
+        let value = if is_image {
+            Json::Null
+        } else {
+            fields.peek(description.name).clone()
+        };
         let value = if value == Json::Null {
             description.default.map_or(Value::Null, plain)
         } else {
@@ -326,7 +334,9 @@ fn to_value(value: Json) -> Value {
     match value {
         Json::Null | Json::File(_) => Value::Null,
         Json::Bool(flag) => json!(flag),
-        Json::Integer(integer) => i64::try_from(integer).map_or_else(|_| json!(integer as f64), |whole| json!(whole)),
+        Json::Integer(integer) => {
+            i64::try_from(integer).map_or_else(|_| json!(integer as f64), |whole| json!(whole))
+        }
         Json::Number(number) => json!(number),
         Json::Text(text) => json!(text),
         Json::List(items) => items.into_iter().map(to_value).collect(),

@@ -31,7 +31,9 @@ const RUNTIME: &str = "RuntimeError";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum A1111Error {
     /// Keys are configured and none was sent.
-    #[error("Not authenticated: send an API key as the password of HTTP Basic, or as `Authorization: Bearer <key>`")]
+    #[error(
+        "Not authenticated: send an API key as the password of HTTP Basic, or as `Authorization: Bearer <key>`"
+    )]
     MissingKey,
     /// The key is none of ours.
     #[error("Incorrect username or password")]
@@ -133,11 +135,9 @@ impl A1111Error {
             Self::Service(error) => field_of(error, INIT_IMAGES.name),
             Self::OfPicture { index, error } => field_of(error, &format!("{}[{index}]", INIT_IMAGES.name)),
             Self::OfImage(error) => field_of(error, IMAGE.name),
-            Self::MissingKey
-            | Self::WrongKey
-            | Self::Edge(_)
-            | Self::Json(_)
-            | Self::NotOffered { .. } => None,
+            Self::MissingKey | Self::WrongKey | Self::Edge(_) | Self::Json(_) | Self::NotOffered { .. } => {
+                None
+            }
         }
     }
 
@@ -186,7 +186,11 @@ fn field_of(error: &ServiceError, image: &str) -> Option<String> {
         );
     }
     if let ServiceError::OfInput { role, fault } = error {
-        let name = if *role == InputRole::Mask { MASK.name } else { image };
+        let name = if *role == InputRole::Mask {
+            MASK.name
+        } else {
+            image
+        };
         return field_of(fault, name);
     }
     if let ServiceError::PromptTooLong { field, .. } | ServiceError::PromptWeight { field, .. } = error {
@@ -266,7 +270,10 @@ fn body(failure: &Failure, request_id: &str) -> Value {
 fn place(field: &str) -> Vec<Value> {
     let parts = field.split(['.', '[']).map(|part| part.trim_end_matches(']'));
     parts
-        .map(|part| part.parse::<u32>().map_or_else(|_| json!(part), |index| json!(index)))
+        .map(|part| {
+            part.parse::<u32>()
+                .map_or_else(|_| json!(part), |index| json!(index))
+        })
         .collect()
 }
 
@@ -312,7 +319,10 @@ mod tests {
             index: 1,
             error: Box::new(ServiceError::ImageEmpty),
         });
-        assert_eq!((status, &found["detail"][0]["loc"]), (422, &json!(["body", "init_images", 1])));
+        assert_eq!(
+            (status, &found["detail"][0]["loc"]),
+            (422, &json!(["body", "init_images", 1]))
+        );
     }
 
     #[test]
@@ -324,7 +334,11 @@ mod tests {
             (ServiceError::Overloaded.into(), 429, "HTTPException"),
             (ServiceError::ShuttingDown.into(), 503, "RuntimeError"),
             (ServiceError::JobCancelled.into(), 500, "RuntimeError"),
-            (BodyError::TooLarge { limit: 1 << 26 }.into(), 413, "HTTPException"),
+            (
+                BodyError::TooLarge { limit: 1 << 26 }.into(),
+                413,
+                "HTTPException",
+            ),
             (
                 A1111Error::NotOffered {
                     call: "interrogate",

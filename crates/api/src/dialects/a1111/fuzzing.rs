@@ -24,7 +24,11 @@ pub(crate) fn body(bytes: &[u8]) {
         let images: u32 = call.parts.iter().map(|part| part.recipe.image_count).sum();
         assert!((1..=16).contains(&images), "{images}");
         for part in &call.parts {
-            assert!((0.0..=1.0).contains(&part.recipe.strength), "{}", part.recipe.strength);
+            assert!(
+                (0.0..=1.0).contains(&part.recipe.strength),
+                "{}",
+                part.recipe.strength
+            );
             assert!((1..=150).contains(&part.recipe.steps), "{}", part.recipe.steps);
         }
     }

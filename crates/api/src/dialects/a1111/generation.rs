@@ -88,7 +88,13 @@ async fn answer(
     };
     for (at, part) in all.into_iter().enumerate() {
         let id = app.service.submit(submission(part, at)).await;
-        let id = id.map_err(|error| if is_batch { of_picture(at, error) } else { error.into() })?;
+        let id = id.map_err(|error| {
+            if is_batch {
+                of_picture(at, error)
+            } else {
+                error.into()
+            }
+        })?;
         begun.jobs.push(id);
     }
     // The service has its own copies of the images by now, and the reply may want to repeat them.
@@ -168,7 +174,10 @@ fn sent_images(parsed: &ParsedCall) -> SentImages {
     let init = parsed.parts.iter().take(first).map(inputs);
     SentImages {
         init: init.filter_map(|inputs| inputs.init().and_then(file)).collect(),
-        mask: parsed.parts.first().and_then(|part| part.inputs.mask().and_then(file)),
+        mask: parsed
+            .parts
+            .first()
+            .and_then(|part| part.inputs.mask().and_then(file)),
     }
 }
 

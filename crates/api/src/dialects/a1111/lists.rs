@@ -77,16 +77,13 @@ pub(super) async fn embeddings(State(app): State<AppState>, _caller: Caller) -> 
         });
         (plain_name(entry).to_owned(), about)
     };
-    let loaded: serde_json::Map<String, Value> =
-        of_kind(&app, ModelKind::Embedding).map(embedding).collect();
+    let loaded: serde_json::Map<String, Value> = of_kind(&app, ModelKind::Embedding).map(embedding).collect();
     Json(json!({"loaded": loaded, "skipped": {}}))
 }
 
 /// The first one is the small network inside the binary.
 pub(super) async fn upscalers(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
-    let upscaler = |name: &str| {
-        json!({"name": name, "model_name": name, "model_path": null, "model_url": null, "scale": 4})
-    };
+    let upscaler = |name: &str| json!({"name": name, "model_name": name, "model_path": null, "model_url": null, "scale": 4});
     let of_catalogue = of_kind(&app, ModelKind::Upscaler).map(|entry| upscaler(&entry.name));
     Json(std::iter::once(upscaler("None")).chain(of_catalogue).collect())
 }

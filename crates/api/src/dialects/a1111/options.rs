@@ -43,10 +43,7 @@ impl Options {
 
     /// Reads `override_settings`, or a body that has the same members: `place` is `override_settings.` or empty. The names of
     /// members that are not known come along.
-    pub(super) fn read(
-        (place, fields): (&str, &mut Fields),
-        catalog: &Catalog,
-    ) -> Result<Self, FieldError> {
+    pub(super) fn read((place, fields): (&str, &mut Fields), catalog: &Catalog) -> Result<Self, FieldError> {
         let in_place = |mut error: FieldError| {
             if !error.field.starts_with(place) {
                 error.field = format!("{place}{}", error.field);
@@ -61,12 +58,16 @@ impl Options {
         });
         let vae = name_if_given(&SD_VAE, (place, fields))?;
         let vae = vae.map(|given| {
-            let is_own = ["automatic", "none"].iter().any(|own| given.eq_ignore_ascii_case(own));
+            let is_own = ["automatic", "none"]
+                .iter()
+                .any(|own| given.eq_ignore_ascii_case(own));
             if is_own {
                 return Ok(None);
             }
             let found = known(catalog, ModelKind::Vae, &given);
-            found.map(Some).map_err(|error| not_found(place, SD_VAE.name, error))
+            found
+                .map(Some)
+                .map_err(|error| not_found(place, SD_VAE.name, error))
         });
         let format_place = format!("{place}{}", SAMPLES_FORMAT.name);
         let format = name(&format_place, fields.take(SAMPLES_FORMAT.name))?;
@@ -74,7 +75,10 @@ impl Options {
             let words = SAMPLES_FORMAT.kind.words.join(", ");
             let wrong = || {
                 let found = shorten(&word);
-                FieldError::value(&format_place, format_args!("must be one of {words}, got {found:?}"))
+                FieldError::value(
+                    &format_place,
+                    format_args!("must be one of {words}, got {found:?}"),
+                )
             };
             ImageFormat::parse(&word).ok_or_else(wrong)
         });
@@ -99,7 +103,10 @@ impl Options {
         let place = format!("{field}.");
         let options = Self::read((&place, &mut fields), catalog)?;
         let ignored = fields.into_ignored();
-        Ok((options, ignored.into_iter().map(|name| format!("{place}{name}")).collect()))
+        Ok((
+            options,
+            ignored.into_iter().map(|name| format!("{place}{name}")).collect(),
+        ))
     }
 
     /// As `GET /sdapi/v1/options` shows them.
@@ -169,7 +176,10 @@ fn known(catalog: &Catalog, kind: ModelKind, name: &str) -> Result<String, Catal
 }
 
 fn not_found(place: &str, field: &str, error: CatalogError) -> FieldError {
-    FieldError::value(&format!("{place}{field}"), format_args!("cannot be that: {error}"))
+    FieldError::value(
+        &format!("{place}{field}"),
+        format_args!("cannot be that: {error}"),
+    )
 }
 
 #[cfg(test)]

@@ -130,7 +130,14 @@ mod tests {
 
     #[test]
     fn a_text_without_parameters_is_a_prompt() {
-        for text in ["a house: red", "a house", "", "::", "a: \"", "Negative prompt: \"x"] {
+        for text in [
+            "a house: red",
+            "a house",
+            "",
+            "::",
+            "a: \"",
+            "Negative prompt: \"x",
+        ] {
             let found = taken_apart(text);
             assert_eq!(found.len(), 2, "{text}: {found:?}");
         }

@@ -25,7 +25,11 @@ struct Looked {
 
 impl LivePreviews {
     /// The latest preview of a job, and from now on there will be more.
-    pub(super) fn of(self: &Arc<Self>, service: &Service, (owner, id): (&ApiKeyId, JobId)) -> Option<Arc<Preview>> {
+    pub(super) fn of(
+        self: &Arc<Self>,
+        service: &Service,
+        (owner, id): (&ApiKeyId, JobId),
+    ) -> Option<Arc<Preview>> {
         let mut jobs = self.lock();
         if let Some(looked) = jobs.get_mut(&id) {
             looked.asked = Instant::now();

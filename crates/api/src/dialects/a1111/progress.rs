@@ -25,7 +25,8 @@ pub(super) async fn progress(
     let query = query.unwrap_or_default();
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
     let skips_image = pairs.any(|(name, value)| {
-        name == "skip_current_image" && matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on")
+        name == "skip_current_image"
+            && matches!(value.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on")
     });
     let jobs = unfinished(&app, &owner).await?;
     let Some(current) = jobs.first() else {
@@ -76,7 +77,11 @@ async fn cancel(app: &AppState, job: &Job) -> Result<(), A1111Error> {
 async fn unfinished(app: &AppState, owner: &ApiKeyId) -> Result<Vec<Job>, A1111Error> {
     let states = vec![JobState::Fetching, JobState::Queued, JobState::Running];
     let page = app.service.list_own(owner, states, (None, LOOKED_AT)).await?;
-    let mut jobs: Vec<Job> = page.jobs.into_iter().filter(|job| job.dialect.name == NAME).collect();
+    let mut jobs: Vec<Job> = page
+        .jobs
+        .into_iter()
+        .filter(|job| job.dialect.name == NAME)
+        .collect();
     jobs.sort_by_key(|job| (job.state != JobState::Running, job.created_at, job.id));
     Ok(jobs)
 }
@@ -85,7 +90,9 @@ async fn unfinished(app: &AppState, owner: &ApiKeyId) -> Result<Vec<Job>, A1111E
 fn state_of(current: Option<&Job>, jobs: &[Job], progress: Progress) -> Value {
     /// As there, so that who waits for 0 waits for the end.
     const BEGUN: f64 = 0.01;
-    let call = current.and_then(|job| job.dialect.note.as_deref()).unwrap_or_default();
+    let call = current
+        .and_then(|job| job.dialect.note.as_deref())
+        .unwrap_or_default();
     let share = f64::from(progress.done) / f64::from(progress.total.max(1));
     json!({
         "progress": if current.is_some() { (BEGUN + share).min(1.0) } else { 0.0 },

@@ -19,11 +19,15 @@ pub(super) fn without_tags(prompt: &str) -> Result<(String, Vec<LoraRef>), Field
         let lora = lora(kind, arguments)?;
         if loras.iter().any(|known| known.model == lora.model) {
             let name = shorten(lora.model.as_str());
-            return Err(refused(format_args!("has a tag for the LoRA {name} a second time; write it once")));
+            return Err(refused(format_args!(
+                "has a tag for the LoRA {name} a second time; write it once"
+            )));
         }
         loras.push(lora);
         if loras.len() > MAX_LORAS {
-            return Err(refused(format_args!("may have tags for at most {MAX_LORAS} LoRAs")));
+            return Err(refused(format_args!(
+                "may have tags for at most {MAX_LORAS} LoRAs"
+            )));
         }
     }
     text.push_str(rest);
@@ -50,7 +54,10 @@ fn next_tag(text: &str) -> Option<(&str, &str, &str, &str)> {
 }
 
 fn lora(kind: &str, arguments: &str) -> Result<LoraRef, FieldError> {
-    if !["lora", "lyco"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
+    if !["lora", "lyco"]
+        .iter()
+        .any(|known| kind.eq_ignore_ascii_case(known))
+    {
         let kind = shorten(kind);
         return Err(refused(format_args!(
             "has a tag <{kind}:…>; tags here are <lora:name:weight>, and a letter < alone is text"
@@ -65,7 +72,9 @@ fn lora(kind: &str, arguments: &str) -> Result<LoraRef, FieldError> {
             Some(("unet", weight)) => of_unet = Some(number(weight)?),
             Some((other, _)) => {
                 let other = shorten(other);
-                return Err(refused(format_args!("has a LoRA's tag with {other}=, which is not known here")));
+                return Err(refused(format_args!(
+                    "has a LoRA's tag with {other}=, which is not known here"
+                )));
             }
         }
     }
@@ -74,7 +83,9 @@ fn lora(kind: &str, arguments: &str) -> Result<LoraRef, FieldError> {
     };
     if name.is_empty() || name.len() > 512 || weights.len() > 2 {
         let tag = shorten(arguments);
-        return Err(refused(format_args!("has a tag <lora:{tag}>; it is <lora:name:weight>")));
+        return Err(refused(format_args!(
+            "has a tag <lora:{tag}>; it is <lora:name:weight>"
+        )));
     }
     if let Some(weight) = weights.first() {
         of_text = of_text.or(Some(number(weight)?));
@@ -103,7 +114,9 @@ fn number(text: &str) -> Result<f64, FieldError> {
         .filter(|weight: &f64| weight.abs() <= MAX_LORA_WEIGHT)
         .ok_or_else(|| {
             let (most, found) = (MAX_LORA_WEIGHT, shorten(text));
-            refused(format_args!("has a LoRA's tag with a weight of {found:?}; weights go from -{most} to {most}"))
+            refused(format_args!(
+                "has a LoRA's tag with a weight of {found:?}; weights go from -{most} to {most}"
+            ))
         })
 }
 
@@ -133,7 +146,16 @@ mod tests {
 
     #[test]
     fn what_is_no_tag_is_text() {
-        for text in ["a < b > c", "<token>", "<lora:>", "<lora", "<:x>", "1 <2: 3", "häuser <", "<a b:c>"] {
+        for text in [
+            "a < b > c",
+            "<token>",
+            "<lora:>",
+            "<lora",
+            "<:x>",
+            "1 <2: 3",
+            "häuser <",
+            "<a b:c>",
+        ] {
             assert_eq!(read(text), (text.to_owned(), Vec::new()), "{text}");
         }
         assert_eq!(read("<<lora:a:1>>").0, "<>");

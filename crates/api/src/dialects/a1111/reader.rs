@@ -109,7 +109,9 @@ pub(super) fn refuse_others(these: &[&Field<Only>], fields: &mut Fields) -> Resu
             let (found, lower) = (shorten(&written), lower_first(&what));
             return Err(FieldError::value(
                 field.name,
-                format_args!("{found} asks for something else: it is about {lower}. Leave it out, or send {way}"),
+                format_args!(
+                    "{found} asks for something else: it is about {lower}. Leave it out, or send {way}"
+                ),
             ));
         }
     }
@@ -121,12 +123,9 @@ pub(super) fn unknown_styles(fields: &mut Fields) -> Option<String> {
     let styles = match fields.take(STYLES.name) {
         Json::List(items) => items.len(),
         Json::Text(text) => usize::from(!text.trim().is_empty()),
-        Json::Null
-        | Json::Bool(_)
-        | Json::Integer(_)
-        | Json::Number(_)
-        | Json::File(_)
-        | Json::Object(_) => 0,
+        Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Number(_) | Json::File(_) | Json::Object(_) => {
+            0
+        }
     };
     (styles > 0).then(|| format!("No effect in this version: {}.", STYLES.name))
 }

@@ -177,7 +177,10 @@ impl<'a> Text<'a> {
     }
 
     fn into_response(self) -> Response {
-        struct Held(String, #[expect(dead_code, reason = "given back when it is dropped")] Vec<Reservation>);
+        struct Held(
+            String,
+            #[expect(dead_code, reason = "given back when it is dropped")] Vec<Reservation>,
+        );
         impl AsRef<[u8]> for Held {
             fn as_ref(&self) -> &[u8] {
                 self.0.as_bytes()

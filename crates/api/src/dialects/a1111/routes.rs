@@ -27,7 +27,12 @@ pub(crate) fn routes() -> Router<AppState> {
         "script-info",
         "extensions",
     ];
-    let refreshes = ["refresh-checkpoints", "refresh-vae", "refresh-loras", "refresh-embeddings"];
+    let refreshes = [
+        "refresh-checkpoints",
+        "refresh-vae",
+        "refresh-loras",
+        "refresh-embeddings",
+    ];
     let mut routes = Router::new()
         .route("/img2img", post(generation::img2img))
         .route("/txt2img", post(generation::txt2img))
@@ -71,8 +76,14 @@ const NOT_OFFERED: [(&str, &str); 10] = [
     ("create/hypernetwork", "nothing is trained here"),
     ("train/embedding", "nothing is trained here"),
     ("train/hypernetwork", "nothing is trained here"),
-    ("unload-checkpoint", "models leave memory by themselves, or by POST /v1/models/{name}/unload"),
-    ("reload-checkpoint", "models come into memory by themselves, or by POST /v1/models/{name}/load"),
+    (
+        "unload-checkpoint",
+        "models leave memory by themselves, or by POST /v1/models/{name}/unload",
+    ),
+    (
+        "reload-checkpoint",
+        "models come into memory by themselves, or by POST /v1/models/{name}/load",
+    ),
     ("server-restart", "the operator starts the server anew"),
     ("server-stop", "the operator stops the server"),
 ];
@@ -122,5 +133,8 @@ async fn extra_single_image(
 async fn read(app: &AppState, request: Request) -> Result<ReadBody, BodyError> {
     let (parts, body) = request.into_parts();
     let memory = BodyMemory::new(&app.bodies, Sender::Identified)?;
-    body::read(&parts.headers, body, &app.config, memory, |_, _| Ok::<(), BodyError>(())).await
+    body::read(&parts.headers, body, &app.config, memory, |_, _| {
+        Ok::<(), BodyError>(())
+    })
+    .await
 }

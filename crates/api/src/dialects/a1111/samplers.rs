@@ -30,7 +30,11 @@ const SAMPLERS: &[Sampler] = &[
     sampler("DPM++ SDE", &["k_dpmpp_sde"], SchedulerKind::DPMSolverSinglestep),
     Sampler {
         algorithm: Some(AlgorithmType::SdeDpmSolverPlusPlus),
-        ..sampler("DPM++ 2M SDE", &["k_dpmpp_2m_sde"], SchedulerKind::DPMSolverMultistep)
+        ..sampler(
+            "DPM++ 2M SDE",
+            &["k_dpmpp_2m_sde"],
+            SchedulerKind::DPMSolverMultistep,
+        )
     },
     sampler(
         "Euler a",
@@ -115,7 +119,8 @@ pub(super) fn check_eta(eta: Option<f64>, kind: Option<SchedulerKind>) -> Result
 
 /// The web UI's name for what runs, where it has one.
 pub(super) fn name_of(choice: &SchedulerChoice) -> String {
-    let same = |sampler: &&Sampler| Some(sampler.kind) == choice.kind && sampler.algorithm == choice.algorithm;
+    let same =
+        |sampler: &&Sampler| Some(sampler.kind) == choice.kind && sampler.algorithm == choice.algorithm;
     let of_kind = |sampler: &&Sampler| Some(sampler.kind) == choice.kind;
     let found = SAMPLERS.iter().find(same);
     let found = found.or_else(|| SAMPLERS.iter().find(of_kind));
@@ -123,7 +128,11 @@ pub(super) fn name_of(choice: &SchedulerChoice) -> String {
         || choice.kind.map_or("Euler", SchedulerKind::class_name),
         |sampler| sampler.name,
     );
-    let karras = if choice.spacing == NoiseSpacing::Karras { " Karras" } else { "" };
+    let karras = if choice.spacing == NoiseSpacing::Karras {
+        " Karras"
+    } else {
+        ""
+    };
     format!("{name}{karras}")
 }
 
@@ -132,9 +141,15 @@ pub(super) fn list() -> Vec<Value> {
     let plain = SAMPLERS
         .iter()
         .map(|sampler| json!({"name": sampler.name, "aliases": sampler.aliases, "options": {}}));
-    let karras = SAMPLERS.iter().filter(|sampler| sampler.kind.supports_karras_sigmas());
+    let karras = SAMPLERS
+        .iter()
+        .filter(|sampler| sampler.kind.supports_karras_sigmas());
     let karras = karras.map(|sampler| {
-        let aliases: Vec<String> = sampler.aliases.iter().map(|alias| format!("{alias}_ka")).collect();
+        let aliases: Vec<String> = sampler
+            .aliases
+            .iter()
+            .map(|alias| format!("{alias}_ka"))
+            .collect();
         json!({
             "name": format!("{} Karras", sampler.name),
             "aliases": aliases,
@@ -146,10 +161,11 @@ pub(super) fn list() -> Vec<Value> {
 
 /// `GET /sdapi/v1/schedulers`.
 pub(super) fn schedulers() -> Value {
-    let scheduler = |name: &str, label: &str, rho: f64| {
-        json!({"name": name, "label": label, "aliases": null, "default_rho": rho, "need_inner_model": false})
-    };
-    json!([scheduler(AUTOMATIC, "Automatic", -1.0), scheduler(KARRAS, "Karras", 7.0)])
+    let scheduler = |name: &str, label: &str, rho: f64| json!({"name": name, "label": label, "aliases": null, "default_rho": rho, "need_inner_model": false});
+    json!([
+        scheduler(AUTOMATIC, "Automatic", -1.0),
+        scheduler(KARRAS, "Karras", 7.0)
+    ])
 }
 
 fn find(name: &str) -> Option<&'static Sampler> {
@@ -206,7 +222,11 @@ mod tests {
             ("Euler a", "Karras", "scheduler"),
             ("Euler", "Exponential", "scheduler"),
         ] {
-            assert_eq!(choice(name, scheduler).unwrap_err().field, field, "{name} {scheduler}");
+            assert_eq!(
+                choice(name, scheduler).unwrap_err().field,
+                field,
+                "{name} {scheduler}"
+            );
         }
         let ddim = Some(SchedulerKind::DDIM);
         assert!(check_eta(Some(1.0), ddim).is_err() && check_eta(Some(0.0), ddim).is_ok());

@@ -36,8 +36,14 @@ fn defaults_are_the_web_uis() {
     assert!(call.send_images && !call.include_init_images && call.remember.is_none());
     let Part { recipe, inputs } = only(call);
     assert_eq!(inputs.task(), Task::ImageToImage);
-    assert_eq!((recipe.model.as_str(), recipe.seed, recipe.image_count), ("demo", 77, 1));
-    assert_eq!((recipe.steps, recipe.guidance_scale, recipe.strength), (50, 7.0, 0.75));
+    assert_eq!(
+        (recipe.model.as_str(), recipe.seed, recipe.image_count),
+        ("demo", 77, 1)
+    );
+    assert_eq!(
+        (recipe.steps, recipe.guidance_scale, recipe.strength),
+        (50, 7.0, 0.75)
+    );
     assert_eq!(recipe.negative_prompt, None);
     assert_eq!(recipe.scheduler.kind, Some(SchedulerKind::EulerDiscrete));
     assert_eq!(recipe.scheduler.strength_rule, StrengthRule::OneStepMore);
@@ -56,12 +62,17 @@ fn several_images_are_jobs_of_one_image_each_with_seeds_that_go_on() {
         .parts
         .iter()
         .map(|part| {
-            let Some(ImageSource::Inline(file)) = part.inputs.init() else { panic!("no file") };
+            let Some(ImageSource::Inline(file)) = part.inputs.init() else {
+                panic!("no file")
+            };
             (part.recipe.seed, part.recipe.image_count, file.clone())
         })
         .collect();
     let expected = ["a", "b", "c", "a", "b", "c"];
-    let expected: Vec<_> = (10..).zip(expected).map(|(seed, file)| (seed, 1, file.into())).collect();
+    let expected: Vec<_> = (10..)
+        .zip(expected)
+        .map(|(seed, file)| (seed, 1, file.into()))
+        .collect();
     assert_eq!(found, expected);
 }
 
@@ -77,7 +88,10 @@ fn a_mask_with_its_fields_is_a_framing() {
     assert_eq!(
         recipe.framing.unwrap(),
         Framing {
-            size: Size { width: 640, height: 384 },
+            size: Size {
+                width: 640,
+                height: 384
+            },
             resize: ResizeMode::Fill,
             invert_mask: true,
             mask_blur: [7, 7],
@@ -88,10 +102,15 @@ fn a_mask_with_its_fields_is_a_framing() {
     let two = img2img(json!({"mask": mask, "mask_blur_x": 1, "mask_blur_y": 2})).unwrap();
     assert_eq!(only(two).recipe.framing.unwrap().mask_blur, [1, 2]);
     assert_eq!(
-        img2img(json!({"mask": mask, "inpainting_fill": 2})).unwrap_err().field,
+        img2img(json!({"mask": mask, "inpainting_fill": 2}))
+            .unwrap_err()
+            .field,
         "inpainting_fill"
     );
-    assert!(img2img(json!({"inpainting_fill": 2})).is_ok(), "without a mask it says nothing");
+    assert!(
+        img2img(json!({"inpainting_fill": 2})).is_ok(),
+        "without a mask it says nothing"
+    );
 }
 
 #[test]
@@ -100,7 +119,10 @@ fn loras_come_out_of_the_prompt() {
     assert_eq!(call.prompt, "a house <lora:style:0.5>");
     let Part { recipe, .. } = only(call);
     assert_eq!(recipe.prompt, "a house ");
-    assert_eq!((recipe.loras[0].model.as_str(), recipe.loras[0].strength), ("style", 0.5));
+    assert_eq!(
+        (recipe.loras[0].model.as_str(), recipe.loras[0].strength),
+        ("style", 0.5)
+    );
     assert_eq!(recipe.negative_prompt.as_deref(), Some("fog"));
 }
 
@@ -125,11 +147,23 @@ fn options_of_the_call_come_before_those_of_the_key() {
     }));
     assert_eq!(kept.unwrap().remember.unwrap().format, Some(ImageFormat::Jpeg));
     for (settings, field) in [
-        (json!({"sd_model_checkpoint": "dmeo"}), "override_settings.sd_model_checkpoint"),
+        (
+            json!({"sd_model_checkpoint": "dmeo"}),
+            "override_settings.sd_model_checkpoint",
+        ),
         (json!({"sd_vae": "x"}), "override_settings.sd_vae"),
-        (json!({"CLIP_stop_at_last_layers": 13}), "override_settings.CLIP_stop_at_last_layers"),
-        (json!({"samples_format": "gif"}), "override_settings.samples_format"),
-        (json!({"img2img_fix_steps": true}), "override_settings.img2img_fix_steps"),
+        (
+            json!({"CLIP_stop_at_last_layers": 13}),
+            "override_settings.CLIP_stop_at_last_layers",
+        ),
+        (
+            json!({"samples_format": "gif"}),
+            "override_settings.samples_format",
+        ),
+        (
+            json!({"img2img_fix_steps": true}),
+            "override_settings.img2img_fix_steps",
+        ),
     ] {
         let refused = img2img(json!({"override_settings": settings})).unwrap_err();
         assert_eq!(refused.field, field, "{refused}");
@@ -139,13 +173,23 @@ fn options_of_the_call_come_before_those_of_the_key() {
 
 #[test]
 fn the_reply_repeats_what_was_sent_but_no_images() {
-    let call = img2img(json!({"mask": STANDARD.encode("mask"), "steps": 3, "styles": ["x"], "tiling": false}));
+    let call =
+        img2img(json!({"mask": STANDARD.encode("mask"), "steps": 3, "styles": ["x"], "tiling": false}));
     let call = call.unwrap();
     let found = &call.parameters;
     assert_eq!(found["steps"], 3);
-    assert_eq!((&found["init_images"], &found["mask"]), (&Value::Null, &Value::Null));
-    assert_eq!((&found["cfg_scale"], &found["send_images"]), (&json!(7.0), &json!(true)));
-    assert_eq!(call.warning.as_deref(), Some("No effect in this version: styles."));
+    assert_eq!(
+        (&found["init_images"], &found["mask"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        (&found["cfg_scale"], &found["send_images"]),
+        (&json!(7.0), &json!(true))
+    );
+    assert_eq!(
+        call.warning.as_deref(),
+        Some("No effect in this version: styles.")
+    );
 }
 
 #[test]
@@ -171,7 +215,10 @@ fn what_cannot_be_done_is_refused_by_name() {
         (json!({"tiling": true}), "tiling"),
         (json!({"subseed_strength": 0.3}), "subseed_strength"),
         (json!({"script_name": "x/y/z plot"}), "script_name"),
-        (json!({"alwayson_scripts": {"ControlNet": {"args": []}}}), "alwayson_scripts"),
+        (
+            json!({"alwayson_scripts": {"ControlNet": {"args": []}}}),
+            "alwayson_scripts",
+        ),
         (json!({"s_churn": 2}), "s_churn"),
         (json!({"sampler_name": "DDIM", "eta": 1}), "eta"),
     ] {
