@@ -22,6 +22,8 @@ mod clients;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod gpu;
+#[cfg(test)]
 mod hub;
 #[cfg(test)]
 mod idempotency;

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pentimento_service::{ModelEntry, ModelKind, ModelState, ServiceError};
+use pentimento_service::{DeviceReport, ModelEntry, ModelKind, ModelState, ServiceError};
 use pentimento_types::{ApiKeyId, ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
 use serde_json::{Value, json};
 
@@ -169,7 +169,28 @@ async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
         "held_bytes": app.memory.held(MemoryUse::Weights),
         "limit_bytes": app.memory.limit(MemoryUse::Weights),
     });
-    Json(json!({"models": models, "memory": {"weights": weights}}))
+    Json(json!({
+        "models": models,
+        "memory": {"weights": weights},
+        "device": described(&app.service.device()),
+    }))
+}
+
+/// What computes. A name of a GPU is its maker's.
+fn described(report: &DeviceReport) -> Value {
+    let mut device = json!({"name": report.name, "precision": report.precision.to_string()});
+    if let Some(gpu) = &report.gpu {
+        let (major, minor) = gpu.capability;
+        device["gpu"] = json!({
+            "capability": format!("{major}.{minor}"),
+            "software": gpu.software,
+            "memory_bytes": gpu.memory_bytes,
+            "limit_bytes": gpu.budget_bytes,
+            "held_bytes": gpu.used_bytes,
+            "plans": gpu.plans,
+        });
+    }
+    device
 }
 
 /// Answers when the model is in memory.

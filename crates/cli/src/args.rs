@@ -18,8 +18,9 @@ pub(crate) use self::jobs::{
 pub(crate) use self::keys::{KeysAction, KeysArgs, KeysListArgs, KeysNewArgs};
 pub(crate) use self::models::{
     ModelsAction, ModelsArgs, ModelsInspectArgs, ModelsListArgs, ModelsPullArgs, ModelsVerifyArgs,
+    ModelsWarmArgs,
 };
-use self::place::PlaceArgs;
+use self::place::{ComputeArgs, PlaceArgs, bench_side};
 
 use crate::config::{
     AdminListen, ByteSize, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
@@ -366,6 +367,9 @@ pub(crate) struct BenchArgs {
     /// One JSON document instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// What `bench` runs.
@@ -395,8 +399,15 @@ impl Args {
                 },
                 "warn",
             ),
+            Command::Bench(bench) => {
+                let compute = bench.compute.clone();
+                let place = PlaceArgs {
+                    compute,
+                    ..PlaceArgs::default()
+                };
+                (ServeArgs::at(&place), "warn")
+            }
             Command::Demo(_)
-            | Command::Bench(_)
             | Command::Health
             | Command::Verify(_)
             | Command::Completions(_)
@@ -414,7 +425,9 @@ impl Args {
             idle_timeout_seconds: serve.idle_timeout_seconds,
             models: serve.place.models,
             data: serve.data,
-            device: serve.place.device,
+            device: serve.place.compute.device,
+            precision: serve.place.compute.precision,
+            gpu_memory: serve.place.compute.gpu_memory,
             public_url: serve.public_url,
             webhook_secret: serve.webhook_secret,
             keys: (!serve.keys.is_empty()).then_some(serve.keys),
@@ -436,12 +449,17 @@ impl ModelsAction {
             Self::Pull(pull) => &pull.place,
             Self::Verify(verify) => &verify.place,
             Self::Inspect(inspect) => &inspect.place,
+            Self::Warm(warm) => &warm.place,
+        };
+        let compute = match self {
+            Self::Warm(warm) => warm.compute.clone(),
+            Self::List(_) | Self::Pull(_) | Self::Verify(_) | Self::Inspect(_) => ComputeArgs::default(),
         };
         ServeArgs {
             data: place.data.clone(),
             ..ServeArgs::at(&PlaceArgs {
                 models: place.models.clone(),
-                device: None,
+                compute,
             })
         }
     }
@@ -514,15 +532,6 @@ fn scheduler(name: &str) -> Result<SchedulerKind, String> {
         let names: Vec<&str> = SchedulerKind::ALL.iter().map(|kind| kind.class_name()).collect();
         format!("there is no such scheduler; the names are {}", names.join(", "))
     })
-}
-
-fn bench_side(text: &str) -> Result<u32, String> {
-    let side: u32 = text.parse().map_err(|_| "not a whole number".to_owned())?;
-    if (8..=2048).contains(&side) && side.is_multiple_of(8) {
-        Ok(side)
-    } else {
-        Err("not a multiple of 8 in 8..=2048".to_owned())
-    }
 }
 
 fn image_format(name: &str) -> Result<ImageFormat, String> {

@@ -16,7 +16,7 @@ use pentimento_api::{
 };
 use pentimento_catalog::{Catalog, ModelKind};
 use pentimento_engine::{
-    BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
+    DEFAULT_MODEL_MEMORY, DeviceReport, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobLimits, JobStore, Recovery, SqliteJobs};
@@ -29,10 +29,9 @@ use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
 use pentimento_types::{Clock, MemoryBudget, MemoryLedger, ModelId, SystemClock, describe_chain};
 use tokio::net::TcpListener;
 
-use crate::config::{
-    ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, SafetyChoice, WebhookSecretSetting,
-};
+use crate::config::{ByteSize, Config, HttpConfig, SafetyChoice, WebhookSecretSetting};
 use crate::data_folder::DataFolder;
+use crate::device::{self, OpenDevice};
 use crate::machine::memory_total;
 use crate::open_files::{fit_connections, room_for_connections};
 use crate::process;
@@ -90,19 +89,44 @@ pub(crate) fn key_ring(config: &Config) -> anyhow::Result<KeyRing> {
         .with_file(KeyFile::in_folder(&config.data))?)
 }
 
-/// What each use of memory may take. On a system that does not say how much it has, only weights are bounded.
-pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
+/// What each use of memory may take. On a system that does not say how much it has, only weights are bounded. `gpu` is what may be
+/// used of a GPU's memory, where weights, texts and activations are then: the weights' share leaves room for the others, and
+/// whether a forward fits is asked of the device itself.
+pub(crate) fn memory_budget(config: &Config, gpu: Option<u64>) -> MemoryBudget {
     let total = memory_total();
     let budget = |set: Option<ByteSize>, part: u64, unknown: u64| {
         let share = total.map_or(unknown, |total| total / part);
         set.map_or(share, |ByteSize(bytes)| bytes)
     };
+    let weights = match (gpu, config.model_memory) {
+        (Some(gpu), Some(ByteSize(set))) => set.min(gpu),
+        (Some(gpu), None) => gpu / 10 * 8,
+        (None, set) => budget(set, 2, DEFAULT_MODEL_MEMORY),
+    };
     MemoryBudget {
-        weights: budget(config.model_memory, 2, DEFAULT_MODEL_MEMORY),
-        states: budget(None, 4, u64::MAX),
+        weights,
+        states: gpu.map_or_else(|| budget(None, 4, u64::MAX), |gpu| gpu / 10),
         images: budget(config.image_memory, 8, u64::MAX),
         bodies: budget(config.body_memory, 4, u64::MAX),
         replies: budget(None, 16, u64::MAX).max(LEAST_REPLY_MEMORY),
+    }
+}
+
+/// Says at the start what computes.
+fn tell_device(opened: &OpenDevice) {
+    let OpenDevice { device, why_cpu, .. } = opened;
+    let report = DeviceReport::of(device);
+    match (&report.gpu, why_cpu) {
+        (Some(gpu), _) => {
+            tracing::info!(
+                device = report.name,
+                precision = %report.precision,
+                memory = gpu.budget_bytes,
+                "computes on a GPU"
+            );
+        }
+        (None, Some(why)) => tracing::info!(why, "computes on the processor, since no GPU can be used"),
+        (None, None) => tracing::info!("computes on the processor"),
     }
 }
 
@@ -118,24 +142,13 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts it on the chosen device.
     pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
-        let memory = MemoryLedger::new(memory_budget(config));
-        let (executor, policy) = match config.device {
-            DeviceChoice::Auto | DeviceChoice::Cpu => {
-                let executor = PipelineExecutor::cpu_keeping(Arc::clone(&memory), config.model_keep_alive);
-                (
-                    executor.with_max_prompt_tokens(config.max_prompt_tokens),
-                    BatchPolicy::cpu(),
-                )
-            }
-            DeviceChoice::Cuda => {
-                return Err(ConfigError::Device {
-                    device: "cuda".to_owned(),
-                }
-                .into());
-            }
-        };
+        let opened = device::open(config)?;
+        let memory = MemoryLedger::new(memory_budget(config, opened.gpu_budget()));
+        tell_device(&opened);
+        let executor = PipelineExecutor::on(opened.device, Arc::clone(&memory), config.model_keep_alive);
+        let executor = executor.with_max_prompt_tokens(config.max_prompt_tokens);
         let (handle, thread) =
-            pentimento_engine::Engine::start_within(executor, policy, clock(), Arc::clone(&memory))?;
+            pentimento_engine::Engine::start_within(executor, opened.policy, clock(), Arc::clone(&memory))?;
         Ok(Self {
             handle,
             memory,

@@ -27,8 +27,8 @@ pub(crate) use error::ConfigError;
 pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
 pub(crate) use values::{
-    AdminListen, ByteSize, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, SafetyChoice, Secret,
-    WebhookSecretSetting,
+    AdminListen, ByteSize, DeviceChoice, GpuMemory, ImagesLinks, IsaChoice, KeySetting, LogFormat,
+    PrecisionChoice, SafetyChoice, Secret, WebhookSecretSetting,
 };
 
 const DEFAULT_FILE: &str = "pentimento.toml";
@@ -218,6 +218,10 @@ pub(crate) struct Config {
     /// The folder that the server owns.
     pub(crate) data: PathBuf,
     pub(crate) device: DeviceChoice,
+    /// The numbers of the networks; None is 16 bits on a GPU and 32 on the processor.
+    pub(crate) precision: Option<PrecisionChoice>,
+    /// What may be used of a GPU's memory; None is 90 % of what is free.
+    pub(crate) gpu_memory: Option<GpuMemory>,
     /// The instruction set of the kernels on a processor.
     pub(crate) isa: IsaChoice,
     /// How long a link to a finished picture works.
@@ -313,7 +317,9 @@ impl Config {
                 .data
                 .clone()
                 .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA)),
-            device: settings.device.unwrap_or_default(),
+            device: checks::device(settings.device.clone(), settings.precision)?,
+            precision: settings.precision,
+            gpu_memory: checks::gpu_memory(settings.gpu_memory)?,
             isa: settings.isa.unwrap_or_default(),
             link_ttl: seconds(
                 "link_ttl_seconds",

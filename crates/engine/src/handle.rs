@@ -16,7 +16,7 @@ use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
 use crate::metrics::DeviceMetrics;
 use crate::model_memory::ModelMemory;
-use crate::{BatchPolicy, EngineError, Executor, PreviewSwitch, ResolvedJob, ResolvedModels};
+use crate::{BatchPolicy, DeviceReport, EngineError, Executor, PreviewSwitch, ResolvedJob, ResolvedModels};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,6 +310,12 @@ impl EngineHandle {
         self.models.evict_unused()
     }
 
+    /// The device, and its memory as it is now.
+    #[must_use]
+    pub fn device(&self) -> DeviceReport {
+        self.models.device()
+    }
+
     /// Names of the checkpoints whose weights are in memory, in use or not. Models come and go without the device, too, so it is
     /// the loader that is asked.
     #[must_use]
@@ -331,6 +337,21 @@ impl EngineHandle {
         status.jobs = self.max_jobs.saturating_sub(self.door.available_permits());
         status.healthy &= self.status.has_changed().is_ok();
         status
+    }
+
+    /// Whether nothing will run on the device any more, and only a new process can use it.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        !self.status.borrow().healthy
+    }
+
+    /// Returns when the device is lost.
+    pub async fn lost(&self) {
+        let mut status = self.status.clone();
+        if status.wait_for(|status| !status.healthy).await.is_err() {
+            // It has ended in order.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Takes no new job, lets those inside go on for `grace`, then ends the rest between two acts with

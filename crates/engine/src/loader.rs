@@ -6,7 +6,7 @@ use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::WordModel;
 use prometheus_client::registry::Registry;
 
-use crate::{ExecutorError, ResolvedModels};
+use crate::{DeviceReport, ExecutorError, ResolvedModels};
 
 /// Why there is no model.
 #[derive(Clone, Debug)]
@@ -38,6 +38,9 @@ pub trait ModelLoader: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be loaded, or the models in use leave no room.
     fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, ExecutorError>;
+
+    /// Where models are loaded to, as it is now.
+    fn device(&self) -> DeviceReport;
 
     /// Names of the checkpoints whose weights are in memory, in use or not, for status pages. Called often.
     fn resident_models(&self) -> Vec<String>;

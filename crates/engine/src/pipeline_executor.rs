@@ -2,6 +2,7 @@
 //!
 //! Preparations and states hold their model, so a model leaves memory only when none of its images is left.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,21 +101,16 @@ impl PipelineExecutor {
     /// that is larger is loaded once no other is in use.
     #[must_use]
     pub fn cpu_within(memory: Arc<MemoryLedger>) -> Self {
-        Self::cpu_keeping(memory, None)
+        Self::on(Device::Cpu, memory, None)
     }
 
-    /// As [`PipelineExecutor::cpu_within`]. Models that nobody has used for as long as `keep_alive` leave memory when
-    /// [`EngineHandle::evict_unused`](crate::EngineHandle::evict_unused) is called, unless their entry says otherwise; None keeps
-    /// them until the room is needed.
+    /// Computes on `device`, within the budgets for weights and states. Models that nobody has used for as long as `keep_alive`
+    /// leave memory when [`EngineHandle::evict_unused`](crate::EngineHandle::evict_unused) is called, unless their entry says
+    /// otherwise; None keeps them until the room is needed.
     #[must_use]
-    pub fn cpu_keeping(memory: Arc<MemoryLedger>, keep_alive: Option<Duration>) -> Self {
+    pub fn on(device: Device, memory: Arc<MemoryLedger>, keep_alive: Option<Duration>) -> Self {
         Self {
-            loader: PipelineLoader::new(
-                Device::Cpu,
-                Arc::clone(&memory),
-                Arc::new(SystemClock),
-                keep_alive,
-            ),
+            loader: PipelineLoader::new(device, Arc::clone(&memory), Arc::new(SystemClock), keep_alive),
             memory,
             max_prompt_tokens: DEFAULT_PROMPT_TOKENS,
         }
@@ -125,6 +121,12 @@ impl PipelineExecutor {
     pub const fn with_max_prompt_tokens(mut self, tokens: usize) -> Self {
         self.max_prompt_tokens = tokens;
         self
+    }
+
+    /// Whether that has failed for want of the device's memory, and there is more now.
+    fn frees_memory<T, E: Borrow<PipelineError>>(&self, result: &Result<T, E>) -> bool {
+        let is_full = |error: &E| error.borrow().kind() == ErrorKind::OutOfDeviceMemory;
+        result.as_ref().is_err_and(is_full) && self.loader.evict_idle() > 0
     }
 
     fn start(&self, model: &StableDiffusion, input: &ResolvedJob) -> Result<Preparation, ExecutorError> {
@@ -176,7 +178,7 @@ impl Executor for PipelineExecutor {
             }
             Ok(pentimento_pipeline::PrepareStep::Done(states)) => states,
             // Models that nobody uses may be what fills the device.
-            Err(error) if error.kind() == ErrorKind::OutOfDeviceMemory && self.loader.evict_idle() > 0 => {
+            Err(error) if self.frees_memory::<(), _>(&Err(&error)) => {
                 preparation.preparation = self.start(&model, &preparation.input)?;
                 return Ok(PrepareStep::Continue { in_pass: false });
             }
@@ -196,15 +198,43 @@ impl Executor for PipelineExecutor {
         Ok(PrepareStep::Done(Prepared { key, images }))
     }
 
+    fn images_that_fit(&mut self, states: &[&PipelineState]) -> usize {
+        let Some(first) = states.first() else { return 0 };
+        let model = Arc::clone(&first.model);
+        let states: Vec<&DenoiseState> = states.iter().map(|image| &image.state).collect();
+        // What cannot be measured is run, and says itself what is wrong with it.
+        let fits = |count: usize| match model.measure(&states[..count]) {
+            Ok(Some(memory)) => memory.fits,
+            Ok(None) | Err(_) => true,
+        };
+        if fits(states.len()) || (self.loader.evict_idle() > 0 && fits(states.len())) {
+            return states.len();
+        }
+        // Of `fitting` it is known that they fit, or that there are no fewer.
+        let (mut fitting, mut too_many) = (1, states.len());
+        while too_many - fitting > 1 {
+            let middle = usize::midpoint(fitting, too_many);
+            if fits(middle) {
+                fitting = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        fitting
+    }
+
     fn denoise(&mut self, states: &mut [&mut PipelineState]) -> Result<(), ExecutorError> {
         let Some(first) = states.first() else {
             return Ok(());
         };
         let model = Arc::clone(&first.model);
         let mut rows: Vec<&mut DenoiseState> = states.iter_mut().map(|image| &mut image.state).collect();
-        model
-            .denoise(&mut rows)
-            .map_err(|error| explain("denoise", error))
+        let mut done = model.denoise(&mut rows);
+        if self.frees_memory(&done) {
+            // No state has moved.
+            done = model.denoise(&mut rows);
+        }
+        done.map_err(|error| explain("denoise", error))
     }
 
     fn preview(&self, state: &PipelineState) -> Option<RgbImage> {
@@ -224,7 +254,12 @@ impl Executor for PipelineExecutor {
 
     fn advance_finish(&mut self, finishing: &mut PipelineFinishing) -> Result<FinishStep, ExecutorError> {
         let PipelineFinishing { finishing, model } = finishing;
-        let step = model.advance_finish(finishing);
+        let mut step = model.advance_finish(finishing);
+        if self.frees_memory(&step) {
+            step = model
+                .begin_finish_again(finishing)
+                .map(|()| pentimento_pipeline::FinishStep::Continue);
+        }
         Ok(match step.map_err(|error| explain("finish", error))? {
             pentimento_pipeline::FinishStep::Continue => FinishStep::Continue,
             pentimento_pipeline::FinishStep::Done(image) => FinishStep::Done(FinishedImage {

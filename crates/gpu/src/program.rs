@@ -3,10 +3,10 @@
 //! Recording needs shapes only, no memory and no numbers, so how much memory a program takes is known before any is taken.
 //! Inside a program nothing is allocated and nothing comes from the host.
 
-use crate::command::{Command, Span};
+use crate::arena::rounded;
+use crate::command::{Command, Place, Span};
 use crate::data::{DType, HostData, floats};
-use crate::device::{ArenaGuard, Gpu};
-use crate::driver::Graph;
+use crate::device::{ArenaGuard, Gpu, ProgramGraph};
 use crate::error::{Error, Result};
 use crate::tape::{Recording, Tape};
 use crate::tensor::Tensor;
@@ -49,6 +49,9 @@ pub struct Program {
     inputs: Vec<(InputShape, Span)>,
     outputs: Vec<Tensor>,
     recording: Recording,
+    /// The most that one of the commands works in; it lies behind the activations.
+    workspace_bytes: usize,
+    launches: usize,
     bound: Option<Bound>,
 }
 
@@ -59,7 +62,7 @@ struct Bound {
     base: u64,
     commands: Vec<Command>,
     /// The commands as one, once they have been run.
-    graph: Option<Graph>,
+    graph: Option<ProgramGraph>,
 }
 
 impl Program {
@@ -89,29 +92,41 @@ impl Program {
             }
         }
         let recording = tape.close();
+        let mut workspace_bytes = 0;
+        for command in &recording.commands {
+            workspace_bytes = workspace_bytes.max(gpu.workspace_bytes(command)?);
+        }
+        let is_work = |command: &&Command| !matches!(command, Command::Freed(_));
         Ok(Self {
+            launches: recording.commands.iter().filter(is_work).count(),
             gpu: gpu.clone(),
             inputs: inputs.iter().cloned().zip(spans).collect(),
             outputs,
             recording,
+            workspace_bytes,
             bound: None,
         })
     }
 
-    /// Bytes of the arena that a run takes, exactly.
+    /// Bytes of the arena that a run takes, exactly: activations, and what libraries work in.
     #[must_use]
     pub fn arena_bytes(&self) -> usize {
-        self.recording.arena_bytes
+        self.recording.arena_bytes + self.workspace_bytes
+    }
+
+    /// Bytes that the results of a run take beside the arena, exactly.
+    #[must_use]
+    pub fn output_bytes(&self) -> usize {
+        self.outputs
+            .iter()
+            .map(|output| rounded(output.size_bytes()))
+            .sum()
     }
 
     /// Launches and calls of libraries in a run.
     #[must_use]
     pub fn launches(&self) -> usize {
-        self.recording
-            .commands
-            .iter()
-            .filter(|command| !matches!(command, Command::Freed(_)))
-            .count()
+        self.launches
     }
 
     /// Runs it. The outputs are kept tensors, in the order of the recording.
@@ -130,10 +145,11 @@ impl Program {
         let arena = gpu.arena_of(self.arena_bytes())?;
         self.execute(&arena, inputs)?;
         for (output, result) in self.outputs.iter().zip(&results) {
-            gpu.run(&Command::Copy {
+            let copy = Command::Copy {
                 from: output.span().at(arena.address()),
                 to: result.span(),
-            })?;
+            };
+            gpu.run(&copy, Span::NONE)?;
         }
         Ok(results)
     }
@@ -161,14 +177,19 @@ impl Program {
         for ((_, span), input) in self.inputs.iter().zip(inputs) {
             fill(&gpu, span.at(base), input)?;
         }
+        let workspace = Span {
+            place: Place::Arena(self.recording.arena_bytes),
+            bytes: self.workspace_bytes,
+        };
+        let workspace = workspace.at(base);
         let bound = self.bind(base);
         if let Some(graph) = &bound.graph {
             return gpu.replay(graph);
         }
         for command in &bound.commands {
-            gpu.run(command)?;
+            gpu.run(command, workspace)?;
         }
-        bound.graph = gpu.graph(&bound.commands)?;
+        bound.graph = gpu.graph(&bound.commands, workspace)?;
         Ok(())
     }
 
@@ -250,18 +271,19 @@ impl Program {
 fn fill(gpu: &Gpu, to: Span, input: &Input<'_>) -> Result<()> {
     match input {
         Input::Host(data) => gpu.upload(to, &data.to_bytes()),
-        Input::Kept(tensor) => gpu.run(&Command::Copy {
-            from: tensor.span(),
-            to,
-        }),
+        Input::Kept(tensor) => {
+            let from = tensor.span();
+            gpu.run(&Command::Copy { from, to }, Span::NONE)
+        }
         Input::Joined(parts) => {
             let mut start = 0;
             for part in *parts {
                 let bytes = part.size_bytes();
-                gpu.run(&Command::Copy {
+                let copy = Command::Copy {
                     from: part.span(),
                     to: to.part(start, bytes),
-                })?;
+                };
+                gpu.run(&copy, Span::NONE)?;
                 start += bytes;
             }
             Ok(())

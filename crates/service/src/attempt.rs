@@ -105,7 +105,7 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         );
         return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
     }
-    if inner.leaves_jobs() || inner.outage().is_some() {
+    if inner.leaves_jobs() || inner.outage().is_some() || waits_for_device(&inner) {
         return Disposition::Later;
     }
     let start = Transition::Start { attempt: job.attempt };
@@ -166,6 +166,10 @@ async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
         return end_with(inner, job, fault).await;
     };
     match inner.transition(job.id, again).await {
+        Ok(_) if waits_for_device(inner) => {
+            tracing::info!(job = %job.id, "left for the next start, since the device is lost");
+            Disposition::Later
+        }
         Ok(_) => Disposition::Again,
         Err(JobsError::Backend { .. }) => Disposition::Later,
         Err(error) => {
@@ -173,6 +177,11 @@ async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
             Disposition::Ended
         }
     }
+}
+
+/// Whether jobs have to wait for a process that can use the device again, and will be there then.
+fn waits_for_device(inner: &Inner) -> bool {
+    inner.engine.is_lost() && inner.store.keeps_jobs()
 }
 
 async fn end_with(inner: &Inner, job: &Job, fault: Fault) -> Disposition {

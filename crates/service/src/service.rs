@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pentimento_catalog::Catalog;
+use pentimento_engine::DeviceReport;
 use pentimento_jobs::JobCounts;
 use pentimento_types::{ApiKeyId, Job, JobId, JobOutcome, Progress, StoredImage};
 use prometheus_client::registry::Registry;
@@ -143,6 +144,12 @@ impl Service {
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.inner.metrics.register(registry);
         self.inner.engine.register_metrics(registry);
+    }
+
+    /// What computes, and its memory as it is now.
+    #[must_use]
+    pub fn device(&self) -> DeviceReport {
+        self.inner.engine.device()
     }
 
     /// What health and readiness checks need to know.

@@ -49,6 +49,12 @@ enum Command {
         /// A program that is compiled already, instead of compiling one.
         #[arg(long, value_name = "FILE")]
         binary: Option<std::path::PathBuf>,
+        /// The image for NVIDIA cards, which computes on the CPU here.
+        #[arg(long)]
+        cuda: bool,
+        /// A folder with NVIDIA's libraries, instead of fetching them.
+        #[arg(long, value_name = "DIR", requires = "cuda")]
+        libraries: Option<std::path::PathBuf>,
     },
     /// Runs the comparisons with the references and writes `docs/weights-parity.md`.
     Parity,
@@ -61,7 +67,18 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Test { offline, runner_args } => test::run(offline, &runner_args),
         Command::Chaos(args) => chaos::run(&args),
-        Command::Image { binary } => image::run(binary.as_deref()),
+        Command::Image {
+            binary,
+            cuda,
+            libraries,
+        } => {
+            let flavour = if cuda {
+                image::Flavour::Cuda
+            } else {
+                image::Flavour::Cpu
+            };
+            image::run(binary.as_deref(), flavour, libraries.as_deref())
+        }
         Command::Parity => parity::run(),
         Command::Tidy => tidy::run(),
     };

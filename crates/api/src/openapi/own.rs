@@ -303,6 +303,11 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                             },
                         },
                     },
+                    "memory": {"type": "object", "description": "What weights hold, and what they may."},
+                    "device": {
+                        "type": "object",
+                        "description": "What computes, in which numbers; of a GPU its capability, software and memory."
+                    },
                 },
             }),
         ),

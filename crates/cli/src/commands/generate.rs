@@ -11,7 +11,9 @@ use anyhow::{Context as _, bail};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::Catalog;
-use pentimento_engine::{EmbeddingFiles, JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
+use pentimento_engine::{
+    EmbeddingFiles, JobEvent, JobEvents, Precision, ResolvedJob, ResolvedModels, RunPlan,
+};
 use pentimento_hub::{Found, Hub};
 use pentimento_service::image_codec::Marks;
 use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec, model_notes};
@@ -94,6 +96,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let jobs = jobs.map(|(number, ((input, target), id))| {
         let (recipe, models, first) = (&recipe, &models, first.clone().filter(|_| number == 0));
         let (engine, bar, with_init) = (&engine, &bar, &with_init);
+        let precision = engine.handle.device().precision;
         async move {
             let init = match (first, input) {
                 (Some(first), _) => Some(first),
@@ -112,7 +115,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
                 None => finished?,
             };
             for (index, picture) in (0..).zip(&finished) {
-                let bytes = encode(picture, (recipe, task), (index, target.format, marks))?;
+                let bytes = encode(picture, (recipe, task), (index, target.format, marks, precision))?;
                 bar.bar.suspend(|| target.write(index, &bytes))?;
             }
             // Of many inputs nothing is shown, and their pictures are not kept.
@@ -332,9 +335,9 @@ impl Bar {
 fn encode(
     image: &RgbImage,
     (recipe, task): (&Recipe, Task),
-    (index, format, marks): (u32, ImageFormat, Marks),
+    (index, format, marks, precision): (u32, ImageFormat, Marks, Precision),
 ) -> anyhow::Result<bytes::Bytes> {
-    let metadata = image_codec::ImageMetadata::new(recipe, task, index, image.size());
+    let metadata = image_codec::ImageMetadata::new(recipe, task, index, image.size()).computed_in(precision);
     Ok(image_codec::encode(image, format, (&metadata, marks))?)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pentimento_storage::{S3Config, S3Links};
 use url::Url;
 
-use super::{ByteSize, ConfigError, ImagesLinks, Settings};
+use super::{ByteSize, ConfigError, DeviceChoice, GpuMemory, ImagesLinks, PrecisionChoice, Settings};
 
 const DAY: u64 = 24 * 3600;
 /// How long a link may work.
@@ -102,6 +102,30 @@ pub(super) fn memory(name: &'static str, value: Option<ByteSize>) -> Result<Opti
         )),
         value => Ok(value),
     }
+}
+
+/// What computes, which has to know the numbers that are asked for.
+pub(super) fn device(
+    device: Option<DeviceChoice>,
+    precision: Option<PrecisionChoice>,
+) -> Result<DeviceChoice, ConfigError> {
+    let device = device.unwrap_or_default();
+    if device == DeviceChoice::Cpu && precision == Some(PrecisionChoice::F16) {
+        return Err(ConfigError::Refused {
+            name: "precision",
+            value: "f16".to_owned(),
+            problem: "a processor does not compute in; leave it out, or use a GPU (--device cuda)",
+        });
+    }
+    Ok(device)
+}
+
+/// What may be used of a GPU's memory.
+pub(super) fn gpu_memory(value: Option<GpuMemory>) -> Result<Option<GpuMemory>, ConfigError> {
+    if let Some(GpuMemory::Bytes(bytes)) = value {
+        memory("gpu_memory", Some(bytes))?;
+    }
+    Ok(value)
 }
 
 fn within(name: &'static str, value: u64, range: RangeInclusive<u64>) -> Result<(), ConfigError> {

@@ -12,8 +12,8 @@ use url::Url;
 
 use super::hub::HubVariables;
 use super::{
-    AdminListen, ByteSize, ConfigError, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat,
-    SafetyChoice, Secret, WebhookSecretSetting,
+    AdminListen, ByteSize, ConfigError, DeviceChoice, GpuMemory, ImagesLinks, IsaChoice, KeySetting,
+    LogFormat, PrecisionChoice, SafetyChoice, Secret, WebhookSecretSetting,
 };
 
 /// No settings file comes near it.
@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) models: Option<PathBuf>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) device: Option<DeviceChoice>,
+    pub(crate) precision: Option<PrecisionChoice>,
+    pub(crate) gpu_memory: Option<GpuMemory>,
     pub(crate) isa: Option<IsaChoice>,
     pub(crate) public_url: Option<Url>,
     pub(crate) trust_forwarded: Option<bool>,
@@ -106,6 +108,8 @@ impl Settings {
             models: self.models.or(lower.models),
             data: self.data.or(lower.data),
             device: self.device.or(lower.device),
+            precision: self.precision.or(lower.precision),
+            gpu_memory: self.gpu_memory.or(lower.gpu_memory),
             isa: self.isa.or(lower.isa),
             public_url: self.public_url.or(lower.public_url),
             trust_forwarded: self.trust_forwarded.or(lower.trust_forwarded),
@@ -270,6 +274,8 @@ impl Settings {
         "MODELS",
         "DATA",
         "DEVICE",
+        "PRECISION",
+        "GPU_MEMORY",
         "ISA",
         "PUBLIC_URL",
         "TRUST_FORWARDED",
@@ -324,7 +330,9 @@ impl Settings {
             "ADMIN_LISTEN" => self.admin_listen = Some(parsed(name, value)?),
             "MODELS" => self.models = Some(value.into()),
             "DATA" => self.data = Some(value.into()),
-            "DEVICE" => self.device = Some(chosen(name, value)?),
+            "DEVICE" => self.device = Some(parsed(name, value)?),
+            "PRECISION" => self.precision = Some(chosen(name, value)?),
+            "GPU_MEMORY" => self.gpu_memory = Some(parsed(name, value)?),
             "ISA" => self.isa = Some(chosen(name, value)?),
             "PUBLIC_URL" => self.public_url = Some(parsed(name, value)?),
             "TRUST_FORWARDED" => self.trust_forwarded = Some(parsed(name, value)?),

@@ -201,6 +201,8 @@ impl<E: Executor> DeviceThread<E> {
     pub(super) fn report(&mut self, outcome: Outcome, error: Option<EngineError>) {
         if let Some(EngineError::Executor(ExecutorError::DeviceLost { .. })) = &error {
             self.lost = true;
+            // Before anybody's job ends with it: who hears of that must find the device lost.
+            self.publish_status();
         }
         let reason = error.unwrap_or(EngineError::Stopped);
         for verdict in self.batcher.report(outcome, self.clock.now()) {

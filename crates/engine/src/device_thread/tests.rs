@@ -12,8 +12,8 @@ use pentimento_types::{
 
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
 use crate::{
-    BatchPolicy, Engine, EngineError, EngineHandle, EngineThread, JobEvent, JobEvents, JobTerms, ResolvedJob,
-    ResolvedModels,
+    BatchPolicy, Engine, EngineError, EngineHandle, EngineThread, ExecutorError, JobEvent, JobEvents,
+    JobTerms, ResolvedJob, ResolvedModels,
 };
 
 /// A job of four evaluations whose prompt is its name.
@@ -395,6 +395,23 @@ fn a_lost_device_ends_all_jobs_as_unavailable_and_closes_the_door() {
         .generate(JobId::from_u128(3), input("three", 1))
         .expect_err("nobody is there");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn a_device_that_is_lost_while_a_model_loads_ends_all_jobs_too() {
+    let fault = Fault::always("bad", FaultAt::Load, FaultKind::DeviceLost);
+    let (handle, thread) = start(FakeExecutor::new().with_fault(fault), BatchPolicy::default());
+    let jobs = [1, 2].map(|number| {
+        let job = handle.generate(JobId::from_u128(number), input_on("bad", "picture", 1));
+        job.expect("there is room")
+    });
+    for job in jobs {
+        let lost = error(job);
+        let is_lost = matches!(&lost, EngineError::Executor(ExecutorError::DeviceLost { .. }));
+        assert!(is_lost || lost.kind() == ErrorKind::Unavailable, "{lost:?}");
+    }
+    thread.join().expect("the thread ends in order");
+    assert!(!handle.status().healthy);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The real networks of the embedded demo model behind the engine.
 
+mod emulated;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -41,6 +43,10 @@ impl Executor for Counted {
         preparation: &mut PipelinePreparation,
     ) -> Result<PrepareStep<PipelineState>, ExecutorError> {
         self.0.advance(preparation)
+    }
+
+    fn images_that_fit(&mut self, states: &[&PipelineState]) -> usize {
+        self.0.images_that_fit(states)
     }
 
     fn denoise(&mut self, states: &mut [&mut PipelineState]) -> Result<(), ExecutorError> {

@@ -23,6 +23,25 @@ pub struct PlannedFault {
     pub at: usize,
 }
 
+impl std::str::FromStr for PlannedFault {
+    type Err = String;
+
+    /// As [`Gpu::open_emulated`](crate::Gpu::open_emulated) takes it.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is no fault of an emulated device: write memory@12, launch@12 or lost@12");
+        let (name, at) = text.split_once('@').ok_or_else(wrong)?;
+        let fault = match name {
+            "memory" => Fault::OutOfMemory,
+            "launch" => Fault::LaunchFailure,
+            "lost" => Fault::DeviceLost,
+            _ => return Err(wrong()),
+        };
+        let at = at.parse().ok().filter(|at| *at > 0).ok_or_else(wrong)?;
+        Ok(Self { fault, at })
+    }
+}
+
 /// Counts of calls, and whether the device has failed.
 #[derive(Debug, Default)]
 pub(super) struct Faults {

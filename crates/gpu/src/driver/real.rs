@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::DriverError;
 use cudarc::driver::result as cuda;
@@ -12,8 +12,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, cudaError_
 use super::{Description, Driver, Graph, compile};
 use crate::command::{Arg, Command, Launch, LinearCall, Span};
 use crate::error::{Error, Result};
-use crate::kernels::attention;
-use crate::plans::{self, ConvKey, Operands, Plans};
+use crate::plans::{self, ConvKey, Operands, Plan, Plans};
 
 /// Symbols of the driver that are used. One that is missing would end the process at its first use.
 const SYMBOLS: &[&str] = &[
@@ -62,7 +61,7 @@ pub(crate) struct Cuda {
     description: Description,
     state: Mutex<State>,
     // Given back in this order.
-    layers: Mutex<Layers>,
+    plans: Mutex<Plans>,
     module: Module,
     stream: Stream,
     context: Context,
@@ -124,6 +123,8 @@ impl Drop for Stream {
 pub(crate) struct CudaGraph {
     graph: sys::CUgraph,
     executable: sys::CUgraphExec,
+    /// Whose kernels it launches.
+    _plans: Vec<Arc<Plan>>,
 }
 
 // SAFETY: a graph is not tied to a thread, and whoever has it is the only one to use it.
@@ -142,14 +143,6 @@ impl Drop for CudaGraph {
     }
 }
 
-/// Layers by cuDNN, and the memory that they work in.
-#[derive(Debug)]
-struct Layers {
-    plans: Plans,
-    workspace: u64,
-    workspace_bytes: usize,
-}
-
 // SAFETY: the handles are those of the driver, which may be used from any thread once the context is the thread's; every call
 // makes it so first.
 unsafe impl Send for Cuda {}
@@ -160,6 +153,8 @@ unsafe impl Sync for Cuda {}
 struct State {
     functions: HashMap<String, Function>,
     lost: Option<Error>,
+    /// While a graph is being made: the plans that it will refer to.
+    captured: Option<Vec<Arc<Plan>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -195,11 +190,7 @@ impl Cuda {
             .map_err(|error| unavailable(format!("our kernels do not load: {}", words(error))))?;
         let plans = Plans::new(stream.0.cast()).map_err(unavailable)?;
         Ok(Self {
-            layers: Mutex::new(Layers {
-                plans,
-                workspace: 0,
-                workspace_bytes: 0,
-            }),
+            plans: Mutex::new(plans),
             stream,
             module,
             description,
@@ -263,27 +254,30 @@ impl Cuda {
     /// A layer by cuDNN.
     ///
     /// # Safety
-    /// As [`Plans::execute`], but for the workspace.
-    unsafe fn convolve(&self, (key, rows): (ConvKey, usize), operands: Operands) -> Result<()> {
+    /// As [`Plans::execute`].
+    unsafe fn convolve(&self, layer: (ConvKey, usize), operands: Operands, workspace: Span) -> Result<()> {
         // Its context first, and no call on a device that is lost.
-        self.call("convolution", || Ok(()))?;
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        let unavailable = |why: String| Error::Unavailable { why };
-        let bytes = layers.plans.workspace_bytes(key, rows).map_err(unavailable)?;
-        if bytes > layers.workspace_bytes {
-            // The old one stays, since graphs name it; doubling keeps them all below twice the largest.
-            let larger = bytes.next_power_of_two();
-            layers.workspace = self.allocate(larger)?;
-            layers.workspace_bytes = larger;
-        }
-        let workspace = layers.workspace;
-        // SAFETY: the caller's; the workspace is long enough now.
-        let done = unsafe { layers.plans.execute((key, rows), operands, workspace) };
+        self.call("a layer", || Ok(()))?;
+        let mut plans = self.kept_plans();
+        let prepared = plans
+            .prepare(layer, operands, workspace)
+            .map_err(Error::library)?;
+        // SAFETY: the caller's; the workspace is as long as the plan wants, which `prepare` has seen.
+        let done = unsafe { plans.execute(&prepared) };
         done.map_err(|why| {
+            // Now something may have been launched, of which nobody knows the end.
             let error = Error::Lost { why };
             self.state().lost = Some(error.clone());
             error
-        })
+        })?;
+        if let Some(held) = self.state().captured.as_mut() {
+            held.push(prepared.plan());
+        }
+        Ok(())
+    }
+
+    fn kept_plans(&self) -> MutexGuard<'_, Plans> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Safety
@@ -359,7 +353,22 @@ impl Driver for Cuda {
         self.synchronize()
     }
 
-    unsafe fn run(&self, command: &Command) -> Result<()> {
+    fn workspace_bytes(&self, command: &Command) -> Result<usize> {
+        let Some(layer) = layer_of(command) else {
+            return Ok(0);
+        };
+        self.call("a layer", || Ok(()))?;
+        // A plan that is thrown out to make room for this one may still be running.
+        let is_full = self.kept_plans().is_full();
+        if is_full {
+            self.synchronize()?;
+        }
+        self.kept_plans()
+            .workspace_bytes(layer.0, layer.1)
+            .map_err(Error::library)
+    }
+
+    unsafe fn run(&self, command: &Command, workspace: Span) -> Result<()> {
         match command {
             // SAFETY: the caller's.
             Command::Launch(launch) => unsafe { self.launch(launch) },
@@ -376,13 +385,25 @@ impl Driver for Cuda {
                 let [x, weight, y] = [call.x, call.weight, call.y].map(|span| span.address().unwrap_or(0));
                 let bias = call.bias.and_then(Span::address);
                 // SAFETY: the caller's; the call's spans are as long as its sizes say.
-                unsafe { self.convolve((call.into(), call.rows), Operands { x, weight, bias, y }) }
+                unsafe {
+                    self.convolve(
+                        (call.into(), call.rows),
+                        Operands { x, weight, bias, y },
+                        workspace,
+                    )
+                }
             }
             Command::Linear(call) => {
                 let [x, weight, y] = [call.x, call.weight, call.y].map(|span| span.address().unwrap_or(0));
                 let bias = call.bias.and_then(Span::address);
                 // SAFETY: the caller's; the call's spans are as long as its sizes say.
-                unsafe { self.convolve((call.into(), call.rows), Operands { x, weight, bias, y })? };
+                unsafe {
+                    self.convolve(
+                        (call.into(), call.rows),
+                        Operands { x, weight, bias, y },
+                        workspace,
+                    )?
+                };
                 let Some(residual) = call.residual else {
                     return Ok(());
                 };
@@ -390,25 +411,21 @@ impl Driver for Cuda {
                 // SAFETY: as above.
                 unsafe { self.launch(&addition) }
             }
-            Command::Attention(call) => {
-                let launch = attention::tiles(call).or_else(|| attention::plain(call, false));
-                let launch = launch.ok_or_else(|| Error::operands("attention", format!("{call:?}")))?;
-                // SAFETY: the caller's; the launch is made of the call's spans and sizes.
-                unsafe { self.launch(&launch) }
-            }
         }
     }
 
-    unsafe fn graph(&self, commands: &[Command]) -> Result<Option<Graph>> {
+    unsafe fn graph(&self, commands: &[Command], workspace: Span) -> Result<Option<Graph>> {
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is there; nobody else captures on it.
         self.call("capture", || unsafe {
             cuda::stream::begin_capture(self.stream.0, mode)
         })?;
+        self.state().captured = Some(Vec::new());
         let captured = commands.iter().try_for_each(|command| {
             // SAFETY: the caller's.
-            unsafe { self.run(command) }
+            unsafe { self.run(command, workspace) }
         });
+        let plans = self.state().captured.take().unwrap_or_default();
         // SAFETY: a capture has begun, and has to end even if something in it has failed.
         let ended = unsafe { cuda::stream::end_capture(self.stream.0) };
         let Ok(graph) = ended else {
@@ -417,6 +434,7 @@ impl Driver for Cuda {
         let mut made = CudaGraph {
             graph,
             executable: std::ptr::null_mut(),
+            _plans: plans,
         };
         captured?;
         // SAFETY: the graph has just been made.
@@ -431,8 +449,15 @@ impl Driver for Cuda {
                 cuda::graph::launch(graph.executable, self.stream.0)
             }),
             #[cfg(feature = "emulated")]
-            Graph::Emulated(_) => Err(Error::operands("replay", "a graph of another device")),
+            Graph::Emulated(..) => Err(Error::operands("replay", "a graph of another device")),
         }
+    }
+
+    fn release(&self, graph: Graph) {
+        // It belongs to the context, and what it launches may still be running.
+        let _ = self.synchronize();
+        let _ = self.enter();
+        drop(graph);
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -441,12 +466,25 @@ impl Driver for Cuda {
             cuda::stream::synchronize(self.stream.0)
         })
     }
+
+    fn plans(&self) -> usize {
+        self.kept_plans().len()
+    }
 }
 
 impl Drop for Cuda {
     fn drop(&mut self) {
         // What the fields give back belongs to the context, which has to be this thread's.
         let _ = self.enter();
+    }
+}
+
+/// The layer that a library computes, and for how many rows.
+fn layer_of(command: &Command) -> Option<(ConvKey, usize)> {
+    match command {
+        Command::Conv(call) => Some((call.into(), call.rows)),
+        Command::Linear(call) => Some((call.into(), call.rows)),
+        Command::Launch(_) | Command::Copy { .. } | Command::Freed(_) => None,
     }
 }
 

@@ -173,7 +173,8 @@ impl Conv2d {
     }
 }
 
-fn filled(channels: usize, dtype: DType) -> usize {
+/// Channels of a layer, filled up.
+pub(super) fn filled(channels: usize, dtype: DType) -> usize {
     match dtype {
         DType::F16 => channels.next_multiple_of(CHANNELS),
         DType::F32 | DType::I32 => channels,
@@ -181,7 +182,11 @@ fn filled(channels: usize, dtype: DType) -> usize {
 }
 
 /// Number i of `data` at `place(i)` of `length`, and zeros elsewhere. A half is exact as a float.
-fn reordered(data: HostData<'_>, length: usize, place: impl Fn(usize) -> usize) -> Result<Vec<f32>> {
+pub(super) fn reordered(
+    data: HostData<'_>,
+    length: usize,
+    place: impl Fn(usize) -> usize,
+) -> Result<Vec<f32>> {
     let mut numbers = vec![0.0; length];
     match data {
         HostData::F32(data) => data.iter().enumerate().for_each(|(i, x)| numbers[place(i)] = *x),

@@ -127,12 +127,12 @@ pub(crate) struct KeyValueProjections {
 }
 
 impl KeyValueProjections {
-    /// Keys and values of `x` (B, S, D). What is attended to by them counts `scale` times.
-    pub(crate) fn project(&self, x: &Tensor, scale: f32) -> Result<KeyValues> {
+    /// Keys of `x` and values of `scaled`, both (B, S, D): `x` times how much it counts. Softmax does not see the values, so the
+    /// sum over them may be scaled before it is made, and so may what they are a linear function of.
+    pub(crate) fn project(&self, x: &Tensor, scaled: &Tensor) -> Result<KeyValues> {
         Ok(KeyValues {
             k: self.k.forward(x)?,
-            // Softmax does not see the values, so the sum over them may be scaled before it is made.
-            v: self.v.forward(x)?.affine(f64::from(scale), 0.0)?,
+            v: self.v.forward(scaled)?,
         })
     }
 

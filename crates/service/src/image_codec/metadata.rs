@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use pentimento_engine::Precision;
 use pentimento_types::{NoiseSpacing, Recipe, Size, StrengthRule, Task};
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,9 @@ pub struct ImageMetadata {
     /// Whether the mask's grey said how much each pixel may change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub differential_diffusion: bool,
+    /// The numbers in which it was computed, `f16`; left out where they were f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
     /// Whether a safety checker found content that it was to look for; left out where nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nsfw: Option<bool>,
@@ -94,6 +98,15 @@ fn changes_an_image(task: &Task) -> bool {
 }
 
 impl ImageMetadata {
+    /// The same, computed in these numbers.
+    #[must_use]
+    pub fn computed_in(self, precision: Precision) -> Self {
+        Self {
+            precision: (precision != Precision::F32).then(|| precision.to_string()),
+            ..self
+        }
+    }
+
     /// Of image number `index` of a request.
     #[must_use]
     pub fn new(recipe: &Recipe, task: Task, index: u32, size: Size) -> Self {
@@ -131,6 +144,7 @@ impl ImageMetadata {
             karras: recipe.scheduler.spacing == NoiseSpacing::Karras,
             token_merging: recipe.merges_tokens(size),
             differential_diffusion: recipe.differential_diffusion && task == Task::Inpainting,
+            precision: None,
             nsfw: None,
             width: size.width,
             height: size.height,
