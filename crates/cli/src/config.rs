@@ -222,6 +222,8 @@ pub(crate) struct Config {
     pub(crate) isa: IsaChoice,
     /// How long a link to a finished picture works.
     pub(crate) link_ttl: Duration,
+    /// How long a job may wait and run before it is given up.
+    pub(crate) job_deadline: Duration,
     /// Whether images and webhooks may be at addresses inside this machine's networks.
     pub(crate) allow_private_urls: bool,
     /// What webhooks are signed with; None is the secret in the data folder.
@@ -320,6 +322,12 @@ impl Config {
                 settings.link_ttl_seconds,
                 3600,
                 checks::LINK_TTL,
+            )?,
+            job_deadline: seconds(
+                "job_deadline_seconds",
+                settings.job_deadline_seconds,
+                checks::DAY,
+                checks::JOB_DEADLINE,
             )?,
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
             webhook_secret: settings.webhook_secret.clone(),

@@ -8,6 +8,7 @@ mod attempt;
 mod checker_files;
 mod clearing;
 mod config;
+mod deadlines;
 mod decode_room;
 mod decoding_shares;
 mod deliver;
