@@ -268,7 +268,10 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
                 let now = inner.clock.wall();
                 began_at = Some(now);
                 inner.metrics.began(job, now);
-                reporter.started();
+                // What never comes to the device says nothing of the time that it takes.
+                if !job.recipe.gives_input_back() {
+                    reporter.started();
+                }
             }
             Some(JobEvent::Progress(progress)) => {
                 reporter.report(progress);

@@ -107,6 +107,13 @@ impl Recipe {
         brought.into_iter().map(bytes_of).fold(0, u64::saturating_add)
     }
 
+    /// Whether its run has no evaluation, so that every image is the one to start from, pixel for pixel. By every rule of
+    /// [`crate::StrengthRule`] a strength above 0 has one at least.
+    #[must_use]
+    pub fn gives_input_back(&self) -> bool {
+        self.strength <= 0.0
+    }
+
     /// What it should not show, empty also where nothing is said.
     #[must_use]
     pub fn negative_text(&self) -> &str {
@@ -128,6 +135,10 @@ impl Recipe {
         // A pass of the VAE in evaluations of one row of the same size, about, on a checkpoint of Stable Diffusion 1.
         const ENCODE: u128 = 2;
         const DECODE: u128 = 3;
+        if self.gives_input_back() {
+            // It never comes to the device, and 0 is the work of a job of which nothing is known.
+            return 1;
+        }
         let image = u128::from(rows) * u128::from(evaluations) + DECODE;
         let all = u128::from(self.image_count)
             .saturating_mul(image)
