@@ -20,6 +20,9 @@ mod clients;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod full_disk;
+#[cfg(test)]
 mod hub;
 #[cfg(test)]
 mod idempotency;
