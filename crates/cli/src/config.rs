@@ -434,5 +434,26 @@ pub(crate) fn terminal_shows_pictures() -> bool {
     std::io::stdout().is_terminal() && no_color.is_none() && term.is_some_and(|name| name != "dumb")
 }
 
+/// Whether somebody sits in front of this process who would see a browser that it opens.
+pub(crate) fn may_open_browser() -> bool {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place that reads the environment"
+    )]
+    let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && is_at_a_screen(has, cfg!(any(windows, target_os = "macos")))
+}
+
+/// `has` says which variables are set; `always` is for systems that have a screen without saying so.
+fn is_at_a_screen(has: impl Fn(&str) -> bool, always: bool) -> bool {
+    // A machine that builds, and a shell on a machine whose screen is somewhere else.
+    let is_elsewhere = ["CI", "SSH_CONNECTION", "SSH_TTY"].iter().any(|name| has(name));
+    let has_screen = always
+        || ["DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"]
+            .iter()
+            .any(|name| has(name));
+    has_screen && !is_elsewhere
+}
+
 #[cfg(test)]
 mod tests;
