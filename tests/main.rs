@@ -22,6 +22,9 @@ mod clients;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod full_disk;
+#[cfg(test)]
 mod gpu;
 #[cfg(test)]
 mod hub;

@@ -186,6 +186,10 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(crate) once: bool,
 
+    /// Opens no browser; one is opened only from a terminal on a screen of its own, and not with --once
+    #[arg(long)]
+    pub(crate) no_open: bool,
+
     /// The folder for the pictures and the server's data
     #[arg(long, value_name = "DIR", default_value = "demo-output")]
     pub(crate) out: PathBuf,

@@ -320,6 +320,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         max_image_pixels: config.max_image_pixels,
         max_prompt_tokens: config.max_prompt_tokens,
         max_attempts: ATTEMPTS,
+        job_deadline: config.job_deadline,
         save_patience: SAVE_PATIENCE,
         lease: LEASE,
         safety: SafetySettings {

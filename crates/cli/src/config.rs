@@ -226,6 +226,8 @@ pub(crate) struct Config {
     pub(crate) isa: IsaChoice,
     /// How long a link to a finished picture works.
     pub(crate) link_ttl: Duration,
+    /// How long a job may wait and run before it is given up.
+    pub(crate) job_deadline: Duration,
     /// Whether images and webhooks may be at addresses inside this machine's networks.
     pub(crate) allow_private_urls: bool,
     /// What webhooks are signed with; None is the secret in the data folder.
@@ -326,6 +328,12 @@ impl Config {
                 settings.link_ttl_seconds,
                 3600,
                 checks::LINK_TTL,
+            )?,
+            job_deadline: seconds(
+                "job_deadline_seconds",
+                settings.job_deadline_seconds,
+                checks::DAY,
+                checks::JOB_DEADLINE,
             )?,
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
             webhook_secret: settings.webhook_secret.clone(),
@@ -430,6 +438,27 @@ pub(crate) fn terminal_shows_pictures() -> bool {
     )]
     let (term, no_color) = (std::env::var_os("TERM"), std::env::var_os("NO_COLOR"));
     std::io::stdout().is_terminal() && no_color.is_none() && term.is_some_and(|name| name != "dumb")
+}
+
+/// Whether somebody sits in front of this process who would see a browser that it opens.
+pub(crate) fn may_open_browser() -> bool {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place that reads the environment"
+    )]
+    let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && is_at_a_screen(has, cfg!(any(windows, target_os = "macos")))
+}
+
+/// `has` says which variables are set; `always` is for systems that have a screen without saying so.
+fn is_at_a_screen(has: impl Fn(&str) -> bool, always: bool) -> bool {
+    // A machine that builds, and a shell on a machine whose screen is somewhere else.
+    let is_elsewhere = ["CI", "SSH_CONNECTION", "SSH_TTY"].iter().any(|name| has(name));
+    let has_screen = always
+        || ["DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"]
+            .iter()
+            .any(|name| has(name));
+    has_screen && !is_elsewhere
 }
 
 #[cfg(test)]

@@ -241,6 +241,9 @@ impl EngineHandle {
 
     /// As [`EngineHandle::generate_until`], in a place that was taken before, and on any terms.
     ///
+    /// A job that gives its input back ([`pentimento_types::Recipe::gives_input_back`]) is done at once: neither the device nor
+    /// a model is asked.
+    ///
     /// # Errors
     /// [`EngineError::Stopped`] when the engine takes nothing any more.
     pub fn generate_in(
@@ -250,6 +253,12 @@ impl EngineHandle {
         input: ResolvedJob,
         terms: JobTerms,
     ) -> Result<JobEvents, EngineError> {
+        // Text to image has nothing to give back, whatever its strength.
+        let given_back = input.images.init().filter(|_| input.recipe.gives_input_back());
+        if let Some(image) = given_back {
+            let images = (image, input.recipe.image_count);
+            return Ok(JobEvents::of_input(id, images, place));
+        }
         let (events, receiver) = mpsc::unbounded_channel();
         let admission = Admission {
             id,

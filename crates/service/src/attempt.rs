@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, PreviewSwitch, ResolvedJob};
 use pentimento_jobs::{JobsError, Transition};
@@ -15,7 +15,7 @@ use crate::inner::{Inner, Lifecycle};
 use crate::inputs::PendingInputs;
 use crate::job_span::{job_span, note_failure};
 use crate::sketches::Sketches;
-use crate::{ServiceError, deliver};
+use crate::{ServiceError, deadlines, deliver};
 
 /// Between two tries to get into an engine that has no room.
 const ADMIT_AGAIN: Duration = Duration::from_millis(20);
@@ -48,6 +48,15 @@ impl Fault {
             kind,
             message,
             permanent: !kind.is_retryable(),
+        }
+    }
+
+    /// Of a job whose deadline has come: the next attempt would be late as well.
+    fn late(job: &Job) -> Self {
+        let JobFailure { kind, message } = deadlines::too_late(job);
+        Self {
+            permanent: true,
+            ..Self::of_kind(kind, message)
         }
     }
 }
@@ -104,6 +113,9 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
              tried again"
         );
         return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
+    }
+    if left.is_none() && inner.is_late(&job) {
+        return end_with(&inner, &job, Fault::late(&job)).await;
     }
     if inner.leaves_jobs() || inner.outage().is_some() || waits_for_device(&inner) {
         return Disposition::Later;
@@ -221,6 +233,8 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
     match inner.patiently(job.id, write).await {
         Ok(_) => {
             inner.progress.forget(job.id);
+            // Where the attempt has not got so far as to take it.
+            drop(inner.admitted.take(job.id));
             inner.delete_input(job.id).await;
             Disposition::Ended
         }
@@ -249,7 +263,11 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     } else {
         PreviewSwitch::default()
     };
-    let mut events = admit(inner, job, switch).await?;
+    let mut events = tokio::select! {
+        events = admit(inner, job, switch) => events?,
+        // In the engine the deadline is the engine's.
+        () = inner.deadline_comes(job) => return Err(Fault::late(job).into()),
+    };
     let mut deliveries = JoinSet::new();
     let mut sketches = Sketches::new(shown, job.attempt);
     let mut began_at = None;
@@ -259,7 +277,10 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
                 let now = inner.clock.wall();
                 began_at = Some(now);
                 inner.metrics.began(job, now);
-                reporter.started();
+                // What never comes to the device says nothing of the time that it takes.
+                if !job.recipe.gives_input_back() {
+                    reporter.started();
+                }
             }
             Some(JobEvent::Progress(progress)) => {
                 reporter.report(progress);
@@ -271,6 +292,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
                 deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
             }
             Some(JobEvent::Finished) => break,
+            Some(JobEvent::Failed(EngineError::DeadlineExceeded)) => return Err(Fault::late(job).into()),
             Some(JobEvent::Failed(error)) => return Err(engine_fault(job.id, &error).into()),
             Some(JobEvent::Cancelled) => return Err(AttemptError::NotOurs),
             None => return Err(engine_fault(job.id, &EngineError::Stopped).into()),
@@ -336,7 +358,7 @@ async fn admit(inner: &Inner, job: &Job, previews: PreviewSwitch) -> Result<JobE
         owner: job.owner.clone(),
         work: job.work,
         priority: job.priority,
-        deadline: deadline(inner, job),
+        deadline: inner.deadline_of(job),
         previews,
     };
     let events = inner.engine.generate_in(place, job.id, resolved, terms);
@@ -392,15 +414,6 @@ async fn check_ours(inner: &Inner, job: &Job) -> Result<(), AttemptError> {
             Ok(())
         }
     }
-}
-
-/// The job's deadline on the clock that does not jump.
-fn deadline(inner: &Inner, job: &Job) -> Option<Instant> {
-    let left = job
-        .deadline?
-        .duration_since(inner.clock.wall())
-        .unwrap_or_default();
-    Some(inner.clock.now() + left)
 }
 
 /// Logs the whole chain and keeps what a caller may see. Texts of the engine's own errors name no path.

@@ -37,6 +37,8 @@ pub struct ServiceConfig {
     /// How many attempts may go wrong before a job fails for good, at least 1. Faults that may pass, and attempts that ended
     /// with the process, are counted apart.
     pub max_attempts: u32,
+    /// How long a job may wait and run, from its acceptance on, before it is given up.
+    pub job_deadline: Duration,
     /// How long finished pictures wait for a disk that cannot be written.
     pub save_patience: Duration,
     /// How long a worker may be silent before its job is given to another.

@@ -195,7 +195,12 @@ impl Inner {
     /// nothing grows old because a machine has learnt what year it is. Where it stays so for as long as things are kept, nothing
     /// is left whose time was written down before, and the clock is believed.
     pub(crate) fn before(&self, age: Duration) -> Option<SystemTime> {
-        self.age_clock.now(self.config.deleted_after()).checked_sub(age)
+        self.aged_now().checked_sub(age)
+    }
+
+    /// The time that [`Inner::before`] counts from; never later than the wall clock's.
+    pub(crate) fn aged_now(&self) -> SystemTime {
+        self.age_clock.now(self.config.deleted_after())
     }
 
     pub(crate) fn outage(&self) -> Option<&'static str> {

@@ -9,6 +9,7 @@ mod check_framed;
 mod checker_files;
 mod clearing;
 mod config;
+mod deadlines;
 mod decode_room;
 mod decoding_shares;
 mod deliver;

@@ -15,7 +15,7 @@ use crate::forecast::Standing;
 use crate::inner::{Inner, Lifecycle};
 use crate::metrics::ServiceMetrics;
 use crate::traces::Traces;
-use crate::{ServiceError, maintenance, residency, webhooks, worker};
+use crate::{ServiceError, deadlines, maintenance, residency, webhooks, worker};
 
 /// Before a task that panicked is started anew.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the workers and the sweeper. Must be called inside a tokio runtime, which must live as long as the service.
+    /// Starts the workers, the sweeper and what else goes on by itself. Must be called inside a tokio runtime, which must live as long as the service.
     #[must_use]
     pub fn start(parts: ServiceParts, config: ServiceConfig) -> Self {
         let inner = Arc::new(Inner::new(parts, config));
@@ -63,6 +63,7 @@ impl Service {
         if let Ok(mut tasks) = inner.tasks.try_lock() {
             tasks.spawn(supervised("worker", Arc::clone(&inner), worker::run));
             tasks.spawn(supervised("sweeper", Arc::clone(&inner), maintenance::run));
+            tasks.spawn(supervised("deadlines", Arc::clone(&inner), deadlines::run));
             tasks.spawn(supervised("models", Arc::clone(&inner), residency::run));
             tasks.spawn(supervised("webhooks", Arc::clone(&inner), webhooks::run));
         }

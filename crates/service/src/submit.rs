@@ -398,6 +398,7 @@ impl Inner {
         let stored = self.store_inputs(&keys, checked).await?;
         let draw = submission.number;
         let mut job = submission.into_job(id, self.clock.wall(), (keys, notes));
+        job.deadline = self.deadline_of_new(&job);
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
         let (entry, goes_on) = (QueueEntry::of(&job), goes_on_alone(&job));

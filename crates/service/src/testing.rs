@@ -54,6 +54,7 @@ impl Default for TestConfig {
                 max_prompt_tokens: 300,
                 max_image_pixels: 64_000_000,
                 max_attempts: 2,
+                job_deadline: Duration::from_secs(86_400),
                 save_patience: Duration::ZERO,
                 lease: Duration::from_secs(30),
                 safety: SafetySettings::default(),

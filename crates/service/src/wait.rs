@@ -70,13 +70,7 @@ impl Inner {
             Ok(job) => {
                 tracing::info!(job = %id, "cancelled");
                 self.engine.cancel(id);
-                self.progress.forget(id);
-                drop(self.admitted.take(id));
-                if let Err(error) = self.queue.forget(id).await {
-                    // A worker will find that the job has ended.
-                    tracing::debug!(job = %id, error = describe_chain(&error), "still queued");
-                }
-                self.delete_input(id).await;
+                self.clear_away(id).await;
                 Ok(job)
             }
             Err(JobsError::NotFound { id }) => Err(ServiceError::JobNotFound { id }),
@@ -95,6 +89,17 @@ impl Inner {
             }
             Err(error) => Err(ServiceError::store("cancel the job")(error)),
         }
+    }
+
+    /// Forgets what is held for a job that has ended without a worker.
+    pub(crate) async fn clear_away(&self, id: JobId) {
+        self.progress.forget(id);
+        drop(self.admitted.take(id));
+        if let Err(error) = self.queue.forget(id).await {
+            // A worker will find that the job has ended.
+            tracing::debug!(job = %id, error = describe_chain(&error), "still queued");
+        }
+        self.delete_input(id).await;
     }
 
     /// Inputs are kept until their job ends. A failure here is cleared up by the sweeper.

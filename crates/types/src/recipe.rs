@@ -123,6 +123,13 @@ impl Recipe {
         }
     }
 
+    /// Whether its run has no evaluation, so that every image is the one to start from, pixel for pixel. By every rule of
+    /// [`crate::StrengthRule`] a strength above 0 has one at least.
+    #[must_use]
+    pub fn gives_input_back(&self) -> bool {
+        self.strength <= 0.0
+    }
+
     /// What it should not show, empty also where nothing is said.
     #[must_use]
     pub fn negative_text(&self) -> &str {
@@ -143,6 +150,10 @@ impl Recipe {
     pub fn work(&self, size: Size, task: Task, (rows, evaluations): (u32, u32)) -> u64 {
         // A pass of the VAE in evaluations of one row of the same size, about, on a checkpoint of Stable Diffusion 1.
         const DECODE: u128 = 3;
+        if self.gives_input_back() {
+            // It never comes to the device, and 0 is the work of a job of which nothing is known.
+            return 1;
+        }
         let encode: u128 = match task {
             Task::TextToImage => 0,
             Task::ImageToImage | Task::Inpainting => 2,

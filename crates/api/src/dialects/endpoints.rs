@@ -78,7 +78,8 @@ mod tests {
              algorithm_type vae lora_strength lora_model embeddings_model seed scheduler loadbalancer clip_skip \
              ip_adapter_id ip_adapter_scale ip_adapter_image webhook track_id base64 temp",
         ),
-        ("/api/v1/enterprise/fetch/{id}", "key request_id"),
+        ("/api/v1/enterprise/fetch", "key request_id"),
+        ("/api/v1/enterprise/fetch/{id}", "key"),
         ("/api/v1/enterprise/verify_model", "key model_id"),
         ("/api/v1/enterprise/load_model", "key model_id"),
         ("/api/v1/enterprise/load_model_v2", "key model_id"),
@@ -88,6 +89,9 @@ mod tests {
         ("/api/v1/enterprise/clear_queue", "key"),
         ("/api/v1/enterprise/clear_cache", "key"),
         ("/api/v1/enterprise/restart_server", "key"),
+        ("/api/v1/enterprise/system_details", "key"),
+        ("/api/v1/enterprise/schedulers_list", "key"),
+        ("/api/v1/enterprise/get_all_models", "key"),
         ("/api/v1/enterprise/nsfw_image_check", "key init_image threshold"),
         (
             "/api/v1/enterprise/super_resolution",

@@ -12,9 +12,11 @@ use url::Url;
 
 use super::{ByteSize, ConfigError, DeviceChoice, GpuMemory, ImagesLinks, PrecisionChoice, Settings};
 
-const DAY: u64 = 24 * 3600;
+pub(super) const DAY: u64 = 24 * 3600;
 /// How long a link may work.
 pub(super) const LINK_TTL: RangeInclusive<u64> = 1..=365 * DAY;
+/// How long a job may wait and run.
+pub(super) const JOB_DEADLINE: RangeInclusive<u64> = 1..=365 * DAY;
 /// How long a call may be held.
 pub(super) const HOLD: RangeInclusive<u64> = 0..=3600;
 /// How long a stop may take.

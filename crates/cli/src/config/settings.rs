@@ -59,6 +59,7 @@ pub(crate) struct Settings {
     pub(crate) anonymous_requests_per_minute: Option<u64>,
     pub(crate) polls_per_minute: Option<u64>,
     pub(crate) link_ttl_seconds: Option<u64>,
+    pub(crate) job_deadline_seconds: Option<u64>,
     pub(crate) allow_private_urls: Option<bool>,
     pub(crate) modelslab_strict_http_status: Option<bool>,
     pub(crate) modelslab_inline_base64: Option<bool>,
@@ -133,6 +134,7 @@ impl Settings {
                 .or(lower.anonymous_requests_per_minute),
             polls_per_minute: self.polls_per_minute.or(lower.polls_per_minute),
             link_ttl_seconds: self.link_ttl_seconds.or(lower.link_ttl_seconds),
+            job_deadline_seconds: self.job_deadline_seconds.or(lower.job_deadline_seconds),
             allow_private_urls: self.allow_private_urls.or(lower.allow_private_urls),
             modelslab_strict_http_status: self
                 .modelslab_strict_http_status
@@ -295,6 +297,7 @@ impl Settings {
         "ANONYMOUS_REQUESTS_PER_MINUTE",
         "POLLS_PER_MINUTE",
         "LINK_TTL_SECONDS",
+        "JOB_DEADLINE_SECONDS",
         "ALLOW_PRIVATE_URLS",
         "MODELSLAB_STRICT_HTTP_STATUS",
         "MODELSLAB_INLINE_BASE64",
@@ -360,6 +363,7 @@ impl Settings {
             }
             "POLLS_PER_MINUTE" => self.polls_per_minute = Some(parsed(name, value)?),
             "LINK_TTL_SECONDS" => self.link_ttl_seconds = Some(parsed(name, value)?),
+            "JOB_DEADLINE_SECONDS" => self.job_deadline_seconds = Some(parsed(name, value)?),
             "ALLOW_PRIVATE_URLS" => self.allow_private_urls = Some(parsed(name, value)?),
             "MODELSLAB_STRICT_HTTP_STATUS" => {
                 self.modelslab_strict_http_status = Some(parsed(name, value)?);

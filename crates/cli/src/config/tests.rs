@@ -325,3 +325,19 @@ fn the_server_that_is_asked_is_the_one_of_the_same_settings() {
     let wrong = Environment::of(&[("PENTIMENTO_SERVER", "ftp://a.example")]);
     assert!(Config::load(Settings::default(), None, &wrong).is_err());
 }
+
+#[test]
+fn a_browser_is_opened_only_where_somebody_sees_it() {
+    let at = |set: &[&str], always| is_at_a_screen(|name| set.contains(&name), always);
+    for (set, always, seen) in [
+        (&["DISPLAY"][..], false, true),
+        (&["WAYLAND_DISPLAY"], false, true),
+        (&[], true, true),
+        (&[], false, false),
+        (&["DISPLAY", "CI"], false, false),
+        (&["CI"], true, false),
+        (&["DISPLAY", "SSH_CONNECTION"], false, false),
+    ] {
+        assert_eq!(at(set, always), seen, "{set:?}");
+    }
+}

@@ -532,3 +532,39 @@ fn who_looks_sees_the_images_in_turn_and_gets_the_same_ones_as_who_does_not() {
         assert_eq!(images, expected(&input));
     }
 }
+
+#[test]
+fn a_job_that_gives_its_input_back_asks_neither_the_device_nor_a_model() {
+    let (seen, acts) = mpsc::channel();
+    let executor = FakeExecutor::new().with_hook(move |act| {
+        let _ = seen.send(act.clone());
+    });
+    let (engine, thread) = start(executor, BatchPolicy::default());
+    let mut input = input("a fox", 3);
+    let recipe = Arc::make_mut(&mut input.recipe);
+    recipe.strength = 0.0;
+    let init = input.images.init().unwrap().clone();
+    let mut events = engine.generate(JobId::from_u128(1), input).unwrap();
+    assert!(matches!(events.blocking_next(), Some(JobEvent::Started)));
+    assert_eq!(
+        engine.status().jobs,
+        1,
+        "its place is taken while its images wait"
+    );
+    let mut images = Vec::new();
+    let end = loop {
+        match events.blocking_next() {
+            Some(JobEvent::Image { index, finished }) => images.push((index, finished.image)),
+            Some(JobEvent::Progress(progress)) => assert_eq!(progress, Progress::default()),
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Some(JobEvent::Finished)), "{end:?}");
+    assert_eq!(images, [(0, init.clone()), (1, init.clone()), (2, init)]);
+    drop(events);
+    assert_eq!(engine.status().jobs, 0);
+    assert_eq!(engine.resident_models(), Vec::<String>::new());
+    assert!(acts.try_recv().is_err());
+    drop(engine);
+    thread.join().unwrap();
+}

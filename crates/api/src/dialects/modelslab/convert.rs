@@ -100,7 +100,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     }
     let size = size(&mut reader, &mut warnings);
     let sampling = sampling(&mut reader, defaults.seed, &mut warnings);
-    let adapters = adapters(&mut reader);
+    let adapters = adapters(&mut reader, &mut warnings);
     let extras = extras(&mut reader, defaults.enhance_prompt, &mut warnings);
     warnings.extend(reader.no_effect_warning(GENERATION));
     // Last, because they are the only costly ones.
@@ -116,7 +116,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         Call::Img2Img => Inputs::new(init),
     };
     let mut ip_adapter = None;
-    if let Some((adapter, image)) = adapter_and_image(&mut reader) {
+    if let Some((adapter, image)) = adapter_and_image(&mut reader, &mut warnings) {
         inputs = inputs.with_ip_adapter(image);
         ip_adapter = Some(adapter);
     }
@@ -165,7 +165,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
 }
 
 /// What shows the model an image: an adapter and the image go together.
-fn adapter_and_image(reader: &mut Reader) -> Option<(IpAdapterRef, ImageSource)> {
+fn adapter_and_image(reader: &mut Reader, warnings: &mut Vec<String>) -> Option<(IpAdapterRef, ImageSource)> {
     let model = reader.name(&IP_ADAPTER_ID);
     let scale = reader.number(&IP_ADAPTER_SCALE);
     let before = reader.error_count();
@@ -187,8 +187,18 @@ fn adapter_and_image(reader: &mut Reader) -> Option<(IpAdapterRef, ImageSource)>
             reader.refuse(IP_ADAPTER_ID.name, message);
             None
         }
-        (None, None) => None,
+        (None, None) => {
+            if scale != IP_ADAPTER_SCALE.kind.default {
+                warnings.push(nothing_to_weigh(IP_ADAPTER_SCALE.name, IP_ADAPTER_ID.name));
+            }
+            None
+        }
     }
+}
+
+/// About a weight that is no fault, since clients send the fields that they have; only one who chose it has to know.
+fn nothing_to_weigh(weight: &str, missing: &str) -> String {
+    format!("{weight} has no effect without {missing}.")
 }
 
 fn safety(extras: &Extras) -> SafetyPolicy {
@@ -337,9 +347,13 @@ fn algorithm_type(name: &str) -> Option<AlgorithmType> {
     }
 }
 
-fn adapters(reader: &mut Reader) -> Adapters {
+fn adapters(reader: &mut Reader, warnings: &mut Vec<String>) -> Adapters {
     let names = reader.names(&LORA_MODEL);
     let strengths = lora_strengths(reader);
+    let is_chosen = |strength: &f64| *strength != LORA_STRENGTH.kind.default;
+    if names.is_empty() && strengths.iter().any(is_chosen) {
+        warnings.push(nothing_to_weigh(LORA_STRENGTH.name, LORA_MODEL.name));
+    }
     // Without models there is nothing that the values could be too many for.
     if !names.is_empty() && strengths.len() > names.len() {
         let (found, wanted) = (strengths.len(), names.len());
