@@ -254,6 +254,18 @@ impl PipelineLoader {
                 let source: SharedCause = Arc::new(WeightsFull { needed, held });
                 Err(LoadError::NoRoom(not_now(models, ErrorKind::Overloaded, source)))
             }
+            // It says nothing about the files, so it is not remembered: the next try may find room.
+            Err(Fault::Failed(error)) if error.kind() == ErrorKind::OutOfDeviceMemory => {
+                tracing::error!(
+                    error = describe_chain(&*error),
+                    "a model has no room on the device"
+                );
+                let mut failed = not_now(models, ErrorKind::OutOfDeviceMemory, Arc::new(*error));
+                if let ExecutorError::ModelLoad { reason, .. } = &mut failed {
+                    *reason = Some("the device has too little memory for it".to_owned());
+                }
+                Err(LoadError::Failed(failed))
+            }
             // Nothing that is remembered of this model would be true of the next process.
             Err(Fault::Failed(error)) if error.is_device_lost() => {
                 tracing::error!(
