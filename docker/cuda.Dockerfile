@@ -41,6 +41,7 @@ FROM ${LIBRARIES} AS libraries
 
 FROM ${BASE} AS files
 COPY --from=binary /out/pentimento /root-of-image/usr/bin/pentimento
+# The host's container runtime looks at debian_version for where to put the driver, and writes the cache of the loader, or does not.
 # The libraries that the binary asks for, where it asks for them, and what NVIDIA's ask for.
 # A user of its own; the certificates of the public authorities, for models and pictures that are fetched; folders that
 # the user may write to, which are volumes.
@@ -49,6 +50,8 @@ RUN set -eu; cd /root-of-image; mkdir -p etc tmp data models; \
       for name in libstdc++.so.6 libgcc_s.so.1 libm.so.6 libz.so.1 librt.so.1 libpthread.so.0 libdl.so.2; do echo "/lib/x86_64-linux-gnu/$name"; done; } \
     | sort -u | while read -r library; do \
         if [ -e "$library" ]; then mkdir -p ".$(dirname "$library")"; cp -L "$library" ".$library"; fi; done; \
+    mkdir -p etc/ld.so.conf.d; : > etc/ld.so.cache; cp /etc/debian_version etc/debian_version; \
+    echo 'include /etc/ld.so.conf.d/*.conf' > etc/ld.so.conf; \
     echo 'pentimento:x:10001:10001::/data:/usr/bin/pentimento' > etc/passwd; \
     echo 'pentimento:x:10001:' > etc/group; \
     if [ -e /etc/ssl/certs/ca-certificates.crt ]; then \
@@ -60,7 +63,7 @@ COPY --from=files /root-of-image/ /
 COPY --from=libraries /out/nvidia /opt/nvidia
 USER 10001:10001
 # The host's container runtime brings the driver for these.
-ENV LD_LIBRARY_PATH=/opt/nvidia NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV LD_LIBRARY_PATH=/opt/nvidia:/usr/local/nvidia/lib64:/usr/lib/x86_64-linux-gnu:/usr/lib64 NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # Jobs, pictures, keys, compiled kernels and fetched models are kept here; everything else may be read-only.
 ENV PENTIMENTO_DATA=/data HF_HOME=/models PENTIMENTO_LISTEN=0.0.0.0:8080 PENTIMENTO_ADMIN_LISTEN=127.0.0.1:8081
 VOLUME ["/data", "/models"]

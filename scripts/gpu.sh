@@ -2,19 +2,27 @@
 # What is asked of a card, in one run of at most nine minutes: whether it opens, whether its kernels, its company and its pictures
 # are right, how fast it is beside diffusers, and whether the server works on it. Nothing of it has run on a card yet.
 #
-#   KIT=gpu-kit OUT=results scripts/gpu.sh
+#   scripts/gpu-kit.sh                        # here, once: packs a folder of its own, gpu-kit, with these scripts in it
+#   cd gpu-kit && OUT=results scripts/gpu.sh  # on the machine with the card
 #
-# KIT is the folder that scripts/gpu-kit.sh packs: gpu-check, gpu-tests and pentimento, and what of it is missing is left out.
-# OUT gets a log and a JSON document for each step, and summary.txt. A step that fails, or is too slow, never stops the others.
+# The repository is larger than what such a machine may take, so carry the folder alone: begin a repository of its own in it
+# (`git init`) where the carrier takes the files of a checkout, and start the session there.
+# KIT is the folder with gpu-check, gpu-tests, pentimento and wheels; what of it is missing is left out.
+# OUT gets summary.txt and results.tar, both written anew after each step: a log and a JSON document for each. A step that fails, or
+# is too slow, never stops the others; all of them together take at most nine minutes.
 # GPU_SCRIPT_REHEARSE=1 does all of it on the emulated device, with the smallest networks.
 set -u
 
-KIT=${KIT:-gpu-kit}
-OUT=${OUT:-gpu-results}
+HERE=$(cd "$(dirname "$0")" && pwd)
+KIT=${KIT:-$HERE/..}
+RESULTS=${OUT:-gpu-results}
 REHEARSE=${GPU_SCRIPT_REHEARSE:-0}
 PYTHON=${PYTHON:-python3}
-HERE=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$OUT"
+ALL=540
+mkdir -p "$RESULTS"
+# Few files come back from such a machine.
+OUT=$(mktemp -d)
+trap 'rm -rf "$OUT"' EXIT
 summary=$OUT/summary.txt
 : > "$summary"
 begun=$(date +%s)
@@ -47,6 +55,10 @@ say() { echo "$*" | tee -a "$summary"; }
 step() {
     local name=$1 limit=$2
     shift 2
+    # A rehearsal is not timed: the emulator is slow, and other tests run beside it.
+    local left=$((ALL - $(date +%s) + begun))
+    if [ "$REHEARSE" = 1 ]; then limit=$((20 * limit)); elif [ "$left" -lt "$limit" ]; then limit=$left; fi
+    if [ "$limit" -le 0 ]; then left_out "$name" "the time is over"; return 0; fi
     local start status
     start=$(date +%s)
     timeout --kill-after=5 "$limit" "$@" > "$OUT/$name.log" 2>&1
@@ -56,7 +68,13 @@ step() {
     [ "$status" -eq 124 ] && word="TOO SLOW"
     say "$name: $word, $(($(date +%s) - start)) s"
     tail -n 8 "$OUT/$name.log" | sed 's/^/    /' >> "$summary"
+    bring
     return "$status"
+}
+
+bring() {
+    cp "$summary" "$RESULTS/summary.txt"
+    tar --create --file "$RESULTS/results.tar" --directory "$OUT" .
 }
 
 left_out() { say "$1: left out, $2"; }
@@ -83,6 +101,7 @@ if has gpu-check; then
 else
     left_out gpu-check "the kit has none"
 fi
+[ -d "$KIT/wheels" ] && export PYTHONPATH="$KIT/wheels${PYTHONPATH:+:$PYTHONPATH}"
 if "$PYTHON" -c 'import torch, diffusers' 2> /dev/null; then
     baseline=("$HERE/gpu_baseline.py" --out "$OUT/baseline.json")
     [ "$REHEARSE" = 1 ] && baseline+=(--rehearse)
@@ -90,10 +109,12 @@ if "$PYTHON" -c 'import torch, diffusers' 2> /dev/null; then
 else
     left_out baseline "there is no torch with diffusers"
 fi
-if has pentimento && command -v curl > /dev/null && command -v "$PYTHON" > /dev/null; then
-    step server 90 env KIT="$KIT" OUT="$OUT" DEVICE="$device" REHEARSE="$REHEARSE" bash "$HERE/gpu_server.sh"
+if ! has pentimento; then
+    left_out server "the kit has no pentimento"
+elif ! command -v curl > /dev/null || ! command -v "$PYTHON" > /dev/null; then
+    left_out server "there is no curl or no Python"
 else
-    left_out server "the kit has no pentimento, or this machine no curl or Python"
+    step server 90 env KIT="$KIT" OUT="$OUT" DEVICE="$device" REHEARSE="$REHEARSE" bash "$HERE/gpu_server.sh"
 fi
 if has gpu-tests && command -v compute-sanitizer > /dev/null && [ "$REHEARSE" != 1 ]; then
     export PENTIMENTO_TEST_GPU=0
@@ -105,5 +126,6 @@ if has gpu-tests && command -v compute-sanitizer > /dev/null && [ "$REHEARSE" !=
 else
     left_out sanitizer "there is no compute-sanitizer, or no card"
 fi
-say "all: $(($(date +%s) - begun)) s on $device, results in $OUT"
+say "all: $(($(date +%s) - begun)) s on $device, results in $RESULTS"
+bring
 ! grep -qE 'FAILED|TOO SLOW' "$summary"

@@ -1,6 +1,7 @@
 //! The real binary on the emulated device: what it says of the device, what its pictures say, and what becomes of jobs when the
 //! device is lost. A card has computed nothing of this yet.
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::support::client::{generate, get, good_body, good_modelslab_body, http, pictures_of, send};
@@ -8,11 +9,27 @@ use crate::support::server::TestServer;
 
 const EMULATED: [&str; 2] = ["--device", "emulated"];
 
-/// The smallest picture, so that the emulator has little to do.
+/// A picture of 64x64 to start from, so that the emulator has little to do.
 fn body() -> Value {
+    let small = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([4 * x as u8, 4 * y as u8, 128]));
+    let mut file = std::io::Cursor::new(Vec::new());
+    small.write_to(&mut file, image::ImageFormat::Png).unwrap();
     let mut body = good_body();
-    (body["width"], body["height"]) = (json!(64), json!(64));
+    body["input_image"] = json!(base64::engine::general_purpose::STANDARD.encode(file.into_inner()));
     body
+}
+
+/// A folder with a catalogue whose checkpoint is the tiny one of the golden runs, under the demo's name.
+fn home() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = crate::support::tests_folder().join("golden/models/tiny");
+    let golden = golden.canonicalize().unwrap();
+    let model = format!(
+        "[[model]]\nname = \"demo\"\nkind = \"checkpoint\"\nsource = \"{}\"\n",
+        golden.display()
+    );
+    fs_err::write(folder.path().join("models.toml"), model).unwrap();
+    folder
 }
 
 /// What a picture says of how it was made.
@@ -24,7 +41,8 @@ async fn parameters(server: &TestServer, picture: &bytes::Bytes) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_on_a_gpu_says_so_and_its_pictures_do_too() {
-    let server = TestServer::start_with(&EMULATED, &[]);
+    let home = home();
+    let server = TestServer::start_in(home.path(), &EMULATED, &[]);
     let pictures = pictures_of(&server, &body()).await;
     let said = parameters(&server, &pictures[0]).await;
     assert_eq!(said["precision"], "f16", "{said}");
@@ -56,8 +74,13 @@ async fn a_server_on_a_gpu_says_so_and_its_pictures_do_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_full_precision_both_devices_make_nearly_the_same_picture() {
     let pixels = |picture: &bytes::Bytes| image::load_from_memory(picture).unwrap().into_rgb8().into_raw();
-    let cpu = TestServer::start();
-    let gpu = TestServer::start_with(&["--device", "emulated", "--precision", "f32"], &[]);
+    let homes = [home(), home()];
+    let cpu = TestServer::start_in(homes[0].path(), &[], &[]);
+    let gpu = TestServer::start_in(
+        homes[1].path(),
+        &["--device", "emulated", "--precision", "f32"],
+        &[],
+    );
     let (one, other) = (pictures_of(&cpu, &body()).await, pictures_of(&gpu, &body()).await);
     let said = parameters(&gpu, &other[0]).await;
     assert_eq!(said.get("precision"), None, "f32 is what nobody says: {said}");
@@ -66,10 +89,14 @@ async fn in_full_precision_both_devices_make_nearly_the_same_picture() {
     assert!(furthest <= Some(2), "{furthest:?} of 255");
 }
 
-/// Two pictures at once have room for one only, and a server without room for any says so and goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picture_that_does_not_fit_fails_by_name_and_the_server_goes_on() {
-    let server = TestServer::start_with(&["--device", "emulated", "--gpu-memory", "8MiB"], &[]);
+    let home = home();
+    let server = TestServer::start_in(
+        home.path(),
+        &["--device", "emulated", "--gpu-memory", "256KiB"],
+        &[],
+    );
     let reply = generate(&server, &body()).await;
     assert!(
         reply.status.is_server_error() || reply.status.as_u16() == 429,
@@ -84,7 +111,7 @@ async fn a_picture_that_does_not_fit_fails_by_name_and_the_server_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_device_ends_the_process_and_its_jobs_go_on_after_the_next_start() {
-    let home = tempfile::tempdir().unwrap();
+    let home = home();
     let at_once = [("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "0")];
     // After the weights, in the middle of the work.
     let mut server = TestServer::start_in(home.path(), &["--device", "emulated:lost@3000"], &at_once);

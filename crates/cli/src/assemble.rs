@@ -114,7 +114,12 @@ pub(crate) fn memory_budget(config: &Config, gpu: Option<u64>) -> MemoryBudget {
 
 /// Says at the start what computes.
 fn tell_device(opened: &OpenDevice) {
-    let OpenDevice { device, why_cpu, .. } = opened;
+    let OpenDevice {
+        device,
+        why_cpu,
+        is_surprising,
+        policy: _,
+    } = opened;
     let report = DeviceReport::of(device);
     match (&report.gpu, why_cpu) {
         (Some(gpu), _) => {
@@ -124,6 +129,10 @@ fn tell_device(opened: &OpenDevice) {
                 memory = gpu.budget_bytes,
                 "computes on a GPU"
             );
+        }
+        (None, why) if *is_surprising => {
+            let why = why.as_deref().unwrap_or("this build has no CUDA");
+            tracing::warn!(why, "computes on the processor in f32, since no GPU can be used");
         }
         (None, Some(why)) => tracing::info!(why, "computes on the processor, since no GPU can be used"),
         (None, None) => tracing::info!("computes on the processor"),

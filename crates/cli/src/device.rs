@@ -1,6 +1,6 @@
 //! Opens the device that the settings ask for, and says what is used in its place where it is another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pentimento_engine::{BatchPolicy, Device, GpuDevice, Precision};
 use pentimento_gpu::{Error as GpuError, Gpu};
@@ -16,8 +16,10 @@ pub(crate) struct OpenDevice {
     pub(crate) device: Device,
     /// How work is put together there.
     pub(crate) policy: BatchPolicy,
-    /// Why it is the processor, where a GPU would have been taken.
+    /// Why it is the processor, where a GPU would have been taken. None in a build without CUDA, of which nobody expects one.
     pub(crate) why_cpu: Option<String>,
+    /// Whether somebody is likely to be surprised by that: there is a driver, or what only a GPU can do was asked for.
+    pub(crate) is_surprising: bool,
 }
 
 impl OpenDevice {
@@ -31,6 +33,7 @@ impl OpenDevice {
             device: Device::Cpu,
             policy: BatchPolicy::cpu(),
             why_cpu,
+            is_surprising: false,
         }
     }
 
@@ -53,23 +56,29 @@ impl OpenDevice {
             device: Device::Gpu(GpuDevice::new(gpu, precision)),
             policy: BatchPolicy::gpu(),
             why_cpu: None,
+            is_surprising: false,
         })
     }
 }
 
-/// Opens it. Only `auto` computes on the processor where no GPU can be used.
+/// Opens it, and keeps our compiled kernels for the next start. Only `auto` computes on the processor where no GPU can be used.
 pub(crate) fn open(config: &Config) -> Result<OpenDevice, ConfigError> {
+    open_with(config, kernels(config).as_deref())
+}
+
+/// The same, without leaving anything behind.
+pub(crate) fn look(config: &Config) -> Result<OpenDevice, ConfigError> {
+    open_with(config, None)
+}
+
+fn open_with(config: &Config, kernels: Option<&Path>) -> Result<OpenDevice, ConfigError> {
     let (name, opened) = match &config.device {
         DeviceChoice::Cpu => return Ok(OpenDevice::cpu(None)),
         DeviceChoice::Auto => {
-            let opened =
-                Gpu::open(0, kernels(config).as_deref()).and_then(|gpu| OpenDevice::gpu(gpu, config));
-            return Ok(opened.unwrap_or_else(|error| OpenDevice::cpu(Some(why(&error)))));
+            let opened = Gpu::open(0, kernels).and_then(|gpu| OpenDevice::gpu(gpu, config));
+            return Ok(opened.unwrap_or_else(|error| in_place_of_a_gpu(&error, config)));
         }
-        DeviceChoice::Cuda(number) => (
-            format!("cuda:{number}"),
-            Gpu::open(*number, kernels(config).as_deref()),
-        ),
+        DeviceChoice::Cuda(number) => (format!("cuda:{number}"), Gpu::open(*number, kernels)),
         DeviceChoice::Emulated(fault) => ("emulated".to_owned(), Gpu::open_emulated(fault.as_deref())),
     };
     let opened = opened.and_then(|gpu| OpenDevice::gpu(gpu, config));
@@ -77,6 +86,16 @@ pub(crate) fn open(config: &Config) -> Result<OpenDevice, ConfigError> {
         device: name,
         why: why(&error),
     })
+}
+
+fn in_place_of_a_gpu(error: &GpuError, config: &Config) -> OpenDevice {
+    let libraries = Gpu::libraries();
+    let has_driver = libraries.first().is_some_and(|(_, driver)| driver.is_ok());
+    OpenDevice {
+        why_cpu: (!libraries.is_empty()).then(|| why(error)),
+        is_surprising: has_driver || config.precision == Some(PrecisionChoice::F16),
+        ..OpenDevice::cpu(None)
+    }
 }
 
 /// Where our kernels are kept for the next start; nowhere when there is no data folder yet.

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pentimento_catalog::ModelEntry;
-use pentimento_pipeline::WordModel;
+use pentimento_pipeline::{Precision, WordModel};
 use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse, Priority};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
@@ -323,6 +323,12 @@ impl EngineHandle {
     #[must_use]
     pub fn device(&self) -> DeviceReport {
         self.models.device()
+    }
+
+    /// The numbers in which it computes.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.models.precision()
     }
 
     /// Names of the checkpoints whose weights are in memory, in use or not. Models come and go without the device, too, so it is

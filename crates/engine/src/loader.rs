@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_pipeline::WordModel;
+use pentimento_pipeline::{Precision, WordModel};
 use prometheus_client::registry::Registry;
 
 use crate::{DeviceReport, ExecutorError, ResolvedModels};
@@ -41,6 +41,9 @@ pub trait ModelLoader: Send + Sync + 'static {
 
     /// Where models are loaded to, as it is now.
     fn device(&self) -> DeviceReport;
+
+    /// The numbers in which they compute there.
+    fn precision(&self) -> Precision;
 
     /// Names of the checkpoints whose weights are in memory, in use or not, for status pages. Called often.
     fn resident_models(&self) -> Vec<String>;

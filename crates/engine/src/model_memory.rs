@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_pipeline::WordModel;
+use pentimento_pipeline::{Precision, WordModel};
 use prometheus_client::registry::Registry;
 
 use crate::{DeviceReport, EngineError, LoadError, ModelLoader, ResolvedModels};
@@ -27,6 +27,9 @@ pub(crate) trait ModelMemory: Send + Sync {
 
     /// As [`ModelLoader::device`].
     fn device(&self) -> DeviceReport;
+
+    /// As [`ModelLoader::precision`].
+    fn precision(&self) -> Precision;
 
     /// As [`ModelLoader::resident_models`].
     fn resident_models(&self) -> Vec<String>;
@@ -66,6 +69,10 @@ impl<L: ModelLoader> ModelMemory for L {
 
     fn device(&self) -> DeviceReport {
         ModelLoader::device(self)
+    }
+
+    fn precision(&self) -> Precision {
+        ModelLoader::precision(self)
     }
 
     fn resident_models(&self) -> Vec<String> {

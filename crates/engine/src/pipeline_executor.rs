@@ -47,6 +47,8 @@ pub struct PipelinePreparation {
     model: Arc<StableDiffusion>,
     /// What the prompts take, for all images together.
     memory: Arc<Reservation>,
+    /// Whether it was begun anew for want of the device's memory, which is done once.
+    began_again: bool,
 }
 
 impl fmt::Debug for PipelinePreparation {
@@ -60,6 +62,8 @@ impl fmt::Debug for PipelinePreparation {
 /// One image between two slices of its decoding, with the model it runs on.
 pub struct PipelineFinishing {
     finishing: Finishing,
+    /// As of a preparation.
+    began_again: bool,
     model: Arc<StableDiffusion>,
 }
 
@@ -163,6 +167,7 @@ impl Executor for PipelineExecutor {
             preparation,
             model: Arc::clone(model),
             memory: Arc::new(memory),
+            began_again: false,
         })
     }
 
@@ -178,7 +183,8 @@ impl Executor for PipelineExecutor {
             }
             Ok(pentimento_pipeline::PrepareStep::Done(states)) => states,
             // Models that nobody uses may be what fills the device.
-            Err(error) if self.frees_memory::<(), _>(&Err(&error)) => {
+            Err(error) if !preparation.began_again && self.frees_memory::<(), _>(&Err(&error)) => {
+                preparation.began_again = true;
                 preparation.preparation = self.start(&model, &preparation.input)?;
                 return Ok(PrepareStep::Continue { in_pass: false });
             }
@@ -249,13 +255,22 @@ impl Executor for PipelineExecutor {
         } = state;
         let begun = model.begin_finish(state);
         let finishing = begun.map_err(|error| explain("finish", error))?;
-        Ok(PipelineFinishing { finishing, model })
+        Ok(PipelineFinishing {
+            finishing,
+            began_again: false,
+            model,
+        })
     }
 
     fn advance_finish(&mut self, finishing: &mut PipelineFinishing) -> Result<FinishStep, ExecutorError> {
-        let PipelineFinishing { finishing, model } = finishing;
+        let PipelineFinishing {
+            finishing,
+            began_again,
+            model,
+        } = finishing;
         let mut step = model.advance_finish(finishing);
-        if self.frees_memory(&step) {
+        if !*began_again && self.frees_memory(&step) {
+            *began_again = true;
             step = model
                 .begin_finish_again(finishing)
                 .map(|()| pentimento_pipeline::FinishStep::Continue);

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::{
-    Beside, Component, ComponentKey, Device, FolderStamp, ModelSource, PipelineError, StableDiffusion,
-    WordModel,
+    Beside, Component, ComponentKey, Device, FolderStamp, ModelSource, PipelineError, Precision,
+    StableDiffusion, WordModel,
 };
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
@@ -254,6 +254,18 @@ impl PipelineLoader {
                 let source: SharedCause = Arc::new(WeightsFull { needed, held });
                 Err(LoadError::NoRoom(not_now(models, ErrorKind::Overloaded, source)))
             }
+            // It says nothing about the files, so it is not remembered: the next try may find room.
+            Err(Fault::Failed(error)) if error.kind() == ErrorKind::OutOfDeviceMemory => {
+                tracing::error!(
+                    error = describe_chain(&*error),
+                    "a model has no room on the device"
+                );
+                let mut failed = not_now(models, ErrorKind::OutOfDeviceMemory, Arc::new(*error));
+                if let ExecutorError::ModelLoad { reason, .. } = &mut failed {
+                    *reason = Some("the device has too little memory for it".to_owned());
+                }
+                Err(LoadError::Failed(failed))
+            }
             // Nothing that is remembered of this model would be true of the next process.
             Err(Fault::Failed(error)) if error.is_device_lost() => {
                 tracing::error!(
@@ -475,6 +487,10 @@ impl ModelLoader for PipelineLoader {
         DeviceReport::of(&self.0.device)
     }
 
+    fn precision(&self) -> Precision {
+        self.0.device.precision()
+    }
+
     fn resident_models(&self) -> Vec<String> {
         let mut memory = self.memory();
         let Memory {
@@ -509,7 +525,11 @@ impl ModelLoader for PipelineLoader {
     fn evict_idle(&self) -> u64 {
         // Dropped after the lock: freeing gigabytes takes a while.
         let mut evicted = Vec::new();
-        self.memory().components.evict_idle(&mut evicted)
+        let freed = self.memory().components.evict_idle(&mut evicted);
+        drop(evicted);
+        // And the room for activations, which is what the largest forward so far needed; the next one takes its own.
+        let arena = self.0.device.gpu().map_or(0, |gpu| gpu.release_arena());
+        freed + arena as u64
     }
 
     fn evict_unused(&self) -> u64 {

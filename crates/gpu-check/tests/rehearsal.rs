@@ -19,10 +19,20 @@ fn the_script_for_a_card_runs_to_its_end() {
     if has_server {
         std::os::unix::fs::symlink(server, kit.join("pentimento")).unwrap();
     }
+    // The tiny checkpoint of the golden runs under the demo's name: the emulator is slow.
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models/tiny");
+    let catalogue = folder.path().join("models.toml");
+    let golden = golden.canonicalize().unwrap();
+    let model = format!(
+        "[[model]]\nname = \"demo\"\nkind = \"checkpoint\"\nsource = \"{}\"\n",
+        golden.display()
+    );
+    fs_err::write(&catalogue, model).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/gpu.sh");
     let run = Command::new("bash")
         .arg(script)
         .envs([("GPU_SCRIPT_REHEARSE", "1"), ("PYTHON", "python3")])
+        .env("PENTIMENTO_MODELS", &catalogue)
         .env("KIT", &kit)
         .env("OUT", &out)
         .output()
@@ -36,9 +46,19 @@ fn the_script_for_a_card_runs_to_its_end() {
     );
     for step in ["smoke", "company", "exactness", "speed"] {
         assert!(summary.contains(&format!("{step}: ok")), "{step} in\n{summary}");
-        let json = fs_err::read(out.join(format!("{step}.json"))).unwrap();
-        serde_json::from_slice::<serde_json::Value>(&json).unwrap();
+        let json = Command::new("tar")
+            .args(["--extract", "--to-stdout", "--file"])
+            .arg(out.join("results.tar"))
+            .arg(format!("./{step}.json"))
+            .output()
+            .unwrap();
+        serde_json::from_slice::<serde_json::Value>(&json.stdout).unwrap();
     }
-    assert_eq!(has_server, summary.contains("server: ok"), "{summary}");
+    let server = if has_server && !summary.contains("there is no curl") {
+        "ok"
+    } else {
+        "left out"
+    };
+    assert!(summary.contains(&format!("server: {server}")), "{summary}");
     assert!(summary.contains("all: "), "{summary}");
 }

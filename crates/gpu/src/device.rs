@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arena::rounded;
 use crate::command::{Command, Place, Span};
-use crate::driver::{Description, Driver, Graph};
+use crate::driver::{Description, Driver, Graph, Preparation};
 use crate::error::{Error, Result};
 
 /// A device. Clones are the same one.
@@ -174,9 +174,11 @@ impl Gpu {
         self.0.driver.plans()
     }
 
-    /// Gives the arena back, whose size is that of the largest program so far. The next program takes it again.
-    pub fn release_arena(&self) {
-        *self.arena() = None;
+    /// Gives the arena back, whose size is that of the largest program so far, and says how many bytes that was. The next program
+    /// takes it again.
+    pub fn release_arena(&self) -> usize {
+        let arena = self.arena().take();
+        arena.map_or(0, |arena| arena.bytes)
     }
 
     /// Waits until everything that was told the device is done.
@@ -239,10 +241,10 @@ impl Gpu {
         unsafe { self.0.driver.download(from, bytes) }
     }
 
-    /// Bytes of workspace that a library takes for the command.
-    pub(crate) fn workspace_bytes(&self, command: &Command) -> Result<usize> {
+    /// What a library needs for the command.
+    pub(crate) fn prepare(&self, command: &Command) -> Result<Preparation> {
         let _alone = self.0.queue();
-        self.0.driver.workspace_bytes(command)
+        self.0.driver.prepare(command)
     }
 
     pub(crate) fn run(&self, command: &Command, workspace: Span) -> Result<()> {

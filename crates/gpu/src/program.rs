@@ -3,6 +3,9 @@
 //! Recording needs shapes only, no memory and no numbers, so how much memory a program takes is known before any is taken.
 //! Inside a program nothing is allocated and nothing comes from the host.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use crate::arena::rounded;
 use crate::command::{Command, Place, Span};
 use crate::data::{DType, HostData, floats};
@@ -45,6 +48,8 @@ pub enum Input<'a> {
 /// A recorded computation.
 #[derive(Debug)]
 pub struct Program {
+    /// What libraries need for its commands; given back before the device.
+    held: Vec<Arc<dyn Any + Send + Sync>>,
     gpu: Gpu,
     inputs: Vec<(InputShape, Span)>,
     outputs: Vec<Tensor>,
@@ -63,6 +68,8 @@ struct Bound {
     commands: Vec<Command>,
     /// The commands as one, once they have been run.
     graph: Option<ProgramGraph>,
+    /// Whether they cannot be made one, so that it is not tried at every run.
+    stays_apart: bool,
 }
 
 impl Program {
@@ -84,20 +91,20 @@ impl Program {
         let spans: Vec<Span> = tensors.iter().map(Tensor::span).collect();
         let outputs = body(tensors)?;
         for output in &outputs {
-            if !output
-                .tape()
-                .is_some_and(|its| std::sync::Arc::ptr_eq(its, &tape))
-            {
+            if !output.tape().is_some_and(|its| Arc::ptr_eq(its, &tape)) {
                 return Err(Error::operands("recording", "a result is no tensor of the program").into());
             }
         }
         let recording = tape.close();
-        let mut workspace_bytes = 0;
+        let (mut workspace_bytes, mut held) = (0, Vec::new());
         for command in &recording.commands {
-            workspace_bytes = workspace_bytes.max(gpu.workspace_bytes(command)?);
+            let prepared = gpu.prepare(command)?;
+            workspace_bytes = workspace_bytes.max(prepared.workspace_bytes);
+            held.extend(prepared.held);
         }
         let is_work = |command: &&Command| !matches!(command, Command::Freed(_));
         Ok(Self {
+            held,
             launches: recording.commands.iter().filter(is_work).count(),
             gpu: gpu.clone(),
             inputs: inputs.iter().cloned().zip(spans).collect(),
@@ -189,7 +196,10 @@ impl Program {
         for command in &bound.commands {
             gpu.run(command, workspace)?;
         }
-        bound.graph = gpu.graph(&bound.commands, workspace)?;
+        if !bound.stays_apart {
+            bound.graph = gpu.graph(&bound.commands, workspace)?;
+            bound.stays_apart = bound.graph.is_none();
+        }
         Ok(())
     }
 
@@ -205,6 +215,7 @@ impl Program {
                 .map(|command| command.at(base))
                 .collect(),
             graph: None,
+            stays_apart: false,
         });
         self.bound.insert(bound)
     }
@@ -264,6 +275,15 @@ impl Program {
             rows += part.shape().first().copied().unwrap_or(0);
         }
         Ok((Some(&rows) == wanted.shape.first()).then_some(wanted.dtype))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // What it holds may be what the device is running.
+        if !self.held.is_empty() {
+            let _ = self.gpu.synchronize();
+        }
     }
 }
 

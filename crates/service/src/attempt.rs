@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, PreviewSwitch, ResolvedJob};
+use pentimento_engine::{
+    EngineError, ExecutorError, JobEvent, JobEvents, JobTerms, Place, PreviewSwitch, ResolvedJob,
+};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
@@ -40,6 +42,8 @@ struct Fault {
     message: String,
     /// Whether another attempt would fail in the same way, whatever the kind says.
     permanent: bool,
+    /// Whether the device was lost while it worked for this job.
+    lost_device: bool,
 }
 
 impl Fault {
@@ -48,6 +52,7 @@ impl Fault {
             kind,
             message,
             permanent: !kind.is_retryable(),
+            lost_device: false,
         }
     }
 
@@ -166,8 +171,9 @@ pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Disposition {
 
 async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
     let attempt = job.attempt;
-    let again = if inner.lifecycle() == Lifecycle::Stopped {
-        // The engine was stopped below it.
+    let again = if inner.lifecycle() == Lifecycle::Stopped || (waits_for_device(inner) && !fault.lost_device)
+    {
+        // The engine was stopped below it, or the device was lost to another job.
         Transition::PutBack { attempt }
     } else if !fault.permanent && job.faults + 1 < inner.config.max_attempts {
         Transition::Requeue {
@@ -430,8 +436,10 @@ fn engine_fault(id: JobId, error: &EngineError) -> Fault {
     } else {
         error.to_string()
     };
+    let lost_device = matches!(error, EngineError::Executor(ExecutorError::DeviceLost { .. }));
     Fault {
         permanent: error.is_permanent() || !error.kind().is_retryable(),
+        lost_device,
         ..Fault::of_kind(error.kind(), message)
     }
 }

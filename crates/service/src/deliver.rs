@@ -42,7 +42,7 @@ pub(crate) async fn deliver(
         let findings = if found.nsfw.is_some() { found } else { findings };
         let metadata = ImageMetadata {
             nsfw: findings.nsfw,
-            ..ImageMetadata::new(&recipe, task, index, size).computed_in(checker.engine.device().precision)
+            ..ImageMetadata::new(&recipe, task, index, size).computed_in(checker.engine.precision())
         };
         Ok((
             encode(&image, format, (&metadata, checker.config.marks))?,

@@ -89,7 +89,7 @@ fn memory(machine: &Machine) -> String {
 
 /// Opens the device and lets go of it. Says what may be used of a GPU's memory.
 fn look_at_device(config: &Config, findings: &mut Findings) -> Option<u64> {
-    let opened = match device::open(config) {
+    let opened = match device::look(config) {
         Ok(opened) => opened,
         Err(error) => {
             show("device", "none");

@@ -96,7 +96,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let jobs = jobs.map(|(number, ((input, target), id))| {
         let (recipe, models, first) = (&recipe, &models, first.clone().filter(|_| number == 0));
         let (engine, bar, with_init) = (&engine, &bar, &with_init);
-        let precision = engine.handle.device().precision;
+        let precision = engine.handle.precision();
         async move {
             let init = match (first, input) {
                 (Some(first), _) => Some(first),

@@ -1,7 +1,5 @@
 //! The real networks of the embedded demo model behind the engine.
 
-mod emulated;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use pentimento_catalog::ModelEntry;
-use pentimento_pipeline::{Device, WordModel, WordModelSource};
+use pentimento_pipeline::{Device, Precision, WordModel, WordModelSource};
 use pentimento_types::ErrorKind;
 use prometheus_client::registry::Registry;
 
@@ -74,6 +74,10 @@ impl ModelLoader for FakeLoader {
 
     fn device(&self) -> DeviceReport {
         DeviceReport::of(&Device::Cpu)
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
 
     fn resident_models(&self) -> Vec<String> {

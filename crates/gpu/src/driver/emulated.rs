@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::faults::{Faults, PlannedFault};
 use super::heap::{Heap, pointer};
-use super::{Description, Driver, Graph, reference};
+use super::{Description, Driver, Graph, Preparation, reference};
 use crate::command::{Command, Launch, Span};
 use crate::error::{Error, Result};
 
@@ -210,8 +210,11 @@ impl Driver for Emulated {
         Ok(())
     }
 
-    fn workspace_bytes(&self, command: &Command) -> Result<usize> {
-        Ok(workspace_of(command))
+    fn prepare(&self, command: &Command) -> Result<Preparation> {
+        Ok(Preparation {
+            workspace_bytes: workspace_of(command),
+            held: None,
+        })
     }
 
     unsafe fn run(&self, command: &Command, workspace: Span) -> Result<()> {
@@ -269,6 +272,9 @@ impl Driver for Emulated {
         let mut state = self.state();
         state.is_capturing = false;
         state.faults.call()?;
+        if state.faults.refuses_capture() {
+            return Ok(None);
+        }
         state.graphs += 1;
         Ok(Some(Graph::Emulated(commands.to_vec(), workspace)))
     }

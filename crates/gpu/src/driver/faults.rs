@@ -9,6 +9,8 @@ pub enum Fault {
     OutOfMemory,
     /// A launch ends with an illegal address; after it every call fails, as CUDA's errors of this kind do.
     LaunchFailure,
+    /// A program cannot be made a graph; it runs command by command.
+    CaptureFailure,
     /// The device has fallen off the bus, and answers nothing any more.
     DeviceLost,
 }
@@ -18,7 +20,7 @@ pub enum Fault {
 pub struct PlannedFault {
     /// What happens.
     pub fault: Fault,
-    /// The allocation ([`Fault::OutOfMemory`]), launch or library call ([`Fault::LaunchFailure`]), or call of any kind
+    /// The allocation ([`Fault::OutOfMemory`]), capture ([`Fault::CaptureFailure`]), launch or library call ([`Fault::LaunchFailure`]), or call of any kind
     /// ([`Fault::DeviceLost`]) that meets it, counted from 1.
     pub at: usize,
 }
@@ -34,6 +36,7 @@ impl std::str::FromStr for PlannedFault {
         let fault = match name {
             "memory" => Fault::OutOfMemory,
             "launch" => Fault::LaunchFailure,
+            "capture" => Fault::CaptureFailure,
             "lost" => Fault::DeviceLost,
             _ => return Err(wrong()),
         };
@@ -49,6 +52,7 @@ pub(super) struct Faults {
     calls: usize,
     allocations: usize,
     launches: usize,
+    captures: usize,
     lost: Option<Error>,
 }
 
@@ -90,6 +94,12 @@ impl Faults {
             return Err(self.lose("an illegal memory access was encountered"));
         }
         Ok(())
+    }
+
+    /// At the end of a capture.
+    pub(super) fn refuses_capture(&mut self) -> bool {
+        self.captures += 1;
+        self.meets(Fault::CaptureFailure, self.captures)
     }
 
     /// From now on every call fails.

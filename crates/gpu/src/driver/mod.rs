@@ -14,6 +14,9 @@ pub(crate) mod real;
 #[cfg(feature = "emulated")]
 mod reference;
 
+use std::any::Any;
+use std::sync::Arc;
+
 use crate::command::{Command, Span};
 use crate::error::Result;
 
@@ -28,6 +31,15 @@ pub struct Description {
     pub memory_bytes: usize,
     /// Driver and libraries with their versions, one a line.
     pub software: Vec<String>,
+}
+
+/// What a library needs for a command.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Preparation {
+    /// Bytes that it works in.
+    pub(crate) workspace_bytes: usize,
+    /// What has to be there as long as the command is run.
+    pub(crate) held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// A device, told what to do one thing after the other.
@@ -56,16 +68,16 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     /// `from` lies in memory of this device that is allocated, and is as long as `bytes`.
     unsafe fn download(&self, from: Span, bytes: &mut [u8]) -> Result<()>;
 
-    /// Bytes that a library works in while it runs the command, which needs no addresses yet. The first question about a layer
-    /// chooses its engine.
-    fn workspace_bytes(&self, command: &Command) -> Result<usize>;
+    /// Makes ready what a library needs for the command, which has no addresses yet. The first question about a layer chooses its
+    /// engine.
+    fn prepare(&self, command: &Command) -> Result<Preparation>;
 
     /// Runs the command after those before it; its errors may show at a later call.
     ///
     /// # Safety
     /// Every span of the command has an address in memory of this device that is allocated until it has run, and a launch's
     /// parameters are those that its kernel takes. So has `workspace`, of which nothing else is a part, as long as
-    /// [`Driver::workspace_bytes`] says.
+    /// [`Driver::prepare`] says.
     unsafe fn run(&self, command: &Command, workspace: Span) -> Result<()>;
 
     /// These commands as one, for [`Driver::replay`]. They have been run before, so that nothing has to be loaded any more.

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::DriverError;
 use cudarc::driver::result as cuda;
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, cudaError_enum as Status};
 
-use super::{Description, Driver, Graph, compile};
+use super::{Description, Driver, Graph, Preparation, compile};
 use crate::command::{Arg, Command, Launch, LinearCall, Span};
 use crate::error::{Error, Result};
 use crate::plans::{self, ConvKey, Operands, Plan, Plans};
@@ -49,6 +50,12 @@ const SYMBOLS: &[&str] = &[
     "cuStreamSynchronize",
 ];
 
+/// The driver's number of CUDA 13.0, which 580 is the first for.
+const LEAST_DRIVER: i32 = 13_000;
+
+/// An A100's: the matrix units of older cards are others.
+const LEAST_CAPABILITY: (u32, u32) = (8, 0);
+
 /// Threads of a block that adds.
 const ADD_THREADS: u32 = 256;
 
@@ -62,6 +69,8 @@ pub(crate) struct Cuda {
     state: Mutex<State>,
     // Given back in this order.
     plans: Mutex<Plans>,
+    /// For whoever only looks, and must not wait for a plan that is being made.
+    plan_count: AtomicUsize,
     module: Module,
     stream: Stream,
     context: Context,
@@ -171,6 +180,14 @@ impl Cuda {
         cuda::init()
             .map_err(|error| unavailable(format!("the NVIDIA driver does not start: {}", words(error))))?;
         let asked = |error: DriverError| unavailable(words(error));
+        let version = driver_number().map_err(unavailable)?;
+        if version < LEAST_DRIVER {
+            return Err(unavailable(format!(
+                "the NVIDIA driver is for CUDA {}.{}; 580 or newer is needed, which is for CUDA 13.0",
+                version / 1000,
+                version % 1000 / 10
+            )));
+        }
         let count = cuda::device::get_count().map_err(asked)?;
         let number = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
         if number >= count {
@@ -180,6 +197,7 @@ impl Cuda {
         }
         let device = cuda::device::get(number).map_err(asked)?;
         let description = describe(device).map_err(asked)?;
+        suits(description.capability).map_err(unavailable)?;
         let cubin = compile::cubin(description.capability, cache).map_err(unavailable)?;
         plans::version().map_err(unavailable)?;
         let context = Context::of(device).map_err(asked)?;
@@ -191,6 +209,7 @@ impl Cuda {
         let plans = Plans::new(stream.0.cast()).map_err(unavailable)?;
         Ok(Self {
             plans: Mutex::new(plans),
+            plan_count: AtomicUsize::new(0),
             stream,
             module,
             description,
@@ -213,13 +232,20 @@ impl Cuda {
         if let Some(error) = self.state().lost.clone() {
             return Err(error);
         }
-        self.enter().and_then(|()| call()).map_err(|error| {
-            let error = Error::Lost {
-                why: format!("{what}: {}", words(error)),
-            };
-            self.state().lost = Some(error.clone());
-            error
-        })
+        self.enter()
+            .and_then(|()| call())
+            .map_err(|error| self.fail(format!("{what}: {}", words(error))))
+    }
+
+    /// What an error of a queued call means: the device is lost. While a graph is made nothing runs, so there the graph alone is.
+    fn fail(&self, why: String) -> Error {
+        let mut state = self.state();
+        if state.captured.is_some() {
+            return Error::Library { why };
+        }
+        let error = Error::Lost { why };
+        state.lost = Some(error.clone());
+        error
     }
 
     fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
@@ -264,12 +290,8 @@ impl Cuda {
             .map_err(Error::library)?;
         // SAFETY: the caller's; the workspace is as long as the plan wants, which `prepare` has seen.
         let done = unsafe { plans.execute(&prepared) };
-        done.map_err(|why| {
-            // Now something may have been launched, of which nobody knows the end.
-            let error = Error::Lost { why };
-            self.state().lost = Some(error.clone());
-            error
-        })?;
+        // Something may have been launched by now, of which nobody knows the end.
+        done.map_err(|why| self.fail(why))?;
         if let Some(held) = self.state().captured.as_mut() {
             held.push(prepared.plan());
         }
@@ -353,19 +375,18 @@ impl Driver for Cuda {
         self.synchronize()
     }
 
-    fn workspace_bytes(&self, command: &Command) -> Result<usize> {
-        let Some(layer) = layer_of(command) else {
-            return Ok(0);
+    fn prepare(&self, command: &Command) -> Result<Preparation> {
+        let Some((key, rows)) = layer_of(command) else {
+            return Ok(Preparation::default());
         };
         self.call("a layer", || Ok(()))?;
-        // A plan that is thrown out to make room for this one may still be running.
-        let is_full = self.kept_plans().is_full();
-        if is_full {
-            self.synchronize()?;
-        }
-        self.kept_plans()
-            .workspace_bytes(layer.0, layer.1)
-            .map_err(Error::library)
+        let mut plans = self.kept_plans();
+        let plan = plans.plan(key, rows).map_err(Error::library)?;
+        self.plan_count.store(plans.len(), Ordering::Relaxed);
+        Ok(Preparation {
+            workspace_bytes: plan.workspace_bytes(),
+            held: Some(plan),
+        })
     }
 
     unsafe fn run(&self, command: &Command, workspace: Span) -> Result<()> {
@@ -416,30 +437,34 @@ impl Driver for Cuda {
 
     unsafe fn graph(&self, commands: &[Command], workspace: Span) -> Result<Option<Graph>> {
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.call("cuCtxSetCurrent", || Ok(()))?;
         // SAFETY: the stream is there; nobody else captures on it.
-        self.call("capture", || unsafe {
-            cuda::stream::begin_capture(self.stream.0, mode)
-        })?;
+        if unsafe { cuda::stream::begin_capture(self.stream.0, mode) }.is_err() {
+            return self.synchronize().map(|()| None);
+        }
         self.state().captured = Some(Vec::new());
         let captured = commands.iter().try_for_each(|command| {
             // SAFETY: the caller's.
             unsafe { self.run(command, workspace) }
         });
-        let plans = self.state().captured.take().unwrap_or_default();
         // SAFETY: a capture has begun, and has to end even if something in it has failed.
         let ended = unsafe { cuda::stream::end_capture(self.stream.0) };
-        let Ok(graph) = ended else {
-            return captured.map(|()| None);
-        };
-        let mut made = CudaGraph {
+        let plans = self.state().captured.take().unwrap_or_default();
+        let made = ended.ok().map(|graph| CudaGraph {
             graph,
             executable: std::ptr::null_mut(),
             _plans: plans,
+        });
+        let (Ok(()), Some(mut made)) = (captured, made) else {
+            // The commands run one by one as well. Whether the device is still there shows at once.
+            return self.synchronize().map(|()| None);
         };
-        captured?;
         // SAFETY: the graph has just been made.
-        let status = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut made.executable, graph, 0) };
-        Ok(status.result().is_ok().then_some(Graph::Cuda(made)))
+        let status = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut made.executable, made.graph, 0) };
+        if status.result().is_err() {
+            return self.synchronize().map(|()| None);
+        }
+        Ok(Some(Graph::Cuda(made)))
     }
 
     unsafe fn replay(&self, graph: &Graph) -> Result<()> {
@@ -468,7 +493,7 @@ impl Driver for Cuda {
     }
 
     fn plans(&self) -> usize {
-        self.kept_plans().len()
+        self.plan_count.load(Ordering::Relaxed)
     }
 }
 
@@ -521,12 +546,28 @@ pub(crate) fn libraries() -> Vec<(&'static str, std::result::Result<String, Stri
     ]
 }
 
-fn driver_version() -> std::result::Result<String, String> {
+fn driver_number() -> std::result::Result<i32, String> {
     let mut version = 0;
     // SAFETY: the place is valid.
     let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
     asked.result().map_err(words)?;
+    Ok(version)
+}
+
+fn driver_version() -> std::result::Result<String, String> {
+    let version = driver_number()?;
     Ok(format!("CUDA {}.{}", version / 1000, version % 1000 / 10))
+}
+
+/// Whether our kernels and the plans are for cards of this compute capability.
+fn suits(capability: (u32, u32)) -> std::result::Result<(), String> {
+    let (major, minor) = capability;
+    if capability < LEAST_CAPABILITY {
+        return Err(format!(
+            "the card has compute capability {major}.{minor}; 8.0 or newer is needed"
+        ));
+    }
+    Ok(())
 }
 
 fn cudnn_version(version: usize) -> String {

@@ -9,7 +9,7 @@ use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// Channels are filled up to multiples of this in f16: two layers of a UNet have no engine without (4 or 9 inputs, 4
+/// Channels are filled up to multiples of this: two layers of a UNet have no engine without (4 or 9 inputs, 4
 /// outputs), and all are faster.
 const CHANNELS: usize = 8;
 
@@ -176,8 +176,8 @@ impl Conv2d {
 /// Channels of a layer, filled up.
 pub(super) fn filled(channels: usize, dtype: DType) -> usize {
     match dtype {
-        DType::F16 => channels.next_multiple_of(CHANNELS),
-        DType::F32 | DType::I32 => channels,
+        DType::F16 | DType::F32 => channels.next_multiple_of(CHANNELS),
+        DType::I32 => channels,
     }
 }
 

@@ -30,7 +30,7 @@ impl<K: Copy + Eq + Hash, V> Kept<K, V> {
     }
 
     /// Whether one has to go for the next one.
-    pub(super) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.values.len() >= self.most
     }
 

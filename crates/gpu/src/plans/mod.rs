@@ -91,8 +91,17 @@ pub(crate) struct Plan {
     plan: Descriptor,
     workspace_bytes: usize,
     has_bias: bool,
+    /// Whether it computes one row at a time.
+    by_row: bool,
     /// Dropped after the plan.
     _held: Vec<Descriptor>,
+}
+
+impl Plan {
+    /// Bytes that it works in.
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.workspace_bytes
+    }
 }
 
 // SAFETY: a finished plan is only read, by whoever executes it and by the graphs that hold its kernels.
@@ -121,7 +130,7 @@ const MOST_PLANS: usize = 1 << 12;
 pub(crate) struct Plans {
     card: Card,
     /// By layer and size.
-    pinned: Kept<ConvKey, Pinned>,
+    pinned: Kept<ConvKey, Result<Pinned, Why>>,
     /// By layer, size and rows.
     plans: Kept<(ConvKey, usize), Arc<Plan>>,
 }
@@ -130,7 +139,8 @@ pub(crate) struct Plans {
 #[derive(Debug)]
 pub(crate) struct PreparedLayer {
     plan: Arc<Plan>,
-    pack: Descriptor,
+    /// One, or one for each row.
+    packs: Vec<Descriptor>,
 }
 
 impl PreparedLayer {
@@ -151,19 +161,9 @@ impl Plans {
         })
     }
 
-    /// Whether the next plan that is made throws another out.
-    pub(crate) fn is_full(&self) -> bool {
-        self.plans.is_full()
-    }
-
     /// How many plans are kept.
     pub(crate) fn len(&self) -> usize {
         self.plans.len()
-    }
-
-    /// Bytes of workspace that this layer takes for `rows` rows. The first call for a layer chooses its engine.
-    pub(crate) fn workspace_bytes(&mut self, key: ConvKey, rows: usize) -> Result<usize, Why> {
-        Ok(self.plan(key, rows)?.workspace_bytes)
     }
 
     /// Everything that can fail before something is launched.
@@ -188,19 +188,10 @@ impl Plans {
                 plan.workspace_bytes, workspace.bytes
             ));
         }
-        let mut ids = vec![X, WEIGHT, RESULT];
-        let mut pointers = vec![operands.x, operands.weight, operands.y];
-        if let Some(bias) = operands.bias.filter(|_| plan.has_bias) {
-            ids.push(BIAS);
-            pointers.push(bias);
-        }
-        let workspace = workspace.address().unwrap_or(0);
-        let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?
-            .ints(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &ids)?
-            .pointers(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &pointers)?
-            .pointers(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[workspace])?
-            .finished()?;
-        Ok(PreparedLayer { plan, pack })
+        let at_a_time = if plan.by_row { rows } else { 1 };
+        let packs = (0..at_a_time as u64).map(|row| pack(&plan, of_row(key, operands, row), workspace));
+        let packs = packs.collect::<Result<_, Why>>()?;
+        Ok(PreparedLayer { plan, packs })
     }
 
     /// Executes a layer on the stream.
@@ -211,28 +202,60 @@ impl Plans {
         let Card::Present(handle) = &self.card else {
             return Err("a card that is only described computes nothing".to_owned());
         };
-        // SAFETY: the caller answers for the memory; handle and descriptors are finished.
-        checked("execute", unsafe {
-            sys::cudnnBackendExecute(handle.raw(), layer.plan.plan.raw(), layer.pack.raw())
+        layer.packs.iter().try_for_each(|pack| {
+            // SAFETY: the caller answers for the memory; handle and descriptors are finished.
+            checked("execute", unsafe {
+                sys::cudnnBackendExecute(handle.raw(), layer.plan.plan.raw(), pack.raw())
+            })
         })
     }
 
-    fn plan(&mut self, key: ConvKey, rows: usize) -> Result<Arc<Plan>, Why> {
+    /// The plan of a layer for `rows` rows. The first call for a layer chooses its engine, or finds that there is none.
+    pub(crate) fn plan(&mut self, key: ConvKey, rows: usize) -> Result<Arc<Plan>, Why> {
         if let Some(plan) = self.plans.get(&(key, rows)) {
             return Ok(Arc::clone(plan));
         }
         let pinned = match self.pinned.get(&key) {
             Some(pinned) => pinned.clone(),
             None => {
-                let pinned = pin(&self.card, key)?;
+                let pinned = pin(&self.card, key);
                 self.pinned.put(key, pinned.clone());
                 pinned
             }
-        };
-        let plan = Arc::new(pinned.plan(&self.card, key, rows)?);
+        }?;
+        let at_a_time = if pinned.by_row { 1 } else { rows };
+        let plan = Arc::new(pinned.plan(&self.card, key, at_a_time)?);
         self.plans.put((key, rows), Arc::clone(&plan));
         Ok(plan)
     }
+}
+
+/// The operands of one row alone.
+fn of_row(key: ConvKey, operands: Operands, row: u64) -> Operands {
+    let bytes = |(h, w): (usize, usize), channels: usize| (h * w * channels * key.dtype.size_bytes()) as u64;
+    Operands {
+        x: operands.x + row * bytes(key.from, key.inputs),
+        y: operands.y + row * bytes(key.to, key.outputs),
+        ..operands
+    }
+}
+
+/// What a plan is executed with.
+fn pack(plan: &Plan, operands: Operands, workspace: Span) -> Result<Descriptor, Why> {
+    let mut ids = vec![X, WEIGHT, RESULT];
+    let mut pointers = vec![operands.x, operands.weight, operands.y];
+    if let Some(bias) = operands.bias.filter(|_| plan.has_bias) {
+        ids.push(BIAS);
+        pointers.push(bias);
+    }
+    Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?
+        .ints(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &ids)?
+        .pointers(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &pointers)?
+        .pointers(
+            Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE,
+            &[workspace.address().unwrap_or(0)],
+        )?
+        .finished()
 }
 
 /// What is at an address of the card.

@@ -215,6 +215,21 @@ fn nothing_is_told_a_device_while_a_graph_is_made() {
     });
 }
 
+#[test]
+fn a_program_that_cannot_be_a_graph_runs_command_by_command() {
+    let gpu = faulty(Fault::CaptureFailure, 1);
+    let mut program = block(&gpu).unwrap();
+    let x = numbers(2, 192, DType::F32);
+    let first = run(&mut program, &x).unwrap();
+    assert_eq!(run(&mut program, &x).unwrap(), first);
+    let bound = program.bound.as_ref().unwrap();
+    assert!(bound.graph.is_none() && bound.stays_apart, "it is tried once");
+    // The next one can.
+    let mut other = block(&gpu).unwrap();
+    assert_eq!(run(&mut other, &x).unwrap(), first);
+    assert!(other.bound.as_ref().is_some_and(|bound| bound.graph.is_some()));
+}
+
 /// A graph that outlives its device is found by the emulated one.
 #[test]
 fn a_program_may_be_the_last_to_hold_its_device() {

@@ -11,8 +11,8 @@ pub use self::config::{ImageProjectionConfig, IpAdapterConfig};
 use self::projection::Projection;
 use crate::error::During;
 use crate::layers::{
-    HostTensor, InputList, KeyValueProjections, KeyValues, Layer, LayerSource, Linear, Programs, Result,
-    on_pool, size_bytes,
+    Device, HostTensor, InputList, KeyValueProjections, KeyValues, Layer, LayerSource, Linear, Programs,
+    Result, on_pool, size_bytes,
 };
 use crate::{ModelError, UNetConfig, VisionOutput};
 
@@ -135,14 +135,18 @@ impl IpAdapter {
     /// Keys and values of `tokens` (1, N, D), in main memory, for every cross-attention, in the order in which those run.
     pub(crate) fn project(&self, tokens: &HostTensor, scale: f32) -> Result<Vec<KeyValues>> {
         let mut given = InputList::default();
-        // An input, so that all scales are one program.
-        let scaled = given.host(tokens.affine(f64::from(scale), 0.0)?);
+        // An input on a GPU, so that all scales are one program.
+        let scaled = match self.programs.device() {
+            Device::Cpu => None,
+            Device::Gpu(_) => Some(given.host(tokens.affine(f64::from(scale), 0.0)?)),
+        };
         let tokens = given.host(tokens.clone());
         let results = self.programs.run(Computation::Project, given, |inputs| {
-            let (tokens, scaled) = (inputs.take(tokens)?, inputs.take(scaled)?);
+            let tokens = inputs.take(tokens)?;
+            let scaled = scaled.map(|scaled| inputs.take(scaled)).transpose()?;
             let mut results = Vec::with_capacity(2 * self.layers.len());
             for layer in &self.layers {
-                results.extend(layer.project(&tokens, &scaled)?.into_results());
+                results.extend(layer.project(&tokens, scaled.as_ref(), scale)?.into_results());
             }
             Ok(results)
         })?;
