@@ -33,6 +33,7 @@ pub(crate) async fn deliver(
     let policy = inner.config.safety.policy(job.delivery.safety);
     let (checker, recipe) = (Arc::clone(&inner), job.recipe.clone());
     let files = inner.checker_files(policy).await?;
+    let origin = inner.origin_of(&job).await;
     let (bytes, seed, findings) = off_thread(move || {
         let passed = checker.safety.pass(image, policy, &files);
         let (image, found) = passed.map_err(ServiceError::SafetyChecker)?;
@@ -42,11 +43,10 @@ pub(crate) async fn deliver(
             nsfw: findings.nsfw,
             ..ImageMetadata::new(&recipe, index, size)
         };
-        Ok((
-            encode(&image, format, (&metadata, checker.config.marks))?,
-            metadata.seed,
-            findings,
-        ))
+        let image = checker.watermarked(image, &recipe);
+        let file = encode(&image, format, (&metadata, checker.config.marks))?;
+        let file = checker.signed(file, format, origin)?;
+        Ok((file, metadata.seed, findings))
     })
     .await?;
     // In a task of its own: a write that is given up half-way may end all the same, when nobody looks any more.

@@ -139,6 +139,8 @@ struct Wanted {
 pub(crate) struct Checked {
     /// As it is stored.
     file: Bytes,
+    /// As it was sent, where that is another file with a manifest that is kept.
+    sent: Option<Bytes>,
     size: Size,
     /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
     image: Option<(RgbImage, Reservation)>,
@@ -302,12 +304,17 @@ impl Inner {
         let room = self.room_for(owner, decoding).await?;
         let inner = Arc::clone(self);
         off_thread(move || {
-            let (file, image, note) = decoded_file(bytes, wanted)?;
+            let (file, image, note) = decoded_file(bytes.clone(), wanted)?;
+            // By the address of its bytes: a file that is stored as it came is the same one.
+            let is_other = wanted.role == InputRole::Init && file.as_ptr() != bytes.as_ptr();
+            let signer = inner.signer.as_ref().filter(|_| is_other);
+            let sent = signer.and_then(|signer| signer.keeps(&bytes).then_some(bytes));
             let image_size = image.size();
             let room = room.keep(&inner.admitted, image.size_bytes());
             let image = room.map(|room| (image, room));
             Ok(Checked {
                 file,
+                sent,
                 size: image_size,
                 image,
                 note,
@@ -388,9 +395,17 @@ impl Inner {
         };
         for (role, checked) in checked {
             let Checked {
-                file, image, note, ..
+                file,
+                sent,
+                image,
+                note,
+                ..
             } = checked;
             stored.notes.extend(note);
+            if let Some(sent) = sent {
+                let put = self.images.put(&ImageKey::sent(id), sent).await;
+                put.map_err(ServiceError::store("store the input picture"))?;
+            }
             let key = ImageKey::input(id, role);
             let put = self.images.put(&key, file).await;
             put.map_err(ServiceError::store("store the input picture"))?;

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::Catalog;
 use pentimento_engine::{EmbeddingFiles, JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
 use pentimento_hub::{Found, Hub};
-use pentimento_service::image_codec::Marks;
+use pentimento_service::image_codec::{ManifestSigner, Marks, Origin, SourceType, with_watermark};
 use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec, model_notes};
 use pentimento_types::{
     ImageFormat, InputRole, Inputs, IpAdapterRef, JobId, JobNote, ModelId, Progress, Recipe, RgbImage,
@@ -67,6 +67,8 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     };
 
     let marks = assemble::marks(&config);
+    let watermark = config.compliance.wants_watermark() && !recipe.gives_input_back();
+    let signer = assemble::manifest_signer(&config)?;
     let engine = assemble::Engine::start(&config)?;
     let bar = Bar::new(&recipe, inputs.len())?;
     let is_single = inputs.len() == 1;
@@ -74,7 +76,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let jobs = inputs.iter().zip(&targets).zip(&ids).enumerate();
     let jobs = jobs.map(|(number, ((input, target), id))| {
         let (recipe, models, first) = (&recipe, &models, (number == 0).then(|| first.clone()));
-        let (engine, bar, with_init) = (&engine, &bar, &with_init);
+        let (engine, bar, with_init, signer) = (&engine, &bar, &with_init, &signer);
         async move {
             let init = match first {
                 Some(first) => first,
@@ -88,8 +90,17 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
             let events = engine.handle.generate(*id, job)?;
             let finished = collect(events, recipe, bar).await;
             let finished = finished.with_context(|| format!("of {}", input.display()))?;
+            let origin = signer.as_ref().map(|signer| origin(signer, input)).transpose()?;
+            let finished: Vec<RgbImage> = if watermark {
+                finished.into_iter().map(with_watermark).collect()
+            } else {
+                finished
+            };
             for (index, picture) in (0..).zip(&finished) {
-                let bytes = encode(picture, recipe, (index, target.format, marks))?;
+                let mut bytes = encode(picture, recipe, (index, target.format, marks))?;
+                if let (Some(signer), Some(origin)) = (signer, &origin) {
+                    bytes = signer.sign(&bytes, target.format, origin)?;
+                }
                 bar.bar.suspend(|| target.write(index, &bytes))?;
             }
             // Of many inputs nothing is shown, and their pictures are not kept.
@@ -121,6 +132,19 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// What a signature says of the picture's making. The standard input was read already, and its manifest is not kept.
+fn origin(signer: &ManifestSigner, path: &Path) -> anyhow::Result<Origin> {
+    let sent = if path == Path::new(PIPE) {
+        Vec::new()
+    } else {
+        read_file(path)?
+    };
+    Ok(Origin {
+        source_type: SourceType::CompositeWithTrainedAlgorithmicMedia,
+        parent: signer.keeps(&sent).then(|| sent.into()),
+    })
 }
 
 fn read_init(path: &Path) -> anyhow::Result<RgbImage> {
