@@ -63,6 +63,9 @@ mod restarts;
 #[cfg(test)]
 mod safety;
 #[cfg(test)]
+#[cfg(feature = "c2pa")]
+mod signing;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod webhooks;

@@ -23,7 +23,7 @@ pub(crate) use self::models::{
 use self::place::{ComputeArgs, PlaceArgs, bench_side};
 
 use crate::config::{
-    AdminListen, ByteSize, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
+    AdminListen, ByteSize, Compliance, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
 };
 
 /// Where `generate` writes when nobody says.
@@ -178,6 +178,10 @@ pub(crate) struct ServeArgs {
     /// Seconds that a model which nobody uses stays in memory [default: until others need the room]
     #[arg(long, value_name = "SECONDS")]
     model_keep_alive_seconds: Option<u64>,
+
+    /// Marks pictures beyond what their files say [default: none]
+    #[arg(long, value_name = "RULES")]
+    compliance: Option<Compliance>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -308,6 +312,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) no_preview: bool,
 
+    /// Marks pictures beyond what their files say [default: none]
+    #[arg(long, value_name = "RULES")]
+    compliance: Option<Compliance>,
+
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -393,7 +401,13 @@ impl Args {
         let (serve, default_log) = match &self.command {
             Command::Serve(serve) => (ServeArgs::clone(serve), "info"),
             Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
-            Command::Generate(generate) => (ServeArgs::at(&generate.place), "warn"),
+            Command::Generate(generate) => (
+                ServeArgs {
+                    compliance: generate.compliance,
+                    ..ServeArgs::at(&generate.place)
+                },
+                "warn",
+            ),
             Command::Models(models) => (models.action.place(), "warn"),
             Command::Jobs(jobs) => (jobs.action.place(), "warn"),
             Command::Keys(keys) => (
@@ -438,6 +452,7 @@ impl Args {
             grace_seconds: serve.grace_seconds,
             model_memory: serve.model_memory,
             model_keep_alive_seconds: serve.model_keep_alive_seconds,
+            compliance: serve.compliance,
             log: self.log.clone(),
             log_format: self.log_format,
             isa: self.isa,

@@ -20,13 +20,15 @@ use pentimento_engine::{
 };
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobLimits, JobStore, Recovery, SqliteJobs};
-use pentimento_service::image_codec::Marks;
+use pentimento_service::image_codec::{ManifestSigner, Marks};
 use pentimento_service::{
     AddressGuard, KeyFile, KeyRing, SafetyRule, SafetySettings, Service, ServiceConfig, ServiceParts,
     WebhookSecret, image_fetcher, webhook_sender,
 };
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
-use pentimento_types::{Clock, MemoryBudget, MemoryLedger, ModelId, SystemClock, describe_chain};
+use pentimento_types::{
+    Clock, MemoryBudget, MemoryLedger, ModelId, SystemClock, describe_chain, read_regular,
+};
 use tokio::net::TcpListener;
 
 use crate::config::{ByteSize, Config, HttpConfig, SafetyChoice, WebhookSecretSetting};
@@ -228,6 +230,7 @@ pub(crate) fn everything(
         memory: Arc::clone(&engine.memory),
         keys: Arc::clone(&keys),
         traces: telemetry.traces(),
+        signer: manifest_signer(config)?.map(Arc::new),
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));
@@ -342,6 +345,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
             threshold: config.safety_threshold_percent * 10,
         },
         marks: marks(config),
+        watermark: config.compliance.wants_watermark(),
         prompt_enhancer: config.prompt_enhancer.as_deref().map(ModelId::new),
         sweep_interval: SWEEP,
     }
@@ -353,6 +357,20 @@ pub(crate) const fn marks(config: &Config) -> Marks {
         parameters: config.write_parameters,
         source_type: config.write_source_type,
     }
+}
+
+/// What signs pictures, where the settings say so.
+pub(crate) fn manifest_signer(config: &Config) -> anyhow::Result<Option<ManifestSigner>> {
+    const LARGEST: u64 = 1 << 20;
+    let Some((certificates, key)) = &config.c2pa else {
+        return Ok(None);
+    };
+    let read = |name: &str, path: &Path| {
+        read_regular(path, LARGEST).with_context(|| format!("{name}: cannot read {}", path.display()))
+    };
+    let (certificates, key) = (read("c2pa_certificates", certificates)?, read("c2pa_key", key)?);
+    let signer = ManifestSigner::new(&certificates, &key);
+    signer.map(Some).context("c2pa_certificates and c2pa_key")
 }
 
 /// Answers on the socket until `closed` is ready.

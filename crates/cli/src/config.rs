@@ -27,8 +27,8 @@ pub(crate) use error::ConfigError;
 pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
 pub(crate) use values::{
-    AdminListen, ByteSize, DeviceChoice, GpuMemory, ImagesLinks, IsaChoice, KeySetting, LogFormat,
-    PrecisionChoice, SafetyChoice, Secret, WebhookSecretSetting,
+    AdminListen, ByteSize, Compliance, DeviceChoice, GpuMemory, ImagesLinks, IsaChoice, KeySetting,
+    LogFormat, PrecisionChoice, SafetyChoice, Secret, WebhookSecretSetting,
 };
 
 const DEFAULT_FILE: &str = "pentimento.toml";
@@ -256,6 +256,10 @@ pub(crate) struct Config {
     pub(crate) write_parameters: bool,
     /// Whether they say that a trained network has made them.
     pub(crate) write_source_type: bool,
+    /// Whether pixels get a watermark.
+    pub(crate) compliance: Compliance,
+    /// What pictures are signed with: the certificates, that of the key first, and the key; None leaves them unsigned.
+    pub(crate) c2pa: Option<(PathBuf, PathBuf)>,
     /// The catalogue's entry of the reference safety checker; None is the small one inside the binary.
     pub(crate) safety_model: Option<String>,
     /// The catalogue's entry of a language model that adds words to prompts; None is the list inside the binary.
@@ -364,6 +368,8 @@ impl Config {
             safety_checker: settings.safety_checker.unwrap_or_default(),
             write_parameters: settings.write_parameters.unwrap_or(true),
             write_source_type: settings.write_source_type.unwrap_or(true),
+            compliance: checks::compliance(settings.compliance, settings.write_source_type)?,
+            c2pa: checks::c2pa(settings.c2pa_certificates.clone(), settings.c2pa_key.clone())?,
             safety_model: settings
                 .safety_model
                 .clone()

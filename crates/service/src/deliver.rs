@@ -35,6 +35,7 @@ pub(crate) async fn deliver(
     let policy = inner.config.safety.policy(job.delivery.safety);
     let (checker, recipe, task) = (Arc::clone(&inner), job.recipe.clone(), job.inputs.task());
     let files = inner.checker_files(policy).await?;
+    let origin = inner.origin_of(&job).await;
     let (bytes, seed, findings) = off_thread(move || {
         let passed = checker.safety.pass(image, policy, &files);
         let (image, found) = passed.map_err(ServiceError::SafetyChecker)?;
@@ -44,11 +45,10 @@ pub(crate) async fn deliver(
             nsfw: findings.nsfw,
             ..ImageMetadata::new(&recipe, task, index, size).computed_in(checker.engine.precision())
         };
-        Ok((
-            encode(&image, format, (&metadata, checker.config.marks))?,
-            metadata.seed,
-            findings,
-        ))
+        let image = checker.watermarked(image, &recipe);
+        let file = encode(&image, format, (&metadata, checker.config.marks))?;
+        let file = checker.signed(file, format, origin)?;
+        Ok((file, metadata.seed, findings))
     })
     .await?;
     // In a task of its own: a write that is given up half-way may end all the same, when nobody looks any more.

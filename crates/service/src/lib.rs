@@ -61,6 +61,7 @@ mod safety;
 mod saving;
 mod service;
 mod shutdown;
+mod signing;
 mod sketches;
 mod style_expansion;
 mod submit;

@@ -148,6 +148,8 @@ struct Wanted {
 pub(crate) struct Checked {
     /// As it is stored.
     file: Bytes,
+    /// As it was sent, where that is another file with a manifest that is kept.
+    sent: Option<Bytes>,
     size: Size,
     /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
     image: Option<(RgbImage, Reservation)>,
@@ -186,6 +188,7 @@ impl Checked {
     pub(crate) fn new(file: Bytes, image: RgbImage, room: Option<Reservation>) -> Self {
         Self {
             file,
+            sent: None,
             size: image.size(),
             image: room.map(|room| (image, room)),
             note: None,
@@ -362,12 +365,17 @@ impl Inner {
         let room = self.room_for(owner, decoding).await?;
         let inner = Arc::clone(self);
         off_thread(move || {
-            let (file, image, note) = decoded_file(bytes, wanted)?;
+            let (file, image, note) = decoded_file(bytes.clone(), wanted)?;
+            // By the address of its bytes: a file that is stored as it came is the same one.
+            let is_other = wanted.role == InputRole::Init && file.as_ptr() != bytes.as_ptr();
+            let signer = inner.signer.as_ref().filter(|_| is_other);
+            let sent = signer.and_then(|signer| signer.keeps(&bytes).then_some(bytes));
             let image_size = image.size();
             let room = room.keep(&inner.admitted, image.size_bytes());
             let image = room.map(|room| (image, room));
             Ok(Checked {
                 file,
+                sent,
                 size: image_size,
                 image,
                 note,
@@ -395,7 +403,7 @@ impl Inner {
         } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let keys = submission.inputs.map(|role, _| ImageKey::input(id, role));
-        let stored = self.store_inputs(&keys, checked).await?;
+        let stored = self.store_inputs((id, &keys), checked).await?;
         let draw = submission.number;
         let mut job = submission.into_job(id, self.clock.wall(), (keys, notes));
         job.deadline = self.deadline_of_new(&job);
@@ -439,7 +447,7 @@ impl Inner {
 
     pub(crate) async fn store_inputs(
         &self,
-        keys: &Inputs<ImageKey>,
+        (id, keys): (JobId, &Inputs<ImageKey>),
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<StoredInputs, ServiceError> {
         let mut files: BTreeMap<InputRole, Checked> = checked.into_iter().collect();
@@ -450,9 +458,17 @@ impl Inner {
         for (role, key) in keys.iter() {
             let checked = files.remove(&role).ok_or_else(|| missing(role))?;
             let Checked {
-                file, image, note, ..
+                file,
+                sent,
+                image,
+                note,
+                ..
             } = checked;
             stored.notes.extend(note);
+            if let Some(sent) = sent {
+                let put = self.images.put(&ImageKey::sent(id), sent).await;
+                put.map_err(ServiceError::store("store the input picture"))?;
+            }
             let put = self.images.put(key, file).await;
             put.map_err(ServiceError::store("store the input picture"))?;
             let decoded = stored.decoded.zip(image);

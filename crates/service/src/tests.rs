@@ -12,6 +12,8 @@ mod planning;
 mod presets;
 mod receiver;
 mod recovery;
+#[cfg(feature = "c2pa")]
+mod signing;
 mod submitting;
 mod troubled_store;
 mod unfetched;

@@ -170,7 +170,7 @@ impl Inner {
         let size = size_of(&job.inputs, &checked)?;
         let work = time.work(&job.recipe, size);
         let expected = time.expected(&models, &job.recipe, size);
-        let stored = self.store_inputs(&job.inputs, checked).await?;
+        let stored = self.store_inputs((id, &job.inputs), checked).await?;
         self.admitted.keep(
             id,
             Admitted {

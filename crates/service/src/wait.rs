@@ -104,9 +104,10 @@ impl Inner {
 
     /// Inputs are kept until their job ends. A failure here is cleared up by the sweeper.
     pub(crate) async fn delete_input(&self, id: JobId) {
-        for role in InputRole::ALL.iter().copied() {
-            if let Err(error) = self.images.delete(&ImageKey::input(id, role)).await {
-                tracing::warn!(job = %id, role = role.as_str(), error = describe_chain(&error), "an input picture could not be deleted");
+        let inputs = InputRole::ALL.iter().map(|role| ImageKey::input(id, *role));
+        for key in inputs.chain(self.signer.is_some().then(|| ImageKey::sent(id))) {
+            if let Err(error) = self.images.delete(&key).await {
+                tracing::warn!(%key, error = describe_chain(&error), "an input picture could not be deleted");
             }
         }
     }

@@ -10,6 +10,7 @@
 mod chaos;
 mod check;
 mod clients;
+mod features;
 mod image;
 mod parity;
 mod shell;
@@ -42,6 +43,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         runner_args: Vec<String>,
     },
+    /// Clippy and tests of the features that are off by default, which `.ci/run` leaves out.
+    Features,
     /// Kills and starts the server under load, again and again; nothing may be lost or made twice.
     Chaos(chaos::ChaosArgs),
     /// Builds the container image without a daemon, makes a picture in it, and checks its size and its user.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Check => check::run(),
         Command::Test { offline, runner_args } => test::run(offline, &runner_args),
+        Command::Features => features::run(),
         Command::Chaos(args) => chaos::run(&args),
         Command::Image {
             binary,

@@ -15,7 +15,7 @@ use pentimento_engine::{
     EmbeddingFiles, JobEvent, JobEvents, Precision, ResolvedJob, ResolvedModels, RunPlan,
 };
 use pentimento_hub::{Found, Hub};
-use pentimento_service::image_codec::Marks;
+use pentimento_service::image_codec::{ManifestSigner, Marks, Origin, SourceType, with_watermark};
 use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec, model_notes};
 use pentimento_types::{
     ImageFormat, Inputs, IpAdapterRef, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
@@ -88,6 +88,8 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     };
 
     let marks = assemble::marks(&config);
+    let watermark = config.compliance.wants_watermark() && !recipe.gives_input_back();
+    let signer = assemble::manifest_signer(&config)?;
     let engine = assemble::Engine::start(&config)?;
     let bar = Bar::new(&recipe, inputs.len())?;
     let is_single = inputs.len() == 1;
@@ -95,7 +97,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let jobs = inputs.iter().zip(&targets).zip(&ids).enumerate();
     let jobs = jobs.map(|(number, ((input, target), id))| {
         let (recipe, models, first) = (&recipe, &models, first.clone().filter(|_| number == 0));
-        let (engine, bar, with_init) = (&engine, &bar, &with_init);
+        let (engine, bar, with_init, signer) = (&engine, &bar, &with_init, &signer);
         let precision = engine.handle.precision();
         async move {
             let init = match (first, input) {
@@ -114,8 +116,20 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
                 Some(input) => finished.with_context(|| format!("of {}", input.display()))?,
                 None => finished?,
             };
+            let origin = signer
+                .as_ref()
+                .map(|signer| origin(signer, task, input))
+                .transpose()?;
+            let finished: Vec<RgbImage> = if watermark {
+                finished.into_iter().map(with_watermark).collect()
+            } else {
+                finished
+            };
             for (index, picture) in (0..).zip(&finished) {
-                let bytes = encode(picture, (recipe, task), (index, target.format, marks, precision))?;
+                let mut bytes = encode(picture, (recipe, task), (index, target.format, marks, precision))?;
+                if let (Some(signer), Some(origin)) = (signer, &origin) {
+                    bytes = signer.sign(&bytes, target.format, origin)?;
+                }
                 bar.bar.suspend(|| target.write(index, &bytes))?;
             }
             // Of many inputs nothing is shown, and their pictures are not kept.
@@ -147,6 +161,18 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// What a signature says of the picture's making. The standard input was read already, and its manifest is not kept.
+fn origin(signer: &ManifestSigner, task: Task, path: Option<&Path>) -> anyhow::Result<Origin> {
+    let sent = match path.filter(|path| *path != Path::new(PIPE)) {
+        Some(path) => read_file(path)?,
+        None => Vec::new(),
+    };
+    Ok(Origin {
+        source_type: SourceType::of(task),
+        parent: signer.keeps(&sent).then(|| sent.into()),
+    })
 }
 
 fn read_init(path: &Path) -> anyhow::Result<RgbImage> {

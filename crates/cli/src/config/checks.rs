@@ -5,12 +5,15 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pentimento_storage::{S3Config, S3Links};
 use url::Url;
 
-use super::{ByteSize, ConfigError, DeviceChoice, GpuMemory, ImagesLinks, PrecisionChoice, Settings};
+use super::{
+    ByteSize, Compliance, ConfigError, DeviceChoice, GpuMemory, ImagesLinks, PrecisionChoice, Settings,
+};
 
 pub(super) const DAY: u64 = 24 * 3600;
 /// How long a link may work.
@@ -196,6 +199,38 @@ pub(super) fn otlp_endpoint(url: Option<Url>) -> Result<Option<Url>, ConfigError
         return Ok(Some(url));
     };
     Err(refused("otlp_endpoint", without_password(url), problem))
+}
+
+/// The files that pictures are signed with, in a build that can sign. One without the other signs nothing.
+pub(super) fn c2pa(
+    certificates: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    let shown = |path: &Path| path.display().to_string();
+    let (name, path, problem) = match (certificates, key) {
+        (None, None) => return Ok(None),
+        (Some(path), _) if cfg!(not(feature = "c2pa")) => {
+            let problem = "this build cannot use: it signs no pictures; build it with `--features c2pa`";
+            ("c2pa_certificates", path, problem)
+        }
+        (Some(certificates), Some(key)) => return Ok(Some((certificates, key))),
+        (Some(path), None) => ("c2pa_certificates", path, "signs nothing without c2pa_key"),
+        (None, Some(path)) => ("c2pa_key", path, "signs nothing without c2pa_certificates"),
+    };
+    Err(refused(name, shown(&path), problem))
+}
+
+/// Who marks the pixels marks the files as well.
+pub(super) fn compliance(
+    compliance: Option<Compliance>,
+    write_source_type: Option<bool>,
+) -> Result<Compliance, ConfigError> {
+    let compliance = compliance.unwrap_or_default();
+    if compliance == Compliance::Eu && write_source_type == Some(false) {
+        let problem = "cannot be with compliance = \"eu\", which wants the mark in the files, too; leave one of them out";
+        return Err(refused("write_source_type", false, problem));
+    }
+    Ok(compliance)
 }
 
 /// The server that is asked.

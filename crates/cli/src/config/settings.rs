@@ -12,8 +12,8 @@ use url::Url;
 
 use super::hub::HubVariables;
 use super::{
-    AdminListen, ByteSize, ConfigError, DeviceChoice, GpuMemory, ImagesLinks, IsaChoice, KeySetting,
-    LogFormat, PrecisionChoice, SafetyChoice, Secret, WebhookSecretSetting,
+    AdminListen, ByteSize, Compliance, ConfigError, DeviceChoice, GpuMemory, ImagesLinks, IsaChoice,
+    KeySetting, LogFormat, PrecisionChoice, SafetyChoice, Secret, WebhookSecretSetting,
 };
 
 /// No settings file comes near it.
@@ -78,6 +78,9 @@ pub(crate) struct Settings {
     pub(crate) safety_model: Option<String>,
     pub(crate) write_parameters: Option<bool>,
     pub(crate) write_source_type: Option<bool>,
+    pub(crate) compliance: Option<Compliance>,
+    pub(crate) c2pa_certificates: Option<PathBuf>,
+    pub(crate) c2pa_key: Option<PathBuf>,
     pub(crate) prompt_enhancer: Option<String>,
     pub(crate) safety_threshold_percent: Option<u64>,
     pub(crate) log: Option<String>,
@@ -155,6 +158,9 @@ impl Settings {
             safety_model: self.safety_model.or(lower.safety_model),
             write_parameters: self.write_parameters.or(lower.write_parameters),
             write_source_type: self.write_source_type.or(lower.write_source_type),
+            compliance: self.compliance.or(lower.compliance),
+            c2pa_certificates: self.c2pa_certificates.or(lower.c2pa_certificates),
+            c2pa_key: self.c2pa_key.or(lower.c2pa_key),
             prompt_enhancer: self.prompt_enhancer.or(lower.prompt_enhancer),
             safety_threshold_percent: self.safety_threshold_percent.or(lower.safety_threshold_percent),
             log: self.log.or(lower.log),
@@ -175,7 +181,13 @@ impl Settings {
         let text = String::from_utf8(bytes).map_err(|error| unreadable(std::io::Error::other(error)))?;
         let mut settings = Self::from_text(&text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for place in [&mut settings.models, &mut settings.data].into_iter().flatten() {
+        let places = [
+            &mut settings.models,
+            &mut settings.data,
+            &mut settings.c2pa_certificates,
+            &mut settings.c2pa_key,
+        ];
+        for place in places.into_iter().flatten() {
             *place = folder.join(&place);
         }
         Ok(settings)
@@ -315,6 +327,9 @@ impl Settings {
         "SAFETY_CHECKER",
         "SAFETY_MODEL",
         "PROMPT_ENHANCER",
+        "COMPLIANCE",
+        "C2PA_CERTIFICATES",
+        "C2PA_KEY",
         "WRITE_PARAMETERS",
         "WRITE_SOURCE_TYPE",
         "SAFETY_THRESHOLD_PERCENT",
@@ -381,6 +396,9 @@ impl Settings {
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
             "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
             "SAFETY_CHECKER" => self.safety_checker = Some(chosen(name, value)?),
+            "COMPLIANCE" => self.compliance = Some(chosen(name, value)?),
+            "C2PA_CERTIFICATES" => self.c2pa_certificates = Some(value.into()),
+            "C2PA_KEY" => self.c2pa_key = Some(value.into()),
             "WRITE_PARAMETERS" => self.write_parameters = Some(parsed(name, value)?),
             "WRITE_SOURCE_TYPE" => self.write_source_type = Some(parsed(name, value)?),
             "SAFETY_MODEL" => self.safety_model = Some(value.to_owned()),

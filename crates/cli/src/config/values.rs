@@ -344,3 +344,21 @@ pub(crate) enum LogFormat {
     /// One JSON document a line
     Json,
 }
+
+/// Which rules of marking pictures are followed beyond the marks of their files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Compliance {
+    /// None
+    #[default]
+    None,
+    /// Also a watermark in the pixels, for the European Union's AI Act
+    Eu,
+}
+
+impl Compliance {
+    /// Whether pixels are changed.
+    pub(crate) const fn wants_watermark(self) -> bool {
+        matches!(self, Self::Eu)
+    }
+}
