@@ -308,7 +308,14 @@ fn wrong_arguments_have_exit_code_2_and_a_way_out() {
     let with = |more: &[&'static str]| [generate.as_slice(), more].concat();
     let cases: &[(Vec<&str>, &str)] = &[
         (vec![], "Usage"),
-        (vec!["generate"], "--image"),
+        (vec!["generate"], "--prompt"),
+        (vec!["generate", "--prompt", "p", "--strength", "0.5"], "--image"),
+        (vec!["generate", "--prompt", "p", "--mask", "m.png"], "--image"),
+        (
+            vec!["generate", "--prompt", "p", "--width", "60"],
+            "multiple of 8",
+        ),
+        (with(&["--width", "64"]), "--width"),
         (with(&["--strength", "1.5"]), "0..=1"),
         (with(&["--scheduler", "Nonsense"]), "LCMScheduler"),
         (with(&["--out", "a.tiff"]), "--format"),

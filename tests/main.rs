@@ -3,6 +3,8 @@
 //! One program for all of them, because linking costs more than running.
 
 #[cfg(test)]
+mod a1111;
+#[cfg(test)]
 mod abuse;
 #[cfg(test)]
 mod auth;

@@ -73,6 +73,7 @@ async fn each_part_has_its_own_document_and_people_have_a_page() {
     for (part, path) in [
         ("novita", "/v3/lcm-img2img"),
         ("modelslab", "/api/v1/enterprise/img2img"),
+        ("a1111", "/sdapi/v1/img2img"),
         ("own", "/v1/jobs"),
     ] {
         let part = document(&server, &format!("/openapi/{part}.json")).await;

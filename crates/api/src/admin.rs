@@ -39,6 +39,8 @@ pub(crate) async fn index() -> Json<Value> {
             "POST /api/v1/enterprise/img2img": "image to image with any scheduler (ModelsLab's call, under all its paths)",
             "POST /api/v1/enterprise/inpaint": "the same within a mask",
             "POST /api/v1/enterprise/fetch/{id}": "a ModelsLab job by its number",
+            "POST /sdapi/v1/img2img": "image to image by the call of AUTOMATIC1111's web UI, whose other calls are below /sdapi/v1 too",
+            "POST /sdapi/v1/txt2img": "text to image by the same",
             "GET /v3/model": "models by their sd_name_in_api (also /v3/models, /v2/models)",
             "GET /v3/user": "always a million credits",
             "GET /v1/models": "models with their kinds and whether they can be used now",

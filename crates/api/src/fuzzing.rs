@@ -1,6 +1,6 @@
 //! The doors for `fuzz/`, which are there when it builds this crate, and in tests, which run its corpus.
 
-use crate::dialects::{modelslab, novita};
+use crate::dialects::{a1111, modelslab, novita};
 
 /// A body for ModelsLab's calls; its first byte chooses the content type.
 ///
@@ -18,6 +18,14 @@ pub fn novita_body(bytes: &[u8]) {
     novita::fuzzing::body(bytes);
 }
 
+/// A body for the calls of A1111's web UI that make images.
+///
+/// # Panics
+/// When something that must hold for every body does not.
+pub fn a1111_body(bytes: &[u8]) {
+    a1111::fuzzing::body(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use pentimento_testkit::each_fuzzed;
@@ -26,5 +34,6 @@ mod tests {
     fn what_the_fuzzer_found_holds() {
         each_fuzzed("modelslab_body", super::modelslab_body);
         each_fuzzed("novita_body", super::novita_body);
+        each_fuzzed("a1111_body", super::a1111_body);
     }
 }

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::routing::get;
 
-use crate::dialects::{modelslab, novita};
+use crate::dialects::{a1111, modelslab, novita};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::middleware::{Around, Visitors, Watch};
@@ -27,6 +27,7 @@ pub fn build_router(state: AppState) -> Router {
     let routes = Router::new()
         .merge(novita::routes())
         .merge(modelslab::routes())
+        .merge(a1111::routes())
         .merge(links::routes())
         .merge(jobs::routes())
         .merge(webhook_calls::routes())

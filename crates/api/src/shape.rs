@@ -1,7 +1,7 @@
 //! Which shape the errors of a path have, for everything that answers before or around the handlers.
 
 use crate::admin;
-use crate::dialects::{modelslab, novita};
+use crate::dialects::{a1111, modelslab, novita};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 
@@ -12,6 +12,8 @@ pub(crate) enum Shape {
     Own,
     /// Whatever is below `/api`, and `/v1/enterprise` and `/v6` for base addresses without it.
     ModelsLab,
+    /// `/sdapi`.
+    A1111,
     /// `/v2`, `/v3`, and whatever else a vendor's client may come up with.
     Novita,
 }
@@ -37,6 +39,8 @@ impl Shape {
         let modelslab = ["/api", "/v1/enterprise", "/v6"];
         if modelslab.iter().any(under) {
             Self::ModelsLab
+        } else if under(&"/sdapi") {
+            Self::A1111
         } else if path == "/" || own.iter().any(under) {
             Self::Own
         } else {
@@ -49,6 +53,7 @@ impl Shape {
         match self {
             Self::Own => admin::edge_failure(fault),
             Self::ModelsLab => modelslab::edge_failure(fault),
+            Self::A1111 => a1111::edge_failure(fault),
             Self::Novita => novita::edge_failure(fault),
         }
     }
@@ -87,6 +92,9 @@ mod tests {
             "/v6/images",
         ] {
             assert_eq!(Shape::of(path), Shape::ModelsLab, "{path}");
+        }
+        for path in ["/sdapi/v1/img2img", "/sdapi/v1/nothing", "/sdapi"] {
+            assert_eq!(Shape::of(path), Shape::A1111, "{path}");
         }
         for path in [
             "/v3/lcm-img2img",
@@ -134,7 +142,7 @@ mod tests {
                 ),
             ]
         };
-        for shape in [Shape::Own, Shape::ModelsLab, Shape::Novita] {
+        for shape in [Shape::Own, Shape::ModelsLab, Shape::A1111, Shape::Novita] {
             for (fault, status) in faults() {
                 let (kind, text) = (fault.kind(), fault.to_string());
                 let failure = shape.failure(fault);

@@ -206,13 +206,22 @@ pub(crate) struct DemoArgs {
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct GenerateArgs {
     /// The picture to start from: PNG, JPEG or WebP; `-` reads it from the standard input. Several, or a folder of them, are
-    /// made together, each with the same seed
-    #[arg(long = "image", value_name = "FILE", num_args = 1.., required = true)]
+    /// made together, each with the same seed [default: none, and the picture is made from the prompt alone]
+    #[arg(long = "image", value_name = "FILE", num_args = 1..)]
     pub(crate) images: Vec<PathBuf>,
 
     /// White is painted anew and black is kept; of any size
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "images")]
     pub(crate) mask: Option<PathBuf>,
+
+    /// Pixels per line of a picture that is made from the prompt alone, a multiple of 8 [default: what the checkpoint was trained
+    /// on]
+    #[arg(long, value_name = "PIXELS", conflicts_with = "images", value_parser = side)]
+    pub(crate) width: Option<u32>,
+
+    /// Lines of such a picture, a multiple of 8 [default: what the checkpoint was trained on]
+    #[arg(long, value_name = "PIXELS", conflicts_with = "images", value_parser = side)]
+    pub(crate) height: Option<u32>,
 
     /// Pixels over which the new part fades in at the mask's edge
     #[arg(long, value_name = "PIXELS", default_value_t = 0, requires = "mask", value_parser = clap::value_parser!(u32).range(0..=256))]
@@ -255,7 +264,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) steps: u32,
 
     /// 0 gives the picture back, 1 ignores it
-    #[arg(long, default_value_t = 0.6, value_parser = unit_interval)]
+    #[arg(long, default_value_t = 0.6, requires = "images", value_parser = unit_interval)]
     pub(crate) strength: f64,
 
     /// How closely to follow the prompt; up to 1 there is no guidance
@@ -481,6 +490,15 @@ impl ServeArgs {
 
 fn unit_interval(text: &str) -> Result<f64, String> {
     number_within(text, 0.0, 1.0)
+}
+
+/// Of a picture that is made from noise.
+fn side(text: &str) -> Result<u32, String> {
+    const STEP: u32 = 8;
+    const LONGEST: u32 = 8192;
+    let side = text.parse().ok().filter(|side: &u32| side.is_multiple_of(STEP));
+    side.filter(|side| (STEP..=LONGEST).contains(side))
+        .ok_or_else(|| format!("a side is a multiple of {STEP} from {STEP} to {LONGEST}"))
 }
 
 fn guidance_scale(text: &str) -> Result<f64, String> {

@@ -136,9 +136,7 @@ impl PipelineExecutor {
     fn start(&self, model: &StableDiffusion, input: &ResolvedJob) -> Result<Preparation, ExecutorError> {
         let begun = model.begin(PrepareInput {
             recipe: Arc::clone(&input.recipe),
-            init: input.images.init().clone(),
-            mask: input.images.mask().cloned(),
-            ip_adapter_image: input.images.ip_adapter().cloned(),
+            images: input.images.clone(),
             embeddings: input.models.embeddings.clone(),
             max_prompt_tokens: self.max_prompt_tokens,
         });

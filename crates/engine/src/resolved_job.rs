@@ -15,7 +15,7 @@ pub struct ResolvedJob {
     pub recipe: Arc<Recipe>,
     /// What the names in the recipe stand for.
     pub models: ResolvedModels,
-    /// The decoded input images. A mask makes it an inpainting job.
+    /// What it starts from, decoded, and what else it works on.
     pub images: Inputs<RgbImage>,
 }
 
@@ -29,14 +29,14 @@ impl ResolvedJob {
     /// What its decoded images take: those it brings, and those it will be given. In bytes.
     #[must_use]
     pub fn image_bytes(&self) -> u64 {
-        let brought = self.images.iter().map(|(role, image)| (role, image.size_bytes()));
-        self.recipe.image_bytes(brought)
+        let brought = self.images.iter().map(|(_, image)| image.size_bytes());
+        self.recipe.image_bytes(self.images.size().rgb_bytes(), brought)
     }
 
     /// The latent size, known before the model is loaded.
     #[must_use]
     pub fn latent_size(&self) -> LatentSize {
-        LatentSize::of_image(self.images.init().size())
+        LatentSize::of_image(self.images.size())
     }
 }
 

@@ -287,7 +287,7 @@ impl FakeExecutor {
     /// The image that a request gets from any fake device, alone or in company.
     ///
     /// # Panics
-    /// Never: the image has the size of the input.
+    /// Never: the image has the size of the input, or the one asked for.
     #[must_use]
     pub fn image_of(input: &ResolvedJob, index: u32) -> RgbImage {
         let request = &input.recipe;
@@ -298,9 +298,15 @@ impl FakeExecutor {
         } else {
             hasher.finish().to_le_bytes()
         };
-        let pixels = input.images.init().pixels().iter().enumerate();
-        let pixels = pixels.map(|(at, value)| value ^ tint[at % 3]).collect();
-        RgbImage::new(input.images.init().size(), pixels).expect("as many bytes as the input has")
+        let size = input.images.size();
+        let mut pixels = match input.images.init() {
+            Some(init) => init.clone().into_pixels(),
+            None => (0..size.rgb_bytes()).map(|_| 0).collect(),
+        };
+        for (at, value) in pixels.iter_mut().enumerate() {
+            *value ^= tint[at % 3];
+        }
+        RgbImage::new(size, pixels).expect("as many bytes as the size says")
     }
 }
 
@@ -311,8 +317,9 @@ impl FakeExecutor {
 )]
 fn evaluations(input: &ResolvedJob) -> u32 {
     let request = &input.recipe;
-    let run = (f64::from(request.steps) * request.strength) as u32;
-    if request.strength > 0.0 {
+    let strength = request.strength_for(input.images.task());
+    let run = (f64::from(request.steps) * strength) as u32;
+    if strength > 0.0 {
         run.clamp(1, request.steps)
     } else {
         0

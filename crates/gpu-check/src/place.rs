@@ -58,25 +58,16 @@ pub(crate) fn model_on_cpu(shape: seeded::Shape) -> anyhow::Result<StableDiffusi
 /// Pictures of `steps` evaluations, each of two rows where they are guided.
 pub(crate) fn recipe(image_count: u32, steps: u32, guidance_scale: f64) -> Recipe {
     Recipe {
-        model: ModelId::new("seeded"),
-        vae: None,
-        loras: Vec::new(),
-        embeddings: Vec::new(),
         prompt: "a photograph of a cup of coffee on a wooden table".to_owned(),
-        negative_prompt: None,
         image_count,
         steps,
-        strength: 1.0,
         guidance_scale,
         seed: SEED,
-        clip_skip: 1,
-        token_merging: false,
         scheduler: SchedulerChoice {
             kind: Some(SchedulerKind::DDIM),
             ..SchedulerChoice::default()
         },
-        soft_edge: 0,
-        ip_adapter: None,
+        ..Recipe::of_model(ModelId::new("seeded"))
     }
 }
 

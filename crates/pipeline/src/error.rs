@@ -53,6 +53,14 @@ pub enum PipelineError {
     /// A scheduler refused the run.
     #[error("the scheduler failed")]
     Scheduler(#[from] SchedulerError),
+    /// The task cannot be done with what is asked for beside it.
+    #[error("{setting}: {problem}")]
+    TaskRefused {
+        /// What of the recipe: `scheduler`, `model` or `differential_diffusion`.
+        setting: &'static str,
+        /// Safe to show.
+        problem: String,
+    },
     /// A tensor operation failed.
     #[error("a tensor operation failed")]
     Tensor(#[from] candle_core::Error),
@@ -166,12 +174,15 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
-    /// What of a recipe, or of the checkpoint's configuration below it, no run can do, and why: `steps`, `strength` or a key
-    /// as diffusers writes it, with a sentence that may be shown. None for every other error.
+    /// What of a recipe, or of the checkpoint's configuration below it, no run can do, and why: `steps`, `strength`,
+    /// `scheduler`, `model`, `differential_diffusion` or a key as diffusers writes it, with a sentence that may be shown. None for every other error.
     #[must_use]
     pub fn refused_setting(&self) -> Option<(&'static str, String)> {
         if let Self::Scheduler(SchedulerError::Run { name, problem }) = self {
             return Some((name, problem.clone()));
+        }
+        if let Self::TaskRefused { setting, problem } = self {
+            return Some((setting, problem.clone()));
         }
         if let Self::Scheduler(SchedulerError::Setting { key, problem }) = self {
             return Some((key, problem.clone()));
@@ -241,6 +252,7 @@ impl PipelineError {
             | Self::Mismatch { .. }
             | Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
+            | Self::TaskRefused { .. }
             | Self::VaeUnfit { .. }
             | Self::IpAdapterUnfit { .. }
             | Self::EmbeddingWidth { .. } => true,
@@ -289,6 +301,7 @@ impl HasKind for PipelineError {
             | Self::Mismatch { .. } => ErrorKind::BadModel,
             Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
+            | Self::TaskRefused { .. }
             | Self::VaeUnfit { .. }
             | Self::IpAdapterUnfit { .. }
             | Self::EmbeddingWidth { .. } => ErrorKind::InvalidInput,

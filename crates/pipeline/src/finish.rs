@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use pentimento_models::VaePass;
 use pentimento_schedulers::Latents;
-use pentimento_types::RgbImage;
+use pentimento_types::{RgbImage, Size};
 
 use crate::denoise::not_finite;
 use crate::inpainting::Inpainting;
@@ -25,14 +25,24 @@ pub enum FinishStep {
 
 /// An image on its way from latents to pixels, begun by [`StableDiffusion::begin_finish`].
 #[derive(Debug)]
-pub struct Finishing {
-    /// None where the result is the input.
-    pass: Option<VaePass>,
-    /// What the pass has begun with.
-    latents: Latents,
-    init: Arc<RgbImage>,
-    inpainting: Option<Inpainting>,
-    evaluations: u32,
+pub struct Finishing(Way);
+
+/// How the result comes about.
+#[derive(Debug)]
+enum Way {
+    /// It is the input.
+    Input(Arc<RgbImage>),
+    /// It is decoded.
+    Decoding {
+        /// None where it could not be begun again.
+        pass: Option<VaePass>,
+        /// What the pass has begun with.
+        latents: Latents,
+        size: Size,
+        /// What is put back into it, and of which image.
+        kept: Option<(Inpainting, Arc<RgbImage>)>,
+        evaluations: u32,
+    },
 }
 
 impl StableDiffusion {
@@ -44,17 +54,17 @@ impl StableDiffusion {
         if state.broken {
             return Err(not_finite(state.kind, state.done));
         }
-        let pass = match state.evaluations {
-            0 => None,
-            _ => Some(self.begin_decode(state.latents())?),
+        let pass = match (state.evaluations, &state.init) {
+            (0, Some(init)) => return Ok(Finishing(Way::Input(Arc::clone(init)))),
+            _ => self.begin_decode(state.latents())?,
         };
-        Ok(Finishing {
-            pass,
+        Ok(Finishing(Way::Decoding {
+            pass: Some(pass),
             latents: state.latents().clone(),
-            init: state.init,
-            inpainting: state.inpainting,
+            size: state.size,
+            kept: state.inpainting.zip(state.init),
             evaluations: state.done,
-        })
+        }))
     }
 
     /// Begins anew, with nothing held meanwhile: for a finish one of whose slices found no memory.
@@ -62,13 +72,14 @@ impl StableDiffusion {
     /// # Errors
     /// As [`StableDiffusion::begin_finish`].
     pub fn begin_finish_again(&self, finishing: &mut Finishing) -> Result<(), PipelineError> {
-        if finishing.pass.take().is_some() {
-            finishing.pass = Some(self.begin_decode(&finishing.latents)?);
+        if let Way::Decoding { pass, latents, .. } = &mut finishing.0 {
+            *pass = None;
+            *pass = Some(self.begin_decode(latents)?);
         }
         Ok(())
     }
 
-    /// Does the next slice. The image has exactly the size of its input.
+    /// Does the next slice. The image has exactly the size of its input, or that which was asked for.
     ///
     /// An image without evaluations (strength 0) is its input, pixel for pixel, and so is the kept part of an inpainted
     /// one.
@@ -76,25 +87,26 @@ impl StableDiffusion {
     /// # Errors
     /// When a stage fails or the result is not finite; there is nothing to go on with then.
     pub fn advance_finish(&self, finishing: &mut Finishing) -> Result<FinishStep, PipelineError> {
-        let Finishing {
-            pass,
-            latents: _,
-            init,
-            inpainting,
-            evaluations,
-        } = finishing;
-        let Some(pass) = pass else {
-            return Ok(FinishStep::Done(RgbImage::clone(init)));
+        let (pass, size, kept, evaluations) = match &mut finishing.0 {
+            Way::Input(init) => return Ok(FinishStep::Done(RgbImage::clone(init))),
+            Way::Decoding { pass: None, .. } => return Err(PipelineError::Spent),
+            Way::Decoding {
+                pass: Some(pass),
+                latents: _,
+                size,
+                kept,
+                evaluations,
+            } => (pass, *size, kept, *evaluations),
         };
         let Some(decoded) = self.vae.advance(pass)? else {
             return Ok(FinishStep::Continue);
         };
-        let made = img2img::to_image(&decoded, init.size())?.ok_or_else(|| PipelineError::NotFinite {
+        let made = img2img::to_image(&decoded, size)?.ok_or_else(|| PipelineError::NotFinite {
             scheduler: "VAE decoder".to_owned(),
-            evaluation: *evaluations,
+            evaluation: evaluations,
         })?;
-        Ok(FinishStep::Done(match inpainting {
-            Some(inpainting) => inpainting.composite(init, made),
+        Ok(FinishStep::Done(match kept {
+            Some((inpainting, init)) => inpainting.composite(init, made),
             None => made,
         }))
     }

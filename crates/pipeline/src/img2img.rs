@@ -17,6 +17,16 @@ pub(crate) struct Planes {
 }
 
 impl Planes {
+    /// Middle grey everywhere.
+    pub(crate) fn grey(size: Size) -> Self {
+        let (width, height) = (size.width as usize, size.height as usize);
+        Self {
+            width,
+            height,
+            values: vec![0.0; 3 * width * height],
+        }
+    }
+
     /// `(1, 3, H, W)`
     pub(crate) fn into_tensor(self) -> Result<Tensor> {
         Tensor::from_vec(self.values, (1, 3, self.height, self.width), &Device::Cpu)

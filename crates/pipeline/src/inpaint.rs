@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use pentimento_schedulers::{Latents, NoiseSource, Start};
-use pentimento_types::{Recipe, RgbImage};
+use pentimento_types::{self as types, Inputs, Recipe, RgbImage, Size};
 
 use crate::img2img::{Planes, to_planes};
 use crate::inpainting::{Blend, Inpainting};
@@ -59,16 +59,22 @@ impl StableDiffusion {
     pub(crate) fn repainting(
         &self,
         request: Arc<Recipe>,
-        init: &RgbImage,
-        mask: Option<&RgbImage>,
+        images: &Inputs<RgbImage>,
     ) -> Result<(Arc<Recipe>, Option<Repainting>), PipelineError> {
-        let (pixels, coverage) = match mask {
-            None if !self.takes_mask() => return Ok((request, None)),
-            None => (MaskPixels::everything(init.size()), None),
-            Some(mask) => {
+        let (pixels, coverage) = match images.start() {
+            types::Start::Image {
+                init,
+                mask: Some(mask),
+            } => {
                 let pixels = MaskPixels::new(mask, init.size());
-                let coverage = pixels.coverage(request.soft_edge);
-                (pixels, Some(coverage.into()))
+                // Who has framed the picture puts the kept pixels back, in the whole of it.
+                let is_put_back = request.framing.is_none();
+                let coverage = is_put_back.then(|| pixels.coverage(request.soft_edge).into());
+                (pixels, coverage)
+            }
+            _ if !self.takes_mask() => return Ok((request, None)),
+            types::Start::Image { .. } | types::Start::Noise(_) => {
+                (MaskPixels::everything(images.size()), None)
             }
         };
         if pixels.is_empty() || request.strength <= 0.0 {
@@ -96,14 +102,12 @@ impl StableDiffusion {
         repainting: Repainting,
         (init, masked_image): (Option<EncodedImage>, Option<EncodedImage>),
     ) -> Result<Vec<DenoiseState>, PipelineError> {
-        let padded = common.init.size().padded_to(self.pixels_per_latent);
-        let [h, w] = [padded.height, padded.width].map(|side| (side / self.pixels_per_latent) as usize);
         let shared = SharedInputs {
             from_noise: repainting.from_noise,
+            latent_shape: self.latent_shape(common.size),
             common,
             init,
             masked_image,
-            latent_shape: [self.vae.config().latent_channels, h, w],
             mask: repainting.pixels.latents(self.pixels_per_latent).into(),
             coverage: repainting.coverage,
         };
@@ -112,8 +116,11 @@ impl StableDiffusion {
             .collect()
     }
 
-    /// The image whose masked part is middle grey, 0 in the VAE's range.
-    pub(crate) fn masked_planes(&self, init: &RgbImage, pixels: &MaskPixels) -> Planes {
+    /// The image whose masked part is middle grey, 0 in the VAE's range. Without an image everything is masked.
+    pub(crate) fn masked_planes(&self, init: Option<&RgbImage>, size: Size, pixels: &MaskPixels) -> Planes {
+        let Some(init) = init else {
+            return Planes::grey(size.padded_to(self.pixels_per_latent));
+        };
         let mut planes = to_planes(init, self.pixels_per_latent);
         let kept = pixels.kept(self.pixels_per_latent);
         for plane in planes.values.chunks_exact_mut(kept.len()) {

@@ -14,7 +14,7 @@ pub(crate) struct Inpainting {
     pub(crate) channels: Option<Latents>,
     /// What replaces the latents that are kept, for a UNet of 4 channels.
     pub(crate) blend: Option<Blend>,
-    /// How much of the new image each pixel shows, 0 to 255; None when everything is repainted.
+    /// How much of the new image each pixel shows, 0 to 255; None when everything is repainted, or others put the rest back.
     pub(crate) coverage: Option<Arc<[u8]>>,
 }
 

@@ -23,6 +23,7 @@ use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, FolderStamp, ReadProg
 use self::family::Family;
 use self::ip_adapter::AdapterSource;
 use crate::component::{Component, ComponentKey, ComponentRole, PatchSet};
+use crate::text_encoder::TextEncoder;
 use crate::{PipelineError, ResolvedModels};
 
 pub(crate) use self::open::embedded_demo;
@@ -206,6 +207,7 @@ impl ModelSource {
             ComponentRole::TextEncoder => {
                 let config: ClipTextConfig = self.config(role)?;
                 let text = self.network((role, is_merged), |weights| ClipText::new(&config, weights))?;
+                let text = TextEncoder::new(text);
                 let bytes = text.size_bytes();
                 Ok((Component::TextEncoder(Arc::new(text)), bytes))
             }
@@ -214,6 +216,7 @@ impl ModelSource {
                 let text = self.network((role, is_merged), |weights| {
                     ClipText::with_projection(&config, weights)
                 })?;
+                let text = TextEncoder::new(text);
                 let bytes = text.size_bytes();
                 Ok((Component::TextEncoder2(Arc::new(text)), bytes))
             }

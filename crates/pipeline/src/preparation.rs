@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use pentimento_models::{Conditioning, ConditioningShape, PreparedConditioning, VaePass};
-use pentimento_types::{Recipe, RgbImage};
+use pentimento_types::{Inputs, Recipe, RgbImage, Size, Task};
 
 use crate::conditioning::{PromptEncoding, RequestConditioning};
 use crate::image_prompt::ImagePromptEncoding;
@@ -16,6 +16,7 @@ use crate::posterior::EncodedImage;
 use crate::prepare::Common;
 use crate::prompt_embedding::PromptEmbedding;
 use crate::state::DenoiseState;
+use crate::task_check::check_task;
 use crate::{PipelineError, StableDiffusion};
 
 /// What a preparation begins with.
@@ -23,12 +24,9 @@ use crate::{PipelineError, StableDiffusion};
 pub struct PrepareInput {
     /// What is asked.
     pub recipe: Arc<Recipe>,
-    /// The image to start from.
-    pub init: RgbImage,
-    /// Only what it paints white is made anew; None is the whole image.
-    pub mask: Option<RgbImage>,
-    /// What the model's IP-Adapter shows it; there exactly when the recipe names one.
-    pub ip_adapter_image: Option<RgbImage>,
+    /// What it is made from: an image with a mask or without, or noise; and what the model's IP-Adapter shows it, exactly when
+    /// the recipe names one.
+    pub images: Inputs<RgbImage>,
     /// What words of the prompts may stand for, beside the vocabulary.
     pub embeddings: Vec<PromptEmbedding>,
     /// A prompt of more tokens is refused, whatever it would take.
@@ -48,7 +46,10 @@ pub enum PrepareStep {
 #[derive(Debug)]
 pub struct Preparation {
     request: Arc<Recipe>,
-    init: Arc<RgbImage>,
+    /// Of the result.
+    size: Size,
+    /// None in text to image.
+    init: Option<Arc<RgbImage>>,
     /// None where every pixel is changed alike.
     repainting: Option<Repainting>,
     text: Text,
@@ -78,7 +79,7 @@ impl Preparation {
 
     fn to_encode(&self) -> Option<Encode> {
         let (needs_init, needs_masked) = match &self.repainting {
-            None => (true, false),
+            None => (self.init.is_some(), false),
             Some(repainting) => (repainting.needs_init, repainting.needs_masked),
         };
         if needs_init && self.encoded.is_none() {
@@ -108,23 +109,27 @@ impl StableDiffusion {
     /// Begins to make one state per image of the request: cuts the prompts into tokens and reads the mask.
     ///
     /// # Errors
-    /// [`PipelineError::PromptTooLong`], [`PipelineError::PromptWeight`], [`PipelineError::EmbeddingWidth`]; or when a
-    /// configuration does not fit.
+    /// [`PipelineError::PromptTooLong`], [`PipelineError::PromptWeight`], [`PipelineError::EmbeddingWidth`],
+    /// [`PipelineError::TaskRefused`]; or when a configuration does not fit.
     pub fn begin(&self, input: PrepareInput) -> Result<Preparation, PipelineError> {
         let PrepareInput {
-            recipe: request,
-            init,
-            mask,
-            ip_adapter_image,
+            recipe: mut request,
+            images,
             embeddings,
             max_prompt_tokens,
         } = input;
-        let image_prompt = self.begin_image_prompt(&request, ip_adapter_image)?;
-        let text = self.begin_prompts(&request, &embeddings, (max_prompt_tokens, Some(init.size())))?;
-        let (request, repainting) = self.repainting(request, &init, mask.as_ref())?;
+        let (task, size) = (images.task(), images.size());
+        if task == Task::TextToImage {
+            Arc::make_mut(&mut request).strength = request.strength_for(task);
+        }
+        check_task(&request, task, self.plan(&request)?.kind(), self.unet.config())?;
+        let image_prompt = self.begin_image_prompt(&request, images.ip_adapter().cloned())?;
+        let text = self.begin_prompts(&request, &embeddings, (max_prompt_tokens, Some(size)))?;
+        let (request, repainting) = self.repainting(request, &images)?;
         Ok(Preparation {
             request,
-            init: Arc::new(init),
+            size,
+            init: images.init().cloned().map(Arc::new),
             repainting,
             text: Text::Encoding(text),
             image_prompt,
@@ -169,6 +174,7 @@ impl StableDiffusion {
         }
         let Preparation {
             request,
+            size,
             init,
             repainting,
             text,
@@ -183,7 +189,8 @@ impl StableDiffusion {
         let common = Common {
             cond,
             uncond,
-            init: Arc::clone(init),
+            size: *size,
+            init: init.clone(),
         };
         let states = match (repainting.take(), encoded.take()) {
             (Some(repainting), encoded) => {
@@ -191,6 +198,7 @@ impl StableDiffusion {
                 self.masked_states(request, common, repainting, encoded)?
             }
             (None, Some(encoded)) => self.plain_states(request, &common, &encoded)?,
+            (None, None) if init.is_none() => self.noise_states(request, &common)?,
             (None, None) => return Err(PipelineError::Spent),
         };
         Ok(PrepareStep::Done(states))
@@ -199,17 +207,20 @@ impl StableDiffusion {
     /// One stage of the VAE.
     fn advance_image(&self, preparation: &mut Preparation, what: Encode) -> Result<(), PipelineError> {
         let Preparation {
+            size,
             init,
             repainting,
             pass,
             ..
         } = preparation;
-        let mut under_way = match (pass.take(), what, repainting) {
+        let init = init.as_deref();
+        let mut under_way = match (pass.take(), what, repainting, init) {
             (Some(pass), ..) => pass,
-            (None, Encode::Masked, Some(repainting)) => {
-                self.begin_encode(self.masked_planes(init, &repainting.pixels))?
+            (None, Encode::Masked, Some(repainting), init) => {
+                self.begin_encode(self.masked_planes(init, *size, &repainting.pixels))?
             }
-            (None, ..) => self.begin_encode(to_planes(init, self.pixels_per_latent))?,
+            (None, _, _, Some(init)) => self.begin_encode(to_planes(init, self.pixels_per_latent))?,
+            (None, ..) => return Err(PipelineError::Spent),
         };
         let Some(moments) = self.vae.advance(&mut under_way)? else {
             *pass = Some(under_way);
@@ -288,14 +299,23 @@ impl StableDiffusion {
     /// # Errors
     /// When the scheduler refuses the run, or a forward fails.
     pub fn prepare(&self, request: &Recipe, init: &RgbImage) -> Result<Vec<DenoiseState>, PipelineError> {
-        self.prepare_all(PrepareInput {
-            recipe: Arc::new(request.clone()),
-            init: init.clone(),
-            mask: None,
-            ip_adapter_image: None,
-            embeddings: Vec::new(),
-            max_prompt_tokens: usize::MAX,
-        })
+        self.prepare_all(request, Inputs::new(init.clone()))
+    }
+
+    /// As [`StableDiffusion::prepare`], of noise and words alone: an image of `size`, by diffusers' `StableDiffusionPipeline`.
+    /// Strength counts as 1. Only the start noise is drawn before the steps.
+    ///
+    /// An inpainting checkpoint sees a picture of which everything is hidden, as in `StableDiffusionInpaintPipeline` at
+    /// strength 1 with everything painted.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::prepare`], and [`PipelineError::TaskRefused`] for a scheduler that inverts an image.
+    pub fn prepare_from_noise(
+        &self,
+        request: &Recipe,
+        size: Size,
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        self.prepare_all(request, Inputs::from_noise(size))
     }
 
     /// As [`StableDiffusion::prepare`], but only what `mask` paints white is made anew: white is repainted, black is kept,
@@ -311,19 +331,21 @@ impl StableDiffusion {
         init: &RgbImage,
         mask: &RgbImage,
     ) -> Result<Vec<DenoiseState>, PipelineError> {
-        self.prepare_all(PrepareInput {
-            recipe: Arc::new(request.clone()),
-            init: init.clone(),
-            mask: Some(mask.clone()),
-            ip_adapter_image: None,
-            embeddings: Vec::new(),
-            max_prompt_tokens: usize::MAX,
-        })
+        self.prepare_all(request, Inputs::inpainting(init.clone(), mask.clone()))
     }
 
     /// Does all slices.
-    fn prepare_all(&self, input: PrepareInput) -> Result<Vec<DenoiseState>, PipelineError> {
-        let mut preparation = self.begin(input)?;
+    fn prepare_all(
+        &self,
+        request: &Recipe,
+        images: Inputs<RgbImage>,
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        let mut preparation = self.begin(PrepareInput {
+            recipe: Arc::new(request.clone()),
+            images,
+            embeddings: Vec::new(),
+            max_prompt_tokens: usize::MAX,
+        })?;
         loop {
             match self.advance(&mut preparation)? {
                 PrepareStep::Continue => {}
@@ -354,9 +376,7 @@ mod tests {
         };
         PrepareInput {
             recipe: Arc::new(recipe),
-            init: RgbImage::new(size, vec![90; 64 * 64 * 3]).unwrap(),
-            mask: None,
-            ip_adapter_image: None,
+            images: Inputs::new(RgbImage::new(size, vec![90; 64 * 64 * 3]).unwrap()),
             embeddings: Vec::new(),
             max_prompt_tokens: 300,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use pentimento_models::{PreparedConditioning, VaePass};
-use pentimento_schedulers::{Latents, NoiseSource, Scheduler, SchedulerPlan};
+use pentimento_schedulers::{Latents, NoiseSource, Scheduler, SchedulerPlan, Start};
 use pentimento_types::{Recipe, RgbImage, SchedulerKind, Size};
 
 use crate::conditioning::{Negative, PromptEncoder, PromptEncoding, Prompts, RequestConditioning};
@@ -23,7 +23,10 @@ use crate::{PipelineError, StableDiffusion};
 pub(crate) struct Common {
     pub(crate) cond: PreparedConditioning,
     pub(crate) uncond: Option<PreparedConditioning>,
-    pub(crate) init: Arc<RgbImage>,
+    /// Of the result.
+    pub(crate) size: Size,
+    /// None in text to image.
+    pub(crate) init: Option<Arc<RgbImage>>,
 }
 
 /// The scheduler of one image at its start.
@@ -55,6 +58,35 @@ impl StableDiffusion {
                 self.state(request, common, started)
             })
             .collect()
+    }
+
+    /// The states of text to image: noise with the deviation of the first level, as diffusers' `StableDiffusionPipeline`.
+    pub(crate) fn noise_states(
+        &self,
+        request: &Recipe,
+        common: &Common,
+    ) -> Result<Vec<DenoiseState>, PipelineError> {
+        let shape = self.latent_shape(common.size);
+        noise_sources(request)
+            .map(|mut noise_source| {
+                let plan = self.plan(request)?;
+                let (kind, evaluations) = (plan.kind(), plan.evaluations());
+                let noise = noise_source.normal(shape);
+                let started = Started {
+                    scheduler: plan.begin_from(Start::Noise { noise: &noise }, noise_source)?,
+                    kind,
+                    evaluations,
+                };
+                self.state(request, common, started)
+            })
+            .collect()
+    }
+
+    /// Channels, height and width of the latents of an image of this size.
+    pub(crate) fn latent_shape(&self, size: Size) -> [usize; 3] {
+        let padded = size.padded_to(self.pixels_per_latent);
+        let [h, w] = [padded.height, padded.width].map(|side| (side / self.pixels_per_latent) as usize);
+        [self.vae.config().latent_channels, h, w]
     }
 
     /// The conditioning of a request without an image: the negative prompt is encoded only when guidance needs it.
@@ -148,7 +180,7 @@ impl StableDiffusion {
     }
 
     pub(crate) fn plan(&self, request: &Recipe) -> Result<SchedulerPlan, PipelineError> {
-        scheduler_plan(request, &self.scheduler_config)
+        scheduler_plan(request, request.strength, &self.scheduler_config)
     }
 
     /// A sample of an encoded image, scaled as the UNet knows it: `[4, h, w]`.
@@ -169,10 +201,11 @@ impl StableDiffusion {
             evaluations: started.evaluations,
             done: 0,
             guidance: self.guidance(request)?,
-            merges_tokens: request.merges_tokens(common.init.size()),
+            merges_tokens: request.merges_tokens(common.size),
             cond: common.cond.clone(),
             uncond: common.uncond.clone(),
-            init: Arc::clone(&common.init),
+            size: common.size,
+            init: common.init.clone(),
             inpainting: None,
             broken: false,
         })

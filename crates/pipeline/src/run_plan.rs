@@ -4,9 +4,10 @@
 
 use pentimento_models::Device;
 use pentimento_schedulers::{Run, SchedulerConfig, SchedulerPlan, build};
-use pentimento_types::{NoiseSpacing, Recipe, SchedulerChoice, SchedulerKind};
+use pentimento_types::{NoiseSpacing, Recipe, SchedulerChoice, SchedulerKind, Size, Task};
 
 use crate::guidance::is_guided;
+use crate::task_check::check_task;
 use crate::{ModelSource, PipelineError, ResolvedModels};
 
 /// The run of a recipe on a checkpoint.
@@ -20,26 +21,37 @@ pub struct RunPlan {
     pub evaluations: u32,
     /// Rows of the UNet's batch that an evaluation takes: two with guidance that the checkpoint does not take as an input.
     pub rows: u32,
+    /// The size that the checkpoint was trained on, where it says so: 512x512.
+    pub native_size: Option<Size>,
 }
 
 impl RunPlan {
-    /// Decides the run of `recipe`. Reads two small files of the checkpoint, or the index of a single file.
+    /// Decides the run of `recipe` for a task. Reads two small files of the checkpoint, or the index of a single file.
     ///
     /// # Errors
-    /// [`PipelineError::Scheduler`] when there is no such run; [`PipelineError::VaeUnfit`],
+    /// [`PipelineError::Scheduler`] and [`PipelineError::TaskRefused`] when there is no such run; [`PipelineError::VaeUnfit`],
     /// [`PipelineError::IpAdapterUnfit`] and [`PipelineError::EmbeddingWidth`] when something named beside the checkpoint is for another base; others when the
     /// checkpoint cannot be read.
-    pub fn of(models: &ResolvedModels, recipe: &Recipe) -> Result<Self, PipelineError> {
+    pub fn of(models: &ResolvedModels, recipe: &Recipe, task: Task) -> Result<Self, PipelineError> {
         let source = ModelSource::open(models, &Device::Cpu)?;
         source.check_beside(models)?;
-        Self::on(&source, recipe)
+        Self::on(&source, recipe, task)
     }
 
-    fn on(checkpoint: &ModelSource, recipe: &Recipe) -> Result<Self, PipelineError> {
+    fn on(checkpoint: &ModelSource, recipe: &Recipe, task: Task) -> Result<Self, PipelineError> {
         checkpoint.family()?;
-        let plan = scheduler_plan(recipe, &checkpoint.scheduler_config()?)?;
-        let is_guided = is_guided(recipe, &checkpoint.unet_config()?);
+        let strength = recipe.strength_for(task);
+        let plan = scheduler_plan(recipe, strength, &checkpoint.scheduler_config()?)?;
+        let unet = checkpoint.unet_config()?;
+        check_task(recipe, task, plan.kind(), &unet)?;
+        let is_guided = is_guided(recipe, &unet);
+        let native_side = unet.sample_size.and_then(|side| u32::try_from(side).ok());
+        let native_side = native_side.and_then(|side| side.checked_mul(PIXELS_PER_LATENT));
         Ok(Self {
+            native_size: native_side.map(|side| Size {
+                width: side,
+                height: side,
+            }),
             scheduler: plan.kind(),
             spacing: plan.spacing(),
             evaluations: plan.evaluations(),
@@ -58,14 +70,18 @@ impl RunPlan {
     }
 }
 
-/// Decides the run of a recipe on a checkpoint with this configuration.
+/// Image pixels per latent pixel along one side, in every VAE of Stable Diffusion.
+const PIXELS_PER_LATENT: u32 = 8;
+
+/// Decides the run of a recipe at this strength on a checkpoint with this configuration.
 pub(crate) fn scheduler_plan(
     recipe: &Recipe,
+    strength: f64,
     config: &SchedulerConfig,
 ) -> Result<SchedulerPlan, PipelineError> {
     let run = Run {
         num_inference_steps: recipe.steps,
-        strength: recipe.strength,
+        strength,
     };
     Ok(build(&recipe.scheduler, config, run)?)
 }
@@ -114,7 +130,8 @@ mod tests {
             (json!(256), 7.5, ddim, 1, 10),
             (Value::Null, 7.5, SchedulerKind::HeunDiscrete, 2, 19),
         ] {
-            let plan = RunPlan::on(&checkpoint(dim.clone()), &recipe(scale, kind)).unwrap();
+            let plan =
+                RunPlan::on(&checkpoint(dim.clone()), &recipe(scale, kind), Task::ImageToImage).unwrap();
             assert_eq!(
                 (plan.rows, plan.evaluations),
                 (rows, evaluations),
@@ -143,7 +160,7 @@ mod tests {
                 loras: vec![(entry(ModelKind::Lora, lora), 1.0)],
                 ..ResolvedModels::checkpoint(entry(ModelKind::Checkpoint, checkpoint))
             };
-            RunPlan::of(&models, &asked).unwrap()
+            RunPlan::of(&models, &asked, Task::ImageToImage).unwrap()
         };
         let own = plan(none.clone(), none.clone());
         assert_eq!((own.scheduler, own.evaluations), (SchedulerKind::PNDM, 11));

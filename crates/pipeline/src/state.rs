@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pentimento_models::{ConditioningShape, PreparedConditioning};
 use pentimento_schedulers::{Latents, Scheduler};
-use pentimento_types::{RgbImage, SchedulerKind};
+use pentimento_types::{RgbImage, SchedulerKind, Size};
 
 use crate::PipelineError;
 use crate::guidance::Guidance;
@@ -24,8 +24,10 @@ pub struct DenoiseState {
     pub(crate) cond: PreparedConditioning,
     /// One row of the same shape; present only under classifier-free guidance.
     pub(crate) uncond: Option<PreparedConditioning>,
-    /// The image it started from: its size is the result's size, and strength 0 gives it back.
-    pub(crate) init: Arc<RgbImage>,
+    /// Of the result, in pixels.
+    pub(crate) size: Size,
+    /// The image it started from, which strength 0 gives back; None in text to image.
+    pub(crate) init: Option<Arc<RgbImage>>,
     /// Present when only a part of the image is made anew, or when the UNet wants to be told which.
     pub(crate) inpainting: Option<Inpainting>,
     /// Set when the latents stopped being finite; the next use of this state reports it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pentimento_pipeline::{DenoiseState, FinishStep, PrepareInput, PrepareStep, StableDiffusion};
 use pentimento_testkit::Golden;
-use pentimento_types::{MERGED_FROM, Recipe, RgbImage, SchedulerKind, Size};
+use pentimento_types::{Inputs, MERGED_FROM, Recipe, RgbImage, SchedulerKind, Size};
 use support::{image_of, request, request_of, tiny};
 
 fn input() -> RgbImage {
@@ -337,9 +337,7 @@ fn pictures_of_odd_sizes_in_slices_by_turns_have_the_bytes_of_one_go() {
     let mut preparations = inits.map(|init| {
         let begun = model.begin(PrepareInput {
             recipe: Arc::new(request.clone()),
-            init,
-            mask: None,
-            ip_adapter_image: None,
+            images: Inputs::new(init),
             embeddings: Vec::new(),
             max_prompt_tokens: usize::MAX,
         });

@@ -18,7 +18,7 @@ use pentimento_pipeline::{
 use pentimento_testkit::{
     Golden, Tolerance, assert_close, assert_values_close, compare, golden_dir, golden_runs,
 };
-use pentimento_types::{ErrorKind, HasKind, IpAdapterRef, ModelId, Recipe, RgbImage};
+use pentimento_types::{ErrorKind, HasKind, Inputs, IpAdapterRef, ModelId, Recipe, RgbImage, Start, Task};
 use support::{image_of, request_of, tiny};
 
 fn entry(kind: ModelKind, path: PathBuf) -> Arc<ModelEntry> {
@@ -103,6 +103,14 @@ fn scale_of(golden: &Golden) -> f64 {
     golden.about()["scale"].as_f64().unwrap()
 }
 
+fn inputs(start: Start<RgbImage>, picture: Option<RgbImage>) -> Inputs<RgbImage> {
+    let inputs = Inputs::starting(start);
+    match picture {
+        Some(picture) => inputs.with_ip_adapter(picture),
+        None => inputs,
+    }
+}
+
 fn begin(
     model: &StableDiffusion,
     recipe: Recipe,
@@ -111,9 +119,7 @@ fn begin(
 ) -> Result<DenoiseState, PipelineError> {
     let mut preparation = model.begin(PrepareInput {
         recipe: Arc::new(recipe),
-        init,
-        mask,
-        ip_adapter_image: picture,
+        images: inputs(Start::Image { init, mask }, picture),
         embeddings: Vec::new(),
         max_prompt_tokens: usize::MAX,
     })?;
@@ -326,9 +332,13 @@ fn a_picture_takes_slices_of_its_own_and_is_counted() {
         let mut preparation = model
             .begin(PrepareInput {
                 recipe: Arc::new(recipe_of(&golden, scale)),
-                init: image_of(golden.tensor("input.u8")),
-                mask: None,
-                ip_adapter_image: scale.map(|_| image_of(golden.tensor("image.u8"))),
+                images: inputs(
+                    Start::Image {
+                        init: image_of(golden.tensor("input.u8")),
+                        mask: None,
+                    },
+                    scale.map(|_| image_of(golden.tensor("image.u8"))),
+                ),
                 embeddings: Vec::new(),
                 max_prompt_tokens: usize::MAX,
             })
@@ -371,7 +381,7 @@ fn an_image_and_an_adapter_go_together() {
 /// Which adapter, and a sentence that may be shown.
 fn refused(models: &ResolvedModels, expected: &str) {
     let recipe = request_of(Golden::open("ip_adapter_runs/sd15-one.safetensors").about());
-    let error = RunPlan::of(models, &recipe).unwrap_err();
+    let error = RunPlan::of(models, &recipe, Task::ImageToImage).unwrap_err();
     let (beside, name, reason) = error.refused_beside().unwrap();
     assert_eq!(beside, Beside::IpAdapter);
     assert_eq!(name, models.ip_adapter.as_ref().unwrap().adapter.name);
@@ -425,6 +435,7 @@ fn an_adapter_that_does_not_fit_is_refused_before_anything_is_loaded() {
     let error = RunPlan::of(
         &with(adapter(folder.path().join("nowhere.bin"))),
         &request_of(Golden::open("ip_adapter_runs/sd15-one.safetensors").about()),
+        Task::ImageToImage,
     );
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Unavailable);
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use pentimento_pipeline::{PrepareInput, PrepareStep, PromptEmbedding, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close};
-use pentimento_types::{Recipe, RgbImage, SchedulerKind};
+use pentimento_types::{Inputs, Recipe, RgbImage, SchedulerKind};
 use support::{image_of, request, request_of, tiny};
 use tensors::tensor_of;
 
@@ -145,9 +145,7 @@ fn generate(
     let mut preparation = model
         .begin(PrepareInput {
             recipe: Arc::new(recipe),
-            init,
-            mask: None,
-            ip_adapter_image: None,
+            images: Inputs::new(init),
             embeddings: embeddings.to_vec(),
             max_prompt_tokens: 300,
         })

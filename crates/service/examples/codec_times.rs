@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pentimento_service::InputLimits;
 use pentimento_service::image_codec::{ImageMetadata, Marks, decode, encode, resized};
-use pentimento_types::{Clock as _, ImageFormat, ModelId, Recipe, Size, SystemClock};
+use pentimento_types::{Clock as _, ImageFormat, ModelId, Recipe, Size, SystemClock, Task};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: 4096,
@@ -32,7 +32,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             height: side,
         };
         let image = resized(&picture, size);
-        let metadata = ImageMetadata::new(&Recipe::of_model(ModelId::new("demo")), 0, size);
+        let metadata = ImageMetadata::new(
+            &Recipe::of_model(ModelId::new("demo")),
+            Task::ImageToImage,
+            0,
+            size,
+        );
         for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Webp] {
             let (mut writing, mut reading) = (Vec::new(), Vec::new());
             let mut bytes = 0;

@@ -30,7 +30,7 @@ impl DecodedImages {
         self.images.insert(role, (image, room));
     }
 
-    /// The images by role, the one to start from first. Their room is given back: somebody else accounts for them now.
+    /// The images by role. Their room is given back: somebody else accounts for them now.
     pub(crate) fn into_vec(self) -> Vec<(InputRole, RgbImage)> {
         let images = self.images.into_iter();
         images.map(|(role, (image, _))| (role, image)).collect()

@@ -336,7 +336,7 @@ async fn admit(inner: &Inner, job: &Job, previews: PreviewSwitch) -> Result<JobE
     let resolved = ResolvedJob {
         recipe: Arc::new(job.recipe.clone()),
         models,
-        images: pending.decode(inner, &job.owner).await.map_err(fault)?,
+        images: pending.decode(inner, job).await.map_err(fault)?,
     };
     let terms = JobTerms {
         owner: job.owner.clone(),
@@ -362,7 +362,7 @@ async fn place(
     job: &Job,
     pending: PendingInputs,
 ) -> Result<(Place, Option<PendingInputs>), AttemptError> {
-    let needed = job.recipe.image_bytes(pending.image_bytes());
+    let needed = pending.image_bytes(job);
     let mut pending = Some(pending);
     let _turn = match inner.door.try_lock() {
         Ok(turn) => turn,

@@ -26,12 +26,14 @@ pub(crate) async fn deliver(
     finished: FinishedImage,
 ) -> Result<(u32, StoredImage), ServiceError> {
     let FinishedImage { image, findings } = finished;
+    // Before it is looked at: what is handed out is the whole picture.
+    let image = inner.put_back(&job, image).await?;
     let format = job.delivery.format;
     let size = image.size();
     let key = image_key(&job, index);
     // The operator's rule of now: the job may be older than it.
     let policy = inner.config.safety.policy(job.delivery.safety);
-    let (checker, recipe) = (Arc::clone(&inner), job.recipe.clone());
+    let (checker, recipe, task) = (Arc::clone(&inner), job.recipe.clone(), job.inputs.task());
     let files = inner.checker_files(policy).await?;
     let (bytes, seed, findings) = off_thread(move || {
         let passed = checker.safety.pass(image, policy, &files);
@@ -40,7 +42,7 @@ pub(crate) async fn deliver(
         let findings = if found.nsfw.is_some() { found } else { findings };
         let metadata = ImageMetadata {
             nsfw: findings.nsfw,
-            ..ImageMetadata::new(&recipe, index, size).computed_in(checker.engine.precision())
+            ..ImageMetadata::new(&recipe, task, index, size).computed_in(checker.engine.precision())
         };
         Ok((
             encode(&image, format, (&metadata, checker.config.marks))?,
@@ -131,7 +133,7 @@ pub(crate) async fn left_by_earlier_attempt(inner: &Inner, job: &Job) -> Option<
             key,
             format: job.delivery.format,
             size,
-            seed: ImageMetadata::new(&job.recipe, index, size).seed,
+            seed: ImageMetadata::new(&job.recipe, job.inputs.task(), index, size).seed,
             findings: Findings::default(),
         });
     }

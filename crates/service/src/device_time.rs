@@ -1,21 +1,23 @@
 //! How much of the device a job will take, as far as is known before it runs.
 
 use pentimento_engine::ResolvedModels;
-use pentimento_types::{Job, Recipe, Size};
+use pentimento_types::{Job, Recipe, Size, Task};
 
 use crate::forecast::Expected;
 
 /// How much of the device each image takes, whatever its size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DeviceTime {
+    pub(crate) task: Task,
     pub(crate) rows: u32,
     pub(crate) evaluations: u32,
 }
 
 impl DeviceTime {
     /// At most, about, where the checkpoint could not be asked, which its load will explain.
-    pub(crate) fn unplanned(recipe: &Recipe) -> Self {
+    pub(crate) fn unplanned(recipe: &Recipe, task: Task) -> Self {
         Self {
+            task,
             rows: if recipe.is_guided() { 2 } else { 1 },
             evaluations: recipe.steps,
         }
@@ -26,7 +28,7 @@ impl DeviceTime {
     pub(crate) fn found(job: &Job) -> Expected {
         const USUAL_PIXELS: u64 = 512 * 512;
         let recipe = &job.recipe;
-        let time = Self::unplanned(recipe);
+        let time = Self::unplanned(recipe, job.inputs.task());
         let one = Size { width: 1, height: 1 };
         let pixels = match job.work {
             0 => USUAL_PIXELS,
@@ -41,7 +43,7 @@ impl DeviceTime {
 
     /// What the job costs in the queue.
     pub(crate) fn work(self, recipe: &Recipe, size: Size) -> u64 {
-        recipe.work(size, self.rows, self.evaluations)
+        recipe.work(size, self.task, (self.rows, self.evaluations))
     }
 
     /// What is forecast for it.

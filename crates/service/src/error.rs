@@ -130,10 +130,24 @@ pub enum ServiceError {
     /// No run can do what is asked for, whatever the picture is.
     #[error("{setting}: {problem}")]
     RunRefused {
-        /// What of it: `steps`, `strength`, or a key of the scheduler's configuration, `algorithm_type` for example.
+        /// What of it: `steps`, `strength`, `scheduler`, `model`, `differential_diffusion`, or a key of the scheduler's
+        /// configuration, `algorithm_type` for example.
         setting: &'static str,
         /// Safe to show.
         problem: String,
+    },
+    /// No picture of this size is made from noise.
+    #[error(
+        "a picture of {size} pixels cannot be made; its sides are multiples of 8, from 8 to {max_side}, and it has at most \
+         {max_pixels} pixels"
+    )]
+    SizeRefused {
+        /// What was asked for.
+        size: Size,
+        /// The dialect's longest side.
+        max_side: u32,
+        /// The dialect's limit, or the server's.
+        max_pixels: u64,
     },
     /// No bytes at all.
     #[error("the picture is empty")]
@@ -207,6 +221,12 @@ pub enum ServiceError {
     ImageUndecodable {
         /// Safe to show.
         detail: String,
+    },
+    /// A mask that cannot be what the request wants of it.
+    #[error("the mask {problem}")]
+    MaskRefused {
+        /// Safe to show.
+        problem: String,
     },
     /// The picture is at an address, and nothing usable came from there.
     #[error("the picture could not be fetched: {reason}")]
@@ -347,8 +367,10 @@ impl HasKind for ServiceError {
             | Self::PromptTooLong { .. }
             | Self::PromptWeight { .. }
             | Self::RunRefused { .. }
+            | Self::SizeRefused { .. }
             | Self::WebhookRefused { .. }
             | Self::ImageEmpty
+            | Self::MaskRefused { .. }
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
             Self::ImageTooLarge { .. }
             | Self::ImageTooManyPixels { .. }

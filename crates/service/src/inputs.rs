@@ -1,12 +1,14 @@
 //! The input images of a job, from the store to pixels.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
-use pentimento_types::{ApiKeyId, InputRole, Inputs, Job, RgbImage};
+use pentimento_types::{Framing, InputRole, Inputs, Job, RgbImage, Start};
 
 use crate::admitted::DecodedImages;
+use crate::framing::{FramedFiles, is_framed};
 use crate::image_codec::Decoding;
 use crate::inner::Inner;
 use crate::off_thread::off_thread;
@@ -26,18 +28,23 @@ pub fn image_fetcher(guard: AddressGuard, max_bytes: u64) -> ImageFetcher {
     ImageFetcher::new(client, FetchLimits::with_max_bytes(max_bytes))
 }
 
-/// Every request has one, so that nobody sees this.
-pub(crate) fn no_init() -> ServiceError {
-    ServiceError::internal("a job has no image to start from")
+/// Every image of a request has been looked at, so that nobody sees this.
+pub(crate) fn missing(role: InputRole) -> ServiceError {
+    ServiceError::internal(format!("a job's {} is not there", role.as_str()))
 }
 
 /// The input images of a job that has no place in the engine yet.
 #[derive(Debug)]
 pub(crate) enum PendingInputs {
-    /// As submit has decoded them; the one to start from is the first.
+    /// As submit has decoded them.
     Decoded(Vec<(InputRole, RgbImage)>),
     /// Stored files, with what decoding each will take.
-    Files(Vec<(InputRole, Bytes, Decoding)>),
+    Files {
+        /// Those of picture and mask, where the job is framed.
+        framed: Option<(Framing, FramedFiles)>,
+        /// The others, or all.
+        files: Vec<(InputRole, Bytes, Decoding)>,
+    },
 }
 
 impl PendingInputs {
@@ -48,42 +55,74 @@ impl PendingInputs {
 
     /// Reads the stored files of a job, without decoding them.
     pub(crate) async fn read(inner: &Inner, job: &Job) -> Result<Self, ServiceError> {
+        let read = async |key| {
+            let file = inner.images.get(key).await;
+            file.map_err(ServiceError::store("read the input picture"))
+        };
+        let mut framed = None;
+        if let (Some(framing), Start::Image { init, mask }) = (job.recipe.framing, job.inputs.start()) {
+            let init = read(init).await?;
+            let mask = match mask {
+                Some(mask) => Some(read(mask).await?),
+                None => None,
+            };
+            let files = FramedFiles::look_at(init, mask, (&framing, STORED_LIMITS))?;
+            framed = Some((framing, files));
+        }
         let mut files = Vec::new();
         for (role, key) in job.inputs.iter() {
-            let read = inner.images.get(key).await;
-            let file = read.map_err(ServiceError::store("read the input picture"))?;
+            if framed.is_some() && is_framed(role) {
+                continue;
+            }
+            let file = read(key).await?;
             let decoding = image_codec::look_at(&file, STORED_LIMITS)?;
             files.push((role, file, decoding));
         }
-        Ok(Self::Files(files))
+        Ok(Self::Files { framed, files })
     }
 
-    /// What each image takes when it is decoded, in bytes.
-    pub(crate) fn image_bytes(&self) -> Vec<(InputRole, u64)> {
-        match self {
+    /// What the images of the job take when they are decoded, in bytes: those that it brings, and those that it will be given.
+    pub(crate) fn image_bytes(&self, job: &Job) -> u64 {
+        let brought: Vec<(InputRole, u64)> = match self {
             Self::Decoded(images) => images
                 .iter()
                 .map(|(role, image)| (*role, image.size_bytes()))
                 .collect(),
-            Self::Files(files) => files
-                .iter()
-                .map(|(role, _, decoding)| (*role, decoding.image_bytes()))
-                .collect(),
-        }
+            Self::Files { framed, files } => {
+                let framed = framed
+                    .iter()
+                    .flat_map(|(framing, files)| files.framed_bytes(framing));
+                let files = files.iter();
+                let files = files.map(|(role, _, decoding)| (*role, decoding.image_bytes()));
+                framed.chain(files).collect()
+            }
+        };
+        let result = match job.inputs.start() {
+            Start::Noise(size) => size.rgb_bytes(),
+            // As large as the one to start from.
+            Start::Image { .. } => {
+                let mut sizes = brought.iter();
+                let init = sizes.find(|(role, _)| *role == InputRole::Init);
+                init.map_or(0, |(_, bytes)| *bytes)
+            }
+        };
+        let brought = brought.into_iter().map(|(_, bytes)| bytes);
+        job.recipe.image_bytes(result, brought)
     }
 
-    /// Decodes what is not decoded yet, one file after the other, each in the same room as at the door.
-    pub(crate) async fn decode(
-        self,
-        inner: &Inner,
-        owner: &ApiKeyId,
-    ) -> Result<Inputs<RgbImage>, ServiceError> {
+    /// Decodes what is not decoded yet of a job's images, one file after the other, each in the same room as at the door.
+    pub(crate) async fn decode(self, inner: &Inner, job: &Job) -> Result<Inputs<RgbImage>, ServiceError> {
         let images = match self {
             Self::Decoded(images) => images,
-            Self::Files(files) => {
+            Self::Files { framed, files } => {
                 let mut images = Vec::new();
+                if let Some((framing, files)) = framed {
+                    let framed = inner.framed(&job.owner, files, (framing, STORED_LIMITS)).await?;
+                    // The room was for the files; the images themselves are in the account of the job's place.
+                    images.extend(framed.0.into_vec());
+                }
                 for (role, file, decoding) in files {
-                    let room = inner.room_for(owner, decoding).await?;
+                    let room = inner.room_for(&job.owner, decoding).await?;
                     let image = off_thread(move || {
                         let image = image_codec::decode(&file, STORED_LIMITS);
                         // The image itself is in the account of the job's place.
@@ -95,10 +134,8 @@ impl PendingInputs {
                 images
             }
         };
-        let mut images = images.into_iter();
-        let (_, init) = images.next().ok_or_else(no_init)?;
-        Ok(images.fold(Inputs::new(init), |inputs, (role, image)| {
-            inputs.with(role, image)
-        }))
+        let mut images: BTreeMap<InputRole, RgbImage> = images.into_iter().collect();
+        let decoded = |role, _: &_| images.remove(&role).ok_or_else(|| missing(role));
+        job.inputs.try_map(decoded)
     }
 }

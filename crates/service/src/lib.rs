@@ -5,6 +5,7 @@
 
 mod admitted;
 mod attempt;
+mod check_framed;
 mod checker_files;
 mod clearing;
 mod config;
@@ -18,6 +19,7 @@ mod enlarging;
 mod error;
 mod fetching;
 mod forecast;
+mod framing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -49,6 +51,7 @@ mod picture_calls;
 mod plan;
 mod progress;
 mod prompt_enhancer;
+mod put_back;
 mod rate_store;
 mod rates;
 mod residency;

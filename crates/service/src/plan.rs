@@ -2,7 +2,7 @@
 //! checkpoint, which scheduler it will be, and what of LoRAs and embeddings will have no effect.
 
 use pentimento_engine::{Beside, LoraReport, PipelineError, ResolvedModels, RunPlan};
-use pentimento_types::{ErrorKind, HasKind as _, JobNote, Recipe, describe_chain};
+use pentimento_types::{ErrorKind, HasKind as _, JobNote, Recipe, Task, describe_chain};
 
 use crate::device_time::DeviceTime;
 use crate::embeddings::unused_notes;
@@ -18,6 +18,7 @@ impl Inner {
         &self,
         models: &ResolvedModels,
         recipe: &mut Recipe,
+        task: Task,
     ) -> Result<(DeviceTime, Vec<JobNote>), ServiceError> {
         let (planned, asked) = (models.clone(), recipe.clone());
         let turns = self.plan_turns.get_or_make(
@@ -29,7 +30,8 @@ impl Inner {
             off_thread(move || {
                 // It goes along, because this runs on when the caller hangs up.
                 let _turn = turn;
-                let plan = RunPlan::of(&planned, &asked).map_err(|error| (error.refused_setting(), error));
+                let plan =
+                    RunPlan::of(&planned, &asked, task).map_err(|error| (error.refused_setting(), error));
                 Ok((plan, model_notes(&planned, &asked)?))
             })
             .await
@@ -39,13 +41,14 @@ impl Inner {
             // Without a plan the job goes on, and the load says what is wrong.
             () = self.clock.sleep_until(self.clock.now() + PATIENCE) => {
                 tracing::warn!(model = %models.checkpoint.name, "a model's disk does not answer; its run is not planned");
-                return Ok((DeviceTime::unplanned(recipe), Vec::new()));
+                return Ok((DeviceTime::unplanned(recipe, task), Vec::new()));
             }
         };
         match plan {
             Ok(plan) => {
                 recipe.scheduler = plan.named(recipe.scheduler);
                 let time = DeviceTime {
+                    task,
                     rows: plan.rows,
                     evaluations: plan.evaluations,
                 };
@@ -67,7 +70,7 @@ impl Inner {
                 }
                 let name = &models.checkpoint.name;
                 tracing::debug!(model = %name, error = describe_chain(&error), "no plan yet");
-                Ok((DeviceTime::unplanned(recipe), notes))
+                Ok((DeviceTime::unplanned(recipe, task), notes))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Submit: everything that can be refused is refused before anything is stored, and a job's id is given out after it is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,7 +9,7 @@ use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{Inserted, JobPlace, JobsError, QueueEntry, known_request};
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, Idempotency, ImageKey, ImageSource, InputRole, Inputs, Job, JobId,
-    JobNote, JobOrigin, Recipe, Reservation, RgbImage, Size, describe_chain,
+    JobNote, JobOrigin, Recipe, Reservation, RgbImage, Size, Start, describe_chain,
 };
 use tokio::sync::OwnedRwLockReadGuard;
 use tokio::task::JoinSet;
@@ -16,8 +17,9 @@ use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
 use crate::device_time::DeviceTime;
+use crate::framing::is_framed;
 use crate::inner::{Inner, Lifecycle};
-use crate::inputs::no_init;
+use crate::inputs::missing;
 use crate::off_thread::off_thread;
 use crate::safety;
 use crate::{InputLimits, Service, ServiceError, image_codec};
@@ -38,11 +40,12 @@ pub struct Submission {
     pub recipe: Recipe,
     /// Whether words are added to its prompts, as the service's enhancer finds them and as far as they fit.
     pub enhance_prompt: bool,
-    /// The images to work on, as the caller sent them.
+    /// What to start from and the images beside it, as the caller sent them. Noise is text to image: no image is needed, the
+    /// size is checked as one of a picture is, and the recipe's strength counts as 1.
     pub inputs: Inputs<ImageSource>,
     /// How the results are handed over.
     pub delivery: Delivery,
-    /// How much of an image the dialect takes.
+    /// How much of an image the dialect takes, and how large one may be that is made from noise.
     pub limits: InputLimits,
     /// The size that the image to start from is brought to; None leaves it as it is.
     pub fit: Option<Size>,
@@ -63,7 +66,7 @@ impl Service {
     /// A request that its owner has sent before, under the same key, is the job that it made then.
     ///
     /// # Errors
-    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `RunRefused`, `Overloaded`, `ShareTaken`, `JobsAtOnce`, `KeyReused`,
+    /// The `Model…`, `Image…`, `Mask`, `Prompt…`, `SizeRefused`, `RunRefused`, `Overloaded`, `ShareTaken`, `JobsAtOnce`, `KeyReused`,
     /// `WebhookRefused` and `ShuttingDown` variants.
     pub async fn submit(&self, submission: Submission) -> Result<JobId, ServiceError> {
         let inner = &self.inner;
@@ -83,13 +86,19 @@ impl Submission {
         sources.any(|(_, source)| matches!(source, ImageSource::Url(_)))
     }
 
-    /// Of each image to be made, while the one to start from is not known.
+    /// Of each image to be made, while the one to start from may not be known.
     pub(crate) fn expected_size(&self) -> Size {
         const USUAL: Size = Size {
             width: 512,
             height: 512,
         };
-        self.fit.unwrap_or(USUAL)
+        match self.inputs.start() {
+            Start::Noise(size) => *size,
+            Start::Image { .. } => {
+                let framed = self.recipe.framing.map(|framing| framing.size);
+                self.fit.or(framed).unwrap_or(USUAL)
+            }
+        }
     }
 
     /// The record, queued.
@@ -146,9 +155,42 @@ pub(crate) struct Checked {
 }
 
 /// Of each image to be made.
-pub(crate) fn size_of(checked: &[(InputRole, Checked)]) -> Result<Size, ServiceError> {
+pub(crate) fn size_of<I>(inputs: &Inputs<I>, checked: &[(InputRole, Checked)]) -> Result<Size, ServiceError> {
+    if let Start::Noise(size) = inputs.start() {
+        return Ok(*size);
+    }
     let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
-    init.map(|(_, checked)| checked.size).ok_or_else(no_init)
+    init.map(|(_, checked)| checked.size)
+        .ok_or_else(|| missing(InputRole::Init))
+}
+
+/// Refuses the size of a picture that is to be made from noise. A UNet takes latents of whole pixels only, and nothing is cropped
+/// from what was never given.
+fn check_size(size: Size, limits: InputLimits) -> Result<(), ServiceError> {
+    /// Image pixels per latent pixel and side, in every VAE of Stable Diffusion.
+    const STEP: u32 = 8;
+    let sides = [size.width, size.height];
+    let fits = |side: u32| side >= STEP && side.is_multiple_of(STEP) && side <= limits.max_side;
+    if sides.into_iter().all(fits) && size.pixels() <= limits.max_pixels {
+        return Ok(());
+    }
+    Err(ServiceError::SizeRefused {
+        size,
+        max_side: limits.max_side,
+        max_pixels: limits.max_pixels,
+    })
+}
+
+impl Checked {
+    /// A file, and what is computed with in its place.
+    pub(crate) fn new(file: Bytes, image: RgbImage, room: Option<Reservation>) -> Self {
+        Self {
+            file,
+            size: image.size(),
+            image: room.map(|room| (image, room)),
+            note: None,
+        }
+    }
 }
 
 /// Says which image an error is about.
@@ -184,6 +226,12 @@ impl Inner {
         if let Some(webhook) = &mut submission.delivery.webhook {
             *webhook = self.check_webhook(webhook)?;
         }
+        let limits = self.limits_for(&submission);
+        if let Start::Noise(size) = submission.inputs.start() {
+            check_size(*size, limits)?;
+        }
+        let task = submission.inputs.task();
+        submission.recipe.strength = submission.recipe.strength_for(task);
         let place = self.reserve(&submission.owner)?;
         let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
         // The caller's own words: what is added to them is never a reason to refuse.
@@ -191,7 +239,7 @@ impl Inner {
         if submission.enhance_prompt {
             self.enhance(&mut submission.recipe, &models).await?;
         }
-        let (time, of_plan) = self.plan(&models, &mut submission.recipe).await?;
+        let (time, of_plan) = self.plan(&models, &mut submission.recipe, task).await?;
         notes.extend(of_plan);
         let asked = submission.delivery.safety;
         submission.delivery.safety = self.config.safety.policy(asked);
@@ -213,16 +261,22 @@ impl Inner {
     ) -> impl Future<Output = Result<Vec<(InputRole, Checked)>, ServiceError>> + Send + 'static {
         let inner = Arc::clone(self);
         let recipe = submission.recipe.clone();
-        let limits = InputLimits {
-            max_pixels: submission.limits.max_pixels.min(self.config.max_image_pixels),
-            ..submission.limits
-        };
+        let limits = self.limits_for(submission);
         let fit = submission.fit;
-        let sources = submission.inputs.clone().into_vec();
+        let inputs = submission.inputs.clone();
         let owner = submission.owner.clone();
         async move {
+            let mut checked = Vec::new();
+            if let (Some(framing), Start::Image { init, mask }) = (recipe.framing, inputs.start()) {
+                let pictures = (init, mask.as_ref());
+                checked = inner.check_framed(&owner, pictures, (framing, limits)).await?;
+            }
             let mut checks = JoinSet::new();
-            for (role, source) in sources {
+            for (role, source) in inputs.iter() {
+                if recipe.framing.is_some() && is_framed(role) {
+                    continue;
+                }
+                let source = source.clone();
                 let inner = Arc::clone(&inner);
                 let wanted = Wanted {
                     role,
@@ -233,16 +287,22 @@ impl Inner {
                 let check = async move { (role, inner.check_image(&owner, &source, wanted).await) };
                 checks.spawn(check.in_current_span());
             }
-            let mut checked = Vec::new();
             while let Some(done) = checks.join_next().await {
                 let (role, image) = done.map_err(ServiceError::internal)?;
                 checked.push((role, image.map_err(|error| in_role(role, error))?));
             }
-            let brought = checked
-                .iter()
-                .map(|(role, checked)| (*role, checked.size.rgb_bytes()));
-            inner.admitted.check(recipe.image_bytes(brought))?;
+            let result = size_of(&inputs, &checked)?.rgb_bytes();
+            let brought = checked.iter().map(|(_, checked)| checked.size.rgb_bytes());
+            inner.admitted.check(recipe.image_bytes(result, brought))?;
             Ok(checked)
+        }
+    }
+
+    /// The dialect's limits, within the server's.
+    fn limits_for(&self, submission: &Submission) -> InputLimits {
+        InputLimits {
+            max_pixels: submission.limits.max_pixels.min(self.config.max_image_pixels),
+            ..submission.limits
         }
     }
 
@@ -326,7 +386,7 @@ impl Inner {
         let admission = self.admission_while_open().await?;
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
-        let size = size_of(&checked)?;
+        let size = size_of(&submission.inputs, &checked)?;
         let Planned {
             models,
             time,
@@ -334,9 +394,10 @@ impl Inner {
             place,
         } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
-        let stored = self.store_inputs(id, checked).await?;
+        let keys = submission.inputs.map(|role, _| ImageKey::input(id, role));
+        let stored = self.store_inputs(&keys, checked).await?;
         let draw = submission.number;
-        let mut job = submission.into_job(id, self.clock.wall(), (stored.keys, notes));
+        let mut job = submission.into_job(id, self.clock.wall(), (keys, notes));
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
         let (entry, goes_on) = (QueueEntry::of(&job), goes_on_alone(&job));
@@ -377,23 +438,22 @@ impl Inner {
 
     pub(crate) async fn store_inputs(
         &self,
-        id: JobId,
+        keys: &Inputs<ImageKey>,
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<StoredInputs, ServiceError> {
+        let mut files: BTreeMap<InputRole, Checked> = checked.into_iter().collect();
         let mut stored = StoredInputs {
-            keys: Inputs::new(ImageKey::input(id, InputRole::Init)),
             decoded: Some(DecodedImages::default()),
             notes: Vec::new(),
         };
-        for (role, checked) in checked {
+        for (role, key) in keys.iter() {
+            let checked = files.remove(&role).ok_or_else(|| missing(role))?;
             let Checked {
                 file, image, note, ..
             } = checked;
             stored.notes.extend(note);
-            let key = ImageKey::input(id, role);
-            let put = self.images.put(&key, file).await;
+            let put = self.images.put(key, file).await;
             put.map_err(ServiceError::store("store the input picture"))?;
-            stored.keys = stored.keys.with(role, key);
             let decoded = stored.decoded.zip(image);
             stored.decoded = decoded.map(|(mut decoded, (image, room))| {
                 decoded.add(role, image, room);
@@ -438,7 +498,6 @@ impl Inner {
 
 /// What has become of the images of a request.
 pub(crate) struct StoredInputs {
-    pub(crate) keys: Inputs<ImageKey>,
     /// None where there was no room for one of them.
     pub(crate) decoded: Option<DecodedImages>,
     pub(crate) notes: Vec<JobNote>,

@@ -26,7 +26,7 @@ use pentimento_engine::{ResolvedJob, ResolvedModels};
 use pentimento_jobs::conformance::sample_job;
 use pentimento_types::{
     ApiKeyId, Clock as _, Delivery, DialectTag, ImageFormat, ImageSource, Inputs, Job, JobId, JobOrigin,
-    ManualClock, Recipe, RgbImage, Size,
+    ManualClock, Recipe, RgbImage, Size, Task,
 };
 use tokio::sync::mpsc;
 
@@ -59,7 +59,7 @@ struct Request {
 fn sample_request(prompt: &str) -> Request {
     let job = sample_job(JobId::from_u128(1), SystemTime::UNIX_EPOCH);
     let mut recipe = job.recipe;
-    let metadata = ImageMetadata::new(&recipe, 0, photo().size());
+    let metadata = ImageMetadata::new(&recipe, Task::ImageToImage, 0, photo().size());
     let file = encode(&photo(), ImageFormat::Png, (&metadata, Marks::ALL)).unwrap();
     recipe.prompt = prompt.to_owned();
     Request {
@@ -75,8 +75,8 @@ fn sample_request(prompt: &str) -> Request {
 /// The file of the photo.
 fn photo_file() -> Bytes {
     match sample_request("x").inputs.init() {
-        ImageSource::Inline(file) => file.clone(),
-        ImageSource::Url(_) => panic!("inline"),
+        Some(ImageSource::Inline(file)) => file.clone(),
+        Some(ImageSource::Url(_)) | None => panic!("inline"),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{Inserted, JobsError, QueueEntry, Transition};
 use pentimento_types::{
-    ErrorKind, HasKind as _, ImageKey, InputRole, Inputs, Job, JobFailure, JobId, JobState, describe_chain,
+    ErrorKind, HasKind as _, ImageKey, InputRole, Job, JobFailure, JobId, JobState, describe_chain,
 };
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -78,11 +78,7 @@ impl Inner {
         let admission = self.admission_while_open().await?;
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
-        let keys = Inputs::new(ImageKey::input(id, InputRole::Init));
-        let keys = submission
-            .inputs
-            .iter()
-            .fold(keys, |keys, (role, _)| keys.with(role, ImageKey::input(id, role)));
+        let keys = submission.inputs.map(|role, _| ImageKey::input(id, role));
         let size = submission.expected_size();
         let Planned {
             models,
@@ -170,10 +166,10 @@ impl Inner {
             return Ok(());
         };
         // The record was made with a size that was a guess.
-        let size = size_of(&checked)?;
+        let size = size_of(&job.inputs, &checked)?;
         let work = time.work(&job.recipe, size);
         let expected = time.expected(&models, &job.recipe, size);
-        let stored = self.store_inputs(id, checked).await?;
+        let stored = self.store_inputs(&job.inputs, checked).await?;
         self.admitted.keep(
             id,
             Admitted {

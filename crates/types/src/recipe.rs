@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InputRole, ModelId, SchedulerChoice, Size};
+use crate::{Framing, ModelId, SchedulerChoice, Size, Task};
 
 /// A LoRA by name, with its weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct EmbeddingRef {
     pub model: ModelId,
 }
 
-/// An IP-Adapter by name, which shows the model the image in the role [`InputRole::IpAdapter`].
+/// An IP-Adapter by name, which shows the model the image in the role [`crate::InputRole::IpAdapter`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IpAdapterRef {
     /// Name in the catalogue.
@@ -52,7 +52,7 @@ pub struct Recipe {
     pub image_count: u32,
     /// Steps of the whole schedule, at least 1; by [`crate::StrengthRule::FewerSteps`] strength decides how many of them run.
     pub steps: u32,
-    /// 0 gives the input back, 1 ignores it.
+    /// 0 gives the input back, 1 ignores it. What counts is [`Self::strength_for`] the task.
     pub strength: f64,
     /// The w in uncond + w (cond - uncond); guidance is on above 1.
     pub guidance_scale: f64,
@@ -65,8 +65,16 @@ pub struct Recipe {
     pub token_merging: bool,
     /// Which scheduler runs.
     pub scheduler: SchedulerChoice,
+    /// How picture and mask are brought to the size that is computed, and the result back into the picture; None where they are
+    /// computed as they are. Jobs of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framing: Option<Framing>,
     /// With a mask: pixels inside the repainted part over which the new image fades in; 0 is a hard edge.
     pub soft_edge: u32,
+    /// With a mask: its grey says how much each pixel may change, from black, which stays, to white (Levin and Fried 2023,
+    /// "Differential Diffusion"). Otherwise grey counts as black or white, whichever is nearer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub differential_diffusion: bool,
     /// What shows the model an image beside the prompt. Jobs of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_adapter: Option<IpAdapterRef>,
@@ -91,20 +99,28 @@ impl Recipe {
             clip_skip: 1,
             token_merging: false,
             scheduler: SchedulerChoice::default(),
+            framing: None,
             soft_edge: 0,
+            differential_diffusion: false,
             ip_adapter: None,
         }
     }
 
-    /// What the decoded images of a job take, in bytes: those that it brings, each with its own bytes, and those that it will
-    /// be given, which have the size of the one to start from.
+    /// What the decoded images of a job take, in bytes: all that it brings, and as many results as it wants, of `result` bytes
+    /// each.
     #[must_use]
-    pub fn image_bytes(&self, brought: impl IntoIterator<Item = (InputRole, u64)>) -> u64 {
-        let bytes_of = |(role, bytes): (InputRole, u64)| match role {
-            InputRole::Init => bytes.saturating_add(u64::from(self.image_count).saturating_mul(bytes)),
-            InputRole::Mask | InputRole::IpAdapter => bytes,
-        };
-        brought.into_iter().map(bytes_of).fold(0, u64::saturating_add)
+    pub fn image_bytes(&self, result: u64, brought: impl IntoIterator<Item = u64>) -> u64 {
+        let made = u64::from(self.image_count).saturating_mul(result);
+        brought.into_iter().fold(made, u64::saturating_add)
+    }
+
+    /// The strength of a run: what is asked for, except in text to image, which has no image to keep anything of.
+    #[must_use]
+    pub const fn strength_for(&self, task: Task) -> f64 {
+        match task {
+            Task::TextToImage => 1.0,
+            Task::ImageToImage | Task::Inpainting => self.strength,
+        }
     }
 
     /// What it should not show, empty also where nothing is said.
@@ -120,18 +136,21 @@ impl Recipe {
         self.guidance_scale > 1.0
     }
 
-    /// About how much of the device's time a job takes on an image of this size: pixels times rows, over all `evaluations` of
-    /// each image and with the VAE's passes counted as so many of them. Good for comparing jobs, whatever the device; what a
-    /// job really took is for the engine to measure.
+    /// About how much of the device's time a job takes on an image of this size, of which each has so many evaluations of so many
+    /// rows: pixels times rows over all evaluations, with the VAE's passes counted as so many of them. Good for comparing jobs,
+    /// whatever the device; what a job really took is for the engine to measure.
     #[must_use]
-    pub fn work(&self, size: Size, rows: u32, evaluations: u32) -> u64 {
+    pub fn work(&self, size: Size, task: Task, (rows, evaluations): (u32, u32)) -> u64 {
         // A pass of the VAE in evaluations of one row of the same size, about, on a checkpoint of Stable Diffusion 1.
-        const ENCODE: u128 = 2;
         const DECODE: u128 = 3;
+        let encode: u128 = match task {
+            Task::TextToImage => 0,
+            Task::ImageToImage | Task::Inpainting => 2,
+        };
         let image = u128::from(rows) * u128::from(evaluations) + DECODE;
         let all = u128::from(self.image_count)
             .saturating_mul(image)
-            .saturating_add(ENCODE);
+            .saturating_add(encode);
         let work = all.saturating_mul(u128::from(size.pixels()));
         u64::try_from(work).unwrap_or(u64::MAX)
     }
@@ -163,7 +182,7 @@ mod tests {
             width: side,
             height: side,
         };
-        recipe.work(size, rows, evaluations)
+        recipe.work(size, Task::ImageToImage, (rows, evaluations))
     }
 
     #[test]
@@ -176,5 +195,25 @@ mod tests {
             "the picture is still encoded and decoded"
         );
         assert_eq!(work(2, u32::MAX, u32::MAX, u32::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn text_to_image_has_nothing_to_encode_and_no_strength() {
+        let recipe = Recipe::sample();
+        let size = Size { width: 8, height: 8 };
+        let work = |task| recipe.work(size, task, (1, 4));
+        assert_eq!(work(Task::Inpainting), work(Task::ImageToImage));
+        assert_eq!(work(Task::TextToImage), 8 * 8 * (4 + 3));
+        let strength = |task| recipe.strength_for(task);
+        assert_eq!(
+            (strength(Task::TextToImage), strength(Task::Inpainting)),
+            (1.0, 0.5)
+        );
+        let two = Recipe {
+            image_count: 2,
+            ..recipe
+        };
+        assert_eq!(two.image_bytes(10, [10, 3]), 33);
+        assert_eq!(two.image_bytes(u64::MAX, [10]), u64::MAX);
     }
 }

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::field::{FieldDescription, Table, describe};
-use super::{modelslab, novita};
+use super::{a1111, modelslab, novita};
 
 /// One call and everything that it takes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EndpointFields {
-    /// `novita` or `modelslab`.
+    /// `novita`, `modelslab` or `a1111`.
     pub dialect: &'static str,
     /// The HTTP method.
     pub method: &'static str,
@@ -43,7 +43,9 @@ type Endpoint = (&'static str, &'static str, &'static [Table]);
 fn tables() -> impl Iterator<Item = (&'static str, &'static Endpoint)> {
     let novita = novita::ENDPOINTS.iter().map(|endpoint| ("novita", endpoint));
     let modelslab = modelslab::ENDPOINTS.iter();
-    novita.chain(modelslab.map(|endpoint| ("modelslab", endpoint)))
+    let a1111 = a1111::ENDPOINTS.iter().map(|endpoint| ("a1111", endpoint));
+    let modelslab = modelslab.map(|endpoint| ("modelslab", endpoint));
+    novita.chain(modelslab).chain(a1111)
 }
 
 #[cfg(test)]
@@ -91,6 +93,17 @@ mod tests {
             "/api/v1/enterprise/super_resolution",
             "key url scale model_id face_enhance webhook",
         ),
+        (
+            "/sdapi/v1/options",
+            "sd_model_checkpoint sd_vae CLIP_stop_at_last_layers samples_format img2img_fix_steps",
+        ),
+        ("/sdapi/v1/progress", "skip_current_image"),
+        ("/sdapi/v1/png-info", "image"),
+        (
+            "/sdapi/v1/extra-single-image",
+            "image upscaling_resize upscaler_1 resize_mode gfpgan_visibility codeformer_visibility upscaler_2 \
+             extras_upscaler_2_visibility",
+        ),
     ];
 
     #[test]
@@ -105,7 +118,8 @@ mod tests {
             .collect();
         assert_eq!(inpaint.len(), fields("/api/v1/enterprise/img2img").len() + 2);
         assert_eq!(inpaint[inpaint.len() - 2..], ["mask_image", "soft_edge"]);
-        assert_eq!(endpoint_fields().len(), DOCUMENTED.len() + 1);
+        // What A1111's client sends has a test of its own, with that client.
+        assert_eq!(endpoint_fields().len(), DOCUMENTED.len() + 3);
     }
 
     #[test]

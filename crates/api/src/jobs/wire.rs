@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use pentimento_service::{Preview, Service, Standing};
-use pentimento_types::{Job, JobId, JobOutcome, JobState, Progress, Recipe};
+use pentimento_types::{Job, JobId, JobOutcome, JobState, Progress, Recipe, Task};
 use serde_json::{Value, json};
 
 use super::query::name_of;
@@ -66,7 +66,7 @@ fn describe(
         "queue_position": position(standing, job.state),
         "seconds_left": seconds_left(standing).filter(|_| is_open),
         "notes": job.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "recipe": recipe(&job.recipe, job.inputs.mask().is_some(), characters),
+        "recipe": recipe(&job.recipe, job.inputs.task(), characters),
         "images": images,
         "error": failure,
     })
@@ -125,7 +125,7 @@ fn seconds_left(standing: Standing) -> Option<f64> {
     standing.time_left.map(tenths)
 }
 
-fn recipe(recipe: &Recipe, has_mask: bool, characters: usize) -> Value {
+fn recipe(recipe: &Recipe, task: Task, characters: usize) -> Value {
     let loras: Vec<Value> = recipe
         .loras
         .iter()
@@ -150,7 +150,9 @@ fn recipe(recipe: &Recipe, has_mask: bool, characters: usize) -> Value {
         "seed": recipe.seed,
         "clip_skip": recipe.clip_skip,
         "scheduler": recipe.scheduler.kind.map(|kind| kind.class_name()),
-        "inpaint": has_mask,
+        "task": task.as_str(),
+        "inpaint": task == Task::Inpainting,
+        "differential_diffusion": recipe.differential_diffusion,
     })
 }
 

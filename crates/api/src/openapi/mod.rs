@@ -3,6 +3,7 @@
 //! Bodies come from the field tables of the dialects, so that no range stands in two places; what is answered is said here.
 //! `docs/openapi.json` is the same document, for those who have no server at hand.
 
+mod a1111;
 #[cfg(test)]
 mod markdown;
 mod modelslab;
@@ -26,8 +27,8 @@ use crate::AppState;
 use crate::admin::edge_failure;
 use crate::edge_fault::EdgeFault;
 
-/// The tags: the two dialects, and our own calls.
-const TAGS: [(&str, &str); 3] = [
+/// The tags: the dialects, and our own calls.
+const TAGS: [(&str, &str); 4] = [
     (
         novita::TAG,
         "Novita's calls for latent consistency models: an API key as `Authorization: Bearer`, errors with their HTTP status.",
@@ -38,14 +39,19 @@ const TAGS: [(&str, &str); 3] = [
          otherwise.",
     ),
     (
+        a1111::TAG,
+        "The calls of AUTOMATIC1111's web UI: an API key as the password of HTTP Basic or as `Authorization: Bearer`, images \
+         in the replies.",
+    ),
+    (
         own::TAG,
-        "What is the same for both: models, jobs, webhooks, health.",
+        "What is the same for all: models, jobs, webhooks, health.",
     ),
 ];
 
 /// Written when they are first asked for, and not for every caller.
 static WHOLE: LazyLock<String> = LazyLock::new(|| written(&document(None)));
-static PARTS: LazyLock<[(&str, String); 3]> =
+static PARTS: LazyLock<[(&str, String); TAGS.len()]> =
     LazyLock::new(|| TAGS.map(|(tag, _)| (tag, written(&document(Some(tag))))));
 
 /// The documents, and the page for people.
@@ -77,7 +83,13 @@ fn written(document: &Value) -> String {
 
 /// Every call, in the order of the page.
 fn operations() -> Vec<Operation> {
-    [novita::operations(), modelslab::operations(), own::operations()].concat()
+    [
+        novita::operations(),
+        modelslab::operations(),
+        a1111::operations(),
+        own::operations(),
+    ]
+    .concat()
 }
 
 /// Of the calls of one tag, or of all.
@@ -97,7 +109,7 @@ fn document(of: Option<&str>) -> Value {
         "info": {
             "title": "Pentimento",
             "version": env!("CARGO_PKG_VERSION"),
-            "summary": "Stable Diffusion image to image, by the calls of Novita and ModelsLab",
+            "summary": "Stable Diffusion image to image, by the calls of Novita, ModelsLab and AUTOMATIC1111's web UI",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": tags,
@@ -113,7 +125,14 @@ fn document(of: Option<&str>) -> Value {
 
 fn schemas() -> Value {
     let mut all = Map::new();
-    for (name, schema) in [novita::schemas(), modelslab::schemas(), own::schemas()].concat() {
+    for (name, schema) in [
+        novita::schemas(),
+        modelslab::schemas(),
+        a1111::schemas(),
+        own::schemas(),
+    ]
+    .concat()
+    {
         all.insert(name.to_owned(), schema);
     }
     Value::Object(all)
@@ -163,7 +182,7 @@ mod tests {
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }
         }
-        for part in [None, Some(novita::TAG), Some(modelslab::TAG), Some(own::TAG)] {
+        for part in std::iter::once(None).chain(TAGS.map(|(tag, _)| Some(tag))) {
             let document = document(part);
             check(&document, &document);
         }

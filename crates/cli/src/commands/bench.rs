@@ -168,7 +168,9 @@ pub(crate) fn plain_recipe(image_count: u32) -> Recipe {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     }
 }

@@ -18,11 +18,11 @@ use pentimento_hub::{Found, Hub};
 use pentimento_service::image_codec::Marks;
 use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec, model_notes};
 use pentimento_types::{
-    ImageFormat, InputRole, Inputs, IpAdapterRef, JobId, JobNote, ModelId, Progress, Recipe, RgbImage,
-    SchedulerChoice, read_regular,
+    ImageFormat, Inputs, IpAdapterRef, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
+    Size, Start, Task, read_regular,
 };
 
-use crate::args::GenerateArgs;
+use crate::args::{DEFAULT_OUT, GenerateArgs};
 use crate::commands::fetch::fetch;
 use crate::config::{Config, ConfigError};
 use crate::{assemble, output, pictures};
@@ -41,16 +41,31 @@ const TOGETHER: usize = 16;
 
 /// Makes the pictures and writes them.
 pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()> {
-    let inputs = inputs::expanded(&args.images)?;
-    let targets = Target::of_each(&args, &inputs)?;
+    let pictures = inputs::expanded(&args.images)?;
+    let targets = Target::of_each(&args, &pictures)?;
+    let task = match (&args.mask, pictures.is_empty()) {
+        (_, true) => Task::TextToImage,
+        (None, false) => Task::ImageToImage,
+        (Some(_), false) => Task::Inpainting,
+    };
+    // Without a picture there is one job all the same.
+    let inputs: Vec<Option<PathBuf>> = match task {
+        Task::TextToImage => vec![None],
+        Task::ImageToImage | Task::Inpainting => pictures.into_iter().map(Some).collect(),
+    };
     let catalog = assemble::catalog(&config)?;
-    let recipe = recipe(&args);
+    let recipe = recipe(&args, task);
     let models = models(&catalog, &assemble::hub(&config)?, &recipe).await?;
     // The first one now: what is wrong with a single input is said before the model is loaded.
-    let first = read_init(&inputs[0])?;
+    let first = inputs[0].as_deref().map(read_init).transpose()?;
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
     let shown = args.ip_adapter_image.as_deref().map(read_picture).transpose()?;
-    let recipe = Arc::new(planned(&models, recipe)?);
+    let (recipe, native_size) = planned(&models, recipe, task)?;
+    let recipe = Arc::new(recipe);
+    let size = Size {
+        width: args.width.unwrap_or(native_size.width),
+        height: args.height.unwrap_or(native_size.height),
+    };
     // Before the load, which takes a while.
     for note in model_notes(&models, &recipe)? {
         output::note(format_args!("{note}"));
@@ -58,14 +73,18 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     if args.seed.is_none() {
         output::note(format_args!("seed {}", recipe.seed));
     }
-    let with_init = |init: RgbImage| {
-        let mut images = Inputs::new(init);
-        for (role, image) in [(InputRole::Mask, &mask), (InputRole::IpAdapter, &shown)] {
-            if let Some(image) = image {
-                images = images.with(role, image.clone());
-            }
+    let with_init = |init: Option<RgbImage>| {
+        let images = Inputs::starting(match init {
+            Some(init) => Start::Image {
+                init,
+                mask: mask.clone(),
+            },
+            None => Start::Noise(size),
+        });
+        match &shown {
+            Some(shown) => images.with_ip_adapter(shown.clone()),
+            None => images,
         }
-        images
     };
 
     let marks = assemble::marks(&config);
@@ -75,13 +94,14 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let ids: Vec<JobId> = inputs.iter().map(|_| JobId::new()).collect();
     let jobs = inputs.iter().zip(&targets).zip(&ids).enumerate();
     let jobs = jobs.map(|(number, ((input, target), id))| {
-        let (recipe, models, first) = (&recipe, &models, (number == 0).then(|| first.clone()));
+        let (recipe, models, first) = (&recipe, &models, first.clone().filter(|_| number == 0));
         let (engine, bar, with_init) = (&engine, &bar, &with_init);
         let precision = engine.handle.precision();
         async move {
-            let init = match first {
-                Some(first) => first,
-                None => read_init(input)?,
+            let init = match (first, input) {
+                (Some(first), _) => Some(first),
+                (None, Some(input)) => Some(read_init(input)?),
+                (None, None) => None,
             };
             let job = ResolvedJob {
                 recipe: Arc::clone(recipe),
@@ -90,9 +110,12 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
             };
             let events = engine.handle.generate(*id, job)?;
             let finished = collect(events, recipe, bar).await;
-            let finished = finished.with_context(|| format!("of {}", input.display()))?;
+            let finished = match input {
+                Some(input) => finished.with_context(|| format!("of {}", input.display()))?,
+                None => finished?,
+            };
             for (index, picture) in (0..).zip(&finished) {
-                let bytes = encode(picture, recipe, (index, target.format, marks, precision))?;
+                let bytes = encode(picture, (recipe, task), (index, target.format, marks, precision))?;
                 bar.bar.suspend(|| target.write(index, &bytes))?;
             }
             // Of many inputs nothing is shown, and their pictures are not kept.
@@ -192,8 +215,8 @@ fn read_mask(path: &Path) -> anyhow::Result<RgbImage> {
     Ok(mask.image)
 }
 
-fn recipe(args: &GenerateArgs) -> Recipe {
-    Recipe {
+fn recipe(args: &GenerateArgs, task: Task) -> Recipe {
+    let recipe = Recipe {
         model: ModelId::new(&args.model),
         vae: args.vae.as_ref().map(ModelId::new),
         loras: args.loras.clone(),
@@ -212,26 +235,35 @@ fn recipe(args: &GenerateArgs) -> Recipe {
             kind: args.scheduler,
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: args.soft_edge,
+        differential_diffusion: false,
         ip_adapter: args.ip_adapter.as_ref().map(|name| IpAdapterRef {
             model: ModelId::new(name),
             scale: args.ip_adapter_scale,
         }),
-    }
+    };
+    let strength = recipe.strength_for(task);
+    Recipe { strength, ..recipe }
 }
 
-/// The recipe with nothing left to the checkpoint, so that the picture says what ran. One that no run can do is refused
-/// before a model is loaded.
-fn planned(models: &ResolvedModels, recipe: Recipe) -> anyhow::Result<Recipe> {
-    match RunPlan::of(models, &recipe) {
-        Ok(plan) => Ok(Recipe {
-            scheduler: plan.named(recipe.scheduler),
-            ..recipe
-        }),
+/// The recipe with nothing left to the checkpoint, so that the picture says what ran, and the size that the checkpoint is for. A
+/// recipe that no run can do is refused before a model is loaded.
+fn planned(models: &ResolvedModels, recipe: Recipe, task: Task) -> anyhow::Result<(Recipe, Size)> {
+    const USUAL: Size = Size {
+        width: 512,
+        height: 512,
+    };
+    match RunPlan::of(models, &recipe, task) {
+        Ok(plan) => {
+            let scheduler = plan.named(recipe.scheduler);
+            let planned = Recipe { scheduler, ..recipe };
+            Ok((planned, plan.native_size.unwrap_or(USUAL)))
+        }
         Err(error) => match error.refused_setting() {
             Some((setting, problem)) => bail!("{setting}: {problem}"),
             // The load says what is wrong with the checkpoint.
-            None => Ok(recipe),
+            None => Ok((recipe, USUAL)),
         },
     }
 }
@@ -302,10 +334,10 @@ impl Bar {
 
 fn encode(
     image: &RgbImage,
-    recipe: &Recipe,
+    (recipe, task): (&Recipe, Task),
     (index, format, marks, precision): (u32, ImageFormat, Marks, Precision),
 ) -> anyhow::Result<bytes::Bytes> {
-    let metadata = image_codec::ImageMetadata::new(recipe, index, image.size()).computed_in(precision);
+    let metadata = image_codec::ImageMetadata::new(recipe, task, index, image.size()).computed_in(precision);
     Ok(image_codec::encode(image, format, (&metadata, marks))?)
 }
 
@@ -320,7 +352,7 @@ impl Target {
     /// One for each input.
     fn of_each(args: &GenerateArgs, inputs: &[PathBuf]) -> Result<Vec<Self>, ConfigError> {
         let is_folder = inputs.len() > 1 || args.images.iter().any(|path| path.is_dir()) || args.out.is_dir();
-        if !is_folder {
+        if !is_folder || inputs.is_empty() {
             return Ok(vec![Self::of(args)?]);
         }
         let wrong = |problem: String| ConfigError::Arguments { problem };
@@ -362,7 +394,11 @@ impl Target {
         let wrong = |problem: &str| ConfigError::Arguments {
             problem: problem.to_owned(),
         };
-        let path = args.out.clone();
+        let path = if args.out.is_dir() {
+            args.out.join(DEFAULT_OUT)
+        } else {
+            args.out.clone()
+        };
         let is_pipe = path == Path::new(PIPE);
         if is_pipe && args.count > 1 {
             return Err(wrong(

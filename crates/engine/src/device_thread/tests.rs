@@ -42,7 +42,9 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
         clip_skip: 1,
         token_merging: false,
         scheduler: SchedulerChoice::default(),
+        framing: None,
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     };
     let checkpoint = ModelEntry::new(model, ModelKind::Checkpoint, Source::Embedded(model.to_owned()));
@@ -149,7 +151,7 @@ fn strength_zero_gives_the_input_back_without_an_evaluation() {
     let events = handle
         .generate(JobId::from_u128(1), input.clone())
         .expect("there is room");
-    assert_eq!(images(events), [input.images.init().clone()]);
+    assert_eq!(images(events), [input.images.init().unwrap().clone()]);
     assert!(recording.forwards().is_empty());
 }
 

@@ -99,7 +99,9 @@ fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     };
     let checkpoint = ModelEntry::new(source, ModelKind::Checkpoint, Source::Embedded(source.to_owned()));
@@ -160,7 +162,7 @@ fn jobs_of_every_kind_get_the_same_bytes_alone_and_in_company() {
     assert!(alone == together, "company changed an image");
     assert_eq!(alone[2].len(), 3);
     assert_ne!(alone[2][0], alone[2][1], "each image has its own seed");
-    assert_eq!(alone[0][0].size(), inputs[0].images.init().size());
+    assert_eq!(alone[0][0].size(), inputs[0].images.size());
     assert_eq!(handle.resident_models(), ["demo"]);
 }
 

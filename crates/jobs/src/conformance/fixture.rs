@@ -86,7 +86,9 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
         clip_skip: 1,
         token_merging: true,
         scheduler: SchedulerChoice::default(),
+        framing: None,
         soft_edge: 0,
+        differential_diffusion: false,
         ip_adapter: None,
     };
     let inputs = Inputs::new(ImageKey::input(id, InputRole::Init));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_nn::VarBuilder;
-use pentimento_models::{Device, LayerName, LayerPatch, LayerShape, LayerSource, ModelError};
+use pentimento_models::{ClipText, Device, LayerName, LayerPatch, LayerShape, LayerSource, ModelError};
 use pentimento_weights::{LoraNetwork, LoraTarget, ResolvedLora, WeightsError};
 
 use super::{DTYPES, HOST, ModelSource};
@@ -12,12 +12,20 @@ use crate::PipelineError;
 use crate::component::{Component, ComponentRole};
 use crate::layer_changes::{ChangeError, LayerChanges, merged_into};
 use crate::loras::{OpenLora, Targets, network_of};
+use crate::text_encoder::TextEncoder;
 
 /// About what a layer of a copy takes that shares all its weights: names and places.
 const LAYER_BYTES: u64 = 256;
 
 /// LoRAs as read for one network, with their strengths.
 type Scaled = Vec<(ResolvedLora, f64)>;
+
+/// It remembers nothing of its base, whose states are others.
+fn text_copy((text, bytes): (ClipText, u64)) -> (Arc<TextEncoder>, u64) {
+    let text = TextEncoder::new(text);
+    let bytes = bytes.saturating_add(text.chunk_bytes());
+    (Arc::new(text), bytes)
+}
 
 impl ModelSource {
     /// Builds a network from `weights` with the LCM-LoRA in them.
@@ -64,10 +72,12 @@ impl ModelSource {
         let copy = match base {
             Component::TextEncoder(text) => text
                 .patched(change)
-                .map(|(text, bytes)| (Component::TextEncoder(Arc::new(text)), bytes)),
+                .map(text_copy)
+                .map(|(text, bytes)| (Component::TextEncoder(text), bytes)),
             Component::TextEncoder2(text) => text
                 .patched(change)
-                .map(|(text, bytes)| (Component::TextEncoder2(Arc::new(text)), bytes)),
+                .map(text_copy)
+                .map(|(text, bytes)| (Component::TextEncoder2(text), bytes)),
             Component::UNet(unet) => unet
                 .patched(change)
                 .map(|(unet, bytes)| (Component::UNet(Arc::new(unet)), bytes)),

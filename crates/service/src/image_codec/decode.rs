@@ -32,6 +32,16 @@ pub fn decode_mask(bytes: &[u8], limits: InputLimits) -> Result<DecodedMask, Ser
     decode_as(bytes, limits, Pixels::into_mask)
 }
 
+/// Reads a whole image and lays it on white where it is transparent, as A1111's `flatten`.
+pub(crate) fn decode_on_white(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
+    decode_as(bytes, limits, Pixels::into_image_on_white)
+}
+
+/// Reads a whole mask as A1111's `create_binary_mask`: where any of it is transparent, its alpha channel at two levels.
+pub(crate) fn decode_drawn_mask(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
+    decode_as(bytes, limits, Pixels::into_drawn_mask)
+}
+
 /// What decoding this file will take; read from the header, with nothing allocated.
 ///
 /// # Errors

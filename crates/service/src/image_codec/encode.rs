@@ -32,9 +32,7 @@ pub fn encode(
 ) -> Result<Bytes, ServiceError> {
     let texts = Texts {
         parameters: marks.parameters.then_some(metadata),
-        packet: marks
-            .source_type
-            .then(|| SourceType::CompositeWithTrainedAlgorithmicMedia.packet()),
+        packet: marks.source_type.then(|| SourceType::of(metadata.task).packet()),
     };
     let file = match format {
         ImageFormat::Png => encode_png(image, &texts),
@@ -146,7 +144,7 @@ fn encode_webp(image: &RgbImage, texts: &Texts<'_>) -> EncodeResult {
 
 #[cfg(test)]
 mod tests {
-    use pentimento_types::{LoraRef, ModelId, NoiseSpacing, SchedulerKind, Size};
+    use pentimento_types::{LoraRef, ModelId, NoiseSpacing, SchedulerKind, Size, Task};
 
     use super::*;
     use crate::InputLimits;
@@ -182,7 +180,7 @@ mod tests {
         }];
         request.scheduler.kind = Some(SchedulerKind::DPMSolverMultistep);
         request.scheduler.spacing = NoiseSpacing::Karras;
-        ImageMetadata::new(&request, 1, size)
+        ImageMetadata::new(&request, Task::ImageToImage, 1, size)
     }
 
     #[test]
@@ -235,6 +233,13 @@ mod tests {
                     assert_eq!(found.source_type.as_deref(), word, "{format:?} {marks:?}");
                     assert_eq!(found.is_generated(), parameters || source_type);
                     assert_eq!(decode(&file, LIMITS).unwrap().size(), image.size());
+                    let from_text = ImageMetadata {
+                        task: Task::TextToImage,
+                        ..metadata.clone()
+                    };
+                    let found = read_provenance(&encode(&image, format, (&from_text, marks)).unwrap());
+                    let word = source_type.then_some("trainedAlgorithmicMedia");
+                    assert_eq!(found.source_type.as_deref(), word, "{format:?} {marks:?}");
                 }
             }
         }

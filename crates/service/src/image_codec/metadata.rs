@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use pentimento_engine::Precision;
-use pentimento_types::{NoiseSpacing, Recipe, Size, StrengthRule};
+use pentimento_types::{NoiseSpacing, Recipe, Size, StrengthRule, Task};
 use serde::{Deserialize, Serialize};
 
 use super::container::Container;
@@ -31,6 +31,9 @@ pub struct AdapterRecord {
 pub struct ImageMetadata {
     /// Program and version.
     pub software: String,
+    /// What was done; left out where a whole image was changed.
+    #[serde(default, skip_serializing_if = "changes_an_image")]
+    pub task: Task,
     /// The checkpoint as the request named it.
     pub model: String,
     /// Another VAE than the checkpoint's own.
@@ -51,7 +54,7 @@ pub struct ImageMetadata {
     pub negative_prompt: String,
     /// Steps of the whole schedule.
     pub steps: u32,
-    /// How far from the input image the run started, 0 to 1.
+    /// How far from the input image the run started, 0 to 1; 1 where there was none.
     pub strength: f64,
     /// What the strength took away; left out where it took steps.
     #[serde(default, skip_serializing_if = "takes_steps")]
@@ -71,6 +74,9 @@ pub struct ImageMetadata {
     /// Whether nearly equal tokens were merged: asked for, and the image large enough.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub token_merging: bool,
+    /// Whether the mask's grey said how much each pixel may change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub differential_diffusion: bool,
     /// The numbers in which it was computed, `f16`; left out where they were f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
@@ -87,6 +93,10 @@ fn takes_steps(rule: &StrengthRule) -> bool {
     *rule == StrengthRule::FewerSteps
 }
 
+fn changes_an_image(task: &Task) -> bool {
+    *task == Task::ImageToImage
+}
+
 impl ImageMetadata {
     /// The same, computed in these numbers.
     #[must_use]
@@ -99,8 +109,9 @@ impl ImageMetadata {
 
     /// Of image number `index` of a request.
     #[must_use]
-    pub fn new(recipe: &Recipe, index: u32, size: Size) -> Self {
+    pub fn new(recipe: &Recipe, task: Task, index: u32, size: Size) -> Self {
         Self {
+            task,
             software: concat!("pentimento ", env!("CARGO_PKG_VERSION")).to_owned(),
             model: recipe.model.as_str().to_owned(),
             vae: recipe.vae.as_ref().map(|vae| vae.as_str().to_owned()),
@@ -124,7 +135,7 @@ impl ImageMetadata {
             prompt: recipe.prompt.clone(),
             negative_prompt: recipe.negative_text().to_owned(),
             steps: recipe.steps,
-            strength: recipe.strength,
+            strength: recipe.strength_for(task),
             strength_rule: recipe.scheduler.strength_rule,
             guidance_scale: recipe.guidance_scale,
             seed: recipe.seed.wrapping_add(u64::from(index)),
@@ -132,6 +143,7 @@ impl ImageMetadata {
             scheduler: recipe.scheduler.kind.map(|kind| kind.class_name().to_owned()),
             karras: recipe.scheduler.spacing == NoiseSpacing::Karras,
             token_merging: recipe.merges_tokens(size),
+            differential_diffusion: recipe.differential_diffusion && task == Task::Inpainting,
             precision: None,
             nsfw: None,
             width: size.width,
@@ -158,15 +170,13 @@ impl ImageMetadata {
         }
         let _ = write!(
             text,
-            ", CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}, Denoising strength: {}, Clip skip: {}",
-            self.guidance_scale,
-            self.seed,
-            self.width,
-            self.height,
-            self.model,
-            self.strength,
-            self.clip_skip
+            ", CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}",
+            self.guidance_scale, self.seed, self.width, self.height, self.model,
         );
+        if self.task != Task::TextToImage {
+            let _ = write!(text, ", Denoising strength: {}", self.strength);
+        }
+        let _ = write!(text, ", Clip skip: {}", self.clip_skip);
         if self.token_merging {
             // The only ratio there is.
             text.push_str(", Token merging ratio: 0.5");
@@ -190,6 +200,21 @@ pub fn read_metadata(bytes: &[u8]) -> Option<ImageMetadata> {
         Container::Other(_) => return None,
     };
     serde_json::from_str(&json).ok()
+}
+
+/// The text that A1111 and the tools around it put into a picture; None for a file without one. Of a JPEG or WebP only our own is
+/// read.
+#[must_use]
+pub fn read_parameters(bytes: &[u8]) -> Option<String> {
+    if Container::of(bytes) != Container::Png {
+        return Some(read_metadata(bytes)?.parameters_text());
+    }
+    let text = png_file::text(bytes, PNG_PARAMETERS)?;
+    Some(match String::from_utf8(text) {
+        Ok(text) => text,
+        // `tEXt` is Latin-1 by its definition.
+        Err(other) => other.into_bytes().into_iter().map(char::from).collect(),
+    })
 }
 
 fn exif_json(blocks: Blocks) -> Option<String> {

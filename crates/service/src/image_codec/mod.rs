@@ -20,10 +20,11 @@ mod resize;
 mod webp_file;
 
 pub use decode::{decode, decode_mask, format_of, look_at};
+pub(crate) use decode::{decode_drawn_mask, decode_on_white};
 pub use decoding::Decoding;
 pub use encode::encode;
 pub(crate) use encode::{encode_enlarged, encode_preview};
-pub use metadata::{AdapterRecord, ImageMetadata, read_metadata};
+pub use metadata::{AdapterRecord, ImageMetadata, read_metadata, read_parameters};
 pub use pixels::DecodedMask;
 pub use provenance::{Marks, Provenance, SourceType, read_provenance};
 pub use resize::resized;

@@ -47,6 +47,39 @@ impl Pixels {
         upright(rgb, self.size, self.orientation)
     }
 
+    /// Upright, on white where it is transparent; rounded as Pillow pastes.
+    pub(super) fn into_image_on_white(mut self) -> Result<RgbImage, ServiceError> {
+        let on_white = |level: u8, alpha: u8| {
+            let (level, alpha) = (u32::from(level), u32::from(alpha));
+            let sum = level * alpha + 255 * (255 - alpha) + 128;
+            u8::try_from(((sum >> 8) + sum) >> 8).unwrap_or(u8::MAX)
+        };
+        if self.channels == 2 || self.channels == 4 {
+            for pixel in self.samples.chunks_exact_mut(self.channels) {
+                if let [colours @ .., alpha] = pixel {
+                    for level in colours {
+                        *level = on_white(*level, *alpha);
+                    }
+                }
+            }
+        }
+        self.into_image()
+    }
+
+    /// Upright: where any of it is transparent, white where its alpha channel is above 128 and black elsewhere; else its
+    /// colours.
+    pub(super) fn into_drawn_mask(self) -> Result<RgbImage, ServiceError> {
+        let is_drawn = self
+            .alpha()
+            .is_some_and(|mut alpha| alpha.any(|alpha| alpha < 255));
+        if !is_drawn {
+            return self.into_image();
+        }
+        let levels = self.alpha().into_iter().flatten();
+        let levels = levels.flat_map(|alpha| [if alpha > 128 { 255 } else { 0 }; 3]);
+        upright(levels.collect(), self.size, self.orientation)
+    }
+
     /// The mask that is in the colours, or where these do not part the image and the alpha channel does, in that:
     /// opaque is repainted then.
     pub(super) fn into_mask(self) -> Result<DecodedMask, ServiceError> {
@@ -158,6 +191,27 @@ mod tests {
             assert!(!mask.is_alpha, "{pixels:?}");
             assert_eq!(levels(&mask), expected, "{pixels:?}");
         }
+    }
+
+    #[test]
+    fn what_is_transparent_lies_on_white_and_is_what_a_drawn_mask_keeps() {
+        let pixels = [
+            [10, 20, 30, 255],
+            [10, 20, 30, 0],
+            [10, 20, 30, 128],
+            [255, 255, 255, 129],
+        ];
+        let image = line(&pixels).into_image_on_white().unwrap();
+        assert_eq!(
+            image.pixels(),
+            [10, 20, 30, 255, 255, 255, 132, 137, 142, 255, 255, 255]
+        );
+        let mask = line(&pixels).into_drawn_mask().unwrap();
+        assert_eq!(mask.pixels(), [[255; 3], [0; 3], [0; 3], [255; 3]].concat());
+        let opaque = line(&[[7, 7, 7, 255], [200, 200, 200, 255]])
+            .into_drawn_mask()
+            .unwrap();
+        assert_eq!(opaque.pixels(), [7, 7, 7, 200, 200, 200]);
     }
 
     #[test]

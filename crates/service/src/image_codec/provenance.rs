@@ -3,6 +3,8 @@
 //! The first is the mark of generated pictures that other programs read (IPTC Photo Metadata Standard 2025.1, 7.4; the European
 //! Union's AI Act, Article 50(2), wants one that machines can read).
 
+use pentimento_types::Task;
+
 use super::container::Container;
 use super::metadata::{ImageMetadata, read_metadata};
 use super::orientation::Blocks;
@@ -30,6 +32,8 @@ const MOST_BYTES: usize = 1 << 20;
 /// How a picture was made, in IPTC's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceType {
+    /// A trained network has made a picture from words.
+    TrainedAlgorithmicMedia,
     /// A trained network has changed a picture.
     CompositeWithTrainedAlgorithmicMedia,
     /// A trained network has enlarged a picture.
@@ -41,12 +45,21 @@ impl SourceType {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::TrainedAlgorithmicMedia => "trainedAlgorithmicMedia",
             Self::CompositeWithTrainedAlgorithmicMedia => "compositeWithTrainedAlgorithmicMedia",
             Self::AlgorithmicallyEnhanced => "algorithmicallyEnhanced",
         }
     }
 
-    /// The packet that says so. The same for every picture, so that equal requests give equal bytes.
+    /// Of what a job has made.
+    pub(super) const fn of(task: Task) -> Self {
+        match task {
+            Task::TextToImage => Self::TrainedAlgorithmicMedia,
+            Task::ImageToImage | Task::Inpainting => Self::CompositeWithTrainedAlgorithmicMedia,
+        }
+    }
+
+    /// The packet that says so. The same for every picture of a task, so that equal requests give equal bytes.
     pub(super) fn packet(self) -> String {
         packet_with(self.as_str())
     }

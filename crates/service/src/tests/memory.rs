@@ -87,16 +87,19 @@ async fn a_file_that_is_decoded_again_waits_for_room_like_a_new_one() {
     let beyond = beyond.acquire_owned().await.unwrap();
     let files = || {
         let decoding = crate::image_codec::look_at(&photo_file(), LIMITS).unwrap();
-        PendingInputs::Files(vec![(InputRole::Init, photo_file(), decoding)])
+        PendingInputs::Files {
+            framed: None,
+            files: vec![(InputRole::Init, photo_file(), decoding)],
+        }
     };
-    let nobody = ApiKeyId::anonymous();
-    let mut decoded = Box::pin(files().decode(inner, &nobody));
+    let job = sample_job(JobId::from_u128(1), SystemTime::UNIX_EPOCH);
+    let mut decoded = Box::pin(files().decode(inner, &job));
     let waits = tokio::time::timeout(A_MOMENT, &mut decoded).await;
     assert!(waits.is_err(), "somebody else decodes beyond the account");
     drop(beyond);
-    assert_eq!(*in_time(decoded).await.unwrap().init(), photo());
+    assert_eq!(in_time(decoded).await.unwrap().init(), Some(&photo()));
     drop(full);
-    in_time(files().decode(inner, &nobody)).await.unwrap();
+    in_time(files().decode(inner, &job)).await.unwrap();
     assert_eq!(held(), 0);
 }
 
@@ -114,7 +117,7 @@ async fn a_caller_who_hangs_up_keeps_its_turn_of_decoding_until_that_has_ended()
         &image,
         ImageFormat::Png,
         (
-            &ImageMetadata::new(&sample_request("x").recipe, 0, size),
+            &ImageMetadata::new(&sample_request("x").recipe, Task::ImageToImage, 0, size),
             Marks::ALL,
         ),
     )

@@ -5,7 +5,8 @@ use std::path::Path;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
 use pentimento_types::{
-    EmbeddingRef, ErrorKind, HasKind as _, ImageKey, InputRole, JobNote, JobState, LoraRef, ModelId,
+    EmbeddingRef, ErrorKind, HasKind as _, ImageKey, InputRole, JobNote, JobOutcome, JobState, LoraRef,
+    ModelId,
 };
 
 use super::*;
@@ -470,9 +471,10 @@ async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
     let test = TestService::start(FakeExecutor::new());
     let mut request = sample_request("x");
     request.recipe.soft_edge = 3;
-    request.inputs = request
-        .inputs
-        .with(InputRole::Mask, ImageSource::Inline(photo_file()));
+    request.inputs = Inputs::inpainting(
+        ImageSource::Inline(photo_file()),
+        ImageSource::Inline(photo_file()),
+    );
     let job = run(&test.service, request.clone()).await;
     assert_eq!(job.recipe.soft_edge, 3);
     let key = job.inputs.mask().unwrap();
@@ -487,7 +489,7 @@ async fn a_mask_is_checked_stored_and_deleted_with_its_job() {
         "the mask is still there"
     );
 
-    request.inputs = request.inputs.with(InputRole::Mask, inline(b"GIF89a"));
+    request.inputs = Inputs::inpainting(ImageSource::Inline(photo_file()), inline(b"GIF89a"));
     let refused = refusal(&test, request).await;
     assert!(
         matches!(&refused, ServiceError::OfInput { role: InputRole::Mask, fault } if matches!(**fault, ServiceError::ImageUndecodable { .. }))
@@ -512,9 +514,8 @@ async fn a_mask_in_its_alpha_channel_is_stored_as_what_it_means_and_noted() {
     let (mut held, executor) = Held::new();
     let test = TestService::start(executor);
     let mut request = sample_request("hold");
-    request.inputs = request
-        .inputs
-        .with(InputRole::Mask, ImageSource::Inline(strokes_file().into()));
+    let mask = ImageSource::Inline(strokes_file().into());
+    request.inputs = Inputs::inpainting(ImageSource::Inline(photo_file()), mask);
     let id = test.service.submit(submission(request, LIMITS)).await.unwrap();
     held.arrives().await;
     let job = test.parts.store.get(id).await.unwrap().unwrap();
@@ -590,4 +591,50 @@ async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
     assert_eq!(held(), 0);
     let later = test.service.lasting_link(&job, 7, day);
     assert!(matches!(open(&later).await, Err(ServiceError::ImageGone)));
+}
+
+#[tokio::test]
+async fn text_to_image_needs_no_picture_and_has_the_size_that_is_asked_for() {
+    let test = TestService::start(FakeExecutor::new());
+    let size = Size {
+        width: 64,
+        height: 40,
+    };
+    let mut request = sample_request("a fox");
+    request.inputs = Inputs::from_noise(size);
+    request.recipe.strength = 0.3;
+    request.recipe.image_count = 2;
+    let job = run(&test.service, request.clone()).await;
+    assert_eq!(job.inputs, Inputs::from_noise(size));
+    assert_eq!(job.recipe.strength, 1.0, "what counts is what the record says");
+    let Some(JobOutcome::Succeeded(images)) = &job.outcome else {
+        panic!("{:?}", job.outcome)
+    };
+    assert_eq!(images.len(), 2);
+    let file = test.parts.images.get(&images[1].key).await.unwrap();
+    let provenance = crate::image_codec::read_provenance(&file);
+    assert_eq!(provenance.source_type.as_deref(), Some("trainedAlgorithmicMedia"));
+    let parameters = provenance.parameters.unwrap();
+    assert_eq!((parameters.width, parameters.height), (64, 40));
+    assert_eq!((parameters.task, parameters.strength), (Task::TextToImage, 1.0));
+    assert!(!parameters.parameters_text().contains("Denoising"));
+}
+
+#[tokio::test]
+async fn a_size_that_no_picture_is_made_of_is_refused_before_anything_is_stored() {
+    let test = TestService::start(FakeExecutor::new());
+    for (width, height) in [
+        (0, 64),
+        (60, 64),
+        (64, 4),
+        (LIMITS.max_side + 8, 64),
+        (u32::MAX - 7, 64),
+    ] {
+        let mut request = sample_request("a fox");
+        request.inputs = Inputs::from_noise(Size { width, height });
+        let refused = refusal(&test, request).await;
+        assert!(matches!(refused, ServiceError::SizeRefused { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("multiples of 8"), "{refused}");
+    }
+    assert_eq!(test.service.status().await.jobs.queued, 0);
 }

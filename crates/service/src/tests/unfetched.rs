@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use pentimento_types::{ErrorKind, HasKind as _, InputRole, JobFailure, JobState, SystemClock};
+use pentimento_types::{ErrorKind, HasKind as _, JobFailure, JobState, SystemClock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -99,7 +99,7 @@ async fn submit_until(
 async fn all_images_are_asked_for_at_the_same_time() {
     let mut server = Slow::start().await;
     let test = Arc::new(TestService::start(FakeExecutor::new()));
-    let inputs = Inputs::new(server.url("a")).with(InputRole::Mask, server.url("b"));
+    let inputs = Inputs::inpainting(server.url("a"), server.url("b"));
     let other = Arc::clone(&test);
     let submitted = tokio::spawn(async move { submit_until(&other, inputs, later()).await });
     // Neither is answered before both have been asked for.
@@ -158,7 +158,7 @@ async fn images_that_do_not_come_fail_the_job_with_the_reason() {
     for (inputs, role) in [
         (Inputs::new(server.url("bad")), "init_image"),
         (
-            Inputs::new(inline_photo()).with(InputRole::Mask, server.url("bad")),
+            Inputs::inpainting(inline_photo(), server.url("bad")),
             "mask_image",
         ),
     ] {

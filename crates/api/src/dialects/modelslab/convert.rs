@@ -1,9 +1,8 @@
 //! From the fields to a valid request. Ranges and defaults are in `fields.rs`.
 
 use pentimento_types::{
-    AlgorithmType, Delivery, EmbeddingRef, ImageSource, InputRole, Inputs, IpAdapterRef, LoraRef, ModelId,
-    NoiseSpacing, Recipe, SafetyAction, SafetyLevel, SafetyPolicy, SchedulerChoice, SchedulerKind, Size,
-    StrengthRule,
+    AlgorithmType, Delivery, EmbeddingRef, ImageSource, Inputs, IpAdapterRef, LoraRef, ModelId, NoiseSpacing,
+    Recipe, SafetyAction, SafetyLevel, SafetyPolicy, SchedulerChoice, SchedulerKind, Size, StrengthRule,
 };
 
 use super::fields::{
@@ -105,16 +104,20 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     let extras = extras(&mut reader, defaults.enhance_prompt, &mut warnings);
     warnings.extend(reader.no_effect_warning(GENERATION));
     // Last, because they are the only costly ones.
-    let mut inputs = Inputs::new(reader.required_image(&INIT_IMAGE));
+    let init = reader.required_image(&INIT_IMAGE);
     let mut soft_edge = 0;
     // A mask is left unread by img2img, as upstream.
-    if call == Call::Inpaint {
-        inputs = inputs.with(InputRole::Mask, reader.required_image(&MASK_IMAGE));
-        soft_edge = reader.whole(&SOFT_EDGE);
-    }
+    let mut inputs = match call {
+        Call::Inpaint => {
+            let mask = reader.required_image(&MASK_IMAGE);
+            soft_edge = reader.whole(&SOFT_EDGE);
+            Inputs::inpainting(init, mask)
+        }
+        Call::Img2Img => Inputs::new(init),
+    };
     let mut ip_adapter = None;
     if let Some((adapter, image)) = adapter_and_image(&mut reader) {
-        inputs = inputs.with(InputRole::IpAdapter, image);
+        inputs = inputs.with_ip_adapter(image);
         ip_adapter = Some(adapter);
     }
     let ignored = reader.into_ignored()?;
@@ -133,7 +136,9 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         clip_skip: sampling.clip_skip,
         token_merging: sampling.token_merging,
         scheduler: sampling.scheduler,
+        framing: None,
         soft_edge,
+        differential_diffusion: false,
         ip_adapter,
     };
     let delivery = Delivery {

@@ -283,12 +283,15 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::ImageWork { .. }
         | ServiceError::ImageMemory { .. }
         | ServiceError::EnlargedTooLarge { .. }
+        | ServiceError::MaskRefused { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::RunRefused { setting, problem } => {
             let (field, problem) = match *setting {
                 "steps" => (NUM_INFERENCE_STEPS.name, problem.clone()),
                 "strength" => (STRENGTH.name, problem.clone()),
                 "algorithm_type" => (ALGORITHM_TYPE.name, problem.clone()),
+                "scheduler" => (SCHEDULER.name, problem.clone()),
+                "model" => (MODEL_ID.name, problem.clone()),
                 // Nothing that the caller has named, but for the scheduler on this checkpoint.
                 key => (SCHEDULER.name, format!("{key}: {problem}")),
             };
@@ -314,6 +317,8 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::UnsafePicture => about(image),
         ServiceError::ShuttingDown
         | ServiceError::OutOfService { .. }
+        // Of calls with a picture nobody sees it.
+        | ServiceError::SizeRefused { .. }
         | ServiceError::KeyReused
         | ServiceError::WebhookNotFound { .. }
         | ServiceError::JobNotFound { .. }

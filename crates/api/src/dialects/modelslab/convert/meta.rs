@@ -39,7 +39,7 @@ pub(super) fn of(
         "steps": recipe.steps,
         "n_samples": recipe.image_count,
         "strength": recipe.strength,
-        "init_image": shown(inputs.init()),
+        "init_image": inputs.init().map(shown),
         "full_url": "no",
         "upscale": "no",
         "multi_lingual": "no",

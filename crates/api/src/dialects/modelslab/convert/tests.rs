@@ -485,12 +485,12 @@ fn an_ip_adapter_and_its_image_go_together() {
 fn images_are_addresses_or_base64() {
     let url = "https://example.com/a.jpg?x=1";
     let call = accepted("init_image", json!(format!(" {url} ")));
-    assert_eq!(call.inputs.init(), &ImageSource::Url(url.to_owned()));
+    assert_eq!(call.inputs.init(), Some(&ImageSource::Url(url.to_owned())));
     assert_eq!(call.note.meta["init_image"], url);
     let first = accepted("init_image", json!([url, "x"]));
-    assert_eq!(first.inputs.init(), &ImageSource::Url(url.to_owned()));
+    assert_eq!(first.inputs.init(), Some(&ImageSource::Url(url.to_owned())));
     let inline = accepted("init_image", json!("data:image/png;base64,AAAA"));
-    assert!(matches!(inline.inputs.init(), ImageSource::Inline(_)));
+    assert!(matches!(inline.inputs.init(), Some(ImageSource::Inline(_))));
     assert_eq!(inline.note.meta["init_image"], "base64");
     assert!(matches!(inline.inputs.mask(), Some(ImageSource::Inline(_))));
     assert_eq!(inline.recipe.soft_edge, 0);

@@ -55,7 +55,7 @@ fn a_minimal_body_gets_the_defaults() {
     assert_eq!(converted.delivery.format, ImageFormat::Png);
     assert_eq!(
         converted.inputs.init(),
-        &ImageSource::Inline(bytes::Bytes::from_static(&[0, 0, 0]))
+        Some(&ImageSource::Inline(bytes::Bytes::from_static(&[0, 0, 0])))
     );
     assert_eq!(
         (request.vae, request.loras.len(), request.embeddings.len()),
