@@ -33,25 +33,17 @@ fn small(prompt: &str, seed: u64, image_count: u32) -> ResolvedJob {
         folder
     });
     let recipe = Recipe {
-        model: ModelId::new("tiny"),
-        vae: None,
-        loras: Vec::new(),
-        embeddings: Vec::new(),
         prompt: prompt.to_owned(),
-        negative_prompt: None,
         image_count,
         steps: 2,
         strength: 1.0,
         guidance_scale: 1.0,
         seed,
-        clip_skip: 1,
-        token_merging: false,
         scheduler: SchedulerChoice {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
-        soft_edge: 0,
-        ip_adapter: None,
+        ..Recipe::of_model(ModelId::new("tiny"))
     };
     let size = Size {
         width: 60,
@@ -70,7 +62,8 @@ fn small(prompt: &str, seed: u64, image_count: u32) -> ResolvedJob {
 /// Bytes that forwards of 1, 2 and 3 images of such a job take beside everything that is there while they run.
 fn forwards(gpu: &Gpu, job: &ResolvedJob) -> [usize; 3] {
     let model = StableDiffusion::load(&job.models, &device_on(gpu)).expect("it loads");
-    let states = model.prepare(&job.recipe, job.images.init()).expect("it works");
+    let init = job.images.init().expect("it has one");
+    let states = model.prepare(&job.recipe, init).expect("it works");
     let held = gpu.used_bytes();
     let sizes = [1, 2, 3].map(|count| {
         let states: Vec<&DenoiseState> = states[..count].iter().collect();
