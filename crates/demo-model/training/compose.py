@@ -25,6 +25,8 @@ ATTRS = {**scenes.ATTRS, "kind": ["shapes", "land", "photo", "object"], "object"
          "object2": [None, *NAMES], "look": [None, *LOOKS], "texture": [None, *TEXTURES]}
 WIDTHS = {"small": .38, "": .58, "large": .78}
 SIDES = {"left": .3, "right": .7, "": .5}
+MEDIA = ("pencil sketch", "sketch", "pencil drawing", "black and white drawing", "watercolor", "watercolor painting", "painting", "mosaic",
+         "tile mosaic", "neon sign")  # styles that a picture can be "a ... of"
 SYNONYM = .45  # share of captions that use another word than an object's first
 
 
@@ -158,7 +160,7 @@ def describe(rng, a, only=None):
     d = (d + " " + behind(rng, a, named, bool(d))).strip()
     if a["style"] and "style" in named:
         s = pick(rng, scenes.STYLES[a["style"]])
-        d = pick(rng, [f"{d}, {s}", f"{d}, {s} style", f"{article(s)} of {d}"]) if d else s
+        d = s if not d else f"{article(s)} of {d}" if s in MEDIA and rng.random() < .4 else pick(rng, [f"{d}, {s}", f"{d}, {s} style"])
     if a["look"] and ("look" in named or only is None):
         s = pick(rng, LOOK_WORDS[a["look"]])
         d = pick(rng, [f"{d}, {s}", f"{article(s)} of {d}"]) if d else s

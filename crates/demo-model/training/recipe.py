@@ -20,8 +20,8 @@ STAGES = [
     ("vae", ["train_vae.py"], 12_000, "vae.pt", 1),
     ("text", ["train_text.py", "--captions", "25000"], 1_500, "text.pt", 1),
     ("whiten", ["whiten.py"], 0, "vae_white.pt", 1),
-    ("latents", ["make_latents.py"], 40, "latents", 2),
-    ("unet", ["train_unet.py", "--batch", "32"], 30_000, "unet.pt", 2),
+    ("latents", ["make_latents.py"], 40, "latents/128-*.pt", 2),
+    ("unet", ["train_unet.py", "--batch", "32"], 26_000, "unet.pt", 2),
     ("decoder", ["train_vae.py", "--decoder-only", "1", "--lr", "2e-4"], 5_000, "vae_decoder.pt", 1),
     ("lcm", ["train_lcm.py"], 4_000, "lcm.pt", 1),
     ("lora", ["train_style.py", "--kind", "lora"], 800, "style_lora.pt", 1),
@@ -32,6 +32,11 @@ STAGES = [
     ("evaluate", ["evaluate.py"], 0, None, 1),
     ("export", ["export.py"], 0, None, 1),
 ]
+# Only when named by --only: larger pictures, from the UNet of 128 px, whose steps they go on counting.
+LATER = [
+    ("latents256", ["make_latents.py", "--size", "256"], 16, "latents/256-*.pt", 2),
+    ("unet256", ["train_unet.py", "--size", "256", "--batch", "8"], 32_000, "unet.pt", 2),
+]
 
 SMOKE = {"vae": ["--pool", "24"], "text": ["--captions", "3000"], "latents": ["--pairs", "64"], "decoder": ["--pool", "24"],
          "lora": ["--pictures", "32"], "inversion": ["--pictures", "32"], "tiny": ["--pool", "32"], "vision": ["--pictures", "48"],
@@ -40,11 +45,11 @@ SMOKE = {"vae": ["--pool", "24"], "text": ["--captions", "3000"], "latents": ["-
 
 def done(run, steps, checkpoint):
     """Whether a stage's checkpoint exists and has all its steps; a stage without one always runs."""
+    if checkpoint and "*" in checkpoint:  # the latents: as many files as steps
+        return len(list(run.glob(checkpoint))) >= steps
     path = run / checkpoint if checkpoint else None
     if path is None or not path.exists():
         return False
-    if path.is_dir():  # the latents: as many files as steps
-        return len([p for p in path.glob("*.pt")]) >= steps
     if not steps:
         return True
     import torch
@@ -69,8 +74,8 @@ def main():
             c.terminate()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    for name, command, steps, checkpoint, processes in STAGES:
-        steps = more.get(name, steps and (4 if name != "latents" else 2) if a.smoke else steps)
+    for name, command, steps, checkpoint, processes in [*STAGES, *(s for s in LATER if s[0] in a.only.split(","))]:
+        steps = more.get(name, steps and (4 if not name.startswith("latents") else 2) if a.smoke else steps)
         if a.only and name not in a.only.split(",") or done(a.run, steps, checkpoint):
             continue
         left = (end - time.time()) / 60
@@ -83,9 +88,10 @@ def main():
         children[:] = [subprocess.Popen(
             [sys.executable, str(HERE / command[0]), *command[1:], "--run", str(a.run), "--minutes", str(left), "--threads", threads]
             + (SMOKE.get(name, []) if a.smoke else [])
-            + (["--files" if name == "latents" else "--steps", str(steps)] if steps else []) + (["--rank", str(rank), "--world", str(processes)] if processes > 1 else []),
+            + (["--files" if name.startswith("latents") else "--steps", str(steps)] if steps else []) + (["--rank", str(rank), "--world", str(processes)] if processes > 1 else []),
             env={**os.environ, "OMP_NUM_THREADS": threads}) for rank in range(processes)]
-        if any([c.wait() for c in children]):
+        failed = any([c.wait() for c in children])
+        if failed and end:
             raise SystemExit(f"stage {name} failed")
         if checkpoint and end and not done(a.run, steps, checkpoint):
             break

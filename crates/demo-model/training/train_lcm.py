@@ -48,7 +48,7 @@ def consistent(unet, x, t, states):
 
 
 def main():
-    a = arguments(__doc__, size=(int, 128, "pixels"), batch=(int, 16, ""), lr=(float, 5e-4, "peak"), rank=(int, 16, "of the LoRA"),
+    a = arguments(__doc__, size=(int, 128, "pixels"), batch=(int, 16, ""), lr=(float, 5e-4, "peak"), rank=(int, 8, "of the LoRA"),
                   low=(float, 1.5, "least guidance of the teacher"), high=(float, 3.5, "most"), pairs=(float, .5, "share of pair samples"))
     unet, text, compact = base(a.run)
     trained = lora(unet, a.rank)
