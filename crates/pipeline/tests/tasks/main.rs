@@ -1,5 +1,7 @@
-//! Text to image: whole runs against the reference, and what holds beside the numbers.
+//! Text to image and differential diffusion: whole runs against the reference, and what holds beside the numbers.
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 #[path = "../support/models.rs"]
 mod models;
