@@ -22,6 +22,8 @@ mod clients;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 #[cfg(target_os = "linux")]
 mod full_disk;
 #[cfg(test)]

@@ -222,6 +222,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE", requires = "images")]
     pub(crate) mask: Option<PathBuf>,
 
+    /// Takes the mask's grey for how much each pixel may change, from black, which stays, to white
+    #[arg(long, requires = "mask")]
+    pub(crate) differential_diffusion: bool,
+
     /// Pixels per line of a picture that is made from the prompt alone, a multiple of 8 [default: what the checkpoint was trained
     /// on]
     #[arg(long, value_name = "PIXELS", conflicts_with = "images", value_parser = side)]

@@ -5,6 +5,7 @@
 //! A forward may mix images of different schedulers, steps, strengths, guidance and seeds, and no image
 //! depends on the others: every layer computes each row with the same arithmetic whatever else is in the batch.
 
+mod change_map;
 mod checkpoint_facts;
 mod clip_pixels;
 mod component;

@@ -60,7 +60,7 @@ mod tests {
         found.unwrap_or_else(|| panic!("{path} has no table")).fields
     }
 
-    /// What the vendors' pages and clients have, and our own `soft_edge`.
+    /// What the vendors' pages and clients have, and our own `soft_edge` and `differential_diffusion`.
     const DOCUMENTED: &[(&str, &str)] = &[
         (
             "/v3/lcm-img2img",
@@ -120,8 +120,9 @@ mod tests {
             .iter()
             .map(|field| field.name)
             .collect();
-        assert_eq!(inpaint.len(), fields("/api/v1/enterprise/img2img").len() + 2);
-        assert_eq!(inpaint[inpaint.len() - 2..], ["mask_image", "soft_edge"]);
+        assert_eq!(inpaint.len(), fields("/api/v1/enterprise/img2img").len() + 3);
+        let own = ["mask_image", "soft_edge", "differential_diffusion"];
+        assert_eq!(inpaint[inpaint.len() - 3..], own);
         // What A1111's client sends has a test of its own, with that client.
         assert_eq!(endpoint_fields().len(), DOCUMENTED.len() + 3);
     }

@@ -263,7 +263,7 @@ fn recipe(args: &GenerateArgs, task: Task) -> Recipe {
         },
         framing: None,
         soft_edge: args.soft_edge,
-        differential_diffusion: false,
+        differential_diffusion: args.differential_diffusion,
         ip_adapter: args.ip_adapter.as_ref().map(|name| IpAdapterRef {
             model: ModelId::new(name),
             scale: args.ip_adapter_scale,

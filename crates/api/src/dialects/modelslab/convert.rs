@@ -6,10 +6,10 @@ use pentimento_types::{
 };
 
 use super::fields::{
-    ALGORITHM_TYPE, CLIP_SKIP, EMBEDDINGS_MODEL, GENERATION, GUIDANCE_SCALE, HEIGHT, INIT_IMAGE,
-    IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LORA_MODEL, LORA_STRENGTH, MASK_IMAGE, MODEL_ID,
-    NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, PROMPT, SAMPLES, SCHEDULER, SEED, SIDE_STEP, SOFT_EDGE, STRENGTH,
-    TOMESD, USE_KARRAS_SIGMAS, VAE, WIDTH,
+    ALGORITHM_TYPE, CLIP_SKIP, DIFFERENTIAL_DIFFUSION, EMBEDDINGS_MODEL, GENERATION, GUIDANCE_SCALE, HEIGHT,
+    INIT_IMAGE, IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LORA_MODEL, LORA_STRENGTH, MASK_IMAGE,
+    MODEL_ID, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, PROMPT, SAMPLES, SCHEDULER, SEED, SIDE_STEP, SOFT_EDGE,
+    STRENGTH, TOMESD, USE_KARRAS_SIGMAS, VAE, WIDTH,
 };
 use super::note::Note;
 use super::reader::{Reader, without_null_word};
@@ -105,12 +105,13 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     warnings.extend(reader.no_effect_warning(GENERATION));
     // Last, because they are the only costly ones.
     let init = reader.required_image(&INIT_IMAGE);
-    let mut soft_edge = 0;
+    let (mut soft_edge, mut differential_diffusion) = (0, false);
     // A mask is left unread by img2img, as upstream.
     let mut inputs = match call {
         Call::Inpaint => {
             let mask = reader.required_image(&MASK_IMAGE);
             soft_edge = reader.whole(&SOFT_EDGE);
+            differential_diffusion = reader.flag(&DIFFERENTIAL_DIFFUSION);
             Inputs::inpainting(init, mask)
         }
         Call::Img2Img => Inputs::new(init),
@@ -138,7 +139,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         scheduler: sampling.scheduler,
         framing: None,
         soft_edge,
-        differential_diffusion: false,
+        differential_diffusion,
         ip_adapter,
     };
     let delivery = Delivery {

@@ -101,6 +101,12 @@ pub(super) const SOFT_EDGE: Field<Whole<i64>> = Field::new(
     },
     "Pixels inside the mask over which the new part fades in.",
 );
+/// Ours.
+pub(super) const DIFFERENTIAL_DIFFUSION: Field<Flag> = Field::new(
+    "differential_diffusion",
+    Flag { default: false },
+    "Takes the mask's grey for how much each pixel may change, from black, which stays, to white.",
+);
 pub(super) const WIDTH: Field<Whole<i64>> = Field::new("width", SIDE, "Pixels per line of the result.");
 pub(super) const HEIGHT: Field<Whole<i64>> = Field::new("height", SIDE, "Lines of the result.");
 pub(super) const SAMPLES: Field<Whole<i64>> = Field::new(
@@ -412,7 +418,7 @@ pub(super) const GENERATION: Table = &[
     &TEMP,
 ];
 /// What `inpaint` takes beside them. `img2img` knows these too, and leaves them unread as upstream does.
-pub(super) const MASK: Table = &[&MASK_IMAGE, &SOFT_EDGE];
+pub(super) const MASK: Table = &[&MASK_IMAGE, &SOFT_EDGE, &DIFFERENTIAL_DIFFUSION];
 /// What `fetch` takes where the path has no number.
 const FETCH: Table = &[&KEY, &REQUEST_ID];
 /// What `verify_model`, `load_model` and `delete_model` take.

@@ -46,6 +46,7 @@ async fn modelslabs_bad_fields_are_named_and_nothing_is_queued() {
         ("base64", json!("maybe")),
         ("temp", json!("maybe")),
         ("soft_edge", json!(9999)),
+        ("differential_diffusion", json!("maybe")),
     ] {
         let mut body = modelslab_body();
         body["mask_image"] = body["init_image"].clone();

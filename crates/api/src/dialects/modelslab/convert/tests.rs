@@ -513,6 +513,15 @@ fn images_are_addresses_or_base64() {
     assert_eq!(inline.recipe.soft_edge, 0);
     assert_eq!(accepted("soft_edge", json!("12")).recipe.soft_edge, 12);
     assert!(refused("soft_edge", json!(257)).message.contains("256"));
+    assert!(!inline.recipe.differential_diffusion);
+    let by_grey = accepted("differential_diffusion", json!("yes"));
+    assert!(by_grey.recipe.differential_diffusion);
+    assert_eq!(by_grey.note.meta["differential_diffusion"], "yes");
+    assert!(
+        refused("differential_diffusion", json!("rather"))
+            .message
+            .contains("yes")
+    );
     for missing in [json!(""), json!(null), json!("  "), json!("null"), json!([])] {
         assert!(refused("init_image", missing).message.contains("is required"));
     }
