@@ -28,4 +28,4 @@ pub use metadata::{AdapterRecord, ImageMetadata, read_metadata, read_parameters}
 pub use pixels::DecodedMask;
 pub use provenance::{Marks, Provenance, SourceType, read_provenance};
 pub use resize::resized;
-pub(crate) use resize::to_file;
+pub(crate) use resize::{resized_part, to_file};
