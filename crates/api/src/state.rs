@@ -9,7 +9,7 @@ use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
 
 use crate::body::BodyBudget;
 use crate::config::{ApiConfig, BODY_PLACES};
-use crate::dialects::a1111::{AllOptions, LivePreviews};
+use crate::dialects::a1111::{AllOptions, Interrupts, LivePreviews};
 use crate::metrics::{Metrics, ProcessFigures};
 use crate::restart::RestartSwitch;
 use crate::server::RefusedConnections;
@@ -27,6 +27,8 @@ pub struct AppState {
     pub(crate) watch_seats: Arc<WatchSeats>,
     /// What callers of A1111's door have chosen.
     pub(crate) a1111_options: Arc<AllOptions>,
+    /// When they have interrupted.
+    pub(crate) a1111_interrupts: Arc<Interrupts>,
     /// What they look at.
     pub(crate) a1111_previews: Arc<LivePreviews>,
     /// What large things hold in the whole process.
@@ -65,6 +67,7 @@ impl AppState {
             watch_seats: WatchSeats::among(config.max_connections),
             config: Arc::new(config),
             a1111_options: Arc::default(),
+            a1111_interrupts: Arc::default(),
             a1111_previews: Arc::default(),
             memory: ledger,
             lost_log_lines: Arc::default(),

@@ -67,7 +67,7 @@ pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use prompt::Triggers;
 pub use prompt_embedding::PromptEmbedding;
 pub use reference_safety_checker::ReferenceSafetyChecker;
-pub use resample::{Filter, resampled};
+pub use resample::{Filter, Part, resampled, resampled_part};
 pub use resolved_models::{IpAdapterEntries, ResolvedModels};
 pub use run_plan::RunPlan;
 pub use safety_checker::{SafetyChecker, SafetyScores};

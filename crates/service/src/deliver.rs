@@ -27,7 +27,7 @@ pub(crate) async fn deliver(
 ) -> Result<(u32, StoredImage), ServiceError> {
     let FinishedImage { image, findings } = finished;
     // Before it is looked at: what is handed out is the whole picture.
-    let image = inner.put_back(&job, image).await?;
+    let (image, room) = inner.put_back(&job, image).await?;
     let format = job.delivery.format;
     let size = image.size();
     let key = image_key(&job, index);
@@ -37,6 +37,8 @@ pub(crate) async fn deliver(
     let files = inner.checker_files(policy).await?;
     let origin = inner.origin_of(&job).await;
     let (bytes, seed, findings) = off_thread(move || {
+        // Until the picture is a file.
+        let _room = room;
         let passed = checker.safety.pass(image, policy, &files);
         let (image, found) = passed.map_err(ServiceError::SafetyChecker)?;
         // Without a checker it stays what the engine says.

@@ -166,7 +166,7 @@ pub(crate) fn size_of<I>(inputs: &Inputs<I>, checked: &[(InputRole, Checked)]) -
         .ok_or_else(|| missing(InputRole::Init))
 }
 
-/// Refuses the size of a picture that is to be made from noise. A UNet takes latents of whole pixels only, and nothing is cropped
+/// Refuses the size of what is to be computed from noise, or from a picture that is framed. A UNet takes latents of whole pixels only, and nothing is cropped
 /// from what was never given.
 fn check_size(size: Size, limits: InputLimits) -> Result<(), ServiceError> {
     /// Image pixels per latent pixel and side, in every VAE of Stable Diffusion.
@@ -230,8 +230,13 @@ impl Inner {
             *webhook = self.check_webhook(webhook)?;
         }
         let limits = self.limits_for(&submission);
-        if let Start::Noise(size) = submission.inputs.start() {
-            check_size(*size, limits)?;
+        let computed = match submission.inputs.start() {
+            Start::Noise(size) => Some(*size),
+            // Whatever the files are, this much is made of them.
+            Start::Image { .. } => submission.recipe.framing.map(|framing| framing.size),
+        };
+        if let Some(size) = computed {
+            check_size(size, limits)?;
         }
         let task = submission.inputs.task();
         submission.recipe.strength = submission.recipe.strength_for(task);

@@ -1,6 +1,9 @@
 //! How a picture and its mask are brought to the size that is computed, and the result back into the picture: what
 //! AUTOMATIC1111's web UI does around its image to image (`modules/processing.py`, `modules/masking.py` there).
 //!
+//! What a mask means for the latents is not among it: those whose top left pixel is at least half white are repainted, as in
+//! diffusers, where the web UI averages.
+//!
 //! Everything follows from the caller's own files and these values, so a job can be framed again after a restart.
 
 use serde::{Deserialize, Serialize};

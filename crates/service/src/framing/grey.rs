@@ -47,6 +47,10 @@ impl Grey {
                 .collect();
             let mut sums = vec![0_f32; width];
             for line in self.levels.chunks_exact_mut(width) {
+                // A line of one level stays as it is; most lines of most masks are black.
+                if line.iter().all(|level| *level == line[0]) {
+                    continue;
+                }
                 let padded: Vec<f32> = places.iter().map(|at| f32::from(line[*at])).collect();
                 sums.fill(0.0);
                 for (at, weight) in kernel.iter().enumerate() {
@@ -59,13 +63,26 @@ impl Grey {
         }
         if down > 0 {
             let kernel = kernel(down);
+            let reach = kernel.len() / 2;
             let before = self.levels.clone();
+            let of_line = |y: usize| &before[y * width..(y + 1) * width];
+            let same = |one: usize, other: usize| one == other || of_line(one) == of_line(other);
+            // How many lines up to each one are like the one before it.
+            let mut like = vec![0_usize; height];
+            for y in 1..height {
+                like[y] = if same(y - 1, y) { like[y - 1] + 1 } else { 0 };
+            }
             let mut sums = vec![0_f32; width];
             for (y, line) in self.levels.chunks_exact_mut(width).enumerate() {
+                // Where all that is seen is one line again and again, it stays.
+                let last = (y + reach).min(height - 1);
+                if like[last] >= last - y.saturating_sub(reach) {
+                    continue;
+                }
                 sums.fill(0.0);
                 for (at, weight) in kernel.iter().enumerate() {
-                    let other = mirrored(y + at, kernel.len() / 2, height) * width;
-                    for (sum, level) in sums.iter_mut().zip(&before[other..other + width]) {
+                    let other = of_line(mirrored(y + at, reach, height));
+                    for (sum, level) in sums.iter_mut().zip(other) {
                         *sum += weight * f32::from(*level);
                     }
                 }

@@ -3,7 +3,9 @@
 
 use pentimento_types::{ResizeMode, RgbImage, Size};
 
-use crate::image_codec::resized;
+use pentimento_engine::Part;
+
+use crate::image_codec::{resized, resized_part};
 
 /// The picture in a size.
 pub(super) fn fitted(image: &RgbImage, size: Size, mode: ResizeMode) -> RgbImage {
@@ -40,11 +42,23 @@ pub(super) fn fitted(image: &RgbImage, size: Size, mode: ResizeMode) -> RgbImage
             scaled(of_image.height, size.width, of_image.width)
         },
     };
+    if mode == ResizeMode::Crop {
+        // It covers the canvas, and nothing beyond it is computed: of a line of pixels that would be gigabytes.
+        let shown = |canvas: u32, inner: u32| {
+            let start = inner / 2 - canvas / 2;
+            start..start + canvas
+        };
+        let part = Part {
+            columns: shown(size.width, inner.width),
+            lines: shown(size.height, inner.height),
+        };
+        return resized_part(image, inner, &part);
+    }
     placed(&resized(image, inner), size, ratio.total_cmp(&source_ratio))
 }
 
-/// The picture in the middle of a canvas: what reaches beyond it is cut off, and where it does not reach, its edges are drawn
-/// out, up and down where the canvas is the taller one.
+/// The picture in the middle of a canvas that is no smaller: where it does not reach, its edges are drawn out, up and down where
+/// the canvas is the taller one.
 fn placed(inner: &RgbImage, size: Size, shape: std::cmp::Ordering) -> RgbImage {
     let offset = |canvas: u32, inner: u32| i64::from(canvas / 2) - i64::from(inner / 2);
     let x0 = offset(size.width, inner.size().width);
@@ -118,6 +132,27 @@ mod tests {
         weighed
             .map(|(at, level)| (at as u64 % 251 + 1) * u64::from(*level))
             .sum()
+    }
+
+    #[test]
+    fn a_line_of_pixels_is_cropped_at_the_cost_of_what_is_seen() {
+        let line = |width, height| {
+            let size = Size { width, height };
+            RgbImage::new(size, vec![200; 3 * 8192]).unwrap()
+        };
+        for image in [line(8192, 1), line(1, 8192)] {
+            for (width, height) in [(2048, 2048), (2048, 64), (64, 2048), (1, 7)] {
+                let size = Size { width, height };
+                for mode in [ResizeMode::Stretch, ResizeMode::Crop, ResizeMode::Fill] {
+                    let made = fitted(&image, size, mode);
+                    assert_eq!(
+                        (made.size(), made.pixels()[0].abs_diff(200) < 2),
+                        (size, true),
+                        "{mode:?}"
+                    );
+                }
+            }
+        }
     }
 
     /// Computed with `resize_image` of A1111 on Pillow 13; whole pictures, by a sum in which every pixel has its weight.

@@ -83,9 +83,9 @@ pub struct ImageMetadata {
     /// Whether a safety checker found content that it was to look for; left out where nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nsfw: Option<bool>,
-    /// Pixels per line.
+    /// Pixels per line of what was computed.
     pub width: u32,
-    /// Lines.
+    /// Its lines.
     pub height: u32,
 }
 
@@ -110,6 +110,8 @@ impl ImageMetadata {
     /// Of image number `index` of a request.
     #[must_use]
     pub fn new(recipe: &Recipe, task: Task, index: u32, size: Size) -> Self {
+        // A framed picture is computed in another size than it is handed out in.
+        let size = recipe.framing.map_or(size, |framing| framing.size);
         Self {
             task,
             software: concat!("pentimento ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -156,6 +158,12 @@ impl ImageMetadata {
     pub fn parameters_text(&self) -> String {
         // A text chunk must not hold the zero character.
         let mut text = self.prompt.replace('\0', " ");
+        for AdapterRecord { model, strength } in &self.loras {
+            // As its readers apply them; a name with these letters is no tag there.
+            if !model.contains([':', '>', '\n', '\0']) {
+                let _ = write!(text, "<lora:{model}:{strength}>");
+            }
+        }
         if !self.negative_prompt.is_empty() {
             let _ = write!(
                 text,

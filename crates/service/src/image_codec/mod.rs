@@ -33,5 +33,5 @@ pub use metadata::{AdapterRecord, ImageMetadata, read_metadata, read_parameters}
 pub use pixels::DecodedMask;
 pub use provenance::{Marks, Provenance, SourceType, read_provenance, read_provenance_and_pixels};
 pub use resize::resized;
-pub(crate) use resize::to_file;
+pub(crate) use resize::{resized_part, to_file};
 pub use watermark::{has_watermark, with_watermark};

@@ -2,18 +2,18 @@
 //!
 //! A call is one job, unless it has several images to start from: then each image is a job of its own with its own seed.
 
-use pentimento_service::Catalog;
+use pentimento_service::{BaseModel, Catalog};
 use pentimento_types::{
     Delivery, Framing, ImageFormat, ImageSource, Inputs, MaskedContent, ModelId, Recipe, ResizeMode, Size,
 };
 use serde_json::{Map, Value, json};
 
 use super::fields::{
-    BATCH_SIZE, CFG_SCALE, DENOISING_STRENGTH, ETA, HEIGHT, IMG2IMG, INCLUDE_INIT_IMAGES, INIT_IMAGES,
-    INPAINT_FULL_RES, INPAINT_FULL_RES_PADDING, INPAINTING_FILL, INPAINTING_MASK_INVERT, MASK, MASK_BLUR,
-    MASK_BLUR_X, MASK_BLUR_Y, MAX_IMAGES, N_ITER, NEGATIVE_PROMPT, OVERRIDE_SETTINGS,
-    OVERRIDE_SETTINGS_RESTORE_AFTERWARDS, PROMPT, RESIZE_MODE, SAMPLER_NAME, SCHEDULER, SD_MODEL_CHECKPOINT,
-    SEED, SEND_IMAGES, SIDE_STEP, STEPS, TXT2IMG, WIDTH,
+    BATCH_SIZE, CFG_SCALE, CLIP_STOP_AT_LAST_LAYERS, DENOISING_STRENGTH, ETA, HEIGHT, IMG2IMG,
+    INCLUDE_INIT_IMAGES, INIT_IMAGES, INPAINT_FULL_RES, INPAINT_FULL_RES_PADDING, INPAINTING_FILL,
+    INPAINTING_MASK_INVERT, MASK, MASK_BLUR, MASK_BLUR_X, MASK_BLUR_Y, MAX_IMAGES, N_ITER, NEGATIVE_PROMPT,
+    OVERRIDE_SETTINGS, OVERRIDE_SETTINGS_RESTORE_AFTERWARDS, PROMPT, RESIZE_MODE, SAMPLER_NAME, SCHEDULER,
+    SD_MODEL_CHECKPOINT, SEED, SEND_IMAGES, SIDE_STEP, STEPS, TXT2IMG, WIDTH,
 };
 use super::options::{Options, checkpoint};
 use super::prompt_tags::without_tags;
@@ -100,7 +100,7 @@ pub(super) fn to_call(
 ) -> Result<ParsedCall, FieldError> {
     let parameters = parameters(&fields, call);
     refuse_all(&mut fields)?;
-    let warning = unknown_styles(&mut fields);
+    let mut warnings = Vec::from_iter(unknown_styles(&mut fields));
     let overrides = fields.take(OVERRIDE_SETTINGS.name);
     let (own, mut ignored) = Options::read_member((OVERRIDE_SETTINGS.name, overrides), defaults.catalog)?;
     let restores = flag(&OVERRIDE_SETTINGS_RESTORE_AFTERWARDS, &mut fields)?;
@@ -118,7 +118,7 @@ pub(super) fn to_call(
         // An empty one is none, as it is there for checkpoints that tell the two apart.
         negative_prompt: Some(negative_prompt.clone()).filter(|text| !text.is_empty()),
         image_count: counted(batch_size, iterations)?,
-        ..recipe(&mut fields, &prompt, (&options, &defaults))?
+        ..recipe(&mut fields, &prompt, (&options, &defaults), &mut warnings)?
     };
     let send_images = flag(&SEND_IMAGES, &mut fields)?;
     let delivery = Delivery {
@@ -148,7 +148,7 @@ pub(super) fn to_call(
         negative_prompt,
         batch_size,
         parameters,
-        warning,
+        warning: (!warnings.is_empty()).then(|| warnings.join(" ")),
         ignored,
     })
 }
@@ -158,6 +158,7 @@ fn recipe(
     fields: &mut Fields,
     prompt: &str,
     (options, defaults): (&Options, &Defaults<'_>),
+    warnings: &mut Vec<String>,
 ) -> Result<Recipe, FieldError> {
     let model = checkpoint(defaults.catalog, options.checkpoint.as_deref()).ok_or_else(|| {
         FieldError::value(
@@ -176,6 +177,15 @@ fn recipe(
         None | Some(-1) => defaults.seed,
         Some(given) => u64::try_from(given).expect("the range begins at -1 and -1 was taken out before"),
     };
+    let mut clip_skip = options.clip_skip.unwrap_or(1);
+    if clip_skip > 1 && model.base == Some(BaseModel::Sdxl) {
+        // Its default for SDXL.
+        clip_skip = 1;
+        let name = CLIP_STOP_AT_LAST_LAYERS.name;
+        warnings.push(format!(
+            "{name} has no effect on a checkpoint of SDXL, as in the web UI."
+        ));
+    }
     Ok(Recipe {
         vae: options.vae.clone().flatten().map(ModelId::new),
         loras,
@@ -183,7 +193,7 @@ fn recipe(
         steps: whole(&STEPS, fields)?,
         guidance_scale: number(&CFG_SCALE, fields)?,
         seed,
-        clip_skip: options.clip_skip.unwrap_or(1),
+        clip_skip,
         scheduler,
         ..Recipe::of_model(ModelId::new(model.name.clone()))
     })
@@ -310,27 +320,56 @@ fn counted(batch_size: u32, iterations: u32) -> Result<u32, FieldError> {
     Ok(all)
 }
 
-/// The fields of the call as they came, with the defaults of the others; images are left out.
+/// The fields of the call as they came, with the defaults of the others. Images are left out, and so is what may be of any size
+/// and means nothing here: it would be held until the job ends.
 fn parameters(fields: &Fields, call: Call) -> Map<String, Value> {
     let mut all = Map::new();
     for description in describe(call.tables()) {
-        let is_image = matches!(description.kind, "image" | "images");
-        let value = if is_image {
-            Json::Null
-        } else {
-            fields.peek(description.name).clone()
+        let is_repeated = !matches!(description.kind, "image" | "images" | "anything" | "only");
+        let of = |name: &str| {
+            let value = fields.peek(name);
+            let most = if description.kind == "text" {
+                LONGEST_TEXT
+            } else {
+                LARGEST_VALUE
+            };
+            if is_repeated && is_small(value, most) {
+                to_value(value.clone())
+            } else {
+                Value::Null
+            }
         };
-        let value = if value == Json::Null {
-            description.default.map_or(Value::Null, plain)
-        } else {
-            to_value(value)
+        let value = match of(description.name) {
+            Value::Null => description.default.map_or(Value::Null, plain),
+            value => value,
         };
         all.insert(description.name.to_owned(), value);
         for alias in description.aliases {
-            all.insert((*alias).to_owned(), to_value(fields.peek(alias).clone()));
+            all.insert((*alias).to_owned(), of(alias));
         }
     }
     all
+}
+
+/// Bytes of a prompt, and of any other value, that are repeated.
+const LONGEST_TEXT: usize = 40_000;
+const LARGEST_VALUE: usize = 4_000;
+
+/// Whether a value has at most so many bytes.
+fn is_small(value: &Json, most: usize) -> bool {
+    fn bytes(value: &Json) -> usize {
+        match value {
+            Json::Null | Json::Bool(_) | Json::Integer(_) | Json::Number(_) => 8,
+            Json::Text(text) => text.len(),
+            Json::File(file) => file.len(),
+            Json::List(items) => items.iter().map(|item| 8 + bytes(item)).sum(),
+            Json::Object(members) => members
+                .iter()
+                .map(|(name, value)| name.len() + bytes(value))
+                .sum(),
+        }
+    }
+    bytes(value) <= most
 }
 
 /// Flags are kept as words.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::fields::{
     DENOISING_STRENGTH, IMAGE, INIT_IMAGES, MASK, PROMPT, SAMPLER_NAME, SD_MODEL_CHECKPOINT, SD_VAE, STEPS,
-    UPSCALER_1,
+    UPSCALER_1, WIDTH,
 };
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
@@ -51,7 +51,7 @@ pub(crate) enum A1111Error {
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// The same about one picture of several.
-    #[error("{error}")]
+    #[error("init_images[{index}]: {error}")]
     OfPicture {
         /// Which, from 0.
         index: usize,
@@ -208,6 +208,9 @@ fn field_of(error: &ServiceError, image: &str) -> Option<String> {
             _ => SAMPLER_NAME.name,
         };
         return Some(field.to_owned());
+    }
+    if matches!(error, ServiceError::SizeRefused { .. }) {
+        return Some(WIDTH.name.to_owned());
     }
     if matches!(error, ServiceError::KeyReused) {
         return Some(idempotency::HEADER.to_owned());

@@ -4,8 +4,9 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::future::try_join_all;
-use pentimento_service::{InputLimits, Service, ServiceError, Submission};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use pentimento_service::{InputLimits, Service, ServiceError, Submission, finished_images};
 use pentimento_types::{ApiKeyId, DialectTag, Idempotency, ImageSource, Inputs, Job, JobId};
 
 use super::NAME;
@@ -49,6 +50,7 @@ async fn answer(
     (call, request): (Call, Request),
 ) -> Result<Response, A1111Error> {
     let (parts, body) = request.into_parts();
+    let before = app.a1111_interrupts.so_far();
     let key = idempotency::key(&parts.headers)?;
     // Who asks is in a header, so nothing of the body has been read for anybody who may not.
     let memory = BodyMemory::new(&app.bodies, Sender::Identified)?;
@@ -87,6 +89,7 @@ async fn answer(
         is_named,
     };
     for (at, part) in all.into_iter().enumerate() {
+        begun.check(app, (before, &owner))?;
         let id = app.service.submit(submission(part, at)).await;
         let id = id.map_err(|error| {
             if is_batch {
@@ -97,6 +100,7 @@ async fn answer(
         })?;
         begun.jobs.push(id);
     }
+    begun.check(app, (before, &owner))?;
     // The service has its own copies of the images by now, and the reply may want to repeat them.
     let held = sent.is_some().then_some(memory);
     if let Some(options) = parsed.remember.take() {
@@ -104,27 +108,45 @@ async fn answer(
     }
     let ids = begun.end();
     let headers = ids.first().map(|id| id_header(*id)).unwrap_or_default();
-    let made = finished(app, &ids, (parsed, sent), is_named).await;
+    let made = finished(app, &ids, (parsed, sent, of_batch), is_named).await;
     drop(held);
     Ok((headers, made).into_response())
 }
 
-/// Waits for all jobs of a call, and answers with their images.
+/// Waits for all jobs of a call, and answers with their images. Those that were skipped are left out, where others were made;
+/// one that failed ends the others.
 async fn finished(
     app: &AppState,
     ids: &[JobId],
-    (parsed, sent): (ParsedCall, Option<SentImages>),
+    (parsed, sent, of_batch): (ParsedCall, Option<SentImages>, usize),
     is_named: bool,
 ) -> Result<(HeaderMap, Response), A1111Error> {
-    let wait = async |id: JobId| -> Result<Job, ServiceError> {
+    let wait = async |at: usize, id: JobId| -> (usize, Result<Job, ServiceError>) {
         // Who has given the request a name will ask for its jobs again.
-        if is_named {
+        let job = if is_named {
             app.service.wait(id).await
         } else {
             app.service.wait_or_cancel(id).await
-        }
+        };
+        (at, job)
     };
-    let jobs = try_join_all(ids.iter().map(|id| wait(*id))).await?;
+    let mut waits: FuturesUnordered<_> = ids.iter().enumerate().map(|(at, id)| wait(at, *id)).collect();
+    let mut ended = Vec::new();
+    while let Some((at, job)) = waits.next().await {
+        let made = job.and_then(|job| finished_images(&job).map(|_| ()).map(|()| job));
+        match made {
+            Ok(job) => ended.push((at, job)),
+            Err(ServiceError::JobCancelled) if ids.len() > 1 => {}
+            // What still waits is dropped, and so cancelled.
+            Err(error) if ids.len() > 1 => return Err(of_picture(at % of_batch, error)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if ended.is_empty() {
+        return Err(ServiceError::JobCancelled.into());
+    }
+    ended.sort_by_key(|(at, _)| *at);
+    let jobs: Vec<Job> = ended.into_iter().map(|(_, job)| job).collect();
     let ignored = ignored_header(&parsed.ignored);
     Ok((ignored, reply::of(app, &jobs, (parsed, sent)).await?))
 }
@@ -205,6 +227,14 @@ struct Begun {
 }
 
 impl Begun {
+    /// Ends the call where its caller has interrupted since it began.
+    fn check(&self, app: &AppState, (before, owner): (u64, &ApiKeyId)) -> Result<(), ServiceError> {
+        if app.a1111_interrupts.since(before, owner) {
+            return Err(ServiceError::JobCancelled);
+        }
+        Ok(())
+    }
+
     /// All are there; from here on they are waited for.
     fn end(mut self) -> Vec<JobId> {
         std::mem::take(&mut self.jobs)

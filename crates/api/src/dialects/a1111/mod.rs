@@ -8,6 +8,7 @@ mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod generation;
+mod interrupts;
 mod lists;
 mod model_names;
 mod options;
@@ -22,6 +23,7 @@ mod samplers;
 
 pub(crate) use error::edge_failure;
 pub(crate) use fields::ENDPOINTS;
+pub(crate) use interrupts::Interrupts;
 pub(crate) use options::AllOptions;
 pub(crate) use previews::LivePreviews;
 pub(crate) use routes::routes;

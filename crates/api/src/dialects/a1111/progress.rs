@@ -14,8 +14,8 @@ use super::auth::Caller;
 use super::error::A1111Error;
 use crate::AppState;
 
-/// Unfinished jobs that are looked at; a caller who has more is told about these.
-const LOOKED_AT: usize = 200;
+/// Unfinished jobs that are looked at together.
+const PAGE: usize = 200;
 
 pub(super) async fn progress(
     State(app): State<AppState>,
@@ -48,6 +48,8 @@ pub(super) async fn interrupt(
     State(app): State<AppState>,
     Caller(owner): Caller,
 ) -> Result<Json<Value>, A1111Error> {
+    // Before the look: what is stored later sees it.
+    app.a1111_interrupts.interrupt(&owner);
     for job in unfinished(&app, &owner).await? {
         cancel(&app, &job).await?;
     }
@@ -75,13 +77,17 @@ async fn cancel(app: &AppState, job: &Job) -> Result<(), A1111Error> {
 
 /// Those that run before those that wait, the oldest first.
 async fn unfinished(app: &AppState, owner: &ApiKeyId) -> Result<Vec<Job>, A1111Error> {
-    let states = vec![JobState::Fetching, JobState::Queued, JobState::Running];
-    let page = app.service.list_own(owner, states, (None, LOOKED_AT)).await?;
-    let mut jobs: Vec<Job> = page
-        .jobs
-        .into_iter()
-        .filter(|job| job.dialect.name == NAME)
-        .collect();
+    let states = || vec![JobState::Fetching, JobState::Queued, JobState::Running];
+    let (mut jobs, mut after) = (Vec::new(), None);
+    loop {
+        // Those of other doors are among them.
+        let page = app.service.list_own(owner, states(), (after, PAGE)).await?;
+        after = page.jobs.last().map(|job| job.id);
+        jobs.extend(page.jobs.into_iter().filter(|job| job.dialect.name == NAME));
+        if !page.has_more {
+            break;
+        }
+    }
     jobs.sort_by_key(|job| (job.state != JobState::Running, job.created_at, job.id));
     Ok(jobs)
 }

@@ -97,25 +97,54 @@ pub(super) fn images(field: &Field<Images>, fields: &mut Fields) -> Result<Vec<I
     items.into_iter().enumerate().map(read).collect()
 }
 
-/// Refuses what is not done here, unless the fields say so themselves.
+/// Refuses what is not done here, unless the fields say so themselves, in whichever of FastAPI's spellings.
 pub(super) fn refuse_others(these: &[&Field<Only>], fields: &mut Fields) -> Result<(), FieldError> {
     for field in these {
         let value = fields.take(field.name);
-        let written = written(&value);
-        if !matches!(value, Json::Null) && !field.kind.values.contains(&written.as_str()) {
-            let what = field.text.trim_end_matches('.');
-            let what = what.replacen(", which", ": that", 1);
-            let way = field.kind.values.join(" or ");
-            let (found, lower) = (shorten(&written), lower_first(&what));
-            return Err(FieldError::value(
-                field.name,
-                format_args!(
-                    "{found} asks for something else: it is about {lower}. Leave it out, or send {way}"
-                ),
-            ));
+        if matches!(value, Json::Null) || field.kind.values.iter().any(|known| means(&value, known)) {
+            continue;
         }
+        let what = field.text.trim_end_matches('.');
+        let what = lower_first(&what.replacen(", which", ": that", 1));
+        let (way, found) = (field.kind.values.join(" or "), shorten(&written(&value)));
+        return Err(FieldError::value(
+            field.name,
+            format_args!("{found} asks for something else: it is about {what}. Leave it out, or send {way}"),
+        ));
     }
     Ok(())
+}
+
+/// Whether a value is what `known` writes as JSON: a flag, a number, a text or an empty object.
+fn means(value: &Json, known: &str) -> bool {
+    if known == "false" {
+        return is_no(value);
+    }
+    if let Ok(number) = known.parse::<f64>() {
+        return as_number(value) == Some(number);
+    }
+    written(value).eq_ignore_ascii_case(known)
+}
+
+fn is_no(value: &Json) -> bool {
+    match value {
+        Json::Bool(flag) => !flag,
+        Json::Text(text) => ["false", "0", "no", "off", ""]
+            .iter()
+            .any(|no| text.trim().eq_ignore_ascii_case(no)),
+        Json::Null | Json::Integer(_) | Json::Number(_) | Json::File(_) | Json::List(_) | Json::Object(_) => {
+            as_number(value) == Some(0.0)
+        }
+    }
+}
+
+fn as_number(value: &Json) -> Option<f64> {
+    match value {
+        Json::Integer(integer) => Some(*integer as f64),
+        Json::Number(number) => Some(*number),
+        Json::Text(text) => text.trim().parse().ok(),
+        Json::Null | Json::Bool(_) | Json::File(_) | Json::List(_) | Json::Object(_) => None,
+    }
 }
 
 /// The names of styles that were asked for, which have no effect.

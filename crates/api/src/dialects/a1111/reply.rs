@@ -49,17 +49,25 @@ pub(super) async fn of(
         }
     }
     text.push("],\"parameters\":")?;
+    // Its texts repeat the prompts for each image, and are written twice.
+    let of_prompts = parsed.prompt.len() + parsed.negative_prompt.len() + 1024;
+    let _room = text.room(of_prompts.saturating_mul(8 * images.len()))?;
     let info = info(jobs, &images, &parsed);
     let warning = warning(jobs, &parsed);
     let mut parameters = parsed.parameters;
-    if let Some(sent) = sent {
-        // Beside the others, with the room that their bytes have as long as the reply is written.
-        let init = sent.init.iter().map(|file| STANDARD.encode(file)).collect();
-        parameters.insert(INIT_IMAGES.name.to_owned(), init);
-        let mask = sent.mask.map(|file| STANDARD.encode(file));
-        parameters.insert(MASK.name.to_owned(), json!(mask));
+    if sent.is_some() {
+        parameters.remove(INIT_IMAGES.name);
+        parameters.remove(MASK.name);
     }
-    text.push(&Value::Object(parameters).to_string())?;
+    let written = Value::Object(parameters).to_string();
+    match sent {
+        None => text.push(&written)?,
+        Some(sent) => {
+            text.push(written.strip_suffix('}').unwrap_or(&written))?;
+            text.push_sent(&sent)?;
+            text.push("}")?;
+        }
+    }
     text.push(",\"info\":")?;
     text.push(&Value::String(info.to_string()).to_string())?;
     if let Some(warning) = warning {
@@ -165,12 +173,35 @@ impl<'a> Text<'a> {
         Ok(())
     }
 
+    /// Beside the other parameters, of which there are some.
+    fn push_sent(&mut self, sent: &SentImages) -> Result<(), ServiceError> {
+        self.push(&format!(",\"{}\":[", INIT_IMAGES.name))?;
+        for (at, file) in sent.init.iter().enumerate() {
+            self.push(if at == 0 { "\"" } else { ",\"" })?;
+            self.push_base64(file)?;
+            self.push("\"")?;
+        }
+        self.push(&format!("],\"{}\":", MASK.name))?;
+        let Some(mask) = &sent.mask else {
+            return self.push("null");
+        };
+        self.push("\"")?;
+        self.push_base64(mask)?;
+        self.push("\"")
+    }
+
+    /// Room for something beside the text.
+    fn room(&self, bytes: usize) -> Result<Reservation, ServiceError> {
+        let room = self.app.memory.reserve(MemoryUse::Replies, bytes as u64);
+        room.map_err(|_| ServiceError::RepliesFull)
+    }
+
     fn make_room(&mut self, bytes: usize) -> Result<(), ServiceError> {
         /// Shorter texts are not worth counting.
         const SMALL: usize = 4096;
         if bytes > SMALL {
-            let room = self.app.memory.reserve(MemoryUse::Replies, bytes as u64);
-            self.rooms.push(room.map_err(|_| ServiceError::RepliesFull)?);
+            let room = self.room(bytes)?;
+            self.rooms.push(room);
         }
         self.text.reserve_exact(bytes);
         Ok(())

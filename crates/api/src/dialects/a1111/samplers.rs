@@ -54,13 +54,18 @@ const SAMPLERS: &[Sampler] = &[
 ];
 /// The word behind a name, and the name of the spacing.
 const KARRAS: &str = "karras";
+/// What the aliases of such names end with.
+const KARRAS_ALIAS: &str = "_ka";
 const AUTOMATIC: &str = "automatic";
 
 /// What a sampler's and a scheduler's name mean together.
 pub(super) fn choice(name: &str, scheduler: &str) -> Result<SchedulerChoice, FieldError> {
     let (plain, is_karras) = match name.rsplit_once(' ') {
         Some((plain, word)) if word.eq_ignore_ascii_case(KARRAS) => (plain.trim_end(), true),
-        _ => (name, false),
+        _ => match name.strip_suffix(KARRAS_ALIAS) {
+            Some(plain) if find(plain).is_some() => (plain, true),
+            _ => (name, false),
+        },
     };
     let Some(sampler) = find(plain) else {
         let all: Vec<&str> = SAMPLERS.iter().map(|sampler| sampler.name).collect();
@@ -148,7 +153,7 @@ pub(super) fn list() -> Vec<Value> {
         let aliases: Vec<String> = sampler
             .aliases
             .iter()
-            .map(|alias| format!("{alias}_ka"))
+            .map(|alias| format!("{alias}{KARRAS_ALIAS}"))
             .collect();
         json!({
             "name": format!("{} Karras", sampler.name),
@@ -168,12 +173,17 @@ pub(super) fn schedulers() -> Value {
     ])
 }
 
-fn find(name: &str) -> Option<&'static Sampler> {
-    let karras_alias = name.strip_suffix("_ka").unwrap_or(name);
-    SAMPLERS.iter().find(|sampler| {
+/// By its name or an alias; or one of ours by its name in diffusers, as the parameters in pictures have it.
+fn find(name: &str) -> Option<Sampler> {
+    let found = SAMPLERS.iter().copied().find(|sampler| {
         let mut names = std::iter::once(&sampler.name).chain(sampler.aliases);
-        names.any(|known| known.eq_ignore_ascii_case(name) || known.eq_ignore_ascii_case(karras_alias))
-    })
+        names.any(|known| known.eq_ignore_ascii_case(name))
+    });
+    let of_ours = || {
+        let kind = SchedulerKind::parse(name)?;
+        Some(sampler(kind.class_name(), &[], kind))
+    };
+    found.or_else(of_ours)
 }
 
 #[cfg(test)]
@@ -210,7 +220,15 @@ mod tests {
             let name = item["name"].as_str().unwrap();
             let found = choice(name, "Automatic").unwrap();
             assert_eq!(name_of(&found), name);
+            for alias in item["aliases"].as_array().unwrap() {
+                assert_eq!(choice(alias.as_str().unwrap(), "").unwrap(), found, "{alias}");
+            }
         }
+        for kind in SchedulerKind::ALL {
+            assert_eq!(choice(kind.class_name(), "").unwrap().kind, Some(*kind));
+        }
+        let written = choice("DPMSolverMultistepScheduler Karras", "").unwrap();
+        assert_eq!(written, choice("DPM++ 2M Karras", "").unwrap());
     }
 
     #[test]
@@ -218,6 +236,7 @@ mod tests {
         for (name, scheduler, field) in [
             ("DPM++ 2S a", "", "sampler_name"),
             ("Restart", "", "sampler_name"),
+            ("k_lcm_ka", "", "sampler_name"),
             ("Euler a Karras", "", "sampler_name"),
             ("Euler a", "Karras", "scheduler"),
             ("Euler", "Exponential", "scheduler"),

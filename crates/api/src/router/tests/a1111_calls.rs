@@ -306,3 +306,37 @@ async fn what_there_is_not_is_said_in_the_web_uis_shape() {
         Value::Null
     );
 }
+
+#[tokio::test]
+async fn what_is_skipped_is_left_out_of_a_batch() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (started, start) = std::sync::mpsc::channel::<()>();
+    let device = FakeExecutor::new().with_hook(move |_| {
+        let _ = started.send(());
+        let _ = held.recv();
+    });
+    let test = TestService::start(device);
+    let router = router(&test, &[]);
+    let mut body = a1111_body();
+    body["init_images"] = json!([image_file(), image_file(), image_file()]);
+    let call = {
+        let (router, request) = (router.clone(), a1111("img2img", &body));
+        tokio::spawn(async move { send(&router, request).await })
+    };
+    tokio::task::spawn_blocking(move || start.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    let all = async {
+        while get(&router, "/sdapi/v1/progress").await.json()["state"]["job_count"] != 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all).await.unwrap();
+    assert_eq!(send(&router, a1111("skip", &json!({}))).await.status, 200);
+    drop(release);
+    let reply = call.await.unwrap();
+    assert_eq!(reply.status, 200, "{}", reply.json());
+    assert_eq!(pictures(&reply.json()).len(), 2);
+    assert_eq!(info(&reply.json())["job_ids"].as_array().unwrap().len(), 2);
+}

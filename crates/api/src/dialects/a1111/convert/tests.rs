@@ -227,8 +227,17 @@ fn what_cannot_be_done_is_refused_by_name() {
     }
     for change in [
         json!({"subseed_strength": 0.0, "alwayson_scripts": {}, "script_name": null, "restore_faces": false}),
+        json!({"restore_faces": 0, "tiling": "false", "enable_hr": "off", "subseed_strength": "0", "s_churn": -0.0}),
         json!({"seed_resize_from_h": -1, "seed_resize_from_w": 0, "initial_noise_multiplier": 1.0}),
     ] {
         assert!(img2img(change.clone()).is_ok(), "{change}");
     }
+}
+
+#[test]
+fn what_may_be_of_any_size_is_not_repeated() {
+    let long = "x".repeat(100_000);
+    let call = img2img(json!({"comments": long, "script_args": [long], "force_task_id": long})).unwrap();
+    let size = Value::Object(call.parameters).to_string().len();
+    assert!(size < 10_000, "{size}");
 }
