@@ -118,7 +118,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
             };
             let origin = signer
                 .as_ref()
-                .map(|signer| origin(signer, task, input))
+                .map(|signer| origin(signer, task, input.as_deref()))
                 .transpose()?;
             let finished: Vec<RgbImage> = if watermark {
                 finished.into_iter().map(with_watermark).collect()
