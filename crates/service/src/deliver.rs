@@ -1,6 +1,6 @@
 //! A finished picture on its way out: looked at and encoded off the device thread, then stored under a name made of job and index.
 //!
-//! A second attempt writes the same bytes under the same name, so running twice is harmless, and pictures that an attempt
+//! A second attempt writes the same picture under the same name, so running twice is harmless, and pictures that an attempt
 //! has left whole need not be made again.
 
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(crate) async fn deliver(
             ..ImageMetadata::new(&recipe, task, index, size).computed_in(checker.engine.precision())
         };
         let image = checker.watermarked(image, &recipe);
-        let file = encode(&image, format, (&metadata, checker.config.marks))?;
+        let file = encode(&image, format, (&metadata, checker.config.marks.of(&recipe)))?;
         let file = checker.signed(file, format, origin)?;
         Ok((file, metadata.seed, findings))
     })

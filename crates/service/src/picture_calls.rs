@@ -202,13 +202,26 @@ impl Service {
         let decoding = image_codec::look_at(&file, limits)
             .ok()
             .filter(|decoding| self.inner.check_decoding(*decoding).is_ok());
+        // Closed by nobody.
+        let turn = Arc::clone(&self.inner.looking_for_marks)
+            .acquire_owned()
+            .await
+            .ok();
         let room = match decoding {
-            Some(decoding) => Some(self.inner.room_for(owner, decoding).await?),
+            Some(decoding) => {
+                let decoding = Decoding {
+                    working_bytes: decoding
+                        .working_bytes
+                        .saturating_add(image_codec::MARK_SEARCH_BYTES),
+                    ..decoding
+                };
+                Some(self.inner.room_for(owner, decoding).await?)
+            }
             None => None,
         };
         off_thread(move || {
             // It goes on when the caller hangs up, with what it holds.
-            let _held = held;
+            let (_held, _turn) = (held, turn);
             let Some(room) = room else {
                 return Ok(read_provenance(&file));
             };

@@ -31,10 +31,12 @@ impl Inner {
             let file = self.images.get(key).await;
             file.map_err(ServiceError::store("read the input picture"))
         };
+        let is_made = !job.recipe.gives_input_back();
         let (init, mask) = (read(init).await?, read(mask).await?);
         let files = FramedFiles::look_at(init, Some(mask), (&framing, STORED_LIMITS))?;
         let room = self.room_for(&job.owner, files.decoding).await?;
         off_thread(move || {
+            let made = is_made.then_some(made);
             let picture = whole(files, made, (&framing, STORED_LIMITS))?;
             Ok((picture, Some(room)))
         })

@@ -87,9 +87,9 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         }
     };
 
-    let marks = assemble::marks(&config);
+    let marks = assemble::marks(&config).of(&recipe);
     let watermark = config.compliance.wants_watermark() && !recipe.gives_input_back();
-    let signer = assemble::manifest_signer(&config)?;
+    let signer = assemble::manifest_signer(&config)?.filter(|_| !recipe.gives_input_back());
     let engine = assemble::Engine::start(&config)?;
     let bar = Bar::new(&recipe, inputs.len())?;
     let is_single = inputs.len() == 1;

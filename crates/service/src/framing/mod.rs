@@ -113,14 +113,21 @@ impl Inner {
     }
 }
 
-/// The whole picture of these files with what was computed in its place; as it was made where there is no mask. Takes CPU time.
+/// The whole picture of these files with what was computed in its place; as it was made where there is no mask. Where nothing
+/// was `made`, it is the caller's own, without what the mask was filled with. Takes CPU time.
 pub(crate) fn whole(
     files: FramedFiles,
-    made: RgbImage,
+    made: Option<RgbImage>,
     (framing, limits): (&Framing, InputLimits),
 ) -> Result<RgbImage, ServiceError> {
-    let Some(mask) = files.mask else { return Ok(made) };
     let init = image_codec::decode_on_white(&files.init, limits)?;
+    let Some(made) = made else {
+        return Ok(match framing.only_masked {
+            Some(_) => init,
+            None => fitted(&init, framing.size, framing.resize),
+        });
+    };
+    let Some(mask) = files.mask else { return Ok(made) };
     let mask = read_mask(&mask, framing, limits)?;
     put_back(made, init, mask, framing)
 }

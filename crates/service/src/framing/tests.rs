@@ -154,3 +154,23 @@ fn a_black_mask_has_no_part_to_paint() {
     assert!(refused.to_string().contains("repaints nothing"), "{refused}");
     assert!(framed(scene(), Some(black), &framing(None)).is_ok());
 }
+
+#[test]
+fn where_nothing_was_made_the_callers_own_picture_comes_back() {
+    let file = |image: &RgbImage| image_codec::to_file(image).unwrap();
+    let limits = crate::inputs::STORED_LIMITS;
+    let white = mask().to_image();
+    for (only_masked, expected) in [
+        (Some(4), scene()),
+        (None, fitted(&scene(), COMPUTED, ResizeMode::Stretch)),
+    ] {
+        let framing = Framing {
+            masked_content: MaskedContent::Fill,
+            ..framing(only_masked)
+        };
+        let files = || FramedFiles::look_at(file(&scene()), Some(file(&white)), (&framing, limits)).unwrap();
+        assert_eq!(whole(files(), None, (&framing, limits)).unwrap(), expected);
+        let red = picture(COMPUTED, |_, _| [255, 0, 0]);
+        assert_ne!(whole(files(), Some(red), (&framing, limits)).unwrap(), expected);
+    }
+}

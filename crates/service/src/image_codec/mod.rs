@@ -34,4 +34,5 @@ pub use pixels::DecodedMask;
 pub use provenance::{Marks, Provenance, SourceType, read_provenance, read_provenance_and_pixels};
 pub use resize::resized;
 pub(crate) use resize::{resized_part, to_file};
+pub(crate) use watermark::MARK_SEARCH_BYTES;
 pub use watermark::{has_watermark, with_watermark};

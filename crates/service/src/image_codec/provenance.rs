@@ -3,7 +3,7 @@
 //! The first is the mark of generated pictures that other programs read (IPTC Photo Metadata Standard 2025.1, 7.4; the European
 //! Union's AI Act, Article 50(2), wants one that machines can read).
 
-use pentimento_types::Task;
+use pentimento_types::{Recipe, Task};
 
 use super::container::Container;
 use super::decode::decode;
@@ -99,6 +99,15 @@ impl Marks {
         parameters: true,
         source_type: true,
     };
+
+    /// Those of a recipe's pictures: where the input is given back, no network has made anything.
+    #[must_use]
+    pub fn of(self, recipe: &Recipe) -> Self {
+        Self {
+            source_type: self.source_type && !recipe.gives_input_back(),
+            ..self
+        }
+    }
 }
 
 impl Default for Marks {

@@ -27,6 +27,8 @@ const LEAST_PIXELS: u64 = 256 * 256;
 const LEAST_RIGHT: usize = 44;
 /// A larger picture is not tried in other sizes.
 const MOST_PIXELS_SCALED: u64 = 2048 * 2048;
+/// What looking for the mark takes beside the picture, at most: one resized copy at a time, and one that is resized along one side.
+pub(crate) const MARK_SEARCH_BYTES: u64 = 2 * 3 * MOST_PIXELS_SCALED;
 /// Pictures are made with sides of its multiples.
 const SIDE: u64 = 64;
 const MOST_SIDE: u64 = 4096;
