@@ -13,7 +13,7 @@ use pentimento_types::{
 };
 
 use crate::ServiceError;
-use crate::image_codec::{self, ImageMetadata, encode};
+use crate::image_codec::{self, ImageMetadata, encode_as};
 use crate::inner::{Inner, image_key};
 use crate::inputs::STORED_LIMITS;
 use crate::off_thread::off_thread;
@@ -26,7 +26,7 @@ pub(crate) async fn deliver(
     finished: FinishedImage,
 ) -> Result<(u32, StoredImage), ServiceError> {
     let FinishedImage { image, findings } = finished;
-    let format = job.delivery.format;
+    let (format, quality) = (job.delivery.format, job.delivery.jpeg_quality);
     let size = image.size();
     let key = image_key(&job, index);
     // The operator's rule of now: the job may be older than it.
@@ -43,7 +43,7 @@ pub(crate) async fn deliver(
             ..ImageMetadata::new(&recipe, task, index, size)
         };
         Ok((
-            encode(&image, format, (&metadata, checker.config.marks))?,
+            encode_as(&image, (format, quality), (&metadata, checker.config.marks))?,
             metadata.seed,
             findings,
         ))

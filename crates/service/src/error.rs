@@ -222,6 +222,9 @@ pub enum ServiceError {
         /// Safe to show.
         detail: String,
     },
+    /// A mask whose transparent pixels count has none.
+    #[error("the mask has no transparent pixel; what is to change must be transparent in it")]
+    MaskOpaque,
     /// The picture is at an address, and nothing usable came from there.
     #[error("the picture could not be fetched: {reason}")]
     ImageNotFetched {
@@ -364,6 +367,7 @@ impl HasKind for ServiceError {
             | Self::SizeRefused { .. }
             | Self::WebhookRefused { .. }
             | Self::ImageEmpty
+            | Self::MaskOpaque
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
             Self::ImageTooLarge { .. }
             | Self::ImageTooManyPixels { .. }

@@ -19,12 +19,12 @@ mod refusal;
 mod resize;
 mod webp_file;
 
-pub use decode::{decode, decode_mask, format_of, look_at};
+pub use decode::{decode, decode_mask, decode_transparent_mask, format_of, look_at};
 pub use decoding::Decoding;
 pub use encode::encode;
-pub(crate) use encode::{encode_enlarged, encode_preview};
+pub(crate) use encode::{encode_as, encode_enlarged, encode_preview};
 pub use metadata::{AdapterRecord, ImageMetadata, read_metadata};
-pub use pixels::DecodedMask;
+pub use pixels::{DecodedMask, MaskReading};
 pub use provenance::{Marks, Provenance, SourceType, read_provenance};
 pub use resize::resized;
 pub(crate) use resize::to_file;

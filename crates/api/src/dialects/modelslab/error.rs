@@ -318,6 +318,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::OutOfService { .. }
         // Of calls with a picture nobody sees it.
         | ServiceError::SizeRefused { .. }
+        | ServiceError::MaskOpaque
         | ServiceError::KeyReused
         | ServiceError::WebhookNotFound { .. }
         | ServiceError::JobNotFound { .. }
