@@ -45,6 +45,8 @@ mod modelslab;
 #[cfg(test)]
 mod novita;
 #[cfg(test)]
+mod openai;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod operating;

@@ -1,7 +1,7 @@
 //! Which shape the errors of a path have, for everything that answers before or around the handlers.
 
 use crate::admin;
-use crate::dialects::{modelslab, novita};
+use crate::dialects::{modelslab, novita, openai};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 
@@ -10,6 +10,8 @@ use crate::failure::Failure;
 pub(crate) enum Shape {
     /// `/v1`, `/files`, `/playground`, `/openapi` and the paths at the root.
     Own,
+    /// `/v1/images`.
+    OpenAi,
     /// Whatever is below `/api`, and `/v1/enterprise` and `/v6` for base addresses without it.
     ModelsLab,
     /// `/v2`, `/v3`, and whatever else a vendor's client may come up with.
@@ -37,6 +39,8 @@ impl Shape {
         let modelslab = ["/api", "/v1/enterprise", "/v6"];
         if modelslab.iter().any(under) {
             Self::ModelsLab
+        } else if under(&"/v1/images") {
+            Self::OpenAi
         } else if path == "/" || own.iter().any(under) {
             Self::Own
         } else {
@@ -49,6 +53,7 @@ impl Shape {
         match self {
             Self::Own => admin::edge_failure(fault),
             Self::ModelsLab => modelslab::edge_failure(fault),
+            Self::OpenAi => openai::edge_failure(fault),
             Self::Novita => novita::edge_failure(fault),
         }
     }
@@ -87,6 +92,9 @@ mod tests {
             "/v6/images",
         ] {
             assert_eq!(Shape::of(path), Shape::ModelsLab, "{path}");
+        }
+        for path in ["/v1/images/edits", "/v1/images", "/v1/images/x/y"] {
+            assert_eq!(Shape::of(path), Shape::OpenAi, "{path}");
         }
         for path in [
             "/v3/lcm-img2img",
@@ -134,7 +142,7 @@ mod tests {
                 ),
             ]
         };
-        for shape in [Shape::Own, Shape::ModelsLab, Shape::Novita] {
+        for shape in [Shape::Own, Shape::ModelsLab, Shape::Novita, Shape::OpenAi] {
             for (fault, status) in faults() {
                 let (kind, text) = (fault.kind(), fault.to_string());
                 let failure = shape.failure(fault);

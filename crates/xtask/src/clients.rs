@@ -46,12 +46,20 @@ const CLIENTS: &[Client] = &[
         installer: Installer::Python,
     },
     Client {
+        folder: "openai-3.57.0",
+        installer: Installer::Python,
+    },
+    Client {
         folder: "moto-5.2.5",
         installer: Installer::Python,
     },
     Client {
         folder: "novita-sdk-1.1.0",
         installer: Installer::Npm(&["novita-sdk@1.1.0"]),
+    },
+    Client {
+        folder: "openai-7.59.0",
+        installer: Installer::Npm(&["openai@7.59.0"]),
     },
     // No client of a vendor, but what drives a browser through the playground; the browser is the machine's own.
     Client {

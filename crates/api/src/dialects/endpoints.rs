@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::field::{FieldDescription, Table, describe};
-use super::{modelslab, novita};
+use super::{modelslab, novita, openai};
 
 /// One call and everything that it takes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EndpointFields {
-    /// `novita` or `modelslab`.
+    /// `novita`, `modelslab` or `openai`.
     pub dialect: &'static str,
     /// The HTTP method.
     pub method: &'static str,
@@ -43,7 +43,10 @@ type Endpoint = (&'static str, &'static str, &'static [Table]);
 fn tables() -> impl Iterator<Item = (&'static str, &'static Endpoint)> {
     let novita = novita::ENDPOINTS.iter().map(|endpoint| ("novita", endpoint));
     let modelslab = modelslab::ENDPOINTS.iter();
-    novita.chain(modelslab.map(|endpoint| ("modelslab", endpoint)))
+    let openai = openai::ENDPOINTS.iter().map(|endpoint| ("openai", endpoint));
+    novita
+        .chain(modelslab.map(|endpoint| ("modelslab", endpoint)))
+        .chain(openai)
 }
 
 #[cfg(test)]
@@ -90,6 +93,24 @@ mod tests {
         (
             "/api/v1/enterprise/super_resolution",
             "key url scale model_id face_enhance webhook",
+        ),
+        (
+            "/v1/images/edits",
+            "image images prompt mask markup model n size quality input_fidelity output_format output_compression \
+             response_format background stream partial_images moderation user negative_prompt seed steps guidance_scale \
+             scheduler use_karras_sigmas clip_skip vae loras strength ip_adapter ip_adapter_scale soft_edge",
+        ),
+        (
+            "/v1/images/generations",
+            "prompt model n size quality style output_format output_compression response_format background stream \
+             partial_images moderation user negative_prompt seed steps guidance_scale scheduler use_karras_sigmas clip_skip \
+             vae loras",
+        ),
+        (
+            "/v1/images/variations",
+            "image images model n size prompt quality output_format output_compression response_format background stream \
+             partial_images moderation user negative_prompt seed steps guidance_scale scheduler use_karras_sigmas clip_skip \
+             vae loras strength ip_adapter ip_adapter_scale",
         ),
     ];
 

@@ -111,6 +111,23 @@ impl Fields {
         found.map(|(_, value)| std::mem::take(value)).unwrap_or_default()
     }
 
+    /// Whether a field has a value that is more than nothing.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let nothing = |value: &Json| match value {
+            Json::Null => true,
+            Json::Text(text) => text.trim().is_empty(),
+            Json::Bool(_)
+            | Json::Integer(_)
+            | Json::Number(_)
+            | Json::File(_)
+            | Json::List(_)
+            | Json::Object(_) => false,
+        };
+        self.known
+            .iter()
+            .any(|(known, value)| known == name && !nothing(value))
+    }
+
     /// The names of the fields that the endpoint does not know.
     pub(crate) fn into_ignored(self) -> Vec<String> {
         self.ignored

@@ -7,10 +7,13 @@
 mod markdown;
 mod modelslab;
 mod novita;
+mod openai;
 mod operation;
 mod own;
 mod page;
 mod schema;
+
+pub(crate) use schema::object_of;
 
 use std::sync::LazyLock;
 
@@ -26,8 +29,8 @@ use crate::AppState;
 use crate::admin::edge_failure;
 use crate::edge_fault::EdgeFault;
 
-/// The tags: the two dialects, and our own calls.
-const TAGS: [(&str, &str); 3] = [
+/// The tags: the dialects, and our own calls.
+const TAGS: [(&str, &str); 4] = [
     (
         novita::TAG,
         "Novita's calls for latent consistency models: an API key as `Authorization: Bearer`, errors with their HTTP status.",
@@ -38,14 +41,19 @@ const TAGS: [(&str, &str); 3] = [
          otherwise.",
     ),
     (
+        openai::TAG,
+        "OpenAI's calls for images: an API key as `Authorization: Bearer`, bodies as JSON or as forms with files, replies with \
+         files, links, or as streams of events.",
+    ),
+    (
         own::TAG,
-        "What is the same for both: models, jobs, webhooks, health.",
+        "What is the same for all: models, jobs, webhooks, health.",
     ),
 ];
 
 /// Written when they are first asked for, and not for every caller.
 static WHOLE: LazyLock<String> = LazyLock::new(|| written(&document(None)));
-static PARTS: LazyLock<[(&str, String); 3]> =
+static PARTS: LazyLock<[(&str, String); 4]> =
     LazyLock::new(|| TAGS.map(|(tag, _)| (tag, written(&document(Some(tag))))));
 
 /// The documents, and the page for people.
@@ -77,7 +85,13 @@ fn written(document: &Value) -> String {
 
 /// Every call, in the order of the page.
 fn operations() -> Vec<Operation> {
-    [novita::operations(), modelslab::operations(), own::operations()].concat()
+    [
+        novita::operations(),
+        modelslab::operations(),
+        openai::operations(),
+        own::operations(),
+    ]
+    .concat()
 }
 
 /// Of the calls of one tag, or of all.
@@ -97,7 +111,7 @@ fn document(of: Option<&str>) -> Value {
         "info": {
             "title": "Pentimento",
             "version": env!("CARGO_PKG_VERSION"),
-            "summary": "Stable Diffusion image to image, by the calls of Novita and ModelsLab",
+            "summary": "Stable Diffusion by the calls of Novita, ModelsLab and OpenAI",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": tags,
@@ -113,7 +127,13 @@ fn document(of: Option<&str>) -> Value {
 
 fn schemas() -> Value {
     let mut all = Map::new();
-    for (name, schema) in [novita::schemas(), modelslab::schemas(), own::schemas()].concat() {
+    let parts = [
+        novita::schemas(),
+        modelslab::schemas(),
+        openai::schemas(),
+        own::schemas(),
+    ];
+    for (name, schema) in parts.concat() {
         all.insert(name.to_owned(), schema);
     }
     Value::Object(all)
@@ -163,7 +183,7 @@ mod tests {
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }
         }
-        for part in [None, Some(novita::TAG), Some(modelslab::TAG), Some(own::TAG)] {
+        for part in std::iter::once(None).chain(TAGS.map(|(tag, _)| Some(tag))) {
             let document = document(part);
             check(&document, &document);
         }

@@ -23,6 +23,7 @@ mod limits;
 mod modelslab_calls;
 mod modelslab_operating;
 mod modelslab_prompts;
+mod openai_calls;
 mod origins;
 
 struct Reply {
