@@ -108,6 +108,18 @@ async fn openais_python_client_gets_its_pictures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_official_mcp_sdk_uses_the_tools() {
+    let Some(folder) = clients_folder() else { return };
+    let python = folder.join("mcp-2.3.0/bin/python");
+    if !python.exists() {
+        println!("{} is not there: the SDK of MCP was NOT run", python.display());
+        return;
+    }
+    let server = TestServer::start();
+    drive(&python, "mcp_python.py", &folder, &server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn openais_javascript_client_gets_its_pictures() {
     let Some(folder) = clients_folder() else { return };
     drive_node(&folder, ("openai-7.59.0", "openai_js.mjs"));

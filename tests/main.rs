@@ -20,6 +20,8 @@ mod clients;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod doors;
+#[cfg(test)]
 mod hub;
 #[cfg(test)]
 mod idempotency;

@@ -52,6 +52,7 @@ pub(crate) async fn index() -> Json<Value> {
             "GET /v1/jobs/{id}": "a job of either dialect by its id: state, progress, time left, images",
             "DELETE /v1/jobs/{id}": "cancels a job that has not ended; with ?delete=true deletes it with its images",
             "GET /v1/jobs/{id}/events": "its progress and previews as server-sent events",
+            "POST /mcp": "the Model Context Protocol, for agents",
             "GET /docs": "all calls with their fields, for people",
             "GET /openapi.json": "the same as OpenAPI 3.1; /openapi/novita.json and the others have a part of it",
             "GET /healthz": "200 as long as the process answers",

@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod idempotency;
 mod jobs;
 mod links;
+mod mcp;
 mod metrics;
 mod metrics_page;
 mod middleware;

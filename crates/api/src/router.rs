@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::middleware::{Around, Visitors, Watch};
 use crate::shape::Shape;
 use crate::{
-    AppState, admin, jobs, links, metrics_page, middleware, models, openapi, playground, provenance,
+    AppState, admin, jobs, links, mcp, metrics_page, middleware, models, openapi, playground, provenance,
     webhook_calls,
 };
 
@@ -29,6 +29,7 @@ pub fn build_router(state: AppState) -> Router {
         .merge(novita::routes())
         .merge(modelslab::routes())
         .merge(openai::routes())
+        .merge(mcp::routes())
         .merge(links::routes())
         .merge(jobs::routes())
         .merge(webhook_calls::routes())

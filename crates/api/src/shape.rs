@@ -24,6 +24,7 @@ impl Shape {
         let own = [
             "/v1",
             "/files",
+            "/mcp",
             "/playground",
             "/docs",
             "/openapi",

@@ -50,6 +50,10 @@ const CLIENTS: &[Client] = &[
         installer: Installer::Python,
     },
     Client {
+        folder: "mcp-2.3.0",
+        installer: Installer::Python,
+    },
+    Client {
         folder: "moto-5.2.5",
         installer: Installer::Python,
     },

@@ -20,6 +20,7 @@ mod bodies;
 mod drop_in;
 mod jobs;
 mod limits;
+mod mcp_calls;
 mod modelslab_calls;
 mod modelslab_operating;
 mod modelslab_prompts;
