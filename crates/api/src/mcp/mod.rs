@@ -3,8 +3,8 @@
 //! It is the part that a server with tools and without sessions needs: each message is answered by itself, so that nothing grows
 //! with the number of agents. Messages are read by the bounded reader of all bodies.
 
+mod agent_tools;
 mod fields;
-mod tools;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -23,7 +23,7 @@ use crate::dialects::json::{self, Fields, Json, parse_object};
 use crate::dialects::lenient::{object, text};
 use crate::origin::origin_of;
 use crate::pieces::{json_reply, members, with_text};
-use tools::{Answer, TOOLS, Tools};
+use agent_tools::{AgentTools, Answer, TOOLS, Tool};
 
 /// The members of a message of JSON-RPC that matter to a server.
 const MESSAGE: &[&str] = &["jsonrpc", "id", "method", "params"];
@@ -85,12 +85,12 @@ async fn mcp(
     Ok(match method.as_str() {
         "initialize" => answer(&id, &hello(params)),
         "ping" => answer(&id, &json!({})),
-        "tools/list" => answer(&id, &json!({"tools": tools::described()})),
+        "tools/list" => answer(&id, &json!({"tools": agent_tools::described()})),
         "tools/call" => {
             let who = (owner, base, origin_of(&parts, app.service.traces()));
             match called(params) {
                 Ok((tool, arguments)) => {
-                    let tools = Tools::new(app, who);
+                    let tools = AgentTools::new(app, who);
                     // Held until the arguments are with the service: they have the pictures in them.
                     let result = tools.call(tool, (arguments, memory)).await;
                     tool_answer(&id, result)
@@ -158,7 +158,7 @@ fn hello(params: Json) -> Value {
 }
 
 /// The tool that is called, with its arguments.
-fn called(params: Json) -> Result<(&'static tools::Tool, Fields), String> {
+fn called(params: Json) -> Result<(&'static Tool, Fields), String> {
     let unreadable = |problem: crate::dialects::lenient::FieldError| problem.message;
     let members = object("params", params).map_err(unreadable)?.unwrap_or_default();
     let mut params = Fields::from_object(members, &["name", "arguments"]);

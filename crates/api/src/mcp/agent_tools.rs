@@ -125,14 +125,14 @@ impl Answer {
 }
 
 /// What one call may do.
-pub(super) struct Tools {
+pub(super) struct AgentTools {
     app: AppState,
     owner: ApiKeyId,
     base: BaseUrl,
     origin: JobOrigin,
 }
 
-impl Tools {
+impl AgentTools {
     pub(super) fn new(app: AppState, (owner, base, origin): (ApiKeyId, BaseUrl, JobOrigin)) -> Self {
         Self {
             app,
