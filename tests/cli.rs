@@ -271,6 +271,31 @@ fn generate_with_a_mask_changes_nothing_else() {
 }
 
 #[test]
+fn generate_without_a_picture_makes_one_from_the_prompt() {
+    let folder = folder();
+    let args = [
+        "generate", "--prompt", "a lake", "--steps", "3", "--seed", "7", "--out", "-",
+    ];
+    let picture = |more: &[&'static str]| {
+        let output = run(folder.path(), &[args.as_slice(), more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output.stdout
+    };
+    let first = picture(&["--width", "64", "--height", "48"]);
+    let decoded = image::load_from_memory(&first).unwrap();
+    assert_eq!((decoded.width(), decoded.height()), (64, 48));
+    assert_eq!(first, picture(&["--width", "64", "--height", "48"]));
+    // What the demo model was trained on.
+    let decoded = image::load_from_memory(&picture(&[])).unwrap();
+    assert_eq!((decoded.width(), decoded.height()), (128, 128));
+    fs_err::write(folder.path().join("made.png"), &first).unwrap();
+    let verified = run(folder.path(), &["verify", "--json", "made.png"]);
+    let said: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!(said["digital_source_type"], "trainedAlgorithmicMedia");
+    assert_eq!(said["parameters"]["task"], "text_to_image");
+}
+
+#[test]
 fn generate_reads_and_writes_pipes_and_repeats_itself() {
     let folder = folder();
     let args = [

@@ -160,6 +160,28 @@ async fn modelslabs_python_client_gets_its_pictures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_web_uis_python_client_gets_its_pictures() {
+    let Some(folder) = clients_folder() else { return };
+    let python = folder.join("webuiapi-0.9.17/bin/python");
+    if !python.exists() {
+        println!(
+            "{} is not there: the web UI's client was NOT run",
+            python.display()
+        );
+        return;
+    }
+    let home = tempfile::tempdir().expect("a folder for the catalogue");
+    let catalogue = crate::lora::catalogue_with_a_lora(home.path());
+    let server = TestServer::start_with(&["--models", &catalogue], &[]);
+    drive_with(
+        &python,
+        "webuiapi_python.py",
+        &folder,
+        (&server, "images/scene.png"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_published_library_verifies_what_a_receiver_gets() {
     let Some(folder) = clients_folder() else { return };
     let python = folder.join("standardwebhooks-1.1.0/bin/python");

@@ -199,6 +199,56 @@ const DOORS: &[Door] = &[
         },
     },
     Door {
+        name: "a1111",
+        can: |_| true,
+        path: "/sdapi/v1/img2img",
+        body: |asked| {
+            let (width, height) = asked.result_size();
+            let lora = asked
+                .lora
+                .map(|(name, strength)| format!("<lora:{name}:{strength}>"));
+            let mut body = json!({
+                "init_images": [base64(&asked.image)],
+                "prompt": format!("{}{}", asked.prompt, lora.unwrap_or_default()),
+                "sampler_name": asked.scheduler.trim_end_matches("Scheduler"),
+                "scheduler": "Automatic",
+                "steps": asked.steps,
+                // There, one step more runs.
+                "denoising_strength": asked.strength - 1.0 / f64::from(asked.steps),
+                "cfg_scale": asked.guidance,
+                "seed": asked.seed,
+                "batch_size": asked.count,
+                "width": width,
+                "height": height,
+            });
+            if let Some(mask) = &asked.mask {
+                body["mask"] = base64(mask).into();
+                body["mask_blur"] = 0.into();
+                body["inpaint_full_res"] = false.into();
+                body["inpainting_fill"] = 1.into();
+            }
+            body
+        },
+        fields_at: "",
+        wrong: [
+            Some(("prompt", "\"$long\"")),
+            Some(("seed", "\"lucky\"")),
+            Some(("denoising_strength", "2")),
+            Some(("steps", "0")),
+            Some(("batch_size", "99")),
+            Some(("width", "5000")),
+            Some(("mask", "\"not base64!\"")),
+            Some(("prompt", "\"x <lora:none_such:1>\"")),
+            Some(("sampler_name", "\"Nonsense\"")),
+        ],
+        pictures: |reply| {
+            let texts = reply["images"].as_array().into_iter().flatten();
+            let texts = texts.filter_map(|text| text.as_str());
+            texts.map(|text| Picture::Base64(text.to_owned())).collect()
+        },
+        refused: |reply| reply["detail"][0]["loc"][1].as_str().map(str::to_owned),
+    },
+    Door {
         name: "openai",
         can: |_| true,
         path: "/v1/images/edits",

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::client::{generate, get, good_body, good_modelslab_body, http, pictures_of, send};
 use crate::support::pictures;
@@ -240,4 +242,73 @@ async fn a_server_that_is_not_there_or_refuses_the_key_is_said_in_plain_words() 
         "{}",
         said(&empty)
     );
+}
+
+/// Many who watch one job, half of whom never read.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_who_watch_a_job_cost_little_and_hold_nobody_up() {
+    const WATCHERS: usize = 300;
+    const MOST_BYTES_EACH: u64 = 96 << 10;
+    let environment = [
+        // Three quarters of the connections may watch, half of them from one address.
+        ("PENTIMENTO_MAX_CONNECTIONS", "800"),
+        ("PENTIMENTO_MAX_CONNECTIONS_PER_ADDRESS", "700"),
+        ("PENTIMENTO_STALL_SECONDS", "3600"),
+    ];
+    let server = TestServer::start_with(&[], &environment);
+    let alone = pictures_of(&server, &good_body()).await;
+    let mut body = long_body();
+    (body["width"], body["height"]) = (512.into(), 512.into());
+    body["num_inference_steps"] = 150.into();
+    let id = begin(&server, body).await;
+    // What the job and its neighbours work in is there from then on.
+    let done =
+        async || get(&format!("{}/v1/jobs/{id}", server.base())).await.json()["progress"]["done"].as_u64();
+    while done().await < Some(2) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(pictures_of(&server, &good_body()).await, alone);
+    let before = server.resident_memory();
+    let mut streams = Vec::new();
+    for _ in 0..WATCHERS {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let call = format!("GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(call.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    let idle = streams.split_off(WATCHERS / 2);
+    let readers = streams.into_iter().map(|mut stream| {
+        tokio::spawn(async move {
+            let mut told = Vec::new();
+            stream.read_to_end(&mut told).await.unwrap();
+            String::from_utf8_lossy(&told).into_owned()
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    // Others are served, with the same bytes, while previews go out.
+    for _ in 0..5 {
+        assert_eq!(pictures_of(&server, &good_body()).await, alone);
+    }
+    let grown = server.resident_memory().saturating_sub(before);
+    assert!(
+        grown < WATCHERS as u64 * MOST_BYTES_EACH,
+        "{} bytes for each of {WATCHERS}",
+        grown / WATCHERS as u64
+    );
+    assert_eq!(delete(&server, &id).await.0, 200);
+    for reader in readers {
+        let told = reader.await.unwrap();
+        assert!(told.starts_with("HTTP/1.1 200 OK"), "{told:.200}");
+        for wanted in [
+            "event: progress",
+            "event: preview",
+            "event: end",
+            "\"state\":\"cancelled\"",
+        ] {
+            assert!(told.contains(wanted), "{wanted}: {told:.400}");
+        }
+    }
+    drop(idle);
+    assert_eq!(pictures_of(&server, &good_body()).await, alone);
 }

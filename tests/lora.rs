@@ -46,6 +46,16 @@ fn write_lora(path: &Path, width: usize, strangers: &[&str]) {
     write(path, &tensors);
 }
 
+/// A catalogue in this folder of the demo model and the LoRA `style`; its path.
+pub(crate) fn catalogue_with_a_lora(folder: &Path) -> String {
+    write_lora(&folder.join("style.safetensors"), WIDTH, &[]);
+    let catalogue = "[[model]]\nname = \"demo\"\nkind = \"checkpoint\"\nsource = \"embedded:demo\"\nbase = \"sd15\"\n\
+                     [[model]]\nname = \"style\"\nkind = \"lora\"\nsource = \"style.safetensors\"\n";
+    let file = folder.join("models.toml");
+    fs_err::write(&file, catalogue).expect("the folder can be written");
+    file.to_str().expect("a plain path").to_owned()
+}
+
 /// A server with the demo model and LoRAs; `more` is added to the catalogue.
 pub(crate) fn server(more: &str) -> (TestServer, TempDir) {
     let folder = tempfile::tempdir().expect("a folder for the LoRAs");

@@ -3,6 +3,8 @@
 //! One program for all of them, because linking costs more than running.
 
 #[cfg(test)]
+mod a1111;
+#[cfg(test)]
 mod abuse;
 #[cfg(test)]
 mod auth;
@@ -20,7 +22,14 @@ mod clients;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod doors;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod full_disk;
+#[cfg(test)]
+mod gpu;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
@@ -59,6 +68,9 @@ mod playground;
 mod restarts;
 #[cfg(test)]
 mod safety;
+#[cfg(test)]
+#[cfg(feature = "c2pa")]
+mod signing;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -73,6 +73,7 @@ async fn each_part_has_its_own_document_and_people_have_a_page() {
     for (part, path) in [
         ("novita", "/v3/lcm-img2img"),
         ("modelslab", "/api/v1/enterprise/img2img"),
+        ("a1111", "/sdapi/v1/img2img"),
         ("own", "/v1/jobs"),
     ] {
         let part = document(&server, &format!("/openapi/{part}.json")).await;
@@ -120,7 +121,42 @@ async fn a_picture_of_ours_says_where_it_comes_from() {
     let found = verified(pictures::bytes("small.png")).await;
     assert_eq!(
         found,
-        json!({"generated": false, "digital_source_type": null, "parameters": null})
+        json!({
+            "generated": false, "digital_source_type": null, "parameters": null, "content_credentials": null,
+            "watermark": false,
+        })
     );
     assert_eq!(verified(b"nothing".to_vec()).await["generated"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watermark_outlives_the_file_where_the_operator_wants_one_and_is_not_in_what_no_network_has_made() {
+    let server = TestServer::start_with(&["--compliance", "eu"], &[]);
+    let mut body = good_body();
+    body["input_image"] = pictures::base64_of_size(320, 256).into();
+    let picture = async |body: &Value| {
+        let reply = generate(&server, body).await.json();
+        get(reply["images"][0]["image_url"].as_str().unwrap()).await.body
+    };
+    let verified = async |file: Vec<u8>| {
+        let address = format!("{}/v1/provenance/verify", server.base());
+        send(http().post(address).body(file)).await.json()
+    };
+    let made = picture(&body).await;
+    let mut saved = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut saved, 80);
+    pictures::decode(&made).write_with_encoder(encoder).unwrap();
+    let found = verified(saved).await;
+    assert_eq!(found["digital_source_type"], Value::Null, "{found}");
+    assert_eq!(
+        (&found["watermark"], &found["generated"]),
+        (&json!(true), &json!(true)),
+        "{found}"
+    );
+    body["strength"] = json!(0);
+    let given_back = picture(&body).await;
+    let sent = pictures::grey(320, 256);
+    assert_eq!(pictures::decode(&given_back), sent);
+    assert_eq!(verified(given_back.to_vec()).await["watermark"], false);
+    assert_eq!(verified(b"no picture".to_vec()).await["watermark"], Value::Null);
 }

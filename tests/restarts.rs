@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::support::client::{
     Reply, addresses, generate, get, good_body, good_modelslab_body, http, pictures_of, send,
 };
+use crate::support::pictures;
 use crate::support::server::TestServer;
 
 /// ModelsLab's calls are answered at once, and the pictures fetched.
@@ -99,6 +100,76 @@ async fn jobs_of_a_killed_server_are_made_by_the_next_one_with_the_bytes_that_th
     let alone = start(other.path());
     let number = ask(&alone, &modelslab_body(2, 3, 64)).await;
     assert_eq!(picture(&alone, &number).await, after_kill);
+}
+
+#[tokio::test]
+async fn a_job_beyond_its_deadline_fails_in_its_dialect_and_is_not_begun_by_the_next_server() {
+    const ALONE: (&str, &str) = ("PENTIMENTO_RUNNING_JOBS", "1");
+    let with_deadline = |home: &Path, seconds, more: &[(&str, &str)]| {
+        let deadline = ("PENTIMENTO_JOB_DEADLINE_SECONDS", seconds);
+        TestServer::start_in(home, &[], &[&[deadline, ALONE], more].concat())
+    };
+    // Far more than a second on any machine.
+    let long = modelslab_body(1, 150, 1024);
+    let [home, other] = [home(), home()];
+    let server = with_deadline(home.path(), "1", &[]);
+    let address = format!("{}/api/v1/enterprise/img2img", server.base());
+    let reply = send(http().post(address).json(&long)).await;
+    assert_eq!(reply.json()["status"], "failed", "{reply:?}");
+    let said = reply.json()["message"].to_string();
+    assert!(said.contains("1 s after it was accepted"), "{said}");
+    let mut novita = good_body();
+    novita["input_image"] = pictures::base64_of_size(2048, 2048).into();
+    novita["steps"] = json!(8);
+    novita["image_num"] = json!(4);
+    let reply = generate(&server, &novita).await;
+    assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT, "{reply:?}");
+    assert!(
+        reply.json()["message"].to_string().contains("1 s after"),
+        "{reply:?}"
+    );
+    let metrics = get(&format!("{}/metrics", server.base())).await;
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    for dialect in ["novita", "modelslab"] {
+        let line = format!(
+            "pentimento_jobs_ended_total{{outcome=\"failed\",kind=\"deadline_exceeded\",dialect=\"{dialect}\"}} 1"
+        );
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+    drop(server);
+
+    let server = with_deadline(other.path(), "2", &[AT_ONCE]);
+    let numbers = [
+        ask(&server, &long).await,
+        ask(&server, &modelslab_body(2, 3, 64)).await,
+    ];
+    server.kill();
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    // What a job was accepted with holds, whatever the setting is now.
+    let server = with_deadline(other.path(), "600", &[AT_ONCE]);
+    for number in &numbers {
+        let reply = loop {
+            let reply = fetch(&server, number).await;
+            if reply["status"] != "processing" {
+                break reply;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert_eq!(reply["status"], "failed", "{reply}");
+        assert!(reply["message"].to_string().contains("2 s after"), "{reply}");
+    }
+    let jobs = get(&format!("{}/v1/jobs?state=failed", server.base()))
+        .await
+        .json();
+    let attempts: Vec<_> = jobs["jobs"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|job| &job["attempt"])
+        .collect();
+    assert!(attempts.contains(&&json!(0)), "{jobs}");
+    let alive = ask(&server, &modelslab_body(3, 3, 64)).await;
+    assert!(!picture(&server, &alive).await.is_empty());
 }
 
 #[tokio::test]

@@ -25,7 +25,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 OURS = "pentimento"
 PEERS = {
     "diffusers": ["peer_diffusers.py"],
+    "diffusers-bf16": ["peer_diffusers.py", "--dtype", "bfloat16"],
+    "diffusers-parts": ["one_by_one.py", "diffusers"],
     "openvino": ["peer_openvino.py", "run"],
+    "openvino-default": ["peer_openvino.py", "run", "--precision", "default"],
+    "openvino-parts": ["one_by_one.py", "openvino"],
     "sdcpp": ["peer_sdcpp.py", "--type", "f16"],
     "sdcpp-q8": ["peer_sdcpp.py", "--type", "q8_0"],
 }
@@ -85,11 +89,15 @@ def arguments():
     if not args.table:
         if not contestants:
             parser.error("name a contestant: --pentimento BINARY or --peer NAME")
-        if not args.model and contestants != ["openvino"]:
+        if not args.model and not all(map(is_openvino, contestants)):
             parser.error("--model is needed")
-        if "openvino" in contestants and not args.openvino_model:
-            parser.error("the peer openvino needs --openvino-model")
+        if any(map(is_openvino, contestants)) and not args.openvino_model:
+            parser.error("OpenVINO needs --openvino-model")
     return args, contestants
+
+
+def is_openvino(contestant):
+    return contestant.startswith("openvino")
 
 
 def command(contestant, case, args):
@@ -99,7 +107,7 @@ def command(contestant, case, args):
         return [args.pentimento, "bench", "--json", "--folder", args.model, *case.flags(SCHEDULERS),
                 *repeat]
     script, *more = PEERS[contestant]
-    model = args.openvino_model if contestant == "openvino" else args.model
+    model = args.openvino_model if is_openvino(contestant) else args.model
     return [args.python, str(HERE / script), *more, "--model", model, "--threads", str(args.threads),
             *case.flags(), *repeat]
 
@@ -123,7 +131,7 @@ def measure(contestant, case, args):
     if done.returncode or found is None:
         return {**entry, "error": message(done)}
     runs = [with_whole(run) for run in found["runs"][args.discard:]]
-    facts = {key: found[key] for key in ("versions", "version", "ran_scheduler") if key in found}
+    facts = {key: found[key] for key in ("versions", "version", "ran_scheduler", "peak_by_part") if key in found}
     return {**entry, **facts, "load_seconds": found["load_seconds"],
             "peak_memory_bytes": found["peak_memory_bytes"], "runs": runs}
 

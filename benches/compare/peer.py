@@ -35,6 +35,12 @@ def picture(side):
     return Image.merge("RGB", (across.rotate(90), across, Image.new("L", (side, side), 128)))
 
 
+def is_sdxl(folder):
+    """Whether a model folder is one of Stable Diffusion XL."""
+    index = json.loads((pathlib.Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+    return "XL" in index["_class_name"]
+
+
 class Timed:
     """Stands in for a function or module and notes how long each call takes."""
 
@@ -81,6 +87,11 @@ def peak_memory():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def forget_peak():
+    """Lets `peak_memory` begin anew from what is in memory now."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def report(peer, args, load, runs, versions, **more):

@@ -3,8 +3,10 @@
 
     python peer_diffusers.py --model models/sd15-lcm --steps 4
     python peer_diffusers.py --model models/sd15-lcm --scheduler UniPC --guidance 7.5
+    python peer_diffusers.py --model models/sdxl --size 1024 --scheduler Euler --steps 2 --dtype bfloat16
 
---model is a diffusers folder with f32 weights. The scheduler takes its settings from the folder's configuration.
+--model is a diffusers folder of Stable Diffusion 1.x, 2.x or XL. The scheduler takes its settings from the folder's
+configuration.
 """
 import time
 
@@ -23,9 +25,10 @@ SCHEDULERS = {
 
 
 def load(args):
-    pipe = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(
-        args.model, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False,
-        local_files_only=True)
+    kind, more = diffusers.StableDiffusionImg2ImgPipeline, {"safety_checker": None, "requires_safety_checker": False}
+    if peer.is_sdxl(args.model):
+        kind, more = diffusers.StableDiffusionXLImg2ImgPipeline, {}
+    pipe = kind.from_pretrained(args.model, torch_dtype=getattr(torch, args.dtype), local_files_only=True, **more)
     pipe.scheduler = SCHEDULERS[args.scheduler].from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     # The layout in which oneDNN computes convolutions: without it every one of them is converted there and back.
@@ -39,14 +42,18 @@ def watch(pipe):
     logs = {name: [] for name in ("text", "encode", "unet", "decode")}
     # Not through the pipeline's own assignment, which accepts modules only.
     object.__setattr__(pipe, "unet", peer.Timed(pipe.unet, logs["unet"]))
-    object.__setattr__(pipe, "text_encoder", peer.Timed(pipe.text_encoder, logs["text"]))
+    for name in ("text_encoder", "text_encoder_2"):
+        if getattr(pipe, name, None) is not None:
+            object.__setattr__(pipe, name, peer.Timed(getattr(pipe, name), logs["text"]))
     pipe.vae.encode = peer.Timed(pipe.vae.encode, logs["encode"])
     pipe.vae.decode = peer.Timed(pipe.vae.decode, logs["decode"])
     return logs
 
 
 def main():
-    args = peer.arguments(__doc__).parse_args()
+    parser = peer.arguments(__doc__)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
     start = time.perf_counter()
     pipe = load(args)
@@ -64,7 +71,7 @@ def main():
     runs = peer.repeat(args.repeat, make)
     versions = {"torch": torch.__version__, "diffusers": diffusers.__version__,
                 "transformers": transformers.__version__}
-    peer.report("diffusers", args, loaded, runs, versions)
+    peer.report("diffusers", args, loaded, runs, versions, dtype=args.dtype)
 
 
 if __name__ == "__main__":

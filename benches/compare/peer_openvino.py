@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Times image to image with OpenVINO GenAI on the CPU in f32, and prints one JSON object.
+"""Times image to image with OpenVINO GenAI on the CPU, in f32 where nothing else is asked for, and prints one JSON object.
 
     python peer_openvino.py export --model models/sd15-lcm --out models/sd15-openvino
     python peer_openvino.py run --model models/sd15-openvino --steps 4
+    python peer_openvino.py run --model models/sdxl-openvino --size 1024 --scheduler Euler --steps 2 --precision default
 
 `export` converts a diffusers folder, for which torch, diffusers and transformers must be there; `run` needs none of
 them. The parts are OpenVINO GenAI's own figures. It has no UniPC: DDIM stands in, which evaluates the UNet as often.
 """
 import argparse
+import gc
 import json
 import pathlib
 import shutil
@@ -23,16 +25,17 @@ ANY = openvino.Dimension()
 
 
 def networks(folder):
-    """Name, folder of its configuration, function of tensors, example inputs and output names of each network."""
+    """Name, folder of its configuration, function of tensors, example inputs and output names of each network.
+
+    One network at a time is in memory, of SDXL in f16.
+    """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel
+    from openvino.frontend.pytorch.patch_model import __make_16bit_traceable as make_half_traceable
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet").eval()
-    vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
-    text = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
-    if unet.config.time_cond_proj_dim:
-        sys.exit("a UNet with a guidance embedding is not supported here: build_models.py makes none")
+    xl = peer.is_sdxl(folder)
+    dtype = torch.float16 if xl else torch.float32
 
     class Network(torch.nn.Module):
         """A module around the network whose parameters have the names that OpenVINO GenAI expects."""
@@ -43,12 +46,18 @@ def networks(folder):
 
     class Text(Network):
         def forward(self, input_ids):
-            out = self.inner(input_ids)
-            return out.last_hidden_state, out.pooler_output
+            out = self.inner(input_ids, output_hidden_states=xl)
+            return out.last_hidden_state, out.pooler_output, *(out.hidden_states or ())
+
+    class Projected(Network):
+        def forward(self, input_ids):
+            out = self.inner(input_ids, output_hidden_states=True)
+            return out.text_embeds, out.last_hidden_state, *out.hidden_states
 
     class Unet(Network):
-        def forward(self, sample, timestep, encoder_hidden_states):
-            return self.inner(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+        def forward(self, sample, timestep, encoder_hidden_states, text_embeds=None, time_ids=None):
+            added = {"text_embeds": text_embeds, "time_ids": time_ids} if xl else None
+            return self.inner(sample, timestep, encoder_hidden_states, added_cond_kwargs=added, return_dict=False)[0]
 
     class Encoder(Network):
         def forward(self, sample):
@@ -58,15 +67,34 @@ def networks(folder):
         def forward(self, latent_sample):
             return self.inner.decode(latent_sample, return_dict=False)[0]
 
+    def half(network):
+        # The weights stay f16, the tracing computes in f32.
+        if xl:
+            make_half_traceable(network)
+        return network.eval()
+
+    ids = {"input_ids": (torch.ones(1, 77, dtype=torch.long), [ANY, ANY])}
+    for part, kind, around in (("text_encoder", CLIPTextModel, Text),
+                               ("text_encoder_2", CLIPTextModelWithProjection, Projected))[:1 + xl]:
+        text = kind.from_pretrained(folder / part, dtype=dtype)
+        states = [f"hidden_states.{layer}" for layer in range(text.config.num_hidden_layers + 1)]
+        first = ["last_hidden_state", "pooler_output"] if around is Text else ["text_embeds", "last_hidden_state"]
+        yield part, part, around(half(text)), ids, first + states * xl
+        del text
     latent, any4 = torch.randn(1, 4, 8, 8), [ANY] * 4
-    context = torch.randn(1, 77, unet.config.cross_attention_dim)
-    yield ("text_encoder", "text_encoder", Text(text),
-           {"input_ids": (torch.ones(1, 77, dtype=torch.long), [ANY, ANY])}, ["last_hidden_state", "pooler_output"])
-    yield ("unet", "unet", Unet(unet),
-           {"sample": (latent, any4), "timestep": (torch.tensor([1]), [ANY]),
-            "encoder_hidden_states": (context, [ANY] * 3)}, ["out_sample"])
-    yield ("vae_encoder", "vae", Encoder(vae), {"sample": (torch.randn(1, 3, 64, 64), any4)}, ["latent_parameters"])
-    yield ("vae_decoder", "vae", Decoder(vae), {"latent_sample": (latent, [ANY, 4, ANY, ANY])}, ["sample"])
+    vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
+    yield "vae_encoder", "vae", Encoder(vae), {"sample": (torch.randn(1, 3, 64, 64), any4)}, ["latent_parameters"]
+    yield "vae_decoder", "vae", Decoder(vae), {"latent_sample": (latent, [ANY, 4, ANY, ANY])}, ["sample"]
+    del vae
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype)
+    if unet.config.time_cond_proj_dim:
+        sys.exit("a UNet with a guidance embedding is not supported here: build_models.py makes none")
+    inputs = {"sample": (latent, any4), "timestep": (torch.tensor([1]), [ANY]),
+              "encoder_hidden_states": (torch.randn(1, 77, unet.config.cross_attention_dim), [ANY] * 3)}
+    if xl:
+        pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+        inputs |= {"text_embeds": (torch.randn(1, pooled), [ANY] * 2), "time_ids": (torch.ones(1, 6), [ANY] * 2)}
+    yield "unet", "unet", Unet(half(unet)), inputs, ["out_sample"]
 
 
 def export(args):
@@ -88,10 +116,15 @@ def export(args):
         # As optimum-intel does by default; the CPU computes with what the precision hint says.
         openvino.save_model(model, args.out / name / "openvino_model.xml", compress_to_fp16=True)
         shutil.copy(args.model / source / "config.json", args.out / name / "config.json")
-    for name in ("scheduler", "tokenizer"):
+        # Or the next network would come into memory beside this one.
+        del model, module
+        gc.collect()
+    tokenizers = [folder.name for folder in sorted(args.model.glob("tokenizer*"))]
+    for name in ("scheduler", *tokenizers):
         shutil.copytree(args.model / name, args.out / name, dirs_exist_ok=True)
-    tokenizer = CLIPTokenizer.from_pretrained(args.model / "tokenizer")
-    openvino.save_model(convert_tokenizer(tokenizer), args.out / "tokenizer" / "openvino_tokenizer.xml")
+    for name in tokenizers:
+        tokenizer = CLIPTokenizer.from_pretrained(args.model / name)
+        openvino.save_model(convert_tokenizer(tokenizer), args.out / name / "openvino_tokenizer.xml")
     index = json.loads((args.model / "model_index.json").read_text(encoding="utf-8"))
     index.update(vae_encoder=["optimum", "OVModelVaeEncoder"], vae_decoder=["optimum", "OVModelVaeDecoder"])
     (args.out / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
@@ -106,8 +139,8 @@ def load(args):
     kind = getattr(openvino_genai.Scheduler.Type, SCHEDULERS[args.scheduler])
     pipe.set_scheduler(openvino_genai.Scheduler.from_config(str(config), kind))
     pipe.reshape(1, args.size, args.size, args.guidance)
-    pipe.compile("CPU", INFERENCE_NUM_THREADS=args.threads, INFERENCE_PRECISION_HINT="f32",
-                 PERFORMANCE_HINT="LATENCY")
+    hint = {"INFERENCE_PRECISION_HINT": "f32"} if args.precision == "f32" else {}
+    pipe.compile("CPU", INFERENCE_NUM_THREADS=args.threads, PERFORMANCE_HINT="LATENCY", **hint)
     return pipe
 
 
@@ -131,7 +164,8 @@ def run(args):
 
     runs = peer.repeat(args.repeat, make)
     versions = {"openvino": openvino.__version__, "openvino-genai": openvino_genai.__version__}
-    peer.report("openvino", args, loaded, runs, versions, ran_scheduler=SCHEDULERS[args.scheduler])
+    peer.report("openvino", args, loaded, runs, versions, ran_scheduler=SCHEDULERS[args.scheduler],
+                precision=args.precision)
 
 
 def main():
@@ -141,7 +175,9 @@ def main():
         parser.add_argument("--out", required=True, type=pathlib.Path, help="folder to write")
         export(parser.parse_args(sys.argv[2:]))
     elif sys.argv[1:2] == ["run"]:
-        run(peer.arguments(__doc__).parse_args(sys.argv[2:]))
+        parser = peer.arguments(__doc__)
+        parser.add_argument("--precision", default="f32", choices=["f32", "default"], help="the hint, or none")
+        run(parser.parse_args(sys.argv[2:]))
     else:
         sys.exit("usage: peer_openvino.py {export,run} --help")
 

@@ -22,6 +22,20 @@ pub(crate) fn base64(name: &str) -> String {
     STANDARD.encode(bytes(name))
 }
 
+/// A grey picture of any size.
+pub(crate) fn grey(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_pixel(width, height, image::Rgb([120, 130, 140]))
+}
+
+/// The same as PNG in base64.
+pub(crate) fn base64_of_size(width: u32, height: u32) -> String {
+    let mut file = std::io::Cursor::new(Vec::new());
+    grey(width, height)
+        .write_to(&mut file, image::ImageFormat::Png)
+        .expect("memory takes it");
+    STANDARD.encode(file.into_inner())
+}
+
 /// Base64 in one of the spellings that clients use.
 pub(crate) fn spelled(name: &str, spelling: &str) -> String {
     let plain = base64(name);

@@ -53,16 +53,23 @@ impl TestServer {
 
     /// Starts it in a folder that outlives it, on the data of the one before.
     pub(crate) fn start_in(home: &Path, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_pentimento"));
+        program.envs(environment.iter().copied());
+        Self::start_as(program, (home, flags))
+    }
+
+    /// Starts it as a program that ends in the server's binary, such as one that enters a namespace first. The server's process is the
+    /// program's.
+    pub(crate) fn start_as(mut program: Command, (home, flags): (&Path, &[&str])) -> Self {
         let log = fs_err::OpenOptions::new()
             .create(true)
             .append(true)
             .open(home.join("server.log"))
             .expect("a file for its log");
-        let mut process = Command::new(env!("CARGO_BIN_EXE_pentimento"))
+        let mut process = program
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(home.join("data"))
             .args(flags)
-            .envs(environment.iter().copied())
             // No settings or catalogue of the machine may reach the test.
             .current_dir(home)
             .stdin(Stdio::null())

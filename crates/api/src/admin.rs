@@ -39,6 +39,8 @@ pub(crate) async fn index() -> Json<Value> {
             "POST /v1/images/edits": "an image, changed by words, with or without a mask (OpenAI's call)",
             "POST /v1/images/generations": "an image from words alone (OpenAI's call)",
             "POST /v1/images/variations": "an image like another one (OpenAI's call)",
+            "POST /sdapi/v1/img2img": "image to image by the call of AUTOMATIC1111's web UI, whose other calls are below /sdapi/v1 too",
+            "POST /sdapi/v1/txt2img": "text to image by the same",
             "GET /v3/model": "models by their sd_name_in_api (also /v3/models, /v2/models)",
             "GET /v3/user": "always a million credits",
             "GET /v1/models": "models with their kinds and whether they can be used now (OpenAI's list, too)",

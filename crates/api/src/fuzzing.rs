@@ -1,6 +1,6 @@
 //! The doors for `fuzz/`, which are there when it builds this crate, and in tests, which run its corpus.
 
-use crate::dialects::{modelslab, novita, openai};
+use crate::dialects::{a1111, modelslab, novita, openai};
 
 /// A body for ModelsLab's calls; its first byte chooses the content type.
 ///
@@ -26,6 +26,14 @@ pub fn openai_body(bytes: &[u8]) {
     openai::fuzzing::body(bytes);
 }
 
+/// A body for the calls of A1111's web UI that make images.
+///
+/// # Panics
+/// When something that must hold for every body does not.
+pub fn a1111_body(bytes: &[u8]) {
+    a1111::fuzzing::body(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use pentimento_testkit::each_fuzzed;
@@ -35,5 +43,6 @@ mod tests {
         each_fuzzed("modelslab_body", super::modelslab_body);
         each_fuzzed("novita_body", super::novita_body);
         each_fuzzed("openai_body", super::openai_body);
+        each_fuzzed("a1111_body", super::a1111_body);
     }
 }

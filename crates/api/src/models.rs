@@ -6,7 +6,9 @@ use std::time::UNIX_EPOCH;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pentimento_service::{CatalogError, ModelEntry, ModelKind, ModelRole, ModelState, ServiceError};
+use pentimento_service::{
+    CatalogError, DeviceReport, ModelEntry, ModelKind, ModelRole, ModelState, ServiceError,
+};
 use pentimento_types::{MemoryUse, ModelId};
 use serde_json::{Value, json};
 
@@ -35,7 +37,30 @@ async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
         "held_bytes": app.memory.held(MemoryUse::Weights),
         "limit_bytes": app.memory.limit(MemoryUse::Weights),
     });
-    Json(json!({"object": "list", "data": data, "models": models, "memory": {"weights": weights}}))
+    Json(json!({
+        "object": "list",
+        "data": data,
+        "models": models,
+        "memory": {"weights": weights},
+        "device": device(&app.service.device()),
+    }))
+}
+
+/// What computes. A name of a GPU is its maker's.
+fn device(report: &DeviceReport) -> Value {
+    let mut device = json!({"name": report.name, "precision": report.precision.to_string()});
+    if let Some(gpu) = &report.gpu {
+        let (major, minor) = gpu.capability;
+        device["gpu"] = json!({
+            "capability": format!("{major}.{minor}"),
+            "software": gpu.software,
+            "memory_bytes": gpu.memory_bytes,
+            "limit_bytes": gpu.budget_bytes,
+            "held_bytes": gpu.used_bytes,
+            "plans": gpu.plans,
+        });
+    }
+    device
 }
 
 /// Everything that a request can name, and whether it can now.

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::routing::get;
 
-use crate::dialects::{modelslab, novita, openai};
+use crate::dialects::{a1111, modelslab, novita, openai};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::middleware::{Around, Visitors, Watch};
@@ -30,6 +30,7 @@ pub fn build_router(state: AppState) -> Router {
         .merge(modelslab::routes())
         .merge(openai::routes())
         .merge(mcp::routes())
+        .merge(a1111::routes())
         .merge(links::routes())
         .merge(jobs::routes())
         .merge(webhook_calls::routes())

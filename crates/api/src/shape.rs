@@ -1,7 +1,7 @@
 //! Which shape the errors of a path have, for everything that answers before or around the handlers.
 
 use crate::admin;
-use crate::dialects::{modelslab, novita, openai};
+use crate::dialects::{a1111, modelslab, novita, openai};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 
@@ -14,6 +14,8 @@ pub(crate) enum Shape {
     OpenAi,
     /// Whatever is below `/api`, and `/v1/enterprise` and `/v6` for base addresses without it.
     ModelsLab,
+    /// `/sdapi`.
+    A1111,
     /// `/v2`, `/v3`, and whatever else a vendor's client may come up with.
     Novita,
 }
@@ -42,6 +44,8 @@ impl Shape {
             Self::ModelsLab
         } else if under(&"/v1/images") {
             Self::OpenAi
+        } else if under(&"/sdapi") {
+            Self::A1111
         } else if path == "/" || own.iter().any(under) {
             Self::Own
         } else {
@@ -55,6 +59,7 @@ impl Shape {
             Self::Own => admin::edge_failure(fault),
             Self::ModelsLab => modelslab::edge_failure(fault),
             Self::OpenAi => openai::edge_failure(fault),
+            Self::A1111 => a1111::edge_failure(fault),
             Self::Novita => novita::edge_failure(fault),
         }
     }
@@ -96,6 +101,9 @@ mod tests {
         }
         for path in ["/v1/images/edits", "/v1/images", "/v1/images/x/y"] {
             assert_eq!(Shape::of(path), Shape::OpenAi, "{path}");
+        }
+        for path in ["/sdapi/v1/img2img", "/sdapi/v1/nothing", "/sdapi"] {
+            assert_eq!(Shape::of(path), Shape::A1111, "{path}");
         }
         for path in [
             "/v3/lcm-img2img",
@@ -143,7 +151,13 @@ mod tests {
                 ),
             ]
         };
-        for shape in [Shape::Own, Shape::ModelsLab, Shape::Novita, Shape::OpenAi] {
+        for shape in [
+            Shape::Own,
+            Shape::ModelsLab,
+            Shape::OpenAi,
+            Shape::A1111,
+            Shape::Novita,
+        ] {
             for (fault, status) in faults() {
                 let (kind, text) = (fault.kind(), fault.to_string());
                 let failure = shape.failure(fault);

@@ -9,6 +9,7 @@ use pentimento_types::{Clock as _, MemoryLedger, SystemClock};
 
 use crate::body::BodyBudget;
 use crate::config::{ApiConfig, BODY_PLACES};
+use crate::dialects::a1111::{AllOptions, Interrupts, LivePreviews};
 use crate::metrics::{Metrics, ProcessFigures};
 use crate::restart::RestartSwitch;
 use crate::server::RefusedConnections;
@@ -24,6 +25,12 @@ pub struct AppState {
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) bodies: Arc<BodyBudget>,
     pub(crate) watch_seats: Arc<WatchSeats>,
+    /// What callers of A1111's door have chosen.
+    pub(crate) a1111_options: Arc<AllOptions>,
+    /// When they have interrupted.
+    pub(crate) a1111_interrupts: Arc<Interrupts>,
+    /// What they look at.
+    pub(crate) a1111_previews: Arc<LivePreviews>,
     /// What large things hold in the whole process.
     pub(crate) memory: Arc<MemoryLedger>,
     /// How many lines of the log nobody took.
@@ -59,6 +66,9 @@ impl AppState {
             )),
             watch_seats: WatchSeats::among(config.max_connections),
             config: Arc::new(config),
+            a1111_options: Arc::default(),
+            a1111_interrupts: Arc::default(),
+            a1111_previews: Arc::default(),
             memory: ledger,
             lost_log_lines: Arc::default(),
             process: ProcessFigures::default,

@@ -18,11 +18,12 @@ pub(crate) use self::jobs::{
 pub(crate) use self::keys::{KeysAction, KeysArgs, KeysListArgs, KeysNewArgs};
 pub(crate) use self::models::{
     ModelsAction, ModelsArgs, ModelsInspectArgs, ModelsListArgs, ModelsPullArgs, ModelsVerifyArgs,
+    ModelsWarmArgs,
 };
-use self::place::PlaceArgs;
+use self::place::{ComputeArgs, PlaceArgs, bench_side};
 
 use crate::config::{
-    AdminListen, ByteSize, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
+    AdminListen, ByteSize, Compliance, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
 };
 
 /// Where `generate` writes when nobody says.
@@ -177,6 +178,10 @@ pub(crate) struct ServeArgs {
     /// Seconds that a model which nobody uses stays in memory [default: until others need the room]
     #[arg(long, value_name = "SECONDS")]
     model_keep_alive_seconds: Option<u64>,
+
+    /// Marks pictures beyond what their files say [default: none]
+    #[arg(long, value_name = "RULES")]
+    compliance: Option<Compliance>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -184,6 +189,10 @@ pub(crate) struct DemoArgs {
     /// Ends after the pictures are saved, instead of serving on
     #[arg(long)]
     pub(crate) once: bool,
+
+    /// Opens no browser; one is opened only from a terminal on a screen of its own, and not with --once
+    #[arg(long)]
+    pub(crate) no_open: bool,
 
     /// The folder for the pictures and the server's data
     #[arg(long, value_name = "DIR", default_value = "demo-output")]
@@ -212,6 +221,10 @@ pub(crate) struct GenerateArgs {
     /// White is painted anew and black is kept; of any size
     #[arg(long, value_name = "FILE", requires = "images")]
     pub(crate) mask: Option<PathBuf>,
+
+    /// Takes the mask's grey for how much each pixel may change, from black, which stays, to white
+    #[arg(long, requires = "mask")]
+    pub(crate) differential_diffusion: bool,
 
     /// Pixels per line of a picture that is made from the prompt alone, a multiple of 8 [default: what the checkpoint was trained
     /// on]
@@ -303,6 +316,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) no_preview: bool,
 
+    /// Marks pictures beyond what their files say [default: none]
+    #[arg(long, value_name = "RULES")]
+    compliance: Option<Compliance>,
+
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -366,6 +383,9 @@ pub(crate) struct BenchArgs {
     /// One JSON document instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// What `bench` runs.
@@ -385,7 +405,13 @@ impl Args {
         let (serve, default_log) = match &self.command {
             Command::Serve(serve) => (ServeArgs::clone(serve), "info"),
             Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
-            Command::Generate(generate) => (ServeArgs::at(&generate.place), "warn"),
+            Command::Generate(generate) => (
+                ServeArgs {
+                    compliance: generate.compliance,
+                    ..ServeArgs::at(&generate.place)
+                },
+                "warn",
+            ),
             Command::Models(models) => (models.action.place(), "warn"),
             Command::Jobs(jobs) => (jobs.action.place(), "warn"),
             Command::Keys(keys) => (
@@ -395,8 +421,15 @@ impl Args {
                 },
                 "warn",
             ),
+            Command::Bench(bench) => {
+                let compute = bench.compute.clone();
+                let place = PlaceArgs {
+                    compute,
+                    ..PlaceArgs::default()
+                };
+                (ServeArgs::at(&place), "warn")
+            }
             Command::Demo(_)
-            | Command::Bench(_)
             | Command::Health
             | Command::Verify(_)
             | Command::Completions(_)
@@ -414,13 +447,16 @@ impl Args {
             idle_timeout_seconds: serve.idle_timeout_seconds,
             models: serve.place.models,
             data: serve.data,
-            device: serve.place.device,
+            device: serve.place.compute.device,
+            precision: serve.place.compute.precision,
+            gpu_memory: serve.place.compute.gpu_memory,
             public_url: serve.public_url,
             webhook_secret: serve.webhook_secret,
             keys: (!serve.keys.is_empty()).then_some(serve.keys),
             grace_seconds: serve.grace_seconds,
             model_memory: serve.model_memory,
             model_keep_alive_seconds: serve.model_keep_alive_seconds,
+            compliance: serve.compliance,
             log: self.log.clone(),
             log_format: self.log_format,
             isa: self.isa,
@@ -436,12 +472,17 @@ impl ModelsAction {
             Self::Pull(pull) => &pull.place,
             Self::Verify(verify) => &verify.place,
             Self::Inspect(inspect) => &inspect.place,
+            Self::Warm(warm) => &warm.place,
+        };
+        let compute = match self {
+            Self::Warm(warm) => warm.compute.clone(),
+            Self::List(_) | Self::Pull(_) | Self::Verify(_) | Self::Inspect(_) => ComputeArgs::default(),
         };
         ServeArgs {
             data: place.data.clone(),
             ..ServeArgs::at(&PlaceArgs {
                 models: place.models.clone(),
-                device: None,
+                compute,
             })
         }
     }
@@ -514,15 +555,6 @@ fn scheduler(name: &str) -> Result<SchedulerKind, String> {
         let names: Vec<&str> = SchedulerKind::ALL.iter().map(|kind| kind.class_name()).collect();
         format!("there is no such scheduler; the names are {}", names.join(", "))
     })
-}
-
-fn bench_side(text: &str) -> Result<u32, String> {
-    let side: u32 = text.parse().map_err(|_| "not a whole number".to_owned())?;
-    if (8..=2048).contains(&side) && side.is_multiple_of(8) {
-        Ok(side)
-    } else {
-        Err("not a multiple of 8 in 8..=2048".to_owned())
-    }
 }
 
 fn image_format(name: &str) -> Result<ImageFormat, String> {

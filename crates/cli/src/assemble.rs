@@ -16,23 +16,24 @@ use pentimento_api::{
 };
 use pentimento_catalog::{Catalog, ModelKind};
 use pentimento_engine::{
-    BatchPolicy, DEFAULT_MODEL_MEMORY, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
+    DEFAULT_MODEL_MEMORY, DeviceReport, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
 use pentimento_hub::Hub;
 use pentimento_jobs::{JobLimits, JobStore, Recovery, SqliteJobs};
-use pentimento_service::image_codec::Marks;
+use pentimento_service::image_codec::{ManifestSigner, Marks};
 use pentimento_service::{
     AddressGuard, KeyFile, KeyRing, SafetyRule, SafetySettings, Service, ServiceConfig, ServiceParts,
     WebhookSecret, image_fetcher, webhook_sender,
 };
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig, secret_file};
-use pentimento_types::{Clock, MemoryBudget, MemoryLedger, ModelId, SystemClock, describe_chain};
+use pentimento_types::{
+    Clock, MemoryBudget, MemoryLedger, ModelId, SystemClock, describe_chain, read_regular,
+};
 use tokio::net::TcpListener;
 
-use crate::config::{
-    ByteSize, Config, ConfigError, DeviceChoice, HttpConfig, SafetyChoice, WebhookSecretSetting,
-};
+use crate::config::{ByteSize, Config, HttpConfig, SafetyChoice, WebhookSecretSetting};
 use crate::data_folder::DataFolder;
+use crate::device::{self, OpenDevice};
 use crate::machine::memory_total;
 use crate::open_files::{fit_connections, room_for_connections};
 use crate::process;
@@ -90,19 +91,53 @@ pub(crate) fn key_ring(config: &Config) -> anyhow::Result<KeyRing> {
         .with_file(KeyFile::in_folder(&config.data))?)
 }
 
-/// What each use of memory may take. On a system that does not say how much it has, only weights are bounded.
-pub(crate) fn memory_budget(config: &Config) -> MemoryBudget {
+/// What each use of memory may take. On a system that does not say how much it has, only weights are bounded. `gpu` is what may be
+/// used of a GPU's memory, where weights, texts and activations are then: the weights' share leaves room for the others, and
+/// whether a forward fits is asked of the device itself.
+pub(crate) fn memory_budget(config: &Config, gpu: Option<u64>) -> MemoryBudget {
     let total = memory_total();
     let budget = |set: Option<ByteSize>, part: u64, unknown: u64| {
         let share = total.map_or(unknown, |total| total / part);
         set.map_or(share, |ByteSize(bytes)| bytes)
     };
+    let weights = match (gpu, config.model_memory) {
+        (Some(gpu), Some(ByteSize(set))) => set.min(gpu),
+        (Some(gpu), None) => gpu / 10 * 8,
+        (None, set) => budget(set, 2, DEFAULT_MODEL_MEMORY),
+    };
     MemoryBudget {
-        weights: budget(config.model_memory, 2, DEFAULT_MODEL_MEMORY),
-        states: budget(None, 4, u64::MAX),
+        weights,
+        states: gpu.map_or_else(|| budget(None, 4, u64::MAX), |gpu| gpu / 10),
         images: budget(config.image_memory, 8, u64::MAX),
         bodies: budget(config.body_memory, 4, u64::MAX),
         replies: budget(None, 16, u64::MAX).max(LEAST_REPLY_MEMORY),
+    }
+}
+
+/// Says at the start what computes.
+fn tell_device(opened: &OpenDevice) {
+    let OpenDevice {
+        device,
+        why_cpu,
+        is_surprising,
+        policy: _,
+    } = opened;
+    let report = DeviceReport::of(device);
+    match (&report.gpu, why_cpu) {
+        (Some(gpu), _) => {
+            tracing::info!(
+                device = report.name,
+                precision = %report.precision,
+                memory = gpu.budget_bytes,
+                "computes on a GPU"
+            );
+        }
+        (None, why) if *is_surprising => {
+            let why = why.as_deref().unwrap_or("this build has no CUDA");
+            tracing::warn!(why, "computes on the processor in f32, since no GPU can be used");
+        }
+        (None, Some(why)) => tracing::info!(why, "computes on the processor, since no GPU can be used"),
+        (None, None) => tracing::info!("computes on the processor"),
     }
 }
 
@@ -118,24 +153,13 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts it on the chosen device.
     pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
-        let memory = MemoryLedger::new(memory_budget(config));
-        let (executor, policy) = match config.device {
-            DeviceChoice::Auto | DeviceChoice::Cpu => {
-                let executor = PipelineExecutor::cpu_keeping(Arc::clone(&memory), config.model_keep_alive);
-                (
-                    executor.with_max_prompt_tokens(config.max_prompt_tokens),
-                    BatchPolicy::cpu(),
-                )
-            }
-            DeviceChoice::Cuda => {
-                return Err(ConfigError::Device {
-                    device: "cuda".to_owned(),
-                }
-                .into());
-            }
-        };
+        let opened = device::open(config)?;
+        let memory = MemoryLedger::new(memory_budget(config, opened.gpu_budget()));
+        tell_device(&opened);
+        let executor = PipelineExecutor::on(opened.device, Arc::clone(&memory), config.model_keep_alive);
+        let executor = executor.with_max_prompt_tokens(config.max_prompt_tokens);
         let (handle, thread) =
-            pentimento_engine::Engine::start_within(executor, policy, clock(), Arc::clone(&memory))?;
+            pentimento_engine::Engine::start_within(executor, opened.policy, clock(), Arc::clone(&memory))?;
         Ok(Self {
             handle,
             memory,
@@ -206,6 +230,7 @@ pub(crate) fn everything(
         memory: Arc::clone(&engine.memory),
         keys: Arc::clone(&keys),
         traces: telemetry.traces(),
+        signer: manifest_signer(config)?.map(Arc::new),
         clock: clock(),
     };
     let service = Service::start(parts, service_config(config, &engine.handle));
@@ -307,6 +332,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         max_image_pixels: config.max_image_pixels,
         max_prompt_tokens: config.max_prompt_tokens,
         max_attempts: ATTEMPTS,
+        job_deadline: config.job_deadline,
         save_patience: SAVE_PATIENCE,
         lease: LEASE,
         safety: SafetySettings {
@@ -319,6 +345,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
             threshold: config.safety_threshold_percent * 10,
         },
         marks: marks(config),
+        watermark: config.compliance.wants_watermark(),
         prompt_enhancer: config.prompt_enhancer.as_deref().map(ModelId::new),
         sweep_interval: SWEEP,
     }
@@ -330,6 +357,20 @@ pub(crate) const fn marks(config: &Config) -> Marks {
         parameters: config.write_parameters,
         source_type: config.write_source_type,
     }
+}
+
+/// What signs pictures, where the settings say so.
+pub(crate) fn manifest_signer(config: &Config) -> anyhow::Result<Option<ManifestSigner>> {
+    const LARGEST: u64 = 1 << 20;
+    let Some((certificates, key)) = &config.c2pa else {
+        return Ok(None);
+    };
+    let read = |name: &str, path: &Path| {
+        read_regular(path, LARGEST).with_context(|| format!("{name}: cannot read {}", path.display()))
+    };
+    let (certificates, key) = (read("c2pa_certificates", certificates)?, read("c2pa_key", key)?);
+    let signer = ManifestSigner::new(&certificates, &key);
+    signer.map(Some).context("c2pa_certificates and c2pa_key")
 }
 
 /// Answers on the socket until `closed` is ready.

@@ -27,8 +27,8 @@ pub(crate) use error::ConfigError;
 pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
 pub(crate) use values::{
-    AdminListen, ByteSize, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat, SafetyChoice, Secret,
-    WebhookSecretSetting,
+    AdminListen, ByteSize, Compliance, DeviceChoice, GpuMemory, ImagesLinks, IsaChoice, KeySetting,
+    LogFormat, PrecisionChoice, SafetyChoice, Secret, WebhookSecretSetting,
 };
 
 const DEFAULT_FILE: &str = "pentimento.toml";
@@ -218,10 +218,16 @@ pub(crate) struct Config {
     /// The folder that the server owns.
     pub(crate) data: PathBuf,
     pub(crate) device: DeviceChoice,
+    /// The numbers of the networks; None is 16 bits on a GPU and 32 on the processor.
+    pub(crate) precision: Option<PrecisionChoice>,
+    /// What may be used of a GPU's memory; None is 90 % of what is free.
+    pub(crate) gpu_memory: Option<GpuMemory>,
     /// The instruction set of the kernels on a processor.
     pub(crate) isa: IsaChoice,
     /// How long a link to a finished picture works.
     pub(crate) link_ttl: Duration,
+    /// How long a job may wait and run before it is given up.
+    pub(crate) job_deadline: Duration,
     /// Whether images and webhooks may be at addresses inside this machine's networks.
     pub(crate) allow_private_urls: bool,
     /// What webhooks are signed with; None is the secret in the data folder.
@@ -250,6 +256,10 @@ pub(crate) struct Config {
     pub(crate) write_parameters: bool,
     /// Whether they say that a trained network has made them.
     pub(crate) write_source_type: bool,
+    /// Whether pixels get a watermark.
+    pub(crate) compliance: Compliance,
+    /// What pictures are signed with: the certificates, that of the key first, and the key; None leaves them unsigned.
+    pub(crate) c2pa: Option<(PathBuf, PathBuf)>,
     /// The catalogue's entry of the reference safety checker; None is the small one inside the binary.
     pub(crate) safety_model: Option<String>,
     /// The catalogue's entry of a language model that adds words to prompts; None is the list inside the binary.
@@ -313,13 +323,21 @@ impl Config {
                 .data
                 .clone()
                 .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA)),
-            device: settings.device.unwrap_or_default(),
+            device: checks::device(settings.device.clone(), settings.precision)?,
+            precision: settings.precision,
+            gpu_memory: checks::gpu_memory(settings.gpu_memory)?,
             isa: settings.isa.unwrap_or_default(),
             link_ttl: seconds(
                 "link_ttl_seconds",
                 settings.link_ttl_seconds,
                 3600,
                 checks::LINK_TTL,
+            )?,
+            job_deadline: seconds(
+                "job_deadline_seconds",
+                settings.job_deadline_seconds,
+                checks::DAY,
+                checks::JOB_DEADLINE,
             )?,
             allow_private_urls: settings.allow_private_urls.unwrap_or(false),
             webhook_secret: settings.webhook_secret.clone(),
@@ -350,6 +368,8 @@ impl Config {
             safety_checker: settings.safety_checker.unwrap_or_default(),
             write_parameters: settings.write_parameters.unwrap_or(true),
             write_source_type: settings.write_source_type.unwrap_or(true),
+            compliance: checks::compliance(settings.compliance, settings.write_source_type)?,
+            c2pa: checks::c2pa(settings.c2pa_certificates.clone(), settings.c2pa_key.clone())?,
             safety_model: settings
                 .safety_model
                 .clone()
@@ -424,6 +444,27 @@ pub(crate) fn terminal_shows_pictures() -> bool {
     )]
     let (term, no_color) = (std::env::var_os("TERM"), std::env::var_os("NO_COLOR"));
     std::io::stdout().is_terminal() && no_color.is_none() && term.is_some_and(|name| name != "dumb")
+}
+
+/// Whether somebody sits in front of this process who would see a browser that it opens.
+pub(crate) fn may_open_browser() -> bool {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place that reads the environment"
+    )]
+    let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && is_at_a_screen(has, cfg!(any(windows, target_os = "macos")))
+}
+
+/// `has` says which variables are set; `always` is for systems that have a screen without saying so.
+fn is_at_a_screen(has: impl Fn(&str) -> bool, always: bool) -> bool {
+    // A machine that builds, and a shell on a machine whose screen is somewhere else.
+    let is_elsewhere = ["CI", "SSH_CONNECTION", "SSH_TTY"].iter().any(|name| has(name));
+    let has_screen = always
+        || ["DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"]
+            .iter()
+            .any(|name| has(name));
+    has_screen && !is_elsewhere
 }
 
 #[cfg(test)]

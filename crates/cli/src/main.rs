@@ -1,7 +1,7 @@
 //! The binary `pentimento`: reads arguments and settings, runs one command, and prints an error with all its causes.
 //!
 //! Exit codes: 0 done, 1 it failed, 2 the arguments or settings are wrong, 75 a restart was asked for and could not be done in
-//! place.
+//! place, 76 the device was lost and jobs wait for a process that is started again.
 
 mod admin_server;
 mod allocator;
@@ -10,6 +10,7 @@ mod assemble;
 mod commands;
 mod config;
 mod data_folder;
+mod device;
 mod idle;
 mod machine;
 mod open_files;
@@ -33,6 +34,9 @@ use crate::telemetry::Telemetry;
 
 /// How long threads get that still read or write when the command is done.
 const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// The device was lost; whoever restarts what has failed brings it back.
+const DEVICE_LOST: u8 = 76;
 
 fn main() -> ExitCode {
     // The process is ours; clients that speak TLS name their provider themselves, and others need that there is one.
@@ -63,6 +67,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             drop(telemetry);
             start_again::start_again(std::env::args_os())
         }
+        Ok(Next::DeviceLost) => ExitCode::from(DEVICE_LOST),
         Err(error) => {
             output::error_lines(&error)
                 .iter()
@@ -99,7 +104,7 @@ fn command(command: Command, config: Config, telemetry: &Telemetry) -> anyhow::R
         Command::Doctor(doctor) => runtime
             .block_on(commands::doctor::run(&doctor, &config))
             .map(nothing),
-        Command::Bench(bench) => commands::bench::run(&bench).map(nothing),
+        Command::Bench(bench) => commands::bench::run(&bench, &config).map(nothing),
         Command::Verify(verify) => commands::verify::run(&verify).map(nothing),
         Command::Completions(completions) => commands::about::completions(completions.shell).map(nothing),
         Command::Man => commands::about::man().map(nothing),

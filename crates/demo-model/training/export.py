@@ -1,4 +1,6 @@
-"""Stage 5: writes the model folder in diffusers layout with fp16 weights, and the compressed blobs that the crate embeds.
+"""Stage 7: writes the model folder in diffusers layout with fp16 weights, its adapters, and the compressed blobs that the crate embeds.
+
+Adapters that have been trained go to `adapters/` beside the folder, each in the layout that diffusers and the server load.
 
 transformers 5 saves CLIPTextModel without the `text_model.` prefix that every published SD checkpoint has, so the text
 encoder's names are put back here.
@@ -13,6 +15,8 @@ from safetensors.torch import save_file
 from clip_tokens import CONTEXT, END, START, VOCABULARY, Clip
 from stage import arguments, log
 from models import HIDDEN, make_text, make_unet, make_vae
+from train_ip import make_vision
+from train_tiny import make_tiny
 
 SCHEDULER = {"_class_name": "PNDMScheduler", "_diffusers_version": "0.42.1", "beta_end": 0.012,
              "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": False, "num_train_timesteps": 1000,
@@ -55,10 +59,20 @@ def write_tokenizer(folder, clip):
     write_json(folder / "special_tokens_map.json", {**plain, "pad_token": end})
 
 
-def write_text_encoder(folder, run):
+def trained(run, name, raw):
+    """The weights of `unet` or `text` that stage 4 left, None before it ran."""
+    path = run / "unet.pt"
+    if not path.exists():
+        return None
+    state = torch.load(path)["model" if raw else "average"]
+    return {k.removeprefix(name + "."): v for k, v in state.items() if k.startswith(name + ".")}
+
+
+def write_text_encoder(folder, run, raw):
     """The full CLIP table: trained rows where captions had the word, the row of unknown words everywhere else."""
     text = torch.load(run / "text.pt")
-    state = {k if k.startswith("text_model.") else "text_model." + k: v for k, v in text["model"].items()}
+    state = trained(run, "text", raw) or text["model"]
+    state = {k if k.startswith("text_model.") else "text_model." + k: v for k, v in state.items()}
     key = "text_model.embeddings.token_embedding.weight"
     rows = state[key]
     table = rows[0].expand(VOCABULARY, HIDDEN).clone()
@@ -74,8 +88,29 @@ def write_text_encoder(folder, run):
     write_weights(folder / "model.safetensors", state)
 
 
+def write_adapters(out, run):
+    """The adapters that exist: LCM-LoRA, style LoRA, textual inversion, tiny auto-encoder, IP-Adapter."""
+    out.mkdir(parents=True, exist_ok=True)
+    for source, name in (("lcm.pt", "lcm-lora"), ("style_lora.pt", "blueprint-lora")):
+        if (run / source).exists():
+            lora = torch.load(run / source)["lora"]
+            write_weights(out / f"{name}.safetensors", {"unet." + k: v for k, v in lora.items()})
+    if (run / "style_inversion.pt").exists():
+        write_weights(out / "sepia.safetensors", {"<sepia>": torch.load(run / "style_inversion.pt")["token"][None]})
+    if (run / "tiny.pt").exists():
+        tiny = make_tiny()
+        tiny.load_state_dict(torch.load(run / "tiny.pt")["model"])
+        tiny.half().save_pretrained(out / "tiny")
+    if (run / "ip.pt").exists():
+        modules = torch.load(run / "ip.pt")["model"]
+        write_weights(out / "ip-adapter.safetensors", {f"{name}.{k}": v for name, state in modules.items() for k, v in state.items()})
+        vision = make_vision()
+        vision.load_state_dict(torch.load(run / "vision.pt")["model"])
+        vision.half().save_pretrained(out / "image_encoder")
+
+
 def main():
-    a = arguments(__doc__, bpe=(str, None, "CLIP's bpe_simple_vocab_16e6.txt.gz"), out=(Path, None, "model folder to write"),
+    a = arguments(__doc__, out=(Path, None, "model folder to write"),
                   blobs=(Path, Path(__file__).parent.parent / "weights", "where the crate's blobs go"),
                   raw=(int, 0, "1 takes the UNet's last weights instead of their average"),
                   level=(int, 19, "zstd level"), write_blobs=(int, 0, "1 also writes the blobs"))
@@ -84,15 +119,16 @@ def main():
     write_json(out / "model_index.json", INDEX)
     write_json(out / "scheduler" / "scheduler_config.json", SCHEDULER)
     write_tokenizer(out / "tokenizer", clip)
-    write_text_encoder(out / "text_encoder", a.run)
+    write_text_encoder(out / "text_encoder", a.run, a.raw)
     vae, unet = make_vae(), make_unet()
     better = a.run / "vae_decoder.pt"
     vae.load_state_dict(torch.load(better)["average"] if better.exists() else torch.load(a.run / "vae_white.pt"))
     if (a.run / "unet.pt").exists():
-        unet.load_state_dict(torch.load(a.run / "unet.pt")["model" if a.raw else "average"])
+        unet.load_state_dict(trained(a.run, "unet", a.raw))
     for name, module in (("vae", vae), ("unet", unet)):
         module.save_config(out / name)
         write_weights(out / name / "diffusion_pytorch_model.safetensors", module.state_dict())
+    write_adapters(out.parent / "adapters", a.run)
     if a.write_blobs:
         for p in sorted(out.rglob("*")):
             rel = p.relative_to(out)

@@ -10,7 +10,7 @@ HIDDEN = 128      # width of the text states = the UNet's cross_attention_dim
 NATIVE = 128      # native picture size in pixels
 
 
-def make_vae(channels=(16, 32, 64, 96)):
+def make_vae(channels=(32, 64, 96, 128)):
     """KL auto-encoder with 4 latent channels and a factor of 8; vae_init.py needs channels[0] / 4 norm groups."""
     levels = len(channels)
     return AutoencoderKL(in_channels=3, out_channels=3, latent_channels=4, sample_size=NATIVE,
@@ -19,12 +19,15 @@ def make_vae(channels=(16, 32, 64, 96)):
                          up_block_types=("UpDecoderBlock2D",) * levels, scaling_factor=0.18215)
 
 
-def make_unet(channels=(48, 80, 128, 160)):
-    """Three cross-attention levels and a plain one, as in SD 1.5; `attention_head_dim` is the NUMBER of heads there."""
+def make_unet(channels=(96, 128, 192, 160)):
+    """Three cross-attention levels and a plain one, as in SD 1.5, with heads of width 32; the deepest level sees 2x2 latents at 128 px and needs little.
+
+    `attention_head_dim` is the NUMBER of heads there.
+    """
     crossed = len(channels) - 1
     return UNet2DConditionModel(sample_size=NATIVE // 8, in_channels=4, out_channels=4, layers_per_block=1,
                                 block_out_channels=channels, norm_num_groups=16, cross_attention_dim=HIDDEN,
-                                attention_head_dim=4,
+                                attention_head_dim=tuple(c // 32 for c in channels),
                                 down_block_types=("CrossAttnDownBlock2D",) * crossed + ("DownBlock2D",),
                                 up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * crossed)
 
@@ -32,7 +35,7 @@ def make_unet(channels=(48, 80, 128, 160)):
 def make_text(vocabulary):
     """CLIP text encoder; trained with a compact vocabulary, exported with CLIP's 49,408 rows."""
     return CLIPTextModel(CLIPTextConfig(vocab_size=vocabulary, hidden_size=HIDDEN, intermediate_size=4 * HIDDEN,
-                                        num_hidden_layers=3, num_attention_heads=4,
+                                        num_hidden_layers=4, num_attention_heads=4,
                                         max_position_embeddings=CONTEXT, hidden_act="quick_gelu",
                                         projection_dim=HIDDEN, bos_token_id=vocabulary - 2,
                                         eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1))

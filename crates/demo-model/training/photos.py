@@ -12,9 +12,14 @@ import scenes
 
 def load(folder):
     """Every photograph of a folder as an RGB picture, none when there is no folder."""
+    return [picture for _, picture in named(folder)]
+
+
+def named(folder):
+    """Pairs of the name and the RGB picture of every photograph of a folder, none when there is no folder."""
     if folder is None:
         return []
-    return [Image.open(p).convert("RGB") for p in sorted(Path(folder).iterdir()) if p.suffix in (".png", ".jpg")]
+    return [(p.stem, Image.open(p).convert("RGB")) for p in sorted(Path(folder).iterdir()) if p.suffix in (".png", ".jpg")]
 
 
 def crop(rng, photo, size):

@@ -157,9 +157,8 @@ def pick(rng, seq, p=None):
     return seq[rng.choice(len(seq), p=p)] if p is not None else seq[rng.integers(len(seq))]
 
 
-def draw_shapes(seed, c, a):
-    """A coloured shape or two on a coloured background."""
-    full = c
+def draw_background(seed, c, a):
+    """A coloured background, plain or patterned."""
     rng = stream(seed, 0)
     bgc = jitter(rng, a["bg"])
     alt = jitter(rng, a["bg"], 4) * .55 + 255 * .45 * (rng.random() < .6)
@@ -178,6 +177,12 @@ def draw_shapes(seed, c, a):
         c.paint(c.mask((np.hypot(u, v) - .27) / k), alt)
     elif a["pattern"] == "gradient":
         c.paint(c.y if rng.random() < .7 else c.x, alt)
+
+
+def draw_shapes(seed, c, a):
+    """A coloured shape or two on a coloured background."""
+    draw_background(seed, c, a)
+    full = c
     rng = stream(seed, 2)
     px, py = PLACES[a["place"]]
     r = dict(SIZES)[a["size"]] * rng.uniform(.9, 1.12)

@@ -1,6 +1,11 @@
-"""What every training stage shares: the noise schedule, budgets, checkpoints, averages and contact sheets."""
+"""What every training stage shares: arguments, the noise schedule, budgets, checkpoints, averages and contact sheets.
+
+The run folder holds everything that is not committed: `packages/` (unpacked npm packages), `photos/`, CLIP's merges
+`bpe_simple_vocab_16e6.txt.gz`, checkpoints, latents and sheets.
+"""
 import argparse
 import json
+import math
 import os
 import signal
 import time
@@ -14,17 +19,35 @@ SCALING = 0.18215
 
 
 def arguments(description, **more):
-    """The command line of a stage: every stage has a run folder, a budget in minutes and a thread count."""
+    """The command line of a stage: every stage has a run folder, a budget in minutes, steps in all and a thread count.
+
+    A stage stops at whichever of the two comes first; the learning rate follows the steps, so a run may be cut into
+    calls of any length.
+    """
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--run", type=Path, default=Path(__file__).parent / "run", help="folder of checkpoints and logs")
     p.add_argument("--minutes", type=float, default=10., help="wall-clock budget of this call")
+    p.add_argument("--steps", type=int, default=0, help="steps of the whole stage, over all calls; 0: until the minutes are over")
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--bf16", type=int, default=1, help="1 computes in bfloat16 where autocast does (1.3 to 1.7 times as fast with avx512_bf16)")
     for name, (kind, default, text) in more.items():
         p.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=text)
     a = p.parse_args()
     a.run.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(a.threads)
+    a.bpe, a.photos, a.packages = a.run / "bpe_simple_vocab_16e6.txt.gz", a.run / "photos", a.run / "packages"
     return a
+
+
+def autocast(a):
+    """bfloat16 where the arguments ask for it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(a.bf16))
+
+
+def rate(peak, step, total, warm=100, final=.03):
+    """Learning rate: a warm-up, then a cosine over the stage's steps down to `final` of the peak."""
+    f = min(1., step / total) if total else 0.
+    return peak * min(1., (step + 1) / warm) * (final + (1 - final) * .5 * (1 + math.cos(math.pi * f)))
 
 
 def alphas():
@@ -59,7 +82,7 @@ class Budget:
     def fraction(self):
         return min(1., self.spent / max(self.limit, 1e-6))
 
-    def save_due(self, every=120):
+    def save_due(self, every=180):
         """True once per `every` seconds."""
         if time.time() - self.saved < every:
             return False

@@ -6,19 +6,18 @@ what the noise schedule assumes.
 import numpy as np
 import torch
 
-import photos
-from stage import SCALING, arguments, log, save, to_tensor
+from compose import World
 from models import make_vae
-from train_vae import picture
+from stage import SCALING, arguments, log, save, to_tensor
 
 
 def main():
-    a = arguments(__doc__, photos=(str, None, "folder of photographs"))
+    a = arguments(__doc__)
     vae = make_vae().eval()
     vae.load_state_dict(torch.load(a.run / "vae.pt")["average"])
-    rng, photographs = np.random.default_rng(11), photos.load(a.photos)
+    rng, world = np.random.default_rng(11), World(a.run, a.packages, a.photos, without=("coffee",))
     with torch.no_grad():
-        x = to_tensor([picture(rng, photographs) for _ in range(96)])
+        x = to_tensor([world.picture(rng, 128) for _ in range(160)])
         z = torch.cat([vae.encode(b).latent_dist.mean for b in x.split(16)])
         before = vae.decode(z[:8]).sample
         flat = z.permute(1, 0, 2, 3).reshape(4, -1)

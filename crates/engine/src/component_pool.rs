@@ -190,6 +190,11 @@ impl<K: Clone + Eq + Hash, C: Shared> ComponentPool<K, C> {
         before - self.bytes()
     }
 
+    /// Whether somebody uses one of them.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.residents.values().any(|resident| !resident.is_idle())
+    }
+
     /// What all residents take.
     pub(crate) fn bytes(&self) -> u64 {
         self.residents.values().map(|resident| resident.size_bytes).sum()

@@ -1,14 +1,15 @@
 //! What a job tells its caller while it runs. The last event is always one of the three ends.
 
-use pentimento_types::{JobId, Progress, RgbImage};
+use pentimento_types::{Findings, JobId, Progress, RgbImage};
 use tokio::sync::mpsc;
 
+use crate::admission::Place;
 use crate::{EngineError, FinishedImage};
 
 /// One piece of news of a job.
 #[derive(Clone, Debug)]
 pub enum JobEvent {
-    /// The device begins with the job: its model is in memory, and its turn has come. Once, before all others.
+    /// The device begins with the job, or would if there were something to do for it: its model is in memory, and its turn has come. Once, before all others.
     Started,
     /// Evaluations done; never falls, and comes once with `done: 0` when the job has been prepared.
     Progress(Progress),
@@ -54,6 +55,8 @@ pub struct JobEvents {
     id: JobId,
     receiver: mpsc::UnboundedReceiver<JobEvent>,
     ended: bool,
+    /// Of a job that the device thread never sees; that of another is with it.
+    _place: Option<Place>,
 }
 
 impl JobEvents {
@@ -62,6 +65,28 @@ impl JobEvents {
             id,
             receiver,
             ended: false,
+            _place: None,
+        }
+    }
+
+    /// Those of a job whose images are all the one to start from; they are there at once.
+    pub(crate) fn of_input(id: JobId, (image, count): (&RgbImage, u32), place: Place) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let images = (0..count).map(|index| JobEvent::Image {
+            index,
+            finished: FinishedImage {
+                image: image.clone(),
+                findings: Findings::default(),
+            },
+        });
+        let started = [JobEvent::Started, JobEvent::Progress(Progress::default())];
+        for event in started.into_iter().chain(images).chain([JobEvent::Finished]) {
+            // The receiver is here.
+            let _ = sender.send(event);
+        }
+        Self {
+            _place: Some(place),
+            ..Self::new(id, receiver)
         }
     }
 

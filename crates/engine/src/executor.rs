@@ -100,6 +100,12 @@ pub trait Executor: Send + 'static {
         preparation: &mut Self::Preparation,
     ) -> Result<PrepareStep<Self::State>, ExecutorError>;
 
+    /// How many of these images, from the first on, have room in the device's memory for an evaluation together; at least one, which
+    /// runs whatever is known. All have one [`BatchKey`]. Asked before a forward is planned, so it computes nothing.
+    fn images_that_fit(&mut self, states: &[&Self::State]) -> usize {
+        states.len()
+    }
+
     /// Runs exactly one evaluation of every state. There is at least one, and all have one [`BatchKey`].
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pentimento_catalog::ModelEntry;
-use pentimento_pipeline::WordModel;
+use pentimento_pipeline::{Precision, WordModel};
 use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse, Priority};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
@@ -16,7 +16,7 @@ use crate::device_thread::{Admission, Command, DeviceThread, Loads};
 use crate::event::JobEvents;
 use crate::metrics::DeviceMetrics;
 use crate::model_memory::ModelMemory;
-use crate::{BatchPolicy, EngineError, Executor, PreviewSwitch, ResolvedJob, ResolvedModels};
+use crate::{BatchPolicy, DeviceReport, EngineError, Executor, PreviewSwitch, ResolvedJob, ResolvedModels};
 
 /// What the engine is doing, as of the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,6 +241,9 @@ impl EngineHandle {
 
     /// As [`EngineHandle::generate_until`], in a place that was taken before, and on any terms.
     ///
+    /// A job that gives its input back ([`pentimento_types::Recipe::gives_input_back`]) is done at once: neither the device nor
+    /// a model is asked.
+    ///
     /// # Errors
     /// [`EngineError::Stopped`] when the engine takes nothing any more.
     pub fn generate_in(
@@ -250,6 +253,12 @@ impl EngineHandle {
         input: ResolvedJob,
         terms: JobTerms,
     ) -> Result<JobEvents, EngineError> {
+        // Text to image has nothing to give back, whatever its strength.
+        let given_back = input.images.init().filter(|_| input.recipe.gives_input_back());
+        if let Some(image) = given_back {
+            let images = (image, input.recipe.image_count);
+            return Ok(JobEvents::of_input(id, images, place));
+        }
         let (events, receiver) = mpsc::unbounded_channel();
         let admission = Admission {
             id,
@@ -310,6 +319,18 @@ impl EngineHandle {
         self.models.evict_unused()
     }
 
+    /// The device, and its memory as it is now.
+    #[must_use]
+    pub fn device(&self) -> DeviceReport {
+        self.models.device()
+    }
+
+    /// The numbers in which it computes.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.models.precision()
+    }
+
     /// Names of the checkpoints whose weights are in memory, in use or not. Models come and go without the device, too, so it is
     /// the loader that is asked.
     #[must_use]
@@ -331,6 +352,21 @@ impl EngineHandle {
         status.jobs = self.max_jobs.saturating_sub(self.door.available_permits());
         status.healthy &= self.status.has_changed().is_ok();
         status
+    }
+
+    /// Whether nothing will run on the device any more, and only a new process can use it.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        !self.status.borrow().healthy
+    }
+
+    /// Returns when the device is lost.
+    pub async fn lost(&self) {
+        let mut status = self.status.clone();
+        if status.wait_for(|status| !status.healthy).await.is_err() {
+            // It has ended in order.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Takes no new job, lets those inside go on for `grace`, then ends the rest between two acts with

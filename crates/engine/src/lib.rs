@@ -9,6 +9,7 @@ mod admission;
 mod batch_key;
 mod batcher;
 mod component_pool;
+mod device_report;
 mod device_thread;
 mod error;
 mod event;
@@ -29,6 +30,7 @@ pub mod testing;
 pub use admission::Place;
 pub use batch_key::{BatchKey, LatentSize, ModelKey};
 pub use batcher::{AdmitError, Batcher, DenoiseFault, ImageId, ImageWork, JobSpec, Outcome, Plan, Verdict};
+pub use device_report::{DeviceReport, GpuReport};
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};
 pub use executor::{Executor, FinishStep, FinishedImage, ModelOf, PrepareStep, Prepared, PreparedImage};
@@ -36,9 +38,10 @@ pub use executor_error::{ExecutorError, SharedCause};
 pub use handle::{Engine, EngineHandle, EngineStatus, EngineThread, JobTerms};
 pub use loader::{LoadError, ModelLoader};
 pub use pentimento_pipeline::{
-    Beside, CheckpointFacts, ConditioningShape, EmbeddingFiles, Filter, IpAdapterEntries, LoraReport,
-    PipelineError, PromptEmbedding, ReferenceSafetyChecker, ResolvedModels, RunPlan, SafetyChecker,
-    SafetyScores, TokenCounter, UpscaleFactor, Upscaler, WordModel, resampled, written_in,
+    Beside, CheckpointFacts, ConditioningShape, Device, EmbeddingFiles, Filter, GpuDevice, IpAdapterEntries,
+    LoraReport, Part, PipelineError, Precision, PromptEmbedding, ReferenceSafetyChecker, ResolvedModels,
+    RunPlan, SafetyChecker, SafetyScores, TokenCounter, UpscaleFactor, Upscaler, WordModel, resampled,
+    resampled_part, written_in,
 };
 pub use pipeline_executor::{
     DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelineFinishing, PipelinePreparation,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_pipeline::WordModel;
+use pentimento_pipeline::{Precision, WordModel};
 use prometheus_client::registry::Registry;
 
-use crate::{ExecutorError, ResolvedModels};
+use crate::{DeviceReport, ExecutorError, ResolvedModels};
 
 /// Why there is no model.
 #[derive(Clone, Debug)]
@@ -38,6 +38,12 @@ pub trait ModelLoader: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be loaded, or the models in use leave no room.
     fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, ExecutorError>;
+
+    /// Where models are loaded to, as it is now.
+    fn device(&self) -> DeviceReport;
+
+    /// The numbers in which they compute there.
+    fn precision(&self) -> Precision;
 
     /// Names of the checkpoints whose weights are in memory, in use or not, for status pages. Called often.
     fn resident_models(&self) -> Vec<String>;

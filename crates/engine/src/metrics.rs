@@ -7,13 +7,16 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use pentimento_catalog::BaseModel;
-use prometheus_client::encoding::EncodeLabelSet;
+use pentimento_pipeline::Device;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::{BatchKey, LatentSize, ResolvedJob};
+use crate::{BatchKey, DeviceReport, LatentSize, ResolvedJob};
 
 /// An act of the device.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -34,6 +37,44 @@ struct Forward {
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct LoadResult {
     result: &'static str,
+}
+
+/// A GPU as it is when somebody looks. It is asked nothing for that.
+#[derive(Debug)]
+pub(crate) struct GpuCollector(pub(crate) Device);
+
+impl Collector for GpuCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(gpu) = DeviceReport::of(&self.0).gpu else {
+            return Ok(());
+        };
+        let narrow = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for (name, help, unit, value) in [
+            (
+                "gpu_memory_used",
+                "Memory of the GPU that this process uses",
+                Some(Unit::Bytes),
+                gpu.used_bytes,
+            ),
+            (
+                "gpu_memory_limit",
+                "Memory of the GPU that this process may use",
+                Some(Unit::Bytes),
+                gpu.budget_bytes,
+            ),
+            (
+                "gpu_plans",
+                "Plans of libraries that are kept, each for one layer, size and number of rows",
+                None,
+                gpu.plans,
+            ),
+        ] {
+            let gauge = ConstGauge::new(narrow(value));
+            let metric = encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?;
+            gauge.encode(metric)?;
+        }
+        Ok(())
+    }
 }
 
 /// Of the device thread. Clones share the numbers.

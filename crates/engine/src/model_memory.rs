@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_pipeline::WordModel;
+use pentimento_pipeline::{Precision, WordModel};
 use prometheus_client::registry::Registry;
 
-use crate::{EngineError, LoadError, ModelLoader, ResolvedModels};
+use crate::{DeviceReport, EngineError, LoadError, ModelLoader, ResolvedModels};
 
 /// A [`ModelLoader`] without its type.
 pub(crate) trait ModelMemory: Send + Sync {
@@ -24,6 +24,12 @@ pub(crate) trait ModelMemory: Send + Sync {
 
     /// As [`ModelLoader::evict_unused`].
     fn evict_unused(&self) -> u64;
+
+    /// As [`ModelLoader::device`].
+    fn device(&self) -> DeviceReport;
+
+    /// As [`ModelLoader::precision`].
+    fn precision(&self) -> Precision;
 
     /// As [`ModelLoader::resident_models`].
     fn resident_models(&self) -> Vec<String>;
@@ -59,6 +65,14 @@ impl<L: ModelLoader> ModelMemory for L {
 
     fn evict_unused(&self) -> u64 {
         ModelLoader::evict_unused(self)
+    }
+
+    fn device(&self) -> DeviceReport {
+        ModelLoader::device(self)
+    }
+
+    fn precision(&self) -> Precision {
+        ModelLoader::precision(self)
     }
 
     fn resident_models(&self) -> Vec<String> {

@@ -2,6 +2,7 @@
 //!
 //! Preparations and states hold their model, so a model leaves memory only when none of its images is left.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct PipelinePreparation {
     model: Arc<StableDiffusion>,
     /// What the prompts take, for all images together.
     memory: Arc<Reservation>,
+    /// Whether it was begun anew for want of the device's memory, which is done once.
+    began_again: bool,
 }
 
 impl fmt::Debug for PipelinePreparation {
@@ -59,6 +62,8 @@ impl fmt::Debug for PipelinePreparation {
 /// One image between two slices of its decoding, with the model it runs on.
 pub struct PipelineFinishing {
     finishing: Finishing,
+    /// As of a preparation.
+    began_again: bool,
     model: Arc<StableDiffusion>,
 }
 
@@ -100,21 +105,16 @@ impl PipelineExecutor {
     /// that is larger is loaded once no other is in use.
     #[must_use]
     pub fn cpu_within(memory: Arc<MemoryLedger>) -> Self {
-        Self::cpu_keeping(memory, None)
+        Self::on(Device::Cpu, memory, None)
     }
 
-    /// As [`PipelineExecutor::cpu_within`]. Models that nobody has used for as long as `keep_alive` leave memory when
-    /// [`EngineHandle::evict_unused`](crate::EngineHandle::evict_unused) is called, unless their entry says otherwise; None keeps
-    /// them until the room is needed.
+    /// Computes on `device`, within the budgets for weights and states. Models that nobody has used for as long as `keep_alive`
+    /// leave memory when [`EngineHandle::evict_unused`](crate::EngineHandle::evict_unused) is called, unless their entry says
+    /// otherwise; None keeps them until the room is needed.
     #[must_use]
-    pub fn cpu_keeping(memory: Arc<MemoryLedger>, keep_alive: Option<Duration>) -> Self {
+    pub fn on(device: Device, memory: Arc<MemoryLedger>, keep_alive: Option<Duration>) -> Self {
         Self {
-            loader: PipelineLoader::new(
-                Device::Cpu,
-                Arc::clone(&memory),
-                Arc::new(SystemClock),
-                keep_alive,
-            ),
+            loader: PipelineLoader::new(device, Arc::clone(&memory), Arc::new(SystemClock), keep_alive),
             memory,
             max_prompt_tokens: DEFAULT_PROMPT_TOKENS,
         }
@@ -125,6 +125,12 @@ impl PipelineExecutor {
     pub const fn with_max_prompt_tokens(mut self, tokens: usize) -> Self {
         self.max_prompt_tokens = tokens;
         self
+    }
+
+    /// Whether that has failed for want of the device's memory, and there is more now.
+    fn frees_memory<T, E: Borrow<PipelineError>>(&self, result: &Result<T, E>) -> bool {
+        let is_full = |error: &E| error.borrow().kind() == ErrorKind::OutOfDeviceMemory;
+        result.as_ref().is_err_and(is_full) && self.loader.evict_idle() > 0
     }
 
     fn start(&self, model: &StableDiffusion, input: &ResolvedJob) -> Result<Preparation, ExecutorError> {
@@ -161,6 +167,7 @@ impl Executor for PipelineExecutor {
             preparation,
             model: Arc::clone(model),
             memory: Arc::new(memory),
+            began_again: false,
         })
     }
 
@@ -176,7 +183,8 @@ impl Executor for PipelineExecutor {
             }
             Ok(pentimento_pipeline::PrepareStep::Done(states)) => states,
             // Models that nobody uses may be what fills the device.
-            Err(error) if error.kind() == ErrorKind::OutOfDeviceMemory && self.loader.evict_idle() > 0 => {
+            Err(error) if !preparation.began_again && self.frees_memory::<(), _>(&Err(&error)) => {
+                preparation.began_again = true;
                 preparation.preparation = self.start(&model, &preparation.input)?;
                 return Ok(PrepareStep::Continue { in_pass: false });
             }
@@ -196,15 +204,43 @@ impl Executor for PipelineExecutor {
         Ok(PrepareStep::Done(Prepared { key, images }))
     }
 
+    fn images_that_fit(&mut self, states: &[&PipelineState]) -> usize {
+        let Some(first) = states.first() else { return 0 };
+        let model = Arc::clone(&first.model);
+        let states: Vec<&DenoiseState> = states.iter().map(|image| &image.state).collect();
+        // What cannot be measured is run, and says itself what is wrong with it.
+        let fits = |count: usize| match model.measure(&states[..count]) {
+            Ok(Some(memory)) => memory.fits,
+            Ok(None) | Err(_) => true,
+        };
+        if fits(states.len()) || (self.loader.evict_idle() > 0 && fits(states.len())) {
+            return states.len();
+        }
+        // Of `fitting` it is known that they fit, or that there are no fewer.
+        let (mut fitting, mut too_many) = (1, states.len());
+        while too_many - fitting > 1 {
+            let middle = usize::midpoint(fitting, too_many);
+            if fits(middle) {
+                fitting = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        fitting
+    }
+
     fn denoise(&mut self, states: &mut [&mut PipelineState]) -> Result<(), ExecutorError> {
         let Some(first) = states.first() else {
             return Ok(());
         };
         let model = Arc::clone(&first.model);
         let mut rows: Vec<&mut DenoiseState> = states.iter_mut().map(|image| &mut image.state).collect();
-        model
-            .denoise(&mut rows)
-            .map_err(|error| explain("denoise", error))
+        let mut done = model.denoise(&mut rows);
+        if self.frees_memory(&done) {
+            // No state has moved.
+            done = model.denoise(&mut rows);
+        }
+        done.map_err(|error| explain("denoise", error))
     }
 
     fn preview(&self, state: &PipelineState) -> Option<RgbImage> {
@@ -219,12 +255,26 @@ impl Executor for PipelineExecutor {
         } = state;
         let begun = model.begin_finish(state);
         let finishing = begun.map_err(|error| explain("finish", error))?;
-        Ok(PipelineFinishing { finishing, model })
+        Ok(PipelineFinishing {
+            finishing,
+            began_again: false,
+            model,
+        })
     }
 
     fn advance_finish(&mut self, finishing: &mut PipelineFinishing) -> Result<FinishStep, ExecutorError> {
-        let PipelineFinishing { finishing, model } = finishing;
-        let step = model.advance_finish(finishing);
+        let PipelineFinishing {
+            finishing,
+            began_again,
+            model,
+        } = finishing;
+        let mut step = model.advance_finish(finishing);
+        if !*began_again && self.frees_memory(&step) {
+            *began_again = true;
+            step = model
+                .begin_finish_again(finishing)
+                .map(|()| pentimento_pipeline::FinishStep::Continue);
+        }
         Ok(match step.map_err(|error| explain("finish", error))? {
             pentimento_pipeline::FinishStep::Continue => FinishStep::Continue,
             pentimento_pipeline::FinishStep::Done(image) => FinishStep::Done(FinishedImage {

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::{
-    Beside, Component, ComponentKey, Device, FolderStamp, ModelSource, PipelineError, StableDiffusion,
-    WordModel,
+    Beside, Component, ComponentKey, Device, FolderStamp, ModelSource, PipelineError, Precision,
+    StableDiffusion, WordModel,
 };
 use pentimento_types::{
     Clock, ErrorKind, HasKind, MemoryFull, MemoryLedger, MemoryUse, Reservation, describe_chain,
@@ -29,8 +29,8 @@ use prometheus_client::registry::Registry;
 use self::known::KnownModels;
 use self::watch::{Advice, ReadingTurn, Watched, Watcher};
 use crate::component_pool::{ComponentPool, NoRoom, Shared};
-use crate::metrics::LoaderMetrics;
-use crate::{ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
+use crate::metrics::{GpuCollector, LoaderMetrics};
+use crate::{DeviceReport, ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
 
 /// How long the cause of a failed load is the answer, before it is tried again, when that may help.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
@@ -238,12 +238,43 @@ impl PipelineLoader {
         if let Some(error) = self.known_failure(&ModelKey::of(models), &files) {
             return Err(LoadError::Failed(error));
         }
-        match self.find_or_read(models, watched) {
+        let mut found = self.find_or_read(models, watched);
+        if is_device_full(&found) && self.evict_idle() > 0 {
+            found = self.find_or_read(models, watched);
+        }
+        match found {
             Ok(model) => Ok(Arc::new(model)),
+            // Others hold what it needs, and the device knows better than the account: what their forwards take is no weights.
+            Err(Fault::Failed(error)) if error.kind() == ErrorKind::OutOfDeviceMemory && self.is_in_use() => {
+                let source: SharedCause = Arc::new(*error);
+                Err(LoadError::NoRoom(not_now(models, ErrorKind::Overloaded, source)))
+            }
             Err(Fault::NoRoom { needed, held }) => {
                 let held = held.held_bytes;
                 let source: SharedCause = Arc::new(WeightsFull { needed, held });
                 Err(LoadError::NoRoom(not_now(models, ErrorKind::Overloaded, source)))
+            }
+            // It says nothing about the files, so it is not remembered: the next try may find room.
+            Err(Fault::Failed(error)) if error.kind() == ErrorKind::OutOfDeviceMemory => {
+                tracing::error!(
+                    error = describe_chain(&*error),
+                    "a model has no room on the device"
+                );
+                let mut failed = not_now(models, ErrorKind::OutOfDeviceMemory, Arc::new(*error));
+                if let ExecutorError::ModelLoad { reason, .. } = &mut failed {
+                    *reason = Some("the device has too little memory for it".to_owned());
+                }
+                Err(LoadError::Failed(failed))
+            }
+            // Nothing that is remembered of this model would be true of the next process.
+            Err(Fault::Failed(error)) if error.is_device_lost() => {
+                tracing::error!(
+                    error = describe_chain(&*error),
+                    "the device was lost while a model was loaded"
+                );
+                Err(LoadError::Failed(ExecutorError::DeviceLost {
+                    source: Arc::new(*error),
+                }))
             }
             Err(Fault::Failed(error)) => Err(LoadError::Failed(self.failed(models, *error, files))),
         }
@@ -317,6 +348,11 @@ impl PipelineLoader {
         let mut memory = self.memory();
         memory.given_up.retain(|_, load| !load.has_ended());
         memory.given_up.contains_key(model)
+    }
+
+    /// Whether a job holds a model.
+    fn is_in_use(&self) -> bool {
+        self.memory().components.is_in_use()
     }
 
     /// The components, when all are in memory.
@@ -406,6 +442,10 @@ impl PipelineLoader {
     }
 }
 
+fn is_device_full<T>(found: &Result<T, Fault>) -> bool {
+    matches!(found, Err(Fault::Failed(error)) if error.kind() == ErrorKind::OutOfDeviceMemory)
+}
+
 impl ModelLoader for PipelineLoader {
     type Model = Arc<StableDiffusion>;
 
@@ -443,6 +483,14 @@ impl ModelLoader for PipelineLoader {
             .map_err(|fault| self.not_said(entry, fault))
     }
 
+    fn device(&self) -> DeviceReport {
+        DeviceReport::of(&self.0.device)
+    }
+
+    fn precision(&self) -> Precision {
+        self.0.device.precision()
+    }
+
     fn resident_models(&self) -> Vec<String> {
         let mut memory = self.memory();
         let Memory {
@@ -477,7 +525,11 @@ impl ModelLoader for PipelineLoader {
     fn evict_idle(&self) -> u64 {
         // Dropped after the lock: freeing gigabytes takes a while.
         let mut evicted = Vec::new();
-        self.memory().components.evict_idle(&mut evicted)
+        let freed = self.memory().components.evict_idle(&mut evicted);
+        drop(evicted);
+        // And the room for activations, which is what the largest forward so far needed; the next one takes its own.
+        let arena = self.0.device.gpu().map_or(0, |gpu| gpu.release_arena());
+        freed + arena as u64
     }
 
     fn evict_unused(&self) -> u64 {
@@ -495,6 +547,9 @@ impl ModelLoader for PipelineLoader {
 
     fn register_metrics(&self, registry: &mut Registry) {
         self.0.metrics.register(registry);
+        if self.0.device.gpu().is_some() {
+            registry.register_collector(Box::new(GpuCollector(self.0.device.clone())));
+        }
     }
 }
 

@@ -142,7 +142,7 @@ pub(crate) struct ConvCall {
     pub(crate) y: Span,
 }
 
-/// softmax(q kᵀ scale) v; q and y (B, queries, heads d), k and v (B, keys, heads d).
+/// softmax(q kᵀ scale) v; q and y (B, queries, heads d), k and v (B, keys, heads d). Our kernels compute it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct AttentionCall {
     pub(crate) dtype: DType,
@@ -165,7 +165,6 @@ pub(crate) enum Command {
     Launch(Launch),
     Linear(LinearCall),
     Conv(ConvCall),
-    Attention(AttentionCall),
     /// Of as many bytes as both have.
     Copy {
         from: Span,
@@ -204,13 +203,6 @@ impl Command {
                 y: call.y.at(base),
                 ..*call
             }),
-            Self::Attention(call) => Self::Attention(AttentionCall {
-                q: call.q.at(base),
-                k: call.k.at(base),
-                v: call.v.at(base),
-                y: call.y.at(base),
-                ..*call
-            }),
             Self::Copy { from, to } => Self::Copy {
                 from: from.at(base),
                 to: to.at(base),
@@ -239,7 +231,6 @@ impl Command {
                 .into_iter()
                 .chain(call.bias)
                 .collect(),
-            Self::Attention(call) => vec![call.q, call.k, call.v, call.y],
             Self::Copy { from, to } => vec![*from, *to],
             Self::Freed(span) => vec![*span],
         }

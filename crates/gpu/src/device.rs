@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arena::rounded;
 use crate::command::{Command, Place, Span};
-use crate::driver::{Description, Driver, Graph};
+use crate::driver::{Description, Driver, Graph, Preparation};
 use crate::error::{Error, Result};
 
 /// A device. Clones are the same one.
@@ -22,6 +22,8 @@ struct Inner {
     driver: Box<dyn Driver>,
     used: AtomicUsize,
     budget: AtomicUsize,
+    /// Held for every call that the device queues: while a graph is being made, whatever is queued becomes a part of it.
+    queue: Mutex<()>,
     /// The activations of the program that runs; one runs at a time, and all share it.
     arena: Mutex<Option<Buffer>>,
 }
@@ -60,6 +62,31 @@ impl Gpu {
         Vec::new()
     }
 
+    /// The emulated device of a test that runs the whole program: with no `fault`, or one like `memory@12`, `launch@100` or
+    /// `lost@400`, which is met by that allocation, launch or call, counted from 1.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] in a build without the emulator (feature `emulated`), or when there is no such fault.
+    #[cfg(feature = "emulated")]
+    pub fn open_emulated(fault: Option<&str>) -> Result<Self> {
+        let planned = |text: &str| text.parse().map_err(|why| Error::Unavailable { why });
+        Ok(Self::emulated(crate::Emulation {
+            fault: fault.map(planned).transpose()?,
+            ..crate::Emulation::default()
+        }))
+    }
+
+    /// The emulated device, which this build has not.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], always.
+    #[cfg(not(feature = "emulated"))]
+    pub fn open_emulated(_: Option<&str>) -> Result<Self> {
+        Err(Error::Unavailable {
+            why: "this build has no emulated device, which is for tests (feature `emulated`)".to_owned(),
+        })
+    }
+
     /// The emulated device: host memory, our kernels in the emulator, libraries by a plain reference.
     #[cfg(feature = "emulated")]
     #[must_use]
@@ -82,6 +109,7 @@ impl Gpu {
             driver,
             used: AtomicUsize::new(0),
             budget: AtomicUsize::new(budget),
+            queue: Mutex::default(),
             arena: Mutex::new(None),
         }))
     }
@@ -96,6 +124,12 @@ impl Gpu {
     #[must_use]
     pub fn description(&self) -> Description {
         self.0.driver.description()
+    }
+
+    /// Bytes that this process may use, at most.
+    #[must_use]
+    pub fn budget_bytes(&self) -> usize {
+        self.0.budget.load(Ordering::Relaxed)
     }
 
     /// Bytes that this process may use, at most. What is in use already stays.
@@ -119,12 +153,32 @@ impl Gpu {
             .budget
             .load(Ordering::Relaxed)
             .saturating_sub(self.used_bytes());
+        let _alone = self.0.queue();
         Ok(of_budget.min(self.0.driver.free_bytes()?))
     }
 
-    /// Gives the arena back, whose size is that of the largest program so far. The next program takes it again.
-    pub fn release_arena(&self) {
-        *self.arena() = None;
+    /// Whether a program with this arena and these results can run now, as far as it can be known.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub fn fits(&self, arena_bytes: usize, output_bytes: usize) -> Result<bool> {
+        // The old arena makes room for a larger one.
+        let arena = self.arena().as_ref().map_or(0, |arena| arena.bytes);
+        let needed = if arena_bytes > arena { arena_bytes } else { arena };
+        Ok(needed.saturating_add(output_bytes) <= self.free_bytes()?.saturating_add(arena))
+    }
+
+    /// Plans of libraries that are kept.
+    #[must_use]
+    pub fn plans(&self) -> usize {
+        self.0.driver.plans()
+    }
+
+    /// Gives the arena back, whose size is that of the largest program so far, and says how many bytes that was. The next program
+    /// takes it again.
+    pub fn release_arena(&self) -> usize {
+        let arena = self.arena().take();
+        arena.map_or(0, |arena| arena.bytes)
     }
 
     /// Waits until everything that was told the device is done.
@@ -132,6 +186,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::Lost`].
     pub fn synchronize(&self) -> Result<()> {
+        let _alone = self.0.queue();
         self.0.driver.synchronize()
     }
 
@@ -147,6 +202,7 @@ impl Gpu {
         if bytes > free {
             return Err(Error::OutOfMemory { asked: bytes, free });
         }
+        let _alone = self.0.queue();
         let address = self.0.driver.allocate(bytes)?;
         self.0.used.fetch_add(bytes, Ordering::Relaxed);
         Ok(Buffer {
@@ -173,34 +229,74 @@ impl Gpu {
 
     pub(crate) fn upload(&self, to: Span, bytes: &[u8]) -> Result<()> {
         debug_assert_eq!(to.bytes, bytes.len());
+        let _alone = self.0.queue();
         // SAFETY: spans come from buffers and blocks that their owners hold.
         unsafe { self.0.driver.upload(to, bytes) }
     }
 
     pub(crate) fn download(&self, from: Span, bytes: &mut [u8]) -> Result<()> {
         debug_assert_eq!(from.bytes, bytes.len());
+        let _alone = self.0.queue();
         // SAFETY: spans come from buffers and blocks that their owners hold.
         unsafe { self.0.driver.download(from, bytes) }
     }
 
-    pub(crate) fn run(&self, command: &Command) -> Result<()> {
+    /// What a library needs for the command.
+    pub(crate) fn prepare(&self, command: &Command) -> Result<Preparation> {
+        let _alone = self.0.queue();
+        self.0.driver.prepare(command)
+    }
+
+    pub(crate) fn run(&self, command: &Command, workspace: Span) -> Result<()> {
         debug_assert!(command.spans().iter().all(|span| span.address().is_some()));
+        let _alone = self.0.queue();
         // SAFETY: commands are made by the launchers of this crate, which check shapes against spans; their spans lie in
-        // tensors that the program holds, and in the arena, whose size is the recording's.
-        unsafe { self.0.driver.run(command) }
+        // tensors that the program holds, and in the arena, whose size is the recording's, the workspace at its end included.
+        unsafe { self.0.driver.run(command, workspace) }
     }
 }
 
 impl Gpu {
     /// Commands that have been run, as one. None where the device has no such thing.
-    pub(crate) fn graph(&self, commands: &[Command]) -> Result<Option<Graph>> {
+    pub(crate) fn graph(&self, commands: &[Command], workspace: Span) -> Result<Option<ProgramGraph>> {
+        let _alone = self.0.queue();
         // SAFETY: as for `run`; a program drops its graph when the arena has another place, and holds the tensors.
-        unsafe { self.0.driver.graph(commands) }
+        let graph = unsafe { self.0.driver.graph(commands, workspace) }?;
+        Ok(graph.map(|graph| ProgramGraph {
+            graph: Some(graph),
+            gpu: Arc::clone(&self.0),
+        }))
     }
 
-    pub(crate) fn replay(&self, graph: &Graph) -> Result<()> {
-        // SAFETY: as above.
-        unsafe { self.0.driver.replay(graph) }
+    pub(crate) fn replay(&self, graph: &ProgramGraph) -> Result<()> {
+        let _alone = self.0.queue();
+        graph.graph.as_ref().map_or(Ok(()), |graph| {
+            // SAFETY: as above.
+            unsafe { self.0.driver.replay(graph) }
+        })
+    }
+}
+
+impl Inner {
+    fn queue(&self) -> MutexGuard<'_, ()> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A graph with the device that it belongs to, which it keeps open.
+#[derive(Debug)]
+pub(crate) struct ProgramGraph {
+    /// There until it is given back.
+    graph: Option<Graph>,
+    gpu: Arc<Inner>,
+}
+
+impl Drop for ProgramGraph {
+    fn drop(&mut self) {
+        if let Some(graph) = self.graph.take() {
+            let _alone = self.gpu.queue();
+            self.gpu.driver.release(graph);
+        }
     }
 }
 
@@ -240,6 +336,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        let _alone = self.gpu.queue();
         self.gpu.driver.free(self.address);
         self.gpu.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }

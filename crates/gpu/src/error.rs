@@ -22,6 +22,12 @@ pub enum Error {
         /// Bytes that are free of those that may be used.
         free: usize,
     },
+    /// A library does not do what it is asked for, and nothing has been launched. The device is as it was.
+    #[error("a layer cannot be computed on the GPU: {why}")]
+    Library {
+        /// The library's words.
+        why: String,
+    },
     /// The device does not answer, or has answered with an error after which nothing on it can be trusted.
     /// Nothing but a new process can use it again.
     #[error("the GPU is lost: {why}")]
@@ -48,6 +54,11 @@ impl Error {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    pub(crate) fn library(why: String) -> Self {
+        Self::Library { why }
+    }
+
     /// Whether the device is of no use any more.
     #[must_use]
     pub const fn is_lost(&self) -> bool {
@@ -58,7 +69,7 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Operands { .. } => ErrorKind::Internal,
+            Self::Operands { .. } | Self::Library { .. } => ErrorKind::Internal,
             Self::OutOfMemory { .. } => ErrorKind::OutOfDeviceMemory,
             Self::Lost { .. } | Self::Unavailable { .. } => ErrorKind::Unavailable,
         }

@@ -3,10 +3,13 @@
 //! Recording needs shapes only, no memory and no numbers, so how much memory a program takes is known before any is taken.
 //! Inside a program nothing is allocated and nothing comes from the host.
 
-use crate::command::{Command, Span};
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::arena::rounded;
+use crate::command::{Command, Place, Span};
 use crate::data::{DType, HostData, floats};
-use crate::device::{ArenaGuard, Gpu};
-use crate::driver::Graph;
+use crate::device::{ArenaGuard, Gpu, ProgramGraph};
 use crate::error::{Error, Result};
 use crate::tape::{Recording, Tape};
 use crate::tensor::Tensor;
@@ -45,10 +48,15 @@ pub enum Input<'a> {
 /// A recorded computation.
 #[derive(Debug)]
 pub struct Program {
+    /// What libraries need for its commands; given back before the device.
+    held: Vec<Arc<dyn Any + Send + Sync>>,
     gpu: Gpu,
     inputs: Vec<(InputShape, Span)>,
     outputs: Vec<Tensor>,
     recording: Recording,
+    /// The most that one of the commands works in; it lies behind the activations.
+    workspace_bytes: usize,
+    launches: usize,
     bound: Option<Bound>,
 }
 
@@ -59,7 +67,9 @@ struct Bound {
     base: u64,
     commands: Vec<Command>,
     /// The commands as one, once they have been run.
-    graph: Option<Graph>,
+    graph: Option<ProgramGraph>,
+    /// Whether they cannot be made one, so that it is not tried at every run.
+    stays_apart: bool,
 }
 
 impl Program {
@@ -81,37 +91,49 @@ impl Program {
         let spans: Vec<Span> = tensors.iter().map(Tensor::span).collect();
         let outputs = body(tensors)?;
         for output in &outputs {
-            if !output
-                .tape()
-                .is_some_and(|its| std::sync::Arc::ptr_eq(its, &tape))
-            {
+            if !output.tape().is_some_and(|its| Arc::ptr_eq(its, &tape)) {
                 return Err(Error::operands("recording", "a result is no tensor of the program").into());
             }
         }
         let recording = tape.close();
+        let (mut workspace_bytes, mut held) = (0, Vec::new());
+        for command in &recording.commands {
+            let prepared = gpu.prepare(command)?;
+            workspace_bytes = workspace_bytes.max(prepared.workspace_bytes);
+            held.extend(prepared.held);
+        }
+        let is_work = |command: &&Command| !matches!(command, Command::Freed(_));
         Ok(Self {
+            held,
+            launches: recording.commands.iter().filter(is_work).count(),
             gpu: gpu.clone(),
             inputs: inputs.iter().cloned().zip(spans).collect(),
             outputs,
             recording,
+            workspace_bytes,
             bound: None,
         })
     }
 
-    /// Bytes of the arena that a run takes, exactly.
+    /// Bytes of the arena that a run takes, exactly: activations, and what libraries work in.
     #[must_use]
     pub fn arena_bytes(&self) -> usize {
-        self.recording.arena_bytes
+        self.recording.arena_bytes + self.workspace_bytes
+    }
+
+    /// Bytes that the results of a run take beside the arena, exactly.
+    #[must_use]
+    pub fn output_bytes(&self) -> usize {
+        self.outputs
+            .iter()
+            .map(|output| rounded(output.size_bytes()))
+            .sum()
     }
 
     /// Launches and calls of libraries in a run.
     #[must_use]
     pub fn launches(&self) -> usize {
-        self.recording
-            .commands
-            .iter()
-            .filter(|command| !matches!(command, Command::Freed(_)))
-            .count()
+        self.launches
     }
 
     /// Runs it. The outputs are kept tensors, in the order of the recording.
@@ -130,10 +152,11 @@ impl Program {
         let arena = gpu.arena_of(self.arena_bytes())?;
         self.execute(&arena, inputs)?;
         for (output, result) in self.outputs.iter().zip(&results) {
-            gpu.run(&Command::Copy {
+            let copy = Command::Copy {
                 from: output.span().at(arena.address()),
                 to: result.span(),
-            })?;
+            };
+            gpu.run(&copy, Span::NONE)?;
         }
         Ok(results)
     }
@@ -161,14 +184,22 @@ impl Program {
         for ((_, span), input) in self.inputs.iter().zip(inputs) {
             fill(&gpu, span.at(base), input)?;
         }
+        let workspace = Span {
+            place: Place::Arena(self.recording.arena_bytes),
+            bytes: self.workspace_bytes,
+        };
+        let workspace = workspace.at(base);
         let bound = self.bind(base);
         if let Some(graph) = &bound.graph {
             return gpu.replay(graph);
         }
         for command in &bound.commands {
-            gpu.run(command)?;
+            gpu.run(command, workspace)?;
         }
-        bound.graph = gpu.graph(&bound.commands)?;
+        if !bound.stays_apart {
+            bound.graph = gpu.graph(&bound.commands, workspace)?;
+            bound.stays_apart = bound.graph.is_none();
+        }
         Ok(())
     }
 
@@ -184,6 +215,7 @@ impl Program {
                 .map(|command| command.at(base))
                 .collect(),
             graph: None,
+            stays_apart: false,
         });
         self.bound.insert(bound)
     }
@@ -246,22 +278,32 @@ impl Program {
     }
 }
 
+impl Drop for Program {
+    fn drop(&mut self) {
+        // What it holds may be what the device is running.
+        if !self.held.is_empty() {
+            let _ = self.gpu.synchronize();
+        }
+    }
+}
+
 /// Brings an input, whose shape has been checked, to its place.
 fn fill(gpu: &Gpu, to: Span, input: &Input<'_>) -> Result<()> {
     match input {
         Input::Host(data) => gpu.upload(to, &data.to_bytes()),
-        Input::Kept(tensor) => gpu.run(&Command::Copy {
-            from: tensor.span(),
-            to,
-        }),
+        Input::Kept(tensor) => {
+            let from = tensor.span();
+            gpu.run(&Command::Copy { from, to }, Span::NONE)
+        }
         Input::Joined(parts) => {
             let mut start = 0;
             for part in *parts {
                 let bytes = part.size_bytes();
-                gpu.run(&Command::Copy {
+                let copy = Command::Copy {
                     from: part.span(),
                     to: to.part(start, bytes),
-                })?;
+                };
+                gpu.run(&copy, Span::NONE)?;
                 start += bytes;
             }
             Ok(())

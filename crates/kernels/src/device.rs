@@ -28,6 +28,15 @@ pub enum Precision {
     F16,
 }
 
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        })
+    }
+}
+
 /// Which device it is, for keys: what is equal is the same numbers in the same memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceLocation {
@@ -44,6 +53,33 @@ impl Device {
         match self {
             Self::Cpu => DeviceLocation::Cpu,
             Self::Gpu(device) => DeviceLocation::Gpu(device.gpu.id(), device.precision),
+        }
+    }
+
+    /// The same device, where networks compute in 32 bits whatever they do elsewhere.
+    #[must_use]
+    pub fn in_f32(&self) -> Self {
+        match self {
+            Self::Cpu => Self::Cpu,
+            Self::Gpu(device) => Self::Gpu(GpuDevice::new(device.gpu.clone(), Precision::F32)),
+        }
+    }
+
+    /// The numbers in which networks compute there.
+    #[must_use]
+    pub const fn precision(&self) -> Precision {
+        match self {
+            Self::Cpu => Precision::F32,
+            Self::Gpu(device) => device.precision,
+        }
+    }
+
+    /// The GPU, where it is one.
+    #[must_use]
+    pub const fn gpu(&self) -> Option<&Gpu> {
+        match self {
+            Self::Cpu => None,
+            Self::Gpu(device) => Some(&device.gpu),
         }
     }
 

@@ -55,6 +55,6 @@ pub use matrix::Activation;
 #[doc(hidden)]
 pub use peak::multiply_adds;
 pub use pool::on_pool;
-pub use program::{IndexPlace, InputList, Inputs, Programs, TensorPlace};
+pub use program::{IndexPlace, InputList, Inputs, ProgramMemory, Programs, TensorPlace};
 pub use source::LayerSource;
 pub use tensor::{HostTensor, RowIndex, Tensor, host_tensor, to_f32};

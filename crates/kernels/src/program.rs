@@ -11,9 +11,10 @@ use crate::device::GpuDevice;
 use crate::tensor::floats;
 use crate::{Device, HostTensor, KernelError, Result, RowIndex, Tensor};
 
-/// Programs of one network that are kept; of more, those that were not used for longest are recorded again. Each is some
-/// hundred kilobytes in main memory, and its activations are in an arena that all share.
-const KEPT: usize = 32;
+/// Launches of a network's programs that are kept; of more, the programs that were not used for longest are recorded again.
+/// A launch is some hundred bytes in main memory, and a node of a graph on the device; the activations are in an arena that all
+/// share. So a UNet has some thirty shapes, and an autoencoder, whose stages are small programs of their own, some dozens.
+const KEPT_LAUNCHES: usize = 1 << 15;
 
 /// What a computation is given, in order.
 #[derive(Debug, Default)]
@@ -149,10 +150,31 @@ fn gone() -> KernelError {
 #[derive(Debug)]
 pub struct Programs<K> {
     device: Device,
-    recorded: Mutex<Vec<Recorded<K>>>,
+    recorded: Mutex<Recordings<K>>,
 }
 
-/// A program for one key and these shapes; the one that was used last is at the end.
+/// What a run of a computation takes of a GPU's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramMemory {
+    /// Bytes of the arena, which all programs of the device share.
+    pub arena_bytes: u64,
+    /// Bytes of the results.
+    pub output_bytes: u64,
+    /// Whether there is so much, the arena counted that is there.
+    pub fits: bool,
+}
+
+/// The one that was used last is at the end.
+#[derive(Debug)]
+struct Recordings<K>(Vec<Recorded<K>>);
+
+impl<K> Default for Recordings<K> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// A program for one key and these shapes.
 #[derive(Debug)]
 struct Recorded<K> {
     key: K,
@@ -175,6 +197,12 @@ impl<K: Eq> Programs<K> {
             device: device.clone(),
             recorded: Mutex::default(),
         }
+    }
+
+    /// Where they run.
+    #[must_use]
+    pub const fn device(&self) -> &Device {
+        &self.device
     }
 
     /// What `body` makes of what is given. `key` is everything but the shapes of its inputs on which it depends what `body`
@@ -210,6 +238,32 @@ impl<K: Eq> Programs<K> {
             .ok_or_else(|| KernelError::mismatch("a computation without a result"))
     }
 
+    /// What a run of this computation would take of the device's memory, exactly, and whether there is so much now. Nothing is
+    /// computed; on a GPU it is recorded, and found by the run. None on the CPU, where it is not known.
+    ///
+    /// # Errors
+    /// As [`Programs::run`].
+    pub fn measure(
+        &self,
+        key: K,
+        given: &InputList<'_>,
+        body: impl FnOnce(&mut Inputs<'_>) -> Result<Vec<Tensor>>,
+    ) -> Result<Option<ProgramMemory>> {
+        let Device::Gpu(device) = &self.device else {
+            return Ok(None);
+        };
+        let given = GpuPart::all(given)?;
+        let mut recorded = self.recorded();
+        let known = recorded.find_or_record(device, key, &given, body)?;
+        let (arena_bytes, output_bytes) = (known.program.arena_bytes(), known.program.output_bytes());
+        recorded.keep(known);
+        Ok(Some(ProgramMemory {
+            arena_bytes: arena_bytes as u64,
+            output_bytes: output_bytes as u64,
+            fits: device.gpu().fits(arena_bytes, output_bytes)?,
+        }))
+    }
+
     fn run_on(
         &self,
         device: &GpuDevice,
@@ -217,30 +271,50 @@ impl<K: Eq> Programs<K> {
         given: &[GpuPart<'_>],
         body: impl FnOnce(&mut Inputs<'_>) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
-        let shapes: Vec<_> = given.iter().map(GpuPart::shape).collect();
         let mut recorded = self.recorded();
-        let found = recorded
+        let mut known = recorded.find_or_record(device, key, given, body)?;
+        let inputs: Vec<_> = given.iter().map(GpuPart::input).collect();
+        let results = known.program.run(&inputs);
+        recorded.keep(known);
+        Ok(results?.into_iter().map(Tensor::Gpu).collect())
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, Recordings<K>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq> Recordings<K> {
+    /// The program, which is given back by [`Recordings::keep`].
+    fn find_or_record(
+        &mut self,
+        device: &GpuDevice,
+        key: K,
+        given: &[GpuPart<'_>],
+        body: impl FnOnce(&mut Inputs<'_>) -> Result<Vec<Tensor>>,
+    ) -> Result<Recorded<K>> {
+        let shapes: Vec<_> = given.iter().map(GpuPart::shape).collect();
+        let found = self
+            .0
             .iter()
             .position(|known| known.key == key && known.shapes == shapes);
-        let mut known = match found {
-            Some(place) => recorded.remove(place),
+        Ok(match found {
+            Some(place) => self.0.remove(place),
             None => Recorded {
                 key,
                 program: record(device, &shapes, body)?,
                 shapes,
             },
-        };
-        let inputs: Vec<_> = given.iter().map(GpuPart::input).collect();
-        let results = known.program.run(&inputs);
-        if recorded.len() == KEPT {
-            recorded.remove(0);
-        }
-        recorded.push(known);
-        Ok(results?.into_iter().map(Tensor::Gpu).collect())
+        })
     }
 
-    fn recorded(&self) -> MutexGuard<'_, Vec<Recorded<K>>> {
-        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    fn keep(&mut self, known: Recorded<K>) {
+        let mut launches: usize = self.0.iter().map(|known| known.program.launches()).sum();
+        launches += known.program.launches();
+        while launches > KEPT_LAUNCHES && !self.0.is_empty() {
+            launches -= self.0.remove(0).program.launches();
+        }
+        self.0.push(known);
     }
 }
 

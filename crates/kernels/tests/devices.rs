@@ -320,3 +320,23 @@ fn tensors_and_layers_of_two_devices_do_not_meet() {
     let error = refused.unwrap_err().to_string();
     assert_eq!(error, "a layer of the CPU got a tensor of a GPU");
 }
+
+/// As many small computations as an autoencoder of two sizes has: none of them is written down twice.
+#[test]
+fn small_programs_are_kept_however_many_they_are() {
+    let programs = Programs::new(&emulated(Precision::F32));
+    let x = noise(&[2, 3, 4, 8], 1);
+    let mut recorded = 0;
+    for _ in 0..2 {
+        for key in 0..100 {
+            let mut given = InputList::default();
+            let place = given.host(x.clone());
+            let y = programs.run_one(key, given, |inputs| {
+                recorded += 1;
+                relu(inputs.take(place)?)
+            });
+            y.unwrap();
+        }
+    }
+    assert_eq!(recorded, 100);
+}

@@ -33,7 +33,7 @@ pub use gpt2::{Gpt2, Gpt2Config, Gpt2Past, Gpt2Tokenizer};
 pub use ip_adapter::{ImageProjectionConfig, IpAdapter, IpAdapterConfig};
 pub use layers::{
     Device, DeviceLocation, GpuDevice, HostTensor, KernelError, LayerKind, LayerName, LayerPatch, LayerShape,
-    LayerSource, PatchOf, Precision,
+    LayerSource, PatchOf, Precision, ProgramMemory,
 };
 pub use mobilenet_v2::MobileNetV2;
 pub use safety_concepts::{ConceptScores, SafetyConcepts};

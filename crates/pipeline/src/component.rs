@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pentimento_models::{ClipText, ClipTokenizer, ClipVision, DeviceLocation, IpAdapter, UNet, Vae};
+use pentimento_models::{ClipTokenizer, ClipVision, DeviceLocation, IpAdapter, UNet, Vae};
 use pentimento_weights::{Dtypes, FileIdentity};
 
+use crate::text_encoder::TextEncoder;
 use crate::word_model::WordModel;
 
 /// Which part of a checkpoint a component is.
@@ -149,9 +150,9 @@ pub enum Component {
     /// The same for the second text encoder.
     Tokenizer2(Arc<ClipTokenizer>),
     /// Token ids to hidden states.
-    TextEncoder(Arc<ClipText>),
+    TextEncoder(Arc<TextEncoder>),
     /// The second text encoder.
-    TextEncoder2(Arc<ClipText>),
+    TextEncoder2(Arc<TextEncoder>),
     /// The network that denoises.
     UNet(Arc<UNet>),
     /// Between images and latents.

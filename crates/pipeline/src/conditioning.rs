@@ -1,11 +1,12 @@
 //! Prompts into text states, as diffusers' `encode_prompt`, in chunks of 75 tokens and with weights.
 
-use candle_core::{Device, Tensor};
-use pentimento_models::{ClipText, ClipTokenizer, Conditioning, ConditioningShape, RawStates};
+use candle_core::Tensor;
+use pentimento_models::{ClipTokenizer, Conditioning, ConditioningShape};
 
 use crate::PipelineError;
 use crate::prompt::{Chunk, PromptTokens, Token, weighted};
 use crate::prompt_embedding::EmbeddingSet;
+use crate::text_encoder::{StatesFrom, TextEncoder};
 
 /// What steers the images of one request.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ pub struct RequestConditioning {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PromptEncoder<'a> {
     pub(crate) tokenizer: &'a ClipTokenizer,
-    pub(crate) text: &'a ClipText,
+    pub(crate) text: &'a TextEncoder,
     /// Whether its states are taken before the final norm, from the last layer but one on: SDXL's two.
     pub(crate) is_raw: bool,
 }
@@ -117,24 +118,12 @@ impl<'a> PromptEncoder<'a> {
         (clip_skip as usize).clamp(1, most.max(1))
     }
 
-    /// The states of a chunk's `ids` (1, 77), and its pooled state where there is one. Ids beyond the vocabulary are rows of
-    /// `vectors`.
-    fn forward(
-        self,
-        ids: &Tensor,
-        vectors: Option<&Tensor>,
-        clip_skip: usize,
-    ) -> Result<(Tensor, Option<Tensor>), PipelineError> {
-        if self.is_raw {
-            let end = self.tokenizer.end();
-            let RawStates { token_states, pooled } = self.text.forward_raw(ids, vectors, clip_skip, end)?;
-            return Ok((token_states, pooled));
+    /// From which layer the states are taken.
+    fn layer(self, clip_skip: usize) -> StatesFrom {
+        StatesFrom {
+            clip_skip,
+            raw_until: self.is_raw.then(|| self.tokenizer.end()),
         }
-        let states = match vectors {
-            Some(vectors) => self.text.forward_with(ids, vectors, clip_skip)?,
-            None => self.text.forward(ids, clip_skip)?,
-        };
-        Ok((states, None))
     }
 }
 
@@ -224,16 +213,15 @@ impl PromptEncoding {
             }
         };
         let ids: Vec<u32> = chunk.tokens.iter().map(id).collect();
-        // (1, 77)
-        let ids = Tensor::from_vec(ids, (1, chunk.tokens.len()), &Device::Cpu)?;
-        let (states, pooled) = encoder.forward(&ids, table.as_ref(), encoded.clip_skip)?;
+        let layer = encoder.layer(encoded.clip_skip);
+        let states = encoder.text.encode(ids, table.as_ref(), layer)?;
         if encoded.states.is_empty() {
-            encoded.pooled = pooled;
+            encoded.pooled = states.pooled;
         }
         encoded.states.push(if chunk.is_plain() {
-            states
+            states.tokens
         } else {
-            weighted(&states, &chunk.weights)?
+            weighted(&states.tokens, &chunk.weights)?
         });
         Ok(true)
     }

@@ -1,6 +1,6 @@
 //! The second act: one evaluation of every image in the batch, in one UNet forward.
 
-use pentimento_models::UNetInput;
+use pentimento_models::{DeviceLocation, ProgramMemory, UNetInput};
 use pentimento_types::SchedulerKind;
 
 use crate::state::DenoiseState;
@@ -16,19 +16,7 @@ impl StableDiffusion {
     /// # Errors
     /// When an image has no evaluation left, the forward fails, or a prediction is not finite.
     pub fn denoise(&self, states: &mut [&mut DenoiseState]) -> Result<(), PipelineError> {
-        let mut rows = UNetRows::with_capacity(states.len());
-        for state in states.iter() {
-            if state.broken {
-                return Err(not_finite(state.kind, state.done));
-            }
-            let Some(evaluation) = state.scheduler.next_evaluation() else {
-                return Err(PipelineError::Mismatch {
-                    name: self.name.clone(),
-                    detail: format!("{} has no evaluation left", state.kind),
-                });
-            };
-            rows.push(state, &evaluation)?;
-        }
+        let mut rows = self.rows_of(states.iter().map(|state| &**state))?;
         if states.is_empty() {
             return Ok(());
         }
@@ -53,6 +41,48 @@ impl StableDiffusion {
             state.done += 1;
         }
         Ok(())
+    }
+
+    /// What the next evaluation of these images would take of the device's memory, exactly, and whether there is so much now.
+    /// None on the CPU, and of no images. On a GPU it is written down for that, and found by the evaluation itself.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::denoise`].
+    pub fn measure(&self, states: &[&DenoiseState]) -> Result<Option<ProgramMemory>, PipelineError> {
+        if states.is_empty() || self.unet.device() == DeviceLocation::Cpu {
+            return Ok(None);
+        }
+        let mut rows = self.rows_of(states.iter().copied())?;
+        let measured = self.unet.measure(UNetInput {
+            sample: &rows.take_sample()?,
+            timesteps: rows.timesteps(),
+            conditioning: rows.conditioning(),
+            rows: rows.counts(),
+            guidance_embedding: rows.guidance_embedding()?.as_ref(),
+            merging: rows.merging(),
+        });
+        Ok(measured?)
+    }
+
+    /// The rows of the next evaluation.
+    fn rows_of<'a>(
+        &self,
+        states: impl ExactSizeIterator<Item = &'a DenoiseState>,
+    ) -> Result<UNetRows, PipelineError> {
+        let mut rows = UNetRows::with_capacity(states.len());
+        for state in states {
+            if state.broken {
+                return Err(not_finite(state.kind, state.done));
+            }
+            let Some(evaluation) = state.scheduler.next_evaluation() else {
+                return Err(PipelineError::Mismatch {
+                    name: self.name.clone(),
+                    detail: format!("{} has no evaluation left", state.kind),
+                });
+            };
+            rows.push(state, &evaluation)?;
+        }
+        Ok(rows)
     }
 }
 

@@ -34,7 +34,10 @@ enum Way {
     Input(Arc<RgbImage>),
     /// It is decoded.
     Decoding {
-        pass: VaePass,
+        /// None where it could not be begun again.
+        pass: Option<VaePass>,
+        /// What the pass has begun with.
+        latents: Latents,
         size: Size,
         /// What is put back into it, and of which image.
         kept: Option<(Inpainting, Arc<RgbImage>)>,
@@ -56,11 +59,24 @@ impl StableDiffusion {
             _ => self.begin_decode(state.latents())?,
         };
         Ok(Finishing(Way::Decoding {
-            pass,
+            pass: Some(pass),
+            latents: state.latents().clone(),
             size: state.size,
             kept: state.inpainting.zip(state.init),
             evaluations: state.done,
         }))
+    }
+
+    /// Begins anew, with nothing held meanwhile: for a finish one of whose slices found no memory.
+    ///
+    /// # Errors
+    /// As [`StableDiffusion::begin_finish`].
+    pub fn begin_finish_again(&self, finishing: &mut Finishing) -> Result<(), PipelineError> {
+        if let Way::Decoding { pass, latents, .. } = &mut finishing.0 {
+            *pass = None;
+            *pass = Some(self.begin_decode(latents)?);
+        }
+        Ok(())
     }
 
     /// Does the next slice. The image has exactly the size of its input, or that which was asked for.
@@ -73,8 +89,10 @@ impl StableDiffusion {
     pub fn advance_finish(&self, finishing: &mut Finishing) -> Result<FinishStep, PipelineError> {
         let (pass, size, kept, evaluations) = match &mut finishing.0 {
             Way::Input(init) => return Ok(FinishStep::Done(RgbImage::clone(init))),
+            Way::Decoding { pass: None, .. } => return Err(PipelineError::Spent),
             Way::Decoding {
-                pass,
+                pass: Some(pass),
+                latents: _,
                 size,
                 kept,
                 evaluations,

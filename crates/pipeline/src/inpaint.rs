@@ -4,14 +4,18 @@
 //! everything, and after each evaluation the latents outside the mask are replaced by the encoded image at the new
 //! noise level. A UNet of 9 channels sees the mask and the encoded image with its masked part hidden.
 //! The order in which noise is drawn is described in `tests/golden/generate/inpaint.py`.
+//!
+//! In differential diffusion (`change_map.rs`) each latent pixel is kept for a share of the evaluations, and the start is that of
+//! image to image.
 
 use std::sync::Arc;
 
 use pentimento_schedulers::{Latents, NoiseSource, Start};
 use pentimento_types::{self as types, Inputs, Recipe, RgbImage, Size};
 
+use crate::change_map::{ChangeMap, KeptShares};
 use crate::img2img::{Planes, to_planes};
-use crate::inpainting::{Blend, Inpainting};
+use crate::inpainting::{Blend, Inpainting, Kept};
 use crate::mask::MaskPixels;
 use crate::posterior::EncodedImage;
 use crate::prepare::{Common, Started, noise_sources};
@@ -23,6 +27,8 @@ use crate::{PipelineError, StableDiffusion};
 pub(crate) struct Repainting {
     pub(crate) pixels: MaskPixels,
     coverage: Option<Arc<[u8]>>,
+    /// How long each latent pixel is kept, by a mask that says how much each may change.
+    shares: Option<Arc<KeptShares>>,
     /// Strength 1: the start is noise alone, unlike image to image, where the image still shines through.
     from_noise: bool,
     /// Whether anything of the image is in the start or kept as latents.
@@ -46,6 +52,8 @@ struct SharedInputs {
     /// h times w values, line by line: 1 is repainted, 0 is kept.
     mask: Arc<[f32]>,
     coverage: Option<Arc<[u8]>>,
+    /// How long each latent pixel is kept, in differential diffusion.
+    shares: Option<Arc<KeptShares>>,
 }
 
 impl StableDiffusion {
@@ -61,32 +69,40 @@ impl StableDiffusion {
         request: Arc<Recipe>,
         images: &Inputs<RgbImage>,
     ) -> Result<(Arc<Recipe>, Option<Repainting>), PipelineError> {
-        let (pixels, coverage) = match images.start() {
+        let (pixels, shares) = match images.start() {
+            types::Start::Image {
+                init,
+                mask: Some(map),
+            } if request.differential_diffusion => {
+                let map = ChangeMap::new(map, init.size());
+                let shares = map.kept(self.pixels_per_latent);
+                (map.changing(), Some(Arc::new(shares)))
+            }
             types::Start::Image {
                 init,
                 mask: Some(mask),
-            } => {
-                let pixels = MaskPixels::new(mask, init.size());
-                let coverage = pixels.coverage(request.soft_edge);
-                (pixels, Some(coverage.into()))
-            }
+            } => (MaskPixels::new(mask, init.size()), None),
             _ if !self.takes_mask() => return Ok((request, None)),
             types::Start::Image { .. } | types::Start::Noise(_) => {
                 (MaskPixels::everything(images.size()), None)
             }
         };
+        // Who has framed the picture puts the kept pixels back, in the whole of it.
+        let is_put_back = images.mask().is_some() && request.framing.is_none();
+        let coverage = is_put_back.then(|| pixels.coverage(request.soft_edge).into());
         if pixels.is_empty() || request.strength <= 0.0 {
             let mut still = request;
             Arc::make_mut(&mut still).strength = 0.0;
             return Ok((still, None));
         }
         // With its own channels a UNet sees what is kept of the image, so a start from noise needs no more of it.
-        let from_noise = request.strength >= 1.0 && !self.plan(&request)?.inverts_image();
+        let from_noise = request.strength >= 1.0 && shares.is_none() && !self.plan(&request)?.inverts_image();
         let repainting = Repainting {
             needs_init: !(from_noise && self.takes_mask()),
             needs_masked: self.takes_mask(),
             pixels,
             coverage,
+            shares,
             from_noise,
         };
         Ok((request, Some(repainting)))
@@ -108,6 +124,7 @@ impl StableDiffusion {
             masked_image,
             mask: repainting.pixels.latents(self.pixels_per_latent).into(),
             coverage: repainting.coverage,
+            shares: repainting.shares,
         };
         noise_sources(request)
             .map(|noise_source| self.start_masked(request, &shared, noise_source))
@@ -148,8 +165,9 @@ impl StableDiffusion {
                 Some(with_mask(&shared.mask, &masked_latents))
             }
             None => {
-                // diffusers samples the masked image for 4 channels, too, and then has no use for it.
-                if !self.vae.config().is_exact() {
+                // diffusers samples the masked image for 4 channels, too, and then has no use for it. Differential diffusion
+                // has no masked image.
+                if shared.shares.is_none() && !self.vae.config().is_exact() {
                     noise_source.normal(shared.latent_shape);
                 }
                 None
@@ -170,7 +188,10 @@ impl StableDiffusion {
         };
         let blend = match init_latents {
             Some(init_latents) if channels.is_none() => Some(Blend {
-                mask: Arc::clone(&shared.mask),
+                kept: match &shared.shares {
+                    Some(shares) => Kept::ForShares(Arc::clone(shares)),
+                    None => Kept::Always(Arc::clone(&shared.mask)),
+                },
                 init_latents,
                 noise,
             }),

@@ -6,6 +6,7 @@ use pentimento_schedulers::{Latents, Scheduler};
 use pentimento_types::RgbImage;
 
 use crate::PipelineError;
+use crate::change_map::KeptShares;
 
 /// What one image carries because it is inpainted. One of `channels` and `blend` is there.
 #[derive(Clone, Debug)]
@@ -14,30 +15,56 @@ pub(crate) struct Inpainting {
     pub(crate) channels: Option<Latents>,
     /// What replaces the latents that are kept, for a UNet of 4 channels.
     pub(crate) blend: Option<Blend>,
-    /// How much of the new image each pixel shows, 0 to 255; None when everything is repainted.
+    /// How much of the new image each pixel shows, 0 to 255; None when everything is repainted, or others put the rest back.
     pub(crate) coverage: Option<Arc<[u8]>>,
 }
 
 /// The kept part of an image at every noise level.
 #[derive(Clone, Debug)]
 pub(crate) struct Blend {
-    /// h times w values, line by line: 1 is repainted, 0 is kept.
-    pub(crate) mask: Arc<[f32]>,
+    pub(crate) kept: Kept,
     /// The encoded image, `[4, h, w]`.
     pub(crate) init_latents: Latents,
     /// The start noise, `[4, h, w]`.
     pub(crate) noise: Latents,
 }
 
+/// Which latents are kept, and how long.
+#[derive(Clone, Debug)]
+pub(crate) enum Kept {
+    /// Those where the mask is 0 and not 1, after each evaluation, the last one included. `h * w` values, line by line.
+    Always(Arc<[f32]>),
+    /// Each for its share of the evaluations; after the last one nothing is put back.
+    ForShares(Arc<KeptShares>),
+}
+
+impl Kept {
+    /// 1 where latents are free after so many evaluations, 0 where the image's take their place; None when none are put back.
+    fn free_after(&self, done: u32, all: u32) -> Option<Arc<[f32]>> {
+        match self {
+            Self::Always(mask) => Some(Arc::clone(mask)),
+            Self::ForShares(_) if done >= all => None,
+            Self::ForShares(shares) => Some(shares.free_after(done, all).into()),
+        }
+    }
+}
+
 impl Inpainting {
-    /// Puts the noised image in the place of the latents that are kept. After each evaluation, the last one included.
-    pub(crate) fn restore(&self, scheduler: &mut Scheduler) -> Result<(), PipelineError> {
+    /// Puts the noised image in the place of the latents that are kept, after evaluation `done` of `all`.
+    pub(crate) fn restore(
+        &self,
+        scheduler: &mut Scheduler,
+        (done, all): (u32, u32),
+    ) -> Result<(), PipelineError> {
         let Some(blend) = &self.blend else {
+            return Ok(());
+        };
+        let Some(mask) = blend.kept.free_after(done, all) else {
             return Ok(());
         };
         let noised_init = scheduler.noised_init(&blend.init_latents, &blend.noise)?;
         if let Some(mut latents) = noised_init {
-            blend.mix(&mut latents, scheduler.latents());
+            mix(&mask, &mut latents, scheduler.latents());
             scheduler.replace_latents(latents)?;
         }
         Ok(())
@@ -60,14 +87,12 @@ impl Inpainting {
     }
 }
 
-impl Blend {
-    /// `kept * (1 - mask) + repainted * mask` in every channel, in the place of `kept`; each operation is rounded.
-    fn mix(&self, kept: &mut Latents, repainted: &Latents) {
-        let planes = repainted.values().chunks_exact(self.mask.len());
-        for (kept, repainted) in kept.values_mut().chunks_exact_mut(self.mask.len()).zip(planes) {
-            for ((kept, repainted), mask) in kept.iter_mut().zip(repainted).zip(self.mask.iter()) {
-                *kept = *kept * (1.0 - mask) + repainted * mask;
-            }
+/// `kept * (1 - mask) + free * mask` in every channel, in the place of `kept`; each operation is rounded.
+fn mix(mask: &[f32], kept: &mut Latents, free: &Latents) {
+    let planes = free.values().chunks_exact(mask.len());
+    for (kept, free) in kept.values_mut().chunks_exact_mut(mask.len()).zip(planes) {
+        for ((kept, free), mask) in kept.iter_mut().zip(free).zip(mask) {
+            *kept = *kept * (1.0 - mask) + free * mask;
         }
     }
 }
@@ -98,12 +123,7 @@ mod tests {
     fn the_mask_is_the_same_in_every_channel() {
         let mut kept = Latents::new([2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
         let repainted = Latents::new([2, 1, 2], vec![-1.0, -2.0, -3.0, -4.0]).unwrap();
-        let blend = Blend {
-            mask: Arc::new([0.0, 1.0]),
-            init_latents: kept.clone(),
-            noise: kept.clone(),
-        };
-        blend.mix(&mut kept, &repainted);
+        mix(&[0.0, 1.0], &mut kept, &repainted);
         assert_eq!(kept.values(), [1.0, -2.0, 3.0, -4.0]);
     }
 }

@@ -5,6 +5,7 @@
 //! A forward may mix images of different schedulers, steps, strengths, guidance and seeds, and no image
 //! depends on the others: every layer computes each row with the same arithmetic whatever else is in the batch.
 
+mod change_map;
 mod checkpoint_facts;
 mod clip_pixels;
 mod component;
@@ -45,6 +46,7 @@ pub mod seeded;
 mod stable_diffusion;
 mod state;
 mod task_check;
+mod text_encoder;
 mod tokens;
 mod unet_rows;
 mod upscaler;
@@ -59,18 +61,19 @@ pub use error::{Beside, PipelineError};
 pub use finish::{FinishStep, Finishing};
 pub use lora_report::LoraReport;
 pub use model_source::ModelSource;
-pub use pentimento_models::{ConditioningShape, Device, GpuDevice, Precision};
+pub use pentimento_models::{ConditioningShape, Device, GpuDevice, Precision, ProgramMemory};
 pub use pentimento_weights::{FolderStamp, ReadProgress};
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use prompt::Triggers;
 pub use prompt_embedding::PromptEmbedding;
 pub use reference_safety_checker::ReferenceSafetyChecker;
-pub use resample::{Filter, resampled};
+pub use resample::{Filter, Part, resampled, resampled_part};
 pub use resolved_models::{IpAdapterEntries, ResolvedModels};
 pub use run_plan::RunPlan;
 pub use safety_checker::{SafetyChecker, SafetyScores};
 pub use stable_diffusion::StableDiffusion;
 pub use state::DenoiseState;
+pub use text_encoder::TextEncoder;
 pub use tokens::TokenCounter;
 pub use upscaler::{UpscaleFactor, Upscaler};
 pub use word_model::WordModel;

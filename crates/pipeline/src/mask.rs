@@ -19,15 +19,17 @@ impl MaskPixels {
     /// A mask of another size is stretched to it, each pixel taking the level of the nearest one, so that its edges
     /// stay where they are drawn.
     pub(crate) fn new(mask: &RgbImage, size: Size) -> Self {
-        let columns = nearest(mask.size().width, size.width);
-        let mut painted = Vec::with_capacity(columns.len() * size.height as usize);
-        for y in nearest(mask.size().height, size.height) {
-            let line = y * mask.size().width as usize;
-            painted.extend(columns.iter().map(|x| {
-                let at = 3 * (line + x);
-                grey(&mask.pixels()[at..at + 3]) >= 128
-            }));
-        }
+        let painted = grey_levels(mask, size).map(|level| level >= 128).collect();
+        Self { size, painted }
+    }
+
+    /// Pixel by pixel; as many as the size has.
+    pub(crate) fn of(size: Size, painted: Vec<bool>) -> Self {
+        debug_assert_eq!(
+            painted.len() as u64,
+            size.pixels(),
+            "a mask has a bit for each pixel"
+        );
         Self { size, painted }
     }
 
@@ -160,6 +162,20 @@ fn positions() -> impl Iterator<Item = f64> {
 fn nearest(given: u32, wanted: u32) -> Vec<usize> {
     let (given, wanted) = (given as usize, wanted as usize);
     (0..wanted).map(|i| (2 * i + 1) * given / (2 * wanted)).collect()
+}
+
+/// The grey levels of a mask for an image of `size`, line by line, each pixel that of the nearest one.
+pub(crate) fn grey_levels(mask: &RgbImage, size: Size) -> impl Iterator<Item = u8> {
+    let columns = nearest(mask.size().width, size.width);
+    let width = mask.size().width as usize;
+    let lines = nearest(mask.size().height, size.height).into_iter();
+    lines.flat_map(move |y| {
+        let level = |x: &usize| {
+            let at = 3 * (y * width + x);
+            grey(&mask.pixels()[at..at + 3])
+        };
+        columns.iter().map(level).collect::<Vec<_>>()
+    })
 }
 
 /// PIL's `convert("L")`: ITU-R 601 in 16-bit fixed point.

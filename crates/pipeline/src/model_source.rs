@@ -20,8 +20,10 @@ use pentimento_models::{
 use pentimento_schedulers::SchedulerConfig;
 use pentimento_weights::{Checkpoint, Dtypes, FileIdentity, FolderStamp, ReadProgress, WeightsError};
 
+use self::family::Family;
 use self::ip_adapter::AdapterSource;
 use crate::component::{Component, ComponentKey, ComponentRole, PatchSet};
+use crate::text_encoder::TextEncoder;
 use crate::{PipelineError, ResolvedModels};
 
 pub(crate) use self::open::embedded_demo;
@@ -205,6 +207,7 @@ impl ModelSource {
             ComponentRole::TextEncoder => {
                 let config: ClipTextConfig = self.config(role)?;
                 let text = self.network((role, is_merged), |weights| ClipText::new(&config, weights))?;
+                let text = TextEncoder::new(text);
                 let bytes = text.size_bytes();
                 Ok((Component::TextEncoder(Arc::new(text)), bytes))
             }
@@ -213,6 +216,7 @@ impl ModelSource {
                 let text = self.network((role, is_merged), |weights| {
                     ClipText::with_projection(&config, weights)
                 })?;
+                let text = TextEncoder::new(text);
                 let bytes = text.size_bytes();
                 Ok((Component::TextEncoder2(Arc::new(text)), bytes))
             }
@@ -227,7 +231,8 @@ impl ModelSource {
                     Some(lone) => self.lone_vae(lone)?,
                     None => {
                         let config: VaeConfig = self.config(role)?;
-                        self.network((role, is_merged), |weights| Vae::new(&config, weights))?
+                        let device = self.vae_device(&config)?;
+                        self.network_on(&device, (role, is_merged), |weights| Vae::new(&config, weights))?
                     }
                 };
                 let bytes = vae.size_bytes();
@@ -274,8 +279,27 @@ impl ModelSource {
             .map_err(|error| self.weights_error(error))
     }
 
+    /// Where a VAE of this configuration computes. diffusers' pipelines of SDXL run one in f32 that asks for it, whose
+    /// activations would leave the range of f16; those of Stable Diffusion 1 and 2 do not look at it
+    /// (`pipeline_stable_diffusion_xl_img2img.py`, `upcast_vae`).
+    fn vae_device(&self, config: &VaeConfig) -> Result<Device, PipelineError> {
+        Ok(match self.family()? {
+            Family::TwoEncoders { .. } if config.force_upcast => self.device.in_f32(),
+            Family::TwoEncoders { .. } | Family::OneEncoder => self.device.clone(),
+        })
+    }
+
     fn network<T>(
         &self,
+        role: (ComponentRole, bool),
+        build: impl FnOnce(LayerSource<'_>) -> Result<T, ModelError>,
+    ) -> Result<T, PipelineError> {
+        self.network_on(&self.device, role, build)
+    }
+
+    fn network_on<T>(
+        &self,
+        device: &Device,
         (role, is_merged): (ComponentRole, bool),
         build: impl FnOnce(LayerSource<'_>) -> Result<T, ModelError>,
     ) -> Result<T, PipelineError> {
@@ -283,9 +307,9 @@ impl ModelSource {
         let weights = self.checkpoint.component(role.folder(), DTYPES, &HOST);
         let weights = weights.map_err(wrap)?;
         let network = if is_merged {
-            self.with_merged(role, weights.var_builder(), build)?
+            self.with_merged((role, device), weights.var_builder(), build)?
         } else {
-            build(LayerSource::new(weights.var_builder(), &self.device))
+            build(LayerSource::new(weights.var_builder(), device))
         };
         let network = network.map_err(|error| match weights.take_fault() {
             Some(fault) => self.weights_error(fault),

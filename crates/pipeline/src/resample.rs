@@ -63,9 +63,11 @@ impl Filter {
 
 /// Columns and lines of a resized image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) columns: Range<u32>,
-    pub(crate) lines: Range<u32>,
+pub struct Part {
+    /// From left to right.
+    pub columns: Range<u32>,
+    /// From top to bottom.
+    pub lines: Range<u32>,
 }
 
 /// The image in another size. Takes CPU time.
@@ -78,8 +80,9 @@ pub fn resampled(image: &RgbImage, size: Size, filter: Filter) -> RgbImage {
     resampled_part(image, (size, filter), &whole)
 }
 
-/// A part, inside the image, of what [`resampled`] gives.
-pub(crate) fn resampled_part(image: &RgbImage, (size, filter): (Size, Filter), part: &Part) -> RgbImage {
+/// A part, inside the image, of what [`resampled`] gives, at the cost of that part. Takes CPU time.
+#[must_use]
+pub fn resampled_part(image: &RgbImage, (size, filter): (Size, Filter), part: &Part) -> RgbImage {
     let cut = Size {
         width: part.columns.end - part.columns.start,
         height: part.lines.end - part.lines.start,

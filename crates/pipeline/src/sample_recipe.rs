@@ -19,6 +19,7 @@ pub(crate) fn sample_recipe() -> Recipe {
         clip_skip: 1,
         token_merging: false,
         scheduler: SchedulerChoice::default(),
+        framing: None,
         soft_edge: 0,
         differential_diffusion: false,
         ip_adapter: None,

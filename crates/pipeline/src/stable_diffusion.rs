@@ -3,8 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
-use pentimento_models::{ClipText, ClipTokenizer, ClipVision, IpAdapter, UNet, Vae};
+use pentimento_models::{ClipTokenizer, ClipVision, IpAdapter, UNet, Vae};
 use pentimento_schedulers::SchedulerConfig;
+
+use crate::text_encoder::TextEncoder;
 
 /// Text encoder, UNet, VAE, tokenizer and scheduler configuration of one checkpoint on one device. Cheap to make and to
 /// clone: the components are shared.
@@ -12,7 +14,7 @@ use pentimento_schedulers::SchedulerConfig;
 pub struct StableDiffusion {
     pub(crate) name: String,
     pub(crate) tokenizer: Arc<ClipTokenizer>,
-    pub(crate) text: Arc<ClipText>,
+    pub(crate) text: Arc<TextEncoder>,
     /// Of SDXL only.
     pub(crate) second: Option<SecondEncoder>,
     pub(crate) unet: Arc<UNet>,
@@ -28,7 +30,7 @@ pub struct StableDiffusion {
 #[derive(Clone, Debug)]
 pub(crate) struct SecondEncoder {
     pub(crate) tokenizer: Arc<ClipTokenizer>,
-    pub(crate) text: Arc<ClipText>,
+    pub(crate) text: Arc<TextEncoder>,
     /// What stands for a negative prompt that is not there: zeros, or the states of an empty one.
     pub(crate) zeros_for_none: bool,
 }

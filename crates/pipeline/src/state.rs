@@ -69,7 +69,7 @@ impl DenoiseState {
     pub(crate) fn advance(&mut self, model_output: &Latents) -> Result<(), PipelineError> {
         self.scheduler.advance(model_output)?;
         match &self.inpainting {
-            Some(inpainting) => inpainting.restore(&mut self.scheduler),
+            Some(inpainting) => inpainting.restore(&mut self.scheduler, (self.done + 1, self.evaluations)),
             None => Ok(()),
         }
     }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
-use pentimento_pipeline::{ComponentRole, LoraReport, ModelSource, ResolvedModels, StableDiffusion};
+use pentimento_pipeline::{
+    ComponentRole, GpuDevice, LoraReport, ModelSource, Precision, ResolvedModels, StableDiffusion,
+};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
 use pentimento_types::{Recipe, RgbImage, Size};
 use support::{image_of, request_of, tiny};
@@ -270,5 +272,22 @@ fn a_lora_of_another_base_or_kind_is_refused_by_name_without_a_path() {
         assert!(!reason.contains(golden_dir().to_str().unwrap()), "{reason}");
         println!("{reason}");
         assert!(StableDiffusion::load_on_cpu(&models).is_err());
+    }
+}
+
+/// Branches beside the layers, and changes that are no product, as on the CPU.
+#[test]
+fn a_set_on_the_emulated_device_makes_the_picture_of_the_cpu() {
+    let golden = Golden::open("lora_pipeline/five.safetensors");
+    let init = image_of(golden.tensor("input.u8"));
+    let gpu = pentimento_gpu::Gpu::emulated(pentimento_gpu::Emulation::default());
+    for (precision, tolerance) in [
+        (Precision::F32, Tolerance::PICTURE),
+        (Precision::F16, Tolerance::PICTURE_HALF),
+    ] {
+        let device = pentimento_pipeline::Device::Gpu(GpuDevice::new(gpu.clone(), precision));
+        let model = StableDiffusion::load(&models_of(&golden), &device).unwrap();
+        let found = picture(&model, &request_of(golden.about()), &init);
+        assert_close("image", &tensor_of(&found), golden.tensor("output.u8"), tolerance);
     }
 }

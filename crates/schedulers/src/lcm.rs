@@ -40,7 +40,7 @@ pub(crate) fn plan(setup: &Setup<'_>) -> Result<Schedule, SchedulerError> {
     let config = setup.config;
     let schedule = NoiseSchedule::for_run(setup, BETAS)?;
     let (strength, begin_index) = match setup.strength_rule {
-        StrengthRule::FewerSteps => (1.0, setup.first_step()),
+        StrengthRule::FewerSteps | StrengthRule::OneStepMore => (1.0, setup.first_step()),
         // Of fixed timesteps upstream takes the end by either rule.
         StrengthRule::LowerStart if setup.fixed.is_some() => (1.0, setup.first_step()),
         StrengthRule::LowerStart => (setup.run.strength, 0),

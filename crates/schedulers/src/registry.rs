@@ -54,7 +54,7 @@ pub fn build(
         rule,
     } = maker(kind)(&setup)?;
     // A schedule may be shorter than the steps asked for; a caller who wants some change still gets an evaluation.
-    let begin_index = match run.last_steps() {
+    let begin_index = match run.last_steps(choice.strength_rule) {
         0 => timesteps.len(),
         _ => begin_index.min(timesteps.len().saturating_sub(1)),
     };

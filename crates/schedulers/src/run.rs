@@ -15,22 +15,26 @@ pub struct Run {
 }
 
 impl Run {
-    /// How many steps at the end of the schedule run, diffusers' `init_timestep`.
+    /// How many steps at the end of the schedule run, diffusers' `init_timestep`. The rule for a lower start counts as that for
+    /// fewer steps.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "Python's int() on a product between 0 and the number of steps"
     )]
-    pub(crate) fn last_steps(self) -> usize {
+    pub(crate) fn last_steps(self, rule: StrengthRule) -> usize {
+        if self.strength <= 0.0 {
+            return 0;
+        }
         let all = self.num_inference_steps;
-        let wanted = ((f64::from(all) * self.strength) as u32).min(all);
-        // diffusers fails when the product is below 1; a caller who asked for some change gets one step of it.
-        let wanted = if wanted == 0 && self.strength > 0.0 {
-            1
-        } else {
-            wanted
+        let wanted = match rule {
+            // diffusers fails when the product is below 1; a caller who asked for some change gets one step of it.
+            StrengthRule::FewerSteps | StrengthRule::LowerStart => {
+                ((f64::from(all) * self.strength) as u32).max(1)
+            }
+            StrengthRule::OneStepMore => (f64::from(all) * self.strength.min(0.999)) as u32 + 1,
         };
-        wanted as usize
+        wanted.min(all) as usize
     }
 }
 
@@ -63,6 +67,40 @@ impl Setup<'_> {
 
     /// The first step that runs, diffusers' `t_start`.
     pub(crate) fn first_step(&self) -> usize {
-        self.steps() - self.run.last_steps()
+        self.steps() - self.run.last_steps(self.strength_rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(rule: StrengthRule, num_inference_steps: u32, strength: f64) -> usize {
+        let run = Run {
+            num_inference_steps,
+            strength,
+        };
+        run.last_steps(rule)
+    }
+
+    #[test]
+    fn each_rule_counts_steps_as_its_program_does() {
+        // A1111: t_enc = int(min(0.75, 0.999) * 20), and t_enc + 1 steps run.
+        for (strength, fewer, one_more) in [
+            (0.0, 0, 0),
+            (0.01, 1, 1),
+            (0.5, 10, 11),
+            (0.75, 15, 16),
+            (1.0, 20, 20),
+        ] {
+            assert_eq!(steps(StrengthRule::FewerSteps, 20, strength), fewer, "{strength}");
+            assert_eq!(
+                steps(StrengthRule::OneStepMore, 20, strength),
+                one_more,
+                "{strength}"
+            );
+        }
+        assert_eq!(steps(StrengthRule::OneStepMore, 1, 0.3), 1);
+        assert_eq!(steps(StrengthRule::OneStepMore, 4, 0.999), 4);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use pentimento_engine::{EngineError, JobEvent, JobEvents, JobTerms, Place, PreviewSwitch, ResolvedJob};
+use pentimento_engine::{
+    EngineError, ExecutorError, JobEvent, JobEvents, JobTerms, Place, PreviewSwitch, ResolvedJob,
+};
 use pentimento_jobs::{JobsError, Transition};
 use pentimento_types::{ErrorKind, HasKind, Job, JobFailure, JobId, JobState, StoredImage, describe_chain};
 use tokio::task::JoinSet;
@@ -15,7 +17,7 @@ use crate::inner::{Inner, Lifecycle};
 use crate::inputs::PendingInputs;
 use crate::job_span::{job_span, note_failure};
 use crate::sketches::Sketches;
-use crate::{ServiceError, deliver};
+use crate::{ServiceError, deadlines, deliver};
 
 /// Between two tries to get into an engine that has no room.
 const ADMIT_AGAIN: Duration = Duration::from_millis(20);
@@ -40,6 +42,8 @@ struct Fault {
     message: String,
     /// Whether another attempt would fail in the same way, whatever the kind says.
     permanent: bool,
+    /// Whether the device was lost while it worked for this job.
+    lost_device: bool,
 }
 
 impl Fault {
@@ -48,6 +52,16 @@ impl Fault {
             kind,
             message,
             permanent: !kind.is_retryable(),
+            lost_device: false,
+        }
+    }
+
+    /// Of a job whose deadline has come: the next attempt would be late as well.
+    fn late(job: &Job) -> Self {
+        let JobFailure { kind, message } = deadlines::too_late(job);
+        Self {
+            permanent: true,
+            ..Self::of_kind(kind, message)
         }
     }
 }
@@ -105,7 +119,10 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         );
         return end_with(&inner, &job, Fault::of_kind(ErrorKind::Internal, message)).await;
     }
-    if inner.leaves_jobs() || inner.outage().is_some() {
+    if left.is_none() && inner.is_late(&job) {
+        return end_with(&inner, &job, Fault::late(&job)).await;
+    }
+    if inner.leaves_jobs() || inner.outage().is_some() || waits_for_device(&inner) {
         return Disposition::Later;
     }
     let start = Transition::Start { attempt: job.attempt };
@@ -154,8 +171,9 @@ pub(crate) async fn after_panic(inner: &Inner, id: JobId) -> Disposition {
 
 async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
     let attempt = job.attempt;
-    let again = if inner.lifecycle() == Lifecycle::Stopped {
-        // The engine was stopped below it.
+    let again = if inner.lifecycle() == Lifecycle::Stopped || (waits_for_device(inner) && !fault.lost_device)
+    {
+        // The engine was stopped below it, or the device was lost to another job.
         Transition::PutBack { attempt }
     } else if !fault.permanent && job.faults + 1 < inner.config.max_attempts {
         Transition::Requeue {
@@ -166,6 +184,10 @@ async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
         return end_with(inner, job, fault).await;
     };
     match inner.transition(job.id, again).await {
+        Ok(_) if waits_for_device(inner) => {
+            tracing::info!(job = %job.id, "left for the next start, since the device is lost");
+            Disposition::Later
+        }
         Ok(_) => Disposition::Again,
         Err(JobsError::Backend { .. }) => Disposition::Later,
         Err(error) => {
@@ -173,6 +195,11 @@ async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
             Disposition::Ended
         }
     }
+}
+
+/// Whether jobs have to wait for a process that can use the device again, and will be there then.
+fn waits_for_device(inner: &Inner) -> bool {
+    inner.engine.is_lost() && inner.store.keeps_jobs()
 }
 
 async fn end_with(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
@@ -212,6 +239,8 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
     match inner.patiently(job.id, write).await {
         Ok(_) => {
             inner.progress.forget(job.id);
+            // Where the attempt has not got so far as to take it.
+            drop(inner.admitted.take(job.id));
             inner.delete_input(job.id).await;
             Disposition::Ended
         }
@@ -240,7 +269,11 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
     } else {
         PreviewSwitch::default()
     };
-    let mut events = admit(inner, job, switch).await?;
+    let mut events = tokio::select! {
+        events = admit(inner, job, switch) => events?,
+        // In the engine the deadline is the engine's.
+        () = inner.deadline_comes(job) => return Err(Fault::late(job).into()),
+    };
     let mut deliveries = JoinSet::new();
     let mut sketches = Sketches::new(shown, job.attempt);
     let mut began_at = None;
@@ -250,7 +283,10 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
                 let now = inner.clock.wall();
                 began_at = Some(now);
                 inner.metrics.began(job, now);
-                reporter.started();
+                // What never comes to the device says nothing of the time that it takes.
+                if !job.recipe.gives_input_back() {
+                    reporter.started();
+                }
             }
             Some(JobEvent::Progress(progress)) => {
                 reporter.report(progress);
@@ -262,6 +298,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
                 deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
             }
             Some(JobEvent::Finished) => break,
+            Some(JobEvent::Failed(EngineError::DeadlineExceeded)) => return Err(Fault::late(job).into()),
             Some(JobEvent::Failed(error)) => return Err(engine_fault(job.id, &error).into()),
             Some(JobEvent::Cancelled) => return Err(AttemptError::NotOurs),
             None => return Err(engine_fault(job.id, &EngineError::Stopped).into()),
@@ -327,7 +364,7 @@ async fn admit(inner: &Inner, job: &Job, previews: PreviewSwitch) -> Result<JobE
         owner: job.owner.clone(),
         work: job.work,
         priority: job.priority,
-        deadline: deadline(inner, job),
+        deadline: inner.deadline_of(job),
         previews,
     };
     let events = inner.engine.generate_in(place, job.id, resolved, terms);
@@ -385,15 +422,6 @@ async fn check_ours(inner: &Inner, job: &Job) -> Result<(), AttemptError> {
     }
 }
 
-/// The job's deadline on the clock that does not jump.
-fn deadline(inner: &Inner, job: &Job) -> Option<Instant> {
-    let left = job
-        .deadline?
-        .duration_since(inner.clock.wall())
-        .unwrap_or_default();
-    Some(inner.clock.now() + left)
-}
-
 /// Logs the whole chain and keeps what a caller may see. Texts of the engine's own errors name no path.
 fn engine_fault(id: JobId, error: &EngineError) -> Fault {
     let kind = error.kind().as_str();
@@ -408,8 +436,10 @@ fn engine_fault(id: JobId, error: &EngineError) -> Fault {
     } else {
         error.to_string()
     };
+    let lost_device = matches!(error, EngineError::Executor(ExecutorError::DeviceLost { .. }));
     Fault {
         permanent: error.is_permanent() || !error.kind().is_retryable(),
+        lost_device,
         ..Fault::of_kind(error.kind(), message)
     }
 }

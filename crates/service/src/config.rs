@@ -16,7 +16,7 @@ use crate::traces::Traces;
 use crate::webhook_bodies::WebhookBodies;
 
 use crate::SafetySettings;
-use crate::image_codec::Marks;
+use crate::image_codec::{ManifestSigner, Marks};
 
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +37,16 @@ pub struct ServiceConfig {
     /// How many attempts may go wrong before a job fails for good, at least 1. Faults that may pass, and attempts that ended
     /// with the process, are counted apart.
     pub max_attempts: u32,
+    /// How long a job may wait and run, from its acceptance on, before it is given up.
+    pub job_deadline: Duration,
     /// How long finished pictures wait for a disk that cannot be written.
     pub save_patience: Duration,
     /// How long a worker may be silent before its job is given to another.
     pub lease: Duration,
     /// What files say of where their pictures come from.
     pub marks: Marks,
+    /// Whether the watermark is written into the pixels of what networks have made.
+    pub watermark: bool,
     /// What the operator says about the safety checker.
     pub safety: SafetySettings,
     /// The catalogue's language model that adds words to prompts; None is the list inside the binary.
@@ -104,6 +108,8 @@ pub struct ServiceParts {
     pub keys: Arc<KeyRing>,
     /// Whether spans go to somebody who collects traces.
     pub traces: Traces,
+    /// What signs finished files; None leaves them unsigned.
+    pub signer: Option<Arc<ManifestSigner>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

@@ -26,6 +26,8 @@ pub(crate) async fn deliver(
     finished: FinishedImage,
 ) -> Result<(u32, StoredImage), ServiceError> {
     let FinishedImage { image, findings } = finished;
+    // Before it is looked at: what is handed out is the whole picture.
+    let (image, room) = inner.put_back(&job, image).await?;
     let (format, quality) = (job.delivery.format, job.delivery.jpeg_quality);
     let size = image.size();
     let key = image_key(&job, index);
@@ -33,20 +35,22 @@ pub(crate) async fn deliver(
     let policy = inner.config.safety.policy(job.delivery.safety);
     let (checker, recipe, task) = (Arc::clone(&inner), job.recipe.clone(), job.inputs.task());
     let files = inner.checker_files(policy).await?;
+    let origin = inner.origin_of(&job).await;
     let (bytes, seed, findings) = off_thread(move || {
+        // Until the picture is a file.
+        let _room = room;
         let passed = checker.safety.pass(image, policy, &files);
         let (image, found) = passed.map_err(ServiceError::SafetyChecker)?;
         // Without a checker it stays what the engine says.
         let findings = if found.nsfw.is_some() { found } else { findings };
         let metadata = ImageMetadata {
             nsfw: findings.nsfw,
-            ..ImageMetadata::new(&recipe, task, index, size)
+            ..ImageMetadata::new(&recipe, task, index, size).computed_in(checker.engine.precision())
         };
-        Ok((
-            encode_as(&image, (format, quality), (&metadata, checker.config.marks))?,
-            metadata.seed,
-            findings,
-        ))
+        let image = checker.watermarked(image, &recipe);
+        let file = encode_as(&image, (format, quality), (&metadata, checker.config.marks))?;
+        let file = checker.signed(file, format, origin)?;
+        Ok((file, metadata.seed, findings))
     })
     .await?;
     // In a task of its own: a write that is given up half-way may end all the same, when nobody looks any more.

@@ -31,6 +31,7 @@ impl DeviceTime {
         let time = Self::unplanned(recipe, job.inputs.task());
         let one = Size { width: 1, height: 1 };
         let pixels = match job.work {
+            _ if recipe.gives_input_back() => 0,
             0 => USUAL_PIXELS,
             work => work / time.work(recipe, one).max(1),
         };
@@ -48,9 +49,14 @@ impl DeviceTime {
 
     /// What is forecast for it.
     pub(crate) fn expected(self, models: &ResolvedModels, recipe: &Recipe, size: Size) -> Expected {
+        let pixels = if recipe.gives_input_back() {
+            0
+        } else {
+            size.pixels()
+        };
         Expected::new(
             &models.checkpoint.name,
-            (size.pixels(), self.rows),
+            (pixels, self.rows),
             (recipe.image_count, self.evaluations),
         )
     }

@@ -222,9 +222,12 @@ pub enum ServiceError {
         /// Safe to show.
         detail: String,
     },
-    /// A mask whose transparent pixels count has none.
-    #[error("the mask has no transparent pixel; what is to change must be transparent in it")]
-    MaskOpaque,
+    /// A mask that cannot be what the request wants of it.
+    #[error("the mask {problem}")]
+    MaskRefused {
+        /// Safe to show.
+        problem: String,
+    },
     /// The picture is at an address, and nothing usable came from there.
     #[error("the picture could not be fetched: {reason}")]
     ImageNotFetched {
@@ -367,7 +370,7 @@ impl HasKind for ServiceError {
             | Self::SizeRefused { .. }
             | Self::WebhookRefused { .. }
             | Self::ImageEmpty
-            | Self::MaskOpaque
+            | Self::MaskRefused { .. }
             | Self::ImageUndecodable { .. } => ErrorKind::InvalidInput,
             Self::ImageTooLarge { .. }
             | Self::ImageTooManyPixels { .. }

@@ -21,6 +21,7 @@ use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
 use crate::enlarging::Enlarging;
 use crate::fetching::Fetching;
+use crate::image_codec::ManifestSigner;
 use crate::kept_pictures::KeptPictures;
 use crate::key_ring::KeyRing;
 use crate::loads::Loads;
@@ -81,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) memory: Arc<MemoryLedger>,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) traces: Traces,
+    pub(crate) signer: Option<Arc<ManifestSigner>>,
     pub(crate) clock: Arc<dyn Clock>,
     /// When this service was put together.
     pub(crate) started: SystemTime,
@@ -138,6 +140,7 @@ impl Inner {
             memory,
             keys,
             traces,
+            signer,
             clock,
         } = parts;
         Self {
@@ -161,6 +164,7 @@ impl Inner {
             fetching: Fetching::default(),
             keys,
             traces,
+            signer,
             metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
             watched: Arc::default(),
@@ -195,7 +199,12 @@ impl Inner {
     /// nothing grows old because a machine has learnt what year it is. Where it stays so for as long as things are kept, nothing
     /// is left whose time was written down before, and the clock is believed.
     pub(crate) fn before(&self, age: Duration) -> Option<SystemTime> {
-        self.age_clock.now(self.config.deleted_after()).checked_sub(age)
+        self.aged_now().checked_sub(age)
+    }
+
+    /// The time that [`Inner::before`] counts from; never later than the wall clock's.
+    pub(crate) fn aged_now(&self) -> SystemTime {
+        self.age_clock.now(self.config.deleted_after())
     }
 
     pub(crate) fn outage(&self) -> Option<&'static str> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pentimento_outbound::{AddressGuard, FetchLimits, GuardedClient, ImageFetcher};
-use pentimento_types::{InputRole, Inputs, Job, RgbImage, Start};
+use pentimento_types::{Framing, InputRole, Inputs, Job, RgbImage, Start};
 
 use crate::admitted::DecodedImages;
+use crate::framing::{FramedFiles, is_framed};
 use crate::image_codec::Decoding;
 use crate::inner::Inner;
 use crate::off_thread::off_thread;
@@ -38,7 +39,12 @@ pub(crate) enum PendingInputs {
     /// As submit has decoded them.
     Decoded(Vec<(InputRole, RgbImage)>),
     /// Stored files, with what decoding each will take.
-    Files(Vec<(InputRole, Bytes, Decoding)>),
+    Files {
+        /// Those of picture and mask, where the job is framed.
+        framed: Option<(Framing, FramedFiles)>,
+        /// The others, or all.
+        files: Vec<(InputRole, Bytes, Decoding)>,
+    },
 }
 
 impl PendingInputs {
@@ -49,14 +55,30 @@ impl PendingInputs {
 
     /// Reads the stored files of a job, without decoding them.
     pub(crate) async fn read(inner: &Inner, job: &Job) -> Result<Self, ServiceError> {
+        let read = async |key| {
+            let file = inner.images.get(key).await;
+            file.map_err(ServiceError::store("read the input picture"))
+        };
+        let mut framed = None;
+        if let (Some(framing), Start::Image { init, mask }) = (job.recipe.framing, job.inputs.start()) {
+            let init = read(init).await?;
+            let mask = match mask {
+                Some(mask) => Some(read(mask).await?),
+                None => None,
+            };
+            let files = FramedFiles::look_at(init, mask, (&framing, STORED_LIMITS))?;
+            framed = Some((framing, files));
+        }
         let mut files = Vec::new();
         for (role, key) in job.inputs.iter() {
-            let read = inner.images.get(key).await;
-            let file = read.map_err(ServiceError::store("read the input picture"))?;
+            if framed.is_some() && is_framed(role) {
+                continue;
+            }
+            let file = read(key).await?;
             let decoding = image_codec::look_at(&file, STORED_LIMITS)?;
             files.push((role, file, decoding));
         }
-        Ok(Self::Files(files))
+        Ok(Self::Files { framed, files })
     }
 
     /// What the images of the job take when they are decoded, in bytes: those that it brings, and those that it will be given.
@@ -66,10 +88,14 @@ impl PendingInputs {
                 .iter()
                 .map(|(role, image)| (*role, image.size_bytes()))
                 .collect(),
-            Self::Files(files) => files
-                .iter()
-                .map(|(role, _, decoding)| (*role, decoding.image_bytes()))
-                .collect(),
+            Self::Files { framed, files } => {
+                let framed = framed
+                    .iter()
+                    .flat_map(|(framing, files)| files.framed_bytes(framing));
+                let files = files.iter();
+                let files = files.map(|(role, _, decoding)| (*role, decoding.image_bytes()));
+                framed.chain(files).collect()
+            }
         };
         let result = match job.inputs.start() {
             Start::Noise(size) => size.rgb_bytes(),
@@ -88,8 +114,13 @@ impl PendingInputs {
     pub(crate) async fn decode(self, inner: &Inner, job: &Job) -> Result<Inputs<RgbImage>, ServiceError> {
         let images = match self {
             Self::Decoded(images) => images,
-            Self::Files(files) => {
+            Self::Files { framed, files } => {
                 let mut images = Vec::new();
+                if let Some((framing, files)) = framed {
+                    let framed = inner.framed(&job.owner, files, (framing, STORED_LIMITS)).await?;
+                    // The room was for the files; the images themselves are in the account of the job's place.
+                    images.extend(framed.0.into_vec());
+                }
                 for (role, file, decoding) in files {
                     let room = inner.room_for(&job.owner, decoding).await?;
                     let image = off_thread(move || {

@@ -5,9 +5,11 @@
 
 mod admitted;
 mod attempt;
+mod check_framed;
 mod checker_files;
 mod clearing;
 mod config;
+mod deadlines;
 mod decode_room;
 mod decoding_shares;
 mod deliver;
@@ -18,6 +20,7 @@ mod enlarging;
 mod error;
 mod fetching;
 mod forecast;
+mod framing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -49,6 +52,7 @@ mod picture_calls;
 mod plan;
 mod progress;
 mod prompt_enhancer;
+mod put_back;
 mod rate_store;
 mod rates;
 mod residency;
@@ -57,6 +61,7 @@ mod safety;
 mod saving;
 mod service;
 mod shutdown;
+mod signing;
 mod sketches;
 mod style_expansion;
 mod submit;
@@ -89,6 +94,7 @@ pub use model_state::ModelState;
 pub use named_models::NamedModels;
 pub use own_jobs::JobPage;
 pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable};
+pub use pentimento_engine::{DeviceReport, GpuReport};
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
 pub use pentimento_jobs::{JobCounts, OutboxEntry, OutboxFilter, OutboxState};
 pub use pentimento_outbound::{AddressGuard, ImageFetcher, WebhookSecret};

@@ -92,6 +92,18 @@ impl Service {
         format!("/{}", self.inner.links.sign(key, job.created_at + life))
     }
 
+    /// A finished picture as a link to it would be opened, for [`Self::read_linked`].
+    ///
+    /// # Errors
+    /// [`ServiceError::ImageGone`].
+    pub async fn linked_picture(&self, image: &StoredImage) -> Result<LinkedFile, ServiceError> {
+        Ok(LinkedFile {
+            size: self.size(&image.key).await?,
+            content_type: content_type(&image.key),
+            key: image.key.clone(),
+        })
+    }
+
     /// The bytes of a finished picture.
     ///
     /// # Errors

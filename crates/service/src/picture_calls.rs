@@ -11,11 +11,14 @@ use bytes::Bytes;
 use pentimento_catalog::ModelEntry;
 use pentimento_engine::{UpscaleFactor, Upscaler};
 use pentimento_types::{
-    ApiKeyId, Findings, ImageKey, ImageSource, JobId, ModelId, RgbImage, SafetyAction, SafetyLevel,
-    SafetyPolicy, Size, describe_chain,
+    ApiKeyId, Findings, ImageFormat, ImageKey, ImageSource, JobId, ModelId, RgbImage, SafetyAction,
+    SafetyLevel, SafetyPolicy, Size, describe_chain,
 };
 
-use crate::image_codec::{self, Decoding, encode_enlarged, resized};
+use crate::image_codec::{
+    self, Decoding, Origin, Provenance, SourceType, encode_enlarged, read_provenance,
+    read_provenance_and_pixels, resized, with_watermark,
+};
 use crate::inner::Inner;
 use crate::named_models::find;
 use crate::off_thread::off_thread;
@@ -147,13 +150,25 @@ impl Service {
         let _waiting = Waiting(Arc::clone(&waited_for));
         let (file, size, findings) = off_thread(move || {
             let picture = image_codec::decode(&file, limits)?;
-            let origin = image_codec::read_provenance(&file);
-            drop((file, room, held));
+            let origin = read_provenance(&file);
+            // An enlarged picture is made from it; one of the same size is it, in another file.
             let is_enlarged = upscaler.is_some();
+            let signer = all.signer.as_ref().filter(|_| is_enlarged);
+            let made_from = signer.map(|signer| Origin {
+                source_type: SourceType::AlgorithmicallyEnhanced,
+                parent: signer.keeps(&file).then_some(file.clone()),
+            });
+            drop((file, room, held));
             let enlarged = enlarge(picture, &upscaler, times, &|| waited_for.load(Ordering::Relaxed))?;
             let passed = all.safety.pass(enlarged, policy, &checker);
             let (enlarged, findings) = passed.map_err(ServiceError::SafetyChecker)?;
+            let enlarged = if all.config.watermark && is_enlarged {
+                with_watermark(enlarged)
+            } else {
+                enlarged
+            };
             let file = encode_enlarged(&enlarged, &origin, (is_enlarged, all.config.marks))?;
+            let file = all.signed(file, ImageFormat::Png, made_from)?;
             drop((space, turn));
             Ok((file, enlarged.size(), findings))
         })
@@ -164,6 +179,44 @@ impl Service {
             size,
             findings,
         })
+    }
+}
+
+impl Service {
+    /// What a file of any origin says of where its picture comes from, and whether its pixels have the watermark. Files that are no
+    /// picture, or a larger one than the server takes, are looked at without their pixels.
+    ///
+    /// # Errors
+    /// [`ServiceError::Overloaded`] and its like, where there is no room to decode it.
+    pub async fn provenance_of(
+        &self,
+        owner: &ApiKeyId,
+        file: Bytes,
+        held: Held,
+    ) -> Result<Provenance, ServiceError> {
+        let limits = InputLimits {
+            max_side: u32::MAX,
+            max_pixels: self.inner.config.max_image_pixels,
+            max_bytes: u64::MAX,
+        };
+        let decoding = image_codec::look_at(&file, limits)
+            .ok()
+            .filter(|decoding| self.inner.check_decoding(*decoding).is_ok());
+        let room = match decoding {
+            Some(decoding) => Some(self.inner.room_for(owner, decoding).await?),
+            None => None,
+        };
+        off_thread(move || {
+            // It goes on when the caller hangs up, with what it holds.
+            let _held = held;
+            let Some(room) = room else {
+                return Ok(read_provenance(&file));
+            };
+            let found = read_provenance_and_pixels(&file, limits);
+            drop(room);
+            Ok(found)
+        })
+        .await
     }
 }
 

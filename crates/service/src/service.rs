@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pentimento_catalog::Catalog;
+use pentimento_engine::DeviceReport;
 use pentimento_jobs::JobCounts;
 use pentimento_types::{ApiKeyId, Job, JobId, JobOutcome, Progress, StoredImage};
 use prometheus_client::registry::Registry;
@@ -14,7 +15,7 @@ use crate::forecast::Standing;
 use crate::inner::{Inner, Lifecycle};
 use crate::metrics::ServiceMetrics;
 use crate::traces::Traces;
-use crate::{ServiceError, maintenance, residency, webhooks, worker};
+use crate::{ServiceError, deadlines, maintenance, residency, webhooks, worker};
 
 /// Before a task that panicked is started anew.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -54,7 +55,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the workers and the sweeper. Must be called inside a tokio runtime, which must live as long as the service.
+    /// Starts the workers, the sweeper and what else goes on by itself. Must be called inside a tokio runtime, which must live as long as the service.
     #[must_use]
     pub fn start(parts: ServiceParts, config: ServiceConfig) -> Self {
         let inner = Arc::new(Inner::new(parts, config));
@@ -62,6 +63,7 @@ impl Service {
         if let Ok(mut tasks) = inner.tasks.try_lock() {
             tasks.spawn(supervised("worker", Arc::clone(&inner), worker::run));
             tasks.spawn(supervised("sweeper", Arc::clone(&inner), maintenance::run));
+            tasks.spawn(supervised("deadlines", Arc::clone(&inner), deadlines::run));
             tasks.spawn(supervised("models", Arc::clone(&inner), residency::run));
             tasks.spawn(supervised("webhooks", Arc::clone(&inner), webhooks::run));
         }
@@ -143,6 +145,12 @@ impl Service {
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.inner.metrics.register(registry);
         self.inner.engine.register_metrics(registry);
+    }
+
+    /// What computes, and its memory as it is now.
+    #[must_use]
+    pub fn device(&self) -> DeviceReport {
+        self.inner.engine.device()
     }
 
     /// What health and readiness checks need to know.

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use crate::admitted::{Admitted, DecodedImages};
 use crate::device_time::DeviceTime;
+use crate::framing::is_framed;
 use crate::image_codec::MaskReading;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::missing;
@@ -96,7 +97,10 @@ impl Submission {
         };
         match self.inputs.start() {
             Start::Noise(size) => *size,
-            Start::Image { .. } => self.fit.unwrap_or(USUAL),
+            Start::Image { .. } => {
+                let framed = self.recipe.framing.map(|framing| framing.size);
+                self.fit.or(framed).unwrap_or(USUAL)
+            }
         }
     }
 
@@ -149,6 +153,8 @@ struct Wanted {
 pub(crate) struct Checked {
     /// As it is stored.
     file: Bytes,
+    /// As it was sent, where that is another file with a manifest that is kept.
+    sent: Option<Bytes>,
     size: Size,
     /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
     image: Option<(RgbImage, Reservation)>,
@@ -165,7 +171,7 @@ pub(crate) fn size_of<I>(inputs: &Inputs<I>, checked: &[(InputRole, Checked)]) -
         .ok_or_else(|| missing(InputRole::Init))
 }
 
-/// Refuses the size of a picture that is to be made from noise. A UNet takes latents of whole pixels only, and nothing is cropped
+/// Refuses the size of what is to be computed from noise, or from a picture that is framed. A UNet takes latents of whole pixels only, and nothing is cropped
 /// from what was never given.
 fn check_size(size: Size, limits: InputLimits) -> Result<(), ServiceError> {
     /// Image pixels per latent pixel and side, in every VAE of Stable Diffusion.
@@ -180,6 +186,19 @@ fn check_size(size: Size, limits: InputLimits) -> Result<(), ServiceError> {
         max_side: limits.max_side,
         max_pixels: limits.max_pixels,
     })
+}
+
+impl Checked {
+    /// A file, and what is computed with in its place.
+    pub(crate) fn new(file: Bytes, image: RgbImage, room: Option<Reservation>) -> Self {
+        Self {
+            file,
+            sent: None,
+            size: image.size(),
+            image: room.map(|room| (image, room)),
+            note: None,
+        }
+    }
 }
 
 /// Says which image an error is about.
@@ -216,8 +235,13 @@ impl Inner {
             *webhook = self.check_webhook(webhook)?;
         }
         let limits = self.limits_for(&submission);
-        if let Start::Noise(size) = submission.inputs.start() {
-            check_size(*size, limits)?;
+        let computed = match submission.inputs.start() {
+            Start::Noise(size) => Some(*size),
+            // Whatever the files are, this much is made of them.
+            Start::Image { .. } => submission.recipe.framing.map(|framing| framing.size),
+        };
+        if let Some(size) = computed {
+            check_size(size, limits)?;
         }
         let task = submission.inputs.task();
         submission.recipe.strength = submission.recipe.strength_for(task);
@@ -255,8 +279,16 @@ impl Inner {
         let inputs = submission.inputs.clone();
         let owner = submission.owner.clone();
         async move {
+            let mut checked = Vec::new();
+            if let (Some(framing), Start::Image { init, mask }) = (recipe.framing, inputs.start()) {
+                let pictures = (init, mask.as_ref());
+                checked = inner.check_framed(&owner, pictures, (framing, limits)).await?;
+            }
             let mut checks = JoinSet::new();
             for (role, source) in inputs.iter() {
+                if recipe.framing.is_some() && is_framed(role) {
+                    continue;
+                }
                 let source = source.clone();
                 let inner = Arc::clone(&inner);
                 let wanted = Wanted {
@@ -269,7 +301,6 @@ impl Inner {
                 let check = async move { (role, inner.check_image(&owner, &source, wanted).await) };
                 checks.spawn(check.in_current_span());
             }
-            let mut checked = Vec::new();
             while let Some(done) = checks.join_next().await {
                 let (role, image) = done.map_err(ServiceError::internal)?;
                 checked.push((role, image.map_err(|error| in_role(role, error))?));
@@ -345,12 +376,17 @@ impl Inner {
         let room = self.room_for(owner, decoding).await?;
         let inner = Arc::clone(self);
         off_thread(move || {
-            let (file, image, note) = decoded_file(bytes, wanted)?;
+            let (file, image, note) = decoded_file(bytes.clone(), wanted)?;
+            // By the address of its bytes: a file that is stored as it came is the same one.
+            let is_other = wanted.role == InputRole::Init && file.as_ptr() != bytes.as_ptr();
+            let signer = inner.signer.as_ref().filter(|_| is_other);
+            let sent = signer.and_then(|signer| signer.keeps(&bytes).then_some(bytes));
             let image_size = image.size();
             let room = room.keep(&inner.admitted, image.size_bytes());
             let image = room.map(|room| (image, room));
             Ok(Checked {
                 file,
+                sent,
                 size: image_size,
                 image,
                 note,
@@ -378,9 +414,10 @@ impl Inner {
         } = planned;
         let expected = time.expected(&models, &submission.recipe, size);
         let keys = submission.inputs.map(|role, _| ImageKey::input(id, role));
-        let stored = self.store_inputs(&keys, checked).await?;
+        let stored = self.store_inputs((id, &keys), checked).await?;
         let draw = submission.number;
         let mut job = submission.into_job(id, self.clock.wall(), (keys, notes));
+        job.deadline = self.deadline_of_new(&job);
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
         let (entry, goes_on) = (QueueEntry::of(&job), goes_on_alone(&job));
@@ -421,7 +458,7 @@ impl Inner {
 
     pub(crate) async fn store_inputs(
         &self,
-        keys: &Inputs<ImageKey>,
+        (id, keys): (JobId, &Inputs<ImageKey>),
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<StoredInputs, ServiceError> {
         let mut files: BTreeMap<InputRole, Checked> = checked.into_iter().collect();
@@ -432,9 +469,17 @@ impl Inner {
         for (role, key) in keys.iter() {
             let checked = files.remove(&role).ok_or_else(|| missing(role))?;
             let Checked {
-                file, image, note, ..
+                file,
+                sent,
+                image,
+                note,
+                ..
             } = checked;
             stored.notes.extend(note);
+            if let Some(sent) = sent {
+                let put = self.images.put(&ImageKey::sent(id), sent).await;
+                put.map_err(ServiceError::store("store the input picture"))?;
+            }
             let put = self.images.put(key, file).await;
             put.map_err(ServiceError::store("store the input picture"))?;
             let decoded = stored.decoded.zip(image);

@@ -12,7 +12,7 @@ use pentimento_jobs::{JobLimits, MemoryJobs};
 use pentimento_storage::{ImageStore, LinkSigner, StorageConfig};
 use pentimento_types::{Clock, Job, MemoryBudget, MemoryLedger, SystemClock};
 
-use crate::image_codec::Marks;
+use crate::image_codec::{ManifestSigner, Marks};
 use crate::{
     AddressGuard, KeyRing, LastingLink, SafetySettings, Service, ServiceConfig, ServiceParts, Traces,
     WebhookBodies, WebhookSecret, image_fetcher, webhook_sender,
@@ -33,6 +33,8 @@ pub struct TestConfig {
     pub memory: MemoryBudget,
     /// What each key may take, beside being taken at all.
     pub keys: Arc<KeyRing>,
+    /// What signs finished files.
+    pub signer: Option<Arc<ManifestSigner>>,
     /// Settings of the service.
     pub service: ServiceConfig,
 }
@@ -46,6 +48,7 @@ impl Default for TestConfig {
             unfinished_jobs: 64,
             memory: MemoryBudget::UNBOUNDED,
             keys: Arc::new(KeyRing::new([])),
+            signer: None,
             service: ServiceConfig {
                 link_ttl: Duration::from_secs(3600),
                 keep_jobs: Duration::from_secs(86_400),
@@ -54,10 +57,12 @@ impl Default for TestConfig {
                 max_prompt_tokens: 300,
                 max_image_pixels: 64_000_000,
                 max_attempts: 2,
+                job_deadline: Duration::from_secs(86_400),
                 save_patience: Duration::ZERO,
                 lease: Duration::from_secs(30),
                 safety: SafetySettings::default(),
                 marks: Marks::ALL,
+                watermark: false,
                 prompt_enhancer: None,
                 sweep_interval: Duration::from_secs(60),
             },
@@ -99,6 +104,7 @@ impl TestService {
             unfinished_jobs,
             memory,
             keys,
+            signer,
             service,
         } = config;
         let memory = MemoryLedger::new(memory);
@@ -128,6 +134,7 @@ impl TestService {
             memory,
             keys,
             traces: Traces::default(),
+            signer,
             clock,
         };
         let service = Service::start(parts.clone(), service);

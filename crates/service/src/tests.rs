@@ -1,5 +1,6 @@
 //! The use cases over a fake device: right results, every refusal, and every way in which a job can end.
 
+mod deadlines;
 mod failures;
 mod idempotency;
 mod life;
@@ -11,6 +12,8 @@ mod planning;
 mod presets;
 mod receiver;
 mod recovery;
+#[cfg(feature = "c2pa")]
+mod signing;
 mod submitting;
 mod troubled_store;
 mod unfetched;

@@ -89,11 +89,12 @@ impl Inner {
         let expected = time.expected(&models, &submission.recipe, size);
         let owner = submission.owner.clone();
         let draw = submission.number;
-        let job = Job {
+        let mut job = Job {
             state: JobState::Fetching,
             work: time.work(&submission.recipe, size),
             ..submission.into_job(id, self.clock.wall(), (keys, notes))
         };
+        job.deadline = self.deadline_of_new(&job);
         let goes_on = goes_on_alone(&job);
         let inner = Arc::clone(self);
         let accepted = self.to_its_end(async move {
@@ -169,7 +170,7 @@ impl Inner {
         let size = size_of(&job.inputs, &checked)?;
         let work = time.work(&job.recipe, size);
         let expected = time.expected(&models, &job.recipe, size);
-        let stored = self.store_inputs(&job.inputs, checked).await?;
+        let stored = self.store_inputs((id, &job.inputs), checked).await?;
         self.admitted.keep(
             id,
             Admitted {

@@ -70,13 +70,7 @@ impl Inner {
             Ok(job) => {
                 tracing::info!(job = %id, "cancelled");
                 self.engine.cancel(id);
-                self.progress.forget(id);
-                drop(self.admitted.take(id));
-                if let Err(error) = self.queue.forget(id).await {
-                    // A worker will find that the job has ended.
-                    tracing::debug!(job = %id, error = describe_chain(&error), "still queued");
-                }
-                self.delete_input(id).await;
+                self.clear_away(id).await;
                 Ok(job)
             }
             Err(JobsError::NotFound { id }) => Err(ServiceError::JobNotFound { id }),
@@ -97,11 +91,23 @@ impl Inner {
         }
     }
 
+    /// Forgets what is held for a job that has ended without a worker.
+    pub(crate) async fn clear_away(&self, id: JobId) {
+        self.progress.forget(id);
+        drop(self.admitted.take(id));
+        if let Err(error) = self.queue.forget(id).await {
+            // A worker will find that the job has ended.
+            tracing::debug!(job = %id, error = describe_chain(&error), "still queued");
+        }
+        self.delete_input(id).await;
+    }
+
     /// Inputs are kept until their job ends. A failure here is cleared up by the sweeper.
     pub(crate) async fn delete_input(&self, id: JobId) {
-        for role in InputRole::ALL.iter().copied() {
-            if let Err(error) = self.images.delete(&ImageKey::input(id, role)).await {
-                tracing::warn!(job = %id, role = role.as_str(), error = describe_chain(&error), "an input picture could not be deleted");
+        let inputs = InputRole::ALL.iter().map(|role| ImageKey::input(id, *role));
+        for key in inputs.chain(self.signer.is_some().then(|| ImageKey::sent(id))) {
+            if let Err(error) = self.images.delete(&key).await {
+                tracing::warn!(%key, error = describe_chain(&error), "an input picture could not be deleted");
             }
         }
     }

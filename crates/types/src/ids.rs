@@ -184,6 +184,13 @@ impl ImageKey {
         Self(format!("{INPUTS}/{}/{}", job.as_uuid(), role.as_str()))
     }
 
+    /// The file that the image to start from was sent as, where another one is stored in its place and a part of it, such as a
+    /// signed manifest, is wanted at the end. Kept as the inputs are.
+    #[must_use]
+    pub fn sent(job: JobId) -> Self {
+        Self(format!("{INPUTS}/{}/sent", job.as_uuid()))
+    }
+
     /// The job that this picture or input belongs to. None for a name that was not made here.
     #[must_use]
     pub fn job(&self) -> Option<JobId> {
@@ -267,6 +274,7 @@ mod tests {
             ImageKey::output("", job, 11, "webp"),
             ImageKey::output("a-b", job, 1, "jpeg"),
             ImageKey::input(job, InputRole::Mask),
+            ImageKey::sent(job),
         ] {
             assert_eq!(key.job(), Some(job), "{key}");
         }

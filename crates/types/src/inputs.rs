@@ -15,7 +15,8 @@ use crate::{RgbImage, Size};
 pub enum InputRole {
     /// The image to start from.
     Init,
-    /// White is made anew, black stays pixel for pixel. Stretched to the size of the image to start from.
+    /// White is made anew, black stays pixel for pixel; what grey means is [`crate::Recipe::differential_diffusion`]'s to say.
+    /// Stretched to the size of the image to start from.
     Mask,
     /// What an IP-Adapter shows the model beside the prompt. Of any size.
     IpAdapter,

@@ -6,6 +6,7 @@
 mod clock;
 mod delivery;
 mod error;
+mod framing;
 mod ids;
 mod image;
 mod inputs;
@@ -22,6 +23,7 @@ mod weights_names;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use delivery::Delivery;
 pub use error::{ErrorKind, HasKind, describe_chain};
+pub use framing::{Framing, MaskedContent, ResizeMode};
 pub use ids::{ApiKeyId, ImageKey, JobId, ModelId, WebhookId};
 pub use image::{ImageFormat, ImageSource, RgbImage, Size};
 pub use inputs::{InputRole, Inputs, Start, Task};

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelId, SchedulerChoice, Size, Task};
+use crate::{Framing, ModelId, SchedulerChoice, Size, Task};
 
 /// A LoRA by name, with its weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +65,10 @@ pub struct Recipe {
     pub token_merging: bool,
     /// Which scheduler runs.
     pub scheduler: SchedulerChoice,
+    /// How picture and mask are brought to the size that is computed, and the result back into the picture; None where they are
+    /// computed as they are. Jobs of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framing: Option<Framing>,
     /// With a mask: pixels inside the repainted part over which the new image fades in; 0 is a hard edge.
     pub soft_edge: u32,
     /// With a mask: its grey says how much each pixel may change, from black, which stays, to white (Levin and Fried 2023,
@@ -95,6 +99,7 @@ impl Recipe {
             clip_skip: 1,
             token_merging: false,
             scheduler: SchedulerChoice::default(),
+            framing: None,
             soft_edge: 0,
             differential_diffusion: false,
             ip_adapter: None,
@@ -118,6 +123,13 @@ impl Recipe {
         }
     }
 
+    /// Whether its run has no evaluation, so that every image is the one to start from, pixel for pixel. By every rule of
+    /// [`crate::StrengthRule`] a strength above 0 has one at least.
+    #[must_use]
+    pub fn gives_input_back(&self) -> bool {
+        self.strength <= 0.0
+    }
+
     /// What it should not show, empty also where nothing is said.
     #[must_use]
     pub fn negative_text(&self) -> &str {
@@ -138,6 +150,10 @@ impl Recipe {
     pub fn work(&self, size: Size, task: Task, (rows, evaluations): (u32, u32)) -> u64 {
         // A pass of the VAE in evaluations of one row of the same size, about, on a checkpoint of Stable Diffusion 1.
         const DECODE: u128 = 3;
+        if self.gives_input_back() {
+            // It never comes to the device, and 0 is the work of a job of which nothing is known.
+            return 1;
+        }
         let encode: u128 = match task {
             Task::TextToImage => 0,
             Task::ImageToImage | Task::Inpainting => 2,

@@ -125,6 +125,9 @@ pub enum StrengthRule {
     /// Steps: the last `int(steps * strength)` of the schedule run, as in diffusers' `StableDiffusionImg2ImgPipeline`.
     #[default]
     FewerSteps,
+    /// Steps: the last `int(steps * min(strength, 0.999)) + 1` of the schedule run, as in AUTOMATIC1111's web UI
+    /// (`setup_img2img_steps` in `modules/sd_samplers_common.py`). At 0 none does here, as by the other rules.
+    OneStepMore,
     /// Noise: all steps run, within the lowest `int(original_steps * strength)` timesteps of the distillation, as in
     /// diffusers' `LatentConsistencyModelImg2ImgPipeline`. Where that many steps do not fit, as many as do.
     /// Other schedulers than LCM know no such schedule and follow the other rule.

@@ -54,6 +54,10 @@ const CLIENTS: &[Client] = &[
         installer: Installer::Python,
     },
     Client {
+        folder: "webuiapi-0.9.17",
+        installer: Installer::Python,
+    },
+    Client {
         folder: "moto-5.2.5",
         installer: Installer::Python,
     },

@@ -1,5 +1,5 @@
 //! `cargo xtask image`: builds the container image with buildah, in a chroot and without a daemon or a registry, makes a
-//! picture in it, and checks its size and its user.
+//! picture in it, and checks its size and its user. The image for NVIDIA cards is built in the same way, and computes on the CPU here.
 //!
 //! The base is a Debian made by debootstrap, and the program is compiled outside, so that both are there offline but for
 //! Debian's packages. Needs root, buildah and debootstrap. The storage is a folder of its own under `target`.
@@ -13,8 +13,41 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::{shell, tree};
 
-/// Without models.
-const MOST_BYTES: u64 = 60 << 20;
+/// One of the images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    Cpu,
+    Cuda,
+}
+
+impl Flavour {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    /// Without models; NVIDIA's libraries take 1.4 GB.
+    const fn most_bytes(self) -> u64 {
+        match self {
+            Self::Cpu => 60 << 20,
+            Self::Cuda => 1_600 << 20,
+        }
+    }
+
+    /// The stages of its file that are made outside: those that compile or fetch.
+    const fn cut_stages(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Cpu => &[("FROM ${RUST} AS compiled", "FROM ${BINARY} AS binary")],
+            Self::Cuda => &[
+                ("FROM ${RUST} AS compiled", "FROM ${BASE} AS fetched"),
+                ("FROM ${BASE} AS fetched", "FROM ${BINARY} AS binary"),
+            ],
+        }
+    }
+}
+
 const RELEASE: &str = "bookworm";
 const KEY: &str = "an-image-on-trial";
 /// For a start on a busy machine.
@@ -22,7 +55,7 @@ const LOOKS: u32 = 1200;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// Builds, runs and checks.
-pub(crate) fn run(binary: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn run(binary: Option<&Path>, flavour: Flavour, libraries: Option<&Path>) -> anyhow::Result<()> {
     for tool in ["buildah", "debootstrap", "objcopy", "curl"] {
         let found = Command::new(tool).arg("--version").stdout(Stdio::null()).status();
         ensure!(found.is_ok(), "`{tool}` is not installed");
@@ -31,10 +64,12 @@ pub(crate) fn run(binary: Option<&Path>) -> anyhow::Result<()> {
     let trial = Trial {
         folder: root.join("target/image"),
         root,
+        flavour,
     };
     fs_err::create_dir_all(&trial.folder)?;
     trial.base()?;
     trial.binary(binary)?;
+    trial.libraries(libraries)?;
     trial.build()?;
     let bytes = trial.unpacked_bytes()?;
     println!(
@@ -42,8 +77,9 @@ pub(crate) fn run(binary: Option<&Path>) -> anyhow::Result<()> {
         bytes as f64 / f64::from(1 << 20)
     );
     ensure!(
-        bytes <= MOST_BYTES,
-        "the image takes {bytes} bytes; {MOST_BYTES} are allowed"
+        bytes <= flavour.most_bytes(),
+        "the image takes {bytes} bytes; {} are allowed",
+        flavour.most_bytes()
     );
     trial.serve()
 }
@@ -51,6 +87,7 @@ pub(crate) fn run(binary: Option<&Path>) -> anyhow::Result<()> {
 struct Trial {
     root: PathBuf,
     folder: PathBuf,
+    flavour: Flavour,
 }
 
 impl Trial {
@@ -109,7 +146,11 @@ impl Trial {
         let built = self.root.join("target/release/pentimento");
         if compiled.is_none() {
             let mut build = shell::cargo(&self.root);
-            shell::run(build.args(["build", "--release", "--locked", "--bin", "pentimento"]))?;
+            build.args(["build", "--release", "--locked", "--bin", "pentimento"]);
+            if self.flavour == Flavour::Cuda {
+                build.args(["--features", "cuda"]);
+            }
+            shell::run(&mut build)?;
         }
         let out = self.folder.join("binary/out");
         fs_err::create_dir_all(&out)?;
@@ -122,30 +163,96 @@ impl Trial {
         self.of_folder("localhost/binary", &self.folder.join("binary"))
     }
 
+    /// NVIDIA's libraries, from a folder that holds them, or fetched as the image's file does it.
+    fn libraries(&self, folder: Option<&Path>) -> anyhow::Result<()> {
+        if self.flavour == Flavour::Cpu || (folder.is_none() && self.has("localhost/libraries")) {
+            return Ok(());
+        }
+        let place = self.folder.join("libraries/out/nvidia");
+        fs_err::create_dir_all(&place)?;
+        match folder {
+            Some(folder) => {
+                let mut copy = Command::new("cp");
+                copy.arg("--recursive")
+                    .arg("--dereference")
+                    .arg(folder.join("."))
+                    .arg(&place);
+                shell::run(&mut copy)?;
+            }
+            None => self.fetch_libraries(&place)?,
+        }
+        self.of_folder("localhost/libraries", &self.folder.join("libraries"))
+    }
+
+    fn fetch_libraries(&self, place: &Path) -> anyhow::Result<()> {
+        println!("xtask image: fetching NVIDIA's libraries, 1.1 GB");
+        let wheels = self.folder.join("wheels");
+        let mut fetch = Command::new("python3");
+        fetch
+            .args([
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--require-hashes",
+            ])
+            .args(["--only-binary", ":all:", "--dest"])
+            .arg(&wheels)
+            .arg("-r")
+            .arg(self.root.join("docker/cuda-libraries.txt"));
+        shell::run(&mut fetch)?;
+        let unpacked = self.folder.join("unpacked");
+        for wheel in fs_err::read_dir(&wheels)? {
+            let mut unpack = Command::new("python3");
+            unpack
+                .args(["-m", "zipfile", "-e"])
+                .arg(wheel?.path())
+                .arg(&unpacked);
+            shell::run(&mut unpack)?;
+        }
+        for part in ["cudnn", "cu13"] {
+            for file in fs_err::read_dir(unpacked.join("nvidia").join(part).join("lib"))? {
+                let file = file?;
+                let name = file.file_name().to_string_lossy().into_owned();
+                if is_wanted(&name) {
+                    fs_err::copy(file.path(), place.join(&name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn build(&self) -> anyhow::Result<()> {
-        // The stage that compiles is built by older versions of buildah although nothing uses it, so it is cut off.
-        let file = fs_err::read_to_string(self.root.join("docker/cpu.Dockerfile"))?;
-        let (head, rest) = file
-            .split_once("FROM ${RUST} AS compiled")
-            .context("no stage that compiles")?;
-        let (_, rest) = rest
-            .split_once("FROM ${BINARY} AS binary")
-            .context("no stage with the program")?;
+        let name = self.flavour.name();
+        // Stages that nothing uses are built by older versions of buildah, so they are cut off.
+        let mut file = fs_err::read_to_string(self.root.join(format!("docker/{name}.Dockerfile")))?;
+        for (from, to) in self.flavour.cut_stages() {
+            let (head, rest) = file
+                .split_once(from)
+                .with_context(|| format!("no stage `{from}`"))?;
+            let (_, rest) = rest.split_once(to).with_context(|| format!("no stage `{to}`"))?;
+            file = format!("{head}{to}{rest}");
+        }
         let cut = self.folder.join("Dockerfile");
-        fs_err::write(&cut, format!("{head}FROM ${{BINARY}} AS binary{rest}"))?;
+        fs_err::write(&cut, file)?;
         let mut build = self.buildah();
         build
             .args(["build", "--quiet", "--pull-never", "--format", "docker"])
-            .args([
-                "--build-arg",
-                "BASE=localhost/base",
-                "--build-arg",
-                "BINARY=localhost/binary",
-            ])
-            .args(["--tag", "localhost/pentimento:cpu", "--file"])
+            .args(["--build-arg", "BASE=localhost/base"])
+            .args(["--build-arg", "BINARY=localhost/binary"]);
+        if self.flavour == Flavour::Cuda {
+            build.args(["--build-arg", "LIBRARIES=localhost/libraries"]);
+        }
+        build
+            .args(["--tag", &self.image(), "--file"])
             .arg(&cut)
             .arg(self.folder.join("binary"));
         shell::output_of(&mut build).map(drop)
+    }
+
+    fn image(&self) -> String {
+        format!("localhost/pentimento:{}", self.flavour.name())
     }
 
     fn unpacked_bytes(&self) -> anyhow::Result<u64> {
@@ -157,7 +264,7 @@ impl Trial {
     }
 
     fn in_container<T>(&self, look: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let container = shell::output_of(self.buildah().args(["from", "localhost/pentimento:cpu"]))?;
+        let container = shell::output_of(self.buildah().args(["from", &self.image()]))?;
         let container = container.trim();
         let place = shell::output_of(self.buildah().args(["mount", container]))?;
         let seen = look(Path::new(place.trim()));
@@ -167,7 +274,7 @@ impl Trial {
 
     /// Starts the server in the image as its own user, and has it make a picture.
     fn serve(&self) -> anyhow::Result<()> {
-        let container = shell::output_of(self.buildah().args(["from", "localhost/pentimento:cpu"]))?;
+        let container = shell::output_of(self.buildah().args(["from", &self.image()]))?;
         let container = container.trim().to_owned();
         let user = shell::output_of(self.buildah().args([
             "inspect",
@@ -239,6 +346,17 @@ impl Trial {
         drop(server);
         shell::output_of(self.buildah().args(["rm", &container])).map(drop)
     }
+}
+
+/// What of NVIDIA's packages is opened, as in the image's own file.
+fn is_wanted(library: &str) -> bool {
+    let parts = [
+        "libcudnn",
+        "libcublasLt.",
+        "libnvrtc.so.",
+        "libnvrtc-builtins.so.",
+    ];
+    parts.iter().any(|part| library.starts_with(part)) && !library.starts_with("libcudnn_adv")
 }
 
 /// The request of the demo, with base64 from the system's program.

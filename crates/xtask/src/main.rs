@@ -10,6 +10,7 @@
 mod chaos;
 mod check;
 mod clients;
+mod features;
 mod image;
 mod parity;
 mod shell;
@@ -42,6 +43,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         runner_args: Vec<String>,
     },
+    /// Clippy and tests of the features that are off by default, which `.ci/run` leaves out.
+    Features,
     /// Kills and starts the server under load, again and again; nothing may be lost or made twice.
     Chaos(chaos::ChaosArgs),
     /// Builds the container image without a daemon, makes a picture in it, and checks its size and its user.
@@ -49,6 +52,12 @@ enum Command {
         /// A program that is compiled already, instead of compiling one.
         #[arg(long, value_name = "FILE")]
         binary: Option<std::path::PathBuf>,
+        /// The image for NVIDIA cards, which computes on the CPU here.
+        #[arg(long)]
+        cuda: bool,
+        /// A folder with NVIDIA's libraries, instead of fetching them.
+        #[arg(long, value_name = "DIR", requires = "cuda")]
+        libraries: Option<std::path::PathBuf>,
     },
     /// Runs the comparisons with the references and writes `docs/weights-parity.md`.
     Parity,
@@ -60,8 +69,20 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Check => check::run(),
         Command::Test { offline, runner_args } => test::run(offline, &runner_args),
+        Command::Features => features::run(),
         Command::Chaos(args) => chaos::run(&args),
-        Command::Image { binary } => image::run(binary.as_deref()),
+        Command::Image {
+            binary,
+            cuda,
+            libraries,
+        } => {
+            let flavour = if cuda {
+                image::Flavour::Cuda
+            } else {
+                image::Flavour::Cpu
+            };
+            image::run(binary.as_deref(), flavour, libraries.as_deref())
+        }
         Command::Parity => parity::run(),
         Command::Tidy => tidy::run(),
     };

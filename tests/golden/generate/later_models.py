@@ -70,7 +70,7 @@ def load(model, scheduler, unusual):
     vae.register_to_config(**{key: value for key, value in {**config, **unusual.get("vae", {})}.items() if not key.startswith("_")})
     scheduler_config = json.loads((own / "scheduler" / "scheduler_config.json").read_text())
     scheduler = getattr(diffusers, scheduler).from_config(scheduler_config)
-    kind = "Inpaint" if unusual.get("mask") else "Img2Img"
+    kind = unusual.get("kind", "Inpaint" if unusual.get("mask") else "Img2Img")
     if model == "tiny-sdxl":
         pipe = getattr(diffusers, f"StableDiffusionXL{kind}Pipeline")(
             vae=vae, unet=unet, scheduler=scheduler, add_watermarker=False,

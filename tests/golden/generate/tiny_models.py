@@ -187,22 +187,25 @@ def write_tokenizer(folder, merges, size=VOCABULARY, pad="<|endoftext|>"):
     )
 
 
+def draw(module, name, shape, generator):
+    """A unit-gain weight of this module: what goes in with unit variance comes out with about unit variance."""
+    noise = torch.randn(shape, generator=generator)
+    if isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm)) and name == "weight":
+        return 1 + 0.1 * noise
+    if isinstance(module, torch.nn.Embedding):
+        return 0.5 * noise
+    if len(shape) >= 2:
+        return noise / shape[1:].numel() ** 0.5
+    return 0.1 * noise
+
+
 @torch.no_grad()
 def randomise(model, seed):
-    """Unit-gain weights: what goes in with unit variance comes out with about unit variance."""
+    """Draws every weight anew."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        norm = isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm))
         for name, p in module.named_parameters(recurse=False):
-            noise = torch.randn(p.shape, generator=generator)
-            if norm and name == "weight":
-                p.copy_(1 + 0.1 * noise)
-            elif isinstance(module, torch.nn.Embedding):
-                p.copy_(0.5 * noise)
-            elif p.ndim >= 2:
-                p.copy_(noise / p[0].numel() ** 0.5)
-            else:
-                p.copy_(0.1 * noise)
+            p.copy_(draw(module, name, p.shape, generator))
     return model.eval()
 
 

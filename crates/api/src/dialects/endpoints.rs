@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::field::{FieldDescription, Table, describe};
-use super::{modelslab, novita, openai};
+use super::{a1111, modelslab, novita, openai};
 
 /// One call and everything that it takes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EndpointFields {
-    /// `novita`, `modelslab` or `openai`.
+    /// `novita`, `modelslab`, `openai` or `a1111`.
     pub dialect: &'static str,
     /// The HTTP method.
     pub method: &'static str,
@@ -43,10 +43,10 @@ type Endpoint = (&'static str, &'static str, &'static [Table]);
 fn tables() -> impl Iterator<Item = (&'static str, &'static Endpoint)> {
     let novita = novita::ENDPOINTS.iter().map(|endpoint| ("novita", endpoint));
     let modelslab = modelslab::ENDPOINTS.iter();
+    let modelslab = modelslab.map(|endpoint| ("modelslab", endpoint));
     let openai = openai::ENDPOINTS.iter().map(|endpoint| ("openai", endpoint));
-    novita
-        .chain(modelslab.map(|endpoint| ("modelslab", endpoint)))
-        .chain(openai)
+    let a1111 = a1111::ENDPOINTS.iter().map(|endpoint| ("a1111", endpoint));
+    novita.chain(modelslab).chain(openai).chain(a1111)
 }
 
 #[cfg(test)]
@@ -61,7 +61,7 @@ mod tests {
         found.unwrap_or_else(|| panic!("{path} has no table")).fields
     }
 
-    /// What the vendors' pages and clients have, and our own `soft_edge`.
+    /// What the vendors' pages and clients have, and our own `soft_edge` and `differential_diffusion`.
     const DOCUMENTED: &[(&str, &str)] = &[
         (
             "/v3/lcm-img2img",
@@ -79,7 +79,8 @@ mod tests {
              algorithm_type vae lora_strength lora_model embeddings_model seed scheduler loadbalancer clip_skip \
              ip_adapter_id ip_adapter_scale ip_adapter_image webhook track_id base64 temp",
         ),
-        ("/api/v1/enterprise/fetch/{id}", "key request_id"),
+        ("/api/v1/enterprise/fetch", "key request_id"),
+        ("/api/v1/enterprise/fetch/{id}", "key"),
         ("/api/v1/enterprise/verify_model", "key model_id"),
         ("/api/v1/enterprise/load_model", "key model_id"),
         ("/api/v1/enterprise/load_model_v2", "key model_id"),
@@ -89,6 +90,9 @@ mod tests {
         ("/api/v1/enterprise/clear_queue", "key"),
         ("/api/v1/enterprise/clear_cache", "key"),
         ("/api/v1/enterprise/restart_server", "key"),
+        ("/api/v1/enterprise/system_details", "key"),
+        ("/api/v1/enterprise/schedulers_list", "key"),
+        ("/api/v1/enterprise/get_all_models", "key"),
         ("/api/v1/enterprise/nsfw_image_check", "key init_image threshold"),
         (
             "/api/v1/enterprise/super_resolution",
@@ -98,7 +102,8 @@ mod tests {
             "/v1/images/edits",
             "image images prompt mask markup model n size quality input_fidelity output_format output_compression \
              response_format background stream partial_images moderation user negative_prompt seed steps guidance_scale \
-             scheduler use_karras_sigmas clip_skip vae loras strength ip_adapter ip_adapter_scale soft_edge",
+             scheduler use_karras_sigmas clip_skip vae loras strength ip_adapter ip_adapter_scale soft_edge \
+             differential_diffusion",
         ),
         (
             "/v1/images/generations",
@@ -112,6 +117,17 @@ mod tests {
              partial_images moderation user negative_prompt seed steps guidance_scale scheduler use_karras_sigmas clip_skip \
              vae loras strength ip_adapter ip_adapter_scale",
         ),
+        (
+            "/sdapi/v1/options",
+            "sd_model_checkpoint sd_vae CLIP_stop_at_last_layers samples_format img2img_fix_steps",
+        ),
+        ("/sdapi/v1/progress", "skip_current_image"),
+        ("/sdapi/v1/png-info", "image"),
+        (
+            "/sdapi/v1/extra-single-image",
+            "image upscaling_resize upscaler_1 resize_mode gfpgan_visibility codeformer_visibility upscaler_2 \
+             extras_upscaler_2_visibility",
+        ),
     ];
 
     #[test]
@@ -124,9 +140,11 @@ mod tests {
             .iter()
             .map(|field| field.name)
             .collect();
-        assert_eq!(inpaint.len(), fields("/api/v1/enterprise/img2img").len() + 2);
-        assert_eq!(inpaint[inpaint.len() - 2..], ["mask_image", "soft_edge"]);
-        assert_eq!(endpoint_fields().len(), DOCUMENTED.len() + 1);
+        assert_eq!(inpaint.len(), fields("/api/v1/enterprise/img2img").len() + 3);
+        let own = ["mask_image", "soft_edge", "differential_diffusion"];
+        assert_eq!(inpaint[inpaint.len() - 3..], own);
+        // What A1111's client sends has a test of its own, with that client.
+        assert_eq!(endpoint_fields().len(), DOCUMENTED.len() + 3);
     }
 
     #[test]

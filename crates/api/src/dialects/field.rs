@@ -125,6 +125,21 @@ pub(crate) struct Image<D> {
     pub(crate) default: D,
 }
 
+/// An array of image files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Images {
+    pub(crate) max: usize,
+    /// Of each file.
+    pub(crate) max_bytes: usize,
+}
+
+/// One of a few values that mean "not this", where what the field is for is refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Only {
+    /// As JSON writes them; null always is one.
+    pub(crate) values: &'static [&'static str],
+}
+
 /// An `http` or `https` address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Address {
@@ -236,8 +251,8 @@ pub struct FieldDescription {
     /// Other names for it.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub aliases: &'static [&'static str],
-    /// What a value is: `text`, `name`, `names`, `integer`, `number`, `numbers`, `flag`, `choice`, `image`,
-    /// `image or address`, `address`, `label`, `list`, `object` or `anything`.
+    /// What a value is: `text`, `name`, `names`, `integer`, `number`, `numbers`, `flag`, `choice`, `image`, `images`,
+    /// `image or address`, `address`, `label`, `list`, `object`, `only` or `anything`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The smallest number.

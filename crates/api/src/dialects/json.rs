@@ -105,6 +105,12 @@ impl Fields {
         fields
     }
 
+    /// A field that stays; `Null` when it was not sent, or was taken.
+    pub(crate) fn peek(&self, name: &str) -> &Json {
+        let found = self.known.iter().find(|(known, _)| known == name);
+        found.map_or(&Json::Null, |(_, value)| value)
+    }
+
     /// Takes a field out; `Null` when it was not sent.
     pub(crate) fn take(&mut self, name: &str) -> Json {
         let found = self.known.iter_mut().find(|(known, _)| known == name);

@@ -2,6 +2,7 @@
 //!
 //! The dialects do not know each other; `field`, `json`, `multipart`, `lenient` and `inline_image` know no dialect.
 
+pub(crate) mod a1111;
 mod endpoints;
 pub(crate) mod field;
 mod ignored;

@@ -47,6 +47,7 @@ pub(super) const GENERATE: Table = &[
     &openai::VAE,
     &openai::LORAS,
     &openai::SOFT_EDGE,
+    &openai::DIFFERENTIAL_DIFFUSION,
     &WAIT,
 ];
 pub(super) const OF_JOB: Table = &[&ID];

@@ -3,6 +3,7 @@
 //! Bodies come from the field tables of the dialects, so that no range stands in two places; what is answered is said here.
 //! `docs/openapi.json` is the same document, for those who have no server at hand.
 
+mod a1111;
 #[cfg(test)]
 mod markdown;
 mod modelslab;
@@ -30,7 +31,7 @@ use crate::admin::edge_failure;
 use crate::edge_fault::EdgeFault;
 
 /// The tags: the dialects, and our own calls.
-const TAGS: [(&str, &str); 4] = [
+const TAGS: [(&str, &str); 5] = [
     (
         novita::TAG,
         "Novita's calls for latent consistency models: an API key as `Authorization: Bearer`, errors with their HTTP status.",
@@ -46,6 +47,11 @@ const TAGS: [(&str, &str); 4] = [
          files, links, or as streams of events.",
     ),
     (
+        a1111::TAG,
+        "The calls of AUTOMATIC1111's web UI: an API key as the password of HTTP Basic or as `Authorization: Bearer`, images \
+         in the replies.",
+    ),
+    (
         own::TAG,
         "What is the same for all: models, jobs, webhooks, health.",
     ),
@@ -53,7 +59,7 @@ const TAGS: [(&str, &str); 4] = [
 
 /// Written when they are first asked for, and not for every caller.
 static WHOLE: LazyLock<String> = LazyLock::new(|| written(&document(None)));
-static PARTS: LazyLock<[(&str, String); 4]> =
+static PARTS: LazyLock<[(&str, String); TAGS.len()]> =
     LazyLock::new(|| TAGS.map(|(tag, _)| (tag, written(&document(Some(tag))))));
 
 /// The documents, and the page for people.
@@ -89,6 +95,7 @@ fn operations() -> Vec<Operation> {
         novita::operations(),
         modelslab::operations(),
         openai::operations(),
+        a1111::operations(),
         own::operations(),
     ]
     .concat()
@@ -111,7 +118,7 @@ fn document(of: Option<&str>) -> Value {
         "info": {
             "title": "Pentimento",
             "version": env!("CARGO_PKG_VERSION"),
-            "summary": "Stable Diffusion by the calls of Novita, ModelsLab and OpenAI",
+            "summary": "Stable Diffusion by the calls of Novita, ModelsLab, OpenAI and AUTOMATIC1111's web UI",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": tags,
@@ -131,6 +138,7 @@ fn schemas() -> Value {
         novita::schemas(),
         modelslab::schemas(),
         openai::schemas(),
+        a1111::schemas(),
         own::schemas(),
     ];
     for (name, schema) in parts.concat() {

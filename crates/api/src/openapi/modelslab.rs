@@ -78,6 +78,12 @@ pub(super) fn operations() -> Vec<Operation> {
                 "ModelsLabImages",
             )
         },
+        call(
+            "/api/v1/enterprise/fetch",
+            "modelslab_fetch_by_field",
+            "The same as `fetch/{id}`, with the number in the body",
+            "ModelsLabImages",
+        ),
         Operation {
             parameters: vec![Parameter {
                 name: "id",
@@ -179,19 +185,19 @@ pub(super) fn operations() -> Vec<Operation> {
             "/api/v1/enterprise/system_details",
             "modelslab_system_details",
             "What the server has to do",
-            "ModelsLabAnswer",
+            "ModelsLabDetails",
         ),
         call(
             "/api/v1/enterprise/schedulers_list",
             "modelslab_schedulers_list",
             "The schedulers by their names",
-            "ModelsLabAnswer",
+            "ModelsLabSchedulers",
         ),
         call(
             "/api/v1/enterprise/get_all_models",
             "modelslab_get_all_models",
             "The models that requests can name",
-            "ModelsLabAnswer",
+            "ModelsLabModels",
         ),
     ]
 }
@@ -235,7 +241,52 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 "properties": {"status": {"enum": ["success", "error"]}, "message": message},
             }),
         ),
-        ("ModelsLabAnswer", json!({"type": "object"})),
+        (
+            "ModelsLabDetails",
+            json!({
+                "type": "object",
+                "properties": {
+                    "status": {"enum": ["ok", "error"]},
+                    "message": message,
+                    "model_count": {"type": "integer"},
+                    "queue_time": {"type": "integer", "description": "Seconds that a job which came now would wait."},
+                    "queue_num": {"type": "integer", "description": "Jobs that wait."},
+                    "running_num": {"type": "integer"},
+                    "resident_models": {"type": "array", "items": {"type": "string"}, "description": "Checkpoints in memory."},
+                },
+            }),
+        ),
+        (
+            "ModelsLabSchedulers",
+            json!({
+                "type": "object",
+                "properties": {"schedulers": {"type": "array", "items": {"type": "string"}}, "message": message},
+            }),
+        ),
+        (
+            "ModelsLabModels",
+            json!({
+                "type": "object",
+                "properties": {
+                    "status": {"enum": ["success", "error"]},
+                    "message": message,
+                    "models": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "load_data": {"type": "string", "description": "Since when the server runs, as the original writes it."},
+                                "model_id": {"type": "string"},
+                                "model_category": {"type": "string"},
+                                "aliases": {"type": "array", "items": {"type": "string"}},
+                                "available": {"type": "boolean", "description": "Not in the original."},
+                                "state": {"type": "string", "description": "Not in the original."},
+                            },
+                        },
+                    },
+                },
+            }),
+        ),
         (
             "ModelsLabUpload",
             json!({

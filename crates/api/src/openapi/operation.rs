@@ -201,9 +201,11 @@ pub(super) const fn words_of(status: u16) -> &'static str {
         405 => "The path takes other methods.",
         408 => "The body came too slowly.",
         409 => "It is too late for that, or the idempotency key was used for another request.",
+        422 => "A field cannot be accepted; `detail` names it.",
         413 => "The body is larger than the server takes.",
         429 => "More than the limits allow, or no place in the queue; `Retry-After` says when to come back.",
         500 => "The server failed; its log has more under the `request_id`.",
+        501 => "The original has this call, and this server has not.",
         503 => {
             "The server is stopping, its disk is full, or a model is still on its way; `Retry-After` says when to come back."
         }

@@ -265,6 +265,11 @@ fn of_models() -> [(&'static str, Value); 2] {
             "object": {"enum": ["list"]},
             "data": {"type": "array", "description": "The checkpoints, for OpenAI's clients.", "items": named("Model")},
             "models": {"type": "array", "description": "Everything that a request can name.", "items": plain},
+            "memory": {"type": "object", "description": "What weights hold, and what they may."},
+            "device": {
+                "type": "object",
+                "description": "What computes, in which numbers; of a GPU its capability, software and memory.",
+            },
         },
     });
     [("Models", list), ("Model", openais)]
@@ -329,6 +334,20 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                     "generated": {"type": "boolean", "description": "Whether it says that a program has made or changed it."},
                     "digital_source_type": {"type": ["string", "null"], "description": "IPTC's word."},
                     "parameters": {"type": ["object", "null"], "description": "How a picture of this program was made."},
+                    "content_credentials": {
+                        "type": ["object", "null"],
+                        "description": "What its C2PA manifest says, in a build that reads them; `intact` is whether signature and file fit together, not whose it is.",
+                        "properties": {
+                            "intact": {"type": "boolean"},
+                            "signed_by": {"type": ["string", "null"]},
+                            "organisation": {"type": ["string", "null"]},
+                            "generator": {"type": ["string", "null"]},
+                            "digital_source_type": {"type": ["string", "null"]},
+                            "has_parent": {"type": "boolean"},
+                            "problems": {"type": "array", "items": {"type": "string"}},
+                        },
+                    },
+                    "watermark": {"type": ["boolean", "null"], "description": "Whether this program's watermark is in its pixels; null where they cannot be read."},
                 },
             }),
         ),

@@ -42,6 +42,8 @@ pub(super) fn schema_of(field: &FieldDescription) -> Value {
         "choice" if is_boolean(field) => json!({"type": "boolean"}),
         "choice" => json!({"type": "string", "enum": field.choices}),
         "image" => json!({"type": "string", "contentEncoding": "base64"}),
+        "images" => json!({"type": "array", "items": {"type": "string", "contentEncoding": "base64"}}),
+        "only" => json!({"enum": only(field.choices)}),
         "address" => json!({"type": "string", "format": "uri"}),
         "label" => json!({"type": ["string", "integer"]}),
         "list" => json!({"type": "array", "items": object_of(&field.members)}),
@@ -52,7 +54,7 @@ pub(super) fn schema_of(field: &FieldDescription) -> Value {
     };
     match field.unit {
         Some("characters") => schema["maxLength"] = json!(field.maximum),
-        Some("items") if field.kind == "list" => schema["maxItems"] = json!(field.maximum),
+        Some("items") if matches!(field.kind, "list" | "images") => schema["maxItems"] = json!(field.maximum),
         None if matches!(field.kind, "integer" | "number") => {
             schema["minimum"] = json!(field.minimum);
             schema["maximum"] = json!(field.maximum);
@@ -73,6 +75,14 @@ pub(super) fn schema_of(field: &FieldDescription) -> Value {
         schema["deprecated"] = true.into();
     }
     schema
+}
+
+/// Null, and what is written as JSON.
+fn only(values: &[&str]) -> Vec<Value> {
+    let written = values
+        .iter()
+        .map(|value| serde_json::from_str(value).unwrap_or_default());
+    std::iter::once(Value::Null).chain(written).collect()
 }
 
 /// A flag of the dialect whose flags are JSON's.
@@ -100,6 +110,7 @@ pub(super) fn description(field: &FieldDescription) -> String {
     match field.kind {
         "flag" => sentences.push("Booleans and their words are taken too.".to_owned()),
         "integer" | "number" => sentences.push("Its digits in a string are taken too.".to_owned()),
+        "only" => sentences.push("Any other value is refused.".to_owned()),
         "names" => sentences.push(format!("Names with commas between them, at most {most}.")),
         "numbers" => sentences.push(format!(
             "One number for all, or several with commas between them; {} to {most}.",

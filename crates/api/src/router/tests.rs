@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::ApiConfig;
 
+mod a1111_calls;
 mod bad_fields;
 mod bodies;
 mod drop_in;

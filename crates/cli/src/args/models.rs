@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::place::PlaceArgs;
+use super::place::{ComputeArgs, PlaceArgs, bench_side};
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct ModelsArgs {
@@ -20,6 +20,8 @@ pub(crate) enum ModelsAction {
     Verify(ModelsVerifyArgs),
     /// Says what a weights file, a folder, or a model of the catalogue is
     Inspect(ModelsInspectArgs),
+    /// Makes on a GPU what the first pictures of checkpoints would wait for, and says what they take of its memory
+    Warm(ModelsWarmArgs),
     /// Lists every model that a request can name, and whether its files are there
     List(ModelsListArgs),
 }
@@ -62,6 +64,27 @@ pub(crate) struct ModelsInspectArgs {
 
     #[command(flatten)]
     pub(super) place: ModelPlaceArgs,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ModelsWarmArgs {
+    /// Names of checkpoints
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    /// Side of the square pictures, a multiple of 8
+    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = bench_side)]
+    pub(crate) size: u32,
+
+    /// Rows of a forward up to which it is looked at
+    #[arg(long, value_name = "ROWS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub(crate) rows: u32,
+
+    #[command(flatten)]
+    pub(super) place: ModelPlaceArgs,
+
+    #[command(flatten)]
+    pub(super) compute: ComputeArgs,
 }
 
 /// Where the catalogue and the files of models are.

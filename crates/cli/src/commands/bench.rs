@@ -10,14 +10,17 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use pentimento_catalog::{Catalog, ModelEntry, ModelKind, Source};
-use pentimento_pipeline::{ResolvedModels, StableDiffusion, seeded};
-use pentimento_types::{Clock as _, ModelId, Recipe, RgbImage, SchedulerChoice, Size, SystemClock};
+use pentimento_engine::DeviceReport;
+use pentimento_pipeline::{Device, ResolvedModels, StableDiffusion, seeded};
+use pentimento_types::{
+    Clock as _, ModelId, Recipe, RgbImage, SchedulerChoice, SchedulerKind, Size, SystemClock,
+};
 use serde_json::json;
 
 use crate::args::{BenchArgs, BenchModel};
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError};
 use crate::machine::{Machine, gibibytes, peak_memory};
-use crate::output;
+use crate::{device, output};
 
 use timings::{RunSeconds, Summary};
 
@@ -30,15 +33,18 @@ struct Report {
     /// Until the weights are ready.
     load: f64,
     runs: Vec<RunSeconds>,
+    /// With the memory as it is after the runs.
+    device: DeviceReport,
 }
 
 /// Measures and prints.
-pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &BenchArgs, config: &Config) -> anyhow::Result<()> {
     let side = args.size.unwrap_or(match (&args.folder, args.model) {
         (None, BenchModel::Demo) => 128,
         (Some(_), _) | (None, BenchModel::Sd15) => 512,
     });
-    let report = measure(args, side)?;
+    let device = device::open(config)?.device;
+    let report = measure(args, side, &device)?;
     if args.json {
         output::line(serde_json::to_string_pretty(&as_json(args, side, &report))?);
     } else {
@@ -47,21 +53,22 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(args: &BenchArgs, side: u32) -> anyhow::Result<Report> {
+fn measure(args: &BenchArgs, side: u32, device: &Device) -> anyhow::Result<Report> {
     let picture = gradient(side)?;
     let request = recipe(args);
 
     let start = SystemClock.now();
     let model = match &args.folder {
-        Some(folder) => load_folder(folder)?,
-        None => load(args.model)?,
+        Some(folder) => load_folder(folder, device)?,
+        None => load(args.model, device)?,
     };
     let load = seconds_since(start);
 
     let runs = (0..args.repeat)
         .map(|_| measure_run(&model, &request, &picture))
         .collect::<anyhow::Result<_>>()?;
-    Ok(Report { load, runs })
+    let device = DeviceReport::of(device);
+    Ok(Report { load, runs, device })
 }
 
 fn measure_run(model: &StableDiffusion, request: &Recipe, picture: &RgbImage) -> anyhow::Result<RunSeconds> {
@@ -97,18 +104,18 @@ fn measure_run(model: &StableDiffusion, request: &Recipe, picture: &RgbImage) ->
     Ok(run)
 }
 
-fn load(model: BenchModel) -> anyhow::Result<StableDiffusion> {
+fn load(model: BenchModel, device: &Device) -> anyhow::Result<StableDiffusion> {
     match model {
         BenchModel::Demo => {
             let entry = Catalog::embedded_only().resolve(&ModelId::new("demo"), ModelKind::Checkpoint)?;
-            Ok(StableDiffusion::load_on_cpu(&ResolvedModels::checkpoint(entry))?)
+            Ok(StableDiffusion::load(&ResolvedModels::checkpoint(entry), device)?)
         }
-        BenchModel::Sd15 => Ok(StableDiffusion::seeded_on_cpu(seeded::Shape::Sd15, SEED)?),
+        BenchModel::Sd15 => Ok(seeded::stable_diffusion(seeded::Shape::Sd15, SEED, device)?),
     }
 }
 
 /// A folder needs no catalogue here: nobody names it but whoever started the command.
-fn load_folder(folder: &Path) -> anyhow::Result<StableDiffusion> {
+fn load_folder(folder: &Path, device: &Device) -> anyhow::Result<StableDiffusion> {
     if !folder.is_file() && !folder.join("model_index.json").is_file() {
         return Err(ConfigError::Arguments {
             problem: format!(
@@ -123,12 +130,25 @@ fn load_folder(folder: &Path) -> anyhow::Result<StableDiffusion> {
         ModelKind::Checkpoint,
         Source::Path(folder.to_owned()),
     );
-    Ok(StableDiffusion::load_on_cpu(&ResolvedModels::checkpoint(
-        Arc::new(entry),
-    ))?)
+    let models = ResolvedModels::checkpoint(Arc::new(entry));
+    Ok(StableDiffusion::load(&models, device)?)
 }
 
 fn recipe(args: &BenchArgs) -> Recipe {
+    Recipe {
+        steps: args.steps,
+        guidance_scale: args.guidance,
+        token_merging: args.merge_tokens,
+        scheduler: SchedulerChoice {
+            kind: Some(args.scheduler),
+            ..SchedulerChoice::default()
+        },
+        ..plain_recipe(args.rows)
+    }
+}
+
+/// Pictures of four evaluations each.
+pub(crate) fn plain_recipe(image_count: u32) -> Recipe {
     Recipe {
         model: ModelId::new("bench"),
         vae: None,
@@ -136,18 +156,19 @@ fn recipe(args: &BenchArgs) -> Recipe {
         embeddings: Vec::new(),
         prompt: "a photograph of a cup of coffee on a wooden table".to_owned(),
         negative_prompt: None,
-        image_count: args.rows,
-        steps: args.steps,
+        image_count,
+        steps: 4,
         // All steps run.
         strength: 1.0,
-        guidance_scale: args.guidance,
+        guidance_scale: 1.0,
         seed: SEED,
         clip_skip: 1,
-        token_merging: args.merge_tokens,
+        token_merging: false,
         scheduler: SchedulerChoice {
-            kind: Some(args.scheduler),
+            kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: 0,
         differential_diffusion: false,
         ip_adapter: None,
@@ -155,7 +176,7 @@ fn recipe(args: &BenchArgs) -> Recipe {
 }
 
 /// Colours that change over both axes; what is in the picture does not change the time.
-fn gradient(side: u32) -> anyhow::Result<RgbImage> {
+pub(crate) fn gradient(side: u32) -> anyhow::Result<RgbImage> {
     let byte = |value: u32| u8::try_from(value * 255 / side).unwrap_or(u8::MAX);
     let pixel = |at: u32| [byte(at % side), byte(at / side), 128];
     let pixels = (0..side * side).flat_map(pixel).collect();
@@ -183,14 +204,16 @@ fn name_of(args: &BenchArgs) -> String {
 
 fn print(args: &BenchArgs, side: u32, report: &Report) {
     let machine = Machine::look();
+    let place = match &report.device.gpu {
+        Some(_) => format!("{} in {}", report.device.name, report.device.precision),
+        None => format!("{} with {} threads", machine.isa, machine.cores),
+    };
     output::line(format_args!(
-        "{} at {side}x{side}, {} steps of {} with guidance {}, on {} with {} threads",
+        "{} at {side}x{side}, {} steps of {} with guidance {}, on {place}",
         name_of(args),
         args.steps,
         args.scheduler,
         args.guidance,
-        machine.isa,
-        machine.cores
     ));
     let show = |what: &str, seconds: f64| output::line(format_args!("{what:<18} {seconds:>9.3} s"));
     show("load", report.load);
@@ -201,6 +224,10 @@ fn print(args: &BenchArgs, side: u32, report: &Report) {
     }
     let peak = peak_memory().map_or_else(|| "unknown".to_owned(), gibibytes);
     output::line(format_args!("{:<18} {peak:>11}", "peak memory"));
+    if let Some(gpu) = &report.device.gpu {
+        let used = gibibytes(gpu.used_bytes);
+        output::line(format_args!("{:<18} {used:>11}", "GPU memory"));
+    }
 }
 
 fn print_run(run: &RunSeconds) {
@@ -250,6 +277,9 @@ fn as_json(args: &BenchArgs, side: u32, report: &Report) -> serde_json::Value {
         "fastest_seconds": Summary::fastest(&report.runs, args.rows),
         "runs": report.runs,
         "peak_memory_bytes": peak_memory(),
+        "device": report.device.name,
+        "precision": report.device.precision.to_string(),
+        "gpu_memory_bytes": report.device.gpu.as_ref().map(|gpu| gpu.used_bytes),
         "isa": machine.isa,
         "threads": machine.cores,
         "version": env!("CARGO_PKG_VERSION"),
@@ -298,7 +328,7 @@ mod tests {
             "--steps",
             "3",
         ]);
-        let report = measure(&args, 64).unwrap();
+        let report = measure(&args, 64, &Device::Cpu).unwrap();
         let json = as_json(&args, 64, &report);
         assert_eq!(json["scheduler"], "DDIMScheduler");
         assert_eq!(json["runs"].as_array().map(Vec::len), Some(2));
@@ -315,7 +345,7 @@ mod tests {
     fn a_folder_without_a_model_is_a_wrong_argument() {
         let empty = tempfile::tempdir().unwrap();
         for folder in [empty.path(), &empty.path().join("none")] {
-            let error = load_folder(folder).unwrap_err();
+            let error = load_folder(folder, &Device::Cpu).unwrap_err();
             assert!(error.is::<ConfigError>());
             assert!(error.to_string().contains("model_index.json"), "{error}");
         }

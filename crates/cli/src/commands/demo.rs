@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::args::DemoArgs;
 use crate::commands::serve::{Server, StopSignals};
-use crate::config::{AdminListen, Config, DeviceChoice, HttpConfig};
+use crate::config::{AdminListen, Config, DeviceChoice, HttpConfig, may_open_browser};
 use crate::telemetry::Telemetry;
 use crate::{output, pictures};
 
@@ -80,12 +80,23 @@ pub(crate) async fn run(args: DemoArgs, config: Config, telemetry: &Telemetry) -
         Ok(()) if !args.once => {
             output::line("");
             output::line(format_args!("listening on http://{address} (stop with Ctrl-C)"));
+            if !args.no_open && may_open_browser() {
+                open_browser(&format!("http://{address}/"));
+            }
             server.serve_until(&mut stop).await.map(drop)
         }
         shown => {
             let stopped = server.stop(&mut stop).await.map(drop);
             shown.and(stopped)
         }
+    }
+}
+
+/// Shows the playground. Whoever has no browser has the address.
+fn open_browser(address: &str) {
+    match open::that_detached(address) {
+        Ok(()) => output::line("opening it in the browser (--no-open leaves that)"),
+        Err(error) => output::note(format_args!("no browser could be opened: {error}")),
     }
 }
 

@@ -6,13 +6,15 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use pentimento_catalog::{Catalog, ModelKind};
+use pentimento_engine::DeviceReport;
+use pentimento_gpu::Gpu;
 
 use crate::args::DoctorArgs;
 use crate::commands::models::{is_usable, state_of};
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::machine::{Machine, gibibytes};
-use crate::{admin_server, assemble, output};
+use crate::{admin_server, assemble, device, output};
 
 /// Memory that a Stable Diffusion 1.5 checkpoint in float32 takes while it makes a 512x512 picture, about.
 const SD15_BYTES: u64 = 6 << 30;
@@ -31,13 +33,13 @@ pub(crate) async fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<(
     let mut findings = Findings::default();
     let machine = Machine::look();
     show("version", env!("CARGO_PKG_VERSION"));
-    show("device", "cpu (this build has no GPU support)");
+    let gpu_budget = look_at_device(config, &mut findings);
     show(
         "processor",
         format_args!("{}, {} threads", machine.isa, machine.cores),
     );
     show("memory", memory(&machine));
-    let weights = assemble::memory_budget(config).weights;
+    let weights = assemble::memory_budget(config, gpu_budget).weights;
     show("models in", format_args!("up to {} of it", gibibytes(weights)));
     show(
         "settings",
@@ -47,13 +49,13 @@ pub(crate) async fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<(
             .map_or("none; defaults".into(), Path::to_string_lossy),
     );
     look_at_machine(&machine, &mut findings);
-    if machine.memory_total.is_some_and(|total| weights > total) {
+    if gpu_budget.is_none() && machine.memory_total.is_some_and(|total| weights > total) {
         findings.hints.push(format!(
             "--model-memory lets weights take {}, which is more than the machine has",
             gibibytes(weights)
         ));
     }
-    look_at_memory(assemble::memory_budget(config).bodies, &mut findings);
+    look_at_memory(assemble::memory_budget(config, gpu_budget).bodies, &mut findings);
     look_at_models(config, &mut findings);
     look_at_data(config, &mut findings);
     look_at_bucket(config, &mut findings).await;
@@ -83,6 +85,62 @@ fn memory(machine: &Machine) -> String {
         text(machine.memory_available),
         text(machine.memory_total)
     )
+}
+
+/// Opens the device and lets go of it. Says what may be used of a GPU's memory.
+fn look_at_device(config: &Config, findings: &mut Findings) -> Option<u64> {
+    let opened = match device::look(config) {
+        Ok(opened) => opened,
+        Err(error) => {
+            show("device", "none");
+            show_libraries();
+            findings.faults.push(error.to_string());
+            return None;
+        }
+    };
+    let report = DeviceReport::of(&opened.device);
+    let Some(gpu) = &report.gpu else {
+        match &opened.why_cpu {
+            Some(why) => show("device", format_args!("cpu, since no GPU can be used: {why}")),
+            None => show("device", "cpu"),
+        }
+        if opened.why_cpu.is_some() {
+            show_libraries();
+        }
+        return None;
+    };
+    let (major, minor) = gpu.capability;
+    show(
+        "device",
+        format_args!(
+            "{}, compute capability {major}.{minor}, in {}",
+            report.name, report.precision
+        ),
+    );
+    show(
+        "GPU memory",
+        format_args!(
+            "{} of {} may be used",
+            gibibytes(gpu.budget_bytes),
+            gibibytes(gpu.memory_bytes)
+        ),
+    );
+    show_libraries();
+    findings.hints.push(
+        "this program has not yet run on a GPU: compare its pictures with those of --device cpu first"
+            .to_owned(),
+    );
+    Some(gpu.budget_bytes)
+}
+
+/// What CUDA needs, and what there is of it; nothing in a build without CUDA.
+fn show_libraries() {
+    for (name, found) in Gpu::libraries() {
+        match found {
+            Ok(version) => show("", format_args!("{name} {version}")),
+            Err(why) => show("", format_args!("{name}: {why}")),
+        }
+    }
 }
 
 fn look_at_machine(machine: &Machine, findings: &mut Findings) {

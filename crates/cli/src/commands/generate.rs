@@ -11,9 +11,11 @@ use anyhow::{Context as _, bail};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::Catalog;
-use pentimento_engine::{EmbeddingFiles, JobEvent, JobEvents, ResolvedJob, ResolvedModels, RunPlan};
+use pentimento_engine::{
+    EmbeddingFiles, JobEvent, JobEvents, Precision, ResolvedJob, ResolvedModels, RunPlan,
+};
 use pentimento_hub::{Found, Hub};
-use pentimento_service::image_codec::Marks;
+use pentimento_service::image_codec::{ManifestSigner, Marks, Origin, SourceType, with_watermark};
 use pentimento_service::{InputLimits, NamedModels, ServiceError, image_codec, model_notes};
 use pentimento_types::{
     ImageFormat, Inputs, IpAdapterRef, JobId, JobNote, ModelId, Progress, Recipe, RgbImage, SchedulerChoice,
@@ -86,6 +88,8 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     };
 
     let marks = assemble::marks(&config);
+    let watermark = config.compliance.wants_watermark() && !recipe.gives_input_back();
+    let signer = assemble::manifest_signer(&config)?;
     let engine = assemble::Engine::start(&config)?;
     let bar = Bar::new(&recipe, inputs.len())?;
     let is_single = inputs.len() == 1;
@@ -93,7 +97,8 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let jobs = inputs.iter().zip(&targets).zip(&ids).enumerate();
     let jobs = jobs.map(|(number, ((input, target), id))| {
         let (recipe, models, first) = (&recipe, &models, first.clone().filter(|_| number == 0));
-        let (engine, bar, with_init) = (&engine, &bar, &with_init);
+        let (engine, bar, with_init, signer) = (&engine, &bar, &with_init, &signer);
+        let precision = engine.handle.precision();
         async move {
             let init = match (first, input) {
                 (Some(first), _) => Some(first),
@@ -111,8 +116,20 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
                 Some(input) => finished.with_context(|| format!("of {}", input.display()))?,
                 None => finished?,
             };
+            let origin = signer
+                .as_ref()
+                .map(|signer| origin(signer, task, input.as_deref()))
+                .transpose()?;
+            let finished: Vec<RgbImage> = if watermark {
+                finished.into_iter().map(with_watermark).collect()
+            } else {
+                finished
+            };
             for (index, picture) in (0..).zip(&finished) {
-                let bytes = encode(picture, (recipe, task), (index, target.format, marks))?;
+                let mut bytes = encode(picture, (recipe, task), (index, target.format, marks, precision))?;
+                if let (Some(signer), Some(origin)) = (signer, &origin) {
+                    bytes = signer.sign(&bytes, target.format, origin)?;
+                }
                 bar.bar.suspend(|| target.write(index, &bytes))?;
             }
             // Of many inputs nothing is shown, and their pictures are not kept.
@@ -144,6 +161,18 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// What a signature says of the picture's making. The standard input was read already, and its manifest is not kept.
+fn origin(signer: &ManifestSigner, task: Task, path: Option<&Path>) -> anyhow::Result<Origin> {
+    let sent = match path.filter(|path| *path != Path::new(PIPE)) {
+        Some(path) => read_file(path)?,
+        None => Vec::new(),
+    };
+    Ok(Origin {
+        source_type: SourceType::of(task),
+        parent: signer.keeps(&sent).then(|| sent.into()),
+    })
 }
 
 fn read_init(path: &Path) -> anyhow::Result<RgbImage> {
@@ -232,8 +261,9 @@ fn recipe(args: &GenerateArgs, task: Task) -> Recipe {
             kind: args.scheduler,
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: args.soft_edge,
-        differential_diffusion: false,
+        differential_diffusion: args.differential_diffusion,
         ip_adapter: args.ip_adapter.as_ref().map(|name| IpAdapterRef {
             model: ModelId::new(name),
             scale: args.ip_adapter_scale,
@@ -331,9 +361,9 @@ impl Bar {
 fn encode(
     image: &RgbImage,
     (recipe, task): (&Recipe, Task),
-    (index, format, marks): (u32, ImageFormat, Marks),
+    (index, format, marks, precision): (u32, ImageFormat, Marks, Precision),
 ) -> anyhow::Result<bytes::Bytes> {
-    let metadata = image_codec::ImageMetadata::new(recipe, task, index, image.size());
+    let metadata = image_codec::ImageMetadata::new(recipe, task, index, image.size()).computed_in(precision);
     Ok(image_codec::encode(image, format, (&metadata, marks))?)
 }
 

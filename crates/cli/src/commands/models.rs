@@ -5,6 +5,7 @@ mod list;
 mod names;
 mod pull;
 mod verify;
+mod warm;
 
 use crate::args::{ModelsAction, ModelsArgs};
 use crate::config::Config;
@@ -18,5 +19,6 @@ pub(crate) async fn run(args: &ModelsArgs, config: &Config) -> anyhow::Result<()
         ModelsAction::Pull(pull) => pull::run(pull, config).await,
         ModelsAction::Verify(verify) => verify::run(verify, config).await,
         ModelsAction::Inspect(inspect) => inspect::run(inspect, config),
+        ModelsAction::Warm(warm) => warm::run(warm, config).await,
     }
 }

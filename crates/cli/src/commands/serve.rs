@@ -33,6 +33,8 @@ pub(crate) enum Next {
     Nothing,
     /// Another one in its place.
     StartAgain,
+    /// Another process, which alone can use the device again.
+    DeviceLost,
 }
 
 /// Serves until it is told to stop.
@@ -147,7 +149,13 @@ impl Server {
             }
             () = stop.next() => Next::Nothing,
             () = self.restart.asked() => Next::StartAgain,
+            () = self.engine.handle.lost() => Next::DeviceLost,
         };
+        if next == Next::DeviceLost {
+            tracing::error!(
+                "the device is lost: this process ends, and jobs that have not ended wait for the next one"
+            );
+        }
         tracing::info!(
             starts_again = next == Next::StartAgain,
             grace_seconds = self.grace.as_secs(),

@@ -5,16 +5,21 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pentimento_storage::{S3Config, S3Links};
 use url::Url;
 
-use super::{ByteSize, ConfigError, ImagesLinks, Settings};
+use super::{
+    ByteSize, Compliance, ConfigError, DeviceChoice, GpuMemory, ImagesLinks, PrecisionChoice, Settings,
+};
 
-const DAY: u64 = 24 * 3600;
+pub(super) const DAY: u64 = 24 * 3600;
 /// How long a link may work.
 pub(super) const LINK_TTL: RangeInclusive<u64> = 1..=365 * DAY;
+/// How long a job may wait and run.
+pub(super) const JOB_DEADLINE: RangeInclusive<u64> = 1..=365 * DAY;
 /// How long a call may be held.
 pub(super) const HOLD: RangeInclusive<u64> = 0..=3600;
 /// How long a stop may take.
@@ -104,6 +109,30 @@ pub(super) fn memory(name: &'static str, value: Option<ByteSize>) -> Result<Opti
     }
 }
 
+/// What computes, which has to know the numbers that are asked for.
+pub(super) fn device(
+    device: Option<DeviceChoice>,
+    precision: Option<PrecisionChoice>,
+) -> Result<DeviceChoice, ConfigError> {
+    let device = device.unwrap_or_default();
+    if device == DeviceChoice::Cpu && precision == Some(PrecisionChoice::F16) {
+        return Err(ConfigError::Refused {
+            name: "precision",
+            value: "f16".to_owned(),
+            problem: "a processor does not compute in; leave it out, or use a GPU (--device cuda)",
+        });
+    }
+    Ok(device)
+}
+
+/// What may be used of a GPU's memory.
+pub(super) fn gpu_memory(value: Option<GpuMemory>) -> Result<Option<GpuMemory>, ConfigError> {
+    if let Some(GpuMemory::Bytes(bytes)) = value {
+        memory("gpu_memory", Some(bytes))?;
+    }
+    Ok(value)
+}
+
 fn within(name: &'static str, value: u64, range: RangeInclusive<u64>) -> Result<(), ConfigError> {
     if range.contains(&value) {
         Ok(())
@@ -170,6 +199,38 @@ pub(super) fn otlp_endpoint(url: Option<Url>) -> Result<Option<Url>, ConfigError
         return Ok(Some(url));
     };
     Err(refused("otlp_endpoint", without_password(url), problem))
+}
+
+/// The files that pictures are signed with, in a build that can sign. One without the other signs nothing.
+pub(super) fn c2pa(
+    certificates: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    let shown = |path: &Path| path.display().to_string();
+    let (name, path, problem) = match (certificates, key) {
+        (None, None) => return Ok(None),
+        (Some(path), _) if cfg!(not(feature = "c2pa")) => {
+            let problem = "this build cannot use: it signs no pictures; build it with `--features c2pa`";
+            ("c2pa_certificates", path, problem)
+        }
+        (Some(certificates), Some(key)) => return Ok(Some((certificates, key))),
+        (Some(path), None) => ("c2pa_certificates", path, "signs nothing without c2pa_key"),
+        (None, Some(path)) => ("c2pa_key", path, "signs nothing without c2pa_certificates"),
+    };
+    Err(refused(name, shown(&path), problem))
+}
+
+/// Who marks the pixels marks the files as well.
+pub(super) fn compliance(
+    compliance: Option<Compliance>,
+    write_source_type: Option<bool>,
+) -> Result<Compliance, ConfigError> {
+    let compliance = compliance.unwrap_or_default();
+    if compliance == Compliance::Eu && write_source_type == Some(false) {
+        let problem = "cannot be with compliance = \"eu\", which wants the mark in the files, too; leave one of them out";
+        return Err(refused("write_source_type", false, problem));
+    }
+    Ok(compliance)
 }
 
 /// The server that is asked.

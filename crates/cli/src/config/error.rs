@@ -58,8 +58,10 @@ pub(crate) enum ConfigError {
         listen.port()
     )]
     AdminExposed { listen: SocketAddr },
-    #[error("this build has no support for {device}; use --device auto or --device cpu")]
-    Device { device: String },
+    #[error(
+        "the device {device} cannot be used: {why}; --device auto computes on the processor where no GPU can be used"
+    )]
+    Device { device: String, why: String },
     #[error("this machine does not have the instruction set {isa}; it has {}", available.join(", "))]
     Isa {
         isa: &'static str,

@@ -12,8 +12,8 @@ use url::Url;
 
 use super::hub::HubVariables;
 use super::{
-    AdminListen, ByteSize, ConfigError, DeviceChoice, ImagesLinks, IsaChoice, KeySetting, LogFormat,
-    SafetyChoice, Secret, WebhookSecretSetting,
+    AdminListen, ByteSize, Compliance, ConfigError, DeviceChoice, GpuMemory, ImagesLinks, IsaChoice,
+    KeySetting, LogFormat, PrecisionChoice, SafetyChoice, Secret, WebhookSecretSetting,
 };
 
 /// No settings file comes near it.
@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) models: Option<PathBuf>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) device: Option<DeviceChoice>,
+    pub(crate) precision: Option<PrecisionChoice>,
+    pub(crate) gpu_memory: Option<GpuMemory>,
     pub(crate) isa: Option<IsaChoice>,
     pub(crate) public_url: Option<Url>,
     pub(crate) trust_forwarded: Option<bool>,
@@ -57,6 +59,7 @@ pub(crate) struct Settings {
     pub(crate) anonymous_requests_per_minute: Option<u64>,
     pub(crate) polls_per_minute: Option<u64>,
     pub(crate) link_ttl_seconds: Option<u64>,
+    pub(crate) job_deadline_seconds: Option<u64>,
     pub(crate) allow_private_urls: Option<bool>,
     pub(crate) modelslab_strict_http_status: Option<bool>,
     pub(crate) modelslab_inline_base64: Option<bool>,
@@ -75,6 +78,9 @@ pub(crate) struct Settings {
     pub(crate) safety_model: Option<String>,
     pub(crate) write_parameters: Option<bool>,
     pub(crate) write_source_type: Option<bool>,
+    pub(crate) compliance: Option<Compliance>,
+    pub(crate) c2pa_certificates: Option<PathBuf>,
+    pub(crate) c2pa_key: Option<PathBuf>,
     pub(crate) prompt_enhancer: Option<String>,
     pub(crate) safety_threshold_percent: Option<u64>,
     pub(crate) log: Option<String>,
@@ -106,6 +112,8 @@ impl Settings {
             models: self.models.or(lower.models),
             data: self.data.or(lower.data),
             device: self.device.or(lower.device),
+            precision: self.precision.or(lower.precision),
+            gpu_memory: self.gpu_memory.or(lower.gpu_memory),
             isa: self.isa.or(lower.isa),
             public_url: self.public_url.or(lower.public_url),
             trust_forwarded: self.trust_forwarded.or(lower.trust_forwarded),
@@ -129,6 +137,7 @@ impl Settings {
                 .or(lower.anonymous_requests_per_minute),
             polls_per_minute: self.polls_per_minute.or(lower.polls_per_minute),
             link_ttl_seconds: self.link_ttl_seconds.or(lower.link_ttl_seconds),
+            job_deadline_seconds: self.job_deadline_seconds.or(lower.job_deadline_seconds),
             allow_private_urls: self.allow_private_urls.or(lower.allow_private_urls),
             modelslab_strict_http_status: self
                 .modelslab_strict_http_status
@@ -149,6 +158,9 @@ impl Settings {
             safety_model: self.safety_model.or(lower.safety_model),
             write_parameters: self.write_parameters.or(lower.write_parameters),
             write_source_type: self.write_source_type.or(lower.write_source_type),
+            compliance: self.compliance.or(lower.compliance),
+            c2pa_certificates: self.c2pa_certificates.or(lower.c2pa_certificates),
+            c2pa_key: self.c2pa_key.or(lower.c2pa_key),
             prompt_enhancer: self.prompt_enhancer.or(lower.prompt_enhancer),
             safety_threshold_percent: self.safety_threshold_percent.or(lower.safety_threshold_percent),
             log: self.log.or(lower.log),
@@ -169,7 +181,13 @@ impl Settings {
         let text = String::from_utf8(bytes).map_err(|error| unreadable(std::io::Error::other(error)))?;
         let mut settings = Self::from_text(&text, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for place in [&mut settings.models, &mut settings.data].into_iter().flatten() {
+        let places = [
+            &mut settings.models,
+            &mut settings.data,
+            &mut settings.c2pa_certificates,
+            &mut settings.c2pa_key,
+        ];
+        for place in places.into_iter().flatten() {
             *place = folder.join(&place);
         }
         Ok(settings)
@@ -270,6 +288,8 @@ impl Settings {
         "MODELS",
         "DATA",
         "DEVICE",
+        "PRECISION",
+        "GPU_MEMORY",
         "ISA",
         "PUBLIC_URL",
         "TRUST_FORWARDED",
@@ -289,6 +309,7 @@ impl Settings {
         "ANONYMOUS_REQUESTS_PER_MINUTE",
         "POLLS_PER_MINUTE",
         "LINK_TTL_SECONDS",
+        "JOB_DEADLINE_SECONDS",
         "ALLOW_PRIVATE_URLS",
         "MODELSLAB_STRICT_HTTP_STATUS",
         "MODELSLAB_INLINE_BASE64",
@@ -306,6 +327,9 @@ impl Settings {
         "SAFETY_CHECKER",
         "SAFETY_MODEL",
         "PROMPT_ENHANCER",
+        "COMPLIANCE",
+        "C2PA_CERTIFICATES",
+        "C2PA_KEY",
         "WRITE_PARAMETERS",
         "WRITE_SOURCE_TYPE",
         "SAFETY_THRESHOLD_PERCENT",
@@ -324,7 +348,9 @@ impl Settings {
             "ADMIN_LISTEN" => self.admin_listen = Some(parsed(name, value)?),
             "MODELS" => self.models = Some(value.into()),
             "DATA" => self.data = Some(value.into()),
-            "DEVICE" => self.device = Some(chosen(name, value)?),
+            "DEVICE" => self.device = Some(parsed(name, value)?),
+            "PRECISION" => self.precision = Some(chosen(name, value)?),
+            "GPU_MEMORY" => self.gpu_memory = Some(parsed(name, value)?),
             "ISA" => self.isa = Some(chosen(name, value)?),
             "PUBLIC_URL" => self.public_url = Some(parsed(name, value)?),
             "TRUST_FORWARDED" => self.trust_forwarded = Some(parsed(name, value)?),
@@ -352,6 +378,7 @@ impl Settings {
             }
             "POLLS_PER_MINUTE" => self.polls_per_minute = Some(parsed(name, value)?),
             "LINK_TTL_SECONDS" => self.link_ttl_seconds = Some(parsed(name, value)?),
+            "JOB_DEADLINE_SECONDS" => self.job_deadline_seconds = Some(parsed(name, value)?),
             "ALLOW_PRIVATE_URLS" => self.allow_private_urls = Some(parsed(name, value)?),
             "MODELSLAB_STRICT_HTTP_STATUS" => {
                 self.modelslab_strict_http_status = Some(parsed(name, value)?);
@@ -369,6 +396,9 @@ impl Settings {
             "MAX_PROMPT_TOKENS" => self.max_prompt_tokens = Some(parsed(name, value)?),
             "RUNNING_JOBS" => self.running_jobs = Some(parsed(name, value)?),
             "SAFETY_CHECKER" => self.safety_checker = Some(chosen(name, value)?),
+            "COMPLIANCE" => self.compliance = Some(chosen(name, value)?),
+            "C2PA_CERTIFICATES" => self.c2pa_certificates = Some(value.into()),
+            "C2PA_KEY" => self.c2pa_key = Some(value.into()),
             "WRITE_PARAMETERS" => self.write_parameters = Some(parsed(name, value)?),
             "WRITE_SOURCE_TYPE" => self.write_source_type = Some(parsed(name, value)?),
             "SAFETY_MODEL" => self.safety_model = Some(value.to_owned()),

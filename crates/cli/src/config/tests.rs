@@ -325,3 +325,65 @@ fn the_server_that_is_asked_is_the_one_of_the_same_settings() {
     let wrong = Environment::of(&[("PENTIMENTO_SERVER", "ftp://a.example")]);
     assert!(Config::load(Settings::default(), None, &wrong).is_err());
 }
+
+#[test]
+fn a_browser_is_opened_only_where_somebody_sees_it() {
+    let at = |set: &[&str], always| is_at_a_screen(|name| set.contains(&name), always);
+    for (set, always, seen) in [
+        (&["DISPLAY"][..], false, true),
+        (&["WAYLAND_DISPLAY"], false, true),
+        (&[], true, true),
+        (&[], false, false),
+        (&["DISPLAY", "CI"], false, false),
+        (&["CI"], true, false),
+        (&["DISPLAY", "SSH_CONNECTION"], false, false),
+    ] {
+        assert_eq!(at(set, always), seen, "{set:?}");
+    }
+}
+
+#[test]
+fn what_signs_and_marks_pictures_is_checked_at_the_start() {
+    let load = |variables: &[(&str, &str)]| {
+        Config::load(Settings::default(), None, &Environment::of(variables))
+            .map_err(|error| error.to_string())
+    };
+    let plain = load(&[]).unwrap();
+    assert_eq!((plain.compliance, plain.c2pa), (Compliance::None, None));
+    assert_eq!(plain.job_deadline, Duration::from_secs(86_400));
+    let eu = ("PENTIMENTO_COMPLIANCE", "eu");
+    assert!(load(&[eu]).unwrap().compliance.wants_watermark());
+    let unmarked = ("PENTIMENTO_WRITE_SOURCE_TYPE", "false");
+    assert!(!load(&[unmarked]).unwrap().write_source_type);
+    let refused = load(&[eu, unmarked]).unwrap_err();
+    assert!(
+        refused.contains("write_source_type") && refused.contains("compliance"),
+        "{refused}"
+    );
+    assert!(
+        load(&[("PENTIMENTO_COMPLIANCE", "us")])
+            .unwrap_err()
+            .contains("none, eu")
+    );
+    let (chain, key) = (
+        ("PENTIMENTO_C2PA_CERTIFICATES", "a.pem"),
+        ("PENTIMENTO_C2PA_KEY", "b.pem"),
+    );
+    assert!(load(&[key]).unwrap_err().contains("c2pa_certificates"));
+    if cfg!(feature = "c2pa") {
+        assert_eq!(
+            load(&[chain, key]).unwrap().c2pa,
+            Some(("a.pem".into(), "b.pem".into()))
+        );
+        assert!(load(&[chain]).unwrap_err().contains("c2pa_key"));
+    } else {
+        assert!(load(&[chain, key]).unwrap_err().contains("--features c2pa"));
+    }
+    for bad in ["0", "31536001", "x"] {
+        let refused = load(&[("PENTIMENTO_JOB_DEADLINE_SECONDS", bad)]).unwrap_err();
+        assert!(
+            refused.to_lowercase().contains("job_deadline_seconds"),
+            "{refused}"
+        );
+    }
+}

@@ -185,18 +185,97 @@ impl TryFrom<String> for AdminListen {
     }
 }
 
-/// What computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// What computes: `auto`, `cpu`, `cuda`, `cuda:1`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) enum DeviceChoice {
-    /// The best this build and machine have
+    /// The first CUDA device where there is one that can be used, else the processor.
     #[default]
     Auto,
-    /// The processor
+    /// The processor.
     Cpu,
-    /// A CUDA device; this build has no support for it
-    #[value(hide = true)]
-    Cuda,
+    /// The CUDA device with this number, or no start.
+    Cuda(usize),
+    /// The emulated device of tests, with the fault that it meets.
+    Emulated(Option<String>),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim().to_lowercase();
+        let (name, more) = match text.split_once(':') {
+            Some((name, more)) => (name, Some(more)),
+            None => (text.as_str(), None),
+        };
+        match (name, more) {
+            ("auto", None) => Ok(Self::Auto),
+            ("cpu", None) => Ok(Self::Cpu),
+            ("cuda", None) => Ok(Self::Cuda(0)),
+            ("cuda", Some(number)) => match number.parse() {
+                Ok(number) if number < 64 => Ok(Self::Cuda(number)),
+                _ => Err("a CUDA device has a number from 0 to 63, as in cuda:0".to_owned()),
+            },
+            // Not named in messages: it is for tests, and the builds of others have none.
+            ("emulated", fault) => Ok(Self::Emulated(fault.map(str::to_owned))),
+            _ => Err(
+                "it must be one of auto, cpu, cuda, or cuda:N for the CUDA device with the number N"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// The numbers in which networks compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PrecisionChoice {
+    /// 32 bits: the same picture on every device, within a rounding that nobody sees
+    F32,
+    /// 16 bits, with sums in 32: on a GPU only, several times faster
+    F16,
+}
+
+/// How much of a GPU's memory may be used: `20 GiB`, or `50%` of what is free at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "WrittenSize")]
+pub(crate) enum GpuMemory {
+    Bytes(ByteSize),
+    Percent(u8),
+}
+
+impl FromStr for GpuMemory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some(share) = text.trim().strip_suffix('%') else {
+            return text.parse().map(Self::Bytes);
+        };
+        match share.trim().parse() {
+            Ok(percent) if (1..=100).contains(&percent) => Ok(Self::Percent(percent)),
+            _ => Err("a share of the memory is 1% to 100%".to_owned()),
+        }
+    }
+}
+
+impl TryFrom<WrittenSize> for GpuMemory {
+    type Error = String;
+
+    fn try_from(size: WrittenSize) -> Result<Self, Self::Error> {
+        match size {
+            WrittenSize::Bytes(bytes) => Ok(Self::Bytes(ByteSize(bytes))),
+            WrittenSize::Text(text) => text.parse(),
+        }
+    }
 }
 
 /// The instruction set of the kernels.
@@ -264,4 +343,22 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON document a line
     Json,
+}
+
+/// Which rules of marking pictures are followed beyond the marks of their files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Compliance {
+    /// None
+    #[default]
+    None,
+    /// Also a watermark in the pixels, for the European Union's AI Act
+    Eu,
+}
+
+impl Compliance {
+    /// Whether pixels are changed.
+    pub(crate) const fn wants_watermark(self) -> bool {
+        matches!(self, Self::Eu)
+    }
 }

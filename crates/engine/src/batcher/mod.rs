@@ -287,12 +287,18 @@ impl Batcher {
         self.jobs.values().map(JobEntry::rows_to_denoise).sum()
     }
 
-    /// The next thing to do.
+    /// The next thing to do, where every forward has room.
     pub fn plan(&mut self, now: Instant) -> Plan {
+        self.plan_within(now, &mut |images| images.len())
+    }
+
+    /// The next thing to do. `fits` says how many of the images of a forward, from the first on, the device has memory for; it
+    /// is asked before the forward is planned.
+    pub fn plan_within(&mut self, now: Instant, fits: &mut dyn FnMut(&[ImageId]) -> usize) -> Plan {
         if let Some(plan) = self.plan_models(now) {
             return plan;
         }
-        self.plan_act(now).unwrap_or(Plan::Idle)
+        self.plan_act(now, fits).unwrap_or(Plan::Idle)
     }
 
     /// What takes no time of the device.
@@ -316,7 +322,7 @@ impl Batcher {
     }
 
     /// The next act of whoever has the turn.
-    fn plan_act(&mut self, now: Instant) -> Option<Plan> {
+    fn plan_act(&mut self, now: Instant, fits: &mut dyn FnMut(&[ImageId]) -> usize) -> Option<Plan> {
         let may_begin = if self.memory_full {
             Vec::new()
         } else {
@@ -343,7 +349,7 @@ impl Batcher {
         let (plan, parts) = match act {
             Act::Prepare => (self.plan_prepare(job)?, vec![alone]),
             Act::Finish => (self.plan_finish(job)?, vec![alone]),
-            Act::Denoise => self.plan_denoise(job, now)?,
+            Act::Denoise => self.plan_denoise(job, now, fits)?,
         };
         let forward = match &plan {
             Plan::Denoise { key, images: _ } => Some(key.clone()),
@@ -367,7 +373,12 @@ impl Batcher {
         Some(Plan::Prepare(job))
     }
 
-    fn plan_denoise(&mut self, job: JobId, now: Instant) -> Option<(Plan, Vec<Part>)> {
+    fn plan_denoise(
+        &mut self,
+        job: JobId,
+        now: Instant,
+        fits: &mut dyn FnMut(&[ImageId]) -> usize,
+    ) -> Option<(Plan, Vec<Part>)> {
         let first = self.jobs.get(&job)?;
         let key = first.key()?.clone();
         let cap = self.memory.rows(&key, now).unwrap_or(u32::MAX);
@@ -377,10 +388,18 @@ impl Batcher {
             cost: self.policy.compute_budget,
             cost_per_row: key.latent.pixels(),
         };
-        let load = fill(first, &self.jobs, &self.shares, room);
-        let mut images = Vec::with_capacity(load.images.len());
+        let mut load = fill(first, &self.jobs, &self.shares, room).images;
+        let ids: Vec<ImageId> = load.iter().map(|(id, _)| *id).collect();
+        let fitting = fits(&ids).max(1);
+        if fitting < load.len() {
+            load.truncate(fitting);
+            let rows = load.iter().map(|(_, rows)| rows).sum();
+            let until = now + self.policy.memory_cap_lifetime;
+            self.memory.put(key.clone(), rows, until);
+        }
+        let mut images = Vec::with_capacity(load.len());
         let mut parts: Vec<Part> = Vec::new();
-        for (id, rows) in load.images {
+        for (id, rows) in load {
             let entry = self.jobs.get_mut(&id.job)?;
             entry.image_mut(id.index)?.phase = Phase::Denoising;
             images.push(id);

@@ -463,6 +463,31 @@ fn out_of_memory_halves_the_forwards_of_that_key_for_a_while() {
 }
 
 #[test]
+fn a_forward_has_as_many_images_as_the_device_says_that_fit_and_at_least_one() {
+    for (room, expected) in [(3, 3), (1, 1), (0, 1), (100, 8)] {
+        let mut world = World::new(BatchPolicy::gpu());
+        world.known_room = room;
+        world.memory_rows = u32::try_from(room.max(1)).expect("it is small");
+        let id = world.admit(
+            1,
+            Script {
+                images: 8,
+                work: ImageWork {
+                    evaluations: 4,
+                    rows: 1,
+                },
+                ..Script::lcm()
+            },
+        );
+        world.run();
+        let forwards = forwards(&world);
+        assert!(forwards.iter().all(|images| *images <= expected), "{forwards:?}");
+        assert!(forwards.contains(&expected), "{forwards:?}");
+        assert_eq!(world.ledgers[&id].ended.map(|(end, _)| end), Some(End::Finished));
+    }
+}
+
+#[test]
 fn the_door_is_closed_at_the_limit_and_to_the_same_id() {
     let now = SystemClock.now();
     let mut batcher = Batcher::new(BatchPolicy {

@@ -126,6 +126,8 @@ pub(super) struct World {
     pub(super) ledgers: BTreeMap<JobId, Ledger>,
     /// Rows of a forward beyond which the device is out of memory.
     pub(super) memory_rows: u32,
+    /// Images that the device says it has room for in a forward.
+    pub(super) known_room: usize,
     /// How long a load takes.
     pub(super) load_time: Duration,
     /// Models that fit into memory; one counts as its size says.
@@ -160,6 +162,7 @@ impl World {
             knows_work: true,
             ledgers: BTreeMap::new(),
             memory_rows: u32::MAX,
+            known_room: usize::MAX,
             load_time: Duration::ZERO,
             model_room: usize::MAX,
             model_sizes: BTreeMap::new(),
@@ -232,7 +235,11 @@ impl World {
     pub(super) fn tick(&mut self) -> bool {
         let plan = loop {
             self.end_loads();
-            match self.batcher.plan(self.now()) {
+            let (now, room) = (self.now(), self.known_room);
+            match self
+                .batcher
+                .plan_within(now, &mut |images| images.len().min(room))
+            {
                 Plan::Load(model) => self.load(model),
                 Plan::Unload(model) => self.unload(&model),
                 Plan::Idle if !self.loading.is_empty() => {

@@ -5,6 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use pentimento_types::JobId;
 
 use super::DeviceThread;
+use super::running::RunningOn;
 use crate::batcher::{DenoiseFault, ImageId, Outcome, Verdict};
 use crate::{BatchKey, EngineError, Executor, ExecutorError, FinishStep, JobEvent, PrepareStep};
 
@@ -201,8 +202,15 @@ impl<E: Executor> DeviceThread<E> {
     pub(super) fn report(&mut self, outcome: Outcome, error: Option<EngineError>) {
         if let Some(EngineError::Executor(ExecutorError::DeviceLost { .. })) = &error {
             self.lost = true;
+            // Before anybody's job ends with it: who hears of that must find the device lost.
+            self.publish_status();
         }
         let reason = error.unwrap_or(EngineError::Stopped);
+        let acting = if self.lost {
+            self.jobs_of(&outcome)
+        } else {
+            Vec::new()
+        };
         for verdict in self.batcher.report(outcome, self.clock.now()) {
             match verdict {
                 Verdict::Finished(job) => self.end(job, JobEvent::Finished),
@@ -215,7 +223,31 @@ impl<E: Executor> DeviceThread<E> {
             }
         }
         if self.lost {
-            self.end_all(&reason);
+            for job in acting {
+                self.batcher.cancel(job);
+                self.end(job, JobEvent::Failed(reason.clone()));
+            }
+            // The others had no part in it, and are told what they would be told at any other end.
+            self.end_all(&EngineError::ShuttingDown);
+        }
+    }
+
+    /// The jobs that had a part in what was done.
+    fn jobs_of(&self, outcome: &Outcome) -> Vec<JobId> {
+        match outcome {
+            Outcome::JobFailed(job)
+            | Outcome::PrepareRefused(job)
+            | Outcome::PrepareContinues { job, .. }
+            | Outcome::Prepared { job, .. } => vec![*job],
+            Outcome::FinishContinues(image) | Outcome::Finished(image) => vec![image.job],
+            Outcome::Denoised(images) | Outcome::DenoiseFailed { images, .. } => {
+                images.iter().map(|image| image.job).collect()
+            }
+            Outcome::Loaded(model) | Outcome::LoadFailed(model) | Outcome::LoadRefused(model) => {
+                let waits = |running: &RunningOn<E>| running.input.model_key() == *model;
+                let jobs = self.running.iter().filter(|(_, running)| waits(running));
+                jobs.map(|(job, _)| *job).collect()
+            }
         }
     }
 }

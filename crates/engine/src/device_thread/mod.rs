@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 pub(crate) use self::loads::Loads;
 use self::running::{Running, RunningOn};
 use crate::admission::Place;
-use crate::batcher::{AdmitError, Batcher, JobSpec, Plan};
+use crate::batcher::{AdmitError, Batcher, ImageId, JobSpec, Plan};
 use crate::metrics::DeviceMetrics;
 use crate::{
     BatchPolicy, EngineError, EngineStatus, Executor, JobEvent, JobTerms, ModelKey, ModelOf, ResolvedJob,
@@ -111,9 +111,11 @@ impl<E: Executor> DeviceThread<E> {
             self.take_commands();
             self.drop_unwanted();
             if self.lost || self.time_to_stop() {
+                // Whoever waits for the loss is told.
+                self.publish_status();
                 break;
             }
-            match self.batcher.plan(self.clock.now()) {
+            match self.plan() {
                 Plan::Idle => {
                     if self.handles_gone && self.running.is_empty() {
                         break;
@@ -132,6 +134,22 @@ impl<E: Executor> DeviceThread<E> {
         self.end_all(&EngineError::ShuttingDown);
         self.models.clear();
         self.loads.end();
+    }
+
+    /// What the batcher says, which asks for the room on the device.
+    fn plan(&mut self) -> Plan {
+        let Self {
+            batcher,
+            executor,
+            running,
+            clock,
+            ..
+        } = self;
+        batcher.plan_within(clock.now(), &mut |images| {
+            let state = |id: &ImageId| running.get(&id.job)?.state(id.index);
+            let states: Vec<&E::State> = images.iter().filter_map(state).collect();
+            executor.images_that_fit(&states)
+        })
     }
 
     /// Waits for a command or the end of a load. While a job waits for its model, its deadline may come, and its caller go.

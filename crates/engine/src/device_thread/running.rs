@@ -148,6 +148,11 @@ impl<P, S, F> Running<P, S, F> {
         self.slots.get(index as usize).map_or(0, |slot| slot.rows)
     }
 
+    /// Of an image that is between two evaluations.
+    pub(super) fn state(&self, index: u32) -> Option<&S> {
+        self.slots.get(index as usize)?.state.as_ref()
+    }
+
     pub(super) fn take(&mut self, index: u32) -> Option<S> {
         self.slots.get_mut(index as usize)?.state.take()
     }

@@ -12,8 +12,8 @@ use pentimento_types::{
 
 use crate::testing::{FakeExecutor, Fault, FaultAt, FaultKind, SeenAct};
 use crate::{
-    BatchPolicy, Engine, EngineError, EngineHandle, EngineThread, JobEvent, JobEvents, JobTerms, ResolvedJob,
-    ResolvedModels,
+    BatchPolicy, Engine, EngineError, EngineHandle, EngineThread, ExecutorError, JobEvent, JobEvents,
+    JobTerms, ResolvedJob, ResolvedModels,
 };
 
 /// A job of four evaluations whose prompt is its name.
@@ -42,6 +42,7 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
         clip_skip: 1,
         token_merging: false,
         scheduler: SchedulerChoice::default(),
+        framing: None,
         soft_edge: 0,
         differential_diffusion: false,
         ip_adapter: None,
@@ -397,6 +398,23 @@ fn a_lost_device_ends_all_jobs_as_unavailable_and_closes_the_door() {
 }
 
 #[test]
+fn a_device_that_is_lost_while_a_model_loads_ends_all_jobs_too() {
+    let fault = Fault::always("bad", FaultAt::Load, FaultKind::DeviceLost);
+    let (handle, thread) = start(FakeExecutor::new().with_fault(fault), BatchPolicy::default());
+    let jobs = [1, 2].map(|number| {
+        let job = handle.generate(JobId::from_u128(number), input_on("bad", "picture", 1));
+        job.expect("there is room")
+    });
+    for job in jobs {
+        let lost = error(job);
+        let is_lost = matches!(&lost, EngineError::Executor(ExecutorError::DeviceLost { .. }));
+        assert!(is_lost || lost.kind() == ErrorKind::Unavailable, "{lost:?}");
+    }
+    thread.join().expect("the thread ends in order");
+    assert!(!handle.status().healthy);
+}
+
+#[test]
 fn a_deadline_is_kept_while_waiting_and_while_running() {
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
     let hand = clock.clone();
@@ -513,4 +531,40 @@ fn who_looks_sees_the_images_in_turn_and_gets_the_same_ones_as_who_does_not() {
         let images: Vec<RgbImage> = images.into_iter().map(|(_, image)| image).collect();
         assert_eq!(images, expected(&input));
     }
+}
+
+#[test]
+fn a_job_that_gives_its_input_back_asks_neither_the_device_nor_a_model() {
+    let (seen, acts) = mpsc::channel();
+    let executor = FakeExecutor::new().with_hook(move |act| {
+        let _ = seen.send(act.clone());
+    });
+    let (engine, thread) = start(executor, BatchPolicy::default());
+    let mut input = input("a fox", 3);
+    let recipe = Arc::make_mut(&mut input.recipe);
+    recipe.strength = 0.0;
+    let init = input.images.init().unwrap().clone();
+    let mut events = engine.generate(JobId::from_u128(1), input).unwrap();
+    assert!(matches!(events.blocking_next(), Some(JobEvent::Started)));
+    assert_eq!(
+        engine.status().jobs,
+        1,
+        "its place is taken while its images wait"
+    );
+    let mut images = Vec::new();
+    let end = loop {
+        match events.blocking_next() {
+            Some(JobEvent::Image { index, finished }) => images.push((index, finished.image)),
+            Some(JobEvent::Progress(progress)) => assert_eq!(progress, Progress::default()),
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Some(JobEvent::Finished)), "{end:?}");
+    assert_eq!(images, [(0, init.clone()), (1, init.clone()), (2, init)]);
+    drop(events);
+    assert_eq!(engine.status().jobs, 0);
+    assert_eq!(engine.resident_models(), Vec::<String>::new());
+    assert!(acts.try_recv().is_err());
+    drop(engine);
+    thread.join().unwrap();
 }

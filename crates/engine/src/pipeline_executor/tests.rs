@@ -43,6 +43,10 @@ impl Executor for Counted {
         self.0.advance(preparation)
     }
 
+    fn images_that_fit(&mut self, states: &[&PipelineState]) -> usize {
+        self.0.images_that_fit(states)
+    }
+
     fn denoise(&mut self, states: &mut [&mut PipelineState]) -> Result<(), ExecutorError> {
         self.1.fetch_max(states.len(), Ordering::Relaxed);
         self.0.denoise(states)
@@ -95,6 +99,7 @@ fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
             kind: Some(SchedulerKind::LCM),
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: 0,
         differential_diffusion: false,
         ip_adapter: None,

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use pentimento_catalog::ModelEntry;
-use pentimento_pipeline::{WordModel, WordModelSource};
+use pentimento_pipeline::{Device, Precision, WordModel, WordModelSource};
 use pentimento_types::ErrorKind;
 use prometheus_client::registry::Registry;
 
 use super::{FaultAt, FaultKind, Faults, lock};
-use crate::{ExecutorError, LoadError, ModelLoader, ResolvedModels, SharedCause};
+use crate::{DeviceReport, ExecutorError, LoadError, ModelLoader, ResolvedModels, SharedCause};
 
 type LoadHook = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -54,9 +54,12 @@ impl ModelLoader for FakeLoader {
             #[expect(clippy::panic, reason = "a test asked for it")]
             Some(FaultKind::Panic) => panic!("a panic that a test asked for"),
             Some(FaultKind::Error(kind)) => Err(LoadError::Failed(failure(name, kind))),
-            Some(FaultKind::OutOfMemory | FaultKind::DeviceLost) => {
-                Err(LoadError::Failed(failure(name, ErrorKind::Unavailable)))
+            Some(FaultKind::OutOfMemory) => {
+                Err(LoadError::Failed(failure(name, ErrorKind::OutOfDeviceMemory)))
             }
+            Some(FaultKind::DeviceLost) => Err(LoadError::Failed(ExecutorError::DeviceLost {
+                source: Arc::new(std::io::Error::other("a fault that a test asked for")),
+            })),
         }
     }
 
@@ -67,6 +70,14 @@ impl ModelLoader for FakeLoader {
             Ok((model, _)) => Ok(Arc::new(model)),
             Err(_) => Err(failure(&entry.name, ErrorKind::BadModel)),
         }
+    }
+
+    fn device(&self) -> DeviceReport {
+        DeviceReport::of(&Device::Cpu)
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
 
     fn resident_models(&self) -> Vec<String> {

@@ -50,10 +50,8 @@ pub(super) fn version() -> Result<(i32, i32), String> {
 pub(super) fn cubin((major, minor): (u32, u32), cache: Option<&Path>) -> Result<Vec<u8>, String> {
     let nvrtc = version()?;
     let kept = cache.map(|folder| kept_at(folder, (major, minor), nvrtc));
-    if let Some(bytes) = kept.as_deref().and_then(|path| fs_err::read(path).ok())
-        && bytes.starts_with(b"\x7fELF")
-    {
-        return Ok(bytes);
+    if let Some(cubin) = kept.as_deref().and_then(read_kept) {
+        return Ok(cubin);
     }
     let bytes = compile(&format!("sm_{major}{minor}"))?;
     if let Some(path) = kept {
@@ -62,15 +60,51 @@ pub(super) fn cubin((major, minor): (u32, u32), cache: Option<&Path>) -> Result<
     Ok(bytes)
 }
 
+/// A kept cubin that is whole. The driver is given an address and no length, so it must not see half of one.
+fn read_kept(path: &Path) -> Option<Vec<u8>> {
+    let length = fs_err::metadata(path).ok()?.len();
+    if length > LARGEST_KEPT {
+        return None;
+    }
+    unsealed(fs_err::read(path).ok()?)
+}
+
+/// What a kept cubin begins with, and then its length and its checksum, little-endian.
+const SEAL: &[u8; 8] = b"PENTCUB1";
+
+/// Bytes before a kept cubin.
+const SEAL_BYTES: usize = 24;
+
+/// Ours take about a megabyte.
+const LARGEST_KEPT: u64 = 64 << 20;
+
+fn sealed(cubin: &[u8]) -> Vec<u8> {
+    let length = cubin.len() as u64;
+    let seal = SEAL.iter().copied().chain(length.to_le_bytes());
+    let seal = seal.chain(hash(cubin.iter().copied()).to_le_bytes());
+    seal.chain(cubin.iter().copied()).collect()
+}
+
+fn unsealed(mut file: Vec<u8>) -> Option<Vec<u8>> {
+    let cubin = file.get(SEAL_BYTES..)?;
+    if sealed(cubin).get(..SEAL_BYTES) != file.get(..SEAL_BYTES) || !cubin.starts_with(b"\x7fELF") {
+        return None;
+    }
+    file.drain(..SEAL_BYTES);
+    Some(file)
+}
+
+/// FNV-1a (Fowler, Noll and Vo), which is the same in every build.
+fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
 /// Everything that the result depends on is in the name: card, compiler and sources.
 fn kept_at(folder: &Path, (major, minor): (u32, u32), (nvrtc, update): (i32, i32)) -> PathBuf {
-    // FNV-1a (Fowler, Noll and Vo), which is the same in every build.
-    let hash = std::iter::once(&DEVICE)
-        .chain(FILES)
-        .flat_map(|(_, text)| text.bytes())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
+    let sources = std::iter::once(&DEVICE).chain(FILES);
+    let hash = hash(sources.flat_map(|(_, text)| text.bytes()));
     folder.join(format!(
         "kernels-sm_{major}{minor}-nvrtc{nvrtc}.{update}-{hash:016x}.cubin"
     ))
@@ -80,7 +114,7 @@ fn kept_at(folder: &Path, (major, minor): (u32, u32), (nvrtc, update): (i32, i32
 fn keep(path: &Path, bytes: &[u8]) {
     let partial = path.with_extension(format!("{}.partial", std::process::id()));
     let folder = path.parent().map_or(Ok(()), fs_err::create_dir_all);
-    let written = folder.and_then(|()| fs_err::write(&partial, bytes));
+    let written = folder.and_then(|()| fs_err::write(&partial, sealed(bytes)));
     if written.and_then(|()| fs_err::rename(&partial, path)).is_err() {
         let _ = fs_err::remove_file(&partial);
     }
@@ -170,6 +204,23 @@ mod tests {
     use super::*;
     use crate::testing::{libraries, with_libraries};
 
+    #[test]
+    fn a_damaged_cubin_is_compiled_again() {
+        let cubin = b"\x7fELF and more".to_vec();
+        let file = sealed(&cubin);
+        assert_eq!(unsealed(file.clone()), Some(cubin.clone()));
+        for at in 0..file.len() {
+            let mut damaged = file.clone();
+            damaged[at] ^= 4;
+            assert_eq!(unsealed(damaged), None, "byte {at}");
+            assert_eq!(unsealed(file[..at].to_vec()), None, "{at} bytes");
+        }
+        let longer = [&file[..], b"x"].concat();
+        assert_eq!(unsealed(longer), None);
+        assert_eq!(unsealed(cubin), None, "one without a seal");
+        assert_eq!(unsealed(sealed(b"no cubin")), None);
+    }
+
     /// The compute capabilities of the cards that the kernels are meant for: A100, RTX 40, H100, B200, RTX 50.
     const CARDS: [(u32, u32); 5] = [(8, 0), (8, 9), (9, 0), (10, 0), (12, 0)];
 
@@ -204,7 +255,7 @@ mod tests {
                 assert!(has(name), "{name} for {card:?}");
             }
             let kept = kept_at(&folder, card, version().unwrap());
-            assert_eq!(fs_err::read(&kept).unwrap(), bytes);
+            assert_eq!(read_kept(&kept).unwrap(), bytes);
             println!("sm_{}{}: {} bytes", card.0, card.1, bytes.len());
         }
         fs_err::remove_dir_all(folder).unwrap();

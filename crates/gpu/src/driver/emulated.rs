@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::faults::{Faults, PlannedFault};
 use super::heap::{Heap, pointer};
-use super::{Description, Driver, Graph, reference};
+use super::{Description, Driver, Graph, Preparation, reference};
 use crate::command::{Command, Launch, Span};
 use crate::error::{Error, Result};
 
@@ -30,6 +30,12 @@ static EMULATOR: Mutex<()> = Mutex::new(());
 /// Shared memory that a block may have on every card that the kernels are written for, in bytes (compute capability 8.6 and
 /// 8.9 have the least).
 const LARGEST_SHARED: usize = 99 << 10;
+
+/// Bytes that the emulated libraries work in.
+pub(crate) const WORKSPACE: usize = 256;
+
+/// How often a thread that has a graph made lets others go first.
+const CAPTURE_TURNS: usize = 64;
 
 /// In which order the threads of a block run. What a kernel computes must not depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +105,10 @@ pub(crate) struct Emulated {
 struct State {
     heap: Heap,
     faults: Faults,
+    /// Whether a graph is being made: nothing else may be told the device then.
+    is_capturing: bool,
+    /// Graphs that have been made and not given back.
+    graphs: usize,
 }
 
 impl Emulated {
@@ -108,6 +118,8 @@ impl Emulated {
             state: Mutex::new(State {
                 heap: Heap::default(),
                 faults: Faults::new(emulation.fault),
+                is_capturing: false,
+                graphs: 0,
             }),
         }
     }
@@ -118,6 +130,24 @@ impl Emulated {
 }
 
 impl State {
+    /// As a call on a stream whose work is being captured ends the capture, and with it whatever relied on it.
+    fn is_alone(&mut self) -> Result<()> {
+        if self.is_capturing {
+            return Err(self.faults.lose("a call was made while a graph was being made"));
+        }
+        Ok(())
+    }
+
+    fn call(&mut self) -> Result<()> {
+        self.is_alone()?;
+        self.faults.call()
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        self.is_alone()?;
+        self.faults.launch()
+    }
+
     /// As a card's memory protection does for whole pages: an operand outside of all blocks ends everything.
     fn check(&mut self, spans: &[Span]) -> Result<()> {
         match spans.iter().find(|span| !self.heap.holds(**span)) {
@@ -139,12 +169,13 @@ impl Driver for Emulated {
 
     fn free_bytes(&self) -> Result<usize> {
         let mut state = self.state();
-        state.faults.call()?;
+        state.call()?;
         Ok(self.emulation.memory_bytes.saturating_sub(state.heap.used()))
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
         let mut state = self.state();
+        state.is_alone()?;
         state.faults.allocation(bytes)?;
         let free = self.emulation.memory_bytes.saturating_sub(state.heap.used());
         if bytes > free {
@@ -162,7 +193,7 @@ impl Driver for Emulated {
 
     unsafe fn upload(&self, to: Span, bytes: &[u8]) -> Result<()> {
         let mut state = self.state();
-        state.faults.call()?;
+        state.call()?;
         state.check(&[to])?;
         // SAFETY: the span has been found in a block, and the caller says that it is as long as `bytes`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer(to), bytes.len().min(to.bytes)) };
@@ -171,7 +202,7 @@ impl Driver for Emulated {
 
     unsafe fn download(&self, from: Span, bytes: &mut [u8]) -> Result<()> {
         let mut state = self.state();
-        state.faults.call()?;
+        state.call()?;
         state.check(&[from])?;
         let count = bytes.len().min(from.bytes);
         // SAFETY: the span has been found in a block, and the caller says that it is as long as `bytes`.
@@ -179,23 +210,37 @@ impl Driver for Emulated {
         Ok(())
     }
 
-    unsafe fn run(&self, command: &Command) -> Result<()> {
+    fn prepare(&self, command: &Command) -> Result<Preparation> {
+        Ok(Preparation {
+            workspace_bytes: workspace_of(command),
+            held: None,
+        })
+    }
+
+    unsafe fn run(&self, command: &Command, workspace: Span) -> Result<()> {
         let mut state = self.state();
         state.check(&command.spans())?;
+        let wanted = workspace_of(command);
+        if wanted > 0 {
+            state.check(&[workspace])?;
+            if workspace.bytes < wanted {
+                return Err(state.faults.lose("a library has been given too little workspace"));
+            }
+            // Whatever else lies there is found by whoever reads it.
+            state.heap.forget(workspace);
+        }
         match command {
             Command::Freed(span) => {
                 state.heap.forget(*span);
                 return Ok(());
             }
             Command::Copy { from, to } => {
-                state.faults.call()?;
+                state.call()?;
                 // SAFETY: both spans have been found in blocks; they may be parts of the same.
                 unsafe { std::ptr::copy(pointer(*from), pointer(*to), from.bytes.min(to.bytes)) };
                 return Ok(());
             }
-            Command::Launch(_) | Command::Linear(_) | Command::Conv(_) | Command::Attention(_) => {
-                state.faults.launch()?;
-            }
+            Command::Launch(_) | Command::Linear(_) | Command::Conv(_) => state.launch()?,
         }
         let done = match command {
             // SAFETY: the spans have been found in blocks; the caller says that the parameters are the kernel's.
@@ -204,8 +249,6 @@ impl Driver for Emulated {
             Command::Linear(call) => unsafe { reference::linear(call) },
             // SAFETY: as above.
             Command::Conv(call) => unsafe { reference::convolution(call) },
-            // SAFETY: as above.
-            Command::Attention(call) => unsafe { reference::attention(call) },
             Command::Freed(_) | Command::Copy { .. } => Ok(()),
         };
         done.map_err(|why| state.faults.lose(why))?;
@@ -217,24 +260,66 @@ impl Driver for Emulated {
         }
     }
 
-    unsafe fn graph(&self, commands: &[Command]) -> Result<Option<Graph>> {
-        self.state().faults.call()?;
-        Ok(Some(Graph::Emulated(commands.to_vec())))
+    unsafe fn graph(&self, commands: &[Command], workspace: Span) -> Result<Option<Graph>> {
+        let mut state = self.state();
+        state.call()?;
+        state.is_capturing = true;
+        drop(state);
+        // As long as a card would take, so that a thread that does not wait for the end is seen.
+        for _ in 0..CAPTURE_TURNS {
+            std::thread::yield_now();
+        }
+        let mut state = self.state();
+        state.is_capturing = false;
+        state.faults.call()?;
+        if state.faults.refuses_capture() {
+            return Ok(None);
+        }
+        state.graphs += 1;
+        Ok(Some(Graph::Emulated(commands.to_vec(), workspace)))
     }
 
     unsafe fn replay(&self, graph: &Graph) -> Result<()> {
         match graph {
-            Graph::Emulated(commands) => commands.iter().try_for_each(|command| {
+            Graph::Emulated(commands, workspace) => commands.iter().try_for_each(|command| {
                 // SAFETY: the caller's.
-                unsafe { self.run(command) }
+                unsafe { self.run(command, *workspace) }
             }),
             #[cfg(feature = "cuda")]
             Graph::Cuda(_) => Err(Error::operands("replay", "a graph of another device")),
         }
     }
 
+    fn release(&self, graph: Graph) {
+        drop(graph);
+        self.state().graphs -= 1;
+    }
+
     fn synchronize(&self) -> Result<()> {
-        self.state().faults.call()
+        self.state().call()
+    }
+
+    fn plans(&self) -> usize {
+        0
+    }
+}
+
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        // A graph of CUDA belongs to its context, and cannot be given back after it.
+        let graphs = self.state().graphs;
+        assert!(
+            graphs == 0 || std::thread::panicking(),
+            "{graphs} graphs have outlived their device"
+        );
+    }
+}
+
+/// A library takes some, so that a program which forgets it is found.
+const fn workspace_of(command: &Command) -> usize {
+    match command {
+        Command::Linear(_) | Command::Conv(_) => WORKSPACE,
+        Command::Launch(_) | Command::Copy { .. } | Command::Freed(_) => 0,
     }
 }
 

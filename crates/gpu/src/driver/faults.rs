@@ -9,6 +9,8 @@ pub enum Fault {
     OutOfMemory,
     /// A launch ends with an illegal address; after it every call fails, as CUDA's errors of this kind do.
     LaunchFailure,
+    /// A program cannot be made a graph; it runs command by command.
+    CaptureFailure,
     /// The device has fallen off the bus, and answers nothing any more.
     DeviceLost,
 }
@@ -18,9 +20,29 @@ pub enum Fault {
 pub struct PlannedFault {
     /// What happens.
     pub fault: Fault,
-    /// The allocation ([`Fault::OutOfMemory`]), launch or library call ([`Fault::LaunchFailure`]), or call of any kind
+    /// The allocation ([`Fault::OutOfMemory`]), capture ([`Fault::CaptureFailure`]), launch or library call ([`Fault::LaunchFailure`]), or call of any kind
     /// ([`Fault::DeviceLost`]) that meets it, counted from 1.
     pub at: usize,
+}
+
+impl std::str::FromStr for PlannedFault {
+    type Err = String;
+
+    /// As [`Gpu::open_emulated`](crate::Gpu::open_emulated) takes it.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is no fault of an emulated device: write memory@12, launch@12 or lost@12");
+        let (name, at) = text.split_once('@').ok_or_else(wrong)?;
+        let fault = match name {
+            "memory" => Fault::OutOfMemory,
+            "launch" => Fault::LaunchFailure,
+            "capture" => Fault::CaptureFailure,
+            "lost" => Fault::DeviceLost,
+            _ => return Err(wrong()),
+        };
+        let at = at.parse().ok().filter(|at| *at > 0).ok_or_else(wrong)?;
+        Ok(Self { fault, at })
+    }
 }
 
 /// Counts of calls, and whether the device has failed.
@@ -30,6 +52,7 @@ pub(super) struct Faults {
     calls: usize,
     allocations: usize,
     launches: usize,
+    captures: usize,
     lost: Option<Error>,
 }
 
@@ -71,6 +94,12 @@ impl Faults {
             return Err(self.lose("an illegal memory access was encountered"));
         }
         Ok(())
+    }
+
+    /// At the end of a capture.
+    pub(super) fn refuses_capture(&mut self) -> bool {
+        self.captures += 1;
+        self.meets(Fault::CaptureFailure, self.captures)
     }
 
     /// From now on every call fails.

@@ -14,6 +14,9 @@ pub(crate) mod real;
 #[cfg(feature = "emulated")]
 mod reference;
 
+use std::any::Any;
+use std::sync::Arc;
+
 use crate::command::{Command, Span};
 use crate::error::Result;
 
@@ -30,9 +33,19 @@ pub struct Description {
     pub software: Vec<String>,
 }
 
+/// What a library needs for a command.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Preparation {
+    /// Bytes that it works in.
+    pub(crate) workspace_bytes: usize,
+    /// What has to be there as long as the command is run.
+    pub(crate) held: Option<Arc<dyn Any + Send + Sync>>,
+}
+
 /// A device, told what to do one thing after the other.
 ///
-/// After [`Lost`](crate::Error::Lost) every further call returns it again.
+/// After [`Lost`](crate::Error::Lost) every further call returns it again. Whoever has the device tells it one thing at a time:
+/// what one thread said while another has a graph made would become a part of that graph.
 pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn description(&self) -> Description;
 
@@ -55,19 +68,24 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     /// `from` lies in memory of this device that is allocated, and is as long as `bytes`.
     unsafe fn download(&self, from: Span, bytes: &mut [u8]) -> Result<()>;
 
+    /// Makes ready what a library needs for the command, which has no addresses yet. The first question about a layer chooses its
+    /// engine.
+    fn prepare(&self, command: &Command) -> Result<Preparation>;
+
     /// Runs the command after those before it; its errors may show at a later call.
     ///
     /// # Safety
     /// Every span of the command has an address in memory of this device that is allocated until it has run, and a launch's
-    /// parameters are those that its kernel takes.
-    unsafe fn run(&self, command: &Command) -> Result<()>;
+    /// parameters are those that its kernel takes. So has `workspace`, of which nothing else is a part, as long as
+    /// [`Driver::prepare`] says.
+    unsafe fn run(&self, command: &Command, workspace: Span) -> Result<()>;
 
     /// These commands as one, for [`Driver::replay`]. They have been run before, so that nothing has to be loaded any more.
     /// None where the device cannot make one of them; they are run one by one then.
     ///
     /// # Safety
     /// As [`Driver::run`], for all of them, for as long as the graph is replayed.
-    unsafe fn graph(&self, commands: &[Command]) -> Result<Option<Graph>>;
+    unsafe fn graph(&self, commands: &[Command], workspace: Span) -> Result<Option<Graph>>;
 
     /// Runs what a graph of this device is made of, after everything that was told before.
     ///
@@ -75,8 +93,14 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     /// What [`Driver::graph`] was told still holds.
     unsafe fn replay(&self, graph: &Graph) -> Result<()>;
 
+    /// Gives a graph of this device back.
+    fn release(&self, graph: Graph);
+
     /// Waits for everything that was told before.
     fn synchronize(&self) -> Result<()>;
+
+    /// Plans of libraries that are kept.
+    fn plans(&self) -> usize;
 }
 
 /// Commands that a device runs as one.
@@ -85,7 +109,7 @@ pub(crate) enum Graph {
     /// A graph of CUDA.
     #[cfg(feature = "cuda")]
     Cuda(real::CudaGraph),
-    /// The commands, each of which is run again.
+    /// The commands, each of which is run again, and the workspace.
     #[cfg(feature = "emulated")]
-    Emulated(Vec<Command>),
+    Emulated(Vec<Command>, Span),
 }

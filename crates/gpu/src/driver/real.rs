@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::DriverError;
 use cudarc::driver::result as cuda;
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, cudaError_enum as Status};
 
-use super::{Description, Driver, Graph, compile};
+use super::{Description, Driver, Graph, Preparation, compile};
 use crate::command::{Arg, Command, Launch, LinearCall, Span};
 use crate::error::{Error, Result};
-use crate::kernels::attention;
-use crate::plans::{self, ConvKey, Operands, Plans};
+use crate::plans::{self, ConvKey, Operands, Plan, Plans};
 
 /// Symbols of the driver that are used. One that is missing would end the process at its first use.
 const SYMBOLS: &[&str] = &[
@@ -50,6 +50,12 @@ const SYMBOLS: &[&str] = &[
     "cuStreamSynchronize",
 ];
 
+/// The driver's number of CUDA 13.0, which 580 is the first for.
+const LEAST_DRIVER: i32 = 13_000;
+
+/// An A100's: the matrix units of older cards are others.
+const LEAST_CAPABILITY: (u32, u32) = (8, 0);
+
 /// Threads of a block that adds.
 const ADD_THREADS: u32 = 256;
 
@@ -62,7 +68,9 @@ pub(crate) struct Cuda {
     description: Description,
     state: Mutex<State>,
     // Given back in this order.
-    layers: Mutex<Layers>,
+    plans: Mutex<Plans>,
+    /// For whoever only looks, and must not wait for a plan that is being made.
+    plan_count: AtomicUsize,
     module: Module,
     stream: Stream,
     context: Context,
@@ -124,6 +132,8 @@ impl Drop for Stream {
 pub(crate) struct CudaGraph {
     graph: sys::CUgraph,
     executable: sys::CUgraphExec,
+    /// Whose kernels it launches.
+    _plans: Vec<Arc<Plan>>,
 }
 
 // SAFETY: a graph is not tied to a thread, and whoever has it is the only one to use it.
@@ -142,14 +152,6 @@ impl Drop for CudaGraph {
     }
 }
 
-/// Layers by cuDNN, and the memory that they work in.
-#[derive(Debug)]
-struct Layers {
-    plans: Plans,
-    workspace: u64,
-    workspace_bytes: usize,
-}
-
 // SAFETY: the handles are those of the driver, which may be used from any thread once the context is the thread's; every call
 // makes it so first.
 unsafe impl Send for Cuda {}
@@ -160,6 +162,8 @@ unsafe impl Sync for Cuda {}
 struct State {
     functions: HashMap<String, Function>,
     lost: Option<Error>,
+    /// While a graph is being made: the plans that it will refer to.
+    captured: Option<Vec<Arc<Plan>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +180,14 @@ impl Cuda {
         cuda::init()
             .map_err(|error| unavailable(format!("the NVIDIA driver does not start: {}", words(error))))?;
         let asked = |error: DriverError| unavailable(words(error));
+        let version = driver_number().map_err(unavailable)?;
+        if version < LEAST_DRIVER {
+            return Err(unavailable(format!(
+                "the NVIDIA driver is for CUDA {}.{}; 580 or newer is needed, which is for CUDA 13.0",
+                version / 1000,
+                version % 1000 / 10
+            )));
+        }
         let count = cuda::device::get_count().map_err(asked)?;
         let number = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
         if number >= count {
@@ -185,6 +197,7 @@ impl Cuda {
         }
         let device = cuda::device::get(number).map_err(asked)?;
         let description = describe(device).map_err(asked)?;
+        suits(description.capability).map_err(unavailable)?;
         let cubin = compile::cubin(description.capability, cache).map_err(unavailable)?;
         plans::version().map_err(unavailable)?;
         let context = Context::of(device).map_err(asked)?;
@@ -195,11 +208,8 @@ impl Cuda {
             .map_err(|error| unavailable(format!("our kernels do not load: {}", words(error))))?;
         let plans = Plans::new(stream.0.cast()).map_err(unavailable)?;
         Ok(Self {
-            layers: Mutex::new(Layers {
-                plans,
-                workspace: 0,
-                workspace_bytes: 0,
-            }),
+            plans: Mutex::new(plans),
+            plan_count: AtomicUsize::new(0),
             stream,
             module,
             description,
@@ -222,13 +232,20 @@ impl Cuda {
         if let Some(error) = self.state().lost.clone() {
             return Err(error);
         }
-        self.enter().and_then(|()| call()).map_err(|error| {
-            let error = Error::Lost {
-                why: format!("{what}: {}", words(error)),
-            };
-            self.state().lost = Some(error.clone());
-            error
-        })
+        self.enter()
+            .and_then(|()| call())
+            .map_err(|error| self.fail(format!("{what}: {}", words(error))))
+    }
+
+    /// What an error of a queued call means: the device is lost. While a graph is made nothing runs, so there the graph alone is.
+    fn fail(&self, why: String) -> Error {
+        let mut state = self.state();
+        if state.captured.is_some() {
+            return Error::Library { why };
+        }
+        let error = Error::Lost { why };
+        state.lost = Some(error.clone());
+        error
     }
 
     fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
@@ -263,27 +280,26 @@ impl Cuda {
     /// A layer by cuDNN.
     ///
     /// # Safety
-    /// As [`Plans::execute`], but for the workspace.
-    unsafe fn convolve(&self, (key, rows): (ConvKey, usize), operands: Operands) -> Result<()> {
+    /// As [`Plans::execute`].
+    unsafe fn convolve(&self, layer: (ConvKey, usize), operands: Operands, workspace: Span) -> Result<()> {
         // Its context first, and no call on a device that is lost.
-        self.call("convolution", || Ok(()))?;
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        let unavailable = |why: String| Error::Unavailable { why };
-        let bytes = layers.plans.workspace_bytes(key, rows).map_err(unavailable)?;
-        if bytes > layers.workspace_bytes {
-            // The old one stays, since graphs name it; doubling keeps them all below twice the largest.
-            let larger = bytes.next_power_of_two();
-            layers.workspace = self.allocate(larger)?;
-            layers.workspace_bytes = larger;
+        self.call("a layer", || Ok(()))?;
+        let mut plans = self.kept_plans();
+        let prepared = plans
+            .prepare(layer, operands, workspace)
+            .map_err(Error::library)?;
+        // SAFETY: the caller's; the workspace is as long as the plan wants, which `prepare` has seen.
+        let done = unsafe { plans.execute(&prepared) };
+        // Something may have been launched by now, of which nobody knows the end.
+        done.map_err(|why| self.fail(why))?;
+        if let Some(held) = self.state().captured.as_mut() {
+            held.push(prepared.plan());
         }
-        let workspace = layers.workspace;
-        // SAFETY: the caller's; the workspace is long enough now.
-        let done = unsafe { layers.plans.execute((key, rows), operands, workspace) };
-        done.map_err(|why| {
-            let error = Error::Lost { why };
-            self.state().lost = Some(error.clone());
-            error
-        })
+        Ok(())
+    }
+
+    fn kept_plans(&self) -> MutexGuard<'_, Plans> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Safety
@@ -359,7 +375,21 @@ impl Driver for Cuda {
         self.synchronize()
     }
 
-    unsafe fn run(&self, command: &Command) -> Result<()> {
+    fn prepare(&self, command: &Command) -> Result<Preparation> {
+        let Some((key, rows)) = layer_of(command) else {
+            return Ok(Preparation::default());
+        };
+        self.call("a layer", || Ok(()))?;
+        let mut plans = self.kept_plans();
+        let plan = plans.plan(key, rows).map_err(Error::library)?;
+        self.plan_count.store(plans.len(), Ordering::Relaxed);
+        Ok(Preparation {
+            workspace_bytes: plan.workspace_bytes(),
+            held: Some(plan),
+        })
+    }
+
+    unsafe fn run(&self, command: &Command, workspace: Span) -> Result<()> {
         match command {
             // SAFETY: the caller's.
             Command::Launch(launch) => unsafe { self.launch(launch) },
@@ -376,13 +406,25 @@ impl Driver for Cuda {
                 let [x, weight, y] = [call.x, call.weight, call.y].map(|span| span.address().unwrap_or(0));
                 let bias = call.bias.and_then(Span::address);
                 // SAFETY: the caller's; the call's spans are as long as its sizes say.
-                unsafe { self.convolve((call.into(), call.rows), Operands { x, weight, bias, y }) }
+                unsafe {
+                    self.convolve(
+                        (call.into(), call.rows),
+                        Operands { x, weight, bias, y },
+                        workspace,
+                    )
+                }
             }
             Command::Linear(call) => {
                 let [x, weight, y] = [call.x, call.weight, call.y].map(|span| span.address().unwrap_or(0));
                 let bias = call.bias.and_then(Span::address);
                 // SAFETY: the caller's; the call's spans are as long as its sizes say.
-                unsafe { self.convolve((call.into(), call.rows), Operands { x, weight, bias, y })? };
+                unsafe {
+                    self.convolve(
+                        (call.into(), call.rows),
+                        Operands { x, weight, bias, y },
+                        workspace,
+                    )?
+                };
                 let Some(residual) = call.residual else {
                     return Ok(());
                 };
@@ -390,38 +432,39 @@ impl Driver for Cuda {
                 // SAFETY: as above.
                 unsafe { self.launch(&addition) }
             }
-            Command::Attention(call) => {
-                let launch = attention::tiles(call).or_else(|| attention::plain(call, false));
-                let launch = launch.ok_or_else(|| Error::operands("attention", format!("{call:?}")))?;
-                // SAFETY: the caller's; the launch is made of the call's spans and sizes.
-                unsafe { self.launch(&launch) }
-            }
         }
     }
 
-    unsafe fn graph(&self, commands: &[Command]) -> Result<Option<Graph>> {
+    unsafe fn graph(&self, commands: &[Command], workspace: Span) -> Result<Option<Graph>> {
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.call("cuCtxSetCurrent", || Ok(()))?;
         // SAFETY: the stream is there; nobody else captures on it.
-        self.call("capture", || unsafe {
-            cuda::stream::begin_capture(self.stream.0, mode)
-        })?;
+        if unsafe { cuda::stream::begin_capture(self.stream.0, mode) }.is_err() {
+            return self.synchronize().map(|()| None);
+        }
+        self.state().captured = Some(Vec::new());
         let captured = commands.iter().try_for_each(|command| {
             // SAFETY: the caller's.
-            unsafe { self.run(command) }
+            unsafe { self.run(command, workspace) }
         });
         // SAFETY: a capture has begun, and has to end even if something in it has failed.
         let ended = unsafe { cuda::stream::end_capture(self.stream.0) };
-        let Ok(graph) = ended else {
-            return captured.map(|()| None);
-        };
-        let mut made = CudaGraph {
+        let plans = self.state().captured.take().unwrap_or_default();
+        let made = ended.ok().map(|graph| CudaGraph {
             graph,
             executable: std::ptr::null_mut(),
+            _plans: plans,
+        });
+        let (Ok(()), Some(mut made)) = (captured, made) else {
+            // The commands run one by one as well. Whether the device is still there shows at once.
+            return self.synchronize().map(|()| None);
         };
-        captured?;
         // SAFETY: the graph has just been made.
-        let status = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut made.executable, graph, 0) };
-        Ok(status.result().is_ok().then_some(Graph::Cuda(made)))
+        let status = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut made.executable, made.graph, 0) };
+        if status.result().is_err() {
+            return self.synchronize().map(|()| None);
+        }
+        Ok(Some(Graph::Cuda(made)))
     }
 
     unsafe fn replay(&self, graph: &Graph) -> Result<()> {
@@ -431,8 +474,15 @@ impl Driver for Cuda {
                 cuda::graph::launch(graph.executable, self.stream.0)
             }),
             #[cfg(feature = "emulated")]
-            Graph::Emulated(_) => Err(Error::operands("replay", "a graph of another device")),
+            Graph::Emulated(..) => Err(Error::operands("replay", "a graph of another device")),
         }
+    }
+
+    fn release(&self, graph: Graph) {
+        // It belongs to the context, and what it launches may still be running.
+        let _ = self.synchronize();
+        let _ = self.enter();
+        drop(graph);
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -441,12 +491,25 @@ impl Driver for Cuda {
             cuda::stream::synchronize(self.stream.0)
         })
     }
+
+    fn plans(&self) -> usize {
+        self.plan_count.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Cuda {
     fn drop(&mut self) {
         // What the fields give back belongs to the context, which has to be this thread's.
         let _ = self.enter();
+    }
+}
+
+/// The layer that a library computes, and for how many rows.
+fn layer_of(command: &Command) -> Option<(ConvKey, usize)> {
+    match command {
+        Command::Conv(call) => Some((call.into(), call.rows)),
+        Command::Linear(call) => Some((call.into(), call.rows)),
+        Command::Launch(_) | Command::Copy { .. } | Command::Freed(_) => None,
     }
 }
 
@@ -483,12 +546,28 @@ pub(crate) fn libraries() -> Vec<(&'static str, std::result::Result<String, Stri
     ]
 }
 
-fn driver_version() -> std::result::Result<String, String> {
+fn driver_number() -> std::result::Result<i32, String> {
     let mut version = 0;
     // SAFETY: the place is valid.
     let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
     asked.result().map_err(words)?;
+    Ok(version)
+}
+
+fn driver_version() -> std::result::Result<String, String> {
+    let version = driver_number()?;
     Ok(format!("CUDA {}.{}", version / 1000, version % 1000 / 10))
+}
+
+/// Whether our kernels and the plans are for cards of this compute capability.
+fn suits(capability: (u32, u32)) -> std::result::Result<(), String> {
+    let (major, minor) = capability;
+    if capability < LEAST_CAPABILITY {
+        return Err(format!(
+            "the card has compute capability {major}.{minor}; 8.0 or newer is needed"
+        ));
+    }
+    Ok(())
 }
 
 fn cudnn_version(version: usize) -> String {

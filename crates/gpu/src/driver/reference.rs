@@ -4,7 +4,7 @@
 use half::f16;
 
 use super::heap::pointer;
-use crate::command::{AttentionCall, ConvCall, LinearCall, Span};
+use crate::command::{ConvCall, LinearCall, Span};
 use crate::data::DType;
 
 /// The result of a call, or why it is none.
@@ -84,52 +84,6 @@ pub(super) unsafe fn convolution(call: &ConvCall) -> Done {
             for (output, y) in y.iter_mut().enumerate() {
                 *y += dot(x, &weight[(output * side * side + tap) * inputs..][..inputs]);
             }
-        }
-    }
-    // SAFETY: the caller's.
-    unsafe { write(call.y, dtype, &y) }
-}
-
-/// # Safety
-/// As [`linear`].
-pub(super) unsafe fn attention(call: &AttentionCall) -> Done {
-    let AttentionCall {
-        dtype,
-        rows,
-        queries,
-        keys,
-        heads,
-        width: d,
-        ..
-    } = *call;
-    let width = heads * d;
-    // SAFETY: the caller's.
-    let q = unsafe { read(call.q, dtype, rows * queries * width)? };
-    // SAFETY: the caller's.
-    let k = unsafe { read(call.k, dtype, rows * keys * width)? };
-    // SAFETY: the caller's.
-    let v = unsafe { read(call.v, dtype, rows * keys * width)? };
-    let mut y = vec![0.0; rows * queries * width];
-    let scale = call.scale;
-    let mut shares = vec![0.0_f32; keys];
-    for (place, y) in y.chunks_exact_mut(d).enumerate() {
-        let (row, head) = (place / (queries * heads), place % heads);
-        let q = &q[place * d..][..d];
-        let of_key = |key: usize| ((row * keys + key) * heads + head) * d;
-        for (key, share) in shares.iter_mut().enumerate() {
-            *share = dot(q, &k[of_key(key)..][..d]) * scale;
-        }
-        let largest = shares.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut total = 0.0;
-        for (key, share) in shares.iter_mut().enumerate() {
-            *share = (*share - largest).exp();
-            total += *share;
-            for (y, v) in y.iter_mut().zip(&v[of_key(key)..][..d]) {
-                *y += *share * v;
-            }
-        }
-        for y in y {
-            *y /= total;
         }
     }
     // SAFETY: the caller's.

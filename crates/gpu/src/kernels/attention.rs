@@ -1,7 +1,6 @@
 //! The geometry of our attention kernels, as `attention.cu` instantiates them.
 
 use crate::command::{Arg, AttentionCall, Launch, Span};
-#[cfg(any(test, feature = "cuda"))]
 use crate::data::DType;
 
 /// Warps of a block.
@@ -11,7 +10,6 @@ const WARPS: usize = 4;
 const LANES: usize = 32;
 
 /// Queries of a warp, and keys of a tile, on the matrix units.
-#[cfg(any(test, feature = "cuda"))]
 const FRAGMENT: usize = 16;
 
 /// The launch in f32 arithmetic, for heads up to 512 wide. None beyond, or where a size is more than a kernel counts.
@@ -31,7 +29,6 @@ pub(crate) fn plain(call: &AttentionCall, causal: bool) -> Option<Launch> {
 }
 
 /// The launch on the matrix units, for f16 and heads up to 160 wide. None otherwise.
-#[cfg(any(test, feature = "cuda"))]
 pub(crate) fn tiles(call: &AttentionCall) -> Option<Launch> {
     let side = [48, 64, 80, 160].into_iter().find(|side| call.width <= *side)?;
     if call.dtype != DType::F16 {

@@ -1,10 +1,9 @@
-//! Scaled dot-product attention: a library's in f16, our own kernel otherwise.
+//! Scaled dot-product attention by our own kernels: on the matrix units in f16, in f32 arithmetic otherwise.
 
 use super::record::Record;
 use crate::command::{AttentionCall, Command};
-use crate::data::DType;
 use crate::error::Result;
-use crate::kernels::attention::plain;
+use crate::kernels::attention::{plain, tiles};
 use crate::tensor::Tensor;
 
 /// Which keys a query sees.
@@ -16,8 +15,7 @@ pub enum AttnMask {
     Causal,
 }
 
-/// softmax(q · kᵀ / √d) · v for each of `heads` heads: `q` (B, T, heads · d), `k` and `v` (B, S, heads · d), d at most 512 where our
-/// kernel computes it.
+/// softmax(q · kᵀ / √d) · v for each of `heads` heads: `q` (B, T, heads · d), `k` and `v` (B, S, heads · d), d at most 512.
 /// Result: (B, T, heads · d).
 ///
 /// A second set of keys and values is a second call, whose result [`add_scaled`](super::add_scaled) adds.
@@ -55,11 +53,8 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: AttnMask) 
         v: v.span(),
         y: y.span(),
     };
-    if dtype == DType::F16 && mask == AttnMask::None {
-        record.push(Command::Attention(call))?;
-        return Ok(y);
-    }
-    match plain(&call, mask == AttnMask::Causal) {
+    let on_matrix_units = tiles(&call).filter(|_| mask == AttnMask::None);
+    match on_matrix_units.or_else(|| plain(&call, mask == AttnMask::Causal)) {
         Some(launch) => record.push(Command::Launch(launch))?,
         None => return Err(record.mismatch("a head is at most 512 wide")),
     }

@@ -9,7 +9,7 @@ use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// Channels are filled up to multiples of this in f16: two layers of a UNet have no engine without (4 or 9 inputs, 4
+/// Channels are filled up to multiples of this: two layers of a UNet have no engine without (4 or 9 inputs, 4
 /// outputs), and all are faster.
 const CHANNELS: usize = 8;
 
@@ -173,15 +173,20 @@ impl Conv2d {
     }
 }
 
-fn filled(channels: usize, dtype: DType) -> usize {
+/// Channels of a layer, filled up.
+pub(super) fn filled(channels: usize, dtype: DType) -> usize {
     match dtype {
-        DType::F16 => channels.next_multiple_of(CHANNELS),
-        DType::F32 | DType::I32 => channels,
+        DType::F16 | DType::F32 => channels.next_multiple_of(CHANNELS),
+        DType::I32 => channels,
     }
 }
 
 /// Number i of `data` at `place(i)` of `length`, and zeros elsewhere. A half is exact as a float.
-fn reordered(data: HostData<'_>, length: usize, place: impl Fn(usize) -> usize) -> Result<Vec<f32>> {
+pub(super) fn reordered(
+    data: HostData<'_>,
+    length: usize,
+    place: impl Fn(usize) -> usize,
+) -> Result<Vec<f32>> {
     let mut numbers = vec![0.0; length];
     match data {
         HostData::F32(data) => data.iter().enumerate().for_each(|(i, x)| numbers[place(i)] = *x),

@@ -44,11 +44,31 @@ pub(super) struct Pinned {
     engine: i64,
     /// Number and value of each knob.
     knobs: Vec<(u32, i64)>,
+    /// Whether rows are computed one by one, since no engine computes all numbers of them the same way.
+    pub(super) by_row: bool,
 }
 
 /// The engine of a layer.
 pub(super) fn pin(card: &Card, key: ConvKey) -> Result<Pinned, Why> {
-    let (graph, _held) = graph(card, key, ASKED)?;
+    match among(card, key, ASKED, |pinned| same_for_all_rows(card, key, pinned)) {
+        Ok(pinned) => Ok(pinned),
+        // A row by itself has no company to depend on.
+        Err(_) => {
+            let fits = |pinned: &Pinned| {
+                let plan = pinned.plan(card, key, 1);
+                plan.is_ok_and(|plan| plan.workspace_bytes <= most_workspace(key.dtype))
+            };
+            among(card, key, 1, fits).map(|pinned| Pinned {
+                by_row: true,
+                ..pinned
+            })
+        }
+    }
+}
+
+/// The first of cuDNN's configurations for so many rows that will do.
+fn among(card: &Card, key: ConvKey, rows: usize, will_do: impl Fn(&Pinned) -> bool) -> Result<Pinned, Why> {
+    let (graph, _held) = graph(card, key, rows)?;
     let mut count = 0;
     // The second list is of engines that compute everything, and slower.
     for mode in [Heuristic::CUDNN_HEUR_MODE_A, Heuristic::CUDNN_HEUR_MODE_FALLBACK] {
@@ -56,14 +76,14 @@ pub(super) fn pin(card: &Card, key: ConvKey) -> Result<Pinned, Why> {
         count += configurations.len();
         for configuration in configurations {
             if let Some(pinned) = read(&configuration, key.dtype)?
-                && same_for_all_rows(card, key, &pinned)
+                && will_do(&pinned)
             {
                 return Ok(pinned);
             }
         }
     }
     Err(format!(
-        "none of cuDNN's {count} configurations computes {key:?} the same way for all rows"
+        "none of cuDNN's {count} configurations for {rows} rows will do for {key:?}"
     ))
 }
 
@@ -125,6 +145,7 @@ fn read(configuration: &Descriptor, dtype: DType) -> Result<Option<Pinned>, Why>
     Ok(Some(Pinned {
         engine: engine.int(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX)?,
         knobs,
+        by_row: false,
     }))
 }
 
@@ -191,6 +212,7 @@ impl Pinned {
             plan,
             workspace_bytes: usize::try_from(workspace).unwrap_or(0),
             has_bias: key.bias,
+            by_row: self.by_row,
             _held: held,
         })
     }

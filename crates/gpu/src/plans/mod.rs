@@ -6,11 +6,12 @@
 mod choice;
 mod conv;
 mod descriptor;
+mod kept;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::ffi::{c_char, c_void};
+use std::sync::Arc;
 
 use cudarc::cudnn::sys;
 
@@ -18,6 +19,8 @@ use self::choice::{Pinned, pin};
 pub(crate) use self::conv::ConvKey;
 use self::conv::{BIAS, RESULT, WEIGHT, X};
 use self::descriptor::{Descriptor, Handle, Kind, Name, checked};
+use self::kept::Kept;
+use crate::command::Span;
 
 /// Symbols of cuDNN that are used. One that is missing would end the process at its first use.
 const SYMBOLS: &[&str] = &[
@@ -84,13 +87,27 @@ enum Card {
 
 /// A plan that can be executed, with everything that it refers to.
 #[derive(Debug)]
-struct Plan {
+pub(crate) struct Plan {
     plan: Descriptor,
     workspace_bytes: usize,
     has_bias: bool,
+    /// Whether it computes one row at a time.
+    by_row: bool,
     /// Dropped after the plan.
     _held: Vec<Descriptor>,
 }
+
+impl Plan {
+    /// Bytes that it works in.
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.workspace_bytes
+    }
+}
+
+// SAFETY: a finished plan is only read, by whoever executes it and by the graphs that hold its kernels.
+unsafe impl Send for Plan {}
+// SAFETY: as above.
+unsafe impl Sync for Plan {}
 
 /// Where the operands of a plan are.
 #[derive(Clone, Copy, Debug)]
@@ -101,14 +118,36 @@ pub(crate) struct Operands {
     pub(crate) y: u64,
 }
 
+/// Engines that are remembered: all of some sizes of a few networks. One that is forgotten is chosen again, as the same.
+const MOST_ENGINES: usize = 1 << 14;
+
+/// Plans that are kept beside those that graphs hold: more than the layers of the largest network, so that what a program has
+/// just run is there when its graph is made.
+const MOST_PLANS: usize = 1 << 12;
+
 /// The plans of a card that is there.
 #[derive(Debug)]
 pub(crate) struct Plans {
     card: Card,
     /// By layer and size.
-    pinned: HashMap<ConvKey, Pinned>,
+    pinned: Kept<ConvKey, Result<Pinned, Why>>,
     /// By layer, size and rows.
-    plans: HashMap<(ConvKey, usize), Plan>,
+    plans: Kept<(ConvKey, usize), Arc<Plan>>,
+}
+
+/// A layer that is about to be executed.
+#[derive(Debug)]
+pub(crate) struct PreparedLayer {
+    plan: Arc<Plan>,
+    /// One, or one for each row.
+    packs: Vec<Descriptor>,
+}
+
+impl PreparedLayer {
+    /// What computes it.
+    pub(crate) fn plan(self) -> Arc<Plan> {
+        self.plan
+    }
 }
 
 impl Plans {
@@ -117,27 +156,23 @@ impl Plans {
         version()?;
         Ok(Self {
             card: Card::Present(Handle::new(stream)?),
-            pinned: HashMap::new(),
-            plans: HashMap::new(),
+            pinned: Kept::new(MOST_ENGINES),
+            plans: Kept::new(MOST_PLANS),
         })
     }
 
-    /// Bytes of workspace that this layer takes for `rows` rows. The first call for a layer chooses its engine.
-    pub(crate) fn workspace_bytes(&mut self, key: ConvKey, rows: usize) -> Result<usize, Why> {
-        Ok(self.plan(key, rows)?.workspace_bytes)
+    /// How many plans are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.plans.len()
     }
 
-    /// Executes a layer on the stream.
-    ///
-    /// # Safety
-    /// The operands lie in the card's memory, as long as the key says, and the workspace is as long as
-    /// [`Plans::workspace_bytes`] says.
-    pub(crate) unsafe fn execute(
+    /// Everything that can fail before something is launched.
+    pub(crate) fn prepare(
         &mut self,
         (key, rows): (ConvKey, usize),
         operands: Operands,
-        workspace: u64,
-    ) -> Result<(), Why> {
+        workspace: Span,
+    ) -> Result<PreparedLayer, Why> {
         let all = [operands.x, operands.weight, operands.y]
             .into_iter()
             .chain(operands.bias);
@@ -146,39 +181,81 @@ impl Plans {
                 "{operands:?} do not begin at multiples of {ALIGNED} bytes"
             ));
         }
-        self.plan(key, rows)?;
-        let (Card::Present(handle), Some(plan)) = (&self.card, self.plans.get(&(key, rows))) else {
+        let plan = self.plan(key, rows)?;
+        if plan.workspace_bytes > workspace.bytes {
+            return Err(format!(
+                "{key:?} works in {} bytes, and there are {}",
+                plan.workspace_bytes, workspace.bytes
+            ));
+        }
+        let at_a_time = if plan.by_row { rows } else { 1 };
+        let packs = (0..at_a_time as u64).map(|row| pack(&plan, of_row(key, operands, row), workspace));
+        let packs = packs.collect::<Result<_, Why>>()?;
+        Ok(PreparedLayer { plan, packs })
+    }
+
+    /// Executes a layer on the stream.
+    ///
+    /// # Safety
+    /// Operands and workspace, as they were prepared, lie in the card's memory, the operands as long as the key says.
+    pub(crate) unsafe fn execute(&self, layer: &PreparedLayer) -> Result<(), Why> {
+        let Card::Present(handle) = &self.card else {
             return Err("a card that is only described computes nothing".to_owned());
         };
-        let mut ids = vec![X, WEIGHT, RESULT];
-        let mut pointers = vec![operands.x, operands.weight, operands.y];
-        if let Some(bias) = operands.bias.filter(|_| plan.has_bias) {
-            ids.push(BIAS);
-            pointers.push(bias);
-        }
-        let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?
-            .ints(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &ids)?
-            .pointers(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &pointers)?
-            .pointers(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[workspace])?
-            .finished()?;
-        // SAFETY: the caller answers for the memory; handle and descriptors are finished.
-        checked("execute", unsafe {
-            sys::cudnnBackendExecute(handle.raw(), plan.plan.raw(), pack.raw())
+        layer.packs.iter().try_for_each(|pack| {
+            // SAFETY: the caller answers for the memory; handle and descriptors are finished.
+            checked("execute", unsafe {
+                sys::cudnnBackendExecute(handle.raw(), layer.plan.plan.raw(), pack.raw())
+            })
         })
     }
 
-    fn plan(&mut self, key: ConvKey, rows: usize) -> Result<&Plan, Why> {
-        if !self.plans.contains_key(&(key, rows)) {
-            if !self.pinned.contains_key(&key) {
-                let pinned = pin(&self.card, key)?;
-                self.pinned.insert(key, pinned);
-            }
-            let pinned = &self.pinned[&key];
-            let plan = pinned.plan(&self.card, key, rows)?;
-            self.plans.insert((key, rows), plan);
+    /// The plan of a layer for `rows` rows. The first call for a layer chooses its engine, or finds that there is none.
+    pub(crate) fn plan(&mut self, key: ConvKey, rows: usize) -> Result<Arc<Plan>, Why> {
+        if let Some(plan) = self.plans.get(&(key, rows)) {
+            return Ok(Arc::clone(plan));
         }
-        Ok(&self.plans[&(key, rows)])
+        let pinned = match self.pinned.get(&key) {
+            Some(pinned) => pinned.clone(),
+            None => {
+                let pinned = pin(&self.card, key);
+                self.pinned.put(key, pinned.clone());
+                pinned
+            }
+        }?;
+        let at_a_time = if pinned.by_row { 1 } else { rows };
+        let plan = Arc::new(pinned.plan(&self.card, key, at_a_time)?);
+        self.plans.put((key, rows), Arc::clone(&plan));
+        Ok(plan)
     }
+}
+
+/// The operands of one row alone.
+fn of_row(key: ConvKey, operands: Operands, row: u64) -> Operands {
+    let bytes = |(h, w): (usize, usize), channels: usize| (h * w * channels * key.dtype.size_bytes()) as u64;
+    Operands {
+        x: operands.x + row * bytes(key.from, key.inputs),
+        y: operands.y + row * bytes(key.to, key.outputs),
+        ..operands
+    }
+}
+
+/// What a plan is executed with.
+fn pack(plan: &Plan, operands: Operands, workspace: Span) -> Result<Descriptor, Why> {
+    let mut ids = vec![X, WEIGHT, RESULT];
+    let mut pointers = vec![operands.x, operands.weight, operands.y];
+    if let Some(bias) = operands.bias.filter(|_| plan.has_bias) {
+        ids.push(BIAS);
+        pointers.push(bias);
+    }
+    Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?
+        .ints(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &ids)?
+        .pointers(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &pointers)?
+        .pointers(
+            Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE,
+            &[workspace.address().unwrap_or(0)],
+        )?
+        .finished()
 }
 
 /// What is at an address of the card.

@@ -1,5 +1,6 @@
 //! Programs: recorded once, run often, in memory that is known beforehand; and what faults of a device come to.
 
+use crate::driver::emulated::WORKSPACE;
 use crate::testing::{assert_close, emulated, numbers};
 use crate::{
     Activation, DType, Emulation, Error, Fault, Gpu, HostData, Input, InputShape, Linear, PlannedFault,
@@ -51,9 +52,15 @@ fn a_program_runs_again_with_other_numbers_and_keeps_its_weights() {
 fn the_arena_holds_what_is_alive_at_a_time_and_no_more() {
     let gpu = emulated(ThreadOrder::Ascending);
     let mut program = block(&gpu).unwrap();
-    // The input, the state, two between the layers and what comes out: five tensors at a time, of the thirteen in all.
+    // The input, the state, two between the layers and what comes out: five tensors at a time, of the thirteen in all; and
+    // what the library works in.
     let tensor = 3 * 64 * 4;
-    assert!(program.arena_bytes() <= 5 * tensor, "{}", program.arena_bytes());
+    assert!(
+        program.arena_bytes() <= 5 * tensor + WORKSPACE,
+        "{}",
+        program.arena_bytes()
+    );
+    assert_eq!(program.arena_bytes() % tensor, WORKSPACE, "it is counted");
     let weights = gpu.used_bytes();
     assert_eq!(weights, 2 * 64 * 64 * 4, "recording takes no memory");
     run(&mut program, &numbers(2, 192, DType::F32)).unwrap();
@@ -183,6 +190,55 @@ fn a_failed_launch_or_a_lost_device_stays_failed() {
         }
         assert!(met >= 12, "{fault:?} was met {met} times");
     }
+}
+
+/// While a program becomes a graph, other threads load weights and look at results.
+#[test]
+fn nothing_is_told_a_device_while_a_graph_is_made() {
+    let gpu = emulated(ThreadOrder::Ascending);
+    let x = numbers(2, 192, DType::F32);
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                let tensor = Tensor::upload(&gpu, &SHAPE, HostData::F32(&x)).unwrap();
+                assert_eq!(tensor.download().unwrap(), x);
+                gpu.free_bytes().unwrap();
+            }
+        });
+        for _ in 0..50 {
+            let results = block(&gpu).and_then(|mut program| run(&mut program, &x));
+            ended.store(results.is_err(), std::sync::atomic::Ordering::Relaxed);
+            results.unwrap();
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_program_that_cannot_be_a_graph_runs_command_by_command() {
+    let gpu = faulty(Fault::CaptureFailure, 1);
+    let mut program = block(&gpu).unwrap();
+    let x = numbers(2, 192, DType::F32);
+    let first = run(&mut program, &x).unwrap();
+    assert_eq!(run(&mut program, &x).unwrap(), first);
+    let bound = program.bound.as_ref().unwrap();
+    assert!(bound.graph.is_none() && bound.stays_apart, "it is tried once");
+    // The next one can.
+    let mut other = block(&gpu).unwrap();
+    assert_eq!(run(&mut other, &x).unwrap(), first);
+    assert!(other.bound.as_ref().is_some_and(|bound| bound.graph.is_some()));
+}
+
+/// A graph that outlives its device is found by the emulated one.
+#[test]
+fn a_program_may_be_the_last_to_hold_its_device() {
+    let gpu = emulated(ThreadOrder::Ascending);
+    let mut program = block(&gpu).unwrap();
+    drop(gpu);
+    run(&mut program, &numbers(2, 192, DType::F32)).unwrap();
+    assert!(program.bound.as_ref().is_some_and(|bound| bound.graph.is_some()));
+    drop(program);
 }
 
 /// Whatever is there or not, each library is named and nothing ends the process.

@@ -86,6 +86,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
         clip_skip: 1,
         token_merging: true,
         scheduler: SchedulerChoice::default(),
+        framing: None,
         soft_edge: 0,
         differential_diffusion: false,
         ip_adapter: None,

@@ -11,8 +11,8 @@ pub use self::config::{ImageProjectionConfig, IpAdapterConfig};
 use self::projection::Projection;
 use crate::error::During;
 use crate::layers::{
-    HostTensor, InputList, KeyValueProjections, KeyValues, Layer, LayerSource, Linear, Programs, Result,
-    on_pool, size_bytes,
+    Device, HostTensor, InputList, KeyValueProjections, KeyValues, Layer, LayerSource, Linear, Programs,
+    Result, on_pool, size_bytes,
 };
 use crate::{ModelError, UNetConfig, VisionOutput};
 
@@ -21,8 +21,8 @@ use crate::{ModelError, UNetConfig, VisionOutput};
 enum Computation {
     /// What the image encoder gives to tokens.
     Tokens,
-    /// Tokens to keys and values, with a scale, by its bits.
-    Project(u32),
+    /// Tokens, and the same times a scale, to keys and values.
+    Project,
 }
 
 /// An adapter for UNets of one shape.
@@ -135,13 +135,18 @@ impl IpAdapter {
     /// Keys and values of `tokens` (1, N, D), in main memory, for every cross-attention, in the order in which those run.
     pub(crate) fn project(&self, tokens: &HostTensor, scale: f32) -> Result<Vec<KeyValues>> {
         let mut given = InputList::default();
+        // An input on a GPU, so that all scales are one program.
+        let scaled = match self.programs.device() {
+            Device::Cpu => None,
+            Device::Gpu(_) => Some(given.host(tokens.affine(f64::from(scale), 0.0)?)),
+        };
         let tokens = given.host(tokens.clone());
-        let key = Computation::Project(scale.to_bits());
-        let results = self.programs.run(key, given, |inputs| {
+        let results = self.programs.run(Computation::Project, given, |inputs| {
             let tokens = inputs.take(tokens)?;
+            let scaled = scaled.map(|scaled| inputs.take(scaled)).transpose()?;
             let mut results = Vec::with_capacity(2 * self.layers.len());
             for layer in &self.layers {
-                results.extend(layer.project(&tokens, scale)?.into_results());
+                results.extend(layer.project(&tokens, scaled.as_ref(), scale)?.into_results());
             }
             Ok(results)
         })?;

@@ -127,12 +127,17 @@ pub(crate) struct KeyValueProjections {
 }
 
 impl KeyValueProjections {
-    /// Keys and values of `x` (B, S, D). What is attended to by them counts `scale` times.
-    pub(crate) fn project(&self, x: &Tensor, scale: f32) -> Result<KeyValues> {
+    /// Keys and values of `x` (B, S, D). What is attended to by them counts `scale` times: softmax does not see the values, so the sum
+    /// over them may be scaled before it is made, and so may what they are a linear function of. `scaled` is that, `x` times
+    /// `scale`, where a program of a GPU is given it, which must not have a scale written into it.
+    pub(crate) fn project(&self, x: &Tensor, scaled: Option<&Tensor>, scale: f32) -> Result<KeyValues> {
+        let v = match scaled {
+            Some(scaled) => self.v.forward(scaled)?,
+            None => self.v.forward(x)?.affine(f64::from(scale), 0.0)?,
+        };
         Ok(KeyValues {
             k: self.k.forward(x)?,
-            // Softmax does not see the values, so the sum over them may be scaled before it is made.
-            v: self.v.forward(x)?.affine(f64::from(scale), 0.0)?,
+            v,
         })
     }
 

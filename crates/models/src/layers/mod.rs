@@ -17,7 +17,7 @@ mod spec;
 mod token_merge;
 
 pub use pentimento_kernels::{
-    Device, DeviceLocation, GpuDevice, HostTensor, KernelError, LayerSource, Precision,
+    Device, DeviceLocation, GpuDevice, HostTensor, KernelError, LayerSource, Precision, ProgramMemory,
 };
 pub(crate) use pentimento_kernels::{
     IndexPlace, InputList, Inputs, Programs, Result, RowIndex, Tensor, TensorPlace, channels_first,

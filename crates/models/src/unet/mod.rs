@@ -23,8 +23,9 @@ use self::computation::Computation;
 use self::time_embedding::TimeEmbedding;
 use crate::error::During;
 use crate::layers::{
-    Attention, Conv2d, GroupNorm, HostTensor, InputList, KeyValues, Layer, LayerName, LayerShape,
-    LayerSource, PatchOf, Programs, Result, Stride, each_spec, on_pool, patch_each, size_bytes,
+    Attention, Conv2d, DeviceLocation, GroupNorm, HostTensor, InputList, KeyValues, Layer, LayerName,
+    LayerShape, LayerSource, PatchOf, ProgramMemory, Programs, Result, Stride, each_spec, on_pool,
+    patch_each, size_bytes,
 };
 use crate::{Conditioning, ConditioningShape, ImageTokens, IpAdapter, ModelError};
 
@@ -88,6 +89,12 @@ impl UNet {
     #[must_use]
     pub fn config(&self) -> &UNetConfig {
         &self.config
+    }
+
+    /// Where it computes.
+    #[must_use]
+    pub fn device(&self) -> DeviceLocation {
+        self.programs.device().location()
     }
 
     /// Calls `visit` with every layer of the checkpoint, in the order in which they run.
@@ -265,5 +272,15 @@ impl UNet {
     pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<HostTensor, ModelError> {
         input.check(&self.config, self.cross_attns)?;
         on_pool(|| self.predict(input)).during("predicting noise")
+    }
+
+    /// What [`UNet::forward`] would take of the device's memory for this input, exactly, and whether there is so much now. None on
+    /// the CPU.
+    ///
+    /// # Errors
+    /// As [`UNet::forward`]; nothing is computed.
+    pub fn measure(&self, input: UNetInput<'_>) -> std::result::Result<Option<ProgramMemory>, ModelError> {
+        input.check(&self.config, self.cross_attns)?;
+        self.measure_prediction(input).during("measuring a prediction")
     }
 }

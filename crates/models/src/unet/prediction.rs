@@ -8,8 +8,8 @@ use super::input::UNetInput;
 use super::row_map::{Merging, RowMap, images_of_rows};
 use super::time_embedding::timestep_embedding;
 use crate::layers::{
-    ConvFusion, HostTensor, IndexPlace, InputList, Inputs, Result, Tensor, TensorPlace, channels_first,
-    channels_last,
+    ConvFusion, HostTensor, IndexPlace, InputList, Inputs, ProgramMemory, Result, Tensor, TensorPlace,
+    channels_first, channels_last,
 };
 
 /// Where a forward finds its inputs.
@@ -26,6 +26,27 @@ impl UNet {
     /// One prediction for every row of an input that fits: (B, out, h, w).
     pub(super) fn predict(&self, input: UNetInput<'_>) -> Result<HostTensor> {
         let mut given = InputList::default();
+        let (places, merging, key) = self.give(input, &mut given)?;
+        let predicted = self.programs.run_one(key, given, |inputs| {
+            self.predict_on_device(&places, merging, inputs)
+        })?;
+        predicted.into_host()
+    }
+
+    /// What that would take of the device's memory.
+    pub(super) fn measure_prediction(&self, input: UNetInput<'_>) -> Result<Option<ProgramMemory>> {
+        let mut given = InputList::default();
+        let (places, merging, key) = self.give(input, &mut given)?;
+        self.programs.measure(key, &given, |inputs| {
+            Ok(vec![self.predict_on_device(&places, merging, inputs)?])
+        })
+    }
+
+    fn give<'a>(
+        &self,
+        input: UNetInput<'a>,
+        given: &mut InputList<'a>,
+    ) -> Result<(Places, Merging, Computation)> {
         let merging = Merging::new(input.timesteps.len(), input.rows, input.merging);
         let places = Places {
             sample: given.host(input.sample.clone()),
@@ -38,16 +59,13 @@ impl UNet {
                 Some(_) => Some(given.rows(added_of_rows(input.conditioning)?)),
                 None => None,
             },
-            kv: InputKv::new(input.conditioning, self.cross_attns, &mut given)?,
+            kv: InputKv::new(input.conditioning, self.cross_attns, given)?,
         };
         let key = Computation::Predict {
             merging: merging.clone(),
             image_runs: places.kv.image_runs(),
         };
-        let predicted = self.programs.run_one(key, given, |inputs| {
-            self.predict_on_device(&places, merging, inputs)
-        })?;
-        predicted.into_host()
+        Ok((places, merging, key))
     }
 
     fn predict_on_device(

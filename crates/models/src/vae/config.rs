@@ -26,6 +26,8 @@ pub struct VaeConfig {
     pub shift_factor: f64,
     /// Mean and standard deviation of each channel of a latent, which the UNet sees with both taken out.
     pub normalisation: Option<LatentNormalisation>,
+    /// Whether SDXL wants it in f32 whatever the device's precision is, since its activations leave the range of f16.
+    pub force_upcast: bool,
     /// Present for a tiny autoencoder, which has none of what follows.
     pub(super) tiny: Option<TinyConfig>,
     pub(crate) layers_per_block: usize,
@@ -84,6 +86,8 @@ struct RawConfig {
     use_quant_conv: bool,
     #[serde(default = "yes")]
     use_post_quant_conv: bool,
+    #[serde(default = "yes")]
+    force_upcast: bool,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -139,6 +143,7 @@ impl TryFrom<RawTiny> for VaeConfig {
             scaling_factor,
             shift_factor,
             normalisation: None,
+            force_upcast: false,
             tiny: Some(tiny),
             layers_per_block: 0,
             norm_num_groups: 1,
@@ -217,6 +222,7 @@ impl TryFrom<RawConfig> for VaeConfig {
             scaling_factor,
             shift_factor,
             normalisation: normalisation(raw.latents_mean, raw.latents_std, raw.latent_channels)?,
+            force_upcast: raw.force_upcast,
             tiny: None,
             layers_per_block: raw.layers_per_block,
             norm_num_groups: raw.norm_num_groups,

@@ -32,7 +32,8 @@ impl ModelSource {
             })
         })?;
         let weights = lone.files.component("vae", DTYPES, &HOST).map_err(wrap)?;
-        let source = LayerSource::new(weights.var_builder(), &self.device);
+        let device = self.vae_device(&config)?;
+        let source = LayerSource::new(weights.var_builder(), &device);
         let vae = Vae::new(&config, source).map_err(|source| match weights.take_fault() {
             Some(fault) => wrap(fault),
             None => PipelineError::Part {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_nn::VarBuilder;
-use pentimento_models::{LayerName, LayerPatch, LayerShape, LayerSource, ModelError};
+use pentimento_models::{ClipText, Device, LayerName, LayerPatch, LayerShape, LayerSource, ModelError};
 use pentimento_weights::{LoraNetwork, LoraTarget, ResolvedLora, WeightsError};
 
 use super::{DTYPES, HOST, ModelSource};
@@ -12,6 +12,7 @@ use crate::PipelineError;
 use crate::component::{Component, ComponentRole};
 use crate::layer_changes::{ChangeError, LayerChanges, merged_into};
 use crate::loras::{OpenLora, Targets, network_of};
+use crate::text_encoder::TextEncoder;
 
 /// About what a layer of a copy takes that shares all its weights: names and places.
 const LAYER_BYTES: u64 = 256;
@@ -19,22 +20,29 @@ const LAYER_BYTES: u64 = 256;
 /// LoRAs as read for one network, with their strengths.
 type Scaled = Vec<(ResolvedLora, f64)>;
 
+/// It remembers nothing of its base, whose states are others.
+fn text_copy((text, bytes): (ClipText, u64)) -> (Arc<TextEncoder>, u64) {
+    let text = TextEncoder::new(text);
+    let bytes = bytes.saturating_add(text.chunk_bytes());
+    (Arc::new(text), bytes)
+}
+
 impl ModelSource {
     /// Builds a network from `weights` with the LCM-LoRA in them.
     pub(super) fn with_merged<T>(
         &self,
-        role: ComponentRole,
+        (role, device): (ComponentRole, &Device),
         weights: VarBuilder<'_>,
         build: impl FnOnce(LayerSource<'_>) -> Result<T, ModelError>,
     ) -> Result<Result<T, ModelError>, PipelineError> {
         let Some(network) = network_of(role) else {
-            return Ok(build(LayerSource::new(weights, &self.device)));
+            return Ok(build(LayerSource::new(weights, device)));
         };
         let loras = self.open_loras()?;
         let lcm = read_loras(network, &loras.targets, &loras.lcm)?;
         let changes = LayerChanges::of(network, borrowed(&lcm));
         let merged = merged_into(weights, changes);
-        Ok(build(LayerSource::new(merged, &self.device)))
+        Ok(build(LayerSource::new(merged, device)))
     }
 
     /// A copy of `base` with the set of LoRAs. The number is what the copy holds by itself, in bytes.
@@ -64,10 +72,12 @@ impl ModelSource {
         let copy = match base {
             Component::TextEncoder(text) => text
                 .patched(change)
-                .map(|(text, bytes)| (Component::TextEncoder(Arc::new(text)), bytes)),
+                .map(text_copy)
+                .map(|(text, bytes)| (Component::TextEncoder(text), bytes)),
             Component::TextEncoder2(text) => text
                 .patched(change)
-                .map(|(text, bytes)| (Component::TextEncoder2(Arc::new(text)), bytes)),
+                .map(text_copy)
+                .map(|(text, bytes)| (Component::TextEncoder2(text), bytes)),
             Component::UNet(unet) => unet
                 .patched(change)
                 .map(|(unet, bytes)| (Component::UNet(Arc::new(unet)), bytes)),

@@ -2,67 +2,12 @@
 //!
 //! The files are made by `tests/golden/generate/later_models.py` on `tiny-sd2` and `tiny-sdxl` of `tests/golden/models`.
 
+use crate::models::{changed, model_of, with_keys};
 use crate::support::{image_of, request_of, tiny};
 use candle_core::{DType, Device, Tensor};
-use pentimento_pipeline::{PipelineError, RequestConditioning, StableDiffusion};
-use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir, golden_runs};
+use pentimento_pipeline::RequestConditioning;
+use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_runs};
 use pentimento_types::{Recipe, RgbImage};
-use pentimento_weights::Checkpoint;
-use serde_json::Value;
-
-const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
-
-/// A file of a tiny model, or of `tiny` where the model has none.
-fn read(model: &str, path: &str) -> Option<Vec<u8>> {
-    let models = golden_dir().join("models");
-    let own = fs_err::read(models.join(model).join(path));
-    own.or_else(|_| fs_err::read(models.join("tiny").join(path))).ok()
-}
-
-/// The model with `change` made to each of its files.
-fn changed(
-    model: &str,
-    change: impl Fn(&str, Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
-) -> Result<StableDiffusion, PipelineError> {
-    let name = model.to_owned();
-    let files = Checkpoint::in_memory(model, move |path| Some(change(path, read(&name, path)?)));
-    StableDiffusion::from_checkpoint(model, files, &pentimento_pipeline::Device::Cpu)
-}
-
-fn with_keys(bytes: &[u8], keys: &Value) -> Vec<u8> {
-    let mut config: Value = serde_json::from_slice(bytes).unwrap();
-    for (key, value) in keys.as_object().unwrap() {
-        config[key] = value.clone();
-    }
-    config.to_string().into_bytes()
-}
-
-/// The model that a golden file was made with.
-fn model_of(golden: &Golden) -> StableDiffusion {
-    let about = golden.about().clone();
-    let replaced: Vec<(String, Tensor)> = golden
-        .names()
-        .iter()
-        .filter_map(|name| {
-            Some((
-                name.strip_prefix("replaced.")?.to_owned(),
-                golden.tensor(name).clone(),
-            ))
-        })
-        .collect();
-    let model = about["model"].as_str().unwrap().to_owned();
-    let made = changed(&model, move |path, bytes| match path {
-        "unet/config.json" => with_keys(&bytes, &about["unet"]),
-        "vae/config.json" => with_keys(&bytes, &about["vae"]),
-        UNET => {
-            let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
-            tensors.extend(replaced.iter().cloned());
-            safetensors::serialize(tensors, None).unwrap()
-        }
-        _ => bytes,
-    });
-    made.unwrap()
-}
 
 /// The text states, where the file holds them.
 fn check_states(case: &str, golden: &Golden, found: &RequestConditioning) {

@@ -65,6 +65,7 @@ pub(crate) fn request(kind: SchedulerKind) -> Recipe {
             kind: Some(kind),
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: 0,
         differential_diffusion: false,
         ip_adapter: None,

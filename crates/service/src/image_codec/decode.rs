@@ -36,9 +36,19 @@ pub fn decode_mask(bytes: &[u8], limits: InputLimits) -> Result<DecodedMask, Ser
 /// transparent. Takes CPU time: call it on a blocking thread.
 ///
 /// # Errors
-/// As [`decode`], and [`ServiceError::MaskOpaque`].
+/// As [`decode`], and [`ServiceError::MaskRefused`].
 pub fn decode_transparent_mask(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
     decode_as(bytes, limits, Pixels::into_transparent_mask)
+}
+
+/// Reads a whole image and lays it on white where it is transparent, as A1111's `flatten`.
+pub(crate) fn decode_on_white(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
+    decode_as(bytes, limits, Pixels::into_image_on_white)
+}
+
+/// Reads a whole mask as A1111's `create_binary_mask`: where any of it is transparent, its alpha channel at two levels.
+pub(crate) fn decode_drawn_mask(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
+    decode_as(bytes, limits, Pixels::into_drawn_mask)
 }
 
 /// What decoding this file will take; read from the header, with nothing allocated.

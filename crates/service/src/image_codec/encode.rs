@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(of(&ours, true), ours);
         let captured = Provenance {
             source_type: Some("digitalCapture".to_owned()),
-            parameters: None,
+            ..Provenance::default()
         };
         assert_eq!(of(&captured, false), captured);
         assert_eq!(word(of(&captured, true)), "algorithmicallyEnhanced");

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use pentimento_engine::Precision;
 use pentimento_types::{NoiseSpacing, Recipe, Size, StrengthRule, Task};
 use serde::{Deserialize, Serialize};
 
@@ -76,12 +77,15 @@ pub struct ImageMetadata {
     /// Whether the mask's grey said how much each pixel may change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub differential_diffusion: bool,
+    /// The numbers in which it was computed, `f16`; left out where they were f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
     /// Whether a safety checker found content that it was to look for; left out where nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nsfw: Option<bool>,
-    /// Pixels per line.
+    /// Pixels per line of what was computed.
     pub width: u32,
-    /// Lines.
+    /// Its lines.
     pub height: u32,
 }
 
@@ -94,9 +98,20 @@ fn changes_an_image(task: &Task) -> bool {
 }
 
 impl ImageMetadata {
+    /// The same, computed in these numbers.
+    #[must_use]
+    pub fn computed_in(self, precision: Precision) -> Self {
+        Self {
+            precision: (precision != Precision::F32).then(|| precision.to_string()),
+            ..self
+        }
+    }
+
     /// Of image number `index` of a request.
     #[must_use]
     pub fn new(recipe: &Recipe, task: Task, index: u32, size: Size) -> Self {
+        // A framed picture is computed in another size than it is handed out in.
+        let size = recipe.framing.map_or(size, |framing| framing.size);
         Self {
             task,
             software: concat!("pentimento ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -131,6 +146,7 @@ impl ImageMetadata {
             karras: recipe.scheduler.spacing == NoiseSpacing::Karras,
             token_merging: recipe.merges_tokens(size),
             differential_diffusion: recipe.differential_diffusion && task == Task::Inpainting,
+            precision: None,
             nsfw: None,
             width: size.width,
             height: size.height,
@@ -142,6 +158,12 @@ impl ImageMetadata {
     pub fn parameters_text(&self) -> String {
         // A text chunk must not hold the zero character.
         let mut text = self.prompt.replace('\0', " ");
+        for AdapterRecord { model, strength } in &self.loras {
+            // As its readers apply them; a name with these letters is no tag there.
+            if !model.contains([':', '>', '\n', '\0']) {
+                let _ = write!(text, "<lora:{model}:{strength}>");
+            }
+        }
         if !self.negative_prompt.is_empty() {
             let _ = write!(
                 text,
@@ -186,6 +208,21 @@ pub fn read_metadata(bytes: &[u8]) -> Option<ImageMetadata> {
         Container::Other(_) => return None,
     };
     serde_json::from_str(&json).ok()
+}
+
+/// The text that A1111 and the tools around it put into a picture; None for a file without one. Of a JPEG or WebP only our own is
+/// read.
+#[must_use]
+pub fn read_parameters(bytes: &[u8]) -> Option<String> {
+    if Container::of(bytes) != Container::Png {
+        return Some(read_metadata(bytes)?.parameters_text());
+    }
+    let text = png_file::text(bytes, PNG_PARAMETERS)?;
+    Some(match String::from_utf8(text) {
+        Ok(text) => text,
+        // `tEXt` is Latin-1 by its definition.
+        Err(other) => other.into_bytes().into_iter().map(char::from).collect(),
+    })
 }
 
 fn exif_json(blocks: Blocks) -> Option<String> {

@@ -57,6 +57,39 @@ impl Pixels {
         upright(rgb, self.size, self.orientation)
     }
 
+    /// Upright, on white where it is transparent; rounded as Pillow pastes.
+    pub(super) fn into_image_on_white(mut self) -> Result<RgbImage, ServiceError> {
+        let on_white = |level: u8, alpha: u8| {
+            let (level, alpha) = (u32::from(level), u32::from(alpha));
+            let sum = level * alpha + 255 * (255 - alpha) + 128;
+            u8::try_from(((sum >> 8) + sum) >> 8).unwrap_or(u8::MAX)
+        };
+        if self.channels == 2 || self.channels == 4 {
+            for pixel in self.samples.chunks_exact_mut(self.channels) {
+                if let [colours @ .., alpha] = pixel {
+                    for level in colours {
+                        *level = on_white(*level, *alpha);
+                    }
+                }
+            }
+        }
+        self.into_image()
+    }
+
+    /// Upright: where any of it is transparent, white where its alpha channel is above 128 and black elsewhere; else its
+    /// colours.
+    pub(super) fn into_drawn_mask(self) -> Result<RgbImage, ServiceError> {
+        let is_drawn = self
+            .alpha()
+            .is_some_and(|mut alpha| alpha.any(|alpha| alpha < 255));
+        if !is_drawn {
+            return self.into_image();
+        }
+        let levels = self.alpha().into_iter().flatten();
+        let levels = levels.flat_map(|alpha| [if alpha > 128 { 255 } else { 0 }; 3]);
+        upright(levels.collect(), self.size, self.orientation)
+    }
+
     /// The mask that is in the colours, or where these do not part the image and the alpha channel does, in that:
     /// opaque is repainted then.
     pub(super) fn into_mask(self) -> Result<DecodedMask, ServiceError> {
@@ -78,7 +111,8 @@ impl Pixels {
     pub(super) fn into_transparent_mask(self) -> Result<RgbImage, ServiceError> {
         let levels = || self.alpha().into_iter().flatten().map(|level| u8::MAX - level);
         if !levels().any(|level| level >= REPAINTED_FROM) {
-            return Err(ServiceError::MaskOpaque);
+            let problem = "has no transparent pixel; what is to change must be transparent in it".to_owned();
+            return Err(ServiceError::MaskRefused { problem });
         }
         let rgb = levels().flat_map(|level| [level; 3]).collect();
         upright(rgb, self.size, self.orientation)
@@ -181,6 +215,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_transparent_lies_on_white_and_is_what_a_drawn_mask_keeps() {
+        let pixels = [
+            [10, 20, 30, 255],
+            [10, 20, 30, 0],
+            [10, 20, 30, 128],
+            [255, 255, 255, 129],
+        ];
+        let image = line(&pixels).into_image_on_white().unwrap();
+        assert_eq!(
+            image.pixels(),
+            [10, 20, 30, 255, 255, 255, 132, 137, 142, 255, 255, 255]
+        );
+        let mask = line(&pixels).into_drawn_mask().unwrap();
+        assert_eq!(mask.pixels(), [[255; 3], [0; 3], [0; 3], [255; 3]].concat());
+        let opaque = line(&[[7, 7, 7, 255], [200, 200, 200, 255]])
+            .into_drawn_mask()
+            .unwrap();
+        assert_eq!(opaque.pixels(), [7, 7, 7, 200, 200, 200]);
+    }
+
+    #[test]
     fn alpha_parts_at_every_level_as_a_mask_does() {
         for level in 0..=u8::MAX {
             let mask = line(&[[0, 0, 0, 0], [0, 0, 0, level]]).into_mask().unwrap();
@@ -202,7 +257,7 @@ mod tests {
         };
         for mask in [opaque, plain] {
             let refused = mask.into_transparent_mask().unwrap_err();
-            assert!(matches!(refused, ServiceError::MaskOpaque), "{refused}");
+            assert!(matches!(refused, ServiceError::MaskRefused { .. }), "{refused}");
         }
     }
 

@@ -6,9 +6,13 @@
 use pentimento_types::Task;
 
 use super::container::Container;
+use super::decode::decode;
+use super::manifest::{FoundManifest, read_manifest};
 use super::metadata::{ImageMetadata, read_metadata};
 use super::orientation::Blocks;
+use super::watermark::has_watermark;
 use super::{jpeg_structure, png_file, webp_file};
+use crate::InputLimits;
 
 /// Where IPTC's words are.
 const WORDS: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/";
@@ -52,7 +56,8 @@ impl SourceType {
     }
 
     /// Of what a job has made.
-    pub(super) const fn of(task: Task) -> Self {
+    #[must_use]
+    pub const fn of(task: Task) -> Self {
         match task {
             Task::TextToImage => Self::TrainedAlgorithmicMedia,
             Task::ImageToImage | Task::Inpainting => Self::CompositeWithTrainedAlgorithmicMedia,
@@ -109,6 +114,10 @@ pub struct Provenance {
     pub source_type: Option<String>,
     /// How one of our pictures was made.
     pub parameters: Option<ImageMetadata>,
+    /// What its C2PA manifest says; None also in a build that looks at none.
+    pub manifest: Option<FoundManifest>,
+    /// Whether the watermark is in its pixels; None where they were not looked at.
+    pub watermark: Option<bool>,
 }
 
 impl Provenance {
@@ -116,16 +125,32 @@ impl Provenance {
     #[must_use]
     pub fn is_generated(&self) -> bool {
         let is_generated = |word: &String| GENERATED.iter().any(|known| known.eq_ignore_ascii_case(word));
-        self.parameters.is_some() || self.source_type.as_ref().is_some_and(is_generated)
+        let signed = self.manifest.as_ref().filter(|manifest| manifest.intact);
+        let signed = signed.and_then(|manifest| manifest.digital_source_type.as_ref());
+        let said = self.source_type.iter().chain(signed).any(is_generated);
+        self.parameters.is_some() || said || self.watermark == Some(true)
     }
 }
 
-/// What a file of any origin says. Signatures are not checked: anybody can write this into a file, and take it out.
+/// What a file of any origin says. Only a manifest is signed: anybody can write the others into a file, and all can be taken out.
 #[must_use]
 pub fn read_provenance(bytes: &[u8]) -> Provenance {
     Provenance {
         source_type: packet_of(bytes).as_deref().and_then(source_type_in),
         parameters: read_metadata(bytes),
+        manifest: read_manifest(bytes),
+        watermark: None,
+    }
+}
+
+/// The same with a look at the pixels, where the file is a picture within the limits. That takes as much memory as to decode it, and
+/// time: call it on a blocking thread.
+#[must_use]
+pub fn read_provenance_and_pixels(bytes: &[u8], limits: InputLimits) -> Provenance {
+    let picture = decode(bytes, limits).ok();
+    Provenance {
+        watermark: picture.as_ref().map(has_watermark),
+        ..read_provenance(bytes)
     }
 }
 
@@ -218,7 +243,7 @@ mod tests {
     fn what_is_generated_is_told_from_what_is_captured() {
         let of = |word: &str| Provenance {
             source_type: Some(word.to_owned()),
-            parameters: None,
+            ..Provenance::default()
         };
         for word in [
             "trainedAlgorithmicMedia",

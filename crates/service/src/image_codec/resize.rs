@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder as _};
-use pentimento_engine::{Filter, resampled};
+use pentimento_engine::{Filter, Part, resampled, resampled_part};
 use pentimento_types::{RgbImage, Size};
 
 use crate::ServiceError;
@@ -12,6 +12,11 @@ use crate::ServiceError;
 #[must_use]
 pub fn resized(image: &RgbImage, size: Size) -> RgbImage {
     resampled(image, size, Filter::Lanczos)
+}
+
+/// A part of what [`resized`] gives, at the cost of that part.
+pub(crate) fn resized_part(image: &RgbImage, size: Size, part: &Part) -> RgbImage {
+    resampled_part(image, (size, Filter::Lanczos), part)
 }
 
 /// A PNG file of an image that no caller has sent in this form, made quickly.

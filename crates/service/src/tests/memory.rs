@@ -87,7 +87,10 @@ async fn a_file_that_is_decoded_again_waits_for_room_like_a_new_one() {
     let beyond = beyond.acquire_owned().await.unwrap();
     let files = || {
         let decoding = crate::image_codec::look_at(&photo_file(), LIMITS).unwrap();
-        PendingInputs::Files(vec![(InputRole::Init, photo_file(), decoding)])
+        PendingInputs::Files {
+            framed: None,
+            files: vec![(InputRole::Init, photo_file(), decoding)],
+        }
     };
     let job = sample_job(JobId::from_u128(1), SystemTime::UNIX_EPOCH);
     let mut decoded = Box::pin(files().decode(inner, &job));

@@ -349,6 +349,7 @@ async fn a_job_whose_pictures_were_on_their_way_fails_with_a_reason() {
     let jobs = open(folder.path());
     let job = Job {
         state: JobState::Fetching,
+        deadline: None,
         ..sample_job(JobId::new(), SystemTime::UNIX_EPOCH)
     };
     let id = job.id;

@@ -76,6 +76,11 @@ const LAYERS: &[Row] = &[
         ],
     ),
     Row("testkit", Band::Workbench, &["types"]),
+    Row(
+        "gpu-check",
+        Band::Workbench,
+        &["types", "catalog", "gpu", "pipeline"],
+    ),
     Row("xtask", Band::Workbench, &[]),
 ];
 

@@ -1,8 +1,8 @@
 //! What each kind of field, and each kind of default, says of itself in the documentation.
 
 use super::{
-    Address, Anything, Choice, Describe, FieldDescription, Flag, Image, Label, ListOf, Name, Names, Number,
-    Numbers, ObjectOf, Otherwise, Required, Text, Whole, describe,
+    Address, Anything, Choice, Describe, FieldDescription, Flag, Image, Images, Label, ListOf, Name, Names,
+    Number, Numbers, ObjectOf, Only, Otherwise, Required, Text, Whole, describe,
 };
 
 impl Describe for Required {
@@ -114,6 +114,22 @@ impl<D: Describe> Describe for Image<D> {
         description.kind = if self.address { "image or address" } else { "image" };
         at_most(description, self.max_bytes, "bytes");
         self.default.describe(description);
+    }
+}
+
+impl Describe for Images {
+    fn describe(&self, description: &mut FieldDescription) {
+        description.kind = "images";
+        at_most(description, self.max, "items");
+        description.required = true;
+    }
+}
+
+impl Describe for Only {
+    fn describe(&self, description: &mut FieldDescription) {
+        description.kind = "only";
+        description.choices = self.values;
+        Otherwise("the same").describe(description);
     }
 }
 

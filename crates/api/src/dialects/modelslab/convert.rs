@@ -6,10 +6,10 @@ use pentimento_types::{
 };
 
 use super::fields::{
-    ALGORITHM_TYPE, CLIP_SKIP, EMBEDDINGS_MODEL, GENERATION, GUIDANCE_SCALE, HEIGHT, INIT_IMAGE,
-    IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LORA_MODEL, LORA_STRENGTH, MASK_IMAGE, MODEL_ID,
-    NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, PROMPT, SAMPLES, SCHEDULER, SEED, SIDE_STEP, SOFT_EDGE, STRENGTH,
-    TOMESD, USE_KARRAS_SIGMAS, VAE, WIDTH,
+    ALGORITHM_TYPE, CLIP_SKIP, DIFFERENTIAL_DIFFUSION, EMBEDDINGS_MODEL, GENERATION, GUIDANCE_SCALE, HEIGHT,
+    INIT_IMAGE, IP_ADAPTER_ID, IP_ADAPTER_IMAGE, IP_ADAPTER_SCALE, LORA_MODEL, LORA_STRENGTH, MASK_IMAGE,
+    MODEL_ID, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, PROMPT, SAMPLES, SCHEDULER, SEED, SIDE_STEP, SOFT_EDGE,
+    STRENGTH, TOMESD, USE_KARRAS_SIGMAS, VAE, WIDTH,
 };
 use super::note::Note;
 use super::reader::{Reader, without_null_word};
@@ -100,23 +100,24 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     }
     let size = size(&mut reader, &mut warnings);
     let sampling = sampling(&mut reader, defaults.seed, &mut warnings);
-    let adapters = adapters(&mut reader);
+    let adapters = adapters(&mut reader, &mut warnings);
     let extras = extras(&mut reader, defaults.enhance_prompt, &mut warnings);
     warnings.extend(reader.no_effect_warning(GENERATION));
     // Last, because they are the only costly ones.
     let init = reader.required_image(&INIT_IMAGE);
-    let mut soft_edge = 0;
+    let (mut soft_edge, mut differential_diffusion) = (0, false);
     // A mask is left unread by img2img, as upstream.
     let mut inputs = match call {
         Call::Inpaint => {
             let mask = reader.required_image(&MASK_IMAGE);
             soft_edge = reader.whole(&SOFT_EDGE);
+            differential_diffusion = reader.flag(&DIFFERENTIAL_DIFFUSION);
             Inputs::inpainting(init, mask)
         }
         Call::Img2Img => Inputs::new(init),
     };
     let mut ip_adapter = None;
-    if let Some((adapter, image)) = adapter_and_image(&mut reader) {
+    if let Some((adapter, image)) = adapter_and_image(&mut reader, &mut warnings) {
         inputs = inputs.with_ip_adapter(image);
         ip_adapter = Some(adapter);
     }
@@ -136,8 +137,9 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         clip_skip: sampling.clip_skip,
         token_merging: sampling.token_merging,
         scheduler: sampling.scheduler,
+        framing: None,
         soft_edge,
-        differential_diffusion: false,
+        differential_diffusion,
         ip_adapter,
     };
     let delivery = Delivery {
@@ -164,7 +166,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
 }
 
 /// What shows the model an image: an adapter and the image go together.
-fn adapter_and_image(reader: &mut Reader) -> Option<(IpAdapterRef, ImageSource)> {
+fn adapter_and_image(reader: &mut Reader, warnings: &mut Vec<String>) -> Option<(IpAdapterRef, ImageSource)> {
     let model = reader.name(&IP_ADAPTER_ID);
     let scale = reader.number(&IP_ADAPTER_SCALE);
     let before = reader.error_count();
@@ -186,8 +188,18 @@ fn adapter_and_image(reader: &mut Reader) -> Option<(IpAdapterRef, ImageSource)>
             reader.refuse(IP_ADAPTER_ID.name, message);
             None
         }
-        (None, None) => None,
+        (None, None) => {
+            if scale != IP_ADAPTER_SCALE.kind.default {
+                warnings.push(nothing_to_weigh(IP_ADAPTER_SCALE.name, IP_ADAPTER_ID.name));
+            }
+            None
+        }
     }
+}
+
+/// About a weight that is no fault, since clients send the fields that they have; only one who chose it has to know.
+fn nothing_to_weigh(weight: &str, missing: &str) -> String {
+    format!("{weight} has no effect without {missing}.")
 }
 
 fn safety(extras: &Extras) -> SafetyPolicy {
@@ -336,9 +348,13 @@ fn algorithm_type(name: &str) -> Option<AlgorithmType> {
     }
 }
 
-fn adapters(reader: &mut Reader) -> Adapters {
+fn adapters(reader: &mut Reader, warnings: &mut Vec<String>) -> Adapters {
     let names = reader.names(&LORA_MODEL);
     let strengths = lora_strengths(reader);
+    let is_chosen = |strength: &f64| *strength != LORA_STRENGTH.kind.default;
+    if names.is_empty() && strengths.iter().any(is_chosen) {
+        warnings.push(nothing_to_weigh(LORA_STRENGTH.name, LORA_MODEL.name));
+    }
     // Without models there is nothing that the values could be too many for.
     if !names.is_empty() && strengths.len() > names.len() {
         let (found, wanted) = (strengths.len(), names.len());

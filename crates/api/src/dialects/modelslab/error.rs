@@ -7,9 +7,9 @@ use pentimento_types::{ErrorKind, HasKind, InputRole, describe_chain};
 use serde_json::{Map, Value, json};
 
 use super::fields::{
-    ALGORITHM_TYPE, EMBEDDINGS_MODEL, ENHANCE_PROMPT, INIT_IMAGE, IP_ADAPTER_ID, IP_ADAPTER_IMAGE,
-    LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS, SAFETY_CHECKER, SCHEDULER, STRENGTH, UPSCALER,
-    VAE, WEBHOOK,
+    ALGORITHM_TYPE, DIFFERENTIAL_DIFFUSION, EMBEDDINGS_MODEL, ENHANCE_PROMPT, INIT_IMAGE, IP_ADAPTER_ID,
+    IP_ADAPTER_IMAGE, LORA_MODEL, MASK_IMAGE, MODEL_ID, NUM_INFERENCE_STEPS, SAFETY_CHECKER, SCHEDULER,
+    STRENGTH, UPSCALER, VAE, WEBHOOK,
 };
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
@@ -283,6 +283,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::ImageWork { .. }
         | ServiceError::ImageMemory { .. }
         | ServiceError::EnlargedTooLarge { .. }
+        | ServiceError::MaskRefused { .. }
         | ServiceError::ImageUndecodable { .. } => about(image),
         ServiceError::RunRefused { setting, problem } => {
             let (field, problem) = match *setting {
@@ -291,6 +292,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
                 "algorithm_type" => (ALGORITHM_TYPE.name, problem.clone()),
                 "scheduler" => (SCHEDULER.name, problem.clone()),
                 "model" => (MODEL_ID.name, problem.clone()),
+                "differential_diffusion" => (DIFFERENTIAL_DIFFUSION.name, problem.clone()),
                 // Nothing that the caller has named, but for the scheduler on this checkpoint.
                 key => (SCHEDULER.name, format!("{key}: {problem}")),
             };
@@ -318,7 +320,6 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         | ServiceError::OutOfService { .. }
         // Of calls with a picture nobody sees it.
         | ServiceError::SizeRefused { .. }
-        | ServiceError::MaskOpaque
         | ServiceError::KeyReused
         | ServiceError::WebhookNotFound { .. }
         | ServiceError::JobNotFound { .. }

@@ -101,6 +101,12 @@ pub(super) const SOFT_EDGE: Field<Whole<i64>> = Field::new(
     },
     "Pixels inside the mask over which the new part fades in.",
 );
+/// Ours.
+pub(super) const DIFFERENTIAL_DIFFUSION: Field<Flag> = Field::new(
+    "differential_diffusion",
+    Flag { default: false },
+    "Takes the mask's grey for how much each pixel may change, from black, which stays, to white.",
+);
 pub(super) const WIDTH: Field<Whole<i64>> = Field::new("width", SIDE, "Pixels per line of the result.");
 pub(super) const HEIGHT: Field<Whole<i64>> = Field::new("height", SIDE, "Lines of the result.");
 pub(super) const SAMPLES: Field<Whole<i64>> = Field::new(
@@ -311,7 +317,7 @@ pub(super) const REQUEST_ID: Field<Label<Required>> = Field {
             max_bytes: 1024,
             default: Required,
         },
-        "The number of the job; it may be in the path instead.",
+        "The number of the job.",
     )
 };
 
@@ -412,8 +418,8 @@ pub(super) const GENERATION: Table = &[
     &TEMP,
 ];
 /// What `inpaint` takes beside them. `img2img` knows these too, and leaves them unread as upstream does.
-pub(super) const MASK: Table = &[&MASK_IMAGE, &SOFT_EDGE];
-/// What `fetch` takes.
+pub(super) const MASK: Table = &[&MASK_IMAGE, &SOFT_EDGE, &DIFFERENTIAL_DIFFUSION];
+/// What `fetch` takes where the path has no number.
 const FETCH: Table = &[&KEY, &REQUEST_ID];
 /// What `verify_model`, `load_model` and `delete_model` take.
 const ONE_MODEL: Table = &[&KEY, &WHICH_MODEL];
@@ -425,13 +431,14 @@ const NSFW_IMAGE_CHECK: Table = &[&KEY, &LOOKED_AT, &THRESHOLD];
 pub(super) const SUPER_RESOLUTION: Table = &[&KEY, &URL, &SCALE, &UPSCALER, &FACE_ENHANCE, &ENLARGED_WEBHOOK];
 /// What `upload_image` takes.
 const UPLOAD_IMAGE: Table = &[&KEY, &BASE64_IMAGE, &IMAGE_TYPE];
-/// What the calls that act on the server take.
+/// What the calls take that act on the server or ask about it, and `fetch` with the number in its path.
 const ONLY_KEY: Table = &[&KEY];
 /// All calls with fields: method, path, tables.
 pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/img2img", &[GENERATION]),
     ("POST", "/api/v1/enterprise/inpaint", &[GENERATION, MASK]),
-    ("POST", "/api/v1/enterprise/fetch/{id}", &[FETCH]),
+    ("POST", "/api/v1/enterprise/fetch", &[FETCH]),
+    ("POST", "/api/v1/enterprise/fetch/{id}", &[ONLY_KEY]),
     ("POST", "/api/v1/enterprise/verify_model", &[ONE_MODEL]),
     ("POST", "/api/v1/enterprise/load_model", &[ONE_MODEL]),
     ("POST", "/api/v1/enterprise/load_model_v2", &[ONE_MODEL]),
@@ -443,6 +450,9 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &[Table])] = &[
     ("POST", "/api/v1/enterprise/clear_queue", &[ONLY_KEY]),
     ("POST", "/api/v1/enterprise/clear_cache", &[ONLY_KEY]),
     ("POST", "/api/v1/enterprise/restart_server", &[ONLY_KEY]),
+    ("POST", "/api/v1/enterprise/system_details", &[ONLY_KEY]),
+    ("POST", "/api/v1/enterprise/schedulers_list", &[ONLY_KEY]),
+    ("POST", "/api/v1/enterprise/get_all_models", &[ONLY_KEY]),
 ];
 /// All that is known: a client that sends a field of one call with another is told nothing about it.
 pub(super) const ALL: &[Table] = &[

@@ -62,6 +62,7 @@ pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCa
             strength_rule: StrengthRule::LowerStart,
             ..SchedulerChoice::default()
         },
+        framing: None,
         soft_edge: 0,
         differential_diffusion: false,
         ip_adapter: None,

@@ -7,11 +7,11 @@ use pentimento_types::{
 };
 
 use super::fields::{
-    BACKGROUND, CLIP_SKIP, EDIT_TABLES, GENERATION_TABLES, GUIDANCE_SCALE, IMAGE, INPUT_FIDELITY, IP_ADAPTER,
-    IP_ADAPTER_SCALE, LEAST_SIDE, LONGEST_SIDE, LORA_MODEL, LORA_STRENGTH, LORAS, MARKUP, MASK, MODEL, N,
-    NEGATIVE_PROMPT, OUTPUT_COMPRESSION, OUTPUT_FORMAT, PARTIAL_IMAGES, PROMPT, QUALITY, RESPONSE_FORMAT,
-    SCHEDULER, SEED, SIDE_STEP, SIZE, SOFT_EDGE, STEPS, STREAM, STRENGTH, USE_KARRAS_SIGMAS, VAE,
-    VARIATION_TABLES,
+    BACKGROUND, CLIP_SKIP, DIFFERENTIAL_DIFFUSION, EDIT_TABLES, GENERATION_TABLES, GUIDANCE_SCALE, IMAGE,
+    INPUT_FIDELITY, IP_ADAPTER, IP_ADAPTER_SCALE, LEAST_SIDE, LONGEST_SIDE, LORA_MODEL, LORA_STRENGTH, LORAS,
+    MARKUP, MASK, MODEL, N, NEGATIVE_PROMPT, OUTPUT_COMPRESSION, OUTPUT_FORMAT, PARTIAL_IMAGES, PROMPT,
+    QUALITY, RESPONSE_FORMAT, SCHEDULER, SEED, SIDE_STEP, SIZE, SOFT_EDGE, STEPS, STREAM, STRENGTH,
+    USE_KARRAS_SIGMAS, VAE, VARIATION_TABLES,
 };
 use super::images::{self, Shown};
 use super::reader::{choice, flag, prompt, whole};
@@ -350,6 +350,7 @@ fn add_images(parsed: &mut ParsedCall, call: Call, fields: &mut Fields) -> Resul
     let adapter = name(IP_ADAPTER.name, fields.take(IP_ADAPTER.name))?;
     let scale = IP_ADAPTER_SCALE.read(fields)?;
     let soft_edge = whole(&SOFT_EDGE, fields)?;
+    let differential_diffusion = flag(&DIFFERENTIAL_DIFFUSION, fields)?;
     // Last, because they are the only costly ones.
     let Shown { init, second } = images::of(fields, adapter.is_some())?;
     let mask = images::one(MASK.name, fields.take(MASK.name))?.filter(|_| call == Call::Edit);
@@ -361,6 +362,7 @@ fn add_images(parsed: &mut ParsedCall, call: Call, fields: &mut Fields) -> Resul
     });
     if mask.is_some() {
         recipe.soft_edge = soft_edge;
+        recipe.differential_diffusion = differential_diffusion;
     }
     let inputs = Inputs::starting(Start::Image { init, mask });
     parsed.inputs = match (adapter, second) {

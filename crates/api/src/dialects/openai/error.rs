@@ -8,7 +8,10 @@ use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, InputRole, describe_chain};
 use serde_json::{Value, json};
 
-use super::fields::{IMAGE, IP_ADAPTER, LORAS, MASK, MODEL, PROMPT, SCHEDULER, SIZE, STEPS, STRENGTH, VAE};
+use super::fields::{
+    DIFFERENTIAL_DIFFUSION, IMAGE, IP_ADAPTER, LORAS, MASK, MODEL, PROMPT, SCHEDULER, SIZE, STEPS, STRENGTH,
+    VAE,
+};
 use crate::body::BodyError;
 use crate::dialects::json::JsonError;
 use crate::dialects::lenient::FieldError;
@@ -158,6 +161,7 @@ fn param_of(error: &ServiceError) -> Option<&'static str> {
             "steps" => STEPS.name,
             "strength" => STRENGTH.name,
             "model" => MODEL.name,
+            "differential_diffusion" => DIFFERENTIAL_DIFFUSION.name,
             _ => SCHEDULER.name,
         });
     }
@@ -276,7 +280,9 @@ mod tests {
         };
         let of_mask = ServiceError::OfInput {
             role: InputRole::Mask,
-            fault: Box::new(ServiceError::MaskOpaque),
+            fault: Box::new(ServiceError::MaskRefused {
+                problem: "has no shape".to_owned(),
+            }),
         };
         for (error, status, code, param) in [
             (OpenAiError::MissingKey, 401, "invalid_api_key", Value::Null),

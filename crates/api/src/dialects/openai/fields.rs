@@ -335,6 +335,17 @@ pub(crate) const SOFT_EDGE: Field<Whole<i64>> = Field {
         "Pixels inside the mask over which the new part fades in.",
     )
 };
+pub(crate) const DIFFERENTIAL_DIFFUSION: Field<Choice<&str>> = Field {
+    effect: Effect::With("mask"),
+    ..Field::new(
+        "differential_diffusion",
+        Choice {
+            words: FLAG,
+            default: "false",
+        },
+        "Takes the mask's transparency for how much each pixel may change, from opaque, which stays, to transparent.",
+    )
+};
 pub(crate) const IP_ADAPTER: Field<Name<Otherwise>> = Field::new(
     "ip_adapter",
     Name {
@@ -398,7 +409,7 @@ const OWN: Table = &[
 ];
 /// Ours, where there is an image.
 const OWN_OF_IMAGE: Table = &[&STRENGTH, &IP_ADAPTER, &IP_ADAPTER_SCALE];
-const OWN_OF_MASK: Table = &[&SOFT_EDGE];
+const OWN_OF_MASK: Table = &[&SOFT_EDGE, &DIFFERENTIAL_DIFFUSION];
 
 pub(crate) const EDIT_TABLES: &[Table] = &[EDIT, HANDING_OVER, OWN, OWN_OF_IMAGE, OWN_OF_MASK];
 pub(crate) const GENERATION_TABLES: &[Table] = &[GENERATION, HANDING_OVER, OWN];

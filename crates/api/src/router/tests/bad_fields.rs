@@ -1,5 +1,6 @@
 //! A bad value in any field: the field is named in its dialect's words, and no job is made of it.
 
+use super::a1111_calls::{a1111, a1111_body};
 use super::modelslab_calls::{modelslab, modelslab_body};
 use super::openai_calls::openai;
 use super::*;
@@ -46,6 +47,7 @@ async fn modelslabs_bad_fields_are_named_and_nothing_is_queued() {
         ("base64", json!("maybe")),
         ("temp", json!("maybe")),
         ("soft_edge", json!(9999)),
+        ("differential_diffusion", json!("maybe")),
     ] {
         let mut body = modelslab_body();
         body["mask_image"] = body["init_image"].clone();
@@ -92,6 +94,7 @@ async fn openais_bad_fields_are_named_and_nothing_is_queued() {
         ("ip_adapter", json!(1)),
         ("ip_adapter_scale", json!(7)),
         ("soft_edge", json!(9999)),
+        ("differential_diffusion", json!("maybe")),
     ] {
         let mut body = json!({"prompt": "a house", "image": image_file()});
         body[field] = value;
@@ -129,5 +132,75 @@ async fn novitas_bad_fields_are_named_and_nothing_is_queued() {
     }
     assert_eq!(jobs(&router).await, 0);
     assert_eq!(send(&router, post(&good("a house"))).await.status, 200);
+    assert_eq!(jobs(&router).await, 1, "the list would show one");
+}
+
+#[tokio::test]
+async fn a1111s_bad_fields_are_named_and_nothing_is_queued() {
+    let test = TestService::start(FakeExecutor::new());
+    let router = router(&test, &[]);
+    for (field, value) in [
+        ("prompt", json!("a".repeat(10_001))),
+        ("prompt", json!("<lora:nowhere:1>")),
+        ("negative_prompt", json!(7)),
+        ("init_images", json!(image_file())),
+        ("init_images", json!(vec![image_file(); 17])),
+        ("mask", json!("not base64!")),
+        ("mask_blur", json!(65)),
+        ("mask_blur_x", json!("wide")),
+        ("mask_blur_y", json!(-1)),
+        ("inpainting_fill", json!(4)),
+        ("inpainting_fill", json!(3)),
+        ("inpaint_full_res", json!("maybe")),
+        ("inpaint_full_res_padding", json!(2000)),
+        ("inpainting_mask_invert", json!(2)),
+        ("resize_mode", json!(4)),
+        ("denoising_strength", json!(1.5)),
+        ("seed", json!("lucky")),
+        ("sampler_name", json!("Nonsense")),
+        ("scheduler", json!("Exponential")),
+        ("steps", json!(0)),
+        ("cfg_scale", json!("much")),
+        ("width", json!(60)),
+        ("height", json!(129)),
+        ("batch_size", json!(17)),
+        ("n_iter", json!(0)),
+        ("eta", json!(2)),
+        ("override_settings", json!([])),
+        ("override_settings_restore_afterwards", json!("maybe")),
+        ("send_images", json!(7)),
+        ("include_init_images", json!({})),
+        ("subseed_strength", json!(0.5)),
+        ("seed_resize_from_h", json!(64)),
+        ("seed_resize_from_w", json!(64)),
+        ("restore_faces", json!(true)),
+        ("tiling", json!(true)),
+        ("s_churn", json!(1)),
+        ("s_min_uncond", json!(1)),
+        ("initial_noise_multiplier", json!(1.1)),
+        ("token_merging_ratio", json!(0.5)),
+        ("refiner_checkpoint", json!("demo")),
+        ("enable_hr", json!(true)),
+        ("script_name", json!("x/y/z plot")),
+        ("alwayson_scripts", json!({"ControlNet": {}})),
+        ("disable_extra_networks", json!(true)),
+        ("infotext", json!("Steps: 3")),
+    ] {
+        let mut body = a1111_body();
+        body["mask"] = json!(image_file());
+        body["mask_blur"] = json!(0);
+        body["inpaint_full_res"] = json!(false);
+        if field.starts_with("mask_blur_") {
+            body["mask_blur"] = Value::Null;
+        }
+        body[field] = value;
+        let refused = send(&router, a1111("img2img", &body)).await;
+        assert_eq!(refused.status, 422, "{field}: {}", refused.json());
+        assert_eq!(refused.json()["detail"][0]["loc"][1], field, "{}", refused.json());
+        let text = refused.json()["detail"][0]["msg"].as_str().unwrap().to_owned();
+        assert!(text.starts_with(field), "{text}");
+    }
+    assert_eq!(jobs(&router).await, 0);
+    assert_eq!(send(&router, a1111("img2img", &a1111_body())).await.status, 200);
     assert_eq!(jobs(&router).await, 1, "the list would show one");
 }

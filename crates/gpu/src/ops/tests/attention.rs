@@ -130,7 +130,8 @@ pub(super) fn on_fragments(
         v: v_device.span(),
         y: y.span(),
     };
-    gpu.run(&Command::Launch(tiles(&call).unwrap())).unwrap();
+    gpu.run(&Command::Launch(tiles(&call).unwrap()), Span::NONE)
+        .unwrap();
     (
         y.download().unwrap(),
         reference(sizes, [&q, &k, &v], AttnMask::None),
@@ -149,7 +150,10 @@ fn a_wrong_launch_loses_the_device() {
             shared_bytes,
             args,
         };
-        let error = gpu.run(&Command::Launch(launch)).unwrap_err().to_string();
+        let error = gpu
+            .run(&Command::Launch(launch), Span::NONE)
+            .unwrap_err()
+            .to_string();
         assert!(
             Tensor::upload(&gpu, &[1], HostData::F32(&[0.0])).is_err(),
             "it stays lost"

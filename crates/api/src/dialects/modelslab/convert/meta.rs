@@ -67,6 +67,7 @@ pub(super) fn of(
     if let Some(mask) = inputs.mask() {
         meta["mask_image"] = json!(shown(mask));
         meta["soft_edge"] = json!(recipe.soft_edge);
+        meta["differential_diffusion"] = json!(yes_no(recipe.differential_diffusion));
     }
     if let Value::Object(meta) = meta {
         meta

@@ -385,6 +385,23 @@ fn strengths_without_models_are_no_fault() {
 }
 
 #[test]
+fn a_weight_without_what_it_weighs_is_warned_of_unless_it_is_the_default() {
+    for (field, chosen, missing) in [
+        ("lora_strength", json!("0.5,1"), "lora_model"),
+        ("lora_strength", json!(0), "lora_model"),
+        ("ip_adapter_scale", json!(0.3), "ip_adapter_id"),
+    ] {
+        let warning = accepted(field, chosen.clone()).note.warning.unwrap_or_default();
+        let wanted = format!("{field} has no effect without {missing}.");
+        assert!(warning.contains(&wanted), "{chosen}: {warning}");
+        for unchosen in [json!(1), json!("1.0"), json!(null)] {
+            let warning = accepted(field, unchosen).note.warning.unwrap_or_default();
+            assert!(!warning.contains(field), "{warning}");
+        }
+    }
+}
+
+#[test]
 fn false_and_zero_mean_that_an_optional_text_was_not_given() {
     let plain = convert(&good(), Call::Inpaint).unwrap();
     for nothing in [json!(false), json!(0), json!(0.0)] {
@@ -496,6 +513,15 @@ fn images_are_addresses_or_base64() {
     assert_eq!(inline.recipe.soft_edge, 0);
     assert_eq!(accepted("soft_edge", json!("12")).recipe.soft_edge, 12);
     assert!(refused("soft_edge", json!(257)).message.contains("256"));
+    assert!(!inline.recipe.differential_diffusion);
+    let by_grey = accepted("differential_diffusion", json!("yes"));
+    assert!(by_grey.recipe.differential_diffusion);
+    assert_eq!(by_grey.note.meta["differential_diffusion"], "yes");
+    assert!(
+        refused("differential_diffusion", json!("rather"))
+            .message
+            .contains("yes")
+    );
     for missing in [json!(""), json!(null), json!("  "), json!("null"), json!([])] {
         assert!(refused("init_image", missing).message.contains("is required"));
     }

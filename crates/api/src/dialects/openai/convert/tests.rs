@@ -119,7 +119,7 @@ fn what_is_sent_becomes_the_recipe() {
         "n": 3, "size": "128x64", "quality": "hd", "output_format": "jpeg", "output_compression": 0,
         "response_format": "url", "background": "opaque", "stream": true, "partial_images": 2, "user": "me",
         "moderation": "low", "negative_prompt": "blur", "seed": 5, "strength": 0.25, "guidance_scale": "3",
-        "scheduler": "ddim", "clip_skip": 2, "vae": "v", "soft_edge": 4,
+        "scheduler": "ddim", "clip_skip": 2, "vae": "v", "soft_edge": 4, "differential_diffusion": true,
         "loras": [{"model": "a"}, {"model": "b", "strength": 0.5, "else": 1}], "nonsense": 1,
     });
     let call = convert(&body, Call::Edit).unwrap();
@@ -155,6 +155,7 @@ fn what_is_sent_becomes_the_recipe() {
         .map(|lora| (lora.model.as_str(), lora.strength))
         .collect();
     assert_eq!(loras, [("a", 1.0), ("b", 0.5)]);
+    assert!(recipe.differential_diffusion);
     assert_eq!(call.ignored, ["loras[1].else", "nonsense"]);
 }
 

@@ -1,0 +1,211 @@
+//! The engine on the emulated device: forwards as large as its memory, and what its faults come to.
+
+use std::sync::{Arc, LazyLock};
+
+use pentimento_catalog::{ModelEntry, ModelKind, Source};
+use pentimento_engine::{
+    BatchPolicy, Device, Engine, EngineError, EngineHandle, Executor as _, ExecutorError, GpuDevice,
+    JobEvent, JobEvents, ModelLoader as _, PipelineExecutor, PipelineState, Precision, PrepareStep,
+    ResolvedJob, ResolvedModels,
+};
+use pentimento_gpu::{Emulation, Fault, Gpu, PlannedFault};
+use pentimento_pipeline::{DenoiseState, StableDiffusion, seeded};
+use pentimento_types::{
+    ErrorKind, HasKind as _, Inputs, JobId, MemoryBudget, MemoryLedger, ModelId, Recipe, RgbImage,
+    SchedulerChoice, SchedulerKind, Size, SystemClock,
+};
+use tempfile::TempDir;
+
+fn device_on(gpu: &Gpu) -> Device {
+    Device::Gpu(GpuDevice::new(gpu.clone(), Precision::F32))
+}
+
+fn executor_on(gpu: &Gpu) -> PipelineExecutor {
+    let memory = MemoryLedger::new(MemoryBudget::UNBOUNDED);
+    PipelineExecutor::on(device_on(gpu), memory, None)
+}
+
+/// A small picture of two evaluations by a network of width 32, since the emulator is slow.
+fn small(prompt: &str, seed: u64, image_count: u32) -> ResolvedJob {
+    static TINY: LazyLock<TempDir> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        seeded::write_checkpoint(seeded::Shape::Tiny, 1, folder.path()).expect("it can be written");
+        folder
+    });
+    let recipe = Recipe {
+        prompt: prompt.to_owned(),
+        image_count,
+        steps: 2,
+        strength: 1.0,
+        guidance_scale: 1.0,
+        seed,
+        scheduler: SchedulerChoice {
+            kind: Some(SchedulerKind::LCM),
+            ..SchedulerChoice::default()
+        },
+        ..Recipe::of_model(ModelId::new("tiny"))
+    };
+    let size = Size {
+        width: 60,
+        height: 64,
+    };
+    let pixels = (0..60 * 64 * 3).map(|at: u32| u8::try_from(at * 7 % 251).expect("below 251"));
+    let source = Source::Path(TINY.path().to_owned());
+    let entry = ModelEntry::new("tiny", ModelKind::Checkpoint, source);
+    ResolvedJob {
+        recipe: Arc::new(recipe),
+        models: ResolvedModels::checkpoint(Arc::new(entry)),
+        images: Inputs::new(RgbImage::new(size, pixels.collect()).expect("the length fits")),
+    }
+}
+
+/// Bytes that forwards of 1, 2 and 3 images of such a job take beside everything that is there while they run.
+fn forwards(gpu: &Gpu, job: &ResolvedJob) -> [usize; 3] {
+    let model = StableDiffusion::load(&job.models, &device_on(gpu)).expect("it loads");
+    let init = job.images.init().expect("it has one");
+    let states = model.prepare(&job.recipe, init).expect("it works");
+    let held = gpu.used_bytes();
+    let sizes = [1, 2, 3].map(|count| {
+        let states: Vec<&DenoiseState> = states[..count].iter().collect();
+        let memory = model.measure(&states).expect("it works").expect("it is a GPU");
+        usize::try_from(memory.arena_bytes + memory.output_bytes).expect("it is small")
+    });
+    assert_eq!(gpu.used_bytes(), held, "measuring takes no memory");
+    assert!(sizes[0] < sizes[1] && sizes[1] < sizes[2], "{sizes:?}");
+    sizes
+}
+
+fn prepared(executor: &mut PipelineExecutor, job: &ResolvedJob) -> Vec<PipelineState> {
+    let model = executor.loader().load(&job.models).expect("it loads");
+    let mut preparation = executor.begin(job, &model).expect("it fits");
+    loop {
+        if let PrepareStep::Done(prepared) = executor.advance(&mut preparation).expect("it works") {
+            return prepared.images.into_iter().map(|image| image.state).collect();
+        }
+    }
+}
+
+#[test]
+fn a_forward_is_as_large_as_the_memory_says_to_the_byte() {
+    let gpu = Gpu::emulated(Emulation::default());
+    let job = small("a boat", 1, 3);
+    let sizes = forwards(&Gpu::emulated(Emulation::default()), &job);
+    let mut executor = executor_on(&gpu);
+    let mut states = prepared(&mut executor, &job);
+    gpu.release_arena();
+    let held = gpu.used_bytes();
+    let mut fitting = |budget: usize| {
+        gpu.set_budget(held + budget);
+        executor.images_that_fit(&states.iter().collect::<Vec<_>>())
+    };
+    assert_eq!(fitting(sizes[2]), 3);
+    assert_eq!(fitting(sizes[2] - 1), 2);
+    assert_eq!(fitting(sizes[1]), 2);
+    assert_eq!(fitting(sizes[1] - 1), 1);
+    assert_eq!(fitting(0), 1, "one is tried whatever is known");
+    // And that is what it takes.
+    gpu.set_budget(held + sizes[1]);
+    let (two, _) = states.split_at_mut(2);
+    let mut two: Vec<&mut PipelineState> = two.iter_mut().collect();
+    executor.denoise(&mut two).expect("it fits");
+    gpu.release_arena();
+    gpu.set_budget(held + sizes[0] - 1);
+    let full = executor.denoise(&mut two[..1]).expect_err("it does not fit");
+    assert_eq!(full.kind(), ErrorKind::OutOfDeviceMemory);
+}
+
+/// The pictures of a job, or why there are none.
+fn ended(mut events: JobEvents) -> Result<Vec<RgbImage>, EngineError> {
+    let mut images = Vec::new();
+    while let Some(event) = events.blocking_next() {
+        match event {
+            JobEvent::Image { index, finished } => images.push((index, finished.image)),
+            JobEvent::Failed(error) => return Err(error),
+            JobEvent::Started | JobEvent::Progress(_) | JobEvent::Preview { .. } | JobEvent::Finished => {}
+            JobEvent::Cancelled => panic!("nobody cancels"),
+        }
+    }
+    images.sort_by_key(|(index, _)| *index);
+    Ok(images.into_iter().map(|(_, image)| image).collect())
+}
+
+fn engine_on(gpu: &Gpu) -> EngineHandle {
+    let (handle, _thread) =
+        Engine::start(executor_on(gpu), BatchPolicy::gpu(), Arc::new(SystemClock)).expect("a thread starts");
+    handle
+}
+
+fn run(handle: &EngineHandle, id: u128, job: &ResolvedJob) -> Result<Vec<RgbImage>, EngineError> {
+    let events = handle.generate(JobId::from_u128(id), job.clone());
+    ended(events.expect("there is room"))
+}
+
+#[test]
+fn less_memory_makes_more_forwards_and_the_same_pictures() {
+    let job = small("green hills", 3, 3);
+    let gpu = Gpu::emulated(Emulation::default());
+    let expected = run(&engine_on(&gpu), 1, &job).expect("there is room for all");
+    assert_eq!(expected.len(), 3);
+    let sizes = forwards(&gpu, &job);
+    // One after the other, in what the whole run has needed for one of them.
+    let gpu = Gpu::emulated(Emulation::default());
+    let handle = engine_on(&gpu);
+    run(&handle, 1, &small("green hills", 3, 1)).expect("there is room for all");
+    gpu.set_budget(gpu.used_bytes() + sizes[1]);
+    assert_eq!(run(&handle, 2, &job).expect("there is room for one"), expected);
+}
+
+fn faulty(fault: Fault, at: usize) -> Gpu {
+    Gpu::emulated(Emulation {
+        fault: Some(PlannedFault { fault, at }),
+        ..Emulation::default()
+    })
+}
+
+#[test]
+fn an_allocation_that_finds_no_memory_costs_one_job_at_most() {
+    let job = small("a boat", 1, 1);
+    let expected =
+        run(&engine_on(&Gpu::emulated(Emulation::default())), 1, &job).expect("nothing goes wrong");
+    let mut failed = 0;
+    // While the weights are loaded, and later; the last ones may never come.
+    for at in [1, 300, 600, 700, 705, 710, 720, 740] {
+        let gpu = faulty(Fault::OutOfMemory, at);
+        let handle = engine_on(&gpu);
+        match run(&handle, 1, &job) {
+            Ok(images) => assert_eq!(images, expected, "allocation {at} changed the picture"),
+            Err(error) => {
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::OutOfDeviceMemory,
+                    "allocation {at}: {error:?}"
+                );
+                failed += 1;
+            }
+        }
+        assert!(!handle.is_lost());
+        let next = run(&handle, 2, &job).expect("the next job has its memory");
+        assert_eq!(next, expected, "allocation {at} changed the next picture");
+    }
+    assert!(failed > 0, "no fault was met");
+}
+
+#[test]
+fn a_launch_that_fails_and_a_device_that_is_lost_end_the_engine() {
+    for (fault, at) in [
+        (Fault::LaunchFailure, 1),
+        (Fault::LaunchFailure, 400),
+        (Fault::DeviceLost, 50),
+        (Fault::DeviceLost, 2500),
+    ] {
+        let handle = engine_on(&faulty(fault, at));
+        let error = run(&handle, 1, &small("a boat", 1, 1)).expect_err("it is lost");
+        assert!(
+            matches!(error, EngineError::Executor(ExecutorError::DeviceLost { .. })),
+            "{fault:?} at {at}: {error:?}"
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime").block_on(handle.lost());
+        assert!(handle.is_lost());
+    }
+}
