@@ -1,6 +1,6 @@
 """Stage 7: writes the model folder in diffusers layout with fp16 weights, its adapters, and the compressed blobs that the crate embeds.
 
-Adapters that have been trained go to `adapters/` beside the folder, each in the layout that diffusers and the server load.
+Adapters that have been trained go to the folder `adapters` beside the folder, each in the layout that diffusers and the server load.
 
 transformers 5 saves CLIPTextModel without the `text_model.` prefix that every published SD checkpoint has, so the text
 encoder's names are put back here.

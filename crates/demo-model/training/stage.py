@@ -1,6 +1,6 @@
 """What every training stage shares: arguments, the noise schedule, budgets, checkpoints, averages and contact sheets.
 
-The run folder holds everything that is not committed: `packages/` (unpacked npm packages), `photos/`, CLIP's merges
+The run folder holds everything that is not committed: `packages` (unpacked npm packages), `photos`, CLIP's merges
 `bpe_simple_vocab_16e6.txt.gz`, checkpoints, latents and sheets.
 """
 import argparse
