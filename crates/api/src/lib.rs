@@ -35,6 +35,7 @@ mod router;
 mod server;
 mod shape;
 mod state;
+mod waiting_calls;
 mod watch_seats;
 mod webhook_calls;
 mod webhooks;

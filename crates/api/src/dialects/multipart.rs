@@ -16,13 +16,16 @@ pub(crate) enum MultipartError {
     /// It does not follow RFC 7578.
     #[error("the multipart body is not well formed")]
     Broken,
+    /// A part that is no file.
+    #[error("the multipart body has a text that is not UTF-8")]
+    NotText,
     /// More parts, or longer names, than anybody means.
     #[error("the form has {0}")]
     TooMany(#[from] TooManyNames),
 }
 
-/// Reads all parts: name, and a file or a text. Files share the body's bytes as far as the reader allows; the room for them
-/// is the caller's to have reserved, once more the size of the body.
+/// Reads all parts: name, and a file or a text. Both are copied out of the body; the room for that is the caller's to have
+/// reserved, as `json::MAX_COPIES` says.
 ///
 /// `headers` are those of the call.
 pub(crate) fn read(headers: &HeaderMap, bytes: &Bytes) -> Result<Vec<(String, Json)>, MultipartError> {
@@ -49,7 +52,8 @@ pub(crate) fn read(headers: &HeaderMap, bytes: &Bytes) -> Result<Vec<(String, Js
             let value = if is_file {
                 Json::File(value)
             } else {
-                Json::Text(String::from_utf8_lossy(&value).into_owned())
+                let text = std::str::from_utf8(&value).map_err(|_| MultipartError::NotText)?;
+                Json::Text(text.to_owned())
             };
             parts.push((name, value));
         }

@@ -4,7 +4,7 @@
 //! get to see.
 
 use bytes::Bytes;
-use pentimento_service::finished_images;
+use pentimento_service::{ServiceError, finished_images};
 use pentimento_types::{ApiKeyId, Job, JobId, JobOrigin};
 use serde_json::{Value, json};
 
@@ -105,6 +105,15 @@ impl Answer {
         }
     }
 
+    /// Nobody reads it, since its caller has said so.
+    pub(super) fn cancelled() -> Self {
+        Self {
+            text: Some("cancelled".to_owned()),
+            is_error: true,
+            ..Self::of(Value::Null)
+        }
+    }
+
     fn refusal(error: OpenAiError) -> Self {
         let failure = Failure::from(error);
         let cause = failure.cause.as_deref().unwrap_or(&failure.message);
@@ -169,6 +178,8 @@ impl AgentTools {
 
     async fn generate(self, mut fields: Fields, mut memory: BodyMemory) -> Result<Answer, OpenAiError> {
         let waits = openai::flag(&WAIT, &mut fields)?;
+        // A model's name says nothing of what an agent can look at.
+        let asks_how = fields.has(openai::fields::RESPONSE_FORMAT.name);
         let service = self.app.service.clone();
         let parsed = off_thread(move || {
             let parsed = openai::read_arguments(fields, service.catalog())?;
@@ -176,7 +187,7 @@ impl AgentTools {
             Ok::<_, OpenAiError>((parsed, memory))
         });
         let (parsed, memory) = parsed.await?;
-        let (has_links, ignored) = (parsed.style.links, parsed.ignored.clone());
+        let (has_links, ignored) = (asks_how && parsed.style.links, parsed.ignored.clone());
         let who = (self.owner, self.origin);
         let service = self.app.service;
         let id = service
@@ -191,6 +202,7 @@ impl AgentTools {
         let job = service.wait_or_cancel(id).await?;
         let mut images = Vec::new();
         let mut links = Vec::new();
+        let mut is_short = false;
         for image in finished_images(&job)? {
             let link = service.link(&job, image);
             links.push(json!({
@@ -199,11 +211,21 @@ impl AgentTools {
                 "size": image.size.to_string(),
                 "seed": image.seed,
             }));
-            if !has_links {
-                images.push((service.picture_text(image).await?, image.format.content_type()));
+            if has_links || is_short {
+                continue;
+            }
+            match service.picture_text(image).await {
+                Ok(text) => images.push((text, image.format.content_type())),
+                // They are made, and a link is there for each of them.
+                Err(ServiceError::RepliesFull) => is_short = true,
+                Err(error) => return Err(error.into()),
             }
         }
-        let notes: Vec<String> = job.notes.iter().map(ToString::to_string).collect();
+        let mut notes: Vec<String> = job.notes.iter().map(ToString::to_string).collect();
+        if is_short {
+            let short = "The server has no room for all images in this answer now; open their links.";
+            notes.push(short.to_owned());
+        }
         let about = json!({"job_id": id.to_string(), "images": links, "notes": notes, "ignored": ignored});
         Ok(Answer {
             images,

@@ -1,4 +1,4 @@
-//! `POST /mcp`: the Model Context Protocol (revision 2025-11-25 and those before it) over streamable HTTP, for agents.
+//! `POST /mcp`: the Model Context Protocol (revisions 2025-11-25 and 2025-06-18) over streamable HTTP, for agents.
 //!
 //! It is the part that a server with tools and without sessions needs: each message is answered by itself, so that nothing grows
 //! with the number of agents. Messages are read by the bounded reader of all bodies.
@@ -12,14 +12,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
+use pentimento_service::RateCaller;
 use serde_json::{Value, json};
 
 use crate::AppState;
 use crate::admin::{Caller, OwnError};
 use crate::base_url::BaseUrl;
 use crate::body::{self, BodyError, BodyMemory, Sender};
+use crate::client_address::client_address;
 use crate::dialects::field::names;
-use crate::dialects::json::{self, Fields, Json, parse_object};
+use crate::dialects::json::{self, Fields, Json, JsonError, parse_object};
 use crate::dialects::lenient::{object, text};
 use crate::origin::origin_of;
 use crate::pieces::{json_reply, members, with_text};
@@ -28,7 +30,9 @@ use agent_tools::{AgentTools, Answer, TOOLS, Tool};
 /// The members of a message of JSON-RPC that matter to a server.
 const MESSAGE: &[&str] = &["jsonrpc", "id", "method", "params"];
 /// The newest first. What a server with tools must do is the same in all of them.
-const REVISIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+const REVISIONS: [&str; 2] = ["2025-11-25", "2025-06-18"];
+/// Of an id, which is repeated in the answer.
+const MAX_ID_BYTES: usize = 256;
 const REVISION_HEADER: &str = "mcp-protocol-version";
 const INSTRUCTIONS: &str = "Pictures by Stable Diffusion: from words, or by changing a picture, within a mask or as a whole. \
                             list_models says which models there are. A picture takes seconds to minutes; where that is too long to \
@@ -52,6 +56,7 @@ async fn mcp(
     request: Request,
 ) -> Result<Response, OwnError> {
     let (parts, body) = request.into_parts();
+    let address = client_address(&parts.extensions, &parts.headers, app.config.trust_forwarded);
     let memory = BodyMemory::new(&app.bodies, Sender::Identified)?;
     let body = body::read(&parts.headers, body, &app.config, memory, |_, _| {
         Ok::<(), BodyError>(())
@@ -65,10 +70,18 @@ async fn mcp(
     let (message, memory) = read.await?;
     let message = match message {
         Ok(fields) => Message::of(fields),
-        Err(error) => return Ok(fault(StatusCode::BAD_REQUEST, &Value::Null, (PARSE_ERROR, error))),
+        Err(error) => {
+            // A list is JSON, and these revisions have no batches.
+            let code = if error == JsonError::NotAnObject {
+                INVALID_REQUEST
+            } else {
+                PARSE_ERROR
+            };
+            return Ok(fault(StatusCode::BAD_REQUEST, &Value::Null, (code, error)));
+        }
     };
     let Some(Message { id, method, params }) = message else {
-        let wrong = "a message has jsonrpc 2.0 and a method, and an id that is a number or a text";
+        let wrong = "a message has jsonrpc 2.0 and a method, and an id that is a whole number or a text of at most 256 bytes";
         return Ok(fault(
             StatusCode::BAD_REQUEST,
             &Value::Null,
@@ -78,8 +91,14 @@ async fn mcp(
     if let Some(refused) = refused_revision(&parts.headers, &id) {
         return Ok(refused);
     }
-    // Notifications ask for nothing, and none of them changes anything here.
+    let who = RateCaller::of_owner(&owner, address);
     let Some(id) = id else {
+        // Notifications ask for nothing, and of them one changes something here.
+        if method == "notifications/cancelled"
+            && let Some(id) = cancelled(params)
+        {
+            app.waiting_calls.cancel(&(who, id));
+        }
         return Ok(StatusCode::ACCEPTED.into_response());
     };
     Ok(match method.as_str() {
@@ -87,13 +106,18 @@ async fn mcp(
         "ping" => answer(&id, &json!({})),
         "tools/list" => answer(&id, &json!({"tools": agent_tools::described()})),
         "tools/call" => {
+            let caller = who;
             let who = (owner, base, origin_of(&parts, app.service.traces()));
             match called(params) {
                 Ok((tool, arguments)) => {
+                    let mut waiting = app.waiting_calls.enter((caller, id.to_string()));
                     let tools = AgentTools::new(app, who);
-                    // Held until the arguments are with the service: they have the pictures in them.
-                    let result = tools.call(tool, (arguments, memory)).await;
-                    tool_answer(&id, result)
+                    // The memory is held until the arguments are with the service: they have the pictures in them.
+                    tokio::select! {
+                        answer = tools.call(tool, (arguments, memory)) => tool_answer(&id, answer),
+                        // The call is dropped, and with it the job that it waits for.
+                        () = waiting.cancelled() => tool_answer(&id, Answer::cancelled()),
+                    }
                 }
                 Err(problem) => fault(StatusCode::OK, &id, (INVALID_PARAMS, problem)),
             }
@@ -116,9 +140,12 @@ struct Message {
 impl Message {
     fn of(mut fields: Fields) -> Option<Self> {
         let version = text("jsonrpc", fields.take("jsonrpc")).ok()??;
+        let is_request = fields.contains("id");
         let id = match fields.take("id") {
+            Json::Null if is_request => return None,
             Json::Null => None,
             Json::Integer(id) => Some(i64::try_from(id).ok()?.into()),
+            Json::Text(id) if id.len() > MAX_ID_BYTES => return None,
             Json::Text(id) => Some(id.into()),
             Json::Bool(_) | Json::Number(_) | Json::File(_) | Json::List(_) | Json::Object(_) => return None,
         };
@@ -126,6 +153,23 @@ impl Message {
         let params = fields.take("params");
         (version == "2.0").then_some(Self { id, method, params })
     }
+}
+
+/// Which call is not wanted any more.
+fn cancelled(params: Json) -> Option<String> {
+    let members = object("params", params).ok()??;
+    let id = match Fields::from_object(members, &["requestId"]).take("requestId") {
+        Json::Integer(id) => Value::from(i64::try_from(id).ok()?),
+        Json::Text(id) if id.len() <= MAX_ID_BYTES => id.into(),
+        Json::Null
+        | Json::Bool(_)
+        | Json::Number(_)
+        | Json::Text(_)
+        | Json::File(_)
+        | Json::List(_)
+        | Json::Object(_) => return None,
+    };
+    Some(id.to_string())
 }
 
 /// Whether the caller speaks another revision than was agreed on; who says nothing speaks an old one.

@@ -353,7 +353,7 @@ fn add_images(parsed: &mut ParsedCall, call: Call, fields: &mut Fields) -> Resul
     let differential_diffusion = flag(&DIFFERENTIAL_DIFFUSION, fields)?;
     // Last, because they are the only costly ones.
     let Shown { init, second } = images::of(fields, adapter.is_some())?;
-    let mask = images::one(MASK.name, fields.take(MASK.name))?.filter(|_| call == Call::Edit);
+    let mask = images::mask(fields)?.filter(|_| call == Call::Edit);
     recipe.strength = strength.unwrap_or(match (fidelity, &mask) {
         (Some("high"), _) => 0.5,
         (Some(_), _) | (None, None) => 0.75,

@@ -2,7 +2,7 @@
 //!
 //! The codes are listed in `docs/openai.md`.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pentimento_service::{ModelRole, ServiceError};
 use pentimento_types::{ErrorKind, HasKind, InputRole, describe_chain};
@@ -20,6 +20,9 @@ use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::idempotency;
 use crate::watch_seats::NoSeat;
+
+/// What OpenAI's clients look at before they send a failed call again.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why a call of this dialect failed.
 #[derive(Debug, thiserror::Error)]
@@ -238,9 +241,37 @@ fn body(failure: &Failure, request_id: &str) -> Value {
     })
 }
 
+/// Whether OpenAI's clients, which send most failures again, would only make the same job once more, or fail in the same way.
+const fn is_final(kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::Conflict
+        | ErrorKind::Cancelled
+        | ErrorKind::BadModel
+        | ErrorKind::OutOfDeviceMemory
+        | ErrorKind::DeadlineExceeded => true,
+        // What is wrong with a request they do not send again.
+        ErrorKind::InvalidInput
+        | ErrorKind::Unauthenticated
+        | ErrorKind::Forbidden
+        | ErrorKind::NotFound
+        | ErrorKind::TooLarge
+        | ErrorKind::RejectedContent
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::Overloaded
+        | ErrorKind::Unavailable
+        | ErrorKind::Internal => false,
+    }
+}
+
 impl IntoResponse for OpenAiError {
     fn into_response(self) -> Response {
-        Failure::from(self).into_response()
+        let is_final = is_final(self.kind());
+        let mut response = Failure::from(self).into_response();
+        if is_final {
+            let never = HeaderValue::from_static("false");
+            response.headers_mut().insert(SHOULD_RETRY, never);
+        }
+        response
     }
 }
 
@@ -324,6 +355,30 @@ mod tests {
                 (status, &json!(code), &param),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn clients_are_told_not_to_send_again_what_would_only_be_made_again() {
+        let failed = |kind| {
+            let message = "x".to_owned();
+            ServiceError::Failed(pentimento_types::JobFailure { kind, message })
+        };
+        for (error, is_final) in [
+            (ServiceError::JobCancelled, true),
+            (ServiceError::KeyReused, true),
+            (failed(ErrorKind::BadModel), true),
+            (failed(ErrorKind::DeadlineExceeded), true),
+            (ServiceError::Overloaded, false),
+            (ServiceError::ShuttingDown, false),
+        ] {
+            let text = error.to_string();
+            let response = OpenAiError::from(error).into_response();
+            let said = response
+                .headers()
+                .get(SHOULD_RETRY)
+                .is_some_and(|value| value == "false");
+            assert_eq!(said, is_final, "{text}");
         }
     }
 

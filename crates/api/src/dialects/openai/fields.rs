@@ -95,15 +95,18 @@ pub(crate) const FILE_ID: Field<Name<Otherwise>> = Field::new(
     },
     "Refused: no files are kept here.",
 );
-pub(crate) const MASK: Field<Image<Otherwise>> = Field::new(
-    "mask",
-    Image {
-        max_bytes: MAX_IMAGE_BYTES,
-        address: true,
-        default: Otherwise("the whole image is edited"),
-    },
-    "What is transparent in it is edited, and all else comes back pixel for pixel; stretched to the size of the result. In a JSON body it may be an object with image_url.",
-);
+pub(crate) const MASK: Field<Image<Otherwise>> = Field {
+    aliases: &["mask[]"],
+    ..Field::new(
+        "mask",
+        Image {
+            max_bytes: MAX_IMAGE_BYTES,
+            address: true,
+            default: Otherwise("the whole image is edited"),
+        },
+        "What is transparent in it is edited, and all else comes back pixel for pixel; stretched to the size of the result. In a JSON body it may be an object with image_url.",
+    )
+};
 pub(crate) const MARKUP: Field<Name<Otherwise>> = Field::new(
     "markup",
     Name {

@@ -2,7 +2,7 @@
 
 use pentimento_types::ImageSource;
 
-use super::fields::{FILE_ID, IMAGE, IMAGE_URL, IMAGES, IP_ADAPTER, MAX_IMAGE_BYTES, MAX_IMAGES};
+use super::fields::{FILE_ID, IMAGE, IMAGE_URL, IMAGES, IP_ADAPTER, MASK, MAX_IMAGE_BYTES, MAX_IMAGES};
 use crate::dialects::field::names;
 use crate::dialects::inline_image;
 use crate::dialects::json::{Fields, Json};
@@ -54,6 +54,24 @@ pub(super) fn of(fields: &mut Fields, has_adapter: bool) -> Result<Shown, FieldE
             IP_ADAPTER.name
         )),
     }
+}
+
+/// The mask, where there is one. An empty one is refused: without a mask the whole image would be made anew.
+pub(super) fn mask(fields: &mut Fields) -> Result<Option<ImageSource>, FieldError> {
+    let mut found = None;
+    for name in MASK.names() {
+        let value = fields.take(name);
+        if value == Json::Null {
+            continue;
+        }
+        let mask = one(name, value)?.ok_or_else(|| {
+            FieldError::value(name, "is empty; leave it out where the whole image is to change")
+        })?;
+        if found.replace(mask).is_some() {
+            return Err(FieldError::value(name, "is given twice; send it once"));
+        }
+    }
+    Ok(found)
 }
 
 /// One image; None when nothing is there.

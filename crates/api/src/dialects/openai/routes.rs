@@ -82,10 +82,12 @@ async fn answer(
                 style,
                 request_id,
             };
-            follower.follow((id, is_named), (previews, seat)).await?
+            follower.follow((id, is_named), (previews, seat)).await
         }
-        _ => finished(&app, &base, (id, is_named), style).await?,
+        _ => finished(&app, &base, (id, is_named), style).await,
     };
+    // Who is told that something went wrong can still look at the job.
+    let made = made.unwrap_or_else(IntoResponse::into_response);
     Ok((id_header(id), ignored, made).into_response())
 }
 

@@ -52,11 +52,6 @@ impl Follower {
         (id, is_named): (JobId, bool),
         (previews, seat): (u32, WatchSeat),
     ) -> Result<Response, OpenAiError> {
-        let watcher = if previews > 0 {
-            Some(self.service.watch(&self.owner, id, true).await?)
-        } else {
-            None
-        };
         let service = self.service.clone();
         // Who has given the request a name will ask for the job again.
         let mut end: End = Box::pin(async move {
@@ -66,8 +61,14 @@ impl Follower {
                 service.wait_or_cancel(id).await
             }
         });
-        // From its first poll on it knows when the caller leaves, which may be before anything of the body is asked for.
+        // From its first poll on it knows when the caller leaves, which may be before anything else is done here, or anything of
+        // the body is asked for.
         let ended = (&mut end).now_or_never().transpose()?;
+        let watcher = if previews > 0 {
+            Some(self.service.watch(&self.owner, id, true).await?)
+        } else {
+            None
+        };
         let following = Following {
             watcher: watcher.filter(|_| ended.is_none()),
             end: Some(end).filter(|_| ended.is_none()),
@@ -109,6 +110,8 @@ struct Following {
 impl Following {
     /// The pieces of the next event; None after the last one.
     async fn next(&mut self) -> Option<Vec<Bytes>> {
+        // Whatever is news and not told keeps nobody's connection alive.
+        let silent_until = tokio::time::Instant::now() + KEEP_ALIVE;
         loop {
             if self.ended.is_some() {
                 return self.image().await;
@@ -141,7 +144,7 @@ impl Following {
                     // The other future says how it ended.
                     Ok(Seen::Ended(_) | Seen::Leaving) | Err(_) => self.watcher = None,
                 },
-                () = tokio::time::sleep(KEEP_ALIVE) => return Some(vec![Bytes::from_static(b":\n\n")]),
+                () = tokio::time::sleep_until(silent_until) => return Some(vec![Bytes::from_static(b":\n\n")]),
             }
         }
     }

@@ -208,6 +208,8 @@ fn a_bad_value_is_refused_by_name() {
         ("image", json!("not base64!"), "is not base64"),
         ("image", json!([{"file_id": "file-1"}]), "no files are kept here"),
         ("mask", json!("ftp://example.com"), "is not base64"),
+        ("mask", json!(""), "mask is empty"),
+        ("mask[]", json!(" "), "mask[] is empty"),
         ("markup", json!("AAAA"), "cannot be used here"),
         ("n", json!(11), "[1, 10]"),
         ("size", json!("512"), "WIDTHxHEIGHT"),
