@@ -52,6 +52,23 @@ fn drive_with(program: &Path, driver: &str, folder: &Path, (server, picture): (&
     assert!(said.contains("all calls were understood"), "{said}");
 }
 
+/// The same for a client of npm.
+fn drive_node(folder: &Path, (client, driver): (&str, &str)) {
+    let modules = folder.join(client);
+    if !modules.join("node_modules").exists() {
+        println!(
+            "{} is not there: the JavaScript client was NOT run",
+            modules.display()
+        );
+        return;
+    }
+    // Node looks for packages from the driver's own folder upwards, so the driver is put beside them.
+    let copy = modules.join(driver);
+    fs_err::copy(tests_folder().join("clients").join(driver), &copy).expect("the folder can be written");
+    let server = TestServer::start();
+    drive(Path::new("node"), &copy.display().to_string(), &modules, &server);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn novitas_python_client_gets_its_pictures() {
     let Some(folder) = clients_folder() else { return };
@@ -72,27 +89,40 @@ async fn novitas_python_client_gets_its_pictures() {
 #[tokio::test(flavor = "multi_thread")]
 async fn novitas_javascript_client_gets_its_pictures() {
     let Some(folder) = clients_folder() else { return };
-    let modules = folder.join("novita-sdk-1.1.0");
-    if !modules.join("node_modules").exists() {
+    drive_node(&folder, ("novita-sdk-1.1.0", "novita_js.mjs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openais_python_client_gets_its_pictures() {
+    let Some(folder) = clients_folder() else { return };
+    let python = folder.join("openai-3.57.0/bin/python");
+    if !python.exists() {
         println!(
-            "{} is not there: the JavaScript client was NOT run",
-            modules.display()
+            "{} is not there: OpenAI's Python client was NOT run",
+            python.display()
         );
         return;
     }
-    // Node looks for packages from the driver's own folder upwards, so the driver is put beside them.
-    fs_err::copy(
-        tests_folder().join("clients/novita_js.mjs"),
-        modules.join("novita_js.mjs"),
-    )
-    .unwrap();
     let server = TestServer::start();
-    drive(
-        Path::new("node"),
-        &modules.join("novita_js.mjs").display().to_string(),
-        &modules,
-        &server,
-    );
+    drive(&python, "openai_python.py", &folder, &server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_mcp_sdk_uses_the_tools() {
+    let Some(folder) = clients_folder() else { return };
+    let python = folder.join("mcp-2.3.0/bin/python");
+    if !python.exists() {
+        println!("{} is not there: the SDK of MCP was NOT run", python.display());
+        return;
+    }
+    let server = TestServer::start();
+    drive(&python, "mcp_python.py", &folder, &server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openais_javascript_client_gets_its_pictures() {
+    let Some(folder) = clients_folder() else { return };
+    drive_node(&folder, ("openai-7.59.0", "openai_js.mjs"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

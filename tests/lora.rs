@@ -57,7 +57,7 @@ pub(crate) fn catalogue_with_a_lora(folder: &Path) -> String {
 }
 
 /// A server with the demo model and LoRAs; `more` is added to the catalogue.
-fn server(more: &str) -> (TestServer, TempDir) {
+pub(crate) fn server(more: &str) -> (TestServer, TempDir) {
     let folder = tempfile::tempdir().expect("a folder for the LoRAs");
     write_lora(
         &folder.path().join("style.safetensors"),

@@ -24,6 +24,8 @@ mod connections;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]
+mod doors;
+#[cfg(test)]
 #[cfg(target_os = "linux")]
 mod full_disk;
 #[cfg(test)]
@@ -53,6 +55,8 @@ mod metrics;
 mod modelslab;
 #[cfg(test)]
 mod novita;
+#[cfg(test)]
+mod openai;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]

@@ -1,31 +1,28 @@
-//! Our own calls: the index, health, readiness and the list of models; and the error shape of everything that is no
-//! dialect's.
+//! Our own calls at the root: the index, health and readiness; and the error shape of everything that is no dialect's.
 
 use std::sync::atomic::Ordering;
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
-use pentimento_service::{DeviceReport, ModelEntry, ModelKind, ModelState, ServiceError};
-use pentimento_types::{ApiKeyId, ErrorKind, HasKind, MemoryUse, ModelId, describe_chain};
+use pentimento_service::ServiceError;
+use pentimento_types::{ApiKeyId, ErrorKind, HasKind, describe_chain};
 use serde_json::{Value, json};
 
 use crate::access::{Denied, admit};
+use crate::body::BodyError;
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::{AppState, bearer};
 
-/// Paths at the root and under `/v1`.
+/// Paths at the root.
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{name}/load", post(load))
-        .route("/v1/models/{name}/unload", post(unload))
 }
 
 /// All calls in a line each, for programs.
@@ -39,11 +36,15 @@ pub(crate) async fn index() -> Json<Value> {
             "POST /api/v1/enterprise/img2img": "image to image with any scheduler (ModelsLab's call, under all its paths)",
             "POST /api/v1/enterprise/inpaint": "the same within a mask",
             "POST /api/v1/enterprise/fetch/{id}": "a ModelsLab job by its number",
+            "POST /v1/images/edits": "an image, changed by words, with or without a mask (OpenAI's call)",
+            "POST /v1/images/generations": "an image from words alone (OpenAI's call)",
+            "POST /v1/images/variations": "an image like another one (OpenAI's call)",
             "POST /sdapi/v1/img2img": "image to image by the call of AUTOMATIC1111's web UI, whose other calls are below /sdapi/v1 too",
             "POST /sdapi/v1/txt2img": "text to image by the same",
             "GET /v3/model": "models by their sd_name_in_api (also /v3/models, /v2/models)",
             "GET /v3/user": "always a million credits",
-            "GET /v1/models": "models with their kinds and whether they can be used now",
+            "GET /v1/models": "models with their kinds and whether they can be used now (OpenAI's list, too)",
+            "GET /v1/models/{name}": "one of them",
             "POST /v1/models/{name}/load": "brings a checkpoint into memory before a request needs it",
             "POST /v1/models/{name}/unload": "throws one out of memory, as far as no job uses it",
             "GET /v1/webhooks": "the webhooks of your jobs, and what has become of them (?state=pending, delivered or dead)",
@@ -53,6 +54,7 @@ pub(crate) async fn index() -> Json<Value> {
             "GET /v1/jobs/{id}": "a job of either dialect by its id: state, progress, time left, images",
             "DELETE /v1/jobs/{id}": "cancels a job that has not ended; with ?delete=true deletes it with its images",
             "GET /v1/jobs/{id}/events": "its progress and previews as server-sent events",
+            "POST /mcp": "the Model Context Protocol, for agents",
             "GET /docs": "all calls with their fields, for people",
             "GET /openapi.json": "the same as OpenAPI 3.1; /openapi/novita.json and the others have a part of it",
             "GET /healthz": "200 as long as the process answers",
@@ -156,91 +158,15 @@ impl FromRequestParts<AppState> for Operator {
     }
 }
 
-async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
-    let resident = app.service.status().await.engine.resident_models;
-    let models: Vec<Value> = app
-        .service
-        .model_states(app.service.catalog().entries())
-        .await
-        .iter()
-        .map(|(entry, state)| describe(entry, state, &resident))
-        .collect();
-    let weights = json!({
-        "held_bytes": app.memory.held(MemoryUse::Weights),
-        "limit_bytes": app.memory.limit(MemoryUse::Weights),
-    });
-    Json(json!({
-        "models": models,
-        "memory": {"weights": weights},
-        "device": described(&app.service.device()),
-    }))
-}
-
-/// What computes. A name of a GPU is its maker's.
-fn described(report: &DeviceReport) -> Value {
-    let mut device = json!({"name": report.name, "precision": report.precision.to_string()});
-    if let Some(gpu) = &report.gpu {
-        let (major, minor) = gpu.capability;
-        device["gpu"] = json!({
-            "capability": format!("{major}.{minor}"),
-            "software": gpu.software,
-            "memory_bytes": gpu.memory_bytes,
-            "limit_bytes": gpu.budget_bytes,
-            "held_bytes": gpu.used_bytes,
-            "plans": gpu.plans,
-        });
-    }
-    device
-}
-
-/// Answers when the model is in memory.
-async fn load(
-    State(app): State<AppState>,
-    _operator: Operator,
-    Path(name): Path<String>,
-) -> Result<Json<Value>, OwnError> {
-    app.service.load_model(&ModelId::new(name.as_str())).await?;
-    Ok(Json(json!({"name": name, "in_memory": true})))
-}
-
-async fn unload(
-    State(app): State<AppState>,
-    _operator: Operator,
-    Path(name): Path<String>,
-) -> Result<Json<Value>, OwnError> {
-    let freed = app.service.unload_model(&ModelId::new(name.as_str())).await?;
-    Ok(Json(json!({"name": name, "freed_bytes": freed})))
-}
-
-fn describe(entry: &ModelEntry, state: &ModelState, resident: &[String]) -> Value {
-    let progress = if let ModelState::Pending(progress) = state {
-        json!({
-            "done_bytes": progress.done_bytes,
-            "total_bytes": progress.total_bytes,
-            "bytes_per_second": progress.bytes_per_second,
-        })
-    } else {
-        Value::Null
-    };
-    json!({
-        "name": entry.name,
-        "aliases": entry.aliases,
-        "kind": entry.kind.as_str(),
-        "base": entry.base.map(|base| base.as_str()),
-        "state": state.as_str(),
-        "progress": progress,
-        "available": state.is_available(),
-        "unavailable_because": state.reason(),
-        "in_memory": entry.kind == ModelKind::Checkpoint && resident.contains(&entry.name),
-    })
-}
-
 /// A failed call that belongs to no dialect.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OwnError {
     /// As the service says.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// The body did not arrive, or there is no room for it.
+    #[error(transparent)]
+    Body(#[from] BodyError),
     /// What should name a webhook does not.
     #[error("a webhook is named by its id, msg_ and 32 hexadecimal digits, or by that of its job")]
     NoWebhookId,
@@ -273,6 +199,7 @@ impl OwnError {
             // The name is part of the path here.
             Self::Service(ServiceError::ModelNotFound { .. }) | Self::NoJobId => ErrorKind::NotFound,
             Self::Service(error) => error.kind(),
+            Self::Body(error) => error.kind(),
             Self::Parameter { .. } | Self::NoWebhookId => ErrorKind::InvalidInput,
             Self::TooManyWatchers | Self::WatchesTooMany => ErrorKind::Overloaded,
         }
@@ -300,6 +227,9 @@ const fn status_for(kind: ErrorKind) -> StatusCode {
 
 impl IntoResponse for OwnError {
     fn into_response(self) -> Response {
+        if let Self::Body(error) = self {
+            return edge_failure(error.into()).into_response();
+        }
         let kind = self.kind();
         let mut failure = own_failure((kind, status_for(kind)), self.to_string());
         if let Self::Service(error) = &self {

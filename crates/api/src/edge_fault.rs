@@ -99,10 +99,7 @@ impl HasKind for EdgeFault {
             Self::UnknownPath | Self::WrongMethod => ErrorKind::NotFound,
             Self::ForeignHost { .. } | Self::ForeignPage { .. } => ErrorKind::Forbidden,
             Self::TooOften(_) => ErrorKind::QuotaExceeded,
-            Self::Body(BodyError::TooLarge { .. }) => ErrorKind::TooLarge,
-            Self::Body(BodyError::TooSlow) => ErrorKind::DeadlineExceeded,
-            Self::Body(BodyError::NoRoom) => ErrorKind::Overloaded,
-            Self::Body(BodyError::Broken | BodyError::Compressed { .. }) => ErrorKind::InvalidInput,
+            Self::Body(error) => error.kind(),
             Self::Panicked { .. } => ErrorKind::Internal,
         }
     }

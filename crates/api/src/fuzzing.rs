@@ -1,6 +1,6 @@
 //! The doors for `fuzz/`, which are there when it builds this crate, and in tests, which run its corpus.
 
-use crate::dialects::{a1111, modelslab, novita};
+use crate::dialects::{a1111, modelslab, novita, openai};
 
 /// A body for ModelsLab's calls; its first byte chooses the content type.
 ///
@@ -16,6 +16,14 @@ pub fn modelslab_body(bytes: &[u8]) {
 /// When something that must hold for every body does not.
 pub fn novita_body(bytes: &[u8]) {
     novita::fuzzing::body(bytes);
+}
+
+/// A body for OpenAI's calls; its first byte chooses the content type.
+///
+/// # Panics
+/// When something that must hold for every body does not.
+pub fn openai_body(bytes: &[u8]) {
+    openai::fuzzing::body(bytes);
 }
 
 /// A body for the calls of A1111's web UI that make images.
@@ -34,6 +42,7 @@ mod tests {
     fn what_the_fuzzer_found_holds() {
         each_fuzzed("modelslab_body", super::modelslab_body);
         each_fuzzed("novita_body", super::novita_body);
+        each_fuzzed("openai_body", super::openai_body);
         each_fuzzed("a1111_body", super::a1111_body);
     }
 }

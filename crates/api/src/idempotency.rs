@@ -5,6 +5,7 @@ use axum::http::HeaderMap;
 use pentimento_types::Idempotency;
 use sha2::{Digest as _, Sha256};
 
+use crate::dialects::json::Json;
 use crate::dialects::lenient::FieldError;
 
 /// As it is written in documents; HTTP does not care about its case.
@@ -48,6 +49,22 @@ impl RequestDigest {
     pub(crate) fn add(&mut self, part: &[u8]) {
         self.0.update((part.len() as u64).to_le_bytes());
         self.0.update(part);
+    }
+
+    /// A part of a form.
+    pub(crate) fn add_part(&mut self, name: &str, value: &Json) {
+        self.add(name.as_bytes());
+        match value {
+            Json::File(bytes) => self.add(bytes),
+            Json::Text(text) => self.add(text.as_bytes()),
+            // A form has nothing else.
+            Json::Null
+            | Json::Bool(_)
+            | Json::Integer(_)
+            | Json::Number(_)
+            | Json::List(_)
+            | Json::Object(_) => self.add(&[]),
+        }
     }
 
     /// With the key under which the request was sent.

@@ -6,13 +6,14 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::routing::get;
 
-use crate::dialects::{a1111, modelslab, novita};
+use crate::dialects::{a1111, modelslab, novita, openai};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 use crate::middleware::{Around, Visitors, Watch};
 use crate::shape::Shape;
 use crate::{
-    AppState, admin, jobs, links, metrics_page, middleware, openapi, playground, provenance, webhook_calls,
+    AppState, admin, jobs, links, mcp, metrics_page, middleware, models, openapi, playground, provenance,
+    webhook_calls,
 };
 
 /// The whole application.
@@ -27,12 +28,15 @@ pub fn build_router(state: AppState) -> Router {
     let routes = Router::new()
         .merge(novita::routes())
         .merge(modelslab::routes())
+        .merge(openai::routes())
+        .merge(mcp::routes())
         .merge(a1111::routes())
         .merge(links::routes())
         .merge(jobs::routes())
         .merge(webhook_calls::routes())
         .merge(provenance::routes())
         .merge(admin::routes())
+        .merge(models::routes())
         .merge(metrics_page::routes())
         .merge(playground::routes())
         .merge(openapi::routes())
@@ -48,6 +52,7 @@ pub fn build_router(state: AppState) -> Router {
 pub fn build_admin_router(state: AppState) -> Router {
     let watch = Watch::new(Visitors::of_admin(&state.config), Arc::clone(&state.keys));
     let routes = admin::routes()
+        .merge(models::routes())
         .route("/", get(admin::index))
         .merge(metrics_page::routes_without_key())
         .fallback(unknown_path)

@@ -1,7 +1,7 @@
 //! Which shape the errors of a path have, for everything that answers before or around the handlers.
 
 use crate::admin;
-use crate::dialects::{a1111, modelslab, novita};
+use crate::dialects::{a1111, modelslab, novita, openai};
 use crate::edge_fault::EdgeFault;
 use crate::failure::Failure;
 
@@ -10,6 +10,8 @@ use crate::failure::Failure;
 pub(crate) enum Shape {
     /// `/v1`, `/files`, `/playground`, `/openapi` and the paths at the root.
     Own,
+    /// `/v1/images`.
+    OpenAi,
     /// Whatever is below `/api`, and `/v1/enterprise` and `/v6` for base addresses without it.
     ModelsLab,
     /// `/sdapi`.
@@ -24,6 +26,7 @@ impl Shape {
         let own = [
             "/v1",
             "/files",
+            "/mcp",
             "/playground",
             "/docs",
             "/openapi",
@@ -39,6 +42,8 @@ impl Shape {
         let modelslab = ["/api", "/v1/enterprise", "/v6"];
         if modelslab.iter().any(under) {
             Self::ModelsLab
+        } else if under(&"/v1/images") {
+            Self::OpenAi
         } else if under(&"/sdapi") {
             Self::A1111
         } else if path == "/" || own.iter().any(under) {
@@ -53,6 +58,7 @@ impl Shape {
         match self {
             Self::Own => admin::edge_failure(fault),
             Self::ModelsLab => modelslab::edge_failure(fault),
+            Self::OpenAi => openai::edge_failure(fault),
             Self::A1111 => a1111::edge_failure(fault),
             Self::Novita => novita::edge_failure(fault),
         }
@@ -92,6 +98,9 @@ mod tests {
             "/v6/images",
         ] {
             assert_eq!(Shape::of(path), Shape::ModelsLab, "{path}");
+        }
+        for path in ["/v1/images/edits", "/v1/images", "/v1/images/x/y"] {
+            assert_eq!(Shape::of(path), Shape::OpenAi, "{path}");
         }
         for path in ["/sdapi/v1/img2img", "/sdapi/v1/nothing", "/sdapi"] {
             assert_eq!(Shape::of(path), Shape::A1111, "{path}");
@@ -142,7 +151,13 @@ mod tests {
                 ),
             ]
         };
-        for shape in [Shape::Own, Shape::ModelsLab, Shape::A1111, Shape::Novita] {
+        for shape in [
+            Shape::Own,
+            Shape::ModelsLab,
+            Shape::OpenAi,
+            Shape::A1111,
+            Shape::Novita,
+        ] {
             for (fault, status) in faults() {
                 let (kind, text) = (fault.kind(), fault.to_string());
                 let failure = shape.failure(fault);

@@ -13,6 +13,7 @@ use crate::dialects::a1111::{AllOptions, Interrupts, LivePreviews};
 use crate::metrics::{Metrics, ProcessFigures};
 use crate::restart::RestartSwitch;
 use crate::server::RefusedConnections;
+use crate::waiting_calls::WaitingCalls;
 use crate::watch_seats::WatchSeats;
 
 /// Shared by all handlers.
@@ -25,6 +26,7 @@ pub struct AppState {
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) bodies: Arc<BodyBudget>,
     pub(crate) watch_seats: Arc<WatchSeats>,
+    pub(crate) waiting_calls: Arc<WaitingCalls>,
     /// What callers of A1111's door have chosen.
     pub(crate) a1111_options: Arc<AllOptions>,
     /// When they have interrupted.
@@ -65,6 +67,7 @@ impl AppState {
                 BODY_PLACES,
             )),
             watch_seats: WatchSeats::among(config.max_connections),
+            waiting_calls: Arc::default(),
             config: Arc::new(config),
             a1111_options: Arc::default(),
             a1111_interrupts: Arc::default(),

@@ -13,7 +13,7 @@ use pentimento_types::{
 };
 
 use crate::ServiceError;
-use crate::image_codec::{self, ImageMetadata, encode};
+use crate::image_codec::{self, ImageMetadata, encode_as};
 use crate::inner::{Inner, image_key};
 use crate::inputs::STORED_LIMITS;
 use crate::off_thread::off_thread;
@@ -28,7 +28,7 @@ pub(crate) async fn deliver(
     let FinishedImage { image, findings } = finished;
     // Before it is looked at: what is handed out is the whole picture.
     let (image, room) = inner.put_back(&job, image).await?;
-    let format = job.delivery.format;
+    let (format, quality) = (job.delivery.format, job.delivery.jpeg_quality);
     let size = image.size();
     let key = image_key(&job, index);
     // The operator's rule of now: the job may be older than it.
@@ -48,7 +48,7 @@ pub(crate) async fn deliver(
             ..ImageMetadata::new(&recipe, task, index, size).computed_in(checker.engine.precision())
         };
         let image = checker.watermarked(image, &recipe);
-        let file = encode(&image, format, (&metadata, checker.config.marks.of(&recipe)))?;
+        let file = encode_as(&image, (format, quality), (&metadata, checker.config.marks.of(&recipe)))?;
         let file = checker.signed(file, format, origin)?;
         Ok((file, metadata.seed, findings))
     })

@@ -137,21 +137,37 @@ impl Service {
     /// # Errors
     /// [`ServiceError::RepliesFull`], [`ServiceError::ImageGone`].
     pub async fn read_linked(&self, file: &LinkedFile, range: Range<u64>) -> Result<Bytes, ServiceError> {
-        let reserve = |bytes| {
-            let reserved = self.inner.memory.reserve(MemoryUse::Replies, bytes);
-            reserved.map_err(|_| ServiceError::RepliesFull)
-        };
         let Some(picture) = file.key.of_text() else {
-            let room = reserve(range.end.saturating_sub(range.start))?;
+            let room = self.room_for_reply(range.end.saturating_sub(range.start))?;
             let read = self.inner.images.get_range(&file.key, range).await;
             return Ok(held(read.map_err(not_read)?, room));
         };
-        // The picture and all of its text.
-        let mut room = reserve(file.size.saturating_mul(2))?;
-        let text = Bytes::from(STANDARD.encode(self.read_picture(&picture).await?));
-        room.shrink_to(file.size);
+        let text = self.text_of(&picture, file.size).await?;
         let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(text.len());
-        Ok(held(text.slice(place(range.start)..place(range.end)), room))
+        Ok(text.slice(place(range.start)..place(range.end)))
+    }
+
+    /// A finished picture as text in base64. The bytes are in the account of memory until they are dropped.
+    ///
+    /// # Errors
+    /// [`ServiceError::RepliesFull`], [`ServiceError::ImageGone`].
+    pub async fn picture_text(&self, image: &StoredImage) -> Result<Bytes, ServiceError> {
+        let size = text_size(self.size(&image.key).await?);
+        self.text_of(&image.key, size).await
+    }
+
+    /// The text of a picture, which has so many bytes.
+    async fn text_of(&self, picture: &ImageKey, size: u64) -> Result<Bytes, ServiceError> {
+        // The picture and all of its text.
+        let mut room = self.room_for_reply(size.saturating_mul(2))?;
+        let text = Bytes::from(STANDARD.encode(self.read_picture(picture).await?));
+        room.shrink_to(size);
+        Ok(held(text, room))
+    }
+
+    fn room_for_reply(&self, bytes: u64) -> Result<Reservation, ServiceError> {
+        let reserved = self.inner.memory.reserve(MemoryUse::Replies, bytes);
+        reserved.map_err(|_| ServiceError::RepliesFull)
     }
 
     /// The address of the picture behind a link, where callers are to get it from the bucket itself, valid for some minutes of

@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 use crate::admitted::{Admitted, DecodedImages};
 use crate::device_time::DeviceTime;
 use crate::framing::is_framed;
+use crate::image_codec::MaskReading;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::missing;
 use crate::off_thread::off_thread;
@@ -43,6 +44,8 @@ pub struct Submission {
     /// What to start from and the images beside it, as the caller sent them. Noise is text to image: no image is needed, the
     /// size is checked as one of a picture is, and the recipe's strength counts as 1.
     pub inputs: Inputs<ImageSource>,
+    /// How a mask among them is read. It is stored with white for what is repainted, whatever it was.
+    pub mask: MaskReading,
     /// How the results are handed over.
     pub delivery: Delivery,
     /// How much of an image the dialect takes, and how large one may be that is made from noise.
@@ -141,6 +144,8 @@ struct Wanted {
     limits: InputLimits,
     /// The size that it is brought to.
     fit: Option<Size>,
+    /// How it is read, where it is a mask.
+    mask: MaskReading,
 }
 
 /// An input file that has been decoded.
@@ -270,7 +275,7 @@ impl Inner {
         let inner = Arc::clone(self);
         let recipe = submission.recipe.clone();
         let limits = self.limits_for(submission);
-        let fit = submission.fit;
+        let (fit, mask) = (submission.fit, submission.mask);
         let inputs = submission.inputs.clone();
         let owner = submission.owner.clone();
         async move {
@@ -290,6 +295,7 @@ impl Inner {
                     role,
                     limits,
                     fit: fit.filter(|_| role == InputRole::Init),
+                    mask,
                 };
                 let owner = owner.clone();
                 let check = async move { (role, inner.check_image(&owner, &source, wanted).await) };
@@ -546,9 +552,13 @@ fn not_stored(error: JobsError) -> ServiceError {
 /// Decodes a file. One that is not what the image is taken from is replaced by a file of the image: of another size, or a
 /// mask in an alpha channel.
 fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<JobNote>), ServiceError> {
-    let (image, note) = match wanted.role {
-        InputRole::Init | InputRole::IpAdapter => (image_codec::decode(&file, wanted.limits)?, None),
-        InputRole::Mask => {
+    let (image, note) = match (wanted.role, wanted.mask) {
+        (InputRole::Init | InputRole::IpAdapter, _) => (image_codec::decode(&file, wanted.limits)?, None),
+        (InputRole::Mask, MaskReading::Transparent) => {
+            let image = image_codec::decode_transparent_mask(&file, wanted.limits)?;
+            return Ok((image_codec::to_file(&image)?, image, None));
+        }
+        (InputRole::Mask, MaskReading::White) => {
             let mask = image_codec::decode_mask(&file, wanted.limits)?;
             (mask.image, mask.is_alpha.then_some(JobNote::MaskIsAlpha))
         }

@@ -33,7 +33,7 @@ use pentimento_types::{
 };
 use tokio::sync::mpsc;
 
-use crate::image_codec::{ImageMetadata, Marks, encode};
+use crate::image_codec::{ImageMetadata, Marks, MaskReading, encode};
 use crate::testing::{TestConfig, TestService};
 use crate::{InputLimits, Service, ServiceError, Submission};
 
@@ -100,6 +100,7 @@ fn submission(request: Request, limits: InputLimits) -> Submission {
         recipe: request.recipe,
         enhance_prompt: false,
         inputs: request.inputs,
+        mask: MaskReading::default(),
         delivery: request.delivery,
         limits,
         fit: None,

@@ -12,6 +12,8 @@ use crate::{ImageFormat, SafetyPolicy};
 pub struct Delivery {
     /// How they are encoded.
     pub format: ImageFormat,
+    /// How much of a JPEG file is kept, 1 to 100; None is the server's own. Other formats lose nothing.
+    pub jpeg_quality: Option<u8>,
     /// Prefix of the files' names; a dialect's own convention.
     pub file_stem: String,
     /// Life of the links to them; None is the server's own.

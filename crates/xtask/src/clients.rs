@@ -46,6 +46,14 @@ const CLIENTS: &[Client] = &[
         installer: Installer::Python,
     },
     Client {
+        folder: "openai-3.57.0",
+        installer: Installer::Python,
+    },
+    Client {
+        folder: "mcp-2.3.0",
+        installer: Installer::Python,
+    },
+    Client {
         folder: "webuiapi-0.9.17",
         installer: Installer::Python,
     },
@@ -56,6 +64,10 @@ const CLIENTS: &[Client] = &[
     Client {
         folder: "novita-sdk-1.1.0",
         installer: Installer::Npm(&["novita-sdk@1.1.0"]),
+    },
+    Client {
+        folder: "openai-7.59.0",
+        installer: Installer::Npm(&["openai@7.59.0"]),
     },
     // No client of a vendor, but what drives a browser through the playground; the browser is the machine's own.
     Client {

@@ -1,5 +1,7 @@
 //! Why a body could not be read. Each dialect writes it in its own words.
 
+use pentimento_types::{ErrorKind, HasKind};
+
 /// Why a body could not be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -24,4 +26,15 @@ pub(crate) enum BodyError {
         /// What the header says.
         encoding: String,
     },
+}
+
+impl HasKind for BodyError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::TooSlow => ErrorKind::DeadlineExceeded,
+            Self::NoRoom => ErrorKind::Overloaded,
+            Self::Broken | Self::Compressed { .. } => ErrorKind::InvalidInput,
+        }
+    }
 }

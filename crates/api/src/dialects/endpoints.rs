@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::field::{FieldDescription, Table, describe};
-use super::{a1111, modelslab, novita};
+use super::{a1111, modelslab, novita, openai};
 
 /// One call and everything that it takes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EndpointFields {
-    /// `novita`, `modelslab` or `a1111`.
+    /// `novita`, `modelslab`, `openai` or `a1111`.
     pub dialect: &'static str,
     /// The HTTP method.
     pub method: &'static str,
@@ -43,9 +43,10 @@ type Endpoint = (&'static str, &'static str, &'static [Table]);
 fn tables() -> impl Iterator<Item = (&'static str, &'static Endpoint)> {
     let novita = novita::ENDPOINTS.iter().map(|endpoint| ("novita", endpoint));
     let modelslab = modelslab::ENDPOINTS.iter();
-    let a1111 = a1111::ENDPOINTS.iter().map(|endpoint| ("a1111", endpoint));
     let modelslab = modelslab.map(|endpoint| ("modelslab", endpoint));
-    novita.chain(modelslab).chain(a1111)
+    let openai = openai::ENDPOINTS.iter().map(|endpoint| ("openai", endpoint));
+    let a1111 = a1111::ENDPOINTS.iter().map(|endpoint| ("a1111", endpoint));
+    novita.chain(modelslab).chain(openai).chain(a1111)
 }
 
 #[cfg(test)]
@@ -96,6 +97,25 @@ mod tests {
         (
             "/api/v1/enterprise/super_resolution",
             "key url scale model_id face_enhance webhook",
+        ),
+        (
+            "/v1/images/edits",
+            "image images prompt mask markup model n size quality input_fidelity output_format output_compression \
+             response_format background stream partial_images moderation user negative_prompt seed steps guidance_scale \
+             scheduler use_karras_sigmas clip_skip vae loras strength ip_adapter ip_adapter_scale soft_edge \
+             differential_diffusion",
+        ),
+        (
+            "/v1/images/generations",
+            "prompt model n size quality style output_format output_compression response_format background stream \
+             partial_images moderation user negative_prompt seed steps guidance_scale scheduler use_karras_sigmas clip_skip \
+             vae loras",
+        ),
+        (
+            "/v1/images/variations",
+            "image images model n size prompt quality output_format output_compression response_format background stream \
+             partial_images moderation user negative_prompt seed steps guidance_scale scheduler use_karras_sigmas clip_skip \
+             vae loras strength ip_adapter ip_adapter_scale",
         ),
         (
             "/sdapi/v1/options",

@@ -16,6 +16,8 @@ const MAX_VALUES: u32 = 4096;
 const MAX_FIELDS: usize = 1024;
 /// How many bytes their names may have together.
 const MAX_NAME_BYTES: usize = 64 * 1024;
+/// How many characters of an unknown name inside of an object are remembered.
+const MAX_SHOWN: usize = 64;
 /// How many unknown fields are remembered by name.
 const MAX_IGNORED: usize = 16;
 
@@ -99,7 +101,11 @@ impl Fields {
         for (name, value) in members {
             match canonical(&name, names) {
                 Some(known) => fields.known.push((known.to_owned(), value)),
-                None => fields.ignored.push(name),
+                // They are only shown.
+                None if fields.ignored.len() < MAX_IGNORED => {
+                    fields.ignored.push(name.chars().take(MAX_SHOWN).collect());
+                }
+                None => {}
             }
         }
         fields
@@ -115,6 +121,28 @@ impl Fields {
     pub(crate) fn take(&mut self, name: &str) -> Json {
         let found = self.known.iter_mut().find(|(known, _)| known == name);
         found.map(|(_, value)| std::mem::take(value)).unwrap_or_default()
+    }
+
+    /// Whether a field was sent, be it as null.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.known.iter().any(|(known, _)| known == name)
+    }
+
+    /// Whether a field has a value that is more than nothing.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let nothing = |value: &Json| match value {
+            Json::Null => true,
+            Json::Text(text) => text.trim().is_empty(),
+            Json::Bool(_)
+            | Json::Integer(_)
+            | Json::Number(_)
+            | Json::File(_)
+            | Json::List(_)
+            | Json::Object(_) => false,
+        };
+        self.known
+            .iter()
+            .any(|(known, value)| known == name && !nothing(value))
     }
 
     /// The names of the fields that the endpoint does not know.

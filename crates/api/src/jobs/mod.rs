@@ -10,7 +10,8 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::routing::get;
 use axum::{Json, Router};
-use pentimento_types::JobId;
+use pentimento_service::Service;
+use pentimento_types::{Job, JobId};
 use serde_json::{Value, json};
 
 use crate::AppState;
@@ -33,6 +34,11 @@ pub(crate) fn routes() -> Router<AppState> {
 pub(crate) fn id_header(id: JobId) -> HeaderMap {
     let value = HeaderValue::from_str(&id.to_string());
     value.ok().map(|value| (JOB_ID, value)).into_iter().collect()
+}
+
+/// All that our own calls say of a job.
+pub(crate) fn described(service: &Service, base: &BaseUrl, job: &Job) -> Value {
+    wire::whole(service, base, job)
 }
 
 async fn list(

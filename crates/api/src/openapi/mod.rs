@@ -8,10 +8,13 @@ mod a1111;
 mod markdown;
 mod modelslab;
 mod novita;
+mod openai;
 mod operation;
 mod own;
 mod page;
 mod schema;
+
+pub(crate) use schema::object_of;
 
 use std::sync::LazyLock;
 
@@ -28,7 +31,7 @@ use crate::admin::edge_failure;
 use crate::edge_fault::EdgeFault;
 
 /// The tags: the dialects, and our own calls.
-const TAGS: [(&str, &str); 4] = [
+const TAGS: [(&str, &str); 5] = [
     (
         novita::TAG,
         "Novita's calls for latent consistency models: an API key as `Authorization: Bearer`, errors with their HTTP status.",
@@ -37,6 +40,11 @@ const TAGS: [(&str, &str); 4] = [
         modelslab::TAG,
         "ModelsLab's enterprise calls: the key is a field of the body, and errors come with status 200 unless the server is told \
          otherwise.",
+    ),
+    (
+        openai::TAG,
+        "OpenAI's calls for images: an API key as `Authorization: Bearer`, bodies as JSON or as forms with files, replies with \
+         files, links, or as streams of events.",
     ),
     (
         a1111::TAG,
@@ -86,6 +94,7 @@ fn operations() -> Vec<Operation> {
     [
         novita::operations(),
         modelslab::operations(),
+        openai::operations(),
         a1111::operations(),
         own::operations(),
     ]
@@ -109,7 +118,7 @@ fn document(of: Option<&str>) -> Value {
         "info": {
             "title": "Pentimento",
             "version": env!("CARGO_PKG_VERSION"),
-            "summary": "Stable Diffusion image to image, by the calls of Novita, ModelsLab and AUTOMATIC1111's web UI",
+            "summary": "Stable Diffusion by the calls of Novita, ModelsLab, OpenAI and AUTOMATIC1111's web UI",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": tags,
@@ -125,14 +134,14 @@ fn document(of: Option<&str>) -> Value {
 
 fn schemas() -> Value {
     let mut all = Map::new();
-    for (name, schema) in [
+    let parts = [
         novita::schemas(),
         modelslab::schemas(),
+        openai::schemas(),
         a1111::schemas(),
         own::schemas(),
-    ]
-    .concat()
-    {
+    ];
+    for (name, schema) in parts.concat() {
         all.insert(name.to_owned(), schema);
     }
     Value::Object(all)

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{object_of, schema_of};
+use super::schema::{form_of, object_of, schema_of};
 use crate::FieldDescription;
 use crate::dialects::fields_of;
 
@@ -41,6 +41,8 @@ pub(super) struct Operation {
     pub(super) text: &'static str,
     pub(super) auth: Auth,
     pub(super) parameters: Vec<Parameter>,
+    /// The body may be a form as well, in which images are files.
+    pub(super) takes_form: bool,
     /// The body is a file, and has no fields.
     pub(super) takes_file: bool,
     /// A body that works as it is, for those that have a table of fields.
@@ -80,6 +82,7 @@ impl Family {
             text: "",
             auth: self.auth,
             parameters: Vec::new(),
+            takes_form: false,
             takes_file: false,
             example: None,
             replies,
@@ -90,6 +93,7 @@ impl Family {
 }
 
 pub(super) const JSON: &str = "application/json";
+const FORM: &str = "multipart/form-data";
 
 /// A schema by its name.
 pub(super) fn named(name: &str) -> Value {
@@ -140,7 +144,11 @@ impl Operation {
             if let Some(example) = &self.example {
                 content["example"] = example.clone();
             }
-            described["requestBody"] = json!({"required": true, "content": {JSON: content}});
+            let mut contents = json!({JSON: content});
+            if self.takes_form {
+                contents[FORM] = json!({"schema": form_of(&fields)});
+            }
+            described["requestBody"] = json!({"required": true, "content": contents});
         } else if self.takes_file {
             let content =
                 json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}});

@@ -47,6 +47,14 @@ pub(super) fn operations() -> Vec<Operation> {
             ok("All models.", "Models"),
         ),
         Operation {
+            parameters: vec![in_path("name", "Any name of a model in the catalogue.")],
+            ..CALLS.call(
+                ("GET", "/v1/models/{name}"),
+                ("model", "A model, and whether it can be used now"),
+                ok("The model.", "Model"),
+            )
+        },
+        Operation {
             text: "Of the operator's keys alone.",
             parameters: vec![in_path("name", MODEL)],
             ..CALLS.call(
@@ -229,8 +237,46 @@ pub(super) fn operations() -> Vec<Operation> {
 }
 
 #[expect(clippy::too_many_lines, reason = "it is a table")]
+/// A model: as the list of everything has it, and as OpenAI's clients read it.
+fn of_models() -> [(&'static str, Value); 2] {
+    let properties = json!({
+        "name": {"type": "string"},
+        "aliases": {"type": "array", "items": {"type": "string"}},
+        "kind": {"type": "string"},
+        "base": {"type": ["string", "null"]},
+        "state": {"type": "string"},
+        "progress": {"type": ["object", "null"]},
+        "available": {"type": "boolean"},
+        "unavailable_because": {"type": ["string", "null"]},
+        "in_memory": {"type": "boolean"},
+    });
+    let plain =
+        json!({"type": "object", "required": ["name", "kind", "available"], "properties": properties});
+    let mut openais = plain.clone();
+    openais["required"] = json!(["id", "object", "created", "owned_by", "name", "kind", "available"]);
+    openais["properties"]["id"] = json!({"type": "string"});
+    openais["properties"]["object"] = json!({"enum": ["model"]});
+    openais["properties"]["created"] = json!({"type": "integer", "description": "When the server started."});
+    openais["properties"]["owned_by"] = json!({"type": "string"});
+    let list = json!({
+        "type": "object",
+        "required": ["object", "data", "models"],
+        "properties": {
+            "object": {"enum": ["list"]},
+            "data": {"type": "array", "description": "The checkpoints, for OpenAI's clients.", "items": named("Model")},
+            "models": {"type": "array", "description": "Everything that a request can name.", "items": plain},
+            "memory": {"type": "object", "description": "What weights hold, and what they may."},
+            "device": {
+                "type": "object",
+                "description": "What computes, in which numbers; of a GPU its capability, software and memory.",
+            },
+        },
+    });
+    [("Models", list), ("Model", openais)]
+}
+
 pub(super) fn schemas() -> Vec<(&'static str, Value)> {
-    vec![
+    let mut all = vec![
         (
             "Job",
             json!({
@@ -280,38 +326,6 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
-            "Models",
-            json!({
-                "type": "object",
-                "required": ["models"],
-                "properties": {
-                    "models": {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "required": ["name", "kind", "available"],
-                            "properties": {
-                                "name": {"type": "string"},
-                                "aliases": {"type": "array", "items": {"type": "string"}},
-                                "kind": {"type": "string"},
-                                "base": {"type": ["string", "null"]},
-                                "state": {"type": "string"},
-                                "progress": {"type": ["object", "null"]},
-                                "available": {"type": "boolean"},
-                                "unavailable_because": {"type": ["string", "null"]},
-                                "in_memory": {"type": "boolean"},
-                            },
-                        },
-                    },
-                    "memory": {"type": "object", "description": "What weights hold, and what they may."},
-                    "device": {
-                        "type": "object",
-                        "description": "What computes, in which numbers; of a GPU its capability, software and memory."
-                    },
-                },
-            }),
-        ),
-        (
             "Provenance",
             json!({
                 "type": "object",
@@ -356,5 +370,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 },
             }),
         ),
-    ]
+    ];
+    all.extend(of_models());
+    all
 }

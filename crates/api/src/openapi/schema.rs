@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::{Effect, FieldDescription};
 
 /// An object with these members. Unknown members are allowed, as the calls allow them.
-pub(super) fn object_of(fields: &[FieldDescription]) -> Value {
+pub(crate) fn object_of(fields: &[FieldDescription]) -> Value {
     let properties: Map<String, Value> = fields
         .iter()
         .map(|field| (field.name.to_owned(), schema_of(field)))
@@ -18,6 +18,16 @@ pub(super) fn object_of(fields: &[FieldDescription]) -> Value {
     let mut schema = json!({"type": "object", "properties": properties});
     if !required.is_empty() {
         schema["required"] = json!(required);
+    }
+    schema
+}
+
+/// The same as a form, in which images are files.
+pub(super) fn form_of(fields: &[FieldDescription]) -> Value {
+    let mut schema = object_of(fields);
+    for field in fields.iter().filter(|field| field.kind.starts_with("image")) {
+        let property = &mut schema["properties"][field.name];
+        *property = json!({"type": "string", "format": "binary", "description": property["description"]});
     }
     schema
 }

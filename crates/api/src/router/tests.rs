@@ -21,9 +21,11 @@ mod bodies;
 mod drop_in;
 mod jobs;
 mod limits;
+mod mcp_calls;
 mod modelslab_calls;
 mod modelslab_operating;
 mod modelslab_prompts;
+mod openai_calls;
 mod origins;
 
 struct Reply {

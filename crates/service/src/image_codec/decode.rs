@@ -32,6 +32,15 @@ pub fn decode_mask(bytes: &[u8], limits: InputLimits) -> Result<DecodedMask, Ser
     decode_as(bytes, limits, Pixels::into_mask)
 }
 
+/// Reads a whole mask in which what is transparent is repainted: the result has white there, and grey where it is half
+/// transparent. Takes CPU time: call it on a blocking thread.
+///
+/// # Errors
+/// As [`decode`], and [`ServiceError::MaskRefused`].
+pub fn decode_transparent_mask(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
+    decode_as(bytes, limits, Pixels::into_transparent_mask)
+}
+
 /// Reads a whole image and lays it on white where it is transparent, as A1111's `flatten`.
 pub(crate) fn decode_on_white(bytes: &[u8], limits: InputLimits) -> Result<RgbImage, ServiceError> {
     decode_as(bytes, limits, Pixels::into_image_on_white)

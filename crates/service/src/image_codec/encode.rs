@@ -14,7 +14,7 @@ use super::png_file;
 use super::provenance::{Marks, Provenance, SourceType, packet_with, with_packet};
 use crate::ServiceError;
 
-/// Without chroma subsampling; the differences from the pixels cannot be seen.
+/// Where nobody asks for another one. Without chroma subsampling the differences from the pixels cannot be seen.
 const JPEG_QUALITY: u8 = 95;
 /// One or two kilobytes for 64x64 pixels.
 const PREVIEW_QUALITY: u8 = 80;
@@ -28,6 +28,18 @@ type EncodeResult = Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
 pub fn encode(
     image: &RgbImage,
     format: ImageFormat,
+    texts: (&ImageMetadata, Marks),
+) -> Result<Bytes, ServiceError> {
+    encode_as(image, (format, None), texts)
+}
+
+/// The same with a quality of JPEG files, 1 to 100.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_as(
+    image: &RgbImage,
+    (format, jpeg_quality): (ImageFormat, Option<u8>),
     (metadata, marks): (&ImageMetadata, Marks),
 ) -> Result<Bytes, ServiceError> {
     let texts = Texts {
@@ -36,7 +48,7 @@ pub fn encode(
     };
     let file = match format {
         ImageFormat::Png => encode_png(image, &texts),
-        ImageFormat::Jpeg => encode_jpeg(image, &texts),
+        ImageFormat::Jpeg => encode_jpeg(image, jpeg_quality.unwrap_or(JPEG_QUALITY), &texts),
         ImageFormat::Webp => encode_webp(image, &texts),
     };
     file.map(Bytes::from)
@@ -113,9 +125,9 @@ fn encode_png(image: &RgbImage, texts: &Texts<'_>) -> EncodeResult {
     Ok(file)
 }
 
-fn encode_jpeg(image: &RgbImage, texts: &Texts<'_>) -> EncodeResult {
+fn encode_jpeg(image: &RgbImage, quality: u8, texts: &Texts<'_>) -> EncodeResult {
     let mut file = Vec::new();
-    let mut encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
+    let mut encoder = JpegEncoder::new_with_quality(&mut file, quality);
     if let Some(block) = texts.exif()? {
         encoder.set_exif_metadata(block)?;
     }
@@ -306,5 +318,17 @@ mod tests {
         assert!(read_metadata(include_bytes!("../../testdata/cmyk.jpeg")).is_none());
         assert!(read_metadata(include_bytes!("../../testdata/lossy.webp")).is_none());
         assert!(read_metadata(b"nothing").is_none());
+    }
+
+    #[test]
+    fn a_lower_quality_makes_a_smaller_jpeg_and_no_other_png() {
+        let image = image(64, 48);
+        let metadata = metadata(image.size());
+        let bytes = |format, quality| {
+            let file = encode_as(&image, (format, quality), (&metadata, Marks::ALL));
+            file.unwrap().len()
+        };
+        assert!(bytes(ImageFormat::Jpeg, Some(10)) < bytes(ImageFormat::Jpeg, None));
+        assert_eq!(bytes(ImageFormat::Png, Some(10)), bytes(ImageFormat::Png, None));
     }
 }

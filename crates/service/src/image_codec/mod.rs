@@ -22,15 +22,15 @@ mod resize;
 mod watermark;
 mod webp_file;
 
-pub use decode::{decode, decode_mask, format_of, look_at};
+pub use decode::{decode, decode_mask, decode_transparent_mask, format_of, look_at};
 pub(crate) use decode::{decode_drawn_mask, decode_on_white};
 pub use decoding::Decoding;
 pub use encode::encode;
-pub(crate) use encode::{encode_enlarged, encode_preview};
+pub(crate) use encode::{encode_as, encode_enlarged, encode_preview};
 pub use manifest::FoundManifest;
 pub use manifest_signer::{ManifestSigner, ManifestSignerError, Origin};
 pub use metadata::{AdapterRecord, ImageMetadata, read_metadata, read_parameters};
-pub use pixels::DecodedMask;
+pub use pixels::{DecodedMask, MaskReading};
 pub use provenance::{Marks, Provenance, SourceType, read_provenance, read_provenance_and_pixels};
 pub use resize::resized;
 pub(crate) use resize::{resized_part, to_file};

@@ -20,6 +20,16 @@ pub(super) struct Pixels {
     pub(super) orientation: Orientation,
 }
 
+/// What of a mask is repainted. It is the dialect's to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaskReading {
+    /// White; or where the colours have no shape and the alpha channel has one, what is opaque.
+    #[default]
+    White,
+    /// What is transparent, whatever its colour.
+    Transparent,
+}
+
 /// A mask as it is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodedMask {
@@ -95,6 +105,17 @@ impl Pixels {
             self.into_image()?
         };
         Ok(DecodedMask { image, is_alpha })
+    }
+
+    /// White where the file is transparent.
+    pub(super) fn into_transparent_mask(self) -> Result<RgbImage, ServiceError> {
+        let levels = || self.alpha().into_iter().flatten().map(|level| u8::MAX - level);
+        if !levels().any(|level| level >= REPAINTED_FROM) {
+            let problem = "has no transparent pixel; what is to change must be transparent in it".to_owned();
+            return Err(ServiceError::MaskRefused { problem });
+        }
+        let rgb = levels().flat_map(|level| [level; 3]).collect();
+        upright(rgb, self.size, self.orientation)
     }
 
     fn alpha(&self) -> Option<impl Iterator<Item = u8>> {
@@ -219,6 +240,24 @@ mod tests {
         for level in 0..=u8::MAX {
             let mask = line(&[[0, 0, 0, 0], [0, 0, 0, level]]).into_mask().unwrap();
             assert_eq!(mask.is_alpha, level >= 128, "{level}");
+        }
+    }
+
+    #[test]
+    fn what_is_transparent_is_repainted_whatever_its_colour_and_nothing_is_refused() {
+        let mask = line(&[[255, 255, 255, 255], [9, 9, 9, 0], [255, 0, 0, 100]]);
+        let image = mask.into_transparent_mask().unwrap();
+        assert_eq!(image.pixels(), [0, 0, 0, 255, 255, 255, 155, 155, 155]);
+        let opaque = line(&[[0, 0, 0, 255], [255, 255, 255, 128]]);
+        let plain = Pixels {
+            size: Size { width: 1, height: 1 },
+            channels: 3,
+            samples: vec![255; 3],
+            orientation: Orientation::NoTransforms,
+        };
+        for mask in [opaque, plain] {
+            let refused = mask.into_transparent_mask().unwrap_err();
+            assert!(matches!(refused, ServiceError::MaskRefused { .. }), "{refused}");
         }
     }
 

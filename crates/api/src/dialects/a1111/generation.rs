@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use pentimento_service::image_codec::MaskReading;
 use pentimento_service::{InputLimits, Service, ServiceError, Submission, finished_images};
 use pentimento_types::{ApiKeyId, DialectTag, Idempotency, ImageSource, Inputs, Job, JobId};
 
@@ -65,6 +66,7 @@ async fn answer(
     let origin = origin_of(&parts, app.service.traces());
     let sent = parsed.include_init_images.then(|| sent_images(&parsed));
     let submission = |part: Part, at: usize| Submission {
+        mask: MaskReading::default(),
         owner: owner.clone(),
         origin: origin.clone(),
         dialect: DialectTag {

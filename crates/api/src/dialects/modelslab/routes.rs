@@ -5,6 +5,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Json, Router};
+use pentimento_service::image_codec::MaskReading;
 use pentimento_service::{KeyGrant, ModelKind, ModelRole, RateBucket, ServiceError, Submission};
 use pentimento_types::{Clock as _, Delivery, DialectTag, SystemClock};
 use serde_json::{Value, json};
@@ -160,6 +161,7 @@ async fn generate(
         recipe: parsed.recipe,
         enhance_prompt: parsed.enhance_prompt,
         inputs: parsed.inputs,
+        mask: MaskReading::default(),
         delivery: Delivery {
             link_life: Some(app.config.modelslab.link_life),
             ..parsed.delivery

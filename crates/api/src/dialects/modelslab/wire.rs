@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{FromRequest as _, Multipart, Request};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use super::reader::scheme;
 use crate::body::{BodyMemory, ReadBody, off_thread};
 use crate::dialects::field::names;
 use crate::dialects::json::{self, Fields, Json, NameCount, parse_object};
+use crate::dialects::multipart;
 use crate::idempotency::RequestDigest;
 
 /// Reads a body, and lets it go; the memory is that of the fields. An empty one has no fields, which is all that `fetch`
@@ -85,7 +85,7 @@ pub(super) fn fields_of(
     let object = |bytes: &[u8]| Ok(parse_object(bytes, &names(ALL))?);
     let first = first_byte(&bytes);
     if first.is_some() && kind.starts_with("multipart/form-data") {
-        return multipart(parts, bytes, digest);
+        return multipart(&parts.headers, &bytes, digest);
     }
     if let Some(digest) = digest {
         digest.add(&bytes);
@@ -121,41 +121,20 @@ fn form(bytes: &[u8]) -> Result<Fields, ModelsLabError> {
 
 /// The digest is of the parts, because their boundary is another one each time that a client sends them.
 fn multipart(
-    parts: Parts,
-    bytes: Bytes,
+    headers: &HeaderMap,
+    bytes: &Bytes,
     mut digest: Option<&mut RequestDigest>,
 ) -> Result<Fields, ModelsLabError> {
-    /// The reader keeps a copy of the piece that it is looking at.
-    const PIECE: usize = 64 * 1024;
-    let broken = |_| ModelsLabError::Form("the multipart body is not well formed".to_owned());
-    let pieces = (0..bytes.len()).step_by(PIECE).map(move |start| {
-        let end = bytes.len().min(start + PIECE);
-        Ok::<_, std::convert::Infallible>(bytes.slice(start..end))
-    });
-    let body = Body::from_stream(futures::stream::iter(pieces));
-    // Everything is there, so nothing waits in here; the reader is made for bodies that arrive.
-    futures::executor::block_on(async {
-        let mut body = Multipart::from_request(Request::from_parts(parts, body), &())
-            .await
-            .map_err(|_| ModelsLabError::Form("the multipart body has no boundary".to_owned()))?;
-        let mut members = Members::default();
-        while let Some(part) = body.next_field().await.map_err(broken)? {
-            let name = part.name().unwrap_or_default().to_owned();
-            let is_file = part.file_name().is_some();
-            let value = part.bytes().await.map_err(broken)?;
-            if let Some(digest) = &mut digest {
-                digest.add(name.as_bytes());
-                digest.add(&value);
-            }
-            let value = if is_file {
-                Json::File(value)
-            } else {
-                Json::Text(String::from_utf8_lossy(&value).into_owned())
-            };
-            members.put(name, value)?;
+    let parts =
+        multipart::read(headers, bytes).map_err(|problem| ModelsLabError::Form(problem.to_string()))?;
+    let mut members = Members::default();
+    for (name, value) in parts {
+        if let Some(digest) = &mut digest {
+            digest.add_part(&name, &value);
         }
-        Ok(members.into_fields())
-    })
+        members.put(name, value)?;
+    }
+    Ok(members.into_fields())
 }
 
 fn is_address(text: &str) -> bool {

@@ -4,6 +4,7 @@ use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use pentimento_service::image_codec::MaskReading;
 use pentimento_service::{InputLimits, Submission, finished_images};
 use pentimento_types::{DialectTag, Idempotency, JobId};
 use serde_json::Value;
@@ -67,6 +68,7 @@ async fn lcm_img2img(
         recipe: parsed.recipe,
         enhance_prompt: false,
         inputs: parsed.inputs,
+        mask: MaskReading::default(),
         delivery: parsed.delivery,
         limits: LIMITS,
         fit: None,

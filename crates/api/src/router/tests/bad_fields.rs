@@ -2,6 +2,7 @@
 
 use super::a1111_calls::{a1111, a1111_body};
 use super::modelslab_calls::{modelslab, modelslab_body};
+use super::openai_calls::openai;
 use super::*;
 
 /// Of all jobs, whatever became of them.
@@ -55,6 +56,55 @@ async fn modelslabs_bad_fields_are_named_and_nothing_is_queued() {
         let refused = send(&router, request).await.json();
         assert_eq!(refused["status"], "error", "{field}: {refused}");
         assert!(refused["message"][field][0].is_string(), "{field}: {refused}");
+    }
+    assert_eq!(jobs(&router).await, 0);
+}
+
+#[tokio::test]
+async fn openais_bad_fields_are_named_and_nothing_is_queued() {
+    let test = TestService::start(FakeExecutor::new());
+    let router = router(&test, &[]);
+    for (field, value) in [
+        ("image", json!("not base64!")),
+        ("images", json!([{"file_id": "file-1"}])),
+        ("prompt", json!("a".repeat(32_001))),
+        ("mask", json!("not base64!")),
+        ("markup", json!("AAAA")),
+        ("model", json!(7)),
+        ("n", json!(11)),
+        ("size", json!("100x100")),
+        ("quality", json!("best")),
+        ("input_fidelity", json!("none")),
+        ("output_format", json!("gif")),
+        ("output_compression", json!(101)),
+        ("response_format", json!("file")),
+        ("background", json!("transparent")),
+        ("stream", json!("perhaps")),
+        ("partial_images", json!(4)),
+        ("negative_prompt", json!("a".repeat(32_001))),
+        ("seed", json!("lucky")),
+        ("steps", json!(0)),
+        ("guidance_scale", json!("much")),
+        ("scheduler", json!("Nonsense")),
+        ("use_karras_sigmas", json!("maybe")),
+        ("clip_skip", json!(13)),
+        ("vae", json!({})),
+        ("loras", json!("a,b")),
+        ("strength", json!(2)),
+        ("ip_adapter", json!(1)),
+        ("ip_adapter_scale", json!(7)),
+        ("soft_edge", json!(9999)),
+        ("differential_diffusion", json!("maybe")),
+    ] {
+        let mut body = json!({"prompt": "a house", "image": image_file()});
+        body[field] = value;
+        let refused = openai(&router, "edits", &body).await;
+        assert_eq!(refused.status, 400, "{field}: {}", refused.json());
+        let named = refused.json()["error"]["param"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(named.starts_with(field), "{field}: {}", refused.json());
     }
     assert_eq!(jobs(&router).await, 0);
 }
