@@ -155,6 +155,35 @@ fn less_memory_makes_more_forwards_and_the_same_pictures() {
     assert_eq!(run(&handle, 2, &job).expect("there is room for one"), expected);
 }
 
+/// The room that a large picture has left for its activations is given to the weights of another model.
+#[test]
+fn the_arena_makes_room_for_another_model() {
+    let gpu = Gpu::emulated(Emulation::default());
+    let handle = engine_on(&gpu);
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    let job = small("a boat", 1, 3);
+    // Pinned, so that it stays where it is.
+    runtime
+        .block_on(handle.load(job.models.clone(), true))
+        .expect("it fits");
+    let weights = gpu.used_bytes();
+    run(&handle, 1, &job).expect("it works");
+    let arena = gpu.release_arena();
+    run(&handle, 2, &job).expect("it works");
+    assert_eq!(gpu.used_bytes(), weights + arena);
+    let folder = tempfile::tempdir().expect("a folder");
+    seeded::write_checkpoint(seeded::Shape::Tiny, 2, folder.path()).expect("it can be written");
+    let source = Source::Path(folder.path().to_owned());
+    let other = ModelEntry::new("other", ModelKind::Checkpoint, source);
+    let other = ResolvedModels::checkpoint(Arc::new(other));
+    gpu.set_budget(2 * weights + arena / 2);
+    runtime
+        .block_on(handle.load(other, false))
+        .expect("there is room for it");
+    assert!(gpu.used_bytes() <= gpu.budget_bytes());
+}
+
 fn faulty(fault: Fault, at: usize) -> Gpu {
     Gpu::emulated(Emulation {
         fault: Some(PlannedFault { fault, at }),

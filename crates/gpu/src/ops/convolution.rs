@@ -1,17 +1,13 @@
 //! Convolutions of images, by a library.
 
 use super::layout::columns;
-use super::linear::upload;
 use super::record::Record;
+use super::weights::{filled, reordered, upload};
 use crate::command::{Command, ConvCall};
 use crate::data::{DType, HostData};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-
-/// Channels are filled up to multiples of this: two layers of a UNet have no engine without (4 or 9 inputs, 4
-/// outputs), and all are faster.
-const CHANNELS: usize = 8;
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,30 +167,4 @@ impl Conv2d {
             columns(&y, 0, outputs)
         }
     }
-}
-
-/// Channels of a layer, filled up.
-pub(super) fn filled(channels: usize, dtype: DType) -> usize {
-    match dtype {
-        DType::F16 | DType::F32 => channels.next_multiple_of(CHANNELS),
-        DType::I32 => channels,
-    }
-}
-
-/// Number i of `data` at `place(i)` of `length`, and zeros elsewhere. A half is exact as a float.
-pub(super) fn reordered(
-    data: HostData<'_>,
-    length: usize,
-    place: impl Fn(usize) -> usize,
-) -> Result<Vec<f32>> {
-    let mut numbers = vec![0.0; length];
-    match data {
-        HostData::F32(data) => data.iter().enumerate().for_each(|(i, x)| numbers[place(i)] = *x),
-        HostData::F16(data) => data
-            .iter()
-            .enumerate()
-            .for_each(|(i, x)| numbers[place(i)] = x.to_f32()),
-        HostData::I32(_) => return Err(Error::operands("weights", "weights are floats")),
-    }
-    Ok(numbers)
 }

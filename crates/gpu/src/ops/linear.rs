@@ -1,9 +1,9 @@
 //! Linear layers: products with weights, by a library.
 
-use super::convolution::{filled, reordered};
 use super::elementwise::add;
 use super::layout::columns;
 use super::record::Record;
+use super::weights::{filled, reordered, upload};
 use crate::command::{Command, LinearCall};
 use crate::data::{DType, HostData};
 use crate::device::Gpu;
@@ -134,18 +134,5 @@ impl Linear {
             y: y.span(),
         }))?;
         Ok(y)
-    }
-}
-
-/// Weights in `dtype`: as they are, or rounded to nearest.
-pub(super) fn upload(gpu: &Gpu, shape: &[usize], data: HostData<'_>, dtype: DType) -> Result<Tensor> {
-    match (data, dtype) {
-        (HostData::F32(numbers), DType::F32 | DType::F16) => Tensor::upload_as(gpu, shape, numbers, dtype),
-        (HostData::F16(_), DType::F16) => Tensor::upload(gpu, shape, data),
-        (HostData::F16(numbers), DType::F32) => {
-            let wide: Vec<f32> = numbers.iter().map(|number| number.to_f32()).collect();
-            Tensor::upload(gpu, shape, HostData::F32(&wide))
-        }
-        (HostData::I32(_), _) | (_, DType::I32) => Err(Error::operands("weights", "weights are floats")),
     }
 }

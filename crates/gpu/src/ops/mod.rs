@@ -13,6 +13,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 mod token_merge;
+mod weights;
 
 pub use attention::{AttnMask, attend};
 pub use convolution::{Conv2d, ConvShape};
