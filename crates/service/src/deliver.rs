@@ -48,7 +48,11 @@ pub(crate) async fn deliver(
             ..ImageMetadata::new(&recipe, task, index, size).computed_in(checker.engine.precision())
         };
         let image = checker.watermarked(image, &recipe);
-        let file = encode_as(&image, (format, quality), (&metadata, checker.config.marks.of(&recipe)))?;
+        let file = encode_as(
+            &image,
+            (format, quality),
+            (&metadata, checker.config.marks.of(&recipe)),
+        )?;
         let file = checker.signed(file, format, origin)?;
         Ok((file, metadata.seed, findings))
     })
