@@ -7,9 +7,11 @@ Environment: B, the server's root; IMG, a picture file. Ends with 0 when every r
 import asyncio
 import base64
 import io
+import json
 import os
+import urllib.request
 
-from mcp import Client
+from mcp import Client, MCPError
 from PIL import Image
 
 IMG = os.environ["IMG"]
@@ -66,6 +68,19 @@ async def talk(mode):
         assert status["state"] in ("queued", "running"), status
         cancelled = (await client.call_tool("cancel_job", job)).structured_content
         assert cancelled["state"] == "cancelled", cancelled
+
+        print("a call that is given up")
+        arguments = {**FEW, "prompt": f"given up {mode}", "size": "1024x1024", "steps": 150}
+        try:
+            await client.call_tool("generate_image", arguments, read_timeout_seconds=2)
+            raise SystemExit("that was quick")
+        except MCPError as error:
+            print("   ", error)
+        while True:
+            jobs = json.load(urllib.request.urlopen(os.environ["B"] + "/v1/jobs?limit=1"))["jobs"]
+            if jobs[0]["recipe"]["prompt"] == arguments["prompt"] and jobs[0]["state"] == "cancelled":
+                break
+            await asyncio.sleep(0.1)
 
         print("the models")
         models = (await client.call_tool("list_models")).structured_content["models"]

@@ -5,7 +5,11 @@ Environment: B, the server's root; IMG, a picture file. Ends with 0 when every r
 
 import base64
 import io
+import json
 import os
+import threading
+import time
+import urllib.parse
 import urllib.request
 
 import openai
@@ -107,6 +111,33 @@ try:
     raise SystemExit("two pictures were accepted")
 except openai.BadRequestError as error:
     assert error.param == "image", error.body
+
+print("a job that is cancelled is not made again, though the client sends most failures again")
+
+
+def ours(method="GET", path="", **query):
+    address = f"{os.environ['B']}/v1/jobs{path}?{urllib.parse.urlencode(query)}"
+    return json.load(urllib.request.urlopen(urllib.request.Request(address, method=method)))
+
+
+def cancel():
+    while not (running := ours(state="queued,running")["jobs"]):
+        time.sleep(0.02)
+    ours("DELETE", "/" + running[0]["id"])
+
+
+before = len(ours(limit=200)["jobs"])
+canceller = threading.Thread(target=cancel)
+canceller.start()
+try:
+    client.images.generate(prompt="x", model="demo", size="1024x1024", extra_body={"steps": 150})
+    raise SystemExit("a cancelled job has pictures")
+except openai.InternalServerError as error:
+    print("   ", error)
+    assert error.response.headers["x-job-id"].startswith("job_"), error.response.headers
+canceller.join()
+after = len(ours(limit=200)["jobs"])
+assert after == before + 1, (before, after)
 
 print("the models")
 models = list(client.models.list())
