@@ -294,61 +294,6 @@ const DOORS: &[Door] = &[
             Some(text[..end].to_owned())
         },
     },
-    Door {
-        name: "a1111",
-        can: |_| true,
-        path: "/sdapi/v1/img2img",
-        body: |asked| {
-            let (width, height) = asked.result_size();
-            // One step more than the others' runs there, so the strength for the same steps is a step less.
-            let steps = (f64::from(asked.steps) * asked.strength) as u32;
-            let strength = if asked.strength >= 1.0 {
-                1.0
-            } else {
-                f64::from(steps - 1) / f64::from(asked.steps)
-            };
-            let tag = asked
-                .lora
-                .map(|(name, strength)| format!("<lora:{name}:{strength}>"));
-            let mut body = json!({
-                "init_images": [base64(&asked.image)],
-                "prompt": format!("{}{}", asked.prompt, tag.unwrap_or_default()),
-                "sampler_name": asked.scheduler,
-                "steps": asked.steps,
-                "denoising_strength": strength,
-                "cfg_scale": asked.guidance,
-                "seed": asked.seed,
-                "batch_size": asked.count,
-                "width": width,
-                "height": height,
-            });
-            if let Some(mask) = &asked.mask {
-                body["mask"] = base64(mask).into();
-                body["mask_blur"] = 0.into();
-                body["inpainting_fill"] = 1.into();
-                body["inpaint_full_res"] = false.into();
-            }
-            body
-        },
-        fields_at: "",
-        wrong: [
-            Some(("prompt", "\"$long\"")),
-            Some(("seed", "\"lucky\"")),
-            Some(("denoising_strength", "2")),
-            Some(("steps", "0")),
-            Some(("batch_size", "99")),
-            Some(("width", "5000")),
-            Some(("mask", "\"not base64!\"")),
-            Some(("prompt", "\"<lora:none_such:1>\"")),
-            Some(("sampler_name", "\"Nonsense\"")),
-        ],
-        pictures: |reply| {
-            let items = reply["images"].as_array().into_iter().flatten();
-            let texts = items.filter_map(|item| item.as_str());
-            texts.map(|text| Picture::Base64(text.to_owned())).collect()
-        },
-        refused: |reply| reply["detail"][0]["loc"][1].as_str().map(str::to_owned),
-    },
 ];
 
 const OPENAI_WRONG: [Option<Wrong>; MEANINGS.len()] = [
