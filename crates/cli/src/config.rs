@@ -370,14 +370,8 @@ impl Config {
             write_source_type: settings.write_source_type.unwrap_or(true),
             compliance: checks::compliance(settings.compliance, settings.write_source_type)?,
             c2pa: checks::c2pa(settings.c2pa_certificates.clone(), settings.c2pa_key.clone())?,
-            safety_model: settings
-                .safety_model
-                .clone()
-                .filter(|name| !name.trim().is_empty()),
-            prompt_enhancer: settings
-                .prompt_enhancer
-                .clone()
-                .filter(|name| !name.trim().is_empty()),
+            safety_model: named(settings.safety_model.as_ref()),
+            prompt_enhancer: named(settings.prompt_enhancer.as_ref()),
             safety_threshold_percent: checks::percent(
                 "safety_threshold_percent",
                 settings.safety_threshold_percent,
@@ -465,6 +459,11 @@ fn is_at_a_screen(has: impl Fn(&str) -> bool, always: bool) -> bool {
             .iter()
             .any(|name| has(name));
     has_screen && !is_elsewhere
+}
+
+/// A name that says something.
+fn named(name: Option<&String>) -> Option<String> {
+    name.filter(|name| !name.trim().is_empty()).cloned()
 }
 
 #[cfg(test)]

@@ -104,8 +104,9 @@ fn kernels(config: &Config) -> Option<PathBuf> {
 }
 
 fn why(error: &GpuError) -> String {
-    match error {
-        GpuError::Unavailable { why } => why.clone(),
-        other => other.to_string(),
+    if let GpuError::Unavailable { why } = error {
+        why.clone()
+    } else {
+        error.to_string()
     }
 }

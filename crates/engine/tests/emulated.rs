@@ -122,7 +122,8 @@ fn ended(mut events: JobEvents) -> Result<Vec<RgbImage>, EngineError> {
             JobEvent::Image { index, finished } => images.push((index, finished.image)),
             JobEvent::Failed(error) => return Err(error),
             JobEvent::Started | JobEvent::Progress(_) | JobEvent::Preview { .. } | JobEvent::Finished => {}
-            JobEvent::Cancelled => panic!("nobody cancels"),
+            // Nobody cancels; the caller sees that there are no pictures.
+            JobEvent::Cancelled => return Err(EngineError::Stopped),
         }
     }
     images.sort_by_key(|(index, _)| *index);

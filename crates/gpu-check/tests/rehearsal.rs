@@ -1,7 +1,6 @@
 //! `scripts/gpu.sh` from its beginning to its end on the emulated device, so that the day with a card is not spent on it.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::Command;

@@ -33,16 +33,19 @@ enum Way {
     /// It is the input.
     Input(Arc<RgbImage>),
     /// It is decoded.
-    Decoding {
-        /// None where it could not be begun again.
-        pass: Option<VaePass>,
-        /// What the pass has begun with.
-        latents: Latents,
-        size: Size,
-        /// What is put back into it, and of which image.
-        kept: Option<(Inpainting, Arc<RgbImage>)>,
-        evaluations: u32,
-    },
+    Decoding(Box<Decoding>),
+}
+
+#[derive(Debug)]
+struct Decoding {
+    /// None where it could not be begun again.
+    pass: Option<VaePass>,
+    /// What the pass has begun with.
+    latents: Latents,
+    size: Size,
+    /// What is put back into it, and of which image.
+    kept: Option<(Inpainting, Arc<RgbImage>)>,
+    evaluations: u32,
 }
 
 impl StableDiffusion {
@@ -58,13 +61,13 @@ impl StableDiffusion {
             (0, Some(init)) => return Ok(Finishing(Way::Input(Arc::clone(init)))),
             _ => self.begin_decode(state.latents())?,
         };
-        Ok(Finishing(Way::Decoding {
+        Ok(Finishing(Way::Decoding(Box::new(Decoding {
             pass: Some(pass),
             latents: state.latents().clone(),
             size: state.size,
             kept: state.inpainting.zip(state.init),
             evaluations: state.done,
-        }))
+        }))))
     }
 
     /// Begins anew, with nothing held meanwhile: for a finish one of whose slices found no memory.
@@ -72,9 +75,9 @@ impl StableDiffusion {
     /// # Errors
     /// As [`StableDiffusion::begin_finish`].
     pub fn begin_finish_again(&self, finishing: &mut Finishing) -> Result<(), PipelineError> {
-        if let Way::Decoding { pass, latents, .. } = &mut finishing.0 {
-            *pass = None;
-            *pass = Some(self.begin_decode(latents)?);
+        if let Way::Decoding(decoding) = &mut finishing.0 {
+            decoding.pass = None;
+            decoding.pass = Some(self.begin_decode(&decoding.latents)?);
         }
         Ok(())
     }
@@ -87,25 +90,19 @@ impl StableDiffusion {
     /// # Errors
     /// When a stage fails or the result is not finite; there is nothing to go on with then.
     pub fn advance_finish(&self, finishing: &mut Finishing) -> Result<FinishStep, PipelineError> {
-        let (pass, size, kept, evaluations) = match &mut finishing.0 {
+        let decoding = match &mut finishing.0 {
             Way::Input(init) => return Ok(FinishStep::Done(RgbImage::clone(init))),
-            Way::Decoding { pass: None, .. } => return Err(PipelineError::Spent),
-            Way::Decoding {
-                pass: Some(pass),
-                latents: _,
-                size,
-                kept,
-                evaluations,
-            } => (pass, *size, kept, *evaluations),
+            Way::Decoding(decoding) => decoding,
         };
+        let pass = decoding.pass.as_mut().ok_or(PipelineError::Spent)?;
         let Some(decoded) = self.vae.advance(pass)? else {
             return Ok(FinishStep::Continue);
         };
-        let made = img2img::to_image(&decoded, size)?.ok_or_else(|| PipelineError::NotFinite {
+        let made = img2img::to_image(&decoded, decoding.size)?.ok_or_else(|| PipelineError::NotFinite {
             scheduler: "VAE decoder".to_owned(),
-            evaluation: evaluations,
+            evaluation: decoding.evaluations,
         })?;
-        Ok(FinishStep::Done(match kept {
+        Ok(FinishStep::Done(match &decoding.kept {
             Some((inpainting, init)) => inpainting.composite(init, made),
             None => made,
         }))

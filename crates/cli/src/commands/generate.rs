@@ -43,11 +43,7 @@ const TOGETHER: usize = 16;
 pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()> {
     let pictures = inputs::expanded(&args.images)?;
     let targets = Target::of_each(&args, &pictures)?;
-    let task = match (&args.mask, pictures.is_empty()) {
-        (_, true) => Task::TextToImage,
-        (None, false) => Task::ImageToImage,
-        (Some(_), false) => Task::Inpainting,
-    };
+    let task = task_of(&args, &pictures);
     // Without a picture there is one job all the same.
     let inputs: Vec<Option<PathBuf>> = match task {
         Task::TextToImage => vec![None],
@@ -58,57 +54,43 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let models = models(&catalog, &assemble::hub(&config)?, &recipe).await?;
     // The first one now: what is wrong with a single input is said before the model is loaded.
     let first = inputs[0].as_deref().map(read_init).transpose()?;
-    let mask = args.mask.as_deref().map(read_mask).transpose()?;
-    let shown = args.ip_adapter_image.as_deref().map(read_picture).transpose()?;
     let (recipe, native_size) = planned(&models, recipe, task)?;
     let recipe = Arc::new(recipe);
-    let size = Size {
-        width: args.width.unwrap_or(native_size.width),
-        height: args.height.unwrap_or(native_size.height),
+    let beside = Beside {
+        mask: args.mask.as_deref().map(read_mask).transpose()?,
+        shown: args.ip_adapter_image.as_deref().map(read_picture).transpose()?,
+        size: Size {
+            width: args.width.unwrap_or(native_size.width),
+            height: args.height.unwrap_or(native_size.height),
+        },
     };
     // Before the load, which takes a while.
-    for note in model_notes(&models, &recipe)? {
-        output::note(format_args!("{note}"));
-    }
-    if args.seed.is_none() {
-        output::note(format_args!("seed {}", recipe.seed));
-    }
-    let with_init = |init: Option<RgbImage>| {
-        let images = Inputs::starting(match init {
-            Some(init) => Start::Image {
-                init,
-                mask: mask.clone(),
-            },
-            None => Start::Noise(size),
-        });
-        match &shown {
-            Some(shown) => images.with_ip_adapter(shown.clone()),
-            None => images,
-        }
-    };
-
-    let marks = assemble::marks(&config).of(&recipe);
-    let watermark = config.compliance.wants_watermark() && !recipe.gives_input_back();
-    let signer = assemble::manifest_signer(&config)?.filter(|_| !recipe.gives_input_back());
+    say_notes(&models, &recipe, args.seed.is_none())?;
     let engine = assemble::Engine::start(&config)?;
+    let finish = Finish {
+        recipe: Arc::clone(&recipe),
+        task,
+        marks: assemble::marks(&config).of(&recipe),
+        watermark: config.compliance.wants_watermark() && !recipe.gives_input_back(),
+        signer: assemble::manifest_signer(&config)?.filter(|_| !recipe.gives_input_back()),
+        precision: engine.handle.precision(),
+    };
     let bar = Bar::new(&recipe, inputs.len())?;
     let is_single = inputs.len() == 1;
     let ids: Vec<JobId> = inputs.iter().map(|_| JobId::new()).collect();
     let jobs = inputs.iter().zip(&targets).zip(&ids).enumerate();
     let jobs = jobs.map(|(number, ((input, target), id))| {
         let (recipe, models, first) = (&recipe, &models, first.clone().filter(|_| number == 0));
-        let (engine, bar, with_init, signer) = (&engine, &bar, &with_init, &signer);
-        let precision = engine.handle.precision();
+        let (engine, bar, beside, finish) = (&engine, &bar, &beside, &finish);
         async move {
-            let init = match (first, input) {
-                (Some(first), _) => Some(first),
-                (None, Some(input)) => Some(read_init(input)?),
-                (None, None) => None,
-            };
+            let init = first.map_or_else(
+                || input.as_deref().map(read_init).transpose(),
+                |first| Ok(Some(first)),
+            )?;
             let job = ResolvedJob {
                 recipe: Arc::clone(recipe),
                 models: models.clone(),
-                images: with_init(init),
+                images: beside.with_init(init),
             };
             let events = engine.handle.generate(*id, job)?;
             let finished = collect(events, recipe, bar).await;
@@ -116,22 +98,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
                 Some(input) => finished.with_context(|| format!("of {}", input.display()))?,
                 None => finished?,
             };
-            let origin = signer
-                .as_ref()
-                .map(|signer| origin(signer, task, input.as_deref()))
-                .transpose()?;
-            let finished: Vec<RgbImage> = if watermark {
-                finished.into_iter().map(with_watermark).collect()
-            } else {
-                finished
-            };
-            for (index, picture) in (0..).zip(&finished) {
-                let mut bytes = encode(picture, (recipe, task), (index, target.format, marks, precision))?;
-                if let (Some(signer), Some(origin)) = (signer, &origin) {
-                    bytes = signer.sign(&bytes, target.format, origin)?;
-                }
-                bar.bar.suspend(|| target.write(index, &bytes))?;
-            }
+            let finished = finish.write(finished, (input.as_deref(), target), bar)?;
             // Of many inputs nothing is shown, and their pictures are not kept.
             anyhow::Ok(is_single.then_some(finished))
         }
@@ -152,15 +119,98 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     };
     engine.stop().await?;
 
-    if let ([Some(finished)], [target]) = (made.as_slice(), targets.as_slice())
-        && !target.is_pipe()
-        && !args.no_preview
-    {
-        for picture in finished {
-            pictures::preview(&pictures::to_picture(picture)?);
-        }
+    match (made.as_slice(), targets.as_slice()) {
+        ([Some(finished)], [target]) if !target.is_pipe() && !args.no_preview => show(finished),
+        _ => Ok(()),
+    }
+}
+
+fn show(finished: &[RgbImage]) -> anyhow::Result<()> {
+    for picture in finished {
+        pictures::preview(&pictures::to_picture(picture)?);
     }
     Ok(())
+}
+
+fn task_of(args: &GenerateArgs, pictures: &[PathBuf]) -> Task {
+    match (&args.mask, pictures.is_empty()) {
+        (_, true) => Task::TextToImage,
+        (None, false) => Task::ImageToImage,
+        (Some(_), false) => Task::Inpainting,
+    }
+}
+
+fn say_notes(models: &ResolvedModels, recipe: &Recipe, is_drawn: bool) -> anyhow::Result<()> {
+    for note in model_notes(models, recipe)? {
+        output::note(format_args!("{note}"));
+    }
+    if is_drawn {
+        output::note(format_args!("seed {}", recipe.seed));
+    }
+    Ok(())
+}
+
+/// What every input is made with.
+struct Beside {
+    mask: Option<RgbImage>,
+    /// What an IP-Adapter shows the model.
+    shown: Option<RgbImage>,
+    /// Of a picture that is made from words alone.
+    size: Size,
+}
+
+impl Beside {
+    fn with_init(&self, init: Option<RgbImage>) -> Inputs<RgbImage> {
+        let mask = self.mask.clone();
+        let images = Inputs::starting(match init {
+            Some(init) => Start::Image { init, mask },
+            None => Start::Noise(self.size),
+        });
+        match &self.shown {
+            Some(shown) => images.with_ip_adapter(shown.clone()),
+            None => images,
+        }
+    }
+}
+
+/// What is done with pictures before they are written.
+struct Finish {
+    recipe: Arc<Recipe>,
+    task: Task,
+    marks: Marks,
+    watermark: bool,
+    signer: Option<ManifestSigner>,
+    precision: Precision,
+}
+
+impl Finish {
+    /// Marks, signs and writes the pictures made of one input, and returns them as they were written.
+    fn write(
+        &self,
+        finished: Vec<RgbImage>,
+        (input, target): (Option<&Path>, &Target),
+        bar: &Bar,
+    ) -> anyhow::Result<Vec<RgbImage>> {
+        let origin = self
+            .signer
+            .as_ref()
+            .map(|signer| origin(signer, self.task, input));
+        let origin = origin.transpose()?;
+        let finished: Vec<RgbImage> = if self.watermark {
+            finished.into_iter().map(with_watermark).collect()
+        } else {
+            finished
+        };
+        let how = (target.format, self.marks, self.precision);
+        for (index, picture) in (0..).zip(&finished) {
+            let mut bytes = encode(picture, (&self.recipe, self.task), index, how)?;
+            if let (Some(signer), Some(origin)) = (&self.signer, &origin) {
+                bytes = signer.sign(&bytes, target.format, origin)?;
+            }
+            bar.bar.suspend(|| target.write(index, &bytes))?;
+        }
+        Ok(finished)
+    }
 }
 
 /// What a signature says of the picture's making. The standard input was read already, and its manifest is not kept.
@@ -361,7 +411,8 @@ impl Bar {
 fn encode(
     image: &RgbImage,
     (recipe, task): (&Recipe, Task),
-    (index, format, marks, precision): (u32, ImageFormat, Marks, Precision),
+    index: u32,
+    (format, marks, precision): (ImageFormat, Marks, Precision),
 ) -> anyhow::Result<bytes::Bytes> {
     let metadata = image_codec::ImageMetadata::new(recipe, task, index, image.size()).computed_in(precision);
     Ok(image_codec::encode(image, format, (&metadata, marks))?)

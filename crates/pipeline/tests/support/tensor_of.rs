@@ -1,7 +1,5 @@
 //! Images as tensors, for the tests that compare them with a golden file's.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use candle_core::{DType, Device, Tensor};
 use pentimento_types::{RgbImage, Size};
 

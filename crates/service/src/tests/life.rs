@@ -448,7 +448,7 @@ async fn a_disk_that_does_not_answer_while_a_job_is_stored_does_not_hold_up_the_
     });
     eventually(async || test.service.status().await.stopping).await;
     // Whoever comes now is told at once, and does not stand in line behind the shutdown.
-    let refused = in_time(submit(&test.service, sample_request("a"))).await;
+    let refused = in_time(Box::pin(submit(&test.service, sample_request("a")))).await;
     assert!(matches!(refused, Err(ServiceError::ShuttingDown)), "{refused:?}");
     eventually(async || {
         clock.advance(Duration::from_secs(1));

@@ -36,7 +36,7 @@ impl FromRequestParts<AppState> for Caller {
 /// What stands behind the first colon of HTTP Basic (RFC 7617). A name alone is a key, too.
 fn password(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
-    let (scheme, credentials) = value.split_once(char::is_whitespace)?;
+    let (scheme, credentials) = value.split_once(char::is_whitespace).unwrap_or((value, ""));
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }

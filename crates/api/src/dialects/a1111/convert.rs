@@ -339,9 +339,11 @@ fn parameters(fields: &Fields, call: Call) -> Map<String, Value> {
                 Value::Null
             }
         };
-        let value = match of(description.name) {
-            Value::Null => description.default.map_or(Value::Null, plain),
-            value => value,
+        let given = of(description.name);
+        let value = if given.is_null() {
+            description.default.map_or(Value::Null, plain)
+        } else {
+            given
         };
         all.insert(description.name.to_owned(), value);
         for alias in description.aliases {

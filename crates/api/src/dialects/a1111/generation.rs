@@ -91,7 +91,7 @@ async fn answer(
         is_named,
     };
     for (at, part) in all.into_iter().enumerate() {
-        begun.check(app, (before, &owner))?;
+        Begun::check(app, (before, &owner))?;
         let id = app.service.submit(submission(part, at)).await;
         let id = id.map_err(|error| {
             if is_batch {
@@ -102,7 +102,7 @@ async fn answer(
         })?;
         begun.jobs.push(id);
     }
-    begun.check(app, (before, &owner))?;
+    Begun::check(app, (before, &owner))?;
     // The service has its own copies of the images by now, and the reply may want to repeat them.
     let held = sent.is_some().then_some(memory);
     if let Some(options) = parsed.remember.take() {
@@ -230,7 +230,7 @@ struct Begun {
 
 impl Begun {
     /// Ends the call where its caller has interrupted since it began.
-    fn check(&self, app: &AppState, (before, owner): (u64, &ApiKeyId)) -> Result<(), ServiceError> {
+    fn check(app: &AppState, (before, owner): (u64, &ApiKeyId)) -> Result<(), ServiceError> {
         if app.a1111_interrupts.since(before, owner) {
             return Err(ServiceError::JobCancelled);
         }
