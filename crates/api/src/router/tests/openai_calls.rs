@@ -72,10 +72,10 @@ async fn forms_and_json_give_files_with_their_seeds() {
         assert_eq!(found["usage"]["total_tokens"], 0);
     }
     let body =
-        json!({"prompt": "a house", "images": [{"image_url": image_file()}], "size": "64x48", "unknown": 1});
+        json!({"prompt": "a house", "images": [{"image_url": image_file()}], "size": "96x64", "unknown": 1});
     let reply = openai(&router, "edits", &body).await;
     assert_eq!(reply.status, 200, "{}", reply.json());
-    assert_eq!(size_of(&reply.json()["data"][0]), (64, 48));
+    assert_eq!(size_of(&reply.json()["data"][0]), (96, 64));
     assert_eq!(reply.headers["x-pentimento-ignored-fields"], "unknown");
     assert_eq!(test.parts.memory.held(pentimento_types::MemoryUse::Replies), 0);
 }
