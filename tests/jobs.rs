@@ -273,7 +273,8 @@ async fn hundreds_who_watch_a_job_cost_little_and_hold_nobody_up() {
     let mut streams = Vec::new();
     for _ in 0..WATCHERS {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
-        let call = format!("GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let call =
+            format!("GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(call.as_bytes()).await.unwrap();
         streams.push(stream);
     }
