@@ -193,31 +193,19 @@ fn faulty(fault: Fault, at: usize) -> Gpu {
 }
 
 #[test]
-fn an_allocation_that_finds_no_memory_costs_one_job_at_most() {
+fn an_allocation_that_finds_no_memory_is_tried_again_and_costs_no_job() {
     let job = small("a boat", 1, 1);
     let expected =
         run(&engine_on(&Gpu::emulated(Emulation::default())), 1, &job).expect("nothing goes wrong");
-    let mut failed = 0;
-    // While the weights are loaded, and later; the last ones may never come.
+    // The first one is met for certain, while the weights are loaded; the last ones may never come.
     for at in [1, 300, 600, 700, 705, 710, 720, 740] {
-        let gpu = faulty(Fault::OutOfMemory, at);
-        let handle = engine_on(&gpu);
-        match run(&handle, 1, &job) {
-            Ok(images) => assert_eq!(images, expected, "allocation {at} changed the picture"),
-            Err(error) => {
-                assert_eq!(
-                    error.kind(),
-                    ErrorKind::OutOfDeviceMemory,
-                    "allocation {at}: {error:?}"
-                );
-                failed += 1;
-            }
+        let handle = engine_on(&faulty(Fault::OutOfMemory, at));
+        for number in [1, 2] {
+            let images = run(&handle, number, &job).expect("there is memory for the second try");
+            assert_eq!(images, expected, "allocation {at} changed picture {number}");
         }
         assert!(!handle.is_lost());
-        let next = run(&handle, 2, &job).expect("the next job has its memory");
-        assert_eq!(next, expected, "allocation {at} changed the next picture");
     }
-    assert!(failed > 0, "no fault was met");
 }
 
 #[test]

@@ -65,9 +65,10 @@ pub(crate) fn ask(place: &Place, (shape, size): (seeded::Shape, u32)) -> anyhow:
     })
 }
 
-/// The latents after one evaluation of a guided image.
+/// The latents after one evaluation, without guidance, which would multiply the difference of two rows and their roundings with
+/// it: the bounds are those of one pass of the network.
 fn evaluation(model: &StableDiffusion, size: u32) -> anyhow::Result<Vec<f32>> {
-    let mut states = model.prepare(&recipe(1, 4, 7.5), &picture(size)?)?;
+    let mut states = model.prepare(&recipe(1, 4, 1.0), &picture(size)?)?;
     let mut first = states.remove(0);
     model.denoise(&mut [&mut first])?;
     Ok(first.latents().values().to_vec())
