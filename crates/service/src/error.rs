@@ -400,6 +400,21 @@ impl HasKind for ServiceError {
 }
 
 impl ServiceError {
+    /// The part that a model at fault was named for, which a dialect has a field for.
+    #[must_use]
+    pub const fn model_role(&self) -> Option<ModelRole> {
+        if let Self::ModelNotFound { role, .. }
+        | Self::ModelUnfit { role, .. }
+        | Self::ModelTwice { role, .. }
+        | Self::ModelUnavailable { role, .. }
+        | Self::ModelOnItsWay { role, .. } = self
+        {
+            Some(*role)
+        } else {
+            None
+        }
+    }
+
     /// When the same call may work, where that is known better than for any other.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {

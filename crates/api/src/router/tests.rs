@@ -106,6 +106,20 @@ fn good(prompt: &str) -> Value {
     json!({"model_name": "demo", "input_image": image_file(), "prompt": prompt, "steps": 2, "seed": 5})
 }
 
+/// Waits until no job waits or runs, for ten seconds at most.
+async fn no_job_is_left(test: &TestService) {
+    let gone = async {
+        loop {
+            let jobs = test.service.status().await.jobs;
+            if jobs.queued + jobs.running == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_request_becomes_images_behind_links() {
     let test = TestService::start(FakeExecutor::new());
@@ -241,16 +255,7 @@ async fn a_caller_who_hangs_up_cancels_the_job() {
     call.abort();
     let _ = call.await;
     drop(release);
-    let gone = async {
-        loop {
-            let jobs = test.service.status().await.jobs;
-            if jobs.queued + jobs.running == 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    no_job_is_left(&test).await;
     assert!(JobState::Cancelled.is_final());
 }
 

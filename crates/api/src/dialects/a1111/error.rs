@@ -168,12 +168,7 @@ impl A1111Error {
 }
 
 fn field_of(error: &ServiceError, image: &str) -> Option<String> {
-    if let ServiceError::ModelNotFound { role, .. }
-    | ServiceError::ModelUnfit { role, .. }
-    | ServiceError::ModelTwice { role, .. }
-    | ServiceError::ModelUnavailable { role, .. }
-    | ServiceError::ModelOnItsWay { role, .. } = error
-    {
+    if let Some(role) = error.model_role() {
         return Some(
             match role {
                 ModelRole::Checkpoint => SD_MODEL_CHECKPOINT.name,

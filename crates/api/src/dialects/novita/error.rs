@@ -156,12 +156,7 @@ impl NovitaError {
             return Some(&error.field);
         }
         let Self::Service(error) = self else { return None };
-        if let ServiceError::ModelNotFound { role, .. }
-        | ServiceError::ModelUnfit { role, .. }
-        | ServiceError::ModelTwice { role, .. }
-        | ServiceError::ModelUnavailable { role, .. }
-        | ServiceError::ModelOnItsWay { role, .. } = error
-        {
+        if let Some(role) = error.model_role() {
             return Some(match role {
                 ModelRole::Checkpoint => MODEL_NAME.name,
                 ModelRole::Vae => SD_VAE.name,

@@ -140,12 +140,7 @@ impl OpenAiError {
 }
 
 fn param_of(error: &ServiceError) -> Option<&'static str> {
-    if let ServiceError::ModelNotFound { role, .. }
-    | ServiceError::ModelUnfit { role, .. }
-    | ServiceError::ModelTwice { role, .. }
-    | ServiceError::ModelUnavailable { role, .. }
-    | ServiceError::ModelOnItsWay { role, .. } = error
-    {
+    if let Some(role) = error.model_role() {
         return match role {
             ModelRole::Checkpoint => Some(MODEL.name),
             ModelRole::Vae => Some(VAE.name),

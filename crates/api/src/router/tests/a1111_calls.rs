@@ -98,16 +98,7 @@ async fn a_batch_of_images_is_painted_image_by_image() {
         (refused.status, &refused.json()["detail"][0]["loc"]),
         (422, &json!(["body", "init_images", 1]))
     );
-    let gone = async {
-        loop {
-            let jobs = test.service.status().await.jobs;
-            if jobs.queued + jobs.running == 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    no_job_is_left(&test).await;
 }
 
 #[tokio::test]
