@@ -19,6 +19,7 @@ fn convert(body: &Value, call: Call) -> Result<ParsedCall, Vec<FieldError>> {
         model: Some("first".to_owned()),
         seed: RANDOM,
         enhance_prompt: true,
+        has_cluster: false,
     };
     to_call(fields, call, defaults)
 }
@@ -235,6 +236,7 @@ fn the_operator_chooses_for_calls_that_say_nothing_about_their_prompts() {
             model: None,
             seed: RANDOM,
             enhance_prompt,
+            has_cluster: false,
         };
         let call = to_call(fields, Call::Inpaint, defaults).unwrap();
         assert_eq!(call.note.meta["enhance_prompt"], yes_no(call.enhance_prompt));
