@@ -248,9 +248,10 @@ pub(crate) async fn everything(
         slots: service_config.running_jobs,
     };
     let service = Service::start(parts, service_config);
-    let membership = records
-        .joined
-        .map(|joined| joined.speak(&service, Arc::clone(&engine.memory), part));
+    let membership = match records.joined {
+        Some(joined) => Some(joined.speak(&service, Arc::clone(&engine.memory), part).await),
+        None => None,
+    };
     service.metrics().recovered(&recovery);
     let memory = Arc::clone(&engine.memory);
     let state = AppState::new(service.clone(), keys, api.clone(), memory);

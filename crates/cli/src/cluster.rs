@@ -29,8 +29,6 @@ use crate::data_folder::DataFolder;
 const NODE_FILE: &str = "node-id";
 /// No token, seed or file of credentials comes near it.
 const LARGEST_SECRET: u64 = 64 << 10;
-/// Between two looks which models are on this machine.
-const LOOK_AT_MODELS: Duration = Duration::from_secs(3);
 
 /// What a machine brings that joins.
 #[derive(Debug)]
@@ -111,6 +109,13 @@ pub(crate) async fn join(joining: Joining<'_>) -> anyhow::Result<Joined> {
     })
 }
 
+/// Whether the broker answers. One that does not let this machine in is an error.
+pub(crate) async fn reach(config: &ClusterConfig) -> anyhow::Result<bool> {
+    let settings = settings(config, (Duration::from_secs(60), Duration::from_secs(3600)))?;
+    let connection = Connection::open(settings).await.context("cannot join the cluster")?;
+    Ok(connection.is_up())
+}
+
 /// Makes the secret in a file the one that the whole cluster has. While the broker is away it stays as it is.
 pub(crate) async fn agree(connection: &Connection, name: &'static str, file: &Path) -> anyhow::Result<()> {
     let ours = secret_file(file)?;
@@ -160,16 +165,15 @@ impl Joined {
     }
 
     /// Begins to speak for a service, and to tell it what is heard.
-    pub(crate) fn speak(self, service: &Service, memory: Arc<MemoryLedger>, part: Part) -> Membership {
+    pub(crate) async fn speak(self, service: &Service, memory: Arc<MemoryLedger>, part: Part) -> Membership {
         let voice = Voice {
             service: service.clone(),
             memory,
-            shelf: Arc::clone(&self.shelf),
+            shelf: self.shelf,
             part,
         };
-        self.presence.announce(Arc::new(voice));
+        self.presence.announce(Arc::new(voice)).await;
         let mut tasks = JoinSet::new();
-        tasks.spawn(look_at_models(self.shelf, service.clone()));
         let (mut changes, service) = (self.cluster.jobs.changes(), service.clone());
         tasks.spawn(async move {
             loop {
@@ -227,14 +231,6 @@ impl Stock for Shelf {
     }
 }
 
-async fn look_at_models(shelf: Arc<Shelf>, service: Service) {
-    loop {
-        let here = service.models_here().await;
-        *shelf.models() = here.into_iter().collect();
-        tokio::time::sleep(LOOK_AT_MODELS).await;
-    }
-}
-
 /// What this machine says of itself.
 #[derive(Debug)]
 struct Voice {
@@ -249,8 +245,8 @@ impl Announcer for Voice {
     async fn announcement(&self) -> Announcement {
         let status = self.service.status().await;
         let device = self.service.device();
-        let mut models: Vec<String> = self.shelf.models().iter().cloned().collect();
-        models.sort_unstable();
+        let models = self.service.models_here().await;
+        *self.shelf.models() = models.iter().cloned().collect();
         let made = self.service.made();
         Announcement {
             answers: self.part.answers,

@@ -2,6 +2,7 @@
 //!
 //! All of it is hearsay that comes again in seconds: it is kept in the broker's memory, and nothing is lost with it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ struct Shared {
     connection: Connection,
     members: Mutex<Members>,
     words: mpsc::Sender<Word>,
+    /// Whether what this node says comes back, so that it hears the others as well.
+    is_heard: AtomicBool,
 }
 
 /// How far a job is.
@@ -72,6 +75,7 @@ impl Presence {
             connection,
             members: Mutex::default(),
             words,
+            is_heard: AtomicBool::new(false),
         });
         let tasks = Tasks::default();
         tasks.spawn(hear(Arc::clone(&shared)));
@@ -79,8 +83,11 @@ impl Presence {
         Self { shared, tasks }
     }
 
-    /// Begins to speak, and to listen to progress.
-    pub fn announce(&self, announcer: Arc<dyn Announcer>) {
+    /// Begins to speak, and to listen to progress. When it returns, this node knows of itself.
+    pub async fn announce(&self, announcer: Arc<dyn Announcer>) {
+        let says = announcer.announcement().await;
+        let node = self.shared.node.clone();
+        self.shared.members().note(node, says, SystemClock.now());
         self.tasks
             .spawn(announce(Arc::clone(&self.shared), Arc::clone(&announcer)));
         self.tasks
@@ -104,7 +111,7 @@ impl Presence {
     /// Whether others can be heard now.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.shared.connection.is_up()
+        self.shared.connection.is_up() && self.shared.is_heard.load(Ordering::Relaxed)
     }
 
     /// Tells the others how far a job is. Never waits.
@@ -191,7 +198,9 @@ fn within_bound(mut says: Announcement) -> bytes::Bytes {
 
 async fn hear(shared: Arc<Shared>) {
     loop {
-        if let Err(error) = hear_until_broken(&shared).await {
+        let heard = hear_until_broken(&shared).await;
+        shared.is_heard.store(false, Ordering::Relaxed);
+        if let Err(error) = heard {
             tracing::debug!(
                 error = describe_chain(&error),
                 "the nodes of the cluster are not heard"
@@ -220,6 +229,9 @@ async fn hear_until_broken(shared: &Shared) -> Result<(), JobsError> {
         };
         match entry.operation {
             kv::Operation::Put if entry.value.len() <= LARGEST => {
+                if node == shared.node {
+                    shared.is_heard.store(true, Ordering::Relaxed);
+                }
                 if let Some(says) = read_plain(&entry.value) {
                     shared.members().note(node, says, SystemClock.now());
                 }

@@ -67,8 +67,8 @@ const SYNC_DEFAULT: Broker = Broker {
     pull: 49_740.0,
     put: 39_880.0,
 };
-/// Entries of the shared view that a job writes in its life: accepted, running, ended, forgotten.
-const PUTS_PER_JOB: f64 = 4.0;
+/// Entries of buckets that a job writes in its life: accepted, running, ended, forgotten; its lease taken and given back; its number.
+const PUTS_PER_JOB: f64 = 7.0;
 
 impl Broker {
     /// Jobs in a second: everything goes through one leader after the other.
