@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::context::AccountErrorKind;
-use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType};
-use async_nats::jetstream::{self, kv};
+use async_nats::jetstream;
+use async_nats::jetstream::context::RequestErrorKind;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use pentimento_jobs::JobsError;
 use pentimento_types::describe_chain;
@@ -22,7 +23,7 @@ use crate::settings::{ClusterSettings, Credentials, shown};
 use crate::subjects::Subjects;
 
 /// A broker that does not answer for so long counts as away.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(3);
 /// Between two looks for silence on a connection that looks open: a cable that was pulled says nothing.
 const PING: Duration = Duration::from_secs(10);
 /// The longest wait before another try to connect; half of it is chance, or a thousand nodes would come at once.
@@ -213,16 +214,23 @@ impl Connection {
         };
         self.make_stream(dead).await?;
         let bucket = async |bucket: String, description: &str| {
-            let config = kv::Config {
-                bucket,
-                description: description.to_owned(),
-                history: 1,
+            // As the library would set it up, which asks servers of before 2.10 for a report that it cannot read.
+            let config = stream::Config {
+                name: format!("KV_{bucket}"),
+                description: Some(description.to_owned()),
+                subjects: vec![format!("$KV.{bucket}.>")],
+                max_messages_per_subject: 1,
                 max_age: settings.keep,
+                discard: DiscardPolicy::New,
+                allow_rollup: true,
+                deny_delete: true,
+                allow_direct: true,
                 storage: StorageType::File,
                 num_replicas: settings.replicas,
-                ..kv::Config::default()
+                ..stream::Config::default()
             };
-            let made = jetstream.create_or_update_key_value(config).await;
+            self.make_stream(config).await?;
+            let made = jetstream.get_key_value(bucket).await;
             made.map(|store| Bucket::new(store, self.clone()))
                 .map_err(failed("set the cluster's buckets up"))
         };
@@ -250,18 +258,18 @@ impl Connection {
         if !self.is_up() {
             return Ok(());
         }
-        let Err(error) = self.shared.jetstream.query_account().await else {
-            return Ok(());
+        let report = self.shared.jetstream.request("INFO", &()).await;
+        let why: Box<dyn std::error::Error + Send + Sync> = match report {
+            Ok(Response::Ok::<serde_json::Value>(_)) => return Ok(()),
+            Ok(Response::Err { error }) => error.into(),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => error.into(),
+            // It may be on its way up.
+            Err(_) => return Ok(()),
         };
-        match error.kind() {
-            AccountErrorKind::JetStream(_) | AccountErrorKind::JetStreamUnavailable => {
-                Err(ClusterError::NoJetStream {
-                    server: servers(&self.shared.settings),
-                    source: error.into(),
-                })
-            }
-            AccountErrorKind::TimedOut | AccountErrorKind::Other => Ok(()),
-        }
+        Err(ClusterError::NoJetStream {
+            server: servers(&self.shared.settings),
+            source: why,
+        })
     }
 }
 

@@ -52,22 +52,26 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
 
 /// Brings everything in step for as long as the store lives.
 pub(crate) async fn mend(shared: Arc<Shared>) {
-    let mut down_since = Some(SystemClock.now());
-    let mut was_in_step = false;
+    let epochs = shared.connection.epochs();
+    let mut last_up = SystemClock.now();
+    // What was mended, of the line as it stands now.
+    let mut mended_epoch = None;
     loop {
-        let is_up = shared.connection.is_up();
-        let is_in_step = is_up && shared.is_in_step();
-        let mended = if is_in_step {
-            down_since = None;
-            shared
-                .mend_bucket(!std::mem::replace(&mut was_in_step, true))
-                .await
-        } else if is_up {
-            Ok(())
+        let epoch = *epochs.borrow();
+        let mended = if shared.connection.is_up() {
+            last_up = SystemClock.now();
+            if shared.is_in_step() {
+                let (is_first, is_new) = (mended_epoch.is_none(), mended_epoch != Some(epoch));
+                let mended = shared.mend_bucket(is_first, is_new).await;
+                if mended.is_ok() {
+                    mended_epoch = Some(epoch);
+                }
+                mended
+            } else {
+                Ok(())
+            }
         } else {
-            was_in_step = false;
-            let since = *down_since.get_or_insert_with(|| SystemClock.now());
-            shared.work_alone(since).await
+            shared.work_alone(last_up).await
         };
         if let Err(error) = mended {
             tracing::debug!(
@@ -127,6 +131,9 @@ impl Shared {
             self.spawn_forget(id);
             return;
         }
+        if self.lock_deleted().contains(&id) {
+            return;
+        }
         match SharedJob::decode(&entry.value, id) {
             Ok(shared) => {
                 let is_ours = shared.home == self.node;
@@ -183,11 +190,15 @@ impl Shared {
         });
     }
 
-    /// Brings into the bucket and the queue what they do not have of this node's jobs. The `first` time after the line stands,
-    /// also what has ended.
-    async fn mend_bucket(&self, first: bool) -> Result<(), JobsError> {
-        if first {
+    /// Brings into the bucket and the queue what they do not have of this node's jobs: on a line that `is_new` also what has
+    /// ended. The `is_first` time, what this node had claimed in an earlier life is free again.
+    async fn mend_bucket(&self, is_first: bool, is_new: bool) -> Result<(), JobsError> {
+        if is_new {
             self.queue.share_again().await?;
+        }
+        let deleted: Vec<JobId> = self.lock_deleted().iter().copied().collect();
+        for id in deleted {
+            self.delete_shared(id).await?;
         }
         for own in self.own.list(&unfinished()).await? {
             let seen = self.mirror.get(own.id);
@@ -201,9 +212,12 @@ impl Shared {
             if there.job.state.is_final() {
                 self.adopt(Job::clone(&there.job)).await?;
             } else if there.job.state != JobState::Fetching {
-                if first && self.queue.is_here(own.id) && !own.stays {
+                if is_new && self.queue.is_here(own.id) && !own.stays {
                     // This process runs it, so what the stream has of it from before is not wanted.
                     self.queue.purge(own.id).await?;
+                }
+                if is_first {
+                    self.queue.reclaim(own.id).await?;
                 }
                 self.queue.push(QueueEntry::of(&own)).await?;
             }
@@ -222,7 +236,7 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&id);
         }
-        if first {
+        if is_new {
             self.bring_ends_back().await?;
         }
         Ok(())

@@ -5,17 +5,18 @@
 //! The journal is there before an id is given out, so that jobs are accepted, run and answered for without the broker too.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use pentimento_jobs::{
-    AgeClock, Inserted, JobCounts, JobFilter, JobLimits, JobPlace, JobStore, JobsError, KEY_LIFE, SqliteJobs,
-    Transition, is_later, key_stands, known_request,
+    AgeClock, Inserted, JobCounts, JobFilter, JobLimits, JobPlace, JobStore, JobsError, KEY_LIFE, QueueEntry,
+    SqliteJobs, Transition, is_later, key_stands, known_request,
 };
 use pentimento_types::{ApiKeyId, Clock, Job, JobId, JobState, describe_chain};
 use tokio::sync::{Notify, broadcast};
 
+use crate::bucket::NotWritten;
 use crate::connection::Connection;
 use crate::envelope::{LARGEST, SharedJob};
 use crate::mirror::{Mirror, Seen};
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) in_step_since: Mutex<Option<std::time::Instant>>,
     /// Jobs that ended here while the broker was away.
     pub(crate) owed: Mutex<HashSet<JobId>>,
+    /// Jobs that were deleted here, and that the bucket may still have.
+    pub(crate) deleted: Mutex<HashSet<JobId>>,
     /// Wakes who brings bucket and journal in step.
     pub(crate) mend: Notify,
 }
@@ -92,9 +95,13 @@ impl ClusterJobs {
             clock,
             in_step_since: Mutex::default(),
             owed: Mutex::default(),
+            deleted: Mutex::default(),
             mend: Notify::new(),
         });
         for job in shared.own.list(&unfinished()).await? {
+            if !shared.connection.is_up() && !job.stays && job.state != JobState::Fetching {
+                shared.queue.note_out(QueueEntry::of(&job));
+            }
             shared.note_ours(job);
         }
         let tasks = Tasks::default();
@@ -167,16 +174,17 @@ impl Shared {
 
     /// Takes the names of a new job, as far as the broker is there to ask.
     async fn take_names(&self, job: &Job) -> Result<Names, JobsError> {
-        let rooms = match self.connection.rooms().await {
-            Ok(rooms) => rooms,
-            Err(error) => {
-                tracing::debug!(
-                    error = describe_chain(&error),
-                    "names are this node's alone for now"
-                );
-                return self.names_known_here(job);
+        match self.take_names_of_cluster(job).await {
+            Err(error @ JobsError::Backend { .. }) => {
+                tracing::debug!(error = describe_chain(&error), "names are this node's alone for now");
+                self.names_known_here(job)
             }
-        };
+            taken => taken,
+        }
+    }
+
+    async fn take_names_of_cluster(&self, job: &Job) -> Result<Names, JobsError> {
+        let rooms = self.connection.rooms().await?;
         let now = self.ages.now(KEY_LIFE);
         let find = |id| self.find(id);
         let mut ours = Vec::new();
@@ -239,16 +247,31 @@ impl Shared {
         }
     }
 
-    /// Takes a job that has ended out of everything that the cluster knows. The broker forgets it by itself where it is away.
+    /// Deletes a job in the bucket, at once or when the broker is there again.
+    pub(crate) async fn delete_shared(&self, id: JobId) -> Result<(), JobsError> {
+        self.lock_deleted().insert(id);
+        let rooms = self.connection.rooms().await?;
+        match rooms.jobs.delete(&job_key(id), None).await {
+            Ok(()) | Err(NotWritten::Conflict) => {
+                self.lock_deleted().remove(&id);
+                Ok(())
+            }
+            Err(NotWritten::Failed(error)) => Err(error),
+        }
+    }
+
+    pub(crate) fn lock_deleted(&self) -> MutexGuard<'_, HashSet<JobId>> {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a job that has ended out of everything that the cluster knows.
     async fn forget(&self, id: JobId) {
         let Some(seen) = self.mirror.remove(id) else {
             return;
         };
-        let Ok(rooms) = self.connection.rooms().await else {
+        if let Err(error) = self.delete_shared(id).await {
+            tracing::debug!(job = %id, error = describe_chain(&error), "the cluster forgets it later");
             return;
-        };
-        if let Err(error) = rooms.jobs.delete(&job_key(id), None).await {
-            tracing::debug!(job = %id, ?error, "the cluster forgets it later");
         }
         let job = &seen.job;
         let request = job.idempotency.as_ref();

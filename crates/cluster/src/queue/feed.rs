@@ -49,7 +49,9 @@ impl Shared {
             let next = self.lock().lines.next_out(SystemClock.now());
             let Some((token, entry)) = next else { break };
             match self.publish(&token, &entry).await {
-                Ok(()) => self.tell_ready(&entry).await,
+                Ok(true) => self.tell_ready(&entry).await,
+                // Of an earlier life of this node: somebody may have it, and it keeps nobody back.
+                Ok(false) => self.lock().lines.taken(entry.id, SystemClock.now()),
                 Err(error) => {
                     self.lock().lines.not_out(entry.id);
                     return Err(error);
@@ -59,7 +61,8 @@ impl Shared {
         Ok(())
     }
 
-    async fn publish(&self, token: &ModelToken, entry: &QueueEntry) -> Result<(), JobsError> {
+    /// False where the stream has the job already.
+    async fn publish(&self, token: &ModelToken, entry: &QueueEntry) -> Result<bool, JobsError> {
         let what = "put a job into the cluster's queue";
         // Whatever is missing is made first.
         self.connection.rooms().await?;
@@ -73,18 +76,18 @@ impl Shared {
         let message = PublishMessage::build()
             .payload(payload)
             .message_id(self.message_id(entry))
-            // One message per job: another one, of an earlier life of this node, is as good.
+            // One message per job.
             .expected_last_subject_sequence(0);
         let sent = self.connection.jetstream().send_publish(subject, message).await;
         let error = match sent {
             Ok(stored) => match stored.await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(true),
                 Err(error) => error,
             },
             Err(error) => error,
         };
         if error.kind() == PublishErrorKind::WrongLastSequence {
-            return Ok(());
+            return Ok(false);
         }
         self.connection.distrust_rooms().await;
         Err(failed(what)(error))

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use crate::envelope::{plain, read_plain};
-use crate::{ModelToken, NodeId};
+use crate::NodeId;
 
 /// After a subscription that could not be made.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -111,13 +111,14 @@ impl Shared {
     }
 
     fn note_ready(&self, job: JobId, model: &ModelId) {
-        let token = ModelToken::of(model);
         {
             let mut state = self.lock();
-            state.models.insert(token.clone(), model.clone());
-            let waiting = state.waiting.entry(token).or_default();
-            if waiting.len() < REMEMBERED {
-                waiting.insert(job);
+            let token = state.learn(model);
+            if state.models.contains_key(&token) {
+                let waiting = state.waiting.entry(token).or_default();
+                if waiting.len() < REMEMBERED {
+                    waiting.insert(job);
+                }
             }
         }
         self.work.notify_waiters();

@@ -115,6 +115,16 @@ impl Lines {
         room.collect()
     }
 
+    /// A job of which nobody here knows whether it is in the stream. It keeps no other back.
+    pub(super) fn note_out(&mut self, entry: QueueEntry, now: Instant) {
+        let place = Place::Out {
+            entry: entry.clone(),
+            since: now,
+            is_passed: true,
+        };
+        self.places.insert(entry.id, place);
+    }
+
     /// It could not be put into the stream.
     pub(super) fn not_out(&mut self, id: JobId) {
         if let Some(Place::Out { entry, .. }) = self.places.remove(&id) {

@@ -96,6 +96,18 @@ impl std::fmt::Debug for State {
     }
 }
 
+impl State {
+    /// What a checkpoint is called. As many as no catalogue has, so that nobody fills the memory with names.
+    fn learn(&mut self, model: &ModelId) -> ModelToken {
+        const MOST: usize = 10_000;
+        let token = ModelToken::of(model);
+        if self.models.len() < MOST {
+            self.models.insert(token.clone(), model.clone());
+        }
+        token
+    }
+}
+
 /// A claim of this node on a job of the cluster.
 struct Held {
     token: u64,
@@ -104,6 +116,7 @@ struct Held {
     acker: Arc<Acker>,
     /// Of the lease in its bucket.
     revision: u64,
+    /// Of the message; 0 once the broker has lost it, so that nobody takes another one for it.
     sequence: u64,
     /// Its message came again, so that its worker is silent; it is asked once more.
     is_last_call: bool,
@@ -214,6 +227,33 @@ impl Shared {
         purged.map(drop).map_err(failed("take a job out of the queue"))
     }
 
+    /// A job that this node has found in its journal while the broker is away: another node may have it, so that it is not run
+    /// here before that node would have lost it.
+    pub(crate) fn note_out(&self, entry: QueueEntry) {
+        let now = SystemClock.now();
+        let lines = &mut self.lock().lines;
+        if !lines.contains(entry.id) && !self.here.contains(entry.id) {
+            lines.note_out(entry, now);
+        }
+    }
+
+    /// Ends a claim that this node had in an earlier life, so that nobody waits for it to fall silent.
+    pub(crate) async fn reclaim(&self, id: JobId) -> Result<(), JobsError> {
+        if self.lock().held.contains_key(&id) {
+            return Ok(());
+        }
+        let rooms = self.connection.rooms().await?;
+        let key = job_key(id);
+        let Some(found) = rooms.leases.get(&key).await? else {
+            return Ok(());
+        };
+        let is_ours = read_plain::<Lease>(&found.bytes).is_some_and(|lease| lease.node == self.node);
+        if is_ours && rooms.leases.delete(&key, Some(found.revision)).await.is_ok() {
+            self.purge(id).await?;
+        }
+        Ok(())
+    }
+
     fn lost(&self, claim: &Claim) -> JobsError {
         let id = claim.job();
         let mut state = self.lock();
@@ -227,8 +267,9 @@ impl Shared {
         JobsError::ClaimLost { id }
     }
 
-    /// The lease of a claim, its revision, and where its message is acknowledged.
-    fn held(&self, claim: &Claim) -> Result<(Lease, u64, Arc<Acker>), JobsError> {
+    /// The lease of a claim, its revision, and where its message is acknowledged, if there is still one: the number of a
+    /// message that the broker has lost is another message's by now.
+    fn held(&self, claim: &Claim) -> Result<(Lease, u64, Option<Arc<Acker>>), JobsError> {
         let state = self.lock();
         let held = state.held.get(&claim.job());
         let held = held.filter(|held| held.token == claim.token());
@@ -238,12 +279,13 @@ impl Shared {
             token: held.token,
             sequence: held.sequence,
         };
-        Ok((lease, held.revision, Arc::clone(&held.acker)))
+        let acker = (held.sequence != 0).then(|| Arc::clone(&held.acker));
+        Ok((lease, held.revision, acker))
     }
 
     /// Writes the lease anew, which is refused to whoever has lost it. A broker that has lost its leases is told ours.
-    async fn renew(&self, claim: &Claim) -> Result<Arc<Acker>, JobsError> {
-        let (lease, mut revision, acker) = self.held(claim)?;
+    async fn renew(&self, claim: &Claim) -> Result<Option<Arc<Acker>>, JobsError> {
+        let (mut lease, mut revision, mut acker) = self.held(claim)?;
         let rooms = self.connection.rooms().await?;
         let key = job_key(claim.job());
         loop {
@@ -257,6 +299,7 @@ impl Shared {
                     let mut state = self.lock();
                     if let Some(held) = state.held.get_mut(&claim.job()) {
                         held.revision = renewed;
+                        held.sequence = lease.sequence;
                         held.is_last_call = false;
                     }
                     return Ok(acker);
@@ -266,7 +309,10 @@ impl Shared {
             }
             revision = match rooms.leases.get(&key).await? {
                 None if revision == 0 => return Err(self.lost(claim)),
-                None => 0,
+                None => {
+                    (lease.sequence, acker) = (0, None);
+                    0
+                }
                 Some(found) => match read_plain::<Lease>(&found.bytes) {
                     // An answer of the broker was lost.
                     Some(found_lease) if found_lease.token == lease.token => found.revision,
@@ -277,7 +323,7 @@ impl Shared {
     }
 
     /// Ends a lease that still holds.
-    async fn end_lease(&self, claim: &Claim) -> Result<Arc<Acker>, JobsError> {
+    async fn end_lease(&self, claim: &Claim) -> Result<Option<Arc<Acker>>, JobsError> {
         let (lease, revision, acker) = self.held(claim)?;
         let ended = async {
             let rooms = self.connection.rooms().await?;
@@ -312,8 +358,10 @@ impl Shared {
             .map(|held| (held.home.clone(), held.entry.clone()));
         let acker = self.end_lease(claim).await?;
         let delay = Some(delay).filter(|delay| !delay.is_zero());
-        let answered = acker.ack_with(AckKind::Nak(delay)).await;
-        answered.map_err(failed("give a job back to the cluster"))?;
+        if let Some(acker) = acker {
+            let answered = acker.ack_with(AckKind::Nak(delay)).await;
+            answered.map_err(failed("give a job back to the cluster"))?;
+        }
         if let Some((home, entry)) = held {
             self.tell_home(&home, entry.id, HomeNews::Passed).await;
             if delay.is_none() {
@@ -388,7 +436,9 @@ impl JobQueue for ClusterQueue {
         if claim.token() & OF_CLUSTER == 0 {
             return self.shared.here.heartbeat(claim, lease).await;
         }
-        let acker = self.shared.renew(claim).await?;
+        let Some(acker) = self.shared.renew(claim).await? else {
+            return Ok(());
+        };
         let told = acker.ack_with(AckKind::Progress).await;
         told.map_err(failed("tell the broker that a job is at work"))
     }
@@ -412,7 +462,9 @@ impl JobQueue for ClusterQueue {
             .map(|held| held.home.clone());
         let acker = self.shared.end_lease(&claim).await?;
         // Waited for: a job that is pushed again at once must not meet its old message.
-        if let Err(error) = acker.double_ack().await {
+        if let Some(acker) = acker
+            && let Err(error) = acker.double_ack().await
+        {
             // It comes again, and whoever gets it sees that its job has ended.
             let error = failed::<async_nats::Error>("take a job out of the stream")(error);
             tracing::debug!(job = %claim.job(), error = describe_chain(&error), "the message stays");

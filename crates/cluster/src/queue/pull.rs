@@ -148,7 +148,7 @@ impl Shared {
             }
         };
         let entry = work.entry();
-        self.lock().models.insert(token.clone(), entry.model.clone());
+        self.lock().learn(&entry.model);
         if except.contains(&entry.owner) || !self.affinity.takes(&entry.model) {
             self.leave(&message, NOT_NOW).await?;
             self.tell_home(&work.home, id, HomeNews::Passed).await;

@@ -29,6 +29,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut next_look = next_list + LOOK_FOR_JOBS;
     loop {
         shared.give_back_unclaimed().await;
+        shared.forget_suspects();
         let now = SystemClock.now();
         if shared.connection.is_up() && now >= next_list {
             let entries = match shared.list_waiting().await {
@@ -69,6 +70,14 @@ impl Shared {
                 tracing::debug!(job = %claim.job(), error = describe_chain(&error), "not given back");
             }
         }
+    }
+
+    /// Leases that were in the way long ago.
+    fn forget_suspects(&self) {
+        let now = SystemClock.now();
+        let old = self.connection.settings().lease * (LEASES_OF_SILENCE * LEASES_OF_SILENCE * LEASES_OF_SILENCE);
+        let suspects = &mut self.lock().suspects;
+        suspects.retain(|_, (_, since)| now.saturating_duration_since(*since) < old);
     }
 
     /// Notes what is in the stream, and says how much that is. What others have is in it as well: asking for it costs a
@@ -125,11 +134,11 @@ impl Shared {
         let lease = rooms.leases.get(&job_key(entry.id)).await?;
         let sign = lease.map_or(0, |lease| lease.revision);
         let now = SystemClock.now();
+        if sign != 0 {
+            self.lock().lines.taken(entry.id, now);
+            self.feed.notify_one();
+        }
         if is_there {
-            if sign != 0 {
-                self.lock().lines.taken(entry.id, now);
-                self.feed.notify_one();
-            }
             return Ok(());
         }
         let silence = self.connection.settings().lease * LEASES_OF_SILENCE;

@@ -24,9 +24,10 @@ fn fixture(broker: &Broker, unfinished: usize) -> (Fixture, Arc<TempDir>) {
     );
     let node = block_in_place(|| Handle::current().block_on(starting));
     let Cluster { jobs, queue } = node.cluster;
+    let passing = clock.clone();
     let fixture = Fixture {
         let_pass: Arc::new(move |time| {
-            clock.advance(time);
+            passing.advance(time);
             Box::pin(async move {
                 if time <= OF_THE_BROKER {
                     SystemClock.sleep_until(SystemClock.now() + time).await;
