@@ -112,7 +112,9 @@ pub(crate) async fn join(joining: Joining<'_>) -> anyhow::Result<Joined> {
 /// Whether the broker answers. One that does not let this machine in is an error.
 pub(crate) async fn reach(config: &ClusterConfig) -> anyhow::Result<bool> {
     let settings = settings(config, (Duration::from_secs(60), Duration::from_secs(3600)))?;
-    let connection = Connection::open(settings).await.context("cannot join the cluster")?;
+    let connection = Connection::open(settings)
+        .await
+        .context("cannot join the cluster")?;
     Ok(connection.is_up())
 }
 

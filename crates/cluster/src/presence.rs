@@ -145,16 +145,11 @@ async fn bucket(connection: &Connection) -> Result<kv::Store, JobsError> {
     if !connection.is_up() {
         return Err(away());
     }
-    let config = kv::Config {
-        bucket: connection.subjects().nodes_bucket(),
-        description: "who is in the cluster of pentimento".to_owned(),
-        history: 1,
-        max_age: SILENCE,
-        storage: StorageType::Memory,
-        ..kv::Config::default()
-    };
-    let made = connection.jetstream().create_or_update_key_value(config).await;
-    made.map_err(failed("set the bucket of nodes up"))
+    let name = connection.subjects().nodes_bucket();
+    let kept = (SILENCE, StorageType::Memory);
+    connection
+        .make_bucket(name, "who is in the cluster of pentimento", kept)
+        .await
 }
 
 async fn announce(shared: Arc<Shared>, announcer: Arc<dyn Announcer>) {

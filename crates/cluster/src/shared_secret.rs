@@ -2,7 +2,8 @@
 //!
 //! The node that comes first gives its own. Whoever may use the broker's account can read them, as it can read every job.
 
-use async_nats::jetstream::kv;
+use std::time::Duration;
+
 use async_nats::jetstream::stream::StorageType;
 use pentimento_jobs::JobsError;
 
@@ -20,16 +21,13 @@ impl Connection {
         if !self.is_up() {
             return Err(away());
         }
-        let config = kv::Config {
-            bucket: self.subjects().secrets_bucket(),
-            description: "what nodes of pentimento sign links and webhooks with".to_owned(),
-            history: 1,
-            storage: StorageType::File,
-            num_replicas: self.settings().replicas,
-            ..kv::Config::default()
-        };
-        let store = self.jetstream().create_or_update_key_value(config).await;
-        let bucket = Bucket::new(store.map_err(failed(what))?, self.clone());
+        let (name_of_bucket, kept) = (
+            self.subjects().secrets_bucket(),
+            (Duration::ZERO, StorageType::File),
+        );
+        let description = "what nodes of pentimento sign links and webhooks with";
+        let store = self.make_bucket(name_of_bucket, description, kept).await?;
+        let bucket = Bucket::new(store, self.clone());
         match bucket.create(name, plain(&ours)).await {
             Ok(_) => return Ok(ours),
             Err(NotWritten::Conflict) => {}

@@ -75,7 +75,8 @@ impl Shared {
     /// Leases that were in the way long ago.
     fn forget_suspects(&self) {
         let now = SystemClock.now();
-        let old = self.connection.settings().lease * (LEASES_OF_SILENCE * LEASES_OF_SILENCE * LEASES_OF_SILENCE);
+        let old =
+            self.connection.settings().lease * (LEASES_OF_SILENCE * LEASES_OF_SILENCE * LEASES_OF_SILENCE);
         let suspects = &mut self.lock().suspects;
         suspects.retain(|_, (_, since)| now.saturating_duration_since(*since) < old);
     }
