@@ -176,7 +176,10 @@ impl Shared {
     async fn take_names(&self, job: &Job) -> Result<Names, JobsError> {
         match self.take_names_of_cluster(job).await {
             Err(error @ JobsError::Backend { .. }) => {
-                tracing::debug!(error = describe_chain(&error), "names are this node's alone for now");
+                tracing::debug!(
+                    error = describe_chain(&error),
+                    "names are this node's alone for now"
+                );
                 self.names_known_here(job)
             }
             taken => taken,

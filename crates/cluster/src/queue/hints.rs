@@ -10,8 +10,8 @@ use pentimento_types::{Clock as _, JobId, ModelId, SystemClock};
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
-use crate::envelope::{plain, read_plain};
 use crate::NodeId;
+use crate::envelope::{plain, read_plain};
 
 /// After a subscription that could not be made.
 const PAUSE: Duration = Duration::from_secs(1);

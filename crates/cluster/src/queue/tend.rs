@@ -75,7 +75,8 @@ impl Shared {
     /// Leases that were in the way long ago.
     fn forget_suspects(&self) {
         let now = SystemClock.now();
-        let old = self.connection.settings().lease * (LEASES_OF_SILENCE * LEASES_OF_SILENCE * LEASES_OF_SILENCE);
+        let old =
+            self.connection.settings().lease * (LEASES_OF_SILENCE * LEASES_OF_SILENCE * LEASES_OF_SILENCE);
         let suspects = &mut self.lock().suspects;
         suspects.retain(|_, (_, since)| now.saturating_duration_since(*since) < old);
     }
@@ -100,9 +101,8 @@ impl Shared {
         {
             let mut state = self.lock();
             for (token, job) in found {
-                if !state.held.contains_key(&job) {
-                    state.waiting.entry(token).or_default().insert(job);
-                }
+                // What this node has is among them: its own worker may have fallen silent.
+                state.waiting.entry(token).or_default().insert(job);
             }
         }
         self.work.notify_waiters();
