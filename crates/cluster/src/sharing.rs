@@ -156,7 +156,7 @@ impl Shared {
     /// brought it further and the broker has lost that.
     pub(crate) async fn share_latest(&self, own: Job) -> Result<Seen, JobsError> {
         match self.mirror.get(own.id).filter(|seen| is_later(&seen.job, &own)) {
-            Some(seen) => self.share_as(Job::clone(&seen.job), seen.holder).await,
+            Some(seen) => Box::pin(self.share_as(Job::clone(&seen.job), seen.holder)).await,
             None => self.share(own).await,
         }
     }
@@ -164,7 +164,7 @@ impl Shared {
     /// Brings a job of this node into the bucket, unless that is further; returns what is there then.
     pub(crate) async fn share(&self, job: Job) -> Result<Seen, JobsError> {
         let holder = (job.state == JobState::Running).then(|| self.node.clone());
-        self.share_as(job, holder).await
+        Box::pin(self.share_as(job, holder)).await
     }
 
     async fn share_as(&self, job: Job, holder: Option<NodeId>) -> Result<Seen, JobsError> {
