@@ -22,6 +22,7 @@ pub(crate) enum NotWritten {
     Failed(JobsError),
 }
 
+/// The library's calls are kept out of the callers' futures, which would be tens of kilobytes large with them.
 #[derive(Clone)]
 pub(crate) struct Bucket {
     store: kv::Store,
@@ -43,7 +44,7 @@ impl Bucket {
 
     /// None for a key that is not there, or was deleted.
     pub(crate) async fn get(&self, key: &str) -> Result<Option<Value>, JobsError> {
-        match self.store.entry(key).await {
+        match Box::pin(self.store.entry(key)).await {
             Ok(entry) => {
                 let put = entry.filter(|entry| entry.operation == Operation::Put);
                 Ok(put.map(|entry| Value {
@@ -57,7 +58,7 @@ impl Bucket {
 
     /// Writes a value where there is none, and returns its revision.
     pub(crate) async fn create(&self, key: &str, bytes: Bytes) -> Result<u64, NotWritten> {
-        match self.store.create(key, bytes).await {
+        match Box::pin(self.store.create(key, bytes)).await {
             Ok(revision) => Ok(revision),
             Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Err(NotWritten::Conflict),
             Err(error) => Err(NotWritten::Failed(
@@ -68,7 +69,7 @@ impl Bucket {
 
     /// Writes a value over the one with this revision.
     pub(crate) async fn update(&self, key: &str, bytes: Bytes, revision: u64) -> Result<u64, NotWritten> {
-        match self.store.update(key, bytes, revision).await {
+        match Box::pin(self.store.update(key, bytes, revision)).await {
             Ok(revision) => Ok(revision),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Err(NotWritten::Conflict),
             Err(error) => Err(NotWritten::Failed(
@@ -79,7 +80,7 @@ impl Bucket {
 
     /// Deletes the value with this revision, or whichever is there.
     pub(crate) async fn delete(&self, key: &str, revision: Option<u64>) -> Result<(), NotWritten> {
-        match self.store.delete_expect_revision(key, revision).await {
+        match Box::pin(self.store.delete_expect_revision(key, revision)).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == DeleteErrorKind::WrongLastRevision => Err(NotWritten::Conflict),
             Err(error) => Err(NotWritten::Failed(
@@ -90,7 +91,7 @@ impl Bucket {
 
     /// Every value as it is now, and then every change.
     pub(crate) async fn watch(&self) -> Result<kv::Watch, JobsError> {
-        match self.store.watch_with_history(">").await {
+        match Box::pin(self.store.watch_with_history(">")).await {
             Ok(watch) => Ok(watch),
             Err(error) => Err(self.failed("follow the jobs of the cluster", error).await),
         }
@@ -98,7 +99,7 @@ impl Bucket {
 
     /// Whether there is nothing in it.
     pub(crate) async fn is_empty(&self) -> Result<bool, JobsError> {
-        match self.store.status().await {
+        match Box::pin(self.store.status()).await {
             Ok(status) => Ok(status.values() == 0),
             Err(error) => Err(self.failed("read from the broker", error).await),
         }

@@ -174,7 +174,7 @@ impl Connection {
         {
             return Ok(rooms.clone());
         }
-        let made = self.make_rooms().await?;
+        let made = Box::pin(self.make_rooms()).await?;
         *rooms = Some((epoch, made.clone()));
         Ok(made)
     }

@@ -207,7 +207,7 @@ impl Shared {
                 .is_none_or(|seen| seen.revision == 0 || is_later(&own, &seen.job));
             let there = match seen {
                 Some(seen) if !is_behind => seen,
-                Some(_) | None => self.share(own.clone()).await?,
+                Some(_) | None => self.share_latest(own.clone()).await?,
             };
             if there.job.state.is_final() {
                 self.adopt(Job::clone(&there.job)).await?;

@@ -131,7 +131,7 @@ impl Shared {
             let is_shared = |seen: &Seen| seen.revision != 0 && !is_later(&own, &seen.job);
             return match seen.filter(is_shared) {
                 Some(seen) => Ok(Some(seen)),
-                None => self.share(own).await.map(Some),
+                None => self.share_latest(own).await.map(Some),
             };
         }
         match seen.filter(|seen| seen.revision != 0) {
@@ -152,8 +152,22 @@ impl Shared {
         Ok(Some(seen))
     }
 
+    /// Brings a job of this node into the bucket: as the journal has it, or as it was last seen there, when another node had
+    /// brought it further and the broker has lost that.
+    pub(crate) async fn share_latest(&self, own: Job) -> Result<Seen, JobsError> {
+        match self.mirror.get(own.id).filter(|seen| is_later(&seen.job, &own)) {
+            Some(seen) => Box::pin(self.share_as(Job::clone(&seen.job), seen.holder)).await,
+            None => self.share(own).await,
+        }
+    }
+
     /// Brings a job of this node into the bucket, unless that is further; returns what is there then.
     pub(crate) async fn share(&self, job: Job) -> Result<Seen, JobsError> {
+        let holder = (job.state == JobState::Running).then(|| self.node.clone());
+        Box::pin(self.share_as(job, holder)).await
+    }
+
+    async fn share_as(&self, job: Job, holder: Option<NodeId>) -> Result<Seen, JobsError> {
         let rooms = self.connection.rooms().await?;
         let (id, key) = (job.id, job_key(job.id));
         let known = self
@@ -161,7 +175,6 @@ impl Shared {
             .get(id)
             .map(|seen| seen.revision)
             .filter(|revision| *revision != 0);
-        let holder = (job.state == JobState::Running).then(|| self.node.clone());
         let ours = SharedJob::new(self.node.clone(), holder, job);
         let bytes = ours.encode().map_err(|too_large| JobsError::TooLarge {
             bytes: too_large.0,

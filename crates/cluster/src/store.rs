@@ -174,7 +174,7 @@ impl Shared {
 
     /// Takes the names of a new job, as far as the broker is there to ask.
     async fn take_names(&self, job: &Job) -> Result<Names, JobsError> {
-        match self.take_names_of_cluster(job).await {
+        match Box::pin(self.take_names_of_cluster(job)).await {
             Err(error @ JobsError::Backend { .. }) => {
                 tracing::debug!(
                     error = describe_chain(&error),

@@ -359,7 +359,8 @@ impl Shared {
         let acker = self.end_lease(claim).await?;
         let delay = Some(delay).filter(|delay| !delay.is_zero());
         if let Some(acker) = acker {
-            let answered = acker.ack_with(AckKind::Nak(delay)).await;
+            // Waited for: whoever asks next is to get this one, and not the one behind it.
+            let answered = acker.double_ack_with(AckKind::Nak(delay)).await;
             answered.map_err(failed("give a job back to the cluster"))?;
         }
         if let Some((home, entry)) = held {

@@ -101,9 +101,8 @@ impl Shared {
         {
             let mut state = self.lock();
             for (token, job) in found {
-                if !state.held.contains_key(&job) {
-                    state.waiting.entry(token).or_default().insert(job);
-                }
+                // What this node has is among them: its own worker may have fallen silent.
+                state.waiting.entry(token).or_default().insert(job);
             }
         }
         self.work.notify_waiters();

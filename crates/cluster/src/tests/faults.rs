@@ -255,10 +255,19 @@ async fn a_broker_that_comes_back_empty_is_told_everything_again() {
             sees(&c, id, state).await;
         }
         // The one at work goes on, since its worker is heard.
-        eventually("its worker is heard again", async || {
-            b.cluster.queue.heartbeat(&claimed, LEASE).await.ok()
-        })
-        .await;
+        let heard = {
+            let queue = Arc::clone(&b.cluster.queue);
+            let claimed = Claim::new(claimed.job(), claimed.owner().clone(), claimed.token());
+            tokio::spawn(async move {
+                loop {
+                    match queue.heartbeat(&claimed, LEASE).await {
+                        Ok(()) | Err(JobsError::Backend { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                    SystemClock.sleep_until(SystemClock.now() + LEASE / 4).await;
+                }
+            })
+        };
         let other = claim(&c).await;
         assert_eq!(other.job(), waiting);
         c.cluster.queue.complete(other).await.unwrap();
@@ -270,6 +279,8 @@ async fn a_broker_that_comes_back_empty_is_told_everything_again() {
             }
         })
         .await;
+        assert!(!heard.is_finished(), "it has had its job all the time");
+        heard.abort();
         b.cluster.queue.complete(claimed).await.unwrap();
         let told = sees(&a, running, JobState::Succeeded).await;
         assert_eq!(told.attempt, 1, "it was run once");

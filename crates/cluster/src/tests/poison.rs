@@ -2,6 +2,7 @@
 
 use async_nats::jetstream::stream::Stream;
 use bytes::Bytes;
+use pentimento_jobs::{Claim, Transition};
 use pentimento_types::ModelId;
 
 use super::*;
@@ -19,6 +20,17 @@ async fn put(node: &Node, subject: String, payload: &'static [u8]) {
         .await
         .unwrap();
     stored.await.unwrap();
+}
+
+/// A job that has not ended would be put out again.
+async fn end(node: &Node, claim: Claim) {
+    let cancelled = node
+        .cluster
+        .jobs
+        .transition(claim.job(), Transition::Cancel)
+        .await;
+    cancelled.unwrap();
+    node.cluster.queue.complete(claim).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,11 +57,11 @@ async fn what_cannot_be_read_is_set_aside_with_its_reason_and_the_next_job_goes_
             b"{\"v\": 1, \"job\": 7}",
         )
         .await;
-        node.cluster.queue.complete(claim).await.unwrap();
+        end(&node, claim).await;
         let second = node.submit().await;
         let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
         assert_eq!(claim.job(), second);
-        node.cluster.queue.complete(claim).await.unwrap();
+        end(&node, claim).await;
         let mut dead = stream(&node, &subjects.dead_stream()).await;
         assert_eq!(dead.info().await.unwrap().state.messages, 2);
         let kept = dead.get_raw_message(1).await.unwrap();
@@ -71,7 +83,7 @@ async fn what_a_newer_node_has_written_waits_for_one() {
         let first = node.submit().await;
         let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
         assert_eq!(claim.job(), first);
-        node.cluster.queue.complete(claim).await.unwrap();
+        end(&node, claim).await;
         let demo = ModelToken::of(&ModelId::new("demo"));
         put(
             &node,
@@ -82,7 +94,7 @@ async fn what_a_newer_node_has_written_waits_for_one() {
         let second = node.submit().await;
         let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
         assert_eq!(claim.job(), second);
-        node.cluster.queue.complete(claim).await.unwrap();
+        end(&node, claim).await;
         let work = stream(&node, &subjects.work_stream()).await;
         assert_eq!(work.cached_info().state.messages, 1, "it is left where it is");
         let mut dead = stream(&node, &subjects.dead_stream()).await;
