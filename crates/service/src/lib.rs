@@ -45,6 +45,7 @@ mod metrics;
 mod model_files;
 mod model_state;
 mod named_models;
+mod node_calls;
 mod nodes;
 mod off_thread;
 mod own_jobs;
