@@ -142,7 +142,11 @@ fn scaled_side_by_side(changes: &[(LowRank<'_>, f64)]) -> Result<Tensor, ChangeE
     let mut all = Vec::with_capacity(outputs * ranks);
     for output in 0..outputs {
         for (_, rank, numbers, scale) in &columns {
-            all.extend(numbers[output * rank..][..*rank].iter().map(|number| number * scale));
+            all.extend(
+                numbers[output * rank..][..*rank]
+                    .iter()
+                    .map(|number| number * scale),
+            );
         }
     }
     Ok(Tensor::from_vec(all, (outputs, ranks), &Device::Cpu)?)
