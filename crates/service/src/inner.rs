@@ -20,8 +20,8 @@ use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
 use crate::enlarging::Enlarging;
-use crate::fetching::Fetching;
 use crate::image_codec::ManifestSigner;
+use crate::job_marks::JobMarks;
 use crate::kept_pictures::KeptPictures;
 use crate::key_ring::KeyRing;
 use crate::loads::Loads;
@@ -107,7 +107,10 @@ pub(crate) struct Inner {
     /// Held by the attempt at a job whose earlier attempt ended with the process. Were they run together, the next end could
     /// not be told from its companions' fault.
     pub(crate) suspects: tokio::sync::Mutex<()>,
-    pub(crate) fetching: Fetching,
+    /// The jobs whose images this process is fetching.
+    pub(crate) fetching: JobMarks,
+    /// Those that an attempt of this process has, which ends them.
+    pub(crate) attempts: JobMarks,
     pub(crate) progress: ProgressHub,
     pub(crate) metrics: ServiceMetrics,
     pub(crate) watched: Arc<Watched>,
@@ -163,7 +166,8 @@ impl Inner {
             loads: Loads::default(),
             admitted: AdmittedJobs::new(Arc::clone(&memory)),
             memory,
-            fetching: Fetching::default(),
+            fetching: JobMarks::default(),
+            attempts: JobMarks::default(),
             keys,
             traces,
             signer,
