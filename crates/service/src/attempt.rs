@@ -88,6 +88,7 @@ impl From<Fault> for AttemptError {
 
 pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
     let job = match inner.store.get(id).await {
+    let _in_hand = inner.attempts.mark(id);
         Ok(Some(job)) if !job.state.is_final() => job,
         Ok(_) => return Disposition::Ended,
         Err(error) => {
@@ -155,6 +156,31 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
 }
 
 /// How many attempts never ended. One that still stands as running when the job is claimed is the last of them.
+/// Ends a late job that no attempt has in hand: with the pictures that an earlier one has left, or as one that failed.
+pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> {
+    let left = if job.attempt > 0 {
+        deliver::left_by_earlier_attempt(inner, job).await
+    } else {
+        None
+    };
+    let Some(images) = left else {
+        let failure = deadlines::too_late(job);
+        let attempt = job.attempt;
+        inner
+            .transition(job.id, Transition::Fail { attempt, failure })
+            .await?;
+        tracing::warn!(job = %job.id, attempt, "given up at its deadline, as nobody ran it");
+        inner.clear_away(job.id).await;
+        return Ok(());
+    };
+    let start = Transition::Start { attempt: job.attempt };
+    let job = inner.transition(job.id, start).await?;
+    let began_at = None;
+    succeed(inner, &job, Made { images, began_at }).await;
+    inner.clear_away(job.id).await;
+    Ok(())
+}
+
 fn crashes(job: &Job) -> u32 {
     job.crashes + u32::from(job.state == JobState::Running)
 }
