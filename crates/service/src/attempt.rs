@@ -16,6 +16,7 @@ use crate::admitted::Admitted;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::PendingInputs;
 use crate::job_span::{job_span, note_failure};
+use crate::signing::OriginOnce;
 use crate::sketches::Sketches;
 use crate::{ServiceError, deadlines, deliver};
 
@@ -87,8 +88,8 @@ impl From<Fault> for AttemptError {
 }
 
 pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
-    let job = match inner.store.get(id).await {
     let _in_hand = inner.attempts.mark(id);
+    let job = match inner.store.get(id).await {
         Ok(Some(job)) if !job.state.is_final() => job,
         Ok(_) => return Disposition::Ended,
         Err(error) => {
@@ -155,7 +156,6 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
     attempt.instrument(span).await
 }
 
-/// How many attempts never ended. One that still stands as running when the job is claimed is the last of them.
 /// Ends a late job that no attempt has in hand: with the pictures that an earlier one has left, or as one that failed.
 pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> {
     let left = if job.attempt > 0 {
@@ -181,6 +181,7 @@ pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> 
     Ok(())
 }
 
+/// How many attempts never ended. One that still stands as running when the job is claimed is the last of them.
 fn crashes(job: &Job) -> u32 {
     job.crashes + u32::from(job.state == JobState::Running)
 }
@@ -301,6 +302,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
         () = inner.deadline_comes(job) => return Err(Fault::late(job).into()),
     };
     let mut deliveries = JoinSet::new();
+    let origin = Arc::<OriginOnce>::default();
     let mut sketches = Sketches::new(shown, job.attempt);
     let mut began_at = None;
     loop {
@@ -321,7 +323,8 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
             Some(JobEvent::Preview { index, image }) => sketches.draw(index, image),
             Some(JobEvent::Image { index, finished }) => {
                 reporter.finished_image();
-                deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
+                let of = (job.clone(), Arc::clone(&origin));
+                deliveries.spawn(deliver::deliver(Arc::clone(inner), of, index, finished));
             }
             Some(JobEvent::Finished) => break,
             Some(JobEvent::Failed(EngineError::DeadlineExceeded)) => return Err(Fault::late(job).into()),

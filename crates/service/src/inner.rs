@@ -100,6 +100,8 @@ pub(crate) struct Inner {
     pub(crate) plan_turns: KeyedSemaphores<(ModelRole, String)>,
     /// Held while an image is decoded for which the account has no room.
     pub(crate) decoding_beyond: Arc<Semaphore>,
+    /// Held by the attempt that keeps an input's manifest for which the account has no room.
+    pub(crate) manifests_beyond: Arc<Semaphore>,
     /// Whose turn it is to look for a watermark, which takes a while: those who do must not hold the turns of those who decode.
     pub(crate) looking_for_marks: Arc<Semaphore>,
     /// Held by the attempt whose turn it is to get into the engine; the others stand in line for it.
@@ -187,6 +189,7 @@ impl Inner {
             decoding_shares: DecodingShares::new(config.decoding_images),
             plan_turns: KeyedSemaphores::default(),
             decoding_beyond: Arc::new(Semaphore::new(1)),
+            manifests_beyond: Arc::new(Semaphore::new(1)),
             looking_for_marks: Arc::new(Semaphore::new(1)),
             door: tokio::sync::Mutex::default(),
             suspects: tokio::sync::Mutex::default(),

@@ -228,7 +228,7 @@ fn origin(signer: &ManifestSigner, task: Task, path: Option<&Path>) -> anyhow::R
     };
     Ok(Origin {
         source_type: SourceType::of(task),
-        parent: signer.keeps(&sent).then(|| sent.into()),
+        parent: signer.parent(&sent),
     })
 }
 
