@@ -60,6 +60,7 @@ pub use embedding_files::{EmbeddingFiles, written_in};
 pub use error::{Beside, PipelineError};
 pub use finish::{FinishStep, Finishing};
 pub use lora_report::LoraReport;
+pub use mask::keeps_everything;
 pub use model_source::ModelSource;
 pub use pentimento_models::{ConditioningShape, Device, GpuDevice, Precision, ProgramMemory};
 pub use pentimento_weights::{FolderStamp, ReadProgress};

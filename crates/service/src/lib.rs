@@ -18,7 +18,6 @@ mod embeddings;
 mod enhance;
 mod enlarging;
 mod error;
-mod fetching;
 mod forecast;
 mod framing;
 #[cfg(any(test, fuzzing))]
@@ -27,6 +26,7 @@ pub mod fuzzing;
 pub mod image_codec;
 mod inner;
 mod inputs;
+mod job_marks;
 mod job_span;
 mod keep_picture;
 mod kept_pictures;

@@ -171,6 +171,7 @@ pub(crate) fn plain_recipe(image_count: u32) -> Recipe {
         framing: None,
         soft_edge: 0,
         differential_diffusion: false,
+        keeps_everything: false,
         ip_adapter: None,
     }
 }
