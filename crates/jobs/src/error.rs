@@ -50,6 +50,16 @@ pub enum JobsError {
         /// The bound.
         limit: usize,
     },
+    /// The record of the job is larger than a store that several machines share takes.
+    #[error(
+        "the request takes {bytes} bytes beside its pictures, and a cluster shares at most {limit}; shorten its prompts"
+    )]
+    TooLarge {
+        /// Of the record.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// The job is not where the transition starts.
     #[error("the change of state was refused")]
     Refused(#[from] TransitionRefused),
@@ -99,6 +109,7 @@ impl HasKind for JobsError {
             Self::NotFound { .. } | Self::WebhookNotFound { .. } => ErrorKind::NotFound,
             Self::Full { .. } | Self::ShareFull { .. } => ErrorKind::Overloaded,
             Self::OwnerFull { .. } => ErrorKind::QuotaExceeded,
+            Self::TooLarge { .. } => ErrorKind::InvalidInput,
             Self::Duplicate { .. }
             | Self::NumberTaken
             | Self::KeyReused { .. }

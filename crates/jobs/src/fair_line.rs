@@ -21,8 +21,9 @@ struct Line {
     jobs: BTreeMap<Rank, QueueEntry>,
 }
 
+/// Jobs that wait, with the turns of their owners. It has no clock and no lock: for implementations of [`crate::JobQueue`].
 #[derive(Debug, Default)]
-pub(crate) struct FairLine {
+pub struct FairLine {
     now: u128,
     owners: HashMap<ApiKeyId, Line>,
     ranks: HashMap<JobId, (ApiKeyId, Rank)>,
@@ -30,18 +31,27 @@ pub(crate) struct FairLine {
 }
 
 impl FairLine {
-    pub(crate) fn contains(&self, id: JobId) -> bool {
+    /// Whether this job waits.
+    #[must_use]
+    pub fn contains(&self, id: JobId) -> bool {
         self.ranks.contains_key(&id)
     }
 
-    pub(crate) fn push(&mut self, entry: QueueEntry) {
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ranks.is_empty()
+    }
+
+    /// A new job, behind the others of its owner that are as urgent.
+    pub fn push(&mut self, entry: QueueEntry) {
         self.pushed += 1;
         let rank = (true, Reverse(entry.priority), self.pushed);
         self.put(rank, entry);
     }
 
     /// A job that was taken out before. It goes ahead of its owner's others, and its work has been counted.
-    pub(crate) fn put_back(&mut self, entry: QueueEntry) {
+    pub fn put_back(&mut self, entry: QueueEntry) {
         self.pushed += 1;
         // The one that came back last is the first.
         let rank = (false, Reverse(entry.priority), -self.pushed);
@@ -57,7 +67,7 @@ impl FairLine {
     }
 
     /// Takes the next job out, of any owner but these.
-    pub(crate) fn pop(&mut self, except: &[ApiKeyId]) -> Option<QueueEntry> {
+    pub fn pop(&mut self, except: &[ApiKeyId]) -> Option<QueueEntry> {
         let may_go = self.owners.iter().filter(|(owner, _)| !except.contains(owner));
         let starts = may_go.filter_map(|(owner, line)| {
             let (rank, _) = line.jobs.first_key_value()?;
@@ -75,7 +85,8 @@ impl FairLine {
         Some(entry)
     }
 
-    pub(crate) fn remove(&mut self, id: JobId) {
+    /// Takes a job out, wherever it stands.
+    pub fn remove(&mut self, id: JobId) {
         if let Some((owner, rank)) = self.ranks.remove(&id)
             && let Some(line) = self.owners.get_mut(&owner)
         {
@@ -94,12 +105,16 @@ impl FairLine {
 
 #[cfg(test)]
 mod tests {
+    use pentimento_types::ModelId;
+
     use super::*;
 
     fn entry(id: u128, owner: &str, work: u64) -> QueueEntry {
         QueueEntry {
             id: JobId::from_u128(id),
             owner: ApiKeyId::new(owner),
+            model: ModelId::new("demo"),
+            stays: false,
             priority: Priority::Normal,
             work,
         }

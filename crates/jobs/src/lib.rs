@@ -22,12 +22,14 @@ mod store;
 
 pub use age_clock::AgeClock;
 pub use error::JobsError;
+pub use fair_line::FairLine;
 pub use idempotency::{KEY_LIFE, key_stands, known_request};
+pub use local_queue::LocalQueue;
 pub use memory::MemoryJobs;
 pub use outbox::{Outbox, OutboxEntry, OutboxFilter, OutboxState, Settlement};
 pub use places::{JobPlace, Places};
 pub use queue::{Claim, JobQueue, QueueEntry};
 pub use sending_turn::SendingTurn;
 pub use sqlite::{Recovery, SqliteJobs};
-pub use state_machine::{Refusal, Transition, TransitionRefused};
+pub use state_machine::{Refusal, Transition, TransitionRefused, is_later};
 pub use store::{Inserted, JobCounts, JobFilter, JobLimits, JobStore};

@@ -18,8 +18,9 @@ use crate::{Claim, JobQueue, JobsError, QueueEntry};
 /// What part of its lease a worker that fell silent gets to be heard again, once it was noticed.
 const LAST_CALL: u32 = 4;
 
+/// The queue of one process.
 #[derive(Debug)]
-pub(crate) struct LocalQueue {
+pub struct LocalQueue {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Wakes workers that wait in `claim`.
@@ -45,7 +46,9 @@ struct Lease {
 }
 
 impl LocalQueue {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    /// An empty one.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
             state: Mutex::default(),
@@ -64,6 +67,23 @@ impl LocalQueue {
         }
     }
 
+    /// Whether the job waits, rests or is claimed.
+    #[must_use]
+    pub fn contains(&self, id: JobId) -> bool {
+        self.lock().contains(id)
+    }
+
+    /// Takes out everything that nobody has claimed, in the order of the turns.
+    #[must_use]
+    pub fn take_waiting(&self) -> Vec<QueueEntry> {
+        let mut state = self.lock();
+        let ready = &mut state.ready;
+        let mut entries: Vec<QueueEntry> = std::iter::from_fn(|| ready.pop(&[])).collect();
+        let resting = std::mem::take(&mut state.resting);
+        entries.extend(resting.into_values().map(|(_, entry)| entry));
+        entries
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that holds the lock can leave the table half changed, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,6 +91,10 @@ impl LocalQueue {
 }
 
 impl State {
+    fn contains(&self, id: JobId) -> bool {
+        self.leases.contains_key(&id) || self.ready.contains(id) || self.resting.contains_key(&id)
+    }
+
     /// Jobs whose lease or rest is over go ahead of their owner's others.
     fn take_back(&mut self, now: Instant) {
         for lease in self.leases.values_mut().filter(|lease| lease.until <= now) {
@@ -115,9 +139,7 @@ impl JobQueue for LocalQueue {
     async fn push(&self, entry: QueueEntry) -> Result<(), JobsError> {
         let id = entry.id;
         let mut state = self.lock();
-        let known =
-            state.leases.contains_key(&id) || state.ready.contains(id) || state.resting.contains_key(&id);
-        if !known {
+        if !state.contains(id) {
             state.ready.push(entry);
             // Not one of them: it may be waiting for jobs of other owners.
             self.work.notify_waiters();

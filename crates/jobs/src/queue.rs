@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pentimento_types::{ApiKeyId, Job, JobId, Priority};
+use pentimento_types::{ApiKeyId, Job, JobId, ModelId, Priority};
 
 use crate::JobsError;
 
@@ -49,6 +49,10 @@ pub struct QueueEntry {
     pub id: JobId,
     /// Whose turn it uses.
     pub owner: ApiKeyId,
+    /// The checkpoint that it needs: several machines may have different ones in memory.
+    pub model: ModelId,
+    /// Whether only the process that took the job runs it.
+    pub stays: bool,
     /// Before or behind other jobs of its owner. It is no way to get ahead of other owners.
     pub priority: Priority,
     /// About how much of the device's time it takes, in the units of [`Job::work`].
@@ -62,6 +66,8 @@ impl QueueEntry {
         Self {
             id: job.id,
             owner: job.owner.clone(),
+            model: job.recipe.model.clone(),
+            stays: job.stays,
             priority: job.priority,
             work: job.work,
         }

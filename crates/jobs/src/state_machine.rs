@@ -206,6 +206,23 @@ impl Transition {
     }
 }
 
+/// Whether a copy of a record is further in the life of its job than another one. Several copies meet where several machines
+/// share jobs, and the later one counts.
+#[must_use]
+pub const fn is_later(copy: &Job, than: &Job) -> bool {
+    place_in_life(copy) > place_in_life(than)
+}
+
+/// A number that only grows: each attempt has one for running and one for waiting after it.
+const fn place_in_life(job: &Job) -> u64 {
+    match job.state {
+        JobState::Fetching => 0,
+        JobState::Queued => 2 * job.attempt as u64 + 1,
+        JobState::Running => 2 * job.attempt as u64,
+        JobState::Succeeded | JobState::Failed | JobState::Cancelled => u64::MAX,
+    }
+}
+
 const fn queue_again(job: &mut Job, not_before: Option<SystemTime>) {
     job.state = JobState::Queued;
     job.started_at = None;

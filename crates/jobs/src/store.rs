@@ -68,7 +68,8 @@ pub struct JobFilter {
 
 impl JobFilter {
     /// The ids behind `after`.
-    pub(crate) const fn range(&self) -> (Bound<JobId>, Bound<JobId>) {
+    #[must_use]
+    pub const fn range(&self) -> (Bound<JobId>, Bound<JobId>) {
         match (self.after, self.newest_first) {
             (None, _) => (Bound::Unbounded, Bound::Unbounded),
             (Some(after), false) => (Bound::Excluded(after), Bound::Unbounded),
@@ -77,7 +78,8 @@ impl JobFilter {
     }
 
     /// Those that it returns of the jobs in [`JobFilter::range`], by ascending id.
-    pub(crate) fn choose<'a>(&self, mut jobs: impl DoubleEndedIterator<Item = &'a Job>) -> Vec<Job> {
+    #[must_use]
+    pub fn choose<'a>(&self, mut jobs: impl DoubleEndedIterator<Item = &'a Job>) -> Vec<Job> {
         let in_order = std::iter::from_fn(|| {
             if self.newest_first {
                 jobs.next_back()
@@ -102,6 +104,18 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
     /// starts again.
     fn keeps_jobs(&self) -> bool {
         false
+    }
+
+    /// Whether this process has to see to a job: it took one that waits or has ended, or runs one that runs. Where several
+    /// processes share the records, each mends and expires its own jobs only.
+    fn is_ours(&self, _job: &Job) -> bool {
+        true
+    }
+
+    /// Whether a job that is not found is none: a process that shares records with others may not have heard of all of them
+    /// yet, and must not delete what belongs to them.
+    fn sees_all(&self) -> bool {
+        true
     }
 
     /// A place for a job of `owner` that may be inserted later. Asked for before anything costly is done with a request, so

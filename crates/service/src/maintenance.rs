@@ -63,7 +63,8 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     let mut known = inner.admitted.known();
     known.extend(inner.progress.known());
     let unfinished = unfinished(inner).await?;
-    for job in unfinished.iter().filter(|job| job.state != JobState::Fetching) {
+    let ours = || unfinished.iter().filter(|job| inner.store.is_ours(job));
+    for job in ours().filter(|job| job.state != JobState::Fetching) {
         inner.queue.push(QueueEntry::of(job)).await?;
         if !known.contains(&job.id) {
             forecast_found(inner, job).await?;
@@ -73,7 +74,7 @@ async fn tend_jobs(inner: &Inner) -> Result<(), JobsError> {
     let may_be_open = |id| !known.contains(&id) || is_unfinished(id);
     inner.admitted.retain(may_be_open);
     inner.progress.retain(may_be_open);
-    for job in unfinished.iter().filter(|job| job.state == JobState::Fetching) {
+    for job in ours().filter(|job| job.state == JobState::Fetching) {
         inner.fail_if_lost(job.id).await?;
     }
     give_webhooks_up(inner).await?;
@@ -127,7 +128,8 @@ async fn expire_jobs(inner: &Inner) -> Result<(), JobsError> {
         let page = inner.store.list(&filter).await?;
         let old = page
             .iter()
-            .filter(|job| job.finished_at.is_some_and(|end| end < before));
+            .filter(|job| job.finished_at.is_some_and(|end| end < before))
+            .filter(|job| inner.store.is_ours(job));
         for job in old {
             if let Err(error) = inner.delete_outputs(job).await {
                 // Found again when all pictures are looked at.
@@ -149,6 +151,12 @@ async fn expire_jobs(inner: &Inner) -> Result<(), JobsError> {
 /// What no record leads to: files that a kill has left, and pictures of jobs that were forgotten for want of room. Lists
 /// everything that is stored.
 pub(crate) async fn sweep_orphans(inner: &Inner) -> Result<(), ServiceError> {
+    if !inner.store.sees_all() {
+        // What belongs to a job that this process has not heard of would look like an orphan.
+        return Err(ServiceError::OutOfService {
+            reason: "the jobs of the cluster are not all known yet",
+        });
+    }
     let staged = inner
         .images
         .delete_unfinished(inner.started)

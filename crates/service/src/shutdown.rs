@@ -89,7 +89,9 @@ impl Inner {
             states: vec![JobState::Fetching, JobState::Running],
             ..JobFilter::default()
         };
-        self.store.list(&filter).await
+        let mut jobs = self.store.list(&filter).await?;
+        jobs.retain(|job| self.store.is_ours(job));
+        Ok(jobs)
     }
 
     /// Running jobs wait for the next start, which costs them nothing. What fetched images are to be is known to this

@@ -562,6 +562,7 @@ fn not_stored(error: JobsError) -> ServiceError {
         | JobsError::ClaimLost { .. }
         | JobsError::NewerSchema { .. }
         | JobsError::NumberTaken
+        | JobsError::TooLarge { .. }
         | JobsError::WebhookNotFound { .. }
         | JobsError::SendingLost { .. }
         | JobsError::Backend { .. }) => ServiceError::store("store the job")(error),

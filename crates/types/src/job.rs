@@ -260,6 +260,9 @@ pub struct Job {
     /// About how much of the device's time it takes, as [`Recipe::work`] counts it; 0 where nobody knows.
     #[serde(default)]
     pub work: u64,
+    /// Whether only the machine that took it runs it, where several share jobs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stays: bool,
     /// The caller's own name for this request. Gone once the job has failed in a way that another try may not.
     #[serde(default)]
     pub idempotency: Option<Idempotency>,
@@ -304,6 +307,7 @@ impl Job {
             notes: Vec::new(),
             priority: Priority::default(),
             work: 0,
+            stays: false,
             idempotency: None,
             deadline: None,
             not_before: None,

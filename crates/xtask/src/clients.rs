@@ -61,6 +61,11 @@ const CLIENTS: &[Client] = &[
         folder: "moto-5.2.5",
         installer: Installer::Python,
     },
+    // The newest broker; a distribution's older one is found by itself.
+    Client {
+        folder: "nats-server-2.15.1",
+        installer: Installer::Python,
+    },
     Client {
         folder: "novita-sdk-1.1.0",
         installer: Installer::Npm(&["novita-sdk@1.1.0"]),

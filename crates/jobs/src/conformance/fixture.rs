@@ -144,6 +144,8 @@ pub(super) fn entry(id: JobId) -> QueueEntry {
     QueueEntry {
         id,
         owner: ApiKeyId::anonymous(),
+        model: ModelId::new("demo"),
+        stays: false,
         priority: Priority::Normal,
         work: 1,
     }

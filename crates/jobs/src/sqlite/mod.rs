@@ -32,7 +32,7 @@ pub use self::recovery::Recovery;
 use self::tables::TableError;
 use self::webhook_writes::{GiveUp, Replay, Settle};
 use self::writer::{Write, Writer, gone};
-use self::writes::{Answer, Change, Expire, Insert, Remove};
+use self::writes::{Answer, Change, Expire, Insert, Remove, Step};
 use crate::{
     Inserted, JobCounts, JobFilter, JobLimits, JobPlace, JobQueue, JobStore, JobsError, KEY_LIFE, Outbox,
     OutboxEntry, OutboxFilter, QueueEntry, SendingTurn, Settlement, Transition, key_stands,
@@ -125,6 +125,20 @@ impl SqliteJobs {
         Arc::clone(&self.file.memory.queue) as Arc<_>
     }
 
+    /// Takes over a copy of a job of these records that another machine has brought further, and returns the job as it is
+    /// then; a copy that is not later changes nothing. An end that is to be told by webhook is in the outbox in the same
+    /// step.
+    ///
+    /// # Errors
+    /// [`JobsError::NotFound`]: these records do not have the job. [`JobsError::Backend`].
+    pub async fn adopt(&self, copy: Job) -> Result<Job, JobsError> {
+        let (id, limits) = (copy.id, self.file.limits);
+        self.write("take a job over from the cluster", |answer| {
+            Box::new(Change::new(id, Step::To(Box::new(copy)), limits, answer))
+        })
+        .await
+    }
+
     async fn write<T>(
         &self,
         what: &'static str,
@@ -200,7 +214,7 @@ impl JobStore for SqliteJobs {
     async fn transition(&self, id: JobId, transition: Transition) -> Result<Job, JobsError> {
         let limits = self.file.limits;
         self.write("change the job", |answer| {
-            Box::new(Change::new(id, transition, limits, answer))
+            Box::new(Change::new(id, Step::By(transition), limits, answer))
         })
         .await
     }

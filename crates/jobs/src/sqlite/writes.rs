@@ -12,7 +12,8 @@ use super::record::Record;
 use super::tables::{self, TableError};
 use super::writer::{Tables, Write};
 use crate::{
-    Inserted, JobLimits, JobPlace, JobsError, KEY_LIFE, OutboxEntry, Transition, key_stands, known_request,
+    Inserted, JobLimits, JobPlace, JobsError, KEY_LIFE, OutboxEntry, Transition, is_later, key_stands,
+    known_request,
 };
 
 /// Where the result of a write goes. Who asked may have gone away.
@@ -94,9 +95,18 @@ impl Write for Insert {
     }
 }
 
+/// What a job becomes.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// By the state machine.
+    By(Transition),
+    /// A copy of it that another machine has brought further; an older one changes nothing.
+    To(Box<Job>),
+}
+
 pub(super) struct Change {
     id: JobId,
-    transition: Transition,
+    step: Step,
     limits: JobLimits,
     changed: Result<Box<Job>, JobsError>,
     /// That tells of its end.
@@ -107,10 +117,10 @@ pub(super) struct Change {
 }
 
 impl Change {
-    pub(super) fn new(id: JobId, transition: Transition, limits: JobLimits, answer: Answer<Job>) -> Self {
+    pub(super) fn new(id: JobId, step: Step, limits: JobLimits, answer: Answer<Job>) -> Self {
         Self {
             id,
-            transition,
+            step,
             limits,
             changed: Err(JobsError::NotFound { id }),
             webhook: None,
@@ -130,9 +140,18 @@ impl Write for Change {
             self.changed = Err(JobsError::NotFound { id: self.id });
             return Ok(());
         };
-        if let Err(refused) = self.transition.clone().apply(&mut job, tables.now) {
-            self.changed = Err(refused.into());
-            return Ok(());
+        match self.step.clone() {
+            Step::By(transition) => {
+                if let Err(refused) = transition.apply(&mut job, tables.now) {
+                    self.changed = Err(refused.into());
+                    return Ok(());
+                }
+            }
+            Step::To(copy) if is_later(&copy, &job) => job = *copy,
+            Step::To(_) => {
+                self.changed = Ok(Box::new(job));
+                return Ok(());
+            }
         }
         tables::update(tables.db, &job, &mut tables.ended)?;
         self.webhook = OutboxEntry::of(&job, tables.now);

@@ -1,0 +1,386 @@
+//! The line to the broker: kept for the life of the process, made again whenever it breaks, and never waited for.
+//!
+//! Each time it stands is an epoch. At the beginning of one whatever is missing on the broker is made, so that a broker
+//! which comes back with an empty disk is as good as another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream;
+use async_nats::jetstream::context::RequestErrorKind;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use pentimento_jobs::JobsError;
+use pentimento_types::describe_chain;
+use rand::Rng as _;
+use tokio::sync::{Mutex, watch};
+
+use crate::ClusterError;
+use crate::bucket::Bucket;
+use crate::settings::{ClusterSettings, Credentials, shown};
+use crate::subjects::Subjects;
+
+/// A broker that does not answer for so long counts as away.
+const ANSWER: Duration = Duration::from_secs(3);
+/// Between two looks for silence on a connection that looks open: a cable that was pulled says nothing.
+const PING: Duration = Duration::from_secs(10);
+/// The longest wait before another try to connect; half of it is chance, or a thousand nodes would come at once.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
+/// How long what nobody could use is kept for whoever looks into it.
+const KEEP_DEAD: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Messages nobody could use, in bytes.
+const DEAD_BYTES: i64 = 64 << 20;
+
+/// The line to the broker. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    jetstream: jetstream::Context,
+    settings: ClusterSettings,
+    subjects: Subjects,
+    epoch: watch::Receiver<u64>,
+    rooms: Mutex<Option<(u64, Rooms)>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a cluster has on its broker.
+#[derive(Clone, Debug)]
+pub(crate) struct Rooms {
+    pub(crate) jobs: Bucket,
+    pub(crate) leases: Bucket,
+    pub(crate) names: Bucket,
+    pub(crate) work: stream::Stream,
+}
+
+impl Connection {
+    /// Connects. A broker that is away is tried again from then on and keeps nobody from starting; one that does not let
+    /// this node in does.
+    ///
+    /// # Errors
+    /// As [`ClusterSettings::check`], and [`ClusterError::Unusable`], [`ClusterError::Refused`], [`ClusterError::Tls`],
+    /// [`ClusterError::NoJetStream`].
+    pub async fn open(settings: ClusterSettings) -> Result<Self, ClusterError> {
+        settings.check()?;
+        let (epochs, epoch) = watch::channel(0);
+        let epochs = Arc::new(epochs);
+        let first = options(&settings, &epochs).await?;
+        let client = match first.connect(settings.servers.clone()).await {
+            Ok(client) => client,
+            Err(error) => {
+                let server = servers(&settings);
+                match error.kind() {
+                    ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                        let source = error.into();
+                        return Err(ClusterError::Refused { server, source });
+                    }
+                    ConnectErrorKind::Tls => {
+                        let source = error.into();
+                        return Err(ClusterError::Tls { server, source });
+                    }
+                    ConnectErrorKind::ServerParse
+                    | ConnectErrorKind::Dns
+                    | ConnectErrorKind::TimedOut
+                    | ConnectErrorKind::Io
+                    | ConnectErrorKind::MaxReconnects => {}
+                }
+                tracing::warn!(
+                    server,
+                    error = describe_chain(&error),
+                    "the broker cannot be reached; this node works alone until it can"
+                );
+                let later = options(&settings, &epochs).await?.retry_on_initial_connect();
+                let connected = later.connect(settings.servers.clone()).await;
+                connected.map_err(|error| ClusterError::Unusable {
+                    what: "address",
+                    source: error.into(),
+                })?
+            }
+        };
+        let mut jetstream = jetstream::new(client.clone());
+        jetstream.set_timeout(ANSWER);
+        let shared = Shared {
+            subjects: Subjects::of(&settings.name),
+            client,
+            jetstream,
+            settings,
+            epoch,
+            rooms: Mutex::default(),
+        };
+        let connection = Self {
+            shared: Arc::new(shared),
+        };
+        connection.check_jetstream().await?;
+        Ok(connection)
+    }
+
+    /// Whether the broker was there a moment ago.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.shared.client.connection_state() == State::Connected
+    }
+
+    /// Changes each time the line stands (again).
+    pub(crate) fn epochs(&self) -> watch::Receiver<u64> {
+        self.shared.epoch.clone()
+    }
+
+    /// For messages that need not be kept.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// For messages that are kept, and for other buckets of the cluster.
+    #[must_use]
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.shared.jetstream
+    }
+
+    /// What the cluster was set up with.
+    #[must_use]
+    pub fn settings(&self) -> &ClusterSettings {
+        &self.shared.settings
+    }
+
+    pub(crate) fn subjects(&self) -> &Subjects {
+        &self.shared.subjects
+    }
+
+    /// The streams and buckets, made where they are missing.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`], at once while the broker is away.
+    pub(crate) async fn rooms(&self) -> Result<Rooms, JobsError> {
+        if !self.is_up() {
+            return Err(away());
+        }
+        let epoch = *self.shared.epoch.borrow();
+        let mut rooms = self.shared.rooms.lock().await;
+        if let Some((made, rooms)) = &*rooms
+            && *made == epoch
+        {
+            return Ok(rooms.clone());
+        }
+        let made = self.make_rooms().await?;
+        *rooms = Some((epoch, made.clone()));
+        Ok(made)
+    }
+
+    /// Something was not where it should be: it is looked for, and made, with the next use.
+    pub(crate) async fn distrust_rooms(&self) {
+        *self.shared.rooms.lock().await = None;
+    }
+
+    async fn make_rooms(&self) -> Result<Rooms, JobsError> {
+        let Shared {
+            jetstream,
+            subjects,
+            settings,
+            ..
+        } = &*self.shared;
+        let work = stream::Config {
+            name: subjects.work_stream(),
+            description: Some("jobs of pentimento that wait or run".to_owned()),
+            subjects: vec![subjects.all_work()],
+            retention: RetentionPolicy::WorkQueue,
+            storage: StorageType::File,
+            num_replicas: settings.replicas,
+            duplicate_window: Duration::from_secs(120),
+            ..stream::Config::default()
+        };
+        let work = self.make_stream(work).await?;
+        let dead = stream::Config {
+            name: subjects.dead_stream(),
+            description: Some("messages that no node of pentimento could use, with the reason".to_owned()),
+            subjects: vec![subjects.all_dead()],
+            storage: StorageType::File,
+            num_replicas: settings.replicas,
+            max_age: KEEP_DEAD,
+            max_bytes: DEAD_BYTES,
+            ..stream::Config::default()
+        };
+        self.make_stream(dead).await?;
+        let bucket = async |bucket: String, description: &str| {
+            // As the library would set it up, which asks servers of before 2.10 for a report that it cannot read.
+            let config = stream::Config {
+                name: format!("KV_{bucket}"),
+                description: Some(description.to_owned()),
+                subjects: vec![format!("$KV.{bucket}.>")],
+                max_messages_per_subject: 1,
+                max_age: settings.keep,
+                discard: DiscardPolicy::New,
+                allow_rollup: true,
+                deny_delete: true,
+                allow_direct: true,
+                storage: StorageType::File,
+                num_replicas: settings.replicas,
+                ..stream::Config::default()
+            };
+            self.make_stream(config).await?;
+            let made = jetstream.get_key_value(bucket).await;
+            made.map(|store| Bucket::new(store, self.clone()))
+                .map_err(failed("set the cluster's buckets up"))
+        };
+        Ok(Rooms {
+            jobs: bucket(subjects.jobs_bucket(), "records of jobs of pentimento").await?,
+            leases: bucket(subjects.leases_bucket(), "who runs which job of pentimento").await?,
+            names: bucket(subjects.names_bucket(), "names of jobs of pentimento, hashed").await?,
+            work,
+        })
+    }
+
+    async fn make_stream(&self, config: stream::Config) -> Result<stream::Stream, JobsError> {
+        let what = "set the cluster's streams up";
+        let name = config.name.clone();
+        let jetstream = &self.shared.jetstream;
+        jetstream
+            .create_or_update_stream(config)
+            .await
+            .map_err(failed(what))?;
+        jetstream.get_stream(name).await.map_err(failed(what))
+    }
+
+    /// A broker without JetStream will not grow one.
+    async fn check_jetstream(&self) -> Result<(), ClusterError> {
+        if !self.is_up() {
+            return Ok(());
+        }
+        let report = self.shared.jetstream.request("INFO", &()).await;
+        let why: Box<dyn std::error::Error + Send + Sync> = match report {
+            Ok(Response::Ok::<serde_json::Value>(_)) => return Ok(()),
+            Ok(Response::Err { error }) => error.into(),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => error.into(),
+            // It may be on its way up.
+            Err(_) => return Ok(()),
+        };
+        Err(ClusterError::NoJetStream {
+            server: servers(&self.shared.settings),
+            source: why,
+        })
+    }
+}
+
+/// The broker cannot be reached.
+pub(crate) fn away() -> JobsError {
+    JobsError::Backend {
+        what: "reach the broker of the cluster",
+        source: "there is no connection to it".into(),
+    }
+}
+
+/// For `map_err`.
+pub(crate) fn failed<E>(what: &'static str) -> impl FnOnce(E) -> JobsError
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    move |error| JobsError::Backend {
+        what,
+        source: error.into(),
+    }
+}
+
+fn servers(settings: &ClusterSettings) -> String {
+    let servers: Vec<String> = settings.servers.iter().map(shown).collect();
+    servers.join(", ")
+}
+
+async fn options(
+    settings: &ClusterSettings,
+    epochs: &Arc<watch::Sender<u64>>,
+) -> Result<ConnectOptions, ClusterError> {
+    let unusable = |what| {
+        move |error: std::io::Error| ClusterError::Unusable {
+            what,
+            source: error.into(),
+        }
+    };
+    let options = ConnectOptions::new();
+    let options = match &settings.credentials {
+        Credentials::None => options,
+        Credentials::Token(token) => options.token(token.trim().to_owned()),
+        Credentials::User { name, password } => options.user_and_password(name.clone(), password.clone()),
+        Credentials::NkeySeed(seed) => options.nkey(seed.trim().to_owned()),
+        Credentials::File(path) => {
+            let read = options.credentials_file(path).await;
+            read.map_err(unusable("credentials file"))?
+        }
+    };
+    let options = match &settings.ca {
+        Some(path) => {
+            // Looked at now: the client would say so with each of its tries.
+            fs_err::tokio::metadata(path).await.map_err(unusable("ca"))?;
+            options.add_root_certificates(path.clone())
+        }
+        None => options,
+    };
+    let epochs = Arc::clone(epochs);
+    Ok(options
+        .name("pentimento")
+        .connection_timeout(ANSWER)
+        .request_timeout(Some(ANSWER))
+        .ping_interval(PING)
+        .max_reconnects(None)
+        .reconnect_delay_callback(wait_before)
+        .event_callback(move |event| {
+            tell(&event, &epochs);
+            std::future::ready(())
+        }))
+}
+
+/// How long to wait before the `attempt`th try in a row.
+fn wait_before(attempt: usize) -> Duration {
+    let Some(doublings) = attempt.checked_sub(2) else {
+        return Duration::ZERO;
+    };
+    let doublings = u32::try_from(doublings.min(16)).unwrap_or(16);
+    let longest = LONGEST_WAIT.min(Duration::from_millis(50) * 2_u32.pow(doublings));
+    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+fn tell(event: &Event, epochs: &watch::Sender<u64>) {
+    match event {
+        Event::Connected => {
+            tracing::info!("the broker of the cluster is there");
+            epochs.send_modify(|epoch| *epoch += 1);
+        }
+        Event::Disconnected => tracing::warn!("the broker of the cluster is gone; this node works alone"),
+        Event::ServerError(error) => tracing::error!(%error, "the broker of the cluster complains"),
+        Event::ClientError(error) => tracing::debug!(%error, "the broker of the cluster cannot be reached"),
+        Event::SlowConsumer(_) => tracing::warn!("news of the cluster come faster than they are read"),
+        Event::LameDuckMode | Event::Draining | Event::Closed => {
+            tracing::info!(%event, "the broker of the cluster");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound_and_are_not_all_the_same() {
+        assert_eq!(wait_before(1), Duration::ZERO);
+        for attempt in [2, 5, 10, 1_000_000] {
+            let wait = wait_before(attempt);
+            assert!(
+                wait >= Duration::from_millis(25) && wait <= LONGEST_WAIT,
+                "{attempt}: {wait:?}"
+            );
+        }
+        let waits: std::collections::HashSet<_> = (0..20).map(|_| wait_before(12)).collect();
+        assert!(waits.len() > 10, "{waits:?}");
+    }
+}

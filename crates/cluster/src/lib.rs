@@ -1,0 +1,86 @@
+//! Jobs of several machines: the traits of `jobs` over a broker (NATS JetStream from 2.9 on).
+//!
+//! Invariant: the broker is transport and not the record. The node that has accepted a job keeps it in its own journal until it
+//! has ended and puts it before the others again when the broker has lost it; so no broker that stops, starts or comes back
+//! empty loses or doubles one.
+
+mod affinity;
+mod bucket;
+mod connection;
+mod envelope;
+mod error;
+mod keeper;
+mod mirror;
+mod names;
+mod node_id;
+mod outbox;
+mod queue;
+mod settings;
+mod sharing;
+mod store;
+mod subjects;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use pentimento_jobs::{JobLimits, JobQueue, JobsError, SqliteJobs};
+use pentimento_types::Clock;
+
+pub use affinity::{Affinity, OldestFirst, WaitingModel};
+pub use connection::Connection;
+pub use error::ClusterError;
+pub use node_id::{NodeId, NodeIdRefused};
+pub use settings::{ClusterName, ClusterSettings, Credentials};
+pub use store::ClusterJobs;
+pub use subjects::ModelToken;
+
+/// What a node of a cluster is made of.
+#[derive(Debug)]
+pub struct ClusterParts {
+    /// Its name, the same over its restarts.
+    pub node: NodeId,
+    /// Its journal.
+    pub own: SqliteJobs,
+    /// The bounds of the journal, which the copies of other nodes' jobs keep as well.
+    pub limits: JobLimits,
+    /// The line to the broker.
+    pub connection: Connection,
+    /// Which jobs it prefers.
+    pub affinity: Arc<dyn Affinity>,
+    /// By which records are dated.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A node's part in the jobs of a cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Records and outbox.
+    pub jobs: ClusterJobs,
+    /// Who runs next. A node that only takes jobs does not claim any.
+    pub queue: Arc<dyn JobQueue>,
+}
+
+impl Cluster {
+    /// Puts a node together. Jobs that its journal has from before go on.
+    ///
+    /// # Errors
+    /// What keeps the journal from being read.
+    pub async fn start(parts: ClusterParts) -> Result<Self, JobsError> {
+        let ClusterParts {
+            node,
+            own,
+            limits,
+            connection,
+            affinity,
+            clock,
+        } = parts;
+        let (queue, shared) = queue::ClusterQueue::start(node.clone(), connection.clone(), affinity);
+        let jobs = ClusterJobs::start(node, (own, limits), (connection, shared), clock).await?;
+        Ok(Self {
+            jobs,
+            queue: Arc::new(queue),
+        })
+    }
+}

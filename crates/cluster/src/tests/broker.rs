@@ -1,0 +1,118 @@
+//! A real broker of a test's own: nats-server as the distribution or PyPI has it, on a free port, with its disk in a folder
+//! that outlives it.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// Where `cargo xtask test` puts the newer server.
+const PREPARED: &str = "nats-server-2.15.1/bin/nats-server";
+
+/// Every server that this machine has; says so when there is none.
+pub(crate) fn programs() -> Vec<PathBuf> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's own switch, not a setting of the program"
+    )]
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let candidates = [
+        variable("TEST_NATS_SERVER"),
+        Some(PathBuf::from("nats-server")),
+        variable("PENTIMENTO_TEST_CLIENTS").map(|folder| folder.join(PREPARED)),
+    ];
+    let runs = |program: &PathBuf| {
+        let version = Command::new(program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        version.is_ok_and(|status| status.success())
+    };
+    let mut found: Vec<PathBuf> = candidates.into_iter().flatten().filter(runs).collect();
+    found.dedup();
+    if found.is_empty() {
+        println!("there is no nats-server: NOT run against a real broker (cargo xtask test prepares one)");
+    }
+    found
+}
+
+/// Killed when it goes out of scope.
+pub(crate) struct Broker {
+    program: PathBuf,
+    port: u16,
+    folder: TempDir,
+    process: Option<Child>,
+    /// Further lines of its configuration.
+    settings: String,
+}
+
+impl Broker {
+    pub(crate) fn start(program: PathBuf, settings: &str) -> Self {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut broker = Self {
+            program,
+            port,
+            folder: tempfile::tempdir().unwrap(),
+            process: None,
+            settings: settings.to_owned(),
+        };
+        broker.start_again();
+        broker
+    }
+
+    pub(crate) fn url(&self) -> url::Url {
+        format!("nats://127.0.0.1:{}", self.port).parse().unwrap()
+    }
+
+    /// On the same port, with whatever is on its disk.
+    pub(crate) fn start_again(&mut self) {
+        let configuration = self.folder.path().join("nats.conf");
+        let store = self.folder.path().join("store");
+        let text = format!(
+            "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: {store:?} }}\n{}\n",
+            self.port, self.settings
+        );
+        fs_err::write(&configuration, text).unwrap();
+        let process = Command::new(&self.program)
+            .arg("-c")
+            .arg(&configuration)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.process = Some(process);
+        for _ in 0..500 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the broker does not come up");
+    }
+
+    /// As a power cut does it.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// While it does not run.
+    pub(crate) fn lose_its_disk(&self) {
+        let _ = fs_err::remove_dir_all(self.folder.path().join("store"));
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

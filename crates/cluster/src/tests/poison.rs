@@ -1,0 +1,121 @@
+//! Messages that nobody can use: they hold nobody up, and nothing is lost with them.
+
+use async_nats::jetstream::stream::Stream;
+use bytes::Bytes;
+use pentimento_jobs::{Claim, Transition};
+use pentimento_types::ModelId;
+
+use super::*;
+use crate::ModelToken;
+
+async fn stream(node: &Node, name: &str) -> Stream {
+    let jetstream = node.cluster.jobs.shared.connection.jetstream();
+    jetstream.get_stream(name).await.unwrap()
+}
+
+async fn put(node: &Node, subject: String, payload: &'static [u8]) {
+    let jetstream = node.cluster.jobs.shared.connection.jetstream();
+    let stored = jetstream
+        .publish(subject, Bytes::from_static(payload))
+        .await
+        .unwrap();
+    stored.await.unwrap();
+}
+
+/// A job that has not ended would be put out again.
+async fn end(node: &Node, claim: Claim) {
+    let cancelled = node
+        .cluster
+        .jobs
+        .transition(claim.job(), Transition::Cancel)
+        .await;
+    cancelled.unwrap();
+    node.cluster.queue.complete(claim).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_set_aside_with_its_reason_and_the_next_job_goes_on() {
+    for program in programs() {
+        let broker = Broker::start(program, "");
+        let name = new_cluster();
+        let node = node(&broker, &name, "a").await;
+        let subjects = node.cluster.jobs.shared.connection.subjects().clone();
+        // The first job makes the stream and its consumer.
+        let first = node.submit().await;
+        let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
+        assert_eq!(claim.job(), first);
+        let demo = ModelToken::of(&ModelId::new("demo"));
+        put(
+            &node,
+            subjects.work(&demo, JobId::from_u128(1)),
+            b"\xff not a message",
+        )
+        .await;
+        put(
+            &node,
+            subjects.work(&demo, JobId::from_u128(2)),
+            b"{\"v\": 1, \"job\": 7}",
+        )
+        .await;
+        end(&node, claim).await;
+        let second = node.submit().await;
+        let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
+        assert_eq!(claim.job(), second);
+        end(&node, claim).await;
+        let mut dead = stream(&node, &subjects.dead_stream()).await;
+        assert_eq!(dead.info().await.unwrap().state.messages, 2);
+        let kept = dead.get_raw_message(1).await.unwrap();
+        assert_eq!(&kept.payload[..], b"\xff not a message");
+        let reason = kept.headers.get("Pentimento-Reason").unwrap();
+        assert!(reason.as_str().contains("no message of a cluster"), "{reason:?}");
+        let work = stream(&node, &subjects.work_stream()).await;
+        assert_eq!(work.cached_info().state.messages, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_newer_node_has_written_waits_for_one() {
+    for program in programs() {
+        let broker = Broker::start(program, "");
+        let name = new_cluster();
+        let node = node(&broker, &name, "a").await;
+        let subjects = node.cluster.jobs.shared.connection.subjects().clone();
+        let first = node.submit().await;
+        let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
+        assert_eq!(claim.job(), first);
+        end(&node, claim).await;
+        let demo = ModelToken::of(&ModelId::new("demo"));
+        put(
+            &node,
+            subjects.work(&demo, JobId::from_u128(1)),
+            b"{\"v\": 2, \"other\": true}",
+        )
+        .await;
+        let second = node.submit().await;
+        let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
+        assert_eq!(claim.job(), second);
+        end(&node, claim).await;
+        let work = stream(&node, &subjects.work_stream()).await;
+        assert_eq!(work.cached_info().state.messages, 1, "it is left where it is");
+        let mut dead = stream(&node, &subjects.dead_stream()).await;
+        assert_eq!(dead.info().await.unwrap().state.messages, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_too_large_is_refused_before_anything_is_stored() {
+    let Some(program) = programs().pop() else { return };
+    let broker = Broker::start(program, "");
+    let node = node(&broker, &new_cluster(), "a").await;
+    let mut job = sample_job(JobId::new(), SystemClock.wall());
+    job.recipe.prompt = "x".repeat(70_000);
+    let place = node.cluster.jobs.reserve(&job.owner).unwrap();
+    let id = job.id;
+    let refused = node.cluster.jobs.insert(job, place).await;
+    assert!(
+        matches!(refused, Err(JobsError::TooLarge { limit: 65_536, .. })),
+        "{refused:?}"
+    );
+    assert_eq!(node.get(id).await, None);
+    assert_eq!(node.cluster.jobs.counts().await.unwrap().queued, 0);
+}
