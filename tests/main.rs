@@ -20,6 +20,9 @@ mod cli;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+#[cfg(unix)]
+mod cluster;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod differential;

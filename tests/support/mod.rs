@@ -1,5 +1,8 @@
 //! What the black-box tests share: a running server, requests, pictures and the scenario runner.
 
+#[cfg(unix)]
+#[path = "../../crates/cluster/src/tests/broker.rs"]
+pub(crate) mod broker;
 pub(crate) mod client;
 pub(crate) mod expect;
 pub(crate) mod exposition;

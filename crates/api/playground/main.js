@@ -95,7 +95,7 @@ async function loadDraft() {
 async function start() {
   try {
     await models.refresh();
-    key.setServer('good', 'ready');
+    key.setServer('good', await readiness());
     await listSchedulers();
     await runs.resume();
     await queue.restart();
@@ -103,6 +103,14 @@ async function start() {
     errors.ofServer(error);
     if (!error.needsKey) setTimeout(start, 5000);
   }
+}
+
+/** In a cluster, how many machines run jobs. */
+async function readiness() {
+  const { nodes } = await getJson('api/v1/enterprise/system_details');
+  if (!nodes) return 'ready';
+  const working = nodes.filter((node) => node.works && !node.draining).length;
+  return working ? `ready, ${working} of ${nodes.length} machines at work` : 'no machine of the cluster runs jobs';
 }
 
 async function listSchedulers() {

@@ -47,6 +47,7 @@ pub(crate) async fn index() -> Json<Value> {
             "GET /v1/models/{name}": "one of them",
             "POST /v1/models/{name}/load": "brings a checkpoint into memory before a request needs it",
             "POST /v1/models/{name}/unload": "throws one out of memory, as far as no job uses it",
+            "GET /v1/cluster": "the machines that share jobs with this one (operator's keys)",
             "GET /v1/webhooks": "the webhooks of your jobs, and what has become of them (?state=pending, delivered or dead)",
             "POST /v1/webhooks/{id}/replay": "sends one of them again, under the id that it had",
             "POST /v1/provenance/verify": "what the file in the body says of where its picture comes from",

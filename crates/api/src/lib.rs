@@ -9,6 +9,7 @@ mod base_url;
 mod bearer;
 mod body;
 mod client_address;
+mod cluster;
 mod config;
 mod dialects;
 mod edge_fault;

@@ -12,8 +12,8 @@ use crate::failure::Failure;
 use crate::middleware::{Around, Visitors, Watch};
 use crate::shape::Shape;
 use crate::{
-    AppState, admin, jobs, links, mcp, metrics_page, middleware, models, openapi, playground, provenance,
-    webhook_calls,
+    AppState, admin, cluster, jobs, links, mcp, metrics_page, middleware, models, openapi, playground,
+    provenance, webhook_calls,
 };
 
 /// The whole application.
@@ -37,6 +37,7 @@ pub fn build_router(state: AppState) -> Router {
         .merge(provenance::routes())
         .merge(admin::routes())
         .merge(models::routes())
+        .merge(cluster::routes())
         .merge(metrics_page::routes())
         .merge(playground::routes())
         .merge(openapi::routes())
@@ -53,6 +54,7 @@ pub fn build_admin_router(state: AppState) -> Router {
     let watch = Watch::new(Visitors::of_admin(&state.config), Arc::clone(&state.keys));
     let routes = admin::routes()
         .merge(models::routes())
+        .merge(cluster::routes())
         .route("/", get(admin::index))
         .merge(metrics_page::routes_without_key())
         .fallback(unknown_path)

@@ -70,6 +70,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Starts the server
     Serve(Box<ServeArgs>),
+    /// Runs jobs of a cluster and answers nobody but health checks
+    Worker(Box<WorkerArgs>),
     /// Shows the server at work: no model, no settings, no network needed
     Demo(DemoArgs),
     /// Makes pictures without a server
@@ -133,6 +135,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "s3://BUCKET/PREFIX")]
     images: Option<String>,
 
+    /// Shares jobs with the other machines of this broker, nats://HOST:4222 or tls://HOST:4222; PENTIMENTO_CLUSTER_TOKEN or
+    /// another setting says who this one is, and --images must be a bucket [default: none]
+    #[arg(long, value_name = "URL,...", value_delimiter = ',')]
+    cluster: Option<Vec<Url>>,
+
     /// The address under which callers reach the server; links begin with it [default: the Host header of each request]
     #[arg(long, value_name = "URL")]
     public_url: Option<Url>,
@@ -182,6 +189,58 @@ pub(crate) struct ServeArgs {
     /// Marks pictures beyond what their files say [default: none]
     #[arg(long, value_name = "RULES")]
     compliance: Option<Compliance>,
+}
+
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct WorkerArgs {
+    /// The broker of the cluster, nats://HOST:4222 or tls://HOST:4222; PENTIMENTO_CLUSTER_TOKEN or another setting says who
+    /// this machine is
+    #[arg(long, value_name = "URL,...", value_delimiter = ',')]
+    cluster: Option<Vec<Url>>,
+
+    /// The bucket for the pictures, whose keys and region are in the usual AWS_* variables
+    #[arg(long, value_name = "s3://BUCKET/PREFIX")]
+    images: Option<String>,
+
+    /// Address and port where health checks and metrics are answered, or none [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<AdminListen>,
+
+    #[command(flatten)]
+    place: PlaceArgs,
+
+    /// The folder for this machine's name and its jobs [default: pentimento-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Seconds that running jobs get when the worker is told to stop; the others go to other workers [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    grace_seconds: Option<u64>,
+
+    /// Memory for the weights of models, such as 6GiB [default: half of the machine's memory]
+    #[arg(long, value_name = "SIZE")]
+    model_memory: Option<ByteSize>,
+
+    /// Seconds that a model which nobody uses stays in memory [default: until others need the room]
+    #[arg(long, value_name = "SECONDS")]
+    model_keep_alive_seconds: Option<u64>,
+}
+
+impl WorkerArgs {
+    /// The same as a server's.
+    fn as_serve(&self) -> ServeArgs {
+        ServeArgs {
+            cluster: self.cluster.clone(),
+            images: self.images.clone(),
+            admin_listen: self.admin_listen,
+            place: self.place.clone(),
+            data: self.data.clone(),
+            grace_seconds: self.grace_seconds,
+            model_memory: self.model_memory,
+            model_keep_alive_seconds: self.model_keep_alive_seconds,
+            ..ServeArgs::default()
+        }
+    }
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -404,6 +463,7 @@ impl Args {
         }
         let (serve, default_log) = match &self.command {
             Command::Serve(serve) => (ServeArgs::clone(serve), "info"),
+            Command::Worker(worker) => (worker.as_serve(), "info"),
             Command::Doctor(doctor) => (doctor.serve.clone(), "warn"),
             Command::Generate(generate) => (
                 ServeArgs {
@@ -439,6 +499,7 @@ impl Args {
             server,
             key,
             images: serve.images,
+            cluster: serve.cluster,
             listen: serve.listen,
             admin_listen: serve.admin_listen,
             cors_origins: serve.cors_origins,

@@ -19,7 +19,7 @@ use pentimento_engine::{
     DEFAULT_MODEL_MEMORY, DeviceReport, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
 use pentimento_hub::Hub;
-use pentimento_jobs::{JobLimits, JobStore, Recovery, SqliteJobs};
+use pentimento_jobs::{JobLimits, JobQueue, JobStore, Outbox, Recovery, SqliteJobs};
 use pentimento_service::image_codec::{ManifestSigner, Marks};
 use pentimento_service::{
     AddressGuard, KeyFile, KeyRing, SafetyRule, SafetySettings, Service, ServiceConfig, ServiceParts,
@@ -31,6 +31,7 @@ use pentimento_types::{
 };
 use tokio::net::TcpListener;
 
+use crate::cluster::{self, Joined, Joining, Membership, Part};
 use crate::config::{ByteSize, Config, HttpConfig, SafetyChoice, WebhookSecretSetting};
 use crate::data_folder::DataFolder;
 use crate::device::{self, OpenDevice};
@@ -49,6 +50,9 @@ const LEASE: Duration = Duration::from_secs(60);
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
 /// The database of the jobs, in the data folder.
 const JOBS_FILE: &str = "jobs.sqlite";
+/// What links and webhooks are signed with, in the data folder.
+const LINK_SECRET: &str = "link-secret";
+const WEBHOOK_SECRET: &str = "webhook-secret";
 /// Time between two looks for pictures and jobs that can be deleted.
 const SWEEP: Duration = Duration::from_secs(60);
 /// The largest picture that is fetched from a caller's address.
@@ -187,13 +191,15 @@ pub(crate) struct Parts {
     pub(crate) refused_connections: RefusedConnections,
     /// Asked by a call of the operator.
     pub(crate) restart: RestartSwitch,
+    /// In a cluster, where there is one.
+    pub(crate) membership: Option<Membership>,
 }
 
-/// Builds the whole server on a data folder.
-pub(crate) fn everything(
+/// Builds the whole server on a data folder; `answers` says whether callers reach it.
+pub(crate) async fn everything(
     config: &Config,
     data: &DataFolder,
-    keys: Arc<KeyRing>,
+    (keys, answers): (Arc<KeyRing>, bool),
     telemetry: &Telemetry,
 ) -> anyhow::Result<Parts> {
     let catalog = Arc::new(catalog(config)?);
@@ -205,22 +211,23 @@ pub(crate) fn everything(
     if config.images.is_some() {
         tokio::spawn(look_at_bucket(images.clone()));
     }
-    let links = LinkSigner::open(&data.path().join("link-secret"))?;
-    let webhook_secret = webhook_secret(config, data.path())?;
     let limits = JobLimits {
         unfinished: UNFINISHED_JOBS,
         finished: REMEMBERED_JOBS,
         finished_bytes: config.job_memory.0,
     };
     let (jobs, recovery) = jobs(data, limits)?;
-    let jobs = Arc::new(jobs);
+    let records = records(config, data, (jobs, limits), (&catalog, &engine)).await?;
+    // After the cluster had its say about the secrets.
+    let links = LinkSigner::open(&data.path().join(LINK_SECRET))?;
+    let webhook_secret = webhook_secret(config, data.path())?;
     let parts = ServiceParts {
         catalog,
         hub: hub(config)?,
         engine: engine.handle.clone(),
-        store: Arc::clone(&jobs) as Arc<dyn JobStore>,
-        queue: jobs.queue(),
-        outbox: jobs,
+        store: records.store,
+        queue: records.queue,
+        outbox: records.outbox,
         images,
         links,
         fetcher: image_fetcher(address_guard(config), MAX_FETCHED_BYTES),
@@ -231,9 +238,20 @@ pub(crate) fn everything(
         keys: Arc::clone(&keys),
         traces: telemetry.traces(),
         signer: manifest_signer(config)?.map(Arc::new),
+        nodes: records.joined.as_ref().map(Joined::nodes),
         clock: clock(),
     };
-    let service = Service::start(parts, service_config(config, &engine.handle));
+    let service_config = service_config(config, &engine.handle);
+    let part = Part {
+        answers,
+        works: service_config.runs_jobs,
+        slots: service_config.running_jobs,
+    };
+    let service = Service::start(parts, service_config);
+    let membership = match records.joined {
+        Some(joined) => Some(joined.speak(&service, Arc::clone(&engine.memory), part).await),
+        None => None,
+    };
     service.metrics().recovered(&recovery);
     let memory = Arc::clone(&engine.memory);
     let state = AppState::new(service.clone(), keys, api.clone(), memory);
@@ -252,6 +270,56 @@ pub(crate) fn everything(
         api,
         refused_connections,
         restart,
+        membership,
+    })
+}
+
+/// Records, queue and outbox, of this machine or of a cluster.
+struct Records {
+    store: Arc<dyn JobStore>,
+    queue: Arc<dyn JobQueue>,
+    outbox: Arc<dyn Outbox>,
+    joined: Option<Joined>,
+}
+
+async fn records(
+    config: &Config,
+    data: &DataFolder,
+    (jobs, limits): (SqliteJobs, JobLimits),
+    (catalog, engine): (&Arc<Catalog>, &Engine),
+) -> anyhow::Result<Records> {
+    let Some(cluster) = &config.cluster else {
+        let jobs = Arc::new(jobs);
+        return Ok(Records {
+            store: Arc::clone(&jobs) as Arc<dyn JobStore>,
+            queue: jobs.queue(),
+            outbox: jobs,
+            joined: None,
+        });
+    };
+    let joining = Joining {
+        config: cluster,
+        data,
+        own: jobs,
+        limits,
+        catalog: Arc::clone(catalog),
+        engine: engine.handle.clone(),
+        lease: LEASE,
+        // As long as any machine may be asked for one, and a day for what is slow to end.
+        keep: KEEP_JOBS.max(config.link_ttl) + KEEP_JOBS,
+    };
+    let joined = cluster::join(joining).await?;
+    let secret = |name| data.path().join(name);
+    cluster::agree(&joined.connection, "links", &secret(LINK_SECRET)).await?;
+    if config.webhook_secret.is_none() {
+        cluster::agree(&joined.connection, "webhooks", &secret(WEBHOOK_SECRET)).await?;
+    }
+    let jobs = Arc::new(joined.cluster.jobs.clone());
+    Ok(Records {
+        store: Arc::clone(&jobs) as Arc<dyn JobStore>,
+        queue: Arc::clone(&joined.cluster.queue),
+        outbox: jobs,
+        joined: Some(joined),
     })
 }
 
@@ -291,7 +359,7 @@ fn jobs(data: &DataFolder, limits: JobLimits) -> anyhow::Result<(SqliteJobs, Rec
 pub(crate) fn webhook_secret(config: &Config, data: &Path) -> anyhow::Result<WebhookSecret> {
     match &config.webhook_secret {
         Some(WebhookSecretSetting(secret)) => Ok(secret.clone()),
-        None => Ok(WebhookSecret::new(secret_file(&data.join("webhook-secret"))?)),
+        None => Ok(WebhookSecret::new(secret_file(&data.join(WEBHOOK_SECRET))?)),
     }
 }
 
@@ -348,6 +416,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         watermark: config.compliance.wants_watermark(),
         prompt_enhancer: config.prompt_enhancer.as_deref().map(ModelId::new),
         sweep_interval: SWEEP,
+        runs_jobs: config.runs_jobs,
     }
 }
 

@@ -3,6 +3,7 @@
 //! The only place that reads the environment. Whatever is not understood is an error that says where it stands.
 
 mod checks;
+mod cluster;
 mod error;
 mod hub;
 mod settings;
@@ -23,6 +24,7 @@ use checks::{count, seconds};
 
 use crate::reachable::reachable;
 
+pub(crate) use cluster::{ClusterConfig, ClusterCredentials};
 pub(crate) use error::ConfigError;
 pub(crate) use hub::HubConfig;
 pub(crate) use settings::{Environment, Settings};
@@ -270,6 +272,10 @@ pub(crate) struct Config {
     pub(crate) hub: HubConfig,
     /// The bucket for pictures; None is the data folder.
     pub(crate) images: Option<S3Config>,
+    /// The machines that share jobs; None is this one alone.
+    pub(crate) cluster: Option<ClusterConfig>,
+    /// Whether this machine runs jobs.
+    pub(crate) runs_jobs: bool,
     /// The server that is asked.
     pub(crate) client: ClientConfig,
     /// The settings file that was read.
@@ -365,6 +371,8 @@ impl Config {
             )?,
             client: ClientConfig::of(&settings)?,
             running_jobs: count("running_jobs", settings.running_jobs, 128, checks::RUNNING_JOBS)?,
+            cluster: cluster::cluster(&settings)?,
+            runs_jobs: settings.runs_jobs.unwrap_or(true),
             safety_checker: settings.safety_checker.unwrap_or_default(),
             write_parameters: settings.write_parameters.unwrap_or(true),
             write_source_type: settings.write_source_type.unwrap_or(true),

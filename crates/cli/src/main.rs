@@ -7,6 +7,7 @@ mod admin_server;
 mod allocator;
 mod args;
 mod assemble;
+mod cluster;
 mod commands;
 mod config;
 mod data_folder;
@@ -87,6 +88,7 @@ fn command(command: Command, config: Config, telemetry: &Telemetry) -> anyhow::R
     let nothing = |()| Next::Nothing;
     let done = match command {
         Command::Serve(_) => runtime.block_on(commands::serve::run(config, telemetry)),
+        Command::Worker(_) => runtime.block_on(commands::serve::work(config, telemetry)),
         Command::Demo(demo) => runtime
             .block_on(commands::demo::run(demo, config, telemetry))
             .map(nothing),

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream;
 use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, kv};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use pentimento_jobs::JobsError;
 use pentimento_types::describe_chain;
@@ -186,10 +186,7 @@ impl Connection {
 
     async fn make_rooms(&self) -> Result<Rooms, JobsError> {
         let Shared {
-            jetstream,
-            subjects,
-            settings,
-            ..
+            subjects, settings, ..
         } = &*self.shared;
         let work = stream::Config {
             name: subjects.work_stream(),
@@ -214,25 +211,9 @@ impl Connection {
         };
         self.make_stream(dead).await?;
         let bucket = async |bucket: String, description: &str| {
-            // As the library would set it up, which asks servers of before 2.10 for a report that it cannot read.
-            let config = stream::Config {
-                name: format!("KV_{bucket}"),
-                description: Some(description.to_owned()),
-                subjects: vec![format!("$KV.{bucket}.>")],
-                max_messages_per_subject: 1,
-                max_age: settings.keep,
-                discard: DiscardPolicy::New,
-                allow_rollup: true,
-                deny_delete: true,
-                allow_direct: true,
-                storage: StorageType::File,
-                num_replicas: settings.replicas,
-                ..stream::Config::default()
-            };
-            self.make_stream(config).await?;
-            let made = jetstream.get_key_value(bucket).await;
-            made.map(|store| Bucket::new(store, self.clone()))
-                .map_err(failed("set the cluster's buckets up"))
+            let kept = (settings.keep, StorageType::File);
+            let store = self.make_bucket(bucket, description, kept).await?;
+            Ok::<_, JobsError>(Bucket::new(store, self.clone()))
         };
         Ok(Rooms {
             jobs: bucket(subjects.jobs_bucket(), "records of jobs of pentimento").await?,
@@ -240,6 +221,33 @@ impl Connection {
             names: bucket(subjects.names_bucket(), "names of jobs of pentimento, hashed").await?,
             work,
         })
+    }
+
+    /// A bucket whose entries live for so long, without end where that is zero.
+    pub(crate) async fn make_bucket(
+        &self,
+        bucket: String,
+        description: &str,
+        (max_age, storage): (Duration, StorageType),
+    ) -> Result<kv::Store, JobsError> {
+        // As the library would set it up, which asks servers of before 2.10 for a report that it cannot read.
+        let config = stream::Config {
+            name: format!("KV_{bucket}"),
+            description: Some(description.to_owned()),
+            subjects: vec![format!("$KV.{bucket}.>")],
+            max_messages_per_subject: 1,
+            max_age,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            storage,
+            num_replicas: self.shared.settings.replicas,
+            ..stream::Config::default()
+        };
+        self.make_stream(config).await?;
+        let made = self.shared.jetstream.get_key_value(bucket).await;
+        made.map_err(failed("set the cluster's buckets up"))
     }
 
     async fn make_stream(&self, config: stream::Config) -> Result<stream::Stream, JobsError> {

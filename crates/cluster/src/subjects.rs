@@ -122,6 +122,26 @@ impl Subjects {
         format!("{}_names", self.cluster)
     }
 
+    /// The bucket of who is there.
+    pub(crate) fn nodes_bucket(&self) -> String {
+        format!("{}_nodes", self.cluster)
+    }
+
+    /// The bucket of what all nodes sign with.
+    pub(crate) fn secrets_bucket(&self) -> String {
+        format!("{}_secrets", self.cluster)
+    }
+
+    /// Told on it: how far a job is.
+    pub(crate) fn progress(&self, job: JobId) -> String {
+        format!("{}.progress.{}", self.cluster, job.as_uuid().simple())
+    }
+
+    /// The same of all jobs.
+    pub(crate) fn all_progress(&self) -> String {
+        format!("{}.progress.*", self.cluster)
+    }
+
     /// Told on it: a job waits that nobody has.
     pub(crate) fn ready(&self) -> String {
         format!("{}.ready", self.cluster)

@@ -338,6 +338,12 @@ impl EngineHandle {
         self.models.resident_models()
     }
 
+    /// How long the device has worked since the start.
+    #[must_use]
+    pub fn device_time(&self) -> Duration {
+        self.metrics.device_time()
+    }
+
     /// Puts what the device and the loads have done into a registry.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.metrics.register(registry);

@@ -77,6 +77,9 @@ impl Collector for GpuCollector {
     }
 }
 
+/// What the device does.
+const ACTS: [&str; 3] = ["prepare", "denoise", "finish"];
+
 /// Of the device thread. Clones share the numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceMetrics {
@@ -105,9 +108,15 @@ fn of_acts() -> Histogram {
 }
 
 impl DeviceMetrics {
+    /// Of all acts together.
+    pub(crate) fn device_time(&self) -> Duration {
+        let acts = ACTS.map(|act| self.seconds.get_or_create(&Act { act }).get());
+        Duration::from_secs_f64(acts.iter().sum())
+    }
+
     pub(crate) fn register(&self, registry: &mut Registry) {
         // There from the start: what appears with its first event has no rise that an alert could see.
-        for act in ["prepare", "denoise", "finish"] {
+        for act in ACTS {
             self.worked(act, Duration::ZERO);
         }
         registry.register_with_unit(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use pentimento_engine::{
@@ -319,10 +320,12 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
             Some(JobEvent::Progress(progress)) => {
                 reporter.report(progress);
                 sketches.report(progress);
+                inner.tell_progress(job.id, job.attempt, progress);
             }
             Some(JobEvent::Preview { index, image }) => sketches.draw(index, image),
             Some(JobEvent::Image { index, finished }) => {
                 reporter.finished_image();
+                inner.images_made.fetch_add(1, Ordering::Relaxed);
                 let of = (job.clone(), Arc::clone(&origin));
                 deliveries.spawn(deliver::deliver(Arc::clone(inner), of, index, finished));
             }

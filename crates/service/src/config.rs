@@ -15,8 +15,8 @@ use crate::key_ring::KeyRing;
 use crate::traces::Traces;
 use crate::webhook_bodies::WebhookBodies;
 
-use crate::SafetySettings;
 use crate::image_codec::{ManifestSigner, Marks};
+use crate::{Nodes, SafetySettings};
 
 /// Settings of the use cases and of the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct ServiceConfig {
     pub prompt_enhancer: Option<ModelId>,
     /// Time between two looks for what can be deleted.
     pub sweep_interval: Duration,
+    /// Whether this machine runs jobs. One of a cluster may leave that to others.
+    pub runs_jobs: bool,
 }
 
 /// How long a job and its pictures outlive its links, so that a download that began in time can end.
@@ -110,6 +112,8 @@ pub struct ServiceParts {
     pub traces: Traces,
     /// What signs finished files; None leaves them unsigned.
     pub signer: Option<Arc<ManifestSigner>>,
+    /// The other machines that share the jobs; None where there are none.
+    pub nodes: Option<Arc<dyn Nodes>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

@@ -300,6 +300,19 @@ pub enum ServiceError {
         /// Safe to show.
         reason: &'static str,
     },
+    /// Of all machines that share jobs, none that runs them is heard.
+    #[error("no worker of the cluster is there; send it again when one is")]
+    NoWorker,
+    /// None of them has a model that this one knows.
+    #[error(
+        "no worker of the cluster has the {role} \"{name}\" with what else the request needs; GET /v1/cluster says who has what"
+    )]
+    NotServed {
+        /// What it was named for.
+        role: ModelRole,
+        /// Its name in the catalogue.
+        name: String,
+    },
     /// There is no such job (any more).
     #[error("there is no job {id}")]
     JobNotFound {
@@ -382,6 +395,8 @@ impl HasKind for ServiceError {
             Self::JobsAtOnce { .. } | Self::KeptPicturesFull { .. } => ErrorKind::QuotaExceeded,
             Self::ShuttingDown
             | Self::OutOfService { .. }
+            | Self::NoWorker
+            | Self::NotServed { .. }
             | Self::ModelUnavailable { .. }
             | Self::ModelOnItsWay { .. } => ErrorKind::Unavailable,
             Self::JobNotFound { .. } | Self::WebhookNotFound { .. } | Self::ImageGone => ErrorKind::NotFound,
@@ -407,6 +422,7 @@ impl ServiceError {
         | Self::ModelUnfit { role, .. }
         | Self::ModelTwice { role, .. }
         | Self::ModelUnavailable { role, .. }
+        | Self::NotServed { role, .. }
         | Self::ModelOnItsWay { role, .. } = self
         {
             Some(*role)

@@ -1,6 +1,7 @@
 //! What all use cases and workers share: the parts, the settings, and how far the service is from its end.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,7 @@ use crate::key_ring::KeyRing;
 use crate::loads::Loads;
 use crate::looks::Looks;
 use crate::metrics::ServiceMetrics;
+use crate::nodes::AllNodes;
 use crate::progress::ProgressHub;
 use crate::safety::Safety;
 use crate::traces::Traces;
@@ -83,6 +85,7 @@ pub(crate) struct Inner {
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) traces: Traces,
     pub(crate) signer: Option<Arc<ManifestSigner>>,
+    pub(crate) nodes: AllNodes,
     pub(crate) clock: Arc<dyn Clock>,
     /// When this service was put together.
     pub(crate) started: SystemTime,
@@ -114,6 +117,8 @@ pub(crate) struct Inner {
     /// Those that an attempt of this process has, which ends them.
     pub(crate) attempts: JobMarks,
     pub(crate) progress: ProgressHub,
+    /// Images that the engine has finished.
+    pub(crate) images_made: AtomicU64,
     pub(crate) metrics: ServiceMetrics,
     pub(crate) watched: Arc<Watched>,
     pub(crate) safety: Safety,
@@ -148,6 +153,7 @@ impl Inner {
             keys,
             traces,
             signer,
+            nodes,
             clock,
         } = parts;
         Self {
@@ -173,8 +179,10 @@ impl Inner {
             keys,
             traces,
             signer,
+            nodes,
             metrics: ServiceMetrics::default(),
             progress: ProgressHub::new(Arc::clone(&clock)),
+            images_made: AtomicU64::new(0),
             watched: Arc::default(),
             started: clock.wall(),
             age_clock: AgeClock::new(Arc::clone(&clock)),

@@ -20,6 +20,8 @@ pub(crate) struct ProgressHub {
 #[derive(Debug, Default)]
 struct State {
     running: HashMap<JobId, Progress>,
+    /// Of jobs that run on other machines, as far as has been heard.
+    elsewhere: HashMap<JobId, Progress>,
     forecast: Forecast,
 }
 
@@ -47,7 +49,26 @@ impl ProgressHub {
 
     /// The job has ended.
     pub(crate) fn forget(&self, id: JobId) {
-        self.state().forecast.forget(id);
+        let mut state = self.state();
+        state.elsewhere.remove(&id);
+        state.forecast.forget(id);
+    }
+
+    /// An attempt at a job begins, on whichever machine.
+    pub(crate) fn note_elsewhere(&self, job: &Job) {
+        let mut state = self.state();
+        if !state.running.contains_key(&job.id) {
+            state.elsewhere.insert(job.id, Progress::default());
+        }
+    }
+
+    /// How far one is that runs on another machine. Of jobs of which no record has been heard nothing is kept.
+    pub(crate) fn heard(&self, id: JobId, progress: Progress) {
+        if let Some(known) = self.state().elsewhere.get_mut(&id)
+            && known.done <= progress.done
+        {
+            *known = progress;
+        }
     }
 
     /// The jobs for which there is a forecast.
@@ -57,12 +78,17 @@ impl ProgressHub {
 
     /// Forgets the jobs for which this does not hold.
     pub(crate) fn retain(&self, open: impl Fn(JobId) -> bool) {
-        self.state().forecast.retain(open);
+        let mut state = self.state();
+        state.elsewhere.retain(|id, _| open(*id));
+        state.forecast.retain(open);
     }
 
     /// An attempt at this job begins; when what is returned is dropped, nothing is known of it any more.
     pub(crate) fn begin(&self, id: JobId) -> Reporter<'_> {
-        self.state().running.insert(id, Progress::default());
+        let mut state = self.state();
+        state.elsewhere.remove(&id);
+        state.running.insert(id, Progress::default());
+        drop(state);
         Reporter { hub: self, id }
     }
 
@@ -87,7 +113,12 @@ impl ProgressHub {
     }
 
     pub(crate) fn get(&self, id: JobId) -> Option<Progress> {
-        self.state().running.get(&id).copied()
+        let state = self.state();
+        state
+            .running
+            .get(&id)
+            .or_else(|| state.elsewhere.get(&id))
+            .copied()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,6 +175,27 @@ mod tests {
         reporter.report(Progress { done: 1, total: 4 });
         assert_eq!(hub.get(id), Some(Progress { done: 1, total: 4 }));
         drop(reporter);
+        assert_eq!(hub.get(id), None);
+    }
+
+    #[test]
+    fn what_is_heard_of_other_machines_counts_until_the_job_is_here_or_has_ended() {
+        let (hub, id) = (ProgressHub::new(Arc::new(SystemClock)), JobId::from_u128(1));
+        hub.heard(id, Progress { done: 1, total: 4 });
+        assert_eq!(hub.get(id), None, "nobody has told of the job itself");
+        let job = pentimento_jobs::conformance::sample_job(id, std::time::SystemTime::UNIX_EPOCH);
+        hub.note_elsewhere(&job);
+        hub.heard(id, Progress { done: 3, total: 4 });
+        hub.heard(id, Progress { done: 2, total: 4 });
+        assert_eq!(
+            hub.get(id),
+            Some(Progress { done: 3, total: 4 }),
+            "late news is none"
+        );
+        drop(hub.begin(id));
+        assert_eq!(hub.get(id), None);
+        hub.note_elsewhere(&job);
+        hub.forget(id);
         assert_eq!(hub.get(id), None);
     }
 }

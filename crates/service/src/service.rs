@@ -61,7 +61,9 @@ impl Service {
         let inner = Arc::new(Inner::new(parts, config));
         // Nobody else knows of it yet, so the set is free.
         if let Ok(mut tasks) = inner.tasks.try_lock() {
-            tasks.spawn(supervised("worker", Arc::clone(&inner), worker::run));
+            if inner.config.runs_jobs {
+                tasks.spawn(supervised("worker", Arc::clone(&inner), worker::run));
+            }
             tasks.spawn(supervised("sweeper", Arc::clone(&inner), maintenance::run));
             tasks.spawn(supervised("deadlines", Arc::clone(&inner), deadlines::run));
             tasks.spawn(supervised("models", Arc::clone(&inner), residency::run));

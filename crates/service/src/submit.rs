@@ -23,7 +23,7 @@ use crate::inner::{Inner, Lifecycle};
 use crate::inputs::missing;
 use crate::off_thread::off_thread;
 use crate::safety;
-use crate::{InputLimits, Service, ServiceError, image_codec};
+use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
 
 /// So many numbers in a row are never all taken, unless nearly all are.
 const NUMBERS_TRIED: usize = 20;
@@ -56,6 +56,8 @@ pub struct Submission {
     pub number: Option<fn() -> u64>,
     /// The caller's own name for the request: the same request under it is the same job.
     pub idempotency: Option<Idempotency>,
+    /// Whether only this machine runs it, where several share jobs. One that runs none lets others do it all the same.
+    pub stays: bool,
 }
 
 impl Service {
@@ -121,6 +123,7 @@ impl Submission {
             origin: self.origin,
             delivery: self.delivery,
             idempotency: self.idempotency,
+            stays: self.stays,
             notes,
             ..Job::queued(id, now, self.recipe, inputs)
         }
@@ -257,6 +260,7 @@ impl Inner {
         submission.recipe.strength = submission.recipe.strength_for(task);
         let place = self.reserve(&submission.owner)?;
         let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
+        self.check_served(&names_of(&models))?;
         // The caller's own words: what is added to them is never a reason to refuse.
         self.check_prompts(&submission.recipe, &models).await?;
         if submission.enhance_prompt {
@@ -435,6 +439,7 @@ impl Inner {
         job.deadline = self.deadline_of_new(&job);
         job.notes.extend(stored.notes);
         job.work = time.work(&job.recipe, size);
+        job.stays &= self.config.runs_jobs;
         let (entry, goes_on) = (QueueEntry::of(&job), goes_on_alone(&job));
         let inner = Arc::clone(self);
         let accepted = self.to_its_end(async move {
@@ -548,6 +553,20 @@ pub(crate) struct StoredInputs {
     /// None where there was no room for one of them.
     pub(crate) decoded: Option<DecodedImages>,
     pub(crate) notes: Vec<JobNote>,
+}
+
+/// What a machine needs the files of; textual inversions have been read and travel with the job.
+fn names_of(models: &ResolvedModels) -> Vec<(ModelRole, &str)> {
+    let vae = models
+        .vae
+        .iter()
+        .map(|entry| (ModelRole::Vae, entry.name.as_str()));
+    let loras = models
+        .loras
+        .iter()
+        .map(|(entry, _)| (ModelRole::Lora, entry.name.as_str()));
+    let checkpoint = (ModelRole::Checkpoint, models.checkpoint.name.as_str());
+    std::iter::once(checkpoint).chain(vae).chain(loras).collect()
 }
 
 fn not_stored(error: JobsError) -> ServiceError {

@@ -65,6 +65,7 @@ impl Default for TestConfig {
                 watermark: false,
                 prompt_enhancer: None,
                 sweep_interval: Duration::from_secs(60),
+                runs_jobs: true,
             },
         }
     }
@@ -135,6 +136,7 @@ impl TestService {
             keys,
             traces: Traces::default(),
             signer,
+            nodes: None,
             clock,
         };
         let service = Service::start(parts.clone(), service);

@@ -106,6 +106,7 @@ fn submission(request: Request, limits: InputLimits) -> Submission {
         fit: None,
         number: None,
         idempotency: None,
+        stays: false,
     }
 }
 

@@ -103,6 +103,13 @@ impl Watched {
         }
     }
 
+    /// How far an attempt is that runs elsewhere.
+    pub(crate) fn progress(&self, id: JobId, attempt: u32, progress: Progress) {
+        if let Some(entry) = self.jobs().get(&id) {
+            progress_in(&entry.news, attempt, progress);
+        }
+    }
+
     /// How many jobs are kept.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
@@ -123,6 +130,16 @@ fn note_in(news: &watch::Sender<News>, job: &Job) {
             *news = newer;
         }
         is_newer
+    });
+}
+
+fn progress_in(news: &watch::Sender<News>, attempt: u32, progress: Progress) {
+    news.send_if_modified(|news| {
+        let is_news = news.is_running(attempt) && news.progress.is_none_or(|old| old.done < progress.done);
+        if is_news {
+            news.progress = Some(progress);
+        }
+        is_news
     });
 }
 
@@ -163,14 +180,7 @@ impl Shown {
 
     /// How far the attempt is.
     pub(crate) fn progress(&self, attempt: u32, progress: Progress) {
-        self.news.send_if_modified(|news| {
-            let is_news =
-                news.is_running(attempt) && news.progress.is_none_or(|old| old.done < progress.done);
-            if is_news {
-                news.progress = Some(progress);
-            }
-            is_news
-        });
+        progress_in(&self.news, attempt, progress);
     }
 
     /// What the attempt has made so far.

@@ -13,5 +13,5 @@ mod s3;
 
 pub use error::StorageError;
 pub use image_store::{Access, ImageStore, StorageConfig, content_type};
-pub use link::{LinkError, LinkSigner, secret_file};
+pub use link::{LinkError, LinkSigner, replace_secret_file, secret_file};
 pub use s3::{S3Config, S3Links, S3PlaceError};

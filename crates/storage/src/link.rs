@@ -142,6 +142,21 @@ pub fn secret_file(file: &Path) -> Result<[u8; 32], StorageError> {
     secret_from_text(&String::from_utf8_lossy(&bytes), file)
 }
 
+/// Puts another secret into `file`, in one step.
+///
+/// # Errors
+/// [`StorageError::Secret`].
+pub fn replace_secret_file(file: &Path, secret: &[u8; 32]) -> Result<(), StorageError> {
+    let replace = || {
+        let draft = draft_of(file, secret)?;
+        draft.persist(file).map(drop).map_err(|error| error.error)
+    };
+    replace().map_err(|source| StorageError::Secret {
+        path: file.to_owned(),
+        source,
+    })
+}
+
 fn secret_from_text(text: &str, file: &Path) -> Result<[u8; 32], StorageError> {
     let secret = from_hex(&text.trim_end().to_ascii_lowercase());
     secret.ok_or_else(|| StorageError::BadSecret {
@@ -175,19 +190,23 @@ fn write_new_secret(file: &Path) -> std::io::Result<()> {
     rand::rngs::OsRng
         .try_fill_bytes(&mut secret)
         .map_err(std::io::Error::other)?;
-    let digits = to_hex(&secret);
-    let folder = file.parent().unwrap_or(Path::new("."));
-    fs_err::create_dir_all(folder)?;
-    // Made with mode 0600 by the library.
-    let mut draft = tempfile::NamedTempFile::new_in(folder)?;
-    writeln!(draft, "{digits}")?;
-    draft.as_file().sync_all()?;
-    match draft.persist_noclobber(file) {
+    match draft_of(file, &secret)?.persist_noclobber(file) {
         Ok(_) => Ok(()),
         // Somebody else was faster, and theirs counts.
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error.error),
     }
+}
+
+/// A whole file with a secret, beside the one that it is to become.
+fn draft_of(file: &Path, secret: &[u8; 32]) -> std::io::Result<tempfile::NamedTempFile> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs_err::create_dir_all(folder)?;
+    // Made with mode 0600 by the library.
+    let mut draft = tempfile::NamedTempFile::new_in(folder)?;
+    writeln!(draft, "{}", to_hex(secret))?;
+    draft.as_file().sync_all()?;
+    Ok(draft)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod features;
 mod image;
 mod parity;
 mod shell;
+mod sizing;
 mod test;
 mod tidy;
 mod tree;
@@ -65,6 +66,8 @@ enum Command {
     },
     /// Runs the comparisons with the references and writes `docs/weights-parity.md`.
     Parity,
+    /// Simulates clusters of 1 to 1,000 workers and writes `docs/cluster-sizing.md`.
+    Sizing,
     /// The repository's own rules: layers, names, documents, golden files.
     Tidy,
 }
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
             image::run(binary.as_deref(), flavour, libraries.as_deref())
         }
         Command::Parity => parity::run(),
+        Command::Sizing => sizing::run(),
         Command::Tidy => tidy::run(),
     };
     match outcome {

@@ -253,6 +253,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                     "queue_num": {"type": "integer", "description": "Jobs that wait."},
                     "running_num": {"type": "integer"},
                     "resident_models": {"type": "array", "items": {"type": "string"}, "description": "Checkpoints in memory."},
+                    "nodes": {"type": "array", "items": {"type": "object"}, "description": "In a cluster: its machines, with name, jobs and models in memory of each."},
                 },
             }),
         ),

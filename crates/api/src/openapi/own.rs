@@ -79,6 +79,17 @@ pub(super) fn operations() -> Vec<Operation> {
             )
         },
         Operation {
+            text: "Of the operator's keys alone.",
+            ..CALLS.call(
+                ("GET", "/v1/cluster"),
+                (
+                    "cluster",
+                    "The machines that share jobs with this one, and what each has",
+                ),
+                ok("All that have been heard of lately.", "Answer"),
+            )
+        },
+        Operation {
             parameters: vec![
                 in_query(
                     "state",

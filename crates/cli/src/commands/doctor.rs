@@ -14,7 +14,7 @@ use crate::commands::models::{is_usable, state_of};
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::machine::{Machine, gibibytes};
-use crate::{admin_server, assemble, device, output};
+use crate::{admin_server, assemble, cluster, device, output};
 
 /// Memory that a Stable Diffusion 1.5 checkpoint in float32 takes while it makes a 512x512 picture, about.
 const SD15_BYTES: u64 = 6 << 30;
@@ -59,6 +59,7 @@ pub(crate) async fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<(
     look_at_models(config, &mut findings);
     look_at_data(config, &mut findings);
     look_at_bucket(config, &mut findings).await;
+    look_at_broker(config, &mut findings).await;
     look_at_network(config, &mut findings);
     for hint in &findings.hints {
         show("note", hint);
@@ -235,6 +236,23 @@ fn look_at_data(config: &Config, findings: &mut Findings) {
             show("data", config.data.display());
             findings.faults.push(format!("{error:#}"));
         }
+    }
+}
+
+async fn look_at_broker(config: &Config, findings: &mut Findings) {
+    let Some(broker) = &config.cluster else { return };
+    let servers: Vec<&str> = broker.servers.iter().map(url::Url::as_str).collect();
+    match cluster::reach(broker).await {
+        Ok(true) => show(
+            "cluster",
+            format_args!("{}, which lets this machine in", servers.join(", ")),
+        ),
+        Ok(false) => {
+            show("cluster", servers.join(", "));
+            let hint = "the broker of the cluster does not answer; this machine works alone until it does";
+            findings.hints.push(hint.to_owned());
+        }
+        Err(error) => findings.faults.push(format!("{error:#}")),
     }
 }
 

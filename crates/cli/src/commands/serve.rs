@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin_server::AdminServer;
-use crate::config::Config;
+use crate::cluster::Membership;
+use crate::config::{Config, ConfigError};
 use crate::data_folder::DataFolder;
 use crate::telemetry::Telemetry;
 use crate::{assemble, idle, output};
@@ -35,6 +36,35 @@ pub(crate) enum Next {
     StartAgain,
     /// Another process, which alone can use the device again.
     DeviceLost,
+}
+
+/// Runs jobs of a cluster until it is told to stop, and answers health checks alone.
+pub(crate) async fn work(config: Config, telemetry: &Telemetry) -> anyhow::Result<Next> {
+    let config = Config {
+        runs_jobs: true,
+        ..config
+    };
+    if config.cluster.is_none() {
+        let problem = "a worker needs a cluster to work for: --cluster nats://HOST:4222".to_owned();
+        return Err(ConfigError::Arguments { problem }.into());
+    }
+    let mut stop = StopSignals::listen()?;
+    let server = Server::start_as(&config, telemetry, Role::Worker).await?;
+    match &server.admin {
+        Some(admin) => output::line(format_args!(
+            "working; health checks on http://{}",
+            admin.address()
+        )),
+        None => output::line(format_args!("working")),
+    }
+    server.serve_until(&mut stop).await
+}
+
+/// Whether callers reach a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Server,
+    Worker,
 }
 
 /// Serves until it is told to stop.
@@ -61,6 +91,7 @@ pub(crate) struct Server {
     /// Answers until the end of everything above.
     admin: Option<AdminServer>,
     restart: RestartSwitch,
+    membership: Option<Membership>,
     /// Gives memory back when there is nothing to do, and looks after the data folder; ends when this is dropped.
     _idle: JoinSet<()>,
     // Given back last, when nothing writes into the folder any more.
@@ -70,11 +101,19 @@ pub(crate) struct Server {
 impl Server {
     /// Takes the data folder, starts everything, and listens.
     pub(crate) async fn start(config: &Config, telemetry: &Telemetry) -> anyhow::Result<Self> {
+        Self::start_as(config, telemetry, Role::Server).await
+    }
+
+    async fn start_as(config: &Config, telemetry: &Telemetry, role: Role) -> anyhow::Result<Self> {
         let keys = Arc::new(assemble::key_ring(config)?);
         config.check_exposure(keys.is_open())?;
         let data = Arc::new(DataFolder::open(&config.data)?);
         // Before any job is taken up: a start that fails would count as a crash of those that ran.
-        let listen = config.http.listen;
+        let listen = match role {
+            Role::Server => config.http.listen,
+            // Of a worker only the address for health checks is heard.
+            Role::Worker => (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+        };
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
@@ -88,7 +127,14 @@ impl Server {
             api,
             refused_connections,
             restart,
-        } = assemble::everything(config, &data, Arc::clone(&keys), telemetry)?;
+            membership,
+        } = assemble::everything(
+            config,
+            &data,
+            (Arc::clone(&keys), role == Role::Server),
+            telemetry,
+        )
+        .await?;
         let started = follow_and_answer(
             &keys,
             admin_listener,
@@ -104,23 +150,34 @@ impl Server {
                 return Err(error);
             }
         };
-        if let Some(warning) = config.http.plain_text_warning() {
+        if role == Role::Server
+            && let Some(warning) = config.http.plain_text_warning()
+        {
             tracing::warn!("{warning}");
         }
         let (close, closed) = oneshot::channel::<()>();
-        let http = tokio::spawn(assemble::serve(
-            listener,
-            router,
-            (api, refused_connections),
-            async move {
-                // A dropped sender means the same: stop.
-                let _ = closed.await;
-            },
-        ));
+        let closed = async move {
+            // A dropped sender means the same: stop.
+            let _ = closed.await;
+        };
+        let http = if role == Role::Server {
+            tokio::spawn(assemble::serve(
+                listener,
+                router,
+                (api, refused_connections),
+                closed,
+            ))
+        } else {
+            drop((listener, router));
+            tokio::spawn(async move {
+                closed.await;
+                Ok(())
+            })
+        };
         let mut idle = JoinSet::new();
         idle.spawn(idle::give_memory_back(service.clone()));
         idle.spawn(watch_folder(Arc::clone(&data), service.clone()));
-        tracing::info!(%address, keys = keys.count(), data = %data.path().display(), "the server is ready");
+        tracing::info!(%address, works = config.runs_jobs, keys = keys.count(), data = %data.path().display(), "the server is ready");
         Ok(Self {
             address,
             service,
@@ -130,6 +187,7 @@ impl Server {
             http,
             admin,
             restart,
+            membership,
             _idle: idle,
             _data: data,
         })
@@ -173,6 +231,9 @@ impl Server {
             self.service.shutdown(Duration::ZERO).await;
         };
         let mut told = unless_told_again(self.service.shutdown(self.grace), stop.next(), hurried).await;
+        if let Some(membership) = self.membership {
+            membership.leave().await;
+        }
         let _ = self.close.send(());
         if tokio::time::timeout(FLUSH, self.http).await.is_err() {
             tracing::warn!("some connections were still open");

@@ -387,3 +387,38 @@ fn what_signs_and_marks_pictures_is_checked_at_the_start() {
         );
     }
 }
+
+#[test]
+fn a_cluster_wants_a_bucket_one_credential_and_nothing_without_its_broker() {
+    const BROKER: (&str, &str) = ("PENTIMENTO_CLUSTER", "nats://a:4222, tls://b:4222");
+    const BUCKET: (&str, &str) = ("PENTIMENTO_IMAGES", "s3://pictures");
+    let load =
+        |variables: &[(&str, &str)]| Config::load(Settings::default(), None, &Environment::of(variables));
+    let refused = |variables: &[(&str, &str)]| load(variables).unwrap_err().to_string();
+    assert!(refused(&[BROKER]).contains("s3://bucket"));
+    let token = ("PENTIMENTO_CLUSTER_TOKEN", "hidden");
+    let config = load(&[BROKER, BUCKET, token]).unwrap();
+    let cluster = config.cluster.as_ref().unwrap();
+    assert_eq!(
+        (cluster.servers.len(), cluster.replicas, config.runs_jobs),
+        (2, 1, true)
+    );
+    assert!(!format!("{config:?}").contains("hidden"));
+    let two = refused(&[BROKER, BUCKET, token, ("PENTIMENTO_CLUSTER_NKEY_FILE", "nkey")]);
+    assert!(two.contains("leave the others out"), "{two}");
+    assert!(
+        refused(&[BROKER, BUCKET, ("PENTIMENTO_CLUSTER_TOKEN", "")]).contains("PENTIMENTO_CLUSTER_TOKEN")
+    );
+    for alone in [
+        token,
+        ("PENTIMENTO_RUNS_JOBS", "false"),
+        ("PENTIMENTO_CLUSTER_NAME", "x"),
+    ] {
+        assert!(
+            refused(&[alone]).contains("means nothing without a cluster"),
+            "{alone:?}"
+        );
+    }
+    let front = load(&[BROKER, BUCKET, token, ("PENTIMENTO_RUNS_JOBS", "false")]).unwrap();
+    assert!(!front.runs_jobs);
+}

@@ -3,6 +3,7 @@
 mod broker;
 mod faults;
 mod poison;
+mod presence;
 mod suite;
 
 use std::sync::Arc;

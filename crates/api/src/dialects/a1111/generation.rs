@@ -82,6 +82,7 @@ async fn answer(
         fit: None,
         number: None,
         idempotency: idempotency.clone().map(|named| of_part(named, at)),
+        stays: false,
     };
     let all = std::mem::take(&mut parsed.parts);
     let (is_batch, of_batch) = (all.len() > 1, parsed.batch_size as usize);

@@ -47,6 +47,8 @@ pub(super) struct Defaults {
     pub(super) model: Option<String>,
     pub(super) seed: u64,
     pub(super) enhance_prompt: bool,
+    /// Whether other machines can run the request.
+    pub(super) has_cluster: bool,
 }
 
 /// A call whose fields have been read and checked.
@@ -56,6 +58,8 @@ pub(super) struct ParsedCall {
     /// Whether words are added to its prompts.
     pub(super) enhance_prompt: bool,
     pub(super) inputs: Inputs<ImageSource>,
+    /// Whether no other machine may run it.
+    pub(super) stays: bool,
     pub(super) delivery: Delivery,
     /// The size of the result.
     pub(super) size: Size,
@@ -101,7 +105,11 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     let size = size(&mut reader, &mut warnings);
     let sampling = sampling(&mut reader, defaults.seed, &mut warnings);
     let adapters = adapters(&mut reader, &mut warnings);
-    let extras = extras(&mut reader, defaults.enhance_prompt, &mut warnings);
+    let extras = extras(
+        &mut reader,
+        (defaults.enhance_prompt, defaults.has_cluster),
+        &mut warnings,
+    );
     warnings.extend(reader.no_effect_warning(GENERATION));
     // Last, because they are the only costly ones.
     let init = reader.required_image(&INIT_IMAGE);
@@ -159,6 +167,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         recipe,
         enhance_prompt: extras.enhance_prompt,
         inputs,
+        stays: extras.stays,
         delivery,
         size,
         note,

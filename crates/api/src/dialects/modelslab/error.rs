@@ -318,6 +318,8 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::UnsafePicture => about(image),
         ServiceError::ShuttingDown
         | ServiceError::OutOfService { .. }
+        | ServiceError::NoWorker
+        | ServiceError::NotServed { .. }
         // Of calls with a picture nobody sees it.
         | ServiceError::SizeRefused { .. }
         | ServiceError::KeyReused

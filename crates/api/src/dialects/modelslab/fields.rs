@@ -272,14 +272,12 @@ pub(super) const IP_ADAPTER_IMAGE: Field<Image<Otherwise>> = Field {
         "The adapter's image, of any size; a square one is seen whole.",
     )
 };
-pub(super) const LOADBALANCER: Field<Flag> = Field {
-    effect: Effect::Never,
-    ..Field::new(
-        "loadbalancer",
-        Flag { default: false },
-        "Whether other servers help; there is one here, and yes is answered with a warning that says so.",
-    )
-};
+pub(super) const LOADBALANCER: Field<Flag> = Field::new(
+    "loadbalancer",
+    Flag { default: true },
+    "Whether any machine of a cluster may run the request; no keeps it on the one that took it. A server by itself answers yes with a \
+     warning.",
+);
 pub(super) const BASE64: Field<Flag> = Field::new(
     "base64",
     Flag { default: false },

@@ -42,6 +42,7 @@ pub(crate) fn body(bytes: &[u8]) {
             model: Some("demo".to_owned()),
             seed: 0,
             enhance_prompt: true,
+            has_cluster: false,
         };
         if let Ok(parsed) = convert::to_call(fields, call, defaults) {
             let recipe = parsed.recipe;

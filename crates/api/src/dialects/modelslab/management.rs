@@ -8,7 +8,7 @@ use pentimento_types::{ModelId, SchedulerKind};
 use serde_json::{Value, json};
 
 use super::reply::whole_seconds;
-use crate::AppState;
+use crate::{AppState, cluster};
 
 /// Calls of the vendor that this server does not do, and what to do instead.
 pub(super) const NOT_OFFERED: &[(&str, &str)] = &[
@@ -31,14 +31,19 @@ const STORE: &str =
 
 pub(super) async fn system_details(app: &AppState) -> Value {
     let status = app.service.status().await;
-    json!({
+    let mut details = json!({
         "model_count": app.service.catalog().entries().len(),
         "queue_time": whole_seconds(app.service.queue_time()),
         "status": "ok",
         "queue_num": status.jobs.queued,
         "running_num": status.jobs.running,
         "resident_models": status.engine.resident_models,
-    })
+    });
+    // Not in the original: what else there is beside the server that was asked.
+    if let Some(nodes) = app.service.nodes() {
+        details["nodes"] = cluster::briefly(&nodes).into();
+    }
+    details
 }
 
 pub(super) fn schedulers_list() -> Value {

@@ -144,6 +144,7 @@ async fn generate(
         model: default_model(app),
         seed: random_seed(),
         enhance_prompt: app.config.modelslab.enhance_prompt,
+        has_cluster: app.service.nodes().is_some(),
     };
     let parsed = body::off_thread(move || parse_call(fields, memory, call, defaults)).await;
     let (mut parsed, memory) = parsed.map_err(ModelsLabError::InvalidFields)?;
@@ -170,6 +171,7 @@ async fn generate(
         fit: Some(parsed.size),
         number: Some(number::draw),
         idempotency,
+        stays: parsed.stays,
     };
     let id = app
         .service

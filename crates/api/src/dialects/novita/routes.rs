@@ -74,6 +74,7 @@ async fn lcm_img2img(
         fit: None,
         number: None,
         idempotency,
+        stays: false,
     };
     let id = app.service.submit(submission).await?;
     // The service has its own copy of the image by now.

@@ -124,6 +124,7 @@ pub(crate) fn submission(
         fit: parsed.fit,
         number: None,
         idempotency,
+        stays: false,
     }
 }
 

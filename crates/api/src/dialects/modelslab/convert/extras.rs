@@ -7,7 +7,8 @@ use super::super::reader::{Reader, is_nothing};
 use crate::dialects::json::Json;
 
 /// The vendor's own condition is "more than 1 server".
-const ONE_SERVER: &str = "loadbalancer has no effect: there is one server here, and it has run this request.";
+const ONE_SERVER: &str =
+    "loadbalancer has no effect: this server is in no cluster, and has run this request by itself.";
 
 /// What is done beside the image, and how the result is handed over.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub(super) struct Extras {
     pub(super) safety_checker: bool,
     pub(super) safety_checker_type: &'static str,
     pub(super) enhance_prompt: bool,
+    /// Whether no other machine may run it.
+    pub(super) stays: bool,
     pub(super) base64: bool,
     pub(super) temp: bool,
     pub(super) webhook: Option<String>,
@@ -22,8 +25,13 @@ pub(super) struct Extras {
 }
 
 /// Reads them. Whether prompts are enhanced where nothing is said is the operator's to choose.
-pub(super) fn extras(reader: &mut Reader, enhance_prompt: bool, warnings: &mut Vec<String>) -> Extras {
-    if reader.flag(&LOADBALANCER) {
+pub(super) fn extras(
+    reader: &mut Reader,
+    (enhance_prompt, has_cluster): (bool, bool),
+    warnings: &mut Vec<String>,
+) -> Extras {
+    let balanced = reader.flag_if_given(&LOADBALANCER);
+    if balanced == Some(true) && !has_cluster {
         warnings.push(ONE_SERVER.to_owned());
     }
     Extras {
@@ -32,6 +40,7 @@ pub(super) fn extras(reader: &mut Reader, enhance_prompt: bool, warnings: &mut V
             .one_of(&SAFETY_CHECKER_TYPE)
             .unwrap_or(SAFETY_CHECKER_TYPE.kind.default),
         enhance_prompt: reader.flag_if_given(&ENHANCE_PROMPT).unwrap_or(enhance_prompt),
+        stays: balanced == Some(false),
         base64: reader.flag(&BASE64),
         temp: reader.flag(&TEMP),
         webhook: webhook(reader),

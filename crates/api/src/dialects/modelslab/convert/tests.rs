@@ -19,6 +19,7 @@ fn convert(body: &Value, call: Call) -> Result<ParsedCall, Vec<FieldError>> {
         model: Some("first".to_owned()),
         seed: RANDOM,
         enhance_prompt: true,
+        has_cluster: false,
     };
     to_call(fields, call, defaults)
 }
@@ -235,6 +236,7 @@ fn the_operator_chooses_for_calls_that_say_nothing_about_their_prompts() {
             model: None,
             seed: RANDOM,
             enhance_prompt,
+            has_cluster: false,
         };
         let call = to_call(fields, Call::Inpaint, defaults).unwrap();
         assert_eq!(call.note.meta["enhance_prompt"], yes_no(call.enhance_prompt));
@@ -251,14 +253,25 @@ fn the_operator_chooses_for_calls_that_say_nothing_about_their_prompts() {
 }
 
 #[test]
-fn who_asks_for_a_load_balancer_is_told_that_there_is_one_server() {
-    let warning = |value: Value| accepted("loadbalancer", value).note.warning;
-    assert!(
-        warning(json!("yes"))
-            .unwrap()
-            .starts_with("loadbalancer has no effect")
-    );
-    assert_eq!(warning(json!("no")), None);
+fn a_load_balancer_is_a_matter_of_a_cluster() {
+    let call = |value: Value, has_cluster: bool| {
+        let body = with("loadbalancer", value);
+        let fields = parse_object(body.to_string().as_bytes(), &names(ALL)).unwrap();
+        let defaults = Defaults {
+            model: None,
+            seed: RANDOM,
+            enhance_prompt: true,
+            has_cluster,
+        };
+        let call = to_call(fields, Call::Inpaint, defaults).unwrap();
+        (call.stays, call.note.warning)
+    };
+    for (value, stays) in [("yes", false), ("no", true), ("", false)] {
+        assert_eq!(call(json!(value), true), (stays, None), "{value}");
+    }
+    let alone = call(json!("yes"), false).1.unwrap();
+    assert!(alone.starts_with("loadbalancer has no effect"), "{alone}");
+    assert_eq!(call(json!("no"), false), (true, None));
     assert_eq!(refused("loadbalancer", json!("two")).field, "loadbalancer");
 }
 

@@ -1,0 +1,299 @@
+//! Nodes tell each other that they are there, what they have, and how far the jobs are that they run.
+//!
+//! All of it is hearsay that comes again in seconds: it is kept in the broker's memory, and nothing is lost with it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::kv;
+use async_nats::jetstream::stream::StorageType;
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use pentimento_jobs::JobsError;
+use pentimento_types::{Clock as _, JobId, Progress, SystemClock, describe_chain};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::NodeId;
+use crate::connection::{Connection, away, failed};
+use crate::envelope::{LARGEST, plain, read_plain};
+use crate::members::{Announcement, Member, Members, SILENCE};
+use crate::tasks::Tasks;
+
+/// Between two words of a node: three may be lost before it is taken for gone.
+const EVERY: Duration = Duration::from_secs(3);
+/// After a broker that did not listen.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Words about progress that wait for the broker; more are dropped, since newer ones come.
+const WAITING_WORDS: usize = 256;
+/// Bytes of the longest word about progress.
+const LONGEST_WORD: usize = 256;
+
+/// What a node says of itself, asked every few seconds.
+#[async_trait]
+pub trait Announcer: Send + Sync + std::fmt::Debug {
+    /// As things stand now.
+    async fn announcement(&self) -> Announcement;
+
+    /// How far a job is that runs on another node.
+    fn heard_progress(&self, job: JobId, attempt: u32, progress: Progress);
+}
+
+/// A node among the others. It is told of before it speaks itself.
+#[derive(Debug)]
+pub struct Presence {
+    shared: Arc<Shared>,
+    tasks: Tasks,
+}
+
+#[derive(Debug)]
+struct Shared {
+    node: NodeId,
+    connection: Connection,
+    members: Mutex<Members>,
+    words: mpsc::Sender<Word>,
+    /// Whether what this node says comes back, so that it hears the others as well.
+    is_heard: AtomicBool,
+}
+
+/// How far a job is.
+#[derive(Debug, Serialize, Deserialize)]
+struct Word {
+    job: JobId,
+    attempt: u32,
+    progress: Progress,
+}
+
+impl Presence {
+    /// Begins to listen who is there.
+    #[must_use]
+    pub fn new(node: NodeId, connection: Connection) -> Self {
+        let (words, to_tell) = mpsc::channel(WAITING_WORDS);
+        let shared = Arc::new(Shared {
+            node,
+            connection,
+            members: Mutex::default(),
+            words,
+            is_heard: AtomicBool::new(false),
+        });
+        let tasks = Tasks::default();
+        tasks.spawn(hear(Arc::clone(&shared)));
+        tasks.spawn(tell_progress(shared.connection.clone(), to_tell));
+        Self { shared, tasks }
+    }
+
+    /// Begins to speak, and to listen to progress. When it returns, this node knows of itself.
+    pub async fn announce(&self, announcer: Arc<dyn Announcer>) {
+        let says = announcer.announcement().await;
+        let node = self.shared.node.clone();
+        self.shared.members().note(node, says, SystemClock.now());
+        self.tasks
+            .spawn(announce(Arc::clone(&self.shared), Arc::clone(&announcer)));
+        self.tasks
+            .spawn(hear_progress(self.shared.connection.clone(), announcer));
+    }
+
+    /// Those who are there, this node first.
+    #[must_use]
+    pub fn live(&self) -> Vec<Member> {
+        let mut live = self.shared.members().live(SystemClock.now());
+        live.sort_by_key(|member| member.node != self.shared.node);
+        live
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.shared.node
+    }
+
+    /// Whether others can be heard now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.shared.connection.is_up() && self.shared.is_heard.load(Ordering::Relaxed)
+    }
+
+    /// Tells the others how far a job is. Never waits.
+    pub fn tell_progress(&self, job: JobId, attempt: u32, progress: Progress) {
+        // Where the line is full, the next word says it as well.
+        let _ = self.shared.words.try_send(Word {
+            job,
+            attempt,
+            progress,
+        });
+    }
+
+    /// Says that this node goes. Without it the others find out after a while.
+    pub async fn leave(&self) {
+        self.shared.members().leave(&self.shared.node);
+        if let Ok(bucket) = bucket(&self.shared.connection).await {
+            let _ = bucket.delete(self.shared.node.as_str()).await;
+        }
+    }
+}
+
+impl Shared {
+    fn members(&self) -> MutexGuard<'_, Members> {
+        // Nothing that holds the lock can leave the view half changed.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The bucket of all nodes, made where it is missing.
+async fn bucket(connection: &Connection) -> Result<kv::Store, JobsError> {
+    if !connection.is_up() {
+        return Err(away());
+    }
+    let name = connection.subjects().nodes_bucket();
+    let kept = (SILENCE, StorageType::Memory);
+    connection
+        .make_bucket(name, "who is in the cluster of pentimento", kept)
+        .await
+}
+
+async fn announce(shared: Arc<Shared>, announcer: Arc<dyn Announcer>) {
+    let mut store = None;
+    loop {
+        let says = announcer.announcement().await;
+        shared
+            .members()
+            .note(shared.node.clone(), says.clone(), SystemClock.now());
+        if let Err(error) = put(&shared, &mut store, says).await {
+            store = None;
+            tracing::debug!(
+                error = describe_chain(&error),
+                "the cluster was not told that this node is there"
+            );
+        }
+        SystemClock.sleep_until(SystemClock.now() + EVERY).await;
+    }
+}
+
+async fn put(shared: &Shared, store: &mut Option<kv::Store>, says: Announcement) -> Result<(), JobsError> {
+    let made = match store {
+        Some(made) if shared.connection.is_up() => made,
+        Some(_) => return Err(away()),
+        None => store.insert(bucket(&shared.connection).await?),
+    };
+    let told = made.put(shared.node.as_str(), within_bound(says)).await;
+    told.map(drop)
+        .map_err(failed("tell the cluster that this node is there"))
+}
+
+/// A catalogue of thousands is not told, which counts as having all of it.
+fn within_bound(mut says: Announcement) -> bytes::Bytes {
+    let whole = plain(&says);
+    if whole.len() <= LARGEST {
+        return whole;
+    }
+    says.models = None;
+    plain(&says)
+}
+
+async fn hear(shared: Arc<Shared>) {
+    loop {
+        let heard = hear_until_broken(&shared).await;
+        shared.is_heard.store(false, Ordering::Relaxed);
+        if let Err(error) = heard {
+            tracing::debug!(
+                error = describe_chain(&error),
+                "the nodes of the cluster are not heard"
+            );
+        }
+        SystemClock.sleep_until(SystemClock.now() + PAUSE).await;
+    }
+}
+
+async fn hear_until_broken(shared: &Shared) -> Result<(), JobsError> {
+    let what = "listen to the nodes of the cluster";
+    let mut epoch = shared.connection.epochs();
+    epoch.mark_unchanged();
+    let store = bucket(&shared.connection).await?;
+    let mut watch = store.watch_with_history(">").await.map_err(failed(what))?;
+    loop {
+        let entry = tokio::select! {
+            entry = watch.next() => entry,
+            // A broker that was started anew knows nothing of this watch.
+            Ok(()) = epoch.changed() => return Ok(()),
+        };
+        let Some(entry) = entry else { return Ok(()) };
+        let entry = entry.map_err(failed(what))?;
+        let Ok(node) = entry.key.parse::<NodeId>() else {
+            continue;
+        };
+        match entry.operation {
+            kv::Operation::Put if entry.value.len() <= LARGEST => {
+                if node == shared.node {
+                    shared.is_heard.store(true, Ordering::Relaxed);
+                }
+                if let Some(says) = read_plain(&entry.value) {
+                    shared.members().note(node, says, SystemClock.now());
+                }
+            }
+            kv::Operation::Put => {}
+            kv::Operation::Delete | kv::Operation::Purge => shared.members().leave(&node),
+        }
+    }
+}
+
+async fn tell_progress(connection: Connection, mut words: mpsc::Receiver<Word>) {
+    while let Some(word) = words.recv().await {
+        if connection.is_up() {
+            let subject = connection.subjects().progress(word.job);
+            // Who does not hear it hears the next one.
+            let _ = connection.client().publish(subject, plain(&word)).await;
+        }
+    }
+}
+
+async fn hear_progress(connection: Connection, announcer: Arc<dyn Announcer>) {
+    loop {
+        // The client subscribes again by itself when it connects again.
+        if let Ok(mut words) = connection
+            .client()
+            .subscribe(connection.subjects().all_progress())
+            .await
+        {
+            while let Some(message) = words.next().await {
+                if message.payload.len() > LONGEST_WORD {
+                    continue;
+                }
+                if let Some(Word {
+                    job,
+                    attempt,
+                    progress,
+                }) = read_plain(&message.payload)
+                {
+                    announcer.heard_progress(job, attempt, progress);
+                }
+            }
+        }
+        SystemClock.sleep_until(SystemClock.now() + PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_short_and_a_catalogue_of_thousands_is_not_told() {
+        let word = Word {
+            job: JobId::from_u128(u128::MAX),
+            attempt: u32::MAX,
+            progress: Progress {
+                done: u32::MAX,
+                total: u32::MAX,
+            },
+        };
+        assert!(plain(&word).len() <= LONGEST_WORD);
+        let says = Announcement {
+            models: Some((0..10_000).map(|k| format!("a checkpoint {k}")).collect()),
+            ..Announcement::default()
+        };
+        let told = within_bound(says);
+        assert!(told.len() <= LARGEST);
+        assert_eq!(read_plain::<Announcement>(&told).unwrap().models, None);
+    }
+}

@@ -1,0 +1,40 @@
+//! Secrets that all nodes have to agree on: links and webhooks are signed with the same ones, so that any node answers for any.
+//!
+//! The node that comes first gives its own. Whoever may use the broker's account can read them, as it can read every job.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::StorageType;
+use pentimento_jobs::JobsError;
+
+use crate::bucket::{Bucket, NotWritten};
+use crate::connection::{Connection, away, failed};
+use crate::envelope::{plain, read_plain};
+
+impl Connection {
+    /// The cluster's secret of this name, which is `ours` where there is none yet.
+    ///
+    /// # Errors
+    /// [`JobsError::Backend`], at once while the broker is away.
+    pub async fn shared_secret(&self, name: &'static str, ours: [u8; 32]) -> Result<[u8; 32], JobsError> {
+        let what = "agree on the cluster's secrets";
+        if !self.is_up() {
+            return Err(away());
+        }
+        let (name_of_bucket, kept) = (
+            self.subjects().secrets_bucket(),
+            (Duration::ZERO, StorageType::File),
+        );
+        let description = "what nodes of pentimento sign links and webhooks with";
+        let store = self.make_bucket(name_of_bucket, description, kept).await?;
+        let bucket = Bucket::new(store, self.clone());
+        match bucket.create(name, plain(&ours)).await {
+            Ok(_) => return Ok(ours),
+            Err(NotWritten::Conflict) => {}
+            Err(NotWritten::Failed(error)) => return Err(error),
+        }
+        let found = bucket.get(name).await?;
+        let found = found.and_then(|value| read_plain(&value.bytes));
+        found.ok_or_else(|| failed(what)("what is kept there is no secret"))
+    }
+}
