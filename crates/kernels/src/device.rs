@@ -46,6 +46,17 @@ pub enum DeviceLocation {
     Gpu(GpuId, Precision),
 }
 
+impl DeviceLocation {
+    /// The same device, for what is in 32 bits there.
+    #[must_use]
+    pub const fn in_f32(self) -> Self {
+        match self {
+            Self::Cpu => Self::Cpu,
+            Self::Gpu(gpu, _) => Self::Gpu(gpu, Precision::F32),
+        }
+    }
+}
+
 impl Device {
     /// Which device it is.
     #[must_use]

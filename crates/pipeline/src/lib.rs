@@ -50,6 +50,7 @@ mod text_encoder;
 mod tokens;
 mod unet_rows;
 mod upscaler;
+mod vae_work;
 mod word_model;
 mod word_model_source;
 

@@ -96,7 +96,7 @@ pub use named_models::NamedModels;
 pub use nodes::{Made, Node, Nodes};
 pub use own_jobs::JobPage;
 pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, ModelKind, Source, Unavailable};
-pub use pentimento_engine::{DeviceReport, GpuReport};
+pub use pentimento_engine::{DeviceReport, DeviceUse, GpuReport};
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
 pub use pentimento_jobs::{JobCounts, OutboxEntry, OutboxFilter, OutboxState};
 pub use pentimento_outbound::{AddressGuard, ImageFetcher, WebhookSecret};
