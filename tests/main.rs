@@ -64,6 +64,8 @@ mod operating;
 #[cfg(test)]
 mod playground;
 #[cfg(test)]
+mod precision;
+#[cfg(test)]
 #[cfg(unix)]
 mod restarts;
 #[cfg(test)]

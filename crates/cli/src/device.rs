@@ -37,6 +37,19 @@ impl OpenDevice {
         }
     }
 
+    /// In bfloat16, where the processor is faster with that.
+    fn cpu_in_bf16() -> Result<Self, ConfigError> {
+        let device = Device::cpu_in_bf16().ok_or_else(|| ConfigError::Refused {
+            name: "precision",
+            value: "bf16".to_owned(),
+            problem: "needs a processor with AVX512-BF16 or AMX, and the instruction set in use has neither; leave it out",
+        })?;
+        Ok(Self {
+            device,
+            ..Self::cpu(None)
+        })
+    }
+
     fn gpu(gpu: Gpu, config: &Config) -> Result<Self, GpuError> {
         match config.gpu_memory {
             None => {}
@@ -49,7 +62,8 @@ impl OpenDevice {
             }
         }
         let precision = match config.precision {
-            None | Some(PrecisionChoice::F16) => Precision::F16,
+            // bfloat16 has been refused, or made the processor the choice.
+            None | Some(PrecisionChoice::F16 | PrecisionChoice::Bf16) => Precision::F16,
             Some(PrecisionChoice::F32) => Precision::F32,
         };
         Ok(Self {
@@ -72,7 +86,10 @@ pub(crate) fn look(config: &Config) -> Result<OpenDevice, ConfigError> {
 }
 
 fn open_with(config: &Config, kernels: Option<&Path>) -> Result<OpenDevice, ConfigError> {
+    let in_bf16 = config.precision == Some(PrecisionChoice::Bf16);
     let (name, opened) = match &config.device {
+        // What nothing but the processor computes in.
+        DeviceChoice::Cpu | DeviceChoice::Auto if in_bf16 => return OpenDevice::cpu_in_bf16(),
         DeviceChoice::Cpu => return Ok(OpenDevice::cpu(None)),
         DeviceChoice::Auto => {
             let opened = Gpu::open(0, kernels).and_then(|gpu| OpenDevice::gpu(gpu, config));

@@ -102,7 +102,7 @@ fn look_at_device(config: &Config, findings: &mut Findings) -> Option<u64> {
     let Some(gpu) = &report.gpu else {
         match &opened.why_cpu {
             Some(why) => show("device", format_args!("cpu, since no GPU can be used: {why}")),
-            None => show("device", "cpu"),
+            None => show("device", format_args!("cpu, in {}", report.precision)),
         }
         if opened.why_cpu.is_some() {
             show_libraries();

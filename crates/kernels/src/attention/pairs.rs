@@ -147,7 +147,13 @@ impl Kernel for PackKeys<'_> {
             // SAFETY: the head has room for its padded tokens.
             unsafe {
                 let to = to.at(head * strips.keys_of_head() + token * strips.key());
-                narrow(s, row.as_ptr(), (row.len(), 2 * strips.key()), to);
+                narrow(
+                    s,
+                    strips.unit.rounding(),
+                    row.as_ptr(),
+                    (row.len(), 2 * strips.key()),
+                    to,
+                );
             }
             if !row.is_empty() {
                 largest = largest.max(largest_square(s, row, width));
@@ -192,7 +198,7 @@ impl Kernel for PackValues<'_> {
                 };
                 // SAFETY: words have room for sixteen pairs of sixteen columns, and the block for its padded sides.
                 unsafe {
-                    interleave(s, columns.as_ptr(), (STEP, STEP), parts);
+                    interleave(s, strips.unit.rounding(), columns.as_ptr(), (STEP, STEP), parts);
                     let to = to.at(at + first * keys / 2 + start / 2);
                     s.transpose((parts.high, PANEL), (to.high, keys / 2));
                     if let (Some(from), Some(to)) = (parts.low, to.low) {
@@ -249,7 +255,13 @@ impl<'a> PairTask<'a> {
         // SAFETY: vouched for by the caller.
         unsafe {
             let to = self.queries.at(panel * query_words(width));
-            interleave(s, queries, (width, width.next_multiple_of(STEP)), to);
+            interleave(
+                s,
+                self.strips.unit.rounding(),
+                queries,
+                (width, width.next_multiple_of(STEP)),
+                to,
+            );
         }
     }
 
@@ -315,7 +327,13 @@ impl<'a> PairTask<'a> {
         unsafe {
             for panel in 0..panels {
                 let from = weights.add(panel * KEYS * PANEL);
-                interleave(s, from, (count, padded), self.weights.at(panel * next));
+                interleave(
+                    s,
+                    strips.unit.rounding(),
+                    from,
+                    (count, padded),
+                    self.weights.at(panel * next),
+                );
             }
             let a = Rows {
                 first: values.0,

@@ -102,7 +102,7 @@ pub(super) unsafe fn product<S: Simd>(
             // SAFETY: the rows have this part of the depth, and the scratch has room for it.
             unsafe {
                 let from = rows.first.add(row * rows.stride + k0);
-                narrow(s, from, (k, padded), left.at(row * padded / 2));
+                narrow(s, work.rounding(), from, (k, padded), left.at(row * padded / 2));
             }
         }
         let mut panel = 0;
@@ -110,7 +110,7 @@ pub(super) unsafe fn product<S: Simd>(
             let wide = WIDE.min(count - panel);
             // SAFETY: the caller vouches for panels, rows and target; every range stays within them.
             unsafe {
-                let weights = weights(s, operands, (first + panel, wide), (k0, k), scratch);
+                let weights = weights(s, work, operands, (first + panel, wide), (k0, k), scratch);
                 // The panels to prefetch: those that follow in this group, after its last those of the next part of the
                 // depth, and after the last part those of the next group.
                 let (from, following, start) = match (panel + wide < count, through, next_operands) {
@@ -172,6 +172,7 @@ struct Weights {
 #[inline(always)]
 unsafe fn weights<S: Simd>(
     s: S,
+    work: &PairWork,
     operands: Operands<'_>,
     (panel, count): (usize, usize),
     (start, length): (usize, usize),
@@ -194,7 +195,13 @@ unsafe fn weights<S: Simd>(
                 .panels(s, (panel, count), (start, length), scratch.widened);
         for panel in 0..count {
             let to = scratch.weights.at(panel * next);
-            interleave(s, numbers.add(panel * next_panel), (length, padded), to);
+            interleave(
+                s,
+                work.rounding(),
+                numbers.add(panel * next_panel),
+                (length, padded),
+                to,
+            );
         }
     }
     Weights {

@@ -11,13 +11,18 @@ use crate::simd::{Accumulate, LINE, PANEL, Product};
 
 /// Proof that the machine has AMX for bfloat16 beside AVX-512 for it, and that this process may use it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Amx(());
+pub(crate) struct Amx(Avx512Bf16);
 
 impl Amx {
     /// Asks the operating system for the tiles' registers, for all threads that the process will have.
     pub(crate) fn detect() -> Option<Self> {
-        Avx512Bf16::detect()?;
-        (has_instructions() && is_permitted()).then_some(Self(()))
+        let avx512 = Avx512Bf16::detect()?;
+        (has_instructions() && is_permitted()).then_some(Self(avx512))
+    }
+
+    /// The instructions of AVX-512 for bfloat16, which come along.
+    pub(super) fn avx512(self) -> Avx512Bf16 {
+        self.0
     }
 }
 
@@ -61,7 +66,7 @@ fn is_permitted() -> bool {
 /// The tiles of this thread, ready for products. They are released when this is dropped, so that the system need not keep
 /// them.
 #[derive(Debug)]
-pub(crate) struct Tiles(std::marker::PhantomData<*const ()>);
+pub(crate) struct Tiles(Amx, std::marker::PhantomData<*const ()>);
 
 /// Palette 1; for each of the eight tiles that there are 64 bytes a line, and sixteen lines.
 #[repr(C, align(64))]
@@ -80,10 +85,15 @@ static SHAPES: Shapes = {
 };
 
 impl Tiles {
-    pub(super) fn new(_: Amx) -> Self {
+    pub(super) fn new(amx: Amx) -> Self {
         // SAFETY: the token proves the instructions; the shapes are valid ones.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack)) };
-        Self(std::marker::PhantomData)
+        Self(amx, std::marker::PhantomData)
+    }
+
+    /// As [`Amx::avx512`].
+    pub(super) fn avx512(&self) -> Avx512Bf16 {
+        self.0.avx512()
     }
 
     /// # Safety

@@ -49,6 +49,14 @@ pub(crate) enum Order {
     Tile,
 }
 
+/// How numbers are rounded to bfloat16: a machine's own instruction makes zero of those below 2^-126.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rounding {
+    Numbers,
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512Bf16),
+}
+
 /// What multiplies pairs.
 ///
 /// The instructions take numbers below 2^-126 for zero and make zero of such sums; the references, which compute with the
@@ -103,6 +111,18 @@ impl PairUnit {
     pub(crate) fn rows(self) -> usize {
         self.order().rows()
     }
+
+    /// How its operands are rounded.
+    #[inline(always)]
+    pub(crate) fn rounding(self) -> Rounding {
+        match self {
+            Self::Reference(_) => Rounding::Numbers,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => Rounding::Avx512(token),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(token) => Rounding::Avx512(token.avx512()),
+        }
+    }
 }
 
 impl Order {
@@ -124,6 +144,18 @@ impl PairWork {
             Self::Avx512(_) => Order::Chain.rows(),
             #[cfg(target_arch = "x86_64")]
             Self::Amx(_) => Order::Tile.rows(),
+        }
+    }
+
+    /// As [`PairUnit::rounding`].
+    #[inline(always)]
+    pub(crate) fn rounding(&self) -> Rounding {
+        match self {
+            Self::Reference(_) => Rounding::Numbers,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => Rounding::Avx512(*token),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(tiles) => Rounding::Avx512(tiles.avx512()),
         }
     }
 }
@@ -193,7 +225,20 @@ impl Parts {
 /// # Safety
 /// The numbers can be read, and half as many words written in each part.
 #[inline(always)]
-pub(crate) unsafe fn narrow<S: Simd>(s: S, from: *const f32, (count, padded): (usize, usize), to: Parts) {
+pub(crate) unsafe fn narrow<S: Simd>(
+    s: S,
+    rounding: Rounding,
+    from: *const f32,
+    (count, padded): (usize, usize),
+    to: Parts,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if let Rounding::Avx512(token) = rounding {
+        let to = (to.high.cast(), to.low.map(<*mut f32>::cast));
+        // SAFETY: passed on from the caller.
+        return unsafe { token.narrow(from, (count, padded), to) };
+    }
+    let _ = rounding;
     let whole = count / S::LANES * S::LANES;
     for at in (0..padded).step_by(S::LANES) {
         // SAFETY: vouched for by the caller.
@@ -222,7 +267,19 @@ pub(crate) unsafe fn narrow<S: Simd>(s: S, from: *const f32, (count, padded): (u
 /// # Safety
 /// The rows can be read, and half as many written in each part.
 #[inline(always)]
-pub(crate) unsafe fn interleave<S: Simd>(s: S, from: *const f32, (rows, padded): (usize, usize), to: Parts) {
+pub(crate) unsafe fn interleave<S: Simd>(
+    s: S,
+    rounding: Rounding,
+    from: *const f32,
+    (rows, padded): (usize, usize),
+    to: Parts,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if let Rounding::Avx512(token) = rounding {
+        // SAFETY: passed on from the caller.
+        return unsafe { token.interleave(from, (rows, padded), (to.high, to.low)) };
+    }
+    let _ = rounding;
     let zero = s.splat(0.0);
     for pair in 0..padded / 2 {
         for lane in (0..PANEL).step_by(S::LANES) {

@@ -151,7 +151,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                     low: Some(to.add(part)),
                 };
                 let from = product.w.add(panel * product.next_w);
-                interleave(s, from, (channels, padded), parts);
+                interleave(s, work.rounding(), from, (channels, padded), parts);
             }
             let low = (product.a.first.add(low), self.words.add(part).cast_const());
             let product = Product {
