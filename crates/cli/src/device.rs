@@ -42,6 +42,19 @@ impl OpenDevices {
         }
     }
 
+    /// In bfloat16, where the processor is faster with that.
+    fn cpu_in_bf16() -> Result<Self, ConfigError> {
+        let device = Device::cpu_in_bf16().ok_or_else(|| ConfigError::Refused {
+            name: "precision",
+            value: "bf16".to_owned(),
+            problem: "needs a processor with AVX512-BF16 or AMX, and the instruction set in use has neither; leave it out",
+        })?;
+        Ok(Self {
+            devices: vec![device],
+            ..Self::cpu(None)
+        })
+    }
+
     const fn gpus(devices: Vec<Device>, left_out: Vec<(String, String)>) -> Self {
         Self {
             devices,
@@ -64,6 +77,7 @@ pub(crate) fn look(config: &Config) -> Result<OpenDevices, ConfigError> {
 }
 
 fn open_with(config: &Config, kernels: Option<&Path>) -> Result<OpenDevices, ConfigError> {
+    let in_bf16 = config.precision == Some(PrecisionChoice::Bf16);
     let named = |name: String| {
         move |error: GpuError| ConfigError::Device {
             device: name,
@@ -71,6 +85,8 @@ fn open_with(config: &Config, kernels: Option<&Path>) -> Result<OpenDevices, Con
         }
     };
     match &config.device {
+        // What nothing but the processor computes in.
+        DeviceChoice::Cpu | DeviceChoice::Auto if in_bf16 => OpenDevices::cpu_in_bf16(),
         DeviceChoice::Cpu => Ok(OpenDevices::cpu(None)),
         DeviceChoice::Auto => {
             let opened = all_usable(config, kernels);
@@ -129,7 +145,8 @@ fn within_budget(gpu: Gpu, config: &Config) -> Result<Device, GpuError> {
         }
     }
     let precision = match config.precision {
-        None | Some(PrecisionChoice::F16) => Precision::F16,
+        // bfloat16 has been refused, or made the processor the choice.
+        None | Some(PrecisionChoice::F16 | PrecisionChoice::Bf16) => Precision::F16,
         Some(PrecisionChoice::F32) => Precision::F32,
     };
     Ok(Device::Gpu(GpuDevice::new(gpu, precision)))

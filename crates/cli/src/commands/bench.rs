@@ -210,7 +210,10 @@ fn print(args: &BenchArgs, side: u32, report: &Report) {
     let machine = Machine::look();
     let place = match &report.device.gpu {
         Some(_) => format!("{} in {}", report.device.name, report.device.precision),
-        None => format!("{} with {} threads", machine.isa, machine.cores),
+        None => format!(
+            "{} with {} threads, in {}",
+            machine.isa, machine.cores, report.device.precision
+        ),
     };
     output::line(format_args!(
         "{} at {side}x{side}, {} steps of {} with guidance {}, on {place}",

@@ -103,7 +103,7 @@ fn look_at_devices(config: &Config, findings: &mut Findings) -> Vec<u64> {
     if budgets.is_empty() {
         match &opened.why_cpu {
             Some(why) => show("device", format_args!("cpu, since no GPU can be used: {why}")),
-            None => show("device", "cpu"),
+            None => show("device", format_args!("cpu, in {}", report.precision)),
         }
         if opened.why_cpu.is_some() {
             show_libraries();

@@ -265,6 +265,8 @@ pub(crate) enum PrecisionChoice {
     F32,
     /// 16 bits, with sums in 32: on a GPU only, several times faster
     F16,
+    /// 16 bits in the large products, with sums in 32: on a processor only that has instructions for it
+    Bf16,
 }
 
 /// How much of a GPU's memory may be used: `20 GiB`, or `50%` of what is free at the start.
@@ -313,6 +315,20 @@ pub(crate) enum IsaChoice {
     Avx2,
     /// x86-64 with AVX-512
     Avx512,
+    /// x86-64 with AVX-512 and its instruction for bfloat16, for --precision bf16; f32 has the bits of avx512
+    #[value(name = "avx512-bf16")]
+    #[serde(rename = "avx512-bf16")]
+    Avx512Bf16,
+    /// x86-64 with AMX for bfloat16, of which products of f32 are made as well
+    Amx,
+    /// The numbers of avx512-bf16, slowly, on any machine
+    #[value(name = "avx512-bf16-emulated", hide = true)]
+    #[serde(rename = "avx512-bf16-emulated")]
+    Avx512Bf16Emulated,
+    /// The numbers of amx, slowly, on any machine
+    #[value(name = "amx-emulated", hide = true)]
+    #[serde(rename = "amx-emulated")]
+    AmxEmulated,
     /// 64-bit ARM
     Neon,
 }
@@ -325,6 +341,10 @@ impl IsaChoice {
             Self::Portable => Some("portable"),
             Self::Avx2 => Some("avx2"),
             Self::Avx512 => Some("avx512"),
+            Self::Avx512Bf16 => Some("avx512-bf16"),
+            Self::Amx => Some("amx"),
+            Self::Avx512Bf16Emulated => Some("avx512-bf16-emulated"),
+            Self::AmxEmulated => Some("amx-emulated"),
             Self::Neon => Some("neon"),
         }
     }
