@@ -61,7 +61,7 @@ impl DeviceLocation {
     #[must_use]
     pub const fn in_f32(self) -> Self {
         match self {
-            Self::Cpu => Self::Cpu,
+            Self::Cpu | Self::CpuInBf16 => Self::Cpu,
             Self::Gpu(gpu, _) => Self::Gpu(gpu, Precision::F32),
         }
     }

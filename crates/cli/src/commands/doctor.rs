@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use pentimento_catalog::{Catalog, ModelKind};
-use pentimento_engine::DeviceReport;
+use pentimento_engine::{DeviceReport, Precision};
 use pentimento_gpu::Gpu;
 
 use crate::args::DoctorArgs;
@@ -103,7 +103,16 @@ fn look_at_devices(config: &Config, findings: &mut Findings) -> Vec<u64> {
     if budgets.is_empty() {
         match &opened.why_cpu {
             Some(why) => show("device", format_args!("cpu, since no GPU can be used: {why}")),
-            None => show("device", format_args!("cpu, in {}", report.precision)),
+            None => {
+                let in_which = opened
+                    .devices
+                    .first()
+                    .map(|device| DeviceReport::of(device).precision);
+                show(
+                    "device",
+                    format_args!("cpu, in {}", in_which.unwrap_or(Precision::F32)),
+                );
+            }
         }
         if opened.why_cpu.is_some() {
             show_libraries();

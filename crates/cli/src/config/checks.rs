@@ -120,7 +120,10 @@ pub(super) fn device(
             "f16",
             "a processor does not compute in; leave it out, or use a GPU (--device cuda)",
         ),
-        (DeviceChoice::AllCuda | DeviceChoice::Cuda(_) | DeviceChoice::Emulated(_), Some(PrecisionChoice::Bf16)) => (
+        (
+            DeviceChoice::AllCuda | DeviceChoice::Cuda(_) | DeviceChoice::Emulated(_),
+            Some(PrecisionChoice::Bf16),
+        ) => (
             "bf16",
             "is for processors; leave it out, or use the processor (--device cpu)",
         ),

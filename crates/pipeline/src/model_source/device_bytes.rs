@@ -18,7 +18,7 @@ impl ModelSource {
     pub fn expected_bytes(&self, key: &ComponentKey) -> u64 {
         let on_device = match (&self.device, key.base()) {
             (Device::Gpu(_), None) => self.bytes_on_device(key),
-            (Device::Gpu(_), Some(_)) | (Device::Cpu, _) => Ok(None),
+            (Device::Gpu(_), Some(_)) | (Device::Cpu | Device::CpuInBf16, _) => Ok(None),
         };
         // What is wrong with the files is said when they are read.
         on_device.ok().flatten().unwrap_or_else(|| key.expected_bytes())
@@ -80,7 +80,7 @@ fn product(dims: &[usize]) -> usize {
 /// What a tensor of this name and shape takes, of whose numbers each has so many bytes in its file.
 fn bytes_of((name, dims): (&str, &[usize]), precision: Precision, stored_bytes: usize) -> usize {
     let number_bytes = match precision {
-        Precision::F16 => 2,
+        Precision::F16 | Precision::Bf16 => 2,
         Precision::F32 => 4,
     };
     if name.contains("embedding") && name.ends_with("embedding.weight") {
