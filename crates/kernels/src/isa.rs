@@ -46,7 +46,7 @@ impl Isa {
     /// measured on a processor.
     #[must_use]
     pub fn detect() -> Self {
-        *CHOSEN.get_or_init(|| Self::best())
+        *CHOSEN.get_or_init(Self::best)
     }
 
     fn best() -> Self {

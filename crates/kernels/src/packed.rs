@@ -65,10 +65,12 @@ impl Packed {
             candle_core::bail!("these kernels run on the CPU, the weight is elsewhere")
         };
         let numbers = if form == Form::Pairs {
-            Numbers::Pairs(match storage {
-                CpuStorage::F16(v) => pack_pairs(&v[start..end], depth, at, columns, f16::to_f32),
-                CpuStorage::BF16(v) => pack_pairs(&v[start..end], depth, at, columns, bf16::to_f32),
-                _ => pack_pairs(&storage.as_slice::<f32>()?[start..end], depth, at, columns, |v| v),
+            Numbers::Pairs(if let CpuStorage::F16(v) = storage {
+                pack_pairs(&v[start..end], depth, at, columns, f16::to_f32)
+            } else if let CpuStorage::BF16(v) = storage {
+                pack_pairs(&v[start..end], depth, at, columns, bf16::to_f32)
+            } else {
+                pack_pairs(&storage.as_slice::<f32>()?[start..end], depth, at, columns, |v| v)
             })
         } else if let CpuStorage::F16(v) = storage {
             Numbers::F16(pack(&v[start..end], depth, at, columns, |v: f16| v.to_bits()))
@@ -108,7 +110,7 @@ impl Packed {
     fn rows_of_panel(&self) -> usize {
         match self.numbers {
             Numbers::Pairs(_) => self.depth.next_multiple_of(STEP),
-            _ => self.depth,
+            Numbers::F32(_) | Numbers::F16(_) | Numbers::Bf16(_) => self.depth,
         }
     }
 

@@ -55,13 +55,7 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     // The first one now: what is wrong with a single input is said before the model is loaded.
     let first = inputs[0].as_deref().map(read_init).transpose()?;
     let (mut recipe, native_size) = planned(&models, recipe, task)?;
-    let mask = args.mask.as_deref().map(read_mask).transpose()?;
-    recipe.keeps_everything = mask
-        .as_ref()
-        .is_some_and(|mask| keeps_everything(mask, recipe.differential_diffusion));
-    if recipe.keeps_everything {
-        output::note(format_args!("{}", JobNote::MaskKeepsEverything));
-    }
+    let mask = mask_for(&args, &mut recipe)?;
     let recipe = Arc::new(recipe);
     let beside = Beside {
         mask,
@@ -130,6 +124,18 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         ([Some(finished)], [target]) if !target.is_pipe() && !args.no_preview => show(finished),
         _ => Ok(()),
     }
+}
+
+/// The mask, of which the recipe is told whether it marks anything.
+fn mask_for(args: &GenerateArgs, recipe: &mut Recipe) -> anyhow::Result<Option<RgbImage>> {
+    let mask = args.mask.as_deref().map(read_mask).transpose()?;
+    recipe.keeps_everything = mask
+        .as_ref()
+        .is_some_and(|mask| keeps_everything(mask, recipe.differential_diffusion));
+    if recipe.keeps_everything {
+        output::note(format_args!("{}", JobNote::MaskKeepsEverything));
+    }
+    Ok(mask)
 }
 
 fn show(finished: &[RgbImage]) -> anyhow::Result<()> {

@@ -186,6 +186,10 @@ impl QueryBlock<'_> {
     }
 
     /// k · q for `count` keys from `start` on and one panel of queries or two.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the token of the instruction set is one of them"
+    )]
     #[inline(always)]
     unsafe fn score<S: Simd>(
         &self,
@@ -243,6 +247,10 @@ impl QueryBlock<'_> {
     }
 
     /// Adds the values of `count` keys from `start` on, weighted by the scores.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the token of the instruction set is one of them"
+    )]
     #[inline(always)]
     unsafe fn mix<S: Simd>(
         &self,

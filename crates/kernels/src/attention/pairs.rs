@@ -110,7 +110,7 @@ impl PairStrips {
     }
 
     /// The high part of `words` from word `at` on, and the low one where there is one.
-    fn parts<'a>(&self, words: &'a [f32], at: usize) -> (*const f32, Option<*const f32>) {
+    fn parts(&self, words: &[f32], at: usize) -> (*const f32, Option<*const f32>) {
         let low = self.is_split.then(|| words[words.len() / 2 + at..].as_ptr());
         (words[at..].as_ptr(), low)
     }

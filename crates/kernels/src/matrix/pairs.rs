@@ -71,6 +71,10 @@ impl Scratch {
 ///
 /// # Safety
 /// All rows can be read to the packed depth, the panels exist in both, and branch and target have as many rows.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the token of the instruction set is one of them"
+)]
 #[inline(always)]
 pub(super) unsafe fn product<S: Simd>(
     s: S,
@@ -169,6 +173,10 @@ struct Weights {
 ///
 /// # Safety
 /// They exist.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the token of the instruction set is one of them"
+)]
 #[inline(always)]
 unsafe fn weights<S: Simd>(
     s: S,

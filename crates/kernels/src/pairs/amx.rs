@@ -98,6 +98,10 @@ impl Tiles {
 
     /// # Safety
     /// As [`PairProduct::run`].
+    #[expect(
+        clippy::unused_self,
+        reason = "the token proves that the machine has the instructions"
+    )]
     pub(super) unsafe fn run(&self, pairs: PairProduct) {
         let Product { a, panels, .. } = pairs.product;
         debug_assert!(a.step == 1 && pairs.product.k.is_multiple_of(PAIRS));

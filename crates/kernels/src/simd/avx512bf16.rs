@@ -64,6 +64,10 @@ impl Avx512Bf16 {
     ///
     /// # Safety
     /// The numbers can be read, and `padded` halves written in each part.
+    #[expect(
+        clippy::unused_self,
+        reason = "the token proves that the machine has the instructions"
+    )]
     pub(crate) unsafe fn narrow(
         self,
         from: *const f32,
@@ -79,6 +83,10 @@ impl Avx512Bf16 {
     ///
     /// # Safety
     /// The rows can be read, and half as many rows of words written in each part.
+    #[expect(
+        clippy::unused_self,
+        reason = "the token proves that the machine has the instructions"
+    )]
     pub(crate) unsafe fn interleave(
         self,
         from: *const f32,
