@@ -103,7 +103,7 @@ async fn openais_python_client_gets_its_pictures() {
         );
         return;
     }
-    let server = TestServer::start();
+    let server = TestServer::start_with(&["--key", "tests=sk_openai_0123456789"], &[]);
     drive(&python, "openai_python.py", &folder, &server);
 }
 

@@ -361,7 +361,9 @@ async fn without_its_broker_a_machine_works_alone_and_afterwards_in_company_agai
 fn a_cluster_that_anybody_could_join_or_that_shares_no_pictures_does_not_start() {
     let far = ("PENTIMENTO_CLUSTER", "nats://192.0.2.1:4222");
     let bucket = ("PENTIMENTO_IMAGES", "s3://pictures");
-    let cases: [(&[(&str, &str)], &str, i32); 5] = [
+    /// Variables, what is said, and the exit code.
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, i32);
+    let cases: [Case<'_>; 5] = [
         (&[far], "needs a place for pictures", 2),
         (
             &[far, bucket, ("PENTIMENTO_CLUSTER_TOKEN", "")],

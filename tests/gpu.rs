@@ -67,8 +67,57 @@ async fn a_server_on_a_gpu_says_so_and_its_pictures_do_too() {
         "pentimento_gpu_memory_limit_bytes",
         "pentimento_gpu_plans",
     ] {
-        assert!(page.contains(&format!("\n{name} ")), "{name} in\n{page}");
+        assert!(
+            page.contains(&format!("\n{name}{{device=\"0\"}} ")),
+            "{name} in\n{page}"
+        );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_devices_stand_behind_one_queue_and_each_is_shown() {
+    let home = home();
+    let server = TestServer::start_in(home.path(), &["--device", "emulated:none,none"], &[]);
+    let pictures = pictures_of(&server, &body()).await;
+    assert_eq!(
+        pictures,
+        pictures_of(&server, &body()).await,
+        "the same request, the same bytes"
+    );
+    let models = get(&format!("{}/v1/models", server.base())).await.json();
+    let devices = models["devices"].as_array().unwrap();
+    assert_eq!((devices.len(), &devices[0]), (2, &models["device"]));
+    let held: Vec<u64> = devices
+        .iter()
+        .map(|device| device["gpu"]["held_bytes"].as_u64().unwrap())
+        .collect();
+    assert!(
+        held[0] > 0 && held[1] == 0,
+        "the second request followed its model: {devices:?}"
+    );
+    assert_eq!(devices[0]["resident_models"], json!(["demo"]));
+    assert_eq!(devices[1]["resident_models"], json!([]));
+    // What weights may take is the sum of both.
+    let limit = |device: &Value| device["gpu"]["limit_bytes"].as_u64().unwrap();
+    let weights = models["memory"]["weights"]["limit_bytes"].as_u64().unwrap();
+    assert!(
+        weights > limit(&devices[0]) && weights < limit(&devices[0]) + limit(&devices[1]),
+        "{models}"
+    );
+    let metrics = get(&format!("{}/metrics", server.base())).await;
+    let page = String::from_utf8(metrics.body.to_vec()).unwrap();
+    for line in [
+        "pentimento_device_jobs{device=\"1\"} 0",
+        "pentimento_gpu_memory_used_bytes{device=\"1\"} 0",
+        "pentimento_device_seconds_total{act=\"denoise\",device=\"1\"} 0.0",
+    ] {
+        assert!(page.contains(&format!("\n{line}\n")), "{line} in\n{page}");
+    }
+    assert_eq!(
+        page.matches("# TYPE pentimento_gpu_memory_used_bytes ").count(),
+        1,
+        "{page}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +218,7 @@ fn a_device_that_is_not_there_is_named_with_its_reason() {
     let (code, said) = run(&["serve", "--device", "cpu", "--precision", "f16"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("precision") && said.contains("f16"), "{said}");
-    for wrong in ["cuda:x", "tpu", "cpu:1"] {
+    for wrong in ["cuda:x", "cuda:0,0", "cuda:0,", "cuda:64", "tpu", "cpu:1"] {
         let (code, said) = run(&["serve", "--device", wrong]);
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains("cuda"), "{said}");

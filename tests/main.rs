@@ -67,6 +67,8 @@ mod operating;
 #[cfg(test)]
 mod playground;
 #[cfg(test)]
+mod precision;
+#[cfg(test)]
 #[cfg(unix)]
 mod restarts;
 #[cfg(test)]

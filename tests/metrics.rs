@@ -131,7 +131,7 @@ async fn with_keys_only_the_operator_reads_them_and_health_checks_show_them() {
     let address = format!("{}/metrics", server.base());
     assert_eq!(get(&address).await.status, 401);
     let wrong = send(http().get(&address).bearer_auth("sk_wrong")).await;
-    assert_eq!(wrong.status, 403);
+    assert_eq!(wrong.status, 401);
     let right = send(http().get(&address).bearer_auth("sk_metrics_0123456789")).await;
     assert_eq!(right.status, 200);
     assert!(

@@ -1,6 +1,8 @@
 //! ModelsLab's dialect: every scenario of `tests/scenarios/modelslab` against the real binary, the addresses that it must
 //! not reach, and what a mask keeps.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::client::{get, good_modelslab_body, http, send};
@@ -133,6 +135,28 @@ async fn what_the_mask_keeps_comes_back_pixel_for_pixel() {
         }
     }
     assert!(kept > 1000 && changed > 300, "{kept} kept, {changed} changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_black_mask_gives_the_picture_back_without_a_watermark() {
+    let server = TestServer::start_with(&["--compliance", "eu"], &[]);
+    let photo = pictures::decode(&pictures::bytes("images/photo.png"));
+    let (width, height) = photo.dimensions();
+    let mut black = Vec::new();
+    image::RgbImage::new(width, height)
+        .write_to(&mut std::io::Cursor::new(&mut black), image::ImageFormat::Png)
+        .unwrap();
+    let mut body = good_modelslab_body();
+    body["init_image"] = json!(pictures::base64("images/photo.png"));
+    body["mask_image"] = json!(BASE64_STANDARD.encode(black));
+    (body["width"], body["height"]) = (json!(width), json!(height));
+    let reply = call(&server, "inpaint", &body).await;
+    assert_eq!(reply["status"], "success", "{reply}");
+    let warning = reply["warning"].as_str().unwrap();
+    assert!(warning.contains("given back as it came"), "{warning}");
+    assert_eq!(reply["meta"]["strength"], body["strength"], "{reply}");
+    let found = get(reply["output"][0].as_str().unwrap()).await;
+    assert_eq!(pictures::decode(&found.body), photo);
 }
 
 #[tokio::test(flavor = "multi_thread")]

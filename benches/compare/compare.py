@@ -23,6 +23,8 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 OURS = "pentimento"
+# Ours in another precision, beside ours as it is: named as a peer.
+OURS_IN = {"pentimento-bf16": ["--precision", "bf16"]}
 PEERS = {
     "diffusers": ["peer_diffusers.py"],
     "diffusers-bf16": ["peer_diffusers.py", "--dtype", "bfloat16"],
@@ -72,7 +74,7 @@ def arguments():
     parser.add_argument("--pentimento", metavar="BINARY", help="a release build; without it only the peers run")
     parser.add_argument("--model", metavar="DIR", help="diffusers folder that build_models.py wrote")
     parser.add_argument("--openvino-model", metavar="DIR", help="folder that `peer_openvino.py export` wrote")
-    parser.add_argument("--peer", action="append", choices=sorted(PEERS), default=[], help="may be repeated")
+    parser.add_argument("--peer", action="append", choices=sorted(PEERS | OURS_IN), default=[], help="may be repeated")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--case", action="append", type=Case.parse, metavar="SIZE:SCHEDULER:GUIDANCE:STEPS",
                         help="may be repeated [default: 512:LCM:1:4]")
@@ -89,6 +91,8 @@ def arguments():
     if not args.table:
         if not contestants:
             parser.error("name a contestant: --pentimento BINARY or --peer NAME")
+        if not args.pentimento and any(contestant in OURS_IN for contestant in contestants):
+            parser.error(f"{', '.join(OURS_IN)} need --pentimento BINARY")
         if not args.model and not all(map(is_openvino, contestants)):
             parser.error("--model is needed")
         if any(map(is_openvino, contestants)) and not args.openvino_model:
@@ -103,9 +107,9 @@ def is_openvino(contestant):
 def command(contestant, case, args):
     """The words that start one contestant on one case."""
     repeat = ["--repeat", str(args.repeat + args.discard)]
-    if contestant == OURS:
+    if contestant == OURS or contestant in OURS_IN:
         return [args.pentimento, "bench", "--json", "--folder", args.model, *case.flags(SCHEDULERS),
-                *repeat]
+                *repeat, *OURS_IN.get(contestant, [])]
     script, *more = PEERS[contestant]
     model = args.openvino_model if is_openvino(contestant) else args.model
     return [args.python, str(HERE / script), *more, "--model", model, "--threads", str(args.threads),

@@ -24,16 +24,18 @@ from beside import png, start, summary
 KEY = "sk_one_0123456789"
 
 
-def novita(base, picture, options, seed):
+def novita(base, picture, _side, options, seed):
     body = {"model_name": options.model, "input_image": picture, "prompt": "a red house under a blue sky",
             "steps": 4, "strength": 1, "seed": seed}
     post(base + "/v3/lcm-img2img", body)
 
 
-def modelslab(base, picture, options, seed):
+def modelslab(base, picture, side, options, seed):
+    # Without a size the picture would be as large as the model makes them.
     body = {"key": KEY, "model_id": options.model, "init_image": "data:image/png;base64," + picture,
             "prompt": "a red house under a blue sky", "num_inference_steps": str(options.steps), "strength": 1,
-            "guidance_scale": 7.5, "scheduler": "UniPCMultistepScheduler", "seed": seed, "samples": "1"}
+            "guidance_scale": 7.5, "width": str(side), "height": str(side), "scheduler": "UniPCMultistepScheduler",
+            "seed": seed, "samples": "1"}
     reply = post(base + "/api/v1/enterprise/img2img", body)
     while reply["status"] == "processing":
         # Waits on the server for as long as the first call did.
@@ -68,7 +70,7 @@ def run(calls, base, pictures, options):
 
     def one(kind, seed):
         came = time.monotonic()
-        (novita if kind[0] == "short" else modelslab)(base, pictures[kind[1]], options, seed)
+        (novita if kind[0] == "short" else modelslab)(base, pictures[kind[1]], kind[1], options, seed)
         with lock:
             taken.setdefault(kind, []).append(time.monotonic() - came)
 
@@ -103,11 +105,11 @@ def main():
             try:
                 for kind in kinds:
                     call = novita if kind[0] == "short" else modelslab
-                    call(base, pictures[kind[1]], options, 0)
+                    call(base, pictures[kind[1]], kind[1], options, 0)
                     times = []
                     for _ in range(options.rounds):
                         begun = time.monotonic()
-                        call(base, pictures[kind[1]], options, 0)
+                        call(base, pictures[kind[1]], kind[1], options, 0)
                         times.append(time.monotonic() - begun)
                     # Both servers are the same alone; the fairer figure is the first one's.
                     alone.setdefault(kind, sorted(times)[len(times) // 2])

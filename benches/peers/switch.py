@@ -5,10 +5,10 @@
     python benches/compare/build_models.py --vocab WHEEL --out b --seed 100
     python benches/peers/switch.py target/release/pentimento a/sd15-lcm-fp16 b/sd15-lcm-fp16 [--rounds 5]
 
-Needs torch, diffusers, transformers and accelerate. Two servers run, one with memory for one checkpoint and one with
-memory for both, and get Novita's LCM calls for a picture of 64x64 with one step that go to both checkpoints in turn.
-diffusers, in f32 and channels_last, makes the same picture with a pipeline that is loaded anew from the same files, and
-with two that stay loaded. A switch is the picture after it less the median of the same picture without one. All files are
+Needs torch, diffusers, transformers and accelerate. A server with memory for one checkpoint, and then one with
+memory for both, gets Novita's LCM calls for a picture of 64x64 with one step that go to both checkpoints in turn.
+diffusers, in f32 and channels_last, makes the same picture beside the first with a pipeline that is loaded anew from the
+same files, and beside the second with two that stay loaded. A switch is the picture after it less the median of the same picture without one. All files are
 in the page cache, contestants take turns in every round, and each makes one picture with each checkpoint before.
 """
 import argparse
@@ -151,18 +151,15 @@ def main():
     args.binary = str(pathlib.Path(args.binary).resolve())
     checkpoints = {"first": args.first, "second": args.second}
     with tempfile.TemporaryDirectory() as folder:
-        tight = Server(args.binary, checkpoints, "3GiB", pathlib.Path(folder) / "tight")
-        roomy = Server(args.binary, checkpoints, "8GiB", pathlib.Path(folder) / "roomy")
-        try:
-            both = Diffusers(checkpoints, 2)
-            contestants = {
-                "pentimento, from the page cache": tight, "pentimento, both in memory": roomy,
-                "diffusers, from the page cache": Diffusers(checkpoints, 1), "diffusers, both in memory": both,
-            }
-            switches(contestants, list(checkpoints), args.rounds)
-            texts(args.binary, args.first, roomy, both, "first", args.rounds)
-        finally:
-            for server in (tight, roomy):
+        # One pair after the other: all four together would push the files out of the page cache of a machine with 24 GiB.
+        for where, memory, resident in (("from the page cache", "3GiB", 1), ("both in memory", "8GiB", 2)):
+            server = Server(args.binary, checkpoints, memory, pathlib.Path(folder) / memory)
+            pipelines = Diffusers(checkpoints, resident)
+            try:
+                switches({f"pentimento, {where}": server, f"diffusers, {where}": pipelines}, list(checkpoints), args.rounds)
+                if resident == 2:
+                    texts(args.binary, args.first, server, pipelines, "first", args.rounds)
+            finally:
                 server.process.terminate()
                 server.process.wait()
 

@@ -1,6 +1,6 @@
 """Drives the official, unmodified Python client `openai` 3.57.0 against a running server.
 
-Environment: B, the server's root; IMG, a picture file. Ends with 0 when every reply was parsed and every picture opens.
+Environment: B, the root of a server that knows the key below; IMG, a picture file. Ends with 0 when every reply was parsed and every picture opens.
 """
 
 import base64
@@ -16,7 +16,8 @@ import openai
 from PIL import Image, ImageChops
 
 # The base URL is the only thing that a user has to change.
-client = openai.OpenAI(base_url=os.environ["B"] + "/v1", api_key=os.environ.get("OPENAI_API_KEY", "sk_test"))
+KEY = "sk_openai_0123456789"
+client = openai.OpenAI(base_url=os.environ["B"] + "/v1", api_key=KEY)
 IMG = os.environ["IMG"]
 SOURCE = Image.open(IMG).convert("RGB")
 FEW = {"steps": 2, "seed": 7}
@@ -117,7 +118,8 @@ print("a job that is cancelled is not made again, though the client sends most f
 
 def ours(method="GET", path="", **query):
     address = f"{os.environ['B']}/v1/jobs{path}?{urllib.parse.urlencode(query)}"
-    return json.load(urllib.request.urlopen(urllib.request.Request(address, method=method)))
+    request = urllib.request.Request(address, method=method, headers={"Authorization": f"Bearer {KEY}"})
+    return json.load(urllib.request.urlopen(request))
 
 
 def cancel():
@@ -148,5 +150,18 @@ try:
     raise SystemExit("there is no such model")
 except openai.NotFoundError as error:
     print("   ", error)
+
+print("a key that is none of the server's")
+stranger = client.with_options(api_key="sk_wrong")
+for call in (
+    stranger.models.list,
+    lambda: stranger.models.retrieve("demo"),
+    lambda: stranger.images.generate(prompt="x", model="demo"),
+):
+    try:
+        call()
+        raise SystemExit("it was let in")
+    except openai.AuthenticationError as error:
+        print("   ", error)
 
 print("all calls were understood")

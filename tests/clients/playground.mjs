@@ -6,7 +6,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -142,6 +142,64 @@ async function wholeWay() {
   await page.context().close();
 }
 
+/** Levels of a picture in base64, in the line in the middle. */
+const middleLine = (page, base64) => page.evaluate(async (base64) => {
+  const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${base64}`)).blob());
+  const canvas = Object.assign(document.createElement('canvas'), { width: image.width, height: image.height });
+  const context = canvas.getContext('2d');
+  context.drawImage(image, 0, 0);
+  return [...context.getImageData(0, image.height / 2, image.width, 1).data].filter((_, at) => at % 4 === 0);
+}, base64);
+
+async function maskByDegrees() {
+  const { page, complaints } = await visit(B, { bypassCSP: true });
+  await page.locator('.server.good').waitFor();
+  await drop(page, IMG);
+  await page.locator('#prompt').fill('a red house by the sea');
+  await page.locator('#brush-on').click();
+  assert.equal(await page.locator('#brush-level-field').isVisible(), false);
+  await page.locator('#by-degrees').check();
+  assert.match(await page.locator('#brush-hint').innerText(), /as much as you say/);
+  const box = await page.locator('#mask').boundingBox();
+  const stroke = async (from, to) => {
+    await page.mouse.move(box.x + box.width * from, box.y + box.height / 2);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * to, box.y + box.height / 2, { steps: 5 });
+    await page.mouse.up();
+  };
+  await set(page, 'soft-edge', 0);
+  await stroke(0.1, 0.9);
+  await set(page, 'brush-level', 40);
+  assert.equal(await page.locator('#brush-level-out').innerText(), '40 %');
+  // Over a part of the first one, whose place it takes.
+  await stroke(0.6, 0.9);
+  await accessible(page, 'the mask by degrees');
+  await shot(page, 'light-mask-by-degrees');
+  await page.locator('#more').evaluate((box) => (box.open = true));
+  await set(page, 'steps', 4);
+  const asked = page.waitForRequest((request) => request.url().endsWith('/inpaint'));
+  await paint(page);
+  const body = (await asked).postDataJSON();
+  assert.equal(body.differential_diffusion, 'yes');
+  assert.equal(body.soft_edge, undefined);
+  const levels = await middleLine(page, body.mask_image);
+  const level = (x) => levels[Math.round(levels.length * x)];
+  assert.deepEqual([level(0.01), level(0.3)], [0, 255], String(levels));
+  assert.ok(Math.abs(level(0.75) - 102) <= 2, String(levels));
+  await finished(page);
+  // A mask that only says whether: every stroke is white again.
+  await page.locator('#view-edit').click();
+  await page.locator('#by-degrees').uncheck();
+  const again = page.waitForRequest((request) => request.url().endsWith('/inpaint'));
+  await paint(page);
+  const plain = (await again).postDataJSON();
+  assert.equal(plain.differential_diffusion, undefined);
+  assert.ok((await middleLine(page, plain.mask_image))[Math.round(levels.length * 0.75)] >= 254);
+  await finished(page);
+  assert.deepEqual(complaints, []);
+  await page.context().close();
+}
+
 async function maskAndCancel() {
   const { page, complaints } = await visit(B, { colorScheme: 'dark' });
   await page.locator('.server.good').waitFor();
@@ -263,8 +321,12 @@ async function code() {
   await page.locator('#prompt').fill(prompt);
   await page.locator('#seed').fill('9007199254740990');
   const folder = await mkdtemp(path.join(tmpdir(), 'playground-'));
-  await copyFile(IMG, path.join(folder, 'picture.png'));
-  await copyFile(IMG, path.join(folder, 'mask.png'));
+  // The files that the programs read come from the page, too.
+  for (const name of ['picture', 'mask']) {
+    const [download] = await Promise.all([page.waitForEvent('download'), page.locator(`#save-${name}`).click()]);
+    assert.equal(download.suggestedFilename(), `${name}.png`);
+    await download.saveAs(path.join(folder, `${name}.png`));
+  }
   const programs = { curl: ['bash', 'call.sh'], python: ['python3', 'call.py'], js: [process.execPath, 'call.mjs'] };
   const options = { cwd: folder, env: { ...process.env, PENTIMENTO_KEY: SECRET }, maxBuffer: 1 << 26 };
   for (const dialect of ['novita', 'modelslab']) {
@@ -311,7 +373,7 @@ async function keyboard() {
 }
 
 const wanted = process.argv.slice(2);
-for (const part of [wholeWay, maskAndCancel, keys, code, phone, keyboard]) {
+for (const part of [wholeWay, maskAndCancel, maskByDegrees, keys, code, phone, keyboard]) {
   if (wanted.length && !wanted.includes(part.name)) continue;
   await part();
   console.log(`${part.name}: as it should be`);

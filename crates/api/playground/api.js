@@ -28,7 +28,7 @@ export function refusal(response, body) {
   const retryAfter = Number(response.headers.get('retry-after') ?? said.retry_after) || 0;
   if (said.error && typeof said.error === 'object') {
     const message = text(said.error.message);
-    const needsKey = said.error.kind === 'unauthenticated' || (said.error.kind === 'forbidden' && message.startsWith('the key'));
+    const needsKey = said.error.kind === 'unauthenticated';
     return new ApiError(message, { status, needsKey, retryAfter });
   }
   if (typeof said.reason === 'string') {

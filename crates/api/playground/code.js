@@ -20,6 +20,8 @@ export function show(stage) {
   const mask = shown.dialect === 'modelslab' && stage.hasMask ? '…' : undefined;
   const call = request({ ...values, prompt: values.prompt || EXAMPLE }, { dialect: shown.dialect, seed: seed ?? NaN, image: '…', mask, ...size });
   if (!Number.isFinite(call.body.seed)) delete call.body.seed;
+  get('code-files').hidden = !stage.hasPicture;
+  get('save-mask').hidden = mask === undefined;
   get('code').textContent = code(call, shown.language, new URL('.', document.baseURI).href, key.get() !== '');
   for (const name of ['dialect', 'language']) {
     const buttons = [...document.querySelectorAll(`[data-${name}]`)];
@@ -37,6 +39,8 @@ export function listen(stage) {
       });
     }
   }
+  get('save-picture').addEventListener('click', async () => save(await stage.before(), 'picture.png'));
+  get('save-mask').addEventListener('click', async () => save(await stage.maskPicture(), 'mask.png'));
   get('copy').addEventListener('click', async () => {
     try {
       await navigator.clipboard.writeText(get('code').textContent);
@@ -46,4 +50,11 @@ export function listen(stage) {
       notice('The browser does not let the page copy: the text is selected.', 'plain');
     }
   });
+}
+
+/** A file of the page's own, into the folder where the browser puts them. */
+function save(blob, name) {
+  const href = URL.createObjectURL(blob);
+  Object.assign(document.createElement('a'), { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000);
 }

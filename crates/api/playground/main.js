@@ -53,7 +53,7 @@ async function usePicture(blob) {
 /** Settings, seed, original and mask of a picture of the gallery. */
 async function useAgain(entry) {
   await stage.use(entry.before);
-  change({ ...entry.settings, seed: String(entry.recipe.seed), count: 1 });
+  change({ byDegrees: false, ...entry.settings, seed: String(entry.recipe.seed), count: 1 });
   stage.restoreMask(entry.strokes);
   await saveDraft();
   notice('Settings and original of this picture are back.');
@@ -132,12 +132,14 @@ function listenToSettings() {
     if (longest !== settings.longest) stage.fit();
     ({ longest } = settings);
     stage.mask.softEdge = settings.softEdge;
+    stage.mask.byDegrees = settings.byDegrees;
     if (stage.hasPicture) stage.mask.draw();
     if (stage.hasMask) masked();
     models.show();
     code.show(stage);
   });
   stage.mask.softEdge = settings.softEdge;
+  stage.mask.byDegrees = settings.byDegrees;
   const paint = () => runs.paint().catch(errors.show);
   get('palette').addEventListener('submit', (event) => {
     event.preventDefault();

@@ -11,7 +11,7 @@ const STRIPES = ['#2b22c9', '#f4f2ff'];
 const STRIPE = 9;
 
 export class Mask {
-  /** @type {{erase: boolean, width: number, points: [number, number][]}[]} */
+  /** @type {{erase: boolean, level?: number, width: number, points: [number, number][]}[]} */
   strokes = [];
   #shape = document.createElement('canvas');
   #canvas = get('mask');
@@ -24,6 +24,7 @@ export class Mask {
   #holds = false;
   softEdge = 0;
   erase = false;
+  #byDegrees = false;
 
   /** @param {() => void} changed */
   constructor(changed) {
@@ -36,6 +37,17 @@ export class Mask {
     canvas.addEventListener('keyup', (event) => event.key === ' ' && this.#up());
     canvas.addEventListener('blur', () => this.#up());
     for (const name of ['focus', 'blur']) canvas.addEventListener(name, () => this.draw());
+  }
+
+  /** Whether it says how much each part may change, and not only whether it does. */
+  get byDegrees() {
+    return this.#byDegrees;
+  }
+
+  set byDegrees(on) {
+    if (on === this.#byDegrees) return;
+    this.#byDegrees = on;
+    if (this.#size.width > 0) this.#redraw();
   }
 
   get isEmpty() {
@@ -65,13 +77,14 @@ export class Mask {
     this.#redraw();
   }
 
-  /** White strokes on black, as both edges of the server expect it. */
+  /** White strokes on black, as both edges of the server expect it; by degrees they are as light as they count, and fade. */
   picture() {
     const canvas = document.createElement('canvas');
     Object.assign(canvas, this.#size);
     const context = canvas.getContext('2d');
     context.fillStyle = '#000';
     context.fillRect(0, 0, canvas.width, canvas.height);
+    if (this.#byDegrees && this.softEdge > 0) context.filter = `blur(${this.softEdge / 2}px)`;
     context.drawImage(this.#shape, 0, 0, canvas.width, canvas.height);
     return canvas;
   }
@@ -85,9 +98,11 @@ export class Mask {
     context.filter = this.softEdge > 0 ? `blur(${(this.softEdge * this.#scale) / 2}px)` : 'none';
     context.drawImage(this.#shape, 0, 0);
     context.filter = 'none';
-    // The edge fades inwards only.
-    context.globalCompositeOperation = 'destination-in';
-    context.drawImage(this.#shape, 0, 0);
+    // The edge fades inwards only, since the server keeps what was not painted over; by degrees it is part of the mask.
+    if (!this.#byDegrees) {
+      context.globalCompositeOperation = 'destination-in';
+      context.drawImage(this.#shape, 0, 0);
+    }
     context.globalCompositeOperation = 'source-in';
     context.fillStyle = this.#stripes;
     context.fillRect(0, 0, width, height);
@@ -116,7 +131,7 @@ export class Mask {
   }
 
   #begin(point) {
-    this.#open = { erase: this.erase, width: this.#width(), points: [point] };
+    this.#open = { erase: this.erase, level: Number(get('brush-level').value) / 100, width: this.#width(), points: [point] };
     this.strokes.push(this.#open);
     this.#stroke(this.#open);
     this.draw();
@@ -168,17 +183,27 @@ export class Mask {
     event.preventDefault();
   }
 
-  #stroke({ erase, width, points }) {
+  #stroke({ erase, level = 1, width, points }) {
     const context = this.#shape.getContext('2d');
     context.setTransform(this.#scale, 0, 0, this.#scale, 0, 0);
-    context.globalCompositeOperation = erase ? 'destination-out' : 'source-over';
     context.strokeStyle = '#fff';
     context.lineWidth = width;
     context.lineCap = context.lineJoin = 'round';
     context.beginPath();
     context.moveTo(points[0][0], points[0][1]);
     for (const [x, y] of points) context.lineTo(x, y);
-    context.stroke();
+    const share = this.#byDegrees ? level : 1;
+    // A lighter stroke takes the place of what is below it, which it would otherwise add to.
+    if (erase || share < 1) {
+      context.globalCompositeOperation = 'destination-out';
+      context.stroke();
+    }
+    if (!erase) {
+      context.globalCompositeOperation = 'source-over';
+      context.globalAlpha = share;
+      context.stroke();
+      context.globalAlpha = 1;
+    }
     context.resetTransform();
   }
 
@@ -223,6 +248,7 @@ export function listen(mask, opened) {
     pressed('brush-erase', mask.erase);
   });
   get('brush-size').addEventListener('input', () => mask.draw());
+  get('brush-level').addEventListener('input', (event) => (get('brush-level-out').textContent = `${event.target.value} %`));
   get('brush-undo').addEventListener('click', () => mask.undo());
   get('brush-clear').addEventListener('click', () => mask.clear());
 }

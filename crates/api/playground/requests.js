@@ -43,7 +43,9 @@ function modelslab(s, { seed, image, mask, width, height }) {
     negative_prompt: s.negative,
     init_image: image,
     mask_image: mask,
-    soft_edge: mask !== undefined && s.softEdge > 0 ? s.softEdge : undefined,
+    // By degrees the edge fades in the mask itself.
+    soft_edge: mask !== undefined && !s.byDegrees && s.softEdge > 0 ? s.softEdge : undefined,
+    differential_diffusion: mask !== undefined && s.byDegrees ? 'yes' : undefined,
     width,
     height,
     samples: s.count,

@@ -5,7 +5,7 @@ import { get } from './dom.js';
 /**
  * @typedef {{preset: string, prompt: string, negative: string, strength: number, model: string, vae: string,
  *   loras: {name: string, strength: number}[], embeddings: string[], seed: string, steps: number, guidance: number,
- *   count: number, clipSkip: number, scheduler: string, longest: number, softEdge: number}} Settings
+ *   count: number, clipSkip: number, scheduler: string, longest: number, softEdge: number, byDegrees: boolean}} Settings
  */
 
 const STORE = 'pentimento-settings';
@@ -22,7 +22,7 @@ const MAX_SEED = 2 ** 53;
 /** @returns {Settings} */
 const usual = () => ({
   preset: 'fast', prompt: '', negative: '', model: '', vae: '', loras: [], embeddings: [], seed: '',
-  count: 1, clipSkip: 1, longest: 512, softEdge: 8, ...PRESETS.fast.set,
+  count: 1, clipSkip: 1, longest: 512, softEdge: 8, byDegrees: false, ...PRESETS.fast.set,
 });
 
 /** @type {Settings} */
@@ -91,6 +91,7 @@ export function ofRecipe(recipe) {
     guidance: number(recipe.guidance_scale, 1.5),
     clipSkip: number(recipe.clip_skip, 1),
     scheduler: lcm ? '' : text(recipe.scheduler),
+    byDegrees: recipe.differential_diffusion === true,
     count: 1,
   };
 }
@@ -113,6 +114,11 @@ export function show() {
   get('clip-skip').max = most.clipSkip;
   get('scheduler-field').hidden = speaks === 'novita';
   get('strength-out').textContent = settings.strength.toFixed(2);
+  get('by-degrees').checked = settings.byDegrees;
+  get('brush-level-field').hidden = !settings.byDegrees;
+  get('brush-hint').textContent = settings.byDegrees
+    ? 'What you paint over changes as much as you say; all else stays as it is.'
+    : 'What you paint over is made anew; all else stays as it is.';
   get('soft-edge-out').textContent = `${settings.softEdge} px`;
   for (const radio of document.querySelectorAll('input[name=preset]')) radio.checked = radio.value === settings.preset;
 }
@@ -123,6 +129,7 @@ export const CONTROL_OF = {
   sd_vae: 'vae', vae: 'vae', loras: 'lora', lora_model: 'lora', lora_strength: 'lora', embeddings: 'embedding',
   embeddings_model: 'embedding', steps: 'steps', num_inference_steps: 'steps', guidance_scale: 'guidance', seed: 'seed',
   image_num: 'count', samples: 'count', clip_skip: 'clip-skip', scheduler: 'scheduler', soft_edge: 'soft-edge',
+  differential_diffusion: 'by-degrees',
 };
 
 /** Reads the controls as they are used. */
@@ -134,6 +141,7 @@ export function listen() {
   for (const [id, name] of Object.entries(NUMBERS)) number(id, name);
   for (const [id, name] of Object.entries(TEXTS)) get(id).addEventListener('input', (event) => change({ [name]: event.target.value }));
   for (const radio of document.querySelectorAll('input[name=preset]')) radio.addEventListener('change', () => usePreset(radio.value));
+  get('by-degrees').addEventListener('change', (event) => change({ byDegrees: event.target.checked }));
   get('die').addEventListener('click', () => change({ seed: String(randomSeed()) }));
   get('seed-random').addEventListener('click', () => change({ seed: '' }));
   show();

@@ -133,8 +133,9 @@ impl From<Denied> for KeyRefused {
 impl IntoResponse for KeyRefused {
     fn into_response(self) -> Response {
         let kind = match self {
-            Self::Missing => ErrorKind::Unauthenticated,
-            Self::Wrong | Self::NotOperator => ErrorKind::Forbidden,
+            // Whatever the key, it tells nobody who calls; OpenAI's clients, which ask for models here, expect that of it too.
+            Self::Missing | Self::Wrong => ErrorKind::Unauthenticated,
+            Self::NotOperator => ErrorKind::Forbidden,
             Self::Fault(fault) => return edge_failure(fault).into_response(),
         };
         own_failure((kind, status_for(kind)), self.to_string()).into_response()

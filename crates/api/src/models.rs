@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pentimento_service::{
-    CatalogError, DeviceReport, ModelEntry, ModelKind, ModelRole, ModelState, ServiceError,
+    CatalogError, DeviceUse, ModelEntry, ModelKind, ModelRole, ModelState, ServiceError,
 };
 use pentimento_types::{MemoryUse, ModelId};
 use serde_json::{Value, json};
@@ -37,18 +37,30 @@ async fn models(State(app): State<AppState>, _caller: Caller) -> Json<Value> {
         "held_bytes": app.memory.held(MemoryUse::Weights),
         "limit_bytes": app.memory.limit(MemoryUse::Weights),
     });
+    let devices: Vec<Value> = app.service.devices().iter().map(device).collect();
     Json(json!({
         "object": "list",
         "data": data,
         "models": models,
         "memory": {"weights": weights},
-        "device": device(&app.service.device()),
+        "device": devices.first(),
+        "devices": devices,
     }))
 }
 
 /// What computes. A name of a GPU is its maker's.
-fn device(report: &DeviceReport) -> Value {
-    let mut device = json!({"name": report.name, "precision": report.precision.to_string()});
+fn device(used: &DeviceUse) -> Value {
+    let DeviceUse {
+        report,
+        jobs,
+        resident_models,
+    } = used;
+    let mut device = json!({
+        "name": report.name,
+        "precision": report.precision.to_string(),
+        "jobs": jobs,
+        "resident_models": resident_models,
+    });
     if let Some(gpu) = &report.gpu {
         let (major, minor) = gpu.capability;
         device["gpu"] = json!({

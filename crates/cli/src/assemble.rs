@@ -34,7 +34,7 @@ use tokio::net::TcpListener;
 use crate::cluster::{self, Joined, Joining, Membership, Part};
 use crate::config::{ByteSize, Config, HttpConfig, SafetyChoice, WebhookSecretSetting};
 use crate::data_folder::DataFolder;
-use crate::device::{self, OpenDevice};
+use crate::device::{self, OpenDevices};
 use crate::machine::memory_total;
 use crate::open_files::{fit_connections, room_for_connections};
 use crate::process;
@@ -95,10 +95,27 @@ pub(crate) fn key_ring(config: &Config) -> anyhow::Result<KeyRing> {
         .with_file(KeyFile::in_folder(&config.data))?)
 }
 
-/// What each use of memory may take. On a system that does not say how much it has, only weights are bounded. `gpu` is what may be
-/// used of a GPU's memory, where weights, texts and activations are then: the weights' share leaves room for the others, and
-/// whether a forward fits is asked of the device itself.
-pub(crate) fn memory_budget(config: &Config, gpu: Option<u64>) -> MemoryBudget {
+/// What each use of memory may take, on all devices together.
+pub(crate) fn memory_budget(config: &Config, gpus: &[u64]) -> MemoryBudget {
+    let sum = |part: fn(MemoryBudget) -> u64| {
+        let parts = gpus.iter().map(|gpu| part(device_budget(config, Some(*gpu))));
+        parts.fold(0, u64::saturating_add)
+    };
+    let all = device_budget(config, None);
+    if gpus.is_empty() {
+        return all;
+    }
+    MemoryBudget {
+        weights: sum(|budget| budget.weights),
+        states: sum(|budget| budget.states),
+        ..all
+    }
+}
+
+/// What each use of memory may take on one device. On a system that does not say how much it has, only weights are bounded. `gpu` is
+/// what may be used of a GPU's memory, where weights, texts and activations are then: the weights' share leaves room for the others,
+/// and whether a forward fits is asked of the device itself.
+fn device_budget(config: &Config, gpu: Option<u64>) -> MemoryBudget {
     let total = memory_total();
     let budget = |set: Option<ByteSize>, part: u64, unknown: u64| {
         let share = total.map_or(unknown, |total| total / part);
@@ -119,33 +136,40 @@ pub(crate) fn memory_budget(config: &Config, gpu: Option<u64>) -> MemoryBudget {
 }
 
 /// Says at the start what computes.
-fn tell_device(opened: &OpenDevice) {
-    let OpenDevice {
-        device,
+fn tell_devices(opened: &OpenDevices) {
+    let OpenDevices {
+        devices,
         why_cpu,
         is_surprising,
+        left_out,
         policy: _,
     } = opened;
-    let report = DeviceReport::of(device);
-    match (&report.gpu, why_cpu) {
-        (Some(gpu), _) => {
-            tracing::info!(
-                device = report.name,
-                precision = %report.precision,
-                memory = gpu.budget_bytes,
-                "computes on a GPU"
-            );
+    for (index, device) in devices.iter().enumerate() {
+        let report = DeviceReport::of(device);
+        match (&report.gpu, why_cpu) {
+            (Some(gpu), _) => {
+                tracing::info!(
+                    index,
+                    device = report.name,
+                    precision = %report.precision,
+                    memory = gpu.budget_bytes,
+                    "computes on a GPU"
+                );
+            }
+            (None, why) if *is_surprising => {
+                let why = why.as_deref().unwrap_or("this build has no CUDA");
+                tracing::warn!(why, "computes on the processor in f32, since no GPU can be used");
+            }
+            (None, Some(why)) => tracing::info!(why, "computes on the processor, since no GPU can be used"),
+            (None, None) => tracing::info!("computes on the processor"),
         }
-        (None, why) if *is_surprising => {
-            let why = why.as_deref().unwrap_or("this build has no CUDA");
-            tracing::warn!(why, "computes on the processor in f32, since no GPU can be used");
-        }
-        (None, Some(why)) => tracing::info!(why, "computes on the processor, since no GPU can be used"),
-        (None, None) => tracing::info!("computes on the processor"),
+    }
+    for (device, why) in left_out {
+        tracing::warn!(device, why, "a GPU cannot be used; the others are");
     }
 }
 
-/// The device thread and the door to it.
+/// The device threads and the door to them.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) handle: EngineHandle,
@@ -155,15 +179,25 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts it on the chosen device.
+    /// Starts it on the chosen devices.
     pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
         let opened = device::open(config)?;
-        let memory = MemoryLedger::new(memory_budget(config, opened.gpu_budget()));
-        tell_device(&opened);
-        let executor = PipelineExecutor::on(opened.device, Arc::clone(&memory), config.model_keep_alive);
-        let executor = executor.with_max_prompt_tokens(config.max_prompt_tokens);
-        let (handle, thread) =
-            pentimento_engine::Engine::start_within(executor, opened.policy, clock(), Arc::clone(&memory))?;
+        let memory = MemoryLedger::new(memory_budget(config, &opened.gpu_budgets()));
+        tell_devices(&opened);
+        // What is on a device is in an account of its own, which is a part of the whole.
+        let devices = opened.devices.into_iter().map(|device| {
+            let gpu = device.gpu().map(|gpu| gpu.budget_bytes() as u64);
+            let part = memory.part(device_budget(config, gpu));
+            (device, part)
+        });
+        let executors = PipelineExecutor::on_each(devices, config.model_keep_alive).into_iter();
+        let executors = executors.map(|executor| executor.with_max_prompt_tokens(config.max_prompt_tokens));
+        let (handle, thread) = pentimento_engine::Engine::start_on(
+            executors.collect(),
+            opened.policy,
+            clock(),
+            Arc::clone(&memory),
+        )?;
         Ok(Self {
             handle,
             memory,

@@ -246,7 +246,10 @@ struct Voice {
 impl Announcer for Voice {
     async fn announcement(&self) -> Announcement {
         let status = self.service.status().await;
-        let device = self.service.device();
+        let devices = self.service.devices();
+        let names: Vec<&str> = devices.iter().map(|device| &*device.report.name).collect();
+        // All of one machine compute in the same numbers.
+        let precision = devices.first().map(|device| device.report.precision.to_string());
         let models = self.service.models_here().await;
         *self.shelf.models() = models.iter().cloned().collect();
         let made = self.service.made();
@@ -255,8 +258,8 @@ impl Announcer for Voice {
             works: self.part.works && status.outage.is_none() && status.engine.healthy,
             draining: status.stopping,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            device: device.name.clone(),
-            precision: device.precision.to_string(),
+            device: names.join(", "),
+            precision: precision.unwrap_or_default(),
             memory_bytes: self.memory.limit(MemoryUse::Weights),
             held_bytes: self.memory.held(MemoryUse::Weights),
             running: status.engine.jobs,

@@ -92,6 +92,8 @@ impl Members {
 
 #[cfg(test)]
 mod tests {
+    use pentimento_types::{Clock as _, SystemClock};
+
     use super::*;
 
     fn node(name: &str) -> NodeId {
@@ -108,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_node_is_there_while_it_speaks_and_for_a_while_after() {
-        let (mut members, start) = (Members::default(), Instant::now());
+        let (mut members, start) = (Members::default(), SystemClock.now());
         members.note(node("b"), Announcement::default(), start);
         members.note(node("a"), Announcement::default(), start + SILENCE / 2);
         assert_eq!(names(&members, start + SILENCE / 2), ["a", "b"]);
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_latest_word_counts() {
-        let (mut members, start) = (Members::default(), Instant::now());
+        let (mut members, start) = (Members::default(), SystemClock.now());
         let later = Announcement {
             running: 3,
             ..Announcement::default()
@@ -145,7 +147,7 @@ mod tests {
 
     #[test]
     fn who_makes_names_up_fills_no_memory() {
-        let (mut members, start) = (Members::default(), Instant::now());
+        let (mut members, start) = (Members::default(), SystemClock.now());
         for k in 0..MOST + 10 {
             members.note(node(&format!("n{k}")), Announcement::default(), start);
         }

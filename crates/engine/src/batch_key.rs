@@ -43,6 +43,11 @@ impl ModelKey {
         Self(text.into())
     }
 
+    /// The checkpoint alone.
+    pub(crate) fn checkpoint_name(&self) -> &str {
+        self.0.lines().next().unwrap_or_default()
+    }
+
     /// Its parts as lines.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,24 +1,26 @@
-//! The async door to the device thread. Refuses at once when the engine is full; nothing ever waits here for room.
+//! The async door to the device threads. Refuses at once when the engine is full; nothing ever waits here for room.
+//!
+//! Whoever hands a job in does not know how many devices there are: `Placement` says which one it goes to.
 
 use std::fmt;
 use std::sync::{Arc, mpsc as std_mpsc};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::{Precision, WordModel};
-use pentimento_types::{ApiKeyId, Clock, JobId, MemoryBudget, MemoryLedger, MemoryUse, Priority};
+use pentimento_types::{ApiKeyId, Clock, JobId, MemoryLedger, MemoryUse, Priority};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, watch};
 
 use crate::admission::Place;
-use crate::device_thread::{Admission, Command, DeviceThread, Loads};
+use crate::device_thread::{Admission, Command};
 use crate::event::JobEvents;
-use crate::metrics::DeviceMetrics;
+use crate::metrics::{DeviceCollector, DeviceMetrics};
 use crate::model_memory::ModelMemory;
-use crate::{BatchPolicy, DeviceReport, EngineError, Executor, PreviewSwitch, ResolvedJob, ResolvedModels};
+use crate::placement::{Offer, Placement, place_for_model};
+use crate::{DeviceReport, EngineError, ModelKey, PreviewSwitch, ResolvedJob, ResolvedModels};
 
-/// What the engine is doing, as of the last tick.
+/// What the engine is doing, on all its devices together, as of their last ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineStatus {
     /// Jobs inside, prepared or not.
@@ -29,78 +31,35 @@ pub struct EngineStatus {
     pub jobs_loading: usize,
     /// Rows that have evaluations before them.
     pub rows: u32,
-    /// The policy's `max_jobs`.
+    /// The policy's `max_jobs`, for each device.
     pub max_jobs: usize,
-    /// False once the device is lost or the thread has ended.
+    /// False once a device is lost or its thread has ended.
     pub healthy: bool,
 }
 
-/// Starts the device thread.
-#[derive(Clone, Copy, Debug)]
-pub struct Engine;
-
-impl Engine {
-    /// As [`Engine::start_within`], without a bound on memory.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn start<E: Executor>(
-        executor: E,
-        policy: BatchPolicy,
-        clock: Arc<dyn Clock>,
-    ) -> Result<(EngineHandle, EngineThread), EngineError> {
-        let memory = MemoryLedger::new(MemoryBudget::UNBOUNDED);
-        Self::start_within(executor, policy, clock, memory)
-    }
-
-    /// Moves the executor to a thread of its own and gives back the door to it. Jobs are let in while `memory` has room
-    /// for their decoded images.
-    ///
-    /// # Errors
-    /// When the operating system refuses a thread.
-    pub fn start_within<E: Executor>(
-        executor: E,
-        policy: BatchPolicy,
-        clock: Arc<dyn Clock>,
-        memory: Arc<MemoryLedger>,
-    ) -> Result<(EngineHandle, EngineThread), EngineError> {
-        let (commands, inbox) = std_mpsc::channel();
-        let loader = Arc::new(executor.loader());
-        let status = EngineStatus {
+impl EngineStatus {
+    /// Nothing yet.
+    pub(crate) const fn idle(max_jobs: usize) -> Self {
+        Self {
             jobs: 0,
             jobs_waiting: 0,
             jobs_loading: 0,
             rows: 0,
-            max_jobs: policy.max_jobs,
+            max_jobs,
             healthy: true,
-        };
-        let (status_writer, status) = watch::channel(status);
-        let loads = Loads::new(Arc::clone(&loader), commands.clone());
-        let thread = DeviceThread::new(
-            (executor, loads),
-            policy,
-            Arc::clone(&clock),
-            inbox,
-            status_writer,
-        );
-        let metrics = thread.metrics().clone();
-        let join = thread::Builder::new()
-            .name("pentimento-device".to_owned())
-            .spawn(move || thread.run())
-            .map_err(|error| EngineError::Spawn(Arc::new(error)))?;
-        let door = Arc::new(Semaphore::new(policy.max_jobs));
-        let handle = EngineHandle {
-            commands: Arc::new(Commands(commands)),
-            models: loader,
-            door,
-            memory,
-            max_jobs: policy.max_jobs,
-            status,
-            metrics,
-            clock,
-        };
-        Ok((handle, EngineThread { join }))
+        }
     }
+}
+
+/// One of the devices, as it is used now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceUse {
+    /// What it is, and its memory.
+    pub report: DeviceReport,
+    /// Jobs that were given to it and have not ended.
+    pub jobs: usize,
+    /// As [`EngineHandle::resident_models`], there.
+    pub resident_models: Vec<String>,
 }
 
 /// What holds for a job beside what it is.
@@ -131,31 +90,9 @@ impl Default for JobTerms {
     }
 }
 
-/// The running device thread.
-#[derive(Debug)]
-pub struct EngineThread {
-    join: JoinHandle<()>,
-}
-
-impl EngineThread {
-    /// Blocks until the thread has ended: after a shutdown, or when every handle is gone and no job is left.
-    ///
-    /// # Errors
-    /// [`EngineError::Stopped`] when the thread ended by a panic outside of the guarded acts.
-    pub fn join(self) -> Result<(), EngineError> {
-        self.join.join().map_err(|_| EngineError::Stopped)
-    }
-
-    /// Whether the thread has ended.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.join.is_finished()
-    }
-}
-
-/// What all handles share. The device thread is told when the last one goes; it cannot see that on its channel, on which
+/// What all handles share. A device thread is told when the last one goes; it cannot see that on its channel, on which
 /// its own loads report, too.
-struct Commands(std_mpsc::Sender<Command>);
+pub(crate) struct Commands(pub(crate) std_mpsc::Sender<Command>);
 
 impl Commands {
     /// Err when the thread has ended.
@@ -171,15 +108,24 @@ impl Drop for Commands {
     }
 }
 
-/// The door to the device thread. Cheap to clone.
+/// The way to one device.
+pub(crate) struct Door {
+    pub(crate) commands: Commands,
+    pub(crate) models: Arc<dyn ModelMemory>,
+    pub(crate) status: watch::Receiver<EngineStatus>,
+}
+
+/// The door to the device threads. Cheap to clone.
 #[derive(Clone)]
 pub struct EngineHandle {
-    commands: Arc<Commands>,
-    models: Arc<dyn ModelMemory>,
-    door: Arc<Semaphore>,
-    memory: Arc<MemoryLedger>,
+    /// At least one.
+    devices: Arc<[Door]>,
+    placement: Arc<Placement>,
+    permits: Arc<Semaphore>,
     max_jobs: usize,
-    status: watch::Receiver<EngineStatus>,
+    memory: Arc<MemoryLedger>,
+    /// Whether one of the devices is.
+    lost: watch::Receiver<bool>,
     metrics: DeviceMetrics,
     clock: Arc<dyn Clock>,
 }
@@ -193,13 +139,40 @@ impl fmt::Debug for EngineHandle {
 }
 
 impl EngineHandle {
+    pub(crate) fn new(
+        (devices, placement): (Vec<Door>, Arc<Placement>),
+        (permits, memory): (Arc<Semaphore>, Arc<MemoryLedger>),
+        (metrics, lost): (DeviceMetrics, watch::Receiver<bool>),
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            devices: devices.into(),
+            placement,
+            max_jobs: permits.available_permits(),
+            permits,
+            memory,
+            lost,
+            metrics,
+            clock,
+        }
+    }
+
+    fn models(&self) -> impl Iterator<Item = &Arc<dyn ModelMemory>> {
+        self.devices.iter().map(|device| &device.models)
+    }
+
+    /// What each device has of a model.
+    fn offers(&self, models: &ResolvedModels) -> Vec<Offer> {
+        self.models().map(|memory| memory.offer(models)).collect()
+    }
+
     /// Takes a place for a job whose decoded images will take this many bytes, before they are decoded.
     ///
     /// # Errors
     /// [`EngineError::Overloaded`] and [`EngineError::MemoryFull`] when there is no room now,
     /// [`EngineError::ShuttingDown`] when there will not be any more.
     pub fn reserve(&self, image_bytes: u64) -> Result<Place, EngineError> {
-        let permit = Arc::clone(&self.door)
+        let permit = Arc::clone(&self.permits)
             .try_acquire_owned()
             .map_err(|error| match error {
                 TryAcquireError::NoPermits => EngineError::Overloaded { limit: self.max_jobs },
@@ -207,12 +180,13 @@ impl EngineHandle {
             })?;
         let images = self.memory.reserve(MemoryUse::Images, image_bytes)?;
         Ok(Place {
+            on_device: None,
             _permit: permit,
             _images: images,
         })
     }
 
-    /// Hands a job to the device thread, in a place that it gets now.
+    /// Hands a job to a device thread, in a place that it gets now.
     ///
     /// # Errors
     /// As [`EngineHandle::reserve`], and [`EngineError::Stopped`]. Everything later comes as an event.
@@ -248,7 +222,7 @@ impl EngineHandle {
     /// [`EngineError::Stopped`] when the engine takes nothing any more.
     pub fn generate_in(
         &self,
-        place: Place,
+        mut place: Place,
         id: JobId,
         input: ResolvedJob,
         terms: JobTerms,
@@ -259,6 +233,12 @@ impl EngineHandle {
             let images = (image, input.recipe.image_count);
             return Ok(JobEvents::of_input(id, images, place));
         }
+        let model = (id, ModelKey::of(&input.models));
+        let on_device = self
+            .placement
+            .place(model, terms.work, &self.offers(&input.models));
+        let device = on_device.device();
+        place.on_device = Some(on_device);
         let (events, receiver) = mpsc::unbounded_channel();
         let admission = Admission {
             id,
@@ -267,24 +247,28 @@ impl EngineHandle {
             events,
             place,
         };
-        self.commands.send(Command::Admit(Box::new(admission)))?;
+        let commands = &self.devices[device].commands;
+        commands.send(Command::Admit(Box::new(admission)))?;
         Ok(JobEvents::new(id, receiver))
     }
 
     /// Ends a job before the next act of the device; its last event is then `Cancelled`. Nothing happens when it has
     /// ended already.
     pub fn cancel(&self, id: JobId) {
-        // A thread that has ended has no job to cancel.
-        let _ = self.commands.send(Command::Cancel(id));
+        for device in self.devices.iter() {
+            // A thread that has ended has no job to cancel, and those that do not know the job do nothing.
+            let _ = device.commands.send(Command::Cancel(id));
+        }
     }
 
-    /// Brings a model into memory before a job asks for it. It stays there as long as other models leave it room, or, when it
-    /// is pinned, until it is evicted.
+    /// Brings a model into the memory of one device before a job asks for it, where jobs for it then go. It stays there as long as
+    /// other models leave it room, or, when it is pinned, until it is evicted.
     ///
     /// # Errors
     /// [`EngineError::Executor`] when it cannot be loaded, or the models in use and the pinned ones leave no room.
     pub async fn load(&self, models: ResolvedModels, pin: bool) -> Result<(), EngineError> {
-        let memory = Arc::clone(&self.models);
+        let device = place_for_model(&self.offers(&models));
+        let memory = Arc::clone(&self.devices[device].models);
         let loaded = tokio::task::spawn_blocking(move || memory.load_and_keep(&models, pin));
         // A panic of the loader is the model's fault.
         loaded.await.map_err(|_| EngineError::Panicked { act: "load" })?
@@ -296,94 +280,121 @@ impl EngineHandle {
     /// # Errors
     /// [`EngineError::Executor`] when it cannot be loaded, or the models in use leave no room.
     pub fn word_model(&self, entry: &ModelEntry, words: &[&str]) -> Result<Arc<WordModel>, EngineError> {
-        self.models.word_model(entry, words)
+        // It computes on the CPU, and one of them is enough.
+        self.devices[0].models.word_model(entry, words)
     }
 
     /// Throws out of memory what belongs to this checkpoint, pinned or not, as far as no job uses it. Says how many bytes that
     /// was.
     #[must_use]
     pub fn evict(&self, checkpoint: &str) -> u64 {
-        self.models.evict(checkpoint)
+        self.models().map(|memory| memory.evict(checkpoint)).sum()
     }
 
     /// Throws out of memory everything that no job uses and that is not pinned. Says how many bytes that was.
     #[must_use]
     pub fn evict_idle(&self) -> u64 {
-        self.models.evict_idle()
+        self.models().map(|memory| memory.evict_idle()).sum()
     }
 
     /// Throws out models that no job has used for as long as they are to be kept. Says how many bytes that was. To be called
     /// every few seconds.
     #[must_use]
     pub fn evict_unused(&self) -> u64 {
-        self.models.evict_unused()
+        self.models().map(|memory| memory.evict_unused()).sum()
     }
 
-    /// The device, and its memory as it is now.
+    /// The devices, the first one first, as they are now.
     #[must_use]
-    pub fn device(&self) -> DeviceReport {
-        self.models.device()
+    pub fn devices(&self) -> Vec<DeviceUse> {
+        let jobs = self.placement.jobs();
+        let devices = self.models().zip(jobs).map(|(memory, jobs)| DeviceUse {
+            report: memory.device(),
+            jobs,
+            resident_models: memory.resident_models(),
+        });
+        devices.collect()
     }
 
-    /// The numbers in which it computes.
+    /// The numbers in which they compute.
     #[must_use]
     pub fn precision(&self) -> Precision {
-        self.models.precision()
+        self.devices[0].models.precision()
     }
 
-    /// Names of the checkpoints whose weights are in memory, in use or not. Models come and go without the device, too, so it is
-    /// the loader that is asked.
+    /// Names of the checkpoints whose weights are in the memory of a device, in use or not, in order. Models come and go without the
+    /// devices, too, so it is the loaders that are asked.
     #[must_use]
     pub fn resident_models(&self) -> Vec<String> {
-        self.models.resident_models()
+        let mut names: Vec<String> = self
+            .models()
+            .flat_map(|memory| memory.resident_models())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
-    /// How long the device has worked since the start.
+    /// How long all devices have worked since the start.
     #[must_use]
     pub fn device_time(&self) -> Duration {
-        self.metrics.device_time()
+        self.metrics.device_time(self.devices.len())
     }
 
-    /// Puts what the device and the loads have done into a registry.
+    /// Puts what the devices and the loads have done into a registry. Loaders of executors that were made each by itself count by
+    /// themselves; those of the first device are put there.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.metrics.register(registry);
-        self.models.register_metrics(registry);
+        self.devices[0].models.register_metrics(registry);
+        registry.register_collector(Box::new(DeviceCollector {
+            models: self.models().map(Arc::clone).collect(),
+            placement: Arc::clone(&self.placement),
+        }));
     }
 
     /// What the engine is doing.
     #[must_use]
     pub fn status(&self) -> EngineStatus {
-        let mut status = self.status.borrow().clone();
-        // The door knows better than the last tick.
-        status.jobs = self.max_jobs.saturating_sub(self.door.available_permits());
-        status.healthy &= self.status.has_changed().is_ok();
-        status
+        let mut all = EngineStatus::idle(self.max_jobs);
+        for device in self.devices.iter() {
+            let status = device.status.borrow();
+            all.jobs_waiting += status.jobs_waiting;
+            all.jobs_loading += status.jobs_loading;
+            all.rows += status.rows;
+            all.healthy &= status.healthy && device.status.has_changed().is_ok();
+        }
+        // The door knows better than the last ticks.
+        all.jobs = self.max_jobs.saturating_sub(self.permits.available_permits());
+        all
     }
 
-    /// Whether nothing will run on the device any more, and only a new process can use it.
+    /// Whether nothing will run on one of the devices any more, and only a new process can use it. The others then end, too.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        !self.status.borrow().healthy
+        *self.lost.borrow()
     }
 
-    /// Returns when the device is lost.
+    /// Returns when a device is lost.
     pub async fn lost(&self) {
-        let mut status = self.status.clone();
-        if status.wait_for(|status| !status.healthy).await.is_err() {
+        let mut lost = self.lost.clone();
+        if lost.wait_for(|lost| *lost).await.is_err() {
             // It has ended in order.
             std::future::pending::<()>().await;
         }
     }
 
     /// Takes no new job, lets those inside go on for `grace`, then ends the rest between two acts with
-    /// [`EngineError::ShuttingDown`]. Returns when the thread has ended. A second call can only shorten the grace.
+    /// [`EngineError::ShuttingDown`]. Returns when the threads have ended. A second call can only shorten the grace.
     pub async fn shutdown(&self, grace: Duration) {
-        self.door.close();
+        self.permits.close();
         let deadline = self.clock.now() + grace;
-        if self.commands.send(Command::Shutdown { deadline }).is_err() {
-            return;
+        for device in self.devices.iter() {
+            // One that has ended needs no word.
+            let _ = device.commands.send(Command::Shutdown { deadline });
         }
-        let mut status = self.status.clone();
-        while status.changed().await.is_ok() {}
+        for device in self.devices.iter() {
+            let mut status = device.status.clone();
+            while status.changed().await.is_ok() {}
+        }
     }
 }

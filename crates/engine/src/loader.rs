@@ -6,7 +6,7 @@ use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::{Precision, WordModel};
 use prometheus_client::registry::Registry;
 
-use crate::{DeviceReport, ExecutorError, ResolvedModels};
+use crate::{DeviceReport, ExecutorError, Offer, ResolvedModels};
 
 /// Why there is no model.
 #[derive(Clone, Debug)]
@@ -48,6 +48,9 @@ pub trait ModelLoader: Send + Sync + 'static {
     /// Names of the checkpoints whose weights are in memory, in use or not, for status pages. Called often.
     fn resident_models(&self) -> Vec<String>;
 
+    /// How much of a model is in memory, and what all weights there take. Asked for each job.
+    fn offer(&self, models: &ResolvedModels) -> Offer;
+
     /// Keeps a model that was loaded until it is evicted by name.
     fn pin(&self, models: &ResolvedModels);
 
@@ -61,6 +64,6 @@ pub trait ModelLoader: Send + Sync + 'static {
     /// now and then: only what its calls have seen counts.
     fn evict_unused(&self) -> u64;
 
-    /// Puts what it counts into a registry.
+    /// Puts what it counts into a registry, with what the loaders of other devices count that were made together with it.
     fn register_metrics(&self, registry: &mut Registry);
 }

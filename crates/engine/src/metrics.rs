@@ -3,25 +3,36 @@
 //! Each is an atomic number or a short array that exists from the start or from the first forward of its kind: a forward
 //! allocates nothing for them. Labels are words of this file, never a caller's.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use pentimento_catalog::BaseModel;
-use pentimento_pipeline::Device;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::{BatchKey, DeviceReport, LatentSize, ResolvedJob};
+use crate::model_memory::ModelMemory;
+use crate::placement::Placement;
+use crate::{BatchKey, GpuReport, LatentSize, ResolvedJob};
 
-/// An act of the device.
+/// An act of a device.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Act {
     act: &'static str,
+    device: u32,
+}
+
+/// One of the devices that this process computes on, by its place among them.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfDevice {
+    device: u32,
 }
 
 /// What one forward ran on.
@@ -39,50 +50,88 @@ struct LoadResult {
     result: &'static str,
 }
 
-/// A GPU as it is when somebody looks. It is asked nothing for that.
-#[derive(Debug)]
-pub(crate) struct GpuCollector(pub(crate) Device);
+/// The devices as they are when somebody looks. They are asked nothing for that.
+pub(crate) struct DeviceCollector {
+    pub(crate) models: Vec<Arc<dyn ModelMemory>>,
+    pub(crate) placement: Arc<Placement>,
+}
 
-impl Collector for GpuCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Some(gpu) = DeviceReport::of(&self.0).gpu else {
-            return Ok(());
+impl fmt::Debug for DeviceCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceCollector")
+            .field("placement", &self.placement)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Collector for DeviceCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let gpus: Vec<Option<GpuReport>> = self.models.iter().map(|models| models.device().gpu).collect();
+        let of_gpus = |value: fn(&GpuReport) -> u64| -> Vec<Option<u64>> {
+            gpus.iter().map(|gpu| gpu.as_ref().map(value)).collect()
         };
-        let narrow = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        for (name, help, unit, value) in [
+        let jobs = self.placement.jobs();
+        for (name, help, unit, values) in [
+            (
+                "device_jobs",
+                "Jobs that were given to a device and have not ended",
+                None,
+                jobs.iter().map(|jobs| Some(*jobs as u64)).collect(),
+            ),
             (
                 "gpu_memory_used",
                 "Memory of the GPU that this process uses",
                 Some(Unit::Bytes),
-                gpu.used_bytes,
+                of_gpus(|gpu| gpu.used_bytes),
             ),
             (
                 "gpu_memory_limit",
                 "Memory of the GPU that this process may use",
                 Some(Unit::Bytes),
-                gpu.budget_bytes,
+                of_gpus(|gpu| gpu.budget_bytes),
             ),
             (
                 "gpu_plans",
                 "Plans of libraries that are kept, each for one layer, size and number of rows",
                 None,
-                gpu.plans,
+                of_gpus(|gpu| gpu.plans),
             ),
         ] {
-            let gauge = ConstGauge::new(narrow(value));
-            let metric = encoder.encode_descriptor(name, help, unit.as_ref(), gauge.metric_type())?;
-            gauge.encode(metric)?;
+            encode_each(&mut encoder, (name, help, unit.as_ref()), &values)?;
         }
         Ok(())
     }
 }
 
-/// What the device does.
+/// What a device does.
 const ACTS: [&str; 3] = ["prepare", "denoise", "finish"];
 
-/// Of the device thread. Clones share the numbers.
+/// A gauge of those devices that have a value.
+fn encode_each(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit): (&str, &str, Option<&Unit>),
+    values: &[Option<u64>],
+) -> Result<(), fmt::Error> {
+    if values.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    for (device, value) in values.iter().enumerate() {
+        let Some(value) = value else { continue };
+        let labels = OfDevice {
+            device: u32::try_from(device).unwrap_or(u32::MAX),
+        };
+        let gauge = ConstGauge::new(i64::try_from(*value).unwrap_or(i64::MAX));
+        gauge.encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// Of the device threads. Clones share the numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceMetrics {
+    /// Whose acts are counted here, by its place among the devices.
+    device: u32,
     seconds: Family<Act, Counter<f64, AtomicU64>>,
     batch_rows: Histogram,
     evaluation_seconds: Family<Forward, Histogram, fn() -> Histogram>,
@@ -93,6 +142,7 @@ pub(crate) struct DeviceMetrics {
 impl Default for DeviceMetrics {
     fn default() -> Self {
         Self {
+            device: 0,
             seconds: Family::default(),
             batch_rows: Histogram::new(exponential_buckets(1.0, 2.0, 8)),
             evaluation_seconds: Family::new_with_constructor(of_acts),
@@ -108,20 +158,30 @@ fn of_acts() -> Histogram {
 }
 
 impl DeviceMetrics {
-    /// Of all acts together.
-    pub(crate) fn device_time(&self) -> Duration {
-        let acts = ACTS.map(|act| self.seconds.get_or_create(&Act { act }).get());
-        Duration::from_secs_f64(acts.iter().sum())
+    /// Of all acts of the first so many devices together.
+    pub(crate) fn device_time(&self, devices: usize) -> Duration {
+        let devices = 0..u32::try_from(devices).unwrap_or(u32::MAX);
+        let acts = devices.flat_map(|device| ACTS.map(|act| Act { device, act }));
+        Duration::from_secs_f64(acts.map(|act| self.seconds.get_or_create(&act).get()).sum())
+    }
+
+    /// The same numbers for the acts of another device. What it does is there from the start: what appears with its first event has
+    /// no rise that an alert could see.
+    pub(crate) fn of_device(&self, device: usize) -> Self {
+        let metrics = Self {
+            device: u32::try_from(device).unwrap_or(u32::MAX),
+            ..self.clone()
+        };
+        for act in ACTS {
+            metrics.worked(act, Duration::ZERO);
+        }
+        metrics
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
-        // There from the start: what appears with its first event has no rise that an alert could see.
-        for act in ACTS {
-            self.worked(act, Duration::ZERO);
-        }
         registry.register_with_unit(
             "device",
-            "Time that the device has worked, by what it did",
+            "Time that a device has worked, by what it did",
             Unit::Seconds,
             self.seconds.clone(),
         );
@@ -187,7 +247,10 @@ impl DeviceMetrics {
 
     fn worked(&self, act: &'static str, time: Duration) {
         self.seconds
-            .get_or_create(&Act { act })
+            .get_or_create(&Act {
+                act,
+                device: self.device,
+            })
             .inc_by(time.as_secs_f64());
     }
 }
@@ -215,6 +278,8 @@ pub(crate) struct LoaderMetrics {
     load_seconds: Histogram,
     /// Components thrown out.
     pub(crate) evictions: Counter,
+    /// Passes of an autoencoder that left the range of 16 bits.
+    pub(crate) vae_overflows: Counter,
 }
 
 impl Default for LoaderMetrics {
@@ -223,6 +288,7 @@ impl Default for LoaderMetrics {
             loads: Family::default(),
             load_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 15)),
             evictions: Counter::default(),
+            vae_overflows: Counter::default(),
         }
     }
 }
@@ -247,6 +313,11 @@ impl LoaderMetrics {
             "model_evictions",
             "Components of models that were thrown out of memory",
             self.evictions.clone(),
+        );
+        registry.register(
+            "vae_overflows",
+            "Passes of an autoencoder that left the range of f16 and were computed again in f32",
+            self.vae_overflows.clone(),
         );
     }
 
@@ -287,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_forward_leaves_its_numbers() {
-        let metrics = DeviceMetrics::default();
+        let metrics = DeviceMetrics::default().of_device(1);
         let key = BatchKey {
             model: crate::ModelKey::checkpoint("a model of a caller"),
             latent: LatentSize {
@@ -302,7 +373,8 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
-            "pentimento_device_seconds_total{act=\"denoise\"} 0.25",
+            "pentimento_device_seconds_total{act=\"denoise\",device=\"1\"} 0.25",
+            "pentimento_device_seconds_total{act=\"finish\",device=\"1\"} 0.0",
             "pentimento_batch_rows_sum 3.0",
             "pentimento_evaluation_seconds_count{base=\"other\",size=\"512\"} 1",
         ] {

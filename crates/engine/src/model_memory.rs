@@ -6,7 +6,7 @@ use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::{Precision, WordModel};
 use prometheus_client::registry::Registry;
 
-use crate::{DeviceReport, EngineError, LoadError, ModelLoader, ResolvedModels};
+use crate::{DeviceReport, EngineError, LoadError, ModelLoader, Offer, ResolvedModels};
 
 /// A [`ModelLoader`] without its type.
 pub(crate) trait ModelMemory: Send + Sync {
@@ -33,6 +33,9 @@ pub(crate) trait ModelMemory: Send + Sync {
 
     /// As [`ModelLoader::resident_models`].
     fn resident_models(&self) -> Vec<String>;
+
+    /// As [`ModelLoader::offer`].
+    fn offer(&self, models: &ResolvedModels) -> Offer;
 
     /// As [`ModelLoader::register_metrics`].
     fn register_metrics(&self, registry: &mut Registry);
@@ -77,6 +80,10 @@ impl<L: ModelLoader> ModelMemory for L {
 
     fn resident_models(&self) -> Vec<String> {
         ModelLoader::resident_models(self)
+    }
+
+    fn offer(&self, models: &ResolvedModels) -> Offer {
+        ModelLoader::offer(self, models)
     }
 
     fn register_metrics(&self, registry: &mut Registry) {

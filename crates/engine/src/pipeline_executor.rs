@@ -15,9 +15,10 @@ use pentimento_types::{
 };
 
 use crate::executor::PreparedImage;
+use crate::metrics::LoaderMetrics;
 use crate::{
     BatchKey, Executor, ExecutorError, FinishStep, FinishedImage, LatentSize, ModelLoader as _,
-    PipelineLoader, PrepareStep, Prepared, ResolvedJob, SharedCause,
+    PipelineLoader, PrepareStep, Prepared, ResolvedJob, ResolvedModels, SharedCause,
 };
 
 /// Weights that are kept in memory where nothing else is said, in bytes: about three checkpoints of half precision.
@@ -65,6 +66,7 @@ pub struct PipelineFinishing {
     /// As of a preparation.
     began_again: bool,
     model: Arc<StableDiffusion>,
+    models: Arc<ResolvedModels>,
 }
 
 impl fmt::Debug for PipelineFinishing {
@@ -79,6 +81,8 @@ impl fmt::Debug for PipelineFinishing {
 pub struct PipelineState {
     state: DenoiseState,
     model: Arc<StableDiffusion>,
+    /// What the model was made of.
+    models: Arc<ResolvedModels>,
     /// Given back with the last image of the job.
     _memory: Arc<Reservation>,
 }
@@ -113,8 +117,24 @@ impl PipelineExecutor {
     /// otherwise; None keeps them until the room is needed.
     #[must_use]
     pub fn on(device: Device, memory: Arc<MemoryLedger>, keep_alive: Option<Duration>) -> Self {
+        Self::counting(device, memory, (keep_alive, LoaderMetrics::default()))
+    }
+
+    /// As [`PipelineExecutor::on`], one for each of several devices with its own account of memory.
+    pub fn on_each(
+        devices: impl IntoIterator<Item = (Device, Arc<MemoryLedger>)>,
+        keep_alive: Option<Duration>,
+    ) -> Vec<Self> {
+        let metrics = LoaderMetrics::default();
+        let devices = devices.into_iter();
+        devices
+            .map(|(device, memory)| Self::counting(device, memory, (keep_alive, metrics.clone())))
+            .collect()
+    }
+
+    fn counting(device: Device, memory: Arc<MemoryLedger>, life: (Option<Duration>, LoaderMetrics)) -> Self {
         Self {
-            loader: PipelineLoader::new(device, Arc::clone(&memory), Arc::new(SystemClock), keep_alive),
+            loader: PipelineLoader::new(device, Arc::clone(&memory), Arc::new(SystemClock), life),
             memory,
             max_prompt_tokens: DEFAULT_PROMPT_TOKENS,
         }
@@ -131,6 +151,15 @@ impl PipelineExecutor {
     fn frees_memory<T, E: Borrow<PipelineError>>(&self, result: &Result<T, E>) -> bool {
         let is_full = |error: &E| error.borrow().kind() == ErrorKind::OutOfDeviceMemory;
         result.as_ref().is_err_and(is_full) && self.loader.evict_idle() > 0
+    }
+
+    /// Whether that has failed because the autoencoder left the range of 16 bits, and the next pass is in 32.
+    fn widens_vae(
+        &self,
+        error: &PipelineError,
+        (model, models): (&StableDiffusion, &ResolvedModels),
+    ) -> bool {
+        error.is_vae_overflow() && self.loader.widen_vae(model, models)
     }
 
     fn start(&self, model: &StableDiffusion, input: &ResolvedJob) -> Result<Preparation, ExecutorError> {
@@ -188,8 +217,13 @@ impl Executor for PipelineExecutor {
                 preparation.preparation = self.start(&model, &preparation.input)?;
                 return Ok(PrepareStep::Continue { in_pass: false });
             }
+            Err(error) if self.widens_vae(&error, (&model, &preparation.input.models)) => {
+                preparation.preparation = self.start(&model, &preparation.input)?;
+                return Ok(PrepareStep::Continue { in_pass: false });
+            }
             Err(error) => return Err(explain("prepare", error)),
         };
+        let models = Arc::new(preparation.input.models.clone());
         let key = batch_key(&preparation.input, states.first());
         let images = states.into_iter().map(|state| PreparedImage {
             evaluations: state.evaluations_left(),
@@ -197,6 +231,7 @@ impl Executor for PipelineExecutor {
             state: PipelineState {
                 state,
                 model: Arc::clone(&model),
+                models: Arc::clone(&models),
                 _memory: Arc::clone(&preparation.memory),
             },
         });
@@ -251,6 +286,7 @@ impl Executor for PipelineExecutor {
         let PipelineState {
             state,
             model,
+            models,
             _memory,
         } = state;
         let begun = model.begin_finish(state);
@@ -259,6 +295,7 @@ impl Executor for PipelineExecutor {
             finishing,
             began_again: false,
             model,
+            models,
         })
     }
 
@@ -267,10 +304,13 @@ impl Executor for PipelineExecutor {
             finishing,
             began_again,
             model,
+            models,
         } = finishing;
         let mut step = model.advance_finish(finishing);
-        if !*began_again && self.frees_memory(&step) {
-            *began_again = true;
+        let is_full = !*began_again && self.frees_memory(&step);
+        *began_again |= is_full;
+        let widens = |error: &PipelineError| self.widens_vae(error, (model, models));
+        if is_full || step.as_ref().is_err_and(widens) {
             step = model
                 .begin_finish_again(finishing)
                 .map(|()| pentimento_pipeline::FinishStep::Continue);

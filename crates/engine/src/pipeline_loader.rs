@@ -6,6 +6,7 @@
 
 mod known;
 mod watch;
+mod wide_vae;
 mod words;
 
 use std::collections::{HashMap, HashSet};
@@ -29,8 +30,10 @@ use prometheus_client::registry::Registry;
 use self::known::KnownModels;
 use self::watch::{Advice, ReadingTurn, Watched, Watcher};
 use crate::component_pool::{ComponentPool, NoRoom, Shared};
-use crate::metrics::{GpuCollector, LoaderMetrics};
-use crate::{DeviceReport, ExecutorError, LoadError, ModelKey, ModelLoader, ResolvedModels, SharedCause};
+use crate::metrics::LoaderMetrics;
+use crate::{
+    DeviceReport, ExecutorError, LoadError, ModelKey, ModelLoader, Offer, ResolvedModels, SharedCause,
+};
 
 /// How long the cause of a failed load is the answer, before it is tried again, when that may help.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
@@ -64,6 +67,8 @@ struct Memory {
     /// Loads that were given up, some of which still wait for their disk.
     given_up: HashMap<ModelKey, Watched>,
     resident: Resident,
+    /// Autoencoders in 16 bits whose range was left.
+    narrow_vaes: HashSet<ComponentKey>,
     /// The prompt enhancer, which stays as long as the server runs: it has no jobs that could wait for room.
     words: Option<ComponentKey>,
 }
@@ -148,13 +153,13 @@ impl fmt::Debug for PipelineLoader {
 }
 
 impl PipelineLoader {
+    /// What it counts goes to `metrics`, which the loaders of several devices may share.
     pub(crate) fn new(
         device: Device,
         ledger: Arc<MemoryLedger>,
         clock: Arc<dyn Clock>,
-        keep_alive: Option<Duration>,
+        (keep_alive, metrics): (Option<Duration>, LoaderMetrics),
     ) -> Self {
-        let metrics = LoaderMetrics::default();
         let components = ComponentPool::new(ledger.limit(MemoryUse::Weights));
         let memory = Memory {
             components: components.counting(metrics.evictions.clone()),
@@ -162,6 +167,7 @@ impl PipelineLoader {
             failures: HashMap::new(),
             given_up: HashMap::new(),
             resident: Resident::default(),
+            narrow_vaes: HashSet::new(),
             words: None,
         };
         Self(Arc::new(Inner {
@@ -283,7 +289,7 @@ impl PipelineLoader {
     fn find_or_read(&self, models: &ResolvedModels, watched: &Watched) -> Result<StableDiffusion, Fault> {
         let source = ModelSource::open(models, &self.0.device)?;
         let source = source.counting(watched.progress());
-        let keys = source.keys()?;
+        let keys = self.memory().in_their_precision(source.keys()?);
         let components = match self.resident(&keys) {
             Some(components) => components,
             None => {
@@ -365,7 +371,7 @@ impl PipelineLoader {
         // A copy with LoRAs shares the memory of the component without them.
         let bases = keys.iter().filter_map(ComponentKey::base);
         let wanted: Vec<ComponentKey> = bases.chain(keys.iter().cloned()).collect();
-        self.make_room(&wanted)?;
+        self.make_room(&wanted, |key| source.expected_bytes(key))?;
         let components = keys.iter().map(|key| self.find_or_read_one(source, key, &wanted));
         let components = components.collect::<Result<Vec<_>, _>>()?;
         // What was read may be larger than its files had said.
@@ -387,7 +393,7 @@ impl PipelineLoader {
             .base()
             .map(|base| self.find_or_read_one(source, &base, wanted));
         let base = base.transpose()?;
-        let counted = self.count(key.expected_bytes(), wanted);
+        let counted = self.count(source.expected_bytes(key), wanted);
         let (component, size_bytes) = source.read(key, base.as_ref())?;
         let counted = self.recount(counted, size_bytes, wanted);
         let entry = (component.clone(), base);
@@ -428,14 +434,20 @@ impl PipelineLoader {
     }
 
     /// Room for those that are not in memory, before the first of them is read.
-    fn make_room(&self, keys: &[ComponentKey]) -> Result<(), Fault> {
+    fn make_room(
+        &self,
+        keys: &[ComponentKey],
+        expected_bytes: impl Fn(&ComponentKey) -> u64,
+    ) -> Result<(), Fault> {
+        let missing: HashSet<&ComponentKey> = {
+            let memory = self.memory();
+            let missing = keys.iter().filter(|key| !memory.components.contains(key));
+            missing.collect()
+        };
+        // The headers of files may be read for this.
+        let needed = missing.into_iter().map(expected_bytes).sum();
         let mut evicted = Vec::new();
         let mut memory = self.memory();
-        let missing: HashSet<&ComponentKey> = keys
-            .iter()
-            .filter(|key| !memory.components.contains(key))
-            .collect();
-        let needed = missing.into_iter().map(ComponentKey::expected_bytes).sum();
         let made = memory.components.make_room(needed, keys, &mut evicted);
         drop(memory);
         made.map_err(|held| Fault::NoRoom { needed, held })
@@ -508,6 +520,15 @@ impl ModelLoader for PipelineLoader {
         resident.names.clone()
     }
 
+    fn offer(&self, models: &ResolvedModels) -> Offer {
+        let memory = self.memory();
+        let components = &memory.components;
+        Offer {
+            presence: memory.models.presence(models, |key| components.contains(key)),
+            weight_bytes: components.bytes(),
+        }
+    }
+
     fn pin(&self, models: &ResolvedModels) {
         let mut memory = self.memory();
         memory.models.pin(&ModelKey::of(models));
@@ -547,9 +568,6 @@ impl ModelLoader for PipelineLoader {
 
     fn register_metrics(&self, registry: &mut Registry) {
         self.0.metrics.register(registry);
-        if self.0.device.gpu().is_some() {
-            registry.register_collector(Box::new(GpuCollector(self.0.device.clone())));
-        }
     }
 }
 

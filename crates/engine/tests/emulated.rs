@@ -130,6 +130,22 @@ fn ended(mut events: JobEvents) -> Result<Vec<RgbImage>, EngineError> {
     Ok(images.into_iter().map(|(_, image)| image).collect())
 }
 
+/// One engine on these devices, each of which takes so many jobs.
+fn engine_on_all(gpus: &[Gpu], max_jobs: usize) -> EngineHandle {
+    let memory = MemoryLedger::new(MemoryBudget::UNBOUNDED);
+    let devices = gpus
+        .iter()
+        .map(|gpu| (device_on(gpu), memory.part(MemoryBudget::UNBOUNDED)));
+    let executors = PipelineExecutor::on_each(devices, None);
+    let policy = BatchPolicy {
+        max_jobs,
+        ..BatchPolicy::gpu()
+    };
+    let (handle, _threads) =
+        Engine::start_on(executors, policy, Arc::new(SystemClock), memory).expect("threads start");
+    handle
+}
+
 fn engine_on(gpu: &Gpu) -> EngineHandle {
     let (handle, _thread) =
         Engine::start(executor_on(gpu), BatchPolicy::gpu(), Arc::new(SystemClock)).expect("a thread starts");
@@ -225,5 +241,195 @@ fn a_launch_that_fails_and_a_device_that_is_lost_end_the_engine() {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.expect("a runtime").block_on(handle.lost());
         assert!(handle.is_lost());
+    }
+}
+
+#[test]
+fn two_devices_behind_one_door_make_the_same_picture() {
+    let gpus = [
+        Gpu::emulated(Emulation::default()),
+        Gpu::emulated(Emulation::default()),
+    ];
+    // One job each, so that the second goes to the other device.
+    let handle = engine_on_all(&gpus, 1);
+    let job = small("a boat", 1, 1);
+    let events = [1, 2].map(|id| {
+        let events = handle.generate(JobId::from_u128(id), job.clone());
+        events.expect("there is room")
+    });
+    assert_eq!(
+        handle.devices().iter().map(|device| device.jobs).sum::<usize>(),
+        2
+    );
+    let full = handle.generate(JobId::from_u128(3), job.clone());
+    assert!(
+        matches!(full, Err(EngineError::Overloaded { limit: 2 })),
+        "{full:?}"
+    );
+    let pictures = events.map(|events| ended(events).expect("nothing goes wrong"));
+    assert_eq!(pictures[0], pictures[1]);
+    let alone = engine_on(&Gpu::emulated(Emulation::default()));
+    assert_eq!(pictures[0], run(&alone, 1, &job).expect("nothing goes wrong"));
+    for (gpu, device) in gpus.iter().zip(handle.devices()) {
+        let report = device.report.gpu.expect("it is a GPU");
+        assert!(report.used_bytes > 0 && report.used_bytes == gpu.used_bytes() as u64);
+        assert_eq!(
+            (device.jobs, device.resident_models),
+            (0, vec!["tiny".to_owned()])
+        );
+    }
+    assert_eq!(
+        handle.resident_models(),
+        ["tiny"],
+        "once, though it is there twice"
+    );
+    // What one has is thrown out of both.
+    assert!(handle.evict("tiny") > 0);
+    let left = handle.devices();
+    assert!(
+        left.iter().all(|device| device.resident_models.is_empty()),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn jobs_follow_their_model_and_a_lost_device_ends_them_all() {
+    // The first one is lost when it is used for the second time.
+    let lost = Gpu::emulated(Emulation {
+        fault: Some(PlannedFault {
+            fault: Fault::DeviceLost,
+            at: 4000,
+        }),
+        ..Emulation::default()
+    });
+    let other = Gpu::emulated(Emulation::default());
+    let handle = engine_on_all(&[lost.clone(), other.clone()], 8);
+    let job = small("a boat", 1, 1);
+    let mut made = 0;
+    let error = loop {
+        match run(&handle, made + 1, &job) {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(error, EngineError::Executor(ExecutorError::DeviceLost { .. })),
+        "{error:?}"
+    );
+    assert_eq!(other.used_bytes(), 0, "all jobs went where their model was");
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    runtime.block_on(handle.lost());
+    assert!(handle.is_lost());
+    // The other one takes nothing any more either, and both threads end.
+    runtime.block_on(handle.shutdown(std::time::Duration::ZERO));
+    assert!(!handle.status().healthy);
+    assert!(matches!(
+        handle.generate(JobId::from_u128(99), job),
+        Err(EngineError::ShuttingDown)
+    ));
+}
+
+/// The tiny checkpoint, of whose VAE the numbers of one layer are doubled so often.
+fn with_large(layer: &str, doublings: u16) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    seeded::write_checkpoint(seeded::Shape::Tiny, 1, folder.path()).expect("it can be written");
+    let path = folder.path().join("vae/diffusion_pytorch_model.safetensors");
+    let mut file = fs_err::read(&path).expect("it is there");
+    let length: [u8; 8] = file[..8].try_into().expect("eight bytes");
+    let data = 8 + usize::try_from(u64::from_le_bytes(length)).expect("it is short");
+    let header: serde_json::Value = serde_json::from_slice(&file[8..data]).expect("it is JSON");
+    let tensor = &header[layer];
+    assert_eq!(tensor["dtype"], "F16", "of `{layer}`");
+    let offset = |at: usize| {
+        let number = tensor["data_offsets"][at].as_u64().expect("a number");
+        data + usize::try_from(number).expect("it is small")
+    };
+    let (from, to) = (offset(0), offset(1));
+    for bytes in file[from..to].chunks_exact_mut(2) {
+        let half = u16::from_le_bytes(bytes.try_into().expect("two bytes"));
+        // The exponent has five bits behind ten of the fraction; zeros and the smallest numbers have none.
+        let exponent = half >> 10 & 0x1f;
+        let grown = if exponent == 0 {
+            half
+        } else {
+            half + (doublings.min(30 - exponent) << 10)
+        };
+        bytes.copy_from_slice(&grown.to_le_bytes());
+    }
+    fs_err::write(&path, file).expect("it can be written");
+    folder
+}
+
+#[test]
+fn an_autoencoder_that_leaves_the_range_of_f16_does_its_work_in_f32() {
+    for layer in ["decoder.conv_in.weight", "encoder.conv_in.weight"] {
+        let folder = with_large(layer, 16);
+        let source = Source::Path(folder.path().to_owned());
+        let entry = Arc::new(ModelEntry::new("large", ModelKind::Checkpoint, source));
+        let job = |seed| ResolvedJob {
+            models: ResolvedModels::checkpoint(Arc::clone(&entry)),
+            ..small("a boat", seed, 1)
+        };
+        let made_in = |precision, pictures: u128| {
+            let gpu = Gpu::emulated(Emulation::default());
+            let device = Device::Gpu(GpuDevice::new(gpu, precision));
+            let memory = MemoryLedger::new(MemoryBudget::UNBOUNDED);
+            let executor = PipelineExecutor::on(device, memory, None);
+            let (handle, _thread) =
+                Engine::start(executor, BatchPolicy::gpu(), Arc::new(SystemClock)).expect("a thread starts");
+            let made = (1..=pictures).map(|number| {
+                // The next one is made after another load.
+                let _ = handle.evict_idle();
+                run(&handle, number, &job(7)).expect("it is computed again")[0].clone()
+            });
+            let made: Vec<RgbImage> = made.collect();
+            let mut registry = prometheus_client::registry::Registry::default();
+            handle.register_metrics(&mut registry);
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).expect("it can be written");
+            (made, text)
+        };
+        let (narrow, counted) = made_in(Precision::F16, 2);
+        assert!(
+            counted.contains("\nvae_overflows_total 1\n"),
+            "once, then it is known: {layer}: {counted}"
+        );
+        let (wide, counted) = made_in(Precision::F32, 1);
+        assert!(
+            counted.contains("\nvae_overflows_total 0\n"),
+            "{layer}: {counted}"
+        );
+        // The first one was encoded in f16, if only the decoder overflows.
+        for picture in &narrow {
+            let pairs = picture.pixels().iter().zip(wide[0].pixels());
+            let apart: u32 = pairs.map(|(one, other)| u32::from(one.abs_diff(*other))).sum();
+            let mean = f64::from(apart) / wide[0].pixels().len() as f64;
+            assert!(mean < 3.0, "{layer}: {mean} of 255");
+        }
+    }
+}
+
+/// What is set aside before a model is read is what it takes there, whatever the numbers of its files.
+#[test]
+fn weights_are_counted_by_what_they_take_on_the_device() {
+    for precision in [Precision::F16, Precision::F32] {
+        let gpu = Gpu::emulated(Emulation::default());
+        let device = Device::Gpu(GpuDevice::new(gpu.clone(), precision));
+        let models = small("a boat", 1, 1).models;
+        let source = pentimento_pipeline::ModelSource::open(&models, &device).expect("it is there");
+        for key in source.keys().expect("they can be looked at") {
+            let before = gpu.used_bytes();
+            let (component, size_bytes) = source.read(&key, None).expect("it can be read");
+            let taken = (gpu.used_bytes() - before) as u64;
+            let expected = source.expected_bytes(&key);
+            // Text encoders have their tables in main memory, and room for states is a part of what they say.
+            assert!(
+                expected * 100 >= taken * 98 && expected * 9 <= size_bytes.max(taken) * 10 + (64 << 10),
+                "{:?} in {precision}: {expected} expected, {taken} taken, {size_bytes} said",
+                key.role()
+            );
+            drop(component);
+        }
     }
 }

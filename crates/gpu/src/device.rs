@@ -52,6 +52,26 @@ impl Gpu {
         })
     }
 
+    /// How many CUDA devices this process can see; `CUDA_VISIBLE_DEVICES` hides some.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is no driver, or it does not start.
+    #[cfg(feature = "cuda")]
+    pub fn count() -> Result<usize> {
+        crate::driver::real::count()
+    }
+
+    /// How many CUDA devices this process can see, which this build cannot tell.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], always.
+    #[cfg(not(feature = "cuda"))]
+    pub fn count() -> Result<usize> {
+        Err(Error::Unavailable {
+            why: "this build has no CUDA (feature `cuda`)".to_owned(),
+        })
+    }
+
     /// The libraries that a CUDA device needs, for `doctor`: the name of each, and its version or why it cannot be used. None
     /// in a build without CUDA.
     #[must_use]

@@ -28,6 +28,8 @@ pub enum Transition {
         notes: Vec<JobNote>,
         /// The job's [`Job::work`], now that the images' size is known.
         work: u64,
+        /// The recipe's [`pentimento_types::Recipe::keeps_everything`], now that the mask is.
+        keeps_everything: bool,
     },
     /// A worker begins: queued (or running, after a lost lease) to running; `attempt` grows by one.
     Start {
@@ -160,9 +162,14 @@ impl Transition {
             });
         }
         match self {
-            Self::Fetched { notes, work } => {
+            Self::Fetched {
+                notes,
+                work,
+                keeps_everything,
+            } => {
                 job.state = JobState::Queued;
                 job.work = work;
+                job.recipe.keeps_everything = keeps_everything;
                 job.notes.extend(notes);
             }
             Self::Start { .. } => {
@@ -264,7 +271,8 @@ mod tests {
             Just(Transition::Cancel),
             Just(Transition::Fetched {
                 notes: Vec::new(),
-                work: 7
+                work: 7,
+                keeps_everything: false
             }),
         ]
     }
@@ -392,9 +400,11 @@ mod tests {
         let fetched = Transition::Fetched {
             notes: vec![JobNote::MaskIsAlpha],
             work: 7,
+            keeps_everything: true,
         };
         fetched.clone().apply(&mut job, now).unwrap();
         assert_eq!((job.state, job.work), (JobState::Queued, 7));
+        assert!(job.recipe.keeps_everything);
         assert_eq!(job.notes, [known, JobNote::MaskIsAlpha]);
         assert_eq!(
             fetched.apply(&mut job, now).unwrap_err().reason,

@@ -10,7 +10,10 @@
 // The server's own, because every kernel allocates its result.
 #[path = "../../cli/src/allocator.rs"]
 mod allocator;
-#[expect(dead_code, reason = "the algorithms' own counts are for the roofline")]
+#[expect(
+    dead_code,
+    reason = "the algorithms' own counts and bfloat16 are for the examples"
+)]
 mod cases;
 
 use std::time::Duration;

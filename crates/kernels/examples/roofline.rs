@@ -11,7 +11,10 @@
 // The server's own, because every kernel allocates its result.
 #[path = "../../cli/src/allocator.rs"]
 mod allocator;
-#[expect(dead_code, reason = "candle's side is for the bench")]
+#[expect(
+    dead_code,
+    reason = "candle's side is for the bench, bfloat16 for the other example"
+)]
 #[path = "../benches/cases/mod.rs"]
 mod cases;
 

@@ -2,12 +2,17 @@
 
 use pentimento_gpu::{DType, Gpu, GpuId};
 
+use crate::isa::Isa;
+
 /// A place that computes. It is chosen when a layer is made, and whatever the layer is given has to be there.
 #[derive(Clone, Debug, Default)]
 pub enum Device {
     /// Main memory and the processor's cores, in f32.
     #[default]
     Cpu,
+    /// The same, where the large products are of numbers rounded to bfloat16. Between layers, in sums, norms and softmax they
+    /// are f32.
+    CpuInBf16,
     /// A GPU.
     Gpu(GpuDevice),
 }
@@ -19,13 +24,15 @@ pub struct GpuDevice {
     precision: Precision,
 }
 
-/// The type of weights and of what is between layers. Sums are in f32 always.
+/// The type of what is multiplied; on a GPU also of what is between layers. Sums are in f32 always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// 32 bits.
     F32,
-    /// 16 bits.
+    /// 16 bits, on a GPU.
     F16,
+    /// 16 bits with the range of f32, on a processor that multiplies them faster.
+    Bf16,
 }
 
 impl std::fmt::Display for Precision {
@@ -33,6 +40,7 @@ impl std::fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::Bf16 => "bf16",
         })
     }
 }
@@ -40,18 +48,39 @@ impl std::fmt::Display for Precision {
 /// Which device it is, for keys: what is equal is the same numbers in the same memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceLocation {
-    /// Main memory.
+    /// Main memory, in f32.
     Cpu,
+    /// Main memory, in bfloat16.
+    CpuInBf16,
     /// A GPU, and the precision of what is there.
     Gpu(GpuId, Precision),
 }
 
+impl DeviceLocation {
+    /// The same device, for what is in 32 bits there.
+    #[must_use]
+    pub const fn in_f32(self) -> Self {
+        match self {
+            Self::Cpu | Self::CpuInBf16 => Self::Cpu,
+            Self::Gpu(gpu, _) => Self::Gpu(gpu, Precision::F32),
+        }
+    }
+}
+
 impl Device {
+    /// [`Device::CpuInBf16`]; None where the [instruction set](Isa) in use has nothing for it, since it would be no faster than
+    /// f32.
+    #[must_use]
+    pub fn cpu_in_bf16() -> Option<Self> {
+        Isa::detect().pairs().map(|_| Self::CpuInBf16)
+    }
+
     /// Which device it is.
     #[must_use]
     pub fn location(&self) -> DeviceLocation {
         match self {
             Self::Cpu => DeviceLocation::Cpu,
+            Self::CpuInBf16 => DeviceLocation::CpuInBf16,
             Self::Gpu(device) => DeviceLocation::Gpu(device.gpu.id(), device.precision),
         }
     }
@@ -60,7 +89,7 @@ impl Device {
     #[must_use]
     pub fn in_f32(&self) -> Self {
         match self {
-            Self::Cpu => Self::Cpu,
+            Self::Cpu | Self::CpuInBf16 => Self::Cpu,
             Self::Gpu(device) => Self::Gpu(GpuDevice::new(device.gpu.clone(), Precision::F32)),
         }
     }
@@ -70,6 +99,7 @@ impl Device {
     pub const fn precision(&self) -> Precision {
         match self {
             Self::Cpu => Precision::F32,
+            Self::CpuInBf16 => Precision::Bf16,
             Self::Gpu(device) => device.precision,
         }
     }
@@ -78,7 +108,7 @@ impl Device {
     #[must_use]
     pub const fn gpu(&self) -> Option<&Gpu> {
         match self {
-            Self::Cpu => None,
+            Self::Cpu | Self::CpuInBf16 => None,
             Self::Gpu(device) => Some(&device.gpu),
         }
     }
@@ -87,7 +117,7 @@ impl Device {
     #[must_use]
     pub const fn number_bytes(&self) -> usize {
         match self {
-            Self::Cpu => size_of::<f32>(),
+            Self::Cpu | Self::CpuInBf16 => size_of::<f32>(),
             Self::Gpu(device) => device.dtype().size_bytes(),
         }
     }
@@ -108,7 +138,8 @@ impl GpuDevice {
 
     pub(crate) const fn dtype(&self) -> DType {
         match self.precision {
-            Precision::F32 => DType::F32,
+            // A GPU is never opened in bfloat16.
+            Precision::F32 | Precision::Bf16 => DType::F32,
             Precision::F16 => DType::F16,
         }
     }

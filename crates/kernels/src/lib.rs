@@ -28,6 +28,7 @@ mod layout;
 mod matrix;
 mod norm;
 mod packed;
+mod pairs;
 mod peak;
 mod pieces;
 mod pool;

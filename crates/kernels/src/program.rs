@@ -217,7 +217,7 @@ impl<K: Eq> Programs<K> {
         body: impl FnOnce(&mut Inputs<'_>) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
         match &self.device {
-            Device::Cpu => body(&mut Inputs(Source::Cpu(given.0))),
+            Device::Cpu | Device::CpuInBf16 => body(&mut Inputs(Source::Cpu(given.0))),
             Device::Gpu(device) => self.run_on(device, key, &GpuPart::all(&given)?, body),
         }
     }

@@ -2,6 +2,26 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::isa::Isa;
+
+/// The sets of the machine and the emulated ones, of which one splits f32.
+pub(crate) fn every_set() -> Vec<Isa> {
+    Isa::available().into_iter().chain(Isa::emulated()).collect()
+}
+
+/// Those that multiply pairs.
+pub(crate) fn with_pairs() -> Vec<Isa> {
+    every_set()
+        .into_iter()
+        .filter(|isa| isa.pairs().is_some())
+        .collect()
+}
+
+/// What is lost where f32 is split, and otherwise `exact`.
+pub(crate) fn tolerance(isa: Isa, exact: f64) -> f64 {
+    if isa.splits() { 2e-5 } else { exact }
+}
+
 /// Pseudo-random numbers in -1..1, without a period that could coincide with the size of a kernel's blocks.
 pub(crate) fn noise(shape: &[usize], seed: u64) -> Tensor {
     let count: usize = shape.iter().product();

@@ -188,7 +188,7 @@ fn attentions_are_alike() {
         );
         let what = format!("{queries} over {keys}, {heads} heads of {width}, {mask:?}");
         assert_alike(&what, &[&q, &k, &v], |_, x| {
-            attend(&x[0], &x[1], &x[2], heads, mask)
+            attend((&x[0], &x[1], &x[2]), heads, mask, Precision::F32)
         });
     }
     let weights = || [1, 2, 3, 4].map(|seed| (noise(&[24, 24], seed), noise(&[24], seed + 9)));

@@ -131,7 +131,21 @@ impl ComponentKey {
         })
     }
 
-    /// About how much memory it will take beside its base, in bytes, known before it is loaded; 0 where only loading tells.
+    /// The same component where it computes in f32, whatever the device does elsewhere.
+    #[must_use]
+    pub fn in_f32(&self) -> Self {
+        Self {
+            device: self.device.in_f32(),
+            ..self.clone()
+        }
+    }
+
+    /// About what LoRAs in its weights add to the bytes of the files.
+    pub(crate) const fn merged_bytes(&self) -> u64 {
+        self.patches.merged_bytes
+    }
+
+    /// About how much memory it will take beside its base, in bytes, by the size of its files; 0 where only loading tells.
     #[must_use]
     pub fn expected_bytes(&self) -> u64 {
         if self.patches.beside.is_empty() {

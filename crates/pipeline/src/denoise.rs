@@ -49,7 +49,7 @@ impl StableDiffusion {
     /// # Errors
     /// As [`StableDiffusion::denoise`].
     pub fn measure(&self, states: &[&DenoiseState]) -> Result<Option<ProgramMemory>, PipelineError> {
-        if states.is_empty() || self.unet.device() == DeviceLocation::Cpu {
+        if states.is_empty() || !matches!(self.unet.device(), DeviceLocation::Gpu(..)) {
             return Ok(None);
         }
         let mut rows = self.rows_of(states.iter().copied())?;

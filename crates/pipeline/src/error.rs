@@ -1,6 +1,6 @@
 //! What can go wrong between a request and its picture.
 
-use pentimento_models::ModelError;
+use pentimento_models::{ModelError, Precision};
 use pentimento_schedulers::SchedulerError;
 use pentimento_types::{ErrorKind, HasKind, describe_chain};
 use pentimento_weights::WeightsError;
@@ -163,6 +163,14 @@ pub enum PipelineError {
         /// Which evaluation, counted from 0.
         evaluation: u32,
     },
+    /// The autoencoder produced NaN or infinity.
+    #[error("the VAE's {part} produced NaN or infinity in {precision}")]
+    VaeNotFinite {
+        /// `encoder` or `decoder`.
+        part: &'static str,
+        /// What it computes in: 16 bits have a range that some autoencoders leave.
+        precision: Precision,
+    },
     /// The parts of a checkpoint do not fit each other.
     #[error("checkpoint `{name}`: {detail}")]
     Mismatch {
@@ -227,6 +235,12 @@ impl PipelineError {
         Some((Beside::Embedding, name, reason))
     }
 
+    /// Whether an autoencoder has left the range of 16 bits, so that it may do its work in 32.
+    #[must_use]
+    pub fn is_vae_overflow(&self) -> bool {
+        matches!(self, Self::VaeNotFinite { precision, .. } if *precision == Precision::F16)
+    }
+
     /// Whether nothing will run on the device any more.
     #[must_use]
     pub fn is_device_lost(&self) -> bool {
@@ -260,6 +274,7 @@ impl PipelineError {
             | Self::Scheduler(_)
             | Self::Tensor(_)
             | Self::NotFinite { .. }
+            | Self::VaeNotFinite { .. }
             | Self::MixedShapes { .. }
             | Self::Spent => false,
         }
@@ -305,9 +320,11 @@ impl HasKind for PipelineError {
             | Self::VaeUnfit { .. }
             | Self::IpAdapterUnfit { .. }
             | Self::EmbeddingWidth { .. } => ErrorKind::InvalidInput,
-            Self::Spent | Self::Tensor(_) | Self::NotFinite { .. } | Self::MixedShapes { .. } => {
-                ErrorKind::Internal
-            }
+            Self::Spent
+            | Self::Tensor(_)
+            | Self::NotFinite { .. }
+            | Self::VaeNotFinite { .. }
+            | Self::MixedShapes { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use pentimento_models::VaePass;
 use pentimento_schedulers::Latents;
 use pentimento_types::{RgbImage, Size};
 
 use crate::denoise::not_finite;
 use crate::inpainting::Inpainting;
 use crate::state::DenoiseState;
+use crate::vae_work::VaeWork;
 use crate::{PipelineError, StableDiffusion, img2img};
 
 /// How far a finish is after a slice.
@@ -39,13 +39,12 @@ enum Way {
 #[derive(Debug)]
 struct Decoding {
     /// None where it could not be begun again.
-    pass: Option<VaePass>,
+    pass: Option<VaeWork>,
     /// What the pass has begun with.
     latents: Latents,
     size: Size,
     /// What is put back into it, and of which image.
     kept: Option<(Inpainting, Arc<RgbImage>)>,
-    evaluations: u32,
 }
 
 impl StableDiffusion {
@@ -66,11 +65,11 @@ impl StableDiffusion {
             latents: state.latents().clone(),
             size: state.size,
             kept: state.inpainting.zip(state.init),
-            evaluations: state.done,
         }))))
     }
 
-    /// Begins anew, with nothing held meanwhile: for a finish one of whose slices found no memory.
+    /// Begins anew, with nothing held meanwhile: for a finish one of whose slices found no memory, or whose autoencoder left the range
+    /// of its numbers and was replaced.
     ///
     /// # Errors
     /// As [`StableDiffusion::begin_finish`].
@@ -95,13 +94,10 @@ impl StableDiffusion {
             Way::Decoding(decoding) => decoding,
         };
         let pass = decoding.pass.as_mut().ok_or(PipelineError::Spent)?;
-        let Some(decoded) = self.vae.advance(pass)? else {
+        let Some(decoded) = pass.advance()? else {
             return Ok(FinishStep::Continue);
         };
-        let made = img2img::to_image(&decoded, decoding.size)?.ok_or_else(|| PipelineError::NotFinite {
-            scheduler: "VAE decoder".to_owned(),
-            evaluation: decoding.evaluations,
-        })?;
+        let made = img2img::to_image(&decoded, decoding.size)?.ok_or_else(|| pass.not_finite())?;
         Ok(FinishStep::Done(match &decoding.kept {
             Some((inpainting, init)) => inpainting.composite(init, made),
             None => made,
@@ -123,10 +119,10 @@ impl StableDiffusion {
     }
 
     /// Latents `[4, h, w]` on their way into the VAE.
-    pub(crate) fn begin_decode(&self, latents: &Latents) -> Result<VaePass, PipelineError> {
+    pub(crate) fn begin_decode(&self, latents: &Latents) -> Result<VaeWork, PipelineError> {
         let [channels, h, w] = latents.shape();
         let latents = self.to_vae_range(latents.clone());
         let z = Tensor::from_vec(latents.into_values(), (1, channels, h, w), &Device::Cpu)?;
-        Ok(self.vae.begin_decode(&z)?)
+        self.begin_decode_of(&z)
     }
 }

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use pentimento_models::{LayerKind, LayerName, LayerPatch, LayerShape, ModelError};
-use pentimento_weights::{LayerChange, LoraNetwork, ResolvedLora, WeightsError};
+use pentimento_weights::{LayerChange, LoraNetwork, LowRank, ResolvedLora, WeightsError};
 
 /// A layer's LoRAs become a branch up to this rank, all of them together, and other weights beyond it. Measured at
 /// Stable Diffusion 1.5's shapes, see the ADR.
@@ -116,17 +116,40 @@ fn branch(shape: LayerShape, changes: &[Scaled<'_>]) -> Result<Option<LayerPatch
     if ranks.iter().sum::<usize>() > MOST_RANK {
         return Ok(None);
     }
-    let (mut downs, mut ups) = (Vec::new(), Vec::new());
-    for (change, strength) in changes {
-        if let Some(low_rank) = change.low_rank() {
-            downs.push(low_rank.down.clone());
-            ups.push((low_rank.up * (low_rank.scale * strength))?);
-        }
-    }
+    let low_rank: Vec<_> = changes
+        .iter()
+        .filter_map(|(change, strength)| Some((change.low_rank()?, *strength)))
+        .collect();
+    let downs: Vec<&Tensor> = low_rank.iter().map(|(change, _)| change.down).collect();
     Ok(Some(LayerPatch::Branch {
         down: Tensor::cat(&downs, 0)?,
-        up: Tensor::cat(&ups, 1)?,
+        up: scaled_side_by_side(&low_rank)?,
     }))
+}
+
+/// The matrices (outputs, rank) of all changes in one of their ranks together, each scaled. Row by row, since candle's
+/// concatenation along the second dimension transposes everything twice: most of what a set of five LoRAs took.
+fn scaled_side_by_side(changes: &[(LowRank<'_>, f64)]) -> Result<Tensor, ChangeError> {
+    let mut columns = Vec::with_capacity(changes.len());
+    for (change, strength) in changes {
+        let up = change.up.to_dtype(DType::F32)?;
+        let (outputs, rank) = up.dims2()?;
+        let numbers = up.flatten_all()?.to_vec1::<f32>()?;
+        columns.push((outputs, rank, numbers, (change.scale * strength) as f32));
+    }
+    let outputs = columns.first().map_or(0, |(outputs, ..)| *outputs);
+    let ranks: usize = columns.iter().map(|(_, rank, ..)| rank).sum();
+    let mut all = Vec::with_capacity(outputs * ranks);
+    for output in 0..outputs {
+        for (_, rank, numbers, scale) in &columns {
+            all.extend(
+                numbers[output * rank..][..*rank]
+                    .iter()
+                    .map(|number| number * scale),
+            );
+        }
+    }
+    Ok(Tensor::from_vec(all, (outputs, ranks), &Device::Cpu)?)
 }
 
 /// W + Σ delta, in f32; each delta is computed from W.

@@ -50,6 +50,7 @@ mod text_encoder;
 mod tokens;
 mod unet_rows;
 mod upscaler;
+mod vae_work;
 mod word_model;
 mod word_model_source;
 
@@ -60,6 +61,7 @@ pub use embedding_files::{EmbeddingFiles, written_in};
 pub use error::{Beside, PipelineError};
 pub use finish::{FinishStep, Finishing};
 pub use lora_report::LoraReport;
+pub use mask::keeps_everything;
 pub use model_source::ModelSource;
 pub use pentimento_models::{ConditioningShape, Device, GpuDevice, Precision, ProgramMemory};
 pub use pentimento_weights::{FolderStamp, ReadProgress};

@@ -6,6 +6,17 @@
 
 use pentimento_types::{RgbImage, Size};
 
+/// The least grey level that is repainted: diffusers keeps what is below one half.
+const PAINTED: u8 = 128;
+
+/// Whether a mask, or one that says how much each pixel may change, leaves every pixel of every picture as it is, whatever size
+/// it is stretched to.
+#[must_use]
+pub fn keeps_everything(mask: &RgbImage, is_change_map: bool) -> bool {
+    let least = if is_change_map { 1 } else { PAINTED };
+    mask.pixels().chunks_exact(3).all(|rgb| grey(rgb) < least)
+}
+
 /// One bit for each pixel of the image that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MaskPixels {
@@ -19,7 +30,7 @@ impl MaskPixels {
     /// A mask of another size is stretched to it, each pixel taking the level of the nearest one, so that its edges
     /// stay where they are drawn.
     pub(crate) fn new(mask: &RgbImage, size: Size) -> Self {
-        let painted = grey_levels(mask, size).map(|level| level >= 128).collect();
+        let painted = grey_levels(mask, size).map(|level| level >= PAINTED).collect();
         Self { size, painted }
     }
 
@@ -263,6 +274,25 @@ mod tests {
         assert_eq!(kept[12..18], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0]);
         assert!(!mask.is_empty());
         assert!(from_lines(&["..", ".."]).is_empty());
+    }
+
+    #[test]
+    fn a_mask_keeps_everything_when_nothing_of_it_is_painted_at_any_size() {
+        let one_of = |level: u8| {
+            let pixels = [[0; 3], [0; 3], [level; 3], [0; 3]].concat();
+            RgbImage::new(size(2, 2), pixels).unwrap()
+        };
+        for (level, as_mask, as_map) in [
+            (0, true, true),
+            (1, true, false),
+            (127, true, false),
+            (128, false, false),
+        ] {
+            let mask = one_of(level);
+            assert_eq!(keeps_everything(&mask, false), as_mask, "{level}");
+            assert_eq!(keeps_everything(&mask, true), as_map, "{level}");
+            assert_eq!(MaskPixels::new(&mask, size(5, 7)).is_empty(), as_mask, "{level}");
+        }
     }
 
     #[test]

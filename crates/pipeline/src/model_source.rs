@@ -2,6 +2,7 @@
 
 mod assemble;
 mod beside;
+mod device_bytes;
 mod family;
 mod ip_adapter;
 mod lone_vae;
@@ -228,10 +229,10 @@ impl ModelSource {
             }
             ComponentRole::Vae => {
                 let vae = match &self.vae {
-                    Some(lone) => self.lone_vae(lone)?,
+                    Some(lone) => self.lone_vae(key, lone)?,
                     None => {
                         let config: VaeConfig = self.config(role)?;
-                        let device = self.vae_device(&config)?;
+                        let device = self.vae_device(key, &config)?;
                         self.network_on(&device, (role, is_merged), |weights| Vae::new(&config, weights))?
                     }
                 };
@@ -279,10 +280,14 @@ impl ModelSource {
             .map_err(|error| self.weights_error(error))
     }
 
-    /// Where a VAE of this configuration computes. diffusers' pipelines of SDXL run one in f32 that asks for it, whose
-    /// activations would leave the range of f16; those of Stable Diffusion 1 and 2 do not look at it
-    /// (`pipeline_stable_diffusion_xl_img2img.py`, `upcast_vae`).
-    fn vae_device(&self, config: &VaeConfig) -> Result<Device, PipelineError> {
+    /// Where a VAE of this configuration computes: in f32 where its key says so, since it has left the range of f16 before. diffusers'
+    /// pipelines of SDXL run one in f32 that asks for it, whose activations would leave the range of f16; those of Stable
+    /// Diffusion 1 and 2 do not look at it (`pipeline_stable_diffusion_xl_img2img.py`, `upcast_vae`).
+    fn vae_device(&self, key: &ComponentKey, config: &VaeConfig) -> Result<Device, PipelineError> {
+        let in_f32 = self.device.in_f32();
+        if key.device == in_f32.location() {
+            return Ok(in_f32);
+        }
         Ok(match self.family()? {
             Family::TwoEncoders { .. } if config.force_upcast => self.device.in_f32(),
             Family::TwoEncoders { .. } | Family::OneEncoder => self.device.clone(),

@@ -15,6 +15,12 @@ pub(crate) enum EncodedImage {
     Exact(Latents),
 }
 
+/// Whether what a VAE has made of an image has neither NaN nor infinity.
+pub(crate) fn is_finite(encoded: &Tensor) -> Result<bool, PipelineError> {
+    let values = encoded.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values.iter().all(|value| value.is_finite()))
+}
+
 impl EncodedImage {
     /// From what a VAE with this configuration has encoded, of one image.
     pub(crate) fn of(encoded: &Tensor, vae: &VaeConfig) -> Result<Self, PipelineError> {

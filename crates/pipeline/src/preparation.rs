@@ -5,18 +5,19 @@
 use std::mem;
 use std::sync::Arc;
 
-use pentimento_models::{Conditioning, ConditioningShape, PreparedConditioning, VaePass};
+use pentimento_models::{Conditioning, ConditioningShape, PreparedConditioning};
 use pentimento_types::{Inputs, Recipe, RgbImage, Size, Task};
 
 use crate::conditioning::{PromptEncoding, RequestConditioning};
 use crate::image_prompt::ImagePromptEncoding;
 use crate::img2img::to_planes;
 use crate::inpaint::Repainting;
-use crate::posterior::EncodedImage;
+use crate::posterior::{EncodedImage, is_finite};
 use crate::prepare::Common;
 use crate::prompt_embedding::PromptEmbedding;
 use crate::state::DenoiseState;
 use crate::task_check::check_task;
+use crate::vae_work::VaeWork;
 use crate::{PipelineError, StableDiffusion};
 
 /// What a preparation begins with.
@@ -56,7 +57,7 @@ pub struct Preparation {
     /// The picture beside the prompt, until its tokens are there.
     image_prompt: Option<ImagePromptEncoding>,
     /// The image on its way through the VAE.
-    pass: Option<VaePass>,
+    pass: Option<VaeWork>,
     /// The encoded image.
     encoded: Option<EncodedImage>,
     /// The encoded image with its masked part hidden.
@@ -222,10 +223,13 @@ impl StableDiffusion {
             (None, _, _, Some(init)) => self.begin_encode(to_planes(init, self.pixels_per_latent))?,
             (None, ..) => return Err(PipelineError::Spent),
         };
-        let Some(moments) = self.vae.advance(&mut under_way)? else {
+        let Some(moments) = under_way.advance()? else {
             *pass = Some(under_way);
             return Ok(());
         };
+        if !is_finite(&moments)? {
+            return Err(under_way.not_finite());
+        }
         let encoded = match what {
             Encode::Init => &mut preparation.encoded,
             Encode::Masked => &mut preparation.masked_image,

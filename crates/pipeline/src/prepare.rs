@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use pentimento_models::{PreparedConditioning, VaePass};
+use pentimento_models::PreparedConditioning;
 use pentimento_schedulers::{Latents, NoiseSource, Scheduler, SchedulerPlan, Start};
 use pentimento_types::{Recipe, RgbImage, SchedulerKind, Size};
 
 use crate::conditioning::{Negative, PromptEncoder, PromptEncoding, Prompts, RequestConditioning};
 use crate::guidance::{Guidance, is_guided};
-use crate::img2img::{Planes, to_planes};
+use crate::img2img::to_planes;
 use crate::posterior::EncodedImage;
 use crate::prompt::PromptTokens;
 use crate::prompt_embedding::{EmbeddingSet, PromptEmbedding};
@@ -171,12 +171,7 @@ impl StableDiffusion {
     /// When the forward fails.
     pub fn encode_image(&self, image: &RgbImage) -> Result<Tensor, PipelineError> {
         let x = to_planes(image, self.pixels_per_latent).into_tensor()?;
-        Ok(self.vae.encode_moments(&x)?)
-    }
-
-    /// Begins to encode an image that is in the VAE's range already.
-    pub(crate) fn begin_encode(&self, planes: Planes) -> Result<VaePass, PipelineError> {
-        Ok(self.vae.begin_encode(&planes.into_tensor()?)?)
+        Ok(self.vae().encode_moments(&x)?)
     }
 
     pub(crate) fn plan(&self, request: &Recipe) -> Result<SchedulerPlan, PipelineError> {

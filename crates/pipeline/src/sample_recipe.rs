@@ -22,6 +22,7 @@ pub(crate) fn sample_recipe() -> Recipe {
         framing: None,
         soft_edge: 0,
         differential_diffusion: false,
+        keeps_everything: false,
         ip_adapter: None,
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
-use pentimento_models::{ClipTokenizer, ClipVision, IpAdapter, UNet, Vae};
+use pentimento_models::{ClipTokenizer, ClipVision, IpAdapter, Precision, UNet, Vae};
 use pentimento_schedulers::SchedulerConfig;
 
+use crate::component::Component;
 use crate::text_encoder::TextEncoder;
 
 /// Text encoder, UNet, VAE, tokenizer and scheduler configuration of one checkpoint on one device. Cheap to make and to
@@ -19,6 +20,8 @@ pub struct StableDiffusion {
     pub(crate) second: Option<SecondEncoder>,
     pub(crate) unet: Arc<UNet>,
     pub(crate) vae: Arc<Vae>,
+    /// The same in f32, once `vae` has left the range of f16.
+    pub(crate) wide_vae: Arc<OnceLock<Arc<Vae>>>,
     /// Of models with an IP-Adapter only.
     pub(crate) image_prompter: Option<ImagePrompter>,
     pub(crate) scheduler_config: SchedulerConfig,
@@ -60,5 +63,24 @@ impl StableDiffusion {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The autoencoder that passes begin with from now on; one that is under way goes on with its own.
+    pub(crate) fn vae(&self) -> &Arc<Vae> {
+        self.wide_vae.get().unwrap_or(&self.vae)
+    }
+
+    /// Whether passes of the autoencoder that begin now could leave the range of their numbers: those of 16 bits.
+    #[must_use]
+    pub fn has_narrow_vae(&self) -> bool {
+        self.vae().precision() == Precision::F16
+    }
+
+    /// Computes with this autoencoder from now on, which is the model's own in f32.
+    pub fn widen_vae(&self, vae: &Component) {
+        if let Component::Vae(vae) = vae {
+            // Whoever was first has set an equal one.
+            let _ = self.wide_vae.set(Arc::clone(vae));
+        }
     }
 }

@@ -4,25 +4,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/runs.rs"]
+mod runs;
 mod support;
 #[path = "support/tensor_of.rs"]
 mod tensors;
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_gpu::{Emulation, Gpu};
 use pentimento_pipeline::{Device, GpuDevice, Precision, ResolvedModels, StableDiffusion};
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_runs};
+use runs::{golden, picture};
 use support::{image_of, request_of, tiny, tiny_on};
 use tensors::tensor_of;
-
-fn golden(case: &str) -> (Golden, String) {
-    let golden = Golden::open(&format!("pipeline/{case}.safetensors"));
-    let model = golden.about()["model"].as_str().unwrap().to_owned();
-    (golden, model)
-}
 
 fn check(case: &str) {
     let (golden, model) = golden(case);
@@ -94,17 +90,6 @@ fn check_with(case: &str, golden: &Golden, model: &StableDiffusion) {
         golden.tensor("output.u8"),
         Tolerance::PICTURE,
     );
-}
-
-/// What a model makes of a golden run's request, as a tensor of bytes.
-fn picture(golden: &Golden, model: &StableDiffusion) -> Tensor {
-    let init = image_of(golden.tensor("input.u8"));
-    let mut states = model.prepare(&request_of(golden.about()), &init).unwrap();
-    let mut state = states.remove(0);
-    while state.evaluations_left() > 0 {
-        model.denoise(&mut [&mut state]).unwrap();
-    }
-    tensor_of(&model.finish(state).unwrap())
 }
 
 fn emulated(precision: Precision) -> Device {

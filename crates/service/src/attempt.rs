@@ -17,6 +17,7 @@ use crate::admitted::Admitted;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::PendingInputs;
 use crate::job_span::{job_span, note_failure};
+use crate::signing::OriginOnce;
 use crate::sketches::Sketches;
 use crate::{ServiceError, deadlines, deliver};
 
@@ -88,6 +89,7 @@ impl From<Fault> for AttemptError {
 }
 
 pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
+    let _in_hand = inner.attempts.mark(id);
     let job = match inner.store.get(id).await {
         Ok(Some(job)) if !job.state.is_final() => job,
         Ok(_) => return Disposition::Ended,
@@ -153,6 +155,31 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         }
     };
     attempt.instrument(span).await
+}
+
+/// Ends a late job that no attempt has in hand: with the pictures that an earlier one has left, or as one that failed.
+pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> {
+    let left = if job.attempt > 0 {
+        deliver::left_by_earlier_attempt(inner, job).await
+    } else {
+        None
+    };
+    let Some(images) = left else {
+        let failure = deadlines::too_late(job);
+        let attempt = job.attempt;
+        inner
+            .transition(job.id, Transition::Fail { attempt, failure })
+            .await?;
+        tracing::warn!(job = %job.id, attempt, "given up at its deadline, as nobody ran it");
+        inner.clear_away(job.id).await;
+        return Ok(());
+    };
+    let start = Transition::Start { attempt: job.attempt };
+    let job = inner.transition(job.id, start).await?;
+    let began_at = None;
+    succeed(inner, &job, Made { images, began_at }).await;
+    inner.clear_away(job.id).await;
+    Ok(())
 }
 
 /// How many attempts never ended. One that still stands as running when the job is claimed is the last of them.
@@ -276,6 +303,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
         () = inner.deadline_comes(job) => return Err(Fault::late(job).into()),
     };
     let mut deliveries = JoinSet::new();
+    let origin = Arc::<OriginOnce>::default();
     let mut sketches = Sketches::new(shown, job.attempt);
     let mut began_at = None;
     loop {
@@ -298,7 +326,8 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
             Some(JobEvent::Image { index, finished }) => {
                 reporter.finished_image();
                 inner.images_made.fetch_add(1, Ordering::Relaxed);
-                deliveries.spawn(deliver::deliver(Arc::clone(inner), job.clone(), index, finished));
+                let of = (job.clone(), Arc::clone(&origin));
+                deliveries.spawn(deliver::deliver(Arc::clone(inner), of, index, finished));
             }
             Some(JobEvent::Finished) => break,
             Some(JobEvent::Failed(EngineError::DeadlineExceeded)) => return Err(Fault::late(job).into()),

@@ -35,8 +35,11 @@ impl Inner {
             let room = self.admitted.reserve(image.size_bytes());
             Checked::new(file, image, room)
         };
-        let of_mask = mask.zip(framed.mask);
-        let of_mask = of_mask.map(|(file, image)| (InputRole::Mask, checked(file, image)));
+        let of_mask = mask.zip(framed.mask).map(|(file, image)| {
+            let mut mask = checked(file, image);
+            mask.keeps_everything = framed.keeps_everything;
+            (InputRole::Mask, mask)
+        });
         let of_init = (InputRole::Init, checked(init, framed.init));
         Ok(std::iter::once(of_init).chain(of_mask).collect())
     }

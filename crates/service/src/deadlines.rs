@@ -1,24 +1,25 @@
 //! Deadlines: a job that has not ended by its own is given up, so that nobody waits for ever and nothing is made that nobody
-//! waits for. One that waits is failed here or by the worker that claims it, and is never begun; one that runs is ended by
-//! the engine, between two acts of the device.
+//! waits for. One that waits is failed here or by the worker that claims it, and is never begun; one that an attempt has in hand
+//! is ended by the engine, between two acts of the device. One whose attempt is gone is ended here like one that waits, unless
+//! its pictures are all there.
 //!
 //! A deadline is part of the job's record, so that it holds across restarts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pentimento_jobs::{JobsError, Transition};
+use pentimento_jobs::JobsError;
 use pentimento_types::{ErrorKind, Job, JobFailure, JobState, describe_chain};
 
 use crate::inner::Inner;
-use crate::maintenance;
+use crate::{attempt, maintenance};
 
 /// After a look that failed, on a disk that is full for example.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// Between two looks, however close the next deadline is.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Fails the jobs that wait beyond their deadlines, until the service has stopped.
+/// Ends the jobs beyond their deadlines that nobody runs, until the service has stopped.
 pub(crate) async fn run(inner: Arc<Inner>) {
     loop {
         let pause = match give_up_late(&inner).await {
@@ -39,7 +40,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// Fails what waits and is late. Returns how long no deadline comes.
+/// Ends what is late and not being run. Returns how long no deadline comes.
 async fn give_up_late(inner: &Inner) -> Result<Duration, JobsError> {
     let now = inner.aged_now();
     // Of the jobs that are stored from now on.
@@ -48,29 +49,16 @@ async fn give_up_late(inner: &Inner) -> Result<Duration, JobsError> {
         let Some(deadline) = job.deadline else { continue };
         match deadline.duration_since(now) {
             Ok(left) if !left.is_zero() => soonest = soonest.min(left),
-            // The engine ends it, or the worker that finds it again.
-            _ if job.state == JobState::Running => {}
-            _ => give_up(inner, &job).await?,
+            // The engine ends it.
+            _ if job.state == JobState::Running && inner.attempts.contains(job.id) => {}
+            _ => match attempt::end_late(inner, &job).await {
+                // It has begun or ended in the meantime.
+                Ok(()) | Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            },
         }
     }
     Ok(soonest)
-}
-
-async fn give_up(inner: &Inner, job: &Job) -> Result<(), JobsError> {
-    let fail = Transition::Fail {
-        attempt: job.attempt,
-        failure: too_late(job),
-    };
-    match inner.transition(job.id, fail).await {
-        Ok(_) => {
-            tracing::warn!(job = %job.id, "given up at its deadline, before it was begun");
-            inner.clear_away(job.id).await;
-            Ok(())
-        }
-        // It has begun or ended in the meantime.
-        Err(JobsError::Refused(_) | JobsError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// Why a job has failed whose deadline came.

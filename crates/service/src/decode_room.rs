@@ -64,13 +64,18 @@ impl Inner {
         owner: &ApiKeyId,
         decoding: Decoding,
     ) -> Result<DecodeRoom, ServiceError> {
+        self.room_of(owner, decoding.working_bytes).await
+    }
+
+    /// The same by the number of bytes.
+    pub(crate) async fn room_of(&self, owner: &ApiKeyId, bytes: u64) -> Result<DecodeRoom, ServiceError> {
         // First among one's own files, so that one caller's many stand behind each other and not before everybody.
         let share = self.decoding_shares.of(owner);
         let own = share.acquire_owned().await.map_err(ServiceError::internal)?;
         let turn = Arc::clone(&self.decoding).acquire_owned().await;
         let turn = turn.map_err(ServiceError::internal)?;
         let bytes = loop {
-            match self.admitted.room(decoding.working_bytes) {
+            match self.admitted.room(bytes) {
                 Ok(room) => break Bytes::Counted(room),
                 Err(full) if !full.is_hopeless() && self.admitted.give_up_one() => {}
                 Err(_) => {

@@ -17,15 +17,18 @@ use crate::image_codec::{self, ImageMetadata, encode_as};
 use crate::inner::{Inner, image_key};
 use crate::inputs::STORED_LIMITS;
 use crate::off_thread::off_thread;
+use crate::signing::OriginOnce;
 
 /// Encodes and stores picture number `index` of a job.
 pub(crate) async fn deliver(
     inner: Arc<Inner>,
-    job: Job,
+    (job, origin): (Job, Arc<OriginOnce>),
     index: u32,
     finished: FinishedImage,
 ) -> Result<(u32, StoredImage), ServiceError> {
     let FinishedImage { image, findings } = finished;
+    // Before there is room for the picture, since whoever has room must not wait for more.
+    inner.origin_of(&job, &origin).await?;
     // Before it is looked at: what is handed out is the whole picture.
     let (image, room) = inner.put_back(&job, image).await?;
     let (format, quality) = (job.delivery.format, job.delivery.jpeg_quality);
@@ -35,7 +38,6 @@ pub(crate) async fn deliver(
     let policy = inner.config.safety.policy(job.delivery.safety);
     let (checker, recipe, task) = (Arc::clone(&inner), job.recipe.clone(), job.inputs.task());
     let files = inner.checker_files(policy).await?;
-    let origin = inner.origin_of(&job).await;
     let (bytes, seed, findings) = off_thread(move || {
         // Until the picture is a file.
         let _room = room;
@@ -53,7 +55,7 @@ pub(crate) async fn deliver(
             (format, quality),
             (&metadata, checker.config.marks.of(&recipe)),
         )?;
-        let file = checker.signed(file, format, origin)?;
+        let file = checker.signed(file, format, origin.found())?;
         Ok((file, metadata.seed, findings))
     })
     .await?;

@@ -21,8 +21,8 @@ use crate::admitted::AdmittedJobs;
 use crate::config::{ServiceConfig, ServiceParts};
 use crate::decoding_shares::DecodingShares;
 use crate::enlarging::Enlarging;
-use crate::fetching::Fetching;
 use crate::image_codec::ManifestSigner;
+use crate::job_marks::JobMarks;
 use crate::kept_pictures::KeptPictures;
 use crate::key_ring::KeyRing;
 use crate::loads::Loads;
@@ -103,6 +103,8 @@ pub(crate) struct Inner {
     pub(crate) plan_turns: KeyedSemaphores<(ModelRole, String)>,
     /// Held while an image is decoded for which the account has no room.
     pub(crate) decoding_beyond: Arc<Semaphore>,
+    /// Held by the attempt that keeps an input's manifest for which the account has no room.
+    pub(crate) manifests_beyond: Arc<Semaphore>,
     /// Whose turn it is to look for a watermark, which takes a while: those who do must not hold the turns of those who decode.
     pub(crate) looking_for_marks: Arc<Semaphore>,
     /// Held by the attempt whose turn it is to get into the engine; the others stand in line for it.
@@ -110,7 +112,10 @@ pub(crate) struct Inner {
     /// Held by the attempt at a job whose earlier attempt ended with the process. Were they run together, the next end could
     /// not be told from its companions' fault.
     pub(crate) suspects: tokio::sync::Mutex<()>,
-    pub(crate) fetching: Fetching,
+    /// The jobs whose images this process is fetching.
+    pub(crate) fetching: JobMarks,
+    /// Those that an attempt of this process has, which ends them.
+    pub(crate) attempts: JobMarks,
     pub(crate) progress: ProgressHub,
     /// Images that the engine has finished.
     pub(crate) images_made: AtomicU64,
@@ -169,7 +174,8 @@ impl Inner {
             loads: Loads::default(),
             admitted: AdmittedJobs::new(Arc::clone(&memory)),
             memory,
-            fetching: Fetching::default(),
+            fetching: JobMarks::default(),
+            attempts: JobMarks::default(),
             keys,
             traces,
             signer,
@@ -191,6 +197,7 @@ impl Inner {
             decoding_shares: DecodingShares::new(config.decoding_images),
             plan_turns: KeyedSemaphores::default(),
             decoding_beyond: Arc::new(Semaphore::new(1)),
+            manifests_beyond: Arc::new(Semaphore::new(1)),
             looking_for_marks: Arc::new(Semaphore::new(1)),
             door: tokio::sync::Mutex::default(),
             suspects: tokio::sync::Mutex::default(),

@@ -156,9 +156,12 @@ impl Service {
             let signer = all.signer.as_ref().filter(|_| is_enlarged);
             let made_from = signer.map(|signer| Origin {
                 source_type: SourceType::AlgorithmicallyEnhanced,
-                parent: signer.keeps(&file).then_some(file.clone()),
+                parent: signer.parent(&file),
             });
-            drop((file, room, held));
+            // A manifest of it is never larger, and counts as it did.
+            let keeps = made_from.as_ref().is_some_and(|origin| origin.parent.is_some());
+            let _held = keeps.then_some(held);
+            drop((file, room));
             let enlarged = enlarge(picture, &upscaler, times, &|| waited_for.load(Ordering::Relaxed))?;
             let passed = all.safety.pass(enlarged, policy, &checker);
             let (enlarged, findings) = passed.map_err(ServiceError::SafetyChecker)?;
@@ -168,7 +171,7 @@ impl Service {
                 enlarged
             };
             let file = encode_enlarged(&enlarged, &origin, (is_enlarged, all.config.marks))?;
-            let file = all.signed(file, ImageFormat::Png, made_from)?;
+            let file = all.signed(file, ImageFormat::Png, made_from.as_ref())?;
             drop((space, turn));
             Ok((file, enlarged.size(), findings))
         })

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use pentimento_catalog::Catalog;
-use pentimento_engine::DeviceReport;
+use pentimento_engine::DeviceUse;
 use pentimento_jobs::JobCounts;
 use pentimento_types::{ApiKeyId, Job, JobId, JobOutcome, Progress, StoredImage};
 use prometheus_client::registry::Registry;
@@ -149,10 +149,10 @@ impl Service {
         self.inner.engine.register_metrics(registry);
     }
 
-    /// What computes, and its memory as it is now.
+    /// What computes, each device as it is now, the first one first.
     #[must_use]
-    pub fn device(&self) -> DeviceReport {
-        self.inner.engine.device()
+    pub fn devices(&self) -> Vec<DeviceUse> {
+        self.inner.engine.devices()
     }
 
     /// What health and readiness checks need to know.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use pentimento_engine::ResolvedModels;
+use pentimento_engine::{ResolvedModels, keeps_everything};
 use pentimento_jobs::{Inserted, JobPlace, JobsError, QueueEntry, known_request};
 use pentimento_types::{
     ApiKeyId, Delivery, DialectTag, Idempotency, ImageKey, ImageSource, InputRole, Inputs, Job, JobId,
@@ -149,6 +149,8 @@ struct Wanted {
     fit: Option<Size>,
     /// How it is read, where it is a mask.
     mask: MaskReading,
+    /// What its grey means there: [`Recipe::differential_diffusion`].
+    is_change_map: bool,
 }
 
 /// An input file that has been decoded.
@@ -162,6 +164,13 @@ pub(crate) struct Checked {
     /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
     image: Option<(RgbImage, Reservation)>,
     note: Option<JobNote>,
+    /// Whether it is a mask that leaves everything as it is.
+    pub(crate) keeps_everything: bool,
+}
+
+/// Whether there is nothing to compute, since the mask is known by now.
+pub(crate) fn keep_everything(checked: &[(InputRole, Checked)]) -> bool {
+    checked.iter().any(|(_, checked)| checked.keeps_everything)
 }
 
 /// Of each image to be made.
@@ -200,6 +209,7 @@ impl Checked {
             size: image.size(),
             image: room.map(|room| (image, room)),
             note: None,
+            keeps_everything: false,
         }
     }
 }
@@ -300,6 +310,7 @@ impl Inner {
                     limits,
                     fit: fit.filter(|_| role == InputRole::Init),
                     mask,
+                    is_change_map: recipe.differential_diffusion,
                 };
                 let owner = owner.clone();
                 let check = async move { (role, inner.check_image(&owner, &source, wanted).await) };
@@ -386,6 +397,8 @@ impl Inner {
             let signer = inner.signer.as_ref().filter(|_| is_other);
             let sent = signer.and_then(|signer| signer.keeps(&bytes).then_some(bytes));
             let image_size = image.size();
+            let keeps_everything =
+                wanted.role == InputRole::Mask && keeps_everything(&image, wanted.is_change_map);
             let room = room.keep(&inner.admitted, image.size_bytes());
             let image = room.map(|room| (image, room));
             Ok(Checked {
@@ -394,6 +407,7 @@ impl Inner {
                 size: image_size,
                 image,
                 note,
+                keeps_everything,
             })
         })
         .await
@@ -402,7 +416,7 @@ impl Inner {
     /// Stores inputs and job, then queues the job.
     pub(crate) async fn accept(
         self: &Arc<Self>,
-        submission: Submission,
+        mut submission: Submission,
         planned: Planned,
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<JobId, ServiceError> {
@@ -410,6 +424,7 @@ impl Inner {
         let id = JobId::new();
         let unfinished = Unfinished::new(self, id);
         let size = size_of(&submission.inputs, &checked)?;
+        submission.recipe.keeps_everything = keep_everything(&checked);
         let Planned {
             models,
             time,
@@ -478,9 +493,13 @@ impl Inner {
                 sent,
                 image,
                 note,
+                keeps_everything,
                 ..
             } = checked;
             stored.notes.extend(note);
+            stored
+                .notes
+                .extend(keeps_everything.then_some(JobNote::MaskKeepsEverything));
             if let Some(sent) = sent {
                 let put = self.images.put(&ImageKey::sent(id), sent).await;
                 put.map_err(ServiceError::store("store the input picture"))?;

@@ -19,9 +19,9 @@ use tracing::Instrument as _;
 
 use crate::admitted::Admitted;
 use crate::device_time::DeviceTime;
-use crate::fetching::Mark;
 use crate::inner::Inner;
-use crate::submit::{Checked, Planned, Submission, Unfinished, goes_on_alone, size_of};
+use crate::job_marks::Mark;
+use crate::submit::{Checked, Planned, Submission, Unfinished, goes_on_alone, keep_everything, size_of};
 use crate::{Service, ServiceError};
 
 /// What a caller's bytes are accounted with; dropped when the service has no need of them any more.
@@ -162,12 +162,14 @@ impl Inner {
         checked: Vec<(InputRole, Checked)>,
     ) -> Result<(), ServiceError> {
         let found = self.store.get(id).await;
-        let Some(job) = found.map_err(ServiceError::store("read the job"))? else {
+        let Some(mut job) = found.map_err(ServiceError::store("read the job"))? else {
             // Cancelled, and forgotten since.
             return Ok(());
         };
         // The record was made with a size that was a guess.
         let size = size_of(&job.inputs, &checked)?;
+        let keeps_everything = keep_everything(&checked);
+        job.recipe.keeps_everything = keeps_everything;
         let work = time.work(&job.recipe, size);
         let expected = time.expected(&models, &job.recipe, size);
         let stored = self.store_inputs((id, &job.inputs), checked).await?;
@@ -180,7 +182,11 @@ impl Inner {
         );
         self.progress.expect(id, job.owner, expected);
         let notes = stored.notes;
-        let fetched = Transition::Fetched { notes, work };
+        let fetched = Transition::Fetched {
+            notes,
+            work,
+            keeps_everything,
+        };
         match self.transition(id, fetched).await {
             Ok(job) => {
                 self.push(QueueEntry::of(&job)).await;

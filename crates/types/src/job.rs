@@ -137,6 +137,8 @@ pub struct JobOrigin {
 pub enum JobNote {
     /// The colours of the mask have no shape, so its alpha channel was taken.
     MaskIsAlpha,
+    /// The mask leaves every pixel as it is.
+    MaskKeepsEverything,
     /// Some tensors of a LoRA belong to no layer of the checkpoint.
     LoraUnmatched {
         /// The LoRA's name in the catalogue.
@@ -209,6 +211,9 @@ impl std::fmt::Display for JobNote {
             }
             Self::MaskIsAlpha => {
                 "The colours of the mask have no shape, so its alpha channel was used: opaque is repainted."
+            }
+            Self::MaskKeepsEverything => {
+                "The mask marks nothing that may change, so the picture is given back as it came."
             }
         })
     }

@@ -107,6 +107,8 @@ impl MemoryFull {
 pub struct MemoryLedger {
     budget: MemoryBudget,
     held: [AtomicU64; MemoryUse::ALL.len()],
+    /// The account of which this is a part, which counts the same bytes.
+    whole: Option<Arc<Self>>,
 }
 
 impl MemoryLedger {
@@ -116,6 +118,18 @@ impl MemoryLedger {
         Arc::new(Self {
             budget,
             held: Default::default(),
+            whole: None,
+        })
+    }
+
+    /// A part of this account with a budget of its own, as one of several devices has it. What is reserved in the part is held in
+    /// both, and has to fit into both.
+    #[must_use]
+    pub fn part(self: &Arc<Self>, budget: MemoryBudget) -> Arc<Self> {
+        Arc::new(Self {
+            budget,
+            held: Default::default(),
+            whole: Some(Arc::clone(self)),
         })
     }
 
@@ -124,10 +138,12 @@ impl MemoryLedger {
     /// # Errors
     /// [`MemoryFull`] when the budget of this use does not allow them now.
     pub fn reserve(self: &Arc<Self>, usage: MemoryUse, bytes: u64) -> Result<Reservation, MemoryFull> {
+        let in_whole = self.whole.as_ref().map(|whole| whole.reserve(usage, 0));
         let mut reservation = Reservation {
             ledger: Arc::clone(self),
             usage,
             bytes: 0,
+            in_whole: in_whole.transpose()?.map(Box::new),
         };
         reservation.grow(bytes)?;
         Ok(reservation)
@@ -156,6 +172,8 @@ pub struct Reservation {
     ledger: Arc<MemoryLedger>,
     usage: MemoryUse,
     bytes: u64,
+    /// The same bytes in the account of which this one is a part.
+    in_whole: Option<Box<Self>>,
 }
 
 impl Reservation {
@@ -170,6 +188,9 @@ impl Reservation {
     /// # Errors
     /// [`MemoryFull`].
     pub fn grow(&mut self, more: u64) -> Result<(), MemoryFull> {
+        if let Some(whole) = &mut self.in_whole {
+            whole.grow(more)?;
+        }
         let (limit, counter) = (self.ledger.limit(self.usage), self.ledger.counter(self.usage));
         let grown = |held: u64| held.checked_add(more).filter(|sum| *sum <= limit);
         // The counter guards no other memory; what is allocated under it is the owner's alone.
@@ -178,12 +199,17 @@ impl Reservation {
                 self.bytes += more;
                 Ok(())
             }
-            Err(held) => Err(MemoryFull {
-                usage: self.usage,
-                asked: more,
-                held,
-                limit,
-            }),
+            Err(held) => {
+                if let Some(whole) = &mut self.in_whole {
+                    whole.shrink_to(self.bytes);
+                }
+                Err(MemoryFull {
+                    usage: self.usage,
+                    asked: more,
+                    held,
+                    limit,
+                })
+            }
         }
     }
 
@@ -194,6 +220,9 @@ impl Reservation {
             .counter(self.usage)
             .fetch_sub(surplus, Ordering::Relaxed);
         self.bytes -= surplus;
+        if let Some(whole) = &mut self.in_whole {
+            whole.shrink_to(self.bytes);
+        }
     }
 }
 
@@ -227,6 +256,33 @@ mod tests {
         drop((first, second));
         assert_eq!(ledger.held(MemoryUse::Images), 0);
         assert_eq!(ledger.held(MemoryUse::States), 1000);
+    }
+
+    #[test]
+    fn what_a_part_holds_is_held_in_the_whole_and_fits_into_both() {
+        let of_weights = |weights| MemoryBudget {
+            weights,
+            ..MemoryBudget::UNBOUNDED
+        };
+        let whole = MemoryLedger::new(of_weights(100));
+        let [one, other] = [whole.part(of_weights(60)), whole.part(of_weights(60))];
+        let mut held = one.reserve(MemoryUse::Weights, 50).unwrap();
+        let full = one.reserve(MemoryUse::Weights, 20).unwrap_err();
+        assert_eq!((full.held, full.limit), (50, 60), "the part has no room");
+        assert_eq!(
+            whole.held(MemoryUse::Weights),
+            50,
+            "and what was refused is held nowhere"
+        );
+        let full = other.reserve(MemoryUse::Weights, 55).unwrap_err();
+        assert_eq!((full.held, full.limit), (50, 100), "the whole has none");
+        assert_eq!(other.held(MemoryUse::Weights), 0);
+        held.shrink_to(10);
+        let _more = other.reserve(MemoryUse::Weights, 60).unwrap();
+        let held_by = |ledger: &MemoryLedger| ledger.held(MemoryUse::Weights);
+        assert_eq!((held_by(&one), held_by(&other), held_by(&whole)), (10, 60, 70));
+        drop(held);
+        assert_eq!((held_by(&one), held_by(&whole)), (0, 60));
     }
 
     #[test]

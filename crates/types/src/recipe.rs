@@ -75,6 +75,10 @@ pub struct Recipe {
     /// "Differential Diffusion"). Otherwise grey counts as black or white, whichever is nearer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub differential_diffusion: bool,
+    /// With a mask: whether it leaves every pixel as it is, which is known when it has been decoded. Jobs of earlier versions
+    /// were not asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_everything: bool,
     /// What shows the model an image beside the prompt. Jobs of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_adapter: Option<IpAdapterRef>,
@@ -102,6 +106,7 @@ impl Recipe {
             framing: None,
             soft_edge: 0,
             differential_diffusion: false,
+            keeps_everything: false,
             ip_adapter: None,
         }
     }
@@ -124,10 +129,10 @@ impl Recipe {
     }
 
     /// Whether its run has no evaluation, so that every image is the one to start from, pixel for pixel. By every rule of
-    /// [`crate::StrengthRule`] a strength above 0 has one at least.
+    /// [`crate::StrengthRule`] a strength above 0 has one at least, unless its mask keeps everything.
     #[must_use]
     pub fn gives_input_back(&self) -> bool {
-        self.strength <= 0.0
+        self.strength <= 0.0 || self.keeps_everything
     }
 
     /// What it should not show, empty also where nothing is said.

@@ -44,8 +44,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         runner_args: Vec<String>,
     },
-    /// Clippy and tests of the features that are off by default, which `.ci/run` leaves out.
-    Features,
+    /// Clippy and tests of the features that are off by default.
+    Features {
+        /// Only clippy, which compiles the tests as well: what `.ci/run` does of it.
+        #[arg(long)]
+        lint: bool,
+    },
     /// Kills and starts the server under load, again and again; nothing may be lost or made twice.
     Chaos(chaos::ChaosArgs),
     /// Builds the container image without a daemon, makes a picture in it, and checks its size and its user.
@@ -72,7 +76,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Check => check::run(),
         Command::Test { offline, runner_args } => test::run(offline, &runner_args),
-        Command::Features => features::run(),
+        Command::Features { lint } => features::run(lint),
         Command::Chaos(args) => chaos::run(&args),
         Command::Image {
             binary,

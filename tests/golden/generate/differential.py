@@ -16,15 +16,14 @@ the models of Stable Diffusion 1 and XL, too; docs/adr/0012 says why it is that 
 inverse. Each file of `differential` holds `input.u8`, `mask.u8`, `map` (1, h, w), `start`, `before.N` (what evaluation N is
 given, unscaled), `step.N` (after it) and `output.u8`, with no pixels put back; `about` has the arguments.
 """
-import argparse
-
 import diffusers
 import numpy
 import torch
 from PIL import Image
 
 import later_models
-from golden_file import MODELS, quiet_and_repeatable, save_golden
+from golden_file import MODELS
+from golden_runs import Kept, about_run, write_runs
 from pipeline import NEGATIVE, PROMPT, picture
 
 SCRIPT = "differential.py"
@@ -91,14 +90,10 @@ def conditions(pipe, size, guided):
 
 def run(case, skipped_draws=0):
     model, scheduler, size, steps, strength, guidance, seed = case
-    pipe, saved = load(model, scheduler), {}
-
-    def keep(key, value):
-        saved[key] = value.detach().clone().contiguous()
-
+    pipe, saved = load(model, scheduler), Kept()
     image, mask = picture(size, seed), mask_of(size, seed)
-    keep("input.u8", torch.from_numpy(numpy.asarray(image).copy()))
-    keep("mask.u8", torch.from_numpy(numpy.asarray(mask).copy()))
+    saved.keep_picture("input.u8", image)
+    saved.keep_picture("mask.u8", mask)
     guided = guidance > 1
     conditioning = conditions(pipe, size, guided)
     scheduler_ = pipe.scheduler
@@ -115,16 +110,16 @@ def run(case, skipped_draws=0):
     # All of them before the first step: each class looks the level up by the timestep as long as it has not begun.
     noised = [scheduler_.add_noise(init_latents, noise, timestep[None]) for timestep in timesteps]
     map_ = reduced(mask, init_latents)
-    keep("map", map_)
+    saved.keep("map", map_)
     thresholds = torch.arange(len(timesteps), dtype=map_.dtype) / len(timesteps)
 
     latents = noised[0]
-    keep("start", latents)
+    saved.keep("start", latents)
     for index, timestep in enumerate(timesteps):
         if index > 0:
             kept = (map_ > thresholds[index])[None].to(latents.dtype)
             latents = noised[index] * kept + latents * (1 - kept)
-        keep(f"before.{index}", latents)
+        saved.keep(f"before.{index}", latents)
         sample = torch.cat([latents] * 2) if guided else latents
         sample = scheduler_.scale_model_input(sample, timestep)
         prediction = pipe.unet(sample, timestep, return_dict=False, **conditioning)[0]
@@ -133,27 +128,12 @@ def run(case, skipped_draws=0):
             prediction = uncond + guidance * (cond - uncond)
         arguments = pipe.prepare_extra_step_kwargs(generator, 0.0)
         latents = scheduler_.step(prediction, timestep, latents, return_dict=False, **arguments)[0]
-        keep(f"step.{index}", latents)
+        saved.keep(f"step.{index}", latents)
     decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor, return_dict=False)[0]
     result = pipe.image_processor.postprocess(decoded.detach())[0]
-    keep("output.u8", torch.from_numpy(numpy.asarray(result).copy()))
-    about = {
-        "model": model, "scheduler": scheduler, "width": size[0], "height": size[1], "steps": steps, "strength": strength,
-        "guidance_scale": guidance, "clip_skip": 1, "seed": seed, "prompt": PROMPT, "negative_prompt": NEGATIVE,
-        "karras": False, "unet": {}, "vae": {}}
-    return saved, about
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="run the cases whose name contains this")
-    args = parser.parse_args()
-    quiet_and_repeatable()
-    for name, case in CASES.items():
-        if not args.only or args.only in name:
-            tensors, about = run(case)
-            save_golden(f"differential/{name}.safetensors", tensors, SCRIPT, **about)
+    saved.keep_picture("output.u8", result)
+    return saved, about_run(model, scheduler, size, steps, strength, guidance, seed)
 
 
 if __name__ == "__main__":
-    main()
+    write_runs(__doc__, SCRIPT, "differential", CASES, run)

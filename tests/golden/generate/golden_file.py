@@ -25,10 +25,10 @@ def versions():
     return {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "tokenizers")}
 
 
-def save_golden(name, tensors, script, **about):
-    """Writes `tests/golden/<name>`; `tensors` maps names to CPU tensors."""
-    path = GOLDEN / name
+def save_golden(name, tensors, script, root=GOLDEN, **about):
+    """Writes `<root>/<name>`; `tensors` maps names to CPU tensors."""
+    path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"script": script, "versions": versions(), **about}, sort_keys=True)
     save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, path, metadata={"about": text})
-    print(f"{path.relative_to(GOLDEN)}: {len(tensors)} tensors, {path.stat().st_size} bytes")
+    print(f"{path.relative_to(root)}: {len(tensors)} tensors, {path.stat().st_size} bytes")

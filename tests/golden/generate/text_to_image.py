@@ -12,16 +12,14 @@ group norm rounds worst: under guidance 7.5 PyTorch's own first Euler step in fl
 Each file of `text_to_image` holds `start`, `step.N` and `output.u8`; in a file of a UNet that differs from the model's in one
 tensor, `replaced.<name>` is that tensor. The metadata entry `about` has the arguments.
 """
-import argparse
-
 import diffusers
-import numpy
 import torch
 from PIL import Image
 
 import inpaint
 import later_models
-from golden_file import MODELS, quiet_and_repeatable, save_golden
+from golden_file import MODELS
+from golden_runs import Kept, about_run, write_runs
 from later_models import DISTILLED, NINE
 from pipeline import NEGATIVE, PROMPT, picture
 
@@ -83,23 +81,21 @@ def load(model, scheduler, unusual):
 
 def run(case):
     model, scheduler, size, steps, guidance, clip_skip, seed, unusual = case
-    pipe, saved = load(model, scheduler, unusual)
+    pipe, replaced = load(model, scheduler, unusual)
+    saved = Kept(replaced)
     if not hasattr(pipe.text_encoder, "text_model"):
         # transformers 5 took this level out of the class, but diffusers still looks for it when clip_skip is given.
         type(pipe.text_encoder).text_model = property(lambda self: self)
-
-    def keep(key, value):
-        saved[key] = value.detach().clone().contiguous()
 
     prepare_latents = pipe.prepare_latents
 
     def recorded_prepare(*args, **kwargs):
         latents = prepare_latents(*args, **kwargs)
-        keep("start", latents[0] if unusual.get("nine") else latents)
+        saved.keep("start", latents[0] if unusual.get("nine") else latents)
         return latents
 
     def on_step(_pipe, index, _timestep, tensors):
-        keep(f"step.{index}", tensors["latents"])
+        saved.keep(f"step.{index}", tensors["latents"])
         return tensors
 
     pipe.prepare_latents = recorded_prepare
@@ -114,24 +110,12 @@ def run(case):
         # TCD's own, where the pipeline's would be 0; the others that take it are deterministic.
         eta=0.3 if scheduler == "TCDScheduler" else 0.0,
         callback_on_step_end=on_step, **arguments)
-    keep("output.u8", torch.from_numpy(numpy.asarray(result.images[0]).copy()))
-    about = {
-        "model": model, "scheduler": scheduler, "width": size[0], "height": size[1], "steps": steps, "strength": 1.0,
-        "guidance_scale": guidance, "clip_skip": clip_skip, "seed": seed, "prompt": PROMPT, "negative_prompt": negative,
-        "karras": bool(unusual.get("karras")), "unet": unusual["unet"][0] if "unet" in unusual else {}, "vae": {}}
+    saved.keep_picture("output.u8", result.images[0])
+    about = about_run(
+        model, scheduler, size, steps, 1.0, guidance, seed, clip_skip=clip_skip, negative=negative,
+        karras=bool(unusual.get("karras")), unet=unusual["unet"][0] if "unet" in unusual else {})
     return saved, about
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="run the cases whose name contains this")
-    args = parser.parse_args()
-    quiet_and_repeatable()
-    for name, case in CASES.items():
-        if not args.only or args.only in name:
-            tensors, about = run(case)
-            save_golden(f"text_to_image/{name}.safetensors", tensors, SCRIPT, **about)
-
-
 if __name__ == "__main__":
-    main()
+    write_runs(__doc__, SCRIPT, "text_to_image", CASES, run)

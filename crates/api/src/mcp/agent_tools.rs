@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use pentimento_service::{ServiceError, finished_images};
-use pentimento_types::{ApiKeyId, Job, JobId, JobOrigin};
+use pentimento_types::{ApiKeyId, ErrorKind, Job, JobId, JobOrigin};
 use serde_json::{Value, json};
 
 use super::fields::{GENERATE, ID, NONE, OF_JOB, WAIT};
@@ -92,7 +92,8 @@ pub(super) struct Answer {
     pub(super) about: Value,
     /// What is said instead of that.
     pub(super) text: Option<String>,
-    pub(super) is_error: bool,
+    /// Of what went wrong.
+    pub(super) failure: Option<ErrorKind>,
 }
 
 impl Answer {
@@ -101,7 +102,7 @@ impl Answer {
             images: Vec::new(),
             about,
             text: None,
-            is_error: false,
+            failure: None,
         }
     }
 
@@ -109,7 +110,7 @@ impl Answer {
     pub(super) fn cancelled() -> Self {
         Self {
             text: Some("cancelled".to_owned()),
-            is_error: true,
+            failure: Some(ErrorKind::Cancelled),
             ..Self::of(Value::Null)
         }
     }
@@ -127,7 +128,7 @@ impl Answer {
             .map(|seconds| format!("; try again in {seconds} seconds"));
         Self {
             text: Some(format!("{}{}", failure.message, again.unwrap_or_default())),
-            is_error: true,
+            failure: Some(failure.kind),
             ..Self::of(Value::Null)
         }
     }

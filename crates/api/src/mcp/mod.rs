@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use pentimento_service::RateCaller;
+use pentimento_types::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::AppState;
@@ -237,18 +238,30 @@ fn tool_answer(id: &Value, answer: Answer) -> Response {
     }
     let text = answer.text.unwrap_or_else(|| answer.about.to_string());
     pieces.push(json!({"type": "text", "text": text}).to_string().into());
-    let mut others = json!({"isError": answer.is_error});
+    let mut others = json!({"isError": answer.failure.is_some()});
     if !answer.about.is_null() {
         others["structuredContent"] = answer.about;
     }
     pieces.push(Bytes::from_static(b"],"));
     pieces.push(members(&others));
     pieces.push(Bytes::from_static(b"}"));
-    json_reply(pieces)
+    let mut response = json_reply(pieces);
+    if let Some(kind) = answer.failure {
+        counted(&mut response, kind);
+    }
+    response
 }
 
 fn fault(status: StatusCode, id: &Value, (code, message): (i32, impl std::fmt::Display)) -> Response {
     let error = json!({"code": code, "message": message.to_string()});
     let message = json!({"jsonrpc": "2.0", "id": id, "error": error});
-    (status, json_reply(vec![message.to_string().into()])).into_response()
+    let mut response = (status, json_reply(vec![message.to_string().into()])).into_response();
+    // Every code above is about what was sent.
+    counted(&mut response, ErrorKind::InvalidInput);
+    response
+}
+
+/// Lets it be counted as a call that failed, which its status need not say.
+fn counted(response: &mut Response, kind: ErrorKind) {
+    response.extensions_mut().insert(kind);
 }

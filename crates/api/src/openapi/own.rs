@@ -278,7 +278,12 @@ fn of_models() -> [(&'static str, Value); 2] {
             "memory": {"type": "object", "description": "What weights hold, and what they may."},
             "device": {
                 "type": "object",
-                "description": "What computes, in which numbers; of a GPU its capability, software and memory.",
+                "description": "What computes, in which numbers; of a GPU its capability, software and memory. The first one of several.",
+            },
+            "devices": {
+                "type": "array",
+                "description": "All that compute, each with its jobs and the models in its memory. Their order is that of the label `device` in `/metrics`.",
+                "items": {"type": "object"},
             },
         },
     });

@@ -31,6 +31,7 @@ fn whole(base: &BaseUrl) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { "Pentimento: its calls" }
                 link rel="stylesheet" href="/playground/docs.css";
+                link rel="icon" href="/playground/icon.svg" type="image/svg+xml";
             }
             body {
                 header {

@@ -331,7 +331,7 @@ async fn models_come_into_memory_and_leave_it_by_their_names() {
         let request = Request::post(path).header("authorization", format!("Bearer {key}"));
         send(&router, request.body(Body::empty()).unwrap()).await
     };
-    assert_eq!(call("/v1/models/demo/load", "wrong").await.status, 403);
+    assert_eq!(call("/v1/models/demo/load", "wrong").await.status, 401);
     let loaded = call("/v1/models/demo.safetensors/load", "secret").await;
     assert_eq!(loaded.status, 200);
     let list = Request::get("/v1/models").header("authorization", "Bearer secret");

@@ -20,7 +20,7 @@ pub(crate) struct PlaceArgs {
 /// What computes, and how.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(crate) struct ComputeArgs {
-    /// What computes: auto, cpu, cuda, or cuda:N for one of several GPUs [default: auto]
+    /// What computes: auto, cpu, cuda for all GPUs, or cuda:N for some of them, as in cuda:0,1 [default: auto]
     #[arg(long)]
     pub(super) device: Option<DeviceChoice>,
 
@@ -28,7 +28,7 @@ pub(crate) struct ComputeArgs {
     #[arg(long)]
     pub(super) precision: Option<PrecisionChoice>,
 
-    /// What may be used of a GPU's memory: bytes, as in 20GiB, or a share of what is free, as in 50% [default: 90%]
+    /// What may be used of each GPU's memory: bytes, as in 20GiB, or a share of what is free, as in 50% [default: 90%]
     #[arg(long, value_name = "SIZE")]
     pub(super) gpu_memory: Option<GpuMemory>,
 }

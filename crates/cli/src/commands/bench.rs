@@ -1,6 +1,7 @@
 //! `pentimento bench`: seconds per part of one picture, and the most memory that the process took.
 //!
-//! It runs the three acts of the pipeline on this thread, the same code as the server, without the engine around it.
+//! It runs the three acts of the pipeline on this thread, the same code as the server, without the engine around it, on each of the
+//! devices in turn.
 
 mod timings;
 
@@ -43,12 +44,14 @@ pub(crate) fn run(args: &BenchArgs, config: &Config) -> anyhow::Result<()> {
         (None, BenchModel::Demo) => 128,
         (Some(_), _) | (None, BenchModel::Sd15) => 512,
     });
-    let device = device::open(config)?.device;
-    let report = measure(args, side, &device)?;
-    if args.json {
-        output::line(serde_json::to_string_pretty(&as_json(args, side, &report))?);
-    } else {
-        print(args, side, &report);
+    // One after the other, so that they do not wait for the same processor.
+    for device in device::open(config)?.devices {
+        let report = measure(args, side, &device)?;
+        if args.json {
+            output::line(serde_json::to_string_pretty(&as_json(args, side, &report))?);
+        } else {
+            print(args, side, &report);
+        }
     }
     Ok(())
 }
@@ -171,6 +174,7 @@ pub(crate) fn plain_recipe(image_count: u32) -> Recipe {
         framing: None,
         soft_edge: 0,
         differential_diffusion: false,
+        keeps_everything: false,
         ip_adapter: None,
     }
 }
@@ -206,7 +210,10 @@ fn print(args: &BenchArgs, side: u32, report: &Report) {
     let machine = Machine::look();
     let place = match &report.device.gpu {
         Some(_) => format!("{} in {}", report.device.name, report.device.precision),
-        None => format!("{} with {} threads", machine.isa, machine.cores),
+        None => format!(
+            "{} with {} threads, in {}",
+            machine.isa, machine.cores, report.device.precision
+        ),
     };
     output::line(format_args!(
         "{} at {side}x{side}, {} steps of {} with guidance {}, on {place}",

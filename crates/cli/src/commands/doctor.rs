@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use pentimento_catalog::{Catalog, ModelKind};
-use pentimento_engine::DeviceReport;
+use pentimento_engine::{DeviceReport, Precision};
 use pentimento_gpu::Gpu;
 
 use crate::args::DoctorArgs;
@@ -33,13 +33,13 @@ pub(crate) async fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<(
     let mut findings = Findings::default();
     let machine = Machine::look();
     show("version", env!("CARGO_PKG_VERSION"));
-    let gpu_budget = look_at_device(config, &mut findings);
+    let gpus = look_at_devices(config, &mut findings);
     show(
         "processor",
         format_args!("{}, {} threads", machine.isa, machine.cores),
     );
     show("memory", memory(&machine));
-    let weights = assemble::memory_budget(config, gpu_budget).weights;
+    let weights = assemble::memory_budget(config, &gpus).weights;
     show("models in", format_args!("up to {} of it", gibibytes(weights)));
     show(
         "settings",
@@ -49,13 +49,13 @@ pub(crate) async fn run(_args: &DoctorArgs, config: &Config) -> anyhow::Result<(
             .map_or("none; defaults".into(), Path::to_string_lossy),
     );
     look_at_machine(&machine, &mut findings);
-    if gpu_budget.is_none() && machine.memory_total.is_some_and(|total| weights > total) {
+    if gpus.is_empty() && machine.memory_total.is_some_and(|total| weights > total) {
         findings.hints.push(format!(
             "--model-memory lets weights take {}, which is more than the machine has",
             gibibytes(weights)
         ));
     }
-    look_at_memory(assemble::memory_budget(config, gpu_budget).bodies, &mut findings);
+    look_at_memory(assemble::memory_budget(config, &gpus).bodies, &mut findings);
     look_at_models(config, &mut findings);
     look_at_data(config, &mut findings);
     look_at_bucket(config, &mut findings).await;
@@ -88,33 +88,61 @@ fn memory(machine: &Machine) -> String {
     )
 }
 
-/// Opens the device and lets go of it. Says what may be used of a GPU's memory.
-fn look_at_device(config: &Config, findings: &mut Findings) -> Option<u64> {
+/// Opens the devices and lets go of them. Says what may be used of each GPU's memory.
+fn look_at_devices(config: &Config, findings: &mut Findings) -> Vec<u64> {
     let opened = match device::look(config) {
         Ok(opened) => opened,
         Err(error) => {
             show("device", "none");
             show_libraries();
             findings.faults.push(error.to_string());
-            return None;
+            return Vec::new();
         }
     };
-    let report = DeviceReport::of(&opened.device);
-    let Some(gpu) = &report.gpu else {
+    let budgets = opened.gpu_budgets();
+    if budgets.is_empty() {
         match &opened.why_cpu {
             Some(why) => show("device", format_args!("cpu, since no GPU can be used: {why}")),
-            None => show("device", "cpu"),
+            None => {
+                let in_which = opened
+                    .devices
+                    .first()
+                    .map(|device| DeviceReport::of(device).precision);
+                show(
+                    "device",
+                    format_args!("cpu, in {}", in_which.unwrap_or(Precision::F32)),
+                );
+            }
         }
         if opened.why_cpu.is_some() {
             show_libraries();
         }
-        return None;
-    };
+        return budgets;
+    }
+    for (index, device) in opened.devices.iter().enumerate() {
+        show_gpu(index, &DeviceReport::of(device));
+    }
+    show_libraries();
+    for (device, why) in &opened.left_out {
+        findings
+            .hints
+            .push(format!("{device} cannot be used, the others are: {why}"));
+    }
+    findings.hints.push(
+        "this program has not yet run on a GPU: compare its pictures with those of --device cpu first"
+            .to_owned(),
+    );
+    budgets
+}
+
+/// One of several is told by its place among them, which is its label in `/metrics`.
+fn show_gpu(index: usize, report: &DeviceReport) {
+    let Some(gpu) = &report.gpu else { return };
     let (major, minor) = gpu.capability;
     show(
         "device",
         format_args!(
-            "{}, compute capability {major}.{minor}, in {}",
+            "{index}: {}, compute capability {major}.{minor}, in {}",
             report.name, report.precision
         ),
     );
@@ -126,12 +154,6 @@ fn look_at_device(config: &Config, findings: &mut Findings) -> Option<u64> {
             gibibytes(gpu.memory_bytes)
         ),
     );
-    show_libraries();
-    findings.hints.push(
-        "this program has not yet run on a GPU: compare its pictures with those of --device cpu first"
-            .to_owned(),
-    );
-    Some(gpu.budget_bytes)
 }
 
 /// What CUDA needs, and what there is of it; nothing in a build without CUDA.

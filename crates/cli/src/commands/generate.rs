@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use pentimento_catalog::Catalog;
 use pentimento_engine::{
-    EmbeddingFiles, JobEvent, JobEvents, Precision, ResolvedJob, ResolvedModels, RunPlan,
+    EmbeddingFiles, JobEvent, JobEvents, Precision, ResolvedJob, ResolvedModels, RunPlan, keeps_everything,
 };
 use pentimento_hub::{Found, Hub};
 use pentimento_service::image_codec::{ManifestSigner, Marks, Origin, SourceType, with_watermark};
@@ -54,10 +54,11 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     let models = models(&catalog, &assemble::hub(&config)?, &recipe).await?;
     // The first one now: what is wrong with a single input is said before the model is loaded.
     let first = inputs[0].as_deref().map(read_init).transpose()?;
-    let (recipe, native_size) = planned(&models, recipe, task)?;
+    let (mut recipe, native_size) = planned(&models, recipe, task)?;
+    let mask = mask_for(&args, &mut recipe)?;
     let recipe = Arc::new(recipe);
     let beside = Beside {
-        mask: args.mask.as_deref().map(read_mask).transpose()?,
+        mask,
         shown: args.ip_adapter_image.as_deref().map(read_picture).transpose()?,
         size: Size {
             width: args.width.unwrap_or(native_size.width),
@@ -123,6 +124,18 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         ([Some(finished)], [target]) if !target.is_pipe() && !args.no_preview => show(finished),
         _ => Ok(()),
     }
+}
+
+/// The mask, of which the recipe is told whether it marks anything.
+fn mask_for(args: &GenerateArgs, recipe: &mut Recipe) -> anyhow::Result<Option<RgbImage>> {
+    let mask = args.mask.as_deref().map(read_mask).transpose()?;
+    recipe.keeps_everything = mask
+        .as_ref()
+        .is_some_and(|mask| keeps_everything(mask, recipe.differential_diffusion));
+    if recipe.keeps_everything {
+        output::note(format_args!("{}", JobNote::MaskKeepsEverything));
+    }
+    Ok(mask)
 }
 
 fn show(finished: &[RgbImage]) -> anyhow::Result<()> {
@@ -221,7 +234,7 @@ fn origin(signer: &ManifestSigner, task: Task, path: Option<&Path>) -> anyhow::R
     };
     Ok(Origin {
         source_type: SourceType::of(task),
-        parent: signer.keeps(&sent).then(|| sent.into()),
+        parent: signer.parent(&sent),
     })
 }
 
@@ -314,6 +327,7 @@ fn recipe(args: &GenerateArgs, task: Task) -> Recipe {
         framing: None,
         soft_edge: args.soft_edge,
         differential_diffusion: args.differential_diffusion,
+        keeps_everything: false,
         ip_adapter: args.ip_adapter.as_ref().map(|name| IpAdapterRef {
             model: ModelId::new(name),
             scale: args.ip_adapter_scale,

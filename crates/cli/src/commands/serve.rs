@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use pentimento_api::{ApiConfig, RefusedConnections, RestartSwitch};
 use pentimento_service::{KeyRing, Service};
 use tokio::net::TcpListener;
@@ -160,19 +161,15 @@ impl Server {
             // A dropped sender means the same: stop.
             let _ = closed.await;
         };
-        let http = if role == Role::Server {
-            tokio::spawn(assemble::serve(
+        let http = match role {
+            Role::Server => tokio::spawn(assemble::serve(
                 listener,
                 router,
                 (api, refused_connections),
                 closed,
-            ))
-        } else {
-            drop((listener, router));
-            tokio::spawn(async move {
-                closed.await;
-                Ok(())
-            })
+            )),
+            // The listener and its calls end here.
+            Role::Worker => tokio::spawn(closed.map(Ok)),
         };
         let mut idle = JoinSet::new();
         idle.spawn(idle::give_memory_back(service.clone()));

@@ -115,14 +115,25 @@ pub(super) fn device(
     precision: Option<PrecisionChoice>,
 ) -> Result<DeviceChoice, ConfigError> {
     let device = device.unwrap_or_default();
-    if device == DeviceChoice::Cpu && precision == Some(PrecisionChoice::F16) {
-        return Err(ConfigError::Refused {
-            name: "precision",
-            value: "f16".to_owned(),
-            problem: "a processor does not compute in; leave it out, or use a GPU (--device cuda)",
-        });
-    }
-    Ok(device)
+    let (value, problem) = match (&device, precision) {
+        (DeviceChoice::Cpu, Some(PrecisionChoice::F16)) => (
+            "f16",
+            "a processor does not compute in; leave it out, or use a GPU (--device cuda)",
+        ),
+        (
+            DeviceChoice::AllCuda | DeviceChoice::Cuda(_) | DeviceChoice::Emulated(_),
+            Some(PrecisionChoice::Bf16),
+        ) => (
+            "bf16",
+            "is for processors; leave it out, or use the processor (--device cpu)",
+        ),
+        _ => return Ok(device),
+    };
+    Err(ConfigError::Refused {
+        name: "precision",
+        value: value.to_owned(),
+        problem,
+    })
 }
 
 /// What may be used of a GPU's memory.

@@ -369,6 +369,7 @@ impl Settings {
         "OTLP_ENDPOINT",
     ];
 
+    #[expect(clippy::too_many_lines, reason = "a table, of which each line is a setting")]
     fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         match name.strip_prefix(PREFIX).unwrap_or(name) {
             "SERVER" => self.server = Some(parsed(name, value)?),

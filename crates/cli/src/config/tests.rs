@@ -422,3 +422,22 @@ fn a_cluster_wants_a_bucket_one_credential_and_nothing_without_its_broker() {
     let front = load(&[BROKER, BUCKET, token, ("PENTIMENTO_RUNS_JOBS", "false")]).unwrap();
     assert!(!front.runs_jobs);
 }
+
+#[test]
+fn devices_are_named_one_by_one_or_all_at_once() {
+    let choice = |text: &str| text.parse::<DeviceChoice>();
+    assert_eq!(choice("auto"), Ok(DeviceChoice::Auto));
+    assert_eq!(choice(" CUDA "), Ok(DeviceChoice::AllCuda));
+    assert_eq!(choice("cuda:1"), Ok(DeviceChoice::Cuda(vec![1])));
+    assert_eq!(choice("cuda:2, 0"), Ok(DeviceChoice::Cuda(vec![2, 0])));
+    assert_eq!(
+        choice("emulated:none,lost@9"),
+        Ok(DeviceChoice::Emulated(vec![None, Some("lost@9".to_owned())]))
+    );
+    for wrong in [
+        "cuda:", "cuda:0,", "cuda:1,1", "cuda:64", "cuda:-1", "cpu:0", "gpu",
+    ] {
+        let why = choice(wrong).unwrap_err();
+        assert!(why.contains("cuda:0,1"), "{wrong}: {why}");
+    }
+}

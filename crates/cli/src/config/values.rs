@@ -185,19 +185,37 @@ impl TryFrom<String> for AdminListen {
     }
 }
 
-/// What computes: `auto`, `cpu`, `cuda`, `cuda:1`.
+/// What computes: `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,1`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum DeviceChoice {
-    /// The first CUDA device where there is one that can be used, else the processor.
+    /// All CUDA devices that can be used, or the processor where none can.
     #[default]
     Auto,
     /// The processor.
     Cpu,
-    /// The CUDA device with this number, or no start.
-    Cuda(usize),
-    /// The emulated device of tests, with the fault that it meets.
-    Emulated(Option<String>),
+    /// All CUDA devices that can be used; no start where none can.
+    AllCuda,
+    /// The CUDA devices with these numbers, each of which has to be usable.
+    Cuda(Vec<usize>),
+    /// Emulated devices of tests, each with the fault that it meets.
+    Emulated(Vec<Option<String>>),
+}
+
+/// Devices that are named, at most.
+const MOST_DEVICES: usize = 64;
+
+/// Numbers of CUDA devices, as in `0,1`, none of them twice.
+fn cuda_numbers(text: &str) -> Option<Vec<usize>> {
+    let mut numbers = Vec::new();
+    for number in text.split(',') {
+        let number: usize = number.trim().parse().ok()?;
+        if number >= MOST_DEVICES || numbers.contains(&number) {
+            return None;
+        }
+        numbers.push(number);
+    }
+    Some(numbers)
 }
 
 impl FromStr for DeviceChoice {
@@ -212,15 +230,19 @@ impl FromStr for DeviceChoice {
         match (name, more) {
             ("auto", None) => Ok(Self::Auto),
             ("cpu", None) => Ok(Self::Cpu),
-            ("cuda", None) => Ok(Self::Cuda(0)),
-            ("cuda", Some(number)) => match number.parse() {
-                Ok(number) if number < 64 => Ok(Self::Cuda(number)),
-                _ => Err("a CUDA device has a number from 0 to 63, as in cuda:0".to_owned()),
-            },
-            // Not named in messages: it is for tests, and the builds of others have none.
-            ("emulated", fault) => Ok(Self::Emulated(fault.map(str::to_owned))),
+            ("cuda", None) => Ok(Self::AllCuda),
+            ("cuda", Some(numbers)) => cuda_numbers(numbers).map(Self::Cuda).ok_or_else(|| {
+                "CUDA devices have numbers from 0 to 63, each named once, as in cuda:0 or cuda:0,1".to_owned()
+            }),
+            // Not named in messages: it is for tests, and the builds of others have none. `none` is a device without a fault.
+            ("emulated", None) => Ok(Self::Emulated(vec![None])),
+            ("emulated", Some(faults)) => {
+                let faults = faults.split(',').take(MOST_DEVICES);
+                let faults = faults.map(|fault| (fault != "none").then(|| fault.to_owned()));
+                Ok(Self::Emulated(faults.collect()))
+            }
             _ => Err(
-                "it must be one of auto, cpu, cuda, or cuda:N for the CUDA device with the number N"
+                "it must be one of auto, cpu, cuda for all CUDA devices, or cuda:N for those with the numbers N, as in cuda:0,1"
                     .to_owned(),
             ),
         }
@@ -243,6 +265,8 @@ pub(crate) enum PrecisionChoice {
     F32,
     /// 16 bits, with sums in 32: on a GPU only, several times faster
     F16,
+    /// 16 bits in the large products, with sums in 32: on a processor only that has instructions for it
+    Bf16,
 }
 
 /// How much of a GPU's memory may be used: `20 GiB`, or `50%` of what is free at the start.
@@ -291,6 +315,20 @@ pub(crate) enum IsaChoice {
     Avx2,
     /// x86-64 with AVX-512
     Avx512,
+    /// x86-64 with AVX-512 and its instruction for bfloat16, for --precision bf16; f32 has the bits of avx512
+    #[value(name = "avx512-bf16")]
+    #[serde(rename = "avx512-bf16")]
+    Avx512Bf16,
+    /// x86-64 with AMX for bfloat16, of which products of f32 are made as well
+    Amx,
+    /// The numbers of avx512-bf16, slowly, on any machine
+    #[value(name = "avx512-bf16-emulated", hide = true)]
+    #[serde(rename = "avx512-bf16-emulated")]
+    Avx512Bf16Emulated,
+    /// The numbers of amx, slowly, on any machine
+    #[value(name = "amx-emulated", hide = true)]
+    #[serde(rename = "amx-emulated")]
+    AmxEmulated,
     /// 64-bit ARM
     Neon,
 }
@@ -303,6 +341,10 @@ impl IsaChoice {
             Self::Portable => Some("portable"),
             Self::Avx2 => Some("avx2"),
             Self::Avx512 => Some("avx512"),
+            Self::Avx512Bf16 => Some("avx512-bf16"),
+            Self::Amx => Some("amx"),
+            Self::Avx512Bf16Emulated => Some("avx512-bf16-emulated"),
+            Self::AmxEmulated => Some("amx-emulated"),
             Self::Neon => Some("neon"),
         }
     }

@@ -30,6 +30,7 @@ impl<E: Executor> DeviceThread<E> {
         });
         let took = self.clock.now().saturating_duration_since(began);
         self.metrics.prepared(took);
+        self.neighbours.worked(took);
         if running.vae.encodes {
             running.vae.encoding += took;
         }
@@ -91,6 +92,7 @@ impl<E: Executor> DeviceThread<E> {
         let first = images.first().and_then(|id| self.running.get(&id.job));
         let input = first.map(|running| &running.input);
         self.metrics.evaluated(key, input, (row_count, took));
+        self.neighbours.worked(took);
         let (outcome, error) = match result {
             Ok(()) => {
                 self.put_back(&images, states);
@@ -136,6 +138,7 @@ impl<E: Executor> DeviceThread<E> {
         });
         let took = self.clock.now().saturating_duration_since(began);
         self.metrics.finished(took);
+        self.neighbours.worked(took);
         running.vae.decoding += took;
         let (outcome, error) = match result {
             Ok(FinishStep::Continue) => {
@@ -202,8 +205,8 @@ impl<E: Executor> DeviceThread<E> {
     pub(super) fn report(&mut self, outcome: Outcome, error: Option<EngineError>) {
         if let Some(EngineError::Executor(ExecutorError::DeviceLost { .. })) = &error {
             self.lost = true;
-            // Before anybody's job ends with it: who hears of that must find the device lost.
-            self.publish_status();
+            // Before anybody's job ends with it.
+            self.publish_loss();
         }
         let reason = error.unwrap_or(EngineError::Stopped);
         let acting = if self.lost {

@@ -16,7 +16,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use pentimento_types::{Clock, JobId};
@@ -27,6 +27,7 @@ use self::running::{Running, RunningOn};
 use crate::admission::Place;
 use crate::batcher::{AdmitError, Batcher, ImageId, JobSpec, Plan};
 use crate::metrics::DeviceMetrics;
+use crate::placement::Placement;
 use crate::{
     BatchPolicy, EngineError, EngineStatus, Executor, JobEvent, JobTerms, ModelKey, ModelOf, ResolvedJob,
 };
@@ -56,6 +57,22 @@ pub(crate) enum Command {
     LoadEnded,
 }
 
+/// What a thread knows of the other devices of its engine.
+pub(crate) struct Neighbours {
+    /// Which of them is its own.
+    pub(crate) device: usize,
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) others: Vec<Sender<Command>>,
+    /// Set when one of the devices is lost.
+    pub(crate) loss: watch::Sender<bool>,
+}
+
+impl Neighbours {
+    fn worked(&self, time: Duration) {
+        self.placement.worked(self.device, time);
+    }
+}
+
 /// Everything the thread owns.
 pub(crate) struct DeviceThread<E: Executor> {
     executor: E,
@@ -66,6 +83,7 @@ pub(crate) struct DeviceThread<E: Executor> {
     running: HashMap<JobId, RunningOn<E>>,
     clock: Arc<dyn Clock>,
     metrics: DeviceMetrics,
+    neighbours: Neighbours,
     inbox: Receiver<Command>,
     status: watch::Sender<EngineStatus>,
     /// Set by a shutdown: when the jobs inside are to be ended.
@@ -80,8 +98,8 @@ impl<E: Executor> DeviceThread<E> {
         (executor, loads): (E, Loads<E::Loader>),
         policy: BatchPolicy,
         clock: Arc<dyn Clock>,
-        inbox: Receiver<Command>,
-        status: watch::Sender<EngineStatus>,
+        (metrics, neighbours): (DeviceMetrics, Neighbours),
+        (inbox, status): (Receiver<Command>, watch::Sender<EngineStatus>),
     ) -> Self {
         let batcher = Batcher::new(policy);
         Self {
@@ -91,18 +109,14 @@ impl<E: Executor> DeviceThread<E> {
             batcher,
             running: HashMap::new(),
             clock,
-            metrics: DeviceMetrics::default(),
+            metrics,
+            neighbours,
             inbox,
             status,
             stop_at: None,
             handles_gone: false,
             lost: false,
         }
-    }
-
-    /// What the device has done so far, and will do.
-    pub(crate) const fn metrics(&self) -> &DeviceMetrics {
-        &self.metrics
     }
 
     /// The loop. Returns after a shutdown, when the device is lost, or when no handle and no job is left.
@@ -254,6 +268,19 @@ impl<E: Executor> DeviceThread<E> {
         for job in jobs {
             self.batcher.cancel(job);
             self.end(job, JobEvent::Failed(error.clone()));
+        }
+    }
+
+    /// Who hears of a loss must find the device lost. The other devices have no part in it, but the process has to end
+    /// ([ADR 0020](../../../../docs/adr/0020-several-cards-behind-one-queue.md)), so they end between two acts, too.
+    fn publish_loss(&self) {
+        self.publish_status();
+        self.neighbours.loss.send_replace(true);
+        for other in &self.neighbours.others {
+            // One that has ended needs no word.
+            let _ = other.send(Command::Shutdown {
+                deadline: self.clock.now(),
+            });
         }
     }
 

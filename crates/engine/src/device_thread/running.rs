@@ -177,6 +177,9 @@ impl<P, S, F> Running<P, S, F> {
         if self.last_progress.is_none_or(|last| last.done < done) {
             let progress = Progress { done, total };
             self.last_progress = Some(progress);
+            if let Some(on_device) = &self.place.on_device {
+                on_device.progressed(progress);
+            }
             self.send(JobEvent::Progress(progress));
         }
     }

@@ -45,6 +45,7 @@ pub(super) fn input_on(model: &str, prompt: &str, image_count: u32) -> ResolvedJ
         framing: None,
         soft_edge: 0,
         differential_diffusion: false,
+        keeps_everything: false,
         ip_adapter: None,
     };
     let checkpoint = ModelEntry::new(model, ModelKind::Checkpoint, Source::Embedded(model.to_owned()));

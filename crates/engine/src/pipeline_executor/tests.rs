@@ -102,6 +102,7 @@ fn input(source: &str, prompt: &str, seed: u64) -> ResolvedJob {
         framing: None,
         soft_edge: 0,
         differential_diffusion: false,
+        keeps_everything: false,
         ip_adapter: None,
     };
     let checkpoint = ModelEntry::new(source, ModelKind::Checkpoint, Source::Embedded(source.to_owned()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pentimento_pipeline::ComponentKey;
 
-use crate::{ModelKey, ResolvedModels};
+use crate::{ModelKey, Presence, ResolvedModels};
 
 /// One model, as it was last put together.
 #[derive(Debug)]
@@ -87,6 +87,25 @@ impl KnownModels {
             .filter(|known| known.components.iter().all(&is_resident));
         let names: BTreeSet<&String> = resident.map(|known| &known.checkpoint).collect();
         names.into_iter().cloned().collect()
+    }
+
+    /// How much of a model is in memory.
+    pub(super) fn presence(
+        &self,
+        models: &ResolvedModels,
+        is_resident: impl Fn(&ComponentKey) -> bool,
+    ) -> Presence {
+        let is_here = |known: &Known| known.components.iter().all(&is_resident);
+        if self.models.get(&ModelKey::of(models)).is_some_and(is_here) {
+            return Presence::Whole;
+        }
+        let name = &models.checkpoint.name;
+        let mut of_checkpoint = self.models.values().filter(|known| known.checkpoint == *name);
+        if of_checkpoint.any(is_here) {
+            Presence::Checkpoint
+        } else {
+            Presence::Cold
+        }
     }
 
     /// Keeps a model that was loaded.

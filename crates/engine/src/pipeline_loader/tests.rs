@@ -42,7 +42,12 @@ fn loader(weights: u64) -> (PipelineLoader, Arc<MemoryLedger>, ManualClock) {
         ..MemoryBudget::UNBOUNDED
     });
     let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
-    let loader = PipelineLoader::new(Device::Cpu, Arc::clone(&ledger), Arc::new(clock.clone()), None);
+    let loader = PipelineLoader::new(
+        Device::Cpu,
+        Arc::clone(&ledger),
+        Arc::new(clock.clone()),
+        (None, LoaderMetrics::default()),
+    );
     (loader, ledger, clock)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pentimento_catalog::ModelEntry;
-use pentimento_pipeline::{Component, WordModel, WordModelSource};
+use pentimento_pipeline::{Component, ComponentKey, WordModel, WordModelSource};
 use pentimento_types::{ErrorKind, HasKind as _, describe_chain};
 
 use super::{Fault, LONGEST_REASON, PipelineLoader, WeightsFull};
@@ -23,7 +23,7 @@ impl PipelineLoader {
             return Ok(model);
         }
         let wanted = [key.clone()];
-        self.make_room(&wanted)?;
+        self.make_room(&wanted, ComponentKey::expected_bytes)?;
         let counted = self.count(key.expected_bytes(), &wanted);
         let began = self.0.clock.now();
         let read = source.read(words).map_err(Fault::from);
@@ -86,6 +86,7 @@ mod tests {
     use pentimento_types::{ManualClock, MemoryBudget, MemoryLedger, MemoryUse};
 
     use super::*;
+    use crate::metrics::LoaderMetrics;
     use crate::{ModelLoader as _, ResolvedModels};
 
     const WORDS: &[&str] = &["sharp", "focus"];
@@ -109,7 +110,12 @@ mod tests {
         });
         let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
         let keep = Some(Duration::from_secs(60));
-        let loader = PipelineLoader::new(Device::Cpu, Arc::clone(&ledger), Arc::new(clock.clone()), keep);
+        let loader = PipelineLoader::new(
+            Device::Cpu,
+            Arc::clone(&ledger),
+            Arc::new(clock.clone()),
+            (keep, LoaderMetrics::default()),
+        );
         (loader, ledger, clock)
     }
 

@@ -9,7 +9,9 @@ use pentimento_types::ErrorKind;
 use prometheus_client::registry::Registry;
 
 use super::{FaultAt, FaultKind, Faults, lock};
-use crate::{DeviceReport, ExecutorError, LoadError, ModelLoader, ResolvedModels, SharedCause};
+use crate::{
+    DeviceReport, ExecutorError, LoadError, ModelLoader, Offer, Presence, ResolvedModels, SharedCause,
+};
 
 type LoadHook = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -85,6 +87,15 @@ impl ModelLoader for FakeLoader {
         let mut names: Vec<String> = names.iter().map(|model| model.0.to_string()).collect();
         names.sort_unstable();
         names
+    }
+
+    fn offer(&self, models: &ResolvedModels) -> Offer {
+        let residents = lock(&self.residents);
+        let is_here = residents.iter().any(|model| *model.0 == *models.checkpoint.name);
+        Offer {
+            presence: if is_here { Presence::Whole } else { Presence::Cold },
+            weight_bytes: residents.len() as u64,
+        }
     }
 
     fn pin(&self, _: &ResolvedModels) {}

@@ -176,9 +176,7 @@ impl Cuda {
     /// The device with this number, with our kernels, which are kept in `cache` if there is one.
     pub(crate) fn open(ordinal: usize, cache: Option<&Path>) -> Result<Self> {
         let unavailable = |why: String| Error::Unavailable { why };
-        library().map_err(unavailable)?;
-        cuda::init()
-            .map_err(|error| unavailable(format!("the NVIDIA driver does not start: {}", words(error))))?;
+        let count = c_int::try_from(count()?).unwrap_or(c_int::MAX);
         let asked = |error: DriverError| unavailable(words(error));
         let version = driver_number().map_err(unavailable)?;
         if version < LEAST_DRIVER {
@@ -188,7 +186,6 @@ impl Cuda {
                 version % 1000 / 10
             )));
         }
-        let count = cuda::device::get_count().map_err(asked)?;
         let number = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
         if number >= count {
             return Err(unavailable(format!(
@@ -534,6 +531,16 @@ fn add_to(call: &LinearCall, residual: Span) -> Result<Launch> {
             Arg::I64(long),
         ],
     })
+}
+
+/// How many devices the driver shows this process.
+pub(crate) fn count() -> Result<usize> {
+    let unavailable = |why: String| Error::Unavailable { why };
+    library().map_err(unavailable)?;
+    cuda::init()
+        .map_err(|error| unavailable(format!("the NVIDIA driver does not start: {}", words(error))))?;
+    let count = cuda::device::get_count().map_err(|error| unavailable(words(error)))?;
+    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// Each library that is opened at run time: its name, and its version or why it cannot be used.

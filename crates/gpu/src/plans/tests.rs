@@ -140,7 +140,44 @@ fn vae(side: usize) -> Vec<ConvKey> {
     all
 }
 
-/// All layers of Stable Diffusion 1.5 and 2.1, SDXL and their VAEs for pictures of 512, 768 and 1024 pixels.
+/// The linear layers of a text encoder of this width, over its 77 tokens. Queries, keys and values are one layer of three widths.
+fn clip(width: usize) -> Vec<ConvKey> {
+    vec![
+        linear(77, width, width, true),
+        linear(77, width, 3 * width, true),
+        linear(77, width, 4 * width, true),
+        linear(77, 4 * width, width, true),
+        linear(1, width, width, false),
+    ]
+}
+
+/// The same layers for a picture that is no square, whose sides in latents need not be even.
+fn oblong(layers: Vec<ConvKey>, side: usize, (h, w): (usize, usize)) -> Vec<ConvKey> {
+    // A level below has half, rounded up; one of the VAE above has a multiple.
+    let scaled = |length: usize, of_side: usize| (of_side * length).div_ceil(side);
+    let sides = (0..4).flat_map(|level| [side >> level, side << level]);
+    let sides: Vec<usize> = sides.collect();
+    let stretched = |(height, width): (usize, usize)| {
+        if width > 1 {
+            return (scaled(h, height), scaled(w, width));
+        }
+        // As many lines as there are pixels, or as a text has tokens.
+        let pixels = sides.iter().find(|side| **side * **side == height);
+        (
+            pixels.map_or(height, |side| scaled(h, *side) * scaled(w, *side)),
+            1,
+        )
+    };
+    let moved = layers.into_iter().map(|layer| ConvKey {
+        from: stretched(layer.from),
+        to: stretched(layer.to),
+        ..layer
+    });
+    moved.collect()
+}
+
+/// All layers of Stable Diffusion 1.5 and 2.1, SDXL, their VAEs and text encoders for pictures of 512, 768 and 1024 pixels, and of
+/// some sizes between.
 fn layers() -> Vec<ConvKey> {
     let small: [(usize, &[usize]); 4] = [
         (320, &[320, 640, 960]),
@@ -160,6 +197,13 @@ fn layers() -> Vec<ConvKey> {
         all.extend(unet(side, &large, 1, 2048));
         all.extend(vae(side));
     }
+    for width in [768, 1024, 1280] {
+        all.extend(clip(width));
+    }
+    // 520x600, and the 832x1216 that SDXL was trained on.
+    all.extend(oblong(unet(64, &small, 0, 768), 64, (65, 75)));
+    all.extend(oblong(vae(64), 64, (65, 75)));
+    all.extend(oblong(unet(128, &large, 1, 2048), 128, (104, 152)));
     let mut seen = std::collections::HashSet::new();
     all.retain(|layer| seen.insert(*layer));
     all

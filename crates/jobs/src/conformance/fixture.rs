@@ -89,6 +89,7 @@ pub fn sample_job(id: JobId, created_at: SystemTime) -> Job {
         framing: None,
         soft_edge: 0,
         differential_diffusion: false,
+        keeps_everything: false,
         ip_adapter: None,
     };
     let inputs = Inputs::new(ImageKey::input(id, InputRole::Init));

@@ -176,9 +176,11 @@ pub async fn a_job_whose_images_are_fetched_has_its_place(store: &dyn JobStore) 
     let fetched = Transition::Fetched {
         notes: Vec::new(),
         work: 7,
+        keeps_everything: true,
     };
     let job = store.transition(id, fetched).await.expect("fetching");
     assert_eq!((job.state, job.work), (JobState::Queued, 7));
+    assert!(job.recipe.keeps_everything);
     let counts = store.counts().await.expect("readable");
     assert_eq!((counts.queued, counts.running), (1, 0));
     store.transition(id, start).await.expect("queued");

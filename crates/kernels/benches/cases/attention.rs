@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use pentimento_kernels::AttnMask;
-use pentimento_kernels::cpu::attend;
+use pentimento_kernels::cpu::{attend, attend_in_bf16};
 
 use super::{Case, Make, Work, f32s, noise, run};
 
@@ -54,15 +54,17 @@ impl Layer {
                 done: operations,
                 bytes: f32s(2 * (queries + keys) * heads * width),
             },
-            ours: self.ours(),
+            ours: self.ours(false),
+            in_bf16: Some(self.ours(true)),
             candle: Some(self.candle()),
         }
     }
 
-    fn ours(self) -> Make {
+    fn ours(self, in_bf16: bool) -> Make {
         Box::new(move || {
             let row = |tokens| noise(&[1, tokens, self.heads * self.width]);
             let (q, k, v) = (row(self.queries), row(self.keys), row(self.keys));
+            let attend = if in_bf16 { attend_in_bf16 } else { attend };
             run(move || attend(&q, &k, &v, self.heads, AttnMask::None))
         })
     }

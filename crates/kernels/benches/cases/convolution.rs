@@ -90,6 +90,7 @@ impl Layer {
                 bytes: f32s(image + pixels * self.outputs + self.outputs) + weights,
             },
             ours: self.ours(),
+            in_bf16: None,
             candle: (self.weights == DType::F32).then(|| self.candle()),
         }
     }

@@ -36,6 +36,7 @@ fn last((channels, side): (usize, usize)) -> Case {
             let x = image();
             run(move || channels_last(&x))
         }),
+        in_bf16: None,
         candle: Some(Box::new(move || {
             let x = image();
             run(move || x.permute((0, 2, 3, 1))?.contiguous())
@@ -53,6 +54,7 @@ fn first((channels, side): (usize, usize)) -> Case {
             let x = image();
             run(move || channels_first(&x))
         }),
+        in_bf16: None,
         candle: Some(Box::new(move || {
             let x = image();
             run(move || x.permute((0, 3, 1, 2))?.contiguous())
@@ -70,6 +72,7 @@ fn join((first, second, side): (usize, usize, usize)) -> Case {
             let (a, b) = images();
             run(move || join_channels(&a, &b))
         }),
+        in_bf16: None,
         candle: Some(Box::new(move || {
             let (a, b) = images();
             run(move || Tensor::cat(&[&a, &b], 3))

@@ -71,19 +71,22 @@ impl Layer {
                 done: operations,
                 bytes: f32s(self.rows * (self.inputs + columns) + self.outputs) + weights,
             },
-            ours: self.ours(),
+            ours: self.ours(false),
             // candle multiplies numbers of one type only.
+            in_bf16: Some(self.ours(true)),
             candle: (self.weights == DType::F32).then(|| self.candle()),
         }
     }
 
-    fn ours(self) -> Make {
+    fn ours(self, in_bf16: bool) -> Make {
         Box::new(move || {
             let weight = noise(&[self.outputs, self.inputs])
                 .to_dtype(self.weights)
                 .unwrap();
             let bias = noise(&[self.outputs]);
-            let layer = if self.gated {
+            let layer = if in_bf16 {
+                Linear::in_bf16(&weight, Some(&bias), self.gated).unwrap()
+            } else if self.gated {
                 Linear::geglu(&weight, Some(&bias)).unwrap()
             } else {
                 Linear::new(&weight, Some(&bias)).unwrap()

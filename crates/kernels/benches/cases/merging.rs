@@ -27,6 +27,7 @@ fn case(side: usize) -> Case {
             bytes: f32s((5 * tokens) * WIDTH),
         },
         ours: ours(side),
+        in_bf16: None,
         candle: None,
     }
 }

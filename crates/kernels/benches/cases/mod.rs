@@ -24,6 +24,8 @@ pub(crate) struct Case {
     pub(crate) shape: String,
     pub(crate) work: Work,
     pub(crate) ours: Make,
+    /// The same of numbers rounded to bfloat16, where that is offered.
+    pub(crate) in_bf16: Option<Make>,
     /// The same computed by candle's own operations, where it has them.
     pub(crate) candle: Option<Make>,
 }

@@ -42,6 +42,7 @@ fn statistics((channels, side): (usize, usize)) -> Case {
             let (norm, x) = (group_norm(channels), noise(&[1, side, side, channels]));
             run(move || norm.normalisation(&x))
         }),
+        in_bf16: None,
         candle: None,
     }
 }
@@ -57,6 +58,7 @@ fn application((channels, side): (usize, usize)) -> Case {
             let norm = group_norm(channels).normalisation(&x).unwrap().with_silu();
             run(move || norm.apply(&x))
         }),
+        in_bf16: None,
         candle: None,
     }
 }
@@ -70,6 +72,7 @@ fn whole_group((channels, side): (usize, usize)) -> Case {
             let (norm, x) = (group_norm(channels), noise(&[1, side, side, channels]));
             run(move || norm.normalisation(&x)?.with_silu().apply(&x))
         }),
+        in_bf16: None,
         candle: Some(Box::new(move || {
             let (weight, bias) = (noise(&[channels]), noise(&[channels]));
             let norm = candle_nn::GroupNorm::new(weight, bias, channels, GROUPS, 1e-5).unwrap();
@@ -90,6 +93,7 @@ fn layer((tokens, width): (usize, usize)) -> Case {
             let x = noise(&[1, tokens, width]);
             run(move || norm.forward(&x))
         }),
+        in_bf16: None,
         candle: Some(Box::new(move || {
             let (weight, bias) = (noise(&[width]), noise(&[width]));
             let x = noise(&[1, tokens, width]);

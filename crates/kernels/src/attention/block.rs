@@ -4,17 +4,12 @@
 //! needs no sums across lanes, and no head is too narrow to fill a vector.
 
 use super::AttnMask;
-use super::operands::{Heads, Strips};
+use super::operands::{Heads, KEYS, PANELS, Strips};
+use super::pairs::{PairStrips, PairTask};
 use crate::simd::{Accumulate, Kernel, PANEL, Prefetch, Product, Rows, Simd, math, transpose_each};
-
-/// Panels of queries of a task.
-const PANELS: usize = 6;
 
 /// Queries of a block.
 pub(super) const QUERIES: usize = PANELS * PANEL;
-
-/// The most keys that are scored at a time: two panels of scores, 32 KiB, stay in the L1 cache.
-pub(super) const KEYS: usize = 256;
 
 /// The width of the keys' strips, and how much of a head is multiplied at a time: so much that two panels of queries stay
 /// in the L1 cache beside the keys.
@@ -35,6 +30,25 @@ pub(super) fn strip(width: usize, rows: usize) -> usize {
     width.div_ceil(width.div_ceil(rows).max(1))
 }
 
+/// Keys and values.
+#[derive(Clone, Copy)]
+pub(super) enum Operands<'a> {
+    /// Of f32.
+    Numbers { keys: &'a Strips, values: &'a Strips },
+    /// Of bfloat16.
+    Pairs(&'a PairStrips),
+}
+
+impl Operands<'_> {
+    /// Keys of a block.
+    fn keys_of_block(self, width: usize) -> usize {
+        match self {
+            Self::Numbers { .. } => keys_of_block(width),
+            Self::Pairs(strips) => strips.keys,
+        }
+    }
+}
+
 /// One task.
 #[derive(Clone, Copy)]
 pub(super) struct QueryBlock<'a> {
@@ -47,12 +61,12 @@ pub(super) struct QueryBlock<'a> {
     pub(super) q: &'a [f32],
     /// Keys of a row.
     pub(super) count: usize,
-    pub(super) keys: &'a Strips,
-    /// An upper bound of their norms.
+    pub(super) operands: Operands<'a>,
+    /// An upper bound of the keys' norms.
     pub(super) largest_key: f32,
-    pub(super) values: &'a Strips,
     pub(super) mask: AttnMask,
-    /// [`room`] numbers: scores \[2\]\[KEYS\]\[16\], queries and sums of values, each \[PANELS\]\[d\]\[16\].
+    /// [`room`] numbers: scores \[2\]\[KEYS\]\[16\], queries and sums of values, each \[PANELS\]\[d\]\[16\]. Then those of
+    /// pairs.
     pub(super) scratch: *mut f32,
     pub(super) out: *mut f32,
 }
@@ -89,10 +103,21 @@ impl Kernel for QueryBlock<'_> {
             let scores = self.scratch;
             let queries = scores.add(2 * KEYS * PANEL);
             let sums = queries.add(PANELS * width * PANEL);
+            let pairs = match self.operands {
+                Operands::Numbers { .. } => None,
+                Operands::Pairs(strips) => {
+                    let scratch = sums.add(PANELS * width * PANEL);
+                    Some(PairTask::new(strips, self.head, scratch))
+                }
+            };
             self.gather_queries(s, queries);
             for (panel, running) in running.iter_mut().enumerate().take(panels) {
-                let norm = largest_norm(s, queries.add(panel * width * PANEL), width);
+                let queries = queries.add(panel * width * PANEL);
+                let norm = largest_norm(s, queries, width);
                 running.bounded = norm * self.largest_key <= BOUND;
+                if let Some(pairs) = &pairs {
+                    pairs.take_queries(s, panel, queries);
+                }
             }
             sums.write_bytes(0, panels * width * PANEL);
             // Under a causal mask the last query of the block is the one that sees furthest.
@@ -100,20 +125,32 @@ impl Kernel for QueryBlock<'_> {
                 AttnMask::None => self.count,
                 AttnMask::Causal => self.first + self.queries,
             };
-            let keys = keys_of_block(width);
+            let keys = self.operands.keys_of_block(width);
             for start in (0..visible).step_by(keys) {
                 let count = keys.min(visible - start);
                 for panel in (0..panels).step_by(2) {
                     let wide = 2.min(panels - panel);
                     let at = panel * width * PANEL;
-                    self.score(s, (start, count), (queries.add(at), wide), scores);
+                    match (&pairs, self.operands) {
+                        (Some(pairs), _) => pairs.score(s, (start, count), (panel, wide), scores),
+                        (None, Operands::Numbers { keys, .. }) => {
+                            self.score(s, keys, (start, count), (queries.add(at), wide), scores);
+                        }
+                        (None, Operands::Pairs(_)) => {}
+                    }
                     for i in 0..wide {
                         let scores = scores.add(i * KEYS * PANEL);
                         self.hide(panel + i, (start, count), scores);
                         let sums = sums.add(at + i * width * PANEL);
                         softmax(s, (scores, count), &mut running[panel + i], (sums, width));
                     }
-                    self.mix(s, (start, count), (scores, wide), sums.add(at));
+                    match (&pairs, self.operands) {
+                        (Some(pairs), _) => pairs.mix(s, (start, count), (scores, wide), sums.add(at)),
+                        (None, Operands::Numbers { values, .. }) => {
+                            self.mix(s, values, (start, count), (scores, wide), sums.add(at));
+                        }
+                        (None, Operands::Pairs(_)) => {}
+                    }
                 }
             }
             for (panel, running) in running.iter().enumerate().take(panels) {
@@ -149,18 +186,23 @@ impl QueryBlock<'_> {
     }
 
     /// k · q for `count` keys from `start` on and one panel of queries or two.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the token of the instruction set is one of them"
+    )]
     #[inline(always)]
     unsafe fn score<S: Simd>(
         &self,
         s: S,
+        strips: &Strips,
         (start, count): (usize, usize),
         (queries, panels): (*const f32, usize),
         scores: *mut f32,
     ) {
         let width = self.heads.width;
-        let strip = self.keys.strip;
+        let strip = strips.strip;
         for first in (0..width).step_by(strip) {
-            let keys = self.keys.at(self.head, first / strip, start);
+            let keys = strips.at(self.head, first / strip, start);
             let (a, k) = (
                 Rows {
                     first: keys,
@@ -205,18 +247,23 @@ impl QueryBlock<'_> {
     }
 
     /// Adds the values of `count` keys from `start` on, weighted by the scores.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the token of the instruction set is one of them"
+    )]
     #[inline(always)]
     unsafe fn mix<S: Simd>(
         &self,
         s: S,
+        strips: &Strips,
         (start, count): (usize, usize),
         (scores, panels): (*const f32, usize),
         sums: *mut f32,
     ) {
-        let (width, strip) = (self.heads.width, self.values.strip);
+        let (width, strip) = (self.heads.width, strips.strip);
         for first in (0..width).step_by(strip) {
-            let values = self.values.at(self.head, first / strip, start);
-            let following = values.wrapping_add(self.values.next());
+            let values = strips.at(self.head, first / strip, start);
+            let following = values.wrapping_add(strips.next());
             // SAFETY: these keys' values and these queries' sums exist.
             unsafe {
                 let product = Product {

@@ -3,14 +3,16 @@
 
 mod block;
 mod operands;
+mod pairs;
 #[cfg(test)]
 mod tests;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use self::block::{DEPTH, QUERIES, QueryBlock, room, strip};
+use self::block::{DEPTH, Operands, QUERIES, QueryBlock, room, strip};
 use self::operands::{Heads, Strips};
+use self::pairs::PairStrips;
 use crate::buffer::{SharedPtr, with_scratch, written};
 use crate::isa::Isa;
 use crate::pieces::{self, Cut};
@@ -39,6 +41,25 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: AttnMask) 
         &AttentionOp {
             heads,
             mask,
+            in_bf16: false,
+            isa: Isa::detect(),
+        },
+    )
+}
+
+/// The same with queries, keys, values and the weights of softmax rounded to bfloat16 before they are multiplied; sums and
+/// softmax are in f32. As in f32 where the machine has no unit for that.
+///
+/// # Errors
+/// As [`attend`].
+pub fn attend_in_bf16(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: AttnMask) -> Result<Tensor> {
+    q.apply_op3_no_bwd(
+        k,
+        v,
+        &AttentionOp {
+            heads,
+            mask,
+            in_bf16: true,
             isa: Isa::detect(),
         },
     )
@@ -47,6 +68,7 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: AttnMask) 
 struct AttentionOp {
     heads: usize,
     mask: AttnMask,
+    in_bf16: bool,
     isa: Isa,
 }
 
@@ -99,6 +121,14 @@ impl AttentionOp {
         (q, queries): (&[f32], usize),
         (k, v, count): (&[f32], &[f32], usize),
     ) -> Vec<f32> {
+        let unit = self.isa.pairs().filter(|_| self.in_bf16 || self.isa.splits());
+        if let Some(unit) = unit {
+            let how = (self.isa, unit, !self.in_bf16);
+            let strips = PairStrips::pack(how, heads, (k, v), count);
+            let operands = Operands::Pairs(&strips);
+            let room = room(heads.width) + pairs::room(heads.width);
+            return self.blocks(heads, (q, queries), count, (operands, &strips.norms, room));
+        }
         let keys = Strips::pack(heads, k, count, DEPTH.min(heads.width));
         let values = Strips::pack(heads, v, count, strip(heads.width, self.isa.rows()));
         let norms: Vec<f32> = (0..heads.count())
@@ -107,6 +137,21 @@ impl AttentionOp {
             .with_min_len((4096 / count).max(1))
             .map(|head| keys.largest_norm(self.isa, head))
             .collect();
+        let operands = Operands::Numbers {
+            keys: &keys,
+            values: &values,
+        };
+        self.blocks(heads, (q, queries), count, (operands, &norms, room(heads.width)))
+    }
+
+    /// All queries over `count` keys, with the largest norms of each head's keys and so much scratch memory.
+    fn blocks(
+        &self,
+        heads: Heads,
+        (q, queries): (&[f32], usize),
+        count: usize,
+        (operands, norms, room): (Operands<'_>, &[f32], usize),
+    ) -> Vec<f32> {
         let cut = Cut {
             most: QUERIES,
             unit: PANEL,
@@ -127,14 +172,13 @@ impl AttentionOp {
                     total: queries,
                     q,
                     count,
-                    keys: &keys,
+                    operands,
                     largest_key: norms[head],
-                    values: &values,
                     mask: self.mask,
                     scratch: std::ptr::null_mut(),
                     out: out.get(),
                 };
-                with_scratch(room(heads.width), |scratch| {
+                with_scratch(room, |scratch| {
                     self.isa.run(QueryBlock { scratch, ..block });
                 });
             });

@@ -5,6 +5,12 @@ use crate::isa::Isa;
 use crate::pool::for_each;
 use crate::simd::{Kernel, Simd};
 
+/// Panels of queries of a task.
+pub(super) const PANELS: usize = 6;
+
+/// The most keys that are scored at a time: two panels of scores, 32 KiB, stay in the L1 cache.
+pub(super) const KEYS: usize = 256;
+
 /// How a tensor (B, T, heads · width) divides into heads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heads {
@@ -105,21 +111,27 @@ impl Kernel for LargestSquare<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
-        let whole = self.width / S::LANES * S::LANES;
-        let mut largest = 0.0_f32;
-        for row in self.rows.chunks_exact(self.width) {
-            let mut sums = s.splat(0.0);
-            for i in (0..whole).step_by(S::LANES) {
-                // SAFETY: within the row.
-                let v = unsafe { s.load(row.as_ptr().add(i)) };
-                sums = s.fma(v, v, sums);
-            }
-            let mut sum = s.sum(sums);
-            for v in &row[whole..] {
-                sum += v * v;
-            }
-            largest = largest.max(sum);
-        }
-        largest
+        largest_square(s, self.rows, self.width)
     }
+}
+
+/// The largest sum of squares of rows of `width`.
+#[inline(always)]
+pub(super) fn largest_square<S: Simd>(s: S, rows: &[f32], width: usize) -> f32 {
+    let whole = width / S::LANES * S::LANES;
+    let mut largest = 0.0_f32;
+    for row in rows.chunks_exact(width) {
+        let mut sums = s.splat(0.0);
+        for i in (0..whole).step_by(S::LANES) {
+            // SAFETY: within the row.
+            let v = unsafe { s.load(row.as_ptr().add(i)) };
+            sums = s.fma(v, v, sums);
+        }
+        let mut sum = s.sum(sums);
+        for v in &row[whole..] {
+            sum += v * v;
+        }
+        largest = largest.max(sum);
+    }
+    largest
 }

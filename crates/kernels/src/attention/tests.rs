@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::{AttentionOp, AttnMask, attend};
 use crate::isa::Isa;
 use crate::testing::{assert_near, assert_same, assert_same_on_threads, noise, row, wide};
+use crate::testing::{every_set, tolerance, with_pairs};
 
 /// Attention in f64, query by query.
 fn reference(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: AttnMask) -> Vec<f64> {
@@ -50,13 +51,14 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
         (1, 18, 150, 2, 300),
         (1, 33, 140, 1, 512),
     ];
-    for isa in Isa::available() {
+    for isa in every_set() {
         for (b, t, s, heads, d) in shapes {
             let q = (noise(&[b, t, heads * d], 1) * 4.0).unwrap();
             let (k, v) = (noise(&[b, s, heads * d], 2), noise(&[b, s, heads * d], 3));
             let op = AttentionOp {
                 heads,
                 mask: AttnMask::None,
+                in_bf16: false,
                 isa,
             };
             let found = q.apply_op3_no_bwd(&k, &v, &op).unwrap();
@@ -65,7 +67,7 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
                 &format!("{isa} {t} over {s}, {heads} of {d}"),
                 &found,
                 &expected,
-                2e-6,
+                tolerance(isa, 2e-6),
             );
         }
     }
@@ -73,7 +75,7 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
 
 #[test]
 fn a_causal_mask_hides_what_comes_later() {
-    for isa in Isa::available() {
+    for isa in every_set() {
         for t in [1, 16, 77, 600] {
             let (q, k, v) = (
                 noise(&[2, t, 24], 1),
@@ -83,11 +85,12 @@ fn a_causal_mask_hides_what_comes_later() {
             let op = AttentionOp {
                 heads: 2,
                 mask: AttnMask::Causal,
+                in_bf16: false,
                 isa,
             };
             let found = q.apply_op3_no_bwd(&k, &v, &op).unwrap();
             let expected = reference(&q, &k, &v, 2, AttnMask::Causal);
-            assert_near(&format!("{isa} {t}"), &found, &expected, 2e-6);
+            assert_near(&format!("{isa} {t}"), &found, &expected, tolerance(isa, 2e-6));
         }
     }
 }
@@ -103,6 +106,7 @@ fn large_scores_do_not_overflow() {
             let op = AttentionOp {
                 heads: 1,
                 mask: AttnMask::None,
+                in_bf16: false,
                 isa,
             };
             let found = q.apply_op3_no_bwd(&k, &v, &op).unwrap();
@@ -141,4 +145,74 @@ fn shapes_that_do_not_fit_are_errors() {
         )
         .is_err()
     );
+}
+
+/// What f32 makes of it, within what rounding to eight bits loses; and the bits of each unit's own reference.
+#[test]
+fn attention_in_bf16_is_near_and_every_unit_gives_the_bits_of_its_reference() {
+    let shapes = [
+        (1, 1, 1, 1, 1),
+        (2, 5, 7, 3, 4),
+        (1, 49, 77, 2, 40),
+        (1, 100, 530, 1, 8),
+        (2, 64, 64, 2, 80),
+        (1, 18, 150, 2, 300),
+        (1, 33, 140, 1, 512),
+    ];
+    for (b, t, s, heads, d) in shapes {
+        let (q, k, v) = (
+            noise(&[b, t, heads * d], 1),
+            noise(&[b, s, heads * d], 2),
+            noise(&[b, s, heads * d], 3),
+        );
+        for mask in [AttnMask::None, AttnMask::Causal] {
+            if mask == AttnMask::Causal && s != t {
+                continue;
+            }
+            let expected = reference(&q, &k, &v, heads, mask);
+            for isa in with_pairs() {
+                let run = |isa: Isa| {
+                    let op = AttentionOp {
+                        heads,
+                        mask,
+                        in_bf16: true,
+                        isa,
+                    };
+                    q.apply_op3_no_bwd(&k, &v, &op).unwrap()
+                };
+                let what = format!("{isa} {t} over {s}, {heads} of {d}");
+                let found = run(isa);
+                assert_near(&what, &found, &expected, 2e-2);
+                assert_same(&what, &found, &run(isa.by_reference()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_in_bf16_does_not_depend_on_its_neighbours_or_on_threads() {
+    let (q, k, v) = (
+        noise(&[3, 90, 80], 1),
+        noise(&[3, 600, 80], 2),
+        noise(&[3, 600, 80], 3),
+    );
+    for isa in with_pairs() {
+        for in_bf16 in [true, false] {
+            let attend = |q: &Tensor, k: &Tensor, v: &Tensor| {
+                let op = AttentionOp {
+                    heads: 2,
+                    mask: AttnMask::None,
+                    in_bf16,
+                    isa,
+                };
+                q.apply_op3_no_bwd(k, v, &op).unwrap()
+            };
+            let whole = attend(&q, &k, &v);
+            for i in 0..3 {
+                let alone = attend(&row(&q, i), &row(&k, i), &row(&v, i));
+                assert_same(&format!("{isa} {i}"), &row(&whole, i), &alone);
+            }
+            assert_same_on_threads(&whole, || attend(&q, &k, &v));
+        }
+    }
 }

@@ -33,7 +33,9 @@ pub(super) const TRANSFORM: usize = 8;
 impl WinogradVariant {
     /// For images of `input` (h, w), enlarged from `source`. With stride 2 there is one; with stride 1 F(2x2) where
     /// larger tiles would be mostly outside of the image, else F(4x4), unless another saves at least a tenth of its work.
-    pub(super) fn choose(stride: usize, source: (usize, usize), input: (usize, usize)) -> Self {
+    ///
+    /// Where products are of split numbers, F(6x6) would multiply what they lose.
+    pub(super) fn choose(stride: usize, source: (usize, usize), input: (usize, usize), splits: bool) -> Self {
         if stride == 2 {
             return Self::Strided;
         }
@@ -42,6 +44,9 @@ impl WinogradVariant {
         }
         let doubled = input == (2 * source.0, 2 * source.1);
         let other = if doubled { Self::Doubled } else { Self::F6 };
+        if splits && !doubled {
+            return Self::F4;
+        }
         if 10 * other.work(source, input) <= 9 * Self::F4.work(source, input) {
             other
         } else {
@@ -88,7 +93,7 @@ pub fn multiplications(
 ) -> usize {
     let per_pair = match ConvAlgorithm::choose(inputs, stride, Padding::SAME) {
         ConvAlgorithm::Winograd => {
-            let variant = WinogradVariant::choose(stride, source, enlarged);
+            let variant = WinogradVariant::choose(stride, source, enlarged, false);
             variant.positions() * variant.tiles(source, enlarged)
         }
         ConvAlgorithm::Direct => 9 * enlarged.0.div_ceil(stride) * enlarged.1.div_ceil(stride),

@@ -16,7 +16,8 @@ use crate::buffer::written;
 use crate::isa::Isa;
 use crate::matrix::pad_bias;
 use crate::norm::{Coefficients, Normalisation};
-use crate::packed::Packed;
+use crate::packed::{Packed, Stored};
+use crate::pairs::Form;
 use crate::simd::PANEL;
 use crate::values::{Values, slice, values};
 
@@ -71,9 +72,13 @@ impl Conv2d {
         };
         let algorithm = ConvAlgorithm::choose(inputs, stride, padding);
         let columns: Vec<usize> = (0..outputs).collect();
+        let stored = Stored {
+            weight,
+            form: Form::Stored,
+        };
         Ok(Self {
             algorithm,
-            packed: Packed::new(weight, 9 * inputs, algorithm.order(inputs), &columns)?,
+            packed: Packed::new(stored, 9 * inputs, algorithm.order(inputs), &columns)?,
             bias: match bias {
                 Some(bias) => pad_bias(bias, outputs, &columns)?,
                 None => vec![0.0; outputs.next_multiple_of(PANEL)],
@@ -241,7 +246,10 @@ impl Conv2dOp<'_> {
 
     /// The variant for these sizes, in a layer that is packed for Winograd's method.
     fn variant(&self, sizes: Sizes) -> Option<WinogradVariant> {
-        let by_size = || WinogradVariant::choose(self.conv.stride, sizes.source, sizes.input);
+        let by_size = || {
+            let splits = self.isa.splits();
+            WinogradVariant::choose(self.conv.stride, sizes.source, sizes.input, splits)
+        };
         (self.conv.algorithm == ConvAlgorithm::Winograd).then(|| self.variant.unwrap_or_else(by_size))
     }
 

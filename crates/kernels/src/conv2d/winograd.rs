@@ -24,6 +24,7 @@ use super::algorithm::{TRANSFORM, WinogradVariant};
 use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{SharedPtr, with_scratch};
 use crate::isa::Isa;
+use crate::pairs::{PairUnit, ROWS};
 use crate::pieces::{self, Cut};
 use crate::pool::{for_each, threads};
 use crate::simd::PANEL;
@@ -41,6 +42,9 @@ const FEW_TILES: usize = 16;
 /// Numbers of each channel in the most tiles that a task multiplies: 192 of 6x6. Their sums, 864 KiB, take most of the
 /// L2 cache, and the more tiles there are, the more rarely weights are transformed.
 const TASK: usize = 192 * 36;
+
+/// Images of fewer tiles are computed in f32 on every machine: their work is the transform of the weights.
+const FEWEST_OF_PAIRS: usize = 16;
 
 /// Output panels of a task.
 const PANELS: usize = 2;
@@ -113,7 +117,10 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
     out: *mut f32,
 ) {
     let tiling = Tiling::new(operands.sizes, M, T::PHASES);
-    let few = tiling.count() <= FEW_TILES && !T::IN_PARTS;
+    // By the image and not by the batch, whose size must not change a result.
+    let enough = tiling.down * tiling.across >= FEWEST_OF_PAIRS;
+    let pairs = isa.pairs().filter(|_| isa.splits() && enough);
+    let few = tiling.count() <= FEW_TILES && !T::IN_PARTS && pairs.is_none();
     let block_channels = if few { FEW_CHANNELS } else { CHANNELS };
     let blocks = conv.inputs.div_ceil(block_channels);
     let per_tile = A * A * blocks * block_channels;
@@ -128,9 +135,12 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
             count: chunks.most.min(tiling.count() - first),
             block_channels,
             threads: chunks.threads,
+            pairs,
         };
+        // Split numbers take as much room as those of f32, and whole tiles of them are read.
+        let beyond = if pairs.is_some() { ROWS * block_channels } else { 0 };
         // Never read as a slice: beyond the channels that exist nothing is written.
-        let mut transformed = Vec::<f32>::with_capacity(chunk.count * per_tile + skew);
+        let mut transformed = Vec::<f32>::with_capacity(chunk.count * per_tile + 2 * skew + beyond);
         let transformed = transformed.as_mut_ptr();
         input::run::<T, A, M>(isa, conv.inputs, chunk, operands, transformed);
         multiply::<T, A, M>(isa, conv, chunk, operands, (transformed, out.get()));
@@ -153,6 +163,28 @@ struct Chunk {
     block_channels: usize,
     /// How many threads work on it.
     threads: usize,
+    /// What multiplies transformed tiles, where they are split into pairs.
+    pairs: Option<PairUnit>,
+}
+
+impl Chunk {
+    /// Words from one position to the next, in each part of a tile if there are two.
+    fn position(&self) -> usize {
+        self.count * self.row() + SKEW
+    }
+
+    /// Words from one tile to the next.
+    fn row(&self) -> usize {
+        match self.pairs {
+            None => self.block_channels,
+            Some(_) => self.block_channels / 2,
+        }
+    }
+
+    /// Words from the high parts to the low ones, of `positions` positions in `blocks` blocks of channels.
+    fn low(&self, positions: usize, blocks: usize) -> Option<usize> {
+        self.pairs.map(|_| blocks * positions * self.position())
+    }
 }
 
 fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
@@ -182,10 +214,16 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
             A * A * (panels * tiles * PANEL + SKEW),
             PANELS * weights::LINES * T::DISTINCT * weights::position(chunk.block_channels),
             PANELS * weights::raw(chunk.block_channels),
+            if chunk.pairs.is_some() {
+                PANELS * chunk.block_channels * PANEL
+            } else {
+                0
+            },
         ];
         with_scratch(sizes.iter().sum(), |scratch| {
             // SAFETY: the buffer has the size of its parts.
             let (u, raw) = unsafe { (scratch.add(sizes[0]), scratch.add(sizes[0] + sizes[1])) };
+            let words = raw.wrapping_add(sizes[2]);
             isa.run(Products::<T, A, M> {
                 conv,
                 transformed: transformed.get(),
@@ -196,6 +234,7 @@ fn multiply<T: Transform<A, M>, const A: usize, const M: usize>(
                 sums: scratch,
                 u,
                 raw,
+                words,
                 transform: std::marker::PhantomData,
             });
             isa.run(OutputTask::<T, A, M> {

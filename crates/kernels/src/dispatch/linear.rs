@@ -3,7 +3,7 @@
 use pentimento_gpu as gpu;
 
 use super::weights::Weights;
-use crate::device::GpuDevice;
+use crate::device::{GpuDevice, Precision};
 use crate::matrix::{self, Activation};
 use crate::{Device, HostTensor, KernelError, Result, Tensor};
 
@@ -42,6 +42,7 @@ impl Linear {
     pub fn new(weight: &HostTensor, bias: Option<&HostTensor>, device: &Device) -> Result<Self> {
         match device {
             Device::Cpu => Ok(Self(Form::Cpu(matrix::Linear::new(weight, bias)?))),
+            Device::CpuInBf16 => Ok(Self(Form::Cpu(matrix::Linear::in_bf16(weight, bias, false)?))),
             Device::Gpu(device) => {
                 let layer = GpuLinear::new(weight, bias, device, false)?;
                 Ok(Self(Form::Gpu(layer)))
@@ -56,6 +57,7 @@ impl Linear {
     pub fn geglu(weight: &HostTensor, bias: Option<&HostTensor>, device: &Device) -> Result<Self> {
         match device {
             Device::Cpu => Ok(Self(Form::Cpu(matrix::Linear::geglu(weight, bias)?))),
+            Device::CpuInBf16 => Ok(Self(Form::Cpu(matrix::Linear::in_bf16(weight, bias, true)?))),
             Device::Gpu(device) => {
                 let (rows, _) = weight.dims2()?;
                 if rows % 2 != 0 {
@@ -65,6 +67,16 @@ impl Linear {
                 let layer = GpuLinear::new(weight, bias, device, true)?;
                 Ok(Self(Form::Gpu(layer)))
             }
+        }
+    }
+
+    /// The numbers in which it computes.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        match &self.0 {
+            Form::Cpu(layer) if layer.is_bf16() => Precision::Bf16,
+            Form::Cpu(_) => Precision::F32,
+            Form::Gpu(layer) => Device::Gpu(layer.device.clone()).precision(),
         }
     }
 

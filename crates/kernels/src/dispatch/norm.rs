@@ -48,7 +48,7 @@ impl GroupNorm {
         device: &Device,
     ) -> Result<Self> {
         match device {
-            Device::Cpu => {
+            Device::Cpu | Device::CpuInBf16 => {
                 let norm = norm::GroupNorm::new(weight, bias, groups, eps)?;
                 Ok(Self(GroupForm::Cpu(norm)))
             }
@@ -136,7 +136,9 @@ impl LayerNorm {
     /// When weight and bias differ in length, or the device has no room.
     pub fn new(weight: &HostTensor, bias: &HostTensor, eps: f32, device: &Device) -> Result<Self> {
         match device {
-            Device::Cpu => Ok(Self(LayerForm::Cpu(norm::LayerNorm::new(weight, bias, eps)?))),
+            Device::Cpu | Device::CpuInBf16 => {
+                Ok(Self(LayerForm::Cpu(norm::LayerNorm::new(weight, bias, eps)?)))
+            }
             Device::Gpu(device) => {
                 let (weight, bias) = (floats(weight)?, floats(bias)?);
                 let norm = gpu::LayerNorm::new(device.gpu(), &weight, &bias, eps)?;

@@ -55,7 +55,7 @@ impl SingleHeadAttention {
     /// When a shape does not fit, or a tensor is elsewhere.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let q = self.qk.forward(x, Activation::None, None)?;
-        let y = attend(&q, x, x, 1, AttnMask::None)?;
+        let y = attend((&q, x, x), 1, AttnMask::None, self.qk.precision())?;
         self.vo
             .forward(&y.reshape(residual.dims())?, Activation::None, Some(residual))
     }

@@ -3,7 +3,8 @@
 use super::{Epilogue, Multiply, Operands, Target};
 use crate::buffer::written;
 use crate::isa::Isa;
-use crate::packed::Packed;
+use crate::packed::{Packed, Stored};
+use crate::pairs::Form;
 use crate::simd::{PANEL, Rows};
 use crate::values::{Values, slice, to_f32s, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
@@ -30,6 +31,7 @@ pub struct Linear {
     inputs: usize,
     outputs: usize,
     gated: bool,
+    form: Form,
 }
 
 /// A low-rank change of a layer that keeps the layer's own weights as they are: y = activation(W x + b + U D x).
@@ -63,7 +65,7 @@ impl Linear {
     /// # Errors
     /// When the shapes do not fit each other, or a tensor is not on the CPU.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        Self::packed(weight, bias, false)
+        Self::packed(weight, bias, (false, Form::Stored))
     }
 
     /// GEGLU (Shazeer, 2020): the first half of `weight`'s rows times the GELU of the second half's.
@@ -71,23 +73,32 @@ impl Linear {
     /// # Errors
     /// As [`Linear::new`], and when the number of rows is not even.
     pub fn geglu(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        let (rows, _) = weight.dims2()?;
-        if rows % 2 != 0 {
-            candle_core::bail!("the two halves of GEGLU have {rows} rows together")
-        }
-        Self::packed(weight, bias, true)
+        Self::packed(weight, bias, (true, Form::Stored))
     }
 
-    fn packed(weight: &Tensor, bias: Option<&Tensor>, gated: bool) -> Result<Self> {
+    /// The same, [gated](Linear::geglu) or [not](Linear::new), with weights and inputs rounded to bfloat16 before they are
+    /// multiplied; sums are in f32.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn in_bf16(weight: &Tensor, bias: Option<&Tensor>, gated: bool) -> Result<Self> {
+        Self::packed(weight, bias, (gated, Form::Pairs))
+    }
+
+    fn packed(weight: &Tensor, bias: Option<&Tensor>, (gated, form): (bool, Form)) -> Result<Self> {
         let (rows, inputs) = weight.dims2()?;
+        if gated && rows % 2 != 0 {
+            candle_core::bail!("the two halves of GEGLU have {rows} rows together")
+        }
         let columns = order(rows, gated);
         let bias = bias.map(|bias| pad_bias(bias, rows, &columns)).transpose()?;
         Ok(Self {
-            packed: Packed::new(weight, inputs, |k| k, &columns)?,
+            packed: Packed::new(Stored { weight, form }, inputs, |k| k, &columns)?,
             bias,
             inputs,
             outputs: if gated { rows / 2 } else { rows },
             gated,
+            form,
         })
     }
 
@@ -107,9 +118,13 @@ impl Linear {
                 self.inputs
             )
         }
+        let stored = |weight| Stored {
+            weight,
+            form: self.form,
+        };
         Ok(Branch {
-            down: Packed::new(down, inputs, |k| k, &order(rank, false))?,
-            up: Packed::new(up, rank, |k| k, &order(rows, self.gated))?,
+            down: Packed::new(stored(down), inputs, |k| k, &order(rank, false))?,
+            up: Packed::new(stored(up), rank, |k| k, &order(rows, self.gated))?,
             rank,
             inputs,
             rows,
@@ -124,6 +139,12 @@ impl Linear {
         } else {
             self.outputs
         }
+    }
+
+    /// Whether it multiplies bfloat16 numbers.
+    #[must_use]
+    pub fn is_bf16(&self) -> bool {
+        self.form == Form::Pairs
     }
 
     /// Bytes that the packed weights and the bias hold.

@@ -4,6 +4,7 @@
 mod epilogue;
 mod linear;
 mod multiply;
+mod pairs;
 mod product;
 #[cfg(test)]
 mod tests;

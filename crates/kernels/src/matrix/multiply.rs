@@ -1,9 +1,11 @@
 //! A whole matrix product, cut into tasks for all threads.
 
+use super::pairs;
 use super::product::{Operands, Panels, product, room};
 use super::{Epilogue, Target};
 use crate::buffer::{SharedPtr, with_scratch};
 use crate::isa::Isa;
+use crate::pairs::{Order, PairUnit};
 use crate::pieces::{self, Cut};
 use crate::pool::{for_each, threads};
 use crate::simd::{Kernel, PANEL, Simd};
@@ -14,6 +16,15 @@ const ROWS: usize = 192;
 
 /// The most output panels of a task: 320 and 640 columns, the narrowest and commonest layers, divide into equal groups.
 const PANELS: usize = 10;
+
+/// The most rows and output panels of a task. Products of AMX take so little time that rounding their operands, rows once
+/// for all panels and panels once for all rows, would be most of the work otherwise; nobody has measured it yet.
+fn largest(unit: Option<PairUnit>) -> (usize, usize) {
+    match unit.map(PairUnit::order) {
+        Some(Order::Tile) => (2 * ROWS, 2 * PANELS),
+        Some(Order::Chain) | None => (ROWS, PANELS),
+    }
+}
 
 /// Rows times packed weights, with an epilogue, into a target.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +46,13 @@ impl Multiply<'_> {
     pub(crate) unsafe fn run(self, isa: Isa) {
         let whole = SharedPtr::new(self);
         let panels = self.epilogue.columns.div_ceil(PANEL);
-        let most = pieces::even(self.main.rows.count, ROWS, isa.rows());
+        let unit = self.unit(isa);
+        let tile_rows = unit.map_or(isa.rows(), PairUnit::rows);
+        let (most_rows, most_panels) = largest(unit);
+        let most = pieces::even(self.main.rows.count, most_rows, tile_rows);
         let blocks = self.main.rows.count.div_ceil(most);
         let cut = Cut {
-            most: PANELS,
+            most: most_panels,
             unit: 2,
             // The rows are read for every group.
             overhead: 1,
@@ -64,12 +78,24 @@ impl Multiply<'_> {
                 },
                 epilogue: whole.epilogue,
                 target,
+                unit,
                 scratch: std::ptr::null_mut(),
             };
-            with_scratch(room(count, block.panels.count), |scratch| {
+            let room = match unit {
+                None => room(count, block.panels.count),
+                Some(_) => pairs::room(count, block.panels.count),
+            };
+            with_scratch(room, |scratch| {
                 isa.run(Block { scratch, ..block });
             });
         });
+    }
+
+    /// What multiplies it as pairs, where that is asked for by the form of the weights or the faster way to f32.
+    fn unit(&self, isa: Isa) -> Option<PairUnit> {
+        let branch = self.branch.is_none_or(|branch| branch.packed.is_pairs());
+        let are_pairs = self.main.packed.is_pairs() && branch;
+        isa.pairs().filter(|_| are_pairs || isa.splits())
     }
 }
 
@@ -80,6 +106,7 @@ struct Block<'a> {
     panels: Panels,
     epilogue: Epilogue,
     target: Target,
+    unit: Option<PairUnit>,
     scratch: *mut f32,
 }
 
@@ -93,9 +120,18 @@ impl Kernel for Block<'_> {
             panels,
             epilogue,
             target,
+            unit,
             scratch,
         } = self;
         // SAFETY: the buffer has the size that it was asked for; rows, panels and target are those of a checked product.
-        unsafe { product(s, operands, panels, (epilogue, target), scratch) }
+        unsafe {
+            match unit {
+                None => product(s, operands, panels, (epilogue, target), scratch),
+                Some(unit) => {
+                    let work = unit.begin();
+                    pairs::product(s, &work, operands, panels, (epilogue, target), scratch);
+                }
+            }
+        }
     }
 }

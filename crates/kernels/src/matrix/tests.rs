@@ -4,7 +4,9 @@ use candle_core::{DType, Tensor};
 
 use super::{Activation, Linear};
 use crate::isa::Isa;
-use crate::testing::{assert_near, assert_same, assert_same_on_threads, noise, row, wide};
+use crate::testing::{
+    assert_near, assert_same, assert_same_on_threads, every_set, noise, row, tolerance, wide, with_pairs,
+};
 
 /// x · weightᵀ + bias in f64, element by element.
 fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Vec<Vec<f64>> {
@@ -64,7 +66,7 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
         // Rows that are copied side by side first.
         (14, 1024, 18),
     ];
-    for isa in Isa::available() {
+    for isa in every_set() {
         for (rows, inputs, outputs) in shapes {
             let (x, w, b) = (
                 noise(&[rows, inputs], 1),
@@ -81,7 +83,7 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
                     .unwrap();
                 let added = expected.iter().zip(wide(&residual));
                 let expected: Vec<f64> = added.map(|(y, r)| activated(activation, *y) + r).collect();
-                assert_near(&what, &found, &expected, 2e-6);
+                assert_near(&what, &found, &expected, tolerance(isa, 2e-6));
             }
         }
     }
@@ -89,7 +91,7 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
 
 #[test]
 fn geglu_multiplies_the_halves_whatever_their_width() {
-    for isa in Isa::available() {
+    for isa in every_set() {
         for half in [1, 15, 16, 17, 40, 150] {
             let (x, w, b) = (
                 noise(&[9, 37], 1),
@@ -108,7 +110,12 @@ fn geglu_multiplies_the_halves_whatever_their_width() {
                 .forward_with((isa, None), &x, Activation::None, None)
                 .unwrap();
             assert_eq!(found.dims(), [9, half]);
-            assert_near(&format!("{isa} half {half}"), &found, &expected, 2e-6);
+            assert_near(
+                &format!("{isa} half {half}"),
+                &found,
+                &expected,
+                tolerance(isa, 2e-6),
+            );
         }
     }
 }
@@ -129,7 +136,7 @@ fn a_branch_is_added_before_the_activation() {
         (193, 700, 17, 5),
         (14, 1024, 18, 330),
     ];
-    for isa in Isa::available() {
+    for isa in every_set() {
         for (rows, inputs, outputs, rank) in shapes {
             let (x, w, b) = (
                 noise(&[rows, inputs], 1),
@@ -146,7 +153,7 @@ fn a_branch_is_added_before_the_activation() {
                 let found = layer.forward_with((isa, Some(&branch)), &x, activation, Some(&residual));
                 let added = expected.iter().zip(wide(&residual));
                 let expected: Vec<f64> = added.map(|(y, r)| activated(activation, *y) + r).collect();
-                assert_near(&what, &found.unwrap(), &expected, 4e-6);
+                assert_near(&what, &found.unwrap(), &expected, tolerance(isa, 4e-6));
             }
         }
         for half in [1, 15, 17, 40, 150] {
@@ -167,7 +174,7 @@ fn a_branch_is_added_before_the_activation() {
                 &format!("{isa} half {half}"),
                 &found.unwrap(),
                 &wide(&expected),
-                4e-6,
+                tolerance(isa, 4e-6),
             );
         }
     }
@@ -265,4 +272,107 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(Linear::new(&noise(&[3, 4], 1), Some(&noise(&[4], 1))).is_err());
     let empty = layer.forward(&noise(&[0, 4], 1), Activation::None, None).unwrap();
     assert_eq!(empty.dims(), [0, 3]);
+}
+
+fn to_bf16(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+/// Odd shapes, with and without gates and a branch: what f32 makes of rounded numbers, but for the order of sums.
+#[test]
+fn layers_in_bf16_equal_the_reference_of_rounded_numbers() {
+    let shapes = [
+        (1, 1, 1, 1),
+        (3, 5, 2, 4),
+        (7, 31, 33, 3),
+        (63, 64, 65, 32),
+        (193, 700, 17, 5),
+        (14, 1024, 18, 330),
+    ];
+    for isa in with_pairs() {
+        for (rows, inputs, outputs, rank) in shapes {
+            let (x, w, b) = (
+                noise(&[rows, inputs], 1),
+                noise(&[outputs, inputs], 2),
+                noise(&[outputs], 3),
+            );
+            let residual = noise(&[rows, outputs], 4);
+            let expected = reference(&to_bf16(&x), &to_bf16(&w), &b).concat();
+            let layer = Linear::in_bf16(&w, Some(&b), false).unwrap();
+            let what = format!("{isa} {rows}x{inputs} to {outputs}");
+            for activation in ACTIVATIONS {
+                let found = layer
+                    .forward_with((isa, None), &x, activation, Some(&residual))
+                    .unwrap();
+                let added = expected.iter().zip(wide(&residual));
+                let expected: Vec<f64> = added.map(|(y, r)| activated(activation, *y) + r).collect();
+                assert_near(&what, &found, &expected, 2e-6);
+                let by_reference = layer
+                    .forward_with((isa.by_reference(), None), &x, activation, Some(&residual))
+                    .unwrap();
+                assert_same(&what, &found, &by_reference);
+            }
+            let (down, up, change) = low_rank(rank, inputs, outputs);
+            let branch = layer.branch(&down, &up).unwrap();
+            let found = layer
+                .forward_with((isa, Some(&branch)), &x, Activation::None, None)
+                .unwrap();
+            let expected = reference(&x, &(&w + change).unwrap(), &b).concat();
+            assert_near(&what, &found, &expected, 2e-2);
+        }
+        for half in [1, 15, 16, 17, 40, 150] {
+            let (x, w, b) = (
+                to_bf16(&noise(&[9, 37], 1)),
+                to_bf16(&noise(&[2 * half, 37], 2)),
+                noise(&[2 * half], 3),
+            );
+            let forward = |layer: &Linear| {
+                let found = layer.forward_with((isa, None), &x, Activation::None, None);
+                found.unwrap()
+            };
+            let expected = forward(&Linear::geglu(&w, Some(&b)).unwrap());
+            let found = forward(&Linear::in_bf16(&w, Some(&b), true).unwrap());
+            let what = format!("{isa} half {half}");
+            assert_near(&what, &found, &wide(&expected), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_row_in_bf16_does_not_depend_on_its_neighbours_or_on_threads() {
+    let (w, b) = (noise(&[300, 500], 1), noise(&[300], 2));
+    for isa in with_pairs() {
+        for gated in [false, true] {
+            let layer = Linear::in_bf16(&w, Some(&b), gated).unwrap();
+            let (down, up, _) = low_rank(24, 500, 300);
+            let branch = layer.branch(&down, &up).unwrap();
+            let forward = |x: &Tensor| {
+                let y = layer.forward_with((isa, Some(&branch)), x, Activation::None, None);
+                y.unwrap()
+            };
+            let x = noise(&[5, 77, 500], 3);
+            let whole = forward(&x);
+            for i in 0..5 {
+                assert_same("row", &row(&whole, i), &forward(&row(&x, i)));
+            }
+            assert_same_on_threads(&whole, || forward(&x));
+        }
+    }
+}
+
+/// Weights that were packed for a unit which the chosen set lacks.
+#[test]
+fn without_a_unit_a_layer_in_bf16_multiplies_its_weights_by_f32() {
+    for isa in Isa::available().into_iter().filter(|isa| isa.pairs().is_none()) {
+        for inputs in [1, 37, 400] {
+            let (x, w) = (noise(&[20, inputs], 1), noise(&[50, inputs], 2));
+            let run = |layer: Linear| {
+                let y = layer.forward_with((isa, None), &x, Activation::None, None);
+                y.unwrap()
+            };
+            let rounded = run(Linear::new(&to_bf16(&w), None).unwrap());
+            let found = run(Linear::in_bf16(&w, None, false).unwrap());
+            assert_same(&format!("{isa} {inputs}"), &found, &rounded);
+        }
+    }
 }

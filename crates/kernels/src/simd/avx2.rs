@@ -89,4 +89,8 @@ impl Simd for Avx2 {
     unsafe fn tiles(self, product: Product, rows: usize) {
         op!(tiles_of(self, product, rows));
     }
+    #[inline(always)]
+    unsafe fn pair_tiles(self, product: Product, rows: usize) {
+        op!(pair_tiles_of(self, product, rows));
+    }
 }

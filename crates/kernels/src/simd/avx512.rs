@@ -57,6 +57,42 @@ impl Simd for Avx512 {
             _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))
         )))
     }
+    #[inline(always)]
+    fn round_bf16(self, v: __m512) -> __m512 {
+        op!({
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            let rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(1 << 22));
+            _mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(-1 << 16)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, v: __m512) {
+        op!({
+            let halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_castps_si512(v)));
+            _mm256_storeu_si256(p.cast(), halves);
+        });
+    }
+    #[inline(always)]
+    fn join_pairs(self, first: __m512, second: __m512) -> __m512 {
+        op!({
+            let first = _mm512_srli_epi32::<16>(_mm512_castps_si512(first));
+            _mm512_castsi512_ps(_mm512_or_si512(first, _mm512_castps_si512(second)))
+        })
+    }
+    #[inline(always)]
+    fn split_pairs(self, pairs: __m512) -> (__m512, __m512) {
+        op!({
+            let bits = _mm512_castps_si512(pairs);
+            let second = _mm512_and_si512(bits, _mm512_set1_epi32(-1 << 16));
+            (
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)),
+                _mm512_castsi512_ps(second),
+            )
+        })
+    }
     one_intrinsic_each! { __m512:
         add(a, b) = _mm512_add_ps;
         sub(a, b) = _mm512_sub_ps;
@@ -134,5 +170,9 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn tiles(self, product: Product, rows: usize) {
         op!(tiles_of(self, product, rows));
+    }
+    #[inline(always)]
+    unsafe fn pair_tiles(self, product: Product, rows: usize) {
+        op!(pair_tiles_of(self, product, rows));
     }
 }

@@ -26,6 +26,8 @@ macro_rules! one_intrinsic_each {
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512bf16;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
@@ -33,7 +35,7 @@ pub(crate) mod portable;
 mod product;
 mod tile;
 
-pub(crate) use self::product::{Accumulate, Prefetch, Product, Rows};
+pub(crate) use self::product::{Accumulate, PairTiles, Prefetch, Product, Rows};
 
 /// Columns of a packed panel of weights, the same for every instruction set, so that packing does not depend on it.
 pub(crate) const PANEL: usize = 16;
@@ -131,6 +133,44 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Largest of the lanes.
     fn largest(self, v: Self::V) -> f32;
 
+    /// Each number rounded to the nearest bfloat16, of two equally near ones to the even one. NaN stays NaN.
+    #[inline(always)]
+    fn round_bf16(self, v: Self::V) -> Self::V {
+        each_bits(self, v, |bits| {
+            if bits & !SIGN > INFINITY {
+                (bits | QUIET) & UPPER
+            } else {
+                (bits + HALF_BF16 + (bits >> 16 & 1)) & UPPER
+            }
+        })
+    }
+    /// The upper halves of the numbers, which are bfloat16 where they have been rounded.
+    ///
+    /// # Safety
+    /// `LANES` halves can be written at `p`.
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16, v: Self::V) {
+        let bits = bits_of(self, v);
+        for (i, bits) in bits.into_iter().take(Self::LANES).enumerate() {
+            // SAFETY: vouched for by the caller.
+            unsafe { *p.add(i) = (bits >> 16) as u16 }
+        }
+    }
+    /// Words of two rounded numbers each, `first` in the lower half.
+    #[inline(always)]
+    fn join_pairs(self, first: Self::V, second: Self::V) -> Self::V {
+        let (first, second) = (bits_of(self, first), bits_of(self, second));
+        from_bits(self, std::array::from_fn(|i| first[i] >> 16 | second[i] & UPPER))
+    }
+    /// The first numbers of pairs and the second ones, as f32.
+    #[inline(always)]
+    fn split_pairs(self, pairs: Self::V) -> (Self::V, Self::V) {
+        (
+            each_bits(self, pairs, |bits| bits << 16),
+            each_bits(self, pairs, |bits| bits & UPPER),
+        )
+    }
+
     /// Sixteen rows of sixteen numbers, `next_from` apart, as columns: number j of row i becomes number i of row j.
     ///
     /// # Safety
@@ -148,6 +188,43 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// The pointers of `product` are valid for the sizes that it states.
     unsafe fn tiles(self, product: Product, rows: usize);
+
+    /// As [`Simd::tiles`], of words of two bfloat16 numbers: each adds the product of the second ones to a sum and then that
+    /// of the first ones, with one rounding each. Products of such numbers are exact in f32, so it does not matter that the
+    /// portable set rounds them; only where one lies below 2^-126 may a result differ.
+    ///
+    /// # Safety
+    /// As [`Simd::tiles`].
+    unsafe fn pair_tiles(self, product: Product, rows: usize);
+}
+
+/// The bits of f32: its sign, infinity, what tells a quiet NaN, the half that bfloat16 has, and half a unit of its last place.
+const SIGN: u32 = 1 << 31;
+const INFINITY: u32 = 0x7f80_0000;
+const QUIET: u32 = 1 << 22;
+const UPPER: u32 = 0xffff_0000;
+const HALF_BF16: u32 = 0x7fff;
+
+/// The bits of the lanes, and zeros.
+#[inline(always)]
+fn bits_of<S: Simd>(s: S, v: S::V) -> [u32; PANEL] {
+    let mut numbers = [0.0_f32; PANEL];
+    // SAFETY: there is room for every set's lanes.
+    unsafe { s.store(numbers.as_mut_ptr(), v) };
+    numbers.map(f32::to_bits)
+}
+
+/// The other way round.
+#[inline(always)]
+fn from_bits<S: Simd>(s: S, bits: [u32; PANEL]) -> S::V {
+    let numbers = bits.map(f32::from_bits);
+    // SAFETY: as many as any set has lanes.
+    unsafe { s.load(numbers.as_ptr()) }
+}
+
+#[inline(always)]
+fn each_bits<S: Simd>(s: S, v: S::V, f: impl Fn(u32) -> u32) -> S::V {
+    from_bits(s, bits_of(s, v).map(f))
 }
 
 /// [`Simd::transpose`] number by number, for any count of rows and columns.

@@ -109,4 +109,9 @@ impl Simd for Portable {
         // SAFETY: vouched for by the caller.
         unsafe { tiles_of(self, product, rows) }
     }
+    #[inline(always)]
+    unsafe fn pair_tiles(self, product: Product, rows: usize) {
+        // SAFETY: vouched for by the caller.
+        unsafe { pair_tiles_of(self, product, rows) }
+    }
 }

@@ -121,13 +121,23 @@ impl Product {
     /// The pointers are valid for the sizes that are stated.
     #[inline(always)]
     pub(crate) unsafe fn run<S: Simd>(self, s: S) {
-        let whole = self.a.count / S::ROWS * S::ROWS;
+        // SAFETY: passed on from the caller.
+        unsafe { self.run_by(NumberTiles(s)) }
+    }
+
+    /// By tiles of whichever kind.
+    ///
+    /// # Safety
+    /// As above, in numbers of the tiles' kind.
+    #[inline(always)]
+    pub(crate) unsafe fn run_by<T: Tiles>(self, tiles: T) {
+        let whole = self.a.count / T::ROWS * T::ROWS;
         let rest = self.a.count - whole;
         let mut panel = 0;
         while panel < self.panels {
-            let panels = S::PANELS.min(self.panels - panel);
+            let panels = T::PANELS.min(self.panels - panel);
             // Whole tiles, then one of the rows that are left.
-            for (start, count, rows) in [(0, whole, S::ROWS), (whole, rest, rest)] {
+            for (start, count, rows) in [(0, whole, T::ROWS), (whole, rest, rest)] {
                 if count == 0 {
                     continue;
                 }
@@ -140,10 +150,53 @@ impl Product {
                         c: self.c.add(panel * self.next_c + start * self.stride),
                         ..self
                     };
-                    s.tiles(part, rows);
+                    tiles.run(part, rows);
                 }
             }
             panel += panels;
         }
+    }
+}
+
+/// How a product is multiplied tile by tile.
+pub(crate) trait Tiles: Copy {
+    /// Rows of a full tile.
+    const ROWS: usize;
+    /// Panels of a full tile.
+    const PANELS: usize;
+    /// As [`Simd::tiles`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn run(self, product: Product, rows: usize);
+}
+
+/// Of f32.
+#[derive(Clone, Copy)]
+struct NumberTiles<S>(S);
+
+impl<S: Simd> Tiles for NumberTiles<S> {
+    const ROWS: usize = S::ROWS;
+    const PANELS: usize = S::PANELS;
+
+    #[inline(always)]
+    unsafe fn run(self, product: Product, rows: usize) {
+        // SAFETY: passed on from the caller.
+        unsafe { self.0.tiles(product, rows) }
+    }
+}
+
+/// Of words of two bfloat16 numbers, by the instructions of f32.
+#[derive(Clone, Copy)]
+pub(crate) struct PairTiles<S>(pub(crate) S);
+
+impl<S: Simd> Tiles for PairTiles<S> {
+    const ROWS: usize = S::ROWS;
+    const PANELS: usize = S::PANELS;
+
+    #[inline(always)]
+    unsafe fn run(self, product: Product, rows: usize) {
+        // SAFETY: passed on from the caller.
+        unsafe { self.0.pair_tiles(product, rows) }
     }
 }

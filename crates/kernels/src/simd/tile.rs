@@ -2,13 +2,58 @@
 
 use super::{Accumulate, PANEL, Prefetch, Product, Rows, Simd};
 
+/// What is done for each number of the inner dimension, or each word of two.
+pub(super) trait Step<S: Simd>: Copy {
+    /// The sum that follows `sum`.
+    fn add(self, s: S, x: S::V, weight: S::V, sum: S::V) -> S::V;
+}
+
+/// A product of f32.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers;
+
+/// The vectors of a token, and its step for f32.
+#[inline(always)]
+pub(super) fn numbers<S: Simd>(s: S) -> (S, Numbers) {
+    (s, Numbers)
+}
+
+impl<S: Simd> Step<S> for Numbers {
+    #[inline(always)]
+    fn add(self, s: S, x: S::V, weight: S::V, sum: S::V) -> S::V {
+        s.fma(x, weight, sum)
+    }
+}
+
+/// Two products of bfloat16, by the instructions of f32.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs;
+
+/// The vectors of a token, and its step for pairs.
+#[inline(always)]
+pub(super) fn pairs<S: Simd>(s: S) -> (S, Pairs) {
+    (s, Pairs)
+}
+
+impl<S: Simd> Step<S> for Pairs {
+    #[inline(always)]
+    fn add(self, s: S, x: S::V, weight: S::V, sum: S::V) -> S::V {
+        let ((x, x_second), (weight, weight_second)) = (s.split_pairs(x), s.split_pairs(weight));
+        s.fma(x, weight, s.fma(x_second, weight_second, sum))
+    }
+}
+
 /// A product whose rows are taken `R` at a time and whose panels are `N`, of `P` vectors each (`P` · LANES = 16): the
 /// sums of `R` rows and all panels in registers.
 ///
 /// # Safety
 /// As [`Simd::tiles`], with `R` = `rows` and `N` = `product.panels`.
 #[inline(always)]
-pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usize>(s: S, product: Product) {
+pub(super) unsafe fn tiles<S: Simd, O: Step<S>, const R: usize, const N: usize, const P: usize>(
+    s: S,
+    step: O,
+    product: Product,
+) {
     debug_assert_eq!(P * S::LANES, PANEL);
     debug_assert!(product.panels == N && product.a.count.is_multiple_of(R));
     let Product {
@@ -16,7 +61,7 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
             Rows {
                 mut first,
                 stride: next_a,
-                step,
+                step: next_x,
                 count,
             },
         k,
@@ -68,11 +113,11 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
                     let x = s.splat(*a.add(at));
                     for (panel, weights) in row.iter_mut().zip(weights) {
                         for (v, weight) in panel.iter_mut().zip(weights) {
-                            *v = s.fma(x, weight, *v);
+                            *v = step.add(s, x, weight, *v);
                         }
                     }
                 }
-                at += step;
+                at += next_x;
             }
             for (i, row) in acc.into_iter().enumerate() {
                 for (n, panel) in row.into_iter().enumerate() {
@@ -92,7 +137,7 @@ pub(super) unsafe fn tiles<S: Simd, const R: usize, const N: usize, const P: usi
 }
 
 /// Writes what has to be compiled for an instruction set: the dispatcher of [`Simd::tiles`] and, where an
-/// attribute enables the set, `vectorize`, which runs a kernel under it. Given are that attribute, the token, vectors in
+/// attribute enables the set, `vectorize`, which runs a kernel under it; the same of [`Simd::pair_tiles`]. Given are that attribute, the token, vectors in
 /// a panel, and the shapes (panels: rows) of the tiles that are compiled.
 macro_rules! compiled {
     (#[$enable:meta] $token:ty, $panel:literal, $tiles:tt) => {
@@ -106,18 +151,23 @@ macro_rules! compiled {
                 unsafe { enabled(self, kernel) }
             }
         }
-        compiled!(@tile #[$enable] $token, $panel, $tiles);
+        compiled!(@both #[$enable] $token, $panel, $tiles);
     };
     ($token:ty, $panel:literal, $tiles:tt) => {
-        compiled!(@tile $token, $panel, $tiles);
+        compiled!(@both $token, $panel, $tiles);
     };
-    (@tile $(#[$enable:meta])? $token:ty, $panel:literal, [$($panels:literal: $rows:literal),*]) => {
+    (@both $(#[$enable:meta])? $token:ty, $panel:literal, $tiles:tt) => {
+        compiled!(@tile tiles_of, crate::simd::tile::numbers, $(#[$enable])? $token, $panel, $tiles);
+        compiled!(@tile pair_tiles_of, crate::simd::tile::pairs, $(#[$enable])? $token, $panel, $tiles);
+    };
+    (@tile $name:ident, $step:path, $(#[$enable:meta])? $token:ty, $panel:literal, [$($panels:literal: $rows:literal),*]) => {
         #[inline(always)]
-        unsafe fn tiles_of(s: $token, product: crate::simd::Product, rows: usize) {
+        unsafe fn $name(s: $token, product: crate::simd::Product, rows: usize) {
             $(#[$enable])?
             unsafe fn shape<const R: usize, const N: usize>(s: $token, product: crate::simd::Product) {
+                let (s, step) = $step(s);
                 // SAFETY: passed on from the caller.
-                unsafe { crate::simd::tile::tiles::<$token, R, N, $panel>(s, product) }
+                unsafe { crate::simd::tile::tiles::<_, _, R, N, $panel>(s, step, product) }
             }
             // SAFETY: the token proves the instructions; the rest is passed on from the caller.
             unsafe {

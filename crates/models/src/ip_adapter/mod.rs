@@ -137,7 +137,7 @@ impl IpAdapter {
         let mut given = InputList::default();
         // An input on a GPU, so that all scales are one program.
         let scaled = match self.programs.device() {
-            Device::Cpu => None,
+            Device::Cpu | Device::CpuInBf16 => None,
             Device::Gpu(_) => Some(given.host(tokens.affine(f64::from(scale), 0.0)?)),
         };
         let tokens = given.host(tokens.clone());

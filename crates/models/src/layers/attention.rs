@@ -100,7 +100,8 @@ impl Attention {
     }
 
     fn attend_with(&self, q: &Tensor, kv: &KeyValues) -> Result<Tensor> {
-        kernels::attend(q, &kv.k, &kv.v, self.heads, self.mask)
+        let precision = self.projections.out.precision();
+        kernels::attend((q, &kv.k, &kv.v), self.heads, self.mask, precision)
     }
 
     /// Its layers.
@@ -166,7 +167,12 @@ impl JoinedAttention {
         let width = both / 2;
         let half = |start: usize| kv.columns(start, width);
         let mask = kernels::AttnMask::None;
-        let y = kernels::attend(&q, &half(0)?, &half(width)?, self.heads, mask)?;
+        let y = kernels::attend(
+            (&q, &half(0)?, &half(width)?),
+            self.heads,
+            mask,
+            self.out.precision(),
+        )?;
         self.out.forward_add(&y, residual)
     }
 

@@ -135,6 +135,11 @@ impl Linear {
         Self { activation, ..self }
     }
 
+    /// The numbers in which it computes.
+    pub(crate) fn precision(&self) -> kernels::Precision {
+        self.matrix.kernel.precision()
+    }
+
     /// How many numbers go out.
     pub(crate) fn outputs(&self) -> usize {
         self.spec.shape.outputs

@@ -17,7 +17,8 @@ use self::way::Way;
 use crate::ModelError;
 use crate::error::During;
 use crate::layers::{
-    HostTensor, Layer, LayerName, LayerShape, LayerSource, Linear, Programs, Result, each_spec, size_bytes,
+    HostTensor, Layer, LayerName, LayerShape, LayerSource, Linear, Precision, Programs, Result, each_spec,
+    size_bytes,
 };
 
 /// Encoder and decoder.
@@ -28,6 +29,7 @@ pub struct Vae {
     post_quant: Option<Linear>,
     decoder: Stages,
     config: VaeConfig,
+    precision: Precision,
     /// By way and stage; no stage is what comes before the first.
     programs: Programs<(Way, Option<usize>)>,
 }
@@ -49,6 +51,7 @@ impl Vae {
                 post_quant: None,
                 decoder: Stages::tiny_decoder(config, tiny, &from.pp("decoder"))?,
                 config: config.clone(),
+                precision: from.device().precision(),
                 programs: Programs::new(from.device()),
             });
         }
@@ -61,6 +64,7 @@ impl Vae {
             post_quant: config.use_post_quant_conv.then(post_quant).transpose()?,
             decoder: Stages::decoder(config, &from.pp("decoder"))?,
             config: config.clone(),
+            precision: from.device().precision(),
             programs: Programs::new(from.device()),
         })
     }
@@ -69,6 +73,12 @@ impl Vae {
     #[must_use]
     pub fn config(&self) -> &VaeConfig {
         &self.config
+    }
+
+    /// The numbers between its layers.
+    #[must_use]
+    pub const fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Calls `visit` with every layer of the checkpoint, in the order in which they run.

@@ -1,5 +1,7 @@
 //! Components → one model, whose parts must fit each other.
 
+use std::sync::Arc;
+
 use pentimento_models::Device;
 use pentimento_weights::Checkpoint;
 
@@ -63,6 +65,7 @@ impl ModelSource {
             pixels_per_latent: pixels_per_latent.map_err(|_| self.mismatch("the VAE has too many levels"))?,
             unet,
             vae,
+            wide_vae: Arc::default(),
             image_prompter,
             scheduler_config,
         };

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{DTYPES, HOST, LoneVae, ModelSource};
 use crate::PipelineError;
+use crate::component::ComponentKey;
 
 const CONFIG: &str = "vae/config.json";
 const FACTOR: &str = "scaling_factor";
@@ -23,7 +24,7 @@ impl ModelSource {
     }
 
     /// Reads it.
-    pub(super) fn lone_vae(&self, lone: &LoneVae) -> Result<Vae, PipelineError> {
+    pub(super) fn lone_vae(&self, key: &ComponentKey, lone: &LoneVae) -> Result<Vae, PipelineError> {
         let wrap = |error| lone.weights_error(error);
         let config: VaeConfig = serde_json::from_value(self.lone_vae_config(lone)?).map_err(|source| {
             wrap(WeightsError::Json {
@@ -32,7 +33,7 @@ impl ModelSource {
             })
         })?;
         let weights = lone.files.component("vae", DTYPES, &HOST).map_err(wrap)?;
-        let device = self.vae_device(&config)?;
+        let device = self.vae_device(key, &config)?;
         let source = LayerSource::new(weights.var_builder(), &device);
         let vae = Vae::new(&config, source).map_err(|source| match weights.take_fault() {
             Some(fault) => wrap(fault),

@@ -68,6 +68,7 @@ pub(crate) fn request(kind: SchedulerKind) -> Recipe {
         framing: None,
         soft_edge: 0,
         differential_diffusion: false,
+        keeps_everything: false,
         ip_adapter: None,
     }
 }

@@ -74,6 +74,8 @@ const BYTES_OF_FRAMED: u64 = 3 + 3 + 3 * 4;
 pub(crate) struct FramedImages {
     pub(crate) init: RgbImage,
     pub(crate) mask: Option<RgbImage>,
+    /// Whether nothing of the caller's picture is replaced by what would be computed.
+    pub(crate) keeps_everything: bool,
 }
 
 impl FramedImages {
@@ -148,8 +150,14 @@ fn read_mask(file: &Bytes, framing: &Framing, limits: InputLimits) -> Result<Gre
 fn framed(init: RgbImage, mask: Option<Grey>, framing: &Framing) -> Result<FramedImages, ServiceError> {
     let Some(mask) = mask else {
         let init = fitted(&init, framing.size, framing.resize);
-        return Ok(FramedImages { init, mask: None });
+        return Ok(FramedImages {
+            init,
+            mask: None,
+            keeps_everything: false,
+        });
     };
+    // Every level above 0 shows something of what is made, be it below what counts as painted.
+    let keeps_everything = mask.levels.iter().all(|level| *level == 0);
     let (init, mask) = match framing.only_masked {
         Some(padding) => {
             let region = region((&mask, init.size()), padding, framing.size)?;
@@ -168,6 +176,7 @@ fn framed(init: RgbImage, mask: Option<Grey>, framing: &Framing) -> Result<Frame
     Ok(FramedImages {
         init,
         mask: Some(mask),
+        keeps_everything,
     })
 }
 

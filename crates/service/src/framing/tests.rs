@@ -152,7 +152,20 @@ fn a_black_mask_has_no_part_to_paint() {
     let black = Grey::of(&picture(SIZE, |_, _| [0; 3]));
     let refused = framed(scene(), Some(black.clone()), &framing(Some(0))).unwrap_err();
     assert!(refused.to_string().contains("repaints nothing"), "{refused}");
-    assert!(framed(scene(), Some(black), &framing(None)).is_ok());
+    let whole = framed(scene(), Some(black), &framing(None)).unwrap();
+    assert!(whole.keeps_everything);
+    assert!(
+        !framed(scene(), Some(mask()), &framing(None))
+            .unwrap()
+            .keeps_everything
+    );
+    // Below what counts as painted, and blended all the same.
+    let dark = Grey::of(&picture(SIZE, |_, _| [1; 3]));
+    assert!(
+        !framed(scene(), Some(dark), &framing(None))
+            .unwrap()
+            .keeps_everything
+    );
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(super) fn read_manifest(_: &[u8]) -> Option<FoundManifest> {
 #[cfg(feature = "c2pa")]
 pub(super) use with_c2pa::read_manifest;
 #[cfg(feature = "c2pa")]
-pub(crate) use with_c2pa::{context, has_manifest};
+pub(crate) use with_c2pa::{context, manifest_bytes};
 
 #[cfg(feature = "c2pa")]
 mod with_c2pa {
@@ -63,22 +63,21 @@ mod with_c2pa {
         CONTEXT.clone()
     }
 
-    /// Whether there is a manifest in the file, of whatever state.
-    pub(crate) fn has_manifest(bytes: &[u8]) -> bool {
+    /// The size of the manifests in the file, of whatever state; None where there are none.
+    pub(crate) fn manifest_bytes(bytes: &[u8]) -> Option<u64> {
         let look = || {
             let format = format_of(bytes)?;
             c2pa::jumbf_io::load_jumbf_from_stream(format.content_type(), &mut Cursor::new(bytes)).ok()
         };
         // The library reads what strangers send; a panic of it says no.
-        catch_unwind(look).is_ok_and(|found| found.is_some())
+        let found = catch_unwind(look).ok().flatten()?;
+        Some(found.len() as u64)
     }
 
     pub(in crate::image_codec) fn read_manifest(bytes: &[u8]) -> Option<FoundManifest> {
         let format = format_of(bytes)?.content_type();
         let context = context()?;
-        if !has_manifest(bytes) {
-            return None;
-        }
+        manifest_bytes(bytes)?;
         let unreadable = |problem: &str| FoundManifest {
             problems: vec![problem.to_owned()],
             ..FoundManifest::default()

@@ -34,12 +34,12 @@ pub enum ManifestSignerError {
 pub struct Origin {
     /// The kind of act.
     pub source_type: SourceType,
-    /// The file that it was made from, where that has a manifest.
-    pub parent: Option<Bytes>,
+    /// The manifest of the picture that it was made from, where that has one.
+    pub parent: Option<ParentManifest>,
 }
 
 #[cfg(not(feature = "c2pa"))]
-pub use without_c2pa::ManifestSigner;
+pub use without_c2pa::{ManifestSigner, ParentManifest};
 
 #[cfg(not(feature = "c2pa"))]
 mod without_c2pa {
@@ -48,6 +48,18 @@ mod without_c2pa {
     /// There is none in this build.
     #[derive(Debug)]
     pub enum ManifestSigner {}
+
+    /// There is none in this build.
+    #[derive(Clone, Debug)]
+    pub enum ParentManifest {}
+
+    impl ParentManifest {
+        /// What it takes in memory.
+        #[must_use]
+        pub const fn size_bytes(&self) -> u64 {
+            match *self {}
+        }
+    }
 
     impl ManifestSigner {
         /// Refuses.
@@ -64,6 +76,12 @@ mod without_c2pa {
             match *self {}
         }
 
+        /// The manifest of a file.
+        #[must_use]
+        pub fn parent(&self, _: &[u8]) -> Option<ParentManifest> {
+            match *self {}
+        }
+
         /// The file with a signed manifest in it.
         ///
         /// # Errors
@@ -75,7 +93,7 @@ mod without_c2pa {
 }
 
 #[cfg(feature = "c2pa")]
-pub use with_c2pa::ManifestSigner;
+pub use with_c2pa::{ManifestSigner, ParentManifest};
 
 #[cfg(feature = "c2pa")]
 mod with_c2pa {
@@ -86,16 +104,19 @@ mod with_c2pa {
 
     use base64::Engine as _;
     use base64::prelude::BASE64_STANDARD;
-    use c2pa::{BoxedSigner, Builder, Context, SigningAlg, create_signer};
+    use c2pa::{BoxedSigner, Builder, Context, Ingredient, SigningAlg, create_signer};
     use pentimento_types::{RgbImage, Size, describe_chain};
     use serde_json::json;
 
     use super::{Bytes, ImageFormat, ManifestSignerError, Origin, ServiceError};
     use crate::image_codec::decode::format_of;
-    use crate::image_codec::manifest::{context, has_manifest, read_manifest};
+    use crate::image_codec::manifest::{context, manifest_bytes, read_manifest};
     use crate::image_codec::{SourceType, resize::to_file};
 
     const WORDS: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/";
+    /// What a kept manifest may have, with those of all the pictures before it. Each picture that is made from one carries it: the
+    /// manifests that programs write are of some ten kilobytes, or some hundred where they have a thumbnail.
+    const MAX_PARENT_BYTES: u64 = 2 << 20;
     /// What ties the action to its ingredient.
     const PARENT: &str = "input";
 
@@ -103,6 +124,29 @@ mod with_c2pa {
     pub struct ManifestSigner {
         signer: BoxedSigner,
         context: Arc<Context>,
+    }
+
+    /// The manifest of a picture that others are made from: read once for all of them, and without the picture.
+    #[derive(Clone)]
+    pub struct ParentManifest {
+        ingredient: Arc<Ingredient>,
+        size_bytes: u64,
+    }
+
+    impl ParentManifest {
+        /// What it takes in memory, about.
+        #[must_use]
+        pub const fn size_bytes(&self) -> u64 {
+            self.size_bytes
+        }
+    }
+
+    impl fmt::Debug for ParentManifest {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("ParentManifest")
+                .field("size_bytes", &self.size_bytes)
+                .finish_non_exhaustive()
+        }
     }
 
     impl fmt::Debug for ManifestSigner {
@@ -154,16 +198,54 @@ mod with_c2pa {
             })
         }
 
-        /// Whether a file has a manifest that is to be kept.
+        /// Whether a file has a manifest that is to be kept: one of at most 2 MiB.
         #[must_use]
         pub fn keeps(&self, file: &[u8]) -> bool {
-            has_manifest(file)
+            manifest_bytes(file).is_some_and(|bytes| bytes <= MAX_PARENT_BYTES)
+        }
+
+        /// The manifest of a file that pictures are made from. None where it has none, or none that can be kept, which is logged.
+        #[must_use]
+        pub fn parent(&self, file: &[u8]) -> Option<ParentManifest> {
+            let bytes = manifest_bytes(file)?;
+            if bytes > MAX_PARENT_BYTES {
+                let limit = MAX_PARENT_BYTES;
+                tracing::warn!(bytes, limit, "an input's manifest is too large to be kept");
+                return None;
+            }
+            // Strangers have made it, and the library may even panic over it.
+            match catch_unwind(AssertUnwindSafe(|| self.ingredient(file))) {
+                Ok(Ok(ingredient)) => Some(ParentManifest {
+                    ingredient: Arc::new(ingredient),
+                    // As it is in the file, and what was read of it.
+                    size_bytes: 2 * bytes,
+                }),
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        error = describe_chain(&error),
+                        "an input's manifest cannot be read"
+                    );
+                    None
+                }
+                Err(_) => {
+                    tracing::error!("an input's manifest cannot be read: the library panicked");
+                    None
+                }
+            }
+        }
+
+        fn ingredient(&self, file: &[u8]) -> c2pa::Result<Ingredient> {
+            let about = json!({"title": PARENT, "relationship": "parentOf", "label": PARENT});
+            let media = format_of(file).map_or("image/png", ImageFormat::content_type);
+            let mut builder = Builder::from_shared_context(&self.context);
+            let read = builder.add_ingredient_from_stream(about.to_string(), media, &mut Cursor::new(file));
+            read.cloned()
         }
 
         /// The file with a signed manifest in it. Takes a few milliseconds of the processor: call it on a blocking thread.
         ///
         /// # Errors
-        /// [`ServiceError::Internal`]: the key has signed a picture before. A parent that cannot be read is left out.
+        /// [`ServiceError::Internal`]: the key has signed a picture before. A parent that cannot be written is left out.
         pub fn sign(&self, file: &[u8], format: ImageFormat, origin: &Origin) -> Result<Bytes, ServiceError> {
             let signed = |parent| self.signed(file, format, (origin.source_type, parent));
             if let Some(parent) = &origin.parent {
@@ -186,7 +268,7 @@ mod with_c2pa {
             &self,
             file: &[u8],
             format: ImageFormat,
-            (source_type, parent): (SourceType, Option<&Bytes>),
+            (source_type, parent): (SourceType, Option<&ParentManifest>),
         ) -> c2pa::Result<Bytes> {
             let program = json!({"name": "pentimento", "version": env!("CARGO_PKG_VERSION")});
             let media = format.content_type();
@@ -195,13 +277,7 @@ mod with_c2pa {
                 Builder::from_shared_context(&self.context).with_definition(definition.to_string())?;
             let source_type = format!("{WORDS}{}", source_type.as_str());
             let act = if let Some(parent) = parent {
-                let ingredient = json!({"title": PARENT, "relationship": "parentOf", "label": PARENT});
-                let media = format_of(parent).map_or("image/png", ImageFormat::content_type);
-                builder.add_ingredient_from_stream(
-                    ingredient.to_string(),
-                    media,
-                    &mut Cursor::new(parent.as_ref()),
-                )?;
+                builder.add_ingredient(Ingredient::clone(&parent.ingredient));
                 builder.add_action(
                     json!({"action": "c2pa.opened", "parameters": {"ingredientIds": [PARENT]}}),
                 )?;

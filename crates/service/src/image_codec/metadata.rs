@@ -77,7 +77,7 @@ pub struct ImageMetadata {
     /// Whether the mask's grey said how much each pixel may change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub differential_diffusion: bool,
-    /// The numbers in which it was computed, `f16`; left out where they were f32.
+    /// The numbers in which it was computed, `f16` or `bf16`; left out where they were f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
     /// Whether a safety checker found content that it was to look for; left out where nobody looked.

@@ -28,7 +28,7 @@ pub use decoding::Decoding;
 pub use encode::encode;
 pub(crate) use encode::{encode_as, encode_enlarged, encode_preview};
 pub use manifest::FoundManifest;
-pub use manifest_signer::{ManifestSigner, ManifestSignerError, Origin};
+pub use manifest_signer::{ManifestSigner, ManifestSignerError, Origin, ParentManifest};
 pub use metadata::{AdapterRecord, ImageMetadata, read_metadata, read_parameters};
 pub use pixels::{DecodedMask, MaskReading};
 pub use provenance::{Marks, Provenance, SourceType, read_provenance, read_provenance_and_pixels};

@@ -1,6 +1,6 @@
 //! Deadlines: fault 78, and what becomes of jobs that wait, run, or are found late by a later process.
 
-use pentimento_jobs::{OutboxFilter, QueueEntry};
+use pentimento_jobs::{OutboxFilter, QueueEntry, Transition};
 use pentimento_types::{ErrorKind, HasKind as _, JobState};
 
 use super::*;
@@ -83,6 +83,31 @@ async fn what_is_found_late_by_a_worker_is_not_begun_either() {
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     assert_eq!(job.attempt, 0);
     assert!(acts.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_job_whose_attempt_is_gone_ends_at_its_deadline_though_all_slots_are_taken() {
+    let (Held { mut acts, let_go }, executor) = Held::new();
+    let (clock, config) = allowing();
+    let test = TestService::start_with(executor, config);
+    submit(&test.service, sample_request("hold")).await.unwrap();
+    in_time(acts.recv()).await.expect("the device is there");
+    // As an attempt leaves it whose end could not be written.
+    let mut job = sample_job(JobId::new(), clock.wall());
+    job.deadline = Some(clock.wall() + ALLOWED / 2);
+    let (id, entry) = (job.id, QueueEntry::of(&job));
+    let place = test.parts.store.reserve(&job.owner).unwrap();
+    test.parts.store.insert(job, place).await.unwrap();
+    let start = Transition::Start { attempt: 0 };
+    test.parts.store.transition(id, start).await.unwrap();
+    test.parts.queue.push(entry).await.unwrap();
+    // Jobs are looked at when the next deadline of those that were found, or accepted since, can have come.
+    clock.advance(ALLOWED);
+    let job = in_time(test.service.wait(id)).await.unwrap();
+    let error = finished_images(&job).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(job.attempt, 1, "it is not begun again");
+    drop(let_go);
 }
 
 #[tokio::test]

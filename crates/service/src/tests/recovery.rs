@@ -27,7 +27,12 @@ impl Server {
     }
 
     fn start_with(folder: &Path, images: &ImageStore, executor: FakeExecutor, config: TestConfig) -> Self {
-        let test = TestService::start(executor);
+        let clock = Arc::clone(&config.clock);
+        let of_device = TestConfig {
+            clock,
+            ..TestConfig::default()
+        };
+        let test = TestService::start_with(executor, of_device);
         let jobs = open(folder);
         let parts = ServiceParts {
             store: Arc::new(jobs.clone()),
@@ -411,4 +416,66 @@ async fn a_cancel_ends_the_waiting_for_a_full_disk() {
         run(&server.service, sample_request("next")).await.state,
         JobState::Succeeded
     );
+}
+
+#[tokio::test]
+async fn a_job_that_was_in_a_crash_ends_at_its_deadline_though_its_turn_has_not_come() {
+    let (folder, images) = (tempfile::tempdir().unwrap(), memory());
+    let (mut held, executor) = Held::new();
+    let before = Server::start(folder.path(), &images, executor);
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        ids.push(submit(&before.service, sample_request("hold")).await.unwrap());
+    }
+    held.arrives().await;
+    eventually(async || before.service.status().await.jobs.running == 2).await;
+    let left = killed(folder.path());
+    let inputs = memory();
+    for id in &ids {
+        let key = pentimento_types::ImageKey::input(*id, pentimento_types::InputRole::Init);
+        inputs.put(&key, images.get(&key).await.unwrap()).await.unwrap();
+    }
+    let clock = ManualClock::new(SystemClock.wall());
+    let config = TestConfig {
+        clock: Arc::new(clock.clone()),
+        ..TestConfig::default()
+    };
+    let allowed = config.service.job_deadline;
+    let (mut held_again, executor) = Held::new();
+    let after = Server::start_with(left.path(), &inputs, executor, config);
+    held_again.arrives().await;
+    clock.advance(allowed + LONG);
+    // One of them is in the engine, which the test holds; the other waits behind it.
+    let ended = async |id| after.service.fetch(id).await.unwrap().state == JobState::Failed;
+    eventually(async || ended(ids[0]).await != ended(ids[1]).await).await;
+    for id in &ids {
+        let job = after.service.fetch(*id).await.unwrap();
+        if job.state == JobState::Failed {
+            let failure = finished_images(&job).unwrap_err();
+            assert_eq!(failure.kind(), ErrorKind::DeadlineExceeded);
+        }
+    }
+    drop((held, held_again));
+}
+
+#[tokio::test]
+async fn what_was_whole_at_a_crash_is_handed_out_though_its_deadline_is_over() {
+    let (folder, images) = (tempfile::tempdir().unwrap(), memory());
+    let (mut held, executor) = Held::new();
+    let before = Server::start(folder.path(), &images, executor);
+    let id = submit(&before.service, two_pictures("hold")).await.unwrap();
+    held.arrives().await;
+    let left = killed(folder.path());
+    drop(held);
+    let done = before.ended(id).await;
+    let config = TestConfig::default();
+    let later = SystemClock.wall() + config.service.job_deadline + LONG;
+    let config = TestConfig {
+        clock: Arc::new(ManualClock::new(later)),
+        ..config
+    };
+    let after = Server::start_with(left.path(), &images, FakeExecutor::new(), config);
+    let job = after.ended(id).await;
+    assert_eq!((job.state, job.attempt), (JobState::Succeeded, 2));
+    assert_eq!(job.outcome, done.outcome);
 }

@@ -71,6 +71,39 @@ async fn strength_zero_gives_the_input_back() {
 }
 
 #[tokio::test]
+async fn a_mask_that_keeps_everything_gives_the_input_back_without_a_look_at_the_device() {
+    let executor = FakeExecutor::new();
+    let recording = executor.recording();
+    let mut config = TestConfig::default();
+    config.service.watermark = true;
+    let test = TestService::start_with(executor, config);
+    for (level, is_change_map, keeps) in [(127, false, true), (0, true, true), (1, true, false)] {
+        let mut request = sample_request("anything");
+        let mask = RgbImage::new(Size { width: 8, height: 8 }, vec![level; 192]).unwrap();
+        let mask = ImageSource::Inline(crate::image_codec::to_file(&mask).unwrap());
+        request.inputs = Inputs::inpainting(ImageSource::Inline(photo_file()), mask);
+        request.recipe.differential_diffusion = is_change_map;
+        let asked = request.recipe.strength;
+        let before = recording.acts().len();
+        let job = run(&test.service, request).await;
+        let image = &finished_images(&job).unwrap()[0];
+        let file = test.parts.images.get(&image.key).await.unwrap();
+        let what = format!("{level} {is_change_map}");
+        assert_eq!(decode(&file, LIMITS).unwrap() == photo(), keeps, "{what}");
+        assert_eq!(recording.acts().len() == before, keeps, "{what}");
+        let notes: &[JobNote] = if keeps {
+            &[JobNote::MaskKeepsEverything]
+        } else {
+            &[]
+        };
+        assert_eq!((&job.notes[..], job.recipe.strength), (notes, asked), "{what}");
+        // Nothing was generated, so that nothing says so.
+        let found = crate::image_codec::read_provenance(&file);
+        assert_eq!(found.source_type.is_none(), keeps, "{what}: {found:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_same_request_gives_the_same_bytes() {
     let test = TestService::start(FakeExecutor::new());
     let mut files = Vec::new();

@@ -40,6 +40,9 @@ impl Slow {
                     answers.acquire().await.unwrap().forget();
                     let body = if request[..length].starts_with(b"GET /bad") {
                         Bytes::from_static(b"this is no picture")
+                    } else if request[..length].starts_with(b"GET /black") {
+                        let black = RgbImage::new(photo().size(), vec![0; photo().pixels().len()]).unwrap();
+                        crate::image_codec::to_file(&black).unwrap()
                     } else {
                         photo_file()
                     };
@@ -285,4 +288,22 @@ async fn the_sweeper_fails_jobs_for_which_nobody_fetches() {
     server.answer(1);
     let job = in_time(test.service.wait(fetched)).await.unwrap();
     assert_eq!(job.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_mask_that_comes_late_and_keeps_everything_gives_the_input_back() {
+    let mut server = Slow::start().await;
+    let executor = FakeExecutor::new();
+    let recording = executor.recording();
+    let test = TestService::start(executor);
+    let inputs = Inputs::inpainting(server.url("a"), server.url("black"));
+    let id = submit_until(&test, inputs, at_once()).await.unwrap();
+    server.asked(2).await;
+    server.answer(2);
+    let job = in_time(test.service.wait(id)).await.unwrap();
+    assert_eq!(job.notes, [pentimento_types::JobNote::MaskKeepsEverything]);
+    let image = &crate::finished_images(&job).unwrap()[0];
+    let file = test.parts.images.get(&image.key).await.unwrap();
+    assert_eq!(crate::image_codec::decode(&file, LIMITS).unwrap(), photo());
+    assert!(recording.acts().is_empty(), "nothing is computed");
 }

@@ -214,7 +214,7 @@ async fn a_picture_that_is_finished_after_its_job_was_deleted_is_not_kept() {
             image: photo(),
             findings: Findings::default(),
         };
-        crate::deliver::deliver(Arc::clone(inner), job, 0, finished)
+        crate::deliver::deliver(Arc::clone(inner), (job, Arc::default()), 0, finished)
             .await
             .unwrap();
         assert_eq!(stored_outputs(&test).await, usize::from(is_kept));

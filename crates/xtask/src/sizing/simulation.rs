@@ -248,7 +248,7 @@ impl Cluster {
             Policy::Oldest => true,
             Policy::Resident => false,
             Policy::Aged { bound } => is_old(bound),
-            Policy::AgedInTurn { bound } => worker.taken % TURN_OF_THE_OLDEST == 0 && is_old(bound),
+            Policy::AgedInTurn { bound } => worker.taken.is_multiple_of(TURN_OF_THE_OLDEST) && is_old(bound),
         };
         if for_its_age {
             return Some(oldest_model);

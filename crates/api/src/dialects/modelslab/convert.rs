@@ -148,6 +148,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         framing: None,
         soft_edge,
         differential_diffusion,
+        keeps_everything: false,
         ip_adapter,
     };
     let delivery = Delivery {

@@ -65,6 +65,7 @@ pub(super) fn to_call(body: LcmImg2ImgBody, random_seed: u64) -> Result<ParsedCa
         framing: None,
         soft_edge: 0,
         differential_diffusion: false,
+        keeps_everything: false,
         ip_adapter: None,
     };
     let (format, safety) = extra(&mut fields, &mut of_members)?;

@@ -124,7 +124,7 @@ async fn what_is_no_message_and_who_has_no_key_gets_no_further() {
     let many = format!("{{\"jsonrpc\": \"2.0\", \"params\": [{}0]}}", "0,".repeat(5000));
     for (key, body, status) in [
         ("", list.clone(), 401),
-        ("sk_2", list.clone(), 403),
+        ("sk_2", list.clone(), 401),
         ("Bearer sk_1", list, 200),
         ("Bearer sk_1", many, 400),
         ("Bearer sk_1", "[]".to_owned(), 400),
@@ -136,4 +136,32 @@ async fn what_is_no_message_and_who_has_no_key_gets_no_further() {
     let request = Request::get("/mcp").header("authorization", "sk_1");
     let reply = send(&router, request.body(Body::empty()).unwrap()).await;
     assert_eq!(reply.status, 405, "there are no streams to listen to");
+}
+
+#[tokio::test]
+async fn what_goes_wrong_inside_of_an_answer_is_counted_like_any_failed_call() {
+    let test = TestService::start(FakeExecutor::new());
+    let router = router(&test, &[]);
+    let refused = async |kind: &str| {
+        let page = get(&router, "/metrics").await;
+        let page = String::from_utf8(page.body.to_vec()).unwrap();
+        let name = format!("pentimento_http_refused_total{{kind=\"{kind}\"}} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&name));
+        line.map_or(0.0, |count| count.parse::<f64>().unwrap())
+    };
+    tool(&router, "list_models", json!({})).await;
+    assert_eq!(refused("invalid_input").await, 0.0);
+    tool(&router, "job_status", json!({"id": "job_1"})).await;
+    assert_eq!(refused("invalid_input").await, 1.0);
+    let strange = format!("job_{}", "0".repeat(32));
+    tool(&router, "job_status", json!({"id": strange})).await;
+    assert_eq!(refused("not_found").await, 1.0);
+    for wrong in [
+        message("tools/call", &json!({"name": "nothing"})).to_string(),
+        message("resources/list", &json!({})).to_string(),
+        "{".to_owned(),
+    ] {
+        mcp(&router, ("", wrong)).await;
+    }
+    assert_eq!(refused("invalid_input").await, 4.0);
 }

@@ -22,23 +22,29 @@ pub(crate) async fn run(args: &ModelsWarmArgs, config: &Config) -> anyhow::Resul
     // The kernels are kept in it; a server that runs has them already, and its lock.
     let _data = DataFolder::open(&config.data)?;
     let opened = device::open(config)?;
-    let Some(budget) = opened.gpu_budget() else {
+    let budgets = opened.gpu_budgets();
+    if budgets.is_empty() {
         let why = opened.why_cpu.map_or_else(String::new, |why| format!(": {why}"));
         output::line(format_args!("nothing to warm, since the processor computes{why}"));
         return Ok(());
-    };
-    let report = DeviceReport::of(&opened.device);
-    output::line(format_args!(
-        "{} in {}, {} of its memory",
-        report.name,
-        report.precision,
-        gibibytes(budget)
-    ));
-    for name in &args.names {
-        let models = checkpoint(&catalog, &hub, name).await?;
-        let (device, args, name) = (opened.device.clone(), args.clone(), name.clone());
-        let warmed = tokio::task::spawn_blocking(move || warm(&models, &device, (&name, &args)));
-        warmed.await??;
+    }
+    for (device, why) in &opened.left_out {
+        output::line(format_args!("{device} cannot be used: {why}"));
+    }
+    for (device, budget) in opened.devices.iter().zip(budgets) {
+        let report = DeviceReport::of(device);
+        output::line(format_args!(
+            "{} in {}, {} of its memory",
+            report.name,
+            report.precision,
+            gibibytes(budget)
+        ));
+        for name in &args.names {
+            let models = checkpoint(&catalog, &hub, name).await?;
+            let (device, args, name) = (device.clone(), args.clone(), name.clone());
+            let warmed = tokio::task::spawn_blocking(move || warm(&models, &device, (&name, &args)));
+            warmed.await??;
+        }
     }
     Ok(())
 }

@@ -3,11 +3,12 @@
 use std::mem::MaybeUninit;
 
 use super::transform::Transform;
-use super::{Chunk, SKEW, Tiling};
+use super::{Chunk, Tiling};
 use crate::buffer::{SharedPtr, with_scratch};
 use crate::conv2d::Operands;
 use crate::isa::Isa;
 use crate::norm;
+use crate::pairs::STEP;
 use crate::pieces::{self, Cut};
 use crate::pool::for_each;
 use crate::simd::{Kernel, LINE, Simd};
@@ -29,6 +30,7 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
         count,
         block_channels,
         threads,
+        ..
     } = chunk;
     let blocks = inputs.div_ceil(block_channels);
     // Runs of tiles within a line of tiles.
@@ -58,10 +60,12 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
                 run,
                 channels: (block * block_channels, block_channels),
                 strip,
-                to: v.get().wrapping_add(
-                    block * A * A * (count * block_channels + SKEW) + (run.0 - first) * block_channels,
-                ),
-                next: count * block_channels + SKEW,
+                to: v
+                    .get()
+                    .wrapping_add(block * A * A * chunk.position() + (run.0 - first) * chunk.row()),
+                next: chunk.position(),
+                row: chunk.row(),
+                low: chunk.low(A * A, blocks),
                 transform: std::marker::PhantomData,
             });
         });
@@ -93,6 +97,10 @@ pub(super) struct InputTask<'a, T, const A: usize, const M: usize> {
     to: *mut f32,
     /// From one position to the next.
     next: usize,
+    /// From one tile to the next.
+    row: usize,
+    /// From the high parts to the low ones, where numbers are split into pairs.
+    low: Option<usize>,
     transform: std::marker::PhantomData<T>,
 }
 
@@ -104,7 +112,8 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
         let (start, room) = self.channels;
         let channels = room.min(self.inputs - start);
         // Lanes beyond the channels are filled with zeros.
-        let padded = channels.next_multiple_of(S::LANES);
+        let unit = if self.low.is_some() { STEP } else { S::LANES };
+        let padded = channels.next_multiple_of(unit);
         let columns = columns::<T, A, M>(self.run.1);
         self.fill_strip(s, (start, channels, padded), columns);
         for tile in 0..self.run.1 {
@@ -112,7 +121,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
                 // SAFETY: strip and target have room for the run's tiles and channels.
                 unsafe {
                     let from = self.strip.add(tile * M * T::STRIDE * room + lane);
-                    let to = self.to.add(tile * room + lane);
+                    let to = self.to.add(tile * self.row);
                     let mut down = [[MaybeUninit::<S::V>::uninit(); A]; A];
                     for column in 0..A {
                         let mut d = [s.splat(0.0); A];
@@ -129,7 +138,16 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
                             *d = row.assume_init();
                         }
                         for (j, v) in T::input(s, d).into_iter().enumerate() {
-                            s.store(to.add((i * A + j) * self.next), v);
+                            let to = to.add((i * A + j) * self.next);
+                            match self.low {
+                                None => s.store(to.add(lane), v),
+                                Some(low) => {
+                                    let high = s.round_bf16(v);
+                                    s.store_bf16(to.cast::<u16>().add(lane), high);
+                                    let rest = s.round_bf16(s.sub(v, high));
+                                    s.store_bf16(to.add(low).cast::<u16>().add(lane), rest);
+                                }
+                            }
                         }
                     }
                 }

@@ -3,6 +3,7 @@
 use super::transform::Transform;
 use super::{Chunk, FEW_CHANNELS, SKEW, weights};
 use crate::conv2d::Conv2d;
+use crate::pairs::{PairProduct, PairUnit, PairWork, Parts, STEP, interleave};
 use crate::simd::{Accumulate, Kernel, PANEL, Prefetch, Product, Rows, Simd};
 
 /// The A² matrix products of some tiles and some output panels.
@@ -19,6 +20,8 @@ pub(super) struct Products<'a, T, const A: usize, const M: usize> {
     pub(super) sums: *mut f32,
     pub(super) u: *mut f32,
     pub(super) raw: *mut f32,
+    /// Where weights are split: \[panel\]\[part\]\[pair\]\[16\]
+    pub(super) words: *mut f32,
     pub(super) transform: std::marker::PhantomData<T>,
 }
 
@@ -30,6 +33,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_,
         let inputs = self.conv.inputs;
         let ((_, tiles), (first_panel, panels)) = (self.tiles, self.panels);
         let block_channels = self.chunk.block_channels;
+        let work = self.chunk.pairs.map(PairUnit::begin);
         for (block, start) in (0..inputs).step_by(block_channels).enumerate() {
             let channels = block_channels.min(inputs - start);
             // SAFETY: tiles, panels and channels are within the tensors, and the buffers were made for them.
@@ -40,12 +44,14 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for Products<'_,
                         .panels(s, (first_panel, panels), (9 * start, 9 * channels), self.raw);
                 let weights = (taps, next_taps);
                 match tiles {
-                    _ if block_channels != FEW_CHANNELS => self.in_memory(s, weights, (block, channels)),
+                    _ if block_channels != FEW_CHANNELS => {
+                        self.in_memory(s, weights, (block, channels), work.as_ref());
+                    }
                     1 if fits::<S>(A) => self.in_registers::<S, 1>(s, weights, (block, channels)),
                     2 if fits::<S>(2 * A) => self.in_registers::<S, 2>(s, weights, (block, channels)),
                     3 if fits::<S>(3 * A) => self.in_registers::<S, 3>(s, weights, (block, channels)),
                     4 if fits::<S>(4 * A) => self.in_registers::<S, 4>(s, weights, (block, channels)),
-                    _ => self.in_memory(s, weights, (block, channels)),
+                    _ => self.in_memory(s, weights, (block, channels), None),
                 }
             }
         }
@@ -70,6 +76,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
         s: S,
         (taps, next_taps): (*const f32, usize),
         (block, channels): (usize, usize),
+        work: Option<&PairWork>,
     ) {
         let ((_, tiles), (_, panels)) = (self.tiles, self.panels);
         let next_u = weights::position(self.chunk.block_channels);
@@ -95,7 +102,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                     let number = weights::number::<T, A, M>(position, line);
                     let a = Rows {
                         first: self.transformed(block, position),
-                        stride: self.chunk.block_channels,
+                        stride: self.chunk.row(),
                         step: 1,
                         count: tiles,
                     };
@@ -115,9 +122,47 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                         },
                         prefetch: Prefetch::rows::<S>(a, channels),
                     };
-                    product.run(s);
+                    match work {
+                        None => product.run(s),
+                        Some(work) => self.multiply_split(s, work, product),
+                    }
                 }
             }
+        }
+    }
+
+    /// `product` of split tiles, by weights that are split first.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    unsafe fn multiply_split<S: Simd>(&self, s: S, work: &PairWork, product: Product) {
+        let channels = product.k;
+        let padded = channels.next_multiple_of(STEP);
+        let (part, next_w) = (padded / 2 * PANEL, padded * PANEL);
+        let blocks = self.conv.inputs.div_ceil(self.chunk.block_channels);
+        let low = self.chunk.low(A * A, blocks).unwrap_or(0);
+        // SAFETY: vouched for by the caller.
+        unsafe {
+            for panel in 0..product.panels {
+                let to = self.words.add(panel * next_w);
+                let parts = Parts {
+                    high: to,
+                    low: Some(to.add(part)),
+                };
+                let from = product.w.add(panel * product.next_w);
+                interleave(s, work.rounding(), from, (channels, padded), parts);
+            }
+            let low = (product.a.first.add(low), self.words.add(part).cast_const());
+            let product = Product {
+                k: padded / 2,
+                w: self.words,
+                next_w,
+                prefetch: Prefetch::NONE,
+                ..product
+            };
+            let low = Some(low);
+            PairProduct { product, low }.run(s, work);
         }
     }
 
@@ -204,8 +249,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
     /// The first of the task's tiles at a position.
     #[inline(always)]
     fn transformed(&self, block: usize, position: usize) -> *const f32 {
-        let row = self.chunk.block_channels;
-        let next = self.chunk.count * row + SKEW;
+        let (row, next) = (self.chunk.row(), self.chunk.position());
         self.transformed
             .wrapping_add((block * A * A + position) * next + self.tiles.0 * row)
     }

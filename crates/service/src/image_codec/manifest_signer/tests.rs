@@ -1,6 +1,6 @@
 //! With certificates that were made for these tests. Their key is no secret.
 
-use pentimento_types::{ModelId, Recipe, RgbImage, Size};
+use pentimento_types::{ModelId, Recipe, RgbImage, Size, Task};
 
 use super::*;
 use crate::InputLimits;
@@ -32,11 +32,11 @@ fn file(format: ImageFormat, marks: Marks) -> Bytes {
         prompt: "a boat".to_owned(),
         ..Recipe::of_model(ModelId::new("demo"))
     };
-    let metadata = ImageMetadata::new(&recipe, 0, picture().size());
+    let metadata = ImageMetadata::new(&recipe, Task::ImageToImage, 0, picture().size());
     encode(&picture(), format, (&metadata, marks)).unwrap()
 }
 
-fn origin(parent: Option<Bytes>) -> Origin {
+fn origin(parent: Option<ParentManifest>) -> Origin {
     Origin {
         source_type: SourceType::CompositeWithTrainedAlgorithmicMedia,
         parent,
@@ -92,9 +92,10 @@ fn the_manifest_of_the_picture_that_it_was_made_from_is_kept() {
         )
         .unwrap();
     let child = file(ImageFormat::Png, NO_MARKS);
-    let signed = signer
-        .sign(&child, ImageFormat::Png, &origin(Some(parent.clone())))
-        .unwrap();
+    let manifest = signer.parent(&parent).unwrap();
+    assert!(manifest.size_bytes() > 10_000, "{manifest:?}");
+    let of_parent = origin(Some(manifest));
+    let signed = signer.sign(&child, ImageFormat::Png, &of_parent).unwrap();
     let found = read_provenance(&signed);
     assert!(found.is_generated());
     let manifest = found.manifest.unwrap();
@@ -103,12 +104,43 @@ fn the_manifest_of_the_picture_that_it_was_made_from_is_kept() {
         signed.len() > child.len() + parent.len() / 2,
         "it is in there as a whole"
     );
-    // One that cannot be read is left out, and the picture is signed all the same.
-    let broken = parent.slice(..parent.len() / 2);
-    let signed = signer
-        .sign(&child, ImageFormat::Png, &origin(Some(broken)))
-        .unwrap();
-    assert!(read_provenance(&signed).manifest.unwrap().intact);
+    // It is read once, and goes along as often as it is wanted.
+    let again = signer.sign(&child, ImageFormat::Png, &of_parent).unwrap();
+    let manifest = read_provenance(&again).manifest.unwrap();
+    assert!(manifest.intact && manifest.has_parent, "{manifest:?}");
+    // Whatever is left of one that was cut, the picture is signed all the same.
+    for part in 1..16 {
+        let broken = signer.parent(&parent[..parent.len() * part / 16]);
+        let signed = signer.sign(&child, ImageFormat::Png, &origin(broken)).unwrap();
+        assert!(read_provenance(&signed).manifest.unwrap().intact, "{part}");
+    }
+    assert!(signer.parent(&child).is_none(), "there is none in it");
+}
+
+#[test]
+fn a_manifest_that_would_make_every_picture_large_is_left_out() {
+    let signer = signer();
+    let own = c2pa::create_signer::from_keys(CHAIN, KEY, c2pa::SigningAlg::Es256, None).unwrap();
+    let with_text = |bytes: usize| {
+        let mut builder =
+            c2pa::Builder::from_shared_context(&crate::image_codec::manifest::context().unwrap());
+        let text = serde_json::json!({"text": "x".repeat(bytes)});
+        builder.add_assertion("org.example.text", &text).unwrap();
+        let source = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture";
+        let created = serde_json::json!({"action": "c2pa.created", "digitalSourceType": source});
+        builder.add_action(created).unwrap();
+        let mut signed = std::io::Cursor::new(Vec::new());
+        let mut file = std::io::Cursor::new(file(ImageFormat::Png, NO_MARKS));
+        builder
+            .sign(own.as_ref(), "image/png", &mut file, &mut signed)
+            .unwrap();
+        signed.into_inner()
+    };
+    let small = with_text(1 << 20);
+    assert!(signer.keeps(&small) && signer.parent(&small).is_some());
+    let large = with_text(2 << 20);
+    assert!(read_provenance(&large).manifest.unwrap().intact);
+    assert!(!signer.keeps(&large) && signer.parent(&large).is_none());
 }
 
 #[test]

@@ -1,25 +1,25 @@
-//! The jobs whose images this process is fetching.
+//! Which jobs somebody in this process has in hand.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pentimento_types::JobId;
 
-/// Ids of jobs that somebody in this process will queue or fail.
+/// Ids of jobs that somebody in this process will bring further, or end.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Fetching {
+pub(crate) struct JobMarks {
     ids: Arc<Mutex<HashSet<JobId>>>,
 }
 
 /// Keeps an id among them until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Mark {
-    all: Fetching,
+    all: JobMarks,
     id: JobId,
 }
 
-impl Fetching {
-    /// Before the job is stored, so that nobody finds it without its mark.
+impl JobMarks {
+    /// Before the job is stored in the state that this is about, so that nobody finds it without its mark.
     pub(crate) fn mark(&self, id: JobId) -> Mark {
         self.ids().insert(id);
         let all = self.clone();
