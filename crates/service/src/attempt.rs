@@ -19,7 +19,7 @@ use crate::inputs::PendingInputs;
 use crate::job_span::{job_span, note_failure};
 use crate::signing::OriginOnce;
 use crate::sketches::Sketches;
-use crate::{ServiceError, deadlines, deliver};
+use crate::{ServiceError, deliver, lateness};
 
 /// Between two tries to get into an engine that has no room.
 const ADMIT_AGAIN: Duration = Duration::from_millis(20);
@@ -60,7 +60,7 @@ impl Fault {
 
     /// Of a job whose deadline has come: the next attempt would be late as well.
     fn late(job: &Job) -> Self {
-        let JobFailure { kind, message } = deadlines::too_late(job);
+        let JobFailure { kind, message } = lateness::too_late(job);
         Self {
             permanent: true,
             ..Self::of_kind(kind, message)
@@ -165,7 +165,7 @@ pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> 
         None
     };
     let Some(images) = left else {
-        let failure = deadlines::too_late(job);
+        let failure = lateness::too_late(job);
         let attempt = job.attempt;
         inner
             .transition(job.id, Transition::Fail { attempt, failure })
@@ -177,9 +177,16 @@ pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> 
     let start = Transition::Start { attempt: job.attempt };
     let job = inner.transition(job.id, start).await?;
     let began_at = None;
-    succeed(inner, &job, Made { images, began_at }).await;
-    inner.clear_away(job.id).await;
-    Ok(())
+    match succeed(inner, &job, Made { images, began_at }).await {
+        Disposition::Later => Err(JobsError::Backend {
+            what: "write the end of a late job",
+            source: "its pictures are there, and it is looked at again".into(),
+        }),
+        Disposition::Ended | Disposition::Again => {
+            inner.clear_away(job.id).await;
+            Ok(())
+        }
+    }
 }
 
 /// How many attempts never ended. One that still stands as running when the job is claimed is the last of them.

@@ -6,10 +6,10 @@
 //! A deadline is part of the job's record, so that it holds across restarts.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use pentimento_jobs::JobsError;
-use pentimento_types::{ErrorKind, Job, JobFailure, JobState, describe_chain};
+use pentimento_types::{JobState, describe_chain};
 
 use crate::inner::Inner;
 use crate::{attempt, maintenance};
@@ -46,7 +46,10 @@ async fn give_up_late(inner: &Inner) -> Result<Duration, JobsError> {
     // Of the jobs that are stored from now on.
     let mut soonest = inner.config.job_deadline;
     for job in maintenance::unfinished(inner).await? {
-        let Some(deadline) = job.deadline else { continue };
+        // The deadline of another machine's job was written by its clock, and that machine looks at it.
+        let Some(deadline) = job.deadline.filter(|_| inner.store.is_ours(&job)) else {
+            continue;
+        };
         match deadline.duration_since(now) {
             Ok(left) if !left.is_zero() => soonest = soonest.min(left),
             // The engine ends it.
@@ -59,46 +62,4 @@ async fn give_up_late(inner: &Inner) -> Result<Duration, JobsError> {
         }
     }
     Ok(soonest)
-}
-
-/// Why a job has failed whose deadline came.
-pub(crate) fn too_late(job: &Job) -> JobFailure {
-    let allowed = job
-        .deadline
-        .and_then(|deadline| deadline.duration_since(job.created_at).ok())
-        .unwrap_or_default();
-    JobFailure {
-        kind: ErrorKind::DeadlineExceeded,
-        message: format!(
-            "the job had not ended {} s after it was accepted, which is as long as this server lets a job wait and \
-             run; send the request again, or ask for less",
-            allowed.as_secs()
-        ),
-    }
-}
-
-impl Inner {
-    /// When a job that is stored now is given up; None is beyond all time.
-    pub(crate) fn deadline_of_new(&self, job: &Job) -> Option<SystemTime> {
-        job.created_at.checked_add(self.config.job_deadline)
-    }
-
-    /// Whether its deadline has come.
-    pub(crate) fn is_late(&self, job: &Job) -> bool {
-        job.deadline.is_some_and(|deadline| deadline <= self.aged_now())
-    }
-
-    /// The job's deadline on the clock that does not jump.
-    pub(crate) fn deadline_of(&self, job: &Job) -> Option<Instant> {
-        let left = job.deadline?.duration_since(self.aged_now()).unwrap_or_default();
-        self.clock.now().checked_add(left)
-    }
-
-    /// Returns when the job's deadline has come.
-    pub(crate) async fn deadline_comes(&self, job: &Job) {
-        match self.deadline_of(job) {
-            Some(deadline) => self.clock.sleep_until(deadline).await,
-            None => std::future::pending().await,
-        }
-    }
 }

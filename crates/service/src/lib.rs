@@ -35,6 +35,7 @@ mod key_record;
 mod key_ring;
 mod key_watch;
 mod language_enhancer;
+mod lateness;
 mod limits;
 mod links;
 mod load_model;
