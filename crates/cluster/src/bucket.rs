@@ -4,7 +4,7 @@ use async_nats::jetstream::kv::{self, CreateErrorKind, DeleteErrorKind, Operatio
 use bytes::Bytes;
 use pentimento_jobs::JobsError;
 
-use crate::connection::{Connection, failed};
+use crate::failures::{Doubt, failed};
 
 /// A value and the number of the write that it came with.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub(crate) enum NotWritten {
 #[derive(Clone)]
 pub(crate) struct Bucket {
     store: kv::Store,
-    connection: Connection,
+    doubt: Doubt,
 }
 
 impl std::fmt::Debug for Bucket {
@@ -38,8 +38,8 @@ impl std::fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    pub(crate) const fn new(store: kv::Store, connection: Connection) -> Self {
-        Self { store, connection }
+    pub(crate) const fn new(store: kv::Store, doubt: Doubt) -> Self {
+        Self { store, doubt }
     }
 
     /// None for a key that is not there, or was deleted.
@@ -52,7 +52,7 @@ impl Bucket {
                     revision: entry.revision,
                 }))
             }
-            Err(error) => Err(self.failed("read from the broker", error).await),
+            Err(error) => Err(self.failed("read from the broker", error)),
         }
     }
 
@@ -61,9 +61,7 @@ impl Bucket {
         match Box::pin(self.store.create(key, bytes)).await {
             Ok(revision) => Ok(revision),
             Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Err(NotWritten::Conflict),
-            Err(error) => Err(NotWritten::Failed(
-                self.failed("write to the broker", error).await,
-            )),
+            Err(error) => Err(NotWritten::Failed(self.failed("write to the broker", error))),
         }
     }
 
@@ -72,9 +70,7 @@ impl Bucket {
         match Box::pin(self.store.update(key, bytes, revision)).await {
             Ok(revision) => Ok(revision),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Err(NotWritten::Conflict),
-            Err(error) => Err(NotWritten::Failed(
-                self.failed("write to the broker", error).await,
-            )),
+            Err(error) => Err(NotWritten::Failed(self.failed("write to the broker", error))),
         }
     }
 
@@ -83,9 +79,7 @@ impl Bucket {
         match Box::pin(self.store.delete_expect_revision(key, revision)).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == DeleteErrorKind::WrongLastRevision => Err(NotWritten::Conflict),
-            Err(error) => Err(NotWritten::Failed(
-                self.failed("delete from the broker", error).await,
-            )),
+            Err(error) => Err(NotWritten::Failed(self.failed("delete from the broker", error))),
         }
     }
 
@@ -93,7 +87,7 @@ impl Bucket {
     pub(crate) async fn watch(&self) -> Result<kv::Watch, JobsError> {
         match Box::pin(self.store.watch_with_history(">")).await {
             Ok(watch) => Ok(watch),
-            Err(error) => Err(self.failed("follow the jobs of the cluster", error).await),
+            Err(error) => Err(self.failed("follow the jobs of the cluster", error)),
         }
     }
 
@@ -101,16 +95,16 @@ impl Bucket {
     pub(crate) async fn is_empty(&self) -> Result<bool, JobsError> {
         match Box::pin(self.store.status()).await {
             Ok(status) => Ok(status.values() == 0),
-            Err(error) => Err(self.failed("read from the broker", error).await),
+            Err(error) => Err(self.failed("read from the broker", error)),
         }
     }
 
     /// The bucket may have gone with the broker's disk, which the next use finds out.
-    async fn failed<E>(&self, what: &'static str, error: E) -> JobsError
+    fn failed<E>(&self, what: &'static str, error: E) -> JobsError
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.connection.distrust_rooms().await;
+        self.doubt.raise();
         failed(what)(error)
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::ClusterError;
 use crate::bucket::Bucket;
+use crate::failures::{Doubt, away, failed};
 use crate::settings::{ClusterSettings, Credentials, shown};
 use crate::subjects::Subjects;
 
@@ -46,6 +47,7 @@ struct Shared {
     subjects: Subjects,
     epoch: watch::Receiver<u64>,
     rooms: Mutex<Option<(u64, Rooms)>>,
+    doubt: Doubt,
 }
 
 impl std::fmt::Debug for Shared {
@@ -118,6 +120,7 @@ impl Connection {
             settings,
             epoch,
             rooms: Mutex::default(),
+            doubt: Doubt::default(),
         };
         let connection = Self {
             shared: Arc::new(shared),
@@ -171,6 +174,7 @@ impl Connection {
         let mut rooms = self.shared.rooms.lock().await;
         if let Some((made, rooms)) = &*rooms
             && *made == epoch
+            && !self.shared.doubt.take()
         {
             return Ok(rooms.clone());
         }
@@ -180,8 +184,8 @@ impl Connection {
     }
 
     /// Something was not where it should be: it is looked for, and made, with the next use.
-    pub(crate) async fn distrust_rooms(&self) {
-        *self.shared.rooms.lock().await = None;
+    pub(crate) fn distrust_rooms(&self) {
+        self.shared.doubt.raise();
     }
 
     async fn make_rooms(&self) -> Result<Rooms, JobsError> {
@@ -213,7 +217,7 @@ impl Connection {
         let bucket = async |bucket: String, description: &str| {
             let kept = (settings.keep, StorageType::File);
             let store = self.make_bucket(bucket, description, kept).await?;
-            Ok::<_, JobsError>(Bucket::new(store, self.clone()))
+            Ok::<_, JobsError>(Bucket::new(store, self.shared.doubt.clone()))
         };
         Ok(Rooms {
             jobs: bucket(subjects.jobs_bucket(), "records of jobs of pentimento").await?,
@@ -278,25 +282,6 @@ impl Connection {
             server: servers(&self.shared.settings),
             source: why,
         })
-    }
-}
-
-/// The broker cannot be reached.
-pub(crate) fn away() -> JobsError {
-    JobsError::Backend {
-        what: "reach the broker of the cluster",
-        source: "there is no connection to it".into(),
-    }
-}
-
-/// For `map_err`.
-pub(crate) fn failed<E>(what: &'static str) -> impl FnOnce(E) -> JobsError
-where
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    move |error| JobsError::Backend {
-        what,
-        source: error.into(),
     }
 }
 

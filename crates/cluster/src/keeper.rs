@@ -12,7 +12,7 @@ use pentimento_types::{Clock as _, Job, JobId, JobState, SystemClock, describe_c
 use crate::envelope::{SharedJob, Unreadable};
 use crate::mirror::Seen;
 use crate::queue::LEASES_OF_SILENCE;
-use crate::store::{Shared, unfinished};
+use crate::shared::{Shared, unfinished};
 use crate::subjects::job_of;
 
 /// After something that failed.
@@ -114,7 +114,7 @@ impl Shared {
             self.set_in_step(true);
         }
         while let Some(entry) = entries.next().await {
-            let entry = entry.map_err(crate::connection::failed("follow the jobs of the cluster"))?;
+            let entry = entry.map_err(crate::failures::failed("follow the jobs of the cluster"))?;
             let is_current = entry.seen_current;
             self.see(&entry);
             if is_current {

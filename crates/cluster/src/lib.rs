@@ -4,16 +4,12 @@
 //! has ended and puts it before the others again when the broker has lost it; so no broker that stops, starts or comes back
 //! empty loses or doubles one.
 
-#![expect(
-    clippy::large_futures,
-    reason = "futures of the broker's client are 16 to 26 KB, and there are few of them at a time, each in a task"
-)]
-
 mod affinity;
 mod bucket;
 mod connection;
 mod envelope;
 mod error;
+mod failures;
 mod keeper;
 mod members;
 mod mirror;
@@ -24,6 +20,7 @@ mod presence;
 mod queue;
 mod resident_first;
 mod settings;
+mod shared;
 mod shared_secret;
 mod sharing;
 mod store;

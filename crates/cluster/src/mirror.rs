@@ -80,7 +80,7 @@ impl Mirror {
         self.changes.subscribe()
     }
 
-    /// Notes what was read or written. An end that was seen once stays, whatever an older broker says.
+    /// Notes what was read or written. What was seen once is not taken back, whatever a broker says that has forgotten it.
     pub(crate) fn note(&self, seen: Seen) {
         let mut state = self.lock();
         let id = seen.job.id;
@@ -191,13 +191,14 @@ impl Entry {
     fn renew(&mut self, seen: Seen) -> Option<(Option<Arc<Job>>, Arc<Job>)> {
         let is_old_news = seen.revision != 0 && seen.revision < self.seen.revision;
         let known = &self.seen.job;
-        let takes_end_back = known.state.is_final() && !seen.job.state.is_final();
+        // A broker that has lost its last minutes: the copy that is further counts.
+        let takes_back = is_later(known, &seen.job);
         // What is only known here is older than what was read, unless it is further.
         let is_behind = seen.revision == 0 && !is_later(&seen.job, known);
         if is_old_news || is_behind {
             return None;
         }
-        if takes_end_back {
+        if takes_back {
             self.seen.revision = seen.revision;
             return None;
         }
@@ -324,14 +325,15 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_has_forgotten_is_believed_but_for_an_end() {
+    fn a_broker_that_has_forgotten_takes_nothing_back() {
         let mirror = Mirror::new(JobLimits::in_number(10, 10));
         let queued = seen(1, 5);
         let running = after(&queued, Transition::Start { attempt: 0 }, 70);
         mirror.note(running.clone());
         mirror.begin_epoch();
         mirror.note(queued.clone());
-        assert_eq!(state(&mirror), Some((JobState::Queued, 5)), "others act on it");
+        let known = Some((JobState::Running, 5));
+        assert_eq!(state(&mirror), known, "to be written over what is there");
         let ended = after(&running, Transition::Cancel, 8);
         mirror.note(ended);
         mirror.begin_epoch();

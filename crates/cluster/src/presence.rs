@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::NodeId;
-use crate::connection::{Connection, away, failed};
+use crate::connection::Connection;
+use crate::failures::{away, failed};
 use crate::envelope::{LARGEST, plain, read_plain};
 use crate::members::{Announcement, Member, Members, SILENCE};
 use crate::tasks::Tasks;

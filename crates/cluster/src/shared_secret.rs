@@ -8,7 +8,8 @@ use async_nats::jetstream::stream::StorageType;
 use pentimento_jobs::JobsError;
 
 use crate::bucket::{Bucket, NotWritten};
-use crate::connection::{Connection, away, failed};
+use crate::connection::Connection;
+use crate::failures::{away, failed};
 use crate::envelope::{plain, read_plain};
 
 impl Connection {

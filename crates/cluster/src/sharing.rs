@@ -9,10 +9,10 @@ use pentimento_types::{Job, JobId, JobState};
 
 use crate::NodeId;
 use crate::bucket::{NotWritten, Value};
-use crate::connection::{away, failed};
 use crate::envelope::{LARGEST, SharedJob};
+use crate::failures::{away, failed};
 use crate::mirror::Seen;
-use crate::store::Shared;
+use crate::shared::Shared;
 use crate::subjects::job_key;
 
 /// So many changes of one job never meet, unless something is wrong.
@@ -136,7 +136,11 @@ impl Shared {
         }
         match seen.filter(|seen| seen.revision != 0) {
             Some(seen) => Ok(Some(seen)),
-            None => self.read(id).await,
+            None => {
+                let there = self.read(id).await?;
+                // A copy here may be further than what the broker still has.
+                Ok(there.and_then(|there| self.mirror.get(id).or(Some(there))))
+            }
         }
     }
 

@@ -4,24 +4,24 @@
 //! Beside it the bucket of the broker has a copy of every job, which all nodes follow and by which they agree who changes it.
 //! The journal is there before an id is given out, so that jobs are accepted, run and answered for without the broker too.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use pentimento_jobs::{
     AgeClock, Inserted, JobCounts, JobFilter, JobLimits, JobPlace, JobStore, JobsError, KEY_LIFE, QueueEntry,
-    SqliteJobs, Transition, is_later, key_stands, known_request,
+    SqliteJobs, Transition, key_stands, known_request,
 };
 use pentimento_types::{ApiKeyId, Clock, Job, JobId, JobState, describe_chain};
 use tokio::sync::{Notify, broadcast};
 
-use crate::bucket::NotWritten;
 use crate::connection::Connection;
 use crate::envelope::{LARGEST, SharedJob};
-use crate::mirror::{Mirror, Seen};
+use crate::mirror::Mirror;
 use crate::names::{self, Named};
-use crate::subjects::{job_key, number_key, request_key};
+use crate::shared::{Shared, unfinished};
+use crate::subjects::{number_key, request_key};
 use crate::tasks::Tasks;
 use crate::{NodeId, keeper, queue};
 
@@ -32,50 +32,11 @@ pub struct ClusterJobs {
     _tasks: Arc<Tasks>,
 }
 
-/// What tasks and callers share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) node: NodeId,
-    /// The journal of this node.
-    pub(crate) own: SqliteJobs,
-    pub(crate) connection: Connection,
-    pub(crate) mirror: Mirror,
-    pub(crate) queue: Arc<queue::Shared>,
-    pub(crate) clock: Arc<dyn Clock>,
-    /// How old keys are.
-    ages: AgeClock,
-    /// Since when everything in the bucket is known here; None while it is not.
-    pub(crate) in_step_since: Mutex<Option<std::time::Instant>>,
-    /// Jobs that ended here while the broker was away.
-    pub(crate) owed: Mutex<HashSet<JobId>>,
-    /// Jobs that were deleted here, and that the bucket may still have.
-    pub(crate) deleted: Mutex<HashSet<JobId>>,
-    /// Wakes who brings bucket and journal in step.
-    pub(crate) mend: Notify,
-}
-
 /// What became of a job's names.
 enum Names {
     /// They are its own, and are written under these keys.
     Ours(Vec<String>),
     Known(JobId),
-}
-
-/// All states in which something is still to come.
-pub(crate) fn unfinished() -> JobFilter {
-    JobFilter {
-        states: vec![JobState::Fetching, JobState::Queued, JobState::Running],
-        ..JobFilter::default()
-    }
-}
-
-/// The one of two copies that is further; the first where neither is.
-pub(crate) fn later(one: Option<Job>, other: Option<Job>) -> Option<Job> {
-    match (one, other) {
-        (Some(one), Some(other)) if is_later(&other, &one) => Some(other),
-        (Some(one), _) => Some(one),
-        (None, other) => other,
-    }
 }
 
 impl ClusterJobs {
@@ -145,33 +106,6 @@ impl ClusterJobs {
 }
 
 impl Shared {
-    /// What this node alone has changed.
-    pub(crate) fn note_ours(&self, job: Job) {
-        let holder = (job.state == JobState::Running).then(|| self.node.clone());
-        self.mirror.note(Seen {
-            job: Arc::new(job),
-            home: self.node.clone(),
-            holder,
-            revision: 0,
-        });
-    }
-
-    /// The latest copy of a job that can be found anywhere.
-    pub(crate) async fn find(&self, id: JobId) -> Result<Option<Job>, JobsError> {
-        let seen = self.mirror.get(id);
-        let may_be_ours = seen.as_ref().is_none_or(|seen| seen.home == self.node);
-        let own = if may_be_ours {
-            self.own.get(id).await?
-        } else {
-            None
-        };
-        let seen = seen.map(|seen| Job::clone(&seen.job));
-        match later(own, seen) {
-            Some(job) => Ok(Some(job)),
-            None => Ok(self.read(id).await?.map(|seen| Job::clone(&seen.job))),
-        }
-    }
-
     /// Takes the names of a new job, as far as the broker is there to ask.
     async fn take_names(&self, job: &Job) -> Result<Names, JobsError> {
         match Box::pin(self.take_names_of_cluster(job)).await {
@@ -248,23 +182,6 @@ impl Shared {
                 names::give_back(&rooms.names, &key, id).await;
             }
         }
-    }
-
-    /// Deletes a job in the bucket, at once or when the broker is there again.
-    pub(crate) async fn delete_shared(&self, id: JobId) -> Result<(), JobsError> {
-        self.lock_deleted().insert(id);
-        let rooms = self.connection.rooms().await?;
-        match rooms.jobs.delete(&job_key(id), None).await {
-            Ok(()) | Err(NotWritten::Conflict) => {
-                self.lock_deleted().remove(&id);
-                Ok(())
-            }
-            Err(NotWritten::Failed(error)) => Err(error),
-        }
-    }
-
-    pub(crate) fn lock_deleted(&self) -> MutexGuard<'_, HashSet<JobId>> {
-        self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a job that has ended out of everything that the cluster knows.

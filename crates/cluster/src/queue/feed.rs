@@ -11,8 +11,8 @@ use pentimento_types::{Clock as _, SystemClock, describe_chain};
 
 use super::{LEASES_OF_SILENCE, Shared};
 use crate::ModelToken;
-use crate::connection::failed;
 use crate::envelope::WorkMessage;
+use crate::failures::failed;
 use crate::subjects::Subjects;
 
 /// Between two looks when nobody says anything.
@@ -89,7 +89,7 @@ impl Shared {
         if error.kind() == PublishErrorKind::WrongLastSequence {
             return Ok(false);
         }
-        self.connection.distrust_rooms().await;
+        self.connection.distrust_rooms();
         Err(failed(what)(error))
     }
 

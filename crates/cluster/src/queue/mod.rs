@@ -29,8 +29,9 @@ use pentimento_types::{ApiKeyId, Clock as _, JobId, ModelId, SystemClock, descri
 use tokio::sync::{Notify, oneshot};
 
 use crate::bucket::NotWritten;
-use crate::connection::{Connection, failed};
+use crate::connection::Connection;
 use crate::envelope::{Lease, plain, read_plain};
+use crate::failures::failed;
 use crate::subjects::job_key;
 use crate::tasks::Tasks;
 use crate::{Affinity, ModelToken, NodeId};

@@ -17,8 +17,8 @@ use super::{Held, LEASES_OF_SILENCE, OF_CLUSTER, Shared};
 use crate::ModelToken;
 use crate::affinity::WaitingModel;
 use crate::bucket::NotWritten;
-use crate::connection::failed;
 use crate::envelope::{Lease, Unreadable, WorkMessage, plain, read_plain};
+use crate::failures::failed;
 use crate::subjects::{Subjects, job_key};
 
 /// How long this node leaves a job alone that it cannot take now. Others may.
@@ -52,7 +52,7 @@ impl Shared {
                     );
                     self.lock().consumers.remove(&token);
                     self.make_consumers_again();
-                    self.connection.distrust_rooms().await;
+                    self.connection.distrust_rooms();
                 }
             }
         }

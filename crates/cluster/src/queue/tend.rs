@@ -11,7 +11,7 @@ use pentimento_types::{Clock as _, JobId, SystemClock, describe_chain};
 
 use super::{LEASES_OF_SILENCE, Shared};
 use crate::ModelToken;
-use crate::connection::failed;
+use crate::failures::failed;
 use crate::subjects::job_key;
 
 /// Between two rounds.
@@ -39,7 +39,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                         error = describe_chain(&error),
                         "the cluster's queue cannot be listed"
                     );
-                    shared.connection.distrust_rooms().await;
+                    shared.connection.distrust_rooms();
                     0
                 }
             };

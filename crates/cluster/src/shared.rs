@@ -1,0 +1,99 @@
+//! What the records of a cluster are made of, for those who change them, bring them in step, and answer for them.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pentimento_jobs::{AgeClock, JobFilter, JobStore as _, JobsError, SqliteJobs, is_later};
+use pentimento_types::{Clock, Job, JobId, JobState};
+use tokio::sync::Notify;
+
+use crate::bucket::NotWritten;
+use crate::connection::Connection;
+use crate::mirror::{Mirror, Seen};
+use crate::subjects::job_key;
+use crate::{NodeId, queue};
+
+/// What tasks and callers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) node: NodeId,
+    /// The journal of this node.
+    pub(crate) own: SqliteJobs,
+    pub(crate) connection: Connection,
+    pub(crate) mirror: Mirror,
+    pub(crate) queue: Arc<queue::Shared>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// How old keys are.
+    pub(crate) ages: AgeClock,
+    /// Since when everything in the bucket is known here; None while it is not.
+    pub(crate) in_step_since: Mutex<Option<std::time::Instant>>,
+    /// Jobs that ended here while the broker was away.
+    pub(crate) owed: Mutex<HashSet<JobId>>,
+    /// Jobs that were deleted here, and that the bucket may still have.
+    pub(crate) deleted: Mutex<HashSet<JobId>>,
+    /// Wakes who brings bucket and journal in step.
+    pub(crate) mend: Notify,
+}
+
+/// All states in which something is still to come.
+pub(crate) fn unfinished() -> JobFilter {
+    JobFilter {
+        states: vec![JobState::Fetching, JobState::Queued, JobState::Running],
+        ..JobFilter::default()
+    }
+}
+
+/// The one of two copies that is further; the first where neither is.
+pub(crate) fn later(one: Option<Job>, other: Option<Job>) -> Option<Job> {
+    match (one, other) {
+        (Some(one), Some(other)) if is_later(&other, &one) => Some(other),
+        (Some(one), _) => Some(one),
+        (None, other) => other,
+    }
+}
+
+impl Shared {
+    /// What this node alone has changed.
+    pub(crate) fn note_ours(&self, job: Job) {
+        let holder = (job.state == JobState::Running).then(|| self.node.clone());
+        self.mirror.note(Seen {
+            job: Arc::new(job),
+            home: self.node.clone(),
+            holder,
+            revision: 0,
+        });
+    }
+
+    /// The latest copy of a job that can be found anywhere.
+    pub(crate) async fn find(&self, id: JobId) -> Result<Option<Job>, JobsError> {
+        let seen = self.mirror.get(id);
+        let may_be_ours = seen.as_ref().is_none_or(|seen| seen.home == self.node);
+        let own = if may_be_ours {
+            self.own.get(id).await?
+        } else {
+            None
+        };
+        let seen = seen.map(|seen| Job::clone(&seen.job));
+        match later(own, seen) {
+            Some(job) => Ok(Some(job)),
+            None => Ok(self.read(id).await?.map(|seen| Job::clone(&seen.job))),
+        }
+    }
+
+    /// Deletes a job in the bucket, at once or when the broker is there again.
+    pub(crate) async fn delete_shared(&self, id: JobId) -> Result<(), JobsError> {
+        self.lock_deleted().insert(id);
+        let rooms = self.connection.rooms().await?;
+        match rooms.jobs.delete(&job_key(id), None).await {
+            Ok(()) | Err(NotWritten::Conflict) => {
+                self.lock_deleted().remove(&id);
+                Ok(())
+            }
+            Err(NotWritten::Failed(error)) => Err(error),
+        }
+    }
+
+    pub(crate) fn lock_deleted(&self) -> MutexGuard<'_, HashSet<JobId>> {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
