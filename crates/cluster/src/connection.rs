@@ -183,6 +183,11 @@ impl Connection {
         Ok(made)
     }
 
+    /// What raises doubts about the rooms, for those who speak to the broker beside them.
+    pub(crate) fn doubt(&self) -> Doubt {
+        self.shared.doubt.clone()
+    }
+
     /// Something was not where it should be: it is looked for, and made, with the next use.
     pub(crate) fn distrust_rooms(&self) {
         self.shared.doubt.raise();

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 
 use crate::NodeId;
 use crate::connection::Connection;
-use crate::failures::{away, failed};
 use crate::envelope::{LARGEST, plain, read_plain};
+use crate::failures::{away, failed};
 use crate::members::{Announcement, Member, Members, SILENCE};
 use crate::tasks::Tasks;
 

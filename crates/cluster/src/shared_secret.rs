@@ -9,8 +9,8 @@ use pentimento_jobs::JobsError;
 
 use crate::bucket::{Bucket, NotWritten};
 use crate::connection::Connection;
-use crate::failures::{away, failed};
 use crate::envelope::{plain, read_plain};
+use crate::failures::{away, failed};
 
 impl Connection {
     /// The cluster's secret of this name, which is `ours` where there is none yet.
@@ -28,7 +28,7 @@ impl Connection {
         );
         let description = "what nodes of pentimento sign links and webhooks with";
         let store = self.make_bucket(name_of_bucket, description, kept).await?;
-        let bucket = Bucket::new(store, self.clone());
+        let bucket = Bucket::new(store, self.doubt());
         match bucket.create(name, plain(&ours)).await {
             Ok(_) => return Ok(ours),
             Err(NotWritten::Conflict) => {}

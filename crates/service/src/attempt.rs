@@ -178,7 +178,7 @@ pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> 
     let job = inner.transition(job.id, start).await?;
     let began_at = None;
     match succeed(inner, &job, Made { images, began_at }).await {
-        Disposition::Later => Err(JobsError::Backend {
+        Disposition::Later | Disposition::BehindAnother => Err(JobsError::Backend {
             what: "write the end of a late job",
             source: "its pictures are there, and it is looked at again".into(),
         }),

@@ -1,7 +1,19 @@
 //! What follows the sums of a matrix product while they are in the cache: bias, activation, residual, store.
 
-use super::Activation;
 use crate::simd::{PANEL, Simd, math};
+
+/// What a linear layer applies to its sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// x · sigmoid(x)
+    Silu,
+    /// x · sigmoid(1.702 x), CLIP's.
+    QuickGelu,
+    /// With the error function, PyTorch's default.
+    Gelu,
+}
 
 /// Where a block of rows goes and what is added to it.
 #[derive(Clone, Copy, Debug)]

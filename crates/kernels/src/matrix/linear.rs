@@ -1,6 +1,6 @@
 //! Linear layers.
 
-use super::{Epilogue, Multiply, Operands, Target};
+use super::{Activation, Epilogue, Multiply, Operands, Target};
 use crate::buffer::written;
 use crate::isa::Isa;
 use crate::packed::{Packed, Stored};
@@ -8,19 +8,6 @@ use crate::pairs::Form;
 use crate::simd::{PANEL, Rows};
 use crate::values::{Values, slice, to_f32s, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-
-/// What a linear layer applies to its sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    None,
-    /// x · sigmoid(x)
-    Silu,
-    /// x · sigmoid(1.702 x), CLIP's.
-    QuickGelu,
-    /// With the error function, PyTorch's default.
-    Gelu,
-}
 
 /// A linear layer with packed weights.
 #[derive(Debug)]

@@ -9,8 +9,9 @@ mod product;
 #[cfg(test)]
 mod tests;
 
+pub use epilogue::Activation;
 pub(crate) use epilogue::{Epilogue, Target};
 pub(crate) use linear::pad_bias;
-pub use linear::{Activation, Branch, Linear};
+pub use linear::{Branch, Linear};
 pub(crate) use multiply::Multiply;
 pub(crate) use product::Operands;
