@@ -204,7 +204,7 @@ impl Shared {
             let seen = self.mirror.get(own.id);
             let is_behind = seen
                 .as_ref()
-                .is_none_or(|seen| seen.revision == 0 || is_later(&own, &seen.job));
+                .is_none_or(|seen| seen.revision == 0 || seen.is_ahead || is_later(&own, &seen.job));
             let there = match seen {
                 Some(seen) if !is_behind => seen,
                 Some(_) | None => self.share_latest(own.clone()).await?,
@@ -251,7 +251,10 @@ impl Shared {
             ..JobFilter::default()
         };
         for job in self.own.list(&latest).await? {
-            let is_there = self.mirror.get(job.id).is_some_and(|seen| seen.revision != 0);
+            let is_there = self
+                .mirror
+                .get(job.id)
+                .is_some_and(|seen| seen.revision != 0 && !seen.is_ahead);
             if !is_there {
                 self.share(job).await?;
             }

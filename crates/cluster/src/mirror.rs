@@ -29,6 +29,8 @@ pub(crate) struct Seen {
     pub(crate) holder: Option<NodeId>,
     /// Of the value in the bucket; 0 where none has been seen since the line stands.
     pub(crate) revision: u64,
+    /// Whether the job is further here than in the bucket, which has forgotten it or has not been told.
+    pub(crate) is_ahead: bool,
 }
 
 impl Seen {
@@ -38,6 +40,7 @@ impl Seen {
             home: shared.home,
             holder: shared.holder,
             revision,
+            is_ahead: false,
         }
     }
 }
@@ -200,6 +203,7 @@ impl Entry {
         }
         if takes_back {
             self.seen.revision = seen.revision;
+            self.seen.is_ahead = true;
             return None;
         }
         let before = Arc::clone(known);

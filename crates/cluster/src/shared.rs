@@ -61,6 +61,7 @@ impl Shared {
             home: self.node.clone(),
             holder,
             revision: 0,
+            is_ahead: true,
         });
     }
 
