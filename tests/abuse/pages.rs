@@ -153,6 +153,6 @@ async fn what_is_listed_may_call_and_with_keys_every_page_may_that_has_one() {
     assert_eq!(call(&keyed, "/v1/models", &with_key).await.status, 200);
     assert_eq!(call(&keyed, "/v1/models", &page).await.status, 401);
     let wrong = call(&keyed, "/v1/models", &[("authorization", "sk_2")]).await;
-    assert_eq!(wrong.status, 403);
+    assert_eq!(wrong.status, 401);
     assert_eq!(get(&format!("{}/readyz", keyed.base())).await.status, 200);
 }
