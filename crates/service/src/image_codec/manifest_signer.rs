@@ -316,5 +316,6 @@ mod with_c2pa {
     }
 }
 
-#[cfg(all(test, feature = "c2pa"))]
+#[cfg(test)]
+#[cfg(feature = "c2pa")]
 mod tests;
