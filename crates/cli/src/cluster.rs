@@ -13,8 +13,8 @@ use pentimento_cluster::{
     Presence, ResidentFirst, Stock,
 };
 use pentimento_engine::EngineHandle;
-use pentimento_jobs::{JobLimits, SqliteJobs};
-use pentimento_service::{Node, Nodes, Service};
+use pentimento_jobs::{JobLimits, QueueEntry, SqliteJobs};
+use pentimento_service::{NamedModels, Node, Nodes, Service};
 use pentimento_storage::{replace_secret_file, secret_file};
 use pentimento_types::{
     Clock, JobId, MemoryLedger, MemoryUse, ModelId, Progress, SystemClock, describe_chain, read_regular,
@@ -226,6 +226,18 @@ impl Stock for Shelf {
     fn can_load(&self, model: &ModelId) -> Option<String> {
         let entry = self.catalog.resolve(model, ModelKind::Checkpoint).ok()?;
         self.models().contains(&entry.name).then(|| entry.name.clone())
+    }
+
+    fn can_run(&self, entry: &QueueEntry) -> bool {
+        // What a catalogue does not know or cannot put together is for a machine with another one.
+        let Ok(named) = NamedModels::without_prompts(&self.catalog, &entry.model, &entry.beside) else {
+            return false;
+        };
+        let models = self.models();
+        named
+            .entries()
+            .iter()
+            .all(|(_, needed)| models.contains(&needed.name))
     }
 
     fn now(&self) -> SystemTime {
