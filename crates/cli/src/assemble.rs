@@ -32,6 +32,7 @@ use pentimento_types::{
 use tokio::net::TcpListener;
 
 use crate::cluster::{self, Joined, Joining, Membership, Part};
+use crate::cluster_secrets::{LINK_SECRET, Secrets, WEBHOOK_SECRET};
 use crate::config::{ByteSize, Config, HttpConfig, SafetyChoice, WebhookSecretSetting};
 use crate::data_folder::DataFolder;
 use crate::device::{self, OpenDevices};
@@ -50,9 +51,6 @@ const LEASE: Duration = Duration::from_secs(60);
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
 /// The database of the jobs, in the data folder.
 const JOBS_FILE: &str = "jobs.sqlite";
-/// What links and webhooks are signed with, in the data folder.
-const LINK_SECRET: &str = "link-secret";
-const WEBHOOK_SECRET: &str = "webhook-secret";
 /// Time between two looks for pictures and jobs that can be deleted.
 const SWEEP: Duration = Duration::from_secs(60);
 /// The largest picture that is fetched from a caller's address.
@@ -251,10 +249,11 @@ pub(crate) async fn everything(
         finished_bytes: config.job_memory.0,
     };
     let (jobs, recovery) = jobs(data, limits)?;
-    let records = records(config, data, (jobs, limits), (&catalog, &engine)).await?;
+    let records = records(config, (data, answers), (jobs, limits), (&catalog, &engine)).await?;
     // After the cluster had its say about the secrets.
     let links = LinkSigner::open(&data.path().join(LINK_SECRET))?;
     let webhook_secret = webhook_secret(config, data.path())?;
+    let webhooks = webhook_sender(address_guard(config), &webhook_secret);
     let parts = ServiceParts {
         catalog,
         hub: hub(config)?,
@@ -263,16 +262,16 @@ pub(crate) async fn everything(
         queue: records.queue,
         outbox: records.outbox,
         images,
-        links,
+        links: links.clone(),
         fetcher: image_fetcher(address_guard(config), MAX_FETCHED_BYTES),
-        webhooks: webhook_sender(address_guard(config), &webhook_secret),
+        webhooks: webhooks.clone(),
         webhook_bodies: Arc::new(DialectBodies::new(api.clone())),
         tokens: TokenCounter::default(),
         memory: Arc::clone(&engine.memory),
         keys: Arc::clone(&keys),
         traces: telemetry.traces(),
         signer: manifest_signer(config)?.map(Arc::new),
-        nodes: records.joined.as_ref().map(Joined::nodes),
+        nodes: records.joined.as_ref().map(|(joined, _)| joined.nodes()),
         clock: clock(),
     };
     let service_config = service_config(config, &engine.handle);
@@ -283,7 +282,11 @@ pub(crate) async fn everything(
     };
     let service = Service::start(parts, service_config);
     let membership = match records.joined {
-        Some(joined) => Some(joined.speak(&service, Arc::clone(&engine.memory), part).await),
+        Some((joined, mut secrets)) => {
+            secrets.used_by(&links, &webhooks);
+            let memory = Arc::clone(&engine.memory);
+            Some(joined.speak(&service, memory, (part, secrets)).await)
+        }
         None => None,
     };
     service.metrics().recovered(&recovery);
@@ -313,12 +316,12 @@ struct Records {
     store: Arc<dyn JobStore>,
     queue: Arc<dyn JobQueue>,
     outbox: Arc<dyn Outbox>,
-    joined: Option<Joined>,
+    joined: Option<(Joined, Secrets)>,
 }
 
 async fn records(
     config: &Config,
-    data: &DataFolder,
+    (data, answers): (&DataFolder, bool),
     (jobs, limits): (SqliteJobs, JobLimits),
     (catalog, engine): (&Arc<Catalog>, &Engine),
 ) -> anyhow::Result<Records> {
@@ -343,17 +346,14 @@ async fn records(
         keep: KEEP_JOBS.max(config.link_ttl) + KEEP_JOBS,
     };
     let joined = cluster::join(joining).await?;
-    let secret = |name| data.path().join(name);
-    cluster::agree(&joined.connection, "links", &secret(LINK_SECRET)).await?;
-    if config.webhook_secret.is_none() {
-        cluster::agree(&joined.connection, "webhooks", &secret(WEBHOOK_SECRET)).await?;
-    }
+    let mut secrets = Secrets::new(data.path(), (answers, config.webhook_secret.is_some()));
+    secrets.agree_at_start(&joined.connection).await?;
     let jobs = Arc::new(joined.cluster.jobs.clone());
     Ok(Records {
         store: Arc::clone(&jobs) as Arc<dyn JobStore>,
         queue: Arc::clone(&joined.cluster.queue),
         outbox: jobs,
-        joined: Some(joined),
+        joined: Some((joined, secrets)),
     })
 }
 

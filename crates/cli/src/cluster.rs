@@ -13,15 +13,13 @@ use pentimento_cluster::{
     Presence, ResidentFirst, Stock,
 };
 use pentimento_engine::EngineHandle;
-use pentimento_jobs::{JobLimits, SqliteJobs};
-use pentimento_service::{Node, Nodes, Service};
-use pentimento_storage::{replace_secret_file, secret_file};
-use pentimento_types::{
-    Clock, JobId, MemoryLedger, MemoryUse, ModelId, Progress, SystemClock, describe_chain, read_regular,
-};
+use pentimento_jobs::{JobLimits, QueueEntry, SqliteJobs};
+use pentimento_service::{NamedModels, Node, Nodes, Service};
+use pentimento_types::{Clock, JobId, MemoryLedger, MemoryUse, ModelId, Progress, SystemClock, read_regular};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 
+use crate::cluster_secrets::Secrets;
 use crate::config::{ClusterConfig, ClusterCredentials};
 use crate::data_folder::DataFolder;
 
@@ -118,21 +116,6 @@ pub(crate) async fn reach(config: &ClusterConfig) -> anyhow::Result<bool> {
     Ok(connection.is_up())
 }
 
-/// Makes the secret in a file the one that the whole cluster has. While the broker is away it stays as it is.
-pub(crate) async fn agree(connection: &Connection, name: &'static str, file: &Path) -> anyhow::Result<()> {
-    let ours = secret_file(file)?;
-    match connection.shared_secret(name, ours).await {
-        Ok(theirs) if theirs == ours => {}
-        Ok(theirs) => replace_secret_file(file, &theirs)?,
-        Err(error) => tracing::warn!(
-            error = describe_chain(&error),
-            "the cluster could not be asked for the secret of its {name}; until the next start this machine has its own, unless it \
-             has the cluster's already"
-        ),
-    }
-    Ok(())
-}
-
 fn settings(config: &ClusterConfig, (lease, keep): (Duration, Duration)) -> anyhow::Result<ClusterSettings> {
     let read = |name: &'static str, path: &Path| {
         let bytes = read_regular(path, LARGEST_SECRET)
@@ -167,7 +150,12 @@ impl Joined {
     }
 
     /// Begins to speak for a service, and to tell it what is heard.
-    pub(crate) async fn speak(self, service: &Service, memory: Arc<MemoryLedger>, part: Part) -> Membership {
+    pub(crate) async fn speak(
+        self,
+        service: &Service,
+        memory: Arc<MemoryLedger>,
+        (part, secrets): (Part, Secrets),
+    ) -> Membership {
         let voice = Voice {
             service: service.clone(),
             memory,
@@ -176,6 +164,7 @@ impl Joined {
         };
         self.presence.announce(Arc::new(voice)).await;
         let mut tasks = JoinSet::new();
+        tasks.spawn(secrets.keep_agreed(self.connection));
         let (mut changes, service) = (self.cluster.jobs.changes(), service.clone());
         tasks.spawn(async move {
             loop {
@@ -226,6 +215,18 @@ impl Stock for Shelf {
     fn can_load(&self, model: &ModelId) -> Option<String> {
         let entry = self.catalog.resolve(model, ModelKind::Checkpoint).ok()?;
         self.models().contains(&entry.name).then(|| entry.name.clone())
+    }
+
+    fn can_run(&self, entry: &QueueEntry) -> bool {
+        // What a catalogue does not know or cannot put together is for a machine with another one.
+        let Ok(named) = NamedModels::without_prompts(&self.catalog, &entry.model, &entry.beside) else {
+            return false;
+        };
+        let models = self.models();
+        named
+            .entries()
+            .iter()
+            .all(|(_, needed)| models.contains(&needed.name))
     }
 
     fn now(&self) -> SystemTime {

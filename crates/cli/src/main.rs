@@ -8,6 +8,7 @@ mod allocator;
 mod args;
 mod assemble;
 mod cluster;
+mod cluster_secrets;
 mod commands;
 mod config;
 mod data_folder;

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use pentimento_jobs::QueueEntry;
 use pentimento_types::ModelId;
 
 use crate::ModelToken;
@@ -22,8 +23,8 @@ pub trait Affinity: Send + Sync + std::fmt::Debug {
     /// The checkpoints whose jobs this node asks for now, in this order. Those that are left out wait for other nodes.
     fn order(&self, waiting: Vec<WaitingModel>) -> Vec<ModelToken>;
 
-    /// Whether this node can run jobs of a checkpoint: asked when it has got one of which it had not heard the name.
-    fn takes(&self, model: &ModelId) -> bool;
+    /// Whether this node can run a job that it has got, with all models that the job needs beside its checkpoint.
+    fn takes(&self, entry: &QueueEntry) -> bool;
 }
 
 /// The oldest first, whatever it needs.
@@ -36,7 +37,7 @@ impl Affinity for OldestFirst {
         waiting.into_iter().map(|model| model.token).collect()
     }
 
-    fn takes(&self, _: &ModelId) -> bool {
+    fn takes(&self, _: &QueueEntry) -> bool {
         true
     }
 }

@@ -136,7 +136,8 @@ impl Connection {
     }
 
     /// Changes each time the line stands (again).
-    pub(crate) fn epochs(&self) -> watch::Receiver<u64> {
+    #[must_use]
+    pub fn epochs(&self) -> watch::Receiver<u64> {
         self.shared.epoch.clone()
     }
 

@@ -4,7 +4,7 @@
 //! for a node that does.
 
 use bytes::Bytes;
-use pentimento_jobs::QueueEntry;
+use pentimento_jobs::{ModelsBeside, QueueEntry};
 use pentimento_types::{ApiKeyId, JOB_SCHEMA_VERSION, Job, JobId, ModelId, Priority};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,9 @@ pub(crate) struct WorkMessage {
     job: JobId,
     owner: ApiKeyId,
     model: ModelId,
+    /// Nothing in messages of nodes that do not tell it.
+    #[serde(default)]
+    beside: ModelsBeside,
     priority: Priority,
     work: u64,
 }
@@ -126,6 +129,7 @@ impl WorkMessage {
             job: entry.id,
             owner: entry.owner.clone(),
             model: entry.model.clone(),
+            beside: entry.beside.clone(),
             priority: entry.priority,
             work: entry.work,
         }
@@ -151,6 +155,7 @@ impl WorkMessage {
             id: self.job,
             owner: self.owner.clone(),
             model: self.model.clone(),
+            beside: self.beside.clone(),
             stays: false,
             priority: self.priority,
             work: self.work,
@@ -238,6 +243,27 @@ mod tests {
         let message = WorkMessage::new("a".parse().unwrap(), &entry).encode().unwrap();
         let message = WorkMessage::decode(&message, JobId::from_u128(7)).unwrap();
         assert_eq!(message.entry(), entry);
+    }
+
+    #[test]
+    fn a_queue_entry_has_all_models_of_its_job_and_an_older_nodes_has_only_the_checkpoint() {
+        let mut job = shared().job;
+        job.recipe.vae = Some(ModelId::new("v"));
+        job.recipe.loras = [("l", 1.0), ("unused", 0.0)]
+            .map(|(name, strength)| pentimento_types::LoraRef {
+                model: ModelId::new(name),
+                strength,
+            })
+            .to_vec();
+        let entry = QueueEntry::of(&job);
+        let names = (entry.beside.vae.as_ref(), &*entry.beside.loras);
+        assert_eq!(names, (Some(&ModelId::new("v")), &[ModelId::new("l")][..]));
+        let bytes = WorkMessage::new("a".parse().unwrap(), &entry).encode().unwrap();
+        assert_eq!(WorkMessage::decode(&bytes, entry.id).unwrap().entry(), entry);
+        let mut older: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        older.as_object_mut().unwrap().remove("beside");
+        let older = WorkMessage::decode(older.to_string().as_bytes(), entry.id).unwrap();
+        assert_eq!(older.entry().beside, ModelsBeside::default());
     }
 
     #[test]

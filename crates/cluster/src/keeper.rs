@@ -13,6 +13,7 @@ use crate::envelope::{SharedJob, Unreadable};
 use crate::mirror::Seen;
 use crate::queue::LEASES_OF_SILENCE;
 use crate::shared::{Shared, unfinished};
+use crate::sharing::replaces;
 use crate::subjects::job_of;
 
 /// After something that failed.
@@ -140,8 +141,7 @@ impl Shared {
                 let seen = Seen::of(shared, entry.revision);
                 let job = Arc::clone(&seen.job);
                 self.mirror.note(seen);
-                // That another node runs it is no news for the journal: a start would take it for a crash.
-                if is_ours && job.state != JobState::Running {
+                if is_ours {
                     self.spawn_adopt(Job::clone(&job));
                 }
             }
@@ -171,13 +171,26 @@ impl Shared {
     async fn adopt(&self, job: Job) -> Result<(), JobsError> {
         let (id, is_final) = (job.id, job.state.is_final());
         let own = self.own.get(id).await?;
-        if own.is_some_and(|own| is_later(&job, &own)) {
-            self.own.adopt(job).await?;
+        if let Some(own) = &own {
+            if own.state.is_final() && !is_final && self.is_untold(id) {
+                // It ended here in an earlier life, while the broker was away.
+                self.owe(id);
+            }
+            // That another node runs it is no news for the journal: a start would take it for a crash.
+            if job.state != JobState::Running && is_later(&job, own) {
+                self.own.adopt(job).await?;
+            }
         }
         if is_final {
             self.queue.ended(id);
         }
         Ok(())
+    }
+
+    /// Whether the broker, by its latest word, does not know that a job has ended.
+    fn is_untold(&self, id: JobId) -> bool {
+        let seen = self.mirror.get(id);
+        seen.is_none_or(|seen| seen.is_ahead || !seen.job.state.is_final())
     }
 
     /// Another node has deleted a job, which it does only after its end.
@@ -242,7 +255,8 @@ impl Shared {
         Ok(())
     }
 
-    /// A broker that has lost its disk knows nothing of what has ended.
+    /// A broker that has lost its disk knows nothing of what has ended, and one that was away while it ended may have another
+    /// end of it, or an entry in its queue.
     async fn bring_ends_back(&self) -> Result<(), JobsError> {
         let latest = JobFilter {
             states: vec![JobState::Succeeded, JobState::Failed, JobState::Cancelled],
@@ -254,9 +268,11 @@ impl Shared {
             let is_there = self
                 .mirror
                 .get(job.id)
-                .is_some_and(|seen| seen.revision != 0 && !seen.is_ahead);
+                .is_some_and(|seen| seen.revision != 0 && !seen.is_ahead && !replaces(&job, &seen.job));
             if !is_there {
+                let id = job.id;
                 self.share(job).await?;
+                self.queue.purge(id).await?;
             }
         }
         Ok(())

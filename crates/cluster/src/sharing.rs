@@ -96,11 +96,22 @@ impl Shared {
         let job = self.own.transition(id, transition).await?;
         self.note_ours(job.clone());
         if job.state.is_final() {
-            let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-            owed.insert(id);
+            self.owe(id);
         }
         self.mend.notify_one();
         Ok(job)
+    }
+
+    /// The broker is to be told how a job of this node ended.
+    pub(crate) fn owe(&self, id: JobId) {
+        let is_new = self
+            .owed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id);
+        if is_new {
+            self.mend.notify_one();
+        }
     }
 
     /// The broker has been away for so long that whoever ran a job of this node has lost it: it waits again, which is held
@@ -260,7 +271,7 @@ impl Shared {
 
 /// Whether this node's copy belongs into the bucket in place of the one there. Its own end does even where the bucket has
 /// another: a home that was cut off has told its own to whoever asked it, and to the webhook's receiver.
-fn replaces(ours: &Job, there: &Job) -> bool {
+pub(crate) fn replaces(ours: &Job, there: &Job) -> bool {
     is_later(ours, there) || (ours.state.is_final() && ours != there)
 }
 

@@ -114,6 +114,7 @@ mod tests {
             id: JobId::from_u128(id),
             owner: ApiKeyId::new(owner),
             model: ModelId::new("demo"),
+            beside: crate::ModelsBeside::default(),
             stays: false,
             priority: Priority::Normal,
             work,

@@ -28,7 +28,7 @@ pub use local_queue::LocalQueue;
 pub use memory::MemoryJobs;
 pub use outbox::{Outbox, OutboxEntry, OutboxFilter, OutboxState, Settlement};
 pub use places::{JobPlace, Places};
-pub use queue::{Claim, JobQueue, QueueEntry};
+pub use queue::{Claim, JobQueue, ModelsBeside, QueueEntry};
 pub use sending_turn::SendingTurn;
 pub use sqlite::{Recovery, SqliteJobs};
 pub use state_machine::{Refusal, Transition, TransitionRefused, is_later};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pentimento_types::{ApiKeyId, Job, JobId, ModelId, Priority};
+use pentimento_types::{ApiKeyId, Job, JobId, ModelId, Priority, Recipe};
+use serde::{Deserialize, Serialize};
 
 use crate::JobsError;
 
@@ -51,6 +52,8 @@ pub struct QueueEntry {
     pub owner: ApiKeyId,
     /// The checkpoint that it needs: several machines may have different ones in memory.
     pub model: ModelId,
+    /// What it needs beside that: a machine that lacks one of these cannot run it.
+    pub beside: ModelsBeside,
     /// Whether only the process that took the job runs it.
     pub stays: bool,
     /// Before or behind other jobs of its owner. It is no way to get ahead of other owners.
@@ -67,9 +70,43 @@ impl QueueEntry {
             id: job.id,
             owner: job.owner.clone(),
             model: job.recipe.model.clone(),
+            beside: ModelsBeside::of(&job.recipe),
             stays: job.stays,
             priority: job.priority,
             work: job.work,
+        }
+    }
+}
+
+/// The models that a job names beside its checkpoint, as its caller named them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelsBeside {
+    /// Another VAE than the checkpoint's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae: Option<ModelId>,
+    /// LoRAs, without those of strength 0, whose files are not needed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<ModelId>,
+    /// Textual inversions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub embeddings: Vec<ModelId>,
+    /// An IP-Adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_adapter: Option<ModelId>,
+}
+
+impl ModelsBeside {
+    /// Those of a recipe.
+    #[must_use]
+    pub fn of(recipe: &Recipe) -> Self {
+        let loras = recipe.loras.iter().filter(|lora| lora.strength != 0.0);
+        let embeddings = recipe.embeddings.iter();
+        Self {
+            vae: recipe.vae.clone(),
+            loras: loras.map(|lora| lora.model.clone()).collect(),
+            embeddings: embeddings.map(|embedding| embedding.model.clone()).collect(),
+            ip_adapter: recipe.ip_adapter.as_ref().map(|adapter| adapter.model.clone()),
         }
     }
 }

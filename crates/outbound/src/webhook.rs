@@ -5,7 +5,7 @@
 //! HMAC-SHA256, and the published crate does it.
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -104,7 +104,7 @@ pub struct NotTaken {
 #[derive(Clone)]
 pub struct WebhookSender {
     client: Arc<GuardedClient>,
-    signer: Arc<Webhook>,
+    signer: Arc<RwLock<Arc<Webhook>>>,
     limits: FetchLimits,
 }
 
@@ -117,12 +117,16 @@ impl WebhookSender {
             answer: Duration::from_secs(30),
             ..FetchLimits::with_max_bytes(0)
         };
-        let signer = Webhook::from_bytes(secret.0.clone()).expect("it takes a key of any length");
         Self {
             client,
-            signer: Arc::new(signer),
+            signer: Arc::new(RwLock::new(signer_of(secret))),
             limits,
         }
+    }
+
+    /// Signs with another secret from now on.
+    pub fn replace_secret(&self, secret: &WebhookSecret) {
+        *self.signer.write().unwrap_or_else(PoisonError::into_inner) = signer_of(secret);
     }
 
     /// The most that a sending takes, with the wait for its turn.
@@ -186,9 +190,8 @@ impl WebhookSender {
     fn headers(&self, message: &WebhookMessage) -> Result<HeaderMap, String> {
         let since = message.sent_at.duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since.unwrap_or_default().as_secs();
-        let signed = self
-            .signer
-            .sign(&message.id, seconds.cast_signed(), &message.body);
+        let signer = Arc::clone(&self.signer.read().unwrap_or_else(PoisonError::into_inner));
+        let signed = signer.sign(&message.id, seconds.cast_signed(), &message.body);
         let signature = signed.map_err(|error| error.to_string())?;
         let header = |name: &'static str, value: String| {
             let value =
@@ -204,6 +207,10 @@ impl WebhookSender {
         .into_iter()
         .collect())
     }
+}
+
+fn signer_of(secret: &WebhookSecret) -> Arc<Webhook> {
+    Arc::new(Webhook::from_bytes(secret.0.clone()).expect("it takes a key of any length"))
 }
 
 impl std::fmt::Debug for WebhookSender {

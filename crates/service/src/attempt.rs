@@ -33,6 +33,8 @@ pub(crate) enum Disposition {
     Again,
     /// The same, when its record can be read or written again.
     Later,
+    /// The same, and another machine of the cluster should have it: this one has not all of its models.
+    Elsewhere,
     /// The same, when the job is over that runs alone, as this one has to.
     BehindAnother,
 }
@@ -80,6 +82,8 @@ enum AttemptError {
     Fault(Fault),
     /// The job was cancelled, or another worker runs it.
     NotOurs,
+    /// Models of it are not on this machine of a cluster.
+    NotHere,
 }
 
 impl From<Fault> for AttemptError {
@@ -148,6 +152,7 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
         match images(&inner, &job).await {
             Ok(made) => succeed(&inner, &job, made).await,
             Err(AttemptError::NotOurs) => Disposition::Ended,
+            Err(AttemptError::NotHere) => leave_to_others(&inner, &job).await,
             Err(AttemptError::Fault(fault)) => {
                 note_failure(&Span::current(), fault.kind.as_str());
                 again_or_end(&inner, &job, fault).await
@@ -178,7 +183,7 @@ pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> 
     let job = inner.transition(job.id, start).await?;
     let began_at = None;
     match succeed(inner, &job, Made { images, began_at }).await {
-        Disposition::Later | Disposition::BehindAnother => Err(JobsError::Backend {
+        Disposition::Later | Disposition::Elsewhere | Disposition::BehindAnother => Err(JobsError::Backend {
             what: "write the end of a late job",
             source: "its pictures are there, and it is looked at again".into(),
         }),
@@ -227,6 +232,19 @@ async fn again_or_end(inner: &Inner, job: &Job, fault: Fault) -> Disposition {
         Err(JobsError::Backend { .. }) => Disposition::Later,
         Err(error) => {
             tracing::info!(job = %job.id, error = describe_chain(&error), "not tried again");
+            Disposition::Ended
+        }
+    }
+}
+
+/// Puts a job back that this machine has not the models for, which is held against nobody.
+async fn leave_to_others(inner: &Inner, job: &Job) -> Disposition {
+    let put_back = Transition::PutBack { attempt: job.attempt };
+    match inner.transition(job.id, put_back).await {
+        Ok(_) => Disposition::Elsewhere,
+        Err(JobsError::Backend { .. }) => Disposition::Later,
+        Err(error) => {
+            tracing::info!(job = %job.id, error = describe_chain(&error), "not left to others");
             Disposition::Ended
         }
     }
@@ -379,7 +397,18 @@ async fn admit(inner: &Inner, job: &Job, previews: PreviewSwitch) -> Result<JobE
     let (models, decoded) = match inner.admitted.take(job.id) {
         // From here on the engine accounts for the images.
         Some(Admitted { models, images }) => (models, images.map(PendingInputs::decoded)),
-        None => (inner.resolve_models(&job.recipe).await.map_err(fault)?.0, None),
+        None => match inner.resolve_models(&job.recipe).await {
+            Ok((models, _)) => (models, None),
+            Err(error) if is_for_others(inner, job, &error) => {
+                tracing::warn!(
+                    job = %job.id,
+                    error = describe_chain(&error),
+                    "left to the cluster's other machines"
+                );
+                return Err(AttemptError::NotHere);
+            }
+            Err(error) => return Err(fault(error).into()),
+        },
     };
     if job.attempt > 1 {
         // An attempt that was given up may still be in the engine, which takes each id once.
@@ -411,6 +440,17 @@ async fn admit(inner: &Inner, job: &Job, previews: PreviewSwitch) -> Result<JobE
     // A cancel in the meantime has not met the job in the engine. A later one does, and dropped events end it there.
     check_ours(inner, job).await?;
     Ok(events)
+}
+
+/// Whether a job lacks a model here that another machine of the cluster may have: it was accepted because one had all of them.
+fn is_for_others(inner: &Inner, job: &Job, error: &ServiceError) -> bool {
+    let is_missing = matches!(
+        error,
+        ServiceError::ModelUnavailable { .. }
+            | ServiceError::ModelOnItsWay { .. }
+            | ServiceError::ModelNotFound { .. }
+    );
+    is_missing && inner.nodes.is_some() && !job.stays
 }
 
 /// A place in the engine. There is a slot for the job, so a full engine is one whose last job is just leaving, or one whose

@@ -101,7 +101,7 @@ pub use pentimento_catalog::{BaseModel, Catalog, CatalogError, ModelEntry, Model
 pub use pentimento_engine::{DeviceReport, DeviceUse, GpuReport};
 pub use pentimento_hub::{Hub, HubSettings, Progress as FileProgress};
 pub use pentimento_jobs::{JobCounts, OutboxEntry, OutboxFilter, OutboxState};
-pub use pentimento_outbound::{AddressGuard, ImageFetcher, WebhookSecret};
+pub use pentimento_outbound::{AddressGuard, ImageFetcher, WebhookSecret, WebhookSender};
 pub use pentimento_storage::Access;
 pub use picture_calls::{Enlarged, PictureCall};
 pub use plan::model_notes;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use pentimento_catalog::{Catalog, CatalogError, ModelEntry, ModelKind, Preset};
 use pentimento_engine::{IpAdapterEntries, PromptEmbedding, ResolvedModels, written_in};
-use pentimento_types::{ModelId, Recipe, StrengthRule};
+use pentimento_jobs::ModelsBeside;
+use pentimento_types::{EmbeddingRef, IpAdapterRef, LoraRef, ModelId, Recipe, StrengthRule};
 
 use crate::{ModelRole, ServiceError};
 
@@ -99,6 +100,36 @@ impl NamedModels {
             ip_adapter,
             image_encoder,
         })
+    }
+
+    /// Those that a machine needs the files of to run a job: all but embeddings that its prompts only write.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn without_prompts(
+        catalog: &Catalog,
+        checkpoint: &ModelId,
+        beside: &ModelsBeside,
+    ) -> Result<Self, ServiceError> {
+        let ModelsBeside {
+            vae,
+            loras,
+            embeddings,
+            ip_adapter,
+        } = beside.clone();
+        let lora = |model| LoraRef { model, strength: 1.0 };
+        let adapter = |model| IpAdapterRef { model, scale: 1.0 };
+        let recipe = Recipe {
+            vae,
+            loras: loras.into_iter().map(lora).collect(),
+            embeddings: embeddings
+                .into_iter()
+                .map(|model| EmbeddingRef { model })
+                .collect(),
+            ip_adapter: ip_adapter.map(adapter),
+            ..Recipe::of_model(checkpoint.clone())
+        };
+        Self::of(catalog, &recipe)
     }
 
     /// The checkpoint.

@@ -1,12 +1,15 @@
 //! What is asked and told of the other machines of a cluster.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pentimento_types::{Job, JobId, JobState, Progress};
+use pentimento_engine::ResolvedModels;
+use pentimento_jobs::ModelsBeside;
+use pentimento_types::{Job, JobId, JobState, Progress, Recipe};
 
 use crate::inner::Inner;
 use crate::nodes::{Made, Node, missing_of};
-use crate::{ModelRole, Service, ServiceError};
+use crate::{ModelRole, NamedModels, Service, ServiceError};
 
 impl Service {
     /// The machines of the cluster; None where there is none.
@@ -62,12 +65,17 @@ impl Service {
 impl Inner {
     /// Refuses by name what no machine that runs jobs has, before it waits for one for ever. What is heard of nobody is not
     /// refused: the broker may be away, and the job waits in this machine's own records.
-    pub(crate) fn check_served(&self, names: &[(ModelRole, &str)]) -> Result<(), ServiceError> {
+    pub(crate) fn check_served(&self, recipe: &Recipe, models: &ResolvedModels) -> Result<(), ServiceError> {
         let Some(nodes) = &self.nodes else { return Ok(()) };
         if !nodes.are_heard() {
             return Ok(());
         }
-        missing_of(&nodes.all(), names).map_or(Ok(()), Err)
+        let named = NamedModels::without_prompts(&self.catalog, &recipe.model, &ModelsBeside::of(recipe))?;
+        let lcm_loras = models.lcm_loras.iter().flatten();
+        let lcm_loras = lcm_loras.map(|entry| (ModelRole::Lora, Arc::clone(entry)));
+        let needed: Vec<_> = named.entries().into_iter().chain(lcm_loras).collect();
+        let names = needed.iter().map(|(role, entry)| (*role, entry.name.as_str()));
+        missing_of(&nodes.all(), &names.collect::<Vec<_>>()).map_or(Ok(()), Err)
     }
 
     /// Tells others, and those who watch here are told elsewhere.

@@ -23,7 +23,7 @@ use crate::inner::{Inner, Lifecycle};
 use crate::inputs::missing;
 use crate::off_thread::off_thread;
 use crate::safety;
-use crate::{InputLimits, ModelRole, Service, ServiceError, image_codec};
+use crate::{InputLimits, Service, ServiceError, image_codec};
 
 /// So many numbers in a row are never all taken, unless nearly all are.
 const NUMBERS_TRIED: usize = 20;
@@ -260,7 +260,7 @@ impl Inner {
         submission.recipe.strength = submission.recipe.strength_for(task);
         let place = self.reserve(&submission.owner)?;
         let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
-        self.check_served(&names_of(&models))?;
+        self.check_served(&submission.recipe, &models)?;
         // The caller's own words: what is added to them is never a reason to refuse.
         self.check_prompts(&submission.recipe, &models).await?;
         if submission.enhance_prompt {
@@ -553,20 +553,6 @@ pub(crate) struct StoredInputs {
     /// None where there was no room for one of them.
     pub(crate) decoded: Option<DecodedImages>,
     pub(crate) notes: Vec<JobNote>,
-}
-
-/// What a machine needs the files of; textual inversions have been read and travel with the job.
-fn names_of(models: &ResolvedModels) -> Vec<(ModelRole, &str)> {
-    let vae = models
-        .vae
-        .iter()
-        .map(|entry| (ModelRole::Vae, entry.name.as_str()));
-    let loras = models
-        .loras
-        .iter()
-        .map(|(entry, _)| (ModelRole::Lora, entry.name.as_str()));
-    let checkpoint = (ModelRole::Checkpoint, models.checkpoint.name.as_str());
-    std::iter::once(checkpoint).chain(vae).chain(loras).collect()
 }
 
 fn not_stored(error: JobsError) -> ServiceError {

@@ -1,5 +1,6 @@
 //! The use cases over a fake device: right results, every refusal, and every way in which a job can end.
 
+mod cluster;
 mod deadlines;
 mod failures;
 mod idempotency;

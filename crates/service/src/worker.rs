@@ -17,6 +17,8 @@ use crate::inner::Inner;
 const HEARTBEATS_PER_LEASE: u32 = 3;
 /// After a queue that cannot be read, or a record.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After a job that this machine has not the models for: others ask many times meanwhile.
+const ELSEWHERE: Duration = Duration::from_secs(5);
 /// Small beside a job, and long beside a look at whether the other is over.
 const BEHIND_ANOTHER: Duration = Duration::from_millis(100);
 
@@ -90,6 +92,7 @@ async fn settle(inner: &Inner, claim: Claim, disposition: Disposition, id: JobId
         Disposition::Ended => inner.queue.complete(claim).await,
         Disposition::Again => inner.queue.release(claim, Duration::ZERO).await,
         Disposition::Later => inner.queue.release(claim, PAUSE).await,
+        Disposition::Elsewhere => inner.queue.release(claim, ELSEWHERE).await,
         Disposition::BehindAnother => inner.queue.release(claim, BEHIND_ANOTHER).await,
     };
     if let Err(error) = settled {

@@ -6,6 +6,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -33,17 +34,24 @@ pub enum LinkError {
     Expired,
 }
 
-/// Makes and checks links. `Debug` does not show the secret.
+/// Makes and checks links. Clones share the secret. `Debug` does not show it.
 #[derive(Clone)]
 pub struct LinkSigner {
-    secret: [u8; 32],
+    secret: Arc<RwLock<[u8; 32]>>,
 }
 
 impl LinkSigner {
     /// Signs with the given secret.
     #[must_use]
-    pub const fn new(secret: [u8; 32]) -> Self {
-        Self { secret }
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self {
+            secret: Arc::new(RwLock::new(secret)),
+        }
+    }
+
+    /// Signs and checks with another secret from now on. Links of before are not valid any more.
+    pub fn replace(&self, secret: [u8; 32]) {
+        *self.secret.write().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 
     /// Signs with the secret in `file`, which is made on first use, readable by its owner only.
@@ -104,7 +112,8 @@ impl LinkSigner {
     }
 
     fn mac(&self, key: &str, expires: &str) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("HMAC takes a key of any length");
+        let secret = *self.secret.read().unwrap_or_else(PoisonError::into_inner);
+        let mut mac = Hmac::<Sha256>::new_from_slice(&secret).expect("HMAC takes a key of any length");
         // Each part on its own line; neither a key nor a number that we sign holds a line break.
         for part in [PURPOSE, "\n", key, "\n", expires] {
             mac.update(part.as_bytes());
@@ -226,6 +235,21 @@ mod tests {
 
     fn key() -> ImageKey {
         ImageKey::output("lcm_img2img", JobId::from_u128(7), 0, "png")
+    }
+
+    #[test]
+    fn another_secret_counts_for_all_clones_at_once() {
+        let (ours, other) = (signer(), signer());
+        let of_others = LinkSigner::new([43; 32]).sign(&key(), at(1000));
+        assert_eq!(ours.verify(&of_others, at(0)), Err(LinkError::Invalid));
+        let in_use = ours.clone();
+        ours.replace([43; 32]);
+        assert_eq!(in_use.verify(&of_others, at(0)), Ok(key()));
+        assert_eq!(in_use.sign(&key(), at(1000)), of_others);
+        assert!(
+            other.verify(&of_others, at(0)).is_err(),
+            "another signer keeps its own"
+        );
     }
 
     #[test]

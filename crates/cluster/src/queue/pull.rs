@@ -149,7 +149,7 @@ impl Shared {
         };
         let entry = work.entry();
         self.lock().learn(&entry.model);
-        if except.contains(&entry.owner) || !self.affinity.takes(&entry.model) {
+        if except.contains(&entry.owner) || !self.affinity.takes(&entry) {
             self.leave(&message, NOT_NOW).await?;
             self.tell_home(&work.home, id, HomeNews::Passed).await;
             return Ok(Looked::Left);

@@ -233,6 +233,34 @@ async fn without_the_broker_a_node_takes_and_runs_its_own_jobs_and_tells_the_oth
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_end_of_while_the_broker_was_away_outlives_a_restart_of_its_home() {
+    for program in programs() {
+        let mut broker = Broker::start(program, "");
+        let name = new_cluster();
+        let (a, b) = (node(&broker, &name, "a").await, node(&broker, &name, "b").await);
+        let id = a.submit_job(told()).await;
+        sees(&b, id, JobState::Queued).await;
+        broker.kill();
+        // Once nobody else can have it.
+        let claimed = claim(&a).await;
+        assert_eq!(claimed.job(), id);
+        let attempt = started(&a, id).await;
+        let ended = succeed(&a, id, attempt).await.unwrap();
+        a.cluster.queue.complete(claimed).await.unwrap();
+        let a = a.restarted(&broker, &name).await;
+        broker.start_again();
+        // The broker has it queued, in its record and in its stream.
+        assert_eq!(sees(&b, id, JobState::Succeeded).await, ended);
+        assert_eq!(a.get(id).await, Some(ended));
+        let again = tokio::time::timeout(3 * LEASE, b.cluster.queue.claim(LEASE, &[])).await;
+        if let Ok(Ok(claim)) = again {
+            let job = b.get(claim.job()).await.unwrap();
+            assert_eq!(job.state, JobState::Succeeded, "it is run by nobody");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_comes_back_empty_is_told_everything_again() {
     for program in programs() {
         let mut broker = Broker::start(program, "");

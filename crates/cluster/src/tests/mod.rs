@@ -4,6 +4,7 @@ mod broker;
 mod faults;
 mod poison;
 mod presence;
+mod stock;
 mod suite;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use pentimento_types::{Clock, Job, JobId, SystemClock};
 use tempfile::TempDir;
 
 use self::broker::{Broker, programs};
-use crate::{Cluster, ClusterParts, ClusterSettings, Connection, Credentials, NodeId, OldestFirst};
+use crate::{Affinity, Cluster, ClusterParts, ClusterSettings, Connection, Credentials, NodeId, OldestFirst};
 
 const LIMITS: JobLimits = JobLimits::in_number(200, 1000);
 /// As the conformance suite has it.
@@ -47,8 +48,17 @@ fn new_cluster() -> String {
 
 async fn start(
     settings: ClusterSettings,
+    named: (NodeId, Arc<TempDir>),
+    bounded: (Arc<dyn Clock>, JobLimits),
+) -> Node {
+    start_with(settings, named, bounded, Arc::new(OldestFirst)).await
+}
+
+async fn start_with(
+    settings: ClusterSettings,
     (id, folder): (NodeId, Arc<TempDir>),
     (clock, limits): (Arc<dyn Clock>, JobLimits),
+    affinity: Arc<dyn Affinity>,
 ) -> Node {
     let path = folder.path().join("jobs.sqlite");
     let (own, _) = SqliteJobs::open(&path, Arc::clone(&clock), limits).unwrap();
@@ -57,7 +67,7 @@ async fn start(
         own,
         limits,
         connection: Connection::open(settings).await.unwrap(),
-        affinity: Arc::new(OldestFirst),
+        affinity,
         clock,
     };
     let cluster = Cluster::start(parts).await.unwrap();

@@ -107,9 +107,24 @@ async fn progress_is_heard_by_the_others_and_secrets_are_those_of_the_first() {
         .await;
         let first = Connection::open(settings(&broker, &cluster)).await.unwrap();
         let second = Connection::open(settings(&broker, &cluster)).await.unwrap();
-        assert_eq!(first.shared_secret("links", [1; 32]).await.unwrap(), [1; 32]);
-        assert_eq!(second.shared_secret("links", [2; 32]).await.unwrap(), [1; 32]);
-        assert_eq!(second.shared_secret("webhooks", [2; 32]).await.unwrap(), [2; 32]);
+        assert_eq!(
+            first.shared_secret("links", None).await.unwrap(),
+            None,
+            "a worker offers none"
+        );
+        assert_eq!(
+            first.shared_secret("links", Some([1; 32])).await.unwrap(),
+            Some([1; 32])
+        );
+        assert_eq!(first.shared_secret("links", None).await.unwrap(), Some([1; 32]));
+        assert_eq!(
+            second.shared_secret("links", Some([2; 32])).await.unwrap(),
+            Some([1; 32])
+        );
+        assert_eq!(
+            second.shared_secret("webhooks", Some([2; 32])).await.unwrap(),
+            Some([2; 32])
+        );
         let node: NodeId = "a".parse().unwrap();
         assert_eq!(*a.node(), node);
     }

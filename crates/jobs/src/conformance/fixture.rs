@@ -9,7 +9,7 @@ use pentimento_types::{
     JobNote, ManualClock, ModelId, Priority, Recipe, SafetyAction, SchedulerChoice, Size, StoredImage,
 };
 
-use crate::{Inserted, JobQueue, JobStore, JobsError, Outbox, QueueEntry, Refusal};
+use crate::{Inserted, JobQueue, JobStore, JobsError, ModelsBeside, Outbox, QueueEntry, Refusal};
 
 /// Lets so much of an implementation's time pass: moves its clock, or sleeps.
 pub type LetPass = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -145,6 +145,7 @@ pub(super) fn entry(id: JobId) -> QueueEntry {
         id,
         owner: ApiKeyId::anonymous(),
         model: ModelId::new("demo"),
+        beside: ModelsBeside::default(),
         stays: false,
         priority: Priority::Normal,
         work: 1,
