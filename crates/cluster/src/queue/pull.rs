@@ -53,6 +53,10 @@ impl Shared {
                     self.lock().consumers.remove(&token);
                     self.make_consumers_again();
                     self.connection.distrust_rooms();
+                    // A broker that does not answer is not asked for each checkpoint.
+                    if self.connection.rooms().await.is_err() {
+                        return None;
+                    }
                 }
             }
         }

@@ -105,6 +105,21 @@ impl Broker {
         }
     }
 
+    /// Its connections stand, and nothing is answered any more.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args([signal, &process]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// While it does not run.
     pub(crate) fn lose_its_disk(&self) {
         let _ = fs_err::remove_dir_all(self.folder.path().join("store"));
