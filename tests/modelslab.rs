@@ -150,6 +150,7 @@ async fn a_black_mask_gives_the_picture_back_without_a_watermark() {
     body["init_image"] = json!(pictures::base64("images/photo.png"));
     body["mask_image"] = json!(BASE64_STANDARD.encode(black));
     (body["width"], body["height"]) = (json!(width), json!(height));
+    body["strength"] = json!(0.7);
     let reply = call(&server, "inpaint", &body).await;
     assert_eq!(reply["status"], "success", "{reply}");
     let warning = reply["warning"].as_str().unwrap();

@@ -74,6 +74,12 @@ impl Bucket {
         }
     }
 
+    /// Writes a value over whatever is there.
+    pub(crate) async fn overwrite(&self, key: &str, bytes: Bytes) -> Result<(), JobsError> {
+        let written = Box::pin(self.store.put(key, bytes)).await;
+        written.map(drop).map_err(failed("write to the broker"))
+    }
+
     /// Deletes the value with this revision, or whichever is there.
     pub(crate) async fn delete(&self, key: &str, revision: Option<u64>) -> Result<(), NotWritten> {
         match Box::pin(self.store.delete_expect_revision(key, revision)).await {

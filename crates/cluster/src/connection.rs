@@ -1,27 +1,31 @@
 //! The line to the broker: kept for the life of the process, made again whenever it breaks, and never waited for.
 //!
 //! Each time it stands is an epoch. At the beginning of one whatever is missing on the broker is made, so that a broker
-//! which comes back with an empty disk is as good as another.
+//! which comes back with an empty disk is as good as another. A line that stands to a broker that keeps nothing, because its
+//! disk is full or its quorum is gone, counts as none after a while.
+
+mod rooms;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
+use async_nats::jetstream;
 use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{self, kv};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
-use pentimento_jobs::JobsError;
-use pentimento_types::describe_chain;
+use pentimento_types::{Clock as _, SystemClock, describe_chain};
 use rand::Rng as _;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::ClusterError;
-use crate::bucket::Bucket;
-use crate::failures::{Doubt, away, failed};
+use crate::failures::Doubt;
+use crate::queue::LEASES_OF_SILENCE;
 use crate::settings::{ClusterSettings, Credentials, shown};
 use crate::subjects::Subjects;
+use crate::tasks::Tasks;
+
+use rooms::Standing;
 
 /// A broker that does not answer for so long counts as away.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -29,15 +33,11 @@ const ANSWER: Duration = Duration::from_secs(3);
 const PING: Duration = Duration::from_secs(10);
 /// The longest wait before another try to connect; half of it is chance, or a thousand nodes would come at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
-/// How long what nobody could use is kept for whoever looks into it.
-const KEEP_DEAD: Duration = Duration::from_secs(14 * 24 * 3600);
-/// Messages nobody could use, in bytes.
-const DEAD_BYTES: i64 = 64 << 20;
-
 /// The line to the broker. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Connection {
     shared: Arc<Shared>,
+    _tasks: Arc<Tasks>,
 }
 
 struct Shared {
@@ -45,8 +45,11 @@ struct Shared {
     jetstream: jetstream::Context,
     settings: ClusterSettings,
     subjects: Subjects,
+    epochs: Arc<watch::Sender<u64>>,
     epoch: watch::Receiver<u64>,
-    rooms: Mutex<Option<(u64, Rooms)>>,
+    standing: watch::Sender<Standing>,
+    /// Wakes who makes what is missing.
+    wanted: Notify,
     doubt: Doubt,
 }
 
@@ -56,15 +59,6 @@ impl std::fmt::Debug for Shared {
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
-}
-
-/// What a cluster has on its broker.
-#[derive(Clone, Debug)]
-pub(crate) struct Rooms {
-    pub(crate) jobs: Bucket,
-    pub(crate) leases: Bucket,
-    pub(crate) names: Bucket,
-    pub(crate) work: stream::Stream,
 }
 
 impl Connection {
@@ -118,21 +112,28 @@ impl Connection {
             client,
             jetstream,
             settings,
+            epochs,
             epoch,
-            rooms: Mutex::default(),
+            standing: watch::Sender::new(Standing::default()),
+            wanted: Notify::new(),
             doubt: Doubt::default(),
         };
+        let shared = Arc::new(shared);
+        let tasks = Tasks::default();
+        tasks.spawn(rooms::look_after(Arc::clone(&shared)));
         let connection = Self {
-            shared: Arc::new(shared),
+            shared,
+            _tasks: Arc::new(tasks),
         };
         connection.check_jetstream().await?;
         Ok(connection)
     }
 
-    /// Whether the broker was there a moment ago.
+    /// Whether the broker was there a moment ago. One that has kept nothing for as long as a node may be silent is not, however
+    /// well the line to it stands.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.shared.client.connection_state() == State::Connected
+        self.shared.is_connected() && !self.shared.is_silent()
     }
 
     /// Changes each time the line stands (again).
@@ -163,27 +164,6 @@ impl Connection {
         &self.shared.subjects
     }
 
-    /// The streams and buckets, made where they are missing.
-    ///
-    /// # Errors
-    /// [`JobsError::Backend`], at once while the broker is away.
-    pub(crate) async fn rooms(&self) -> Result<Rooms, JobsError> {
-        if !self.is_up() {
-            return Err(away());
-        }
-        let epoch = *self.shared.epoch.borrow();
-        let mut rooms = self.shared.rooms.lock().await;
-        if let Some((made, rooms)) = &*rooms
-            && *made == epoch
-            && !self.shared.doubt.take()
-        {
-            return Ok(rooms.clone());
-        }
-        let made = Box::pin(self.make_rooms()).await?;
-        *rooms = Some((epoch, made.clone()));
-        Ok(made)
-    }
-
     /// What raises doubts about the rooms, for those who speak to the broker beside them.
     pub(crate) fn doubt(&self) -> Doubt {
         self.shared.doubt.clone()
@@ -192,83 +172,6 @@ impl Connection {
     /// Something was not where it should be: it is looked for, and made, with the next use.
     pub(crate) fn distrust_rooms(&self) {
         self.shared.doubt.raise();
-    }
-
-    async fn make_rooms(&self) -> Result<Rooms, JobsError> {
-        let Shared {
-            subjects, settings, ..
-        } = &*self.shared;
-        let work = stream::Config {
-            name: subjects.work_stream(),
-            description: Some("jobs of pentimento that wait or run".to_owned()),
-            subjects: vec![subjects.all_work()],
-            retention: RetentionPolicy::WorkQueue,
-            storage: StorageType::File,
-            num_replicas: settings.replicas,
-            duplicate_window: Duration::from_secs(120),
-            ..stream::Config::default()
-        };
-        let work = self.make_stream(work).await?;
-        let dead = stream::Config {
-            name: subjects.dead_stream(),
-            description: Some("messages that no node of pentimento could use, with the reason".to_owned()),
-            subjects: vec![subjects.all_dead()],
-            storage: StorageType::File,
-            num_replicas: settings.replicas,
-            max_age: KEEP_DEAD,
-            max_bytes: DEAD_BYTES,
-            ..stream::Config::default()
-        };
-        self.make_stream(dead).await?;
-        let bucket = async |bucket: String, description: &str| {
-            let kept = (settings.keep, StorageType::File);
-            let store = self.make_bucket(bucket, description, kept).await?;
-            Ok::<_, JobsError>(Bucket::new(store, self.shared.doubt.clone()))
-        };
-        Ok(Rooms {
-            jobs: bucket(subjects.jobs_bucket(), "records of jobs of pentimento").await?,
-            leases: bucket(subjects.leases_bucket(), "who runs which job of pentimento").await?,
-            names: bucket(subjects.names_bucket(), "names of jobs of pentimento, hashed").await?,
-            work,
-        })
-    }
-
-    /// A bucket whose entries live for so long, without end where that is zero.
-    pub(crate) async fn make_bucket(
-        &self,
-        bucket: String,
-        description: &str,
-        (max_age, storage): (Duration, StorageType),
-    ) -> Result<kv::Store, JobsError> {
-        // As the library would set it up, which asks servers of before 2.10 for a report that it cannot read.
-        let config = stream::Config {
-            name: format!("KV_{bucket}"),
-            description: Some(description.to_owned()),
-            subjects: vec![format!("$KV.{bucket}.>")],
-            max_messages_per_subject: 1,
-            max_age,
-            discard: DiscardPolicy::New,
-            allow_rollup: true,
-            deny_delete: true,
-            allow_direct: true,
-            storage,
-            num_replicas: self.shared.settings.replicas,
-            ..stream::Config::default()
-        };
-        self.make_stream(config).await?;
-        let made = self.shared.jetstream.get_key_value(bucket).await;
-        made.map_err(failed("set the cluster's buckets up"))
-    }
-
-    async fn make_stream(&self, config: stream::Config) -> Result<stream::Stream, JobsError> {
-        let what = "set the cluster's streams up";
-        let name = config.name.clone();
-        let jetstream = &self.shared.jetstream;
-        jetstream
-            .create_or_update_stream(config)
-            .await
-            .map_err(failed(what))?;
-        jetstream.get_stream(name).await.map_err(failed(what))
     }
 
     /// A broker without JetStream will not grow one.
@@ -288,6 +191,18 @@ impl Connection {
             server: servers(&self.shared.settings),
             source: why,
         })
+    }
+}
+
+impl Shared {
+    fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    fn is_silent(&self) -> bool {
+        let silence = self.settings.lease * LEASES_OF_SILENCE;
+        let since = self.standing.borrow().fails_since();
+        since.is_some_and(|since| SystemClock.now().saturating_duration_since(since) >= silence)
     }
 }
 

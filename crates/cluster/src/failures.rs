@@ -14,6 +14,10 @@ impl Doubt {
         self.0.store(true, Ordering::Release);
     }
 
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
     /// Whether it was set since the last time.
     pub(crate) fn take(&self) -> bool {
         self.0.swap(false, Ordering::AcqRel)
@@ -25,6 +29,14 @@ pub(crate) fn away() -> JobsError {
     JobsError::Backend {
         what: "reach the broker of the cluster",
         source: "there is no connection to it".into(),
+    }
+}
+
+/// The broker is connected and does not answer, or refuses to keep anything.
+pub(crate) fn silent() -> JobsError {
+    JobsError::Backend {
+        what: "reach the broker of the cluster",
+        source: "it is connected and does not keep what it is given".into(),
     }
 }
 

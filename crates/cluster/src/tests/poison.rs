@@ -13,12 +13,9 @@ async fn stream(node: &Node, name: &str) -> Stream {
     jetstream.get_stream(name).await.unwrap()
 }
 
-async fn put(node: &Node, subject: String, payload: &'static [u8]) {
+async fn put(node: &Node, subject: String, payload: impl Into<Bytes>) {
     let jetstream = node.cluster.jobs.shared.connection.jetstream();
-    let stored = jetstream
-        .publish(subject, Bytes::from_static(payload))
-        .await
-        .unwrap();
+    let stored = jetstream.publish(subject, payload.into()).await.unwrap();
     stored.await.unwrap();
 }
 
@@ -48,22 +45,38 @@ async fn what_cannot_be_read_is_set_aside_with_its_reason_and_the_next_job_goes_
         put(
             &node,
             subjects.work(&demo, JobId::from_u128(1)),
-            b"\xff not a message",
+            b"\xff not a message".as_slice(),
         )
         .await;
         put(
             &node,
             subjects.work(&demo, JobId::from_u128(2)),
-            b"{\"v\": 1, \"job\": 7}",
+            b"{\"v\": 1, \"job\": 7}".as_slice(),
         )
         .await;
+        // As large as the broker takes it.
+        let largest = vec![
+            b'x';
+            node.cluster
+                .jobs
+                .shared
+                .connection
+                .client()
+                .server_info()
+                .max_payload
+        ];
+        put(&node, subjects.work(&demo, JobId::from_u128(3)), largest.clone()).await;
         end(&node, claim).await;
         let second = node.submit().await;
         let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
         assert_eq!(claim.job(), second);
         end(&node, claim).await;
         let mut dead = stream(&node, &subjects.dead_stream()).await;
-        assert_eq!(dead.info().await.unwrap().state.messages, 2);
+        assert_eq!(dead.info().await.unwrap().state.messages, 3);
+        let cut = dead.get_raw_message(3).await.unwrap();
+        assert_eq!(cut.payload.len(), crate::envelope::LARGEST);
+        let whole = cut.headers.get("Pentimento-Bytes").unwrap();
+        assert_eq!(whole.as_str(), largest.len().to_string());
         let kept = dead.get_raw_message(1).await.unwrap();
         assert_eq!(&kept.payload[..], b"\xff not a message");
         let reason = kept.headers.get("Pentimento-Reason").unwrap();
@@ -88,7 +101,7 @@ async fn what_a_newer_node_has_written_waits_for_one() {
         put(
             &node,
             subjects.work(&demo, JobId::from_u128(1)),
-            b"{\"v\": 2, \"other\": true}",
+            b"{\"v\": 2, \"other\": true}".as_slice(),
         )
         .await;
         let second = node.submit().await;

@@ -2,10 +2,10 @@
 
 use pentimento_engine::testing::{Fault, FaultAt, FaultKind};
 use pentimento_jobs::{Claim, JobLimits, JobQueue, JobsError, MemoryJobs, QueueEntry};
-use pentimento_types::{ErrorKind, HasKind as _, JobState};
+use pentimento_types::{ErrorKind, HasKind as _, JobState, Progress, SystemClock};
 
 use super::*;
-use crate::{ServiceParts, finished_images};
+use crate::{Node, Nodes, ServiceParts, finished_images};
 
 fn failing(at: FaultAt, kind: FaultKind) -> FakeExecutor {
     FakeExecutor::new().with_fault(Fault::always("bad", at, kind))
@@ -26,6 +26,60 @@ async fn a_fault_that_may_pass_is_tried_once_more() {
         expected(&request, 0),
         "the second attempt starts from the same seed"
     );
+}
+
+/// Other machines that nobody hears.
+#[derive(Debug)]
+struct Others;
+
+impl Nodes for Others {
+    fn all(&self) -> Vec<Node> {
+        Vec::new()
+    }
+
+    fn are_heard(&self) -> bool {
+        false
+    }
+
+    fn tell_progress(&self, _: JobId, _: u32, _: Progress) {}
+}
+
+#[tokio::test]
+async fn a_machine_that_can_run_nothing_leaves_jobs_to_the_others_of_its_cluster() {
+    let test = TestService::start(FakeExecutor::new());
+    let jobs = Arc::new(MemoryJobs::new(
+        Arc::new(SystemClock),
+        JobLimits::in_number(10, 10),
+    ));
+    let parts = ServiceParts {
+        store: Arc::clone(&jobs) as Arc<_>,
+        queue: jobs.queue(),
+        outbox: jobs,
+        nodes: Some(Arc::new(Others)),
+        ..test.parts
+    };
+    let service = Service::start(parts.clone(), TestConfig::default().service);
+    // Before its worker has looked for a job.
+    service.set_outage(Some("the disk is full"));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let mut job = sample_job(JobId::new(), SystemClock.wall());
+    job.not_before = None;
+    let (id, entry) = (job.id, QueueEntry::of(&job));
+    let place = parts.store.reserve(&job.owner).unwrap();
+    parts.store.insert(job, place).await.unwrap();
+    parts.queue.push(entry).await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let other = tokio::time::timeout(A_MOMENT, parts.queue.claim(LONG, &[])).await;
+    let claim = other.expect("nobody is before the other machine").unwrap();
+    assert_eq!(claim.job(), id);
+    parts.queue.release(claim, Duration::ZERO).await.unwrap();
+    service.set_outage(None);
+    let job = in_time(service.wait(id)).await.unwrap();
+    assert_ne!(job.attempt, 0, "it looks again");
 }
 
 #[tokio::test]
