@@ -1,6 +1,10 @@
 //! What the black-box tests share: a running server, requests, pictures and the scenario runner.
 
 #[cfg(unix)]
+#[expect(
+    dead_code,
+    reason = "a part of it is for the tests of the cluster's own crate"
+)]
 #[path = "../../crates/cluster/src/tests/broker.rs"]
 pub(crate) mod broker;
 pub(crate) mod client;

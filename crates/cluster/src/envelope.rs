@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(names, (Some(&ModelId::new("v")), &[ModelId::new("l")][..]));
         let bytes = WorkMessage::new("a".parse().unwrap(), &entry).encode().unwrap();
         assert_eq!(WorkMessage::decode(&bytes, entry.id).unwrap().entry(), entry);
-        let mut older: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let mut older: Value = serde_json::from_slice(&bytes).unwrap();
         older.as_object_mut().unwrap().remove("beside");
         let older = WorkMessage::decode(older.to_string().as_bytes(), entry.id).unwrap();
         assert_eq!(older.entry().beside, ModelsBeside::default());

@@ -241,6 +241,7 @@ struct Out {
 
 #[cfg(test)]
 mod tests {
+    use pentimento_jobs::ModelsBeside;
     use pentimento_types::{Clock as _, ModelId, Priority, SystemClock};
 
     use super::*;
@@ -250,6 +251,7 @@ mod tests {
             id: JobId::from_u128(id),
             owner: ApiKeyId::new(owner),
             model: ModelId::new(model),
+            beside: ModelsBeside::default(),
             stays: false,
             priority: Priority::Normal,
             work: 1,

@@ -1,7 +1,7 @@
 //! A machine of a cluster, as far as the use cases know of others.
 
 use pentimento_jobs::QueueEntry;
-use pentimento_types::{JobState, ModelId, Progress};
+use pentimento_types::{Clock as _, JobState, ModelId, Progress, SystemClock};
 
 use super::*;
 use crate::{Node, Nodes, ServiceConfig, ServiceParts};
@@ -37,7 +37,7 @@ async fn a_job_whose_models_are_elsewhere_is_put_back_and_costs_no_attempt() {
         ..test.parts.clone()
     };
     let _worker = Service::start(parts, TestConfig::default().service);
-    let mut job = sample_job(JobId::new(), SystemTime::now());
+    let mut job = sample_job(JobId::new(), SystemClock.wall());
     job.not_before = None;
     job.recipe.vae = Some(ModelId::new("only on the other machine"));
     let (id, entry) = (job.id, QueueEntry::of(&job));
