@@ -20,8 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::ClusterError;
 use crate::failures::Doubt;
-use crate::queue::LEASES_OF_SILENCE;
-use crate::settings::{ClusterSettings, Credentials, shown};
+use crate::settings::{ClusterSettings, Credentials, LEASES_OF_SILENCE, shown};
 use crate::subjects::Subjects;
 use crate::tasks::Tasks;
 

@@ -11,7 +11,7 @@ use pentimento_types::{Clock as _, Job, JobId, JobState, SystemClock, describe_c
 
 use crate::envelope::{SharedJob, Unreadable};
 use crate::mirror::Seen;
-use crate::queue::LEASES_OF_SILENCE;
+use crate::settings::LEASES_OF_SILENCE;
 use crate::shared::{Shared, unfinished};
 use crate::sharing::replaces;
 use crate::subjects::job_of;

@@ -10,6 +10,9 @@ use url::{Host, Url};
 
 use crate::ClusterError;
 
+/// The broker gives a job to another node after so many leases of silence.
+pub(crate) const LEASES_OF_SILENCE: u32 = 2;
+
 /// The name of a cluster: what its streams and subjects begin with, so that several can share a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterName(String);

@@ -9,10 +9,11 @@ use async_nats::jetstream::message::PublishMessage;
 use pentimento_jobs::{JobsError, QueueEntry};
 use pentimento_types::{Clock as _, SystemClock, describe_chain};
 
-use super::{LEASES_OF_SILENCE, Shared};
+use super::Shared;
 use crate::ModelToken;
 use crate::envelope::WorkMessage;
 use crate::failures::failed;
+use crate::settings::LEASES_OF_SILENCE;
 use crate::subjects::Subjects;
 
 /// Between two looks when nobody says anything.

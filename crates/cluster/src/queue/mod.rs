@@ -43,8 +43,6 @@ use lines::Lines;
 const OF_CLUSTER: u64 = 1 << 63;
 /// Between two looks for work of which nobody has told.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// The broker gives a job to another node after so many leases of silence.
-pub(crate) const LEASES_OF_SILENCE: u32 = 2;
 
 /// The queue of a cluster, as one node sees it.
 #[derive(Debug)]

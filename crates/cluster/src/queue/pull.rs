@@ -13,12 +13,13 @@ use pentimento_types::{ApiKeyId, Clock as _, JobId, SystemClock, describe_chain}
 use rand::Rng as _;
 
 use super::hints::HomeNews;
-use super::{Held, LEASES_OF_SILENCE, OF_CLUSTER, Shared};
+use super::{Held, OF_CLUSTER, Shared};
 use crate::ModelToken;
 use crate::affinity::WaitingModel;
 use crate::bucket::NotWritten;
 use crate::envelope::{LARGEST, Lease, Unreadable, WorkMessage, plain, read_plain};
 use crate::failures::failed;
+use crate::settings::LEASES_OF_SILENCE;
 use crate::subjects::{Subjects, job_key};
 
 /// How long this node leaves a job alone that it cannot take now. Others may.

@@ -9,9 +9,10 @@ use futures::TryStreamExt as _;
 use pentimento_jobs::{Claim, JobsError, QueueEntry};
 use pentimento_types::{Clock as _, JobId, SystemClock, describe_chain};
 
-use super::{LEASES_OF_SILENCE, Shared};
+use super::Shared;
 use crate::ModelToken;
 use crate::failures::failed;
+use crate::settings::LEASES_OF_SILENCE;
 use crate::subjects::job_key;
 
 /// Between two rounds.
