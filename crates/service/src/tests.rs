@@ -30,13 +30,13 @@ use pentimento_engine::{ResolvedJob, ResolvedModels};
 use pentimento_jobs::conformance::sample_job;
 use pentimento_types::{
     ApiKeyId, Clock as _, Delivery, DialectTag, ImageFormat, ImageSource, Inputs, Job, JobId, JobOrigin,
-    ManualClock, Recipe, RgbImage, Size, Task,
+    ManualClock, Progress, Recipe, RgbImage, Size, Task,
 };
 use tokio::sync::mpsc;
 
 use crate::image_codec::{ImageMetadata, Marks, MaskReading, encode};
 use crate::testing::{TestConfig, TestService};
-use crate::{InputLimits, Service, ServiceError, Submission};
+use crate::{InputLimits, Node, Nodes, Service, ServiceError, Submission};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: 64,
@@ -45,6 +45,22 @@ const LIMITS: InputLimits = InputLimits {
 };
 const A_MOMENT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(10);
+
+/// Other machines that nobody hears.
+#[derive(Debug)]
+struct Unheard;
+
+impl Nodes for Unheard {
+    fn all(&self) -> Vec<Node> {
+        Vec::new()
+    }
+
+    fn are_heard(&self) -> bool {
+        false
+    }
+
+    fn tell_progress(&self, _: JobId, _: u32, _: Progress) {}
+}
 
 fn photo() -> RgbImage {
     let size = Size { width: 13, height: 9 };

@@ -1,7 +1,7 @@
 //! A block of rows times a group of packed panels, as pairs of bfloat16: [`product`](super::product::product) for
 //! processors with instructions for that.
 
-use super::product::{DEPTH, Operands, Panels};
+use super::product::{DEPTH, Operands, Panels, prefetch_after};
 use super::{Epilogue, Target};
 use crate::pairs::{PairProduct, PairWork, Parts, ROWS, STEP, interleave, narrow};
 use crate::simd::{Accumulate, PANEL, Product, Rows, Simd};
@@ -115,14 +115,7 @@ pub(super) unsafe fn product<S: Simd>(
             // SAFETY: the caller vouches for panels, rows and target; every range stays within them.
             unsafe {
                 let weights = weights(s, work, operands, (first + panel, wide), (k0, k), scratch);
-                // The panels to prefetch: those that follow in this group, after its last those of the next part of the
-                // depth, and after the last part those of the next group.
-                let (from, following, start) = match (panel + wide < count, through, next_operands) {
-                    (true, ..) => (packed, first + panel + wide, k0),
-                    (false, false, _) => (packed, first, k0 + k),
-                    (false, true, Some(next)) => (next.packed, first, 0),
-                    (false, true, None) => (main.packed, first + count, 0),
-                };
+                let weights_in_turn = (packed, next_operands.map(|next| next.packed), main.packed);
                 let product = Product {
                     a: Rows {
                         first: left.high,
@@ -138,7 +131,7 @@ pub(super) unsafe fn product<S: Simd>(
                     stride: PANEL,
                     next_c: height * PANEL,
                     accumulate,
-                    prefetch: from.prefetch_of((following, wide), start),
+                    prefetch: prefetch_after((panel, wide), (k0, k), panels, weights_in_turn),
                 };
                 let low = left.low.zip(weights.low);
                 let low = low.map(|(left, weights)| (left.cast_const(), weights));

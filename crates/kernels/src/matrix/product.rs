@@ -2,7 +2,7 @@
 
 use super::{Epilogue, Target};
 use crate::packed::Packed;
-use crate::simd::{Accumulate, PANEL, Product, Rows, Simd};
+use crate::simd::{Accumulate, PANEL, Prefetch, Product, Rows, Simd};
 
 /// How much of the inner dimension is taken at a time: a panel of it, 20 KiB, stays in the L1 cache beside the rows.
 /// The sums run on from block to block, so the value does not change a result.
@@ -54,6 +54,26 @@ pub(super) struct Panels {
     pub(super) count: usize,
     /// How many of them make one panel of the result: two under GEGLU.
     pub(super) each: usize,
+}
+
+/// The panels to prefetch while `wide` of `panels`, from the one at `panel` on, are multiplied in the rows `k0..k0 + k` of their
+/// depth: those that follow in this group, after its last those of the next part of the depth, and after the last part those of
+/// the next group. Of the weights that are multiplied now, those that the depth goes on with, and those that it begins with.
+#[inline(always)]
+pub(super) fn prefetch_after(
+    (panel, wide): (usize, usize),
+    (k0, k): (usize, usize),
+    Panels { first, count, .. }: Panels,
+    (now, next, main): (&Packed, Option<&Packed>, &Packed),
+) -> Prefetch {
+    let through = k0 + k == now.depth();
+    let (from, following, start) = match (panel + wide < count, through, next) {
+        (true, ..) => (now, first + panel + wide, k0),
+        (false, false, _) => (now, first, k0 + k),
+        (false, true, Some(next)) => (next, first, 0),
+        (false, true, None) => (main, first + count, 0),
+    };
+    from.prefetch_of((following, wide), start)
 }
 
 /// `main` and, as if the inner dimension went on with it, `branch`: rows · `panels`, with `epilogue`, into `target`.
@@ -109,14 +129,7 @@ pub(super) unsafe fn product<S: Simd>(
             // SAFETY: the caller vouches for panels, rows and target; every range stays within them.
             unsafe {
                 let (w, next_w) = packed.panels(s, (first + panel, wide), (k0, k), widened);
-                // The panels to prefetch: those that follow in this group, after its last those of the next part of the
-                // depth, and after the last part those of the next group.
-                let (from, following, start) = match (panel + wide < count, through, next_operands) {
-                    (true, ..) => (packed, first + panel + wide, k0),
-                    (false, false, _) => (packed, first, k0 + k),
-                    (false, true, Some(next)) => (next.packed, first, 0),
-                    (false, true, None) => (main.packed, first + count, 0),
-                };
+                let weights_in_turn = (packed, next_operands.map(|next| next.packed), main.packed);
                 let product = Product {
                     a,
                     k,
@@ -127,7 +140,7 @@ pub(super) unsafe fn product<S: Simd>(
                     stride: PANEL,
                     next_c: height * PANEL,
                     accumulate,
-                    prefetch: from.prefetch_of((following, wide), start),
+                    prefetch: prefetch_after((panel, wide), (k0, k), panels, weights_in_turn),
                 };
                 if last && by_tiles {
                     let panels = ((first + panel) / each, wide / each);

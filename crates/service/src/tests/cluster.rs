@@ -1,26 +1,10 @@
 //! A machine of a cluster, as far as the use cases know of others.
 
 use pentimento_jobs::QueueEntry;
-use pentimento_types::{Clock as _, JobState, ModelId, Progress, SystemClock};
+use pentimento_types::{Clock as _, JobState, ModelId, SystemClock};
 
 use super::*;
-use crate::{Node, Nodes, ServiceConfig, ServiceParts};
-
-/// Others that say nothing.
-#[derive(Debug)]
-struct Silent;
-
-impl Nodes for Silent {
-    fn all(&self) -> Vec<Node> {
-        Vec::new()
-    }
-
-    fn are_heard(&self) -> bool {
-        false
-    }
-
-    fn tell_progress(&self, _: JobId, _: u32, _: Progress) {}
-}
+use crate::{ServiceConfig, ServiceParts};
 
 #[tokio::test]
 async fn a_job_whose_models_are_elsewhere_is_put_back_and_costs_no_attempt() {
@@ -33,7 +17,7 @@ async fn a_job_whose_models_are_elsewhere_is_put_back_and_costs_no_attempt() {
     };
     let test = TestService::start_with(FakeExecutor::new(), idle);
     let parts = ServiceParts {
-        nodes: Some(Arc::new(Silent)),
+        nodes: Some(Arc::new(Unheard)),
         ..test.parts.clone()
     };
     let _worker = Service::start(parts, TestConfig::default().service);

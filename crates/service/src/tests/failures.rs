@@ -2,10 +2,10 @@
 
 use pentimento_engine::testing::{Fault, FaultAt, FaultKind};
 use pentimento_jobs::{Claim, JobLimits, JobQueue, JobsError, MemoryJobs, QueueEntry};
-use pentimento_types::{ErrorKind, HasKind as _, JobState, Progress, SystemClock};
+use pentimento_types::{ErrorKind, HasKind as _, JobState, SystemClock};
 
 use super::*;
-use crate::{Node, Nodes, ServiceParts, finished_images};
+use crate::{ServiceParts, finished_images};
 
 fn failing(at: FaultAt, kind: FaultKind) -> FakeExecutor {
     FakeExecutor::new().with_fault(Fault::always("bad", at, kind))
@@ -28,22 +28,6 @@ async fn a_fault_that_may_pass_is_tried_once_more() {
     );
 }
 
-/// Other machines that nobody hears.
-#[derive(Debug)]
-struct Others;
-
-impl Nodes for Others {
-    fn all(&self) -> Vec<Node> {
-        Vec::new()
-    }
-
-    fn are_heard(&self) -> bool {
-        false
-    }
-
-    fn tell_progress(&self, _: JobId, _: u32, _: Progress) {}
-}
-
 #[tokio::test]
 async fn a_machine_that_can_run_nothing_leaves_jobs_to_the_others_of_its_cluster() {
     let test = TestService::start(FakeExecutor::new());
@@ -55,7 +39,7 @@ async fn a_machine_that_can_run_nothing_leaves_jobs_to_the_others_of_its_cluster
         store: Arc::clone(&jobs) as Arc<_>,
         queue: jobs.queue(),
         outbox: jobs,
-        nodes: Some(Arc::new(Others)),
+        nodes: Some(Arc::new(Unheard)),
         ..test.parts
     };
     let service = Service::start(parts.clone(), TestConfig::default().service);

@@ -100,7 +100,7 @@ async fn a_job_that_was_running_when_the_process_was_killed_is_made_again_with_t
     let left = killed(folder.path());
     let after = Server::start(
         left.path(),
-        &memory_with_inputs(&images, id).await,
+        &memory_with_inputs(&images, &[id]).await,
         FakeExecutor::new(),
     );
     let job = after.ended(id).await;
@@ -110,13 +110,48 @@ async fn a_job_that_was_running_when_the_process_was_killed_is_made_again_with_t
     assert_eq!(after.pictures(&job).await, before.pictures(&alone).await);
 }
 
-/// A store of its own with a job's input, so that what the killed process still writes is not seen.
-async fn memory_with_inputs(images: &ImageStore, id: JobId) -> ImageStore {
+/// A store of its own with the inputs of jobs, so that what the killed process still writes is not seen.
+async fn memory_with_inputs(images: &ImageStore, ids: &[JobId]) -> ImageStore {
     let other = memory();
-    let key = pentimento_types::ImageKey::input(id, pentimento_types::InputRole::Init);
-    let input = images.get(&key).await.unwrap();
-    other.put(&key, input).await.unwrap();
+    for id in ids {
+        let key = pentimento_types::ImageKey::input(*id, pentimento_types::InputRole::Init);
+        let input = images.get(&key).await.unwrap();
+        other.put(&key, input).await.unwrap();
+    }
     other
+}
+
+/// A server that was killed while jobs ran, which are held in its engine.
+struct Killed {
+    held: Held,
+    /// Its records.
+    left: TempDir,
+    inputs: ImageStore,
+    ids: Vec<JobId>,
+    /// As it would go on, and its folder.
+    before: (TempDir, Server),
+}
+
+impl Killed {
+    async fn with_running(jobs: usize) -> Self {
+        let (folder, images) = (tempfile::tempdir().unwrap(), memory());
+        let (mut held, executor) = Held::new();
+        let before = Server::start(folder.path(), &images, executor);
+        let mut ids = Vec::new();
+        for _ in 0..jobs {
+            ids.push(submit(&before.service, sample_request("hold")).await.unwrap());
+        }
+        held.arrives().await;
+        eventually(async || before.service.status().await.jobs.running == jobs).await;
+        let left = killed(folder.path());
+        Self {
+            held,
+            left,
+            inputs: memory_with_inputs(&images, &ids).await,
+            ids,
+            before: (folder, before),
+        }
+    }
 }
 
 #[tokio::test]
@@ -148,7 +183,7 @@ async fn where_one_picture_is_missing_or_cut_all_are_made_again() {
         let id = submit(&before.service, two_pictures("hold")).await.unwrap();
         held.arrives().await;
         let left = killed(folder.path());
-        let inputs = memory_with_inputs(&images, id).await;
+        let inputs = memory_with_inputs(&images, &[id]).await;
         drop(held);
         let done = before.ended(id).await;
         let pictures = before.pictures(&done).await;
@@ -196,21 +231,13 @@ async fn a_job_in_flight_at_two_crashes_is_poison_and_the_next_one_runs() {
 
 #[tokio::test]
 async fn jobs_that_were_in_a_crash_run_one_by_one_so_that_the_next_one_tells_who_it_was() {
-    let (folder, images) = (tempfile::tempdir().unwrap(), memory());
-    let (mut held, executor) = Held::new();
-    let before = Server::start(folder.path(), &images, executor);
-    let mut ids = Vec::new();
-    for _ in 0..3 {
-        ids.push(submit(&before.service, sample_request("hold")).await.unwrap());
-    }
-    held.arrives().await;
-    eventually(async || before.service.status().await.jobs.running == 3).await;
-    let left = killed(folder.path());
-    let inputs = memory();
-    for id in &ids {
-        let key = pentimento_types::ImageKey::input(*id, pentimento_types::InputRole::Init);
-        inputs.put(&key, images.get(&key).await.unwrap()).await.unwrap();
-    }
+    let Killed {
+        held,
+        left,
+        inputs,
+        ids,
+        before: _before,
+    } = Killed::with_running(3).await;
     let (mut held_again, executor) = Held::new();
     let after = Server::start(left.path(), &inputs, executor);
     held_again.arrives().await;
@@ -420,21 +447,13 @@ async fn a_cancel_ends_the_waiting_for_a_full_disk() {
 
 #[tokio::test]
 async fn a_job_that_was_in_a_crash_ends_at_its_deadline_though_its_turn_has_not_come() {
-    let (folder, images) = (tempfile::tempdir().unwrap(), memory());
-    let (mut held, executor) = Held::new();
-    let before = Server::start(folder.path(), &images, executor);
-    let mut ids = Vec::new();
-    for _ in 0..2 {
-        ids.push(submit(&before.service, sample_request("hold")).await.unwrap());
-    }
-    held.arrives().await;
-    eventually(async || before.service.status().await.jobs.running == 2).await;
-    let left = killed(folder.path());
-    let inputs = memory();
-    for id in &ids {
-        let key = pentimento_types::ImageKey::input(*id, pentimento_types::InputRole::Init);
-        inputs.put(&key, images.get(&key).await.unwrap()).await.unwrap();
-    }
+    let Killed {
+        held,
+        left,
+        inputs,
+        ids,
+        before: _before,
+    } = Killed::with_running(2).await;
     let clock = ManualClock::new(SystemClock.wall());
     let config = TestConfig {
         clock: Arc::new(clock.clone()),
