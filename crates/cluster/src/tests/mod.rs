@@ -2,6 +2,7 @@
 
 mod broker;
 mod faults;
+mod lost_minutes;
 mod poison;
 mod presence;
 mod stock;
