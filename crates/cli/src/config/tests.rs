@@ -426,7 +426,7 @@ fn a_cluster_wants_a_bucket_one_credential_and_nothing_without_its_broker() {
     assert_eq!(short.lease, Duration::from_secs(4));
     for bad in ["1", "601"] {
         let why = refused(&[BROKER, BUCKET, token, ("PENTIMENTO_CLUSTER_LEASE_SECONDS", bad)]);
-        assert!(why.contains("between 2 seconds and 600 seconds"), "{why}");
+        assert!(why.contains("must be 2 seconds to 600 seconds"), "{why}");
     }
     let front = load(&[BROKER, BUCKET, token, ("PENTIMENTO_RUNS_JOBS", "false")]).unwrap();
     assert!(!front.runs_jobs);
