@@ -91,6 +91,7 @@ pub(crate) async fn join(joining: Joining<'_>) -> anyhow::Result<Joined> {
     let cluster = Cluster::start(ClusterParts {
         node: node.clone(),
         own,
+        folder: data.path().to_owned(),
         limits,
         connection: connection.clone(),
         affinity: Arc::new(ResidentFirst::new(Arc::clone(&shelf) as Arc<dyn Stock>)),
@@ -135,6 +136,7 @@ fn settings(config: &ClusterConfig, (lease, keep): (Duration, Duration)) -> anyh
         ca: config.ca.clone(),
         name: config.name.parse()?,
         replicas: config.replicas,
+        streams: config.streams,
         lease,
         keep,
         ..ClusterSettings::new(config.servers.clone(), credentials)

@@ -172,11 +172,11 @@ pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> 
     let Some(images) = left else {
         let failure = lateness::too_late(job);
         let attempt = job.attempt;
-        inner
+        let job = inner
             .transition(job.id, Transition::Fail { attempt, failure })
             .await?;
         tracing::warn!(job = %job.id, attempt, "given up at its deadline, as nobody ran it");
-        inner.clear_away(job.id).await;
+        inner.clear_away(&job).await;
         return Ok(());
     };
     let start = Transition::Start { attempt: job.attempt };
@@ -188,7 +188,7 @@ pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> 
             source: "its pictures are there, and it is looked at again".into(),
         }),
         Disposition::Ended | Disposition::Again => {
-            inner.clear_away(job.id).await;
+            inner.clear_away(&job).await;
             Ok(())
         }
     }
@@ -300,11 +300,11 @@ async fn succeed(inner: &Inner, job: &Job, made: Made) -> Disposition {
 async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
     let write = || inner.transition(job.id, transition.clone());
     match inner.patiently(job.id, write).await {
-        Ok(_) => {
+        Ok(job) => {
             inner.progress.forget(job.id);
             // Where the attempt has not got so far as to take it.
             drop(inner.admitted.take(job.id));
-            inner.delete_input(job.id).await;
+            inner.delete_input_of_ended(&job).await;
             Disposition::Ended
         }
         Err(error @ JobsError::Backend { .. }) => {

@@ -560,6 +560,7 @@ fn not_stored(error: JobsError) -> ServiceError {
         JobsError::Full { .. } => ServiceError::Overloaded,
         JobsError::ShareFull { held } => ServiceError::ShareTaken { held },
         JobsError::KeyReused { .. } => ServiceError::KeyReused,
+        JobsError::KeyInDoubt => ServiceError::KeyInDoubt,
         JobsError::OwnerFull { limit } => ServiceError::JobsAtOnce { limit },
         error @ (JobsError::NotFound { .. }
         | JobsError::Duplicate { .. }

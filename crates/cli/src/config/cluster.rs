@@ -14,6 +14,7 @@ pub(crate) struct ClusterConfig {
     pub(crate) ca: Option<PathBuf>,
     pub(crate) name: String,
     pub(crate) replicas: usize,
+    pub(crate) streams: u32,
 }
 
 /// What it shows the broker.
@@ -78,6 +79,7 @@ pub(super) fn cluster(settings: &Settings) -> Result<Option<ClusterConfig>, Conf
             .clone()
             .unwrap_or_else(|| "pentimento".to_owned()),
         replicas: usize::try_from(replicas).unwrap_or(usize::MAX),
+        streams: u32::try_from(settings.cluster_streams.unwrap_or(1)).unwrap_or(u32::MAX),
         servers,
     }))
 }
@@ -92,6 +94,7 @@ fn without_cluster(settings: &Settings) -> Result<(), ConfigError> {
         ("cluster_ca", settings.cluster_ca.is_some()),
         ("cluster_name", settings.cluster_name.is_some()),
         ("cluster_replicas", settings.cluster_replicas.is_some()),
+        ("cluster_streams", settings.cluster_streams.is_some()),
         ("runs_jobs", settings.runs_jobs == Some(false)),
     ];
     match said.into_iter().find(|(_, is_said)| *is_said) {

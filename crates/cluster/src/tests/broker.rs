@@ -73,7 +73,11 @@ impl Broker {
     }
 
     pub(crate) fn url(&self) -> url::Url {
-        format!("nats://127.0.0.1:{}", self.port).parse().unwrap()
+        self.url_with("nats")
+    }
+
+    pub(crate) fn url_with(&self, scheme: &str) -> url::Url {
+        format!("{scheme}://127.0.0.1:{}", self.port).parse().unwrap()
     }
 
     /// On the same port, with whatever is on its disk.

@@ -2,9 +2,14 @@
 
 mod broker;
 mod faults;
+mod forgotten;
+mod names;
 mod poison;
 mod presence;
+mod rounds;
+mod secured;
 mod stock;
+mod streams;
 mod suite;
 
 use std::sync::Arc;
@@ -65,6 +70,7 @@ async fn start_with(
     let parts = ClusterParts {
         node: id.clone(),
         own,
+        folder: folder.path().to_owned(),
         limits,
         connection: Connection::open(settings).await.unwrap(),
         affinity,
