@@ -45,7 +45,7 @@ use crate::telemetry::Telemetry;
 const UNFINISHED_JOBS: usize = 256;
 /// Ended jobs that can still be asked for.
 const REMEMBERED_JOBS: usize = 10_000;
-/// How long a worker may be silent before its job is given to another.
+/// How long the worker may be silent before its job is claimed again; machines of a cluster have a setting for it.
 const LEASE: Duration = Duration::from_secs(60);
 /// How long an ended job can be asked for, and its pictures are kept: ModelsLab's links live for a day.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
@@ -341,7 +341,6 @@ async fn records(
         limits,
         catalog: Arc::clone(catalog),
         engine: engine.handle.clone(),
-        lease: LEASE,
         // As long as any machine may be asked for one, and a day for what is slow to end.
         keep: KEEP_JOBS.max(config.link_ttl) + KEEP_JOBS,
     };
@@ -436,7 +435,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         max_attempts: ATTEMPTS,
         job_deadline: config.job_deadline,
         save_patience: SAVE_PATIENCE,
-        lease: LEASE,
+        lease: config.cluster.as_ref().map_or(LEASE, |cluster| cluster.lease),
         safety: SafetySettings {
             rule: match config.safety_checker {
                 SafetyChoice::Auto => SafetyRule::Auto,

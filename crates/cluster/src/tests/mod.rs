@@ -4,6 +4,7 @@ mod broker;
 mod faults;
 mod forgotten;
 mod names;
+mod lost_minutes;
 mod poison;
 mod presence;
 mod rounds;
