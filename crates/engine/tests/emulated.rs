@@ -413,14 +413,24 @@ fn an_autoencoder_that_leaves_the_range_of_f16_does_its_work_in_f32() {
 /// What is set aside before a model is read is what it takes there, whatever the numbers of its files.
 #[test]
 fn weights_are_counted_by_what_they_take_on_the_device() {
-    for precision in [Precision::F16, Precision::F32] {
+    let plain = small("a boat", 1, 1);
+    let set = with_lora(plain.clone(), 24, 1.0);
+    for (precision, job) in [
+        (Precision::F16, &plain),
+        (Precision::F32, &plain),
+        (Precision::F16, &set),
+        (Precision::F32, &set),
+    ] {
         let gpu = Gpu::emulated(Emulation::default());
         let device = Device::Gpu(GpuDevice::new(gpu.clone(), precision));
-        let models = small("a boat", 1, 1).models;
+        let models = job.models.clone();
         let source = pentimento_pipeline::ModelSource::open(&models, &device).expect("it is there");
         for key in source.keys().expect("they can be looked at") {
+            let base = key
+                .base()
+                .map(|base| source.read(&base, None).expect("it can be read").0);
             let before = gpu.used_bytes();
-            let (component, size_bytes) = source.read(&key, None).expect("it can be read");
+            let (component, size_bytes) = source.read(&key, base.as_ref()).expect("it can be read");
             let taken = (gpu.used_bytes() - before) as u64;
             let expected = source.expected_bytes(&key);
             // Text encoders have their tables in main memory, and room for states is a part of what they say.
@@ -431,5 +441,25 @@ fn weights_are_counted_by_what_they_take_on_the_device() {
             );
             drop(component);
         }
+    }
+}
+
+/// The job with a LoRA of this rank and strength, which is written beside its checkpoint.
+fn with_lora(job: ResolvedJob, rank: usize, strength: f64) -> ResolvedJob {
+    let Source::Path(folder) = &job.models.checkpoint.source else {
+        return job;
+    };
+    let path = folder.join(format!("style-{rank}.safetensors"));
+    if !path.exists() {
+        let recipe = (seeded::LoraLayers::Transformers, rank, 5);
+        seeded::write_lora(folder, recipe, &path).expect("it can be written");
+    }
+    let lora = ModelEntry::new(&format!("style-{rank}"), ModelKind::Lora, Source::Path(path));
+    ResolvedJob {
+        models: ResolvedModels {
+            loras: vec![(Arc::new(lora), strength)],
+            ..job.models
+        },
+        ..job
     }
 }
