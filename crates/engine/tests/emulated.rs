@@ -4,9 +4,9 @@ use std::sync::{Arc, LazyLock};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_engine::{
-    BatchPolicy, Device, Engine, EngineError, EngineHandle, Executor as _, ExecutorError, GpuDevice,
-    JobEvent, JobEvents, ModelLoader as _, PipelineExecutor, PipelineState, Precision, PrepareStep,
-    ResolvedJob, ResolvedModels,
+    BatchKey, BatchPolicy, Device, Engine, EngineError, EngineHandle, Executor as _, ExecutorError,
+    GpuDevice, JobEvent, JobEvents, ModelLoader as _, PipelineExecutor, PipelineState, Precision,
+    PrepareStep, ResolvedJob, ResolvedModels,
 };
 use pentimento_gpu::{Emulation, Fault, Gpu, PlannedFault};
 use pentimento_pipeline::{DenoiseState, StableDiffusion, seeded};
@@ -76,11 +76,17 @@ fn forwards(gpu: &Gpu, job: &ResolvedJob) -> [usize; 3] {
 }
 
 fn prepared(executor: &mut PipelineExecutor, job: &ResolvedJob) -> Vec<PipelineState> {
+    with_key(executor, job).1
+}
+
+/// The states of a job, and with which others they may run.
+fn with_key(executor: &mut PipelineExecutor, job: &ResolvedJob) -> (BatchKey, Vec<PipelineState>) {
     let model = executor.loader().load(&job.models).expect("it loads");
     let mut preparation = executor.begin(job, &model).expect("it fits");
     loop {
         if let PrepareStep::Done(prepared) = executor.advance(&mut preparation).expect("it works") {
-            return prepared.images.into_iter().map(|image| image.state).collect();
+            let states = prepared.images.into_iter().map(|image| image.state);
+            return (prepared.key, states.collect());
         }
     }
 }
@@ -461,5 +467,55 @@ fn with_lora(job: ResolvedJob, rank: usize, strength: f64) -> ResolvedJob {
             ..job.models
         },
         ..job
+    }
+}
+
+#[test]
+fn jobs_with_different_loras_share_forwards_where_it_gains() {
+    let job = |seed| small("a boat", seed, 1);
+    let jobs = [with_lora(job(1), 2, 1.0), with_lora(job(2), 5, -0.7), job(3)];
+    let memory = || MemoryLedger::new(MemoryBudget::UNBOUNDED);
+    let mut cpu = PipelineExecutor::cpu_within(memory());
+    let on_cpu = jobs.each_ref().map(|job| with_key(&mut cpu, job).0);
+    for (number, key) in on_cpu.iter().enumerate() {
+        assert!(
+            !on_cpu[..number].contains(key),
+            "a forward of a processor has one set"
+        );
+        assert_eq!(with_key(&mut cpu, &jobs[number]).0, *key);
+    }
+    let gpu = Gpu::emulated(Emulation::default());
+    let mut executor = executor_on(&gpu);
+    let prepared = jobs.each_ref().map(|job| with_key(&mut executor, job));
+    assert!(
+        prepared.iter().all(|(key, _)| *key == prepared[0].0),
+        "{:?}",
+        prepared[0].0
+    );
+    let mut states: Vec<PipelineState> = prepared.into_iter().flat_map(|(_, states)| states).collect();
+    assert_eq!(executor.images_that_fit(&states.iter().collect::<Vec<_>>()), 3);
+    for _ in 0..2 {
+        executor
+            .denoise(&mut states.iter_mut().collect::<Vec<_>>())
+            .expect("it works");
+    }
+    let finished: Vec<RgbImage> = states
+        .into_iter()
+        .map(|state| {
+            let mut finishing = executor.begin_finish(state).expect("it works");
+            loop {
+                if let FinishStep::Done(finished) = executor.advance_finish(&mut finishing).expect("it works")
+                {
+                    return finished.image;
+                }
+            }
+        })
+        .collect();
+    let handle = engine_on(&Gpu::emulated(Emulation::default()));
+    for (id, (job, together)) in (1..).zip(jobs.iter().zip(&finished).take(2)) {
+        let alone = run(&handle, id, job).expect("it works");
+        assert_eq!(alone, [together.clone()], "picture {id}");
+        let others = finished.iter().filter(|other| **other == alone[0]);
+        assert_eq!(others.count(), 1, "each set makes another picture");
     }
 }
