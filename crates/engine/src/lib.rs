@@ -42,9 +42,9 @@ pub use handle::{DeviceUse, EngineHandle, EngineStatus, JobTerms};
 pub use loader::{LoadError, ModelLoader};
 pub use pentimento_pipeline::{
     Beside, CheckpointFacts, ConditioningShape, Device, EmbeddingFiles, Filter, GpuDevice, IpAdapterEntries,
-    LoraReport, Part, PipelineError, Precision, PromptEmbedding, ReferenceSafetyChecker, ResolvedModels,
-    RunPlan, SafetyChecker, SafetyScores, TokenCounter, UpscaleFactor, Upscaler, WordModel, keeps_everything,
-    resampled, resampled_part, written_in,
+    LoraReport, Part, PipelineError, Precision, ProgramsId, PromptEmbedding, ReferenceSafetyChecker,
+    ResolvedModels, RunPlan, SafetyChecker, SafetyScores, TokenCounter, UpscaleFactor, Upscaler, WordModel,
+    keeps_everything, resampled, resampled_part, written_in,
 };
 pub use pipeline_executor::{
     DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelineFinishing, PipelinePreparation,

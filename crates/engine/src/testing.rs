@@ -17,7 +17,7 @@ pub use self::loader::{FakeLoader, FakeModel};
 use crate::executor::PreparedImage;
 use crate::{
     BatchKey, ConditioningShape, Executor, ExecutorError, FinishStep, FinishedImage, PrepareStep, Prepared,
-    ResolvedJob,
+    ProgramsId, ResolvedJob,
 };
 
 /// How an act goes wrong.
@@ -381,6 +381,7 @@ impl Executor for FakeExecutor {
         }
         let key = BatchKey {
             model: input.model_key(),
+            programs: ProgramsId::default(),
             latent: input.latent_size(),
             conditioning: ConditioningShape::of_text(77),
         };

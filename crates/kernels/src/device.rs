@@ -113,6 +113,16 @@ impl Device {
         }
     }
 
+    /// Whether rows of different sets of LoRAs share a forward here: where a forward of two rows takes less than two of one. A
+    /// processor is busy with one row.
+    #[must_use]
+    pub const fn mixes_sets(&self) -> bool {
+        match self {
+            Self::Cpu | Self::CpuInBf16 => false,
+            Self::Gpu(_) => true,
+        }
+    }
+
     /// Bytes of a number between two layers.
     #[must_use]
     pub const fn number_bytes(&self) -> usize {

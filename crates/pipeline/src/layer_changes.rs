@@ -81,24 +81,56 @@ impl<'a> LayerChanges<'a> {
     }
 }
 
+/// How the numbers of a changed layer are held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holding {
+    /// Bytes of one.
+    number_bytes: usize,
+    /// What a matrix takes is a multiple of this.
+    unit: usize,
+}
+
+impl Holding {
+    /// As changed layers are on this device.
+    pub(crate) const fn on(device: &pentimento_models::Device) -> Self {
+        let unit = match device.gpu() {
+            Some(_) => 256,
+            None => 1,
+        };
+        Self {
+            // What a processor merges stays in f32, in which branches are, too.
+            number_bytes: device.number_bytes(),
+            unit,
+        }
+    }
+
+    fn bytes(self, numbers: usize) -> u64 {
+        let bytes = numbers.saturating_mul(self.number_bytes);
+        bytes.checked_next_multiple_of(self.unit).unwrap_or(bytes) as u64
+    }
+}
+
 /// About how many bytes a network holds beyond the one that it is a copy of, when layers of these shapes are changed by
-/// LoRAs of these ranks; no rank is that of a change that is no branch but other weights, in f32.
+/// LoRAs of these ranks; no rank is that of a change that is no branch but other weights.
 pub(crate) fn expected_bytes<'a>(
     layers: impl IntoIterator<Item = (&'a str, &'a [usize], Option<usize>)>,
+    holding: Holding,
 ) -> u64 {
     let mut ranks: HashMap<&str, (&[usize], Option<usize>)> = HashMap::new();
     for (layer, dims, rank) in layers {
         let (_, sum) = ranks.entry(layer).or_insert((dims, Some(0)));
         *sum = sum.zip(rank).map(|(sum, rank)| sum.saturating_add(rank));
     }
-    let numbers = |(dims, rank): &(&[usize], Option<usize>)| -> usize {
+    let bytes = |(dims, rank): &(&[usize], Option<usize>)| -> u64 {
         match rank {
-            Some(rank) if *rank <= MOST_RANK => rank * dims.iter().take(2).sum::<usize>(),
-            _ => dims.iter().product(),
+            Some(rank) if *rank <= MOST_RANK => {
+                let sides = dims.iter().take(2);
+                sides.map(|side| holding.bytes(rank * side)).sum()
+            }
+            _ => holding.bytes(dims.iter().product()),
         }
     };
-    let numbers: usize = ranks.values().map(numbers).sum();
-    (numbers * size_of::<f32>()) as u64
+    ranks.values().map(bytes).sum()
 }
 
 fn rank((change, _): &Scaled<'_>) -> Option<usize> {

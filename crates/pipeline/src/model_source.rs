@@ -140,7 +140,7 @@ impl ModelSource {
     pub fn keys(&self) -> Result<Vec<ComponentKey>, PipelineError> {
         let roles = self.family()?.roles();
         let loras = self.open_loras()?;
-        let key = |role: &ComponentRole| self.key(*role, loras.patches(*role)?);
+        let key = |role: &ComponentRole| self.key(*role, loras.patches(*role, &self.device)?);
         // Small beside the UNet, before which it is found that they do not fit.
         let beside = ComponentRole::OF_IP_ADAPTER.iter();
         let beside = beside.filter(|_| self.ip_adapter.is_some());
