@@ -33,6 +33,7 @@ use crate::component_pool::{ComponentPool, NoRoom, Shared};
 use crate::metrics::LoaderMetrics;
 use crate::{
     DeviceReport, ExecutorError, LoadError, ModelKey, ModelLoader, Offer, ResolvedModels, SharedCause,
+    precision_on,
 };
 
 /// How long the cause of a failed load is the answer, before it is tried again, when that may help.
@@ -499,8 +500,8 @@ impl ModelLoader for PipelineLoader {
         DeviceReport::of(&self.0.device)
     }
 
-    fn precision(&self) -> Precision {
-        self.0.device.precision()
+    fn precision(&self, checkpoint: &ModelEntry) -> Precision {
+        precision_on(&self.0.device, checkpoint)
     }
 
     fn resident_models(&self) -> Vec<String> {

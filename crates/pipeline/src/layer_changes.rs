@@ -93,12 +93,23 @@ pub(crate) fn expected_bytes<'a>(
     }
     let numbers = |(dims, rank): &(&[usize], Option<usize>)| -> usize {
         match rank {
-            Some(rank) if *rank <= MOST_RANK => rank * dims.iter().take(2).sum::<usize>(),
+            Some(rank) if *rank <= MOST_RANK => numbers_of_branch(*rank, dims),
             _ => dims.iter().product(),
         }
     };
     let numbers: usize = ranks.values().map(numbers).sum();
     (numbers * size_of::<f32>()) as u64
+}
+
+/// About how many numbers of f32 a branch of this rank takes beside a weight (outputs, inputs, …). Packed weights are filled up: the
+/// columns of each matrix to sixteen, and in bfloat16, of which two take the place of one, the terms of its sums to 32.
+fn numbers_of_branch(rank: usize, dims: &[usize]) -> usize {
+    const COLUMNS: usize = 16;
+    const TERMS: usize = 32;
+    let side = |at: usize| dims.get(at).copied().unwrap_or(1);
+    let terms = rank.max(rank.next_multiple_of(TERMS) / 2);
+    let inputs = side(1).max(side(1).next_multiple_of(TERMS) / 2);
+    rank.next_multiple_of(COLUMNS) * inputs + side(0).next_multiple_of(COLUMNS) * terms
 }
 
 fn rank((change, _): &Scaled<'_>) -> Option<usize> {
@@ -217,5 +228,36 @@ impl SimpleBackend for Merged<'_> {
 
     fn contains_tensor(&self, name: &str) -> bool {
         self.stored.contains_tensor(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_models::Device as Place;
+
+    use super::*;
+
+    /// A branch of rank 1 takes sixteen columns.
+    #[test]
+    fn a_branch_takes_no_more_than_expected_and_not_much_less() {
+        let numbers = |dims: (usize, usize)| Tensor::ones(dims, DType::F32, &Device::Cpu).unwrap();
+        for device in [Place::Cpu, Place::CpuInBf16] {
+            for (outputs, inputs) in [(320, 768), (33, 50)] {
+                let layer =
+                    pentimento_kernels::Linear::new(&numbers((outputs, inputs)), None, &device).unwrap();
+                for rank in [1, 4, 16, 20, 33, MOST_RANK] {
+                    let branch = layer.branch(&numbers((rank, inputs)), &numbers((outputs, rank)));
+                    let held = branch.unwrap().size_bytes() as u64;
+                    let dims = [outputs, inputs];
+                    let expected = expected_bytes([("layer", &dims[..], Some(rank))]);
+                    let range = held..=2 * held;
+                    let what = format!("{outputs} x {inputs}, rank {rank}, {}", device.precision());
+                    assert!(
+                        range.contains(&expected),
+                        "{what}: {held} held, {expected} expected"
+                    );
+                }
+            }
+        }
     }
 }

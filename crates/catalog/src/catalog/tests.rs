@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    Availability, LoraInPreset, Prediction, Preset, SchedulerSettings, TimestepSpacing, Unavailable,
+    Availability, LoraInPreset, ModelPrecision, Prediction, Preset, SchedulerSettings, TimestepSpacing,
+    Unavailable,
 };
 
 const GOOD: &str = r#"
@@ -291,6 +292,10 @@ fn every_fault_names_line_entry_and_way_out() {
             "scheduler = { timesteps = [9.5] }",
             "a timestep must be a whole number from 0 to 999",
         ),
+        (
+            "precision = \"f16\"",
+            "`f16` is no precision; write one of f32, bf16",
+        ),
         ("pinned = \"yes\"", "`pinned` must be true or false"),
         (
             "keep_alive = 10",
@@ -468,6 +473,7 @@ source     = "hf:owner/repo"
 variant    = "fp16"
 base       = "sd2"
 prediction = "v_prediction"
+precision  = "bf16"
 keep_alive = "10m"
 
 [model.scheduler]
@@ -515,6 +521,7 @@ fn a_preset_has_the_files_of_its_checkpoint_and_parts_of_its_own() {
     assert_eq!(preset.variant.as_deref(), Some("fp16"));
     assert_eq!(preset.base, Some(BaseModel::Sd2));
     assert_eq!(preset.prediction, Some(Prediction::Velocity));
+    assert_eq!(preset.precision, Some(ModelPrecision::Bf16));
     assert_eq!(preset.keep_alive, Some(std::time::Duration::from_secs(600)));
     assert!(preset.pinned);
     assert_eq!(

@@ -67,14 +67,18 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     };
     // Before the load, which takes a while.
     say_notes(&models, &recipe, args.seed.is_none())?;
-    let engine = assemble::Engine::start(&config)?;
+    let engine = assemble::Engine::start(&config, std::slice::from_ref(&models.checkpoint))?;
     let finish = Finish {
         recipe: Arc::clone(&recipe),
         task,
         marks: assemble::marks(&config).of(&recipe),
         watermark: config.compliance.wants_watermark() && !recipe.gives_input_back(),
         signer: assemble::manifest_signer(&config)?.filter(|_| !recipe.gives_input_back()),
-        precision: engine.handle.precision(),
+        precision: if recipe.gives_input_back() {
+            Precision::F32
+        } else {
+            engine.handle.precision(&models.checkpoint)
+        },
     };
     let bar = Bar::new(&recipe, inputs.len())?;
     let is_single = inputs.len() == 1;
