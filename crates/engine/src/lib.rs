@@ -32,7 +32,7 @@ pub mod testing;
 pub use admission::Place;
 pub use batch_key::{BatchKey, LatentSize, ModelKey};
 pub use batcher::{AdmitError, Batcher, DenoiseFault, ImageId, ImageWork, JobSpec, Outcome, Plan, Verdict};
-pub use device_report::{DeviceReport, GpuReport};
+pub use device_report::{DeviceReport, GpuReport, precision_on};
 pub use engine_threads::{Engine, EngineThread};
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};

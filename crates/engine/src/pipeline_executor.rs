@@ -320,6 +320,7 @@ impl Executor for PipelineExecutor {
             pentimento_pipeline::FinishStep::Done(image) => FinishStep::Done(FinishedImage {
                 image,
                 findings: Findings::default(),
+                precision: model.precision(),
             }),
         })
     }

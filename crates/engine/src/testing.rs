@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pentimento_pipeline::Precision;
 use pentimento_types::{ErrorKind, Findings, RgbImage, Size};
 
 pub use self::loader::{FakeLoader, FakeModel};
@@ -490,6 +491,7 @@ impl Executor for FakeExecutor {
         Ok(FinishStep::Done(FinishedImage {
             image: Self::image_of(&state.input, index),
             findings: Findings::default(),
+            precision: Precision::F32,
         }))
     }
 }

@@ -57,6 +57,16 @@ pub enum DeviceLocation {
 }
 
 impl DeviceLocation {
+    /// The numbers in which networks compute there.
+    #[must_use]
+    pub const fn precision(self) -> Precision {
+        match self {
+            Self::Cpu => Precision::F32,
+            Self::CpuInBf16 => Precision::Bf16,
+            Self::Gpu(_, precision) => precision,
+        }
+    }
+
     /// The same device, for what is in 32 bits there.
     #[must_use]
     pub const fn in_f32(self) -> Self {

@@ -54,7 +54,7 @@ pub use error::{KernelError, Result};
 pub use isa::Isa;
 pub use matrix::Activation;
 #[doc(hidden)]
-pub use peak::multiply_adds;
+pub use peak::{multiply_adds, pair_multiply_adds};
 pub use pool::on_pool;
 pub use program::{
     IndexPlace, InputList, Inputs, ProgramMemory, Programs, ProgramsId, SetsPlace, TensorPlace,

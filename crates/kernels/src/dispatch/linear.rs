@@ -92,7 +92,8 @@ impl Linear {
         }
     }
 
-    /// `x`: (…, inputs); `residual`: as many numbers as the result, added after the activation. Result: (…, outputs).
+    /// `x`: (images, …, inputs); `residual`: as many numbers as the result, added after the activation. Result:
+    /// (images, …, outputs).
     ///
     /// # Errors
     /// When a shape does not fit, or a tensor is elsewhere.
