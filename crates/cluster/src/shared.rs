@@ -9,8 +9,8 @@ use pentimento_types::{Clock, Job, JobId, JobState};
 
 use crate::connection::Connection;
 use crate::deletions::Deletions;
-use crate::marks::Marks;
 use crate::envelope::ENVELOPE_VERSION;
+use crate::marks::Marks;
 use crate::mirror::{Mirror, Seen};
 use crate::unsettled::Unsettled;
 use crate::{NodeId, queue};

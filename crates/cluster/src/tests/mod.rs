@@ -3,8 +3,8 @@
 mod broker;
 mod faults;
 mod forgotten;
-mod names;
 mod lost_minutes;
+mod names;
 mod poison;
 mod presence;
 mod rounds;
