@@ -89,6 +89,7 @@ pub(crate) async fn join(joining: Joining<'_>) -> anyhow::Result<Joined> {
     let cluster = Cluster::start(ClusterParts {
         node: node.clone(),
         own,
+        folder: data.path().to_owned(),
         limits,
         connection: connection.clone(),
         affinity: Arc::new(ResidentFirst::new(Arc::clone(&shelf) as Arc<dyn Stock>)),
@@ -133,6 +134,7 @@ fn settings(config: &ClusterConfig, keep: Duration) -> anyhow::Result<ClusterSet
         ca: config.ca.clone(),
         name: config.name.parse()?,
         replicas: config.replicas,
+        streams: config.streams,
         lease: config.lease,
         keep,
         ..ClusterSettings::new(config.servers.clone(), credentials)

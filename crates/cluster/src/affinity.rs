@@ -1,9 +1,9 @@
 //! Which of the waiting jobs a node asks for first.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pentimento_jobs::QueueEntry;
-use pentimento_types::ModelId;
+use pentimento_types::{JobId, ModelId};
 
 use crate::ModelToken;
 
@@ -39,5 +39,28 @@ impl Affinity for OldestFirst {
 
     fn takes(&self, _: &QueueEntry) -> bool {
         true
+    }
+}
+
+/// Ids are made of the time of their making.
+pub(crate) fn made_at(id: JobId) -> SystemTime {
+    let millis = u64::try_from(id.as_uuid().as_u128() >> 80).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_types::{Clock as _, SystemClock};
+
+    use super::*;
+
+    #[test]
+    fn an_id_tells_when_it_was_made() {
+        let before = SystemClock.wall();
+        let made = made_at(JobId::new());
+        let off = made
+            .duration_since(before)
+            .unwrap_or_else(|error| error.duration());
+        assert!(off < Duration::from_secs(5), "{off:?}");
     }
 }

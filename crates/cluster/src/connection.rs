@@ -6,6 +6,7 @@
 
 mod rooms;
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use async_nats::connection::State;
 use async_nats::jetstream;
 use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::response::Response;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
 use pentimento_types::{Clock as _, SystemClock, describe_chain};
 use rand::Rng as _;
 use tokio::sync::{Notify, watch};
@@ -76,7 +77,13 @@ impl Connection {
             Ok(client) => client,
             Err(error) => {
                 let server = servers(&settings);
-                match error.kind() {
+                // The library says of a handshake that went wrong only that reading or writing did.
+                let kind = if is_of_tls(&error) {
+                    ConnectErrorKind::Tls
+                } else {
+                    error.kind()
+                };
+                match kind {
                     ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
                         let source = error.into();
                         return Err(ClusterError::Refused { server, source });
@@ -107,7 +114,7 @@ impl Connection {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(ANSWER);
         let shared = Shared {
-            subjects: Subjects::of(&settings.name),
+            subjects: Subjects::of(&settings.name, settings.streams),
             client,
             jetstream,
             settings,
@@ -203,6 +210,23 @@ impl Shared {
         let since = self.standing.borrow().fails_since();
         since.is_some_and(|since| SystemClock.now().saturating_duration_since(since) >= silence)
     }
+}
+
+/// Whether the certificate of the broker was refused, or it spoke something else than TLS.
+fn is_of_tls(error: &ConnectError) -> bool {
+    use async_nats::rustls::Error as TlsError;
+    let mut cause = error.source();
+    while let Some(found) = cause {
+        // What an input or output error holds is not its source but the source of that.
+        let inside = found
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        if found.is::<TlsError>() || inside.is_some_and(|inside| inside.is::<TlsError>()) {
+            return true;
+        }
+        cause = found.source();
+    }
+    false
 }
 
 fn servers(settings: &ClusterSettings) -> String {

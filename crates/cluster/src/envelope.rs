@@ -189,6 +189,9 @@ pub(crate) struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NameHolder {
     pub(crate) job: JobId,
+    /// The node that accepts the job; nothing in names of older nodes.
+    #[serde(default)]
+    pub(crate) home: Option<NodeId>,
 }
 
 /// What [`Lease`] and [`NameHolder`] are written as.

@@ -44,6 +44,12 @@ pub enum ClusterError {
         /// As set.
         found: usize,
     },
+    /// More streams than make sense, or none.
+    #[error("jobs are spread over 1 to 64 streams, and not over {found}")]
+    Streams {
+        /// As set.
+        found: u32,
+    },
     /// A file of credentials or certificates, or a seed.
     #[error("the cluster's {what} cannot be used")]
     Unusable {

@@ -1,6 +1,7 @@
 //! Keeps mirror, bucket and journal in step: follows every change of the bucket, brings into it what it does not have, and takes
 //! this node's jobs back when the broker has been away for too long.
 
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use crate::subjects::job_of;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks whether everything is in step.
 const ROUND: Duration = Duration::from_secs(2);
+/// Between two looks at all jobs, in case something was missed.
+const WHOLE_AGAIN: Duration = Duration::from_secs(60);
 /// Ended jobs that are brought to a broker that has lost them.
 const BRING_BACK: usize = 1000;
 
@@ -51,37 +54,70 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
     }
 }
 
-/// Brings everything in step for as long as the store lives.
+/// What was brought in step, and when.
+#[derive(Clone, Copy)]
+struct Mended {
+    /// Of which line.
+    epoch: u64,
+    /// Since when the bucket was followed without a gap.
+    in_step_since: Instant,
+    /// When all jobs were looked at.
+    whole_at: Instant,
+}
+
+/// How all jobs are looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Round {
+    /// The first one of this life: what this node had claimed in an earlier one is free again.
+    is_first: bool,
+    /// On a line that stands anew.
+    is_new: bool,
+}
+
+/// Brings everything in step for as long as the store lives. What has changed is looked at as it comes; all jobs only when
+/// news may have been missed, and now and then.
 pub(crate) async fn mend(shared: Arc<Shared>) {
     let epochs = shared.connection.epochs();
     let mut last_up = SystemClock.now();
-    // What was mended, of the line as it stands now.
-    let mut mended_epoch = None;
+    let mut mended: Option<Mended> = None;
     loop {
         let epoch = *epochs.borrow();
-        let mended = if shared.connection.is_up() {
+        let done = if shared.connection.is_up() {
             last_up = SystemClock.now();
-            if shared.is_in_step() {
-                let (is_first, is_new) = (mended_epoch.is_none(), mended_epoch != Some(epoch));
-                let mended = shared.mend_bucket(is_first, is_new).await;
-                if mended.is_ok() {
-                    mended_epoch = Some(epoch);
+            match shared.in_step_since() {
+                Some(in_step_since) => {
+                    let is_whole = mended.is_none_or(|last| {
+                        last.epoch != epoch
+                            || last.in_step_since != in_step_since
+                            || last_up.saturating_duration_since(last.whole_at) >= WHOLE_AGAIN
+                    });
+                    let round = is_whole.then(|| Round {
+                        is_first: mended.is_none(),
+                        is_new: mended.is_none_or(|last| last.epoch != epoch),
+                    });
+                    let looked = shared.mend_bucket(round).await;
+                    if looked.is_ok() && is_whole {
+                        mended = Some(Mended {
+                            epoch,
+                            in_step_since,
+                            whole_at: last_up,
+                        });
+                    }
+                    looked.map(drop)
                 }
-                mended
-            } else {
-                Ok(())
+                None => Ok(()),
             }
         } else {
             shared.work_alone(last_up).await
         };
-        if let Err(error) = mended {
+        if let Err(error) = done {
             tracing::debug!(
                 error = describe_chain(&error),
                 "jobs and cluster are not in step yet"
             );
         }
         tokio::select! {
-            () = shared.mend.notified() => {
+            () = shared.unsettled.woken() => {
                 // Not at once again and again, while the broker is on its way up or down.
                 SystemClock.sleep_until(SystemClock.now() + PAUSE / 10).await;
             }
@@ -91,11 +127,8 @@ pub(crate) async fn mend(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    pub(crate) fn is_in_step(&self) -> bool {
-        self.in_step_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+    fn in_step_since(&self) -> Option<Instant> {
+        *self.in_step_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_in_step(&self, is_in_step: bool) {
@@ -103,7 +136,7 @@ impl Shared {
         if is_in_step != since.is_some() {
             *since = is_in_step.then(|| SystemClock.now());
             drop(since);
-            self.mend.notify_one();
+            self.unsettled.wake();
         }
     }
 
@@ -132,7 +165,7 @@ impl Shared {
             self.spawn_forget(id);
             return;
         }
-        if self.lock_deleted().contains(&id) {
+        if self.deletions.contains(id) {
             return;
         }
         match SharedJob::decode(&entry.value, id) {
@@ -142,6 +175,9 @@ impl Shared {
                 let job = Arc::clone(&seen.job);
                 self.mirror.note(seen);
                 if is_ours {
+                    if self.mirror.get(id).is_some_and(|seen| seen.is_ahead) {
+                        self.unsettled.add(id);
+                    }
                     self.spawn_adopt(Job::clone(&job));
                 }
             }
@@ -156,14 +192,15 @@ impl Shared {
 
     /// In a task of its own: nobody's news wait for this node's disk.
     fn spawn_adopt(self: &Arc<Self>, job: Job) {
-        let shared = Arc::clone(self);
+        let (shared, id) = (Arc::clone(self), job.id);
         tokio::spawn(async move {
             if let Err(error) = shared.adopt(job).await {
-                // The next round does it again.
                 tracing::warn!(
+                    job = %id,
                     error = describe_chain(&error),
                     "what became of a job is not in the journal yet"
                 );
+                shared.unsettled.put_back(HashSet::from([id]));
             }
         });
     }
@@ -174,7 +211,7 @@ impl Shared {
         if let Some(own) = &own {
             if own.state.is_final() && !is_final && self.is_untold(id) {
                 // It ended here in an earlier life, while the broker was away.
-                self.owe(id);
+                self.unsettled.add(id);
             }
             // That another node runs it is no news for the journal: a start would take it for a crash.
             if job.state != JobState::Running && is_later(&job, own) {
@@ -196,61 +233,85 @@ impl Shared {
     /// Another node has deleted a job, which it does only after its end.
     fn spawn_forget(self: &Arc<Self>, id: JobId) {
         let shared = Arc::clone(self);
+        // At once, so that nobody takes the journal's copy for one that the broker has lost.
+        self.being_forgotten.mark(id);
         tokio::spawn(async move {
-            if let Err(error) = shared.own.remove(id).await {
-                tracing::warn!(job = %id, error = describe_chain(&error), "a deleted job is still in the journal");
+            match shared.own.remove(id).await {
+                Ok(true) => {}
+                // One that has not ended is brought back.
+                Ok(false) => shared.unsettled.add(id),
+                Err(error) => {
+                    tracing::warn!(job = %id, error = describe_chain(&error), "a deleted job is still in the journal");
+                }
             }
+            shared.being_forgotten.unmark(id);
         });
     }
 
-    /// Brings into the bucket and the queue what they do not have of this node's jobs: on a line that `is_new` also what has
-    /// ended. The `is_first` time, what this node had claimed in an earlier life is free again.
-    async fn mend_bucket(&self, is_first: bool, is_new: bool) -> Result<(), JobsError> {
+    /// Brings into the bucket and the queue what they do not have of this node's jobs: of those that have changed, and in a
+    /// whole round of all. Returns how many were looked at.
+    async fn mend_bucket(&self, round: Option<Round>) -> Result<usize, JobsError> {
+        let changed = self.unsettled.take();
+        let mended = self.mend_jobs(round, &changed).await;
+        if mended.is_err() {
+            self.unsettled.put_back(changed);
+        }
+        mended
+    }
+
+    pub(crate) async fn mend_jobs(
+        &self,
+        round: Option<Round>,
+        changed: &HashSet<JobId>,
+    ) -> Result<usize, JobsError> {
+        let is_new = round.is_some_and(|round| round.is_new);
         if is_new {
             self.queue.share_again().await?;
         }
-        let deleted: Vec<JobId> = self.lock_deleted().iter().copied().collect();
-        for id in deleted {
-            self.delete_shared(id).await?;
-        }
-        for own in self.own.list(&unfinished()).await? {
-            let seen = self.mirror.get(own.id);
-            let is_behind = seen
-                .as_ref()
-                .is_none_or(|seen| seen.revision == 0 || seen.is_ahead || is_later(&own, &seen.job));
-            let there = match seen {
-                Some(seen) if !is_behind => seen,
-                Some(_) | None => self.share_latest(own.clone()).await?,
-            };
-            if there.job.state.is_final() {
-                self.adopt(Job::clone(&there.job)).await?;
-            } else if there.job.state != JobState::Fetching {
-                if is_new && self.queue.is_here(own.id) && !own.stays {
-                    // This process runs it, so what the stream has of it from before is not wanted.
-                    self.queue.purge(own.id).await?;
-                }
-                if is_first {
-                    self.queue.reclaim(own.id).await?;
-                }
-                self.queue.push(QueueEntry::of(&own)).await?;
+        self.tell_deletions().await?;
+        let mut looked = 0;
+        if let Some(round) = round {
+            for own in self.own.list(&unfinished()).await? {
+                self.settle(own, round).await?;
+                looked += 1;
             }
         }
-        let owed: Vec<JobId> = {
-            let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-            owed.iter().copied().collect()
-        };
-        for id in owed {
-            if let Some(job) = self.own.get(id).await? {
-                self.share(job).await?;
-                self.queue.purge(id).await?;
+        for id in changed {
+            if let Some(own) = self.own.get(*id).await? {
+                self.settle(own, Round::default()).await?;
+                looked += 1;
             }
-            self.owed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&id);
         }
         if is_new {
             self.bring_ends_back().await?;
+        }
+        Ok(looked)
+    }
+
+    /// Brings one job of this node into bucket and queue.
+    async fn settle(&self, own: Job, round: Round) -> Result<(), JobsError> {
+        if own.state.is_final() {
+            return self.bring_end_back(own).await;
+        }
+        let seen = self.mirror.get(own.id);
+        let is_behind = seen
+            .as_ref()
+            .is_none_or(|seen| seen.revision == 0 || seen.is_ahead || is_later(&own, &seen.job));
+        let there = match seen {
+            Some(seen) if !is_behind => seen,
+            Some(_) | None => self.share_latest(own.clone()).await?,
+        };
+        if there.job.state.is_final() {
+            self.adopt(Job::clone(&there.job)).await?;
+        } else if there.job.state != JobState::Fetching {
+            if round.is_new && self.queue.is_here(own.id) && !own.stays {
+                // This process runs it, so what the stream has of it from before is not wanted.
+                self.queue.purge(own.id).await?;
+            }
+            if round.is_first {
+                self.queue.reclaim(own.id).await?;
+            }
+            self.queue.push(QueueEntry::of(&own)).await?;
         }
         Ok(())
     }
@@ -265,17 +326,21 @@ impl Shared {
             ..JobFilter::default()
         };
         for job in self.own.list(&latest).await? {
-            let is_there = self
-                .mirror
-                .get(job.id)
-                .is_some_and(|seen| seen.revision != 0 && !seen.is_ahead && !replaces(&job, &seen.job));
-            if !is_there {
-                let id = job.id;
-                self.share(job).await?;
-                self.queue.purge(id).await?;
-            }
+            self.bring_end_back(job).await?;
         }
         Ok(())
+    }
+
+    async fn bring_end_back(&self, job: Job) -> Result<(), JobsError> {
+        let id = job.id;
+        let seen = self.mirror.get(id);
+        let is_there =
+            seen.is_some_and(|seen| seen.revision != 0 && !seen.is_ahead && !replaces(&job, &seen.job));
+        if is_there || self.being_forgotten.contains(id) || self.deletions.contains(id) {
+            return Ok(());
+        }
+        self.share(job).await?;
+        self.queue.purge(id).await
     }
 
     /// Without the broker: what no other node can have is run here at once, and what another may have, once that has lost it.

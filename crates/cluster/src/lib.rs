@@ -5,12 +5,16 @@
 //! empty loses or doubles one.
 
 mod affinity;
+mod asking;
 mod bucket;
 mod connection;
+mod deletions;
 mod envelope;
 mod error;
 mod failures;
+mod forgetting;
 mod keeper;
+mod marks;
 mod members;
 mod mirror;
 mod names;
@@ -26,13 +30,20 @@ mod sharing;
 mod store;
 mod subjects;
 mod tasks;
+mod unsettled;
+
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pentimento_jobs::{JobLimits, JobQueue, JobsError, SqliteJobs};
 use pentimento_types::Clock;
+
+use deletions::Deletions;
+use failures::failed;
+use store::Kept;
 
 pub use affinity::{Affinity, OldestFirst, WaitingModel};
 pub use connection::Connection;
@@ -52,6 +63,8 @@ pub struct ClusterParts {
     pub node: NodeId,
     /// Its journal.
     pub own: SqliteJobs,
+    /// The folder of its own beside the journal.
+    pub folder: PathBuf,
     /// The bounds of the journal, which the copies of other nodes' jobs keep as well.
     pub limits: JobLimits,
     /// The line to the broker.
@@ -80,13 +93,22 @@ impl Cluster {
         let ClusterParts {
             node,
             own,
+            folder,
             limits,
             connection,
             affinity,
             clock,
         } = parts;
+        let read = tokio::task::spawn_blocking(move || Deletions::in_folder(&folder)).await;
+        let what = "read which jobs are deleted";
+        let deletions = read.map_err(failed(what))?.map_err(failed(what))?;
         let (queue, shared) = queue::ClusterQueue::start(node.clone(), connection.clone(), affinity);
-        let jobs = ClusterJobs::start(node, (own, limits), (connection, shared), clock).await?;
+        let kept = Kept {
+            own,
+            deletions,
+            limits,
+        };
+        let jobs = ClusterJobs::start(node, kept, (connection, shared), clock).await?;
         Ok(Self {
             jobs,
             queue: Arc::new(queue),

@@ -2,6 +2,7 @@
 //!
 //! All of it is hearsay that comes again in seconds: it is kept in the broker's memory, and nothing is lost with it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ const LAPSE: Duration = Duration::from_secs(7);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Words about progress that wait for the broker; more are dropped, since newer ones come.
 const WAITING_WORDS: usize = 256;
+/// Nodes of another number of streams that are told of.
+const MOST_ODD: usize = 100;
 /// Bytes of the longest word about progress.
 const LONGEST_WORD: usize = 256;
 
@@ -66,13 +69,16 @@ struct Shared {
     own_word: Mutex<Option<Instant>>,
 }
 
-/// What a node says, as it is written. A missing `start` is of an older version.
+/// What a node says, as it is written. What may be missing is of an older version.
 #[derive(Debug, Serialize, Deserialize)]
 struct Told {
     #[serde(flatten)]
     says: Announcement,
     #[serde(default)]
     start: Option<u64>,
+    /// Over how many streams it spreads jobs.
+    #[serde(default)]
+    streams: Option<u32>,
 }
 
 /// How far a job is.
@@ -204,17 +210,21 @@ async fn put(shared: &Shared, store: &mut Option<kv::Store>, says: Announcement)
         None => store.insert(bucket(&shared.connection).await?),
     };
     let told = made
-        .put(shared.node.as_str(), within_bound(says, shared.start))
+        .put(
+            shared.node.as_str(),
+            within_bound(says, (shared.start, shared.connection.settings().streams)),
+        )
         .await;
     told.map(drop)
         .map_err(failed("tell the cluster that this node is there"))
 }
 
 /// A catalogue of thousands is not told, which counts as having all of it.
-fn within_bound(says: Announcement, start: u64) -> bytes::Bytes {
+fn within_bound(says: Announcement, (start, streams): (u64, u32)) -> bytes::Bytes {
     let mut told = Told {
         says,
         start: Some(start),
+        streams: Some(streams),
     };
     let whole = plain(&told);
     if whole.len() <= LARGEST {
@@ -262,7 +272,7 @@ async fn hear_until_broken(shared: &Shared, was_away: bool) -> Result<(), JobsEr
         };
         match entry.operation {
             kv::Operation::Put if entry.value.len() <= LARGEST => {
-                let Some(Told { says, start }) = read_plain(&entry.value) else {
+                let Some(Told { says, start, streams }) = read_plain(&entry.value) else {
                     continue;
                 };
                 let is_ours = node == shared.node && start == Some(shared.start);
@@ -275,6 +285,14 @@ async fn hear_until_broken(shared: &Shared, was_away: bool) -> Result<(), JobsEr
                 }
                 if node == shared.node && !is_ours {
                     continue;
+                }
+                let (ours, theirs) = (shared.connection.settings().streams, streams.unwrap_or(1));
+                if ours != theirs && hearing.finds_odd(&node) {
+                    tracing::error!(
+                        %node,
+                        "this machine of the cluster spreads jobs over {theirs} streams and this one over {ours}, so that each \
+                         misses jobs of the other: give both the same cluster_streams"
+                    );
                 }
                 let now = SystemClock.now();
                 let is_heard = hearing.note(is_ours, says.works, now);
@@ -299,18 +317,26 @@ struct Hearing {
     ours: Option<Instant>,
     worker: bool,
     twin: bool,
+    /// Nodes with another number of streams that were told of.
+    odd: BTreeSet<NodeId>,
 }
 
 impl Hearing {
     /// `is_whole`: what the broker has of the others is all that there is.
-    const fn since(since: Instant, is_whole: bool) -> Self {
+    fn since(since: Instant, is_whole: bool) -> Self {
         Self {
             since,
             is_whole,
             ours: None,
             worker: false,
             twin: false,
+            odd: BTreeSet::new(),
         }
+    }
+
+    /// A node has another number of streams; says whether to tell of it.
+    fn finds_odd(&mut self, node: &NodeId) -> bool {
+        self.odd.len() < MOST_ODD && self.odd.insert(node.clone())
     }
 
     /// Somebody else has spoken under this node's name; says whether to tell of it. What an earlier life has said is there
@@ -420,7 +446,7 @@ mod tests {
             models: Some((0..10_000).map(|k| format!("a checkpoint {k}")).collect()),
             ..Announcement::default()
         };
-        let told = within_bound(says, u64::MAX);
+        let told = within_bound(says, (u64::MAX, u32::MAX));
         assert!(told.len() <= LARGEST);
         let told = read_plain::<Told>(&told).unwrap();
         assert_eq!((told.says.models, told.start), (None, Some(u64::MAX)));
@@ -437,5 +463,8 @@ mod tests {
         hearing.note(true, false, start);
         assert!(hearing.finds_twin());
         assert!(!hearing.finds_twin());
+        let other: NodeId = "b".parse().unwrap();
+        assert!(hearing.finds_odd(&other));
+        assert!(!hearing.finds_odd(&other), "once");
     }
 }

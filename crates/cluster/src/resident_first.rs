@@ -1,24 +1,26 @@
 //! Which jobs a node asks for: those of the checkpoints in its memory first, so that models are rarely loaded, then the oldest
 //! of any that it can load.
 //!
-//! In a full cluster every job is old, and a rule that old ones go first would be the order of arrival again, with a load for
-//! nearly every job (docs/cluster-sizing.md). So only one look in eight is for the job that has waited longest.
+//! A model that is in memory nowhere is served too: once a minute a node takes the job first that has waited longest, if that
+//! is older than half a minute. In a full cluster every job is old, and a rule that old ones always go first would be the order
+//! of arrival again, with a load for nearly every job; one job in eight, as it was once, is most of a fast device's time
+//! (docs/cluster-sizing.md). A minute between two such loads keeps them below some percent of the time, whatever computes.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use pentimento_jobs::QueueEntry;
 use pentimento_types::ModelId;
 
+use crate::affinity::made_at;
 use crate::{Affinity, ModelToken, WaitingModel};
 
 /// From this age on a job may go before those of models in memory.
 const OLD: Duration = Duration::from_secs(30);
-/// Of so many looks one is for age.
-const TURN_OF_THE_OLDEST: u32 = 8;
+/// Between two jobs that are taken for their age.
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// What a node has.
 pub trait Stock: Send + Sync + Debug {
@@ -39,7 +41,8 @@ pub trait Stock: Send + Sync + Debug {
 #[derive(Debug)]
 pub struct ResidentFirst {
     stock: Arc<dyn Stock>,
-    looks: AtomicU32,
+    /// When a job was last taken for its age.
+    for_its_age: Mutex<Option<SystemTime>>,
 }
 
 impl ResidentFirst {
@@ -48,7 +51,29 @@ impl ResidentFirst {
     pub fn new(stock: Arc<dyn Stock>) -> Self {
         Self {
             stock,
-            looks: AtomicU32::new(0),
+            for_its_age: Mutex::default(),
+        }
+    }
+
+    fn last_for_its_age(&self) -> MutexGuard<'_, Option<SystemTime>> {
+        self.for_its_age.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_old(&self, made: SystemTime) -> bool {
+        let age = self.stock.now().duration_since(made);
+        age.is_ok_and(|age| age >= OLD)
+    }
+
+    /// Whether the oldest may go first. A clock that was set back makes nobody wait longer than a pause.
+    fn is_turn_of_the_oldest(&self) -> bool {
+        let mut last = self.last_for_its_age();
+        let Some(at) = *last else { return true };
+        match self.stock.now().duration_since(at) {
+            Ok(since) => since >= PAUSE,
+            Err(_) => {
+                *last = Some(self.stock.now());
+                false
+            }
         }
     }
 }
@@ -56,7 +81,6 @@ impl ResidentFirst {
 impl Affinity for ResidentFirst {
     fn order(&self, waiting: Vec<WaitingModel>) -> Vec<ModelToken> {
         let resident = self.stock.resident();
-        let look = self.looks.fetch_add(1, Ordering::Relaxed);
         let mut ranked: Vec<(u8, SystemTime, ModelToken)> = Vec::with_capacity(waiting.len());
         for WaitingModel { token, model, oldest } in waiting {
             let rank = match model.map(|model| self.stock.can_load(&model)) {
@@ -69,29 +93,36 @@ impl Affinity for ResidentFirst {
             };
             ranked.push((rank, oldest, token));
         }
-        let is_turn = look.is_multiple_of(TURN_OF_THE_OLDEST);
-        let is_old = |oldest: SystemTime| {
-            self.stock
-                .now()
-                .duration_since(oldest)
-                .is_ok_and(|age| age >= OLD)
-        };
+        let is_turn = self.is_turn_of_the_oldest();
         let first = ranked
             .iter()
             .map(|(_, oldest, _)| *oldest)
             .min()
-            .filter(|oldest| is_turn && is_old(*oldest));
+            .filter(|oldest| is_turn && self.is_old(*oldest));
         ranked.sort_by_key(|(rank, oldest, _)| (Some(*oldest) != first, *rank, *oldest));
         ranked.into_iter().map(|(_, _, token)| token).collect()
     }
 
     fn takes(&self, entry: &QueueEntry) -> bool {
-        self.stock.can_run(entry)
+        if !self.stock.can_run(entry) {
+            return false;
+        }
+        let loads = || {
+            let name = self.stock.can_load(&entry.model);
+            name.is_some_and(|name| !self.stock.resident().contains(&name))
+        };
+        if self.is_old(made_at(entry.id)) && loads() {
+            *self.last_for_its_age() = Some(self.stock.now());
+        }
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use pentimento_jobs::ModelsBeside;
+    use pentimento_types::{ApiKeyId, JobId, Priority};
+
     use super::*;
 
     #[derive(Debug)]
@@ -154,20 +185,48 @@ mod tests {
         );
     }
 
+    fn entry(model: &str, seconds: u64) -> QueueEntry {
+        let made = Shelf.now() - Duration::from_secs(seconds);
+        let millis = made.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+        QueueEntry {
+            id: JobId::from_u128(millis << 80),
+            owner: ApiKeyId::anonymous(),
+            model: ModelId::new(model),
+            beside: ModelsBeside::default(),
+            stays: false,
+            priority: Priority::Normal,
+            work: 1,
+        }
+    }
+
     #[test]
-    fn one_look_in_eight_is_for_the_oldest() {
+    fn one_job_in_a_while_is_taken_for_its_age_and_only_a_load_counts_as_one() {
         let affinity = ResidentFirst::new(Arc::new(Shelf));
         let all = [waiting("cold", 60), waiting("warm", 50)];
-        let firsts: Vec<String> = (0..16).map(|_| order(&affinity, &all).remove(0)).collect();
+        let first = || order(&affinity, &all).remove(0);
+        assert_eq!(first(), "cold");
+        assert!(affinity.takes(&entry("warm", 50)));
         assert_eq!(
-            firsts.iter().filter(|name| *name == "cold").count(),
-            2,
-            "{firsts:?}"
+            first(),
+            "cold",
+            "somebody else was faster: it is still this node's turn"
         );
+        assert!(affinity.takes(&entry("cold", 60)));
+        assert_eq!(first(), "warm");
+        *affinity.last_for_its_age() = Some(Shelf.now() - PAUSE);
+        assert_eq!(first(), "cold");
+        // As after a clock that was set back.
+        *affinity.last_for_its_age() = Some(Shelf.now() + 100 * PAUSE);
+        assert_eq!(first(), "warm");
+        assert_eq!(*affinity.last_for_its_age(), Some(Shelf.now()));
+        *affinity.last_for_its_age() = None;
         let young = [waiting("cold", 20), waiting("warm", 1)];
-        assert!(
-            (0..16).all(|_| order(&affinity, &young)[0] == "warm"),
-            "nobody has waited for long"
+        assert_eq!(order(&affinity, &young)[0], "warm", "nobody has waited for long");
+        assert!(affinity.takes(&entry("cold", 20)));
+        assert_eq!(
+            *affinity.last_for_its_age(),
+            None,
+            "it was taken for want of others"
         );
     }
 }

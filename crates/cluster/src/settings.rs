@@ -13,6 +13,9 @@ use crate::ClusterError;
 /// The broker gives a job to another node after so many leases of silence.
 pub(crate) const LEASES_OF_SILENCE: u32 = 2;
 
+/// Beyond it a cluster is better cut in two.
+const MOST_STREAMS: u32 = 64;
+
 /// The name of a cluster: what its streams and subjects begin with, so that several can share a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterName(String);
@@ -86,12 +89,14 @@ pub struct ClusterSettings {
     pub servers: Vec<Url>,
     /// Who we are.
     pub credentials: Credentials,
-    /// Certificates that the broker's may be signed with, in PEM, beside those of the system.
+    /// Certificates that the broker's may be signed with, in PEM, instead of those of the system.
     pub ca: Option<PathBuf>,
     /// Of the cluster.
     pub name: ClusterName,
     /// How many servers of the broker keep everything, 1 to 5.
     pub replicas: usize,
+    /// Over how many streams jobs are spread by their checkpoints, 1 to 64, each with a leader of its own.
+    pub streams: u32,
     /// How long a worker may be silent before its job is given to another. The broker counts twice that long.
     pub lease: Duration,
     /// How long the broker keeps the record of a job after its last change.
@@ -108,6 +113,7 @@ impl ClusterSettings {
             ca: None,
             name: ClusterName::default(),
             replicas: 1,
+            streams: 1,
             lease: Duration::from_secs(60),
             keep: Duration::from_secs(2 * 24 * 3600),
         }
@@ -117,7 +123,7 @@ impl ClusterSettings {
     ///
     /// # Errors
     /// [`ClusterError::NoServer`], [`ClusterError::Address`], [`ClusterError::EmptyCredential`],
-    /// [`ClusterError::NoCredentials`], [`ClusterError::Replicas`].
+    /// [`ClusterError::NoCredentials`], [`ClusterError::Replicas`], [`ClusterError::Streams`].
     pub fn check(&self) -> Result<(), ClusterError> {
         if self.servers.is_empty() {
             return Err(ClusterError::NoServer);
@@ -127,6 +133,9 @@ impl ClusterSettings {
         }
         if !(1..=5).contains(&self.replicas) {
             return Err(ClusterError::Replicas { found: self.replicas });
+        }
+        if !(1..=MOST_STREAMS).contains(&self.streams) {
+            return Err(ClusterError::Streams { found: self.streams });
         }
         let is_blank = |secret: &str| secret.trim().is_empty();
         let empty = match &self.credentials {
@@ -263,6 +272,11 @@ mod tests {
         let mut many = settings("nats://127.0.0.1", Credentials::None);
         many.replicas = 6;
         assert!(matches!(many.check(), Err(ClusterError::Replicas { found: 6 })));
+        many.replicas = 1;
+        for streams in [0, 65] {
+            many.streams = streams;
+            assert!(matches!(many.check(), Err(ClusterError::Streams { .. })));
+        }
         assert!("a.b".parse::<ClusterName>().is_err() && "".parse::<ClusterName>().is_err());
     }
 

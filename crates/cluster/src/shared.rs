@@ -1,17 +1,18 @@
 //! What the records of a cluster are made of, for those who change them, bring them in step, and answer for them.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use pentimento_jobs::{AgeClock, JobFilter, JobStore as _, JobsError, SqliteJobs, is_later};
 use pentimento_types::{Clock, Job, JobId, JobState};
-use tokio::sync::Notify;
 
-use crate::bucket::NotWritten;
 use crate::connection::Connection;
+use crate::deletions::Deletions;
 use crate::envelope::ENVELOPE_VERSION;
+use crate::marks::Marks;
 use crate::mirror::{Mirror, Seen};
-use crate::subjects::job_key;
+use crate::unsettled::Unsettled;
 use crate::{NodeId, queue};
 
 /// What tasks and callers share.
@@ -27,13 +28,17 @@ pub(crate) struct Shared {
     /// How old keys are.
     pub(crate) ages: AgeClock,
     /// Since when everything in the bucket is known here; None while it is not.
-    pub(crate) in_step_since: Mutex<Option<std::time::Instant>>,
-    /// Jobs that ended here while the broker was away.
-    pub(crate) owed: Mutex<HashSet<JobId>>,
+    pub(crate) in_step_since: Mutex<Option<Instant>>,
+    /// Jobs that bucket or queue may not know as the journal does.
+    pub(crate) unsettled: Arc<Unsettled>,
     /// Jobs that were deleted here, and that the bucket may still have.
-    pub(crate) deleted: Mutex<HashSet<JobId>>,
-    /// Wakes who brings bucket and journal in step.
-    pub(crate) mend: Notify,
+    pub(crate) deletions: Deletions,
+    /// Jobs that others have deleted, until the journal has forgotten them as well.
+    pub(crate) being_forgotten: Marks<JobId>,
+    /// Jobs whose names are taken and that are not in the journal yet.
+    pub(crate) being_stored: Marks<JobId>,
+    /// Names whose jobs were not found, at which revision, and since when.
+    pub(crate) names_in_doubt: Mutex<HashMap<String, (u64, Instant)>>,
 }
 
 /// All states in which something is still to come.
@@ -75,6 +80,10 @@ impl Shared {
 
     /// The latest copy of a job that can be found anywhere.
     pub(crate) async fn find(&self, id: JobId) -> Result<Option<Job>, JobsError> {
+        if self.deletions.contains(id) {
+            // The bucket may have it still.
+            return Ok(None);
+        }
         let seen = self.mirror.get(id);
         let may_be_ours = seen.as_ref().is_none_or(|seen| seen.home == self.node);
         let own = if may_be_ours {
@@ -87,22 +96,5 @@ impl Shared {
             Some(job) => Ok(Some(job)),
             None => Ok(self.read(id).await?.map(|seen| Job::clone(&seen.job))),
         }
-    }
-
-    /// Deletes a job in the bucket, at once or when the broker is there again.
-    pub(crate) async fn delete_shared(&self, id: JobId) -> Result<(), JobsError> {
-        self.lock_deleted().insert(id);
-        let rooms = self.connection.rooms().await?;
-        match rooms.jobs.delete(&job_key(id), None).await {
-            Ok(()) | Err(NotWritten::Conflict) => {
-                self.lock_deleted().remove(&id);
-                Ok(())
-            }
-            Err(NotWritten::Failed(error)) => Err(error),
-        }
-    }
-
-    pub(crate) fn lock_deleted(&self) -> MutexGuard<'_, HashSet<JobId>> {
-        self.deleted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

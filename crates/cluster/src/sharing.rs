@@ -2,8 +2,6 @@
 //! of its home while it is not. When both have gone on without each other, the copy that is further counts, and of two ends the
 //! home's.
 
-use std::sync::PoisonError;
-
 use pentimento_jobs::{JobStore as _, JobsError, Transition, is_later};
 use pentimento_types::{Job, JobId, JobState};
 
@@ -95,23 +93,8 @@ impl Shared {
         }
         let job = self.own.transition(id, transition).await?;
         self.note_ours(job.clone());
-        if job.state.is_final() {
-            self.owe(id);
-        }
-        self.mend.notify_one();
+        self.unsettled.add(id);
         Ok(job)
-    }
-
-    /// The broker is to be told how a job of this node ended.
-    pub(crate) fn owe(&self, id: JobId) {
-        let is_new = self
-            .owed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id);
-        if is_new {
-            self.mend.notify_one();
-        }
     }
 
     /// The broker has been away for so long that whoever ran a job of this node has lost it: it waits again, which is held

@@ -14,22 +14,32 @@ use pentimento_jobs::{
     SqliteJobs, Transition, key_stands, known_request,
 };
 use pentimento_types::{ApiKeyId, Clock, Job, JobId, JobState, describe_chain};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::broadcast;
 
 use crate::connection::Connection;
+use crate::deletions::Deletions;
 use crate::envelope::{LARGEST, SharedJob};
+use crate::marks::Marks;
 use crate::mirror::Mirror;
 use crate::names::{self, Named};
 use crate::shared::{Shared, unfinished};
 use crate::subjects::{number_key, request_key};
 use crate::tasks::Tasks;
-use crate::{NodeId, keeper, queue};
+use crate::{NodeId, asking, keeper, queue};
 
 /// The records of all jobs of a cluster. Clones share them.
 #[derive(Clone, Debug)]
 pub struct ClusterJobs {
     pub(crate) shared: Arc<Shared>,
     _tasks: Arc<Tasks>,
+}
+
+/// What a node keeps on its own disk.
+pub(crate) struct Kept {
+    pub(crate) own: SqliteJobs,
+    pub(crate) deletions: Deletions,
+    /// Of the journal.
+    pub(crate) limits: JobLimits,
 }
 
 /// What became of a job's names.
@@ -42,10 +52,15 @@ enum Names {
 impl ClusterJobs {
     pub(crate) async fn start(
         node: NodeId,
-        (own, limits): (SqliteJobs, JobLimits),
+        Kept {
+            own,
+            deletions,
+            limits,
+        }: Kept,
         (connection, queue): (Connection, Arc<queue::Shared>),
         clock: Arc<dyn Clock>,
     ) -> Result<Self, JobsError> {
+        let unsettled = queue.unsettled();
         let shared = Arc::new(Shared {
             mirror: Mirror::new(limits),
             ages: AgeClock::new(Arc::clone(&clock)),
@@ -55,9 +70,11 @@ impl ClusterJobs {
             queue,
             clock,
             in_step_since: Mutex::default(),
-            owed: Mutex::default(),
-            deleted: Mutex::default(),
-            mend: Notify::new(),
+            unsettled,
+            deletions,
+            being_forgotten: Marks::default(),
+            being_stored: Marks::default(),
+            names_in_doubt: Mutex::default(),
         });
         for job in shared.own.list(&unfinished()).await? {
             if !shared.connection.is_up() && !job.stays && job.state != JobState::Fetching {
@@ -68,6 +85,7 @@ impl ClusterJobs {
         let tasks = Tasks::default();
         tasks.spawn(keeper::follow(Arc::clone(&shared)));
         tasks.spawn(keeper::mend(Arc::clone(&shared)));
+        tasks.spawn(asking::answer(Arc::clone(&shared)));
         Ok(Self {
             shared,
             _tasks: Arc::new(tasks),
@@ -121,9 +139,11 @@ impl Shared {
     }
 
     async fn take_names_of_cluster(&self, job: &Job) -> Result<Names, JobsError> {
-        let rooms = self.connection.rooms().await?;
+        // One that was accepted while its node could not ask has no entry among the names.
+        if let Names::Known(first) = self.names_known_here(job)? {
+            return Ok(Names::Known(first));
+        }
         let now = self.ages.now(KEY_LIFE);
-        let find = |id| self.find(id);
         let mut ours = Vec::new();
         if let Some(request) = &job.idempotency {
             let key = request_key(&job.owner, &request.key);
@@ -134,17 +154,18 @@ impl Shared {
                     .is_some_and(|known| known.key == request.key);
                 is_same && first.owner == job.owner && key_stands(first, now)
             };
-            match names::take(&rooms.names, &key, job.id, (find, of_same_key)).await? {
+            match self.take_name(&key, job.id, of_same_key).await? {
                 Named::Ours => ours.push(key),
                 Named::Taken(first) => return known_request(&first, request).map(Names::Known),
+                Named::InDoubt => return Err(JobsError::KeyInDoubt),
             }
         }
         if let Some(number) = job.dialect.number {
             let key = number_key(&job.dialect.name, number);
             let of_same_number = |other: &Job| other.dialect.number == Some(number);
-            match names::take(&rooms.names, &key, job.id, (find, of_same_number)).await {
+            match self.take_name(&key, job.id, of_same_number).await {
                 Ok(Named::Ours) => ours.push(key),
-                Ok(Named::Taken(_)) => {
+                Ok(Named::Taken(_) | Named::InDoubt) => {
                     self.give_names_back(job.id, ours).await;
                     return Err(JobsError::NumberTaken);
                 }
@@ -183,26 +204,6 @@ impl Shared {
             }
         }
     }
-
-    /// Takes a job that has ended out of everything that the cluster knows.
-    async fn forget(&self, id: JobId) {
-        let Some(seen) = self.mirror.remove(id) else {
-            return;
-        };
-        if let Err(error) = self.delete_shared(id).await {
-            tracing::debug!(job = %id, error = describe_chain(&error), "the cluster forgets it later");
-            return;
-        }
-        let job = &seen.job;
-        let request = job.idempotency.as_ref();
-        let request = request.map(|request| request_key(&job.owner, &request.key));
-        let number = job
-            .dialect
-            .number
-            .map(|number| number_key(&job.dialect.name, number));
-        self.give_names_back(id, request.into_iter().chain(number).collect())
-            .await;
-    }
 }
 
 #[async_trait]
@@ -226,6 +227,10 @@ impl JobStore for ClusterJobs {
         self.shared.has_been_in_step()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError> {
         self.shared.own.reserve_within(owner, most)
     }
@@ -239,6 +244,8 @@ impl JobStore for ClusterJobs {
                 limit: LARGEST,
             });
         }
+        // Until it is shared or owed to the cluster: whoever finds one of its names in between waits for it.
+        let _marked = shared.being_stored.mark_while(job.id);
         let keys = match shared.take_names(&job).await? {
             Names::Ours(keys) => keys,
             Names::Known(first) => return Ok(Inserted::Known(first)),
@@ -253,7 +260,7 @@ impl JobStore for ClusterJobs {
         // Before the id is given out, so that any node knows it; but an id that is safe is given out in any case.
         if let Err(error) = shared.share(job).await {
             tracing::debug!(job = %id, error = describe_chain(&error), "the cluster hears of it later");
-            shared.mend.notify_one();
+            shared.unsettled.add(id);
         }
         inserted
     }
@@ -364,24 +371,26 @@ impl JobStore for ClusterJobs {
     }
 
     async fn remove(&self, id: JobId) -> Result<bool, JobsError> {
-        let removed = self.shared.own.remove(id).await?;
-        let ended = self
-            .shared
-            .mirror
-            .get(id)
-            .filter(|seen| seen.job.state.is_final());
-        let is_theirs = ended.as_ref().is_some_and(|seen| seen.home != self.shared.node);
-        if removed || is_theirs {
-            // Its home hears of it, and forgets it as well.
-            self.shared.forget(id).await;
+        let shared = &self.shared;
+        let seen = shared.mirror.get(id);
+        let own = shared.own.get(id).await?;
+        let removed = shared.own.remove(id).await?;
+        let is_theirs = seen
+            .as_ref()
+            .is_some_and(|seen| seen.job.state.is_final() && seen.home != shared.node);
+        let is_gone = removed || is_theirs;
+        // Its home hears of it, and forgets it as well.
+        if is_gone && !shared.forget(id, own.as_ref()).await {
+            shared.deletions.keep().await?;
         }
-        Ok(removed || is_theirs)
+        Ok(is_gone)
     }
 
     async fn expire(&self, finished_before: SystemTime) -> Result<Vec<JobId>, JobsError> {
         let expired = self.shared.own.expire(finished_before).await?;
         for id in &expired {
-            self.shared.forget(*id).await;
+            // What the cluster is not told of now, it forgets by itself.
+            self.shared.forget(*id, None).await;
         }
         self.shared.mirror.forget_lost(&self.shared.node, finished_before);
         Ok(expired)

@@ -40,48 +40,85 @@ impl ModelToken {
     }
 }
 
+/// One of the streams over which jobs are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WorkStream(u32);
+
 /// The names of one cluster; several may share a broker.
 #[derive(Clone, Debug)]
 pub(crate) struct Subjects {
     /// In lower case.
     cluster: String,
+    /// Over how many streams the jobs that wait or run are spread, by their checkpoints.
+    streams: u32,
 }
 
 impl Subjects {
-    pub(crate) fn of(cluster: &ClusterName) -> Self {
+    pub(crate) fn of(cluster: &ClusterName, streams: u32) -> Self {
         Self {
             cluster: cluster.as_str().to_owned(),
+            streams: streams.max(1),
         }
     }
 
-    /// The stream of jobs that wait or run.
-    pub(crate) fn work_stream(&self) -> String {
-        format!("{}_WORK", self.cluster.to_ascii_uppercase())
+    /// The streams of jobs that wait or run.
+    pub(crate) fn work_streams(&self) -> impl Iterator<Item = WorkStream> + use<> {
+        (0..self.streams).map(WorkStream)
     }
 
-    /// All of its subjects.
-    pub(crate) fn all_work(&self) -> String {
-        format!("{}.work.>", self.cluster)
+    /// The one with the jobs of a checkpoint.
+    pub(crate) fn stream_of(&self, model: &ModelToken) -> WorkStream {
+        let digest = Sha256::digest(model.0.as_bytes());
+        let number = digest
+            .iter()
+            .take(4)
+            .fold(0, |number, byte| number << 8 | u32::from(*byte));
+        WorkStream(number % self.streams)
+    }
+
+    /// What a stream is called.
+    pub(crate) fn work_stream(&self, stream: WorkStream) -> String {
+        let cluster = self.cluster.to_ascii_uppercase();
+        match stream.0 {
+            // As it is where there is one only.
+            0 => format!("{cluster}_WORK"),
+            number => format!("{cluster}_WORK_{number}"),
+        }
+    }
+
+    /// What the subjects of a stream begin with.
+    fn work_prefix(&self, stream: WorkStream) -> String {
+        match stream.0 {
+            0 => format!("{}.work", self.cluster),
+            number => format!("{}.work-{number}", self.cluster),
+        }
+    }
+
+    /// All subjects of a stream.
+    pub(crate) fn all_work(&self, stream: WorkStream) -> String {
+        format!("{}.>", self.work_prefix(stream))
     }
 
     /// The jobs of one checkpoint.
     pub(crate) fn work_of(&self, model: &ModelToken) -> String {
-        format!("{}.work.{}.*", self.cluster, model.0)
+        format!("{}.{}.*", self.work_prefix(self.stream_of(model)), model.0)
     }
 
     /// One job.
     pub(crate) fn work(&self, model: &ModelToken, job: JobId) -> String {
-        format!("{}.work.{}.{}", self.cluster, model.0, job.as_uuid().simple())
+        let prefix = self.work_prefix(self.stream_of(model));
+        format!("{prefix}.{}.{}", model.0, job.as_uuid().simple())
     }
 
-    /// One job of whatever checkpoint.
-    pub(crate) fn work_of_job(&self, job: JobId) -> String {
-        format!("{}.work.*.{}", self.cluster, job.as_uuid().simple())
+    /// One job of whatever checkpoint of a stream.
+    pub(crate) fn work_of_job(&self, stream: WorkStream, job: JobId) -> String {
+        format!("{}.*.{}", self.work_prefix(stream), job.as_uuid().simple())
     }
 
     /// What a subject of [`Subjects::work`] says.
     pub(crate) fn parse_work(&self, subject: &str) -> Option<(ModelToken, JobId)> {
-        let rest = subject.strip_prefix(&self.cluster)?.strip_prefix(".work.")?;
+        let rest = subject.strip_prefix(&self.cluster)?.strip_prefix(".work")?;
+        let (_, rest) = rest.split_once('.')?;
         let (model, job) = rest.split_once('.')?;
         let job = job_of(job)?;
         Some((ModelToken(model.to_owned()), job))
@@ -145,6 +182,11 @@ impl Subjects {
     /// Told on it: a job waits that nobody has.
     pub(crate) fn ready(&self) -> String {
         format!("{}.ready", self.cluster)
+    }
+
+    /// Asked on it of a node: whether it has a job.
+    pub(crate) fn ask(&self, node: &NodeId) -> String {
+        format!("{}.ask.{node}", self.cluster)
     }
 
     /// Told on it to the node that has accepted a job: what has become of its entry in the queue.
@@ -219,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_subject_of_work_says_which_job_it_is() {
-        let subjects = Subjects::of(&ClusterName::default());
+        let subjects = Subjects::of(&ClusterName::default(), 1);
         let (token, job) = (ModelToken::of(&ModelId::new("demo")), JobId::from_u128(7));
         let subject = subjects.work(&token, job);
         assert_eq!(subjects.parse_work(&subject), Some((token, job)));
@@ -230,6 +272,34 @@ mod tests {
         ] {
             assert_eq!(subjects.parse_work(odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn checkpoints_are_spread_over_streams_and_one_stream_is_called_as_ever() {
+        let (one, three) = (
+            Subjects::of(&ClusterName::default(), 1),
+            Subjects::of(&ClusterName::default(), 3),
+        );
+        let mut found = std::collections::BTreeMap::new();
+        for model in 0..60 {
+            let (token, job) = (
+                ModelToken::of(&ModelId::new(format!("model {model}"))),
+                JobId::from_u128(model),
+            );
+            let subject = three.work(&token, job);
+            assert_eq!(three.parse_work(&subject), Some((token.clone(), job)));
+            let stream = three.stream_of(&token);
+            let all = three.all_work(stream);
+            assert!(subject.starts_with(all.trim_end_matches('>')), "{subject} {all}");
+            *found.entry(three.work_stream(stream)).or_insert(0) += 1;
+            assert!(one.work(&token, job).starts_with("pentimento.work."));
+        }
+        let names: Vec<&str> = found.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            ["PENTIMENTO_WORK", "PENTIMENTO_WORK_1", "PENTIMENTO_WORK_2"]
+        );
+        assert!(found.values().all(|count| *count > 10), "{found:?}");
     }
 
     #[test]

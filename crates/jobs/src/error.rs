@@ -30,6 +30,12 @@ pub enum JobsError {
         /// The job of the first request.
         id: JobId,
     },
+    /// Another machine took a request with this key, and cannot be asked what became of it.
+    #[error(
+        "another machine took a request with this idempotency key a moment ago and cannot be heard; send this one again in a \
+         minute"
+    )]
+    KeyInDoubt,
     /// As many unfinished jobs as allowed.
     #[error("{limit} jobs are waiting or running already")]
     Full {
@@ -116,7 +122,7 @@ impl HasKind for JobsError {
             | Self::Refused(_)
             | Self::ClaimLost { .. }
             | Self::SendingLost { .. } => ErrorKind::Conflict,
-            Self::NewerSchema { .. } | Self::Backend { .. } => ErrorKind::Unavailable,
+            Self::KeyInDoubt | Self::NewerSchema { .. } | Self::Backend { .. } => ErrorKind::Unavailable,
         }
     }
 }

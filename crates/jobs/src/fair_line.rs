@@ -11,6 +11,9 @@ use pentimento_types::{ApiKeyId, JobId, Priority};
 
 use crate::QueueEntry;
 
+/// Jobs of one owner that are looked at for one that may go.
+const MOST_LOOKED_AT: usize = 256;
+
 /// Whether it is a new job, how urgent it is, its number: the least goes first.
 type Rank = (bool, Reverse<Priority>, i64);
 
@@ -28,6 +31,8 @@ pub struct FairLine {
     owners: HashMap<ApiKeyId, Line>,
     ranks: HashMap<JobId, (ApiKeyId, Rank)>,
     pushed: i64,
+    /// The job that was taken out last, where it stood, and the work that was counted for it.
+    last: Option<(JobId, Rank, u128)>,
 }
 
 impl FairLine {
@@ -66,20 +71,55 @@ impl FairLine {
         line.jobs.insert(rank, entry);
     }
 
+    /// A job that was taken out last, and that nobody has got: all is as it was before.
+    pub fn undo(&mut self, entry: QueueEntry) {
+        let Some((id, rank, work)) = self.last.take().filter(|(id, ..)| *id == entry.id) else {
+            return self.put_back(entry);
+        };
+        self.ranks.insert(id, (entry.owner.clone(), rank));
+        let now = self.now;
+        let line = self.owners.entry(entry.owner.clone()).or_default();
+        line.start = line.start.saturating_sub(work).max(now);
+        line.jobs.insert(rank, entry);
+    }
+
     /// Takes the next job out, of any owner but these.
     pub fn pop(&mut self, except: &[ApiKeyId]) -> Option<QueueEntry> {
         let may_go = self.owners.iter().filter(|(owner, _)| !except.contains(owner));
-        let starts = may_go.filter_map(|(owner, line)| {
-            let (rank, _) = line.jobs.first_key_value()?;
-            Some((line.start.max(self.now), *rank, owner))
+        let firsts = may_go.filter_map(|(owner, line)| Some((owner, line, *line.jobs.first_key_value()?.0)));
+        let next = self.first_to_start(firsts)?;
+        self.take(next)
+    }
+
+    /// Takes the next job out that may go. Of an owner whose first ones may not, some later ones are looked at.
+    pub fn pop_where(&mut self, may_go: impl Fn(&QueueEntry) -> bool) -> Option<QueueEntry> {
+        let firsts = self.owners.iter().filter_map(|(owner, line)| {
+            let mut jobs = line.jobs.iter().take(MOST_LOOKED_AT);
+            let (rank, _) = jobs.find(|(_, entry)| may_go(entry))?;
+            Some((owner, line, *rank))
         });
-        let (start, (is_new, ..), owner) = starts.min_by_key(|(start, rank, _)| (*start, *rank))?;
-        let owner = owner.clone();
+        let next = self.first_to_start(firsts)?;
+        self.take(next)
+    }
+
+    /// Of one job of each owner.
+    fn first_to_start<'a>(
+        &self,
+        jobs: impl Iterator<Item = (&'a ApiKeyId, &'a Line, Rank)>,
+    ) -> Option<(u128, ApiKeyId, Rank)> {
+        let starts = jobs.map(|(owner, line, rank)| (line.start.max(self.now), rank, owner));
+        let (start, rank, owner) = starts.min_by_key(|(start, rank, _)| (*start, *rank))?;
+        Some((start, owner.clone(), rank))
+    }
+
+    fn take(&mut self, (start, owner, rank): (u128, ApiKeyId, Rank)) -> Option<QueueEntry> {
         self.now = start;
         let line = self.owners.get_mut(&owner)?;
-        let (_, entry) = line.jobs.pop_first()?;
-        let work = if is_new { entry.work.max(1) } else { 0 };
-        line.start = start + u128::from(work);
+        let entry = line.jobs.remove(&rank)?;
+        let (is_new, ..) = rank;
+        let work = u128::from(if is_new { entry.work.max(1) } else { 0 });
+        line.start = start + work;
+        self.last = Some((entry.id, rank, work));
         self.ranks.remove(&entry.id);
         self.forget_the_idle();
         Some(entry)
@@ -180,6 +220,36 @@ mod tests {
         line.remove(JobId::from_u128(5));
         assert!(line.contains(JobId::from_u128(1)) && !line.contains(JobId::from_u128(5)));
         assert_eq!(order(&mut line), ids([1, 4, 2, 3]));
+    }
+
+    #[test]
+    fn what_may_not_go_stays_where_it_is_and_its_owner_keeps_its_turn() {
+        let mut line = FairLine::default();
+        for id in 1..=3 {
+            line.push(entry(id, "a", 10));
+        }
+        line.push(entry(4, "b", 10));
+        let first = JobId::from_u128(1);
+        let next = |line: &mut FairLine| line.pop_where(|entry| entry.id != first).map(|entry| entry.id);
+        assert_eq!(next(&mut line), Some(JobId::from_u128(2)));
+        assert_eq!(next(&mut line), Some(JobId::from_u128(4)));
+        assert_eq!(next(&mut line), Some(JobId::from_u128(3)));
+        assert_eq!(next(&mut line), None);
+        assert_eq!(order(&mut line), [first]);
+    }
+
+    #[test]
+    fn a_job_that_nobody_got_costs_its_owner_no_turn() {
+        let mut line = FairLine::default();
+        for id in 1..=2 {
+            line.push(entry(id, "first", 4));
+        }
+        let taken = line.pop(&[]).unwrap();
+        line.undo(taken);
+        let taken = line.pop(&[]).unwrap();
+        assert_eq!(taken.id, JobId::from_u128(1));
+        line.push(entry(3, "second", 4));
+        assert_eq!(order(&mut line), ids([3, 2]));
     }
 
     #[test]

@@ -118,6 +118,12 @@ pub trait JobStore: Send + Sync + std::fmt::Debug {
         true
     }
 
+    /// Whether other processes accept jobs of which this one may never hear: one that is cut off for a while works on, and
+    /// what it needs for a job must not be deleted because nobody else knows the job.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// A place for a job of `owner` that may be inserted later. Asked for before anything costly is done with a request, so
     /// it answers at once; how many jobs of one owner are let in is for [`crate::Places`] to say.
     ///

@@ -114,10 +114,14 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
             Err(_) => return Disposition::BehindAnother,
         }
     };
-    let left = if job.attempt > 0 {
-        deliver::left_by_earlier_attempt(&inner, &job).await
-    } else {
-        None
+    let left = match deliver::left_by_earlier_attempt(&inner, &job).await {
+        Ok(left) => left,
+        // It would be given up for pictures that may be there.
+        Err(error) if (is_given_up || inner.is_late(&job)) && inner.looks_again(&job) => {
+            tracing::warn!(job = %id, error = describe_chain(&error), "it cannot be seen whether its pictures are there");
+            return Disposition::Later;
+        }
+        Err(_) => None,
     };
     if left.is_none() && is_given_up {
         let message = format!(
@@ -164,19 +168,27 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
 
 /// Ends a late job that no attempt has in hand: with the pictures that an earlier one has left, or as one that failed.
 pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> {
-    let left = if job.attempt > 0 {
-        deliver::left_by_earlier_attempt(inner, job).await
-    } else {
-        None
+    let left = match deliver::left_by_earlier_attempt(inner, job).await {
+        Ok(left) => left,
+        Err(error) if inner.looks_again(job) => {
+            return Err(JobsError::Backend {
+                what: "see whether the pictures of a late job are there",
+                source: Box::new(error),
+            });
+        }
+        Err(error) => {
+            tracing::warn!(job = %job.id, error = describe_chain(&error), "its pictures, if there are any, cannot be read");
+            None
+        }
     };
     let Some(images) = left else {
         let failure = lateness::too_late(job);
         let attempt = job.attempt;
-        inner
+        let job = inner
             .transition(job.id, Transition::Fail { attempt, failure })
             .await?;
         tracing::warn!(job = %job.id, attempt, "given up at its deadline, as nobody ran it");
-        inner.clear_away(job.id).await;
+        inner.clear_away(&job).await;
         return Ok(());
     };
     let start = Transition::Start { attempt: job.attempt };
@@ -188,7 +200,7 @@ pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> 
             source: "its pictures are there, and it is looked at again".into(),
         }),
         Disposition::Ended | Disposition::Again => {
-            inner.clear_away(job.id).await;
+            inner.clear_away(&job).await;
             Ok(())
         }
     }
@@ -300,11 +312,11 @@ async fn succeed(inner: &Inner, job: &Job, made: Made) -> Disposition {
 async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
     let write = || inner.transition(job.id, transition.clone());
     match inner.patiently(job.id, write).await {
-        Ok(_) => {
+        Ok(job) => {
             inner.progress.forget(job.id);
             // Where the attempt has not got so far as to take it.
             drop(inner.admitted.take(job.id));
-            inner.delete_input(job.id).await;
+            inner.delete_input_of_ended(&job).await;
             Disposition::Ended
         }
         Err(error @ JobsError::Backend { .. }) => {

@@ -75,6 +75,12 @@ impl ServiceConfig {
     pub(crate) fn deleted_after(&self) -> Duration {
         self.kept() + MARGIN
     }
+
+    /// How long after they were stored the inputs of another machine's job are deleted, of which it has told nothing since: by
+    /// then the job is beyond its deadline and as good as forgotten.
+    pub(crate) fn lost_after(&self) -> Duration {
+        self.job_deadline + self.deleted_after()
+    }
 }
 
 /// What the service is put together from.

@@ -300,6 +300,12 @@ pub enum ServiceError {
         /// Safe to show.
         reason: &'static str,
     },
+    /// Another machine took a request with the same idempotency key, and what became of it cannot be found out now.
+    #[error(
+        "another machine took a request with this idempotency key a moment ago and cannot be heard; send this one again in a \
+         minute"
+    )]
+    KeyInDoubt,
     /// Of all machines that share jobs, none that runs them is heard.
     #[error("no worker of the cluster is there; send it again when one is")]
     NoWorker,
@@ -395,6 +401,7 @@ impl HasKind for ServiceError {
             Self::JobsAtOnce { .. } | Self::KeptPicturesFull { .. } => ErrorKind::QuotaExceeded,
             Self::ShuttingDown
             | Self::OutOfService { .. }
+            | Self::KeyInDoubt
             | Self::NoWorker
             | Self::NotServed { .. }
             | Self::ModelUnavailable { .. }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pentimento_jobs::{JobFilter, JobsError, QueueEntry};
 use pentimento_storage::StorageError;
-use pentimento_types::{Job, JobId, JobState, describe_chain};
+use pentimento_types::{ImageKey, Job, JobId, JobState, describe_chain};
 
 use crate::inner::Inner;
 use crate::{ServiceError, webhooks};
@@ -169,14 +169,16 @@ pub(crate) async fn sweep_orphans(inner: &Inner) -> Result<(), ServiceError> {
         Some(before) => inner.images.outputs_before(before).await.map_err(not_looked)?,
         None => Vec::new(),
     };
-    if let Some(before) = inner.before(INPUT_AGE) {
-        old.extend(inner.images.inputs_before(before).await.map_err(not_looked)?);
-    }
+    let inputs = match inner.before(INPUT_AGE) {
+        Some(before) => inner.images.inputs_before(before).await.map_err(not_looked)?,
+        None => Vec::new(),
+    };
     // Read after the lists, so that no job is missed whose pictures are in them.
     let unfinished = unfinished(inner)
         .await
         .map_err(ServiceError::store("read the jobs"))?;
     let unfinished: HashSet<JobId> = unfinished.into_iter().map(|job| job.id).collect();
+    old.extend(inputs_of_nobody(inner, inputs).await?);
     old.retain(|key| key.job().is_none_or(|id| !unfinished.contains(&id)));
     if !old.is_empty() {
         tracing::info!(
@@ -188,6 +190,36 @@ pub(crate) async fn sweep_orphans(inner: &Inner) -> Result<(), ServiceError> {
         inner.images.delete(&key).await.map_err(not_looked)?;
     }
     Ok(())
+}
+
+/// Those of these inputs that no machine wants any more, if the job has ended or is not known. A machine that is cut off from the
+/// others, and not from the pictures, works on jobs of which nobody else knows; so only its own machine deletes what belongs to a
+/// job, and of a machine that never comes back what is so old that no job of it would be begun.
+async fn inputs_of_nobody(inner: &Inner, inputs: Vec<ImageKey>) -> Result<Vec<ImageKey>, ServiceError> {
+    if !inner.store.is_shared() {
+        return Ok(inputs);
+    }
+    let lost: HashSet<ImageKey> = match inner.before(inner.config.lost_after()) {
+        Some(before) => inner.images.inputs_before(before).await.map_err(not_looked)?,
+        None => Vec::new(),
+    }
+    .into_iter()
+    .collect();
+    let mut of_nobody = Vec::new();
+    for key in inputs {
+        let is_done = match key.job() {
+            Some(id) if !lost.contains(&key) => {
+                let job = inner.store.get(id).await;
+                let job = job.map_err(ServiceError::store("read the jobs"))?;
+                job.is_some_and(|job| job.state.is_final() && inner.store.is_ours(&job))
+            }
+            Some(_) | None => true,
+        };
+        if is_done {
+            of_nobody.push(key);
+        }
+    }
+    Ok(of_nobody)
 }
 
 fn not_looked(error: StorageError) -> ServiceError {

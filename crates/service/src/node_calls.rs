@@ -24,10 +24,18 @@ impl Service {
         self.inner.nodes.as_ref().is_some_and(|nodes| nodes.are_heard())
     }
 
-    /// A job has been changed, by whichever machine. One that has ended is not run here any more, and watchers hear of it.
+    /// A job has been changed, by whichever machine. One that has ended is not run here any more, and watchers hear of it; what
+    /// this machine has stored for it is deleted.
     pub fn heard_of(&self, job: &Job) {
         let inner = &self.inner;
         inner.watched.note(job);
+        // An attempt of this machine does so itself.
+        if job.state.is_final() && !inner.attempts.contains(job.id) && inner.store.is_ours(job) {
+            let (inner, id) = (Arc::clone(inner), job.id);
+            self.inner
+                .runtime
+                .spawn(async move { inner.delete_input(id).await });
+        }
         match job.state {
             JobState::Cancelled | JobState::Failed => {
                 inner.engine.cancel(job.id);

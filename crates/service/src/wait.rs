@@ -70,7 +70,7 @@ impl Inner {
             Ok(job) => {
                 tracing::info!(job = %id, "cancelled");
                 self.engine.cancel(id);
-                self.clear_away(id).await;
+                self.clear_away(&job).await;
                 Ok(job)
             }
             Err(JobsError::NotFound { id }) => Err(ServiceError::JobNotFound { id }),
@@ -92,14 +92,23 @@ impl Inner {
     }
 
     /// Forgets what is held for a job that has ended without a worker.
-    pub(crate) async fn clear_away(&self, id: JobId) {
+    pub(crate) async fn clear_away(&self, job: &Job) {
+        let id = job.id;
         self.progress.forget(id);
         drop(self.admitted.take(id));
         if let Err(error) = self.queue.forget(id).await {
             // A worker will find that the job has ended.
             tracing::debug!(job = %id, error = describe_chain(&error), "still queued");
         }
-        self.delete_input(id).await;
+        self.delete_input_of_ended(job).await;
+    }
+
+    /// The inputs of a job that has ended. Those of another machine's job are deleted by that machine, when it hears of the end:
+    /// one that is cut off from the others may run its job again, and its end is the one that counts.
+    pub(crate) async fn delete_input_of_ended(&self, job: &Job) {
+        if self.store.is_ours(job) {
+            self.delete_input(job.id).await;
+        }
     }
 
     /// Inputs are kept until their job ends. A failure here is cleared up by the sweeper.

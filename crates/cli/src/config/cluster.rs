@@ -18,6 +18,7 @@ pub(crate) struct ClusterConfig {
     pub(crate) ca: Option<PathBuf>,
     pub(crate) name: String,
     pub(crate) replicas: usize,
+    pub(crate) streams: u32,
     /// The same on all machines of the cluster.
     pub(crate) lease: Duration,
 }
@@ -90,6 +91,7 @@ pub(super) fn cluster(settings: &Settings) -> Result<Option<ClusterConfig>, Conf
             .clone()
             .unwrap_or_else(|| "pentimento".to_owned()),
         replicas: usize::try_from(replicas).unwrap_or(usize::MAX),
+        streams: u32::try_from(settings.cluster_streams.unwrap_or(1)).unwrap_or(u32::MAX),
         lease,
         servers,
     }))
@@ -105,6 +107,7 @@ fn without_cluster(settings: &Settings) -> Result<(), ConfigError> {
         ("cluster_ca", settings.cluster_ca.is_some()),
         ("cluster_name", settings.cluster_name.is_some()),
         ("cluster_replicas", settings.cluster_replicas.is_some()),
+        ("cluster_streams", settings.cluster_streams.is_some()),
         ("cluster_lease_seconds", settings.cluster_lease_seconds.is_some()),
         ("runs_jobs", settings.runs_jobs == Some(false)),
     ];

@@ -16,6 +16,7 @@ use pentimento_types::{Clock as _, SystemClock, describe_chain};
 use super::{ANSWER, Connection, Shared};
 use crate::bucket::Bucket;
 use crate::failures::{away, failed, silent};
+use crate::subjects::WorkStream;
 
 /// Between two tries to make what is missing.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -32,7 +33,17 @@ pub(crate) struct Rooms {
     pub(crate) jobs: Bucket,
     pub(crate) leases: Bucket,
     pub(crate) names: Bucket,
-    pub(crate) work: stream::Stream,
+    /// By their numbers.
+    pub(crate) work: Vec<(WorkStream, stream::Stream)>,
+}
+
+impl Rooms {
+    /// The stream with the jobs of a checkpoint.
+    pub(crate) fn work_of(&self, stream: WorkStream) -> Result<&stream::Stream, JobsError> {
+        let found = self.work.iter().find(|(number, _)| *number == stream);
+        // All are made at once.
+        found.map(|(_, stream)| stream).ok_or_else(away)
+    }
 }
 
 /// How it stands with the rooms.
@@ -162,17 +173,20 @@ impl Shared {
         let Shared {
             subjects, settings, ..
         } = self;
-        let work = stream::Config {
-            name: subjects.work_stream(),
-            description: Some("jobs of pentimento that wait or run".to_owned()),
-            subjects: vec![subjects.all_work()],
-            retention: RetentionPolicy::WorkQueue,
-            storage: StorageType::File,
-            num_replicas: settings.replicas,
-            duplicate_window: Duration::from_secs(120),
-            ..stream::Config::default()
-        };
-        let work = self.make_stream(work).await?;
+        let mut work = Vec::new();
+        for number in subjects.work_streams() {
+            let config = stream::Config {
+                name: subjects.work_stream(number),
+                description: Some("jobs of pentimento that wait or run".to_owned()),
+                subjects: vec![subjects.all_work(number)],
+                retention: RetentionPolicy::WorkQueue,
+                storage: StorageType::File,
+                num_replicas: settings.replicas,
+                duplicate_window: Duration::from_secs(120),
+                ..stream::Config::default()
+            };
+            work.push((number, self.make_stream(config).await?));
+        }
         let dead = stream::Config {
             name: subjects.dead_stream(),
             description: Some("messages that no node of pentimento could use, with the reason".to_owned()),

@@ -50,6 +50,8 @@ impl Shared {
             let next = self.lock().lines.next_out(SystemClock.now());
             let Some((token, entry)) = next else { break };
             match self.publish(&token, &entry).await {
+                // While it was on its way it was forgotten.
+                Ok(true) if self.lock().forgotten.contains_key(&entry.id) => self.purge(entry.id).await?,
                 Ok(true) => self.tell_ready(&entry).await,
                 // Of an earlier life of this node: somebody may have it, and it keeps nobody back.
                 Ok(false) => self.lock().lines.taken(entry.id, SystemClock.now()),
@@ -125,7 +127,7 @@ impl Shared {
         };
         let jetstream = self.connection.jetstream();
         let made = jetstream
-            .create_consumer_on_stream(config, subjects.work_stream())
+            .create_consumer_on_stream(config, subjects.work_stream(subjects.stream_of(token)))
             .await;
         made.map_err(failed("set a consumer of the cluster's queue up"))?;
         self.lock().made.1.insert(token.clone());

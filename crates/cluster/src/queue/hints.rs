@@ -144,5 +144,8 @@ impl Shared {
             }
         }
         self.feed.notify_one();
+        if news == HomeNews::Done {
+            self.unsettled.add(job);
+        }
     }
 }

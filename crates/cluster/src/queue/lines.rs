@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use pentimento_jobs::{FairLine, QueueEntry};
+use pentimento_jobs::{FairLine, ModelsBeside, QueueEntry};
 use pentimento_types::{ApiKeyId, JobId};
 
 use crate::ModelToken;
@@ -17,6 +17,8 @@ use crate::ModelToken;
 const STUCK: Duration = Duration::from_secs(5);
 /// How many are let out beside it at most.
 const MOST_BESIDE: u64 = 8;
+/// Jobs of one owner and checkpoint that nobody could take, and that are out beside others of it: so many sets of models are tried.
+const PASSED_OF_OWNER: usize = 4;
 
 /// Where a job of this node is.
 #[derive(Clone, Debug)]
@@ -27,8 +29,7 @@ enum Place {
     Out {
         entry: QueueEntry,
         since: Instant,
-        /// Somebody has had it and could not take it, so that it does not keep the others back.
-        is_passed: bool,
+        offer: Offer,
     },
     /// A node has it.
     Taken {
@@ -36,6 +37,17 @@ enum Place {
         /// What was last found out about it, and when: the number of its lease, or 0 where it has none.
         last_sign: (u64, Instant),
     },
+}
+
+/// How a job stands that is in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// Somebody is to take it, and others of its checkpoint wait behind it.
+    Open,
+    /// Somebody has had it and could not take it: only those like it wait behind it.
+    Passed,
+    /// Nobody here knows whether it is there, and nobody waits behind it.
+    Unknown,
 }
 
 #[derive(Debug, Default)]
@@ -73,12 +85,12 @@ impl Lines {
             if kept {
                 continue;
             }
-            if let Some(entry) = line.pop(&passed) {
+            if let Some(entry) = line.pop_where(|entry| passed.let_past(entry)) {
                 let token = token.clone();
                 let place = Place::Out {
                     entry: entry.clone(),
                     since: now,
-                    is_passed: false,
+                    offer: Offer::Open,
                 };
                 self.places.insert(entry.id, place);
                 self.ready.retain(|_, line| !line.is_empty());
@@ -89,23 +101,20 @@ impl Lines {
     }
 
     fn out_by_model(&self, now: Instant) -> HashMap<ModelToken, Out> {
-        let mut counted: HashMap<ModelToken, (u64, u64, Vec<ApiKeyId>)> = HashMap::new();
+        let mut counted: HashMap<ModelToken, (u64, u64, Passed)> = HashMap::new();
         for place in self.places.values() {
-            let Place::Out {
-                entry,
-                since,
-                is_passed,
-            } = place
-            else {
+            let Place::Out { entry, since, offer } = place else {
                 continue;
             };
             let (out, beside, passed) = counted.entry(ModelToken::of(&entry.model)).or_default();
-            if *is_passed {
-                passed.push(entry.owner.clone());
-            } else {
-                let stuck = now.saturating_duration_since(*since).as_secs() / STUCK.as_secs();
-                *out += 1;
-                *beside = (*beside).max(stuck.min(MOST_BESIDE));
+            match offer {
+                Offer::Unknown => {}
+                Offer::Passed => passed.0.push((entry.owner.clone(), entry.beside.clone())),
+                Offer::Open => {
+                    let stuck = now.saturating_duration_since(*since).as_secs() / STUCK.as_secs();
+                    *out += 1;
+                    *beside = (*beside).max(stuck.min(MOST_BESIDE));
+                }
             }
         }
         let room = counted.into_iter().map(|(token, (out, beside, passed))| {
@@ -120,7 +129,7 @@ impl Lines {
         let place = Place::Out {
             entry: entry.clone(),
             since: now,
-            is_passed: true,
+            offer: Offer::Unknown,
         };
         self.places.insert(entry.id, place);
     }
@@ -128,7 +137,7 @@ impl Lines {
     /// It could not be put into the stream.
     pub(super) fn not_out(&mut self, id: JobId) {
         if let Some(Place::Out { entry, .. }) = self.places.remove(&id) {
-            self.put_back(entry);
+            self.put(entry, FairLine::undo);
         }
     }
 
@@ -154,7 +163,7 @@ impl Lines {
             *place = Place::Out {
                 entry,
                 since: now,
-                is_passed: true,
+                offer: Offer::Passed,
             };
         }
     }
@@ -235,13 +244,23 @@ impl Place {
 struct Out {
     /// Nothing more may go out.
     kept: bool,
-    /// Owners whose jobs nobody could take.
-    passed: Vec<ApiKeyId>,
+    passed: Passed,
+}
+
+/// Whose jobs nobody could take, and which models those need beside their checkpoint.
+#[derive(Clone, Debug, Default)]
+struct Passed(Vec<(ApiKeyId, ModelsBeside)>);
+
+impl Passed {
+    /// Whether somebody may be able to take this one: it is another owner's, or needs other models.
+    fn let_past(&self, entry: &QueueEntry) -> bool {
+        let of_owner = || self.0.iter().filter(|(owner, _)| *owner == entry.owner);
+        of_owner().count() < PASSED_OF_OWNER && of_owner().all(|(_, beside)| *beside != entry.beside)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use pentimento_jobs::ModelsBeside;
     use pentimento_types::{Clock as _, ModelId, Priority, SystemClock};
 
     use super::*;
@@ -317,6 +336,41 @@ mod tests {
         assert_eq!(next(&mut lines, now + STUCK), Some(4));
         lines.push(entry(5, "d", "x"));
         assert_eq!(next(&mut lines, now + STUCK), None);
+    }
+
+    #[test]
+    fn a_job_whose_lora_nobody_has_lets_others_of_its_owner_past() {
+        let now = SystemClock.now();
+        let mut lines = Lines::default();
+        let with_lora = |id: u128, lora: &str| {
+            let mut entry = entry(id, "a", "x");
+            entry.beside.loras.push(ModelId::new(lora));
+            entry
+        };
+        for id in 1..=2 {
+            lines.push(with_lora(id, "nowhere"));
+        }
+        lines.push(entry(3, "a", "x"));
+        assert_eq!(next(&mut lines, now), Some(1));
+        assert_eq!(next(&mut lines, now), None, "one is out");
+        lines.passed(JobId::from_u128(1), now);
+        assert_eq!(
+            next(&mut lines, now),
+            Some(3),
+            "the second needs what the first does"
+        );
+        lines.taken(JobId::from_u128(3), now);
+        assert_eq!(next(&mut lines, now), None);
+        // Not one for each name that an owner makes up.
+        for (id, lora) in (4..10).zip(["p", "q", "r", "s", "t", "u"]) {
+            lines.push(with_lora(id, lora));
+        }
+        let mut tried = Vec::new();
+        while let Some(id) = next(&mut lines, now) {
+            lines.passed(JobId::from_u128(id), now);
+            tried.push(id);
+        }
+        assert_eq!(tried, [4, 5, 6]);
     }
 
     #[test]

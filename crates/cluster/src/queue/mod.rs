@@ -34,6 +34,7 @@ use crate::envelope::{Lease, plain, read_plain};
 use crate::failures::failed;
 use crate::subjects::job_key;
 use crate::tasks::Tasks;
+use crate::unsettled::Unsettled;
 use crate::{Affinity, ModelToken, NodeId};
 
 use hints::HomeNews;
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     work: Notify,
     /// Wakes who puts jobs out.
     feed: Notify,
+    /// Jobs whose entries have left the queue, so that whoever has accepted them looks whether they have ended.
+    unsettled: Arc<Unsettled>,
     /// Held while messages are asked for: two who asked at once would get two where one is wanted.
     turn: tokio::sync::Mutex<()>,
 }
@@ -76,6 +79,8 @@ struct State {
     /// What checkpoints are called.
     models: HashMap<ModelToken, ModelId>,
     held: HashMap<JobId, Held>,
+    /// Jobs that need not be run any more, whose messages may be on their way, and since when.
+    forgotten: HashMap<JobId, Instant>,
     /// Claimed for somebody who has gone away meanwhile.
     unclaimed: Vec<(Claim, Instant)>,
     /// Leases that were in the way of a message, their revisions, and since when they have not changed.
@@ -104,6 +109,12 @@ impl State {
             self.models.insert(token.clone(), model.clone());
         }
         token
+    }
+
+    /// Takes one of the claims that nobody has asked for.
+    fn take_unclaimed(&mut self, fits: impl Fn(&Claim) -> bool) -> Option<Claim> {
+        let at = self.unclaimed.iter().position(|(claim, _)| fits(claim))?;
+        Some(self.unclaimed.swap_remove(at).0)
     }
 }
 
@@ -135,6 +146,7 @@ impl ClusterQueue {
             state: Mutex::default(),
             work: Notify::new(),
             feed: Notify::new(),
+            unsettled: Arc::default(),
             turn: tokio::sync::Mutex::default(),
         });
         let tasks = Tasks::default();
@@ -155,11 +167,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where jobs go that are to be looked at.
+    pub(crate) fn unsettled(&self) -> Arc<Unsettled> {
+        Arc::clone(&self.unsettled)
+    }
+
     /// A job of this node. Known ones are left as they are.
     pub(crate) async fn push(&self, entry: QueueEntry) -> Result<(), JobsError> {
         let stays = entry.stays || !self.connection.is_up();
         let is_known = {
             let mut state = self.lock();
+            state.forgotten.remove(&entry.id);
             state
                 .models
                 .insert(ModelToken::of(&entry.model), entry.model.clone());
@@ -221,9 +239,12 @@ impl Shared {
     /// Takes a job out of the stream that nobody need run.
     pub(crate) async fn purge(&self, id: JobId) -> Result<(), JobsError> {
         let rooms = self.connection.rooms().await?;
-        let subject = self.connection.subjects().work_of_job(id);
-        let purged = rooms.work.purge().filter(subject).await;
-        purged.map(drop).map_err(failed("take a job out of the queue"))
+        for (number, stream) in &rooms.work {
+            let subject = self.connection.subjects().work_of_job(*number, id);
+            let purged = stream.purge().filter(subject).await;
+            purged.map_err(failed("take a job out of the queue"))?;
+        }
+        Ok(())
     }
 
     /// A job that this node has found in its journal while the broker is away: another node may have it, so that it is not run
@@ -371,6 +392,24 @@ impl Shared {
         Ok(())
     }
 
+    /// Takes a job out of the queue that need not be run any more.
+    async fn finish(&self, claim: Claim) -> Result<(), JobsError> {
+        let home = self.lock().held.get(&claim.job()).map(|held| held.home.clone());
+        let acker = self.end_lease(&claim).await?;
+        // Waited for: a job that is pushed again at once must not meet its old message.
+        if let Some(acker) = acker
+            && let Err(error) = acker.double_ack().await
+        {
+            // It comes again, and whoever gets it sees that its job has ended.
+            let error = failed::<async_nats::Error>("take a job out of the stream")(error);
+            tracing::debug!(job = %claim.job(), error = describe_chain(&error), "the message stays");
+        }
+        if let Some(home) = home {
+            self.tell_home(&home, claim.job(), HomeNews::Done).await;
+        }
+        Ok(())
+    }
+
     async fn claim_of_cluster(self: &Arc<Self>, except: &[ApiKeyId]) -> Result<Claim, JobsError> {
         loop {
             let mut work = std::pin::pin!(self.work.notified());
@@ -397,24 +436,49 @@ impl Shared {
         if answer.is_closed() {
             return;
         }
-        let claim = match self.left_unclaimed(except) {
-            Some(claim) => Some(claim),
-            None => self.pull(except).await,
+        let claim = loop {
+            let found = match self.left_unclaimed(except) {
+                Some(claim) => Some(claim),
+                None => self.pull(except).await,
+            };
+            match found {
+                Some(claim) if self.lock().forgotten.contains_key(&claim.job()) => {
+                    self.finish_forgotten(claim).await;
+                }
+                found => break found,
+            }
         };
         drop(turn);
-        if let Err(Some(claim)) = answer.send(claim) {
-            let now = SystemClock.now();
-            self.lock().unclaimed.push((claim, now));
-            self.work.notify_waiters();
+        let Err(Some(claim)) = answer.send(claim) else {
+            return;
+        };
+        let forgotten = {
+            let mut state = self.lock();
+            if state.forgotten.contains_key(&claim.job()) {
+                Some(claim)
+            } else {
+                state.unclaimed.push((claim, SystemClock.now()));
+                None
+            }
+        };
+        match forgotten {
+            Some(claim) => self.finish_forgotten(claim).await,
+            None => self.work.notify_waiters(),
+        }
+    }
+
+    /// Nobody need run the job that was just claimed.
+    async fn finish_forgotten(&self, claim: Claim) {
+        let id = claim.job();
+        if let Err(error) = self.finish(claim).await {
+            // It comes again, and whoever gets it sees that its job has ended.
+            tracing::debug!(job = %id, error = describe_chain(&error), "a forgotten job stays in the queue");
         }
     }
 
     fn left_unclaimed(&self, except: &[ApiKeyId]) -> Option<Claim> {
-        let unclaimed = &mut self.lock().unclaimed;
-        let at = unclaimed
-            .iter()
-            .position(|(claim, _)| !except.contains(claim.owner()))?;
-        Some(unclaimed.swap_remove(at).0)
+        self.lock()
+            .take_unclaimed(|claim| !except.contains(claim.owner()))
     }
 }
 
@@ -454,35 +518,28 @@ impl JobQueue for ClusterQueue {
         if claim.token() & OF_CLUSTER == 0 {
             return self.shared.here.complete(claim).await;
         }
-        let home = self
-            .shared
-            .lock()
-            .held
-            .get(&claim.job())
-            .map(|held| held.home.clone());
-        let acker = self.shared.end_lease(&claim).await?;
-        // Waited for: a job that is pushed again at once must not meet its old message.
-        if let Some(acker) = acker
-            && let Err(error) = acker.double_ack().await
-        {
-            // It comes again, and whoever gets it sees that its job has ended.
-            let error = failed::<async_nats::Error>("take a job out of the stream")(error);
-            tracing::debug!(job = %claim.job(), error = describe_chain(&error), "the message stays");
-        }
-        if let Some(home) = home {
-            self.shared.tell_home(&home, claim.job(), HomeNews::Done).await;
-        }
-        Ok(())
+        self.shared.finish(claim).await
     }
 
     async fn forget(&self, id: JobId) -> Result<(), JobsError> {
-        self.shared.here.forget(id).await?;
-        if self.shared.lock().held.contains_key(&id) {
-            return Ok(());
+        let shared = &self.shared;
+        shared.here.forget(id).await?;
+        let unclaimed = {
+            let mut state = shared.lock();
+            // Its message may be on its way into the stream, or out of it to this node.
+            state.forgotten.insert(id, SystemClock.now());
+            let unclaimed = state.take_unclaimed(|claim| claim.job() == id);
+            if unclaimed.is_none() && state.held.contains_key(&id) {
+                return Ok(());
+            }
+            unclaimed
+        };
+        shared.ended(id);
+        if let Some(claim) = unclaimed {
+            return shared.finish(claim).await;
         }
-        self.shared.ended(id);
-        if self.shared.connection.is_up() {
-            self.shared.purge(id).await?;
+        if shared.connection.is_up() {
+            shared.purge(id).await?;
         }
         Ok(())
     }

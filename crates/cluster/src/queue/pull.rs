@@ -15,7 +15,7 @@ use rand::Rng as _;
 use super::hints::HomeNews;
 use super::{Held, OF_CLUSTER, Shared};
 use crate::ModelToken;
-use crate::affinity::WaitingModel;
+use crate::affinity::{WaitingModel, made_at};
 use crate::bucket::NotWritten;
 use crate::envelope::{LARGEST, Lease, Unreadable, WorkMessage, plain, read_plain};
 use crate::failures::failed;
@@ -107,7 +107,8 @@ impl Shared {
         let rooms = self.connection.rooms().await?;
         let name = Subjects::consumer(token);
         let jetstream = self.connection.jetstream();
-        let stream = self.connection.subjects().work_stream();
+        let subjects = self.connection.subjects();
+        let stream = subjects.work_stream(subjects.stream_of(token));
         let found = jetstream
             .get_consumer_from_stream(name.as_str(), stream.as_str())
             .await;
@@ -152,6 +153,11 @@ impl Shared {
                 return Ok(Looked::Left);
             }
         };
+        if self.lock().forgotten.contains_key(&id) {
+            let done = message.double_ack_with(AckKind::Term).await;
+            done.map_err(failed("take a job out of the queue"))?;
+            return Ok(Looked::Left);
+        }
         let entry = work.entry();
         self.lock().learn(&entry.model);
         if except.contains(&entry.owner) || !self.affinity.takes(&entry) {
@@ -293,28 +299,7 @@ async fn fetch(consumer: &PullConsumer) -> Result<Option<Message>, JobsError> {
     fetched.map_err(failed(what))?
 }
 
-/// Ids are made of the time of their making.
-fn made_at(id: JobId) -> SystemTime {
-    let millis = u64::try_from(id.as_uuid().as_u128() >> 80).unwrap_or(0);
-    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
-}
-
 fn now_in_seconds() -> i64 {
     let since = SystemClock.wall().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_tells_when_it_was_made() {
-        let before = SystemClock.wall();
-        let made = made_at(JobId::new());
-        let off = made
-            .duration_since(before)
-            .unwrap_or_else(|error| error.duration());
-        assert!(off < Duration::from_secs(5), "{off:?}");
-    }
 }

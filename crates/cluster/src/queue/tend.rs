@@ -24,6 +24,9 @@ const LIST_AGAIN: Duration = Duration::from_secs(2);
 /// Between two looks where the jobs are that this node has put out.
 const LOOK_FOR_JOBS: Duration = Duration::from_secs(5);
 
+/// Longer than a message is on its way.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
 /// Runs for as long as the queue lives.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut next_list = SystemClock.now();
@@ -31,6 +34,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         shared.give_back_unclaimed().await;
         shared.forget_suspects();
+        shared.forget_the_forgotten();
         let now = SystemClock.now();
         if shared.connection.is_up() && now >= next_list {
             let entries = match shared.list_waiting().await {
@@ -73,6 +77,12 @@ impl Shared {
         }
     }
 
+    fn forget_the_forgotten(&self) {
+        let now = SystemClock.now();
+        let forgotten = &mut self.lock().forgotten;
+        forgotten.retain(|_, since| now.saturating_duration_since(*since) < FORGOTTEN);
+    }
+
     /// Leases that were in the way long ago.
     fn forget_suspects(&self) {
         let now = SystemClock.now();
@@ -88,14 +98,16 @@ impl Shared {
         let what = "list the cluster's queue";
         let rooms = self.connection.rooms().await?;
         let subjects = self.connection.subjects();
-        let listed = rooms.work.info_with_subjects(subjects.all_work()).await;
-        let mut listed = listed.map_err(failed(what))?;
         let mut found: Vec<(ModelToken, JobId)> = Vec::new();
-        while let Some((subject, _)) = listed.try_next().await.map_err(failed(what))? {
-            match subjects.parse_work(&subject) {
-                Some(work) => found.push(work),
-                // Somebody else's message: whoever asks for its checkpoint's jobs sets it aside.
-                None => tracing::debug!(subject, "an odd subject in the cluster's queue"),
+        for (number, stream) in &rooms.work {
+            let listed = stream.info_with_subjects(subjects.all_work(*number)).await;
+            let mut listed = listed.map_err(failed(what))?;
+            while let Some((subject, _)) = listed.try_next().await.map_err(failed(what))? {
+                match subjects.parse_work(&subject) {
+                    Some(work) => found.push(work),
+                    // Somebody else's message: whoever asks for its checkpoint's jobs sets it aside.
+                    None => tracing::debug!(subject, "an odd subject in the cluster's queue"),
+                }
             }
         }
         let entries = found.len();
@@ -123,11 +135,10 @@ impl Shared {
     async fn look_for(&self, entry: &QueueEntry) -> Result<(), JobsError> {
         let what = "look for a job in the cluster's queue";
         let rooms = self.connection.rooms().await?;
-        let subject = self
-            .connection
-            .subjects()
-            .work(&ModelToken::of(&entry.model), entry.id);
-        let is_there = match rooms.work.get_last_raw_message_by_subject(&subject).await {
+        let (subjects, token) = (self.connection.subjects(), ModelToken::of(&entry.model));
+        let subject = subjects.work(&token, entry.id);
+        let stream = rooms.work_of(subjects.stream_of(&token))?;
+        let is_there = match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(_) => true,
             Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => false,
             Err(error) => return Err(failed(what)(error)),

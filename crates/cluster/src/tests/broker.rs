@@ -78,7 +78,11 @@ impl Broker {
     }
 
     pub(crate) fn url(&self) -> url::Url {
-        format!("nats://{}", self.address).parse().unwrap()
+        self.url_with("nats")
+    }
+
+    pub(crate) fn url_with(&self, scheme: &str) -> url::Url {
+        format!("{scheme}://{}", self.address).parse().unwrap()
     }
 
     /// On the same port, with whatever is on its disk.

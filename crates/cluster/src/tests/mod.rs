@@ -2,10 +2,15 @@
 
 mod broker;
 mod faults;
+mod forgotten;
 mod lost_minutes;
+mod names;
 mod poison;
 mod presence;
+mod rounds;
+mod secured;
 mod stock;
+mod streams;
 mod suite;
 
 use std::sync::Arc;
@@ -66,6 +71,7 @@ async fn start_with(
     let parts = ClusterParts {
         node: id.clone(),
         own,
+        folder: folder.path().to_owned(),
         limits,
         connection: Connection::open(settings).await.unwrap(),
         affinity,

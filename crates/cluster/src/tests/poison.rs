@@ -8,11 +8,19 @@ use pentimento_types::ModelId;
 use super::*;
 use crate::ModelToken;
 use crate::envelope::{ENVELOPE_VERSION, SharedJob};
-use crate::subjects::job_key;
+use crate::subjects::{Subjects, job_key};
 
 async fn stream(node: &Node, name: &str) -> Stream {
     let jetstream = node.cluster.jobs.shared.connection.jetstream();
     jetstream.get_stream(name).await.unwrap()
+}
+
+/// The only one.
+fn work_stream(subjects: &Subjects) -> String {
+    subjects
+        .work_streams()
+        .map(|number| subjects.work_stream(number))
+        .collect()
 }
 
 async fn put(node: &Node, subject: String, payload: impl Into<Bytes>) {
@@ -83,7 +91,7 @@ async fn what_cannot_be_read_is_set_aside_with_its_reason_and_the_next_job_goes_
         assert_eq!(&kept.payload[..], b"\xff not a message");
         let reason = kept.headers.get("Pentimento-Reason").unwrap();
         assert!(reason.as_str().contains("no message of a cluster"), "{reason:?}");
-        let work = stream(&node, &subjects.work_stream()).await;
+        let work = stream(&node, &work_stream(&subjects)).await;
         assert_eq!(work.cached_info().state.messages, 0);
     }
 }
@@ -110,7 +118,7 @@ async fn what_a_newer_node_has_written_waits_for_one() {
         let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
         assert_eq!(claim.job(), second);
         end(&node, claim).await;
-        let work = stream(&node, &subjects.work_stream()).await;
+        let work = stream(&node, &work_stream(&subjects)).await;
         assert_eq!(work.cached_info().state.messages, 1, "it is left where it is");
         let mut dead = stream(&node, &subjects.dead_stream()).await;
         assert_eq!(dead.info().await.unwrap().state.messages, 0);

@@ -45,8 +45,16 @@ async fn a_node_leaves_a_job_alone_whose_lora_it_lacks() {
         assert!(claimed.is_err(), "{claimed:?}");
         let of_a = a.cluster.queue.claim(LEASE, &[]).await.unwrap();
         assert_eq!(of_a.job(), with_lora);
+        // One that no free machine can run does not hold up its owner's others.
+        let mut waiting = sample();
+        waiting.recipe.loras.push(LoraRef {
+            model: ModelId::new("nowhere"),
+            strength: 0.5,
+        });
+        a.submit_job(waiting).await;
         let plain = a.submit_job(sample()).await;
-        let of_b = b.cluster.queue.claim(LEASE, &[]).await.unwrap();
+        let of_b = tokio::time::timeout(PATIENCE, b.cluster.queue.claim(LEASE, &[])).await;
+        let of_b = of_b.expect("a job is there").unwrap();
         assert_eq!(of_b.job(), plain);
         assert_eq!(a.get(with_lora).await.unwrap().faults, 0);
     }

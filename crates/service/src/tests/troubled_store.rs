@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use pentimento_jobs::{
     Inserted, JobCounts, JobFilter, JobLimits, JobPlace, JobStore, JobsError, MemoryJobs, Transition,
 };
-use pentimento_types::SystemClock;
 use tokio::sync::oneshot;
 
 use super::*;
@@ -26,14 +25,24 @@ pub(super) struct TroubledStore {
     pub(super) fails_at_fail: AtomicBool,
     /// As long as it is set.
     pub(super) lists_nothing: AtomicBool,
+    /// Other machines share the records.
+    pub(super) is_shared: AtomicBool,
+    /// And all jobs that have ended were accepted by one of them.
+    pub(super) ends_are_others: AtomicBool,
 }
 
 impl TroubledStore {
     /// A service over it.
     pub(super) fn start(executor: FakeExecutor) -> (Arc<Self>, TestService) {
-        let test = TestService::start(executor);
+        Self::start_with(executor, TestConfig::default())
+    }
+
+    /// The same by another clock.
+    pub(super) fn start_with(executor: FakeExecutor, config: TestConfig) -> (Arc<Self>, TestService) {
         let limits = JobLimits::in_number(10, 10);
-        let jobs = Arc::new(MemoryJobs::new(Arc::new(SystemClock), limits));
+        let jobs = Arc::new(MemoryJobs::new(Arc::clone(&config.clock), limits));
+        let service = config.service.clone();
+        let test = TestService::start_with(executor, config);
         let store = Arc::new(Self {
             jobs: Arc::clone(&jobs),
             list_of_unfinished: Mutex::default(),
@@ -41,6 +50,8 @@ impl TroubledStore {
             panics_at_fetched: AtomicBool::new(false),
             fails_at_fail: AtomicBool::new(false),
             lists_nothing: AtomicBool::new(false),
+            is_shared: AtomicBool::new(false),
+            ends_are_others: AtomicBool::new(false),
         });
         let parts = ServiceParts {
             store: Arc::clone(&store) as Arc<_>,
@@ -48,7 +59,7 @@ impl TroubledStore {
             outbox: jobs,
             ..test.parts
         };
-        let service = Service::start(parts.clone(), TestConfig::default().service);
+        let service = Service::start(parts.clone(), service);
         let engine = test.engine;
         (
             store,
@@ -80,6 +91,14 @@ fn hold(at: &Mutex<Option<Pause>>) -> (oneshot::Receiver<()>, oneshot::Sender<()
 
 #[async_trait]
 impl JobStore for TroubledStore {
+    fn is_ours(&self, job: &Job) -> bool {
+        !(job.state.is_final() && self.ends_are_others.load(Ordering::Relaxed))
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed)
+    }
+
     fn reserve_within(&self, owner: &ApiKeyId, most: usize) -> Result<JobPlace, JobsError> {
         self.jobs.reserve_within(owner, most)
     }
